@@ -1,0 +1,3 @@
+//! Entry point of the `phi3v` binary.
+
+fn main() {}

@@ -1,0 +1,289 @@
+//! The seam between the model text and a device: some fifteen operations on `[rows, cols]` tensors.
+//!
+//! One model text serves every device. A tensor need not live in host memory, and operations may only be
+//! enqueued: they return nothing, and what goes wrong on the device is reported by [`Backend::download`], the one
+//! place where host and device meet. Shapes that do not fit are errors of the model text and panic.
+//!
+//! Activations are always f32. How a weight is stored and which arithmetic multiplies it is a property of the
+//! weight ([`Format`], [`Precision`]), not of the model.
+
+use crate::Bytes;
+use std::ops::Range;
+
+/// Why a device could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The device has no room for another buffer.
+    #[error("the device has no room for another {bytes} bytes")]
+    OutOfMemory {
+        /// Size of the refused buffer.
+        bytes: usize,
+    },
+    /// A weight's bytes do not have the length its shape and format ask for.
+    #[error("a [{n}, {k}] {format:?} matrix takes {expected} bytes, not {found}")]
+    MatrixSize {
+        /// Output features.
+        n: usize,
+        /// Input features.
+        k: usize,
+        /// Storage format.
+        format: Format,
+        /// Length that shape and format ask for.
+        expected: usize,
+        /// Length given.
+        found: usize,
+    },
+    /// A weight's shape is not one the format can hold.
+    #[error("a [{n}, {k}] matrix cannot be stored as {format:?}")]
+    MatrixShape {
+        /// Output features.
+        n: usize,
+        /// Input features.
+        k: usize,
+        /// Storage format.
+        format: Format,
+    },
+}
+
+/// How the values of a weight matrix are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Row-major IEEE f32, as in a safetensors file.
+    F32,
+    /// Row-major IEEE f16, as in a safetensors file.
+    F16,
+    /// Row-major bfloat16, as in a safetensors file.
+    Bf16,
+    /// 8-bit integers in packed panels, see docs/internals.
+    Q8,
+    /// 4-bit integers in packed panels, see docs/internals.
+    Q4,
+}
+
+/// The arithmetic of a product. Sums are always accumulated in f32 (or exactly, in i32).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Stored values are widened to f32 and multiplied in f32. Exact for every dense format.
+    F32,
+    /// Both factors are rounded to bf16 (nearest even) first.
+    Bf16,
+}
+
+/// A weight matrix on its way to a device: `y = x Wᵀ + bias`, W being `[n, k]`.
+#[derive(Clone, Debug)]
+pub struct MatrixSource {
+    /// The values in `format`; kept, not copied, by a CPU backend.
+    pub bytes: Bytes,
+    /// Storage format of `bytes`.
+    pub format: Format,
+    /// Arithmetic for dense formats; ignored by `Q8` and `Q4`, whose arithmetic is integer.
+    pub precision: Precision,
+    /// Output features.
+    pub n: usize,
+    /// Input features.
+    pub k: usize,
+    /// `[n]`, added to every output row.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// What happens to a product before it is written; each stands for the unfused operations named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// `out = y`
+    Store,
+    /// `out = out + y`: the residual connection.
+    Add,
+    /// `out = gelu(y)`, the exact (erf) form of the projector.
+    Gelu,
+    /// `out = y * sigmoid(1.702 y)`: CLIP's activation.
+    QuickGelu,
+    /// `out[:, j] = silu(y[:, j]) * y[:, n/2 + j]`: `gate_up_proj` holds gate rows, then up rows; `out` is
+    /// `[rows, n/2]`.
+    SiluMul,
+}
+
+/// Head counts and size of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub query: usize,
+    /// Key/value heads; divides `query`.
+    pub key_value: usize,
+    /// Values per head.
+    pub dim: usize,
+}
+
+/// Storage format of cached keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvFormat {
+    /// f32, with f32 attention.
+    F32,
+    /// bf16, with bf16 dot products and f32 softmax.
+    Bf16,
+    /// 8-bit integers with one scale per token and head.
+    Q8,
+}
+
+/// Everything a KV pool needs to know of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    /// Decoder layers.
+    pub layers: usize,
+    /// Head counts and size.
+    pub heads: Heads,
+    /// Storage format.
+    pub format: KvFormat,
+}
+
+/// Tokens per block of the KV cache: 64 keys are one panel of the attention kernels (4 registers of 16 lanes).
+pub const KV_BLOCK_TOKENS: usize = 64;
+
+impl KvLayout {
+    /// Bytes of one block: keys and values of [`KV_BLOCK_TOKENS`] tokens in all layers.
+    #[must_use]
+    pub fn block_bytes(&self) -> usize {
+        let per_head = match self.format {
+            KvFormat::F32 => 4 * self.heads.dim,
+            KvFormat::Bf16 => 2 * self.heads.dim,
+            // one f32 scale beside the bytes
+            KvFormat::Q8 => self.heads.dim + 4,
+        };
+        2 * self.layers * self.heads.key_value * KV_BLOCK_TOKENS * per_head
+    }
+}
+
+/// The rows of one sequence within a batch, and where its keys and values live.
+#[derive(Clone, Debug)]
+pub struct Span<'a> {
+    /// Rows of the batch's tensors that belong to the sequence, oldest first.
+    pub rows: Range<usize>,
+    /// Tokens of the sequence before the first of `rows`; position of the first row.
+    pub past: usize,
+    /// Block table: token `t` lives in block `blocks[t / KV_BLOCK_TOKENS]`. Covers `past + rows.len()` tokens.
+    pub blocks: &'a [u32],
+}
+
+/// A device that can run the model. See the module's introduction for the rules.
+pub trait Backend: Send + Sync {
+    /// f32 activations, `[rows, cols]`, row-major.
+    type Tensor: Send;
+    /// A weight matrix with its optional bias.
+    type Linear: Send + Sync;
+    /// A norm's weight or bias, `[n]`.
+    type Vector: Send + Sync;
+    /// Blocks of keys and values, addressed by number.
+    type KvPool: Send;
+
+    /// A tensor of `rows` rows of zeros.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, BackendError>;
+
+    /// Gives a tensor a new shape for a new use; its values become unspecified. Does not allocate where an
+    /// earlier shape was as large.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn reshape(&self, tensor: &mut Self::Tensor, rows: usize, cols: usize) -> Result<(), BackendError>;
+
+    /// `(rows, cols)`.
+    fn shape(&self, tensor: &Self::Tensor) -> (usize, usize);
+
+    /// Writes `values`, `[rows, cols]` with the tensor's `cols`, to its rows from `first_row` on.
+    fn upload(&self, values: &[f32], first_row: usize, out: &mut Self::Tensor);
+
+    /// Waits for the device and reads the rows `rows` into `out`, `[rows.len(), cols]`.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device since the last call.
+    fn download(
+        &self,
+        tensor: &Self::Tensor,
+        rows: Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError>;
+
+    /// Prepares a weight matrix.
+    ///
+    /// # Errors
+    /// [`BackendError::MatrixSize`], [`BackendError::MatrixShape`] or [`BackendError::OutOfMemory`].
+    fn linear_weight(&self, source: MatrixSource) -> Result<Self::Linear, BackendError>;
+
+    /// Prepares a vector.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn vector(&self, values: &[f32]) -> Result<Self::Vector, BackendError>;
+
+    /// Room for `blocks` blocks; memory is taken as they are first used.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn kv_pool(&self, layout: KvLayout, blocks: usize) -> Result<Self::KvPool, BackendError>;
+
+    /// Takes the memory of blocks `0..blocks` where that has not been done.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn kv_grow(&self, pool: &mut Self::KvPool, blocks: usize) -> Result<(), BackendError>;
+
+    /// `out[i] = table[ids[i]]` widened to f32; `table` is a dense `[vocab, hidden]` weight.
+    fn embed(&self, table: &Self::Linear, ids: &[u32], out: &mut Self::Tensor);
+
+    /// `out[out_row + i] = src[rows[i]]`. Both have the same number of columns.
+    fn gather(&self, src: &Self::Tensor, rows: &[u32], out_row: usize, out: &mut Self::Tensor);
+
+    /// `out = epilogue(x Wᵀ + bias)`, x `[rows, k]`, W `[n, k]`, out `[rows, n]` (or `n/2`, see
+    /// [`Epilogue::SiluMul`]).
+    fn linear(&self, x: &Self::Tensor, weight: &Self::Linear, epilogue: Epilogue, out: &mut Self::Tensor);
+
+    /// `out = x / sqrt(mean(x²) + eps) * weight`, per row (Zhang & Sennrich 2019).
+    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Vector, eps: f32, out: &mut Self::Tensor);
+
+    /// `out = (x - mean) / sqrt(var + eps) * weight + bias`, per row (Ba et al. 2016).
+    fn layer_norm(
+        &self,
+        x: &Self::Tensor,
+        norm: (&Self::Vector, &Self::Vector),
+        eps: f32,
+        out: &mut Self::Tensor,
+    );
+
+    /// `x[i] += addend[i % addend.rows]`: residuals and position embeddings.
+    fn add(&self, addend: &Self::Tensor, x: &mut Self::Tensor);
+
+    /// Rotates the query and key heads of `qkv`, `[rows, (query + 2 key_value) dim]`, in place: pair
+    /// `(j, j + dim/2)` of row `i` by `cos_sin[i]`, `[rows, dim]`, being `dim/2` cosines, then `dim/2` sines.
+    fn rope(&self, cos_sin: &Self::Tensor, heads: Heads, qkv: &mut Self::Tensor);
+
+    /// Stores the key and value columns of `qkv` for each span's rows in `layer` of the pool.
+    fn copy_kv(&self, qkv: &Self::Tensor, layer: usize, spans: &[Span<'_>], pool: &mut Self::KvPool);
+
+    /// Causal attention of each span's rows over its sequence's cached keys and values, those of the rows
+    /// themselves included. Queries are columns `0..query * dim` of `qkv`; `out` is `[rows, query * dim]`;
+    /// scores are divided by `sqrt(dim)`.
+    fn attention_causal(
+        &self,
+        qkv: &Self::Tensor,
+        layer: usize,
+        spans: &[Span<'_>],
+        pool: &Self::KvPool,
+        out: &mut Self::Tensor,
+    );
+
+    /// Attention of every row over all rows of its own group of `group` rows (an image tile), without a mask.
+    /// q, k and v are `[groups * group, heads.query * dim]`; scores are divided by `sqrt(dim)`.
+    fn attention_full(&self, qkv: [&Self::Tensor; 3], shape: FullAttention, out: &mut Self::Tensor);
+}
+
+/// Shape and arithmetic of [`Backend::attention_full`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FullAttention {
+    /// Rows that attend to each other: 577 for a tile of 24 x 24 patches and its class token.
+    pub group: usize,
+    /// Head counts and size.
+    pub heads: Heads,
+    /// Arithmetic of the dot products; softmax is f32.
+    pub precision: Precision,
+}

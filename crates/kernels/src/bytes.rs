@@ -1,0 +1,83 @@
+//! Shared, read-only bytes: a mapped file, a static, or owned memory. Weights are views into them and never copied.
+
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::path::Path;
+use std::sync::Arc;
+
+#[derive(Debug)]
+enum Owner {
+    Mapped(memmap2::Mmap),
+    Owned(Vec<u8>),
+    Static(&'static [u8]),
+}
+
+impl Owner {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+            Self::Static(bytes) => bytes,
+        }
+    }
+}
+
+/// A cheaply cloned view of immutable bytes. No alignment is promised.
+#[derive(Clone, Debug)]
+pub struct Bytes {
+    owner: Arc<Owner>,
+    range: Range<usize>,
+}
+
+impl Bytes {
+    /// Maps `path` for reading. An empty file gives empty bytes.
+    ///
+    /// # Errors
+    /// Whatever the operating system says of opening or mapping the file.
+    pub fn map(path: &Path) -> std::io::Result<Self> {
+        let file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
+            return Ok(Self::from(Vec::new()));
+        }
+        // SAFETY: the mapping is private and read-only. Should another process truncate the file while it is
+        // mapped, reads past the new end raise SIGBUS; SECURITY.md names this as the user's responsibility.
+        let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file)? };
+        let range = 0..map.len();
+        Ok(Self { owner: Arc::new(Owner::Mapped(map)), range })
+    }
+
+    /// Wraps bytes that live as long as the program, such as those of `include_bytes!`.
+    #[must_use]
+    pub fn from_static(bytes: &'static [u8]) -> Self {
+        Self { owner: Arc::new(Owner::Static(bytes)), range: 0..bytes.len() }
+    }
+
+    /// The part `range` of this view, sharing its owner.
+    ///
+    /// # Panics
+    /// If `range` does not lie within the view.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "slice {range:?} of {} bytes",
+            self.len()
+        );
+        let start = self.range.start;
+        Self { owner: Arc::clone(&self.owner), range: start + range.start..start + range.end }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.owner.as_slice()[self.range.clone()]
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { owner: Arc::new(Owner::Owned(bytes)), range }
+    }
+}

@@ -1,0 +1,14 @@
+//! Numbers in, numbers out: the operations phi3v is built from.
+//!
+//! [`Backend`] names them; [`cpu`] runs them on the host, on the best instruction set found at run time.
+//! This crate knows nothing of Phi-3, of files' formats or of text. It is the only crate with `unsafe` code.
+
+mod backend;
+mod bytes;
+pub mod cpu;
+
+pub use backend::{
+    Backend, BackendError, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout,
+    MatrixSource, Precision, Span,
+};
+pub use bytes::Bytes;

@@ -1,0 +1,1 @@
+//! config.json, generation_config.json, preprocessor_config.json.

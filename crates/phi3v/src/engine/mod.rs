@@ -1,0 +1,1 @@
+//! Sequences sharing one model: step = schedule, forward, postprocess.

@@ -1,0 +1,28 @@
+//! One error type for the library: each area has its own enum, and each error knows a hint of what to do.
+//!
+//! Messages are one sentence, lower case, without a full stop, and name the value and the limit. The command line,
+//! the server and the Python module print them unchanged.
+
+/// Shorthand for results of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong in the library.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The device refused.
+    #[error(transparent)]
+    Backend(#[from] phi3v_kernels::BackendError),
+}
+
+impl Error {
+    /// What the user can do about it, one sentence, if there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Backend(_) => {
+                Some("choose a smaller context with --context, or close other programs".to_owned())
+            }
+        }
+    }
+}

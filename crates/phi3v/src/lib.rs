@@ -1,0 +1,14 @@
+//! Phi-3-vision and Phi-3.5-vision on the user's own machine, exactly as the reference computes them.
+
+pub mod chat_template;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod image;
+pub mod model;
+pub mod processor;
+pub mod sampler;
+pub mod tokenizer;
+pub mod weights;
+
+pub use error::{Error, Result};

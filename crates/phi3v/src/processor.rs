@@ -1,0 +1,1 @@
+//! Chat and pictures to model inputs.
