@@ -180,8 +180,8 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::OutOfMemory`].
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, BackendError>;
 
-    /// Gives a tensor a new shape for a new use; its values become unspecified. Does not allocate where an
-    /// earlier shape was as large.
+    /// Gives a tensor a new shape. Its values are kept, row-major, where `rows * cols` stays the same (4 rows of
+    /// 1024 become one of 4096) and are unspecified otherwise. Does not allocate where an earlier shape was as large.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
@@ -228,8 +228,8 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::OutOfMemory`].
     fn kv_grow(&self, pool: &mut Self::KvPool, blocks: usize) -> Result<(), BackendError>;
 
-    /// `out[i] = table[ids[i]]` widened to f32; `table` is a dense `[vocab, hidden]` weight.
-    fn embed(&self, table: &Self::Linear, ids: &[u32], out: &mut Self::Tensor);
+    /// `out[out_row + i] = table[ids[i]]` widened to f32; `table` is a dense `[vocab, hidden]` weight.
+    fn embed(&self, table: &Self::Linear, ids: &[u32], out_row: usize, out: &mut Self::Tensor);
 
     /// `out[out_row + i] = src[rows[i]]`. Both have the same number of columns.
     fn gather(&self, src: &Self::Tensor, rows: &[u32], out_row: usize, out: &mut Self::Tensor);
