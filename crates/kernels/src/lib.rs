@@ -6,9 +6,11 @@
 mod backend;
 mod bytes;
 pub mod cpu;
+mod threads;
 
 pub use backend::{
     Backend, BackendError, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout,
     MatrixSource, Precision, Span,
 };
 pub use bytes::Bytes;
+pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions};

@@ -1,0 +1,131 @@
+//! Buffers in host memory.
+//!
+//! Every buffer starts on a 64-byte border: one cache line, one AVX-512 register.
+
+use crate::BackendError;
+use bytemuck::{Pod, Zeroable};
+
+/// One cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; Line::BYTES]);
+
+impl Line {
+    const BYTES: usize = 64;
+}
+
+// SAFETY: an array of bytes; all zeros is a value of it.
+unsafe impl Zeroable for Line {}
+// SAFETY: an array of bytes as large as its alignment: no padding, every bit pattern is a value.
+unsafe impl Pod for Line {}
+
+/// Growable, 64-byte aligned memory that is never given back before the buffer goes.
+#[derive(Default)]
+pub(crate) struct Buffer {
+    lines: Vec<Line>,
+}
+
+impl Buffer {
+    /// Makes room for at least `len` values. New memory is zero; earlier values are kept.
+    pub(crate) fn reserve<T: Pod>(&mut self, len: usize) -> Result<(), BackendError> {
+        let out_of_memory = BackendError::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) };
+        let Some(bytes) = len.checked_mul(size_of::<T>()) else { return Err(out_of_memory) };
+        let lines = bytes.div_ceil(Line::BYTES);
+        if lines > self.lines.len() {
+            if self.lines.try_reserve_exact(lines - self.lines.len()).is_err() {
+                return Err(out_of_memory);
+            }
+            self.lines.resize(lines, Line([0; Line::BYTES]));
+        }
+        Ok(())
+    }
+
+    /// The first `len` values, with room made for them.
+    ///
+    /// # Panics
+    /// If the system has no memory left; scratch is small beside the tensors, whose growth reports an error.
+    pub(crate) fn take<T: Pod>(&mut self, len: usize) -> &mut [T] {
+        self.reserve::<T>(len).expect("the system has memory for scratch");
+        self.get_mut(len)
+    }
+
+    /// The first `len` values.
+    pub(crate) fn get<T: Pod>(&self, len: usize) -> &[T] {
+        &bytemuck::cast_slice(&self.lines)[..len]
+    }
+
+    /// The first `len` values.
+    pub(crate) fn get_mut<T: Pod>(&mut self, len: usize) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..len]
+    }
+}
+
+/// Activations in host memory, `[rows, cols]`, row-major f32.
+pub struct CpuTensor {
+    buffer: Buffer,
+    rows: usize,
+    cols: usize,
+}
+
+impl CpuTensor {
+    pub(crate) fn new(rows: usize, cols: usize) -> Result<Self, BackendError> {
+        let mut tensor = Self { buffer: Buffer::default(), rows: 0, cols: 0 };
+        tensor.reshape(rows, cols)?;
+        Ok(tensor)
+    }
+
+    pub(crate) fn reshape(&mut self, rows: usize, cols: usize) -> Result<(), BackendError> {
+        self.buffer.reserve::<f32>(rows.saturating_mul(cols))?;
+        (self.rows, self.cols) = (rows, cols);
+        Ok(())
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// All values, `[rows, cols]`.
+    #[must_use]
+    pub fn values(&self) -> &[f32] {
+        self.buffer.get(self.rows * self.cols)
+    }
+
+    /// All values, `[rows, cols]`.
+    #[must_use]
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        self.buffer.get_mut(self.rows * self.cols)
+    }
+
+    /// The values of row `i`, `[cols]`.
+    #[must_use]
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.values()[i * self.cols..(i + 1) * self.cols]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_keep_values() {
+        let mut buffer = Buffer::default();
+        buffer.take::<f32>(3).copy_from_slice(&[1.0, 2.0, 3.0]);
+        assert_eq!(buffer.take::<f32>(1000)[..4], [1.0, 2.0, 3.0, 0.0]);
+        assert_eq!(buffer.get::<f32>(1).as_ptr().align_offset(64), 0);
+    }
+
+    #[test]
+    fn an_impossible_size_is_an_error() {
+        assert!(matches!(CpuTensor::new(usize::MAX, 4096), Err(BackendError::OutOfMemory { .. })));
+        assert!(matches!(CpuTensor::new(1 << 30, 1 << 30), Err(BackendError::OutOfMemory { .. })));
+    }
+}

@@ -1,0 +1,378 @@
+//! A pool of threads for loops over independent tasks.
+//!
+//! A decode step runs some 300 such loops, each a few dozen microseconds long, so waking a thread (about 50 us) for
+//! each would cost more than the work. Workers therefore spin for a short while after a loop and sleep only then.
+//!
+//! Invariants: tasks are handed out from a counter, in no promised order and to no promised thread, so a task may
+//! only write what no other task reads or writes, and a result never depends on the number of threads. A closure
+//! lent to [`Pool::run`] is never called after `run` has returned, not even when a task panics.
+
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Rounds of waiting before a worker sleeps: about 40 cycles each, so some 50 us at 4 GHz, as long as a wake-up takes.
+const SPIN_ROUNDS: u32 = 5_000;
+
+/// Set in the state while workers may join the job of the state's epoch.
+const OPEN: u64 = 1 << 31;
+/// The low bits of the state count the workers that have joined.
+const JOINED: u64 = OPEN - 1;
+/// The high bits of the state number the jobs.
+const EPOCH: u32 = 32;
+
+type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// The loop being run. The closure's lifetime is erased; `Pool::run` keeps it alive while workers can reach it.
+#[derive(Clone, Copy)]
+struct Job {
+    tasks: usize,
+    call: *const Task<'static>,
+}
+
+struct Shared {
+    /// `epoch << EPOCH | OPEN | joined`
+    state: AtomicU64,
+    finished: AtomicUsize,
+    next: AtomicUsize,
+    job: UnsafeCell<Option<Job>>,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    sleepers: AtomicUsize,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+// SAFETY: `job` is written only by the thread that holds `Pool::turn`, while the state is closed and every worker that
+// had joined has finished; it is read only by workers that joined an open state. The closure behind it is `Sync`.
+unsafe impl Sync for Shared {}
+// SAFETY: see above; the pointer in `job` is only followed while `Pool::run` keeps its closure alive.
+unsafe impl Send for Shared {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts a worker out, whatever happens.
+struct Finished<'a>(&'a Shared);
+
+impl Drop for Finished<'_> {
+    fn drop(&mut self) {
+        self.0.finished.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Shared {
+    fn work(&self, job: Job, thread: usize) {
+        // SAFETY: `Pool::run` does not return, and so keeps the closure alive, before every joined worker is counted
+        // out, which happens after this function has returned or unwound.
+        let call = unsafe { &*job.call };
+        loop {
+            let task = self.next.fetch_add(1, Ordering::Relaxed);
+            if task >= job.tasks {
+                return;
+            }
+            call(task, thread);
+        }
+    }
+
+    /// Joins the open job if it is not the one of epoch `seen`; returns its epoch.
+    fn join(&self, seen: u64, thread: usize) -> Option<u64> {
+        let state = self.state.load(Ordering::SeqCst);
+        let epoch = state >> EPOCH;
+        if state & OPEN == 0 || epoch == seen {
+            return None;
+        }
+        self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        let _finished = Finished(self);
+        // SAFETY: the state was open when this thread joined, so the job is complete and stays until we are counted out.
+        let job = unsafe { *self.job.get() };
+        // A task's panic is reported by `Pool::run`, in the thread that asked for the loop; the worker lives on.
+        let work = std::panic::AssertUnwindSafe(|| self.work(job.expect("an open state has a job"), thread));
+        if std::panic::catch_unwind(work).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        Some(epoch)
+    }
+
+    fn serve(&self, thread: usize) {
+        let mut seen = 0;
+        let mut idle = 0;
+        while !self.stop.load(Ordering::Acquire) {
+            if let Some(epoch) = self.join(seen, thread) {
+                (seen, idle) = (epoch, 0);
+            } else if idle < SPIN_ROUNDS {
+                idle += 1;
+                std::hint::spin_loop();
+            } else {
+                self.sleep(seen);
+                idle = 0;
+            }
+        }
+    }
+
+    /// Sleeps until a job other than that of epoch `seen` is open.
+    fn sleep(&self, seen: u64) {
+        let mut guard = lock(&self.lock);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let state = self.state.load(Ordering::SeqCst);
+            if self.stop.load(Ordering::SeqCst) || (state & OPEN != 0 && state >> EPOCH != seen) {
+                break;
+            }
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn wake_all(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(lock(&self.lock));
+            self.wake.notify_all();
+        }
+    }
+}
+
+/// Closes the job when the loop ends, however it ends, and waits for the workers that had joined.
+struct Close<'a>(&'a Shared);
+
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        let joined = (self.0.state.fetch_and(!OPEN, Ordering::AcqRel) & JOINED) as usize;
+        let mut rounds = 0u32;
+        while self.0.finished.load(Ordering::Acquire) != joined {
+            rounds += 1;
+            if rounds < SPIN_ROUNDS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// A fixed set of threads, the calling one included.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// One loop at a time.
+    turn: Mutex<()>,
+}
+
+impl Pool {
+    /// A pool of `threads` threads, at least 1: the caller and `threads - 1` workers.
+    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            finished: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            job: UnsafeCell::new(None),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+        });
+        let mut pool = Self { shared, workers: Vec::new(), turn: Mutex::new(()) };
+        for thread in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let worker = std::thread::Builder::new().name(format!("phi3v-{thread}"));
+            pool.workers.push(worker.spawn(move || shared.serve(thread))?);
+        }
+        Ok(pool)
+    }
+
+    /// Threads that take tasks, the caller included.
+    pub(crate) fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task(i, thread)` once for every `i < tasks`, `thread < self.threads()` being different for calls that
+    /// overlap in time. A loop of one task runs in the caller, as thread 0.
+    ///
+    /// # Panics
+    /// If a task panics. A task that calls `run` on its own pool never ends.
+    pub(crate) fn run<F: Fn(usize, usize) + Sync>(&self, tasks: usize, task: F) {
+        let _turn = lock(&self.turn);
+        if tasks <= 1 || self.workers.is_empty() {
+            (0..tasks).for_each(|i| task(i, 0));
+            return;
+        }
+        let call: *const Task<'_> = &raw const task;
+        // SAFETY: only the lifetime changes, and `Close` keeps this function from returning while workers use `call`.
+        let call = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(call) };
+        let job = Job { tasks, call };
+        let shared = &*self.shared;
+        // SAFETY: we hold the turn, and the previous loop's `Close` has seen its last worker out.
+        unsafe { *shared.job.get() = Some(job) };
+        shared.panicked.store(false, Ordering::Relaxed);
+        shared.next.store(0, Ordering::Relaxed);
+        shared.finished.store(0, Ordering::Relaxed);
+        let epoch = ((shared.state.load(Ordering::Relaxed) >> EPOCH) + 1) & u64::from(u32::MAX);
+        shared.state.store(epoch << EPOCH | OPEN, Ordering::SeqCst);
+        shared.wake_all();
+        let close = Close(shared);
+        shared.work(job, 0);
+        drop(close);
+        assert!(!shared.panicked.load(Ordering::Relaxed), "a task of a parallel loop panicked");
+    }
+
+    /// Cuts `out`, rows of `cols` values, into chunks of whole rows and calls `task(first_row, chunk)` for each.
+    pub(crate) fn rows<F>(&self, out: &mut [f32], cols: usize, task: F)
+    where
+        F: Fn(usize, &mut [f32]) + Sync,
+    {
+        let rows = out.len() / cols.max(1);
+        let step = rows_per_task(rows, cols, self.threads());
+        let shared = SharedMut::new(out);
+        self.run(rows.div_ceil(step), |i, _| {
+            let range = i * step..rows.min((i + 1) * step);
+            // SAFETY: the tasks' row ranges are disjoint and lie within `out`.
+            let chunk = unsafe { shared.slice(range.start * cols..range.end * cols) };
+            task(range.start, chunk);
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        drop(lock(&self.shared.lock));
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches its tasks' panics, so joining cannot report one.
+            drop(worker.join());
+        }
+    }
+}
+
+/// A mutable slice that tasks share, each writing its own part.
+pub(crate) struct SharedMut<'a, T> {
+    data: *mut T,
+    len: usize,
+    lifetime: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it stands for the `&mut [T]` it was made from; `slice` asks its callers to keep parts disjoint.
+unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
+
+impl<'a, T> SharedMut<'a, T> {
+    pub(crate) fn new(data: &'a mut [T]) -> Self {
+        Self { data: data.as_mut_ptr(), len: data.len(), lifetime: PhantomData }
+    }
+
+    /// The part `range`.
+    ///
+    /// # Safety
+    /// No two parts that live at the same time may overlap.
+    #[expect(clippy::mut_from_ref, reason = "that is its purpose; the contract keeps parts disjoint")]
+    pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
+        // SAFETY: within the slice by the assertion, unaliased by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
+    }
+}
+
+/// Values a task should at least touch: 16 K f32 are 64 KB, some 5 us of memory traffic, ten times what taking a task
+/// from the counter costs.
+const VALUES_PER_TASK: usize = 16 * 1024;
+
+/// Rows per task of a loop over `rows` rows of `cols` values: about four tasks per thread, so that a thread that
+/// falls behind leaves work to the others, but none smaller than [`VALUES_PER_TASK`].
+pub(crate) fn rows_per_task(rows: usize, cols: usize, threads: usize) -> usize {
+    let least = VALUES_PER_TASK.div_ceil(cols.max(1));
+    rows.div_ceil(4 * threads).max(least).clamp(1, rows.max(1))
+}
+
+/// One thread per physical core this process may use.
+pub(crate) fn default_threads() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    physical_cores().map_or(allowed, |cores| cores.min(allowed)).max(1)
+}
+
+/// Physical cores, counted as distinct sets of sibling threads; `None` where the system does not tell.
+fn physical_cores() -> Option<usize> {
+    let mut cores = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
+        let siblings = entry.path().join("topology/thread_siblings_list");
+        if let Ok(list) = std::fs::read_to_string(siblings) {
+            cores.insert(list);
+        }
+    }
+    (!cores.is_empty()).then_some(cores.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(threads).unwrap();
+            for tasks in [0, 1, 2, 7, 1000] {
+                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(tasks, |i, thread| {
+                    assert!(thread < threads);
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn loops_follow_each_other_with_sleeping_and_spinning_workers() {
+        let pool = Pool::new(3).unwrap();
+        let sum = AtomicUsize::new(0);
+        for round in 0..300 {
+            if round % 100 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            pool.run(8, |i, _| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(sum.load(Ordering::Relaxed), 300 * 28);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(2).unwrap();
+        let run = std::panic::AssertUnwindSafe(|| pool.run(64, |i, _| assert!(i != 33, "task 33")));
+        assert!(std::panic::catch_unwind(run).is_err());
+        let done = AtomicUsize::new(0);
+        pool.run(64, |_, _| {
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(done.load(Ordering::Relaxed), 64);
+    }
+
+    #[test]
+    fn rows_are_cut_without_gaps() {
+        let pool = Pool::new(3).unwrap();
+        for (rows, cols) in [(1, 3072), (577, 1024), (2048, 96), (10, 7)] {
+            let mut out = vec![0.0; rows * cols];
+            pool.rows(&mut out, cols, |first, chunk| {
+                for (i, row) in chunk.chunks_exact_mut(cols).enumerate() {
+                    row.iter_mut().for_each(|v| *v += (first + i) as f32);
+                }
+            });
+            assert!(out.iter().enumerate().all(|(i, &v)| v == (i / cols) as f32));
+        }
+    }
+
+    #[test]
+    fn the_split_follows_size_and_threads() {
+        // 577 rows of 1024: four tasks a thread on 2 threads, all 64 threads busy on 64
+        assert_eq!(rows_per_task(577, 1024, 2), 73);
+        assert_eq!(rows_per_task(577, 1024, 8), 19);
+        assert_eq!(rows_per_task(577, 1024, 64), 16);
+        // a decode row is one task
+        assert_eq!(rows_per_task(1, 3072, 64), 1);
+        assert_eq!(rows_per_task(0, 3072, 2), 1);
+    }
+}
