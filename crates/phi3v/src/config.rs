@@ -1,1 +1,470 @@
 //! config.json, generation_config.json, preprocessor_config.json.
+//!
+//! Fields carry the files' own key names. The rule for every key: one that changes the result is honoured or
+//! refused by name, one without effect on inference is ignored. All sizes are bounded here, once, so that products of
+//! them cannot overflow later and a hostile file cannot ask for much memory.
+
+mod keys;
+
+use keys::Keys;
+use serde_json::{Value, json};
+
+/// Why a configuration file was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file is longer than any real one.
+    #[error("{file} has {bytes} bytes, more than the {limit} allowed")]
+    TooLarge {
+        /// Name of the file.
+        file: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// Greatest length read.
+        limit: usize,
+    },
+    /// The file is not JSON.
+    #[error("{file} is not valid JSON: {source}")]
+    Json {
+        /// Name of the file.
+        file: &'static str,
+        /// The parser's words.
+        source: serde_json::Error,
+    },
+    /// The file holds JSON that is not an object.
+    #[error("{file} is not a JSON object")]
+    NotAnObject {
+        /// Name of the file.
+        file: &'static str,
+    },
+    /// A key is absent that has no default.
+    #[error("{file} has no {key}")]
+    Missing {
+        /// Name of the file.
+        file: &'static str,
+        /// Path of the key, such as `rope_scaling.short_factor`.
+        key: String,
+    },
+    /// A value has the wrong type or is out of range.
+    #[error("{key} in {file} is {value}, expected {expected}")]
+    Value {
+        /// Name of the file.
+        file: &'static str,
+        /// Path of the key.
+        key: String,
+        /// The value found.
+        value: String,
+        /// What it should have been.
+        expected: String,
+    },
+    /// A value is meaningful, but describes a model that phi3v does not run.
+    #[error("{key} in {file} is {value}, and only {supported} is supported")]
+    Unsupported {
+        /// Name of the file.
+        file: &'static str,
+        /// Path of the key.
+        key: String,
+        /// The value found.
+        value: String,
+        /// The value or values that are supported.
+        supported: String,
+    },
+    /// The checkpoint was quantised by another program.
+    #[error("the checkpoint is quantised in another program's format ({key} in {file})")]
+    Quantised {
+        /// Name of the file.
+        file: &'static str,
+        /// The key that says so.
+        key: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Unsupported { .. } => {
+                "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints and models of the same architecture"
+            }
+            Self::Quantised { .. } => "use the original checkpoint: phi3v pull phi-3.5-vision",
+            Self::TooLarge { .. }
+            | Self::Json { .. }
+            | Self::NotAnObject { .. }
+            | Self::Missing { .. }
+            | Self::Value { .. } => {
+                "the file may be damaged or incomplete; fetch it again with phi3v pull, or compare it with the hub's"
+            }
+        };
+        Some(hint.to_owned())
+    }
+}
+
+const CONFIG: &str = "config.json";
+
+/// Largest `hidden_size`; the real model has 3,072.
+const HIDDEN_SIZE_MAX: usize = 1 << 14;
+/// Largest `intermediate_size`; the real model has 8,192.
+const INTERMEDIATE_SIZE_MAX: usize = 1 << 16;
+/// Most layers; the real model has 32 and 24.
+const LAYERS_MAX: usize = 256;
+/// Most attention heads; the real model has 32.
+const HEADS_MAX: usize = 256;
+/// Largest vocabulary; the real model has 32,064.
+const VOCAB_SIZE_MAX: usize = 1 << 18;
+/// Longest context; the real model has 131,072.
+const POSITIONS_MAX: usize = 1 << 22;
+/// Most sub images per picture; the real models have 16 and 4.
+const NUM_CROPS_MAX: usize = 256;
+
+/// Keys by which other programs mark a checkpoint they have quantised.
+const QUANTISATION_KEYS: [&str; 3] = ["quantization_config", "quantization", "compression_config"];
+
+/// The decoder's and the vision tower's shape, from config.json.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Values per token between layers.
+    pub hidden_size: usize,
+    /// Values between gate/up and down projections.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Key/value heads; divides `num_attention_heads`.
+    pub num_key_value_heads: usize,
+    /// Rows of the embedding table and of lm_head.
+    pub vocab_size: usize,
+    /// Added to the mean square in every RMSNorm.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Longest sequence the model was trained for.
+    pub max_position_embeddings: usize,
+    /// Longest sequence that uses the short factors.
+    pub original_max_position_embeddings: usize,
+    /// LongRoPE factors; `None` is plain RoPE.
+    pub rope_scaling: Option<RopeScaling>,
+    /// Attention reaches back this many tokens. Not implemented as a mask: it caps [`Self::context_max`], below
+    /// which it masks nothing.
+    pub sliding_window: Option<usize>,
+    /// Ids that end generation. config.json's own; generation_config.json and the tokenizer know more.
+    pub eos_token_id: Vec<u32>,
+    /// Id every prompt begins with.
+    pub bos_token_id: u32,
+    /// The vision tower.
+    pub img_processor: VisionConfig,
+}
+
+/// LongRoPE (Ding et al. 2024): each rotary frequency is divided by a factor of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeScaling {
+    /// `[head_dim / 2]`, for sequences of up to `original_max_position_embeddings` tokens.
+    pub short_factor: Vec<f64>,
+    /// `[head_dim / 2]`, for longer sequences.
+    pub long_factor: Vec<f64>,
+}
+
+/// The CLIP vision tower (Radford et al. 2021). Its feature is `hidden_states[-2]`, so its last layer is not run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VisionConfig {
+    /// Values per patch.
+    pub hidden_size: usize,
+    /// Encoder layers in the checkpoint; see [`Self::num_layers_used`].
+    pub num_hidden_layers: usize,
+    /// Attention heads; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Values between fc1 and fc2.
+    pub intermediate_size: usize,
+    /// Side of a tile in pixels: 336.
+    pub image_size: usize,
+    /// Side of a patch in pixels: 14.
+    pub patch_size: usize,
+    /// Added to the variance in every LayerNorm.
+    pub layer_norm_eps: f32,
+}
+
+impl ModelConfig {
+    /// Reads and checks config.json.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a file that cannot be read, and by name for every value that asks for something else than
+    /// what the model text computes.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        let value = keys::parse(CONFIG, bytes)?;
+        let keys = Keys::root(CONFIG, &value)?;
+        check_architecture(&keys)?;
+        let num_attention_heads = keys.integer("num_attention_heads", None, 1..=HEADS_MAX)?;
+        let max_position_embeddings = keys.integer("max_position_embeddings", None, 2..=POSITIONS_MAX)?;
+        let window = max_position_embeddings;
+        let mut config = Self {
+            hidden_size: keys.integer("hidden_size", None, 1..=HIDDEN_SIZE_MAX)?,
+            intermediate_size: keys.integer("intermediate_size", None, 1..=INTERMEDIATE_SIZE_MAX)?,
+            num_hidden_layers: keys.integer("num_hidden_layers", None, 1..=LAYERS_MAX)?,
+            num_attention_heads,
+            num_key_value_heads: keys.integer(
+                "num_key_value_heads",
+                Some(num_attention_heads),
+                1..=HEADS_MAX,
+            )?,
+            vocab_size: keys.integer("vocab_size", None, 1..=VOCAB_SIZE_MAX)?,
+            rms_norm_eps: keys.number("rms_norm_eps", Some(1e-5), 1e-12..=1.0)? as f32,
+            rope_theta: keys.number("rope_theta", Some(10_000.0), 1.0..=1e12)?,
+            max_position_embeddings,
+            original_max_position_embeddings: keys.integer(
+                "original_max_position_embeddings",
+                Some(max_position_embeddings),
+                2..=POSITIONS_MAX,
+            )?,
+            rope_scaling: None,
+            sliding_window: keys
+                .has("sliding_window")
+                .then(|| keys.integer("sliding_window", Some(window), 2..=POSITIONS_MAX))
+                .transpose()?,
+            eos_token_id: keys.token_ids("eos_token_id")?,
+            bos_token_id: keys.integer("bos_token_id", Some(1), 0..=VOCAB_SIZE_MAX)? as u32,
+            img_processor: VisionConfig::read(&keys)?,
+        };
+        config.check_heads(&keys)?;
+        config.rope_scaling = RopeScaling::read(&keys, config.head_dim() / 2)?;
+        Ok(config)
+    }
+
+    fn check_heads(&self, keys: &Keys<'_>) -> Result<(), ConfigError> {
+        // RoPE rotates pairs (i, i + head_dim / 2), so head_dim is even
+        if !self.hidden_size.is_multiple_of(2 * self.num_attention_heads) {
+            let expected = format!("an even multiple of the {} attention heads", self.num_attention_heads);
+            return Err(keys.invalid("hidden_size", expected));
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            let expected = format!("a divisor of the {} attention heads", self.num_attention_heads);
+            return Err(keys.invalid("num_key_value_heads", expected));
+        }
+        keys.must_be("head_dim", &json!(self.head_dim()), &json!(self.head_dim()))?;
+        if self.bos_token_id as usize >= self.vocab_size {
+            return Err(keys.invalid("bos_token_id", format!("an id below vocab_size {}", self.vocab_size)));
+        }
+        Ok(())
+    }
+
+    /// Values per attention head.
+    #[must_use]
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// Rows of `qkv_proj`: all query heads, then all key heads, then all value heads.
+    #[must_use]
+    pub fn qkv_size(&self) -> usize {
+        (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim()
+    }
+
+    /// Longest sequence that may be run: `max_position_embeddings`, or `sliding_window` where that is shorter.
+    #[must_use]
+    pub fn context_max(&self) -> usize {
+        self.sliding_window.unwrap_or(usize::MAX).min(self.max_position_embeddings)
+    }
+
+    /// What LongRoPE multiplies cosines and sines by, with short and with long factors:
+    /// `sqrt(1 + ln(max / original) / ln(original))`, and 1 without scaling.
+    #[must_use]
+    pub fn rope_attention_scale(&self) -> f64 {
+        let original = self.original_max_position_embeddings as f64;
+        let scale = self.max_position_embeddings as f64 / original;
+        if self.rope_scaling.is_none() || scale <= 1.0 {
+            return 1.0;
+        }
+        (1.0 + scale.ln() / original.ln()).sqrt()
+    }
+}
+
+/// Everything that must be as the model text assumes, and has no field because of it.
+fn check_architecture(keys: &Keys<'_>) -> Result<(), ConfigError> {
+    for key in QUANTISATION_KEYS {
+        if keys.has(key) {
+            return Err(ConfigError::Quantised { file: CONFIG, key });
+        }
+    }
+    keys.must_be("model_type", &json!("phi3_v"), &Value::Null)?;
+    if keys.has("architectures") {
+        keys.must_be("architectures", &json!(["Phi3VForCausalLM"]), &Value::Null)?;
+    }
+    keys.must_be("hidden_act", &json!("silu"), &json!("silu"))?;
+    keys.must_be("tie_word_embeddings", &json!(false), &json!(false))?;
+    keys.must_be("attention_bias", &json!(false), &json!(false))?;
+    keys.must_be("mlp_bias", &json!(false), &json!(false))?;
+    keys.must_be("partial_rotary_factor", &json!(1.0), &json!(1.0))?;
+
+    // an absent key means another value in the reference for three of these, so none has a default
+    let embd_layer = keys.object("embd_layer")?.ok_or_else(|| keys.missing("embd_layer"))?;
+    embd_layer.must_be("embedding_cls", &json!("image"), &json!("image"))?;
+    embd_layer.must_be("hd_transform_order", &json!("sub_glb"), &Value::Null)?;
+    embd_layer.must_be("projection_cls", &json!("mlp"), &Value::Null)?;
+    embd_layer.must_be("use_hd_transform", &json!(true), &Value::Null)?;
+    embd_layer.must_be("with_learnable_separator", &json!(true), &Value::Null)
+}
+
+impl RopeScaling {
+    fn read(keys: &Keys<'_>, len: usize) -> Result<Option<Self>, ConfigError> {
+        let Some(scaling) = keys.object("rope_scaling")? else { return Ok(None) };
+        // newer releases of the reference's library write `rope_type`
+        let key = if scaling.has("type") { "type" } else { "rope_type" };
+        if scaling.must_be(key, &json!("su"), &Value::Null).is_err() {
+            scaling
+                .must_be(key, &json!("longrope"), &Value::Null)
+                .map_err(|_| scaling.unsupported(key, r#""su" or "longrope""#))?;
+        }
+        const KNOWN: [&str; 4] = ["type", "rope_type", "short_factor", "long_factor"];
+        if let Some(name) = scaling.names().find(|name| !KNOWN.contains(name)) {
+            return Err(scaling.unsupported(name, "a rope_scaling with type, short_factor and long_factor"));
+        }
+        let factors = |key| {
+            // far beyond the real factors' 1.0 to 64.84, and far from overflow
+            let factors = scaling.numbers(key, len, 1e-3..=1e6)?;
+            factors.ok_or_else(|| scaling.missing(key))
+        };
+        Ok(Some(Self { short_factor: factors("short_factor")?, long_factor: factors("long_factor")? }))
+    }
+}
+
+impl Default for VisionConfig {
+    /// CLIP ViT-L/14-336, which the hub's config.json only names.
+    fn default() -> Self {
+        Self {
+            hidden_size: 1024,
+            num_hidden_layers: 24,
+            num_attention_heads: 16,
+            intermediate_size: 4096,
+            image_size: 336,
+            patch_size: 14,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+impl VisionConfig {
+    /// Reads `img_processor`. Sizes stand in its `clip_config`; any that is absent is that of ViT-L/14-336.
+    fn read(keys: &Keys<'_>) -> Result<Self, ConfigError> {
+        let processor = keys.object("img_processor")?.ok_or_else(|| keys.missing("img_processor"))?;
+        processor.must_be("name", &json!("clip_vision_model"), &json!("clip_vision_model"))?;
+        processor.must_be("num_img_tokens", &json!(144), &json!(144))?;
+        processor.must_be("layer_idx", &json!(-2), &json!(-2))?;
+        processor.must_be("type_feature", &json!("patch"), &json!("patch"))?;
+        let config = match processor.object("clip_config")? {
+            Some(clip) => Self::read_clip(&clip)?,
+            None => Self::default(),
+        };
+        let hidden_size = json!(config.hidden_size);
+        processor.must_be("image_dim_out", &hidden_size, &hidden_size)?;
+        Ok(config)
+    }
+
+    fn read_clip(clip: &Keys<'_>) -> Result<Self, ConfigError> {
+        let default = Self::default();
+        clip.must_be("hidden_act", &json!("quick_gelu"), &json!("quick_gelu"))?;
+        clip.must_be("num_channels", &json!(3), &json!(3))?;
+        clip.must_be("image_size", &json!(default.image_size), &json!(default.image_size))?;
+        clip.must_be("patch_size", &json!(default.patch_size), &json!(default.patch_size))?;
+        let integer = |key, default, max| clip.integer(key, Some(default), 1..=max);
+        let config = Self {
+            hidden_size: integer("hidden_size", default.hidden_size, HIDDEN_SIZE_MAX)?,
+            num_hidden_layers: integer("num_hidden_layers", default.num_hidden_layers, LAYERS_MAX)?,
+            num_attention_heads: integer("num_attention_heads", default.num_attention_heads, HEADS_MAX)?,
+            intermediate_size: integer(
+                "intermediate_size",
+                default.intermediate_size,
+                INTERMEDIATE_SIZE_MAX,
+            )?,
+            layer_norm_eps: clip.number("layer_norm_eps", Some(1e-5), 1e-12..=1.0)? as f32,
+            ..default
+        };
+        if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
+            let expected = format!("a multiple of the {} attention heads", config.num_attention_heads);
+            return Err(clip.invalid("hidden_size", expected));
+        }
+        Ok(config)
+    }
+
+    /// Values per attention head.
+    #[must_use]
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// Encoder layers that are run: all but the last.
+    #[must_use]
+    pub fn num_layers_used(&self) -> usize {
+        self.num_hidden_layers - 1
+    }
+
+    /// Patches of a tile: 24 x 24 = 576.
+    #[must_use]
+    pub fn num_patches(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2)
+    }
+
+    /// Rows of the position embedding: the class token and every patch.
+    #[must_use]
+    pub fn num_positions(&self) -> usize {
+        self.num_patches() + 1
+    }
+}
+
+/// What generation_config.json adds. Sampling settings in it are not taken over: greedy is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GenerationConfig {
+    /// Ids that end generation; empty when the file does not say.
+    pub eos_token_id: Vec<u32>,
+}
+
+impl GenerationConfig {
+    /// Reads generation_config.json.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a file that cannot be read.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        const FILE: &str = "generation_config.json";
+        let value = keys::parse(FILE, bytes)?;
+        Ok(Self { eos_token_id: Keys::root(FILE, &value)?.token_ids("eos_token_id")? })
+    }
+}
+
+/// How pictures become pixel values, from preprocessor_config.json.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PreprocessorConfig {
+    /// Most sub images a picture is cut into.
+    pub num_crops: usize,
+    /// Subtracted from red, green and blue after scaling to 0..1.
+    pub image_mean: [f32; 3],
+    /// Red, green and blue are divided by it after that.
+    pub image_std: [f32; 3],
+}
+
+/// CLIP's mean of red, green and blue, the reference's default.
+const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// CLIP's standard deviation of red, green and blue, the reference's default.
+const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
+impl PreprocessorConfig {
+    /// Reads preprocessor_config.json. An absent `num_crops` is 1, as in the reference.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a file that cannot be read or describes another image processor.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        const FILE: &str = "preprocessor_config.json";
+        let value = keys::parse(FILE, bytes)?;
+        let keys = Keys::root(FILE, &value)?;
+        let processor = json!("Phi3VImageProcessor");
+        keys.must_be("image_processor_type", &processor, &processor)?;
+        keys.must_be("num_img_tokens", &json!(144), &json!(144))?;
+        let rgb = |key, range, default: [f64; 3]| -> Result<[f32; 3], ConfigError> {
+            let values = keys.numbers(key, 3, range)?.unwrap_or_else(|| default.to_vec());
+            Ok([values[0] as f32, values[1] as f32, values[2] as f32])
+        };
+        Ok(Self {
+            num_crops: keys.integer("num_crops", Some(1), 1..=NUM_CROPS_MAX)?,
+            image_mean: rgb("image_mean", -10.0..=10.0, CLIP_MEAN)?,
+            image_std: rgb("image_std", 1e-6..=1e3, CLIP_STD)?,
+        })
+    }
+}

@@ -10,6 +10,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A configuration file was refused.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// A checkpoint's weights were refused.
+    #[error(transparent)]
+    Weights(#[from] crate::weights::WeightsError),
     /// The device refused.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
@@ -20,6 +26,8 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Config(error) => error.hint(),
+            Self::Weights(error) => error.hint(),
             Self::Backend(_) => {
                 Some("choose a smaller context with --context, or close other programs".to_owned())
             }

@@ -1,1 +1,211 @@
-//! Checkpoints on disk.
+//! A checkpoint's tensors: mapped, checked against [`table`], and handed out by name.
+//!
+//! Opening reads headers only; no weight is touched, copied or converted before the model asks for it. After
+//! [`Weights::open`] every tensor of the table that the model text reads is there once, with its shape and a format
+//! the table allows, so that a damaged or foreign file is refused before anything is computed.
+
+mod error;
+mod safetensors;
+pub mod shards;
+pub mod table;
+
+pub use error::WeightsError;
+
+use crate::config::ModelConfig;
+use half::{bf16, f16};
+use phi3v_kernels::{Bytes, Format, MatrixSource, Precision};
+use safetensors::{Entry, SafetensorsFile};
+use std::collections::HashMap;
+use std::path::Path;
+use table::TensorSpec;
+
+/// One tensor: its bytes, and how to read them.
+#[derive(Clone, Debug)]
+pub struct TensorView {
+    /// How the values are stored.
+    pub format: Format,
+    /// The shape of the table, whatever the format.
+    pub shape: Vec<usize>,
+    /// The stored values; a view into the file.
+    pub bytes: Bytes,
+}
+
+/// All tensors of a checkpoint.
+#[derive(Debug)]
+pub struct Weights {
+    tensors: HashMap<String, TensorView>,
+    bytes_total: u64,
+    dtype: Format,
+}
+
+impl Weights {
+    /// Maps the checkpoint in `dir`: `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// [`WeightsError`], naming the file or tensor: a missing, repeated or damaged file, a tensor that is missing,
+    /// unknown, there twice, or of another shape or dtype than `config` asks for.
+    pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self, WeightsError> {
+        let checkpoint = shards::find(dir)?;
+        let mut files = Vec::with_capacity(checkpoint.files.len());
+        for name in &checkpoint.files {
+            let path = dir.join(name);
+            let bytes = Bytes::map(&path).map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => {
+                    WeightsError::MissingFile { file: name.clone(), dir: dir.to_owned() }
+                }
+                _ => WeightsError::Io { path, source },
+            })?;
+            files.push((name.clone(), bytes));
+        }
+        Self::from_files(&files, &checkpoint.index, config)
+    }
+
+    /// The weights in a single safetensors file's bytes.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn from_bytes(bytes: Bytes, config: &ModelConfig) -> Result<Self, WeightsError> {
+        let file = shards::SINGLE_FILE.to_owned();
+        Self::from_files(&[(file, bytes)], &HashMap::new(), config)
+    }
+
+    /// `index` names the file each tensor is expected in; it may be empty.
+    pub(crate) fn from_files(
+        files: &[(String, Bytes)],
+        index: &HashMap<String, String>,
+        config: &ModelConfig,
+    ) -> Result<Self, WeightsError> {
+        let mut found: HashMap<String, (String, Entry)> = HashMap::new();
+        for (file, bytes) in files {
+            let SafetensorsFile { tensors, metadata } = safetensors::parse(file, bytes)?;
+            refuse_foreign_format(file, &metadata)?;
+            for entry in tensors {
+                let name = entry.name.clone();
+                if let Some((first, _)) = found.insert(name.clone(), (file.clone(), entry)) {
+                    return Err(WeightsError::Duplicate { name, first, second: file.clone() });
+                }
+            }
+        }
+        if let Some((name, file)) =
+            index.iter().find(|(name, file)| found.get(*name).is_none_or(|(found, _)| found != *file))
+        {
+            return Err(WeightsError::NotInShard { name: name.clone(), file: file.clone() });
+        }
+        Self::check(found, config)
+    }
+
+    /// Takes the tensors of the table out of `found`, and accepts nothing else in it.
+    fn check(
+        mut found: HashMap<String, (String, Entry)>,
+        config: &ModelConfig,
+    ) -> Result<Self, WeightsError> {
+        let mut tensors = HashMap::new();
+        let mut bytes_of: HashMap<Format, u64> = HashMap::new();
+        for spec in table::tensors(config) {
+            let Some((file, entry)) = found.remove(&spec.name) else {
+                if spec.used {
+                    return Err(WeightsError::Missing { name: spec.name });
+                }
+                continue;
+            };
+            let view = view(&file, entry, &spec)?;
+            if spec.used {
+                *bytes_of.entry(view.format).or_default() += view.bytes.len() as u64;
+                tensors.insert(spec.name, view);
+            }
+        }
+        // the least of the names, so that the same file always gives the same error
+        if let Some(name) = found.keys().filter(|name| !table::is_ignored(name)).min() {
+            return Err(WeightsError::Extra { name: name.clone(), file: found[name].0.clone() });
+        }
+        let bytes_total = bytes_of.values().sum();
+        let commonest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes).map(|(format, _)| *format);
+        Ok(Self { tensors, bytes_total, dtype: commonest.unwrap_or(Format::Bf16) })
+    }
+
+    /// The tensor of that full name.
+    ///
+    /// # Errors
+    /// [`WeightsError::Missing`] for a name outside the table or marked unused there.
+    pub fn tensor(&self, name: &str) -> Result<&TensorView, WeightsError> {
+        self.tensors.get(name).ok_or_else(|| WeightsError::Missing { name: name.to_owned() })
+    }
+
+    /// The matrix `{name}.weight`, with `{name}.bias` where the layer has one. A convolution's
+    /// `[n, channels, height, width]` comes as `[n, channels * height * width]`.
+    ///
+    /// # Errors
+    /// [`WeightsError::Missing`] for a name outside the table or marked unused there.
+    pub fn linear(&self, name: &str, precision: Precision) -> Result<MatrixSource, WeightsError> {
+        let weight = self.tensor(&format!("{name}.weight"))?;
+        let bias = format!("{name}.bias");
+        let bias = self.tensors.contains_key(&bias).then(|| self.vector(&bias)).transpose()?;
+        Ok(MatrixSource {
+            bytes: weight.bytes.clone(),
+            format: weight.format,
+            precision,
+            n: weight.shape[0],
+            k: weight.shape[1..].iter().product(),
+            bias,
+        })
+    }
+
+    /// All values of the tensor of that full name, widened to f32, in the order of the file.
+    ///
+    /// # Errors
+    /// [`WeightsError::Missing`] for a name outside the table or marked unused there, [`WeightsError::NotDense`] for a
+    /// quantised matrix.
+    pub fn vector(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        let view = self.tensor(name)?;
+        widen(&view.bytes, view.format).ok_or_else(|| WeightsError::NotDense { name: name.to_owned() })
+    }
+
+    /// Bytes of all tensors that the model text reads.
+    #[must_use]
+    pub fn bytes_total(&self) -> u64 {
+        self.bytes_total
+    }
+
+    /// The format that holds most of the bytes.
+    #[must_use]
+    pub fn dtype(&self) -> Format {
+        self.dtype
+    }
+}
+
+/// A file of phi3v's own quantised format says so in its metadata; every other one is dense.
+fn refuse_foreign_format(file: &str, metadata: &HashMap<String, String>) -> Result<(), WeightsError> {
+    match metadata.get("format").map(String::as_str) {
+        None | Some("pt" | "np" | "numpy" | "tf" | "flax" | "mlx") => Ok(()),
+        Some(format) => Err(WeightsError::FileFormat { file: file.to_owned(), format: format.to_owned() }),
+    }
+}
+
+/// Checks one tensor against its line of the table.
+fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
+    let format = match entry.dtype.as_str() {
+        "F32" => Format::F32,
+        "F16" => Format::F16,
+        "BF16" => Format::Bf16,
+        _ => {
+            let (file, name, dtype) = (file.to_owned(), entry.name, entry.dtype);
+            return Err(WeightsError::Dtype { file, name, dtype });
+        }
+    };
+    if entry.shape != spec.shape {
+        let (file, name, expected) = (file.to_owned(), entry.name, spec.shape.clone());
+        return Err(WeightsError::Shape { file, name, found: entry.shape, expected });
+    }
+    Ok(TensorView { format, shape: entry.shape, bytes: entry.bytes })
+}
+
+/// Dense values as f32; `None` for a quantised format.
+fn widen(bytes: &[u8], format: Format) -> Option<Vec<f32>> {
+    let pairs = || bytes.as_chunks::<2>().0.iter();
+    match format {
+        Format::F32 => Some(bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect()),
+        Format::F16 => Some(pairs().map(|raw| f16::from_le_bytes(*raw).to_f32()).collect()),
+        Format::Bf16 => Some(pairs().map(|raw| bf16::from_le_bytes(*raw).to_f32()).collect()),
+        Format::Q8 | Format::Q4 => None,
+    }
+}

@@ -1,0 +1,244 @@
+//! What can be wrong with a checkpoint's files.
+
+use std::path::PathBuf;
+
+/// Why a checkpoint's weights were refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The folder holds no safetensors file.
+    #[error("{} holds neither model.safetensors nor model.safetensors.index.json", dir.display())]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The index names a file that is not there.
+    #[error("{file} is missing from {}", dir.display())]
+    MissingFile {
+        /// The file.
+        file: String,
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file cannot be opened or mapped.
+    #[error("{} cannot be read: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        source: std::io::Error,
+    },
+    /// The index is longer than any real one.
+    #[error("model.safetensors.index.json has {bytes} bytes, more than the {limit} allowed")]
+    IndexSize {
+        /// Its length.
+        bytes: u64,
+        /// Greatest length read.
+        limit: u64,
+    },
+    /// The index is not the JSON it should be.
+    #[error("model.safetensors.index.json cannot be read: {0}")]
+    Index(serde_json::Error),
+    /// The index names a file that is not a plain file name.
+    #[error(
+        "model.safetensors.index.json names {file:?}, which is not a safetensors file in the same folder"
+    )]
+    ShardName {
+        /// The name.
+        file: String,
+    },
+    /// The index names more files than any real one.
+    #[error("model.safetensors.index.json names {count} files, more than the {limit} allowed")]
+    ShardCount {
+        /// How many.
+        count: usize,
+        /// Most allowed.
+        limit: usize,
+    },
+    /// A file ends before its header does.
+    #[error("{file} is truncated: it has {bytes} bytes and needs at least {needed}")]
+    Truncated {
+        /// The file.
+        file: String,
+        /// Its length.
+        bytes: u64,
+        /// Length its first bytes ask for.
+        needed: u64,
+    },
+    /// The header's length is absurd.
+    #[error("{file} says that its header has {bytes} bytes, more than the {limit} allowed")]
+    HeaderSize {
+        /// The file.
+        file: String,
+        /// Length the file gives.
+        bytes: u64,
+        /// Greatest length read.
+        limit: u64,
+    },
+    /// The header is not the JSON it should be.
+    #[error("the header of {file} cannot be read: {source}")]
+    Header {
+        /// The file.
+        file: String,
+        /// The parser's words.
+        source: serde_json::Error,
+    },
+    /// The file is in a format this release does not know.
+    #[error("{file} is in the format {format:?}, which this release does not know")]
+    FileFormat {
+        /// The file.
+        file: String,
+        /// The format its metadata names.
+        format: String,
+    },
+    /// Two tensors share bytes.
+    #[error("{second} overlaps {first} in {file}")]
+    Overlap {
+        /// The file.
+        file: String,
+        /// The tensor that begins first.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// A tensor's offsets leave a gap or end before they begin.
+    #[error("the offsets of {name} in {file} do not continue where the tensor before it ends")]
+    Offsets {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor reaches past the end of the file.
+    #[error("{file} is truncated: {name} ends at byte {end} of the data, and there are {bytes}")]
+    TruncatedTensor {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// Where it ends, counted from the end of the header.
+        end: u64,
+        /// Bytes after the header.
+        bytes: u64,
+    },
+    /// Bytes at the end belong to no tensor.
+    #[error("the last {bytes} bytes of {file} belong to no tensor")]
+    TrailingBytes {
+        /// The file.
+        file: String,
+        /// How many.
+        bytes: u64,
+    },
+    /// A tensor's length is not what its dtype and shape ask for.
+    #[error("{name} in {file} has {found} bytes, which is not what {dtype} {shape:?} takes")]
+    TensorBytes {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// Its dtype.
+        dtype: String,
+        /// Its shape.
+        shape: Vec<u64>,
+        /// Its length.
+        found: u64,
+    },
+    /// Two files hold the same tensor.
+    #[error("{name} is in {first} and again in {second}")]
+    Duplicate {
+        /// The tensor.
+        name: String,
+        /// A file that holds it.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// The index names another file than the one that holds the tensor.
+    #[error("model.safetensors.index.json says that {name} is in {file}, and it is not")]
+    NotInShard {
+        /// The tensor.
+        name: String,
+        /// The file the index names.
+        file: String,
+    },
+    /// A tensor the model needs is not there.
+    #[error("the checkpoint has no tensor {name}")]
+    Missing {
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor the model does not know.
+    #[error("{file} holds a tensor {name} that the model of config.json does not have")]
+    Extra {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor of another shape than config.json asks for.
+    #[error("{name} in {file} is {found:?}, and config.json asks for {expected:?}")]
+    Shape {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape by the table.
+        expected: Vec<usize>,
+    },
+    /// A tensor of a dtype that cannot be computed with.
+    #[error("{name} in {file} is stored as {dtype}, expected F32, F16 or BF16")]
+    Dtype {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// Its dtype.
+        dtype: String,
+    },
+    /// Plain values were asked for of a quantised matrix.
+    #[error("{name} is quantised and has no plain values")]
+    NotDense {
+        /// The tensor.
+        name: String,
+    },
+}
+
+impl WeightsError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoWeights { .. } => {
+                "phi3v reads safetensors files; fetch a checkpoint with phi3v pull phi-3.5-vision, or give its folder"
+            }
+            Self::MissingFile { .. } | Self::Truncated { .. } | Self::TruncatedTensor { .. } => {
+                "the download may have been interrupted; fetch the file again, or run phi3v pull, which resumes"
+            }
+            Self::Io { .. } => "check that the file can be read",
+            Self::Missing { .. } | Self::Extra { .. } | Self::Shape { .. } => {
+                "config.json and the weights may come from different models; phi3v runs Phi-3-vision and Phi-3.5-vision"
+            }
+            Self::Dtype { .. } | Self::NotDense { .. } => {
+                "use the original checkpoint: phi3v pull phi-3.5-vision"
+            }
+            Self::FileFormat { .. } => "use a newer release of phi3v, or the original checkpoint",
+            Self::IndexSize { .. }
+            | Self::Index(_)
+            | Self::ShardName { .. }
+            | Self::ShardCount { .. }
+            | Self::HeaderSize { .. }
+            | Self::Header { .. }
+            | Self::Overlap { .. }
+            | Self::Offsets { .. }
+            | Self::TrailingBytes { .. }
+            | Self::TensorBytes { .. }
+            | Self::Duplicate { .. }
+            | Self::NotInShard { .. } => {
+                "the file is damaged or was not made for this model; fetch the checkpoint again from a source you trust"
+            }
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,74 @@
+//! Which files of a folder hold the weights.
+
+use super::WeightsError;
+use serde::Deserialize;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+/// The weights in one file.
+pub const SINGLE_FILE: &str = "model.safetensors";
+/// The list of tensors and the shard that holds each.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// Longest index read: the real one has 68 KiB.
+const INDEX_BYTES_MAX: u64 = 16 << 20;
+/// Most shards; the real model has 2.
+const SHARDS_MAX: usize = 256;
+
+/// The files of a checkpoint.
+pub(super) struct Shards {
+    /// Plain file names, sorted.
+    pub(super) files: Vec<String>,
+    /// The file each tensor is in; empty for a single file.
+    pub(super) index: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+/// The weight files in `dir`. A single file goes before an index, as in the reference.
+pub(super) fn find(dir: &Path) -> Result<Shards, WeightsError> {
+    if dir.join(SINGLE_FILE).exists() {
+        return Ok(Shards { files: vec![SINGLE_FILE.to_owned()], index: HashMap::new() });
+    }
+    let path = dir.join(INDEX_FILE);
+    let io = |source| WeightsError::Io { path: path.clone(), source };
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(WeightsError::NoWeights { dir: dir.to_owned() });
+        }
+        Err(error) => return Err(io(error)),
+        Ok(metadata) if metadata.len() > INDEX_BYTES_MAX => {
+            return Err(WeightsError::IndexSize { bytes: metadata.len(), limit: INDEX_BYTES_MAX });
+        }
+        Ok(_) => {}
+    }
+    let bytes = std::fs::read(&path).map_err(io)?;
+    let index = parse_index(&bytes)?;
+    let files: BTreeSet<&String> = index.values().collect();
+    Ok(Shards { files: files.into_iter().cloned().collect(), index })
+}
+
+/// Tensor names and the plain file name of the shard that holds each, from the bytes of an index.
+///
+/// # Errors
+/// [`WeightsError`] for what is not an index, and for a file name that leads out of the folder.
+pub fn parse_index(bytes: &[u8]) -> Result<HashMap<String, String>, WeightsError> {
+    let Index { weight_map } = serde_json::from_slice(bytes).map_err(WeightsError::Index)?;
+    if let Some(file) = weight_map.values().find(|file| !is_plain_file_name(file)) {
+        return Err(WeightsError::ShardName { file: file.clone() });
+    }
+    let count = weight_map.values().collect::<BTreeSet<_>>().len();
+    if count > SHARDS_MAX {
+        return Err(WeightsError::ShardCount { count, limit: SHARDS_MAX });
+    }
+    Ok(weight_map)
+}
+
+/// Letters, digits, `-`, `_` and `.` only, not beginning with a dot: neither a path nor a device on any system.
+fn is_plain_file_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    name.len() <= 255 && name.ends_with(".safetensors") && !name.starts_with('.') && name.bytes().all(plain)
+}
