@@ -19,6 +19,9 @@ pub enum Error {
     /// The device refused.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
+    /// The picture was refused.
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
 }
 
 impl Error {
@@ -28,6 +31,7 @@ impl Error {
         match self {
             Self::Config(error) => error.hint(),
             Self::Weights(error) => error.hint(),
+            Self::Image(error) => error.hint(),
             Self::Backend(_) => {
                 Some("choose a smaller context with --context, or close other programs".to_owned())
             }

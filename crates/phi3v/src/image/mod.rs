@@ -1,1 +1,63 @@
-//! Picture files to tiles.
+//! Pictures: from the bytes of a file to the normalised tiles the vision tower reads.
+//!
+//! 1. [`decode`] tells the format by content, checks the header against [`ImageLimits`] and decodes to RGB, either
+//!    as people see the picture or as the reference does ([`ImageMode`]).
+//! 2. [`HdGrid::of`] says how a picture of a size is cut, without its pixels.
+//! 3. [`process`] resizes and pads it to the HD image ([`hd_transform`]), makes the global view and normalises.
+//!
+//! Follows `image_processing_phi3_v.py` of the checkpoint on Pillow 10.3 and torch 2.4. Invariants: in reference mode
+//! the HD image is the reference's to the last byte; results do not depend on the number of threads; no input makes
+//! this module panic, or spend memory on pixels before the header has passed the limits.
+
+mod decode;
+mod error;
+mod format;
+mod global_view;
+mod hd_transform;
+mod inputs;
+mod limits;
+mod orientation;
+mod resize;
+mod threads;
+
+pub use decode::decode;
+pub use error::ImageError;
+pub use hd_transform::{HdGrid, NUM_CROPS_MAX, hd_transform};
+pub use inputs::{ImageInputs, ImageParams, TILE_VALUES, process};
+pub use limits::ImageLimits;
+
+/// Side of a tile in pixels: the vision tower's input size.
+pub const TILE_SIDE: usize = 336;
+
+/// How a file's pixels are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ImageMode {
+    /// As people see the picture: EXIF orientation applied, transparency on white, 16-bit gray scaled to 8 bits.
+    #[default]
+    AsSeen,
+    /// As the reference reads it, Pillow's `convert("RGB")` and nothing else: EXIF orientation ignored (except in
+    /// TIFF, where Pillow applies it), the colour under transparent pixels shown, 16-bit gray clipped at 255.
+    Reference,
+}
+
+/// A decoded picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RgbImage {
+    /// Pixels per row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `[height, width, 3]`, rows from the top.
+    pub pixels: Vec<u8>,
+}
+
+impl RgbImage {
+    /// Checks that the pixels fit the size.
+    fn check(&self) -> Result<(), ImageError> {
+        let expected = self.width.checked_mul(self.height).and_then(|n| n.checked_mul(3));
+        if expected == Some(self.pixels.len()) {
+            return Ok(());
+        }
+        Err(ImageError::PixelBytes { width: self.width, height: self.height, bytes: self.pixels.len() })
+    }
+}

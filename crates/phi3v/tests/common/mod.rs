@@ -1,6 +1,13 @@
 //! What several test files need.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses a part; tests may panic"
+)]
+
+pub mod tolerances;
 
 use std::path::{Path, PathBuf};
 
@@ -18,4 +25,27 @@ pub fn shared(path: &str) -> Option<PathBuf> {
         found.display()
     );
     None
+}
+
+/// The tensors of a small safetensors file in f32, by name.
+pub fn safetensors_f32(path: &Path) -> std::collections::BTreeMap<String, Vec<f32>> {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header_len]).unwrap();
+    let data = &bytes[8 + header_len..];
+    let entries = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
+    let tensor = |(name, entry): (&String, &serde_json::Value)| {
+        assert_eq!(entry["dtype"], "F32", "{name}");
+        let offset = |i: usize| entry["data_offsets"][i].as_u64().unwrap() as usize;
+        let values = data[offset(0)..offset(1)].chunks_exact(4);
+        let values = values.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        (name.clone(), values)
+    };
+    entries.map(tensor).collect()
+}
+
+/// Largest absolute difference.
+pub fn max_diff(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "lengths differ");
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

@@ -1,0 +1,44 @@
+//! From the bytes of a file to RGB pixels.
+
+mod jpeg;
+mod png;
+mod raster;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::error::ImageError;
+use super::format::Format;
+use super::{ImageLimits, ImageMode, RgbImage};
+use raster::Raster;
+
+/// Decodes a picture: PNG, JPEG, WebP, GIF (first frame), BMP or TIFF (first page), told by content.
+///
+/// # Errors
+/// Every input that is not a whole, supported picture within the limits; see [`ImageError`].
+pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<RgbImage, ImageError> {
+    limits.check_bytes(bytes.len())?;
+    let format = Format::of(bytes)?;
+    let decoder: Decoder = match format {
+        Format::Png => png::decode,
+        Format::Jpeg => jpeg::decode,
+        _ => return Err(ImageError::UnsupportedFormat { format: format.name() }),
+    };
+    // The decoders are other people's code on hostile bytes: should one panic, it is this picture's error and not the
+    // end of the program. libjpeg's own errors arrive here as well, they are raised by unwinding.
+    let raster = catch_unwind(AssertUnwindSafe(|| decoder(bytes, mode, limits)));
+    let raster = raster.unwrap_or_else(|payload| {
+        Err(ImageError::Damaged { format: format.name(), reason: reason(payload.as_ref()) })
+    })?;
+    Ok(raster.into_rgb(mode))
+}
+
+/// One format's decoder.
+type Decoder = fn(&[u8], ImageMode, &ImageLimits) -> Result<Raster, ImageError>;
+
+/// What an unwinding decoder had to say.
+fn reason(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("the decoder gave up").trim_start_matches("libjpeg fatal error: ");
+    text.trim_end_matches('.').to_owned()
+}

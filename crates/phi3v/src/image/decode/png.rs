@@ -1,0 +1,169 @@
+//! PNG, every colour type and depth, interlaced or not; of an animated PNG the default picture.
+
+use std::io::{Cursor, ErrorKind};
+
+use png::{BitDepth, ColorType, DecodingError, Info, Transformations};
+
+use super::super::error::ImageError;
+use super::super::orientation::Orientation;
+use super::super::{ImageLimits, ImageMode};
+use super::raster::{Layout, Raster, stretch, unpack_bits};
+
+const FORMAT: &str = "PNG";
+
+pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    decoder.set_transformations(Transformations::IDENTITY);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    let header = decoder.read_header_info().map_err(error)?;
+    limits.check_size(header.width, header.height)?;
+    let mut reader = decoder.read_info().map_err(error)?;
+    if let Some(animation) = reader.info().animation_control() {
+        limits.check_frames(FORMAT, animation.num_frames as usize)?;
+    }
+    let bytes_out = reader.output_buffer_size().ok_or(ImageError::Pixels {
+        width: reader.info().width,
+        height: reader.info().height,
+        limit: limits.pixels_max,
+    })?;
+    let mut packed = vec![0; bytes_out];
+    let frame = reader.next_frame(&mut packed).map_err(error)?;
+    if (frame.width, frame.height) != reader.info().size() {
+        return Err(damaged("its first frame does not cover it"));
+    }
+    // EXIF may stand behind the pixels; a damaged tail does not matter any more.
+    let _ = reader.finish();
+    let info = reader.info();
+    let mut raster = raster(info, packed, frame.line_size, mode)?;
+    if let (ImageMode::AsSeen, Some(exif)) = (mode, &info.exif_metadata) {
+        raster.orientation = Orientation::from_exif(exif);
+    }
+    Ok(raster)
+}
+
+/// From packed rows to 8-bit samples.
+fn raster(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, mode: ImageMode) -> Result<Raster, ImageError> {
+    let (layout, samples) = match (info.color_type, info.bit_depth) {
+        (ColorType::Indexed, depth) => palette(info, indices(info, packed, row_bytes, depth), mode),
+        (color, BitDepth::Sixteen) => sixteen_bits(info, color, &packed, mode),
+        (ColorType::Grayscale, depth) => gray(info, indices(info, packed, row_bytes, depth), mode),
+        (ColorType::Rgb, _) => rgb(info, packed, mode),
+        (ColorType::GrayscaleAlpha, _) => (Layout::GrayAlpha, packed),
+        (ColorType::Rgba, _) => (Layout::Rgba, packed),
+    };
+    if samples.len() != info.width as usize * info.height as usize * layout.samples() {
+        return Err(damaged("its rows do not fit its size"));
+    }
+    Ok(Raster::new(info.size(), layout, samples))
+}
+
+/// One byte per sample of a picture with one sample per pixel.
+fn indices(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, depth: BitDepth) -> Vec<u8> {
+    match depth as usize {
+        bits @ (1 | 2 | 4) => unpack_bits(&packed, info.width as usize, row_bytes, bits),
+        _ => packed,
+    }
+}
+
+/// Looks colours up. An index without a colour is the gray of that level, as in the reference.
+fn palette(info: &Info<'_>, indices: Vec<u8>, mode: ImageMode) -> (Layout, Vec<u8>) {
+    let colors = info.palette.as_deref().unwrap_or_default();
+    let mut table: [[u8; 4]; 256] = std::array::from_fn(|i| [i as u8, i as u8, i as u8, 255]);
+    for (entry, color) in table.iter_mut().zip(colors.chunks_exact(3)) {
+        entry[..3].copy_from_slice(color);
+    }
+    let alphas = match (mode, &info.trns) {
+        (ImageMode::AsSeen, Some(alphas)) => alphas.as_ref(),
+        _ => {
+            let rgb = indices.iter().flat_map(|&i| {
+                let [r, g, b, _] = table[usize::from(i)];
+                [r, g, b]
+            });
+            return (Layout::Rgb, rgb.collect());
+        }
+    };
+    for (entry, alpha) in table.iter_mut().zip(alphas) {
+        entry[3] = *alpha;
+    }
+    let rgba = indices.iter().flat_map(|&i| table[usize::from(i)]);
+    (Layout::Rgba, rgba.collect())
+}
+
+/// Gray of up to 8 bits; a transparent level, where there is one, becomes alpha.
+fn gray(info: &Info<'_>, mut samples: Vec<u8>, mode: ImageMode) -> (Layout, Vec<u8>) {
+    let bits = info.bit_depth as usize;
+    let Some([clear]) = transparent_color(info, mode) else {
+        stretch(&mut samples, bits);
+        return (Layout::Gray, samples);
+    };
+    let factor = 255 / ((1_u16 << bits) - 1);
+    let pixel = |&v: &u8| [(u16::from(v) * factor) as u8, opacity(u16::from(v) == clear)];
+    (Layout::GrayAlpha, samples.iter().flat_map(pixel).collect())
+}
+
+/// RGB of 8 bits; a transparent colour, where there is one, becomes alpha.
+fn rgb(info: &Info<'_>, samples: Vec<u8>, mode: ImageMode) -> (Layout, Vec<u8>) {
+    let Some(clear) = transparent_color::<3>(info, mode) else {
+        return (Layout::Rgb, samples);
+    };
+    let pixel = |p: &[u8]| {
+        let hit = [p[0], p[1], p[2]].map(u16::from) == clear;
+        [p[0], p[1], p[2], opacity(hit)]
+    };
+    (Layout::Rgba, samples.chunks_exact(3).flat_map(pixel).collect())
+}
+
+/// 16-bit samples: the high byte. The reference reads 16-bit gray without alpha differently: it clips at 255, so
+/// that nearly all of an ordinary picture turns white.
+fn sixteen_bits(info: &Info<'_>, color: ColorType, packed: &[u8], mode: ImageMode) -> (Layout, Vec<u8>) {
+    let values = packed.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]]));
+    let high = |v: u16| (v >> 8) as u8;
+    match color {
+        ColorType::Grayscale => {
+            if let Some([clear]) = transparent_color(info, mode) {
+                let pixels = values.flat_map(|v| [high(v), opacity(v == clear)]);
+                return (Layout::GrayAlpha, pixels.collect());
+            }
+            let level = |v: u16| match mode {
+                ImageMode::AsSeen => high(v),
+                ImageMode::Reference => v.min(255) as u8,
+            };
+            (Layout::Gray, values.map(level).collect())
+        }
+        ColorType::GrayscaleAlpha => (Layout::GrayAlpha, values.map(high).collect()),
+        ColorType::Rgba => (Layout::Rgba, values.map(high).collect()),
+        ColorType::Rgb | ColorType::Indexed => {
+            let Some(clear) = transparent_color::<3>(info, mode) else {
+                return (Layout::Rgb, values.map(high).collect());
+            };
+            let values: Vec<u16> = values.collect();
+            let pixel = |p: &[u16]| [high(p[0]), high(p[1]), high(p[2]), opacity(p == clear)];
+            (Layout::Rgba, values.chunks_exact(3).flat_map(pixel).collect())
+        }
+    }
+}
+
+/// The one transparent colour of a picture without alpha, when people are to see it.
+fn transparent_color<const N: usize>(info: &Info<'_>, mode: ImageMode) -> Option<[u16; N]> {
+    let bytes = info.trns.as_deref().filter(|_| mode == ImageMode::AsSeen)?;
+    let color = bytes.get(..N * 2)?;
+    Some(std::array::from_fn(|c| u16::from_be_bytes([color[c * 2], color[c * 2 + 1]])))
+}
+
+fn opacity(clear: bool) -> u8 {
+    if clear { 0 } else { 255 }
+}
+
+fn damaged(reason: &str) -> ImageError {
+    ImageError::Damaged { format: FORMAT, reason: reason.to_owned() }
+}
+
+fn error(error: DecodingError) -> ImageError {
+    match error {
+        DecodingError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            ImageError::Truncated { format: FORMAT }
+        }
+        other => damaged(other.to_string().trim_end_matches('.')),
+    }
+}

@@ -1,0 +1,112 @@
+//! What the decoders hand over, and how it becomes RGB.
+
+use super::super::orientation::Orientation;
+use super::super::{ImageMode, RgbImage};
+
+/// The samples of a pixel, 8 bits each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    Gray,
+    GrayAlpha,
+    Rgb,
+    Rgba,
+}
+
+impl Layout {
+    /// Samples per pixel.
+    pub(super) fn samples(self) -> usize {
+        match self {
+            Self::Gray => 1,
+            Self::GrayAlpha => 2,
+            Self::Rgb => 3,
+            Self::Rgba => 4,
+        }
+    }
+}
+
+/// A decoded picture before transparency and orientation are dealt with.
+pub(super) struct Raster {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    pub(super) layout: Layout,
+    /// `[height, width, samples]`
+    pub(super) samples: Vec<u8>,
+    /// How the camera was held. A decoder sets it only where the mode wants it applied.
+    pub(super) orientation: Orientation,
+}
+
+impl Raster {
+    /// An upright picture; `samples` must fit the size, which every decoder guarantees by construction.
+    pub(super) fn new((width, height): (u32, u32), layout: Layout, samples: Vec<u8>) -> Self {
+        let (width, height) = (width as usize, height as usize);
+        debug_assert_eq!(samples.len(), width * height * layout.samples());
+        Self { width, height, layout, samples, orientation: Orientation::Upright }
+    }
+
+    /// To RGB: transparency on white or dropped, as the mode says, then turned upright.
+    pub(super) fn into_rgb(self, mode: ImageMode) -> RgbImage {
+        let as_seen = mode == ImageMode::AsSeen;
+        let over = |c: u8, a: u8| if as_seen { over_white(c, a) } else { c };
+        let samples = &self.samples;
+        let pixels = match self.layout {
+            Layout::Rgb => self.samples,
+            Layout::Gray => samples.iter().flat_map(|&v| [v; 3]).collect(),
+            Layout::GrayAlpha => samples.chunks_exact(2).flat_map(|p| [over(p[0], p[1]); 3]).collect(),
+            Layout::Rgba => {
+                let pixel = |p: &[u8]| [over(p[0], p[3]), over(p[1], p[3]), over(p[2], p[3])];
+                samples.chunks_exact(4).flat_map(pixel).collect()
+            }
+        };
+        self.orientation.apply(RgbImage { width: self.width, height: self.height, pixels })
+    }
+}
+
+/// A colour of opacity `alpha` on white: `c*a + 255*(1-a)`, rounded to nearest.
+fn over_white(color: u8, alpha: u8) -> u8 {
+    let (c, a) = (u32::from(color), u32::from(alpha));
+    // At most 255 * 255 + 127, divided by 255: fits in 8 bits.
+    ((c * a + 255 * (255 - a) + 127) / 255) as u8
+}
+
+/// Spreads samples of 1, 2 or 4 bits, highest bits first and rows padded to whole bytes, to one byte each.
+pub(super) fn unpack_bits(packed: &[u8], width: usize, row_bytes: usize, bits: usize) -> Vec<u8> {
+    let mask = ((1_u16 << bits) - 1) as u8;
+    let per_byte = 8 / bits;
+    let mut samples = Vec::with_capacity(packed.len() / row_bytes * width);
+    for row in packed.chunks_exact(row_bytes) {
+        let sample = |x: usize| (row[x / per_byte] >> (8 - bits - x % per_byte * bits)) & mask;
+        samples.extend((0..width).map(sample));
+    }
+    samples
+}
+
+/// Stretches samples of `bits` bits to the full range of 8: 255 / (2^bits - 1) is whole for 1, 2, 4 and 8.
+pub(super) fn stretch(samples: &mut [u8], bits: usize) {
+    let factor = (255 / ((1_u16 << bits) - 1)) as u8;
+    samples.iter_mut().for_each(|v| *v *= factor);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transparency_on_white() {
+        assert_eq!(over_white(10, 255), 10);
+        assert_eq!(over_white(10, 0), 255);
+        assert_eq!(over_white(0, 128), 127);
+        for c in 0..=255 {
+            assert_eq!(over_white(c, 255), c);
+            assert_eq!(over_white(255, c), 255);
+        }
+    }
+
+    #[test]
+    fn bits_are_unpacked_row_by_row() {
+        assert_eq!(unpack_bits(&[0b1010_0000, 0b0111_1111], 3, 1, 1), [1, 0, 1, 0, 1, 1]);
+        assert_eq!(unpack_bits(&[0b11_10_01_00, 0b1000_0000], 5, 2, 2), [3, 2, 1, 0, 2]);
+        let mut samples = unpack_bits(&[0xf0, 0x50], 3, 2, 4);
+        stretch(&mut samples, 4);
+        assert_eq!(samples, [255, 0, 85]);
+    }
+}

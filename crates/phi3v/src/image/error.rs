@@ -1,0 +1,146 @@
+//! What can be wrong with a picture, one sentence each.
+
+use super::format::SUPPORTED;
+
+/// Why a picture was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The input is empty or longer than [`ImageLimits::bytes_max`](super::ImageLimits::bytes_max).
+    #[error("the picture has {bytes} bytes, the limit is {limit}")]
+    Bytes {
+        /// Length of the input.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The first bytes belong to no picture format.
+    #[error("this is not a picture: it begins with {start}")]
+    NotAnImage {
+        /// The first bytes, printable.
+        start: String,
+    },
+    /// A known format that is not decoded.
+    #[error("{format} is not supported")]
+    UnsupportedFormat {
+        /// Name of the format.
+        format: &'static str,
+    },
+    /// A supported format in a form that is not decoded.
+    #[error("this kind of {format} picture is not supported: {kind}")]
+    UnsupportedKind {
+        /// Name of the format.
+        format: &'static str,
+        /// What is special about it.
+        kind: String,
+    },
+    /// The header announces more pixels than [`ImageLimits::pixels_max`](super::ImageLimits::pixels_max).
+    #[error("the picture is {width}x{height}, that is {} pixels, the limit is {limit}", *.width as u64 * *.height as u64)]
+    Pixels {
+        /// Width in the header.
+        width: u32,
+        /// Height in the header.
+        height: u32,
+        /// The limit.
+        limit: u64,
+    },
+    /// A side is zero or longer than [`ImageLimits::side_max`](super::ImageLimits::side_max).
+    #[error("the picture is {width}x{height}, a side must be 1 to {limit} pixels")]
+    Side {
+        /// Width in the header.
+        width: u32,
+        /// Height in the header.
+        height: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// More frames, pages or scans than [`ImageLimits::frames_max`](super::ImageLimits::frames_max).
+    #[error("the {format} picture has {frames} frames or scans, the limit is {limit}")]
+    Frames {
+        /// Name of the format.
+        format: &'static str,
+        /// Frames found.
+        frames: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The file ends before the picture does.
+    #[error("the {format} picture is truncated")]
+    Truncated {
+        /// Name of the format.
+        format: &'static str,
+    },
+    /// The file contradicts its format.
+    #[error("the {format} picture is damaged: {reason}")]
+    Damaged {
+        /// Name of the format.
+        format: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The pixels of an [`RgbImage`](super::RgbImage) are not `width * height * 3` bytes.
+    #[error("a picture of {width}x{height} needs {} bytes of pixels, not {bytes}", *.width as u128 * *.height as u128 * 3)]
+    PixelBytes {
+        /// Width.
+        width: usize,
+        /// Height.
+        height: usize,
+        /// Bytes given.
+        bytes: usize,
+    },
+    /// The picture is so long and narrow that a side is zero after the resize.
+    #[error(
+        "the picture of {width}x{height} has no pixels left on its short side after the resize for num_crops {num_crops}"
+    )]
+    TooNarrow {
+        /// Width.
+        width: usize,
+        /// Height.
+        height: usize,
+        /// Crops allowed.
+        num_crops: usize,
+    },
+    /// `num_crops` is zero or too large.
+    #[error("num_crops is {num_crops}, it must be 1 to {limit}")]
+    NumCrops {
+        /// Value given.
+        num_crops: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A mean or standard deviation that cannot be used.
+    #[error("image_mean and image_std must be finite and image_std above zero, they are {values}")]
+    Normalisation {
+        /// The values given.
+        values: String,
+    },
+}
+
+impl ImageError {
+    /// What the user can do about it, one sentence.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Bytes { bytes: 0, .. } => "the file is empty, look where it came from".to_owned(),
+            Self::Bytes { .. } | Self::Pixels { .. } | Self::Side { .. } | Self::Frames { .. } => {
+                "scale the picture down, or raise the limit if you trust the file".to_owned()
+            }
+            Self::NotAnImage { .. } | Self::UnsupportedFormat { .. } => {
+                format!("convert it to one of {SUPPORTED}")
+            }
+            Self::UnsupportedKind { .. } => "save it as an ordinary 8-bit PNG or JPEG".to_owned(),
+            Self::Truncated { .. } => "copy or download the file again".to_owned(),
+            Self::Damaged { .. } => {
+                "open it in a picture viewer and save it again, as PNG for example".to_owned()
+            }
+            Self::PixelBytes { .. } => "give 3 bytes per pixel, row by row".to_owned(),
+            Self::TooNarrow { .. } => "crop the picture, or allow more crops with --num-crops".to_owned(),
+            Self::NumCrops { .. } => {
+                "Phi-3-vision was trained with 16, Phi-3.5-vision with 4 (several pictures) and 16 (one)"
+                    .to_owned()
+            }
+            Self::Normalisation { .. } => "use the values of preprocessor_config.json".to_owned(),
+        };
+        Some(hint)
+    }
+}

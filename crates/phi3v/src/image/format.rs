@@ -1,0 +1,160 @@
+//! Which format a file is in, told by its content and never by its name.
+
+use super::error::ImageError;
+
+/// The formats that are decoded, for messages.
+pub(super) const SUPPORTED: &str = "PNG, JPEG, WebP, GIF, BMP, TIFF";
+
+/// A format that is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Png,
+    Jpeg,
+    WebP,
+    Gif,
+    Bmp,
+    Tiff,
+}
+
+/// Formats people may well hand us and that are refused by name: where the mark stands, the mark, the name.
+const REFUSED: &[(usize, &[u8], &str)] = &[
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (4, b"ftyphei", "HEIF"),
+    (4, b"ftyphev", "HEIF"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypmsf1", "HEIF"),
+    (4, b"ftypcrx", "Canon RAW"),
+    (4, b"ftyp", "video (MP4 or QuickTime)"),
+    (0, b"\x1a\x45\xdf\xa3", "video (Matroska or WebM)"),
+    (0, b"%PDF-", "PDF"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"qoif", "QOI"),
+    (0, b"\0\0\x01\0", "Windows icon"),
+    (0, b"\0\0\x02\0", "Windows cursor"),
+    (0, b"DDS ", "DirectDraw surface"),
+    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"P1\n", "Netpbm"),
+    (0, b"P2\n", "Netpbm"),
+    (0, b"P3\n", "Netpbm"),
+    (0, b"P4\n", "Netpbm"),
+    (0, b"P5\n", "Netpbm"),
+    (0, b"P6\n", "Netpbm"),
+    (0, b"P7\n", "Netpbm"),
+    (0, b"FORM", "IFF"),
+    (0, b"gimp xcf", "GIMP"),
+    (0, b"PK\x03\x04", "zip archive"),
+];
+
+impl Format {
+    /// The name used in messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::WebP => "WebP",
+            Self::Gif => "GIF",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
+        }
+    }
+
+    /// Tells the format from the first bytes.
+    pub(super) fn of(bytes: &[u8]) -> Result<Self, ImageError> {
+        let starts = |mark: &[u8]| bytes.starts_with(mark);
+        if starts(b"\x89PNG\r\n\x1a\n") {
+            return Ok(Self::Png);
+        }
+        if starts(b"\xff\xd8\xff") {
+            return Ok(Self::Jpeg);
+        }
+        if starts(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+            return Ok(Self::WebP);
+        }
+        if starts(b"GIF87a") || starts(b"GIF89a") {
+            return Ok(Self::Gif);
+        }
+        if [b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"].iter().any(|mark| starts(*mark)) {
+            return Ok(Self::Tiff);
+        }
+        if starts(b"BM") && bytes.len() >= 18 {
+            return Ok(Self::Bmp);
+        }
+        Err(refusal(bytes))
+    }
+}
+
+/// The error for bytes that are in no supported format.
+fn refusal(bytes: &[u8]) -> ImageError {
+    for &(at, mark, format) in REFUSED {
+        if bytes.get(at..at + mark.len()) == Some(mark) {
+            return ImageError::UnsupportedFormat { format };
+        }
+    }
+    let head = &bytes[..bytes.len().min(1024)];
+    let text = String::from_utf8_lossy(head);
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    if text.starts_with("<svg") || (text.starts_with("<?xml") && text.contains("<svg")) {
+        return ImageError::UnsupportedFormat { format: "SVG" };
+    }
+    ImageError::NotAnImage { start: printable(bytes) }
+}
+
+/// The first bytes, as text where they are text, else as hexadecimal.
+fn printable(bytes: &[u8]) -> String {
+    let head = &bytes[..bytes.len().min(12)];
+    if !head.is_empty() && head.iter().all(|b| (0x20..0x7f).contains(b)) {
+        return format!("\"{}\"", String::from_utf8_lossy(head));
+    }
+    let hex: Vec<String> = head.iter().map(|b| format!("{b:02x}")).collect();
+    format!("bytes {}", hex.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name_refused(bytes: &[u8]) -> &'static str {
+        match Format::of(bytes) {
+            Err(ImageError::UnsupportedFormat { format }) => format,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn formats_are_told_by_content() {
+        assert_eq!(Format::of(b"\x89PNG\r\n\x1a\n"), Ok(Format::Png));
+        assert_eq!(Format::of(b"\xff\xd8\xff\xe0"), Ok(Format::Jpeg));
+        assert_eq!(Format::of(b"RIFF\0\0\0\0WEBPVP8 "), Ok(Format::WebP));
+        assert_eq!(Format::of(b"GIF89a"), Ok(Format::Gif));
+        assert_eq!(Format::of(b"MM\0\x2a"), Ok(Format::Tiff));
+        assert_eq!(Format::of(&[b"BM".as_slice(), &[0; 16]].concat()), Ok(Format::Bmp));
+    }
+
+    #[test]
+    fn unsupported_formats_are_named() {
+        assert_eq!(name_refused(b"\0\0\0\x1cftypavif"), "AVIF");
+        assert_eq!(name_refused(b"\0\0\0\x18ftypheic"), "HEIF");
+        assert_eq!(name_refused(b"\0\0\0\x18ftypisom"), "video (MP4 or QuickTime)");
+        assert_eq!(name_refused(b"%PDF-1.7"), "PDF");
+        assert_eq!(name_refused(b"<?xml version=\"1.0\"?>\n<svg xmlns"), "SVG");
+        assert_eq!(name_refused(b"  <svg>"), "SVG");
+        assert_eq!(name_refused(b"\xff\x0a\0"), "JPEG XL");
+    }
+
+    #[test]
+    fn anything_else_is_shown() {
+        let text = Format::of(b"hello, world, this is text").unwrap_err();
+        assert_eq!(text.to_string(), "this is not a picture: it begins with \"hello, world\"");
+        let binary = Format::of(&[0, 1, 2]).unwrap_err();
+        assert_eq!(binary.to_string(), "this is not a picture: it begins with bytes 00 01 02");
+        for error in [text, binary] {
+            assert!(error.hint().is_some_and(|hint| hint.contains("TIFF")));
+        }
+    }
+}

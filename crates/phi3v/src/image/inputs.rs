@@ -1,0 +1,211 @@
+//! From pixels to what the vision tower reads: normalised tiles, the global view first, equal tiles stored once.
+
+use std::collections::HashMap;
+
+use super::error::ImageError;
+use super::global_view::{self, Axis};
+use super::hd_transform::{HdGrid, hd_transform};
+use super::threads::for_each_band;
+use super::{RgbImage, TILE_SIDE};
+
+/// Values of one colour plane of a tile.
+const PLANE: usize = TILE_SIDE * TILE_SIDE;
+/// Values of one tile, `[3, 336, 336]`.
+pub const TILE_VALUES: usize = 3 * PLANE;
+/// Bump when the preprocessing changes its results: the hash names pixels *and* what was done to them.
+const HASH_CONTEXT: &str = "phi3v 2024 image inputs v1";
+
+/// The settings of the image processor, from `preprocessor_config.json`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ImageParams {
+    /// The most tiles a picture may be cut into.
+    pub num_crops: usize,
+    /// Mean per colour, of values in 0 to 1.
+    pub image_mean: [f32; 3],
+    /// Standard deviation per colour.
+    pub image_std: [f32; 3],
+}
+
+impl Default for ImageParams {
+    /// The values of Phi-3-vision: 16 crops, CLIP's mean and deviation.
+    fn default() -> Self {
+        Self {
+            num_crops: 16,
+            image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            image_std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+        }
+    }
+}
+
+impl ImageParams {
+    fn check(&self) -> Result<(), ImageError> {
+        let finite = self.image_mean.iter().chain(&self.image_std).all(|v| v.is_finite());
+        if finite && self.image_std.iter().all(|v| *v > 0.0) {
+            return Ok(());
+        }
+        Err(ImageError::Normalisation { values: format!("{:?} and {:?}", self.image_mean, self.image_std) })
+    }
+
+    /// The normalised value of each of the 256 levels, per colour: `(v/255 - mean) / std` in f32, as torchvision
+    /// does it, each step rounded.
+    fn lut(&self) -> [[f32; 256]; 3] {
+        let value = |c: usize, v: usize| (v as f32 / 255.0 - self.image_mean[c]) / self.image_std[c];
+        std::array::from_fn(|c| std::array::from_fn(|v| value(c, v)))
+    }
+}
+
+/// A picture ready for the vision tower.
+///
+/// The reference's `pixel_values` hold the global view, then the tiles row by row, then tiles of zeros up to
+/// `num_crops + 1`, whose results it throws away; those are not made here. Of equal tiles (blank regions, the global
+/// view of a 1x1 grid) one is kept, since the vision tower sees each tile by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageInputs {
+    /// How the picture was cut.
+    pub grid: HdGrid,
+    /// `(width, height)` of the picture before the transform.
+    pub original_size: (usize, usize),
+    /// For the global view and each tile, the index of its values in `distinct`. `[1 + tiles]`
+    pub tile_of: Vec<usize>,
+    /// Normalised values of the distinct tiles. `[distinct_tiles, 3, 336, 336]`
+    pub distinct: Vec<f32>,
+    /// Names the pixels, the size and every setting of the preprocessing.
+    pub hash: [u8; 32],
+}
+
+impl ImageInputs {
+    /// Number of tokens of the picture in the prompt.
+    #[must_use]
+    pub fn num_img_tokens(&self) -> usize {
+        self.grid.num_img_tokens()
+    }
+
+    /// Number of tiles the vision tower has to compute.
+    #[must_use]
+    pub fn distinct_tiles(&self) -> usize {
+        self.distinct.len() / TILE_VALUES
+    }
+
+    /// The tiles as the reference has them, without its padding of zeros. `[1 + tiles, 3, 336, 336]`
+    #[must_use]
+    pub fn pixel_values(&self) -> Vec<f32> {
+        let tile = |&i: &usize| &self.distinct[i * TILE_VALUES..(i + 1) * TILE_VALUES];
+        self.tile_of.iter().flat_map(tile).copied().collect()
+    }
+}
+
+/// Cuts a picture into normalised tiles.
+///
+/// # Errors
+/// Those of [`hd_transform`], and [`ImageError::Normalisation`] for settings that cannot be used.
+pub fn process(image: &RgbImage, params: &ImageParams) -> Result<ImageInputs, ImageError> {
+    params.check()?;
+    let hd = hd_transform(image, params.num_crops)?;
+    let grid = HdGrid::of(image.width, image.height, params.num_crops)?;
+    let lut = params.lut();
+    let global = global_view(&hd, &grid, &lut);
+    let (sources, tile_of) = distinct_tiles(&hd, &grid, &global, &lut);
+    let mut distinct = vec![0.0; sources.len() * TILE_VALUES];
+    for_each_band(&mut distinct, PLANE, |first_plane, band| {
+        for (i, out) in band.chunks_exact_mut(PLANE).enumerate() {
+            let (source, channel) = ((first_plane + i) / 3, (first_plane + i) % 3);
+            match sources[source] {
+                Source::Global => out.copy_from_slice(&global[channel * PLANE..][..PLANE]),
+                Source::Tile(tile) => normalise(&hd, &grid, (tile, channel), &lut[channel], out),
+            }
+        }
+    });
+    Ok(ImageInputs {
+        grid,
+        original_size: (image.width, image.height),
+        tile_of,
+        distinct,
+        hash: hash(image, params, &hd),
+    })
+}
+
+/// Where the values of a distinct tile come from.
+enum Source {
+    Global,
+    Tile(usize),
+}
+
+/// The global view, `[3, 336, 336]`.
+fn global_view(hd: &RgbImage, grid: &HdGrid, lut: &[[f32; 256]; 3]) -> Vec<f32> {
+    let axes = (&Axis::new(grid.h_crop), &Axis::new(grid.w_crop));
+    let mut values = vec![0.0; TILE_VALUES];
+    for (channel, out) in values.chunks_exact_mut(PLANE).enumerate() {
+        global_view::plane(&hd.pixels, axes, channel, &lut[channel], out);
+    }
+    values
+}
+
+/// Finds equal tiles. Returns the sources of the distinct ones, the global view first, and the map to them.
+fn distinct_tiles(
+    hd: &RgbImage,
+    grid: &HdGrid,
+    global: &[f32],
+    lut: &[[f32; 256]; 3],
+) -> (Vec<Source>, Vec<usize>) {
+    let mut sources = vec![Source::Global];
+    let mut tile_of = vec![0];
+    let mut index_of: HashMap<blake3::Hash, usize> = HashMap::new();
+    for tile in 0..grid.tiles() {
+        let mut hasher = blake3::Hasher::new();
+        for row in tile_rows(hd, grid, tile) {
+            hasher.update(row);
+        }
+        let index = *index_of.entry(hasher.finalize()).or_insert_with(|| {
+            if is_global(hd, grid, tile, global, lut) {
+                return 0;
+            }
+            sources.push(Source::Tile(tile));
+            sources.len() - 1
+        });
+        tile_of.push(index);
+    }
+    (sources, tile_of)
+}
+
+/// The 336 rows of a tile, `[336, 3]` each.
+fn tile_rows<'a>(hd: &'a RgbImage, grid: &HdGrid, tile: usize) -> impl Iterator<Item = &'a [u8]> {
+    let (top, left) = (tile / grid.w_crop * TILE_SIDE, tile % grid.w_crop * TILE_SIDE);
+    let rows = hd.pixels.chunks_exact(hd.width * 3).skip(top).take(TILE_SIDE);
+    rows.map(move |row| &row[left * 3..(left + TILE_SIDE) * 3])
+}
+
+/// Whether a tile's values are those of the global view, bit for bit.
+fn is_global(hd: &RgbImage, grid: &HdGrid, tile: usize, global: &[f32], lut: &[[f32; 256]; 3]) -> bool {
+    let pixels = tile_rows(hd, grid, tile).flat_map(|row| row.chunks_exact(3));
+    pixels.enumerate().all(|(i, pixel)| {
+        (0..3).all(|c| lut[c][usize::from(pixel[c])].to_bits() == global[c * PLANE + i].to_bits())
+    })
+}
+
+/// Normalises one colour plane of a tile, `[336, 336]`.
+fn normalise(
+    hd: &RgbImage,
+    grid: &HdGrid,
+    (tile, channel): (usize, usize),
+    lut: &[f32; 256],
+    out: &mut [f32],
+) {
+    for (row, out) in tile_rows(hd, grid, tile).zip(out.chunks_exact_mut(TILE_SIDE)) {
+        for (value, pixel) in out.iter_mut().zip(row.chunks_exact(3)) {
+            *value = lut[usize::from(pixel[channel])];
+        }
+    }
+}
+
+/// The HD image and the settings determine every value of the inputs, and hashing it is cheaper than the original.
+fn hash(image: &RgbImage, params: &ImageParams, hd: &RgbImage) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
+    for size in [image.width, image.height, hd.width, hd.height, params.num_crops] {
+        hasher.update(&(size as u64).to_le_bytes());
+    }
+    for value in params.image_mean.iter().chain(&params.image_std) {
+        hasher.update(&value.to_le_bytes());
+    }
+    hasher.update(&hd.pixels);
+    *hasher.finalize().as_bytes()
+}

@@ -1,0 +1,75 @@
+//! Limits on what a picture may cost, checked from its header before anything is decoded.
+
+use super::error::ImageError;
+
+/// The most a picture may ask for. A file over a limit is refused before memory is spent on its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Length of the file.
+    pub bytes_max: usize,
+    /// Width times height.
+    pub pixels_max: u64,
+    /// Width, and height.
+    pub side_max: u32,
+    /// Frames of an animation, pages of a TIFF, scans of a progressive JPEG. Only the first frame or page is ever
+    /// decoded, but every scan of a JPEG costs a pass over all its pixels.
+    pub frames_max: usize,
+}
+
+impl Default for ImageLimits {
+    /// 256 MiB, 178,956,970 pixels (where the reference's own library refuses: a quarter of 2 GiB in 3-byte pixels),
+    /// sides of 65,535 (the most a JPEG can state), 1,000 frames.
+    fn default() -> Self {
+        Self { bytes_max: 256 << 20, pixels_max: (1 << 30) / 6, side_max: 65_535, frames_max: 1_000 }
+    }
+}
+
+impl ImageLimits {
+    /// Checks the length of a file.
+    pub(super) fn check_bytes(&self, bytes: usize) -> Result<(), ImageError> {
+        if bytes == 0 || bytes > self.bytes_max {
+            return Err(ImageError::Bytes { bytes, limit: self.bytes_max });
+        }
+        Ok(())
+    }
+
+    /// Checks the size a header announces.
+    pub(super) fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
+        let limit = self.side_max;
+        if width == 0 || height == 0 || width > limit || height > limit {
+            return Err(ImageError::Side { width, height, limit });
+        }
+        if u64::from(width) * u64::from(height) > self.pixels_max {
+            return Err(ImageError::Pixels { width, height, limit: self.pixels_max });
+        }
+        Ok(())
+    }
+
+    /// Checks a count of frames, pages or scans.
+    pub(super) fn check_frames(&self, format: &'static str, frames: usize) -> Result<(), ImageError> {
+        if frames > self.frames_max {
+            return Err(ImageError::Frames { format, frames, limit: self.frames_max });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_at_and_over_the_limits() {
+        let limits = ImageLimits::default();
+        assert_eq!(limits.pixels_max, 178_956_970);
+        assert!(limits.check_size(1, 1).is_ok());
+        assert!(limits.check_size(65_535, 2_730).is_ok());
+        assert!(limits.check_size(65_535, 2_731).is_err());
+        assert!(limits.check_size(0, 1).is_err());
+        assert!(limits.check_size(1, 0).is_err());
+        assert!(limits.check_size(65_536, 1).is_err());
+        assert!(limits.check_size(u32::MAX, u32::MAX).is_err());
+        assert!(limits.check_bytes(0).is_err());
+        assert!(limits.check_bytes(limits.bytes_max + 1).is_err());
+    }
+}

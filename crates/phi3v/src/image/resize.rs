@@ -1,0 +1,225 @@
+//! Resizing as Pillow does it: the antialiased triangle filter ("bilinear") in 8-bit fixed point.
+//!
+//! Per axis: weights in f64, normalised to sum 1, rounded to 22 fractional bits; every output sample is
+//! `clip((2^21 + sum k*p) >> 22)`. The two axes are two passes with a rounding to u8 between them, so their order
+//! shows in the last bit: [`Order`] states it. An axis whose size does not change is skipped.
+//!
+//! Invariant: the sums fit in i32. Weights are not negative and sum to 2^22 up to half a unit per tap, so a sum is at
+//! most 255 * (2^22 + taps / 2) + 2^21 < 2^31 as long as an output sample has fewer than 8 million taps.
+
+use super::RgbImage;
+use super::threads::for_each_band;
+
+/// Fractional bits of a weight: 32 bits less 8 of the sample less 2 of headroom.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+/// Samples of one accumulator block of the vertical pass: 4 KiB of i32, so that it stays in the L1 cache.
+const BLOCK: usize = 1024;
+
+/// Which axis is filtered first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Rows first, then columns: Pillow's order.
+    HorizontalFirst,
+    /// Columns first: what becomes of Pillow's order between two transpositions.
+    VerticalFirst,
+}
+
+/// The weights of one axis.
+struct Weights {
+    /// First input sample of each output sample. `[out]`
+    first: Vec<usize>,
+    /// Where the weights of each output sample begin in `taps`. `[out + 1]`
+    start: Vec<usize>,
+    /// Fixed point weights, one output sample after the other.
+    taps: Vec<i32>,
+}
+
+impl Weights {
+    /// Weights that bring `len_in` samples to `len_out`; both at least 1.
+    fn new(len_in: usize, len_out: usize) -> Self {
+        let scale = len_in as f64 / len_out as f64;
+        // The filter is stretched when shrinking, never when enlarging; the triangle's support is 1.
+        let stretch = scale.max(1.0);
+        let mut weights = Self {
+            first: Vec::with_capacity(len_out),
+            start: Vec::with_capacity(len_out + 1),
+            taps: Vec::new(),
+        };
+        let mut exact = Vec::new();
+        weights.start.push(0);
+        for i in 0..len_out {
+            let center = (i as f64 + 0.5) * scale;
+            // `as` truncates towards zero and clamps negative values to 0, as the reference's casts and clamps do.
+            let first = (center - stretch + 0.5) as usize;
+            let end = ((center + stretch + 0.5) as usize).min(len_in);
+            exact.clear();
+            exact.extend((first..end).map(|x| triangle((x as f64 - center + 0.5) * (1.0 / stretch))));
+            let sum: f64 = exact.iter().sum();
+            let fixed = |w: &f64| {
+                let w = if sum == 0.0 { *w } else { *w / sum };
+                (0.5 + w * f64::from(1 << PRECISION_BITS)) as i32
+            };
+            weights.first.push(first);
+            weights.taps.extend(exact.iter().map(fixed));
+            weights.start.push(weights.taps.len());
+        }
+        weights
+    }
+
+    /// First input sample and weights of output sample `i`.
+    fn of(&self, i: usize) -> (usize, &[i32]) {
+        (self.first[i], &self.taps[self.start[i]..self.start[i + 1]])
+    }
+}
+
+fn triangle(x: f64) -> f64 {
+    let x = x.abs();
+    if x < 1.0 { 1.0 - x } else { 0.0 }
+}
+
+/// Drops the fraction and clips. The sum is never negative, so only the upper end needs clipping.
+fn clip8(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).min(255) as u8
+}
+
+/// Resizes to `width` x `height`, all sides at least 1.
+pub(super) fn resize(image: &RgbImage, width: usize, height: usize, order: Order) -> RgbImage {
+    match order {
+        Order::HorizontalFirst => resize_height(resize_width(image.into(), width), height),
+        Order::VerticalFirst => resize_width(resize_height(image.into(), height), width),
+    }
+    .into_owned()
+}
+
+/// A picture borrowed, or made by a pass.
+enum MaybeOwned<'a> {
+    Borrowed(&'a RgbImage),
+    Owned(RgbImage),
+}
+
+impl<'a> From<&'a RgbImage> for MaybeOwned<'a> {
+    fn from(image: &'a RgbImage) -> Self {
+        Self::Borrowed(image)
+    }
+}
+
+impl MaybeOwned<'_> {
+    fn get(&self) -> &RgbImage {
+        match self {
+            Self::Borrowed(image) => image,
+            Self::Owned(image) => image,
+        }
+    }
+
+    fn into_owned(self) -> RgbImage {
+        match self {
+            Self::Borrowed(image) => image.clone(),
+            Self::Owned(image) => image,
+        }
+    }
+}
+
+/// The horizontal pass: every row to `width` pixels.
+fn resize_width(image: MaybeOwned<'_>, width: usize) -> MaybeOwned<'_> {
+    let source = image.get();
+    if source.width == width {
+        return image;
+    }
+    let weights = Weights::new(source.width, width);
+    let mut pixels = vec![0; source.height * width * 3];
+    for_each_band(&mut pixels, width * 3, |first_row, band| {
+        let rows = source.pixels[first_row * source.width * 3..].chunks_exact(source.width * 3);
+        for (row, out) in rows.zip(band.chunks_exact_mut(width * 3)) {
+            resize_row(row, out, &weights);
+        }
+    });
+    MaybeOwned::Owned(RgbImage { width, height: source.height, pixels })
+}
+
+/// One row `[width_in, 3]` to `[width_out, 3]`.
+fn resize_row(row: &[u8], out: &mut [u8], weights: &Weights) {
+    for (i, pixel) in out.chunks_exact_mut(3).enumerate() {
+        let (first, taps) = weights.of(i);
+        let mut sums = [1_i32 << (PRECISION_BITS - 1); 3];
+        let inputs = row[first * 3..(first + taps.len()) * 3].chunks_exact(3);
+        for (input, k) in inputs.zip(taps) {
+            for c in 0..3 {
+                sums[c] += i32::from(input[c]) * k;
+            }
+        }
+        for c in 0..3 {
+            pixel[c] = clip8(sums[c]);
+        }
+    }
+}
+
+/// The vertical pass: every column to `height` pixels.
+fn resize_height(image: MaybeOwned<'_>, height: usize) -> MaybeOwned<'_> {
+    let source = image.get();
+    if source.height == height {
+        return image;
+    }
+    let weights = Weights::new(source.height, height);
+    let row_bytes = source.width * 3;
+    let mut pixels = vec![0; height * row_bytes];
+    for_each_band(&mut pixels, row_bytes, |first_row, band| {
+        for (i, out) in band.chunks_exact_mut(row_bytes).enumerate() {
+            blend_rows(source, weights.of(first_row + i), out);
+        }
+    });
+    MaybeOwned::Owned(RgbImage { width: source.width, height, pixels })
+}
+
+/// One output row: the weighted sum of `taps.len()` rows from row `first` on.
+fn blend_rows(source: &RgbImage, (first, taps): (usize, &[i32]), out: &mut [u8]) {
+    let row_bytes = source.width * 3;
+    let mut sums = [0_i32; BLOCK];
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let sums = &mut sums[..out.len()];
+        sums.fill(1 << (PRECISION_BITS - 1));
+        for (t, k) in taps.iter().enumerate() {
+            let at = (first + t) * row_bytes + block * BLOCK;
+            for (sum, p) in sums.iter_mut().zip(&source.pixels[at..at + out.len()]) {
+                *sum += i32::from(*p) * k;
+            }
+        }
+        for (o, sum) in out.iter_mut().zip(sums) {
+            *o = clip8(*sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_any_axis_sum_to_one_and_stay_inside() {
+        for (len_in, len_out) in [(1, 336), (336, 336), (7, 5), (5, 7), (4000, 1344), (65_535, 1), (3, 1344)]
+        {
+            let weights = Weights::new(len_in, len_out);
+            for i in 0..len_out {
+                let (first, taps) = weights.of(i);
+                assert!(!taps.is_empty() && first + taps.len() <= len_in);
+                assert!(taps.iter().all(|k| *k >= 0));
+                let sum: i64 = taps.iter().map(|k| i64::from(*k)).sum();
+                assert!((sum - (1 << PRECISION_BITS)).abs() <= taps.len() as i64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flat_picture_stays_flat() {
+        let image = RgbImage { width: 3, height: 5, pixels: [255, 0, 7].repeat(15) };
+        for order in [Order::HorizontalFirst, Order::VerticalFirst] {
+            assert_eq!(resize(&image, 8, 2, order).pixels, [255, 0, 7].repeat(16));
+        }
+    }
+
+    #[test]
+    fn the_same_size_is_a_copy() {
+        let pixels: Vec<u8> = (0..60).collect();
+        let image = RgbImage { width: 4, height: 5, pixels };
+        assert_eq!(resize(&image, 4, 5, Order::HorizontalFirst), image);
+    }
+}
