@@ -22,6 +22,12 @@ pub enum Error {
     /// The picture was refused.
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
+    /// The tokenizer's file was refused.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    /// The prompt was refused.
+    #[error(transparent)]
+    Processor(#[from] crate::processor::ProcessorError),
 }
 
 impl Error {
@@ -32,6 +38,8 @@ impl Error {
             Self::Config(error) => error.hint(),
             Self::Weights(error) => error.hint(),
             Self::Image(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
+            Self::Processor(error) => error.hint(),
             Self::Backend(_) => {
                 Some("choose a smaller context with --context, or close other programs".to_owned())
             }

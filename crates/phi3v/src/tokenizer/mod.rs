@@ -1,1 +1,218 @@
-//! Text to ids and back.
+//! Text to ids and back, on the checkpoint's tokenizer.json.
+//!
+//! BPE with byte fallback as in Llama's SentencePiece vocabulary. The text between two added tokens is a *stretch*: it
+//! gets U+2581 in front, its spaces become U+2581, and it is merged as one piece. Decoding turns U+2581 into a space,
+//! gathers byte tokens into characters, and drops one leading space of the whole text.
+//!
+//! Invariants: a tokenizer.json whose normaliser, decoder or model differ from that in a way that changes ids or text
+//! is refused by [`Tokenizer::from_json`]; after it, encoding and decoding cannot fail. [`Tokenizer::encode_plain`]
+//! never gives the id of an added token.
+
+mod check;
+mod pieces;
+mod stream;
+
+pub use stream::DecodeStream;
+
+use tokenizers::{Model, ModelWrapper};
+
+use pieces::{Piece, pieces_of};
+
+/// Why a tokenizer.json is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// Not the JSON of a tokenizer.
+    #[error("tokenizer.json cannot be read: {reason}")]
+    Malformed {
+        /// What the parser said.
+        reason: String,
+    },
+    /// A part that would give other ids or other text than the reference.
+    #[error("tokenizer.json has an unsupported {part}: {found}, expected {expected}")]
+    Unsupported {
+        /// Which part of the file.
+        part: &'static str,
+        /// What stands there.
+        found: String,
+        /// What phi3v computes.
+        expected: &'static str,
+    },
+    /// A token every prompt or every text may need.
+    #[error("tokenizer.json has no token {token:?}")]
+    MissingToken {
+        /// Its text.
+        token: String,
+    },
+    /// An id so large that tables over ids would not fit.
+    #[error("tokenizer.json gives token {token:?} the id {id}, the limit is {}", Tokenizer::MAX_ID)]
+    IdTooLarge {
+        /// Its text.
+        token: String,
+        /// Its id.
+        id: u32,
+    },
+}
+
+impl TokenizerError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Malformed { .. } => "download tokenizer.json again".to_owned(),
+            _ => "use the tokenizer.json that belongs to Phi-3-vision or Phi-3.5-vision".to_owned(),
+        })
+    }
+}
+
+/// An added token of the chat template: its id and what it does to the text beside it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AddedToken {
+    /// Its id.
+    pub(crate) id: u32,
+    /// Swallows the white space before it.
+    pub(crate) lstrip: bool,
+    /// Swallows the white space after it.
+    pub(crate) rstrip: bool,
+}
+
+/// The added tokens that prompts are built from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TemplateTokens {
+    pub(crate) system: AddedToken,
+    pub(crate) user: AddedToken,
+    pub(crate) assistant: AddedToken,
+    pub(crate) end: AddedToken,
+}
+
+/// The checkpoint's tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pieces: Vec<Option<Piece>>, // [vocab_size]
+    template: TemplateTokens,
+    bos: u32,
+    stop_ids: [u32; 2],
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    /// Largest id a token may have; the hub's vocabulary ends at 32044.
+    pub const MAX_ID: u32 = (1 << 20) - 1;
+
+    /// Reads a tokenizer.json.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] when it is malformed, when it would encode or decode by other rules than the reference's
+    /// tokenizer, or when a byte token or a token of the chat template is missing.
+    pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
+        // Lengths are the caller's business: a prompt is never cut or filled up here.
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
+        check::components(&inner)?;
+        let pieces = pieces_of(&inner)?;
+        let template = check::template_tokens(&inner)?;
+        let bos = check::id_of(&inner, "<s>")?;
+        let stop_ids = [template.end.id, check::id_of(&inner, "<|endoftext|>")?];
+        Ok(Self { inner, pieces, template, bos, stop_ids })
+    }
+
+    /// Ids of a raw prompt: `<s>` first, added tokens in the text become their ids, as the reference's tokenizer does.
+    #[must_use]
+    pub fn encode_raw(&self, text: &str) -> Vec<u32> {
+        let encoding = self.inner.encode_fast(text, false).expect("every byte has a token, checked at load");
+        let mut ids = Vec::with_capacity(1 + encoding.len());
+        ids.push(self.bos);
+        ids.extend_from_slice(encoding.get_ids());
+        ids
+    }
+
+    /// Ids of one stretch of text that a user wrote: no `<s>`, and no added token whatever the text says.
+    #[must_use]
+    pub fn encode_plain(&self, text: &str) -> Vec<u32> {
+        if text.is_empty() {
+            return Vec::new();
+        }
+        let mut stretch = String::with_capacity(text.len() + text.len() / 2 + SPACE.len());
+        stretch.push_str(SPACE);
+        for word in text.split_inclusive(' ') {
+            match word.strip_suffix(' ') {
+                Some(word) => stretch.extend([word, SPACE]),
+                None => stretch.push_str(word),
+            }
+        }
+        let tokens =
+            self.inner.get_model().tokenize(&stretch).expect("every byte has a token, checked at load");
+        tokens.into_iter().map(|token| token.id).collect()
+    }
+
+    /// Text of a whole list of ids. Ids without a token give nothing; bytes that form no character give one U+FFFD
+    /// each. With `skip_special` the special tokens are left out (`</s>` is not special).
+    #[must_use]
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut text = stream::TextBuilder::new(skip_special);
+        let mut out = String::new();
+        for &id in ids {
+            text.push(self, id, &mut out);
+        }
+        text.finish(&mut out);
+        out
+    }
+
+    /// The id of a token by its text (`"<|end|>"`, `"\u{2581}the"`, `"<0x0A>"`).
+    #[must_use]
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The text of a token as tokenizer.json spells it (`"\u{2581}the"`).
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// One more than the largest id. A checkpoint's `vocab_size` may be larger: its last rows then have no token.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The id of `<s>`, which begins every prompt.
+    #[must_use]
+    pub fn bos_id(&self) -> u32 {
+        self.bos
+    }
+
+    /// The ids that end an answer: `<|end|>` and `<|endoftext|>`.
+    #[must_use]
+    pub fn stop_ids(&self) -> [u32; 2] {
+        self.stop_ids
+    }
+
+    /// What an id adds to a text, or `None` where the vocabulary has no such id.
+    pub(crate) fn piece(&self, id: u32) -> Option<&Piece> {
+        self.pieces.get(id as usize)?.as_ref()
+    }
+
+    pub(crate) fn template(&self) -> &TemplateTokens {
+        &self.template
+    }
+}
+
+/// SentencePiece's visible space, U+2581.
+const SPACE: &str = "\u{2581}";
+
+fn bpe(inner: &tokenizers::Tokenizer) -> Option<&tokenizers::models::bpe::BPE> {
+    match inner.get_model() {
+        ModelWrapper::BPE(bpe) => Some(bpe),
+        _ => None,
+    }
+}

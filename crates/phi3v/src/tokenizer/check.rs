@@ -1,0 +1,127 @@
+//! What a tokenizer.json must look like for its ids and texts to be the reference's.
+
+use serde_json::{Value, json};
+
+use super::{AddedToken, TemplateTokens, TokenizerError, bpe};
+
+/// Refuses parts that change ids or text.
+pub(super) fn components(inner: &tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+    let expected = json!({"type": "Sequence", "normalizers": [
+        {"type": "Prepend", "prepend": "\u{2581}"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
+    ]});
+    expect_part(
+        "normalizer",
+        as_json(inner.get_normalizer())?,
+        &expected,
+        "prepend U+2581, then replace spaces by it",
+    )?;
+    let expected = json!({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+    ]});
+    expect_part(
+        "decoder",
+        as_json(inner.get_decoder())?,
+        &expected,
+        "replace U+2581, byte fallback, fuse, strip one space",
+    )?;
+    expect_part("pre_tokenizer", as_json(inner.get_pre_tokenizer())?, &Value::Null, "null")?;
+    bpe_flags(inner)?;
+    let bos = id_of(inner, "<s>")?;
+    let begin = inner
+        .encode_fast("", true)
+        .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
+    if begin.get_ids() != [bos] {
+        return Err(TokenizerError::Unsupported {
+            part: "post_processor",
+            found: format!("ids {:?} around an empty text", begin.get_ids()),
+            expected: "<s> before the text and nothing else",
+        });
+    }
+    Ok(())
+}
+
+/// The BPE options that the reference's vocabulary is made for.
+fn bpe_flags(inner: &tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+    let unsupported =
+        |found: String, expected| TokenizerError::Unsupported { part: "model", found, expected };
+    let Some(bpe) = bpe(inner) else {
+        return Err(unsupported("another type than BPE".to_owned(), "BPE"));
+    };
+    if !bpe.byte_fallback {
+        return Err(unsupported("byte_fallback false".to_owned(), "byte_fallback true"));
+    }
+    if let Some(dropout) = bpe.dropout.filter(|&dropout| dropout != 0.0) {
+        return Err(unsupported(format!("dropout {dropout}"), "no dropout"));
+    }
+    if bpe.ignore_merges {
+        return Err(unsupported("ignore_merges true".to_owned(), "ignore_merges false"));
+    }
+    for affix in [&bpe.continuing_subword_prefix, &bpe.end_of_word_suffix].into_iter().flatten() {
+        if !affix.is_empty() {
+            return Err(unsupported(format!("subword affix {affix:?}"), "no prefix or suffix of subwords"));
+        }
+    }
+    Ok(())
+}
+
+/// The added tokens of the chat template, which must be matched in the text as it stands.
+pub(super) fn template_tokens(inner: &tokenizers::Tokenizer) -> Result<TemplateTokens, TokenizerError> {
+    let decoder = inner.get_added_tokens_decoder();
+    let find = |content: &str| {
+        let id = id_of(inner, content)?;
+        let token = decoder
+            .get(&id)
+            .ok_or_else(|| TokenizerError::MissingToken { token: format!("{content} among added_tokens") })?;
+        if token.normalized || token.single_word {
+            return Err(TokenizerError::Unsupported {
+                part: "added token",
+                found: format!(
+                    "{content} with normalized {}, single_word {}",
+                    token.normalized, token.single_word
+                ),
+                expected: "both false",
+            });
+        }
+        Ok(AddedToken { id, lstrip: token.lstrip, rstrip: token.rstrip })
+    };
+    Ok(TemplateTokens {
+        system: find("<|system|>")?,
+        user: find("<|user|>")?,
+        assistant: find("<|assistant|>")?,
+        end: find("<|end|>")?,
+    })
+}
+
+/// The id of a token that must exist.
+pub(super) fn id_of(inner: &tokenizers::Tokenizer, token: &str) -> Result<u32, TokenizerError> {
+    inner.token_to_id(token).ok_or_else(|| TokenizerError::MissingToken { token: token.to_owned() })
+}
+
+fn as_json(part: Option<&impl serde::Serialize>) -> Result<Value, TokenizerError> {
+    part.map_or(Ok(Value::Null), serde_json::to_value)
+        .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })
+}
+
+fn expect_part(
+    part: &'static str,
+    found: Value,
+    expected: &Value,
+    words: &'static str,
+) -> Result<(), TokenizerError> {
+    if found == *expected {
+        return Ok(());
+    }
+    let mut found = found.to_string();
+    if let Some((end, _)) = found.char_indices().nth(FOUND_CHARS_MAX) {
+        found.truncate(end);
+        found.push_str("...");
+    }
+    Err(TokenizerError::Unsupported { part, found, expected: words })
+}
+
+/// An error is one line: a component longer than this is cut in the message.
+const FOUND_CHARS_MAX: usize = 200;

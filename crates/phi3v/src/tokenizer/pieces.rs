@@ -1,0 +1,52 @@
+//! What each id adds to a text: the table that decoding walks.
+
+use super::{SPACE, Tokenizer, TokenizerError, check};
+
+/// What an id stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PieceText {
+    /// Text, U+2581 already replaced by a space.
+    Text(Box<str>),
+    /// One byte of a character spelled in byte tokens (`<0x0A>`).
+    Byte(u8),
+}
+
+/// An entry of the vocabulary.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    pub(crate) text: PieceText,
+    /// Left out of answers.
+    pub(crate) special: bool,
+}
+
+/// The table over all ids; `None` where an id has no token.
+pub(super) fn pieces_of(inner: &tokenizers::Tokenizer) -> Result<Vec<Option<Piece>>, TokenizerError> {
+    let vocab = inner.get_vocab(true);
+    if let Some((token, &id)) = vocab.iter().find(|&(_, &id)| id > Tokenizer::MAX_ID) {
+        return Err(TokenizerError::IdTooLarge { token: token.clone(), id });
+    }
+    for byte in 0..=u8::MAX {
+        check::id_of(inner, &format!("<0x{byte:02X}>"))?;
+    }
+    let size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+    let added = inner.get_added_tokens_decoder();
+    let pieces = (0..size as u32).map(|id| {
+        let token = inner.id_to_token(id)?;
+        let special = added.get(&id).is_some_and(|token| token.special);
+        let text = match byte_of(&token) {
+            Some(byte) => PieceText::Byte(byte),
+            None => PieceText::Text(token.replace(SPACE, " ").into_boxed_str()),
+        };
+        Some(Piece { text, special })
+    });
+    Ok(pieces.collect())
+}
+
+/// The byte of a token spelled `<0xHH>`.
+fn byte_of(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() != 2 {
+        return None;
+    }
+    u8::from_str_radix(digits, 16).ok()
+}

@@ -1,0 +1,316 @@
+//! Properties of prompts and streams: what users type stays text, and pieces equal the whole.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod common;
+
+use phi3v::chat_template::{Message, Part, Role, render};
+use phi3v::processor::{ProcessorError, chat_prompt, raw_prompt};
+use phi3v::tokenizer::{DecodeStream, Tokenizer, TokenizerError};
+use rand_pcg::{
+    Pcg64,
+    rand_core::{Rng, SeedableRng},
+};
+use std::path::Path;
+use std::sync::Arc;
+
+fn fixture_json() -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/tokenizer.json")).unwrap()
+}
+
+fn fixture() -> Tokenizer {
+    Tokenizer::from_json(&fixture_json()).unwrap()
+}
+
+/// The fixture, and the hub's tokenizer if it is there.
+fn tokenizers() -> Vec<Arc<Tokenizer>> {
+    let hub = common::shared("reference/golden/tiny/tokenizer.json");
+    let hub = hub.map(|path| Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap());
+    [fixture()].into_iter().chain(hub).map(Arc::new).collect()
+}
+
+struct Random(Pcg64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(Pcg64::seed_from_u64(seed))
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.0.next_u64() % n as u64) as usize
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+
+    /// Words, white space of all kinds and broken tags, but nothing that is an added token or an image tag.
+    fn ordinary_text(&mut self) -> String {
+        let words = [
+            "What",
+            " is",
+            "  this",
+            "\n",
+            " ",
+            "\t",
+            "\u{a0}",
+            "\u{3000}",
+            "\u{200b}",
+            "\u{85}",
+            "\u{1c}",
+            "caf\u{e9}",
+            "\u{1f600}",
+            "\u{65e5}\u{672c}",
+            "e\u{301}",
+            "\u{2581}",
+            "<|ende",
+            "|>",
+            "<|",
+            ">",
+            "<|USER|>",
+            "12.5 %",
+            "\0",
+            "< |user|>",
+            "\u{feff}",
+            "<|image_|>",
+            "<|image_x1|>",
+            "<",
+            "aaaa",
+        ];
+        (0..self.below(8)).map(|_| self.pick(&words)).collect()
+    }
+}
+
+const ADDED: [&str; 9] = [
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<|end|>",
+    "<|user|>",
+    "<|system|>",
+    "<|assistant|>",
+    "<|endoftext|>",
+    "<|image|>",
+];
+
+/// A conversation whose pictures are numbered 1..=k in random places, and the k lengths.
+fn random_conversation(random: &mut Random) -> (Vec<Message>, Vec<usize>) {
+    let images = random.below(4);
+    let mut messages = Vec::new();
+    let mut numbers: Vec<usize> = (1..=images).collect();
+    for turn in 0..1 + random.below(4) {
+        let role = random.pick(&[Role::User, Role::User, Role::Assistant, Role::System]);
+        let mut content = Vec::new();
+        for _ in 0..random.below(4) {
+            content.push(Part::Text(random.ordinary_text()));
+            if turn == 0 && !numbers.is_empty() {
+                content.push(Part::Image(numbers.swap_remove(random.below(numbers.len()))));
+            }
+        }
+        messages.push(Message { role, content });
+    }
+    messages[0].content.extend(numbers.into_iter().map(Part::Image));
+    let num_img_tokens = (0..images).map(|_| 1 + random.below(5)).collect();
+    (messages, num_img_tokens)
+}
+
+#[test]
+fn conversations_of_ordinary_text_equal_their_rendered_prompt() {
+    for tokenizer in tokenizers() {
+        let mut random = Random::new(1);
+        for _ in 0..2000 {
+            let (messages, num_img_tokens) = random_conversation(&mut random);
+            let text = render(&messages);
+            let special =
+                |part: &Part| matches!(part, Part::Text(text) if ADDED.iter().any(|a| text.contains(a)));
+            assert!(
+                !messages.iter().flat_map(|m| &m.content).any(special),
+                "the generator makes ordinary text"
+            );
+            assert_eq!(
+                chat_prompt(&tokenizer, &messages, &num_img_tokens),
+                raw_prompt(&tokenizer, &text, &num_img_tokens),
+                "{text:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn plain_text_is_a_stretch_of_the_raw_prompt() {
+    for tokenizer in tokenizers() {
+        let mut random = Random::new(2);
+        for _ in 0..2000 {
+            let text = random.ordinary_text();
+            assert_eq!(tokenizer.encode_plain(&text), tokenizer.encode_raw(&text)[1..], "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_user_types_never_becomes_a_token_or_a_picture() {
+    for tokenizer in tokenizers() {
+        let placeholders = (1..=39).map(|i| format!("<|placeholder{i}|>"));
+        let tags = ["<|image_1|>", "<|image_2|>", "<|image_01|>"].map(str::to_owned);
+        let typed: Vec<String> =
+            ADDED.map(str::to_owned).into_iter().chain(placeholders).chain(tags).collect();
+        let lowest_added = tokenizer.token_id("<|endoftext|>").unwrap();
+        for text in &typed {
+            for text in [text.clone(), format!("a {text}b"), text.repeat(2), format!("{text}\n\n  {text}")] {
+                let plain = tokenizer.encode_plain(&text);
+                assert!(plain.iter().all(|&id| id > 2 && id < lowest_added), "{text:?}");
+                assert_eq!(tokenizer.decode(&plain, true), text);
+
+                let parts = [Part::Image(1), Part::Text(text.clone())];
+                let ids = chat_prompt(&tokenizer, &[Message::user(parts)], &[2]).unwrap();
+                let specials = ids.iter().filter(|&&id| id >= i64::from(lowest_added)).count();
+                assert_eq!(specials, 3, "user, end, assistant: {text:?}");
+                assert_eq!(ids.iter().filter(|&&id| id < 0).count(), 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_tag_in_two_parts_stays_text() {
+    let parts = [Part::Text("<|image_".to_owned()), Part::Text("1|>".to_owned())];
+    let ids = chat_prompt(&fixture(), &[Message { role: Role::User, content: parts.to_vec() }], &[]).unwrap();
+    assert!(ids.iter().all(|&id| id > 0));
+}
+
+#[test]
+fn pictures_out_of_order_keep_their_numbers() {
+    let content = vec![Part::Image(2), Part::Text("\nand ".to_owned()), Part::Image(1)];
+    let ids = chat_prompt(&fixture(), &[Message { role: Role::User, content }], &[3, 2]).unwrap();
+    let images: Vec<i64> = ids.into_iter().filter(|&id| id < 0).collect();
+    assert_eq!(images, [-2, -2, -1, -1, -1]);
+}
+
+#[test]
+fn picture_numbers_are_checked() {
+    let tokenizer = fixture();
+    let ask = |numbers: &[usize], images: usize| {
+        let parts = numbers.iter().map(|&number| Part::Image(number));
+        chat_prompt(&tokenizer, &[Message::user(parts)], &vec![1; images]).unwrap_err()
+    };
+    let error = ask(&[1, 3], 2);
+    assert_eq!(error.to_string(), "image numbers must be 1, 2, 3 and so on without a gap, got 1, 3");
+    assert_eq!(ask(&[0], 1), ProcessorError::ImageNumbers { numbers: vec![0] });
+    assert_eq!(ask(&[2], 1), ProcessorError::ImageNumbers { numbers: vec![2] });
+    assert_eq!(ask(&[1, 1], 1), ProcessorError::RepeatedImage { number: 1, times: 2 });
+    assert_eq!(ask(&[1], 2).to_string(), "the prompt names 1 image and 2 are given");
+    assert_eq!(ask(&[2, 1], 1).to_string(), "the prompt names 2 images and 1 is given");
+    assert_eq!(ask(&[1], 0), ProcessorError::ImageCount { tags: 1, images: 0 });
+    assert_eq!(chat_prompt(&tokenizer, &[], &[]), Err(ProcessorError::NoMessages));
+    let huge = raw_prompt(&tokenizer, &format!("<|image_{}|>", "9".repeat(10_000)), &[1]).unwrap_err();
+    assert_eq!(huge, ProcessorError::ImageNumbers { numbers: vec![u64::MAX] });
+}
+
+#[test]
+fn digits_of_every_script_are_numbers() {
+    let tokenizer = fixture();
+    // Arabic-Indic, Devanagari, full-width, mathematical bold and sans-serif (the blocks of the last two touch others).
+    for digit in ['\u{661}', '\u{967}', '\u{ff11}', '\u{1d7cf}', '\u{1d7e3}'] {
+        let ids = raw_prompt(&tokenizer, &format!("<|image_{digit}|>"), &[2]);
+        assert_eq!(ids, raw_prompt(&tokenizer, "<|image_1|>", &[2]), "{digit}");
+    }
+}
+
+#[test]
+fn streams_equal_the_whole() {
+    for tokenizer in tokenizers() {
+        let mut random = Random::new(3);
+        let size = tokenizer.vocab_size();
+        let space = tokenizer.token_id("\u{2581}").unwrap();
+        for _ in 0..3000 {
+            let smile = "\u{1f600}".bytes().map(|byte| 3 + u32::from(byte));
+            let mut ids: Vec<u32> = Vec::new();
+            for _ in 0..random.below(12) {
+                match random.below(6) {
+                    0 => ids.extend(smile.clone()),
+                    1 => ids.push(3 + random.below(256) as u32),
+                    2 => ids.push(space),
+                    3 => ids.push(tokenizer.stop_ids()[random.below(2)]),
+                    // A checkpoint's vocabulary may go beyond the tokenizer's.
+                    _ => ids.push(random.below(size + 20) as u32),
+                }
+            }
+            for special in [false, true] {
+                let mut stream = if special {
+                    DecodeStream::with_special(tokenizer.clone())
+                } else {
+                    DecodeStream::new(tokenizer.clone())
+                };
+                let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
+                text += &stream.finish();
+                assert_eq!(text, tokenizer.decode(&ids, !special), "{ids:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn decode_equals_the_tokenizers_package() {
+    for (tokenizer, json) in tokenizers().iter().zip([Some(fixture_json()), hub_json()].into_iter().flatten())
+    {
+        let package = tokenizers::Tokenizer::from_bytes(json).unwrap();
+        let mut random = Random::new(4);
+        for _ in 0..3000 {
+            let bytes = random.below(2) == 0;
+            let range = if bytes { 262 } else { tokenizer.vocab_size() + 20 };
+            let ids: Vec<u32> = (0..random.below(10)).map(|_| random.below(range) as u32).collect();
+            for skip in [false, true] {
+                assert_eq!(tokenizer.decode(&ids, skip), package.decode(&ids, skip).unwrap(), "{ids:?}");
+            }
+        }
+    }
+}
+
+fn hub_json() -> Option<Vec<u8>> {
+    common::shared("reference/golden/tiny/tokenizer.json").map(|path| std::fs::read(path).unwrap())
+}
+
+#[test]
+fn characters_arrive_whole() {
+    let tokenizer = Arc::new(fixture());
+    let mut stream = DecodeStream::new(tokenizer.clone());
+    let mut pieces: Vec<String> =
+        tokenizer.encode_plain("a\u{1f600} b").iter().map(|&id| stream.push(id)).collect();
+    pieces.push(stream.finish());
+    assert_eq!(pieces, ["a", "", "", "", "", "\u{1f600} b", ""]);
+    stream.push(tokenizer.encode_plain("\u{1f600}")[1]);
+    assert_eq!(stream.finish(), "\u{fffd}", "an answer may end within a character");
+}
+
+#[test]
+fn tokenizers_of_other_rules_are_refused() {
+    let change = |from: &str, to: &str| {
+        let json = String::from_utf8(fixture_json()).unwrap();
+        assert!(json.contains(from), "{from}");
+        Tokenizer::from_json(json.replace(from, to).as_bytes()).unwrap_err()
+    };
+    let part = |error: TokenizerError| match error {
+        TokenizerError::Unsupported { part, .. } => part,
+        other => panic!("{other}"),
+    };
+    assert_eq!(part(change("\"prepend\": \"\u{2581}\"", "\"prepend\": \"_\"")), "normalizer");
+    assert_eq!(part(change("\"start\": 1", "\"start\": 2")), "decoder");
+    assert_eq!(
+        part(change("\"pre_tokenizer\": null", "\"pre_tokenizer\": {\"type\": \"Whitespace\"}")),
+        "pre_tokenizer"
+    );
+    assert_eq!(part(change("\"byte_fallback\": true", "\"byte_fallback\": false")), "model");
+    assert_eq!(part(change("\"dropout\": null", "\"dropout\": 0.5")), "model");
+    assert_eq!(part(change("\"normalized\": false", "\"normalized\": true")), "added token");
+    assert!(
+        matches!(change("<0x0A>", "<0x0Z>"), TokenizerError::MissingToken { token } if token == "<0x0A>")
+    );
+    assert!(
+        matches!(change("<|end|>", "<|fin|>"), TokenizerError::MissingToken { token } if token == "<|end|>")
+    );
+    assert!(matches!(Tokenizer::from_json(b"{}"), Err(TokenizerError::Malformed { .. })));
+    assert!(matches!(
+        change("\"<0xFF>\": 258", "\"<0xFF>\": 4000000000"),
+        TokenizerError::IdTooLarge { id: 4_000_000_000, .. }
+    ));
+}
