@@ -203,7 +203,12 @@ def main():
             for name, text, counts in PROMPTS
         ],
     }
-    (TESTDATA / "text.json").write_text(json.dumps(cases, ensure_ascii=True, indent=1) + "\n", encoding="utf-8")
+    # One line per case, so that a change shows as one.
+    sections = [
+        f'"{name}": [\n' + ",\n".join(json.dumps(case, ensure_ascii=True) for case in section) + "\n]"
+        for name, section in cases.items()
+    ]
+    (TESTDATA / "text.json").write_text("{" + ",\n".join(sections) + "}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
