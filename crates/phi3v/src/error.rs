@@ -16,6 +16,9 @@ pub enum Error {
     /// A checkpoint's weights were refused.
     #[error(transparent)]
     Weights(#[from] crate::weights::WeightsError),
+    /// A checkpoint was refused.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
     /// The device refused.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
@@ -40,6 +43,7 @@ impl Error {
             Self::Image(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Processor(error) => error.hint(),
+            Self::Checkpoint(error) => error.hint(),
             Self::Backend(_) => {
                 Some("choose a smaller context with --context, or close other programs".to_owned())
             }

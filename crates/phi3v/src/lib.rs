@@ -1,9 +1,11 @@
 //! Phi-3-vision and Phi-3.5-vision on the user's own machine, exactly as the reference computes them.
 
 pub mod chat_template;
+pub mod checkpoint;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod image;
 pub mod model;
 pub mod processor;

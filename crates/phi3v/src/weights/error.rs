@@ -1,40 +1,35 @@
 //! What can be wrong with a checkpoint's files.
 
-use std::path::PathBuf;
+use crate::files::ReadError;
 
 /// Why a checkpoint's weights were refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsError {
     /// The folder holds no safetensors file.
-    #[error("{} holds neither model.safetensors nor model.safetensors.index.json", dir.display())]
+    #[error("{location} holds neither model.safetensors nor model.safetensors.index.json")]
     NoWeights {
         /// The folder.
-        dir: PathBuf,
+        location: String,
     },
     /// The index names a file that is not there.
-    #[error("{file} is missing from {}", dir.display())]
+    #[error("{file} is missing from {location}")]
     MissingFile {
         /// The file.
         file: String,
         /// The folder.
-        dir: PathBuf,
+        location: String,
     },
     /// A file cannot be opened or mapped.
-    #[error("{} cannot be read: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's words.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The index is longer than any real one.
     #[error("model.safetensors.index.json has {bytes} bytes, more than the {limit} allowed")]
     IndexSize {
         /// Its length.
-        bytes: u64,
+        bytes: usize,
         /// Greatest length read.
-        limit: u64,
+        limit: usize,
     },
     /// The index is not the JSON it should be.
     #[error("model.safetensors.index.json cannot be read: {0}")]
@@ -216,7 +211,7 @@ impl WeightsError {
             Self::MissingFile { .. } | Self::Truncated { .. } | Self::TruncatedTensor { .. } => {
                 "the download may have been interrupted; fetch the file again, or run phi3v pull, which resumes"
             }
-            Self::Io { .. } => "check that the file can be read",
+            Self::Read(_) => "check that the file can be read",
             Self::Missing { .. } | Self::Extra { .. } | Self::Shape { .. } => {
                 "config.json and the weights may come from different models; phi3v runs Phi-3-vision and Phi-3.5-vision"
             }

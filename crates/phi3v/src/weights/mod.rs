@@ -12,9 +12,11 @@ pub mod table;
 pub use error::WeightsError;
 
 use crate::config::ModelConfig;
+use crate::files::Files;
 use half::{bf16, f16};
 use phi3v_kernels::{Bytes, Format, MatrixSource, Precision};
 use safetensors::{Entry, SafetensorsFile};
+use shards::Shards;
 use std::collections::HashMap;
 use std::path::Path;
 use table::TensorSpec;
@@ -45,19 +47,7 @@ impl Weights {
     /// [`WeightsError`], naming the file or tensor: a missing, repeated or damaged file, a tensor that is missing,
     /// unknown, there twice, or of another shape or dtype than `config` asks for.
     pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self, WeightsError> {
-        let checkpoint = shards::find(dir)?;
-        let mut files = Vec::with_capacity(checkpoint.files.len());
-        for name in &checkpoint.files {
-            let path = dir.join(name);
-            let bytes = Bytes::map(&path).map_err(|source| match source.kind() {
-                std::io::ErrorKind::NotFound => {
-                    WeightsError::MissingFile { file: name.clone(), dir: dir.to_owned() }
-                }
-                _ => WeightsError::Io { path, source },
-            })?;
-            files.push((name.clone(), bytes));
-        }
-        Self::from_files(&files, &checkpoint.index, config)
+        Self::load(&Files::Folder(dir.to_owned()), config)
     }
 
     /// The weights in a single safetensors file's bytes.
@@ -66,11 +56,27 @@ impl Weights {
     /// As for [`Self::open`].
     pub fn from_bytes(bytes: Bytes, config: &ModelConfig) -> Result<Self, WeightsError> {
         let file = shards::SINGLE_FILE.to_owned();
-        Self::from_files(&[(file, bytes)], &HashMap::new(), config)
+        Self::from_shards(&[(file, bytes)], &HashMap::new(), config)
+    }
+
+    /// The weights among `files`.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn load(files: &Files, config: &ModelConfig) -> Result<Self, WeightsError> {
+        let Shards { names, index } = shards::find(files)?;
+        let mut shards = Vec::with_capacity(names.len());
+        for file in names {
+            let Some(bytes) = files.get(&file)? else {
+                return Err(WeightsError::MissingFile { file, location: files.location() });
+            };
+            shards.push((file, bytes));
+        }
+        Self::from_shards(&shards, &index, config)
     }
 
     /// `index` names the file each tensor is expected in; it may be empty.
-    pub(crate) fn from_files(
+    fn from_shards(
         files: &[(String, Bytes)],
         index: &HashMap<String, String>,
         config: &ModelConfig,

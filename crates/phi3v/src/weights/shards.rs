@@ -1,9 +1,9 @@
 //! Which files of a folder hold the weights.
 
 use super::WeightsError;
+use crate::files::Files;
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 
 /// The weights in one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -11,14 +11,14 @@ pub const SINGLE_FILE: &str = "model.safetensors";
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// Longest index read: the real one has 68 KiB.
-const INDEX_BYTES_MAX: u64 = 16 << 20;
+const INDEX_BYTES_MAX: usize = 16 << 20;
 /// Most shards; the real model has 2.
 const SHARDS_MAX: usize = 256;
 
 /// The files of a checkpoint.
 pub(super) struct Shards {
     /// Plain file names, sorted.
-    pub(super) files: Vec<String>,
+    pub(super) names: Vec<String>,
     /// The file each tensor is in; empty for a single file.
     pub(super) index: HashMap<String, String>,
 }
@@ -28,27 +28,17 @@ struct Index {
     weight_map: HashMap<String, String>,
 }
 
-/// The weight files in `dir`. A single file goes before an index, as in the reference.
-pub(super) fn find(dir: &Path) -> Result<Shards, WeightsError> {
-    if dir.join(SINGLE_FILE).exists() {
-        return Ok(Shards { files: vec![SINGLE_FILE.to_owned()], index: HashMap::new() });
+/// The weight files among `files`. A single file goes before an index, as in the reference.
+pub(super) fn find(files: &Files) -> Result<Shards, WeightsError> {
+    if files.get(SINGLE_FILE)?.is_some() {
+        return Ok(Shards { names: vec![SINGLE_FILE.to_owned()], index: HashMap::new() });
     }
-    let path = dir.join(INDEX_FILE);
-    let io = |source| WeightsError::Io { path: path.clone(), source };
-    match std::fs::metadata(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(WeightsError::NoWeights { dir: dir.to_owned() });
-        }
-        Err(error) => return Err(io(error)),
-        Ok(metadata) if metadata.len() > INDEX_BYTES_MAX => {
-            return Err(WeightsError::IndexSize { bytes: metadata.len(), limit: INDEX_BYTES_MAX });
-        }
-        Ok(_) => {}
-    }
-    let bytes = std::fs::read(&path).map_err(io)?;
+    let Some(bytes) = files.get(INDEX_FILE)? else {
+        return Err(WeightsError::NoWeights { location: files.location() });
+    };
     let index = parse_index(&bytes)?;
-    let files: BTreeSet<&String> = index.values().collect();
-    Ok(Shards { files: files.into_iter().cloned().collect(), index })
+    let names: BTreeSet<&String> = index.values().collect();
+    Ok(Shards { names: names.into_iter().cloned().collect(), index })
 }
 
 /// Tensor names and the plain file name of the shard that holds each, from the bytes of an index.
@@ -56,6 +46,9 @@ pub(super) fn find(dir: &Path) -> Result<Shards, WeightsError> {
 /// # Errors
 /// [`WeightsError`] for what is not an index, and for a file name that leads out of the folder.
 pub fn parse_index(bytes: &[u8]) -> Result<HashMap<String, String>, WeightsError> {
+    if bytes.len() > INDEX_BYTES_MAX {
+        return Err(WeightsError::IndexSize { bytes: bytes.len(), limit: INDEX_BYTES_MAX });
+    }
     let Index { weight_map } = serde_json::from_slice(bytes).map_err(WeightsError::Index)?;
     if let Some(file) = weight_map.values().find(|file| !is_plain_file_name(file)) {
         return Err(WeightsError::ShardName { file: file.clone() });

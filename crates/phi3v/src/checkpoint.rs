@@ -1,0 +1,137 @@
+//! A checkpoint: everything in a model's folder, read and checked together.
+
+use crate::config::{ConfigError, GenerationConfig, ModelConfig, PreprocessorConfig};
+use crate::files::{Files, ReadError};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::weights::{Weights, WeightsError};
+use phi3v_kernels::Bytes;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Why a folder is not a checkpoint that phi3v can run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The folder does not exist or is not one.
+    #[error("there is no folder {location}")]
+    NoFolder {
+        /// The path.
+        location: String,
+    },
+    /// A file is missing.
+    #[error("{location} is not a whole checkpoint: it has no {file}")]
+    MissingFile {
+        /// The folder.
+        location: String,
+        /// The file.
+        file: &'static str,
+    },
+    /// The tokenizer makes ids for which the model has no embedding.
+    #[error("tokenizer.json has ids up to {last}, and vocab_size in config.json is {vocab_size}")]
+    Vocabulary {
+        /// Largest id of the tokenizer.
+        last: usize,
+        /// Rows of the embedding table.
+        vocab_size: usize,
+    },
+    /// A file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A configuration file was refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// tokenizer.json was refused.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The weights were refused.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+impl CheckpointError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoFolder { .. } | Self::MissingFile { .. } => {
+                "fetch a checkpoint with phi3v pull phi-3.5-vision, or give a folder with config.json, tokenizer.json, \
+                 preprocessor_config.json and model*.safetensors"
+            }
+            Self::Vocabulary { .. } => {
+                "the folder holds files of different models; fetch the checkpoint again"
+            }
+            Self::Read(_) => "check that the file can be read",
+            Self::Config(error) => return error.hint(),
+            Self::Tokenizer(error) => return error.hint(),
+            Self::Weights(error) => return error.hint(),
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// A model's configuration, tokenizer and weights.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// What the model is called: its folder, or `org/name` where the folder is the hub's cache.
+    pub name: String,
+    /// config.json.
+    pub config: ModelConfig,
+    /// generation_config.json, which Phi-3-vision's hub folder does not have.
+    pub generation: GenerationConfig,
+    /// preprocessor_config.json.
+    pub preprocessor: PreprocessorConfig,
+    /// tokenizer.json.
+    pub tokenizer: Arc<Tokenizer>,
+    /// model*.safetensors.
+    pub weights: Weights,
+}
+
+impl Checkpoint {
+    /// Reads the checkpoint in the folder `dir`. The weights are mapped and not read yet.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], naming the file that is missing or wrong.
+    pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        if !dir.is_dir() {
+            return Err(CheckpointError::NoFolder { location: dir.display().to_string() });
+        }
+        Self::from_files(&Files::Folder(dir.to_owned()))
+    }
+
+    /// Reads a checkpoint from wherever its files are.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], naming the file that is missing or wrong.
+    pub fn from_files(files: &Files) -> Result<Self, CheckpointError> {
+        let config = ModelConfig::from_json(&required(files, "config.json")?)?;
+        let preprocessor = PreprocessorConfig::from_json(&required(files, "preprocessor_config.json")?)?;
+        let generation = match files.get("generation_config.json")? {
+            Some(bytes) => GenerationConfig::from_json(&bytes)?,
+            None => GenerationConfig::default(),
+        };
+        let tokenizer = Tokenizer::from_json(&required(files, "tokenizer.json")?)?;
+        if tokenizer.vocab_size() > config.vocab_size {
+            let (last, vocab_size) = (tokenizer.vocab_size() - 1, config.vocab_size);
+            return Err(CheckpointError::Vocabulary { last, vocab_size });
+        }
+        let weights = Weights::load(files, &config)?;
+        let (name, tokenizer) = (files.model_name(), Arc::new(tokenizer));
+        Ok(Self { name, config, generation, preprocessor, tokenizer, weights })
+    }
+
+    /// Every id that ends generation, sorted: the tokenizer's `<|end|>` and `<|endoftext|>`, and what the two
+    /// configuration files name. The hub's files alone name ids at which the models do not stop.
+    #[must_use]
+    pub fn stop_ids(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> = self.tokenizer.stop_ids().into();
+        ids.extend(&self.config.eos_token_id);
+        ids.extend(&self.generation.eos_token_id);
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}
+
+fn required(files: &Files, file: &'static str) -> Result<Bytes, CheckpointError> {
+    files.get(file)?.ok_or_else(|| CheckpointError::MissingFile { location: files.location(), file })
+}

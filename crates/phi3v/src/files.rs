@@ -1,0 +1,96 @@
+//! The files of a checkpoint, by name: those of a folder, or bytes that are part of the program.
+
+use phi3v_kernels::Bytes;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Where a checkpoint's files come from. Names are plain file names, such as `config.json`.
+#[derive(Clone, Debug)]
+pub enum Files {
+    /// A folder; its files are mapped.
+    Folder(PathBuf),
+    /// Files in memory.
+    Memory {
+        /// What to call the whole in messages.
+        name: String,
+        /// File names and contents.
+        files: Vec<(String, Bytes)>,
+    },
+}
+
+/// A file that is there and cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be read: {source}", path.display())]
+pub struct ReadError {
+    /// The file.
+    pub path: PathBuf,
+    /// The operating system's words.
+    pub source: std::io::Error,
+}
+
+impl Files {
+    /// The file of that name, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`] for a file that is there and cannot be mapped.
+    pub fn get(&self, name: &str) -> Result<Option<Bytes>, ReadError> {
+        match self {
+            Self::Folder(dir) => map(dir.join(name)),
+            Self::Memory { files, .. } => {
+                Ok(files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes.clone()))
+            }
+        }
+    }
+
+    /// The folder's path or the name, for messages.
+    #[must_use]
+    pub fn location(&self) -> String {
+        match self {
+            Self::Folder(dir) => dir.display().to_string(),
+            Self::Memory { name, .. } => name.clone(),
+        }
+    }
+
+    /// A name for the model in the files: the folder's own, or `org/name` of a folder in the hub's cache.
+    #[must_use]
+    pub fn model_name(&self) -> String {
+        match self {
+            Self::Folder(dir) => cached_repo(dir).unwrap_or_else(|| folder_name(dir)),
+            Self::Memory { name, .. } => name.clone(),
+        }
+    }
+}
+
+fn map(path: PathBuf) -> Result<Option<Bytes>, ReadError> {
+    match Bytes::map(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(ReadError { path, source }),
+    }
+}
+
+/// `org/name` of `.../models--org--name/snapshots/commit`.
+fn cached_repo(dir: &Path) -> Option<String> {
+    let snapshots =
+        dir.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"))?;
+    let repo = snapshots.parent()?.file_name()?.to_str()?;
+    Some(repo.strip_prefix("models--")?.replacen("--", "/", 1))
+}
+
+fn folder_name(dir: &Path) -> String {
+    let full = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    full.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn model_names() {
+        let name = |path: &str| Files::Folder(PathBuf::from(path)).model_name();
+        assert_eq!(name("/nowhere/models/tiny"), "tiny");
+        assert_eq!(name("/nowhere/models--org--a--b/snapshots/0123"), "org/a--b");
+        assert_eq!(name("/nowhere/models--gpt2/snapshots/0123"), "gpt2");
+    }
+}
