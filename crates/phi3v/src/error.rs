@@ -31,6 +31,9 @@ pub enum Error {
     /// The prompt was refused.
     #[error(transparent)]
     Processor(#[from] crate::processor::ProcessorError),
+    /// No token could be chosen, or parameters were refused.
+    #[error(transparent)]
+    Sampler(#[from] crate::sampler::SamplerError),
 }
 
 impl Error {
@@ -44,6 +47,7 @@ impl Error {
             Self::Tokenizer(error) => error.hint(),
             Self::Processor(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
+            Self::Sampler(error) => error.hint(),
             Self::Backend(_) => {
                 Some("choose a smaller context with --context, or close other programs".to_owned())
             }

@@ -10,6 +10,7 @@ pub mod image;
 pub mod model;
 pub mod processor;
 pub mod sampler;
+pub mod stop;
 pub mod tokenizer;
 pub mod weights;
 
