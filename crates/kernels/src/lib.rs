@@ -6,6 +6,7 @@
 mod backend;
 mod bytes;
 pub mod cpu;
+pub mod quant;
 mod threads;
 
 pub use backend::{
