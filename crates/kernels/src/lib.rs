@@ -7,6 +7,8 @@ mod backend;
 mod bytes;
 pub mod cpu;
 pub mod quant;
+#[doc(hidden)]
+pub mod testing;
 mod threads;
 
 pub use backend::{

@@ -6,6 +6,7 @@
 //!
 //! Invariant: a row's result depends neither on the other rows, nor on the cut into tasks, nor on the thread count.
 
+use super::int8::Packed;
 use super::level::{WeightRows, value_bytes};
 use super::tensor::{Buffer, CpuTensor};
 use super::{Cpu, Scratch};
@@ -18,14 +19,14 @@ pub struct CpuLinear(pub(crate) Weight);
 
 pub(crate) enum Weight {
     Dense(Dense),
+    Packed(Packed),
 }
 
 impl CpuLinear {
     pub(crate) fn new(source: MatrixSource) -> Result<Self, BackendError> {
-        let MatrixSource { n, k, format, .. } = source;
-        match format {
+        match source.format {
             Format::F32 | Format::F16 | Format::Bf16 => Ok(Self(Weight::Dense(Dense::new(source)?))),
-            Format::Q8 | Format::Q4 => Err(BackendError::MatrixShape { n, k, format }),
+            Format::Q8 | Format::Q4 => Ok(Self(Weight::Packed(Packed::new(source)?))),
         }
     }
 
@@ -34,6 +35,7 @@ impl CpuLinear {
     pub fn n(&self) -> usize {
         match &self.0 {
             Weight::Dense(dense) => dense.n,
+            Weight::Packed(packed) => packed.n(),
         }
     }
 
@@ -42,6 +44,7 @@ impl CpuLinear {
     pub fn k(&self) -> usize {
         match &self.0 {
             Weight::Dense(dense) => dense.k,
+            Weight::Packed(packed) => packed.k(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! allocated by an operation whose shapes have been seen before: tensors and scratch only grow.
 
 mod attention;
+mod int8;
 mod kv;
 mod level;
 mod linear;
@@ -218,7 +219,7 @@ impl Backend for Cpu {
     }
 
     fn embed(&self, table: &CpuLinear, ids: &[u32], out_row: usize, out: &mut CpuTensor) {
-        let Weight::Dense(table) = &table.0;
+        let Weight::Dense(table) = &table.0 else { panic!("an embedding table is dense") };
         assert_eq!(table.k, out.cols(), "columns of an embedding");
         let cols = out.cols();
         let out = &mut out.values_mut()[out_row * cols..(out_row + ids.len()) * cols];
@@ -244,6 +245,7 @@ impl Backend for Cpu {
     fn linear(&self, x: &CpuTensor, weight: &CpuLinear, epilogue: Epilogue, out: &mut CpuTensor) {
         match &weight.0 {
             Weight::Dense(dense) => self.run_linear(x, dense, epilogue, out),
+            Weight::Packed(packed) => self.run_packed(x, packed, epilogue, out),
         }
     }
 

@@ -5,7 +5,8 @@
 //! least squared error, each squared error weighted by the importance of its input channel.
 
 use super::{
-    GROUP, PANEL, PackedShape, QUAD, SCALE_BYTES, SUB_SCALE_MAX, SUBGROUP, ZERO, ZERO_NIBBLE, q4_index, q8_index,
+    GROUP, PANEL, PackedShape, QUAD, SCALE_BYTES, SUB_SCALE_MAX, SUBGROUP, ZERO, ZERO_NIBBLE, q4_index,
+    q8_index,
 };
 use crate::Format;
 use half::bf16;
@@ -15,7 +16,13 @@ use half::bf16;
 ///
 /// # Panics
 /// If a length is not that of the shape.
-pub fn encode_panel(shape: PackedShape, panel: usize, rows: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+pub fn encode_panel(
+    shape: PackedShape,
+    panel: usize,
+    rows: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) {
     assert_eq!(rows.len(), shape.panel_rows(panel).len() * shape.k, "values of a panel of {shape:?}");
     assert_eq!(out.len(), shape.panel_bytes(), "bytes of a panel of {shape:?}");
     assert!(importance.is_none_or(|i| i.len() == shape.k), "an importance for each input of {shape:?}");
@@ -38,7 +45,8 @@ fn encode_panel_avx2(shape: PackedShape, rows: &[f32], importance: Option<&[f32]
 fn encode(shape: PackedShape, rows: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let zero = if shape.format == Format::Q8 { ZERO } else { ZERO_NIBBLE << 4 | ZERO_NIBBLE };
     for (g, block) in out.chunks_exact_mut(shape.block_bytes()).enumerate() {
-        let (scales, values) = block.split_at_mut(shape.block_bytes() - PANEL * GROUP * bits(shape.format) / 8);
+        let (scales, values) =
+            block.split_at_mut(shape.block_bytes() - PANEL * GROUP * bits(shape.format) / 8);
         scales.fill(0);
         values.fill(zero);
         let weights = padded(importance.map(|i| &i[g * GROUP..shape.k.min((g + 1) * GROUP)]), 1.0);

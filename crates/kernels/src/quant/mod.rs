@@ -155,7 +155,8 @@ impl PackedShape {
             return (block[q8_index(column, i)] ^ ZERO).cast_signed();
         }
         let nibble = (block[q4_index(column, i)] >> (i / QUAD % 2 * 4)) & 15;
-        (nibble.cast_signed() - ZERO_NIBBLE.cast_signed()) * sub_scale(block, column, i / SUBGROUP).cast_signed()
+        (nibble.cast_signed() - ZERO_NIBBLE.cast_signed())
+            * sub_scale(block, column, i / SUBGROUP).cast_signed()
     }
 }
 

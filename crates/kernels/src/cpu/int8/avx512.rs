@@ -1,0 +1,352 @@
+//! The int8 kernels with AVX-512 VNNI. [`super::scalar`] defines what they compute.
+//!
+//! `vpdpbusd` multiplies unsigned by signed bytes: weights are stored 128 too large and so unsigned, and the
+//! accumulators start at `-128 Σ q` of the activations instead of at zero.
+
+use super::Int8Kernels;
+use super::activations::{
+    OUTLIERS, Plan, QuantisedRows, RowMeta, TILE_ROWS, TileGroup, quad_index, tile_group_mut,
+};
+use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP};
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+/// The AVX-512 level.
+pub(super) static KERNELS: Int8Kernels = Int8Kernels { quantise, q8, q4, unpack };
+
+/// 32-bit lanes of a register.
+const LANES: usize = 16;
+/// Registers to a panel's 64 columns.
+const COLS: usize = PANEL / LANES;
+/// Bytes of four values along K of a panel's columns.
+const STEP: usize = PANEL * QUAD;
+/// Four values along K in a group.
+const QUADS: usize = GROUP / QUAD;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// A q8 block of its own, on a cache line's border.
+#[repr(C, align(64))]
+struct Block([u8; Q8_BLOCK]);
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
+    let rows = x.len() / k;
+    for (row, x) in x.chunks_exact(k).enumerate() {
+        for (group, x) in x.chunks(GROUP).enumerate() {
+            let (values, meta) = tile_group_mut(tile, rows, group);
+            meta[row] = quantise_group(x, rows, row, values);
+        }
+    }
+}
+
+/// Quantises up to 128 values of a row to a group of a tile of `rows` rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn quantise_group(x: &[f32], rows: usize, row: usize, out: &mut [u8]) -> RowMeta {
+    let mut v = [_mm512_setzero_ps(); GROUP / LANES];
+    for (v, x) in v.iter_mut().zip(x.chunks(LANES)) {
+        let mask = ((1u32 << x.len()) - 1) as __mmask16;
+        // SAFETY: the mask keeps the load within the slice.
+        *v = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) };
+    }
+    let (largest, places) = largest_three(&v);
+    let plan = Plan::new(largest);
+    for &place in &places[..plan.outliers] {
+        let lane = 1 << (usize::from(place) % LANES);
+        let v = &mut v[usize::from(place) / LANES];
+        *v = _mm512_mask_mov_ps(*v, lane, _mm512_setzero_ps());
+    }
+    let inverse = _mm512_set1_ps(plan.inverse);
+    let mut sums = [0i16; GROUP / SUBGROUP];
+    for (i, v) in v.iter().enumerate() {
+        let quads = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(*v, inverse)));
+        // the stored bytes' sum: what no byte can hold counts as it is stored
+        sums[i / 2] += _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(quads)) as i16;
+        let lanes: [[u8; QUAD]; LANES / QUAD] = bytemuck::cast(quads);
+        for (j, lane) in lanes.into_iter().enumerate() {
+            let at = quad_index(rows, row, i * LANES / QUAD + j);
+            out[at..at + QUAD].copy_from_slice(&lane);
+        }
+    }
+    plan.meta(sums, places, x)
+}
+
+/// The three largest magnitudes of a group, descending, and the places of the first two; the earlier of equals first.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn largest_three(v: &[__m512; GROUP / LANES]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
+    // ordered as integers, so that no NaN is lost
+    let mut bits = v.map(|v| _mm512_castps_si512(_mm512_abs_ps(v)));
+    let (mut largest, mut places) = ([0; OUTLIERS + 1], [0; OUTLIERS + 1]);
+    for (largest, place) in largest.iter_mut().zip(&mut places) {
+        let lanes = bits.iter().fold(_mm512_setzero_si512(), |m, v| _mm512_max_epu32(m, *v));
+        *largest = _mm512_reduce_max_epu32(lanes);
+        let wanted = _mm512_set1_epi32(largest.cast_signed());
+        for (i, v) in bits.iter_mut().enumerate() {
+            let equal = _mm512_cmpeq_epi32_mask(*v, wanted);
+            if equal != 0 {
+                *place = (i * LANES) as u8 + equal.trailing_zeros() as u8;
+                *v = _mm512_mask_mov_epi32(*v, 1 << equal.trailing_zeros(), _mm512_setzero_si512());
+                break;
+            }
+        }
+    }
+    (largest.map(f32::from_bits), [places[0], places[1]])
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
+    y.fill(0.0);
+    for (group, block) in panel.chunks_exact(Q8_BLOCK).enumerate() {
+        for first in rows.clone().step_by(TILE_ROWS) {
+            let y = &mut y[(first - rows.start) * PANEL..];
+            tile_step(block, x.tile_group(first, group), first == rows.start, y);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
+    y.fill(0.0);
+    if x.rows() == 1 {
+        for (group, block) in panel.chunks_exact(Q4_BLOCK).enumerate() {
+            q4_row(block, x.tile_group(0, group), y);
+        }
+        return;
+    }
+    let mut unpacked = Block([0; Q8_BLOCK]);
+    for (group, block) in panel.chunks_exact(Q4_BLOCK).enumerate() {
+        unpack_block(block, &mut unpacked.0);
+        for first in rows.clone().step_by(TILE_ROWS) {
+            let y = &mut y[(first - rows.start) * PANEL..];
+            tile_step(&unpacked.0, x.tile_group(first, group), false, y);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn unpack(q4: &[u8], q8: &mut [u8]) {
+    for (from, to) in q4.chunks_exact(Q4_BLOCK).zip(q8.chunks_exact_mut(Q8_BLOCK)) {
+        unpack_block(from, to);
+    }
+}
+
+/// `y += ` the product of a block and a tile's group; y is `[rows, 64]`. With `ahead` the block that follows is
+/// fetched into the cache meanwhile.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: bool, y: &mut [f32]) {
+    match (tile.meta.len(), ahead) {
+        (6, false) => tile_product::<6, false>(block, tile, y),
+        (6, true) => tile_product::<6, true>(block, tile, y),
+        (5, _) => tile_product::<5, true>(block, tile, y),
+        (4, _) => tile_product::<4, true>(block, tile, y),
+        (3, _) => tile_product::<3, true>(block, tile, y),
+        (2, _) => tile_product::<2, true>(block, tile, y),
+        _ => tile_product::<1, true>(block, tile, y),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
+    assert!(block.len() == Q8_BLOCK && tile.values.len() == ROWS * GROUP);
+    assert!(tile.meta.len() == ROWS && y.len() >= ROWS * PANEL);
+    let mut acc: [[__m512i; COLS]; ROWS] =
+        std::array::from_fn(|row| [_mm512_set1_epi32(tile.meta[row].offset); COLS]);
+    let weights = block[SCALE_BYTES..].as_ptr();
+    let values = tile.values.as_ptr().cast::<i32>();
+    for quad in 0..QUADS {
+        // SAFETY: quad < 32, so the last byte read is 32 * 256 = 8192 bytes past the scales: the end of the block. A
+        // prefetch may name any address.
+        let w: [__m512i; COLS] = std::array::from_fn(|j| unsafe {
+            let at = weights.add(quad * STEP + j * LINE);
+            if AHEAD {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q8_BLOCK).cast());
+            }
+            _mm512_loadu_si512(at.cast())
+        });
+        for (row, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: quad * ROWS + row < 32 ROWS quads of 4 bytes, the length of the values.
+            let x = _mm512_set1_epi32(unsafe { values.add(quad * ROWS + row).read_unaligned() });
+            for j in 0..COLS {
+                acc[j] = _mm512_dpbusd_epi32(acc[j], w[j], x);
+            }
+        }
+    }
+    for j in 0..COLS {
+        let scale = column_scales(block, j);
+        for row in 0..ROWS {
+            accumulate(acc[row][j], scale, tile.meta[row].scale, &mut y[row * PANEL + j * LANES..]);
+        }
+    }
+    for (row, meta) in tile.meta.iter().enumerate() {
+        for (outlier, place) in meta.outliers.into_iter().zip(meta.places) {
+            if outlier != 0.0 {
+                let (quad, byte) = (usize::from(place) / QUAD, usize::from(place) % QUAD);
+                add_outlier(block, quad, byte, outlier, &mut y[row * PANEL..]);
+            }
+        }
+    }
+}
+
+/// `y += outlier * ` the weights of byte `byte` of step `quad` of a q8 block.
+#[cold]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add_outlier(block: &[u8], quad: usize, byte: usize, outlier: f32, y: &mut [f32]) {
+    let shift = _mm_cvtsi64_si128(8 * byte as i64);
+    for j in 0..COLS {
+        let quads: &[u8; LINE] =
+            block[SCALE_BYTES + quad * STEP + j * LINE..].first_chunk().expect("quad < 32");
+        // SAFETY: 64 bytes are read from an array of 64.
+        let quads = unsafe { _mm512_loadu_si512(quads.as_ptr().cast()) };
+        let stored = _mm512_and_si512(_mm512_srl_epi32(quads, shift), _mm512_set1_epi32(255));
+        let q = _mm512_sub_epi32(stored, _mm512_set1_epi32(128));
+        accumulate(q, column_scales(block, j), outlier, &mut y[j * LANES..]);
+    }
+}
+
+/// `y = fma(f32(sum) * column_scale, row_scale, y)` for 16 columns.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn accumulate(sum: __m512i, column_scale: __m512, row_scale: f32, y: &mut [f32]) {
+    let y: &mut [f32; LANES] = y.first_chunk_mut().expect("y holds 64 columns of the row");
+    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), column_scale);
+    // SAFETY: y has 16 values.
+    unsafe {
+        let sum = _mm512_fmadd_ps(scaled, _mm512_set1_ps(row_scale), _mm512_loadu_ps(y.as_ptr()));
+        _mm512_storeu_ps(y.as_mut_ptr(), sum);
+    }
+}
+
+/// Scales of the columns `16 j..` of a block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn column_scales(block: &[u8], j: usize) -> __m512 {
+    let bits: &[u8; 2 * LANES] = block[j * 2 * LANES..].first_chunk().expect("a block begins with 64 scales");
+    // SAFETY: 32 bytes are read from an array of 32.
+    let bits = unsafe { _mm256_loadu_si256(bits.as_ptr().cast()) };
+    // a bf16 is the upper half of an f32
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+}
+
+/// Sub-scales of the columns `16 j..` for subgroup `subgroup`, one per lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn column_sub_scales(block: &[u8], j: usize, subgroup: usize) -> __m512i {
+    let at = SCALE_BYTES + subgroup / 2 * PANEL + j * LANES;
+    let nibbles: &[u8; LANES] = block[at..].first_chunk().expect("a q4 block has 128 bytes of sub-scales");
+    // SAFETY: 16 bytes are read from an array of 16.
+    let pairs = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(nibbles.as_ptr().cast()) });
+    let pairs = if subgroup.is_multiple_of(2) { pairs } else { _mm512_srli_epi32::<4>(pairs) };
+    _mm512_and_si512(pairs, _mm512_set1_epi32(15))
+}
+
+/// Low and high nibbles of a register of bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn nibbles(bytes: __m512i) -> [__m512i; 2] {
+    let mask = _mm512_set1_epi8(15);
+    [_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask)]
+}
+
+/// `y += ` the product of a q4 block and the group of a single row, without unpacking: nibbles are unsigned, sums of
+/// 32 products are multiplied by the sub-scale in integers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn q4_row(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
+    /// Registers of 8 values along K in a subgroup.
+    const OCTS: usize = SUBGROUP / (2 * QUAD);
+    assert!(block.len() == Q4_BLOCK && tile.values.len() == GROUP && y.len() >= PANEL);
+    let weights = block[SCALE_BYTES + SUB_SCALE_BYTES..].as_ptr();
+    let values = tile.values.as_ptr().cast::<i32>();
+    let mut total = [_mm512_setzero_si512(); COLS];
+    for subgroup in 0..GROUP / SUBGROUP {
+        // nibbles are 8 too large
+        let offset = _mm512_set1_epi32(-8 * i32::from(tile.meta[0].sums[subgroup]));
+        let mut acc = [[offset, _mm512_setzero_si512()]; COLS];
+        for oct in subgroup * OCTS..(subgroup + 1) * OCTS {
+            // SAFETY: oct < 16: two quads of the 32, and 256 bytes of the 4096 after the sub-scales. A prefetch may
+            // name any address.
+            let x: [__m512i; 2] = std::array::from_fn(|i| unsafe {
+                _mm512_set1_epi32(values.add(2 * oct + i).read_unaligned())
+            });
+            for (j, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: as above.
+                let w = unsafe {
+                    let at = weights.add(oct * STEP + j * LINE);
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q4_BLOCK).cast());
+                    _mm512_loadu_si512(at.cast())
+                };
+                let w = nibbles(w);
+                for i in 0..2 {
+                    acc[i] = _mm512_dpbusd_epi32(acc[i], w[i], x[i]);
+                }
+            }
+        }
+        for j in 0..COLS {
+            let sum = _mm512_add_epi32(acc[j][0], acc[j][1]);
+            let scaled = _mm512_mullo_epi32(sum, column_sub_scales(block, j, subgroup));
+            total[j] = _mm512_add_epi32(total[j], scaled);
+        }
+    }
+    for (j, total) in total.into_iter().enumerate() {
+        accumulate(total, column_scales(block, j), tile.meta[0].scale, &mut y[j * LANES..]);
+    }
+    for (outlier, place) in tile.meta[0].outliers.into_iter().zip(tile.meta[0].places) {
+        if outlier != 0.0 {
+            add_q4_outlier(block, usize::from(place), outlier, y);
+        }
+    }
+}
+
+/// `y += outlier * ` the weights at `place` of a q4 block.
+#[cold]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add_q4_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
+    let (oct, nibble) = (place / (2 * QUAD), place % QUAD * 8 + place / QUAD % 2 * 4);
+    let shift = _mm_cvtsi64_si128(nibble as i64);
+    for j in 0..COLS {
+        let at = SCALE_BYTES + SUB_SCALE_BYTES + oct * STEP + j * LINE;
+        let octs: &[u8; LINE] = block[at..].first_chunk().expect("oct < 16");
+        // SAFETY: 64 bytes are read from an array of 64.
+        let octs = unsafe { _mm512_loadu_si512(octs.as_ptr().cast()) };
+        let stored = _mm512_and_si512(_mm512_srl_epi32(octs, shift), _mm512_set1_epi32(15));
+        let q = _mm512_sub_epi32(stored, _mm512_set1_epi32(8));
+        let q = _mm512_mullo_epi32(q, column_sub_scales(block, j, place / SUBGROUP));
+        accumulate(q, column_scales(block, j), outlier, &mut y[j * LANES..]);
+    }
+}
+
+/// Turns a q4 block into the q8 block of the same values: `(v - 8) s + 128`, in bytes. Two nibbles in a 16-bit lane
+/// are multiplied at once, as 15 * 15 fits a byte and nothing is carried.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn unpack_block(from: &[u8], to: &mut [u8]) {
+    const OCTS: usize = SUBGROUP / (2 * QUAD);
+    assert!(from.len() == Q4_BLOCK && to.len() == Q8_BLOCK);
+    to[..SCALE_BYTES].copy_from_slice(&from[..SCALE_BYTES]);
+    let weights = from[SCALE_BYTES + SUB_SCALE_BYTES..].as_ptr();
+    let out = to[SCALE_BYTES..].as_mut_ptr();
+    for subgroup in 0..GROUP / SUBGROUP {
+        for j in 0..COLS {
+            let s = column_sub_scales(from, j, subgroup);
+            let s = _mm512_or_si512(s, _mm512_slli_epi32::<16>(s));
+            // 128 - 8 s >= 8 in every byte
+            let offset = _mm512_sub_epi16(_mm512_set1_epi16(128), _mm512_slli_epi16::<3>(s));
+            let offset = _mm512_or_si512(offset, _mm512_slli_epi16::<8>(offset));
+            for oct in subgroup * OCTS..(subgroup + 1) * OCTS {
+                // SAFETY: oct < 16: 256 of 4096 bytes are read, 512 of 8192 written; a prefetch may name any address.
+                unsafe {
+                    let at = weights.add(oct * STEP + j * LINE);
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q4_BLOCK).cast());
+                    for (i, w) in nibbles(_mm512_loadu_si512(at.cast())).into_iter().enumerate() {
+                        let w = _mm512_add_epi8(_mm512_mullo_epi16(w, s), offset);
+                        _mm512_storeu_si512(out.add((2 * oct + i) * STEP + j * LINE).cast(), w);
+                    }
+                }
+            }
+        }
+    }
+}

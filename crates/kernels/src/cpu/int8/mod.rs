@@ -1,0 +1,289 @@
+//! `out = epilogue(x Wᵀ + bias)` for packed weights: int8 by int8, as q8 or q4 ([`crate::quant`]).
+//!
+//! Each row of x is quantised in groups of 128 values, each with a scale of its own ([`activations`]), so that an
+//! outlier channel coarsens 127 neighbours and not the row. With `q` the integers and `s` the scales of group `g`:
+//!
+//! `y[row, col] = Σ_g fma(f32(Σ_k qw[col, k] qx[row, k]) * sw[col, g], sx[row, g], ·)`, g ascending.
+//!
+//! Invariant: the integer sums are exact and the f32 steps are the same few, in the same order, on every level and
+//! for every number of rows, so `y` is the same bits at every level, batch size and thread count.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use super::tensor::CpuTensor;
+use super::{Cpu, CpuLevel, Scratch};
+use crate::quant::{PANEL, PackedShape};
+use crate::threads::SharedMut;
+use crate::{BackendError, Bytes, Epilogue, Format, MatrixSource};
+use activations::{QuantisedRows, TILE_ROWS};
+use std::ops::Range;
+
+/// Rows computed between two looks at the epilogue: three tiles, whose sums (18 x 64 f32, 4.6 KB) stay in L1 beside
+/// the block of weights (8 KB) they all use.
+const CHUNK_ROWS: usize = 3 * TILE_ROWS;
+
+/// Packed activations that one sweep over the panels keeps in the shared L3: with 8192 values to a row, 2,048 rows
+/// are 19 MB and would be read from memory again for each of the panels.
+const SWEEP_BYTES: usize = 4 << 20;
+
+/// A packed weight matrix with its optional bias.
+pub(crate) struct Packed {
+    bytes: Bytes,
+    shape: PackedShape,
+    bias: Option<Vec<f32>>,
+}
+
+impl Packed {
+    pub(crate) fn new(source: MatrixSource) -> Result<Self, BackendError> {
+        let MatrixSource { bytes, format, n, k, bias, .. } = source;
+        let shape = PackedShape::new(format, n, k).ok_or(BackendError::MatrixShape { n, k, format })?;
+        if bytes.len() != shape.bytes() {
+            let (expected, found) = (shape.bytes(), bytes.len());
+            return Err(BackendError::MatrixSize { n, k, format, expected, found });
+        }
+        assert!(bias.as_ref().is_none_or(|b| b.len() == n), "a bias has one value per output feature");
+        Ok(Self { bytes, shape, bias })
+    }
+
+    pub(crate) fn n(&self) -> usize {
+        self.shape.n()
+    }
+
+    pub(crate) fn k(&self) -> usize {
+        self.shape.k()
+    }
+
+    fn panel(&self, panel: usize) -> &[u8] {
+        let bytes = self.shape.panel_bytes();
+        &self.bytes[panel * bytes..(panel + 1) * bytes]
+    }
+}
+
+/// The kernels of a level; [`scalar`] defines what each computes. Calling one asks for the level's instructions.
+pub(crate) struct Int8Kernels {
+    /// Quantises up to six rows, `[rows, k]`, to a tile.
+    quantise: unsafe fn(x: &[f32], k: usize, tile: &mut [u8]),
+    /// `y = x Wᵀ` for a q8 panel and some rows of x; y is `[rows, 64]`.
+    q8: unsafe fn(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]),
+    /// The same for a q4 panel and few rows, unpacking as it goes.
+    q4: unsafe fn(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]),
+    /// Turns a q4 panel into the q8 panel of the same values.
+    unpack: unsafe fn(q4: &[u8], q8: &mut [u8]),
+}
+
+impl Int8Kernels {
+    /// The table of `level`, which this processor must have.
+    fn of(level: CpuLevel) -> &'static Self {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx2 => &avx2::KERNELS,
+            _ => &scalar::KERNELS,
+        }
+    }
+}
+
+/// Columns of one panel that a task needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Part {
+    panel: usize,
+    /// Within the panel.
+    columns: Range<usize>,
+}
+
+/// The panels behind the weight rows `rows`, which are at most 64.
+fn parts_of(rows: &Range<usize>) -> impl Iterator<Item = Part> {
+    let Range { start, end } = *rows;
+    (start / PANEL..end.div_ceil(PANEL)).map(move |panel| {
+        let first = panel * PANEL;
+        Part { panel, columns: start.max(first) - first..end.min(first + PANEL) - first }
+    })
+}
+
+/// What one task computes: up to 64 columns of `out`, from one panel, or from those of gate and up, which touch a
+/// third where `n/2` is no multiple of 64.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Columns {
+    out: Range<usize>,
+    parts: [Part; 3],
+    count: usize,
+}
+
+impl Columns {
+    fn new(n: usize, epilogue: Epilogue, task: usize) -> Self {
+        let gated = epilogue == Epilogue::SiluMul;
+        let cols = if gated { n / 2 } else { n };
+        let out = task * PANEL..cols.min((task + 1) * PANEL);
+        let ups = if gated { cols + out.start..cols + out.end } else { 0..0 };
+        let (mut parts, mut count) = (<[Part; 3]>::default(), 0);
+        for part in parts_of(&out).chain(parts_of(&ups)) {
+            parts[count] = part;
+            count += 1;
+        }
+        Self { out, parts, count }
+    }
+
+    fn parts(&self) -> &[Part] {
+        &self.parts[..self.count]
+    }
+}
+
+/// One product on its way.
+struct Product<'a> {
+    kernels: &'static Int8Kernels,
+    weight: &'a Packed,
+    x: QuantisedRows<'a>,
+    epilogue: Epilogue,
+    out: SharedMut<'a, f32>,
+    out_cols: usize,
+}
+
+impl Cpu {
+    pub(crate) fn run_packed(&self, x: &CpuTensor, weight: &Packed, epilogue: Epilogue, out: &mut CpuTensor) {
+        let (n, k) = (weight.n(), weight.k());
+        let out_cols = if epilogue == Epilogue::SiluMul { n / 2 } else { n };
+        assert_eq!(x.cols(), k, "input columns of a [{n}, {k}] matrix");
+        assert_eq!((out.rows(), out.cols()), (x.rows(), out_cols), "output of a [{n}, {k}] matrix");
+        let kernels = Int8Kernels::of(self.level());
+        let Scratch { packed, .. } = &mut *self.scratch();
+        let bytes = packed.take::<u8>(activations::bytes(x.rows(), k));
+        self.quantise(kernels, x, bytes);
+        let x = QuantisedRows::new(bytes, x.rows(), k);
+        let sweep = (SWEEP_BYTES / activations::bytes(1, k)).next_multiple_of(CHUNK_ROWS).max(1);
+        let panels = out_cols.div_ceil(PANEL);
+        let product =
+            Product { kernels, weight, x, epilogue, out: SharedMut::new(out.values_mut()), out_cols };
+        let rows = product.x.rows();
+        self.pool.run(panels * rows.div_ceil(sweep), |task, thread| {
+            let (first, columns) = (task / panels * sweep, Columns::new(n, epilogue, task % panels));
+            self.run_columns(&product, &columns, first..rows.min(first + sweep), thread);
+        });
+    }
+
+    /// Quantises all rows of x, in tasks of whole tiles.
+    fn quantise(&self, kernels: &'static Int8Kernels, x: &CpuTensor, out: &mut [u8]) {
+        let (rows, k) = (x.rows(), x.cols());
+        let out = SharedMut::new(out);
+        self.pool.run(rows.div_ceil(TILE_ROWS), |tile, _| {
+            let part = tile * TILE_ROWS..rows.min((tile + 1) * TILE_ROWS);
+            let at = activations::bytes(part.start, k)..activations::bytes(part.end, k);
+            // SAFETY: tiles are disjoint, and the table is that of a level this processor has.
+            unsafe { (kernels.quantise)(&x.values()[part.start * k..part.end * k], k, out.slice(at)) };
+        });
+    }
+
+    /// Computes the columns of one task for the rows `rows`.
+    fn run_columns(&self, product: &Product<'_>, columns: &Columns, rows: Range<usize>, thread: usize) {
+        let shape = product.weight.shape;
+        let unpacked =
+            PackedShape::new(Format::Q8, PANEL, shape.k()).expect("no larger than the weight itself");
+        // several chunks use a panel: it is unpacked once and for all of them
+        let unpacks = shape.format() == Format::Q4 && rows.len() > CHUNK_ROWS;
+        let panel_bytes = if unpacks { unpacked.panel_bytes() } else { 0 };
+        let (mut bias, y_values) = ([0.0; 2 * PANEL], CHUNK_ROWS * PANEL);
+        let bias = gather_bias(product.weight, columns, &mut bias);
+        let mut scratch = self.thread_scratch(thread);
+        let scratch = scratch.take::<u8>(columns.count * (panel_bytes + y_values * size_of::<f32>()));
+        let (panels, y) = scratch.split_at_mut(columns.count * panel_bytes);
+        let y = bytemuck::cast_slice_mut::<u8, f32>(y);
+        if unpacks {
+            for (part, out) in columns.parts().iter().zip(panels.chunks_exact_mut(panel_bytes)) {
+                // SAFETY: the table is that of a level this processor has.
+                unsafe { (product.kernels.unpack)(product.weight.panel(part.panel), out) };
+            }
+        }
+        for first in rows.clone().step_by(CHUNK_ROWS) {
+            let chunk = first..rows.end.min(first + CHUNK_ROWS);
+            for (i, (part, y)) in columns.parts().iter().zip(y.chunks_exact_mut(y_values)).enumerate() {
+                let y = &mut y[..chunk.len() * PANEL];
+                let stored = product.weight.panel(part.panel);
+                // SAFETY: the table is that of a level this processor has.
+                unsafe {
+                    match shape.format() {
+                        Format::Q4 if unpacks => {
+                            let panel = &panels[i * panel_bytes..(i + 1) * panel_bytes];
+                            (product.kernels.q8)(panel, &product.x, chunk.clone(), y);
+                        }
+                        Format::Q4 => (product.kernels.q4)(stored, &product.x, chunk.clone(), y),
+                        _ => (product.kernels.q8)(stored, &product.x, chunk.clone(), y),
+                    }
+                }
+            }
+            self.finish(product, columns, chunk, y, bias);
+        }
+    }
+
+    /// Writes a chunk's sums, `[parts][rows, 64]`, through the epilogue.
+    fn finish(&self, product: &Product<'_>, columns: &Columns, chunk: Range<usize>, y: &[f32], bias: &[f32]) {
+        for (i, row) in chunk.enumerate() {
+            let mut joined = [0.0; 2 * PANEL];
+            let mut width = 0;
+            for (part, y) in columns.parts().iter().zip(y.chunks_exact(CHUNK_ROWS * PANEL)) {
+                let values = &y[i * PANEL..][part.columns.clone()];
+                joined[width..width + values.len()].copy_from_slice(values);
+                width += values.len();
+            }
+            let at = row * product.out_cols;
+            // SAFETY: tasks differ in rows or in columns; the table is that of a level this processor has.
+            unsafe {
+                let out = product.out.slice(at + columns.out.start..at + columns.out.end);
+                (self.kernels.epilogue)(product.epilogue, &joined[..width], bias, out);
+            }
+        }
+    }
+}
+
+/// The bias of a task's columns, part after part; zeros where there is none.
+fn gather_bias<'a>(weight: &Packed, columns: &Columns, out: &'a mut [f32; 2 * PANEL]) -> &'a [f32] {
+    let mut width = 0;
+    for part in columns.parts() {
+        if let Some(bias) = &weight.bias {
+            let values = &bias[part.panel * PANEL..][part.columns.clone()];
+            out[width..width + values.len()].copy_from_slice(values);
+        }
+        width += part.columns.len();
+    }
+    &out[..width]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_cover_every_weight_row_once() {
+        use Epilogue::{SiluMul, Store};
+        for (n, epilogue) in [
+            (64, Store),
+            (100, Store),
+            (1, Store),
+            (128, SiluMul),
+            (16_384, SiluMul),
+            (500, SiluMul),
+            (2, SiluMul),
+        ] {
+            let cols = if epilogue == SiluMul { n / 2 } else { n };
+            let (mut rows, mut outs) = (vec![0; n], vec![0; cols]);
+            for columns in (0..cols.div_ceil(PANEL)).map(|task| Columns::new(n, epilogue, task)) {
+                for part in columns.parts() {
+                    part.columns.clone().for_each(|c| rows[part.panel * PANEL + c] += 1);
+                }
+                columns.out.for_each(|c| outs[c] += 1);
+            }
+            assert!(rows.iter().chain(&outs).all(|&times| times == 1), "{n} {epilogue:?}");
+        }
+    }
+
+    #[test]
+    fn gates_come_before_their_ups() {
+        let columns = Columns::new(200, Epilogue::SiluMul, 0);
+        let part = |panel, columns| Part { panel, columns };
+        assert_eq!(columns.parts(), [part(0, 0..64), part(1, 36..64), part(2, 0..36)]);
+    }
+}
