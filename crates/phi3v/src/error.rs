@@ -19,6 +19,18 @@ pub enum Error {
     /// A checkpoint was refused.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// The engine refused a request.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
+    /// A step shared with other requests failed.
+    #[error("a step shared by several requests failed: {reason}")]
+    Step {
+        /// The words of the error that all of them share.
+        reason: String,
+    },
+    /// The caller stopped the work.
+    #[error("stopped")]
+    Stopped,
     /// The device refused.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
@@ -48,6 +60,8 @@ impl Error {
             Self::Processor(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
             Self::Sampler(error) => error.hint(),
+            Self::Engine(error) => error.hint(),
+            Self::Step { .. } | Self::Stopped => None,
             Self::Backend(_) => {
                 Some("choose a smaller context with --context, or close other programs".to_owned())
             }

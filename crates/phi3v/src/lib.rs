@@ -3,6 +3,7 @@
 pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
+pub mod constraint;
 pub mod engine;
 pub mod error;
 pub mod files;
@@ -12,6 +13,7 @@ pub mod processor;
 pub mod sampler;
 pub mod stop;
 pub mod tokenizer;
+pub mod trace;
 pub mod weights;
 
 pub use error::{Error, Result};

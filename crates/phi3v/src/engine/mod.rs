@@ -1,1 +1,298 @@
-//! Sequences sharing one model: step = schedule, forward, postprocess.
+//! Sequences sharing one model: a step is schedule, forward, postprocess.
+//!
+//! Requests join and leave between steps. A step does at most one piece of each kind of work: tiles of one picture,
+//! a chunk of one prompt, and one token for every sequence that is decoding. While others decode, the pieces are
+//! small, so that a long prompt does not freeze their answers; alone, they are large.
+//!
+//! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
+//! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
+//! it is computed again with the long set, pictures included, in `Engine::restart_if_crossing`. (Phi-3-vision's own
+//! code mixes the sets, Phi-3.5-vision's loses the pictures; MODEL.md tells more.)
+//!
+//! The engine knows ids, pixel values and logits; it knows no files, formats of pictures, JSON or connections.
+
+mod block_manager;
+mod image_cache;
+mod request;
+mod sequence;
+mod step;
+
+pub use request::{
+    Event, FinishReason, Finished, Output, Phase, Request, RequestId, StepProgress, Timings, Token, Usage,
+};
+
+use crate::Result;
+use crate::model::{Cache, Phi3V};
+use crate::tokenizer::Tokenizer;
+use block_manager::BlockManager;
+use image_cache::ImageCache;
+use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
+use sequence::Sequence;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Why the engine refuses a request.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EngineError {
+    /// No ids at all.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// No token may be generated.
+    #[error("max_new_tokens is 0 and must be at least 1")]
+    NoNewTokens,
+    /// Prompt and answer do not fit.
+    #[error(
+        "the prompt of {prompt} tokens and an answer of up to {answer} exceed the context of {context} tokens"
+    )]
+    ContextLength {
+        /// Tokens of the prompt, pictures included.
+        prompt: usize,
+        /// `max_new_tokens`.
+        answer: usize,
+        /// What fits.
+        context: usize,
+    },
+    /// Too many requests are waiting.
+    #[error("{waiting} requests are waiting already, the limit")]
+    QueueFull {
+        /// Requests waiting.
+        waiting: usize,
+    },
+    /// An id the model does not have.
+    #[error("token id {id} is beyond the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The id.
+        id: i64,
+        /// Ids the model has.
+        vocab_size: usize,
+    },
+    /// Rows of a picture that was not given.
+    #[error("the prompt refers to picture {number}, but {images} were given")]
+    UnknownImage {
+        /// Number in the prompt.
+        number: usize,
+        /// Pictures given.
+        images: usize,
+    },
+    /// A picture that the prompt does not mention.
+    #[error("picture {number} is not mentioned in the prompt")]
+    UnusedImage {
+        /// Its number.
+        number: usize,
+    },
+    /// A wrong number of rows for a picture, or the picture twice.
+    #[error(
+        "picture {number} has {rows} rows in one place of the prompt, it takes {expected} in exactly one"
+    )]
+    ImageRows {
+        /// Its number.
+        number: usize,
+        /// Rows found.
+        rows: usize,
+        /// Rows its size asks for.
+        expected: usize,
+    },
+}
+
+impl EngineError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::ContextLength { .. } => {
+                "shorten the text, use --detail low or fewer pictures, lower --max-new-tokens, or raise --context"
+            }
+            Self::QueueFull { .. } => "try again later",
+            Self::NoNewTokens => "ask for at least one token with --max-new-tokens",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Bounds of an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Tokens that the KV cache holds, over all sequences; rounded up to whole blocks.
+    pub context_tokens: usize,
+    /// Sequences that run at the same time.
+    pub running_max: usize,
+    /// Requests that may wait.
+    pub waiting_max: usize,
+    /// Bytes of picture embeddings kept for later questions.
+    pub image_cache_bytes_max: usize,
+    /// Whether full blocks are shared between sequences with the same beginning.
+    pub prefix_cache: bool,
+    /// Prompt tokens per step when nobody else is decoding.
+    pub prefill_chunk_alone: usize,
+    /// Prompt tokens per step while others are decoding: what bounds the gap between their tokens.
+    pub prefill_chunk_shared: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            context_tokens: 8192,
+            running_max: 16,
+            waiting_max: 64,
+            // some ten pictures at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
+            image_cache_bytes_max: 256 << 20,
+            prefix_cache: true,
+            // large enough that packing a weight panel (once per chunk) costs under 1 % of multiplying by it
+            prefill_chunk_alone: 2048,
+            prefill_chunk_shared: 128,
+        }
+    }
+}
+
+/// A model serving many requests.
+pub struct Engine<B: Backend> {
+    model: Phi3V<B>,
+    tokenizer: Arc<Tokenizer>,
+    options: EngineOptions,
+    cache: Cache<B>,
+    blocks: BlockManager,
+    images: ImageCache<B::Tensor>,
+    waiting: VecDeque<Sequence<B>>,
+    running: Vec<Sequence<B>>,
+    stop_ids: Vec<u32>,
+    next_id: u64,
+}
+
+impl<B: Backend> Engine<B> {
+    /// An engine whose answers end at any of `stop_ids`.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub fn new(
+        model: Phi3V<B>,
+        tokenizer: Arc<Tokenizer>,
+        stop_ids: Vec<u32>,
+        options: EngineOptions,
+    ) -> Result<Self> {
+        let blocks = options.context_tokens.div_ceil(KV_BLOCK_TOKENS).max(1);
+        Ok(Self {
+            cache: model.cache(blocks)?,
+            blocks: BlockManager::new(blocks),
+            images: ImageCache::new(options.image_cache_bytes_max),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            next_id: 0,
+            model,
+            tokenizer,
+            stop_ids,
+            options,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Phi3V<B> {
+        &self.model
+    }
+
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine): what is wrong with the request, or that too many wait.
+    pub fn submit(&mut self, request: Request) -> Result<RequestId> {
+        self.check(&request)?;
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        let factors = self.model.rope().factors_for(request.input_ids.len());
+        self.waiting.push_back(Sequence::new(id, request, &self.tokenizer, factors)?);
+        Ok(id)
+    }
+
+    fn check(&self, request: &Request) -> Result<(), EngineError> {
+        sequence::check_ids(request, self.model.config().vocab_size)?;
+        if request.max_new_tokens == 0 {
+            return Err(EngineError::NoNewTokens);
+        }
+        let (prompt, answer) = (request.input_ids.len(), request.max_new_tokens);
+        let context = self.context_tokens();
+        if prompt.saturating_add(answer) > context {
+            return Err(EngineError::ContextLength { prompt, answer, context });
+        }
+        let waiting = self.waiting.len();
+        if waiting >= self.options.waiting_max {
+            return Err(EngineError::QueueFull { waiting });
+        }
+        Ok(())
+    }
+
+    /// Tokens that fit: those of the cache, and no more than the model's positions.
+    pub fn context_tokens(&self) -> usize {
+        (self.blocks.total() * KV_BLOCK_TOKENS).min(self.model.config().max_position_embeddings)
+    }
+
+    /// Ends a request at the next step, which reports it as [`FinishReason::Cancelled`]. Unknown ids are ignored.
+    pub fn cancel(&mut self, id: RequestId) {
+        for sequence in self.waiting.iter_mut().chain(&mut self.running).filter(|sequence| sequence.id == id)
+        {
+            sequence.cancelled = true;
+        }
+    }
+
+    /// Whether nothing waits or runs.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// What the engine holds at this moment.
+    pub fn load(&self) -> Load {
+        Load {
+            waiting: self.waiting.len(),
+            running: self.running.len(),
+            blocks_in_use: self.blocks.in_use(),
+            blocks_total: self.blocks.total(),
+        }
+    }
+
+    /// Runs one request to its end, alone. `on_token` hears of every token.
+    ///
+    /// # Errors
+    /// The request's refusal or failure.
+    pub fn run(&mut self, request: Request, observer: &mut dyn Observer) -> Result<Finished> {
+        let id = self.submit(request)?;
+        loop {
+            for output in self.step(observer)?.into_iter().filter(|output| output.id == id) {
+                match output.event {
+                    Event::Token(token) => observer.token(&token),
+                    Event::Finished(finished) => return Ok(finished),
+                    Event::Failed(error) => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Occupancy of an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Sequences that run.
+    pub running: usize,
+    /// Blocks of the KV cache in use by them.
+    pub blocks_in_use: usize,
+    /// Blocks in all.
+    pub blocks_total: usize,
+}
+
+/// Watches the work within a step.
+pub trait Observer {
+    /// Hears of progress between layers; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the request
+    /// it is for.
+    fn progress(&mut self, progress: StepProgress) -> std::ops::ControlFlow<()> {
+        let _ = progress;
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Hears of a token of [`Engine::run`].
+    fn token(&mut self, token: &Token) {
+        let _ = token;
+    }
+}
+
+/// Hears nothing.
+impl Observer for () {}

@@ -1,1 +1,232 @@
-//! The model text.
+//! The model text: Phi-3-vision's forward passes, once for every device and weight format.
+//!
+//! Follows `modeling_phi3_v.py` of the checkpoints; MODEL.md is its specification. The model knows token ids, pixel
+//! values and rows; it knows no strings, files, requests or schedules.
+
+mod decoder;
+mod linear;
+mod projector;
+mod rope;
+mod vision_tower;
+
+pub use decoder::{Chunk, Segment};
+pub use rope::{Rope, RopeFactors};
+
+use crate::config::ModelConfig;
+use crate::image::{HdGrid, TILE_SIDE};
+use crate::weights::Weights;
+use crate::{Error, Result};
+use decoder::{Decoder, HiddenStates, Workspace};
+use linear::Loader;
+use phi3v_kernels::{Backend, KvFormat, KvLayout, Precision};
+use projector::Projector;
+use std::ops::ControlFlow;
+use vision_tower::VisionTower;
+
+/// Steps of work a caller can watch and, by answering [`ControlFlow::Break`], stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A decoder layer's weights are about to be loaded.
+    Load {
+        /// Layers loaded so far.
+        done: usize,
+        /// All layers.
+        layers: usize,
+    },
+    /// An encoder layer of the vision tower is about to run.
+    VisionLayer {
+        /// Layers run so far.
+        done: usize,
+        /// All layers.
+        layers: usize,
+    },
+    /// A decoder layer is about to run.
+    DecoderLayer {
+        /// Layers run so far.
+        done: usize,
+        /// All layers.
+        layers: usize,
+    },
+}
+
+fn check(flow: ControlFlow<()>) -> Result<()> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Stopped),
+    }
+}
+
+/// Arithmetic of a loaded model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelOptions {
+    /// Arithmetic of products with dense weights and of the vision tower's attention.
+    pub precision: Precision,
+    /// Storage format of cached keys and values, and with it the arithmetic of the decoder's attention.
+    pub kv_format: KvFormat,
+}
+
+impl ModelOptions {
+    /// f32 throughout: what the goldens are compared with.
+    pub const F32: Self = Self { precision: Precision::F32, kv_format: KvFormat::F32 };
+    /// bf16 products with f32 sums.
+    pub const BF16: Self = Self { precision: Precision::Bf16, kv_format: KvFormat::Bf16 };
+}
+
+/// A picture whose tiles are on their way through the vision tower. Work can be done tile by tile, between the
+/// steps of other sequences, or all at once.
+pub struct ImageJob<B: Backend> {
+    merged: B::Tensor, // [tiles * 576, image_dim_out], see Projector::merge
+    tiles: usize,
+    done: usize,
+}
+
+impl<B: Backend> ImageJob<B> {
+    /// Distinct tiles that have not been through the tower.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.tiles - self.done
+    }
+}
+
+/// A loaded model and its device.
+pub struct Phi3V<B: Backend> {
+    backend: B,
+    config: ModelConfig,
+    options: ModelOptions,
+    vision_tower: VisionTower<B>,
+    projector: Projector<B>,
+    decoder: Decoder<B>,
+}
+
+impl<B: Backend> Phi3V<B> {
+    /// Loads every part by its name in the checkpoint. `observe` hears of each decoder layer.
+    ///
+    /// # Errors
+    /// What is wrong with the weights, or the device's refusal.
+    pub fn load(
+        backend: B,
+        config: &ModelConfig,
+        weights: &Weights,
+        options: ModelOptions,
+        observe: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
+        let loader = Loader { backend: &backend, weights, precision: options.precision };
+        let vision_tower = VisionTower::load(&loader, &config.img_processor)?;
+        let projector = Projector::load(&loader, config)?;
+        let layers = config.num_hidden_layers;
+        let decoder = Decoder::load(&loader, config, &mut |done| observe(Progress::Load { done, layers }))?;
+        Ok(Self { config: config.clone(), options, vision_tower, projector, decoder, backend })
+    }
+
+    /// The checkpoint's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The rotary embedding, which knows the set of factors for a length.
+    pub fn rope(&self) -> &Rope {
+        &self.decoder.rope
+    }
+
+    /// Layout of the KV cache.
+    pub fn kv_layout(&self) -> KvLayout {
+        self.decoder.kv_layout(self.options.kv_format)
+    }
+
+    /// Begins a picture of `tiles` distinct tiles.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub fn begin_image(&self, tiles: usize) -> Result<ImageJob<B>> {
+        Ok(ImageJob { merged: self.projector.merge_buffer(&self.backend, tiles)?, tiles, done: 0 })
+    }
+
+    /// Sends the next `tiles`, `[n, 3, 336, 336]`, through the vision tower and returns its features,
+    /// `[n * 577, hidden_size]`, class row first in each tile.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], or the device's refusal.
+    pub fn vision_tower(
+        &self,
+        job: &mut ImageJob<B>,
+        tiles: &[f32],
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<B::Tensor> {
+        let features = self.vision_tower.forward(&self.backend, tiles, observe)?;
+        self.projector.merge(&self.backend, &features, job.done, &mut job.merged);
+        job.done += tiles.len() / (3 * TILE_SIDE * TILE_SIDE);
+        Ok(features)
+    }
+
+    /// The finished picture's rows in the prompt, `[num_img_tokens, hidden_size]`; `tile_of` maps the global view,
+    /// then each tile in row-major order, to the distinct tiles in the order they went through the tower.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    ///
+    /// # Panics
+    /// If tiles remain.
+    pub fn finish_image(&self, job: ImageJob<B>, grid: &HdGrid, tile_of: &[usize]) -> Result<B::Tensor> {
+        assert_eq!(job.done, job.tiles, "every tile goes through the vision tower first");
+        self.projector.embed(&self.backend, job.merged, grid, tile_of)
+    }
+
+    /// Runs `batch` through the decoder and returns the logits, `[n, vocab_size]`, of the chunks that asked.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], after which the chunks' keys and values are unspecified; or the device's refusal.
+    pub fn forward(
+        &self,
+        batch: &[Chunk<'_, B::Tensor>],
+        cache: &mut Cache<B>,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<f32>> {
+        self.decoder.forward(&self.backend, batch, (&mut cache.pool, &mut cache.workspace), None, observe)
+    }
+
+    /// Like [`forward`](Self::forward), also recording what lies between the layers: the embeddings, the output of
+    /// every layer, and that of the final norm, each `[rows, hidden_size]`.
+    ///
+    /// # Errors
+    /// As `forward`.
+    pub fn forward_recording(
+        &self,
+        batch: &[Chunk<'_, B::Tensor>],
+        cache: &mut Cache<B>,
+        hidden_states: &mut HiddenStates,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<f32>> {
+        let (pool, workspace) = (&mut cache.pool, &mut cache.workspace);
+        self.decoder.forward(&self.backend, batch, (pool, workspace), Some(hidden_states), observe)
+    }
+
+    /// A KV cache of `blocks` blocks, with the buffers of a step.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub fn cache(&self, blocks: usize) -> Result<Cache<B>> {
+        Ok(Cache {
+            pool: self.backend.kv_pool(self.kv_layout(), blocks)?,
+            workspace: Workspace::new(&self.backend)?,
+        })
+    }
+
+    /// Takes the memory of the cache's first `blocks` blocks.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub fn grow_cache(&self, cache: &mut Cache<B>, blocks: usize) -> Result<()> {
+        Ok(self.backend.kv_grow(&mut cache.pool, blocks)?)
+    }
+}
+
+/// Storage of keys and values, and the buffers of a step. Who may use which block is the engine's affair.
+pub struct Cache<B: Backend> {
+    pool: B::KvPool,
+    workspace: Workspace<B::Tensor>,
+}

@@ -1,0 +1,146 @@
+//! What goes into the engine and what comes out of it.
+
+use crate::constraint::Constraint;
+use crate::image::ImageInputs;
+use crate::sampler::SamplingParams;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Names a request within one engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// One prompt to be continued.
+pub struct Request {
+    /// Token ids of the prompt; the rows of picture `i` (from 1) hold `-i`. See [`crate::processor`].
+    pub input_ids: Vec<i64>,
+    /// The pictures, in the order of their numbers.
+    pub images: Vec<Arc<ImageInputs>>,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// The answer ends after so many tokens.
+    pub max_new_tokens: usize,
+    /// The answer ends before any of these.
+    pub stop: Vec<String>,
+    /// Restricts the answer's form.
+    pub constraint: Option<Box<dyn Constraint>>,
+}
+
+impl Request {
+    /// A greedy request for at most `max_new_tokens` tokens.
+    #[must_use]
+    pub fn greedy(input_ids: Vec<i64>, images: Vec<Arc<ImageInputs>>, max_new_tokens: usize) -> Self {
+        let (sampling, stop) = (SamplingParams::default(), Vec::new());
+        Self { input_ids, images, sampling, max_new_tokens, stop, constraint: None }
+    }
+}
+
+/// One thing that happened to a request during a step.
+#[derive(Debug)]
+pub struct Output {
+    /// Whose it is.
+    pub id: RequestId,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What can happen to a request.
+#[derive(Debug)]
+pub enum Event {
+    /// A token was chosen.
+    Token(Token),
+    /// The answer is complete; nothing follows.
+    Finished(Finished),
+    /// The request failed; nothing follows. Other requests are not affected.
+    Failed(crate::Error),
+}
+
+/// A chosen token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Text that has become certain with it; may be empty, and may hold text of earlier tokens.
+    pub text: String,
+    /// Natural logarithm of its probability before penalties, temperature and filters; `None` unless logprobs were
+    /// asked for.
+    pub logprob: Option<f32>,
+    /// The likeliest tokens with their logprobs, as many as were asked for.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it, a stop string was met, or the constraint is complete.
+    Stop,
+    /// `max_new_tokens` was reached.
+    Length,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// The end of an answer.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Why.
+    pub reason: FinishReason,
+    /// Text held back until now.
+    pub text: String,
+    /// What was counted.
+    pub usage: Usage,
+    /// What was timed.
+    pub timings: Timings,
+}
+
+/// Token counts of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt, pictures included.
+    pub prompt_tokens: usize,
+    /// Those that stand for pictures.
+    pub image_tokens: usize,
+    /// Those whose keys and values were taken from the prefix cache.
+    pub cached_tokens: usize,
+    /// Tokens of the answer, the one that ended it not counted.
+    pub completion_tokens: usize,
+}
+
+/// Where the time of a request went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// From submission to admission.
+    pub queued: Duration,
+    /// In the vision tower and projector.
+    pub vision: Duration,
+    /// In the decoder, for the prompt.
+    pub prefill: Duration,
+    /// In the decoder, for the answer; time of steps shared with others counts in full.
+    pub decode: Duration,
+    /// From submission to the first token.
+    pub first_token: Option<Duration>,
+}
+
+/// What the engine is doing for a request right now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepProgress {
+    /// For whom; the oldest where there are several.
+    pub id: RequestId,
+    /// Which kind of work.
+    pub phase: Phase,
+    /// Units done, in parts: tiles or tokens.
+    pub done: f64,
+    /// Units in all.
+    pub total: usize,
+}
+
+/// Kinds of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Tiles through the vision tower.
+    Vision,
+    /// Prompt tokens through the decoder.
+    Prefill,
+    /// Answer tokens through the decoder.
+    Decode,
+}

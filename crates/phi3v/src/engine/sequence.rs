@@ -1,0 +1,255 @@
+//! One request on its way: its tokens, how far they are computed, and how its answer is told.
+
+use super::block_manager::BlockHash;
+use super::request::{FinishReason, Finished, Request, RequestId, Timings, Token, Usage};
+use crate::Result;
+use crate::constraint::Constraint;
+use crate::image::ImageInputs;
+use crate::model::{ImageJob, RopeFactors, Segment};
+use crate::sampler::{History, Sampler};
+use crate::stop::{StopOutput, StopStrings};
+use crate::tokenizer::{DecodeStream, Tokenizer};
+use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The rows of one picture within the prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ImageRun {
+    /// Positions in the sequence.
+    pub(super) rows: Range<usize>,
+    /// Index into the request's pictures.
+    pub(super) image: usize,
+}
+
+/// A request's state.
+pub(super) struct Sequence<B: Backend> {
+    pub(super) id: RequestId,
+    /// The prompt with `-i` at the rows of picture `i`.
+    input_ids: Vec<i64>,
+    /// Prompt and answer; 0 at the rows of pictures.
+    pub(super) tokens: Vec<u32>,
+    pub(super) prompt_tokens: usize,
+    pub(super) image_runs: Vec<ImageRun>,
+    pub(super) images: Vec<Arc<ImageInputs>>,
+    /// Embeddings, `[num_img_tokens, hidden_size]`, of the pictures that were needed so far.
+    pub(super) embeddings: Vec<Option<Arc<B::Tensor>>>,
+    /// The picture on its way through the vision tower.
+    pub(super) job: Option<(usize, ImageJob<B>)>,
+    /// Leading tokens whose keys and values are in the cache.
+    pub(super) computed: usize,
+    pub(super) blocks: Vec<u32>,
+    /// Leading blocks that are published, and the hash of the last of them.
+    pub(super) published: (usize, BlockHash),
+    pub(super) factors: RopeFactors,
+    pub(super) max_new_tokens: usize,
+    pub(super) usage: Usage,
+    pub(super) timings: Timings,
+    pub(super) submitted: Instant,
+    pub(super) cancelled: bool,
+    sampler: Sampler,
+    stream: DecodeStream,
+    stop: StopStrings,
+    constraint: Option<Box<dyn Constraint>>,
+}
+
+impl<B: Backend> Sequence<B> {
+    /// # Errors
+    /// Sampling parameters or stop strings out of range.
+    pub(super) fn new(
+        id: RequestId,
+        request: Request,
+        tokenizer: &Arc<Tokenizer>,
+        factors: RopeFactors,
+    ) -> Result<Self> {
+        let (tokens, image_runs) = split_runs(&request.input_ids);
+        let image_tokens = image_runs.iter().map(|run| run.rows.len()).sum();
+        Ok(Self {
+            id,
+            prompt_tokens: tokens.len(),
+            usage: Usage { prompt_tokens: tokens.len(), image_tokens, ..Usage::default() },
+            tokens,
+            image_runs,
+            input_ids: request.input_ids,
+            embeddings: vec![None; request.images.len()],
+            images: request.images,
+            job: None,
+            computed: 0,
+            blocks: Vec::new(),
+            published: (0, BlockHash::default()),
+            factors,
+            max_new_tokens: request.max_new_tokens,
+            timings: Timings::default(),
+            submitted: Instant::now(),
+            cancelled: false,
+            sampler: Sampler::new(request.sampling)?,
+            stream: DecodeStream::new(Arc::clone(tokenizer)),
+            stop: StopStrings::new(&request.stop)?,
+            constraint: request.constraint,
+        })
+    }
+
+    /// Blocks for the prompt and the longest answer. The answer's last token is never run.
+    pub(super) fn blocks_needed(&self) -> usize {
+        (self.prompt_tokens + self.max_new_tokens).saturating_sub(1).max(1).div_ceil(KV_BLOCK_TOKENS)
+    }
+
+    /// Whether all of the prompt, or of what a restart has to compute again, is in the cache.
+    pub(super) fn decoding(&self) -> bool {
+        self.tokens.len() > self.prompt_tokens && self.computed + 1 == self.tokens.len()
+    }
+
+    /// The first picture with rows still to be computed and no embedding.
+    pub(super) fn image_needed(&self) -> Option<usize> {
+        let missing = |run: &&ImageRun| run.rows.end > self.computed && self.embeddings[run.image].is_none();
+        self.image_runs.iter().find(missing).map(|run| run.image)
+    }
+
+    /// Hash of the full block `index`, given that of the block before it.
+    pub(super) fn block_hash(&self, index: usize, previous: &BlockHash) -> BlockHash {
+        let rows = index * KV_BLOCK_TOKENS..(index + 1) * KV_BLOCK_TOKENS;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(previous);
+        hasher.update(&[u8::from(self.factors == RopeFactors::Long)]);
+        for token in &self.tokens[rows.clone()] {
+            hasher.update(&token.to_le_bytes());
+        }
+        for run in self.image_runs.iter().filter(|run| run.rows.start < rows.end && rows.start < run.rows.end)
+        {
+            // where in the block, and where in the picture, its rows begin
+            let start = run.rows.start.max(rows.start);
+            hasher.update(&[1]);
+            hasher.update(&((start - rows.start) as u64).to_le_bytes());
+            hasher.update(&((start - run.rows.start) as u64).to_le_bytes());
+            hasher.update(&self.images[run.image].hash);
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The input rows of positions `rows`.
+    pub(super) fn segments(&self, rows: Range<usize>) -> Vec<Segment<'_, B::Tensor>> {
+        let mut segments = Vec::new();
+        let mut next = rows.start;
+        for run in &self.image_runs {
+            let (start, end) = (run.rows.start.max(next), run.rows.end.min(rows.end));
+            if start >= end {
+                continue;
+            }
+            if next < start {
+                segments.push(Segment::Tokens(&self.tokens[next..start]));
+            }
+            let embedding = self.embeddings[run.image].as_deref();
+            let embedding = embedding.expect("a chunk is run only when the pictures in it are embedded");
+            segments.push(Segment::Image(embedding, start - run.rows.start..end - run.rows.start));
+            next = end;
+        }
+        if next < rows.end {
+            segments.push(Segment::Tokens(&self.tokens[next..rows.end]));
+        }
+        segments
+    }
+
+    /// Chooses the next token of the answer from `logits`, `[vocab_size]`, and says whether the answer ends.
+    ///
+    /// # Errors
+    /// Logits that are no numbers, or a constraint that allows nothing.
+    pub(super) fn advance(
+        &mut self,
+        logits: &mut [f32],
+        stop_ids: &[u32],
+    ) -> Result<(Option<Token>, Option<FinishReason>)> {
+        if let Some(constraint) = &mut self.constraint {
+            constraint.allowed(logits)?;
+        }
+        let history = History { prompt: &self.input_ids, output: &self.tokens[self.prompt_tokens..] };
+        let sampled = self.sampler.sample(logits, history)?;
+        self.timings.first_token.get_or_insert_with(|| self.submitted.elapsed());
+        if stop_ids.contains(&sampled.token) {
+            return Ok((None, Some(FinishReason::Stop)));
+        }
+        self.tokens.push(sampled.token);
+        self.usage.completion_tokens += 1;
+        let text = self.stream.push(sampled.token);
+        let StopOutput { text, stopped_by } = self.stop.push(&text);
+        let token = Token { id: sampled.token, text, logprob: sampled.logprob, top: sampled.top };
+        let complete = match &mut self.constraint {
+            Some(constraint) => {
+                constraint.accept(sampled.token)?;
+                constraint.is_complete()
+            }
+            None => false,
+        };
+        let reason = if stopped_by.is_some() || complete {
+            Some(FinishReason::Stop)
+        } else {
+            (self.usage.completion_tokens >= self.max_new_tokens).then_some(FinishReason::Length)
+        };
+        Ok((Some(token), reason))
+    }
+
+    /// The end of the answer, with the text that was held back.
+    pub(super) fn finish(&mut self, reason: FinishReason) -> Finished {
+        let rest = self.stream.finish();
+        let StopOutput { mut text, stopped_by } = self.stop.push(&rest);
+        text.push_str(&self.stop.finish());
+        let reason = if stopped_by.is_some() { FinishReason::Stop } else { reason };
+        Finished { reason, text, usage: self.usage, timings: self.timings }
+    }
+}
+
+/// Splits ids with picture rows (`-i`, runs of one number) into tokens and runs.
+fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
+    let mut runs: Vec<ImageRun> = Vec::new();
+    for (position, &id) in input_ids.iter().enumerate().filter(|(_, id)| **id < 0) {
+        let image = (-id - 1) as usize;
+        match runs.last_mut() {
+            Some(run) if run.image == image && run.rows.end == position => run.rows.end += 1,
+            _ => runs.push(ImageRun { rows: position..position + 1, image }),
+        }
+    }
+    (input_ids.iter().map(|&id| u32::try_from(id).unwrap_or(0)).collect(), runs)
+}
+
+/// Checks a request's ids against its pictures and the vocabulary.
+///
+/// # Errors
+/// A picture whose rows do not match its size, or an id beyond the vocabulary.
+pub(super) fn check_ids(request: &Request, vocab_size: usize) -> Result<(), super::EngineError> {
+    use super::EngineError;
+    if request.input_ids.is_empty() {
+        return Err(EngineError::EmptyPrompt);
+    }
+    if let Some(&id) = request.input_ids.iter().find(|&&id| id >= vocab_size as i64) {
+        return Err(EngineError::UnknownToken { id, vocab_size });
+    }
+    let (_, runs) = split_runs(&request.input_ids);
+    let mut seen = vec![false; request.images.len()];
+    for run in &runs {
+        let (number, rows) = (run.image + 1, run.rows.len());
+        let Some(image) = request.images.get(run.image) else {
+            return Err(EngineError::UnknownImage { number, images: request.images.len() });
+        };
+        let expected = image.num_img_tokens();
+        if rows != expected || std::mem::replace(&mut seen[run.image], true) {
+            return Err(EngineError::ImageRows { number, rows, expected });
+        }
+    }
+    match seen.iter().position(|seen| !seen) {
+        Some(index) => Err(EngineError::UnusedImage { number: index + 1 }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_split_by_number_and_by_gaps() {
+        let (tokens, runs) = split_runs(&[1, -1, -1, -2, 7, -3]);
+        assert_eq!(tokens, [1, 0, 0, 0, 7, 0]);
+        let run = |rows, image| ImageRun { rows, image };
+        assert_eq!(runs, [run(1..3, 0), run(3..4, 1), run(5..6, 2)]);
+    }
+}

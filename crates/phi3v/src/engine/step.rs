@@ -1,0 +1,302 @@
+//! The step: schedule, forward, postprocess.
+
+use super::block_manager::{BlockHash, BlockManager};
+use super::request::{Event, FinishReason, Output, Phase, StepProgress};
+use super::sequence::Sequence;
+use super::{Engine, Observer};
+use crate::image::TILE_SIDE;
+use crate::model::{Chunk, Progress};
+use crate::{Error, Result};
+use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Chunks of up to 16 rows are multiplied by the kernels for decoding, whose sums run in another order. A prompt is
+/// never cut so that such a chunk remains: how it is cut must not change its answer.
+const PREFILL_REMAINDER_MIN: usize = 17;
+
+/// Values of one tile: [3, 336, 336].
+const TILE_VALUES: usize = 3 * TILE_SIDE * TILE_SIDE;
+
+impl<B: Backend> Engine<B> {
+    /// Does one piece of every kind of work there is, and reports what came of it.
+    ///
+    /// # Errors
+    /// None that concerns a single request: those are reported as [`Event::Failed`].
+    pub fn step(&mut self, observer: &mut dyn Observer) -> Result<Vec<Output>> {
+        let mut outputs = Vec::new();
+        self.drop_cancelled(&mut outputs);
+        self.restart_crossing();
+        self.admit()?;
+        self.run_vision(observer, &mut outputs);
+        self.run_prefill(observer, &mut outputs);
+        self.run_decode(&mut outputs);
+        if self.is_idle() {
+            self.blocks.check_integrity();
+        }
+        Ok(outputs)
+    }
+
+    fn drop_cancelled(&mut self, outputs: &mut Vec<Output>) {
+        let cancelled = |sequence: &Sequence<B>| sequence.cancelled;
+        while let Some(index) = self.running.iter().position(cancelled) {
+            self.end(index, FinishReason::Cancelled, outputs);
+        }
+        while let Some(index) = self.waiting.iter().position(cancelled) {
+            if let Some(mut sequence) = self.waiting.remove(index) {
+                let finished = sequence.finish(FinishReason::Cancelled);
+                outputs.push(Output { id: sequence.id, event: Event::Finished(finished) });
+            }
+        }
+    }
+
+    /// Puts sequences whose next token lies beyond the short factors' reach back to the head of the queue, to be
+    /// computed again as a whole with the long ones. Their pictures' embeddings stay with them.
+    fn restart_crossing(&mut self) {
+        let rope = self.model.rope();
+        let crossing = |sequence: &Sequence<B>| {
+            sequence.decoding() && rope.factors_for(sequence.tokens.len()) != sequence.factors
+        };
+        let mut crossed = Vec::new();
+        for index in (0..self.running.len()).rev().filter(|&index| crossing(&self.running[index])) {
+            crossed.push(index);
+        }
+        for index in crossed {
+            let mut sequence = self.running.remove(index);
+            self.blocks.release(&std::mem::take(&mut sequence.blocks));
+            sequence.factors = self.model.rope().factors_for(sequence.tokens.len());
+            sequence.computed = 0;
+            sequence.published = (0, BlockHash::default());
+            self.waiting.push_front(sequence);
+        }
+    }
+
+    /// Lets waiting sequences in, in order, while there is room for all they may come to need.
+    fn admit(&mut self) -> Result<()> {
+        while self.running.len() < self.options.running_max {
+            let Some(sequence) = self.waiting.front() else { break };
+            let known = self.known_prefix(sequence);
+            let Some(table) = self.blocks.reserve(&known.table, sequence.blocks_needed()) else { break };
+            self.model.grow_cache(&mut self.cache, BlockManager::high_water(&table))?;
+            let Some(mut sequence) = self.waiting.pop_front() else { break };
+            sequence.blocks = table;
+            sequence.computed = known.table.len() * KV_BLOCK_TOKENS;
+            sequence.published = (known.table.len(), known.hash);
+            if sequence.tokens.len() == sequence.prompt_tokens {
+                sequence.usage.cached_tokens = sequence.computed;
+                sequence.timings.queued = sequence.submitted.elapsed();
+            }
+            self.running.push(sequence);
+        }
+        Ok(())
+    }
+
+    /// Leading blocks of the sequence that another one has computed. At least one token is left to compute.
+    fn known_prefix(&self, sequence: &Sequence<B>) -> KnownPrefix {
+        let mut known = KnownPrefix { table: Vec::new(), hash: BlockHash::default() };
+        if !self.options.prefix_cache {
+            return known;
+        }
+        for index in 0..(sequence.tokens.len() - 1) / KV_BLOCK_TOKENS {
+            let hash = sequence.block_hash(index, &known.hash);
+            let Some(block) = self.blocks.find(&hash) else { break };
+            known.table.push(block);
+            known.hash = hash;
+        }
+        known
+    }
+
+    /// Sends tiles of the oldest sequence that lacks a picture through the vision tower: all of them, or a single
+    /// one while others are decoding.
+    fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
+        for sequence in &mut self.running {
+            while let Some(image) = sequence.image_needed() {
+                let Some(embedding) = self.images.get(&sequence.images[image].hash) else { break };
+                sequence.embeddings[image] = Some(embedding);
+            }
+        }
+        let Some(index) = self.running.iter().position(|sequence| sequence.image_needed().is_some()) else {
+            return;
+        };
+        let tiles_max = if self.running.iter().any(Sequence::decoding) { 1 } else { usize::MAX };
+        let start = Instant::now();
+        let result = self.vision_piece(index, tiles_max, observer);
+        self.running[index].timings.vision += start.elapsed();
+        if let Err(error) = result {
+            self.fail(index, error, outputs);
+        }
+    }
+
+    fn vision_piece(&mut self, index: usize, tiles_max: usize, observer: &mut dyn Observer) -> Result<()> {
+        let sequence = &mut self.running[index];
+        let Some(image) = sequence.image_needed() else { return Ok(()) };
+        let inputs = Arc::clone(&sequence.images[image]);
+        let total = inputs.distinct_tiles();
+        let (_, mut job) = match sequence.job.take() {
+            Some(job) if job.0 == image => job,
+            _ => (image, self.model.begin_image(total)?),
+        };
+        let first = total - job.remaining();
+        let count = job.remaining().min(tiles_max);
+        let tiles = &inputs.distinct[first * TILE_VALUES..(first + count) * TILE_VALUES];
+        let id = sequence.id;
+        self.model.vision_tower(&mut job, tiles, &mut |progress| {
+            let done = first as f64 + count as f64 * fraction(progress);
+            observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
+        })?;
+        if job.remaining() > 0 {
+            sequence.job = Some((image, job));
+            return Ok(());
+        }
+        let embedding = Arc::new(self.model.finish_image(job, &inputs.grid, &inputs.tile_of)?);
+        let (rows, cols) = self.model.backend().shape(&embedding);
+        self.images.insert(inputs.hash, Arc::clone(&embedding), rows * cols * size_of::<f32>());
+        sequence.embeddings[image] = Some(embedding);
+        Ok(())
+    }
+
+    /// Runs a chunk of the oldest prompt whose pictures are ready.
+    fn run_prefill(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
+        let ready = |sequence: &Sequence<B>| !sequence.decoding() && sequence.image_needed().is_none();
+        let Some(index) = self.running.iter().position(ready) else { return };
+        let shared = self.running.iter().any(Sequence::decoding);
+        let chunk = if shared { self.options.prefill_chunk_shared } else { self.options.prefill_chunk_alone };
+        let start = Instant::now();
+        let result = self.prefill_chunk(index, chunk, observer);
+        self.running[index].timings.prefill += start.elapsed();
+        match result {
+            Ok(None) => {}
+            Ok(Some(mut logits)) => self.postprocess(index, &mut logits, outputs),
+            Err(error) => self.fail(index, error, outputs),
+        }
+    }
+
+    /// Runs up to `chunk` tokens; the logits where they reach the end.
+    fn prefill_chunk(
+        &mut self,
+        index: usize,
+        chunk: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Vec<f32>>> {
+        let sequence = &self.running[index];
+        let (past, total) = (sequence.computed, sequence.tokens.len());
+        let end = if total - past < chunk + PREFILL_REMAINDER_MIN { total } else { past + chunk };
+        let batch = [Chunk {
+            segments: sequence.segments(past..end),
+            past,
+            blocks: &sequence.blocks,
+            factors: sequence.factors,
+            logits: end == total,
+        }];
+        let id = sequence.id;
+        let logits = self.model.forward(&batch, &mut self.cache, &mut |progress| {
+            let done = past as f64 + (end - past) as f64 * fraction(progress);
+            observer.progress(StepProgress { id, phase: Phase::Prefill, done, total })
+        })?;
+        self.computed_to(index, end);
+        Ok((end == total).then_some(logits))
+    }
+
+    /// One token for every sequence that is decoding.
+    fn run_decode(&mut self, outputs: &mut Vec<Output>) {
+        let rope = self.model.rope();
+        let decodes = |sequence: &Sequence<B>| {
+            // a sequence that crosses the limit is restarted by the next step
+            sequence.decoding() && rope.factors_for(sequence.tokens.len()) == sequence.factors
+        };
+        let indices: Vec<usize> =
+            (0..self.running.len()).filter(|&index| decodes(&self.running[index])).collect();
+        if indices.is_empty() {
+            return;
+        }
+        let start = Instant::now();
+        let batch: Vec<_> = indices.iter().map(|&index| decode_chunk(&self.running[index])).collect();
+        let result = self.model.forward(&batch, &mut self.cache, &mut |_| ControlFlow::Continue(()));
+        drop(batch);
+        let vocab_size = self.model.config().vocab_size;
+        // from the last to the first, since those that end are removed
+        for (row, &index) in indices.iter().enumerate().rev() {
+            self.running[index].timings.decode += start.elapsed();
+            match &result {
+                Ok(logits) => {
+                    let mut logits = logits[row * vocab_size..][..vocab_size].to_vec();
+                    self.computed_to(index, self.running[index].tokens.len());
+                    self.postprocess(index, &mut logits, outputs);
+                }
+                Err(error) => self.fail(index, Error::Step { reason: error.to_string() }, outputs),
+            }
+        }
+    }
+
+    /// Notes that the first `end` tokens are in the cache, and publishes the blocks that have become full.
+    fn computed_to(&mut self, index: usize, end: usize) {
+        let sequence = &mut self.running[index];
+        sequence.computed = end;
+        if !self.options.prefix_cache {
+            return;
+        }
+        let (mut published, mut hash) = sequence.published;
+        while (published + 1) * KV_BLOCK_TOKENS <= end {
+            hash = sequence.block_hash(published, &hash);
+            self.blocks.publish(sequence.blocks[published], hash);
+            published += 1;
+        }
+        sequence.published = (published, hash);
+    }
+
+    /// Chooses the next token of a sequence and tells of it.
+    fn postprocess(&mut self, index: usize, logits: &mut [f32], outputs: &mut Vec<Output>) {
+        let sequence = &mut self.running[index];
+        let id = sequence.id;
+        match sequence.advance(logits, &self.stop_ids) {
+            Ok((token, reason)) => {
+                outputs.extend(token.map(|token| Output { id, event: Event::Token(token) }));
+                if let Some(reason) = reason {
+                    self.end(index, reason, outputs);
+                }
+            }
+            Err(error) => self.fail(index, error, outputs),
+        }
+    }
+
+    fn end(&mut self, index: usize, reason: FinishReason, outputs: &mut Vec<Output>) {
+        let mut sequence = self.running.remove(index);
+        self.blocks.release(&sequence.blocks);
+        outputs.push(Output { id: sequence.id, event: Event::Finished(sequence.finish(reason)) });
+    }
+
+    /// Ends a request by its error; one that its observer stopped was cancelled.
+    fn fail(&mut self, index: usize, error: Error, outputs: &mut Vec<Output>) {
+        if matches!(error, Error::Stopped) {
+            return self.end(index, FinishReason::Cancelled, outputs);
+        }
+        let sequence = self.running.remove(index);
+        self.blocks.release(&sequence.blocks);
+        outputs.push(Output { id: sequence.id, event: Event::Failed(error) });
+    }
+}
+
+struct KnownPrefix {
+    table: Vec<u32>,
+    hash: BlockHash,
+}
+
+fn decode_chunk<B: Backend>(sequence: &Sequence<B>) -> Chunk<'_, B::Tensor> {
+    let past = sequence.computed;
+    Chunk {
+        segments: sequence.segments(past..past + 1),
+        past,
+        blocks: &sequence.blocks,
+        factors: sequence.factors,
+        logits: true,
+    }
+}
+
+/// How much of a pass over the layers is done.
+fn fraction(progress: Progress) -> f64 {
+    let (Progress::Load { done, layers }
+    | Progress::VisionLayer { done, layers }
+    | Progress::DecoderLayer { done, layers }) = progress;
+    done as f64 / layers as f64
+}

@@ -1,0 +1,326 @@
+//! The decoder: Phi-3-mini's layers (`Phi3VForCausalLM`), over a batch of chunks of sequences.
+//!
+//! Per layer: `x += o_proj(attention(rope(qkv_proj(input_layernorm(x)))))`, then
+//! `x += down_proj(silu(gate) * up)` of `gate_up_proj(post_attention_layernorm(x))`. No biases.
+
+use super::linear::{Loader, linear_into};
+use super::rope::{Rope, RopeFactors};
+use super::{Progress, check};
+use crate::Result;
+use crate::config::ModelConfig;
+use phi3v_kernels::{Backend, Epilogue, Heads, KvFormat, KvLayout, Span};
+use std::ops::{ControlFlow, Range};
+
+/// Where the input row of a token comes from.
+#[derive(Debug)]
+pub enum Segment<'a, T> {
+    /// Rows of the embedding table.
+    Tokens(&'a [u32]),
+    /// Rows of a picture's embedding, `[num_img_tokens, hidden_size]`.
+    Image(&'a T, Range<usize>),
+}
+
+impl<T> Segment<'_, T> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Tokens(ids) => ids.len(),
+            Self::Image(_, rows) => rows.len(),
+        }
+    }
+}
+
+/// Consecutive tokens of one sequence within a batch.
+#[derive(Debug)]
+pub struct Chunk<'a, T> {
+    /// The input rows, in order.
+    pub segments: Vec<Segment<'a, T>>,
+    /// Tokens of the sequence that are in the KV cache already.
+    pub past: usize,
+    /// The sequence's block table; covers the chunk.
+    pub blocks: &'a [u32],
+    /// The factors that rotate the whole sequence.
+    pub factors: RopeFactors,
+    /// Whether the logits after the chunk's last token are wanted.
+    pub logits: bool,
+}
+
+impl<T> Chunk<'_, T> {
+    fn len(&self) -> usize {
+        self.segments.iter().map(Segment::len).sum()
+    }
+}
+
+struct DecoderLayer<B: Backend> {
+    input_layernorm: B::Vector,
+    qkv_proj: B::Linear, // [(heads + 2 key_value_heads) * head_dim, hidden_size]
+    o_proj: B::Linear,
+    post_attention_layernorm: B::Vector,
+    gate_up_proj: B::Linear, // [2 * intermediate_size, hidden_size]
+    down_proj: B::Linear,
+}
+
+impl<B: Backend> DecoderLayer<B> {
+    fn load(loader: &Loader<'_, B>, index: usize) -> Result<Self> {
+        let name = |part: &str| format!("model.layers.{index}.{part}");
+        Ok(Self {
+            input_layernorm: loader.vector(&name("input_layernorm.weight"))?,
+            qkv_proj: loader.linear(&name("self_attn.qkv_proj"))?,
+            o_proj: loader.linear(&name("self_attn.o_proj"))?,
+            post_attention_layernorm: loader.vector(&name("post_attention_layernorm.weight"))?,
+            gate_up_proj: loader.linear(&name("mlp.gate_up_proj"))?,
+            down_proj: loader.linear(&name("mlp.down_proj"))?,
+        })
+    }
+}
+
+/// Buffers that live from step to step, so that a decode step allocates none; `rows` is the batch's token count.
+pub(super) struct Workspace<T> {
+    x: T,         // [rows, hidden_size]
+    normed: T,    // [rows, hidden_size]
+    qkv: T,       // [rows, (heads + 2 key_value_heads) * head_dim]
+    attention: T, // [rows, heads * head_dim]
+    act: T,       // [rows, intermediate_size]
+    cos_sin: T,   // [rows, head_dim]
+    picked: T,    // rows that go on past the last layer's keys and values
+    logits: T,    // [sequences, vocab_size]
+    angles: Vec<f32>,
+}
+
+impl<T> Workspace<T> {
+    pub(super) fn new<B: Backend<Tensor = T>>(backend: &B) -> Result<Self> {
+        let empty = || backend.tensor(0, 1);
+        Ok(Self {
+            x: empty()?,
+            normed: empty()?,
+            qkv: empty()?,
+            attention: empty()?,
+            act: empty()?,
+            cos_sin: empty()?,
+            picked: empty()?,
+            logits: empty()?,
+            angles: Vec::new(),
+        })
+    }
+}
+
+/// A batch with the rows of its chunks laid out one after the other.
+struct Layout<'a> {
+    spans: Vec<Span<'a>>,
+    /// Rows whose logits are wanted, and the sequences they belong to.
+    last_rows: Vec<u32>,
+    last_spans: Vec<Span<'a>>,
+}
+
+impl<'a> Layout<'a> {
+    fn new<T>(batch: &[Chunk<'a, T>]) -> Self {
+        let mut layout = Self { spans: Vec::new(), last_rows: Vec::new(), last_spans: Vec::new() };
+        let mut row = 0;
+        for chunk in batch {
+            let len = chunk.len();
+            layout.spans.push(Span { rows: row..row + len, past: chunk.past, blocks: chunk.blocks });
+            row += len;
+            if chunk.logits {
+                let index = layout.last_rows.len();
+                layout.last_rows.push(row as u32 - 1);
+                let past = chunk.past + len - 1;
+                layout.last_spans.push(Span { rows: index..index + 1, past, blocks: chunk.blocks });
+            }
+        }
+        layout
+    }
+}
+
+/// What a caller may want besides logits: every `[rows, hidden_size]` between the layers.
+pub(super) type HiddenStates = Vec<Vec<f32>>;
+
+/// The decoder's weights.
+pub(super) struct Decoder<B: Backend> {
+    config: ModelConfig,
+    heads: Heads,
+    embed_tokens: B::Linear,
+    layers: Vec<DecoderLayer<B>>,
+    norm: B::Vector,
+    lm_head: B::Linear,
+    pub(super) rope: Rope,
+}
+
+impl<B: Backend> Decoder<B> {
+    pub(super) fn load(
+        loader: &Loader<'_, B>,
+        config: &ModelConfig,
+        loaded: &mut dyn FnMut(usize),
+    ) -> Result<Self> {
+        let layer = |index| {
+            loaded(index);
+            DecoderLayer::load(loader, index)
+        };
+        Ok(Self {
+            config: config.clone(),
+            heads: Heads {
+                query: config.num_attention_heads,
+                key_value: config.num_key_value_heads,
+                dim: config.head_dim(),
+            },
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+            embed_tokens: loader.linear("model.embed_tokens")?,
+            norm: loader.vector("model.norm.weight")?,
+            lm_head: loader.linear("lm_head")?,
+            rope: Rope::new(config),
+        })
+    }
+
+    pub(super) fn kv_layout(&self, format: KvFormat) -> KvLayout {
+        KvLayout { layers: self.layers.len(), heads: self.heads, format }
+    }
+
+    /// Runs a batch and returns the logits, `[vocab_size]`, of every chunk that asked for them, in order.
+    /// With `hidden`, all rows go through all layers and are recorded.
+    pub(super) fn forward(
+        &self,
+        backend: &B,
+        batch: &[Chunk<'_, B::Tensor>],
+        cache: (&mut B::KvPool, &mut Workspace<B::Tensor>),
+        mut hidden: Option<&mut HiddenStates>,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<f32>> {
+        let (pool, ws) = cache;
+        let layout = Layout::new(batch);
+        self.embed(backend, batch, ws)?;
+        record(backend, &ws.x, hidden.as_deref_mut())?;
+        let last = self.layers.len() - 1;
+        for (index, layer) in self.layers.iter().enumerate() {
+            check(observe(Progress::DecoderLayer { done: index, layers: last + 1 }))?;
+            self.keys_and_values(backend, layer, index, &layout, (&mut *pool, &mut *ws))?;
+            let pick = index == last && hidden.is_none();
+            if pick {
+                if layout.last_rows.is_empty() {
+                    return Ok(Vec::new());
+                }
+                pick_rows(backend, &layout.last_rows, ws)?;
+            }
+            let spans = if pick { &layout.last_spans } else { &layout.spans };
+            self.attend_and_feed(backend, (layer, index), spans, pool, ws)?;
+            record(backend, &ws.x, hidden.as_deref_mut())?;
+        }
+        self.logits(backend, &layout, ws, hidden)
+    }
+
+    /// Input rows into `x` and rotations into `cos_sin`.
+    fn embed(
+        &self,
+        backend: &B,
+        batch: &[Chunk<'_, B::Tensor>],
+        ws: &mut Workspace<B::Tensor>,
+    ) -> Result<()> {
+        let rows = batch.iter().map(Chunk::len).sum();
+        backend.reshape(&mut ws.x, rows, self.config.hidden_size)?;
+        backend.reshape(&mut ws.cos_sin, rows, self.heads.dim)?;
+        ws.angles.clear();
+        let mut row = 0;
+        for chunk in batch {
+            for position in chunk.past..chunk.past + chunk.len() {
+                self.rope.push_row(position, chunk.factors, &mut ws.angles);
+            }
+            for segment in &chunk.segments {
+                match segment {
+                    Segment::Tokens(ids) => backend.embed(&self.embed_tokens, ids, row, &mut ws.x),
+                    Segment::Image(embeds, range) => {
+                        let rows: Vec<u32> = (range.start as u32..range.end as u32).collect();
+                        backend.gather(embeds, &rows, row, &mut ws.x);
+                    }
+                }
+                row += segment.len();
+            }
+        }
+        backend.upload(&ws.angles, 0, &mut ws.cos_sin);
+        Ok(())
+    }
+
+    /// `qkv` of all rows, rotated, with keys and values stored.
+    fn keys_and_values(
+        &self,
+        backend: &B,
+        layer: &DecoderLayer<B>,
+        index: usize,
+        layout: &Layout<'_>,
+        (pool, ws): (&mut B::KvPool, &mut Workspace<B::Tensor>),
+    ) -> Result<()> {
+        let qkv_width = (self.heads.query + 2 * self.heads.key_value) * self.heads.dim;
+        backend.reshape(&mut ws.normed, backend.shape(&ws.x).0, self.config.hidden_size)?;
+        backend.rms_norm(&ws.x, &layer.input_layernorm, self.config.rms_norm_eps, &mut ws.normed);
+        linear_into(backend, &ws.normed, (&layer.qkv_proj, qkv_width), Epilogue::Store, &mut ws.qkv)?;
+        backend.rope(&ws.cos_sin, self.heads, &mut ws.qkv);
+        backend.copy_kv(&ws.qkv, index, &layout.spans, pool);
+        Ok(())
+    }
+
+    /// Attention and feed-forward of the rows in `x`.
+    fn attend_and_feed(
+        &self,
+        backend: &B,
+        (layer, index): (&DecoderLayer<B>, usize),
+        spans: &[Span<'_>],
+        pool: &B::KvPool,
+        ws: &mut Workspace<B::Tensor>,
+    ) -> Result<()> {
+        let rows = backend.shape(&ws.x).0;
+        backend.reshape(&mut ws.attention, rows, self.heads.query * self.heads.dim)?;
+        backend.attention_causal(&ws.qkv, index, spans, pool, &mut ws.attention);
+        backend.linear(&ws.attention, &layer.o_proj, Epilogue::Add, &mut ws.x);
+
+        backend.reshape(&mut ws.normed, rows, self.config.hidden_size)?;
+        backend.rms_norm(&ws.x, &layer.post_attention_layernorm, self.config.rms_norm_eps, &mut ws.normed);
+        let gate_up = (&layer.gate_up_proj, self.config.intermediate_size);
+        linear_into(backend, &ws.normed, gate_up, Epilogue::SiluMul, &mut ws.act)?;
+        backend.linear(&ws.act, &layer.down_proj, Epilogue::Add, &mut ws.x);
+        Ok(())
+    }
+
+    /// Final norm and `lm_head` of the rows whose logits are wanted.
+    fn logits(
+        &self,
+        backend: &B,
+        layout: &Layout<'_>,
+        ws: &mut Workspace<B::Tensor>,
+        hidden: Option<&mut HiddenStates>,
+    ) -> Result<Vec<f32>> {
+        let rows = backend.shape(&ws.x).0;
+        backend.reshape(&mut ws.normed, rows, self.config.hidden_size)?;
+        backend.rms_norm(&ws.x, &self.norm, self.config.rms_norm_eps, &mut ws.normed);
+        if hidden.is_some() {
+            record(backend, &ws.normed, hidden)?;
+            backend.reshape(&mut ws.picked, layout.last_rows.len(), self.config.hidden_size)?;
+            backend.gather(&ws.normed, &layout.last_rows, 0, &mut ws.picked);
+            std::mem::swap(&mut ws.normed, &mut ws.picked);
+        }
+        linear_into(
+            backend,
+            &ws.normed,
+            (&self.lm_head, self.config.vocab_size),
+            Epilogue::Store,
+            &mut ws.logits,
+        )?;
+        let mut logits = Vec::new();
+        backend.download(&ws.logits, 0..layout.last_rows.len(), &mut logits)?;
+        Ok(logits)
+    }
+}
+
+/// Leaves only `rows` in `x` and `qkv`: past the last layer's keys and values nothing else is needed.
+fn pick_rows<B: Backend>(backend: &B, rows: &[u32], ws: &mut Workspace<B::Tensor>) -> Result<()> {
+    for tensor in [&mut ws.x, &mut ws.qkv] {
+        backend.reshape(&mut ws.picked, rows.len(), backend.shape(tensor).1)?;
+        backend.gather(tensor, rows, 0, &mut ws.picked);
+        std::mem::swap(tensor, &mut ws.picked);
+    }
+    Ok(())
+}
+
+fn record<B: Backend>(backend: &B, x: &B::Tensor, hidden: Option<&mut HiddenStates>) -> Result<()> {
+    if let Some(states) = hidden {
+        let mut values = Vec::new();
+        backend.download(x, 0..backend.shape(x).0, &mut values)?;
+        states.push(values);
+    }
+    Ok(())
+}

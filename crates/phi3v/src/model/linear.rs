@@ -1,0 +1,51 @@
+//! From tensor names to what a backend multiplies with.
+
+use crate::Result;
+use crate::weights::Weights;
+use phi3v_kernels::{Backend, Epilogue, Precision};
+
+/// Loads the parts of a model by their names in the checkpoint.
+pub(super) struct Loader<'a, B: Backend> {
+    pub(super) backend: &'a B,
+    pub(super) weights: &'a Weights,
+    pub(super) precision: Precision,
+}
+
+impl<B: Backend> Loader<'_, B> {
+    /// The layer `name`, its bias included where the checkpoint has one.
+    pub(super) fn linear(&self, name: &str) -> Result<B::Linear> {
+        let source = self.weights.linear(name, self.precision)?;
+        Ok(self.backend.linear_weight(source)?)
+    }
+
+    /// The vector `name`.
+    pub(super) fn vector(&self, name: &str) -> Result<B::Vector> {
+        Ok(self.backend.vector(&self.weights.vector(name)?)?)
+    }
+
+    /// The tensor `name` as rows of `cols` values.
+    pub(super) fn rows(&self, name: &str, cols: usize) -> Result<B::Tensor> {
+        let values = self.weights.vector(name)?;
+        let mut tensor = self.backend.tensor(values.len() / cols, cols)?;
+        self.backend.upload(&values, 0, &mut tensor);
+        Ok(tensor)
+    }
+
+    /// `name.weight` and `name.bias` of a layer norm.
+    pub(super) fn layer_norm(&self, name: &str) -> Result<(B::Vector, B::Vector)> {
+        Ok((self.vector(&format!("{name}.weight"))?, self.vector(&format!("{name}.bias"))?))
+    }
+}
+
+/// Shapes `out` for the product and computes it; `cols` is the number of output columns.
+pub(super) fn linear_into<B: Backend>(
+    backend: &B,
+    x: &B::Tensor,
+    (weight, cols): (&B::Linear, usize),
+    epilogue: Epilogue,
+    out: &mut B::Tensor,
+) -> Result<()> {
+    backend.reshape(out, backend.shape(x).0, cols)?;
+    backend.linear(x, weight, epilogue, out);
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! CLIP ViT-L/14-336 (Radford et al. 2021; `CLIPVisionModel`): tiles in, features of 24 x 24 patches out.
+//!
+//! The feature is `hidden_states[-2]`: the output of the last encoder layer but one, without `post_layernorm`.
+//! Nothing here knows how tiles make a picture.
+
+use super::linear::{Loader, linear_into};
+use super::{Progress, check};
+use crate::Result;
+use crate::config::VisionConfig;
+use phi3v_kernels::{Backend, Epilogue, FullAttention, Heads, Precision};
+use std::ops::ControlFlow;
+
+/// Name of the tower within a checkpoint.
+const VISION_MODEL: &str = "model.vision_embed_tokens.img_processor.vision_model";
+
+/// One encoder layer: `x += out_proj(attention(layer_norm1(x)))`, then `x += fc2(quick_gelu(fc1(layer_norm2(x))))`.
+struct EncoderLayer<B: Backend> {
+    layer_norm1: (B::Vector, B::Vector),
+    q_proj: B::Linear,
+    k_proj: B::Linear,
+    v_proj: B::Linear,
+    out_proj: B::Linear,
+    layer_norm2: (B::Vector, B::Vector),
+    fc1: B::Linear,
+    fc2: B::Linear,
+}
+
+impl<B: Backend> EncoderLayer<B> {
+    fn load(loader: &Loader<'_, B>, index: usize) -> Result<Self> {
+        let name = |part: &str| format!("{VISION_MODEL}.encoder.layers.{index}.{part}");
+        Ok(Self {
+            layer_norm1: loader.layer_norm(&name("layer_norm1"))?,
+            q_proj: loader.linear(&name("self_attn.q_proj"))?,
+            k_proj: loader.linear(&name("self_attn.k_proj"))?,
+            v_proj: loader.linear(&name("self_attn.v_proj"))?,
+            out_proj: loader.linear(&name("self_attn.out_proj"))?,
+            layer_norm2: loader.layer_norm(&name("layer_norm2"))?,
+            fc1: loader.linear(&name("mlp.fc1"))?,
+            fc2: loader.linear(&name("mlp.fc2"))?,
+        })
+    }
+}
+
+/// The tower's weights.
+pub(super) struct VisionTower<B: Backend> {
+    config: VisionConfig,
+    precision: Precision,
+    class_embedding: B::Tensor,    // [1, hidden_size]
+    patch_embedding: B::Linear,    // [hidden_size, 3 * patch_size * patch_size]
+    position_embedding: B::Tensor, // [1 + patches, hidden_size]
+    pre_layrnorm: (B::Vector, B::Vector),
+    layers: Vec<EncoderLayer<B>>,
+}
+
+/// Buffers of one run; `rows` is tiles x (1 + patches).
+struct Buffers<T> {
+    x: T,         // [rows, hidden_size]
+    normed: T,    // [rows, hidden_size]
+    qkv: [T; 3],  // each [rows, hidden_size]
+    attention: T, // [rows, hidden_size]
+    ffn: T,       // [rows, intermediate_size]
+}
+
+impl<B: Backend> VisionTower<B> {
+    pub(super) fn load(loader: &Loader<'_, B>, config: &VisionConfig) -> Result<Self> {
+        let name = |part: &str| format!("{VISION_MODEL}.{part}");
+        let hidden = config.hidden_size;
+        Ok(Self {
+            config: config.clone(),
+            precision: loader.precision,
+            class_embedding: loader.rows(&name("embeddings.class_embedding"), hidden)?,
+            patch_embedding: loader.linear(&name("embeddings.patch_embedding"))?,
+            position_embedding: loader.rows(&name("embeddings.position_embedding.weight"), hidden)?,
+            pre_layrnorm: loader.layer_norm(&name("pre_layrnorm"))?,
+            // the last layer's output would be hidden_states[-1], which nobody asks for
+            layers: (0..config.num_layers_used())
+                .map(|index| EncoderLayer::load(loader, index))
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// Features of `tiles`, `[n, 3, image_size, image_size]`: `[n * (1 + patches), hidden_size]`, class row first
+    /// in each tile. `observe` hears of every layer and can stop the run.
+    pub(super) fn forward(
+        &self,
+        backend: &B,
+        tiles: &[f32],
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<B::Tensor> {
+        let mut buffers = self.embed(backend, tiles)?;
+        let count = self.layers.len();
+        for (index, layer) in self.layers.iter().enumerate() {
+            check(observe(Progress::VisionLayer { done: index, layers: count }))?;
+            self.encoder_layer(backend, layer, &mut buffers)?;
+        }
+        Ok(buffers.x)
+    }
+
+    /// Patch convolution, class embedding, position embedding and `pre_layrnorm`.
+    fn embed(&self, backend: &B, tiles: &[f32]) -> Result<Buffers<B::Tensor>> {
+        let VisionConfig { hidden_size: hidden, image_size, patch_size, .. } = self.config;
+        let tile_values = 3 * image_size * image_size;
+        let (count, patches) = (tiles.len() / tile_values, (image_size / patch_size).pow(2));
+        let patch_values = 3 * patch_size * patch_size;
+
+        let mut columns = Vec::with_capacity(tiles.len()); // [tiles * patches, 3 * patch_size * patch_size]
+        for tile in tiles.chunks_exact(tile_values) {
+            push_patches(tile, image_size, patch_size, &mut columns);
+        }
+        let mut ffn = backend.tensor(count * patches, patch_values)?;
+        backend.upload(&columns, 0, &mut ffn);
+        let mut normed = backend.tensor(count * patches, hidden)?;
+        backend.linear(&ffn, &self.patch_embedding, Epilogue::Store, &mut normed);
+
+        let rows = count * (1 + patches);
+        let mut embeddings = backend.tensor(rows, hidden)?;
+        for tile in 0..count {
+            let first = (tile * patches) as u32;
+            let patch_rows: Vec<u32> = (first..first + patches as u32).collect();
+            backend.gather(&self.class_embedding, &[0], tile * (1 + patches), &mut embeddings);
+            backend.gather(&normed, &patch_rows, tile * (1 + patches) + 1, &mut embeddings);
+        }
+        backend.add(&self.position_embedding, &mut embeddings);
+        let mut x = backend.tensor(rows, hidden)?;
+        let (weight, bias) = &self.pre_layrnorm;
+        backend.layer_norm(&embeddings, (weight, bias), self.config.layer_norm_eps, &mut x);
+
+        backend.reshape(&mut normed, rows, hidden)?;
+        let qkv =
+            [backend.tensor(rows, hidden)?, backend.tensor(rows, hidden)?, backend.tensor(rows, hidden)?];
+        Ok(Buffers { x, normed, qkv, attention: embeddings, ffn })
+    }
+
+    fn encoder_layer(
+        &self,
+        backend: &B,
+        layer: &EncoderLayer<B>,
+        Buffers { x, normed, qkv, attention, ffn }: &mut Buffers<B::Tensor>,
+    ) -> Result<()> {
+        let VisionConfig { hidden_size, num_attention_heads: heads, layer_norm_eps: eps, .. } = self.config;
+        let (weight, bias) = &layer.layer_norm1;
+        backend.layer_norm(x, (weight, bias), eps, normed);
+        let [q, k, v] = qkv;
+        backend.linear(normed, &layer.q_proj, Epilogue::Store, q);
+        backend.linear(normed, &layer.k_proj, Epilogue::Store, k);
+        backend.linear(normed, &layer.v_proj, Epilogue::Store, v);
+        let shape = FullAttention {
+            group: 1 + (self.config.image_size / self.config.patch_size).pow(2),
+            heads: Heads { query: heads, key_value: heads, dim: hidden_size / heads },
+            precision: self.precision,
+        };
+        backend.attention_full([q, k, v], shape, attention);
+        backend.linear(attention, &layer.out_proj, Epilogue::Add, x);
+
+        let (weight, bias) = &layer.layer_norm2;
+        backend.layer_norm(x, (weight, bias), eps, normed);
+        linear_into(backend, normed, (&layer.fc1, self.config.intermediate_size), Epilogue::QuickGelu, ffn)?;
+        backend.linear(ffn, &layer.fc2, Epilogue::Add, x);
+        Ok(())
+    }
+}
+
+/// Appends the patches of `tile`, `[3, image_size, image_size]`, row by row, each flattened as the convolution's
+/// weight is: `[3, patch_size, patch_size]`.
+fn push_patches(tile: &[f32], image_size: usize, patch_size: usize, columns: &mut Vec<f32>) {
+    for patch_y in (0..image_size).step_by(patch_size) {
+        for patch_x in (0..image_size).step_by(patch_size) {
+            for channel in tile.chunks_exact(image_size * image_size) {
+                for row in channel.chunks_exact(image_size).skip(patch_y).take(patch_size) {
+                    columns.extend_from_slice(&row[patch_x..patch_x + patch_size]);
+                }
+            }
+        }
+    }
+}
