@@ -11,11 +11,15 @@ pub mod tolerances;
 
 use std::path::{Path, PathBuf};
 
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 /// `path` within the folder of reference material that is not ours to publish: `$PHI3V_SHARED`, or `../shared`
 /// beside the repository. Says loudly that a test is skipped where it is absent.
 pub fn shared(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("PHI3V_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), PathBuf::from);
+    let root = std::env::var_os("PHI3V_SHARED").map_or_else(|| repository().join("../shared"), PathBuf::from);
     let found = root.join(path);
     if found.exists() {
         return Some(found);
@@ -27,7 +31,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// The tensors of a small safetensors file in f32, by name.
+/// The tensors of a small safetensors file by name; integers are widened.
 pub fn safetensors_f32(path: &Path) -> std::collections::BTreeMap<String, Vec<f32>> {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -35,17 +39,32 @@ pub fn safetensors_f32(path: &Path) -> std::collections::BTreeMap<String, Vec<f3
     let data = &bytes[8 + header_len..];
     let entries = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
     let tensor = |(name, entry): (&String, &serde_json::Value)| {
-        assert_eq!(entry["dtype"], "F32", "{name}");
         let offset = |i: usize| entry["data_offsets"][i].as_u64().unwrap() as usize;
-        let values = data[offset(0)..offset(1)].chunks_exact(4);
-        let values = values.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let bytes = &data[offset(0)..offset(1)];
+        let values = match entry["dtype"].as_str() {
+            Some("F32") => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+            Some("I32") => {
+                bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()) as f32).collect()
+            }
+            Some("I64") => {
+                bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32).collect()
+            }
+            other => panic!("{name} is of type {other:?}"),
+        };
         (name.clone(), values)
     };
     entries.map(tensor).collect()
 }
 
+/// Largest difference between two arrays, relative to the largest reference value.
+pub fn relative_error(found: &[f32], reference: &[f32]) -> f32 {
+    max_diff(found, reference) / reference.iter().fold(0f32, |max, value| max.max(value.abs()))
+}
+
 /// Largest absolute difference.
 pub fn max_diff(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "lengths differ");
+    // a maximum alone would pass over values that are no numbers
+    assert!(a.iter().chain(b).all(|value| value.is_finite()), "not a number among the values");
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

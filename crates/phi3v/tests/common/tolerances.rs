@@ -6,3 +6,20 @@
 pub const GLOBAL_VIEW: f32 = 1e-6;
 /// Mean and deviation of a whole tile against the values recorded in f32 by the reference.
 pub const TILE_STATISTICS: f64 = 1e-5;
+
+/// Stages of the tiny checkpoint in f32, relative to the largest value of the stage. Both sides compute in f32 in
+/// different orders of summation; sums of up to 588 terms differ by a few 1e-6, and three layers with softmax and
+/// norms amplify that less than tenfold.
+pub const STAGE_F32: f32 = 1e-4;
+
+/// A greedy continuation must equal the reference's wherever its best logit leads by more than this; the logits
+/// themselves agree within about a tenth of it.
+pub const GREEDY_GAP: f32 = 1e-3;
+
+/// Rows of the real-size random checkpoint in f32, relative to the largest value: 32 layers and sums of up to 8,192
+/// terms.
+pub const REAL_SIZE_F32: f32 = 5e-4;
+
+/// cos and sin tables, absolute: one unit in the last place of f32 at 1.19, and the rounding of the angle's
+/// argument reduction in two mathematics libraries.
+pub const ROPE: f32 = 5e-7;

@@ -1,0 +1,247 @@
+//! The engine on the tiny random checkpoint of `testdata/`: sequences must not notice each other.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use common::repository;
+use phi3v::checkpoint::Checkpoint;
+use phi3v::engine::{
+    Engine, EngineOptions, Event, FinishReason, Observer, Phase, Request, RequestId, StepProgress,
+};
+use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
+use phi3v::model::{ModelOptions, Phi3V};
+use phi3v::sampler::SamplingParams;
+use phi3v_kernels::cpu::{Cpu, CpuOptions};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::open(&repository().join("testdata/tiny")).unwrap()
+}
+
+fn engine_with(checkpoint: &Checkpoint, options: EngineOptions, threads: usize) -> Engine<Cpu> {
+    let cpu = Cpu::new(&CpuOptions { threads: Some(threads), ..CpuOptions::default() }).unwrap();
+    let model =
+        Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, ModelOptions::F32, &mut |_| {}).unwrap();
+    // no stop ids: random weights may choose them at any time
+    Engine::new(model, Arc::clone(&checkpoint.tokenizer), Vec::new(), options).unwrap()
+}
+
+fn engine(options: EngineOptions) -> Engine<Cpu> {
+    engine_with(&checkpoint(), options, 2)
+}
+
+/// A picture of one colour gradient per seed; 2 x 1 or 1 x 1 tiles at num_crops 2.
+fn picture(seed: usize) -> Arc<ImageInputs> {
+    let (width, height) = if seed.is_multiple_of(2) { (64, 40) } else { (40, 64) };
+    let pixels = (0..width * height * 3).map(|i| ((i * (seed + 3)) % 251) as u8).collect();
+    let params = ImageParams { num_crops: 1 + seed % 2, image_mean: [0.5; 3], image_std: [0.25; 3] };
+    Arc::new(process(&RgbImage { width, height, pixels }, &params).unwrap())
+}
+
+/// A prompt of `length` made-up ids after an optional picture.
+fn prompt(seed: usize, length: usize, image: Option<&ImageInputs>) -> Vec<i64> {
+    let rows = image.map_or(0, ImageInputs::num_img_tokens);
+    let text = (0..length).map(|i| 3 + ((i * i + 7 * i * seed + seed) % 250) as i64);
+    [1, 5].into_iter().chain(vec![-1; rows]).chain(text).collect()
+}
+
+fn request(seed: usize) -> Request {
+    let image = seed.is_multiple_of(3).then(|| picture(seed));
+    let ids = prompt(seed, 20 + 37 * seed % 150, image.as_deref());
+    Request::greedy(ids, image.into_iter().collect(), 12)
+}
+
+/// Runs until idle; ids of every request's tokens.
+fn drain(engine: &mut Engine<Cpu>) -> HashMap<RequestId, Vec<u32>> {
+    let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
+    while !engine.is_idle() {
+        for output in engine.step(&mut ()).unwrap() {
+            match output.event {
+                Event::Token(token) => answers.entry(output.id).or_default().push(token.id),
+                Event::Finished(finished) => assert_eq!(finished.reason, FinishReason::Length),
+                Event::Failed(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert_eq!(engine.load().blocks_in_use, 0);
+    answers
+}
+
+fn single(request: Request) -> Vec<u32> {
+    let mut engine = engine(EngineOptions::default());
+    let id = engine.submit(request).unwrap();
+    drain(&mut engine).remove(&id).unwrap()
+}
+
+#[test]
+fn a_batch_equals_its_single_runs() {
+    let small_chunks = EngineOptions { prefill_chunk_shared: 32, ..EngineOptions::default() };
+    let mut together = engine(small_chunks);
+    let ids: Vec<RequestId> = (0..9).map(|seed| together.submit(request(seed)).unwrap()).collect();
+    let answers = drain(&mut together);
+    for (seed, id) in ids.iter().enumerate() {
+        assert_eq!(answers[id], single(request(seed)), "request {seed}");
+    }
+}
+
+#[test]
+fn late_arrivals_and_a_cache_too_small_for_all_change_nothing() {
+    let tight = EngineOptions { context_tokens: 640, running_max: 3, ..EngineOptions::default() };
+    let mut engine = engine(tight);
+    let mut ids = Vec::new();
+    let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
+    for seed in 0..6 {
+        ids.push(engine.submit(request(seed)).unwrap());
+        for output in engine.step(&mut ()).unwrap() {
+            if let Event::Token(token) = output.event {
+                answers.entry(output.id).or_default().push(token.id);
+            }
+        }
+    }
+    for (id, rest) in drain(&mut engine) {
+        answers.entry(id).or_default().extend(rest);
+    }
+    for (seed, id) in ids.iter().enumerate() {
+        assert_eq!(answers[id], single(request(seed)), "request {seed}");
+    }
+}
+
+#[test]
+fn the_next_question_about_a_picture_pays_only_for_its_own_tokens() {
+    let image = picture(0);
+    let ask = |seed| Request::greedy(prompt(seed, 30, Some(&image)), vec![Arc::clone(&image)], 8);
+    let mut engine = engine(EngineOptions::default());
+    for (seed, cached) in [(1, 0), (2, 256)] {
+        let mut tokens = Vec::new();
+        let mut vision_steps = 0;
+        let finished =
+            engine.run(ask(seed), &mut Recorder { tokens: &mut tokens, vision_steps: &mut vision_steps });
+        // 2 + 313 rows are common to both: four whole blocks of 64
+        assert_eq!(finished.unwrap().usage.cached_tokens, cached);
+        assert_eq!(vision_steps > 0, seed == 1, "the picture goes through the tower once");
+        assert_eq!(tokens, single(ask(seed)), "question {seed}");
+    }
+}
+
+struct Recorder<'a> {
+    tokens: &'a mut Vec<u32>,
+    vision_steps: &'a mut usize,
+}
+
+impl Observer for Recorder<'_> {
+    fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
+        *self.vision_steps += usize::from(progress.phase == Phase::Vision);
+        ControlFlow::Continue(())
+    }
+
+    fn token(&mut self, token: &phi3v::engine::Token) {
+        self.tokens.push(token.id);
+    }
+}
+
+#[test]
+fn a_different_picture_of_the_same_size_is_not_taken_from_the_cache() {
+    let mut engine = engine(EngineOptions::default());
+    for seed in [0, 2, 4] {
+        let image = picture(seed);
+        let ask = || Request::greedy(prompt(1, 30, Some(&image)), vec![Arc::clone(&image)], 8);
+        let id = engine.submit(ask()).unwrap();
+        assert_eq!(drain(&mut engine)[&id], single(ask()), "picture {seed}");
+    }
+}
+
+#[test]
+fn crossing_the_short_factors_reach_equals_computing_everything_again() {
+    let mut checkpoint = checkpoint();
+    checkpoint.config.original_max_position_embeddings = 340;
+    let image = picture(0);
+    let ids = prompt(3, 20, Some(&image)); // 335 tokens: the seventh new one needs the long factors
+    let images = vec![Arc::clone(&image)];
+    let mut engine = engine_with(&checkpoint, EngineOptions::default(), 2);
+    let id = engine.submit(Request::greedy(ids.clone(), images.clone(), 12)).unwrap();
+    let answer = drain(&mut engine).remove(&id).unwrap();
+
+    let mut grown = ids;
+    for (step, token) in answer.iter().enumerate() {
+        let mut fresh = engine_with(&checkpoint, EngineOptions::default(), 2);
+        let id = fresh.submit(Request::greedy(grown.clone(), images.clone(), 1)).unwrap();
+        assert_eq!(drain(&mut fresh)[&id], [*token], "token {step}");
+        grown.push(i64::from(*token));
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_text_on_any_thread_count() {
+    let checkpoint = checkpoint();
+    let answer = |threads, seed| {
+        let mut engine = engine_with(&checkpoint, EngineOptions::default(), threads);
+        let sampling = SamplingParams { temperature: 1.5, seed: Some(seed), ..SamplingParams::default() };
+        let id = engine.submit(Request { sampling, ..request(3) }).unwrap();
+        drain(&mut engine).remove(&id).unwrap()
+    };
+    let first = answer(1, 7);
+    assert_eq!(first, answer(2, 7));
+    assert_eq!(first, answer(5, 7));
+    assert_ne!(first, answer(1, 8), "another seed, another text");
+}
+
+#[test]
+fn a_cancelled_request_ends_with_the_next_step_and_frees_its_blocks() {
+    let mut engine = engine(EngineOptions::default());
+    let stays = engine.submit(request(1)).unwrap();
+    let leaves = engine.submit(Request { max_new_tokens: 1000, ..request(2) }).unwrap();
+    for _ in 0..3 {
+        engine.step(&mut ()).unwrap();
+    }
+    let before = engine.load().blocks_in_use;
+    engine.cancel(leaves);
+    let outputs = engine.step(&mut ()).unwrap();
+    let cancelled = outputs.iter().any(|output| {
+        output.id == leaves
+            && matches!(&output.event, Event::Finished(finished) if finished.reason == FinishReason::Cancelled)
+    });
+    assert!(cancelled && engine.load().blocks_in_use < before);
+    assert!(drain(&mut engine).contains_key(&stays));
+}
+
+#[test]
+fn an_observer_can_stop_the_work_for_its_request() {
+    struct StopAt(Phase);
+    impl Observer for StopAt {
+        fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
+            if progress.phase == self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    let mut engine = engine(EngineOptions::default());
+    for phase in [Phase::Vision, Phase::Prefill] {
+        let finished = engine.run(request(3), &mut StopAt(phase)).unwrap();
+        assert_eq!((finished.reason, finished.usage.completion_tokens), (FinishReason::Cancelled, 0));
+        assert_eq!(engine.load().blocks_in_use, 0);
+    }
+    assert_eq!(engine.run(request(3), &mut ()).unwrap().reason, FinishReason::Length);
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_before_it_is_queued() {
+    let mut engine =
+        engine(EngineOptions { context_tokens: 128, waiting_max: 1, ..EngineOptions::default() });
+    let ask = |ids: &[i64], new| Request::greedy(ids.to_vec(), Vec::new(), new);
+    let mut refused = |request, words: &str| {
+        let error = engine.submit(request).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    refused(ask(&[], 1), "the prompt is empty");
+    refused(ask(&[1], 0), "max_new_tokens is 0");
+    refused(ask(&[1, 2], 127), "2 tokens and an answer of up to 127 exceed the context of 128 tokens");
+    refused(ask(&[1], usize::MAX), "exceed the context");
+    refused(ask(&[1 << 40], 1), "token id 1099511627776 is beyond the vocabulary");
+    refused(ask(&[1, -1], 1), "refers to picture 1, but 0 were given");
+    let image = || vec![picture(0)];
+    refused(Request::greedy(vec![1, 2], image(), 1), "picture 1 is not mentioned");
+    refused(Request::greedy(vec![1, -1, 2], image(), 1), "picture 1 has 1 rows");
+    engine.submit(ask(&[1], 1)).unwrap();
+    let error = engine.submit(ask(&[1], 1)).unwrap_err();
+    assert!(error.to_string().contains("1 requests are waiting") && error.hint().is_some());
+}

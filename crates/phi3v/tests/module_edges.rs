@@ -1,0 +1,107 @@
+//! The dependency direction inside the library and between the crates, as a test.
+//!
+//! Each module may name only the modules listed for it (and itself). The list is the architecture: a new edge is a
+//! decision to be made here first.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Module, and the modules of this crate that it may name. `error` gathers the errors of all areas, so it may name
+/// every one of them; everybody may name `error`, `Error` and `Result`.
+const EDGES: &[(&str, &[&str])] = &[
+    ("config", &[]),
+    ("image", &[]),
+    ("tokenizer", &[]),
+    ("files", &[]),
+    ("sampler", &[]),
+    ("stop", &["sampler"]),
+    ("constraint", &["tokenizer"]),
+    ("chat_template", &[]),
+    ("weights", &["config", "files"]),
+    ("processor", &["tokenizer", "chat_template"]),
+    ("checkpoint", &["config", "files", "weights", "tokenizer"]),
+    ("model", &["config", "weights", "image"]),
+    ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),
+    ("trace", &["engine", "model", "image", "tokenizer", "processor"]),
+];
+
+fn rust_files(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            rust_files(&entry.unwrap().path(), found);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        found.push(path.to_owned());
+    }
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name)
+}
+
+/// Modules of this crate that the text names, outside comments.
+fn named_modules(text: &str) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for rest in line.split("crate::").skip(1) {
+            let group = rest.strip_prefix('{').map_or(rest, |group| group.split('}').next().unwrap_or(group));
+            let words: Vec<&str> =
+                if rest.starts_with('{') { group.split(", ").collect() } else { vec![group] };
+            for word in words {
+                let name: String = word.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                if !name.is_empty() {
+                    named.insert(name);
+                }
+            }
+        }
+    }
+    named
+}
+
+#[test]
+fn modules_name_only_what_they_may() {
+    let mut listed = BTreeSet::from(["error".to_owned(), "lib".to_owned()]);
+    for (module, allowed) in EDGES {
+        let mut files = Vec::new();
+        for candidate in [format!("{module}.rs"), (*module).to_owned()] {
+            if source(&candidate).exists() {
+                rust_files(&source(&candidate), &mut files);
+            }
+        }
+        assert!(!files.is_empty(), "module {module} has no source");
+        listed.insert((*module).to_owned());
+        for file in files {
+            for name in named_modules(&std::fs::read_to_string(&file).unwrap()) {
+                let fine = name == *module || name == "error" || allowed.contains(&name.as_str());
+                assert!(fine, "{} names crate::{name}, which {module} may not know", file.display());
+            }
+        }
+    }
+    for entry in std::fs::read_dir(source("")).unwrap() {
+        let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(listed.contains(&name) || name == "demo", "module {name} is not in the table of edges");
+    }
+}
+
+#[test]
+fn crates_depend_in_one_direction() {
+    let manifest = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("Cargo.toml");
+        std::fs::read_to_string(path).unwrap()
+    };
+    assert!(!manifest("kernels").contains("\nphi3v"), "kernels knows no Phi-3");
+    let library = manifest("phi3v");
+    for forbidden in ["tokio", "clap", "axum", "hyper", "ureq", "phi3v-cli"] {
+        assert!(!library.contains(&format!("\n{forbidden}")), "the library depends on {forbidden}");
+    }
+}
+
+#[test]
+fn unsafe_code_lives_in_kernels_only() {
+    for name in ["phi3v", "cli"] {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+        let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("unsafe_code = \"deny\""), "{name} does not deny unsafe code");
+    }
+}
