@@ -1,6 +1,37 @@
-//! What the tests of this crate share: inputs, measures of error, and every tolerance with its reason.
-//!
-//! Not part of the library's interface.
+//! What the tests of this crate share: numbers to compute with, the operations in f64, and every tolerance with its
+//! reason. Not part of the interface.
+#![allow(missing_docs, reason = "not part of the interface")]
+
+use crate::{Bytes, Format, Heads, MatrixSource, Precision};
+use half::{bf16, f16};
+
+/// Errors are stated relative to the largest magnitude of the expected values.
+///
+/// f32 sums of up to 8192 products in another order: each of the 8192 roundings is within 2^-24 of a partial sum that
+/// is at most some 3 times the largest result; they add up like a random walk, sqrt(8192) 2^-24 3 = 1.6e-5.
+pub const SUM_ORDER: f32 = 1.6e-5;
+
+/// As [`SUM_ORDER`] for bf16 factors, whose products are exact in f32. The dot product instruction rounds twice per pair.
+pub const SUM_ORDER_BF16: f32 = 2.0 * SUM_ORDER;
+
+/// One or two roundings, and a reciprocal square root of a mean of up to 8192 values in another order.
+pub const ROW: f32 = 4e-6;
+
+/// Approximations of exp and erf within 2e-7, times the input's size of up to 8.
+pub const ACTIVATION: f32 = 4e-6;
+
+/// Attention in f32: scores of up to 128 products, an exponential within 1e-6 of them, a mean.
+pub const ATTENTION_F32: f32 = 1e-5;
+
+/// Attention with weights rounded to bf16 (2^-9 each, of both signs, averaged over the keys): where the softmax's
+/// running maximum differs, so do the roundings. A row with few keys may differ by one rounding of one weight.
+pub const ATTENTION_BF16: f32 = 1.0 / 256.0;
+
+/// As [`ATTENTION_BF16`], the weights being multiplied by the values' scales before they are rounded.
+pub const ATTENTION_Q8: f32 = 1.0 / 200.0;
+
+/// A rounding to 8 bits may fall to the other side where the scaled value lies within 1e-6 of the middle: one step.
+pub const KV_Q8_STEP: f32 = 1.01 / 127.0;
 
 /// Relative error of a packed product against the same sum in f64 over the decoded weights: the integers are exact;
 /// one f32 rounding (2^-24) each for the scale, the product and the sum of a group, over at most 24 groups.
@@ -28,6 +59,11 @@ impl Noise {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// `count` uniform values in [-1, 1).
+    pub fn values(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| 2.0 * self.uniform()).collect()
     }
 
     /// Between -0.5 and 0.5, xorshift (Marsaglia 2003).
@@ -71,4 +107,107 @@ pub fn difference(found: &[f32], exact: &[f64]) -> f64 {
 #[must_use]
 pub fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))
+}
+
+/// `values` as a stored matrix `[n, k]`, which starts at an odd address, as one mapped from a file may.
+#[must_use]
+pub fn matrix(values: &[f32], (n, k): (usize, usize), format: Format, precision: Precision) -> MatrixSource {
+    assert_eq!(values.len(), n * k);
+    let mut stored = vec![0u8];
+    for &value in values {
+        match format {
+            Format::F32 => stored.extend(value.to_le_bytes()),
+            Format::F16 => stored.extend(f16::from_f32(value).to_le_bytes()),
+            Format::Bf16 => stored.extend(bf16::from_f32(value).to_le_bytes()),
+            Format::Q8 | Format::Q4 => panic!("not a dense format"),
+        }
+    }
+    let len = stored.len();
+    MatrixSource { bytes: Bytes::from(stored).slice(1..len), format, precision, n, k, bias: None }
+}
+
+/// What the dense formats keep of a value, and what a bf16 product makes of it.
+#[must_use]
+pub fn kept(value: f32, format: Format, precision: Precision) -> f32 {
+    let stored = match format {
+        Format::F16 => f16::from_f32(value).to_f32(),
+        Format::Bf16 => bf16::from_f32(value).to_f32(),
+        _ => value,
+    };
+    if precision == Precision::Bf16 { bf16::from_f32(stored).to_f32() } else { stored }
+}
+
+/// The largest difference relative to the largest expected magnitude.
+#[must_use]
+pub fn error(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+    // a NaN must not get lost in `max`
+    let difference = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+    found.iter().zip(expected).map(difference).fold(0.0, f32::max) / largest
+}
+
+/// The operations in f64, by their formulas.
+pub mod oracle {
+    use super::Heads;
+
+    /// x `[m, k]` times w `[n, k]` transposed.
+    #[must_use]
+    pub fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f64> {
+        let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        x.chunks_exact(k).flat_map(|x| w.chunks_exact(k).map(move |w| dot(x, w))).collect()
+    }
+
+    #[must_use]
+    pub fn sigmoid(x: f64) -> f64 {
+        1.0 / (1.0 + (-x).exp())
+    }
+
+    #[must_use]
+    pub fn gelu(x: f64) -> f64 {
+        0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))
+    }
+
+    #[must_use]
+    pub fn rms_norm(x: &[f32], weight: &[f32], eps: f64) -> Vec<f64> {
+        let mean = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / x.len() as f64;
+        x.iter().zip(weight).map(|(&x, &w)| f64::from(x) / (mean + eps).sqrt() * f64::from(w)).collect()
+    }
+
+    #[must_use]
+    pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f64) -> Vec<f64> {
+        let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len() as f64;
+        let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / x.len() as f64;
+        let normed = x.iter().map(|&v| (f64::from(v) - mean) / (variance + eps).sqrt());
+        normed.zip(weight.iter().zip(bias)).map(|(v, (&w, &b))| v * f64::from(w) + f64::from(b)).collect()
+    }
+
+    /// Row `row` and head `head` of q attends to the first `tokens` rows of k and v, all `[_, heads, dim]`.
+    #[must_use]
+    pub fn attention(
+        [q, k, v]: [&[f32]; 3],
+        heads: Heads,
+        (row, head): (usize, usize),
+        tokens: std::ops::Range<usize>,
+    ) -> Vec<f64> {
+        let dim = heads.dim;
+        let kv_head = head / (heads.query / heads.key_value);
+        let at = |x: &[f32], heads: usize, row: usize, head: usize, d: usize| {
+            f64::from(x[(row * heads + head) * dim + d])
+        };
+        let score = |t: usize| {
+            let dot =
+                (0..dim).map(|d| at(q, heads.query, row, head, d) * at(k, heads.key_value, t, kv_head, d));
+            dot.sum::<f64>() / (dim as f64).sqrt()
+        };
+        let scores: Vec<f64> = tokens.clone().map(score).collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let value = |d: usize| {
+            let terms = tokens.clone().zip(&weights).map(|(t, w)| w * at(v, heads.key_value, t, kv_head, d));
+            terms.sum::<f64>() / sum
+        };
+        (0..dim).map(value).collect()
+    }
 }

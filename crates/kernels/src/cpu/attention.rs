@@ -1,12 +1,14 @@
 //! Attention over the KV cache (causal) and within image tiles (full): how it is cut into tasks.
 
-use super::Cpu;
-use super::kv::{CpuKvPool, KvHead};
+use super::flash::{self, FlashKernel, Job, TASK_ROWS};
+use super::kv::{CpuKvPool, HeadShape, KvHead, KvHeadMut};
 use super::scalar::{self, KeyValues};
 use super::tensor::CpuTensor;
+use super::{Cpu, ThreadScratch};
 use crate::threads::SharedMut;
-use crate::{FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, Precision, Span};
+use crate::{FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Precision, Span};
 use half::bf16;
+use std::ops::Range;
 
 /// One head of a sequence's cached keys and values.
 struct Cached<'a> {
@@ -66,21 +68,80 @@ fn span_of<'a, 's>(spans: &'a [Span<'s>], row: usize) -> Option<&'a Span<'s>> {
     spans.iter().find(|span| span.rows.contains(&row))
 }
 
+/// Tasks of a span and head.
+fn span_tasks(span: &Span<'_>) -> usize {
+    span.rows.len().div_ceil(TASK_ROWS)
+}
+
+/// Span and rows (of the batch) of task `i`. The last rows of a span, which see most keys, come first.
+fn causal_task<'a, 's>(spans: &'a [Span<'s>], mut i: usize) -> (&'a Span<'s>, Range<usize>) {
+    for span in spans {
+        let tasks = span_tasks(span);
+        if i < tasks {
+            let first = span.rows.start + (tasks - 1 - i) * TASK_ROWS;
+            return (span, first..span.rows.end.min(first + TASK_ROWS));
+        }
+        i -= tasks;
+    }
+    panic!("task {i} past the last of the spans");
+}
+
+/// Causal attention of a batch.
+pub(crate) struct Causal<'a> {
+    pub(crate) qkv: &'a CpuTensor,
+    pub(crate) layer: usize,
+    pub(crate) spans: &'a [Span<'a>],
+    pub(crate) pool: &'a CpuKvPool,
+}
+
 impl Cpu {
-    /// Causal attention, one task per row and query head.
-    pub(crate) fn causal_scalar(
-        &self,
-        qkv: &CpuTensor,
-        layer: usize,
-        spans: &[Span<'_>],
-        pool: &CpuKvPool,
-        out: &mut CpuTensor,
-    ) {
+    pub(crate) fn causal(&self, causal: &Causal<'_>, out: &mut CpuTensor) {
+        let KvLayout { heads, format, .. } = causal.pool.layout();
+        let kernel = match format {
+            KvFormat::F32 => self.kernels.flash_f32,
+            KvFormat::Bf16 | KvFormat::Q8 => self.kernels.flash_bf16.or(self.kernels.flash_f32),
+        };
+        match kernel {
+            Some(kernel) if flash::supports(heads.dim) => self.causal_flash(kernel, causal, out),
+            _ => self.causal_scalar(causal, out),
+        }
+    }
+
+    fn causal_flash(&self, kernel: &FlashKernel, causal: &Causal<'_>, out: &mut CpuTensor) {
+        let Causal { qkv, layer, spans, pool } = *causal;
+        let Heads { query, key_value, dim } = pool.layout().heads;
+        let (stride, out_stride) = (qkv.cols(), out.cols());
+        let out = SharedMut::new(out.values_mut());
+        let tasks = spans.iter().map(span_tasks).sum::<usize>() * query;
+        self.pool.run(tasks, |task, thread| {
+            let (part, head) = (task / query, task % query);
+            let (span, rows) = causal_task(spans, part);
+            let job = Job {
+                queries: qkv.values(),
+                stride,
+                col: head * dim,
+                tokens: span.past + rows.start - span.rows.start + 1,
+                rows,
+                causal: true,
+                out: &out,
+                out_stride,
+                out_col: head * dim,
+            };
+            let block = |b: usize| pool.head(span.blocks[b], layer, head / (query / key_value));
+            // SAFETY: every task has its own rows and head; the kernel is of a level this processor has.
+            unsafe {
+                flash::attend(kernel, &job, pool.shape(), block, &mut self.thread_scratch(thread).work)
+            };
+        });
+    }
+
+    /// One task per row and query head.
+    fn causal_scalar(&self, causal: &Causal<'_>, out: &mut CpuTensor) {
+        let Causal { qkv, layer, spans, pool } = *causal;
         let Heads { query, key_value, dim } = pool.layout().heads;
         let bf16 = pool.layout().format != KvFormat::F32;
-        let rows = qkv.rows();
         let out = SharedMut::new(out.values_mut());
-        self.pool.run(rows * query, |task, thread| {
+        self.pool.run(qkv.rows() * query, |task, thread| {
             let (row, head) = (task / query, task % query);
             let Some(span) = span_of(spans, row) else { return };
             let tokens = span.past + row - span.rows.start + 1;
@@ -89,12 +150,75 @@ impl Cpu {
             let mut scratch = self.thread_scratch(thread);
             // SAFETY: every task writes its own head of its own row.
             let out = unsafe { out.slice(task * dim..(task + 1) * dim) };
-            scalar::attend(q, &kv, tokens, bf16, scratch.take(dim + tokens), out);
+            scalar::attend(q, &kv, (tokens, bf16), scratch.work.take(dim + tokens), out);
         });
     }
 
-    /// Full attention, one task per row and head.
-    pub(crate) fn full_scalar(&self, qkv: [&CpuTensor; 3], shape: FullAttention, out: &mut CpuTensor) {
+    pub(crate) fn full(&self, qkv: [&CpuTensor; 3], shape: FullAttention, out: &mut CpuTensor) {
+        let (format, kernel) = match (shape.precision, self.kernels.flash_bf16) {
+            (Precision::Bf16, Some(kernel)) => (KvFormat::Bf16, Some(kernel)),
+            (Precision::Bf16, None) => (KvFormat::Bf16, self.kernels.flash_f32),
+            (Precision::F32, _) => (KvFormat::F32, self.kernels.flash_f32),
+        };
+        match kernel {
+            Some(kernel) if flash::supports(shape.heads.dim) => {
+                self.full_flash((kernel, format), qkv, shape, out)
+            }
+            _ => self.full_scalar(qkv, shape, out),
+        }
+    }
+
+    /// One task per group and head: keys and values become panels in the thread's scratch.
+    fn full_flash(
+        &self,
+        (kernel, format): (&FlashKernel, KvFormat),
+        [q, keys, values]: [&CpuTensor; 3],
+        shape: FullAttention,
+        out: &mut CpuTensor,
+    ) {
+        let FullAttention { group, heads: Heads { query, dim, .. }, .. } = shape;
+        let head_shape = HeadShape::new(format, dim);
+        let stride = out.cols();
+        let out = SharedMut::new(out.values_mut());
+        self.pool.run(q.rows() / group * query, |task, thread| {
+            let (first, col) = (task / query * group, task % query * dim);
+            let mut scratch = self.thread_scratch(thread);
+            let ThreadScratch { panels, work } = &mut *scratch;
+            let panels = panels.take::<u8>(group.div_ceil(KV_BLOCK_TOKENS) * 2 * head_shape.panel_bytes());
+            // Weights of zero multiply what lies beyond the last row, so it must be a finite number.
+            let end = panels.len();
+            panels[end - 2 * head_shape.panel_bytes()..].fill(0);
+            for (i, row) in (first..first + group).enumerate() {
+                let block = panels.chunks_exact_mut(2 * head_shape.panel_bytes()).nth(i / KV_BLOCK_TOKENS);
+                let mut block = KvHeadMut::of_panels(head_shape, block.expect("one block for every 64 rows"));
+                let (key, value) = (&keys.row(row)[col..col + dim], &values.row(row)[col..col + dim]);
+                // SAFETY: the table is that of a level this processor has.
+                unsafe { (self.kernels.store_kv)(&mut block, i % KV_BLOCK_TOKENS, key, value) };
+            }
+            let block = |b: usize| {
+                let size = 2 * head_shape.panel_bytes();
+                KvHead::of_panels(head_shape, &panels[b * size..(b + 1) * size])
+            };
+            for start in (0..group).step_by(TASK_ROWS) {
+                let job = Job {
+                    queries: q.values(),
+                    stride,
+                    col,
+                    rows: first + start..first + group.min(start + TASK_ROWS),
+                    tokens: group,
+                    causal: false,
+                    out: &out,
+                    out_stride: stride,
+                    out_col: col,
+                };
+                // SAFETY: every task has its own group and head; the kernel is of a level this processor has.
+                unsafe { flash::attend(kernel, &job, head_shape, block, work) };
+            }
+        });
+    }
+
+    /// One task per row and head.
+    fn full_scalar(&self, qkv: [&CpuTensor; 3], shape: FullAttention, out: &mut CpuTensor) {
         let FullAttention { group, heads, precision } = shape;
         let (query, dim) = (heads.query, heads.dim);
         let [q, keys, values] = qkv;
@@ -107,7 +231,25 @@ impl Cpu {
             let mut scratch = self.thread_scratch(thread);
             // SAFETY: every task writes its own head of its own row.
             let out = unsafe { out.slice(task * dim..(task + 1) * dim) };
-            scalar::attend(q, &kv, group, bf16, scratch.take(dim + group), out);
+            scalar::attend(q, &kv, (group, bf16), scratch.work.take(dim + group), out);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_cover_every_row_once_the_longest_first() {
+        let spans = [
+            Span { rows: 0..1, past: 9, blocks: &[] },
+            Span { rows: 1..500, past: 0, blocks: &[] },
+            Span { rows: 500..500, past: 0, blocks: &[] },
+            Span { rows: 500..692, past: 0, blocks: &[] },
+        ];
+        let tasks: usize = spans.iter().map(span_tasks).sum();
+        let rows: Vec<_> = (0..tasks).map(|i| causal_task(&spans, i).1).collect();
+        assert_eq!(rows, [0..1, 385..500, 193..385, 1..193, 500..692]);
     }
 }

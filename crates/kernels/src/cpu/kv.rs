@@ -107,7 +107,13 @@ pub(crate) struct KvHeadMut<'a> {
     pub(crate) value_scales: &'a mut [f32],
 }
 
-impl KvHead<'_> {
+impl<'a> KvHead<'a> {
+    /// A head without scales: keys, then values.
+    pub(crate) fn of_panels(shape: HeadShape, panels: &'a [u8]) -> Self {
+        let (keys, values) = panels.split_at(shape.panel_bytes());
+        Self { shape, keys, values, key_scales: &[], value_scales: &[] }
+    }
+
     /// The key of token `t`, `[dim]`.
     pub(crate) fn read_key(&self, t: usize, out: &mut [f32]) {
         let scale = self.key_scales.get(t).copied().unwrap_or(1.0);
@@ -133,7 +139,13 @@ impl KvHead<'_> {
     }
 }
 
-impl KvHeadMut<'_> {
+impl<'a> KvHeadMut<'a> {
+    /// A head without scales: keys, then values.
+    pub(crate) fn of_panels(shape: HeadShape, panels: &'a mut [u8]) -> Self {
+        let (keys, values) = panels.split_at_mut(shape.panel_bytes());
+        Self { shape, keys, values, key_scales: &mut [], value_scales: &mut [] }
+    }
+
     /// Stores key and value, `[dim]` each, of token `t`. The definition of the format.
     pub(crate) fn store(&mut self, t: usize, key: &[f32], value: &[f32]) {
         let shape = self.shape;
@@ -193,6 +205,10 @@ impl CpuKvPool {
     #[must_use]
     pub fn layout(&self) -> KvLayout {
         self.layout
+    }
+
+    pub(crate) fn shape(&self) -> HeadShape {
+        self.shape
     }
 
     /// Start of a head's memory.

@@ -1,5 +1,10 @@
 //! CPU levels: which instruction set runs, and the table of kernels each one brings.
 
+use super::flash::FlashKernel;
+use super::gemm::GemmKernel;
+use super::kv::KvHeadMut;
+#[cfg(target_arch = "x86_64")]
+use super::x86_64::avx512;
 use super::{CpuError, scalar};
 use crate::{Epilogue, Format};
 use std::fmt;
@@ -148,13 +153,29 @@ pub(crate) struct Kernels {
     pub(crate) round_bf16: unsafe fn(&[f32], &mut [u16]),
     pub(crate) gemv_f32: unsafe fn(&WeightRows<'_>, &[f32], &mut [f32]),
     pub(crate) gemv_bf16: unsafe fn(&WeightRows<'_>, &[u16], &mut [f32]),
+    /// Products of many rows; without it they are taken row by row. Likewise for bf16.
+    pub(crate) gemm_f32: Option<&'static GemmKernel>,
+    pub(crate) gemm_bf16: Option<&'static GemmKernel>,
+    /// Blocked attention; without it every query is taken alone.
+    pub(crate) flash_f32: Option<&'static FlashKernel>,
+    /// As `flash_f32` in bf16; without it bf16 is widened to f32.
+    pub(crate) flash_bf16: Option<&'static FlashKernel>,
+    pub(crate) store_kv: unsafe fn(&mut KvHeadMut<'_>, usize, &[f32], &[f32]),
 }
 
 impl Kernels {
     /// The table of `level`, which this processor must have.
     pub(crate) fn of(level: CpuLevel) -> &'static Self {
         match level {
-            CpuLevel::Scalar | CpuLevel::Avx2 | CpuLevel::Avx512 => &scalar::KERNELS,
+            CpuLevel::Scalar => &scalar::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx2 => &scalar::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512 if has_bf16() => &avx512::KERNELS_BF16,
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512 => &avx512::KERNELS,
+            #[cfg(not(target_arch = "x86_64"))]
+            CpuLevel::Avx2 | CpuLevel::Avx512 => unreachable!("these levels are found on x86-64 only"),
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Invariant: a row's result depends neither on the other rows, nor on the cut into tasks, nor on the thread count.
 
+use super::gemm::STREAMED_ROWS_MAX;
 use super::int8::Packed;
 use super::level::{WeightRows, value_bytes};
 use super::tensor::{Buffer, CpuTensor};
@@ -79,7 +80,12 @@ impl Dense {
         WeightRows { bytes: &self.bytes, format: self.format, k: self.k, runs: [range, end..end] }
     }
 
-    fn panel_rows(&self, panel: &Panel) -> WeightRows<'_> {
+    /// `[n]`
+    pub(crate) fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    pub(crate) fn panel_rows(&self, panel: &Panel) -> WeightRows<'_> {
         WeightRows { bytes: &self.bytes, format: self.format, k: self.k, runs: panel.rows.clone() }
     }
 }
@@ -140,7 +146,7 @@ pub(crate) fn streaming_width(n: usize, threads: usize) -> usize {
 }
 
 /// The panel's bias, zeros where there is none.
-fn panel_bias<'a>(bias: Option<&[f32]>, panel: &Panel, out: &'a mut [f32; PANEL]) -> &'a [f32] {
+pub(crate) fn panel_bias<'a>(bias: Option<&[f32]>, panel: &Panel, out: &'a mut [f32; PANEL]) -> &'a [f32] {
     let mut at = 0;
     for run in panel.rows.clone() {
         if let Some(bias) = bias {
@@ -157,7 +163,14 @@ impl Cpu {
         let shape = (x.rows(), panels.out_cols());
         assert_eq!(x.cols(), weight.k, "input columns of a [{}, {}] matrix", weight.n, weight.k);
         assert_eq!((out.rows(), out.cols()), shape, "output of a [{}, {}] matrix", weight.n, weight.k);
-        self.stream(x, weight, epilogue, out);
+        let kernel = match weight.precision {
+            Precision::F32 => self.kernels.gemm_f32,
+            Precision::Bf16 => self.kernels.gemm_bf16,
+        };
+        match kernel {
+            Some(kernel) if x.rows() > STREAMED_ROWS_MAX => self.gemm(kernel, x, weight, epilogue, out),
+            _ => self.stream(x, weight, epilogue, out),
+        }
     }
 
     /// The product for few rows: every weight row is read once, straight from where it is mapped.
@@ -175,9 +188,9 @@ impl Cpu {
             let panel = panels.panel(i);
             let rows = weight.panel_rows(&panel);
             let mut bias = [0.0; PANEL];
-            let bias = panel_bias(weight.bias.as_deref(), &panel, &mut bias);
+            let bias = panel_bias(weight.bias(), &panel, &mut bias);
             let mut scratch = self.thread_scratch(thread);
-            let y = scratch.take::<f32>(m * rows.len());
+            let y = scratch.work.take::<f32>(m * rows.len());
             // SAFETY: the table is that of a level this processor has.
             unsafe {
                 match weight.precision {

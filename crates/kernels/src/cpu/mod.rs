@@ -7,15 +7,20 @@
 //! allocated by an operation whose shapes have been seen before: tensors and scratch only grow.
 
 mod attention;
+mod flash;
+mod gemm;
 mod int8;
 mod kv;
 mod level;
 mod linear;
 mod scalar;
 mod tensor;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 use crate::threads::{Pool, default_threads};
 use crate::{Backend, BackendError, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Span};
+use attention::Causal;
 pub use kv::CpuKvPool;
 pub use level::CpuLevel;
 use level::Kernels;
@@ -89,6 +94,15 @@ pub(crate) struct Scratch {
     pub(crate) packed: Buffer,
 }
 
+/// Memory of one thread, kept from call to call.
+#[derive(Default)]
+pub(crate) struct ThreadScratch {
+    /// Panels of keys and values.
+    pub(crate) panels: Buffer,
+    /// Everything else.
+    pub(crate) work: Buffer,
+}
+
 /// The CPU backend.
 pub struct Cpu {
     level: CpuLevel,
@@ -96,7 +110,7 @@ pub struct Cpu {
     pool: Pool,
     scratch: Mutex<Scratch>,
     /// One per thread of the pool.
-    thread_scratch: Vec<Mutex<Buffer>>,
+    thread_scratch: Vec<Mutex<ThreadScratch>>,
 }
 
 /// The level to run: `asked` or else the best, clamped by the value of [`LEVEL_VARIABLE`].
@@ -159,7 +173,7 @@ impl Cpu {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn thread_scratch(&self, thread: usize) -> MutexGuard<'_, Buffer> {
+    fn thread_scratch(&self, thread: usize) -> MutexGuard<'_, ThreadScratch> {
         self.thread_scratch[thread].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -315,7 +329,8 @@ impl Backend for Cpu {
             let mut stored = unsafe { writer.head(part.block, layer, head) };
             for (token, row) in (part.token..).zip(part.rows) {
                 let (key, value) = (&qkv.row(row)[(query + head) * dim..], key_value * dim);
-                stored.store(token, &key[..dim], &key[value..value + dim]);
+                // SAFETY: the table is that of a level this processor has.
+                unsafe { (self.kernels.store_kv)(&mut stored, token, &key[..dim], &key[value..value + dim]) };
             }
         });
     }
@@ -331,7 +346,7 @@ impl Backend for Cpu {
         let Heads { query, key_value, dim } = pool.layout().heads;
         assert_eq!(qkv.cols(), (query + 2 * key_value) * dim, "columns of qkv");
         assert_eq!((out.rows(), out.cols()), (qkv.rows(), query * dim), "output of an attention");
-        self.causal_scalar(qkv, layer, spans, pool, out);
+        self.causal(&Causal { qkv, layer, spans, pool }, out);
     }
 
     fn attention_full(&self, qkv: [&CpuTensor; 3], shape: FullAttention, out: &mut CpuTensor) {
@@ -343,7 +358,7 @@ impl Backend for Cpu {
         );
         qkv.iter().for_each(|tensor| assert_same_shape(tensor, out));
         assert_eq!(out.cols(), shape.heads.query * shape.heads.dim, "columns of an attention");
-        self.full_scalar(qkv, shape, out);
+        self.full(qkv, shape, out);
     }
 }
 

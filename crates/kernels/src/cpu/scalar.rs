@@ -1,13 +1,27 @@
 //! Every operation in plain Rust: the definition the other levels are tested against, and what runs where no other
 //! level does. Written to be read, not to be fast.
 
+use super::kv::KvHeadMut;
 use super::level::{Affine, Kernels, WeightRows};
 use crate::{Epilogue, Format};
 use half::{bf16, f16};
 
 /// The scalar level.
-pub(crate) static KERNELS: Kernels =
-    Kernels { rms_norm, layer_norm, add, rope, epilogue, round_bf16, gemv_f32, gemv_bf16 };
+pub(crate) static KERNELS: Kernels = Kernels {
+    rms_norm,
+    layer_norm,
+    add,
+    rope,
+    epilogue,
+    round_bf16,
+    gemv_f32,
+    gemv_bf16,
+    gemm_f32: None,
+    gemm_bf16: None,
+    flash_f32: None,
+    flash_bf16: None,
+    store_kv,
+};
 
 /// `out = x / sqrt(mean(x²) + eps) * weight`, one row.
 pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
@@ -124,6 +138,11 @@ pub(crate) fn gemv_bf16(rows: &WeightRows<'_>, x: &[u16], y: &mut [f32]) {
     }
 }
 
+/// Stores the key and value of token `t`, see [`KvHeadMut::store`].
+pub(crate) fn store_kv(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
+    head.store(t, key, value);
+}
+
 /// Keys and values of one head, in the order of their tokens.
 pub(crate) trait KeyValues {
     /// The key of token `t`, `[dim]`.
@@ -137,8 +156,7 @@ pub(crate) trait KeyValues {
 pub(crate) fn attend(
     q: &[f32],
     kv: &impl KeyValues,
-    tokens: usize,
-    bf16: bool,
+    (tokens, bf16): (usize, bool),
     scratch: &mut [f32],
     out: &mut [f32],
 ) {

@@ -189,7 +189,7 @@ impl Cpu {
         let (mut bias, y_values) = ([0.0; 2 * PANEL], CHUNK_ROWS * PANEL);
         let bias = gather_bias(product.weight, columns, &mut bias);
         let mut scratch = self.thread_scratch(thread);
-        let scratch = scratch.take::<u8>(columns.count * (panel_bytes + y_values * size_of::<f32>()));
+        let scratch = scratch.work.take::<u8>(columns.count * (panel_bytes + y_values * size_of::<f32>()));
         let (panels, y) = scratch.split_at_mut(columns.count * panel_bytes);
         let y = bytemuck::cast_slice_mut::<u8, f32>(y);
         if unpacks {

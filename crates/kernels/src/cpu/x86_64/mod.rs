@@ -1,0 +1,3 @@
+//! Kernels for x86-64, one folder per level.
+
+pub(crate) mod avx512;
