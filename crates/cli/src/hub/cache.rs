@@ -1,0 +1,132 @@
+//! The hub's cache on disk.
+//!
+//! ```text
+//! <cache>/models--owner--name/refs/<revision>                the commit a name stands for
+//! <cache>/models--owner--name/blobs/<etag>                   each content once
+//! <cache>/models--owner--name/blobs/<etag>.incomplete        the part that a download has so far
+//! <cache>/models--owner--name/snapshots/<commit>/<file>      links to ../../blobs/<etag>
+//! <cache>/.locks/models--owner--name/<etag>.lock             held while a blob is written
+//! ```
+
+use super::HubError;
+use super::client::{RemoteFile, is_commit};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// One repository's part of the cache.
+pub(super) struct RepoCache {
+    cache: PathBuf,
+    /// `models--owner--name`
+    folder: String,
+}
+
+impl RepoCache {
+    pub(super) fn new(cache: &Path, id: &str) -> Self {
+        Self { cache: cache.to_owned(), folder: format!("models--{}", id.replace('/', "--")) }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.cache
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.cache.join(&self.folder)
+    }
+
+    pub(super) fn snapshot_dir(&self, commit: &str) -> PathBuf {
+        self.repo().join("snapshots").join(commit)
+    }
+
+    /// The folder of a revision that was downloaded before, perhaps not whole.
+    pub(super) fn snapshot(&self, revision: &str) -> Option<PathBuf> {
+        let commit = if is_commit(revision) {
+            revision.to_owned()
+        } else {
+            fs::read_to_string(self.repo().join("refs").join(revision)).ok()?.trim().to_owned()
+        };
+        is_commit(&commit).then(|| self.snapshot_dir(&commit)).filter(|dir| dir.is_dir())
+    }
+
+    /// Notes the commit that `revision` stands for now.
+    pub(super) fn write_ref(&self, revision: &str, commit: &str) -> Result<(), HubError> {
+        if is_commit(revision) {
+            return Ok(());
+        }
+        let path = self.repo().join("refs").join(revision);
+        create_parent(&path)?;
+        // renamed into place, so that a reader never sees half a commit
+        let new = self.repo().join(format!("ref.{}", std::process::id()));
+        fs::write(&new, commit).map_err(|source| HubError::io(&new, source))?;
+        fs::rename(&new, &path).map_err(|source| HubError::io(&path, source))
+    }
+
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+        self.repo().join("blobs").join(etag)
+    }
+
+    pub(super) fn incomplete(&self, etag: &str) -> PathBuf {
+        self.repo().join("blobs").join(format!("{etag}.incomplete"))
+    }
+
+    /// Bytes still to be downloaded of a file.
+    pub(super) fn bytes_missing(&self, file: &RemoteFile) -> u64 {
+        let len = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.len()).unwrap_or(0);
+        if len(self.blob(&file.etag)) == file.size {
+            return 0;
+        }
+        file.size.saturating_sub(len(self.incomplete(&file.etag)))
+    }
+
+    /// Free space where the cache is.
+    pub(super) fn available_bytes(&self) -> Result<u64, HubError> {
+        let blobs = self.repo().join("blobs");
+        fs::create_dir_all(&blobs).map_err(|source| HubError::io(&blobs, source))?;
+        fs4::available_space(&blobs).map_err(|source| HubError::io(&blobs, source))
+    }
+
+    /// Waits until no other process writes the blob. The lock ends with the returned file.
+    pub(super) fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<File, HubError> {
+        let path = self.cache.join(".locks").join(&self.folder).join(format!("{etag}.lock"));
+        create_parent(&path)?;
+        let io = |source| HubError::io(&path, source);
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                waiting();
+                file.lock().map_err(io)?;
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        Ok(file)
+    }
+
+    /// Makes a blob appear under its name in the commit's folder.
+    pub(super) fn link(&self, commit: &str, file: &RemoteFile) -> Result<PathBuf, HubError> {
+        let path = self.snapshot_dir(commit).join(&file.name);
+        create_parent(&path)?;
+        let new = self.snapshot_dir(commit).join(format!(".{}.{}", file.name, std::process::id()));
+        let io = |source| HubError::io(&path, source);
+        let _ = fs::remove_file(&new);
+        make_link(&self.blob(&file.etag), &file.etag, &new).map_err(io)?;
+        fs::rename(&new, &path).map_err(io)?;
+        Ok(path)
+    }
+}
+
+/// A relative link, so that the cache may be moved.
+#[cfg(unix)]
+fn make_link(_blob: &Path, etag: &str, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), link)
+}
+
+/// Links need privileges on some systems: a hard link there, or else a copy.
+#[cfg(not(unix))]
+fn make_link(blob: &Path, _etag: &str, link: &Path) -> std::io::Result<()> {
+    fs::hard_link(blob, link).or_else(|_| fs::copy(blob, link).map(drop))
+}
+
+fn create_parent(path: &Path) -> Result<(), HubError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(parent).map_err(|source| HubError::io(parent, source))
+}

@@ -1,0 +1,271 @@
+//! The hub's HTTP interface: a revision's commit and files, a file's size and checksum, and its bytes.
+
+use super::name::Repo;
+use super::{HubError, HubOptions};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use ureq::http::{HeaderMap, Response, Uri};
+use ureq::{Agent, Body};
+
+/// Most redirects followed for one request.
+const REDIRECTS_MAX: usize = 10;
+/// Longest list of a repository's files that is read.
+const LIST_BYTES_MAX: u64 = 16 << 20;
+/// How often a request without a body is tried.
+const ATTEMPTS: u32 = 3;
+/// Time to reach a host, and then for its answer to begin.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A revision as the hub has it.
+pub(super) struct Revision {
+    /// The commit's 40 hexadecimal digits.
+    pub(super) commit: String,
+    /// Names of all files, folders included in the name.
+    pub(super) files: BTreeSet<String>,
+}
+
+/// A file as the hub has it.
+pub(super) struct RemoteFile {
+    pub(super) name: String,
+    pub(super) url: String,
+    /// sha256 of the content (64 hexadecimal digits), or git's sha1 of it (40).
+    pub(super) etag: String,
+    pub(super) size: u64,
+}
+
+/// The answer to `api/models/{id}/revision/{revision}`.
+#[derive(Deserialize)]
+struct ModelInfo {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+pub(super) struct Client {
+    agent: Agent,
+    endpoint: String,
+    token: Option<String>,
+    repo: Repo,
+    pub(super) retry_pause: Duration,
+}
+
+impl Client {
+    pub(super) fn new(options: &HubOptions, repo: &Repo) -> Self {
+        let config = Agent::config_builder()
+            .user_agent(concat!("phi3v/", env!("CARGO_PKG_VERSION")))
+            // redirects are followed here, where it is known which host may see the token
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .timeout_connect(Some(ANSWER_TIME_MAX))
+            .timeout_recv_response(Some(ANSWER_TIME_MAX))
+            .timeout_recv_body(Some(options.connection_time_max))
+            .build();
+        Self {
+            agent: config.into(),
+            endpoint: options.endpoint.clone(),
+            token: options.token.clone(),
+            repo: repo.clone(),
+            retry_pause: options.retry_pause,
+        }
+    }
+
+    /// The commit and files of the repository's revision.
+    pub(super) fn revision(&self) -> Result<Revision, HubError> {
+        let revision = self.repo.revision.replace('/', "%2F");
+        let url = format!("{}/api/models/{}/revision/{revision}", self.endpoint, self.repo.id);
+        let bytes = self.with_retries(|| {
+            let mut response = self.follow(Method::Get, &url, 0)?;
+            self.check_status(&url, &response)?;
+            let body = response.body_mut().with_config().limit(LIST_BYTES_MAX);
+            body.read_to_vec().map_err(|error| unreachable_error(&url, &error))
+        })?;
+        let protocol = |reason: String| HubError::Protocol { url: url.clone(), reason };
+        let info: ModelInfo = serde_json::from_slice(&bytes)
+            .map_err(|error| protocol(format!("no model information, {error}")))?;
+        if !is_commit(&info.sha) {
+            return Err(protocol(format!("{:?} is not a commit", info.sha)));
+        }
+        let files = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
+        Ok(Revision { commit: info.sha, files })
+    }
+
+    /// Size and checksum of a file at a commit.
+    pub(super) fn head(&self, commit: &str, name: &str) -> Result<RemoteFile, HubError> {
+        let url = format!("{}/{}/resolve/{commit}/{name}", self.endpoint, self.repo.id);
+        let response = self.with_retries(|| {
+            let response = self.follow(Method::Head, &url, 0)?;
+            self.check_status(&url, &response).map(|()| response)
+        })?;
+        let header =
+            |linked, plain| header(response.headers(), linked).or_else(|| header(response.headers(), plain));
+        let protocol = |reason: &str| HubError::Protocol { url: url.clone(), reason: reason.to_owned() };
+        let etag = header("x-linked-etag", "etag").unwrap_or_default();
+        let etag = etag.trim_start_matches("W/").trim_matches('"');
+        if !matches!(etag.len(), 40 | 64) || !is_hex(etag) {
+            return Err(protocol("it gives no checksum for the file"));
+        }
+        let size = header("x-linked-size", "content-length").and_then(|size| size.parse().ok());
+        let size = size.ok_or_else(|| protocol("it gives no size for the file"))?;
+        Ok(RemoteFile { name: name.to_owned(), etag: etag.to_owned(), size, url })
+    }
+
+    /// The bytes of a file from `start` on. The answer may begin at 0 nevertheless; see its status.
+    pub(super) fn open(&self, file: &RemoteFile, start: u64) -> Result<Response<Body>, HubError> {
+        let response = self.follow(Method::Get, &file.url, start)?;
+        if response.status() != 416 {
+            self.check_status(&file.url, &response)?;
+        }
+        Ok(response)
+    }
+
+    /// Sends a request and follows redirects. Of a file's description (`Head`) the first that carries a checksum is
+    /// the answer: behind it is a storage host that knows less.
+    fn follow(&self, method: Method, url: &str, start: u64) -> Result<Response<Body>, HubError> {
+        let mut url = url.to_owned();
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.send(method, &url, start)?;
+            let described =
+                matches!(method, Method::Head) && header(response.headers(), "x-linked-etag").is_some();
+            if !response.status().is_redirection() || described {
+                return Ok(response);
+            }
+            let protocol = |reason: &str| HubError::Protocol { url: url.clone(), reason: reason.to_owned() };
+            let location = header(response.headers(), "location");
+            let location = location.ok_or_else(|| protocol("a redirect without a location"))?;
+            let next = join(&url, location).ok_or_else(|| protocol("a redirect to no address"))?;
+            if url.starts_with("https://") && !next.starts_with("https://") {
+                return Err(protocol("a redirect to an address without encryption"));
+            }
+            url = next;
+        }
+        Err(HubError::Protocol { url, reason: format!("more than {REDIRECTS_MAX} redirects") })
+    }
+
+    fn send(&self, method: Method, url: &str, start: u64) -> Result<Response<Body>, HubError> {
+        let mut request = match method {
+            Method::Get => self.agent.get(url),
+            Method::Head => self.agent.head(url),
+        };
+        // a compressed body would have another length and other ranges
+        request = request.header("accept-encoding", "identity");
+        if start > 0 {
+            request = request.header("range", format!("bytes={start}-"));
+        }
+        if let Some(token) = self.token.as_ref().filter(|_| is_same_host(url, &self.endpoint)) {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        request.call().map_err(|error| unreachable_error(url, &error))
+    }
+
+    fn check_status(&self, url: &str, response: &Response<Body>) -> Result<(), HubError> {
+        let (endpoint, model) = (self.endpoint.clone(), self.repo.to_string());
+        let code = header(response.headers(), "x-error-code").unwrap_or_default();
+        match response.status().as_u16() {
+            200..=399 => Ok(()),
+            401 if code == "GatedRepo" => Err(HubError::Forbidden { endpoint, model }),
+            401 if code != "RepoNotFound" && self.token.is_some() => Err(HubError::Token { endpoint }),
+            401 | 404 => Err(HubError::NotFound { endpoint, model }),
+            403 => Err(HubError::Forbidden { endpoint, model }),
+            status => Err(HubError::Status { url: url.to_owned(), status }),
+        }
+    }
+
+    fn with_retries<T>(&self, request: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
+        let mut pause = self.retry_pause;
+        for _ in 1..ATTEMPTS {
+            match request() {
+                Err(error) if error.is_unreachable() => {
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                }
+                result => return result,
+            }
+        }
+        request()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    Get,
+    Head,
+}
+
+fn unreachable_error(url: &str, error: &ureq::Error) -> HubError {
+    HubError::Unreachable { url: url.to_owned(), reason: error.to_string() }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether `text` is a commit's full name; as such it is also safe as the name of a folder.
+pub(super) fn is_commit(text: &str) -> bool {
+    text.len() == 40 && is_hex(text)
+}
+
+/// Scheme, host and port: what a token is bound to.
+fn is_same_host(url: &str, endpoint: &str) -> bool {
+    let parts = |url: &str| {
+        let uri: Uri = url.parse().ok()?;
+        Some((uri.scheme()?.clone(), uri.authority()?.clone()))
+    };
+    parts(url).is_some_and(|url| parts(endpoint) == Some(url))
+}
+
+/// The address that `location` means, seen from `base` (RFC 3986 section 5, of which servers use these forms).
+fn join(base: &str, location: &str) -> Option<String> {
+    if location.starts_with("http://") || location.starts_with("https://") {
+        return Some(location.to_owned());
+    }
+    let uri: Uri = base.parse().ok()?;
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    if location.starts_with("//") {
+        return Some(format!("{scheme}:{location}"));
+    }
+    if location.starts_with('/') {
+        return Some(format!("{scheme}://{authority}{location}"));
+    }
+    let folder = uri.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+    Some(format!("{scheme}://{authority}{folder}/{location}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_joined() {
+        let base = "https://hub.example/a/b?c";
+        assert_eq!(join(base, "https://cdn.example/x").as_deref(), Some("https://cdn.example/x"));
+        assert_eq!(join(base, "//cdn.example/x").as_deref(), Some("https://cdn.example/x"));
+        assert_eq!(join(base, "/x?y").as_deref(), Some("https://hub.example/x?y"));
+        assert_eq!(join(base, "x").as_deref(), Some("https://hub.example/a/x"));
+    }
+
+    #[test]
+    fn the_token_is_bound_to_scheme_host_and_port() {
+        let endpoint = "https://hub.example";
+        assert!(is_same_host("https://hub.example/x/y", endpoint));
+        for other in [
+            "http://hub.example/x",
+            "https://hub.example:444/x",
+            "https://hub.example.org/x",
+            "https://hub.example@other.example/x",
+            "https://cdn.hub.example/x",
+            "not an address",
+        ] {
+            assert!(!is_same_host(other, endpoint), "{other}");
+        }
+    }
+}

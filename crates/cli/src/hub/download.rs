@@ -1,0 +1,206 @@
+//! One file from the hub into the cache: continued where an earlier attempt stopped, and checked.
+
+use super::cache::RepoCache;
+use super::client::{Client, RemoteFile};
+use super::{HubError, Progress};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// How often in a row a connection may bring nothing before the download is given up.
+const FAILURES_MAX: u32 = 5;
+
+/// Bytes read at a time.
+const CHUNK_BYTES: usize = 1 << 18;
+
+/// A download of several files of one commit.
+pub(super) struct Download<'a> {
+    pub(super) client: &'a Client,
+    pub(super) cache: &'a RepoCache,
+    pub(super) commit: &'a str,
+    pub(super) progress: &'a mut dyn Progress,
+}
+
+impl Download<'_> {
+    /// Makes sure that the file is in the cache, and returns its path there. Another process that is downloading the
+    /// same file is waited for.
+    pub(super) fn file(&mut self, file: &RemoteFile) -> Result<PathBuf, HubError> {
+        let blob = self.cache.blob(&file.etag);
+        let is_there = || fs::metadata(&blob).is_ok_and(|metadata| metadata.len() == file.size);
+        let already_there = is_there();
+        if !already_there {
+            let progress = &mut *self.progress;
+            let note = format!("waiting for another download of {}", file.name);
+            let _lock = self.cache.lock(&file.etag, || progress.note(&note))?;
+            if !is_there() {
+                self.fetch(file, &blob)?;
+            }
+        }
+        self.progress.file_done(file.size, already_there);
+        self.cache.link(self.commit, file)
+    }
+
+    /// Downloads and checks the file. A damaged beginning from an earlier run is replaced once.
+    fn fetch(&mut self, file: &RemoteFile, blob: &Path) -> Result<(), HubError> {
+        let path = self.cache.incomplete(&file.etag);
+        let mut partial = Partial::open(&path, file)?;
+        let resumed = partial.len > 0;
+        self.progress.file_resumed(partial.len);
+        let mut checksum = self.complete(&mut partial, file)?;
+        if checksum != file.etag && resumed {
+            partial.restart(file)?;
+            checksum = self.complete(&mut partial, file)?;
+        }
+        let io = |source| HubError::io(&path, source);
+        if checksum != file.etag {
+            fs::remove_file(&path).map_err(io)?;
+            let (file, expected) = (file.name.clone(), file.etag.clone());
+            return Err(HubError::Checksum { file, found: checksum, expected });
+        }
+        partial.file.sync_data().map_err(io)?;
+        drop(partial);
+        fs::rename(&path, blob).map_err(io)
+    }
+
+    /// Receives until the file is whole, over as many connections as it takes. Returns its checksum.
+    fn complete(&mut self, partial: &mut Partial, file: &RemoteFile) -> Result<String, HubError> {
+        let mut failures = 0;
+        while partial.len < file.size {
+            let before = partial.len;
+            let Err(error) = self.receive(partial, file) else { continue };
+            if !error.is_unreachable() {
+                return Err(error);
+            }
+            failures = if partial.len > before { 0 } else { failures + 1 };
+            if failures > FAILURES_MAX {
+                return Err(error);
+            }
+            if failures > 0 {
+                self.progress.note(&format!("{error}; trying again"));
+                std::thread::sleep(self.client.retry_pause * (1 << (failures - 1)));
+            }
+        }
+        Ok(partial.hasher.clone().finish())
+    }
+
+    /// Receives what one connection brings.
+    fn receive(&mut self, partial: &mut Partial, file: &RemoteFile) -> Result<(), HubError> {
+        let response = self.client.open(file, partial.len)?;
+        let begins_at = match response.status().as_u16() {
+            206 => content_range_start(&response),
+            200 => Some(0),
+            _ => None,
+        };
+        if begins_at != Some(partial.len) {
+            // the server does not know ranges, or the file there has become shorter
+            partial.restart(file)?;
+            self.progress.file_resumed(0);
+            if begins_at != Some(0) {
+                return Err(unreachable_error(file, "it does not continue the file"));
+            }
+        }
+        let mut body = response.into_body().into_reader().take(file.size - partial.len);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while partial.len < file.size {
+            match body.read(&mut chunk) {
+                Ok(0) => return Err(unreachable_error(file, "the connection ended early")),
+                Ok(bytes) => partial.append(&chunk[..bytes])?,
+                Err(error) => return Err(unreachable_error(file, &error.to_string())),
+            }
+            self.progress.file_bytes(partial.len);
+        }
+        Ok(())
+    }
+}
+
+fn unreachable_error(file: &RemoteFile, reason: &str) -> HubError {
+    HubError::Unreachable { url: file.url.clone(), reason: reason.to_owned() }
+}
+
+/// The first byte's position by `Content-Range: bytes 100-199/200`.
+fn content_range_start(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
+    let range = response.headers().get("content-range")?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+}
+
+/// The part of a file that has been received, on disk and in its checksum.
+struct Partial {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    hasher: Hasher,
+}
+
+impl Partial {
+    /// Continues an `.incomplete` file, or begins one.
+    fn open(path: &Path, remote: &RemoteFile) -> Result<Self, HubError> {
+        let io = |source| HubError::io(path, source);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|source| HubError::io(parent, source))?;
+        }
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        let mut partial = Self { path: path.to_owned(), file, len: 0, hasher: Hasher::new(remote) };
+        if partial.file.metadata().map_err(io)?.len() > remote.size {
+            partial.restart(remote)?;
+        }
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let bytes = partial.file.read(&mut chunk).map_err(io)?;
+            if bytes == 0 {
+                return Ok(partial);
+            }
+            partial.hasher.update(&chunk[..bytes]);
+            partial.len += bytes as u64;
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), HubError> {
+        self.file.write_all(bytes).map_err(|source| HubError::io(&self.path, source))?;
+        self.hasher.update(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn restart(&mut self, remote: &RemoteFile) -> Result<(), HubError> {
+        let io = |source| HubError::io(&self.path, source);
+        self.file.set_len(0).map_err(io)?;
+        self.file.seek(SeekFrom::Start(0)).map_err(io)?;
+        (self.len, self.hasher) = (0, Hasher::new(remote));
+        Ok(())
+    }
+}
+
+/// The checksum that the hub gives for a file: sha256 for large ones, git's for the others.
+#[derive(Clone)]
+enum Hasher {
+    Sha256(Sha256),
+    Git(Sha1),
+}
+
+impl Hasher {
+    fn new(file: &RemoteFile) -> Self {
+        if file.etag.len() == 64 {
+            return Self::Sha256(Sha256::new());
+        }
+        // a git object's name is the sha1 of its kind, its size and its content
+        Self::Git(Sha1::new_with_prefix(format!("blob {}\0", file.size)))
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Git(hasher) => hasher.update(bytes),
+        }
+    }
+
+    fn finish(self) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        match self {
+            Self::Sha256(hasher) => hex(&hasher.finalize()),
+            Self::Git(hasher) => hex(&hasher.finalize()),
+        }
+    }
+}

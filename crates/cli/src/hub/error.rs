@@ -1,0 +1,157 @@
+//! What can go wrong between a model's name and its folder.
+
+use std::path::{Path, PathBuf};
+
+/// Why a model could not be found or downloaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// A name that is neither a folder nor a repository.
+    #[error("there is no model or folder {model:?}")]
+    UnknownModel {
+        /// As the user gave it.
+        model: String,
+    },
+    /// Offline, and not in the cache.
+    #[error("{model} is not in the cache, and HF_HUB_OFFLINE forbids to download it")]
+    NotCached {
+        /// The model.
+        model: String,
+    },
+    /// The hub does not know the repository, or hides it.
+    #[error("{endpoint} has no model {model}, or it is private")]
+    NotFound {
+        /// The hub.
+        endpoint: String,
+        /// The model.
+        model: String,
+    },
+    /// The hub knows the repository and refuses.
+    #[error("{endpoint} does not let you download {model}")]
+    Forbidden {
+        /// The hub.
+        endpoint: String,
+        /// The model.
+        model: String,
+    },
+    /// The token is not valid.
+    #[error("{endpoint} refuses the access token")]
+    Token {
+        /// The hub.
+        endpoint: String,
+    },
+    /// The repository does not hold a checkpoint that phi3v can run.
+    #[error("{model} is not a checkpoint that phi3v can run: it has no {file}")]
+    NotACheckpoint {
+        /// The model.
+        model: String,
+        /// The file that is missing.
+        file: String,
+    },
+    /// The hub cannot be reached, or the connection keeps breaking.
+    #[error("{url} cannot be reached: {reason}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// An answer with another status than expected.
+    #[error("{url} answered with status {status}")]
+    Status {
+        /// The address.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// An answer that is not what a hub says.
+    #[error("{url} does not answer like a hub: {reason}")]
+    Protocol {
+        /// The address.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file is not what the hub says it is.
+    #[error("{file} is damaged: its checksum is {found}, expected {expected}")]
+    Checksum {
+        /// The file.
+        file: String,
+        /// Checksum of what was received.
+        found: String,
+        /// Checksum by the hub.
+        expected: String,
+    },
+    /// The disk is too small.
+    #[error("the download needs {} and {} has {} free", size(*needed), path.display(), size(*available))]
+    DiskSpace {
+        /// The cache.
+        path: PathBuf,
+        /// Bytes to download.
+        needed: u64,
+        /// Bytes free.
+        available: u64,
+    },
+    /// The cache cannot be read or written.
+    #[error("{} cannot be used: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// The operating system's words.
+        source: std::io::Error,
+    },
+    /// A downloaded file that the library refuses.
+    #[error(transparent)]
+    Model(#[from] phi3v::Error),
+}
+
+impl HubError {
+    pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    /// Whether the network is to blame, so that a copy in the cache may stand in.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Status { status: 429 | 500..=599, .. })
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::UnknownModel { .. } => {
+                "give demo, phi-3-vision, phi-3.5-vision, a repository as owner/name, or a folder with a checkpoint"
+            }
+            Self::NotCached { .. } => "unset HF_HUB_OFFLINE, or give a folder with the checkpoint",
+            Self::NotFound { .. } => "check the name; for a private model set HF_TOKEN to an access token",
+            Self::Forbidden { .. } => {
+                "accept the model's terms on its page, and set HF_TOKEN to an access token of that account"
+            }
+            Self::Token { .. } => "set HF_TOKEN to a valid access token, or unset it for a public model",
+            Self::NotACheckpoint { .. } => {
+                "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints in safetensors files"
+            }
+            Self::Unreachable { .. } => {
+                "check the network, or set HF_ENDPOINT to a mirror; a further run continues where this one stopped"
+            }
+            Self::Status { .. } => "try again later; a further run continues where this one stopped",
+            Self::Protocol { .. } => {
+                "check HF_ENDPOINT, which should be the address of a hub or of its mirror"
+            }
+            Self::Checksum { .. } => "the damaged part was deleted; run the command again",
+            Self::DiskSpace { .. } => "free some space, or set HF_HOME to a folder on a larger disk",
+            Self::Io { .. } => "check the folder's permissions, or set HF_HOME to another folder",
+            Self::Model(error) => return error.hint(),
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Decimal, as disks and the hub count.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}

@@ -1,0 +1,156 @@
+//! Models by name: found in a folder, in the hub's cache on this machine, or downloaded from a hub.
+//!
+//! The cache is the hub's standard one, so what other programs have downloaded is used and the other way round. Only
+//! files that phi3v reads are fetched. A name is resolved to a commit first and all files come from that commit; each
+//! goes to an `.incomplete` file that a later run resumes, and into the cache only once its checksum is right. The
+//! access token goes to the configured endpoint and nowhere else.
+//!
+//! Follows the hub's documented cache layout and the API of `api/models` and `resolve`.
+
+mod cache;
+mod client;
+mod download;
+mod error;
+mod name;
+mod options;
+mod progress;
+
+pub use error::HubError;
+pub use name::ModelName;
+pub use options::HubOptions;
+pub use progress::{DownloadBar, DownloadLines, Progress, Silent, for_stderr};
+
+use cache::RepoCache;
+use client::{Client, RemoteFile};
+use download::Download;
+use name::Repo;
+use phi3v::weights::shards;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Where a model is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// The checkpoint that is part of the program.
+    Demo,
+    /// A folder with a checkpoint.
+    Folder(PathBuf),
+}
+
+/// Files that a checkpoint must have beside its weights.
+const REQUIRED: [&str; 3] = ["config.json", "preprocessor_config.json", "tokenizer.json"];
+/// Files that are fetched where the repository has them.
+const OPTIONAL: [&str; 1] = ["generation_config.json"];
+
+/// Free space that a download leaves on the disk.
+const DISK_RESERVE_BYTES: u64 = 256 << 20;
+
+/// Finds the model that the user named, downloading it where necessary. Without `options.refresh` a model in the
+/// cache is used as it is, without asking the hub.
+///
+/// # Errors
+/// [`HubError`] for a name that leads nowhere, and for a download that cannot be completed.
+pub fn resolve(
+    model: &str,
+    options: &HubOptions,
+    progress: &mut dyn Progress,
+) -> Result<ModelSource, HubError> {
+    let repo = match ModelName::parse(model)? {
+        ModelName::Demo => return Ok(ModelSource::Demo),
+        ModelName::Folder(dir) => return Ok(ModelSource::Folder(dir)),
+        ModelName::Repo(repo) => repo,
+    };
+    let cache = RepoCache::new(&options.cache, &repo.id);
+    let cached = cache.snapshot(&repo.revision).filter(|dir| is_complete(dir));
+    match cached {
+        Some(dir) if options.offline || !options.refresh => Ok(ModelSource::Folder(dir)),
+        _ if options.offline => Err(HubError::NotCached { model: repo.to_string() }),
+        cached => match fetch(&repo, &cache, options, progress) {
+            Err(error) if error.is_unreachable() && cached.is_some() => {
+                progress.note(&format!("{error}; using the copy in the cache"));
+                Ok(ModelSource::Folder(cached.unwrap_or_default()))
+            }
+            fetched => fetched.map(ModelSource::Folder),
+        },
+    }
+}
+
+/// Downloads whatever the cache lacks of the revision's files.
+fn fetch(
+    repo: &Repo,
+    cache: &RepoCache,
+    options: &HubOptions,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf, HubError> {
+    let client = Client::new(options, repo);
+    let revision = client.revision()?;
+    let has = |name: &str| revision.files.contains(name);
+    if let Some(missing) = REQUIRED.into_iter().find(|name| !has(name)) {
+        return Err(HubError::NotACheckpoint { model: repo.to_string(), file: missing.to_owned() });
+    }
+    let small = REQUIRED.into_iter().chain(OPTIONAL.into_iter().filter(|name| has(name)));
+    let snapshot = cache.snapshot_dir(&revision.commit);
+    let mut download = Download { client: &client, cache, commit: &revision.commit, progress };
+    for name in small {
+        download.file(&client.head(&revision.commit, name)?)?;
+    }
+    let weights = weight_files(repo, &revision.files, &mut download)?;
+    let weights: Vec<RemoteFile> =
+        weights.iter().map(|name| client.head(&revision.commit, name)).collect::<Result<_, _>>()?;
+    check_disk(cache, &weights)?;
+    let total = weights.iter().map(|file| file.size).sum();
+    download.progress.start(&repo.to_string(), total);
+    for file in &weights {
+        download.file(file)?;
+    }
+    download.progress.finish();
+    cache.write_ref(&repo.revision, &revision.commit)?;
+    Ok(snapshot)
+}
+
+/// Names of the weight files: a single one, or the shards of the index, which is downloaded for it.
+fn weight_files(
+    repo: &Repo,
+    files: &BTreeSet<String>,
+    download: &mut Download<'_>,
+) -> Result<Vec<String>, HubError> {
+    if files.contains(shards::SINGLE_FILE) {
+        return Ok(vec![shards::SINGLE_FILE.to_owned()]);
+    }
+    if !files.contains(shards::INDEX_FILE) {
+        let file = shards::SINGLE_FILE.to_owned();
+        return Err(HubError::NotACheckpoint { model: repo.to_string(), file });
+    }
+    let index = download.client.head(download.commit, shards::INDEX_FILE)?;
+    let path = download.file(&index)?;
+    let bytes = std::fs::read(&path).map_err(|source| HubError::io(&path, source))?;
+    let names: BTreeSet<String> =
+        shards::parse_index(&bytes).map_err(phi3v::Error::from)?.into_values().collect();
+    match names.iter().find(|name| !files.contains(*name)) {
+        Some(file) => Err(HubError::NotACheckpoint { model: repo.to_string(), file: file.clone() }),
+        None => Ok(names.into_iter().collect()),
+    }
+}
+
+/// Whether a snapshot has every file that loading it needs.
+fn is_complete(dir: &Path) -> bool {
+    let has = |name: &str| dir.join(name).is_file();
+    if !REQUIRED.into_iter().all(has) {
+        return false;
+    }
+    if has(shards::SINGLE_FILE) {
+        return true;
+    }
+    let Ok(bytes) = std::fs::read(dir.join(shards::INDEX_FILE)) else { return false };
+    shards::parse_index(&bytes).is_ok_and(|index| index.values().all(|name| has(name)))
+}
+
+/// Refuses to begin what the disk cannot hold.
+fn check_disk(cache: &RepoCache, files: &[RemoteFile]) -> Result<(), HubError> {
+    let needed: u64 = files.iter().map(|file| cache.bytes_missing(file)).sum();
+    let available = cache.available_bytes()?;
+    if needed > 0 && needed.saturating_add(DISK_RESERVE_BYTES) > available {
+        return Err(HubError::DiskSpace { path: cache.root().to_owned(), needed, available });
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! What a user may call a model.
+
+use super::HubError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Names for the models people ask for most, and the built-in one.
+const ALIASES: [(&str, &str); 2] = [
+    ("phi-3-vision", "microsoft/Phi-3-vision-128k-instruct"),
+    ("phi-3.5-vision", "microsoft/Phi-3.5-vision-instruct"),
+];
+
+/// Longest part of a repository's name, as on the hub.
+const NAME_CHARS_MAX: usize = 96;
+
+/// A model's name, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelName {
+    /// The checkpoint that is part of the program.
+    Demo,
+    /// A folder that exists.
+    Folder(PathBuf),
+    /// A repository on a hub.
+    Repo(Repo),
+}
+
+/// A repository at a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repo {
+    /// `owner/name`.
+    pub id: String,
+    /// Branch, tag or commit.
+    pub revision: String,
+}
+
+impl fmt::Display for Repo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.revision.as_str() {
+            "main" => f.write_str(&self.id),
+            revision => write!(f, "{}@{revision}", self.id),
+        }
+    }
+}
+
+impl ModelName {
+    /// Understands `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder, `owner/name` and `owner/name@revision`; the
+    /// first that fits.
+    ///
+    /// # Errors
+    /// [`HubError::UnknownModel`] for anything else.
+    pub fn parse(model: &str) -> Result<Self, HubError> {
+        if model == "demo" {
+            return Ok(Self::Demo);
+        }
+        if let Some((_, id)) = ALIASES.iter().find(|(alias, _)| *alias == model) {
+            return Ok(Self::Repo(Repo { id: (*id).to_owned(), revision: "main".to_owned() }));
+        }
+        if Path::new(model).is_dir() {
+            return Ok(Self::Folder(PathBuf::from(model)));
+        }
+        let (id, revision) = model.split_once('@').unwrap_or((model, "main"));
+        let known = id.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name));
+        if known && is_revision(revision) {
+            return Ok(Self::Repo(Repo { id: id.to_owned(), revision: revision.to_owned() }));
+        }
+        Err(HubError::UnknownModel { model: model.to_owned() })
+    }
+}
+
+/// The hub's rule for owners and repositories. Excludes everything that means something in a path or a URL.
+fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=NAME_CHARS_MAX).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with(['.', '-'])
+        && !name.contains("..")
+        && !name.contains("--")
+}
+
+/// A git reference without anything that leads out of the cache's `refs` folder.
+fn is_revision(revision: &str) -> bool {
+    let part = |part: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(allowed)
+    };
+    revision.len() <= 255 && revision.split('/').all(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repo(model: &str) -> Option<(String, String)> {
+        match ModelName::parse(model) {
+            Ok(ModelName::Repo(Repo { id, revision })) => Some((id, revision)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(ModelName::parse("demo").unwrap(), ModelName::Demo);
+        assert_eq!(ModelName::parse(".").unwrap(), ModelName::Folder(PathBuf::from(".")));
+        let pair = |id: &str, revision: &str| Some((id.to_owned(), revision.to_owned()));
+        assert_eq!(repo("phi-3-vision"), pair("microsoft/Phi-3-vision-128k-instruct", "main"));
+        assert_eq!(repo("phi-3.5-vision"), pair("microsoft/Phi-3.5-vision-instruct", "main"));
+        assert_eq!(repo("some/model"), pair("some/model", "main"));
+        assert_eq!(repo("some/model@refs/pr/1"), pair("some/model", "refs/pr/1"));
+        let refused = [
+            "",
+            "gpt2",
+            "a/b/c",
+            "../models",
+            "./no/such",
+            "/no/such",
+            "a/..",
+            "a/b@",
+            "a/b@../x",
+            "a/b@x/../y",
+            "a/b@/x",
+            "a b/c",
+            "a/b?c",
+            "a/b%2e",
+            "a--b/c",
+            "http://example.org/a",
+            "a\\b/c",
+        ];
+        for model in refused {
+            let error = ModelName::parse(model).expect_err(model);
+            assert!(matches!(error, HubError::UnknownModel { .. }) && error.hint().is_some());
+        }
+    }
+}

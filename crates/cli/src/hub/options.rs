@@ -1,0 +1,126 @@
+//! Where the hub and its cache are, from the environment variables that its own tools use.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The hub that is asked unless `HF_ENDPOINT` names another.
+const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+/// How the hub is used.
+#[derive(Clone)]
+pub struct HubOptions {
+    /// Base address, without a slash at the end.
+    pub endpoint: String,
+    /// Access token; sent to `endpoint` only.
+    pub token: Option<String>,
+    /// The folder with one folder per repository.
+    pub cache: PathBuf,
+    /// Use only what is in the cache.
+    pub offline: bool,
+    /// Ask the hub for a newer commit although the cache has the model.
+    pub refresh: bool,
+    /// Pause before the first retry; doubles with each further one.
+    pub retry_pause: Duration,
+    /// A connection that has not delivered the whole file by then is replaced by a new one that continues.
+    pub connection_time_max: Duration,
+}
+
+/// The token stays out of logs.
+impl std::fmt::Debug for HubOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubOptions")
+            .field("endpoint", &self.endpoint)
+            .field("token", &self.token.as_ref().map(|_| "..."))
+            .field("cache", &self.cache)
+            .field("offline", &self.offline)
+            .field("refresh", &self.refresh)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HubOptions {
+    /// `HF_ENDPOINT`, `HF_TOKEN` (or the file that the hub's login command writes), `HF_HOME`, `HF_HUB_CACHE` and
+    /// `HF_HUB_OFFLINE` of the process.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// The same from variables given by `get`. Empty variables count as unset.
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Self {
+        let get = |name: &str| get(name).filter(|value| !value.trim().is_empty());
+        let home = hub_home(&get);
+        let cache = get("HF_HUB_CACHE").or_else(|| get("HUGGINGFACE_HUB_CACHE"));
+        let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+        Self {
+            endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
+            token: token(&get, &home),
+            cache: cache.map_or_else(|| home.join("hub"), PathBuf::from),
+            offline: is_true(get("HF_HUB_OFFLINE")),
+            refresh: false,
+            retry_pause: Duration::from_secs(1),
+            connection_time_max: Duration::from_secs(60),
+        }
+    }
+}
+
+fn hub_home(get: &impl Fn(&str) -> Option<String>) -> PathBuf {
+    if let Some(home) = get("HF_HOME") {
+        return PathBuf::from(home);
+    }
+    let cache =
+        get("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    cache.unwrap_or_else(|| PathBuf::from(".cache")).join("huggingface")
+}
+
+fn token(get: &impl Fn(&str) -> Option<String>, home: &Path) -> Option<String> {
+    let given = get("HF_TOKEN").or_else(|| get("HUGGING_FACE_HUB_TOKEN"));
+    if let Some(token) = given {
+        return Some(token.trim().to_owned());
+    }
+    if is_true(get("HF_HUB_DISABLE_IMPLICIT_TOKEN")) {
+        return None;
+    }
+    let path = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+    let token = std::fs::read_to_string(path).ok()?;
+    Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+}
+
+fn is_true(value: Option<String>) -> bool {
+    value.is_some_and(|value| matches!(value.trim().to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(variables: &[(&str, &str)]) -> HubOptions {
+        HubOptions::from_variables(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn variables() {
+        let none = options(&[("XDG_CACHE_HOME", "/nowhere/cache")]);
+        assert_eq!(none.endpoint, DEFAULT_ENDPOINT);
+        assert_eq!(none.cache, Path::new("/nowhere/cache/huggingface/hub"));
+        assert_eq!((none.token.as_deref(), none.offline), (None, false));
+        let home = tempfile::tempdir().unwrap();
+        let home_text = home.path().to_str().unwrap();
+        std::fs::write(home.path().join("token"), "hf_file\n").unwrap();
+        let all = options(&[
+            ("HF_HOME", home_text),
+            ("HF_ENDPOINT", "http://mirror:8080/"),
+            ("HF_HUB_OFFLINE", "yes"),
+        ]);
+        assert_eq!((all.endpoint.as_str(), all.offline), ("http://mirror:8080", true));
+        assert_eq!((all.cache, all.token.as_deref()), (home.path().join("hub"), Some("hf_file")));
+        let given =
+            options(&[("HF_HOME", home_text), ("HF_TOKEN", " hf_given "), ("HF_HUB_CACHE", "/cache")]);
+        assert_eq!((given.cache.as_path(), given.token.as_deref()), (Path::new("/cache"), Some("hf_given")));
+        let empty = options(&[("HF_HOME", home_text), ("HF_TOKEN", ""), ("HF_HUB_OFFLINE", "0")]);
+        assert_eq!((empty.token.as_deref(), empty.offline), (Some("hf_file"), false));
+        assert!(!format!("{given:?}").contains("hf_given"));
+    }
+}

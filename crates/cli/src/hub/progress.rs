@@ -1,0 +1,189 @@
+//! How far a download is, on stderr: a bar on a terminal, now and then a line elsewhere.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Pause between two lines where stderr is no terminal.
+const LINE_PAUSE: Duration = Duration::from_secs(10);
+
+/// Hears of a download. Bytes before [`Progress::start`] belong to small files and are not counted.
+pub trait Progress {
+    /// The weights of `model` follow, `total` bytes in all.
+    fn start(&mut self, model: &str, total: u64);
+    /// `bytes` of the current file are there from an earlier run, or 0 when it is begun again.
+    fn file_resumed(&mut self, bytes: u64);
+    /// `bytes` of the current file are there.
+    fn file_bytes(&mut self, bytes: u64);
+    /// The current file of `size` bytes is complete; `was_there` if nothing had to be downloaded.
+    fn file_done(&mut self, size: u64, was_there: bool);
+    /// Something the user should know; one sentence.
+    fn note(&mut self, text: &str);
+    /// Everything is there.
+    fn finish(&mut self);
+}
+
+/// The right kind for the process's stderr.
+#[must_use]
+pub fn for_stderr() -> Box<dyn Progress> {
+    if std::io::stderr().is_terminal() {
+        Box::new(DownloadBar::default())
+    } else {
+        Box::new(DownloadLines::default())
+    }
+}
+
+/// Says nothing.
+#[derive(Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn start(&mut self, _model: &str, _total: u64) {}
+    fn file_resumed(&mut self, _bytes: u64) {}
+    fn file_bytes(&mut self, _bytes: u64) {}
+    fn file_done(&mut self, _size: u64, _was_there: bool) {}
+    fn note(&mut self, _text: &str) {}
+    fn finish(&mut self) {}
+}
+
+/// A bar with speed and time left.
+#[derive(Debug, Default)]
+pub struct DownloadBar {
+    bar: Option<ProgressBar>,
+    /// Bytes of the files that are complete.
+    complete: u64,
+}
+
+impl Progress for DownloadBar {
+    fn start(&mut self, model: &str, total: u64) {
+        let template = "{prefix} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
+        let style = ProgressStyle::with_template(template)
+            .expect("the template has only fields that indicatif knows")
+            .progress_chars("=> ");
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        bar.set_style(style);
+        bar.set_prefix(format!("downloading {model}"));
+        bar.enable_steady_tick(Duration::from_millis(500));
+        (self.bar, self.complete) = (Some(bar), 0);
+    }
+
+    fn file_resumed(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.complete + bytes);
+            // what was there already says nothing about the speed
+            bar.reset_eta();
+        }
+    }
+
+    fn file_bytes(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.complete + bytes);
+        }
+    }
+
+    fn file_done(&mut self, size: u64, was_there: bool) {
+        let Some(bar) = &self.bar else { return };
+        self.complete += size;
+        bar.set_position(self.complete);
+        if was_there {
+            bar.reset_eta();
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for DownloadBar {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// A line every ten seconds, for logs.
+#[derive(Debug)]
+pub struct DownloadLines {
+    model: String,
+    total: u64,
+    /// Bytes of the files that are complete.
+    complete: u64,
+    /// Bytes that did not have to be downloaded.
+    skipped: u64,
+    begun: Instant,
+    last_line: Instant,
+}
+
+impl Default for DownloadLines {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { model: String::new(), total: 0, complete: 0, skipped: 0, begun: now, last_line: now }
+    }
+}
+
+impl Progress for DownloadLines {
+    fn start(&mut self, model: &str, total: u64) {
+        *self = Self { model: model.to_owned(), total, ..Self::default() };
+        eprintln!("downloading {model}, {:.1} MB", total as f64 / 1e6);
+    }
+
+    fn file_resumed(&mut self, bytes: u64) {
+        self.skipped += bytes;
+    }
+
+    fn file_bytes(&mut self, bytes: u64) {
+        if self.total > 0 && self.last_line.elapsed() >= LINE_PAUSE {
+            self.last_line = Instant::now();
+            eprintln!("{}", line(self.complete + bytes, self.total, self.skipped, self.begun.elapsed()));
+        }
+    }
+
+    fn file_done(&mut self, size: u64, was_there: bool) {
+        if self.total > 0 {
+            self.complete += size;
+            self.skipped += if was_there { size } else { 0 };
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        eprintln!("{text}");
+    }
+
+    fn finish(&mut self) {
+        eprintln!("{} is complete", self.model);
+    }
+}
+
+/// How far, how fast, how long still.
+fn line(done: u64, total: u64, skipped: u64, elapsed: Duration) -> String {
+    let speed = done.saturating_sub(skipped) as f64 / elapsed.as_secs_f64().max(1e-3);
+    let left = (total.saturating_sub(done)) as f64 / speed.max(1.0);
+    format!(
+        "{:.1} of {:.1} MB, {:.1} MB/s, {}:{:02} left",
+        done as f64 / 1e6,
+        total as f64 / 1e6,
+        speed / 1e6,
+        left as u64 / 60,
+        left as u64 % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_tell_speed_and_time_left_without_what_was_there() {
+        let text = line(3_000_000, 9_000_000, 1_000_000, Duration::from_secs(2));
+        assert_eq!(text, "3.0 of 9.0 MB, 1.0 MB/s, 0:06 left");
+    }
+}

@@ -1,0 +1,352 @@
+//! Downloads from a hub, against servers on this machine that do everything a network can do to them.
+
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "helpers of tests are tests too")]
+
+mod fixture;
+mod server;
+
+use fixture::{COMMIT, Heard, Hub, MODEL, TOKEN, WEIGHTS, contents, etag};
+use phi3v::checkpoint::Checkpoint;
+use phi3v_cli::hub::{HubError, ModelSource, resolve};
+use server::{Reply, Request};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+#[test]
+fn a_model_is_downloaded_to_the_standard_cache_and_opens() {
+    let hub = Hub::start();
+    let heard = Heard::default();
+    let source = resolve(MODEL, &hub.options(), &mut heard.clone()).unwrap();
+    let dir = hub.repo().join("snapshots").join(COMMIT);
+    assert_eq!(source, ModelSource::Folder(dir.clone()));
+    hub.check(&dir);
+    assert_eq!(fs::read_to_string(hub.repo().join("refs/main")).unwrap(), COMMIT);
+    let weights = etag(WEIGHTS, &hub.contents[WEIGHTS]);
+    let link = fs::read_link(dir.join(WEIGHTS)).unwrap();
+    assert_eq!(link, Path::new("../../blobs").join(weights));
+    let left: Vec<_> =
+        fs::read_dir(hub.repo().join("blobs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_none()), "{left:?}");
+    assert_eq!(Checkpoint::open(&dir).unwrap().name, MODEL);
+    let total: usize =
+        hub.contents.iter().filter(|(name, _)| name.ends_with("safetensors")).map(|(_, c)| c.len()).sum();
+    let heard = heard.all();
+    assert!(
+        heard.contains(&format!("start {MODEL} {total}")) && heard.last().unwrap() == "finish",
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn the_token_goes_to_the_hub_and_nowhere_else() {
+    let hub = Hub::start();
+    hub.download();
+    let token = format!("Bearer {TOKEN}");
+    assert!(hub.main.requests().iter().all(|request| request.header("authorization") == Some(&token)));
+    assert!(!hub.storage.requests().is_empty());
+    assert!(hub.storage.requests().iter().all(|request| request.header("authorization").is_none()));
+}
+
+#[test]
+fn what_is_in_the_cache_is_used() {
+    let hub = Hub::start();
+    let dir = hub.download();
+    hub.main.forget();
+    hub.storage.forget();
+    assert_eq!(hub.download(), dir);
+    assert!(hub.main.requests().is_empty(), "a cached model needs no network");
+    let options = phi3v_cli::hub::HubOptions { refresh: true, ..hub.options() };
+    resolve(MODEL, &options, &mut Heard::default()).unwrap();
+    assert!(
+        !hub.main.requests().is_empty() && hub.storage.requests().is_empty(),
+        "only descriptions are fetched"
+    );
+    // a snapshot that lacks a file is completed, and only that file is fetched
+    fs::remove_file(dir.join(WEIGHTS)).unwrap();
+    fs::remove_file(hub.blob(WEIGHTS)).unwrap();
+    hub.download();
+    assert_eq!(hub.storage.requests().len(), 1);
+}
+
+#[test]
+fn a_commit_may_be_named() {
+    let hub = Hub::bent(contents(), |request, reply| {
+        match request.path.strip_prefix("/api/models/org/tiny/revision/") {
+            Some("v1" | "refs%2Fpr%2F1" | COMMIT) => {
+                let siblings: Vec<_> =
+                    contents().into_keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
+                let info = serde_json::json!({ "sha": COMMIT, "siblings": siblings });
+                Reply { body: info.to_string().into_bytes(), ..Reply::new(200) }
+            }
+            _ => reply,
+        }
+    });
+    for revision in ["refs/pr/1", "v1", COMMIT] {
+        let model = format!("{MODEL}@{revision}");
+        let ModelSource::Folder(dir) = resolve(&model, &hub.options(), &mut Heard::default()).unwrap() else {
+            panic!()
+        };
+        hub.check(&dir);
+        assert_eq!(hub.repo().join("refs").join(revision).exists(), revision != COMMIT);
+    }
+}
+
+#[test]
+fn an_interrupted_download_is_resumed() {
+    let hub = Hub::start();
+    let path = hub.incomplete(WEIGHTS);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, &hub.contents[WEIGHTS][..100_000]).unwrap();
+    let heard = Heard::default();
+    let ModelSource::Folder(dir) = resolve(MODEL, &hub.options(), &mut heard.clone()).unwrap() else {
+        panic!()
+    };
+    hub.check(&dir);
+    assert_eq!(hub.starts(WEIGHTS), [100_000]);
+    assert!(heard.all().contains(&"resumed 100000".to_owned()));
+}
+
+#[test]
+fn a_beginning_that_is_damaged_or_too_long_is_replaced() {
+    for len in [100_000, 10_000_000] {
+        let hub = Hub::start();
+        let path = hub.incomplete(WEIGHTS);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, vec![7; len]).unwrap();
+        hub.download();
+        assert_eq!(*hub.starts(WEIGHTS).last().unwrap(), 0);
+    }
+}
+
+/// Counts a file's downloads from 0.
+fn nth(request: &Request, counter: &AtomicUsize) -> Option<usize> {
+    let counts = request.path == format!("/files/{WEIGHTS}") && request.method == "GET";
+    counts.then(|| counter.fetch_add(1, Ordering::SeqCst))
+}
+
+#[test]
+fn a_broken_connection_is_continued() {
+    let count = AtomicUsize::new(0);
+    let hub = Hub::bent(contents(), move |request, reply| match nth(request, &count) {
+        Some(0) => Reply { cut: Some(50_000), ..reply },
+        Some(1) => Reply { cut: Some(0), ..reply },
+        Some(2) => Reply { cut: Some(30_000), ..reply },
+        _ => reply,
+    });
+    hub.download();
+    let starts = hub.starts(WEIGHTS);
+    assert!(starts.len() == 4 && starts[0] == 0 && starts.is_sorted(), "{starts:?}");
+    assert_eq!(starts[1], starts[2]);
+    assert!(starts[1] <= 50_000 && starts[3] <= 80_000 && starts[3] > 0, "{starts:?}");
+}
+
+#[test]
+fn a_stalled_connection_is_replaced() {
+    let count = AtomicUsize::new(0);
+    let hub = Hub::bent(contents(), move |request, reply| match nth(request, &count) {
+        Some(0) => Reply { cut: Some(50_000), stall: Duration::from_secs(3600), ..reply },
+        _ => reply,
+    });
+    let options =
+        phi3v_cli::hub::HubOptions { connection_time_max: Duration::from_millis(300), ..hub.options() };
+    let ModelSource::Folder(dir) = resolve(MODEL, &options, &mut Heard::default()).unwrap() else { panic!() };
+    hub.check(&dir);
+    assert!(hub.starts(WEIGHTS).len() >= 2);
+}
+
+#[test]
+fn a_server_without_ranges_still_works() {
+    let count = AtomicUsize::new(0);
+    let all = contents()[WEIGHTS].clone();
+    let hub = Hub::bent(contents(), move |request, reply| match nth(request, &count) {
+        Some(0) => Reply { cut: Some(50_000), ..reply },
+        Some(_) => Reply { body: all.clone(), ..Reply::new(200) },
+        None => reply,
+    });
+    hub.download();
+    assert_eq!(hub.starts(WEIGHTS).len(), 2);
+}
+
+#[test]
+fn a_connection_that_always_breaks_is_given_up() {
+    let count = AtomicUsize::new(0);
+    let hub = Hub::bent(contents(), move |request, reply| match nth(request, &count) {
+        Some(0) => Reply { cut: Some(1000), ..reply },
+        Some(_) => Reply { cut: Some(0), ..reply },
+        None => reply,
+    });
+    let error = hub.resolve().unwrap_err();
+    assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("continues"));
+    assert_eq!(
+        fs::metadata(hub.incomplete(WEIGHTS)).unwrap().len(),
+        1000,
+        "what came is kept for the next run"
+    );
+    assert!(!hub.repo().join("refs/main").exists());
+}
+
+#[test]
+fn a_wrong_checksum_is_refused_and_deleted() {
+    for name in [WEIGHTS, "config.json"] {
+        let hub = Hub::bent(contents(), move |request, mut reply| {
+            if request.path.ends_with(name) && !reply.body.is_empty() {
+                reply.body[10] ^= 1;
+            }
+            reply
+        });
+        match hub.resolve() {
+            Err(HubError::Checksum { file, expected, found }) => {
+                assert_eq!((file.as_str(), &expected), (name, &etag(name, &hub.contents[name])));
+                assert_ne!(expected, found);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(!hub.blob(name).exists() && !hub.incomplete(name).exists());
+        assert!(!hub.repo().join("refs/main").exists());
+    }
+}
+
+#[test]
+fn refusals_of_the_hub() {
+    let answers = |status: u16, code: &'static str| {
+        let hub = Hub::bent(contents(), move |_, _| Reply::new(status).with("X-Error-Code", code));
+        let error = hub.resolve().unwrap_err();
+        assert!(error.hint().is_some());
+        (error, hub.main.requests().len())
+    };
+    assert!(matches!(answers(404, "RepoNotFound"), (HubError::NotFound { .. }, 1)));
+    assert!(matches!(answers(401, "RepoNotFound"), (HubError::NotFound { .. }, 1)));
+    assert!(matches!(answers(401, ""), (HubError::Token { .. }, 1)));
+    assert!(matches!(answers(401, "GatedRepo"), (HubError::Forbidden { .. }, 1)));
+    assert!(matches!(answers(403, "GatedRepo"), (HubError::Forbidden { .. }, 1)));
+    assert!(matches!(answers(503, ""), (HubError::Status { status: 503, .. }, 3)), "it is tried again");
+    let text = answers(403, "GatedRepo").0.to_string();
+    assert!(text.contains(MODEL) && !text.contains(TOKEN), "{text}");
+}
+
+#[test]
+fn without_a_token_a_hidden_model_is_not_found() {
+    let hub = Hub::bent(contents(), |_, _| Reply::new(401));
+    let options = phi3v_cli::hub::HubOptions { token: None, ..hub.options() };
+    let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+    assert!(
+        matches!(error, HubError::NotFound { .. }) && error.hint().unwrap().contains("HF_TOKEN"),
+        "{error}"
+    );
+}
+
+#[test]
+fn offline_only_the_cache_is_used() {
+    let hub = Hub::start();
+    let options = || phi3v_cli::hub::HubOptions { offline: true, refresh: true, ..hub.options() };
+    let error = resolve(MODEL, &options(), &mut Heard::default()).unwrap_err();
+    assert!(
+        matches!(error, HubError::NotCached { .. }) && error.to_string().contains("HF_HUB_OFFLINE"),
+        "{error}"
+    );
+    assert!(hub.main.requests().is_empty());
+    let dir = hub.download();
+    hub.main.forget();
+    assert_eq!(resolve(MODEL, &options(), &mut Heard::default()).unwrap(), ModelSource::Folder(dir.clone()));
+    assert!(hub.main.requests().is_empty());
+    fs::remove_file(dir.join("tokenizer.json")).unwrap();
+    assert!(resolve(MODEL, &options(), &mut Heard::default()).is_err(), "half a snapshot is none");
+}
+
+#[test]
+fn a_hub_out_of_reach() {
+    let hub = Hub::start();
+    let dir = hub.download();
+    // port 9 discards; nothing listens there on a test machine
+    let endpoint = "http://127.0.0.1:9".to_owned();
+    let options = phi3v_cli::hub::HubOptions { endpoint, refresh: true, ..hub.options() };
+    let heard = Heard::default();
+    assert_eq!(resolve(MODEL, &options, &mut heard.clone()).unwrap(), ModelSource::Folder(dir));
+    assert!(heard.all()[0].contains("using the copy in the cache"), "{:?}", heard.all());
+    let error = resolve("org/other", &options, &mut Heard::default()).unwrap_err();
+    assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
+}
+
+#[test]
+fn repositories_without_a_checkpoint() {
+    for (missing, named) in [
+        ("tokenizer.json", "tokenizer.json"),
+        ("model.safetensors.index.json", "model.safetensors"),
+        ("model-00002-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+    ] {
+        let mut contents = contents();
+        contents.remove(missing);
+        let error = Hub::bent(contents, |_, reply| reply).resolve().unwrap_err();
+        assert!(matches!(&error, HubError::NotACheckpoint { file, .. } if file == named), "{error}");
+    }
+}
+
+#[test]
+fn hostile_answers_lead_nowhere() {
+    let info = |sha: &str| serde_json::json!({ "sha": sha, "siblings": [] }).to_string().into_bytes();
+    let bodies = [info("../../etc"), info(""), info(&"A".repeat(40)), b"<html>".to_vec(), b"{}".to_vec()];
+    for body in bodies {
+        let hub = Hub::bent(contents(), move |_, _| Reply { body: body.clone(), ..Reply::new(200) });
+        let error = hub.resolve().unwrap_err();
+        assert!(matches!(error, HubError::Protocol { .. }), "{error}");
+    }
+    for etag in ["", "../../../outside", "short", &"G".repeat(64)] {
+        let etag = etag.to_owned();
+        let hub = Hub::bent(contents(), move |_, reply| match reply.status {
+            302 => Reply::new(200).with("ETag", &etag),
+            _ => reply,
+        });
+        let error = hub.resolve().unwrap_err();
+        assert!(matches!(error, HubError::Protocol { .. }), "{error}");
+    }
+    let mut outside = contents();
+    let index = String::from_utf8(outside["model.safetensors.index.json"].clone()).unwrap();
+    let index = index.replace(WEIGHTS, "../../../model.safetensors");
+    outside.insert("model.safetensors.index.json".to_owned(), index.into_bytes());
+    let error = Hub::bent(outside, |_, reply| reply).resolve().unwrap_err();
+    assert!(matches!(error, HubError::Model(_)), "{error}");
+}
+
+#[test]
+fn redirects_end() {
+    let hub = Hub::bent(contents(), |_, _| Reply::new(302).with("Location", "/again"));
+    let error = hub.resolve().unwrap_err();
+    assert!(error.to_string().contains("redirects"), "{error}");
+    let hub = Hub::bent(contents(), |_, _| Reply::new(302));
+    assert!(matches!(hub.resolve(), Err(HubError::Protocol { .. })));
+}
+
+#[test]
+fn free_disk_space_is_checked_before() {
+    let hub = Hub::bent(contents(), |request, mut reply| {
+        if request.path.ends_with(WEIGHTS) {
+            reply.headers.retain(|(name, _)| name != "X-Linked-Size");
+            reply = reply.with("X-Linked-Size", 1_u64 << 60);
+        }
+        reply
+    });
+    let error = hub.resolve().unwrap_err();
+    assert!(matches!(error, HubError::DiskSpace { .. }), "{error}");
+    assert!(error.to_string().contains("GB free"), "{error}");
+    assert!(hub.starts(WEIGHTS).is_empty());
+}
+
+#[test]
+fn two_downloads_at_once_share_the_work() {
+    let hub = Hub::bent(contents(), |request, reply| {
+        if request.path.starts_with("/files/model") {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        reply
+    });
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| hub.download())).collect();
+        for run in runs {
+            run.join().unwrap();
+        }
+    });
+    assert_eq!(hub.starts(WEIGHTS), [0]);
+}
