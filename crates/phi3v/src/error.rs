@@ -43,6 +43,9 @@ pub enum Error {
     /// The prompt was refused.
     #[error(transparent)]
     Processor(#[from] crate::processor::ProcessorError),
+    /// An answer could not be held to its form.
+    #[error(transparent)]
+    Constraint(#[from] crate::constraint::ConstraintError),
     /// No token could be chosen, or parameters were refused.
     #[error(transparent)]
     Sampler(#[from] crate::sampler::SamplerError),
@@ -59,6 +62,7 @@ impl Error {
             Self::Tokenizer(error) => error.hint(),
             Self::Processor(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
+            Self::Constraint(error) => error.hint(),
             Self::Sampler(error) => error.hint(),
             Self::Engine(error) => error.hint(),
             Self::Step { .. } | Self::Stopped => None,

@@ -139,9 +139,24 @@ impl Sampler {
     /// [`SamplerError::BadLogit`] for NaN or plus infinity, [`SamplerError::NothingAllowed`] when every logit is
     /// minus infinity.
     pub fn sample(&mut self, logits: &mut [f32], history: History<'_>) -> Result<Sampled, SamplerError> {
+        self.sample_with(logits, history, |_| Ok(()))
+    }
+
+    /// As [`Sampler::sample`], with a restriction between the penalties and the choice: `restrict` sets the logits of
+    /// forbidden tokens to minus infinity. Logprobs stay those of the unrestricted distribution.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`], and those of `restrict`.
+    pub fn sample_with<E: From<SamplerError>>(
+        &mut self,
+        logits: &mut [f32],
+        history: History<'_>,
+        restrict: impl FnOnce(&mut [f32]) -> Result<(), E>,
+    ) -> Result<Sampled, E> {
         check_logits(logits)?;
         let logprobs = self.params.logprobs.map(|top| LogProbs::of(logits, top));
         self.penalties.apply(logits, history);
+        restrict(logits)?;
         let token = self.choose(logits)?;
         let original = self.penalties.original(token).unwrap_or(logits[token as usize]);
         Ok(match logprobs {

@@ -16,7 +16,7 @@ pub use stream::DecodeStream;
 
 use tokenizers::{Model, ModelWrapper};
 
-use pieces::{Piece, pieces_of};
+use pieces::{Piece, PieceText, pieces_of};
 
 /// Why a tokenizer.json is refused.
 #[derive(Debug, thiserror::Error)]
@@ -195,6 +195,23 @@ impl Tokenizer {
     #[must_use]
     pub fn stop_ids(&self) -> [u32; 2] {
         self.stop_ids
+    }
+
+    /// What an id adds to an answer: UTF-8 of its text with U+2581 as a space, or one byte of a character. Empty for
+    /// added tokens, for `<unk>` and `<s>`, and where the vocabulary has no such id.
+    #[must_use]
+    pub fn text_bytes(&self, id: u32) -> &[u8] {
+        match self.piece(id) {
+            Some(Piece { added: true, .. }) | None => &[],
+            Some(Piece { text: PieceText::Text(text), .. }) => text.as_bytes(),
+            Some(Piece { text: PieceText::Byte(byte), .. }) => std::slice::from_ref(byte),
+        }
+    }
+
+    /// The id of a byte token.
+    #[must_use]
+    pub fn byte_id(&self, byte: u8) -> u32 {
+        self.token_id(&format!("<0x{byte:02X}>")).expect("every byte has a token, checked at load")
     }
 
     /// What an id adds to a text, or `None` where the vocabulary has no such id.

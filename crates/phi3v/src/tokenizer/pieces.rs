@@ -17,6 +17,8 @@ pub(crate) struct Piece {
     pub(crate) text: PieceText,
     /// Left out of answers.
     pub(crate) special: bool,
+    /// Among tokenizer.json's added tokens, special or not.
+    pub(crate) added: bool,
 }
 
 /// The table over all ids; `None` where an id has no token.
@@ -32,12 +34,13 @@ pub(super) fn pieces_of(inner: &tokenizers::Tokenizer) -> Result<Vec<Option<Piec
     let added = inner.get_added_tokens_decoder();
     let pieces = (0..size as u32).map(|id| {
         let token = inner.id_to_token(id)?;
-        let special = added.get(&id).is_some_and(|token| token.special);
+        let added = added.get(&id);
+        let special = added.is_some_and(|token| token.special);
         let text = match byte_of(&token) {
             Some(byte) => PieceText::Byte(byte),
             None => PieceText::Text(token.replace(SPACE, " ").into_boxed_str()),
         };
-        Some(Piece { text, special })
+        Some(Piece { text, special, added: added.is_some() })
     });
     Ok(pieces.collect())
 }

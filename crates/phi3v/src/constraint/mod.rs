@@ -1,0 +1,223 @@
+//! Answers that must have a form: JSON, a JSON schema, a regular expression or a grammar.
+//!
+//! A constraint forbids, before every token, all tokens after which the text could no longer be finished in that form;
+//! tokens that end the answer are allowed only where the text is complete. So whatever the sampler draws, a finished
+//! answer has the form (one cut off by a token limit may lack its end).
+//!
+//! The form is that of the text people see: an answer's first space, if its first token brings one, is not part of it,
+//! just as decoding drops it. The grammar engine is llguidance.
+
+mod grammar;
+mod vocabulary;
+
+pub use grammar::{Grammar, GrammarLimits};
+
+use llguidance::{Matcher, ParserFactory};
+
+use crate::tokenizer::Tokenizer;
+
+/// What restricts the tokens of one answer.
+pub trait Constraint: Send {
+    /// Sets the logit of every token that may not come next to minus infinity. // logits: [vocab_size]
+    ///
+    /// # Errors
+    /// [`ConstraintError::TooComplex`] when the next tokens cannot be worked out within the limits.
+    fn allowed(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError>;
+
+    /// Takes the token that was chosen.
+    ///
+    /// # Errors
+    /// [`ConstraintError::NotAllowed`] when it was forbidden.
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError>;
+
+    /// Whether the answer may end here.
+    fn is_complete(&self) -> bool;
+}
+
+/// Why an answer cannot be held to a form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConstraintError {
+    /// More text or more levels than are compiled.
+    #[error("the {kind} has {value} {unit}, the limit is {limit}")]
+    TooLarge {
+        /// JSON schema, regex or grammar.
+        kind: &'static str,
+        /// Its size or depth.
+        value: usize,
+        /// What is counted.
+        unit: &'static str,
+        /// The most allowed.
+        limit: usize,
+    },
+    /// Wrong or unsupported.
+    #[error("the {kind} cannot be used: {reason}")]
+    Invalid {
+        /// JSON schema, regex or grammar.
+        kind: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Following it would take too long.
+    #[error("the form of the answer is too complex to follow: {reason}")]
+    TooComplex {
+        /// Which limit was met.
+        reason: String,
+    },
+    /// A token was chosen that had been forbidden.
+    #[error("token {token} is not allowed by the form of the answer")]
+    NotAllowed {
+        /// Its id.
+        token: u32,
+    },
+}
+
+impl ConstraintError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::TooLarge { .. } | Self::TooComplex { .. } => {
+                "make it simpler: fewer alternatives, fewer levels, shorter patterns".to_owned()
+            }
+            Self::Invalid { kind, .. } => format!("correct the {kind}, or leave it out to get free text"),
+            Self::NotAllowed { .. } => "choose tokens only after Constraint::allowed".to_owned(),
+        })
+    }
+}
+
+/// Makes constraints for one tokenizer. Building it walks the whole vocabulary, so keep one.
+pub struct ConstraintFactory {
+    parsers: ParserFactory,
+    limits: GrammarLimits,
+    /// Tokens whose text begins with a space. // [vocab_size]
+    begins_with_space: std::sync::Arc<[bool]>,
+    space: u32,
+    stop_ids: [u32; 2],
+}
+
+impl std::fmt::Debug for ConstraintFactory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConstraintFactory").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl ConstraintFactory {
+    /// Reads the texts of the tokens.
+    ///
+    /// # Errors
+    /// [`ConstraintError::TooComplex`] when the vocabulary cannot be indexed.
+    pub fn new(tokenizer: &Tokenizer, limits: GrammarLimits) -> Result<Self, ConstraintError> {
+        Ok(Self {
+            parsers: vocabulary::parser_factory(tokenizer)?,
+            limits,
+            begins_with_space: vocabulary::begins_with_space(tokenizer),
+            space: tokenizer.byte_id(b' '),
+            stop_ids: tokenizer.stop_ids(),
+        })
+    }
+
+    /// A constraint at the start of an answer.
+    ///
+    /// # Errors
+    /// [`ConstraintError::TooLarge`] or [`ConstraintError::Invalid`] name what is wrong with the grammar.
+    pub fn constraint(&self, grammar: &Grammar) -> Result<GrammarConstraint, ConstraintError> {
+        let invalid = |error| grammar::invalid(grammar.kind(), &error);
+        let parser = self.parsers.create_parser(grammar.after_a_space(&self.limits)?).map_err(invalid)?;
+        let mut matcher = Matcher::new(Ok(parser));
+        // The text begins after the space that the grammar was given in front.
+        matcher.consume_token(self.space).map_err(invalid)?;
+        let complete = matcher.is_accepting().map_err(invalid)?;
+        matcher.rollback(1).map_err(invalid)?;
+        Ok(GrammarConstraint {
+            matcher,
+            begins_with_space: self.begins_with_space.clone(),
+            space: self.space,
+            stop_ids: self.stop_ids,
+            at_start: true,
+            complete,
+        })
+    }
+}
+
+/// Holds one answer to a grammar.
+///
+/// The grammar inside is " " followed by the user's. A first token that begins with a space is matched against it as
+/// it is, any other first token after a space that nobody wrote: in both cases what remains to match is the text that
+/// people see.
+pub struct GrammarConstraint {
+    matcher: Matcher,
+    begins_with_space: std::sync::Arc<[bool]>,
+    space: u32,
+    stop_ids: [u32; 2],
+    at_start: bool,
+    complete: bool,
+}
+
+impl std::fmt::Debug for GrammarConstraint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GrammarConstraint").field("complete", &self.complete).finish_non_exhaustive()
+    }
+}
+
+impl GrammarConstraint {
+    /// Whether nothing but the end can follow.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.matcher.is_stopped() && !self.at_start
+    }
+
+    /// The tokens that may come first: those with a leading space as they are, the others after a space.
+    fn first_tokens(&mut self) -> anyhow::Result<Vec<bool>> {
+        let with_space = self.matcher.compute_mask()?;
+        self.matcher.consume_token(self.space)?;
+        let without_space = self.matcher.compute_mask_or_eos()?;
+        self.matcher.rollback(1)?;
+        let begins = self.begins_with_space.iter().enumerate();
+        Ok(begins.map(|(i, &space)| if space { with_space.get(i) } else { without_space.get(i) }).collect())
+    }
+
+    fn next_tokens(&mut self) -> anyhow::Result<Vec<bool>> {
+        if self.at_start {
+            return self.first_tokens();
+        }
+        let mask = self.matcher.compute_mask_or_eos()?;
+        Ok((0..self.begins_with_space.len()).map(|i| mask.get(i)).collect())
+    }
+}
+
+impl Constraint for GrammarConstraint {
+    fn allowed(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
+        let mut allowed = self.next_tokens().map_err(|error| grammar::too_complex(&error))?;
+        for id in self.stop_ids {
+            allowed[id as usize] = self.complete;
+        }
+        // Rows of a checkpoint beyond the tokenizer's vocabulary have no text.
+        for (i, logit) in logits.iter_mut().enumerate() {
+            if !allowed.get(i).is_some_and(|&allowed| allowed) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        let not_allowed = |_| ConstraintError::NotAllowed { token };
+        if self.stop_ids.contains(&token) {
+            return if self.complete { Ok(()) } else { Err(ConstraintError::NotAllowed { token }) };
+        }
+        let &begins_with_space =
+            self.begins_with_space.get(token as usize).ok_or(ConstraintError::NotAllowed { token })?;
+        if self.at_start && !begins_with_space {
+            self.matcher.consume_token(self.space).map_err(not_allowed)?;
+        }
+        self.matcher.consume_token(token).map_err(not_allowed)?;
+        self.at_start = false;
+        self.complete = self.matcher.is_accepting().map_err(|error| grammar::too_complex(&error))?;
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.complete
+    }
+}
