@@ -14,23 +14,24 @@ pub use grammar::{Grammar, GrammarLimits};
 
 use llguidance::{Matcher, ParserFactory};
 
+use crate::Result;
 use crate::tokenizer::Tokenizer;
 
-/// What restricts the tokens of one answer.
+/// Decides, token by token, what an answer may be.
 pub trait Constraint: Send {
-    /// Sets the logit of every token that may not come next to minus infinity. // logits: [vocab_size]
+    /// Sets the logits, `[vocab_size]`, of all tokens that may not come next to negative infinity.
     ///
     /// # Errors
-    /// [`ConstraintError::TooComplex`] when the next tokens cannot be worked out within the limits.
-    fn allowed(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError>;
+    /// If the grammar's limits are exceeded.
+    fn allowed(&mut self, logits: &mut [f32]) -> Result<()>;
 
-    /// Takes the token that was chosen.
+    /// Moves on past a chosen token.
     ///
     /// # Errors
-    /// [`ConstraintError::NotAllowed`] when it was forbidden.
-    fn accept(&mut self, token: u32) -> Result<(), ConstraintError>;
+    /// If the token was not allowed.
+    fn accept(&mut self, token: u32) -> Result<()>;
 
-    /// Whether the answer may end here.
+    /// Whether the answer is whole and nothing may follow.
     fn is_complete(&self) -> bool;
 }
 
@@ -127,7 +128,7 @@ impl ConstraintFactory {
         let mut matcher = Matcher::new(Ok(parser));
         // The text begins after the space that the grammar was given in front.
         matcher.consume_token(self.space).map_err(invalid)?;
-        let complete = matcher.is_accepting().map_err(invalid)?;
+        let may_end = matcher.is_accepting().map_err(invalid)?;
         matcher.rollback(1).map_err(invalid)?;
         Ok(GrammarConstraint {
             matcher,
@@ -135,7 +136,7 @@ impl ConstraintFactory {
             space: self.space,
             stop_ids: self.stop_ids,
             at_start: true,
-            complete,
+            may_end,
         })
     }
 }
@@ -151,20 +152,21 @@ pub struct GrammarConstraint {
     space: u32,
     stop_ids: [u32; 2],
     at_start: bool,
-    complete: bool,
+    /// The text so far has the form.
+    may_end: bool,
 }
 
 impl std::fmt::Debug for GrammarConstraint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GrammarConstraint").field("complete", &self.complete).finish_non_exhaustive()
+        f.debug_struct("GrammarConstraint").field("may_end", &self.may_end).finish_non_exhaustive()
     }
 }
 
 impl GrammarConstraint {
-    /// Whether nothing but the end can follow.
+    /// Whether the answer may end here; more may follow all the same.
     #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.matcher.is_stopped() && !self.at_start
+    pub fn may_end(&self) -> bool {
+        self.may_end
     }
 
     /// The tokens that may come first: those with a leading space as they are, the others after a space.
@@ -187,10 +189,10 @@ impl GrammarConstraint {
 }
 
 impl Constraint for GrammarConstraint {
-    fn allowed(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
+    fn allowed(&mut self, logits: &mut [f32]) -> Result<()> {
         let mut allowed = self.next_tokens().map_err(|error| grammar::too_complex(&error))?;
         for id in self.stop_ids {
-            allowed[id as usize] = self.complete;
+            allowed[id as usize] = self.may_end;
         }
         // Rows of a checkpoint beyond the tokenizer's vocabulary have no text.
         for (i, logit) in logits.iter_mut().enumerate() {
@@ -201,10 +203,10 @@ impl Constraint for GrammarConstraint {
         Ok(())
     }
 
-    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+    fn accept(&mut self, token: u32) -> Result<()> {
         let not_allowed = |_| ConstraintError::NotAllowed { token };
         if self.stop_ids.contains(&token) {
-            return if self.complete { Ok(()) } else { Err(ConstraintError::NotAllowed { token }) };
+            return if self.may_end { Ok(()) } else { Err(ConstraintError::NotAllowed { token }.into()) };
         }
         let &begins_with_space =
             self.begins_with_space.get(token as usize).ok_or(ConstraintError::NotAllowed { token })?;
@@ -213,11 +215,11 @@ impl Constraint for GrammarConstraint {
         }
         self.matcher.consume_token(token).map_err(not_allowed)?;
         self.at_start = false;
-        self.complete = self.matcher.is_accepting().map_err(|error| grammar::too_complex(&error))?;
+        self.may_end = self.matcher.is_accepting().map_err(|error| grammar::too_complex(&error))?;
         Ok(())
     }
 
     fn is_complete(&self) -> bool {
-        self.complete
+        self.may_end && self.matcher.is_stopped()
     }
 }

@@ -159,11 +159,11 @@ impl<B: Backend> Sequence<B> {
         logits: &mut [f32],
         stop_ids: &[u32],
     ) -> Result<(Option<Token>, Option<FinishReason>)> {
-        if let Some(constraint) = &mut self.constraint {
-            constraint.allowed(logits)?;
-        }
         let history = History { prompt: &self.input_ids, output: &self.tokens[self.prompt_tokens..] };
-        let sampled = self.sampler.sample(logits, history)?;
+        let sampled = self.sampler.sample_with(logits, history, |logits| match &mut self.constraint {
+            Some(constraint) => constraint.allowed(logits),
+            None => Ok(()),
+        })?;
         self.timings.first_token.get_or_insert_with(|| self.submitted.elapsed());
         if stop_ids.contains(&sampled.token) {
             return Ok((None, Some(FinishReason::Stop)));
