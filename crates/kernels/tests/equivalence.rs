@@ -31,7 +31,9 @@ fn levels() -> Vec<Cpu> {
         }
         cpu
     };
-    [CpuLevel::Avx2, CpuLevel::Avx512].into_iter().filter_map(found).collect()
+    let mut cpus: Vec<Cpu> = [CpuLevel::Avx2, CpuLevel::Avx512].into_iter().filter_map(found).collect();
+    cpus.extend(cpu(CpuLevel::Avx512, 2).map(Cpu::without_bf16));
+    cpus
 }
 
 fn tensor(cpu: &Cpu, values: &[f32], cols: usize) -> CpuTensor {

@@ -4,7 +4,7 @@ use super::flash::FlashKernel;
 use super::gemm::GemmKernel;
 use super::kv::KvHeadMut;
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::avx512;
+use super::x86_64::{avx2, avx512};
 use super::{CpuError, scalar};
 use crate::{Epilogue, Format};
 use std::fmt;
@@ -167,11 +167,18 @@ impl Kernels {
     /// The table of `level`, which this processor must have.
     pub(crate) fn of(level: CpuLevel) -> &'static Self {
         match level {
-            CpuLevel::Scalar => &scalar::KERNELS,
-            #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx2 => &scalar::KERNELS,
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 if has_bf16() => &avx512::KERNELS_BF16,
+            _ => Self::without_bf16(level),
+        }
+    }
+
+    /// As [`Self::of`] on a processor without bf16 dot products.
+    pub(crate) fn without_bf16(level: CpuLevel) -> &'static Self {
+        match level {
+            CpuLevel::Scalar => &scalar::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx2 => &avx2::KERNELS,
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 => &avx512::KERNELS,
             #[cfg(not(target_arch = "x86_64"))]

@@ -146,6 +146,13 @@ impl Cpu {
         })
     }
 
+    /// The same level as on a processor without bf16 dot products, for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_bf16(self) -> Self {
+        Self { kernels: Kernels::without_bf16(self.level), ..self }
+    }
+
     /// The level that runs.
     #[must_use]
     pub fn level(&self) -> CpuLevel {

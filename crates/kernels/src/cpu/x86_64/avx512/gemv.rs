@@ -13,6 +13,15 @@ use std::arch::x86_64::*;
 /// Weight rows, and input rows, taken together.
 const BLOCK: usize = 4;
 
+/// Asks for what lies a block of rows after byte `at` of `row`. Rows are too short for the processor's own prefetching
+/// to get going, as it stops at the ends of pages.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch(row: &[u8], at: usize) {
+    let ahead = row.as_ptr().wrapping_add(BLOCK * row.len() + at);
+    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+}
+
 /// Where a block's sums go: rows of `n` columns, from column `col` on.
 struct Out<'a> {
     y: &'a mut [f32],
@@ -41,25 +50,33 @@ macro_rules! products {
                 let mut sums = [[_mm512_setzero_ps(); BLOCK]; M];
                 let end = $words.whole(k) / 16 * 16;
                 for at in (0..end).step_by(16) {
-                    let w = w.map(|w| row_words::<true>(w, format, $words, at));
+                    let mut words = [_mm512_setzero_si512(); BLOCK];
+                    for c in 0..BLOCK {
+                        prefetch(w[c], 4 * at);
+                        words[c] = row_words::<true>(w[c], format, $words, at);
+                    }
                     for i in 0..M {
                         let x = row_words::<true>(x[i], $input_format, $words, at);
                         for c in 0..BLOCK {
-                            sums[i][c] = $multiply(sums[i][c], x, w[c]);
+                            sums[i][c] = $multiply(sums[i][c], x, words[c]);
                         }
                     }
                 }
                 if end < $words.count(k) {
-                    let w = w.map(|w| row_words::<false>(w, format, $words, end));
                     for i in 0..M {
                         let x = row_words::<false>(x[i], $input_format, $words, end);
                         for c in 0..BLOCK {
-                            sums[i][c] = $multiply(sums[i][c], x, w[c]);
+                            let w = row_words::<false>(w[c], format, $words, end);
+                            sums[i][c] = $multiply(sums[i][c], x, w);
                         }
                     }
                 }
-                for (i, sums) in sums.into_iter().enumerate() {
-                    out.put(i, sums.map(|sum| _mm512_reduce_add_ps(sum)));
+                for (i, row) in sums.iter().enumerate() {
+                    let mut totals = [0.0; BLOCK];
+                    for c in 0..BLOCK {
+                        totals[c] = _mm512_reduce_add_ps(row[c]);
+                    }
+                    out.put(i, totals);
                 }
             }
 

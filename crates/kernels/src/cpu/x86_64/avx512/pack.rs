@@ -60,11 +60,17 @@ fn pack_panel(rows: &WeightRows<'_>, words: Words, range: Range<usize>, out: &mu
         let sources: [&[u8]; 16] = std::array::from_fn(row);
         let whole = if quarter * 16 + 16 <= rows.len() { words.whole(rows.k) } else { 0 };
         for at in (0..range.len()).step_by(16) {
-            let block = if range.start + at + 16 <= whole {
-                sources.map(|source| row_words::<true>(source, rows.format, words, range.start + at))
+            let first = range.start + at;
+            let mut block = [_mm512_setzero_si512(); 16];
+            if first + 16 <= whole {
+                for i in 0..16 {
+                    block[i] = row_words::<true>(sources[i], rows.format, words, first);
+                }
             } else {
-                sources.map(|source| row_words::<false>(source, rows.format, words, range.start + at))
-            };
+                for i in 0..16 {
+                    block[i] = row_words::<false>(sources[i], rows.format, words, first);
+                }
+            }
             let count = (range.len() - at).min(16);
             for (i, lanes) in transpose(block).into_iter().enumerate().take(count) {
                 let to = &mut out[(at + i) * 64 + quarter * 16..][..16];

@@ -1,0 +1,132 @@
+//! The parts of the blocked attention, see [`crate::cpu::flash`], in f32.
+
+use super::gemm::{Tile, rectangle};
+use super::math::{exp, largest, load, store, sum};
+use crate::cpu::flash::{FlashKernel, KEYS, Queries, SoftmaxRow};
+use crate::cpu::kv::Q8_OFFSET;
+use crate::{KV_BLOCK_TOKENS, KvFormat};
+use std::arch::x86_64::*;
+
+/// In f32.
+pub(super) static F32: FlashKernel = FlashKernel { group: 1, pack_query, widen, scores, softmax, values };
+
+fn pack_query(row: &[f32], out: &mut [u32]) {
+    out.copy_from_slice(bytemuck::cast_slice(row));
+}
+
+/// Byte `i` of each lane, less the offset, as f32.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn byte<const SHIFT: i32>(lanes: __m256i) -> __m256 {
+    let byte = _mm256_and_si256(_mm256_srli_epi32::<SHIFT>(lanes), _mm256_set1_epi32(0xff));
+    _mm256_sub_ps(_mm256_cvtepi32_ps(byte), _mm256_set1_ps(Q8_OFFSET))
+}
+
+/// See [`FlashKernel::widen`].
+#[target_feature(enable = "avx2")]
+fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
+    let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+    for (row, groups) in panel.chunks_exact(4 * cols).enumerate() {
+        for (i, lanes) in groups.chunks_exact(32).enumerate() {
+            // SAFETY: 32 bytes.
+            let lanes = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
+            if format == KvFormat::Q8 {
+                let at = 4 * row * cols + 8 * i;
+                store(&mut out[at..], byte::<0>(lanes));
+                store(&mut out[at + cols..], byte::<8>(lanes));
+                store(&mut out[at + 2 * cols..], byte::<16>(lanes));
+                store(&mut out[at + 3 * cols..], byte::<24>(lanes));
+            } else {
+                let at = 2 * row * cols + 8 * i;
+                let high = _mm256_and_si256(lanes, _mm256_set1_epi32(-0x1_0000));
+                store(&mut out[at..], _mm256_castsi256_ps(_mm256_slli_epi32::<16>(lanes)));
+                store(&mut out[at + cols..], _mm256_castsi256_ps(high));
+            }
+        }
+    }
+}
+
+/// `rows` rows of `a` by 16 columns of `b`, 6 rows at a time, a single one alone.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn columns(
+    a: Queries<'_>,
+    (b, b_stride): (&[u32], usize),
+    (c, c_stride): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    let mut row = 0;
+    while row < a.rows {
+        let tile = Tile {
+            words: a.count,
+            a: &a.words[row * a.stride..],
+            a_strides: (a.stride, 1),
+            b,
+            b_stride,
+            c_stride,
+            accumulate,
+        };
+        let c = &mut c[row * c_stride..];
+        if row + 1 == a.rows {
+            rectangle::<1, 2>(&tile, c);
+            row += 1;
+        } else {
+            rectangle::<6, 2>(&tile, c);
+            row += 6;
+        }
+    }
+}
+
+/// See [`FlashKernel::scores`].
+#[target_feature(enable = "avx2,fma")]
+fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
+    for col in (0..KV_BLOCK_TOKENS).step_by(16) {
+        columns(q, (&keys[col..], KV_BLOCK_TOKENS), (&mut scores[col..], KEYS), false);
+    }
+}
+
+/// See [`FlashKernel::values`].
+#[target_feature(enable = "avx2,fma")]
+fn values(weights: Queries<'_>, values: &[u32], dim: usize, sums: &mut [f32]) {
+    for col in (0..dim).step_by(16) {
+        columns(weights, (&values[col..], dim), (&mut sums[col..], dim), true);
+    }
+}
+
+/// See [`FlashKernel::softmax`].
+#[target_feature(enable = "avx2,fma")]
+fn softmax(row: SoftmaxRow<'_>) -> f32 {
+    let SoftmaxRow { scores, valid, scale, key_scales, value_scales, weights, state } = row;
+    if valid == 0 {
+        weights.fill(0);
+        return 1.0;
+    }
+    for (i, scores) in scores.chunks_exact_mut(8).enumerate() {
+        let mut v = _mm256_mul_ps(load(scores), _mm256_set1_ps(scale));
+        if !key_scales.is_empty() {
+            v = _mm256_mul_ps(v, load(&key_scales[8 * i..]));
+        }
+        store(scores, v);
+    }
+    // what does not count weighs nothing
+    scores[valid..].fill(f32::NEG_INFINITY);
+    let mut highest = _mm256_set1_ps(state.largest);
+    for scores in scores.chunks_exact(8) {
+        highest = _mm256_max_ps(highest, load(scores));
+    }
+    let highest = largest(highest);
+    let mut total = _mm256_setzero_ps();
+    let weights: &mut [f32] = bytemuck::cast_slice_mut(weights);
+    for (i, (scores, weights)) in scores.chunks_exact(8).zip(weights.chunks_exact_mut(8)).enumerate() {
+        let mut weight = exp(_mm256_sub_ps(load(scores), _mm256_set1_ps(highest)));
+        total = _mm256_add_ps(total, weight);
+        if !value_scales.is_empty() {
+            weight = _mm256_mul_ps(weight, load(&value_scales[8 * i..]));
+        }
+        store(weights, weight);
+    }
+    let factor = (state.largest - highest).exp();
+    state.sum = state.sum * factor + sum(total);
+    state.largest = highest;
+    factor
+}
