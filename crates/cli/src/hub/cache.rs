@@ -12,6 +12,7 @@ use super::HubError;
 use super::client::{RemoteFile, is_commit};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One repository's part of the cache.
 pub(super) struct RepoCache {
@@ -53,9 +54,12 @@ impl RepoCache {
             return Ok(());
         }
         let path = self.repo().join("refs").join(revision);
+        if fs::read_to_string(&path).is_ok_and(|noted| noted.trim() == commit) {
+            return Ok(());
+        }
         create_parent(&path)?;
         // renamed into place, so that a reader never sees half a commit
-        let new = self.repo().join(format!("ref.{}", std::process::id()));
+        let new = self.repo().join(format!("ref.{}", unique()));
         fs::write(&new, commit).map_err(|source| HubError::io(&new, source))?;
         fs::rename(&new, &path).map_err(|source| HubError::io(&path, source))
     }
@@ -103,12 +107,18 @@ impl RepoCache {
 
     /// Makes a blob appear under its name in the commit's folder.
     pub(super) fn link(&self, commit: &str, file: &RemoteFile) -> Result<PathBuf, HubError> {
-        let path = self.snapshot_dir(commit).join(&file.name);
+        let (path, blob) = (self.snapshot_dir(commit).join(&file.name), self.blob(&file.etag));
+        // nothing is written to a cache that has everything: it may be read-only
+        if fs::canonicalize(&path).is_ok_and(|there| fs::canonicalize(&blob).is_ok_and(|blob| there == blob))
+        {
+            return Ok(path);
+        }
         create_parent(&path)?;
-        let new = self.snapshot_dir(commit).join(format!(".{}.{}", file.name, std::process::id()));
+        let new = self.snapshot_dir(commit).join(format!(".{}.{}", file.name, unique()));
         let io = |source| HubError::io(&path, source);
+        // left by a run that was killed just then, in a container where every run has the same number
         let _ = fs::remove_file(&new);
-        make_link(&self.blob(&file.etag), &file.etag, &new).map_err(io)?;
+        make_link(&blob, &file.etag, &new).map_err(io)?;
         fs::rename(&new, &path).map_err(io)?;
         Ok(path)
     }
@@ -124,6 +134,12 @@ fn make_link(_blob: &Path, etag: &str, link: &Path) -> std::io::Result<()> {
 #[cfg(not(unix))]
 fn make_link(blob: &Path, _etag: &str, link: &Path) -> std::io::Result<()> {
     fs::hard_link(blob, link).or_else(|_| fs::copy(blob, link).map(drop))
+}
+
+/// A part of a file name that no other thread of any process uses.
+fn unique() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn create_parent(path: &Path) -> Result<(), HubError> {

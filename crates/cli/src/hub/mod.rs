@@ -97,13 +97,18 @@ fn fetch(
     let weights = weight_files(repo, &revision.files, &mut download)?;
     let weights: Vec<RemoteFile> =
         weights.iter().map(|name| client.head(&revision.commit, name)).collect::<Result<_, _>>()?;
-    check_disk(cache, &weights)?;
-    let total = weights.iter().map(|file| file.size).sum();
-    download.progress.start(&repo.to_string(), total);
+    let missing: u64 = weights.iter().map(|file| cache.bytes_missing(file)).sum();
+    if missing > 0 {
+        check_disk(cache, missing)?;
+        let total = weights.iter().map(|file| file.size).sum();
+        download.progress.start(&repo.to_string(), total);
+    }
     for file in &weights {
         download.file(file)?;
     }
-    download.progress.finish();
+    if missing > 0 {
+        download.progress.finish();
+    }
     cache.write_ref(&repo.revision, &revision.commit)?;
     Ok(snapshot)
 }
@@ -146,10 +151,9 @@ fn is_complete(dir: &Path) -> bool {
 }
 
 /// Refuses to begin what the disk cannot hold.
-fn check_disk(cache: &RepoCache, files: &[RemoteFile]) -> Result<(), HubError> {
-    let needed: u64 = files.iter().map(|file| cache.bytes_missing(file)).sum();
+fn check_disk(cache: &RepoCache, needed: u64) -> Result<(), HubError> {
     let available = cache.available_bytes()?;
-    if needed > 0 && needed.saturating_add(DISK_RESERVE_BYTES) > available {
+    if needed.saturating_add(DISK_RESERVE_BYTES) > available {
         return Err(HubError::DiskSpace { path: cache.root().to_owned(), needed, available });
     }
     Ok(())
