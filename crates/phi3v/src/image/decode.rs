@@ -1,8 +1,12 @@
 //! From the bytes of a file to RGB pixels.
 
+mod bmp;
+mod gif;
 mod jpeg;
 mod png;
 mod raster;
+mod tiff;
+mod webp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,9 +23,12 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
     limits.check_bytes(bytes.len())?;
     let format = Format::of(bytes)?;
     let decoder: Decoder = match format {
+        Format::Bmp => bmp::decode,
+        Format::Gif => gif::decode,
+        Format::Tiff => tiff::decode,
+        Format::WebP => webp::decode,
         Format::Png => png::decode,
         Format::Jpeg => jpeg::decode,
-        _ => return Err(ImageError::UnsupportedFormat { format: format.name() }),
     };
     // The decoders are other people's code on hostile bytes: should one panic, it is this picture's error and not the
     // end of the program. libjpeg's own errors arrive here as well, they are raised by unwinding.

@@ -11,8 +11,8 @@ pub struct ImageLimits {
     pub pixels_max: u64,
     /// Width, and height.
     pub side_max: u32,
-    /// Frames of an animation, pages of a TIFF, scans of a progressive JPEG. Only the first frame or page is ever
-    /// decoded, but every scan of a JPEG costs a pass over all its pixels.
+    /// Frames of an animated PNG or WebP. Only the first frame is ever decoded, and those of a GIF and the pages of a
+    /// TIFF are not even counted.
     pub frames_max: usize,
 }
 
@@ -45,7 +45,7 @@ impl ImageLimits {
         Ok(())
     }
 
-    /// Checks a count of frames, pages or scans.
+    /// Checks a count of frames.
     pub(super) fn check_frames(&self, format: &'static str, frames: usize) -> Result<(), ImageError> {
         if frames > self.frames_max {
             return Err(ImageError::Frames { format, frames, limit: self.frames_max });

@@ -2,48 +2,74 @@
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use mozjpeg::{ColorSpace, DctMethod, Decompress, Marker};
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
 use super::super::{ImageLimits, ImageMode};
-use super::raster::{Layout, Raster};
+use super::raster::{Layout, Raster, cmyk_to_rgb};
 
 const FORMAT: &str = "JPEG";
 /// EXIF stands in segments of this kind.
 const EXIF: Marker = Marker::APP(1);
+/// Encoders make about ten scans; at 100 a picture at the limit of pixels still takes seconds and not hours.
+const SCANS_MAX: usize = 100;
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
-    limits.check_frames(FORMAT, scans(bytes))?;
+    let picture = decompress(bytes, limits)?;
+    let (layout, samples) = match picture.components {
+        1 => (Layout::Gray, picture.samples),
+        3 => (Layout::Rgb, picture.samples),
+        _ => (Layout::Rgb, inverted_cmyk_to_rgb(picture.samples)),
+    };
+    let mut raster = Raster::new(picture.size, layout, samples);
+    if mode == ImageMode::AsSeen {
+        raster.orientation = picture.orientation;
+    }
+    Ok(raster)
+}
+
+/// What libjpeg gives.
+pub(super) struct Jpeg {
+    pub(super) size: (u32, u32),
+    /// 1 (gray), 3 (RGB) or 4 (CMYK as stored, usually inverted).
+    pub(super) components: usize,
+    /// `[height, width, components]`
+    pub(super) samples: Vec<u8>,
+    orientation: Orientation,
+}
+
+/// Decompresses a JPEG stream. libjpeg's errors unwind, and are caught by [`decode`](super::decode); here only the
+/// one that says that the data ended is told from the others.
+pub(super) fn decompress(bytes: &[u8], limits: &ImageLimits) -> Result<Jpeg, ImageError> {
+    check_scans(bytes)?;
     let ended = Cell::new(false);
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        decompress(Whole { rest: bytes, ended: &ended }, mode, limits)
-    }));
-    match result {
+    let input = Whole { rest: bytes, ended: &ended };
+    match catch_unwind(AssertUnwindSafe(|| decompress_from(input, limits))) {
         Ok(Err(ImageError::Damaged { .. })) | Err(_) if ended.get() => {
             Err(ImageError::Truncated { format: FORMAT })
         }
         Ok(result) => result,
-        Err(payload) => std::panic::resume_unwind(payload),
+        Err(payload) => resume_unwind(payload),
     }
 }
 
-fn decompress(input: Whole<'_>, mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
+fn decompress_from(input: Whole<'_>, limits: &ImageLimits) -> Result<Jpeg, ImageError> {
     let builder = Decompress::builder().with_markers(&[EXIF]);
     let mut picture = builder.from_reader(input).map_err(|e| damaged(&e))?;
-    let size = (
-        u32::try_from(picture.width()).unwrap_or(u32::MAX),
-        u32::try_from(picture.height()).unwrap_or(u32::MAX),
-    );
+    let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let size = (side(picture.width()), side(picture.height()));
     limits.check_size(size.0, size.1)?;
     let exif = picture.markers().find(|m| m.data.starts_with(b"Exif\0\0"));
     let orientation = exif.map(|m| Orientation::from_exif(m.data)).unwrap_or_default();
     picture.dct_method(DctMethod::IntegerSlow);
-    let (layout, space) = match picture.components().len() {
-        1 => (Layout::Gray, ColorSpace::JCS_GRAYSCALE),
-        3 => (Layout::Rgb, ColorSpace::JCS_RGB),
-        4 => (Layout::Rgb, ColorSpace::JCS_CMYK),
+    let components = picture.components().len();
+    let space = match components {
+        1 => ColorSpace::JCS_GRAYSCALE,
+        3 => ColorSpace::JCS_RGB,
+        4 => ColorSpace::JCS_CMYK,
         n => {
             return Err(ImageError::UnsupportedKind {
                 format: FORMAT,
@@ -52,38 +78,24 @@ fn decompress(input: Whole<'_>, mode: ImageMode, limits: &ImageLimits) -> Result
         }
     };
     let mut rows = picture.to_colorspace(space).map_err(|e| damaged(&e))?;
-    let mut samples: Vec<u8> = rows.read_scanlines().map_err(|e| damaged(&e))?;
+    let samples = rows.read_scanlines().map_err(|e| damaged(&e))?;
     rows.finish().map_err(|e| damaged(&e))?;
-    if space == ColorSpace::JCS_CMYK {
-        samples = inverted_cmyk_to_rgb(&samples);
+    Ok(Jpeg { size, components, samples, orientation })
+}
+
+/// Adobe stores CMYK inverted, and so does practically everybody since.
+fn inverted_cmyk_to_rgb(mut samples: Vec<u8>) -> Vec<u8> {
+    samples.iter_mut().for_each(|v| *v = 255 - *v);
+    cmyk_to_rgb(&samples)
+}
+
+/// A small file with many scans is a trap: each costs a pass over all pixels.
+fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
+    let scans = bytes.windows(2).filter(|pair| pair == b"\xff\xda").count();
+    if scans <= SCANS_MAX {
+        return Ok(());
     }
-    let mut raster = Raster::new(size, layout, samples);
-    if mode == ImageMode::AsSeen {
-        raster.orientation = orientation;
-    }
-    Ok(raster)
-}
-
-/// Adobe stores CMYK inverted, and so does practically everybody since. Pillow's conversion, rounding included:
-/// `rgb = (255-k) - (255-k)*c/255` with c, k the amounts of ink.
-fn inverted_cmyk_to_rgb(samples: &[u8]) -> Vec<u8> {
-    let pixel = |p: &[u8]| {
-        let light = p[3];
-        let channel = |inverted: u8| light - rounded_product(255 - inverted, light);
-        [channel(p[0]), channel(p[1]), channel(p[2])]
-    };
-    samples.chunks_exact(4).flat_map(pixel).collect()
-}
-
-/// `a * b / 255`, rounded to nearest; never more than `b`.
-fn rounded_product(a: u8, b: u8) -> u8 {
-    let t = u32::from(a) * u32::from(b) + 128;
-    (((t >> 8) + t) >> 8) as u8
-}
-
-/// Number of scans: each costs a pass over all pixels, so a small file with many of them is a trap.
-fn scans(bytes: &[u8]) -> usize {
-    bytes.windows(2).filter(|pair| pair == b"\xff\xda").count()
+    Err(ImageError::Frames { format: FORMAT, frames: scans, limit: SCANS_MAX })
 }
 
 fn damaged(error: &io::Error) -> ImageError {

@@ -7,7 +7,7 @@ use png::{BitDepth, ColorType, DecodingError, Info, Transformations};
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
 use super::super::{ImageLimits, ImageMode};
-use super::raster::{Layout, Raster, stretch, unpack_bits};
+use super::raster::{Layout, Raster, colors_of, stretch, unpack_bits};
 
 const FORMAT: &str = "PNG";
 
@@ -66,28 +66,18 @@ fn indices(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, depth: BitDepth) 
     }
 }
 
-/// Looks colours up. An index without a colour is the gray of that level, as in the reference.
+/// Looks colours up.
 fn palette(info: &Info<'_>, indices: Vec<u8>, mode: ImageMode) -> (Layout, Vec<u8>) {
-    let colors = info.palette.as_deref().unwrap_or_default();
-    let mut table: [[u8; 4]; 256] = std::array::from_fn(|i| [i as u8, i as u8, i as u8, 255]);
-    for (entry, color) in table.iter_mut().zip(colors.chunks_exact(3)) {
-        entry[..3].copy_from_slice(color);
-    }
-    let alphas = match (mode, &info.trns) {
-        (ImageMode::AsSeen, Some(alphas)) => alphas.as_ref(),
-        _ => {
-            let rgb = indices.iter().flat_map(|&i| {
-                let [r, g, b, _] = table[usize::from(i)];
-                [r, g, b]
-            });
-            return (Layout::Rgb, rgb.collect());
-        }
+    let table = colors_of(info.palette.as_deref().unwrap_or_default());
+    let color = |i: u8| table[usize::from(i)];
+    let Some(alphas) = info.trns.as_deref().filter(|_| mode == ImageMode::AsSeen) else {
+        return (Layout::Rgb, indices.into_iter().flat_map(color).collect());
     };
-    for (entry, alpha) in table.iter_mut().zip(alphas) {
-        entry[3] = *alpha;
-    }
-    let rgba = indices.iter().flat_map(|&i| table[usize::from(i)]);
-    (Layout::Rgba, rgba.collect())
+    let pixel = |i: u8| {
+        let [r, g, b] = color(i);
+        [r, g, b, alphas.get(usize::from(i)).copied().unwrap_or(255)]
+    };
+    (Layout::Rgba, indices.into_iter().flat_map(pixel).collect())
 }
 
 /// Gray of up to 8 bits; a transparent level, where there is one, becomes alpha.

@@ -68,6 +68,32 @@ fn over_white(color: u8, alpha: u8) -> u8 {
     ((c * a + 255 * (255 - a) + 127) / 255) as u8
 }
 
+/// A colour for each of 256 indices; an index without a colour is black.
+pub(super) fn colors_of(palette: &[u8]) -> [[u8; 3]; 256] {
+    let mut table = [[0; 3]; 256];
+    for (entry, color) in table.iter_mut().zip(palette.chunks_exact(3)) {
+        entry.copy_from_slice(color);
+    }
+    table
+}
+
+/// From amounts of ink, `[pixels, 4]`, to RGB as Pillow does it: `light - light * ink / 255` with light = 255 - black,
+/// the product rounded to nearest.
+pub(super) fn cmyk_to_rgb(samples: &[u8]) -> Vec<u8> {
+    let pixel = |p: &[u8]| {
+        let light = 255 - p[3];
+        let channel = |ink: u8| light - rounded_product(ink, light);
+        [channel(p[0]), channel(p[1]), channel(p[2])]
+    };
+    samples.chunks_exact(4).flat_map(pixel).collect()
+}
+
+/// `a * b / 255`, rounded to nearest; never more than `b`.
+fn rounded_product(a: u8, b: u8) -> u8 {
+    let t = u32::from(a) * u32::from(b) + 128;
+    (((t >> 8) + t) >> 8) as u8
+}
+
 /// Spreads samples of 1, 2 or 4 bits, highest bits first and rows padded to whole bytes, to one byte each.
 pub(super) fn unpack_bits(packed: &[u8], width: usize, row_bytes: usize, bits: usize) -> Vec<u8> {
     let mask = ((1_u16 << bits) - 1) as u8;

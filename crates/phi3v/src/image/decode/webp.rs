@@ -1,0 +1,215 @@
+//! WebP, lossy and lossless, with and without alpha; of an animation the first frame on its canvas.
+//!
+//! The container is walked here: sizes are checked before anything is decoded, and the first frame of an animation
+//! is handed to the decoder as a still picture, which is how libwebp treats it (it blends onto nothing).
+
+use std::io::{Cursor, ErrorKind};
+use std::ops::Range;
+
+use image_webp::{DecodingError, WebPDecoder};
+
+use super::super::error::ImageError;
+use super::super::orientation::Orientation;
+use super::super::{ImageLimits, ImageMode};
+use super::raster::{Layout, Raster};
+
+const FORMAT: &str = "WebP";
+/// Length of `RIFF`, size, `WEBP`.
+const RIFF_HEADER: usize = 12;
+/// Length of a chunk's name and size.
+const CHUNK_HEADER: usize = 8;
+/// Length of an animation frame's position, size, duration and flags.
+const FRAME_HEADER: usize = 16;
+
+pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
+    let container = Container::read(bytes, limits)?;
+    let mut raster = match &container.frame {
+        None => still(bytes)?,
+        Some(frame) => on_canvas(still(&frame.as_still())?, frame, container.canvas),
+    };
+    if mode == ImageMode::AsSeen {
+        raster.orientation = container.exif.map(Orientation::from_exif).unwrap_or_default();
+    }
+    Ok(raster)
+}
+
+/// Decodes a still picture, whose sizes have been checked.
+fn still(bytes: &[u8]) -> Result<Raster, ImageError> {
+    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(error)?;
+    let size = decoder.output_buffer_size().ok_or_else(|| damaged("it is too large"))?;
+    let layout = if decoder.has_alpha() { Layout::Rgba } else { Layout::Rgb };
+    let mut samples = vec![0; size];
+    decoder.read_image(&mut samples).map_err(error)?;
+    Ok(Raster::new(decoder.dimensions(), layout, samples))
+}
+
+/// Puts the first frame of an animation on its canvas, which is black and fully transparent.
+fn on_canvas(frame: Raster, place: &Frame<'_>, (width, height): (u32, u32)) -> Raster {
+    let mut samples = vec![0; width as usize * height as usize * 4];
+    let rows = samples.chunks_exact_mut(width as usize * 4).skip(place.top as usize);
+    let bytes = frame.layout.samples();
+    for (row, line) in rows.zip(frame.samples.chunks_exact(frame.width * bytes)) {
+        let out = row[place.left as usize * 4..].chunks_exact_mut(4);
+        for (pixel, sample) in out.zip(line.chunks_exact(bytes)) {
+            pixel[3] = 255;
+            pixel[..bytes].copy_from_slice(sample);
+        }
+    }
+    Raster::new((width, height), Layout::Rgba, samples)
+}
+
+/// What the container says.
+struct Container<'a> {
+    canvas: (u32, u32),
+    exif: Option<&'a [u8]>,
+    /// The first frame, if the picture is animated.
+    frame: Option<Frame<'a>>,
+}
+
+/// The first frame of an animation.
+struct Frame<'a> {
+    left: u32,
+    top: u32,
+    size: (u32, u32),
+    /// Its chunks, as they stand in a still picture.
+    chunks: &'a [u8],
+}
+
+impl<'a> Container<'a> {
+    /// Walks the chunks and checks every size they announce.
+    fn read(bytes: &'a [u8], limits: &ImageLimits) -> Result<Self, ImageError> {
+        let mut container = Self { canvas: (0, 0), exif: None, frame: None };
+        let mut frames = 0;
+        for (name, body) in chunks(bytes, RIFF_HEADER) {
+            let body = &bytes[body];
+            match name {
+                b"VP8X" => container.canvas = canvas_size(body)?,
+                b"EXIF" => container.exif = container.exif.or(Some(body)),
+                b"ANMF" => {
+                    frames += 1;
+                    if container.frame.is_none() {
+                        container.frame = Some(Frame::read(body, container.canvas)?);
+                    }
+                }
+                b"VP8 " | b"VP8L" => {
+                    let size = picture_size(name, body)?;
+                    if container.canvas == (0, 0) {
+                        container.canvas = size;
+                    }
+                    check_same(size, container.canvas)?;
+                }
+                _ => {}
+            }
+        }
+        limits.check_size(container.canvas.0, container.canvas.1)?;
+        limits.check_frames(FORMAT, frames)?;
+        Ok(container)
+    }
+}
+
+impl<'a> Frame<'a> {
+    fn read(body: &'a [u8], canvas: (u32, u32)) -> Result<Self, ImageError> {
+        if body.len() < FRAME_HEADER {
+            return Err(ImageError::Truncated { format: FORMAT });
+        }
+        let frame = Self {
+            left: three_bytes(body, 0) * 2,
+            top: three_bytes(body, 3) * 2,
+            size: (three_bytes(body, 6) + 1, three_bytes(body, 9) + 1),
+            chunks: &body[FRAME_HEADER..],
+        };
+        if frame.left + frame.size.0 > canvas.0 || frame.top + frame.size.1 > canvas.1 {
+            return Err(damaged("its first frame sticks out of the canvas"));
+        }
+        for (name, body) in chunks(frame.chunks, 0) {
+            if matches!(name, b"VP8 " | b"VP8L") {
+                check_same(picture_size(name, &frame.chunks[body])?, frame.size)?;
+            }
+        }
+        Ok(frame)
+    }
+
+    /// The frame as a file of its own.
+    fn as_still(&self) -> Vec<u8> {
+        const ALPHA: u8 = 0x10;
+        let (width, height) = (self.size.0 - 1, self.size.1 - 1);
+        let alpha = match self.chunks.get(..4) {
+            Some(b"ALPH") => ALPHA,
+            // Bit 28 of the lossless header, behind the chunk header and a signature byte.
+            Some(b"VP8L") if self.chunks.get(CHUNK_HEADER + 4).is_some_and(|b| b & 0x10 != 0) => ALPHA,
+            _ => 0,
+        };
+        let mut still = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0".to_vec();
+        still.extend([alpha, 0, 0, 0]);
+        still.extend(&width.to_le_bytes()[..3]);
+        still.extend(&height.to_le_bytes()[..3]);
+        still.extend(self.chunks);
+        let riff_size = u32::try_from(still.len() - CHUNK_HEADER).unwrap_or(u32::MAX);
+        still[4..8].copy_from_slice(&riff_size.to_le_bytes());
+        still
+    }
+}
+
+/// Names and bodies of the chunks from `at` on; a chunk that is cut off ends the walk.
+fn chunks(bytes: &[u8], mut at: usize) -> impl Iterator<Item = (&[u8; 4], Range<usize>)> {
+    std::iter::from_fn(move || {
+        let header: &[u8; CHUNK_HEADER] = bytes.get(at..at + CHUNK_HEADER)?.try_into().ok()?;
+        let (name, size) = header.split_first_chunk::<4>()?;
+        let size = u32::from_le_bytes(size.try_into().ok()?) as usize;
+        let start = at + CHUNK_HEADER;
+        let end = start.checked_add(size)?.min(bytes.len());
+        // Bodies are padded to an even length.
+        at = end + (size & 1);
+        Some((name, start..end))
+    })
+}
+
+/// The canvas in a VP8X chunk.
+fn canvas_size(body: &[u8]) -> Result<(u32, u32), ImageError> {
+    if body.len() < 10 {
+        return Err(ImageError::Truncated { format: FORMAT });
+    }
+    Ok((three_bytes(body, 4) + 1, three_bytes(body, 7) + 1))
+}
+
+/// The size in the first bytes of a bitstream.
+fn picture_size(name: &[u8; 4], body: &[u8]) -> Result<(u32, u32), ImageError> {
+    let size = if name == b"VP8 " {
+        // Frame tag (3), start code (3), then 14 bits each and 2 of scaling.
+        body.get(6..10).map(|b| {
+            let side = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
+            (side(b[0], b[1]), side(b[2], b[3]))
+        })
+    } else {
+        // Signature (1), then 14 bits each, less one.
+        body.get(1..5).map(|b| {
+            let bits = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            ((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1)
+        })
+    };
+    size.ok_or(ImageError::Truncated { format: FORMAT })
+}
+
+fn three_bytes(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], 0])
+}
+
+fn check_same(size: (u32, u32), canvas: (u32, u32)) -> Result<(), ImageError> {
+    if size == canvas {
+        return Ok(());
+    }
+    Err(damaged("its sizes contradict each other"))
+}
+
+fn damaged(reason: &str) -> ImageError {
+    ImageError::Damaged { format: FORMAT, reason: reason.to_owned() }
+}
+
+fn error(error: DecodingError) -> ImageError {
+    match error {
+        DecodingError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            ImageError::Truncated { format: FORMAT }
+        }
+        other => damaged(other.to_string().trim_end_matches('.')),
+    }
+}

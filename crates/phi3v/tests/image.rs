@@ -1,0 +1,258 @@
+//! Pictures of every format against what Pillow and torch make of them (`testdata/images`), and hostile files.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::tolerances;
+use phi3v::image::{
+    HdGrid, ImageError, ImageLimits, ImageMode, ImageParams, RgbImage, TILE_SIDE, TILE_VALUES, decode,
+    hd_transform, process,
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/images")
+}
+
+fn expected() -> Value {
+    serde_json::from_slice(&std::fs::read(folder().join("expected.json")).unwrap()).unwrap()
+}
+
+/// Name, bytes and expectations of every fixture.
+fn fixtures() -> Vec<(String, Vec<u8>, Value)> {
+    let expected = expected();
+    let files = expected["files"].as_object().unwrap();
+    let load = |(name, entry): (&String, &Value)| {
+        (name.clone(), std::fs::read(folder().join(name)).unwrap(), entry.clone())
+    };
+    files.iter().map(load).collect()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn reference(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+    decode(bytes, ImageMode::Reference, &ImageLimits::default())
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(folder().join(name)).unwrap()
+}
+
+#[test]
+fn every_format_decodes_as_pillow_does() {
+    let fixtures = fixtures();
+    assert!(fixtures.len() >= 45);
+    for (name, bytes, entry) in fixtures {
+        for (mode, size, digest) in
+            [(ImageMode::Reference, "size", "reference"), (ImageMode::AsSeen, "seen_size", "seen")]
+        {
+            let image =
+                decode(&bytes, mode, &ImageLimits::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let ours = Value::from(vec![image.width, image.height]);
+            assert_eq!(ours, entry[size], "{name} {mode:?}");
+            assert_eq!(sha256(&image.pixels), entry[digest].as_str().unwrap(), "{name} {mode:?}");
+        }
+    }
+}
+
+#[test]
+fn hd_images_are_identical() {
+    let mut checked = 0;
+    for (name, bytes, entry) in fixtures() {
+        let Some(hds) = entry["hd"].as_object() else { continue };
+        let image = reference(&bytes).unwrap();
+        for (num_crops, hd) in hds {
+            let ours = hd_transform(&image, num_crops.parse().unwrap()).unwrap();
+            assert_eq!(Value::from(vec![ours.width, ours.height]), hd["size"], "{name} {num_crops}");
+            assert_eq!(sha256(&ours.pixels), hd["sha256"].as_str().unwrap(), "{name} {num_crops}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 36);
+}
+
+#[test]
+fn global_views_agree_with_torch() {
+    let spots = expected()["spots"].clone();
+    let spots = spots.as_array().unwrap();
+    for (name, bytes, entry) in fixtures() {
+        let Some(planes) = entry["global"].as_array() else { continue };
+        let params = ImageParams { num_crops: 4, ..ImageParams::default() };
+        let values = process(&reference(&bytes).unwrap(), &params).unwrap().pixel_values();
+        for (c, plane) in planes.iter().enumerate() {
+            for (spot, theirs) in spots.iter().zip(plane.as_array().unwrap()) {
+                let index = |i: usize| spot[i].as_u64().unwrap() as usize;
+                let ours = values[(c * TILE_SIDE + index(0)) * TILE_SIDE + index(1)];
+                let diff = (ours - theirs.as_f64().unwrap() as f32).abs();
+                assert!(diff <= tolerances::GLOBAL_VIEW, "{name} colour {c} at {spot}: {diff}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_are_the_normalised_hd_image() {
+    let image = reference(&fixture("rgb.png")).unwrap();
+    let params = ImageParams { num_crops: 6, ..ImageParams::default() };
+    let inputs = process(&image, &params).unwrap();
+    let hd = hd_transform(&image, params.num_crops).unwrap();
+    let values = inputs.pixel_values();
+    assert_eq!(values.len(), (1 + inputs.grid.tiles()) * TILE_VALUES);
+    for (tile, values) in values.chunks_exact(TILE_VALUES).skip(1).enumerate() {
+        let (top, left) = (tile / inputs.grid.w_crop * TILE_SIDE, tile % inputs.grid.w_crop * TILE_SIDE);
+        for (i, value) in values.iter().enumerate() {
+            let (c, y, x) = (i / TILE_SIDE / TILE_SIDE, i / TILE_SIDE % TILE_SIDE, i % TILE_SIDE);
+            let level = hd.pixels[((top + y) * hd.width + left + x) * 3 + c];
+            let expected = (f32::from(level) / 255.0 - params.image_mean[c]) / params.image_std[c];
+            assert_eq!(value.to_bits(), expected.to_bits());
+        }
+    }
+}
+
+#[test]
+fn equal_tiles_are_stored_once() {
+    let white = RgbImage { width: 50, height: 40, pixels: vec![255; 6000] };
+    let one_tile = process(&white, &ImageParams { num_crops: 1, ..ImageParams::default() }).unwrap();
+    assert_eq!(one_tile.tile_of, [0, 0]);
+    assert_eq!(one_tile.distinct_tiles(), 1);
+    let many = process(&white, &ImageParams::default()).unwrap();
+    assert_eq!(many.grid.tiles(), 12);
+    assert!(many.distinct_tiles() <= 2, "white tiles and at most their global view");
+    let pixels = many.pixel_values();
+    assert_eq!(pixels.len(), 13 * TILE_VALUES);
+    assert_eq!(pixels[TILE_VALUES..2 * TILE_VALUES], pixels[12 * TILE_VALUES..]);
+}
+
+#[test]
+fn the_hash_names_pixels_size_and_settings() {
+    let image = reference(&fixture("rgb.png")).unwrap();
+    let params = ImageParams { num_crops: 4, ..ImageParams::default() };
+    let hash = |image: &RgbImage, params: &ImageParams| process(image, params).unwrap().hash;
+    let base = hash(&image, &params);
+    assert_eq!(base, hash(&image.clone(), &params));
+    let mut darker = image.clone();
+    darker.pixels.iter_mut().for_each(|v| *v /= 2);
+    assert_ne!(base, hash(&darker, &params));
+    assert_ne!(base, hash(&image, &ImageParams { num_crops: 5, ..params }));
+    assert_ne!(base, hash(&image, &ImageParams { image_mean: [0.5; 3], ..params }));
+    assert_ne!(base, hash(&image, &ImageParams { image_std: [0.5; 3], ..params }));
+    let flat = |width, height| RgbImage { width, height, pixels: vec![9; width * height * 3] };
+    assert_ne!(hash(&flat(10, 10), &params), hash(&flat(20, 20), &params));
+}
+
+#[test]
+fn unusable_settings_are_errors() {
+    let image = reference(&fixture("rgb.png")).unwrap();
+    let params = ImageParams { image_std: [0.0; 3], ..ImageParams::default() };
+    assert!(matches!(process(&image, &params), Err(ImageError::Normalisation { .. })));
+    let params = ImageParams { num_crops: 0, ..ImageParams::default() };
+    assert!(matches!(process(&image, &params), Err(ImageError::NumCrops { .. })));
+}
+
+#[test]
+fn token_counts_need_no_pixels() {
+    for (_, bytes, entry) in fixtures() {
+        let (width, height) = (entry["size"][0].as_u64().unwrap(), entry["size"][1].as_u64().unwrap());
+        let grid = HdGrid::of(width as usize, height as usize, 4).unwrap();
+        let params = ImageParams { num_crops: 4, ..ImageParams::default() };
+        let inputs = process(&reference(&bytes).unwrap(), &params).unwrap();
+        assert_eq!((inputs.grid, inputs.num_img_tokens()), (grid, grid.num_img_tokens()));
+    }
+}
+
+#[test]
+fn limits_are_checked_before_decoding() {
+    for (name, bytes, entry) in fixtures() {
+        let side = entry["size"][0].as_u64().unwrap() as u32;
+        let small = ImageLimits { side_max: side - 1, ..ImageLimits::default() };
+        let few = ImageLimits { pixels_max: 100, ..ImageLimits::default() };
+        let short = ImageLimits { bytes_max: bytes.len() - 1, ..ImageLimits::default() };
+        let refused = |limits| decode(&bytes, ImageMode::AsSeen, &limits).unwrap_err();
+        assert!(matches!(refused(small), ImageError::Side { .. }), "{name}");
+        assert!(matches!(refused(few), ImageError::Pixels { .. }), "{name}");
+        assert!(matches!(refused(short), ImageError::Bytes { .. }), "{name}");
+    }
+    let none = ImageLimits { frames_max: 1, ..ImageLimits::default() };
+    let animated = decode(&fixture("animated.webp"), ImageMode::AsSeen, &none);
+    assert!(matches!(animated, Err(ImageError::Frames { .. })));
+}
+
+#[test]
+fn half_a_file_is_an_error() {
+    for (name, bytes, _) in fixtures() {
+        let error = reference(&bytes[..bytes.len() / 2]).expect_err(&name);
+        assert!(error.hint().is_some(), "{name}");
+        let text = error.to_string();
+        assert!(!text.ends_with('.') && !text.contains('\n'), "{name}: {text}");
+    }
+}
+
+#[test]
+fn no_bytes_and_other_things_are_errors() {
+    assert!(matches!(reference(b""), Err(ImageError::Bytes { bytes: 0, .. })));
+    assert!(matches!(reference(b"GIF"), Err(ImageError::NotAnImage { .. })));
+    assert!(matches!(reference(b"%PDF-1.4"), Err(ImageError::UnsupportedFormat { format: "PDF" })));
+}
+
+/// A small generator, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n as u64) as usize
+    }
+}
+
+/// Decodes hostile bytes in both modes; whatever comes out must be whole.
+fn survive(name: &str, bytes: &[u8]) {
+    let limits = ImageLimits { pixels_max: 1 << 20, ..ImageLimits::default() };
+    for mode in [ImageMode::AsSeen, ImageMode::Reference] {
+        if let Ok(image) = decode(bytes, mode, &limits) {
+            assert_eq!(image.pixels.len(), image.width * image.height * 3, "{name}");
+            assert!(image.width * image.height <= 1 << 20, "{name}");
+        }
+    }
+}
+
+#[test]
+fn hostile_files_never_panic() {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let before = std::panic::take_hook();
+    // Our own decoders contain panics of others; this sees them all the same.
+    std::panic::set_hook(Box::new(move |info| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        before(info);
+    }));
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for (name, bytes, _) in fixtures() {
+        let cuts = (0..bytes.len().min(64)).chain((64..bytes.len()).step_by(bytes.len() / 40 + 1));
+        for cut in cuts {
+            survive(&name, &bytes[..cut]);
+        }
+        for _ in 0..120 {
+            let mut broken = bytes.clone();
+            for _ in 0..=random.below(4) {
+                // Headers stand in front: half of the damage is done there.
+                let reach = if random.below(2) == 0 { bytes.len().min(200) } else { bytes.len() };
+                let at = random.below(reach);
+                broken[at] = match random.below(4) {
+                    0 => 0,
+                    1 => 0xff,
+                    _ => broken[at] ^ 1 << random.below(8),
+                };
+            }
+            survive(&name, &broken);
+        }
+    }
+    assert_eq!(PANICS.load(Ordering::Relaxed), 0);
+}

@@ -1,0 +1,112 @@
+//! Files that announce far more pixels than they hold are refused before memory is spent on them.
+//!
+//! A file of its own, because it watches the memory of the whole process.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use common::shared;
+use phi3v::image::{ImageError, ImageLimits, ImageMode, decode};
+
+/// What refusing a picture may cost: the file, headers and the decoder's tables, 16 MiB with much room.
+const GROWTH_MAX_KB: u64 = 16 << 10;
+
+/// The most memory the process has had, in kB; `None` where /proc does not say.
+fn peak_kb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn png(width: u32, height: u32) -> Vec<u8> {
+    let mut header = b"IHDR".to_vec();
+    header.extend(width.to_be_bytes());
+    header.extend(height.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    file.extend(&header);
+    file.extend(crc32(&header).to_be_bytes());
+    file
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, byte: &u8| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ 0xedb8_8320 * (crc & 1))
+    };
+    !bytes.iter().fold(!0, step)
+}
+
+fn jpeg(side: u16) -> Vec<u8> {
+    let [high, low] = side.to_be_bytes();
+    let frame = [0xff, 0xc0, 0, 17, 8, high, low, high, low, 3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0];
+    let scan = [0xff, 0xda, 0, 12, 3, 1, 0, 2, 0, 3, 0, 0, 63, 0, 0, 0];
+    [b"\xff\xd8".as_slice(), &frame, &scan].concat()
+}
+
+fn gif(side: u16) -> Vec<u8> {
+    let side = side.to_le_bytes();
+    let screen = [b"GIF89a".as_slice(), &side, &side, &[0x80, 0, 0], &[0; 6]].concat();
+    let frame = [b",\0\0\0\0".as_slice(), &side, &side, &[0, 2, 1, 0x44, 0, b';']].concat();
+    [screen, frame].concat()
+}
+
+fn bmp(side: u32) -> Vec<u8> {
+    let mut file = b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+    file.extend(side.to_le_bytes());
+    file.extend(side.to_le_bytes());
+    file.extend([1, 0, 24, 0]);
+    file.extend([0; 24]);
+    file
+}
+
+fn tiff(side: u32) -> Vec<u8> {
+    let mut file = b"II\x2a\0\x08\0\0\0\x02\0".to_vec();
+    for tag in [256_u16, 257] {
+        file.extend(tag.to_le_bytes());
+        file.extend([4, 0, 1, 0, 0, 0]);
+        file.extend(side.to_le_bytes());
+    }
+    file.extend([0; 4]);
+    file
+}
+
+fn webp() -> Vec<u8> {
+    let mut file = b"RIFF\x16\0\0\0WEBPVP8L\x0a\0\0\0\x2f".to_vec();
+    // 16,383 x 16,383 in 14 bits each, less one.
+    file.extend((16_382_u32 | 16_382 << 14).to_le_bytes());
+    file.extend([0; 5]);
+    file
+}
+
+#[test]
+fn announced_sizes_are_refused_without_memory() {
+    let mut files = vec![
+        ("PNG", png(50_000, 50_000)),
+        ("PNG", png(u32::MAX >> 1, u32::MAX >> 1)),
+        ("JPEG", jpeg(60_000)),
+        ("GIF", gif(60_000)),
+        ("BMP", bmp(60_000)),
+        ("TIFF", tiff(60_000)),
+        ("WebP", webp()),
+    ];
+    if let Some(folder) = shared("images/pillow") {
+        let bomb = folder.join("decompression_bomb.gif");
+        files.push(("GIF", std::fs::read(bomb).unwrap()));
+    }
+    let before = peak_kb();
+    for (format, bytes) in files {
+        for mode in [ImageMode::AsSeen, ImageMode::Reference] {
+            let error = decode(&bytes, mode, &ImageLimits::default()).expect_err(format);
+            assert!(
+                matches!(error, ImageError::Pixels { .. } | ImageError::Side { .. }),
+                "{format}: {error}"
+            );
+        }
+    }
+    let (Some(before), Some(after)) = (before, peak_kb()) else {
+        eprintln!("SKIPPED: the memory check, no /proc/self/status here");
+        return;
+    };
+    assert!(after - before < GROWTH_MAX_KB, "{before} kB to {after} kB");
+}
