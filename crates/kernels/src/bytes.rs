@@ -52,6 +52,24 @@ impl Bytes {
         Self { owner: Arc::new(Owner::Static(bytes)), range: 0..bytes.len() }
     }
 
+    /// Tells the system that what this view maps is not needed for now, so that reading a large file once does not
+    /// fill the memory. The contents stay what they are: the system reads them again when they are used.
+    pub fn forget_pages(&self) {
+        #[cfg(unix)]
+        if let Owner::Mapped(map) = &*self.owner {
+            // SAFETY: the mapping is private, read-only and of a file, so pages that are dropped come back the same.
+            let advice = unsafe {
+                map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    self.range.start,
+                    self.range.len(),
+                )
+            };
+            // refused advice costs memory and nothing else
+            drop(advice);
+        }
+    }
+
     /// The part `range` of this view, sharing its owner.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 use crate::config::{ConfigError, GenerationConfig, ModelConfig, PreprocessorConfig};
 use crate::files::{Files, ReadError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use crate::weights::{Weights, WeightsError};
+use crate::weights::{Weights, WeightsError, quantized};
 use phi3v_kernels::Bytes;
 use std::path::Path;
 use std::sync::Arc;
@@ -87,11 +87,15 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the checkpoint in the folder `dir`. The weights are mapped and not read yet.
+    /// Reads the checkpoint in the folder `dir`, or the quantised file of that name ([`crate::weights::quantized`]).
+    /// The weights are mapped and not read yet.
     ///
     /// # Errors
     /// [`CheckpointError`], naming the file that is missing or wrong.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        if dir.is_file() {
+            return Self::from_files(&quantized::open(dir)?);
+        }
         if !dir.is_dir() {
             return Err(CheckpointError::NoFolder { location: dir.display().to_string() });
         }

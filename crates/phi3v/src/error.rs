@@ -16,6 +16,9 @@ pub enum Error {
     /// A checkpoint's weights were refused.
     #[error(transparent)]
     Weights(#[from] crate::weights::WeightsError),
+    /// A checkpoint could not be quantised.
+    #[error(transparent)]
+    Convert(#[from] crate::weights::convert::ConvertError),
     /// A checkpoint was refused.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
@@ -58,6 +61,7 @@ impl Error {
         match self {
             Self::Config(error) => error.hint(),
             Self::Weights(error) => error.hint(),
+            Self::Convert(error) => error.hint(),
             Self::Image(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Processor(error) => error.hint(),

@@ -86,6 +86,12 @@ pub enum WeightsError {
         /// The format its metadata names.
         format: String,
     },
+    /// A safetensors file was given in place of a model's folder, and it is not a whole model.
+    #[error("{file} holds tensors alone, without the model's configuration and tokenizer")]
+    NotWhole {
+        /// The file.
+        file: String,
+    },
     /// Two tensors share bytes.
     #[error("{second} overlaps {first} in {file}")]
     Overlap {
@@ -218,6 +224,7 @@ impl WeightsError {
             Self::Dtype { .. } | Self::NotDense { .. } => {
                 "use the original checkpoint: phi3v pull phi-3.5-vision"
             }
+            Self::NotWhole { .. } => "give the folder of the checkpoint, or a file made by phi3v quantize",
             Self::FileFormat { .. } => "use a newer release of phi3v, or the original checkpoint",
             Self::IndexSize { .. }
             | Self::Index(_)

@@ -4,7 +4,9 @@
 //! [`Weights::open`] every tensor of the table that the model text reads is there once, with its shape and a format
 //! the table allows, so that a damaged or foreign file is refused before anything is computed.
 
+pub mod convert;
 mod error;
+pub mod quantized;
 mod safetensors;
 pub mod shards;
 pub mod table;
@@ -30,6 +32,14 @@ pub struct TensorView {
     pub shape: Vec<usize>,
     /// The stored values; a view into the file.
     pub bytes: Bytes,
+}
+
+/// A tensor among the files, not yet checked against the table.
+struct Found {
+    file: String,
+    entry: Entry,
+    /// Whether the file is of phi3v's own format, in which `U8` means packed panels.
+    packed: bool,
 }
 
 /// All tensors of a checkpoint.
@@ -81,19 +91,20 @@ impl Weights {
         index: &HashMap<String, String>,
         config: &ModelConfig,
     ) -> Result<Self, WeightsError> {
-        let mut found: HashMap<String, (String, Entry)> = HashMap::new();
+        let mut found: HashMap<String, Found> = HashMap::new();
         for (file, bytes) in files {
             let SafetensorsFile { tensors, metadata } = safetensors::parse(file, bytes)?;
-            refuse_foreign_format(file, &metadata)?;
+            let packed = quantized::is_packed(file, &metadata)?;
             for entry in tensors {
                 let name = entry.name.clone();
-                if let Some((first, _)) = found.insert(name.clone(), (file.clone(), entry)) {
-                    return Err(WeightsError::Duplicate { name, first, second: file.clone() });
+                let tensor = Found { file: file.clone(), entry, packed };
+                if let Some(first) = found.insert(name.clone(), tensor) {
+                    return Err(WeightsError::Duplicate { name, first: first.file, second: file.clone() });
                 }
             }
         }
         if let Some((name, file)) =
-            index.iter().find(|(name, file)| found.get(*name).is_none_or(|(found, _)| found != *file))
+            index.iter().find(|(name, file)| found.get(*name).is_none_or(|found| found.file != **file))
         {
             return Err(WeightsError::NotInShard { name: name.clone(), file: file.clone() });
         }
@@ -101,20 +112,17 @@ impl Weights {
     }
 
     /// Takes the tensors of the table out of `found`, and accepts nothing else in it.
-    fn check(
-        mut found: HashMap<String, (String, Entry)>,
-        config: &ModelConfig,
-    ) -> Result<Self, WeightsError> {
+    fn check(mut found: HashMap<String, Found>, config: &ModelConfig) -> Result<Self, WeightsError> {
         let mut tensors = HashMap::new();
         let mut bytes_of: HashMap<Format, u64> = HashMap::new();
         for spec in table::tensors(config) {
-            let Some((file, entry)) = found.remove(&spec.name) else {
+            let Some(tensor) = found.remove(&spec.name) else {
                 if spec.used {
                     return Err(WeightsError::Missing { name: spec.name });
                 }
                 continue;
             };
-            let view = view(&file, entry, &spec)?;
+            let view = view(tensor, &spec)?;
             if spec.used {
                 *bytes_of.entry(view.format).or_default() += view.bytes.len() as u64;
                 tensors.insert(spec.name, view);
@@ -122,7 +130,7 @@ impl Weights {
         }
         // the least of the names, so that the same file always gives the same error
         if let Some(name) = found.keys().filter(|name| !table::is_ignored(name)).min() {
-            return Err(WeightsError::Extra { name: name.clone(), file: found[name].0.clone() });
+            return Err(WeightsError::Extra { name: name.clone(), file: found[name].file.clone() });
         }
         let bytes_total = bytes_of.values().sum();
         let commonest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes).map(|(format, _)| *format);
@@ -179,27 +187,22 @@ impl Weights {
     }
 }
 
-/// A file of phi3v's own quantised format says so in its metadata; every other one is dense.
-fn refuse_foreign_format(file: &str, metadata: &HashMap<String, String>) -> Result<(), WeightsError> {
-    match metadata.get("format").map(String::as_str) {
-        None | Some("pt" | "np" | "numpy" | "tf" | "flax" | "mlx") => Ok(()),
-        Some(format) => Err(WeightsError::FileFormat { file: file.to_owned(), format: format.to_owned() }),
-    }
-}
-
 /// Checks one tensor against its line of the table.
-fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
+fn view(tensor: Found, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
+    let Found { file, entry, packed } = tensor;
+    if packed && entry.dtype == "U8" {
+        return quantized::view(&file, entry, spec);
+    }
     let format = match entry.dtype.as_str() {
         "F32" => Format::F32,
         "F16" => Format::F16,
         "BF16" => Format::Bf16,
         _ => {
-            let (file, name, dtype) = (file.to_owned(), entry.name, entry.dtype);
-            return Err(WeightsError::Dtype { file, name, dtype });
+            return Err(WeightsError::Dtype { file, name: entry.name, dtype: entry.dtype });
         }
     };
     if entry.shape != spec.shape {
-        let (file, name, expected) = (file.to_owned(), entry.name, spec.shape.clone());
+        let (name, expected) = (entry.name, spec.shape.clone());
         return Err(WeightsError::Shape { file, name, found: entry.shape, expected });
     }
     Ok(TensorView { format, shape: entry.shape, bytes: entry.bytes })
