@@ -1,0 +1,200 @@
+//! phi3v's own file: what is written opens again, means what the packed format says, and is refused when it is bent.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod common;
+
+use common::tolerances;
+use phi3v::checkpoint::{Checkpoint, CheckpointError};
+use phi3v::files::Files;
+use phi3v::weights::WeightsError;
+use phi3v::weights::convert::{self, ConvertError, Progress};
+use phi3v::weights::quantized::Quant;
+use phi3v::weights::table::{self, Role};
+use phi3v_kernels::quant::PackedShape;
+use phi3v_kernels::{Format, Precision};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+fn tiny() -> (Files, Checkpoint) {
+    let files = Files::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny"));
+    let checkpoint = Checkpoint::from_files(&files).unwrap();
+    (files, checkpoint)
+}
+
+fn quantise(quant: Quant, out: &Path) -> Result<(), ConvertError> {
+    let (files, checkpoint) = tiny();
+    let model = (&checkpoint.weights, &checkpoint.config);
+    convert::quantise(&files, model, quant, out, &mut |_| ControlFlow::Continue(()))
+}
+
+/// A folder with the tiny checkpoint quantised in it.
+fn quantised(quant: Quant) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("tiny.safetensors");
+    quantise(quant, &out).unwrap();
+    (folder, out)
+}
+
+/// A matrix as `[n, k]` values, decoded where it is packed.
+fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    let source = checkpoint.weights.linear(name.trim_end_matches(".weight"), Precision::F32).unwrap();
+    let Some(shape) = PackedShape::new(source.format, source.n, source.k) else {
+        return checkpoint.weights.vector(name).unwrap();
+    };
+    let mut out = vec![0.0; source.n * source.k];
+    for (panel, bytes) in source.bytes.chunks_exact(shape.panel_bytes()).enumerate() {
+        let rows = shape.panel_rows(panel);
+        shape.decode_panel(panel, bytes, &mut out[rows.start * source.k..rows.end * source.k]);
+    }
+    out
+}
+
+#[test]
+fn every_tensor_comes_back_in_the_format_of_its_role() {
+    let (_, original) = tiny();
+    for quant in [Quant::Q8, Quant::Q4] {
+        let (_folder, path) = quantised(quant);
+        let found = Checkpoint::open(&path).unwrap();
+        assert_eq!(found.config, original.config);
+        assert_eq!(found.tokenizer.vocab_size(), original.tokenizer.vocab_size());
+        for spec in table::tensors(&original.config).into_iter().filter(|spec| spec.used) {
+            let (before, after) =
+                (original.weights.tensor(&spec.name).unwrap(), found.weights.tensor(&spec.name).unwrap());
+            assert_eq!(after.format, quant.format(spec.role).unwrap_or(before.format), "{}", spec.name);
+            assert_eq!(after.shape, before.shape, "{}", spec.name);
+            let bound = match after.format {
+                Format::Q8 => tolerances::Q8_WEIGHTS,
+                Format::Q4 => tolerances::Q4_WEIGHTS,
+                _ => {
+                    assert_eq!(after.bytes[..], before.bytes[..], "{}", spec.name);
+                    continue;
+                }
+            };
+            assert_ne!(spec.role, Role::Dense);
+            let (before, after) = (values(&original, &spec.name), values(&found, &spec.name));
+            let error: f32 = before.iter().zip(&after).map(|(a, b)| (a - b) * (a - b)).sum();
+            let size: f32 = before.iter().map(|a| a * a).sum();
+            assert!(error.sqrt() <= bound * size.sqrt(), "{}: {}", spec.name, (error / size).sqrt());
+        }
+    }
+}
+
+#[test]
+fn packed_tensors_lie_on_cache_lines() {
+    let (_folder, path) = quantised(Quant::Q4);
+    let bytes = std::fs::read(&path).unwrap();
+    let header_bytes = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    for (name, entry) in header.as_object().unwrap().iter().filter(|(_, entry)| entry["dtype"] == "U8") {
+        let start = entry["data_offsets"][0].as_u64().unwrap() as usize;
+        assert_eq!((8 + header_bytes + start) % 64, 0, "{name}");
+    }
+}
+
+#[test]
+fn progress_reaches_the_size_of_the_file() {
+    let (files, checkpoint) = tiny();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let mut seen: Vec<Progress> = Vec::new();
+    let model = (&checkpoint.weights, &checkpoint.config);
+    convert::quantise(&files, model, Quant::Q8, &out, &mut |p| {
+        seen.push(p);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let bytes = out.metadata().unwrap().len();
+    assert!(seen.is_sorted_by_key(|p| p.done));
+    assert_eq!(*seen.last().unwrap(), Progress { done: bytes, total: bytes });
+    let expected = convert::quantised_bytes(&checkpoint.weights, &checkpoint.config, Quant::Q8);
+    assert!(expected < bytes && bytes < expected + (4 << 20), "{expected} and a header, {bytes}");
+}
+
+#[test]
+fn an_interrupted_run_leaves_what_was_there() {
+    let (files, checkpoint) = tiny();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    std::fs::write(&out, "before").unwrap();
+    let model = (&checkpoint.weights, &checkpoint.config);
+    let mut stop =
+        |p: Progress| if p.done > 20_000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let error = convert::quantise(&files, model, Quant::Q8, &out, &mut stop).unwrap_err();
+    assert!(matches!(error, ConvertError::Interrupted));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-written");
+    // what a killed run leaves is overwritten
+    std::fs::write(folder.path().join("out.safetensors.partial"), vec![7; 10_000_000]).unwrap();
+    quantise(Quant::Q4, &out).unwrap();
+    Checkpoint::open(&out).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_second_writer_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let partial = std::fs::File::create(folder.path().join("out.safetensors.partial")).unwrap();
+    partial.try_lock().unwrap();
+    assert!(matches!(quantise(Quant::Q8, &out), Err(ConvertError::Busy { .. })));
+}
+
+#[test]
+fn what_is_quantised_is_not_quantised_again() {
+    let (folder, path) = quantised(Quant::Q8);
+    let found = Checkpoint::open(&path).unwrap();
+    let (files, _) = tiny();
+    let model = (&found.weights, &found.config);
+    let out = folder.path().join("again.safetensors");
+    let error =
+        convert::quantise(&files, model, Quant::Q4, &out, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, ConvertError::Quantised { .. }), "{error}");
+    assert!(!out.exists());
+}
+
+/// The quantised tiny checkpoint with its header's text changed, the length kept right.
+fn bent(change: impl Fn(String) -> String) -> CheckpointError {
+    let (folder, path) = quantised(Quant::Q4);
+    let bytes = std::fs::read(&path).unwrap();
+    let header_bytes = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + header_bytes].to_vec()).unwrap();
+    let changed = change(header.clone());
+    assert_ne!(changed, header, "the change changes something");
+    let mut out = (changed.len() as u64).to_le_bytes().to_vec();
+    out.extend_from_slice(changed.as_bytes());
+    out.extend_from_slice(&bytes[8 + header_bytes..]);
+    let bent = folder.path().join("bent.safetensors");
+    std::fs::write(&bent, out).unwrap();
+    Checkpoint::open(&bent).unwrap_err()
+}
+
+#[test]
+fn bent_files_are_refused_by_name() {
+    let version = bent(|h| h.replace(r#""version":"1""#, r#""version":"9""#));
+    assert_eq!(
+        version.to_string(),
+        "bent.safetensors is in the format \"phi3v 9\", which this release does not know"
+    );
+    let dense = bent(|h| h.replace(r#""format":"phi3v""#, r#""format":"pt""#));
+    assert!(matches!(dense, CheckpointError::Weights(WeightsError::NotWhole { .. })), "{dense}");
+    // a block of q4 declared as if it were of another size: the number of bytes stays, the meaning would not
+    let shape = bent(|h| h.replacen(",4352]", ",2176,2]", 1));
+    assert!(matches!(shape, CheckpointError::Weights(WeightsError::Shape { .. })), "{shape}");
+    let config = bent(|h| h.replacen(r#"\"hidden_size\": "#, r#"\"hidden_size\": 1"#, 1));
+    assert!(matches!(config, CheckpointError::Config(_) | CheckpointError::Weights(_)), "{config}");
+    let missing = bent(|h| h.replacen(r#""config.json""#, r#""confog.json""#, 1));
+    assert!(missing.to_string().contains("config.json"), "{missing}");
+}
+
+#[test]
+fn truncated_files_are_refused() {
+    let (folder, path) = quantised(Quant::Q8);
+    let bytes = std::fs::read(&path).unwrap();
+    let cut = folder.path().join("cut.safetensors");
+    for length in [0, 7, 8, 1000, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&cut, &bytes[..length]).unwrap();
+        let error = Checkpoint::open(&cut).unwrap_err();
+        assert!(matches!(error, CheckpointError::Weights(_)), "{length}: {error}");
+    }
+}
