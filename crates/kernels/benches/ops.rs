@@ -59,6 +59,7 @@ fn main() {
     let level = CpuLevel::detect();
     let cpu = Cpu::new(&CpuOptions { threads, level: Some(level) }).unwrap();
     println!("{} threads, {}", cpu.threads(), cpu.features());
+    println!("{:.0?}", cpu.limits().unwrap());
     for format in [Format::Q8, Format::Q4, Format::Bf16] {
         for (m, k, n) in SHAPES {
             let name = format!("{format:?} {m}x{k}x{n}");
@@ -75,7 +76,11 @@ fn measure(cpu: &Cpu, name: &str, format: Format, (m, k, n): (usize, usize, usiz
     let copies = if m > 64 { 1 } else { (600 << 20) / source.bytes.len() + 1 };
     let weights: Vec<_> = (0..copies)
         .map(|_| {
-            let bytes = Bytes::from(source.bytes.to_vec());
+            // on a cache line, as in a mapped file
+            let mut bytes = vec![0; source.bytes.len() + 64];
+            let start = bytes.as_ptr().align_offset(64);
+            bytes[start..start + source.bytes.len()].copy_from_slice(&source.bytes);
+            let bytes = Bytes::from(bytes).slice(start..start + source.bytes.len());
             cpu.linear_weight(MatrixSource { bytes, ..source.clone() }).unwrap()
         })
         .collect();

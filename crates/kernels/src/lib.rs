@@ -16,4 +16,4 @@ pub use backend::{
     MatrixSource, Precision, Span,
 };
 pub use bytes::Bytes;
-pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions};
+pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Limits};

@@ -67,10 +67,10 @@ pub(super) fn is_packed(file: &str, metadata: &HashMap<String, String>) -> Resul
 /// Checks a tensor of packed panels against its line of the table.
 pub(super) fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     let (n, k) = spec.matrix();
-    let shapes = spec.role.formats().iter().filter_map(|&format| PackedShape::new(format, n, k));
+    let mut shapes = spec.role.formats().iter().filter_map(|&format| PackedShape::new(format, n, k));
     let Some(shape) = shapes.clone().find(|shape| shape.dims()[..] == entry.shape) else {
         let (file, name) = (file.to_owned(), entry.name);
-        return Err(match shapes.last() {
+        return Err(match shapes.next_back() {
             Some(shape) => {
                 WeightsError::Shape { file, name, found: entry.shape, expected: shape.dims().to_vec() }
             }

@@ -26,15 +26,17 @@ pub(super) struct RowMeta {
     /// `Σ q` of each 32 values, for q4 nibbles, which are 8 too large.
     pub(super) sums: [i16; GROUP / SUBGROUP],
     /// The outliers' values, largest first; 0 where there is none.
-    pub(super) outliers: [f32; OUTLIERS],
+    outliers: [f32; OUTLIERS],
     /// Their places in the group.
-    pub(super) places: [u8; OUTLIERS],
-    _padding: [u8; 6],
+    places: [u8; OUTLIERS],
+    /// How many there are.
+    count: u16,
+    _padding: [u8; 4],
 }
 
 // SAFETY: numbers, of which all zeros is a value.
 unsafe impl Zeroable for RowMeta {}
-// SAFETY: numbers of any bit pattern, 4 + 4 + 8 + 8 + 2 + 6 = 32 bytes in that order: no padding but the named one.
+// SAFETY: numbers of any bit pattern, 4 + 4 + 8 + 8 + 2 + 2 + 4 = 32 bytes in that order: no padding but the named one.
 unsafe impl Pod for RowMeta {}
 
 /// Outliers of a group at most.
@@ -43,8 +45,16 @@ pub(super) const OUTLIERS: usize = 2;
 /// bell-shaped values never get there, so the common case pays nothing.
 const OUTLIER_RATIO: f32 = 4.0;
 
+impl RowMeta {
+    /// The outliers, as place in the group and value.
+    pub(super) fn outliers(&self) -> impl Iterator<Item = (usize, f32)> {
+        let pairs = self.places.into_iter().zip(self.outliers);
+        pairs.take(usize::from(self.count)).map(|(place, value)| (usize::from(place), value))
+    }
+}
+
 /// Bytes of a row's group.
-const ROW_GROUP: usize = GROUP + size_of::<RowMeta>();
+pub(super) const ROW_GROUP: usize = GROUP + size_of::<RowMeta>();
 
 /// Below this a group counts as zeros, so that 127 / largest stays finite.
 const TINY: f32 = 1e-30;
@@ -69,6 +79,13 @@ pub(super) struct TileGroup<'a> {
     pub(super) values: &'a [u8],
     /// `[rows]`
     pub(super) meta: &'a [RowMeta],
+}
+
+impl TileGroup<'_> {
+    /// Whether any row has an outlier, which is rare.
+    pub(super) fn has_outliers(&self) -> bool {
+        self.meta.iter().fold(0, |all, meta| all | meta.count) != 0
+    }
 }
 
 impl<'a> QuantisedRows<'a> {
@@ -140,6 +157,7 @@ impl Plan {
         let sum: i32 = sums.iter().map(|&s| i32::from(s)).sum();
         let mut meta =
             RowMeta { scale: self.scale, offset: -i32::from(ZERO) * sum, sums, ..RowMeta::zeroed() };
+        meta.count = u16::from(self.outliers > 0) + u16::from(self.outliers > 1);
         for i in 0..self.outliers {
             (meta.outliers[i], meta.places[i]) = (x[usize::from(places[i])], places[i]);
         }

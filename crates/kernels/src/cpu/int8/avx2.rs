@@ -4,9 +4,9 @@
 //! fit. So the weights' sign is moved to the activations: `|w| * sign(x, w)`, with |w| <= 128 and |x| <= 127, is at
 //! most 2 * 128 * 127 = 32,512 and fits.
 
-use super::Int8Kernels;
 use super::activations::{QuantisedRows, TILE_ROWS, TileGroup};
 use super::scalar;
+use super::{Int8Kernels, Sums};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -36,23 +36,21 @@ fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
-    y.fill(0.0);
+fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     for (group, block) in panel.chunks_exact(Q8_BLOCK).enumerate() {
         for first in rows.clone().step_by(TILE_ROWS) {
-            tile_step(block, x.tile_group(first, group), &mut y[(first - rows.start) * PANEL..]);
+            tile_step(block, x.tile_group(first, group), &mut y.rows(first - rows.start));
         }
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
-    y.fill(0.0);
+fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     let mut unpacked = Block([0; Q8_BLOCK]);
     for (group, block) in panel.chunks_exact(Q4_BLOCK).enumerate() {
         unpack_block(block, &mut unpacked.0);
         for first in rows.clone().step_by(TILE_ROWS) {
-            tile_step(&unpacked.0, x.tile_group(first, group), &mut y[(first - rows.start) * PANEL..]);
+            tile_step(&unpacked.0, x.tile_group(first, group), &mut y.rows(first - rows.start));
         }
     }
 }
@@ -64,10 +62,10 @@ fn unpack(q4: &[u8], q8: &mut [u8]) {
     }
 }
 
-/// `y += ` the product of a block and a tile's group; y is `[rows, 64]`.
+/// `y += ` the product of a block and a tile's group.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn tile_step(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
+fn tile_step(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
     match tile.meta.len() {
         6 => tile_product::<6>(block, tile, y),
         5 => tile_product::<5>(block, tile, y),
@@ -80,9 +78,9 @@ fn tile_step(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn tile_product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
+fn tile_product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
     assert!(block.len() == Q8_BLOCK && tile.values.len() == ROWS * GROUP);
-    assert!(tile.meta.len() == ROWS && y.len() >= ROWS * PANEL);
+    assert!(tile.meta.len() == ROWS);
     let values = tile.values.as_ptr().cast::<i32>();
     let ones = _mm256_set1_epi16(1);
     let zero = _mm256_set1_epi8(-128);
@@ -108,25 +106,23 @@ fn tile_product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut [f
         for j in 0..COLS {
             let scale = column_scales(block, first + j);
             for row in 0..ROWS {
-                let y = &mut y[row * PANEL + (first + j) * LANES..];
+                let y = &mut y.row(row)[(first + j) * LANES..];
                 accumulate(acc[row][j], scale, tile.meta[row].scale, y);
             }
         }
     }
     for (row, meta) in tile.meta.iter().enumerate() {
-        for (outlier, place) in meta.outliers.into_iter().zip(meta.places) {
-            if outlier != 0.0 {
-                let (quad, byte) = (usize::from(place) / QUAD, usize::from(place) % QUAD);
-                add_outlier(block, quad, byte, outlier, &mut y[row * PANEL..]);
-            }
+        for (place, outlier) in meta.outliers() {
+            add_outlier(block, place, outlier, y.row(row));
         }
     }
 }
 
-/// `y += outlier * ` the weights of byte `byte` of step `quad` of a block.
+/// `y += outlier * ` the weights at `place` of a block.
 #[cold]
 #[target_feature(enable = "avx2,fma")]
-fn add_outlier(block: &[u8], quad: usize, byte: usize, outlier: f32, y: &mut [f32]) {
+fn add_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
+    let (quad, byte) = (place / QUAD, place % QUAD);
     let shift = _mm_cvtsi64_si128(8 * byte as i64);
     for j in 0..PANEL / LANES {
         let at = SCALE_BYTES + quad * STEP + j * REGISTER;

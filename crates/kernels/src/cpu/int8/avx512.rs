@@ -3,10 +3,10 @@
 //! `vpdpbusd` multiplies unsigned by signed bytes: weights are stored 128 too large and so unsigned, and the
 //! accumulators start at `-128 Σ q` of the activations instead of at zero.
 
-use super::Int8Kernels;
 use super::activations::{
-    OUTLIERS, Plan, QuantisedRows, RowMeta, TILE_ROWS, TileGroup, quad_index, tile_group_mut,
+    OUTLIERS, Plan, QuantisedRows, ROW_GROUP, RowMeta, TILE_ROWS, TileGroup, quad_index, tile_group_mut,
 };
+use super::{Int8Kernels, Sums};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -22,6 +22,10 @@ const COLS: usize = PANEL / LANES;
 const STEP: usize = PANEL * QUAD;
 /// Four values along K in a group.
 const QUADS: usize = GROUP / QUAD;
+/// How far ahead of its use a q8 block is fetched: one block is 0.4 us at 20 GB/s, twice the latency of memory.
+const Q8_AHEAD: usize = Q8_BLOCK;
+/// The same for q4, whose blocks are half as long.
+const Q4_AHEAD: usize = 2 * Q4_BLOCK;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -96,22 +100,24 @@ fn largest_three(v: &[__m512; GROUP / LANES]) -> ([f32; OUTLIERS + 1], [u8; OUTL
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
-    y.fill(0.0);
+fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     for (group, block) in panel.chunks_exact(Q8_BLOCK).enumerate() {
         for first in rows.clone().step_by(TILE_ROWS) {
-            let y = &mut y[(first - rows.start) * PANEL..];
-            tile_step(block, x.tile_group(first, group), first == rows.start, y);
+            tile_step(
+                block,
+                x.tile_group(first, group),
+                first == rows.start,
+                &mut y.rows(first - rows.start),
+            );
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
-    y.fill(0.0);
+fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     if x.rows() == 1 {
         for (group, block) in panel.chunks_exact(Q4_BLOCK).enumerate() {
-            q4_row(block, x.tile_group(0, group), y);
+            q4_row(block, x.tile_group(0, group), y.row(0));
         }
         return;
     }
@@ -119,8 +125,7 @@ fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
     for (group, block) in panel.chunks_exact(Q4_BLOCK).enumerate() {
         unpack_block(block, &mut unpacked.0);
         for first in rows.clone().step_by(TILE_ROWS) {
-            let y = &mut y[(first - rows.start) * PANEL..];
-            tile_step(&unpacked.0, x.tile_group(first, group), false, y);
+            tile_step(&unpacked.0, x.tile_group(first, group), false, &mut y.rows(first - rows.start));
         }
     }
 }
@@ -132,11 +137,11 @@ fn unpack(q4: &[u8], q8: &mut [u8]) {
     }
 }
 
-/// `y += ` the product of a block and a tile's group; y is `[rows, 64]`. With `ahead` the block that follows is
+/// `y += ` the product of a block and a tile's group. With `ahead` the block that follows is
 /// fetched into the cache meanwhile.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: bool, y: &mut [f32]) {
+fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: bool, y: &mut Sums<'_>) {
     match (tile.meta.len(), ahead) {
         (6, false) => tile_product::<6, false>(block, tile, y),
         (6, true) => tile_product::<6, true>(block, tile, y),
@@ -150,20 +155,25 @@ fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: bool, y: &mut [f32]) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
+fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
     assert!(block.len() == Q8_BLOCK && tile.values.len() == ROWS * GROUP);
-    assert!(tile.meta.len() == ROWS && y.len() >= ROWS * PANEL);
+    assert!(tile.meta.len() == ROWS);
     let mut acc: [[__m512i; COLS]; ROWS] =
         std::array::from_fn(|row| [_mm512_set1_epi32(tile.meta[row].offset); COLS]);
     let weights = block[SCALE_BYTES..].as_ptr();
     let values = tile.values.as_ptr().cast::<i32>();
+    if AHEAD {
+        fetch_scales(block, Q8_AHEAD);
+    }
     for quad in 0..QUADS {
-        // SAFETY: quad < 32, so the last byte read is 32 * 256 = 8192 bytes past the scales: the end of the block. A
-        // prefetch may name any address.
+        // the tile's next group, a quad's share of its bytes at a time
+        let next = tile.values.as_ptr().wrapping_add(ROWS * (ROW_GROUP + quad * (ROW_GROUP / QUADS)));
+        _mm_prefetch::<_MM_HINT_T0>(next.cast());
+        // SAFETY: quad < 32, so the last byte read is 32 * 256 = 8192 bytes past the scales: the end of the block.
         let w: [__m512i; COLS] = std::array::from_fn(|j| unsafe {
             let at = weights.add(quad * STEP + j * LINE);
             if AHEAD {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q8_BLOCK).cast());
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q8_AHEAD).cast());
             }
             _mm512_loadu_si512(at.cast())
         });
@@ -178,23 +188,33 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGr
     for j in 0..COLS {
         let scale = column_scales(block, j);
         for row in 0..ROWS {
-            accumulate(acc[row][j], scale, tile.meta[row].scale, &mut y[row * PANEL + j * LANES..]);
+            accumulate(acc[row][j], scale, tile.meta[row].scale, &mut y.row(row)[j * LANES..]);
         }
     }
+    if !tile.has_outliers() {
+        return;
+    }
     for (row, meta) in tile.meta.iter().enumerate() {
-        for (outlier, place) in meta.outliers.into_iter().zip(meta.places) {
-            if outlier != 0.0 {
-                let (quad, byte) = (usize::from(place) / QUAD, usize::from(place) % QUAD);
-                add_outlier(block, quad, byte, outlier, &mut y[row * PANEL..]);
-            }
+        for (place, outlier) in meta.outliers() {
+            add_outlier(block, place, outlier, y.row(row));
         }
     }
 }
 
-/// `y += outlier * ` the weights of byte `byte` of step `quad` of a q8 block.
+/// Fetches the scales and sub-scales that lie `ahead` bytes behind those of `block`: 4 lines at most.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fetch_scales(block: &[u8], ahead: usize) {
+    for line in 0..(SCALE_BYTES + SUB_SCALE_BYTES) / LINE {
+        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(ahead + line * LINE).cast());
+    }
+}
+
+/// `y += outlier * ` the weights at `place` of a q8 block.
 #[cold]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_outlier(block: &[u8], quad: usize, byte: usize, outlier: f32, y: &mut [f32]) {
+fn add_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
+    let (quad, byte) = (place / QUAD, place % QUAD);
     let shift = _mm_cvtsi64_si128(8 * byte as i64);
     for j in 0..COLS {
         let quads: &[u8; LINE] =
@@ -261,14 +281,14 @@ fn q4_row(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
     assert!(block.len() == Q4_BLOCK && tile.values.len() == GROUP && y.len() >= PANEL);
     let weights = block[SCALE_BYTES + SUB_SCALE_BYTES..].as_ptr();
     let values = tile.values.as_ptr().cast::<i32>();
+    fetch_scales(block, Q4_AHEAD);
     let mut total = [_mm512_setzero_si512(); COLS];
     for subgroup in 0..GROUP / SUBGROUP {
         // nibbles are 8 too large
         let offset = _mm512_set1_epi32(-8 * i32::from(tile.meta[0].sums[subgroup]));
         let mut acc = [[offset, _mm512_setzero_si512()]; COLS];
         for oct in subgroup * OCTS..(subgroup + 1) * OCTS {
-            // SAFETY: oct < 16: two quads of the 32, and 256 bytes of the 4096 after the sub-scales. A prefetch may
-            // name any address.
+            // SAFETY: oct < 16: two quads of the 32, and 256 bytes of the 4096 after the sub-scales.
             let x: [__m512i; 2] = std::array::from_fn(|i| unsafe {
                 _mm512_set1_epi32(values.add(2 * oct + i).read_unaligned())
             });
@@ -276,7 +296,7 @@ fn q4_row(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
                 // SAFETY: as above.
                 let w = unsafe {
                     let at = weights.add(oct * STEP + j * LINE);
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q4_BLOCK).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q4_AHEAD).cast());
                     _mm512_loadu_si512(at.cast())
                 };
                 let w = nibbles(w);
@@ -294,10 +314,8 @@ fn q4_row(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
     for (j, total) in total.into_iter().enumerate() {
         accumulate(total, column_scales(block, j), tile.meta[0].scale, &mut y[j * LANES..]);
     }
-    for (outlier, place) in tile.meta[0].outliers.into_iter().zip(tile.meta[0].places) {
-        if outlier != 0.0 {
-            add_q4_outlier(block, usize::from(place), outlier, y);
-        }
+    for (place, outlier) in tile.meta[0].outliers() {
+        add_q4_outlier(block, place, outlier, y);
     }
 }
 
@@ -327,6 +345,7 @@ fn unpack_block(from: &[u8], to: &mut [u8]) {
     const OCTS: usize = SUBGROUP / (2 * QUAD);
     assert!(from.len() == Q4_BLOCK && to.len() == Q8_BLOCK);
     to[..SCALE_BYTES].copy_from_slice(&from[..SCALE_BYTES]);
+    fetch_scales(from, Q4_AHEAD);
     let weights = from[SCALE_BYTES + SUB_SCALE_BYTES..].as_ptr();
     let out = to[SCALE_BYTES..].as_mut_ptr();
     for subgroup in 0..GROUP / SUBGROUP {
@@ -337,10 +356,10 @@ fn unpack_block(from: &[u8], to: &mut [u8]) {
             let offset = _mm512_sub_epi16(_mm512_set1_epi16(128), _mm512_slli_epi16::<3>(s));
             let offset = _mm512_or_si512(offset, _mm512_slli_epi16::<8>(offset));
             for oct in subgroup * OCTS..(subgroup + 1) * OCTS {
-                // SAFETY: oct < 16: 256 of 4096 bytes are read, 512 of 8192 written; a prefetch may name any address.
+                // SAFETY: oct < 16: 256 of 4096 bytes are read, 512 of 8192 written.
                 unsafe {
                     let at = weights.add(oct * STEP + j * LINE);
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q4_BLOCK).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q4_AHEAD).cast());
                     for (i, w) in nibbles(_mm512_loadu_si512(at.cast())).into_iter().enumerate() {
                         let w = _mm512_add_epi8(_mm512_mullo_epi16(w, s), offset);
                         _mm512_storeu_si512(out.add((2 * oct + i) * STEP + j * LINE).cast(), w);

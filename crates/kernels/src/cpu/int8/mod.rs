@@ -16,7 +16,7 @@ mod avx512;
 mod scalar;
 
 use super::tensor::CpuTensor;
-use super::{Cpu, CpuLevel, Scratch};
+use super::{Cpu, CpuLevel, Scratch, ThreadScratch};
 use crate::quant::{PANEL, PackedShape};
 use crate::threads::SharedMut;
 use crate::{BackendError, Bytes, Epilogue, Format, MatrixSource};
@@ -68,10 +68,10 @@ impl Packed {
 pub(crate) struct Int8Kernels {
     /// Quantises up to six rows, `[rows, k]`, to a tile.
     quantise: unsafe fn(x: &[f32], k: usize, tile: &mut [u8]),
-    /// `y = x Wᵀ` for a q8 panel and some rows of x; y is `[rows, 64]`.
-    q8: unsafe fn(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]),
+    /// `y += x Wᵀ` for a q8 panel and some rows of x.
+    q8: unsafe fn(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
     /// The same for a q4 panel and few rows, unpacking as it goes.
-    q4: unsafe fn(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]),
+    q4: unsafe fn(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
     /// Turns a q4 panel into the q8 panel of the same values.
     unpack: unsafe fn(q4: &[u8], q8: &mut [u8]),
 }
@@ -86,6 +86,26 @@ impl Int8Kernels {
             CpuLevel::Avx2 => &avx2::KERNELS,
             _ => &scalar::KERNELS,
         }
+    }
+}
+
+/// The sums of one panel for some rows: `[rows, stride]`, of which 64 columns are the panel's.
+struct Sums<'a> {
+    values: &'a mut [f32],
+    stride: usize,
+}
+
+impl Sums<'_> {
+    /// The panel's columns of row `row`.
+    #[inline(always)]
+    fn row(&mut self, row: usize) -> &mut [f32; PANEL] {
+        self.values[row * self.stride..].first_chunk_mut().expect("a row has the panel's columns")
+    }
+
+    /// The rows from `first` on.
+    #[inline(always)]
+    fn rows(&mut self, first: usize) -> Sums<'_> {
+        Sums { values: &mut self.values[first * self.stride..], stride: self.stride }
     }
 }
 
@@ -131,6 +151,23 @@ impl Columns {
 
     fn parts(&self) -> &[Part] {
         &self.parts[..self.count]
+    }
+
+    /// Whether the parts' columns follow each other in `[parts * 64]` sums as they shall in the output.
+    fn are_gapless(&self) -> bool {
+        let (last, first) = self.parts().split_last().expect("a task has a part");
+        last.columns.start == 0 && first.iter().all(|part| part.columns == (0..PANEL))
+    }
+
+    /// The wanted columns out of a row of sums, `[parts * 64]`.
+    fn join<'a>(&self, sums: &[f32], out: &'a mut [f32; 2 * PANEL]) -> &'a [f32] {
+        let mut width = 0;
+        for (part, sums) in self.parts().iter().zip(sums.chunks_exact(PANEL)) {
+            let values = &sums[part.columns.clone()];
+            out[width..width + values.len()].copy_from_slice(values);
+            width += values.len();
+        }
+        &out[..width]
     }
 }
 
@@ -186,12 +223,13 @@ impl Cpu {
         // several chunks use a panel: it is unpacked once and for all of them
         let unpacks = shape.format() == Format::Q4 && rows.len() > CHUNK_ROWS;
         let panel_bytes = if unpacks { unpacked.panel_bytes() } else { 0 };
-        let (mut bias, y_values) = ([0.0; 2 * PANEL], CHUNK_ROWS * PANEL);
+        let mut bias = [0.0; 2 * PANEL];
         let bias = gather_bias(product.weight, columns, &mut bias);
+        let stride = columns.count * PANEL;
         let mut scratch = self.thread_scratch(thread);
-        let scratch = scratch.work.take::<u8>(columns.count * (panel_bytes + y_values * size_of::<f32>()));
-        let (panels, y) = scratch.split_at_mut(columns.count * panel_bytes);
-        let y = bytemuck::cast_slice_mut::<u8, f32>(y);
+        let ThreadScratch { panels, work } = &mut *scratch;
+        let panels = panels.take::<u8>(columns.count * panel_bytes);
+        let sums = work.take::<f32>(CHUNK_ROWS * stride);
         if unpacks {
             for (part, out) in columns.parts().iter().zip(panels.chunks_exact_mut(panel_bytes)) {
                 // SAFETY: the table is that of a level this processor has.
@@ -200,40 +238,45 @@ impl Cpu {
         }
         for first in rows.clone().step_by(CHUNK_ROWS) {
             let chunk = first..rows.end.min(first + CHUNK_ROWS);
-            for (i, (part, y)) in columns.parts().iter().zip(y.chunks_exact_mut(y_values)).enumerate() {
-                let y = &mut y[..chunk.len() * PANEL];
+            let sums = &mut sums[..chunk.len() * stride];
+            sums.fill(0.0);
+            for (i, part) in columns.parts().iter().enumerate() {
+                let mut y = Sums { values: &mut sums[i * PANEL..], stride };
                 let stored = product.weight.panel(part.panel);
                 // SAFETY: the table is that of a level this processor has.
                 unsafe {
                     match shape.format() {
                         Format::Q4 if unpacks => {
                             let panel = &panels[i * panel_bytes..(i + 1) * panel_bytes];
-                            (product.kernels.q8)(panel, &product.x, chunk.clone(), y);
+                            (product.kernels.q8)(panel, &product.x, chunk.clone(), &mut y);
                         }
-                        Format::Q4 => (product.kernels.q4)(stored, &product.x, chunk.clone(), y),
-                        _ => (product.kernels.q8)(stored, &product.x, chunk.clone(), y),
+                        Format::Q4 => (product.kernels.q4)(stored, &product.x, chunk.clone(), &mut y),
+                        _ => (product.kernels.q8)(stored, &product.x, chunk.clone(), &mut y),
                     }
                 }
             }
-            self.finish(product, columns, chunk, y, bias);
+            self.finish(product, columns, chunk, sums, bias);
         }
     }
 
-    /// Writes a chunk's sums, `[parts][rows, 64]`, through the epilogue.
-    fn finish(&self, product: &Product<'_>, columns: &Columns, chunk: Range<usize>, y: &[f32], bias: &[f32]) {
-        for (i, row) in chunk.enumerate() {
+    /// Writes a chunk's sums, `[rows, parts * 64]`, through the epilogue.
+    fn finish(
+        &self,
+        product: &Product<'_>,
+        columns: &Columns,
+        chunk: Range<usize>,
+        sums: &[f32],
+        bias: &[f32],
+    ) {
+        let gapless = columns.are_gapless();
+        for (row, sums) in chunk.zip(sums.chunks_exact(columns.count * PANEL)) {
             let mut joined = [0.0; 2 * PANEL];
-            let mut width = 0;
-            for (part, y) in columns.parts().iter().zip(y.chunks_exact(CHUNK_ROWS * PANEL)) {
-                let values = &y[i * PANEL..][part.columns.clone()];
-                joined[width..width + values.len()].copy_from_slice(values);
-                width += values.len();
-            }
+            let y = if gapless { &sums[..bias.len()] } else { columns.join(sums, &mut joined) };
             let at = row * product.out_cols;
             // SAFETY: tasks differ in rows or in columns; the table is that of a level this processor has.
             unsafe {
                 let out = product.out.slice(at + columns.out.start..at + columns.out.end);
-                (self.kernels.epilogue)(product.epilogue, &joined[..width], bias, out);
+                (self.kernels.epilogue)(product.epilogue, y, bias, out);
             }
         }
     }

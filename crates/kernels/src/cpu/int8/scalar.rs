@@ -1,7 +1,7 @@
 //! The definition of the int8 kernels, in plain Rust.
 
-use super::Int8Kernels;
 use super::activations::{OUTLIERS, Plan, QuantisedRows, TILE_ROWS, quad_index, tile_group_mut};
+use super::{Int8Kernels, Sums};
 use crate::Format;
 use crate::quant::{
     self, GROUP, PANEL, PackedShape, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUBGROUP, ZERO, q8_index,
@@ -51,25 +51,23 @@ fn largest_three(x: &[f32]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
     (largest.map(f32::from_bits), [places[0], places[1]])
 }
 
-/// `y = x Wᵀ` for a q8 panel; y is `[rows, 64]`.
-pub(super) fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
+/// `y += x Wᵀ` for a q8 panel.
+pub(super) fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     product(Format::Q8, panel, x, rows, y);
 }
 
-/// `y = x Wᵀ` for a q4 panel; y is `[rows, 64]`.
-pub(super) fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
+/// `y += x Wᵀ` for a q4 panel.
+pub(super) fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     product(Format::Q4, panel, x, rows, y);
 }
 
-fn product(format: Format, panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut [f32]) {
+fn product(format: Format, panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     let shape = PackedShape::new(format, PANEL, x.groups() * GROUP).expect("a panel in memory has a size");
-    y.fill(0.0);
     for (group, block) in panel.chunks_exact(shape.block_bytes()).enumerate() {
         for first in rows.clone().step_by(TILE_ROWS) {
             let tile = x.tile_group(first, group);
             for (row, meta) in tile.meta.iter().enumerate() {
-                let y = &mut y[(first - rows.start + row) * PANEL..][..PANEL];
-                for (column, y) in y.iter_mut().enumerate() {
+                for (column, y) in y.row(first - rows.start + row).iter_mut().enumerate() {
                     let product = |i: usize| {
                         let q =
                             tile.values[quad_index(tile.meta.len(), row, i / QUAD) + i % QUAD].cast_signed();
@@ -78,11 +76,9 @@ fn product(format: Format, panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usiz
                     let sum: i32 = (0..GROUP).map(product).sum();
                     let scale = quant::scale(block, column);
                     *y = (sum as f32 * scale).mul_add(meta.scale, *y);
-                    for (outlier, place) in meta.outliers.into_iter().zip(meta.places) {
-                        if outlier != 0.0 {
-                            let q = f32::from(shape.quantised(block, column, usize::from(place)));
-                            *y = (q * scale).mul_add(outlier, *y);
-                        }
+                    for (place, outlier) in meta.outliers() {
+                        let q = f32::from(shape.quantised(block, column, place));
+                        *y = (q * scale).mul_add(outlier, *y);
                     }
                 }
             }
