@@ -1,5 +1,6 @@
 //! Phi-3-vision and Phi-3.5-vision on the user's own machine, exactly as the reference computes them.
 
+pub mod bench;
 pub mod chat_template;
 pub mod checkpoint;
 pub mod config;

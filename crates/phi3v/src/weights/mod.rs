@@ -7,6 +7,7 @@
 pub mod convert;
 mod error;
 pub mod quantized;
+mod random;
 mod safetensors;
 pub mod shards;
 pub mod table;

@@ -105,9 +105,8 @@ fn tile_product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Su
         }
         for j in 0..COLS {
             let scale = column_scales(block, first + j);
-            for row in 0..ROWS {
-                let y = &mut y.row(row)[(first + j) * LANES..];
-                accumulate(acc[row][j], scale, tile.meta[row].scale, y);
+            for (row, (acc, meta)) in acc.iter().zip(tile.meta).enumerate() {
+                accumulate(acc[j], scale, meta.scale, &mut y.row(row)[(first + j) * LANES..]);
             }
         }
     }

@@ -187,8 +187,8 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGr
     }
     for j in 0..COLS {
         let scale = column_scales(block, j);
-        for row in 0..ROWS {
-            accumulate(acc[row][j], scale, tile.meta[row].scale, &mut y.row(row)[j * LANES..]);
+        for (row, (acc, meta)) in acc.iter().zip(tile.meta).enumerate() {
+            accumulate(acc[j], scale, meta.scale, &mut y.row(row)[j * LANES..]);
         }
     }
     if !tile.has_outliers() {

@@ -1,0 +1,288 @@
+//! Measures the model on this machine: seconds and rates, each beside what the machine could do at most.
+//!
+//! No files are needed: the weights are random, of the real model's shapes. A *share* compares with limits measured
+//! in the same run ([`Limits`]). For work bound by arithmetic it is the time that the operations would take at the
+//! peak (products at that of the weights' format, attention at that of bf16) over the time taken; for decoding, the
+//! bytes of weights, keys and values that a token reads over the time, as a part of the read bandwidth. Operations
+//! are those of the whole mathematics: rows that a fast path leaves out count as done.
+
+mod work;
+
+use crate::Result;
+use crate::config::ModelConfig;
+use crate::image::{HdGrid, ImageInputs, ImageParams, RgbImage, process};
+use crate::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
+use crate::weights::Weights;
+use crate::weights::quantized::Quant;
+use phi3v_kernels::{Backend, Cpu, KV_BLOCK_TOKENS, KvFormat, Limits};
+use std::ops::{ControlFlow, Range};
+use std::time::Instant;
+use work::Work;
+
+/// The picture that first_token and vision use: width and height.
+const PICTURE: (usize, usize) = (1024, 768);
+/// `num_crops` of the picture, as the checkpoints recommend for one picture and for several.
+const NUM_CROPS: [usize; 2] = [16, 4];
+/// Prompt lengths; 1,941 is the standard picture with a short question.
+const PREFILL: [usize; 3] = [512, STANDARD_PROMPT, 2500];
+const STANDARD_PROMPT: usize = 1941;
+/// Tokens of the standard prompt after its picture, with what the prefix cache's whole blocks leave over.
+const NEXT_QUESTION: usize = 32;
+/// Tokens decoded for one figure.
+const DECODE_STEPS: usize = 12;
+/// Passes of one warm-up: threads started, pages touched.
+const WARM_UP_TOKENS: usize = 64;
+
+/// What a figure measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Tokens of a prompt per second; the size is its length.
+    Prefill,
+    /// Tokens of an answer per second; the size is what came before.
+    Decode,
+    /// Milliseconds of the vision tower and projector; the size counts tiles.
+    Vision,
+    /// Seconds from the decoded picture to the first token; the size is the prompt's length.
+    FirstToken,
+    /// Seconds to the first token of another question on the same picture; the size counts its tokens.
+    NextQuestion,
+    /// Seconds from the opened weights to a model that can run.
+    Load,
+    /// Greatest memory of the process so far, in GB.
+    PeakRss,
+}
+
+impl Name {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+            Self::Vision => "vision",
+            Self::FirstToken => "first_token",
+            Self::NextQuestion => "next_question",
+            Self::Load => "load",
+            Self::PeakRss => "peak_rss",
+        }
+    }
+
+    /// The unit of its values.
+    #[must_use]
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Prefill | Self::Decode => "tok/s",
+            Self::Vision => "ms",
+            Self::FirstToken | Self::NextQuestion | Self::Load => "s",
+            Self::PeakRss => "GB",
+        }
+    }
+}
+
+/// One figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    /// What it measures.
+    pub name: Name,
+    /// Tokens, depth or tiles.
+    pub size: usize,
+    /// In [`Name::unit`].
+    pub value: f64,
+    /// Part of the measured limit, where there is one.
+    pub share: Option<f64>,
+}
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Storage of keys and values.
+    pub kv_format: KvFormat,
+    /// Leaves out all but the shortest prompt and the single tile: for trying things out.
+    pub quick: bool,
+}
+
+/// The real model's shapes, without the parts of its configuration that speed does not depend on.
+///
+/// # Panics
+/// Never: the text is part of the program.
+#[must_use]
+pub fn real_size() -> ModelConfig {
+    ModelConfig::from_json(include_bytes!("config.json")).expect("the built-in configuration is valid")
+}
+
+/// The model being measured and what it has been fed.
+struct Bench<'a> {
+    model: Phi3V<Cpu>,
+    cache: Cache<Cpu>,
+    blocks: Vec<u32>,
+    ids: Vec<u32>,
+    limits: Limits,
+    work: Work,
+    report: &'a mut dyn FnMut(Figure),
+}
+
+/// Measures `weights` on `cpu`, whose `limits` have just been measured, and calls `report` with every figure as soon
+/// as it is there.
+///
+/// # Errors
+/// What is wrong with the weights, or the device's refusal.
+pub fn run(
+    (cpu, limits): (Cpu, Limits),
+    (config, weights, quant): (&ModelConfig, &Weights, Option<Quant>),
+    plan: &Plan,
+    report: &mut dyn FnMut(Figure),
+) -> Result<()> {
+    let options = ModelOptions { kv_format: plan.kv_format, ..ModelOptions::BF16 };
+    let start = Instant::now();
+    let model = Phi3V::load(cpu, config, weights, options, &mut |_| {})?;
+    let blocks = (PREFILL[2] + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS);
+    let cache = model.cache(blocks)?;
+    report(Figure { name: Name::Load, size: 0, value: start.elapsed().as_secs_f64(), share: None });
+    let work = Work::new(config, weights, (quant, model.kv_layout()));
+    let ids = (0..PREFILL[2] as u32).map(|i| i % config.vocab_size as u32).collect();
+    let blocks = (0..blocks as u32).collect();
+    let mut bench = Bench { model, cache, blocks, ids, limits, work, report };
+    bench.model.grow_cache(&mut bench.cache, bench.blocks.len())?;
+    bench.forward(0..WARM_UP_TOKENS, None)?;
+    bench.run_all(plan)?;
+    if let Some(bytes) = peak_rss() {
+        bench.tell(Name::PeakRss, 0, bytes as f64 / 1e9, None);
+    }
+    Ok(())
+}
+
+impl Bench<'_> {
+    fn run_all(&mut self, plan: &Plan) -> Result<()> {
+        if plan.quick {
+            self.vision(1, &one_tile())?;
+            self.decode(0)?;
+            self.prefill(PREFILL[0])?;
+            return self.decode(PREFILL[0]);
+        }
+        self.vision(1, &one_tile())?;
+        for num_crops in NUM_CROPS {
+            let inputs = picture(num_crops)?;
+            self.vision(inputs.distinct_tiles(), &inputs)?;
+        }
+        self.decode(0)?;
+        self.prefill(PREFILL[0])?;
+        self.decode(PREFILL[0])?;
+        self.prefill(PREFILL[1])?;
+        self.decode(PREFILL[1])?;
+        self.prefill(PREFILL[2])?;
+        self.first_token()
+    }
+
+    fn tell(&mut self, name: Name, size: usize, value: f64, share: Option<f64>) {
+        (self.report)(Figure { name, size, value, share });
+    }
+
+    /// Runs the tokens `range` of the sequence, the rows of `image` first, and returns the seconds it took.
+    fn forward(&mut self, range: Range<usize>, image: Option<&<Cpu as Backend>::Tensor>) -> Result<f64> {
+        let mut segments = Vec::new();
+        let mut first = range.start;
+        if let Some(image) = image {
+            let rows = self.model.backend().shape(image).0;
+            segments.push(Segment::Image(image, 0..rows));
+            first += rows;
+        }
+        segments.push(Segment::Tokens(&self.ids[first..range.end]));
+        let factors = self.model.rope().factors_for(range.end);
+        let batch = [Chunk { segments, past: range.start, blocks: &self.blocks, factors, logits: true }];
+        let start = Instant::now();
+        self.model.forward(&batch, &mut self.cache, &mut |_| ControlFlow::Continue(()))?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    fn prefill(&mut self, tokens: usize) -> Result<()> {
+        let seconds = self.forward(0..tokens, None)?;
+        let share = self.work.prefill_seconds(0..tokens, &self.limits) / seconds;
+        self.tell(Name::Prefill, tokens, tokens as f64 / seconds, Some(share));
+        Ok(())
+    }
+
+    /// Decodes after `depth` tokens, which are in the cache: the median of some steps.
+    fn decode(&mut self, depth: usize) -> Result<()> {
+        let mut seconds = Vec::with_capacity(DECODE_STEPS);
+        for past in depth..depth + DECODE_STEPS {
+            seconds.push(self.forward(past..past + 1, None)?);
+        }
+        seconds.sort_by(f64::total_cmp);
+        let median = seconds[DECODE_STEPS / 2];
+        let share = self.work.decode_bytes(depth + DECODE_STEPS / 2) / median / (self.limits.read_gb_s * 1e9);
+        self.tell(Name::Decode, depth, 1.0 / median, Some(share));
+        Ok(())
+    }
+
+    fn vision(&mut self, tiles: usize, inputs: &ImageInputs) -> Result<()> {
+        let start = Instant::now();
+        self.embed(inputs)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let share = self.work.vision_seconds(tiles, inputs.num_img_tokens(), &self.limits) / seconds;
+        self.tell(Name::Vision, tiles, seconds * 1e3, Some(share));
+        Ok(())
+    }
+
+    fn embed(&self, inputs: &ImageInputs) -> Result<<Cpu as Backend>::Tensor> {
+        let mut job = self.model.begin_image(inputs.distinct_tiles())?;
+        self.model.vision_tower(&mut job, &inputs.distinct, &mut |_| ControlFlow::Continue(()))?;
+        self.model.finish_image(job, &inputs.grid, &inputs.tile_of)
+    }
+
+    /// The standard picture from its pixels to the first token, then another question on it.
+    fn first_token(&mut self) -> Result<()> {
+        let pixels = pixels(PICTURE);
+        let start = Instant::now();
+        let inputs = process(&pixels, &params(NUM_CROPS[0]))?;
+        let image = self.embed(&inputs)?;
+        self.forward(0..STANDARD_PROMPT, Some(&image))?;
+        let seconds = start.elapsed().as_secs_f64();
+        let ideal = self.work.vision_seconds(inputs.distinct_tiles(), inputs.num_img_tokens(), &self.limits)
+            + self.work.prefill_seconds(0..STANDARD_PROMPT, &self.limits);
+        self.tell(Name::FirstToken, STANDARD_PROMPT, seconds, Some(ideal / seconds));
+        let again = STANDARD_PROMPT - NEXT_QUESTION..STANDARD_PROMPT;
+        let seconds = self.forward(again.clone(), None)?;
+        let share = self.work.prefill_seconds(again, &self.limits) / seconds;
+        self.tell(Name::NextQuestion, NEXT_QUESTION, seconds, Some(share));
+        Ok(())
+    }
+}
+
+fn params(num_crops: usize) -> ImageParams {
+    ImageParams { num_crops, ..ImageParams::default() }
+}
+
+/// A picture without two equal tiles.
+fn pixels((width, height): (usize, usize)) -> RgbImage {
+    let mut state = 1u32;
+    let pixels = (0..3 * width * height)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        })
+        .collect();
+    RgbImage { width, height, pixels }
+}
+
+fn picture(num_crops: usize) -> Result<ImageInputs> {
+    Ok(process(&pixels(PICTURE), &params(num_crops))?)
+}
+
+/// A square of one tile, whose global view is the same picture: computed once.
+fn one_tile() -> ImageInputs {
+    let inputs = process(&pixels((crate::image::TILE_SIDE, crate::image::TILE_SIDE)), &params(1));
+    inputs.expect("a square of one tile is a picture")
+}
+
+/// Distinct tiles of the standard picture at `num_crops`, its global view included.
+#[must_use]
+pub fn picture_tiles(num_crops: usize) -> usize {
+    HdGrid::of(PICTURE.0, PICTURE.1, num_crops).map_or(0, |grid| 1 + grid.tiles())
+}
+
+/// Greatest resident memory of this process, in bytes, where the system tells.
+fn peak_rss() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+}
