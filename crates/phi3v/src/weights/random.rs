@@ -24,8 +24,10 @@ impl Weights {
         for spec in table::tensors(config).into_iter().filter(|spec| spec.used) {
             let (n, k) = spec.matrix();
             let packed = quant.and_then(|q| q.format(spec.role)).and_then(|f| PackedShape::new(f, n, k));
-            let bytes =
-                packed.map_or_else(|| dense(&spec, &mut random), |shape| random_panels(shape, &mut random));
+            let bytes = match packed {
+                Some(shape) => random_panels(shape, &mut random),
+                None => dense(&spec, &mut random),
+            };
             bytes_total += bytes.len() as u64;
             let format = packed.map_or(Format::Bf16, PackedShape::format);
             tensors.insert(spec.name, TensorView { format, shape: spec.shape, bytes });
@@ -54,7 +56,7 @@ fn random_panels(shape: PackedShape, random: &mut Random) -> Bytes {
 /// `part` again and again, `length` bytes on a cache line's border, as in a mapped file.
 fn aligned(length: usize, part: &[u8]) -> Bytes {
     const LINE: usize = 64;
-    let mut bytes = Vec::with_capacity(length + LINE);
+    let mut bytes: Vec<u8> = Vec::with_capacity(length + LINE);
     bytes.resize(bytes.as_ptr().align_offset(LINE), 0);
     let start = bytes.len();
     while bytes.len() < start + length {
