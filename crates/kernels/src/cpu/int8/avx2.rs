@@ -6,7 +6,7 @@
 
 use super::activations::{QuantisedRows, TILE_ROWS, TileGroup};
 use super::scalar;
-use super::{Int8Kernels, Sums};
+use super::{Int8Kernels, Panel, Sums};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -36,8 +36,9 @@ fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
-    for (group, block) in panel.chunks_exact(Q8_BLOCK).enumerate() {
+fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+    y.clear(rows.len());
+    for (group, block) in panel.bytes.chunks_exact(Q8_BLOCK).enumerate() {
         for first in rows.clone().step_by(TILE_ROWS) {
             tile_step(block, x.tile_group(first, group), &mut y.rows(first - rows.start));
         }
@@ -45,9 +46,10 @@ fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>)
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+fn q4(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+    y.clear(rows.len());
     let mut unpacked = Block([0; Q8_BLOCK]);
-    for (group, block) in panel.chunks_exact(Q4_BLOCK).enumerate() {
+    for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
         unpack_block(block, &mut unpacked.0);
         for first in rows.clone().step_by(TILE_ROWS) {
             tile_step(&unpacked.0, x.tile_group(first, group), &mut y.rows(first - rows.start));

@@ -6,7 +6,7 @@
 use super::activations::{
     OUTLIERS, Plan, QuantisedRows, ROW_GROUP, RowMeta, TILE_ROWS, TileGroup, quad_index, tile_group_mut,
 };
-use super::{Int8Kernels, Sums};
+use super::{Int8Kernels, Panel, Sums};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -22,10 +22,12 @@ const COLS: usize = PANEL / LANES;
 const STEP: usize = PANEL * QUAD;
 /// Four values along K in a group.
 const QUADS: usize = GROUP / QUAD;
-/// How far ahead of its use a q8 block is fetched: one block is 0.4 us at 20 GB/s, twice the latency of memory.
-const Q8_AHEAD: usize = Q8_BLOCK;
+/// How many blocks ahead of its use a q8 block is fetched: one is 0.4 us at 20 GB/s, twice the latency of memory.
+const Q8_AHEAD: usize = 1;
 /// The same for q4, whose blocks are half as long.
-const Q4_AHEAD: usize = 2 * Q4_BLOCK;
+const Q4_AHEAD: usize = 2;
+/// Bytes of a q4 block before its values.
+const HEAD_BYTES: usize = SCALE_BYTES + SUB_SCALE_BYTES;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -100,32 +102,31 @@ fn largest_three(v: &[__m512; GROUP / LANES]) -> ([f32; OUTLIERS + 1], [u8; OUTL
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
-    for (group, block) in panel.chunks_exact(Q8_BLOCK).enumerate() {
+fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+    for (group, block) in panel.bytes.chunks_exact(Q8_BLOCK).enumerate() {
+        y.keep = keep(group);
         for first in rows.clone().step_by(TILE_ROWS) {
-            tile_step(
-                block,
-                x.tile_group(first, group),
-                first == rows.start,
-                &mut y.rows(first - rows.start),
-            );
+            let ahead = (first == rows.start).then(|| panel.ahead(group + Q8_AHEAD, Q8_BLOCK));
+            tile_step(block, x.tile_group(first, group), ahead, &mut y.rows(first - rows.start));
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+fn q4(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     if x.rows() == 1 {
-        for (group, block) in panel.chunks_exact(Q4_BLOCK).enumerate() {
-            q4_row(block, x.tile_group(0, group), y.row(0));
+        for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
+            let ahead = panel.ahead(group + Q4_AHEAD, Q4_BLOCK);
+            q4_row((block, ahead), x.tile_group(0, group), keep(group), y.row(0));
         }
         return;
     }
     let mut unpacked = Block([0; Q8_BLOCK]);
-    for (group, block) in panel.chunks_exact(Q4_BLOCK).enumerate() {
-        unpack_block(block, &mut unpacked.0);
+    for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
+        y.keep = keep(group);
+        unpack_block(block, panel.ahead(group + Q4_AHEAD, Q4_BLOCK), &mut unpacked.0);
         for first in rows.clone().step_by(TILE_ROWS) {
-            tile_step(&unpacked.0, x.tile_group(first, group), false, &mut y.rows(first - rows.start));
+            tile_step(&unpacked.0, x.tile_group(first, group), None, &mut y.rows(first - rows.start));
         }
     }
 }
@@ -133,16 +134,17 @@ fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>)
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn unpack(q4: &[u8], q8: &mut [u8]) {
     for (from, to) in q4.chunks_exact(Q4_BLOCK).zip(q8.chunks_exact_mut(Q8_BLOCK)) {
-        unpack_block(from, to);
+        unpack_block(from, from.as_ptr().wrapping_add(Q4_AHEAD * Q4_BLOCK), to);
     }
 }
 
-/// `y += ` the product of a block and a tile's group. With `ahead` the block that follows is
-/// fetched into the cache meanwhile.
+/// `y += ` the product of a block and a tile's group. What lies `ahead`
+/// is fetched into the cache meanwhile.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: bool, y: &mut Sums<'_>) {
-    match (tile.meta.len(), ahead) {
+fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: Option<*const u8>, y: &mut Sums<'_>) {
+    let block = (block, ahead.unwrap_or(block.as_ptr()));
+    match (tile.meta.len(), ahead.is_some()) {
         (6, false) => tile_product::<6, false>(block, tile, y),
         (6, true) => tile_product::<6, true>(block, tile, y),
         (5, _) => tile_product::<5, true>(block, tile, y),
@@ -155,7 +157,11 @@ fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: bool, y: &mut Sums<'_>) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
+fn tile_product<const ROWS: usize, const AHEAD: bool>(
+    (block, ahead): (&[u8], *const u8),
+    tile: TileGroup<'_>,
+    y: &mut Sums<'_>,
+) {
     assert!(block.len() == Q8_BLOCK && tile.values.len() == ROWS * GROUP);
     assert!(tile.meta.len() == ROWS);
     let mut acc: [[__m512i; COLS]; ROWS] =
@@ -163,7 +169,7 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGr
     let weights = block[SCALE_BYTES..].as_ptr();
     let values = tile.values.as_ptr().cast::<i32>();
     if AHEAD {
-        fetch_scales(block, Q8_AHEAD);
+        fetch_scales(ahead);
     }
     for quad in 0..QUADS {
         // the tile's next group, a quad's share of its bytes at a time
@@ -171,11 +177,11 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGr
         _mm_prefetch::<_MM_HINT_T0>(next.cast());
         // SAFETY: quad < 32, so the last byte read is 32 * 256 = 8192 bytes past the scales: the end of the block.
         let w: [__m512i; COLS] = std::array::from_fn(|j| unsafe {
-            let at = weights.add(quad * STEP + j * LINE);
+            let at = quad * STEP + j * LINE;
             if AHEAD {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q8_AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(SCALE_BYTES + at).cast());
             }
-            _mm512_loadu_si512(at.cast())
+            _mm512_loadu_si512(weights.add(at).cast())
         });
         for (row, acc) in acc.iter_mut().enumerate() {
             // SAFETY: quad * ROWS + row < 32 ROWS quads of 4 bytes, the length of the values.
@@ -188,7 +194,7 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGr
     for j in 0..COLS {
         let scale = column_scales(block, j);
         for (row, (acc, meta)) in acc.iter().zip(tile.meta).enumerate() {
-            accumulate(acc[j], scale, meta.scale, &mut y.row(row)[j * LANES..]);
+            accumulate(acc[j], (scale, meta.scale), y.keep, &mut y.row(row)[j * LANES..]);
         }
     }
     if !tile.has_outliers() {
@@ -201,12 +207,12 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(block: &[u8], tile: TileGr
     }
 }
 
-/// Fetches the scales and sub-scales that lie `ahead` bytes behind those of `block`: 4 lines at most.
+/// Fetches the scales and sub-scales of the block that begins at `ahead`: 4 lines at most.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn fetch_scales(block: &[u8], ahead: usize) {
-    for line in 0..(SCALE_BYTES + SUB_SCALE_BYTES) / LINE {
-        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(ahead + line * LINE).cast());
+fn fetch_scales(ahead: *const u8) {
+    for line in 0..(HEAD_BYTES) / LINE {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * LINE).cast());
     }
 }
 
@@ -223,19 +229,24 @@ fn add_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
         let quads = unsafe { _mm512_loadu_si512(quads.as_ptr().cast()) };
         let stored = _mm512_and_si512(_mm512_srl_epi32(quads, shift), _mm512_set1_epi32(255));
         let q = _mm512_sub_epi32(stored, _mm512_set1_epi32(128));
-        accumulate(q, column_scales(block, j), outlier, &mut y[j * LANES..]);
+        accumulate(q, (column_scales(block, j), outlier), !0, &mut y[j * LANES..]);
     }
 }
 
-/// `y = fma(f32(sum) * column_scale, row_scale, y)` for 16 columns.
+/// Which values of y a group adds to: none for the first, all for the others.
+fn keep(group: usize) -> __mmask16 {
+    if group == 0 { 0 } else { !0 }
+}
+
+/// `y = fma(f32(sum) * column_scale, row_scale, y)` for 16 columns, where `keep` is unset with 0 for y.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn accumulate(sum: __m512i, column_scale: __m512, row_scale: f32, y: &mut [f32]) {
+fn accumulate(sum: __m512i, (column_scale, row_scale): (__m512, f32), keep: __mmask16, y: &mut [f32]) {
     let y: &mut [f32; LANES] = y.first_chunk_mut().expect("y holds 64 columns of the row");
     let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), column_scale);
     // SAFETY: y has 16 values.
     unsafe {
-        let sum = _mm512_fmadd_ps(scaled, _mm512_set1_ps(row_scale), _mm512_loadu_ps(y.as_ptr()));
+        let sum = _mm512_fmadd_ps(scaled, _mm512_set1_ps(row_scale), _mm512_maskz_loadu_ps(keep, y.as_ptr()));
         _mm512_storeu_ps(y.as_mut_ptr(), sum);
     }
 }
@@ -275,13 +286,13 @@ fn nibbles(bytes: __m512i) -> [__m512i; 2] {
 /// 32 products are multiplied by the sub-scale in integers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn q4_row(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
+fn q4_row((block, ahead): (&[u8], *const u8), tile: TileGroup<'_>, keep: __mmask16, y: &mut [f32]) {
     /// Registers of 8 values along K in a subgroup.
     const OCTS: usize = SUBGROUP / (2 * QUAD);
     assert!(block.len() == Q4_BLOCK && tile.values.len() == GROUP && y.len() >= PANEL);
-    let weights = block[SCALE_BYTES + SUB_SCALE_BYTES..].as_ptr();
+    let weights = block[HEAD_BYTES..].as_ptr();
     let values = tile.values.as_ptr().cast::<i32>();
-    fetch_scales(block, Q4_AHEAD);
+    fetch_scales(ahead);
     let mut total = [_mm512_setzero_si512(); COLS];
     for subgroup in 0..GROUP / SUBGROUP {
         // nibbles are 8 too large
@@ -295,9 +306,9 @@ fn q4_row(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
             for (j, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: as above.
                 let w = unsafe {
-                    let at = weights.add(oct * STEP + j * LINE);
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q4_AHEAD).cast());
-                    _mm512_loadu_si512(at.cast())
+                    let at = oct * STEP + j * LINE;
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(HEAD_BYTES + at).cast());
+                    _mm512_loadu_si512(weights.add(at).cast())
                 };
                 let w = nibbles(w);
                 for i in 0..2 {
@@ -312,7 +323,7 @@ fn q4_row(block: &[u8], tile: TileGroup<'_>, y: &mut [f32]) {
         }
     }
     for (j, total) in total.into_iter().enumerate() {
-        accumulate(total, column_scales(block, j), tile.meta[0].scale, &mut y[j * LANES..]);
+        accumulate(total, (column_scales(block, j), tile.meta[0].scale), keep, &mut y[j * LANES..]);
     }
     for (place, outlier) in tile.meta[0].outliers() {
         add_q4_outlier(block, place, outlier, y);
@@ -326,14 +337,14 @@ fn add_q4_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
     let (oct, nibble) = (place / (2 * QUAD), place % QUAD * 8 + place / QUAD % 2 * 4);
     let shift = _mm_cvtsi64_si128(nibble as i64);
     for j in 0..COLS {
-        let at = SCALE_BYTES + SUB_SCALE_BYTES + oct * STEP + j * LINE;
+        let at = HEAD_BYTES + oct * STEP + j * LINE;
         let octs: &[u8; LINE] = block[at..].first_chunk().expect("oct < 16");
         // SAFETY: 64 bytes are read from an array of 64.
         let octs = unsafe { _mm512_loadu_si512(octs.as_ptr().cast()) };
         let stored = _mm512_and_si512(_mm512_srl_epi32(octs, shift), _mm512_set1_epi32(15));
         let q = _mm512_sub_epi32(stored, _mm512_set1_epi32(8));
         let q = _mm512_mullo_epi32(q, column_sub_scales(block, j, place / SUBGROUP));
-        accumulate(q, column_scales(block, j), outlier, &mut y[j * LANES..]);
+        accumulate(q, (column_scales(block, j), outlier), !0, &mut y[j * LANES..]);
     }
 }
 
@@ -341,12 +352,12 @@ fn add_q4_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
 /// are multiplied at once, as 15 * 15 fits a byte and nothing is carried.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn unpack_block(from: &[u8], to: &mut [u8]) {
+fn unpack_block(from: &[u8], ahead: *const u8, to: &mut [u8]) {
     const OCTS: usize = SUBGROUP / (2 * QUAD);
     assert!(from.len() == Q4_BLOCK && to.len() == Q8_BLOCK);
     to[..SCALE_BYTES].copy_from_slice(&from[..SCALE_BYTES]);
-    fetch_scales(from, Q4_AHEAD);
-    let weights = from[SCALE_BYTES + SUB_SCALE_BYTES..].as_ptr();
+    fetch_scales(ahead);
+    let weights = from[HEAD_BYTES..].as_ptr();
     let out = to[SCALE_BYTES..].as_mut_ptr();
     for subgroup in 0..GROUP / SUBGROUP {
         for j in 0..COLS {
@@ -358,9 +369,10 @@ fn unpack_block(from: &[u8], to: &mut [u8]) {
             for oct in subgroup * OCTS..(subgroup + 1) * OCTS {
                 // SAFETY: oct < 16: 256 of 4096 bytes are read, 512 of 8192 written.
                 unsafe {
-                    let at = weights.add(oct * STEP + j * LINE);
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Q4_AHEAD).cast());
-                    for (i, w) in nibbles(_mm512_loadu_si512(at.cast())).into_iter().enumerate() {
+                    let at = oct * STEP + j * LINE;
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(HEAD_BYTES + at).cast());
+                    for (i, w) in nibbles(_mm512_loadu_si512(weights.add(at).cast())).into_iter().enumerate()
+                    {
                         let w = _mm512_add_epi8(_mm512_mullo_epi16(w, s), offset);
                         _mm512_storeu_si512(out.add((2 * oct + i) * STEP + j * LINE).cast(), w);
                     }

@@ -68,10 +68,10 @@ impl Packed {
 pub(crate) struct Int8Kernels {
     /// Quantises up to six rows, `[rows, k]`, to a tile.
     quantise: unsafe fn(x: &[f32], k: usize, tile: &mut [u8]),
-    /// `y += x Wᵀ` for a q8 panel and some rows of x.
-    q8: unsafe fn(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
+    /// `y = x Wᵀ` for a q8 panel and some rows of x.
+    q8: unsafe fn(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
     /// The same for a q4 panel and few rows, unpacking as it goes.
-    q4: unsafe fn(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
+    q4: unsafe fn(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
     /// Turns a q4 panel into the q8 panel of the same values.
     unpack: unsafe fn(q4: &[u8], q8: &mut [u8]),
 }
@@ -89,10 +89,30 @@ impl Int8Kernels {
     }
 }
 
+/// A panel, and the bytes that its thread needs after it: kernels fetch them while they finish the panel.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    bytes: &'a [u8],
+    next: &'a [u8],
+}
+
+impl Panel<'_> {
+    /// Where block `index`, of `size` bytes, of the panel and what comes after it begins: an address to fetch.
+    #[inline(always)]
+    fn ahead(&self, index: usize, size: usize) -> *const u8 {
+        match (index * size).checked_sub(self.bytes.len()) {
+            Some(past) => self.next.as_ptr().wrapping_add(past),
+            None => self.bytes.as_ptr().wrapping_add(index * size),
+        }
+    }
+}
+
 /// The sums of one panel for some rows: `[rows, stride]`, of which 64 columns are the panel's.
 struct Sums<'a> {
     values: &'a mut [f32],
     stride: usize,
+    /// A kernel's own: which lanes of a register of sums have been begun.
+    keep: u16,
 }
 
 impl Sums<'_> {
@@ -102,10 +122,15 @@ impl Sums<'_> {
         self.values[row * self.stride..].first_chunk_mut().expect("a row has the panel's columns")
     }
 
+    /// Sets the first `rows` rows to zero.
+    fn clear(&mut self, rows: usize) {
+        (0..rows).for_each(|row| self.row(row).fill(0.0));
+    }
+
     /// The rows from `first` on.
     #[inline(always)]
     fn rows(&mut self, first: usize) -> Sums<'_> {
-        Sums { values: &mut self.values[first * self.stride..], stride: self.stride }
+        Sums { values: &mut self.values[first * self.stride..], ..*self }
     }
 }
 
@@ -181,6 +206,23 @@ struct Product<'a> {
     out_cols: usize,
 }
 
+impl Product<'_> {
+    /// The panel that its thread needs after part `part` of `columns`, which are those of `panel`.
+    fn after(&self, columns: &Columns, part: usize, panel: usize) -> &[u8] {
+        let next = match columns.parts().get(part + 1) {
+            Some(part) => part.panel,
+            None => panel + 1,
+        };
+        self.weight.panel(next.min(self.weight.shape.panels() - 1))
+    }
+}
+
+/// Panels that a task streams one after the other: enough for fetching ahead to pay, and eight tasks a thread where
+/// there are so many panels, so that threads end together.
+fn streamed_panels(panels: usize, threads: usize) -> usize {
+    (panels / (8 * threads)).clamp(1, 8)
+}
+
 impl Cpu {
     pub(crate) fn run_packed(&self, x: &CpuTensor, weight: &Packed, epilogue: Epilogue, out: &mut CpuTensor) {
         let (n, k) = (weight.n(), weight.k());
@@ -192,14 +234,22 @@ impl Cpu {
         let bytes = packed.take::<u8>(activations::bytes(x.rows(), k));
         self.quantise(kernels, x, bytes);
         let x = QuantisedRows::new(bytes, x.rows(), k);
-        let sweep = (SWEEP_BYTES / activations::bytes(1, k)).next_multiple_of(CHUNK_ROWS).max(1);
-        let panels = out_cols.div_ceil(PANEL);
         let product =
             Product { kernels, weight, x, epilogue, out: SharedMut::new(out.values_mut()), out_cols };
-        let rows = product.x.rows();
+        let (rows, panels) = (product.x.rows(), out_cols.div_ceil(PANEL));
+        if rows <= CHUNK_ROWS {
+            let step = streamed_panels(panels, self.pool.threads());
+            self.pool.run(panels.div_ceil(step), |task, thread| {
+                for panel in task * step..panels.min((task + 1) * step) {
+                    self.run_columns(&product, panel, 0..rows, thread);
+                }
+            });
+            return;
+        }
+        let sweep = (SWEEP_BYTES / activations::bytes(1, k)).next_multiple_of(CHUNK_ROWS).max(CHUNK_ROWS);
         self.pool.run(panels * rows.div_ceil(sweep), |task, thread| {
-            let (first, columns) = (task / panels * sweep, Columns::new(n, epilogue, task % panels));
-            self.run_columns(&product, &columns, first..rows.min(first + sweep), thread);
+            let first = task / panels * sweep;
+            self.run_columns(&product, task % panels, first..rows.min(first + sweep), thread);
         });
     }
 
@@ -215,8 +265,9 @@ impl Cpu {
         });
     }
 
-    /// Computes the columns of one task for the rows `rows`.
-    fn run_columns(&self, product: &Product<'_>, columns: &Columns, rows: Range<usize>, thread: usize) {
+    /// Computes columns `64 panel..` of `out` for the rows `rows`.
+    fn run_columns(&self, product: &Product<'_>, panel: usize, rows: Range<usize>, thread: usize) {
+        let columns = &Columns::new(product.weight.n(), product.epilogue, panel);
         let shape = product.weight.shape;
         let unpacked =
             PackedShape::new(Format::Q8, PANEL, shape.k()).expect("no larger than the weight itself");
@@ -239,19 +290,34 @@ impl Cpu {
         for first in rows.clone().step_by(CHUNK_ROWS) {
             let chunk = first..rows.end.min(first + CHUNK_ROWS);
             let sums = &mut sums[..chunk.len() * stride];
-            sums.fill(0.0);
             for (i, part) in columns.parts().iter().enumerate() {
-                let mut y = Sums { values: &mut sums[i * PANEL..], stride };
+                let mut y = Sums { values: &mut sums[i * PANEL..], stride, keep: 0 };
                 let stored = product.weight.panel(part.panel);
+                let next = product.after(columns, i, panel);
                 // SAFETY: the table is that of a level this processor has.
                 unsafe {
                     match shape.format() {
                         Format::Q4 if unpacks => {
-                            let panel = &panels[i * panel_bytes..(i + 1) * panel_bytes];
-                            (product.kernels.q8)(panel, &product.x, chunk.clone(), &mut y);
+                            let bytes = &panels[i * panel_bytes..(i + 1) * panel_bytes];
+                            (product.kernels.q8)(
+                                Panel { bytes, next: bytes },
+                                &product.x,
+                                chunk.clone(),
+                                &mut y,
+                            );
                         }
-                        Format::Q4 => (product.kernels.q4)(stored, &product.x, chunk.clone(), &mut y),
-                        _ => (product.kernels.q8)(stored, &product.x, chunk.clone(), &mut y),
+                        Format::Q4 => (product.kernels.q4)(
+                            Panel { bytes: stored, next },
+                            &product.x,
+                            chunk.clone(),
+                            &mut y,
+                        ),
+                        _ => (product.kernels.q8)(
+                            Panel { bytes: stored, next },
+                            &product.x,
+                            chunk.clone(),
+                            &mut y,
+                        ),
                     }
                 }
             }
@@ -321,6 +387,13 @@ mod tests {
             }
             assert!(rows.iter().chain(&outs).all(|&times| times == 1), "{n} {epilogue:?}");
         }
+    }
+
+    #[test]
+    fn streams_are_cut_for_all_threads() {
+        // o_proj, gate_up_proj's pairs and lm_head on 2, 8 and 64 cores
+        let cut = |panels: usize| [2, 8, 64].map(|threads| panels.div_ceil(streamed_panels(panels, threads)));
+        assert_eq!([48, 128, 501].map(cut), [[16, 48, 48], [16, 64, 128], [63, 72, 501]]);
     }
 
     #[test]

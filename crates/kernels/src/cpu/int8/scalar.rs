@@ -1,7 +1,7 @@
 //! The definition of the int8 kernels, in plain Rust.
 
 use super::activations::{OUTLIERS, Plan, QuantisedRows, TILE_ROWS, quad_index, tile_group_mut};
-use super::{Int8Kernels, Sums};
+use super::{Int8Kernels, Panel, Sums};
 use crate::Format;
 use crate::quant::{
     self, GROUP, PANEL, PackedShape, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUBGROUP, ZERO, q8_index,
@@ -51,18 +51,19 @@ fn largest_three(x: &[f32]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
     (largest.map(f32::from_bits), [places[0], places[1]])
 }
 
-/// `y += x Wᵀ` for a q8 panel.
-pub(super) fn q8(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
-    product(Format::Q8, panel, x, rows, y);
+/// `y = x Wᵀ` for a q8 panel.
+pub(super) fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+    product(Format::Q8, panel.bytes, x, rows, y);
 }
 
-/// `y += x Wᵀ` for a q4 panel.
-pub(super) fn q4(panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
-    product(Format::Q4, panel, x, rows, y);
+/// `y = x Wᵀ` for a q4 panel.
+pub(super) fn q4(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+    product(Format::Q4, panel.bytes, x, rows, y);
 }
 
 fn product(format: Format, panel: &[u8], x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     let shape = PackedShape::new(format, PANEL, x.groups() * GROUP).expect("a panel in memory has a size");
+    y.clear(rows.len());
     for (group, block) in panel.chunks_exact(shape.block_bytes()).enumerate() {
         for first in rows.clone().step_by(TILE_ROWS) {
             let tile = x.tile_group(first, group);
