@@ -75,6 +75,8 @@ fn random_answer(
 fn check_answers(grammar: &Grammar, answers: u64, check: impl Fn(&str) -> bool) {
     for tokenizer in tokenizers() {
         let factory = factory(&tokenizer);
+        // A row of the hub's vocabulary takes sixty times as long to fill with random logits.
+        let answers = if tokenizer.vocab_size() > 1000 { answers.div_ceil(3) } else { answers };
         for seed in 0..answers {
             let answer = random_answer(&tokenizer, &factory, grammar, (seed, [0, 5, 30][seed as usize % 3]));
             assert!(check(&answer), "seed {seed}: {answer:?} for {grammar:?}");
@@ -88,7 +90,7 @@ fn is_json(answer: &str) -> bool {
 }
 
 fn check_json(schema: Value, check: impl Fn(&Value) -> bool) {
-    check_answers(&Grammar::JsonSchema(schema), 30, |answer| {
+    check_answers(&Grammar::JsonSchema(schema), 15, |answer| {
         serde_json::from_str(answer).is_ok_and(|value| check(&value))
     });
 }
@@ -99,7 +101,7 @@ fn keys(value: &Value) -> Vec<&str> {
 
 #[test]
 fn json_objects() {
-    check_answers(&Grammar::JsonObject, 30, |answer| is_json(answer) && answer.starts_with('{'));
+    check_answers(&Grammar::JsonObject, 15, |answer| is_json(answer) && answer.starts_with('{'));
 }
 
 #[test]
@@ -167,10 +169,10 @@ fn a_tree_that_contains_itself() {
 
 #[test]
 fn anything_that_is_json() {
-    check_answers(&Grammar::JsonSchema(json!(true)), 30, is_json);
+    check_answers(&Grammar::JsonSchema(json!(true)), 15, is_json);
     let number =
         |answer: &str| is_json(answer) && answer.starts_with(|c: char| c == '-' || c.is_ascii_digit());
-    check_answers(&Grammar::JsonSchema(json!({"type": "number"})), 30, number);
+    check_answers(&Grammar::JsonSchema(json!({"type": "number"})), 15, number);
 }
 
 #[test]
@@ -179,7 +181,7 @@ fn regular_expressions_of_the_text_that_is_seen() {
         ["[0-9]{4}-[0-9]{2}-[0-9]{2}", "yes|no", "", " ?", "  two blanks", " *x", "\u{65e5}+\u{1f600}?"]
     {
         let regex = Regex::new(&format!("^(?:{pattern})$")).unwrap();
-        check_answers(&Grammar::Regex(pattern.to_owned()), 20, |answer| regex.is_match(answer));
+        check_answers(&Grammar::Regex(pattern.to_owned()), 9, |answer| regex.is_match(answer));
     }
 }
 
@@ -191,7 +193,7 @@ fn grammars() {
         NUMBER: /[1-9][0-9]{0,2}/
     "#;
     let flat = Regex::new(r"\((\d+)\+(\d+)\)").unwrap();
-    check_answers(&Grammar::Lark(lark.to_owned()), 20, |answer| {
+    check_answers(&Grammar::Lark(lark.to_owned()), 12, |answer| {
         let mut rest = answer.to_owned();
         while flat.is_match(&rest) {
             rest = flat.replace(&rest, "1").into_owned();

@@ -10,7 +10,7 @@ struct Candidate {
     token: u32,
     /// `(logit - highest) / temperature`, so the best has 0.
     scaled: f32,
-    /// `exp(scaled)`: its probability up to a common factor.
+    /// `exp(scaled)`: its probability up to a common factor. Known once top-k has left what it leaves.
     weight: f32,
 }
 
@@ -40,6 +40,9 @@ impl Candidates {
         if params.top_k > 0 {
             self.keep_top_k(params.top_k);
         }
+        for candidate in &mut self.candidates {
+            candidate.weight = candidate.scaled.exp();
+        }
         if params.top_p < 1.0 {
             self.keep_top_p(params.top_p);
         }
@@ -54,7 +57,7 @@ impl Candidates {
         let allowed = logits.iter().enumerate().filter(|&(_, &logit)| logit > f32::NEG_INFINITY);
         self.candidates.extend(allowed.map(|(token, &logit)| {
             let scaled = (logit - highest) / temperature;
-            Candidate { token: token as u32, scaled, weight: scaled.exp() }
+            Candidate { token: token as u32, scaled, weight: 0.0 }
         }));
     }
 
@@ -111,9 +114,9 @@ fn total(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
 }
 
-/// Candidates sorted at first for top-p, and how the number grows: 64, 512, 4096, 32768, so at most four selections.
+/// Candidates sorted at first for top-p, and how the number grows: 64, 256, 1024, 4096, 16384 and then all of 32,064.
 const FRONT: usize = 64;
-const FRONT_GROWTH: usize = 8;
+const FRONT_GROWTH: usize = 4;
 
 #[cfg(test)]
 mod tests {
