@@ -7,6 +7,7 @@ pub mod config;
 pub mod constraint;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod files;
 pub mod image;
 pub mod model;

@@ -23,6 +23,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("checkpoint", &["config", "files", "weights", "tokenizer"]),
     ("model", &["config", "weights", "image"]),
     ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),
+    ("eval", &["model", "image"]),
+    ("bench", &["config", "weights", "model", "image"]),
     ("trace", &["engine", "model", "image", "tokenizer", "processor"]),
 ];
 

@@ -1,0 +1,238 @@
+//! How far one form of a model is from another: KL divergence, agreement, perplexity.
+//!
+//! The reference answers greedily; the candidate is then fed the same tokens and asked, at every position, what it
+//! would have said. So every position compares two distributions after the same words, and one early difference does
+//! not spoil the rest. Measures as in the literature on quantisation (Dettmers & Zettlemoyer 2023): the divergence
+//! `KL(reference || candidate)` in nats, how often the likeliest token is the same, the first position where it is
+//! not, and the perplexity that each gives the reference's answer.
+
+use crate::Result;
+use crate::image::ImageInputs;
+use crate::model::{Cache, Chunk, Phi3V, Segment};
+use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// A prompt with its pictures.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Token ids, `-i` at the rows of picture `i`, counted from 1.
+    pub input_ids: Vec<i64>,
+    /// The pictures.
+    pub images: Vec<Arc<ImageInputs>>,
+}
+
+/// An answer and the logits it was chosen from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The tokens.
+    pub tokens: Vec<u32>,
+    /// Logits, `[vocab_size]`, that each was chosen from.
+    pub logits: Vec<Vec<f32>>,
+}
+
+/// How far a candidate is from the reference over one or more answers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparison {
+    /// Positions compared.
+    pub positions: usize,
+    /// Sum and largest of the divergences, nats.
+    kl_sum: f64,
+    /// Largest divergence of a position, nats.
+    pub kl_max: f64,
+    /// Positions with the same likeliest token.
+    pub agreed: usize,
+    /// First position of the first answer that differs, counted within its answer.
+    pub first_divergence: Option<usize>,
+    surprise: [f64; 2],
+}
+
+impl Comparison {
+    /// Mean divergence `KL(reference || candidate)`, nats.
+    #[must_use]
+    pub fn kl_mean(&self) -> f64 {
+        self.kl_sum / self.positions.max(1) as f64
+    }
+
+    /// Part of the positions with the same likeliest token.
+    #[must_use]
+    pub fn top1_agreement(&self) -> f64 {
+        self.agreed as f64 / self.positions.max(1) as f64
+    }
+
+    /// Perplexity of the reference's answers under the reference and under the candidate.
+    #[must_use]
+    pub fn perplexity(&self) -> [f64; 2] {
+        self.surprise.map(|sum| (sum / self.positions.max(1) as f64).exp())
+    }
+
+    /// Adds an answer of the reference and the logits that the candidate gave for the same tokens.
+    ///
+    /// # Panics
+    /// If there is not one set of logits for each token.
+    pub fn add(&mut self, reference: &Answer, candidate: &[Vec<f32>]) {
+        assert_eq!(reference.logits.len(), candidate.len(), "logits for each token");
+        for (i, (p, q)) in reference.logits.iter().zip(candidate).enumerate() {
+            let kl = divergence(p, q);
+            self.kl_sum += kl;
+            self.kl_max = self.kl_max.max(kl);
+            if argmax(p) == argmax(q) {
+                self.agreed += 1;
+            } else {
+                self.first_divergence.get_or_insert(i);
+            }
+            let token = reference.tokens[i] as usize;
+            for (surprise, logits) in self.surprise.iter_mut().zip([p, q]) {
+                *surprise += log_sum_exp(logits) - f64::from(logits[token]);
+            }
+            self.positions += 1;
+        }
+    }
+}
+
+fn argmax(logits: &[f32]) -> usize {
+    // the first of equals, as greedy sampling takes it
+    (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0)
+}
+
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let largest = logits.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
+    let sum: f64 = logits.iter().map(|&v| f64::from(v - largest).exp()).sum();
+    f64::from(largest) + sum.ln()
+}
+
+/// `Σ p ln(p / q)`
+fn divergence(p: &[f32], q: &[f32]) -> f64 {
+    let (p_sum, q_sum) = (log_sum_exp(p), log_sum_exp(q));
+    let terms = p.iter().zip(q).map(|(&p, &q)| {
+        let (p, q) = (f64::from(p) - p_sum, f64::from(q) - q_sum);
+        p.exp() * (p - q)
+    });
+    // rounding may take the sum of two equal distributions below zero
+    terms.sum::<f64>().max(0.0)
+}
+
+/// A model that is asked for logits, one sample at a time.
+pub struct Subject<'a, B: Backend> {
+    model: &'a Phi3V<B>,
+    cache: Cache<B>,
+    blocks: Vec<u32>,
+}
+
+impl<'a, B: Backend> Subject<'a, B> {
+    /// A subject whose samples and answers have at most `tokens` tokens together.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub fn new(model: &'a Phi3V<B>, tokens: usize) -> Result<Self> {
+        let blocks = tokens.div_ceil(KV_BLOCK_TOKENS);
+        let mut cache = model.cache(blocks)?;
+        model.grow_cache(&mut cache, blocks)?;
+        Ok(Self { model, cache, blocks: (0..blocks as u32).collect() })
+    }
+
+    /// The greedy answer, of at most `tokens_max` tokens; it ends after any of `stop_ids`.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub fn answer(&mut self, sample: &Sample, tokens_max: usize, stop_ids: &[u32]) -> Result<Answer> {
+        let mut answer = Answer { tokens: Vec::new(), logits: Vec::new() };
+        let mut logits = self.prompt(sample, tokens_max)?;
+        while answer.tokens.len() < tokens_max {
+            let token = argmax(&logits) as u32;
+            answer.tokens.push(token);
+            answer.logits.push(logits);
+            if stop_ids.contains(&token) || answer.tokens.len() == tokens_max {
+                break;
+            }
+            logits = self.next(sample, &answer.tokens, tokens_max)?;
+        }
+        Ok(answer)
+    }
+
+    /// The logits from which each of `tokens`, an answer to `sample`, would have been chosen.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub fn follow(&mut self, sample: &Sample, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        let mut logits = vec![self.prompt(sample, tokens.len())?];
+        for said in 1..tokens.len() {
+            logits.push(self.next(sample, &tokens[..said], tokens.len())?);
+        }
+        Ok(logits)
+    }
+
+    /// Runs the prompt of an answer of up to `answer` tokens.
+    fn prompt(&mut self, sample: &Sample, answer: usize) -> Result<Vec<f32>> {
+        let mut embeddings = Vec::new();
+        for image in &sample.images {
+            let mut job = self.model.begin_image(image.distinct_tiles())?;
+            self.model.vision_tower(&mut job, &image.distinct, &mut |_| ControlFlow::Continue(()))?;
+            embeddings.push(self.model.finish_image(job, &image.grid, &image.tile_of)?);
+        }
+        let ids: Vec<u32> = sample.input_ids.iter().map(|&id| u32::try_from(id).unwrap_or(0)).collect();
+        let mut segments = Vec::new();
+        let mut start = 0;
+        for run in sample.input_ids.chunk_by(|a, b| (*a < 0) == (*b < 0) && (*a >= 0 || a == b)) {
+            match usize::try_from(-run[0]) {
+                Ok(number) if number > 0 => {
+                    segments.push(Segment::Image(&embeddings[number - 1], 0..run.len()))
+                }
+                _ => segments.push(Segment::Tokens(&ids[start..start + run.len()])),
+            }
+            start += run.len();
+        }
+        self.forward(segments, 0, start + answer)
+    }
+
+    /// Runs the last of the tokens said so far, of an answer of up to `answer` tokens.
+    fn next(&mut self, sample: &Sample, said: &[u32], answer: usize) -> Result<Vec<f32>> {
+        let past = sample.input_ids.len() + said.len() - 1;
+        let last = &said[said.len() - 1..];
+        self.forward(vec![Segment::Tokens(last)], past, sample.input_ids.len() + answer)
+    }
+
+    /// `length` is that of the whole sequence in the end, which chooses the rotary factors for all of it.
+    fn forward(
+        &mut self,
+        segments: Vec<Segment<'_, B::Tensor>>,
+        past: usize,
+        length: usize,
+    ) -> Result<Vec<f32>> {
+        let factors = self.model.rope().factors_for(length);
+        let batch = [Chunk { segments, past, blocks: &self.blocks, factors, logits: true }];
+        self.model.forward(&batch, &mut self.cache, &mut |_| ControlFlow::Continue(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(tokens: &[u32], logits: &[&[f32]]) -> Answer {
+        Answer { tokens: tokens.to_vec(), logits: logits.iter().map(|l| l.to_vec()).collect() }
+    }
+
+    #[test]
+    fn a_model_is_no_distance_from_itself() {
+        let reference = answer(&[1, 0], &[&[0.0, 3.0, 1.0], &[2.0, 1.0, -5.0]]);
+        let mut comparison = Comparison::default();
+        comparison.add(&reference, &reference.logits);
+        assert_eq!((comparison.kl_mean(), comparison.kl_max), (0.0, 0.0));
+        assert_eq!((comparison.top1_agreement(), comparison.first_divergence), (1.0, None));
+        let [a, b] = comparison.perplexity();
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn measures_are_those_of_the_textbook() {
+        // p = (1/2, 1/2), q = (1/4, 3/4): KL = ln 2 - ln(3)/2
+        let reference = answer(&[0], &[&[0.0, 0.0]]);
+        let mut comparison = Comparison::default();
+        comparison.add(&reference, &[vec![0.0, 3f32.ln()]]);
+        assert!((comparison.kl_mean() - (2f64.ln() - 3f64.ln() / 2.0)).abs() < 1e-6);
+        assert_eq!((comparison.agreed, comparison.first_divergence), (0, Some(0)));
+        let [of_reference, of_candidate] = comparison.perplexity();
+        assert!((of_reference - 2.0).abs() < 1e-6 && (of_candidate - 4.0).abs() < 1e-6);
+    }
+}
