@@ -1,12 +1,16 @@
-//! Speed of the products, per format: `cargo bench -p phi3v-kernels -- [FILTER]`, `THREADS=n` for the threads.
+//! Speed of the operations: `cargo bench -p phi3v-kernels -- [FILTER]`, `THREADS=n` for the threads.
 //!
-//! Prints the time of the wall clock and the processor's. On a busy machine only the second says what a kernel costs;
+//! Prints the rates by the wall clock and by the processor's. On a busy machine only the second says what a kernel costs;
 //! with several threads it includes their waiting, so kernels are tuned on one.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+use phi3v_kernels::cpu::CpuTensor;
 use phi3v_kernels::quant::PackedShape;
-use phi3v_kernels::{Backend, Bytes, Cpu, CpuLevel, CpuOptions, Epilogue, Format, MatrixSource, Precision};
+use phi3v_kernels::{
+    Backend, Bytes, Cpu, CpuOptions, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat,
+    KvLayout, MatrixSource, Precision, Span,
+};
 use std::time::Instant;
 
 /// `(rows, k, n)`: the products of prefill and vision, and those of a decode step.
@@ -56,22 +60,73 @@ fn weight(format: Format, n: usize, k: usize) -> MatrixSource {
 fn main() {
     let filter = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok());
-    let level = CpuLevel::detect();
-    let cpu = Cpu::new(&CpuOptions { threads, level: Some(level) }).unwrap();
+    let cpu = Cpu::new(&CpuOptions { threads, level: None }).unwrap();
     println!("{} threads, {}", cpu.threads(), cpu.features());
     println!("{:.0?}", cpu.limits().unwrap());
-    for format in [Format::Q8, Format::Q4, Format::Bf16] {
+    for (format, precision) in [
+        (Format::Q8, Precision::Bf16),
+        (Format::Q4, Precision::Bf16),
+        (Format::Bf16, Precision::Bf16),
+        (Format::Bf16, Precision::F32),
+    ] {
         for (m, k, n) in SHAPES {
             let name = format!("{format:?} {m}x{k}x{n}");
+            let name = if precision == Precision::F32 { format!("f32 {name}") } else { name };
             if name.contains(&filter) {
-                measure(&cpu, &name, format, (m, k, n));
+                product(&cpu, &name, (format, precision), (m, k, n));
             }
+        }
+    }
+    for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+        for (past, rows) in [(0, 1941), (1941, 64), (1941, 1)] {
+            let name = format!("causal {format:?} {past}+{rows}");
+            if name.contains(&filter) {
+                causal(&cpu, &name, format, (past, rows));
+            }
+        }
+    }
+    for precision in [Precision::F32, Precision::Bf16] {
+        let name = format!("full {precision:?} 13x577");
+        if name.contains(&filter) {
+            full(&cpu, &name, precision);
         }
     }
 }
 
-fn measure(cpu: &Cpu, name: &str, format: Format, (m, k, n): (usize, usize, usize)) {
-    let source = weight(format, n, k);
+/// Runs `op` some times and prints its rates; `operations` and `bytes` are those of one run.
+fn report(name: &str, operations: f64, bytes: f64, mut op: impl FnMut()) {
+    op();
+    let mut times: Vec<(f64, f64)> = (0..7)
+        .map(|_| {
+            let (wall, cpu_time) = (Instant::now(), process_seconds());
+            op();
+            (wall.elapsed().as_secs_f64(), process_seconds() - cpu_time)
+        })
+        .collect();
+    times.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let best = times.iter().map(|t| t.0).fold(f64::MAX, f64::min);
+    let rates = |s: f64| format!("{:7.1} G/s {:6.1} GB/s", operations / s / 1e9, bytes / s / 1e9);
+    let (least, median) = (rates(times[0].1), rates(times[times.len() / 2].1));
+    println!("{name:26} wall best {} | processor best {least} median {median}", rates(best));
+}
+
+fn values(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919) % 1009) as f32 / 504.0 - 1.0).collect()
+}
+
+fn tensor(cpu: &Cpu, rows: usize, cols: usize) -> CpuTensor {
+    let mut x = cpu.tensor(rows, cols).unwrap();
+    cpu.upload(&values(rows * cols), 0, &mut x);
+    x
+}
+
+fn product(
+    cpu: &Cpu,
+    name: &str,
+    (format, precision): (Format, Precision),
+    (m, k, n): (usize, usize, usize),
+) {
+    let source = MatrixSource { precision, ..weight(format, n, k) };
     // few rows: as many matrices as no cache holds
     let copies = if m > 64 { 1 } else { (600 << 20) / source.bytes.len() + 1 };
     let weights: Vec<_> = (0..copies)
@@ -84,21 +139,41 @@ fn measure(cpu: &Cpu, name: &str, format: Format, (m, k, n): (usize, usize, usiz
             cpu.linear_weight(MatrixSource { bytes, ..source.clone() }).unwrap()
         })
         .collect();
-    let mut x = cpu.tensor(m, k).unwrap();
-    let values: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 / 504.0 - 1.0).collect();
-    cpu.upload(&values, 0, &mut x);
-    let mut out = cpu.tensor(m, n).unwrap();
-    let mut times: Vec<(f64, f64)> = (0..5)
-        .map(|_| {
-            let (wall, cpu_time) = (Instant::now(), process_seconds());
-            weights.iter().for_each(|w| cpu.linear(&x, w, Epilogue::Store, &mut out));
-            (wall.elapsed().as_secs_f64(), process_seconds() - cpu_time)
-        })
-        .collect();
-    times.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let median = times[times.len() / 2];
-    let best = times.iter().map(|t| t.0).fold(f64::MAX, f64::min);
+    let (x, mut out) = (tensor(cpu, m, k), cpu.tensor(m, n).unwrap());
     let (operations, bytes) = (2.0 * (m * k * n * copies) as f64, (source.bytes.len() * copies) as f64);
-    let rates = |s: f64| format!("{:7.1} G/s {:6.1} GB/s", operations / s / 1e9, bytes / s / 1e9);
-    println!("{name:22} wall best {} | processor {}", rates(best), rates(median.1));
+    report(name, operations, bytes, || {
+        weights.iter().for_each(|w| cpu.linear(&x, w, Epilogue::Store, &mut out));
+    });
+}
+
+/// One layer of the decoder: 32 heads of 96.
+fn causal(cpu: &Cpu, name: &str, format: KvFormat, (past, rows): (usize, usize)) {
+    let heads = Heads { query: 32, key_value: 32, dim: 96 };
+    let blocks: Vec<u32> = (0..(past + rows).div_ceil(KV_BLOCK_TOKENS) as u32).collect();
+    let layout = KvLayout { layers: 1, heads, format };
+    let mut pool = cpu.kv_pool(layout, blocks.len()).unwrap();
+    cpu.kv_grow(&mut pool, blocks.len()).unwrap();
+    let before = Span { rows: 0..past, past: 0, blocks: &blocks };
+    cpu.copy_kv(&tensor(cpu, past, 9216), 0, &[before], &mut pool);
+    let (qkv, mut out) = (tensor(cpu, rows, 9216), cpu.tensor(rows, 3072).unwrap());
+    let span = || [Span { rows: 0..rows, past, blocks: &blocks }];
+    let pairs = rows * past + rows * (rows + 1) / 2;
+    let repeats = if rows == 1 { 100 } else { 1 };
+    let bytes = (layout.block_bytes() * blocks.len() * repeats) as f64;
+    report(name, (4 * 3072 * pairs * repeats) as f64, bytes, || {
+        for _ in 0..repeats {
+            cpu.copy_kv(&qkv, 0, &span(), &mut pool);
+            cpu.attention_causal(&qkv, 0, &span(), &pool, &mut out);
+        }
+    });
+}
+
+/// One layer of the vision tower: 16 heads of 64.
+fn full(cpu: &Cpu, name: &str, precision: Precision) {
+    let heads = Heads { query: 16, key_value: 16, dim: 64 };
+    let parts = [0; 3].map(|_| tensor(cpu, 13 * 577, 1024));
+    let [q, k, v] = &parts;
+    let mut out = cpu.tensor(13 * 577, 1024).unwrap();
+    let shape = FullAttention { group: 577, heads, precision };
+    report(name, 4.0 * 1024.0 * 13.0 * 577.0 * 577.0, 0.0, || cpu.attention_full([q, k, v], shape, &mut out));
 }

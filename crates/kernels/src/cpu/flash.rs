@@ -32,8 +32,9 @@ pub(crate) struct FlashKernel {
     pub(crate) scores: unsafe fn(Queries<'_>, &[u32], &mut [f32]),
     /// Turns a row of scores to weights; returns by what the row's earlier sums must be multiplied.
     pub(crate) softmax: unsafe fn(SoftmaxRow<'_>) -> f32,
-    /// `(weights, values, dim, sums)`: adds `[rows, 64]` weights by a value panel to `[rows, dim]`.
-    pub(crate) values: unsafe fn(Queries<'_>, &[u32], usize, &mut [f32]),
+    /// `(weights, values, dim, sums)`: adds weights by value panels to `[rows, dim]`. The weights of a panel's 64 keys
+    /// follow those of the panel before.
+    pub(crate) values: unsafe fn(Queries<'_>, &[&[u32]], usize, &mut [f32]),
 }
 
 /// Rows of words; memory up to the next multiple of a tile's rows exists.
@@ -66,9 +67,9 @@ pub(crate) struct SoftmaxRow<'a> {
 /// What a row's softmax knows of the keys it has seen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowState {
-    /// The largest score.
+    /// The largest score, in the kernel's unit.
     pub(crate) largest: f32,
-    /// Sum of `e^(score - largest)`.
+    /// Sum of the weights, that of the largest score being 1.
     pub(crate) sum: f32,
 }
 
@@ -288,12 +289,9 @@ unsafe fn attend_block(
                 sums[i * dim..(i + 1) * dim].iter_mut().for_each(|sum| *sum *= factor);
             }
         }
-        for (i, panel) in block.panels[..panels].iter().enumerate() {
-            let count = KV_BLOCK_TOKENS / kernel.group;
-            let weights =
-                Queries { words: &weights[i * count..], rows: queries.rows, count, stride: weight_stride };
-            (kernel.values)(weights, panel.values, dim, sums);
-        }
+        let count = KV_BLOCK_TOKENS / kernel.group;
+        let weights = Queries { words: weights, rows: queries.rows, count, stride: weight_stride };
+        (kernel.values)(weights, &block.panels.map(|panel| panel.values)[..panels], dim, sums);
     }
 }
 

@@ -87,9 +87,12 @@ fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
 
 /// See [`FlashKernel::values`].
 #[target_feature(enable = "avx2,fma")]
-fn values(weights: Queries<'_>, values: &[u32], dim: usize, sums: &mut [f32]) {
-    for col in (0..dim).step_by(16) {
-        columns(weights, (&values[col..], dim), (&mut sums[col..], dim), true);
+fn values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32]) {
+    for (i, panel) in panels.iter().enumerate() {
+        let weights = Queries { words: &weights.words[i * weights.count..], ..weights };
+        for col in (0..dim).step_by(16) {
+            columns(weights, (&panel[col..], dim), (&mut sums[col..], dim), true);
+        }
     }
 }
 

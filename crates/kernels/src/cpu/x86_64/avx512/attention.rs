@@ -2,7 +2,7 @@
 
 use super::gemm::{Tile, rectangle_bf16, rectangle_f32};
 use super::load::{Words, input_words};
-use super::math::{exp, load, mask};
+use super::math::{load, mask, store};
 use crate::cpu::flash::{FlashKernel, KEYS, Queries, SoftmaxRow};
 use crate::cpu::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
@@ -110,55 +110,36 @@ macro_rules! products {
         /// See [`FlashKernel::scores`].
         #[target_feature(enable = $features)]
         fn $scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
-            let mut row = 0;
-            while row < q.rows {
-                let tile = Tile {
-                    words: q.count,
-                    a: &q.words[row * q.stride..],
-                    a_strides: (q.stride, 1),
-                    b: keys,
-                    b_stride: KV_BLOCK_TOKENS,
-                    c_stride: KEYS,
-                    accumulate: false,
-                };
-                let scores = &mut scores[row * KEYS..];
-                if row + 1 == q.rows {
-                    $rectangle::<1, 4>(&tile, scores);
-                    row += 1;
-                } else {
-                    $rectangle::<6, 4>(&tile, scores);
-                    row += 6;
-                }
-            }
+            $columns::<6, 4>(q, &[keys], (KV_BLOCK_TOKENS, KEYS), scores, false);
         }
 
-        /// Columns `col..col + 16 Z` of the weighted values, `R` rows at a time.
+        /// `16 Z` columns of a product, `R` rows at a time, a single one alone.
         #[inline]
         #[target_feature(enable = $features)]
         fn $columns<const R: usize, const Z: usize>(
-            weights: Queries<'_>,
-            values: &[u32],
-            dim: usize,
-            col: usize,
-            sums: &mut [f32],
+            a: Queries<'_>,
+            b: &[&[u32]],
+            (b_stride, c_stride): (usize, usize),
+            c: &mut [f32],
+            accumulate: bool,
         ) {
             let mut row = 0;
-            while row < weights.rows {
+            while row < a.rows {
                 let tile = Tile {
-                    words: weights.count,
-                    a: &weights.words[row * weights.stride..],
-                    a_strides: (weights.stride, 1),
-                    b: &values[col..],
-                    b_stride: dim,
-                    c_stride: dim,
-                    accumulate: true,
+                    words: a.count,
+                    a: &a.words[row * a.stride..],
+                    a_strides: (a.stride, 1),
+                    b,
+                    b_stride,
+                    c_stride,
+                    accumulate,
                 };
-                let sums = &mut sums[row * dim + col..];
-                if row + 1 == weights.rows {
-                    $rectangle::<1, Z>(&tile, sums);
+                let c = &mut c[row * c_stride..];
+                if row + 1 == a.rows {
+                    $rectangle::<1, Z>(&tile, c);
                     row += 1;
                 } else {
-                    $rectangle::<R, Z>(&tile, sums);
+                    $rectangle::<R, Z>(&tile, c);
                     row += R;
                 }
             }
@@ -166,21 +147,22 @@ macro_rules! products {
 
         /// See [`FlashKernel::values`].
         #[target_feature(enable = $features)]
-        fn $values(weights: Queries<'_>, values: &[u32], dim: usize, sums: &mut [f32]) {
+        fn $values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32]) {
             let mut col = 0;
             while col < dim {
-                match (dim - col) / 16 {
-                    6 => $columns::<4, 6>(weights, values, dim, col, sums),
-                    5 => $columns::<4, 5>(weights, values, dim, col, sums),
-                    3 => $columns::<6, 3>(weights, values, dim, col, sums),
-                    2 => $columns::<6, 2>(weights, values, dim, col, sums),
-                    1 => $columns::<6, 1>(weights, values, dim, col, sums),
-                    _ => $columns::<6, 4>(weights, values, dim, col, sums),
+                let mut parts: [&[u32]; KEYS / KV_BLOCK_TOKENS] = [&[]; KEYS / KV_BLOCK_TOKENS];
+                for (part, panel) in parts.iter_mut().zip(panels) {
+                    *part = &panel[col..];
                 }
-                col += match (dim - col) / 16 {
-                    rest @ (1..=3 | 5 | 6) => 16 * rest,
-                    _ => 64,
-                };
+                let (parts, sums) = (&parts[..panels.len()], &mut sums[col..]);
+                let registers = (dim - col) / 16;
+                match registers {
+                    1 => $columns::<6, 1>(weights, parts, (dim, dim), sums, true),
+                    2 => $columns::<6, 2>(weights, parts, (dim, dim), sums, true),
+                    3 | 6 => $columns::<6, 3>(weights, parts, (dim, dim), sums, true),
+                    _ => $columns::<6, 4>(weights, parts, (dim, dim), sums, true),
+                }
+                col += 16 * if matches!(registers, 3 | 6) { 3 } else { registers.min(4) };
             }
         }
     };
@@ -189,89 +171,116 @@ macro_rules! products {
 products!(scores_f32, values_f32, columns_f32, "avx512f", rectangle_f32);
 products!(scores_bf16, values_bf16, columns_bf16, "avx512f,avx512bf16", rectangle_bf16);
 
-/// Scales the valid scores in place; returns the largest of them and of the row's earlier ones.
+/// `2^t`, within 2e-7 of the value, for `t` of any size: a polynomial for the part after the point, fitted to the least
+/// relative error on [0, 1); the instruction takes the part before it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn exp2(t: __m512) -> __m512 {
+    const FLOOR: i32 = 0x09;
+    let r = _mm512_reduce_ps::<FLOOR>(t);
+    let mut p = _mm512_set1_ps(1.877_576_7e-3);
+    for c in [8.989_341e-3, 5.582_632e-2, 2.401_536_1e-1, 6.931_531e-1, 0.999_999_94] {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+    }
+    _mm512_scalef_ps(p, t)
+}
+
+/// The largest of the scores.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn scale_scores(row: &mut SoftmaxRow<'_>) -> f32 {
-    let scale = _mm512_set1_ps(row.scale);
-    let mut largest = [_mm512_set1_ps(row.state.largest); 2];
-    for (i, scores) in row.scores[..row.valid].chunks_mut(16).enumerate() {
-        let mut v = _mm512_mul_ps(load(scores), scale);
-        if let Some(scales) = row.key_scales.get(16 * i..) {
-            v = if scales.is_empty() { v } else { _mm512_mul_ps(v, load(scales)) };
+fn largest_of(scores: &[f32]) -> f32 {
+    let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
+    let (mut even, mut odd) = (lowest, lowest);
+    let (pairs, rest) = scores.as_chunks::<32>();
+    for pair in pairs {
+        even = _mm512_max_ps(even, load(&pair[..16]));
+        odd = _mm512_max_ps(odd, load(&pair[16..]));
+    }
+    for part in rest.chunks(16) {
+        even = _mm512_mask_max_ps(even, mask(part.len()), even, load(part));
+    }
+    _mm512_reduce_max_ps(_mm512_max_ps(even, odd))
+}
+
+/// What a row's weights are computed from.
+#[derive(Clone, Copy)]
+struct Exponents {
+    /// Of a score, to the base 2.
+    scale: __m512,
+    /// The largest score times `scale`.
+    largest: __m512,
+}
+
+impl Exponents {
+    /// The weights of 16 scores.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    fn weights(self, scores: &[f32; 16]) -> __m512 {
+        exp2(_mm512_fmsub_ps(load(scores), self.scale, self.largest))
+    }
+}
+
+/// Multiplies 16 values by the scales from `at` on, if there are any.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn scaled(x: __m512, scales: &[f32], at: usize) -> __m512 {
+    if scales.is_empty() { x } else { _mm512_mul_ps(x, load(&scales[at..])) }
+}
+
+macro_rules! softmax {
+    ($name:ident, $features:literal, $put:ident) => {
+        /// See [`FlashKernel::softmax`].
+        #[target_feature(enable = $features)]
+        fn $name(row: SoftmaxRow<'_>) -> f32 {
+            let SoftmaxRow { scores, valid, scale, key_scales, value_scales, weights, state } = row;
+            if valid == 0 {
+                weights.fill(0);
+                return 1.0;
+            }
+            if !key_scales.is_empty() {
+                for (i, part) in scores.chunks_exact_mut(16).enumerate() {
+                    let product = scaled(load(part), key_scales, 16 * i);
+                    store(part, product);
+                }
+            }
+            let scale = scale * std::f32::consts::LOG2_E;
+            let largest = state.largest.max(largest_of(&scores[..valid]) * scale);
+            let exponents = Exponents { scale: _mm512_set1_ps(scale), largest: _mm512_set1_ps(largest) };
+            let (mut even, mut odd) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+            let (words, pairs) = (weights.len() * 32 / scores.len(), scores.as_chunks::<16>().0);
+            for (i, pair) in pairs.as_chunks::<2>().0.iter().enumerate() {
+                let weights = &mut weights[i * words..][..words];
+                let (mut low, mut high) = (exponents.weights(&pair[0]), exponents.weights(&pair[1]));
+                if 32 * i + 32 > valid {
+                    low = _mm512_maskz_mov_ps(mask(valid.saturating_sub(32 * i)), low);
+                    high = _mm512_maskz_mov_ps(mask(valid.saturating_sub(32 * i + 16)), high);
+                }
+                (even, odd) = (_mm512_add_ps(even, low), _mm512_add_ps(odd, high));
+                $put(weights, scaled(low, value_scales, 32 * i), scaled(high, value_scales, 32 * i + 16));
+            }
+            let factor = _mm512_cvtss_f32(exp2(_mm512_set1_ps(state.largest - largest)));
+            state.sum = state.sum * factor + _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
+            state.largest = largest;
+            factor
         }
-        super::math::store(scores, v);
-        largest[i % 2] = _mm512_mask_max_ps(largest[i % 2], mask(scores.len()), largest[i % 2], v);
-    }
-    _mm512_reduce_max_ps(_mm512_max_ps(largest[0], largest[1]))
+    };
 }
 
-/// The weights `e^(score - largest)` of 16 keys from `at` on, zero for those that do not count.
+/// Writes 32 weights as 32 words.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn weights_at(row: &SoftmaxRow<'_>, largest: __m512, at: usize) -> __m512 {
-    let valid = mask(row.valid.saturating_sub(at));
-    let scores = load(&row.scores[at..at + 16]);
-    _mm512_maskz_mov_ps(valid, exp(_mm512_sub_ps(scores, largest)))
+fn put_f32(words: &mut [u32], low: __m512, high: __m512) {
+    store_words(words, _mm512_castps_si512(low));
+    store_words(&mut words[16..], _mm512_castps_si512(high));
 }
 
-/// A weight as it multiplies the stored value.
+/// Writes 32 weights as 16 words.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn scaled(row: &SoftmaxRow<'_>, weight: __m512, at: usize) -> __m512 {
-    if row.value_scales.is_empty() {
-        weight
-    } else {
-        _mm512_mul_ps(weight, load(&row.value_scales[at..at + 16]))
-    }
-}
-
-/// Enters a block into the row's state; returns the factor of the earlier sums.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn update(row: &mut SoftmaxRow<'_>, largest: f32, sum: f32) -> f32 {
-    let factor = _mm512_cvtss_f32(exp(_mm512_set1_ps(row.state.largest - largest)));
-    row.state.sum = row.state.sum * factor + sum;
-    row.state.largest = largest;
-    factor
-}
-
-/// See [`FlashKernel::softmax`].
-#[target_feature(enable = "avx512f")]
-fn softmax_f32(mut row: SoftmaxRow<'_>) -> f32 {
-    if row.valid == 0 {
-        row.weights.fill(0);
-        return 1.0;
-    }
-    let largest = scale_scores(&mut row);
-    let lanes = _mm512_set1_ps(largest);
-    let mut sum = _mm512_setzero_ps();
-    for at in (0..row.scores.len()).step_by(16) {
-        let weight = weights_at(&row, lanes, at);
-        sum = _mm512_add_ps(sum, weight);
-        let weight = scaled(&row, weight, at);
-        store_words(&mut row.weights[at..], _mm512_castps_si512(weight));
-    }
-    update(&mut row, largest, _mm512_reduce_add_ps(sum))
-}
-
-/// See [`FlashKernel::softmax`].
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn softmax_bf16(mut row: SoftmaxRow<'_>) -> f32 {
-    if row.valid == 0 {
-        row.weights.fill(0);
-        return 1.0;
-    }
-    let largest = scale_scores(&mut row);
-    let lanes = _mm512_set1_ps(largest);
-    let mut sums = [_mm512_setzero_ps(); 2];
-    for at in (0..row.scores.len()).step_by(32) {
-        let weights = [weights_at(&row, lanes, at), weights_at(&row, lanes, at + 16)];
-        sums = [_mm512_add_ps(sums[0], weights[0]), _mm512_add_ps(sums[1], weights[1])];
-        let [low, high] = [scaled(&row, weights[0], at), scaled(&row, weights[1], at + 16)];
-        // SAFETY: both types are 64 bytes of which every pattern is a value.
-        let words = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
-        store_words(&mut row.weights[at / 2..], words);
-    }
-    update(&mut row, largest, _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])))
+fn put_pairs(words: &mut [u32], low: __m512, high: __m512) {
+    // SAFETY: both types are 64 bytes of which every pattern is a value.
+    store_words(words, unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) });
 }
+
+softmax!(softmax_f32, "avx512f,avx512dq", put_f32);
+softmax!(softmax_bf16, "avx512f,avx512dq,avx512bf16", put_pairs);

@@ -48,15 +48,16 @@ pub(super) fn dot_pairs(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
     _mm512_dpbf16_ps(sum, a, b)
 }
 
-/// A rectangle of sums: `c[i][j] (+)= Σ_w a[i · row + w · step] b[w][j]`, `R` rows of `Z` registers.
+/// A rectangle of sums: `c[i][j] (+)= Σ_w a[i · row + w · step] b[w][j]`, `R` rows of `Z` registers. The rows of b lie
+/// in several parts, one after the other.
 pub(super) struct Tile<'a> {
-    /// Words of the summed dimension.
+    /// Words of the summed dimension in a part.
     pub(super) words: usize,
     pub(super) a: &'a [u32],
     /// Distance of rows of `a`, and of words of one row.
     pub(super) a_strides: (usize, usize),
-    pub(super) b: &'a [u32],
-    /// Distance of rows of `b`.
+    pub(super) b: &'a [&'a [u32]],
+    /// Distance of rows of a part of `b`.
     pub(super) b_stride: usize,
     pub(super) c_stride: usize,
     /// Whether `c` is added to, or overwritten.
@@ -70,16 +71,16 @@ macro_rules! rectangle {
         #[target_feature(enable = $features)]
         pub(super) fn $name<const R: usize, const Z: usize>(tile: &Tile<'_>, c: &mut [f32]) {
             let Tile { words, a, a_strides: (row, step), b, b_stride, c_stride, accumulate } = *tile;
-            if words == 0 {
+            if words * b.len() == 0 {
                 return;
             }
-            assert!(a.len() > (R - 1) * row + (words - 1) * step, "left factor");
-            assert!(b.len() >= (words - 1) * b_stride + 16 * Z, "right factor");
+            assert!(a.len() > (R - 1) * row + (words * b.len() - 1) * step, "left factor");
+            assert!(b.iter().all(|b| b.len() >= (words - 1) * b_stride + 16 * Z), "right factor");
             assert!(c.len() >= (R - 1) * c_stride + 16 * Z, "sums");
             let mut sums = [[_mm512_setzero_ps(); Z]; R];
             // SAFETY: the largest offsets reached are those asserted.
             unsafe {
-                let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+                let (mut a, c) = (a.as_ptr(), c.as_mut_ptr());
                 if accumulate {
                     for i in 0..R {
                         for j in 0..Z {
@@ -87,16 +88,21 @@ macro_rules! rectangle {
                         }
                     }
                 }
-                for w in 0..words {
-                    let mut right = [_mm512_setzero_si512(); Z];
-                    for (j, right) in right.iter_mut().enumerate() {
-                        *right = _mm512_loadu_si512(b.add(w * b_stride + 16 * j).cast());
-                    }
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let left = _mm512_set1_epi32(a.add(i * row + w * step).cast::<i32>().read());
-                        for j in 0..Z {
-                            sums[j] = $multiply(sums[j], left, right[j]);
+                for b in b {
+                    let mut b = b.as_ptr();
+                    for _ in 0..words {
+                        let mut right = [_mm512_setzero_si512(); Z];
+                        for (j, right) in right.iter_mut().enumerate() {
+                            *right = _mm512_loadu_si512(b.add(16 * j).cast());
                         }
+                        for (i, sums) in sums.iter_mut().enumerate() {
+                            let left = _mm512_set1_epi32(a.add(i * row).cast::<i32>().read());
+                            for j in 0..Z {
+                                sums[j] = $multiply(sums[j], left, right[j]);
+                            }
+                        }
+                        // past the last word these may point past the end, where nothing is read
+                        (a, b) = (a.wrapping_add(step), b.wrapping_add(b_stride));
                     }
                 }
                 for i in 0..R {
@@ -112,18 +118,18 @@ macro_rules! rectangle {
 rectangle!(rectangle_f32, "avx512f", fma);
 rectangle!(rectangle_bf16, "avx512f,avx512bf16", dot_pairs);
 
-fn tile<'a>(words: usize, a: &'a [u32], b: &'a [u32], accumulate: bool) -> Tile<'a> {
+fn tile<'a>(words: usize, a: &'a [u32], b: &'a [&'a [u32]], accumulate: bool) -> Tile<'a> {
     Tile { words, a, a_strides: (1, MR), b, b_stride: 64, c_stride: 64, accumulate }
 }
 
 /// See [`GemmKernel::tile`].
 #[target_feature(enable = "avx512f")]
 fn tile_f32(words: usize, a: &[u32], b: &[u32], c: &mut [f32], accumulate: bool) {
-    rectangle_f32::<MR, 4>(&tile(words, a, b, accumulate), c);
+    rectangle_f32::<MR, 4>(&tile(words, a, &[b], accumulate), c);
 }
 
 /// See [`GemmKernel::tile`].
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn tile_bf16(words: usize, a: &[u32], b: &[u32], c: &mut [f32], accumulate: bool) {
-    rectangle_bf16::<MR, 4>(&tile(words, a, b, accumulate), c);
+    rectangle_bf16::<MR, 4>(&tile(words, a, &[b], accumulate), c);
 }
