@@ -10,6 +10,7 @@ use phi3v::image::{ImageInputs, ImageLimits, ImageMode, ImageParams, decode, pro
 use phi3v::model::{ModelOptions, Phi3V, Rope, RopeFactors};
 use phi3v::trace::{Trace, TraceOptions, Values, trace};
 use phi3v_kernels::cpu::{Cpu, CpuLevel, CpuOptions};
+use phi3v_kernels::{Backend, Epilogue, Precision};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,12 +44,20 @@ fn images(case: &serde_json::Value, checkpoint: &Checkpoint) -> Vec<Arc<ImageInp
     case["images"].as_array().map(|names| names.iter().map(load).collect()).unwrap_or_default()
 }
 
-fn run_case(folder: &Path, case: &serde_json::Value, level: Option<CpuLevel>, new_tokens: usize) -> Trace {
+fn cpu(level: Option<CpuLevel>) -> Cpu {
+    Cpu::new(&CpuOptions { level, ..CpuOptions::default() }).unwrap()
+}
+
+fn run_case(
+    folder: &Path,
+    case: &serde_json::Value,
+    (level, arithmetic): (Option<CpuLevel>, ModelOptions),
+    new_tokens: usize,
+) -> Trace {
     let checkpoint = Checkpoint::open(folder).unwrap();
     let images = images(case, &checkpoint);
-    let cpu = Cpu::new(&CpuOptions { level, ..CpuOptions::default() }).unwrap();
-    let model =
-        Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, ModelOptions::F32, &mut |_| {}).unwrap();
+    let cpu = cpu(level);
+    let model = Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, arithmetic, &mut |_| {}).unwrap();
     let options = TraceOptions {
         prompt: case["text"].as_str().unwrap().to_owned(),
         max_new_tokens: new_tokens,
@@ -138,7 +147,7 @@ fn check_cases(wanted: impl Fn(&str, usize) -> bool, level: Option<CpuLevel>) {
         }
         let case = &case;
         let new_tokens = continuation(case).0.len();
-        let trace = run_case(&folder.join("tiny"), case, level, new_tokens);
+        let trace = run_case(&folder.join("tiny"), case, (level, ModelOptions::F32), new_tokens);
         check_stages(name, case, &trace, &golden(&folder.join(format!("model/{name}.safetensors"))));
         check_continuation(name, case, &trace);
         assert_eq!(integers(&trace, "generated_ids").len(), new_tokens, "{name}");
@@ -164,6 +173,41 @@ fn every_cpu_level_equals_the_reference() {
             check_cases(|name, _| name == "text1" || name == "seed1_nc1", Some(level));
         }
     }
+}
+
+#[test]
+fn bf16_mostly_agrees_on_the_likeliest_token() {
+    let Some(folder) = shared("reference/golden") else { return };
+    let cases = std::fs::read(folder.join("model/cases.json")).unwrap();
+    let cases: serde_json::Value = serde_json::from_slice(&cases).unwrap();
+    let checkpoint = Checkpoint::open(&folder.join("tiny")).unwrap();
+    let lm_head = checkpoint.weights.linear("lm_head", Precision::F32).unwrap();
+    let (vocab, backend) = (lm_head.n, cpu(None));
+    let lm_head = backend.linear_weight(lm_head).unwrap();
+    let (mut agreeing, mut positions) = (0, 0);
+    for name in ["text1", "text_unicode", "seed1_nc1", "seed1_nc4", "three_nc1"] {
+        let trace = run_case(&folder.join("tiny"), &cases["cases"][name], (None, ModelOptions::BF16), 0);
+        let rows = reals(&trace, "final_norm"); // [tokens, hidden]
+        let tokens = integers(&trace, "input_ids").len();
+        let mut x = backend.tensor(tokens, rows.len() / tokens).unwrap();
+        backend.upload(rows, 0, &mut x);
+        let mut logits = backend.tensor(tokens, vocab).unwrap();
+        backend.linear(&x, &lm_head, Epilogue::Store, &mut logits);
+        let mut values = Vec::new();
+        backend.download(&logits, 0..tokens, &mut values).unwrap();
+        let reference = &golden(&folder.join(format!("model/{name}.safetensors")))["argmax_all"];
+        for (row, wanted) in values.chunks_exact(vocab).zip(reference) {
+            let best = (0..vocab).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+            agreeing += usize::from(best == *wanted as usize);
+            positions += 1;
+        }
+    }
+    let share = f64::from(agreeing as u32) / f64::from(positions as u32);
+    eprintln!(
+        "bf16 agrees on the likeliest token at {agreeing} of {positions} positions ({:.2} %)",
+        100.0 * share
+    );
+    assert!(share >= tolerances::BF16_TOP1);
 }
 
 #[test]
@@ -201,7 +245,7 @@ fn real_size_rows_equal_the_reference() {
     let mut cases: serde_json::Value = serde_json::from_slice(&cases).unwrap();
     cases["seed1_nc1"]["images"] = serde_json::json!(["05_chart_800x600.png"]);
     for (name, case) in cases.as_object().unwrap() {
-        let trace = run_case(Path::new(&folder), case, None, 1);
+        let trace = run_case(Path::new(&folder), case, (None, ModelOptions::F32), 1);
         let golden = golden(&goldens.join(format!("real/{name}.safetensors")));
         let check = |stage: &str, found: &[f32], reference: &[f32]| {
             let error = relative_error(found, reference);
