@@ -34,6 +34,9 @@ pub enum Error {
     /// The caller stopped the work.
     #[error("stopped")]
     Stopped,
+    /// The model takes more memory than there is.
+    #[error(transparent)]
+    Memory(#[from] crate::memory::MemoryError),
     /// The device refused.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
@@ -70,6 +73,7 @@ impl Error {
             Self::Sampler(error) => error.hint(),
             Self::Engine(error) => error.hint(),
             Self::Step { .. } | Self::Stopped => None,
+            Self::Memory(error) => error.hint(),
             Self::Backend(_) => {
                 Some("choose a smaller context with --context, or close other programs".to_owned())
             }

@@ -10,6 +10,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod image;
+pub mod memory;
 pub mod model;
 pub mod processor;
 pub mod sampler;
