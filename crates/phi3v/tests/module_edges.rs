@@ -21,6 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("weights", &["config", "files"]),
     ("processor", &["tokenizer", "chat_template"]),
     ("checkpoint", &["config", "files", "weights", "tokenizer"]),
+    ("memory", &["config"]),
     ("model", &["config", "weights", "image"]),
     ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),
     ("eval", &["model", "image"]),
