@@ -1,3 +1,16 @@
 //! The phi3v command, as a library so that tests can call it in process.
+//!
+//! stdout carries answers, stderr everything else. Edges: `commands` know of everything below; nothing below knows
+//! of `commands`.
 
+pub mod answer;
+pub mod args;
+pub mod commands;
+pub mod conversation;
+pub mod error;
 pub mod hub;
+pub mod images;
+pub mod interrupt;
+pub mod progress;
+pub mod report;
+pub mod runtime;

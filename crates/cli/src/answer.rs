@@ -1,0 +1,82 @@
+//! One answer: a request run to its end, told to a sink as it is made.
+
+use crate::error::CliError;
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use phi3v::engine::{Engine, Event, FinishReason, Finished, Observer, Request, StepProgress, Token};
+use phi3v_kernels::Backend;
+use std::io::Write;
+use std::ops::ControlFlow;
+
+/// A complete answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// All of its text.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: Vec<Token>,
+    /// How it ended, and what it took.
+    pub finished: Finished,
+}
+
+/// Shows progress until the first token, and passes Ctrl-C on.
+struct Watch<'a> {
+    progress: &'a mut Progress,
+    interrupt: &'a Interrupt,
+}
+
+impl Observer for Watch<'_> {
+    fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
+        self.progress.step(progress);
+        if self.interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Runs `request`, writing its text to `out` token by token; an answer stopped by Ctrl-C ends as
+/// [`FinishReason::Cancelled`].
+///
+/// # Errors
+/// The request's refusal or failure, or that `out` cannot be written to.
+pub fn generate<B: Backend>(
+    engine: &mut Engine<B>,
+    request: Request,
+    out: &mut dyn Write,
+    interrupt: &Interrupt,
+) -> Result<Answer, CliError> {
+    let id = engine.submit(request)?;
+    let mut progress = Progress::new();
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let mut tell = |piece: &str| -> Result<(), CliError> {
+        text.push_str(piece);
+        out.write_all(piece.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
+    };
+    loop {
+        if interrupt.requested() {
+            engine.cancel(id);
+        }
+        for output in engine.step(&mut Watch { progress: &mut progress, interrupt })? {
+            progress.clear();
+            match output.event {
+                Event::Token(token) => {
+                    tell(&token.text)?;
+                    tokens.push(token);
+                }
+                Event::Finished(finished) => {
+                    tell(&finished.text)?;
+                    return Ok(Answer { text, tokens, finished });
+                }
+                Event::Failed(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// As OpenAI's API names it.
+#[must_use]
+pub fn reason_name(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+        FinishReason::Cancelled => "cancelled",
+    }
+}

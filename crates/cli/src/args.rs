@@ -1,0 +1,396 @@
+//! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
+
+use crate::error::CliError;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use phi3v::image::ImageMode;
+use phi3v::model::ModelOptions;
+use phi3v::sampler::SamplingParams;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Printed below the help; the numbers are those of [`crate::error::ExitCode`].
+const EXIT_CODES: &str = "Exit codes:
+  0    done (also when the reader of a pipe left early)
+  1    something else went wrong
+  2    wrong usage
+  3    a picture cannot be read
+  4    the model cannot be found, read or downloaded
+  5    memory or context are too small
+  130  stopped by Ctrl-C
+
+Environment:
+  PHI3V_MODEL      the model where --model is not given
+  PHI3V_CPU        at most this CPU level: scalar, avx2 or avx512
+  HF_HOME          where downloaded models are kept, see also HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE
+  NO_COLOR         no colours";
+
+/// The model that answers where none is named.
+pub const DEFAULT_MODEL: &str = "phi-3.5-vision";
+
+/// Answer tokens where `--max-new-tokens` is not given and the context leaves room for them.
+pub const DEFAULT_MAX_NEW_TOKENS: usize = 1000;
+
+/// Ask questions about pictures, on your own machine
+///
+/// phi3v runs Phi-3-vision and Phi-3.5-vision: it describes pictures and charts, reads text, compares pictures and
+/// chats about them. Nothing leaves the machine; models are downloaded once.
+#[derive(Debug, Parser)]
+#[command(name = "phi3v", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What phi3v can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer one question about pictures
+    ///
+    /// The answer goes to stdout as it is made, everything else to stderr.
+    Ask(AskArgs),
+    /// Talk about pictures, several turns
+    ///
+    /// A line is a question; /help lists the commands. On a terminal lines can be edited and recalled.
+    Chat(ChatArgs),
+    /// Download a model, or what is new of it, and print its folder
+    Pull(PullArgs),
+    /// Show the model, the processor and what memory will be used
+    Info(InfoArgs),
+    /// Record every stage of a raw prompt, for comparison with the reference
+    ///
+    /// Pictures are read and the prompt is tokenised exactly as the reference does. The file holds pixel_values.{i},
+    /// image_sizes, input_ids, vision_features.{i}, image_embeds.{i}, hidden_states.{l}, final_norm, logits and
+    /// generated_ids; pictures count from 1, the rows of picture i in input_ids are -i.
+    Trace(TraceArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
+}
+
+/// `phi3v ask`
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "phi3v ask [OPTIONS] [IMAGE|-]... <QUESTION>",
+    after_long_help = "Examples:
+  phi3v ask cover.jpg \"Help me get the title and author information of this book?\"
+  phi3v ask before.png after.png \"What is difference in this two images?\"
+  curl -s https://example.org/chart.png | phi3v ask - \"Could you please introduce this stock to me?\"
+  phi3v ask --json receipt.jpg \"What is the total?\" | jq -r .answer"
+)]
+pub struct AskArgs {
+    /// Pictures (files, or - for stdin), and last the question, which may call them image 1, image 2 and so on
+    // one argument, since flags may stand between its values
+    #[arg(value_name = "IMAGE|QUESTION", required = true)]
+    pub inputs: Vec<OsString>,
+    /// Which model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// How much is kept
+    #[command(flatten)]
+    pub context: ContextArgs,
+    /// How pictures are read
+    #[command(flatten)]
+    pub picture: PictureArgs,
+    /// How the answer is made
+    #[command(flatten)]
+    pub generation: GenerationArgs,
+    /// Print one JSON object: answer, finish reason, usage, timings, model, pictures
+    #[arg(long, help_heading = "Reports")]
+    pub json: bool,
+    /// With --json: the logarithm of every token's probability, and of the N likeliest tokens in its place
+    #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = clap::value_parser!(u8).range(0..=20))]
+    pub logprobs: Option<u8>,
+    /// What is told on stderr
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `phi3v chat`
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Pictures to begin with: files; more can be added with /image
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<OsString>,
+    /// Which model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// How much is kept
+    #[command(flatten)]
+    pub context: ContextArgs,
+    /// How pictures are read
+    #[command(flatten)]
+    pub picture: PictureArgs,
+    /// How the answer is made
+    #[command(flatten)]
+    pub generation: GenerationArgs,
+    /// What is told on stderr
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// `phi3v pull`
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// phi-3-vision, phi-3.5-vision, or a repository of a hub: OWNER/NAME or OWNER/NAME@REVISION
+    #[arg(default_value = DEFAULT_MODEL)]
+    pub model: String,
+}
+
+/// `phi3v info`
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// Which model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// How much is kept
+    #[command(flatten)]
+    pub context: ContextArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `phi3v trace`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("text").required(true))]
+pub struct TraceArgs {
+    /// Which model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The raw prompt; special tokens and <|image_1|> are parsed
+    #[arg(long, value_name = "TEXT", group = "text")]
+    pub prompt: Option<String>,
+    /// A file with the raw prompt, taken to the last byte
+    #[arg(long, value_name = "FILE", group = "text")]
+    pub prompt_file: Option<PathBuf>,
+    /// A picture; repeat it for several
+    #[arg(long = "image", value_name = "FILE")]
+    pub images: Vec<OsString>,
+    /// Most tiles that a picture is cut into [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub num_crops: Option<usize>,
+    /// Length of the greedy continuation
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_new_tokens: usize,
+    /// Record the rows between the decoder's layers too
+    #[arg(long)]
+    pub hidden_states: bool,
+    /// The file to write, in safetensors format
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `phi3v completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `phi3v man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The folder to write phi3v.1, phi3v-ask.1 and so on to; it is made if need be
+    pub dir: PathBuf,
+}
+
+/// Which model, and what it may use.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
+    #[arg(long, env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true)]
+    pub model: String,
+    /// Arithmetic of the products; sums are always f32
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
+    pub dtype: Dtype,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// How much is kept of a conversation.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ContextArgs {
+    /// Tokens that prompt and answer may have together [default: by free memory, up to 16384]
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<usize>,
+}
+
+/// How pictures are read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Pictures")]
+pub struct PictureArgs {
+    /// How closely to look: low is one tile, high up to 16, auto the model's own number
+    #[arg(long, value_enum, default_value_t = Detail::Auto)]
+    pub detail: Detail,
+    /// Most tiles that a picture is cut into, instead of --detail
+    #[arg(long, value_name = "N", conflicts_with = "detail")]
+    pub num_crops: Option<usize>,
+    /// Read pictures exactly as the reference does: not turned upright, transparency dropped
+    #[arg(long)]
+    pub reference: bool,
+}
+
+/// How the answer is made.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Answer")]
+pub struct GenerationArgs {
+    /// Instructions that come before the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Longest answer [default: 1000, or what the context leaves]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_new_tokens: Option<usize>,
+    /// End the answer before this text; repeat it for several
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// 0 always takes the likeliest token, 1 draws by the model's own probabilities
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Draw from the K likeliest tokens; 0 is no limit
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Draw from tokens with at least this part of the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Make tokens that occurred less likely: divides their logits; 1 is off
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// Make tokens of the answer less likely: taken off their logits once
+    #[arg(long, value_name = "R", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Make tokens of the answer less likely: taken off their logits for each time
+    #[arg(long, value_name = "R", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// The same seed gives the same answer [default: another one every time]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// What is told on stderr.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reports")]
+pub struct ReportArgs {
+    /// Tokens, time to the first token and tokens per second, after the answer
+    #[arg(long)]
+    pub stats: bool,
+    /// Size, tiles and tokens of every picture
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// Arithmetic of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// 32-bit, as the goldens
+    F32,
+    /// 16-bit, as the checkpoint's weights
+    Bf16,
+}
+
+impl Dtype {
+    /// The library's words for it.
+    #[must_use]
+    pub fn options(self) -> ModelOptions {
+        match self {
+            Self::F32 => ModelOptions::F32,
+            Self::Bf16 => ModelOptions::BF16,
+        }
+    }
+
+    /// As it is written on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// How closely to look at pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Detail {
+    /// One tile
+    Low,
+    /// Up to 16 tiles
+    High,
+    /// What the model's preprocessor_config.json says
+    Auto,
+}
+
+impl PictureArgs {
+    /// Most tiles that a picture is cut into; `model` is the checkpoint's own number.
+    #[must_use]
+    pub fn num_crops(&self, model: usize) -> usize {
+        match (self.num_crops, self.detail) {
+            (Some(num_crops), _) => num_crops,
+            (None, Detail::Low) => 1,
+            (None, Detail::High) => 16,
+            (None, Detail::Auto) => model,
+        }
+    }
+
+    /// How pictures are decoded.
+    #[must_use]
+    pub fn mode(&self) -> ImageMode {
+        if self.reference { ImageMode::Reference } else { ImageMode::AsSeen }
+    }
+}
+
+impl AskArgs {
+    /// The pictures' names, and the question.
+    ///
+    /// # Errors
+    /// The question is missing or not text.
+    pub fn images_and_question(&self) -> Result<(&[OsString], &str), CliError> {
+        let Some((question, images)) = self.inputs.split_last() else { return Err(CliError::QuestionText) };
+        if images.is_empty() && (question == "-" || Path::new(question).is_file()) {
+            return Err(CliError::NoQuestion { name: question.to_string_lossy().into_owned() });
+        }
+        Ok((images, question.to_str().ok_or(CliError::QuestionText)?))
+    }
+}
+
+impl GenerationArgs {
+    /// The library's words for the sampling flags.
+    #[must_use]
+    pub fn sampling(&self, logprobs: Option<usize>) -> SamplingParams {
+        SamplingParams {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            seed: self.seed,
+            logprobs,
+        }
+    }
+}
+
+/// docs/cli.md: the help of every command.
+#[must_use]
+pub fn reference_page() -> String {
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    let mut page = "# Command line\n\nMade from `phi3v --help`; `UPDATE_DOCS=1 cargo test -p phi3v-cli docs` renews it.\n".to_owned();
+    let mut add = |title: &str, help: String| {
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help.join("\n").trim_end()));
+    };
+    add("phi3v", command.render_long_help().to_string());
+    for sub in command.get_subcommands_mut() {
+        let title = format!("phi3v {}", sub.get_name());
+        add(&title, sub.clone().term_width(100).render_long_help().to_string());
+    }
+    page
+}

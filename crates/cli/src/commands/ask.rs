@@ -1,0 +1,64 @@
+//! `phi3v ask`: one question, one answer.
+
+use crate::answer::{self, Answer};
+use crate::args::AskArgs;
+use crate::conversation::Conversation;
+use crate::error::CliError;
+use crate::images::{self, Picture, PictureOptions};
+use crate::interrupt::Interrupt;
+use crate::report::{AskReport, Stats};
+use crate::runtime::{self, Runtime};
+use phi3v::engine::FinishReason;
+use std::io::Write;
+
+/// Answers the question.
+///
+/// # Errors
+/// [`CliError`], with [`CliError::Interrupted`] for an answer that Ctrl-C cut short.
+pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
+    let (images, question) = args.images_and_question()?;
+    images::check_names(images)?;
+    let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
+    let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
+    let pictures = images::read_pictures(images, &options)?;
+    if args.report.verbose {
+        for (index, picture) in pictures.iter().enumerate() {
+            eprintln!("image {}: {}", index + 1, picture.report());
+        }
+    }
+    let mut conversation = Conversation::new(args.generation.system.as_deref());
+    conversation.ask(pictures.clone(), question);
+    let mut runtime = opened.load(&args.model)?;
+    let answer = answer(args, &conversation, &mut runtime)?;
+    finish(args, &pictures, &runtime, &answer)
+}
+
+fn answer(args: &AskArgs, conversation: &Conversation, runtime: &mut Runtime) -> Result<Answer, CliError> {
+    let logprobs = args.logprobs.map(usize::from);
+    let request = conversation.request(runtime, &args.generation, logprobs)?;
+    let interrupt = Interrupt::install();
+    interrupt.begin_answer();
+    let (mut stdout, mut nowhere) = (std::io::stdout(), std::io::sink());
+    let out: &mut dyn Write = if args.json { &mut nowhere } else { &mut stdout };
+    let answer = answer::generate(&mut runtime.engine, request, out, &interrupt)?;
+    if !answer.text.ends_with('\n') {
+        out.write_all(b"\n").map_err(CliError::Output)?;
+    }
+    Ok(answer)
+}
+
+fn finish(args: &AskArgs, pictures: &[Picture], runtime: &Runtime, answer: &Answer) -> Result<(), CliError> {
+    if args.json {
+        let report = AskReport::new(args, pictures, runtime, answer);
+        let json = serde_json::to_string_pretty(&report)
+            .expect("a report has no maps with keys that are not strings");
+        writeln!(std::io::stdout(), "{json}").map_err(CliError::Output)?;
+    }
+    if args.report.stats {
+        eprint!("{}", Stats(&answer.finished));
+    }
+    match answer.finished.reason {
+        FinishReason::Cancelled => Err(CliError::Interrupted),
+        FinishReason::Stop | FinishReason::Length => Ok(()),
+    }
+}

@@ -1,0 +1,201 @@
+//! `phi3v chat`: several turns about the same pictures.
+//!
+//! Every turn sends the whole conversation; the engine's prefix cache makes that as cheap as its new part.
+
+use crate::answer;
+use crate::args::ChatArgs;
+use crate::conversation::Conversation;
+use crate::error::CliError;
+use crate::images::{self, Picture, PictureOptions};
+use crate::interrupt::Interrupt;
+use crate::report::Stats;
+use crate::runtime::{self, Runtime};
+use phi3v::engine::FinishReason;
+use rustyline::error::ReadlineError;
+use std::ffi::OsStr;
+use std::io::{IsTerminal, Write};
+
+const HELP: &str = "\
+/image PATH  add a picture to the next question
+/reset       forget the conversation and its pictures
+/help        this list
+/quit        leave (Ctrl-D too)
+Ctrl-C stops an answer. A question that begins with / is written with a space before it.";
+
+/// Talks until the user leaves.
+///
+/// # Errors
+/// [`CliError`]. On a terminal only what happens before the first question; in a script the first failed turn too.
+pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
+    images::check_names(&args.images)?;
+    if args.images.iter().any(|name| name == "-") {
+        return Err(CliError::StdinTaken);
+    }
+    let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
+    let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
+    let pictures = images::read_pictures(&args.images, &options)?;
+    let runtime = opened.load(&args.model)?;
+    let mut session = Session {
+        args,
+        options,
+        runtime,
+        conversation: Conversation::new(args.generation.system.as_deref()),
+        pending: Vec::new(),
+        interrupt: Interrupt::install(),
+    };
+    for picture in pictures {
+        session.add(picture);
+    }
+    let mut lines = Lines::new()?;
+    if lines.interactive() {
+        eprintln!("{} is ready; /help lists the commands", session.runtime.name);
+    }
+    while let Some(line) = lines.next()? {
+        match session.turn(&line) {
+            Ok(Turn::Leave) => break,
+            Ok(Turn::Go) => {}
+            Err(error) if lines.interactive() && !error.is_closed_pipe() => error.print(),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+enum Turn {
+    Go,
+    Leave,
+}
+
+struct Session<'a> {
+    args: &'a ChatArgs,
+    options: PictureOptions,
+    runtime: Runtime,
+    conversation: Conversation,
+    /// Pictures of the next question.
+    pending: Vec<Picture>,
+    interrupt: Interrupt,
+}
+
+impl Session<'_> {
+    fn turn(&mut self, line: &str) -> Result<Turn, CliError> {
+        let Some(command) = line.strip_prefix('/') else {
+            if !line.trim().is_empty() {
+                self.ask(line.trim())?;
+            }
+            return Ok(Turn::Go);
+        };
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        match (name, rest.trim()) {
+            ("quit" | "exit", _) => return Ok(Turn::Leave),
+            ("help", _) => eprintln!("{HELP}"),
+            ("reset", _) => {
+                self.conversation = Conversation::new(self.args.generation.system.as_deref());
+                self.pending.clear();
+                eprintln!("the conversation begins anew, without pictures");
+            }
+            ("image", "") => eprintln!("which one? /image PATH"),
+            ("image", path) => {
+                let picture = images::read_picture(OsStr::new(unquoted(path)), &self.options)?;
+                self.add(picture);
+            }
+            (other, _) => eprintln!("there is no /{other}; /help lists the commands"),
+        }
+        Ok(Turn::Go)
+    }
+
+    fn add(&mut self, picture: Picture) {
+        if self.args.report.verbose {
+            eprintln!("{}", picture.report());
+        } else {
+            eprintln!(
+                "{} goes with the next question ({} tokens)",
+                picture.name,
+                picture.inputs.num_img_tokens()
+            );
+        }
+        self.pending.push(picture);
+    }
+
+    /// Asks; a question that fails leaves the conversation and the waiting pictures as they were.
+    fn ask(&mut self, question: &str) -> Result<(), CliError> {
+        let mut conversation = self.conversation.clone();
+        conversation.ask(self.pending.clone(), question);
+        let request = conversation.request(&self.runtime, &self.args.generation, None)?;
+        let mut stdout = std::io::stdout();
+        self.interrupt.begin_answer();
+        let answer = answer::generate(&mut self.runtime.engine, request, &mut stdout, &self.interrupt);
+        self.interrupt.end_answer();
+        let answer = answer?;
+        writeln!(stdout).map_err(CliError::Output)?;
+        if self.args.report.stats {
+            eprint!("{}", Stats(&answer.finished));
+        }
+        let cancelled = answer.finished.reason == FinishReason::Cancelled;
+        if cancelled {
+            eprintln!("(stopped)");
+        }
+        // what was stopped before its first word was not said
+        if !(cancelled && answer.text.is_empty()) {
+            conversation.answered(answer.text);
+            self.conversation = conversation;
+            self.pending.clear();
+        }
+        Ok(())
+    }
+}
+
+/// A path dropped on a terminal often comes in quotes.
+fn unquoted(path: &str) -> &str {
+    ['"', '\''].iter().find_map(|&quote| path.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(path)
+}
+
+/// What the user types: with editing and history on a terminal, plain lines otherwise.
+enum Lines {
+    Editor(Box<rustyline::DefaultEditor>),
+    Plain,
+}
+
+impl Lines {
+    fn new() -> Result<Self, CliError> {
+        if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+            let editor = rustyline::DefaultEditor::new().map_err(terminal_error)?;
+            return Ok(Self::Editor(Box::new(editor)));
+        }
+        Ok(Self::Plain)
+    }
+
+    fn interactive(&self) -> bool {
+        matches!(self, Self::Editor(_))
+    }
+
+    /// The next line; `None` at the end.
+    fn next(&mut self) -> Result<Option<String>, CliError> {
+        let Self::Editor(editor) = self else {
+            let mut line = String::new();
+            let read = std::io::stdin().read_line(&mut line);
+            let read =
+                read.map_err(|error| CliError::File { action: "read", path: "stdin".to_owned(), error })?;
+            return Ok((read > 0).then_some(line));
+        };
+        loop {
+            match editor.readline("> ") {
+                Ok(line) => {
+                    // a history that is full or a line that is already there is no reason to stop
+                    let _ = editor.add_history_entry(&line);
+                    return Ok(Some(line));
+                }
+                Err(ReadlineError::Interrupted) => eprintln!("(Ctrl-D or /quit to leave)"),
+                Err(ReadlineError::Eof) => return Ok(None),
+                Err(error) => return Err(terminal_error(error)),
+            }
+        }
+    }
+}
+
+fn terminal_error(error: ReadlineError) -> CliError {
+    let error = match error {
+        ReadlineError::Io(error) => error,
+        other => std::io::Error::other(other),
+    };
+    CliError::File { action: "read", path: "the terminal".to_owned(), error }
+}

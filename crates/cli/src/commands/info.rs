@@ -1,0 +1,218 @@
+//! `phi3v info`: what would run, on what, and in how much memory.
+
+use crate::args::InfoArgs;
+use crate::error::CliError;
+use crate::hub::{HubError, HubOptions};
+use crate::runtime::{self, Opened};
+use phi3v::checkpoint::Checkpoint;
+use phi3v::memory::{self, MemoryPlan};
+use phi3v_kernels::Cpu;
+use serde::Serialize;
+use std::fmt;
+use std::io::Write;
+
+#[derive(Debug, Serialize)]
+struct Info {
+    version: &'static str,
+    cpu: CpuInfo,
+    available_bytes: Option<u64>,
+    model: ModelState,
+    /// Absent where the model is not here or does not fit.
+    memory: Option<MemoryInfo>,
+    /// Why the model does not fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ModelState {
+    Here(ModelInfo),
+    Elsewhere { name: String, downloaded: bool },
+}
+
+#[derive(Debug, Serialize)]
+struct ModelInfo {
+    name: String,
+    weights_format: String,
+    weights_bytes: u64,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    vision_hidden_size: usize,
+    vision_num_hidden_layers: usize,
+    num_crops: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct CpuInfo {
+    level: String,
+    features: String,
+    threads: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct MemoryInfo {
+    dtype: &'static str,
+    weights_bytes: u64,
+    kv_bytes_per_token: u64,
+    context_tokens: usize,
+    kv_bytes: u64,
+    activation_bytes: u64,
+    total_bytes: u64,
+    available_bytes: Option<u64>,
+}
+
+/// Prints what there is to know.
+///
+/// # Errors
+/// The model cannot be opened, or stdout not be written to. A model too large for the memory is no error here.
+pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
+    let cpu = runtime::cpu(&args.model)?;
+    // looking at a model is no reason to download it
+    let offline = HubOptions { offline: true, ..HubOptions::from_env() };
+    let info = match runtime::checkpoint(&args.model.model, &offline) {
+        Ok(checkpoint) => {
+            Info::new(args, &runtime::plan(checkpoint, cpu, &args.model, (&args.context, |own| own)))
+        }
+        Err(CliError::Hub(HubError::NotCached { .. })) => Info::without_model(args, &cpu),
+        Err(error) => return Err(error),
+    };
+    let text = if args.json {
+        serde_json::to_string_pretty(&info).expect("an info has no maps with keys that are not strings")
+            + "\n"
+    } else {
+        info.to_string()
+    };
+    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)
+}
+
+impl Info {
+    fn new(args: &InfoArgs, Opened { checkpoint, cpu, plan }: &Opened) -> Self {
+        Self {
+            model: ModelState::Here(ModelInfo::new(checkpoint)),
+            memory: plan.as_ref().ok().map(|plan| MemoryInfo::new(args, plan)),
+            refusal: plan.as_ref().err().map(ToString::to_string),
+            ..Self::without_model(args, cpu)
+        }
+    }
+
+    fn without_model(args: &InfoArgs, cpu: &Cpu) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            cpu: CpuInfo { level: cpu.level().to_string(), features: cpu.features(), threads: cpu.threads() },
+            available_bytes: memory::available_bytes(),
+            model: ModelState::Elsewhere { name: args.model.model.clone(), downloaded: false },
+            memory: None,
+            refusal: None,
+        }
+    }
+}
+
+impl ModelInfo {
+    fn new(checkpoint: &Checkpoint) -> Self {
+        let config = &checkpoint.config;
+        Self {
+            name: checkpoint.name.clone(),
+            weights_format: format!("{:?}", checkpoint.weights.dtype()).to_lowercase(),
+            weights_bytes: checkpoint.weights.bytes_total(),
+            hidden_size: config.hidden_size,
+            intermediate_size: config.intermediate_size,
+            num_hidden_layers: config.num_hidden_layers,
+            num_attention_heads: config.num_attention_heads,
+            num_key_value_heads: config.num_key_value_heads,
+            vocab_size: config.vocab_size,
+            max_position_embeddings: config.max_position_embeddings,
+            vision_hidden_size: config.img_processor.hidden_size,
+            vision_num_hidden_layers: config.img_processor.num_hidden_layers,
+            num_crops: checkpoint.preprocessor.num_crops,
+        }
+    }
+}
+
+impl MemoryInfo {
+    fn new(args: &InfoArgs, plan: &MemoryPlan) -> Self {
+        Self {
+            dtype: args.model.dtype.name(),
+            weights_bytes: plan.weights_bytes,
+            kv_bytes_per_token: plan.kv_bytes_per_token,
+            context_tokens: plan.context_tokens,
+            kv_bytes: plan.kv_bytes(),
+            activation_bytes: plan.activation_bytes,
+            total_bytes: plan.total_bytes(),
+            available_bytes: plan.available_bytes,
+        }
+    }
+}
+
+impl fmt::Display for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, cpu, available_bytes, model, memory, refusal } = self;
+        writeln!(f, "phi3v         {version}")?;
+        writeln!(f, "processor     level {}, {} threads", cpu.level, cpu.threads)?;
+        writeln!(f, "  features    {}", cpu.features)?;
+        match model {
+            ModelState::Here(model) => model.fmt(f)?,
+            ModelState::Elsewhere { name, .. } => {
+                writeln!(f, "model         {name}, not downloaded yet: phi3v pull {name}")?;
+            }
+        }
+        match (memory, refusal, available_bytes) {
+            (Some(memory), ..) => memory.fmt(f),
+            (None, Some(refusal), _) => writeln!(f, "memory        {refusal}"),
+            (None, None, Some(bytes)) => writeln!(f, "memory        {} available", size(*bytes)),
+            (None, None, None) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ModelInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "model         {}", self.name)?;
+        writeln!(f, "  weights     {} in {}", size(self.weights_bytes), self.weights_format)?;
+        writeln!(
+            f,
+            "  decoder     {} layers of {}, {} heads ({} for keys and values), feed-forward {}, vocabulary {}",
+            self.num_hidden_layers,
+            self.hidden_size,
+            self.num_attention_heads,
+            self.num_key_value_heads,
+            self.intermediate_size,
+            self.vocab_size
+        )?;
+        writeln!(f, "  vision      {} layers of {}", self.vision_num_hidden_layers, self.vision_hidden_size)?;
+        writeln!(f, "  pictures    up to {} tiles and the whole", self.num_crops)?;
+        writeln!(f, "  positions   {}", self.max_position_embeddings)
+    }
+}
+
+impl fmt::Display for MemoryInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of =
+            self.available_bytes.map(|bytes| format!(" of {} available", size(bytes))).unwrap_or_default();
+        writeln!(f, "memory        {}{of}, with {} arithmetic", size(self.total_bytes), self.dtype)?;
+        writeln!(f, "  weights     {}", size(self.weights_bytes))?;
+        writeln!(
+            f,
+            "  KV cache    {} for {} tokens, {} each",
+            size(self.kv_bytes),
+            self.context_tokens,
+            size(self.kv_bytes_per_token)
+        )?;
+        writeln!(f, "  activations {}", size(self.activation_bytes))
+    }
+}
+
+/// Bytes in the unit that leaves one to three digits before the point.
+fn size(bytes: u64) -> String {
+    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    let bytes = bytes as f64;
+    match units.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes / unit),
+        None => format!("{bytes} bytes"),
+    }
+}

@@ -1,0 +1,28 @@
+//! One file per command.
+
+mod ask;
+mod chat;
+mod completions;
+mod info;
+mod man;
+mod pull;
+mod trace;
+
+use crate::args::Command;
+use crate::error::CliError;
+
+/// Runs a command.
+///
+/// # Errors
+/// Why it failed.
+pub fn run(command: &Command) -> Result<(), CliError> {
+    match command {
+        Command::Ask(args) => ask::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Pull(args) => pull::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Trace(args) => trace::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+    }
+}

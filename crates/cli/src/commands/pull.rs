@@ -1,0 +1,20 @@
+//! `phi3v pull`: fetches a model, or what is new of it.
+
+use crate::args::PullArgs;
+use crate::error::CliError;
+use crate::hub::{self, HubOptions, ModelSource};
+use std::io::Write;
+
+/// Downloads the model and prints its folder.
+///
+/// # Errors
+/// The model is unknown, or the download failed; what arrived is kept for the next run.
+pub(super) fn run(args: &PullArgs) -> Result<(), CliError> {
+    let options = HubOptions { refresh: true, ..HubOptions::from_env() };
+    match hub::resolve(&args.model, &options, &mut *hub::for_stderr())? {
+        ModelSource::Folder(dir) => {
+            writeln!(std::io::stdout(), "{}", dir.display()).map_err(CliError::Output)
+        }
+        ModelSource::Demo => Err(CliError::NoDemo),
+    }
+}

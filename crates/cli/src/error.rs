@@ -1,0 +1,174 @@
+//! What a command ends with when it does not succeed.
+
+use crate::hub::HubError;
+use phi3v::engine::EngineError;
+use phi3v::image::ImageError;
+use phi3v_kernels::CpuError;
+use std::io;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The library's refusal.
+    #[error(transparent)]
+    Phi3V(#[from] phi3v::Error),
+    /// The model cannot be found or downloaded.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// `demo`, in a build without it.
+    #[error("this build of phi3v has no built-in model")]
+    NoDemo,
+    /// The processor cannot be used as asked.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// A picture that is none.
+    #[error("{name}: {error}")]
+    Picture {
+        /// As the user named it.
+        name: String,
+        /// What is wrong with it.
+        error: ImageError,
+    },
+    /// A picture that cannot be read at all.
+    #[error("cannot read {name}: {}", reason(.error))]
+    PictureFile {
+        /// As the user named it.
+        name: String,
+        /// The system's refusal.
+        error: io::Error,
+    },
+    /// A picture somewhere on the network.
+    #[error("{url} is not fetched: phi3v reads files and stdin")]
+    Url {
+        /// As the user gave it.
+        url: String,
+    },
+    /// `-` twice.
+    #[error("stdin can be one picture only, and - was given twice")]
+    StdinTwice,
+    /// `-` where questions come from stdin.
+    #[error("stdin cannot be a picture here: the questions come from it")]
+    StdinTaken,
+    /// A picture where the question should be.
+    #[error("there is no question: {name} is a picture")]
+    NoQuestion {
+        /// The last argument.
+        name: String,
+    },
+    /// A question in another encoding.
+    #[error("the question is not UTF-8 text")]
+    QuestionText,
+    /// Any other file.
+    #[error("cannot {action} {path}: {}", reason(.error))]
+    File {
+        /// `read` or `write`.
+        action: &'static str,
+        /// Which one.
+        path: String,
+        /// The system's refusal.
+        error: io::Error,
+    },
+    /// stdout cannot be written to.
+    #[error("cannot write the answer: {}", reason(.0))]
+    Output(io::Error),
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// The numbers that the help explains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Anything without a number of its own.
+    Failure = 1,
+    /// Wrong usage; clap's own number.
+    Usage = 2,
+    /// A picture cannot be read.
+    Picture = 3,
+    /// The model cannot be found, read or downloaded.
+    Model = 4,
+    /// Memory or context are too small.
+    Memory = 5,
+    /// 128 + SIGINT, as shells have it.
+    Interrupted = 130,
+}
+
+impl CliError {
+    /// What the user can do about it, one sentence, if there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Phi3V(error) => return error.hint(),
+            Self::Hub(error) => return error.hint(),
+            Self::Cpu(error) => return error.hint(),
+            Self::Picture { error, .. } => return error.hint(),
+            Self::Url { url } => format!("fetch it yourself: curl -sL {url} | phi3v ask - \"...\""),
+            Self::NoDemo => "choose another one with --model, such as phi-3.5-vision".to_owned(),
+            Self::NoQuestion { name } => format!("put the question last: phi3v ask {name} \"What is this?\""),
+            Self::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+                "pictures come first and the question last, in quotes".to_owned()
+            }
+            _ => return None,
+        };
+        Some(hint)
+    }
+
+    /// Prints the error, and the hint on a line of its own.
+    pub fn print(&self) {
+        if matches!(self, Self::Interrupted) {
+            return;
+        }
+        eprintln!("error: {self}");
+        if let Some(hint) = self.hint() {
+            eprintln!("hint: {hint}");
+        }
+    }
+
+    /// The number the program ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Phi3V(error) => library_code(error),
+            Self::Picture { .. } | Self::PictureFile { .. } | Self::Url { .. } => ExitCode::Picture,
+            Self::Hub(HubError::Model(error)) => library_code(error),
+            Self::Hub(_) | Self::NoDemo => ExitCode::Model,
+            Self::Cpu(_)
+            | Self::StdinTwice
+            | Self::StdinTaken
+            | Self::QuestionText
+            | Self::NoQuestion { .. } => ExitCode::Usage,
+            Self::File { .. } | Self::Output(_) => ExitCode::Failure,
+            Self::Interrupted => ExitCode::Interrupted,
+        }
+    }
+
+    /// Whether the reader of stdout has left, which is no failure.
+    #[must_use]
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The system's words without the number in brackets.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// The area that refused decides.
+fn library_code(error: &phi3v::Error) -> ExitCode {
+    use phi3v::Error;
+    match error {
+        Error::Image(_) => ExitCode::Picture,
+        Error::Checkpoint(_) | Error::Config(_) | Error::Weights(_) | Error::Tokenizer(_) => ExitCode::Model,
+        Error::Memory(_) | Error::Backend(_) | Error::Engine(EngineError::ContextLength { .. }) => {
+            ExitCode::Memory
+        }
+        Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
+        Error::Stopped => ExitCode::Interrupted,
+        _ => ExitCode::Failure,
+    }
+}

@@ -1,0 +1,153 @@
+//! Pictures named on the command line: files, or `-` for stdin.
+
+use crate::args::PictureArgs;
+use crate::error::CliError;
+use phi3v::config::PreprocessorConfig;
+use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
+use serde::Serialize;
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::sync::Arc;
+
+/// How pictures are read and cut.
+#[derive(Clone, Debug)]
+pub struct PictureOptions {
+    /// As people see it, or as the reference does.
+    pub mode: ImageMode,
+    /// Tiles and normalisation.
+    pub params: ImageParams,
+}
+
+impl PictureOptions {
+    /// What the flags ask for, of a checkpoint with these settings.
+    #[must_use]
+    pub fn new(args: &PictureArgs, own: &PreprocessorConfig) -> Self {
+        let num_crops = args.num_crops(own.num_crops);
+        let params = ImageParams { num_crops, image_mean: own.image_mean, image_std: own.image_std };
+        Self { mode: args.mode(), params }
+    }
+}
+
+/// A picture ready for the model.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// As the user named it.
+    pub name: String,
+    /// What the model sees.
+    pub inputs: Arc<ImageInputs>,
+}
+
+/// What is told about a picture.
+#[derive(Debug, Serialize)]
+pub struct PictureReport {
+    /// As the user named it.
+    pub name: String,
+    /// Pixels, as decoded.
+    pub width: usize,
+    /// Pixels, as decoded.
+    pub height: usize,
+    /// `[rows, columns]` of tiles.
+    pub grid: [usize; 2],
+    /// Tiles, the global view included.
+    pub tiles: usize,
+    /// Tiles that differ from each other; only these are computed.
+    pub distinct_tiles: usize,
+    /// Tokens of the prompt that stand for the picture.
+    pub tokens: usize,
+}
+
+impl Picture {
+    /// Its numbers.
+    #[must_use]
+    pub fn report(&self) -> PictureReport {
+        let grid = self.inputs.grid;
+        let (width, height) = self.inputs.original_size;
+        PictureReport {
+            name: self.name.clone(),
+            width,
+            height,
+            grid: [grid.h_crop, grid.w_crop],
+            tiles: 1 + grid.tiles(),
+            distinct_tiles: self.inputs.distinct_tiles(),
+            tokens: self.inputs.num_img_tokens(),
+        }
+    }
+}
+
+impl std::fmt::Display for PictureReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, width, height, grid: [rows, columns], tiles, distinct_tiles, tokens } = self;
+        write!(
+            f,
+            "{name}: {width}x{height} pixels, {tiles} tiles ({rows} rows of {columns}, and the whole; \
+             {distinct_tiles} computed), {tokens} tokens"
+        )
+    }
+}
+
+/// Refuses what can be refused before a model is opened, or even downloaded.
+///
+/// # Errors
+/// A file that is not there, something on the network, or `-` twice.
+pub fn check_names(names: &[OsString]) -> Result<(), CliError> {
+    if names.iter().filter(|name| *name == "-").count() > 1 {
+        return Err(CliError::StdinTwice);
+    }
+    for name in names.iter().filter(|name| *name != "-") {
+        refuse_url(name)?;
+        if let Err(error) = std::fs::metadata(name) {
+            return Err(CliError::PictureFile { name: display_name(name), error });
+        }
+    }
+    Ok(())
+}
+
+fn refuse_url(name: &OsStr) -> Result<(), CliError> {
+    let name = display_name(name);
+    match name.split_once("://") {
+        Some(("http" | "https" | "ftp" | "file" | "data", _)) => Err(CliError::Url { url: name }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads and prepares the pictures `names`, in order.
+///
+/// # Errors
+/// [`CliError`], naming the first picture that cannot be read.
+pub fn read_pictures(names: &[OsString], options: &PictureOptions) -> Result<Vec<Picture>, CliError> {
+    names.iter().map(|name| read_picture(name, options)).collect()
+}
+
+/// Reads and prepares one picture.
+///
+/// # Errors
+/// [`CliError`]: what is wrong with the name, the file or the picture.
+pub fn read_picture(source: &OsStr, options: &PictureOptions) -> Result<Picture, CliError> {
+    refuse_url(source)?;
+    let name = display_name(source);
+    let limits = ImageLimits::default();
+    let bytes = read_bytes(source, limits.bytes_max)
+        .map_err(|error| CliError::PictureFile { name: name.clone(), error })?;
+    let prepared =
+        image::decode(&bytes, options.mode, &limits).and_then(|rgb| image::process(&rgb, &options.params));
+    match prepared {
+        Ok(inputs) => Ok(Picture { name, inputs: Arc::new(inputs) }),
+        Err(error) => Err(CliError::Picture { name, error }),
+    }
+}
+
+/// One byte more than the limit is read, so that the decoder can tell of the excess.
+fn read_bytes(source: &OsStr, bytes_max: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = bytes_max as u64 + 1;
+    if source == "-" {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(source)?.take(limit).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+fn display_name(source: &OsStr) -> String {
+    if source == "-" { "stdin".to_owned() } else { source.to_string_lossy().into_owned() }
+}

@@ -1,0 +1,46 @@
+//! Ctrl-C stops the answer that is being made; where none is, or pressed again, it stops the program.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+const IDLE: u8 = 0;
+const ANSWERING: u8 = 1;
+const STOPPING: u8 = 2;
+
+/// Shared with the handler of the signal.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt(Arc<AtomicU8>);
+
+impl Interrupt {
+    /// Takes Ctrl-C over. Where the system refuses, it goes on ending the program.
+    #[must_use]
+    pub fn install() -> Self {
+        let interrupt = Self::default();
+        let state = Arc::clone(&interrupt.0);
+        let installed = ctrlc::set_handler(move || {
+            if state.compare_exchange(ANSWERING, STOPPING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+                std::process::exit(i32::from(crate::error::ExitCode::Interrupted as u8));
+            }
+        });
+        if let Err(error) = installed {
+            eprintln!("warning: Ctrl-C will end the program at once: {error}");
+        }
+        interrupt
+    }
+
+    /// From here on Ctrl-C stops the answer.
+    pub fn begin_answer(&self) {
+        self.0.store(ANSWERING, Ordering::SeqCst);
+    }
+
+    /// From here on Ctrl-C stops the program.
+    pub fn end_answer(&self) {
+        self.0.store(IDLE, Ordering::SeqCst);
+    }
+
+    /// Whether the answer is to be stopped.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == STOPPING
+    }
+}

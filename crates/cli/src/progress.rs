@@ -1,0 +1,78 @@
+//! Bars on stderr while the user waits; nothing where stderr is no terminal.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use phi3v::engine::{Phase, StepProgress};
+use phi3v::model::Progress as LoadProgress;
+use std::io::IsTerminal;
+
+/// Steps of a bar per tile or token: the engine tells parts of them.
+const STEPS: f64 = 100.0;
+
+/// One bar at a time.
+#[derive(Debug, Default)]
+pub struct Progress {
+    shown: bool,
+    bar: Option<(&'static str, ProgressBar)>,
+}
+
+impl Progress {
+    /// Bars, if stderr is a terminal.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { shown: std::io::stderr().is_terminal(), bar: None }
+    }
+
+    /// Hears of a decoder layer that is about to be loaded.
+    pub fn load(&mut self, progress: LoadProgress) {
+        if let LoadProgress::Load { done, layers } = progress {
+            self.update("loading", done as f64, layers, "layers");
+        }
+    }
+
+    /// Hears of the engine's work.
+    pub fn step(&mut self, progress: StepProgress) {
+        match progress.phase {
+            Phase::Vision => self.update("looking", progress.done, progress.total, "tiles"),
+            Phase::Prefill => self.update("reading", progress.done, progress.total, "tokens"),
+            Phase::Decode => self.clear(),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn update(&mut self, verb: &'static str, done: f64, total: usize, unit: &str) {
+        if !self.shown {
+            return;
+        }
+        if self.bar.as_ref().is_none_or(|(shown, _)| *shown != verb) {
+            self.clear();
+            self.bar = Some((verb, new_bar(verb)));
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_length((total as f64 * STEPS) as u64);
+            bar.set_position((done * STEPS) as u64);
+            bar.set_message(format!("{} of {total} {unit}", done as usize));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn new_bar(verb: &'static str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{prefix} [{bar:30}] {msg}  {elapsed}")
+        .expect("the template has only fields that indicatif knows")
+        .progress_chars("=> ");
+    bar.set_style(style);
+    bar.set_prefix(verb);
+    bar
+}

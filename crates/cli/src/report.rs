@@ -1,0 +1,134 @@
+//! What is told about an answer: for machines with `--json`, for people with `--stats`.
+
+use crate::answer::{Answer, reason_name};
+use crate::args::AskArgs;
+use crate::images::{Picture, PictureReport};
+use crate::runtime::Runtime;
+use phi3v::engine::{Finished, Timings, Token, Usage};
+use phi3v::tokenizer::Tokenizer;
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+
+/// The object of `phi3v ask --json`.
+#[derive(Debug, Serialize)]
+pub struct AskReport {
+    answer: String,
+    /// `stop`, `length` or `cancelled`.
+    finish_reason: &'static str,
+    model: String,
+    dtype: &'static str,
+    images: Vec<PictureReport>,
+    usage: UsageReport,
+    timings: TimingsReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<TokenReport>>,
+}
+
+#[derive(Debug, Serialize)]
+struct UsageReport {
+    prompt_tokens: usize,
+    image_tokens: usize,
+    cached_tokens: usize,
+    completion_tokens: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct TimingsReport {
+    vision_ms: f64,
+    prefill_ms: f64,
+    decode_ms: f64,
+    first_token_ms: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenReport {
+    id: u32,
+    token: String,
+    logprob: f32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    top: Vec<TokenReport>,
+}
+
+impl AskReport {
+    /// Everything about one answer.
+    #[must_use]
+    pub fn new(args: &AskArgs, pictures: &[Picture], runtime: &Runtime, answer: &Answer) -> Self {
+        let tokens =
+            || answer.tokens.iter().map(|token| TokenReport::new(token, &runtime.tokenizer)).collect();
+        Self {
+            answer: answer.text.clone(),
+            finish_reason: reason_name(answer.finished.reason),
+            model: runtime.name.clone(),
+            dtype: args.model.dtype.name(),
+            images: pictures.iter().map(Picture::report).collect(),
+            usage: answer.finished.usage.into(),
+            timings: answer.finished.timings.into(),
+            logprobs: args.logprobs.map(|_| tokens()),
+        }
+    }
+}
+
+impl From<Usage> for UsageReport {
+    fn from(usage: Usage) -> Self {
+        let Usage { prompt_tokens, image_tokens, cached_tokens, completion_tokens } = usage;
+        Self { prompt_tokens, image_tokens, cached_tokens, completion_tokens }
+    }
+}
+
+impl From<Timings> for TimingsReport {
+    fn from(timings: Timings) -> Self {
+        let ms = |time: Duration| (time.as_secs_f64() * 1e5).round() / 1e2;
+        Self {
+            vision_ms: ms(timings.vision),
+            prefill_ms: ms(timings.prefill),
+            decode_ms: ms(timings.decode),
+            first_token_ms: timings.first_token.map(ms),
+        }
+    }
+}
+
+impl TokenReport {
+    fn new(token: &Token, tokenizer: &Tokenizer) -> Self {
+        let one =
+            |id, logprob, top| Self { id, token: tokenizer.token(id).unwrap_or_default(), logprob, top };
+        let top = token.top.iter().map(|&(id, logprob)| one(id, logprob, Vec::new())).collect();
+        one(token.id, token.logprob.unwrap_or(f32::NEG_INFINITY), top)
+    }
+}
+
+/// A few lines for people.
+#[derive(Debug)]
+pub struct Stats<'a>(pub &'a Finished);
+
+impl fmt::Display for Stats<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finished { usage, timings, .. } = self.0;
+        let computed = usage.prompt_tokens - usage.cached_tokens;
+        if usage.image_tokens > 0 {
+            writeln!(f, "vision       {:.2} s", timings.vision.as_secs_f64())?;
+        }
+        writeln!(
+            f,
+            "prompt       {} tokens, {} of pictures, {} known from before; {}",
+            usage.prompt_tokens,
+            usage.image_tokens,
+            usage.cached_tokens,
+            speed(computed, timings.prefill)
+        )?;
+        if let Some(first) = timings.first_token {
+            writeln!(f, "first token  after {:.2} s", first.as_secs_f64())?;
+        }
+        // the first token of an answer comes with the prompt
+        let decoded = usage.completion_tokens.saturating_sub(1);
+        writeln!(f, "answer       {} tokens; {}", usage.completion_tokens, speed(decoded, timings.decode))
+    }
+}
+
+fn speed(tokens: usize, time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if tokens == 0 || seconds == 0.0 {
+        return format!("{seconds:.2} s");
+    }
+    format!("{seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds)
+}

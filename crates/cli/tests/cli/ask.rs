@@ -1,0 +1,165 @@
+//! `phi3v ask`.
+
+use super::{Fixture, Run};
+use serde_json::Value;
+use std::io::Read;
+use std::process::Stdio;
+
+const SHORT: [&str; 2] = ["--max-new-tokens", "12"];
+
+fn ask(fixture: &Fixture, args: &[&str]) -> Run {
+    fixture.run(&[&["ask"], &SHORT[..], args].concat())
+}
+
+#[test]
+fn the_answer_is_alone_on_stdout_and_the_same_every_time() {
+    let fixture = Fixture::new();
+    let question = ["wide.png", "Could you please introduce this stock to me?"];
+    let answer = ask(&fixture, &question).answer();
+    assert!(answer.ends_with('\n') && answer.trim().len() > 1, "{answer:?}");
+    assert_eq!(ask(&fixture, &[&question[..], &["--threads", "1"]].concat()).answer(), answer);
+    let picture = std::fs::read(fixture.path("wide.png")).unwrap();
+    let piped = fixture.run_with_input(&[&["ask"], &SHORT[..], &["-", question[1]]].concat(), &picture);
+    assert_eq!(piped.answer(), answer);
+    assert_ne!(ask(&fixture, &["small.png", question[1]]).answer(), answer);
+}
+
+#[test]
+fn flags_may_stand_anywhere() {
+    let fixture = Fixture::new();
+    let answer = ask(&fixture, &["--detail", "low", "wide.png", "small.png", "What?"]).answer();
+    assert_eq!(ask(&fixture, &["wide.png", "--detail", "low", "small.png", "What?"]).answer(), answer);
+    assert_eq!(ask(&fixture, &["wide.png", "small.png", "--detail=low", "What?"]).answer(), answer);
+    assert_eq!(ask(&fixture, &["wide.png", "small.png", "What?", "--detail", "low"]).answer(), answer);
+}
+
+#[test]
+fn a_seed_makes_a_drawn_answer_repeatable() {
+    let fixture = Fixture::new();
+    let drawn = |seed| ask(&fixture, &["--temperature", "1", "--seed", seed, "Tell me something."]).answer();
+    assert_eq!(drawn("7"), drawn("7"));
+    assert_ne!(drawn("7"), drawn("8"));
+}
+
+#[test]
+fn reports_go_to_stderr() {
+    let fixture = Fixture::new();
+    let question = ["wide.png", "small.png", "What differs?"];
+    let plain = ask(&fixture, &question).answer();
+    let told = ask(&fixture, &[&["--stats", "--verbose"], &question[..]].concat());
+    assert_eq!((told.code, told.stdout), (Some(0), plain));
+    let lines: Vec<&str> = told.stderr.lines().collect();
+    assert_eq!(
+        lines[..2],
+        [
+            "image 1: wide.png: 700x400 pixels, 3 tiles (1 rows of 2, and the whole; 3 computed), 457 tokens",
+            "image 2: small.png: 90x60 pixels, 3 tiles (1 rows of 2, and the whole; 3 computed), 457 tokens",
+        ]
+    );
+    let begins: Vec<&str> = lines[2..].iter().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(begins, ["vision", "prompt", "first", "answer"]);
+}
+
+#[test]
+fn json_tells_everything_in_one_object() {
+    let fixture = Fixture::new();
+    let question = ["wide.png", "What is this?"];
+    let told = ask(&fixture, &[&["--json", "--logprobs", "2"], &question[..]].concat());
+    let json = told.json();
+    assert_eq!(json["answer"].as_str().unwrap().to_owned() + "\n", ask(&fixture, &question).answer());
+    assert_eq!((&json["finish_reason"], &json["dtype"]), (&"length".into(), &"bf16".into()));
+    let picture = serde_json::json!({
+        "name": "wide.png", "width": 700, "height": 400, "grid": [1, 2], "tiles": 3, "distinct_tiles": 3, "tokens": 457
+    });
+    assert_eq!(json["images"], Value::from(vec![picture]));
+    let usage = &json["usage"];
+    assert_eq!((&usage["image_tokens"], &usage["completion_tokens"]), (&457.into(), &12.into()));
+    assert!(json["timings"]["first_token_ms"].as_f64().unwrap() > 0.0);
+    let tokens = json["logprobs"].as_array().unwrap();
+    assert_eq!(tokens.len(), 12);
+    for token in tokens {
+        let top = token["top"].as_array().unwrap();
+        // greedy: the likeliest is the one taken
+        assert_eq!((top.len(), &top[0]["id"], &top[0]["logprob"]), (2, &token["id"], &token["logprob"]));
+        assert!(token["logprob"].as_f64().unwrap() < 0.0 && token["token"].is_string());
+    }
+    assert!(ask(&fixture, &["--json", "Hello."]).json().get("logprobs").is_none());
+}
+
+#[test]
+fn detail_and_crops_choose_the_tiles() {
+    let fixture = Fixture::new();
+    let tokens = |flags: &[&str]| {
+        let told = ask(&fixture, &[flags, &["--json", "wide.png", "What?"]].concat()).json();
+        told["images"][0]["tokens"].as_u64().unwrap()
+    };
+    // (h_crop * w_crop + 1) * 144 + 1 + (h_crop + 1) * 12
+    assert_eq!(tokens(&["--detail", "low"]), 313);
+    assert_eq!(tokens(&[]), 457);
+    assert_eq!(tokens(&["--num-crops", "6"]), 1 + 7 * 144 + 3 * 12);
+    assert_eq!(tokens(&["--detail", "high"]), 1 + 16 * 144 + 4 * 12);
+}
+
+#[test]
+fn a_stop_string_ends_the_answer_before_it() {
+    let fixture = Fixture::new();
+    let answer = ask(&fixture, &["What is this?"]).answer();
+    let letters: Vec<char> = answer.trim_end().chars().collect();
+    let stop: String = letters[letters.len() / 2..letters.len() / 2 + 2].iter().collect();
+    let json = ask(&fixture, &["--json", "--stop", &stop, "What is this?"]).json();
+    assert_eq!(json["finish_reason"], "stop");
+    assert_eq!(json["answer"], answer.split(&stop).next().unwrap());
+}
+
+#[test]
+fn the_answer_streams_and_ctrl_c_ends_it() {
+    let fixture = Fixture::new();
+    let mut command =
+        fixture.command(&["ask", "--max-new-tokens", "100000", "--context", "110000", "Go on for ever."]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut begin = [0; 1];
+    // the first byte comes while the end is far away
+    stdout.read_exact(&mut begin).unwrap();
+    assert!(child.try_wait().unwrap().is_none());
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(130), ""));
+    assert_eq!(rest.last(), Some(&b'\n'));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_program_quietly() {
+    let fixture = Fixture::new();
+    let mut command =
+        fixture.command(&["ask", "--max-new-tokens", "100000", "--context", "110000", "Go on for ever."]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 1]).unwrap();
+    drop(stdout);
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn special_tokens_in_a_question_are_text() {
+    let fixture = Fixture::new();
+    let prompt_tokens = |question: &str| {
+        ask(&fixture, &["--json", question]).json()["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    // seven characters stay several tokens; the special token would be one
+    assert!(prompt_tokens("a<|end|>b") > prompt_tokens("a b") + 3);
+    assert_eq!(ask(&fixture, &["--json", "<|image_1|>What?"]).json()["images"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn every_cpu_level_runs() {
+    let fixture = Fixture::new();
+    let mut command = fixture.command(&["ask", "--max-new-tokens", "3", "--dtype", "f32", "Hello."]);
+    let scalar = Run::of(command.env("PHI3V_CPU", "scalar").output().unwrap()).answer();
+    let mut command = fixture.command(&["ask", "--max-new-tokens", "3", "--dtype", "f32", "Hello."]);
+    assert_eq!(Run::of(command.output().unwrap()).answer(), scalar);
+}

@@ -1,0 +1,53 @@
+//! `phi3v chat`, spoken to by a pipe.
+
+use super::{Fixture, Run};
+
+fn chat(fixture: &Fixture, args: &[&str], input: &str) -> Run {
+    fixture.run_with_input(&[&["chat", "--max-new-tokens", "8"], args].concat(), input.as_bytes())
+}
+
+#[test]
+fn a_first_turn_answers_as_ask_does() {
+    let fixture = Fixture::new();
+    let asked = fixture.run(&["ask", "--max-new-tokens", "8", "wide.png", "What is this?"]).answer();
+    let chatted = chat(&fixture, &["wide.png"], "What is this?\n");
+    assert_eq!((chatted.code, chatted.stdout), (Some(0), asked));
+    assert_eq!(chatted.stderr, "wide.png goes with the next question (457 tokens)\n");
+}
+
+#[test]
+fn a_later_turn_pays_only_for_what_is_new() {
+    let fixture = Fixture::new();
+    let run = chat(&fixture, &["--stats", "wide.png"], "What is this?\nAnd what else?\n");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let prompts: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("prompt")).collect();
+    assert_eq!(prompts.len(), 2);
+    assert!(prompts[0].contains(" 0 known from before"), "{}", prompts[0]);
+    // at least the whole blocks of 64 tokens that the picture fills
+    let known = prompts[1].split(", ").find_map(|part| part.split(" known").next()?.parse::<usize>().ok());
+    assert!(known.is_some_and(|known| known >= 448), "{}", prompts[1]);
+}
+
+#[test]
+fn commands_add_pictures_forget_and_leave() {
+    let fixture = Fixture::new();
+    let alone = fixture.run(&["ask", "--max-new-tokens", "8", "small.png", "What?"]).answer();
+    let input = "Hello.\n/reset\n/image \"small.png\"\n\nWhat?\n/help\n/nonsense\n/quit\nNever asked.\n";
+    let run = chat(&fixture, &["wide.png"], input);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    // what was forgotten has no part in the answer after it
+    assert!(run.stdout.ends_with(&alone), "{:?} {alone:?}", run.stdout);
+    assert!(run.stderr.contains("the conversation begins anew"));
+    assert!(run.stderr.contains("/image PATH"));
+    assert!(run.stderr.contains("there is no /nonsense"));
+}
+
+#[test]
+fn a_failed_turn_ends_a_script() {
+    let fixture = Fixture::new();
+    let run = chat(&fixture, &[], "/image absent.png\nHello.\n");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""));
+    assert!(run.stderr.starts_with("error: cannot read absent.png"), "{}", run.stderr);
+    let refusal = chat(&fixture, &["-"], "").refusal(2);
+    assert!(refusal.contains("the questions come from it"), "{refusal}");
+}

@@ -1,0 +1,111 @@
+//! What is said, and with which exit code, when something is wrong.
+
+use super::{Fixture, Run, tiny};
+
+#[test]
+fn pictures_are_refused_with_3() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("notes.txt"), "no picture").unwrap();
+    let whole = std::fs::read(fixture.path("wide.png")).unwrap();
+    std::fs::write(fixture.path("cut.png"), &whole[..whole.len() / 2]).unwrap();
+    let refusal = |picture: &str| fixture.run(&["ask", picture, "What?"]).refusal(3);
+    assert_eq!(
+        refusal("absent.png"),
+        "error: cannot read absent.png: no such file or directory\n\
+         hint: pictures come first and the question last, in quotes\n"
+    );
+    let text = refusal("notes.txt");
+    assert!(text.starts_with("error: notes.txt: this is not a picture"), "{text}");
+    assert!(text.contains("\nhint: convert it to one of "), "{text}");
+    let cut = refusal("cut.png");
+    assert!(cut.starts_with("error: cut.png: the PNG picture is truncated\nhint: "), "{cut}");
+    assert_eq!(
+        refusal("https://example.org/a.png"),
+        "error: https://example.org/a.png is not fetched: phi3v reads files and stdin\n\
+         hint: fetch it yourself: curl -sL https://example.org/a.png | phi3v ask - \"...\"\n"
+    );
+    let empty = fixture.run_with_input(&["ask", "-", "What?"], b"").refusal(3);
+    assert!(empty.starts_with("error: stdin: the picture has 0 bytes"), "{empty}");
+}
+
+#[test]
+fn models_are_refused_with_4() {
+    let fixture = Fixture::new();
+    let refusal = |model: &str| fixture.run(&["ask", "--model", model, "What?"]).refusal(4);
+    let unknown = refusal("phi-9");
+    assert!(unknown.starts_with("error: there is no model or folder \"phi-9\"\nhint: "), "{unknown}");
+    let empty = refusal(".");
+    assert!(empty.contains("config.json") && empty.contains("\nhint: "), "{empty}");
+    let offline = refusal("phi-3.5-vision");
+    assert!(offline.contains("HF_HUB_OFFLINE"), "{offline}");
+}
+
+#[test]
+fn too_much_is_refused_with_5() {
+    let fixture = Fixture::new();
+    let refusal = |args: &[&str]| fixture.run(&[&["ask"], args].concat()).refusal(5);
+    let long = refusal(&["--context", "256", "wide.png", "What?"]);
+    assert!(long.contains("exceed the context of 256 tokens\nhint: "), "{long}");
+    let answer = refusal(&["--context", "256", "--max-new-tokens", "300", "What?"]);
+    assert!(answer.contains("an answer of up to 300 exceed"), "{answer}");
+    assert_eq!(
+        refusal(&["--context", "131073", "What?"]),
+        "error: a context of 131073 tokens is longer than the model's 131072\n\
+         hint: choose a context of at most 131072 with --context\n"
+    );
+}
+
+#[test]
+fn wrong_usage_is_refused_with_2() {
+    let fixture = Fixture::new();
+    let refusal = |args: &[&str]| fixture.run(args).refusal(2);
+    assert!(refusal(&[]).contains("Usage: phi3v"));
+    assert!(refusal(&["ask"]).contains("phi3v ask [OPTIONS] [IMAGE|-]... <QUESTION>"));
+    assert!(
+        refusal(&["ask", "--tempereture", "1", "What?"])
+            .contains("a similar argument exists: '--temperature'")
+    );
+    assert!(refusal(&["ask", "--detail", "most", "What?"]).contains("[possible values: low, high, auto]"));
+    assert!(
+        refusal(&["ask", "--detail", "low", "--num-crops", "2", "What?"]).contains("cannot be used with")
+    );
+    assert!(refusal(&["ask", "--logprobs", "2", "What?"]).contains("--json"));
+    assert!(refusal(&["trace", "--out", "x"]).contains("--prompt"));
+    assert_eq!(
+        refusal(&["ask", "wide.png"]),
+        "error: there is no question: wide.png is a picture\n\
+         hint: put the question last: phi3v ask wide.png \"What is this?\"\n"
+    );
+    assert_eq!(
+        refusal(&["ask", "-", "-", "What?"]),
+        "error: stdin can be one picture only, and - was given twice\n"
+    );
+    let hot = refusal(&["ask", "--temperature", "-1", "What?"]);
+    assert!(hot.contains("temperature"), "{hot}");
+}
+
+#[test]
+fn a_cpu_level_that_is_none_is_an_error_that_names_the_choices() {
+    let fixture = Fixture::new();
+    let mut command = fixture.command(&["ask", "What?"]);
+    let refusal = Run::of(command.env("PHI3V_CPU", "sse9").output().unwrap()).refusal(2);
+    assert!(refusal.starts_with("error: unknown CPU level \"sse9\"\nhint: "), "{refusal}");
+    assert!(["scalar", "avx2", "avx512"].iter().all(|level| refusal.contains(level)), "{refusal}");
+}
+
+#[test]
+fn a_damaged_model_is_named() {
+    let fixture = Fixture::new();
+    for file in std::fs::read_dir(tiny()).unwrap() {
+        let path = file.unwrap().path();
+        std::fs::copy(&path, fixture.path(path.file_name().unwrap().to_str().unwrap())).unwrap();
+    }
+    let shard = fixture.path("model-00001-of-00002.safetensors");
+    let bytes = std::fs::read(&shard).unwrap();
+    std::fs::write(&shard, &bytes[..bytes.len() - 100]).unwrap();
+    let refusal = fixture.run(&["ask", "--model", ".", "What?"]).refusal(4);
+    assert!(
+        refusal.contains("model-00001-of-00002.safetensors") && refusal.contains("\nhint: "),
+        "{refusal}"
+    );
+}

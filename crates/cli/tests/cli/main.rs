@@ -1,0 +1,105 @@
+//! The binary as people run it, on the tiny random checkpoint in testdata: what it answers is noise, but the same
+//! noise every time.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod ask;
+mod chat;
+mod errors;
+mod others;
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// The checkpoint of the tests.
+fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny")
+}
+
+/// A folder with pictures, and the program.
+struct Fixture {
+    dir: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let fixture = Self { dir: tempfile::tempdir().unwrap() };
+        // wider and higher than one tile, so that both have several
+        fixture.write_png("wide.png", 700, 400);
+        fixture.write_png("small.png", 90, 60);
+        fixture
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write_png(&self, name: &str, width: u32, height: u32) {
+        let mut encoder = png::Encoder::new(std::fs::File::create(self.path(name)).unwrap(), width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        let pixels: Vec<u8> = (0..height)
+            .flat_map(|y| (0..width).flat_map(move |x| [x as u8, y as u8, (x / 7 * y / 5) as u8]))
+            .collect();
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    }
+
+    /// The program in the folder, with the tiny checkpoint, and nothing of the user's environment that matters.
+    fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
+        command.args(args).current_dir(self.dir.path()).env("PHI3V_MODEL", tiny());
+        command.env("HF_HOME", self.path("hub")).env("HF_HUB_OFFLINE", "1").env_remove("HF_HUB_CACHE");
+        command.env_remove("PHI3V_CPU").stdin(Stdio::null());
+        command
+    }
+
+    fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Run {
+        Run::of(self.command(args).output().unwrap())
+    }
+
+    /// Runs with `input` on stdin.
+    fn run_with_input<S: AsRef<OsStr>>(&self, args: &[S], input: &[u8]) -> Run {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // a program that refuses its arguments does not read, and its pipe may be closed already
+        let _ = child.stdin.take().unwrap().write_all(input);
+        Run::of(child.wait_with_output().unwrap())
+    }
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// stdout of a run that did well and said nothing else.
+    fn answer(self) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
+        self.stdout
+    }
+
+    /// stderr of a run that failed with `code` and printed no answer.
+    fn refusal(self, code: i32) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(code), ""), "{}", self.stderr);
+        self.stderr
+    }
+
+    fn json(&self) -> serde_json::Value {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}

@@ -1,0 +1,120 @@
+//! `phi3v info`, `trace`, `completions`, `man`, and the page made from the help.
+
+use super::{Fixture, Run, tiny};
+use safetensors::{Dtype, SafeTensors};
+use std::path::Path;
+
+#[test]
+fn info_tells_of_model_processor_and_memory() {
+    let fixture = Fixture::new();
+    let text = fixture.run(&["info", "--context", "1000", "--threads", "1"]).answer();
+    for line in
+        ["model         ", "  decoder     2 layers of 48, 3 heads", "processor     level ", ", 1 threads\n"]
+    {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let json = fixture.run(&["info", "--context", "1000", "--json"]).json();
+    // 2 layers x keys and values x 48 values x 2 bytes
+    assert_eq!(json["memory"]["kv_bytes_per_token"], 384);
+    // a context is rounded up to blocks of 64 tokens
+    assert_eq!(json["memory"]["kv_bytes"], 384 * 1024);
+    assert_eq!(json["model"]["num_hidden_layers"], 2);
+    let chosen = fixture.run(&["info", "--json", "--dtype", "f32"]).json();
+    assert_eq!(
+        (&chosen["memory"]["kv_bytes_per_token"], &chosen["memory"]["dtype"]),
+        (&768.into(), &"f32".into())
+    );
+    assert_eq!(chosen["memory"]["context_tokens"], 16_384);
+}
+
+#[test]
+fn info_does_not_download() {
+    let fixture = Fixture::new();
+    let text = Run::of(
+        fixture.command(&["info", "--model", "phi-3-vision"]).env_remove("HF_HUB_OFFLINE").output().unwrap(),
+    );
+    let text = text.answer();
+    assert!(text.contains("not downloaded yet: phi3v pull phi-3-vision"), "{text}");
+}
+
+#[test]
+fn a_trace_holds_every_stage() {
+    let fixture = Fixture::new();
+    let prompt = "<|user|>\n<|image_1|>\nWhat is shown?<|end|>\n<|assistant|>\n";
+    let flags = ["--image", "wide.png", "--num-crops", "2", "--dtype", "f32", "--max-new-tokens", "4"];
+    let traced =
+        [&["trace", "--prompt", prompt, "--hidden-states", "--out", "trace.safetensors"], &flags[..]]
+            .concat();
+    assert_eq!(fixture.run(&traced).answer(), "");
+    let bytes = std::fs::read(fixture.path("trace.safetensors")).unwrap();
+    let trace = SafeTensors::deserialize(&bytes).unwrap();
+    let ids = trace.tensor("input_ids").unwrap();
+    let tokens = ids.shape()[0];
+    let expected = [
+        ("pixel_values.1", Dtype::F32, vec![3, 3, 336, 336]),
+        ("image_sizes", Dtype::I64, vec![1, 2]),
+        ("input_ids", Dtype::I64, vec![tokens]),
+        ("vision_features.1", Dtype::F32, vec![3, 576, 32]),
+        ("image_embeds.1", Dtype::F32, vec![457, 48]),
+        ("hidden_states.0", Dtype::F32, vec![tokens, 48]),
+        ("hidden_states.2", Dtype::F32, vec![tokens, 48]),
+        ("logits", Dtype::F32, vec![512]),
+        ("generated_ids", Dtype::I64, vec![4]),
+    ];
+    for (name, dtype, shape) in expected {
+        let tensor = trace.tensor(name).unwrap();
+        assert_eq!((tensor.dtype(), tensor.shape()), (dtype, &shape[..]), "{name}");
+    }
+    let ids: Vec<i64> =
+        ids.data().chunks_exact(8).map(|id| i64::from_le_bytes(id.try_into().unwrap())).collect();
+    assert_eq!(ids.iter().filter(|id| **id == -1).count(), 457);
+
+    std::fs::write(fixture.path("prompt.txt"), prompt).unwrap();
+    let from_file =
+        [&["trace", "--prompt-file", "prompt.txt", "--hidden-states", "--out", "again"], &flags[..]].concat();
+    assert_eq!(fixture.run(&from_file).answer(), "");
+    assert_eq!(std::fs::read(fixture.path("again")).unwrap(), bytes);
+}
+
+#[test]
+fn a_trace_refuses_a_prompt_that_does_not_fit_its_pictures() {
+    let fixture = Fixture::new();
+    let refusal =
+        fixture.run(&["trace", "--prompt", "<|image_2|>", "--image", "small.png", "--out", "x"]).refusal(2);
+    assert!(refusal.contains("image numbers must be 1, 2, 3"), "{refusal}");
+    let refusal = fixture.run(&["trace", "--prompt", "a", "--out", "no/such/folder/x"]).refusal(1);
+    assert!(refusal.starts_with("error: cannot write no/such/folder/x: no such file"), "{refusal}");
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let fixture = Fixture::new();
+    let script = fixture.run(&["completions", "bash"]).answer();
+    assert!(script.contains("_phi3v()") && script.contains("--num-crops"));
+    assert_eq!(fixture.run(&["man", "pages"]).answer(), "");
+    let page = std::fs::read_to_string(fixture.path("pages/phi3v-ask.1")).unwrap();
+    assert!(page.contains("max\\-new\\-tokens"), "{page}");
+    assert!(fixture.path("pages/phi3v.1").is_file());
+}
+
+#[test]
+fn the_folder_of_the_tests_is_a_model() {
+    let fixture = Fixture::new();
+    let by_flag =
+        fixture.run(&["ask", "--max-new-tokens", "2", "--model", tiny().to_str().unwrap(), "Hello."]);
+    assert_eq!(by_flag.answer(), fixture.run(&["ask", "--max-new-tokens", "2", "Hello."]).answer());
+}
+
+#[test]
+fn docs_hold_the_help() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+    let page = phi3v_cli::args::reference_page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/cli.md is not what the help says; run UPDATE_DOCS=1 cargo test -p phi3v-cli docs"
+    );
+}
