@@ -21,7 +21,8 @@ const EXIT_CODES: &str = "Exit codes:
 Environment:
   PHI3V_MODEL      the model where --model is not given
   PHI3V_CPU        at most this CPU level: scalar, avx2 or avx512
-  HF_HOME          where downloaded models are kept, see also HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE
+  HF_HOME          where downloaded models are kept
+  HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE  as the hub's own tools have them
   NO_COLOR         no colours";
 
 /// The model that answers where none is named.
@@ -249,7 +250,7 @@ pub struct GenerationArgs {
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// 0 always takes the likeliest token, 1 draws by the model's own probabilities
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Draw from the K likeliest tokens; 0 is no limit
     #[arg(long, value_name = "K", default_value_t = 0)]

@@ -52,8 +52,8 @@ fn reports_go_to_stderr() {
     assert_eq!(
         lines[..2],
         [
-            "image 1: wide.png: 700x400 pixels, 3 tiles (1 rows of 2, and the whole; 3 computed), 457 tokens",
-            "image 2: small.png: 90x60 pixels, 3 tiles (1 rows of 2, and the whole; 3 computed), 457 tokens",
+            "image 1: wide.png: 700x400 pixels, 5 tiles (2 rows of 2, and the whole; 5 computed), 757 tokens",
+            "image 2: small.png: 90x60 pixels, 5 tiles (2 rows of 2, and the whole; 5 computed), 757 tokens",
         ]
     );
     let begins: Vec<&str> = lines[2..].iter().filter_map(|line| line.split_whitespace().next()).collect();
@@ -69,11 +69,11 @@ fn json_tells_everything_in_one_object() {
     assert_eq!(json["answer"].as_str().unwrap().to_owned() + "\n", ask(&fixture, &question).answer());
     assert_eq!((&json["finish_reason"], &json["dtype"]), (&"length".into(), &"bf16".into()));
     let picture = serde_json::json!({
-        "name": "wide.png", "width": 700, "height": 400, "grid": [1, 2], "tiles": 3, "distinct_tiles": 3, "tokens": 457
+        "name": "wide.png", "width": 700, "height": 400, "grid": [2, 2], "tiles": 5, "distinct_tiles": 5, "tokens": 757
     });
     assert_eq!(json["images"], Value::from(vec![picture]));
     let usage = &json["usage"];
-    assert_eq!((&usage["image_tokens"], &usage["completion_tokens"]), (&457.into(), &12.into()));
+    assert_eq!((&usage["image_tokens"], &usage["completion_tokens"]), (&757.into(), &12.into()));
     assert!(json["timings"]["first_token_ms"].as_f64().unwrap() > 0.0);
     let tokens = json["logprobs"].as_array().unwrap();
     assert_eq!(tokens.len(), 12);
@@ -95,7 +95,7 @@ fn detail_and_crops_choose_the_tiles() {
     };
     // (h_crop * w_crop + 1) * 144 + 1 + (h_crop + 1) * 12
     assert_eq!(tokens(&["--detail", "low"]), 313);
-    assert_eq!(tokens(&[]), 457);
+    assert_eq!(tokens(&[]), 757);
     assert_eq!(tokens(&["--num-crops", "6"]), 1 + 7 * 144 + 3 * 12);
     assert_eq!(tokens(&["--detail", "high"]), 1 + 16 * 144 + 4 * 12);
 }
@@ -111,16 +111,21 @@ fn a_stop_string_ends_the_answer_before_it() {
     assert_eq!(json["answer"], answer.split(&stop).next().unwrap());
 }
 
+/// A question whose answer goes on until it is stopped, or for minutes.
+fn endless(fixture: &Fixture) -> std::process::Child {
+    fixture.endless_model();
+    let args =
+        ["ask", "--model", ".", "--max-new-tokens", "100000", "--context", "101000", "Go on for ever."];
+    fixture.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 #[test]
 fn the_answer_streams_and_ctrl_c_ends_it() {
     let fixture = Fixture::new();
-    let mut command =
-        fixture.command(&["ask", "--max-new-tokens", "100000", "--context", "110000", "Go on for ever."]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = endless(&fixture);
     let mut stdout = child.stdout.take().unwrap();
-    let mut begin = [0; 1];
     // the first byte comes while the end is far away
-    stdout.read_exact(&mut begin).unwrap();
+    stdout.read_exact(&mut [0; 1]).unwrap();
     assert!(child.try_wait().unwrap().is_none());
     let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
@@ -134,9 +139,7 @@ fn the_answer_streams_and_ctrl_c_ends_it() {
 #[test]
 fn a_reader_that_leaves_ends_the_program_quietly() {
     let fixture = Fixture::new();
-    let mut command =
-        fixture.command(&["ask", "--max-new-tokens", "100000", "--context", "110000", "Go on for ever."]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = endless(&fixture);
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_exact(&mut [0; 1]).unwrap();
     drop(stdout);

@@ -12,7 +12,7 @@ fn a_first_turn_answers_as_ask_does() {
     let asked = fixture.run(&["ask", "--max-new-tokens", "8", "wide.png", "What is this?"]).answer();
     let chatted = chat(&fixture, &["wide.png"], "What is this?\n");
     assert_eq!((chatted.code, chatted.stdout), (Some(0), asked));
-    assert_eq!(chatted.stderr, "wide.png goes with the next question (457 tokens)\n");
+    assert_eq!(chatted.stderr, "wide.png goes with the next question (757 tokens)\n");
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn a_later_turn_pays_only_for_what_is_new() {
     assert!(prompts[0].contains(" 0 known from before"), "{}", prompts[0]);
     // at least the whole blocks of 64 tokens that the picture fills
     let known = prompts[1].split(", ").find_map(|part| part.split(" known").next()?.parse::<usize>().ok());
-    assert!(known.is_some_and(|known| known >= 448), "{}", prompts[1]);
+    assert!(known.is_some_and(|known| known >= 704), "{}", prompts[1]);
 }
 
 #[test]

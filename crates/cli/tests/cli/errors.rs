@@ -1,6 +1,6 @@
 //! What is said, and with which exit code, when something is wrong.
 
-use super::{Fixture, Run, tiny};
+use super::{Fixture, Run};
 
 #[test]
 fn pictures_are_refused_with_3() {
@@ -96,10 +96,7 @@ fn a_cpu_level_that_is_none_is_an_error_that_names_the_choices() {
 #[test]
 fn a_damaged_model_is_named() {
     let fixture = Fixture::new();
-    for file in std::fs::read_dir(tiny()).unwrap() {
-        let path = file.unwrap().path();
-        std::fs::copy(&path, fixture.path(path.file_name().unwrap().to_str().unwrap())).unwrap();
-    }
+    fixture.copy_model();
     let shard = fixture.path("model-00001-of-00002.safetensors");
     let bytes = std::fs::read(&shard).unwrap();
     std::fs::write(&shard, &bytes[..bytes.len() - 100]).unwrap();

@@ -7,6 +7,7 @@ mod chat;
 mod errors;
 mod others;
 
+use safetensors::SafeTensors;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,29 @@ impl Fixture {
             .flat_map(|y| (0..width).flat_map(move |x| [x as u8, y as u8, (x / 7 * y / 5) as u8]))
             .collect();
         encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    }
+
+    /// Copies the checkpoint, so that a test can change it.
+    fn copy_model(&self) {
+        for file in std::fs::read_dir(tiny()).unwrap() {
+            let path = file.unwrap().path();
+            std::fs::copy(&path, self.path(path.file_name().unwrap().to_str().unwrap())).unwrap();
+        }
+    }
+
+    /// A copy that never ends an answer: the logits of its stop ids are 0, and among 509 others one is larger.
+    fn endless_model(&self) {
+        self.copy_model();
+        let shard = self.path("model-00002-of-00002.safetensors");
+        let mut bytes = std::fs::read(&shard).unwrap();
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let (start, end) = metadata.info("lm_head.weight").unwrap().data_offsets;
+        let row = (end - start) / 512;
+        for stop_id in [2, 467, 474] {
+            let first = 8 + header + start + stop_id * row;
+            bytes[first..first + row].fill(0);
+        }
+        std::fs::write(&shard, bytes).unwrap();
     }
 
     /// The program in the folder, with the tiny checkpoint, and nothing of the user's environment that matters.

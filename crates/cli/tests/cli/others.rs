@@ -41,7 +41,7 @@ fn info_does_not_download() {
 fn a_trace_holds_every_stage() {
     let fixture = Fixture::new();
     let prompt = "<|user|>\n<|image_1|>\nWhat is shown?<|end|>\n<|assistant|>\n";
-    let flags = ["--image", "wide.png", "--num-crops", "2", "--dtype", "f32", "--max-new-tokens", "4"];
+    let flags = ["--image", "wide.png", "--num-crops", "4", "--dtype", "f32", "--max-new-tokens", "4"];
     let traced =
         [&["trace", "--prompt", prompt, "--hidden-states", "--out", "trace.safetensors"], &flags[..]]
             .concat();
@@ -51,11 +51,11 @@ fn a_trace_holds_every_stage() {
     let ids = trace.tensor("input_ids").unwrap();
     let tokens = ids.shape()[0];
     let expected = [
-        ("pixel_values.1", Dtype::F32, vec![3, 3, 336, 336]),
+        ("pixel_values.1", Dtype::F32, vec![5, 3, 336, 336]),
         ("image_sizes", Dtype::I64, vec![1, 2]),
         ("input_ids", Dtype::I64, vec![tokens]),
-        ("vision_features.1", Dtype::F32, vec![3, 576, 32]),
-        ("image_embeds.1", Dtype::F32, vec![457, 48]),
+        ("vision_features.1", Dtype::F32, vec![5, 576, 32]),
+        ("image_embeds.1", Dtype::F32, vec![757, 48]),
         ("hidden_states.0", Dtype::F32, vec![tokens, 48]),
         ("hidden_states.2", Dtype::F32, vec![tokens, 48]),
         ("logits", Dtype::F32, vec![512]),
@@ -67,7 +67,7 @@ fn a_trace_holds_every_stage() {
     }
     let ids: Vec<i64> =
         ids.data().chunks_exact(8).map(|id| i64::from_le_bytes(id.try_into().unwrap())).collect();
-    assert_eq!(ids.iter().filter(|id| **id == -1).count(), 457);
+    assert_eq!(ids.iter().filter(|id| **id == -1).count(), 757);
 
     std::fs::write(fixture.path("prompt.txt"), prompt).unwrap();
     let from_file =
