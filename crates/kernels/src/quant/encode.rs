@@ -287,6 +287,7 @@ mod tests {
             .collect();
         let found = relative_error(&rows, &round_trip(Format::Q4, n, k, &rows));
         let plain = relative_error(&rows, &plain);
+        eprintln!("searched {found}, plain {plain}");
         assert!(found < 0.88 * plain, "searched {found}, plain {plain}");
     }
 
