@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 /// The AVX-512 level.
-pub(super) static KERNELS: Int8Kernels = Int8Kernels { quantise, q8, q4, unpack };
+pub(super) static KERNELS: Int8Kernels = Int8Kernels { quantise, q8, q4, unpack: Some(unpack) };
 
 /// 32-bit lanes of a register.
 const LANES: usize = 16;

@@ -64,6 +64,8 @@ impl Packed {
     }
 }
 
+type Unpack = unsafe fn(q4: &[u8], q8: &mut [u8]);
+
 /// The kernels of a level; [`scalar`] defines what each computes. Calling one asks for the level's instructions.
 pub(crate) struct Int8Kernels {
     /// Quantises up to six rows, `[rows, k]`, to a tile.
@@ -72,8 +74,8 @@ pub(crate) struct Int8Kernels {
     q8: unsafe fn(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
     /// The same for a q4 panel and few rows, unpacking as it goes.
     q4: unsafe fn(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
-    /// Turns a q4 panel into the q8 panel of the same values.
-    unpack: unsafe fn(q4: &[u8], q8: &mut [u8]),
+    /// Turns a q4 panel into the q8 panel of the same values; `None` where `q4` is the fastest for many rows too.
+    unpack: Option<Unpack>,
 }
 
 impl Int8Kernels {
@@ -272,8 +274,9 @@ impl Cpu {
         let unpacked =
             PackedShape::new(Format::Q8, PANEL, shape.k()).expect("no larger than the weight itself");
         // several chunks use a panel: it is unpacked once and for all of them
-        let unpacks = shape.format() == Format::Q4 && rows.len() > CHUNK_ROWS;
-        let panel_bytes = if unpacks { unpacked.panel_bytes() } else { 0 };
+        let unpack =
+            product.kernels.unpack.filter(|_| shape.format() == Format::Q4 && rows.len() > CHUNK_ROWS);
+        let panel_bytes = unpack.map_or(0, |_| unpacked.panel_bytes());
         let mut bias = [0.0; 2 * PANEL];
         let bias = gather_bias(product.weight, columns, &mut bias);
         let stride = columns.count * PANEL;
@@ -281,10 +284,10 @@ impl Cpu {
         let ThreadScratch { panels, work } = &mut *scratch;
         let panels = panels.take::<u8>(columns.count * panel_bytes);
         let sums = work.take::<f32>(CHUNK_ROWS * stride);
-        if unpacks {
+        if let Some(unpack) = unpack {
             for (part, out) in columns.parts().iter().zip(panels.chunks_exact_mut(panel_bytes)) {
                 // SAFETY: the table is that of a level this processor has.
-                unsafe { (product.kernels.unpack)(product.weight.panel(part.panel), out) };
+                unsafe { unpack(product.weight.panel(part.panel), out) };
             }
         }
         for first in rows.clone().step_by(CHUNK_ROWS) {
@@ -297,7 +300,7 @@ impl Cpu {
                 // SAFETY: the table is that of a level this processor has.
                 unsafe {
                     match shape.format() {
-                        Format::Q4 if unpacks => {
+                        Format::Q4 if unpack.is_some() => {
                             let bytes = &panels[i * panel_bytes..(i + 1) * panel_bytes];
                             (product.kernels.q8)(
                                 Panel { bytes, next: bytes },

@@ -9,7 +9,7 @@ use crate::quant::{
 use std::ops::Range;
 
 /// The scalar level.
-pub(super) static KERNELS: Int8Kernels = Int8Kernels { quantise, q8, q4, unpack };
+pub(super) static KERNELS: Int8Kernels = Int8Kernels { quantise, q8, q4, unpack: Some(unpack) };
 
 /// Quantises rows, `[rows, k]` with at most six, to a tile: nearest, ties to even.
 pub(super) fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
