@@ -3,9 +3,9 @@
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
+use crate::terminal::TextSink;
 use phi3v::engine::{Engine, Event, FinishReason, Finished, Observer, Request, StepProgress, Token};
 use phi3v_kernels::Backend;
-use std::io::Write;
 use std::ops::ControlFlow;
 
 /// A complete answer.
@@ -40,7 +40,7 @@ impl Observer for Watch<'_> {
 pub fn generate<B: Backend>(
     engine: &mut Engine<B>,
     request: Request,
-    out: &mut dyn Write,
+    out: &mut dyn TextSink,
     interrupt: &Interrupt,
 ) -> Result<Answer, CliError> {
     let id = engine.submit(request)?;
@@ -48,7 +48,7 @@ pub fn generate<B: Backend>(
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut tell = |piece: &str| -> Result<(), CliError> {
         text.push_str(piece);
-        out.write_all(piece.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
+        out.piece(piece).map_err(CliError::Output)
     };
     loop {
         if interrupt.requested() {

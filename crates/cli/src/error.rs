@@ -1,6 +1,7 @@
 //! What a command ends with when it does not succeed.
 
 use crate::hub::HubError;
+use crate::terminal::printable;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
 use phi3v_kernels::CpuError;
@@ -107,7 +108,7 @@ impl CliError {
             Self::NoDemo => "choose another one with --model, such as phi-3.5-vision".to_owned(),
             Self::NoQuestion { name } => format!("put the question last: phi3v ask {name} \"What is this?\""),
             Self::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
-                "pictures come first and the question last, in quotes".to_owned()
+                "check the path; a question comes last and in quotes".to_owned()
             }
             _ => return None,
         };
@@ -119,9 +120,9 @@ impl CliError {
         if matches!(self, Self::Interrupted) {
             return;
         }
-        eprintln!("error: {self}");
+        eprintln!("error: {}", printable(&self.to_string()));
         if let Some(hint) = self.hint() {
-            eprintln!("hint: {hint}");
+            eprintln!("hint: {}", printable(&hint));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::args::PictureArgs;
 use crate::error::CliError;
+use crate::terminal::printable;
 use phi3v::config::PreprocessorConfig;
 use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
 use serde::Serialize;
@@ -79,8 +80,9 @@ impl std::fmt::Display for PictureReport {
         let Self { name, width, height, grid: [rows, columns], tiles, distinct_tiles, tokens } = self;
         write!(
             f,
-            "{name}: {width}x{height} pixels, {tiles} tiles ({rows} rows of {columns}, and the whole; \
-             {distinct_tiles} computed), {tokens} tokens"
+            "{}: {width}x{height} pixels, {tiles} tiles ({rows} rows of {columns}, and the whole; \
+             {distinct_tiles} computed), {tokens} tokens",
+            printable(name)
         )
     }
 }

@@ -14,3 +14,4 @@ pub mod interrupt;
 pub mod progress;
 pub mod report;
 pub mod runtime;
+pub mod terminal;

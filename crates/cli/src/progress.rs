@@ -51,12 +51,15 @@ impl Progress {
         }
         if self.bar.as_ref().is_none_or(|(shown, _)| *shown != verb) {
             self.clear();
-            self.bar = Some((verb, new_bar(verb)));
         }
-        if let Some((_, bar)) = &self.bar {
-            bar.set_length((total as f64 * STEPS) as u64);
-            bar.set_position((done * STEPS) as u64);
-            bar.set_message(format!("{} of {total} {unit}", done as usize));
+        let (_, bar) = self.bar.get_or_insert_with(|| (verb, new_bar(verb)));
+        bar.set_length((total as f64 * STEPS) as u64);
+        bar.set_message(format!("{} of {total} {unit}", done as usize));
+        // the one that draws
+        bar.set_position((done * STEPS) as u64);
+        if bar.is_hidden() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.tick();
         }
     }
 }
@@ -68,7 +71,7 @@ impl Drop for Progress {
 }
 
 fn new_bar(verb: &'static str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let bar = ProgressBar::hidden();
     let style = ProgressStyle::with_template("{prefix} [{bar:30}] {msg}  {elapsed}")
         .expect("the template has only fields that indicatif knows")
         .progress_chars("=> ");

@@ -8,6 +8,7 @@ use crate::images::{self, Picture, PictureOptions};
 use crate::interrupt::Interrupt;
 use crate::report::{AskReport, Stats};
 use crate::runtime::{self, Runtime};
+use crate::terminal::{AnswerOutput, TextSink};
 use phi3v::engine::FinishReason;
 use std::io::Write;
 
@@ -38,11 +39,11 @@ fn answer(args: &AskArgs, conversation: &Conversation, runtime: &mut Runtime) ->
     let request = conversation.request(runtime, &args.generation, logprobs)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
-    let (mut stdout, mut nowhere) = (std::io::stdout(), std::io::sink());
-    let out: &mut dyn Write = if args.json { &mut nowhere } else { &mut stdout };
+    let (mut stdout, mut nowhere) = (AnswerOutput::new(), ());
+    let out: &mut dyn TextSink = if args.json { &mut nowhere } else { &mut stdout };
     let answer = answer::generate(&mut runtime.engine, request, out, &interrupt)?;
     if !answer.text.ends_with('\n') {
-        out.write_all(b"\n").map_err(CliError::Output)?;
+        out.piece("\n").map_err(CliError::Output)?;
     }
     Ok(answer)
 }

@@ -10,10 +10,11 @@ use crate::images::{self, Picture, PictureOptions};
 use crate::interrupt::Interrupt;
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
+use crate::terminal::{AnswerOutput, TextSink, printable};
 use phi3v::engine::FinishReason;
 use rustyline::error::ReadlineError;
 use std::ffi::OsStr;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 const HELP: &str = "\
 /image PATH  add a picture to the next question
@@ -109,7 +110,7 @@ impl Session<'_> {
         } else {
             eprintln!(
                 "{} goes with the next question ({} tokens)",
-                picture.name,
+                printable(&picture.name),
                 picture.inputs.num_img_tokens()
             );
         }
@@ -121,12 +122,12 @@ impl Session<'_> {
         let mut conversation = self.conversation.clone();
         conversation.ask(self.pending.clone(), question);
         let request = conversation.request(&self.runtime, &self.args.generation, None)?;
-        let mut stdout = std::io::stdout();
+        let mut stdout = AnswerOutput::new();
         self.interrupt.begin_answer();
         let answer = answer::generate(&mut self.runtime.engine, request, &mut stdout, &self.interrupt);
         self.interrupt.end_answer();
         let answer = answer?;
-        writeln!(stdout).map_err(CliError::Output)?;
+        stdout.piece("\n").map_err(CliError::Output)?;
         if self.args.report.stats {
             eprint!("{}", Stats(&answer.finished));
         }

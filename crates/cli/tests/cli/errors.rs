@@ -12,7 +12,7 @@ fn pictures_are_refused_with_3() {
     assert_eq!(
         refusal("absent.png"),
         "error: cannot read absent.png: no such file or directory\n\
-         hint: pictures come first and the question last, in quotes\n"
+         hint: check the path; a question comes last and in quotes\n"
     );
     let text = refusal("notes.txt");
     assert!(text.starts_with("error: notes.txt: this is not a picture"), "{text}");
