@@ -5,6 +5,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use phi3v::image::ImageMode;
 use phi3v::model::ModelOptions;
 use phi3v::sampler::SamplingParams;
+use phi3v::weights::Weights;
+use phi3v::weights::quantized::Quant;
+use phi3v_kernels::{Format, KvFormat};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +61,21 @@ pub enum Command {
     Pull(PullArgs),
     /// Show the model, the processor and what memory will be used
     Info(InfoArgs),
+    /// Quantise a model to one file
+    ///
+    /// The file holds the whole model, tokenizer and configuration included: give it to --model. The model it is made
+    /// from is not changed.
+    Quantize(QuantizeArgs),
+    /// Measure the model's speed on this machine
+    ///
+    /// No model is needed: without --model the weights are random, of the real model's shapes. Shares compare with what
+    /// the machine can do at most, measured first. Close other programs: they take part of both.
+    Bench(BenchArgs),
+    /// Compare forms of a model with each other
+    ///
+    /// Every prompt is asked about every picture. The reference answers greedily; each candidate is then asked, at every
+    /// token, what it would have said.
+    Eval(EvalArgs),
     /// Record every stage of a raw prompt, for comparison with the reference
     ///
     /// Pictures are read and the prompt is tokenised exactly as the reference does. The file holds pixel_values.{i},
@@ -183,6 +201,78 @@ pub struct TraceArgs {
     pub out: PathBuf,
 }
 
+/// `phi3v quantize`
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
+    #[arg(default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// How far: q8 is near lossless, q4 half as large
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "q8")]
+    pub to: Bits,
+    /// The file to write [default: NAME-q8.safetensors or NAME-q4.safetensors in this folder]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// `phi3v bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Measure this model instead of random weights: a name, a folder, or a quantised file
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Formats of the weights to measure
+    #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8", "q4"])]
+    pub format: Vec<BenchFormat>,
+    /// Storage of keys and values [default: q8 with quantised weights, otherwise bf16]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub kv: Option<Kv>,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// One tile, 512 tokens and no more: half a minute instead of some minutes
+    #[arg(long)]
+    pub quick: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `phi3v eval`
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
+    #[arg(default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// A question; repeat it for several
+    #[arg(long, value_name = "TEXT", required = true)]
+    pub prompt: Vec<String>,
+    /// A picture; repeat it for several. Without one the questions are asked as they are
+    #[arg(long = "image", value_name = "FILE")]
+    pub images: Vec<OsString>,
+    /// Arithmetic of the reference, which has the checkpoint's weights
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
+    pub reference: Dtype,
+    /// Candidates: how far their weights are quantised
+    #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8", "q4"])]
+    pub quant: Vec<QuantChoice>,
+    /// Storage of the candidates' keys and values
+    #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8"])]
+    pub kv: Vec<Kv>,
+    /// Tokens of an answer that are compared
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_new_tokens: usize,
+    /// Most tiles that a picture is cut into [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub num_crops: Option<usize>,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `phi3v completions`
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -201,12 +291,19 @@ pub struct ManArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
+    /// phi-3-vision, phi-3.5-vision, a folder with a checkpoint, a file made by phi3v quantize, or a repository of a
+    /// hub (OWNER/NAME)
     #[arg(long, env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true)]
     pub model: String,
     /// Arithmetic of the products; sums are always f32
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     pub dtype: Dtype,
+    /// Quantise the weights: done at first use and kept for the next
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = QuantChoice::None)]
+    pub quant: QuantChoice,
+    /// Storage of keys and values [default: q8 with quantised weights, otherwise as --dtype]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub kv: Option<Kv>,
     /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -313,6 +410,120 @@ impl Dtype {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
         }
+    }
+}
+
+/// A quantised format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bits {
+    /// All matrices in 8 bits
+    Q8,
+    /// The decoder's matrices in 4 bits, all others in 8
+    Q4,
+}
+
+impl Bits {
+    /// The library's word for it.
+    #[must_use]
+    pub fn quant(self) -> Quant {
+        match self {
+            Self::Q8 => Quant::Q8,
+            Self::Q4 => Quant::Q4,
+        }
+    }
+}
+
+/// Whether and how far weights are quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QuantChoice {
+    /// As the checkpoint has them
+    None,
+    /// All matrices in 8 bits: near lossless
+    Q8,
+    /// The decoder's matrices in 4 bits, all others in 8
+    Q4,
+}
+
+impl QuantChoice {
+    /// The library's word for it.
+    #[must_use]
+    pub fn quant(self) -> Option<Quant> {
+        match self {
+            Self::None => None,
+            Self::Q8 => Some(Quant::Q8),
+            Self::Q4 => Some(Quant::Q4),
+        }
+    }
+}
+
+/// Formats that are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchFormat {
+    /// 16 bits
+    Bf16,
+    /// 8 bits
+    Q8,
+    /// The decoder in 4 bits
+    Q4,
+}
+
+impl BenchFormat {
+    /// The library's word for it.
+    #[must_use]
+    pub fn quant(self) -> Option<Quant> {
+        match self {
+            Self::Bf16 => None,
+            Self::Q8 => Some(Quant::Q8),
+            Self::Q4 => Some(Quant::Q4),
+        }
+    }
+}
+
+/// Storage of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    /// 32 bits
+    F32,
+    /// 16 bits
+    Bf16,
+    /// 8 bits, with a scale for each token and head
+    Q8,
+}
+
+impl Kv {
+    /// The library's word for it.
+    #[must_use]
+    pub fn format(self) -> KvFormat {
+        match self {
+            Self::F32 => KvFormat::F32,
+            Self::Bf16 => KvFormat::Bf16,
+            Self::Q8 => KvFormat::Q8,
+        }
+    }
+
+    /// As it is written on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Q8 => "q8",
+        }
+    }
+}
+
+impl ModelArgs {
+    /// The arithmetic for a model with these weights.
+    #[must_use]
+    pub fn options(&self, weights: &Weights) -> ModelOptions {
+        let quantised = matches!(weights.dtype(), Format::Q8 | Format::Q4);
+        let mut options = self.dtype.options();
+        match self.kv {
+            Some(kv) => options.kv_format = kv.format(),
+            None if quantised => options.kv_format = KvFormat::Q8,
+            None => {}
+        }
+        options
     }
 }
 

@@ -4,6 +4,7 @@ use crate::hub::HubError;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
+use phi3v::weights::convert::ConvertError;
 use phi3v_kernels::CpuError;
 use std::io;
 
@@ -59,6 +60,20 @@ pub enum CliError {
     /// A question in another encoding.
     #[error("the question is not UTF-8 text")]
     QuestionText,
+    /// No room for a quantised model.
+    #[error(
+        "the quantised model takes {:.1} GB, and the disk of {path} has {:.1} GB left",
+        *.needed as f64 / 1e9,
+        *.available as f64 / 1e9
+    )]
+    Disk {
+        /// Where it was to go.
+        path: String,
+        /// Its size.
+        needed: u64,
+        /// What is free.
+        available: u64,
+    },
     /// Any other file.
     #[error("cannot {action} {path}: {}", reason(.error))]
     File {
@@ -110,6 +125,9 @@ impl CliError {
             Self::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
                 "check the path; a question comes last and in quotes".to_owned()
             }
+            Self::Disk { .. } => {
+                "free some space, or set PHI3V_CACHE to a folder on another disk; --quant q4 takes half as much".to_owned()
+            }
             _ => return None,
         };
         Some(hint)
@@ -139,7 +157,7 @@ impl CliError {
             | Self::StdinTaken
             | Self::QuestionText
             | Self::NoQuestion { .. } => ExitCode::Usage,
-            Self::File { .. } | Self::Output(_) => ExitCode::Failure,
+            Self::File { .. } | Self::Disk { .. } | Self::Output(_) => ExitCode::Failure,
             Self::Interrupted => ExitCode::Interrupted,
         }
     }
@@ -164,6 +182,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
     use phi3v::Error;
     match error {
         Error::Image(_) => ExitCode::Picture,
+        Error::Convert(ConvertError::Interrupted) => ExitCode::Interrupted,
         Error::Checkpoint(_) | Error::Config(_) | Error::Weights(_) | Error::Tokenizer(_) => ExitCode::Model,
         Error::Memory(_) | Error::Backend(_) | Error::Engine(EngineError::ContextLength { .. }) => {
             ExitCode::Memory

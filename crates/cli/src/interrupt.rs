@@ -1,7 +1,7 @@
 //! Ctrl-C stops the answer that is being made; where none is, or pressed again, it stops the program.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const IDLE: u8 = 0;
 const ANSWERING: u8 = 1;
@@ -12,9 +12,14 @@ const STOPPING: u8 = 2;
 pub struct Interrupt(Arc<AtomicU8>);
 
 impl Interrupt {
-    /// Takes Ctrl-C over. Where the system refuses, it goes on ending the program.
+    /// Takes Ctrl-C over, once for the whole program. Where the system refuses, it goes on ending the program.
     #[must_use]
     pub fn install() -> Self {
+        static SHARED: OnceLock<Interrupt> = OnceLock::new();
+        SHARED.get_or_init(Self::set_handler).clone()
+    }
+
+    fn set_handler() -> Self {
         let interrupt = Self::default();
         let state = Arc::clone(&interrupt.0);
         let installed = ctrlc::set_handler(move || {

@@ -12,6 +12,7 @@ pub mod hub;
 pub mod images;
 pub mod interrupt;
 pub mod progress;
+pub mod quantised;
 pub mod report;
 pub mod runtime;
 pub mod terminal;

@@ -38,6 +38,12 @@ impl Progress {
         }
     }
 
+    /// Hears of a quantised file being written.
+    pub fn quantise(&mut self, done: u64, total: u64) {
+        const MEGABYTE: f64 = 1e6;
+        self.update("quantising", done as f64 / MEGABYTE, (total as f64 / MEGABYTE) as usize, "MB");
+    }
+
     /// Takes the bar away.
     pub fn clear(&mut self) {
         if let Some((_, bar)) = self.bar.take() {

@@ -4,6 +4,7 @@ use crate::args::{ContextArgs, ModelArgs};
 use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
+use crate::quantised;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::engine::{Engine, EngineOptions};
 use phi3v::memory::{self, MemoryPlan, MemoryRequest};
@@ -43,7 +44,11 @@ pub fn open(
 ) -> Result<Opened, CliError> {
     // before the download: a wrong flag or variable should not cost eight gigabytes first
     let cpu = cpu(model)?;
-    let checkpoint = checkpoint(&model.model, &HubOptions::from_env())?;
+    let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
+    let mut checkpoint = open_source(&source)?;
+    if let (Some(quant), ModelSource::Folder(dir)) = (model.quant.quant(), &source) {
+        checkpoint = quantised::open(dir, checkpoint, quant)?;
+    }
     Ok(plan(checkpoint, cpu, model, (context, num_crops)))
 }
 
@@ -60,8 +65,12 @@ pub fn cpu(model: &ModelArgs) -> Result<Cpu, CliError> {
 /// # Errors
 /// [`CliError`]: there is no such model, it cannot be downloaded, or its files are wrong.
 pub fn checkpoint(name: &str, options: &HubOptions) -> Result<Checkpoint, CliError> {
-    let opened = match hub::resolve(name, options, &mut *hub::for_stderr())? {
-        ModelSource::Folder(dir) => Checkpoint::open(&dir),
+    open_source(&hub::resolve(name, options, &mut *hub::for_stderr())?)
+}
+
+fn open_source(source: &ModelSource) -> Result<Checkpoint, CliError> {
+    let opened = match source {
+        ModelSource::Folder(dir) => Checkpoint::open(dir),
         ModelSource::Demo => return Err(CliError::NoDemo),
     };
     Ok(opened.map_err(phi3v::Error::from)?)
@@ -76,7 +85,7 @@ pub fn plan(
 ) -> Opened {
     let request = MemoryRequest {
         weights_bytes: checkpoint.weights.bytes_total(),
-        kv_format: model.dtype.options().kv_format,
+        kv_format: model.options(&checkpoint.weights).kv_format,
         num_crops: num_crops(checkpoint.preprocessor.num_crops),
         prefill_chunk: EngineOptions::default().prefill_chunk_alone,
         context: context.context,
@@ -95,7 +104,7 @@ impl Opened {
         let Checkpoint { config, tokenizer, weights, name, .. } = &self.checkpoint;
         let mut progress = Progress::new();
         let mut observe = |step| progress.load(step);
-        let loaded = Phi3V::load(self.cpu, config, weights, model.dtype.options(), &mut observe)?;
+        let loaded = Phi3V::load(self.cpu, config, weights, model.options(weights), &mut observe)?;
         let options = EngineOptions { context_tokens: plan.context_tokens, ..EngineOptions::default() };
         let engine = Engine::new(loaded, Arc::clone(tokenizer), self.checkpoint.stop_ids(), options)?;
         Ok(Runtime { engine, tokenizer: Arc::clone(tokenizer), name: name.clone() })

@@ -1,11 +1,14 @@
 //! One file per command.
 
 mod ask;
+mod bench;
 mod chat;
 mod completions;
+mod eval;
 mod info;
 mod man;
 mod pull;
+mod quantize;
 mod trace;
 
 use crate::args::Command;
@@ -21,6 +24,9 @@ pub fn run(command: &Command) -> Result<(), CliError> {
         Command::Chat(args) => chat::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Info(args) => info::run(args),
+        Command::Quantize(args) => quantize::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Eval(args) => eval::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -30,7 +30,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
 
     let mut progress = Progress::new();
     let mut observe = |step| progress.load(step);
-    let options = args.model.dtype.options();
+    let options = args.model.options(&checkpoint.weights);
     let model = Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, options, &mut observe)?;
     progress.clear();
     let inputs: Vec<_> = pictures.into_iter().map(|picture| picture.inputs).collect();

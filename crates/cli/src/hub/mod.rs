@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 pub enum ModelSource {
     /// The checkpoint that is part of the program.
     Demo,
-    /// A folder with a checkpoint.
+    /// A folder with a checkpoint, or a file made by `phi3v quantize`.
     Folder(PathBuf),
 }
 

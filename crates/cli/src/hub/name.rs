@@ -18,7 +18,7 @@ const NAME_CHARS_MAX: usize = 96;
 pub enum ModelName {
     /// The checkpoint that is part of the program.
     Demo,
-    /// A folder that exists.
+    /// A folder that exists, or a file made by `phi3v quantize`.
     Folder(PathBuf),
     /// A repository on a hub.
     Repo(Repo),
@@ -43,7 +43,7 @@ impl fmt::Display for Repo {
 }
 
 impl ModelName {
-    /// Understands `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder, `owner/name` and `owner/name@revision`; the
+    /// Understands `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder, a quantised file, `owner/name` and `owner/name@revision`; the
     /// first that fits.
     ///
     /// # Errors
@@ -55,7 +55,8 @@ impl ModelName {
         if let Some((_, id)) = ALIASES.iter().find(|(alias, _)| *alias == model) {
             return Ok(Self::Repo(Repo { id: (*id).to_owned(), revision: "main".to_owned() }));
         }
-        if Path::new(model).is_dir() {
+        let path = Path::new(model);
+        if path.is_dir() || (path.extension().is_some_and(|e| e == "safetensors") && path.is_file()) {
             return Ok(Self::Folder(PathBuf::from(model)));
         }
         let (id, revision) = model.split_once('@').unwrap_or((model, "main"));

@@ -6,6 +6,7 @@ mod ask;
 mod chat;
 mod errors;
 mod others;
+mod quantised;
 
 use safetensors::SafeTensors;
 use std::ffi::OsStr;

@@ -135,7 +135,9 @@ impl Weights {
         }
         let bytes_total = bytes_of.values().sum();
         let commonest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes).map(|(format, _)| *format);
-        Ok(Self { tensors, bytes_total, dtype: commonest.unwrap_or(Format::Bf16) })
+        // a small model has more in its vision tower, and is called by its decoder all the same
+        let q4 = bytes_of.contains_key(&Format::Q4).then_some(Format::Q4);
+        Ok(Self { tensors, bytes_total, dtype: q4.or(commonest).unwrap_or(Format::Bf16) })
     }
 
     /// The tensor of that full name.
@@ -181,7 +183,7 @@ impl Weights {
         self.bytes_total
     }
 
-    /// The format that holds most of the bytes.
+    /// The format that holds most of the bytes; `Q4` where any tensor has it.
     #[must_use]
     pub fn dtype(&self) -> Format {
         self.dtype

@@ -1,0 +1,159 @@
+//! `phi3v bench`: the model's speed on this machine, beside what the machine can do.
+
+use crate::args::{BenchArgs, BenchFormat};
+use crate::error::CliError;
+use crate::hub::HubOptions;
+use crate::runtime;
+use phi3v::bench::{self, Figure, Plan};
+use phi3v::config::ModelConfig;
+use phi3v::weights::Weights;
+use phi3v::weights::quantized::Quant;
+use phi3v_kernels::{Cpu, CpuOptions, Format, KvFormat, Limits};
+use serde::Serialize;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+#[derive(Serialize)]
+struct Machine {
+    int8_gops: f64,
+    bf16_gflops: f64,
+    f32_gflops: f64,
+    read_gb_s: f64,
+    threads: usize,
+    cpu_level: String,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    name: &'static str,
+    format: &'static str,
+    size: usize,
+    value: f64,
+    unit: &'static str,
+    share: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    machine: Machine,
+    results: Vec<Outcome>,
+}
+
+/// A model to measure.
+struct Subject {
+    config: ModelConfig,
+    weights: Weights,
+    quant: Option<Quant>,
+    opened: Duration,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// The model or the processor's settings are refused, or stdout cannot be written to.
+pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
+    let (cpu, limits) = start(args)?;
+    let machine = Machine {
+        int8_gops: limits.int8_gops,
+        bf16_gflops: limits.bf16_gflops,
+        f32_gflops: limits.f32_gflops,
+        read_gb_s: limits.read_gb_s,
+        threads: cpu.threads(),
+        cpu_level: cpu.level().to_string(),
+    };
+    let mut out = std::io::stdout();
+    if !args.json {
+        write!(out, "{}", Header(&machine)).map_err(CliError::Output)?;
+    }
+    let mut results = Vec::new();
+    for (index, subject) in subjects(args).enumerate() {
+        let cpu = if index == 0 { (start(args)?.0, limits) } else { start(args)? };
+        measure(args, cpu, &subject?, &mut |outcome| {
+            if !args.json {
+                // a table that cannot be printed will be reported by the last line
+                drop(write!(out, "{outcome}"));
+            }
+            results.push(outcome);
+        })?;
+    }
+    drop(cpu);
+    if args.json {
+        let json = serde_json::to_string_pretty(&Report { machine, results })
+            .expect("a report has no maps with keys that are not strings");
+        writeln!(out, "{json}").map_err(CliError::Output)?;
+    }
+    out.flush().map_err(CliError::Output)
+}
+
+/// The processor and its limits, measured now: a machine's speed drifts.
+fn start(args: &BenchArgs) -> Result<(Cpu, Limits), CliError> {
+    let cpu = Cpu::new(&CpuOptions { threads: args.threads, level: None })?;
+    let limits = cpu.limits().map_err(phi3v::Error::from)?;
+    Ok((cpu, limits))
+}
+
+/// What is measured, opened or made as it is needed.
+fn subjects(args: &BenchArgs) -> Box<dyn Iterator<Item = Result<Subject, CliError>> + '_> {
+    match &args.model {
+        Some(model) => Box::new(std::iter::once_with(move || open(model))),
+        None => Box::new(args.format.iter().map(|format| Ok(random(*format)))),
+    }
+}
+
+fn random(format: BenchFormat) -> Subject {
+    let (config, quant) = (bench::real_size(), format.quant());
+    Subject { weights: Weights::random(&config, quant), config, quant, opened: Duration::ZERO }
+}
+
+fn open(model: &str) -> Result<Subject, CliError> {
+    let start = Instant::now();
+    let checkpoint = runtime::checkpoint(model, &HubOptions::from_env())?;
+    let quant = match checkpoint.weights.dtype() {
+        Format::Q8 => Some(Quant::Q8),
+        Format::Q4 => Some(Quant::Q4),
+        _ => None,
+    };
+    Ok(Subject { config: checkpoint.config, weights: checkpoint.weights, quant, opened: start.elapsed() })
+}
+
+fn measure(
+    args: &BenchArgs,
+    cpu: (Cpu, Limits),
+    subject: &Subject,
+    tell: &mut dyn FnMut(Outcome),
+) -> Result<(), CliError> {
+    let default = if subject.quant.is_some() { KvFormat::Q8 } else { KvFormat::Bf16 };
+    let kv_format = args.kv.map_or(default, |kv| kv.format());
+    let plan = Plan { kv_format, quick: args.quick, opened: subject.opened };
+    let format = subject.quant.map_or("bf16", Quant::name);
+    let model = (&subject.config, &subject.weights, subject.quant);
+    bench::run(cpu, model, &plan, &mut |figure| tell(Outcome::new(format, figure)))?;
+    Ok(())
+}
+
+impl Outcome {
+    fn new(format: &'static str, Figure { name, size, value, share }: Figure) -> Self {
+        Self { name: name.name(), format, size, value, unit: name.unit(), share }
+    }
+}
+
+/// The machine's limits, and the head of the table.
+struct Header<'a>(&'a Machine);
+
+impl std::fmt::Display for Header<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Machine { int8_gops, bf16_gflops, f32_gflops, read_gb_s, threads, cpu_level } = self.0;
+        writeln!(f, "{threads} threads, level {cpu_level}")?;
+        writeln!(f, "at most  int8 {int8_gops:.0} G/s, bf16 {bf16_gflops:.0} G/s, f32 {f32_gflops:.0} G/s")?;
+        writeln!(f, "         {read_gb_s:.1} GB/s read from memory\n")?;
+        writeln!(f, "{:14} {:6} {:>6} {:>10} {:6} {:>6}", "", "format", "size", "value", "unit", "share")
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, format, size, value, unit, share } = self;
+        let share = share.map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share));
+        writeln!(f, "{name:14} {format:6} {size:6} {value:10.2} {unit:6} {share:>6}")
+    }
+}

@@ -1,0 +1,194 @@
+//! `phi3v eval`: how far the forms of a model are from each other.
+
+use crate::args::{EvalArgs, Kv, QuantChoice};
+use crate::error::CliError;
+use crate::hub::{self, HubOptions, ModelSource};
+use crate::images::{self, Picture, PictureOptions};
+use crate::quantised;
+use phi3v::chat_template::{Message, Part, Role};
+use phi3v::checkpoint::Checkpoint;
+use phi3v::eval::{Answer, Comparison, Sample, Subject};
+use phi3v::image::{ImageMode, ImageParams};
+use phi3v::model::{ModelOptions, Phi3V};
+use phi3v::processor::chat_prompt;
+use phi3v_kernels::{Cpu, CpuOptions};
+use serde::Serialize;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+#[derive(Serialize)]
+struct Outcome {
+    quant: &'static str,
+    kv: &'static str,
+    positions: usize,
+    kl_mean: f64,
+    kl_max: f64,
+    top1_agreement: f64,
+    first_divergence: Option<usize>,
+    perplexity: f64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    reference: &'static str,
+    reference_perplexity: Option<f64>,
+    samples: usize,
+    candidates: Vec<Outcome>,
+}
+
+/// What all models of the run are asked.
+struct Questions {
+    samples: Vec<Sample>,
+    /// Longest prompt and answer together.
+    tokens: usize,
+}
+
+/// Compares and prints.
+///
+/// # Errors
+/// A picture or the model is refused, or a quantised form cannot be written.
+pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
+    images::check_names(&args.images)?;
+    let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
+    let ModelSource::Folder(dir) = source else { return Err(CliError::NoDemo) };
+    let checkpoint = Checkpoint::open(&dir).map_err(phi3v::Error::from)?;
+    let questions = questions(args, &checkpoint)?;
+    let answers = answers(args, &checkpoint, &questions)?;
+    let mut report = Report {
+        model: checkpoint.name.clone(),
+        reference: args.reference.name(),
+        reference_perplexity: None,
+        samples: questions.samples.len(),
+        candidates: Vec::new(),
+    };
+    for quant in &args.quant {
+        for kv in &args.kv {
+            let comparison = compare(args, &dir, (*quant, *kv), (&questions, &answers))?;
+            let [reference, perplexity] = comparison.perplexity();
+            report.reference_perplexity = Some(reference);
+            report.candidates.push(Outcome::new((*quant, *kv), &comparison, perplexity));
+        }
+    }
+    let text = if args.json {
+        serde_json::to_string_pretty(&report).expect("a report has no maps with keys that are not strings")
+            + "\n"
+    } else {
+        report.to_string()
+    };
+    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)
+}
+
+/// Every prompt about every picture.
+fn questions(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Questions, CliError> {
+    let own = &checkpoint.preprocessor;
+    let num_crops = args.num_crops.unwrap_or(own.num_crops);
+    let params = ImageParams { num_crops, image_mean: own.image_mean, image_std: own.image_std };
+    let options = PictureOptions { mode: ImageMode::AsSeen, params };
+    let pictures = images::read_pictures(&args.images, &options)?;
+    let mut samples = Vec::new();
+    for prompt in &args.prompt {
+        if pictures.is_empty() {
+            samples.push(sample(prompt, None, checkpoint)?);
+        }
+        for picture in &pictures {
+            samples.push(sample(prompt, Some(picture), checkpoint)?);
+        }
+    }
+    let longest = samples.iter().map(|sample| sample.input_ids.len()).max().unwrap_or(0);
+    Ok(Questions { samples, tokens: longest + args.max_new_tokens })
+}
+
+fn sample(prompt: &str, picture: Option<&Picture>, checkpoint: &Checkpoint) -> Result<Sample, CliError> {
+    let mut content = Vec::new();
+    if picture.is_some() {
+        content.push(Part::Image(1));
+        content.push(Part::Text("\n".to_owned()));
+    }
+    content.push(Part::Text(prompt.to_owned()));
+    let message = Message { role: Role::User, content };
+    let images: Vec<_> = picture.iter().map(|picture| Arc::clone(&picture.inputs)).collect();
+    let tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
+    let input_ids = chat_prompt(&checkpoint.tokenizer, &[message], &tokens).map_err(phi3v::Error::from)?;
+    Ok(Sample { input_ids, images })
+}
+
+fn load(args: &EvalArgs, checkpoint: &Checkpoint, options: ModelOptions) -> Result<Phi3V<Cpu>, CliError> {
+    let cpu = Cpu::new(&CpuOptions { threads: args.threads, level: None })?;
+    Ok(Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
+}
+
+/// The reference's answers.
+fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> Result<Vec<Answer>, CliError> {
+    let model = load(args, checkpoint, args.reference.options())?;
+    let mut subject = Subject::new(&model, questions.tokens)?;
+    let stop_ids = checkpoint.stop_ids();
+    let mut answers = Vec::new();
+    for (index, sample) in questions.samples.iter().enumerate() {
+        eprintln!("reference: question {} of {}", index + 1, questions.samples.len());
+        answers.push(subject.answer(sample, args.max_new_tokens.max(1), &stop_ids)?);
+    }
+    Ok(answers)
+}
+
+/// What a candidate makes of the reference's answers.
+fn compare(
+    args: &EvalArgs,
+    dir: &Path,
+    (quant, kv): (QuantChoice, Kv),
+    (questions, answers): (&Questions, &[Answer]),
+) -> Result<Comparison, CliError> {
+    let mut checkpoint = Checkpoint::open(dir).map_err(phi3v::Error::from)?;
+    if let Some(quant) = quant.quant() {
+        checkpoint = quantised::open(dir, checkpoint, quant)?;
+    }
+    let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
+    let model = load(args, &checkpoint, options)?;
+    let mut subject = Subject::new(&model, questions.tokens)?;
+    let mut comparison = Comparison::default();
+    for (index, (sample, answer)) in questions.samples.iter().zip(answers).enumerate() {
+        eprintln!("{}: question {} of {}", quant_name(quant), index + 1, answers.len());
+        comparison.add(answer, &subject.follow(sample, &answer.tokens)?);
+    }
+    Ok(comparison)
+}
+
+fn quant_name(quant: QuantChoice) -> &'static str {
+    quant.quant().map_or("bf16", |quant| quant.name())
+}
+
+impl Outcome {
+    fn new((quant, kv): (QuantChoice, Kv), comparison: &Comparison, perplexity: f64) -> Self {
+        Self {
+            quant: quant_name(quant),
+            kv: kv.name(),
+            positions: comparison.positions,
+            kl_mean: comparison.kl_mean(),
+            kl_max: comparison.kl_max,
+            top1_agreement: comparison.top1_agreement(),
+            first_divergence: comparison.first_divergence,
+            perplexity,
+        }
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { model, reference, reference_perplexity, samples, candidates } = self;
+        writeln!(f, "{model}, {samples} questions; the reference is {reference}")?;
+        if let Some(perplexity) = reference_perplexity {
+            writeln!(f, "perplexity of its own answers: {perplexity:.4}\n")?;
+        }
+        writeln!(f, "weights  KV    tokens  KL mean   KL max    same top  differs at  perplexity")?;
+        for Outcome { quant, kv, positions, kl_mean, kl_max, top1_agreement, first_divergence, perplexity } in
+            candidates
+        {
+            let first = first_divergence.map_or_else(|| "-".to_owned(), |first| first.to_string());
+            let top1 = 100.0 * top1_agreement;
+            write!(f, "{quant:8} {kv:5} {positions:6}  {kl_mean:8.2e}  {kl_max:8.2e}  {top1:6.1} %")?;
+            writeln!(f, "  {first:>10}  {perplexity:10.4}")?;
+        }
+        Ok(())
+    }
+}

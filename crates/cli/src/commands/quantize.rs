@@ -1,0 +1,27 @@
+//! `phi3v quantize`: a model in one file.
+
+use crate::args::QuantizeArgs;
+use crate::error::CliError;
+use crate::hub::{self, HubOptions, ModelSource};
+use crate::quantised;
+use phi3v::checkpoint::Checkpoint;
+use phi3v::weights::convert::default_name;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Writes the file and prints its name.
+///
+/// # Errors
+/// There is no such model, it is quantised already, or the file cannot be written.
+pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
+    let quant = args.to.quant();
+    let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
+    let ModelSource::Folder(dir) = source else { return Err(CliError::NoDemo) };
+    let checkpoint = Checkpoint::open(&dir).map_err(phi3v::Error::from)?;
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(default_name(&checkpoint.name, quant)));
+    quantised::write(&dir, &checkpoint, quant, &out)?;
+    let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
+    let before = checkpoint.weights.bytes_total();
+    eprintln!("{:.2} GB of weights are now {:.2} GB", before as f64 / 1e9, bytes as f64 / 1e9);
+    writeln!(std::io::stdout(), "{}", out.display()).map_err(CliError::Output)
+}

@@ -1,0 +1,117 @@
+//! Quantised models that are made at first use and kept: `--quant` on every command that runs a model.
+//!
+//! They are kept in `$PHI3V_CACHE`, by default `phi3v` in the user's cache folder, under a name that changes with the
+//! files they were made from. Deleting them is safe; they are made again.
+
+use crate::error::CliError;
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use phi3v::checkpoint::Checkpoint;
+use phi3v::files::Files;
+use phi3v::weights::convert::{self, default_name};
+use phi3v::weights::quantized::{Quant, VERSION};
+use phi3v_kernels::Format;
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Environment variable that names the folder of quantised models.
+pub const CACHE_VARIABLE: &str = "PHI3V_CACHE";
+
+/// Free space that is left on the disk.
+const DISK_RESERVE_BYTES: u64 = 256 << 20;
+
+/// The model in `dir`, opened as `checkpoint`, quantised: from the cache, or made and put there. A model that is
+/// quantised already is left as it is.
+///
+/// # Errors
+/// The disk is full or cannot be written to, or Ctrl-C.
+pub fn open(dir: &Path, checkpoint: Checkpoint, quant: Quant) -> Result<Checkpoint, CliError> {
+    if matches!(checkpoint.weights.dtype(), Format::Q8 | Format::Q4) {
+        return Ok(checkpoint);
+    }
+    let path = cached_path(dir, &checkpoint.name, quant);
+    if let Some(kept) = kept(&path, &checkpoint) {
+        return Ok(kept);
+    }
+    write(dir, &checkpoint, quant, &path)?;
+    let quantised = Checkpoint::open(&path).map_err(phi3v::Error::from)?;
+    Ok(Checkpoint { name: checkpoint.name, ..quantised })
+}
+
+/// What an earlier run has kept. A file that does not open was damaged since, and is made again.
+fn kept(path: &Path, original: &Checkpoint) -> Option<Checkpoint> {
+    if !path.is_file() {
+        return None;
+    }
+    match Checkpoint::open(path) {
+        Ok(checkpoint) => Some(Checkpoint { name: original.name.clone(), ..checkpoint }),
+        Err(error) => {
+            eprintln!("note: {} is made again: {error}", path.display());
+            None
+        }
+    }
+}
+
+/// Quantises the model in `dir` to the file `out`, with a bar.
+///
+/// # Errors
+/// The disk is full or cannot be written to, or Ctrl-C.
+pub fn write(dir: &Path, checkpoint: &Checkpoint, quant: Quant, out: &Path) -> Result<(), CliError> {
+    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |error| CliError::File { action: "write", path: folder.display().to_string(), error };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let needed = convert::quantised_bytes(&checkpoint.weights, &checkpoint.config, quant);
+    let available = fs4::available_space(folder).map_err(failed)?;
+    if needed.saturating_add(DISK_RESERVE_BYTES) > available {
+        return Err(CliError::Disk { path: folder.display().to_string(), needed, available });
+    }
+    let interrupt = Interrupt::install();
+    interrupt.begin_answer();
+    let mut bar = Progress::new();
+    let files = Files::Folder(dir.to_owned());
+    let model = (&checkpoint.weights, &checkpoint.config);
+    let written = convert::quantise(&files, model, quant, out, &mut |progress| {
+        bar.quantise(progress.done, progress.total);
+        if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    interrupt.end_answer();
+    bar.clear();
+    Ok(written.map_err(phi3v::Error::from)?)
+}
+
+/// Where the quantised form of the model in `dir` is kept.
+fn cached_path(dir: &Path, name: &str, quant: Quant) -> PathBuf {
+    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = given(CACHE_VARIABLE).unwrap_or_else(|| {
+        let user = given("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
+        user.unwrap_or_else(|| PathBuf::from(".cache")).join("phi3v")
+    });
+    let mut key = String::new();
+    for byte in &fingerprint(dir)[..8] {
+        write!(key, "{byte:02x}").expect("a string takes everything");
+    }
+    cache.join(key).join(default_name(name, quant))
+}
+
+/// Of the files that a model is made from: names, sizes and times of change.
+fn fingerprint(dir: &Path) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(VERSION);
+    let canonical = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    hasher.update(canonical.as_os_str().as_encoded_bytes());
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "safetensors" || e == "json"));
+    files.sort();
+    for path in files {
+        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        hasher.update(metadata.len().to_le_bytes());
+        let changed = metadata.modified().ok().and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
+        hasher.update(changed.map_or(0, |time| time.as_nanos()).to_le_bytes());
+    }
+    hasher.finalize().into()
+}

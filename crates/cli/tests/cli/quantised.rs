@@ -1,0 +1,126 @@
+//! `phi3v quantize`, `--quant`, `bench` and `eval`.
+
+use super::{Fixture, Run, tiny};
+use std::path::PathBuf;
+
+/// stdout of a run that did well, whatever it told on stderr.
+fn stdout(run: Run) -> String {
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    run.stdout
+}
+
+/// Quantised models that the fixture's cache holds.
+fn cached(fixture: &Fixture) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(fixture.path("cache")).into_iter().flatten().flatten();
+    folders
+        .flat_map(|folder| std::fs::read_dir(folder.path()).unwrap())
+        .map(|file| file.unwrap().path())
+        .collect()
+}
+
+#[test]
+fn a_quantised_file_is_a_whole_model() {
+    let fixture = Fixture::new();
+    for (bits, size) in [("q8", 2_000_000), ("q4", 2_000_000)] {
+        let out = stdout(fixture.run(&["quantize", tiny().to_str().unwrap(), "--to", bits]));
+        assert_eq!(out.trim(), format!("tiny-{bits}.safetensors"));
+        assert!(fixture.path(out.trim()).metadata().unwrap().len() < size);
+        let ask = ["ask", "small.png", "What is this?", "--max-new-tokens", "8", "--model", out.trim()];
+        let answer = fixture.run(&ask).answer();
+        assert_eq!(fixture.run(&ask).answer(), answer, "the same every time");
+        let info = fixture.run(&["info", "--json", "--model", out.trim()]).json();
+        assert_eq!(info["model"]["weights_format"], bits);
+    }
+}
+
+#[test]
+fn quantised_weights_are_kept_for_the_next_time() {
+    let fixture = Fixture::new();
+    let ask = |quant: &str| {
+        let mut command =
+            fixture.command(&["ask", "small.png", "What?", "--max-new-tokens", "6", "--quant", quant]);
+        stdout(Run::of(command.env("PHI3V_CACHE", fixture.path("cache")).output().unwrap()))
+    };
+    let first = ask("q8");
+    let kept = cached(&fixture);
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let written = kept[0].metadata().unwrap().modified().unwrap();
+    assert_eq!(ask("q8"), first);
+    assert_eq!(kept[0].metadata().unwrap().modified().unwrap(), written, "the second run makes nothing");
+    ask("q4");
+    assert_eq!(cached(&fixture).len(), 2);
+    // a damaged one is made again
+    std::fs::write(&kept[0], "no model").unwrap();
+    assert_eq!(ask("q8"), first);
+    ask("none");
+    assert_eq!(cached(&fixture).len(), 2);
+}
+
+#[test]
+fn a_bench_has_the_documented_shape() {
+    let fixture = Fixture::new();
+    let model = tiny();
+    let report =
+        fixture.run(&["bench", "--quick", "--json", "--threads", "1", "--model", model.to_str().unwrap()]);
+    let report = report.json();
+    for key in ["int8_gops", "bf16_gflops", "f32_gflops", "read_gb_s"] {
+        assert!(report["machine"][key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    assert_eq!(report["machine"]["threads"], 1);
+    assert!(report["machine"]["cpu_level"].is_string());
+    let results = report["results"].as_array().unwrap();
+    for name in ["load", "vision", "decode", "prefill"] {
+        let found = results.iter().find(|result| result["name"] == name).unwrap();
+        assert!(found["value"].as_f64().unwrap() > 0.0, "{name}");
+        assert_eq!(found["format"], "bf16", "{name}");
+        assert!(found["unit"].is_string() && found["size"].is_u64(), "{name}");
+        assert!(found["share"].is_null() || found["share"].is_f64(), "{name}");
+    }
+}
+
+#[test]
+fn eval_compares_formats() {
+    let fixture = Fixture::new();
+    let mut command = fixture.command(&[
+        "eval",
+        tiny().to_str().unwrap(),
+        "--prompt",
+        "What is this?",
+        "--prompt",
+        "Why?",
+        "--image",
+        "small.png",
+        "--reference",
+        "f32",
+        "--quant",
+        "none,q8,q4",
+        "--kv",
+        "f32,q8",
+        "--max-new-tokens",
+        "6",
+        "--json",
+    ]);
+    let report = Run::of(command.env("PHI3V_CACHE", fixture.path("cache")).output().unwrap()).json();
+    assert_eq!((&report["samples"], &report["reference"]), (&2.into(), &"f32".into()));
+    let candidates = report["candidates"].as_array().unwrap();
+    let kl = |quant: &str, kv: &str| {
+        let found = candidates.iter().find(|c| c["quant"] == quant && c["kv"] == kv).unwrap();
+        assert_eq!(found["positions"], 12);
+        found["kl_mean"].as_f64().unwrap()
+    };
+    assert_eq!(candidates.len(), 6);
+    assert!(kl("bf16", "f32") < kl("q8", "f32") && kl("q8", "f32") < kl("q4", "f32"));
+    assert!(kl("q8", "q8") < kl("q4", "q8"));
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let fixture = Fixture::new();
+    stdout(fixture.run(&["quantize", tiny().to_str().unwrap(), "--out", "once.safetensors"]));
+    let again = fixture.run(&["quantize", "once.safetensors", "--to", "q4"]);
+    assert!(again.stderr.contains("is quantised already"), "{}", again.stderr);
+    assert!(again.stderr.contains("hint: give the original checkpoint"), "{}", again.stderr);
+    std::fs::write(fixture.path("foreign.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let foreign = fixture.run(&["ask", "--model", "foreign.safetensors", "small.png", "What?"]);
+    assert!(foreign.stderr.contains("without the model's configuration"), "{}", foreign.stderr);
+}
