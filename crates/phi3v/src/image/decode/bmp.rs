@@ -233,7 +233,8 @@ impl Header {
             data = rest;
             Some(head)
         };
-        while canvas.y < height {
+        // The codes for the last end of line and the end of the picture may be missing.
+        while canvas.y < height && (canvas.y + 1 < height || canvas.x < width) {
             let code = take(2).ok_or(ImageError::Truncated { format: FORMAT })?;
             match (code[0], usize::from(code[1])) {
                 (0, 0) => (canvas.x, canvas.y) = (0, canvas.y + 1),

@@ -134,11 +134,16 @@ fn sixteen_bits(info: &Info<'_>, color: ColorType, packed: &[u8], mode: ImageMod
     }
 }
 
-/// The one transparent colour of a picture without alpha, when people are to see it.
+/// The one transparent colour of a picture without alpha, when people are to see it. The decoder gives it in as many
+/// bytes per sample as the pixels have.
 fn transparent_color<const N: usize>(info: &Info<'_>, mode: ImageMode) -> Option<[u16; N]> {
     let bytes = info.trns.as_deref().filter(|_| mode == ImageMode::AsSeen)?;
-    let color = bytes.get(..N * 2)?;
-    Some(std::array::from_fn(|c| u16::from_be_bytes([color[c * 2], color[c * 2 + 1]])))
+    if info.bit_depth == BitDepth::Sixteen {
+        let color = bytes.get(..N * 2)?;
+        return Some(std::array::from_fn(|c| u16::from_be_bytes([color[c * 2], color[c * 2 + 1]])));
+    }
+    let color: &[u8; N] = bytes.first_chunk()?;
+    Some(color.map(u16::from))
 }
 
 fn opacity(clear: bool) -> u8 {

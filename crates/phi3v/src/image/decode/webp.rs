@@ -79,6 +79,11 @@ impl<'a> Container<'a> {
     /// Walks the chunks and checks every size they announce.
     fn read(bytes: &'a [u8], limits: &ImageLimits) -> Result<Self, ImageError> {
         let mut container = Self { canvas: (0, 0), exif: None, frame: None };
+        // The decoder makes up what is missing at the end.
+        let stated = bytes.get(4..8).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
+        if stated.is_none_or(|size| size > bytes.len() - CHUNK_HEADER) {
+            return Err(ImageError::Truncated { format: FORMAT });
+        }
         let mut frames = 0;
         for (name, body) in chunks(bytes, RIFF_HEADER) {
             let body = &bytes[body];
