@@ -29,7 +29,10 @@ Environment:
   NO_COLOR         no colours";
 
 /// The model that answers where none is named.
-pub const DEFAULT_MODEL: &str = "phi-3.5-vision";
+pub const DEFAULT_MODEL: &str = phi3v::demo::NAME;
+
+/// The model that is downloaded where none is named.
+pub const DEFAULT_PULL: &str = "phi-3.5-vision";
 
 /// Answer tokens where `--max-new-tokens` is not given and the context leaves room for them.
 pub const DEFAULT_MAX_NEW_TOKENS: usize = 1000;
@@ -86,6 +89,8 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Write the manual pages
     Man(ManArgs),
+    /// Write the files of the built-in demo model to a folder
+    ExportDemo(ExportDemoArgs),
 }
 
 /// `phi3v ask`
@@ -153,7 +158,7 @@ pub struct ChatArgs {
 #[derive(Debug, Args)]
 pub struct PullArgs {
     /// phi-3-vision, phi-3.5-vision, or a repository of a hub: OWNER/NAME or OWNER/NAME@REVISION
-    #[arg(default_value = DEFAULT_MODEL)]
+    #[arg(default_value = DEFAULT_PULL)]
     pub model: String,
 }
 
@@ -278,6 +283,13 @@ pub struct EvalArgs {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
+}
+
+/// `phi3v export-demo`
+#[derive(Debug, Args)]
+pub struct ExportDemoArgs {
+    /// The folder to write to; it is made if need be
+    pub dir: PathBuf,
 }
 
 /// `phi3v man`

@@ -17,9 +17,9 @@ pub enum CliError {
     /// The model cannot be found or downloaded.
     #[error(transparent)]
     Hub(#[from] HubError),
-    /// `demo`, in a build without it.
-    #[error("this build of phi3v has no built-in model")]
-    NoDemo,
+    /// `demo` where a folder is needed.
+    #[error("the demo model is part of phi3v and has no folder")]
+    DemoIsBuiltIn,
     /// The processor cannot be used as asked.
     #[error(transparent)]
     Cpu(#[from] CpuError),
@@ -120,7 +120,7 @@ impl CliError {
             Self::Cpu(error) => return error.hint(),
             Self::Picture { error, .. } => return error.hint(),
             Self::Url { url } => format!("fetch it yourself: curl -sL {url} | phi3v ask - \"...\""),
-            Self::NoDemo => "choose another one with --model, such as phi-3.5-vision".to_owned(),
+            Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
             Self::NoQuestion { name } => format!("put the question last: phi3v ask {name} \"What is this?\""),
             Self::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
                 "check the path; a question comes last and in quotes".to_owned()
@@ -151,7 +151,7 @@ impl CliError {
             Self::Phi3V(error) => library_code(error),
             Self::Picture { .. } | Self::PictureFile { .. } | Self::Url { .. } => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
-            Self::Hub(_) | Self::NoDemo => ExitCode::Model,
+            Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
             Self::Cpu(_)
             | Self::StdinTwice
             | Self::StdinTaken

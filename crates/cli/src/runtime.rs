@@ -71,7 +71,7 @@ pub fn checkpoint(name: &str, options: &HubOptions) -> Result<Checkpoint, CliErr
 fn open_source(source: &ModelSource) -> Result<Checkpoint, CliError> {
     let opened = match source {
         ModelSource::Folder(dir) => Checkpoint::open(dir),
-        ModelSource::Demo => return Err(CliError::NoDemo),
+        ModelSource::Demo => Checkpoint::from_files(&phi3v::demo::files()),
     };
     Ok(opened.map_err(phi3v::Error::from)?)
 }

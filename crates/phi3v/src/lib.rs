@@ -5,6 +5,7 @@ pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
 pub mod constraint;
+pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod eval;

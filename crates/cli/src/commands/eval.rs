@@ -52,7 +52,7 @@ struct Questions {
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     images::check_names(&args.images)?;
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
-    let ModelSource::Folder(dir) = source else { return Err(CliError::NoDemo) };
+    let ModelSource::Folder(dir) = source else { return Err(CliError::DemoIsBuiltIn) };
     let checkpoint = Checkpoint::open(&dir).map_err(phi3v::Error::from)?;
     let questions = questions(args, &checkpoint)?;
     let answers = answers(args, &checkpoint, &questions)?;

@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod completions;
 mod eval;
+mod export_demo;
 mod info;
 mod man;
 mod pull;
@@ -30,5 +31,6 @@ pub fn run(command: &Command) -> Result<(), CliError> {
         Command::Trace(args) => trace::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
+        Command::ExportDemo(args) => export_demo::run(args),
     }
 }

@@ -15,6 +15,6 @@ pub(super) fn run(args: &PullArgs) -> Result<(), CliError> {
         ModelSource::Folder(dir) => {
             writeln!(std::io::stdout(), "{}", dir.display()).map_err(CliError::Output)
         }
-        ModelSource::Demo => Err(CliError::NoDemo),
+        ModelSource::Demo => Err(CliError::DemoIsBuiltIn),
     }
 }

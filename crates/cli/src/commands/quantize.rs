@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let quant = args.to.quant();
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
-    let ModelSource::Folder(dir) = source else { return Err(CliError::NoDemo) };
+    let ModelSource::Folder(dir) = source else { return Err(CliError::DemoIsBuiltIn) };
     let checkpoint = Checkpoint::open(&dir).map_err(phi3v::Error::from)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(default_name(&checkpoint.name, quant)));
     quantised::write(&dir, &checkpoint, quant, &out)?;

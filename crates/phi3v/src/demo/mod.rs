@@ -1,0 +1,27 @@
+//! The built-in demo checkpoint: a small model of exactly the phi3_v architecture, trained by `training/`.
+//!
+//! Only where its bytes come from is special; it goes through the same loader, processor and model as any other.
+
+use crate::files::Files;
+use phi3v_kernels::Bytes;
+
+/// What the checkpoint is called.
+pub const NAME: &str = "demo";
+
+/// Names and contents of the checkpoint's files, laid out as a downloaded one's.
+pub const FILES: [(&str, &[u8]); 7] = [
+    ("config.json", include_bytes!("config.json")),
+    ("generation_config.json", include_bytes!("generation_config.json")),
+    ("preprocessor_config.json", include_bytes!("preprocessor_config.json")),
+    ("tokenizer.json", include_bytes!("tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("tokenizer_config.json")),
+    ("special_tokens_map.json", include_bytes!("special_tokens_map.json")),
+    ("model.safetensors", include_bytes!("model.safetensors")),
+];
+
+/// The files, to be opened with [`Checkpoint::from_files`](crate::checkpoint::Checkpoint::from_files).
+#[must_use]
+pub fn files() -> Files {
+    let entry = |(name, bytes): (&str, &'static [u8])| (name.to_owned(), Bytes::from_static(bytes));
+    Files::Memory { name: NAME.to_owned(), files: FILES.into_iter().map(entry).collect() }
+}
