@@ -10,7 +10,7 @@ mod work;
 
 use crate::Result;
 use crate::config::ModelConfig;
-use crate::image::{HdGrid, ImageInputs, ImageParams, RgbImage, process};
+use crate::image::{HdGrid, ImageInputs, ImageParams, RgbImage, TILE_VALUES, process};
 use crate::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
 use crate::weights::Weights;
 use crate::weights::quantized::Quant;
@@ -28,6 +28,8 @@ const PREFILL: [usize; 3] = [512, STANDARD_PROMPT, 2500];
 const STANDARD_PROMPT: usize = 1941;
 /// Tokens of the standard prompt after its picture, with what the prefix cache's whole blocks leave over.
 const NEXT_QUESTION: usize = 32;
+/// Tiles that go through the vision tower together, as the engine does.
+const TILES_AT_ONCE: usize = 4;
 /// Tokens decoded for one figure.
 const DECODE_STEPS: usize = 12;
 /// Passes of one warm-up: threads started, pages touched.
@@ -229,7 +231,9 @@ impl Bench<'_> {
 
     fn embed(&self, inputs: &ImageInputs) -> Result<<Cpu as Backend>::Tensor> {
         let mut job = self.model.begin_image(inputs.distinct_tiles())?;
-        self.model.vision_tower(&mut job, &inputs.distinct, &mut |_| ControlFlow::Continue(()))?;
+        for tiles in inputs.distinct.chunks(TILES_AT_ONCE * TILE_VALUES) {
+            self.model.vision_tower(&mut job, tiles, &mut |_| ControlFlow::Continue(()))?;
+        }
         self.model.finish_image(job, &inputs.grid, &inputs.tile_of)
     }
 

@@ -43,7 +43,7 @@ unsafe impl Pod for RowMeta {}
 pub(super) const OUTLIERS: usize = 2;
 /// How much larger than the next value an outlier is at least. Below, int8 loses two bits at most, for a group;
 /// bell-shaped values never get there, so the common case pays nothing.
-const OUTLIER_RATIO: f32 = 4.0;
+pub(super) const OUTLIER_RATIO: f32 = 4.0;
 
 impl RowMeta {
     /// The outliers, as place in the group and value.

@@ -4,7 +4,8 @@
 //! accumulators start at `-128 Σ q` of the activations instead of at zero.
 
 use super::activations::{
-    OUTLIERS, Plan, QuantisedRows, ROW_GROUP, RowMeta, TILE_ROWS, TileGroup, quad_index, tile_group_mut,
+    OUTLIER_RATIO, OUTLIERS, Plan, QuantisedRows, ROW_GROUP, RowMeta, TILE_ROWS, TileGroup, quad_index,
+    tile_group_mut,
 };
 use super::{Int8Kernels, Panel, Sums};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP};
@@ -64,27 +65,35 @@ fn quantise_group(x: &[f32], rows: usize, row: usize, out: &mut [u8]) -> RowMeta
         *v = _mm512_mask_mov_ps(*v, lane, _mm512_setzero_ps());
     }
     let inverse = _mm512_set1_ps(plan.inverse);
-    let mut sums = [0i16; GROUP / SUBGROUP];
-    for (i, v) in v.iter().enumerate() {
-        let quads = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(*v, inverse)));
-        // the stored bytes' sum: what no byte can hold counts as it is stored
-        sums[i / 2] += _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(quads)) as i16;
-        let lanes: [[u8; QUAD]; LANES / QUAD] = bytemuck::cast(quads);
+    let q = v.map(|v| _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
+    for (i, q) in q.iter().enumerate() {
+        let lanes: [[u8; QUAD]; LANES / QUAD] = bytemuck::cast(_mm512_cvtepi32_epi8(*q));
         for (j, lane) in lanes.into_iter().enumerate() {
             let at = quad_index(rows, row, i * LANES / QUAD + j);
             out[at..at + QUAD].copy_from_slice(&lane);
         }
     }
+    let sums =
+        std::array::from_fn(|s| _mm512_reduce_add_epi32(_mm512_add_epi32(q[2 * s], q[2 * s + 1])) as i16);
     plan.meta(sums, places, x)
 }
 
-/// The three largest magnitudes of a group, descending, and the places of the first two; the earlier of equals first.
+/// The three largest magnitudes of a group, descending, and the places of the first two, the earlier of equals first;
+/// three times the largest where none can be an outlier, which is the same to [`Plan`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn largest_three(v: &[__m512; GROUP / LANES]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
     // ordered as integers, so that no NaN is lost
     let mut bits = v.map(|v| _mm512_castps_si512(_mm512_abs_ps(v)));
     let (mut largest, mut places) = ([0; OUTLIERS + 1], [0; OUTLIERS + 1]);
+    let most = bits.iter().fold(_mm512_setzero_si512(), |m, v| _mm512_max_epu32(m, *v));
+    let most = f32::from_bits(_mm512_reduce_max_epu32(most));
+    // three values within the ratio of the largest: nothing towers, whatever the second and third are
+    let near = _mm512_set1_ps(most / OUTLIER_RATIO);
+    let near = v.iter().map(|v| _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_abs_ps(*v), near).count_ones());
+    if near.sum::<u32>() > OUTLIERS as u32 {
+        return ([most; OUTLIERS + 1], [0; OUTLIERS]);
+    }
     for (largest, place) in largest.iter_mut().zip(&mut places) {
         let lanes = bits.iter().fold(_mm512_setzero_si512(), |m, v| _mm512_max_epu32(m, *v));
         *largest = _mm512_reduce_max_epu32(lanes);

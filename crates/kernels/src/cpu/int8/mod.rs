@@ -337,9 +337,8 @@ impl Cpu {
         sums: &[f32],
         bias: &[f32],
     ) {
-        let gapless = columns.are_gapless();
+        let (gapless, mut joined) = (columns.are_gapless(), [0.0; 2 * PANEL]);
         for (row, sums) in chunk.zip(sums.chunks_exact(columns.count * PANEL)) {
-            let mut joined = [0.0; 2 * PANEL];
             let y = if gapless { &sums[..bias.len()] } else { columns.join(sums, &mut joined) };
             let at = row * product.out_cols;
             // SAFETY: tasks differ in rows or in columns; the table is that of a level this processor has.
