@@ -300,7 +300,7 @@ pub struct ManArgs {
 }
 
 /// Which model, and what it may use.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// phi-3-vision, phi-3.5-vision, a folder with a checkpoint, a file made by phi3v quantize, or a repository of a
@@ -310,9 +310,10 @@ pub struct ModelArgs {
     /// Arithmetic of the products; sums are always f32
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     pub dtype: Dtype,
-    /// Quantise the weights: done at first use and kept for the next
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = QuantChoice::None)]
-    pub quant: QuantChoice,
+    /// Quantise the weights, at first use, and keep the result for the next [default: q8 for a bf16 model of more than
+    /// 1 GB, otherwise none]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub quant: Option<QuantChoice>,
     /// Storage of keys and values [default: q8 with quantised weights, otherwise as --dtype]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
@@ -524,7 +525,19 @@ impl Kv {
     }
 }
 
+/// Bytes of weights above which a model is quantised unasked: below, there is little to be gained.
+const QUANTISED_MIN_BYTES: u64 = 1 << 30;
+
 impl ModelArgs {
+    /// How far a checkpoint with these weights is to be quantised.
+    #[must_use]
+    pub fn quantised(&self, weights: &Weights) -> Option<Quant> {
+        match self.quant {
+            Some(choice) => choice.quant(),
+            None => default_quant(self.dtype, weights.dtype(), weights.bytes_total()),
+        }
+    }
+
     /// The arithmetic for a model with these weights.
     #[must_use]
     pub fn options(&self, weights: &Weights) -> ModelOptions {
@@ -537,6 +550,12 @@ impl ModelArgs {
         }
         options
     }
+}
+
+/// What happens unasked: q8, which is near lossless, where it halves something large and no more exact arithmetic was
+/// asked for.
+fn default_quant(dtype: Dtype, format: Format, bytes: u64) -> Option<Quant> {
+    (dtype == Dtype::Bf16 && format == Format::Bf16 && bytes > QUANTISED_MIN_BYTES).then_some(Quant::Q8)
 }
 
 /// How closely to look at pictures.
@@ -617,4 +636,18 @@ pub fn reference_page() -> String {
         add(&title, sub.clone().term_width(100).render_long_help().to_string());
     }
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_bf16_models_are_quantised_unasked() {
+        let real = 8_300_000_000;
+        assert_eq!(default_quant(Dtype::Bf16, Format::Bf16, real), Some(Quant::Q8));
+        assert_eq!(default_quant(Dtype::F32, Format::Bf16, real), None, "f32 was asked for");
+        assert_eq!(default_quant(Dtype::Bf16, Format::Q4, real), None, "quantised already");
+        assert_eq!(default_quant(Dtype::Bf16, Format::Bf16, 4_133_440), None, "the built-in model");
+    }
 }

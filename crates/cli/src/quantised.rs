@@ -4,6 +4,7 @@
 //! files they were made from. Deleting them is safe; they are made again.
 
 use crate::error::CliError;
+use crate::hub::ModelSource;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use phi3v::checkpoint::Checkpoint;
@@ -23,20 +24,20 @@ pub const CACHE_VARIABLE: &str = "PHI3V_CACHE";
 /// Free space that is left on the disk.
 const DISK_RESERVE_BYTES: u64 = 256 << 20;
 
-/// The model in `dir`, opened as `checkpoint`, quantised: from the cache, or made and put there. A model that is
+/// The model at `source`, opened as `checkpoint`, quantised: from the cache, or made and put there. A model that is
 /// quantised already is left as it is.
 ///
 /// # Errors
 /// The disk is full or cannot be written to, or Ctrl-C.
-pub fn open(dir: &Path, checkpoint: Checkpoint, quant: Quant) -> Result<Checkpoint, CliError> {
+pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Result<Checkpoint, CliError> {
     if matches!(checkpoint.weights.dtype(), Format::Q8 | Format::Q4) {
         return Ok(checkpoint);
     }
-    let path = cached_path(dir, &checkpoint.name, quant);
+    let path = cached_path(source, &checkpoint.name, quant);
     if let Some(kept) = kept(&path, &checkpoint) {
         return Ok(kept);
     }
-    write(dir, &checkpoint, quant, &path)?;
+    write(source, &checkpoint, quant, &path)?;
     let quantised = Checkpoint::open(&path).map_err(phi3v::Error::from)?;
     Ok(Checkpoint { name: checkpoint.name, ..quantised })
 }
@@ -55,11 +56,16 @@ fn kept(path: &Path, original: &Checkpoint) -> Option<Checkpoint> {
     }
 }
 
-/// Quantises the model in `dir` to the file `out`, with a bar.
+/// Quantises the model at `source` to the file `out`, with a bar.
 ///
 /// # Errors
 /// The disk is full or cannot be written to, or Ctrl-C.
-pub fn write(dir: &Path, checkpoint: &Checkpoint, quant: Quant, out: &Path) -> Result<(), CliError> {
+pub fn write(
+    source: &ModelSource,
+    checkpoint: &Checkpoint,
+    quant: Quant,
+    out: &Path,
+) -> Result<(), CliError> {
     let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |error| CliError::File { action: "write", path: folder.display().to_string(), error };
     std::fs::create_dir_all(folder).map_err(failed)?;
@@ -71,7 +77,10 @@ pub fn write(dir: &Path, checkpoint: &Checkpoint, quant: Quant, out: &Path) -> R
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
     let mut bar = Progress::new();
-    let files = Files::Folder(dir.to_owned());
+    let files = match source {
+        ModelSource::Folder(dir) => Files::Folder(dir.clone()),
+        ModelSource::Demo => phi3v::demo::files(),
+    };
     let model = (&checkpoint.weights, &checkpoint.config);
     let written = convert::quantise(&files, model, quant, out, &mut |progress| {
         bar.quantise(progress.done, progress.total);
@@ -82,24 +91,29 @@ pub fn write(dir: &Path, checkpoint: &Checkpoint, quant: Quant, out: &Path) -> R
     Ok(written.map_err(phi3v::Error::from)?)
 }
 
-/// Where the quantised form of the model in `dir` is kept.
-fn cached_path(dir: &Path, name: &str, quant: Quant) -> PathBuf {
+/// Where the quantised form of the model at `source` is kept.
+fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
     let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = given(CACHE_VARIABLE).unwrap_or_else(|| {
         let user = given("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
         user.unwrap_or_else(|| PathBuf::from(".cache")).join("phi3v")
     });
     let mut key = String::new();
-    for byte in &fingerprint(dir)[..8] {
+    for byte in &fingerprint(source)[..8] {
         write!(key, "{byte:02x}").expect("a string takes everything");
     }
     cache.join(key).join(default_name(name, quant))
 }
 
 /// Of the files that a model is made from: names, sizes and times of change.
-fn fingerprint(dir: &Path) -> [u8; 32] {
+fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);
+    let ModelSource::Folder(dir) = source else {
+        // the built-in model changes with the program alone
+        hasher.update(env!("CARGO_PKG_VERSION"));
+        return hasher.finalize().into();
+    };
     let canonical = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     hasher.update(canonical.as_os_str().as_encoded_bytes());
     let mut files: Vec<PathBuf> =

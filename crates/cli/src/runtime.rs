@@ -1,7 +1,7 @@
 //! From a model's name to an engine that answers.
 
 use crate::args::{ContextArgs, ModelArgs};
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode};
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
 use crate::quantised;
@@ -46,8 +46,15 @@ pub fn open(
     let cpu = cpu(model)?;
     let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let mut checkpoint = open_source(&source)?;
-    if let (Some(quant), ModelSource::Folder(dir)) = (model.quant.quant(), &source) {
-        checkpoint = quantised::open(dir, checkpoint, quant)?;
+    if let Some(quant) = model.quantised(&checkpoint.weights) {
+        checkpoint = match quantised::open(&source, checkpoint, quant) {
+            // nobody asked for it by name, and it can be done without
+            Err(error) if model.quant.is_none() && error.exit_code() != ExitCode::Interrupted => {
+                eprintln!("note: the weights are used as they are, because {error}");
+                open_source(&source)?
+            }
+            opened => opened?,
+        };
     }
     Ok(plan(checkpoint, cpu, model, (context, num_crops)))
 }
@@ -68,7 +75,11 @@ pub fn checkpoint(name: &str, options: &HubOptions) -> Result<Checkpoint, CliErr
     open_source(&hub::resolve(name, options, &mut *hub::for_stderr())?)
 }
 
-fn open_source(source: &ModelSource) -> Result<Checkpoint, CliError> {
+/// Opens the model at `source` as it is stored.
+///
+/// # Errors
+/// Its files are wrong.
+pub fn open_source(source: &ModelSource) -> Result<Checkpoint, CliError> {
     let opened = match source {
         ModelSource::Folder(dir) => Checkpoint::open(dir),
         ModelSource::Demo => Checkpoint::from_files(&phi3v::demo::files()),

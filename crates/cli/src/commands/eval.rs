@@ -4,7 +4,7 @@ use crate::args::{EvalArgs, Kv, QuantChoice};
 use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::images::{self, Picture, PictureOptions};
-use crate::quantised;
+use crate::{quantised, runtime};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::eval::{Answer, Comparison, Sample, Subject};
@@ -14,7 +14,6 @@ use phi3v::processor::chat_prompt;
 use phi3v_kernels::{Cpu, CpuOptions};
 use serde::Serialize;
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
 #[derive(Serialize)]
@@ -52,8 +51,7 @@ struct Questions {
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     images::check_names(&args.images)?;
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
-    let ModelSource::Folder(dir) = source else { return Err(CliError::DemoIsBuiltIn) };
-    let checkpoint = Checkpoint::open(&dir).map_err(phi3v::Error::from)?;
+    let checkpoint = runtime::open_source(&source)?;
     let questions = questions(args, &checkpoint)?;
     let answers = answers(args, &checkpoint, &questions)?;
     let mut report = Report {
@@ -65,7 +63,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     };
     for quant in &args.quant {
         for kv in &args.kv {
-            let comparison = compare(args, &dir, (*quant, *kv), (&questions, &answers))?;
+            let comparison = compare(args, &source, (*quant, *kv), (&questions, &answers))?;
             let [reference, perplexity] = comparison.perplexity();
             report.reference_perplexity = Some(reference);
             report.candidates.push(Outcome::new((*quant, *kv), &comparison, perplexity));
@@ -135,13 +133,13 @@ fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> R
 /// What a candidate makes of the reference's answers.
 fn compare(
     args: &EvalArgs,
-    dir: &Path,
+    source: &ModelSource,
     (quant, kv): (QuantChoice, Kv),
     (questions, answers): (&Questions, &[Answer]),
 ) -> Result<Comparison, CliError> {
-    let mut checkpoint = Checkpoint::open(dir).map_err(phi3v::Error::from)?;
+    let mut checkpoint = runtime::open_source(source)?;
     if let Some(quant) = quant.quant() {
-        checkpoint = quantised::open(dir, checkpoint, quant)?;
+        checkpoint = quantised::open(source, checkpoint, quant)?;
     }
     let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
     let model = load(args, &checkpoint, options)?;

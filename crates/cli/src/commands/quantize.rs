@@ -2,9 +2,8 @@
 
 use crate::args::QuantizeArgs;
 use crate::error::CliError;
-use crate::hub::{self, HubOptions, ModelSource};
-use crate::quantised;
-use phi3v::checkpoint::Checkpoint;
+use crate::hub::{self, HubOptions};
+use crate::{quantised, runtime};
 use phi3v::weights::convert::default_name;
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,10 +15,9 @@ use std::path::PathBuf;
 pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let quant = args.to.quant();
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
-    let ModelSource::Folder(dir) = source else { return Err(CliError::DemoIsBuiltIn) };
-    let checkpoint = Checkpoint::open(&dir).map_err(phi3v::Error::from)?;
+    let checkpoint = runtime::open_source(&source)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(default_name(&checkpoint.name, quant)));
-    quantised::write(&dir, &checkpoint, quant, &out)?;
+    quantised::write(&source, &checkpoint, quant, &out)?;
     let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
     let before = checkpoint.weights.bytes_total();
     eprintln!("{:.2} GB of weights are now {:.2} GB", before as f64 / 1e9, bytes as f64 / 1e9);

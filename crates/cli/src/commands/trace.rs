@@ -1,6 +1,6 @@
 //! `phi3v trace`: every stage of one raw prompt, in a safetensors file.
 
-use crate::args::{ContextArgs, TraceArgs};
+use crate::args::{ContextArgs, ModelArgs, QuantChoice, TraceArgs};
 use crate::error::CliError;
 use crate::images::{self, PictureOptions};
 use crate::progress::Progress;
@@ -20,7 +20,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     images::check_names(&args.images)?;
     let no_context = ContextArgs { context: None };
     let Opened { checkpoint, cpu, plan } =
-        runtime::open(&args.model, &no_context, |own| args.num_crops.unwrap_or(own))?;
+        runtime::open(&as_stored(args), &no_context, |own| args.num_crops.unwrap_or(own))?;
     plan.map_err(phi3v::Error::from)?;
     let own = &checkpoint.preprocessor;
     let num_crops = args.num_crops.unwrap_or(own.num_crops);
@@ -38,6 +38,12 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
         TraceOptions { prompt, max_new_tokens: args.max_new_tokens, hidden_states: args.hidden_states };
     let entries = trace::trace(model, &checkpoint.tokenizer, &inputs, &options, checkpoint.stop_ids())?;
     write(args, &entries)
+}
+
+/// A trace is compared with the reference, so nothing is quantised unasked.
+fn as_stored(args: &TraceArgs) -> ModelArgs {
+    let quant = args.model.quant.or(Some(QuantChoice::None));
+    ModelArgs { quant, ..args.model.clone() }
 }
 
 fn prompt(args: &TraceArgs) -> Result<String, CliError> {
