@@ -4,6 +4,7 @@
 
 mod ask;
 mod chat;
+mod demo;
 mod errors;
 mod others;
 mod quantised;
@@ -75,6 +76,7 @@ impl Fixture {
         let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
         command.args(args).current_dir(self.dir.path()).env("PHI3V_MODEL", tiny());
         command.env("HF_HOME", self.path("hub")).env("HF_HUB_OFFLINE", "1").env_remove("HF_HUB_CACHE");
+        command.env("PHI3V_CACHE", self.path("cache"));
         command.env_remove("PHI3V_CPU").stdin(Stdio::null());
         command
     }

@@ -1,0 +1,37 @@
+//! The built-in model.
+
+use super::{Fixture, Run};
+
+#[test]
+fn the_exported_folder_is_the_built_in_model() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.run(&["export-demo", "demo"]).answer(), "demo\n");
+    let ask = |model: &str| {
+        let args = ["ask", "--model", model, "--max-new-tokens", "20", "small.png", "What is written here?"];
+        fixture.run(&args).answer()
+    };
+    assert_eq!(ask("demo"), ask("./demo"));
+}
+
+#[test]
+fn the_built_in_model_can_be_quantised() {
+    let fixture = Fixture::new();
+    let prompt = ["eval", "demo", "--prompt", "What is written here?", "--image", "small.png"];
+    let told = fixture.run(&[&prompt[..], &["--quant", "q8", "--max-new-tokens", "4", "--json"]].concat());
+    let divergence = told.json()["candidates"][0]["kl_mean"].as_f64().unwrap();
+    // 0 would be the same model compared with itself
+    assert!(divergence > 0.0 && divergence < 0.1, "{divergence}");
+    let asked =
+        fixture.run(&["ask", "--model", "demo", "--quant", "q4", "--max-new-tokens", "3", "Who are you?"]);
+    assert_eq!(asked.code, Some(0), "{}", asked.stderr);
+    let kept = std::fs::read_dir(fixture.path("cache")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(std::fs::read_dir(kept).unwrap().count(), 2);
+}
+
+#[test]
+fn the_built_in_model_answers_where_none_is_named() {
+    let fixture = Fixture::new();
+    let question = ["ask", "--json", "--max-new-tokens", "1", "Who are you?"];
+    let unnamed = Run::of(fixture.command(&question).env_remove("PHI3V_MODEL").output().unwrap());
+    assert_eq!(unnamed.json()["model"], "demo");
+}
