@@ -1,5 +1,9 @@
 //! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
 
+mod serve;
+
+pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
+
 use crate::error::CliError;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use phi3v::image::ImageMode;
@@ -60,6 +64,8 @@ pub enum Command {
     ///
     /// A line is a question; /help lists the commands. On a terminal lines can be edited and recalled.
     Chat(ChatArgs),
+    /// Answer over HTTP: an OpenAI-compatible API, and a page
+    Serve(ServeArgs),
     /// Download a model, or what is new of it, and print its folder
     Pull(PullArgs),
     /// Show the model, the processor and what memory will be used

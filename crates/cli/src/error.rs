@@ -1,6 +1,7 @@
 //! What a command ends with when it does not succeed.
 
 use crate::hub::HubError;
+use crate::server::ServeError;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
@@ -84,6 +85,14 @@ pub enum CliError {
         /// The system's refusal.
         error: io::Error,
     },
+    /// The server cannot start, or had to end.
+    #[error("{message}")]
+    Server {
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// stdout cannot be written to.
     #[error("cannot write the answer: {}", reason(.0))]
     Output(io::Error),
@@ -119,6 +128,7 @@ impl CliError {
             Self::Hub(error) => return error.hint(),
             Self::Cpu(error) => return error.hint(),
             Self::Picture { error, .. } => return error.hint(),
+            Self::Server { hint, .. } => return hint.clone(),
             Self::Url { url } => format!("fetch it yourself: curl -sL {url} | phi3v ask - \"...\""),
             Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
             Self::NoQuestion { name } => format!("put the question last: phi3v ask {name} \"What is this?\""),
@@ -157,7 +167,9 @@ impl CliError {
             | Self::StdinTaken
             | Self::QuestionText
             | Self::NoQuestion { .. } => ExitCode::Usage,
-            Self::File { .. } | Self::Disk { .. } | Self::Output(_) => ExitCode::Failure,
+            Self::Server { .. } | Self::File { .. } | Self::Disk { .. } | Self::Output(_) => {
+                ExitCode::Failure
+            }
             Self::Interrupted => ExitCode::Interrupted,
         }
     }
@@ -190,5 +202,14 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
         Error::Stopped => ExitCode::Interrupted,
         _ => ExitCode::Failure,
+    }
+}
+
+impl From<ServeError<Self>> for CliError {
+    fn from(error: ServeError<Self>) -> Self {
+        match error {
+            ServeError::Load(error) => error,
+            other => Self::Server { message: other.to_string(), hint: other.hint() },
+        }
     }
 }

@@ -15,4 +15,5 @@ pub mod progress;
 pub mod quantised;
 pub mod report;
 pub mod runtime;
+pub mod server;
 pub mod terminal;

@@ -10,6 +10,7 @@ mod info;
 mod man;
 mod pull;
 mod quantize;
+mod serve;
 mod trace;
 
 use crate::args::Command;
@@ -24,6 +25,7 @@ pub fn run(command: &Command) -> Result<(), CliError> {
         Command::Ask(args) => ask::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Pull(args) => pull::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Info(args) => info::run(args),
         Command::Quantize(args) => quantize::run(args),
         Command::Bench(args) => bench::run(args),

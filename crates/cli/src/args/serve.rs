@@ -1,0 +1,103 @@
+//! The flags of `phi3v serve`.
+
+use super::{ContextArgs, ModelArgs};
+use crate::server::images::AllowedHost;
+use clap::{Args, ValueEnum};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// `phi3v serve`
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v serve
+  phi3v serve --host 0.0.0.0 --api-key-file keys.txt --tls-cert cert.pem --tls-key key.pem
+  curl -s http://127.0.0.1:8000/v1/models")]
+pub struct ServeArgs {
+    /// Address to listen at; anything but 127.0.0.1 can be reached from other machines
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port to listen at; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    pub port: u16,
+    /// Which model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// How much is kept
+    #[command(flatten)]
+    pub context: ContextArgs,
+    /// Most tiles that a picture is cut into where a request does not say [default: the model's own]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    pub num_crops: Option<usize>,
+    /// Who may ask
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// What a client may ask for
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// How the log on stderr is written; RUST_LOG is its level, as info or debug
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Who may ask, and where pictures may come from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Access")]
+pub struct AccessArgs {
+    /// File of API keys, one a line, of which each request but /health must bring one
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// A name that the server is reached by, beside localhost and addresses; repeat it for several
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// An origin whose pages may use the server, as https://example.org; repeat it for several
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+    /// Certificate chain in PEM form, for https
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// A host that pictures may be fetched from, as images.example.org; repeat it for several
+    #[arg(long, value_name = "HOST")]
+    pub allow_image_host: Vec<AllowedHost>,
+    /// A folder that pictures may be read from by file:// addresses
+    #[arg(long, value_name = "DIR")]
+    pub allow_image_dir: Option<PathBuf>,
+}
+
+/// What a client may ask for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// Answers that run or wait at one time; more are refused with status 429
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queue: u16,
+    /// Connections at one time
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub connections: u16,
+    /// Size of a request's body, pictures included
+    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub body_mib: u16,
+    /// Pictures in a request
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub images: u16,
+    /// Tokens an answer may have
+    #[arg(long, value_name = "TOKENS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// Time from a request's arrival to the end of its answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(1..))]
+    pub request_seconds: u32,
+    /// Time for running requests to end after SIGTERM or Ctrl-C
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub drain_seconds: u32,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}

@@ -1,0 +1,152 @@
+//! `phi3v serve`: the flags turned into a server.
+
+use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
+use crate::error::CliError;
+use crate::runtime::{self, Runtime};
+use crate::server::guard::Guard;
+use crate::server::images::{Fetcher, Pictures};
+use crate::server::limits::Limits;
+use crate::server::state::ServedModel;
+use crate::server::{Loaded, ServeError, Server, ServerOptions, tls};
+use phi3v::constraint::{ConstraintFactory, GrammarLimits};
+use phi3v::image::ImageParams;
+use phi3v_kernels::Cpu;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Serves until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// The flags cannot be followed, the address cannot be had, or the model cannot be loaded.
+pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
+    start_log(args.log_format);
+    let options = options(args)?;
+    let opened = runtime::open(&args.model, &args.context, |own| args.num_crops.unwrap_or(own))?;
+    let (model, num_crops) = (args.model.clone(), args.num_crops);
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
+    let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();
+    let server = Server::start(options, move || {
+        let own = &opened.checkpoint.preprocessor;
+        let image_params = ImageParams {
+            num_crops: num_crops.unwrap_or(own.num_crops),
+            image_mean: own.image_mean,
+            image_std: own.image_std,
+        };
+        loaded(opened.load(&model)?, image_params)
+    })?;
+    eprintln!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
+    if open_to_all {
+        eprintln!("warning: other machines can use this server without a key");
+        eprintln!("hint: start it with --api-key-file, or without --host");
+    }
+    let hurry = Arc::new(Notify::new());
+    Ok(server.run(first_signal(Arc::clone(&hurry)), hurry.notified())?)
+}
+
+fn loaded(runtime: Runtime, image_params: ImageParams) -> Result<Loaded<Cpu>, CliError> {
+    let Runtime { engine, tokenizer, name } = runtime;
+    let constraints =
+        ConstraintFactory::new(&tokenizer, GrammarLimits::default()).map_err(phi3v::Error::from)?;
+    let context_tokens = engine.context_tokens();
+    let constraints = Arc::new(constraints);
+    Ok(Loaded { engine, model: ServedModel { name, tokenizer, constraints, image_params, context_tokens } })
+}
+
+fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
+    let AccessArgs { api_key_file, allow_host, cors_origin, tls_cert, tls_key, .. } = &args.access;
+    let mut guard = Guard::new(allow_host, cors_origin);
+    if let Some(path) = api_key_file {
+        guard = guard.with_key_file(path).map_err(|error| CliError::Server {
+            message: error.to_string(),
+            hint: Some("write one key a line, as made by openssl rand -hex 24".to_owned()),
+        })?;
+    }
+    let tls = match (tls_cert, tls_key) {
+        (Some(certificate), Some(key)) => {
+            let refused = |error: tls::TlsError| CliError::Server { message: error.to_string(), hint: None };
+            Some(tls::acceptor(certificate, key).map_err(refused)?)
+        }
+        _ => None,
+    };
+    Ok(ServerOptions {
+        address: SocketAddr::new(args.host, args.port),
+        guard,
+        cors_origins: cors_origin.clone(),
+        tls,
+        pictures: pictures(&args.access)?,
+        limits: limits(&args.limits),
+    })
+}
+
+fn pictures(access: &AccessArgs) -> Result<Pictures, CliError> {
+    let mut pictures = Pictures::data_urls_only();
+    if !access.allow_image_host.is_empty() {
+        pictures = pictures.with_remote(Fetcher::new(access.allow_image_host.clone()));
+    }
+    if let Some(dir) = &access.allow_image_dir {
+        let refused = |error| CliError::File { action: "read", path: dir.display().to_string(), error };
+        pictures = pictures.with_folder(dir).map_err(refused)?;
+    }
+    Ok(pictures)
+}
+
+fn limits(args: &LimitArgs) -> Limits {
+    let body_bytes_max = usize::from(args.body_mib) << 20;
+    let default = Limits::default();
+    Limits {
+        queue_max: usize::from(args.queue),
+        connections_max: usize::from(args.connections),
+        body_bytes_max,
+        input_bytes_max: default.input_bytes_max.max(4 * body_bytes_max),
+        images_max: usize::from(args.images),
+        max_tokens_max: args.max_tokens as usize,
+        max_tokens_default: default.max_tokens_default.min(args.max_tokens as usize),
+        request_time_max: Duration::from_secs(args.request_seconds.into()),
+        drain_time_max: Duration::from_secs(args.drain_seconds.into()),
+        ..default
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let level =
+        std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    // an embedder of this crate may have a log already
+    let _ = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}
+
+/// Resolves at the first SIGTERM or Ctrl-C; a second one tells `hurry`.
+async fn first_signal(hurry: Arc<Notify>) {
+    if let Err(error) = signal().await {
+        tracing::warn!(%error, "signals cannot be received");
+        std::future::pending::<()>().await;
+    }
+    tokio::spawn(async move {
+        // without a second signal the drain time counts
+        if signal().await.is_ok() {
+            hurry.notify_one();
+        }
+    });
+}
+
+#[cfg(unix)]
+async fn signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
+}

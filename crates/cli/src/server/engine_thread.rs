@@ -1,0 +1,269 @@
+//! The thread that owns the engine. Requests come in by a bounded channel; what happens to each goes out by a channel
+//! of its own.
+//!
+//! - Admission is a semaphore: a request holds a permit for each of its answers from before it is sent until the
+//!   engine has dropped it, so that a full queue is known at once, whatever step the engine is in.
+//! - A client that has gone has dropped its receiver. The thread notices between steps, and within a step between the
+//!   layers of vision and prefill, and cancels the request.
+//! - Events are not bounded by the channel but by what a request may produce: `max_new_tokens` tokens.
+//! - Of several answers to one prompt the first is run until it speaks; the others then find the prompt in the
+//!   prefix cache.
+
+use super::metrics::Metrics;
+use super::openai::errors::ApiError;
+use phi3v::engine::{
+    Engine, Event, Finished, Load, Observer, Output, Request, RequestId, StepProgress, Token,
+};
+use phi3v_kernels::Backend;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// What happens to a request.
+#[derive(Debug)]
+pub enum Update {
+    /// Pictures or prompt have come so far.
+    Progress(StepProgress),
+    /// A token of answer `.0`.
+    Token(usize, Token),
+    /// Answer `.0` is complete.
+    Finished(usize, Box<Finished>),
+    /// The request failed; nothing follows.
+    Failed(Box<phi3v::Error>),
+}
+
+/// A request on its way to the engine, one [`Request`] for each answer.
+struct Job {
+    requests: Vec<(Request, OwnedSemaphorePermit)>,
+    progress: bool,
+    updates: UnboundedSender<Update>,
+}
+
+/// The asynchronous side's end of the engine thread.
+#[derive(Clone)]
+pub struct EngineHandle {
+    jobs: Sender<Job>,
+    admission: Arc<Semaphore>,
+    capacity: usize,
+}
+
+/// What a request's updates are received by. Dropping it cancels the request.
+#[derive(Debug)]
+pub struct Updates {
+    receiver: UnboundedReceiver<Update>,
+    deadline: Instant,
+}
+
+impl EngineHandle {
+    /// A handle and the thread's end of it, for at most `capacity` answers running or waiting.
+    pub fn new(capacity: usize) -> (Self, Jobs) {
+        let (jobs, receiver) = channel(capacity);
+        let admission = Arc::new(Semaphore::new(capacity));
+        (Self { jobs, admission, capacity }, Jobs { receiver })
+    }
+
+    /// Sends a request of one or more answers to the engine.
+    ///
+    /// # Errors
+    /// Too many wait, or the engine has stopped.
+    pub fn submit(
+        &self,
+        requests: Vec<Request>,
+        progress: bool,
+        deadline: Instant,
+    ) -> Result<Updates, ApiError> {
+        let mut admitted = Vec::with_capacity(requests.len());
+        for request in requests {
+            let Ok(permit) = Arc::clone(&self.admission).try_acquire_owned() else {
+                return Err(super::limits::queue_full(self.capacity));
+            };
+            admitted.push((request, permit));
+        }
+        let (updates, receiver) = unbounded_channel();
+        let job = Job { requests: admitted, progress, updates };
+        // there is a permit for every place in the channel, so it can only be closed
+        self.jobs.try_send(job).map_err(|_| ApiError::engine_stopped())?;
+        Ok(Updates { receiver, deadline })
+    }
+
+    /// Whether the engine thread is running or has yet to start.
+    pub fn is_alive(&self) -> bool {
+        !self.jobs.is_closed()
+    }
+
+    /// Resolves when the engine thread has ended.
+    pub async fn stopped(&self) {
+        self.jobs.closed().await;
+    }
+
+    /// Answers running or waiting.
+    pub fn in_flight(&self) -> usize {
+        self.capacity - self.admission.available_permits()
+    }
+}
+
+impl Updates {
+    /// The next update.
+    ///
+    /// # Errors
+    /// The request's failure, its deadline, or the end of the engine.
+    pub async fn next(&mut self) -> Result<Update, ApiError> {
+        match tokio::time::timeout_at(self.deadline, self.receiver.recv()).await {
+            Ok(Some(Update::Failed(error))) => Err(ApiError::library(&error)),
+            Ok(Some(update)) => Ok(update),
+            Ok(None) => Err(ApiError::engine_stopped()),
+            Err(_) => Err(super::limits::deadline_exceeded()),
+        }
+    }
+}
+
+/// The thread's end of the channel; closed when it is dropped, also by a panic.
+pub struct Jobs {
+    receiver: Receiver<Job>,
+}
+
+/// An answer in the engine.
+struct Slot {
+    index: usize,
+    progress: bool,
+    updates: UnboundedSender<Update>,
+    /// The other answers, sent when this one speaks.
+    siblings: Vec<(Request, OwnedSemaphorePermit)>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Cancels what nobody waits for, and passes progress on.
+struct Watch<'a>(&'a HashMap<RequestId, Slot>);
+
+impl Observer for Watch<'_> {
+    fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
+        let Some(slot) = self.0.get(&progress.id) else { return ControlFlow::Continue(()) };
+        if slot.updates.is_closed() {
+            return ControlFlow::Break(());
+        }
+        if slot.progress {
+            // a receiver that closes at this moment is noticed at the next layer
+            let _ = slot.updates.send(Update::Progress(progress));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Runs the engine until every [`EngineHandle`] is gone and all work is done.
+pub fn run<B: Backend>(engine: Engine<B>, jobs: Jobs, metrics: &Metrics) {
+    EngineLoop { engine, jobs, metrics, slots: HashMap::new() }.run();
+}
+
+struct EngineLoop<'a, B: Backend> {
+    engine: Engine<B>,
+    jobs: Jobs,
+    metrics: &'a Metrics,
+    slots: HashMap<RequestId, Slot>,
+}
+
+impl<B: Backend> EngineLoop<'_, B> {
+    fn run(mut self) {
+        loop {
+            if self.engine.is_idle() {
+                self.publish_load();
+                let Some(job) = self.jobs.receiver.blocking_recv() else { return };
+                self.accept(job);
+            }
+            while let Ok(job) = self.jobs.receiver.try_recv() {
+                self.accept(job);
+            }
+            self.cancel_abandoned();
+            let step = self.engine.step(&mut Watch(&self.slots));
+            self.publish_load();
+            match step {
+                Ok(outputs) => outputs.into_iter().for_each(|output| self.deliver(output)),
+                Err(error) => self.fail_all(&error),
+            }
+        }
+    }
+
+    fn accept(&mut self, job: Job) {
+        let mut requests = job.requests.into_iter();
+        let Some(first) = requests.next() else { return };
+        self.submit(first, (0, job.progress, job.updates), requests.collect());
+    }
+
+    fn submit(
+        &mut self,
+        (request, permit): (Request, OwnedSemaphorePermit),
+        (index, progress, updates): (usize, bool, UnboundedSender<Update>),
+        siblings: Vec<(Request, OwnedSemaphorePermit)>,
+    ) {
+        if updates.is_closed() {
+            return;
+        }
+        match self.engine.submit(request) {
+            Ok(id) => {
+                self.slots.insert(id, Slot { index, progress, updates, siblings, _permit: permit });
+            }
+            // a receiver that has gone needs no answer
+            Err(error) => drop(updates.send(Update::Failed(Box::new(error)))),
+        }
+    }
+
+    fn cancel_abandoned(&mut self) {
+        for (id, slot) in self.slots.iter().filter(|(_, slot)| slot.updates.is_closed()) {
+            tracing::debug!(engine_request = id.0, answer = slot.index, "the client has gone");
+            self.engine.cancel(*id);
+        }
+    }
+
+    fn deliver(&mut self, output: Output) {
+        match output.event {
+            Event::Token(token) => {
+                let Some(slot) = self.slots.get_mut(&output.id) else { return };
+                let siblings = std::mem::take(&mut slot.siblings);
+                let updates = slot.updates.clone();
+                // a receiver that has gone is noticed before the next step
+                let _ = slot.updates.send(Update::Token(slot.index, token));
+                self.release_siblings(siblings, &updates);
+            }
+            Event::Finished(finished) => {
+                let Some(slot) = self.slots.remove(&output.id) else { return };
+                self.metrics.finished(&finished);
+                let _ = slot.updates.send(Update::Finished(slot.index, Box::new(finished)));
+                self.release_siblings(slot.siblings, &slot.updates);
+            }
+            Event::Failed(error) => {
+                let Some(slot) = self.slots.remove(&output.id) else { return };
+                tracing::error!(engine_request = output.id.0, %error, "a request failed");
+                self.metrics.failed();
+                let _ = slot.updates.send(Update::Failed(Box::new(error)));
+            }
+        }
+    }
+
+    fn release_siblings(
+        &mut self,
+        siblings: Vec<(Request, OwnedSemaphorePermit)>,
+        updates: &UnboundedSender<Update>,
+    ) {
+        for (offset, sibling) in siblings.into_iter().enumerate() {
+            self.submit(sibling, (offset + 1, false, updates.clone()), Vec::new());
+        }
+    }
+
+    /// The step as a whole failed, as when memory for the cache is refused: nobody can go on.
+    fn fail_all(&mut self, error: &phi3v::Error) {
+        tracing::error!(%error, "a step failed");
+        for (id, slot) in self.slots.drain() {
+            self.engine.cancel(id);
+            self.metrics.failed();
+            let error = phi3v::Error::Step { reason: error.to_string() };
+            let _ = slot.updates.send(Update::Failed(Box::new(error)));
+        }
+    }
+
+    fn publish_load(&self) {
+        let load: Load = self.engine.load();
+        self.metrics.load(&load);
+    }
+}

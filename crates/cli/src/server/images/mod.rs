@@ -1,0 +1,74 @@
+//! Where pictures may come from: data URLs always, other servers and a folder only where the server was told so.
+
+mod address;
+mod data_url;
+mod folder;
+mod remote;
+
+pub use remote::{AllowedHost, Fetcher};
+
+use super::limits::Limits;
+use super::openai::errors::ApiError;
+use folder::Folder;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The sources that are allowed.
+#[derive(Clone)]
+pub struct Pictures {
+    remote: Option<Arc<Fetcher>>,
+    folder: Option<Arc<Folder>>,
+}
+
+impl Pictures {
+    /// Only data URLs.
+    pub fn data_urls_only() -> Self {
+        Self { remote: None, folder: None }
+    }
+
+    /// Also what `fetcher` fetches.
+    #[must_use]
+    pub fn with_remote(mut self, fetcher: Fetcher) -> Self {
+        self.remote = Some(Arc::new(fetcher));
+        self
+    }
+
+    /// Also files below `dir`.
+    ///
+    /// # Errors
+    /// The folder cannot be opened.
+    pub fn with_folder(mut self, dir: &Path) -> std::io::Result<Self> {
+        self.folder = Some(Arc::new(Folder::open(dir)?));
+        Ok(self)
+    }
+
+    /// The bytes of the picture at `url`. `param` names the field. Blocks.
+    ///
+    /// # Errors
+    /// The source is not allowed, or does not have a picture of acceptable size.
+    pub fn read(&self, url: &str, limits: &Limits, param: &str) -> Result<Vec<u8>, ApiError> {
+        let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let result = match (scheme.as_deref(), &self.remote, &self.folder) {
+            (Some("data"), ..) => data_url::decode(url, limits.image.bytes_max),
+            (Some("http" | "https"), Some(fetcher), _) => fetcher.fetch(url, limits),
+            (Some("http" | "https"), None, _) => Err(not_allowed("http addresses")
+                .hint("send the picture as a data URL, or start the server with --allow-image-host")),
+            (Some("file"), _, Some(folder)) => folder.read(url, limits.image.bytes_max),
+            (Some("file"), _, None) => Err(not_allowed("files")
+                .hint("send the picture as a data URL, or start the server with --allow-image-dir")),
+            _ => Err(not_allowed("this kind of address").hint("send the picture as a data URL")),
+        };
+        result.map_err(|error| error.param(param))
+    }
+}
+
+fn not_allowed(what: &str) -> ApiError {
+    ApiError::bad_request("image_source_not_allowed", format!("pictures from {what} are not allowed"))
+}
+
+fn too_large(limit: usize) -> ApiError {
+    use axum::http::StatusCode;
+    let message = format!("the picture has more than {limit} bytes, the limit");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "image_too_large", message)
+        .hint("scale the picture down or compress it more")
+}

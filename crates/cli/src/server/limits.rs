@@ -1,0 +1,133 @@
+//! The bounds of what a client may ask for, and the errors beyond them.
+
+use super::openai::errors::ApiError;
+use axum::http::StatusCode;
+use phi3v::image::ImageLimits;
+use std::time::Duration;
+
+const MIB: usize = 1 << 20;
+
+/// Bounds on requests, connections, memory and time.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// Time for a body to arrive.
+    pub body_time_max: Duration,
+    /// Bytes of a request's head.
+    pub head_bytes_max: usize,
+    /// Time for a head to arrive; also how long an unused connection is kept.
+    pub head_time_max: Duration,
+    /// Time for a client to take what is sent to it.
+    pub write_time_max: Duration,
+    /// Connections at one time; others wait to be accepted.
+    pub connections_max: usize,
+    /// Answers that run or wait at one time.
+    pub queue_max: usize,
+    /// Time from a request's arrival to the end of its answer.
+    pub request_time_max: Duration,
+    /// Time given to running requests after SIGTERM.
+    pub drain_time_max: Duration,
+    /// Pictures in a request.
+    pub images_max: usize,
+    /// Bounds of each picture.
+    pub image: ImageLimits,
+    /// Bytes of text in a request, all messages together.
+    pub text_bytes_max: usize,
+    /// Messages in a request.
+    pub messages_max: usize,
+    /// Tokens an answer may have; what an absent `max_tokens` means is [`Limits::max_tokens_default`].
+    pub max_tokens_max: usize,
+    /// Tokens an answer may have when the request does not say.
+    pub max_tokens_default: usize,
+    /// Answers to one request.
+    pub choices_max: usize,
+    /// Bytes of bodies and preprocessed pictures held at one time, all requests together.
+    pub input_bytes_max: usize,
+    /// Bytes of a picture from another server.
+    pub remote_bytes_max: usize,
+    /// Time for a picture from another server, redirects included.
+    pub remote_time_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 32 * MIB,
+            body_time_max: Duration::from_secs(60),
+            head_bytes_max: 32 << 10,
+            head_time_max: Duration::from_secs(30),
+            write_time_max: Duration::from_secs(60),
+            connections_max: 256,
+            queue_max: 64,
+            request_time_max: Duration::from_secs(1800),
+            drain_time_max: Duration::from_secs(60),
+            images_max: 16,
+            // a photograph of 50 megapixels takes 150 MB while it is decoded
+            image: ImageLimits { bytes_max: 24 * MIB, pixels_max: 50_000_000, ..ImageLimits::default() },
+            // 128 k tokens, the largest context, are some 0.5 MiB of English
+            text_bytes_max: MIB,
+            messages_max: 1024,
+            max_tokens_max: 8192,
+            max_tokens_default: 1024,
+            choices_max: 8,
+            // the tiles of a picture at num_crops 16 take 17 x 1.35 MB = 23 MB
+            input_bytes_max: 1024 * MIB,
+            remote_bytes_max: 20 * MIB,
+            remote_time_max: Duration::from_secs(15),
+        }
+    }
+}
+
+/// A body longer than allowed.
+pub fn body_too_large(limit: usize) -> ApiError {
+    ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        format!("the body of the request has more than {limit} bytes, the limit"),
+    )
+    .hint("send fewer or smaller pictures, or start the server with a larger --body-mib")
+}
+
+/// A body that arrives too slowly.
+pub fn body_too_slow(limit: Duration) -> ApiError {
+    let message = format!("the body of the request took longer than {} s, the limit", limit.as_secs());
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+}
+
+/// No place in the queue.
+pub fn queue_full(capacity: usize) -> ApiError {
+    let message = format!("{capacity} answers are running or waiting already, the limit");
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
+        .hint("try again later")
+        .retry_after(Duration::from_secs(2))
+}
+
+/// No room for a request's body or pictures beside those of others.
+pub fn inputs_full() -> ApiError {
+    let message = "the bodies and pictures of other requests fill the memory set aside for them";
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
+        .hint("try again later")
+        .retry_after(Duration::from_secs(5))
+}
+
+/// The request's time is over.
+pub fn deadline_exceeded() -> ApiError {
+    let message = "the answer was not complete within the time a request may take";
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
+        .hint("ask for fewer tokens, or start the server with a larger --request-seconds")
+}
+
+/// The model is not there yet.
+pub fn loading() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded")
+        .hint("try again in a few seconds; /ready says when")
+        .retry_after(Duration::from_secs(2))
+}
+
+/// The server is on its way out.
+pub fn draining() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down")
+        .hint("try again when it has been restarted")
+        .retry_after(Duration::from_secs(10))
+}

@@ -1,0 +1,200 @@
+//! `phi3v serve`: an OpenAI-compatible server with a page, on the library's engine.
+//!
+//! One thread owns the engine ([`engine_thread`]); everything else is asynchronous and holds no model state. A
+//! request goes through `log`, `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a
+//! checked question), [`prepare`] (pictures and text to ids), and then waits for what the engine says.
+//!
+//! Only this module knows HTTP and OpenAI's JSON. Nothing here panics on what a client sends.
+
+pub mod ask;
+pub mod engine_thread;
+pub mod guard;
+pub mod images;
+pub mod limits;
+mod listener;
+mod log;
+pub mod metrics;
+pub mod openai;
+mod openapi;
+pub mod prepare;
+pub mod router;
+pub mod state;
+pub mod tls;
+pub mod tokenize;
+mod ui;
+
+use engine_thread::EngineHandle;
+use guard::Guard;
+use images::Pictures;
+use limits::Limits;
+use phi3v::engine::Engine;
+use phi3v_kernels::Backend;
+use state::{App, ServedModel};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+
+/// How a server is to run.
+pub struct ServerOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Who may ask.
+    pub guard: Guard,
+    /// Origins whose pages may read answers.
+    pub cors_origins: Vec<String>,
+    /// Certificate and key.
+    pub tls: Option<TlsAcceptor>,
+    /// Where pictures may come from.
+    pub pictures: Pictures,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            guard: Guard::default(),
+            cors_origins: Vec::new(),
+            tls: None,
+            pictures: Pictures::data_urls_only(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A loaded model.
+pub struct Loaded<B: Backend> {
+    /// Its engine. The server bounds the queue itself, so its `waiting_max` should not be less.
+    pub engine: Engine<B>,
+    /// What requests need to know of it.
+    pub model: ServedModel,
+}
+
+/// Why a server cannot start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError<E: std::error::Error + 'static> {
+    /// The address cannot be had.
+    #[error("cannot listen at {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's refusal.
+        error: std::io::Error,
+    },
+    /// Threads or sockets are refused.
+    #[error("the server cannot start: {0}")]
+    Start(std::io::Error),
+    /// The model cannot be loaded.
+    #[error(transparent)]
+    Load(E),
+    /// A bug.
+    #[error("the engine has stopped unexpectedly")]
+    EngineStopped,
+}
+
+impl<E: std::error::Error> ServeError<E> {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse => {
+                "end the other program, or choose another port with --port"
+            }
+            Self::Listen { .. } => "choose another address with --host or --port",
+            Self::EngineStopped => "report what the log says",
+            Self::Start(_) | Self::Load(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// A server that listens and is ready to run.
+pub struct Server<E> {
+    /// Where it listens.
+    pub address: SocketAddr,
+    listener: TcpListener,
+    app: Arc<App>,
+    options: ServerOptions,
+    engine: JoinHandle<Result<(), E>>,
+    runtime: Runtime,
+}
+
+/// Time for connections to end after their requests were given up.
+const ABORT_TIME: Duration = Duration::from_secs(1);
+
+impl<E: std::error::Error + Send + 'static> Server<E> {
+    /// Listens, and begins to load the model on the engine's thread.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub fn start<B, L>(options: ServerOptions, load: L) -> Result<Self, ServeError<E>>
+    where
+        B: Backend,
+        L: FnOnce() -> Result<Loaded<B>, E> + Send + 'static,
+    {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Start)?;
+        let listen = |error| ServeError::Listen { address: options.address, error };
+        let listener = runtime.block_on(TcpListener::bind(options.address)).map_err(listen)?;
+        let address = listener.local_addr().map_err(ServeError::Start)?;
+        let (engine, jobs) = EngineHandle::new(options.limits.queue_max);
+        let app = Arc::new(App::new(options.limits.clone(), engine, options.pictures.clone()));
+        // the engine's thread must not keep the application alive: it ends when that is dropped
+        let (weak, metrics) = (Arc::downgrade(&app), Arc::clone(&app.metrics));
+        let work = move || {
+            let Loaded { engine, model } = load()?;
+            if let Some(app) = weak.upgrade() {
+                app.set_model(model);
+            }
+            engine_thread::run(engine, jobs, &metrics);
+            Ok(())
+        };
+        let engine =
+            std::thread::Builder::new().name("engine".to_owned()).spawn(work).map_err(ServeError::Start)?;
+        Ok(Self { address, listener, app, options, engine, runtime })
+    }
+
+    /// Serves until `shutdown` resolves and then until running requests are done, or until `hurry` resolves.
+    ///
+    /// # Errors
+    /// The model cannot be loaded, or the engine has stopped.
+    pub fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) -> Result<(), ServeError<E>> {
+        let Self { listener, app, options, engine, runtime, .. } = self;
+        let router = router::router(Arc::clone(&app), options.guard, &options.cors_origins);
+        let limits = options.limits;
+        runtime.block_on(async {
+            let shutdown = async {
+                tokio::select! {
+                    () = shutdown => tracing::info!("shutting down"),
+                    () = app.engine.stopped() => tracing::error!("the engine has stopped"),
+                }
+                app.drain();
+            };
+            let drain = async {
+                tokio::select! {
+                    () = tokio::time::sleep(limits.drain_time_max) => {}
+                    () = app.engine.stopped() => {}
+                    () = hurry => {}
+                }
+            };
+            listener::serve(listener, (router, options.tls), &limits, shutdown, drain).await;
+        });
+        let died = !app.engine.is_alive();
+        drop(app);
+        // requests that were given up are cancelled as their connections are dropped
+        runtime.shutdown_timeout(ABORT_TIME);
+        match engine.join() {
+            Ok(Ok(())) if !died => Ok(()),
+            Ok(Err(error)) => Err(ServeError::Load(error)),
+            _ => Err(ServeError::EngineStopped),
+        }
+    }
+}

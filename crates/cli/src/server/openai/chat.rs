@@ -1,0 +1,205 @@
+//! `POST /v1/chat/completions`.
+
+use super::chat_stream::ChatStream;
+use super::errors::ApiError;
+use super::session::{Session, finish_reason};
+use super::types::{
+    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, ChatRole, Choice, Content, ContentPart,
+    Logprobs, ResponseFormat, UsageFields,
+};
+use super::{logprobs, models, parse, stream};
+use crate::server::ask::{Ask, Picture, Turn, TurnPart};
+use crate::server::engine_thread::Update;
+use crate::server::prepare;
+use crate::server::state::{App, fresh_id, unix_seconds};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use phi3v::chat_template::Role;
+use phi3v::constraint::Grammar;
+use phi3v::sampler::SamplingParams;
+use phi3v::tokenizer::Tokenizer;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Likeliest tokens that may be asked for.
+const TOP_LOGPROBS_MAX: usize = 20;
+
+/// Answers a conversation.
+///
+/// # Errors
+/// What is wrong with the request, or why it cannot be answered.
+pub async fn completions(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let deadline = Instant::now() + app.limits.request_time_max;
+    let model = app.ready()?.clone();
+    let (request, body) = parse::read::<ChatRequest>(&app, &headers, body).await?;
+    models::check_name(&model, request.model.as_deref())?;
+    let streamed = request.stream.unwrap_or(false);
+    let options = stream_options(&request)?;
+    let with_logprobs = request.logprobs.unwrap_or(false);
+    let mut ask = ask(request)?;
+    ask.check(&app.limits)?;
+    let choices = ask.choices;
+    let prompt = prepare::prompt(&app, std::mem::take(&mut ask.turns)).await?;
+    let progress = streamed && options.include_progress;
+    let session = Session::start(&app, (prompt, ask), body, (progress, deadline)).await?;
+    let tokenizer = with_logprobs.then_some(model.tokenizer);
+    if streamed {
+        let (id, created, usage) = (fresh_id("chatcmpl-"), unix_seconds(), UsageFields::default());
+        let render = ChatStream { id, created, model: model.name, tokenizer, choices, options, usage };
+        return Ok(stream::response(session, render));
+    }
+    let (choices, usage) = whole(session, choices, tokenizer.as_deref()).await?;
+    let completion = ChatCompletion {
+        id: fresh_id("chatcmpl-"),
+        object: "chat.completion",
+        created: unix_seconds(),
+        model: model.name,
+        choices,
+        usage,
+    };
+    Ok(Json(completion).into_response())
+}
+
+fn stream_options(request: &ChatRequest) -> Result<super::types::StreamOptions, ApiError> {
+    let options = request.stream_options.unwrap_or_default();
+    if request.stream_options.is_some() && !request.stream.unwrap_or(false) {
+        let message = "stream_options needs stream to be true";
+        return Err(ApiError::invalid_value("stream_options", message));
+    }
+    Ok(options)
+}
+
+/// The request in the server's own words.
+///
+/// # Errors
+/// The first field at fault.
+pub fn ask(request: ChatRequest) -> Result<Ask, ApiError> {
+    let sampling = sampling(&request)?;
+    let max_tokens = match (request.max_completion_tokens, request.max_tokens) {
+        (Some(_), Some(_)) => {
+            let message = "max_tokens and max_completion_tokens cannot both be given";
+            return Err(ApiError::invalid_value("max_tokens", message));
+        }
+        (Some(tokens), None) => Some((tokens, "max_completion_tokens")),
+        (None, tokens) => tokens.map(|tokens| (tokens, "max_tokens")),
+    };
+    let turns = request.messages.into_iter().enumerate().map(|(index, message)| turn(index, message));
+    Ok(Ask {
+        turns: turns.collect::<Result<_, _>>()?,
+        sampling,
+        choices: request.n.unwrap_or(1),
+        max_tokens,
+        stop: request.stop,
+        form: request.response_format.and_then(form),
+    })
+}
+
+/// The form of the answer in the library's words.
+fn form(format: ResponseFormat) -> Option<Grammar> {
+    match format {
+        ResponseFormat::Text {} => None,
+        ResponseFormat::JsonObject {} => Some(Grammar::JsonObject),
+        ResponseFormat::JsonSchema { json_schema } => Some(Grammar::JsonSchema(json_schema.schema)),
+        ResponseFormat::Regex { pattern } => Some(Grammar::Regex(pattern)),
+        ResponseFormat::Grammar { grammar } => Some(Grammar::Lark(grammar)),
+    }
+}
+
+fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
+    let logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs) {
+        (false, Some(1..)) => {
+            return Err(ApiError::invalid_value("top_logprobs", "top_logprobs needs logprobs to be true"));
+        }
+        (_, Some(top)) if top > TOP_LOGPROBS_MAX => {
+            let message = format!("top_logprobs is {top}, it must be 0 to {TOP_LOGPROBS_MAX}");
+            return Err(ApiError::invalid_value("top_logprobs", message));
+        }
+        (true, top) => Some(top.unwrap_or(0)),
+        (false, _) => None,
+    };
+    let default = SamplingParams::default();
+    Ok(SamplingParams {
+        temperature: request.temperature.unwrap_or(default.temperature),
+        top_k: request.top_k.unwrap_or(default.top_k),
+        top_p: request.top_p.unwrap_or(default.top_p),
+        min_p: request.min_p.unwrap_or(default.min_p),
+        repetition_penalty: request.repetition_penalty.unwrap_or(default.repetition_penalty),
+        presence_penalty: request.presence_penalty.unwrap_or(default.presence_penalty),
+        frequency_penalty: request.frequency_penalty.unwrap_or(default.frequency_penalty),
+        seed: request.seed.map(|seed| seed as u64),
+        logprobs,
+    })
+}
+
+fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
+    let role = match message.role {
+        ChatRole::System | ChatRole::Developer => Role::System,
+        ChatRole::User => Role::User,
+        ChatRole::Assistant => Role::Assistant,
+    };
+    let parts = match message.content {
+        Content::Text(text) => return Ok(Turn { role, parts: vec![TurnPart::Text(text)] }),
+        Content::Parts(parts) => parts,
+    };
+    if parts.is_empty() {
+        let param = format!("messages[{index}].content");
+        return Err(ApiError::invalid_value(param, "the message has no part, at least 1 is needed"));
+    }
+    let part = |(number, part)| match part {
+        ContentPart::Text { text } => Ok(TurnPart::Text(text)),
+        ContentPart::ImageUrl { image_url } => {
+            let param = format!("messages[{index}].content[{number}].image_url");
+            if role != Role::User {
+                let message = format!("a picture stands in a message of the {}", role.name());
+                return Err(
+                    ApiError::invalid_value(param, message).hint("put pictures into the user's messages")
+                );
+            }
+            Ok(TurnPart::Picture(Picture { url: image_url.url, detail: image_url.detail, param }))
+        }
+    };
+    Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })
+}
+
+/// Waits for all answers.
+async fn whole(
+    mut session: Session,
+    choices: usize,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<(Vec<Choice>, UsageFields), ApiError> {
+    let empty = |index| Choice {
+        index,
+        message: AnswerMessage { role: "assistant", content: String::new(), refusal: None },
+        logprobs: tokenizer.map(|_| Logprobs::default()),
+        finish_reason: "stop",
+    };
+    let mut choices: Vec<Choice> = (0..choices).map(empty).collect();
+    let mut usage = UsageFields::default();
+    while session.remaining > 0 {
+        match session.updates.next().await? {
+            Update::Token(index, token) => {
+                let choice = &mut choices[index];
+                choice.message.content.push_str(&token.text);
+                if let (Some(all), Some(tokenizer)) = (&mut choice.logprobs, tokenizer) {
+                    all.content.push(logprobs::of(tokenizer, &token));
+                }
+            }
+            Update::Finished(index, finished) => {
+                let choice = &mut choices[index];
+                choice.message.content.push_str(&finished.text);
+                choice.finish_reason = finish_reason(finished.reason)?;
+                usage.add(index, &finished.usage);
+                session.remaining -= 1;
+            }
+            Update::Progress(_) | Update::Failed(_) => {}
+        }
+    }
+    Ok((choices, usage))
+}

@@ -1,0 +1,137 @@
+//! A streamed chat completion: one event for each token, `[DONE]` at the end.
+//!
+//! Where the request asks for it (`stream_options.include_progress`), events named `progress` tell how far pictures
+//! and prompt are, and one named `timings` where the time went; clients that know only OpenAI's events never see
+//! them.
+
+use super::errors::ApiError;
+use super::logprobs;
+use super::session::finish_reason;
+use super::stream::{Queue, Render};
+use super::types::{ChatChunk, ChunkChoice, Delta, Logprobs, StreamOptions, UsageFields};
+use phi3v::engine::{Finished, Phase, StepProgress, Timings, Token};
+use phi3v::tokenizer::Tokenizer;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Renders the events of a chat completion.
+pub(super) struct ChatStream {
+    /// Names the answer.
+    pub(super) id: String,
+    /// Seconds since 1970.
+    pub(super) created: u64,
+    /// Name of the model.
+    pub(super) model: String,
+    /// Where log probabilities are asked for.
+    pub(super) tokenizer: Option<Arc<Tokenizer>>,
+    /// Answers asked for.
+    pub(super) choices: usize,
+    /// What else is asked for.
+    pub(super) options: StreamOptions,
+    /// What was counted so far.
+    pub(super) usage: UsageFields,
+}
+
+#[derive(Serialize)]
+struct ProgressFields {
+    phase: &'static str,
+    done: f64,
+    total: usize,
+}
+
+#[derive(Serialize)]
+struct TimingFields {
+    queued_seconds: f64,
+    vision_seconds: f64,
+    prefill_seconds: f64,
+    decode_seconds: f64,
+    first_token_seconds: Option<f64>,
+}
+
+impl ChatStream {
+    fn chunk(&self, choices: Vec<ChunkChoice>) -> ChatChunk {
+        let object = "chat.completion.chunk";
+        let (id, model) = (self.id.clone(), self.model.clone());
+        ChatChunk { id, object, created: self.created, model, choices, usage: None }
+    }
+
+    fn push(&self, choice: ChunkChoice, queue: &mut Queue) {
+        queue.push("", &self.chunk(vec![choice]));
+    }
+}
+
+impl Render for ChatStream {
+    fn begin(&mut self, queue: &mut Queue) {
+        for index in 0..self.choices {
+            let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
+            self.push(ChunkChoice { index, delta, logprobs: None, finish_reason: None }, queue);
+        }
+    }
+
+    fn progress(&mut self, progress: StepProgress, queue: &mut Queue) {
+        queue.push("progress", &ProgressFields::from(progress));
+    }
+
+    fn token(&mut self, index: usize, token: &Token, queue: &mut Queue) {
+        let tokenizer = self.tokenizer.as_deref();
+        let logprobs = tokenizer.map(|tokenizer| Logprobs { content: vec![logprobs::of(tokenizer, token)] });
+        // bytes of an unfinished character, or text held back as the possible beginning of a stop text
+        if token.text.is_empty() && logprobs.is_none() {
+            return;
+        }
+        let delta = Delta { role: None, content: Some(token.text.clone()) };
+        self.push(ChunkChoice { index, delta, logprobs, finish_reason: None }, queue);
+    }
+
+    fn finished(
+        &mut self,
+        (index, last): (usize, bool),
+        finished: Finished,
+        queue: &mut Queue,
+    ) -> Result<(), ApiError> {
+        let finish_reason = Some(finish_reason(finished.reason)?);
+        self.usage.add(index, &finished.usage);
+        if !finished.text.is_empty() {
+            let delta = Delta { role: None, content: Some(finished.text) };
+            self.push(ChunkChoice { index, delta, logprobs: None, finish_reason: None }, queue);
+        }
+        self.push(ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason }, queue);
+        if self.options.include_progress {
+            queue.push("timings", &TimingFields::from(finished.timings));
+        }
+        if last && self.options.include_usage {
+            queue.push("", &ChatChunk { usage: Some(self.usage), ..self.chunk(Vec::new()) });
+        }
+        if last {
+            queue.push_text("[DONE]");
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &ApiError, queue: &mut Queue) {
+        queue.push("", &error.body());
+    }
+}
+
+impl From<StepProgress> for ProgressFields {
+    fn from(progress: StepProgress) -> Self {
+        let phase = match progress.phase {
+            Phase::Vision => "vision",
+            Phase::Prefill => "prefill",
+            Phase::Decode => "decode",
+        };
+        Self { phase, done: progress.done, total: progress.total }
+    }
+}
+
+impl From<Timings> for TimingFields {
+    fn from(timings: Timings) -> Self {
+        Self {
+            queued_seconds: timings.queued.as_secs_f64(),
+            vision_seconds: timings.vision.as_secs_f64(),
+            prefill_seconds: timings.prefill.as_secs_f64(),
+            decode_seconds: timings.decode.as_secs_f64(),
+            first_token_seconds: timings.first_token.map(|first| first.as_secs_f64()),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code", "hint"}}`.
+//!
+//! `code` is stable and `message` is the library's own sentence. Nothing a decoder, the file system or the network
+//! said is repeated: it could tell a stranger about the machine or about what lies behind an address.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use phi3v::image::ImageError;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Why a request is refused or ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Stable name of the error.
+    pub code: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The field at fault.
+    pub param: Option<String>,
+    /// When it is worth trying again.
+    pub retry_after: Option<Duration>,
+}
+
+/// The body of an error.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorFields,
+}
+
+/// The fields of an error.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ErrorFields {
+    /// One sentence.
+    pub message: String,
+    /// OpenAI's class of the error.
+    pub r#type: &'static str,
+    /// The field at fault.
+    pub param: Option<String>,
+    /// Stable name of the error.
+    pub code: &'static str,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl ApiError {
+    /// An error of any kind.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), hint: None, param: None, retry_after: None }
+    }
+
+    /// A request that is wrong in itself.
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// A field with a value that cannot be used.
+    pub fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::bad_request("invalid_value", message).param(param)
+    }
+
+    /// A field that this server does not have and that would change the answer.
+    pub fn unsupported_field(name: &str) -> Self {
+        let name: String = name.chars().take(64).collect();
+        Self::bad_request("unsupported_field", format!("the field {name} is not supported"))
+            .param(name)
+            .hint("leave it out; /openapi.json lists the fields that are")
+    }
+
+    /// Something that should not happen.
+    pub fn internal(message: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+            .hint("report it with the server's log")
+    }
+
+    /// The engine thread is gone.
+    pub fn engine_stopped() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_stopped", "the engine has stopped")
+            .hint("restart the server and report what its log says")
+    }
+
+    /// With a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// With the field at fault.
+    #[must_use]
+    pub fn param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// With a time after which to try again.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// A picture that cannot be used. `param` says which.
+    pub fn image(error: &ImageError, param: &str) -> Self {
+        let (status, code) = match error {
+            ImageError::Bytes { bytes, .. } if *bytes > 0 => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large")
+            }
+            ImageError::Pixels { .. } | ImageError::Side { .. } | ImageError::Frames { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large")
+            }
+            ImageError::UnsupportedFormat { .. } | ImageError::UnsupportedKind { .. } => {
+                (StatusCode::BAD_REQUEST, "image_format_unsupported")
+            }
+            _ => (StatusCode::BAD_REQUEST, "image_invalid"),
+        };
+        let message = match error {
+            ImageError::NotAnImage { .. } => "this is not a picture".to_owned(),
+            ImageError::Damaged { format, .. } => format!("the {format} picture is damaged"),
+            other => other.to_string(),
+        };
+        Self { hint: error.hint(), ..Self::new(status, code, message).param(param) }
+    }
+
+    /// What the library refused or could not do.
+    pub fn library(error: &phi3v::Error) -> Self {
+        use phi3v::constraint::ConstraintError;
+        use phi3v::engine::EngineError;
+        let hint = error.hint();
+        let internal = || {
+            let message = "the answer could not be computed".to_owned();
+            (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+        };
+        let (status, code, message) = match error {
+            phi3v::Error::Engine(EngineError::ContextLength { .. }) => {
+                (StatusCode::BAD_REQUEST, "context_length_exceeded", error.to_string())
+            }
+            phi3v::Error::Constraint(ConstraintError::NotAllowed { .. }) => internal(),
+            phi3v::Error::Constraint(_) => {
+                (StatusCode::BAD_REQUEST, "response_format_unusable", error.to_string())
+            }
+            phi3v::Error::Engine(_) | phi3v::Error::Processor(_) | phi3v::Error::Sampler(_) => {
+                (StatusCode::BAD_REQUEST, "invalid_value", error.to_string())
+            }
+            phi3v::Error::Backend(_) => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory", error.to_string()),
+            _ => internal(),
+        };
+        Self { hint, ..Self::new(status, code, message) }
+    }
+
+    /// OpenAI's class of the error.
+    fn class(&self) -> &'static str {
+        match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::NOT_FOUND => "not_found_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The body.
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody {
+            error: ErrorFields {
+                message: self.message.clone(),
+                r#type: self.class(),
+                param: self.param.clone(),
+                code: self.code,
+                hint: self.hint.clone(),
+            },
+        }
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> String {
+        serde_json::to_string(&self.body()).expect("an error body holds only texts")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, "application/json")], self.json()).into_response();
+        if let Some(after) = self.retry_after {
+            let seconds = HeaderValue::from(after.as_secs().max(1));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        // the log line of the request names the error; see `super::super::log`
+        response.extensions_mut().insert(ErrorCode(self.code));
+        response
+    }
+}
+
+/// The code of an error response, for the log and the metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorCode(pub &'static str);

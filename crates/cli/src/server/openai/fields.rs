@@ -1,0 +1,91 @@
+//! Top-level fields of a request that this server does not have: ignored when they cannot change the answer or ask
+//! for what happens anyway, refused by name otherwise.
+
+use super::errors::ApiError;
+use serde_json::{Map, Value};
+
+/// Fields that do not change an answer.
+const HARMLESS: &[&str] = &[
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "user",
+];
+
+/// Fields of OpenAI's that may stand there as long as they ask for nothing: `null`, `[]`, `{}`, or the value given.
+const NEUTRAL: &[(&str, &str)] = &[
+    ("audio", ""),
+    ("background", "false"),
+    ("function_call", "\"none\""),
+    ("functions", ""),
+    ("include", ""),
+    ("logit_bias", ""),
+    ("modalities", "[\"text\"]"),
+    ("prediction", ""),
+    ("tool_choice", "\"none\""),
+    ("tools", ""),
+    ("truncation", "\"disabled\""),
+];
+
+/// Takes what may be ignored out of `object`, and refuses what is left beside `known`.
+///
+/// # Errors
+/// The first field that would change the answer.
+pub fn strip(object: &mut Map<String, Value>, known: &[&str]) -> Result<(), ApiError> {
+    for name in HARMLESS {
+        object.remove(*name);
+    }
+    object.retain(|name, value| known.contains(&name.as_str()) || !is_neutral(name, value));
+    match object.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(ApiError::unsupported_field(name)),
+        None => Ok(()),
+    }
+}
+
+fn is_neutral(name: &str, value: &Value) -> bool {
+    let empty = match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    };
+    // "auto" chooses a tool only where there are tools, and those are refused
+    let auto = name == "tool_choice" && value == "auto";
+    NEUTRAL.iter().any(|(field, neutral)| *field == name && (empty || auto || value.to_string() == *neutral))
+        || value.is_null()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stripped(value: Value) -> Result<Vec<String>, String> {
+        let Value::Object(mut object) = value else { panic!("an object") };
+        strip(&mut object, &["messages"]).map_err(|error| error.message)?;
+        Ok(object.keys().cloned().collect())
+    }
+
+    #[test]
+    fn harmless_and_neutral_fields_are_ignored() {
+        let request = json!({"messages": 1, "user": "me", "metadata": {"a": "b"}, "tools": [], "tool_choice": "auto",
+            "logit_bias": {}, "modalities": ["text"], "anything": null});
+        assert_eq!(stripped(request).unwrap(), ["messages"]);
+    }
+
+    #[test]
+    fn fields_that_would_change_the_answer_are_refused_by_name() {
+        for field in
+            ["tools", "functions", "logit_bias", "web_search_options", "reasoning_effort", "temprature"]
+        {
+            let error = stripped(json!({"messages": 1, field: {"a": 1}})).unwrap_err();
+            assert!(error.contains(field), "{error}");
+        }
+        assert!(stripped(json!({"modalities": ["audio"]})).is_err());
+        assert!(stripped(json!({"tool_choice": "required"})).is_err());
+    }
+}

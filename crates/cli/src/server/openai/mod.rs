@@ -1,0 +1,13 @@
+//! OpenAI's API: wire types, validation, and answers in their shape.
+
+pub mod chat;
+mod chat_stream;
+pub mod errors;
+pub mod fields;
+mod logprobs;
+pub mod models;
+pub mod parse;
+pub mod responses;
+pub mod session;
+mod stream;
+pub mod types;

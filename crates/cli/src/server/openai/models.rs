@@ -1,0 +1,58 @@
+//! `GET /v1/models`.
+
+use super::errors::ApiError;
+use super::types::{ModelEntry, ModelList};
+use crate::server::state::{App, ServedModel};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use std::sync::Arc;
+
+fn entry(app: &App, model: &ServedModel) -> ModelEntry {
+    ModelEntry {
+        id: model.name.clone(),
+        object: "model",
+        created: app.started,
+        owned_by: "phi3v",
+        max_model_len: model.context_tokens,
+    }
+}
+
+/// The models served: one.
+///
+/// # Errors
+/// It is not loaded yet.
+pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ModelList>, ApiError> {
+    let model = app.ready()?;
+    Ok(Json(ModelList { object: "list", data: vec![entry(&app, model)] }))
+}
+
+/// One model by its name.
+///
+/// # Errors
+/// It is not loaded yet, or there is none of that name.
+pub async fn one(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Json<ModelEntry>, ApiError> {
+    let model = app.ready()?;
+    check_name(model, Some(&name))?;
+    Ok(Json(entry(&app, model)))
+}
+
+/// Whether `name` is the model served, where one is named.
+///
+/// # Errors
+/// It is another.
+pub fn check_name(model: &ServedModel, name: Option<&str>) -> Result<(), ApiError> {
+    match name {
+        Some(name) if name != model.name => {
+            let name: String = name.chars().take(100).collect();
+            let message = format!("there is no model {name}");
+            Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message)
+                .param("model")
+                .hint(format!("this server has {}; the field may also be left out", model.name)))
+        }
+        _ => Ok(()),
+    }
+}

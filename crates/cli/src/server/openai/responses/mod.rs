@@ -1,0 +1,179 @@
+//! `POST /v1/responses`: the part of OpenAI's newer API that texts and pictures need. Nothing is stored, so
+//! `previous_response_id` is refused; the whole conversation comes with each request.
+
+mod stream;
+pub mod types;
+
+use super::errors::ApiError;
+use super::session::Session;
+use super::types::{ChatRole, UsageFields};
+use super::{models, parse};
+use crate::server::ask::{Ask, Picture, Turn, TurnPart};
+use crate::server::engine_thread::Update;
+use crate::server::prepare;
+use crate::server::state::{App, fresh_id, unix_seconds};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use phi3v::chat_template::Role;
+use phi3v::constraint::Grammar;
+use phi3v::engine::FinishReason;
+use phi3v::sampler::SamplingParams;
+use std::sync::Arc;
+use tokio::time::Instant;
+use types::{
+    IncompleteDetails, Input, InputContent, InputMessage, InputPart, OutputMessage, OutputText,
+    OutputTokensDetails, ResponseObject, ResponseUsage, ResponsesRequest, TextFormat,
+};
+
+/// Answers a conversation.
+///
+/// # Errors
+/// What is wrong with the request, or why it cannot be answered.
+pub async fn responses(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let deadline = Instant::now() + app.limits.request_time_max;
+    let model = app.ready()?.clone();
+    let (request, body) = parse::read::<ResponsesRequest>(&app, &headers, body).await?;
+    models::check_name(&model, request.model.as_deref())?;
+    let streamed = request.stream.unwrap_or(false);
+    let empty = empty_response(&request, model.name);
+    let mut ask = ask(request)?;
+    ask.check(&app.limits)?;
+    let prompt = prepare::prompt(&app, std::mem::take(&mut ask.turns)).await?;
+    let session = Session::start(&app, (prompt, ask), body, (false, deadline)).await?;
+    if streamed {
+        return Ok(super::stream::response(session, stream::ResponseStream::new(empty)));
+    }
+    Ok(Json(whole(session, empty).await?).into_response())
+}
+
+fn empty_response(request: &ResponsesRequest, model: String) -> ResponseObject {
+    ResponseObject {
+        id: fresh_id("resp_"),
+        object: "response",
+        created_at: unix_seconds(),
+        status: "in_progress",
+        error: None,
+        incomplete_details: None,
+        instructions: request.instructions.clone(),
+        max_output_tokens: request.max_output_tokens,
+        model,
+        output: Vec::new(),
+        parallel_tool_calls: false,
+        previous_response_id: None,
+        temperature: request.temperature,
+        top_p: request.top_p,
+        tool_choice: "none",
+        tools: Vec::new(),
+        usage: None,
+    }
+}
+
+fn ask(request: ResponsesRequest) -> Result<Ask, ApiError> {
+    let text = |role, text| Turn { role, parts: vec![TurnPart::Text(text)] };
+    let mut turns: Vec<Turn> =
+        request.instructions.map(|system| text(Role::System, system)).into_iter().collect();
+    match request.input {
+        Input::Text(question) => turns.push(text(Role::User, question)),
+        Input::Messages(messages) => {
+            for (index, message) in messages.into_iter().enumerate() {
+                turns.push(turn(index, message)?);
+            }
+        }
+    }
+    let default = SamplingParams::default();
+    let form = match request.text.and_then(|text| text.format) {
+        None | Some(TextFormat::Text {}) => None,
+        Some(TextFormat::JsonObject {}) => Some(Grammar::JsonObject),
+        Some(TextFormat::JsonSchema { schema, .. }) => Some(Grammar::JsonSchema(schema)),
+    };
+    Ok(Ask {
+        turns,
+        sampling: SamplingParams {
+            temperature: request.temperature.unwrap_or(default.temperature),
+            top_p: request.top_p.unwrap_or(default.top_p),
+            ..default
+        },
+        choices: 1,
+        max_tokens: request.max_output_tokens.map(|tokens| (tokens, "max_output_tokens")),
+        stop: Vec::new(),
+        form,
+    })
+}
+
+fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
+    let role = match message.role {
+        ChatRole::System | ChatRole::Developer => Role::System,
+        ChatRole::User => Role::User,
+        ChatRole::Assistant => Role::Assistant,
+    };
+    let parts = match message.content {
+        InputContent::Text(text) => return Ok(Turn { role, parts: vec![TurnPart::Text(text)] }),
+        InputContent::Parts(parts) => parts,
+    };
+    let part = |(number, part)| match part {
+        InputPart::InputText { text } | InputPart::OutputText { text, .. } => Ok(TurnPart::Text(text)),
+        InputPart::InputImage { image_url: url, detail } => {
+            let param = format!("input[{index}].content[{number}].image_url");
+            if role != Role::User {
+                let message = format!("a picture stands in a message of the {}", role.name());
+                return Err(
+                    ApiError::invalid_value(param, message).hint("put pictures into the user's messages")
+                );
+            }
+            Ok(TurnPart::Picture(Picture { url, detail, param }))
+        }
+    };
+    Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })
+}
+
+/// Waits for the answer.
+async fn whole(mut session: Session, empty: ResponseObject) -> Result<ResponseObject, ApiError> {
+    let mut text = String::new();
+    loop {
+        match session.updates.next().await? {
+            Update::Token(_, token) => text.push_str(&token.text),
+            Update::Finished(_, finished) => {
+                text.push_str(&finished.text);
+                let mut usage = UsageFields::default();
+                usage.add(0, &finished.usage);
+                return complete(empty, fresh_id("msg_"), text, (finished.reason, usage));
+            }
+            Update::Progress(_) | Update::Failed(_) => {}
+        }
+    }
+}
+
+/// The response with its answer.
+///
+/// # Errors
+/// The answer was cancelled.
+fn complete(
+    response: ResponseObject,
+    message_id: String,
+    text: String,
+    (reason, usage): (FinishReason, UsageFields),
+) -> Result<ResponseObject, ApiError> {
+    let cut = super::session::finish_reason(reason)? == "length";
+    let status = if cut { "incomplete" } else { "completed" };
+    let content = vec![OutputText::new(text)];
+    Ok(ResponseObject {
+        status,
+        incomplete_details: cut.then_some(IncompleteDetails { reason: "max_output_tokens" }),
+        output: vec![OutputMessage { r#type: "message", id: message_id, status, role: "assistant", content }],
+        usage: Some(ResponseUsage {
+            input_tokens: usage.prompt_tokens,
+            input_tokens_details: usage.prompt_tokens_details,
+            output_tokens: usage.completion_tokens,
+            output_tokens_details: OutputTokensDetails::default(),
+            total_tokens: usage.total_tokens,
+        }),
+        ..response
+    })
+}

@@ -1,0 +1,233 @@
+//! The wire types of `POST /v1/responses`: texts and pictures in, one text out.
+
+use crate::server::openai::types::Detail;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A request for a response.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ResponsesRequest {
+    /// A text of the user, or the conversation so far.
+    pub input: Input,
+    /// Name of the model served, or absent.
+    pub model: Option<String>,
+    /// Instructions for the whole conversation.
+    pub instructions: Option<String>,
+    /// Tokens the answer may have.
+    pub max_output_tokens: Option<usize>,
+    /// 0 takes the likeliest token.
+    pub temperature: Option<f32>,
+    /// Choose among the likeliest tokens that together have this probability.
+    pub top_p: Option<f32>,
+    /// Send the answer as server-sent events while it is made.
+    pub stream: Option<bool>,
+    /// The form the answer must have.
+    pub text: Option<TextOptions>,
+}
+
+/// A text, or messages.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Input {
+    /// A text of the user.
+    Text(String),
+    /// The conversation so far; the user speaks last.
+    Messages(Vec<InputMessage>),
+}
+
+/// What one side said.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InputMessage {
+    /// `message`, or absent.
+    pub r#type: Option<MessageType>,
+    /// Who said it: `user`, `assistant`, `system` or `developer`.
+    pub role: crate::server::openai::types::ChatRole,
+    /// What was said.
+    pub content: InputContent,
+    /// Of an earlier answer; not used.
+    pub id: Option<String>,
+    /// Of an earlier answer; not used.
+    pub status: Option<String>,
+}
+
+/// The one type of item that is known.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageType {
+    /// A message.
+    Message,
+}
+
+/// Text, or parts in any order.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum InputContent {
+    /// Only text.
+    Text(String),
+    /// Texts and pictures.
+    Parts(Vec<InputPart>),
+}
+
+/// A text or a picture.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum InputPart {
+    /// A text.
+    InputText {
+        /// The text.
+        text: String,
+    },
+    /// A text of an earlier answer.
+    OutputText {
+        /// The text.
+        text: String,
+        /// Not used.
+        #[serde(default)]
+        annotations: Vec<Value>,
+        /// Not used.
+        #[serde(default)]
+        logprobs: Vec<Value>,
+    },
+    /// A picture.
+    InputImage {
+        /// A data URL; other addresses only where the server allows them.
+        image_url: String,
+        /// How closely to look.
+        #[serde(default)]
+        detail: Detail,
+    },
+}
+
+/// The form the answer must have.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextOptions {
+    /// The form.
+    pub format: Option<TextFormat>,
+}
+
+/// The form the answer must have.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TextFormat {
+    /// Free text.
+    Text {},
+    /// A JSON object.
+    JsonObject {},
+    /// JSON that validates.
+    JsonSchema {
+        /// A name for the client's own use.
+        name: Option<String>,
+        /// A description for the client's own use.
+        description: Option<String>,
+        /// The JSON schema.
+        schema: Value,
+        /// Accepted for compatibility: the schema is always followed strictly.
+        strict: Option<bool>,
+    },
+}
+
+/// A response.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ResponseObject {
+    /// Names this response.
+    pub id: String,
+    /// `response`
+    pub object: &'static str,
+    /// Seconds since 1970.
+    pub created_at: u64,
+    /// `in_progress`, `completed` or `incomplete`.
+    pub status: &'static str,
+    /// Always null: failures are answered with an error.
+    pub error: Option<Value>,
+    /// Why the answer is cut.
+    pub incomplete_details: Option<IncompleteDetails>,
+    /// As in the request.
+    pub instructions: Option<String>,
+    /// As in the request.
+    pub max_output_tokens: Option<usize>,
+    /// Name of the model.
+    pub model: String,
+    /// The answer.
+    pub output: Vec<OutputMessage>,
+    /// Always false: there are no tools.
+    pub parallel_tool_calls: bool,
+    /// Always null: nothing is stored.
+    pub previous_response_id: Option<String>,
+    /// As in the request.
+    pub temperature: Option<f32>,
+    /// As in the request.
+    pub top_p: Option<f32>,
+    /// Always `none`.
+    pub tool_choice: &'static str,
+    /// Always empty.
+    pub tools: Vec<Value>,
+    /// What was counted.
+    pub usage: Option<ResponseUsage>,
+}
+
+/// Why an answer is cut.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct IncompleteDetails {
+    /// `max_output_tokens`
+    pub reason: &'static str,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct OutputMessage {
+    /// `message`
+    pub r#type: &'static str,
+    /// Names the message.
+    pub id: String,
+    /// `in_progress`, `completed` or `incomplete`.
+    pub status: &'static str,
+    /// `assistant`
+    pub role: &'static str,
+    /// One text.
+    pub content: Vec<OutputText>,
+}
+
+/// A text of the answer.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct OutputText {
+    /// `output_text`
+    pub r#type: &'static str,
+    /// The text.
+    pub text: String,
+    /// Always empty.
+    pub annotations: Vec<Value>,
+    /// Always empty.
+    pub logprobs: Vec<Value>,
+}
+
+impl OutputText {
+    /// A part with this text.
+    pub fn new(text: String) -> Self {
+        Self { r#type: "output_text", text, annotations: Vec::new(), logprobs: Vec::new() }
+    }
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct ResponseUsage {
+    /// Tokens of the prompt, pictures included.
+    pub input_tokens: usize,
+    /// What they were.
+    pub input_tokens_details: crate::server::openai::types::PromptTokensDetails,
+    /// Tokens of the answer.
+    pub output_tokens: usize,
+    /// What they were.
+    pub output_tokens_details: OutputTokensDetails,
+    /// Their sum.
+    pub total_tokens: usize,
+}
+
+/// What the answer's tokens were.
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
+pub struct OutputTokensDetails {
+    /// Always 0.
+    pub reasoning_tokens: usize,
+}

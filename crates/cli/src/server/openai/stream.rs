@@ -1,0 +1,113 @@
+//! An answer as server-sent events. What the events look like is a [`Render`]'s affair.
+//!
+//! While nothing happens a comment line is sent from time to time, which keeps proxies from giving up and finds out
+//! about clients that have gone.
+
+use super::errors::ApiError;
+use super::session::Session;
+use crate::server::engine_thread::Update;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use phi3v::engine::{Finished, StepProgress, Token};
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// Time without events after which a comment is sent.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Events that are ready to be sent.
+#[derive(Default)]
+pub(super) struct Queue(VecDeque<Event>);
+
+impl Queue {
+    /// Adds an event; without a name where `name` is empty.
+    pub(super) fn push(&mut self, name: &str, data: &impl Serialize) {
+        let json = serde_json::to_string(data).expect("wire types hold only texts and finite numbers");
+        let event = Event::default().data(json);
+        self.0.push_back(if name.is_empty() { event } else { event.event(name) });
+    }
+
+    /// Adds an event of plain text.
+    pub(super) fn push_text(&mut self, text: &str) {
+        self.0.push_back(Event::default().data(text));
+    }
+}
+
+/// Turns what happens to a request into events.
+pub(super) trait Render: Send + Sized + 'static {
+    /// Before anything has happened.
+    fn begin(&mut self, queue: &mut Queue);
+    /// Pictures or prompt have come so far.
+    fn progress(&mut self, _progress: StepProgress, _queue: &mut Queue) {}
+    /// A token of answer `index`.
+    fn token(&mut self, index: usize, token: &Token, queue: &mut Queue);
+    /// Answer `index` is complete; `last` when all are.
+    ///
+    /// # Errors
+    /// It is not an answer.
+    fn finished(
+        &mut self,
+        answer: (usize, bool),
+        finished: Finished,
+        queue: &mut Queue,
+    ) -> Result<(), ApiError>;
+    /// The request failed; nothing follows.
+    fn failed(&mut self, error: &ApiError, queue: &mut Queue);
+}
+
+struct EventStream<R> {
+    session: Session,
+    render: R,
+    queue: Queue,
+    ended: bool,
+}
+
+impl<R: Render> EventStream<R> {
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        loop {
+            if let Some(event) = self.queue.0.pop_front() {
+                return Some((Ok(event), self));
+            }
+            if self.ended {
+                return None;
+            }
+            let updated = match self.session.updates.next().await {
+                Ok(update) => self.update(update),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = updated {
+                tracing::warn!(code = error.code, "a streamed answer ended early");
+                self.render.failed(&error, &mut self.queue);
+                self.ended = true;
+            }
+        }
+    }
+
+    fn update(&mut self, update: Update) -> Result<(), ApiError> {
+        let queue = &mut self.queue;
+        match update {
+            Update::Progress(progress) => self.render.progress(progress, queue),
+            Update::Token(index, token) => self.render.token(index, &token, queue),
+            Update::Finished(index, finished) => {
+                self.session.remaining -= 1;
+                let last = self.session.remaining == 0;
+                self.render.finished((index, last), *finished, queue)?;
+                self.ended = last;
+            }
+            Update::Failed(error) => return Err(ApiError::library(&error)),
+        }
+        Ok(())
+    }
+}
+
+/// The response that streams a session.
+pub(super) fn response<R: Render>(session: Session, mut render: R) -> Response {
+    let mut queue = Queue::default();
+    render.begin(&mut queue);
+    let events = EventStream { session, render, queue, ended: false };
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Sse::new(stream::unfold(events, EventStream::next)).keep_alive(keep_alive).into_response()
+}

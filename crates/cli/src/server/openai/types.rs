@@ -1,0 +1,397 @@
+//! The wire types of `POST /v1/chat/completions`, in the order of OpenAI's reference.
+//!
+//! Unknown fields are refused by name, nested ones too; [`super::fields`] says which top-level ones are ignored.
+
+use schemars::JsonSchema;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A request for the next message of a conversation. Without sampling fields the answer is greedy.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ChatRequest {
+    /// The conversation so far; the user speaks last.
+    pub messages: Vec<ChatMessage>,
+    /// Name of the model served, or absent.
+    pub model: Option<String>,
+    /// Send the answer as server-sent events while it is made.
+    pub stream: Option<bool>,
+    /// What a stream carries besides the answer.
+    pub stream_options: Option<StreamOptions>,
+    /// Answers to make, 1 if absent.
+    pub n: Option<usize>,
+    /// Tokens an answer may have.
+    pub max_completion_tokens: Option<usize>,
+    /// The older name of `max_completion_tokens`.
+    pub max_tokens: Option<usize>,
+    /// Texts that end the answer.
+    #[serde(default, deserialize_with = "one_or_many")]
+    #[schemars(with = "Option<OneOrMany>")]
+    pub stop: Vec<String>,
+    /// Return the log probability of each token.
+    pub logprobs: Option<bool>,
+    /// Return so many likeliest tokens for each place, 0 to 20; needs `logprobs`.
+    pub top_logprobs: Option<usize>,
+    /// The form the answer must have.
+    pub response_format: Option<ResponseFormat>,
+    /// 0 takes the likeliest token.
+    pub temperature: Option<f32>,
+    /// Choose among the likeliest tokens that together have this probability.
+    pub top_p: Option<f32>,
+    /// Choose among so many likeliest tokens; an extension.
+    pub top_k: Option<usize>,
+    /// Choose among tokens at least this fraction as likely as the likeliest; an extension.
+    pub min_p: Option<f32>,
+    /// Divides the logits of tokens already seen; an extension.
+    pub repetition_penalty: Option<f32>,
+    /// Lowers the logits of tokens already in the answer.
+    pub presence_penalty: Option<f32>,
+    /// Lowers the logits of tokens by how often they are in the answer.
+    pub frequency_penalty: Option<f32>,
+    /// The same seed gives the same answer.
+    pub seed: Option<i64>,
+}
+
+/// What a stream carries besides the answer.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamOptions {
+    /// A last chunk with the usage.
+    #[serde(default)]
+    pub include_usage: bool,
+    /// Events named `progress` while the pictures and the prompt are read; an extension.
+    #[serde(default)]
+    pub include_progress: bool,
+    /// Accepted for compatibility: streams are not padded.
+    #[serde(default)]
+    pub include_obfuscation: bool,
+}
+
+/// What one side said.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChatMessage {
+    /// Who said it.
+    pub role: ChatRole,
+    /// What was said.
+    pub content: Content,
+}
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChatRole {
+    /// Instructions for the whole conversation.
+    System,
+    /// A newer name for `system`.
+    Developer,
+    /// The person asking.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// Text, or parts in any order.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub enum Content {
+    /// Only text.
+    Text(String),
+    /// Texts and pictures.
+    Parts(Vec<ContentPart>),
+}
+
+/// A text or a picture.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ContentPart {
+    /// A text, taken as it stands.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A picture.
+    ImageUrl {
+        /// Where it is.
+        image_url: ImageUrl,
+    },
+}
+
+/// Where a picture is and how closely to look.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageUrl {
+    /// A data URL; other addresses only where the server allows them.
+    pub url: String,
+    /// How closely to look.
+    #[serde(default)]
+    pub detail: Detail,
+}
+
+/// How closely to look at a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Detail {
+    /// As the checkpoint was trained.
+    #[default]
+    Auto,
+    /// One tile: fewest tokens.
+    Low,
+    /// Up to 16 tiles: small print.
+    High,
+}
+
+/// The form the answer must have.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ResponseFormat {
+    /// Free text.
+    Text {},
+    /// A JSON object.
+    JsonObject {},
+    /// JSON that validates.
+    JsonSchema {
+        /// The schema with its name.
+        json_schema: NamedSchema,
+    },
+    /// Text that a regular expression matches as a whole; an extension.
+    Regex {
+        /// The expression.
+        pattern: String,
+    },
+    /// Text of a Lark grammar; an extension.
+    Grammar {
+        /// The grammar.
+        grammar: String,
+    },
+}
+
+/// A schema with its name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamedSchema {
+    /// A name for the client's own use.
+    pub name: Option<String>,
+    /// A description for the client's own use.
+    pub description: Option<String>,
+    /// The JSON schema.
+    pub schema: Value,
+    /// Accepted for compatibility: the schema is always followed strictly.
+    pub strict: Option<bool>,
+}
+
+/// Schema of a field that takes one text or several.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Texts;
+    impl<'de> Visitor<'de> for Texts {
+        type Value = Vec<String>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a text or a list of texts")
+        }
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(vec![text.to_owned()])
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut texts = Vec::new();
+            while let Some(text) = seq.next_element()? {
+                texts.push(text);
+            }
+            Ok(texts)
+        }
+    }
+    deserializer.deserialize_any(Texts)
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrParts;
+        impl<'de> Visitor<'de> for TextOrParts {
+            type Value = Content;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a text or a list of parts")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Content, E> {
+                Ok(Content::Text(text.to_owned()))
+            }
+            fn visit_string<E>(self, text: String) -> Result<Content, E> {
+                Ok(Content::Text(text))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+                let mut parts = Vec::new();
+                while let Some(part) = seq.next_element()? {
+                    parts.push(part);
+                }
+                Ok(Content::Parts(parts))
+            }
+        }
+        deserializer.deserialize_any(TextOrParts)
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ChatCompletion {
+    /// Names this answer.
+    pub id: String,
+    /// `chat.completion`
+    pub object: &'static str,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Name of the model.
+    pub model: String,
+    /// The answers.
+    pub choices: Vec<Choice>,
+    /// What was counted.
+    pub usage: UsageFields,
+}
+
+/// One of the answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Choice {
+    /// Its number, from 0.
+    pub index: usize,
+    /// What the model said.
+    pub message: AnswerMessage,
+    /// Log probabilities, where asked for.
+    pub logprobs: Option<Logprobs>,
+    /// Why it ended: `stop` or `length`.
+    pub finish_reason: &'static str,
+}
+
+/// What the model said.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AnswerMessage {
+    /// `assistant`
+    pub role: &'static str,
+    /// The text.
+    pub content: String,
+    /// Always null: this model has no separate refusals.
+    pub refusal: Option<String>,
+}
+
+/// A piece of a streamed answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ChatChunk {
+    /// Names this answer, the same in all its chunks.
+    pub id: String,
+    /// `chat.completion.chunk`
+    pub object: &'static str,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Name of the model.
+    pub model: String,
+    /// One choice, or none in the chunk with the usage.
+    pub choices: Vec<ChunkChoice>,
+    /// In the last chunk, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageFields>,
+}
+
+/// What a chunk adds to a choice.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ChunkChoice {
+    /// Number of the choice.
+    pub index: usize,
+    /// What is new.
+    pub delta: Delta,
+    /// Log probabilities of the new tokens, where asked for.
+    pub logprobs: Option<Logprobs>,
+    /// Set in the choice's last chunk.
+    pub finish_reason: Option<&'static str>,
+}
+
+/// What is new.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct Delta {
+    /// `assistant`, in the first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'static str>,
+    /// More text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+}
+
+/// Log probabilities of tokens.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct Logprobs {
+    /// One for each token.
+    pub content: Vec<TokenLogprob>,
+}
+
+/// A token and the likeliest ones in its place.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct TokenLogprob {
+    /// The token.
+    #[serde(flatten)]
+    pub token: ScoredToken,
+    /// The likeliest tokens.
+    pub top_logprobs: Vec<ScoredToken>,
+}
+
+/// A token with its log probability.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ScoredToken {
+    /// Its text; incomplete characters are shown as U+FFFD.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
+pub struct UsageFields {
+    /// Tokens of the prompt, pictures included.
+    pub prompt_tokens: usize,
+    /// Tokens of all answers.
+    pub completion_tokens: usize,
+    /// Their sum.
+    pub total_tokens: usize,
+    /// What the prompt's tokens were.
+    pub prompt_tokens_details: PromptTokensDetails,
+}
+
+/// What the prompt's tokens were.
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
+pub struct PromptTokensDetails {
+    /// Those that an earlier request had computed.
+    pub cached_tokens: usize,
+    /// Those that stand for pictures.
+    pub image_tokens: usize,
+}
+
+/// The list of models.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ModelList {
+    /// `list`
+    pub object: &'static str,
+    /// The model served.
+    pub data: Vec<ModelEntry>,
+}
+
+/// A model.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ModelEntry {
+    /// Its name.
+    pub id: String,
+    /// `model`
+    pub object: &'static str,
+    /// Seconds since 1970 of the server's start.
+    pub created: u64,
+    /// `phi3v`
+    pub owned_by: &'static str,
+    /// Tokens of prompt and answer that fit.
+    pub max_model_len: usize,
+}

@@ -1,0 +1,77 @@
+//! The routes, and what every request passes on its way to them: log, CORS, guard.
+
+use super::guard::{self, Guard};
+use super::openai::errors::ApiError;
+use super::openai::{chat, models, responses};
+use super::state::App;
+use super::{log, openapi, tokenize, ui};
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use serde_json::json;
+use std::sync::Arc;
+use tower_http::cors::CorsLayer;
+
+/// The whole server, but for its sockets.
+pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[String]) -> Router {
+    let router = Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*name}", get(models::one))
+        .route("/v1/chat/completions", post(chat::completions))
+        .route("/v1/responses", post(responses::responses))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/tokenize", post(tokenize::tokenize))
+        .merge(ui::routes())
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check));
+    let router = match cors(cors_origins) {
+        Some(layer) => router.layer(layer),
+        None => router,
+    };
+    router.layer(middleware::from_fn_with_state(Arc::clone(&app), log::request)).with_state(app)
+}
+
+/// Lets the pages of the listed origins read answers; none are listed by default.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    let exposed = [HeaderName::from_static("x-request-id"), header::RETRY_AFTER];
+    (!origins.is_empty()).then(|| {
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+            .expose_headers(exposed)
+    })
+}
+
+/// The process lives.
+async fn health() -> Json<serde_json::Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// Requests are accepted.
+async fn ready(State(app): State<Arc<App>>) -> Result<Json<serde_json::Value>, ApiError> {
+    let model = app.ready()?;
+    Ok(Json(json!({"status": "ready", "model": model.name, "in_flight": app.engine.in_flight()})))
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], app.metrics.text()).into_response()
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "there is nothing at this address")
+        .hint("/openapi.json lists what there is")
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
+        .hint("/openapi.json lists what there is")
+}

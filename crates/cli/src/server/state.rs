@@ -1,0 +1,120 @@
+//! What all requests share.
+
+use super::engine_thread::EngineHandle;
+use super::images::Pictures;
+use super::limits::{self, Limits};
+use super::metrics::Metrics;
+use super::openai::errors::ApiError;
+use phi3v::constraint::ConstraintFactory;
+use phi3v::image::ImageParams;
+use phi3v::tokenizer::Tokenizer;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Requests that are decoded at one time: enough to hide one behind the other's input, few enough for a decoder's
+/// transient memory (a picture at the pixel limit takes 150 MB, and as much again to be cut).
+const DECODERS: usize = 2;
+
+/// What requests need to know of the model.
+#[derive(Clone)]
+pub struct ServedModel {
+    /// Its name.
+    pub name: String,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// What holds answers to a form.
+    pub constraints: Arc<ConstraintFactory>,
+    /// How it wants its pictures.
+    pub image_params: ImageParams,
+    /// Tokens of prompt and answer that fit.
+    pub context_tokens: usize,
+}
+
+/// What all requests share.
+pub struct App {
+    /// Bounds.
+    pub limits: Limits,
+    /// The engine thread.
+    pub engine: EngineHandle,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where pictures may come from.
+    pub pictures: Pictures,
+    /// Seconds since 1970 of the start.
+    pub started: u64,
+    /// Turns at decoding pictures and text.
+    pub decoders: Semaphore,
+    model: OnceLock<ServedModel>,
+    draining: AtomicBool,
+    /// One permit for each MiB of bodies and pictures.
+    inputs: Arc<Semaphore>,
+}
+
+impl App {
+    /// The state of a server whose model is still to come.
+    pub fn new(limits: Limits, engine: EngineHandle, pictures: Pictures) -> Self {
+        Self {
+            inputs: Arc::new(Semaphore::new(mib(limits.input_bytes_max))),
+            limits,
+            engine,
+            metrics: Arc::new(Metrics::new()),
+            pictures,
+            started: unix_seconds(),
+            decoders: Semaphore::new(DECODERS),
+            model: OnceLock::new(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Says that the model is there.
+    pub fn set_model(&self, model: ServedModel) {
+        // called once, by the engine thread
+        let _ = self.model.set(model);
+    }
+
+    /// From now on no request is accepted.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// The model, when requests are accepted.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub fn ready(&self) -> Result<&ServedModel, ApiError> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(limits::draining());
+        }
+        if !self.engine.is_alive() {
+            return Err(ApiError::engine_stopped());
+        }
+        self.model.get().ok_or_else(limits::loading)
+    }
+
+    /// Room for `bytes` of a request's input, held until the permit is dropped.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn reserve_input(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let permits = u32::try_from(mib(bytes)).unwrap_or(u32::MAX);
+        Arc::clone(&self.inputs).try_acquire_many_owned(permits).map_err(|_| limits::inputs_full())
+    }
+}
+
+fn mib(bytes: usize) -> usize {
+    bytes.div_ceil(1 << 20)
+}
+
+/// Seconds since 1970.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A fresh name with a prefix, as `chatcmpl-` and 16 hexadecimal digits.
+pub fn fresh_id(prefix: &str) -> String {
+    use std::hash::{BuildHasher, RandomState};
+    // each state is seeded differently, so the hash of nothing differs too
+    format!("{prefix}{:016x}", RandomState::new().hash_one(prefix))
+}

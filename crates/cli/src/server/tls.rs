@@ -1,0 +1,47 @@
+//! TLS from a certificate and a key in PEM files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
+
+/// Why a certificate or its key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file without what it should hold.
+    #[error("there is no {what} in PEM form in {}", .path.display())]
+    Pem {
+        /// What is missing.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The certificate and the key do not work together.
+    #[error("the certificate and its key cannot be used: {0}")]
+    Refused(rustls::Error),
+}
+
+/// An acceptor for the certificate chain and key in these files.
+///
+/// # Errors
+/// The files do not hold them, or they do not fit.
+pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+    let missing = |what, path: &Path| TlsError::Pem { what, path: path.to_owned() };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(|_| missing("certificate", certificate))?;
+    if chain.is_empty() {
+        return Err(missing("certificate", certificate));
+    }
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|_| missing("private key", key))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Refused)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(TlsError::Refused)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

@@ -1,0 +1,88 @@
+//! `POST /tokenize`: what a request would cost, without running it. Takes the same body as a chat completion.
+
+use super::openai::errors::ApiError;
+use super::openai::types::ChatRequest;
+use super::openai::{chat, models, parse};
+use super::prepare;
+use super::state::App;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use phi3v::image::ImageInputs;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What a request would cost.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Tokenized {
+    /// Tokens of the prompt, pictures included.
+    pub count: usize,
+    /// Those that stand for pictures.
+    pub image_tokens: usize,
+    /// The prompt's ids; the places of picture number i hold -i.
+    pub tokens: Vec<i64>,
+    /// The pictures in their order.
+    pub images: Vec<TokenizedImage>,
+    /// Tokens of prompt and answer that fit.
+    pub max_model_len: usize,
+}
+
+/// How a picture is cut.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct TokenizedImage {
+    /// Pixels, turned upright.
+    pub width: usize,
+    /// Pixels, turned upright.
+    pub height: usize,
+    /// Rows of tiles.
+    pub rows: usize,
+    /// Columns of tiles.
+    pub columns: usize,
+    /// Tiles, the view of the whole included.
+    pub tiles: usize,
+    /// Tiles that differ from each other; only these are computed.
+    pub distinct_tiles: usize,
+    /// Tokens of the prompt that stand for the picture.
+    pub tokens: usize,
+}
+
+impl From<&ImageInputs> for TokenizedImage {
+    fn from(image: &ImageInputs) -> Self {
+        let (width, height) = image.original_size;
+        Self {
+            width,
+            height,
+            rows: image.grid.h_crop,
+            columns: image.grid.w_crop,
+            tiles: 1 + image.grid.tiles(),
+            distinct_tiles: image.distinct_tiles(),
+            tokens: image.num_img_tokens(),
+        }
+    }
+}
+
+/// Tokenises a conversation.
+///
+/// # Errors
+/// What is wrong with the request.
+pub async fn tokenize(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Tokenized>, ApiError> {
+    let model = app.ready()?.clone();
+    let (request, _body) = parse::read::<ChatRequest>(&app, &headers, body).await?;
+    models::check_name(&model, request.model.as_deref())?;
+    let ask = chat::ask(request)?;
+    ask.check(&app.limits)?;
+    let prepared = prepare::prompt(&app, ask.turns).await?;
+    Ok(Json(Tokenized {
+        count: prepared.input_ids.len(),
+        image_tokens: prepared.input_ids.iter().filter(|id| **id < 0).count(),
+        images: prepared.images.iter().map(|image| TokenizedImage::from(image.as_ref())).collect(),
+        tokens: prepared.input_ids,
+        max_model_len: model.context_tokens,
+    }))
+}

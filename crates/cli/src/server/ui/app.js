@@ -1,0 +1,316 @@
+// The page: pictures in, question in, answer out. All state is here and ends with the tab.
+
+import { ask, measure, modelName } from './client.js';
+import { Answer } from './answer.js';
+
+const $ = (id) => document.getElementById(id);
+/** What was said: {role, text, pictures: [{name, url}]}; `url` is a data URL. */
+let turns = [];
+/** Pictures to be sent next: {name, url, cost, abort}. */
+let pictures = [];
+/** Stops the answer that is being made. */
+let running = null;
+
+function make(name, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
+}
+
+// --- pictures ---------------------------------------------------------------------------------------------------
+
+function readFile(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+async function addFiles(files) {
+  const images = [...files].filter((file) => file.type.startsWith('image/') || /\.(tiff?|bmp|webp)$/i.test(file.name));
+  if (images.length === 0 && files.length > 0) showError({ message: 'that is not a picture', hint: 'use a PNG, JPEG, WebP, GIF, BMP or TIFF file' });
+  for (const file of images) {
+    const picture = { name: file.name || 'picture', url: await readFile(file) };
+    pictures.push(picture);
+    price(picture);
+  }
+  drawPictures();
+}
+
+/** Asks the server what a picture will cost. */
+async function price(picture) {
+  picture.abort?.abort();
+  picture.abort = new AbortController();
+  picture.cost = null;
+  picture.error = null;
+  try {
+    picture.cost = await measure(picture.url, $('detail').value, picture.abort.signal);
+  } catch (error) {
+    if (error.name === 'AbortError') return;
+    picture.error = error;
+  }
+  drawPictures();
+}
+
+function costText({ cost, error }) {
+  if (error) return error.message;
+  if (!cost) return 'measuring';
+  return `${cost.width} × ${cost.height}, ${cost.tiles} tiles, ${cost.tokens} tokens`;
+}
+
+function move(index, step) {
+  const [picture] = pictures.splice(index, 1);
+  pictures.splice(index + step, 0, picture);
+  drawPictures();
+  const button = $('pictures').children[index + step]?.querySelector(step < 0 ? '.earlier' : '.later');
+  (button?.disabled ? button.parentNode.querySelector('.remove') : button)?.focus();
+}
+
+function remove(index) {
+  pictures[index].abort?.abort();
+  pictures.splice(index, 1);
+  drawPictures();
+  ($('pictures').children[Math.max(0, index - 1)]?.querySelector('.remove') ?? $('pick')).focus();
+}
+
+function drawPictures() {
+  const button = (className, text, label, disabled, onclick) =>
+    make('button', { type: 'button', className: `small ${className}`, textContent: text, ariaLabel: label, title: label, disabled, onclick });
+  $('pictures').replaceChildren(...pictures.map((picture, index) => {
+    const number = `picture ${index + 1}, ${picture.name}`;
+    return make('li', {},
+      make('img', { src: picture.url, alt: number }),
+      make('div', { className: 'name', textContent: `${index + 1}. ${picture.name}`, title: picture.name }),
+      make('div', { className: picture.error ? 'cost bad' : 'cost', textContent: costText(picture) }),
+      make('div', { className: 'buttons' },
+        button('earlier', '←', `Move ${number} earlier`, index === 0, () => move(index, -1)),
+        button('remove', '✕', `Remove ${number}`, false, () => remove(index)),
+        button('later', '→', `Move ${number} later`, index === pictures.length - 1, () => move(index, 1))));
+  }));
+  const tokens = pictures.reduce((sum, { cost }) => sum + (cost?.tokens ?? 0), 0);
+  $('cost').textContent = tokens ? `${tokens} tokens of pictures` : '';
+}
+
+// --- errors and progress ----------------------------------------------------------------------------------------
+
+function showError(error) {
+  $('error').hidden = !error;
+  $('error').replaceChildren();
+  if (!error) return;
+  const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+  $('error').append(sentence(error.message));
+  if (error.hint) $('error').append(make('span', { className: 'hint', textContent: sentence(error.hint) }));
+}
+
+function showProgress({ phase, done, total }) {
+  const names = { vision: ['Looking at the pictures', 'tiles'], prefill: ['Reading the prompt', 'tokens'] };
+  if (!names[phase]) return;
+  const [name, unit] = names[phase];
+  $('bar').value = total ? done / total : 0;
+  $('phase').textContent = `${name}: ${Math.floor(done)} of ${total} ${unit}`;
+}
+
+function setBusy(busy) {
+  $('progress').hidden = !busy;
+  $('bar').removeAttribute('value');
+  $('phase').textContent = busy ? 'Waiting for the model' : '';
+  $('send').hidden = busy;
+  $('stop').hidden = !busy;
+  $('conversation').setAttribute('aria-busy', String(busy));
+  $('export').disabled = busy || turns.length === 0;
+  $('fresh').disabled = busy;
+  for (const button of document.querySelectorAll('.retry')) button.disabled = busy;
+}
+
+// --- conversation -----------------------------------------------------------------------------------------------
+
+function drawQuestion({ text, pictures: shown }) {
+  const node = make('article', { className: 'user' }, make('h2', { textContent: 'You' }));
+  if (shown.length) {
+    const images = shown.map(({ url, name }) => make('img', { src: url, alt: name }));
+    node.append(make('div', { className: 'pictures' }, ...images));
+  }
+  node.append(make('div', { className: 'question', textContent: text }));
+  $('welcome').hidden = true;
+  $('conversation').append(node);
+}
+
+function messages(detail) {
+  return turns.map(({ role, text, pictures: sent }) => {
+    if (role === 'assistant') return { role, content: text };
+    const images = sent.map((picture) => ({ type: 'image_url', image_url: { url: picture.url, detail: picture.detail ?? detail } }));
+    return { role, content: [...images, { type: 'text', text }] };
+  });
+}
+
+/** Lets the model answer what was said so far. */
+async function answer() {
+  const control = new AbortController();
+  running = control;
+  showError(null);
+  const shown = new Answer($('shade').checked);
+  $('conversation').append(shown.node);
+  $('conversation').scrollTop = $('conversation').scrollHeight;
+  setBusy(true);
+  const on = {
+    progress: showProgress,
+    token: (text, logprobs) => {
+      $('progress').hidden = true;
+      shown.token(text, logprobs);
+    },
+    end: (reason) => shown.end(reason),
+    usage: (usage) => { shown.usage = usage; },
+    timings: (timings) => { shown.timings = timings; },
+  };
+  try {
+    await ask(messages($('detail').value), on, control.signal);
+  } catch (error) {
+    if (error.name === 'AbortError') shown.end('stopped');
+    else {
+      shown.end('failed');
+      showError(error);
+    }
+  }
+  running = null;
+  finish(shown);
+}
+
+/** Keeps an answer, or gives the question back when there is none. */
+function finish(shown) {
+  if (shown.text) {
+    turns.push({ role: 'assistant', text: shown.text, pictures: [], stats: shown.statistics() });
+    shown.finish(retry);
+  } else {
+    shown.node.remove();
+    const question = turns.pop();
+    $('conversation').lastElementChild.remove();
+    pictures = [...question.pictures, ...pictures];
+    pictures.filter((picture) => !picture.cost).forEach(price);
+    if (!$('question').value) $('question').value = question.text;
+    drawPictures();
+  }
+  $('welcome').hidden = turns.length > 0;
+  setBusy(false);
+  $('question').focus();
+}
+
+/** Answers the last question again, looking at its pictures with another detail. */
+function retry(detail) {
+  if (running || turns.at(-1)?.role !== 'assistant') return;
+  turns.pop();
+  $('conversation').lastElementChild.remove();
+  for (const turn of turns) for (const picture of turn.pictures) picture.detail = detail;
+  $('detail').value = detail;
+  answer();
+}
+
+function send() {
+  const text = $('question').value.trim();
+  if (running) return;
+  if (!text) {
+    showError({ message: 'there is no question', hint: 'type what you want to know' });
+    $('question').focus();
+    return;
+  }
+  for (const button of document.querySelectorAll('.retry')) button.remove();
+  const detail = $('detail').value;
+  const turn = { role: 'user', text, pictures: pictures.map((picture) => ({ ...picture, detail })) };
+  turns.push(turn);
+  pictures = [];
+  $('question').value = '';
+  drawPictures();
+  drawQuestion(turn);
+  answer();
+}
+
+function exportConversation() {
+  const lines = ['# Conversation with phi3v', ''];
+  for (const { role, text, pictures: sent, stats } of turns) {
+    lines.push(role === 'user' ? '## You' : '## phi3v', '');
+    for (const { name } of sent) lines.push(`- picture: ${name}`);
+    lines.push(text, '');
+    if (stats) lines.push(`(${stats})`, '');
+  }
+  const url = URL.createObjectURL(new Blob([lines.join('\n')], { type: 'text/markdown' }));
+  make('a', { href: url, download: 'phi3v-conversation.md' }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+function startAfresh() {
+  turns = [];
+  for (const node of document.querySelectorAll('article')) node.remove();
+  $('welcome').hidden = false;
+  showError(null);
+  setBusy(false);
+  $('question').focus();
+}
+
+// --- events -----------------------------------------------------------------------------------------------------
+
+function listen() {
+  $('ask').addEventListener('submit', (event) => {
+    event.preventDefault();
+    send();
+  });
+  $('question').addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      send();
+    }
+  });
+  document.addEventListener('keydown', (event) => {
+    if (event.key === 'Escape') running?.abort();
+  });
+  $('stop').addEventListener('click', () => running?.abort());
+  $('fresh').addEventListener('click', startAfresh);
+  $('export').addEventListener('click', exportConversation);
+  $('shade').addEventListener('change', () => document.dispatchEvent(new CustomEvent('shade', { detail: $('shade').checked })));
+  $('detail').addEventListener('change', () => pictures.forEach(price));
+  for (const [button, input] of [['pick', 'files'], ['camera', 'shot']]) {
+    $(button).addEventListener('click', () => $(input).click());
+    $(input).addEventListener('change', async () => {
+      await addFiles($(input).files);
+      $(input).value = '';
+    });
+  }
+  document.addEventListener('paste', (event) => {
+    const files = event.clipboardData?.files ?? [];
+    if (files.length === 0) return;
+    event.preventDefault();
+    addFiles(files);
+  });
+  listenToDrops();
+}
+
+function listenToDrops() {
+  let depth = 0;
+  const leave = () => {
+    depth = 0;
+    $('drop').hidden = true;
+  };
+  document.addEventListener('dragenter', (event) => {
+    if (!event.dataTransfer?.types.includes('Files')) return;
+    depth += 1;
+    $('drop').hidden = false;
+  });
+  document.addEventListener('dragleave', () => { if (--depth <= 0) leave(); });
+  document.addEventListener('dragover', (event) => event.preventDefault());
+  document.addEventListener('drop', (event) => {
+    event.preventDefault();
+    leave();
+    addFiles(event.dataTransfer?.files ?? []);
+  });
+}
+
+async function showModel() {
+  const model = await modelName();
+  $('model').textContent = model ? `${model.id}, context ${model.max_model_len} tokens` : 'the model is being loaded';
+  if (!model) setTimeout(showModel, 1000);
+}
+
+// a camera is worth a button of its own only where it is likely to be a phone's
+$('camera').hidden = !window.matchMedia('(pointer: coarse)').matches;
+listen();
+showModel();

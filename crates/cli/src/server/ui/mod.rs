@@ -1,0 +1,45 @@
+//! The page: three embedded files, no framework, nothing loaded from elsewhere.
+
+use super::state::App;
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::sync::Arc;
+
+/// Only our own files run or are shown; pictures also from what the user picked. Nothing may be framed or sent away.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' blob: data:; connect-src 'self'; manifest-src 'none'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
+
+/// The page's routes.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(|| async { file("text/html; charset=utf-8", include_str!("index.html")) }))
+        .route("/app.js", get(|| async { file("text/javascript; charset=utf-8", include_str!("app.js")) }))
+        .route(
+            "/answer.js",
+            get(|| async { file("text/javascript; charset=utf-8", include_str!("answer.js")) }),
+        )
+        .route(
+            "/client.js",
+            get(|| async { file("text/javascript; charset=utf-8", include_str!("client.js")) }),
+        )
+        .route(
+            "/markdown.js",
+            get(|| async { file("text/javascript; charset=utf-8", include_str!("markdown.js")) }),
+        )
+        .route("/style.css", get(|| async { file("text/css; charset=utf-8", include_str!("style.css")) }))
+}
+
+fn file(content_type: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),
+        // the files belong to this binary: another version must not meet old ones
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    ];
+    (headers, text).into_response()
+}

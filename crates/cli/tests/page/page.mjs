@@ -1,0 +1,241 @@
+// Uses the page as a person would. Arguments: the server's address, a folder for screenshots (optional).
+// Prints one line for each check and ends with status 1 at the first that fails.
+
+import assert from 'node:assert/strict';
+import { chromium } from 'playwright-core';
+
+const [address, shots] = process.argv.slice(2);
+const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] });
+const context = await browser.newContext({ viewport: { width: 1000, height: 760 }, permissions: ['clipboard-read', 'clipboard-write'] });
+const page = await context.newPage();
+const complaints = [];
+page.on('pageerror', (error) => complaints.push(`error: ${error.message}`));
+page.on('console', (message) => {
+  // a refused request is told on the console as well; those are tested on purpose
+  if (message.type() === 'error' && !/status of 4\d\d|ERR_/.test(message.text())) complaints.push(message.text());
+});
+page.on('request', (request) => {
+  if (!request.url().startsWith(address) && !/^(data|blob):/.test(request.url())) complaints.push(`asked for ${request.url()}`);
+});
+
+async function check(name, work) {
+  await work();
+  assert.deepEqual(complaints, [], name);
+  console.log(`ok ${name}`);
+}
+
+const shot = async (name) => { if (shots) await page.screenshot({ path: `${shots}/${name}.png` }); };
+
+/** A PNG made in the page, as bytes in base64. */
+const png = (text, width = 320, height = 200) => page.evaluate(([text, width, height]) => {
+  const canvas = Object.assign(document.createElement('canvas'), { width, height });
+  const pen = canvas.getContext('2d');
+  pen.fillStyle = '#f4e9c8';
+  pen.fillRect(0, 0, width, height);
+  pen.fillStyle = '#204060';
+  pen.font = '40px sans-serif';
+  pen.fillText(text, 20, height / 2);
+  return canvas.toDataURL('image/png').split(',')[1];
+}, [text, width, height]);
+
+const file = async (name, text, width, height) =>
+  ({ name, mimeType: 'image/png', buffer: Buffer.from(await png(text, width, height), 'base64') });
+
+/** Drops or pastes a picture. */
+const hand = (type, target, base64, name) => page.evaluate(([type, target, base64, name]) => {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], name, { type: 'image/png' }));
+  const init = { bubbles: true, cancelable: true };
+  const event = type === 'paste' ? new ClipboardEvent('paste', { ...init, clipboardData: data }) : new DragEvent(type, { ...init, dataTransfer: data });
+  document.querySelector(target).dispatchEvent(event);
+}, [type, target, base64, name]);
+
+const pictures = () => page.locator('#pictures li');
+const answers = () => page.locator('article.assistant');
+const idle = () => page.locator('#send').waitFor({ state: 'visible', timeout: 120_000 });
+const ask = async (text) => {
+  await page.fill('#question', text);
+  await page.keyboard.press('Enter');
+};
+const measured = (index) => pictures().nth(index).locator('.cost', { hasText: 'tokens' }).waitFor({ timeout: 30_000 });
+
+await page.goto(address);
+await check('the page names the model', async () => {
+  await page.locator('#model', { hasText: 'context' }).waitFor();
+  await shot('1-start');
+});
+
+await check('a picture can be picked, and shows its tiles and tokens', async () => {
+  await page.setInputFiles('#files', await file('first.png', 'first'));
+  await measured(0);
+  assert.match(await pictures().nth(0).locator('.cost').textContent(), /320 × 200, \d+ tiles, \d+ tokens/);
+});
+
+await check('a picture can be dropped', async () => {
+  const picture = await png('second');
+  await hand('dragenter', 'main', picture, 'second.png');
+  assert.ok(await page.locator('#drop').isVisible());
+  await hand('drop', 'main', picture, 'second.png');
+  assert.ok(!await page.locator('#drop').isVisible());
+  await measured(1);
+});
+
+await check('a picture can be pasted', async () => {
+  await hand('paste', '#question', await png('third'), 'third.png');
+  await measured(2);
+});
+
+await check('pictures can be reordered and removed', async () => {
+  const names = () => pictures().locator('.name').allTextContents();
+  await page.click('#pictures li:nth-child(3) .earlier');
+  assert.deepEqual(await names(), ['1. first.png', '2. third.png', '3. second.png']);
+  await page.click('#pictures li:nth-child(1) .remove');
+  assert.deepEqual(await names(), ['1. third.png', '2. second.png']);
+  await shot('2-pictures');
+});
+
+await check('an answer streams, with progress before and statistics after', async () => {
+  await page.evaluate(() => {
+    window.phases = [];
+    const watch = () => {
+      const text = document.getElementById('phase').textContent;
+      if (text && window.phases.at(-1) !== text) window.phases.push(text);
+    };
+    new MutationObserver(watch).observe(document.getElementById('phase'), { childList: true, characterData: true, subtree: true });
+  });
+  await ask('What is difference in this two images?');
+  await answers().first().locator('.answer').filter({ hasText: /\S/ }).waitFor({ timeout: 60_000 });
+  await shot('3-streaming');
+  await idle();
+  const phases = await page.evaluate(() => window.phases);
+  assert.ok(phases.some((phase) => /Looking at the pictures: \d+ of \d+ tiles/.test(phase)), JSON.stringify(phases));
+  assert.match(await answers().first().locator('.statistics').textContent(), /tokens from \d+.*first after [\d.]+ s/);
+  const end = await page.evaluate(() => {
+    const view = document.getElementById('conversation');
+    return view.scrollHeight - view.scrollTop - view.clientHeight;
+  });
+  assert.ok(end < 2, `the end of the answer is in view, ${end} pixels are missing`);
+  assert.equal(await pictures().count(), 0);
+  assert.equal(await page.locator('article.user img').count(), 2);
+  await shot('4-answer');
+});
+
+await check('the conversation goes on and the pictures are not paid twice', async () => {
+  await ask('And what else?');
+  await page.locator('article.assistant .statistics').nth(1).waitFor({ timeout: 120_000 });
+  assert.match(await answers().nth(1).locator('.statistics').textContent(), /\d+ of them cached/);
+});
+
+await check('unsure words can be shaded', async () => {
+  await page.check('#shade');
+  assert.ok(await page.locator('.token[data-doubt]').count() > 0);
+  await shot('5-shaded');
+  await page.uncheck('#shade');
+  assert.equal(await page.locator('.token').count(), 0);
+});
+
+await check('an answer can be copied and the conversation exported', async () => {
+  await answers().nth(1).locator('.copy').click();
+  const copied = await page.evaluate(() => navigator.clipboard.readText());
+  assert.ok(copied.length > 0);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#export')]);
+  assert.equal(download.suggestedFilename(), 'phi3v-conversation.md');
+});
+
+await check('an answer can be had again with another detail', async () => {
+  const before = await answers().count();
+  await answers().nth(1).locator('.retry', { hasText: 'low' }).click();
+  await idle();
+  assert.equal(await answers().count(), before);
+  assert.equal(await page.inputValue('#detail'), 'low');
+});
+
+await check('an answer can be stopped by button and by Escape', async () => {
+  for (const stop of [() => page.click('#stop'), () => page.keyboard.press('Escape')]) {
+    const number = await answers().count();
+    await ask('Tell me a very long story about everything there is');
+    await answers().nth(number).locator('.answer').filter({ hasText: /\S/ }).waitFor({ timeout: 60_000 });
+    await stop();
+    await idle();
+    assert.match(await answers().nth(number).locator('.statistics').textContent(), /stopped/);
+  }
+});
+
+await check('an error says what to do and gives the question back', async () => {
+  await page.setInputFiles('#files', { name: 'broken.png', mimeType: 'image/png', buffer: Buffer.from('no picture') });
+  await pictures().first().locator('.bad').waitFor();
+  await ask('What is this?');
+  await page.locator('#error .hint').waitFor();
+  assert.match(await page.locator('#error').textContent(), /This is not a picture\./);
+  assert.equal(await page.inputValue('#question'), 'What is this?');
+  assert.equal(await pictures().count(), 1);
+  await shot('6-error');
+  await page.click('#pictures .remove');
+});
+
+await check('an empty question is refused kindly', async () => {
+  await page.fill('#question', '  ');
+  await page.click('#send');
+  assert.match(await page.locator('#error').textContent(), /There is no question\./);
+});
+
+await check('markdown is rendered and cannot become script', async () => {
+  const html = await page.evaluate(async () => {
+    const { render } = await import('/markdown.js');
+    const text = '# T\n**b** *i* `c` [l](https://example.com) [x](javascript:alert(1))\n\n- a\n  - b\n- c\n\n1. x\n2. y\n\n' +
+      '| h | k |\n|---|---|\n| 1 | 2 |\n\n```js\n<b>x</b>\n```\n> quote\n\n<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\n\n---\n';
+    const host = document.createElement('div');
+    host.append(render(text));
+    document.body.append(host);
+    const html = host.innerHTML;
+    host.remove();
+    return html;
+  });
+  for (const part of ['<h3>T</h3>', '<strong>b</strong>', '<em>i</em>', '<code>c</code>', 'href="https://example.com"',
+    '<ul><li>a<ul><li>b</li></ul></li><li>c</li></ul>', '<ol start="1"><li>x</li><li>y</li></ol>', '<td>2</td>', '&lt;b&gt;x&lt;/b&gt;', '<blockquote>', '<hr>']) {
+    assert.ok(html.includes(part), `${part} in ${html}`);
+  }
+  assert.ok(!/<img|<script|href="javascript/.test(html), html);
+  assert.equal(await page.evaluate(() => window.hacked), undefined);
+});
+
+await check('everything can be reached and has a name', async () => {
+  const nameless = await page.evaluate(() => [...document.querySelectorAll('button, input:not([hidden]), select, textarea, img')]
+    .filter((node) => !(node.ariaLabel || node.getAttribute('aria-label') || node.textContent.trim() || node.alt || node.labels?.length))
+    .map((node) => node.outerHTML));
+  assert.deepEqual(nameless, []);
+  await page.click('#question');
+  const reached = new Set();
+  for (let step = 0; step < 12; step += 1) {
+    await page.keyboard.press('Tab');
+    reached.add(await page.evaluate(() => document.activeElement.id));
+  }
+  for (const id of ['pick', 'detail', 'send']) assert.ok(reached.has(id), `${id} by keyboard: ${[...reached]}`);
+  assert.equal(await page.getAttribute('#conversation', 'aria-live'), 'polite');
+});
+
+await check('a new conversation begins empty, and a reload works', async () => {
+  await page.click('#fresh');
+  assert.equal(await page.locator('article').count(), 0);
+  await page.reload();
+  await page.locator('#model', { hasText: 'context' }).waitFor();
+  await ask('Hello');
+  await idle();
+  assert.equal(await answers().count(), 1);
+});
+
+await check('a phone and the dark are served', async () => {
+  await page.setViewportSize({ width: 360, height: 680 });
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await page.setInputFiles('#files', [await file('a.png', 'a'), await file('b.png', 'b'), await file('c.png', 'c')]);
+  await measured(2);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+  assert.ok(!wide, 'the page must not scroll sideways');
+  const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  assert.notEqual(dark, 'rgb(251, 250, 248)');
+  await shot('7-phone-dark');
+});
+
+await browser.close();

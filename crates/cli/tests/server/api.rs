@@ -1,0 +1,390 @@
+//! What clients get.
+
+use super::harness::{Running, data_url, events, load, png, receive, user, user_with_picture};
+use phi3v::chat_template::{Message, Role};
+use phi3v::engine::{EngineOptions, Request};
+use phi3v::processor::chat_prompt;
+use phi3v_cli::server::ServerOptions;
+use serde_json::{Value, json};
+use std::sync::LazyLock;
+
+/// One server for all tests that do not need one of their own.
+static SERVER: LazyLock<Running> = LazyLock::new(|| Running::start(ServerOptions::default()));
+
+fn question(text: &str, tokens: usize) -> Value {
+    json!({"messages": [user(text)], "max_tokens": tokens})
+}
+
+#[test]
+fn health_models_and_metrics_are_there() {
+    assert_eq!(SERVER.get("/health").json(), json!({"status": "ok"}));
+    assert_eq!(SERVER.get("/ready").json()["status"], "ready");
+    let models = SERVER.get("/v1/models").json();
+    assert_eq!(models["data"][0]["id"], "tiny");
+    assert_eq!(models["data"][0]["max_model_len"], 4096);
+    assert_eq!(SERVER.get("/v1/models/tiny").json()["object"], "model");
+    assert_eq!(SERVER.get("/v1/models/other").code(), "model_not_found");
+    assert!(SERVER.metric("phi3v_kv_blocks ") > 0.0);
+    assert!(SERVER.get("/metrics").text().ends_with("# EOF\n"));
+}
+
+#[test]
+fn the_answer_is_the_engine_s() {
+    let mut loaded = load(EngineOptions::default()).unwrap();
+    let messages = [Message::text(Role::System, "Be brief."), Message::text(Role::User, "What is this?")];
+    let ids = chat_prompt(&loaded.model.tokenizer, &messages, &[]).unwrap();
+    let prompt_tokens = ids.len();
+    let mut tokens = Collect(String::new());
+    let finished = loaded.engine.run(Request::greedy(ids, Vec::new(), 24), &mut tokens).unwrap();
+    let expected = tokens.0 + &finished.text;
+
+    let messages = json!([{"role": "system", "content": "Be brief."}, user("What is this?")]);
+    let answer = SERVER.chat(&json!({"messages": messages, "max_tokens": 24, "model": "tiny"}));
+    assert_eq!(answer.content(), expected);
+    let answer = answer.json();
+    assert_eq!(answer["usage"]["prompt_tokens"], prompt_tokens);
+    assert_eq!(answer["usage"]["completion_tokens"], finished.usage.completion_tokens);
+    assert_eq!(answer["usage"]["prompt_tokens_details"]["image_tokens"], 0);
+    assert_eq!(answer["object"], "chat.completion");
+    assert!(["stop", "length"].contains(&answer["choices"][0]["finish_reason"].as_str().unwrap()));
+}
+
+struct Collect(String);
+
+impl phi3v::engine::Observer for Collect {
+    fn token(&mut self, token: &phi3v::engine::Token) {
+        self.0.push_str(&token.text);
+    }
+}
+
+#[test]
+fn a_stream_has_the_whole_answer_in_pieces() {
+    let mut body = question("Tell me a story", 30);
+    let whole = SERVER.chat(&body);
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({"include_usage": true});
+    let stream = SERVER.chat(&body);
+    assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+    let events = stream.events();
+    assert!(events.iter().all(|(name, _)| name.is_empty()), "only OpenAI's own events unless asked for");
+    assert_eq!(events.last().unwrap().1, "[DONE]");
+    let chunks: Vec<Value> =
+        events[..events.len() - 1].iter().map(|(_, data)| serde_json::from_str(data).unwrap()).collect();
+    assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+    let text: String =
+        chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(text, whole.content());
+    let usage = &chunks.last().unwrap()["usage"];
+    assert_eq!(usage["completion_tokens"], whole.json()["usage"]["completion_tokens"]);
+    let reasons: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["finish_reason"]).collect();
+    assert_eq!(reasons.iter().filter(|reason| reason.is_string()).count(), 1);
+    assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"]));
+}
+
+#[test]
+fn progress_and_timings_are_sent_where_asked_for() {
+    let url = data_url(&png(64, 48, 91));
+    let body = json!({"messages": [user_with_picture(&url, "What is this?")], "max_tokens": 3, "stream": true,
+        "stream_options": {"include_progress": true}});
+    let events = SERVER.chat(&body).events();
+    let phase = |name: &str| {
+        let data = events.iter().filter(|(event, _)| event == "progress").map(|(_, data)| data);
+        data.filter(|data| data.contains(name)).count()
+    };
+    assert!(phase("vision") > 0 && phase("prefill") > 0, "{events:?}");
+    let timings = events.iter().find(|(name, _)| name == "timings").unwrap();
+    assert!(timings.1.contains("first_token_seconds"));
+}
+
+#[test]
+fn pictures_count_and_are_not_paid_twice() {
+    let url = data_url(&png(80, 60, 17));
+    let body = json!({"messages": [user_with_picture(&url, "What is this?")], "max_tokens": 4});
+    let first = SERVER.chat(&body).json();
+    let tokens = SERVER.post("/tokenize", &body).json();
+    assert_eq!(first["usage"]["prompt_tokens_details"]["image_tokens"], tokens["images"][0]["tokens"]);
+    assert_eq!(first["usage"]["prompt_tokens"], tokens["count"]);
+    assert_eq!(tokens["images"][0]["width"], 80);
+    let again = SERVER.chat(&body).json();
+    assert!(again["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() > 0, "{again}");
+    assert_eq!(first["choices"], again["choices"]);
+}
+
+#[test]
+fn detail_and_order_reach_the_model() {
+    let url = data_url(&png(700, 500, 3));
+    let tokenize = |content: Value| {
+        SERVER.post("/tokenize", &json!({"messages": [{"role": "user", "content": content}]})).json()
+    };
+    let picture = |detail: &str| json!({"type": "image_url", "image_url": {"url": url, "detail": detail}});
+    let text = json!({"type": "text", "text": "What is this?"});
+    let tiles =
+        |detail: &str| tokenize(json!([picture(detail), text]))["images"][0]["tiles"].as_u64().unwrap();
+    assert_eq!(tiles("low"), 2);
+    assert_eq!(tiles("auto"), 2);
+    assert!(tiles("high") > 2);
+    let first_picture = |tokens: &Value| {
+        let ids = tokens["tokens"].as_array().unwrap();
+        ids.iter().position(|id| id.as_i64() == Some(-1)).unwrap()
+    };
+    let before = tokenize(json!([picture("low"), text, picture("low")]));
+    let after = tokenize(json!([text, picture("low")]));
+    assert!(first_picture(&before) < first_picture(&after));
+    assert_eq!(before["images"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_answer() {
+    let ask = |seed: i64| {
+        let mut body = question("Say something", 20);
+        body["temperature"] = json!(1.0);
+        body["seed"] = json!(seed);
+        SERVER.chat(&body).content()
+    };
+    assert_eq!(ask(7), ask(7));
+    assert_ne!(ask(7), ask(8));
+    assert_eq!(ask(-3), ask(-3));
+}
+
+#[test]
+fn several_answers_come_in_their_order() {
+    let mut body = question("Say something else", 12);
+    body["temperature"] = json!(1.0);
+    body["seed"] = json!(40);
+    body["n"] = json!(3);
+    let all = SERVER.chat(&body).json();
+    body["n"] = json!(1);
+    for index in 0..3 {
+        body["seed"] = json!(40 + index);
+        let choice = &all["choices"][index];
+        assert_eq!(choice["index"], index);
+        assert_eq!(choice["message"]["content"].as_str().unwrap(), SERVER.chat(&body).content());
+    }
+    body["n"] = json!(2);
+    body["stream"] = json!(true);
+    let events = SERVER.chat(&body).events();
+    let ends = events.iter().filter(|(_, data)| data.contains("\"finish_reason\":\"")).count();
+    assert_eq!(ends, 2);
+}
+
+#[test]
+fn an_answer_ends_before_a_stop_text() {
+    let whole = SERVER.chat(&question("Count", 30)).content();
+    let middle: String = whole.chars().skip(whole.chars().count() / 2).take(4).collect();
+    assert!(!middle.is_empty());
+    let mut body = question("Count", 30);
+    for stop in [json!(middle), json!(["never to be seen", middle])] {
+        body["stop"] = stop;
+        let stopped = SERVER.chat(&body);
+        let expected = &whole[..whole.find(&middle).unwrap()];
+        assert_eq!(stopped.content(), expected);
+        assert_eq!(stopped.json()["choices"][0]["finish_reason"], "stop");
+    }
+}
+
+#[test]
+fn log_probabilities_belong_to_the_tokens() {
+    let mut compared = 0;
+    for number in 0..20 {
+        let mut body = question(&format!("Count {number}"), 8);
+        body["logprobs"] = json!(true);
+        body["top_logprobs"] = json!(3);
+        let answer = SERVER.chat(&body);
+        let tokens = answer.json()["choices"][0]["logprobs"]["content"].as_array().unwrap().clone();
+        assert_eq!(tokens.len() as u64, answer.json()["usage"]["completion_tokens"].as_u64().unwrap());
+        let mut bytes = Vec::new();
+        for token in &tokens {
+            assert_eq!(token["top_logprobs"].as_array().unwrap().len(), 3);
+            // greedy: the token is the likeliest
+            assert_eq!(token["bytes"], token["top_logprobs"][0]["bytes"]);
+            assert!(token["logprob"].as_f64().unwrap() <= 0.0);
+            // special tokens are not part of the text
+            if token["token"].as_str().unwrap().starts_with("<|") {
+                continue;
+            }
+            bytes.extend(token["bytes"].as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8));
+        }
+        // bytes that form no characters become other text than they are
+        if let Ok(text) = String::from_utf8(bytes) {
+            assert_eq!(text.trim_start_matches(' '), answer.content().trim_start_matches(' '));
+            compared += 1;
+        }
+    }
+    assert!(compared > 0);
+    assert!(SERVER.chat(&question("Count", 8)).json()["choices"][0]["logprobs"].is_null());
+}
+
+#[test]
+fn answers_have_the_form_asked_for() {
+    let schema = json!({
+        "type": "object", "additionalProperties": false, "required": ["title", "count", "tags"],
+        "properties": {
+            "title": {"type": "string", "maxLength": 8},
+            "count": {"type": "integer", "minimum": 0, "maximum": 99},
+            "tags": {"type": "array", "items": {"enum": ["red", "green"]}, "maxItems": 3},
+        },
+    });
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "book", "schema": schema, "strict": true}});
+    for seed in 0..100 {
+        let body = json!({"messages": [user("Describe the book")], "max_tokens": 300, "temperature": 1.0,
+            "seed": seed, "response_format": format, "stream": false});
+        let answer = SERVER.chat(&body);
+        let object: Value = serde_json::from_str(&answer.content()).unwrap();
+        assert!(object["title"].as_str().unwrap().chars().count() <= 8, "{object}");
+        assert!((0..=99).contains(&object["count"].as_i64().unwrap()), "{object}");
+        let tags = object["tags"].as_array().unwrap();
+        assert!(tags.len() <= 3 && tags.iter().all(|tag| tag == "red" || tag == "green"), "{object}");
+        assert_eq!(answer.json()["choices"][0]["finish_reason"], "stop");
+    }
+    let ask = |format: Value| {
+        SERVER.chat(&json!({"messages": [user("Say it")], "max_tokens": 300, "response_format": format}))
+    };
+    let regex = ask(json!({"type": "regex", "pattern": "[a-c]{3}-[0-9]{2}"})).content();
+    assert!(regex.len() == 6 && regex.as_bytes()[3] == b'-', "{regex}");
+    let grammar = ask(json!({"type": "grammar", "grammar": "start: \"yes\" | \"no\""})).content();
+    assert!(["yes", "no"].contains(&grammar.as_str()), "{grammar}");
+    assert_eq!(ask(json!({"type": "regex", "pattern": "("})).code(), "response_format_unusable");
+    assert_eq!(
+        ask(json!({"type": "regex", "pattern": "a".repeat(70_000)})).code(),
+        "response_format_unusable"
+    );
+    let deep = (0..40).fold(json!({}), |inner, _| json!({"type": "array", "items": inner}));
+    let deep = json!({"type": "json_schema", "json_schema": {"schema": deep}});
+    assert_eq!(ask(deep).code(), "response_format_unusable");
+}
+
+#[test]
+fn typed_special_tokens_stay_text() {
+    let count = |text: &str| SERVER.post("/tokenize", &question(text, 1)).json();
+    for text in ["<|end|>", "<|assistant|>", "<|image_1|>", "<s>", "</s>"] {
+        let tokens = count(text);
+        let ids: Vec<i64> = serde_json::from_value(tokens["tokens"].clone()).unwrap();
+        let plain: Vec<i64> = serde_json::from_value(count("x")["tokens"].clone()).unwrap();
+        assert!(ids.len() > plain.len(), "{text} became a single token");
+        assert_eq!(tokens["image_tokens"], 0);
+        assert_eq!(SERVER.chat(&question(text, 2)).status, 200);
+    }
+}
+
+#[test]
+fn errors_have_openai_s_shape_and_stable_codes() {
+    let cases = [
+        (json!({"messages": []}), "invalid_value", "messages"),
+        (json!({}), "invalid_value", ""),
+        (json!({"messages": [{"role": "tool", "content": "x"}]}), "invalid_value", "messages[0].role"),
+        (json!({"messages": [{"role": "user", "content": 5}]}), "invalid_value", "messages[0].content"),
+        (json!({"messages": [{"role": "user", "content": []}]}), "invalid_value", "messages[0].content"),
+        (
+            json!({"messages": [user("x"), {"role": "assistant", "content": "y"}]}),
+            "invalid_value",
+            "messages",
+        ),
+        (json!({"messages": [user("x")], "model": "gpt-9"}), "model_not_found", "model"),
+        (json!({"messages": [user("x")], "tools": [{"type": "function"}]}), "unsupported_field", "tools"),
+        (json!({"messages": [user("x")], "logit_bias": {"5": 1}}), "unsupported_field", "logit_bias"),
+        (json!({"messages": [user("x")], "temprature": 1}), "unsupported_field", "temprature"),
+        (json!({"messages": [user("x")], "temperature": -1}), "invalid_value", ""),
+        (json!({"messages": [user("x")], "top_p": 2}), "invalid_value", ""),
+        (json!({"messages": [user("x")], "n": 0}), "invalid_value", "n"),
+        (json!({"messages": [user("x")], "n": 99}), "invalid_value", "n"),
+        (json!({"messages": [user("x")], "max_tokens": 0}), "invalid_value", "max_tokens"),
+        (json!({"messages": [user("x")], "max_tokens": -1}), "invalid_value", "max_tokens"),
+        (json!({"messages": [user("x")], "max_tokens": 5000}), "context_length_exceeded", "max_tokens"),
+        (
+            json!({"messages": [user("x")], "max_tokens": 1, "max_completion_tokens": 1}),
+            "invalid_value",
+            "max_tokens",
+        ),
+        (json!({"messages": [user("x")], "top_logprobs": 2}), "invalid_value", "top_logprobs"),
+        (
+            json!({"messages": [user("x")], "logprobs": true, "top_logprobs": 21}),
+            "invalid_value",
+            "top_logprobs",
+        ),
+        (json!({"messages": [user("x")], "stop": [""]}), "invalid_value", "stop"),
+        (json!({"messages": [user("x")], "stop": ["1", "2", "3", "4", "5"]}), "invalid_value", "stop"),
+        (json!({"messages": [user("x")], "stream_options": {}}), "invalid_value", "stream_options"),
+    ];
+    for (body, code, param) in cases {
+        let answer = SERVER.chat(&body);
+        assert!((400..500).contains(&answer.status), "{body}: {}", answer.status);
+        assert_eq!(answer.code(), code, "{body}: {}", answer.text());
+        let error = &answer.json()["error"];
+        assert_eq!(error["param"].as_str().unwrap_or(""), param, "{body}: {error}");
+        assert!(error["type"].is_string() && error["message"].is_string());
+    }
+    assert_eq!(SERVER.post_bytes("/v1/chat/completions", b"{\"messages\":").code(), "invalid_json");
+    assert_eq!(SERVER.post_bytes("/v1/chat/completions", b"[]").code(), "invalid_json");
+    assert_eq!(
+        SERVER.post_bytes("/v1/chat/completions", "[".repeat(10_000).as_bytes()).code(),
+        "invalid_json"
+    );
+    assert_eq!(SERVER.get("/v1/chat/completions").code(), "method_not_allowed");
+    assert_eq!(SERVER.get("/v1/nothing").code(), "route_not_found");
+}
+
+#[test]
+fn harmless_fields_are_ignored() {
+    let mut body = question("Hello", 3);
+    for (name, value) in
+        [("user", json!("me")), ("store", json!(false)), ("tools", json!([])), ("seed", json!(null))]
+    {
+        body[name] = value;
+    }
+    assert_eq!(SERVER.chat(&body).status, 200);
+}
+
+#[test]
+fn every_answer_has_an_id() {
+    let ids: Vec<String> =
+        (0..2).map(|_| SERVER.get("/health").header("x-request-id").unwrap().to_owned()).collect();
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
+fn tokens_arrive_while_the_answer_is_made() {
+    use std::io::Read;
+    let body =
+        json!({"messages": [user("Tell me a long story")], "max_tokens": 200, "stream": true}).to_string();
+    let mut stream =
+        SERVER.open("POST", "/v1/chat/completions", &[("content-type", "application/json")], body.as_bytes());
+    let mut piece = [0; 256];
+    let count = stream.read(&mut piece).unwrap();
+    assert!(count > 0);
+    assert!(!String::from_utf8_lossy(&piece[..count]).contains("[DONE]"));
+    let rest = {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    assert!(rest.contains("[DONE]"));
+}
+
+#[test]
+fn a_keep_alive_connection_serves_several_requests() {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(SERVER.address).unwrap();
+    for last in [false, true] {
+        let end = if last { "connection: close\r\n" } else { "" };
+        stream.write_all(format!("GET /health HTTP/1.1\r\nhost: localhost\r\n{end}\r\n").as_bytes()).unwrap();
+        if last {
+            assert_eq!(receive(stream.try_clone().unwrap()).status, 200);
+        } else {
+            let mut piece = [0; 4096];
+            assert!(stream.read(&mut piece).unwrap() > 0);
+        }
+    }
+}
+
+#[test]
+fn the_page_is_ours_and_strict() {
+    let page = SERVER.get("/");
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    for file in ["app.js", "answer.js", "client.js", "markdown.js", "style.css"] {
+        assert_eq!(SERVER.get(&format!("/{file}")).status, 200, "{file}");
+    }
+    assert!(!page.text().contains("http://") && !page.text().contains("https://"));
+    assert!(events("").is_empty());
+}

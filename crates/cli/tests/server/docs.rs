@@ -1,0 +1,119 @@
+//! The guide's examples work as they stand there, and so does the official Python client.
+
+use super::harness::{Running, png, user};
+use phi3v_cli::server::ServerOptions;
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn the_guide_s_examples_work() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: the guide's examples need curl");
+        return;
+    }
+    let server = Running::start(ServerOptions::default());
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("cover.png"), png(60, 40, 9)).unwrap();
+    let guide = std::fs::read_to_string(repository().join("docs/guide/server.md")).unwrap();
+    let mut examples = 0;
+    for block in guide.split("```sh\n").skip(1) {
+        let script =
+            block.split("```").next().unwrap().replace("127.0.0.1:8000", &server.address.to_string());
+        let output = Command::new("sh").args(["-ec", &script]).current_dir(dir.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && !text.is_empty(), "{script}\n{text}");
+        assert!(
+            text.ends_with("[DONE]\n\n") || serde_json::from_str::<serde_json::Value>(&text).is_ok(),
+            "{text}"
+        );
+        examples += 1;
+    }
+    assert!(examples >= 6);
+}
+
+/// Every stable code stands in the guide.
+#[test]
+fn the_guide_lists_the_codes() {
+    let guide = std::fs::read_to_string(repository().join("docs/guide/server.md")).unwrap();
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/server");
+    let mut folders = vec![source];
+    let code = regex_like("\"", "\"");
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let text = text.split("#[cfg(test)]").next().unwrap();
+                for line in
+                    text.lines().filter(|line| line.contains("bad_request(") || line.contains("StatusCode::"))
+                {
+                    for name in code(line) {
+                        assert!(guide.contains(&format!("`{name}`")), "{name} of {}", path.display());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Finds words of lower-case letters and underscores between two marks.
+fn regex_like(before: &'static str, after: &'static str) -> impl Fn(&str) -> Vec<String> {
+    move |line| {
+        let pieces = line.split(before).skip(1);
+        pieces
+            .filter_map(|piece| piece.split(after).next())
+            .filter(|word| {
+                word.contains('_') && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+#[test]
+fn the_official_python_client_works() {
+    let python = std::env::var("PHI3V_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let has = Command::new(&python).args(["-c", "import openai"]).output();
+    if !has.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: the Python client's test needs the openai package, see PHI3V_PYTHON");
+        return;
+    }
+    let server = Running::start(ServerOptions::default());
+    let script = repository().join("crates/cli/tests/page/client.py");
+    let output = Command::new(python).arg(script).arg(format!("http://{}", server.address)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn responses_stream_and_do_not_store() {
+    let server = Running::start(ServerOptions::default());
+    let body = json!({"input": [user("Hello")], "instructions": "Be brief.", "max_output_tokens": 12});
+    let whole = server.post("/v1/responses", &body);
+    assert_eq!(whole.status, 200, "{}", whole.text());
+    let whole = whole.json();
+    let text = whole["output"][0]["content"][0]["text"].as_str().unwrap();
+    let mut body = body;
+    body["stream"] = json!(true);
+    let events = server.post("/v1/responses", &body).events();
+    let parsed: Vec<serde_json::Value> =
+        events.iter().map(|(_, data)| serde_json::from_str(data).unwrap()).collect();
+    for (number, ((name, _), event)) in events.iter().zip(&parsed).enumerate() {
+        assert_eq!(
+            (event["type"].as_str().unwrap(), event["sequence_number"].as_u64()),
+            (name.as_str(), Some(number as u64))
+        );
+    }
+    let deltas = parsed.iter().filter(|event| event["type"] == "response.output_text.delta");
+    let joined: String = deltas.map(|event| event["delta"].as_str().unwrap()).collect();
+    assert_eq!(joined, text);
+    assert_eq!(parsed.last().unwrap()["response"]["output"][0]["content"][0]["text"], text);
+    let refused = server.post("/v1/responses", &json!({"input": "x", "previous_response_id": "resp_1"}));
+    assert_eq!(refused.code(), "unsupported_field");
+}

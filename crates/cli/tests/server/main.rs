@@ -1,0 +1,10 @@
+//! The server on the tiny checkpoint, over real sockets on 127.0.0.1.
+
+#![allow(unreachable_pub, reason = "the helpers of a test binary are for the test binary")]
+
+mod api;
+mod docs;
+mod harness;
+mod load;
+mod page;
+mod safety;

@@ -1,0 +1,42 @@
+//! The page in headless Chromium, and the official JavaScript client; where they are installed.
+
+use super::harness::Running;
+use phi3v_cli::server::ServerOptions;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/page")
+}
+
+/// Runs a script of `tests/page`, or says why not.
+fn run(script: &str, package: &str, needs_browser: bool) {
+    let node = Command::new("node").arg("--version").stdout(Stdio::null()).status();
+    if !node.is_ok_and(|status| status.success()) || !folder().join("node_modules").join(package).exists() {
+        eprintln!("SKIPPED: {script} needs node and `npm install` in crates/cli/tests/page");
+        return;
+    }
+    let browser =
+        std::env::var_os("CHROMIUM").map_or_else(|| PathBuf::from("/usr/bin/chromium"), PathBuf::from);
+    if needs_browser && !browser.exists() {
+        eprintln!("SKIPPED: {script} needs Chromium at /usr/bin/chromium, or its path in CHROMIUM");
+        return;
+    }
+    let server = Running::start(ServerOptions::default());
+    let mut command = Command::new("node");
+    command.current_dir(folder()).arg(script).arg(format!("http://{}", server.address));
+    command.args(std::env::var_os("PHI3V_SCREENSHOTS"));
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+}
+
+#[test]
+fn the_page_works_in_a_browser() {
+    run("page.mjs", "playwright-core", true);
+}
+
+#[test]
+fn the_official_javascript_client_works() {
+    run("client.mjs", "openai", false);
+}
