@@ -198,6 +198,7 @@ impl<B: Backend> EngineLoop<'_, B> {
         siblings: Vec<(Request, OwnedSemaphorePermit)>,
     ) {
         if updates.is_closed() {
+            self.metrics.abandoned();
             return;
         }
         match self.engine.submit(request) {

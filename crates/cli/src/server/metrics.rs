@@ -100,6 +100,11 @@ impl Metrics {
         self.http_requests.get_or_create(&Route { route: route.to_owned(), status }).inc();
     }
 
+    /// A client left before the engine had its request.
+    pub fn abandoned(&self) {
+        self.answers.get_or_create(&Reason { reason: "cancelled" }).inc();
+    }
+
     /// An answer ended.
     pub fn finished(&self, finished: &Finished) {
         let reason = match finished.reason {
