@@ -7,7 +7,7 @@ use crate::server::guard::Guard;
 use crate::server::images::{Fetcher, Pictures};
 use crate::server::limits::Limits;
 use crate::server::state::ServedModel;
-use crate::server::{Loaded, ServeError, Server, ServerOptions, tls};
+use crate::server::{Loaded, Server, ServerOptions, tls};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::image::ImageParams;
 use phi3v_kernels::Cpu;

@@ -19,7 +19,7 @@ fn mixed(index: usize) -> Value {
         0 => user_with_picture(&data_url(&png(40 + index as u32, 30, index as u8 % 3)), &text),
         _ => user(&text),
     };
-    let temperature = if index % 3 == 0 { 0.8 } else { 0.0 };
+    let temperature = if index.is_multiple_of(3) { 0.8 } else { 0.0 };
     json!({"messages": [message], "max_tokens": 4 + index % 13, "temperature": temperature, "seed": index})
 }
 

@@ -220,9 +220,9 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Tokens that fit: those of the cache, and no more than the model's positions.
+    /// Tokens that fit: those of the cache, and no more than the model's longest context.
     pub fn context_tokens(&self) -> usize {
-        (self.blocks.total() * KV_BLOCK_TOKENS).min(self.model.config().max_position_embeddings)
+        (self.blocks.total() * KV_BLOCK_TOKENS).min(self.model.config().context_max())
     }
 
     /// Ends a request at the next step, which reports it as [`FinishReason::Cancelled`]. Unknown ids are ignored.

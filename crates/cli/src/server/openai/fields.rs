@@ -55,7 +55,8 @@ fn is_neutral(name: &str, value: &Value) -> bool {
     };
     // "auto" chooses a tool only where there are tools, and those are refused
     let auto = name == "tool_choice" && value == "auto";
-    NEUTRAL.iter().any(|(field, neutral)| *field == name && (empty || auto || value.to_string() == *neutral))
+    let written = value.to_string();
+    NEUTRAL.iter().any(|(field, neutral)| *field == name && (empty || auto || written == *neutral))
         || value.is_null()
 }
 
