@@ -1,0 +1,63 @@
+"""Draws the training logs as one PNG with Pillow: accuracy over minutes for both stages."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from canvas import FONTS, font
+
+SIZE = (640, 300)
+COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (80, 80, 80))
+Series = dict[str, list[tuple[float, float]]]
+
+
+def plot(title: str, series: Series) -> Image.Image:
+    """Lines of shares (0..1) over minutes."""
+    image = Image.new("RGB", SIZE, "white")
+    draw, face = ImageDraw.Draw(image), font(FONTS[0], 13)
+    left, top, right, bottom = 45, 30, SIZE[0] - 150, SIZE[1] - 35
+    most = max((x for points in series.values() for x, _ in points), default=1)
+    draw.text((left, 6), title, fill="black", font=font(FONTS[0], 15))
+    for i in range(6):
+        y = bottom - (bottom - top) * i / 5
+        draw.line((left, y, right, y), fill=(225, 225, 225))
+        draw.text((8, y - 8), f"{i * 20:3} %", fill="black", font=face)
+        draw.text((left + (right - left) * i / 5 - 8, bottom + 6), f"{most * i / 5:.0f}", fill="black", font=face)
+    draw.text((right - 55, bottom + 19), "minutes", fill="black", font=face)
+    for n, (name, points) in enumerate(series.items()):
+        at = [(left + (right - left) * x / most, bottom - (bottom - top) * y) for x, y in points]
+        draw.line(at, fill=COLOURS[n], width=2)
+        draw.text((right + 12, top + 20 * n), name, fill=COLOURS[n], font=face)
+    return image
+
+
+def read(path: Path) -> list[dict]:
+    """A log's lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def main(work: Path, out: Path) -> None:
+    """Both plots, one under the other."""
+    one, two = read(work / "stage1.jsonl"), read(work / "stage2.jsonl")
+    names = {"character under it": 2, "next character": 3, "next but one": 4, "shape colour": 5}
+    first = {n: [(r["minutes"], r["page"][i]) for r in one] for n, i in names.items()}
+    tasks = ("cover", "chart", "pair", "text", "decline")
+    whole = {t: [(r["minutes"], r[t][0]) for r in two if t in r] for t in tasks}
+    token = {t: [(r["minutes"], r[t][1]) for r in two if t in r] for t in tasks}
+    plots = (
+        plot("Stage 1: patches of unseen pages named right", first),
+        plot("Stage 2: tokens of unseen answers right", token),
+        plot("Stage 2: whole unseen answers right", whole),
+    )
+    sheet = Image.new("RGB", (SIZE[0], SIZE[1] * len(plots)), "white")
+    for i, image in enumerate(plots):
+        sheet.paste(image, (0, i * SIZE[1]))
+    sheet.save(out, optimize=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

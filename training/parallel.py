@@ -1,0 +1,146 @@
+"""Two single-threaded workers that train one model together without waiting for each other.
+
+The weights and the optimizer's moments lie flat in shared memory. A worker copies the weights, computes
+a gradient on its own batch, and applies it under a lock. On a machine shared with other work this
+keeps every idle core busy, where one process with two threads waits for the slower thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A block of rows of a weight matrix inside the flat vector, stepped by Muon."""
+
+    start: int
+    rows: int
+    cols: int
+
+    @property
+    def span(self) -> slice:
+        return slice(self.start, self.start + self.rows * self.cols)
+
+
+def matrices(model: nn.Module) -> list[Matrix]:
+    """The hidden weight matrices; fused ones (qkv, gate and up) as separate blocks."""
+    found, at = [], 0
+    for name, p in model.named_parameters():
+        inner = ".layers." in name or "img_projection" in name
+        if p.dim() == 2 and inner and name.endswith(".weight"):
+            blocks = 3 if "qkv_proj" in name else 2 if "gate_up_proj" in name else 1
+            rows, cols = p.shape[0] // blocks, p.shape[1]
+            found += [Matrix(at + i * rows * cols, rows, cols) for i in range(blocks)]
+        at += p.numel()
+    return found
+
+
+def orthogonal(stack: Tensor) -> Tensor:
+    """The nearest half-orthogonal matrices [n, rows, cols] by five Newton-Schulz steps (Muon)."""
+    x = (stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    x = x.transpose(1, 2) if tall else x
+    for _ in range(5):
+        gram = x @ x.transpose(1, 2)
+        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    return (x.transpose(1, 2) if tall else x).float()
+
+
+class Shared:
+    """Flat weights, moments and counters in shared memory.
+
+    Hidden matrices step by Muon (momentum made orthogonal, scaled to AdamW's usual step size),
+    everything else by AdamW.
+    """
+
+    def __init__(self, model: nn.Module, betas: tuple[float, float] = (0.9, 0.98)) -> None:
+        self.betas = betas
+        params = list(model.parameters())
+        self.matrices: dict[tuple[int, int], list[Matrix]] = {}
+        for m in matrices(model):
+            self.matrices.setdefault((m.rows, m.cols), []).append(m)
+        self.weights = torch.cat([p.detach().flatten() for p in params]).share_memory_()
+        self.first = torch.zeros_like(self.weights).share_memory_()
+        self.second = torch.zeros_like(self.weights).share_memory_()
+        self.count = torch.zeros(2, dtype=torch.float64).share_memory_()  # steps, seconds spent
+        self.lock = mp.get_context("fork").Lock()
+
+    def pull(self, model: nn.Module) -> None:
+        """Copies the shared weights into a worker's model."""
+        at = 0
+        for p in model.parameters():
+            p.data.copy_(self.weights[at : at + p.numel()].view_as(p))
+            at += p.numel()
+
+    def push(self, model: nn.Module, rates: Tensor, clip: float = 1.0, decay: float = 0.01) -> float:
+        """One step with the model's gradients; `rates` is flat or a scalar. Returns the norm."""
+        grad = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()]
+        )
+        norm = float(grad.norm())
+        if not norm < float("inf"):
+            return norm
+        grad.mul_(min(1.0, clip / (norm + 1e-6)))
+        b1, b2 = self.betas
+        with self.lock:
+            self.count[0] += 1
+            n = float(self.count[0])
+            self.first.lerp_(grad, 1 - b1)
+            self.second.mul_(b2).addcmul_(grad, grad, value=1 - b2)
+            first = self.first / (1 - b1**n)
+            second = self.second / (1 - b2**n)
+        step = first / (second.sqrt_() + 1e-8)
+        self._muon(grad.lerp_(first, b1), step)
+        with self.lock:
+            self.weights.sub_(rates * (step + decay * self.weights))
+        return norm
+
+    def _muon(self, momentum: Tensor, step: Tensor) -> None:
+        """Replaces the hidden matrices' part of `step`; matrices without a gradient stay at rest."""
+        for (rows, cols), group in self.matrices.items():
+            live = [m for m in group if bool(momentum[m.span].any())]
+            if not live:
+                continue
+            stack = torch.stack([momentum[m.span].view(rows, cols) for m in live])
+            made = orthogonal(stack) * (0.2 * max(rows, cols) ** 0.5)
+            for m, update in zip(live, made):
+                step[m.span] = update.flatten()
+
+    def save(self, path: Path, **more: object) -> None:
+        """Writes the state in one move, so that a stop never leaves half a file."""
+        with self.lock:
+            state = {k: getattr(self, k).clone() for k in ("weights", "first", "second", "count")}
+        torch.save({**state, **more}, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote."""
+        state = torch.load(path, weights_only=True)
+        for k in ("weights", "first", "second", "count"):
+            getattr(self, k).copy_(state[k])
+
+
+def run(workers: int, work: Callable[[int], None]) -> None:
+    """Runs `work(rank)` in `workers` forked single-threaded processes until all return."""
+    torch.set_num_threads(1)
+    context = mp.get_context("fork")
+    jobs = [context.Process(target=_one, args=(work, rank)) for rank in range(workers)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    if any(job.exitcode for job in jobs):
+        raise RuntimeError("a training worker failed; its traceback is above")
+
+
+def _one(work: Callable[[int], None], rank: int) -> None:
+    torch.set_num_threads(1)
+    work(rank)

@@ -1,0 +1,298 @@
+"""Stage 2: the whole model learns to answer.
+
+Phase A keeps the tower as stage 1 left it and replays its features; phase B trains the tower
+too. Most batches leave the sub image out (the global view alone carries the answer, as it does at
+any num_crops); the last part runs on full prompts. Two decoder heads are guided: their attention is
+rewarded for resting on the cells in which the character just read and the next one to be read
+stand. The guide only shapes training; the model is the plain architecture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dataset import Batch, Sample, collate, sample, vocab_size
+from model import GRID, Config, Phi3V, patches_of, place_mask
+from parallel import Shared, run
+from stage1 import Reader, loss_of
+
+TASKS = ("cover", "chart", "pair", "text", "decline")
+# (layer, head, steps back): which head is guided to the character that is read now or was read last
+GUIDES = ((1, 0, 1), (2, 0, 0), (2, 1, 0))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage-2 run is told."""
+
+    work: Path
+    minutes: float
+    peak: float
+    batch: int
+    thaw: float  # share of the time after which the tower trains too
+    full: float  # share of the time after which all prompts are full
+    tower_rate: float
+    mix: str
+
+
+class Student(nn.Module):
+    """The model and stage 1's heads, which keep the tower honest while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phi = Phi3V(Config(vocab_size()))
+        reader = Reader()
+        self.heads, self.norm = reader.heads, reader.norm
+
+    def start(self, stage1: Path) -> None:
+        """Takes over the tower and the heads of stage 1."""
+        reader = Reader()
+        state = torch.load(stage1, weights_only=True)
+        at = 0
+        for p in reader.parameters():
+            p.data.copy_(state["weights"][at : at + p.numel()].view_as(p))
+            at += p.numel()
+        self.phi.tower.load_state_dict(reader.tower.state_dict())
+        self.heads.load_state_dict(reader.heads.state_dict())
+        self.norm.load_state_dict(reader.norm.state_dict())
+
+
+def features_of(model: Student, samples: list[Sample], rows: int = GRID) -> Tensor:
+    """Tower features [pictures, 576, hidden] of all pictures, sample by sample."""
+    tiles = torch.from_numpy(np.stack([t for s in samples for t in s.tiles]))
+    return model.phi.tower(patches_of(tiles), rows=rows)
+
+
+def hidden_of(model: Student, batch: Batch, features: Tensor | None, short: bool) -> tuple[Tensor, list]:
+    """Hidden rows from `batch.first` on, and q and k of each layer."""
+    pictures = None if features is None else model.phi.model.vision_embed_tokens(features, short)
+    x = model.phi.embed(batch.ids, None if pictures is None else pictures.flatten(0, 1))
+    return model.phi.decode(x, batch.positions, batch.first)
+
+
+def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """How far the guided heads look away from their cells: mean of -log(attention on them)."""
+    total = torch.zeros(())
+    for layer, head, back in GUIDES:
+        rows = batch.guide
+        if back:  # the cell of the character whose token is this row's input
+            rows = [(b, r + 1, c) for b, r, c in batch.guide if r + 1 < batch.ids.shape[1]]
+        at_b = torch.tensor([b for b, _, _ in rows])
+        at_r = torch.tensor([r for _, r, _ in rows])
+        q, k = seen[layer]
+        scores = torch.einsum("nd,ntd->nt", q[at_b, head, at_r].float(), k[at_b, head].float())
+        scores = scores * q.shape[-1] ** -0.5
+        later = torch.arange(scores.shape[1])[None] > at_r[:, None]
+        logs = scores.masked_fill(later, float("-inf")).log_softmax(-1)
+        on = torch.zeros_like(scores, dtype=torch.bool)
+        for i, (_, _, cells) in enumerate(rows):
+            on[i, cells] = True
+        total = total - logs.masked_fill(~on, float("-inf")).logsumexp(-1).mean()
+    return total / len(GUIDES)
+
+
+class Feed:
+    """Samples by number of pictures; keeps recent ones with their features for replay."""
+
+    def __init__(self, plan: Plan, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.old: dict[int, deque[Sample]] = {0: deque(maxlen=64), 1: deque(maxlen=1200), 2: deque(maxlen=200)}
+        self.weights = [float(w) for w in plan.mix.split(",")]
+
+    def group(self) -> int:
+        """Draws the number of pictures of the next batch."""
+        return self.rng.choices((1, 2, 0), (1 - self.weights[2] - 0.04, self.weights[2], 0.04))[0]
+
+    def fresh(self, images: int, count: int, progress: float) -> list[Sample]:
+        """New samples; easier ones early."""
+        out: list[Sample] = []
+        while len(out) < count:
+            if images != 1:
+                task = "pair" if images else "decline"
+            else:
+                task = self.rng.choices(("cover", "chart", "text", "decline"), [self.weights[i] for i in (0, 1, 3, 4)])[0]
+            options: dict[str, object] = {}
+            if progress < 0.1 and task == "chart":
+                task = "text"
+            if progress < 0.2 and task in ("cover", "chart"):
+                options["easy"] = True
+            found = sample(task, self.rng, True, **options)
+            if len(found.tiles) == images:
+                out.append(found)
+        return out
+
+    def replay(self, images: int, count: int, progress: float) -> list[Sample]:
+        """A batch of which a third is new and the rest is drawn from what was seen lately."""
+        old = self.old[images]
+        new = self.fresh(images, count if len(old) < 4 * count else max(2, count // 3), progress)
+        out = new + self.rng.sample(list(old), count - len(new)) if count > len(new) else new
+        old.extend(new)
+        return out
+
+
+@torch.no_grad()
+def kept_features(model: Student, samples: list[Sample], images: int) -> Tensor:
+    """Features of the samples, computed once for each while the tower rests."""
+    new = [s for s in samples if s.features is None]
+    if new:
+        found = features_of(model, new).to(torch.bfloat16)
+        for s, f in zip(new, found.split(images)):
+            s.features = f
+    return torch.cat([s.features for s in samples])  # type: ignore[misc]
+
+
+def rate(progress: float, peak: float) -> float:
+    """Learning rate: warm-up over the first fiftieth, level to 40 %, then a cosine to a fortieth."""
+    if progress < 0.02:
+        return peak * (0.05 + 47 * progress)
+    late = max(0.0, (progress - 0.4) / 0.6)
+    return peak * (0.025 + 0.975 * 0.5 * (1 + math.cos(math.pi * min(late, 1.0))))
+
+
+def rates_of(model: Student, tower_rate: float) -> Tensor:
+    """Each weight's share of the learning rate, flat; the heads' offsets stay held."""
+    shares = []
+    for name, p in model.named_parameters():
+        own = tower_rate if ".vision_model." in name or not name.startswith("phi.") else 1.0
+        shares.append(torch.full((p.numel(),), own))
+    return torch.cat(shares) * place_mask(model)
+
+
+def worker(plan: Plan, shared: Shared, rank: int) -> None:
+    """One worker's loop; worker 0 also logs and saves."""
+    torch.manual_seed(2)
+    model = Student()
+    feed = Feed(plan, 1000 + rank + 2 * int(shared.count[0]))
+    begin = time.time() - float(shared.count[1])
+    shown, running = time.time(), []
+    frozen, thawed = rates_of(model, 0.0), rates_of(model, plan.tower_rate)
+    while (spent := time.time() - begin) < plan.minutes * 60:
+        progress = spent / (plan.minutes * 60)
+        shared.pull(model)
+        joint = progress >= plan.thaw
+        images = feed.group()
+        count = {0: plan.batch // 2, 1: plan.batch, 2: plan.batch // 2}[images]
+        short = progress < plan.full
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, parts = step_loss(model, feed, images, count, progress, joint, short)
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        shared.push(model, (thawed if joint else frozen) * rate(progress, plan.peak))
+        running.append(parts)
+        if rank == 0 and time.time() - shown > 200:
+            shown = time.time()
+            shared.count[1] = spent
+            report(plan, shared, model, running)
+    if rank == 0:
+        shared.count[1] = spent
+        report(plan, shared, model, running)
+
+
+def step_loss(
+    model: Student, feed: Feed, images: int, count: int, progress: float, joint: bool, short: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one batch and its parts."""
+    aux = torch.zeros(())
+    samples = feed.replay(images, count, progress)
+    features = None
+    if images and joint:
+        features = features_of(model, samples)
+        labels = torch.from_numpy(np.stack([t for s in samples for t in s.labels])).long()
+        aux = loss_of([head(model.norm(features)) for head in model.heads], labels)
+    elif images:
+        features = kept_features(model, samples, images)
+    batch = collate(samples, short)
+    hidden, seen = hidden_of(model, batch, features, short)
+    kept = batch.targets >= 0
+    logits = model.phi.lm_head(hidden[kept]).float()
+    loss = F.cross_entropy(logits, batch.targets[kept])
+    guide = guide_loss(batch, seen) if batch.guide else torch.zeros(())
+    weight = 0.5 if progress < 0.6 else 0.2
+    parts = {"answer": loss.item(), "guide": guide.item(), "tower": aux.item()}
+    return loss + weight * guide + 0.2 * aux, parts
+
+
+@lru_cache(maxsize=16)
+def held_out(task: str, count: int) -> list[Sample]:
+    """Samples from a seed that training never draws from."""
+    rng, pool = random.Random(f"held {task}"), []
+    want = 2 if task == "pair" else 1
+    while len(pool) < count:
+        s = sample(task, rng)
+        if len(s.tiles) == want:
+            pool.append(s)
+    return pool
+
+
+@torch.no_grad()
+def exact(model: Student, task: str, count: int, short: bool) -> tuple[float, float]:
+    """Share of whole answers right and of answer tokens right, when fed the true answer.
+
+    A greedy answer is exactly right if and only if every token is right here.
+    """
+    whole, right, total = 0, 0, 0
+    samples = held_out(task, count)
+    for part in (samples[i : i + 8] for i in range(0, count, 8)):
+        batch = collate(part, short)
+        hidden, _ = hidden_of(model, batch, features_of(model, part, GRID if short else 0), short)
+        guess = model.phi.lm_head(hidden).argmax(-1)
+        kept = batch.targets >= 0
+        good = (guess == batch.targets) | ~kept
+        whole += int(good.all(1).sum())
+        right += int((good & kept).sum())
+        total += int(kept.sum())
+    return round(whole / count, 3), round(right / total, 4)
+
+
+def report(plan: Plan, shared: Shared, model: Student, running: list[dict[str, float]]) -> None:
+    """Logs the mean losses and held-out accuracy since the last report, and saves."""
+    spent = float(shared.count[1])
+    line: dict[str, object] = {"step": int(shared.count[0]), "minutes": round(spent / 60, 2)}
+    for key in ("answer", "guide", "tower"):
+        line[key] = round(float(np.mean([r[key] for r in running])), 4)
+    running.clear()
+    short = spent < plan.full * plan.minutes * 60
+    with torch.autocast("cpu", torch.bfloat16):
+        for task in TASKS:
+            line[task] = exact(model, task, 16 if task != "decline" else 8, short)
+    with (plan.work / "stage2.jsonl").open("a") as log:
+        print(json.dumps(line), file=log)
+    shared.save(plan.work / "stage2.pt", names=[n for n, _ in model.named_parameters()])
+
+
+def train(plan: Plan) -> None:
+    """Trains for `plan.minutes` of wall-clock time (all runs together), resuming where it stopped."""
+    torch.set_num_threads(1)
+    torch.manual_seed(2)
+    model = Student()
+    model.start(plan.work / "stage1.pt")
+    shared = Shared(model)
+    if (plan.work / "stage2.pt").exists():
+        shared.load(plan.work / "stage2.pt")
+    run(2, lambda rank: worker(plan, shared, rank))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--peak", type=float, default=2e-3)
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--thaw", type=float, default=0.35)
+    parser.add_argument("--full", type=float, default=0.8)
+    parser.add_argument("--tower-rate", type=float, default=0.3)
+    parser.add_argument("--mix", default="0.36,0.22,0.14,0.3,0.12", help="weights of " + ",".join(TASKS))
+    train(Plan(**vars(parser.parse_args())))

@@ -1,0 +1,47 @@
+"""Trains the demo checkpoint from nothing: pages, tower, answers, export. One command, time-boxed.
+
+    python training/train.py --work /tmp/demo --out crates/phi3v/src/demo
+
+Stops and resumes: run it again with the same --work and it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# One thread a worker; freed memory is kept, for fresh pages cost more than the sums made on them.
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
+}
+
+
+def step(script: str, *arguments: str) -> None:
+    """Runs one script of this folder and stops on failure."""
+    command = [sys.executable, str(HERE / script), *arguments]
+    print("+", *command, file=sys.stderr, flush=True)
+    subprocess.run(command, check=True, env={**os.environ, **SETTINGS})
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for pages, states and logs (2 GB)")
+    parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
+    parser.add_argument("--stage1-minutes", type=float, default=45)
+    parser.add_argument("--stage2-minutes", type=float, default=95)
+    args = parser.parse_args()
+    step("stage1.py", "--work", str(args.work), "--minutes", str(args.stage1_minutes))
+    step("stage2.py", "--work", str(args.work), "--minutes", str(args.stage2_minutes))
+    step("export.py", str(args.work / "stage2.pt"), str(args.out))
+    step("curves.py", str(args.work), str(HERE / "curves.png"))
+
+
+if __name__ == "__main__":
+    main()
