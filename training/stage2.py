@@ -1,7 +1,7 @@
 """Stage 2: the whole model learns to answer.
 
-Phase A keeps the tower as stage 1 left it and replays its features; phase B trains the tower
-too. Most batches leave the sub image out (the global view alone carries the answer, as it does at
+The tower stays as stage 1 left it and its features are replayed (with `--thaw` below 1 it trains
+too after that share of the time). Most batches leave the sub image out (the global view alone carries the answer, as it does at
 any num_crops); the last part runs on full prompts. Two decoder heads are guided: their attention is
 rewarded for resting on the cells in which the character just read and the next one to be read
 stand. The guide only shapes training; the model is the plain architecture.
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Batch, Sample, collate, sample, vocab_size
-from model import GRID, Config, Phi3V, patches_of, place_mask
+from model import Config, Phi3V, patches_of, place_mask
 from parallel import Shared, run
 from stage1 import Reader, loss_of
 
@@ -57,6 +57,7 @@ class Student(nn.Module):
         reader = Reader()
         self.heads, self.norm = reader.heads, reader.norm
 
+    @torch.no_grad()
     def start(self, stage1: Path) -> None:
         """Takes over the tower and the heads of stage 1."""
         reader = Reader()
@@ -70,10 +71,10 @@ class Student(nn.Module):
         self.norm.load_state_dict(reader.norm.state_dict())
 
 
-def features_of(model: Student, samples: list[Sample], rows: int = GRID) -> Tensor:
+def features_of(model: Student, samples: list[Sample]) -> Tensor:
     """Tower features [pictures, 576, hidden] of all pictures, sample by sample."""
     tiles = torch.from_numpy(np.stack([t for s in samples for t in s.tiles]))
-    return model.phi.tower(patches_of(tiles), rows=rows)
+    return model.phi.tower(patches_of(tiles))
 
 
 def hidden_of(model: Student, batch: Batch, features: Tensor | None, short: bool) -> tuple[Tensor, list]:
@@ -247,7 +248,7 @@ def exact(model: Student, task: str, count: int, short: bool) -> tuple[float, fl
     samples = held_out(task, count)
     for part in (samples[i : i + 8] for i in range(0, count, 8)):
         batch = collate(part, short)
-        hidden, _ = hidden_of(model, batch, features_of(model, part, GRID if short else 0), short)
+        hidden, _ = hidden_of(model, batch, features_of(model, part), short)
         guess = model.phi.lm_head(hidden).argmax(-1)
         kept = batch.targets >= 0
         good = (guess == batch.targets) | ~kept
@@ -291,8 +292,8 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--peak", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--thaw", type=float, default=0.35)
-    parser.add_argument("--full", type=float, default=0.8)
+    parser.add_argument("--thaw", type=float, default=1.1)
+    parser.add_argument("--full", type=float, default=0.75)
     parser.add_argument("--tower-rate", type=float, default=0.3)
-    parser.add_argument("--mix", default="0.36,0.22,0.14,0.3,0.12", help="weights of " + ",".join(TASKS))
+    parser.add_argument("--mix", default="0.55,0.08,0.2,0.2,0.2", help="weights of " + ",".join(TASKS))
     train(Plan(**vars(parser.parse_args())))

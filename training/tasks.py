@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from canvas import COLOURS, FONTS, SHAPES, TILE, Canvas, Colour, font, ink_on, jitter, luminance, palette
 from questions import CHART, COVER, HELD, PAIR, TEXT, off_topic, varied
 from tokens import DECLINE
-from words import ALPHABET, cased, made_up, number, person, title, word
+from words import ALPHABET, made_up, number, person, plain_word, title, word
 
 
 @dataclass
@@ -114,7 +114,7 @@ def cover(rng: random.Random, easy: bool = False) -> Example:
     zoom = scale_of(canvas)
     name, author = title(rng), person(rng)
     lines = wrap(rng, name.split(" "), 12)
-    upper = rng.random() < 0.15
+    upper = rng.random() < 0.1
     drawn = [t.upper() for t in lines] if upper else lines
     by = rng.random() < 0.2 and not easy
     wrote = [("by " if by else "") + author]
@@ -174,7 +174,7 @@ def text(rng: random.Random, most_lines: int = 3) -> Example:
     width, height = rng.choice(((640, 480), (640, 360), (400, 400), (480, 640), (336, 336), (800, 600)))
     canvas, ink = backdrop(rng, width, height)
     zoom = scale_of(canvas)
-    lines = [phrase(rng) for _ in range(min(most_lines, rng.choice((1, 1, 2, 2, 3))))]
+    lines = [phrase(rng) for _ in range(min(most_lines, rng.choice((1, 1, 1, 2, 3))))]
     face = fitted(rng, lines, 0.92 * width, (24, 40), zoom)
     tall = len(lines) * sum(face.getmetrics()) * 1.25
     top = rng.uniform(0.03 * height, max(0.04 * height, height - tall - 0.03 * height))
@@ -185,17 +185,17 @@ def text(rng: random.Random, most_lines: int = 3) -> Example:
 
 
 def phrase(rng: random.Random) -> str:
-    """A line of text: one to three words or numbers, at most 18 characters."""
+    """A line of text: one or two words or numbers, at most 18 characters."""
     while True:
         style = rng.random()
         items = []
-        for i in range(rng.choice((1, 1, 2, 2, 3))):
+        for i in range(rng.choice((1, 1, 1, 2, 3))):
             if rng.random() < 0.15:
                 items.append(number(rng))
-            elif style < 0.25:
-                items.append(word(rng).upper())
+            elif style < 0.2:
+                items.append(plain_word(rng).upper())
             else:
-                items.append(word(rng).capitalize() if style < 0.8 or i == 0 else word(rng))
+                items.append(plain_word(rng).capitalize() if style < 0.8 or i == 0 else plain_word(rng))
         line = " ".join(items)
         if rng.random() < 0.08:
             line += rng.choice("!?.")
@@ -329,7 +329,8 @@ def draw_bars(rng: random.Random, canvas: Canvas, plot: Plot, values: list[int],
     half = (plot.right - plot.left) / len(values) * rng.uniform(0.2, 0.42)
     for i, value in enumerate(values):
         x = plot.x(i, len(values))
-        canvas.draw.rectangle((x - half, plot.y(value), x + half, plot.bottom - 1), fill=fill)
+        top = min(plot.y(value), plot.bottom - 2)
+        canvas.draw.rectangle((x - half, top, x + half, plot.bottom - 1), fill=fill)
 
 
 def draw_line(rng: random.Random, canvas: Canvas, plot: Plot, values: list[int], fill: Colour) -> None:

@@ -101,12 +101,18 @@ def page_word(rng: random.Random) -> str:
     return text
 
 
+def plain_word(rng: random.Random) -> str:
+    """A lower-case word of at most seven letters: from the list or made up."""
+    found = rng.choice(COMMON)
+    return found if len(found) <= 7 and rng.random() < 0.5 else made_up(rng, 7)
+
+
 def person(rng: random.Random) -> str:
     """An author's name: a first and a last name."""
-    first = rng.choice(FIRST_NAMES) if rng.random() < 0.5 else made_up(rng, 7).capitalize()
-    return f"{first} {made_up(rng, 8).capitalize()}"
+    first = rng.choice(FIRST_NAMES) if rng.random() < 0.6 else made_up(rng, 6).capitalize()
+    return f"{first} {made_up(rng, 7).capitalize()}"
 
 
 def title(rng: random.Random) -> str:
-    """A book title of one to three words in Title Case."""
-    return " ".join(word(rng).capitalize() for _ in range(rng.choice((1, 1, 2, 2, 3))))
+    """A book title of one to three words in Title Case, mostly short."""
+    return " ".join(plain_word(rng).capitalize() for _ in range(rng.choice((1, 1, 1, 2, 2, 2, 3))))
