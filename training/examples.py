@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tasks import MAKERS, Example
 
-# Which seed each picture comes from; chosen so that the five look different and are answered right.
-SEEDS = {"cover": 1, "chart": 1, "pair": 1, "text": 1}
+# The first picture of each kind that is answered best; README says which are answered right.
+SEEDS = {"cover": 12, "chart": 5, "pair": 12, "text": 14}
 NAMES = {"cover": ("cover.png",), "chart": ("chart.png",), "pair": ("left.png", "right.png"), "text": ("text.png",)}
 
 
