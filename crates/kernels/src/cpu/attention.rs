@@ -1,7 +1,7 @@
 //! Attention over the KV cache (causal) and within image tiles (full): how it is cut into tasks.
 
 use super::flash::{self, FlashKernel, Job, TASK_ROWS};
-use super::kv::{CpuKvPool, HeadShape, KvHead, KvHeadMut};
+use super::kv::{CpuKvPool, HeadShape, KvHead, KvHeadMut, KvRows};
 use super::scalar::{self, KeyValues};
 use super::tensor::CpuTensor;
 use super::{Cpu, ThreadScratch};
@@ -188,12 +188,18 @@ impl Cpu {
             // Weights of zero multiply what lies beyond the last row, so it must be a finite number.
             let end = panels.len();
             panels[end - 2 * head_shape.panel_bytes()..].fill(0);
-            for (i, row) in (first..first + group).enumerate() {
-                let block = panels.chunks_exact_mut(2 * head_shape.panel_bytes()).nth(i / KV_BLOCK_TOKENS);
-                let mut block = KvHeadMut::of_panels(head_shape, block.expect("one block for every 64 rows"));
-                let (key, value) = (&keys.row(row)[col..col + dim], &values.row(row)[col..col + dim]);
+            let blocks = panels.chunks_exact_mut(2 * head_shape.panel_bytes());
+            for (token, block) in (0..group).step_by(KV_BLOCK_TOKENS).zip(blocks) {
+                let start = (first + token) * stride + col;
+                let rows = KvRows {
+                    keys: &keys.values()[start..],
+                    values: &values.values()[start..],
+                    stride,
+                    dim,
+                    count: KV_BLOCK_TOKENS.min(group - token),
+                };
                 // SAFETY: the table is that of a level this processor has.
-                unsafe { (self.kernels.store_kv)(&mut block, i % KV_BLOCK_TOKENS, key, value) };
+                unsafe { (self.kernels.store_kv)(&mut KvHeadMut::of_panels(head_shape, block), 0, &rows) };
             }
             let block = |b: usize| {
                 let size = 2 * head_shape.panel_bytes();

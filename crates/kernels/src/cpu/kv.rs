@@ -98,6 +98,28 @@ pub(crate) struct KvHead<'a> {
     pub(crate) value_scales: &'a [f32],
 }
 
+/// Keys and values of one head for consecutive tokens, as columns of tensors.
+#[derive(Clone, Copy)]
+pub(crate) struct KvRows<'a> {
+    /// From the first token's key on.
+    pub(crate) keys: &'a [f32],
+    /// From the first token's value on.
+    pub(crate) values: &'a [f32],
+    /// Distance of tokens.
+    pub(crate) stride: usize,
+    pub(crate) dim: usize,
+    /// Number of tokens.
+    pub(crate) count: usize,
+}
+
+impl<'a> KvRows<'a> {
+    /// Key and value of token `i`, `[dim]` each.
+    pub(crate) fn token(&self, i: usize) -> (&'a [f32], &'a [f32]) {
+        let start = i * self.stride;
+        (&self.keys[start..start + self.dim], &self.values[start..start + self.dim])
+    }
+}
+
 /// One head of one block, to be written.
 pub(crate) struct KvHeadMut<'a> {
     pub(crate) shape: HeadShape,

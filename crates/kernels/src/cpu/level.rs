@@ -2,7 +2,7 @@
 
 use super::flash::FlashKernel;
 use super::gemm::GemmKernel;
-use super::kv::KvHeadMut;
+use super::kv::{KvHeadMut, KvRows};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{avx2, avx512};
 use super::{CpuError, scalar};
@@ -160,7 +160,7 @@ pub(crate) struct Kernels {
     pub(crate) flash_f32: Option<&'static FlashKernel>,
     /// As `flash_f32` in bf16; without it bf16 is widened to f32.
     pub(crate) flash_bf16: Option<&'static FlashKernel>,
-    pub(crate) store_kv: unsafe fn(&mut KvHeadMut<'_>, usize, &[f32], &[f32]),
+    pub(crate) store_kv: unsafe fn(&mut KvHeadMut<'_>, usize, &KvRows<'_>),
 }
 
 impl Kernels {

@@ -23,6 +23,7 @@ use crate::threads::{Pool, default_threads};
 use crate::{Backend, BackendError, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Span};
 use attention::Causal;
 pub use kv::CpuKvPool;
+use kv::KvRows;
 pub use level::CpuLevel;
 use level::Kernels;
 pub use limits::Limits;
@@ -336,11 +337,17 @@ impl Backend for Cpu {
             let part = kv::block_rows(spans, unit);
             // SAFETY: every task has its own head of its own block; no two sequences write one block.
             let mut stored = unsafe { writer.head(part.block, layer, head) };
-            for (token, row) in (part.token..).zip(part.rows) {
-                let (key, value) = (&qkv.row(row)[(query + head) * dim..], key_value * dim);
-                // SAFETY: the table is that of a level this processor has.
-                unsafe { (self.kernels.store_kv)(&mut stored, token, &key[..dim], &key[value..value + dim]) };
-            }
+            let first = &qkv.values()[part.rows.start * qkv.cols()..];
+            let keys = (query + head) * dim;
+            let rows = KvRows {
+                keys: &first[keys..],
+                values: &first[keys + key_value * dim..],
+                stride: qkv.cols(),
+                dim,
+                count: part.rows.len(),
+            };
+            // SAFETY: the table is that of a level this processor has.
+            unsafe { (self.kernels.store_kv)(&mut stored, part.token, &rows) };
         });
     }
 

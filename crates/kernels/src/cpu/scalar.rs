@@ -1,7 +1,7 @@
 //! Every operation in plain Rust: the definition the other levels are tested against, and what runs where no other
 //! level does. Written to be read, not to be fast.
 
-use super::kv::KvHeadMut;
+use super::kv::{KvHeadMut, KvRows};
 use super::level::{Affine, Kernels, WeightRows};
 use crate::{Epilogue, Format};
 use half::{bf16, f16};
@@ -138,9 +138,12 @@ pub(crate) fn gemv_bf16(rows: &WeightRows<'_>, x: &[u16], y: &mut [f32]) {
     }
 }
 
-/// Stores the key and value of token `t`, see [`KvHeadMut::store`].
-pub(crate) fn store_kv(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
-    head.store(t, key, value);
+/// Stores keys and values of consecutive tokens from token `t` of a block on, see [`KvHeadMut::store`].
+pub(crate) fn store_kv(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>) {
+    for i in 0..rows.count {
+        let (key, value) = rows.token(i);
+        head.store(t + i, key, value);
+    }
 }
 
 /// Keys and values of one head, in the order of their tokens.

@@ -19,10 +19,57 @@ unsafe impl Zeroable for Line {}
 // SAFETY: an array of bytes as large as its alignment: no padding, every bit pattern is a value.
 unsafe impl Pod for Line {}
 
+/// Size from which a buffer is mapped: two large pages of 2 MB. Rows of activations are several ordinary pages long, so
+/// a tile of a product would touch a page of its own for each of its rows.
+const MAPPED_BYTES: usize = 4 << 20;
+
+/// Where a buffer's lines live.
+enum Memory {
+    Heap(Vec<Line>),
+    Mapped(memmap2::MmapMut),
+}
+
+impl Memory {
+    /// Zeros; `None` if the system has no room for them.
+    fn new(lines: usize) -> Option<Self> {
+        let bytes = lines.checked_mul(Line::BYTES).filter(|&bytes| isize::try_from(bytes).is_ok())?;
+        if bytes >= MAPPED_BYTES {
+            let map = memmap2::MmapOptions::new().len(bytes).map_anon().ok()?;
+            // Only a hint: without large pages everything works, somewhat slower.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            return Some(Self::Mapped(map));
+        }
+        let mut heap = Vec::new();
+        heap.try_reserve_exact(lines).ok()?;
+        heap.resize(lines, Line([0; Line::BYTES]));
+        Some(Self::Heap(heap))
+    }
+
+    fn lines(&self) -> &[Line] {
+        match self {
+            Self::Heap(lines) => lines,
+            Self::Mapped(map) => bytemuck::cast_slice(map),
+        }
+    }
+
+    fn lines_mut(&mut self) -> &mut [Line] {
+        match self {
+            Self::Heap(lines) => lines,
+            Self::Mapped(map) => bytemuck::cast_slice_mut(map),
+        }
+    }
+}
+
 /// Growable, 64-byte aligned memory that is never given back before the buffer goes.
-#[derive(Default)]
 pub(crate) struct Buffer {
-    lines: Vec<Line>,
+    memory: Memory,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self { memory: Memory::Heap(Vec::new()) }
+    }
 }
 
 impl Buffer {
@@ -31,11 +78,11 @@ impl Buffer {
         let out_of_memory = BackendError::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) };
         let Some(bytes) = len.checked_mul(size_of::<T>()) else { return Err(out_of_memory) };
         let lines = bytes.div_ceil(Line::BYTES);
-        if lines > self.lines.len() {
-            if self.lines.try_reserve_exact(lines - self.lines.len()).is_err() {
-                return Err(out_of_memory);
-            }
-            self.lines.resize(lines, Line([0; Line::BYTES]));
+        let held = self.memory.lines().len();
+        if lines > held {
+            let Some(mut memory) = Memory::new(lines) else { return Err(out_of_memory) };
+            memory.lines_mut()[..held].copy_from_slice(self.memory.lines());
+            self.memory = memory;
         }
         Ok(())
     }
@@ -51,12 +98,12 @@ impl Buffer {
 
     /// The first `len` values.
     pub(crate) fn get<T: Pod>(&self, len: usize) -> &[T] {
-        &bytemuck::cast_slice(&self.lines)[..len]
+        &bytemuck::cast_slice(self.memory.lines())[..len]
     }
 
     /// The first `len` values.
     pub(crate) fn get_mut<T: Pod>(&mut self, len: usize) -> &mut [T] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..len]
+        &mut bytemuck::cast_slice_mut(self.memory.lines_mut())[..len]
     }
 }
 
@@ -121,6 +168,17 @@ mod tests {
         buffer.take::<f32>(3).copy_from_slice(&[1.0, 2.0, 3.0]);
         assert_eq!(buffer.take::<f32>(1000)[..4], [1.0, 2.0, 3.0, 0.0]);
         assert_eq!(buffer.get::<f32>(1).as_ptr().align_offset(64), 0);
+    }
+
+    #[test]
+    fn large_buffers_are_zero_and_keep_values() {
+        let mut buffer = Buffer::default();
+        buffer.take::<u8>(100).fill(7);
+        let large = buffer.take::<u8>(2 * MAPPED_BYTES);
+        assert!(large[..100].iter().all(|&v| v == 7) && large[128..].iter().all(|&v| v == 0));
+        assert_eq!(large.as_ptr().align_offset(64), 0);
+        large[MAPPED_BYTES] = 9;
+        assert_eq!(buffer.take::<u8>(3 * MAPPED_BYTES)[MAPPED_BYTES], 9);
     }
 
     #[test]

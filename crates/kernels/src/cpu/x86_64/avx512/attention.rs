@@ -1,7 +1,7 @@
 //! The parts of the blocked attention, see [`crate::cpu::flash`].
 
 use super::gemm::{Tile, rectangle_bf16, rectangle_f32};
-use super::load::{Words, input_words};
+use super::load::{Words, input_pairs, input_words};
 use super::math::{load, mask, store};
 use crate::cpu::flash::{FlashKernel, KEYS, Queries, SoftmaxRow};
 use crate::cpu::kv::Q8_OFFSET;
@@ -33,13 +33,18 @@ fn query_f32(row: &[f32], out: &mut [u32]) {
     out.copy_from_slice(bytemuck::cast_slice(row));
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn query_pairs(row: &[f32], out: &mut [u32]) {
     assert_eq!(row.len(), 2 * out.len());
-    for (i, out) in out.chunks_mut(16).enumerate() {
-        let words = input_words(row, Words::Pairs, 16 * i);
+    let whole = row.len() / 32 * 16;
+    let (words, rest) = out.split_at_mut(whole);
+    for (to, row) in words.chunks_exact_mut(16).zip(row.chunks_exact(32)) {
+        store_words(to, input_pairs(row));
+    }
+    if !rest.is_empty() {
+        let words = input_words(row, Words::Pairs, whole);
         // SAFETY: the mask leaves out lanes beyond the slice, and masked lanes are not accessed.
-        unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask(out.len()), words) };
+        unsafe { _mm512_mask_storeu_epi32(rest.as_mut_ptr().cast(), mask(rest.len()), words) };
     }
 }
 

@@ -126,3 +126,15 @@ fn lanes(values: &[i32; 16]) -> __m512i {
 pub(super) fn input_words(row: &[f32], words: Words, at: usize) -> __m512i {
     row_words::<false>(bytemuck::cast_slice(row), Format::F32, words, at)
 }
+
+/// 32 activations as 16 words of pairs, by the bf16 instruction.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn input_pairs(x: &[f32]) -> __m512i {
+    assert!(x.len() >= 32);
+    // SAFETY: 32 values, as asserted; both register types are 64 bytes of which every pattern is a value.
+    unsafe {
+        let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
+        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+    }
+}

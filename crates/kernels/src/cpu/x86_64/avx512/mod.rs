@@ -6,6 +6,7 @@
 mod attention;
 mod gemm;
 mod gemv;
+mod kv;
 mod load;
 mod math;
 mod pack;
@@ -27,7 +28,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     gemm_bf16: Some(&gemm::BF16_WIDENED),
     flash_f32: Some(&attention::F32),
     flash_bf16: None,
-    store_kv: pack::store_kv,
+    store_kv: kv::store_kv,
 };
 
 /// With bf16 dot products.
@@ -35,5 +36,6 @@ pub(crate) static KERNELS_BF16: Kernels = Kernels {
     gemv_bf16: gemv::gemv_bf16,
     gemm_bf16: Some(&gemm::BF16),
     flash_bf16: Some(&attention::BF16),
+    store_kv: kv::store_kv_bf16,
     ..KERNELS
 };

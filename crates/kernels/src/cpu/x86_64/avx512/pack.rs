@@ -2,9 +2,7 @@
 
 use super::load::{Words, input_words, round_high, row_words};
 use super::math::{load, mask};
-use crate::cpu::kv::{KvHeadMut, Q8_OFFSET};
 use crate::cpu::level::WeightRows;
-use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -22,7 +20,7 @@ pub(super) fn round_bf16(x: &[f32], out: &mut [u16]) {
 /// Transposes 16 x 16 words: pairs of lanes, then pairs of pairs, then the 128-bit quarters.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
+pub(super) fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
     let mut t = r;
     for i in 0..8 {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -107,8 +105,9 @@ fn pack_tile<const MR: usize>(x: &[f32], k: usize, words: Words, out: &mut [u32]
     for r in 0..MR {
         let row = x.get(r * k..(r + 1) * k).unwrap_or_default();
         for (block, out) in out.chunks_mut(16 * MR).enumerate() {
+            let lanes_of = input_words(row, words, block * 16);
             // SAFETY: 16 words.
-            unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), input_words(row, words, block * 16)) };
+            unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), lanes_of) };
             for (to, from) in out.iter_mut().skip(r).step_by(MR).zip(lanes) {
                 *to = from;
             }
@@ -132,98 +131,4 @@ pub(super) fn input_rounded(x: &[f32], k: usize, out: &mut [u32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn input_pairs(x: &[f32], k: usize, out: &mut [u32]) {
     pack_tile::<6>(x, k, Words::Pairs, out);
-}
-
-/// See [`KvHeadMut::store`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn store_kv(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
-    let dim = head.shape.dim;
-    if !dim.is_multiple_of(16) {
-        return head.store(t, key, value);
-    }
-    let words = match head.shape.format {
-        KvFormat::F32 => Words::F32,
-        KvFormat::Bf16 => Words::Pairs,
-        KvFormat::Q8 => return store_q8(head, t, key, value),
-    };
-    let keys = bytemuck::cast_slice_mut::<u8, u32>(head.keys);
-    let group = head.shape.group;
-    for at in (0..dim / group).step_by(16) {
-        scatter(input_words(key, words, at), dim / group - at, &mut keys[at * KV_BLOCK_TOKENS + t..]);
-    }
-    let values = bytemuck::cast_slice_mut::<u8, u32>(head.values);
-    let values = &mut values[t / group * dim..][..dim];
-    for (to, value) in values.chunks_exact_mut(16).zip(value.chunks_exact(16)) {
-        match words {
-            Words::Pairs if t.is_multiple_of(2) => {
-                insert(to, 0xffff, _mm512_srli_epi32::<16>(round_high(load(value))))
-            }
-            Words::Pairs => insert(to, -0x1_0000, round_high(load(value))),
-            _ => insert(to, -1, _mm512_castps_si512(load(value))),
-        }
-    }
-}
-
-/// Writes up to `count` of 16 words to every 64th word of `out`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn scatter(words: __m512i, count: usize, out: &mut [u32]) {
-    let mut lanes = [0u32; 16];
-    // SAFETY: 16 words.
-    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), words) };
-    for (to, from) in out.iter_mut().step_by(KV_BLOCK_TOKENS).zip(lanes).take(count) {
-        *to = from;
-    }
-}
-
-/// Replaces the bits `mask` of 16 words.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn insert(words: &mut [u32], mask: i32, bits: __m512i) {
-    assert_eq!(words.len(), 16);
-    // SAFETY: 16 words, as asserted.
-    unsafe {
-        let kept = _mm512_andnot_si512(_mm512_set1_epi32(mask), _mm512_loadu_si512(words.as_ptr().cast()));
-        _mm512_storeu_si512(words.as_mut_ptr().cast(), _mm512_or_si512(kept, bits));
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn store_q8(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
-    let dim = head.shape.dim;
-    let (key_scale, value_scale) = (q8_scale(key), q8_scale(value));
-    (head.key_scales[t], head.value_scales[t]) = (key_scale, value_scale);
-    let keys = bytemuck::cast_slice_mut::<u8, u32>(head.keys);
-    for (i, key) in key.chunks_exact(16).enumerate() {
-        let bytes = _mm512_cvtepi32_epi8(q8(key, key_scale));
-        let mut lanes = [0u32; 4];
-        // SAFETY: 16 bytes.
-        unsafe { _mm_storeu_si128(lanes.as_mut_ptr().cast(), bytes) };
-        let to = keys[i * 4 * KV_BLOCK_TOKENS + t..].iter_mut().step_by(KV_BLOCK_TOKENS);
-        to.zip(lanes).for_each(|(to, from)| *to = from);
-    }
-    let values = bytemuck::cast_slice_mut::<u8, u32>(head.values);
-    let values = &mut values[t / 4 * dim..][..dim];
-    let shift = _mm_cvtsi32_si128(8 * (t as i32 % 4));
-    for (to, value) in values.chunks_exact_mut(16).zip(value.chunks_exact(16)) {
-        insert(to, 0xff << (8 * (t % 4)), _mm512_sll_epi32(q8(value, value_scale), shift));
-    }
-}
-
-/// The largest magnitude becomes 127; see `scale` in `kv.rs`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn q8_scale(values: &[f32]) -> f32 {
-    let largest =
-        values.chunks_exact(16).fold(_mm512_setzero_ps(), |m, v| _mm512_max_ps(m, _mm512_abs_ps(load(v))));
-    let largest = _mm512_reduce_max_ps(largest);
-    if largest > 0.0 { largest / 127.0 } else { 1.0 }
-}
-
-/// 16 values as unsigned bytes in 32-bit lanes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn q8(values: &[f32], scale: f32) -> __m512i {
-    let scaled = _mm512_div_ps(load(values), _mm512_set1_ps(scale));
-    _mm512_add_epi32(_mm512_cvtps_epi32(scaled), _mm512_set1_epi32(Q8_OFFSET as i32))
 }
