@@ -9,7 +9,7 @@ from pathlib import Path
 from tasks import MAKERS, Example
 
 # The first picture of each kind that is answered best; README says which are answered right.
-SEEDS = {"cover": 12, "chart": 5, "pair": 12, "text": 14}
+SEEDS = {"cover": 12, "chart": 5, "pair": 12, "text": 25}
 NAMES = {"cover": ("cover.png",), "chart": ("chart.png",), "pair": ("left.png", "right.png"), "text": ("text.png",)}
 
 
