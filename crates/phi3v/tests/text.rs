@@ -309,6 +309,11 @@ fn tokenizers_of_other_rules_are_refused() {
         matches!(change("<|end|>", "<|fin|>"), TokenizerError::MissingToken { token } if token == "<|end|>")
     );
     assert!(matches!(Tokenizer::from_json(b"{}"), Err(TokenizerError::Malformed { .. })));
+    // Broken within a part that the tokenizers package reads with `expect`.
+    assert!(matches!(
+        change("\"type\": \"Fuse\"\n", "\"type\": \"Fuse\"\n]"),
+        TokenizerError::Malformed { .. }
+    ));
     assert!(matches!(
         change("\"<0xFF>\": 258", "\"<0xFF>\": 4000000000"),
         TokenizerError::IdTooLarge { id: 4_000_000_000, .. }

@@ -110,6 +110,7 @@ impl Tokenizer {
     /// [`TokenizerError`] when it is malformed, when it would encode or decode by other rules than the reference's
     /// tokenizer, or when a byte token or a token of the chat template is missing.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
+        check::parts(json)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
         // Lengths are the caller's business: a prompt is never cut or filled up here.
@@ -117,7 +118,7 @@ impl Tokenizer {
         inner
             .with_truncation(None)
             .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
-        check::components(&inner)?;
+        check::behaviour(&inner)?;
         let pieces = pieces_of(&inner)?;
         let template = check::template_tokens(&inner)?;
         let bos = check::id_of(&inner, "<s>")?;
