@@ -30,9 +30,6 @@ pub const ATTENTION_BF16: f32 = 1.0 / 256.0;
 /// As [`ATTENTION_BF16`], the weights being multiplied by the values' scales before they are rounded.
 pub const ATTENTION_Q8: f32 = 1.0 / 200.0;
 
-/// A rounding to 8 bits may fall to the other side where the scaled value lies within 1e-6 of the middle: one step.
-pub const KV_Q8_STEP: f32 = 1.01 / 127.0;
-
 /// Relative error of a packed product against the same sum in f64 over the decoded weights: the integers are exact;
 /// one f32 rounding (2^-24) each for the scale, the product and the sum of a group, over at most 24 groups.
 pub const PACKED_SUM: f64 = 24.0 * 3.0 * 6e-8;
