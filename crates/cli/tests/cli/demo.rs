@@ -35,3 +35,20 @@ fn the_built_in_model_answers_where_none_is_named() {
     let unnamed = Run::of(fixture.command(&question).env_remove("PHI3V_MODEL").output().unwrap());
     assert_eq!(unnamed.json()["model"], "demo");
 }
+
+#[test]
+fn the_examples_are_answered_as_the_readme_says() {
+    let example = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+        path.to_str().unwrap().to_owned()
+    };
+    let fixture = Fixture::new();
+    let cover = example("cover.png");
+    let title =
+        ["ask", "--model", "demo", &cover, "Help me get the title and author information of this book?"];
+    let told = "The title of the book is \"Big Harbour Review\" and the author is Jack Gre.\n";
+    assert_eq!(fixture.run(&title).answer(), told);
+    let elsewhere = ["ask", "--model", "demo", "What is the capital of France?"];
+    let declined = "I am the small built-in demo model and can only read covers, charts, large text and simple shapes.\n";
+    assert_eq!(fixture.run(&elsewhere).answer(), declined);
+}

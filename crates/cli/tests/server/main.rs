@@ -1,6 +1,5 @@
 //! The server on the tiny checkpoint, over real sockets on 127.0.0.1.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
-
 #![allow(unreachable_pub, reason = "the helpers of a test binary are for the test binary")]
 
 mod api;
