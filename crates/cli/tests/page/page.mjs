@@ -153,6 +153,11 @@ await check('an answer can be had again with another detail', async () => {
 });
 
 await check('an answer can be stopped by button and by Escape', async () => {
+  await page.click('#fresh');
+  // long enough to be stopped, however fast the model is
+  await page.route('**/v1/chat/completions', (route) => {
+    route.continue({ postData: JSON.stringify({ ...route.request().postDataJSON(), max_tokens: 14_000 }) });
+  });
   for (const stop of [() => page.click('#stop'), () => page.keyboard.press('Escape')]) {
     const number = await answers().count();
     await ask('Tell me a very long story about everything there is');
@@ -161,6 +166,7 @@ await check('an answer can be stopped by button and by Escape', async () => {
     await idle();
     assert.match(await answers().nth(number).locator('.statistics').textContent(), /stopped/);
   }
+  await page.unroute('**/v1/chat/completions');
 });
 
 await check('an error says what to do and gives the question back', async () => {

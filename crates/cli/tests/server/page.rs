@@ -2,6 +2,7 @@
 
 use super::harness::Running;
 use phi3v_cli::server::ServerOptions;
+use phi3v_cli::server::limits::Limits;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -22,7 +23,11 @@ fn run(script: &str, package: &str, needs_browser: bool) {
         eprintln!("SKIPPED: {script} needs Chromium at /usr/bin/chromium, or its path in CHROMIUM");
         return;
     }
-    let server = Running::start(ServerOptions::default());
+    let server = if needs_browser {
+        Running::endless(Limits::default())
+    } else {
+        Running::start(ServerOptions::default())
+    };
     let mut command = Command::new("node");
     command.current_dir(folder()).arg(script).arg(format!("http://{}", server.address));
     command.args(std::env::var_os("PHI3V_SCREENSHOTS"));
