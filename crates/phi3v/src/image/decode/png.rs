@@ -159,6 +159,27 @@ fn error(error: DecodingError) -> ImageError {
         DecodingError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => {
             ImageError::Truncated { format: FORMAT }
         }
-        other => damaged(other.to_string().trim_end_matches('.')),
+        other => damaged(&plain(&other.to_string())),
+    }
+}
+
+/// The decoder's words without the inner life of its chunk types: `ChunkType { type: IHDR, ... }` becomes `IHDR`.
+fn plain(text: &str) -> String {
+    let parts = text.trim_end_matches('.').split_once("ChunkType { type: ");
+    let Some((before, rest)) = parts else { return text.trim_end_matches('.').to_owned() };
+    let (name, rest) = rest.split_once(',').unwrap_or((rest, ""));
+    let after = rest.split_once('}').map_or("", |(_, after)| after);
+    format!("{before}{}{after}", name.escape_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunk_types_are_named_and_not_dumped() {
+        let text = "Chunk length wrong: ChunkType { type: IHDR, critical: true, private: false } chunk.";
+        assert_eq!(plain(text), "Chunk length wrong: IHDR chunk");
+        assert_eq!(plain("Corrupt deflate stream."), "Corrupt deflate stream");
     }
 }

@@ -174,17 +174,33 @@ impl<'a> Header<'a> {
             return Err(ImageError::Truncated { format: FORMAT });
         }
         let mut samples = vec![0; self.width as usize * self.height as usize * self.samples];
+        // Chunks that share their bytes would let a small file ask for endless work.
+        let mut budget = self.directory.bytes.len();
         for (i, offset) in offsets.iter().take(across * down * planes).enumerate() {
-            let packed = self.directory.bytes.get(place(*offset)?..);
-            let packed = packed.ok_or(ImageError::Truncated { format: FORMAT })?;
-            let length = lengths.get(i).map_or(Ok(packed.len()), |n| place(*n))?;
-            let packed = &packed[..length.min(packed.len())];
             let (plane, cell) = (i / (across * down), i % (across * down));
             let rows = self.chunk_rows(cell / across);
+            let packed = self.packed(*offset, lengths.get(i).copied(), rows)?;
+            budget = budget.checked_sub(packed.len()).ok_or_else(|| damaged("its strips overlap"))?;
             let unpacked = self.chunk_samples(packed, rows, mode, limits)?;
             self.place_chunk(&unpacked, (cell % across, cell / across), plane, &mut samples);
         }
         Ok(samples)
+    }
+
+    /// The bytes of one chunk in the file; what stands behind uncompressed rows is not part of it.
+    fn packed(&self, offset: u64, length: Option<u64>, rows: usize) -> Result<&'a [u8], ImageError> {
+        let packed = self.directory.bytes.get(place(offset)?..);
+        let packed = packed.ok_or(ImageError::Truncated { format: FORMAT })?;
+        let mut length = length.map_or(Ok(packed.len()), place)?;
+        if self.compression == Compression::None {
+            length = length.min(self.row_bytes() * rows);
+        }
+        Ok(&packed[..length.min(packed.len())])
+    }
+
+    /// Bytes of one row of a chunk.
+    fn row_bytes(&self) -> usize {
+        (self.chunk.0 as usize * self.bits * self.chunk_depth()).div_ceil(8)
     }
 
     /// Rows stored in a chunk: tiles are whole, the last strip ends with the picture.
@@ -209,9 +225,7 @@ impl<'a> Header<'a> {
         if self.compression == Compression::Jpeg {
             return self.jpeg_samples(packed, rows, limits);
         }
-        let depth = self.chunk_depth();
-        let width = self.chunk.0 as usize;
-        let row_bytes = (width * self.bits * depth).div_ceil(8);
+        let row_bytes = self.row_bytes();
         let mut unpacked = vec![0; row_bytes * rows];
         let layout = (self.chunk.0, row_bytes);
         if self.reversed_bits {
@@ -226,7 +240,7 @@ impl<'a> Header<'a> {
         Ok(match self.bits {
             8 => unpacked,
             16 => unpacked.chunks_exact(2).map(|v| self.narrow(self.u16(v), mode)).collect(),
-            bits => unpack_bits(&unpacked, width, row_bytes, bits),
+            bits => unpack_bits(&unpacked, self.chunk.0 as usize, row_bytes, bits),
         })
     }
 
