@@ -11,7 +11,7 @@ use crate::server::{Loaded, Server, ServerOptions, tls};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::image::ImageParams;
 use phi3v_kernels::Cpu;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +115,7 @@ fn start_log(format: LogFormat) {
     let level =
         std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let log = log.with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
     // an embedder of this crate may have a log already
     let _ = match format {
         LogFormat::Text => log.try_init(),
