@@ -64,8 +64,8 @@ fn product(cpu: &Cpu, source: &MatrixSource, x: &[f32], epilogue: Epilogue, befo
     out
 }
 
-/// Rows of x: awkward sizes around the tile (6), the chunk (18) and beyond a sweep's first chunks.
-const ROWS: [usize; 9] = [1, 2, 5, 6, 7, 12, 18, 19, 40];
+/// Rows of x: awkward sizes around the tile (6), the chunks (18 and 36) and beyond a sweep's first chunks.
+const ROWS: [usize; 10] = [1, 2, 5, 6, 7, 12, 18, 19, 37, 40];
 /// Shapes `(n, k)` around the panel (64) and the group (128).
 const SHAPES: [(usize, usize); 5] = [(64, 128), (1, 1), (70, 130), (200, 588), (130, 1024)];
 

@@ -13,8 +13,11 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 /// The AVX-512 level.
-pub(super) static KERNELS: Int8Kernels = Int8Kernels { quantise, q8, q4, unpack: Some(unpack) };
+pub(super) static KERNELS: Int8Kernels =
+    Int8Kernels { quantise, q8, q4, unpack: Some(unpack), chunk_rows: CHUNK_ROWS };
 
+/// Three tiles: 18 x 64 f32 are 4.6 KB beside a q8 block of 8 KB.
+const CHUNK_ROWS: usize = 3 * TILE_ROWS;
 /// 32-bit lanes of a register.
 const LANES: usize = 16;
 /// Registers to a panel's 64 columns.

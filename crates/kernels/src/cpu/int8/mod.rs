@@ -23,10 +23,6 @@ use crate::{BackendError, Bytes, Epilogue, Format, MatrixSource};
 use activations::{QuantisedRows, TILE_ROWS};
 use std::ops::Range;
 
-/// Rows computed between two looks at the epilogue: three tiles, whose sums (18 x 64 f32, 4.6 KB) stay in L1 beside
-/// the block of weights (8 KB) they all use.
-const CHUNK_ROWS: usize = 3 * TILE_ROWS;
-
 /// Packed activations that one sweep over the panels keeps in the shared L3: with 8192 values to a row, 2,048 rows
 /// are 19 MB and would be read from memory again for each of the panels.
 const SWEEP_BYTES: usize = 4 << 20;
@@ -80,6 +76,9 @@ pub(crate) struct Int8Kernels {
     q4: unsafe fn(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
     /// Turns a q4 panel into the q8 panel of the same values; `None` where `q4` is the fastest for many rows too.
     unpack: Option<Unpack>,
+    /// Rows computed between two looks at the epilogue, whole tiles: their sums stay in L1 beside the block of weights
+    /// that they all use.
+    chunk_rows: usize,
 }
 
 impl Int8Kernels {
@@ -243,7 +242,7 @@ impl Cpu {
         let product =
             Product { kernels, weight, x, epilogue, out: SharedMut::new(out.values_mut()), out_cols };
         let (rows, panels) = (product.x.rows(), out_cols.div_ceil(PANEL));
-        if rows <= CHUNK_ROWS {
+        if rows <= kernels.chunk_rows {
             let step = streamed_panels(panels, self.pool.threads());
             self.pool.run(panels.div_ceil(step), |task, thread| {
                 for panel in task * step..panels.min((task + 1) * step) {
@@ -252,7 +251,9 @@ impl Cpu {
             });
             return;
         }
-        let sweep = (SWEEP_BYTES / activations::bytes(1, k)).next_multiple_of(CHUNK_ROWS).max(CHUNK_ROWS);
+        let sweep = (SWEEP_BYTES / activations::bytes(1, k))
+            .next_multiple_of(kernels.chunk_rows)
+            .max(kernels.chunk_rows);
         self.pool.run(panels * rows.div_ceil(sweep), |task, thread| {
             let first = task / panels * sweep;
             self.run_columns(&product, task % panels, first..rows.min(first + sweep), thread);
@@ -275,11 +276,12 @@ impl Cpu {
     fn run_columns(&self, product: &Product<'_>, panel: usize, rows: Range<usize>, thread: usize) {
         let columns = &Columns::new(product.weight.n(), product.epilogue, panel);
         let shape = product.weight.shape;
+        let chunk_rows = product.kernels.chunk_rows;
         let unpacked =
             PackedShape::new(Format::Q8, PANEL, shape.k()).expect("no larger than the weight itself");
         // several chunks use a panel: it is unpacked once and for all of them
         let unpack =
-            product.kernels.unpack.filter(|_| shape.format() == Format::Q4 && rows.len() > CHUNK_ROWS);
+            product.kernels.unpack.filter(|_| shape.format() == Format::Q4 && rows.len() > chunk_rows);
         let panel_bytes = unpack.map_or(0, |_| unpacked.panel_bytes());
         let mut bias = [0.0; 2 * PANEL];
         let bias = gather_bias(product.weight, columns, &mut bias);
@@ -287,15 +289,15 @@ impl Cpu {
         let mut scratch = self.thread_scratch(thread);
         let ThreadScratch { panels, work } = &mut *scratch;
         let panels = panels.take::<u8>(columns.count * panel_bytes);
-        let sums = work.take::<f32>(CHUNK_ROWS * stride);
+        let sums = work.take::<f32>(chunk_rows * stride);
         if let Some(unpack) = unpack {
             for (part, out) in columns.parts().iter().zip(panels.chunks_exact_mut(panel_bytes)) {
                 // SAFETY: the table is that of a level this processor has.
                 unsafe { unpack(product.weight.panel(part.panel), out) };
             }
         }
-        for first in rows.clone().step_by(CHUNK_ROWS) {
-            let chunk = first..rows.end.min(first + CHUNK_ROWS);
+        for first in rows.clone().step_by(chunk_rows) {
+            let chunk = first..rows.end.min(first + chunk_rows);
             let sums = &mut sums[..chunk.len() * stride];
             for row in chunk.clone() {
                 let at = row * product.out_cols;

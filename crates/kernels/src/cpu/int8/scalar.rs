@@ -9,7 +9,8 @@ use crate::quant::{
 use std::ops::Range;
 
 /// The scalar level.
-pub(super) static KERNELS: Int8Kernels = Int8Kernels { quantise, q8, q4, unpack: Some(unpack) };
+pub(super) static KERNELS: Int8Kernels =
+    Int8Kernels { quantise, q8, q4, unpack: Some(unpack), chunk_rows: 3 * TILE_ROWS };
 
 /// Quantises rows, `[rows, k]` with at most six, to a tile: nearest, ties to even.
 pub(super) fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
@@ -36,7 +37,7 @@ pub(super) fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
 }
 
 /// The three largest magnitudes, descending, and the places of the first two; the earlier of equals comes first.
-fn largest_three(x: &[f32]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
+pub(super) fn largest_three(x: &[f32]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
     let (mut largest, mut places) = ([0u32; OUTLIERS + 1], [0u8; OUTLIERS + 1]);
     for (i, v) in x.iter().enumerate() {
         // ordered as integers, so that no NaN is lost
