@@ -46,6 +46,14 @@ class Mark:
     line: int
     box: Box
 
+    @property
+    def top(self) -> tuple[int, int]:
+        """A shape's topmost point (a square's upper left corner), a little inside."""
+        x0, y0, x1, _ = self.box
+        if self.what.endswith("square"):
+            return round(x0 + 5), round(y0 + 5)
+        return round((x0 + x1) / 2), round(y0 + 5)
+
 
 @dataclass
 class Canvas:

@@ -47,11 +47,21 @@ def prompt_chunks(question: str, images: int) -> list[list[int]]:
 
 
 @dataclass
+class Look:
+    """The merged cells (row * 12 + column) of a picture that an answer token is read from; with
+    `count` the token is how many they are."""
+
+    image: int
+    cells: list[int]
+    count: bool
+
+
+@dataclass
 class Sample:
     """One example ready for batching.
 
     `chunks` are the prompt's id runs with a picture between each two. `look` holds for each answer
-    token (picture, cells) or None: the merged cells (row * 12 + column) its character lies in.
+    token where it is read from, or None.
     """
 
     task: str
@@ -59,16 +69,17 @@ class Sample:
     labels: list[np.ndarray]
     chunks: list[list[int]]
     answer: list[int]
-    look: list[tuple[int, list[int]] | None]
+    look: list[Look | None]
     features: torch.Tensor | None = None
 
 
 def cells_of(mark: Mark) -> list[int]:
-    """The merged cells under the vertical middle line of a character, or under a shape's middle."""
+    """The merged cells under the vertical middle line of a character, or under a shape's topmost point."""
+    if mark.line < 0:
+        x, y = mark.top
+        return [min(11, max(0, y // 28)) * 12 + min(11, max(0, x // 28))]
     x0, y0, x1, y1 = mark.box
     column = min(11, max(0, int((x0 + x1) / 2 // 28)))
-    if mark.line < 0:
-        return [min(11, max(0, int((y0 + y1) / 2 // 28))) * 12 + column]
     height = y1 - y0
     low, high = (y0 + 0.25 * height) / 28, (y1 - 0.3 * height) / 28
     rows = range(min(11, max(0, int(low))), min(11, max(0, int(high))) + 1)
@@ -82,7 +93,7 @@ def prepare(example: Example, with_labels: bool) -> Sample:
     owner: list[tuple[Pointer, int] | None] = []
     for text, pointer in example.parts:
         owner += [None if pointer is None else (pointer, i) for i in range(len(text))]
-    look: list[tuple[int, list[int]] | None] = []
+    look: list[Look | None] = []
     at = 0
     for piece in encoded.tokens:
         # pieces tile the answer with one blank prepended; a byte token is one character here
@@ -102,13 +113,14 @@ def prepare(example: Example, with_labels: bool) -> Sample:
     )
 
 
-def target(found: tuple[Pointer, int], drawn: list) -> tuple[int, list[int]] | None:
+def target(found: tuple[Pointer, int], drawn: list) -> Look:
     """The picture and the cells that a copied character stands in."""
     pointer, i = found
     marks = drawn[pointer.image][1]
     if marks[pointer.marks[0]].line < 0:  # shapes: any of them
-        return pointer.image, [c for m in pointer.marks for c in cells_of(marks[m])]
-    return pointer.image, cells_of(marks[pointer.marks[i]])
+        cells = [c for m in pointer.marks for c in cells_of(marks[m])]
+        return Look(pointer.image, cells, pointer.count)
+    return Look(pointer.image, cells_of(marks[pointer.marks[i]]), False)
 
 
 def sample(task: str, rng: random.Random, with_labels: bool = False, **options: object) -> Sample:
@@ -122,7 +134,7 @@ class Batch:
 
     ids [batch, tokens] (negative: picture rows), positions [tokens], first: the first row whose
     output matters. rows/columns of `targets` [batch, tokens - first] (-100: no loss). `guide` lists
-    (batch, row, cells' positions) for tokens that are copied: row predicts the character there.
+    (batch, row, cells' positions, count) for tokens that are copied: row predicts the character there.
     """
 
     samples: list[Sample]
@@ -130,7 +142,7 @@ class Batch:
     positions: torch.Tensor
     first: int
     targets: torch.Tensor
-    guide: list[tuple[int, int, list[int]]]
+    guide: list[tuple[int, int, list[int], bool]]
 
 
 def collate(samples: list[Sample], short: bool) -> Batch:
@@ -158,7 +170,7 @@ def collate(samples: list[Sample], short: bool) -> Batch:
         targets[b, begin : begin + len(s.answer)] = torch.tensor(s.answer)
         for i, look in enumerate(s.look):
             if look is not None:
-                spots = [starts[look[0]] + c // 12 * 13 + c % 12 for c in look[1]]
-                guide.append((b, len(head) + begin + i, spots))
+                spots = [starts[look.image] + c // 12 * 13 + c % 12 for c in look.cells]
+                guide.append((b, len(head) + begin + i, spots, look.count))
     positions += range(at, at + longest)
     return Batch(samples, ids, torch.tensor(positions), len(head), targets, guide)

@@ -16,6 +16,8 @@ SHAPE_CLASS = {s: len(ALPHABET) + 1 + i for i, s in enumerate(SHAPES)}
 NUM_CLASSES = 1 + len(ALPHABET) + len(SHAPES)
 COLOUR_CLASS = {c: i + 1 for i, c in enumerate(COLOURS)}
 NEIGHBOURS = (-2, -1, 0, 1, 2)
+COLOUR_COLUMN = len(NEIGHBOURS)
+TOP_COLUMN = COLOUR_COLUMN + 1
 
 
 def page(rng: random.Random) -> tuple[np.ndarray, list[Mark]]:
@@ -47,7 +49,7 @@ def _band(rng: random.Random, canvas: Canvas, y: float, zoom: float, back: tuple
 
 def _size(rng: random.Random) -> float:
     """A font size in tile pixels."""
-    return rng.uniform(18, 26) if rng.random() < 0.5 else rng.uniform(24, 40)
+    return rng.uniform(16, 26) if rng.random() < 0.55 else rng.uniform(24, 40)
 
 
 def _text_row(rng: random.Random, canvas: Canvas, y: float, zoom: float, ink: tuple[int, int, int]) -> float:
@@ -78,23 +80,30 @@ def _shape_row(rng: random.Random, canvas: Canvas, y: float, zoom: float) -> flo
 
 
 def label_maps(marks: list[Mark]) -> tuple[np.ndarray, np.ndarray]:
-    """Per-pixel mark numbers [336, 336] (0 = none) and the marks' classes [marks + 1, 6].
+    """Per-pixel numbers [336, 336] (0 = none) and their classes [numbers, 7].
 
-    The six columns are the characters at NEIGHBOURS of the mark in its line and its colour.
+    The columns are the characters at NEIGHBOURS of a mark in its line, its colour, and 1 for the
+    patch-sized box around a shape's topmost point, which has a number of its own.
     """
     where = np.zeros((TILE, TILE), np.int16)
-    table = np.zeros((len(marks) + 1, len(NEIGHBOURS) + 1), np.uint8)
+    tops = [i for i, mark in enumerate(marks) if mark.line < 0]
+    table = np.zeros((len(marks) + len(tops) + 1, TOP_COLUMN + 1), np.uint8)
     for i, mark in enumerate(marks):
         x0, y0, x1, y1 = (int(round(v)) for v in mark.box)
         where[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = i + 1
         if mark.line < 0:
             colour, what = mark.what.split(" ")
-            table[i + 1, 2], table[i + 1, 5] = SHAPE_CLASS[what], COLOUR_CLASS[colour]
+            table[i + 1, 2], table[i + 1, COLOUR_COLUMN] = SHAPE_CLASS[what], COLOUR_CLASS[colour]
             continue
         for column, step in enumerate(NEIGHBOURS):
             j = i + step
             if 0 <= j < len(marks) and marks[j].line == mark.line:
                 table[i + 1, column] = CHAR_CLASS[marks[j].what]
+    for n, i in enumerate(tops, len(marks) + 1):
+        x, y = marks[i].top
+        where[max(y - 7, 0) : max(y + 7, 0), max(x - 7, 0) : max(x + 7, 0)] = n
+        table[n] = table[i + 1]
+        table[n, TOP_COLUMN] = 1
     return where, table
 
 

@@ -8,6 +8,7 @@ keeps every idle core busy, where one process with two threads waits for the slo
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,30 @@ from pathlib import Path
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+
+
+# bf16 products pay only where the CPU has them; elsewhere torch emulates them at a loss.
+BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+LONGEST_STEP = 5.0  # seconds; what a step takes beyond is a pause of the machine and does not count
+
+
+def mixed() -> torch.autocast:
+    """Products in bf16 on CPUs that have them, in f32 on others."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=BF16)
+
+
+class Clock:
+    """Seconds spent in training; a worker that was stopped for a while goes on where it was."""
+
+    def __init__(self, spent: float) -> None:
+        self.spent, self.last = spent, time.time()
+
+    def tick(self) -> float:
+        """Adds the step that has just ended; returns all seconds so far."""
+        now = time.time()
+        self.spent += min(now - self.last, LONGEST_STEP)
+        self.last = now
+        return self.spent
 
 
 @dataclass(frozen=True)
@@ -45,7 +70,8 @@ def matrices(model: nn.Module) -> list[Matrix]:
 
 def orthogonal(stack: Tensor) -> Tensor:
     """The nearest half-orthogonal matrices [n, rows, cols] by five Newton-Schulz steps (Muon)."""
-    x = (stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    x = stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.bfloat16() if BF16 else x
     tall = x.shape[1] > x.shape[2]
     x = x.transpose(1, 2) if tall else x
     for _ in range(5):

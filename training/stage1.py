@@ -2,7 +2,8 @@
 
 Windows of 8x8 patches are cut at any pixel of a page full of text and given true positions. Throw-away
 heads name the character under the centre of each patch, its two neighbours on either side in
-the line, and the colour of a shape.
+the line, the colour of a shape, and whether a shape's topmost point lies there (a
+thing that can be counted: one a shape).
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import GRID, PATCH, ClipConfig, ClipVision, balance, patches_of, place_mask, start_as_convolution
-from pages import COLOUR_CLASS, NEIGHBOURS, NUM_CLASSES, make_pages
-from parallel import Shared, run
+from pages import COLOUR_CLASS, COLOUR_COLUMN, NEIGHBOURS, NUM_CLASSES, make_pages
+from parallel import Clock, Shared, mixed, run
 
 NONE_WEIGHT = 0.1  # most patches are background: their class counts a tenth
-HEAD_WEIGHTS = (0.3, 0.7, 1.0, 0.7, 0.3, 0.3)
+HEAD_WEIGHTS = (0.3, 0.7, 1.0, 0.7, 0.3, 0.3, 0.5)
 
 
 class Reader(nn.Module):
@@ -38,6 +39,7 @@ class Reader(nn.Module):
             nn.Linear(config.hidden_size, NUM_CLASSES) for _ in NEIGHBOURS
         )
         self.heads.append(nn.Linear(config.hidden_size, len(COLOUR_CLASS) + 1))
+        self.heads.append(nn.Linear(config.hidden_size, 2))
         self.norm = nn.LayerNorm(config.hidden_size)
         start_as_convolution(self.tower)
         nn.init.constant_(self.norm.weight, 2.5)
@@ -73,10 +75,10 @@ class Windows:
         self.rng = np.random.default_rng(seed)
 
     def batch(self, count: int, rows: int, cols: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Patches [count, n, 588], places [count, n], labels [count, n, 6]."""
+        """Patches [count, n, 588], places [count, n], labels [count, n, 7]."""
         high, wide = rows * PATCH, cols * PATCH
         crops = np.empty((count, high, wide, 3), np.uint8)
-        labels = np.empty((count, rows, cols, len(NEIGHBOURS) + 1), np.uint8)
+        labels = np.empty((count, rows, cols, len(HEAD_WEIGHTS)), np.uint8)
         places = np.empty((count, rows, cols), np.int64)
         grid = np.arange(rows)[:, None] * GRID + np.arange(cols)[None]
         for i in range(count):
@@ -99,7 +101,7 @@ class Windows:
 
     def _tint(self, crops: np.ndarray, labels: np.ndarray, i: int) -> None:
         """Inverts or recolours a window that holds no shape."""
-        if labels[i, :, :, -1].any():
+        if labels[i, :, :, COLOUR_COLUMN].any():
             return
         kind = self.rng.random()
         if kind < 0.3:
@@ -112,7 +114,7 @@ def loss_of(outputs: list[Tensor], labels: Tensor, ramp: float = 1.0) -> Tensor:
     """The weighted cross entropies of all heads; those of the neighbours count `ramp` times."""
     total = torch.zeros(())
     for i, (logits, weight) in enumerate(zip(outputs, HEAD_WEIGHTS, strict=True)):
-        weight = weight if i in (2, 5) else weight * ramp
+        weight = weight if i in (2, 5, 6) else weight * ramp
         classes = torch.ones(logits.shape[-1])
         classes[0] = NONE_WEIGHT
         total = total + weight * F.cross_entropy(
@@ -156,13 +158,13 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     model = Reader()
     trained = place_mask(model)
     windows = Windows(plan.work, 1, 10 + rank + 2 * int(shared.count[0]))
-    begin = time.time() - float(shared.count[1])
+    clock = Clock(float(shared.count[1]))
     shown, running = time.time(), []
-    while (spent := time.time() - begin) < plan.minutes * 60:
+    while (spent := clock.tick()) < plan.minutes * 60:
         progress = spent / (plan.minutes * 60)
         patches, places, labels = windows.batch(plan.batch, 8, 8)
         shared.pull(model)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             outputs = model(patches, places, 8)
         loss = loss_of(outputs, labels, 0.5)
         model.zero_grad(set_to_none=True)
@@ -181,7 +183,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
 def report(plan: Plan, shared: Shared, model: Reader, running: list[float]) -> None:
     """Logs the loss since the last report and the held-out accuracy, and saves."""
     held = Windows(plan.work, 2, 5)
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         line = {
             "step": int(shared.count[0]),
             "minutes": round(float(shared.count[1]) / 60, 2),
@@ -213,7 +215,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=35)
-    parser.add_argument("--pages", type=int, default=1000)
+    parser.add_argument("--pages", type=int, default=1500)
     parser.add_argument("--peak", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=64, help="windows of 8x8 patches a step")
     args = parser.parse_args()

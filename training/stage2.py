@@ -26,12 +26,13 @@ from torch import Tensor, nn
 
 from dataset import Batch, Sample, collate, sample, vocab_size
 from model import Config, Phi3V, patches_of, place_mask
-from parallel import Shared, run
+from parallel import BF16, Clock, Shared, mixed, run
 from stage1 import Reader, loss_of
 
 TASKS = ("cover", "chart", "pair", "text", "decline")
 # (layer, head, steps back): which head is guided to the character that is read now or was read last
 GUIDES = ((1, 0, 1), (2, 0, 0), (2, 1, 0))
+SINK = 4  # weight of the first row where things are counted: n of them get n / (n + SINK) of the attention
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,33 @@ def hidden_of(model: Student, batch: Batch, features: Tensor | None, short: bool
 
 
 def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """How far the guided heads look away from their cells: mean of -log(attention on them)."""
+    """How far the guided heads look away from their cells: mean of -log(attention on them).
+
+    A softmax over n equal cells is blind to n. Where things are counted, the first row is to get the
+    weight of SINK cells and each cell its own, so that what is mixed tells the number.
+    """
     total = torch.zeros(())
     for layer, head, back in GUIDES:
         rows = batch.guide
         if back:  # the cell of the character whose token is this row's input
-            rows = [(b, r + 1, c) for b, r, c in batch.guide if r + 1 < batch.ids.shape[1]]
-        at_b = torch.tensor([b for b, _, _ in rows])
-        at_r = torch.tensor([r for _, r, _ in rows])
+            rows = [(b, r + 1, c, n) for b, r, c, n in batch.guide if not n and r + 1 < batch.ids.shape[1]]
+        at_b = torch.tensor([b for b, *_ in rows])
+        at_r = torch.tensor([r for _, r, *_ in rows])
         q, k = seen[layer]
         scores = torch.einsum("nd,ntd->nt", q[at_b, head, at_r].float(), k[at_b, head].float())
         scores = scores * q.shape[-1] ** -0.5
         later = torch.arange(scores.shape[1])[None] > at_r[:, None]
         logs = scores.masked_fill(later, float("-inf")).log_softmax(-1)
         on = torch.zeros_like(scores, dtype=torch.bool)
-        for i, (_, _, cells) in enumerate(rows):
+        for i, (_, _, cells, _) in enumerate(rows):
             on[i, cells] = True
-        total = total - logs.masked_fill(~on, float("-inf")).logsumexp(-1).mean()
+        plain = torch.tensor([not n for *_, n in rows])
+        away = -logs.masked_fill(~on, float("-inf")).logsumexp(-1)[plain].sum()
+        share = on[~plain].float()
+        share[:, 0] = SINK
+        share = share / share.sum(-1, keepdim=True)
+        away = away - (share * logs[~plain].clamp(min=-30)).sum()
+        total = total + away / len(rows)
     return total / len(GUIDES)
 
 
@@ -149,7 +160,8 @@ def kept_features(model: Student, samples: list[Sample], images: int) -> Tensor:
     """Features of the samples, computed once for each while the tower rests."""
     new = [s for s in samples if s.features is None]
     if new:
-        found = features_of(model, new).to(torch.bfloat16)
+        found = features_of(model, new)
+        found = found.bfloat16() if BF16 else found
         for s, f in zip(new, found.split(images)):
             s.features = f
     return torch.cat([s.features for s in samples])  # type: ignore[misc]
@@ -177,17 +189,17 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     torch.manual_seed(2)
     model = Student()
     feed = Feed(plan, 1000 + rank + 2 * int(shared.count[0]))
-    begin = time.time() - float(shared.count[1])
+    clock = Clock(float(shared.count[1]))
     shown, running = time.time(), []
     frozen, thawed = rates_of(model, 0.0), rates_of(model, plan.tower_rate)
-    while (spent := time.time() - begin) < plan.minutes * 60:
+    while (spent := clock.tick()) < plan.minutes * 60:
         progress = spent / (plan.minutes * 60)
         shared.pull(model)
         joint = progress >= plan.thaw
         images = feed.group()
         count = {0: plan.batch // 2, 1: plan.batch, 2: plan.batch // 2}[images]
         short = progress < plan.full
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             loss, parts = step_loss(model, feed, images, count, progress, joint, short)
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -266,7 +278,7 @@ def report(plan: Plan, shared: Shared, model: Student, running: list[dict[str, f
         line[key] = round(float(np.mean([r[key] for r in running])), 4)
     running.clear()
     short = spent < plan.full * plan.minutes * 60
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         for task in TASKS:
             line[task] = exact(model, task, 16 if task != "decline" else 8, short)
     with (plan.work / "stage2.jsonl").open("a") as log:
@@ -295,5 +307,5 @@ if __name__ == "__main__":
     parser.add_argument("--thaw", type=float, default=1.1)
     parser.add_argument("--full", type=float, default=0.75)
     parser.add_argument("--tower-rate", type=float, default=0.3)
-    parser.add_argument("--mix", default="0.55,0.08,0.2,0.2,0.2", help="weights of " + ",".join(TASKS))
+    parser.add_argument("--mix", default="0.26,0.36,0.25,0.2,0.08", help="weights of " + ",".join(TASKS))
     train(Plan(**vars(parser.parse_args())))

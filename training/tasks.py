@@ -13,10 +13,11 @@ from words import ALPHABET, made_up, number, person, plain_word, title, word
 
 @dataclass
 class Pointer:
-    """Where a stretch of the answer is read from: marks of one picture, one per character or all."""
+    """Where a stretch of the answer is read from: marks of one picture, one per character or all; or their number."""
 
     image: int
     marks: list[int]
+    count: bool = False
 
 
 @dataclass
@@ -226,7 +227,7 @@ def values_of(rng: random.Random, count: int) -> list[int]:
     while True:
         values = [rng.randint(1, top) for _ in range(count)]
         order = sorted(values)
-        gap = 0.07 * (order[-1] - order[0])
+        gap = 0.1 * (order[-1] - order[0])
         apart = order[1] - order[0] > gap and order[-1] - order[-2] > gap
         if order[-1] - order[0] >= 6 and apart and abs(values[-1] - values[0]) > 1.5 * gap:
             return values
@@ -292,8 +293,8 @@ def heading(rng: random.Random) -> str:
 
 
 def fitted_labels(rng: random.Random, items: list[str], wide: float, zoom: float):
-    """A face of 16 to 22 tile pixels in which every item fits its column."""
-    face, size = rng.choice(FONTS), rng.uniform(18, 22) * zoom
+    """A face of 16 to 23 tile pixels in which every item fits its column."""
+    face, size = rng.choice(FONTS), rng.uniform(18, 23) * zoom
     while max(font(face, round(size)).getlength(t) for t in items) > wide and size > 16 * zoom:
         size *= 0.96
     return font(face, round(size))
@@ -378,7 +379,7 @@ def chart_example(rng, canvas, bars, name, labels, label_lines, values, value_li
     return Example("chart", [canvas], ask(rng, CHART), parts, facts)
 
 
-COUNTS = ("one", "two", "three", "four", "five")
+MOST_SHAPES = 5
 
 
 def shapes(rng: random.Random, count: int, colour: str, what: str) -> Canvas:
@@ -404,14 +405,14 @@ def shapes(rng: random.Random, count: int, colour: str, what: str) -> Canvas:
 
 def pair(rng: random.Random) -> Example:
     """Two pictures of shapes that differ in count, colour, shape, or nothing."""
-    one = (rng.randint(1, 5), rng.choice(list(COLOURS)), rng.choice(SHAPES))
-    other = (rng.randint(1, 5), rng.choice(list(COLOURS)), rng.choice(SHAPES))
+    one = (rng.randint(1, MOST_SHAPES), rng.choice(list(COLOURS)), rng.choice(SHAPES))
+    other = (rng.randint(1, MOST_SHAPES), rng.choice(list(COLOURS)), rng.choice(SHAPES))
     two = tuple(b if rng.random() < 0.6 else a for a, b in zip(one, other))
     canvases = [shapes(rng, *one), shapes(rng, *two)]  # type: ignore[arg-type]
     parts: list[tuple[str, Pointer | None]] = [("First picture: ", None)]
     for i, (count, colour, what) in enumerate((one, two)):
-        words = f"{COUNTS[count - 1]} {colour} {what}{'s' if count > 1 else ''}"
-        parts.append((words, Pointer(i, list(range(count)))))
+        parts.append((str(count), Pointer(i, list(range(count)), count=True)))
+        parts.append((f" {colour} {what}{'s' if count > 1 else ''}", Pointer(i, list(range(count)))))
         parts.append((("; second picture: ", None), ("", None))[i])
     names = [n for n, a, b in zip(("count", "colour", "shape"), one, two) if a != b]
     last = " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else "".join(names)
