@@ -332,6 +332,9 @@ pub(crate) fn block_rows(spans: &[Span<'_>], mut i: usize) -> BlockRows {
 mod tests {
     use super::*;
     use crate::Heads;
+    use crate::cpu::CpuLevel;
+    use crate::cpu::level::Kernels;
+    use crate::testing::Noise;
 
     fn pool(format: KvFormat, dim: usize) -> CpuKvPool {
         let heads = Heads { query: 4, key_value: 2, dim };
@@ -365,6 +368,31 @@ mod tests {
                         assert!(close, "{format:?} {found:?} {stored:?}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn every_level_stores_the_bytes_of_the_definition() {
+        let mut noise = Noise::new(5);
+        for (format, dim) in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8]
+            .into_iter()
+            .flat_map(|format| [2, 8, 24, 96].map(|dim| (format, dim)))
+        {
+            let (keys, values) = (noise.normal(40 * (dim + 3)), noise.normal(40 * (dim + 3)));
+            let rows = KvRows { keys: &keys, values: &values, stride: dim + 3, dim, count: 40 };
+            let stored = |level| {
+                let mut pool = pool(format, dim);
+                // SAFETY: there is one thread, and the processor has the level.
+                unsafe { (Kernels::of(level).store_kv)(&mut pool.writer().head(0, 1, 1), 5, &rows) };
+                let head = pool.head(0, 1, 1);
+                let scales = [head.key_scales, head.value_scales].map(<[f32]>::to_vec);
+                (head.keys.to_vec(), head.values.to_vec(), scales)
+            };
+            let expected = stored(CpuLevel::Scalar);
+            for level in [CpuLevel::Avx2, CpuLevel::Avx512] {
+                let same = level > CpuLevel::detect() || stored(level) == expected;
+                assert!(same, "{level} {format:?} {dim}");
             }
         }
     }

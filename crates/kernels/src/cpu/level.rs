@@ -16,7 +16,7 @@ use std::str::FromStr;
 pub enum CpuLevel {
     /// Plain Rust, on every processor.
     Scalar,
-    /// x86-64 with AVX2, FMA and F16C.
+    /// x86-64 with AVX2, FMA and F16C; AVX-VNNI is used where present.
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI; BF16 is used where present.
     Avx512,
@@ -78,6 +78,12 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
+/// Whether AVX2 comes with dot products of bytes.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avxvnni() -> bool {
+    has_avx2() && is_x86_feature_detected!("avxvnni")
+}
+
 /// Whether AVX-512 comes with bf16 dot products.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_bf16() -> bool {
@@ -87,6 +93,12 @@ pub(crate) fn has_bf16() -> bool {
 /// Whether AVX-512 comes with bf16 dot products.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn has_bf16() -> bool {
+    false
+}
+
+/// Whether AVX2 comes with dot products of bytes.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn has_avxvnni() -> bool {
     false
 }
 

@@ -173,6 +173,7 @@ impl Cpu {
     pub fn features(&self) -> String {
         match self.level {
             CpuLevel::Scalar => "scalar".to_owned(),
+            CpuLevel::Avx2 if level::has_avxvnni() => "avx2 (AVX2, FMA, F16C, AVX-VNNI)".to_owned(),
             CpuLevel::Avx2 => "avx2 (AVX2, FMA, F16C)".to_owned(),
             CpuLevel::Avx512 if level::has_bf16() => "avx512 (F, BW, DQ, VL, VNNI, BF16)".to_owned(),
             CpuLevel::Avx512 => "avx512 (F, BW, DQ, VL, VNNI)".to_owned(),

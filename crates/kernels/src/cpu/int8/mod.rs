@@ -13,8 +13,12 @@ mod activations;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
 mod scalar;
 
+#[cfg(target_arch = "x86_64")]
+use super::level;
 use super::tensor::CpuTensor;
 use super::{Cpu, CpuLevel, Scratch, ThreadScratch};
 use crate::quant::{PANEL, PackedShape};
@@ -87,6 +91,8 @@ impl Int8Kernels {
         match level {
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx2 if level::has_avxvnni() => &avxvnni::vnni::KERNELS,
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx2 => &avx2::KERNELS,
             _ => &scalar::KERNELS,

@@ -12,37 +12,36 @@ mod q4;
 mod q8;
 mod quantise;
 
+pub(super) use q4::{q4 as q4_rows, unpack_block};
+pub(super) use q8::add_outliers as add_q8_outliers;
+pub(super) use quantise::quantise;
+
 use super::Int8Kernels;
 use super::activations::TILE_ROWS;
 use crate::quant::{GROUP, PANEL, QUAD};
 use std::arch::x86_64::*;
 
 /// The AVX2 level.
-pub(super) static KERNELS: Int8Kernels = Int8Kernels {
-    quantise: quantise::quantise,
-    q8: q8::q8,
-    q4: q4::q4,
-    unpack: None,
-    chunk_rows: CHUNK_ROWS,
-};
+pub(super) static KERNELS: Int8Kernels =
+    Int8Kernels { quantise, q8: q8::q8, q4: q4::q4, unpack: None, chunk_rows: CHUNK_ROWS };
 
 /// Six tiles: making a block ready (16 KB for q8, 9 for q4) is shared by as many rows as its place in L1 leaves room
 /// for: the sums of 36 x 64 f32 are 9 KB.
 const CHUNK_ROWS: usize = 6 * TILE_ROWS;
 
 /// 32-bit lanes of a register.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 /// Bytes of a register.
-const REGISTER: usize = 32;
+pub(super) const REGISTER: usize = 32;
 /// Bytes of four values along K of a panel's columns.
-const STEP: usize = PANEL * QUAD;
+pub(super) const STEP: usize = PANEL * QUAD;
 /// Four values along K in a group.
-const QUADS: usize = GROUP / QUAD;
+pub(super) const QUADS: usize = GROUP / QUAD;
 
 /// `y = fma(f32(sum) * column_scale, row_scale, y)` for 8 columns.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn accumulate(sum: __m256i, column_scale: __m256, row_scale: f32, y: &mut [f32]) {
+pub(super) fn accumulate(sum: __m256i, column_scale: __m256, row_scale: f32, y: &mut [f32]) {
     let y: &mut [f32; LANES] = y.first_chunk_mut().expect("y holds 64 columns of the row");
     let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), column_scale);
     // SAFETY: y has 8 values.
@@ -55,7 +54,7 @@ fn accumulate(sum: __m256i, column_scale: __m256, row_scale: f32, y: &mut [f32])
 /// Scales of the columns `8 j..` of a block.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn column_scales(block: &[u8], j: usize) -> __m256 {
+pub(super) fn column_scales(block: &[u8], j: usize) -> __m256 {
     let bits: &[u8; 2 * LANES] = block[j * 2 * LANES..].first_chunk().expect("a block begins with 64 scales");
     // SAFETY: 16 bytes are read from an array of 16.
     let bits = unsafe { _mm_loadu_si128(bits.as_ptr().cast()) };

@@ -3,7 +3,9 @@
 use super::{LANES, REGISTER, STEP, accumulate, column_scales};
 use crate::cpu::int8::activations::{QuantisedRows, TILE_ROWS, TileGroup};
 use crate::cpu::int8::{Panel, Sums};
-use crate::quant::{GROUP, PANEL, Q4_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP, ZERO_NIBBLE};
+use crate::quant::{
+    GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP, ZERO, ZERO_NIBBLE,
+};
 use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::ops::Range;
@@ -29,7 +31,12 @@ struct Spread {
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn q4(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+pub(in crate::cpu::int8) fn q4(
+    panel: Panel<'_>,
+    x: &QuantisedRows<'_>,
+    rows: Range<usize>,
+    y: &mut Sums<'_>,
+) {
     y.clear(rows.len());
     let blocks = panel.bytes.chunks_exact(Q4_BLOCK).enumerate();
     if rows.len() == 1 && x.tile_rows(rows.start) == 1 {
@@ -83,6 +90,37 @@ fn spread(block: &[u8], out: &mut Spread) {
                 let bytes = _mm256_loadu_si256(oct.as_ptr().add(at).cast());
                 for (i, values) in nibbles(bytes).into_iter().enumerate() {
                     _mm256_store_si256(out.as_mut_ptr().add(i * STEP + at).cast(), values);
+                }
+            }
+        }
+    }
+}
+
+/// Turns a block into the q8 block of the same values: `(v - 8) s + 128`, in bytes. Two nibbles in a 16-bit lane are
+/// multiplied at once, as 15 * 15 fits a byte and nothing is carried.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::cpu::int8) fn unpack_block(from: &[u8], to: &mut [u8]) {
+    const OCTS: usize = SUB_QUADS / 2;
+    assert!(from.len() == Q4_BLOCK && to.len() == Q8_BLOCK);
+    to[..SCALE_BYTES].copy_from_slice(&from[..SCALE_BYTES]);
+    let (weights, out) = (from[HEAD_BYTES..].as_ptr(), to[SCALE_BYTES..].as_mut_ptr());
+    for subgroup in 0..SUBGROUPS {
+        for j in 0..PANEL_REGISTERS {
+            let s = column_sub_scales(from, j, subgroup);
+            let s = _mm256_or_si256(s, _mm256_slli_epi32::<16>(s));
+            // 128 - 8 s >= 8 in every byte
+            let offset = _mm256_sub_epi16(_mm256_set1_epi16(i16::from(ZERO)), _mm256_slli_epi16::<3>(s));
+            let offset = _mm256_or_si256(offset, _mm256_slli_epi16::<8>(offset));
+            for oct in subgroup * OCTS..(subgroup + 1) * OCTS {
+                // SAFETY: oct < 16 and j < 8: 256 of 4,096 bytes are read, 512 of 8,192 written.
+                unsafe {
+                    let at = j * REGISTER;
+                    let bytes = _mm256_loadu_si256(weights.add(oct * STEP + at).cast());
+                    for (i, v) in nibbles(bytes).into_iter().enumerate() {
+                        let w = _mm256_add_epi8(_mm256_mullo_epi16(v, s), offset);
+                        _mm256_storeu_si256(out.add((2 * oct + i) * STEP + at).cast(), w);
+                    }
                 }
             }
         }

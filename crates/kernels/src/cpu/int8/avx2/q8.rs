@@ -157,7 +157,7 @@ fn row_product(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
 /// `y += ` the outliers of a tile's group times their weights.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
+pub(in crate::cpu::int8) fn add_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
     if !tile.has_outliers() {
         return;
     }

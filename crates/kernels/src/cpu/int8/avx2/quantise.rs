@@ -12,7 +12,7 @@ const REGISTERS: usize = GROUP / LANES;
 const SUB_REGISTERS: usize = SUBGROUP / LANES;
 
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
+pub(in crate::cpu::int8) fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
     let rows = x.len() / k;
     for (row, x) in x.chunks_exact(k).enumerate() {
         for (group, x) in x.chunks(GROUP).enumerate() {

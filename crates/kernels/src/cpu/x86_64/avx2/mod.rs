@@ -6,12 +6,12 @@
 mod attention;
 mod gemm;
 mod gemv;
+mod kv;
 mod load;
 mod math;
 mod rows;
 
 use crate::cpu::level::Kernels;
-use crate::cpu::scalar;
 
 /// The AVX2 level.
 pub(crate) static KERNELS: Kernels = Kernels {
@@ -27,5 +27,5 @@ pub(crate) static KERNELS: Kernels = Kernels {
     gemm_bf16: Some(&gemm::BF16),
     flash_f32: Some(&attention::F32),
     flash_bf16: None,
-    store_kv: scalar::store_kv,
+    store_kv: kv::store_kv,
 };

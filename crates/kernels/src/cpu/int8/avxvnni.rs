@@ -1,0 +1,246 @@
+//! The int8 kernels with AVX-VNNI: AVX2 and a dot product of bytes, on processors without AVX-512 (Intel since 2021).
+//! [`super::scalar`] defines what they compute.
+//!
+//! As with AVX-512 VNNI, stored weights are unsigned and accumulators start at `-128 Σ q`. One instruction does 32
+//! products exactly, four times what `vfmadd` does; q4 is unpacked to q8 for more than one row.
+//!
+//! The text is a macro, for it is compiled twice: with `vpdpbusd`, and in tests with the same sums made by AVX2, so that
+//! all of it but the one instruction is checked on processors that lack it.
+
+use super::activations::{QuantisedRows, TILE_ROWS, TileGroup};
+use super::avx2::{
+    LANES, QUADS, REGISTER, STEP, accumulate, add_q8_outliers, column_scales, q4_rows, unpack_block,
+};
+use super::{Int8Kernels, Panel, Sums};
+use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, SCALE_BYTES};
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+/// Registers of weights of a tile: 6 rows by 2 are 12 sums; with the weights and a broadcast 15 of 16 registers.
+const COLS: usize = 2;
+/// Registers to a panel's 64 columns.
+const PANEL_REGISTERS: usize = PANEL / LANES;
+/// Six tiles: the sums of 36 x 64 f32 are 9 KB beside a block of 8 KB.
+const CHUNK_ROWS: usize = 6 * TILE_ROWS;
+
+/// A q8 block of its own. Tiles read columns in strides, which no prefetcher follows; a copy reads in order.
+#[repr(C, align(64))]
+struct Block([u8; Q8_BLOCK]);
+
+macro_rules! kernels {
+    ($features:literal, $dot:path) => {
+        use super::*;
+
+        pub(in crate::cpu::int8) static KERNELS: Int8Kernels = Int8Kernels {
+            quantise: crate::cpu::int8::avx2::quantise,
+            q8,
+            q4,
+            unpack: Some(unpack),
+            chunk_rows: CHUNK_ROWS,
+        };
+
+        #[target_feature(enable = $features)]
+        fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+            y.clear(rows.len());
+            let single = rows.len() == 1 && x.tile_rows(rows.start) == 1;
+            let mut copy = Block([0; Q8_BLOCK]);
+            for (group, block) in panel.bytes.chunks_exact(Q8_BLOCK).enumerate() {
+                if single {
+                    let tile = x.tile_group(rows.start, group);
+                    row_product(block, tile, y);
+                    add_q8_outliers(block, tile, y);
+                    continue;
+                }
+                copy.0.copy_from_slice(block);
+                tiles(&copy, (x, group), rows.clone(), y);
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        fn q4(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
+            if rows.len() == 1 && x.tile_rows(rows.start) == 1 {
+                return q4_rows(panel, x, rows, y);
+            }
+            y.clear(rows.len());
+            let mut unpacked = Block([0; Q8_BLOCK]);
+            for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
+                unpack_block(block, &mut unpacked.0);
+                tiles(&unpacked, (x, group), rows.clone(), y);
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        fn unpack(q4: &[u8], q8: &mut [u8]) {
+            for (from, to) in q4.chunks_exact(Q4_BLOCK).zip(q8.chunks_exact_mut(Q8_BLOCK)) {
+                unpack_block(from, to);
+            }
+        }
+
+        /// `y += ` the product of a block and a group of some rows.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn tiles(
+            block: &Block,
+            (x, group): (&QuantisedRows<'_>, usize),
+            rows: Range<usize>,
+            y: &mut Sums<'_>,
+        ) {
+            for first in rows.clone().step_by(TILE_ROWS) {
+                let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
+                match tile.meta.len() {
+                    6 => product::<6>(block, tile, y),
+                    5 => product::<5>(block, tile, y),
+                    4 => product::<4>(block, tile, y),
+                    3 => product::<3>(block, tile, y),
+                    2 => product::<2>(block, tile, y),
+                    _ => product::<1>(block, tile, y),
+                }
+                add_q8_outliers(&block.0, tile, y);
+            }
+        }
+
+        /// `y += ` the product of a block and a tile's group, outliers left out.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn product<const ROWS: usize>(block: &Block, tile: TileGroup<'_>, y: &mut Sums<'_>) {
+            assert!(tile.values.len() == ROWS * GROUP && tile.meta.len() == ROWS);
+            let values = tile.values.as_ptr().cast::<i32>();
+            for first in (0..PANEL_REGISTERS).step_by(COLS) {
+                let weights = block.0[SCALE_BYTES + first * REGISTER..].as_ptr();
+                let mut acc: [[__m256i; COLS]; ROWS] =
+                    std::array::from_fn(|row| [_mm256_set1_epi32(tile.meta[row].offset); COLS]);
+                for quad in 0..QUADS {
+                    // SAFETY: quad < 32 and j < 2: 64 bytes from column 8 first on, within the step's 256.
+                    let w: [__m256i; COLS] = std::array::from_fn(|j| unsafe {
+                        _mm256_loadu_si256(weights.add(quad * STEP + j * REGISTER).cast())
+                    });
+                    for (row, acc) in acc.iter_mut().enumerate() {
+                        // SAFETY: quad * ROWS + row < 32 ROWS quads of 4 bytes, the length of the values.
+                        let x = _mm256_set1_epi32(unsafe { values.add(quad * ROWS + row).read_unaligned() });
+                        for j in 0..COLS {
+                            acc[j] = $dot(acc[j], w[j], x);
+                        }
+                    }
+                }
+                for j in first..first + COLS {
+                    let scale = column_scales(&block.0, j);
+                    for (row, (acc, meta)) in acc.iter().zip(tile.meta).enumerate() {
+                        accumulate(acc[j - first], scale, meta.scale, &mut y.row(row)[j * LANES..]);
+                    }
+                }
+            }
+        }
+
+        /// `y += ` the product of a block and a group of a single row, outliers left out: the block is read in order.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn row_product(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
+            assert!(block.len() == Q8_BLOCK && tile.values.len() == GROUP && tile.meta.len() == 1);
+            let (weights, values) = (block[SCALE_BYTES..].as_ptr(), tile.values.as_ptr().cast::<i32>());
+            let mut acc = [_mm256_set1_epi32(tile.meta[0].offset); PANEL_REGISTERS];
+            for quad in 0..QUADS {
+                // SAFETY: quad < 32: 4 of 128 bytes.
+                let x = _mm256_set1_epi32(unsafe { values.add(quad).read_unaligned() });
+                for (j, acc) in acc.iter_mut().enumerate() {
+                    // SAFETY: quad < 32 and j < 8: 32 bytes of the block's 8,192.
+                    let w = unsafe { _mm256_loadu_si256(weights.add(quad * STEP + j * REGISTER).cast()) };
+                    *acc = $dot(*acc, w, x);
+                }
+            }
+            for (j, acc) in acc.into_iter().enumerate() {
+                accumulate(acc, column_scales(block, j), tile.meta[0].scale, &mut y.row(0)[j * LANES..]);
+            }
+        }
+    };
+}
+
+/// The kernels.
+pub(super) mod vnni {
+    kernels!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
+}
+
+/// The same text with the dot product made by AVX2.
+#[cfg(test)]
+pub(super) mod emulated {
+    /// `acc + Σ w x` over the four bytes of each lane, w unsigned and x signed.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        let low = _mm256_set1_epi16(255);
+        let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
+        let sums = _mm256_add_epi32(
+            _mm256_madd_epi16(_mm256_and_si256(w, low), even),
+            _mm256_madd_epi16(_mm256_srli_epi16::<8>(w), _mm256_srai_epi16::<8>(x)),
+        );
+        _mm256_add_epi32(acc, sums)
+    }
+
+    kernels!("avx2,fma", dot);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Int8Kernels, Panel, QuantisedRows, Sums, emulated};
+    use crate::cpu::int8::{activations, scalar};
+    use crate::quant::{PANEL, PackedShape, encode_panel};
+    use crate::testing::Noise;
+    use crate::{CpuLevel, Format};
+
+    /// `[rows, 64]` sums of a packed panel by a table's kernel.
+    fn sums(kernels: &Int8Kernels, (format, panel): (Format, &[u8]), x: &QuantisedRows<'_>) -> Vec<f32> {
+        let mut values = vec![f32::NAN; x.rows() * PANEL];
+        let mut y = Sums { values: &mut values, stride: PANEL, keep: 0 };
+        let kernel = if format == Format::Q8 { kernels.q8 } else { kernels.q4 };
+        // SAFETY: the scalar table runs everywhere, and the emulated one asks for AVX2, which the test looked for.
+        unsafe { kernel(Panel { bytes: panel, next: panel }, x, 0..x.rows(), &mut y) };
+        values
+    }
+
+    #[test]
+    fn the_text_gives_the_bits_of_the_definition() {
+        if CpuLevel::detect() < CpuLevel::Avx2 {
+            return;
+        }
+        let (k, mut noise) = (300, Noise::new(3));
+        let weights = noise.normal(PANEL * k);
+        for format in [Format::Q8, Format::Q4] {
+            let shape = PackedShape::new(format, PANEL, k).unwrap();
+            let mut panel = vec![0; shape.bytes()];
+            encode_panel(shape, 0, &weights, None, &mut panel);
+            for rows in [1, 2, 3, 4, 5, 6, 7, 36, 41] {
+                let x = noise.with_outliers(rows, k);
+                let mut bytes = vec![0; activations::bytes(rows, k)];
+                for (tile, x) in x.chunks(activations::TILE_ROWS * k).enumerate() {
+                    let at = activations::bytes(tile * activations::TILE_ROWS, k);
+                    let end = at + activations::bytes(x.len() / k, k);
+                    scalar::quantise(x, k, &mut bytes[at..end]);
+                }
+                let x = QuantisedRows::new(&bytes, rows, k);
+                let expected = sums(&scalar::KERNELS, (format, &panel), &x);
+                assert_eq!(
+                    sums(&emulated::KERNELS, (format, &panel), &x),
+                    expected,
+                    "{format:?} {rows} rows"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_panel_is_unpacked_to_the_bytes_of_the_definition() {
+        if CpuLevel::detect() < CpuLevel::Avx2 {
+            return;
+        }
+        let (k, mut noise) = (300, Noise::new(4));
+        let [q4, q8] = [Format::Q4, Format::Q8].map(|format| PackedShape::new(format, PANEL, k).unwrap());
+        let mut panel = vec![0; q4.bytes()];
+        encode_panel(q4, 0, &noise.normal(PANEL * k), None, &mut panel);
+        let [expected, found] = [&scalar::KERNELS, &emulated::KERNELS].map(|kernels| {
+            let mut out = vec![0; q8.bytes()];
+            // SAFETY: as in `sums`.
+            unsafe { kernels.unpack.unwrap()(&panel, &mut out) };
+            out
+        });
+        assert!(found == expected);
+    }
+}
