@@ -314,32 +314,17 @@ impl Cpu {
                 let mut y = Sums { values: &mut sums[i * PANEL..], stride, keep: 0 };
                 let stored = product.weight.panel(part.panel);
                 let next = product.after(columns, i, panel);
-                // SAFETY: the table is that of a level this processor has.
-                unsafe {
-                    match shape.format() {
-                        Format::Q4 if unpack.is_some() => {
-                            let bytes = &panels[i * panel_bytes..(i + 1) * panel_bytes];
-                            (product.kernels.q8)(
-                                Panel { bytes, next: bytes },
-                                &product.x,
-                                chunk.clone(),
-                                &mut y,
-                            );
-                        }
-                        Format::Q4 => (product.kernels.q4)(
-                            Panel { bytes: stored, next },
-                            &product.x,
-                            chunk.clone(),
-                            &mut y,
-                        ),
-                        _ => (product.kernels.q8)(
-                            Panel { bytes: stored, next },
-                            &product.x,
-                            chunk.clone(),
-                            &mut y,
-                        ),
+                let stored = Panel { bytes: stored, next };
+                let (kernel, panel) = match shape.format() {
+                    Format::Q4 if unpack.is_some() => {
+                        let bytes = &panels[i * panel_bytes..(i + 1) * panel_bytes];
+                        (product.kernels.q8, Panel { bytes, next: bytes })
                     }
-                }
+                    Format::Q4 => (product.kernels.q4, stored),
+                    _ => (product.kernels.q8, stored),
+                };
+                // SAFETY: the table is that of a level this processor has.
+                unsafe { kernel(panel, &product.x, chunk.clone(), &mut y) };
             }
             self.finish(product, columns, chunk, sums, bias);
         }
