@@ -35,6 +35,17 @@ pub(crate) struct FlashKernel {
     /// `(weights, values, dim, sums)`: adds weights by value panels to `[rows, dim]`. The weights of a panel's 64 keys
     /// follow those of the panel before.
     pub(crate) values: unsafe fn(Queries<'_>, &[&[u32]], usize, &mut [f32]),
+    /// Scores and values of a single row against 8-bit panels as they are: the same sums without widening first.
+    pub(crate) row_q8: Option<RowKernel>,
+}
+
+/// See [`FlashKernel::row_q8`].
+#[derive(Clone, Copy)]
+pub(crate) struct RowKernel {
+    /// `(query, keys, scores)`: a query row `[dim]` by a key panel to the scores of its 64 keys.
+    pub(crate) scores: unsafe fn(&[u32], &[u32], &mut [f32]),
+    /// `(weights, values, sums)`: adds 64 weights by a value panel to `[dim]`.
+    pub(crate) values: unsafe fn(&[u32], &[u32], &mut [f32]),
 }
 
 /// Rows of words; memory up to the next multiple of a tile's rows exists.
@@ -154,6 +165,13 @@ struct Panels<'a> {
     values: &'a [u32],
 }
 
+impl<'a> Panels<'a> {
+    /// A head's panels as they are stored.
+    fn stored(head: &KvHead<'a>) -> Self {
+        Self { keys: bytemuck::cast_slice(head.keys), values: bytemuck::cast_slice(head.values) }
+    }
+}
+
 /// At most [`TASK_ROWS`] query rows of one head against all keys they see. `head(b)` is block `b` of the sequence.
 ///
 /// # Safety
@@ -168,6 +186,7 @@ pub(crate) unsafe fn attend<'a>(
     let (rows, dim) = (job.rows.len(), shape.dim);
     assert!((1..=TASK_ROWS).contains(&rows) && supports(dim), "{rows} rows of {dim}");
     let stride = dim.div_ceil(kernel.group).next_multiple_of(16);
+    let row_kernel = kernel.row_q8.filter(|_| rows == 1 && shape.format == KvFormat::Q8);
     let Room { queries, scores, weights, sums, scales, widened } = Room::new(buffer, dim, kernel.group);
     for (row, out) in job.rows.clone().zip(queries.chunks_exact_mut(stride)) {
         let query = &job.queries[row * job.stride + job.col..][..dim];
@@ -187,14 +206,17 @@ pub(crate) unsafe fn attend<'a>(
                 scales[i * KV_BLOCK_TOKENS..][..KV_BLOCK_TOKENS].copy_from_slice(head.key_scales);
                 scales[KEYS + i * KV_BLOCK_TOKENS..][..KV_BLOCK_TOKENS].copy_from_slice(head.value_scales);
             }
-            // SAFETY: the level is the caller's promise.
-            *panels = unsafe { panels_of(kernel, &head, &mut room) };
+            *panels = match row_kernel {
+                Some(_) => Panels::stored(&head),
+                // SAFETY: the level is the caller's promise.
+                None => unsafe { panels_of(kernel, &head, &mut room) },
+            };
         }
         let (key_scales, value_scales) = match shape.format {
             KvFormat::Q8 => scales.split_at(KEYS),
             _ => (&[][..], &[][..]),
         };
-        let block = Block { first_key, panels, key_scales, value_scales };
+        let block = Block { first_key, panels, key_scales, value_scales, row_kernel };
         for first in (0..rows).step_by(ROWS) {
             let count = ROWS.min(rows - first);
             let part = Part {
@@ -222,7 +244,7 @@ pub(crate) unsafe fn attend<'a>(
 unsafe fn panels_of<'a>(kernel: &FlashKernel, head: &KvHead<'a>, room: &mut &'a mut [u32]) -> Panels<'a> {
     let shape = head.shape;
     if shape.group == kernel.group {
-        return Panels { keys: bytemuck::cast_slice(head.keys), values: bytemuck::cast_slice(head.values) };
+        return Panels::stored(head);
     }
     let words = KV_BLOCK_TOKENS * shape.dim / kernel.group;
     let (keys, values) = (carve(room, words), carve(room, words));
@@ -240,6 +262,8 @@ struct Block<'a> {
     panels: [Panels<'a>; KEYS / KV_BLOCK_TOKENS],
     key_scales: &'a [f32],
     value_scales: &'a [f32],
+    /// What reads the panels where there is one row; else the kernel's own parts do.
+    row_kernel: Option<RowKernel>,
 }
 
 /// Up to [`ROWS`] rows of a job, from row `first` on.
@@ -271,7 +295,11 @@ unsafe fn attend_block(
     // SAFETY: the level is the caller's promise.
     unsafe {
         for (i, panel) in block.panels[..panels].iter().enumerate() {
-            (kernel.scores)(queries, panel.keys, &mut scores[i * KV_BLOCK_TOKENS..]);
+            let scores = &mut scores[i * KV_BLOCK_TOKENS..];
+            match block.row_kernel {
+                Some(row) => (row.scores)(&queries.words[..dim], panel.keys, scores),
+                None => (kernel.scores)(queries, panel.keys, scores),
+            }
         }
         for (i, state) in states.iter_mut().enumerate() {
             let valid = job.tokens(first + i).saturating_sub(block.first_key).min(keys);
@@ -290,6 +318,12 @@ unsafe fn attend_block(
             }
         }
         let count = KV_BLOCK_TOKENS / kernel.group;
+        if let Some(row) = block.row_kernel {
+            for (weights, panel) in weights.chunks_exact(count).zip(&block.panels[..panels]) {
+                (row.values)(weights, panel.values, &mut sums[..dim]);
+            }
+            return;
+        }
         let weights = Queries { words: weights, rows: queries.rows, count, stride: weight_stride };
         (kernel.values)(weights, &block.panels.map(|panel| panel.values)[..panels], dim, sums);
     }

@@ -2,24 +2,99 @@
 
 use super::gemm::{Tile, rectangle};
 use super::math::{exp, largest, load, store, sum};
-use crate::cpu::flash::{FlashKernel, KEYS, Queries, SoftmaxRow};
+use crate::cpu::flash::{FlashKernel, KEYS, Queries, RowKernel, SoftmaxRow};
 use crate::cpu::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
 
 /// In f32.
-pub(super) static F32: FlashKernel = FlashKernel { group: 1, pack_query, widen, scores, softmax, values };
+pub(super) static F32: FlashKernel = FlashKernel {
+    group: 1,
+    pack_query,
+    widen,
+    scores,
+    softmax,
+    values,
+    row_q8: Some(RowKernel { scores: row_scores, values: row_values }),
+};
 
 fn pack_query(row: &[f32], out: &mut [u32]) {
     out.copy_from_slice(bytemuck::cast_slice(row));
 }
 
-/// Byte `i` of each lane, less the offset, as f32.
+/// One byte of each lane, less the offset, as f32: as the last bits of 2^23, from which both are subtracted exactly.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn byte<const SHIFT: i32>(lanes: __m256i) -> __m256 {
+    const BASE: f32 = 8_388_608.0;
     let byte = _mm256_and_si256(_mm256_srli_epi32::<SHIFT>(lanes), _mm256_set1_epi32(0xff));
-    _mm256_sub_ps(_mm256_cvtepi32_ps(byte), _mm256_set1_ps(Q8_OFFSET))
+    let value = _mm256_or_si256(byte, _mm256_set1_epi32(BASE.to_bits().cast_signed()));
+    _mm256_sub_ps(_mm256_castsi256_ps(value), _mm256_set1_ps(BASE + Q8_OFFSET))
+}
+
+/// The four bytes of each lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bytes(lanes: __m256i) -> [__m256; 4] {
+    [byte::<0>(lanes), byte::<8>(lanes), byte::<16>(lanes), byte::<24>(lanes)]
+}
+
+/// `sum + Σ factors[i] byte i`, in this order, for the 8 lanes at the start of `panel`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_lanes(factors: [__m256; 4], panel: &[u32], mut sum: __m256) -> __m256 {
+    let lanes: &[u32; 8] = panel.first_chunk().expect("panels are whole registers");
+    // SAFETY: 8 words are read from an array of 8.
+    let lanes = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
+    for (factor, byte) in factors.into_iter().zip(bytes(lanes)) {
+        sum = _mm256_fmadd_ps(factor, byte, sum);
+    }
+    sum
+}
+
+/// Four f32 words, each in all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn broadcast(words: &[u32; 4]) -> [__m256; 4] {
+    words.map(|word| _mm256_set1_ps(f32::from_bits(word)))
+}
+
+/// See [`RowKernel::scores`].
+#[target_feature(enable = "avx2,fma")]
+fn row_scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+    // 32 keys are 4 registers of sums, which hide the latency of `vfmadd`
+    for first in (0..KV_BLOCK_TOKENS).step_by(32) {
+        let mut sums = [_mm256_setzero_ps(); 4];
+        for (quad, keys) in query.as_chunks().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS)) {
+            let factors = broadcast(quad);
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = add_lanes(factors, &keys[first + 8 * j..], *sum);
+            }
+        }
+        for (j, sum) in sums.into_iter().enumerate() {
+            store(&mut scores[first + 8 * j..], sum);
+        }
+    }
+}
+
+/// See [`RowKernel::values`].
+#[target_feature(enable = "avx2,fma")]
+fn row_values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+    let dim = sums.len();
+    // up to 32 dimensions at a time, as above; heads are multiples of 16
+    for (part, sums) in sums.chunks_mut(32).enumerate() {
+        let count = sums.len() / 8;
+        let mut acc: [__m256; 4] = std::array::from_fn(|j| load(&sums[(8 * j).min(sums.len())..]));
+        for (quad, values) in weights.as_chunks().0.iter().zip(values.chunks_exact(dim)) {
+            let factors = broadcast(quad);
+            for (j, acc) in acc[..count].iter_mut().enumerate() {
+                *acc = add_lanes(factors, &values[32 * part + 8 * j..], *acc);
+            }
+        }
+        for (sums, acc) in sums.chunks_exact_mut(8).zip(acc) {
+            store(sums, acc);
+        }
+    }
 }
 
 /// See [`FlashKernel::widen`].
@@ -31,11 +106,9 @@ fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
             // SAFETY: 32 bytes.
             let lanes = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
             if format == KvFormat::Q8 {
-                let at = 4 * row * cols + 8 * i;
-                store(&mut out[at..], byte::<0>(lanes));
-                store(&mut out[at + cols..], byte::<8>(lanes));
-                store(&mut out[at + 2 * cols..], byte::<16>(lanes));
-                store(&mut out[at + 3 * cols..], byte::<24>(lanes));
+                for (k, values) in bytes(lanes).into_iter().enumerate() {
+                    store(&mut out[(4 * row + k) * cols + 8 * i..], values);
+                }
             } else {
                 let at = 2 * row * cols + 8 * i;
                 let high = _mm256_and_si256(lanes, _mm256_set1_epi32(-0x1_0000));

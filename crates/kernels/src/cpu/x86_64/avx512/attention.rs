@@ -16,6 +16,7 @@ pub(super) static F32: FlashKernel = FlashKernel {
     scores: scores_f32,
     softmax: softmax_f32,
     values: values_f32,
+    row_q8: None,
 };
 
 /// In pairs of bf16.
@@ -26,6 +27,7 @@ pub(super) static BF16: FlashKernel = FlashKernel {
     scores: scores_bf16,
     softmax: softmax_bf16,
     values: values_bf16,
+    row_q8: None,
 };
 
 #[target_feature(enable = "avx512f")]
