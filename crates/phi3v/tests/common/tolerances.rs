@@ -12,6 +12,10 @@ pub const TILE_STATISTICS: f64 = 1e-5;
 /// norms amplify that less than tenfold.
 pub const STAGE_F32: f32 = 1e-4;
 
+/// The same against our own goldens, whose decoder has two layers: 1.5e-6 was measured on the scalar level and AVX2, and
+/// other orders of summation may err by ten times that. GELU by tanh in place of erf is off by 1.3e-4 and must be seen.
+pub const OWN_STAGE_F32: f32 = 2e-5;
+
 /// A greedy continuation must equal the reference's wherever its best logit leads by more than this; the logits
 /// themselves agree within about a tenth of it.
 pub const GREEDY_GAP: f32 = 1e-3;

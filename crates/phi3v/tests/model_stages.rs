@@ -1,0 +1,104 @@
+//! The model, stage by stage, on the tiny random checkpoint against what torch makes of it (`testdata/stages.*`, by
+//! `scripts/reference/stages.py`), on every CPU level of this machine. Needs nothing outside the repository.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use common::{relative_error, repository, safetensors_f32, tolerances};
+use phi3v::checkpoint::Checkpoint;
+use phi3v::image::{ImageInputs, ImageLimits, ImageMode, ImageParams, decode, process};
+use phi3v::model::{ModelOptions, Phi3V};
+use phi3v::trace::{Entry, Trace, TraceOptions, Values, trace};
+use phi3v_kernels::cpu::{Cpu, CpuLevel, CpuOptions};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Goldens = BTreeMap<String, Vec<f32>>;
+
+fn images(case: &serde_json::Value, checkpoint: &Checkpoint) -> Vec<Arc<ImageInputs>> {
+    let params = ImageParams {
+        num_crops: checkpoint.preprocessor.num_crops,
+        image_mean: checkpoint.preprocessor.image_mean,
+        image_std: checkpoint.preprocessor.image_std,
+    };
+    let load = |name: &serde_json::Value| {
+        let path = repository().join("testdata/images").join(name.as_str().unwrap());
+        let image =
+            decode(&std::fs::read(path).unwrap(), ImageMode::Reference, &ImageLimits::default()).unwrap();
+        Arc::new(process(&image, &params).unwrap())
+    };
+    case["images"].as_array().unwrap().iter().map(load).collect()
+}
+
+fn run(case: &serde_json::Value, level: CpuLevel) -> Trace {
+    let checkpoint = Checkpoint::open(&repository().join("testdata/tiny")).unwrap();
+    let images = images(case, &checkpoint);
+    let cpu = Cpu::new(&CpuOptions { level: Some(level), ..CpuOptions::default() }).unwrap();
+    let model =
+        Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, ModelOptions::F32, &mut |_| {}).unwrap();
+    let options = TraceOptions {
+        prompt: case["prompt"].as_str().unwrap().to_owned(),
+        max_new_tokens: case["max_new_tokens"].as_u64().unwrap() as usize,
+        hidden_states: true,
+    };
+    // no stop ids: the continuation goes on past the end of an answer, as the golden does
+    trace(model, &checkpoint.tokenizer, &images, &options, Vec::new()).unwrap()
+}
+
+/// `rows` of every `[rows, width]` array of an entry `[.., rows, width]`.
+fn pick(entry: &Entry, values: &[f32], rows: &[f32]) -> Vec<f32> {
+    let [.., height, width] = entry.shape[..] else { panic!("{} has no rows", entry.name) };
+    let row = |array: usize, row: usize| &values[(array * height + row) * width..][..width];
+    (0..values.len() / (height * width))
+        .flat_map(|array| rows.iter().flat_map(move |&index| row(array, index as usize)))
+        .copied()
+        .collect()
+}
+
+/// Compares a trace with all that is recorded of its prompt.
+fn check(prompt: &str, level: CpuLevel, trace: &Trace, goldens: &Goldens) {
+    let mut compared = 0;
+    for entry in trace {
+        let stage = format!("{prompt}.{}", entry.name);
+        let Some(golden) = goldens.get(&stage) else { continue };
+        compared += 1;
+        match &entry.values {
+            Values::I64(found) => {
+                let found: Vec<f32> = found.iter().map(|&id| id as f32).collect();
+                assert!(found == *golden, "{level}: {stage} is {found:?} instead of {golden:?}");
+            }
+            Values::F32(found) => {
+                let rows = match entry.name.split('.').next() {
+                    Some("vision_features") => Some(&goldens["patches"]),
+                    Some("hidden_states" | "final_norm") => Some(&goldens[&format!("{prompt}.rows")]),
+                    _ => None,
+                };
+                let found = rows.map_or_else(|| found.clone(), |rows| pick(entry, found, rows));
+                let error = relative_error(&found, golden);
+                eprintln!("{level}: {stage} is off by {error:.1e} of its largest value");
+                assert!(error <= tolerances::OWN_STAGE_F32, "{level}: {stage} is off by {error:e}");
+            }
+        }
+    }
+    let recorded = goldens.keys().filter(|name| name.starts_with(&format!("{prompt}."))).count();
+    assert_eq!(compared, recorded - 1, "{prompt}: all but the list of rows must be compared");
+}
+
+#[test]
+fn every_stage_equals_the_reference_on_every_cpu_level() {
+    let goldens = safetensors_f32(&repository().join("testdata/stages.safetensors"));
+    let cases = std::fs::read(repository().join("testdata/stages.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_slice(&cases).unwrap();
+    assert_eq!(cases.len(), 5);
+    let best = CpuLevel::detect();
+    for level in [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512] {
+        for case in cases.iter().filter(|_| level <= best) {
+            let name = case["name"].as_str().unwrap();
+            let tokens = goldens[&format!("{name}.input_ids")].len();
+            // the scalar level takes half a minute for each of the prompts around 4,096 tokens
+            if tokens < 4000 || level != CpuLevel::Scalar || level == best {
+                check(name, level, &run(case, level), &goldens);
+            }
+        }
+    }
+}
