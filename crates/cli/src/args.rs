@@ -1,18 +1,22 @@
 //! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
 
+mod picture;
 mod serve;
 
+pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use phi3v::image::ImageMode;
+use phi3v::engine::EngineError;
 use phi3v::model::ModelOptions;
 use phi3v::sampler::SamplingParams;
+use phi3v::stop::StopStrings;
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::{Format, KvFormat};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// Printed below the help; the numbers are those of [`crate::error::ExitCode`].
@@ -89,7 +93,10 @@ pub enum Command {
     ///
     /// Pictures are read and the prompt is tokenised exactly as the reference does. The file holds pixel_values.{i},
     /// image_sizes, input_ids, vision_features.{i}, image_embeds.{i}, hidden_states.{l}, final_norm, logits and
-    /// generated_ids; pictures count from 1, the rows of picture i in input_ids are -i.
+    /// generated_ids; pictures count from 1, the rows of picture i in input_ids are -i. hidden_states.0 are the
+    /// embeddings and hidden_states.{l} is what layer l - 1 puts out; that of the last layer is raw too, and
+    /// final_norm is what the final norm makes of it. (The reference's own tuple of hidden states ends with the normed
+    /// one instead.) generated_ids leaves out the stop token.
     Trace(TraceArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -107,10 +114,11 @@ pub enum Command {
   phi3v ask cover.jpg \"Help me get the title and author information of this book?\"
   phi3v ask before.png after.png \"What is difference in this two images?\"
   curl -s https://example.org/chart.png | phi3v ask - \"Could you please introduce this stock to me?\"
+  phi3v ask --allow-url images.example.org https://images.example.org/cat.jpg \"What is this?\"
   phi3v ask --json receipt.jpg \"What is the total?\" | jq -r .answer"
 )]
 pub struct AskArgs {
-    /// Pictures (files, or - for stdin), and last the question, which may call them image 1, image 2 and so on
+    /// Pictures (files, addresses with --allow-url, or - for stdin), and last the question, which may call them image 1, image 2 and so on
     // one argument, since flags may stand between its values
     #[arg(value_name = "IMAGE|QUESTION", required = true)]
     pub inputs: Vec<OsString>,
@@ -140,7 +148,7 @@ pub struct AskArgs {
 /// `phi3v chat`
 #[derive(Debug, Args)]
 pub struct ChatArgs {
-    /// Pictures to begin with: files; more can be added with /image
+    /// Pictures to begin with: files, or addresses with --allow-url; more can be added with /image
     #[arg(value_name = "IMAGE")]
     pub images: Vec<OsString>,
     /// Which model
@@ -184,7 +192,11 @@ pub struct InfoArgs {
 
 /// `phi3v trace`
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("text").required(true))]
+#[command(
+    group = clap::ArgGroup::new("text").required(true),
+    // as the reference's own figures, which a trace is compared with
+    mut_arg("dtype", |dtype| dtype.default_value("f32"))
+)]
 pub struct TraceArgs {
     /// Which model
     #[command(flatten)]
@@ -198,8 +210,8 @@ pub struct TraceArgs {
     /// A picture; repeat it for several
     #[arg(long = "image", value_name = "FILE")]
     pub images: Vec<OsString>,
-    /// Most tiles that a picture is cut into [default: the model's own]
-    #[arg(long, value_name = "N")]
+    /// Most tiles that a picture is cut into: 1 to 256 [default: the model's own]
+    #[arg(long, value_name = "N", value_parser = picture::num_crops())]
     pub num_crops: Option<usize>,
     /// Length of the greedy continuation
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -210,6 +222,12 @@ pub struct TraceArgs {
     /// The file to write, in safetensors format
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// What a picture may cost
+    #[command(flatten)]
+    pub limits: PictureLimitArgs,
+    /// What will be taken of the memory, on stderr; told of models of more than 1 GB in any case
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 /// `phi3v quantize`
@@ -271,10 +289,10 @@ pub struct EvalArgs {
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8"])]
     pub kv: Vec<Kv>,
     /// Tokens of an answer that are compared
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_new_tokens: usize,
-    /// Most tiles that a picture is cut into [default: the model's own]
-    #[arg(long, value_name = "N")]
+    /// Most tiles that a picture is cut into: 1 to 256 [default: the model's own]
+    #[arg(long, value_name = "N", value_parser = picture::num_crops())]
     pub num_crops: Option<usize>,
     /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
@@ -282,6 +300,9 @@ pub struct EvalArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// What a picture may cost
+    #[command(flatten)]
+    pub limits: PictureLimitArgs,
 }
 
 /// `phi3v completions`
@@ -337,21 +358,6 @@ pub struct ContextArgs {
     pub context: Option<usize>,
 }
 
-/// How pictures are read.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Pictures")]
-pub struct PictureArgs {
-    /// How closely to look: low is one tile, high up to 16, auto the model's own number
-    #[arg(long, value_enum, default_value_t = Detail::Auto)]
-    pub detail: Detail,
-    /// Most tiles that a picture is cut into, instead of --detail
-    #[arg(long, value_name = "N", conflicts_with = "detail")]
-    pub num_crops: Option<usize>,
-    /// Read pictures exactly as the reference does: not turned upright, transparency dropped
-    #[arg(long)]
-    pub reference: bool,
-}
-
 /// How the answer is made.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Answer")]
@@ -398,7 +404,8 @@ pub struct ReportArgs {
     /// Tokens, time to the first token and tokens per second, after the answer
     #[arg(long)]
     pub stats: bool,
-    /// Size, tiles and tokens of every picture
+    /// Size, tiles and tokens of every picture; and what will be taken of the memory, which is told of models of more
+    /// than 1 GB in any case
     #[arg(long, short)]
     pub verbose: bool,
 }
@@ -535,10 +542,17 @@ impl Kv {
 const QUANTISED_MIN_BYTES: u64 = 1 << 30;
 
 impl ModelArgs {
-    /// How far a checkpoint with these weights is to be quantised.
+    /// Whether these weights are quantised already.
+    #[must_use]
+    pub fn is_quantised(weights: &Weights) -> bool {
+        matches!(weights.dtype(), Format::Q8 | Format::Q4)
+    }
+
+    /// How far a checkpoint with these weights is to be quantised; nothing for one that is already.
     #[must_use]
     pub fn quantised(&self, weights: &Weights) -> Option<Quant> {
         match self.quant {
+            _ if Self::is_quantised(weights) => None,
             Some(choice) => choice.quant(),
             None => default_quant(self.dtype, weights.dtype(), weights.bytes_total()),
         }
@@ -547,7 +561,12 @@ impl ModelArgs {
     /// The arithmetic for a model with these weights.
     #[must_use]
     pub fn options(&self, weights: &Weights) -> ModelOptions {
-        let quantised = matches!(weights.dtype(), Format::Q8 | Format::Q4);
+        self.options_when(Self::is_quantised(weights))
+    }
+
+    /// The arithmetic for a model whose weights are `quantised` by the time it is loaded.
+    #[must_use]
+    pub fn options_when(&self, quantised: bool) -> ModelOptions {
         let mut options = self.dtype.options();
         match self.kv {
             Some(kv) => options.kv_format = kv.format(),
@@ -564,36 +583,6 @@ fn default_quant(dtype: Dtype, format: Format, bytes: u64) -> Option<Quant> {
     (dtype == Dtype::Bf16 && format == Format::Bf16 && bytes > QUANTISED_MIN_BYTES).then_some(Quant::Q8)
 }
 
-/// How closely to look at pictures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Detail {
-    /// One tile
-    Low,
-    /// Up to 16 tiles
-    High,
-    /// What the model's preprocessor_config.json says
-    Auto,
-}
-
-impl PictureArgs {
-    /// Most tiles that a picture is cut into; `model` is the checkpoint's own number.
-    #[must_use]
-    pub fn num_crops(&self, model: usize) -> usize {
-        match (self.num_crops, self.detail) {
-            (Some(num_crops), _) => num_crops,
-            (None, Detail::Low) => 1,
-            (None, Detail::High) => 16,
-            (None, Detail::Auto) => model,
-        }
-    }
-
-    /// How pictures are decoded.
-    #[must_use]
-    pub fn mode(&self) -> ImageMode {
-        if self.reference { ImageMode::Reference } else { ImageMode::AsSeen }
-    }
-}
-
 impl AskArgs {
     /// The pictures' names, and the question.
     ///
@@ -601,14 +590,65 @@ impl AskArgs {
     /// The question is missing or not text.
     pub fn images_and_question(&self) -> Result<(&[OsString], &str), CliError> {
         let Some((question, images)) = self.inputs.split_last() else { return Err(CliError::QuestionText) };
-        if images.is_empty() && (question == "-" || Path::new(question).is_file()) {
-            return Err(CliError::NoQuestion { name: question.to_string_lossy().into_owned() });
+        if is_picture(question) {
+            let names = self.inputs.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+            return Err(CliError::NoQuestion { names });
         }
         Ok((images, question.to_str().ok_or(CliError::QuestionText)?))
     }
 }
 
+/// Endings of names that are no questions.
+const PICTURE_ENDINGS: [&str; 9] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic"];
+
+/// Whether a word names a picture: stdin, a file, or one word that looks like the name or the address of one.
+fn is_picture(word: &OsStr) -> bool {
+    if word == "-" || Path::new(word).is_file() {
+        return true;
+    }
+    let Some(text) = word.to_str().filter(|text| !text.contains(char::is_whitespace)) else { return false };
+    let ending = text.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    let url = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    url || ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
+}
+
+impl Cli {
+    /// From the words of the command line, the program's name first. The question of `ask` may begin with a dash where
+    /// it comes last: of several words it can be no flag.
+    ///
+    /// # Errors
+    /// clap's own, help and version included.
+    pub fn from_words(mut words: Vec<OsString>) -> Result<Self, clap::Error> {
+        let error = match Self::try_parse_from(&words) {
+            Ok(cli) => return Ok(cli),
+            Err(error) => error,
+        };
+        let Some(last) = words.pop() else { return Err(error) };
+        if !last.to_str().is_some_and(|text| text.starts_with('-') && text.contains(char::is_whitespace)) {
+            return Err(error);
+        }
+        words.extend([OsString::from("--"), last]);
+        match Self::try_parse_from(words) {
+            Ok(cli) if matches!(cli.command, Command::Ask(_)) => Ok(cli),
+            _ => Err(error),
+        }
+    }
+}
+
 impl GenerationArgs {
+    /// Refuses what no model could follow, before one is loaded.
+    ///
+    /// # Errors
+    /// The first flag out of range.
+    pub fn check(&self) -> Result<(), CliError> {
+        self.sampling(None).validate().map_err(phi3v::Error::from)?;
+        StopStrings::new(&self.stop).map_err(phi3v::Error::from)?;
+        match self.max_new_tokens {
+            Some(0) => Err(phi3v::Error::from(EngineError::NoNewTokens).into()),
+            _ => Ok(()),
+        }
+    }
+
     /// The library's words for the sampling flags.
     #[must_use]
     pub fn sampling(&self, logprobs: Option<usize>) -> SamplingParams {

@@ -41,11 +41,26 @@ pub enum CliError {
         error: io::Error,
     },
     /// A picture somewhere on the network.
-    #[error("{url} is not fetched: phi3v reads files and stdin")]
+    #[error(
+        "{url} is not fetched: pictures come from files and stdin, and from hosts that were allowed by name"
+    )]
     Url {
         /// As the user gave it.
         url: String,
     },
+    /// A picture that another server did not give, or that may not be asked for.
+    #[error("{url} is not fetched: {message}")]
+    Fetch {
+        /// As the user gave it.
+        url: String,
+        /// The fetcher's name for what is wrong.
+        code: &'static str,
+        /// The fetcher's words.
+        message: String,
+    },
+    /// More tokens or memory than there is room for, where the command has no `--context`.
+    #[error("{0}")]
+    Fixed(phi3v::Error),
     /// `-` twice.
     #[error("stdin can be one picture only, and - was given twice")]
     StdinTwice,
@@ -53,10 +68,10 @@ pub enum CliError {
     #[error("stdin cannot be a picture here: the questions come from it")]
     StdinTaken,
     /// A picture where the question should be.
-    #[error("there is no question: {name} is a picture")]
+    #[error("no question was given: {} is a picture", .names.last().map_or("-", String::as_str))]
     NoQuestion {
-        /// The last argument.
-        name: String,
+        /// All arguments, pictures every one.
+        names: Vec<String>,
     },
     /// A question in another encoding.
     #[error("the question is not UTF-8 text")]
@@ -127,11 +142,23 @@ impl CliError {
             Self::Phi3V(error) => return error.hint(),
             Self::Hub(error) => return error.hint(),
             Self::Cpu(error) => return error.hint(),
-            Self::Picture { error, .. } => return error.hint(),
+            Self::Picture { error, .. } => return picture_hint(error),
             Self::Server { hint, .. } => return hint.clone(),
-            Self::Url { url } => format!("fetch it yourself: curl -sL {url} | phi3v ask - \"...\""),
+            Self::Url { url } => url_hint(url),
+            Self::Fetch { url, code: "image_source_not_allowed", message } if message.contains("this host") => {
+                format!("name its host with --allow-url, as well as one that it redirects to; or {}", fetch_yourself(url))
+            }
+            Self::Fetch { code: "image_too_large", .. } => {
+                "raise the limit with --max-image-bytes if you trust the host".to_owned()
+            }
+            Self::Fetch { url, .. } => fetch_yourself(url),
+            Self::Fixed(_) => {
+                "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens".to_owned()
+            }
             Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
-            Self::NoQuestion { name } => format!("put the question last: phi3v ask {name} \"What is this?\""),
+            Self::NoQuestion { names } => {
+                format!("put the question last: phi3v ask {} \"What is this?\"", names.join(" "))
+            }
             Self::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
                 "check the path; a question comes last and in quotes".to_owned()
             }
@@ -158,8 +185,10 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Phi3V(error) => library_code(error),
-            Self::Picture { .. } | Self::PictureFile { .. } | Self::Url { .. } => ExitCode::Picture,
+            Self::Phi3V(error) | Self::Fixed(error) => library_code(error),
+            Self::Picture { .. } | Self::PictureFile { .. } | Self::Url { .. } | Self::Fetch { .. } => {
+                ExitCode::Picture
+            }
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
             Self::Cpu(_)
@@ -178,6 +207,39 @@ impl CliError {
     #[must_use]
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The library's hint, with the flag of the command line.
+fn picture_hint(error: &ImageError) -> Option<String> {
+    let flag = match error {
+        ImageError::Bytes { bytes: 1.., .. } => "--max-image-bytes",
+        ImageError::Pixels { .. } => "--max-pixels",
+        ImageError::Side { width: 1.., height: 1.., .. } => "--max-side",
+        // a JPEG's scans are none
+        ImageError::Frames { format, .. } if *format != "JPEG" => "--max-frames",
+        other => return other.hint(),
+    };
+    Some(format!("scale the picture down, or raise the limit with {flag} if you trust the file"))
+}
+
+/// How a picture comes from an address without phi3v fetching it.
+fn fetch_yourself(url: &str) -> String {
+    format!("fetch it yourself: curl -sL {url} | phi3v ask - \"...\"")
+}
+
+fn url_hint(url: &str) -> String {
+    let parsed = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let host = parsed.as_ref().and_then(|url| {
+        let host = url.host_str()?;
+        Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    });
+    match host {
+        Some(host) => {
+            format!("allow its host: phi3v ask --allow-url {host} {url} \"...\"; or {}", fetch_yourself(url))
+        }
+        None if url.starts_with("file:") => "give the path of the file".to_owned(),
+        None => fetch_yourself(url),
     }
 }
 

@@ -1,8 +1,12 @@
-//! Pictures named on the command line: files, or `-` for stdin.
+//! Pictures named on the command line: files, `-` for stdin, or addresses of hosts that were allowed.
 
-use crate::args::PictureArgs;
+mod fetch;
+
+use crate::args::{PictureArgs, PictureLimitArgs};
 use crate::error::CliError;
+use crate::server::images::AllowedHost;
 use crate::terminal::printable;
+use fetch::{Remote, http_url, refuse_url};
 use phi3v::config::PreprocessorConfig;
 use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
 use serde::Serialize;
@@ -17,15 +21,32 @@ pub struct PictureOptions {
     pub mode: ImageMode,
     /// Tiles and normalisation.
     pub params: ImageParams,
+    /// What a picture may cost.
+    pub limits: ImageLimits,
+    /// Where pictures may be fetched from.
+    remote: Option<Remote>,
 }
 
 impl PictureOptions {
     /// What the flags ask for, of a checkpoint with these settings.
     #[must_use]
     pub fn new(args: &PictureArgs, own: &PreprocessorConfig) -> Self {
-        let num_crops = args.num_crops(own.num_crops);
+        let options = Self::of_files(args.mode(), Some(args.num_crops(own.num_crops)), &args.limits, own);
+        let remote = (!args.allow_url.is_empty()).then(|| Remote::new(&args.allow_url));
+        Self { remote, ..options }
+    }
+
+    /// For files and stdin alone; `num_crops` is the checkpoint's own where none is given.
+    #[must_use]
+    pub fn of_files(
+        mode: ImageMode,
+        num_crops: Option<usize>,
+        limits: &PictureLimitArgs,
+        own: &PreprocessorConfig,
+    ) -> Self {
+        let num_crops = num_crops.unwrap_or(own.num_crops);
         let params = ImageParams { num_crops, image_mean: own.image_mean, image_std: own.image_std };
-        Self { mode: args.mode(), params }
+        Self { mode, params, limits: limits.limits(), remote: None }
     }
 }
 
@@ -87,29 +108,23 @@ impl std::fmt::Display for PictureReport {
     }
 }
 
-/// Refuses what can be refused before a model is opened, or even downloaded.
+/// Refuses what can be refused before a model is opened, or even downloaded. Addresses are taken where hosts are
+/// `allowed`; which ones, the fetcher will check.
 ///
 /// # Errors
 /// A file that is not there, something on the network, or `-` twice.
-pub fn check_names(names: &[OsString]) -> Result<(), CliError> {
+pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), CliError> {
     if names.iter().filter(|name| *name == "-").count() > 1 {
         return Err(CliError::StdinTwice);
     }
-    for name in names.iter().filter(|name| *name != "-") {
+    let fetched = |name: &OsStr| !allowed.is_empty() && http_url(name).is_some();
+    for name in names.iter().filter(|name| *name != "-" && !fetched(name)) {
         refuse_url(name)?;
         if let Err(error) = std::fs::metadata(name) {
             return Err(CliError::PictureFile { name: display_name(name), error });
         }
     }
     Ok(())
-}
-
-fn refuse_url(name: &OsStr) -> Result<(), CliError> {
-    let name = display_name(name);
-    match name.split_once("://") {
-        Some(("http" | "https" | "ftp" | "file" | "data", _)) => Err(CliError::Url { url: name }),
-        _ => Ok(()),
-    }
 }
 
 /// Reads and prepares the pictures `names`, in order.
@@ -125,14 +140,17 @@ pub fn read_pictures(names: &[OsString], options: &PictureOptions) -> Result<Vec
 /// # Errors
 /// [`CliError`]: what is wrong with the name, the file or the picture.
 pub fn read_picture(source: &OsStr, options: &PictureOptions) -> Result<Picture, CliError> {
-    refuse_url(source)?;
+    let PictureOptions { mode, params, limits, remote } = options;
     let name = display_name(source);
-    let limits = ImageLimits::default();
-    let bytes = read_bytes(source, limits.bytes_max)
-        .map_err(|error| CliError::PictureFile { name: name.clone(), error })?;
-    let prepared =
-        image::decode(&bytes, options.mode, &limits).and_then(|rgb| image::process(&rgb, &options.params));
-    match prepared {
+    let bytes = match (http_url(source), remote) {
+        (Some(url), Some(remote)) => remote.fetch(url, limits.bytes_max)?,
+        _ => {
+            refuse_url(source)?;
+            let read = read_bytes(source, limits.bytes_max);
+            read.map_err(|error| CliError::PictureFile { name: name.clone(), error })?
+        }
+    };
+    match image::decode(&bytes, *mode, limits).and_then(|rgb| image::process(&rgb, params)) {
         Ok(inputs) => Ok(Picture { name, inputs: Arc::new(inputs) }),
         Err(error) => Err(CliError::Picture { name, error }),
     }

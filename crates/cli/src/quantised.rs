@@ -14,6 +14,7 @@ use phi3v::weights::quantized::{Quant, VERSION};
 use phi3v_kernels::Format;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -36,6 +37,13 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
     let path = cached_path(source, &checkpoint.name, quant);
     if let Some(kept) = kept(&path, &checkpoint) {
         return Ok(kept);
+    }
+    if !std::io::stderr().is_terminal() {
+        // where there is no bar to see
+        let (name, folder) = (quant.name(), path.parent().unwrap_or(&path).display());
+        eprintln!(
+            "note: the weights are quantised to {name} first, which is done once; {folder} keeps the result"
+        );
     }
     write(source, &checkpoint, quant, &path)?;
     let quantised = Checkpoint::open(&path).map_err(phi3v::Error::from)?;

@@ -1,17 +1,21 @@
 //! From a model's name to an engine that answers.
 
-use crate::args::{ContextArgs, ModelArgs};
+use crate::args::{ContextArgs, ModelArgs, QuantChoice};
 use crate::error::{CliError, ExitCode};
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
 use crate::quantised;
 use phi3v::checkpoint::Checkpoint;
-use phi3v::engine::{Engine, EngineOptions};
-use phi3v::memory::{self, MemoryPlan, MemoryRequest};
-use phi3v::model::Phi3V;
+use phi3v::engine::{Engine, EngineError, EngineOptions};
+use phi3v::memory::{self, MemoryError, MemoryPlan, MemoryRequest};
+use phi3v::model::{Phi3V, TILES_AT_ONCE};
 use phi3v::tokenizer::Tokenizer;
+use phi3v::weights::convert;
 use phi3v_kernels::{Cpu, CpuOptions};
 use std::sync::Arc;
+
+/// Bytes of weights above which the memory is told of unasked: 1 GB.
+const TOLD_MIN_BYTES: u64 = 1_000_000_000;
 
 /// A checkpoint that is open, and how it is to be run; nothing large has been read yet.
 pub struct Opened {
@@ -20,7 +24,7 @@ pub struct Opened {
     /// The processor.
     pub cpu: Cpu,
     /// What it will take, or why it will not fit.
-    pub plan: Result<MemoryPlan, memory::MemoryError>,
+    pub plan: Result<MemoryPlan, MemoryError>,
 }
 
 /// An engine and what is needed to speak to it.
@@ -45,18 +49,23 @@ pub fn open(
     // before the download: a wrong flag or variable should not cost eight gigabytes first
     let cpu = cpu(model)?;
     let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
-    let mut checkpoint = open_source(&source)?;
-    if let Some(quant) = model.quantised(&checkpoint.weights) {
-        checkpoint = match quantised::open(&source, checkpoint, quant) {
-            // nobody asked for it by name, and it can be done without
-            Err(error) if model.quant.is_none() && error.exit_code() != ExitCode::Interrupted => {
-                eprintln!("note: the weights are used as they are, because {error}");
-                open_source(&source)?
+    let opened = plan(open_source(&source)?, cpu, model, (context, &num_crops));
+    match model.quantised(&opened.checkpoint.weights) {
+        // what will not fit is not worth minutes of quantising
+        Some(quant) if opened.plan.is_ok() => {
+            let Opened { checkpoint, cpu, .. } = opened;
+            match quantised::open(&source, checkpoint, quant) {
+                // nobody asked for it by name, and it can be done without
+                Err(error) if model.quant.is_none() && error.exit_code() != ExitCode::Interrupted => {
+                    eprintln!("note: the weights are used as they are, because {error}");
+                    let as_stored = ModelArgs { quant: Some(QuantChoice::None), ..model.clone() };
+                    Ok(plan(open_source(&source)?, cpu, &as_stored, (context, &num_crops)))
+                }
+                quantised => Ok(plan(quantised?, cpu, model, (context, &num_crops))),
             }
-            opened => opened?,
-        };
+        }
+        _ => Ok(opened),
     }
-    Ok(plan(checkpoint, cpu, model, (context, num_crops)))
 }
 
 /// The processor, as the flags and `PHI3V_CPU` have it.
@@ -87,25 +96,73 @@ pub fn open_source(source: &ModelSource) -> Result<Checkpoint, CliError> {
     Ok(opened.map_err(phi3v::Error::from)?)
 }
 
-/// Plans the memory of an open checkpoint.
+/// Plans the memory of an open checkpoint, quantised as the flags will have it.
 pub fn plan(
     checkpoint: Checkpoint,
     cpu: Cpu,
     model: &ModelArgs,
     (context, num_crops): (&ContextArgs, impl Fn(usize) -> usize),
 ) -> Opened {
-    let request = MemoryRequest {
-        weights_bytes: checkpoint.weights.bytes_total(),
-        kv_format: model.options(&checkpoint.weights).kv_format,
-        num_crops: num_crops(checkpoint.preprocessor.num_crops),
-        prefill_chunk: EngineOptions::default().prefill_chunk_alone,
-        context: context.context,
-    };
+    let num_crops = num_crops(checkpoint.preprocessor.num_crops);
+    let request = MemoryRequest { context: context.context, ..memory_request(&checkpoint, model, num_crops) };
     let plan = MemoryPlan::new(&checkpoint.config, &request, memory::available_bytes());
     Opened { checkpoint, cpu, plan }
 }
 
+/// What an engine with the default options takes for this checkpoint, quantised as the flags will have it.
+#[must_use]
+pub fn memory_request(checkpoint: &Checkpoint, model: &ModelArgs, num_crops: usize) -> MemoryRequest {
+    let Checkpoint { weights, config, .. } = checkpoint;
+    let quant = model.quantised(weights);
+    let options = EngineOptions::default();
+    MemoryRequest {
+        weights_bytes: quant
+            .map_or_else(|| weights.bytes_total(), |quant| convert::quantised_bytes(weights, config, quant)),
+        kv_format: model.options_when(quant.is_some() || ModelArgs::is_quantised(weights)).kv_format,
+        num_crops,
+        prefill_chunk: options.prefill_chunk_alone,
+        tiles_at_once: TILES_AT_ONCE,
+        image_cache_bytes: options.image_cache_bytes_max as u64,
+        context: None,
+    }
+}
+
+/// Plans for a prompt and an answer of known length, and refuses what the model or the memory cannot take.
+///
+/// # Errors
+/// [`CliError::Fixed`]: too many tokens, or too little memory.
+pub fn plan_exactly(
+    checkpoint: &Checkpoint,
+    request: MemoryRequest,
+    (prompt, answer): (usize, usize),
+) -> Result<MemoryPlan, CliError> {
+    let context = checkpoint.config.context_max();
+    let tokens = prompt.saturating_add(answer);
+    if tokens > context {
+        let error = EngineError::ContextLength { prompt, answer, context };
+        return Err(CliError::Fixed(error.into()));
+    }
+    let request = MemoryRequest { context: Some(tokens), prefill_chunk: prompt, ..request };
+    let plan = MemoryPlan::new(&checkpoint.config, &request, memory::available_bytes());
+    plan.map_err(|error| CliError::Fixed(error.into()))
+}
+
+/// Tells what will be taken of the memory: of a large model always, of a small one where it is asked for.
+pub fn tell(plan: &MemoryPlan, verbose: bool) {
+    if verbose || plan.weights_bytes > TOLD_MIN_BYTES {
+        eprintln!("memory: {plan}");
+    }
+}
+
 impl Opened {
+    /// Tells what will be taken of the memory, as [`tell`] does; a plan that does not fit is for
+    /// [`load`](Self::load) to refuse.
+    pub fn tell_memory(&self, verbose: bool) {
+        if let Ok(plan) = &self.plan {
+            tell(plan, verbose);
+        }
+    }
+
     /// Loads the model.
     ///
     /// # Errors

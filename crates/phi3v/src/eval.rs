@@ -7,8 +7,8 @@
 //! not, and the perplexity that each gives the reference's answer.
 
 use crate::Result;
-use crate::image::ImageInputs;
-use crate::model::{Cache, Chunk, Phi3V, Segment};
+use crate::image::{ImageInputs, TILE_VALUES};
+use crate::model::{Cache, Chunk, Phi3V, Segment, TILES_AT_ONCE};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -167,7 +167,9 @@ impl<'a, B: Backend> Subject<'a, B> {
         let mut embeddings = Vec::new();
         for image in &sample.images {
             let mut job = self.model.begin_image(image.distinct_tiles())?;
-            self.model.vision_tower(&mut job, &image.distinct, &mut |_| ControlFlow::Continue(()))?;
+            for tiles in image.distinct.chunks(TILES_AT_ONCE * TILE_VALUES) {
+                self.model.vision_tower(&mut job, tiles, &mut |_| ControlFlow::Continue(()))?;
+            }
             embeddings.push(self.model.finish_image(job, &image.grid, &image.tile_of)?);
         }
         let ids: Vec<u32> = sample.input_ids.iter().map(|&id| u32::try_from(id).unwrap_or(0)).collect();

@@ -20,8 +20,8 @@ pub enum MemoryError {
     /// The plan is larger than what is available.
     #[error(
         "the model needs {} with a context of {context} tokens, and {} of memory are available",
-        gigabytes(*.needed),
-        gigabytes(*.available)
+        size(*.needed),
+        size(*.available)
     )]
     TooLittle {
         /// Bytes of the plan.
@@ -79,6 +79,10 @@ pub struct MemoryRequest {
     pub num_crops: usize,
     /// Prompt tokens that go through the decoder at once.
     pub prefill_chunk: usize,
+    /// Tiles that go through the vision tower at once.
+    pub tiles_at_once: usize,
+    /// Bytes of pictures' embeddings kept for later questions.
+    pub image_cache_bytes: u64,
     /// Tokens of the context; `None` chooses by what is available.
     pub context: Option<usize>,
 }
@@ -94,6 +98,8 @@ pub struct MemoryPlan {
     pub context_tokens: usize,
     /// Buffers of a prefill step and of the vision tower at their largest.
     pub activation_bytes: u64,
+    /// Embeddings of pictures, kept for later questions, at their most.
+    pub image_cache_bytes: u64,
     /// What programs can have at this moment; `None` where the system does not tell.
     pub available_bytes: Option<u64>,
 }
@@ -115,6 +121,7 @@ impl MemoryPlan {
             kv_bytes_per_token: kv_bytes_per_token(config, request.kv_format),
             context_tokens: request.context.unwrap_or(CONTEXT_DEFAULT_MAX),
             activation_bytes: activation_bytes(config, request),
+            image_cache_bytes: request.image_cache_bytes,
             available_bytes,
         };
         match request.context {
@@ -134,13 +141,25 @@ impl MemoryPlan {
     /// Bytes of the KV cache when it is full.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
-        self.kv_bytes_per_token * self.context_tokens.next_multiple_of(KV_BLOCK_TOKENS) as u64
+        let blocks = self.context_tokens.div_ceil(KV_BLOCK_TOKENS) as u64;
+        self.kv_bytes_per_token.saturating_mul(blocks).saturating_mul(KV_BLOCK_TOKENS as u64)
     }
 
     /// All bytes of the plan.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.weights_bytes + self.kv_bytes() + self.activation_bytes
+        self.fixed_bytes().saturating_add(self.kv_bytes())
+    }
+
+    /// What does not grow with the context.
+    fn fixed_bytes(&self) -> u64 {
+        self.weights_bytes.saturating_add(self.buffer_bytes())
+    }
+
+    /// Activations and the embeddings of pictures.
+    #[must_use]
+    pub fn buffer_bytes(&self) -> u64 {
+        self.activation_bytes.saturating_add(self.image_cache_bytes)
     }
 
     /// Whether the plan fits with an eighth to spare, for the other programs and for what the plan does not count.
@@ -153,13 +172,13 @@ impl MemoryPlan {
         if self.total_bytes() <= available {
             return Ok(());
         }
-        let for_kv = available.saturating_sub(self.weights_bytes + self.activation_bytes);
-        let block_bytes = self.kv_bytes_per_token * KV_BLOCK_TOKENS as u64;
+        let for_kv = available.saturating_sub(self.fixed_bytes());
+        let block_bytes = self.kv_bytes_per_token.saturating_mul(KV_BLOCK_TOKENS as u64).max(1);
         Err(MemoryError::TooLittle {
             needed: self.total_bytes(),
             available,
             context: self.context_tokens,
-            fits: (for_kv / block_bytes) as usize * KV_BLOCK_TOKENS,
+            fits: ((for_kv / block_bytes) as usize).saturating_mul(KV_BLOCK_TOKENS),
         })
     }
 }
@@ -199,20 +218,41 @@ fn activation_bytes(config: &ModelConfig, request: &MemoryRequest) -> u64 {
     let ModelConfig { hidden_size, intermediate_size, .. } = *config;
     // x, its norm, qkv, attention, the feed-forward's activations, and cosines and sines twice
     let per_token = 3 * hidden_size + config.qkv_size() + intermediate_size + 2 * config.head_dim();
-    let prefill = request.prefill_chunk * per_token;
+    let prefill = request.prefill_chunk.saturating_mul(per_token);
 
     let VisionConfig { hidden_size, intermediate_size, image_size, .. } = config.img_processor;
-    let tiles = 1 + request.num_crops;
+    let tiles = request.num_crops.saturating_add(1);
     // x, its norm, q, k, v, attention, and the feed-forward's activations
     let per_position = 6 * hidden_size + intermediate_size;
     // each tile's pixels, and its patches without the class row, kept until all tiles are merged
     let per_tile = 3 * image_size * image_size + config.img_processor.num_patches() * hidden_size;
-    let vision = tiles * (config.img_processor.num_positions() * per_position + per_tile);
-    ((prefill + vision) * size_of::<f32>()) as u64
+    let at_once = request.tiles_at_once.min(tiles) * config.img_processor.num_positions() * per_position;
+    let vision = tiles.saturating_mul(per_tile).saturating_add(at_once);
+    (prefill.saturating_add(vision) as u64).saturating_mul(size_of::<f32>() as u64)
 }
 
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
+impl std::fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (weights, kv, buffers) =
+            (size(self.weights_bytes), size(self.kv_bytes()), size(self.buffer_bytes()));
+        let tokens = self.context_tokens;
+        write!(f, "{weights} of weights, {kv} of keys and values for {tokens} tokens, {buffers} of buffers")?;
+        match self.available_bytes {
+            Some(bytes) => write!(f, "; {} are available", size(bytes)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Bytes in the unit that leaves one to three digits before the point.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    let value = bytes as f64;
+    match units.iter().find(|(unit, _)| value >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", value / unit),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 #[cfg(test)]
@@ -253,6 +293,8 @@ mod tests {
         kv_format: KvFormat::Bf16,
         num_crops: 16,
         prefill_chunk: 2048,
+        tiles_at_once: 4,
+        image_cache_bytes: 256 << 20,
         context: None,
     };
 
@@ -298,6 +340,43 @@ mod tests {
         assert_eq!(MemoryPlan::new(&config(), &none, None), Err(MemoryError::NoContext));
         let small = ModelConfig { max_position_embeddings: 2_000, ..config() };
         assert_eq!(MemoryPlan::new(&small, &REQUEST, None).unwrap().context_tokens, 2_000);
+    }
+
+    #[test]
+    fn pictures_take_the_buffers_of_the_tiles_at_once_and_their_cache() {
+        let plan = |num_crops, tiles_at_once| {
+            let request = MemoryRequest { num_crops, tiles_at_once, ..REQUEST };
+            MemoryPlan::new(&config(), &request, None).unwrap()
+        };
+        // 577 rows of six of 1024 and one of 4096 values, 4 bytes each
+        let tile = 577 * (6 * 1024 + 4096) * 4;
+        assert_eq!(plan(16, 4).activation_bytes - plan(16, 3).activation_bytes, tile);
+        assert_eq!(plan(1, 4).activation_bytes, plan(1, 2).activation_bytes, "there are but two tiles");
+        assert_eq!(plan(16, 4).buffer_bytes() - plan(16, 4).activation_bytes, 256 << 20);
+    }
+
+    #[test]
+    fn a_plan_beyond_all_bounds_is_refused_and_no_overflow() {
+        let endless = ModelConfig { max_position_embeddings: usize::MAX, ..config() };
+        let request = MemoryRequest {
+            context: Some(usize::MAX),
+            num_crops: usize::MAX,
+            prefill_chunk: usize::MAX,
+            ..REQUEST
+        };
+        let error = MemoryPlan::new(&endless, &request, Some(1 << 40)).unwrap_err();
+        assert!(matches!(error, MemoryError::TooLittle { needed: u64::MAX, fits: 0, .. }), "{error}");
+        let heavy = MemoryRequest { weights_bytes: u64::MAX, ..REQUEST };
+        assert!(MemoryPlan::new(&config(), &heavy, Some(1 << 40)).is_err());
+    }
+
+    #[test]
+    fn a_plan_tells_where_the_memory_goes() {
+        let request = MemoryRequest { context: Some(1024), ..REQUEST };
+        assert_eq!(
+            MemoryPlan::new(&config(), &request, Some(12_345_678_901)).unwrap().to_string(),
+            "8.0 GB of weights, 402.7 MB of keys and values for 1024 tokens, 645.8 MB of buffers; 12.3 GB are available"
+        );
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! The prompt is raw (special tokens and `<|image_i|>` tags are parsed as the reference's processor does) and the
 //! pictures are decoded in reference mode by the caller. What is recorded, and its shapes, stands at [`Trace`].
 
-use crate::engine::{Engine, EngineOptions, Event, Request};
-use crate::image::{ImageInputs, TILE_SIDE};
-use crate::model::{Chunk, Phi3V, Segment};
+use crate::engine::{Engine, EngineError, EngineOptions, Event, Request};
+use crate::image::{ImageInputs, TILE_SIDE, TILE_VALUES};
+use crate::model::{Chunk, Phi3V, Segment, TILES_AT_ONCE};
 use crate::tokenizer::Tokenizer;
 use crate::{Result, processor};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
@@ -52,16 +52,16 @@ pub enum Values {
 /// | `input_ids` | i64 | [tokens]; rows of picture `i` hold `-i` |
 /// | `vision_features.{i}` | f32 | [1 + tiles, 576, vision hidden] |
 /// | `image_embeds.{i}` | f32 | [num_img_tokens, hidden] |
-/// | `hidden_states.{l}` | f32 | [tokens, hidden]; 0 is the embeddings, `l` the output of layer `l - 1` |
-/// | `final_norm` | f32 | [tokens, hidden]; recorded with the hidden states |
+/// | `hidden_states.{l}` | f32 | [tokens, hidden]; 0 is the embeddings, `l` the output of layer `l - 1`, the last one's too: before the final norm |
+/// | `final_norm` | f32 | [tokens, hidden]; the last layer's output after the final norm, recorded with the hidden states |
 /// | `logits` | f32 | [vocab], after the prompt |
-/// | `generated_ids` | i64 | [n] |
+/// | `generated_ids` | i64 | [n]; without the stop token that ended them |
 pub type Trace = Vec<Entry>;
 
 /// Runs `options.prompt` and records its stages.
 ///
 /// # Errors
-/// A prompt that does not fit the pictures, or the device's refusal.
+/// A prompt that does not fit the pictures, or with its answer not the model's context; or the device's refusal.
 pub fn trace<B: Backend>(
     model: Phi3V<B>,
     tokenizer: &Arc<Tokenizer>,
@@ -71,6 +71,10 @@ pub fn trace<B: Backend>(
 ) -> Result<Trace> {
     let rows: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
     let input_ids = processor::raw_prompt(tokenizer, &options.prompt, &rows)?;
+    let (prompt, answer, context) = (input_ids.len(), options.max_new_tokens, model.config().context_max());
+    if prompt.saturating_add(answer) > context {
+        return Err(EngineError::ContextLength { prompt, answer, context }.into());
+    }
     let mut trace = Trace::new();
     for (index, image) in images.iter().enumerate() {
         let shape = [1 + image.grid.tiles(), 3, TILE_SIDE, TILE_SIDE];
@@ -116,11 +120,15 @@ fn trace_image<B: Backend>(
 ) -> Result<B::Tensor> {
     let backend = model.backend();
     let mut job = model.begin_image(image.distinct_tiles())?;
-    let features = model.vision_tower(&mut job, &image.distinct, &mut never_stop)?;
-    let (rows, hidden) = backend.shape(&features);
-    let mut values = Vec::new(); // [distinct, 577, hidden]
-    backend.download(&features, 0..rows, &mut values)?;
-    let per_tile = rows / image.distinct_tiles() * hidden;
+    let (mut values, mut piece, mut hidden) = (Vec::new(), Vec::new(), 0); // values: [distinct, 577, hidden]
+    for tiles in image.distinct.chunks(TILES_AT_ONCE * TILE_VALUES) {
+        let features = model.vision_tower(&mut job, tiles, &mut never_stop)?;
+        let (rows, cols) = backend.shape(&features);
+        backend.download(&features, 0..rows, &mut piece)?;
+        values.append(&mut piece);
+        hidden = cols;
+    }
+    let per_tile = values.len() / image.distinct_tiles();
     let patches: Vec<f32> = image
         .tile_of
         .iter()

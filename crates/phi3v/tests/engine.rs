@@ -12,9 +12,11 @@ use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::sampler::SamplingParams;
 use phi3v_kernels::cpu::{Cpu, CpuOptions};
+use phi3v_kernels::{Backend, BackendError, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Span};
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn checkpoint() -> Checkpoint {
     Checkpoint::open(&repository().join("testdata/tiny")).unwrap()
@@ -125,6 +127,52 @@ fn the_next_question_about_a_picture_pays_only_for_its_own_tokens() {
     }
 }
 
+/// Ids and the bits of their logarithms: every token of an answer, followed by the likeliest in its place.
+fn logprobs(engine: &mut Engine<Cpu>, request: Request) -> Vec<(u32, u32)> {
+    let sampling = SamplingParams { logprobs: Some(5), ..SamplingParams::default() };
+    engine.submit(Request { sampling, ..request }).unwrap();
+    let mut tokens = Vec::new();
+    while !engine.is_idle() {
+        for output in engine.step(&mut ()).unwrap() {
+            let Event::Token(token) = output.event else { continue };
+            tokens.push((token.id, token.logprob.unwrap().to_bits()));
+            tokens.extend(token.top.iter().map(|&(id, logprob)| (id, logprob.to_bits())));
+        }
+    }
+    tokens
+}
+
+#[test]
+fn what_the_prefix_cache_knows_changes_no_bit_whatever_is_left_to_compute() {
+    // whole blocks and then 1 to 18 tokens: few rows would take the kernels for decoding
+    for length in (129..=146).chain([65, 66, 80]) {
+        let ask = || Request::greedy(prompt(length, length - 2, None), Vec::new(), 3);
+        let mut engine = engine(EngineOptions::default());
+        let fresh = logprobs(&mut engine, ask());
+        assert_eq!(logprobs(&mut engine, ask()), fresh, "{length} tokens");
+    }
+}
+
+#[test]
+fn without_scaling_nothing_is_computed_again_at_the_limit() {
+    let mut checkpoint = checkpoint();
+    checkpoint.config.rope_scaling = None;
+    checkpoint.config.original_max_position_embeddings = 40;
+    let mut engine = engine_with(&checkpoint, EngineOptions::default(), 1);
+    let mut prefill_steps = 0;
+    struct Count<'a>(&'a mut usize);
+    impl Observer for Count<'_> {
+        fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
+            *self.0 += usize::from(progress.phase == Phase::Prefill && progress.total > 39);
+            ControlFlow::Continue(())
+        }
+    }
+    // a prompt of 39 tokens, which the answer takes beyond the limit
+    let request = Request::greedy(prompt(1, 37, None), Vec::new(), 8);
+    engine.run(request, &mut Count(&mut prefill_steps)).unwrap();
+    assert_eq!(prefill_steps, 0, "a restart shows as a longer prompt");
+}
+
 struct Recorder<'a> {
     tokens: &'a mut Vec<u32>,
     vision_steps: &'a mut usize,
@@ -221,6 +269,138 @@ fn an_observer_can_stop_the_work_for_its_request() {
         assert_eq!(engine.load().blocks_in_use, 0);
     }
     assert_eq!(engine.run(request(3), &mut ()).unwrap().reason, FinishReason::Length);
+}
+
+/// A processor whose memory for the cache can run out.
+struct Meagre {
+    cpu: Cpu,
+    full: Arc<AtomicBool>,
+}
+
+type Tensor = <Cpu as Backend>::Tensor;
+type Linear = <Cpu as Backend>::Linear;
+type Vector = <Cpu as Backend>::Vector;
+type KvPool = <Cpu as Backend>::KvPool;
+
+impl Backend for Meagre {
+    type Tensor = Tensor;
+    type Linear = Linear;
+    type Vector = Vector;
+    type KvPool = KvPool;
+
+    fn kv_grow(&self, pool: &mut KvPool, blocks: usize) -> Result<(), BackendError> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(BackendError::OutOfMemory { bytes: 1 << 40 });
+        }
+        self.cpu.kv_grow(pool, blocks)
+    }
+
+    fn tensor(&self, rows: usize, cols: usize) -> Result<Tensor, BackendError> {
+        self.cpu.tensor(rows, cols)
+    }
+    fn reshape(&self, tensor: &mut Tensor, rows: usize, cols: usize) -> Result<(), BackendError> {
+        self.cpu.reshape(tensor, rows, cols)
+    }
+    fn shape(&self, tensor: &Tensor) -> (usize, usize) {
+        self.cpu.shape(tensor)
+    }
+    fn upload(&self, values: &[f32], first_row: usize, out: &mut Tensor) {
+        self.cpu.upload(values, first_row, out);
+    }
+    fn download(&self, tensor: &Tensor, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), BackendError> {
+        self.cpu.download(tensor, rows, out)
+    }
+    fn linear_weight(&self, source: MatrixSource) -> Result<Linear, BackendError> {
+        self.cpu.linear_weight(source)
+    }
+    fn vector(&self, values: &[f32]) -> Result<Vector, BackendError> {
+        self.cpu.vector(values)
+    }
+    fn kv_pool(&self, layout: KvLayout, blocks: usize) -> Result<KvPool, BackendError> {
+        self.cpu.kv_pool(layout, blocks)
+    }
+    fn embed(&self, table: &Linear, ids: &[u32], out_row: usize, out: &mut Tensor) {
+        self.cpu.embed(table, ids, out_row, out);
+    }
+    fn gather(&self, src: &Tensor, rows: &[u32], out_row: usize, out: &mut Tensor) {
+        self.cpu.gather(src, rows, out_row, out);
+    }
+    fn linear(&self, x: &Tensor, weight: &Linear, epilogue: Epilogue, out: &mut Tensor) {
+        self.cpu.linear(x, weight, epilogue, out);
+    }
+    fn rms_norm(&self, x: &Tensor, weight: &Vector, eps: f32, out: &mut Tensor) {
+        self.cpu.rms_norm(x, weight, eps, out);
+    }
+    fn layer_norm(&self, x: &Tensor, norm: (&Vector, &Vector), eps: f32, out: &mut Tensor) {
+        self.cpu.layer_norm(x, norm, eps, out);
+    }
+    fn add(&self, addend: &Tensor, x: &mut Tensor) {
+        self.cpu.add(addend, x);
+    }
+    fn rope(&self, cos_sin: &Tensor, heads: Heads, qkv: &mut Tensor) {
+        self.cpu.rope(cos_sin, heads, qkv);
+    }
+    fn copy_kv(&self, qkv: &Tensor, layer: usize, spans: &[Span<'_>], pool: &mut KvPool) {
+        self.cpu.copy_kv(qkv, layer, spans, pool);
+    }
+    fn attention_causal(
+        &self,
+        qkv: &Tensor,
+        layer: usize,
+        spans: &[Span<'_>],
+        pool: &KvPool,
+        out: &mut Tensor,
+    ) {
+        self.cpu.attention_causal(qkv, layer, spans, pool, out);
+    }
+    fn attention_full(&self, qkv: [&Tensor; 3], shape: FullAttention, out: &mut Tensor) {
+        self.cpu.attention_full(qkv, shape, out);
+    }
+}
+
+#[test]
+fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
+    let full = Arc::new(AtomicBool::new(false));
+    let cpu = Cpu::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
+    let checkpoint = checkpoint();
+    let backend = Meagre { cpu, full: Arc::clone(&full) };
+    let (config, weights) = (&checkpoint.config, &checkpoint.weights);
+    let model = Phi3V::load(backend, config, weights, ModelOptions::F32, &mut |_| {}).unwrap();
+    let tokenizer = Arc::clone(&checkpoint.tokenizer);
+    let mut engine = Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap();
+    let stays = engine.submit(request(1)).unwrap();
+    engine.step(&mut ()).unwrap();
+    let in_use = engine.load().blocks_in_use;
+
+    full.store(true, Ordering::Relaxed);
+    let cancelled = engine.submit(request(4)).unwrap();
+    engine.cancel(cancelled);
+    let refused = [engine.submit(request(2)).unwrap(), engine.submit(request(5)).unwrap()];
+    let outputs = engine.step(&mut ()).unwrap();
+    let of = |id| outputs.iter().filter(move |output| output.id == id).map(|output| &output.event);
+    for id in refused {
+        let events: Vec<&Event> = of(id).collect();
+        assert!(
+            matches!(events[..], [Event::Failed(phi3v::Error::Backend(BackendError::OutOfMemory { .. }))]),
+            "{events:?}"
+        );
+    }
+    assert!(of(cancelled).any(|event| matches!(event, Event::Finished(_))), "outputs before it are kept");
+    assert!(of(stays).any(|event| matches!(event, Event::Token(_))), "others go on in the same step");
+    assert_eq!(engine.load().blocks_in_use, in_use);
+
+    full.store(false, Ordering::Relaxed);
+    let later = engine.submit(request(2)).unwrap();
+    let mut finished = Vec::new();
+    while !engine.is_idle() {
+        let outputs = engine.step(&mut ()).unwrap().into_iter();
+        finished.extend(
+            outputs.filter(|output| matches!(output.event, Event::Finished(_))).map(|output| output.id),
+        );
+    }
+    finished.sort();
+    assert_eq!(finished, [stays, later]);
+    assert_eq!(engine.load().blocks_in_use, 0);
 }
 
 #[test]

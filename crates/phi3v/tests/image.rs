@@ -180,8 +180,10 @@ fn limits_are_checked_before_decoding() {
         assert!(matches!(refused(short), ImageError::Bytes { .. }), "{name}");
     }
     let none = ImageLimits { frames_max: 1, ..ImageLimits::default() };
-    let animated = decode(&fixture("animated.webp"), ImageMode::AsSeen, &none);
-    assert!(matches!(animated, Err(ImageError::Frames { .. })));
+    for name in ["animated.webp", "animated.gif"] {
+        let animated = decode(&fixture(name), ImageMode::AsSeen, &none);
+        assert!(matches!(animated, Err(ImageError::Frames { frames: 2, .. })), "{name}: {animated:?}");
+    }
 }
 
 #[test]
@@ -200,6 +202,74 @@ fn no_bytes_and_other_things_are_errors() {
     assert!(matches!(reference(b""), Err(ImageError::Bytes { bytes: 0, .. })));
     assert!(matches!(reference(b"GIF"), Err(ImageError::NotAnImage { .. })));
     assert!(matches!(reference(b"%PDF-1.4"), Err(ImageError::UnsupportedFormat { format: "PDF" })));
+}
+
+/// A PNG chunk with its checksum.
+fn png_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut sum = flate2::Crc::new();
+    sum.update(name);
+    sum.update(body);
+    [&(body.len() as u32).to_be_bytes(), name.as_slice(), body, &sum.sum().to_be_bytes()].concat()
+}
+
+/// `png` with `chunk` behind its header, which is always 33 bytes long.
+fn with_chunk(png: &[u8], chunk: &[u8]) -> Vec<u8> {
+    [&png[..33], chunk, &png[33..]].concat()
+}
+
+#[test]
+fn a_png_without_its_end_is_read_and_one_without_pixels_is_not() {
+    for name in ["rgb.png", "interlaced.png", "palette.png", "gray16.png"] {
+        let whole = fixture(name);
+        let image = reference(&whole).unwrap();
+        for cut in [1, 4, 11, 12] {
+            assert_eq!(reference(&whole[..whole.len() - cut]).as_ref(), Ok(&image), "{name} less {cut}");
+        }
+        let short = reference(&whole[..whole.len() - 12 - 40]).unwrap_err();
+        assert!(matches!(short, ImageError::Truncated { .. }), "{name}: {short}");
+    }
+}
+
+#[test]
+fn a_damaged_transparent_colour_is_refused() {
+    let mut bytes = fixture("palette_clear.png");
+    let at = bytes.windows(4).position(|name| name == b"tRNS").unwrap();
+    bytes[at + 4] ^= 1;
+    let error = decode(&bytes, ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
+    assert!(matches!(&error, ImageError::Damaged { reason, .. } if reason.contains("tRNS")), "{error}");
+}
+
+#[test]
+fn a_png_is_turned_upright_by_its_texts_where_it_has_no_exif() {
+    let plain = fixture("rgb.png");
+    let upright = reference(&plain).unwrap();
+    let seen = |bytes: &[u8]| decode(bytes, ImageMode::AsSeen, &ImageLimits::default()).unwrap();
+    let turned = |value: u8| {
+        let xmp = format!("XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation=\"{value}\"/>");
+        seen(&with_chunk(&plain, &png_chunk(b"iTXt", xmp.as_bytes())))
+    };
+    let half = turned(3);
+    let backwards: Vec<u8> = upright.pixels.chunks_exact(3).rev().flatten().copied().collect();
+    assert_eq!((half.width, half.pixels), (upright.width, backwards));
+    assert_eq!((turned(6).width, turned(6).height), (upright.height, upright.width));
+    let exif = b"Exif\0\0II\x2a\0\x08\0\0\0\x01\0\x12\x01\x04\0\x01\0\0\0\x06\0\0\0";
+    let digits: String = exif.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = format!("Raw profile type exif\0\nexif\n{:8}\n{digits}\n", exif.len());
+    let both = with_chunk(&plain, &png_chunk(b"tEXt", text.as_bytes()));
+    assert_eq!(seen(&both), turned(6));
+    assert_eq!(reference(&both).unwrap(), upright, "the reference does not turn");
+}
+
+#[test]
+fn a_camera_program_s_own_words_turn_its_picture() {
+    let Some(folder) = common::shared("images/pillow") else { return };
+    let bytes = std::fs::read(folder.join("xmp_tags_orientation.png")).unwrap();
+    let seen = decode(&bytes, ImageMode::AsSeen, &ImageLimits::default()).unwrap();
+    assert_ne!(seen, reference(&bytes).unwrap());
+    let end_lost = std::fs::read(folder.join("truncated_end_chunk.png")).unwrap();
+    assert!(reference(&end_lost).is_ok());
+    let pixels_lost = std::fs::read(folder.join("truncated_image.png")).unwrap();
+    assert!(matches!(reference(&pixels_lost), Err(ImageError::Truncated { .. })));
 }
 
 /// A small generator, so that a failure can be repeated.

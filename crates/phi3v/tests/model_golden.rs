@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{relative_error, safetensors_f32 as golden, shared, tolerances};
+use common::{relative_error, safetensors_f32 as golden, say, shared, tolerances};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::image::{ImageInputs, ImageLimits, ImageMode, ImageParams, decode, process};
 use phi3v::model::{ModelOptions, Phi3V, Rope, RopeFactors};
@@ -203,10 +203,10 @@ fn bf16_mostly_agrees_on_the_likeliest_token() {
         }
     }
     let share = f64::from(agreeing as u32) / f64::from(positions as u32);
-    eprintln!(
+    say(&format!(
         "bf16 agrees on the likeliest token at {agreeing} of {positions} positions ({:.2} %)",
         100.0 * share
-    );
+    ));
     assert!(share >= tolerances::BF16_TOP1);
 }
 
@@ -237,7 +237,7 @@ fn rotations_equal_the_reference() {
 #[test]
 fn real_size_rows_equal_the_reference() {
     let Some(folder) = std::env::var_os("PHI3V_REAL_SIZE") else {
-        eprintln!("SKIPPED: PHI3V_REAL_SIZE does not name the random checkpoint of real size");
+        say("SKIPPED: PHI3V_REAL_SIZE does not name the random checkpoint of real size");
         return;
     };
     let Some(goldens) = shared("reference/golden") else { return };
@@ -249,7 +249,7 @@ fn real_size_rows_equal_the_reference() {
         let golden = golden(&goldens.join(format!("real/{name}.safetensors")));
         let check = |stage: &str, found: &[f32], reference: &[f32]| {
             let error = relative_error(found, reference);
-            eprintln!("{name}: {stage} is off by {error:e} of its largest value");
+            say(&format!("{name}: {stage} is off by {error:e} of its largest value"));
             assert!(error <= tolerances::REAL_SIZE_F32, "{name}: {stage} is off by {error:e}");
         };
         check("logits", reals(&trace, "logits"), &golden["logits_last"]);

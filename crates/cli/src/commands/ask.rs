@@ -18,7 +18,8 @@ use std::io::Write;
 /// [`CliError`], with [`CliError::Interrupted`] for an answer that Ctrl-C cut short.
 pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     let (images, question) = args.images_and_question()?;
-    images::check_names(images)?;
+    args.generation.check()?;
+    images::check_names(images, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
     let pictures = images::read_pictures(images, &options)?;
@@ -29,6 +30,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     }
     let mut conversation = Conversation::new(args.generation.system.as_deref());
     conversation.ask(pictures.clone(), question);
+    opened.tell_memory(args.report.verbose);
     let mut runtime = opened.load(&args.model)?;
     let answer = answer(args, &conversation, &mut runtime)?;
     finish(args, &pictures, &runtime, &answer)

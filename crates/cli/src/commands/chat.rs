@@ -28,13 +28,15 @@ Ctrl-C stops an answer. A question that begins with / is written with a space be
 /// # Errors
 /// [`CliError`]. On a terminal only what happens before the first question; in a script the first failed turn too.
 pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
-    images::check_names(&args.images)?;
+    args.generation.check()?;
+    images::check_names(&args.images, &args.picture.allow_url)?;
     if args.images.iter().any(|name| name == "-") {
         return Err(CliError::StdinTaken);
     }
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
     let pictures = images::read_pictures(&args.images, &options)?;
+    opened.tell_memory(args.report.verbose);
     let runtime = opened.load(&args.model)?;
     let mut session = Session {
         args,

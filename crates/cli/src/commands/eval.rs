@@ -8,8 +8,9 @@ use crate::{quantised, runtime};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::eval::{Answer, Comparison, Sample, Subject};
-use phi3v::image::{ImageMode, ImageParams};
-use phi3v::model::{ModelOptions, Phi3V};
+use phi3v::image::ImageMode;
+use phi3v::memory::MemoryRequest;
+use phi3v::model::{ModelOptions, Phi3V, TILES_AT_ONCE};
 use phi3v::processor::chat_prompt;
 use phi3v_kernels::{Cpu, CpuOptions};
 use serde::Serialize;
@@ -40,8 +41,8 @@ struct Report {
 /// What all models of the run are asked.
 struct Questions {
     samples: Vec<Sample>,
-    /// Longest prompt and answer together.
-    tokens: usize,
+    /// Tokens of the longest prompt.
+    prompt_max: usize,
 }
 
 /// Compares and prints.
@@ -49,7 +50,7 @@ struct Questions {
 /// # Errors
 /// A picture or the model is refused, or a quantised form cannot be written.
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
-    images::check_names(&args.images)?;
+    images::check_names(&args.images, &[])?;
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
     let questions = questions(args, &checkpoint)?;
@@ -81,9 +82,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
 /// Every prompt about every picture.
 fn questions(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Questions, CliError> {
     let own = &checkpoint.preprocessor;
-    let num_crops = args.num_crops.unwrap_or(own.num_crops);
-    let params = ImageParams { num_crops, image_mean: own.image_mean, image_std: own.image_std };
-    let options = PictureOptions { mode: ImageMode::AsSeen, params };
+    let options = PictureOptions::of_files(ImageMode::AsSeen, args.num_crops, &args.limits, own);
     let pictures = images::read_pictures(&args.images, &options)?;
     let mut samples = Vec::new();
     for prompt in &args.prompt {
@@ -95,7 +94,7 @@ fn questions(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Questions, CliE
         }
     }
     let longest = samples.iter().map(|sample| sample.input_ids.len()).max().unwrap_or(0);
-    Ok(Questions { samples, tokens: longest + args.max_new_tokens })
+    Ok(Questions { samples, prompt_max: longest })
 }
 
 fn sample(prompt: &str, picture: Option<&Picture>, checkpoint: &Checkpoint) -> Result<Sample, CliError> {
@@ -112,20 +111,37 @@ fn sample(prompt: &str, picture: Option<&Picture>, checkpoint: &Checkpoint) -> R
     Ok(Sample { input_ids, images })
 }
 
-fn load(args: &EvalArgs, checkpoint: &Checkpoint, options: ModelOptions) -> Result<Phi3V<Cpu>, CliError> {
+/// Loads a form of the model, where it fits with the longest question and its answer.
+fn load(
+    args: &EvalArgs,
+    checkpoint: &Checkpoint,
+    options: ModelOptions,
+    questions: &Questions,
+) -> Result<Phi3V<Cpu>, CliError> {
+    let request = MemoryRequest {
+        weights_bytes: checkpoint.weights.bytes_total(),
+        kv_format: options.kv_format,
+        num_crops: args.num_crops.unwrap_or(checkpoint.preprocessor.num_crops),
+        prefill_chunk: 0,
+        tiles_at_once: TILES_AT_ONCE,
+        // of a picture at a time
+        image_cache_bytes: (questions.prompt_max * checkpoint.config.hidden_size * size_of::<f32>()) as u64,
+        context: None,
+    };
+    runtime::plan_exactly(checkpoint, request, (questions.prompt_max, args.max_new_tokens))?;
     let cpu = Cpu::new(&CpuOptions { threads: args.threads, level: None })?;
     Ok(Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
 }
 
 /// The reference's answers.
 fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> Result<Vec<Answer>, CliError> {
-    let model = load(args, checkpoint, args.reference.options())?;
-    let mut subject = Subject::new(&model, questions.tokens)?;
+    let model = load(args, checkpoint, args.reference.options(), questions)?;
+    let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;
     let stop_ids = checkpoint.stop_ids();
     let mut answers = Vec::new();
     for (index, sample) in questions.samples.iter().enumerate() {
         eprintln!("reference: question {} of {}", index + 1, questions.samples.len());
-        answers.push(subject.answer(sample, args.max_new_tokens.max(1), &stop_ids)?);
+        answers.push(subject.answer(sample, args.max_new_tokens, &stop_ids)?);
     }
     Ok(answers)
 }
@@ -142,8 +158,9 @@ fn compare(
         checkpoint = quantised::open(source, checkpoint, quant)?;
     }
     let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
-    let model = load(args, &checkpoint, options)?;
-    let mut subject = Subject::new(&model, questions.tokens)?;
+    let model = load(args, &checkpoint, options, questions)?;
+    // no overflow: the plan has compared the sum with the model's own limit
+    let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;
     let mut comparison = Comparison::default();
     for (index, (sample, answer)) in questions.samples.iter().zip(answers).enumerate() {
         eprintln!("{}: question {} of {}", quant_name(quant), index + 1, answers.len());

@@ -5,7 +5,8 @@ use crate::error::CliError;
 use crate::hub::{HubError, HubOptions};
 use crate::runtime::{self, Opened};
 use phi3v::checkpoint::Checkpoint;
-use phi3v::memory::{self, MemoryPlan};
+use phi3v::memory::{self, MemoryPlan, size};
+use phi3v::weights::quantized::Quant;
 use phi3v_kernels::Cpu;
 use serde::Serialize;
 use std::fmt;
@@ -58,11 +59,15 @@ struct CpuInfo {
 #[derive(Debug, Serialize)]
 struct MemoryInfo {
     dtype: &'static str,
+    /// What the weights will be quantised to, at first use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quant: Option<&'static str>,
     weights_bytes: u64,
     kv_bytes_per_token: u64,
     context_tokens: usize,
     kv_bytes: u64,
     activation_bytes: u64,
+    image_cache_bytes: u64,
     total_bytes: u64,
     available_bytes: Option<u64>,
 }
@@ -95,7 +100,7 @@ impl Info {
     fn new(args: &InfoArgs, Opened { checkpoint, cpu, plan }: &Opened) -> Self {
         Self {
             model: ModelState::Here(ModelInfo::new(checkpoint)),
-            memory: plan.as_ref().ok().map(|plan| MemoryInfo::new(args, plan)),
+            memory: plan.as_ref().ok().map(|plan| MemoryInfo::new(args, checkpoint, plan)),
             refusal: plan.as_ref().err().map(ToString::to_string),
             ..Self::without_model(args, cpu)
         }
@@ -135,14 +140,16 @@ impl ModelInfo {
 }
 
 impl MemoryInfo {
-    fn new(args: &InfoArgs, plan: &MemoryPlan) -> Self {
+    fn new(args: &InfoArgs, checkpoint: &Checkpoint, plan: &MemoryPlan) -> Self {
         Self {
             dtype: args.model.dtype.name(),
+            quant: args.model.quantised(&checkpoint.weights).map(Quant::name),
             weights_bytes: plan.weights_bytes,
             kv_bytes_per_token: plan.kv_bytes_per_token,
             context_tokens: plan.context_tokens,
             kv_bytes: plan.kv_bytes(),
             activation_bytes: plan.activation_bytes,
+            image_cache_bytes: plan.image_cache_bytes,
             total_bytes: plan.total_bytes(),
             available_bytes: plan.available_bytes,
         }
@@ -195,7 +202,9 @@ impl fmt::Display for MemoryInfo {
         let of =
             self.available_bytes.map(|bytes| format!(" of {} available", size(bytes))).unwrap_or_default();
         writeln!(f, "memory        {}{of}, with {} arithmetic", size(self.total_bytes), self.dtype)?;
-        writeln!(f, "  weights     {}", size(self.weights_bytes))?;
+        let quant =
+            self.quant.map(|quant| format!(", quantised to {quant} at first use")).unwrap_or_default();
+        writeln!(f, "  weights     {}{quant}", size(self.weights_bytes))?;
         writeln!(
             f,
             "  KV cache    {} for {} tokens, {} each",
@@ -203,16 +212,7 @@ impl fmt::Display for MemoryInfo {
             self.context_tokens,
             size(self.kv_bytes_per_token)
         )?;
-        writeln!(f, "  activations {}", size(self.activation_bytes))
-    }
-}
-
-/// Bytes in the unit that leaves one to three digits before the point.
-fn size(bytes: u64) -> String {
-    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
-    let bytes = bytes as f64;
-    match units.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", bytes / unit),
-        None => format!("{bytes} bytes"),
+        writeln!(f, "  activations {}", size(self.activation_bytes))?;
+        writeln!(f, "  pictures    up to {}, kept for later questions", size(self.image_cache_bytes))
     }
 }

@@ -5,11 +5,17 @@ use crate::error::CliError;
 use crate::images::{self, PictureOptions};
 use crate::progress::Progress;
 use crate::runtime::{self, Opened};
-use phi3v::image::{ImageMode, ImageParams};
+use phi3v::checkpoint::Checkpoint;
+use phi3v::image::{ImageInputs, ImageMode};
+use phi3v::memory::MemoryRequest;
 use phi3v::model::Phi3V;
+use phi3v::processor;
 use phi3v::trace::{self, Entry, TraceOptions, Values};
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Records the trace and writes it.
 ///
@@ -17,27 +23,60 @@ use std::borrow::Cow;
 /// The prompt, a picture or the model is refused, or a file cannot be read or written.
 pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     let prompt = prompt(args)?;
-    images::check_names(&args.images)?;
+    images::check_names(&args.images, &[])?;
+    check_out(&args.out)?;
+    // prompt and answer are known, so the context that would be chosen for a conversation does not matter
     let no_context = ContextArgs { context: None };
-    let Opened { checkpoint, cpu, plan } =
-        runtime::open(&as_stored(args), &no_context, |own| args.num_crops.unwrap_or(own))?;
-    plan.map_err(phi3v::Error::from)?;
+    let model = as_stored(args);
+    let Opened { checkpoint, cpu, .. } =
+        runtime::open(&model, &no_context, |own| args.num_crops.unwrap_or(own))?;
     let own = &checkpoint.preprocessor;
-    let num_crops = args.num_crops.unwrap_or(own.num_crops);
-    let params = ImageParams { num_crops, image_mean: own.image_mean, image_std: own.image_std };
-    let pictures =
-        images::read_pictures(&args.images, &PictureOptions { mode: ImageMode::Reference, params })?;
+    let options = PictureOptions::of_files(ImageMode::Reference, args.num_crops, &args.limits, own);
+    let pictures = images::read_pictures(&args.images, &options)?;
+    let inputs: Vec<_> = pictures.into_iter().map(|picture| picture.inputs).collect();
+    let (request, tokens) = memory_request(args, &checkpoint, &inputs, &prompt)?;
+    runtime::tell(&runtime::plan_exactly(&checkpoint, request, tokens)?, args.verbose);
 
     let mut progress = Progress::new();
     let mut observe = |step| progress.load(step);
-    let options = args.model.options(&checkpoint.weights);
-    let model = Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, options, &mut observe)?;
+    let options = model.options(&checkpoint.weights);
+    let loaded = Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, options, &mut observe)?;
     progress.clear();
-    let inputs: Vec<_> = pictures.into_iter().map(|picture| picture.inputs).collect();
     let options =
         TraceOptions { prompt, max_new_tokens: args.max_new_tokens, hidden_states: args.hidden_states };
-    let entries = trace::trace(model, &checkpoint.tokenizer, &inputs, &options, checkpoint.stop_ids())?;
+    let entries = trace::trace(loaded, &checkpoint.tokenizer, &inputs, &options, checkpoint.stop_ids())?;
     write(args, &entries)
+}
+
+/// What the trace takes, and the tokens of its prompt and of the answer.
+fn memory_request(
+    args: &TraceArgs,
+    checkpoint: &Checkpoint,
+    inputs: &[Arc<ImageInputs>],
+    prompt: &str,
+) -> Result<(MemoryRequest, (usize, usize)), CliError> {
+    let rows: Vec<usize> = inputs.iter().map(|image| image.num_img_tokens()).collect();
+    let ids = processor::raw_prompt(&checkpoint.tokenizer, prompt, &rows).map_err(phi3v::Error::from)?;
+    let config = &checkpoint.config;
+    // rows of the prompt's length: of the pictures twice, in use and recorded, and what lies between the layers
+    let recorded = if args.hidden_states { config.num_hidden_layers + 2 } else { 0 };
+    let recorded = (2 + recorded) * ids.len() * config.hidden_size * size_of::<f32>();
+    let num_crops = args.num_crops.unwrap_or(checkpoint.preprocessor.num_crops);
+    let request = runtime::memory_request(checkpoint, &as_stored(args), num_crops);
+    let request = MemoryRequest { image_cache_bytes: recorded as u64, ..request };
+    Ok((request, (ids.len(), args.max_new_tokens)))
+}
+
+/// Refuses a file that cannot be written before minutes are spent on what is to stand in it.
+fn check_out(out: &Path) -> Result<(), CliError> {
+    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refused = match std::fs::metadata(folder) {
+        Err(error) => error,
+        Ok(metadata) if !metadata.is_dir() => ErrorKind::NotADirectory.into(),
+        Ok(_) if out.is_dir() => ErrorKind::IsADirectory.into(),
+        Ok(_) => return Ok(()),
+    };
+    Err(CliError::File { action: "write", path: out.display().to_string(), error: refused })
 }
 
 /// A trace is compared with the reference, so nothing is quantised unasked.

@@ -64,7 +64,8 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(ANSWER_TIME_MAX))
             .timeout_recv_response(Some(ANSWER_TIME_MAX))
-            .timeout_recv_body(Some(options.connection_time_max))
+            // slow is fine: without ranges a new connection would begin from zero
+            .timeout_per_read(Some(options.stall_time_max))
             .build();
         Self {
             agent: config.into(),

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// How often in a row a connection may bring nothing before the download is given up.
+/// How often in a row a connection may bring nothing that is kept before the download is given up.
 const FAILURES_MAX: u32 = 5;
 
 /// Bytes read at a time.
@@ -68,12 +68,14 @@ impl Download<'_> {
     fn complete(&mut self, partial: &mut Partial, file: &RemoteFile) -> Result<String, HubError> {
         let mut failures = 0;
         while partial.len < file.size {
-            let before = partial.len;
+            let (before, restarts) = (partial.len, partial.restarts);
             let Err(error) = self.receive(partial, file) else { continue };
             if !error.is_unreachable() {
                 return Err(error);
             }
-            failures = if partial.len > before { 0 } else { failures + 1 };
+            // from zero again and again, the end would never come
+            let continued = partial.restarts == restarts && partial.len > before;
+            failures = if continued { 0 } else { failures + 1 };
             if failures > FAILURES_MAX {
                 return Err(error);
             }
@@ -131,6 +133,8 @@ struct Partial {
     file: File,
     len: u64,
     hasher: Hasher,
+    /// How often it was begun again from zero.
+    restarts: u32,
 }
 
 impl Partial {
@@ -142,7 +146,8 @@ impl Partial {
         }
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        let mut partial = Self { path: path.to_owned(), file, len: 0, hasher: Hasher::new(remote) };
+        let mut partial =
+            Self { path: path.to_owned(), file, len: 0, hasher: Hasher::new(remote), restarts: 0 };
         if partial.file.metadata().map_err(io)?.len() > remote.size {
             partial.restart(remote)?;
         }
@@ -169,6 +174,7 @@ impl Partial {
         self.file.set_len(0).map_err(io)?;
         self.file.seek(SeekFrom::Start(0)).map_err(io)?;
         (self.len, self.hasher) = (0, Hasher::new(remote));
+        self.restarts += 1;
         Ok(())
     }
 }

@@ -21,8 +21,8 @@ pub struct HubOptions {
     pub refresh: bool,
     /// Pause before the first retry; doubles with each further one.
     pub retry_pause: Duration,
-    /// A connection that has not delivered the whole file by then is replaced by a new one that continues.
-    pub connection_time_max: Duration,
+    /// A connection that brings nothing for so long is replaced by a new one that continues.
+    pub stall_time_max: Duration,
 }
 
 /// The token stays out of logs.
@@ -59,7 +59,7 @@ impl HubOptions {
             offline: is_true(get("HF_HUB_OFFLINE")),
             refresh: false,
             retry_pause: Duration::from_secs(1),
-            connection_time_max: Duration::from_secs(60),
+            stall_time_max: Duration::from_secs(60),
         }
     }
 }

@@ -34,6 +34,17 @@ fn flags_may_stand_anywhere() {
 }
 
 #[test]
+fn a_question_may_begin_with_a_dash() {
+    let fixture = Fixture::new();
+    for question in ["-3 degrees: is it cold?", "--stats say what?", "- what is this?"] {
+        let plain = ask(&fixture, &["--", "small.png", question]).answer();
+        assert_eq!(ask(&fixture, &["small.png", question]).answer(), plain, "{question}");
+    }
+    let flag = ask(&fixture, &["small.png", "--tempereture"]).refusal(2);
+    assert!(flag.contains("'--temperature'"), "{flag}");
+}
+
+#[test]
 fn a_seed_makes_a_drawn_answer_repeatable() {
     let fixture = Fixture::new();
     let drawn = |seed| ask(&fixture, &["--temperature", "1", "--seed", seed, "Tell me something."]).answer();
@@ -56,7 +67,12 @@ fn reports_go_to_stderr() {
             "image 2: small.png: 90x60 pixels, 5 tiles (2 rows of 2, and the whole; 5 computed), 757 tokens",
         ]
     );
-    let begins: Vec<&str> = lines[2..].iter().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(
+        lines[2].starts_with("memory: 317.5 kB of weights, ") && lines[2].ends_with("are available"),
+        "{}",
+        lines[2]
+    );
+    let begins: Vec<&str> = lines[3..].iter().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(begins, ["vision", "prompt", "first", "answer"]);
 }
 

@@ -21,11 +21,13 @@ fn pictures_are_refused_with_3() {
     assert!(cut.starts_with("error: cut.png: the PNG picture is truncated\nhint: "), "{cut}");
     assert_eq!(
         refusal("https://example.org/a.png"),
-        "error: https://example.org/a.png is not fetched: phi3v reads files and stdin\n\
-         hint: fetch it yourself: curl -sL https://example.org/a.png | phi3v ask - \"...\"\n"
+        "error: https://example.org/a.png is not fetched: pictures come from files and stdin, and from hosts that were \
+         allowed by name\n\
+         hint: allow its host: phi3v ask --allow-url example.org https://example.org/a.png \"...\"; or fetch it \
+         yourself: curl -sL https://example.org/a.png | phi3v ask - \"...\"\n"
     );
     let empty = fixture.run_with_input(&["ask", "-", "What?"], b"").refusal(3);
-    assert!(empty.starts_with("error: stdin: the picture has 0 bytes"), "{empty}");
+    assert!(empty.starts_with("error: stdin: the file is empty: it has 0 bytes"), "{empty}");
 }
 
 #[test]
@@ -72,16 +74,77 @@ fn wrong_usage_is_refused_with_2() {
     assert!(refusal(&["ask", "--logprobs", "2", "What?"]).contains("--json"));
     assert!(refusal(&["trace", "--out", "x"]).contains("--prompt"));
     assert_eq!(
-        refusal(&["ask", "wide.png"]),
-        "error: there is no question: wide.png is a picture\n\
-         hint: put the question last: phi3v ask wide.png \"What is this?\"\n"
-    );
-    assert_eq!(
         refusal(&["ask", "-", "-", "What?"]),
         "error: stdin can be one picture only, and - was given twice\n"
     );
     let hot = refusal(&["ask", "--temperature", "-1", "What?"]);
     assert!(hot.contains("temperature"), "{hot}");
+}
+
+#[test]
+fn a_picture_where_the_question_should_be_is_refused() {
+    let fixture = Fixture::new();
+    let refusal = |args: &[&str]| fixture.run(&[&["ask"], args].concat()).refusal(2);
+    assert_eq!(
+        refusal(&["wide.png", "small.png"]),
+        "error: no question was given: small.png is a picture\n\
+         hint: put the question last: phi3v ask wide.png small.png \"What is this?\"\n"
+    );
+    for last in ["wide.png", "-", "absent.JPG", "folder/absent.jpeg", "https://example.org/a"] {
+        let told = refusal(&["wide.png", last]);
+        assert!(
+            told.starts_with(&format!("error: no question was given: {last} is a picture\nhint: ")),
+            "{told}"
+        );
+        assert!(refusal(&[last]).contains("no question was given"), "{last}");
+    }
+    let asked = fixture.run(&["ask", "--max-new-tokens", "1", "small.png", "What is in absent.jpg"]);
+    asked.answer();
+}
+
+#[test]
+fn what_no_model_could_follow_is_refused_before_one_is_opened() {
+    let fixture = Fixture::new();
+    for (flags, words) in [
+        (["--num-crops", "0"], "1..=256"),
+        (["--num-crops", "257"], "1..=256"),
+        (["--temperature", "-1"], "temperature"),
+        (["--top-p", "2"], "top_p"),
+        (["--stop", ""], "stop string 1"),
+        (["--max-new-tokens", "0"], "max_new_tokens is 0"),
+    ] {
+        for command in [&["ask", "What?"][..], &["chat"]] {
+            let told = fixture.run(&[command, &["--model", "no-such-model"], &flags].concat()).refusal(2);
+            assert!(told.contains(words), "{told}");
+        }
+    }
+}
+
+#[test]
+fn limits_of_pictures_are_flags_and_named() {
+    let fixture = Fixture::new();
+    for (flag, value) in [("--max-pixels", "1000"), ("--max-side", "699"), ("--max-image-bytes", "100")] {
+        let told = fixture.run(&["ask", flag, value, "wide.png", "What?"]).refusal(3);
+        assert!(told.starts_with("error: wide.png: ") && told.contains(&format!("with {flag} if")), "{told}");
+    }
+    let large =
+        ["--max-pixels", "1000000", "--max-side", "1000", "--max-frames", "3", "--max-new-tokens", "1"];
+    fixture.run(&[&["ask", "wide.png", "What?"], &large[..]].concat()).answer();
+}
+
+#[test]
+fn an_address_is_fetched_from_allowed_hosts_of_the_internet_alone() {
+    let fixture = Fixture::new();
+    let refusal = |host: &str, url: &str| fixture.run(&["ask", "--allow-url", host, url, "What?"]).refusal(3);
+    let other = refusal("images.example.org", "https://example.org/a.png");
+    assert!(other.starts_with("error: https://example.org/a.png is not fetched: "), "{other}");
+    assert!(other.contains("hint: name its host with --allow-url"), "{other}");
+    let here = refusal("127.0.0.1", "http://127.0.0.1/a.png");
+    assert!(here.contains("outside the public internet") && here.contains("curl -sL"), "{here}");
+    let file = refusal("example.org", "file:///etc/passwd");
+    assert!(file.contains("hint: give the path of the file"), "{file}");
+    let chat = fixture.run(&["chat", "https://example.org/a.png"]).refusal(3);
+    assert!(chat.contains("--allow-url example.org"), "{chat}");
 }
 
 #[test]

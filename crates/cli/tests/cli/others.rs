@@ -25,6 +25,18 @@ fn info_tells_of_model_processor_and_memory() {
         (&768.into(), &"f32".into())
     );
     assert_eq!(chosen["memory"]["context_tokens"], 16_384);
+    // what a model will be quantised to counts, and is not made for it
+    let quantised = fixture.run(&["info", "--json", "--quant", "q8"]).json();
+    assert_eq!(quantised["memory"]["quant"], "q8");
+    assert!(!fixture.path("cache").exists());
+    fixture.run(&["quantize", tiny().to_str().unwrap(), "--out", "q8.safetensors"]);
+    let made = fixture.run(&["info", "--json", "--model", "q8.safetensors"]).json();
+    for part in ["weights_bytes", "kv_bytes", "total_bytes"] {
+        assert_eq!(quantised["memory"][part], made["memory"][part], "{part}");
+    }
+    assert!(made["memory"].get("quant").is_none());
+    let text = fixture.run(&["info", "--quant", "q4"]).answer();
+    assert!(text.contains(", quantised to q4 at first use\n"), "{text}");
 }
 
 #[test]
@@ -41,7 +53,7 @@ fn info_does_not_download() {
 fn a_trace_holds_every_stage() {
     let fixture = Fixture::new();
     let prompt = "<|user|>\n<|image_1|>\nWhat is shown?<|end|>\n<|assistant|>\n";
-    let flags = ["--image", "wide.png", "--num-crops", "4", "--dtype", "f32", "--max-new-tokens", "4"];
+    let flags = ["--image", "wide.png", "--num-crops", "4", "--max-new-tokens", "4"];
     let traced =
         [&["trace", "--prompt", prompt, "--hidden-states", "--out", "trace.safetensors"], &flags[..]]
             .concat();
@@ -74,6 +86,35 @@ fn a_trace_holds_every_stage() {
         [&["trace", "--prompt-file", "prompt.txt", "--hidden-states", "--out", "again"], &flags[..]].concat();
     assert_eq!(fixture.run(&from_file).answer(), "");
     assert_eq!(std::fs::read(fixture.path("again")).unwrap(), bytes);
+    let in_f32 =
+        [&["trace", "--prompt", prompt, "--hidden-states", "--out", "f32", "--dtype", "f32"], &flags[..]];
+    assert_eq!(fixture.run(&in_f32.concat()).answer(), "");
+    assert_eq!(std::fs::read(fixture.path("f32")).unwrap(), bytes, "f32 unless said otherwise");
+}
+
+#[test]
+fn a_trace_tells_of_the_memory_where_it_is_asked_to() {
+    let fixture = Fixture::new();
+    let told = fixture.run(&["trace", "--prompt", "a", "--out", "x", "--verbose"]);
+    assert!(
+        told.code == Some(0) && told.stderr.starts_with("memory: 317.5 kB of weights, "),
+        "{}",
+        told.stderr
+    );
+}
+
+#[test]
+fn more_tokens_than_the_model_takes_are_refused_without_overflow() {
+    let fixture = Fixture::new();
+    let most = usize::MAX.to_string();
+    for command in [&["trace", "--prompt", "a", "--out", "x"][..], &["eval", ".", "--prompt", "a"]] {
+        fixture.copy_model();
+        let told = fixture.run(&[command, &["--max-new-tokens", &most]].concat()).refusal(5);
+        assert!(
+            told.contains(&format!("up to {most} exceed the context of 131072 tokens\nhint: shorten")),
+            "{told}"
+        );
+    }
 }
 
 #[test]
@@ -82,7 +123,9 @@ fn a_trace_refuses_a_prompt_that_does_not_fit_its_pictures() {
     let refusal =
         fixture.run(&["trace", "--prompt", "<|image_2|>", "--image", "small.png", "--out", "x"]).refusal(2);
     assert!(refusal.contains("image numbers must be 1, 2, 3"), "{refusal}");
-    let refusal = fixture.run(&["trace", "--prompt", "a", "--out", "no/such/folder/x"]).refusal(1);
+    let refusal = fixture
+        .run(&["trace", "--model", "no-such-model", "--prompt", "a", "--out", "no/such/folder/x"])
+        .refusal(1);
     assert!(refusal.starts_with("error: cannot write no/such/folder/x: no such file"), "{refusal}");
 }
 

@@ -41,6 +41,8 @@ fn quantised_weights_are_kept_for_the_next_time() {
             fixture.command(&["ask", "small.png", "What?", "--max-new-tokens", "6", "--quant", quant]);
         stdout(Run::of(command.env("PHI3V_CACHE", fixture.path("cache")).output().unwrap()))
     };
+    let told = fixture.run(&["ask", "Who?", "--max-new-tokens", "1", "--quant", "q8"]).stderr;
+    assert!(told.starts_with("note: the weights are quantised to q8 first"), "{told}");
     let first = ask("q8");
     let kept = cached(&fixture);
     assert_eq!(kept.len(), 1, "{kept:?}");

@@ -149,11 +149,36 @@ fn a_stalled_connection_is_replaced() {
         Some(0) => Reply { cut: Some(50_000), stall: Duration::from_secs(3600), ..reply },
         _ => reply,
     });
-    let options =
-        phi3v_cli::hub::HubOptions { connection_time_max: Duration::from_millis(300), ..hub.options() };
+    let options = phi3v_cli::hub::HubOptions { stall_time_max: Duration::from_millis(300), ..hub.options() };
     let ModelSource::Folder(dir) = resolve(MODEL, &options, &mut Heard::default()).unwrap() else { panic!() };
     hub.check(&dir);
     assert!(hub.starts(WEIGHTS).len() >= 2);
+}
+
+#[test]
+fn a_slow_server_without_ranges_is_waited_for() {
+    let hub = Hub::bent(contents(), |request, reply| match request.path.ends_with(WEIGHTS) {
+        // ten pieces, the whole longer than a stall and each piece shorter
+        true if request.method == "GET" => Reply { pause: Duration::from_millis(60), ..reply },
+        _ => reply,
+    });
+    let options = phi3v_cli::hub::HubOptions { stall_time_max: Duration::from_millis(400), ..hub.options() };
+    resolve(MODEL, &options, &mut Heard::default()).unwrap();
+    assert_eq!(hub.starts(WEIGHTS), [0]);
+}
+
+#[test]
+fn a_server_that_begins_from_zero_every_time_is_given_up() {
+    let count = AtomicUsize::new(0);
+    let all = contents()[WEIGHTS].clone();
+    let hub = Hub::bent(contents(), move |request, reply| match nth(request, &count) {
+        // a little more every time, and never all
+        Some(n) => Reply { body: all.clone(), cut: Some(1000 + n), ..Reply::new(200) },
+        None => reply,
+    });
+    let error = hub.resolve().unwrap_err();
+    assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
+    assert!(hub.starts(WEIGHTS).len() <= 8, "{:?}", hub.starts(WEIGHTS));
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub struct Reply {
     pub cut: Option<usize>,
     /// Nothing is sent for so long after those bytes, before the connection breaks.
     pub stall: Duration,
+    /// Between the tenths of the body.
+    pub pause: Duration,
 }
 
 impl Reply {
@@ -111,7 +113,10 @@ fn answer(mut stream: TcpStream, request: &Request, reply: &Reply) -> std::io::R
     stream.write_all((head + "\r\n").as_bytes())?;
     if request.method != "HEAD" {
         let end = reply.cut.unwrap_or(usize::MAX).min(reply.body.len());
-        stream.write_all(&reply.body[..end])?;
+        for piece in reply.body[..end].chunks((end / 10).max(1)) {
+            stream.write_all(piece)?;
+            std::thread::sleep(reply.pause);
+        }
         stream.flush()?;
         std::thread::sleep(reply.stall);
     }

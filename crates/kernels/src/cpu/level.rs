@@ -58,7 +58,7 @@ impl FromStr for CpuLevel {
     fn from_str(name: &str) -> Result<Self, CpuError> {
         [Self::Scalar, Self::Avx2, Self::Avx512]
             .into_iter()
-            .find(|level| level.name() == name)
+            .find(|level| level.name().eq_ignore_ascii_case(name.trim()))
             .ok_or_else(|| CpuError::UnknownLevel { name: name.to_owned() })
     }
 }

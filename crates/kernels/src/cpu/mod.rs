@@ -123,8 +123,9 @@ fn choose_level(asked: Option<CpuLevel>, clamp: Option<&str>, found: CpuLevel) -
         return Err(CpuError::LevelMissing { asked: level, found });
     }
     match clamp {
-        Some(name) => Ok(level.min(name.parse()?)),
-        None => Ok(level),
+        // an empty variable is one that is not set
+        Some(name) if !name.trim().is_empty() => Ok(level.min(name.parse()?)),
+        _ => Ok(level),
     }
 }
 
@@ -390,6 +391,14 @@ mod tests {
         assert_eq!(choose_level(None, Some("avx2"), Avx512).unwrap(), Avx2);
         assert_eq!(choose_level(Some(Scalar), Some("avx2"), Avx512).unwrap(), Scalar);
         assert_eq!(choose_level(None, Some("avx512"), Avx2).unwrap(), Avx2);
+    }
+
+    #[test]
+    fn an_empty_level_is_none_and_its_case_does_not_matter() {
+        for clamp in ["", " "] {
+            assert_eq!(choose_level(None, Some(clamp), CpuLevel::Avx2).unwrap(), CpuLevel::Avx2);
+        }
+        assert_eq!(choose_level(None, Some("Scalar"), CpuLevel::Avx2).unwrap(), CpuLevel::Scalar);
     }
 
     #[test]

@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Any error, to be shown.
-pub type Failure = Box<dyn std::error::Error>;
+pub(crate) type Failure = Box<dyn std::error::Error>;
 
 /// A checkpoint: that of the folder, or the built-in demo model.
-pub fn checkpoint(dir: Option<&str>) -> Result<Checkpoint, Failure> {
+pub(crate) fn checkpoint(dir: Option<&str>) -> Result<Checkpoint, Failure> {
     Ok(match dir {
         Some(dir) => Checkpoint::open(Path::new(dir))?,
         None => Checkpoint::from_files(&phi3v::demo::files())?,
@@ -22,7 +22,7 @@ pub fn checkpoint(dir: Option<&str>) -> Result<Checkpoint, Failure> {
 }
 
 /// An engine that runs the checkpoint on this machine's processor.
-pub fn engine(checkpoint: &Checkpoint) -> Result<Engine<Cpu>, Failure> {
+pub(crate) fn engine(checkpoint: &Checkpoint) -> Result<Engine<Cpu>, Failure> {
     let cpu = Cpu::new(&CpuOptions { threads: None, level: None })?;
     let Checkpoint { config, weights, tokenizer, .. } = checkpoint;
     let model = Phi3V::load(cpu, config, weights, ModelOptions::BF16, &mut |_| ())?;
@@ -30,7 +30,11 @@ pub fn engine(checkpoint: &Checkpoint) -> Result<Engine<Cpu>, Failure> {
 }
 
 /// A greedy request: a question about pictures, which come before it.
-pub fn request(checkpoint: &Checkpoint, pictures: &[&str], question: &str) -> Result<Request, Failure> {
+pub(crate) fn request(
+    checkpoint: &Checkpoint,
+    pictures: &[&str],
+    question: &str,
+) -> Result<Request, Failure> {
     let own = &checkpoint.preprocessor;
     let params =
         ImageParams { num_crops: own.num_crops, image_mean: own.image_mean, image_std: own.image_std };

@@ -6,7 +6,7 @@
 //!
 //! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
 //! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
-//! it is computed again with the long set, pictures included, in `Engine::restart_if_crossing`. (Phi-3-vision's own
+//! it is computed again with the long set, pictures included, in `Engine::restart_crossing`. (Phi-3-vision's own
 //! code mixes the sets, Phi-3.5-vision's loses the pictures; MODEL.md tells more.)
 //!
 //! The engine knows ids, pixel values and logits; it knows no files, formats of pictures, JSON or connections.

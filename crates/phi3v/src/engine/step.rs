@@ -5,7 +5,7 @@ use super::request::{Event, FinishReason, Output, Phase, StepProgress};
 use super::sequence::Sequence;
 use super::{Engine, Observer};
 use crate::image::TILE_SIDE;
-use crate::model::{Chunk, Progress};
+use crate::model::{Chunk, Progress, TILES_AT_ONCE};
 use crate::{Error, Result};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
@@ -16,10 +16,6 @@ use std::time::Instant;
 /// never cut so that such a chunk remains: how it is cut must not change its answer.
 const PREFILL_REMAINDER_MIN: usize = 17;
 
-/// Tiles that go through the vision tower together when nobody is decoding: 4 x 577 rows are enough for the weights
-/// to be read from the cache nearly always, and their activations (92 MB) a third of those of a whole picture.
-const TILES_AT_ONCE: usize = 4;
-
 /// Values of one tile: [3, 336, 336].
 const TILE_VALUES: usize = 3 * TILE_SIDE * TILE_SIDE;
 
@@ -27,12 +23,12 @@ impl<B: Backend> Engine<B> {
     /// Does one piece of every kind of work there is, and reports what came of it.
     ///
     /// # Errors
-    /// None that concerns a single request: those are reported as [`Event::Failed`].
+    /// None that concerns a single request: those are reported as [`Event::Failed`], beside what others have got.
     pub fn step(&mut self, observer: &mut dyn Observer) -> Result<Vec<Output>> {
         let mut outputs = Vec::new();
         self.drop_cancelled(&mut outputs);
         self.restart_crossing();
-        self.admit()?;
+        self.admit(&mut outputs);
         self.run_vision(observer, &mut outputs);
         self.run_prefill(observer, &mut outputs);
         self.run_decode(&mut outputs);
@@ -76,14 +72,20 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Lets waiting sequences in, in order, while there is room for all they may come to need.
-    fn admit(&mut self) -> Result<()> {
+    /// Lets waiting sequences in, in order, while there is room for all they may come to need. One whose memory the
+    /// device refuses fails, and nobody else.
+    fn admit(&mut self, outputs: &mut Vec<Output>) {
         while self.running.len() < self.options.running_max {
             let Some(sequence) = self.waiting.front() else { break };
             let known = self.known_prefix(sequence);
             let Some(table) = self.blocks.reserve(&known.table, sequence.blocks_needed()) else { break };
-            self.model.grow_cache(&mut self.cache, BlockManager::high_water(&table))?;
+            let grown = self.model.grow_cache(&mut self.cache, BlockManager::high_water(&table));
             let Some(mut sequence) = self.waiting.pop_front() else { break };
+            if let Err(error) = grown {
+                self.blocks.release(&table);
+                outputs.push(Output { id: sequence.id, event: Event::Failed(error) });
+                continue;
+            }
             sequence.blocks = table;
             sequence.computed = known.table.len() * KV_BLOCK_TOKENS;
             sequence.published = (known.table.len(), known.hash);
@@ -93,16 +95,16 @@ impl<B: Backend> Engine<B> {
             }
             self.running.push(sequence);
         }
-        Ok(())
     }
 
-    /// Leading blocks of the sequence that another one has computed. At least one token is left to compute.
+    /// Leading blocks of the sequence that another one has computed. What is left to compute is never so little that
+    /// it would take the kernels for decoding.
     fn known_prefix(&self, sequence: &Sequence<B>) -> KnownPrefix {
         let mut known = KnownPrefix { table: Vec::new(), hash: BlockHash::default() };
         if !self.options.prefix_cache {
             return known;
         }
-        for index in 0..(sequence.tokens.len() - 1) / KV_BLOCK_TOKENS {
+        for index in 0..sequence.tokens.len().saturating_sub(PREFILL_REMAINDER_MIN) / KV_BLOCK_TOKENS {
             let hash = sequence.block_hash(index, &known.hash);
             let Some(block) = self.blocks.find(&hash) else { break };
             known.table.push(block);

@@ -7,7 +7,7 @@ use super::format::SUPPORTED;
 #[non_exhaustive]
 pub enum ImageError {
     /// The input is empty or longer than [`ImageLimits::bytes_max`](super::ImageLimits::bytes_max).
-    #[error("the picture has {bytes} bytes, the limit is {limit}")]
+    #[error("{}", bytes_message(*.bytes, *.limit))]
     Bytes {
         /// Length of the input.
         bytes: usize,
@@ -121,7 +121,10 @@ impl ImageError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Bytes { bytes: 0, .. } => "the file is empty, look where it came from".to_owned(),
+            Self::Bytes { bytes: 0, .. } => "look where it came from: nothing was written to it".to_owned(),
+            Self::Frames { format: "JPEG", .. } => {
+                "open it in a picture viewer and save it again, as PNG for example".to_owned()
+            }
             Self::Bytes { .. } | Self::Pixels { .. } | Self::Side { .. } | Self::Frames { .. } => {
                 "scale the picture down, or raise the limit if you trust the file".to_owned()
             }
@@ -142,5 +145,12 @@ impl ImageError {
             Self::Normalisation { .. } => "use the values of preprocessor_config.json".to_owned(),
         };
         Some(hint)
+    }
+}
+
+fn bytes_message(bytes: usize, limit: usize) -> String {
+    match bytes {
+        0 => "the file is empty: it has 0 bytes, and a picture has at least 1".to_owned(),
+        _ => format!("the picture has {bytes} bytes, the limit is {limit}"),
     }
 }

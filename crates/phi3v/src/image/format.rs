@@ -34,8 +34,6 @@ const REFUSED: &[(usize, &[u8], &str)] = &[
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (0, b"8BPS", "Photoshop"),
     (0, b"qoif", "QOI"),
-    (0, b"\0\0\x01\0", "Windows icon"),
-    (0, b"\0\0\x02\0", "Windows cursor"),
     (0, b"DDS ", "DirectDraw surface"),
     (0, b"\x76\x2f\x31\x01", "OpenEXR"),
     (0, b"#?RADIANCE", "Radiance HDR"),
@@ -50,6 +48,9 @@ const REFUSED: &[(usize, &[u8], &str)] = &[
     (0, b"gimp xcf", "GIMP"),
     (0, b"PK\x03\x04", "zip archive"),
 ];
+
+/// How a TGA picture ends, since version 2.
+const TGA_END: &[u8] = b"TRUEVISION-XFILE.\0";
 
 impl Format {
     /// The name used in messages.
@@ -96,6 +97,9 @@ fn refusal(bytes: &[u8]) -> ImageError {
             return ImageError::UnsupportedFormat { format };
         }
     }
+    if let Some(format) = icon(bytes).or_else(|| bytes.ends_with(TGA_END).then_some("TGA")) {
+        return ImageError::UnsupportedFormat { format };
+    }
     let head = &bytes[..bytes.len().min(1024)];
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -103,6 +107,19 @@ fn refusal(bytes: &[u8]) -> ImageError {
         return ImageError::UnsupportedFormat { format: "SVG" };
     }
     ImageError::NotAnImage { start: printable(bytes) }
+}
+
+/// A Windows icon or cursor. Its four bytes alone are no mark: TGA pictures begin with them as well.
+fn icon(bytes: &[u8]) -> Option<&'static str> {
+    let head: &[u8; 10] = bytes.first_chunk()?;
+    let format = match head[..4] {
+        [0, 0, 1, 0] => "Windows icon",
+        [0, 0, 2, 0] => "Windows cursor",
+        _ => return None,
+    };
+    let entries = u16::from_le_bytes([head[4], head[5]]);
+    // of the first entry a reserved byte, which some programs set to 255
+    (entries > 0 && matches!(head[9], 0 | 255)).then_some(format)
 }
 
 /// The first bytes, as text where they are text, else as hexadecimal.
@@ -145,6 +162,16 @@ mod tests {
         assert_eq!(name_refused(b"<?xml version=\"1.0\"?>\n<svg xmlns"), "SVG");
         assert_eq!(name_refused(b"  <svg>"), "SVG");
         assert_eq!(name_refused(b"\xff\x0a\0"), "JPEG XL");
+        assert_eq!(name_refused(b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x18\0"), "Windows icon");
+        assert_eq!(name_refused(b"\0\0\x02\0\x01\0\x20\x20\0\0\x05\0\x05\0"), "Windows cursor");
+    }
+
+    #[test]
+    fn a_tga_is_no_cursor() {
+        // no name, no palette, RGB; 2x1 pixels of 24 bits
+        let head = b"\0\0\x02\0\0\0\0\0\0\0\0\0\x02\0\x01\0\x18\0abcdef";
+        assert!(matches!(Format::of(head), Err(ImageError::NotAnImage { .. })));
+        assert_eq!(name_refused(&[head.as_slice(), &[0; 8], TGA_END].concat()), "TGA");
     }
 
     #[test]

@@ -11,8 +11,8 @@ pub struct ImageLimits {
     pub pixels_max: u64,
     /// Width, and height.
     pub side_max: u32,
-    /// Frames of an animated PNG or WebP. Only the first frame is ever decoded, and those of a GIF and the pages of a
-    /// TIFF are not even counted.
+    /// Frames of an animated PNG, WebP or GIF. Only the first frame is ever decoded, and the pages of a TIFF are not
+    /// even counted.
     pub frames_max: usize,
 }
 

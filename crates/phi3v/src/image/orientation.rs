@@ -4,8 +4,12 @@ use super::RgbImage;
 
 /// The EXIF orientation tag.
 const ORIENTATION: u16 = 0x0112;
-/// The TIFF type of two-byte integers.
+/// The TIFF types of integers of one, two and four bytes.
+const BYTE: u16 = 1;
 const SHORT: u16 = 3;
+const LONG: u16 = 4;
+/// How XMP names the same tag.
+const XMP_ORIENTATION: &[u8] = b"tiff:Orientation";
 
 /// The eight ways a picture may be stored; the number is the EXIF value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +50,25 @@ impl Orientation {
 
     /// From an EXIF block: a TIFF header and its first directory, with or without the leading `Exif\0\0`.
     pub(super) fn from_exif(exif: &[u8]) -> Self {
-        orientation_value(exif).map_or(Self::Upright, Self::from_exif_value)
+        Self::in_exif(exif).unwrap_or_default()
+    }
+
+    /// The same; nothing where the block does not say.
+    pub(super) fn in_exif(exif: &[u8]) -> Option<Self> {
+        orientation_value(exif).map(Self::from_exif_value)
+    }
+
+    /// From an XMP packet, as an attribute or as an element: `tiff:Orientation="6"`, `<tiff:Orientation>6<`.
+    pub(super) fn in_xmp(xmp: &[u8]) -> Option<Self> {
+        let mut rest = xmp;
+        while let Some(at) = rest.windows(XMP_ORIENTATION.len()).position(|word| word == XMP_ORIENTATION) {
+            rest = &rest[at + XMP_ORIENTATION.len()..];
+            let value = [b"=\"".as_slice(), b"='", b">"].iter().find_map(|before| rest.strip_prefix(*before));
+            if let Some(digit @ b'0'..=b'9') = value.and_then(<[u8]>::first) {
+                return Some(Self::from_exif_value(u16::from(digit - b'0')));
+            }
+        }
+        None
     }
 
     /// Turns the pixels upright.
@@ -115,6 +137,51 @@ fn orientation_value(exif: &[u8]) -> Option<u16> {
     (0..entries)
         .map(|i| directory + 2 + i * 12)
         .take_while(|entry| short(*entry).is_some())
-        .find(|entry| short(*entry) == Some(ORIENTATION) && short(*entry + 2) == Some(SHORT))
-        .and_then(|entry| short(entry + 8))
+        .filter(|entry| short(*entry) == Some(ORIENTATION))
+        .find_map(|entry| match short(entry + 2)? {
+            BYTE => tiff.get(entry + 8).copied().map(u16::from),
+            SHORT => short(entry + 8),
+            // one beyond two bytes is no orientation
+            LONG => long(entry + 8).map(|value| u16::try_from(value).unwrap_or(0)),
+            _ => None,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An EXIF block with one entry: the orientation as a value of this type.
+    fn exif(kind: u16, value: [u8; 4], little: bool) -> Vec<u8> {
+        let number = |bytes: [u8; 2]| if little { [bytes[1], bytes[0]] } else { bytes };
+        let head: &[u8] = if little { b"II\x2a\0\x08\0\0\0" } else { b"MM\0\x2a\0\0\0\x08" };
+        let count = if little { [1, 0, 0, 0] } else { [0, 0, 0, 1] };
+        let entry = [number([0, 1]), number([1, 0x12]), number(kind.to_be_bytes())].concat();
+        [head, &entry, &count, &value].concat()
+    }
+
+    #[test]
+    fn the_orientation_may_have_one_two_or_four_bytes() {
+        for (kind, big, little) in [
+            (BYTE, [6, 0, 0, 0], [6, 0, 0, 0]),
+            (SHORT, [0, 6, 0, 0], [6, 0, 0, 0]),
+            (LONG, [0, 0, 0, 6], [6, 0, 0, 0]),
+        ] {
+            assert_eq!(Orientation::from_exif(&exif(kind, big, false)), Orientation::Turn90, "type {kind}");
+            assert_eq!(Orientation::from_exif(&exif(kind, little, true)), Orientation::Turn90, "type {kind}");
+        }
+        assert_eq!(Orientation::in_exif(&exif(5, [0, 6, 0, 0], false)), None);
+        assert_eq!(Orientation::from_exif(&exif(LONG, [1, 0, 0, 6], false)), Orientation::Upright);
+    }
+
+    #[test]
+    fn xmp_names_it_as_an_attribute_or_an_element() {
+        let of = |text: &str| Orientation::in_xmp(text.as_bytes());
+        assert_eq!(of("<a tiff:Orientation=\"8\" b=\"1\"/>"), Some(Orientation::Turn270));
+        assert_eq!(of("<a tiff:Orientation='8'/>"), Some(Orientation::Turn270));
+        assert_eq!(of("<tiff:Orientation>3</tiff:Orientation>"), Some(Orientation::Turned180));
+        assert_eq!(of("tiff:Orientation, then tiff:Orientation=\"2\""), Some(Orientation::MirroredX));
+        assert_eq!(of("<a tiff:Orientation=\"\"/>"), None);
+        assert_eq!(of("tiff:Orientation"), None);
+    }
 }

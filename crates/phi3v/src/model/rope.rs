@@ -46,7 +46,9 @@ impl Rope {
             short: frequencies(scaling.map(|scaling| scaling.short_factor.as_slice())),
             long: frequencies(scaling.map(|scaling| scaling.long_factor.as_slice())),
             scale: config.rope_attention_scale() as f32,
-            original_max_position_embeddings: config.original_max_position_embeddings,
+            // without scaling both sets are the same, and nothing is crossed
+            original_max_position_embeddings: scaling
+                .map_or(usize::MAX, |_| config.original_max_position_embeddings),
         }
     }
 

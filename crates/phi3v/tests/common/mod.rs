@@ -9,6 +9,7 @@
 
 pub mod tolerances;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The root of the repository.
@@ -18,17 +19,27 @@ pub fn repository() -> PathBuf {
 
 /// `path` within the folder of reference material that is not ours to publish: `$PHI3V_SHARED`, or `../shared`
 /// beside the repository. Says loudly that a test is skipped where it is absent.
+///
+/// # Panics
+/// If `PHI3V_SHARED` is set and does not have it: whoever sets it wants these tests to run.
 pub fn shared(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("PHI3V_SHARED").map_or_else(|| repository().join("../shared"), PathBuf::from);
-    let found = root.join(path);
+    let given = std::env::var_os("PHI3V_SHARED").map(PathBuf::from);
+    let wanted = given.is_some();
+    let found = given.unwrap_or_else(|| repository().join("../shared")).join(path);
     if found.exists() {
         return Some(found);
     }
-    eprintln!(
+    assert!(!wanted, "{} is not there, and PHI3V_SHARED says that it should be", found.display());
+    say(&format!(
         "SKIPPED: {} is not there; set PHI3V_SHARED to the folder of reference material",
         found.display()
-    );
+    ));
     None
+}
+
+/// Writes a line to stderr that is seen although the test passes: only what the print macros write is captured.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The tensors of a small safetensors file by name; integers are widened.

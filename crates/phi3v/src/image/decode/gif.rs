@@ -13,6 +13,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     let (Some(screen_width), Some(screen_height)) = (screen(6), screen(8)) else {
         return Err(ImageError::Truncated { format: FORMAT });
     };
+    limits.check_frames(FORMAT, count_frames(bytes))?;
     let mut options = DecodeOptions::new();
     // The limits are checked here, before a buffer is made.
     options.set_memory_limit(MemoryLimit::Unlimited);
@@ -32,6 +33,43 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     decoder.read_into_buffer(&mut indices).map_err(error)?;
     let table = colors_of(decoder.palette().map_err(error)?);
     Ok(compose((width, height), &frame, &indices, &table, mode))
+}
+
+/// Frames of the file, by a walk over its blocks that unpacks nothing. What the walk does not understand ends it: the
+/// decoder will say what is wrong.
+fn count_frames(bytes: &[u8]) -> usize {
+    const SCREEN: usize = 13;
+    /// Left, top, width, height, flags.
+    const PLACE: usize = 9;
+    let palette = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+    let mut frames = 0;
+    let mut at = SCREEN + bytes.get(10).map_or(0, |flags| palette(*flags));
+    loop {
+        let data = match bytes.get(at) {
+            // an extension and its kind
+            Some(b'!') => at + 2,
+            Some(b',') => {
+                let Some(flags) = bytes.get(at + PLACE) else { return frames };
+                frames += 1;
+                // the size of the first code
+                at + 1 + PLACE + palette(*flags) + 1
+            }
+            _ => return frames,
+        };
+        let Some(end) = end_of_data(bytes, data) else { return frames };
+        at = end;
+    }
+}
+
+/// Where data in pieces of up to 255 bytes, the last of which is empty, ends.
+fn end_of_data(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let length = usize::from(*bytes.get(at)?);
+        at += 1 + length;
+        if length == 0 {
+            return Some(at);
+        }
+    }
 }
 
 /// Puts the frame on its screen. As people see it, what the frame leaves bare or transparent is see-through; the

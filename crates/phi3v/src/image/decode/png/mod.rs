@@ -1,8 +1,11 @@
 //! PNG, every colour type and depth, interlaced or not; of an animated PNG the default picture.
 
+mod chunks;
+
+use std::borrow::Cow;
 use std::io::{Cursor, ErrorKind};
 
-use png::{BitDepth, ColorType, DecodingError, Info, Transformations};
+use png::{BitDepth, ColorType, DecodeOptions, DecodingError, Info, Transformations};
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
@@ -12,10 +15,23 @@ use super::raster::{Layout, Raster, colors_of, stretch, unpack_bits};
 const FORMAT: &str = "PNG";
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
-    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    let whole = chunks::with_end(bytes);
+    let cut = matches!(whole, Cow::Owned(_));
+    decode_whole(&whole, mode, limits).map_err(|error| match error {
+        ImageError::Damaged { .. } if cut => ImageError::Truncated { format: FORMAT },
+        other => other,
+    })
+}
+
+/// Decodes a file that has an end.
+fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
+    let mut options = DecodeOptions::default();
+    options.set_ignore_text_chunk(true);
+    options.set_ignore_iccp_chunk(true);
+    // a damaged tRNS would change the pixels without a word; the reference refuses it as well
+    options.set_skip_ancillary_crc_failures(false);
+    let mut decoder = png::Decoder::new_with_options(Cursor::new(bytes), options);
     decoder.set_transformations(Transformations::IDENTITY);
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_ignore_iccp_chunk(true);
     let header = decoder.read_header_info().map_err(error)?;
     limits.check_size(header.width, header.height)?;
     let mut reader = decoder.read_info().map_err(error)?;
@@ -36,8 +52,9 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     let _ = reader.finish();
     let info = reader.info();
     let mut raster = raster(info, packed, frame.line_size, mode)?;
-    if let (ImageMode::AsSeen, Some(exif)) = (mode, &info.exif_metadata) {
-        raster.orientation = Orientation::from_exif(exif);
+    if mode == ImageMode::AsSeen {
+        let own = info.exif_metadata.as_ref().and_then(|exif| Orientation::in_exif(exif));
+        raster.orientation = own.or_else(|| chunks::orientation(bytes)).unwrap_or_default();
     }
     Ok(raster)
 }
