@@ -1,7 +1,10 @@
 //! A load test for a running server: requests arrive at random moments whether or not earlier ones are done (open
 //! loop), pictures and text mixed; some clients vanish, some read slowly.
 //!
-//! `cargo run --release --example load -- 127.0.0.1:8000 [requests=2000] [rate=20] [pid=SERVER]`
+//! `cargo run --release -p phi3v-cli --example load -- 127.0.0.1:8000 [requests=2000] [rate=20] [pid=SERVER]`
+//!
+//! Before that, throughput against the number of parallel requests: 1, 2, 4, 8 and 16 clients that ask one after the
+//! other.
 //!
 //! Every kind of request is first asked alone; an answer under load must be the same, to the letter. With `pid` the
 //! server's memory is read from /proc before, during and after.
@@ -18,6 +21,11 @@ const KINDS: usize = 24;
 /// One client in so many vanishes, one in so many reads slowly.
 const VANISH_EVERY: usize = 10;
 const SLOW_EVERY: usize = 15;
+/// Clients of the sweep, and how often each asks.
+const PARALLEL: [usize; 5] = [1, 2, 4, 8, 16];
+const ASKED_EACH: usize = 12;
+/// What a server may grow by after its caches are full: the allocator's own holes.
+const GROWTH_MAX_MIB: u64 = 32;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -83,6 +91,7 @@ async fn run(options: Options) -> Result<(), Failure> {
         }
         expected.insert(kind, outcome.text);
     }
+    sweep(&options.address).await?;
     let before = memory(options.pid);
     let tally = Arc::new(Mutex::new(Tally::default()));
     let (start, mut random) = (Instant::now(), Random(0x9e37_79b9_7f4a_7c15));
@@ -114,11 +123,48 @@ async fn run(options: Options) -> Result<(), Failure> {
     if let Some(before) = before {
         println!("memory of the server: {before} MiB before, then {memories:?} MiB");
     }
+    // the first eighth fills the caches
+    let grown = memories.iter().skip(1).max().zip(memories.get(1)).map_or(0, |(most, early)| most - early);
+    if grown > GROWTH_MAX_MIB {
+        return Err(format!("the server grew by {grown} MiB, the limit is {GROWTH_MAX_MIB}").into());
+    }
     if tally.lost.is_empty() && tally.mixed_up.is_empty() {
         Ok(())
     } else {
         Err("answers were lost or mixed up".into())
     }
+}
+
+/// Prints the throughput of as many clients as [`PARALLEL`] says.
+async fn sweep(address: &str) -> Result<(), Failure> {
+    for clients in PARALLEL {
+        let start = Instant::now();
+        let tasks: Vec<_> = (0..clients)
+            .map(|client| {
+                let address = address.to_owned();
+                tokio::spawn(async move {
+                    let mut tokens = 0;
+                    for asked in 0..ASKED_EACH {
+                        let outcome = ask(&address, (client + asked) % KINDS, (false, false)).await?;
+                        tokens += outcome.gaps.len() + usize::from(outcome.first_token.is_some());
+                    }
+                    Ok::<usize, Failure>(tokens)
+                })
+            })
+            .collect();
+        let mut tokens = 0;
+        for task in tasks {
+            tokens += task.await??;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let answers = (clients * ASKED_EACH) as f64;
+        println!(
+            "{clients:2} clients: {:.1} answers/s, {:.1} events/s",
+            answers / seconds,
+            tokens as f64 / seconds
+        );
+    }
+    Ok(())
 }
 
 impl Tally {

@@ -1,6 +1,7 @@
 //! The flags of `phi3v serve`.
 
 use super::{ContextArgs, ModelArgs};
+use crate::server::guard::Origin;
 use crate::server::images::AllowedHost;
 use clap::{Args, ValueEnum};
 use std::net::IpAddr;
@@ -51,7 +52,7 @@ pub struct AccessArgs {
     pub allow_host: Vec<String>,
     /// An origin whose pages may use the server, as https://example.org; repeat it for several
     #[arg(long, value_name = "ORIGIN")]
-    pub cors_origin: Vec<String>,
+    pub cors_origin: Vec<Origin>,
     /// Certificate chain in PEM form, for https
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,

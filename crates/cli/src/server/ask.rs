@@ -7,9 +7,20 @@ use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
 use phi3v::sampler::SamplingParams;
 
+/// What an API calls the fields that are at fault where a check fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// The conversation.
+    pub turns: &'static str,
+    /// The form of the answer.
+    pub form: &'static str,
+}
+
 /// A conversation to be continued, and how.
 #[derive(Debug)]
 pub struct Ask {
+    /// The words of the API it came by.
+    pub names: Names,
     /// The conversation; the user speaks last.
     pub turns: Vec<Turn>,
     /// How tokens are chosen.
@@ -65,15 +76,21 @@ impl Ask {
     /// The first field at fault.
     pub fn check(&self, limits: &Limits) -> Result<(), ApiError> {
         self.check_turns(limits)?;
-        if self.choices == 0 || self.choices > limits.choices_max {
-            let message = format!("n is {}, it must be 1 to {}", self.choices, limits.choices_max);
-            return Err(ApiError::invalid_value("n", message));
+        // more than the queue holds could never be let in
+        let choices_max = limits.choices_max.min(limits.queue_max);
+        if self.choices == 0 || self.choices > choices_max {
+            let message = format!("n is {}, it must be 1 to {choices_max}", self.choices);
+            return Err(
+                ApiError::invalid_value("n", message).hint("ask for fewer answers, or ask several times")
+            );
         }
         if let Some((tokens, name)) = self.max_tokens
             && (tokens == 0 || tokens > limits.max_tokens_max)
         {
             let message = format!("{name} is {tokens}, it must be 1 to {}", limits.max_tokens_max);
-            return Err(ApiError::invalid_value(name, message));
+            return Err(
+                ApiError::invalid_value(name, message).hint(format!("correct {name}, or leave it out"))
+            );
         }
         if self.stop.len() > STOP_MAX {
             let message = format!("stop has {} texts, the limit is {STOP_MAX}", self.stop.len());
@@ -87,30 +104,34 @@ impl Ask {
     }
 
     fn check_turns(&self, limits: &Limits) -> Result<(), ApiError> {
+        let name = self.names.turns;
         let Some(last) = self.turns.last() else {
-            return Err(ApiError::invalid_value("messages", "there is no message, at least 1 is needed"));
+            let message = "there is no message, at least 1 is needed";
+            return Err(ApiError::invalid_value(name, message).hint("add the user's message"));
         };
         if self.turns.len() > limits.messages_max {
             let message =
                 format!("there are {} messages, the limit is {}", self.turns.len(), limits.messages_max);
-            return Err(ApiError::invalid_value("messages", message));
+            return Err(ApiError::invalid_value(name, message).hint("leave the oldest messages out"));
         }
         if last.role == Role::Assistant {
             let message = "the last message is the assistant's, it must be the user's";
-            return Err(ApiError::invalid_value("messages", message).hint("add the user's next message"));
+            return Err(ApiError::invalid_value(name, message).hint("add the user's next message"));
         }
         let parts = || self.turns.iter().flat_map(|turn| &turn.parts);
         let images = parts().filter(|part| matches!(part, TurnPart::Picture(_))).count();
         if images > limits.images_max {
             let message = format!("the request has {images} pictures, the limit is {}", limits.images_max);
-            return Err(ApiError::bad_request("too_many_images", message).param("messages"));
+            let error = ApiError::bad_request("too_many_images", message).param(name);
+            return Err(error.hint("send fewer pictures, or start the server with a larger --images"));
         }
         let bytes: usize =
             parts().map(|part| if let TurnPart::Text(text) = part { text.len() } else { 0 }).sum();
         if bytes > limits.text_bytes_max {
             let message =
                 format!("the messages have {bytes} bytes of text, the limit is {}", limits.text_bytes_max);
-            return Err(ApiError::bad_request("text_too_long", message).param("messages"));
+            let error = ApiError::bad_request("text_too_long", message).param(name);
+            return Err(error.hint("shorten the text"));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! - Of several answers to one prompt the first is run until it speaks; the others then find the prompt in the
 //!   prefix cache.
 
+use super::limits::Times;
 use super::metrics::Metrics;
 use super::openai::errors::ApiError;
 use phi3v::engine::{
@@ -38,8 +39,29 @@ pub enum Update {
 /// A request on its way to the engine, one [`Request`] for each answer.
 struct Job {
     requests: Vec<(Request, OwnedSemaphorePermit)>,
-    progress: bool,
+    client: Client,
+}
+
+/// Who waits for the answers of a request.
+#[derive(Clone)]
+struct Client {
     updates: UnboundedSender<Update>,
+    /// Whether to tell of progress.
+    progress: bool,
+    arrived: Instant,
+    /// Of the request, so that what is logged here carries its id.
+    span: tracing::Span,
+}
+
+impl Client {
+    /// A receiver that has gone is noticed before the next step, or at the next layer.
+    fn tell(&self, update: Update) {
+        let _ = self.updates.send(update);
+    }
+
+    fn has_gone(&self) -> bool {
+        self.updates.is_closed()
+    }
 }
 
 /// The asynchronous side's end of the engine thread.
@@ -69,12 +91,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// Too many wait, or the engine has stopped.
-    pub fn submit(
-        &self,
-        requests: Vec<Request>,
-        progress: bool,
-        deadline: Instant,
-    ) -> Result<Updates, ApiError> {
+    pub fn submit(&self, requests: Vec<Request>, progress: bool, times: Times) -> Result<Updates, ApiError> {
         let mut admitted = Vec::with_capacity(requests.len());
         for request in requests {
             let Ok(permit) = Arc::clone(&self.admission).try_acquire_owned() else {
@@ -83,10 +100,11 @@ impl EngineHandle {
             admitted.push((request, permit));
         }
         let (updates, receiver) = unbounded_channel();
-        let job = Job { requests: admitted, progress, updates };
+        let (arrived, span) = (times.arrived, tracing::Span::current());
+        let job = Job { requests: admitted, client: Client { updates, progress, arrived, span } };
         // there is a permit for every place in the channel, so it can only be closed
         self.jobs.try_send(job).map_err(|_| ApiError::engine_stopped())?;
-        Ok(Updates { receiver, deadline })
+        Ok(Updates { receiver, deadline: times.deadline })
     }
 
     /// Whether the engine thread is running or has yet to start.
@@ -128,8 +146,9 @@ pub struct Jobs {
 /// An answer in the engine.
 struct Slot {
     index: usize,
-    progress: bool,
-    updates: UnboundedSender<Update>,
+    client: Client,
+    /// When its last token was chosen.
+    last_token: Option<Instant>,
     /// The other answers, sent when this one speaks.
     siblings: Vec<(Request, OwnedSemaphorePermit)>,
     _permit: OwnedSemaphorePermit,
@@ -141,12 +160,11 @@ struct Watch<'a>(&'a HashMap<RequestId, Slot>);
 impl Observer for Watch<'_> {
     fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
         let Some(slot) = self.0.get(&progress.id) else { return ControlFlow::Continue(()) };
-        if slot.updates.is_closed() {
+        if slot.client.has_gone() {
             return ControlFlow::Break(());
         }
-        if slot.progress {
-            // a receiver that closes at this moment is noticed at the next layer
-            let _ = slot.updates.send(Update::Progress(progress));
+        if slot.client.progress {
+            slot.client.tell(Update::Progress(progress));
         }
         ControlFlow::Continue(())
     }
@@ -188,30 +206,30 @@ impl<B: Backend> EngineLoop<'_, B> {
     fn accept(&mut self, job: Job) {
         let mut requests = job.requests.into_iter();
         let Some(first) = requests.next() else { return };
-        self.submit(first, (0, job.progress, job.updates), requests.collect());
+        self.submit(first, (0, job.client), requests.collect());
     }
 
     fn submit(
         &mut self,
         (request, permit): (Request, OwnedSemaphorePermit),
-        (index, progress, updates): (usize, bool, UnboundedSender<Update>),
+        (index, client): (usize, Client),
         siblings: Vec<(Request, OwnedSemaphorePermit)>,
     ) {
-        if updates.is_closed() {
+        if client.has_gone() {
             self.metrics.abandoned();
             return;
         }
         match self.engine.submit(request) {
             Ok(id) => {
-                self.slots.insert(id, Slot { index, progress, updates, siblings, _permit: permit });
+                self.slots.insert(id, Slot { index, client, last_token: None, siblings, _permit: permit });
             }
-            // a receiver that has gone needs no answer
-            Err(error) => drop(updates.send(Update::Failed(Box::new(error)))),
+            Err(error) => client.tell(Update::Failed(Box::new(error))),
         }
     }
 
     fn cancel_abandoned(&mut self) {
-        for (id, slot) in self.slots.iter().filter(|(_, slot)| slot.updates.is_closed()) {
+        for (id, slot) in self.slots.iter().filter(|(_, slot)| slot.client.has_gone()) {
+            let _span = slot.client.span.enter();
             tracing::debug!(engine_request = id.0, answer = slot.index, "the client has gone");
             self.engine.cancel(*id);
         }
@@ -221,45 +239,51 @@ impl<B: Backend> EngineLoop<'_, B> {
         match output.event {
             Event::Token(token) => {
                 let Some(slot) = self.slots.get_mut(&output.id) else { return };
+                let now = Instant::now();
+                match slot.last_token.replace(now) {
+                    Some(last) => self.metrics.next_token(now - last),
+                    None => self.metrics.first_token(now - slot.client.arrived),
+                }
                 let siblings = std::mem::take(&mut slot.siblings);
-                let updates = slot.updates.clone();
-                // a receiver that has gone is noticed before the next step
-                let _ = slot.updates.send(Update::Token(slot.index, token));
-                self.release_siblings(siblings, &updates);
+                let client = slot.client.clone();
+                client.tell(Update::Token(slot.index, token));
+                self.release_siblings(siblings, &client);
             }
             Event::Finished(finished) => {
                 let Some(slot) = self.slots.remove(&output.id) else { return };
                 self.metrics.finished(&finished);
-                let _ = slot.updates.send(Update::Finished(slot.index, Box::new(finished)));
-                self.release_siblings(slot.siblings, &slot.updates);
+                // an answer may end with the first token chosen, which is then no part of it
+                if slot.last_token.is_none() && finished.timings.first_token.is_some() {
+                    self.metrics.first_token(slot.client.arrived.elapsed());
+                }
+                slot.client.tell(Update::Finished(slot.index, Box::new(finished)));
+                self.release_siblings(slot.siblings, &slot.client);
             }
             Event::Failed(error) => {
                 let Some(slot) = self.slots.remove(&output.id) else { return };
+                let _span = slot.client.span.enter();
                 tracing::error!(engine_request = output.id.0, %error, "a request failed");
                 self.metrics.failed();
-                let _ = slot.updates.send(Update::Failed(Box::new(error)));
+                slot.client.tell(Update::Failed(Box::new(error)));
             }
         }
     }
 
-    fn release_siblings(
-        &mut self,
-        siblings: Vec<(Request, OwnedSemaphorePermit)>,
-        updates: &UnboundedSender<Update>,
-    ) {
+    fn release_siblings(&mut self, siblings: Vec<(Request, OwnedSemaphorePermit)>, client: &Client) {
         for (offset, sibling) in siblings.into_iter().enumerate() {
-            self.submit(sibling, (offset + 1, false, updates.clone()), Vec::new());
+            self.submit(sibling, (offset + 1, Client { progress: false, ..client.clone() }), Vec::new());
         }
     }
 
-    /// The step as a whole failed, as when memory for the cache is refused: nobody can go on.
+    /// The step as a whole failed: nobody can go on.
     fn fail_all(&mut self, error: &phi3v::Error) {
-        tracing::error!(%error, "a step failed");
         for (id, slot) in self.slots.drain() {
+            let _span = slot.client.span.enter();
+            tracing::error!(engine_request = id.0, %error, "a step failed");
             self.engine.cancel(id);
             self.metrics.failed();
             let error = phi3v::Error::Step { reason: error.to_string() };
-            let _ = slot.updates.send(Update::Failed(Box::new(error)));
+            slot.client.tell(Update::Failed(Box::new(error)));
         }
     }
 

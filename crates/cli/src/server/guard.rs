@@ -15,6 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use url::Url;
 
 /// Who may ask.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +25,40 @@ pub struct Guard {
     /// Names that this server is known by.
     hosts: Vec<String>,
     /// Origins whose pages may ask.
-    origins: Vec<String>,
+    origins: Vec<Origin>,
+}
+
+/// The origin of a page as browsers send it: `scheme://host` in lower case, with the port where it is not the
+/// scheme's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// As browsers send it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Err("* would let the pages of every site use the server; name each origin, as \
+                        https://example.org"
+                .to_owned());
+        }
+        let refused =
+            || format!("{text} is not an origin; write scheme, host and port, as https://example.org:8443");
+        let url = Url::parse(text).map_err(|_| refused())?;
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        let nobody = url.username().is_empty() && url.password().is_none();
+        if !bare || !nobody || !matches!(url.scheme(), "http" | "https") {
+            return Err(refused());
+        }
+        Ok(Self(url.origin().ascii_serialization()))
+    }
 }
 
 /// Fewer characters can be guessed.
@@ -53,9 +87,9 @@ pub enum KeyFileError {
 
 impl Guard {
     /// Everybody who comes by an address, by `localhost`, or by one of `hosts`; pages of `origins` and of our own.
-    pub fn new(hosts: &[String], origins: &[String]) -> Self {
-        let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
-        Self { keys: Vec::new(), hosts: lower(hosts), origins: lower(origins) }
+    pub fn new(hosts: &[String], origins: &[Origin]) -> Self {
+        let hosts = hosts.iter().map(|name| name.to_ascii_lowercase()).collect();
+        Self { keys: Vec::new(), hosts, origins: origins.to_vec() }
     }
 
     /// Asks for one of the keys in a file, one a line.
@@ -82,6 +116,7 @@ impl Guard {
     fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         let host = host(uri, headers).ok_or_else(|| {
             ApiError::bad_request("host_missing", "the request has no Host header, or more than one")
+                .hint("send one Host header")
         })?;
         if !self.knows_host(&host) {
             let message = "the server is not known by the name in the Host header";
@@ -113,7 +148,7 @@ impl Guard {
         origins.all(|origin| {
             let origin = origin.to_str().unwrap_or("").to_ascii_lowercase();
             let own = origin.split_once("://").is_some_and(|(_, rest)| rest == host.to_ascii_lowercase());
-            own || self.origins.contains(&origin)
+            own || self.origins.iter().any(|known| known.as_str() == origin)
         })
     }
 
@@ -210,7 +245,7 @@ mod tests {
 
     #[test]
     fn pages_of_other_origins_are_refused() {
-        let guard = Guard::new(&[], &["https://ok.example".to_owned()]);
+        let guard = Guard::new(&[], &["https://OK.example/".parse().unwrap()]);
         for (origin, expected) in [
             ("http://localhost:8000", "ok"),
             ("https://localhost:8000", "ok"),
@@ -225,6 +260,34 @@ mod tests {
                 "{origin}"
             );
         }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        for (text, origin) in [
+            ("https://example.org", "https://example.org"),
+            ("HTTPS://Example.ORG/", "https://example.org"),
+            ("https://example.org:443", "https://example.org"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+        ] {
+            assert_eq!(text.parse::<Origin>().unwrap().as_str(), origin, "{text}");
+        }
+        for text in [
+            "",
+            "null",
+            "example.org",
+            "example.org:3000",
+            "https://",
+            "https://example.org/page",
+            "https://example.org?x",
+            "https://example.org#x",
+            "https://me@example.org",
+            "file:///tmp",
+        ] {
+            assert!(text.parse::<Origin>().unwrap_err().contains("is not an origin"), "{text}");
+        }
+        assert!("*".parse::<Origin>().unwrap_err().contains("name each origin"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::openai::errors::ApiError;
 use axum::http::StatusCode;
 use phi3v::image::ImageLimits;
 use std::time::Duration;
+use tokio::time::Instant;
 
 const MIB: usize = 1 << 20;
 
@@ -42,7 +43,7 @@ pub struct Limits {
     pub max_tokens_default: usize,
     /// Answers to one request.
     pub choices_max: usize,
-    /// Bytes of bodies and preprocessed pictures held at one time, all requests together.
+    /// Bytes of bodies, files of pictures and preprocessed pictures held at one time, all requests together.
     pub input_bytes_max: usize,
     /// Bytes of a picture from another server.
     pub remote_bytes_max: usize,
@@ -79,6 +80,31 @@ impl Default for Limits {
     }
 }
 
+/// When a request came, and when its answer has to be complete.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// When it came.
+    pub arrived: Instant,
+    /// When its answer has to be complete.
+    pub deadline: Instant,
+}
+
+impl Times {
+    /// Of a request that comes now.
+    pub fn start(limits: &Limits) -> Self {
+        let arrived = Instant::now();
+        Self { arrived, deadline: arrived + limits.request_time_max }
+    }
+
+    /// What `work` comes to, if it does so before the deadline. Otherwise it is dropped.
+    ///
+    /// # Errors
+    /// Its own, or [`deadline_exceeded`].
+    pub async fn within<T>(self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+        tokio::time::timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(deadline_exceeded()))
+    }
+}
+
 /// A body longer than allowed.
 pub fn body_too_large(limit: usize) -> ApiError {
     ApiError::new(
@@ -93,6 +119,7 @@ pub fn body_too_large(limit: usize) -> ApiError {
 pub fn body_too_slow(limit: Duration) -> ApiError {
     let message = format!("the body of the request took longer than {} s, the limit", limit.as_secs());
     ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+        .hint("send fewer or smaller pictures, or use a faster connection")
 }
 
 /// No place in the queue.
@@ -101,6 +128,14 @@ pub fn queue_full(capacity: usize) -> ApiError {
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
         .hint("try again later")
         .retry_after(Duration::from_secs(2))
+}
+
+/// Input that would not fit even if there were no other.
+pub fn input_too_large(bytes: usize, limit: usize) -> ApiError {
+    let message =
+        format!("the body and the pictures of the request take {bytes} bytes or more, the limit is {limit}");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large", message)
+        .hint("send fewer or smaller pictures, or look at them with detail low")
 }
 
 /// No room for a request's body or pictures beside those of others.

@@ -1,10 +1,11 @@
 //! One log line and one count for each request. Neither holds a path, a key, a text or a picture of a client: the
 //! route is the router's own pattern, and the id is ours.
 
+use super::metrics::Metrics;
 use super::openai::errors::ErrorCode;
 use super::state::{App, fresh_id};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
@@ -13,19 +14,53 @@ use tracing::Instrument;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The status that is logged and counted for a client that left before it had one: nginx' number for it.
+const CLIENT_LEFT: u16 = 499;
+
+/// A request on its way. Its line is written when it is answered, or else when it is dropped.
+struct Line {
+    metrics: Arc<Metrics>,
+    route: String,
+    method: Method,
+    start: Instant,
+    span: tracing::Span,
+    answered: bool,
+}
+
+impl Line {
+    fn write(&self, status: u16, code: Option<&str>) {
+        let Self { route, method, .. } = self;
+        let milliseconds = self.start.elapsed().as_millis();
+        let told = if status == CLIENT_LEFT { "the client left" } else { "answered" };
+        self.span.in_scope(|| tracing::info!(%method, route, status, code, milliseconds, "{told}"));
+        self.metrics.http_request(route, status);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.write(CLIENT_LEFT, None);
+        }
+    }
+}
+
 /// Gives a request its id, and tells how it ended. For a stream this is when its head is sent.
 pub(super) async fn request(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let id = fresh_id("req-");
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
-    let method = request.method().clone();
-    let start = Instant::now();
-    let span = tracing::info_span!("request", %id);
-    let mut response = next.run(request).instrument(span.clone()).await;
-    let status = response.status().as_u16();
+    let mut line = Line {
+        metrics: Arc::clone(&app.metrics),
+        route,
+        method: request.method().clone(),
+        start: Instant::now(),
+        span: tracing::info_span!("request", %id),
+        answered: false,
+    };
+    let mut response = next.run(request).instrument(line.span.clone()).await;
     let code = response.extensions().get::<ErrorCode>().map(|code| code.0);
-    let milliseconds = start.elapsed().as_millis();
-    span.in_scope(|| tracing::info!(%method, route, status, code, milliseconds, "answered"));
-    app.metrics.http_request(&route, status);
+    line.write(response.status().as_u16(), code);
+    line.answered = true;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -88,7 +88,7 @@ impl Metrics {
         );
         r.register_with_unit(
             "token_gap",
-            "Mean time between an answer's tokens",
+            "Time between two tokens of an answer",
             unit(),
             self.token_gap.clone(),
         );
@@ -119,13 +119,16 @@ impl Metrics {
         self.image_tokens.inc_by(usage.image_tokens as u64);
         self.completion_tokens.inc_by(usage.completion_tokens as u64);
         self.queued.observe(timings.queued.as_secs_f64());
-        if let Some(first) = timings.first_token {
-            self.first_token.observe(first.as_secs_f64());
-        }
-        if usage.completion_tokens > 1 {
-            let gaps = Duration::as_secs_f64(&timings.decode) / (usage.completion_tokens - 1) as f64;
-            self.token_gap.observe(gaps);
-        }
+    }
+
+    /// An answer's first token was chosen, so long after its request had arrived.
+    pub fn first_token(&self, since_arrival: Duration) {
+        self.first_token.observe(since_arrival.as_secs_f64());
+    }
+
+    /// Another token of an answer was chosen, so long after the one before.
+    pub fn next_token(&self, gap: Duration) {
+        self.token_gap.observe(gap.as_secs_f64());
     }
 
     /// An answer failed.

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod openai;
 mod openapi;
 pub mod prepare;
+pub mod room;
 pub mod router;
 pub mod state;
 pub mod tls;
@@ -24,7 +25,7 @@ pub mod tokenize;
 mod ui;
 
 use engine_thread::EngineHandle;
-use guard::Guard;
+use guard::{Guard, Origin};
 use images::Pictures;
 use limits::Limits;
 use phi3v::engine::Engine;
@@ -45,7 +46,7 @@ pub struct ServerOptions {
     /// Who may ask.
     pub guard: Guard,
     /// Origins whose pages may read answers.
-    pub cors_origins: Vec<String>,
+    pub cors_origins: Vec<Origin>,
     /// Certificate and key.
     pub tls: Option<TlsAcceptor>,
     /// Where pictures may come from.

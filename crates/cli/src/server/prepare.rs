@@ -1,11 +1,14 @@
 //! From a question to what the engine takes: pictures are read, decoded and cut, text becomes ids.
 //!
 //! The work is done on blocking threads, decoding by a few at a time, so that a large picture delays neither other
-//! connections nor the engine's threads for long.
+//! connections nor the engine's threads for long. A thread cannot be stopped: where the client leaves or the time is
+//! over, the work keeps its turn and its room until it notices, between two pictures.
 
 use super::ask::{Ask, Picture, Turn, TurnPart};
+use super::limits::{self, Times};
 use super::openai::errors::ApiError;
 use super::openai::types::Detail;
+use super::room::Room;
 use super::state::{App, ServedModel};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::constraint::{Constraint, Grammar};
@@ -13,7 +16,8 @@ use phi3v::engine::{EngineError, Request};
 use phi3v::image::{self, ImageInputs, ImageMode, ImageParams};
 use phi3v::processor;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
 /// Tiles of [`Detail::High`], what Phi-3-vision was trained with.
@@ -25,22 +29,27 @@ pub struct Prompt {
     pub input_ids: Vec<i64>,
     /// The pictures, in the order of the conversation.
     pub images: Vec<Arc<ImageInputs>>,
-    /// Room for the pictures, to be held as long as the request.
-    pub room: Vec<OwnedSemaphorePermit>,
+    /// Room for the body and the pictures, to be held as long as the request.
+    pub room: Room,
 }
 
-/// Reads and cuts the pictures of a conversation and turns its text into ids.
+/// Reads and cuts the pictures of a conversation and turns its text into ids. `room` is that of the body.
 ///
 /// # Errors
 /// A picture that cannot be used, or a lack of room.
-pub async fn prompt(app: &Arc<App>, mut turns: Vec<Turn>) -> Result<Prompt, ApiError> {
-    let model = app.ready()?.clone();
+pub async fn prompt(
+    app: &Arc<App>,
+    model: &ServedModel,
+    (mut turns, room): (Vec<Turn>, Room),
+    times: Times,
+) -> Result<Prompt, ApiError> {
     let pictures = take_pictures(&mut turns);
-    let files = read_all(app, pictures).await?;
-    let _turn = app.decoders.acquire().await.map_err(|_| ApiError::engine_stopped())?;
-    let app = Arc::clone(app);
-    blocking(move || {
-        let (images, room) = decode_all(&app, &model, files)?;
+    let (files, mut room) = read_all(app, (pictures, room), times).await?;
+    let turn = take_turn(&app.decoders).await?;
+    let (app, model) = (Arc::clone(app), model.clone());
+    blocking(move |abandoned| {
+        let _turn = turn;
+        let images = decode_all((&app, &model), files, &mut room, abandoned)?;
         let num_img_tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
         let input_ids = processor::chat_prompt(&model.tokenizer, &messages(turns), &num_img_tokens)
             .map_err(|error| ApiError::library(&error.into()))?;
@@ -50,60 +59,114 @@ pub async fn prompt(app: &Arc<App>, mut turns: Vec<Turn>) -> Result<Prompt, ApiE
 }
 
 impl Prompt {
-    /// The engine's requests, one for each answer, and the room for their pictures.
+    /// The engine's requests, one for each answer, and the room for body and pictures.
     ///
     /// # Errors
     /// Prompt and answer do not fit into the context, or the answer's form cannot be followed.
     pub async fn requests(
         self,
         app: &Arc<App>,
+        model: &ServedModel,
         ask: Ask,
-    ) -> Result<(Vec<Request>, Vec<OwnedSemaphorePermit>), ApiError> {
-        let model = app.ready()?.clone();
-        let max_new_tokens = max_new_tokens(app, &model, &ask, self.input_ids.len())?;
-        let Self { input_ids, images, room } = self;
-        let request = move |choice: usize| {
+    ) -> Result<(Vec<Request>, Room), ApiError> {
+        let max_new_tokens = max_new_tokens(app, model, &ask, self.input_ids.len())?;
+        if ask.form.is_none() {
+            return self.build(&ask, max_new_tokens, || Ok(None));
+        }
+        // a large schema takes its time
+        let turn = take_turn(&app.decoders).await?;
+        let model = model.clone();
+        blocking(move |abandoned| {
+            let _turn = turn;
+            self.build(&ask, max_new_tokens, || {
+                abandoned.check()?;
+                ask.form.as_ref().map(|form| constraint(&model, form, ask.names.form)).transpose()
+            })
+        })
+        .await
+    }
+
+    fn build(
+        self,
+        ask: &Ask,
+        max_new_tokens: usize,
+        constraint: impl Fn() -> Result<Option<Box<dyn Constraint>>, ApiError>,
+    ) -> Result<(Vec<Request>, Room), ApiError> {
+        let request = |choice: usize| {
             let mut sampling = ask.sampling.clone();
             sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
             Ok(Request {
-                input_ids: input_ids.clone(),
-                images: images.clone(),
+                input_ids: self.input_ids.clone(),
+                images: self.images.clone(),
                 sampling,
                 max_new_tokens,
                 stop: ask.stop.clone(),
-                constraint: ask.form.as_ref().map(|form| constraint(&model, form)).transpose()?,
+                constraint: constraint()?,
             })
         };
-        // a large schema takes its time
-        let requests = blocking(move || (0..ask.choices).map(request).collect()).await?;
-        Ok((requests, room))
+        Ok(((0..ask.choices).map(request).collect::<Result<_, ApiError>>()?, self.room))
     }
 }
 
-fn constraint(model: &ServedModel, form: &Grammar) -> Result<Box<dyn Constraint>, ApiError> {
+fn constraint(model: &ServedModel, form: &Grammar, param: &str) -> Result<Box<dyn Constraint>, ApiError> {
     match model.constraints.constraint(form) {
         Ok(constraint) => Ok(Box::new(constraint)),
-        Err(error) => Err(ApiError::library(&error.into()).param("response_format")),
+        Err(error) => Err(ApiError::library(&error.into()).param(param)),
     }
 }
 
-/// Runs `work` on a blocking thread, within the span of the request.
+/// A turn, to be moved into the work it is for.
+async fn take_turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(turns).acquire_owned().await.map_err(|_| ApiError::engine_stopped())
+}
+
+/// Whether anybody still waits for a piece of work.
+#[derive(Clone, Default)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    /// # Errors
+    /// Nobody waits; the error is read by nobody either.
+    fn check(&self) -> Result<(), ApiError> {
+        if self.0.load(Ordering::Relaxed) { Err(limits::deadline_exceeded()) } else { Ok(()) }
+    }
+}
+
+/// Says at its end that nobody waits any more.
+struct Waiting(Abandoned);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs `work` on a blocking thread, within the span of the request. What `work` owns, its turn and its room, is kept
+/// until it has really ended, also when this future is dropped before.
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    work: impl FnOnce(&Abandoned) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let abandoned = Abandoned::default();
+    let _waiting = Waiting(abandoned.clone());
     let span = tracing::Span::current();
-    let done = spawn_blocking(move || span.in_scope(work)).await;
-    done.unwrap_or_else(|error| {
+    let done = spawn_blocking(move || {
+        span.in_scope(|| {
+            abandoned.check()?;
+            work(&abandoned)
+        })
+    });
+    done.await.unwrap_or_else(|error| {
         tracing::error!(%error, "preparing a request panicked");
         Err(ApiError::internal("the request could not be prepared"))
     })
 }
 
-/// A picture's file and how to cut it.
+/// A picture's file, how to cut it, and the room it takes until that is done.
 struct File {
     bytes: Vec<u8>,
     detail: Detail,
     param: String,
+    _room: Room,
 }
 
 /// Moves the pictures out of the conversation; their places stay.
@@ -121,23 +184,42 @@ fn take_pictures(turns: &mut [Turn]) -> Vec<Picture> {
         .collect()
 }
 
-async fn read_all(app: &Arc<App>, pictures: Vec<Picture>) -> Result<Vec<File>, ApiError> {
+/// Reads the pictures' files. `room`, that of the body, stays with the work and comes back from it.
+async fn read_all(
+    app: &Arc<App>,
+    (pictures, room): (Vec<Picture>, Room),
+    times: Times,
+) -> Result<(Vec<File>, Room), ApiError> {
     if pictures.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), room));
     }
+    let in_request =
+        |picture: &Picture| picture.url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+    let turn = if pictures.iter().all(in_request) { None } else { Some(take_turn(&app.readers).await?) };
     let app = Arc::clone(app);
-    let read = move |Picture { url, detail, param }: Picture| {
-        let bytes = app.pictures.read(&url, &app.limits, &param)?;
-        Ok(File { bytes, detail, param })
-    };
-    blocking(move || pictures.into_iter().map(read).collect()).await
+    blocking(move |abandoned| {
+        let _turn = turn;
+        let read = |Picture { url, detail, param }: Picture| {
+            abandoned.check()?;
+            let mut file_room = room.beside();
+            let bytes = app.pictures.read(&url, &app.limits, &mut file_room, times.deadline.into_std());
+            Ok(File { bytes: bytes.map_err(|error| error.param(&param))?, detail, param, _room: file_room })
+        };
+        let files = pictures.into_iter().map(read).collect::<Result<_, ApiError>>()?;
+        Ok((files, room))
+    })
+    .await
 }
 
-type Images = (Vec<Arc<ImageInputs>>, Vec<OwnedSemaphorePermit>);
-
-fn decode_all(app: &App, model: &ServedModel, files: Vec<File>) -> Result<Images, ApiError> {
-    let (mut images, mut room) = (Vec::with_capacity(files.len()), Vec::with_capacity(files.len()));
-    for File { bytes, detail, param } in files {
+fn decode_all(
+    (app, model): (&App, &ServedModel),
+    files: Vec<File>,
+    room: &mut Room,
+    abandoned: &Abandoned,
+) -> Result<Vec<Arc<ImageInputs>>, ApiError> {
+    let mut images = Vec::with_capacity(files.len());
+    for File { bytes, detail, param, _room } in files {
+        abandoned.check()?;
         let num_crops = match detail {
             Detail::Auto => model.image_params.num_crops,
             Detail::Low => 1,
@@ -147,10 +229,10 @@ fn decode_all(app: &App, model: &ServedModel, files: Vec<File>) -> Result<Images
         let inputs = image::decode(&bytes, ImageMode::AsSeen, &app.limits.image)
             .and_then(|rgb| image::process(&rgb, &params))
             .map_err(|error| ApiError::image(&error, &param))?;
-        room.push(app.reserve_input(size_of_val(inputs.distinct.as_slice()))?);
+        room.grow(size_of_val(inputs.distinct.as_slice()))?;
         images.push(Arc::new(inputs));
     }
-    Ok((images, room))
+    Ok(images)
 }
 
 /// The conversation in the library's words; pictures are numbered through it.
@@ -180,7 +262,46 @@ fn max_new_tokens(app: &App, model: &ServedModel, ask: &Ask, prompt: usize) -> R
     let answer = ask.max_tokens.map_or(app.limits.max_tokens_default.min(left).max(1), |(tokens, _)| tokens);
     if answer > left {
         let error = ApiError::library(&EngineError::ContextLength { prompt, answer, context }.into());
-        return Err(error.param(ask.max_tokens.map_or("messages", |(_, name)| name)));
+        return Err(error.param(ask.max_tokens.map_or(ask.names.turns, |(_, name)| name)));
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_keeps_its_turn_until_it_has_ended() {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = take_turn(&turns).await.unwrap();
+        let (go_on, wait) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        let work = blocking(move |abandoned| {
+            let _turn = turn;
+            wait.recv().unwrap();
+            tell.send(abandoned.check().is_err()).unwrap();
+            Ok(())
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(50), work).await.is_err());
+        assert_eq!(turns.available_permits(), 0, "a client that left must not make room for another decoder");
+        go_on.send(()).unwrap();
+        assert!(told.recv().unwrap(), "the work learns that nobody waits");
+        let turn = tokio::time::timeout(Duration::from_secs(10), take_turn(&turns)).await.unwrap();
+        assert!(turn.is_ok(), "the turn is given back");
+    }
+
+    #[tokio::test]
+    async fn work_has_until_the_deadline() {
+        let limits = limits::Limits { request_time_max: Duration::from_millis(50), ..Default::default() };
+        let (_never, wait) = mpsc::channel::<()>();
+        let work = blocking(move |_| {
+            // ends when nobody can tell it anything any more
+            let _ = wait.recv_timeout(Duration::from_secs(2));
+            Ok(())
+        });
+        assert_eq!(Times::start(&limits).within(work).await.unwrap_err().code, "deadline_exceeded");
+    }
 }

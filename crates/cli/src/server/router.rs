@@ -1,6 +1,6 @@
 //! The routes, and what every request passes on its way to them: log, CORS, guard.
 
-use super::guard::{self, Guard};
+use super::guard::{self, Guard, Origin};
 use super::openai::errors::ApiError;
 use super::openai::{chat, models, responses};
 use super::state::App;
@@ -12,10 +12,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use serde_json::json;
 use std::sync::Arc;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
 
 /// The whole server, but for its sockets.
-pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[String]) -> Router {
+pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[Origin]) -> Router {
     let router = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -38,14 +38,16 @@ pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[String]) -> Router {
 }
 
 /// Lets the pages of the listed origins read answers; none are listed by default.
-fn cors(origins: &[String]) -> Option<CorsLayer> {
-    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+fn cors(origins: &[Origin]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> =
+        origins.iter().filter_map(|origin| origin.as_str().parse().ok()).collect();
     let exposed = [HeaderName::from_static("x-request-id"), header::RETRY_AFTER];
     (!origins.is_empty()).then(|| {
         CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::POST])
-            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+            // the official client sends a dozen of its own, and which changes
+            .allow_headers(AllowHeaders::mirror_request())
             .expose_headers(exposed)
     })
 }

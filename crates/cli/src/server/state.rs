@@ -5,17 +5,21 @@ use super::images::Pictures;
 use super::limits::{self, Limits};
 use super::metrics::Metrics;
 use super::openai::errors::ApiError;
+use super::room::{Inputs, Room};
 use phi3v::constraint::ConstraintFactory;
 use phi3v::image::ImageParams;
 use phi3v::tokenizer::Tokenizer;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Requests that are decoded at one time: enough to hide one behind the other's input, few enough for a decoder's
 /// transient memory (a picture at the pixel limit takes 150 MB, and as much again to be cut).
 const DECODERS: usize = 2;
+
+/// Requests whose pictures are fetched or read from the folder at one time: each may wait for another server.
+const READERS: usize = 16;
 
 /// What requests need to know of the model.
 #[derive(Clone)]
@@ -44,25 +48,27 @@ pub struct App {
     pub pictures: Pictures,
     /// Seconds since 1970 of the start.
     pub started: u64,
-    /// Turns at decoding pictures and text.
-    pub decoders: Semaphore,
+    /// Turns at decoding pictures and text, and at compiling forms.
+    pub decoders: Arc<Semaphore>,
+    /// Turns at reading pictures from elsewhere than the request.
+    pub readers: Arc<Semaphore>,
     model: OnceLock<ServedModel>,
     draining: AtomicBool,
-    /// One permit for each MiB of bodies and pictures.
-    inputs: Arc<Semaphore>,
+    inputs: Inputs,
 }
 
 impl App {
     /// The state of a server whose model is still to come.
     pub fn new(limits: Limits, engine: EngineHandle, pictures: Pictures) -> Self {
         Self {
-            inputs: Arc::new(Semaphore::new(mib(limits.input_bytes_max))),
+            inputs: Inputs::new(limits.input_bytes_max),
             limits,
             engine,
             metrics: Arc::new(Metrics::new()),
             pictures,
             started: unix_seconds(),
-            decoders: Semaphore::new(DECODERS),
+            decoders: Arc::new(Semaphore::new(DECODERS)),
+            readers: Arc::new(Semaphore::new(READERS)),
             model: OnceLock::new(),
             draining: AtomicBool::new(false),
         }
@@ -93,18 +99,10 @@ impl App {
         self.model.get().ok_or_else(limits::loading)
     }
 
-    /// Room for `bytes` of a request's input, held until the permit is dropped.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn reserve_input(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-        let permits = u32::try_from(mib(bytes)).unwrap_or(u32::MAX);
-        Arc::clone(&self.inputs).try_acquire_many_owned(permits).map_err(|_| limits::inputs_full())
+    /// Room for a request's input, empty at first.
+    pub fn room(&self) -> Room {
+        self.inputs.room()
     }
-}
-
-fn mib(bytes: usize) -> usize {
-    bytes.div_ceil(1 << 20)
 }
 
 /// Seconds since 1970.

@@ -1,5 +1,6 @@
 //! `POST /tokenize`: what a request would cost, without running it. Takes the same body as a chat completion.
 
+use super::limits::Times;
 use super::openai::errors::ApiError;
 use super::openai::types::ChatRequest;
 use super::openai::{chat, models, parse};
@@ -72,12 +73,13 @@ pub async fn tokenize(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Tokenized>, ApiError> {
+    let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, _body) = parse::read::<ChatRequest>(&app, &headers, body).await?;
+    let (request, room) = parse::read::<ChatRequest>(&app, &headers, body).await?;
     models::check_name(&model, request.model.as_deref())?;
     let ask = chat::ask(request)?;
     ask.check(&app.limits)?;
-    let prepared = prepare::prompt(&app, ask.turns).await?;
+    let prepared = times.within(prepare::prompt(&app, &model, (ask.turns, room), times)).await?;
     Ok(Json(Tokenized {
         count: prepared.input_ids.len(),
         image_tokens: prepared.input_ids.iter().filter(|id| **id < 0).count(),

@@ -13,7 +13,7 @@ const complaints = [];
 page.on('pageerror', (error) => complaints.push(`error: ${error.message}`));
 page.on('console', (message) => {
   // a refused request is told on the console as well; those are tested on purpose
-  if (message.type() === 'error' && !/status of 4\d\d|ERR_/.test(message.text())) complaints.push(message.text());
+  if (message.type() === 'error' && !/status of (4\d\d|503)|ERR_/.test(message.text())) complaints.push(message.text());
 });
 page.on('request', (request) => {
   if (!request.url().startsWith(address) && !/^(data|blob):/.test(request.url())) complaints.push(`asked for ${request.url()}`);
@@ -52,6 +52,7 @@ const hand = (type, target, base64, name) => page.evaluate(([type, target, base6
   document.querySelector(target).dispatchEvent(event);
 }, [type, target, base64, name]);
 
+const loading = { status: 503, json: { error: { message: 'the model is being loaded', code: 'loading' } } };
 const pictures = () => page.locator('#pictures li');
 const answers = () => page.locator('article.assistant');
 const idle = () => page.locator('#send').waitFor({ state: 'visible', timeout: 120_000 });
@@ -134,6 +135,77 @@ await check('unsure words can be shaded', async () => {
   await shot('5-shaded');
   await page.uncheck('#shade');
   assert.equal(await page.locator('.token').count(), 0);
+});
+
+await check('an answer is announced once, as a whole', async () => {
+  const told = await page.locator('#announce').textContent();
+  assert.match(told, /tokens from \d+/);
+});
+
+await check('doubt is told by the form of the line, not by colour alone', async () => {
+  const styles = await page.evaluate(() => [1, 2, 3].map((doubt) => {
+    const token = Object.assign(document.createElement('span'), { className: 'token' });
+    token.dataset.doubt = doubt;
+    document.body.append(token);
+    const style = getComputedStyle(token).textDecorationStyle;
+    token.remove();
+    return style;
+  }));
+  assert.equal(new Set(styles).size, 3, styles.join());
+});
+
+await check('an answer can be copied where pages have no clipboard', async () => {
+  await page.evaluate(() => {
+    window.selected = null;
+    Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true });
+    document.execCommand = (command) => {
+      window.selected = command === 'copy' && document.activeElement.value;
+      return true;
+    };
+  });
+  await answers().nth(1).locator('.copy').click();
+  await answers().nth(1).locator('.copy', { hasText: 'Copied' }).waitFor();
+  assert.ok((await page.evaluate(() => window.selected)).length > 0);
+  await page.evaluate(() => {
+    delete navigator.clipboard;
+    delete document.execCommand;
+  });
+});
+
+await check('an answer without a text says so', async () => {
+  const chunk = (fields) => `data: ${JSON.stringify({ choices: [{ index: 0, delta: {}, ...fields }] })}\n\n`;
+  await page.route('**/v1/chat/completions', (route) => route.fulfill({
+    contentType: 'text/event-stream', body: `${chunk({ finish_reason: 'stop' })}data: [DONE]\n\n`,
+  }));
+  const number = await answers().count();
+  await ask('Say nothing');
+  await answers().nth(number).locator('.none', { hasText: 'without a text' }).waitFor();
+  await page.unroute('**/v1/chat/completions');
+});
+
+await check('a picture given while the model loads is measured when it is there', async () => {
+  await page.route('**/v1/models', (route) => route.fulfill(loading));
+  await page.route('**/tokenize', (route) => route.fulfill(loading));
+  await page.reload();
+  await page.setInputFiles('#files', await file('early.png', 'early'));
+  await pictures().first().locator('.cost', { hasText: 'when the model is loaded' }).waitFor();
+  await page.unroute('**/tokenize');
+  await page.unroute('**/v1/models');
+  await measured(0);
+});
+
+await check('a missing key is told', async () => {
+  const error = { message: 'the request has no valid API key', code: 'invalid_api_key' };
+  await page.route('**/v1/models', (route) => route.fulfill({ status: 401, json: { error } }));
+  await page.reload();
+  await page.locator('#error', { hasText: 'API key' }).waitFor();
+  await page.unroute('**/v1/models');
+  await page.reload();
+  await page.locator('#model', { hasText: 'context' }).waitFor();
+  await ask('Hello');
+  await idle();
+  await ask('And what else?');
+  await page.locator('article.assistant .statistics').nth(1).waitFor({ timeout: 120_000 });
 });
 
 await check('an answer can be copied and the conversation exported', async () => {
@@ -219,7 +291,10 @@ await check('everything can be reached and has a name', async () => {
     reached.add(await page.evaluate(() => document.activeElement.id));
   }
   for (const id of ['pick', 'detail', 'send']) assert.ok(reached.has(id), `${id} by keyboard: ${[...reached]}`);
-  assert.equal(await page.getAttribute('#conversation', 'aria-live'), 'polite');
+  assert.equal(await page.locator('main #conversation[role=log]').count(), 1);
+  // a token at a time would never let a screen reader finish
+  assert.equal(await page.getAttribute('#conversation', 'aria-live'), 'off');
+  assert.equal(await page.getAttribute('#announce', 'role'), 'status');
 });
 
 await check('a new conversation begins empty, and a reload works', async () => {
@@ -242,6 +317,17 @@ await check('a phone and the dark are served', async () => {
   const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   assert.notEqual(dark, 'rgb(251, 250, 248)');
   await shot('7-phone-dark');
+});
+
+await check('a touch screen is not covered by a keyboard unasked', async () => {
+  const phone = await browser.newContext({ viewport: { width: 360, height: 680 }, isMobile: true, hasTouch: true });
+  const touched = await phone.newPage();
+  await touched.goto(address);
+  await touched.locator('#model', { hasText: 'context' }).waitFor();
+  assert.ok(await touched.locator('#camera').isVisible());
+  await touched.tap('#fresh');
+  assert.notEqual(await touched.evaluate(() => document.activeElement.id), 'question');
+  await phone.close();
 });
 
 await browser.close();

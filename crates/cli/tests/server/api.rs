@@ -65,6 +65,7 @@ fn a_stream_has_the_whole_answer_in_pieces() {
     body["stream_options"] = json!({"include_usage": true});
     let stream = SERVER.chat(&body);
     assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+    assert_eq!(stream.header("x-accel-buffering"), Some("no"));
     let events = stream.events();
     assert!(events.iter().all(|(name, _)| name.is_empty()), "only OpenAI's own events unless asked for");
     assert_eq!(events.last().unwrap().1, "[DONE]");
@@ -74,7 +75,10 @@ fn a_stream_has_the_whole_answer_in_pieces() {
     let text: String =
         chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(text, whole.content());
-    let usage = &chunks.last().unwrap()["usage"];
+    let (last, before) = chunks.split_last().unwrap();
+    let null = |chunk: &&Value| chunk.as_object().unwrap().get("usage").is_some_and(Value::is_null);
+    assert!(before.iter().all(|chunk| null(&chunk)), "OpenAI's chunks have a null before the usage");
+    let usage = &last["usage"];
     assert_eq!(usage["completion_tokens"], whole.json()["usage"]["completion_tokens"]);
     let reasons: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["finish_reason"]).collect();
     assert_eq!(reasons.iter().filter(|reason| reason.is_string()).count(), 1);
@@ -249,6 +253,12 @@ fn answers_have_the_form_asked_for() {
         ask(json!({"type": "regex", "pattern": "a".repeat(70_000)})).code(),
         "response_format_unusable"
     );
+    let elsewhere = json!({"type": "json_schema", "json_schema": {"schema":
+        {"$ref": "http://internal.example/secret.json"}}});
+    let refused = ask(elsewhere);
+    assert_eq!(refused.code(), "response_format_unusable");
+    assert_eq!(refused.json()["error"]["param"], "response_format");
+    assert!(!refused.text().contains("internal.example"), "{}", refused.text());
     let deep = (0..40).fold(json!({}), |inner, _| json!({"type": "array", "items": inner}));
     let deep = json!({"type": "json_schema", "json_schema": {"schema": deep}});
     assert_eq!(ask(deep).code(), "response_format_unusable");
@@ -284,8 +294,10 @@ fn errors_have_openai_s_shape_and_stable_codes() {
         (json!({"messages": [user("x")], "tools": [{"type": "function"}]}), "unsupported_field", "tools"),
         (json!({"messages": [user("x")], "logit_bias": {"5": 1}}), "unsupported_field", "logit_bias"),
         (json!({"messages": [user("x")], "temprature": 1}), "unsupported_field", "temprature"),
-        (json!({"messages": [user("x")], "temperature": -1}), "invalid_value", ""),
-        (json!({"messages": [user("x")], "top_p": 2}), "invalid_value", ""),
+        (json!({"messages": [user("x")], "temperature": -1}), "invalid_value", "temperature"),
+        (json!({"messages": [user("x")], "top_p": 2}), "invalid_value", "top_p"),
+        (json!({"messages": [user("x")], "presence_penalty": 3}), "invalid_value", "presence_penalty"),
+        (json!({"messages": [{"role": "user"}]}), "invalid_value", "messages[0].content"),
         (json!({"messages": [user("x")], "n": 0}), "invalid_value", "n"),
         (json!({"messages": [user("x")], "n": 99}), "invalid_value", "n"),
         (json!({"messages": [user("x")], "max_tokens": 0}), "invalid_value", "max_tokens"),
@@ -313,6 +325,10 @@ fn errors_have_openai_s_shape_and_stable_codes() {
         let error = &answer.json()["error"];
         assert_eq!(error["param"].as_str().unwrap_or(""), param, "{body}: {error}");
         assert!(error["type"].is_string() && error["message"].is_string());
+        let hint = error["hint"].as_str().unwrap_or_else(|| panic!("no hint: {error}"));
+        for flag in ["--detail", "--max-new-tokens", "--num-crops"] {
+            assert!(!hint.contains(flag), "{hint}");
+        }
     }
     assert_eq!(SERVER.post_bytes("/v1/chat/completions", b"{\"messages\":").code(), "invalid_json");
     assert_eq!(SERVER.post_bytes("/v1/chat/completions", b"[]").code(), "invalid_json");
@@ -322,6 +338,8 @@ fn errors_have_openai_s_shape_and_stable_codes() {
     );
     assert_eq!(SERVER.get("/v1/chat/completions").code(), "method_not_allowed");
     assert_eq!(SERVER.get("/v1/nothing").code(), "route_not_found");
+    let refused = SERVER.get("/v1/models/%ff");
+    assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_value"));
 }
 
 #[test]

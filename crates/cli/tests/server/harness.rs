@@ -39,6 +39,13 @@ pub fn load_endless() -> Result<Loaded<Cpu>, phi3v::Error> {
     load_with(Checkpoint::open(&tiny())?, Vec::new(), options)
 }
 
+/// Loads the built-in model.
+pub fn load_demo() -> Result<Loaded<Cpu>, phi3v::Error> {
+    let checkpoint = Checkpoint::from_files(&phi3v::demo::files())?;
+    let stop_ids = checkpoint.stop_ids();
+    load_with(checkpoint, stop_ids, EngineOptions { context_tokens: 4096, ..Default::default() })
+}
+
 fn load_with(
     checkpoint: Checkpoint,
     stop_ids: Vec<u32>,
@@ -68,6 +75,11 @@ impl Running {
     pub fn start(options: ServerOptions) -> Self {
         Self::start_with(options, || load(EngineOptions { context_tokens: 4096, ..Default::default() }))
             .until_ready()
+    }
+
+    /// A server of the built-in model.
+    pub fn demo() -> Self {
+        Self::start_with(ServerOptions::default(), load_demo).until_ready()
     }
 
     /// A server whose answers are as long as they may be, up to `ENDLESS` tokens.

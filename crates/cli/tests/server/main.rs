@@ -3,8 +3,15 @@
 #![allow(unreachable_pub, reason = "the helpers of a test binary are for the test binary")]
 
 mod api;
+mod bounds;
+mod conversation;
+mod demo;
 mod docs;
 mod harness;
 mod load;
 mod page;
+mod process;
+mod records;
 mod safety;
+mod sampling;
+mod tls;

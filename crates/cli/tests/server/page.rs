@@ -6,12 +6,16 @@ use phi3v_cli::server::limits::Limits;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+/// What drives the browser.
+const BROWSER: &str = "playwright-core";
+
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/page")
 }
 
 /// Runs a script of `tests/page`, or says why not.
-fn run(script: &str, package: &str, needs_browser: bool) {
+fn run(script: &str, package: &str, server: impl FnOnce() -> Running) {
+    let needs_browser = package == BROWSER;
     let node = Command::new("node").arg("--version").stdout(Stdio::null()).status();
     if !node.is_ok_and(|status| status.success()) || !folder().join("node_modules").join(package).exists() {
         eprintln!("SKIPPED: {script} needs node and `npm install` in crates/cli/tests/page");
@@ -23,11 +27,7 @@ fn run(script: &str, package: &str, needs_browser: bool) {
         eprintln!("SKIPPED: {script} needs Chromium at /usr/bin/chromium, or its path in CHROMIUM");
         return;
     }
-    let server = if needs_browser {
-        Running::endless(Limits::default())
-    } else {
-        Running::start(ServerOptions::default())
-    };
+    let server = server();
     let mut command = Command::new("node");
     command.current_dir(folder()).arg(script).arg(format!("http://{}", server.address));
     command.args(std::env::var_os("PHI3V_SCREENSHOTS"));
@@ -38,10 +38,15 @@ fn run(script: &str, package: &str, needs_browser: bool) {
 
 #[test]
 fn the_page_works_in_a_browser() {
-    run("page.mjs", "playwright-core", true);
+    run("page.mjs", BROWSER, || Running::endless(Limits::default()));
+}
+
+#[test]
+fn the_built_in_model_answers_on_the_page() {
+    run("demo.mjs", BROWSER, Running::demo);
 }
 
 #[test]
 fn the_official_javascript_client_works() {
-    run("client.mjs", "openai", false);
+    run("client.mjs", "openai", || Running::start(ServerOptions::default()));
 }

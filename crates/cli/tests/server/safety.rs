@@ -5,12 +5,12 @@ use super::harness::{
 };
 use phi3v::engine::EngineOptions;
 use phi3v_cli::server::guard::Guard;
-use phi3v_cli::server::images::Pictures;
+use phi3v_cli::server::images::{Fetcher, Pictures};
 use phi3v_cli::server::limits::Limits;
 use phi3v_cli::server::{ServeError, ServerOptions};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 fn with_limits(limits: Limits) -> Running {
@@ -27,8 +27,9 @@ fn hosts_origins_and_keys_are_checked() {
     let keys = dir.path().join("keys");
     std::fs::write(&keys, "a-key-of-some-length\n").unwrap();
     let origin = "https://pages.example";
-    let guard = Guard::new(&["phi.example".to_owned()], &[origin.to_owned()]).with_key_file(&keys).unwrap();
-    let options = ServerOptions { guard, cors_origins: vec![origin.to_owned()], ..ServerOptions::default() };
+    let origins = vec!["https://Pages.example/".parse().unwrap()];
+    let guard = Guard::new(&["phi.example".to_owned()], &origins).with_key_file(&keys).unwrap();
+    let options = ServerOptions { guard, cors_origins: origins, ..ServerOptions::default() };
     let server = Running::start_with(options, || load(EngineOptions::default()));
     let get = |path: &str, headers: &[(&str, &str)]| request(server.address, "GET", path, headers, b"");
     let key = ("authorization", "Bearer a-key-of-some-length");
@@ -48,9 +49,16 @@ fn hosts_origins_and_keys_are_checked() {
 
     let allowed = get("/", &[("origin", origin), key]);
     assert_eq!((allowed.status, allowed.header("access-control-allow-origin")), (200, Some(origin)));
-    let preflight = [("origin", origin), ("access-control-request-method", "POST")];
+    // the official client's own headers
+    let asked = "authorization,content-type,x-stainless-lang,x-stainless-retry-count";
+    let preflight = [
+        ("origin", origin),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", asked),
+    ];
     let preflight = request(server.address, "OPTIONS", "/v1/chat/completions", &preflight, b"");
     assert_eq!(preflight.header("access-control-allow-origin"), Some(origin));
+    assert_eq!(preflight.header("access-control-allow-headers"), Some(asked));
     let other = [("origin", "https://evil.example"), ("access-control-request-method", "POST")];
     let other = request(server.address, "OPTIONS", "/v1/chat/completions", &other, b"");
     assert_eq!(other.header("access-control-allow-origin"), None);
@@ -187,6 +195,36 @@ fn pictures_come_from_the_allowed_folder_only() {
         assert_eq!(refused.code(), "image_source_not_allowed");
         assert!(!refused.text().contains(dir.to_str().unwrap()));
     }
+}
+
+/// A picture whose header, with the right checksum, announces 60,000 x 60,000 pixels and whose data is short.
+#[test]
+fn a_bomb_with_a_valid_checksum_is_refused_by_its_header() {
+    let mut bomb = Vec::new();
+    let mut writer = png::Encoder::new(&mut bomb, 60_000, 60_000).write_header().unwrap();
+    // an empty zlib stream
+    writer.write_chunk(png::chunk::IDAT, &[0x78, 0x9c, 3, 0, 0, 0, 0, 1]).unwrap();
+    drop(writer);
+    let server = with_limits(Limits::default());
+    let refused = server.chat(&picture(&data_url(&bomb)));
+    assert_eq!((refused.status, refused.code().as_str()), (413, "image_too_large"), "{}", refused.text());
+}
+
+#[test]
+fn an_allowed_host_on_this_machine_is_not_asked() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let names = ["127.0.0.1", "localhost"];
+    let hosts = names.iter().map(|name| format!("{name}:{port}").parse().unwrap()).collect();
+    let pictures = Pictures::data_urls_only().with_remote(Fetcher::new(hosts));
+    let server = Running::start(ServerOptions { pictures, ..ServerOptions::default() });
+    for name in names {
+        let refused = server.chat(&picture(&format!("http://{name}:{port}/a.png")));
+        assert_eq!((refused.status, refused.code().as_str()), (400, "image_source_not_allowed"));
+        assert_eq!(refused.json()["error"]["param"], "messages[0].content[0].image_url");
+    }
+    assert!(listener.accept().is_err(), "nobody may have connected");
 }
 
 #[test]

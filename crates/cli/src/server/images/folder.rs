@@ -1,11 +1,11 @@
 //! Pictures below one folder, named by `file://` URLs. The folder is opened once and every path is walked from
 //! there without leaving it, whatever `..` and links say.
 
-use super::too_large;
+use super::unread;
 use crate::server::openai::errors::ApiError;
+use crate::server::room::Room;
 use cap_std::ambient_authority;
-use cap_std::fs::Dir;
-use std::io::Read;
+use cap_std::fs::{Dir, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use url::Url;
 
@@ -22,7 +22,7 @@ impl Folder {
     }
 
     /// The file's bytes. What is missing and what is forbidden give the same error: it tells nobody what exists.
-    pub(super) fn read(&self, url: &str, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
+    pub(super) fn read(&self, url: &str, bytes_max: usize, room: &mut Room) -> Result<Vec<u8>, ApiError> {
         let refused = || {
             ApiError::bad_request(
                 "image_source_not_allowed",
@@ -32,24 +32,37 @@ impl Folder {
         };
         let path = Url::parse(url).ok().and_then(|url| url.to_file_path().ok()).ok_or_else(refused)?;
         let relative = path.strip_prefix(&self.path).map_err(|_| refused())?;
-        // a pipe or a device would block on opening
-        let metadata = self.dir.metadata(relative).map_err(|_| refused())?;
-        if !metadata.is_file() {
-            return Err(refused());
-        }
-        let file = self.dir.open(relative).map_err(|_| refused())?;
-        let mut bytes = Vec::new();
-        file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(|_| refused())?;
-        if bytes.len() > bytes_max {
-            return Err(too_large(bytes_max));
-        }
-        Ok(bytes)
+        let file = self.open_file(relative).map_err(|_| refused())?.ok_or_else(refused)?;
+        room.read(file, bytes_max).map_err(|error| unread(error, bytes_max, refused))
+    }
+
+    /// The file at `path`; none where that is something else. What is asked is the open file, since the path could
+    /// lead to a pipe a moment later.
+    fn open_file(&self, path: &Path) -> std::io::Result<Option<File>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        do_not_wait(&mut options);
+        let file = self.dir.open_with(path, &options)?;
+        Ok(file.metadata()?.is_file().then_some(file))
     }
 }
+
+/// Opens a pipe without waiting for somebody to write to it.
+#[cfg(unix)]
+fn do_not_wait(options: &mut OpenOptions) {
+    use cap_std::fs::OpenOptionsExt;
+    /// `O_NONBLOCK` of Linux on the processors it is built for, and of macOS and the BSDs.
+    const NONBLOCK: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 4 };
+    options.custom_flags(NONBLOCK);
+}
+
+#[cfg(not(unix))]
+fn do_not_wait(_: &mut OpenOptions) {}
 
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use crate::server::room::Inputs;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -66,7 +79,8 @@ mod tests {
         symlink("sub", inside.join("within")).unwrap();
         symlink("..", inside.join("up")).unwrap();
         let folder = Folder::open(&inside).unwrap();
-        let read = |path: &str| folder.read(&format!("file://{}/{path}", inside.display()), 100);
+        let read_url = |url: &str, bytes_max| folder.read(url, bytes_max, &mut Inputs::new(1 << 20).room());
+        let read = |path: &str| read_url(&format!("file://{}/{path}", inside.display()), 100);
         assert_eq!(read("sub/a%20b.png").unwrap(), b"picture");
         assert_eq!(read("within/a%20b.png").unwrap(), b"picture");
         for path in
@@ -77,9 +91,24 @@ mod tests {
             assert!(!error.json().contains("secret"), "{path}");
         }
         for url in ["file:///etc/passwd", "file://host/etc/passwd", "file:", "file:///"] {
-            assert_eq!(folder.read(url, 100).unwrap_err().code, "image_source_not_allowed", "{url}");
+            assert_eq!(read_url(url, 100).unwrap_err().code, "image_source_not_allowed", "{url}");
         }
         let long = format!("file://{}/sub/a b.png", inside.display());
-        assert_eq!(folder.read(&long, 3).unwrap_err().code, "image_too_large");
+        assert_eq!(read_url(&long, 3).unwrap_err().code, "image_too_large");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_without_waiting_for_a_writer() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(root.join("pipe")).status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED: a pipe needs mkfifo");
+            return;
+        }
+        let url = format!("file://{}/pipe", root.display());
+        let error =
+            Folder::open(&root).unwrap().read(&url, 100, &mut Inputs::new(1 << 20).room()).unwrap_err();
+        assert_eq!(error.code, "image_source_not_allowed");
     }
 }

@@ -9,9 +9,11 @@ pub use remote::{AllowedHost, Fetcher};
 
 use super::limits::Limits;
 use super::openai::errors::ApiError;
+use super::room::{ReadError, Room};
 use folder::Folder;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The sources that are allowed.
 #[derive(Clone)]
@@ -42,28 +44,48 @@ impl Pictures {
         Ok(self)
     }
 
-    /// The bytes of the picture at `url`. `param` names the field. Blocks.
+    /// The bytes of the picture at `url`, for which `room` grows. Blocks, but no longer than until `deadline` for
+    /// another server.
     ///
     /// # Errors
-    /// The source is not allowed, or does not have a picture of acceptable size.
-    pub fn read(&self, url: &str, limits: &Limits, param: &str) -> Result<Vec<u8>, ApiError> {
+    /// The source is not allowed, or does not have a picture of acceptable size; a lack of room.
+    pub fn read(
+        &self,
+        url: &str,
+        limits: &Limits,
+        room: &mut Room,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, ApiError> {
         let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
-        let result = match (scheme.as_deref(), &self.remote, &self.folder) {
-            (Some("data"), ..) => data_url::decode(url, limits.image.bytes_max),
-            (Some("http" | "https"), Some(fetcher), _) => fetcher.fetch(url, limits),
+        match (scheme.as_deref(), &self.remote, &self.folder) {
+            (Some("data"), ..) => {
+                let bytes = data_url::decode(url, limits.image.bytes_max)?;
+                room.grow(bytes.len())?;
+                Ok(bytes)
+            }
+            (Some("http" | "https"), Some(fetcher), _) => fetcher.fetch(url, limits, room, deadline),
             (Some("http" | "https"), None, _) => Err(not_allowed("http addresses")
                 .hint("send the picture as a data URL, or start the server with --allow-image-host")),
-            (Some("file"), _, Some(folder)) => folder.read(url, limits.image.bytes_max),
+            (Some("file"), _, Some(folder)) => folder.read(url, limits.image.bytes_max, room),
             (Some("file"), _, None) => Err(not_allowed("files")
                 .hint("send the picture as a data URL, or start the server with --allow-image-dir")),
-            _ => Err(not_allowed("this kind of address").hint("send the picture as a data URL")),
-        };
-        result.map_err(|error| error.param(param))
+            _ => Err(not_allowed("this kind of address")),
+        }
     }
 }
 
 fn not_allowed(what: &str) -> ApiError {
     ApiError::bad_request("image_source_not_allowed", format!("pictures from {what} are not allowed"))
+        .hint("send the picture as a data URL")
+}
+
+/// Why a picture's bytes were not read, in the client's terms; `failed` where their source broke off.
+fn unread(error: ReadError, bytes_max: usize, failed: impl FnOnce() -> ApiError) -> ApiError {
+    match error {
+        ReadError::TooMany => too_large(bytes_max),
+        ReadError::Room(error) => error,
+        ReadError::Source(_) => failed(),
+    }
 }
 
 fn too_large(limit: usize) -> ApiError {

@@ -1,14 +1,18 @@
 //! Pictures from other servers, of hosts that were allowed by name.
 //!
 //! A name is resolved once; if any of its addresses is not of the public internet the picture is refused, and the
-//! connection goes to an address that was checked (a second look-up could give another answer). Redirects are
-//! followed by hand, each checked in the same way. No proxy is used: it would resolve names itself.
+//! connection goes to one of the addresses that were checked (a second look-up could give another answer). Redirects
+//! are followed by hand, each checked in the same way. No proxy is used: it would resolve names itself. One deadline
+//! counts for all of it, the look-ups included.
 
 use super::address::is_global;
-use super::{not_allowed, too_large};
+use super::{not_allowed, too_large, unread};
 use crate::server::limits::Limits;
 use crate::server::openai::errors::ApiError;
+use crate::server::room::Room;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
@@ -16,6 +20,12 @@ use url::Url;
 
 /// Redirects that are followed.
 const REDIRECTS_MAX: usize = 3;
+
+/// Addresses of a host that are tried, and as many as the HTTP client takes.
+const ADDRESSES_MAX: usize = 16;
+
+/// Look-ups at one time. One that hangs cannot be stopped, only left behind.
+const LOOKUPS_MAX: usize = 32;
 
 /// A host that pictures may come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +62,7 @@ type Lookup = fn(&str, u16) -> std::io::Result<Vec<SocketAddr>>;
 pub struct Fetcher {
     hosts: Vec<AllowedHost>,
     lookup: Lookup,
+    lookups: Arc<AtomicUsize>,
     permitted: fn(IpAddr) -> bool,
 }
 
@@ -59,17 +70,23 @@ impl Fetcher {
     /// For these hosts.
     pub fn new(hosts: Vec<AllowedHost>) -> Self {
         let lookup: Lookup = |name, port| Ok((name, port).to_socket_addrs()?.collect());
-        Self { hosts, lookup, permitted: is_global }
+        Self { hosts, lookup, lookups: Arc::default(), permitted: is_global }
     }
 
-    /// The bytes at `url`. Blocks.
-    pub(super) fn fetch(&self, url: &str, limits: &Limits) -> Result<Vec<u8>, ApiError> {
-        let deadline = Instant::now() + limits.remote_time_max;
+    /// The bytes at `url`, for which `room` grows. Blocks until `deadline` at most.
+    pub(super) fn fetch(
+        &self,
+        url: &str,
+        limits: &Limits,
+        room: &mut Room,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, ApiError> {
+        let deadline = deadline.min(Instant::now() + limits.remote_time_max);
         let mut url = Url::parse(url).map_err(|_| failed("the address of the picture is not valid"))?;
         for _ in 0..=REDIRECTS_MAX {
-            let address = self.check(&url)?;
-            match request(&url, address, deadline, limits.remote_bytes_max)? {
-                Answer::Picture(bytes) => return Ok(bytes),
+            let addresses = self.check(&url, deadline)?;
+            match request(&url, addresses, deadline, limits.remote_bytes_max)? {
+                Answer::Picture(body) => return read(body, limits.remote_bytes_max, room),
                 Answer::Redirect(location) => {
                     url = url.join(&location).map_err(|_| failed("the picture's server redirected badly"))?;
                 }
@@ -78,9 +95,12 @@ impl Fetcher {
         Err(failed(format!("the picture's server redirected more than {REDIRECTS_MAX} times, the limit")))
     }
 
-    /// A checked address of an allowed host.
-    fn check(&self, url: &Url) -> Result<SocketAddr, ApiError> {
-        let refused = || not_allowed("this host").hint("name the host with --allow-image-host");
+    /// The addresses of an allowed host, all of them checked.
+    fn check(&self, url: &Url, deadline: Instant) -> Result<Vec<SocketAddr>, ApiError> {
+        let refused = || {
+            not_allowed("this host")
+                .hint("send the picture as a data URL, or start the server with --allow-image-host")
+        };
         let default_port = match url.scheme() {
             "http" => 80,
             "https" => 443,
@@ -96,23 +116,57 @@ impl Fetcher {
             return Err(refused());
         }
         let bare = name.trim_matches(['[', ']']);
-        let addresses =
-            (self.lookup)(bare, port).map_err(|_| failed("the picture's server was not found"))?;
+        let addresses = self.look_up(bare, port, deadline)?;
         if addresses.is_empty() || !addresses.iter().all(|address| (self.permitted)(address.ip())) {
             return Err(not_allowed("hosts outside the public internet"));
         }
-        Ok(addresses[0])
+        Ok(addresses)
+    }
+
+    /// Looks a name up on a thread of its own: the system's look-up knows no time limit.
+    fn look_up(&self, name: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, ApiError> {
+        let not_found = || failed("the picture's server was not found");
+        let place =
+            LookupPlace::take(&self.lookups).ok_or_else(|| failed("too many names are being looked up"))?;
+        let (tell, told) = mpsc::sync_channel(1);
+        let (lookup, name) = (self.lookup, name.to_owned());
+        let work = move || {
+            let _place = place;
+            // nobody hears of an answer that comes too late
+            let _ = tell.send(lookup(&name, port));
+        };
+        std::thread::Builder::new().name("lookup".to_owned()).spawn(work).map_err(|_| not_found())?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let found =
+            told.recv_timeout(left).map_err(|_| failed("looking up the picture's server took too long"))?;
+        found.map_err(|_| not_found())
+    }
+}
+
+/// One of the look-ups at one time.
+struct LookupPlace(Arc<AtomicUsize>);
+
+impl LookupPlace {
+    fn take(lookups: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = Self(Arc::clone(lookups));
+        (lookups.fetch_add(1, Ordering::Relaxed) < LOOKUPS_MAX).then_some(place)
+    }
+}
+
+impl Drop for LookupPlace {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 enum Answer {
-    Picture(Vec<u8>),
+    Picture(ureq::Body),
     Redirect(String),
 }
 
-/// Gives the one address that was checked.
+/// Gives the addresses that were checked. The client tries one after the other.
 #[derive(Debug)]
-struct Checked(SocketAddr);
+struct Checked(Vec<SocketAddr>);
 
 impl Resolver for Checked {
     fn resolve(
@@ -122,12 +176,17 @@ impl Resolver for Checked {
         _: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let mut addresses = self.empty();
-        addresses.push(self.0);
+        self.0.iter().take(ADDRESSES_MAX).for_each(|address| addresses.push(*address));
         Ok(addresses)
     }
 }
 
-fn request(url: &Url, address: SocketAddr, deadline: Instant, bytes_max: usize) -> Result<Answer, ApiError> {
+fn request(
+    url: &Url,
+    addresses: Vec<SocketAddr>,
+    deadline: Instant,
+    bytes_max: usize,
+) -> Result<Answer, ApiError> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let config = ureq::config::Config::builder()
         .max_redirects(0)
@@ -136,9 +195,16 @@ fn request(url: &Url, address: SocketAddr, deadline: Instant, bytes_max: usize) 
         .timeout_global(Some(left))
         .user_agent(concat!("phi3v/", env!("CARGO_PKG_VERSION")))
         .build();
-    let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Checked(address));
+    let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Checked(addresses));
     let response = agent.get(url.as_str()).call().map_err(|error| {
-        tracing::warn!(host = url.host_str(), %error, "a picture could not be fetched");
+        // other errors may hold the address, which is the client's affair
+        let error = match error {
+            ureq::Error::Io(error) => error.kind().to_string(),
+            ureq::Error::Timeout(timeout) => format!("timeout: {timeout}"),
+            ureq::Error::Rustls(error) => error.to_string(),
+            _ => "the server does not speak HTTP".to_owned(),
+        };
+        tracing::warn!(host = url.host_str(), error, "a picture could not be fetched");
         failed("the picture could not be fetched")
     })?;
     let status = response.status();
@@ -151,13 +217,18 @@ fn request(url: &Url, address: SocketAddr, deadline: Instant, bytes_max: usize) 
     if !status.is_success() {
         return Err(failed("the picture's server did not give it"));
     }
-    let bytes = response.into_body().into_with_config().limit(bytes_max as u64 + 1).read_to_vec();
-    match bytes {
-        Ok(bytes) if bytes.len() > bytes_max => Err(too_large(bytes_max)),
-        Ok(bytes) => Ok(Answer::Picture(bytes)),
-        Err(ureq::Error::BodyExceedsLimit(_)) => Err(too_large(bytes_max)),
-        Err(_) => Err(failed("the picture could not be fetched")),
+    let body = response.into_body();
+    if body.content_length().is_some_and(|length| length > bytes_max as u64) {
+        return Err(too_large(bytes_max));
     }
+    Ok(Answer::Picture(body))
+}
+
+fn read(body: ureq::Body, bytes_max: usize, room: &mut Room) -> Result<Vec<u8>, ApiError> {
+    // the room's own limit comes first
+    let reader = body.into_with_config().limit(u64::MAX).reader();
+    room.read(reader, bytes_max)
+        .map_err(|error| unread(error, bytes_max, || failed("the picture could not be fetched")))
 }
 
 fn failed(message: impl Into<String>) -> ApiError {
@@ -168,6 +239,7 @@ fn failed(message: impl Into<String>) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::room::Inputs;
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
@@ -197,7 +269,12 @@ mod tests {
     fn fetcher(port: u16) -> Fetcher {
         let lookup: Lookup = |_, port| Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
         let host = format!("pictures.example:{port}").parse().unwrap();
-        Fetcher { hosts: vec![host], lookup, permitted: |_| true }
+        Fetcher { hosts: vec![host], lookup, lookups: Arc::default(), permitted: |_| true }
+    }
+
+    fn fetch(fetcher: &Fetcher, url: &str, limits: &Limits) -> Result<Vec<u8>, ApiError> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        fetcher.fetch(url, limits, &mut Inputs::new(1 << 20).room(), deadline)
     }
 
     fn code(result: Result<Vec<u8>, ApiError>) -> &'static str {
@@ -210,7 +287,7 @@ mod tests {
         let port =
             server(vec![redirect("/b"), redirect("c?d"), redirect("/e"), response("200 OK", "", "picture")]);
         let url = format!("http://pictures.example:{port}/a");
-        assert_eq!(fetcher(port).fetch(&url, &Limits::default()).unwrap(), b"picture");
+        assert_eq!(fetch(&fetcher(port), &url, &Limits::default()).unwrap(), b"picture");
     }
 
     #[test]
@@ -218,7 +295,7 @@ mod tests {
         let redirect = response("302 Found", "location: /again\r\n", "");
         let port = server(vec![redirect; 5]);
         let url = format!("http://pictures.example:{port}/a");
-        assert_eq!(code(fetcher(port).fetch(&url, &Limits::default())), "image_fetch_failed");
+        assert_eq!(code(fetch(&fetcher(port), &url, &Limits::default())), "image_fetch_failed");
     }
 
     #[test]
@@ -229,7 +306,7 @@ mod tests {
             let port = server(vec![response("302 Found", &format!("location: {target}\r\n"), "")]);
             let url = format!("http://pictures.example:{port}/a");
             assert_eq!(
-                code(fetcher(port).fetch(&url, &Limits::default())),
+                code(fetch(&fetcher(port), &url, &Limits::default())),
                 "image_source_not_allowed",
                 "{target}"
             );
@@ -248,7 +325,11 @@ mod tests {
         ] {
             fetcher.lookup = lookup;
             for url in ["http://pictures.example/a", "http://127.0.0.1/a", "http://0x7f.1/a"] {
-                assert_eq!(code(fetcher.fetch(url, &Limits::default())), "image_source_not_allowed", "{url}");
+                assert_eq!(
+                    code(fetch(&fetcher, url, &Limits::default())),
+                    "image_source_not_allowed",
+                    "{url}"
+                );
             }
         }
     }
@@ -263,7 +344,7 @@ mod tests {
             "http://me:secret@pictures.example:8080/a",
             "http://evil.example:8080/pictures.example",
         ] {
-            assert_eq!(code(fetcher.fetch(url, &Limits::default())), "image_source_not_allowed", "{url}");
+            assert_eq!(code(fetch(&fetcher, url, &Limits::default())), "image_source_not_allowed", "{url}");
         }
     }
 
@@ -273,20 +354,58 @@ mod tests {
             Limits { remote_bytes_max: 4, remote_time_max: Duration::from_millis(300), ..Limits::default() };
         let port = server(vec![response("200 OK", "", "pictu")]);
         assert_eq!(
-            code(fetcher(port).fetch(&format!("http://pictures.example:{port}/"), &limits)),
+            code(fetch(&fetcher(port), &format!("http://pictures.example:{port}/"), &limits)),
             "image_too_large"
         );
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("http://pictures.example:{port}/");
-        assert_eq!(code(fetcher(port).fetch(&url, &limits)), "image_fetch_failed");
+        assert_eq!(code(fetch(&fetcher(port), &url, &limits)), "image_fetch_failed");
+    }
+
+    #[test]
+    fn a_look_up_that_hangs_is_left_behind_and_counted() {
+        let mut fetcher = fetcher(80);
+        fetcher.lookup = |_, _| {
+            std::thread::sleep(Duration::from_secs(5));
+            Ok(Vec::new())
+        };
+        let limits = Limits { remote_time_max: Duration::from_millis(50), ..Limits::default() };
+        let url = "http://pictures.example:80/a";
+        fetcher.hosts = vec!["pictures.example".parse().unwrap()];
+        let start = Instant::now();
+        assert_eq!(code(fetch(&fetcher, url, &limits)), "image_fetch_failed");
+        assert!(start.elapsed() < Duration::from_secs(4));
+        assert_eq!(fetcher.lookups.load(Ordering::Relaxed), 1);
+        fetcher.lookups.store(LOOKUPS_MAX, Ordering::Relaxed);
+        assert!(fetch(&fetcher, url, &limits).unwrap_err().message.contains("too many names"));
+        assert_eq!(fetcher.lookups.load(Ordering::Relaxed), LOOKUPS_MAX);
+    }
+
+    #[test]
+    fn the_next_address_is_tried_where_one_refuses() {
+        let port = server(vec![response("200 OK", "", "picture")]);
+        let mut fetcher = fetcher(port);
+        // nobody listens at the first
+        fetcher.lookup = |_, port| Ok(vec![([127, 0, 0, 2], port).into(), ([127, 0, 0, 1], port).into()]);
+        let url = format!("http://pictures.example:{port}/a");
+        assert_eq!(fetch(&fetcher, &url, &Limits::default()).unwrap(), b"picture");
+    }
+
+    #[test]
+    fn a_picture_takes_room_as_it_comes() {
+        let port = server(vec![response("200 OK", "", &"x".repeat(5000))]);
+        let url = format!("http://pictures.example:{port}/a");
+        let (inputs, deadline) = (Inputs::new(4096), Instant::now() + Duration::from_secs(60));
+        let error = fetcher(port).fetch(&url, &Limits::default(), &mut inputs.room(), deadline).unwrap_err();
+        assert_eq!(error.code, "input_too_large");
     }
 
     #[test]
     fn an_error_tells_nothing_of_what_lies_there() {
         let port = server(vec![response("403 Forbidden", "", "internal secret")]);
-        let error =
-            fetcher(port).fetch(&format!("http://pictures.example:{port}/"), &Limits::default()).unwrap_err();
+        let error = fetch(&fetcher(port), &format!("http://pictures.example:{port}/"), &Limits::default())
+            .unwrap_err();
         assert!(!error.json().contains("secret") && !error.json().contains("403"), "{}", error.json());
     }
 

@@ -8,9 +8,9 @@ use super::types::{
     Logprobs, ResponseFormat, UsageFields,
 };
 use super::{logprobs, models, parse, stream};
-use crate::server::ask::{Ask, Picture, Turn, TurnPart};
+use crate::server::ask::{Ask, Names, Picture, Turn, TurnPart};
 use crate::server::engine_thread::Update;
-use crate::server::prepare;
+use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};
 use axum::Json;
 use axum::body::Body;
@@ -22,7 +22,9 @@ use phi3v::constraint::Grammar;
 use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
 use std::sync::Arc;
-use tokio::time::Instant;
+
+/// This API's words.
+const NAMES: Names = Names { turns: "messages", form: "response_format" };
 
 /// Likeliest tokens that may be asked for.
 const TOP_LOGPROBS_MAX: usize = 20;
@@ -36,19 +38,18 @@ pub async fn completions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let deadline = Instant::now() + app.limits.request_time_max;
+    let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, body) = parse::read::<ChatRequest>(&app, &headers, body).await?;
+    let (request, room) = parse::read::<ChatRequest>(&app, &headers, body).await?;
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
     let options = stream_options(&request)?;
     let with_logprobs = request.logprobs.unwrap_or(false);
-    let mut ask = ask(request)?;
+    let ask = ask(request)?;
     ask.check(&app.limits)?;
     let choices = ask.choices;
-    let prompt = prepare::prompt(&app, std::mem::take(&mut ask.turns)).await?;
     let progress = streamed && options.include_progress;
-    let session = Session::start(&app, (prompt, ask), body, (progress, deadline)).await?;
+    let session = Session::start(&app, &model, (ask, room), (progress, times)).await?;
     let tokenizer = with_logprobs.then_some(model.tokenizer);
     if streamed {
         let (id, created, usage) = (fresh_id("chatcmpl-"), unix_seconds(), UsageFields::default());
@@ -71,7 +72,8 @@ fn stream_options(request: &ChatRequest) -> Result<super::types::StreamOptions, 
     let options = request.stream_options.unwrap_or_default();
     if request.stream_options.is_some() && !request.stream.unwrap_or(false) {
         let message = "stream_options needs stream to be true";
-        return Err(ApiError::invalid_value("stream_options", message));
+        let error = ApiError::invalid_value("stream_options", message);
+        return Err(error.hint("set stream to true, or leave stream_options out"));
     }
     Ok(options)
 }
@@ -85,13 +87,14 @@ pub fn ask(request: ChatRequest) -> Result<Ask, ApiError> {
     let max_tokens = match (request.max_completion_tokens, request.max_tokens) {
         (Some(_), Some(_)) => {
             let message = "max_tokens and max_completion_tokens cannot both be given";
-            return Err(ApiError::invalid_value("max_tokens", message));
+            return Err(ApiError::invalid_value("max_tokens", message).hint("leave max_tokens out"));
         }
         (Some(tokens), None) => Some((tokens, "max_completion_tokens")),
         (None, tokens) => tokens.map(|tokens| (tokens, "max_tokens")),
     };
     let turns = request.messages.into_iter().enumerate().map(|(index, message)| turn(index, message));
     Ok(Ask {
+        names: NAMES,
         turns: turns.collect::<Result<_, _>>()?,
         sampling,
         choices: request.n.unwrap_or(1),
@@ -115,7 +118,8 @@ fn form(format: ResponseFormat) -> Option<Grammar> {
 fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
     let logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs) {
         (false, Some(1..)) => {
-            return Err(ApiError::invalid_value("top_logprobs", "top_logprobs needs logprobs to be true"));
+            let error = ApiError::invalid_value("top_logprobs", "top_logprobs needs logprobs to be true");
+            return Err(error.hint("set logprobs to true, or leave top_logprobs out"));
         }
         (_, Some(top)) if top > TOP_LOGPROBS_MAX => {
             let message = format!("top_logprobs is {top}, it must be 0 to {TOP_LOGPROBS_MAX}");
@@ -144,13 +148,21 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
         ChatRole::User => Role::User,
         ChatRole::Assistant => Role::Assistant,
     };
-    let parts = match message.content {
-        Content::Text(text) => return Ok(Turn { role, parts: vec![TurnPart::Text(text)] }),
-        Content::Parts(parts) => parts,
+    if !message.tool_calls.is_empty() {
+        return Err(ApiError::unsupported_field(&format!("messages[{index}].tool_calls")));
+    }
+    let param = format!("messages[{index}].content");
+    let parts = match message.content.or(message.refusal.map(Content::Text)) {
+        Some(Content::Text(text)) => return Ok(Turn { role, parts: vec![TurnPart::Text(text)] }),
+        Some(Content::Parts(parts)) => parts,
+        None => {
+            let error = ApiError::invalid_value(param, "the message has no content");
+            return Err(error.hint("give the message a text, or parts"));
+        }
     };
     if parts.is_empty() {
-        let param = format!("messages[{index}].content");
-        return Err(ApiError::invalid_value(param, "the message has no part, at least 1 is needed"));
+        let error = ApiError::invalid_value(param, "the message has no part, at least 1 is needed");
+        return Err(error.hint("give the message a text, or parts"));
     }
     let part = |(number, part)| match part {
         ContentPart::Text { text } => Ok(TurnPart::Text(text)),

@@ -52,7 +52,9 @@ impl ChatStream {
     fn chunk(&self, choices: Vec<ChunkChoice>) -> ChatChunk {
         let object = "chat.completion.chunk";
         let (id, model) = (self.id.clone(), self.model.clone());
-        ChatChunk { id, object, created: self.created, model, choices, usage: None }
+        // OpenAI's chunks hold a null until the last one where usage is asked for
+        let usage = self.options.include_usage.then_some(None);
+        ChatChunk { id, object, created: self.created, model, choices, usage }
     }
 
     fn push(&self, choice: ChunkChoice, queue: &mut Queue) {
@@ -100,7 +102,7 @@ impl Render for ChatStream {
             queue.push("timings", &TimingFields::from(finished.timings));
         }
         if last && self.options.include_usage {
-            queue.push("", &ChatChunk { usage: Some(self.usage), ..self.chunk(Vec::new()) });
+            queue.push("", &ChatChunk { usage: Some(Some(self.usage)), ..self.chunk(Vec::new()) });
         }
         if last {
             queue.push_text("[DONE]");

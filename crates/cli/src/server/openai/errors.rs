@@ -3,6 +3,7 @@
 //! `code` is stable and `message` is the library's own sentence. Nothing a decoder, the file system or the network
 //! said is repeated: it could tell a stranger about the machine or about what lies behind an address.
 
+use super::hints;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use phi3v::image::ImageError;
@@ -63,7 +64,9 @@ impl ApiError {
 
     /// A field with a value that cannot be used.
     pub fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::bad_request("invalid_value", message).param(param)
+        let param = param.into();
+        let hint = format!("correct {param}; /openapi.json tells what it may be");
+        Self::bad_request("invalid_value", message).param(param).hint(hint)
     }
 
     /// A field that this server does not have and that would change the answer.
@@ -126,14 +129,14 @@ impl ApiError {
             ImageError::Damaged { format, .. } => format!("the {format} picture is damaged"),
             other => other.to_string(),
         };
-        Self { hint: error.hint(), ..Self::new(status, code, message).param(param) }
+        Self { hint: hints::image(error), ..Self::new(status, code, message).param(param) }
     }
 
     /// What the library refused or could not do.
     pub fn library(error: &phi3v::Error) -> Self {
         use phi3v::constraint::ConstraintError;
         use phi3v::engine::EngineError;
-        let hint = error.hint();
+        use phi3v::sampler::SamplerError;
         let internal = || {
             let message = "the answer could not be computed".to_owned();
             (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
@@ -143,8 +146,15 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, "context_length_exceeded", error.to_string())
             }
             phi3v::Error::Constraint(ConstraintError::NotAllowed { .. }) => internal(),
-            phi3v::Error::Constraint(_) => {
-                (StatusCode::BAD_REQUEST, "response_format_unusable", error.to_string())
+            phi3v::Error::Constraint(_) => (
+                StatusCode::BAD_REQUEST,
+                "response_format_unusable",
+                hints::without_places(&error.to_string()),
+            ),
+            phi3v::Error::Sampler(SamplerError::BadLogit { .. }) => internal(),
+            phi3v::Error::Sampler(SamplerError::OutOfRange { name, .. }) => {
+                return Self::invalid_value(*name, error.to_string())
+                    .hint(format!("correct {name}, or leave it out to use its default"));
             }
             phi3v::Error::Engine(_) | phi3v::Error::Processor(_) | phi3v::Error::Sampler(_) => {
                 (StatusCode::BAD_REQUEST, "invalid_value", error.to_string())
@@ -152,7 +162,7 @@ impl ApiError {
             phi3v::Error::Backend(_) => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory", error.to_string()),
             _ => internal(),
         };
-        Self { hint, ..Self::new(status, code, message) }
+        Self { hint: hints::library(error), ..Self::new(status, code, message) }
     }
 
     /// OpenAI's class of the error.

@@ -46,6 +46,29 @@ pub fn strip(object: &mut Map<String, Value>, known: &[&str]) -> Result<(), ApiE
     }
 }
 
+/// Fields in whose values a member that is null is as good as one that is absent.
+const NULLABLE: &[&str] = &["input", "messages", "stream_options"];
+
+/// Takes null members out of messages: clients write `refusal: null`, `tool_calls: null` and the like, also when they
+/// send an answer of ours back.
+pub fn drop_nulls(object: &mut Map<String, Value>) {
+    let mut open: Vec<&mut Value> = object
+        .iter_mut()
+        .filter(|(name, _)| NULLABLE.contains(&name.as_str()))
+        .map(|(_, value)| value)
+        .collect();
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Array(items) => open.extend(items),
+            Value::Object(fields) => {
+                fields.retain(|_, value| !value.is_null());
+                open.extend(fields.values_mut());
+            }
+            _ => {}
+        }
+    }
+}
+
 fn is_neutral(name: &str, value: &Value) -> bool {
     let empty = match value {
         Value::Null => true,

@@ -4,6 +4,7 @@ use super::errors::ApiError;
 use super::types::{ModelEntry, ModelList};
 use crate::server::state::{App, ServedModel};
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use std::sync::Arc;
@@ -33,8 +34,12 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ModelList>, ApiErr
 /// It is not loaded yet, or there is none of that name.
 pub async fn one(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ModelEntry>, ApiError> {
+    let Path(name) = name.map_err(|_| {
+        ApiError::invalid_value("model", "the name of the model in the address is not UTF-8 text")
+            .hint("/v1/models lists the model served")
+    })?;
     let model = app.ready()?;
     check_name(model, Some(&name))?;
     Ok(Json(entry(&app, model)))

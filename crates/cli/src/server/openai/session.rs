@@ -4,12 +4,12 @@ use super::errors::ApiError;
 use super::types::{PromptTokensDetails, UsageFields};
 use crate::server::ask::Ask;
 use crate::server::engine_thread::Updates;
-use crate::server::prepare::Prompt;
-use crate::server::state::App;
+use crate::server::limits::Times;
+use crate::server::prepare;
+use crate::server::room::Room;
+use crate::server::state::{App, ServedModel};
 use phi3v::engine::{FinishReason, Usage};
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 
 /// An answer on its way. Dropping it cancels what the engine still does for it.
 pub struct Session {
@@ -18,24 +18,29 @@ pub struct Session {
     /// Answers that are not complete.
     pub remaining: usize,
     /// Memory of the body and the pictures.
-    _room: Vec<OwnedSemaphorePermit>,
+    _room: Room,
 }
 
 impl Session {
-    /// Sends a prompt to the engine, to be answered as `ask` says.
+    /// Prepares a question and sends it to the engine. `room` is that of the body.
     ///
     /// # Errors
-    /// It does not fit into the context, or there is no place in the queue.
+    /// A picture or a form that cannot be used, a prompt that does not fit into the context, no place in the queue, or
+    /// no time left.
     pub async fn start(
         app: &Arc<App>,
-        (prompt, ask): (Prompt, Ask),
-        body: OwnedSemaphorePermit,
-        (progress, deadline): (bool, Instant),
+        model: &ServedModel,
+        (mut ask, room): (Ask, Room),
+        (progress, times): (bool, Times),
     ) -> Result<Self, ApiError> {
-        let (requests, mut room) = prompt.requests(app, ask).await?;
-        room.push(body);
+        let turns = std::mem::take(&mut ask.turns);
+        let prepared = async {
+            let prompt = prepare::prompt(app, model, (turns, room), times).await?;
+            prompt.requests(app, model, ask).await
+        };
+        let (requests, room) = times.within(prepared).await?;
         let remaining = requests.len();
-        let updates = app.engine.submit(requests, progress, deadline)?;
+        let updates = app.engine.submit(requests, progress, times)?;
         Ok(Self { updates, remaining, _room: room })
     }
 }

@@ -6,6 +6,7 @@
 use super::errors::ApiError;
 use super::session::Session;
 use crate::server::engine_thread::Update;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// Time without events after which a comment is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Tells nginx, and proxies that follow it, to pass events on as they come.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Events that are ready to be sent.
 #[derive(Default)]
@@ -63,6 +67,16 @@ struct EventStream<R> {
     render: R,
     queue: Queue,
     ended: bool,
+    /// Of the request, whose log line is written when the stream begins.
+    span: tracing::Span,
+}
+
+impl<R> Drop for EventStream<R> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.span.in_scope(|| tracing::info!("the client left before the end of a streamed answer"));
+        }
+    }
 }
 
 impl<R: Render> EventStream<R> {
@@ -79,7 +93,7 @@ impl<R: Render> EventStream<R> {
                 Err(error) => Err(error),
             };
             if let Err(error) = updated {
-                tracing::warn!(code = error.code, "a streamed answer ended early");
+                self.span.in_scope(|| tracing::warn!(code = error.code, "a streamed answer ended early"));
                 self.render.failed(&error, &mut self.queue);
                 self.ended = true;
             }
@@ -96,6 +110,9 @@ impl<R: Render> EventStream<R> {
                 let last = self.session.remaining == 0;
                 self.render.finished((index, last), *finished, queue)?;
                 self.ended = last;
+                if last {
+                    self.span.in_scope(|| tracing::debug!("a streamed answer is complete"));
+                }
             }
             Update::Failed(error) => return Err(ApiError::library(&error)),
         }
@@ -107,7 +124,10 @@ impl<R: Render> EventStream<R> {
 pub(super) fn response<R: Render>(session: Session, mut render: R) -> Response {
     let mut queue = Queue::default();
     render.begin(&mut queue);
-    let events = EventStream { session, render, queue, ended: false };
+    let events = EventStream { session, render, queue, ended: false, span: tracing::Span::current() };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Sse::new(stream::unfold(events, EventStream::next)).keep_alive(keep_alive).into_response()
+    let mut response =
+        Sse::new(stream::unfold(events, EventStream::next)).keep_alive(keep_alive).into_response();
+    response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
 }

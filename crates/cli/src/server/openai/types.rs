@@ -2,8 +2,9 @@
 //!
 //! Unknown fields are refused by name, nested ones too; [`super::fields`] says which top-level ones are ignored.
 
+use super::text_or_list::{self, TextOrList};
 use schemars::JsonSchema;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -67,14 +68,26 @@ pub struct StreamOptions {
     pub include_obfuscation: bool,
 }
 
-/// What one side said.
+/// What one side said. An answer's `message` can be sent back as it came.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatMessage {
     /// Who said it.
     pub role: ChatRole,
     /// What was said.
-    pub content: Content,
+    pub content: Option<Content>,
+    /// What was said where there is no `content`.
+    pub refusal: Option<String>,
+    /// Not used.
+    pub name: Option<String>,
+    /// Not used.
+    #[serde(default)]
+    pub annotations: Vec<Value>,
+    /// Not used.
+    pub audio: Option<Value>,
+    /// Must be empty: there are no tools.
+    #[serde(default)]
+    pub tool_calls: Vec<Value>,
 }
 
 /// Who speaks.
@@ -190,52 +203,16 @@ enum OneOrMany {
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    struct Texts;
-    impl<'de> Visitor<'de> for Texts {
-        type Value = Vec<String>;
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a text or a list of texts")
-        }
-        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-            Ok(vec![text.to_owned()])
-        }
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(Vec::new())
-        }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut texts = Vec::new();
-            while let Some(text) = seq.next_element()? {
-                texts.push(text);
-            }
-            Ok(texts)
-        }
+    match text_or_list::deserialize(deserializer, "a text or a list of texts")? {
+        TextOrList::Text(text) => Ok(vec![text]),
+        TextOrList::List(texts) => Ok(texts),
+        TextOrList::Null => Ok(Vec::new()),
     }
-    deserializer.deserialize_any(Texts)
 }
 
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrParts;
-        impl<'de> Visitor<'de> for TextOrParts {
-            type Value = Content;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a text or a list of parts")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Content, E> {
-                Ok(Content::Text(text.to_owned()))
-            }
-            fn visit_string<E>(self, text: String) -> Result<Content, E> {
-                Ok(Content::Text(text))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
-                let mut parts = Vec::new();
-                while let Some(part) = seq.next_element()? {
-                    parts.push(part);
-                }
-                Ok(Content::Parts(parts))
-            }
-        }
-        deserializer.deserialize_any(TextOrParts)
+        text_or_list::of_two(deserializer, "a text or a list of parts", Self::Text, Self::Parts)
     }
 }
 
@@ -293,9 +270,9 @@ pub struct ChatChunk {
     pub model: String,
     /// One choice, or none in the chunk with the usage.
     pub choices: Vec<ChunkChoice>,
-    /// In the last chunk, where asked for.
+    /// In the last chunk, where asked for; null in those before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<UsageFields>,
+    pub usage: Option<Option<UsageFields>>,
 }
 
 /// What a chunk adds to a choice.

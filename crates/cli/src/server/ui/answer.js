@@ -2,6 +2,9 @@
 
 import { render } from './markdown.js';
 
+/** Stands where an answer has no text. */
+export const NO_TEXT = 'The model ended its answer without a text.';
+
 /** Probabilities below which a token is shaded, from a little to much. */
 const DOUBT = [0.8, 0.5, 0.2];
 
@@ -9,6 +12,23 @@ function make(name, properties = {}, ...children) {
   const node = Object.assign(document.createElement(name), properties);
   node.append(...children);
   return node;
+}
+
+/** Copies a text. Browsers have a clipboard for pages only on https and on this machine; elsewhere a selection is copied. */
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = make('textarea', { value: text, readOnly: true, className: 'unseen' });
+    const focused = document.activeElement;
+    document.body.append(area);
+    area.select();
+    const copied = document.execCommand('copy');
+    area.remove();
+    focused?.focus();
+    return copied;
+  }
 }
 
 export class Answer {
@@ -52,7 +72,8 @@ export class Answer {
   }
 
   draw() {
-    if (this.shade && this.tokens.length) this.body.replaceChildren(this.shaded());
+    if (!this.text && this.reason) this.body.replaceChildren(make('p', { className: 'none', textContent: NO_TEXT }));
+    else if (this.shade && this.tokens.length) this.body.replaceChildren(this.shaded());
     else this.body.replaceChildren(render(this.text));
   }
 
@@ -94,8 +115,7 @@ export class Answer {
     this.followed(() => this.draw());
     const copy = make('button', { type: 'button', className: 'small copy', textContent: 'Copy' });
     copy.addEventListener('click', async () => {
-      await navigator.clipboard.writeText(this.text);
-      copy.textContent = 'Copied';
+      copy.textContent = await copyText(this.text) ? 'Copied' : 'Not copied';
       setTimeout(() => { copy.textContent = 'Copy'; }, 1500);
     });
     const again = ['auto', 'low', 'high'].map((detail) => make('button', {

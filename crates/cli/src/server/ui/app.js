@@ -1,20 +1,31 @@
 // The page: pictures in, question in, answer out. All state is here and ends with the tab.
 
 import { ask, measure, modelName } from './client.js';
-import { Answer } from './answer.js';
+import { Answer, NO_TEXT } from './answer.js';
 
 const $ = (id) => document.getElementById(id);
 /** What was said: {role, text, pictures: [{name, url}]}; `url` is a data URL. */
 let turns = [];
-/** Pictures to be sent next: {name, url, cost, abort}. */
+/** Pictures to be sent next: {name, url, cost, error, waiting, abort}. */
 let pictures = [];
 /** Stops the answer that is being made. */
 let running = null;
+const touch = window.matchMedia('(pointer: coarse)').matches;
 
 function make(name, properties = {}, ...children) {
   const node = Object.assign(document.createElement(name), properties);
   node.append(...children);
   return node;
+}
+
+/** On a touch screen, the focus of the question would open a keyboard over the answer. */
+function focusQuestion() {
+  if (!touch) $('question').focus();
+}
+
+/** Lets a screen reader speak: once, and not for each token. */
+function announce(text) {
+  $('announce').textContent = text;
 }
 
 // --- pictures ---------------------------------------------------------------------------------------------------
@@ -43,19 +54,21 @@ async function addFiles(files) {
 async function price(picture) {
   picture.abort?.abort();
   picture.abort = new AbortController();
-  picture.cost = null;
-  picture.error = null;
+  Object.assign(picture, { cost: null, error: null, waiting: false });
   try {
     picture.cost = await measure(picture.url, $('detail').value, picture.abort.signal);
   } catch (error) {
     if (error.name === 'AbortError') return;
-    picture.error = error;
+    // measured when the model is there
+    if (error.code === 'loading') picture.waiting = true;
+    else picture.error = error;
   }
   drawPictures();
 }
 
-function costText({ cost, error }) {
+function costText({ cost, error, waiting }) {
   if (error) return error.message;
+  if (waiting) return 'measured when the model is loaded';
   if (!cost) return 'measuring';
   return `${cost.width} × ${cost.height}, ${cost.tiles} tiles, ${cost.tokens} tokens`;
 }
@@ -104,10 +117,15 @@ function showError(error) {
   if (error.hint) $('error').append(make('span', { className: 'hint', textContent: sentence(error.hint) }));
 }
 
+/** The phase that a screen reader has heard of. */
+let announced = null;
+
 function showProgress({ phase, done, total }) {
   const names = { vision: ['Looking at the pictures', 'tiles'], prefill: ['Reading the prompt', 'tokens'] };
   if (!names[phase]) return;
   const [name, unit] = names[phase];
+  if (phase !== announced) announce(name);
+  announced = phase;
   $('bar').value = total ? done / total : 0;
   $('phase').textContent = `${name}: ${Math.floor(done)} of ${total} ${unit}`;
 }
@@ -116,6 +134,7 @@ function setBusy(busy) {
   $('progress').hidden = !busy;
   $('bar').removeAttribute('value');
   $('phase').textContent = busy ? 'Waiting for the model' : '';
+  announced = null;
   $('send').hidden = busy;
   $('stop').hidden = !busy;
   $('conversation').setAttribute('aria-busy', String(busy));
@@ -179,7 +198,9 @@ async function answer() {
 
 /** Keeps an answer, or gives the question back when there is none. */
 function finish(shown) {
-  if (shown.text) {
+  const ended = ['stop', 'length'].includes(shown.reason);
+  if (shown.text || ended) {
+    announce(`${shown.text || NO_TEXT} ${shown.statistics()}`);
     turns.push({ role: 'assistant', text: shown.text, pictures: [], stats: shown.statistics() });
     shown.finish(retry);
   } else {
@@ -193,7 +214,7 @@ function finish(shown) {
   }
   $('welcome').hidden = turns.length > 0;
   setBusy(false);
-  $('question').focus();
+  focusQuestion();
 }
 
 /** Answers the last question again, looking at its pictures with another detail. */
@@ -211,7 +232,7 @@ function send() {
   if (running) return;
   if (!text) {
     showError({ message: 'there is no question', hint: 'type what you want to know' });
-    $('question').focus();
+    focusQuestion();
     return;
   }
   for (const button of document.querySelectorAll('.retry')) button.remove();
@@ -244,7 +265,7 @@ function startAfresh() {
   $('welcome').hidden = false;
   showError(null);
   setBusy(false);
-  $('question').focus();
+  focusQuestion();
 }
 
 // --- events -----------------------------------------------------------------------------------------------------
@@ -304,13 +325,22 @@ function listenToDrops() {
   });
 }
 
+/** Names the model, as soon as it is there, and then measures the pictures that were given before. */
 async function showModel() {
-  const model = await modelName();
-  $('model').textContent = model ? `${model.id}, context ${model.max_model_len} tokens` : 'the model is being loaded';
-  if (!model) setTimeout(showModel, 1000);
+  try {
+    const model = await modelName();
+    $('model').textContent = `${model.id}, context ${model.max_model_len} tokens`;
+    pictures.filter(({ waiting }) => waiting).forEach(price);
+  } catch (error) {
+    $('model').textContent = error.message;
+    // a key does not come by waiting
+    if (error.code === 'invalid_api_key') showError({ message: error.message, hint: 'reload the page and give an API key as the password' });
+    else setTimeout(showModel, 1000);
+  }
 }
 
 // a camera is worth a button of its own only where it is likely to be a phone's
-$('camera').hidden = !window.matchMedia('(pointer: coarse)').matches;
+$('camera').hidden = !touch;
 listen();
+focusQuestion();
 showModel();

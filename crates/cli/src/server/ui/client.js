@@ -9,11 +9,15 @@ export class ApiError extends Error {
   }
 }
 
-async function post(path, body, signal) {
+function post(path, body, signal) {
+  const headers = { 'content-type': 'application/json' };
+  return send(path, { method: 'POST', headers, body: JSON.stringify(body), signal });
+}
+
+async function send(path, options) {
   let response;
   try {
-    const headers = { 'content-type': 'application/json' };
-    response = await fetch(path, { method: 'POST', headers, body: JSON.stringify(body), signal });
+    response = await fetch(path, options);
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     throw new ApiError({ message: 'the server cannot be reached', hint: 'see whether it is still running', code: 'unreachable' });
@@ -25,11 +29,9 @@ async function post(path, body, signal) {
   return response;
 }
 
-/** The name of the model served, or null while it loads. */
+/** The model served: {id, max_model_len}. Throws `loading` while there is none yet. */
 export async function modelName() {
-  const response = await fetch('v1/models').catch(() => null);
-  if (!response?.ok) return null;
-  return (await response.json()).data[0];
+  return (await (await send('v1/models', {})).json()).data[0];
 }
 
 /** What a picture would cost: {width, height, tiles, tokens}. */

@@ -8,9 +8,9 @@ use super::errors::ApiError;
 use super::session::Session;
 use super::types::{ChatRole, UsageFields};
 use super::{models, parse};
-use crate::server::ask::{Ask, Picture, Turn, TurnPart};
+use crate::server::ask::{Ask, Names, Picture, Turn, TurnPart};
 use crate::server::engine_thread::Update;
-use crate::server::prepare;
+use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};
 use axum::Json;
 use axum::body::Body;
@@ -22,11 +22,13 @@ use phi3v::constraint::Grammar;
 use phi3v::engine::FinishReason;
 use phi3v::sampler::SamplingParams;
 use std::sync::Arc;
-use tokio::time::Instant;
 use types::{
     IncompleteDetails, Input, InputContent, InputMessage, InputPart, OutputMessage, OutputText,
     OutputTokensDetails, ResponseObject, ResponseUsage, ResponsesRequest, TextFormat,
 };
+
+/// This API's words.
+const NAMES: Names = Names { turns: "input", form: "text.format" };
 
 /// Answers a conversation.
 ///
@@ -37,16 +39,15 @@ pub async fn responses(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let deadline = Instant::now() + app.limits.request_time_max;
+    let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, body) = parse::read::<ResponsesRequest>(&app, &headers, body).await?;
+    let (request, room) = parse::read::<ResponsesRequest>(&app, &headers, body).await?;
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
-    let empty = empty_response(&request, model.name);
-    let mut ask = ask(request)?;
+    let empty = empty_response(&request, model.name.clone());
+    let ask = ask(request)?;
     ask.check(&app.limits)?;
-    let prompt = prepare::prompt(&app, std::mem::take(&mut ask.turns)).await?;
-    let session = Session::start(&app, (prompt, ask), body, (false, deadline)).await?;
+    let session = Session::start(&app, &model, (ask, room), (false, times)).await?;
     if streamed {
         return Ok(super::stream::response(session, stream::ResponseStream::new(empty)));
     }
@@ -94,6 +95,7 @@ fn ask(request: ResponsesRequest) -> Result<Ask, ApiError> {
         Some(TextFormat::JsonSchema { schema, .. }) => Some(Grammar::JsonSchema(schema)),
     };
     Ok(Ask {
+        names: NAMES,
         turns,
         sampling: SamplingParams {
             temperature: request.temperature.unwrap_or(default.temperature),
@@ -117,6 +119,11 @@ fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
         InputContent::Text(text) => return Ok(Turn { role, parts: vec![TurnPart::Text(text)] }),
         InputContent::Parts(parts) => parts,
     };
+    if parts.is_empty() {
+        let param = format!("input[{index}].content");
+        let error = ApiError::invalid_value(param, "the message has no part, at least 1 is needed");
+        return Err(error.hint("give the message a text, or parts"));
+    }
     let part = |(number, part)| match part {
         InputPart::InputText { text } | InputPart::OutputText { text, .. } => Ok(TurnPart::Text(text)),
         InputPart::InputImage { image_url: url, detail } => {

@@ -1,8 +1,9 @@
 //! The wire types of `POST /v1/responses`: texts and pictures in, one text out.
 
+use crate::server::openai::text_or_list::of_two;
 use crate::server::openai::types::Detail;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// A request for a response.
@@ -27,8 +28,8 @@ pub struct ResponsesRequest {
 }
 
 /// A text, or messages.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
 pub enum Input {
     /// A text of the user.
     Text(String),
@@ -61,8 +62,8 @@ pub enum MessageType {
 }
 
 /// Text, or parts in any order.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
 pub enum InputContent {
     /// Only text.
     Text(String),
@@ -98,6 +99,18 @@ pub enum InputPart {
         #[serde(default)]
         detail: Detail,
     },
+}
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        of_two(deserializer, "a text or a list of messages", Self::Text, Self::Messages)
+    }
+}
+
+impl<'de> Deserialize<'de> for InputContent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        of_two(deserializer, "a text or a list of parts", Self::Text, Self::Parts)
+    }
 }
 
 /// The form the answer must have.

@@ -1,0 +1,87 @@
+//! What to do about the library's errors, in the words of requests: the library's own hints name flags of the command
+//! line, which a client does not have.
+
+use phi3v::Error;
+use phi3v::engine::EngineError;
+use phi3v::image::ImageError;
+
+/// What a client can do about an error of the library.
+pub(super) fn library(error: &Error) -> Option<String> {
+    let hint = match error {
+        Error::Engine(EngineError::ContextLength { .. }) => {
+            "shorten the text, send fewer pictures or ask for detail low, lower max_tokens, or start the server with a \
+             larger --context"
+        }
+        Error::Engine(EngineError::NoNewTokens) => "ask for at least 1 token with max_tokens",
+        Error::Engine(EngineError::QueueFull { .. }) => "try again later",
+        Error::Backend(_) => {
+            "try again later, send fewer pictures, or start the server with a smaller --context"
+        }
+        Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) => return error.hint(),
+        Error::Image(error) => return image(error),
+        _ => "ask again, and report it with the server's log if it comes again",
+    };
+    Some(hint.to_owned())
+}
+
+/// What a client can do about a picture.
+pub(super) fn image(error: &ImageError) -> Option<String> {
+    let hint = match error {
+        ImageError::Bytes { bytes: 1.., .. }
+        | ImageError::Pixels { .. }
+        | ImageError::Side { .. }
+        | ImageError::Frames { .. } => "scale the picture down",
+        ImageError::TooNarrow { .. } => "crop the picture, or ask for detail high",
+        ImageError::NumCrops { .. } | ImageError::Normalisation { .. } => "report it with the server's log",
+        other => return other.hint(),
+    };
+    Some(hint.to_owned())
+}
+
+/// `message` without the words that say where something is: addresses on a network, files, places in memory. The
+/// grammar engine's reasons may hold such words.
+pub(super) fn without_places(message: &str) -> String {
+    let is_place = |word: &str| {
+        // a pointer into a schema begins with #, and stays
+        let word = word.trim_matches(|letter: char| !letter.is_alphanumeric() && !"/~#".contains(letter));
+        let hexadecimal = word.strip_prefix("0x").is_some_and(|digits| digits.len() >= 6);
+        let file = word.starts_with('/') || word.starts_with("~/") || word.contains(".rs:");
+        hexadecimal || file || word.contains("://") || word.contains(":\\")
+    };
+    let words = message.split_whitespace().map(|word| if is_place(word) { "(left out)" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_fields_and_no_flags_of_the_command_line() {
+        let context = EngineError::ContextLength { prompt: 1, answer: 2, context: 2 };
+        let errors = [
+            context.into(),
+            EngineError::NoNewTokens.into(),
+            EngineError::QueueFull { waiting: 1 }.into(),
+            Error::Step { reason: String::new() },
+        ];
+        for error in errors {
+            let hint = library(&error).unwrap();
+            for flag in ["--detail", "--max-new-tokens", "--num-crops", "--dtype"] {
+                assert!(!hint.contains(flag), "{hint}");
+            }
+        }
+    }
+
+    #[test]
+    fn reasons_are_told_without_places() {
+        for (message, told) in [
+            ("cannot follow \"http://10.0.0.1/x.json\": no", "cannot follow (left out) no"),
+            ("failed at /home/me/llguidance/src/lib.rs:12", "failed at (left out)"),
+            ("object at 0x7f001234abcd", "object at (left out)"),
+            ("the pattern #/properties/a is wrong: (0x1)", "the pattern #/properties/a is wrong: (0x1)"),
+        ] {
+            assert_eq!(without_places(message), told);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a request may take, and when requests are accepted at all.
+
+use super::harness::{Running, data_url, load, png, receive, user, user_with_picture};
+use phi3v::engine::EngineOptions;
+use phi3v_cli::server::ServerOptions;
+use phi3v_cli::server::limits::Limits;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc;
+use std::time::Duration;
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+fn with_limits(limits: Limits) -> Running {
+    Running::start(ServerOptions { limits, ..ServerOptions::default() })
+}
+
+fn short() -> Value {
+    json!({"messages": [user("x")], "max_tokens": 1})
+}
+
+#[test]
+fn text_messages_and_tokens_are_bounded() {
+    let server = with_limits(Limits {
+        text_bytes_max: 100,
+        messages_max: 3,
+        max_tokens_max: 20,
+        queue_max: 2,
+        ..Limits::default()
+    });
+    let long = json!({"messages": [user(&"x".repeat(60)), user(&"y".repeat(41))], "max_tokens": 1});
+    let many = json!({"messages": [user("a"), user("b"), user("c"), user("d")], "max_tokens": 1});
+    let cases = [
+        (long, "text_too_long", "messages", "100"),
+        (many, "invalid_value", "messages", "3"),
+        (json!({"messages": [user("x")], "max_tokens": 21}), "invalid_value", "max_tokens", "20"),
+        (
+            json!({"messages": [user("x")], "max_completion_tokens": 21}),
+            "invalid_value",
+            "max_completion_tokens",
+            "20",
+        ),
+        // more than the queue holds would be refused for ever, so it is not told to come again
+        (json!({"messages": [user("x")], "n": 3, "max_tokens": 1}), "invalid_value", "n", "1 to 2"),
+    ];
+    for (body, code, param, limit) in cases {
+        let refused = server.chat(&body);
+        let error = &refused.json()["error"];
+        assert_eq!((refused.status, refused.code().as_str()), (400, code), "{error}");
+        assert_eq!(error["param"], param);
+        assert!(error["message"].as_str().unwrap().contains(limit), "{error}");
+        assert!(error["hint"].is_string(), "{error}");
+    }
+    let fits = json!({"messages": [user(&"x".repeat(50)), user(&"y".repeat(50))], "max_tokens": 20, "n": 2});
+    assert_eq!(server.chat(&fits).status, 200);
+}
+
+#[test]
+fn room_is_taken_by_what_arrives_and_not_by_what_is_announced() {
+    let server = with_limits(Limits { input_bytes_max: 64 << 10, ..Limits::default() });
+    let mut promising: Vec<TcpStream> = (0..4)
+        .map(|_| server.open("POST", "/v1/chat/completions", &[JSON, ("content-length", "30000000")], b"{"))
+        .collect();
+    let unknown = [JSON, ("transfer-encoding", "chunked")];
+    promising.push(server.open("POST", "/v1/chat/completions", &unknown, b"1\r\n{\r\n"));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(server.chat(&short()).status, 200, "nobody is kept out by promises");
+
+    // what has really come does count
+    promising[0].write_all(&vec![b' '; 60_000]).unwrap();
+    let large = json!({"messages": [user(&"x".repeat(20_000))], "max_tokens": 1});
+    // the server may not have read it yet
+    let mut answers = std::iter::repeat_with(|| server.chat(&large)).take(500);
+    let refused = answers.find(|answer| answer.status != 200).unwrap();
+    assert_eq!((refused.status, refused.code().as_str()), (429, "queue_full"), "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+    drop(promising);
+    // it is given back when the client has gone
+    let mut status = 429;
+    for _ in 0..500 {
+        status = server.chat(&short()).status;
+        if status == 200 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(status, 200);
+}
+
+#[test]
+fn input_that_could_never_fit_is_not_told_to_come_again() {
+    let server = with_limits(Limits { input_bytes_max: 64 << 10, ..Limits::default() });
+    let body = json!({"messages": [user(&"x".repeat(100_000))], "max_tokens": 1});
+    let refused = server.chat(&body);
+    assert_eq!((refused.status, refused.code().as_str()), (413, "input_too_large"));
+    // a tile of 336 x 336 takes 1.35 MB, however small the picture's file
+    let body = json!({"messages": [user_with_picture(&data_url(&png(40, 30, 1)), "x")], "max_tokens": 1});
+    let refused = server.chat(&body);
+    assert_eq!((refused.status, refused.code().as_str()), (413, "input_too_large"));
+    assert_eq!(server.chat(&short()).status, 200);
+}
+
+#[test]
+fn the_deadline_counts_for_the_preparation_too() {
+    let limits = Limits { request_time_max: Duration::from_millis(1), ..Limits::default() };
+    let server = with_limits(limits);
+    // takes far longer to be decoded and cut
+    let url = data_url(&png(2000, 1500, 1));
+    let body = json!({"messages": [user_with_picture(&url, "What is this?")], "max_tokens": 1});
+    for path in ["/v1/chat/completions", "/tokenize"] {
+        let late = server.post(path, &body);
+        assert_eq!((late.status, late.code().as_str()), (504, "deadline_exceeded"), "{path}");
+    }
+}
+
+#[test]
+fn requests_are_refused_while_the_model_loads() {
+    let (go_on, wait) = mpsc::channel::<()>();
+    let server = Running::start_with(ServerOptions::default(), move || {
+        wait.recv().unwrap();
+        load(EngineOptions::default())
+    });
+    assert_eq!(server.get("/health").status, 200);
+    for refused in [server.get("/ready"), server.get("/v1/models"), server.chat(&short())] {
+        assert_eq!((refused.status, refused.code().as_str()), (503, "loading"));
+        assert!(refused.header("retry-after").is_some());
+    }
+    go_on.send(()).unwrap();
+    while server.get("/ready").status == 503 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.chat(&short()).status, 200);
+}
+
+#[test]
+fn requests_are_refused_while_the_server_ends() {
+    let mut server = Running::endless(Limits::default());
+    let body = json!({"messages": [user("A story")], "max_tokens": 3000, "stream": true}).to_string();
+    let mut running = server.open("POST", "/v1/chat/completions", &[JSON], body.as_bytes());
+    assert!(running.read(&mut [0; 64]).unwrap() > 0);
+    // a request that has begun to arrive when the end begins
+    let mut late = TcpStream::connect(server.address).unwrap();
+    late.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    late.write_all(b"GET /ready HTTP/1.1\r\nhost: localhost\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    server.shut_down();
+    std::thread::sleep(Duration::from_millis(200));
+    late.write_all(b"\r\n").unwrap();
+    let refused = receive(late);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "draining"));
+    assert!(refused.header("retry-after").is_some());
+    let mut text = String::new();
+    running.read_to_string(&mut text).unwrap();
+    assert!(text.contains("[DONE]"));
+    server.join().unwrap();
+}

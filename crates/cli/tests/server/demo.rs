@@ -1,0 +1,25 @@
+//! The three tasks of the cookbook page on the built-in model, over HTTP.
+
+use super::harness::Running;
+use base64::Engine;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[test]
+fn the_examples_are_answered_to_the_letter() {
+    let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let told = std::fs::read_to_string(examples.join("answers.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&told).unwrap();
+    let server = Running::demo();
+    for case in &cases {
+        let mut content = Vec::new();
+        for name in case["pictures"].as_array().unwrap() {
+            let bytes = std::fs::read(examples.join(name.as_str().unwrap())).unwrap();
+            let url = format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(bytes));
+            content.push(json!({"type": "image_url", "image_url": {"url": url}}));
+        }
+        content.push(json!({"type": "text", "text": case["question"]}));
+        let answer = server.chat(&json!({"messages": [{"role": "user", "content": content}]})).json();
+        assert_eq!(answer["choices"][0]["message"]["content"], case["answer"]);
+    }
+}

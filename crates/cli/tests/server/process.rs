@@ -1,0 +1,144 @@
+//! The real program: its signals, its exit code, and what its log holds.
+#![cfg(unix)]
+
+use super::harness::{data_url, events, png, receive, request, send, tiny, user, user_with_picture};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A running `phi3v serve`; killed when this is dropped.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    fn start(args: &[&str], level: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
+        command.args(["serve", "--port", "0", "--model"]).arg(tiny()).args(args);
+        command.env("RUST_LOG", level).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(String::new()));
+        let address = loop {
+            let line = lines.next().expect("the address is told").unwrap();
+            *log.lock().unwrap() += &format!("{line}\n");
+            let address = line.split_once("http://").and_then(|(_, rest)| rest.split(' ').next());
+            if let Some(address) = address {
+                break address.parse().unwrap();
+            }
+        };
+        let copy = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *copy.lock().unwrap() += &format!("{line}\n");
+            }
+        });
+        Self { child, address, log, reader: Some(reader) }
+    }
+
+    fn until_ready(self, headers: &[(&str, &str)]) -> Self {
+        while request(self.address, "GET", "/ready", headers, b"").status == 503 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self
+    }
+
+    fn terminate(&self) {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(told.success());
+    }
+
+    /// Exit code and log.
+    fn end(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        self.reader.take().unwrap().join().unwrap();
+        let log = self.log.lock().unwrap().clone();
+        (code, log)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // it may have ended long ago
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn sigterm_lets_running_answers_end_and_exits_with_0() {
+    let process = Process::start(&[], "info").until_ready(&[]);
+    // some answers of the random model are short, so several run
+    let body = |number: usize| {
+        json!({"messages": [user(&format!("A story, number {number}"))], "max_tokens": 2000, "stream": true})
+            .to_string()
+    };
+    let mut running: Vec<_> = (0..4)
+        .map(|number| {
+            let headers = [("content-type", "application/json")];
+            send(process.address, "POST", "/v1/chat/completions", &headers, body(number).as_bytes())
+        })
+        .collect();
+    for stream in &mut running {
+        assert!(stream.read(&mut [0; 16]).unwrap() > 0);
+    }
+    process.terminate();
+    for mut stream in running {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(events(&text).last().unwrap().1, "[DONE]");
+    }
+    let address = process.address;
+    let (code, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("shutting down"), "{log}");
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn the_log_tells_of_requests_and_holds_nothing_of_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    std::fs::write(&keys, "secret-key-of-some-length\n").unwrap();
+    let args =
+        ["--api-key-file", keys.to_str().unwrap(), "--log-format", "json", "--allow-image-host", "localhost"];
+    let key = ("authorization", "Bearer secret-key-of-some-length");
+    let process = Process::start(&args, "debug").until_ready(&[key]);
+    let post = |body: &Value| {
+        let headers = [key, ("content-type", "application/json")];
+        receive(send(process.address, "POST", "/v1/chat/completions", &headers, body.to_string().as_bytes()))
+    };
+    let picture = data_url(&png(40, 30, 1));
+    let message = user_with_picture(&picture, "my secret question");
+    for stream in [true, false] {
+        let body = json!({"messages": [message], "max_tokens": 3, "stream": stream, "stop": ["secret stop"]});
+        assert_eq!(post(&body).status, 200);
+    }
+    for body in [
+        json!({"messages": [user("my secret question")], "secret_field": 1}),
+        json!({"messages": [user_with_picture("http://localhost/secret-address.png", "x")]}),
+        json!({"messages": [user("x")], "response_format": {"type": "regex", "pattern": "secret("}}),
+    ] {
+        assert_eq!(post(&body).status, 400);
+    }
+    let wrong = [("authorization", "Bearer secret-but-wrong-key")];
+    assert_eq!(request(process.address, "GET", "/secret-path?secret=query", &wrong, b"").status, 401);
+    process.terminate();
+    let (code, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let answered: Vec<&Value> = lines.iter().filter(|line| line["fields"]["message"] == "answered").collect();
+    assert!(answered.len() >= 6, "{log}");
+    assert!(answered.iter().all(|line| line["span"]["id"].as_str().is_some_and(|id| id.starts_with("req-"))));
+    let ended = lines.iter().find(|line| line["fields"]["message"] == "a streamed answer is complete");
+    assert!(ended.is_some_and(|line| line["span"]["id"].is_string()), "{log}");
+    assert!(!log.contains("secret"), "{log}");
+    assert!(!log.contains(&picture[30..60]), "{log}");
+}
