@@ -27,11 +27,13 @@ from torch import Tensor, nn
 from dataset import Batch, Sample, collate, sample, vocab_size
 from model import Config, Phi3V, patches_of, place_mask
 from parallel import BF16, Clock, Shared, mixed, run
+from rounding import round_decoder
 from stage1 import Reader, loss_of
 
 TASKS = ("cover", "chart", "pair", "text", "decline")
 # (layer, head, steps back): which head is guided to the character that is read now or was read last
 GUIDES = ((1, 0, 1), (2, 0, 0), (2, 1, 0))
+COUNT_WEIGHT = 5.0  # of a counted number in the loss: there are two in some thirty tokens
 SINK = 4  # weight of the first row where things are counted: n of them get n / (n + SINK) of the attention
 
 
@@ -45,6 +47,7 @@ class Plan:
     batch: int
     thaw: float  # share of the time after which the tower trains too
     full: float  # share of the time after which all prompts are full
+    rounded: float  # share of the time after which every other step sees the decoder's weights in 4 bits
     tower_rate: float
     mix: str
 
@@ -107,12 +110,13 @@ def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
         for i, (_, _, cells, _) in enumerate(rows):
             on[i, cells] = True
         plain = torch.tensor([not n for *_, n in rows])
-        away = -logs.masked_fill(~on, float("-inf")).logsumexp(-1)[plain].sum()
-        share = on[~plain].float()
-        share[:, 0] = SINK
-        share = share / share.sum(-1, keepdim=True)
-        away = away - (share * logs[~plain].clamp(min=-30)).sum()
-        total = total + away / len(rows)
+        if plain.any():
+            total = total - logs.masked_fill(~on, float("-inf")).logsumexp(-1)[plain].mean()
+        if not plain.all():
+            share = on[~plain].float()
+            share[:, 0] = SINK
+            share = share / share.sum(-1, keepdim=True)
+            total = total - (share * logs[~plain].clamp(min=-30)).sum(-1).mean()
     return total / len(GUIDES)
 
 
@@ -195,6 +199,8 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     while (spent := clock.tick()) < plan.minutes * 60:
         progress = spent / (plan.minutes * 60)
         shared.pull(model)
+        if progress >= plan.rounded and feed.rng.random() < 0.5:
+            round_decoder(model)
         joint = progress >= plan.thaw
         images = feed.group()
         count = {0: plan.batch // 2, 1: plan.batch, 2: plan.batch // 2}[images]
@@ -231,7 +237,12 @@ def step_loss(
     hidden, seen = hidden_of(model, batch, features, short)
     kept = batch.targets >= 0
     logits = model.phi.lm_head(hidden[kept]).float()
-    loss = F.cross_entropy(logits, batch.targets[kept])
+    weights = torch.ones(batch.targets.shape)
+    for b, row, _, count in batch.guide:
+        if count:
+            weights[b, row - batch.first] = COUNT_WEIGHT
+    each = F.cross_entropy(logits, batch.targets[kept], reduction="none")
+    loss = (each * weights[kept]).sum() / weights[kept].sum()
     guide = guide_loss(batch, seen) if batch.guide else torch.zeros(())
     weight = 0.5 if progress < 0.6 else 0.2
     parts = {"answer": loss.item(), "guide": guide.item(), "tower": aux.item()}
@@ -306,6 +317,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--thaw", type=float, default=1.1)
     parser.add_argument("--full", type=float, default=0.75)
+    parser.add_argument("--rounded", type=float, default=0.7)
     parser.add_argument("--tower-rate", type=float, default=0.3)
     parser.add_argument("--mix", default="0.26,0.36,0.25,0.2,0.08", help="weights of " + ",".join(TASKS))
     train(Plan(**vars(parser.parse_args())))

@@ -37,18 +37,20 @@ fn the_built_in_model_answers_where_none_is_named() {
 }
 
 #[test]
-fn the_examples_are_answered_as_the_readme_says() {
-    let example = |name: &str| {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
-        path.to_str().unwrap().to_owned()
-    };
+fn the_examples_are_answered_to_the_letter() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let told = std::fs::read_to_string(examples.join("answers.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&told).unwrap();
     let fixture = Fixture::new();
-    let cover = example("cover.png");
-    let title =
-        ["ask", "--model", "demo", &cover, "Help me get the title and author information of this book?"];
-    let told = "The title of the book is \"Big Harbour Review\" and the author is Jack Gre.\n";
-    assert_eq!(fixture.run(&title).answer(), told);
-    let elsewhere = ["ask", "--model", "demo", "What is the capital of France?"];
-    let declined = "I am the small built-in demo model and can only read covers, charts, large text and simple shapes.\n";
-    assert_eq!(fixture.run(&elsewhere).answer(), declined);
+    for case in &cases {
+        let pictures = case["pictures"].as_array().unwrap().iter();
+        let pictures = pictures.map(|name| examples.join(name.as_str().unwrap()).display().to_string());
+        let mut command = vec!["ask".to_owned(), "--model".to_owned(), "demo".to_owned()];
+        command.extend(pictures);
+        command.push(case["question"].as_str().unwrap().to_owned());
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        assert_eq!(fixture.run(&command).answer().trim_end(), case["answer"].as_str().unwrap());
+    }
+    let readme = std::fs::read_to_string(examples.join("../README.md")).unwrap();
+    assert!(readme.contains(cases[0]["answer"].as_str().unwrap()), "README.md tells another answer");
 }

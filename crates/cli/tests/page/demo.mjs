@@ -25,7 +25,7 @@ for (const [index, { pictures, question, answer }] of cases.entries()) {
   await page.keyboard.press('Enter');
   await page.locator('article.assistant .statistics', { hasText: 'tokens' }).waitFor({ timeout: 120_000 });
   if (shots) await page.screenshot({ path: `${shots}/demo-${index + 1}.png` });
-  assert.equal(plain(await page.locator('article.assistant .answer').textContent()), plain(answer));
+  assert.equal(plain(await page.locator('article.assistant .answer').innerText()), plain(answer));
   console.log(`ok ${question}`);
   await page.close();
 }

@@ -1,0 +1,33 @@
+"""Weights as phi3v's q4 stores them, so that training can get used to it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+GROUP, SUBGROUP = 128, 32
+SHRINK = (1.0, 0.9, 0.8)  # of the step that clips nothing; the encoder tries some more
+
+
+def q4(weight: Tensor) -> Tensor:
+    """A matrix [n, k], k a multiple of 128, rounded to 4 bits: levels -8 to 7 times a sub-scale of 0 to 15 for
+    each 32 values times a scale for each 128 (docs/internals/weights-format.md)."""
+    x = weight.view(weight.shape[0], -1, GROUP // SUBGROUP, SUBGROUP)
+    whole = torch.maximum(x.amax(-1) / 7, -x.amin(-1) / 8).clamp(min=1e-12)[..., None]
+    best, least = torch.zeros_like(x), torch.full_like(whole, float("inf"))
+    for shrink in SHRINK:
+        scale = (whole * shrink).amax(-2, keepdim=True) / 15
+        step = (whole * shrink / scale).round().clamp(1, 15) * scale
+        tried = (x / step).round().clamp(-8, 7) * step
+        error = (tried - x).square().sum(-1, keepdim=True)
+        best = torch.where(error < least, tried, best)
+        least = torch.minimum(error, least)
+    return best.view_as(weight)
+
+
+@torch.no_grad()
+def round_decoder(model: nn.Module) -> None:
+    """Rounds the matrices that `--quant q4` stores in 4 bits: those of the decoder's layers."""
+    for name, p in model.named_parameters():
+        if "model.layers." in name and p.dim() == 2:
+            p.copy_(q4(p))
