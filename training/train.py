@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for pages, states and logs (2 GB)")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
     parser.add_argument("--stage1-minutes", type=float, default=28)
-    parser.add_argument("--stage2-minutes", type=float, default=90)
+    parser.add_argument("--stage2-minutes", type=float, default=80)
     args = parser.parse_args()
     tower(args.work, args.stage1_minutes)
     step("stage2.py", "--work", str(args.work), "--minutes", str(args.stage2_minutes))
