@@ -61,8 +61,8 @@ fn attack(address: &str, end: Instant, mut random: Random) -> Result<[usize; 600
         if Instant::now() > end {
             break;
         }
-        let request = bent(&mut random);
-        let answer = send(address, &request)?;
+        let (request, whole) = bent(&mut random);
+        let answer = send(address, &request, whole)?;
         let status = check(&answer).map_err(|error| {
             format!("{error}\n--- request\n{}\n--- answer\n{}", shown(&request), shown(&answer))
         })?;
@@ -70,7 +70,7 @@ fn attack(address: &str, end: Instant, mut random: Random) -> Result<[usize; 600
         if number % 100 == 0 {
             let body =
                 json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}).to_string();
-            let answer = send(address, &head("POST", "/v1/chat/completions", body.as_bytes()))?;
+            let answer = send(address, &head("POST", "/v1/chat/completions", body.as_bytes()), true)?;
             if !matches!(check(&answer)?, 200 | 429 | 503) {
                 return Err(format!("a plain question got {}", shown(&answer)).into());
             }
@@ -95,8 +95,10 @@ fn check(answer: &[u8]) -> Result<usize, Failure> {
         return Err(format!("status {status}").into());
     }
     let (head, body) = text.split_once("\r\n\r\n").ok_or("no end of the head")?;
-    if status >= 400 && head.contains("application/json") && !body.is_empty() && !head.contains("chunked") {
-        let error: Value = serde_json::from_str(body)?;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map(str::parse::<usize>);
+    if let (true, Some(Ok(length @ 1..))) = (status >= 400 && head.contains("application/json"), length) {
+        // bent bytes may be two requests, so another answer may follow
+        let error: Value = serde_json::from_str(body.get(..length).ok_or("a cut answer")?)?;
         if !error["error"]["message"].is_string() || !error["error"]["code"].is_string() {
             return Err("an error without message and code".into());
         }
@@ -104,13 +106,16 @@ fn check(answer: &[u8]) -> Result<usize, Failure> {
     Ok(status)
 }
 
-/// Sends bytes and reads until the server closes; what was read when it resets the connection.
-fn send(address: &str, request: &[u8]) -> Result<Vec<u8>, Failure> {
+/// Sends bytes and reads until the server closes; what was read when it resets the connection. After a request that is
+/// not `whole`, for whose rest a server would wait, the client leaves.
+fn send(address: &str, request: &[u8], whole: bool) -> Result<Vec<u8>, Failure> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(120)))?;
     // a server that has seen enough may close before all is sent
     let _ = stream.write_all(request);
-    let _ = stream.shutdown(std::net::Shutdown::Write);
+    if !whole {
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
     let (mut answer, mut piece) = (Vec::new(), [0; 16 << 10]);
     loop {
         match stream.read(&mut piece) {
@@ -133,8 +138,8 @@ fn head(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// A request with one to four things wrong with it, or none.
-fn bent(random: &mut Random) -> Vec<u8> {
+/// A request with up to three things wrong with it, and whether its head says how long it is.
+fn bent(random: &mut Random) -> (Vec<u8>, bool) {
     let (path, mut body) = valid(random);
     for _ in 0..random.below(4) {
         bend_value(&mut body, random, 0);
@@ -145,14 +150,15 @@ fn bent(random: &mut Random) -> Vec<u8> {
     }
     let method = if random.below(40) == 0 { "PUT" } else { "POST" };
     let mut request = head(method, path, &bytes);
-    if random.below(8) == 0 {
+    let whole = random.below(8) > 0;
+    if !whole {
         let end = request.len().min(200);
         let mut start = request.drain(..end).collect();
         bend_bytes(&mut start, random);
         start.append(&mut request);
         request = start;
     }
-    request
+    (request, whole)
 }
 
 /// A request that is right.

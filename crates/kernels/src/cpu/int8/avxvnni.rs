@@ -11,7 +11,7 @@ use super::activations::{QuantisedRows, TILE_ROWS, TileGroup};
 use super::avx2::{
     LANES, QUADS, REGISTER, STEP, accumulate, add_q8_outliers, column_scales, q4_rows, unpack_block,
 };
-use super::{Int8Kernels, Panel, Sums};
+use super::{Int8Kernels, Panel, Sums, by_rows};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, SCALE_BYTES};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -87,14 +87,7 @@ macro_rules! kernels {
         ) {
             for first in rows.clone().step_by(TILE_ROWS) {
                 let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
-                match tile.meta.len() {
-                    6 => product::<6>(block, tile, y),
-                    5 => product::<5>(block, tile, y),
-                    4 => product::<4>(block, tile, y),
-                    3 => product::<3>(block, tile, y),
-                    2 => product::<2>(block, tile, y),
-                    _ => product::<1>(block, tile, y),
-                }
+                by_rows!(product, block, tile, y);
                 add_q8_outliers(&block.0, tile, y);
             }
         }

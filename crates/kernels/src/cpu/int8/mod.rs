@@ -70,6 +70,23 @@ impl Packed {
 
 type Unpack = unsafe fn(q4: &[u8], q8: &mut [u8]);
 
+/// Calls a kernel that is compiled for each number of rows of a tile with that of `tile`.
+#[cfg(target_arch = "x86_64")]
+macro_rules! by_rows {
+    ($product:ident, $block:expr, $tile:expr, $y:expr) => {
+        match $tile.meta.len() {
+            6 => $product::<6>($block, $tile, $y),
+            5 => $product::<5>($block, $tile, $y),
+            4 => $product::<4>($block, $tile, $y),
+            3 => $product::<3>($block, $tile, $y),
+            2 => $product::<2>($block, $tile, $y),
+            _ => $product::<1>($block, $tile, $y),
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+use by_rows;
+
 /// The kernels of a level; [`scalar`] defines what each computes. Calling one asks for the level's instructions.
 pub(crate) struct Int8Kernels {
     /// Quantises up to six rows, `[rows, k]`, to a tile.

@@ -2,7 +2,7 @@
 
 use super::{LANES, QUADS, REGISTER, STEP, accumulate, column_scales};
 use crate::cpu::int8::activations::{QuantisedRows, TILE_ROWS, TileGroup};
-use crate::cpu::int8::{Panel, Sums};
+use crate::cpu::int8::{Panel, Sums, by_rows};
 use crate::quant::{GROUP, PANEL, Q8_BLOCK, QUAD, SCALE_BYTES, ZERO};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -38,14 +38,7 @@ pub(super) fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y:
         for first in rows.clone().step_by(TILE_ROWS) {
             let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
             let block = (block, &pairs);
-            match tile.meta.len() {
-                6 => product::<6>(block, tile, y),
-                5 => product::<5>(block, tile, y),
-                4 => product::<4>(block, tile, y),
-                3 => product::<3>(block, tile, y),
-                2 => product::<2>(block, tile, y),
-                _ => product::<1>(block, tile, y),
-            }
+            by_rows!(product, block, tile, y);
             add_outliers(block.0, tile, y);
         }
     }
