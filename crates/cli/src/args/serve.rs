@@ -27,7 +27,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub context: ContextArgs,
     /// Most tiles that a picture is cut into where a request does not say [default: the model's own]
-    #[arg(long, value_name = "N", help_heading = "Model")]
+    #[arg(long, value_name = "N", value_parser = super::picture::num_crops(), help_heading = "Model")]
     pub num_crops: Option<usize>,
     /// Who may ask
     #[command(flatten)]
