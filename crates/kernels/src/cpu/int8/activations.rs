@@ -86,6 +86,13 @@ impl TileGroup<'_> {
     pub(super) fn has_outliers(&self) -> bool {
         self.meta.iter().fold(0, |all, meta| all | meta.count) != 0
     }
+
+    /// All outliers, as row of the tile, place in the group and value; where there are none, no row is looked at again.
+    pub(super) fn outliers(&self) -> impl Iterator<Item = (usize, usize, f32)> {
+        let rows = if self.has_outliers() { self.meta } else { &[] };
+        let rows = rows.iter().enumerate();
+        rows.flat_map(|(row, meta)| meta.outliers().map(move |(place, value)| (row, place, value)))
+    }
 }
 
 impl<'a> QuantisedRows<'a> {

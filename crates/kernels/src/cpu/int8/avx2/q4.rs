@@ -221,13 +221,8 @@ fn column_sub_scales(block: &[u8], j: usize, subgroup: usize) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn add_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
-    if !tile.has_outliers() {
-        return;
-    }
-    for (row, meta) in tile.meta.iter().enumerate() {
-        for (place, outlier) in meta.outliers() {
-            add_outlier(block, place, outlier, y.row(row));
-        }
+    for (row, place, outlier) in tile.outliers() {
+        add_outlier(block, place, outlier, y.row(row));
     }
 }
 

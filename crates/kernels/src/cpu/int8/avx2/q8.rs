@@ -151,13 +151,8 @@ fn row_product(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(in crate::cpu::int8) fn add_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
-    if !tile.has_outliers() {
-        return;
-    }
-    for (row, meta) in tile.meta.iter().enumerate() {
-        for (place, outlier) in meta.outliers() {
-            add_outlier(block, place, outlier, y.row(row));
-        }
+    for (row, place, outlier) in tile.outliers() {
+        add_outlier(block, place, outlier, y.row(row));
     }
 }
 
