@@ -283,3 +283,24 @@ fn grammars_that_cannot_be_used_say_why() {
     assert!(error(Grammar::Lark("start: nothing".to_owned())).starts_with("the grammar cannot be used: "));
     assert!(error(Grammar::Lark(String::new())).starts_with("the grammar cannot be used: "));
 }
+
+#[test]
+fn clones_go_on_independently() {
+    let tokenizer = fixture();
+    let original = factory(&tokenizer).constraint(&Grammar::Regex("[ab]{2}".to_owned())).unwrap();
+    let (a, b) = (tokenizer.byte_id(b'a'), tokenizer.byte_id(b'b'));
+    let mut clones = [original.clone(), original.clone()];
+    for id in [a, b] {
+        clones[0].accept(id).unwrap();
+    }
+    assert!(clones[0].is_complete() && !clones[1].is_complete());
+    let mut later = clones[1].clone();
+    later.accept(b).unwrap();
+    for constraint in [&mut clones[1], &mut original.clone()] {
+        let mut logits = vec![0.0; tokenizer.vocab_size()];
+        constraint.allowed(&mut logits).unwrap();
+        assert!(logits[a as usize] == 0.0 && logits[tokenizer.stop_ids()[0] as usize] == f32::NEG_INFINITY);
+        constraint.accept(a).unwrap();
+        assert!(!constraint.is_complete(), "the other clone's token does not count here");
+    }
+}

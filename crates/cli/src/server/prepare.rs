@@ -11,7 +11,7 @@ use super::openai::types::Detail;
 use super::room::Room;
 use super::state::{App, ServedModel};
 use phi3v::chat_template::{Message, Part, Role};
-use phi3v::constraint::{Constraint, Grammar};
+use phi3v::constraint::{Constraint, Grammar, GrammarConstraint};
 use phi3v::engine::{EngineError, Request};
 use phi3v::image::{self, ImageInputs, ImageMode, ImageParams};
 use phi3v::processor;
@@ -71,17 +71,17 @@ impl Prompt {
     ) -> Result<(Vec<Request>, Room), ApiError> {
         let max_new_tokens = max_new_tokens(app, model, &ask, self.input_ids.len())?;
         if ask.form.is_none() {
-            return self.build(&ask, max_new_tokens, || Ok(None));
+            return Ok(self.build(&ask, max_new_tokens, None));
         }
         // a large schema takes its time
         let turn = take_turn(&app.decoders).await?;
         let model = model.clone();
         blocking(move |abandoned| {
             let _turn = turn;
-            self.build(&ask, max_new_tokens, || {
-                abandoned.check()?;
-                ask.form.as_ref().map(|form| constraint(&model, form, ask.names.form)).transpose()
-            })
+            abandoned.check()?;
+            let constraint =
+                ask.form.as_ref().map(|form| constraint(&model, form, ask.names.form)).transpose()?;
+            Ok(self.build(&ask, max_new_tokens, constraint))
         })
         .await
     }
@@ -90,29 +90,26 @@ impl Prompt {
         self,
         ask: &Ask,
         max_new_tokens: usize,
-        constraint: impl Fn() -> Result<Option<Box<dyn Constraint>>, ApiError>,
-    ) -> Result<(Vec<Request>, Room), ApiError> {
+        constraint: Option<GrammarConstraint>,
+    ) -> (Vec<Request>, Room) {
         let request = |choice: usize| {
             let mut sampling = ask.sampling.clone();
             sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
-            Ok(Request {
+            Request {
                 input_ids: self.input_ids.clone(),
                 images: self.images.clone(),
                 sampling,
                 max_new_tokens,
                 stop: ask.stop.clone(),
-                constraint: constraint()?,
-            })
+                constraint: constraint.clone().map(|constraint| Box::new(constraint) as Box<dyn Constraint>),
+            }
         };
-        Ok(((0..ask.choices).map(request).collect::<Result<_, ApiError>>()?, self.room))
+        ((0..ask.choices).map(request).collect(), self.room)
     }
 }
 
-fn constraint(model: &ServedModel, form: &Grammar, param: &str) -> Result<Box<dyn Constraint>, ApiError> {
-    match model.constraints.constraint(form) {
-        Ok(constraint) => Ok(Box::new(constraint)),
-        Err(error) => Err(ApiError::library(&error.into()).param(param)),
-    }
+fn constraint(model: &ServedModel, form: &Grammar, param: &str) -> Result<GrammarConstraint, ApiError> {
+    model.constraints.constraint(form).map_err(|error| ApiError::library(&error.into()).param(param))
 }
 
 /// A turn, to be moved into the work it is for.

@@ -146,6 +146,8 @@ impl ConstraintFactory {
 /// The grammar inside is " " followed by the user's. A first token that begins with a space is matched against it as
 /// it is, any other first token after a space that nobody wrote: in both cases what remains to match is the text that
 /// people see.
+///
+/// Clones go on independently from where the original is: a grammar is compiled once for all choices of a request.
 pub struct GrammarConstraint {
     matcher: Matcher,
     begins_with_space: std::sync::Arc<[bool]>,
@@ -154,6 +156,17 @@ pub struct GrammarConstraint {
     at_start: bool,
     /// The text so far has the form.
     may_end: bool,
+}
+
+impl Clone for GrammarConstraint {
+    fn clone(&self) -> Self {
+        Self {
+            // a plain clone would share the lexer's cache, and its lock, with the original
+            matcher: self.matcher.deep_clone(),
+            begins_with_space: self.begins_with_space.clone(),
+            ..*self
+        }
+    }
 }
 
 impl std::fmt::Debug for GrammarConstraint {
