@@ -42,9 +42,9 @@ pub(crate) struct FlashKernel {
 /// See [`FlashKernel::row_q8`].
 #[derive(Clone, Copy)]
 pub(crate) struct RowKernel {
-    /// `(query, keys, scores)`: a query row `[dim]` by a key panel to the scores of its 64 keys.
+    /// `(query, keys, scores)`: a query row, `[dim]` as words, by a key panel to the scores of its 64 keys.
     pub(crate) scores: unsafe fn(&[u32], &[u32], &mut [f32]),
-    /// `(weights, values, sums)`: adds 64 weights by a value panel to `[dim]`.
+    /// `(weights, values, sums)`: adds 64 weights, as words, by a value panel to `[dim]`.
     pub(crate) values: unsafe fn(&[u32], &[u32], &mut [f32]),
 }
 
@@ -297,7 +297,7 @@ unsafe fn attend_block(
         for (i, panel) in block.panels[..panels].iter().enumerate() {
             let scores = &mut scores[i * KV_BLOCK_TOKENS..];
             match block.row_kernel {
-                Some(row) => (row.scores)(&queries.words[..dim], panel.keys, scores),
+                Some(row) => (row.scores)(&queries.words[..queries.count], panel.keys, scores),
                 None => (kernel.scores)(queries, panel.keys, scores),
             }
         }

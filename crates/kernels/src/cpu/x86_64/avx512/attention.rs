@@ -1,9 +1,9 @@
 //! The parts of the blocked attention, see [`crate::cpu::flash`].
 
-use super::gemm::{Tile, rectangle_bf16, rectangle_f32};
+use super::gemm::{Tile, dot_pairs, fma, rectangle_bf16, rectangle_f32};
 use super::load::{Words, input_pairs, input_words};
 use super::math::{load, mask, store};
-use crate::cpu::flash::{FlashKernel, KEYS, Queries, SoftmaxRow};
+use crate::cpu::flash::{FlashKernel, KEYS, Queries, RowKernel, SoftmaxRow};
 use crate::cpu::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
@@ -16,7 +16,7 @@ pub(super) static F32: FlashKernel = FlashKernel {
     scores: scores_f32,
     softmax: softmax_f32,
     values: values_f32,
-    row_q8: None,
+    row_q8: Some(RowKernel { scores: row_scores_f32, values: row_values_f32 }),
 };
 
 /// In pairs of bf16.
@@ -27,7 +27,7 @@ pub(super) static BF16: FlashKernel = FlashKernel {
     scores: scores_bf16,
     softmax: softmax_bf16,
     values: values_bf16,
-    row_q8: None,
+    row_q8: Some(RowKernel { scores: row_scores_bf16, values: row_values_bf16 }),
 };
 
 #[target_feature(enable = "avx512f")]
@@ -50,12 +50,20 @@ fn query_pairs(row: &[f32], out: &mut [u32]) {
     }
 }
 
-/// Byte `i` of each lane, less the offset, as f32.
+/// The four bytes of each lane, less the offset, as f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn byte<const SHIFT: u32>(lanes: __m512i) -> __m512 {
-    let byte = _mm512_and_si512(_mm512_srli_epi32::<SHIFT>(lanes), _mm512_set1_epi32(0xff));
-    _mm512_sub_ps(_mm512_cvtepi32_ps(byte), _mm512_set1_ps(Q8_OFFSET))
+fn bytes(lanes: __m512i) -> [__m512; 4] {
+    // less 128, the stored bytes are signed ones
+    const OFFSET: i32 = i32::from_ne_bytes([Q8_OFFSET as u8; 4]);
+    let signed = _mm512_xor_si512(lanes, _mm512_set1_epi32(OFFSET));
+    let shifted = [
+        _mm512_slli_epi32::<24>(signed),
+        _mm512_slli_epi32::<16>(signed),
+        _mm512_slli_epi32::<8>(signed),
+        signed,
+    ];
+    shifted.map(|byte| _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(byte)))
 }
 
 /// Two registers of f32 that bf16 holds exactly, as pairs.
@@ -63,6 +71,14 @@ fn byte<const SHIFT: u32>(lanes: __m512i) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn pair(low: __m512, high: __m512) -> __m512i {
     _mm512_or_si512(_mm512_srli_epi32::<16>(_mm512_castps_si512(low)), _mm512_castps_si512(high))
+}
+
+/// The four bytes of each lane as pairs.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn byte_pairs(lanes: __m512i) -> [__m512i; 2] {
+    let [a, b, c, d] = bytes(lanes);
+    [pair(a, b), pair(c, d)]
 }
 
 /// Calls `put(row of words, column, lanes)` for a panel of 32-bit groups, `[_, cols]`.
@@ -79,6 +95,13 @@ fn groups(panel: &[u8], cols: usize, mut put: impl FnMut(usize, usize, __m512i))
 
 #[inline]
 #[target_feature(enable = "avx512f")]
+fn load_words(words: &[u32; 16]) -> __m512i {
+    // SAFETY: 64 bytes are read from an array of 64.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
 fn store_words(out: &mut [u32], lanes: __m512i) {
     assert!(out.len() >= 16);
     // SAFETY: 16 words, as asserted.
@@ -90,8 +113,9 @@ fn widen_pairs(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
     assert_eq!(format, KvFormat::Q8, "the only format narrower than bf16");
     groups(panel, cols, |row, col, lanes| {
         let at = 2 * row * cols + col;
-        store_words(&mut out[at..], pair(byte::<0>(lanes), byte::<8>(lanes)));
-        store_words(&mut out[at + cols..], pair(byte::<16>(lanes), byte::<24>(lanes)));
+        for (i, pairs) in byte_pairs(lanes).into_iter().enumerate() {
+            store_words(&mut out[at + i * cols..], pairs);
+        }
     });
 }
 
@@ -100,8 +124,7 @@ fn widen_f32(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
     groups(panel, cols, |row, col, lanes| {
         if format == KvFormat::Q8 {
             let at = 4 * row * cols + col;
-            let bytes = [byte::<0>(lanes), byte::<8>(lanes), byte::<16>(lanes), byte::<24>(lanes)];
-            for (i, byte) in bytes.into_iter().enumerate() {
+            for (i, byte) in bytes(lanes).into_iter().enumerate() {
                 store_words(&mut out[at + i * cols..], _mm512_castps_si512(byte));
             }
         } else {
@@ -177,6 +200,69 @@ macro_rules! products {
 
 products!(scores_f32, values_f32, columns_f32, "avx512f", rectangle_f32);
 products!(scores_bf16, values_bf16, columns_bf16, "avx512f,avx512bf16", rectangle_bf16);
+
+/// `sum` and the products of four bytes in each lane by the words that they are summed with, in order.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_bytes(words: &[u32; 4], lanes: __m512i, mut sum: __m512) -> __m512 {
+    for (word, byte) in words.iter().zip(bytes(lanes)) {
+        sum = fma(sum, _mm512_set1_epi32(word.cast_signed()), _mm512_castps_si512(byte));
+    }
+    sum
+}
+
+/// The same with words that are pairs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn add_byte_pairs(words: &[u32; 2], lanes: __m512i, mut sum: __m512) -> __m512 {
+    for (word, pairs) in words.iter().zip(byte_pairs(lanes)) {
+        sum = dot_pairs(sum, _mm512_set1_epi32(word.cast_signed()), pairs);
+    }
+    sum
+}
+
+macro_rules! row {
+    ($scores:ident, $values:ident, $features:literal, $add:ident, $words:literal) => {
+        /// See [`RowKernel::scores`].
+        #[target_feature(enable = $features)]
+        fn $scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+            let mut sums = [_mm512_setzero_ps(); KV_BLOCK_TOKENS / 16];
+            for (words, keys) in
+                query.as_chunks::<$words>().0.iter().zip(keys.as_chunks::<KV_BLOCK_TOKENS>().0)
+            {
+                for (keys, sum) in keys.as_chunks().0.iter().zip(&mut sums) {
+                    *sum = $add(words, load_words(keys), *sum);
+                }
+            }
+            for (scores, sum) in scores.chunks_exact_mut(16).zip(sums) {
+                store(scores, sum);
+            }
+        }
+
+        /// See [`RowKernel::values`].
+        #[target_feature(enable = $features)]
+        fn $values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+            let dim = sums.len();
+            // up to 64 dimensions at a time: four registers of sums hide the latency of an addition
+            for (part, sums) in sums.chunks_mut(64).enumerate() {
+                let count = sums.len() / 16;
+                let mut acc: [__m512; 4] = std::array::from_fn(|j| load(&sums[(16 * j).min(sums.len())..]));
+                for (words, values) in weights.as_chunks::<$words>().0.iter().zip(values.chunks_exact(dim)) {
+                    let values = values[64 * part..].as_chunks().0;
+                    for (values, acc) in values.iter().zip(&mut acc[..count]) {
+                        *acc = $add(words, load_words(values), *acc);
+                    }
+                }
+                for (sums, acc) in sums.chunks_exact_mut(16).zip(acc) {
+                    store(sums, acc);
+                }
+            }
+        }
+    };
+}
+
+row!(row_scores_f32, row_values_f32, "avx512f", add_bytes, 4);
+row!(row_scores_bf16, row_values_bf16, "avx512f,avx512bf16", add_byte_pairs, 2);
 
 /// `2^t`, within 2e-7 of the value, for `t` of any size: a polynomial for the part after the point, fitted to the least
 /// relative error on [0, 1); the instruction takes the part before it.

@@ -3,12 +3,12 @@
 //! `vpdpbusd` multiplies unsigned by signed bytes: weights are stored 128 too large and so unsigned, and the
 //! accumulators start at `-128 Σ q` of the activations instead of at zero.
 
-use super::activations::{
-    OUTLIER_RATIO, OUTLIERS, Plan, QuantisedRows, ROW_GROUP, RowMeta, TILE_ROWS, TileGroup, quad_index,
-    tile_group_mut,
-};
+mod quantise;
+
+use super::activations::{QuantisedRows, ROW_GROUP, TILE_ROWS, TileGroup};
 use super::{Int8Kernels, Panel, Sums};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP};
+use quantise::quantise;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -38,80 +38,6 @@ const LINE: usize = 64;
 /// A q8 block of its own, on a cache line's border.
 #[repr(C, align(64))]
 struct Block([u8; Q8_BLOCK]);
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
-    let rows = x.len() / k;
-    for (row, x) in x.chunks_exact(k).enumerate() {
-        for (group, x) in x.chunks(GROUP).enumerate() {
-            let (values, meta) = tile_group_mut(tile, rows, group);
-            meta[row] = quantise_group(x, rows, row, values);
-        }
-    }
-}
-
-/// Quantises up to 128 values of a row to a group of a tile of `rows` rows.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn quantise_group(x: &[f32], rows: usize, row: usize, out: &mut [u8]) -> RowMeta {
-    let mut v = [_mm512_setzero_ps(); GROUP / LANES];
-    for (v, x) in v.iter_mut().zip(x.chunks(LANES)) {
-        let mask = ((1u32 << x.len()) - 1) as __mmask16;
-        // SAFETY: the mask keeps the load within the slice.
-        *v = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) };
-    }
-    let (largest, places) = largest_three(&v);
-    let plan = Plan::new(largest);
-    for &place in &places[..plan.outliers] {
-        let lane = 1 << (usize::from(place) % LANES);
-        let v = &mut v[usize::from(place) / LANES];
-        *v = _mm512_mask_mov_ps(*v, lane, _mm512_setzero_ps());
-    }
-    let inverse = _mm512_set1_ps(plan.inverse);
-    let q = v.map(|v| _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
-    for (i, q) in q.iter().enumerate() {
-        let lanes: [[u8; QUAD]; LANES / QUAD] = bytemuck::cast(_mm512_cvtepi32_epi8(*q));
-        for (j, lane) in lanes.into_iter().enumerate() {
-            let at = quad_index(rows, row, i * LANES / QUAD + j);
-            out[at..at + QUAD].copy_from_slice(&lane);
-        }
-    }
-    let sums =
-        std::array::from_fn(|s| _mm512_reduce_add_epi32(_mm512_add_epi32(q[2 * s], q[2 * s + 1])) as i16);
-    plan.meta(sums, places, x)
-}
-
-/// The three largest magnitudes of a group, descending, and the places of the first two, the earlier of equals first;
-/// three times the largest where none can be an outlier, which is the same to [`Plan`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn largest_three(v: &[__m512; GROUP / LANES]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
-    // ordered as integers, so that no NaN is lost
-    let mut bits = v.map(|v| _mm512_castps_si512(_mm512_abs_ps(v)));
-    let (mut largest, mut places) = ([0; OUTLIERS + 1], [0; OUTLIERS + 1]);
-    let most = bits.iter().fold(_mm512_setzero_si512(), |m, v| _mm512_max_epu32(m, *v));
-    let most = f32::from_bits(_mm512_reduce_max_epu32(most));
-    // three values within the ratio of the largest: nothing towers, whatever the second and third are
-    let near = _mm512_set1_ps(most / OUTLIER_RATIO);
-    let near = v.iter().map(|v| _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_abs_ps(*v), near).count_ones());
-    if near.sum::<u32>() > OUTLIERS as u32 {
-        return ([most; OUTLIERS + 1], [0; OUTLIERS]);
-    }
-    for (largest, place) in largest.iter_mut().zip(&mut places) {
-        let lanes = bits.iter().fold(_mm512_setzero_si512(), |m, v| _mm512_max_epu32(m, *v));
-        *largest = _mm512_reduce_max_epu32(lanes);
-        let wanted = _mm512_set1_epi32(largest.cast_signed());
-        for (i, v) in bits.iter_mut().enumerate() {
-            let equal = _mm512_cmpeq_epi32_mask(*v, wanted);
-            if equal != 0 {
-                *place = (i * LANES) as u8 + equal.trailing_zeros() as u8;
-                *v = _mm512_mask_mov_epi32(*v, 1 << equal.trailing_zeros(), _mm512_setzero_si512());
-                break;
-            }
-        }
-    }
-    (largest.map(f32::from_bits), [places[0], places[1]])
-}
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
@@ -209,13 +135,8 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(
             accumulate(acc[j], (scale, meta.scale), y.keep, &mut y.row(row)[j * LANES..]);
         }
     }
-    if !tile.has_outliers() {
-        return;
-    }
-    for (row, meta) in tile.meta.iter().enumerate() {
-        for (place, outlier) in meta.outliers() {
-            add_outlier(block, place, outlier, y.row(row));
-        }
+    for (row, place, outlier) in tile.outliers() {
+        add_outlier(block, place, outlier, y.row(row));
     }
 }
 
