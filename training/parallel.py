@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 # bf16 products pay only where the CPU has them; elsewhere torch emulates them at a loss.
 BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
-LONGEST_STEP = 5.0  # seconds; what a step takes beyond is a pause of the machine and does not count
 
 
 def mixed() -> torch.autocast:
@@ -29,17 +28,14 @@ def mixed() -> torch.autocast:
 
 
 class Clock:
-    """Seconds spent in training; a worker that was stopped for a while goes on where it was."""
+    """Seconds of its core that a worker has had; other work on the machine makes a run longer, not shorter."""
 
     def __init__(self, spent: float) -> None:
-        self.spent, self.last = spent, time.time()
+        self.before = spent - time.process_time()
 
     def tick(self) -> float:
-        """Adds the step that has just ended; returns all seconds so far."""
-        now = time.time()
-        self.spent += min(now - self.last, LONGEST_STEP)
-        self.last = now
-        return self.spent
+        """All seconds so far, those of earlier runs included."""
+        return self.before + time.process_time()
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,7 @@ class Plan:
     pages: int
     peak: float
     batch: int
+    attend: bool  # whether heads find their neighbours by attention, as they do in use, on larger windows
 
 
 def worker(plan: Plan, shared: Shared, rank: int) -> None:
@@ -162,10 +163,10 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     shown, running = time.time(), []
     while (spent := clock.tick()) < plan.minutes * 60:
         progress = spent / (plan.minutes * 60)
-        patches, places, labels = windows.batch(plan.batch, 8, 8)
+        patches, places, labels = windows.batch(8, 20, 20) if plan.attend else windows.batch(plan.batch, 8, 8)
         shared.pull(model)
         with mixed():
-            outputs = model(patches, places, 8)
+            outputs = model(patches, places, 0 if plan.attend else 8)
         loss = loss_of(outputs, labels, 0.5)
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -198,7 +199,7 @@ def report(plan: Plan, shared: Shared, model: Reader, running: list[float]) -> N
 
 
 def train(plan: Plan) -> None:
-    """Trains for `plan.minutes` of wall-clock time (all runs together), resuming where it stopped."""
+    """Trains for `plan.minutes` of each core (all runs together), resuming where it stopped."""
     torch.set_num_threads(1)
     torch.manual_seed(1)
     cache_pages(plan.work, 1, plan.pages)
@@ -218,5 +219,6 @@ if __name__ == "__main__":
     parser.add_argument("--pages", type=int, default=1500)
     parser.add_argument("--peak", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=64, help="windows of 8x8 patches a step")
+    parser.add_argument("--attend", action="store_true", help="by attention on windows of 20x20 patches")
     args = parser.parse_args()
     train(Plan(**vars(args)))

@@ -30,14 +30,14 @@ def step(script: str, *arguments: str) -> None:
 
 
 def tower(work: Path, minutes: float) -> None:
-    """Stage 1 in two parts with `strengthen.py` between, as the shipped weights were made."""
+    """Stage 1 in two parts with `strengthen.py` between; in the second the heads attend as they do in use."""
     plain, state = work / "stage1_plain.pt", work / "stage1.pt"
     if not plain.exists():
         step("stage1.py", "--work", str(work), "--minutes", str(round(0.87 * minutes, 2)))
         state.rename(plain)
     if not state.exists():
         step("strengthen.py", str(work), str(plain), str(state))
-    step("stage1.py", "--work", str(work), "--minutes", str(minutes))
+    step("stage1.py", "--work", str(work), "--minutes", str(minutes), "--attend")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Any error, to be shown.
-pub(crate) type Failure = Box<dyn std::error::Error>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A checkpoint: that of the folder, or the built-in demo model.
 pub(crate) fn checkpoint(dir: Option<&str>) -> Result<Checkpoint, Failure> {

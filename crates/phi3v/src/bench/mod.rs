@@ -11,7 +11,7 @@ mod work;
 use crate::Result;
 use crate::config::ModelConfig;
 use crate::image::{HdGrid, ImageInputs, ImageParams, RgbImage, TILE_VALUES, process};
-use crate::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
+use crate::model::{Cache, Chunk, ModelOptions, PREFILL_CHUNK, Phi3V, Segment, TILES_AT_ONCE};
 use crate::weights::Weights;
 use crate::weights::quantized::Quant;
 use phi3v_kernels::{Backend, Cpu, KV_BLOCK_TOKENS, KvFormat, Limits};
@@ -28,8 +28,6 @@ const PREFILL: [usize; 3] = [512, STANDARD_PROMPT, 2500];
 const STANDARD_PROMPT: usize = 1941;
 /// Tokens of the standard prompt after its picture, with what the prefix cache's whole blocks leave over.
 const NEXT_QUESTION: usize = 32;
-/// Tiles that go through the vision tower together, as the engine does.
-const TILES_AT_ONCE: usize = 4;
 /// Tokens decoded for one figure.
 const DECODE_STEPS: usize = 12;
 /// Passes of one warm-up: threads started, pages touched.
@@ -183,20 +181,23 @@ impl Bench<'_> {
         (self.report)(Figure { name, size, value, share });
     }
 
-    /// Runs the tokens `range` of the sequence, the rows of `image` first, and returns the seconds it took.
+    /// Runs the tokens `range` of the sequence in chunks, as the engine does, and returns the seconds it took. The
+    /// sequence begins with the rows of `image`.
     fn forward(&mut self, range: Range<usize>, image: Option<&<Cpu as Backend>::Tensor>) -> Result<f64> {
-        let mut segments = Vec::new();
-        let mut first = range.start;
-        if let Some(image) = image {
-            let rows = self.model.backend().shape(image).0;
-            segments.push(Segment::Image(image, 0..rows));
-            first += rows;
-        }
-        segments.push(Segment::Tokens(&self.ids[first..range.end]));
         let factors = self.model.rope().factors_for(range.end);
-        let batch = [Chunk { segments, past: range.start, blocks: &self.blocks, factors, logits: true }];
+        let image_rows = image.map_or(0, |image| self.model.backend().shape(image).0);
         let start = Instant::now();
-        self.model.forward(&batch, &mut self.cache, &mut |_| ControlFlow::Continue(()))?;
+        for past in range.clone().step_by(PREFILL_CHUNK) {
+            let end = range.end.min(past + PREFILL_CHUNK);
+            let (ids, mut segments) = (past.max(image_rows).min(end)..end, Vec::new());
+            if let Some(image) = image.filter(|_| past < ids.start) {
+                segments.push(Segment::Image(image, past..ids.start));
+            }
+            segments.push(Segment::Tokens(&self.ids[ids]));
+            let logits = end == range.end;
+            let batch = [Chunk { segments, past, blocks: &self.blocks, factors, logits }];
+            self.model.forward(&batch, &mut self.cache, &mut |_| ControlFlow::Continue(()))?;
+        }
         Ok(start.elapsed().as_secs_f64())
     }
 
