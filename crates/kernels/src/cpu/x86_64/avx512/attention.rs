@@ -2,7 +2,7 @@
 
 use super::gemm::{Tile, dot_pairs, fma, rectangle_bf16, rectangle_f32};
 use super::load::{Words, input_pairs, input_words};
-use super::math::{load, mask, store};
+use super::math::{exp2, load, mask, store};
 use crate::cpu::flash::{FlashKernel, KEYS, Queries, RowKernel, SoftmaxRow};
 use crate::cpu::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
@@ -263,20 +263,6 @@ macro_rules! row {
 
 row!(row_scores_f32, row_values_f32, "avx512f", add_bytes, 4);
 row!(row_scores_bf16, row_values_bf16, "avx512f,avx512bf16", add_byte_pairs, 2);
-
-/// `2^t`, within 2e-7 of the value, for `t` of any size: a polynomial for the part after the point, fitted to the least
-/// relative error on [0, 1); the instruction takes the part before it.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn exp2(t: __m512) -> __m512 {
-    const FLOOR: i32 = 0x09;
-    let r = _mm512_reduce_ps::<FLOOR>(t);
-    let mut p = _mm512_set1_ps(1.877_576_7e-3);
-    for c in [8.989_341e-3, 5.582_632e-2, 2.401_536_1e-1, 6.931_531e-1, 0.999_999_94] {
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
-    }
-    _mm512_scalef_ps(p, t)
-}
 
 /// The largest of the scores.
 #[inline]

@@ -65,7 +65,7 @@ pub(super) fn rope(cos_sin: &[f32], row: &mut [f32]) {
 }
 
 /// See [`crate::cpu::scalar::epilogue`].
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn epilogue(kind: Epilogue, y: &[f32], bias: &[f32], out: &mut [f32]) {
     let up = y.len() / 2;
     for (i, out) in out.chunks_mut(16).enumerate() {
