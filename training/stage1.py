@@ -176,7 +176,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
             shown = time.time()
             shared.count[1] = spent
             report(plan, shared, model, running)
-    if rank == 0:
+    if rank == 0 and running:
         shared.count[1] = spent
         report(plan, shared, model, running)
 
