@@ -238,6 +238,13 @@ pub trait Backend: Send + Sync {
     /// [`Epilogue::SiluMul`]).
     fn linear(&self, x: &Self::Tensor, weight: &Self::Linear, epilogue: Epilogue, out: &mut Self::Tensor);
 
+    /// `out = x Wᵀ + bias` for each W of the same input, which a backend may prepare once for all.
+    fn linear_each(&self, x: &Self::Tensor, products: &mut [(&Self::Linear, &mut Self::Tensor)]) {
+        for (weight, out) in products {
+            self.linear(x, weight, Epilogue::Store, out);
+        }
+    }
+
     /// `out = x / sqrt(mean(x²) + eps) * weight`, per row (Zhang & Sennrich 2019).
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Vector, eps: f32, out: &mut Self::Tensor);
 

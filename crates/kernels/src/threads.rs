@@ -41,6 +41,8 @@ struct Shared {
     job: UnsafeCell<Option<Job>>,
     panicked: AtomicBool,
     stop: AtomicBool,
+    /// Workers that have begun to serve.
+    started: AtomicUsize,
     sleepers: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
@@ -99,6 +101,7 @@ impl Shared {
     }
 
     fn serve(&self, thread: usize) {
+        self.started.fetch_add(1, Ordering::Release);
         let mut seen = 0;
         let mut idle = 0;
         while !self.stop.load(Ordering::Acquire) {
@@ -172,6 +175,7 @@ impl Pool {
             job: UnsafeCell::new(None),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            started: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
@@ -181,6 +185,10 @@ impl Pool {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new().name(format!("phi3v-{thread}"));
             pool.workers.push(worker.spawn(move || shared.serve(thread))?);
+        }
+        // a starting thread allocates, which must not happen in the middle of a later loop
+        while pool.shared.started.load(Ordering::Acquire) < pool.workers.len() {
+            std::thread::yield_now();
         }
         Ok(pool)
     }

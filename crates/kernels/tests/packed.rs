@@ -95,6 +95,37 @@ fn levels_threads_and_batches_give_the_same_bits() {
 }
 
 #[test]
+fn products_of_one_input_are_those_of_each() {
+    const K: usize = 130;
+    let mut noise = Noise::new(9);
+    let x = noise.normal(7 * K);
+    let dense = bytemuck::cast_slice::<f32, u8>(&noise.normal(5 * K)).to_vec();
+    let dense = MatrixSource {
+        bytes: Bytes::from(dense),
+        format: Format::F32,
+        precision: Precision::F32,
+        n: 5,
+        k: K,
+        bias: None,
+    };
+    let packed = |format, n, noise: &mut Noise| Matrix::random(format, n, K, noise).source;
+    let sources = [packed(Format::Q8, 70, &mut noise), dense, packed(Format::Q4, 3, &mut noise)];
+    for cpu in levels(2) {
+        let mut input = cpu.tensor(7, K).unwrap();
+        cpu.upload(&x, 0, &mut input);
+        let weights = sources.clone().map(|source| cpu.linear_weight(source).unwrap());
+        let mut outputs = [70, 5, 3].map(|n| cpu.tensor(7, n).unwrap());
+        let mut products: Vec<_> = weights.iter().zip(&mut outputs).collect();
+        cpu.linear_each(&input, &mut products);
+        for (source, output) in sources.iter().zip(&outputs) {
+            let mut found = Vec::new();
+            cpu.download(output, 0..7, &mut found).unwrap();
+            assert_eq!(found, product(&cpu, source, &x, Epilogue::Store, &[]), "{:?}", cpu.level());
+        }
+    }
+}
+
+#[test]
 fn sums_are_those_of_the_decoded_weights() {
     let mut noise = Noise::new(2);
     for format in FORMATS {

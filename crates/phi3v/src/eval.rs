@@ -184,26 +184,28 @@ impl<'a, B: Backend> Subject<'a, B> {
             }
             start += run.len();
         }
-        self.forward(segments, 0, start + answer)
+        self.forward(&segments, 0, start + answer)
     }
 
     /// Runs the last of the tokens said so far, of an answer of up to `answer` tokens.
     fn next(&mut self, sample: &Sample, said: &[u32], answer: usize) -> Result<Vec<f32>> {
         let past = sample.input_ids.len() + said.len() - 1;
         let last = &said[said.len() - 1..];
-        self.forward(vec![Segment::Tokens(last)], past, sample.input_ids.len() + answer)
+        self.forward(&[Segment::Tokens(last)], past, sample.input_ids.len() + answer)
     }
 
     /// `length` is that of the whole sequence in the end, which chooses the rotary factors for all of it.
     fn forward(
         &mut self,
-        segments: Vec<Segment<'_, B::Tensor>>,
+        segments: &[Segment<'_, B::Tensor>],
         past: usize,
         length: usize,
     ) -> Result<Vec<f32>> {
         let factors = self.model.rope().factors_for(length);
         let batch = [Chunk { segments, past, blocks: &self.blocks, factors, logits: true }];
-        self.model.forward(&batch, &mut self.cache, &mut |_| ControlFlow::Continue(()))
+        let mut logits = Vec::new();
+        self.model.forward(&batch, &mut self.cache, &mut logits, &mut |_| ControlFlow::Continue(()))?;
+        Ok(logits)
     }
 }
 

@@ -158,26 +158,27 @@ fn trace_decoder<B: Backend>(
     let mut cache = model.cache(blocks.len())?;
     model.grow_cache(&mut cache, blocks.len())?;
     let tokens: Vec<u32> = input_ids.iter().map(|&id| u32::try_from(id).unwrap_or(0)).collect();
+    let segments = segments(input_ids, &tokens, embeddings);
     let batch = [Chunk {
-        segments: segments(input_ids, &tokens, embeddings),
+        segments: &segments,
         past: 0,
         blocks: &blocks,
         factors: model.rope().factors_for(input_ids.len()),
         logits: true,
     }];
-    let logits = if options.hidden_states {
+    let mut logits = Vec::new();
+    if options.hidden_states {
         let mut states = Vec::new();
-        let logits = model.forward_recording(&batch, &mut cache, &mut states, &mut never_stop)?;
+        model.forward_recording(&batch, &mut cache, (&mut logits, &mut states), &mut never_stop)?;
         let shape = [input_ids.len(), model.config().hidden_size];
         let final_norm = states.pop().unwrap_or_default();
         for (index, values) in states.into_iter().enumerate() {
             push_f32(trace, format!("hidden_states.{index}"), &shape, values);
         }
         push_f32(trace, "final_norm", &shape, final_norm);
-        logits
     } else {
-        model.forward(&batch, &mut cache, &mut never_stop)?
-    };
+        model.forward(&batch, &mut cache, &mut logits, &mut never_stop)?;
+    }
     push_f32(trace, "logits", &[logits.len()], logits);
     Ok(())
 }

@@ -111,6 +111,7 @@ impl Cpu {
         let Causal { qkv, layer, spans, pool } = *causal;
         let Heads { query, key_value, dim } = pool.layout().heads;
         let (stride, out_stride) = (qkv.cols(), out.cols());
+        self.reserve_work::<u32>(flash::room_words(kernel, dim));
         let out = SharedMut::new(out.values_mut());
         let tasks = spans.iter().map(span_tasks).sum::<usize>() * query;
         self.pool.run(tasks, |task, thread| {
@@ -140,6 +141,9 @@ impl Cpu {
         let Causal { qkv, layer, spans, pool } = *causal;
         let Heads { query, key_value, dim } = pool.layout().heads;
         let bf16 = pool.layout().format != KvFormat::F32;
+        // for all tokens a sequence may come to have: its next one must not need more
+        let tokens_max = spans.iter().map(|span| span.blocks.len()).max().unwrap_or(0) * KV_BLOCK_TOKENS;
+        self.reserve_work::<f32>(dim + tokens_max);
         let out = SharedMut::new(out.values_mut());
         self.pool.run(qkv.rows() * query, |task, thread| {
             let (row, head) = (task / query, task % query);

@@ -141,10 +141,15 @@ fn carve<'a>(rest: &mut &'a mut [u32], count: usize) -> &'a mut [u32] {
 }
 
 impl<'a> Room<'a> {
-    fn new(buffer: &'a mut Buffer, dim: usize, group: usize) -> Self {
+    /// Words of each part, in the order of the fields.
+    fn sizes(dim: usize, group: usize) -> [usize; 6] {
         let words = dim.div_ceil(group).next_multiple_of(16);
         let panels = 2 * KEYS * dim.div_ceil(group);
-        let sizes = [TASK_ROWS * words, ROWS * KEYS, ROWS * KEYS / group, TASK_ROWS * dim, 2 * KEYS, panels];
+        [TASK_ROWS * words, ROWS * KEYS, ROWS * KEYS / group, TASK_ROWS * dim, 2 * KEYS, panels]
+    }
+
+    fn new(buffer: &'a mut Buffer, dim: usize, group: usize) -> Self {
+        let sizes = Self::sizes(dim, group);
         let mut rest = buffer.take::<u32>(sizes.iter().sum());
         let [queries, scores, weights, sums, scales, widened] = sizes.map(|size| carve(&mut rest, size));
         Self {
@@ -156,6 +161,11 @@ impl<'a> Room<'a> {
             widened,
         }
     }
+}
+
+/// Words of memory that [`attend`] takes.
+pub(crate) fn room_words(kernel: &FlashKernel, dim: usize) -> usize {
+    Room::sizes(dim, kernel.group).iter().sum()
 }
 
 /// A block's panels as the kernel reads them.

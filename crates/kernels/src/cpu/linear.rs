@@ -178,6 +178,7 @@ impl Cpu {
         let width = streaming_width(weight.n, self.pool.threads());
         let panels = Panels::new(weight.n, width, epilogue);
         let (m, cols) = (x.rows(), out.cols());
+        self.reserve_work::<f32>(m * width);
         let Scratch { packed, .. } = &mut *self.scratch();
         let rounded = match weight.precision {
             Precision::F32 => &[],

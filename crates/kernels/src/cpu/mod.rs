@@ -4,7 +4,8 @@
 //! the thread pool, the same way for every level; [`scalar`] defines what the operations compute.
 //!
 //! Invariants: for a given level and format the same inputs give the same bits, whatever the thread count. Nothing is
-//! allocated by an operation whose shapes have been seen before: tensors and scratch only grow.
+//! allocated by an operation of a decode step whose shapes have been seen before: tensors and scratch only grow, the
+//! scratch of all threads at once.
 
 mod attention;
 mod flash;
@@ -22,6 +23,7 @@ mod x86_64;
 use crate::threads::{Pool, default_threads};
 use crate::{Backend, BackendError, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Span};
 use attention::Causal;
+use bytemuck::Pod;
 pub use kv::CpuKvPool;
 use kv::KvRows;
 pub use level::CpuLevel;
@@ -30,6 +32,7 @@ pub use limits::Limits;
 pub use linear::CpuLinear;
 use linear::Weight;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tensor::Buffer;
 pub use tensor::CpuTensor;
@@ -114,6 +117,8 @@ pub struct Cpu {
     scratch: Mutex<Scratch>,
     /// One per thread of the pool.
     thread_scratch: Vec<Mutex<ThreadScratch>>,
+    /// Bytes that `work` has in every thread's scratch at least.
+    work_bytes: AtomicUsize,
 }
 
 /// The level to run: `asked` or else the best, clamped by the value of [`LEVEL_VARIABLE`].
@@ -147,6 +152,7 @@ impl Cpu {
             pool: Pool::new(threads)?,
             scratch: Mutex::default(),
             thread_scratch: (0..threads).map(|_| Mutex::default()).collect(),
+            work_bytes: AtomicUsize::new(0),
         })
     }
 
@@ -187,6 +193,17 @@ impl Cpu {
 
     fn thread_scratch(&self, thread: usize) -> MutexGuard<'_, ThreadScratch> {
         self.thread_scratch[thread].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for `len` values in every thread's `work`: which threads get a task is chance, and one that gets its
+    /// first in a later call must not allocate then.
+    fn reserve_work<T: Pod>(&self, len: usize) {
+        let bytes = len * size_of::<T>();
+        if self.work_bytes.fetch_max(bytes, Ordering::Relaxed) < bytes {
+            for thread in 0..self.threads() {
+                self.thread_scratch(thread).work.take::<T>(len);
+            }
+        }
     }
 }
 
@@ -271,7 +288,21 @@ impl Backend for Cpu {
     fn linear(&self, x: &CpuTensor, weight: &CpuLinear, epilogue: Epilogue, out: &mut CpuTensor) {
         match &weight.0 {
             Weight::Dense(dense) => self.run_linear(x, dense, epilogue, out),
-            Weight::Packed(packed) => self.run_packed(x, packed, epilogue, out),
+            Weight::Packed(packed) => self.run_packed(x, [(packed, out)], epilogue),
+        }
+    }
+
+    fn linear_each(&self, x: &CpuTensor, products: &mut [(&CpuLinear, &mut CpuTensor)]) {
+        let (mut dense, mut packed) = (Vec::new(), Vec::new());
+        for (weight, out) in products {
+            match &weight.0 {
+                Weight::Dense(weight) => dense.push((weight, out)),
+                Weight::Packed(weight) => packed.push((weight, &mut **out)),
+            }
+        }
+        dense.into_iter().for_each(|(weight, out)| self.run_linear(x, weight, Epilogue::Store, out));
+        if !packed.is_empty() {
+            self.run_packed(x, packed, Epilogue::Store);
         }
     }
 

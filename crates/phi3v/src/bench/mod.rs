@@ -118,6 +118,7 @@ struct Bench<'a> {
     cache: Cache<Cpu>,
     blocks: Vec<u32>,
     ids: Vec<u32>,
+    logits: Vec<f32>,
     limits: Limits,
     work: Work,
     report: &'a mut dyn FnMut(Figure),
@@ -145,7 +146,7 @@ pub fn run(
     let work = Work::new(config, weights, (quant, model.kv_layout()));
     let ids = (0..PREFILL[2] as u32).map(|i| i % config.vocab_size as u32).collect();
     let blocks = (0..blocks as u32).collect();
-    let mut bench = Bench { model, cache, blocks, ids, limits, work, report };
+    let mut bench = Bench { model, cache, blocks, ids, logits: Vec::new(), limits, work, report };
     bench.model.grow_cache(&mut bench.cache, bench.blocks.len())?;
     bench.forward(0..WARM_UP_TOKENS, None)?;
     bench.run_all(plan)?;
@@ -195,8 +196,9 @@ impl Bench<'_> {
             }
             segments.push(Segment::Tokens(&self.ids[ids]));
             let logits = end == range.end;
-            let batch = [Chunk { segments, past, blocks: &self.blocks, factors, logits }];
-            self.model.forward(&batch, &mut self.cache, &mut |_| ControlFlow::Continue(()))?;
+            let batch = [Chunk { segments: &segments, past, blocks: &self.blocks, factors, logits }];
+            let never_stop = &mut |_| ControlFlow::Continue(());
+            self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop)?;
         }
         Ok(start.elapsed().as_secs_f64())
     }

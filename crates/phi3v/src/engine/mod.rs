@@ -154,6 +154,8 @@ pub struct Engine<B: Backend> {
     images: ImageCache<B::Tensor>,
     waiting: VecDeque<Sequence<B>>,
     running: Vec<Sequence<B>>,
+    /// Of the last forward pass, `[n, vocab_size]`; kept, so that a step need not allocate it.
+    logits: Vec<f32>,
     stop_ids: Vec<u32>,
     next_id: u64,
 }
@@ -176,6 +178,7 @@ impl<B: Backend> Engine<B> {
             images: ImageCache::new(options.image_cache_bytes_max),
             waiting: VecDeque::new(),
             running: Vec::new(),
+            logits: Vec::new(),
             next_id: 0,
             model,
             tokenizer,

@@ -5,7 +5,7 @@ use super::request::{Event, FinishReason, Output, Phase, StepProgress};
 use super::sequence::Sequence;
 use super::{Engine, Observer};
 use crate::image::TILE_SIDE;
-use crate::model::{Chunk, Progress, TILES_AT_ONCE};
+use crate::model::{Chunk, Progress, Segment, TILES_AT_ONCE};
 use crate::{Error, Result};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
@@ -172,36 +172,32 @@ impl<B: Backend> Engine<B> {
         let result = self.prefill_chunk(index, chunk, observer);
         self.running[index].timings.prefill += start.elapsed();
         match result {
-            Ok(None) => {}
-            Ok(Some(mut logits)) => self.postprocess(index, &mut logits, outputs),
+            Ok(false) => {}
+            Ok(true) => self.postprocess(index, 0, outputs),
             Err(error) => self.fail(index, error, outputs),
         }
     }
 
-    /// Runs up to `chunk` tokens; the logits where they reach the end.
-    fn prefill_chunk(
-        &mut self,
-        index: usize,
-        chunk: usize,
-        observer: &mut dyn Observer,
-    ) -> Result<Option<Vec<f32>>> {
+    /// Runs up to `chunk` tokens, and tells whether they reach the end, whose logits are then there.
+    fn prefill_chunk(&mut self, index: usize, chunk: usize, observer: &mut dyn Observer) -> Result<bool> {
         let sequence = &self.running[index];
         let (past, total) = (sequence.computed, sequence.tokens.len());
         let end = if total - past < chunk + PREFILL_REMAINDER_MIN { total } else { past + chunk };
+        let segments = sequence.segments(past..end);
         let batch = [Chunk {
-            segments: sequence.segments(past..end),
+            segments: &segments,
             past,
             blocks: &sequence.blocks,
             factors: sequence.factors,
             logits: end == total,
         }];
         let id = sequence.id;
-        let logits = self.model.forward(&batch, &mut self.cache, &mut |progress| {
+        self.model.forward(&batch, &mut self.cache, &mut self.logits, &mut |progress| {
             let done = past as f64 + (end - past) as f64 * fraction(progress);
             observer.progress(StepProgress { id, phase: Phase::Prefill, done, total })
         })?;
         self.computed_to(index, end);
-        Ok((end == total).then_some(logits))
+        Ok(end == total)
     }
 
     /// One token for every sequence that is decoding.
@@ -217,18 +213,18 @@ impl<B: Backend> Engine<B> {
             return;
         }
         let start = Instant::now();
-        let batch: Vec<_> = indices.iter().map(|&index| decode_chunk(&self.running[index])).collect();
-        let result = self.model.forward(&batch, &mut self.cache, &mut |_| ControlFlow::Continue(()));
-        drop(batch);
-        let vocab_size = self.model.config().vocab_size;
+        let decoding = indices.iter().map(|&index| &self.running[index]);
+        let segments: Vec<_> = decoding.clone().map(newest_token).collect();
+        let batch: Vec<_> = decoding.zip(&segments).map(decode_chunk).collect();
+        let never_stop = &mut |_| ControlFlow::Continue(());
+        let result = self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop);
         // from the last to the first, since those that end are removed
         for (row, &index) in indices.iter().enumerate().rev() {
             self.running[index].timings.decode += start.elapsed();
             match &result {
-                Ok(logits) => {
-                    let mut logits = logits[row * vocab_size..][..vocab_size].to_vec();
+                Ok(()) => {
                     self.computed_to(index, self.running[index].tokens.len());
-                    self.postprocess(index, &mut logits, outputs);
+                    self.postprocess(index, row, outputs);
                 }
                 Err(error) => self.fail(index, Error::Step { reason: error.to_string() }, outputs),
             }
@@ -251,8 +247,10 @@ impl<B: Backend> Engine<B> {
         sequence.published = (published, hash);
     }
 
-    /// Chooses the next token of a sequence and tells of it.
-    fn postprocess(&mut self, index: usize, logits: &mut [f32], outputs: &mut Vec<Output>) {
+    /// Chooses the next token of a sequence from row `row` of the logits, and tells of it.
+    fn postprocess(&mut self, index: usize, row: usize, outputs: &mut Vec<Output>) {
+        let vocab_size = self.model.config().vocab_size;
+        let logits = &mut self.logits[row * vocab_size..][..vocab_size];
         let sequence = &mut self.running[index];
         let id = sequence.id;
         match sequence.advance(logits, &self.stop_ids) {
@@ -288,11 +286,17 @@ struct KnownPrefix {
     hash: BlockHash,
 }
 
-fn decode_chunk<B: Backend>(sequence: &Sequence<B>) -> Chunk<'_, B::Tensor> {
-    let past = sequence.computed;
+/// What a decoding sequence has not computed yet: a token of its answer, never a row of a picture.
+fn newest_token<B: Backend>(sequence: &Sequence<B>) -> [Segment<'_, B::Tensor>; 1] {
+    [Segment::Tokens(&sequence.tokens[sequence.computed..])]
+}
+
+fn decode_chunk<'a, B: Backend>(
+    (sequence, segments): (&'a Sequence<B>, &'a [Segment<'a, B::Tensor>; 1]),
+) -> Chunk<'a, B::Tensor> {
     Chunk {
-        segments: sequence.segments(past..past + 1),
-        past,
+        segments,
+        past: sequence.computed,
         blocks: &sequence.blocks,
         factors: sequence.factors,
         logits: true,

@@ -9,6 +9,7 @@ use super::{Progress, check};
 use crate::Result;
 use crate::config::ModelConfig;
 use phi3v_kernels::{Backend, Epilogue, Heads, KvFormat, KvLayout, Span};
+use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range};
 
 /// Where the input row of a token comes from.
@@ -33,7 +34,7 @@ impl<T> Segment<'_, T> {
 #[derive(Debug)]
 pub struct Chunk<'a, T> {
     /// The input rows, in order.
-    pub segments: Vec<Segment<'a, T>>,
+    pub segments: &'a [Segment<'a, T>],
     /// Tokens of the sequence that are in the KV cache already.
     pub past: usize,
     /// The sequence's block table; covers the chunk.
@@ -84,6 +85,7 @@ pub(super) struct Workspace<T> {
     picked: T,    // rows that go on past the last layer's keys and values
     logits: T,    // [sequences, vocab_size]
     angles: Vec<f32>,
+    image_rows: Vec<u32>, // of one segment
 }
 
 impl<T> Workspace<T> {
@@ -99,21 +101,26 @@ impl<T> Workspace<T> {
             picked: empty()?,
             logits: empty()?,
             angles: Vec::new(),
+            image_rows: Vec::new(),
         })
     }
 }
 
+/// One item per sequence; a decode step of up to 16 sequences allocates none.
+type PerSequence<T> = SmallVec<[T; 16]>;
+
 /// A batch with the rows of its chunks laid out one after the other.
 struct Layout<'a> {
-    spans: Vec<Span<'a>>,
+    spans: PerSequence<Span<'a>>,
     /// Rows whose logits are wanted, and the sequences they belong to.
-    last_rows: Vec<u32>,
-    last_spans: Vec<Span<'a>>,
+    last_rows: PerSequence<u32>,
+    last_spans: PerSequence<Span<'a>>,
 }
 
 impl<'a> Layout<'a> {
     fn new<T>(batch: &[Chunk<'a, T>]) -> Self {
-        let mut layout = Self { spans: Vec::new(), last_rows: Vec::new(), last_spans: Vec::new() };
+        let mut layout =
+            Self { spans: SmallVec::new(), last_rows: SmallVec::new(), last_spans: SmallVec::new() };
         let mut row = 0;
         for chunk in batch {
             let len = chunk.len();
@@ -173,16 +180,17 @@ impl<B: Backend> Decoder<B> {
         KvLayout { layers: self.layers.len(), heads: self.heads, format }
     }
 
-    /// Runs a batch and returns the logits, `[vocab_size]`, of every chunk that asked for them, in order.
-    /// With `hidden`, all rows go through all layers and are recorded.
+    /// Runs a batch and leaves in `logits` those, `[n, vocab_size]`, of the chunks that asked, in order. With `hidden`,
+    /// all rows go through all layers and are recorded.
     pub(super) fn forward(
         &self,
         backend: &B,
         batch: &[Chunk<'_, B::Tensor>],
         cache: (&mut B::KvPool, &mut Workspace<B::Tensor>),
-        mut hidden: Option<&mut HiddenStates>,
+        (logits, mut hidden): (&mut Vec<f32>, Option<&mut HiddenStates>),
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<()> {
+        logits.clear();
         let (pool, ws) = cache;
         let layout = Layout::new(batch);
         self.embed(backend, batch, ws)?;
@@ -194,7 +202,7 @@ impl<B: Backend> Decoder<B> {
             let pick = index == last && hidden.is_none();
             if pick {
                 if layout.last_rows.is_empty() {
-                    return Ok(Vec::new());
+                    return Ok(());
                 }
                 pick_rows(backend, &layout.last_rows, ws)?;
             }
@@ -202,7 +210,7 @@ impl<B: Backend> Decoder<B> {
             self.attend_and_feed(backend, (layer, index), spans, pool, ws)?;
             record(backend, &ws.x, hidden.as_deref_mut())?;
         }
-        self.logits(backend, &layout, ws, hidden)
+        self.logits(backend, &layout, ws, (logits, hidden))
     }
 
     /// Input rows into `x` and rotations into `cos_sin`.
@@ -221,12 +229,13 @@ impl<B: Backend> Decoder<B> {
             for position in chunk.past..chunk.past + chunk.len() {
                 self.rope.push_row(position, chunk.factors, &mut ws.angles);
             }
-            for segment in &chunk.segments {
+            for segment in chunk.segments {
                 match segment {
                     Segment::Tokens(ids) => backend.embed(&self.embed_tokens, ids, row, &mut ws.x),
                     Segment::Image(embeds, range) => {
-                        let rows: Vec<u32> = (range.start as u32..range.end as u32).collect();
-                        backend.gather(embeds, &rows, row, &mut ws.x);
+                        ws.image_rows.clear();
+                        ws.image_rows.extend(range.start as u32..range.end as u32);
+                        backend.gather(embeds, &ws.image_rows, row, &mut ws.x);
                     }
                 }
                 row += segment.len();
@@ -282,8 +291,8 @@ impl<B: Backend> Decoder<B> {
         backend: &B,
         layout: &Layout<'_>,
         ws: &mut Workspace<B::Tensor>,
-        hidden: Option<&mut HiddenStates>,
-    ) -> Result<Vec<f32>> {
+        (logits, hidden): (&mut Vec<f32>, Option<&mut HiddenStates>),
+    ) -> Result<()> {
         let rows = backend.shape(&ws.x).0;
         backend.reshape(&mut ws.normed, rows, self.config.hidden_size)?;
         backend.rms_norm(&ws.x, &self.norm, self.config.rms_norm_eps, &mut ws.normed);
@@ -300,9 +309,7 @@ impl<B: Backend> Decoder<B> {
             Epilogue::Store,
             &mut ws.logits,
         )?;
-        let mut logits = Vec::new();
-        backend.download(&ws.logits, 0..layout.last_rows.len(), &mut logits)?;
-        Ok(logits)
+        Ok(backend.download(&ws.logits, 0..layout.last_rows.len(), logits)?)
     }
 }
 

@@ -185,7 +185,9 @@ impl<B: Backend> Phi3V<B> {
         self.projector.embed(&self.backend, job.merged, grid, tile_of)
     }
 
-    /// Runs `batch` through the decoder and returns the logits, `[n, vocab_size]`, of the chunks that asked.
+    /// Runs `batch` through the decoder and leaves in `logits` those, `[n, vocab_size]`, of the chunks that asked. A
+    /// step of up to 16 sequences allocates nothing where one like it has gone before with the same `cache` and
+    /// `logits`.
     ///
     /// # Errors
     /// [`Error::Stopped`], after which the chunks' keys and values are unspecified; or the device's refusal.
@@ -193,9 +195,11 @@ impl<B: Backend> Phi3V<B> {
         &self,
         batch: &[Chunk<'_, B::Tensor>],
         cache: &mut Cache<B>,
+        logits: &mut Vec<f32>,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<f32>> {
-        self.decoder.forward(&self.backend, batch, (&mut cache.pool, &mut cache.workspace), None, observe)
+    ) -> Result<()> {
+        let cache = (&mut cache.pool, &mut cache.workspace);
+        self.decoder.forward(&self.backend, batch, cache, (logits, None), observe)
     }
 
     /// Like [`forward`](Self::forward), also recording what lies between the layers: the embeddings, the output of
@@ -207,11 +211,11 @@ impl<B: Backend> Phi3V<B> {
         &self,
         batch: &[Chunk<'_, B::Tensor>],
         cache: &mut Cache<B>,
-        hidden_states: &mut HiddenStates,
+        (logits, hidden_states): (&mut Vec<f32>, &mut HiddenStates),
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<f32>> {
-        let (pool, workspace) = (&mut cache.pool, &mut cache.workspace);
-        self.decoder.forward(&self.backend, batch, (pool, workspace), Some(hidden_states), observe)
+    ) -> Result<()> {
+        let cache = (&mut cache.pool, &mut cache.workspace);
+        self.decoder.forward(&self.backend, batch, cache, (logits, Some(hidden_states)), observe)
     }
 
     /// A KV cache of `blocks` blocks, with the buffers of a step.

@@ -141,9 +141,8 @@ impl<B: Backend> VisionTower<B> {
         let (weight, bias) = &layer.layer_norm1;
         backend.layer_norm(x, (weight, bias), eps, normed);
         let [q, k, v] = qkv;
-        backend.linear(normed, &layer.q_proj, Epilogue::Store, q);
-        backend.linear(normed, &layer.k_proj, Epilogue::Store, k);
-        backend.linear(normed, &layer.v_proj, Epilogue::Store, v);
+        let products = &mut [(&layer.q_proj, &mut *q), (&layer.k_proj, &mut *k), (&layer.v_proj, &mut *v)];
+        backend.linear_each(normed, products);
         let shape = FullAttention {
             group: 1 + (self.config.image_size / self.config.patch_size).pow(2),
             heads: Heads { query: heads, key_value: heads, dim: hidden_size / heads },

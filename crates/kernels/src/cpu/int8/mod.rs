@@ -179,12 +179,15 @@ fn parts_of(rows: &Range<usize>) -> impl Iterator<Item = Part> {
     })
 }
 
+/// Panels that a task needs at most.
+const PARTS_MAX: usize = 3;
+
 /// What one task computes: up to 64 columns of `out`, from one panel, or from those of gate and up, which touch a
 /// third where `n/2` is no multiple of 64.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Columns {
     out: Range<usize>,
-    parts: [Part; 3],
+    parts: [Part; PARTS_MAX],
     count: usize,
 }
 
@@ -194,7 +197,7 @@ impl Columns {
         let cols = if gated { n / 2 } else { n };
         let out = task * PANEL..cols.min((task + 1) * PANEL);
         let ups = if gated { cols + out.start..cols + out.end } else { 0..0 };
-        let (mut parts, mut count) = (<[Part; 3]>::default(), 0);
+        let (mut parts, mut count) = (<[Part; PARTS_MAX]>::default(), 0);
         for part in parts_of(&out).chain(parts_of(&ups)) {
             parts[count] = part;
             count += 1;
@@ -252,34 +255,48 @@ fn streamed_panels(panels: usize, threads: usize) -> usize {
 }
 
 impl Cpu {
-    pub(crate) fn run_packed(&self, x: &CpuTensor, weight: &Packed, epilogue: Epilogue, out: &mut CpuTensor) {
-        let (n, k) = (weight.n(), weight.k());
-        let out_cols = if epilogue == Epilogue::SiluMul { n / 2 } else { n };
-        assert_eq!(x.cols(), k, "input columns of a [{n}, {k}] matrix");
-        assert_eq!((out.rows(), out.cols()), (x.rows(), out_cols), "output of a [{n}, {k}] matrix");
+    /// The products of x by each weight; x is quantised once.
+    pub(crate) fn run_packed<'a>(
+        &self,
+        x: &CpuTensor,
+        products: impl IntoIterator<Item = (&'a Packed, &'a mut CpuTensor)>,
+        epilogue: Epilogue,
+    ) {
+        let (rows, k) = (x.rows(), x.cols());
         let kernels = Int8Kernels::of(self.level());
+        self.reserve_work::<f32>(kernels.chunk_rows * PARTS_MAX * PANEL);
         let Scratch { packed, .. } = &mut *self.scratch();
-        let bytes = packed.take::<u8>(activations::bytes(x.rows(), k));
+        let bytes = packed.take::<u8>(activations::bytes(rows, k));
         self.quantise(kernels, x, bytes);
-        let x = QuantisedRows::new(bytes, x.rows(), k);
-        let product =
-            Product { kernels, weight, x, epilogue, out: SharedMut::new(out.values_mut()), out_cols };
+        let x = QuantisedRows::new(bytes, rows, k);
+        for (weight, out) in products {
+            let n = weight.n();
+            let out_cols = if epilogue == Epilogue::SiluMul { n / 2 } else { n };
+            assert_eq!(k, weight.k(), "input columns of a [{n}, {}] matrix", weight.k());
+            assert_eq!((out.rows(), out.cols()), (rows, out_cols), "output of a [{n}, {k}] matrix");
+            let out = SharedMut::new(out.values_mut());
+            self.run_product(&Product { kernels, weight, x, epilogue, out, out_cols });
+        }
+    }
+
+    fn run_product(&self, product: &Product<'_>) {
+        let Product { kernels, weight, out_cols, .. } = *product;
         let (rows, panels) = (product.x.rows(), out_cols.div_ceil(PANEL));
         if rows <= kernels.chunk_rows {
             let step = streamed_panels(panels, self.pool.threads());
             self.pool.run(panels.div_ceil(step), |task, thread| {
                 for panel in task * step..panels.min((task + 1) * step) {
-                    self.run_columns(&product, panel, 0..rows, thread);
+                    self.run_columns(product, panel, 0..rows, thread);
                 }
             });
             return;
         }
-        let sweep = (SWEEP_BYTES / activations::bytes(1, k))
+        let sweep = (SWEEP_BYTES / activations::bytes(1, weight.k()))
             .next_multiple_of(kernels.chunk_rows)
             .max(kernels.chunk_rows);
         self.pool.run(panels * rows.div_ceil(sweep), |task, thread| {
             let first = task / panels * sweep;
-            self.run_columns(&product, task % panels, first..rows.min(first + sweep), thread);
+            self.run_columns(product, task % panels, first..rows.min(first + sweep), thread);
         });
     }
 

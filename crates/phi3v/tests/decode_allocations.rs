@@ -1,0 +1,128 @@
+//! A decode step allocates nothing in the model, and nothing as large as its logits in the engine. The allocator counts
+//! for the whole process, so that worker threads count too; hence one test, with nothing beside it.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use common::repository;
+use phi3v::checkpoint::Checkpoint;
+use phi3v::engine::{Engine, EngineOptions, Event, Request};
+use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
+use phi3v::weights::Weights;
+use phi3v::weights::quantized::Quant;
+use phi3v_kernels::cpu::{Cpu, CpuLevel, CpuOptions};
+use phi3v_kernels::{KvFormat, Precision};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
+use std::alloc::System;
+use std::hint::black_box;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Most sequences of a step that allocates nothing.
+const SEQUENCES: usize = 16;
+/// Tokens decoded: past the first block of 64.
+const STEPS: usize = 70;
+/// Steps in which buffers may grow: some change places from step to step.
+const WARM_UP: usize = 2;
+
+/// What was allocated, on all threads, while `work` ran.
+fn allocations(work: impl FnOnce()) -> Stats {
+    let region = Region::new(ALLOCATOR);
+    work();
+    region.change()
+}
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::open(&repository().join("testdata/tiny")).unwrap()
+}
+
+fn cpu(level: CpuLevel) -> Cpu {
+    Cpu::new(&CpuOptions { level: Some(level), threads: Some(3) }).unwrap()
+}
+
+/// Decodes token `past` of the first `sequences` sequences.
+fn decode(
+    model: &Phi3V<Cpu>,
+    (cache, logits): (&mut Cache<Cpu>, &mut Vec<f32>),
+    past: usize,
+    sequences: usize,
+) {
+    let factors = model.rope().factors_for(past + 1);
+    let segments = &[Segment::Tokens(&[7])];
+    let blocks: [[u32; 2]; SEQUENCES] = std::array::from_fn(|i| [2 * i as u32, 2 * i as u32 + 1]);
+    let batch = blocks.each_ref().map(|blocks| Chunk { segments, past, blocks, factors, logits: true });
+    model.forward(&batch[..sequences], cache, logits, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(logits.len(), sequences * model.config().vocab_size);
+}
+
+fn check_model(model: &Phi3V<Cpu>, name: &str) {
+    let mut cache = model.cache(2 * SEQUENCES).unwrap();
+    model.grow_cache(&mut cache, 2 * SEQUENCES).unwrap();
+    let mut logits = Vec::new();
+    for sequences in [1, 3, SEQUENCES] {
+        for past in 0..STEPS {
+            let found = allocations(|| decode(model, (&mut cache, &mut logits), past, sequences));
+            if past == 0 {
+                assert_ne!(found, Stats::default(), "{name}: the first step's buffers are seen");
+            } else if past >= WARM_UP {
+                assert_eq!(found, Stats::default(), "{name}: token {past} of {sequences} sequences");
+            }
+        }
+    }
+}
+
+/// An engine's step makes small lists, but none that grows with the vocabulary.
+fn check_engine() {
+    let Checkpoint { mut config, tokenizer, .. } = checkpoint();
+    config.vocab_size = 32_064;
+    let weights = Weights::random(&config, None);
+    let model =
+        Phi3V::load(cpu(CpuLevel::detect()), &config, &weights, ModelOptions::BF16, &mut |_| {}).unwrap();
+    let mut engine =
+        Engine::new(model, Arc::clone(&tokenizer), Vec::new(), EngineOptions::default()).unwrap();
+    for token in [5, 6] {
+        engine.submit(Request::greedy(vec![1, token], Vec::new(), 2 * STEPS)).unwrap();
+    }
+    for step in 0..STEPS {
+        let mut tokens = 0;
+        let found = allocations(|| {
+            let outputs = engine.step(&mut ()).unwrap();
+            tokens = outputs.iter().filter(|output| matches!(output.event, Event::Token(_))).count();
+        });
+        if step >= 2 + WARM_UP {
+            assert_eq!(tokens, 2, "both sequences decode");
+            assert!(found.bytes_allocated < config.vocab_size, "step {step}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_decode_step_allocates_nothing() {
+    let elsewhere = allocations(|| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(black_box(Vec::<u8>::with_capacity(1 << 20))));
+        });
+    });
+    assert!(elsewhere.bytes_allocated >= 1 << 20, "other threads count");
+
+    let config = checkpoint().config;
+    for level in [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512] {
+        if level > CpuLevel::detect() {
+            continue;
+        }
+        let (bf16, f32) = (Precision::Bf16, Precision::F32);
+        let weights = [(None, f32), (None, bf16), (Some(Quant::Q8), bf16), (Some(Quant::Q4), bf16)];
+        for (quant, precision) in weights {
+            let weights = Weights::random(&config, quant);
+            for kv_format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+                let options = ModelOptions { precision, kv_format };
+                let model = Phi3V::load(cpu(level), &config, &weights, options, &mut |_| {}).unwrap();
+                check_model(&model, &format!("{level}, weights {quant:?} {precision:?}, keys {kv_format:?}"));
+            }
+        }
+    }
+    check_engine();
+}
