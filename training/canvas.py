@@ -139,22 +139,22 @@ def ink_on(rng: random.Random, back: Colour) -> Colour:
             return ink  # type: ignore[return-value]
 
 
-def to_tile(canvas: Canvas) -> tuple[np.ndarray, list[Mark]]:
-    """The HD transform for one crop: the 336x336 tile and the marks moved with it.
+def to_tile(canvas: Canvas, side: int = TILE) -> tuple[np.ndarray, list[Mark]]:
+    """The HD transform to a square: the 336x336 tile of one crop (672 for four) and the marks moved with it.
 
-    The longer side becomes 336, the shorter one is padded with white on both sides; portrait
+    The longer side becomes `side`, the shorter one is padded with white on both sides; portrait
     pictures are transposed first and back at the end, as the reference does.
     """
     image = canvas.image
     upright = image.width < image.height
     if upright:
         image = image.transpose(Image.Transpose.TRANSPOSE)
-    height = int(TILE / (image.width / image.height))
-    small = image.resize((TILE, height), Image.Resampling.BILINEAR)
-    top = int((TILE - height) / 2)
-    tile = np.full((TILE, TILE, 3), 255, np.uint8)
+    height = int(side / (image.width / image.height))
+    small = image.resize((side, height), Image.Resampling.BILINEAR)
+    top = int((side - height) / 2)
+    tile = np.full((side, side, 3), 255, np.uint8)
     tile[top : top + height] = np.asarray(small)
-    sx, sy = TILE / image.width, height / image.height
+    sx, sy = side / image.width, height / image.height
     if upright:
         tile = np.ascontiguousarray(tile.transpose(1, 0, 2))
     moved = [Mark(m.what, m.line, _move(m.box, sx, sy, top, upright)) for m in canvas.marks]

@@ -145,9 +145,9 @@ class Batch:
     guide: list[tuple[int, int, list[int], bool]]
 
 
-def collate(samples: list[Sample], short: bool) -> Batch:
-    """Builds a batch; `short` leaves the sub images out but keeps all positions."""
-    rows = SHORT_ROWS if short else LONG_ROWS
+def collate(samples: list[Sample], short: bool, long: int = LONG_ROWS) -> Batch:
+    """Builds a batch; `short` leaves the sub images out but keeps all positions. A picture has `long` rows in all."""
+    rows = SHORT_ROWS if short else long
     head: list[int] = []
     positions: list[int] = []
     starts: list[int] = []
@@ -156,7 +156,7 @@ def collate(samples: list[Sample], short: bool) -> Batch:
         positions += range(at, at + len(chunk))
         head += chunk
         starts.append(len(head) + rows - SHORT_ROWS + 1)
-        at += len(chunk) + LONG_ROWS
+        at += len(chunk) + long
         positions += range(at - rows, at)
         head += [-1 - n] * rows
     tails = [s.chunks[-1] + s.answer[:-1] for s in samples]

@@ -104,7 +104,7 @@ def export(model: Phi3V, folder: Path) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("state", type=Path, help="stage2.pt")
+    parser.add_argument("state", type=Path, help="stage3.pt, or stage2.pt")
     parser.add_argument("folder", type=Path, help="where the checkpoint goes")
     args = parser.parse_args()
     print(f"{export(load_student(args.state), args.folder)} bytes, vocabulary {vocab_size()}")

@@ -221,6 +221,18 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
         report(plan, shared, model, running)
 
 
+def answer_loss(model: Student, batch: Batch, hidden: Tensor) -> Tensor:
+    """Mean cross entropy of the answers' tokens, counted numbers weighing more."""
+    kept = batch.targets >= 0
+    logits = model.phi.lm_head(hidden[kept]).float()
+    weights = torch.ones(batch.targets.shape)
+    for b, row, _, count in batch.guide:
+        if count:
+            weights[b, row - batch.first] = COUNT_WEIGHT
+    each = F.cross_entropy(logits, batch.targets[kept], reduction="none")
+    return (each * weights[kept]).sum() / weights[kept].sum()
+
+
 def step_loss(
     model: Student, feed: Feed, images: int, count: int, progress: float, joint: bool, short: bool
 ) -> tuple[Tensor, dict[str, float]]:
@@ -236,14 +248,7 @@ def step_loss(
         features = kept_features(model, samples, images)
     batch = collate(samples, short)
     hidden, seen = hidden_of(model, batch, features, short)
-    kept = batch.targets >= 0
-    logits = model.phi.lm_head(hidden[kept]).float()
-    weights = torch.ones(batch.targets.shape)
-    for b, row, _, count in batch.guide:
-        if count:
-            weights[b, row - batch.first] = COUNT_WEIGHT
-    each = F.cross_entropy(logits, batch.targets[kept], reduction="none")
-    loss = (each * weights[kept]).sum() / weights[kept].sum()
+    loss = answer_loss(model, batch, hidden)
     guide = guide_loss(batch, seen) if batch.guide else torch.zeros(())
     weight = 0.5 if progress < 0.6 else 0.2
     parts = {"answer": loss.item(), "guide": guide.item(), "tower": aux.item()}
@@ -313,7 +318,7 @@ def train(plan: Plan) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=56)
     parser.add_argument("--peak", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--thaw", type=float, default=1.1)

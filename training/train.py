@@ -1,4 +1,4 @@
-"""Trains the demo checkpoint from nothing: pages, tower, answers, export. One command, time-boxed.
+"""Trains the demo checkpoint from nothing: pages, tower, answers, export. One command; times are minutes of each core.
 
     python training/train.py --work /tmp/demo --out crates/phi3v/src/demo
 
@@ -45,12 +45,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for pages, states and logs (2 GB)")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
-    parser.add_argument("--stage1-minutes", type=float, default=28)
-    parser.add_argument("--stage2-minutes", type=float, default=80)
+    parser.add_argument("--stage1-minutes", type=float, default=18)
+    parser.add_argument("--stage2-minutes", type=float, default=56)
+    parser.add_argument("--stage3-minutes", type=float, default=6)
     args = parser.parse_args()
     tower(args.work, args.stage1_minutes)
     step("stage2.py", "--work", str(args.work), "--minutes", str(args.stage2_minutes))
-    step("export.py", str(args.work / "stage2.pt"), str(args.out))
+    step("crops.py", "--work", str(args.work), "--minutes", str(args.stage3_minutes))
+    step("export.py", str(args.work / "stage3.pt"), str(args.out))
     step("curves.py", str(args.work), str(HERE / "curves.png"))
 
 

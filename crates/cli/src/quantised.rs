@@ -113,13 +113,21 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
     cache.join(key).join(default_name(name, quant))
 }
 
-/// Of the files that a model is made from: names, sizes and times of change.
+/// Names and contents: the built-in model may change while the program's version does not.
+fn hash_contents(hasher: &mut Sha256, files: &[(&str, &[u8])]) {
+    for (name, bytes) in files {
+        hasher.update(name);
+        hasher.update(bytes.len().to_le_bytes());
+        hasher.update(bytes);
+    }
+}
+
+/// Of the files that a model is made from: names, sizes and times of change, or contents where there are no times.
 fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);
     let ModelSource::Folder(dir) = source else {
-        // the built-in model changes with the program alone
-        hasher.update(env!("CARGO_PKG_VERSION"));
+        hash_contents(&mut hasher, &phi3v::demo::FILES);
         return hasher.finalize().into();
     };
     let canonical = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
@@ -136,4 +144,20 @@ fn fingerprint(source: &ModelSource) -> [u8; 32] {
         hasher.update(changed.map_or(0, |time| time.as_nanos()).to_le_bytes());
     }
     hasher.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_contents_are_another_model() {
+        let hash = |weights: &[u8]| {
+            let mut hasher = Sha256::new();
+            hash_contents(&mut hasher, &[("config.json", b"{}"), ("model.safetensors", weights)]);
+            hasher.finalize()
+        };
+        assert_eq!(hash(b"old"), hash(b"old"));
+        assert_ne!(hash(b"old"), hash(b"new"));
+    }
 }

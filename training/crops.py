@@ -1,0 +1,105 @@
+"""Stage 3: a few minutes in which every other batch has pictures of four crops (2x2 tiles and the global view).
+
+The answer stands in the global view at any num_crops; this teaches the decoder not to mind the larger sub image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from canvas import TILE, to_tile
+from dataset import Batch, Sample, collate, prepare
+from model import GRID, MERGED, patches_of
+from parallel import Clock, Shared, mixed, run
+from rounding import round_decoder
+from stage2 import Feed, Plan, Student, answer_loss, guide_loss, rates_of, step_loss
+from tasks import MAKERS
+
+FOUR_CROPS = 2 * MERGED * (2 * MERGED + 1) + 1 + MERGED * (MERGED + 1)  # rows of a picture of 2x2 tiles: 757
+WEIGHTS = {"cover": 0.3, "chart": 0.3, "text": 0.3, "decline": 0.1}
+
+
+def views_of(side: np.ndarray) -> Tensor:
+    """Global view and tiles, u8 [5, 336, 336, 3], of a picture of 672x672 pixels, by the processor's rules."""
+    whole = torch.from_numpy(side)
+    small = F.interpolate(whole.permute(2, 0, 1)[None].float(), (TILE, TILE), mode="bicubic")
+    small = small[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+    tiles = whole.view(2, TILE, 2, TILE, 3).transpose(1, 2).reshape(4, TILE, TILE, 3)
+    return torch.cat((small[None], tiles))
+
+
+def fresh(rng: random.Random, count: int) -> tuple[list[Sample], Tensor]:
+    """New samples of one picture and their views [count, 5, 336, 336, 3]."""
+    samples: list[Sample] = []
+    views = []
+    while len(samples) < count:
+        example = MAKERS[rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]](rng)
+        if len(example.canvases) == 1:
+            samples.append(prepare(example, False))
+            views.append(views_of(to_tile(example.canvases[0], 2 * TILE)[0]))
+    return samples, torch.stack(views)
+
+
+def crops_loss(model: Student, rng: random.Random, count: int) -> Tensor:
+    """The loss of a batch of pictures of four crops."""
+    samples, views = fresh(rng, count)
+    with torch.no_grad():
+        features = model.phi.tower(patches_of(views.flatten(0, 1))).view(count, 5, GRID * GRID, -1)
+    embed = model.phi.model.vision_embed_tokens
+    pictures = torch.cat([embed.grid(f, 2, 2) for f in features])
+    batch: Batch = collate(samples, False, FOUR_CROPS)
+    x = model.phi.embed(batch.ids, pictures.flatten(0, 1))
+    hidden, seen = model.phi.decode(x, batch.positions, batch.first)
+    return answer_loss(model, batch, hidden) + 0.2 * (guide_loss(batch, seen) if batch.guide else 0)
+
+
+def worker(plan: Plan, shared: Shared, rank: int) -> None:
+    """One worker's loop."""
+    model = Student()
+    feed = Feed(plan, 5000 + rank)
+    clock = Clock(0.0)
+    frozen, step = rates_of(model, 0.0), 0
+    while (spent := clock.tick()) < plan.minutes * 60:
+        shared.pull(model)
+        if feed.rng.random() < 0.5:
+            round_decoder(model)
+        with mixed():
+            if step % 2:
+                images = feed.group()
+                count = plan.batch if images == 1 else plan.batch // 2
+                loss, _ = step_loss(model, feed, images, count, 1.0, False, False)
+            else:
+                loss = crops_loss(model, feed.rng, plan.batch // 2)
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        shared.push(model, frozen * plan.peak * (1.02 - spent / plan.minutes / 60))
+        if rank == 0 and step % 20 < 2:
+            print(f"{spent / 60:.2f} minutes, {'four crops' if step % 2 == 0 else 'one crop'}: {loss.item():.4f}", flush=True)
+        step += 1
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=6)
+    parser.add_argument("--peak", type=float, default=5e-4)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model = Student()
+    shared = Shared(model)
+    shared.load(args.work / "stage2.pt")
+    plan = Plan(args.work, args.minutes, args.peak, 12, 2.0, 0.0, 0.0, 0.0, "0.26,0.36,0.25,0.2,0.08")
+    run(2, lambda rank: worker(plan, shared, rank))
+    shared.save(args.work / "stage3.pt", names=[n for n, _ in model.named_parameters()])
+
+
+if __name__ == "__main__":
+    main()
