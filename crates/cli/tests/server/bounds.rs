@@ -59,20 +59,25 @@ fn text_messages_and_tokens_are_bounded() {
 #[test]
 fn room_is_taken_by_what_arrives_and_not_by_what_is_announced() {
     let server = with_limits(Limits { input_bytes_max: 64 << 10, ..Limits::default() });
-    let mut promising: Vec<TcpStream> = (0..4)
-        .map(|_| server.open("POST", "/v1/chat/completions", &[JSON, ("content-length", "30000000")], b"{"))
-        .collect();
+    let promise =
+        || server.open("POST", "/v1/chat/completions", &[JSON, ("content-length", "30000000")], b"{");
+    let mut promising: Vec<TcpStream> = (0..4).map(|_| promise()).collect();
     let unknown = [JSON, ("transfer-encoding", "chunked")];
     promising.push(server.open("POST", "/v1/chat/completions", &unknown, b"1\r\n{\r\n"));
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(server.chat(&short()).status, 200, "nobody is kept out by promises");
 
     // what has really come does count
-    promising[0].write_all(&vec![b' '; 60_000]).unwrap();
     let large = json!({"messages": [user(&"x".repeat(20_000))], "max_tokens": 1});
-    // the server may not have read it yet
-    let mut answers = std::iter::repeat_with(|| server.chat(&large)).take(500);
-    let refused = answers.find(|answer| answer.status == 429).unwrap();
+    let refused = (1..=20).find_map(|attempt| {
+        let mut sender = promise();
+        sender.write_all(&vec![b' '; 60_000]).ok();
+        // a server that has not read it by then gives the room to the question, and refuses the sender
+        std::thread::sleep(Duration::from_millis(50 * attempt));
+        promising.push(sender);
+        Some(server.chat(&large)).filter(|answer| answer.status == 429)
+    });
+    let refused = refused.unwrap();
     assert_eq!(refused.code(), "queue_full", "{}", refused.text());
     assert!(refused.header("retry-after").is_some());
     drop(promising);
