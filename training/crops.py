@@ -19,7 +19,7 @@ from dataset import Batch, Sample, collate, prepare
 from model import GRID, MERGED, patches_of
 from parallel import Clock, Shared, mixed, run
 from rounding import round_decoder
-from stage2 import Feed, Plan, Student, answer_loss, guide_loss, rates_of, step_loss
+from stage2 import MIX, Feed, Plan, Student, answer_loss, guide_loss, hidden_after, rates_of, step_loss
 from tasks import MAKERS
 
 FOUR_CROPS = 2 * MERGED * (2 * MERGED + 1) + 1 + MERGED * (MERGED + 1)  # rows of a picture of 2x2 tiles: 757
@@ -55,8 +55,7 @@ def crops_loss(model: Student, rng: random.Random, count: int) -> Tensor:
     embed = model.phi.model.vision_embed_tokens
     pictures = torch.cat([embed.grid(f, 2, 2) for f in features])
     batch: Batch = collate(samples, False, FOUR_CROPS)
-    x = model.phi.embed(batch.ids, pictures.flatten(0, 1))
-    hidden, seen = model.phi.decode(x, batch.positions, batch.first)
+    hidden, seen = hidden_after(model, batch, pictures)
     return answer_loss(model, batch, hidden) + 0.2 * (guide_loss(batch, seen) if batch.guide else 0)
 
 
@@ -73,8 +72,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
         with mixed():
             if step % 2:
                 images = feed.group()
-                count = plan.batch if images == 1 else plan.batch // 2
-                loss, _ = step_loss(model, feed, images, count, 1.0, False, False)
+                loss, _ = step_loss(model, feed, images, plan.count(images), 1.0, False, False)
             else:
                 loss = crops_loss(model, feed.rng, plan.batch // 2)
         model.zero_grad(set_to_none=True)
@@ -96,7 +94,7 @@ def main() -> None:
     model = Student()
     shared = Shared(model)
     shared.load(args.work / "stage2.pt")
-    plan = Plan(args.work, args.minutes, args.peak, 12, 2.0, 0.0, 0.0, 0.0, "0.26,0.36,0.25,0.2,0.08")
+    plan = Plan(args.work, args.minutes, args.peak, 12, 2.0, 0.0, 0.0, 0.0, MIX)
     run(2, lambda rank: worker(plan, shared, rank))
     shared.save(args.work / "stage3.pt", names=[n for n, _ in model.named_parameters()])
 

@@ -33,6 +33,7 @@ from stage1 import Reader, loss_of
 TASKS = ("cover", "chart", "pair", "text", "decline")
 # (layer, head, steps back): which head is guided to the character that is read now or was read last
 GUIDES = ((1, 0, 1), (2, 0, 0), (2, 1, 0), (3, 0, 0))
+MIX = "0.26,0.36,0.25,0.2,0.08"  # how often each task comes
 COUNT_WEIGHT = 5.0  # of a counted number in the loss: there are two in some thirty tokens
 SINK = 4  # weight of the first row where things are counted: n of them get n / (n + SINK) of the attention
 
@@ -50,6 +51,10 @@ class Plan:
     rounded: float  # share of the time after which every other step sees the decoder's weights in 4 bits
     tower_rate: float
     mix: str
+
+    def count(self, images: int) -> int:
+        """Samples of a batch with so many pictures each."""
+        return self.batch if images == 1 else self.batch // 2
 
 
 class Student(nn.Module):
@@ -84,6 +89,11 @@ def features_of(model: Student, samples: list[Sample]) -> Tensor:
 def hidden_of(model: Student, batch: Batch, features: Tensor | None, short: bool) -> tuple[Tensor, list]:
     """Hidden rows from `batch.first` on, and q and k of each layer."""
     pictures = None if features is None else model.phi.model.vision_embed_tokens(features, short)
+    return hidden_after(model, batch, pictures)
+
+
+def hidden_after(model: Student, batch: Batch, pictures: Tensor | None) -> tuple[Tensor, list]:
+    """The same from the pictures' rows in the prompt."""
     x = model.phi.embed(batch.ids, None if pictures is None else pictures.flatten(0, 1))
     return model.phi.decode(x, batch.positions, batch.first)
 
@@ -204,7 +214,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
             round_decoder(model)
         joint = progress >= plan.thaw
         images = feed.group()
-        count = {0: plan.batch // 2, 1: plan.batch, 2: plan.batch // 2}[images]
+        count = plan.count(images)
         short = progress < plan.full
         with mixed():
             loss, parts = step_loss(model, feed, images, count, progress, joint, short)
@@ -325,5 +335,5 @@ if __name__ == "__main__":
     parser.add_argument("--full", type=float, default=0.82)
     parser.add_argument("--rounded", type=float, default=0.7)
     parser.add_argument("--tower-rate", type=float, default=0.3)
-    parser.add_argument("--mix", default="0.26,0.36,0.25,0.2,0.08", help="weights of " + ",".join(TASKS))
+    parser.add_argument("--mix", default=MIX, help="weights of " + ",".join(TASKS))
     train(Plan(**vars(parser.parse_args())))

@@ -293,14 +293,13 @@ impl Backend for Cpu {
     }
 
     fn linear_each(&self, x: &CpuTensor, products: &mut [(&CpuLinear, &mut CpuTensor)]) {
-        let (mut dense, mut packed) = (Vec::new(), Vec::new());
+        let mut packed = Vec::new();
         for (weight, out) in products {
             match &weight.0 {
-                Weight::Dense(weight) => dense.push((weight, out)),
+                Weight::Dense(weight) => self.run_linear(x, weight, Epilogue::Store, out),
                 Weight::Packed(weight) => packed.push((weight, &mut **out)),
             }
         }
-        dense.into_iter().for_each(|(weight, out)| self.run_linear(x, weight, Epilogue::Store, out));
         if !packed.is_empty() {
             self.run_packed(x, packed, Epilogue::Store);
         }

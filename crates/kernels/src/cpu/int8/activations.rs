@@ -83,7 +83,7 @@ pub(super) struct TileGroup<'a> {
 
 impl TileGroup<'_> {
     /// Whether any row has an outlier, which is rare.
-    pub(super) fn has_outliers(&self) -> bool {
+    fn has_outliers(&self) -> bool {
         self.meta.iter().fold(0, |all, meta| all | meta.count) != 0
     }
 

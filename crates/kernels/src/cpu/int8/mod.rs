@@ -341,6 +341,7 @@ impl Cpu {
             let sums = &mut sums[..chunk.len() * stride];
             for row in chunk.clone() {
                 let at = row * product.out_cols;
+                // Rows lie apart, so no processor sees the stores coming.
                 // SAFETY: tasks differ in rows or in columns.
                 fetch(unsafe { product.out.slice(at + columns.out.start..at + columns.out.end) });
             }
@@ -386,17 +387,17 @@ impl Cpu {
     }
 }
 
-/// Fetches what a chunk will write into the cache while its sums are computed: rows lie apart, so no processor sees
-/// the stores coming.
-fn fetch(out: &[f32]) {
+/// Fetches a part of a row that will soon be read or written into the cache.
+#[inline]
+fn fetch(part: &[f32]) {
     #[cfg(target_arch = "x86_64")]
-    for line in out.chunks(LINE / size_of::<f32>()) {
+    for line in part.chunks(LINE / size_of::<f32>()) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: every x86-64 has the instruction, and a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = out;
+    let _ = part;
 }
 
 /// The bias of a task's columns, part after part; zeros where there is none.

@@ -3,6 +3,7 @@
 use super::super::activations::{
     OUTLIER_RATIO, OUTLIERS, Plan, RowMeta, TILE_ROWS, quad_index, tile_group_mut,
 };
+use super::super::fetch;
 use super::{LANES, QUADS};
 use crate::quant::{GROUP, QUAD};
 use std::arch::x86_64::*;
@@ -19,7 +20,8 @@ pub(super) fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
         let columns = group * GROUP..k.min((group + 1) * GROUP);
         let mut bytes = [[_mm512_setzero_si512(); 2]; TILE_ROWS];
         for ((x, meta), bytes) in x.chunks_exact(k).zip(meta).zip(&mut bytes) {
-            fetch(x[columns.end..].as_ptr());
+            // rows lie too far apart for the processor to see that each is read on
+            fetch(&x[columns.end..k.min(columns.end + GROUP)]);
             (*bytes, *meta) = quantise_group(&x[columns.clone()]);
         }
         if rows == TILE_ROWS {
@@ -27,15 +29,6 @@ pub(super) fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
         } else {
             spread(&bytes[..rows], values);
         }
-    }
-}
-
-/// Fetches a row's next group: rows lie too far apart for the processor to see that each is read on.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn fetch(next: *const f32) {
-    for line in 0..GROUP / LANES {
-        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line * LANES).cast());
     }
 }
 
