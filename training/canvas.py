@@ -54,6 +54,15 @@ class Mark:
             return round(x0 + 5), round(y0 + 5)
         return round((x0 + x1) / 2), round(y0 + 5)
 
+    @property
+    def foot(self) -> tuple[int, int]:
+        """A shape's lowest point (a square's lower right corner, else the left one of two), a little inside."""
+        x0, _, x1, y1 = self.box
+        shape = self.what.split(" ")[-1]
+        along = {"circle": 0.5, "square": 1.0, "triangle": 0.0, "star": 0.19}[shape] * (x1 - x0)
+        inside = {"square": -5, "triangle": 7, "star": 3}.get(shape, 0)
+        return round(x0 + along + inside), round(y1 - 5)
+
 
 @dataclass
 class Canvas:

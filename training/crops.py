@@ -35,28 +35,29 @@ def views_of(side: np.ndarray) -> Tensor:
     return torch.cat((small[None], tiles))
 
 
-def fresh(rng: random.Random, count: int) -> tuple[list[Sample], Tensor]:
-    """New samples of one picture and their views [count, 5, 336, 336, 3]."""
+def fresh(rng: random.Random, images: int, count: int) -> tuple[list[Sample], Tensor]:
+    """New samples of one or two pictures and their views [count * images, 5, 336, 336, 3]."""
     samples: list[Sample] = []
     views = []
     while len(samples) < count:
-        example = MAKERS[rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]](rng)
-        if len(example.canvases) == 1:
+        task = "pair" if images == 2 else rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        example = MAKERS[task](rng)
+        if len(example.canvases) == images:
             samples.append(prepare(example, False))
-            views.append(views_of(to_tile(example.canvases[0], 2 * TILE)[0]))
+            views += [views_of(to_tile(canvas, 2 * TILE)[0]) for canvas in example.canvases]
     return samples, torch.stack(views)
 
 
-def crops_loss(model: Student, rng: random.Random, count: int) -> Tensor:
+def crops_loss(model: Student, rng: random.Random, images: int, count: int) -> Tensor:
     """The loss of a batch of pictures of four crops."""
-    samples, views = fresh(rng, count)
+    samples, views = fresh(rng, images, count)
     with torch.no_grad():
-        features = model.phi.tower(patches_of(views.flatten(0, 1))).view(count, 5, GRID * GRID, -1)
+        features = model.phi.tower(patches_of(views.flatten(0, 1))).view(len(views), 5, GRID * GRID, -1)
     embed = model.phi.model.vision_embed_tokens
     pictures = torch.cat([embed.grid(f, 2, 2) for f in features])
     batch: Batch = collate(samples, False, FOUR_CROPS)
     hidden, seen = hidden_after(model, batch, pictures)
-    return answer_loss(model, batch, hidden) + 0.2 * (guide_loss(batch, seen) if batch.guide else 0)
+    return answer_loss(model, batch, hidden) + 0.2 * guide_loss(batch, seen)
 
 
 def worker(plan: Plan, shared: Shared, rank: int) -> None:
@@ -74,7 +75,8 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
                 images = feed.group()
                 loss, _ = step_loss(model, feed, images, plan.count(images), 1.0, False, False)
             else:
-                loss = crops_loss(model, feed.rng, plan.batch // 2)
+                images = feed.group() or 1
+                loss = crops_loss(model, feed.rng, images, plan.count(images) // 2)
         model.zero_grad(set_to_none=True)
         loss.backward()
         shared.push(model, frozen * plan.peak * (1.02 - spent / plan.minutes / 60))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,12 +49,12 @@ def prompt_chunks(question: str, images: int) -> list[list[int]]:
 
 @dataclass
 class Look:
-    """The merged cells (row * 12 + column) of a picture that an answer token is read from; with
-    `count` the token is how many they are."""
+    """The merged cells (row * 12 + column) of a picture that an answer token is read from; where the
+    token is how many shapes there are, those of their topmost points and in `feet` of their lowest."""
 
     image: int
     cells: list[int]
-    count: bool
+    feet: list[int] | None = None
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Sample:
     """One example ready for batching.
 
     `chunks` are the prompt's id runs with a picture between each two. `look` holds for each answer
-    token where it is read from, or None.
+    token where it is read from, or None. `alike` and `verdict` are those of `Example` in answer tokens.
     """
 
     task: str
@@ -70,14 +71,19 @@ class Sample:
     chunks: list[list[int]]
     answer: list[int]
     look: list[Look | None]
+    alike: list[tuple[int, int, bool]]
+    verdict: int
     features: torch.Tensor | None = None
 
 
+def cell_of(point: tuple[int, int]) -> int:
+    """The merged cell under a point."""
+    x, y = point
+    return min(11, max(0, y // 28)) * 12 + min(11, max(0, x // 28))
+
+
 def cells_of(mark: Mark) -> list[int]:
-    """The merged cells under the vertical middle line of a character, or under a shape's topmost point."""
-    if mark.line < 0:
-        x, y = mark.top
-        return [min(11, max(0, y // 28)) * 12 + min(11, max(0, x // 28))]
+    """The merged cells under the vertical middle line of a character."""
     x0, y0, x1, y1 = mark.box
     column = min(11, max(0, int((x0 + x1) / 2 // 28)))
     height = y1 - y0
@@ -94,12 +100,14 @@ def prepare(example: Example, with_labels: bool) -> Sample:
     for text, pointer in example.parts:
         owner += [None if pointer is None else (pointer, i) for i in range(len(text))]
     look: list[Look | None] = []
+    token_at: dict[int, int] = {}  # the token that starts at a character of the answer
     at = 0
     for piece in encoded.tokens:
         # pieces tile the answer with one blank prepended; a byte token is one character here
         size = 1 if piece.startswith("<0x") else len(piece)
         start = at - 1 if at else 0
         at += size
+        token_at[start] = len(look)
         found = owner[start] if size == 1 and at > 1 and start < len(owner) else None
         look.append(None if found is None else target(found, drawn))
     labels = []
@@ -110,6 +118,7 @@ def prepare(example: Example, with_labels: bool) -> Sample:
     return Sample(
         example.task, [t for t, _ in drawn], labels, prompt_chunks(example.question, len(drawn)),
         [*encoded.ids, end_id()], [*look, None],
+        [(token_at[i], token_at[j], same) for i, j, same in example.alike], token_at.get(example.verdict, -1),
     )
 
 
@@ -118,9 +127,10 @@ def target(found: tuple[Pointer, int], drawn: list) -> Look:
     pointer, i = found
     marks = drawn[pointer.image][1]
     if marks[pointer.marks[0]].line < 0:  # shapes: any of them
-        cells = [c for m in pointer.marks for c in cells_of(marks[m])]
-        return Look(pointer.image, cells, pointer.count)
-    return Look(pointer.image, cells_of(marks[pointer.marks[i]]), False)
+        shapes = [marks[m] for m in pointer.marks]
+        feet = [cell_of(s.foot) for s in shapes] if pointer.count else None
+        return Look(pointer.image, [cell_of(s.top) for s in shapes], feet)
+    return Look(pointer.image, cells_of(marks[pointer.marks[i]]))
 
 
 def sample(task: str, rng: random.Random, with_labels: bool = False, **options: object) -> Sample:
@@ -128,13 +138,26 @@ def sample(task: str, rng: random.Random, with_labels: bool = False, **options: 
     return prepare(MAKERS[task](rng, **options), with_labels)
 
 
+class Guide(NamedTuple):
+    """Rows of the prompt and the answer that a row of a sample should look at.
+
+    Kinds: `read` for the character that the row predicts, `last` for the one that is its input, `tops`
+    and `feet` for shapes to be counted, `same` for an equal thing earlier in the answer (the first row
+    where there is none), `verdict` for the things compared.
+    """
+
+    kind: str
+    sample: int
+    row: int
+    spots: list[int]
+
+
 @dataclass
 class Batch:
     """Samples with the same number of pictures, padded to one length.
 
     ids [batch, tokens] (negative: picture rows), positions [tokens], first: the first row whose
-    output matters. rows/columns of `targets` [batch, tokens - first] (-100: no loss). `guide` lists
-    (batch, row, cells' positions, count) for tokens that are copied: row predicts the character there.
+    output matters. rows/columns of `targets` [batch, tokens - first] (-100: no loss).
     """
 
     samples: list[Sample]
@@ -142,7 +165,27 @@ class Batch:
     positions: torch.Tensor
     first: int
     targets: torch.Tensor
-    guide: list[tuple[int, int, list[int], bool]]
+    guides: list[Guide]
+
+
+def guides_of(sample: Sample, b: int, begin: int, starts: list[int]) -> list[Guide]:
+    """Where to look in sample `b`, whose first answer token is predicted by row `begin`."""
+    found: list[Guide] = []
+    for i, look in enumerate(sample.look):
+        if look is None:
+            continue
+        spots, feet = ([starts[look.image] + c // 12 * 13 + c % 12 for c in cells] for cells in (look.cells, look.feet or []))
+        if feet:
+            found += [Guide("tops", b, begin + i, spots), Guide("feet", b, begin + i, feet)]
+        else:
+            found.append(Guide("read", b, begin + i, spots))
+            found.append(Guide("last", b, begin + i + 1, spots))
+    told = [begin + 1 + j for _, j, _ in sample.alike]
+    for (i, _, same), row in zip(sample.alike, told, strict=True):
+        found.append(Guide("same", b, row, [begin + 1 + i if same else 0]))
+    if sample.alike:
+        found += [Guide("verdict", b, begin + i, told) for i in range(sample.verdict, len(sample.answer))]
+    return found
 
 
 def collate(samples: list[Sample], short: bool, long: int = LONG_ROWS) -> Batch:
@@ -163,14 +206,11 @@ def collate(samples: list[Sample], short: bool, long: int = LONG_ROWS) -> Batch:
     longest = max(map(len, tails))
     ids = torch.zeros(len(samples), len(head) + longest, dtype=torch.long)
     targets = torch.full((len(samples), longest), -100)
-    guide = []
+    guides: list[Guide] = []
     for b, (s, tail) in enumerate(zip(samples, tails)):
         ids[b, : len(head) + len(tail)] = torch.tensor(head + tail)
         begin = len(s.chunks[-1]) - 1  # the row that predicts the first answer token
         targets[b, begin : begin + len(s.answer)] = torch.tensor(s.answer)
-        for i, look in enumerate(s.look):
-            if look is not None:
-                spots = [starts[look.image] + c // 12 * 13 + c % 12 for c in look.cells]
-                guide.append((b, len(head) + begin + i, spots, look.count))
+        guides += [g for g in guides_of(s, b, len(head) + begin, starts) if g.row < ids.shape[1]]
     positions += range(at, at + longest)
-    return Batch(samples, ids, torch.tensor(positions), len(head), targets, guide)
+    return Batch(samples, ids, torch.tensor(positions), len(head), targets, guides)

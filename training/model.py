@@ -63,13 +63,63 @@ def patches_of(pixels: Tensor) -> Tensor:
     return x.reshape(*lead, (h // PATCH) * (w // PATCH), 3 * PATCH * PATCH)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Unmasked attention on [batch, heads, tokens, dim] by the way that is faster on a CPU."""
-    if q.shape[-2] > 256:
-        with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return scores.softmax(-1).to(v.dtype) @ v
+class Attend(torch.autograd.Function):
+    """Attention on [batch * heads, tokens, dim], part by part so that the scores stay in the second-level cache.
+
+    Scores are in the type of q and k, weights in that of v. If causal, q may lack the first rows, and
+    the later half of the rows is done by itself: the other half sees half of the keys only.
+    """
+
+    ROOM = 1 << 21  # bytes of scores at a time; the cache has 1 or 2 MB
+
+    @staticmethod
+    def parts(q: Tensor, k: Tensor, causal: bool) -> list[tuple[slice, slice, int]]:
+        """Heads, query rows and number of keys of each part."""
+        (n, rows, _), keys = q.shape, k.shape[1]
+        step = (rows + 1) // 2 if causal else rows
+        heads = max(1, Attend.ROOM // (step * keys * q.element_size()))
+        return [
+            (slice(c, c + heads), slice(r, min(r + step, rows)), keys - rows + min(r + step, rows) if causal else keys)
+            for c in range(0, n, heads) for r in range(0, rows, step)
+        ]
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+        (_, rows, dim), first = q.shape, k.shape[1] - q.shape[1]
+        ctx.parts = Attend.parts(q, k, causal)
+        mask = torch.full((rows, rows), float("-inf"), dtype=q.dtype).triu(1) if causal else None
+        out, weights = torch.empty_like(q, dtype=v.dtype), []
+        for c, r, keys in ctx.parts:
+            scores = (q[c, r] * dim**-0.5) @ k[c, :keys].transpose(1, 2)
+            if mask is not None:
+                scores[:, :, first + r.start :] += mask[r, r]
+            weights.append(scores.softmax(-1).to(v.dtype))
+            out[c, r] = weights[-1] @ v[c, :keys]
+        ctx.save_for_backward(q, k, v, *weights)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, *weights = ctx.saved_tensors
+        dim = q.shape[-1]
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        for (c, r, keys), weight in zip(ctx.parts, weights, strict=True):
+            dv[c, :keys] += weight.transpose(1, 2) @ grad[c, r]
+            scores = torch._softmax_backward_data(grad[c, r] @ v[c, :keys].transpose(1, 2), weight, -1, v.dtype)
+            scores *= dim**-0.5
+            dq[c, r] = (scores @ k[c, :keys]).to(dq.dtype)
+            dk[c, :keys] += scores.transpose(1, 2) @ q[c, r]
+        return dq, dk, dv, None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    """Attention on [batch, heads, tokens, dim]."""
+    if not (causal or torch.is_grad_enabled()):
+        return F.scaled_dot_product_attention(q, k, v.to(q.dtype)).to(v.dtype)
+    flat = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
+    with torch.autocast("cpu", enabled=False):
+        return Attend.apply(*flat, causal).view(*q.shape)
 
 
 def moved(x: Tensor, by: int, axis: int) -> Tensor:
@@ -107,7 +157,8 @@ class ClipAttention(nn.Module):
         bias = torch.cat((self.q_proj.bias, self.k_proj.bias, self.v_proj.bias))
         qkv = F.linear(x, weight, bias).view(b, t, 3, self.heads, h // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        return self.out_proj(attend(q, k, v).transpose(1, 2).reshape(b, t, h))
+        # the scores in f32: places are told apart by them, and they are large
+        return self.out_proj(attend(q.float(), k.float(), v).transpose(1, 2).reshape(b, t, h))
 
 
 class ClipMlp(nn.Module):
@@ -291,8 +342,34 @@ def place_mask(model: nn.Module) -> Tensor:
     return torch.cat(flat)
 
 
+class Normed(torch.autograd.Function):
+    """x / rms(x) * weight in few passes: what is kept for the backward pass, and all of it, is in bf16 where products are."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # x [..., hidden]
+        inverse = (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1] + eps).rsqrt()
+        unit = torch.empty_like(x, dtype=working(x))
+        torch.mul(x, inverse, out=unit)
+        ctx.save_for_backward(unit, inverse, weight)
+        return unit * weight.to(unit.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        unit, inverse, weight = ctx.saved_tensors
+        along = grad * unit
+        weights = weight.to(unit.dtype)
+        mean = (along @ weights)[..., None] / unit.shape[-1]
+        back = (grad * weights).addcmul_(unit, mean.to(unit.dtype), value=-1)
+        return back.to(inverse.dtype).mul_(inverse), along.flatten(0, -2).sum(0, dtype=inverse.dtype), None
+
+
+def working(x: Tensor) -> torch.dtype:
+    """The type that autocast gives to products of x."""
+    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
+
+
 class RmsNorm(nn.Module):
-    """Root-mean-square norm in f32."""
+    """Root-mean-square norm."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -300,8 +377,7 @@ class RmsNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.float()
-        return y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+        return Normed.apply(x, self.weight, self.eps)
 
 
 def rotary(config: Config, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -337,15 +413,8 @@ class Attention(nn.Module):
         qkv = self.qkv_proj(x).view(b, t, 3, self.heads, h // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         q, k = rotate(q[:, :, first:], cos[first:], sin[first:]), rotate(k, cos, sin)
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        scores = scores + causal(t, first).to(scores.dtype)
-        mixed = scores.softmax(-1).to(v.dtype) @ v
+        mixed = attend(q, k, v, causal=True)
         return self.o_proj(mixed.transpose(1, 2).reshape(b, t - first, h)), q, k
-
-
-def causal(tokens: int, first: int) -> Tensor:
-    """Additive mask [tokens - first, tokens]: minus infinity on later positions."""
-    return torch.full((tokens, tokens), float("-inf")).triu(1)[first:]
 
 
 class Mlp(nn.Module):

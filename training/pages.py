@@ -18,6 +18,7 @@ COLOUR_CLASS = {c: i + 1 for i, c in enumerate(COLOURS)}
 NEIGHBOURS = (-2, -1, 0, 1, 2)
 COLOUR_COLUMN = len(NEIGHBOURS)
 TOP_COLUMN = COLOUR_COLUMN + 1
+FOOT_COLUMN = TOP_COLUMN + 1
 
 
 def page(rng: random.Random) -> tuple[np.ndarray, list[Mark]]:
@@ -32,7 +33,7 @@ def page(rng: random.Random) -> tuple[np.ndarray, list[Mark]]:
             y = _band(rng, canvas, y, zoom, back)
             back_now = canvas.image.getpixel((side // 2, min(side - 1, int(y) + 1)))
             ink = ink_on(rng, back_now)
-        if rng.random() < 0.1:
+        if rng.random() < 0.15:
             y += _shape_row(rng, canvas, y, zoom)
         else:
             y += _text_row(rng, canvas, y, zoom, ink)
@@ -69,7 +70,7 @@ def _text_row(rng: random.Random, canvas: Canvas, y: float, zoom: float, ink: tu
 
 def _shape_row(rng: random.Random, canvas: Canvas, y: float, zoom: float) -> float:
     """One row of shapes; returns its height."""
-    size = rng.uniform(34, 90) * zoom
+    size = (rng.uniform(34, 90) if rng.random() < 0.7 else rng.uniform(90, 135)) * zoom
     x = rng.uniform(0.2, 1.2) * size
     while x < canvas.image.width:
         what, colour = rng.choice(SHAPES), rng.choice(list(COLOURS))
@@ -80,14 +81,15 @@ def _shape_row(rng: random.Random, canvas: Canvas, y: float, zoom: float) -> flo
 
 
 def label_maps(marks: list[Mark]) -> tuple[np.ndarray, np.ndarray]:
-    """Per-pixel numbers [336, 336] (0 = none) and their classes [numbers, 7].
+    """Per-pixel numbers [336, 336] (0 = none) and their classes [numbers, 8].
 
     The columns are the characters at NEIGHBOURS of a mark in its line, its colour, and 1 for the
-    patch-sized box around a shape's topmost point, which has a number of its own.
+    patch-sized boxes around a shape's topmost and its lowest point, which have numbers of their own.
     """
     where = np.zeros((TILE, TILE), np.int16)
-    tops = [i for i, mark in enumerate(marks) if mark.line < 0]
-    table = np.zeros((len(marks) + len(tops) + 1, TOP_COLUMN + 1), np.uint8)
+    shapes = [i for i, mark in enumerate(marks) if mark.line < 0]
+    points = [(i, TOP_COLUMN, marks[i].top) for i in shapes] + [(i, FOOT_COLUMN, marks[i].foot) for i in shapes]
+    table = np.zeros((len(marks) + len(points) + 1, FOOT_COLUMN + 1), np.uint8)
     for i, mark in enumerate(marks):
         x0, y0, x1, y1 = (int(round(v)) for v in mark.box)
         where[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = i + 1
@@ -99,11 +101,10 @@ def label_maps(marks: list[Mark]) -> tuple[np.ndarray, np.ndarray]:
             j = i + step
             if 0 <= j < len(marks) and marks[j].line == mark.line:
                 table[i + 1, column] = CHAR_CLASS[marks[j].what]
-    for n, i in enumerate(tops, len(marks) + 1):
-        x, y = marks[i].top
+    for n, (i, column, (x, y)) in enumerate(points, len(marks) + 1):
         where[max(y - 7, 0) : max(y + 7, 0), max(x - 7, 0) : max(x + 7, 0)] = n
         table[n] = table[i + 1]
-        table[n, TOP_COLUMN] = 1
+        table[n, column] = 1
     return where, table
 
 

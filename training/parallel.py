@@ -72,7 +72,7 @@ def orthogonal(stack: Tensor) -> Tensor:
     x = x.transpose(1, 2) if tall else x
     for _ in range(5):
         gram = x @ x.transpose(1, 2)
-        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445)
     return (x.transpose(1, 2) if tall else x).float()
 
 
@@ -89,6 +89,9 @@ class Shared:
         self.matrices: dict[tuple[int, int], list[Matrix]] = {}
         for m in matrices(model):
             self.matrices.setdefault((m.rows, m.cols), []).append(m)
+        spans = sorted((m.span.start, m.span.stop) for group in self.matrices.values() for m in group)
+        ends = [0, *(stop for _, stop in spans)], [*(start for start, _ in spans), sum(p.numel() for p in params)]
+        self.others = [slice(a, b) for a, b in zip(*ends) if a < b]  # what AdamW steps
         self.weights = torch.cat([p.detach().flatten() for p in params]).share_memory_()
         self.first = torch.zeros_like(self.weights).share_memory_()
         self.second = torch.zeros_like(self.weights).share_memory_()
@@ -116,17 +119,19 @@ class Shared:
             self.count[0] += 1
             n = float(self.count[0])
             self.first.lerp_(grad, 1 - b1)
-            self.second.mul_(b2).addcmul_(grad, grad, value=1 - b2)
+            for s in self.others:
+                self.second[s].mul_(b2).addcmul_(grad[s], grad[s], value=1 - b2)
             first = self.first / (1 - b1**n)
-            second = self.second / (1 - b2**n)
-        step = first / (second.sqrt_() + 1e-8)
+            step = torch.zeros_like(grad)
+            for s in self.others:
+                step[s] = first[s] / ((self.second[s] / (1 - b2**n)).sqrt_() + 1e-8)
         self._muon(grad.lerp_(first, b1), step)
         with self.lock:
             self.weights.sub_(rates * (step + decay * self.weights))
         return norm
 
     def _muon(self, momentum: Tensor, step: Tensor) -> None:
-        """Replaces the hidden matrices' part of `step`; matrices without a gradient stay at rest."""
+        """Fills the hidden matrices' part of `step`; matrices without a gradient stay at rest."""
         for (rows, cols), group in self.matrices.items():
             live = [m for m in group if bool(momentum[m.span].any())]
             if not live:
@@ -165,4 +170,5 @@ def run(workers: int, work: Callable[[int], None]) -> None:
 
 def _one(work: Callable[[int], None], rank: int) -> None:
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # sharp attention has many weights so small that sums with them take ten times as long
     work(rank)

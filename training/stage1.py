@@ -2,8 +2,8 @@
 
 Windows of 8x8 patches are cut at any pixel of a page full of text and given true positions. Throw-away
 heads name the character under the centre of each patch, its two neighbours on either side in
-the line, the colour of a shape, and whether a shape's topmost point lies there (a
-thing that can be counted: one a shape).
+the line, the colour of a shape, and whether a shape's topmost or lowest point lies there (things
+that can be counted: one a shape).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pages import COLOUR_CLASS, COLOUR_COLUMN, NEIGHBOURS, NUM_CLASSES, make_pag
 from parallel import Clock, Shared, mixed, run
 
 NONE_WEIGHT = 0.1  # most patches are background: their class counts a tenth
-HEAD_WEIGHTS = (0.3, 0.7, 1.0, 0.7, 0.3, 0.3, 0.5)
+HEAD_WEIGHTS = (0.3, 0.7, 1.0, 0.7, 0.3, 0.3, 0.5, 0.5)
 
 
 class Reader(nn.Module):
@@ -39,7 +39,7 @@ class Reader(nn.Module):
             nn.Linear(config.hidden_size, NUM_CLASSES) for _ in NEIGHBOURS
         )
         self.heads.append(nn.Linear(config.hidden_size, len(COLOUR_CLASS) + 1))
-        self.heads.append(nn.Linear(config.hidden_size, 2))
+        self.heads.extend(nn.Linear(config.hidden_size, 2) for _ in range(2))
         self.norm = nn.LayerNorm(config.hidden_size)
         start_as_convolution(self.tower)
         nn.init.constant_(self.norm.weight, 2.5)
@@ -75,7 +75,7 @@ class Windows:
         self.rng = np.random.default_rng(seed)
 
     def batch(self, count: int, rows: int, cols: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Patches [count, n, 588], places [count, n], labels [count, n, 7]."""
+        """Patches [count, n, 588], places [count, n], labels [count, n, 8]."""
         high, wide = rows * PATCH, cols * PATCH
         crops = np.empty((count, high, wide, 3), np.uint8)
         labels = np.empty((count, rows, cols, len(HEAD_WEIGHTS)), np.uint8)
@@ -114,7 +114,7 @@ def loss_of(outputs: list[Tensor], labels: Tensor, ramp: float = 1.0) -> Tensor:
     """The weighted cross entropies of all heads; those of the neighbours count `ramp` times."""
     total = torch.zeros(())
     for i, (logits, weight) in enumerate(zip(outputs, HEAD_WEIGHTS, strict=True)):
-        weight = weight if i in (2, 5, 6) else weight * ramp
+        weight = weight if i in (2, 5, 6, 7) else weight * ramp
         classes = torch.ones(logits.shape[-1])
         classes[0] = NONE_WEIGHT
         total = total + weight * F.cross_entropy(

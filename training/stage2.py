@@ -2,9 +2,9 @@
 
 The tower stays as stage 1 left it and its features are replayed (with `--thaw` below 1 it trains
 too after that share of the time). Most batches leave the sub image out (the global view alone carries the answer, as it does at
-any num_crops); the last part runs on full prompts. Two decoder heads are guided: their attention is
-rewarded for resting on the cells in which the character just read and the next one to be read
-stand. The guide only shapes training; the model is the plain architecture.
+any num_crops); the last part runs on full prompts. Some decoder heads are guided: their attention is
+rewarded for resting where a character just read or to be read stands, and on what is counted or
+compared. The guide only shapes training; the model is the plain architecture.
 """
 
 from __future__ import annotations
@@ -31,10 +31,15 @@ from rounding import round_decoder
 from stage1 import Reader, loss_of
 
 TASKS = ("cover", "chart", "pair", "text", "decline")
-# (layer, head, steps back): which head is guided to the character that is read now or was read last
-GUIDES = ((1, 0, 1), (2, 0, 0), (2, 1, 0), (3, 0, 0))
+# (layer, head, kinds of `Guide`): which head is guided to what
+GUIDES = (
+    (1, 0, ("last",)), (1, 1, ("same",)), (2, 0, ("read", "tops")), (2, 1, ("read", "feet")),
+    (2, 2, ("verdict",)), (3, 0, ("read", "tops")), (3, 1, ("verdict",)),
+)
+COUNTED = ("tops", "feet")
 MIX = "0.26,0.36,0.25,0.2,0.08"  # how often each task comes
-COUNT_WEIGHT = 5.0  # of a counted number in the loss: there are two in some thirty tokens
+# of a counted number and of what a comparison comes to in the loss: few tokens among many easy ones
+WEIGHTS = {"tops": 5.0, "verdict": 3.0}
 SINK = 4  # weight of the first row where things are counted: n of them get n / (n + SINK) of the attention
 
 
@@ -99,28 +104,26 @@ def hidden_after(model: Student, batch: Batch, pictures: Tensor | None) -> tuple
 
 
 def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """How far the guided heads look away from their cells: mean of -log(attention on them).
+    """How far the guided heads look away from their spots: mean of -log(attention on them).
 
     A softmax over n equal cells is blind to n. Where things are counted, the first row is to get the
     weight of SINK cells and each cell its own, so that what is mixed tells the number.
     """
     total = torch.zeros(())
-    for layer, head, back in GUIDES:
-        rows = batch.guide
-        if back:  # the cell of the character whose token is this row's input
-            rows = [(b, r + 1, c, n) for b, r, c, n in batch.guide if not n and r + 1 < batch.ids.shape[1]]
-        at_b = torch.tensor([b for b, *_ in rows])
-        at_r = torch.tensor([r for _, r, *_ in rows])
+    for layer, head, kinds in GUIDES:
+        guides = [g for g in batch.guides if g.kind in kinds]
+        if not guides:
+            continue
         q, k = seen[layer]
-        skipped = k.shape[2] - q.shape[2]  # the last layer has queries from `batch.first` on only
-        scores = torch.einsum("nd,ntd->nt", q[at_b, head, at_r - skipped].float(), k[at_b, head].float())
-        scores = scores * q.shape[-1] ** -0.5
-        later = torch.arange(scores.shape[1])[None] > at_r[:, None]
+        first = batch.first - (k.shape[2] - q.shape[2])  # the last layer has queries from `batch.first` on only
+        scores = (q[:, head, first:] @ k[:, head].transpose(1, 2)).float() * q.shape[-1] ** -0.5
+        at_row = torch.tensor([g.row for g in guides])
+        scores = scores[torch.tensor([g.sample for g in guides]), at_row - batch.first]  # [guides, tokens]
+        later = torch.arange(scores.shape[1])[None] > at_row[:, None]
         logs = scores.masked_fill(later, float("-inf")).log_softmax(-1)
         on = torch.zeros_like(scores, dtype=torch.bool)
-        for i, (_, _, cells, _) in enumerate(rows):
-            on[i, cells] = True
-        plain = torch.tensor([not n for *_, n in rows])
+        on[[i for i, g in enumerate(guides) for _ in g.spots], [s for g in guides for s in g.spots]] = True
+        plain = torch.tensor([g.kind not in COUNTED for g in guides])
         if plain.any():
             total = total - logs.masked_fill(~on, float("-inf")).logsumexp(-1)[plain].mean()
         if not plain.all():
@@ -152,9 +155,9 @@ class Feed:
             else:
                 task = self.rng.choices(("cover", "chart", "text", "decline"), [self.weights[i] for i in (0, 1, 3, 4)])[0]
             options: dict[str, object] = {}
-            if progress < 0.1 and task == "chart":
+            if progress < 0.06 and task == "chart":
                 task = "text"
-            if progress < 0.2 and task in ("cover", "chart"):
+            if progress < 0.13 and task in ("cover", "chart"):
                 options["easy"] = True
             found = sample(task, self.rng, True, **options)
             if len(found.tiles) == images:
@@ -232,13 +235,13 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
 
 
 def answer_loss(model: Student, batch: Batch, hidden: Tensor) -> Tensor:
-    """Mean cross entropy of the answers' tokens, counted numbers weighing more."""
+    """Mean cross entropy of the answers' tokens, counted numbers and verdicts weighing more."""
     kept = batch.targets >= 0
     logits = model.phi.lm_head(hidden[kept]).float()
     weights = torch.ones(batch.targets.shape)
-    for b, row, _, count in batch.guide:
-        if count:
-            weights[b, row - batch.first] = COUNT_WEIGHT
+    for g in batch.guides:
+        if g.kind in WEIGHTS:
+            weights[g.sample, g.row - batch.first] = WEIGHTS[g.kind]
     each = F.cross_entropy(logits, batch.targets[kept], reduction="none")
     return (each * weights[kept]).sum() / weights[kept].sum()
 
@@ -259,7 +262,7 @@ def step_loss(
     batch = collate(samples, short)
     hidden, seen = hidden_of(model, batch, features, short)
     loss = answer_loss(model, batch, hidden)
-    guide = guide_loss(batch, seen) if batch.guide else torch.zeros(())
+    guide = guide_loss(batch, seen)
     weight = 0.5 if progress < 0.6 else 0.2
     parts = {"answer": loss.item(), "guide": guide.item(), "tower": aux.item()}
     return loss + weight * guide + 0.2 * aux, parts

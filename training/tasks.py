@@ -22,13 +22,19 @@ class Pointer:
 
 @dataclass
 class Example:
-    """A prompt and its answer; `parts` are the answer's stretches, copied ones with a pointer."""
+    """A prompt and its answer; `parts` are the answer's stretches, copied ones with a pointer.
+
+    Where the answer compares, `alike` has the places in it of what is compared (first, second, whether
+    they are equal) and the verdict starts at `verdict`.
+    """
 
     task: str
     canvases: list[Canvas]
     question: str
     parts: list[tuple[str, Pointer | None]]
     facts: dict[str, object] = field(default_factory=dict)
+    alike: list[tuple[int, int, bool]] = field(default_factory=list)
+    verdict: int = -1
 
     @property
     def answer(self) -> str:
@@ -409,15 +415,21 @@ def pair(rng: random.Random) -> Example:
     other = (rng.randint(1, MOST_SHAPES), rng.choice(list(COLOURS)), rng.choice(SHAPES))
     two = tuple(b if rng.random() < 0.6 else a for a, b in zip(one, other))
     canvases = [shapes(rng, *one), shapes(rng, *two)]  # type: ignore[arg-type]
-    parts: list[tuple[str, Pointer | None]] = [("First picture: ", None)]
+    parts: list[tuple[str, Pointer | None]] = []
+    tells: list[tuple[int, int, int]] = []  # where the count, the colour and the shape can be told
     for i, (count, colour, what) in enumerate((one, two)):
+        parts.append((("First picture: ", "; second picture: ")[i], None))
+        at = sum(len(t) for t, _ in parts)
         parts.append((str(count), Pointer(i, list(range(count)), count=True)))
         parts.append((f" {colour} {what}{'s' if count > 1 else ''}", Pointer(i, list(range(count)))))
-        parts.append((("; second picture: ", None), ("", None))[i])
+        # the third letter with the second tells a colour, the second with the first a shape
+        tells.append((at, at + 2 + 2, at + 2 + len(colour) + 1 + 1))
+    alike = [(i, j, a == b) for i, j, a, b in zip(*tells, one, two)]
+    verdict = sum(len(t) for t, _ in parts)
     names = [n for n, a, b in zip(("count", "colour", "shape"), one, two) if a != b]
     last = " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else "".join(names)
     parts.append((f". They differ in {last}." if names else ". They look the same.", None))
-    return Example("pair", canvases, ask(rng, PAIR), parts, {"first": one, "second": two, "differ": names})
+    return Example("pair", canvases, ask(rng, PAIR), parts, {"first": one, "second": two, "differ": names}, alike, verdict)
 
 
 def decline(rng: random.Random, held: bool = False) -> Example:
