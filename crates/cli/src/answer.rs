@@ -1,12 +1,14 @@
 //! One answer: a request run to its end, told to a sink as it is made.
 
 use crate::error::CliError;
+use crate::images::Picture;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::terminal::TextSink;
 use phi3v::engine::{Engine, Event, FinishReason, Finished, Observer, Request, StepProgress, Token};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 /// A complete answer.
 #[derive(Debug)]
@@ -69,6 +71,33 @@ pub fn generate<B: Backend>(
             }
         }
     }
+}
+
+/// Sends each picture through the vision tower as it comes, while the next is prepared elsewhere, and returns them with
+/// the time it took. Where Ctrl-C is pressed the rest is only taken.
+///
+/// # Errors
+/// A picture that could not be prepared, or the device's refusal.
+pub fn look<B: Backend>(
+    engine: &mut Engine<B>,
+    coming: impl IntoIterator<Item = Result<Picture, CliError>>,
+    interrupt: &Interrupt,
+) -> Result<(Vec<Picture>, Duration), CliError> {
+    let (mut progress, mut pictures, mut time) = (Progress::new(), Vec::new(), Duration::ZERO);
+    for picture in coming {
+        let picture = picture?;
+        if !interrupt.requested() {
+            let seen = engine.look_at(&picture.inputs, &mut Watch { progress: &mut progress, interrupt });
+            match seen {
+                Ok(seen) => time += seen,
+                Err(phi3v::Error::Stopped) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        pictures.push(picture);
+    }
+    progress.clear();
+    Ok((pictures, time))
 }
 
 /// As OpenAI's API names it.

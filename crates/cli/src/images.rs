@@ -13,6 +13,8 @@ use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread::Scope;
 
 /// How pictures are read and cut.
 #[derive(Clone, Debug)]
@@ -133,6 +135,23 @@ pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), Cl
 /// [`CliError`], naming the first picture that cannot be read.
 pub fn read_pictures(names: &[OsString], options: &PictureOptions) -> Result<Vec<Picture>, CliError> {
     names.iter().map(|name| read_picture(name, options)).collect()
+}
+
+/// Reads and prepares the pictures `names` on a thread of `scope`, in order, one ahead of whoever takes them.
+pub fn read_ahead<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    names: &'scope [OsString],
+    options: &'scope PictureOptions,
+) -> Receiver<Result<Picture, CliError>> {
+    let (prepared, pictures) = mpsc::sync_channel(1);
+    scope.spawn(move || {
+        for name in names {
+            if prepared.send(read_picture(name, options)).is_err() {
+                return; // nobody wants the rest
+            }
+        }
+    });
+    pictures
 }
 
 /// Reads and prepares one picture.

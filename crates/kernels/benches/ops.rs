@@ -8,8 +8,8 @@
 use phi3v_kernels::cpu::CpuTensor;
 use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::{
-    Backend, Bytes, Cpu, CpuOptions, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat,
-    KvLayout, MatrixSource, Precision, Span,
+    Backend, Bytes, Cpu, CpuOptions, Epilogue, FeedForward, Format, FullAttention, Heads, KV_BLOCK_TOKENS,
+    KvFormat, KvLayout, MatrixSource, Norm, Precision, Span,
 };
 use std::time::Instant;
 
@@ -74,6 +74,19 @@ fn main() {
             let name = if precision == Precision::F32 { format!("f32 {name}") } else { name };
             if name.contains(&filter) {
                 product(&cpu, &name, (format, precision), (m, k, n));
+            }
+        }
+    }
+    for (what, epilogue, m, (k, hidden)) in [
+        ("tower", Epilogue::QuickGelu, 1154, (1024, 4096)),
+        ("decoder", Epilogue::SiluMul, 1024, (3072, 8192)),
+    ] {
+        for format in [Format::Q8, Format::Q4] {
+            for fused in [false, true] {
+                let name = format!("feed-forward {what} {format:?}{}", if fused { "" } else { " in steps" });
+                if name.contains(&filter) {
+                    feed_forward(&cpu, &name, (format, epilogue, fused), (m, k, hidden));
+                }
             }
         }
     }
@@ -143,6 +156,31 @@ fn product(
     let (operations, bytes) = (2.0 * (m * k * n * copies) as f64, (source.bytes.len() * copies) as f64);
     report(name, operations, bytes, || {
         weights.iter().for_each(|w| cpu.linear(&x, w, Epilogue::Store, &mut out));
+    });
+}
+
+/// A feed-forward block, fused or in the steps it stands for.
+fn feed_forward(
+    cpu: &Cpu,
+    name: &str,
+    (format, epilogue, fused): (Format, Epilogue, bool),
+    (m, k, hidden): (usize, usize, usize),
+) {
+    let n = if epilogue == Epilogue::SiluMul { 2 * hidden } else { hidden };
+    let [first, second] =
+        [(n, k), (k, hidden)].map(|(n, k)| cpu.linear_weight(weight(format, n, k)).unwrap());
+    let (ones, mut x) = (vec![1.0; k], tensor(cpu, m, k));
+    let (mut normed, mut between) = (cpu.tensor(m, k).unwrap(), cpu.tensor(m, hidden).unwrap());
+    report(name, 2.0 * (m * k * (n + hidden)) as f64, 0.0, || {
+        let norm = Norm::Rms(&ones, 1e-5);
+        if fused {
+            let block = FeedForward { first: &first, epilogue, hidden, second: &second };
+            cpu.feed_forward(&mut x, norm, block, [&mut normed, &mut between]).unwrap();
+        } else {
+            cpu.norm(&x, norm, &mut normed);
+            cpu.linear(&normed, &first, epilogue, &mut between);
+            cpu.linear(&between, &second, Epilogue::Add, &mut x);
+        }
     });
 }
 

@@ -102,6 +102,36 @@ pub enum Epilogue {
     SiluMul,
 }
 
+/// A norm of each row, with its weight, its bias where it has one, and its epsilon.
+#[derive(Debug)]
+pub enum Norm<'a, V> {
+    /// `x / sqrt(mean(x²) + eps) * weight` (Zhang & Sennrich 2019).
+    Rms(&'a V, f32),
+    /// `(x - mean) / sqrt(var + eps) * weight + bias` (Ba et al. 2016).
+    Layer((&'a V, &'a V), f32),
+}
+
+impl<V> Clone for Norm<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Norm<'_, V> {}
+
+/// The two products of a feed-forward block, see [`Backend::feed_forward`].
+#[derive(Debug)]
+pub struct FeedForward<'a, L> {
+    /// `[hidden, cols]`, or `[2 hidden, cols]` for [`Epilogue::SiluMul`].
+    pub first: &'a L,
+    /// What happens to the first product; not [`Epilogue::Add`].
+    pub epilogue: Epilogue,
+    /// Columns between the products.
+    pub hidden: usize,
+    /// `[cols, hidden]`
+    pub second: &'a L,
+}
+
 /// Head counts and size of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
@@ -238,24 +268,38 @@ pub trait Backend: Send + Sync {
     /// [`Epilogue::SiluMul`]).
     fn linear(&self, x: &Self::Tensor, weight: &Self::Linear, epilogue: Epilogue, out: &mut Self::Tensor);
 
-    /// `out = x Wᵀ + bias` for each W of the same input, which a backend may prepare once for all.
-    fn linear_each(&self, x: &Self::Tensor, products: &mut [(&Self::Linear, &mut Self::Tensor)]) {
-        for (weight, out) in products {
-            self.linear(x, weight, Epilogue::Store, out);
-        }
-    }
+    /// `out = norm(x)`, row by row.
+    fn norm(&self, x: &Self::Tensor, norm: Norm<'_, Self::Vector>, out: &mut Self::Tensor);
 
-    /// `out = x / sqrt(mean(x²) + eps) * weight`, per row (Zhang & Sennrich 2019).
-    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Vector, eps: f32, out: &mut Self::Tensor);
-
-    /// `out = (x - mean) / sqrt(var + eps) * weight + bias`, per row (Ba et al. 2016).
-    fn layer_norm(
+    /// `out = norm(x) Wᵀ + bias` for each W. `normed` is room for what lies between, which a backend that fuses
+    /// the steps leaves alone.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn normed_linear(
         &self,
         x: &Self::Tensor,
-        norm: (&Self::Vector, &Self::Vector),
-        eps: f32,
-        out: &mut Self::Tensor,
-    );
+        norm: Norm<'_, Self::Vector>,
+        products: &mut [(&Self::Linear, &mut Self::Tensor)],
+        normed: &mut Self::Tensor,
+    ) -> Result<(), BackendError> {
+        normed_linear_in_steps(self, x, norm, products, normed)
+    }
+
+    /// `x = x + second(epilogue(first(norm(x))))`: a feed-forward block with its residual. `between` is room for the
+    /// normed rows and for those between the products, which a backend that fuses the steps leaves alone.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn feed_forward(
+        &self,
+        x: &mut Self::Tensor,
+        norm: Norm<'_, Self::Vector>,
+        block: FeedForward<'_, Self::Linear>,
+        between: [&mut Self::Tensor; 2],
+    ) -> Result<(), BackendError> {
+        feed_forward_in_steps(self, x, norm, block, between)
+    }
 
     /// `x[i] += addend[i % addend.rows]`: residuals and position embeddings.
     fn add(&self, addend: &Self::Tensor, x: &mut Self::Tensor);
@@ -293,4 +337,38 @@ pub struct FullAttention {
     pub heads: Heads,
     /// Arithmetic of the dot products; softmax is f32.
     pub precision: Precision,
+}
+
+/// What [`Backend::normed_linear`] stands for.
+pub(crate) fn normed_linear_in_steps<B: Backend + ?Sized>(
+    backend: &B,
+    x: &B::Tensor,
+    norm: Norm<'_, B::Vector>,
+    products: &mut [(&B::Linear, &mut B::Tensor)],
+    normed: &mut B::Tensor,
+) -> Result<(), BackendError> {
+    let (rows, cols) = backend.shape(x);
+    backend.reshape(normed, rows, cols)?;
+    backend.norm(x, norm, normed);
+    for (weight, out) in products {
+        backend.linear(normed, weight, Epilogue::Store, out);
+    }
+    Ok(())
+}
+
+/// What [`Backend::feed_forward`] stands for.
+pub(crate) fn feed_forward_in_steps<B: Backend + ?Sized>(
+    backend: &B,
+    x: &mut B::Tensor,
+    norm: Norm<'_, B::Vector>,
+    block: FeedForward<'_, B::Linear>,
+    [normed, hidden]: [&mut B::Tensor; 2],
+) -> Result<(), BackendError> {
+    let (rows, cols) = backend.shape(x);
+    backend.reshape(normed, rows, cols)?;
+    backend.norm(x, norm, normed);
+    backend.reshape(hidden, rows, block.hidden)?;
+    backend.linear(normed, block.first, block.epilogue, hidden);
+    backend.linear(hidden, block.second, Epilogue::Add, x);
+    Ok(())
 }

@@ -12,8 +12,8 @@ pub mod testing;
 mod threads;
 
 pub use backend::{
-    Backend, BackendError, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout,
-    MatrixSource, Precision, Span,
+    Backend, BackendError, Epilogue, FeedForward, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat,
+    KvLayout, MatrixSource, Norm, Precision, Span,
 };
 pub use bytes::Bytes;
 pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Limits};

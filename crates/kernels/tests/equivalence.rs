@@ -5,7 +5,7 @@
 use phi3v_kernels::testing::{self, Noise, error, kept, matrix, oracle};
 use phi3v_kernels::{
     Backend, Cpu, CpuLevel, CpuOptions, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat,
-    KvLayout, Precision, Span, cpu::CpuTensor,
+    KvLayout, Norm, Precision, Span, cpu::CpuTensor,
 };
 use std::io::Write;
 
@@ -33,7 +33,8 @@ fn levels() -> Vec<Cpu> {
         }
         cpu
     };
-    let mut cpus: Vec<Cpu> = [CpuLevel::Avx2, CpuLevel::Avx512].into_iter().filter_map(found).collect();
+    let mut cpus: Vec<Cpu> =
+        [CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Amx].into_iter().filter_map(found).collect();
     cpus.extend(cpu(CpuLevel::Avx512, 2).map(Cpu::without_bf16));
     cpus
 }
@@ -165,7 +166,7 @@ fn linear_agrees_with_scalar() {
 
 #[test]
 fn a_row_does_not_depend_on_its_company_or_the_threads() {
-    for level in [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512] {
+    for level in CpuLevel::ALL {
         let Some(one) = cpu(level, 1) else { continue };
         let three = cpu(level, 3).unwrap();
         for precision in PRECISIONS {
@@ -201,9 +202,9 @@ fn norms_are_their_formulas() {
             let x = tensor(cpu, &x, cols);
             let (weight, bias) = (cpu.vector(&weight).unwrap(), cpu.vector(&bias).unwrap());
             let mut out = cpu.tensor(rows, cols).unwrap();
-            cpu.rms_norm(&x, &weight, 1e-5, &mut out);
+            cpu.norm(&x, Norm::Rms(&weight, 1e-5), &mut out);
             assert!(error(out.values(), &rms) <= testing::ROW, "{} rms_norm {cols}", cpu.level());
-            cpu.layer_norm(&x, (&weight, &bias), 1e-5, &mut out);
+            cpu.norm(&x, Norm::Layer((&weight, &bias), 1e-5), &mut out);
             assert!(error(out.values(), &layer) <= testing::ROW, "{} layer_norm {cols}", cpu.level());
         }
     }

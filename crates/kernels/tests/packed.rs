@@ -5,13 +5,16 @@
 
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use phi3v_kernels::testing::{self, Noise};
-use phi3v_kernels::{Backend, Bytes, Cpu, CpuLevel, CpuOptions, Epilogue, Format, MatrixSource, Precision};
+use phi3v_kernels::{
+    Backend, Bytes, Cpu, CpuLevel, CpuOptions, Epilogue, FeedForward, Format, MatrixSource, Norm, Precision,
+    cpu::CpuTensor,
+};
 
 const FORMATS: [Format; 2] = [Format::Q8, Format::Q4];
 
 /// Every level this processor has, with the given number of threads.
 fn levels(threads: usize) -> Vec<Cpu> {
-    [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512]
+    CpuLevel::ALL
         .into_iter()
         .filter(|&level| level <= CpuLevel::detect())
         .map(|level| Cpu::new(&CpuOptions { threads: Some(threads), level: Some(level) }).unwrap())
@@ -48,12 +51,17 @@ impl Matrix {
     }
 }
 
+fn tensor(cpu: &Cpu, values: &[f32], cols: usize) -> CpuTensor {
+    let mut tensor = cpu.tensor(values.len() / cols, cols).unwrap();
+    cpu.upload(values, 0, &mut tensor);
+    tensor
+}
+
 fn product(cpu: &Cpu, source: &MatrixSource, x: &[f32], epilogue: Epilogue, before: &[f32]) -> Vec<f32> {
     let weight = cpu.linear_weight(source.clone()).unwrap();
     let rows = x.len() / source.k;
     let cols = if epilogue == Epilogue::SiluMul { source.n / 2 } else { source.n };
-    let mut input = cpu.tensor(rows, source.k).unwrap();
-    cpu.upload(x, 0, &mut input);
+    let input = tensor(cpu, x, source.k);
     let mut output = cpu.tensor(rows, cols).unwrap();
     if !before.is_empty() {
         cpu.upload(before, 0, &mut output);
@@ -94,33 +102,81 @@ fn levels_threads_and_batches_give_the_same_bits() {
     }
 }
 
+/// A dense matrix of random values.
+fn dense(n: usize, k: usize, noise: &mut Noise) -> MatrixSource {
+    let values = bytemuck::cast_slice::<f32, u8>(&noise.normal(n * k)).to_vec();
+    let (format, precision) = (Format::F32, Precision::F32);
+    MatrixSource { bytes: Bytes::from(values), format, precision, n, k, bias: None }
+}
+
 #[test]
-fn products_of_one_input_are_those_of_each() {
+fn normed_products_are_those_of_the_normed_rows() {
     const K: usize = 130;
     let mut noise = Noise::new(9);
-    let x = noise.normal(7 * K);
-    let dense = bytemuck::cast_slice::<f32, u8>(&noise.normal(5 * K)).to_vec();
-    let dense = MatrixSource {
-        bytes: Bytes::from(dense),
-        format: Format::F32,
-        precision: Precision::F32,
-        n: 5,
-        k: K,
-        bias: None,
-    };
     let packed = |format, n, noise: &mut Noise| Matrix::random(format, n, K, noise).source;
-    let sources = [packed(Format::Q8, 70, &mut noise), dense, packed(Format::Q4, 3, &mut noise)];
-    for cpu in levels(2) {
-        let mut input = cpu.tensor(7, K).unwrap();
-        cpu.upload(&x, 0, &mut input);
-        let weights = sources.clone().map(|source| cpu.linear_weight(source).unwrap());
-        let mut outputs = [70, 5, 3].map(|n| cpu.tensor(7, n).unwrap());
-        let mut products: Vec<_> = weights.iter().zip(&mut outputs).collect();
-        cpu.linear_each(&input, &mut products);
-        for (source, output) in sources.iter().zip(&outputs) {
-            let mut found = Vec::new();
-            cpu.download(output, 0..7, &mut found).unwrap();
-            assert_eq!(found, product(&cpu, source, &x, Epilogue::Store, &[]), "{:?}", cpu.level());
+    let packed = [packed(Format::Q8, 70, &mut noise), packed(Format::Q4, 3, &mut noise)];
+    let mixed = [packed[0].clone(), dense(3, K, &mut noise)];
+    let (weight, bias) = (noise.normal(K), noise.normal(K));
+    for rows in [1, 7, 50] {
+        let x = noise.normal(rows * K);
+        for (cpu, sources) in levels(2).iter().flat_map(|cpu| [(cpu, &packed), (cpu, &mixed)]) {
+            let norm = Norm::Layer((&weight, &bias), 1e-5);
+            let x = tensor(cpu, &x, K);
+            let mut normed = cpu.tensor(rows, K).unwrap();
+            cpu.norm(&x, norm, &mut normed);
+            let weights = sources.clone().map(|source| cpu.linear_weight(source).unwrap());
+            let mut outputs = [70, 3].map(|n| cpu.tensor(rows, n).unwrap());
+            let mut products: Vec<_> = weights.iter().zip(&mut outputs).collect();
+            let mut between = cpu.tensor(0, 1).unwrap();
+            cpu.normed_linear(&x, norm, &mut products, &mut between).unwrap();
+            for (source, output) in sources.iter().zip(&outputs) {
+                let expected = product(cpu, source, normed.values(), Epilogue::Store, &[]);
+                assert_eq!(output.values(), expected, "{:?}, {rows} rows", cpu.level());
+            }
+        }
+    }
+}
+
+/// Rows are those of a decode step and of one, three and many tiles; columns between the products fill groups and
+/// panels or not.
+#[test]
+fn a_feed_forward_block_is_its_steps() {
+    const K: usize = 96;
+    let mut noise = Noise::new(10);
+    for (hidden, format, epilogue) in [
+        (256, Format::Q8, Epilogue::QuickGelu),
+        (256, Format::Q4, Epilogue::SiluMul),
+        (200, Format::Q4, Epilogue::QuickGelu),
+        (200, Format::Q8, Epilogue::SiluMul),
+        (5, Format::Q8, Epilogue::Gelu),
+    ] {
+        let n = if epilogue == Epilogue::SiluMul { 2 * hidden } else { hidden };
+        let packed = Matrix::random(format, n, K, &mut noise).source;
+        let first = MatrixSource { bias: Some(noise.normal(n)), ..packed };
+        let second = Matrix::random(format, K, hidden, &mut noise).source;
+        let dense = dense(K, hidden, &mut noise);
+        let weight = noise.normal(K);
+        for rows in [1, 6, 19, 75] {
+            let values = noise.normal(rows * K);
+            for (cpu, second) in levels(2).iter().flat_map(|cpu| [(cpu, &second), (cpu, &dense)]) {
+                let norm = Norm::Rms(&weight, 1e-5);
+                let mut x = tensor(cpu, &values, K);
+                let mut normed = cpu.tensor(rows, K).unwrap();
+                cpu.norm(&x, norm, &mut normed);
+                let between = product(cpu, &first, normed.values(), epilogue, &[]);
+                let expected = product(cpu, second, &between, Epilogue::Add, &values);
+                let weights = [&first, second].map(|source| cpu.linear_weight(source.clone()).unwrap());
+                let block = FeedForward { first: &weights[0], epilogue, hidden, second: &weights[1] };
+                let mut room = [(); 2].map(|()| cpu.tensor(0, 1).unwrap());
+                let [a, b] = &mut room;
+                cpu.feed_forward(&mut x, norm, block, [a, b]).unwrap();
+                assert_eq!(
+                    x.values(),
+                    expected,
+                    "{:?} {format:?} {epilogue:?} {rows} x {hidden}",
+                    cpu.level()
+                );
+            }
         }
     }
 }

@@ -110,7 +110,7 @@ fn main() {
     assert!(elsewhere.bytes_allocated >= 1 << 20, "other threads count");
 
     let config = checkpoint().config;
-    for level in [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512] {
+    for level in CpuLevel::ALL {
         if level > CpuLevel::detect() {
             continue;
         }

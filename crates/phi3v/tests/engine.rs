@@ -12,11 +12,14 @@ use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::sampler::SamplingParams;
 use phi3v_kernels::cpu::{Cpu, CpuOptions};
-use phi3v_kernels::{Backend, BackendError, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Span};
+use phi3v_kernels::{
+    Backend, BackendError, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Norm, Span,
+};
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 fn checkpoint() -> Checkpoint {
     Checkpoint::open(&repository().join("testdata/tiny")).unwrap()
@@ -328,11 +331,8 @@ impl Backend for Meagre {
     fn linear(&self, x: &Tensor, weight: &Linear, epilogue: Epilogue, out: &mut Tensor) {
         self.cpu.linear(x, weight, epilogue, out);
     }
-    fn rms_norm(&self, x: &Tensor, weight: &Vector, eps: f32, out: &mut Tensor) {
-        self.cpu.rms_norm(x, weight, eps, out);
-    }
-    fn layer_norm(&self, x: &Tensor, norm: (&Vector, &Vector), eps: f32, out: &mut Tensor) {
-        self.cpu.layer_norm(x, norm, eps, out);
+    fn norm(&self, x: &Tensor, norm: Norm<'_, Vector>, out: &mut Tensor) {
+        self.cpu.norm(x, norm, out);
     }
     fn add(&self, addend: &Tensor, x: &mut Tensor) {
         self.cpu.add(addend, x);
@@ -401,6 +401,21 @@ fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
     finished.sort();
     assert_eq!(finished, [stays, later]);
     assert_eq!(engine.load().blocks_in_use, 0);
+}
+
+#[test]
+fn a_picture_looked_at_ahead_gives_the_same_answer_and_is_not_looked_at_again() {
+    let picture = picture(3);
+    let mut ahead = engine(EngineOptions::default());
+    assert!(ahead.look_at(&picture, &mut ()).unwrap() > Duration::ZERO);
+    assert_eq!(ahead.look_at(&picture, &mut ()).unwrap(), Duration::ZERO);
+    let id = ahead.submit(request(3)).unwrap();
+    assert_eq!(drain(&mut ahead)[&id], single(request(3)));
+    let mut ahead = engine(EngineOptions::default());
+    ahead.look_at(&picture, &mut ()).unwrap();
+    assert_eq!(ahead.run(request(3), &mut ()).unwrap().timings.vision, Duration::ZERO);
+    let mut small = engine(EngineOptions { image_cache_bytes_max: 1, ..EngineOptions::default() });
+    assert_eq!(small.look_at(&picture, &mut ()).unwrap(), Duration::ZERO, "it could not be kept");
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn every_stage_equals_the_reference_on_every_cpu_level() {
     let cases: Vec<serde_json::Value> = serde_json::from_slice(&cases).unwrap();
     assert_eq!(cases.len(), 5);
     let best = CpuLevel::detect();
-    for level in [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512] {
+    for level in CpuLevel::ALL {
         for case in cases.iter().filter(|_| level <= best) {
             let name = case["name"].as_str().unwrap();
             let tokens = goldens[&format!("{name}.input_ids")].len();

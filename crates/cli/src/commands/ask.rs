@@ -9,8 +9,9 @@ use crate::interrupt::Interrupt;
 use crate::report::{AskReport, Stats};
 use crate::runtime::{self, Runtime};
 use crate::terminal::{AnswerOutput, TextSink};
-use phi3v::engine::FinishReason;
+use phi3v::engine::{FinishReason, Timings};
 use std::io::Write;
+use std::thread;
 
 /// Answers the question.
 ///
@@ -22,28 +23,40 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     images::check_names(images, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
-    let pictures = images::read_pictures(images, &options)?;
-    if args.report.verbose {
-        for (index, picture) in pictures.iter().enumerate() {
-            eprintln!("image {}: {}", index + 1, picture.report());
-        }
-    }
-    let mut conversation = Conversation::new(args.generation.system.as_deref());
-    conversation.ask(pictures.clone(), question);
     opened.tell_memory(args.report.verbose);
-    let mut runtime = opened.load(&args.model)?;
-    let answer = answer(args, &conversation, &mut runtime)?;
-    finish(args, &pictures, &runtime, &answer)
+    // Pictures are prepared while the model loads, and while those before them are looked at.
+    thread::scope(|scope| {
+        let coming = images::read_ahead(scope, images, &options);
+        let mut runtime = opened.load(&args.model)?;
+        let interrupt = Interrupt::install();
+        interrupt.begin_answer();
+        let (pictures, looked) = answer::look(&mut runtime.engine, coming, &interrupt)?;
+        if args.report.verbose {
+            for (index, picture) in pictures.iter().enumerate() {
+                eprintln!("image {}: {}", index + 1, picture.report());
+            }
+        }
+        let mut conversation = Conversation::new(args.generation.system.as_deref());
+        conversation.ask(pictures.clone(), question);
+        let mut answer = answer(args, &conversation, &mut runtime, &interrupt)?;
+        let Timings { vision, first_token, .. } = &mut answer.finished.timings;
+        *vision += looked;
+        *first_token = first_token.map(|time| time + looked);
+        finish(args, &pictures, &runtime, &answer)
+    })
 }
 
-fn answer(args: &AskArgs, conversation: &Conversation, runtime: &mut Runtime) -> Result<Answer, CliError> {
+fn answer(
+    args: &AskArgs,
+    conversation: &Conversation,
+    runtime: &mut Runtime,
+    interrupt: &Interrupt,
+) -> Result<Answer, CliError> {
     let logprobs = args.logprobs.map(usize::from);
     let request = conversation.request(runtime, &args.generation, logprobs)?;
-    let interrupt = Interrupt::install();
-    interrupt.begin_answer();
     let (mut stdout, mut nowhere) = (AnswerOutput::new(), ());
     let out: &mut dyn TextSink = if args.json { &mut nowhere } else { &mut stdout };
-    let answer = answer::generate(&mut runtime.engine, request, out, &interrupt)?;
+    let answer = answer::generate(&mut runtime.engine, request, out, interrupt)?;
     if !answer.text.ends_with('\n') {
         out.piece("\n").map_err(CliError::Output)?;
     }

@@ -390,7 +390,7 @@ mod tests {
                 (head.keys.to_vec(), head.values.to_vec(), scales)
             };
             let expected = stored(CpuLevel::Scalar);
-            for level in [CpuLevel::Avx2, CpuLevel::Avx512] {
+            for level in [CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Amx] {
                 let same = level > CpuLevel::detect() || stored(level) == expected;
                 assert!(same, "{level} {format:?} {dim}");
             }

@@ -20,13 +20,20 @@ pub enum CpuLevel {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI; BF16 is used where present.
     Avx512,
+    /// As `Avx512`, with AMX for products of bytes; on Linux, which has to be asked for its registers.
+    Amx,
 }
 
 impl CpuLevel {
+    /// All levels, ascending.
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
+
     /// The best level of this processor.
     #[must_use]
     pub fn detect() -> Self {
-        if has_avx512() {
+        if has_amx() {
+            Self::Amx
+        } else if has_avx512() {
             Self::Avx512
         } else if has_avx2() {
             Self::Avx2
@@ -42,6 +49,7 @@ impl CpuLevel {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 }
@@ -56,7 +64,7 @@ impl FromStr for CpuLevel {
     type Err = CpuError;
 
     fn from_str(name: &str) -> Result<Self, CpuError> {
-        [Self::Scalar, Self::Avx2, Self::Avx512]
+        Self::ALL
             .into_iter()
             .find(|level| level.name().eq_ignore_ascii_case(name.trim()))
             .ok_or_else(|| CpuError::UnknownLevel { name: name.to_owned() })
@@ -76,6 +84,18 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vnni")
+}
+
+/// Whether AVX-512 comes with AMX for bytes.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn has_amx() -> bool {
+    has_avx512() && super::int8::amx::is_allowed()
+}
+
+/// Whether AVX-512 comes with AMX for bytes.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn has_amx() -> bool {
+    false
 }
 
 /// Whether AVX2 comes with dot products of bytes.
@@ -180,7 +200,7 @@ impl Kernels {
     pub(crate) fn of(level: CpuLevel) -> &'static Self {
         match level {
             #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx512 if has_bf16() => &avx512::KERNELS_BF16,
+            CpuLevel::Avx512 | CpuLevel::Amx if has_bf16() => &avx512::KERNELS_BF16,
             _ => Self::without_bf16(level),
         }
     }
@@ -192,9 +212,11 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx2 => &avx2::KERNELS,
             #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx512 => &avx512::KERNELS,
+            CpuLevel::Avx512 | CpuLevel::Amx => &avx512::KERNELS,
             #[cfg(not(target_arch = "x86_64"))]
-            CpuLevel::Avx2 | CpuLevel::Avx512 => unreachable!("these levels are found on x86-64 only"),
+            CpuLevel::Avx2 | CpuLevel::Avx512 | CpuLevel::Amx => {
+                unreachable!("these levels are found on x86-64 only")
+            }
         }
     }
 }

@@ -98,6 +98,11 @@ fn best(amount: f64, mut work: impl FnMut()) -> f64 {
 /// The level's int8, bf16 and f32 multiply-adds.
 fn burners(level: CpuLevel) -> [Burn; 3] {
     match level {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        CpuLevel::Amx => {
+            let [_, bf16, f32] = burners(CpuLevel::Avx512);
+            [super::int8::amx::burn, bf16, f32]
+        }
         #[cfg(target_arch = "x86_64")]
         CpuLevel::Avx512 if super::level::has_bf16() => [x86_64::int8_512, x86_64::bf16_512, x86_64::f32_512],
         #[cfg(target_arch = "x86_64")]

@@ -31,6 +31,14 @@ impl CpuLinear {
         }
     }
 
+    /// The weight, if it is packed.
+    pub(crate) fn packed(&self) -> Option<&Packed> {
+        match &self.0 {
+            Weight::Packed(packed) => Some(packed),
+            Weight::Dense(_) => None,
+        }
+    }
+
     /// Output features.
     #[must_use]
     pub fn n(&self) -> usize {

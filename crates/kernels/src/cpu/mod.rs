@@ -20,8 +20,11 @@ mod tensor;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+use crate::backend::{feed_forward_in_steps, normed_linear_in_steps};
 use crate::threads::{Pool, default_threads};
-use crate::{Backend, BackendError, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Span};
+use crate::{
+    Backend, BackendError, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource, Norm, Span,
+};
 use attention::Causal;
 use bytemuck::Pod;
 pub use kv::CpuKvPool;
@@ -37,7 +40,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tensor::Buffer;
 pub use tensor::CpuTensor;
 
-/// Environment variable that clamps the CPU level downwards: `scalar`, `avx2` or `avx512`.
+/// Environment variable that clamps the CPU level downwards: `scalar`, `avx2`, `avx512` or `amx`.
 pub const LEVEL_VARIABLE: &str = "PHI3V_CPU";
 
 /// Most threads a pool may have; far more than any one machine of today gains from.
@@ -76,7 +79,7 @@ impl CpuError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::UnknownLevel { .. } => format!("{LEVEL_VARIABLE} may be scalar, avx2 or avx512"),
+            Self::UnknownLevel { .. } => format!("{LEVEL_VARIABLE} may be scalar, avx2, avx512 or amx"),
             Self::LevelMissing { .. } => "leave the level out to use the best one".to_owned(),
             Self::Threads { .. } => "leave --threads out for one thread per physical core".to_owned(),
             Self::Spawn(_) => "ask for fewer threads with --threads".to_owned(),
@@ -98,6 +101,8 @@ pub struct CpuOptions {
 pub(crate) struct Scratch {
     /// The input of a product, packed or rounded for its kernel.
     pub(crate) packed: Buffer,
+    /// What lies between the products of a feed-forward block, packed.
+    pub(crate) hidden: Buffer,
 }
 
 /// Memory of one thread, kept from call to call.
@@ -184,6 +189,7 @@ impl Cpu {
             CpuLevel::Avx2 => "avx2 (AVX2, FMA, F16C)".to_owned(),
             CpuLevel::Avx512 if level::has_bf16() => "avx512 (F, BW, DQ, VL, VNNI, BF16)".to_owned(),
             CpuLevel::Avx512 => "avx512 (F, BW, DQ, VL, VNNI)".to_owned(),
+            CpuLevel::Amx => "amx (AMX-INT8, and AVX-512 F, BW, DQ, VL, VNNI)".to_owned(),
         }
     }
 
@@ -202,6 +208,24 @@ impl Cpu {
         if self.work_bytes.fetch_max(bytes, Ordering::Relaxed) < bytes {
             for thread in 0..self.threads() {
                 self.thread_scratch(thread).work.take::<T>(len);
+            }
+        }
+    }
+}
+
+impl Cpu {
+    /// One row of [`Backend::norm`].
+    pub(crate) fn norm_row(&self, norm: Norm<'_, Vec<f32>>, x: &[f32], out: &mut [f32]) {
+        match norm {
+            Norm::Rms(weight, eps) => {
+                assert_eq!(weight.len(), x.len(), "weight of a norm");
+                // SAFETY: the table is that of a level this processor has.
+                unsafe { (self.kernels.rms_norm)(x, weight, eps, out) };
+            }
+            Norm::Layer((weight, bias), eps) => {
+                assert_eq!((weight.len(), bias.len()), (x.len(), x.len()), "weight and bias of a norm");
+                // SAFETY: as above.
+                unsafe { (self.kernels.layer_norm)(x, (weight, bias), eps, out) };
             }
         }
     }
@@ -288,46 +312,47 @@ impl Backend for Cpu {
     fn linear(&self, x: &CpuTensor, weight: &CpuLinear, epilogue: Epilogue, out: &mut CpuTensor) {
         match &weight.0 {
             Weight::Dense(dense) => self.run_linear(x, dense, epilogue, out),
-            Weight::Packed(packed) => self.run_packed(x, [(packed, out)], epilogue),
+            Weight::Packed(packed) => self.run_packed(x, packed, epilogue, out),
         }
     }
 
-    fn linear_each(&self, x: &CpuTensor, products: &mut [(&CpuLinear, &mut CpuTensor)]) {
-        let mut packed = Vec::new();
-        for (weight, out) in products {
-            match &weight.0 {
-                Weight::Dense(weight) => self.run_linear(x, weight, Epilogue::Store, out),
-                Weight::Packed(weight) => packed.push((weight, &mut **out)),
-            }
-        }
-        if !packed.is_empty() {
-            self.run_packed(x, packed, Epilogue::Store);
-        }
-    }
-
-    fn rms_norm(&self, x: &CpuTensor, weight: &Vec<f32>, eps: f32, out: &mut CpuTensor) {
+    fn norm(&self, x: &CpuTensor, norm: Norm<'_, Vec<f32>>, out: &mut CpuTensor) {
         assert_same_shape(x, out);
-        assert_eq!(weight.len(), x.cols(), "weight of a norm");
         let cols = x.cols();
         self.pool.rows(out.values_mut(), cols, |first, chunk| {
             for (i, row) in chunk.chunks_exact_mut(cols).enumerate() {
-                // SAFETY: the table is that of a level this processor has.
-                unsafe { (self.kernels.rms_norm)(x.row(first + i), weight, eps, row) };
+                self.norm_row(norm, x.row(first + i), row);
             }
         });
     }
 
-    fn layer_norm(&self, x: &CpuTensor, norm: (&Vec<f32>, &Vec<f32>), eps: f32, out: &mut CpuTensor) {
-        assert_same_shape(x, out);
-        let (weight, bias) = norm;
-        assert_eq!((weight.len(), bias.len()), (x.cols(), x.cols()), "weight and bias of a norm");
-        let cols = x.cols();
-        self.pool.rows(out.values_mut(), cols, |first, chunk| {
-            for (i, row) in chunk.chunks_exact_mut(cols).enumerate() {
-                // SAFETY: the table is that of a level this processor has.
-                unsafe { (self.kernels.layer_norm)(x.row(first + i), (weight, bias), eps, row) };
-            }
-        });
+    fn normed_linear(
+        &self,
+        x: &CpuTensor,
+        norm: Norm<'_, Vec<f32>>,
+        products: &mut [(&CpuLinear, &mut CpuTensor)],
+        normed: &mut CpuTensor,
+    ) -> Result<(), BackendError> {
+        if products.iter().any(|(weight, _)| weight.packed().is_none()) {
+            return normed_linear_in_steps(self, x, norm, products, normed);
+        }
+        let packed = products.iter_mut().filter_map(|(weight, out)| Some((weight.packed()?, &mut **out)));
+        self.run_normed(x, norm, packed);
+        Ok(())
+    }
+
+    fn feed_forward(
+        &self,
+        x: &mut CpuTensor,
+        norm: Norm<'_, Vec<f32>>,
+        block: FeedForward<'_, CpuLinear>,
+        between: [&mut CpuTensor; 2],
+    ) -> Result<(), BackendError> {
+        match (block.first.packed(), block.second.packed()) {
+            (Some(first), Some(second)) => self.run_feed_forward(x, norm, (first, block.epilogue, second)),
+            _ => return feed_forward_in_steps(self, x, norm, block, between),
+        }
+        Ok(())
     }
 
     fn add(&self, addend: &CpuTensor, x: &mut CpuTensor) {
@@ -435,7 +460,7 @@ mod tests {
     fn impossible_levels_are_named() {
         let unknown = choose_level(None, Some("sse9"), CpuLevel::Avx2).unwrap_err();
         assert_eq!(unknown.to_string(), "unknown CPU level \"sse9\"");
-        assert_eq!(unknown.hint().unwrap(), "PHI3V_CPU may be scalar, avx2 or avx512");
+        assert_eq!(unknown.hint().unwrap(), "PHI3V_CPU may be scalar, avx2, avx512 or amx");
         let missing = choose_level(Some(CpuLevel::Avx512), None, CpuLevel::Avx2).unwrap_err();
         assert_eq!(missing.to_string(), "this processor has CPU level avx2, not avx512");
     }

@@ -29,6 +29,11 @@ impl<T> ImageCache<T> {
         Some(Arc::clone(&entry.embedding))
     }
 
+    /// Whether so many bytes can be kept without dropping any.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        bytes <= self.bytes_max - self.bytes
+    }
+
     /// Keeps `embedding`, and drops the least recently used ones while the bound is exceeded. A sequence that still
     /// needs a dropped one holds it by its own reference.
     pub(super) fn insert(&mut self, hash: [u8; 32], embedding: Arc<T>, bytes: usize) {
@@ -55,11 +60,12 @@ mod tests {
         for key in 0..2u8 {
             cache.insert([key; 32], Arc::new(key), 10);
         }
-        assert!(cache.get(&[0; 32]).is_some());
+        assert!(cache.get(&[0; 32]).is_some() && !cache.has_room(1));
         cache.insert([2; 32], Arc::new(2), 10);
         assert!(cache.get(&[1; 32]).is_none());
         assert!(cache.get(&[0; 32]).is_some() && cache.get(&[2; 32]).is_some());
         cache.insert([3; 32], Arc::new(3), 100);
         assert_eq!(cache.bytes, 0, "what is larger than the bound is not kept");
+        assert!(cache.has_room(20) && !cache.has_room(21));
     }
 }

@@ -1,16 +1,16 @@
 //! The step: schedule, forward, postprocess.
 
 use super::block_manager::{BlockHash, BlockManager};
-use super::request::{Event, FinishReason, Output, Phase, StepProgress};
+use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress};
 use super::sequence::Sequence;
 use super::{Engine, Observer};
-use crate::image::TILE_SIDE;
-use crate::model::{Chunk, Progress, Segment, TILES_AT_ONCE};
+use crate::image::{ImageInputs, TILE_SIDE};
+use crate::model::{Chunk, ImageJob, Progress, Segment, TILES_AT_ONCE};
 use crate::{Error, Result};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Chunks of up to 16 rows are multiplied by the kernels for decoding, whose sums run in another order. A prompt is
 /// never cut so that such a chunk remains: how it is cut must not change its answer.
@@ -138,28 +138,63 @@ impl<B: Backend> Engine<B> {
         let sequence = &mut self.running[index];
         let Some(image) = sequence.image_needed() else { return Ok(()) };
         let inputs = Arc::clone(&sequence.images[image]);
-        let total = inputs.distinct_tiles();
-        let (_, mut job) = match sequence.job.take() {
-            Some(job) if job.0 == image => job,
-            _ => (image, self.model.begin_image(total)?),
+        let job = match sequence.job.take() {
+            Some((of, job)) if of == image => job,
+            _ => self.model.begin_image(inputs.distinct_tiles())?,
         };
+        let id = sequence.id;
+        let seen = self.see(&inputs, job, (id, tiles_max), observer)?;
+        let sequence = &mut self.running[index];
+        match seen {
+            Seen::Part(job) => sequence.job = Some((image, job)),
+            Seen::All(embedding) => sequence.embeddings[image] = Some(embedding),
+        }
+        Ok(())
+    }
+
+    /// Sends up to `tiles_max` of the tiles that remain through the vision tower. A picture that is done is kept.
+    fn see(
+        &mut self,
+        inputs: &ImageInputs,
+        mut job: ImageJob<B>,
+        (id, tiles_max): (RequestId, usize),
+        observer: &mut dyn Observer,
+    ) -> Result<Seen<B>> {
+        let total = inputs.distinct_tiles();
         let first = total - job.remaining();
         let count = job.remaining().min(tiles_max);
         let tiles = &inputs.distinct[first * TILE_VALUES..(first + count) * TILE_VALUES];
-        let id = sequence.id;
         self.model.vision_tower(&mut job, tiles, &mut |progress| {
             let done = first as f64 + count as f64 * fraction(progress);
             observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
         })?;
         if job.remaining() > 0 {
-            sequence.job = Some((image, job));
-            return Ok(());
+            return Ok(Seen::Part(job));
         }
         let embedding = Arc::new(self.model.finish_image(job, &inputs.grid, &inputs.tile_of)?);
         let (rows, cols) = self.model.backend().shape(&embedding);
         self.images.insert(inputs.hash, Arc::clone(&embedding), rows * cols * size_of::<f32>());
-        sequence.embeddings[image] = Some(embedding);
-        Ok(())
+        Ok(Seen::All(embedding))
+    }
+
+    /// Sends a picture through the vision tower ahead of the request that will bring it, so that the next picture can
+    /// be read and cut meanwhile; the request then finds it among those kept. Returns the time it took: none if the
+    /// picture is known, or if it could not be kept without dropping another. Progress bears the next request's id.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], or the device's refusal.
+    pub fn look_at(&mut self, inputs: &ImageInputs, observer: &mut dyn Observer) -> Result<Duration> {
+        let bytes = inputs.num_img_tokens() * self.model.config().hidden_size * size_of::<f32>();
+        if self.images.get(&inputs.hash).is_some() || !self.images.has_room(bytes) {
+            return Ok(Duration::ZERO);
+        }
+        let start = Instant::now();
+        let mut job = self.model.begin_image(inputs.distinct_tiles())?;
+        let id = RequestId(self.next_id);
+        while let Seen::Part(rest) = self.see(inputs, job, (id, TILES_AT_ONCE), observer)? {
+            job = rest;
+        }
+        Ok(start.elapsed())
     }
 
     /// Runs a chunk of the oldest prompt whose pictures are ready.
@@ -279,6 +314,14 @@ impl<B: Backend> Engine<B> {
         self.blocks.release(&sequence.blocks);
         outputs.push(Output { id: sequence.id, event: Event::Failed(error) });
     }
+}
+
+/// How far a picture is.
+enum Seen<B: Backend> {
+    /// Tiles remain.
+    Part(ImageJob<B>),
+    /// Its rows, `[num_img_tokens, hidden_size]`.
+    All(Arc<B::Tensor>),
 }
 
 struct KnownPrefix {

@@ -8,7 +8,7 @@ use super::rope::{Rope, RopeFactors};
 use super::{Progress, check};
 use crate::Result;
 use crate::config::ModelConfig;
-use phi3v_kernels::{Backend, Epilogue, Heads, KvFormat, KvLayout, Span};
+use phi3v_kernels::{Backend, Epilogue, FeedForward, Heads, KvFormat, KvLayout, Norm, Span};
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range};
 
@@ -255,9 +255,9 @@ impl<B: Backend> Decoder<B> {
         (pool, ws): (&mut B::KvPool, &mut Workspace<B::Tensor>),
     ) -> Result<()> {
         let qkv_width = (self.heads.query + 2 * self.heads.key_value) * self.heads.dim;
-        backend.reshape(&mut ws.normed, backend.shape(&ws.x).0, self.config.hidden_size)?;
-        backend.rms_norm(&ws.x, &layer.input_layernorm, self.config.rms_norm_eps, &mut ws.normed);
-        linear_into(backend, &ws.normed, (&layer.qkv_proj, qkv_width), Epilogue::Store, &mut ws.qkv)?;
+        let norm = Norm::Rms(&layer.input_layernorm, self.config.rms_norm_eps);
+        backend.reshape(&mut ws.qkv, backend.shape(&ws.x).0, qkv_width)?;
+        backend.normed_linear(&ws.x, norm, &mut [(&layer.qkv_proj, &mut ws.qkv)], &mut ws.normed)?;
         backend.rope(&ws.cos_sin, self.heads, &mut ws.qkv);
         backend.copy_kv(&ws.qkv, index, &layout.spans, pool);
         Ok(())
@@ -277,12 +277,14 @@ impl<B: Backend> Decoder<B> {
         backend.attention_causal(&ws.qkv, index, spans, pool, &mut ws.attention);
         backend.linear(&ws.attention, &layer.o_proj, Epilogue::Add, &mut ws.x);
 
-        backend.reshape(&mut ws.normed, rows, self.config.hidden_size)?;
-        backend.rms_norm(&ws.x, &layer.post_attention_layernorm, self.config.rms_norm_eps, &mut ws.normed);
-        let gate_up = (&layer.gate_up_proj, self.config.intermediate_size);
-        linear_into(backend, &ws.normed, gate_up, Epilogue::SiluMul, &mut ws.act)?;
-        backend.linear(&ws.act, &layer.down_proj, Epilogue::Add, &mut ws.x);
-        Ok(())
+        let norm = Norm::Rms(&layer.post_attention_layernorm, self.config.rms_norm_eps);
+        let block = FeedForward {
+            first: &layer.gate_up_proj,
+            epilogue: Epilogue::SiluMul,
+            hidden: self.config.intermediate_size,
+            second: &layer.down_proj,
+        };
+        Ok(backend.feed_forward(&mut ws.x, norm, block, [&mut ws.normed, &mut ws.act])?)
     }
 
     /// Final norm and `lm_head` of the rows whose logits are wanted.
@@ -295,7 +297,7 @@ impl<B: Backend> Decoder<B> {
     ) -> Result<()> {
         let rows = backend.shape(&ws.x).0;
         backend.reshape(&mut ws.normed, rows, self.config.hidden_size)?;
-        backend.rms_norm(&ws.x, &self.norm, self.config.rms_norm_eps, &mut ws.normed);
+        backend.norm(&ws.x, Norm::Rms(&self.norm, self.config.rms_norm_eps), &mut ws.normed);
         if hidden.is_some() {
             record(backend, &ws.normed, hidden)?;
             backend.reshape(&mut ws.picked, layout.last_rows.len(), self.config.hidden_size)?;

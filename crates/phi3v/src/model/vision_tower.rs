@@ -3,11 +3,11 @@
 //! The feature is `hidden_states[-2]`: the output of the last encoder layer but one, without `post_layernorm`.
 //! Nothing here knows how tiles make a picture.
 
-use super::linear::{Loader, linear_into};
+use super::linear::Loader;
 use super::{Progress, check};
 use crate::Result;
 use crate::config::VisionConfig;
-use phi3v_kernels::{Backend, Epilogue, FullAttention, Heads, Precision};
+use phi3v_kernels::{Backend, Epilogue, FeedForward, FullAttention, Heads, Norm, Precision};
 use std::ops::ControlFlow;
 
 /// Name of the tower within a checkpoint.
@@ -123,7 +123,7 @@ impl<B: Backend> VisionTower<B> {
         backend.add(&self.position_embedding, &mut embeddings);
         let mut x = backend.tensor(rows, hidden)?;
         let (weight, bias) = &self.pre_layrnorm;
-        backend.layer_norm(&embeddings, (weight, bias), self.config.layer_norm_eps, &mut x);
+        backend.norm(&embeddings, Norm::Layer((weight, bias), self.config.layer_norm_eps), &mut x);
 
         backend.reshape(&mut normed, rows, hidden)?;
         let qkv =
@@ -139,10 +139,10 @@ impl<B: Backend> VisionTower<B> {
     ) -> Result<()> {
         let VisionConfig { hidden_size, num_attention_heads: heads, layer_norm_eps: eps, .. } = self.config;
         let (weight, bias) = &layer.layer_norm1;
-        backend.layer_norm(x, (weight, bias), eps, normed);
+        let norm = Norm::Layer((weight, bias), eps);
         let [q, k, v] = qkv;
         let products = &mut [(&layer.q_proj, &mut *q), (&layer.k_proj, &mut *k), (&layer.v_proj, &mut *v)];
-        backend.linear_each(normed, products);
+        backend.normed_linear(x, norm, products, normed)?;
         let shape = FullAttention {
             group: 1 + (self.config.image_size / self.config.patch_size).pow(2),
             heads: Heads { query: heads, key_value: heads, dim: hidden_size / heads },
@@ -152,10 +152,13 @@ impl<B: Backend> VisionTower<B> {
         backend.linear(attention, &layer.out_proj, Epilogue::Add, x);
 
         let (weight, bias) = &layer.layer_norm2;
-        backend.layer_norm(x, (weight, bias), eps, normed);
-        linear_into(backend, normed, (&layer.fc1, self.config.intermediate_size), Epilogue::QuickGelu, ffn)?;
-        backend.linear(ffn, &layer.fc2, Epilogue::Add, x);
-        Ok(())
+        let block = FeedForward {
+            first: &layer.fc1,
+            epilogue: Epilogue::QuickGelu,
+            hidden: self.config.intermediate_size,
+            second: &layer.fc2,
+        };
+        Ok(backend.feed_forward(x, Norm::Layer((weight, bias), eps), block, [normed, ffn])?)
     }
 }
 

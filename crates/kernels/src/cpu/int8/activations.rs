@@ -10,6 +10,7 @@
 
 use crate::quant::{GROUP, QUAD, SUBGROUP, ZERO};
 use bytemuck::{Pod, Zeroable};
+use std::ops::Range;
 
 /// Rows of a tile. Six rows by 64 columns are 24 accumulators of 16 lanes; with 4 registers of weights and one of
 /// activations that is what 32 registers hold.
@@ -64,24 +65,36 @@ pub(super) fn bytes(rows: usize, k: usize) -> usize {
     rows * k.div_ceil(GROUP) * ROW_GROUP
 }
 
+/// The bytes of group `group` of the tile that begins at `row` and has `tile_rows` rows, among rows of `k` values.
+pub(super) fn group_range(row: usize, tile_rows: usize, group: usize, k: usize) -> Range<usize> {
+    let start = bytes(row, k) + group * tile_rows * ROW_GROUP;
+    start..start + tile_rows * ROW_GROUP
+}
+
 /// Quantised rows, see the module's introduction.
 #[derive(Clone, Copy)]
 pub(super) struct QuantisedRows<'a> {
     bytes: &'a [u8],
     rows: usize,
     k: usize,
+    /// Rows of a tile.
+    tile_rows: usize,
 }
 
 /// A group of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct TileGroup<'a> {
-    /// `[32][rows][4]`, signed.
+    /// `[32][rows][4]`, signed; `[rows][128]` where the level has it so.
     pub(super) values: &'a [u8],
     /// `[rows]`
     pub(super) meta: &'a [RowMeta],
 }
 
 impl TileGroup<'_> {
+    /// No rows at all.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(super) const EMPTY: Self = TileGroup { values: &[], meta: &[] };
+
     /// Whether any row has an outlier, which is rare.
     fn has_outliers(&self) -> bool {
         self.meta.iter().fold(0, |all, meta| all | meta.count) != 0
@@ -96,13 +109,18 @@ impl TileGroup<'_> {
 }
 
 impl<'a> QuantisedRows<'a> {
-    pub(super) fn new(bytes: &'a [u8], rows: usize, k: usize) -> Self {
+    pub(super) fn new(bytes: &'a [u8], (rows, k): (usize, usize), tile_rows: usize) -> Self {
         assert_eq!(bytes.len(), self::bytes(rows, k), "bytes of {rows} rows of {k}");
-        Self { bytes, rows, k }
+        Self { bytes, rows, k, tile_rows }
     }
 
     pub(super) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Values of a row.
+    pub(super) fn k(&self) -> usize {
+        self.k
     }
 
     /// Groups of a row.
@@ -112,15 +130,14 @@ impl<'a> QuantisedRows<'a> {
 
     /// Rows of the tile that begins at `row`.
     pub(super) fn tile_rows(&self, row: usize) -> usize {
-        TILE_ROWS.min(self.rows - row)
+        self.tile_rows.min(self.rows - row)
     }
 
     /// Group `group` of the tile that begins at `row`.
     pub(super) fn tile_group(&self, row: usize, group: usize) -> TileGroup<'a> {
-        debug_assert!(row.is_multiple_of(TILE_ROWS), "row {row} begins no tile");
+        debug_assert!(row.is_multiple_of(self.tile_rows), "row {row} begins no tile");
         let rows = self.tile_rows(row);
-        let start = self::bytes(row, self.k) + group * rows * ROW_GROUP;
-        let (values, meta) = self.bytes[start..start + rows * ROW_GROUP].split_at(rows * GROUP);
+        let (values, meta) = self.bytes[group_range(row, rows, group, self.k)].split_at(rows * GROUP);
         TileGroup { values, meta: bytemuck::cast_slice(meta) }
     }
 }

@@ -11,7 +11,7 @@ use super::activations::{QuantisedRows, TILE_ROWS, TileGroup};
 use super::avx2::{
     LANES, QUADS, REGISTER, STEP, accumulate, add_q8_outliers, column_scales, q4_rows, unpack_block,
 };
-use super::{Int8Kernels, Panel, Sums, by_rows};
+use super::{Int8Kernels, Panel, SWEEP_BYTES, Sums, by_rows};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, SCALE_BYTES};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -36,7 +36,9 @@ macro_rules! kernels {
             q8,
             q4,
             unpack: Some(unpack),
+            tile_rows: TILE_ROWS,
             chunk_rows: CHUNK_ROWS,
+            sweep_bytes: SWEEP_BYTES,
         };
 
         #[target_feature(enable = $features)]
@@ -208,7 +210,7 @@ mod tests {
                     let end = at + activations::bytes(x.len() / k, k);
                     scalar::quantise(x, k, &mut bytes[at..end]);
                 }
-                let x = QuantisedRows::new(&bytes, rows, k);
+                let x = QuantisedRows::new(&bytes, (rows, k), activations::TILE_ROWS);
                 let expected = sums(&scalar::KERNELS, (format, &panel), &x);
                 assert_eq!(
                     sums(&emulated::KERNELS, (format, &panel), &x),

@@ -9,6 +9,8 @@
 //! for every number of rows, so `y` is the same bits at every level, batch size and thread count.
 
 mod activations;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -19,12 +21,12 @@ mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 use super::level;
-use super::tensor::CpuTensor;
+use super::tensor::{Buffer, CpuTensor};
 use super::{Cpu, CpuLevel, Scratch, ThreadScratch};
-use crate::quant::{PANEL, PackedShape};
+use crate::quant::{GROUP, PANEL, PackedShape};
 use crate::threads::SharedMut;
-use crate::{BackendError, Bytes, Epilogue, Format, MatrixSource};
-use activations::{QuantisedRows, TILE_ROWS};
+use crate::{BackendError, Bytes, Epilogue, Format, MatrixSource, Norm};
+use activations::QuantisedRows;
 use std::ops::Range;
 
 /// Packed activations that one sweep over the panels keeps in the shared L3: with 8192 values to a row, 2,048 rows
@@ -89,7 +91,7 @@ use by_rows;
 
 /// The kernels of a level; [`scalar`] defines what each computes. Calling one asks for the level's instructions.
 pub(crate) struct Int8Kernels {
-    /// Quantises up to six rows, `[rows, k]`, to a tile.
+    /// Quantises up to `tile_rows` rows, `[rows, k]`, to a tile.
     quantise: unsafe fn(x: &[f32], k: usize, tile: &mut [u8]),
     /// `y = x Wᵀ` for a q8 panel and some rows of x.
     q8: unsafe fn(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
@@ -97,17 +99,24 @@ pub(crate) struct Int8Kernels {
     q4: unsafe fn(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>),
     /// Turns a q4 panel into the q8 panel of the same values; `None` where `q4` is the fastest for many rows too.
     unpack: Option<Unpack>,
+    /// Rows of a tile of quantised activations.
+    tile_rows: usize,
     /// Rows computed between two looks at the epilogue, whole tiles: their sums stay in L1 beside the block of weights
     /// that they all use.
     chunk_rows: usize,
+    /// Quantised activations that one sweep over the panels works on.
+    sweep_bytes: usize,
 }
 
 impl Int8Kernels {
-    /// The table of `level`, which this processor must have.
-    fn of(level: CpuLevel) -> &'static Self {
+    /// The table of `level`, which this processor must have, for products of so many rows. All tables give the same bits.
+    fn of(level: CpuLevel, rows: usize) -> &'static Self {
         match level {
             #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx512 => &avx512::KERNELS,
+            #[cfg(target_os = "linux")]
+            CpuLevel::Amx if rows >= amx::ROWS_MIN => &amx::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512 | CpuLevel::Amx => &avx512::KERNELS,
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx2 if level::has_avxvnni() => &avxvnni::vnni::KERNELS,
             #[cfg(target_arch = "x86_64")]
@@ -125,6 +134,13 @@ struct Panel<'a> {
 }
 
 impl Panel<'_> {
+    /// Where block `index`, of `size` bytes, of the next panel begins: an address to fetch.
+    #[inline(always)]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn next_block(&self, index: usize, size: usize) -> *const u8 {
+        self.next.as_ptr().wrapping_add(index * size)
+    }
+
     /// Where block `index`, of `size` bytes, of the panel and what comes after it begins: an address to fetch.
     #[inline(always)]
     fn ahead(&self, index: usize, size: usize) -> *const u8 {
@@ -170,7 +186,12 @@ struct Part {
     columns: Range<usize>,
 }
 
-/// The panels behind the weight rows `rows`, which are at most 64.
+/// Columns that a product with `n` weight rows has after its epilogue.
+fn out_cols(n: usize, epilogue: Epilogue) -> usize {
+    if epilogue == Epilogue::SiluMul { n / 2 } else { n }
+}
+
+/// The panels behind the weight rows `rows`.
 fn parts_of(rows: &Range<usize>) -> impl Iterator<Item = Part> {
     let Range { start, end } = *rows;
     (start / PANEL..end.div_ceil(PANEL)).map(move |panel| {
@@ -179,11 +200,12 @@ fn parts_of(rows: &Range<usize>) -> impl Iterator<Item = Part> {
     })
 }
 
-/// Panels that a task needs at most.
-const PARTS_MAX: usize = 3;
+/// Columns that a task computes at most: a group, where they are quantised.
+const WIDTH_MAX: usize = GROUP;
+/// Panels that a task needs at most: two of gate, and up touches a third where `n/2` is no multiple of 64.
+const PARTS_MAX: usize = 2 * WIDTH_MAX / PANEL + 1;
 
-/// What one task computes: up to 64 columns of `out`, from one panel, or from those of gate and up, which touch a
-/// third where `n/2` is no multiple of 64.
+/// What one task computes: up to 64 or 128 columns of `out`, from as many panels, or from those of gate and up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Columns {
     out: Range<usize>,
@@ -192,10 +214,11 @@ struct Columns {
 }
 
 impl Columns {
-    fn new(n: usize, epilogue: Epilogue, task: usize) -> Self {
+    /// The columns of task `task` of a product with `n` weight rows, cut into tasks of `width` columns.
+    fn new((n, epilogue): (usize, Epilogue), width: usize, task: usize) -> Self {
+        let cols = out_cols(n, epilogue);
         let gated = epilogue == Epilogue::SiluMul;
-        let cols = if gated { n / 2 } else { n };
-        let out = task * PANEL..cols.min((task + 1) * PANEL);
+        let out = task * width..cols.min((task + 1) * width);
         let ups = if gated { cols + out.start..cols + out.end } else { 0..0 };
         let (mut parts, mut count) = (<[Part; PARTS_MAX]>::default(), 0);
         for part in parts_of(&out).chain(parts_of(&ups)) {
@@ -209,6 +232,11 @@ impl Columns {
         &self.parts[..self.count]
     }
 
+    /// Where row `row` of an output of `cols` columns has them.
+    fn of_row(&self, row: usize, cols: usize) -> Range<usize> {
+        row * cols + self.out.start..row * cols + self.out.end
+    }
+
     /// Whether the parts' columns follow each other in `[parts * 64]` sums as they shall in the output.
     fn are_gapless(&self) -> bool {
         let (last, first) = self.parts().split_last().expect("a task has a part");
@@ -216,7 +244,7 @@ impl Columns {
     }
 
     /// The wanted columns out of a row of sums, `[parts * 64]`.
-    fn join<'a>(&self, sums: &[f32], out: &'a mut [f32; 2 * PANEL]) -> &'a [f32] {
+    fn join<'a>(&self, sums: &[f32], out: &'a mut [f32; 2 * WIDTH_MAX]) -> &'a [f32] {
         let mut width = 0;
         for (part, sums) in self.parts().iter().zip(sums.chunks_exact(PANEL)) {
             let values = &sums[part.columns.clone()];
@@ -227,94 +255,176 @@ impl Columns {
     }
 }
 
+/// Where a product goes.
+enum Output<'a> {
+    /// `[rows, cols]`
+    Rows(SharedMut<'a, f32>),
+    /// Quantised for the next product.
+    Quantised(SharedMut<'a, u8>),
+}
+
+impl Output<'_> {
+    /// Columns that a task computes: a panel's, or a group's, which is quantised while it lies in L1.
+    fn width(&self) -> usize {
+        match self {
+            Self::Rows(_) => PANEL,
+            Self::Quantised(_) => GROUP,
+        }
+    }
+}
+
 /// One product on its way.
 struct Product<'a> {
     kernels: &'static Int8Kernels,
     weight: &'a Packed,
     x: QuantisedRows<'a>,
     epilogue: Epilogue,
-    out: SharedMut<'a, f32>,
-    out_cols: usize,
+    out: Output<'a>,
 }
 
 impl Product<'_> {
-    /// The panel that its thread needs after part `part` of `columns`, which are those of `panel`.
-    fn after(&self, columns: &Columns, part: usize, panel: usize) -> &[u8] {
+    /// Columns after the epilogue.
+    fn out_cols(&self) -> usize {
+        out_cols(self.weight.n(), self.epilogue)
+    }
+
+    /// Columns of task `task`.
+    fn columns(&self, task: usize) -> Columns {
+        Columns::new((self.weight.n(), self.epilogue), self.out.width(), task)
+    }
+
+    /// The panel that its thread needs after part `part` of `columns`.
+    fn after(&self, columns: &Columns, part: usize) -> &[u8] {
         let next = match columns.parts().get(part + 1) {
             Some(part) => part.panel,
-            None => panel + 1,
+            None => columns.out.end / PANEL,
         };
         self.weight.panel(next.min(self.weight.shape.panels() - 1))
     }
 }
 
-/// Panels that a task streams one after the other: enough for fetching ahead to pay, and eight tasks a thread where
-/// there are so many panels, so that threads end together.
-fn streamed_panels(panels: usize, threads: usize) -> usize {
-    (panels / (8 * threads)).clamp(1, 8)
+/// Tasks of columns that a thread runs one after the other where few rows stream the weights: enough for fetching
+/// ahead to pay, and eight runs a thread where there are so many, so that threads end together.
+fn streamed_tasks(tasks: usize, threads: usize) -> usize {
+    (tasks / (8 * threads)).clamp(1, 8)
 }
 
 impl Cpu {
-    /// The products of x by each weight; x is quantised once.
-    pub(crate) fn run_packed<'a>(
+    /// `out = epilogue(x Wᵀ + bias)`.
+    pub(crate) fn run_packed(&self, x: &CpuTensor, weight: &Packed, epilogue: Epilogue, out: &mut CpuTensor) {
+        let Scratch { packed, .. } = &mut *self.scratch();
+        let x = self.quantise(x, None, packed);
+        self.run_product(x, weight, epilogue, out);
+    }
+
+    /// `out = norm(x) Wᵀ + bias` for each W; rows are normed and quantised once, without going through memory between.
+    pub(crate) fn run_normed<'a>(
         &self,
         x: &CpuTensor,
-        products: impl IntoIterator<Item = (&'a Packed, &'a mut CpuTensor)>,
-        epilogue: Epilogue,
+        norm: Norm<'_, Vec<f32>>,
+        products: impl Iterator<Item = (&'a Packed, &'a mut CpuTensor)>,
     ) {
-        let (rows, k) = (x.rows(), x.cols());
-        let kernels = Int8Kernels::of(self.level());
-        self.reserve_work::<f32>(kernels.chunk_rows * PARTS_MAX * PANEL);
         let Scratch { packed, .. } = &mut *self.scratch();
-        let bytes = packed.take::<u8>(activations::bytes(rows, k));
-        self.quantise(kernels, x, bytes);
-        let x = QuantisedRows::new(bytes, rows, k);
+        let x = self.quantise(x, Some(norm), packed);
         for (weight, out) in products {
-            let n = weight.n();
-            let out_cols = if epilogue == Epilogue::SiluMul { n / 2 } else { n };
-            assert_eq!(k, weight.k(), "input columns of a [{n}, {}] matrix", weight.k());
-            assert_eq!((out.rows(), out.cols()), (rows, out_cols), "output of a [{n}, {k}] matrix");
-            let out = SharedMut::new(out.values_mut());
-            self.run_product(&Product { kernels, weight, x, epilogue, out, out_cols });
+            self.run_product(x, weight, Epilogue::Store, out);
         }
     }
 
-    fn run_product(&self, product: &Product<'_>) {
-        let Product { kernels, weight, out_cols, .. } = *product;
-        let (rows, panels) = (product.x.rows(), out_cols.div_ceil(PANEL));
+    /// `x = x + second(epilogue(first(norm(x))))`; what lies between the products is quantised where it is computed.
+    pub(crate) fn run_feed_forward(
+        &self,
+        x: &mut CpuTensor,
+        norm: Norm<'_, Vec<f32>>,
+        (first, epilogue, second): (&Packed, Epilogue, &Packed),
+    ) {
+        let (rows, cols) = (x.rows(), out_cols(first.n(), epilogue));
+        let Scratch { packed, hidden } = &mut *self.scratch();
+        let normed = self.quantise(x, Some(norm), packed);
+        let bytes = hidden.take::<u8>(activations::bytes(rows, cols));
+        let out = Output::Quantised(SharedMut::new(bytes));
+        self.run_tasks(&Product { kernels: self.int8(rows), weight: first, x: normed, epilogue, out });
+        let hidden = QuantisedRows::new(bytes, (rows, cols), self.int8(rows).tile_rows);
+        self.run_product(hidden, second, Epilogue::Add, x);
+    }
+
+    fn int8(&self, rows: usize) -> &'static Int8Kernels {
+        Int8Kernels::of(self.level(), rows)
+    }
+
+    fn run_product(&self, x: QuantisedRows<'_>, weight: &Packed, epilogue: Epilogue, out: &mut CpuTensor) {
+        let (n, k) = (weight.n(), weight.k());
+        assert_eq!(
+            (out.rows(), out.cols()),
+            (x.rows(), out_cols(n, epilogue)),
+            "output of a [{n}, {k}] matrix"
+        );
+        let out = Output::Rows(SharedMut::new(out.values_mut()));
+        self.run_tasks(&Product { kernels: self.int8(x.rows()), weight, x, epilogue, out });
+    }
+
+    fn run_tasks(&self, product: &Product<'_>) {
+        let Product { kernels, weight, x, ref out, .. } = *product;
+        assert_eq!(x.k(), weight.k(), "input columns of a [{}, {}] matrix", weight.n(), weight.k());
+        self.reserve_work::<f32>(kernels.chunk_rows * PARTS_MAX * PANEL + kernels.tile_rows * WIDTH_MAX);
+        let (rows, tasks) = (x.rows(), product.out_cols().div_ceil(out.width()));
         if rows <= kernels.chunk_rows {
-            let step = streamed_panels(panels, self.pool.threads());
-            self.pool.run(panels.div_ceil(step), |task, thread| {
-                for panel in task * step..panels.min((task + 1) * step) {
-                    self.run_columns(product, panel, 0..rows, thread);
+            let step = streamed_tasks(tasks, self.pool.threads());
+            self.pool.run(tasks.div_ceil(step), |run, thread| {
+                for task in run * step..tasks.min((run + 1) * step) {
+                    self.run_columns(product, task, 0..rows, thread);
                 }
             });
             return;
         }
-        let sweep = (SWEEP_BYTES / activations::bytes(1, weight.k()))
+        let sweep = (kernels.sweep_bytes / activations::bytes(1, weight.k()))
             .next_multiple_of(kernels.chunk_rows)
             .max(kernels.chunk_rows);
-        self.pool.run(panels * rows.div_ceil(sweep), |task, thread| {
-            let first = task / panels * sweep;
-            self.run_columns(product, task % panels, first..rows.min(first + sweep), thread);
+        self.pool.run(tasks * rows.div_ceil(sweep), |task, thread| {
+            let first = task / tasks * sweep;
+            self.run_columns(product, task % tasks, first..rows.min(first + sweep), thread);
         });
     }
 
-    /// Quantises all rows of x, in tasks of whole tiles.
-    fn quantise(&self, kernels: &'static Int8Kernels, x: &CpuTensor, out: &mut [u8]) {
+    /// Quantises all rows of x, normed first where a norm is given, in tasks of whole tiles.
+    fn quantise<'a>(
+        &self,
+        x: &CpuTensor,
+        norm: Option<Norm<'_, Vec<f32>>>,
+        out: &'a mut Buffer,
+    ) -> QuantisedRows<'a> {
         let (rows, k) = (x.rows(), x.cols());
-        let out = SharedMut::new(out);
-        self.pool.run(rows.div_ceil(TILE_ROWS), |tile, _| {
-            let part = tile * TILE_ROWS..rows.min((tile + 1) * TILE_ROWS);
+        let kernels = self.int8(rows);
+        if norm.is_some() {
+            self.reserve_work::<f32>(kernels.tile_rows * k);
+        }
+        let tile_rows = kernels.tile_rows;
+        let bytes = out.take::<u8>(activations::bytes(rows, k));
+        let out = SharedMut::new(bytes);
+        self.pool.run(rows.div_ceil(tile_rows), |tile, thread| {
+            let part = tile * tile_rows..rows.min((tile + 1) * tile_rows);
             let at = activations::bytes(part.start, k)..activations::bytes(part.end, k);
+            let values = &x.values()[part.start * k..part.end * k];
+            let mut scratch = self.thread_scratch(thread);
+            let values = match norm {
+                Some(norm) => {
+                    let normed = scratch.work.take::<f32>(values.len());
+                    for (x, normed) in values.chunks_exact(k).zip(normed.chunks_exact_mut(k)) {
+                        self.norm_row(norm, x, normed);
+                    }
+                    normed
+                }
+                None => values,
+            };
             // SAFETY: tiles are disjoint, and the table is that of a level this processor has.
-            unsafe { (kernels.quantise)(&x.values()[part.start * k..part.end * k], k, out.slice(at)) };
+            unsafe { (kernels.quantise)(values, k, out.slice(at)) };
         });
+        QuantisedRows::new(bytes, (rows, k), tile_rows)
     }
 
-    /// Computes columns `64 panel..` of `out` for the rows `rows`.
-    fn run_columns(&self, product: &Product<'_>, panel: usize, rows: Range<usize>, thread: usize) {
-        let columns = &Columns::new(product.weight.n(), product.epilogue, panel);
+    /// Computes the columns of task `task` for the rows `rows`.
+    fn run_columns(&self, product: &Product<'_>, task: usize, rows: Range<usize>, thread: usize) {
+        let columns = &product.columns(task);
         let shape = product.weight.shape;
         let chunk_rows = product.kernels.chunk_rows;
         let unpacked =
@@ -323,13 +433,14 @@ impl Cpu {
         let unpack =
             product.kernels.unpack.filter(|_| shape.format() == Format::Q4 && rows.len() > chunk_rows);
         let panel_bytes = unpack.map_or(0, |_| unpacked.panel_bytes());
-        let mut bias = [0.0; 2 * PANEL];
+        let mut bias = [0.0; 2 * WIDTH_MAX];
         let bias = gather_bias(product.weight, columns, &mut bias);
         let stride = columns.count * PANEL;
         let mut scratch = self.thread_scratch(thread);
         let ThreadScratch { panels, work } = &mut *scratch;
         let panels = panels.take::<u8>(columns.count * panel_bytes);
-        let sums = work.take::<f32>(chunk_rows * stride);
+        let work = work.take::<f32>(chunk_rows * stride + product.kernels.tile_rows * WIDTH_MAX);
+        let (sums, finished) = work.split_at_mut(chunk_rows * stride);
         if let Some(unpack) = unpack {
             for (part, out) in columns.parts().iter().zip(panels.chunks_exact_mut(panel_bytes)) {
                 // SAFETY: the table is that of a level this processor has.
@@ -339,16 +450,17 @@ impl Cpu {
         for first in rows.clone().step_by(chunk_rows) {
             let chunk = first..rows.end.min(first + chunk_rows);
             let sums = &mut sums[..chunk.len() * stride];
-            for row in chunk.clone() {
-                let at = row * product.out_cols;
-                // Rows lie apart, so no processor sees the stores coming.
-                // SAFETY: tasks differ in rows or in columns.
-                fetch(unsafe { product.out.slice(at + columns.out.start..at + columns.out.end) });
+            if let Output::Rows(out) = &product.out {
+                for row in chunk.clone() {
+                    // Rows lie apart, so no processor sees the stores coming.
+                    // SAFETY: tasks differ in rows or in columns.
+                    fetch(unsafe { out.slice(columns.of_row(row, product.out_cols())) });
+                }
             }
             for (i, part) in columns.parts().iter().enumerate() {
                 let mut y = Sums { values: &mut sums[i * PANEL..], stride, keep: 0 };
                 let stored = product.weight.panel(part.panel);
-                let next = product.after(columns, i, panel);
+                let next = product.after(columns, i);
                 let stored = Panel { bytes: stored, next };
                 let (kernel, panel) = match shape.format() {
                     Format::Q4 if unpack.is_some() => {
@@ -361,30 +473,71 @@ impl Cpu {
                 // SAFETY: the table is that of a level this processor has.
                 unsafe { kernel(panel, &product.x, chunk.clone(), &mut y) };
             }
-            self.finish(product, columns, chunk, sums, bias);
-        }
-    }
-
-    /// Writes a chunk's sums, `[rows, parts * 64]`, through the epilogue.
-    fn finish(
-        &self,
-        product: &Product<'_>,
-        columns: &Columns,
-        chunk: Range<usize>,
-        sums: &[f32],
-        bias: &[f32],
-    ) {
-        let (gapless, mut joined) = (columns.are_gapless(), [0.0; 2 * PANEL]);
-        for (row, sums) in chunk.zip(sums.chunks_exact(columns.count * PANEL)) {
-            let y = if gapless { &sums[..bias.len()] } else { columns.join(sums, &mut joined) };
-            let at = row * product.out_cols;
-            // SAFETY: tasks differ in rows or in columns; the table is that of a level this processor has.
-            unsafe {
-                let out = product.out.slice(at + columns.out.start..at + columns.out.end);
-                (self.kernels.epilogue)(product.epilogue, y, bias, out);
+            let sums = TaskSums { columns, sums, bias };
+            match &product.out {
+                Output::Rows(out) => self.store(product, &sums, chunk, out),
+                Output::Quantised(out) => self.store_quantised(product, &sums, chunk, (finished, out)),
             }
         }
     }
+
+    /// Writes a chunk's sums through the epilogue.
+    fn store(
+        &self,
+        product: &Product<'_>,
+        sums: &TaskSums<'_>,
+        chunk: Range<usize>,
+        out: &SharedMut<'_, f32>,
+    ) {
+        for (i, row) in chunk.enumerate() {
+            // SAFETY: tasks differ in rows or in columns.
+            let out = unsafe { out.slice(sums.columns.of_row(row, product.out_cols())) };
+            self.finish(product.epilogue, sums, i, out);
+        }
+    }
+
+    /// Quantises a chunk's sums after the epilogue, tile by tile; they are a group of columns.
+    fn store_quantised(
+        &self,
+        product: &Product<'_>,
+        sums: &TaskSums<'_>,
+        chunk: Range<usize>,
+        (finished, out): (&mut [f32], &SharedMut<'_, u8>),
+    ) {
+        let columns = &sums.columns.out;
+        let tile_rows = product.kernels.tile_rows;
+        for first in chunk.clone().step_by(tile_rows) {
+            let rows = tile_rows.min(chunk.end - first);
+            let finished = &mut finished[..rows * columns.len()];
+            for (row, out) in finished.chunks_exact_mut(columns.len()).enumerate() {
+                self.finish(product.epilogue, sums, first - chunk.start + row, out);
+            }
+            let at = activations::group_range(first, rows, columns.start / GROUP, product.out_cols());
+            // SAFETY: tasks differ in rows or in columns; the table is that of a level this processor has.
+            unsafe { (product.kernels.quantise)(finished, columns.len(), out.slice(at)) };
+        }
+    }
+
+    /// The epilogue of row `row` of a chunk.
+    fn finish(&self, epilogue: Epilogue, sums: &TaskSums<'_>, row: usize, out: &mut [f32]) {
+        let TaskSums { columns, sums, bias } = *sums;
+        let stride = columns.count * PANEL;
+        let mut joined = [0.0; 2 * WIDTH_MAX];
+        let sums = &sums[row * stride..(row + 1) * stride];
+        let y = if columns.are_gapless() { &sums[..bias.len()] } else { columns.join(sums, &mut joined) };
+        // SAFETY: the table is that of a level this processor has.
+        unsafe { (self.kernels.epilogue)(epilogue, y, bias, out) };
+    }
+}
+
+/// What a task has computed for a chunk of rows.
+#[derive(Clone, Copy)]
+struct TaskSums<'a> {
+    columns: &'a Columns,
+    /// `[rows, parts * 64]`
+    sums: &'a [f32],
+    /// Of the columns, part after part.
+    bias: &'a [f32],
 }
 
 /// Fetches a part of a row that will soon be read or written into the cache.
@@ -401,7 +554,7 @@ fn fetch(part: &[f32]) {
 }
 
 /// The bias of a task's columns, part after part; zeros where there is none.
-fn gather_bias<'a>(weight: &Packed, columns: &Columns, out: &'a mut [f32; 2 * PANEL]) -> &'a [f32] {
+fn gather_bias<'a>(weight: &Packed, columns: &Columns, out: &'a mut [f32; 2 * WIDTH_MAX]) -> &'a [f32] {
     let mut width = 0;
     for part in columns.parts() {
         if let Some(bias) = &weight.bias {
@@ -429,29 +582,34 @@ mod tests {
             (500, SiluMul),
             (2, SiluMul),
         ] {
-            let cols = if epilogue == SiluMul { n / 2 } else { n };
-            let (mut rows, mut outs) = (vec![0; n], vec![0; cols]);
-            for columns in (0..cols.div_ceil(PANEL)).map(|task| Columns::new(n, epilogue, task)) {
-                for part in columns.parts() {
-                    part.columns.clone().for_each(|c| rows[part.panel * PANEL + c] += 1);
+            let cols = out_cols(n, epilogue);
+            for width in [PANEL, GROUP] {
+                let (mut rows, mut outs) = (vec![0; n], vec![0; cols]);
+                for columns in (0..cols.div_ceil(width)).map(|task| Columns::new((n, epilogue), width, task))
+                {
+                    for part in columns.parts() {
+                        part.columns.clone().for_each(|c| rows[part.panel * PANEL + c] += 1);
+                    }
+                    columns.out.for_each(|c| outs[c] += 1);
                 }
-                columns.out.for_each(|c| outs[c] += 1);
+                assert!(rows.iter().chain(&outs).all(|&times| times == 1), "{n} {epilogue:?} {width}");
             }
-            assert!(rows.iter().chain(&outs).all(|&times| times == 1), "{n} {epilogue:?}");
         }
     }
 
     #[test]
     fn streams_are_cut_for_all_threads() {
         // o_proj, gate_up_proj's pairs and lm_head on 2, 8 and 64 cores
-        let cut = |panels: usize| [2, 8, 64].map(|threads| panels.div_ceil(streamed_panels(panels, threads)));
+        let cut = |tasks: usize| [2, 8, 64].map(|threads| tasks.div_ceil(streamed_tasks(tasks, threads)));
         assert_eq!([48, 128, 501].map(cut), [[16, 48, 48], [16, 64, 128], [63, 72, 501]]);
     }
 
     #[test]
     fn gates_come_before_their_ups() {
-        let columns = Columns::new(200, Epilogue::SiluMul, 0);
+        let columns = Columns::new((200, Epilogue::SiluMul), PANEL, 0);
         let part = |panel, columns| Part { panel, columns };
         assert_eq!(columns.parts(), [part(0, 0..64), part(1, 36..64), part(2, 0..36)]);
+        let columns = Columns::new((512, Epilogue::SiluMul), GROUP, 1);
+        assert_eq!(columns.parts(), [2, 3, 6, 7].map(|panel| part(panel, 0..64)));
     }
 }

@@ -1,7 +1,7 @@
 //! The definition of the int8 kernels, in plain Rust.
 
 use super::activations::{OUTLIERS, Plan, QuantisedRows, TILE_ROWS, quad_index, tile_group_mut};
-use super::{Int8Kernels, Panel, Sums};
+use super::{Int8Kernels, Panel, SWEEP_BYTES, Sums};
 use crate::Format;
 use crate::quant::{
     self, GROUP, PANEL, PackedShape, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUBGROUP, ZERO, q8_index,
@@ -9,8 +9,15 @@ use crate::quant::{
 use std::ops::Range;
 
 /// The scalar level.
-pub(super) static KERNELS: Int8Kernels =
-    Int8Kernels { quantise, q8, q4, unpack: Some(unpack), chunk_rows: 3 * TILE_ROWS };
+pub(super) static KERNELS: Int8Kernels = Int8Kernels {
+    quantise,
+    q8,
+    q4,
+    unpack: Some(unpack),
+    tile_rows: TILE_ROWS,
+    chunk_rows: 3 * TILE_ROWS,
+    sweep_bytes: SWEEP_BYTES,
+};
 
 /// Quantises rows, `[rows, k]` with at most six, to a tile: nearest, ties to even.
 pub(super) fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {

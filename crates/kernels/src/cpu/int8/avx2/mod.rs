@@ -16,14 +16,21 @@ pub(super) use q4::{q4 as q4_rows, unpack_block};
 pub(super) use q8::add_outliers as add_q8_outliers;
 pub(super) use quantise::quantise;
 
-use super::Int8Kernels;
 use super::activations::TILE_ROWS;
+use super::{Int8Kernels, SWEEP_BYTES};
 use crate::quant::{GROUP, PANEL, QUAD};
 use std::arch::x86_64::*;
 
 /// The AVX2 level.
-pub(super) static KERNELS: Int8Kernels =
-    Int8Kernels { quantise, q8: q8::q8, q4: q4::q4, unpack: None, chunk_rows: CHUNK_ROWS };
+pub(super) static KERNELS: Int8Kernels = Int8Kernels {
+    quantise,
+    q8: q8::q8,
+    q4: q4::q4,
+    unpack: None,
+    tile_rows: TILE_ROWS,
+    chunk_rows: CHUNK_ROWS,
+    sweep_bytes: SWEEP_BYTES,
+};
 
 /// Six tiles: making a block ready (16 KB for q8, 9 for q4) is shared by as many rows as its place in L1 leaves room
 /// for: the sums of 36 x 64 f32 are 9 KB.

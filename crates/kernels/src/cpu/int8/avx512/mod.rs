@@ -6,30 +6,38 @@
 mod quantise;
 
 use super::activations::{QuantisedRows, ROW_GROUP, TILE_ROWS, TileGroup};
-use super::{Int8Kernels, Panel, Sums};
+use super::{Int8Kernels, Panel, SWEEP_BYTES, Sums};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP};
 use quantise::quantise;
+pub(super) use quantise::quantise_group;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 /// The AVX-512 level.
-pub(super) static KERNELS: Int8Kernels =
-    Int8Kernels { quantise, q8, q4, unpack: Some(unpack), chunk_rows: CHUNK_ROWS };
+pub(super) static KERNELS: Int8Kernels = Int8Kernels {
+    quantise,
+    q8,
+    q4,
+    unpack: Some(unpack),
+    tile_rows: TILE_ROWS,
+    chunk_rows: CHUNK_ROWS,
+    sweep_bytes: SWEEP_BYTES,
+};
 
 /// Three tiles: 18 x 64 f32 are 4.6 KB beside a q8 block of 8 KB.
 const CHUNK_ROWS: usize = 3 * TILE_ROWS;
 /// 32-bit lanes of a register.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Registers to a panel's 64 columns.
 const COLS: usize = PANEL / LANES;
 /// Bytes of four values along K of a panel's columns.
-const STEP: usize = PANEL * QUAD;
+pub(super) const STEP: usize = PANEL * QUAD;
 /// Four values along K in a group.
 const QUADS: usize = GROUP / QUAD;
 /// How many blocks ahead of its use a q8 block is fetched: one is 0.4 us at 20 GB/s, twice the latency of memory.
 const Q8_AHEAD: usize = 1;
 /// The same for q4, whose blocks are half as long.
-const Q4_AHEAD: usize = 2;
+pub(super) const Q4_AHEAD: usize = 2;
 /// Bytes of a q4 block before its values.
 const HEAD_BYTES: usize = SCALE_BYTES + SUB_SCALE_BYTES;
 /// Bytes of a cache line.
@@ -37,7 +45,7 @@ const LINE: usize = 64;
 
 /// A q8 block of its own, on a cache line's border.
 #[repr(C, align(64))]
-struct Block([u8; Q8_BLOCK]);
+pub(super) struct Block(pub(super) [u8; Q8_BLOCK]);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
@@ -70,7 +78,7 @@ fn q4(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn unpack(q4: &[u8], q8: &mut [u8]) {
+pub(super) fn unpack(q4: &[u8], q8: &mut [u8]) {
     for (from, to) in q4.chunks_exact(Q4_BLOCK).zip(q8.chunks_exact_mut(Q8_BLOCK)) {
         unpack_block(from, from.as_ptr().wrapping_add(Q4_AHEAD * Q4_BLOCK), to);
     }
@@ -136,7 +144,7 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(
         }
     }
     for (row, place, outlier) in tile.outliers() {
-        add_outlier(block, place, outlier, y.row(row));
+        add_outlier(block, 0..COLS, (place, outlier), y.row(row));
     }
 }
 
@@ -149,13 +157,18 @@ fn fetch_scales(ahead: *const u8) {
     }
 }
 
-/// `y += outlier * ` the weights at `place` of a q8 block.
+/// `y += outlier * ` the weights at `place` of a q8 block, for the registers `columns` of y.
 #[cold]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
+pub(super) fn add_outlier(
+    block: &[u8],
+    columns: Range<usize>,
+    (place, outlier): (usize, f32),
+    y: &mut [f32],
+) {
     let (quad, byte) = (place / QUAD, place % QUAD);
     let shift = _mm_cvtsi64_si128(8 * byte as i64);
-    for j in 0..COLS {
+    for j in columns {
         let quads: &[u8; LINE] =
             block[SCALE_BYTES + quad * STEP + j * LINE..].first_chunk().expect("quad < 32");
         // SAFETY: 64 bytes are read from an array of 64.
@@ -167,14 +180,19 @@ fn add_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
 }
 
 /// Which values of y a group adds to: none for the first, all for the others.
-fn keep(group: usize) -> __mmask16 {
+pub(super) fn keep(group: usize) -> __mmask16 {
     if group == 0 { 0 } else { !0 }
 }
 
 /// `y = fma(f32(sum) * column_scale, row_scale, y)` for 16 columns, where `keep` is unset with 0 for y.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn accumulate(sum: __m512i, (column_scale, row_scale): (__m512, f32), keep: __mmask16, y: &mut [f32]) {
+pub(super) fn accumulate(
+    sum: __m512i,
+    (column_scale, row_scale): (__m512, f32),
+    keep: __mmask16,
+    y: &mut [f32],
+) {
     let y: &mut [f32; LANES] = y.first_chunk_mut().expect("y holds 64 columns of the row");
     let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), column_scale);
     // SAFETY: y has 16 values.
@@ -187,7 +205,7 @@ fn accumulate(sum: __m512i, (column_scale, row_scale): (__m512, f32), keep: __mm
 /// Scales of the columns `16 j..` of a block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn column_scales(block: &[u8], j: usize) -> __m512 {
+pub(super) fn column_scales(block: &[u8], j: usize) -> __m512 {
     let bits: &[u8; 2 * LANES] = block[j * 2 * LANES..].first_chunk().expect("a block begins with 64 scales");
     // SAFETY: 32 bytes are read from an array of 32.
     let bits = unsafe { _mm256_loadu_si256(bits.as_ptr().cast()) };
@@ -285,7 +303,7 @@ fn add_q4_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
 /// are multiplied at once, as 15 * 15 fits a byte and nothing is carried.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn unpack_block(from: &[u8], ahead: *const u8, to: &mut [u8]) {
+pub(super) fn unpack_block(from: &[u8], ahead: *const u8, to: &mut [u8]) {
     const OCTS: usize = SUBGROUP / (2 * QUAD);
     assert!(from.len() == Q4_BLOCK && to.len() == Q8_BLOCK);
     to[..SCALE_BYTES].copy_from_slice(&from[..SCALE_BYTES]);

@@ -9,7 +9,7 @@ use crate::quant::{GROUP, QUAD};
 use std::arch::x86_64::*;
 
 /// The 128 bytes of a row's group: 16 quads to a register.
-type Bytes = [__m512i; 2];
+pub(in crate::cpu::int8) type Bytes = [__m512i; 2];
 
 /// See [`Int8Kernels::quantise`](super::Int8Kernels).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -35,7 +35,7 @@ pub(super) fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
 /// Quantises up to 128 values of a row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn quantise_group(x: &[f32]) -> (Bytes, RowMeta) {
+pub(in crate::cpu::int8) fn quantise_group(x: &[f32]) -> (Bytes, RowMeta) {
     let mut v = [_mm512_setzero_ps(); GROUP / LANES];
     for (v, x) in v.iter_mut().zip(x.chunks(LANES)) {
         let mask = ((1u32 << x.len()) - 1) as __mmask16;
