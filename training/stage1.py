@@ -215,7 +215,7 @@ def train(plan: Plan) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=18)
+    parser.add_argument("--minutes", type=float, default=33)
     parser.add_argument("--pages", type=int, default=1500)
     parser.add_argument("--peak", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=64, help="windows of 8x8 patches a step")

@@ -29,11 +29,14 @@ def step(script: str, *arguments: str) -> None:
     subprocess.run(command, check=True, env={**os.environ, **SETTINGS})
 
 
+PLAIN = 0.53  # of the minutes of stage 1 without attention
+
+
 def tower(work: Path, minutes: float) -> None:
     """Stage 1 in two parts with `strengthen.py` between; in the second the heads attend as they do in use."""
     plain, state = work / "stage1_plain.pt", work / "stage1.pt"
     if not plain.exists():
-        step("stage1.py", "--work", str(work), "--minutes", str(round(0.87 * minutes, 2)))
+        step("stage1.py", "--work", str(work), "--minutes", str(round(PLAIN * minutes, 2)))
         state.rename(plain)
     if not state.exists():
         step("strengthen.py", str(work), str(plain), str(state))
@@ -45,8 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for pages, states and logs (2 GB)")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
-    parser.add_argument("--stage1-minutes", type=float, default=18)
-    parser.add_argument("--stage2-minutes", type=float, default=56)
+    parser.add_argument("--stage1-minutes", type=float, default=33)
+    parser.add_argument("--stage2-minutes", type=float, default=64)
     parser.add_argument("--stage3-minutes", type=float, default=6)
     args = parser.parse_args()
     tower(args.work, args.stage1_minutes)

@@ -8,6 +8,7 @@ use crate::terminal::TextSink;
 use phi3v::engine::{Engine, Event, FinishReason, Finished, Observer, Request, StepProgress, Token};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// A complete answer.
@@ -73,28 +74,39 @@ pub fn generate<B: Backend>(
     }
 }
 
-/// Sends each picture through the vision tower as it comes, while the next is prepared elsewhere, and returns them with
-/// the time it took. Where Ctrl-C is pressed the rest is only taken.
+/// Sends pictures through the vision tower while others are still being prepared elsewhere, and returns all of them with
+/// the time it took. What has come is taken before each, so that little is done for a request that cannot be run: one
+/// with a picture that cannot be read, or with more than fits into the context. After Ctrl-C the rest is only taken.
 ///
 /// # Errors
 /// A picture that could not be prepared, or the device's refusal.
 pub fn look<B: Backend>(
     engine: &mut Engine<B>,
-    coming: impl IntoIterator<Item = Result<Picture, CliError>>,
+    coming: &Receiver<Result<Picture, CliError>>,
     interrupt: &Interrupt,
 ) -> Result<(Vec<Picture>, Duration), CliError> {
-    let (mut progress, mut pictures, mut time) = (Progress::new(), Vec::new(), Duration::ZERO);
-    for picture in coming {
-        let picture = picture?;
-        if !interrupt.requested() {
-            let seen = engine.look_at(&picture.inputs, &mut Watch { progress: &mut progress, interrupt });
-            match seen {
-                Ok(seen) => time += seen,
+    let (mut progress, mut time) = (Progress::new(), Duration::ZERO);
+    let (mut pictures, mut looked_at) = (Vec::<Picture>::new(), 0);
+    loop {
+        while let Ok(picture) = coming.try_recv() {
+            pictures.push(picture?);
+        }
+        let Some(picture) = pictures.get(looked_at) else {
+            match coming.recv() {
+                Ok(picture) => pictures.push(picture?),
+                Err(_) => break, // there are no more
+            }
+            continue;
+        };
+        let rows: usize = pictures.iter().map(|picture| picture.inputs.num_img_tokens()).sum();
+        if !interrupt.requested() && rows < engine.context_tokens() {
+            match engine.look_at(&picture.inputs, &mut Watch { progress: &mut progress, interrupt }) {
+                Ok(took) => time += took,
                 Err(phi3v::Error::Stopped) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        pictures.push(picture);
+        looked_at += 1;
     }
     progress.clear();
     Ok((pictures, time))

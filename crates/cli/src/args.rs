@@ -31,7 +31,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 Environment:
   PHI3V_MODEL      the model where --model is not given
-  PHI3V_CPU        at most this CPU level: scalar, avx2 or avx512
+  PHI3V_CPU        at most this CPU level: scalar, avx2, avx512 or amx
   HF_HOME          where downloaded models are kept
   HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE  as the hub's own tools have them
   NO_COLOR         no colours";

@@ -137,13 +137,13 @@ pub fn read_pictures(names: &[OsString], options: &PictureOptions) -> Result<Vec
     names.iter().map(|name| read_picture(name, options)).collect()
 }
 
-/// Reads and prepares the pictures `names` on a thread of `scope`, in order, one ahead of whoever takes them.
+/// Reads and prepares the pictures `names` on a thread of `scope`, in order.
 pub fn read_ahead<'scope>(
     scope: &'scope Scope<'scope, '_>,
     names: &'scope [OsString],
     options: &'scope PictureOptions,
 ) -> Receiver<Result<Picture, CliError>> {
-    let (prepared, pictures) = mpsc::sync_channel(1);
+    let (prepared, pictures) = mpsc::channel();
     scope.spawn(move || {
         for name in names {
             if prepared.send(read_picture(name, options)).is_err() {

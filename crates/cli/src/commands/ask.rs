@@ -30,7 +30,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
         let mut runtime = opened.load(&args.model)?;
         let interrupt = Interrupt::install();
         interrupt.begin_answer();
-        let (pictures, looked) = answer::look(&mut runtime.engine, coming, &interrupt)?;
+        let (pictures, looked) = answer::look(&mut runtime.engine, &coming, &interrupt)?;
         if args.report.verbose {
             for (index, picture) in pictures.iter().enumerate() {
                 eprintln!("image {}: {}", index + 1, picture.report());

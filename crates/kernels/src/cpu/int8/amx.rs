@@ -2,8 +2,8 @@
 //! [`super::scalar`] defines what they compute.
 //!
 //! `tdpbsud` multiplies 16 rows of 64 signed bytes by 64 x 16 unsigned ones, the latter in groups of four along K as
-//! [`crate::quant`] stores them: a block is eight such tiles as it is. It does 16 times what `vpdpbusd` does in the
-//! same 16 cycles that 32 of those take, so the sums of a group are made floats while the next ones are multiplied.
+//! [`crate::quant`] stores them: a block is eight such tiles as it is. In 16 cycles it does what 256 `vpdpbusd` do, of
+//! which 32 would fit; making floats of the sums takes as long, and so is done while the next ones are multiplied.
 //!
 //! Rows of a tile lie one after the other here, `[rows][128]`, not interleaved. Few rows are left to AVX-512, for tiles
 //! would be all but empty ([`ROWS_MIN`]).
@@ -84,7 +84,8 @@ fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
 fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
     let mut pipeline = Pipeline::new();
     for (group, block) in panel.bytes.chunks_exact(Q8_BLOCK).enumerate() {
-        pipeline.block((block, panel.next_block(group, Q8_BLOCK)), (x, rows.clone(), group), y);
+        let next = panel.next_block(group, Q8_BLOCK);
+        pipeline.block((block, Some(next)), (x, rows.clone(), group), y);
     }
     pipeline.finish(y);
 }
@@ -95,7 +96,7 @@ fn q4(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<
     for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
         unpack_block(block, panel.ahead(group + Q4_AHEAD, Q4_BLOCK), &mut unpacked.0);
         let mut pipeline = Pipeline::new();
-        pipeline.block((&unpacked.0, std::ptr::null()), (x, rows.clone(), group), y);
+        pipeline.block((&unpacked.0, None), (x, rows.clone(), group), y);
         pipeline.finish(y);
     }
 }
@@ -156,13 +157,13 @@ impl<'a> Pipeline<'a> {
         Self { shape: [0; 2], sums: [const { StepSums([0; SUMS]) }; 2], at: 0, pending: None }
     }
 
-    /// `y += ` the product of a block and group `group` of some rows, but for the last step's. The block of the `next`
-    /// panel is fetched meanwhile.
+    /// `y += ` the product of a block and group `group` of some rows, but for the last step's. The `next` panel's block
+    /// is fetched meanwhile.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn block(
         &mut self,
-        (block, next): (&'a [u8], *const u8),
+        (block, next): (&'a [u8], Option<*const u8>),
         (x, rows, group): (&QuantisedRows<'a>, Range<usize>, usize),
         y: &mut Sums<'_>,
     ) {
@@ -174,8 +175,8 @@ impl<'a> Pipeline<'a> {
             ];
             for half in 0..2 {
                 let step = Step { block, tiles, row: first - rows.start, half, keep: keep(group) };
-                let next = next.wrapping_add(half * HALF_FETCH);
-                self.advance(step, (first == rows.start && !next.is_null()).then_some(next), y);
+                let next = next.filter(|_| first == rows.start);
+                self.advance(step, next.map(|next| next.wrapping_add(half * HALF_FETCH)), y);
             }
         }
     }
@@ -274,8 +275,10 @@ macro_rules! tiles {
     };
 }
 
+/// A step of two tiles, with something else to do after each piece.
+///
 /// # Safety
-/// See its only use.
+/// See [`Pipeline::advance`].
 #[inline(always)]
 unsafe fn two_tiles(at: &Addresses, piece: impl Fn(usize)) {
     // SAFETY: by the caller's promise. Nothing else uses the tile registers.
