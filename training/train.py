@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
     parser.add_argument("--stage1-minutes", type=float, default=33)
     parser.add_argument("--stage2-minutes", type=float, default=64)
-    parser.add_argument("--stage3-minutes", type=float, default=6)
+    parser.add_argument("--stage3-minutes", type=float, default=8)
     args = parser.parse_args()
     tower(args.work, args.stage1_minutes)
     step("stage2.py", "--work", str(args.work), "--minutes", str(args.stage2_minutes))

@@ -112,8 +112,7 @@ impl Int8Kernels {
     /// The table of `level`, which this processor must have, for products of so many rows. All tables give the same bits.
     fn of(level: CpuLevel, rows: usize) -> &'static Self {
         match level {
-            #[cfg(target_arch = "x86_64")]
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             CpuLevel::Amx if rows >= amx::ROWS_MIN => &amx::KERNELS,
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 | CpuLevel::Amx => &avx512::KERNELS,
