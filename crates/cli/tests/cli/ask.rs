@@ -61,16 +61,16 @@ fn reports_go_to_stderr() {
     assert_eq!((told.code, told.stdout), (Some(0), plain));
     let lines: Vec<&str> = told.stderr.lines().collect();
     assert_eq!(
-        lines[..2],
+        lines[1..3],
         [
             "image 1: wide.png: 700x400 pixels, 5 tiles (2 rows of 2, and the whole; 5 computed), 757 tokens",
             "image 2: small.png: 90x60 pixels, 5 tiles (2 rows of 2, and the whole; 5 computed), 757 tokens",
         ]
     );
     assert!(
-        lines[2].starts_with("memory: 317.5 kB of weights, ") && lines[2].ends_with("are available"),
+        lines[0].starts_with("memory: 317.5 kB of weights, ") && lines[0].ends_with("are available"),
         "{}",
-        lines[2]
+        lines[0]
     );
     let begins: Vec<&str> = lines[3..].iter().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(begins, ["vision", "prompt", "first", "answer"]);
