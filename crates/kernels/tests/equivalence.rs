@@ -33,8 +33,7 @@ fn levels() -> Vec<Cpu> {
         }
         cpu
     };
-    let mut cpus: Vec<Cpu> =
-        [CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Amx].into_iter().filter_map(found).collect();
+    let mut cpus: Vec<Cpu> = CpuLevel::ALL.into_iter().skip(1).filter_map(found).collect();
     cpus.extend(cpu(CpuLevel::Avx512, 2).map(Cpu::without_bf16));
     cpus
 }

@@ -390,7 +390,7 @@ mod tests {
                 (head.keys.to_vec(), head.values.to_vec(), scales)
             };
             let expected = stored(CpuLevel::Scalar);
-            for level in [CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Amx] {
+            for level in CpuLevel::ALL.into_iter().skip(1) {
                 let same = level > CpuLevel::detect() || stored(level) == expected;
                 assert!(same, "{level} {format:?} {dim}");
             }

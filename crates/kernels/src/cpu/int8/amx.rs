@@ -360,7 +360,6 @@ impl Step<'_> {
 }
 
 /// A step whose sums are being added: bare addresses, for every instruction counts that is not a tile's.
-#[derive(Clone, Copy)]
 struct Added<'a> {
     metas: [*const RowMeta; 2],
     /// `[2][2][16][16]`

@@ -424,6 +424,7 @@ impl Cpu {
     /// Computes the columns of task `task` for the rows `rows`.
     fn run_columns(&self, product: &Product<'_>, task: usize, rows: Range<usize>, thread: usize) {
         let columns = &product.columns(task);
+        let gapless = columns.are_gapless();
         let shape = product.weight.shape;
         let chunk_rows = product.kernels.chunk_rows;
         let unpacked =
@@ -472,7 +473,7 @@ impl Cpu {
                 // SAFETY: the table is that of a level this processor has.
                 unsafe { kernel(panel, &product.x, chunk.clone(), &mut y) };
             }
-            let sums = TaskSums { columns, sums, bias };
+            let sums = TaskSums { columns, gapless, sums, bias };
             match &product.out {
                 Output::Rows(out) => self.store(product, &sums, chunk, out),
                 Output::Quantised(out) => self.store_quantised(product, &sums, chunk, (finished, out)),
@@ -519,11 +520,16 @@ impl Cpu {
 
     /// The epilogue of row `row` of a chunk.
     fn finish(&self, epilogue: Epilogue, sums: &TaskSums<'_>, row: usize, out: &mut [f32]) {
-        let TaskSums { columns, sums, bias } = *sums;
+        let TaskSums { columns, gapless, sums, bias } = *sums;
         let stride = columns.count * PANEL;
-        let mut joined = [0.0; 2 * WIDTH_MAX];
         let sums = &sums[row * stride..(row + 1) * stride];
-        let y = if columns.are_gapless() { &sums[..bias.len()] } else { columns.join(sums, &mut joined) };
+        let mut joined;
+        let y = if gapless {
+            &sums[..bias.len()]
+        } else {
+            joined = [0.0; 2 * WIDTH_MAX];
+            columns.join(sums, &mut joined)
+        };
         // SAFETY: the table is that of a level this processor has.
         unsafe { (self.kernels.epilogue)(epilogue, y, bias, out) };
     }
@@ -533,6 +539,8 @@ impl Cpu {
 #[derive(Clone, Copy)]
 struct TaskSums<'a> {
     columns: &'a Columns,
+    /// See [`Columns::are_gapless`].
+    gapless: bool,
     /// `[rows, parts * 64]`
     sums: &'a [f32],
     /// Of the columns, part after part.
