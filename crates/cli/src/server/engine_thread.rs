@@ -151,7 +151,7 @@ struct Slot {
     last_token: Option<Instant>,
     /// The other answers, sent when this one speaks.
     siblings: Vec<(Request, OwnedSemaphorePermit)>,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 /// Cancels what nobody waits for, and passes progress on.
@@ -221,7 +221,7 @@ impl<B: Backend> EngineLoop<'_, B> {
         }
         match self.engine.submit(request) {
             Ok(id) => {
-                self.slots.insert(id, Slot { index, client, last_token: None, siblings, _permit: permit });
+                self.slots.insert(id, Slot { index, client, last_token: None, siblings, permit });
             }
             Err(error) => client.tell(Update::Failed(Box::new(error))),
         }
@@ -256,6 +256,7 @@ impl<B: Backend> EngineLoop<'_, B> {
                 if slot.last_token.is_none() && finished.timings.first_token.is_some() {
                     self.metrics.first_token(slot.client.arrived.elapsed());
                 }
+                drop(slot.permit); // who reads the end may ask again at once
                 slot.client.tell(Update::Finished(slot.index, Box::new(finished)));
                 self.release_siblings(slot.siblings, &slot.client);
             }
@@ -264,6 +265,7 @@ impl<B: Backend> EngineLoop<'_, B> {
                 let _span = slot.client.span.enter();
                 tracing::error!(engine_request = output.id.0, %error, "a request failed");
                 self.metrics.failed();
+                drop(slot.permit);
                 slot.client.tell(Update::Failed(Box::new(error)));
             }
         }

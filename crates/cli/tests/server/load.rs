@@ -78,6 +78,15 @@ fn a_client_that_leaves_makes_room() {
 }
 
 #[test]
+fn who_reads_the_end_of_an_answer_may_ask_again_at_once() {
+    let server = Running::start(options(1));
+    for index in 0..200 {
+        let answer = server.chat(&json!({"messages": [user("x")], "max_tokens": 1}));
+        assert_eq!(answer.status, 200, "request {index}: {}", answer.text());
+    }
+}
+
+#[test]
 fn a_slow_reader_gets_everything_and_holds_nobody_up() {
     let server = Running::endless(Limits { queue_max: 9, ..Limits::default() });
     let body = json!({"messages": [user("Tell me a story")], "max_tokens": 3000, "stream": true}).to_string();
