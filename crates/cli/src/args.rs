@@ -32,7 +32,11 @@ const EXIT_CODES: &str = "Exit codes:
 Environment:
   PHI3V_MODEL      the model where --model is not given
   PHI3V_CPU        at most this CPU level: scalar, avx2, avx512 or amx
-  HF_HOME          where downloaded models are kept
+  PHI3V_CACHE      where quantised weights are kept; ~/.cache/phi3v if unset
+  HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
+  HF_HUB_CACHE     the same, without hub/
+  HTTPS_PROXY      proxy for downloads
+  RUST_LOG         level of the server's log: off, error, warn, info, debug or trace
   HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE  as the hub's own tools have them
   NO_COLOR         no colours";
 
@@ -195,7 +199,8 @@ pub struct InfoArgs {
 #[command(
     group = clap::ArgGroup::new("text").required(true),
     // as the reference's own figures, which a trace is compared with
-    mut_arg("dtype", |dtype| dtype.default_value("f32"))
+    mut_arg("dtype", |dtype| dtype.default_value("f32")),
+    mut_arg("quant", |quant| quant.help("Quantise the weights, at first use, and keep the result [default: none]"))
 )]
 pub struct TraceArgs {
     /// Which model
@@ -233,10 +238,10 @@ pub struct TraceArgs {
 /// `phi3v quantize`
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
-    /// phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
+    /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
     #[arg(default_value = DEFAULT_MODEL)]
     pub model: String,
-    /// How far: q8 is near lossless, q4 half as large
+    /// How far: q8 is near lossless, q4 takes three fifths of that
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "q8")]
     pub to: Bits,
     /// The file to write [default: NAME-q8.safetensors or NAME-q4.safetensors in this folder]
@@ -250,7 +255,7 @@ pub struct BenchArgs {
     /// Measure this model instead of random weights: a name, a folder, or a quantised file
     #[arg(long)]
     pub model: Option<String>,
-    /// Formats of the weights to measure
+    /// Formats of the weights to measure, separated by commas
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8", "q4"])]
     pub format: Vec<BenchFormat>,
     /// Storage of keys and values [default: q8 with quantised weights, otherwise bf16]
@@ -270,7 +275,7 @@ pub struct BenchArgs {
 /// `phi3v eval`
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
+    /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
     #[arg(default_value = DEFAULT_MODEL)]
     pub model: String,
     /// A question; repeat it for several
@@ -282,10 +287,10 @@ pub struct EvalArgs {
     /// Arithmetic of the reference, which has the checkpoint's weights
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     pub reference: Dtype,
-    /// Candidates: how far their weights are quantised
+    /// Candidates: how far their weights are quantised, separated by commas
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8", "q4"])]
     pub quant: Vec<QuantChoice>,
-    /// Storage of the candidates' keys and values
+    /// Storage of the candidates' keys and values, separated by commas
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8"])]
     pub kv: Vec<Kv>,
     /// Tokens of an answer that are compared
@@ -330,15 +335,15 @@ pub struct ManArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// phi-3-vision, phi-3.5-vision, a folder with a checkpoint, a file made by phi3v quantize, or a repository of a
-    /// hub (OWNER/NAME)
+    /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, a file made by phi3v quantize, or a repository
+    /// of a hub (OWNER/NAME or OWNER/NAME@REVISION)
     #[arg(long, env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true)]
     pub model: String,
     /// Arithmetic of the products; sums are always f32
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     pub dtype: Dtype,
     /// Quantise the weights, at first use, and keep the result for the next [default: q8 for a bf16 model of more than
-    /// 1 GB, otherwise none]
+    /// 1 GB with --dtype bf16, otherwise none]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub quant: Option<QuantChoice>,
     /// Storage of keys and values [default: q8 with quantised weights, otherwise as --dtype]

@@ -146,7 +146,9 @@ pub fn read_ahead<'scope>(
     let (prepared, pictures) = mpsc::channel();
     scope.spawn(move || {
         for name in names {
-            if prepared.send(read_picture(name, options)).is_err() {
+            let picture = read_picture(name, options);
+            let failed = picture.is_err();
+            if prepared.send(picture).is_err() || failed {
                 return; // nobody wants the rest
             }
         }

@@ -6,6 +6,9 @@ use std::sync::{Arc, OnceLock};
 const IDLE: u8 = 0;
 const ANSWERING: u8 = 1;
 const STOPPING: u8 = 2;
+const ELSEWHERE: u8 = 3;
+
+static SHARED: OnceLock<Interrupt> = OnceLock::new();
 
 /// Shared with the handler of the signal.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +18,6 @@ impl Interrupt {
     /// Takes Ctrl-C over, once for the whole program. Where the system refuses, it goes on ending the program.
     #[must_use]
     pub fn install() -> Self {
-        static SHARED: OnceLock<Interrupt> = OnceLock::new();
         SHARED.get_or_init(Self::set_handler).clone()
     }
 
@@ -23,7 +25,8 @@ impl Interrupt {
         let interrupt = Self::default();
         let state = Arc::clone(&interrupt.0);
         let installed = ctrlc::set_handler(move || {
-            if state.compare_exchange(ANSWERING, STOPPING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            let stopped = state.compare_exchange(ANSWERING, STOPPING, Ordering::SeqCst, Ordering::SeqCst);
+            if stopped.is_err_and(|found| found != ELSEWHERE) {
                 std::process::exit(i32::from(crate::error::ExitCode::Interrupted as u8));
             }
         });
@@ -31,6 +34,13 @@ impl Interrupt {
             eprintln!("warning: Ctrl-C will end the program at once: {error}");
         }
         interrupt
+    }
+
+    /// From here on Ctrl-C does nothing here, where it was taken over at all: somebody else acts on it.
+    pub fn leave_to_others() {
+        if let Some(interrupt) = SHARED.get() {
+            interrupt.0.store(ELSEWHERE, Ordering::SeqCst);
+        }
     }
 
     /// From here on Ctrl-C stops the answer.

@@ -73,7 +73,7 @@ fn product(cpu: &Cpu, source: &MatrixSource, x: &[f32], epilogue: Epilogue, befo
 }
 
 /// Rows of x: awkward sizes around the tile (6), the chunks (18 and 36) and beyond a sweep's first chunks.
-const ROWS: [usize; 10] = [1, 2, 5, 6, 7, 12, 18, 19, 37, 40];
+const ROWS: [usize; 12] = [1, 2, 5, 6, 7, 12, 18, 19, 37, 40, 70, 130];
 /// Shapes `(n, k)` around the panel (64) and the group (128).
 const SHAPES: [(usize, usize); 5] = [(64, 128), (1, 1), (70, 130), (200, 588), (130, 1024)];
 
@@ -83,7 +83,7 @@ fn levels_threads_and_batches_give_the_same_bits() {
     for format in FORMATS {
         for (n, k) in SHAPES {
             let matrix = Matrix::random(format, n, k, &mut noise);
-            let x = noise.with_outliers(40, k);
+            let x = noise.with_outliers(130, k);
             let singles: Vec<f32> = x
                 .chunks(k)
                 .flat_map(|row| product(&levels(1)[0], &matrix.source, row, Epilogue::Store, &[]))
@@ -97,6 +97,23 @@ fn levels_threads_and_batches_give_the_same_bits() {
                         cpu.level()
                     );
                 }
+            }
+        }
+    }
+}
+
+/// As many rows as several sweeps of packed activations take: 4 MB are some 410 rows of 8,192 values.
+#[test]
+fn sweeps_give_the_bits_of_single_rows() {
+    let (n, k, rows, mut noise) = (70, 8192, 450, Noise::new(6));
+    let x = noise.with_outliers(rows, k);
+    for format in FORMATS {
+        let matrix = Matrix::random(format, n, k, &mut noise);
+        for cpu in levels(2).iter().filter(|cpu| cpu.level() > CpuLevel::Scalar) {
+            let found = product(cpu, &matrix.source, &x, Epilogue::Store, &[]);
+            for row in [0, 127, 128, 413, 414, 431, 432, 449] {
+                let one = product(cpu, &matrix.source, &x[row * k..(row + 1) * k], Epilogue::Store, &[]);
+                assert!(found[row * n..(row + 1) * n] == one, "{format:?} row {row} {:?}", cpu.level());
             }
         }
     }

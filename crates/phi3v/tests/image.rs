@@ -187,6 +187,18 @@ fn limits_are_checked_before_decoding() {
 }
 
 #[test]
+fn what_stands_behind_a_jpeg_is_no_part_of_it() {
+    let read = |bytes: &[u8]| decode(bytes, ImageMode::AsSeen, &ImageLimits::default());
+    let bytes = fixture("420.jpg");
+    let scans = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0".repeat(101);
+    let film = [bytes.as_slice(), &scans].concat();
+    assert_eq!(read(&bytes).unwrap(), read(&film).unwrap());
+    let many = [&bytes[..2], &scans, &bytes[2..]].concat();
+    let refused = read(&many).unwrap_err();
+    assert!(matches!(refused, ImageError::Frames { frames: 102, .. }), "{refused}");
+}
+
+#[test]
 fn a_third_of_a_file_is_an_error() {
     // Half would do, but for the animations: there it can hold the whole first frame.
     for (name, bytes, _) in fixtures() {

@@ -72,11 +72,44 @@ fn tiff(side: u32) -> Vec<u8> {
 }
 
 fn webp() -> Vec<u8> {
-    let mut file = b"RIFF\x16\0\0\0WEBPVP8L\x0a\0\0\0\x2f".to_vec();
-    // 16,383 x 16,383 in 14 bits each, less one.
-    file.extend((16_382_u32 | 16_382 << 14).to_le_bytes());
-    file.extend([0; 5]);
-    file
+    riff(&[(b"VP8L", vp8l(16_383))])
+}
+
+/// A WebP file of these chunks.
+fn riff(chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
+    let mut body = b"WEBP".to_vec();
+    for (name, data) in chunks {
+        body.extend(*name);
+        body.extend((data.len() as u32).to_le_bytes());
+        body.extend(data);
+        body.resize(body.len().next_multiple_of(2), 0);
+    }
+    [b"RIFF".as_slice(), &(body.len() as u32).to_le_bytes(), &body].concat()
+}
+
+/// A header that announces a canvas.
+fn vp8x(width: u32, height: u32) -> Vec<u8> {
+    let side = |length: u32| (length - 1).to_le_bytes();
+    [[0; 4].as_slice(), &side(width)[..3], &side(height)[..3]].concat()
+}
+
+/// The header of a picture without loss, whose sides have 14 bits each, less one; no pixels.
+fn vp8l(side: u32) -> Vec<u8> {
+    [[0x2f].as_slice(), &((side - 1) | (side - 1) << 14).to_le_bytes(), &[0; 5]].concat()
+}
+
+#[test]
+fn a_second_header_does_not_make_a_picture_look_smaller() {
+    let large_then_small =
+        riff(&[(b"VP8X", vp8x(65_535, 65_535)), (b"VP8X", vp8x(1, 1)), (b"VP8L", vp8l(1))]);
+    let ignored = riff(&[(b"VP8L", vp8l(16_383)), (b"VP8X", vp8x(1, 1))]);
+    for mode in [ImageMode::AsSeen, ImageMode::Reference] {
+        let refused = |file| decode(file, mode, &ImageLimits::default()).unwrap_err();
+        let error = refused(&large_then_small);
+        assert!(error.to_string().contains("contradict"), "{error}");
+        let error = refused(&ignored);
+        assert!(matches!(error, ImageError::Pixels { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 use crate::error::CliError;
+use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
 use crate::server::guard::Guard;
 use crate::server::images::{Fetcher, Pictures};
@@ -125,6 +126,8 @@ fn start_log(format: LogFormat) {
 
 /// Resolves at the first SIGTERM or Ctrl-C; a second one tells `hurry`.
 async fn first_signal(hurry: Arc<Notify>) {
+    // quantising at the start leaves a handler that ends the program at once
+    Interrupt::leave_to_others();
     if let Err(error) = signal().await {
         tracing::warn!(%error, "signals cannot be received");
         std::future::pending::<()>().await;

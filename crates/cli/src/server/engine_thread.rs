@@ -223,7 +223,10 @@ impl<B: Backend> EngineLoop<'_, B> {
             Ok(id) => {
                 self.slots.insert(id, Slot { index, client, last_token: None, siblings, permit });
             }
-            Err(error) => client.tell(Update::Failed(Box::new(error))),
+            Err(error) => {
+                drop((permit, siblings));
+                client.tell(Update::Failed(Box::new(error)));
+            }
         }
     }
 
@@ -265,7 +268,7 @@ impl<B: Backend> EngineLoop<'_, B> {
                 let _span = slot.client.span.enter();
                 tracing::error!(engine_request = output.id.0, %error, "a request failed");
                 self.metrics.failed();
-                drop(slot.permit);
+                drop((slot.permit, slot.siblings));
                 slot.client.tell(Update::Failed(Box::new(error)));
             }
         }
@@ -285,6 +288,7 @@ impl<B: Backend> EngineLoop<'_, B> {
             self.engine.cancel(id);
             self.metrics.failed();
             let error = phi3v::Error::Step { reason: error.to_string() };
+            drop((slot.permit, slot.siblings));
             slot.client.tell(Update::Failed(Box::new(error)));
         }
     }

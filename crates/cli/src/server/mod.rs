@@ -148,6 +148,7 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
         let (weak, metrics) = (Arc::downgrade(&app), Arc::clone(&app.metrics));
         let work = move || {
             let Loaded { engine, model } = load()?;
+            metrics.load(&engine.load()); // who finds the server ready finds its numbers too
             if let Some(app) = weak.upgrade() {
                 app.set_model(model);
             }

@@ -276,13 +276,18 @@ mod tests {
         let turn = take_turn(&turns).await.unwrap();
         let (go_on, wait) = mpsc::channel();
         let (tell, told) = mpsc::channel();
-        let work = blocking(move |abandoned| {
+        let (begin, begun) = mpsc::channel();
+        let mut work = Box::pin(blocking(move |abandoned| {
             let _turn = turn;
+            begin.send(()).unwrap();
             wait.recv().unwrap();
             tell.send(abandoned.check().is_err()).unwrap();
             Ok(())
-        });
-        assert!(tokio::time::timeout(Duration::from_millis(50), work).await.is_err());
+        }));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut work).await.is_err());
+        // work that has not begun when nobody waits any more never does
+        begun.recv().unwrap();
+        drop(work);
         assert_eq!(turns.available_permits(), 0, "a client that left must not make room for another decoder");
         go_on.send(()).unwrap();
         assert!(told.recv().unwrap(), "the work learns that nobody waits");

@@ -159,10 +159,10 @@ fn a_stalled_connection_is_replaced() {
 fn a_slow_server_without_ranges_is_waited_for() {
     let hub = Hub::bent(contents(), |request, reply| match request.path.ends_with(WEIGHTS) {
         // ten pieces, the whole longer than a stall and each piece shorter
-        true if request.method == "GET" => Reply { pause: Duration::from_millis(60), ..reply },
+        true if request.method == "GET" => Reply { pause: Duration::from_millis(250), ..reply },
         _ => reply,
     });
-    let options = phi3v_cli::hub::HubOptions { stall_time_max: Duration::from_millis(400), ..hub.options() };
+    let options = phi3v_cli::hub::HubOptions { stall_time_max: Duration::from_secs(2), ..hub.options() };
     resolve(MODEL, &options, &mut Heard::default()).unwrap();
     assert_eq!(hub.starts(WEIGHTS), [0]);
 }

@@ -1,10 +1,11 @@
 //! What clients get.
 
-use super::harness::{Running, data_url, events, load, png, receive, user, user_with_picture};
+use super::harness::{ENDLESS, Running, data_url, events, load, png, receive, user, user_with_picture};
 use phi3v::chat_template::{Message, Role};
 use phi3v::engine::{EngineOptions, Request};
 use phi3v::processor::chat_prompt;
 use phi3v_cli::server::ServerOptions;
+use phi3v_cli::server::limits::Limits;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
@@ -332,6 +333,12 @@ fn errors_have_openai_s_shape_and_stable_codes() {
     }
     assert_eq!(SERVER.post_bytes("/v1/chat/completions", b"{\"messages\":").code(), "invalid_json");
     assert_eq!(SERVER.post_bytes("/v1/chat/completions", b"[]").code(), "invalid_json");
+    let many = format!("{{\"messages\": [{}]}}", ["0"; 200_000].join(","));
+    let refused = SERVER.post_bytes("/v1/chat/completions", many.as_bytes());
+    assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_json"));
+    assert!(refused.text().contains("the limit is 100000"), "{}", refused.text());
+    let text = json!({"messages": [user(&"[,{\\\"".repeat(50_000))], "max_tokens": 1}).to_string();
+    assert_ne!(SERVER.post_bytes("/v1/chat/completions", text.as_bytes()).code(), "invalid_json");
     assert_eq!(
         SERVER.post_bytes("/v1/chat/completions", "[".repeat(10_000).as_bytes()).code(),
         "invalid_json"
@@ -363,20 +370,19 @@ fn every_answer_has_an_id() {
 #[test]
 fn tokens_arrive_while_the_answer_is_made() {
     use std::io::Read;
-    let body =
-        json!({"messages": [user("Tell me a long story")], "max_tokens": 200, "stream": true}).to_string();
-    let mut stream =
-        SERVER.open("POST", "/v1/chat/completions", &[("content-type", "application/json")], body.as_bytes());
-    let mut piece = [0; 256];
-    let count = stream.read(&mut piece).unwrap();
-    assert!(count > 0);
-    assert!(!String::from_utf8_lossy(&piece[..count]).contains("[DONE]"));
-    let rest = {
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    };
-    assert!(rest.contains("[DONE]"));
+    let server = Running::endless(Limits::default());
+    let body = json!({"messages": [user("Tell me a long story")], "max_tokens": ENDLESS, "stream": true,
+        "logprobs": true, "top_logprobs": 20});
+    let headers = [("content-type", "application/json")];
+    let mut stream = server.open("POST", "/v1/chat/completions", &headers, body.to_string().as_bytes());
+    let (mut text, mut piece) = (String::new(), [0; 64]);
+    while !text.contains("\"content\"") {
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "{text}");
+        text += &String::from_utf8_lossy(&piece[..count]);
+    }
+    // the whole would be some 30 MB, more than all the buffers on the way
+    assert_eq!(server.get("/ready").json()["in_flight"], 1);
 }
 
 #[test]

@@ -148,9 +148,16 @@ fn requests_are_refused_while_the_server_ends() {
     let mut late = TcpStream::connect(server.address).unwrap();
     late.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     late.write_all(b"GET /ready HTTP/1.1\r\nhost: localhost\r\n").unwrap();
-    std::thread::sleep(Duration::from_millis(200));
+    // connections are accepted in their order; one of whose head nothing has been read would be closed
+    for _ in 0..20 {
+        assert_eq!(server.get("/health").status, 200);
+        std::thread::sleep(Duration::from_millis(20));
+    }
     server.shut_down();
-    std::thread::sleep(Duration::from_millis(200));
+    // requests are refused before the port is closed
+    while TcpStream::connect(server.address).is_ok() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     late.write_all(b"\r\n").unwrap();
     let refused = receive(late);
     assert_eq!((refused.status, refused.code().as_str()), (503, "draining"));

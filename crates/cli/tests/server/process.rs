@@ -16,6 +16,8 @@ struct Process {
     address: SocketAddr,
     log: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
+    /// Where quantised weights are kept.
+    _cache: tempfile::TempDir,
 }
 
 impl Process {
@@ -23,7 +25,8 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
         command.args(["serve", "--port", "0", "--model"]).arg(tiny()).args(args);
         command.env("RUST_LOG", level).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        let mut child = command.env("PHI3V_CACHE", cache.path()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let address = loop {
@@ -40,7 +43,7 @@ impl Process {
                 *copy.lock().unwrap() += &format!("{line}\n");
             }
         });
-        Self { child, address, log, reader: Some(reader) }
+        Self { child, address, log, reader: Some(reader), _cache: cache }
     }
 
     fn until_ready(self, headers: &[(&str, &str)]) -> Self {
@@ -50,8 +53,8 @@ impl Process {
         self
     }
 
-    fn terminate(&self) {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+    fn signal(&self, name: &str) {
+        let told = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
         assert!(told.success());
     }
 
@@ -73,6 +76,15 @@ impl Drop for Process {
 }
 
 #[test]
+fn ctrl_c_ends_a_server_as_sigterm_does_also_after_quantising() {
+    let process = Process::start(&["--quant", "q8"], "info").until_ready(&[]);
+    process.signal("-INT");
+    let (code, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("shutting down"), "{log}");
+}
+
+#[test]
 fn sigterm_lets_running_answers_end_and_exits_with_0() {
     let process = Process::start(&[], "info").until_ready(&[]);
     // some answers of the random model are short, so several run
@@ -89,7 +101,7 @@ fn sigterm_lets_running_answers_end_and_exits_with_0() {
     for stream in &mut running {
         assert!(stream.read(&mut [0; 16]).unwrap() > 0);
     }
-    process.terminate();
+    process.signal("-TERM");
     for mut stream in running {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -130,7 +142,7 @@ fn the_log_tells_of_requests_and_holds_nothing_of_theirs() {
     }
     let wrong = [("authorization", "Bearer secret-but-wrong-key")];
     assert_eq!(request(process.address, "GET", "/secret-path?secret=query", &wrong, b"").status, 401);
-    process.terminate();
+    process.signal("-TERM");
     let (code, log) = process.end();
     assert_eq!(code, Some(0), "{log}");
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();

@@ -60,8 +60,7 @@ fn requests_are_answered_over_tls() {
 
 #[test]
 fn plain_http_and_stalled_handshakes_are_dropped() {
-    let limits =
-        Limits { head_time_max: Duration::from_millis(300), connections_max: 2, ..Limits::default() };
+    let limits = Limits { head_time_max: Duration::from_secs(3), connections_max: 2, ..Limits::default() };
     let encrypted = Encrypted::start(limits);
     let connect = || {
         let stream = TcpStream::connect(encrypted.server.address).unwrap();

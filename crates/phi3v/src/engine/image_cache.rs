@@ -37,6 +37,9 @@ impl<T> ImageCache<T> {
     /// Keeps `embedding`, and drops the least recently used ones while the bound is exceeded. A sequence that still
     /// needs a dropped one holds it by its own reference.
     pub(super) fn insert(&mut self, hash: [u8; 32], embedding: Arc<T>, bytes: usize) {
+        if bytes > self.bytes_max {
+            return; // it would drop all others and then itself
+        }
         self.clock += 1;
         if let Some(old) = self.entries.insert(hash, Entry { embedding, bytes, last_use: self.clock }) {
             self.bytes -= old.bytes;
@@ -65,7 +68,7 @@ mod tests {
         assert!(cache.get(&[1; 32]).is_none());
         assert!(cache.get(&[0; 32]).is_some() && cache.get(&[2; 32]).is_some());
         cache.insert([3; 32], Arc::new(3), 100);
-        assert_eq!(cache.bytes, 0, "what is larger than the bound is not kept");
-        assert!(cache.has_room(20) && !cache.has_room(21));
+        assert_eq!(cache.bytes, 20, "what is larger than the bound is not kept, and drops nothing");
+        assert!(cache.has_room(0) && !cache.has_room(1));
     }
 }

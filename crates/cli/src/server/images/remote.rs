@@ -350,13 +350,13 @@ mod tests {
 
     #[test]
     fn too_many_bytes_and_too_much_time_end_it() {
-        let limits =
-            Limits { remote_bytes_max: 4, remote_time_max: Duration::from_millis(300), ..Limits::default() };
+        let limits = Limits { remote_bytes_max: 4, ..Limits::default() };
         let port = server(vec![response("200 OK", "", "pictu")]);
         assert_eq!(
             code(fetch(&fetcher(port), &format!("http://pictures.example:{port}/"), &limits)),
             "image_too_large"
         );
+        let limits = Limits { remote_time_max: Duration::from_millis(300), ..limits };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("http://pictures.example:{port}/");

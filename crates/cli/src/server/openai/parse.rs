@@ -69,11 +69,36 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         .hint("send the header content-type: application/json"))
 }
 
+/// Values of a body: more than conversations and schemas have. Parsed, each takes some hundred bytes.
+const VALUES_MAX: usize = 100_000;
+
+/// What separates or encloses values, outside of texts: as many as there are values, or nearly.
+fn values(body: &[u8]) -> usize {
+    let (mut in_text, mut escaped, mut count) = (false, false, 0);
+    for &byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' if !in_text => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 /// Parses a body.
 ///
 /// # Errors
-/// It is not JSON, not an object, or not a `T`.
+/// It has too many values, is not JSON, not an object, or not a `T`.
 pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiError> {
+    let count = values(body);
+    if count > VALUES_MAX {
+        let message = format!("the body has some {count} values, the limit is {VALUES_MAX}");
+        return Err(
+            ApiError::bad_request("invalid_json", message).hint("send fewer messages or a smaller schema")
+        );
+    }
     let value = serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let message = format!("the body is not valid JSON: see line {line}, column {column}");

@@ -91,7 +91,23 @@ fn inverted_cmyk_to_rgb(mut samples: Vec<u8>) -> Vec<u8> {
 
 /// A small file with many scans is a trap: each costs a pass over all pixels.
 fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
-    let scans = bytes.windows(2).filter(|pair| pair == b"\xff\xda").count();
+    let (mut rest, mut scans) = (bytes, 0);
+    while let Some(at) = rest.iter().position(|byte| *byte == 0xff) {
+        rest = &rest[at + 1..];
+        let Some((&marker, body)) = rest.split_first() else { break };
+        match marker {
+            // the end: what stands behind it (a phone's film, raw data) is no part of the picture
+            0xd9 => break,
+            // a segment, whose length counts its own two bytes
+            0xc0..=0xcf | 0xda..=0xfe => {
+                scans += usize::from(marker == 0xda);
+                let length = body.first_chunk().map_or(2, |length| usize::from(u16::from_be_bytes(*length)));
+                rest = body.get(length.max(2)..).unwrap_or_default();
+            }
+            // a stuffed zero, padding, a restart
+            _ => {}
+        }
+    }
     if scans <= SCANS_MAX {
         return Ok(());
     }

@@ -170,6 +170,11 @@ impl<'a> Header<'a> {
         let across = self.width.div_ceil(self.chunk.0) as usize;
         let down = self.height.div_ceil(self.chunk.1) as usize;
         let planes = if self.planar { self.samples } else { 1 };
+        // what stands beyond the picture's edges costs as much as its pixels do
+        let padded = (across * down) as u64 * u64::from(self.chunk.0) * u64::from(self.chunk.1);
+        if padded > limits.pixels_max.saturating_mul(2) {
+            return Err(damaged("its tiles are far larger than it"));
+        }
         if offsets.len() < across * down * planes {
             return Err(ImageError::Truncated { format: FORMAT });
         }
@@ -284,13 +289,27 @@ impl<'a> Header<'a> {
         let ycbcr = u8::from(self.photometric == Photometric::YCbCr);
         let adobe = [b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0".as_slice(), &[ycbcr]].concat();
         let stream = [START, adobe.as_slice(), tables, body].concat();
-        let mut picture = jpeg::decompress(&stream, limits)?;
+        // Rows beyond the chunk's own are dropped: all chunks together may cost one more picture at the limit.
+        let own = u64::from(self.chunk.0) * u64::from(self.chunk.1);
+        let share = (limits.pixels_max / self.chunks()).max(own).min(limits.pixels_max);
+        let share = ImageLimits { pixels_max: share, ..*limits };
+        let mut picture = jpeg::decompress(&stream, &share).map_err(|error| match error {
+            ImageError::Pixels { .. } => damaged("its JPEG data does not fit its size"),
+            other => other,
+        })?;
         let fits = picture.size.0 == self.chunk.0 && picture.size.1 as usize >= rows;
         if !fits || picture.components != self.chunk_depth() {
             return Err(damaged("its JPEG data does not fit its size"));
         }
         picture.samples.truncate(rows * self.chunk.0 as usize * picture.components);
         Ok(picture.samples)
+    }
+
+    /// Strips or tiles of the picture, over all planes.
+    fn chunks(&self) -> u64 {
+        let planes = if self.planar { self.samples as u64 } else { 1 };
+        let (across, down) = (self.width.div_ceil(self.chunk.0), self.height.div_ceil(self.chunk.1));
+        u64::from(across) * u64::from(down) * planes
     }
 
     /// Copies the part of a chunk that lies in the picture.
@@ -370,7 +389,10 @@ impl<'a> Header<'a> {
             None if unsaid => Some(Alpha::Plain),
             _ => None,
         }
-        .filter(|_| self.samples > if self.photometric == Photometric::Rgb { 3 } else { 1 })
+        .filter(|_| {
+            let color = matches!(self.photometric, Photometric::Rgb | Photometric::YCbCr);
+            self.samples > if color { 3 } else { 1 }
+        })
     }
 
     /// The colours: all reds, all greens, all blues, 16 bits each.

@@ -24,8 +24,8 @@ const FRAME_HEADER: usize = 16;
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
     let container = Container::read(bytes, limits)?;
     let mut raster = match &container.frame {
-        None => still(bytes)?,
-        Some(frame) => on_canvas(still(&frame.as_still())?, frame, container.canvas),
+        None => still(bytes, limits)?,
+        Some(frame) => on_canvas(still(&frame.as_still(), limits)?, frame, container.canvas),
     };
     if mode == ImageMode::AsSeen {
         raster.orientation = container.exif.map(Orientation::from_exif).unwrap_or_default();
@@ -33,9 +33,11 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     Ok(raster)
 }
 
-/// Decodes a still picture, whose sizes have been checked.
-fn still(bytes: &[u8]) -> Result<Raster, ImageError> {
+/// Decodes a still picture. Its size is checked again as the decoder has read it, which is what it takes memory for.
+fn still(bytes: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError> {
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(error)?;
+    let (width, height) = decoder.dimensions();
+    limits.check_size(width, height)?;
     let size = decoder.output_buffer_size().ok_or_else(|| damaged("it is too large"))?;
     let layout = if decoder.has_alpha() { Layout::Rgba } else { Layout::Rgb };
     let mut samples = vec![0; size];
@@ -88,7 +90,8 @@ impl<'a> Container<'a> {
         for (name, body) in chunks(bytes, RIFF_HEADER) {
             let body = &bytes[body];
             match name {
-                b"VP8X" => container.canvas = canvas_size(body)?,
+                // the decoder goes by the first; a later one must not make the picture look smaller
+                b"VP8X" if container.canvas == (0, 0) => container.canvas = canvas_size(body)?,
                 b"EXIF" => container.exif = container.exif.or(Some(body)),
                 b"ANMF" => {
                     frames += 1;

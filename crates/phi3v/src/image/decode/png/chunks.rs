@@ -16,6 +16,8 @@ const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 /// The longest text that is looked through for an orientation, unpacked. A camera's own EXIF block has at most 64 kB
 /// and takes twice as much in hexadecimal; with an XMP packet it is the same.
 const TEXT_MAX: usize = 1 << 18;
+/// Texts of one keyword that are unpacked: a program writes one.
+const TEXTS_MAX: usize = 4;
 
 /// Where ImageMagick and Exiftool keep EXIF in a text chunk.
 const RAW_EXIF: &[u8] = b"Raw profile type exif";
@@ -49,9 +51,9 @@ pub(super) fn with_end(bytes: &[u8]) -> Cow<'_, [u8]> {
 
 /// The orientation in text chunks, in the order that Pillow looks for it: a raw EXIF profile, then XMP.
 pub(super) fn orientation(bytes: &[u8]) -> Option<Orientation> {
-    let texts: Vec<_> = chunks(bytes).filter_map(|(name, body, _)| Text::read(name, body)).collect();
     let of = |keyword: &'static [u8]| {
-        texts.iter().filter(move |text| text.keyword == keyword).filter_map(Text::unpacked)
+        let texts = chunks(bytes).filter_map(|(name, body, _)| Text::read(name, body));
+        texts.filter(move |text| text.keyword == keyword).take(TEXTS_MAX).filter_map(|text| text.unpacked())
     };
     let from_exif = of(RAW_EXIF).find_map(|text| Orientation::in_exif(&profile(&text)?));
     from_exif.or_else(|| of(XMP).find_map(|text| Orientation::in_xmp(&text)))
