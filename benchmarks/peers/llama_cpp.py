@@ -1,6 +1,6 @@
 """llama.cpp beside phi3v, alternating, on the text model of Phi-3.5-vision.
 
-    CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" pip install gguf llama-cpp-python
+    CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" pip install gguf llama-cpp-python==0.3.36
     cargo build --release
     python benchmarks/peers/llama_cpp.py --phi3v target/release/phi3v --work /var/tmp/llama_cpp --rounds 2
 

@@ -1,6 +1,6 @@
 """torch (oneDNN) beside phi3v, alternating, on the shapes of Phi-3.5-vision.
 
-    pip install torch
+    pip install torch==2.4.1
     cargo build --release
     python benchmarks/peers/torch_onednn.py --phi3v target/release/phi3v --rounds 2
 
