@@ -2,12 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use phi3v::config::{GenerationConfig, ModelConfig, PreprocessorConfig};
+use phi3v::config::{GenerationConfig, ModelConfig};
+use phi3v::image::ImageParams;
 use phi3v::weights::table;
 
 fuzz_target!(|data: &[u8]| {
     let _ = GenerationConfig::from_json(data);
-    if let Ok(config) = PreprocessorConfig::from_json(data) {
+    if let Ok(config) = ImageParams::from_json(data) {
         assert!(config.num_crops > 0 && config.image_std.iter().all(|std| *std > 0.0));
     }
     let Ok(config) = ModelConfig::from_json(data) else { return };

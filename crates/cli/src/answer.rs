@@ -5,7 +5,7 @@ use crate::images::Picture;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::terminal::TextSink;
-use phi3v::engine::{Engine, Event, FinishReason, Finished, Observer, Request, StepProgress, Token};
+use phi3v::engine::{Engine, Event, Finished, Observer, Request, StepProgress, Token};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
 use std::sync::mpsc::Receiver;
@@ -36,7 +36,7 @@ impl Observer for Watch<'_> {
 }
 
 /// Runs `request`, writing its text to `out` token by token; an answer stopped by Ctrl-C ends as
-/// [`FinishReason::Cancelled`].
+/// [`phi3v::engine::FinishReason::Cancelled`].
 ///
 /// # Errors
 /// The request's refusal or failure, or that `out` cannot be written to.
@@ -57,7 +57,7 @@ pub fn generate<B: Backend>(
         if interrupt.requested() {
             engine.cancel(id);
         }
-        for output in engine.step(&mut Watch { progress: &mut progress, interrupt })? {
+        for output in engine.step(&mut Watch { progress: &mut progress, interrupt }) {
             progress.clear();
             match output.event {
                 Event::Token(token) => {
@@ -110,14 +110,4 @@ pub fn look<B: Backend>(
     }
     progress.clear();
     Ok((pictures, time))
-}
-
-/// As OpenAI's API names it.
-#[must_use]
-pub fn reason_name(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::Cancelled => "cancelled",
-    }
 }

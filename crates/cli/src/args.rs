@@ -1,14 +1,16 @@
 //! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
 
+mod formats;
 mod picture;
 mod serve;
 
+pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
 pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use phi3v::engine::EngineError;
 use phi3v::model::ModelOptions;
 use phi3v::sampler::SamplingParams;
@@ -142,7 +144,7 @@ pub struct AskArgs {
     #[arg(long, help_heading = "Reports")]
     pub json: bool,
     /// With --json: the logarithm of every token's probability, and of the N likeliest tokens in its place
-    #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = clap::value_parser!(u8).range(0..=20))]
+    #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = clap::value_parser!(u8).range(0..=SamplingParams::LOGPROBS_MAX as i64))]
     pub logprobs: Option<u8>,
     /// What is told on stderr
     #[command(flatten)]
@@ -415,149 +417,15 @@ pub struct ReportArgs {
     pub verbose: bool,
 }
 
-/// Arithmetic of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
-    /// 32-bit, as the goldens
-    F32,
-    /// 16-bit, as the checkpoint's weights
-    Bf16,
-}
-
-impl Dtype {
-    /// The library's words for it.
-    #[must_use]
-    pub fn options(self) -> ModelOptions {
-        match self {
-            Self::F32 => ModelOptions::F32,
-            Self::Bf16 => ModelOptions::BF16,
-        }
-    }
-
-    /// As it is written on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
-
-/// A quantised format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Bits {
-    /// All matrices in 8 bits
-    Q8,
-    /// The decoder's matrices in 4 bits, all others in 8
-    Q4,
-}
-
-impl Bits {
-    /// The library's word for it.
-    #[must_use]
-    pub fn quant(self) -> Quant {
-        match self {
-            Self::Q8 => Quant::Q8,
-            Self::Q4 => Quant::Q4,
-        }
-    }
-}
-
-/// Whether and how far weights are quantised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum QuantChoice {
-    /// As the checkpoint has them
-    None,
-    /// All matrices in 8 bits: near lossless
-    Q8,
-    /// The decoder's matrices in 4 bits, all others in 8
-    Q4,
-}
-
-impl QuantChoice {
-    /// The library's word for it.
-    #[must_use]
-    pub fn quant(self) -> Option<Quant> {
-        match self {
-            Self::None => None,
-            Self::Q8 => Some(Quant::Q8),
-            Self::Q4 => Some(Quant::Q4),
-        }
-    }
-}
-
-/// Formats that are measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum BenchFormat {
-    /// 16 bits
-    Bf16,
-    /// 8 bits
-    Q8,
-    /// The decoder in 4 bits
-    Q4,
-}
-
-impl BenchFormat {
-    /// The library's word for it.
-    #[must_use]
-    pub fn quant(self) -> Option<Quant> {
-        match self {
-            Self::Bf16 => None,
-            Self::Q8 => Some(Quant::Q8),
-            Self::Q4 => Some(Quant::Q4),
-        }
-    }
-}
-
-/// Storage of keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kv {
-    /// 32 bits
-    F32,
-    /// 16 bits
-    Bf16,
-    /// 8 bits, with a scale for each token and head
-    Q8,
-}
-
-impl Kv {
-    /// The library's word for it.
-    #[must_use]
-    pub fn format(self) -> KvFormat {
-        match self {
-            Self::F32 => KvFormat::F32,
-            Self::Bf16 => KvFormat::Bf16,
-            Self::Q8 => KvFormat::Q8,
-        }
-    }
-
-    /// As it is written on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Q8 => "q8",
-        }
-    }
-}
-
 /// Bytes of weights above which a model is quantised unasked: below, there is little to be gained.
 const QUANTISED_MIN_BYTES: u64 = 1 << 30;
 
 impl ModelArgs {
-    /// Whether these weights are quantised already.
-    #[must_use]
-    pub fn is_quantised(weights: &Weights) -> bool {
-        matches!(weights.dtype(), Format::Q8 | Format::Q4)
-    }
-
     /// How far a checkpoint with these weights is to be quantised; nothing for one that is already.
     #[must_use]
     pub fn quantised(&self, weights: &Weights) -> Option<Quant> {
         match self.quant {
-            _ if Self::is_quantised(weights) => None,
+            _ if weights.quant().is_some() => None,
             Some(choice) => choice.quant(),
             None => default_quant(self.dtype, weights.dtype(), weights.bytes_total()),
         }
@@ -566,7 +434,7 @@ impl ModelArgs {
     /// The arithmetic for a model with these weights.
     #[must_use]
     pub fn options(&self, weights: &Weights) -> ModelOptions {
-        self.options_when(Self::is_quantised(weights))
+        self.options_when(weights.quant().is_some())
     }
 
     /// The arithmetic for a model whose weights are `quantised` by the time it is loaded.

@@ -163,7 +163,7 @@ impl CliError {
                 "check the path; a question comes last and in quotes".to_owned()
             }
             Self::Disk { .. } => {
-                "free some space, or set PHI3V_CACHE to a folder on another disk; --quant q4 takes half as much".to_owned()
+                "free some space, or set PHI3V_CACHE to a folder on another disk; --quant q4 takes three fifths of that".to_owned()
             }
             _ => return None,
         };

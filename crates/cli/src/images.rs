@@ -7,7 +7,6 @@ use crate::error::CliError;
 use crate::server::images::AllowedHost;
 use crate::terminal::printable;
 use fetch::{Remote, http_url, refuse_url};
-use phi3v::config::PreprocessorConfig;
 use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
@@ -32,7 +31,7 @@ pub struct PictureOptions {
 impl PictureOptions {
     /// What the flags ask for, of a checkpoint with these settings.
     #[must_use]
-    pub fn new(args: &PictureArgs, own: &PreprocessorConfig) -> Self {
+    pub fn new(args: &PictureArgs, own: &ImageParams) -> Self {
         let options = Self::of_files(args.mode(), Some(args.num_crops(own.num_crops)), &args.limits, own);
         let remote = (!args.allow_url.is_empty()).then(|| Remote::new(&args.allow_url));
         Self { remote, ..options }
@@ -44,10 +43,9 @@ impl PictureOptions {
         mode: ImageMode,
         num_crops: Option<usize>,
         limits: &PictureLimitArgs,
-        own: &PreprocessorConfig,
+        own: &ImageParams,
     ) -> Self {
-        let num_crops = num_crops.unwrap_or(own.num_crops);
-        let params = ImageParams { num_crops, image_mean: own.image_mean, image_std: own.image_std };
+        let params = ImageParams { num_crops: num_crops.unwrap_or(own.num_crops), ..*own };
         Self { mode, params, limits: limits.limits(), remote: None }
     }
 }

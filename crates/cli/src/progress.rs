@@ -34,7 +34,6 @@ impl Progress {
         match progress.phase {
             Phase::Vision => self.update("looking", progress.done, progress.total, "tiles"),
             Phase::Prefill => self.update("reading", progress.done, progress.total, "tokens"),
-            Phase::Decode => self.clear(),
         }
     }
 

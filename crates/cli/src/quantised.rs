@@ -11,7 +11,6 @@ use phi3v::checkpoint::Checkpoint;
 use phi3v::files::Files;
 use phi3v::weights::convert::{self, default_name};
 use phi3v::weights::quantized::{Quant, VERSION};
-use phi3v_kernels::Format;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -31,7 +30,7 @@ const DISK_RESERVE_BYTES: u64 = 256 << 20;
 /// # Errors
 /// The disk is full or cannot be written to, or Ctrl-C.
 pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Result<Checkpoint, CliError> {
-    if matches!(checkpoint.weights.dtype(), Format::Q8 | Format::Q4) {
+    if checkpoint.weights.quant().is_some() {
         return Ok(checkpoint);
     }
     let path = cached_path(source, &checkpoint.name, quant);

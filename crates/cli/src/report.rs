@@ -1,6 +1,6 @@
 //! What is told about an answer: for machines with `--json`, for people with `--stats`.
 
-use crate::answer::{Answer, reason_name};
+use crate::answer::Answer;
 use crate::args::AskArgs;
 use crate::images::{Picture, PictureReport};
 use crate::runtime::Runtime;
@@ -9,6 +9,12 @@ use phi3v::tokenizer::Tokenizer;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
+
+/// The JSON that a command prints.
+#[must_use]
+pub fn json(report: &impl Serialize) -> String {
+    serde_json::to_string_pretty(report).expect("a report has no maps with keys that are not strings")
+}
 
 /// The object of `phi3v ask --json`.
 #[derive(Debug, Serialize)]
@@ -58,7 +64,7 @@ impl AskReport {
             || answer.tokens.iter().map(|token| TokenReport::new(token, &runtime.tokenizer)).collect();
         Self {
             answer: answer.text.clone(),
-            finish_reason: reason_name(answer.finished.reason),
+            finish_reason: answer.finished.reason.name(),
             model: runtime.name.clone(),
             dtype: args.model.dtype.name(),
             images: pictures.iter().map(Picture::report).collect(),

@@ -166,7 +166,7 @@ fn feed_forward(
     (format, epilogue, fused): (Format, Epilogue, bool),
     (m, k, hidden): (usize, usize, usize),
 ) {
-    let n = if epilogue == Epilogue::SiluMul { 2 * hidden } else { hidden };
+    let n = if epilogue.is_gated() { 2 * hidden } else { hidden };
     let [first, second] =
         [(n, k), (k, hidden)].map(|(n, k)| cpu.linear_weight(weight(format, n, k)).unwrap());
     let (ones, mut x) = (vec![1.0; k], tensor(cpu, m, k));

@@ -1,4 +1,4 @@
-//! The seam between the model text and a device: some fifteen operations on `[rows, cols]` tensors.
+//! The seam between the model text and a device: twenty operations on `[rows, cols]` tensors.
 //!
 //! One model text serves every device. A tensor need not live in host memory, and operations may only be
 //! enqueued: they return nothing, and what goes wrong on the device is reported by [`Backend::download`], the one
@@ -100,6 +100,20 @@ pub enum Epilogue {
     /// `out[:, j] = silu(y[:, j]) * y[:, n/2 + j]`: `gate_up_proj` holds gate rows, then up rows; `out` is
     /// `[rows, n/2]`.
     SiluMul,
+}
+
+impl Epilogue {
+    /// Whether a product's columns are gates and as many ups, of which each pair makes one column of `out`.
+    #[must_use]
+    pub fn is_gated(self) -> bool {
+        self == Self::SiluMul
+    }
+
+    /// Columns of `out` for a product of `n` columns.
+    #[must_use]
+    pub fn out_cols(self, n: usize) -> usize {
+        if self.is_gated() { n / 2 } else { n }
+    }
 }
 
 /// A norm of each row, with its weight, its bias where it has one, and its epsilon.

@@ -2,7 +2,7 @@
 //! reason. Not part of the interface.
 #![allow(missing_docs, reason = "not part of the interface")]
 
-use crate::{Bytes, Format, Heads, MatrixSource, Precision};
+use crate::{Bytes, Epilogue, Format, Heads, MatrixSource, Precision};
 use half::{bf16, f16};
 
 /// Errors are stated relative to the largest magnitude of the expected values.
@@ -88,22 +88,10 @@ impl Noise {
     }
 }
 
-/// Root mean square of `found - exact` relative to that of `exact`.
-#[must_use]
-pub fn relative_error(found: &[f32], exact: &[f64]) -> f64 {
-    difference(found, exact) / exact.iter().map(|v| v * v).sum::<f64>().sqrt()
-}
-
 /// Square root of the sum of squares of `found - exact`.
 #[must_use]
 pub fn difference(found: &[f32], exact: &[f64]) -> f64 {
     found.iter().zip(exact).map(|(f, e)| (f64::from(*f) - e).powi(2)).sum::<f64>().sqrt()
-}
-
-/// `x Φ(x)` in f64.
-#[must_use]
-pub fn gelu(x: f64) -> f64 {
-    0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))
 }
 
 /// `values` as a stored matrix `[n, k]`, which starts at an odd address, as one mapped from a file may.
@@ -146,7 +134,7 @@ pub fn error(found: &[f32], expected: &[f32]) -> f32 {
 
 /// The operations in f64, by their formulas.
 pub mod oracle {
-    use super::Heads;
+    use super::{Epilogue, Heads};
 
     /// x `[m, k]` times w `[n, k]` transposed.
     #[must_use]
@@ -163,6 +151,18 @@ pub mod oracle {
     #[must_use]
     pub fn gelu(x: f64) -> f64 {
         0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))
+    }
+
+    /// What an epilogue makes of the product `y`; `before` is what the output held, `up` the product a gate goes with.
+    #[must_use]
+    pub fn epilogue(kind: Epilogue, y: f64, before: f64, up: impl Fn() -> f64) -> f64 {
+        match kind {
+            Epilogue::Store => y,
+            Epilogue::Add => before + y,
+            Epilogue::Gelu => gelu(y),
+            Epilogue::QuickGelu => y * sigmoid(1.702 * y),
+            Epilogue::SiluMul => y * sigmoid(y) * up(),
+        }
     }
 
     #[must_use]

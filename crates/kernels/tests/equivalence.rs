@@ -73,7 +73,7 @@ impl Linear {
         source.bias = Some(self.bias.clone());
         let weight = cpu.linear_weight(source).unwrap();
         let m = self.x.len() / self.k;
-        let cols = if epilogue == Epilogue::SiluMul { self.n / 2 } else { self.n };
+        let cols = epilogue.out_cols(self.n);
         let mut out = tensor(cpu, &self.before[..m * cols], cols);
         cpu.linear(&tensor(cpu, &self.x, self.k), &weight, epilogue, &mut out);
         out.values().to_vec()
@@ -86,15 +86,9 @@ impl Linear {
         let rows = product.chunks_exact(self.n);
         let finish = |(i, row): (usize, &[f64])| -> Vec<f32> {
             let y = |j: usize| row[j] + f64::from(self.bias[j]);
-            let one = |j: usize| match epilogue {
-                Epilogue::Store => y(j),
-                Epilogue::Add => f64::from(self.before[i * self.n + j]) + y(j),
-                Epilogue::Gelu => oracle::gelu(y(j)),
-                Epilogue::QuickGelu => y(j) * oracle::sigmoid(1.702 * y(j)),
-                Epilogue::SiluMul => y(j) * oracle::sigmoid(y(j)) * y(self.n / 2 + j),
-            };
-            let cols = if epilogue == Epilogue::SiluMul { self.n / 2 } else { self.n };
-            (0..cols).map(|j| one(j) as f32).collect()
+            let before = |j: usize| f64::from(self.before[i * self.n + j]);
+            let one = |j: usize| oracle::epilogue(epilogue, y(j), before(j), || y(self.n / 2 + j));
+            (0..epilogue.out_cols(self.n)).map(|j| one(j) as f32).collect()
         };
         rows.enumerate().flat_map(finish).collect()
     }

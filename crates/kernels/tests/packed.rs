@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use phi3v_kernels::quant::{PackedShape, encode_panel};
-use phi3v_kernels::testing::{self, Noise};
+use phi3v_kernels::testing::{self, Noise, oracle};
 use phi3v_kernels::{
     Backend, Bytes, Cpu, CpuLevel, CpuOptions, Epilogue, FeedForward, Format, MatrixSource, Norm, Precision,
     cpu::CpuTensor,
@@ -60,7 +60,7 @@ fn tensor(cpu: &Cpu, values: &[f32], cols: usize) -> CpuTensor {
 fn product(cpu: &Cpu, source: &MatrixSource, x: &[f32], epilogue: Epilogue, before: &[f32]) -> Vec<f32> {
     let weight = cpu.linear_weight(source.clone()).unwrap();
     let rows = x.len() / source.k;
-    let cols = if epilogue == Epilogue::SiluMul { source.n / 2 } else { source.n };
+    let cols = epilogue.out_cols(source.n);
     let input = tensor(cpu, x, source.k);
     let mut output = cpu.tensor(rows, cols).unwrap();
     if !before.is_empty() {
@@ -167,7 +167,7 @@ fn a_feed_forward_block_is_its_steps() {
         (200, Format::Q8, Epilogue::SiluMul),
         (5, Format::Q8, Epilogue::Gelu),
     ] {
-        let n = if epilogue == Epilogue::SiluMul { 2 * hidden } else { hidden };
+        let n = if epilogue.is_gated() { 2 * hidden } else { hidden };
         let packed = Matrix::random(format, n, K, &mut noise).source;
         let first = MatrixSource { bias: Some(noise.normal(n)), ..packed };
         let second = Matrix::random(format, K, hidden, &mut noise).source;
@@ -275,13 +275,13 @@ fn epilogues_and_bias_are_applied_to_the_product() {
                         Epilogue::QuickGelu,
                         Epilogue::SiluMul,
                     ] {
-                        let cols = if epilogue == Epilogue::SiluMul { n / 2 } else { n };
+                        let cols = epilogue.out_cols(n);
                         let before = &before[..rows * cols];
                         let found = product(&cpu, &matrix.source, &x, epilogue, before);
                         for (i, &found) in found.iter().enumerate() {
                             let v = |col: usize| f64::from(y[i / cols * n + col]) + f64::from(bias[col]);
-                            let expected =
-                                expected(epilogue, v(i % cols), f64::from(before[i]), || v(n / 2 + i % cols));
+                            let (col, before) = (i % cols, f64::from(before[i]));
+                            let expected = oracle::epilogue(epilogue, v(col), before, || v(n / 2 + col));
                             let error = (f64::from(found) - expected).abs();
                             assert!(
                                 error <= testing::EPILOGUE * expected.abs().max(1.0),
@@ -292,18 +292,6 @@ fn epilogues_and_bias_are_applied_to_the_product() {
                 }
             }
         }
-    }
-}
-
-/// The epilogue in f64.
-fn expected(epilogue: Epilogue, v: f64, before: f64, up: impl Fn() -> f64) -> f64 {
-    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-    match epilogue {
-        Epilogue::Store => v,
-        Epilogue::Add => before + v,
-        Epilogue::Gelu => testing::gelu(v),
-        Epilogue::QuickGelu => v * sigmoid(1.702 * v),
-        Epilogue::SiluMul => v * sigmoid(v) * up(),
     }
 }
 

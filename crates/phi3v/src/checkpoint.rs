@@ -1,7 +1,8 @@
 //! A checkpoint: everything in a model's folder, read and checked together.
 
-use crate::config::{ConfigError, GenerationConfig, ModelConfig, PreprocessorConfig};
+use crate::config::{ConfigError, GenerationConfig, ModelConfig};
 use crate::files::{Files, ReadError};
+use crate::image::ImageParams;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::{Weights, WeightsError, quantized};
 use phi3v_kernels::Bytes;
@@ -79,7 +80,7 @@ pub struct Checkpoint {
     /// generation_config.json, which Phi-3-vision's hub folder does not have.
     pub generation: GenerationConfig,
     /// preprocessor_config.json.
-    pub preprocessor: PreprocessorConfig,
+    pub preprocessor: ImageParams,
     /// tokenizer.json.
     pub tokenizer: Arc<Tokenizer>,
     /// model*.safetensors.
@@ -108,7 +109,7 @@ impl Checkpoint {
     /// [`CheckpointError`], naming the file that is missing or wrong.
     pub fn from_files(files: &Files) -> Result<Self, CheckpointError> {
         let config = ModelConfig::from_json(&required(files, "config.json")?)?;
-        let preprocessor = PreprocessorConfig::from_json(&required(files, "preprocessor_config.json")?)?;
+        let preprocessor = ImageParams::from_json(&required(files, "preprocessor_config.json")?)?;
         let generation = match files.get("generation_config.json")? {
             Some(bytes) => GenerationConfig::from_json(&bytes)?,
             None => GenerationConfig::default(),

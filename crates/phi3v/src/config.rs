@@ -6,6 +6,7 @@
 
 mod keys;
 
+use crate::image::{ImageParams, NUM_CROPS_MAX};
 use keys::Keys;
 use serde_json::{Value, json};
 
@@ -114,8 +115,6 @@ const HEADS_MAX: usize = 256;
 const VOCAB_SIZE_MAX: usize = 1 << 18;
 /// Longest context; the real model has 131,072.
 const POSITIONS_MAX: usize = 1 << 22;
-/// Most sub images per picture; the real models have 16 and 4.
-const NUM_CROPS_MAX: usize = 256;
 
 /// Keys by which other programs mark a checkpoint they have quantised.
 const QUANTISATION_KEYS: [&str; 3] = ["quantization_config", "quantization", "compression_config"];
@@ -429,24 +428,9 @@ impl GenerationConfig {
     }
 }
 
-/// How pictures become pixel values, from preprocessor_config.json.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PreprocessorConfig {
-    /// Most sub images a picture is cut into.
-    pub num_crops: usize,
-    /// Subtracted from red, green and blue after scaling to 0..1.
-    pub image_mean: [f32; 3],
-    /// Red, green and blue are divided by it after that.
-    pub image_std: [f32; 3],
-}
-
-/// CLIP's mean of red, green and blue, the reference's default.
-const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// CLIP's standard deviation of red, green and blue, the reference's default.
-const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-
-impl PreprocessorConfig {
-    /// Reads preprocessor_config.json. An absent `num_crops` is 1, as in the reference.
+impl ImageParams {
+    /// Reads preprocessor_config.json. An absent `num_crops` is 1, an absent mean or deviation CLIP's, as in the
+    /// reference.
     ///
     /// # Errors
     /// [`ConfigError`] for a file that cannot be read or describes another image processor.
@@ -457,14 +441,15 @@ impl PreprocessorConfig {
         let processor = json!("Phi3VImageProcessor");
         keys.must_be("image_processor_type", &processor, &processor)?;
         keys.must_be("num_img_tokens", &json!(144), &json!(144))?;
-        let rgb = |key, range, default: [f64; 3]| -> Result<[f32; 3], ConfigError> {
-            let values = keys.numbers(key, 3, range)?.unwrap_or_else(|| default.to_vec());
-            Ok([values[0] as f32, values[1] as f32, values[2] as f32])
+        let rgb = |key, range, default: [f32; 3]| -> Result<[f32; 3], ConfigError> {
+            let values = keys.numbers(key, 3, range)?;
+            Ok(values.map_or(default, |v| [v[0] as f32, v[1] as f32, v[2] as f32]))
         };
+        let default = Self::default();
         Ok(Self {
             num_crops: keys.integer("num_crops", Some(1), 1..=NUM_CROPS_MAX)?,
-            image_mean: rgb("image_mean", -10.0..=10.0, CLIP_MEAN)?,
-            image_std: rgb("image_std", 1e-6..=1e3, CLIP_STD)?,
+            image_mean: rgb("image_mean", -10.0..=10.0, default.image_mean)?,
+            image_std: rgb("image_std", 1e-6..=1e3, default.image_std)?,
         })
     }
 }

@@ -74,9 +74,10 @@ impl Error {
             Self::Engine(error) => error.hint(),
             Self::Step { .. } | Self::Stopped => None,
             Self::Memory(error) => error.hint(),
-            Self::Backend(_) => {
+            Self::Backend(phi3v_kernels::BackendError::OutOfMemory { .. }) => {
                 Some("choose a smaller context with --context, or close other programs".to_owned())
             }
+            Self::Backend(_) => None,
         }
     }
 }

@@ -7,8 +7,8 @@
 //! not, and the perplexity that each gives the reference's answer.
 
 use crate::Result;
-use crate::image::{ImageInputs, TILE_VALUES};
-use crate::model::{Cache, Chunk, Phi3V, Segment, TILES_AT_ONCE};
+use crate::image::ImageInputs;
+use crate::model::{Cache, Chunk, Phi3V, Segment};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct Answer {
 pub struct Comparison {
     /// Positions compared.
     pub positions: usize,
-    /// Sum and largest of the divergences, nats.
+    /// Sum of the divergences, nats.
     kl_sum: f64,
     /// Largest divergence of a position, nats.
     pub kl_max: f64,
@@ -164,27 +164,11 @@ impl<'a, B: Backend> Subject<'a, B> {
 
     /// Runs the prompt of an answer of up to `answer` tokens.
     fn prompt(&mut self, sample: &Sample, answer: usize) -> Result<Vec<f32>> {
-        let mut embeddings = Vec::new();
-        for image in &sample.images {
-            let mut job = self.model.begin_image(image.distinct_tiles())?;
-            for tiles in image.distinct.chunks(TILES_AT_ONCE * TILE_VALUES) {
-                self.model.vision_tower(&mut job, tiles, &mut |_| ControlFlow::Continue(()))?;
-            }
-            embeddings.push(self.model.finish_image(job, &image.grid, &image.tile_of)?);
-        }
+        let embeddings =
+            sample.images.iter().map(|image| self.model.embed_image(image)).collect::<Result<Vec<_>>>()?;
         let ids: Vec<u32> = sample.input_ids.iter().map(|&id| u32::try_from(id).unwrap_or(0)).collect();
-        let mut segments = Vec::new();
-        let mut start = 0;
-        for run in sample.input_ids.chunk_by(|a, b| (*a < 0) == (*b < 0) && (*a >= 0 || a == b)) {
-            match usize::try_from(-run[0]) {
-                Ok(number) if number > 0 => {
-                    segments.push(Segment::Image(&embeddings[number - 1], 0..run.len()))
-                }
-                _ => segments.push(Segment::Tokens(&ids[start..start + run.len()])),
-            }
-            start += run.len();
-        }
-        self.forward(&segments, 0, start + answer)
+        let segments = Segment::of_prompt(&sample.input_ids, &ids, &embeddings);
+        self.forward(&segments, 0, sample.input_ids.len() + answer)
     }
 
     /// Runs the last of the tokens said so far, of an answer of up to `answer` tokens.

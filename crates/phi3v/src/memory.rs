@@ -75,7 +75,7 @@ pub struct MemoryRequest {
     pub weights_bytes: u64,
     /// Storage format of cached keys and values.
     pub kv_format: KvFormat,
-    /// Most sub images per picture.
+    /// Most tiles per picture, the global view not counted.
     pub num_crops: usize,
     /// Prompt tokens that go through the decoder at once.
     pub prefill_chunk: usize,

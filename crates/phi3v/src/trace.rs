@@ -158,7 +158,7 @@ fn trace_decoder<B: Backend>(
     let mut cache = model.cache(blocks.len())?;
     model.grow_cache(&mut cache, blocks.len())?;
     let tokens: Vec<u32> = input_ids.iter().map(|&id| u32::try_from(id).unwrap_or(0)).collect();
-    let segments = segments(input_ids, &tokens, embeddings);
+    let segments = Segment::of_prompt(input_ids, &tokens, embeddings);
     let batch = [Chunk {
         segments: &segments,
         past: 0,
@@ -183,20 +183,6 @@ fn trace_decoder<B: Backend>(
     Ok(())
 }
 
-/// Runs of tokens and of pictures' rows.
-fn segments<'a, T>(input_ids: &[i64], tokens: &'a [u32], embeddings: &'a [T]) -> Vec<Segment<'a, T>> {
-    let mut segments = Vec::new();
-    let mut start = 0;
-    for run in input_ids.chunk_by(|a, b| a == b || (*a >= 0 && *b >= 0)) {
-        segments.push(match run[0] {
-            id if id < 0 => Segment::Image(&embeddings[(-id - 1) as usize], 0..run.len()),
-            _ => Segment::Tokens(&tokens[start..start + run.len()]),
-        });
-        start += run.len();
-    }
-    segments
-}
-
 /// The greedy continuation, by the engine: the same code that answers questions.
 fn generate<B: Backend>(
     model: Phi3V<B>,
@@ -215,7 +201,7 @@ fn generate<B: Backend>(
     engine.submit(Request::greedy(input_ids, images.to_vec(), max_new_tokens))?;
     let mut ids = Vec::new();
     while !engine.is_idle() {
-        for output in engine.step(&mut ())? {
+        for output in engine.step(&mut ()) {
             match output.event {
                 Event::Token(token) => ids.push(i64::from(token.id)),
                 Event::Finished(_) => {}

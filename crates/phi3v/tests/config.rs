@@ -4,7 +4,8 @@
 
 mod common;
 
-use phi3v::config::{ConfigError, GenerationConfig, ModelConfig, PreprocessorConfig, VisionConfig};
+use phi3v::config::{ConfigError, GenerationConfig, ModelConfig, VisionConfig};
+use phi3v::image::ImageParams;
 use serde_json::{Value, json};
 
 /// config.json of the hub's Phi-3-vision in all that matters, its 48 rope factors apart.
@@ -81,7 +82,7 @@ fn the_golden_checkpoints_files() {
     let bytes = std::fs::read(dir.join("generation_config.json")).unwrap();
     assert_eq!(GenerationConfig::from_json(&bytes).unwrap().eos_token_id, [2]);
     let bytes = std::fs::read(dir.join("preprocessor_config.json")).unwrap();
-    assert_eq!(PreprocessorConfig::from_json(&bytes).unwrap().num_crops, 16);
+    assert_eq!(ImageParams::from_json(&bytes).unwrap().num_crops, 16);
 }
 
 #[test]
@@ -234,7 +235,7 @@ fn files_that_are_not_configurations() {
 
 #[test]
 fn preprocessor_config() {
-    let parse = |value: Value| PreprocessorConfig::from_json(value.to_string().as_bytes());
+    let parse = |value: Value| ImageParams::from_json(value.to_string().as_bytes());
     let config = parse(json!({})).unwrap();
     assert_eq!((config.num_crops, config.image_mean[0], config.image_std[2]), (1, 0.481_454_66, 0.275_777_1));
     let config =

@@ -62,7 +62,7 @@ fn request(seed: usize) -> Request {
 fn drain(engine: &mut Engine<Cpu>) -> HashMap<RequestId, Vec<u32>> {
     let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
     while !engine.is_idle() {
-        for output in engine.step(&mut ()).unwrap() {
+        for output in engine.step(&mut ()) {
             match output.event {
                 Event::Token(token) => answers.entry(output.id).or_default().push(token.id),
                 Event::Finished(finished) => assert_eq!(finished.reason, FinishReason::Length),
@@ -99,7 +99,7 @@ fn late_arrivals_and_a_cache_too_small_for_all_change_nothing() {
     let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
     for seed in 0..6 {
         ids.push(engine.submit(request(seed)).unwrap());
-        for output in engine.step(&mut ()).unwrap() {
+        for output in engine.step(&mut ()) {
             if let Event::Token(token) = output.event {
                 answers.entry(output.id).or_default().push(token.id);
             }
@@ -136,7 +136,7 @@ fn logprobs(engine: &mut Engine<Cpu>, request: Request) -> Vec<(u32, u32)> {
     engine.submit(Request { sampling, ..request }).unwrap();
     let mut tokens = Vec::new();
     while !engine.is_idle() {
-        for output in engine.step(&mut ()).unwrap() {
+        for output in engine.step(&mut ()) {
             let Event::Token(token) = output.event else { continue };
             tokens.push((token.id, token.logprob.unwrap().to_bits()));
             tokens.extend(token.top.iter().map(|&(id, logprob)| (id, logprob.to_bits())));
@@ -244,11 +244,11 @@ fn a_cancelled_request_ends_with_the_next_step_and_frees_its_blocks() {
     let stays = engine.submit(request(1)).unwrap();
     let leaves = engine.submit(Request { max_new_tokens: 1000, ..request(2) }).unwrap();
     for _ in 0..3 {
-        engine.step(&mut ()).unwrap();
+        engine.step(&mut ());
     }
     let before = engine.load().blocks_in_use;
     engine.cancel(leaves);
-    let outputs = engine.step(&mut ()).unwrap();
+    let outputs = engine.step(&mut ());
     let cancelled = outputs.iter().any(|output| {
         output.id == leaves
             && matches!(&output.event, Event::Finished(finished) if finished.reason == FinishReason::Cancelled)
@@ -369,14 +369,14 @@ fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
     let tokenizer = Arc::clone(&checkpoint.tokenizer);
     let mut engine = Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap();
     let stays = engine.submit(request(1)).unwrap();
-    engine.step(&mut ()).unwrap();
+    engine.step(&mut ());
     let in_use = engine.load().blocks_in_use;
 
     full.store(true, Ordering::Relaxed);
     let cancelled = engine.submit(request(4)).unwrap();
     engine.cancel(cancelled);
     let refused = [engine.submit(request(2)).unwrap(), engine.submit(request(5)).unwrap()];
-    let outputs = engine.step(&mut ()).unwrap();
+    let outputs = engine.step(&mut ());
     let of = |id| outputs.iter().filter(move |output| output.id == id).map(|output| &output.event);
     for id in refused {
         let events: Vec<&Event> = of(id).collect();
@@ -393,7 +393,7 @@ fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
     let later = engine.submit(request(2)).unwrap();
     let mut finished = Vec::new();
     while !engine.is_idle() {
-        let outputs = engine.step(&mut ()).unwrap().into_iter();
+        let outputs = engine.step(&mut ()).into_iter();
         finished.extend(
             outputs.filter(|output| matches!(output.event, Event::Finished(_))).map(|output| output.id),
         );

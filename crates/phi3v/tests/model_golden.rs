@@ -30,11 +30,8 @@ fn integers<'a>(trace: &'a Trace, name: &str) -> &'a [i64] {
 }
 
 fn images(case: &serde_json::Value, checkpoint: &Checkpoint) -> Vec<Arc<ImageInputs>> {
-    let params = ImageParams {
-        num_crops: case["num_crops"].as_u64().unwrap() as usize,
-        image_mean: checkpoint.preprocessor.image_mean,
-        image_std: checkpoint.preprocessor.image_std,
-    };
+    let num_crops = case["num_crops"].as_u64().unwrap() as usize;
+    let params = ImageParams { num_crops, ..checkpoint.preprocessor };
     let load = |name: &serde_json::Value| {
         let path = shared("reference/golden/images").unwrap().join(name.as_str().unwrap());
         let image =

@@ -6,7 +6,7 @@ mod common;
 
 use common::{relative_error, repository, safetensors_f32, tolerances};
 use phi3v::checkpoint::Checkpoint;
-use phi3v::image::{ImageInputs, ImageLimits, ImageMode, ImageParams, decode, process};
+use phi3v::image::{ImageInputs, ImageLimits, ImageMode, decode, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::trace::{Entry, Trace, TraceOptions, Values, trace};
 use phi3v_kernels::cpu::{Cpu, CpuLevel, CpuOptions};
@@ -16,16 +16,11 @@ use std::sync::Arc;
 type Goldens = BTreeMap<String, Vec<f32>>;
 
 fn images(case: &serde_json::Value, checkpoint: &Checkpoint) -> Vec<Arc<ImageInputs>> {
-    let params = ImageParams {
-        num_crops: checkpoint.preprocessor.num_crops,
-        image_mean: checkpoint.preprocessor.image_mean,
-        image_std: checkpoint.preprocessor.image_std,
-    };
     let load = |name: &serde_json::Value| {
         let path = repository().join("testdata/images").join(name.as_str().unwrap());
         let image =
             decode(&std::fs::read(path).unwrap(), ImageMode::Reference, &ImageLimits::default()).unwrap();
-        Arc::new(process(&image, &params).unwrap())
+        Arc::new(process(&image, &checkpoint.preprocessor).unwrap())
     };
     case["images"].as_array().unwrap().iter().map(load).collect()
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Module, and the modules of this crate that it may name. `error` gathers the errors of all areas, so it may name
 /// every one of them; everybody may name `error`, `Error` and `Result`.
 const EDGES: &[(&str, &[&str])] = &[
-    ("config", &[]),
+    ("config", &["image"]),
     ("image", &[]),
     ("tokenizer", &[]),
     ("files", &[]),
@@ -21,7 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("chat_template", &[]),
     ("weights", &["config", "files"]),
     ("processor", &["tokenizer", "chat_template"]),
-    ("checkpoint", &["config", "files", "weights", "tokenizer"]),
+    ("checkpoint", &["config", "files", "weights", "tokenizer", "image"]),
     ("memory", &["config"]),
     ("model", &["config", "weights", "image"]),
     ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),

@@ -6,7 +6,7 @@ use crate::conversation::Conversation;
 use crate::error::CliError;
 use crate::images::{self, Picture, PictureOptions};
 use crate::interrupt::Interrupt;
-use crate::report::{AskReport, Stats};
+use crate::report::{self, AskReport, Stats};
 use crate::runtime::{self, Runtime};
 use crate::terminal::{AnswerOutput, TextSink};
 use phi3v::engine::{FinishReason, Timings};
@@ -66,9 +66,7 @@ fn answer(
 fn finish(args: &AskArgs, pictures: &[Picture], runtime: &Runtime, answer: &Answer) -> Result<(), CliError> {
     if args.json {
         let report = AskReport::new(args, pictures, runtime, answer);
-        let json = serde_json::to_string_pretty(&report)
-            .expect("a report has no maps with keys that are not strings");
-        writeln!(std::io::stdout(), "{json}").map_err(CliError::Output)?;
+        writeln!(std::io::stdout(), "{}", report::json(&report)).map_err(CliError::Output)?;
     }
     if args.report.stats {
         eprint!("{}", Stats(&answer.finished));

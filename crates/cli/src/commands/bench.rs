@@ -3,12 +3,12 @@
 use crate::args::{BenchArgs, BenchFormat};
 use crate::error::CliError;
 use crate::hub::HubOptions;
-use crate::runtime;
+use crate::{report, runtime};
 use phi3v::bench::{self, Figure, Plan};
 use phi3v::config::ModelConfig;
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{Cpu, CpuOptions, Format, KvFormat, Limits};
+use phi3v_kernels::{Cpu, CpuOptions, KvFormat, Limits};
 use serde::Serialize;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -78,8 +78,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     }
     drop(cpu);
     if args.json {
-        let json = serde_json::to_string_pretty(&Report { machine, results })
-            .expect("a report has no maps with keys that are not strings");
+        let json = report::json(&Report { machine, results });
         writeln!(out, "{json}").map_err(CliError::Output)?;
     }
     out.flush().map_err(CliError::Output)
@@ -108,11 +107,7 @@ fn random(format: BenchFormat) -> Subject {
 fn open(model: &str) -> Result<Subject, CliError> {
     let start = Instant::now();
     let checkpoint = runtime::checkpoint(model, &HubOptions::from_env())?;
-    let quant = match checkpoint.weights.dtype() {
-        Format::Q8 => Some(Quant::Q8),
-        Format::Q4 => Some(Quant::Q4),
-        _ => None,
-    };
+    let quant = checkpoint.weights.quant();
     Ok(Subject { config: checkpoint.config, weights: checkpoint.weights, quant, opened: start.elapsed() })
 }
 

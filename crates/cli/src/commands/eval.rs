@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::images::{self, Picture, PictureOptions};
 use crate::{quantised, runtime};
-use phi3v::chat_template::{Message, Part, Role};
+use phi3v::chat_template::{Message, Part};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::eval::{Answer, Comparison, Sample, Subject};
 use phi3v::image::ImageMode;
@@ -70,12 +70,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
             report.candidates.push(Outcome::new((*quant, *kv), &comparison, perplexity));
         }
     }
-    let text = if args.json {
-        serde_json::to_string_pretty(&report).expect("a report has no maps with keys that are not strings")
-            + "\n"
-    } else {
-        report.to_string()
-    };
+    let text = if args.json { crate::report::json(&report) + "\n" } else { report.to_string() };
     std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)
 }
 
@@ -98,13 +93,8 @@ fn questions(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Questions, CliE
 }
 
 fn sample(prompt: &str, picture: Option<&Picture>, checkpoint: &Checkpoint) -> Result<Sample, CliError> {
-    let mut content = Vec::new();
-    if picture.is_some() {
-        content.push(Part::Image(1));
-        content.push(Part::Text("\n".to_owned()));
-    }
-    content.push(Part::Text(prompt.to_owned()));
-    let message = Message { role: Role::User, content };
+    let text = Part::Text(prompt.to_owned());
+    let message = Message::user(picture.map(|_| Part::Image(1)).into_iter().chain([text]));
     let images: Vec<_> = picture.iter().map(|picture| Arc::clone(&picture.inputs)).collect();
     let tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
     let input_ids = chat_prompt(&checkpoint.tokenizer, &[message], &tokens).map_err(phi3v::Error::from)?;

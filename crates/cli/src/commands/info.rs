@@ -87,12 +87,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
         Err(CliError::Hub(HubError::NotCached { .. })) => Info::without_model(args, &cpu),
         Err(error) => return Err(error),
     };
-    let text = if args.json {
-        serde_json::to_string_pretty(&info).expect("an info has no maps with keys that are not strings")
-            + "\n"
-    } else {
-        info.to_string()
-    };
+    let text = if args.json { crate::report::json(&info) + "\n" } else { info.to_string() };
     std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)
 }
 

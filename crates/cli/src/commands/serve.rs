@@ -4,7 +4,7 @@ use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
-use crate::server::guard::Guard;
+use crate::server::guard::{Guard, KeyFileError};
 use crate::server::images::{Fetcher, Pictures};
 use crate::server::limits::Limits;
 use crate::server::state::ServedModel;
@@ -31,12 +31,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();
     let server = Server::start(options, move || {
-        let own = &opened.checkpoint.preprocessor;
-        let image_params = ImageParams {
-            num_crops: num_crops.unwrap_or(own.num_crops),
-            image_mean: own.image_mean,
-            image_std: own.image_std,
-        };
+        let own = opened.checkpoint.preprocessor;
+        let image_params = ImageParams { num_crops: num_crops.unwrap_or(own.num_crops), ..own };
         loaded(opened.load(&model)?, image_params)
     })?;
     eprintln!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
@@ -61,9 +57,14 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
     let AccessArgs { api_key_file, allow_host, cors_origin, tls_cert, tls_key, .. } = &args.access;
     let mut guard = Guard::new(allow_host, cors_origin);
     if let Some(path) = api_key_file {
-        guard = guard.with_key_file(path).map_err(|error| CliError::Server {
-            message: error.to_string(),
-            hint: Some("write one key a line, as made by openssl rand -hex 24".to_owned()),
+        guard = guard.with_key_file(path).map_err(|error| match error {
+            KeyFileError::Read(error) => {
+                CliError::File { action: "read", path: path.display().to_string(), error }
+            }
+            error => CliError::Server {
+                message: error.to_string(),
+                hint: Some("write one key a line, as made by openssl rand -hex 24".to_owned()),
+            },
         })?;
     }
     let tls = match (tls_cert, tls_key) {

@@ -1,5 +1,6 @@
 //! What can go wrong between a model's name and its folder.
 
+use phi3v::memory::size;
 use std::path::{Path, PathBuf};
 
 /// Why a model could not be found or downloaded.
@@ -144,14 +145,5 @@ impl HubError {
             Self::Model(error) => return error.hint(),
         };
         Some(hint.to_owned())
-    }
-}
-
-/// Decimal, as disks and the hub count.
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }

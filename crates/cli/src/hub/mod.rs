@@ -18,7 +18,7 @@ mod progress;
 pub use error::HubError;
 pub use name::ModelName;
 pub use options::HubOptions;
-pub use progress::{DownloadBar, DownloadLines, Progress, Silent, for_stderr};
+pub use progress::{DownloadBar, DownloadLines, Progress, for_stderr};
 
 use cache::RepoCache;
 use client::{Client, RemoteFile};

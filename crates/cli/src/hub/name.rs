@@ -4,7 +4,7 @@ use super::HubError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Names for the models people ask for most, and the built-in one.
+/// Names for the models people ask for most.
 const ALIASES: [(&str, &str); 2] = [
     ("phi-3-vision", "microsoft/Phi-3-vision-128k-instruct"),
     ("phi-3.5-vision", "microsoft/Phi-3.5-vision-instruct"),
@@ -49,7 +49,7 @@ impl ModelName {
     /// # Errors
     /// [`HubError::UnknownModel`] for anything else.
     pub fn parse(model: &str) -> Result<Self, HubError> {
-        if model == "demo" {
+        if model == phi3v::demo::NAME {
             return Ok(Self::Demo);
         }
         if let Some((_, id)) = ALIASES.iter().find(|(alias, _)| *alias == model) {

@@ -34,19 +34,6 @@ pub fn for_stderr() -> Box<dyn Progress> {
     }
 }
 
-/// Says nothing.
-#[derive(Debug, Default)]
-pub struct Silent;
-
-impl Progress for Silent {
-    fn start(&mut self, _model: &str, _total: u64) {}
-    fn file_resumed(&mut self, _bytes: u64) {}
-    fn file_bytes(&mut self, _bytes: u64) {}
-    fn file_done(&mut self, _size: u64, _was_there: bool) {}
-    fn note(&mut self, _text: &str) {}
-    fn finish(&mut self) {}
-}
-
 /// A bar with speed and time left.
 #[derive(Debug, Default)]
 pub struct DownloadBar {

@@ -64,6 +64,21 @@ pub struct Picture {
     pub param: String,
 }
 
+impl TurnPart {
+    /// A picture in a message of `role`, in the field `param`.
+    ///
+    /// # Errors
+    /// The message is not the user's.
+    pub fn picture(role: Role, url: String, detail: Detail, param: String) -> Result<Self, ApiError> {
+        if role != Role::User {
+            let message = format!("a picture stands in a message of the {}", role.name());
+            let error = ApiError::invalid_value(param, message);
+            return Err(error.hint("put pictures into the user's messages"));
+        }
+        Ok(Self::Picture(Picture { url, detail, param }))
+    }
+}
+
 /// Texts that end an answer, as in OpenAI's API.
 const STOP_MAX: usize = 4;
 /// Bytes of each of them.
@@ -96,8 +111,8 @@ impl Ask {
             let message = format!("stop has {} texts, the limit is {STOP_MAX}", self.stop.len());
             return Err(ApiError::invalid_value("stop", message));
         }
-        if self.stop.iter().any(|stop| stop.is_empty() || stop.len() > STOP_BYTES_MAX) {
-            let message = format!("a stop text must have 1 to {STOP_BYTES_MAX} bytes");
+        if let Some(stop) = self.stop.iter().find(|stop| stop.is_empty() || stop.len() > STOP_BYTES_MAX) {
+            let message = format!("a stop text has {} bytes, it must have 1 to {STOP_BYTES_MAX}", stop.len());
             return Err(ApiError::invalid_value("stop", message));
         }
         self.sampling.validate().map_err(|error| ApiError::library(&error.into()))

@@ -194,12 +194,9 @@ impl<B: Backend> EngineLoop<'_, B> {
                 self.accept(job);
             }
             self.cancel_abandoned();
-            let step = self.engine.step(&mut Watch(&self.slots));
+            let outputs = self.engine.step(&mut Watch(&self.slots));
             self.publish_load();
-            match step {
-                Ok(outputs) => outputs.into_iter().for_each(|output| self.deliver(output)),
-                Err(error) => self.fail_all(&error),
-            }
+            outputs.into_iter().for_each(|output| self.deliver(output));
         }
     }
 
@@ -277,19 +274,6 @@ impl<B: Backend> EngineLoop<'_, B> {
     fn release_siblings(&mut self, siblings: Vec<(Request, OwnedSemaphorePermit)>, client: &Client) {
         for (offset, sibling) in siblings.into_iter().enumerate() {
             self.submit(sibling, (offset + 1, Client { progress: false, ..client.clone() }), Vec::new());
-        }
-    }
-
-    /// The step as a whole failed: nobody can go on.
-    fn fail_all(&mut self, error: &phi3v::Error) {
-        for (id, slot) in self.slots.drain() {
-            let _span = slot.client.span.enter();
-            tracing::error!(engine_request = id.0, %error, "a step failed");
-            self.engine.cancel(id);
-            self.metrics.failed();
-            let error = phi3v::Error::Step { reason: error.to_string() };
-            drop((slot.permit, slot.siblings));
-            slot.client.tell(Update::Failed(Box::new(error)));
         }
     }
 

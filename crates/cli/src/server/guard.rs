@@ -74,9 +74,7 @@ pub enum KeyFileError {
     #[error("the file of API keys is empty")]
     Empty,
     /// A key that can be guessed.
-    #[error(
-        "line {line} of the file of API keys has {bytes} characters, at least {KEY_BYTES_MIN} are needed"
-    )]
+    #[error("line {line} of the file of API keys has {bytes} bytes, at least {KEY_BYTES_MIN} are needed")]
     Short {
         /// Number of the line, from 1.
         line: usize,

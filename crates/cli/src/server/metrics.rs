@@ -1,6 +1,6 @@
 //! Counters and histograms of `GET /metrics`, in Prometheus' text format.
 
-use phi3v::engine::{FinishReason, Finished, Load};
+use phi3v::engine::{Finished, Load};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -107,12 +107,7 @@ impl Metrics {
 
     /// An answer ended.
     pub fn finished(&self, finished: &Finished) {
-        let reason = match finished.reason {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-            FinishReason::Cancelled => "cancelled",
-        };
-        self.answers.get_or_create(&Reason { reason }).inc();
+        self.answers.get_or_create(&Reason { reason: finished.reason.name() }).inc();
         let (usage, timings) = (&finished.usage, &finished.timings);
         self.prompt_tokens.inc_by(usage.prompt_tokens as u64);
         self.cached_tokens.inc_by(usage.cached_tokens as u64);

@@ -52,8 +52,7 @@ fn load_with(
     options: EngineOptions,
 ) -> Result<Loaded<Cpu>, phi3v::Error> {
     let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).expect("a processor");
-    let own = &checkpoint.preprocessor;
-    let image_params = ImageParams { num_crops: 1, image_mean: own.image_mean, image_std: own.image_std };
+    let image_params = ImageParams { num_crops: 1, ..checkpoint.preprocessor };
     let Checkpoint { config, tokenizer, weights, .. } = checkpoint;
     let model = Phi3V::load(cpu, &config, &weights, ModelOptions::F32, &mut |_| {})?;
     let engine = Engine::new(model, Arc::clone(&tokenizer), stop_ids, options)?;

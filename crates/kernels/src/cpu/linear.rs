@@ -38,24 +38,6 @@ impl CpuLinear {
             Weight::Dense(_) => None,
         }
     }
-
-    /// Output features.
-    #[must_use]
-    pub fn n(&self) -> usize {
-        match &self.0 {
-            Weight::Dense(dense) => dense.n,
-            Weight::Packed(packed) => packed.n(),
-        }
-    }
-
-    /// Input features.
-    #[must_use]
-    pub fn k(&self) -> usize {
-        match &self.0 {
-            Weight::Dense(dense) => dense.k,
-            Weight::Packed(packed) => packed.k(),
-        }
-    }
 }
 
 /// A row-major matrix in f32, f16 or bf16.
@@ -113,7 +95,7 @@ pub(crate) struct Panels {
     n: usize,
     /// Weight rows of a full panel.
     width: usize,
-    gated: bool,
+    epilogue: Epilogue,
 }
 
 /// Columns of a panel: 4 registers of 16 lanes, the width of the matrix kernels' tiles.
@@ -121,16 +103,16 @@ pub(crate) const PANEL: usize = 64;
 
 impl Panels {
     pub(crate) fn new(n: usize, width: usize, epilogue: Epilogue) -> Self {
-        Self { n, width, gated: epilogue == Epilogue::SiluMul }
+        Self { n, width, epilogue }
     }
 
     /// Columns of `out`.
     pub(crate) fn out_cols(&self) -> usize {
-        if self.gated { self.n / 2 } else { self.n }
+        self.epilogue.out_cols(self.n)
     }
 
     fn out_width(&self) -> usize {
-        if self.gated { self.width / 2 } else { self.width }
+        self.epilogue.out_cols(self.width)
     }
 
     /// Number of panels.
@@ -140,9 +122,9 @@ impl Panels {
 
     /// Panel `i`.
     pub(crate) fn panel(&self, i: usize) -> Panel {
-        let start = i * self.out_width();
-        let out = start..self.out_cols().min(start + self.out_width());
-        let second = if self.gated { self.n / 2 + out.start..self.n / 2 + out.end } else { self.n..self.n };
+        let (start, cols) = (i * self.out_width(), self.out_cols());
+        let out = start..cols.min(start + self.out_width());
+        let second = if self.epilogue.is_gated() { cols + out.start..cols + out.end } else { self.n..self.n };
         Panel { rows: [out.clone(), second], out }
     }
 }

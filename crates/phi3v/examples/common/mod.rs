@@ -3,7 +3,7 @@
 use phi3v::chat_template::{Message, Part};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::engine::{Engine, EngineOptions, Request};
-use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
+use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode};
 use phi3v::kernels::{Cpu, CpuOptions};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::processor;
@@ -35,12 +35,10 @@ pub(crate) fn request(
     pictures: &[&str],
     question: &str,
 ) -> Result<Request, Failure> {
-    let own = &checkpoint.preprocessor;
-    let params =
-        ImageParams { num_crops: own.num_crops, image_mean: own.image_mean, image_std: own.image_std };
+    let params = &checkpoint.preprocessor;
     let read = |path: &&str| -> Result<Arc<ImageInputs>, Failure> {
         let rgb = image::decode(&std::fs::read(path)?, ImageMode::AsSeen, &ImageLimits::default())?;
-        Ok(Arc::new(image::process(&rgb, &params)?))
+        Ok(Arc::new(image::process(&rgb, params)?))
     };
     let images = pictures.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let rows: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();

@@ -10,8 +10,8 @@ mod work;
 
 use crate::Result;
 use crate::config::ModelConfig;
-use crate::image::{HdGrid, ImageInputs, ImageParams, RgbImage, TILE_VALUES, process};
-use crate::model::{Cache, Chunk, ModelOptions, PREFILL_CHUNK, Phi3V, Segment, TILES_AT_ONCE};
+use crate::image::{ImageInputs, ImageParams, RgbImage, process};
+use crate::model::{Cache, Chunk, ModelOptions, PREFILL_CHUNK, Phi3V, Segment};
 use crate::weights::Weights;
 use crate::weights::quantized::Quant;
 use phi3v_kernels::{Backend, Cpu, KV_BLOCK_TOKENS, KvFormat, Limits};
@@ -225,19 +225,11 @@ impl Bench<'_> {
 
     fn vision(&mut self, tiles: usize, inputs: &ImageInputs) -> Result<()> {
         let start = Instant::now();
-        self.embed(inputs)?;
+        self.model.embed_image(inputs)?;
         let seconds = start.elapsed().as_secs_f64();
         let share = self.work.vision_seconds(tiles, inputs.num_img_tokens(), &self.limits) / seconds;
         self.tell(Name::Vision, tiles, seconds * 1e3, Some(share));
         Ok(())
-    }
-
-    fn embed(&self, inputs: &ImageInputs) -> Result<<Cpu as Backend>::Tensor> {
-        let mut job = self.model.begin_image(inputs.distinct_tiles())?;
-        for tiles in inputs.distinct.chunks(TILES_AT_ONCE * TILE_VALUES) {
-            self.model.vision_tower(&mut job, tiles, &mut |_| ControlFlow::Continue(()))?;
-        }
-        self.model.finish_image(job, &inputs.grid, &inputs.tile_of)
     }
 
     /// The standard picture from its pixels to the first token, then another question on it.
@@ -245,7 +237,7 @@ impl Bench<'_> {
         let pixels = pixels(PICTURE);
         let start = Instant::now();
         let inputs = process(&pixels, &params(NUM_CROPS[0]))?;
-        let image = self.embed(&inputs)?;
+        let image = self.model.embed_image(&inputs)?;
         self.forward(0..STANDARD_PROMPT, Some(&image))?;
         let seconds = start.elapsed().as_secs_f64();
         let ideal = self.work.vision_seconds(inputs.distinct_tiles(), inputs.num_img_tokens(), &self.limits)
@@ -283,12 +275,6 @@ fn picture(num_crops: usize) -> Result<ImageInputs> {
 fn one_tile() -> ImageInputs {
     let inputs = process(&pixels((crate::image::TILE_SIDE, crate::image::TILE_SIDE)), &params(1));
     inputs.expect("a square of one tile is a picture")
-}
-
-/// Distinct tiles of the standard picture at `num_crops`, its global view included.
-#[must_use]
-pub fn picture_tiles(num_crops: usize) -> usize {
-    HdGrid::of(PICTURE.0, PICTURE.1, num_crops).map_or(0, |grid| 1 + grid.tiles())
 }
 
 /// Forgets the greatest resident memory so far, where the system lets us: an earlier model may have been larger.

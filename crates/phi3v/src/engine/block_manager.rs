@@ -105,7 +105,7 @@ impl BlockManager {
         self.by_hash.get(hash).copied()
     }
 
-    /// One more than the highest block in use.
+    /// One more than the highest block of `table`.
     pub(super) fn high_water(table: &[u32]) -> usize {
         table.iter().max().map_or(0, |&id| id as usize + 1)
     }

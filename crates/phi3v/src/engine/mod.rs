@@ -257,7 +257,7 @@ impl<B: Backend> Engine<B> {
     pub fn run(&mut self, request: Request, observer: &mut dyn Observer) -> Result<Finished> {
         let id = self.submit(request)?;
         loop {
-            for output in self.step(observer)?.into_iter().filter(|output| output.id == id) {
+            for output in self.step(observer).into_iter().filter(|output| output.id == id) {
                 match output.event {
                     Event::Token(token) => observer.token(&token),
                     Event::Finished(finished) => return Ok(finished),

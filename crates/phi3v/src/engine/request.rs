@@ -80,6 +80,18 @@ pub enum FinishReason {
     Cancelled,
 }
 
+impl FinishReason {
+    /// As OpenAI's API names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// The end of an answer.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -124,7 +136,7 @@ pub struct Timings {
 /// What the engine is doing for a request right now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepProgress {
-    /// For whom; the oldest where there are several.
+    /// For whom.
     pub id: RequestId,
     /// Which kind of work.
     pub phase: Phase,
@@ -141,6 +153,4 @@ pub enum Phase {
     Vision,
     /// Prompt tokens through the decoder.
     Prefill,
-    /// Answer tokens through the decoder.
-    Decode,
 }

@@ -4,7 +4,7 @@ use super::block_manager::{BlockHash, BlockManager};
 use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress};
 use super::sequence::Sequence;
 use super::{Engine, Observer};
-use crate::image::{ImageInputs, TILE_SIDE};
+use crate::image::{ImageInputs, TILE_VALUES};
 use crate::model::{Chunk, ImageJob, Progress, Segment, TILES_AT_ONCE};
 use crate::{Error, Result};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
@@ -16,15 +16,10 @@ use std::time::{Duration, Instant};
 /// never cut so that such a chunk remains: how it is cut must not change its answer.
 const PREFILL_REMAINDER_MIN: usize = 17;
 
-/// Values of one tile: [3, 336, 336].
-const TILE_VALUES: usize = 3 * TILE_SIDE * TILE_SIDE;
-
 impl<B: Backend> Engine<B> {
-    /// Does one piece of every kind of work there is, and reports what came of it.
-    ///
-    /// # Errors
-    /// None that concerns a single request: those are reported as [`Event::Failed`], beside what others have got.
-    pub fn step(&mut self, observer: &mut dyn Observer) -> Result<Vec<Output>> {
+    /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
+    /// as [`Event::Failed`] beside what others have got.
+    pub fn step(&mut self, observer: &mut dyn Observer) -> Vec<Output> {
         let mut outputs = Vec::new();
         self.drop_cancelled(&mut outputs);
         self.restart_crossing();
@@ -35,7 +30,7 @@ impl<B: Backend> Engine<B> {
         if self.is_idle() {
             self.blocks.check_integrity();
         }
-        Ok(outputs)
+        outputs
     }
 
     fn drop_cancelled(&mut self, outputs: &mut Vec<Output>) {
@@ -58,10 +53,8 @@ impl<B: Backend> Engine<B> {
         let crossing = |sequence: &Sequence<B>| {
             sequence.decoding() && rope.factors_for(sequence.tokens.len()) != sequence.factors
         };
-        let mut crossed = Vec::new();
-        for index in (0..self.running.len()).rev().filter(|&index| crossing(&self.running[index])) {
-            crossed.push(index);
-        }
+        let crossed: Vec<usize> =
+            (0..self.running.len()).rev().filter(|&index| crossing(&self.running[index])).collect();
         for index in crossed {
             let mut sequence = self.running.remove(index);
             self.blocks.release(&std::mem::take(&mut sequence.blocks));

@@ -93,7 +93,7 @@ impl Orientation {
 fn gather(
     image: &RgbImage,
     (width, height): (usize, usize),
-    from: impl Fn(usize, usize) -> (usize, usize) + Sync,
+    from: impl Fn(usize, usize) -> (usize, usize),
 ) -> RgbImage {
     const BLOCK: usize = 64;
     let mut pixels = vec![0; image.pixels.len()];

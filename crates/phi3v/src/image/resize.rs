@@ -9,6 +9,7 @@
 
 use super::RgbImage;
 use super::threads::for_each_band;
+use std::borrow::Cow;
 
 /// Fractional bits of a weight: 32 bits less 8 of the sample less 2 of headroom.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
@@ -85,43 +86,15 @@ fn clip8(sum: i32) -> u8 {
 /// Resizes to `width` x `height`, all sides at least 1.
 pub(super) fn resize(image: &RgbImage, width: usize, height: usize, order: Order) -> RgbImage {
     match order {
-        Order::HorizontalFirst => resize_height(resize_width(image.into(), width), height),
-        Order::VerticalFirst => resize_width(resize_height(image.into(), height), width),
+        Order::HorizontalFirst => resize_height(resize_width(Cow::Borrowed(image), width), height),
+        Order::VerticalFirst => resize_width(resize_height(Cow::Borrowed(image), height), width),
     }
     .into_owned()
 }
 
-/// A picture borrowed, or made by a pass.
-enum MaybeOwned<'a> {
-    Borrowed(&'a RgbImage),
-    Owned(RgbImage),
-}
-
-impl<'a> From<&'a RgbImage> for MaybeOwned<'a> {
-    fn from(image: &'a RgbImage) -> Self {
-        Self::Borrowed(image)
-    }
-}
-
-impl MaybeOwned<'_> {
-    fn get(&self) -> &RgbImage {
-        match self {
-            Self::Borrowed(image) => image,
-            Self::Owned(image) => image,
-        }
-    }
-
-    fn into_owned(self) -> RgbImage {
-        match self {
-            Self::Borrowed(image) => image.clone(),
-            Self::Owned(image) => image,
-        }
-    }
-}
-
 /// The horizontal pass: every row to `width` pixels.
-fn resize_width(image: MaybeOwned<'_>, width: usize) -> MaybeOwned<'_> {
-    let source = image.get();
+fn resize_width(image: Cow<'_, RgbImage>, width: usize) -> Cow<'_, RgbImage> {
+    let source: &RgbImage = &image;
     if source.width == width {
         return image;
     }
@@ -133,7 +106,7 @@ fn resize_width(image: MaybeOwned<'_>, width: usize) -> MaybeOwned<'_> {
             resize_row(row, out, &weights);
         }
     });
-    MaybeOwned::Owned(RgbImage { width, height: source.height, pixels })
+    Cow::Owned(RgbImage { width, height: source.height, pixels })
 }
 
 /// One row `[width_in, 3]` to `[width_out, 3]`.
@@ -154,8 +127,8 @@ fn resize_row(row: &[u8], out: &mut [u8], weights: &Weights) {
 }
 
 /// The vertical pass: every column to `height` pixels.
-fn resize_height(image: MaybeOwned<'_>, height: usize) -> MaybeOwned<'_> {
-    let source = image.get();
+fn resize_height(image: Cow<'_, RgbImage>, height: usize) -> Cow<'_, RgbImage> {
+    let source: &RgbImage = &image;
     if source.height == height {
         return image;
     }
@@ -167,7 +140,7 @@ fn resize_height(image: MaybeOwned<'_>, height: usize) -> MaybeOwned<'_> {
             blend_rows(source, weights.of(first_row + i), out);
         }
     });
-    MaybeOwned::Owned(RgbImage { width: source.width, height, pixels })
+    Cow::Owned(RgbImage { width: source.width, height, pixels })
 }
 
 /// One output row: the weighted sum of `taps.len()` rows from row `first` on.

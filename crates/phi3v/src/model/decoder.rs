@@ -30,6 +30,23 @@ impl<T> Segment<'_, T> {
     }
 }
 
+impl<'a, T> Segment<'a, T> {
+    /// The segments of a whole prompt: `input_ids` hold `-i` at the rows of picture `i`, counted from 1, whose embedding
+    /// is `embeddings[i - 1]`; `tokens` are the same ids, whatever stands there for pictures.
+    pub(crate) fn of_prompt(input_ids: &[i64], tokens: &'a [u32], embeddings: &'a [T]) -> Vec<Self> {
+        let mut segments = Vec::new();
+        let mut start = 0;
+        for run in input_ids.chunk_by(|a, b| a == b || (*a >= 0 && *b >= 0)) {
+            segments.push(match run[0] {
+                id if id < 0 => Self::Image(&embeddings[(-id - 1) as usize], 0..run.len()),
+                _ => Self::Tokens(&tokens[start..start + run.len()]),
+            });
+            start += run.len();
+        }
+        segments
+    }
+}
+
 /// Consecutive tokens of one sequence within a batch.
 #[derive(Debug)]
 pub struct Chunk<'a, T> {
@@ -199,7 +216,8 @@ impl<B: Backend> Decoder<B> {
         for (index, layer) in self.layers.iter().enumerate() {
             check(observe(Progress::DecoderLayer { done: index, layers: last + 1 }))?;
             self.keys_and_values(backend, layer, index, &layout, (&mut *pool, &mut *ws))?;
-            let pick = index == last && hidden.is_none();
+            // in a decode step every row is a last one, and stays where it is
+            let pick = index == last && hidden.is_none() && layout.last_rows.len() < backend.shape(&ws.x).0;
             if pick {
                 if layout.last_rows.is_empty() {
                     return Ok(());

@@ -13,7 +13,7 @@ pub use decoder::{Chunk, Segment};
 pub use rope::{Rope, RopeFactors};
 
 use crate::config::ModelConfig;
-use crate::image::{HdGrid, TILE_SIDE};
+use crate::image::{HdGrid, ImageInputs, TILE_VALUES};
 use crate::weights::Weights;
 use crate::{Error, Result};
 use decoder::{Decoder, HiddenStates, Workspace};
@@ -168,7 +168,7 @@ impl<B: Backend> Phi3V<B> {
     ) -> Result<B::Tensor> {
         let features = self.vision_tower.forward(&self.backend, tiles, observe)?;
         self.projector.merge(&self.backend, &features, job.done, &mut job.merged);
-        job.done += tiles.len() / (3 * TILE_SIDE * TILE_SIDE);
+        job.done += tiles.len() / TILE_VALUES;
         Ok(features)
     }
 
@@ -183,6 +183,18 @@ impl<B: Backend> Phi3V<B> {
     pub fn finish_image(&self, job: ImageJob<B>, grid: &HdGrid, tile_of: &[usize]) -> Result<B::Tensor> {
         assert_eq!(job.done, job.tiles, "every tile goes through the vision tower first");
         self.projector.embed(&self.backend, job.merged, grid, tile_of)
+    }
+
+    /// A picture's rows in the prompt, `[num_img_tokens, hidden_size]`, all at once.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub fn embed_image(&self, image: &ImageInputs) -> Result<B::Tensor> {
+        let mut job = self.begin_image(image.distinct_tiles())?;
+        for tiles in image.distinct.chunks(TILES_AT_ONCE * TILE_VALUES) {
+            self.vision_tower(&mut job, tiles, &mut |_| ControlFlow::Continue(()))?;
+        }
+        self.finish_image(job, &image.grid, &image.tile_of)
     }
 
     /// Runs `batch` through the decoder and leaves in `logits` those, `[n, vocab_size]`, of the chunks that asked. A

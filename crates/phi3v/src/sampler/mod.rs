@@ -126,12 +126,6 @@ impl Sampler {
         })
     }
 
-    /// The parameters it was made with.
-    #[must_use]
-    pub fn params(&self) -> &SamplingParams {
-        &self.params
-    }
-
     /// Chooses the next token from `logits` (`[vocab_size]`). A logit of minus infinity forbids its token. The logits
     /// of seen tokens are changed by the penalties.
     ///

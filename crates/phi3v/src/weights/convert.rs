@@ -4,10 +4,9 @@
 //! is locked against a second writer, removed on every error, and overwritten by the next run where a run was killed.
 
 use super::quantized::{ATTACHED, FORMAT, Quant, VERSION};
-use super::{TensorView, Weights, WeightsError, shards, table};
+use super::{TensorView, Weights, WeightsError, shards, table, widen};
 use crate::config::ModelConfig;
 use crate::files::Files;
-use half::{bf16, f16};
 use phi3v_kernels::Format;
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use serde_json::{Map, Value, json};
@@ -215,24 +214,12 @@ fn write_packed(
 
 /// Encodes the panels from `first` on that `out` has room for.
 fn encode(source: &TensorView, shape: PackedShape, first: usize, out: &mut [u8]) {
-    let mut rows = Vec::new();
+    let (mut rows, row_bytes) = (Vec::new(), source.bytes.len() / shape.n());
     for (panel, out) in (first..).zip(out.chunks_exact_mut(shape.panel_bytes())) {
         let range = shape.panel_rows(panel);
-        widen(source, range.start * shape.k()..range.end * shape.k(), &mut rows);
+        let bytes = &source.bytes[range.start * row_bytes..range.end * row_bytes];
+        assert!(widen(bytes, source.format, &mut rows), "`plan` refuses quantised tensors");
         encode_panel(shape, panel, &rows, None, out);
-    }
-}
-
-/// The values `range` of a dense tensor as f32.
-fn widen(source: &TensorView, range: std::ops::Range<usize>, out: &mut Vec<f32>) {
-    out.clear();
-    let size = if source.format == Format::F32 { 4 } else { 2 };
-    let bytes = &source.bytes[range.start * size..range.end * size];
-    let pairs = bytes.as_chunks::<2>().0.iter();
-    match source.format {
-        Format::F16 => out.extend(pairs.map(|raw| f16::from_le_bytes(*raw).to_f32())),
-        Format::Bf16 => out.extend(pairs.map(|raw| bf16::from_le_bytes(*raw).to_f32())),
-        _ => out.extend(bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw))),
     }
 }
 

@@ -174,7 +174,11 @@ impl Weights {
     /// quantised matrix.
     pub fn vector(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let view = self.tensor(name)?;
-        widen(&view.bytes, view.format).ok_or_else(|| WeightsError::NotDense { name: name.to_owned() })
+        let mut values = Vec::new();
+        if widen(&view.bytes, view.format, &mut values) {
+            return Ok(values);
+        }
+        Err(WeightsError::NotDense { name: name.to_owned() })
     }
 
     /// Bytes of all tensors that the model text reads.
@@ -187,6 +191,16 @@ impl Weights {
     #[must_use]
     pub fn dtype(&self) -> Format {
         self.dtype
+    }
+
+    /// How far the checkpoint is quantised; `None` for dense weights.
+    #[must_use]
+    pub fn quant(&self) -> Option<quantized::Quant> {
+        match self.dtype {
+            Format::Q8 => Some(quantized::Quant::Q8),
+            Format::Q4 => Some(quantized::Quant::Q4),
+            Format::F32 | Format::F16 | Format::Bf16 => None,
+        }
     }
 }
 
@@ -211,13 +225,15 @@ fn view(tensor: Found, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     Ok(TensorView { format, shape: entry.shape, bytes: entry.bytes })
 }
 
-/// Dense values as f32; `None` for a quantised format.
-fn widen(bytes: &[u8], format: Format) -> Option<Vec<f32>> {
-    let pairs = || bytes.as_chunks::<2>().0.iter();
+/// Puts dense values into `out` as f32; false for a quantised format.
+fn widen(bytes: &[u8], format: Format, out: &mut Vec<f32>) -> bool {
+    out.clear();
+    let pairs = bytes.as_chunks::<2>().0.iter();
     match format {
-        Format::F32 => Some(bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect()),
-        Format::F16 => Some(pairs().map(|raw| f16::from_le_bytes(*raw).to_f32()).collect()),
-        Format::Bf16 => Some(pairs().map(|raw| bf16::from_le_bytes(*raw).to_f32()).collect()),
-        Format::Q8 | Format::Q4 => None,
+        Format::F32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw))),
+        Format::F16 => out.extend(pairs.map(|raw| f16::from_le_bytes(*raw).to_f32())),
+        Format::Bf16 => out.extend(pairs.map(|raw| bf16::from_le_bytes(*raw).to_f32())),
+        Format::Q8 | Format::Q4 => return false,
     }
+    true
 }

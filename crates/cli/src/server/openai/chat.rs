@@ -4,11 +4,11 @@ use super::chat_stream::ChatStream;
 use super::errors::ApiError;
 use super::session::{Session, finish_reason};
 use super::types::{
-    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, ChatRole, Choice, Content, ContentPart,
-    Logprobs, ResponseFormat, UsageFields,
+    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, Content, ContentPart, Logprobs,
+    ResponseFormat, UsageFields,
 };
 use super::{logprobs, models, parse, stream};
-use crate::server::ask::{Ask, Names, Picture, Turn, TurnPart};
+use crate::server::ask::{Ask, Names, Turn, TurnPart};
 use crate::server::engine_thread::Update;
 use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};
@@ -27,7 +27,7 @@ use std::sync::Arc;
 const NAMES: Names = Names { turns: "messages", form: "response_format" };
 
 /// Likeliest tokens that may be asked for.
-const TOP_LOGPROBS_MAX: usize = 20;
+const TOP_LOGPROBS_MAX: usize = SamplingParams::LOGPROBS_MAX;
 
 /// Answers a conversation.
 ///
@@ -143,11 +143,7 @@ fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
 }
 
 fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
-    let role = match message.role {
-        ChatRole::System | ChatRole::Developer => Role::System,
-        ChatRole::User => Role::User,
-        ChatRole::Assistant => Role::Assistant,
-    };
+    let role = Role::from(message.role);
     if !message.tool_calls.is_empty() {
         return Err(ApiError::unsupported_field(&format!("messages[{index}].tool_calls")));
     }
@@ -168,13 +164,7 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
         ContentPart::Text { text } => Ok(TurnPart::Text(text)),
         ContentPart::ImageUrl { image_url } => {
             let param = format!("messages[{index}].content[{number}].image_url");
-            if role != Role::User {
-                let message = format!("a picture stands in a message of the {}", role.name());
-                return Err(
-                    ApiError::invalid_value(param, message).hint("put pictures into the user's messages")
-                );
-            }
-            Ok(TurnPart::Picture(Picture { url: image_url.url, detail: image_url.detail, param }))
+            TurnPart::picture(role, image_url.url, image_url.detail, param)
         }
     };
     Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })

@@ -120,7 +120,6 @@ impl From<StepProgress> for ProgressFields {
         let phase = match progress.phase {
             Phase::Vision => "vision",
             Phase::Prefill => "prefill",
-            Phase::Decode => "decode",
         };
         Self { phase, done: progress.done, total: progress.total }
     }

@@ -51,8 +51,7 @@ impl Session {
 /// It was cancelled, which only the engine itself can have done.
 pub fn finish_reason(reason: FinishReason) -> Result<&'static str, ApiError> {
     match reason {
-        FinishReason::Stop => Ok("stop"),
-        FinishReason::Length => Ok("length"),
+        FinishReason::Stop | FinishReason::Length => Ok(reason.name()),
         FinishReason::Cancelled => Err(ApiError::internal("the answer was cancelled")),
     }
 }

@@ -3,6 +3,7 @@
 //! Unknown fields are refused by name, nested ones too; [`super::fields`] says which top-level ones are ignored.
 
 use super::text_or_list::{self, TextOrList};
+use phi3v::chat_template::Role;
 use schemars::JsonSchema;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,16 @@ pub enum ChatRole {
     User,
     /// The model.
     Assistant,
+}
+
+impl From<ChatRole> for Role {
+    fn from(role: ChatRole) -> Self {
+        match role {
+            ChatRole::System | ChatRole::Developer => Self::System,
+            ChatRole::User => Self::User,
+            ChatRole::Assistant => Self::Assistant,
+        }
+    }
 }
 
 /// Text, or parts in any order.

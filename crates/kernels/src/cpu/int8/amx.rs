@@ -82,7 +82,8 @@ fn quantise(x: &[f32], k: usize, tile: &mut [u8]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
-    let mut pipeline = Pipeline::new();
+    let mut sums = [StepSums::ZERO; 2];
+    let mut pipeline = Pipeline::new(&mut sums);
     for (group, block) in panel.bytes.chunks_exact(Q8_BLOCK).enumerate() {
         let next = panel.next_block(group, Q8_BLOCK);
         pipeline.block((block, Some(next)), (x, rows.clone(), group), y);
@@ -92,10 +93,10 @@ fn q8(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn q4(panel: Panel<'_>, x: &QuantisedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
-    let mut unpacked = Block([0; Q8_BLOCK]);
+    let (mut unpacked, mut sums) = (Block([0; Q8_BLOCK]), [StepSums::ZERO; 2]);
     for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
         unpack_block(block, panel.ahead(group + Q4_AHEAD, Q4_BLOCK), &mut unpacked.0);
-        let mut pipeline = Pipeline::new();
+        let mut pipeline = Pipeline::new(&mut sums);
         pipeline.block((&unpacked.0, None), (x, rows.clone(), group), y);
         pipeline.finish(y);
     }
@@ -135,10 +136,14 @@ struct Step<'a> {
 #[repr(C, align(64))]
 struct StepSums([i32; SUMS]);
 
+impl StepSums {
+    const ZERO: Self = Self([0; SUMS]);
+}
+
 /// Multiplies one step while the one before it is made floats.
 struct Pipeline<'a> {
     shape: [usize; 2],
-    sums: [StepSums; 2],
+    sums: &'a mut [StepSums; 2],
     /// Which of `sums` is `pending`'s.
     at: usize,
     pending: Option<Step<'a>>,
@@ -153,8 +158,9 @@ impl Drop for Pipeline<'_> {
 }
 
 impl<'a> Pipeline<'a> {
-    fn new() -> Self {
-        Self { shape: [0; 2], sums: [const { StepSums([0; SUMS]) }; 2], at: 0, pending: None }
+    /// Leaves its sums in `sums`, whatever stands there before.
+    fn new(sums: &'a mut [StepSums; 2]) -> Self {
+        Self { shape: [0; 2], sums, at: 0, pending: None }
     }
 
     /// `y += ` the product of a block and group `group` of some rows, but for the last step's. The `next` panel's block
@@ -195,7 +201,7 @@ impl<'a> Pipeline<'a> {
         let [first, second] = step.tiles;
         assert!(first.values.len() == shape[0] * GROUP && second.values.len() == shape[1] * GROUP);
         assert!(step.block.len() == Q8_BLOCK && step.half < 2);
-        let [done, open] = &mut self.sums;
+        let [done, open] = &mut *self.sums;
         let (done, open) = if self.at == 0 { (done, open) } else { (open, done) };
         let at = Addresses {
             first: first.values.as_ptr(),

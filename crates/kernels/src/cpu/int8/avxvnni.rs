@@ -9,17 +9,16 @@
 
 use super::activations::{QuantisedRows, TILE_ROWS, TileGroup};
 use super::avx2::{
-    LANES, QUADS, REGISTER, STEP, accumulate, add_q8_outliers, column_scales, q4_rows, unpack_block,
+    LANES, PANEL_REGISTERS, QUADS, REGISTER, STEP, accumulate, add_q8_outliers, column_scales, q4_rows,
+    unpack_block,
 };
 use super::{Int8Kernels, Panel, SWEEP_BYTES, Sums, by_rows};
-use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, SCALE_BYTES};
+use crate::quant::{GROUP, Q4_BLOCK, Q8_BLOCK, SCALE_BYTES};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 /// Registers of weights of a tile: 6 rows by 2 are 12 sums; with the weights and a broadcast 15 of 16 registers.
 const COLS: usize = 2;
-/// Registers to a panel's 64 columns.
-const PANEL_REGISTERS: usize = PANEL / LANES;
 /// Six tiles: the sums of 36 x 64 f32 are 9 KB beside a block of 8 KB.
 const CHUNK_ROWS: usize = 6 * TILE_ROWS;
 

@@ -185,11 +185,6 @@ struct Part {
     columns: Range<usize>,
 }
 
-/// Columns that a product with `n` weight rows has after its epilogue.
-fn out_cols(n: usize, epilogue: Epilogue) -> usize {
-    if epilogue == Epilogue::SiluMul { n / 2 } else { n }
-}
-
 /// The panels behind the weight rows `rows`.
 fn parts_of(rows: &Range<usize>) -> impl Iterator<Item = Part> {
     let Range { start, end } = *rows;
@@ -215,10 +210,9 @@ struct Columns {
 impl Columns {
     /// The columns of task `task` of a product with `n` weight rows, cut into tasks of `width` columns.
     fn new((n, epilogue): (usize, Epilogue), width: usize, task: usize) -> Self {
-        let cols = out_cols(n, epilogue);
-        let gated = epilogue == Epilogue::SiluMul;
+        let cols = epilogue.out_cols(n);
         let out = task * width..cols.min((task + 1) * width);
-        let ups = if gated { cols + out.start..cols + out.end } else { 0..0 };
+        let ups = if epilogue.is_gated() { cols + out.start..cols + out.end } else { 0..0 };
         let (mut parts, mut count) = (<[Part; PARTS_MAX]>::default(), 0);
         for part in parts_of(&out).chain(parts_of(&ups)) {
             parts[count] = part;
@@ -284,7 +278,7 @@ struct Product<'a> {
 impl Product<'_> {
     /// Columns after the epilogue.
     fn out_cols(&self) -> usize {
-        out_cols(self.weight.n(), self.epilogue)
+        self.epilogue.out_cols(self.weight.n())
     }
 
     /// Columns of task `task`.
@@ -337,7 +331,7 @@ impl Cpu {
         norm: Norm<'_, Vec<f32>>,
         (first, epilogue, second): (&Packed, Epilogue, &Packed),
     ) {
-        let (rows, cols) = (x.rows(), out_cols(first.n(), epilogue));
+        let (rows, cols) = (x.rows(), epilogue.out_cols(first.n()));
         let Scratch { packed, hidden } = &mut *self.scratch();
         let normed = self.quantise(x, Some(norm), packed);
         let bytes = hidden.take::<u8>(activations::bytes(rows, cols));
@@ -355,7 +349,7 @@ impl Cpu {
         let (n, k) = (weight.n(), weight.k());
         assert_eq!(
             (out.rows(), out.cols()),
-            (x.rows(), out_cols(n, epilogue)),
+            (x.rows(), epilogue.out_cols(n)),
             "output of a [{n}, {k}] matrix"
         );
         let out = Output::Rows(SharedMut::new(out.values_mut()));
@@ -589,7 +583,7 @@ mod tests {
             (500, SiluMul),
             (2, SiluMul),
         ] {
-            let cols = out_cols(n, epilogue);
+            let cols = epilogue.out_cols(n);
             for width in [PANEL, GROUP] {
                 let (mut rows, mut outs) = (vec![0; n], vec![0; cols]);
                 for columns in (0..cols.div_ceil(width)).map(|task| Columns::new((n, epilogue), width, task))

@@ -6,9 +6,9 @@ pub mod types;
 
 use super::errors::ApiError;
 use super::session::Session;
-use super::types::{ChatRole, UsageFields};
+use super::types::UsageFields;
 use super::{models, parse};
-use crate::server::ask::{Ask, Names, Picture, Turn, TurnPart};
+use crate::server::ask::{Ask, Names, Turn, TurnPart};
 use crate::server::engine_thread::Update;
 use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};
@@ -110,11 +110,7 @@ fn ask(request: ResponsesRequest) -> Result<Ask, ApiError> {
 }
 
 fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
-    let role = match message.role {
-        ChatRole::System | ChatRole::Developer => Role::System,
-        ChatRole::User => Role::User,
-        ChatRole::Assistant => Role::Assistant,
-    };
+    let role = Role::from(message.role);
     let parts = match message.content {
         InputContent::Text(text) => return Ok(Turn { role, parts: vec![TurnPart::Text(text)] }),
         InputContent::Parts(parts) => parts,
@@ -128,13 +124,7 @@ fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
         InputPart::InputText { text } | InputPart::OutputText { text, .. } => Ok(TurnPart::Text(text)),
         InputPart::InputImage { image_url: url, detail } => {
             let param = format!("input[{index}].content[{number}].image_url");
-            if role != Role::User {
-                let message = format!("a picture stands in a message of the {}", role.name());
-                return Err(
-                    ApiError::invalid_value(param, message).hint("put pictures into the user's messages")
-                );
-            }
-            Ok(TurnPart::Picture(Picture { url, detail, param }))
+            TurnPart::picture(role, url, detail, param)
         }
     };
     Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })

@@ -38,6 +38,8 @@ const CHUNK_ROWS: usize = 6 * TILE_ROWS;
 
 /// 32-bit lanes of a register.
 pub(super) const LANES: usize = 8;
+/// Registers to a panel's 64 columns.
+pub(super) const PANEL_REGISTERS: usize = PANEL / LANES;
 /// Bytes of a register.
 pub(super) const REGISTER: usize = 32;
 /// Bytes of four values along K of a panel's columns.

@@ -1,6 +1,6 @@
 //! q4 with AVX2: sums of nibbles in 16 bits.
 
-use super::{LANES, REGISTER, STEP, accumulate, column_scales};
+use super::{LANES, PANEL_REGISTERS, REGISTER, STEP, accumulate, column_scales};
 use crate::cpu::int8::activations::{QuantisedRows, TILE_ROWS, TileGroup};
 use crate::cpu::int8::{Panel, Sums, by_rows};
 use crate::quant::{
@@ -12,8 +12,6 @@ use std::ops::Range;
 
 /// Registers of weights of a tile, as for q8.
 const COLS: usize = 2;
-/// Registers to a panel's 64 columns.
-const PANEL_REGISTERS: usize = PANEL / LANES;
 /// Subgroups of a group.
 const SUBGROUPS: usize = GROUP / SUBGROUP;
 /// Quads of a subgroup.

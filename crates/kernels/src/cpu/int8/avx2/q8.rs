@@ -1,6 +1,6 @@
 //! q8 with AVX2: pairs of 16-bit products.
 
-use super::{LANES, QUADS, REGISTER, STEP, accumulate, column_scales};
+use super::{LANES, PANEL_REGISTERS, QUADS, REGISTER, STEP, accumulate, column_scales};
 use crate::cpu::int8::activations::{QuantisedRows, TILE_ROWS, TileGroup};
 use crate::cpu::int8::{Panel, Sums, by_rows};
 use crate::quant::{GROUP, PANEL, Q8_BLOCK, QUAD, SCALE_BYTES, ZERO};
@@ -10,8 +10,6 @@ use std::ops::Range;
 /// Registers of weights of a tile: 6 rows by 2 registers of 8 columns are 12 sums; with the weights and a broadcast
 /// 15 of 16 registers.
 const COLS: usize = 2;
-/// Registers to a panel's 64 columns.
-const PANEL_REGISTERS: usize = PANEL / LANES;
 /// Bytes of a pair of values along K of a panel's columns, in 16 bits.
 const PAIR_STEP: usize = PANEL * 2 * size_of::<i16>();
 
