@@ -144,7 +144,7 @@ pub struct AskArgs {
     #[arg(long, help_heading = "Reports")]
     pub json: bool,
     /// With --json: the logarithm of every token's probability, and of the N likeliest tokens in its place
-    #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = clap::value_parser!(u8).range(0..=SamplingParams::LOGPROBS_MAX as i64))]
+    #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = logprobs())]
     pub logprobs: Option<u8>,
     /// What is told on stderr
     #[command(flatten)]
@@ -196,6 +196,10 @@ pub struct InfoArgs {
     pub json: bool,
 }
 
+fn logprobs() -> clap::builder::RangedI64ValueParser<u8> {
+    clap::value_parser!(u8).range(0..=SamplingParams::LOGPROBS_MAX as i64)
+}
+
 /// `phi3v trace`
 #[derive(Debug, Args)]
 #[command(
@@ -243,7 +247,7 @@ pub struct QuantizeArgs {
     /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
     #[arg(default_value = DEFAULT_MODEL)]
     pub model: String,
-    /// How far: q8 is near lossless, q4 takes three fifths of that
+    /// How far: q8 is near lossless, q4 takes three fifths of its space
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "q8")]
     pub to: Bits,
     /// The file to write [default: NAME-q8.safetensors or NAME-q4.safetensors in this folder]

@@ -145,15 +145,21 @@ impl CliError {
             Self::Picture { error, .. } => return picture_hint(error),
             Self::Server { hint, .. } => return hint.clone(),
             Self::Url { url } => url_hint(url),
-            Self::Fetch { url, code: "image_source_not_allowed", message } if message.contains("this host") => {
-                format!("name its host with --allow-url, as well as one that it redirects to; or {}", fetch_yourself(url))
+            Self::Fetch { url, code: "image_source_not_allowed", message }
+                if message.contains("this host") =>
+            {
+                format!(
+                    "name its host with --allow-url, as well as one that it redirects to; or {}",
+                    fetch_yourself(url)
+                )
             }
             Self::Fetch { code: "image_too_large", .. } => {
                 "raise the limit with --max-image-bytes if you trust the host".to_owned()
             }
             Self::Fetch { url, .. } => fetch_yourself(url),
             Self::Fixed(_) => {
-                "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens".to_owned()
+                "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens"
+                    .to_owned()
             }
             Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
             Self::NoQuestion { names } => {
@@ -163,7 +169,8 @@ impl CliError {
                 "check the path; a question comes last and in quotes".to_owned()
             }
             Self::Disk { .. } => {
-                "free some space, or set PHI3V_CACHE to a folder on another disk; --quant q4 takes three fifths of that".to_owned()
+                "free some space, or use another disk (--out, or PHI3V_CACHE); q4 takes three fifths of q8"
+                    .to_owned()
             }
             _ => return None,
         };

@@ -113,6 +113,20 @@ fn a_second_header_does_not_make_a_picture_look_smaller() {
 }
 
 #[test]
+fn tiles_far_larger_than_their_picture_are_refused() {
+    let mut file = b"II\x2a\0\x08\0\0\0\x05\0".to_vec();
+    for (tag, value) in [(256_u16, 90_u32), (257, 90), (322, 80), (323, 80), (324, 8)] {
+        file.extend(tag.to_le_bytes());
+        file.extend([4, 0, 1, 0, 0, 0]);
+        file.extend(value.to_le_bytes());
+    }
+    file.extend([0; 4]);
+    let limits = ImageLimits { pixels_max: 10_000, ..ImageLimits::default() };
+    let error = decode(&file, ImageMode::AsSeen, &limits).unwrap_err();
+    assert!(error.to_string().contains("far larger"), "{error}");
+}
+
+#[test]
 fn announced_sizes_are_refused_without_memory() {
     let files = [
         ("PNG", png(50_000, 50_000)),

@@ -250,7 +250,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Runs one request to its end, alone. `on_token` hears of every token.
+    /// Runs one request to its end, alone. `observer` hears of every token.
     ///
     /// # Errors
     /// The request's refusal or failure.

@@ -156,7 +156,7 @@ pub struct ImageUrl {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Detail {
-    /// As the checkpoint was trained.
+    /// The model's own number of tiles, or that of --num-crops.
     #[default]
     Auto,
     /// One tile: fewest tokens.

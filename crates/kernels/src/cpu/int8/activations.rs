@@ -1,8 +1,8 @@
 //! Quantised activations, packed for the tiles of the matrix kernels.
 //!
-//! Rows are cut into tiles of six, or sixteen for AMX (the last may have fewer), tiles into groups of 128 values. A group of a tile of R
-//! rows is `[32][R][4]` signed bytes (AMX: `[R][128]`), then one [`RowMeta`] per row: 160 bytes a row and group in all, so a tile
-//! starts where the rows before it end. Values past `k` are zero.
+//! Rows are cut into tiles of six, or sixteen for AMX (the last may have fewer), tiles into groups of 128 values. A
+//! group of a tile of R rows is `[32][R][4]` signed bytes (AMX: `[R][128]`), then one [`RowMeta`] per row: 160 bytes a
+//! row and group in all, so a tile starts where the rows before it end. Values past `k` are zero.
 //!
 //! Language models have channels 50 to 100 times as large as the others (Dettmers et al. 2022, LLM.int8()). Within a
 //! group, the one or two values that tower above the rest are *outliers*: they count as zero in the integers and are

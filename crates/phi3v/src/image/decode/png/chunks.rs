@@ -170,6 +170,16 @@ mod tests {
     }
 
     #[test]
+    fn only_the_first_texts_are_looked_at() {
+        let text = |body: &[u8]| chunk(b"tEXt", &[RAW_EXIF, &[0], body].concat());
+        let behind = |empty: usize| {
+            orientation(&file(&[vec![text(b""); empty], vec![text(&raw_profile(6))]].concat()))
+        };
+        assert_eq!(behind(TEXTS_MAX - 1), Some(Orientation::Turn90));
+        assert_eq!(behind(TEXTS_MAX), None);
+    }
+
+    #[test]
     fn an_end_is_added_where_only_that_is_missing() {
         let whole = [file(&[chunk(b"IHDR", &[1, 2]), chunk(b"IDAT", &[3])]), END.to_vec()].concat();
         let pixels = whole.len() - END.len();
