@@ -20,12 +20,12 @@ from dataset import Batch, Sample, collate, prepare
 from model import GRID, MERGED, patches_of
 from parallel import Clock, Shared, mixed, run
 from rounding import round_decoder
-from stage2 import Feed, Plan, Student, answer_loss, guide_loss, hidden_after, rates_of, step_loss
+from stage2 import MIX, Feed, Plan, Student, answer_loss, guide_loss, hidden_after, step_loss, trained
 from tasks import MAKERS
 
 FOUR_CROPS = 2 * MERGED * (2 * MERGED + 1) + 1 + MERGED * (MERGED + 1)  # rows of a picture of 2x2 tiles: 757
 WEIGHTS = {"cover": 0.27, "chart": 0.27, "text": 0.27, "decline": 0.19}
-MIX = "0.26,0.36,0.25,0.2,0.2"  # as in stage 2, declined questions apart
+DECLINED = "0.2"  # their weight in the other batches
 
 
 def views_of(side: np.ndarray) -> Tensor:
@@ -67,7 +67,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     model = Student()
     feed = Feed(plan, 5000 + rank)
     clock = Clock(0.0)
-    frozen, step = rates_of(model, 0.0), 0
+    moving, step = trained(model), 0
     while (spent := clock.tick()) < plan.minutes * 60:
         shared.pull(model)
         if feed.rng.random() < 0.5:
@@ -75,13 +75,13 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
         with mixed():
             if step % 2:
                 images = feed.group()
-                loss, _ = step_loss(model, feed, images, plan.count(images), 1.0, False, False)
+                loss, _ = step_loss(model, feed, images, plan.count(images), 1.0, False)
             else:
                 images = feed.group() or 1
                 loss = crops_loss(model, feed.rng, images, plan.count(images) // 2)
         model.zero_grad(set_to_none=True)
         loss.backward()
-        shared.push(model, frozen * plan.peak * (1.02 - spent / plan.minutes / 60))
+        shared.push(model, moving * plan.peak * (1.02 - spent / plan.minutes / 60))
         if rank == 0 and step % 20 < 2:
             print(f"{spent / 60:.2f} minutes, {'four crops' if step % 2 == 0 else 'one crop'}: {loss.item():.4f}", flush=True)
         step += 1
@@ -98,9 +98,10 @@ def main() -> None:
     model = Student()
     shared = Shared(model)
     shared.load(args.work / "stage2.pt")
-    plan = Plan(args.work, args.minutes, args.peak, 12, 2.0, 0.0, 0.0, 0.0, MIX)
+    mix = MIX.rsplit(",", 1)[0] + "," + DECLINED
+    plan = Plan(args.work, args.minutes, args.peak, batch=12, full=0.0, rounded=0.0, mix=mix)
     run(2, lambda rank: worker(plan, shared, rank))
-    shared.save(args.work / "stage3.pt", names=[n for n, _ in model.named_parameters()])
+    shared.save(args.work / "stage3.pt")
 
 
 if __name__ == "__main__":

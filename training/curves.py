@@ -36,15 +36,8 @@ def plot(title: str, series: Series) -> Image.Image:
 
 
 def read(path: Path) -> list[dict]:
-    """A log's lines; minutes of a part that counts from zero again are added to the earlier ones."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    before, last = 0.0, 0.0
-    for line in lines:
-        if line["minutes"] < last:
-            before += last
-        last = line["minutes"]
-        line["minutes"] = last + before
-    return lines
+    """A log's lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def main(work: Path, out: Path) -> None:

@@ -141,7 +141,7 @@ def sample(task: str, rng: random.Random, with_labels: bool = False, **options: 
 class Guide(NamedTuple):
     """Rows of the prompt and the answer that a row of a sample should look at.
 
-    Kinds: `read` for the character that the row predicts, `last` for the one that is its input, `tops`
+    Kinds: `read` for the character that the row predicts (the first row where none follows), `last` for the one that is its input, `tops`
     and `feet` for shapes to be counted, `same` for an equal thing earlier in the answer (the first row
     where there is none), `verdict` for the things compared.
     """
@@ -173,6 +173,8 @@ def guides_of(sample: Sample, b: int, begin: int, starts: list[int]) -> list[Gui
     found: list[Guide] = []
     for i, look in enumerate(sample.look):
         if look is None:
+            if i and sample.look[i - 1] is not None and sample.task != "pair":  # a copied stretch is over
+                found.append(Guide("read", b, begin + i, [0]))
             continue
         spots, feet = ([starts[look.image] + c // 12 * 13 + c % 12 for c in cells] for cells in (look.cells, look.feet or []))
         if feet:

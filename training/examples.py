@@ -9,7 +9,7 @@ from pathlib import Path
 from tasks import MAKERS, Example
 
 # Of the first pictures of each kind one that the model answers right; many others it does not, see README.md here.
-SEEDS = {"cover": 1, "chart": 5, "pair": 3, "text": 2}
+SEEDS = {"cover": 1, "chart": 1, "pair": 6, "text": 2}
 NAMES = {"cover": ("cover.png",), "chart": ("chart.png",), "pair": ("left.png", "right.png"), "text": ("text.png",)}
 
 

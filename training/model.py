@@ -40,7 +40,7 @@ class Config:
     hidden_size: int = 256
     intermediate_size: int = 384
     num_hidden_layers: int = 4
-    num_attention_heads: int = 8
+    num_attention_heads: int = 4
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     max_position_embeddings: int = 131072

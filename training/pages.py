@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from PIL import Image
 
 from canvas import COLOURS, FONTS, SHAPES, TILE, Canvas, Mark, font, ink_on, jitter, palette, to_tile
 from words import ALPHABET, page_word
@@ -22,7 +21,7 @@ FOOT_COLUMN = TOP_COLUMN + 1
 
 
 def page(rng: random.Random) -> tuple[np.ndarray, list[Mark]]:
-    """One page of 336x336 pixels filled with lines of 18 to 40 px (and some shapes)."""
+    """One page of 336x336 pixels filled with lines of 16 to 40 px (and some shapes)."""
     zoom = rng.uniform(1.0, 2.0) if rng.random() < 0.7 else 1.0
     side = round(TILE * zoom)
     back, ink = palette(rng)
@@ -30,7 +29,7 @@ def page(rng: random.Random) -> tuple[np.ndarray, list[Mark]]:
     y = rng.uniform(-10, 6) * zoom
     while y < side:
         if rng.random() < 0.3:
-            y = _band(rng, canvas, y, zoom, back)
+            y = _band(rng, canvas, y, zoom)
             back_now = canvas.image.getpixel((side // 2, min(side - 1, int(y) + 1)))
             ink = ink_on(rng, back_now)
         if rng.random() < 0.15:
@@ -40,7 +39,7 @@ def page(rng: random.Random) -> tuple[np.ndarray, list[Mark]]:
     return to_tile(canvas)
 
 
-def _band(rng: random.Random, canvas: Canvas, y: float, zoom: float, back: tuple[int, int, int]) -> float:
+def _band(rng: random.Random, canvas: Canvas, y: float, zoom: float) -> float:
     """Changes the background from `y` down."""
     side = canvas.image.width
     colour = palette(rng)[0]
@@ -120,7 +119,3 @@ def make_pages(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, list[np.n
         tables.append(table)
     return pixels, maps, tables
 
-
-if __name__ == "__main__":
-    for k in range(4):
-        Image.fromarray(page(random.Random(k))[0]).save(f"/tmp/page{k}.png")

@@ -11,15 +11,16 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-
 # bf16 products pay only where the CPU has them; elsewhere torch emulates them at a loss.
 BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+CLIP, DECAY, BETAS = 1.0, 0.01, (0.9, 0.98)  # longest gradient, pull of weights to zero, AdamW's averages
 
 
 def mixed() -> torch.autocast:
@@ -83,8 +84,7 @@ class Shared:
     everything else by AdamW.
     """
 
-    def __init__(self, model: nn.Module, betas: tuple[float, float] = (0.9, 0.98)) -> None:
-        self.betas = betas
+    def __init__(self, model: nn.Module) -> None:
         params = list(model.parameters())
         self.matrices: dict[tuple[int, int], list[Matrix]] = {}
         for m in matrices(model):
@@ -105,16 +105,16 @@ class Shared:
             p.data.copy_(self.weights[at : at + p.numel()].view_as(p))
             at += p.numel()
 
-    def push(self, model: nn.Module, rates: Tensor, clip: float = 1.0, decay: float = 0.01) -> float:
-        """One step with the model's gradients; `rates` is flat or a scalar. Returns the norm."""
+    def push(self, model: nn.Module, rates: Tensor) -> None:
+        """One step with the model's gradients, unless they are not finite; `rates` is flat."""
         grad = torch.cat(
             [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()]
         )
         norm = float(grad.norm())
         if not norm < float("inf"):
-            return norm
-        grad.mul_(min(1.0, clip / (norm + 1e-6)))
-        b1, b2 = self.betas
+            return
+        grad.mul_(min(1.0, CLIP / (norm + 1e-6)))
+        b1, b2 = BETAS
         with self.lock:
             self.count[0] += 1
             n = float(self.count[0])
@@ -127,8 +127,7 @@ class Shared:
                 step[s] = first[s] / ((self.second[s] / (1 - b2**n)).sqrt_() + 1e-8)
         self._muon(grad.lerp_(first, b1), step)
         with self.lock:
-            self.weights.sub_(rates * (step + decay * self.weights))
-        return norm
+            self.weights.sub_(rates * (step + DECAY * self.weights))
 
     def _muon(self, momentum: Tensor, step: Tensor) -> None:
         """Fills the hidden matrices' part of `step`; matrices without a gradient stay at rest."""
@@ -141,11 +140,11 @@ class Shared:
             for m, update in zip(live, made):
                 step[m.span] = update.flatten()
 
-    def save(self, path: Path, **more: object) -> None:
+    def save(self, path: Path) -> None:
         """Writes the state in one move, so that a stop never leaves half a file."""
         with self.lock:
             state = {k: getattr(self, k).clone() for k in ("weights", "first", "second", "count")}
-        torch.save({**state, **more}, path.with_suffix(".tmp"))
+        torch.save(state, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
 
     def load(self, path: Path) -> None:
@@ -162,8 +161,10 @@ def run(workers: int, work: Callable[[int], None]) -> None:
     jobs = [context.Process(target=_one, args=(work, rank)) for rank in range(workers)]
     for job in jobs:
         job.start()
-    for job in jobs:
-        job.join()
+    while (alive := [job for job in jobs if job.is_alive()]) and not any(job.exitcode for job in jobs):
+        wait([job.sentinel for job in alive])
+    for job in alive:  # one has failed: what the others would make alone is not wanted
+        job.kill()
     if any(job.exitcode for job in jobs):
         raise RuntimeError("a training worker failed; its traceback is above")
 

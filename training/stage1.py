@@ -195,7 +195,7 @@ def report(plan: Plan, shared: Shared, model: Reader, running: list[float]) -> N
     running.clear()
     with (plan.work / "stage1.jsonl").open("a") as log:
         print(json.dumps(line), file=log)
-    shared.save(plan.work / "stage1.pt", names=[n for n, _ in model.named_parameters()])
+    shared.save(plan.work / "stage1.pt")
 
 
 def train(plan: Plan) -> None:
@@ -215,7 +215,7 @@ def train(plan: Plan) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=33)
+    parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--pages", type=int, default=1500)
     parser.add_argument("--peak", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=64, help="windows of 8x8 patches a step")

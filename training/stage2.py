@@ -1,10 +1,11 @@
 """Stage 2: the whole model learns to answer.
 
-The tower stays as stage 1 left it and its features are replayed (with `--thaw` below 1 it trains
-too after that share of the time). Most batches leave the sub image out (the global view alone carries the answer, as it does at
-any num_crops); the last part runs on full prompts. Some decoder heads are guided: their attention is
-rewarded for resting where a character just read or to be read stands, and on what is counted or
-compared. The guide only shapes training; the model is the plain architecture.
+The tower stays as stage 1 left it and its features are replayed. Most batches leave the sub image out (the
+global view alone carries the answer, as it does at any num_crops); the last part runs on full prompts. Some
+decoder heads are guided: their attention is rewarded for resting where a character just read or to be read
+stands, and on what is counted or compared. A throw-away head names the characters in a cell from its
+projected row, so that the projector keeps them apart. Both only shape training; the model is the plain
+architecture.
 """
 
 from __future__ import annotations
@@ -25,21 +26,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Batch, Sample, collate, sample, vocab_size
-from model import Config, Phi3V, patches_of, place_mask
+from model import MERGED, Config, Phi3V, RmsNorm, patches_of
+from pages import NUM_CLASSES
 from parallel import BF16, Clock, Shared, mixed, run
 from rounding import round_decoder
-from stage1 import Reader, loss_of
+from stage1 import NONE_WEIGHT, Reader
 
 TASKS = ("cover", "chart", "pair", "text", "decline")
 # (layer, head, kinds of `Guide`): which head is guided to what
 GUIDES = (
     (1, 0, ("last",)), (1, 1, ("same",)), (2, 0, ("read", "tops")), (2, 1, ("read", "feet")),
-    (2, 2, ("verdict",)), (3, 0, ("read", "tops")), (3, 1, ("verdict",)),
+    (2, 2, ("verdict",)), (3, 0, ("read", "tops")), (3, 1, ("verdict",)), (3, 2, ("read",)),
 )
 COUNTED = ("tops", "feet")
-MIX = "0.26,0.36,0.25,0.2,0.08"  # how often each task comes
+# of TASKS: pairs' is their share of the batches, the others' are weights among samples of one picture
+MIX = "0.26,0.36,0.25,0.28,0.08"
 # of a counted number and of what a comparison comes to in the loss: few tokens among many easy ones
 WEIGHTS = {"tops": 5.0, "verdict": 3.0}
+NAMED = slice(1, 4)  # columns of a patch's labels that its cell's row is to name: the character and its direct neighbours
 SINK = 4  # weight of the first row where things are counted: n of them get n / (n + SINK) of the attention
 
 
@@ -51,10 +55,8 @@ class Plan:
     minutes: float
     peak: float
     batch: int
-    thaw: float  # share of the time after which the tower trains too
     full: float  # share of the time after which all prompts are full
     rounded: float  # share of the time after which every other step sees the decoder's weights in 4 bits
-    tower_rate: float
     mix: str
 
     def count(self, images: int) -> int:
@@ -63,17 +65,18 @@ class Plan:
 
 
 class Student(nn.Module):
-    """The model and stage 1's heads, which keep the tower honest while it trains."""
+    """The model and a throw-away head that names the characters in a cell."""
 
     def __init__(self) -> None:
         super().__init__()
         self.phi = Phi3V(Config(vocab_size()))
-        reader = Reader()
-        self.heads, self.norm = reader.heads, reader.norm
+        hidden = self.phi.config.hidden_size
+        self.cell_norm = RmsNorm(hidden, self.phi.config.rms_norm_eps)
+        self.cell_head = nn.Linear(hidden, 4 * (NAMED.stop - NAMED.start) * NUM_CLASSES)
 
     @torch.no_grad()
     def start(self, stage1: Path) -> None:
-        """Takes over the tower and the heads of stage 1."""
+        """Takes over the tower of stage 1."""
         reader = Reader()
         state = torch.load(stage1, weights_only=True)
         at = 0
@@ -81,8 +84,6 @@ class Student(nn.Module):
             p.data.copy_(state["weights"][at : at + p.numel()].view_as(p))
             at += p.numel()
         self.phi.tower.load_state_dict(reader.tower.state_dict())
-        self.heads.load_state_dict(reader.heads.state_dict())
-        self.norm.load_state_dict(reader.norm.state_dict())
 
 
 def features_of(model: Student, samples: list[Sample]) -> Tensor:
@@ -134,6 +135,19 @@ def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
     return total / len(GUIDES)
 
 
+def cell_loss(model: Student, samples: list[Sample], pictures: Tensor) -> Tensor:
+    """How badly the rows of cells with something in them, [pictures, tokens, hidden], tell what their four patches hold."""
+    labels = torch.from_numpy(np.stack([t for s in samples for t in s.labels])).long()  # [pictures, 576, 8]
+    n, side = len(labels), MERGED
+    labels = labels.view(n, side, 2, side, 2, -1).transpose(2, 3).flatten(3, 4)[..., NAMED]  # [pictures, 12, 12, 4, 3]
+    rows = pictures[:, -side * (side + 1) :].view(n, side, side + 1, -1)[:, :, :side]
+    held = labels.flatten(3).any(-1)
+    logits = model.cell_head(model.cell_norm(rows[held])).float().view(-1, NUM_CLASSES)
+    classes = torch.ones(NUM_CLASSES)
+    classes[0] = NONE_WEIGHT
+    return F.cross_entropy(logits, labels[held].flatten(), classes)
+
+
 class Feed:
     """Samples by number of pictures; keeps recent ones with their features for replay."""
 
@@ -159,6 +173,8 @@ class Feed:
                 task = "text"
             if progress < 0.13 and task in ("cover", "chart"):
                 options["easy"] = True
+            if task == "text":
+                options["wild"] = self.rng.random() < (0.4 if progress < 0.7 else 0.15)
             found = sample(task, self.rng, True, **options)
             if len(found.tiles) == images:
                 out.append(found)
@@ -175,7 +191,7 @@ class Feed:
 
 @torch.no_grad()
 def kept_features(model: Student, samples: list[Sample], images: int) -> Tensor:
-    """Features of the samples, computed once for each while the tower rests."""
+    """Features of the samples, computed once for each: the tower rests."""
     new = [s for s in samples if s.features is None]
     if new:
         found = features_of(model, new)
@@ -193,13 +209,9 @@ def rate(progress: float, peak: float) -> float:
     return peak * (0.025 + 0.975 * 0.5 * (1 + math.cos(math.pi * min(late, 1.0))))
 
 
-def rates_of(model: Student, tower_rate: float) -> Tensor:
-    """Each weight's share of the learning rate, flat; the heads' offsets stay held."""
-    shares = []
-    for name, p in model.named_parameters():
-        own = tower_rate if ".vision_model." in name or not name.startswith("phi.") else 1.0
-        shares.append(torch.full((p.numel(),), own))
-    return torch.cat(shares) * place_mask(model)
+def trained(model: Student) -> Tensor:
+    """1 for every weight that trains, 0 for the tower's, flat."""
+    return torch.cat([torch.full((p.numel(),), float(".vision_model." not in n)) for n, p in model.named_parameters()])
 
 
 def worker(plan: Plan, shared: Shared, rank: int) -> None:
@@ -209,21 +221,20 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     feed = Feed(plan, 1000 + rank + 2 * int(shared.count[0]))
     clock = Clock(float(shared.count[1]))
     shown, running = time.time(), []
-    frozen, thawed = rates_of(model, 0.0), rates_of(model, plan.tower_rate)
+    moving = trained(model)
     while (spent := clock.tick()) < plan.minutes * 60:
         progress = spent / (plan.minutes * 60)
         shared.pull(model)
         if progress >= plan.rounded and feed.rng.random() < 0.5:
             round_decoder(model)
-        joint = progress >= plan.thaw
         images = feed.group()
         count = plan.count(images)
         short = progress < plan.full
         with mixed():
-            loss, parts = step_loss(model, feed, images, count, progress, joint, short)
+            loss, parts = step_loss(model, feed, images, count, progress, short)
         model.zero_grad(set_to_none=True)
         loss.backward()
-        shared.push(model, (thawed if joint else frozen) * rate(progress, plan.peak))
+        shared.push(model, moving * rate(progress, plan.peak))
         running.append(parts)
         if rank == 0 and time.time() - shown > 200:
             shown = time.time()
@@ -247,25 +258,21 @@ def answer_loss(model: Student, batch: Batch, hidden: Tensor) -> Tensor:
 
 
 def step_loss(
-    model: Student, feed: Feed, images: int, count: int, progress: float, joint: bool, short: bool
+    model: Student, feed: Feed, images: int, count: int, progress: float, short: bool
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch and its parts."""
-    aux = torch.zeros(())
+    cells, pictures = torch.zeros(()), None
     samples = feed.replay(images, count, progress)
-    features = None
-    if images and joint:
-        features = features_of(model, samples)
-        labels = torch.from_numpy(np.stack([t for s in samples for t in s.labels])).long()
-        aux = loss_of([head(model.norm(features)) for head in model.heads], labels)
-    elif images:
-        features = kept_features(model, samples, images)
     batch = collate(samples, short)
-    hidden, seen = hidden_of(model, batch, features, short)
+    if images:
+        pictures = model.phi.model.vision_embed_tokens(kept_features(model, samples, images), short)
+        cells = cell_loss(model, samples, pictures)
+    hidden, seen = hidden_after(model, batch, pictures)
     loss = answer_loss(model, batch, hidden)
     guide = guide_loss(batch, seen)
     weight = 0.5 if progress < 0.6 else 0.2
-    parts = {"answer": loss.item(), "guide": guide.item(), "tower": aux.item()}
-    return loss + weight * guide + 0.2 * aux, parts
+    parts = {"answer": loss.item(), "guide": guide.item(), "cells": cells.item()}
+    return loss + weight * (guide + 0.6 * cells), parts
 
 
 @lru_cache(maxsize=16)
@@ -304,16 +311,17 @@ def report(plan: Plan, shared: Shared, model: Student, running: list[dict[str, f
     """Logs the mean losses and held-out accuracy since the last report, and saves."""
     spent = float(shared.count[1])
     line: dict[str, object] = {"step": int(shared.count[0]), "minutes": round(spent / 60, 2)}
-    for key in ("answer", "guide", "tower"):
+    for key in ("answer", "guide", "cells"):
         line[key] = round(float(np.mean([r[key] for r in running])), 4)
     running.clear()
+    shared.pull(model)  # what is saved, not this worker's copy, which may be rounded
     short = spent < plan.full * plan.minutes * 60
     with mixed():
         for task in TASKS:
             line[task] = exact(model, task, 16 if task != "decline" else 8, short)
     with (plan.work / "stage2.jsonl").open("a") as log:
         print(json.dumps(line), file=log)
-    shared.save(plan.work / "stage2.pt", names=[n for n, _ in model.named_parameters()])
+    shared.save(plan.work / "stage2.pt")
 
 
 def train(plan: Plan) -> None:
@@ -331,12 +339,10 @@ def train(plan: Plan) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=64)
+    parser.add_argument("--minutes", type=float, default=96)
     parser.add_argument("--peak", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--thaw", type=float, default=1.1)
     parser.add_argument("--full", type=float, default=0.82)
     parser.add_argument("--rounded", type=float, default=0.7)
-    parser.add_argument("--tower-rate", type=float, default=0.3)
     parser.add_argument("--mix", default=MIX, help="weights of " + ",".join(TASKS))
     train(Plan(**vars(parser.parse_args())))

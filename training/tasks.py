@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from canvas import COLOURS, FONTS, SHAPES, TILE, Canvas, Colour, font, ink_on, jitter, luminance, palette
 from questions import CHART, COVER, HELD, PAIR, TEXT, off_topic, varied
-from tokens import DECLINE
+from tokens import DECLINE, PHRASES
 from words import ALPHABET, made_up, number, person, plain_word, title, word
 
 
@@ -176,12 +176,12 @@ def decorate(rng: random.Random, canvas: Canvas, top: float, low: float, ink: Co
     return ink
 
 
-def text(rng: random.Random, most_lines: int = 3) -> Example:
-    """One to three lines of large text."""
+def text(rng: random.Random, wild: bool = False) -> Example:
+    """One to three lines of large text; `wild` ones are characters in no order at all."""
     width, height = rng.choice(((640, 480), (640, 360), (400, 400), (480, 640), (336, 336), (800, 600)))
     canvas, ink = backdrop(rng, width, height)
     zoom = scale_of(canvas)
-    lines = [phrase(rng) for _ in range(min(most_lines, rng.choice((1, 1, 1, 2, 3))))]
+    lines = [(wild_phrase if wild else phrase)(rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
     face = fitted(rng, lines, 0.92 * width, (24, 40), zoom)
     tall = len(lines) * sum(face.getmetrics()) * 1.25
     top = rng.uniform(0.03 * height, max(0.04 * height, height - tall - 0.03 * height))
@@ -207,6 +207,16 @@ def phrase(rng: random.Random) -> str:
         if rng.random() < 0.08:
             line += rng.choice("!?.")
         if len(line) <= 18 and all(c in ALPHABET for c in line):
+            return line
+
+
+def wild_phrase(rng: random.Random) -> str:
+    """A line that cannot be guessed from its beginning: capitals, small letters, digits, or all there is."""
+    of = rng.choice((ALPHABET[:26], ALPHABET[26:52], ALPHABET[52:62], ALPHABET, ALPHABET[:62]))
+    while True:
+        line = "".join(rng.choice(of) if rng.random() < 0.85 else " " for _ in range(rng.randint(2, 16)))
+        line = " ".join(line.split())
+        if line and not any(seed in line for _, seed in PHRASES):  # such a pair would be one token
             return line
 
 

@@ -129,8 +129,8 @@ def tokenizer_json() -> dict[str, object]:
     }
 
 
-def write(folder: Path) -> int:
-    """Writes the three tokenizer files; returns the vocabulary size."""
+def write(folder: Path) -> None:
+    """Writes the three tokenizer files."""
     folder.mkdir(parents=True, exist_ok=True)
     table = tokenizer_json()
     added: list[dict[str, object]] = table["added_tokens"]  # type: ignore[assignment]
@@ -152,4 +152,3 @@ def write(folder: Path) -> int:
         ("tokenizer.json", table), ("tokenizer_config.json", config), ("special_tokens_map.json", special),
     ):
         (folder / name).write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-    return len(vocabulary()[0])

@@ -2,7 +2,7 @@
 
     python training/train.py --work /tmp/demo --out crates/phi3v/src/demo
 
-Stops and resumes: run it again with the same --work and it goes on where it was.
+Stops and resumes: run it again with the same --work and it goes on from the last save (stage 3 from its start).
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ def tower(work: Path, minutes: float) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for pages, states and logs (2 GB)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for pages, states and logs (1 GB)")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
-    parser.add_argument("--stage1-minutes", type=float, default=33)
-    parser.add_argument("--stage2-minutes", type=float, default=64)
+    parser.add_argument("--stage1-minutes", type=float, default=25)
+    parser.add_argument("--stage2-minutes", type=float, default=96)
     parser.add_argument("--stage3-minutes", type=float, default=8)
     args = parser.parse_args()
     tower(args.work, args.stage1_minutes)
     step("stage2.py", "--work", str(args.work), "--minutes", str(args.stage2_minutes))
     step("crops.py", "--work", str(args.work), "--minutes", str(args.stage3_minutes))
     step("export.py", str(args.work / "stage3.pt"), str(args.out))
-    step("curves.py", str(args.work), str(HERE / "curves.png"))
+    step("curves.py", str(args.work), str(args.work / "curves.png"))
 
 
 if __name__ == "__main__":
