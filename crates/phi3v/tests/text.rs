@@ -11,6 +11,7 @@ use rand_pcg::{
     Pcg64,
     rand_core::{Rng, SeedableRng},
 };
+use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -299,6 +300,18 @@ fn tokenizers_of_other_rules_are_refused() {
         part(change("\"pre_tokenizer\": null", "\"pre_tokenizer\": {\"type\": \"Whitespace\"}")),
         "pre_tokenizer"
     );
+    // the package panics on templates that are not whole
+    let json: Value = serde_json::from_slice(&fixture_json()).unwrap();
+    for (pointer, broken) in [
+        ("/post_processor/special_tokens", json!({})),
+        ("/post_processor/single/1/Sequence/id", json!("B")),
+        ("/post_processor/single/0/SpecialToken", json!(["<s>", 0])),
+    ] {
+        let mut json = json.clone();
+        *json.pointer_mut(pointer).unwrap() = broken;
+        let refused = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
+        assert_eq!(part(refused), "post_processor", "{pointer}");
+    }
     assert_eq!(part(change("\"byte_fallback\": true", "\"byte_fallback\": false")), "model");
     assert_eq!(part(change("\"dropout\": null", "\"dropout\": 0.5")), "model");
     assert_eq!(part(change("\"normalized\": false", "\"normalized\": true")), "added token");

@@ -11,6 +11,8 @@ struct Parts {
     normalizer: Value,
     pre_tokenizer: Value,
     decoder: Value,
+    #[serde(default)]
+    post_processor: Value,
 }
 
 /// Refuses parts that change ids or text. Looks at the file itself and comes first: the tokenizers package panics on
@@ -35,7 +37,32 @@ pub(super) fn parts(json: &[u8]) -> Result<(), TokenizerError> {
         &expected,
         "replace U+2581, byte fallback, fuse, strip one space",
     )?;
-    expect_part("pre_tokenizer", &parts.pre_tokenizer, &Value::Null, "null")
+    expect_part("pre_tokenizer", &parts.pre_tokenizer, &Value::Null, "null")?;
+    if templates_are_whole(&parts.post_processor) {
+        return Ok(());
+    }
+    expect_part(
+        "post_processor",
+        &parts.post_processor,
+        &Value::Null,
+        "a template of tokens that it explains",
+    )
+}
+
+/// Whether all pieces of a text's templates are the text or tokens that are explained beside them; the tokenizers
+/// package panics on others.
+fn templates_are_whole(part: &Value) -> bool {
+    if part["type"] == "Sequence" {
+        return part["processors"].as_array().is_some_and(|parts| parts.iter().all(templates_are_whole));
+    }
+    if part["type"] != "TemplateProcessing" {
+        return true;
+    }
+    let whole = |piece: &Value| match piece["SpecialToken"]["id"].as_str() {
+        Some(token) => part["special_tokens"].get(token).is_some(),
+        None => piece["Sequence"]["id"] == "A",
+    };
+    part["single"].as_array().is_some_and(|pieces| pieces.iter().all(whole))
 }
 
 /// Refuses a model or a post-processor that would give other ids.
