@@ -141,9 +141,9 @@ def sample(task: str, rng: random.Random, with_labels: bool = False, **options: 
 class Guide(NamedTuple):
     """Rows of the prompt and the answer that a row of a sample should look at.
 
-    Kinds: `read` for the character that the row predicts (the first row where none follows), `last` for the one that is its input, `tops`
-    and `feet` for shapes to be counted, `same` for an equal thing earlier in the answer (the first row
-    where there is none), `verdict` for the things compared.
+    Kinds: `read` for the character that the row predicts (the first row where none follows), `last` for the
+    one that is its input, `tops` and `feet` for shapes to be counted, `same` for an equal thing earlier in the
+    answer (the first row where there is none), `verdict` for the things compared.
     """
 
     kind: str

@@ -118,4 +118,3 @@ def make_pages(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, list[np.n
         maps[i], table = label_maps(marks)
         tables.append(table)
     return pixels, maps, tables
-

@@ -151,6 +151,11 @@ pub struct AskArgs {
     pub report: ReportArgs,
 }
 
+/// `--logprobs`: as many as the sampler reports.
+fn logprobs() -> clap::builder::RangedI64ValueParser<u8> {
+    clap::value_parser!(u8).range(0..=SamplingParams::LOGPROBS_MAX as i64)
+}
+
 /// `phi3v chat`
 #[derive(Debug, Args)]
 pub struct ChatArgs {
@@ -194,10 +199,6 @@ pub struct InfoArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-}
-
-fn logprobs() -> clap::builder::RangedI64ValueParser<u8> {
-    clap::value_parser!(u8).range(0..=SamplingParams::LOGPROBS_MAX as i64)
 }
 
 /// `phi3v trace`

@@ -41,12 +41,7 @@ pub(super) fn parts(json: &[u8]) -> Result<(), TokenizerError> {
     if templates_are_whole(&parts.post_processor) {
         return Ok(());
     }
-    expect_part(
-        "post_processor",
-        &parts.post_processor,
-        &Value::Null,
-        "a template of tokens that it explains",
-    )
+    Err(unsupported_part("post_processor", &parts.post_processor, "a template of tokens that it explains"))
 }
 
 /// Whether all pieces of a text's templates are the text or tokens that are explained beside them; the tokenizers
@@ -148,12 +143,16 @@ fn expect_part(
     if found == expected {
         return Ok(());
     }
+    Err(unsupported_part(part, found, words))
+}
+
+fn unsupported_part(part: &'static str, found: &Value, expected: &'static str) -> TokenizerError {
     let mut found = found.to_string();
     if let Some((end, _)) = found.char_indices().nth(FOUND_CHARS_MAX) {
         found.truncate(end);
         found.push_str("...");
     }
-    Err(TokenizerError::Unsupported { part, found, expected: words })
+    TokenizerError::Unsupported { part, found, expected }
 }
 
 /// An error is one line: a component longer than this is cut in the message.

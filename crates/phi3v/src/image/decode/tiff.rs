@@ -167,21 +167,20 @@ impl<'a> Header<'a> {
             offsets = self.directory.values(tag::STRIP_OFFSETS)?;
             lengths = self.directory.values(tag::STRIP_BYTES)?;
         }
-        let across = self.width.div_ceil(self.chunk.0) as usize;
-        let down = self.height.div_ceil(self.chunk.1) as usize;
-        let planes = if self.planar { self.samples } else { 1 };
+        let [across, down, planes] = self.grid();
+        let chunks = across * down * planes;
         // what stands beyond the picture's edges costs as much as its pixels do
         let padded = (across * down) as u64 * u64::from(self.chunk.0) * u64::from(self.chunk.1);
         if padded > limits.pixels_max.saturating_mul(2) {
             return Err(damaged("its tiles are far larger than it"));
         }
-        if offsets.len() < across * down * planes {
+        if offsets.len() < chunks {
             return Err(ImageError::Truncated { format: FORMAT });
         }
         let mut samples = vec![0; self.width as usize * self.height as usize * self.samples];
         // Chunks that share their bytes would let a small file ask for endless work.
         let mut budget = self.directory.bytes.len();
-        for (i, offset) in offsets.iter().take(across * down * planes).enumerate() {
+        for (i, offset) in offsets.iter().take(chunks).enumerate() {
             let (plane, cell) = (i / (across * down), i % (across * down));
             let rows = self.chunk_rows(cell / across);
             let packed = self.packed(*offset, lengths.get(i).copied(), rows)?;
@@ -291,7 +290,8 @@ impl<'a> Header<'a> {
         let stream = [START, adobe.as_slice(), tables, body].concat();
         // Rows beyond the chunk's own are dropped: all chunks together may cost one more picture at the limit.
         let own = u64::from(self.chunk.0) * u64::from(self.chunk.1);
-        let share = (limits.pixels_max / self.chunks()).max(own).min(limits.pixels_max);
+        let chunks: usize = self.grid().iter().product();
+        let share = (limits.pixels_max / chunks as u64).max(own).min(limits.pixels_max);
         let share = ImageLimits { pixels_max: share, ..*limits };
         let mut picture = jpeg::decompress(&stream, &share).map_err(|error| match error {
             ImageError::Pixels { .. } => damaged("its JPEG data does not fit its size"),
@@ -305,11 +305,10 @@ impl<'a> Header<'a> {
         Ok(picture.samples)
     }
 
-    /// Strips or tiles of the picture, over all planes.
-    fn chunks(&self) -> u64 {
-        let planes = if self.planar { self.samples as u64 } else { 1 };
+    /// Strips or tiles of the picture: across, down, and planes of them.
+    fn grid(&self) -> [usize; 3] {
         let (across, down) = (self.width.div_ceil(self.chunk.0), self.height.div_ceil(self.chunk.1));
-        u64::from(across) * u64::from(down) * planes
+        [across as usize, down as usize, if self.planar { self.samples } else { 1 }]
     }
 
     /// Copies the part of a chunk that lies in the picture.
