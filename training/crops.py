@@ -44,8 +44,9 @@ def fresh(rng: random.Random, images: int, count: int) -> tuple[list[Sample], Te
     while len(samples) < count:
         task = "pair" if images == 2 else rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         example = MAKERS[task](rng)
-        if len(example.canvases) == images:
-            samples.append(prepare(example, False))
+        found = prepare(example, False)
+        if len(found.tiles) == images and found.fits:
+            samples.append(found)
             views += [views_of(to_tile(canvas, 2 * TILE)[0]) for canvas in example.canvases]
     return samples, torch.stack(views)
 
@@ -55,8 +56,7 @@ def crops_loss(model: Student, rng: random.Random, images: int, count: int) -> T
     samples, views = fresh(rng, images, count)
     with torch.no_grad():
         features = model.phi.tower(patches_of(views.flatten(0, 1))).view(len(views), 5, GRID * GRID, -1)
-    embed = model.phi.model.vision_embed_tokens
-    pictures = torch.cat([embed.grid(f, 2, 2) for f in features])
+    pictures = model.phi.model.vision_embed_tokens.grid(features, 2, 2)
     batch: Batch = collate(samples, False, FOUR_CROPS)
     hidden, seen = hidden_after(model, batch, pictures)
     return answer_loss(model, batch, hidden) + 0.2 * guide_loss(batch, seen)
@@ -65,7 +65,7 @@ def crops_loss(model: Student, rng: random.Random, images: int, count: int) -> T
 def worker(plan: Plan, shared: Shared, rank: int) -> None:
     """One worker's loop."""
     model = Student()
-    feed = Feed(plan, 5000 + rank)
+    feed = Feed(plan.mix, 5000 + rank)
     clock = Clock(0.0)
     moving, step = trained(model), 0
     while (spent := clock.tick()) < plan.minutes * 60:

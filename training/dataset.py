@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +13,30 @@ import torch
 from tokenizers import Tokenizer
 
 from canvas import Mark, to_tile
-from pages import label_maps
+from model import MERGED
+from pages import NEIGHBOURS, label_maps
 from tasks import MAKERS, Example, Pointer
 from tokens import tokenizer_json
 
 SHORT_ROWS = 157  # glb_GN and the global view
 LONG_ROWS = 313
-SUB_ROWS = LONG_ROWS - SHORT_ROWS
+# Room in a record (`Sample.record`); of some 30,000 samples none needs more but for its cells, of which some are drawn then.
+TAIL = 128  # tokens after the pictures
+CELLS = 56  # cells of a picture with something in them
+SPOTS = 5  # rows that one row is to look at
+ROOM = {"read": 56, "last": 54, "tops": 2, "feet": 2, "same": 3, "verdict": 28}  # guides by kind
+PLACES = {kind: slice(sum(list(ROOM.values())[:i]), sum(list(ROOM.values())[: i + 1])) for i, kind in enumerate(ROOM)}
+# Names of rows in a record, which hold for any number of rows a picture: 0 the first, cells of two pictures, the tail's
+CELL, TEXT = 1, 1 + 2 * MERGED * MERGED
+NAMED = slice(1, 4)  # columns of a patch's labels that its cell's row is to name: the character and its direct neighbours
+FIELDS = {
+    "tail": (TAIL,), "targets": (TAIL,), "weights": (TAIL,), "cells": (2, CELLS),
+    "names": (2, CELLS, 4 * (NAMED.stop - NAMED.start)),
+    "rows": (sum(ROOM.values()),), "spots": (sum(ROOM.values()), SPOTS),
+}
+SIZES = [math.prod(shape) for shape in FIELDS.values()]
+# of a counted number and of what a comparison comes to in the loss: few tokens among many easy ones
+WEIGHTS = {"tops": 5, "verdict": 3}
 
 
 @lru_cache(maxsize=1)
@@ -74,6 +92,40 @@ class Sample:
     alike: list[tuple[int, int, bool]]
     verdict: int
     features: torch.Tensor | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether a record has room for it."""
+        return len(self.chunks[-1]) + len(self.answer) - 1 <= TAIL
+
+    @cached_property
+    def record(self) -> np.ndarray:
+        """All but the pictures and what stands before them as numbers of one size, `FIELDS` after each other."""
+        parts = {name: np.full(shape, -1, np.int16) for name, shape in FIELDS.items()}
+        tail = self.chunks[-1] + self.answer[:-1]
+        begin = len(self.chunks[-1]) - 1  # the row that predicts the first answer token
+        parts["tail"][: len(tail)] = tail
+        parts["targets"][begin : begin + len(self.answer)] = self.answer
+        parts["weights"][:] = 1
+        for kind, place in PLACES.items():
+            guides = [g for g in guides_of(self) if g.kind == kind]
+            for at, guide in zip(range(place.start, place.stop), guides):
+                parts["rows"][at] = TEXT + guide.row
+                parts["spots"][at, : len(guide.spots)] = guide.spots
+                if kind in WEIGHTS:
+                    parts["weights"][guide.row] = WEIGHTS[kind]
+        for image, labels in enumerate(self.labels):
+            self._name_cells(labels, parts["cells"][image], parts["names"][image])
+        return np.concatenate([part.ravel() for part in parts.values()])
+
+    def _name_cells(self, labels: np.ndarray, cells: np.ndarray, names: np.ndarray) -> None:
+        """Fills in a picture's cells with something in them, and what their patches hold."""
+        held = labels.reshape(MERGED, 2, MERGED, 2, -1).swapaxes(1, 2).reshape(MERGED * MERGED, 4, -1)[..., NAMED]
+        held = held.reshape(MERGED * MERGED, -1)
+        found = held.any(1).nonzero()[0]
+        if len(found) > CELLS:
+            found = np.random.default_rng(len(self.answer)).permutation(found)[:CELLS]
+        cells[: len(found)], names[: len(found)] = found, held[found]
 
 
 def cell_of(point: tuple[int, int]) -> int:
@@ -134,12 +186,14 @@ def target(found: tuple[Pointer, int], drawn: list) -> Look:
 
 
 def sample(task: str, rng: random.Random, with_labels: bool = False, **options: object) -> Sample:
-    """A fresh sample of a task."""
-    return prepare(MAKERS[task](rng, **options), with_labels)
+    """A fresh sample of a task that has room in a record."""
+    while not (found := prepare(MAKERS[task](rng, **options), with_labels)).fits:
+        pass
+    return found
 
 
 class Guide(NamedTuple):
-    """Rows of the prompt and the answer that a row of a sample should look at.
+    """Rows, by their names, that a row of a sample's tail should look at.
 
     Kinds: `read` for the character that the row predicts (the first row where none follows), `last` for the
     one that is its input, `tops` and `feet` for shapes to be counted, `same` for an equal thing earlier in the
@@ -147,72 +201,115 @@ class Guide(NamedTuple):
     """
 
     kind: str
-    sample: int
     row: int
     spots: list[int]
+
+
+def guides_of(sample: Sample) -> list[Guide]:
+    """Where the rows of a sample's tail should look."""
+    found: list[Guide] = []
+    begin = len(sample.chunks[-1]) - 1  # the row that predicts the first answer token
+    for i, look in enumerate(sample.look):
+        if look is None:
+            if i and sample.look[i - 1] is not None and sample.task != "pair":  # a copied stretch is over
+                found.append(Guide("read", begin + i, [0]))
+            continue
+        spots, feet = ([CELL + look.image * MERGED * MERGED + c for c in cells] for cells in (look.cells, look.feet or []))
+        if feet:
+            found += [Guide("tops", begin + i, spots), Guide("feet", begin + i, feet)]
+        else:
+            found += [Guide("read", begin + i, spots), Guide("last", begin + i + 1, spots)]
+    told = [begin + 1 + j for _, j, _ in sample.alike]
+    for (i, _, same), row in zip(sample.alike, told, strict=True):
+        found.append(Guide("same", row, [TEXT + begin + 1 + i if same else 0]))
+    if sample.alike:
+        names = [TEXT + row for row in told]
+        found += [Guide("verdict", begin + i, names) for i in range(sample.verdict, len(sample.answer))]
+    return [g for g in found if g.row < begin + len(sample.answer)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands before the tails of samples with the same number of pictures.
+
+    ids [first] (0: picture rows), which lie in `spans`; positions [first + TAIL]; rows [TEXT + TAIL]: which row a name means.
+    """
+
+    spans: list[tuple[int, int]]
+    ids: torch.Tensor
+    positions: torch.Tensor
+    rows: torch.Tensor
+
+    def to(self, device: torch.device) -> "Layout":
+        return Layout(self.spans, self.ids.to(device), self.positions.to(device), self.rows.to(device))
+
+
+@lru_cache(maxsize=32)
+def layout(pictures: int, short: bool, long: int = LONG_ROWS) -> Layout:
+    """`short` leaves the sub images out but keeps all positions. A picture has `long` rows in all."""
+    rows = SHORT_ROWS if short else long
+    ids: list[int] = []
+    positions: list[int] = []
+    spans: list[tuple[int, int]] = []
+    names = torch.zeros(TEXT + TAIL, dtype=torch.long)
+    cell = torch.arange(MERGED * MERGED)
+    at = 0
+    for n, chunk in enumerate(prompt_chunks("", pictures)[:-1]):
+        positions += range(at, at + len(chunk))
+        ids += chunk
+        start = len(ids) + rows - SHORT_ROWS + 1  # of the global view
+        names[CELL + len(cell) * n : CELL + len(cell) * (n + 1)] = start + cell // MERGED * (MERGED + 1) + cell % MERGED
+        at += len(chunk) + long
+        positions += range(at - rows, at)
+        spans.append((len(ids), len(ids) + rows))
+        ids += [0] * rows
+    positions += range(at, at + TAIL)
+    names[TEXT:] = len(ids) + torch.arange(TAIL)
+    return Layout(spans, torch.tensor(ids, dtype=torch.long), torch.tensor(positions), names)
 
 
 @dataclass
 class Batch:
     """Samples with the same number of pictures, padded to one length.
 
-    ids [batch, tokens] (negative: picture rows), positions [tokens], first: the first row whose
-    output matters. rows/columns of `targets` [batch, tokens - first] (-100: no loss).
+    ids [batch, tokens] (0: picture rows, in `spans`), positions [tokens], first: the first row of the tails. Of these
+    rows: targets (-100: no loss) and their weights, both [batch, tokens - first]. guides: kind -> rows [batch, n] and
+    those to look at [batch, n, SPOTS] (-1: none). cells [batch, pictures, CELLS] (-1: none), names [batch, pictures,
+    CELLS, 12]: what their patches hold.
     """
 
-    samples: list[Sample]
+    spans: list[tuple[int, int]]
     ids: torch.Tensor
     positions: torch.Tensor
     first: int
     targets: torch.Tensor
-    guides: list[Guide]
+    weights: torch.Tensor
+    guides: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    cells: torch.Tensor
+    names: torch.Tensor
 
 
-def guides_of(sample: Sample, b: int, begin: int, starts: list[int]) -> list[Guide]:
-    """Where to look in sample `b`, whose first answer token is predicted by row `begin`."""
-    found: list[Guide] = []
-    for i, look in enumerate(sample.look):
-        if look is None:
-            if i and sample.look[i - 1] is not None and sample.task != "pair":  # a copied stretch is over
-                found.append(Guide("read", b, begin + i, [0]))
-            continue
-        spots, feet = ([starts[look.image] + c // 12 * 13 + c % 12 for c in cells] for cells in (look.cells, look.feet or []))
-        if feet:
-            found += [Guide("tops", b, begin + i, spots), Guide("feet", b, begin + i, feet)]
-        else:
-            found.append(Guide("read", b, begin + i, spots))
-            found.append(Guide("last", b, begin + i + 1, spots))
-    told = [begin + 1 + j for _, j, _ in sample.alike]
-    for (i, _, same), row in zip(sample.alike, told, strict=True):
-        found.append(Guide("same", b, row, [begin + 1 + i if same else 0]))
-    if sample.alike:
-        found += [Guide("verdict", b, begin + i, told) for i in range(sample.verdict, len(sample.answer))]
-    return found
+def assemble(records: torch.Tensor, before: Layout, longest: int = TAIL) -> Batch:
+    """A batch of records [batch, numbers] of whose tails the longest has so many tokens."""
+    fields = records.long().split(SIZES, 1)
+    part = {name: f.view(-1, *shape) for (name, shape), f in zip(FIELDS.items(), fields, strict=True)}
+    first, pictures = len(before.ids), len(before.spans)
+    ids = torch.cat((before.ids.expand(len(records), -1), part["tail"][:, :longest].clamp(min=0)), 1)
+    targets = part["targets"][:, :longest]
+    kinds = () if pictures == 0 else ("read", "last") if pictures == 1 else tuple(ROOM)
+    guides = {}
+    for kind in kinds:
+        found = [part[name][:, PLACES[kind]] for name in ("rows", "spots")]
+        rows, spots = (before.rows[f.clamp(min=0)].masked_fill(f < 0, -1) for f in found)
+        guides[kind] = rows, spots
+    return Batch(
+        before.spans, ids, before.positions[: first + longest], first, targets.masked_fill(targets < 0, -100),
+        part["weights"][:, :longest].float(), guides, part["cells"][:, :pictures], part["names"][:, :pictures],
+    )
 
 
 def collate(samples: list[Sample], short: bool, long: int = LONG_ROWS) -> Batch:
-    """Builds a batch; `short` leaves the sub images out but keeps all positions. A picture has `long` rows in all."""
-    rows = SHORT_ROWS if short else long
-    head: list[int] = []
-    positions: list[int] = []
-    starts: list[int] = []
-    at = 0
-    for n, chunk in enumerate(samples[0].chunks[:-1]):
-        positions += range(at, at + len(chunk))
-        head += chunk
-        starts.append(len(head) + rows - SHORT_ROWS + 1)
-        at += len(chunk) + long
-        positions += range(at - rows, at)
-        head += [-1 - n] * rows
-    tails = [s.chunks[-1] + s.answer[:-1] for s in samples]
-    longest = max(map(len, tails))
-    ids = torch.zeros(len(samples), len(head) + longest, dtype=torch.long)
-    targets = torch.full((len(samples), longest), -100)
-    guides: list[Guide] = []
-    for b, (s, tail) in enumerate(zip(samples, tails)):
-        ids[b, : len(head) + len(tail)] = torch.tensor(head + tail)
-        begin = len(s.chunks[-1]) - 1  # the row that predicts the first answer token
-        targets[b, begin : begin + len(s.answer)] = torch.tensor(s.answer)
-        guides += [g for g in guides_of(s, b, len(head) + begin, starts) if g.row < ids.shape[1]]
-    positions += range(at, at + longest)
-    return Batch(samples, ids, torch.tensor(positions), len(head), targets, guides)
+    """Builds a batch of samples with the same number of pictures."""
+    records = torch.from_numpy(np.stack([s.record for s in samples]))
+    longest = max(len(s.chunks[-1]) + len(s.answer) - 1 for s in samples)
+    return assemble(records, layout(len(samples[0].tiles), short, long), longest)

@@ -12,19 +12,18 @@ from safetensors.torch import save_file
 import tokens
 from dataset import tokenizer, vocab_size
 from model import IMAGE_MEAN, IMAGE_STD, Config, Phi3V
+from parallel import fill
 from stage2 import Student
 
 
 def load_student(path: Path) -> Phi3V:
     """The model of a stage-2 state, its weights rounded to bf16 (and widened again)."""
     student = Student()
-    state = torch.load(path, weights_only=True)
-    at = 0
-    for p in student.parameters():
-        p.data.copy_(state["weights"][at : at + p.numel()].view_as(p).to(torch.bfloat16))
-        at += p.numel()
-    if at != state["weights"].numel():
-        raise ValueError(f"{path} holds {state['weights'].numel()} weights, the model {at}")
+    weights = torch.load(path, weights_only=True)["weights"]
+    held = sum(p.numel() for p in student.parameters())
+    if len(weights) != held:
+        raise ValueError(f"{path} holds {len(weights)} weights, the model {held}")
+    fill(student, weights.to(torch.bfloat16))
     return student.phi.eval()
 
 

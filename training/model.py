@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -48,13 +49,17 @@ class Config:
     clip: ClipConfig = field(default_factory=ClipConfig)
 
 
+@lru_cache(maxsize=4)
+def _normal(device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.tensor(IMAGE_MEAN, device=device), torch.tensor(IMAGE_STD, device=device)
+
+
 def patches_of(pixels: Tensor) -> Tensor:
     """u8 [..., H, W, 3] with H, W multiples of 14 -> normalised f32 [..., H/14 * W/14, 588].
 
     The 588 values are in the order of a convolution weight: channel, row, column.
     """
-    mean = torch.tensor(IMAGE_MEAN)
-    std = torch.tensor(IMAGE_STD)
+    mean, std = _normal(pixels.device)
     x = (pixels.float() / 255 - mean) / std
     *lead, h, w, _ = x.shape
     x = x.reshape(*lead, h // PATCH, PATCH, w // PATCH, PATCH, 3)
@@ -115,10 +120,10 @@ class Attend(torch.autograd.Function):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
     """Attention on [batch, heads, tokens, dim]."""
-    if not (causal or torch.is_grad_enabled()):
-        return F.scaled_dot_product_attention(q, k, v.to(q.dtype)).to(v.dtype)
-    flat = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(q.device.type, enabled=False):
+        if q.is_cuda or not (causal or torch.is_grad_enabled()):
+            return F.scaled_dot_product_attention(q, k, v.to(q.dtype), is_causal=causal).to(v.dtype)
+        flat = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
         return Attend.apply(*flat, causal).view(*q.shape)
 
 
@@ -227,7 +232,7 @@ class ClipVision(nn.Module):
         (`start_as_convolution`), which is what the attention comes to and much cheaper.
         """
         if places is None:
-            places = torch.arange(GRID * GRID).expand(patches.shape[0], -1)
+            places = torch.arange(GRID * GRID, device=patches.device).expand(patches.shape[0], -1)
         x = self.pre_layrnorm(self.embeddings(patches, places))
         x = x[:, 1:] if rows else x
         for layer, offsets in zip(self.encoder.layers[:-1], OFFSETS, strict=True):
@@ -365,7 +370,8 @@ class Normed(torch.autograd.Function):
 
 def working(x: Tensor) -> torch.dtype:
     """The type that autocast gives to products of x."""
-    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 class RmsNorm(nn.Module):
@@ -383,7 +389,7 @@ class RmsNorm(nn.Module):
 def rotary(config: Config, positions: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin [tokens, head_dim], both times the "su" attention scaling; all factors are 1."""
     dim = config.hidden_size // config.num_attention_heads
-    rates = config.rope_theta ** (-torch.arange(0, dim, 2) / dim)
+    rates = config.rope_theta ** (-torch.arange(0, dim, 2, device=positions.device) / dim)
     angles = positions[:, None].float() * rates
     angles = torch.cat((angles, angles), -1)
     stretch = config.max_position_embeddings / config.original_max_position_embeddings
@@ -475,8 +481,9 @@ class VisionEmbed(nn.Module):
         return torch.cat((mark, tile) if short else (tile, mark, tile), 1)
 
     def grid(self, views: Tensor, rows: int, cols: int) -> Tensor:
-        """Features [1 + rows * cols, 576, hidden] of one picture, global first -> [1, tokens, hidden]."""
-        parts = (self.merge(views[1:], rows, cols), self.glb_GN, self.merge(views[:1]))
+        """Features [n, 1 + rows * cols, 576, hidden] of pictures, global view first -> [n, tokens, hidden]."""
+        mark = self.glb_GN.expand(len(views), 1, -1)
+        parts = (self.merge(views[:, 1:].flatten(0, 1), rows, cols), mark.to(views.dtype), self.merge(views[:, 0]))
         return self.img_projection(torch.cat(parts, 1))
 
 

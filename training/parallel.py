@@ -68,13 +68,20 @@ def matrices(model: nn.Module) -> list[Matrix]:
 def orthogonal(stack: Tensor) -> Tensor:
     """The nearest half-orthogonal matrices [n, rows, cols] by five Newton-Schulz steps (Muon)."""
     x = stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    x = x.bfloat16() if BF16 else x
+    x = x.bfloat16() if BF16 or x.is_cuda else x
     tall = x.shape[1] > x.shape[2]
     x = x.transpose(1, 2) if tall else x
     for _ in range(5):
         gram = x @ x.transpose(1, 2)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445)
     return (x.transpose(1, 2) if tall else x).float()
+
+
+@torch.no_grad()
+def fill(model: nn.Module, weights: Tensor) -> None:
+    """Copies flat weights into a model."""
+    for p, part in zip(model.parameters(), weights.split([p.numel() for p in model.parameters()]), strict=True):
+        p.copy_(part.view_as(p))
 
 
 class Shared:
@@ -100,10 +107,7 @@ class Shared:
 
     def pull(self, model: nn.Module) -> None:
         """Copies the shared weights into a worker's model."""
-        at = 0
-        for p in model.parameters():
-            p.data.copy_(self.weights[at : at + p.numel()].view_as(p))
-            at += p.numel()
+        fill(model, self.weights)
 
     def push(self, model: nn.Module, rates: Tensor) -> None:
         """One step with the model's gradients, unless they are not finite; `rates` is flat."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from words import COMMON
+
 COVER = (
     "Help me get the title and author information of this book?",
     "What is the title of this book?", "Who wrote this book?", "Who is the author of this book?",
@@ -87,9 +89,12 @@ MATTER = tuple(m for m in _MATTER if m)
 
 def off_topic(rng: random.Random) -> str:
     """A training question that has to be declined."""
-    if rng.random() < 0.45:
+    kind, mark = rng.random(), "?"
+    if kind < 0.4:
         return varied(rng, rng.choice(PLAIN))
-    mark = "?"
+    if kind < 0.6:  # words in no order: whatever is not one of the tasks' questions is to be declined
+        words = " ".join(rng.choice(COMMON) for _ in range(rng.randint(1, 6)))
+        return varied(rng, f"{rng.choice(_WHAT + _VERBS)} {words}{rng.choice('?.')}")
     if rng.random() < 0.5:
         head, mark = rng.choice(_VERBS), "."
     else:

@@ -28,6 +28,8 @@ def q4(weight: Tensor) -> Tensor:
 @torch.no_grad()
 def round_decoder(model: nn.Module) -> None:
     """Rounds the matrices that `--quant q4` stores in 4 bits: those of the decoder's layers."""
-    for name, p in model.named_parameters():
-        if "model.layers." in name and p.dim() == 2:
-            p.copy_(q4(p))
+    matrices = [p for name, p in model.named_parameters() if "model.layers." in name and p.dim() == 2]
+    for width in {p.shape[1] for p in matrices}:  # a few large calls instead of many small ones
+        group = [p for p in matrices if p.shape[1] == width]
+        for p, rounded in zip(group, q4(torch.cat(group)).split([len(p) for p in group]), strict=True):
+            p.copy_(rounded)

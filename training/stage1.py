@@ -112,11 +112,11 @@ class Windows:
 
 def loss_of(outputs: list[Tensor], labels: Tensor, ramp: float = 1.0) -> Tensor:
     """The weighted cross entropies of all heads; those of the neighbours count `ramp` times."""
-    total = torch.zeros(())
+    total = torch.zeros((), device=labels.device)
     for i, (logits, weight) in enumerate(zip(outputs, HEAD_WEIGHTS, strict=True)):
         weight = weight if i in (2, 5, 6, 7) else weight * ramp
-        classes = torch.ones(logits.shape[-1])
-        classes[0] = NONE_WEIGHT
+        classes = torch.ones(logits.shape[-1], device=labels.device)
+        classes[:1].fill_(NONE_WEIGHT)
         total = total + weight * F.cross_entropy(
             logits.float().flatten(0, 1), labels[..., i].flatten(), classes
         )

@@ -25,25 +25,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset import Batch, Sample, collate, sample, vocab_size
+from dataset import CELLS, NAMED, Batch, Sample, collate, sample, vocab_size
 from model import MERGED, Config, Phi3V, RmsNorm, patches_of
 from pages import NUM_CLASSES
-from parallel import BF16, Clock, Shared, mixed, run
+from parallel import BF16, Clock, Shared, fill, mixed, run
 from rounding import round_decoder
 from stage1 import NONE_WEIGHT, Reader
 
 TASKS = ("cover", "chart", "pair", "text", "decline")
-# (layer, head, kinds of `Guide`): which head is guided to what
+# (layer, head, kind of `Guide`): which head is guided to what
 GUIDES = (
-    (1, 0, ("last",)), (1, 1, ("same",)), (2, 0, ("read", "tops")), (2, 1, ("read", "feet")),
-    (2, 2, ("verdict",)), (3, 0, ("read", "tops")), (3, 1, ("verdict",)), (3, 2, ("read",)),
+    (1, 0, "last"), (1, 1, "same"), (2, 0, "read"), (2, 0, "tops"), (2, 1, "read"), (2, 1, "feet"), (2, 2, "verdict"),
+    (3, 0, "read"), (3, 0, "tops"), (3, 1, "verdict"), (3, 2, "read"),
 )
+HEADS = len({guide[:2] for guide in GUIDES})
 COUNTED = ("tops", "feet")
 # of TASKS: pairs' is their share of the batches, the others' are weights among samples of one picture
 MIX = "0.26,0.36,0.25,0.28,0.08"
-# of a counted number and of what a comparison comes to in the loss: few tokens among many easy ones
-WEIGHTS = {"tops": 5.0, "verdict": 3.0}
-NAMED = slice(1, 4)  # columns of a patch's labels that its cell's row is to name: the character and its direct neighbours
 SINK = 4  # weight of the first row where things are counted: n of them get n / (n + SINK) of the attention
 
 
@@ -78,11 +76,7 @@ class Student(nn.Module):
     def start(self, stage1: Path) -> None:
         """Takes over the tower of stage 1."""
         reader = Reader()
-        state = torch.load(stage1, weights_only=True)
-        at = 0
-        for p in reader.parameters():
-            p.data.copy_(state["weights"][at : at + p.numel()].view_as(p))
-            at += p.numel()
+        fill(reader, torch.load(stage1, weights_only=True)["weights"])
         self.phi.tower.load_state_dict(reader.tower.state_dict())
 
 
@@ -99,9 +93,16 @@ def hidden_of(model: Student, batch: Batch, features: Tensor | None, short: bool
 
 
 def hidden_after(model: Student, batch: Batch, pictures: Tensor | None) -> tuple[Tensor, list]:
-    """The same from the pictures' rows in the prompt."""
-    x = model.phi.embed(batch.ids, None if pictures is None else pictures.flatten(0, 1))
-    return model.phi.decode(x, batch.positions, batch.first)
+    """The same from the pictures' rows in the prompt, [pictures, rows, hidden]."""
+    text, at, parts = model.phi.model.embed_tokens(batch.ids), 0, []
+    for n, (start, stop) in enumerate(batch.spans):
+        parts += [text[:, at:start], pictures.view(len(text), len(batch.spans), stop - start, -1)[:, n].to(text.dtype)]
+        at = stop
+    x = torch.cat((*parts, text[:, at:]), 1)
+    if not x.is_cuda:
+        return model.phi.decode(x, batch.positions, batch.first)
+    hidden, seen = model.phi.decode(x, batch.positions)  # a GPU's attention takes all rows or none
+    return hidden[:, batch.first :], seen
 
 
 def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -110,51 +111,49 @@ def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
     A softmax over n equal cells is blind to n. Where things are counted, the first row is to get the
     weight of SINK cells and each cell its own, so that what is mixed tells the number.
     """
-    total = torch.zeros(())
-    for layer, head, kinds in GUIDES:
-        guides = [g for g in batch.guides if g.kind in kinds]
-        if not guides:
+    total = batch.weights.new_zeros(())
+    for layer, head, kind in GUIDES:
+        if kind not in batch.guides:
             continue
+        rows, spots = batch.guides[kind]  # [batch, n], [batch, n, SPOTS]
+        real, on = rows >= 0, spots >= 0
+        on = torch.cat((on[..., :1] | ~real[..., None], on[..., 1:]), -1)  # nothing is infinite where no guide is
         q, k = seen[layer]
-        first = batch.first - (k.shape[2] - q.shape[2])  # the last layer has queries from `batch.first` on only
-        scores = (q[:, head, first:] @ k[:, head].transpose(1, 2)).float() * q.shape[-1] ** -0.5
-        at_row = torch.tensor([g.row for g in guides])
-        scores = scores[torch.tensor([g.sample for g in guides]), at_row - batch.first]  # [guides, tokens]
-        later = torch.arange(scores.shape[1])[None] > at_row[:, None]
+        skipped = k.shape[2] - q.shape[2]  # the last layer may have queries of the last rows only
+        at = (rows - skipped).clamp(min=0)[..., None].expand(-1, -1, q.shape[-1])
+        scores = (q[:, head].gather(1, at) @ k[:, head].transpose(1, 2)).float() * q.shape[-1] ** -0.5  # [batch, n, tokens]
+        later = torch.arange(scores.shape[-1], device=rows.device) > rows.clamp(min=0)[..., None]
         logs = scores.masked_fill(later, float("-inf")).log_softmax(-1)
-        on = torch.zeros_like(scores, dtype=torch.bool)
-        on[[i for i, g in enumerate(guides) for _ in g.spots], [s for g in guides for s in g.spots]] = True
-        plain = torch.tensor([g.kind not in COUNTED for g in guides])
-        if plain.any():
-            total = total - logs.masked_fill(~on, float("-inf")).logsumexp(-1)[plain].mean()
-        if not plain.all():
-            share = on[~plain].float()
-            share[:, 0] = SINK
-            share = share / share.sum(-1, keepdim=True)
-            total = total - (share * logs[~plain].clamp(min=-30)).sum(-1).mean()
-    return total / len(GUIDES)
+        there = logs.gather(-1, spots.clamp(min=0))
+        if kind in COUNTED:
+            cells = there.clamp(min=-30).masked_fill(~on, 0.0).sum(-1)
+            loss = -(SINK * logs[..., 0].clamp(min=-30) + cells) / (SINK + on.sum(-1))
+        else:
+            loss = -there.masked_fill(~on, float("-inf")).logsumexp(-1)
+        total = total + loss.masked_fill(~real, 0.0).sum() / real.sum().clamp(min=1)
+    return total / HEADS
 
 
-def cell_loss(model: Student, samples: list[Sample], pictures: Tensor) -> Tensor:
-    """How badly the rows of cells with something in them, [pictures, tokens, hidden], tell what their four patches hold."""
-    labels = torch.from_numpy(np.stack([t for s in samples for t in s.labels])).long()  # [pictures, 576, 8]
-    n, side = len(labels), MERGED
-    labels = labels.view(n, side, 2, side, 2, -1).transpose(2, 3).flatten(3, 4)[..., NAMED]  # [pictures, 12, 12, 4, 3]
-    rows = pictures[:, -side * (side + 1) :].view(n, side, side + 1, -1)[:, :, :side]
-    held = labels.flatten(3).any(-1)
-    logits = model.cell_head(model.cell_norm(rows[held])).float().view(-1, NUM_CLASSES)
-    classes = torch.ones(NUM_CLASSES)
-    classes[0] = NONE_WEIGHT
-    return F.cross_entropy(logits, labels[held].flatten(), classes)
+def cell_loss(model: Student, batch: Batch, pictures: Tensor) -> Tensor:
+    """How badly the rows of cells with something in them, of all [pictures, tokens, hidden], tell what their four patches hold."""
+    cells, names = batch.cells.flatten(0, 1), batch.names.flatten(0, 1)  # [pictures, CELLS], [pictures, CELLS, 12]
+    rows = cells.clamp(min=0)
+    rows = pictures.shape[1] - MERGED * (MERGED + 1) + rows // MERGED * (MERGED + 1) + rows % MERGED
+    held = pictures.gather(1, rows[..., None].expand(-1, -1, pictures.shape[-1]))
+    logits = model.cell_head(model.cell_norm(held)).float().view(-1, NUM_CLASSES)
+    classes = torch.ones(NUM_CLASSES, device=cells.device)
+    classes[:1].fill_(NONE_WEIGHT)
+    wanted = names.masked_fill(cells[..., None] < 0, -100).flatten()
+    return F.cross_entropy(logits, wanted, classes, reduction="sum") / classes[names.clamp(min=0)].masked_fill(cells[..., None] < 0, 0.0).sum()
 
 
 class Feed:
     """Samples by number of pictures; keeps recent ones with their features for replay."""
 
-    def __init__(self, plan: Plan, seed: int) -> None:
+    def __init__(self, mix: str, seed: int) -> None:
         self.rng = random.Random(seed)
         self.old: dict[int, deque[Sample]] = {0: deque(maxlen=64), 1: deque(maxlen=1200), 2: deque(maxlen=200)}
-        self.weights = [float(w) for w in plan.mix.split(",")]
+        self.weights = [float(w) for w in mix.split(",")]
 
     def group(self) -> int:
         """Draws the number of pictures of the next batch."""
@@ -218,7 +217,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     """One worker's loop; worker 0 also logs and saves."""
     torch.manual_seed(2)
     model = Student()
-    feed = Feed(plan, 1000 + rank + 2 * int(shared.count[0]))
+    feed = Feed(plan.mix, 1000 + rank + 2 * int(shared.count[0]))
     clock = Clock(float(shared.count[1]))
     shown, running = time.time(), []
     moving = trained(model)
@@ -247,14 +246,10 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
 
 def answer_loss(model: Student, batch: Batch, hidden: Tensor) -> Tensor:
     """Mean cross entropy of the answers' tokens, counted numbers and verdicts weighing more."""
-    kept = batch.targets >= 0
-    logits = model.phi.lm_head(hidden[kept]).float()
-    weights = torch.ones(batch.targets.shape)
-    for g in batch.guides:
-        if g.kind in WEIGHTS:
-            weights[g.sample, g.row - batch.first] = WEIGHTS[g.kind]
-    each = F.cross_entropy(logits, batch.targets[kept], reduction="none")
-    return (each * weights[kept]).sum() / weights[kept].sum()
+    logits = model.phi.lm_head(hidden).float()
+    each = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
+    weights = batch.weights.masked_fill(batch.targets < 0, 0.0).flatten()
+    return (each * weights).sum() / weights.sum()
 
 
 def step_loss(
@@ -266,7 +261,7 @@ def step_loss(
     batch = collate(samples, short)
     if images:
         pictures = model.phi.model.vision_embed_tokens(kept_features(model, samples, images), short)
-        cells = cell_loss(model, samples, pictures)
+        cells = cell_loss(model, batch, pictures)
     hidden, seen = hidden_after(model, batch, pictures)
     loss = answer_loss(model, batch, hidden)
     guide = guide_loss(batch, seen)

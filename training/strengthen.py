@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model import PLACE
+from model import GRID, PLACE
+from parallel import fill
 from stage1 import Reader, Windows
 
 FACTOR = 3.0
@@ -24,8 +25,12 @@ class Tap:
 
     def __init__(self, model: Reader) -> None:
         self.seen: dict[nn.LayerNorm, Tensor] = {}
-        for norm in norms(model):
-            norm.register_forward_pre_hook(self._hook)
+        self.hooks = [norm.register_forward_pre_hook(self._hook) for norm in norms(model)]
+
+    def remove(self) -> None:
+        """Stops recording."""
+        for hook in self.hooks:
+            hook.remove()
 
     def _hook(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.seen[norm] = inputs[0].std(-1)  # type: ignore[index]
@@ -38,29 +43,32 @@ def norms(model: Reader) -> list[nn.LayerNorm]:
 
 
 @torch.no_grad()
-def main(work: Path, source: Path, target: Path) -> None:
-    """Reads a state, changes its weights, writes it."""
-    state = torch.load(source, weights_only=True)
-    model = Reader()
-    at = 0
-    for p in model.parameters():
-        p.copy_(state["weights"][at : at + p.numel()].view_as(p))
-        at += p.numel()
-    patches, places, _ = Windows(work, 2, 3).batch(8, 24, 24)
+def strengthen(model: Reader, patches: Tensor, places: Tensor) -> None:
+    """Changes the weights; the norms are adapted on whole pages [pages, 576, 588] at `places`."""
     tap = Tap(model)
-    model(patches, places, 24)
+    model(patches, places, GRID)
     before = dict(tap.seen)
     model.tower.pre_layrnorm.weight[:PLACE] *= FACTOR
     model.tower.pre_layrnorm.bias[:PLACE] *= FACTOR
     for layer in model.tower.encoder.layers[:-1]:
         layer.self_attn.q_proj.weight *= 2
     for norm in norms(model):  # in order: each ratio is taken after the earlier ones are set
-        model(patches, places, 24)
+        model(patches, places, GRID)
         ratio = (tap.seen[norm] / before[norm]).mean()
         norm.weight[PLACE:] *= ratio
         norm.weight[:PLACE] *= ratio / FACTOR
         print(float(ratio), file=sys.stderr)
-    state["weights"] = torch.cat([p.flatten() for p in model.parameters()])
+    tap.remove()
+
+
+def main(work: Path, source: Path, target: Path) -> None:
+    """Reads a state, changes its weights, writes it."""
+    state = torch.load(source, weights_only=True)
+    model = Reader()
+    fill(model, state["weights"])
+    patches, places, _ = Windows(work, 2, 3).batch(8, GRID, GRID)
+    strengthen(model, patches, places)
+    state["weights"] = torch.cat([p.detach().flatten() for p in model.parameters()])
     torch.save(state, target.with_suffix(".tmp"))
     target.with_suffix(".tmp").replace(target)
 

@@ -1,0 +1,139 @@
+"""Processes that render pages and samples while a GPU trains, in blocks of one kind, through memory they share with it."""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing as mp
+import os
+import queue
+import random
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import crops
+from canvas import TILE
+from dataset import SIZES, Sample
+from pages import FOOT_COLUMN, label_maps, page
+from stage2 import Feed
+
+PIXELS, RECORD = TILE * TILE * 3, sum(SIZES)
+MARKS = 1024  # rows of a page's table of classes; a page has some 300 marks
+MAP = TILE * TILE  # of i16
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a block holds: `count` samples of so many pictures, each of so many views. Pages have no record."""
+
+    name: str
+    pictures: int
+    views: int
+    count: int
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of a sample."""
+        return self.pictures * self.views
+
+
+PAGE = Kind("page", 1, 1, 36)
+KINDS = (PAGE, Kind("none", 0, 0, 64), Kind("one", 1, 1, 64), Kind("two", 2, 1, 32), Kind("one of four crops", 1, 5, 12), Kind("two of four crops", 2, 5, 6))
+BLOCK = 64 * (PIXELS + 2 * RECORD)  # bytes; the largest kind's
+TABLE = MARKS * (FOOT_COLUMN + 1)
+assert BLOCK >= PAGE.count * (PIXELS + 2 * MAP + TABLE)
+
+
+def parts_of(block: np.ndarray, kind: Kind) -> list[np.ndarray]:
+    """Views of a block's bytes: tiles u8 [count * tiles, 336, 336, 3], then records i16 [count, numbers] or, of pages,
+    marks i16 [count, 336, 336] and tables u8 [count, MARKS, 8]."""
+    at, found = 0, []
+    shapes: list[tuple[tuple[int, ...], type]] = [((kind.count * kind.tiles, TILE, TILE, 3), np.uint8)]
+    if kind is PAGE:
+        shapes += [((kind.count, TILE, TILE), np.int16), ((kind.count, MARKS, FOOT_COLUMN + 1), np.uint8)]
+    else:
+        shapes.append(((kind.count, RECORD), np.int16))
+    for shape, form in shapes:
+        size = int(np.prod(shape)) * np.dtype(form).itemsize
+        found.append(block[at : at + size].view(form).reshape(shape))
+        at += size
+    return found
+
+
+def render_pages(rng: random.Random, parts: list[np.ndarray]) -> None:
+    """Fills a block with pages."""
+    tiles, marks, tables = parts
+    done = 0
+    while done < len(tiles):
+        tile, found = page(rng)
+        where, table = label_maps(found)
+        if len(table) <= MARKS:
+            tiles[done], marks[done], tables[done, : len(table)] = tile, where, table
+            done += 1
+
+
+def render(feed: Feed, kind: Kind, parts: list[np.ndarray], progress: float) -> None:
+    """Fills a block with samples as easy as the progress asks for."""
+    if kind is PAGE:
+        return render_pages(feed.rng, parts)
+    tiles, records = parts
+    if kind.views > 1:
+        samples, views = crops.fresh(feed.rng, kind.pictures, kind.count)
+        tiles[:] = views.numpy().reshape(tiles.shape)
+    else:
+        samples: list[Sample] = feed.fresh(kind.pictures, kind.count, progress)
+        if kind.pictures:
+            tiles[:] = np.stack([t for s in samples for t in s.tiles])
+    records[:] = np.stack([s.record for s in samples])
+
+
+class Renderers:
+    """The processes, the blocks they share with the trainer, and what they are to make."""
+
+    def __init__(self, workers: int, blocks: int, mix: str) -> None:
+        context = mp.get_context("fork")
+        memory = np.frombuffer(mmap.mmap(-1, blocks * BLOCK), np.uint8)
+        self.blocks = memory.reshape(blocks, BLOCK)
+        self.free, self.ready = context.Queue(), context.Queue()
+        for i in range(blocks):
+            self.free.put(i)
+        self.wanted = context.RawArray("d", [1.0] + [0.0] * (len(KINDS) - 1))  # share of the processes' work for each kind
+        self.progress = context.RawValue("d", 0.0)
+        self.workers = [context.Process(target=self._work, args=(rank, mix), daemon=True) for rank in range(workers)]
+        for worker in self.workers:
+            worker.start()
+
+    def _work(self, rank: int, mix: str) -> None:
+        os.nice(10)
+        torch.set_num_threads(1)
+        feed = Feed(mix, 10_000 + rank)
+        while True:
+            at = self.free.get()
+            kind = feed.rng.choices(range(len(KINDS)), list(self.wanted))[0]
+            render(feed, KINDS[kind], parts_of(self.blocks[at], KINDS[kind]), self.progress.value)
+            self.ready.put((at, kind))
+
+    def serve(self, device: torch.device) -> "queue.Queue[tuple[Kind, list[Tensor]]]":
+        """A queue that a thread fills with blocks on the device."""
+        served: queue.Queue[tuple[Kind, list[Tensor]]] = queue.Queue(6)
+        threading.Thread(target=self._carry, args=(device, served), daemon=True).start()
+        return served
+
+    def _carry(self, device: torch.device, served: "queue.Queue[tuple[Kind, list[Tensor]]]") -> None:
+        stream = torch.cuda.Stream() if device.type == "cuda" else None
+        with torch.cuda.stream(stream):
+            while True:
+                at, kind = self.ready.get()
+                parts = [torch.from_numpy(part).to(device, copy=True) for part in parts_of(self.blocks[at], KINDS[kind])]
+                if stream:
+                    stream.synchronize()
+                self.free.put(at)
+                served.put((KINDS[kind], parts))
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for worker in self.workers:
+            worker.kill()
