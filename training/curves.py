@@ -26,7 +26,7 @@ def plot(title: str, series: Series) -> Image.Image:
         y = bottom - (bottom - top) * i / 5
         draw.line((left, y, right, y), fill=(225, 225, 225))
         draw.text((8, y - 8), f"{i * 20:3} %", fill="black", font=face)
-        draw.text((left + (right - left) * i / 5 - 8, bottom + 6), f"{most * i / 5:.0f}", fill="black", font=face)
+        draw.text((left + (right - left) * i / 5 - 8, bottom + 6), f"{most * i / 5:.{0 if most > 15 else 1}f}", fill="black", font=face)
     draw.text((right - 55, bottom + 19), "minutes", fill="black", font=face)
     for n, (name, points) in enumerate(series.items()):
         at = [(left + (right - left) * x / most, bottom - (bottom - top) * y) for x, y in points]
@@ -40,19 +40,35 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def main(work: Path, out: Path) -> None:
-    """Both plots, one under the other."""
+NAMES = {"character under it": 2, "next character": 3, "next but one": 4, "shape colour": 5}
+TASKS = ("cover", "chart", "pair", "text", "decline")
+
+
+def of_processors(work: Path) -> list[Image.Image]:
+    """The plots of stages 1 and 2."""
     one, two = read(work / "stage1.jsonl"), read(work / "stage2.jsonl")
-    names = {"character under it": 2, "next character": 3, "next but one": 4, "shape colour": 5}
-    first = {n: [(r["minutes"], r["page"][i]) for r in one] for n, i in names.items()}
-    tasks = ("cover", "chart", "pair", "text", "decline")
-    whole = {t: [(r["minutes"], r[t][0]) for r in two if t in r] for t in tasks}
-    token = {t: [(r["minutes"], r[t][1]) for r in two if t in r] for t in tasks}
-    plots = (
+    first = {n: [(r["minutes"], r["page"][i]) for r in one] for n, i in NAMES.items()}
+    whole = {t: [(r["minutes"], r[t][0]) for r in two if t in r] for t in TASKS}
+    token = {t: [(r["minutes"], r[t][1]) for r in two if t in r] for t in TASKS}
+    return [
         plot("Stage 1: patches of unseen pages named right", first),
         plot("Stage 2: tokens of unseen answers right", token),
         plot("Stage 2: whole unseen answers right", whole),
-    )
+    ]
+
+
+def of_gpu(lines: list[dict]) -> list[Image.Image]:
+    """The plots of a run of `gpu.py`."""
+    one, two = ([r for r in lines if r.get("stage") == n] for n in (1, 2))
+    first = {n: [(0.0, 0.0), *((r["minutes"], r["page"][i]) for r in one)] for n, i in NAMES.items()}
+    whole = {t: [(r["minutes"], r["right"][t]) for r in two] for t in TASKS}
+    return [plot("Stage 1: patches of pages named right", first), plot("Stage 2: whole unseen answers right", whole)]
+
+
+def main(work: Path, out: Path) -> None:
+    """All plots, one under the other."""
+    lines = read(work / "gpu.jsonl")
+    plots = of_gpu(lines) if lines else of_processors(work)
     sheet = Image.new("RGB", (SIZE[0], SIZE[1] * len(plots)), "white")
     for i, image in enumerate(plots):
         sheet.paste(image, (0, i * SIZE[1]))
