@@ -14,13 +14,13 @@ from tokenizers import Tokenizer
 
 from canvas import Mark, to_tile
 from model import MERGED
-from pages import NEIGHBOURS, label_maps
+from pages import label_maps
 from tasks import MAKERS, Example, Pointer
 from tokens import tokenizer_json
 
 SHORT_ROWS = 157  # glb_GN and the global view
-LONG_ROWS = 313
-# Room in a record (`Sample.record`); of some 30,000 samples none needs more but for its cells, of which some are drawn then.
+LONG_ROWS = 313  # the sub image before them
+# Room in a record (`Sample.record`). None of some 30,000 samples needed more, except pairs with large shapes: of their cells CELLS are drawn.
 TAIL = 128  # tokens after the pictures
 CELLS = 56  # cells of a picture with something in them
 SPOTS = 5  # rows that one row is to look at
@@ -79,6 +79,7 @@ class Look:
 class Sample:
     """One example ready for batching.
 
+    A picture has a tile u8 [336, 336, 3] and, if asked for, labels [576, 8], those of its patches' centres (`label_maps`).
     `chunks` are the prompt's id runs with a picture between each two. `look` holds for each answer
     token where it is read from, or None. `alike` and `verdict` are those of `Example` in answer tokens.
     """
@@ -100,7 +101,7 @@ class Sample:
 
     @cached_property
     def record(self) -> np.ndarray:
-        """All but the pictures and what stands before them as numbers of one size, `FIELDS` after each other."""
+        """All but the pictures and what stands before them: i16 [sum(SIZES)], `FIELDS` after each other, -1 where there is nothing."""
         parts = {name: np.full(shape, -1, np.int16) for name, shape in FIELDS.items()}
         tail = self.chunks[-1] + self.answer[:-1]
         begin = len(self.chunks[-1]) - 1  # the row that predicts the first answer token
@@ -119,7 +120,7 @@ class Sample:
         return np.concatenate([part.ravel() for part in parts.values()])
 
     def _name_cells(self, labels: np.ndarray, cells: np.ndarray, names: np.ndarray) -> None:
-        """Fills in a picture's cells with something in them, and what their patches hold."""
+        """Fills in which cells of a picture [576, 8] have something in them [CELLS], and what their patches hold [CELLS, 12]."""
         held = labels.reshape(MERGED, 2, MERGED, 2, -1).swapaxes(1, 2).reshape(MERGED * MERGED, 4, -1)[..., NAMED]
         held = held.reshape(MERGED * MERGED, -1)
         found = held.any(1).nonzero()[0]
@@ -244,6 +245,11 @@ class Layout:
         return Layout(self.spans, self.ids.to(device), self.positions.to(device), self.rows.to(device))
 
 
+def row_of(cell: torch.Tensor) -> torch.Tensor:
+    """The row of a merged cell in its view, where a separator ends each line of cells."""
+    return cell // MERGED * (MERGED + 1) + cell % MERGED
+
+
 @lru_cache(maxsize=32)
 def layout(pictures: int, short: bool, long: int = LONG_ROWS) -> Layout:
     """`short` leaves the sub images out but keeps all positions. A picture has `long` rows in all."""
@@ -258,7 +264,7 @@ def layout(pictures: int, short: bool, long: int = LONG_ROWS) -> Layout:
         positions += range(at, at + len(chunk))
         ids += chunk
         start = len(ids) + rows - SHORT_ROWS + 1  # of the global view
-        names[CELL + len(cell) * n : CELL + len(cell) * (n + 1)] = start + cell // MERGED * (MERGED + 1) + cell % MERGED
+        names[CELL + len(cell) * n : CELL + len(cell) * (n + 1)] = start + row_of(cell)
         at += len(chunk) + long
         positions += range(at - rows, at)
         spans.append((len(ids), len(ids) + rows))

@@ -20,9 +20,9 @@ from dataset import SIZES, Sample
 from pages import FOOT_COLUMN, label_maps, page
 from stage2 import Feed
 
-PIXELS, RECORD = TILE * TILE * 3, sum(SIZES)
+PIXELS, RECORD = TILE * TILE * 3, sum(SIZES)  # bytes of a tile; i16 numbers of a record
 MARKS = 1024  # rows of a page's table of classes; a page has some 300 marks
-MAP = TILE * TILE  # of i16
+MAP = TILE * TILE  # i16 numbers of a page's marks
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class Kind:
 
 
 PAGE = Kind("page", 1, 1, 36)
-KINDS = (PAGE, Kind("none", 0, 0, 64), Kind("one", 1, 1, 64), Kind("two", 2, 1, 32), Kind("one of four crops", 1, 5, 12), Kind("two of four crops", 2, 5, 6))
+KINDS = (
+    PAGE, Kind("none", 0, 0, 64), Kind("one", 1, 1, 64), Kind("two", 2, 1, 32),
+    Kind("one of four crops", 1, 5, 12), Kind("two of four crops", 2, 5, 6),
+)
 BLOCK = 64 * (PIXELS + 2 * RECORD)  # bytes; the largest kind's
 TABLE = MARKS * (FOOT_COLUMN + 1)
 assert BLOCK >= PAGE.count * (PIXELS + 2 * MAP + TABLE)

@@ -14,7 +14,7 @@ from render import KINDS, PAGE, Kind, Renderers
 NONE, ONE, TWO, ONE_OF_FOUR, TWO_OF_FOUR = KINDS[1:]
 # Kept of each kind: 7 GB of pages, later 32 GB of features
 ROOM = {PAGE: 12_000, NONE: 4_000, ONE: 110_000, TWO: 28_000, ONE_OF_FOUR: 6_000, TWO_OF_FOUR: 2_500}
-BLOCKS = 1_200  # 27 GB of the computer's memory
+BLOCKS = 1_200  # 26 GB of the computer's memory
 # Shares of the blocks rendered after the pages
 SHARES = {NONE: 0.02, ONE: 0.58, TWO: 0.3, ONE_OF_FOUR: 0.05, TWO_OF_FOUR: 0.05}
 
@@ -63,6 +63,8 @@ class Stock:
         try:
             kind, parts = self.served.get(wait, 60)
         except queue.Empty:
+            if wait:
+                raise RuntimeError("no renderer made a block within a minute; its traceback is above") from None
             return
         for part in parts:  # they were made on the stream that carried them
             if part.is_cuda:
@@ -78,13 +80,17 @@ class Stock:
 
     def want_samples(self) -> None:
         """Has samples rendered in place of pages from now on."""
-        for i, kind in enumerate(KINDS):
-            self.renderers.wanted[i] = SHARES.get(kind, 0.0)
+        self.renderers.wanted[1:] = [SHARES[kind] for kind in KINDS[1:]]
+        self.renderers.wanted[0] = 0.0  # pages last: renderers read meanwhile, and some share must be above 0
+
+    def mixed(self) -> torch.autocast:
+        """Products in bf16."""
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     @torch.no_grad()
     def features(self, tiles: Tensor, kind: Kind) -> Tensor:
         """Tower features bf16 [samples, tiles, 576, hidden] of tiles u8 [samples * tiles, 336, 336, 3]."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with self.mixed():
             found = torch.cat([self.tower(patches_of(t)) for t in tiles.split(64)]).bfloat16()
         return found.view(-1, kind.tiles, GRID * GRID, found.shape[-1])
 

@@ -123,15 +123,17 @@ def loss_of(outputs: list[Tensor], labels: Tensor, ramp: float = 1.0) -> Tensor:
     return total
 
 
+def shares(outputs: list[Tensor], labels: Tensor) -> list[float]:
+    """Share of right answers of each head on patches that lie on a mark; labels [count, n, 8]."""
+    right = [(o.argmax(-1) == labels[..., i])[labels[..., i] > 0] for i, o in enumerate(outputs)]
+    return [round(r.float().mean().item(), 4) for r in right]
+
+
 @torch.no_grad()
 def accuracy(model: Reader, windows: Windows, count: int, side: int) -> list[float]:
     """Share of right answers of each head on patches that lie on a mark."""
     patches, places, labels = windows.batch(count, side, side)
-    shares = []
-    for i, logits in enumerate(model(patches, places)):
-        on = labels[..., i] > 0
-        shares.append(round((logits.argmax(-1) == labels[..., i])[on].float().mean().item(), 4))
-    return shares
+    return shares(model(patches, places), labels)
 
 
 def rate(progress: float, peak: float) -> float:

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset import CELLS, NAMED, Batch, Sample, collate, sample, vocab_size
+from dataset import NAMED, Batch, Sample, collate, row_of, sample, vocab_size
 from model import MERGED, Config, Phi3V, RmsNorm, patches_of
 from pages import NUM_CLASSES
 from parallel import BF16, Clock, Shared, fill, mixed, run
@@ -86,14 +86,9 @@ def features_of(model: Student, samples: list[Sample]) -> Tensor:
     return model.phi.tower(patches_of(tiles))
 
 
-def hidden_of(model: Student, batch: Batch, features: Tensor | None, short: bool) -> tuple[Tensor, list]:
-    """Hidden rows from `batch.first` on, and q and k of each layer."""
-    pictures = None if features is None else model.phi.model.vision_embed_tokens(features, short)
-    return hidden_after(model, batch, pictures)
-
-
 def hidden_after(model: Student, batch: Batch, pictures: Tensor | None) -> tuple[Tensor, list]:
-    """The same from the pictures' rows in the prompt, [pictures, rows, hidden]."""
+    """Hidden rows [batch, tokens - first, hidden] from `batch.first` on, and each layer's q and k; `pictures`: their
+    rows in the prompt, [pictures, rows, hidden]."""
     text, at, parts = model.phi.model.embed_tokens(batch.ids), 0, []
     for n, (start, stop) in enumerate(batch.spans):
         parts += [text[:, at:start], pictures.view(len(text), len(batch.spans), stop - start, -1)[:, n].to(text.dtype)]
@@ -106,7 +101,8 @@ def hidden_after(model: Student, batch: Batch, pictures: Tensor | None) -> tuple
 
 
 def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """How far the guided heads look away from their spots: mean of -log(attention on them).
+    """How far the guided heads look away from their spots: mean of -log(attention on them). `seen`: each layer's q and k
+    [batch, heads, tokens, dim].
 
     A softmax over n equal cells is blind to n. Where things are counted, the first row is to get the
     weight of SINK cells and each cell its own, so that what is mixed tells the number.
@@ -135,16 +131,15 @@ def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def cell_loss(model: Student, batch: Batch, pictures: Tensor) -> Tensor:
-    """How badly the rows of cells with something in them, of all [pictures, tokens, hidden], tell what their four patches hold."""
+    """How badly cells with something in them tell, from their rows in `pictures` [pictures, rows, hidden], what their four patches hold."""
     cells, names = batch.cells.flatten(0, 1), batch.names.flatten(0, 1)  # [pictures, CELLS], [pictures, CELLS, 12]
-    rows = cells.clamp(min=0)
-    rows = pictures.shape[1] - MERGED * (MERGED + 1) + rows // MERGED * (MERGED + 1) + rows % MERGED
+    rows = pictures.shape[1] - MERGED * (MERGED + 1) + row_of(cells.clamp(min=0))  # the global view comes last
     held = pictures.gather(1, rows[..., None].expand(-1, -1, pictures.shape[-1]))
     logits = model.cell_head(model.cell_norm(held)).float().view(-1, NUM_CLASSES)
     classes = torch.ones(NUM_CLASSES, device=cells.device)
     classes[:1].fill_(NONE_WEIGHT)
     wanted = names.masked_fill(cells[..., None] < 0, -100).flatten()
-    return F.cross_entropy(logits, wanted, classes, reduction="sum") / classes[names.clamp(min=0)].masked_fill(cells[..., None] < 0, 0.0).sum()
+    return F.cross_entropy(logits, wanted, classes)
 
 
 class Feed:
@@ -245,7 +240,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
 
 
 def answer_loss(model: Student, batch: Batch, hidden: Tensor) -> Tensor:
-    """Mean cross entropy of the answers' tokens, counted numbers and verdicts weighing more."""
+    """Mean cross entropy of the answers' tokens from their rows [batch, tokens - first, hidden]; counted numbers and verdicts weigh more."""
     logits = model.phi.lm_head(hidden).float()
     each = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
     weights = batch.weights.masked_fill(batch.targets < 0, 0.0).flatten()
@@ -292,7 +287,8 @@ def exact(model: Student, task: str, count: int, short: bool) -> tuple[float, fl
     samples = held_out(task, count)
     for part in (samples[i : i + 8] for i in range(0, count, 8)):
         batch = collate(part, short)
-        hidden, _ = hidden_of(model, batch, features_of(model, part), short)
+        pictures = model.phi.model.vision_embed_tokens(features_of(model, part), short)
+        hidden, _ = hidden_after(model, batch, pictures)
         guess = model.phi.lm_head(hidden).argmax(-1)
         kept = batch.targets >= 0
         good = (guess == batch.targets) | ~kept

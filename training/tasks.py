@@ -287,10 +287,10 @@ def chart(rng: random.Random, easy: bool = False) -> Example:
     row = sum(face.getmetrics())
     plot = Plot(0.07 * width, 0.97 * width, sum(big.getmetrics()) + 1.5 * row + 0.02 * height, height - 1.45 * row, low, high)
     frame(rng, canvas, plot, ink)
-    fill = series_colour(rng, back, ink)
+    fill = series_colour(rng, back)
     drawer = draw_bars if bars else draw_line
     drawer(rng, canvas, plot, values, fill)
-    value_lines = value_labels(rng, canvas, plot, values, face, ink, bars)
+    value_lines = value_labels(canvas, plot, values, face, ink, bars)
     label_lines = []
     for i, text_ in enumerate(labels):
         x = plot.x(i, count) - face.getlength(text_) / 2
@@ -316,7 +316,7 @@ def fitted_labels(rng: random.Random, items: list[str], wide: float, zoom: float
     return font(face, round(size))
 
 
-def series_colour(rng: random.Random, back: Colour, ink: Colour) -> Colour:
+def series_colour(rng: random.Random, back: Colour) -> Colour:
     """A colour that stands clear of the background."""
     while True:
         colour = jitter(rng, rng.choice(((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), *COLOURS.values())), 30)
@@ -360,9 +360,7 @@ def draw_line(rng: random.Random, canvas: Canvas, plot: Plot, values: list[int],
             canvas.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
 
-def value_labels(
-    rng: random.Random, canvas: Canvas, plot: Plot, values: list[int], face, ink: Colour, bars: bool
-) -> list[int]:
+def value_labels(canvas: Canvas, plot: Plot, values: list[int], face, ink: Colour, bars: bool) -> list[int]:
     """Prints each value over its point or bar; under the point in a valley of a line."""
     row, count, lines = sum(face.getmetrics()), len(values), []
     for i, value in enumerate(values):

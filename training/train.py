@@ -2,8 +2,8 @@
 
     python training/train.py --work /tmp/demo --out crates/phi3v/src/demo [--gpu]
 
-On two processors times are minutes of each core. It stops and resumes: run it again with the same --work and it goes on from the
-last save (stage 3 from its start). With --gpu it takes nine minutes on one NVIDIA GPU, in one go.
+On two processors times are minutes of each core. If it was stopped, run it again with the same --work: it goes on from the last save
+(stage 3 from its start). With --gpu it takes nine minutes on one NVIDIA GPU and always starts anew.
 """
 
 from __future__ import annotations

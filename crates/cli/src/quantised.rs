@@ -9,20 +9,23 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::Files;
-use phi3v::weights::convert::{self, default_name};
+use phi3v::weights::convert::{self, ConvertError, default_name};
 use phi3v::weights::quantized::{Quant, VERSION};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Environment variable that names the folder of quantised models.
 pub const CACHE_VARIABLE: &str = "PHI3V_CACHE";
 
 /// Free space that is left on the disk.
 const DISK_RESERVE_BYTES: u64 = 256 << 20;
+
+/// How often it is looked whether another process has finished.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The model at `source`, opened as `checkpoint`, quantised: from the cache, or made and put there. A model that is
 /// quantised already is left as it is.
@@ -34,17 +37,29 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
         return Ok(checkpoint);
     }
     let path = cached_path(source, &checkpoint.name, quant);
-    if let Some(kept) = kept(&path, &checkpoint) {
-        return Ok(kept);
+    let mut told = false;
+    loop {
+        if let Some(kept) = kept(&path, &checkpoint) {
+            return Ok(kept);
+        }
+        if !told && !std::io::stderr().is_terminal() {
+            // where there is no bar to see
+            let (name, folder) = (quant.name(), path.parent().unwrap_or(&path).display());
+            eprintln!(
+                "note: the weights are quantised to {name} first, which is done once; {folder} keeps the result"
+            );
+        }
+        match write(source, &checkpoint, quant, &path) {
+            Err(CliError::Phi3V(phi3v::Error::Convert(ConvertError::Busy { .. }))) => {
+                if !told {
+                    eprintln!("note: waiting for another process that does it already");
+                }
+                told = true;
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            written => break written?,
+        }
     }
-    if !std::io::stderr().is_terminal() {
-        // where there is no bar to see
-        let (name, folder) = (quant.name(), path.parent().unwrap_or(&path).display());
-        eprintln!(
-            "note: the weights are quantised to {name} first, which is done once; {folder} keeps the result"
-        );
-    }
-    write(source, &checkpoint, quant, &path)?;
     let quantised = Checkpoint::open(&path).map_err(phi3v::Error::from)?;
     Ok(Checkpoint { name: checkpoint.name, ..quantised })
 }

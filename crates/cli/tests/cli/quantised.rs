@@ -1,7 +1,9 @@
 //! `phi3v quantize`, `--quant`, `bench` and `eval`.
 
 use super::{Fixture, Run, tiny};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::Stdio;
 
 /// stdout of a run that did well, whatever it told on stderr.
 fn stdout(run: Run) -> String {
@@ -31,6 +33,28 @@ fn a_quantised_file_is_a_whole_model() {
         let info = fixture.run(&["info", "--json", "--model", out.trim()]).json();
         assert_eq!(info["model"]["weights_format"], bits);
     }
+}
+
+#[test]
+fn a_second_process_waits_for_the_first() {
+    let fixture = Fixture::new();
+    let ask = ["ask", "Who?", "--max-new-tokens", "4", "--quant", "q8"];
+    let answer = stdout(fixture.run(&ask));
+    let kept = cached(&fixture).remove(0);
+    // as a first process does it: the unfinished file is locked, then gets its name
+    let partial = kept.with_file_name("tiny-q8.safetensors.partial");
+    std::fs::rename(&kept, &partial).unwrap();
+    let lock = std::fs::File::options().write(true).open(&partial).unwrap();
+    lock.try_lock().unwrap();
+    let mut second = fixture.command(&ask).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(second.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(told.nth(1).unwrap(), "note: waiting for another process that does it already");
+    std::fs::rename(&partial, &kept).unwrap();
+    drop(lock);
+    let second = second.wait_with_output().unwrap();
+    assert!(second.status.success());
+    assert_eq!(String::from_utf8(second.stdout).unwrap(), answer);
+    assert_eq!(cached(&fixture), [kept]);
 }
 
 #[test]

@@ -241,12 +241,18 @@ impl<'a> Output<'a> {
         name.push(".partial");
         let path = out.with_file_name(name);
         let failed = |source| ConvertError::Write { path: path.clone(), source };
-        // truncated only once it is ours alone
-        let options = File::options().write(true).create(true).truncate(false).open(&path);
-        let file = options.map_err(failed)?;
-        if file.try_lock().is_err() {
-            return Err(ConvertError::Busy { path });
-        }
+        let file = loop {
+            // truncated only once it is ours alone
+            let options = File::options().write(true).create(true).truncate(false).open(&path);
+            let file = options.map_err(failed)?;
+            if file.try_lock().is_err() {
+                return Err(ConvertError::Busy { path });
+            }
+            // another writer may have finished in between, and what was opened be its result under its name
+            if is_at(&file, &path).map_err(failed)? {
+                break file;
+            }
+        };
         let state = Progress { done: 0, total };
         let output = Self { file: Some(BufWriter::new(file)), path, progress, state };
         output.file().get_ref().set_len(0).map_err(|source| output.failed(source))?;
@@ -300,10 +306,47 @@ impl Drop for Output<'_> {
     }
 }
 
+/// Whether the open `file` is what lies at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let opened = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the open `file` is what lies at `path`: always, for Windows does not rename what somebody has open.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> std::io::Result<bool> {
+    Ok(true)
+}
+
 /// The name a quantised file gets beside or instead of the checkpoint `name`: `name-q8.safetensors`.
 #[must_use]
 pub fn default_name(name: &str, quant: Quant) -> String {
     let stem = shards::SINGLE_FILE.trim_end_matches(".safetensors");
     let last = name.rsplit('/').next().filter(|last| !last.is_empty()).unwrap_or(stem);
     format!("{last}-{}.safetensors", quant.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_renamed_is_no_longer_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.partial");
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        std::fs::rename(&path, folder.path().join("a")).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        let other = File::create(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        assert!(is_at(&other, &path).unwrap());
+    }
 }
