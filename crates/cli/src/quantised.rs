@@ -39,7 +39,7 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
     let path = cached_path(source, &checkpoint.name, quant);
     let mut told = false;
     loop {
-        if let Some(kept) = kept(&path, &checkpoint) {
+        if let Some(kept) = kept(&path, &checkpoint, !told) {
             return Ok(kept);
         }
         if !told && !std::io::stderr().is_terminal() {
@@ -64,15 +64,17 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
     Ok(Checkpoint { name: checkpoint.name, ..quantised })
 }
 
-/// What an earlier run has kept. A file that does not open was damaged since, and is made again.
-fn kept(path: &Path, original: &Checkpoint) -> Option<Checkpoint> {
+/// What an earlier run has kept. A file that does not open was damaged since, and is made again, which `tell` says.
+fn kept(path: &Path, original: &Checkpoint, tell: bool) -> Option<Checkpoint> {
     if !path.is_file() {
         return None;
     }
     match Checkpoint::open(path) {
         Ok(checkpoint) => Some(Checkpoint { name: original.name.clone(), ..checkpoint }),
         Err(error) => {
-            eprintln!("note: {} is made again: {error}", path.display());
+            if tell {
+                eprintln!("note: {} is made again: {error}", path.display());
+            }
             None
         }
     }
@@ -93,7 +95,9 @@ pub fn write(
     std::fs::create_dir_all(folder).map_err(failed)?;
     let needed = convert::quantised_bytes(&checkpoint.weights, &checkpoint.config, quant);
     let available = fs4::available_space(folder).map_err(failed)?;
-    if needed.saturating_add(DISK_RESERVE_BYTES) > available {
+    // an unfinished file's room is not needed twice: another run fills it, or this one overwrites it
+    let held = std::fs::metadata(convert::partial_path(out)).map_or(0, |metadata| metadata.len());
+    if needed.saturating_add(DISK_RESERVE_BYTES) > available.saturating_add(held) {
         return Err(CliError::Disk { path: folder.display().to_string(), needed, available });
     }
     let interrupt = Interrupt::install();

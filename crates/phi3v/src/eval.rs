@@ -75,7 +75,9 @@ impl Comparison {
         for (i, (p, q)) in reference.logits.iter().zip(candidate).enumerate() {
             let kl = divergence(p, q);
             self.kl_sum += kl;
-            self.kl_max = self.kl_max.max(kl);
+            if kl.is_nan() || kl > self.kl_max {
+                self.kl_max = kl;
+            }
             if argmax(p) == argmax(q) {
                 self.agreed += 1;
             } else {
@@ -92,7 +94,7 @@ impl Comparison {
 
 fn argmax(logits: &[f32]) -> usize {
     // the first of equals, as greedy sampling takes it
-    (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0)
+    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
 fn log_sum_exp(logits: &[f32]) -> f64 {
@@ -108,8 +110,9 @@ fn divergence(p: &[f32], q: &[f32]) -> f64 {
         let (p, q) = (f64::from(p) - p_sum, f64::from(q) - q_sum);
         p.exp() * (p - q)
     });
-    // rounding may take the sum of two equal distributions below zero
-    terms.sum::<f64>().max(0.0)
+    // rounding may take the sum of two equal distributions below zero; `max` would make 0 of what is no number too
+    let sum: f64 = terms.sum();
+    if sum < 0.0 { 0.0 } else { sum }
 }
 
 /// A model that is asked for logits, one sample at a time.
@@ -210,6 +213,14 @@ mod tests {
         assert_eq!((comparison.top1_agreement(), comparison.first_divergence), (1.0, None));
         let [a, b] = comparison.perplexity();
         assert_eq!(a, b);
+    }
+
+    #[test]
+    fn a_model_that_gives_no_numbers_is_not_near() {
+        let reference = answer(&[1], &[&[0.0, 3.0]]);
+        let mut comparison = Comparison::default();
+        comparison.add(&reference, &[vec![0.0, f32::NAN]]);
+        assert!(comparison.kl_mean().is_nan() && comparison.kl_max.is_nan());
     }
 
     #[test]

@@ -433,6 +433,7 @@ fn what_cannot_be_run_is_refused_before_it_is_queued() {
     refused(ask(&[1], usize::MAX), "exceed the context");
     refused(ask(&[1 << 40], 1), "token id 1099511627776 is beyond the vocabulary");
     refused(ask(&[1, -1], 1), "refers to picture 1, but 0 were given");
+    refused(ask(&[1, i64::MIN], 1), "refers to picture 9223372036854775808, but 0 were given");
     let image = || vec![picture(0)];
     refused(Request::greedy(vec![1, 2], image(), 1), "picture 1 is not mentioned");
     refused(Request::greedy(vec![1, -1, 2], image(), 1), "picture 1 has 1 rows");

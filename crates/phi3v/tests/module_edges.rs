@@ -46,17 +46,18 @@ fn source(name: &str) -> PathBuf {
 
 /// Modules of this crate that the text names, outside comments.
 fn named_modules(text: &str) -> BTreeSet<String> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = lines.collect::<Vec<_>>().join("\n");
     let mut named = BTreeSet::new();
-    for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
-        for rest in line.split("crate::").skip(1) {
-            let group = rest.strip_prefix('{').map_or(rest, |group| group.split('}').next().unwrap_or(group));
-            let words: Vec<&str> =
-                if rest.starts_with('{') { group.split(", ").collect() } else { vec![group] };
-            for word in words {
-                let name: String = word.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-                if !name.is_empty() {
-                    named.insert(name);
-                }
+    for rest in code.split("crate::").skip(1) {
+        let words: Vec<&str> = match rest.strip_prefix('{') {
+            Some(group) => group.split('}').next().unwrap_or(group).split(',').map(str::trim).collect(),
+            None => vec![rest],
+        };
+        for word in words {
+            let name: String = word.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            if !name.is_empty() {
+                named.insert(name);
             }
         }
     }

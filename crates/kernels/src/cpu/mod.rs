@@ -189,6 +189,9 @@ impl Cpu {
             CpuLevel::Avx2 => "avx2 (AVX2, FMA, F16C)".to_owned(),
             CpuLevel::Avx512 if level::has_bf16() => "avx512 (F, BW, DQ, VL, VNNI, BF16)".to_owned(),
             CpuLevel::Avx512 => "avx512 (F, BW, DQ, VL, VNNI)".to_owned(),
+            CpuLevel::Amx if level::has_bf16() => {
+                "amx (AMX-INT8, and AVX-512 F, BW, DQ, VL, VNNI, BF16)".to_owned()
+            }
             CpuLevel::Amx => "amx (AMX-INT8, and AVX-512 F, BW, DQ, VL, VNNI)".to_owned(),
         }
     }
@@ -388,11 +391,14 @@ impl Backend for Cpu {
         let Heads { query, key_value, dim } = pool.layout().heads;
         assert_eq!(qkv.cols(), (query + 2 * key_value) * dim, "columns of qkv");
         let touched: usize = spans.iter().map(kv::blocks_touched).sum();
+        let block = |unit| kv::block_rows(spans, unit).block;
+        let distinct = (1..touched).all(|unit| (0..unit).all(|other| block(other) != block(unit)));
+        assert!(distinct, "a block stands twice among those that a batch writes");
         let writer = pool.writer();
         self.pool.run(touched * key_value, |task, _| {
             let (unit, head) = (task / key_value, task % key_value);
             let part = kv::block_rows(spans, unit);
-            // SAFETY: every task has its own head of its own block; no two sequences write one block.
+            // SAFETY: every task has its own head of its own block, for blocks are distinct as asserted.
             let mut stored = unsafe { writer.head(part.block, layer, head) };
             let first = &qkv.values()[part.rows.start * qkv.cols()..];
             let keys = (query + head) * dim;
@@ -419,6 +425,10 @@ impl Backend for Cpu {
         let Heads { query, key_value, dim } = pool.layout().heads;
         assert_eq!(qkv.cols(), (query + 2 * key_value) * dim, "columns of qkv");
         assert_eq!((out.rows(), out.cols()), (qkv.rows(), query * dim), "output of an attention");
+        assert!(
+            spans.is_sorted_by(|a, b| a.rows.end <= b.rows.start),
+            "spans have rows of their own, in order"
+        );
         self.causal(&Causal { qkv, layer, spans, pool }, out);
     }
 

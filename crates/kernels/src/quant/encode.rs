@@ -52,6 +52,11 @@ fn encode(shape: PackedShape, rows: &[f32], importance: Option<&[f32]>, out: &mu
         let weights = padded(importance.map(|i| &i[g * GROUP..shape.k.min((g + 1) * GROUP)]), 1.0);
         for (column, row) in rows.chunks_exact(shape.k).enumerate() {
             let x = padded(Some(&row[g * GROUP..shape.k.min((g + 1) * GROUP)]), 0.0);
+            if !x.iter().all(|v| v.is_finite()) {
+                // what is no number must show in the output; rounding and search would lose it
+                put_scale(block, column, bf16::NAN);
+                continue;
+            }
             match shape.format {
                 Format::Q8 => encode_q8(&x, column, block),
                 _ => encode_q4(&x, &weights, column, block),
@@ -163,9 +168,9 @@ fn error(x: &[f32], weights: &[f32], step: f32) -> f32 {
 /// clips one value or two of 32 and is a quarter smaller.
 const SHRINK: [f32; 8] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.74, 0.68, 0.6];
 
-/// The step of least error of one subgroup for a sign, and that error.
+/// The step of least error of one subgroup for a sign.
 #[inline(always)]
-fn best_step(x: &[f32], weights: &[f32], sign: f32) -> (f32, f32) {
+fn best_step(x: &[f32], weights: &[f32], sign: f32) -> f32 {
     // -8 has no counterpart: the sign decides which side gets the extra level
     let whole = x.iter().fold(0.0f32, |m, v| m.max(v * sign / 7.0).max(-v * sign / 8.0));
     let mut best = (0.0, f32::INFINITY);
@@ -176,7 +181,7 @@ fn best_step(x: &[f32], weights: &[f32], sign: f32) -> (f32, f32) {
             best = (step, error);
         }
     }
-    best
+    best.0
 }
 
 /// Sub-scales for the given scale: the nearest to the wanted steps, or a neighbour where that is better.
@@ -211,7 +216,7 @@ fn search(x: &[f32; GROUP], weights: &[f32; GROUP]) -> Scales {
         let mut steps = [0.0; GROUP / SUBGROUP];
         for (s, step) in steps.iter_mut().enumerate() {
             let part = s * SUBGROUP..(s + 1) * SUBGROUP;
-            (*step, _) = best_step(&x[part.clone()], &weights[part], sign);
+            *step = best_step(&x[part.clone()], &weights[part], sign);
         }
         let largest = steps.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         // the largest step as 15, 14 or 13 sub-scales: which one suits the other three best is tried
@@ -315,6 +320,20 @@ mod tests {
             relative_error(&important(&rows), &important(&out))
         };
         assert!(error_with(Some(&importance)) < 0.9 * error_with(None));
+    }
+
+    #[test]
+    fn what_is_no_number_shows() {
+        for (format, bad) in [(Format::Q8, f32::NAN), (Format::Q4, f32::NAN), (Format::Q4, f32::INFINITY)] {
+            let mut rows = values(3 * 2 * GROUP, 5);
+            rows[2 * GROUP + 7] = bad;
+            for (i, group) in round_trip(format, 3, 2 * GROUP, &rows).chunks(GROUP).enumerate() {
+                assert!(
+                    group.iter().all(|v| if i == 2 { v.is_nan() } else { v.is_finite() }),
+                    "{format:?}, group {i}"
+                );
+            }
+        }
     }
 
     #[test]

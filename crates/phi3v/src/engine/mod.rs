@@ -115,7 +115,8 @@ impl EngineError {
 pub struct EngineOptions {
     /// Tokens that the KV cache holds, over all sequences; rounded up to whole blocks.
     pub context_tokens: usize,
-    /// Sequences that run at the same time.
+    /// Sequences that run at the same time. Above 16 a decode step of dense weights takes the kernels for many rows, and
+    /// the last bits of an answer depend on how many there are.
     pub running_max: usize,
     /// Requests that may wait.
     pub waiting_max: usize,

@@ -202,7 +202,7 @@ impl<B: Backend> Sequence<B> {
 fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
     let mut runs: Vec<ImageRun> = Vec::new();
     for (position, &id) in input_ids.iter().enumerate().filter(|(_, id)| **id < 0) {
-        let image = (-id - 1) as usize;
+        let image = !id as usize; // -id - 1, which could overflow
         match runs.last_mut() {
             Some(run) if run.image == image && run.rows.end == position => run.rows.end += 1,
             _ => runs.push(ImageRun { rows: position..position + 1, image }),

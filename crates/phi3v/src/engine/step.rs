@@ -68,7 +68,7 @@ impl<B: Backend> Engine<B> {
     /// Lets waiting sequences in, in order, while there is room for all they may come to need. One whose memory the
     /// device refuses fails, and nobody else.
     fn admit(&mut self, outputs: &mut Vec<Output>) {
-        while self.running.len() < self.options.running_max {
+        while self.running.len() < self.options.running_max.max(1) {
             let Some(sequence) = self.waiting.front() else { break };
             let known = self.known_prefix(sequence);
             let Some(table) = self.blocks.reserve(&known.table, sequence.blocks_needed()) else { break };
@@ -196,6 +196,7 @@ impl<B: Backend> Engine<B> {
         let Some(index) = self.running.iter().position(ready) else { return };
         let shared = self.running.iter().any(Sequence::decoding);
         let chunk = if shared { self.options.prefill_chunk_shared } else { self.options.prefill_chunk_alone };
+        let chunk = chunk.max(PREFILL_REMAINDER_MIN);
         let start = Instant::now();
         let result = self.prefill_chunk(index, chunk, observer);
         self.running[index].timings.prefill += start.elapsed();

@@ -38,7 +38,7 @@ impl<'a, T> Segment<'a, T> {
         let mut start = 0;
         for run in input_ids.chunk_by(|a, b| a == b || (*a >= 0 && *b >= 0)) {
             segments.push(match run[0] {
-                id if id < 0 => Self::Image(&embeddings[(-id - 1) as usize], 0..run.len()),
+                id if id < 0 => Self::Image(&embeddings[!id as usize], 0..run.len()),
                 _ => Self::Tokens(&tokens[start..start + run.len()]),
             });
             start += run.len();

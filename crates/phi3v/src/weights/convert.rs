@@ -10,7 +10,7 @@ use crate::files::Files;
 use phi3v_kernels::Format;
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use serde_json::{Map, Value, json};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,14 @@ pub struct Progress {
     pub done: u64,
     /// Bytes of the finished file.
     pub total: u64,
+}
+
+/// Where `out` is written to before it is whole: `NAME.partial`.
+#[must_use]
+pub fn partial_path(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    out.with_file_name(name)
 }
 
 /// One tensor of the result.
@@ -237,22 +245,19 @@ impl<'a> Output<'a> {
         total: u64,
         progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Self, ConvertError> {
-        let mut name = out.file_name().unwrap_or_default().to_owned();
-        name.push(".partial");
-        let path = out.with_file_name(name);
+        let path = partial_path(out);
         let failed = |source| ConvertError::Write { path: path.clone(), source };
-        let file = loop {
-            // truncated only once it is ours alone
-            let options = File::options().write(true).create(true).truncate(false).open(&path);
-            let file = options.map_err(failed)?;
-            if file.try_lock().is_err() {
-                return Err(ConvertError::Busy { path });
-            }
+        // truncated only once it is ours alone
+        let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let ours = match file.try_lock() {
             // another writer may have finished in between, and what was opened be its result under its name
-            if is_at(&file, &path).map_err(failed)? {
-                break file;
-            }
+            Ok(()) => is_at(&file, &path).map_err(failed)?,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
         };
+        if !ours {
+            return Err(ConvertError::Busy { path });
+        }
         let state = Progress { done: 0, total };
         let output = Self { file: Some(BufWriter::new(file)), path, progress, state };
         output.file().get_ref().set_len(0).map_err(|source| output.failed(source))?;
@@ -299,8 +304,8 @@ impl<'a> Output<'a> {
 
 impl Drop for Output<'_> {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
-            // an error on the way is being reported already
+        if self.file.is_some() {
+            // the name goes before the lock, which ends with the file; an error on the way is being reported already
             drop(std::fs::remove_file(&self.path));
         }
     }
@@ -318,10 +323,14 @@ fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
     }
 }
 
-/// Whether the open `file` is what lies at `path`: always, for Windows does not rename what somebody has open.
+/// Whether the open and locked `file` is what lies at `path`: a second opening of it cannot be locked.
 #[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> std::io::Result<bool> {
-    Ok(true)
+fn is_at(_: &File, path: &Path) -> std::io::Result<bool> {
+    match File::options().write(true).open(path) {
+        Ok(again) => Ok(matches!(again.try_lock(), Err(TryLockError::WouldBlock))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The name a quantised file gets beside or instead of the checkpoint `name`: `name-q8.safetensors`.

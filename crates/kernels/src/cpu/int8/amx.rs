@@ -445,7 +445,10 @@ impl<'a> Added<'a> {
 }
 
 /// Multiplies tiles on registers alone, and returns the operations done: what the processor can do at most.
-pub(in crate::cpu) fn burn(rounds: usize) -> usize {
+///
+/// # Safety
+/// [`is_allowed`].
+pub(in crate::cpu) unsafe fn burn(rounds: usize) -> usize {
     let shapes = Shapes::new([TILE; 2]);
     for _ in 0..rounds {
         // SAFETY: tiles are loaded with shapes this level has, multiplied, and given back.

@@ -6,7 +6,7 @@
 mod quantise;
 
 use super::activations::{QuantisedRows, ROW_GROUP, TILE_ROWS, TileGroup};
-use super::{Int8Kernels, Panel, SWEEP_BYTES, Sums};
+use super::{Int8Kernels, LINE, Panel, SWEEP_BYTES, Sums};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP};
 use quantise::quantise;
 pub(super) use quantise::quantise_group;
@@ -40,8 +40,6 @@ const Q8_AHEAD: usize = 1;
 pub(super) const Q4_AHEAD: usize = 2;
 /// Bytes of a q4 block before its values.
 const HEAD_BYTES: usize = SCALE_BYTES + SUB_SCALE_BYTES;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// A q8 block of its own, on a cache line's border.
 #[repr(C, align(64))]
@@ -84,8 +82,7 @@ pub(super) fn unpack(q4: &[u8], q8: &mut [u8]) {
     }
 }
 
-/// `y += ` the product of a block and a tile's group. What lies `ahead`
-/// is fetched into the cache meanwhile.
+/// `y += ` the product of a block and a tile's group. What lies `ahead` is fetched into the cache meanwhile.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: Option<*const u8>, y: &mut Sums<'_>) {
@@ -152,7 +149,7 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn fetch_scales(ahead: *const u8) {
-    for line in 0..(HEAD_BYTES) / LINE {
+    for line in 0..HEAD_BYTES / LINE {
         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * LINE).cast());
     }
 }
