@@ -8,8 +8,11 @@ use crate::terminal::TextSink;
 use phi3v::engine::{Engine, Event, Finished, Observer, Request, StepProgress, Token};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
+
+/// How often Ctrl-C is looked for while nothing else is done.
+const INTERRUPT_PERIOD: Duration = Duration::from_millis(50);
 
 /// A complete answer.
 #[derive(Debug)]
@@ -76,13 +79,16 @@ pub fn generate<B: Backend>(
 
 /// Sends pictures through the vision tower while others are still being prepared elsewhere, and returns all of them with
 /// the time it took. What has come is taken before each, so that little is done for a request that cannot be run: one
-/// with a picture that cannot be read, or with more than fits into the context. After Ctrl-C the rest is only taken.
+/// with a picture that cannot be read, or with more than fits into the context.
 ///
 /// # Errors
-/// A picture that could not be prepared, or the device's refusal.
+/// A picture that could not be prepared, the device's refusal, or Ctrl-C.
+///
+/// # Panics
+/// If the thread that prepares the `count` pictures did.
 pub fn look<B: Backend>(
     engine: &mut Engine<B>,
-    coming: &Receiver<Result<Picture, CliError>>,
+    (count, coming): (usize, &Receiver<Result<Picture, CliError>>),
     interrupt: &Interrupt,
 ) -> Result<(Vec<Picture>, Duration), CliError> {
     let (mut progress, mut time) = (Progress::new(), Duration::ZERO);
@@ -92,22 +98,21 @@ pub fn look<B: Backend>(
             pictures.push(picture?);
         }
         let Some(picture) = pictures.get(looked_at) else {
-            match coming.recv() {
+            match coming.recv_timeout(INTERRUPT_PERIOD) {
                 Ok(picture) => pictures.push(picture?),
-                Err(_) => break, // there are no more
+                Err(RecvTimeoutError::Timeout) if interrupt.requested() => return Err(CliError::Interrupted),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break, // there are no more
             }
             continue;
         };
         let rows: usize = pictures.iter().map(|picture| picture.inputs.num_img_tokens()).sum();
-        if !interrupt.requested() && rows < engine.context_tokens() {
-            match engine.look_at(&picture.inputs, &mut Watch { progress: &mut progress, interrupt }) {
-                Ok(took) => time += took,
-                Err(phi3v::Error::Stopped) => {}
-                Err(error) => return Err(error.into()),
-            }
+        if rows < engine.context_tokens() {
+            time += engine.look_at(&picture.inputs, &mut Watch { progress: &mut progress, interrupt })?;
         }
         looked_at += 1;
     }
     progress.clear();
+    assert_eq!(pictures.len(), count, "the thread that prepares pictures has ended early");
     Ok((pictures, time))
 }

@@ -32,7 +32,7 @@ const EXIT_CODES: &str = "Exit codes:
   130  stopped by Ctrl-C
 
 Environment:
-  PHI3V_MODEL      the model where --model is not given
+  PHI3V_MODEL      the model where none is named (but for bench and pull)
   PHI3V_CPU        at most this CPU level: scalar, avx2, avx512 or amx
   PHI3V_CACHE      where quantised weights are kept; ~/.cache/phi3v if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
@@ -246,7 +246,7 @@ pub struct TraceArgs {
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
     /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
-    #[arg(default_value = DEFAULT_MODEL)]
+    #[arg(env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true)]
     pub model: String,
     /// How far: q8 is near lossless, q4 takes three fifths of its space
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "q8")]
@@ -264,6 +264,7 @@ pub struct BenchArgs {
     pub model: Option<String>,
     /// Formats of the weights to measure, separated by commas
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8", "q4"])]
+    #[arg(conflicts_with = "model")] // which has its own
     pub format: Vec<BenchFormat>,
     /// Storage of keys and values [default: q8 with quantised weights, otherwise bf16]
     #[arg(long, value_enum, value_name = "FORMAT")]
@@ -283,7 +284,7 @@ pub struct BenchArgs {
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
-    #[arg(default_value = DEFAULT_MODEL)]
+    #[arg(env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true)]
     pub model: String,
     /// A question; repeat it for several
     #[arg(long, value_name = "TEXT", required = true)]
@@ -465,14 +466,18 @@ impl AskArgs {
     /// The pictures' names, and the question.
     ///
     /// # Errors
-    /// The question is missing or not text.
+    /// The question is missing, empty or not text.
     pub fn images_and_question(&self) -> Result<(&[OsString], &str), CliError> {
         let Some((question, images)) = self.inputs.split_last() else { return Err(CliError::QuestionText) };
         if is_picture(question) {
             let names = self.inputs.iter().map(|name| name.to_string_lossy().into_owned()).collect();
             return Err(CliError::NoQuestion { names });
         }
-        Ok((images, question.to_str().ok_or(CliError::QuestionText)?))
+        let question = question.to_str().ok_or(CliError::QuestionText)?;
+        if question.trim().is_empty() {
+            return Err(CliError::EmptyQuestion);
+        }
+        Ok((images, question))
     }
 }
 

@@ -5,6 +5,8 @@ use crate::server::ServeError;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
+use phi3v::memory::size;
+use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
 use phi3v_kernels::CpuError;
 use std::io;
@@ -73,14 +75,37 @@ pub enum CliError {
         /// All arguments, pictures every one.
         names: Vec<String>,
     },
+    /// No words in the question.
+    #[error("the question is empty")]
+    EmptyQuestion,
+    /// A line of `chat` that is no question and no command.
+    #[error("{message}")]
+    ChatCommand {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A model that something is to be made of, or to be compared with.
+    #[error("{name} is quantised to {quant} already")]
+    Quantised {
+        /// What the model is called.
+        name: String,
+        /// How far.
+        quant: &'static str,
+    },
+    /// A result in the place of what it is made from.
+    #[error("writing {path} would destroy the model that it is made from")]
+    OverwritesModel {
+        /// Where it was to go.
+        path: String,
+    },
     /// A question in another encoding.
     #[error("the question is not UTF-8 text")]
     QuestionText,
     /// No room for a quantised model.
     #[error(
-        "the quantised model takes {:.1} GB, and the disk of {path} has {:.1} GB left",
-        *.needed as f64 / 1e9,
-        *.available as f64 / 1e9
+        "the quantised model takes {}, and the disk of {path} has {} left",
+        size(*.needed),
+        size(*.available)
     )]
     Disk {
         /// Where it was to go.
@@ -163,11 +188,16 @@ impl CliError {
             }
             Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
             Self::NoQuestion { names } => {
+                let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
                 format!("put the question last: phi3v ask {} \"What is this?\"", names.join(" "))
             }
             Self::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
-                "check the path; a question comes last and in quotes".to_owned()
+                "check the path; the question of ask comes last and in quotes".to_owned()
             }
+            Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
+            Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
+            Self::Quantised { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
+            Self::OverwritesModel { .. } => "give another name with --out".to_owned(),
             Self::Disk { .. } => {
                 "free some space, or use another disk (--out, or PHI3V_CACHE); q4 takes three fifths of q8"
                     .to_owned()
@@ -202,6 +232,10 @@ impl CliError {
             | Self::StdinTwice
             | Self::StdinTaken
             | Self::QuestionText
+            | Self::EmptyQuestion
+            | Self::ChatCommand { .. }
+            | Self::Quantised { .. }
+            | Self::OverwritesModel { .. }
             | Self::NoQuestion { .. } => ExitCode::Usage,
             Self::Server { .. } | Self::File { .. } | Self::Disk { .. } | Self::Output(_) => {
                 ExitCode::Failure
@@ -232,7 +266,16 @@ fn picture_hint(error: &ImageError) -> Option<String> {
 
 /// How a picture comes from an address without phi3v fetching it.
 fn fetch_yourself(url: &str) -> String {
-    format!("fetch it yourself: curl -sL {url} | phi3v ask - \"...\"")
+    format!("fetch it yourself: curl -sL {} | phi3v ask - \"...\"", quoted(url))
+}
+
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn url_hint(url: &str) -> String {
@@ -243,7 +286,11 @@ fn url_hint(url: &str) -> String {
     });
     match host {
         Some(host) => {
-            format!("allow its host: phi3v ask --allow-url {host} {url} \"...\"; or {}", fetch_yourself(url))
+            let address = quoted(url);
+            format!(
+                "allow its host: phi3v ask --allow-url {host} {address} \"...\"; or {}",
+                fetch_yourself(url)
+            )
         }
         None if url.starts_with("file:") => "give the path of the file".to_owned(),
         None => fetch_yourself(url),
@@ -268,6 +315,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         Error::Memory(_) | Error::Backend(_) | Error::Engine(EngineError::ContextLength { .. }) => {
             ExitCode::Memory
         }
+        Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
         Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
         Error::Stopped => ExitCode::Interrupted,
         _ => ExitCode::Failure,

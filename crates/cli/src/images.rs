@@ -13,7 +13,6 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::thread::Scope;
 
 /// How pictures are read and cut.
 #[derive(Clone, Debug)]
@@ -135,16 +134,13 @@ pub fn read_pictures(names: &[OsString], options: &PictureOptions) -> Result<Vec
     names.iter().map(|name| read_picture(name, options)).collect()
 }
 
-/// Reads and prepares the pictures `names` on a thread of `scope`, in order.
-pub fn read_ahead<'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    names: &'scope [OsString],
-    options: &'scope PictureOptions,
-) -> Receiver<Result<Picture, CliError>> {
+/// Reads and prepares the pictures `names` on a thread of its own, in order. Nobody waits for its end: it may hang on
+/// stdin or a network.
+pub fn read_ahead(names: Vec<OsString>, options: PictureOptions) -> Receiver<Result<Picture, CliError>> {
     let (prepared, pictures) = mpsc::channel();
-    scope.spawn(move || {
+    std::thread::spawn(move || {
         for name in names {
-            let picture = read_picture(name, options);
+            let picture = read_picture(&name, &options);
             let failed = picture.is_err();
             if prepared.send(picture).is_err() || failed {
                 return; // nobody wants the rest

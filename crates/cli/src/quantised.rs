@@ -93,6 +93,10 @@ pub fn write(
     let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |error| CliError::File { action: "write", path: folder.display().to_string(), error };
     std::fs::create_dir_all(folder).map_err(failed)?;
+    if out.exists() && !out.is_file() {
+        let (path, error) = (out.display().to_string(), std::io::Error::other("it is not a file"));
+        return Err(CliError::File { action: "write", path, error });
+    }
     let needed = convert::quantised_bytes(&checkpoint.weights, &checkpoint.config, quant);
     let available = fs4::available_space(folder).map_err(failed)?;
     // an unfinished file's room is not needed twice: another run fills it, or this one overwrites it

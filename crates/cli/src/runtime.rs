@@ -50,6 +50,12 @@ pub fn open(
     let cpu = cpu(model)?;
     let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let opened = plan(open_source(&source)?, cpu, model, (context, &num_crops));
+    let asked = model.quant.and_then(QuantChoice::quant);
+    if let (Some(has), Some(asked)) = (opened.checkpoint.weights.quant(), asked)
+        && has != asked
+    {
+        return Err(CliError::Quantised { name: opened.checkpoint.name, quant: has.name() });
+    }
     match model.quantised(&opened.checkpoint.weights) {
         // what will not fit is not worth minutes of quantising
         Some(quant) if opened.plan.is_ok() => {
@@ -161,6 +167,15 @@ impl Opened {
         if let Ok(plan) = &self.plan {
             tell(plan, verbose);
         }
+    }
+
+    /// Itself, if it fits into memory.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn fitting(self) -> Result<Self, CliError> {
+        let plan = self.plan.map_err(phi3v::Error::from)?;
+        Ok(Self { plan: Ok(plan), ..self })
     }
 
     /// Loads the model.

@@ -40,6 +40,16 @@ pub struct ServeArgs {
     pub log_format: LogFormat,
 }
 
+/// A name as the Host header has it, without a port.
+fn host_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['/', ':', '*', ' ']) {
+        return Err(
+            "write the name alone and in full, without scheme and port, as phi3v.example.org".to_owned()
+        );
+    }
+    Ok(text.to_owned())
+}
+
 /// Who may ask, and where pictures may come from.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
@@ -48,7 +58,7 @@ pub struct AccessArgs {
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
     /// A name that the server is reached by, beside localhost and addresses; repeat it for several
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
     pub allow_host: Vec<String>,
     /// An origin whose pages may use the server, as https://example.org; repeat it for several
     #[arg(long, value_name = "ORIGIN")]

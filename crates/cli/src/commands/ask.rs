@@ -11,7 +11,6 @@ use crate::runtime::{self, Runtime};
 use crate::terminal::{AnswerOutput, TextSink};
 use phi3v::engine::{FinishReason, Timings};
 use std::io::Write;
-use std::thread;
 
 /// Answers the question.
 ///
@@ -25,25 +24,23 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
     opened.tell_memory(args.report.verbose);
     // Pictures are prepared while the model loads, and while those before them are looked at.
-    thread::scope(|scope| {
-        let coming = images::read_ahead(scope, images, &options);
-        let mut runtime = opened.load(&args.model)?;
-        let interrupt = Interrupt::install();
-        interrupt.begin_answer();
-        let (pictures, looked) = answer::look(&mut runtime.engine, &coming, &interrupt)?;
-        if args.report.verbose {
-            for (index, picture) in pictures.iter().enumerate() {
-                eprintln!("image {}: {}", index + 1, picture.report());
-            }
+    let coming = images::read_ahead(images.to_vec(), options);
+    let mut runtime = opened.load(&args.model)?;
+    let interrupt = Interrupt::install();
+    interrupt.begin_answer();
+    let (pictures, looked) = answer::look(&mut runtime.engine, (images.len(), &coming), &interrupt)?;
+    if args.report.verbose {
+        for (index, picture) in pictures.iter().enumerate() {
+            eprintln!("image {}: {}", index + 1, picture.report());
         }
-        let mut conversation = Conversation::new(args.generation.system.as_deref());
-        conversation.ask(pictures.clone(), question);
-        let mut answer = answer(args, &conversation, &mut runtime, &interrupt)?;
-        let Timings { vision, first_token, .. } = &mut answer.finished.timings;
-        *vision += looked;
-        *first_token = first_token.map(|time| time + looked);
-        finish(args, &pictures, &runtime, &answer)
-    })
+    }
+    let mut conversation = Conversation::new(args.generation.system.as_deref());
+    conversation.ask(pictures.clone(), question);
+    let mut answer = answer(args, &conversation, &mut runtime, &interrupt)?;
+    let Timings { vision, first_token, .. } = &mut answer.finished.timings;
+    *vision += looked;
+    *first_token = first_token.map(|time| time + looked);
+    finish(args, &pictures, &runtime, &answer)
 }
 
 fn answer(

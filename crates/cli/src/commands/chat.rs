@@ -13,8 +13,9 @@ use crate::runtime::{self, Runtime};
 use crate::terminal::{AnswerOutput, TextSink, printable};
 use phi3v::engine::FinishReason;
 use rustyline::error::ReadlineError;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::Path;
 
 const HELP: &str = "\
 /image PATH  add a picture to the next question
@@ -96,12 +97,15 @@ impl Session<'_> {
                 self.pending.clear();
                 eprintln!("the conversation begins anew, without pictures");
             }
-            ("image", "") => eprintln!("which one? /image PATH"),
-            ("image", path) => {
-                let picture = images::read_picture(OsStr::new(unquoted(path)), &self.options)?;
-                self.add(picture);
+            ("image", "") => {
+                let message = "/image needs the path of a picture".to_owned();
+                return Err(CliError::ChatCommand { message });
             }
-            (other, _) => eprintln!("there is no /{other}; /help lists the commands"),
+            ("image", "-") => return Err(CliError::StdinTaken),
+            ("image", path) => self.add(images::read_picture(&typed(path), &self.options)?),
+            (other, _) => {
+                return Err(CliError::ChatCommand { message: format!("there is no command /{other}") });
+            }
         }
         Ok(Turn::Go)
     }
@@ -147,9 +151,23 @@ impl Session<'_> {
     }
 }
 
-/// A path dropped on a terminal often comes in quotes.
-fn unquoted(path: &str) -> &str {
-    ['"', '\''].iter().find_map(|&quote| path.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(path)
+/// The path of a file as it is typed for a shell or dropped on a terminal: in quotes, from `~/` on, or with backslashes.
+fn typed(path: &str) -> OsString {
+    let inner = ['"', '\''].iter().find_map(|&quote| path.strip_prefix(quote)?.strip_suffix(quote));
+    let path = inner.unwrap_or(path);
+    if inner.is_some() || Path::new(path).exists() {
+        return path.into();
+    }
+    let mut plain = String::new();
+    let mut letters = path.chars();
+    while let Some(letter) = letters.next() {
+        let escaped = if cfg!(unix) && letter == '\\' { letters.next() } else { None };
+        plain.push(escaped.unwrap_or(letter));
+    }
+    match (plain.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest).into(),
+        _ => plain.into(),
+    }
 }
 
 /// What the user types: with editing and history on a terminal, plain lines otherwise.

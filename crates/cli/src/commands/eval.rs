@@ -53,6 +53,10 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     images::check_names(&args.images, &[])?;
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
+    if let Some(quant) = checkpoint.weights.quant() {
+        // it would be its own reference
+        return Err(CliError::Quantised { name: checkpoint.name, quant: quant.name() });
+    }
     let questions = questions(args, &checkpoint)?;
     let answers = answers(args, &checkpoint, &questions)?;
     let mut report = Report {

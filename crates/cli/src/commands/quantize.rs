@@ -2,11 +2,12 @@
 
 use crate::args::QuantizeArgs;
 use crate::error::CliError;
-use crate::hub::{self, HubOptions};
+use crate::hub::{self, HubOptions, ModelSource};
 use crate::{quantised, runtime};
+use phi3v::memory::size;
 use phi3v::weights::convert::default_name;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Writes the file and prints its name.
 ///
@@ -17,9 +18,21 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(default_name(&checkpoint.name, quant)));
+    if is_part_of(&source, &out) {
+        return Err(CliError::OverwritesModel { path: out.display().to_string() });
+    }
     quantised::write(&source, &checkpoint, quant, &out)?;
     let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
     let before = checkpoint.weights.bytes_total();
-    eprintln!("{:.2} GB of weights are now {:.2} GB", before as f64 / 1e9, bytes as f64 / 1e9);
+    eprintln!("{} of weights are now {}", size(before), size(bytes));
     writeln!(std::io::stdout(), "{}", out.display()).map_err(CliError::Output)
+}
+
+/// Whether `out` is a file that the model at `source` consists of.
+fn is_part_of(source: &ModelSource, out: &Path) -> bool {
+    let ModelSource::Folder(dir) = source else { return false };
+    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let same = folder.canonicalize().is_ok_and(|folder| dir.canonicalize().is_ok_and(|dir| dir == folder));
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    same && out.exists() && (name.starts_with("model") || name.ends_with(".json"))
 }

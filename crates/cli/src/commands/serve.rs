@@ -26,7 +26,7 @@ use tracing_subscriber::filter::LevelFilter;
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     start_log(args.log_format);
     let options = options(args)?;
-    let opened = runtime::open(&args.model, &args.context, |own| args.num_crops.unwrap_or(own))?;
+    let opened = runtime::open(&args.model, &args.context, |own| args.num_crops.unwrap_or(own))?.fitting()?;
     let (model, num_crops) = (args.model.clone(), args.num_crops);
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();

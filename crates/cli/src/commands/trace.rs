@@ -13,6 +13,7 @@ use phi3v::processor;
 use phi3v::trace::{self, Entry, TraceOptions, Values};
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,6 +75,7 @@ fn check_out(out: &Path) -> Result<(), CliError> {
         Err(error) => error,
         Ok(metadata) if !metadata.is_dir() => ErrorKind::NotADirectory.into(),
         Ok(_) if out.is_dir() => ErrorKind::IsADirectory.into(),
+        Ok(_) if out.exists() && !out.is_file() => std::io::Error::other("it is not a file"),
         Ok(_) => return Ok(()),
     };
     Err(CliError::File { action: "write", path: out.display().to_string(), error: refused })
@@ -98,15 +100,15 @@ fn prompt(args: &TraceArgs) -> Result<String, CliError> {
 
 fn write(args: &TraceArgs, entries: &[Entry]) -> Result<(), CliError> {
     let tensors = entries.iter().map(|entry| (entry.name.as_str(), Stored(entry)));
-    let written = safetensors::serialize_to_file(tensors, None, &args.out);
-    written.map_err(|error| CliError::File {
-        action: "write",
-        path: args.out.display().to_string(),
-        error: match error {
-            safetensors::SafeTensorError::IoError(error) => error,
-            other => std::io::Error::other(other),
-        },
-    })
+    let failed = |error| CliError::File { action: "write", path: args.out.display().to_string(), error };
+    // the library puts another file in the place of this one, which only its owner could read
+    let permissions = File::create(&args.out).and_then(|file| file.metadata()).map_err(failed)?.permissions();
+    let out = args.out.canonicalize().map_err(failed)?;
+    let written = safetensors::serialize_to_file(tensors, None, &out).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(error) => error,
+        other => std::io::Error::other(other),
+    });
+    written.and_then(|()| std::fs::set_permissions(&out, permissions)).map_err(failed)
 }
 
 /// An entry as its bytes in the file.

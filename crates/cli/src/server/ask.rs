@@ -103,9 +103,9 @@ impl Ask {
             && (tokens == 0 || tokens > limits.max_tokens_max)
         {
             let message = format!("{name} is {tokens}, it must be 1 to {}", limits.max_tokens_max);
-            return Err(
-                ApiError::invalid_value(name, message).hint(format!("correct {name}, or leave it out"))
-            );
+            let hint =
+                format!("correct {name}, leave it out, or start the server with a larger --max-tokens");
+            return Err(ApiError::invalid_value(name, message).hint(hint));
         }
         if self.stop.len() > STOP_MAX {
             let message = format!("stop has {} texts, the limit is {STOP_MAX}", self.stop.len());

@@ -242,7 +242,8 @@ fn messages(turns: Vec<Turn>) -> Vec<Message> {
             Part::Image(number)
         }
     };
-    let message = |turn: Turn| {
+    let message = |mut turn: Turn| {
+        pictures_first(&mut turn.parts);
         let content: Vec<Part> = turn.parts.into_iter().map(&mut part).collect();
         match turn.role {
             Role::User => Message::user(content),
@@ -250,6 +251,16 @@ fn messages(turns: Vec<Turn>) -> Vec<Message> {
         }
     };
     turns.into_iter().map(message).collect()
+}
+
+/// Puts pictures that follow all texts before them. The models were trained so; OpenAI's clients send the question first.
+fn pictures_first(parts: &mut [TurnPart]) {
+    let is_picture = |part: &TurnPart| matches!(part, TurnPart::Picture(_));
+    if let Some(first) = parts.iter().position(is_picture)
+        && parts[first..].iter().all(is_picture)
+    {
+        parts.rotate_left(first);
+    }
 }
 
 /// The longest answer: as asked for, or as much of the default as the context leaves.

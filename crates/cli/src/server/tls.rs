@@ -11,6 +11,14 @@ use tokio_rustls::rustls::{self, ServerConfig};
 /// Why a certificate or its key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
+    /// A file that cannot be read.
+    #[error("cannot read {}: {error}", .path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// The system's refusal.
+        error: std::io::Error,
+    },
     /// A file without what it should hold.
     #[error("there is no {what} in PEM form in {}", .path.display())]
     Pem {
@@ -30,13 +38,15 @@ pub enum TlsError {
 /// The files do not hold them, or they do not fit.
 pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let missing = |what, path: &Path| TlsError::Pem { what, path: path.to_owned() };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|error| TlsError::Read { path: path.to_owned(), error });
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate)?)
+        .collect::<Result<_, _>>()
         .map_err(|_| missing("certificate", certificate))?;
     if chain.is_empty() {
         return Err(missing("certificate", certificate));
     }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|_| missing("private key", key))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| missing("private key", key))?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Refused)?

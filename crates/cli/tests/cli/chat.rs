@@ -1,6 +1,8 @@
 //! `phi3v chat`, spoken to by a pipe.
 
 use super::{Fixture, Run};
+use std::io::Write;
+use std::process::Stdio;
 
 fn chat(fixture: &Fixture, args: &[&str], input: &str) -> Run {
     fixture.run_with_input(&[&["chat", "--max-new-tokens", "8"], args].concat(), input.as_bytes())
@@ -32,14 +34,13 @@ fn a_later_turn_pays_only_for_what_is_new() {
 fn commands_add_pictures_forget_and_leave() {
     let fixture = Fixture::new();
     let alone = fixture.run(&["ask", "--max-new-tokens", "8", "small.png", "What?"]).answer();
-    let input = "Hello.\n/reset\n/image \"small.png\"\n\nWhat?\n/help\n/nonsense\n/quit\nNever asked.\n";
+    let input = "Hello.\n/reset\n/image \"small.png\"\n\nWhat?\n/help\n/quit\nNever asked.\n";
     let run = chat(&fixture, &["wide.png"], input);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     // what was forgotten has no part in the answer after it
     assert!(run.stdout.ends_with(&alone), "{:?} {alone:?}", run.stdout);
     assert!(run.stderr.contains("the conversation begins anew"));
     assert!(run.stderr.contains("/image PATH"));
-    assert!(run.stderr.contains("there is no /nonsense"));
 }
 
 #[test]
@@ -48,6 +49,28 @@ fn a_failed_turn_ends_a_script() {
     let run = chat(&fixture, &[], "/image absent.png\nHello.\n");
     assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""));
     assert!(run.stderr.starts_with("error: cannot read absent.png"), "{}", run.stderr);
-    let refusal = chat(&fixture, &["-"], "").refusal(2);
-    assert!(refusal.contains("the questions come from it"), "{refusal}");
+    for (args, input) in [(&["-"][..], ""), (&[], "/image -\nWhat?\n")] {
+        let refusal = chat(&fixture, args, input).refusal(2);
+        assert!(refusal.contains("the questions come from it"), "{refusal}");
+    }
+    for input in ["/imgae wide.png\nWhat?\n", "/image\nWhat?\n"] {
+        let refusal = chat(&fixture, &[], input).refusal(2);
+        assert!(refusal.ends_with("\nhint: /help lists the commands\n"), "{refusal}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_is_taken_as_a_terminal_gives_it() {
+    let fixture = Fixture::new();
+    std::fs::rename(fixture.path("small.png"), fixture.path("a b.png")).unwrap();
+    let home = fixture.path("");
+    for path in ["a b.png", "'a b.png'", "a\\ b.png", "~/a\\ b.png"] {
+        let mut command = fixture.command(&["chat", "--max-new-tokens", "1"]);
+        command.env("HOME", &home).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(format!("/image {path}\n").as_bytes()).unwrap();
+        let run = Run::of(child.wait_with_output().unwrap());
+        assert_eq!(run.code, Some(0), "{path}: {}", run.stderr);
+    }
 }

@@ -12,7 +12,7 @@ fn pictures_are_refused_with_3() {
     assert_eq!(
         refusal("absent.png"),
         "error: cannot read absent.png: no such file or directory\n\
-         hint: check the path; a question comes last and in quotes\n"
+         hint: check the path; the question of ask comes last and in quotes\n"
     );
     let text = refusal("notes.txt");
     assert!(text.starts_with("error: notes.txt: this is not a picture"), "{text}");
@@ -90,6 +90,11 @@ fn a_picture_where_the_question_should_be_is_refused() {
         "error: no question was given: small.png is a picture\n\
          hint: put the question last: phi3v ask wide.png small.png \"What is this?\"\n"
     );
+    let quoted = refusal(&["What is this?", "small.png"]);
+    assert!(quoted.ends_with("phi3v ask 'What is this?' small.png \"What is this?\"\n"), "{quoted}");
+    for empty in ["", " "] {
+        assert!(refusal(&["wide.png", empty]).starts_with("error: the question is empty\nhint: "));
+    }
     for last in ["wide.png", "-", "absent.JPG", "folder/absent.jpeg", "https://example.org/a"] {
         let told = refusal(&["wide.png", last]);
         assert!(
@@ -139,7 +144,8 @@ fn an_address_is_fetched_from_allowed_hosts_of_the_internet_alone() {
     let other = refusal("images.example.org", "https://example.org/a.png");
     assert!(other.starts_with("error: https://example.org/a.png is not fetched: "), "{other}");
     assert!(other.contains("hint: name its host with --allow-url"), "{other}");
-    let here = refusal("127.0.0.1", "http://127.0.0.1/a.png");
+    let here = refusal("127.0.0.1", "http://127.0.0.1/a.png?b=1&c=2");
+    assert!(here.contains("curl -sL 'http://127.0.0.1/a.png?b=1&c=2' | "), "{here}");
     assert!(here.contains("outside the public internet") && here.contains("curl -sL"), "{here}");
     let file = refusal("example.org", "file:///etc/passwd");
     assert!(file.contains("hint: give the path of the file"), "{file}");

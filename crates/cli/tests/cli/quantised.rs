@@ -36,6 +36,47 @@ fn a_quantised_file_is_a_whole_model() {
 }
 
 #[test]
+fn what_would_destroy_something_is_refused() {
+    let fixture = Fixture::new();
+    fixture.copy_model();
+    for out in ["config.json", "model-00001-of-00002.safetensors"] {
+        let before = std::fs::read(fixture.path(out)).unwrap();
+        let refusal = fixture.run(&["quantize", ".", "--out", out]).refusal(2);
+        assert!(refusal.starts_with(&format!("error: writing {out} would destroy the model")), "{refusal}");
+        assert_eq!(std::fs::read(fixture.path(out)).unwrap(), before);
+    }
+    stdout(fixture.run(&["quantize", ".", "--out", "q8.safetensors"]));
+    stdout(fixture.run(&["quantize", ".", "--out", "q8.safetensors", "--to", "q4"]));
+    std::fs::create_dir(fixture.path("folder")).unwrap();
+    let model = tiny();
+    for command in [
+        &["quantize", model.to_str().unwrap(), "--out", "folder"][..],
+        &["trace", "--prompt", "x", "--out", "folder"],
+    ] {
+        let refusal = fixture.run(command).refusal(1);
+        assert!(refusal.starts_with("error: cannot write folder: "), "{refusal}");
+    }
+}
+
+#[test]
+fn what_is_quantised_is_nobodys_reference() {
+    let fixture = Fixture::new();
+    stdout(fixture.run(&["quantize", tiny().to_str().unwrap(), "--out", "tiny.safetensors"]));
+    for command in [
+        &["eval", "tiny.safetensors", "--prompt", "x"][..],
+        &["ask", "--model", "tiny.safetensors", "--quant", "q4", "x"],
+    ] {
+        let refusal = fixture.run(command).refusal(2);
+        assert!(refusal.contains(" is quantised to q8 already\nhint: "), "{refusal}");
+    }
+    fixture
+        .run(&["ask", "--model", "tiny.safetensors", "--quant", "q8", "--max-new-tokens", "1", "x"])
+        .answer();
+    let both = fixture.run(&["bench", "--model", "tiny.safetensors", "--format", "q4"]).refusal(2);
+    assert!(both.contains("cannot be used with"), "{both}");
+}
+
+#[test]
 fn a_second_process_waits_for_the_first() {
     let fixture = Fixture::new();
     let ask = ["ask", "Who?", "--max-new-tokens", "4", "--quant", "q8"];

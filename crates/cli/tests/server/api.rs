@@ -133,8 +133,11 @@ fn detail_and_order_reach_the_model() {
         ids.iter().position(|id| id.as_i64() == Some(-1)).unwrap()
     };
     let before = tokenize(json!([picture("low"), text, picture("low")]));
+    let between = tokenize(json!([text, picture("low"), text]));
+    assert!(first_picture(&before) < first_picture(&between));
+    // pictures that only follow go first, as the models were trained
     let after = tokenize(json!([text, picture("low")]));
-    assert!(first_picture(&before) < first_picture(&after));
+    assert_eq!(after["tokens"], tokenize(json!([picture("low"), text]))["tokens"]);
     assert_eq!(before["images"].as_array().unwrap().len(), 2);
 }
 
@@ -263,6 +266,42 @@ fn answers_have_the_form_asked_for() {
     let deep = (0..40).fold(json!({}), |inner, _| json!({"type": "array", "items": inner}));
     let deep = json!({"type": "json_schema", "json_schema": {"schema": deep}});
     assert_eq!(ask(deep).code(), "response_format_unusable");
+}
+
+#[test]
+fn a_form_that_costs_too_much_is_the_client_s_to_change() {
+    let properties: serde_json::Map<_, _> =
+        (0..800).map(|i| (format!("p{i}"), json!({"type": "string"}))).collect();
+    let schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "wide", "schema": schema}});
+    let answer =
+        SERVER.chat(&json!({"messages": [user("Say it")], "max_tokens": 30, "response_format": format}));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (400, "response_format_unusable"),
+        "{}",
+        answer.text()
+    );
+}
+
+#[test]
+fn numbers_are_told_of_in_plain_words() {
+    let with = |max_tokens: Value| SERVER.chat(&json!({"messages": [user("x")], "max_tokens": max_tokens}));
+    let negative = with(json!(-1)).json()["error"]["message"].to_string();
+    assert!(negative.contains("expected a whole number from 0 on"), "{negative}");
+    let large = with(json!(100_000)).json()["error"]["hint"].to_string();
+    assert!(large.contains("--max-tokens"), "{large}");
+    // a whole number for JSON Schema
+    assert_eq!(with(json!(2.0)).status, 200);
+    assert_eq!(with(json!(2.5)).code(), "invalid_value");
+}
+
+#[test]
+fn an_event_s_name_comes_before_its_data() {
+    let body = json!({"input": "x", "max_output_tokens": 2, "stream": true});
+    let text = SERVER.post("/v1/responses", &body).text();
+    let named: Vec<&str> = text.split("\n\n").filter(|event| event.contains("event:")).collect();
+    assert!(named.len() > 3 && named.iter().all(|event| event.starts_with("event:")), "{text}");
 }
 
 #[test]

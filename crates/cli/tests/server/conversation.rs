@@ -27,7 +27,7 @@ fn an_answer_s_message_can_be_sent_back_as_it_came() {
 #[test]
 fn what_official_clients_add_to_a_message_is_accepted() {
     let assistant = json!({"role": "assistant", "content": "y", "refusal": null, "annotations": [], "audio": null,
-        "function_call": null, "tool_calls": null, "name": "phi"});
+        "function_call": null, "tool_calls": null, "name": "phi", "parsed": {"a": 1}});
     let refused = json!({"role": "assistant", "content": null, "refusal": "No."});
     let url = data_url(&png(40, 30, 1));
     let picture = json!({"role": "user", "name": "me", "content": [

@@ -19,7 +19,11 @@ fn the_examples_are_answered_to_the_letter() {
             content.push(json!({"type": "image_url", "image_url": {"url": url}}));
         }
         content.push(json!({"type": "text", "text": case["question"]}));
-        let answer = server.chat(&json!({"messages": [{"role": "user", "content": content}]})).json();
-        assert_eq!(answer["choices"][0]["message"]["content"], case["answer"]);
+        let mut question_first = content.clone();
+        question_first.rotate_right(1);
+        for content in [content, question_first] {
+            let answer = server.chat(&json!({"messages": [{"role": "user", "content": content}]})).json();
+            assert_eq!(answer["choices"][0]["message"]["content"], case["answer"]);
+        }
     }
 }

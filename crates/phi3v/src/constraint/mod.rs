@@ -137,6 +137,7 @@ impl ConstraintFactory {
             stop_ids: self.stop_ids,
             at_start: true,
             may_end,
+            allowed: Vec::new(),
         })
     }
 }
@@ -156,6 +157,8 @@ pub struct GrammarConstraint {
     at_start: bool,
     /// The text so far has the form.
     may_end: bool,
+    /// Which tokens were allowed last: the grammar engine may refuse one of them for what it would cost.
+    allowed: Vec<bool>,
 }
 
 impl Clone for GrammarConstraint {
@@ -164,6 +167,7 @@ impl Clone for GrammarConstraint {
             // a plain clone would share the lexer's cache, and its lock, with the original
             matcher: self.matcher.deep_clone(),
             begins_with_space: self.begins_with_space.clone(),
+            allowed: self.allowed.clone(),
             ..*self
         }
     }
@@ -213,20 +217,24 @@ impl Constraint for GrammarConstraint {
                 *logit = f32::NEG_INFINITY;
             }
         }
+        self.allowed = allowed;
         Ok(())
     }
 
     fn accept(&mut self, token: u32) -> Result<()> {
-        let not_allowed = |_| ConstraintError::NotAllowed { token };
+        let allowed = self.allowed.get(token as usize).is_some_and(|&allowed| allowed);
+        let refused = |error: anyhow::Error| {
+            if allowed { grammar::too_complex(&error) } else { ConstraintError::NotAllowed { token } }
+        };
         if self.stop_ids.contains(&token) {
             return if self.may_end { Ok(()) } else { Err(ConstraintError::NotAllowed { token }.into()) };
         }
         let &begins_with_space =
             self.begins_with_space.get(token as usize).ok_or(ConstraintError::NotAllowed { token })?;
         if self.at_start && !begins_with_space {
-            self.matcher.consume_token(self.space).map_err(not_allowed)?;
+            self.matcher.consume_token(self.space).map_err(refused)?;
         }
-        self.matcher.consume_token(token).map_err(not_allowed)?;
+        self.matcher.consume_token(token).map_err(refused)?;
         self.at_start = false;
         self.may_end = self.matcher.is_accepting().map_err(|error| grammar::too_complex(&error))?;
         Ok(())

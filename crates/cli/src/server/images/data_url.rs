@@ -5,6 +5,7 @@ use crate::server::openai::errors::ApiError;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use std::borrow::Cow;
 
 /// Clients differ in whether they pad.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -19,6 +20,12 @@ pub(super) fn decode(url: &str, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
     if !head.to_ascii_lowercase().ends_with(";base64") {
         return Err(invalid("the data URL is not in base64"));
     }
+    // some clients break the lines
+    let data: Cow<'_, str> = if data.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        data.split_ascii_whitespace().collect::<String>().into()
+    } else {
+        data.into()
+    };
     // 4 characters for 3 bytes
     if data.len() / 4 * 3 > bytes_max.saturating_add(2) {
         return Err(too_large(bytes_max));
@@ -42,6 +49,7 @@ mod tests {
             assert_eq!(decode(url, 4).unwrap(), [0, 1, 2, 255]);
         }
         assert_eq!(decode("data:;base64,", 4).unwrap(), b"");
+        assert_eq!(decode("data:;base64,AAEC\r\n /w==\n", 4).unwrap(), [0, 1, 2, 255]);
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl Pictures {
         room: &mut Room,
         deadline: Instant,
     ) -> Result<Vec<u8>, ApiError> {
+        let url = url.trim_start();
         let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
         match (scheme.as_deref(), &self.remote, &self.folder) {
             (Some("data"), ..) => {

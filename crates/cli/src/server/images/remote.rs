@@ -40,6 +40,11 @@ impl std::str::FromStr for AllowedHost {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("://") || text.contains('*') {
+            return Err(format!(
+                "{text} is not the name of a host; write it alone and in full, as images.example.com"
+            ));
+        }
         let (name, port) = match text.rsplit_once(':') {
             Some((name, port)) => {
                 let port = port.parse().map_err(|_| format!("the port in {text} is not a number"))?;

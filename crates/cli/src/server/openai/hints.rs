@@ -2,6 +2,7 @@
 //! line, which a client does not have.
 
 use phi3v::Error;
+use phi3v::constraint::ConstraintError;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
 
@@ -16,6 +17,9 @@ pub(super) fn library(error: &Error) -> Option<String> {
         Error::Engine(EngineError::QueueFull { .. }) => "try again later",
         Error::Backend(_) => {
             "try again later, send fewer pictures, or start the server with a smaller --context"
+        }
+        Error::Constraint(ConstraintError::NotAllowed { .. }) => {
+            "ask again, and report it with the server's log if it comes again"
         }
         Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) => return error.hint(),
         Error::Image(error) => return image(error),

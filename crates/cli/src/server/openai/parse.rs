@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Characters of a parser's message that are passed on; a client's own value could make it as long as the body.
 const MESSAGE_MAX: usize = 200;
@@ -87,6 +87,36 @@ fn values(body: &[u8]) -> usize {
     count
 }
 
+/// 100.0 is an integer for JSON Schema, and for the clients that send it.
+fn whole_numbers(object: &mut Map<String, Value>) {
+    /// Integers up to here are exact in a double.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    for value in object.values_mut() {
+        if let Some(number) =
+            value.as_f64().filter(|n| value.is_f64() && n.fract() == 0.0 && n.abs() < EXACT_MAX)
+        {
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and below 2^53")]
+            let whole = number as i64;
+            *value = whole.into();
+        }
+    }
+}
+
+/// The parser's message without the names of Rust's types.
+fn in_plain_words(message: &str) -> String {
+    const NUMBERS: [(&str, &str); 4] = [
+        ("expected usize", "expected a whole number from 0 on"),
+        ("expected u64", "expected a whole number from 0 on"),
+        ("expected i64", "expected a whole number"),
+        ("expected f32", "expected a number"),
+    ];
+    let message = NUMBERS.iter().fold(message.to_owned(), |message, (from, to)| message.replace(from, to));
+    match message.split_once("expected internally tagged enum") {
+        Some((before, _)) => format!("{before}expected an object with a type"),
+        None => message,
+    }
+}
+
 /// Parses a body.
 ///
 /// # Errors
@@ -113,9 +143,10 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiErro
     let known: Vec<&str> = properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
     fields::strip(&mut object, &known)?;
     fields::drop_nulls(&mut object);
+    whole_numbers(&mut object);
     serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
         let path = error.path().to_string();
-        let message: String = error.inner().to_string().chars().take(MESSAGE_MAX).collect();
+        let message: String = in_plain_words(&error.inner().to_string()).chars().take(MESSAGE_MAX).collect();
         if path == "." {
             return ApiError::bad_request("invalid_value", message)
                 .hint("/openapi.json tells which fields are needed");

@@ -30,8 +30,9 @@ impl Queue {
     /// Adds an event; without a name where `name` is empty.
     pub(super) fn push(&mut self, name: &str, data: &impl Serialize) {
         let json = serde_json::to_string(data).expect("wire types hold only texts and finite numbers");
-        let event = Event::default().data(json);
-        self.0.push_back(if name.is_empty() { event } else { event.event(name) });
+        // the name before the data, for those who read line by line
+        let event = if name.is_empty() { Event::default() } else { Event::default().event(name) };
+        self.0.push_back(event.data(json));
     }
 
     /// Adds an event of plain text.

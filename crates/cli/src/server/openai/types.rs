@@ -86,6 +86,8 @@ pub struct ChatMessage {
     pub annotations: Vec<Value>,
     /// Not used.
     pub audio: Option<Value>,
+    /// What the official clients made of the text; not used.
+    pub parsed: Option<Value>,
     /// Must be empty: there are no tools.
     #[serde(default)]
     pub tool_calls: Vec<Value>,
