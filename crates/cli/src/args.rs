@@ -39,6 +39,7 @@ Environment:
   HF_HUB_CACHE     the same, without hub/
   HTTPS_PROXY      proxy for downloads
   RUST_LOG         level of the server's log: off, error, warn, info, debug or trace
+  XDG_CACHE_HOME   instead of ~/.cache in both
   HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE  as the hub's own tools have them
   NO_COLOR         no colours";
 
@@ -262,7 +263,7 @@ pub struct BenchArgs {
     /// Measure this model instead of random weights: a name, a folder, or a quantised file
     #[arg(long)]
     pub model: Option<String>,
-    /// Formats of the weights to measure, separated by commas
+    /// Formats of random weights to measure, separated by commas; not with --model
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8", "q4"])]
     #[arg(conflicts_with = "model")] // which has its own
     pub format: Vec<BenchFormat>,
