@@ -32,9 +32,10 @@ pub enum Update {
     Token(usize, Token),
     /// Answer `.0` is complete.
     Finished(usize, Box<Finished>),
-    /// The request failed; nothing follows.
-    Failed(Box<phi3v::Error>),
 }
+
+/// An update, or the failure of the request, which nothing follows.
+type Told = Result<Update, Box<phi3v::Error>>;
 
 /// A request on its way to the engine, one [`Request`] for each answer.
 struct Job {
@@ -45,7 +46,7 @@ struct Job {
 /// Who waits for the answers of a request.
 #[derive(Clone)]
 struct Client {
-    updates: UnboundedSender<Update>,
+    updates: UnboundedSender<Told>,
     /// Whether to tell of progress.
     progress: bool,
     arrived: Instant,
@@ -56,7 +57,12 @@ struct Client {
 impl Client {
     /// A receiver that has gone is noticed before the next step, or at the next layer.
     fn tell(&self, update: Update) {
-        let _ = self.updates.send(update);
+        let _ = self.updates.send(Ok(update));
+    }
+
+    /// Nothing follows.
+    fn fail(&self, error: phi3v::Error) {
+        let _ = self.updates.send(Err(Box::new(error)));
     }
 
     fn has_gone(&self) -> bool {
@@ -75,7 +81,7 @@ pub struct EngineHandle {
 /// What a request's updates are received by. Dropping it cancels the request.
 #[derive(Debug)]
 pub struct Updates {
-    receiver: UnboundedReceiver<Update>,
+    receiver: UnboundedReceiver<Told>,
     deadline: Instant,
 }
 
@@ -87,18 +93,28 @@ impl EngineHandle {
         (Self { jobs, admission, capacity }, Jobs { receiver })
     }
 
+    /// Whether so many answers could be let in at this moment.
+    ///
+    /// # Errors
+    /// Too many run or wait.
+    pub fn check_room(&self, answers: usize) -> Result<(), ApiError> {
+        if self.admission.available_permits() < answers {
+            return Err(super::limits::queue_full(self.capacity));
+        }
+        Ok(())
+    }
+
     /// Sends a request of one or more answers to the engine.
     ///
     /// # Errors
     /// Too many wait, or the engine has stopped.
     pub fn submit(&self, requests: Vec<Request>, progress: bool, times: Times) -> Result<Updates, ApiError> {
-        let mut admitted = Vec::with_capacity(requests.len());
-        for request in requests {
-            let Ok(permit) = Arc::clone(&self.admission).try_acquire_owned() else {
-                return Err(super::limits::queue_full(self.capacity));
-            };
-            admitted.push((request, permit));
-        }
+        // all or none: two requests for several answers must not refuse each other
+        let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&self.admission).try_acquire_many_owned(count);
+        let mut permits = permits.map_err(|_| super::limits::queue_full(self.capacity))?;
+        let admitted =
+            requests.into_iter().filter_map(|request| Some((request, permits.split(1)?))).collect();
         let (updates, receiver) = unbounded_channel();
         let (arrived, span) = (times.arrived, tracing::Span::current());
         let job = Job { requests: admitted, client: Client { updates, progress, arrived, span } };
@@ -130,8 +146,7 @@ impl Updates {
     /// The request's failure, its deadline, or the end of the engine.
     pub async fn next(&mut self) -> Result<Update, ApiError> {
         match tokio::time::timeout_at(self.deadline, self.receiver.recv()).await {
-            Ok(Some(Update::Failed(error))) => Err(ApiError::library(&error)),
-            Ok(Some(update)) => Ok(update),
+            Ok(Some(update)) => update.map_err(|error| ApiError::library(&error)),
             Ok(None) => Err(ApiError::engine_stopped()),
             Err(_) => Err(super::limits::deadline_exceeded()),
         }
@@ -222,7 +237,7 @@ impl<B: Backend> EngineLoop<'_, B> {
             }
             Err(error) => {
                 drop((permit, siblings));
-                client.tell(Update::Failed(Box::new(error)));
+                client.fail(error);
             }
         }
     }
@@ -266,7 +281,7 @@ impl<B: Backend> EngineLoop<'_, B> {
                 tracing::error!(engine_request = output.id.0, %error, "a request failed");
                 self.metrics.failed();
                 drop((slot.permit, slot.siblings));
-                slot.client.tell(Update::Failed(Box::new(error)));
+                slot.client.fail(error);
             }
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -25,6 +25,8 @@ struct Serving {
     router: Router,
     tls: Option<TlsAcceptor>,
     limits: Limits,
+    /// Closed when the end begins.
+    ending: watch::Receiver<()>,
 }
 
 /// Serves connections until `shutdown` resolves, then waits for running requests, as long as `drain` allows.
@@ -37,7 +39,8 @@ pub(super) async fn serve(
 ) {
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(limits.connections_max));
-    let serving = Serving { router, tls, limits: limits.clone() };
+    let (going_on, ending) = watch::channel(());
+    let serving = Serving { router, tls, limits: limits.clone(), ending };
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -54,7 +57,7 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(listener);
+    drop((listener, going_on));
     tokio::select! {
         () = graceful.shutdown() => {}
         () = drain => tracing::warn!("requests are still running and are given up"),
@@ -80,8 +83,14 @@ async fn connection(serving: Serving, stream: TcpStream, permit: OwnedSemaphoreP
     match &serving.tls {
         None => http(&serving, Box::pin(stream), watcher).await,
         Some(tls) => {
-            let handshake = tls.accept(Box::pin(stream));
-            match tokio::time::timeout(limits.head_time_max, handshake).await {
+            let handshake = tokio::time::timeout(limits.head_time_max, tls.accept(Box::pin(stream)));
+            let mut ending = serving.ending.clone();
+            let shaken = tokio::select! {
+                shaken = handshake => shaken,
+                // nobody has asked for anything yet
+                _ = ending.changed() => return,
+            };
+            match shaken {
                 Ok(Ok(stream)) => http(&serving, stream, watcher).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),

@@ -11,6 +11,7 @@ pub mod engine_thread;
 pub mod guard;
 pub mod images;
 pub mod limits;
+mod linger;
 mod listener;
 mod log;
 pub mod metrics;

@@ -45,7 +45,7 @@ pub async fn prompt(
 ) -> Result<Prompt, ApiError> {
     let pictures = take_pictures(&mut turns);
     let (files, mut room) = read_all(app, (pictures, room), times).await?;
-    let turn = take_turn(&app.decoders).await?;
+    let turn = take_turn(if files.is_empty() { &app.texts } else { &app.decoders }).await?;
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
         let _turn = turn;
@@ -74,7 +74,7 @@ impl Prompt {
             return Ok(self.build(&ask, max_new_tokens, None));
         }
         // a large schema takes its time
-        let turn = take_turn(&app.decoders).await?;
+        let turn = take_turn(&app.texts).await?;
         let model = model.clone();
         blocking(move |abandoned| {
             let _turn = turn;
@@ -244,7 +244,16 @@ fn messages(turns: Vec<Turn>) -> Vec<Message> {
     };
     let message = |mut turn: Turn| {
         pictures_first(&mut turn.parts);
-        let content: Vec<Part> = turn.parts.into_iter().map(&mut part).collect();
+        let mut content: Vec<Part> = Vec::with_capacity(turn.parts.len());
+        for next in turn.parts.into_iter().map(&mut part) {
+            // texts side by side stand on lines of their own, as vLLM joins them
+            if let (Some(Part::Text(before)), Part::Text(text)) = (content.last_mut(), &next) {
+                before.push('\n');
+                before.push_str(text);
+            } else {
+                content.push(next);
+            }
+        }
         match turn.role {
             Role::User => Message::user(content),
             role => Message { role, content },

@@ -4,7 +4,7 @@ use super::guard::{self, Guard, Origin};
 use super::openai::errors::ApiError;
 use super::openai::{chat, models, responses};
 use super::state::App;
-use super::{log, openapi, tokenize, ui};
+use super::{linger, log, openapi, tokenize, ui};
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -29,7 +29,8 @@ pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[Origin]) -> Router {
         .merge(ui::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check));
+        .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check))
+        .layer(middleware::from_fn(linger::request));
     let router = match cors(cors_origins) {
         Some(layer) => router.layer(layer),
         None => router,

@@ -21,6 +21,9 @@ const DECODERS: usize = 2;
 /// Requests whose pictures are fetched or read from the folder at one time: each may wait for another server.
 const READERS: usize = 16;
 
+/// Requests whose text becomes ids, or whose form is compiled, at one time.
+const TEXTS: usize = 2;
+
 /// What requests need to know of the model.
 #[derive(Clone)]
 pub struct ServedModel {
@@ -48,8 +51,10 @@ pub struct App {
     pub pictures: Pictures,
     /// Seconds since 1970 of the start.
     pub started: u64,
-    /// Turns at decoding pictures and text, and at compiling forms.
+    /// Turns at decoding pictures.
     pub decoders: Arc<Semaphore>,
+    /// Turns at text without pictures, and at compiling forms: nobody waits there for the pictures of others.
+    pub texts: Arc<Semaphore>,
     /// Turns at reading pictures from elsewhere than the request.
     pub readers: Arc<Semaphore>,
     model: OnceLock<ServedModel>,
@@ -68,6 +73,7 @@ impl App {
             pictures,
             started: unix_seconds(),
             decoders: Arc::new(Semaphore::new(DECODERS)),
+            texts: Arc::new(Semaphore::new(TEXTS)),
             readers: Arc::new(Semaphore::new(READERS)),
             model: OnceLock::new(),
             draining: AtomicBool::new(false),

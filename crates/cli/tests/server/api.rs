@@ -1,6 +1,8 @@
 //! What clients get.
 
-use super::harness::{ENDLESS, Running, data_url, events, load, png, receive, user, user_with_picture};
+use super::harness::{
+    Collect, ENDLESS, Running, data_url, events, load, png, receive, user, user_with_picture,
+};
 use phi3v::chat_template::{Message, Role};
 use phi3v::engine::{EngineOptions, Request};
 use phi3v::processor::chat_prompt;
@@ -48,14 +50,6 @@ fn the_answer_is_the_engine_s() {
     assert_eq!(answer["usage"]["prompt_tokens_details"]["image_tokens"], 0);
     assert_eq!(answer["object"], "chat.completion");
     assert!(["stop", "length"].contains(&answer["choices"][0]["finish_reason"].as_str().unwrap()));
-}
-
-struct Collect(String);
-
-impl phi3v::engine::Observer for Collect {
-    fn token(&mut self, token: &phi3v::engine::Token) {
-        self.0.push_str(&token.text);
-    }
 }
 
 #[test]
@@ -294,6 +288,22 @@ fn numbers_are_told_of_in_plain_words() {
     // a whole number for JSON Schema
     assert_eq!(with(json!(2.0)).status, 200);
     assert_eq!(with(json!(2.5)).code(), "invalid_value");
+}
+
+#[test]
+fn texts_side_by_side_stand_on_lines_of_their_own() {
+    let tokens = |content: Value| {
+        SERVER.post("/tokenize", &json!({"messages": [{"role": "user", "content": content}]})).json()["tokens"].clone()
+    };
+    let text = |text: &str| json!({"type": "text", "text": text});
+    assert_eq!(tokens(json!([text("a"), text("b")])), tokens(json!("a\nb")));
+}
+
+#[test]
+fn a_top_k_of_minus_one_is_off() {
+    let with = |top_k: i64| SERVER.chat(&json!({"messages": [user("x")], "max_tokens": 4, "top_k": top_k}));
+    assert_eq!(with(-1).content(), with(0).content());
+    assert_eq!(with(-2).code(), "invalid_value");
 }
 
 #[test]

@@ -12,17 +12,13 @@ use std::time::Duration;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-fn with_limits(limits: Limits) -> Running {
-    Running::start(ServerOptions { limits, ..ServerOptions::default() })
-}
-
 fn short() -> Value {
     json!({"messages": [user("x")], "max_tokens": 1})
 }
 
 #[test]
 fn text_messages_and_tokens_are_bounded() {
-    let server = with_limits(Limits {
+    let server = Running::with_limits(Limits {
         text_bytes_max: 100,
         messages_max: 3,
         max_tokens_max: 20,
@@ -58,7 +54,7 @@ fn text_messages_and_tokens_are_bounded() {
 
 #[test]
 fn room_is_taken_by_what_arrives_and_not_by_what_is_announced() {
-    let server = with_limits(Limits { input_bytes_max: 64 << 10, ..Limits::default() });
+    let server = Running::with_limits(Limits { input_bytes_max: 64 << 10, ..Limits::default() });
     let promise =
         || server.open("POST", "/v1/chat/completions", &[JSON, ("content-length", "30000000")], b"{");
     let mut promising: Vec<TcpStream> = (0..4).map(|_| promise()).collect();
@@ -95,7 +91,7 @@ fn room_is_taken_by_what_arrives_and_not_by_what_is_announced() {
 
 #[test]
 fn input_that_could_never_fit_is_not_told_to_come_again() {
-    let server = with_limits(Limits { input_bytes_max: 64 << 10, ..Limits::default() });
+    let server = Running::with_limits(Limits { input_bytes_max: 64 << 10, ..Limits::default() });
     let body = json!({"messages": [user(&"x".repeat(100_000))], "max_tokens": 1});
     let refused = server.chat(&body);
     assert_eq!((refused.status, refused.code().as_str()), (413, "input_too_large"));
@@ -109,14 +105,39 @@ fn input_that_could_never_fit_is_not_told_to_come_again() {
 #[test]
 fn the_deadline_counts_for_the_preparation_too() {
     let limits = Limits { request_time_max: Duration::from_millis(1), ..Limits::default() };
-    let server = with_limits(limits);
+    let server = Running::with_limits(limits);
     // takes far longer to be decoded and cut
     let url = data_url(&png(2000, 1500, 1));
     let body = json!({"messages": [user_with_picture(&url, "What is this?")], "max_tokens": 1});
     for path in ["/v1/chat/completions", "/tokenize"] {
         let late = server.post(path, &body);
         assert_eq!((late.status, late.code().as_str()), (504, "deadline_exceeded"), "{path}");
+        // the official clients would ask twice more
+        assert_eq!(late.header("x-should-retry"), Some("false"));
     }
+}
+
+#[test]
+fn a_refusal_reaches_who_is_still_sending() {
+    let server = Running::with_limits(Limits { body_bytes_max: 1 << 10, ..Limits::default() });
+    for _ in 0..4 {
+        let length = ("content-length", "8388608");
+        let mut stream = server.open("POST", "/v1/chat/completions", &[JSON, length], b"{");
+        stream.write_all(&vec![b' '; (8 << 20) - 1]).unwrap();
+        let refused = receive(stream);
+        assert_eq!((refused.status, refused.code().as_str()), (413, "body_too_large"));
+    }
+}
+
+#[test]
+fn who_finds_no_place_is_refused_before_pictures_are_looked_at() {
+    let server = Running::endless(Limits { queue_max: 1, ..Limits::default() });
+    let endless = json!({"messages": [user("x")], "max_tokens": 4000, "stream": true}).to_string();
+    let mut running = server.open("POST", "/v1/chat/completions", &[JSON], endless.as_bytes());
+    running.read_exact(&mut [0; 400]).unwrap(); // it has begun
+    let broken = user_with_picture("data:image/png;base64,AAAA", "x");
+    let refused = server.chat(&json!({"messages": [broken], "max_tokens": 1}));
+    assert_eq!((refused.status, refused.code().as_str()), (429, "queue_full"), "{}", refused.text());
 }
 
 #[test]

@@ -82,6 +82,10 @@ impl Running {
     }
 
     /// A server whose answers are as long as they may be, up to `ENDLESS` tokens.
+    pub fn with_limits(limits: Limits) -> Self {
+        Self::start(ServerOptions { limits, ..ServerOptions::default() })
+    }
+
     pub fn endless(limits: Limits) -> Self {
         let limits = Limits { max_tokens_max: ENDLESS, ..limits };
         Self::start_with(ServerOptions { limits, ..ServerOptions::default() }, load_endless).until_ready()
@@ -211,6 +215,15 @@ pub fn events(text: &str) -> Vec<(String, String)> {
     let all = text.split("\n\n");
     all.filter_map(|event| Some((field(event, "event:").unwrap_or_default(), field(event, "data:")?)))
         .collect()
+}
+
+/// The text of an answer.
+pub struct Collect(pub String);
+
+impl phi3v::engine::Observer for Collect {
+    fn token(&mut self, token: &phi3v::engine::Token) {
+        self.0.push_str(&token.text);
+    }
 }
 
 /// Sends a request whose connection ends with the answer.

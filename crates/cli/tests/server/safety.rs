@@ -13,10 +13,6 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-fn with_limits(limits: Limits) -> Running {
-    Running::start(ServerOptions { limits, ..ServerOptions::default() })
-}
-
 fn picture(url: &str) -> Value {
     json!({"messages": [user_with_picture(url, "What is this?")], "max_tokens": 2})
 }
@@ -66,7 +62,7 @@ fn hosts_origins_and_keys_are_checked() {
 
 #[test]
 fn cors_is_off_unless_listed() {
-    let server = with_limits(Limits::default());
+    let server = Running::with_limits(Limits::default());
     let origin = format!("http://{}", server.address);
     let own = request(server.address, "GET", "/health", &[("origin", &origin)], b"");
     assert_eq!((own.status, own.header("access-control-allow-origin")), (200, None));
@@ -76,8 +72,9 @@ fn cors_is_off_unless_listed() {
 fn bodies_and_heads_are_bounded() {
     let limits = Limits { body_bytes_max: 2000, head_bytes_max: 9000, ..Limits::default() };
     let second = Duration::from_secs(1);
-    let impatient = with_limits(Limits { body_time_max: second, head_time_max: second, ..limits.clone() });
-    let server = with_limits(limits);
+    let impatient =
+        Running::with_limits(Limits { body_time_max: second, head_time_max: second, ..limits.clone() });
+    let server = Running::with_limits(limits);
     let long = json!({"messages": [user(&"x".repeat(3000))]});
     let refused = server.chat(&long);
     assert_eq!((refused.status, refused.code().as_str()), (413, "body_too_large"));
@@ -112,7 +109,7 @@ fn bodies_and_heads_are_bounded() {
 fn hostile_pictures_are_refused_and_named() {
     let limits = Limits { images_max: 2, ..Limits::default() };
     let limits = Limits { image: phi3v::image::ImageLimits { pixels_max: 10_000, ..limits.image }, ..limits };
-    let server = with_limits(limits);
+    let server = Running::with_limits(limits);
     let good = png(40, 30, 1);
     // a header that announces 60,000 x 60,000 pixels
     let mut bomb = good.clone();
@@ -161,7 +158,7 @@ fn the_corpus_of_odd_pictures_never_breaks_the_server() {
         eprintln!("SKIPPED: the corpus of odd pictures is not there, set PHI3V_SHARED to test with it");
         return;
     };
-    let server = with_limits(Limits::default());
+    let server = Running::with_limits(Limits::default());
     let mut seen = 0;
     let paths = files.filter_map(|file| Some(file.ok()?.path()));
     for path in paths
@@ -201,7 +198,7 @@ fn a_bomb_with_a_valid_checksum_is_refused_by_its_header() {
     // an empty zlib stream
     writer.write_chunk(png::chunk::IDAT, &[0x78, 0x9c, 3, 0, 0, 0, 0, 1]).unwrap();
     drop(writer);
-    let server = with_limits(Limits::default());
+    let server = Running::with_limits(Limits::default());
     let refused = server.chat(&picture(&data_url(&bomb)));
     assert_eq!((refused.status, refused.code().as_str()), (413, "image_too_large"), "{}", refused.text());
 }
@@ -239,7 +236,7 @@ fn a_request_that_takes_too_long_ends_with_an_error() {
 #[test]
 fn connections_beyond_the_limit_wait_for_a_place() {
     let limits = Limits { connections_max: 1, head_time_max: Duration::from_secs(1), ..Limits::default() };
-    let server = with_limits(limits);
+    let server = Running::with_limits(limits);
     let start = Instant::now();
     let idle = TcpStream::connect(server.address).unwrap();
     // the one place is taken until the idle connection is given up
@@ -302,7 +299,7 @@ fn a_model_that_cannot_be_loaded_ends_the_server() {
 
 #[test]
 fn random_bodies_never_break_the_server() {
-    let server = with_limits(Limits::default());
+    let server = Running::with_limits(Limits::default());
     let seed = br#"{"messages":[{"role":"user","content":[{"type":"text","text":"hi"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":"low"}}]}],"max_tokens":1,"n":1,"stop":["a"],"temperature":0.5,"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object"}}}}"#;
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = |below: usize| {

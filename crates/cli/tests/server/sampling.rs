@@ -1,8 +1,8 @@
 //! How answers are chosen, over HTTP: penalties and JSON objects.
 
-use super::harness::{Running, load, user};
+use super::harness::{Collect, Running, load, user};
 use phi3v::chat_template::{Message, Role};
-use phi3v::engine::{EngineOptions, Observer, Request, Token};
+use phi3v::engine::{EngineOptions, Request};
 use phi3v::processor::chat_prompt;
 use phi3v::sampler::SamplingParams;
 use phi3v_cli::server::ServerOptions;
@@ -10,14 +10,6 @@ use serde_json::{Value, json};
 use std::sync::LazyLock;
 
 static SERVER: LazyLock<Running> = LazyLock::new(|| Running::start(ServerOptions::default()));
-
-struct Collect(String);
-
-impl Observer for Collect {
-    fn token(&mut self, token: &Token) {
-        self.0.push_str(&token.text);
-    }
-}
 
 #[test]
 fn penalties_reach_the_sampler() {

@@ -88,6 +88,17 @@ fn plain_http_and_stalled_handshakes_are_dropped() {
 }
 
 #[test]
+fn a_connection_that_says_nothing_does_not_delay_the_end() {
+    let for_ever = Duration::from_secs(3600);
+    let limits = Limits { head_time_max: for_ever, drain_time_max: for_ever, ..Limits::default() };
+    let mut encrypted = Encrypted::start(limits);
+    let _silent = TcpStream::connect(encrypted.server.address).unwrap();
+    assert_eq!(encrypted.health(), 200);
+    encrypted.server.shut_down();
+    encrypted.server.join().unwrap();
+}
+
+#[test]
 fn files_without_certificate_or_key_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     certify(dir.path());
@@ -95,6 +106,7 @@ fn files_without_certificate_or_key_are_refused() {
     assert!(tls::acceptor(&certificate, &key).is_ok());
     let refused = |certificate: &Path, key: &Path| tls::acceptor(certificate, key).err().unwrap().to_string();
     assert!(refused(&key, &key).contains("no certificate in PEM form"));
+    assert!(refused(&dir.path().join("absent"), &key).contains("cannot read "));
     assert!(refused(&certificate, &certificate).contains("no private key in PEM form"));
     let other = tempfile::tempdir().unwrap();
     certify(other.path());

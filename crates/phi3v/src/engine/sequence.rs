@@ -188,6 +188,13 @@ impl<B: Backend> Sequence<B> {
         Ok((Some(token), reason))
     }
 
+    /// Notes how long it waited. Where it waits again, to be computed anew, the first time counts.
+    pub(super) fn end_wait(&mut self) {
+        if self.tokens.len() == self.prompt_tokens {
+            self.timings.queued = self.submitted.elapsed();
+        }
+    }
+
     /// The end of the answer, with the text that was held back.
     pub(super) fn finish(&mut self, reason: FinishReason) -> Finished {
         let rest = self.stream.finish();

@@ -40,6 +40,7 @@ impl<B: Backend> Engine<B> {
         }
         while let Some(index) = self.waiting.iter().position(cancelled) {
             if let Some(mut sequence) = self.waiting.remove(index) {
+                sequence.end_wait();
                 let finished = sequence.finish(FinishReason::Cancelled);
                 outputs.push(Output { id: sequence.id, event: Event::Finished(finished) });
             }
@@ -84,8 +85,8 @@ impl<B: Backend> Engine<B> {
             sequence.published = (known.table.len(), known.hash);
             if sequence.tokens.len() == sequence.prompt_tokens {
                 sequence.usage.cached_tokens = sequence.computed;
-                sequence.timings.queued = sequence.submitted.elapsed();
             }
+            sequence.end_wait();
             self.running.push(sequence);
         }
     }

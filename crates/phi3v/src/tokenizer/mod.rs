@@ -198,14 +198,24 @@ impl Tokenizer {
         self.stop_ids
     }
 
+    /// What an id stands for, added tokens included: UTF-8 of its text with U+2581 as a space, or one byte of a
+    /// character. Empty where the vocabulary has no such id.
+    #[must_use]
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        match self.piece(id).map(|piece| &piece.text) {
+            Some(PieceText::Text(text)) => text.as_bytes(),
+            Some(PieceText::Byte(byte)) => std::slice::from_ref(byte),
+            None => &[],
+        }
+    }
+
     /// What an id adds to an answer: UTF-8 of its text with U+2581 as a space, or one byte of a character. Empty for
     /// added tokens, for `<unk>` and `<s>`, and where the vocabulary has no such id.
     #[must_use]
     pub fn text_bytes(&self, id: u32) -> &[u8] {
         match self.piece(id) {
             Some(Piece { added: true, .. }) | None => &[],
-            Some(Piece { text: PieceText::Text(text), .. }) => text.as_bytes(),
-            Some(Piece { text: PieceText::Byte(byte), .. }) => std::slice::from_ref(byte),
+            Some(_) => self.token_bytes(id),
         }
     }
 

@@ -129,9 +129,16 @@ fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
         (false, _) => None,
     };
     let default = SamplingParams::default();
+    let top_k = match request.top_k {
+        None => default.top_k,
+        // as vLLM's clients turn it off
+        Some(-1) => 0,
+        Some(k) => usize::try_from(k)
+            .map_err(|_| ApiError::invalid_value("top_k", format!("top_k is {k}, it must be -1 or more")))?,
+    };
     Ok(SamplingParams {
         temperature: request.temperature.unwrap_or(default.temperature),
-        top_k: request.top_k.unwrap_or(default.top_k),
+        top_k,
         top_p: request.top_p.unwrap_or(default.top_p),
         min_p: request.min_p.unwrap_or(default.min_p),
         repetition_penalty: request.repetition_penalty.unwrap_or(default.repetition_penalty),
@@ -200,7 +207,7 @@ async fn whole(
                 usage.add(index, &finished.usage);
                 session.remaining -= 1;
             }
-            Update::Progress(_) | Update::Failed(_) => {}
+            Update::Progress(_) => {}
         }
     }
     Ok((choices, usage))

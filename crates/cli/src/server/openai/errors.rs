@@ -4,12 +4,15 @@
 //! said is repeated: it could tell a stranger about the machine or about what lies behind an address.
 
 use super::hints;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use phi3v::image::ImageError;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
+
+/// Tells the official clients whether to ask again.
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why a request is refused or ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,12 +207,16 @@ impl IntoResponse for ApiError {
             let seconds = HeaderValue::from(after.as_secs().max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
+        if self.status == StatusCode::GATEWAY_TIMEOUT {
+            // they would ask twice more, each time for as long
+            response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
         // the log line of the request names the error; see `super::super::log`
         response.extensions_mut().insert(ErrorCode(self.code));
         response
     }
 }
 
-/// The code of an error response, for the log and the metrics.
+/// The code of an error response, for the log.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorCode(pub &'static str);

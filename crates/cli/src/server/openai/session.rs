@@ -33,6 +33,8 @@ impl Session {
         (mut ask, room): (Ask, Room),
         (progress, times): (bool, Times),
     ) -> Result<Self, ApiError> {
+        // before the work of preparing; a place can still be gone when it is done
+        app.engine.check_room(ask.choices)?;
         let turns = std::mem::take(&mut ask.turns);
         let prepared = async {
             let prompt = prepare::prompt(app, model, (turns, room), times).await?;

@@ -115,7 +115,6 @@ impl<R: Render> EventStream<R> {
                     self.span.in_scope(|| tracing::debug!("a streamed answer is complete"));
                 }
             }
-            Update::Failed(error) => return Err(ApiError::library(&error)),
         }
         Ok(())
     }

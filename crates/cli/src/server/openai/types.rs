@@ -40,8 +40,8 @@ pub struct ChatRequest {
     pub temperature: Option<f32>,
     /// Choose among the likeliest tokens that together have this probability.
     pub top_p: Option<f32>,
-    /// Choose among so many likeliest tokens; an extension.
-    pub top_k: Option<usize>,
+    /// Choose among so many likeliest tokens; 0 and -1 are off; an extension.
+    pub top_k: Option<i64>,
     /// Choose among tokens at least this fraction as likely as the likeliest; an extension.
     pub min_p: Option<f32>,
     /// Divides the logits of tokens already seen; an extension.

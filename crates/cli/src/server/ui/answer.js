@@ -8,7 +8,7 @@ export const NO_TEXT = 'The model ended its answer without a text.';
 /** Probabilities below which a token is shaded, from a little to much. */
 const DOUBT = [0.8, 0.5, 0.2];
 
-function make(name, properties = {}, ...children) {
+export function make(name, properties = {}, ...children) {
   const node = Object.assign(document.createElement(name), properties);
   node.append(...children);
   return node;
@@ -41,7 +41,7 @@ export class Answer {
     this.body = make('div', { className: 'answer' });
     this.actions = make('div', { className: 'actions', hidden: true });
     this.node = make('article', { className: 'assistant' }, make('h2', { textContent: 'phi3v' }), this.body, this.actions);
-    document.addEventListener('shade', ({ detail }) => {
+    this.node.addEventListener('shade', ({ detail }) => {
       this.shade = detail;
       this.draw();
     });

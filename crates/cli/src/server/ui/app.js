@@ -1,7 +1,7 @@
 // The page: pictures in, question in, answer out. All state is here and ends with the tab.
 
 import { ask, measure, modelName } from './client.js';
-import { Answer, NO_TEXT } from './answer.js';
+import { Answer, NO_TEXT, make } from './answer.js';
 
 const $ = (id) => document.getElementById(id);
 /** What was said: {role, text, pictures: [{name, url}]}; `url` is a data URL. */
@@ -11,12 +11,6 @@ let pictures = [];
 /** Stops the answer that is being made. */
 let running = null;
 const touch = window.matchMedia('(pointer: coarse)').matches;
-
-function make(name, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(name), properties);
-  node.append(...children);
-  return node;
-}
 
 /** On a touch screen, the focus of the question would open a keyboard over the answer. */
 function focusQuestion() {
@@ -287,7 +281,10 @@ function listen() {
   $('stop').addEventListener('click', () => running?.abort());
   $('fresh').addEventListener('click', startAfresh);
   $('export').addEventListener('click', exportConversation);
-  $('shade').addEventListener('change', () => document.dispatchEvent(new CustomEvent('shade', { detail: $('shade').checked })));
+  $('shade').addEventListener('change', () => {
+    const shade = new CustomEvent('shade', { detail: $('shade').checked });
+    for (const node of document.querySelectorAll('article.assistant')) node.dispatchEvent(shade);
+  });
   $('detail').addEventListener('change', () => pictures.forEach(price));
   for (const [button, input] of [['pick', 'files'], ['camera', 'shot']]) {
     $(button).addEventListener('click', () => $(input).click());

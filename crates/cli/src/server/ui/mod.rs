@@ -1,4 +1,4 @@
-//! The page: three embedded files, no framework, nothing loaded from elsewhere.
+//! The page: a few embedded files, no framework, nothing loaded from elsewhere.
 
 use super::state::App;
 use axum::Router;

@@ -142,7 +142,7 @@ async fn whole(mut session: Session, empty: ResponseObject) -> Result<ResponseOb
                 usage.add(0, &finished.usage);
                 return complete(empty, fresh_id("msg_"), text, (finished.reason, usage));
             }
-            Update::Progress(_) | Update::Failed(_) => {}
+            Update::Progress(_) => {}
         }
     }
 }
