@@ -116,9 +116,14 @@ pub fn write(
         bar.quantise(progress.done, progress.total);
         if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
+    let stopped = interrupt.requested();
     interrupt.end_answer();
     bar.clear();
-    Ok(written.map_err(phi3v::Error::from)?)
+    match written {
+        // pressed while the file was put on the disk, or another process was found at work
+        Ok(()) | Err(ConvertError::Busy { .. }) if stopped => Err(CliError::Interrupted),
+        written => Ok(written.map_err(phi3v::Error::from)?),
+    }
 }
 
 /// Where the quantised form of the model at `source` is kept.

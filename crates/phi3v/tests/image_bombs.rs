@@ -93,6 +93,20 @@ fn vp8x(width: u32, height: u32) -> Vec<u8> {
     [[0; 4].as_slice(), &side(width)[..3], &side(height)[..3]].concat()
 }
 
+#[test]
+fn sets_of_codes_are_counted_before_they_are_kept() {
+    // a picture of 4x4 pixels whose only block has set 65,535, before which all others would stand
+    let stream = [132, 254, 247, 191, 0, 5, 40, 0];
+    let picture = [[0x2f].as_slice(), &(3_u32 | 3 << 14).to_le_bytes(), &stream].concat();
+    let plain = riff(&[(b"VP8L", picture)]);
+    let alpha = [[1].as_slice(), &stream].concat();
+    let behind = riff(&[(b"VP8X", vp8x(4, 4)), (b"ALPH", alpha)]);
+    for bytes in [plain, behind] {
+        let error = decode(&bytes, ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
+        assert!(error.to_string().contains("65536 sets of Huffman codes, the limit is 4096"), "{error}");
+    }
+}
+
 /// The header of a picture without loss, whose sides have 14 bits each, less one; no pixels.
 fn vp8l(side: u32) -> Vec<u8> {
     [[0x2f].as_slice(), &((side - 1) | (side - 1) << 14).to_le_bytes(), &[0; 5]].concat()

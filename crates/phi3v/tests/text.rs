@@ -312,6 +312,18 @@ fn tokenizers_of_other_rules_are_refused() {
         let refused = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
         assert_eq!(part(refused), "post_processor", "{pointer}");
     }
+    // it cuts a prefix into characters, and panics on merges that are longer than every token
+    for (pointer, broken) in [
+        ("/model/continuing_subword_prefix", json!("#")),
+        ("/model/merges/0", json!(format!("{} b", "a".repeat(300)))),
+    ] {
+        let mut json = json.clone();
+        *json.pointer_mut(pointer).unwrap() = broken;
+        let refused = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
+        assert_eq!(part(refused), "model", "{pointer}");
+    }
+    let large = vec![b' '; (16 << 20) + 1];
+    assert!(matches!(Tokenizer::from_json(&large), Err(TokenizerError::TooLarge { .. })));
     assert_eq!(part(change("\"byte_fallback\": true", "\"byte_fallback\": false")), "model");
     assert_eq!(part(change("\"dropout\": null", "\"dropout\": 0.5")), "model");
     assert_eq!(part(change("\"normalized\": false", "\"normalized\": true")), "added token");

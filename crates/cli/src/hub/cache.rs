@@ -11,6 +11,7 @@
 use super::HubError;
 use super::client::{RemoteFile, is_commit};
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -100,6 +101,8 @@ impl RepoCache {
                 waiting();
                 file.lock().map_err(io)?;
             }
+            // a file system without locks: two downloads at once would damage each other, and the checksum tells
+            Err(TryLockError::Error(source)) if source.kind() == std::io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
         Ok(file)
@@ -116,8 +119,6 @@ impl RepoCache {
         create_parent(&path)?;
         let new = self.snapshot_dir(commit).join(format!(".{}.{}", file.name, unique()));
         let io = |source| HubError::io(&path, source);
-        // left by a run that was killed just then, in a container where every run has the same number
-        let _ = fs::remove_file(&new);
         make_link(&blob, &file.etag, &new).map_err(io)?;
         fs::rename(&new, &path).map_err(io)?;
         Ok(path)
@@ -126,8 +127,10 @@ impl RepoCache {
 
 /// A relative link, so that the cache may be moved.
 #[cfg(unix)]
-fn make_link(_blob: &Path, etag: &str, link: &Path) -> std::io::Result<()> {
-    std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), link)
+fn make_link(blob: &Path, etag: &str, link: &Path) -> std::io::Result<()> {
+    let linked = std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), link);
+    // FAT, exFAT and some folders of the network know no links
+    linked.or_else(|_| fs::hard_link(blob, link)).or_else(|_| fs::copy(blob, link).map(drop))
 }
 
 /// Links need privileges on some systems: a hard link there, or else a copy.
@@ -136,10 +139,12 @@ fn make_link(blob: &Path, _etag: &str, link: &Path) -> std::io::Result<()> {
     fs::hard_link(blob, link).or_else(|_| fs::copy(blob, link).map(drop))
 }
 
-/// A part of a file name that no other thread of any process uses.
+/// A part of a file name that no other thread of any process uses. Processes of containers that share the cache may
+/// have the same number, so chance decides.
 fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("{random:016x}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn create_parent(path: &Path) -> Result<(), HubError> {

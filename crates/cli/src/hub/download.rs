@@ -90,6 +90,11 @@ impl Download<'_> {
     /// Receives what one connection brings.
     fn receive(&mut self, partial: &mut Partial, file: &RemoteFile) -> Result<(), HubError> {
         let response = self.client.open(file, partial.len)?;
+        if let Some(size) = stated_size(&response).filter(|size| *size != file.size) {
+            // a proxy's page, or another file: what has been received stays
+            let reason = format!("it answers with {size} bytes, and the file has {}", file.size);
+            return Err(unreachable_error(file, &reason));
+        }
         let begins_at = match response.status().as_u16() {
             206 => content_range_start(&response),
             200 => Some(0),
@@ -119,6 +124,16 @@ impl Download<'_> {
 
 fn unreachable_error(file: &RemoteFile, reason: &str) -> HubError {
     HubError::Unreachable { url: file.url.clone(), reason: reason.to_owned() }
+}
+
+/// The whole file's size by the answer: the total of `Content-Range: bytes 100-199/200`, or the length of a body that
+/// is no part.
+fn stated_size(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
+    match response.status().as_u16() {
+        206 => response.headers().get("content-range")?.to_str().ok()?.rsplit_once('/')?.1.parse().ok(),
+        200 => response.body().content_length(),
+        _ => None,
+    }
 }
 
 /// The first byte's position by `Content-Range: bytes 100-199/200`.

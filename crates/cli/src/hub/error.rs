@@ -49,6 +49,16 @@ pub enum HubError {
         /// The file that is missing.
         file: String,
     },
+    /// A file beside the weights is longer than any real one.
+    #[error("{file} has {bytes} bytes on the hub, more than the {limit} allowed")]
+    FileSize {
+        /// The file.
+        file: String,
+        /// Its length by the hub.
+        bytes: u64,
+        /// Greatest length fetched.
+        limit: u64,
+    },
     /// The hub cannot be reached, or the connection keeps breaking.
     #[error("{url} cannot be reached: {reason}")]
     Unreachable {
@@ -129,7 +139,7 @@ impl HubError {
                 "accept the model's terms on its page, and set HF_TOKEN to an access token of that account"
             }
             Self::Token { .. } => "set HF_TOKEN to a valid access token, or unset it for a public model",
-            Self::NotACheckpoint { .. } => {
+            Self::NotACheckpoint { .. } | Self::FileSize { .. } => {
                 "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints in safetensors files"
             }
             Self::Unreachable { .. } => {

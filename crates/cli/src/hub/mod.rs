@@ -42,6 +42,9 @@ const REQUIRED: [&str; 3] = ["config.json", "preprocessor_config.json", "tokeniz
 /// Files that are fetched where the repository has them.
 const OPTIONAL: [&str; 1] = ["generation_config.json"];
 
+/// Longest file beside the weights that is fetched: tokenizer.json has 1.8 MB.
+const SMALL_BYTES_MAX: u64 = 16 << 20;
+
 /// Free space that a download leaves on the disk.
 const DISK_RESERVE_BYTES: u64 = 256 << 20;
 
@@ -92,15 +95,15 @@ fn fetch(
     let snapshot = cache.snapshot_dir(&revision.commit);
     let mut download = Download { client: &client, cache, commit: &revision.commit, progress };
     for name in small {
-        download.file(&client.head(&revision.commit, name)?)?;
+        download.file(&small_file(&client, &revision.commit, name)?)?;
     }
     let weights = weight_files(repo, &revision.files, &mut download)?;
     let weights: Vec<RemoteFile> =
         weights.iter().map(|name| client.head(&revision.commit, name)).collect::<Result<_, _>>()?;
-    let missing: u64 = weights.iter().map(|file| cache.bytes_missing(file)).sum();
+    let missing = weights.iter().map(|file| cache.bytes_missing(file)).fold(0, u64::saturating_add);
     if missing > 0 {
         check_disk(cache, missing)?;
-        let total = weights.iter().map(|file| file.size).sum();
+        let total = weights.iter().map(|file| file.size).fold(0, u64::saturating_add);
         download.progress.start(&repo.to_string(), total);
     }
     for file in &weights {
@@ -111,6 +114,15 @@ fn fetch(
     }
     cache.write_ref(&repo.revision, &revision.commit)?;
     Ok(snapshot)
+}
+
+/// A file beside the weights, which nobody checks the disk for.
+fn small_file(client: &Client, commit: &str, name: &str) -> Result<RemoteFile, HubError> {
+    let file = client.head(commit, name)?;
+    if file.size > SMALL_BYTES_MAX {
+        return Err(HubError::FileSize { file: file.name, bytes: file.size, limit: SMALL_BYTES_MAX });
+    }
+    Ok(file)
 }
 
 /// Names of the weight files: a single one, or the shards of the index, which is downloaded for it.
@@ -126,7 +138,7 @@ fn weight_files(
         let file = shards::SINGLE_FILE.to_owned();
         return Err(HubError::NotACheckpoint { model: repo.to_string(), file });
     }
-    let index = download.client.head(download.commit, shards::INDEX_FILE)?;
+    let index = small_file(download.client, download.commit, shards::INDEX_FILE)?;
     let path = download.file(&index)?;
     let bytes = std::fs::read(&path).map_err(|source| HubError::io(&path, source))?;
     let names: BTreeSet<String> =

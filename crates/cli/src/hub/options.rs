@@ -55,7 +55,7 @@ impl HubOptions {
         Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
             token: token(&get, &home),
-            cache: cache.map_or_else(|| home.join("hub"), PathBuf::from),
+            cache: cache.map_or_else(|| home.join("hub"), path),
             offline: is_true(get("HF_HUB_OFFLINE")),
             refresh: false,
             retry_pause: Duration::from_secs(1),
@@ -64,12 +64,21 @@ impl HubOptions {
     }
 }
 
+/// A folder or file of a variable. Where no shell did, a leading `~` becomes the user's folder, as in the hub's tools.
+fn path(text: String) -> PathBuf {
+    match (text.strip_prefix('~'), std::env::home_dir()) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            home.join(rest.trim_start_matches('/'))
+        }
+        _ => PathBuf::from(text),
+    }
+}
+
 fn hub_home(get: &impl Fn(&str) -> Option<String>) -> PathBuf {
     if let Some(home) = get("HF_HOME") {
-        return PathBuf::from(home);
+        return path(home);
     }
-    let cache =
-        get("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    let cache = get("XDG_CACHE_HOME").map(path).or_else(|| Some(std::env::home_dir()?.join(".cache")));
     cache.unwrap_or_else(|| PathBuf::from(".cache")).join("huggingface")
 }
 
@@ -81,8 +90,8 @@ fn token(get: &impl Fn(&str) -> Option<String>, home: &Path) -> Option<String> {
     if is_true(get("HF_HUB_DISABLE_IMPLICIT_TOKEN")) {
         return None;
     }
-    let path = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
-    let token = std::fs::read_to_string(path).ok()?;
+    let file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), path);
+    let token = std::fs::read_to_string(file).ok()?;
     Some(token.trim().to_owned()).filter(|token| !token.is_empty())
 }
 
@@ -106,6 +115,10 @@ mod tests {
         assert_eq!(none.endpoint, DEFAULT_ENDPOINT);
         assert_eq!(none.cache, Path::new("/nowhere/cache/huggingface/hub"));
         assert_eq!((none.token.as_deref(), none.offline), (None, false));
+        if let Some(user) = std::env::home_dir() {
+            assert_eq!(options(&[("HF_HUB_CACHE", "~/models")]).cache, user.join("models"));
+            assert_eq!(options(&[("HF_HUB_CACHE", "~other")]).cache, Path::new("~other"));
+        }
         let home = tempfile::tempdir().unwrap();
         let home_text = home.path().to_str().unwrap();
         std::fs::write(home.path().join("token"), "hf_file\n").unwrap();

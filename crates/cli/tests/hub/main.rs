@@ -109,6 +109,31 @@ fn an_interrupted_download_is_resumed() {
 }
 
 #[test]
+fn an_answer_that_is_not_the_file_costs_nothing() {
+    let hub = Hub::bent(contents(), |request, reply| {
+        if request.path != format!("/files/{WEIGHTS}") || request.method != "GET" {
+            return reply;
+        }
+        Reply { body: b"<html>please log in</html>".to_vec(), ..Reply::new(200) }
+    });
+    let path = hub.incomplete(WEIGHTS);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let begun = &hub.contents[WEIGHTS][..100_000];
+    fs::write(&path, begun).unwrap();
+    let error = hub.resolve().unwrap_err();
+    assert!(error.to_string().contains("it answers with 26 bytes"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), begun);
+}
+
+#[test]
+fn a_file_beside_the_weights_has_a_limit() {
+    let mut contents = contents();
+    contents.insert("config.json".to_owned(), vec![b' '; (16 << 20) + 1]);
+    let error = Hub::bent(contents, |_, reply| reply).resolve().unwrap_err();
+    assert!(error.to_string().starts_with("config.json has 16777217 bytes on the hub"), "{error}");
+}
+
+#[test]
 fn a_beginning_that_is_damaged_or_too_long_is_replaced() {
     for len in [100_000, 10_000_000] {
         let hub = Hub::start();

@@ -13,6 +13,17 @@ struct Parts {
     decoder: Value,
     #[serde(default)]
     post_processor: Value,
+    #[serde(default)]
+    model: ModelPart,
+}
+
+/// What of the model the tokenizers package takes without looking.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ModelPart {
+    continuing_subword_prefix: Value,
+    vocab: Value,
+    merges: Value,
 }
 
 /// Refuses parts that change ids or text. Looks at the file itself and comes first: the tokenizers package panics on
@@ -38,10 +49,31 @@ pub(super) fn parts(json: &[u8]) -> Result<(), TokenizerError> {
         "replace U+2581, byte fallback, fuse, strip one space",
     )?;
     expect_part("pre_tokenizer", &parts.pre_tokenizer, &Value::Null, "null")?;
-    if templates_are_whole(&parts.post_processor) {
-        return Ok(());
+    if !templates_are_whole(&parts.post_processor) {
+        let expected = "a template of tokens that it explains";
+        return Err(unsupported_part("post_processor", &parts.post_processor, expected));
     }
-    Err(unsupported_part("post_processor", &parts.post_processor, "a template of tokens that it explains"))
+    merges_fit(&parts.model)
+}
+
+/// The tokenizers package cuts the prefix off without looking where characters end, and panics where a merge makes
+/// more than the longest token.
+fn merges_fit(model: &ModelPart) -> Result<(), TokenizerError> {
+    let prefix = &model.continuing_subword_prefix;
+    if !prefix.is_null() && prefix != "" {
+        return Err(unsupported_part("model", prefix, "no prefix or suffix of subwords"));
+    }
+    let longest = model.vocab.as_object().and_then(|vocab| vocab.keys().map(String::len).max()).unwrap_or(0);
+    let bytes = |merge: &Value| match merge {
+        // two tokens with a space between them
+        Value::String(pair) => pair.len().saturating_sub(1),
+        Value::Array(pair) => pair.iter().filter_map(Value::as_str).map(str::len).sum(),
+        _ => 0,
+    };
+    match model.merges.as_array().into_iter().flatten().find(|merge| bytes(merge) > longest) {
+        Some(merge) => Err(unsupported_part("model", merge, "merges that make a token of the vocabulary")),
+        None => Ok(()),
+    }
 }
 
 /// Whether all pieces of a text's templates are the text or tokens that are explained beside them; the tokenizers

@@ -22,6 +22,14 @@ use pieces::{Piece, PieceText, pieces_of};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
+    /// Longer than any real one.
+    #[error("tokenizer.json has {bytes} bytes, more than the {limit} allowed")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// Greatest length read.
+        limit: usize,
+    },
     /// Not the JSON of a tokenizer.
     #[error("tokenizer.json cannot be read: {reason}")]
     Malformed {
@@ -107,9 +115,14 @@ impl Tokenizer {
     /// Reads a tokenizer.json.
     ///
     /// # Errors
-    /// [`TokenizerError`] when it is malformed, when it would encode or decode by other rules than the reference's
+    /// [`TokenizerError`] when it is too large or malformed, when it would encode or decode by other rules than the reference's
     /// tokenizer, or when a byte token or a token of the chat template is missing.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
+        /// The hub's has 1.8 MB; a file takes twenty times its size while it is read.
+        const BYTES_MAX: usize = 16 << 20;
+        if json.len() > BYTES_MAX {
+            return Err(TokenizerError::TooLarge { bytes: json.len(), limit: BYTES_MAX });
+        }
         check::parts(json)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;

@@ -1,6 +1,7 @@
 //! What each id adds to a text: the table that decoding walks.
 
-use super::{SPACE, Tokenizer, TokenizerError, check};
+use super::{SPACE, Tokenizer, TokenizerError};
+use tokenizers::Model;
 
 /// What an id stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,11 @@ pub(super) fn pieces_of(inner: &tokenizers::Tokenizer) -> Result<Vec<Option<Piec
         return Err(TokenizerError::IdTooLarge { token: token.clone(), id });
     }
     for byte in 0..=u8::MAX {
-        check::id_of(inner, &format!("<0x{byte:02X}>"))?;
+        // of the model itself: characters are not spelled in added tokens
+        let token = format!("<0x{byte:02X}>");
+        if inner.get_model().token_to_id(&token).is_none() {
+            return Err(TokenizerError::MissingToken { token });
+        }
     }
     let size = vocab.values().max().map_or(0, |&id| id as usize + 1);
     let added = inner.get_added_tokens_decoder();

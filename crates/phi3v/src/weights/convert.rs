@@ -4,6 +4,7 @@
 //! is locked against a second writer, removed on every error, and overwritten by the next run where a run was killed.
 
 use super::quantized::{ATTACHED, FORMAT, Quant, VERSION};
+use super::safetensors::HEADER_BYTES_MAX;
 use super::{TensorView, Weights, WeightsError, shards, table, widen};
 use crate::config::ModelConfig;
 use crate::files::Files;
@@ -193,7 +194,13 @@ fn header(files: &Files, quant: Quant, plan: &[Planned<'_>]) -> Result<Vec<u8>, 
     }
     let mut text = Value::Object(entries).to_string().into_bytes();
     text.resize((8 + text.len()).next_multiple_of(ALIGNMENT) - 8, b' ');
-    let mut header = (text.len() as u64).to_le_bytes().to_vec();
+    let (bytes, limit) = (text.len() as u64, HEADER_BYTES_MAX);
+    if bytes > limit {
+        // no reader would take the file
+        let file = format!("{}, quantised,", files.location());
+        return Err(WeightsError::HeaderSize { file, bytes, limit }.into());
+    }
+    let mut header = bytes.to_le_bytes().to_vec();
     header.extend(text);
     Ok(header)
 }

@@ -13,7 +13,7 @@ use std::fmt;
 use std::ops::Range;
 
 /// Longest header read: that of the 592 tensors has about 100 KiB.
-const HEADER_BYTES_MAX: u64 = 16 << 20;
+pub(super) const HEADER_BYTES_MAX: u64 = 16 << 20;
 
 /// Most dimensions of a tensor; the checkpoint has up to 4.
 const RANK_MAX: usize = 8;
@@ -156,7 +156,9 @@ fn entry(file: &str, name: String, description: Description, data: &Bytes) -> Re
     let found = end - start;
     let expected = expected_bytes(&description.dtype, &description.shape);
     if expected != Some(found) {
-        let (file, dtype, shape) = (file.to_owned(), description.dtype, description.shape);
+        let (file, dtype, mut shape) = (file.to_owned(), description.dtype, description.shape);
+        // enough to see that there are too many
+        shape.truncate(RANK_MAX + 1);
         return Err(WeightsError::TensorBytes { file, name, dtype, shape, found });
     }
     Ok(Entry {

@@ -17,6 +17,8 @@ use directory::{Directory, place};
 const FORMAT: &str = "TIFF";
 /// Gray with alpha is 2, RGB with three extra samples is 6.
 const SAMPLES_MAX: usize = 6;
+/// Longest JPEG tables, which are read for every strip: four of quantisation and eight of Huffman codes take 2.8 kB.
+const JPEG_TABLES_MAX: usize = 8 << 10;
 
 /// The tags that are read.
 mod tag {
@@ -282,6 +284,12 @@ impl<'a> Header<'a> {
         const START: &[u8] = b"\xff\xd8";
         let body = packed.strip_prefix(START).ok_or_else(|| damaged("its JPEG data has no start"))?;
         let tables = self.directory.raw(tag::JPEG_TABLES).unwrap_or_default();
+        if tables.len() > JPEG_TABLES_MAX {
+            let bytes = tables.len();
+            return Err(damaged(&format!(
+                "its JPEG tables have {bytes} bytes, the limit is {JPEG_TABLES_MAX}"
+            )));
+        }
         let tables = tables.strip_prefix(START).unwrap_or_default();
         let tables = tables.strip_suffix(b"\xff\xd9").unwrap_or(tables);
         // An Adobe marker tells libjpeg what the directory says: whether the colours are YCbCr.

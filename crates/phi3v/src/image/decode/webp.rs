@@ -3,6 +3,8 @@
 //! The container is walked here: sizes are checked before anything is decoded, and the first frame of an animation
 //! is handed to the decoder as a still picture, which is how libwebp treats it (it blends onto nothing).
 
+mod groups;
+
 use std::io::{Cursor, ErrorKind};
 use std::ops::Range;
 
@@ -105,7 +107,9 @@ impl<'a> Container<'a> {
                         container.canvas = size;
                     }
                     check_same(size, container.canvas)?;
+                    check_codes(name, body, size)?;
                 }
+                b"ALPH" => check_codes(name, body, container.canvas)?,
                 _ => {}
             }
         }
@@ -130,9 +134,11 @@ impl<'a> Frame<'a> {
             return Err(damaged("its first frame sticks out of the canvas"));
         }
         for (name, body) in chunks(frame.chunks, 0) {
+            let body = &frame.chunks[body];
             if matches!(name, b"VP8 " | b"VP8L") {
-                check_same(picture_size(name, &frame.chunks[body])?, frame.size)?;
+                check_same(picture_size(name, body)?, frame.size)?;
             }
+            check_codes(name, body, frame.size)?;
         }
         Ok(frame)
     }
@@ -170,6 +176,24 @@ fn chunks(bytes: &[u8], mut at: usize) -> impl Iterator<Item = (&[u8; 4], Range<
         at = end + (size & 1);
         Some((name, start..end))
     })
+}
+
+/// Refuses lossless data with more sets of Huffman codes than any encoder makes: the decoder keeps them all.
+fn check_codes(name: &[u8; 4], body: &[u8], size: (u32, u32)) -> Result<(), ImageError> {
+    let stream = match (name, body.first()) {
+        // behind the signature and the size
+        (b"VP8L", _) => body.get(5..),
+        // behind the flags, whose lowest two bits say how it is compressed
+        (b"ALPH", Some(flags)) if flags & 3 == 1 => body.get(1..),
+        _ => None,
+    };
+    match stream.and_then(|stream| groups::count(stream, size)) {
+        Some(sets) if sets > groups::MAX => {
+            Err(damaged(&format!("it has {sets} sets of Huffman codes, the limit is {}", groups::MAX)))
+        }
+        // of what the walk does not understand the decoder will say what is wrong
+        _ => Ok(()),
+    }
 }
 
 /// The canvas in a VP8X chunk.
