@@ -304,6 +304,7 @@ fn tokenizers_of_other_rules_are_refused() {
     let json: Value = serde_json::from_slice(&fixture_json()).unwrap();
     for (pointer, broken) in [
         ("/post_processor/special_tokens", json!({})),
+        ("/post_processor/type", json!("Template")),
         ("/post_processor/single/1/Sequence/id", json!("B")),
         ("/post_processor/single/0/SpecialToken", json!(["<s>", 0])),
     ] {

@@ -76,14 +76,16 @@ fn merges_fit(model: &ModelPart) -> Result<(), TokenizerError> {
     }
 }
 
-/// Whether all pieces of a text's templates are the text or tokens that are explained beside them; the tokenizers
-/// package panics on others.
+/// Whether all pieces of a text's templates are the text or tokens that are explained beside them. The tokenizers
+/// package panics on others, and takes a part for what its fields say, whatever its type is called.
 fn templates_are_whole(part: &Value) -> bool {
-    if part["type"] == "Sequence" {
-        return part["processors"].as_array().is_some_and(|parts| parts.iter().all(templates_are_whole));
-    }
-    if part["type"] != "TemplateProcessing" {
-        return true;
+    match part["type"].as_str() {
+        None => return part.is_null(),
+        Some("Sequence") => {
+            return part["processors"].as_array().is_some_and(|parts| parts.iter().all(templates_are_whole));
+        }
+        Some("TemplateProcessing") => {}
+        Some(_) => return false,
     }
     let whole = |piece: &Value| match piece["SpecialToken"]["id"].as_str() {
         Some(token) => part["special_tokens"].get(token).is_some(),
