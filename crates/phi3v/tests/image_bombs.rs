@@ -71,6 +71,46 @@ fn tiff(side: u32) -> Vec<u8> {
     file
 }
 
+/// A TIFF of 8x8 pixels whose only strip is this JPEG stream, with these tables.
+fn tiff_of_jpeg(strip: &[u8], tables: &[u8]) -> Vec<u8> {
+    const FIELDS: usize = 9;
+    let data = 8 + 2 + 12 * FIELDS + 4;
+    let (short, long, bytes) = (3_u16, 4_u16, 7_u16);
+    let (strip_bytes, tables_bytes) = (strip.len() as u32, tables.len() as u32);
+    let fields: [(u16, u16, u32, u32); FIELDS] = [
+        (256, long, 1, 8),
+        (257, long, 1, 8),
+        (258, short, 1, 8),
+        (259, short, 1, 7), // JPEG
+        (262, short, 1, 1), // grey
+        (273, long, 1, data as u32),
+        (278, long, 1, 8),
+        (279, long, 1, strip_bytes),
+        (347, bytes, tables_bytes, data as u32 + strip_bytes),
+    ];
+    let mut file = b"II\x2a\0\x08\0\0\0".to_vec();
+    file.extend((FIELDS as u16).to_le_bytes());
+    for (tag, kind, count, value) in fields {
+        file.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+        file.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
+    }
+    [file.as_slice(), &[0; 4], strip, tables].concat()
+}
+
+#[test]
+fn strips_of_jpeg_cost_no_more_than_their_size() {
+    let refused = |strip: &[u8], tables: &[u8]| {
+        let error =
+            decode(&tiff_of_jpeg(strip, tables), ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
+        error.to_string()
+    };
+    let tables = [b"\xff\xd8".as_slice(), &[0xff; 9000]].concat();
+    let long = refused(b"\xff\xd8", &tables);
+    assert!(long.contains("its JPEG tables have 9002 bytes, the limit is 8192"), "{long}");
+    let large = refused(&jpeg(20_000), b"\xff\xd8\xff\xd9");
+    assert!(large.contains("its JPEG data does not fit its size"), "{large}");
+}
+
 fn webp() -> Vec<u8> {
     riff(&[(b"VP8L", vp8l(16_383))])
 }
