@@ -95,22 +95,31 @@ class Sample:
     features: torch.Tensor | None = None
 
     @property
+    def begin(self) -> int:
+        """The row of the tail that predicts the first answer token."""
+        return len(self.chunks[-1]) - 1
+
+    @property
+    def length(self) -> int:
+        """Tokens of the tail."""
+        return self.begin + len(self.answer)
+
+    @property
     def fits(self) -> bool:
         """Whether a record has room for it."""
-        return len(self.chunks[-1]) + len(self.answer) - 1 <= TAIL
+        return self.length <= TAIL
 
     @cached_property
     def record(self) -> np.ndarray:
         """All but the pictures and what stands before them: i16 [sum(SIZES)], `FIELDS` after each other, -1 where there is nothing."""
         parts = {name: np.full(shape, -1, np.int16) for name, shape in FIELDS.items()}
         tail = self.chunks[-1] + self.answer[:-1]
-        begin = len(self.chunks[-1]) - 1  # the row that predicts the first answer token
         parts["tail"][: len(tail)] = tail
-        parts["targets"][begin : begin + len(self.answer)] = self.answer
+        parts["targets"][self.begin : self.length] = self.answer
         parts["weights"][:] = 1
+        guides = guides_of(self)
         for kind, place in PLACES.items():
-            guides = [g for g in guides_of(self) if g.kind == kind]
-            for at, guide in zip(range(place.start, place.stop), guides):
+            for at, guide in zip(range(place.start, place.stop), (g for g in guides if g.kind == kind)):
                 parts["rows"][at] = TEXT + guide.row
                 parts["spots"][at, : len(guide.spots)] = guide.spots
                 if kind in WEIGHTS:
@@ -209,7 +218,7 @@ class Guide(NamedTuple):
 def guides_of(sample: Sample) -> list[Guide]:
     """Where the rows of a sample's tail should look."""
     found: list[Guide] = []
-    begin = len(sample.chunks[-1]) - 1  # the row that predicts the first answer token
+    begin = sample.begin
     for i, look in enumerate(sample.look):
         if look is None:
             if i and sample.look[i - 1] is not None and sample.task != "pair":  # a copied stretch is over
@@ -226,7 +235,7 @@ def guides_of(sample: Sample) -> list[Guide]:
     if sample.alike:
         names = [TEXT + row for row in told]
         found += [Guide("verdict", begin + i, names) for i in range(sample.verdict, len(sample.answer))]
-    return [g for g in found if g.row < begin + len(sample.answer)]
+    return [g for g in found if g.row < sample.length]
 
 
 @dataclass(frozen=True)
@@ -317,5 +326,4 @@ def assemble(records: torch.Tensor, before: Layout, longest: int = TAIL) -> Batc
 def collate(samples: list[Sample], short: bool, long: int = LONG_ROWS) -> Batch:
     """Builds a batch of samples with the same number of pictures."""
     records = torch.from_numpy(np.stack([s.record for s in samples]))
-    longest = max(len(s.chunks[-1]) + len(s.answer) - 1 for s in samples)
-    return assemble(records, layout(len(samples[0].tiles), short, long), longest)
+    return assemble(records, layout(len(samples[0].tiles), short, long), max(s.length for s in samples))

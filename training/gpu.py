@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from crops import FOUR_CROPS
 from dataset import LONG_ROWS, Batch, Layout, Sample, assemble, layout
 from model import GRID, balance, place_mask
-from parallel import BETAS, CLIP, DECAY, matrices, orthogonal
+from parallel import BETAS, CLIP, DECAY, keep, matrices, orthogonal
 from render import KINDS, PAGE, Kind, Renderers
 from rings import BLOCKS, NONE, ONE, ONE_OF_FOUR, TWO, TWO_OF_FOUR, Stock
 from rounding import round_decoder
@@ -263,8 +263,7 @@ def report(plan: Plan, run: Run, whole: Whole, optimizer: Optimizer, sums: Tenso
     right |= {k.name: whole.exact(Rows(k, *rings[k].draw(32)), False) for k in (ONE_OF_FOUR, TWO_OF_FOUR) if rings[k].held > 32}
     run.note(stage=2, step=optimizer.steps, made={k.name: made[k] for k in KINDS}, losses=losses, right=right)
     state = {"weights": optimizer.weights.cpu(), "count": torch.tensor([optimizer.steps, time.time() - run.started])}
-    torch.save(state, plan.work / "stage3.tmp")
-    os.replace(plan.work / "stage3.tmp", plan.work / "stage3.pt")
+    keep(state, plan.work / "stage3.pt")
 
 
 def main(plan: Plan) -> None:

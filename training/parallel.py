@@ -84,6 +84,12 @@ def fill(model: nn.Module, weights: Tensor) -> None:
         p.copy_(part.view_as(p))
 
 
+def keep(state: dict[str, Tensor], path: Path) -> None:
+    """Writes a state in one move, so that a stop never leaves half a file."""
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
 class Shared:
     """Flat weights, moments and counters in shared memory.
 
@@ -145,11 +151,10 @@ class Shared:
                 step[m.span] = update.flatten()
 
     def save(self, path: Path) -> None:
-        """Writes the state in one move, so that a stop never leaves half a file."""
+        """Writes the state."""
         with self.lock:
             state = {k: getattr(self, k).clone() for k in ("weights", "first", "second", "count")}
-        torch.save(state, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        keep(state, path)
 
     def load(self, path: Path) -> None:
         """Reads what `save` wrote."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model import GRID, PLACE
-from parallel import fill
+from parallel import fill, keep
 from stage1 import Reader, Windows
 
 FACTOR = 3.0
@@ -69,8 +69,7 @@ def main(work: Path, source: Path, target: Path) -> None:
     patches, places, _ = Windows(work, 2, 3).batch(8, GRID, GRID)
     strengthen(model, patches, places)
     state["weights"] = torch.cat([p.detach().flatten() for p in model.parameters()])
-    torch.save(state, target.with_suffix(".tmp"))
-    target.with_suffix(".tmp").replace(target)
+    keep(state, target)
 
 
 if __name__ == "__main__":
