@@ -1,7 +1,7 @@
 //! One file from the hub into the cache: continued where an earlier attempt stopped, and checked.
 
 use super::cache::RepoCache;
-use super::client::{Client, RemoteFile};
+use super::client::{Client, RemoteFile, header};
 use super::{HubError, Progress};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -130,7 +130,7 @@ fn unreachable_error(file: &RemoteFile, reason: &str) -> HubError {
 /// is no part.
 fn stated_size(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
     match response.status().as_u16() {
-        206 => response.headers().get("content-range")?.to_str().ok()?.rsplit_once('/')?.1.parse().ok(),
+        206 => header(response.headers(), "content-range")?.rsplit_once('/')?.1.parse().ok(),
         200 => response.body().content_length(),
         _ => None,
     }
@@ -138,7 +138,7 @@ fn stated_size(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
 
 /// The first byte's position by `Content-Range: bytes 100-199/200`.
 fn content_range_start(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
-    let range = response.headers().get("content-range")?.to_str().ok()?;
+    let range = header(response.headers(), "content-range")?;
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 

@@ -20,7 +20,7 @@ pub enum HubError {
         model: String,
     },
     /// The hub does not know the repository, or hides it.
-    #[error("{endpoint} has no model {model}, or it is private")]
+    #[error("{endpoint} has no model {model}, or it is private", endpoint = shown(endpoint))]
     NotFound {
         /// The hub.
         endpoint: String,
@@ -28,7 +28,7 @@ pub enum HubError {
         model: String,
     },
     /// The hub knows the repository and refuses.
-    #[error("{endpoint} does not let you download {model}")]
+    #[error("{endpoint} does not let you download {model}", endpoint = shown(endpoint))]
     Forbidden {
         /// The hub.
         endpoint: String,
@@ -36,7 +36,7 @@ pub enum HubError {
         model: String,
     },
     /// The token is not valid.
-    #[error("{endpoint} refuses the access token")]
+    #[error("{endpoint} refuses the access token", endpoint = shown(endpoint))]
     Token {
         /// The hub.
         endpoint: String,
@@ -60,7 +60,7 @@ pub enum HubError {
         limit: u64,
     },
     /// The hub cannot be reached, or the connection keeps breaking.
-    #[error("{url} cannot be reached: {reason}")]
+    #[error("{url} cannot be reached: {reason}", url = shown(url))]
     Unreachable {
         /// The address.
         url: String,
@@ -68,7 +68,7 @@ pub enum HubError {
         reason: String,
     },
     /// An answer with another status than expected.
-    #[error("{url} answered with status {status}")]
+    #[error("{url} answered with status {status}", url = shown(url))]
     Status {
         /// The address.
         url: String,
@@ -76,7 +76,7 @@ pub enum HubError {
         status: u16,
     },
     /// An answer that is not what a hub says.
-    #[error("{url} does not answer like a hub: {reason}")]
+    #[error("{url} does not answer like a hub: {reason}", url = shown(url))]
     Protocol {
         /// The address.
         url: String,
@@ -155,5 +155,26 @@ impl HubError {
             Self::Model(error) => return error.hint(),
         };
         Some(hint.to_owned())
+    }
+}
+
+/// An address for messages, without what gives access: a user's name and password, and the signature of a storage host.
+fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_without_what_gives_access() {
+        let storage = "https://user:secret@cdn.example:8443/bucket/x?X-Amz-Signature=deadbeef#y";
+        assert_eq!(shown(storage), "https://cdn.example:8443/bucket/x");
+        assert_eq!(shown("https://hub.example"), "https://hub.example");
     }
 }
