@@ -209,7 +209,8 @@ impl CliError {
 
     /// Prints the error, and the hint on a line of its own.
     pub fn print(&self) {
-        if matches!(self, Self::Interrupted) {
+        // who pressed Ctrl-C knows
+        if matches!(self, Self::Interrupted | Self::Phi3V(phi3v::Error::Stopped)) {
             return;
         }
         eprintln!("error: {}", printable(&self.to_string()));
