@@ -11,6 +11,7 @@ pub mod error;
 pub mod hub;
 pub mod images;
 pub mod interrupt;
+pub mod paths;
 pub mod progress;
 pub mod quantised;
 pub mod report;

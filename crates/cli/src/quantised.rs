@@ -6,6 +6,7 @@
 use crate::error::CliError;
 use crate::hub::ModelSource;
 use crate::interrupt::Interrupt;
+use crate::paths::folder_of;
 use crate::progress::Progress;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::Files;
@@ -90,7 +91,7 @@ pub fn write(
     quant: Quant,
     out: &Path,
 ) -> Result<(), CliError> {
-    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(out);
     let failed = |error| CliError::File { action: "write", path: folder.display().to_string(), error };
     std::fs::create_dir_all(folder).map_err(failed)?;
     if out.exists() && !out.is_file() {

@@ -8,6 +8,7 @@ use crate::conversation::Conversation;
 use crate::error::CliError;
 use crate::images::{self, Picture, PictureOptions};
 use crate::interrupt::Interrupt;
+use crate::paths::from_home;
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
 use crate::terminal::{AnswerOutput, TextSink, printable};
@@ -164,10 +165,7 @@ fn typed(path: &str) -> OsString {
         let escaped = if cfg!(unix) && letter == '\\' { letters.next() } else { None };
         plain.push(escaped.unwrap_or(letter));
     }
-    match (plain.strip_prefix("~/"), std::env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest).into(),
-        _ => plain.into(),
-    }
+    from_home(&plain).into()
 }
 
 /// What the user types: with editing and history on a terminal, plain lines otherwise.

@@ -3,6 +3,7 @@
 use crate::args::QuantizeArgs;
 use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
+use crate::paths::folder_of;
 use crate::{quantised, runtime};
 use phi3v::memory::size;
 use phi3v::weights::convert::default_name;
@@ -31,7 +32,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
 /// Whether `out` is a file that the model at `source` consists of.
 fn is_part_of(source: &ModelSource, out: &Path) -> bool {
     let ModelSource::Folder(dir) = source else { return false };
-    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(out);
     let same = folder.canonicalize().is_ok_and(|folder| dir.canonicalize().is_ok_and(|dir| dir == folder));
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     same && out.exists() && (name.starts_with("model") || name.ends_with(".json"))

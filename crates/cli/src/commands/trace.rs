@@ -3,6 +3,7 @@
 use crate::args::{ContextArgs, ModelArgs, QuantChoice, TraceArgs};
 use crate::error::CliError;
 use crate::images::{self, PictureOptions};
+use crate::paths::folder_of;
 use crate::progress::Progress;
 use crate::runtime::{self, Opened};
 use phi3v::checkpoint::Checkpoint;
@@ -70,7 +71,7 @@ fn memory_request(
 
 /// Refuses a file that cannot be written before minutes are spent on what is to stand in it.
 fn check_out(out: &Path) -> Result<(), CliError> {
-    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(out);
     let refused = match std::fs::metadata(folder) {
         Err(error) => error,
         Ok(metadata) if !metadata.is_dir() => ErrorKind::NotADirectory.into(),

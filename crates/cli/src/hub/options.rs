@@ -1,5 +1,6 @@
 //! Where the hub and its cache are, from the environment variables that its own tools use.
 
+use crate::paths::from_home;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ impl HubOptions {
         Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
             token: token(&get, &home),
-            cache: cache.map_or_else(|| home.join("hub"), path),
+            cache: cache.map_or_else(|| home.join("hub"), from_home),
             offline: is_true(get("HF_HUB_OFFLINE")),
             refresh: false,
             retry_pause: Duration::from_secs(1),
@@ -64,21 +65,11 @@ impl HubOptions {
     }
 }
 
-/// A folder or file of a variable. Where no shell did, a leading `~` becomes the user's folder, as in the hub's tools.
-fn path(text: String) -> PathBuf {
-    match (text.strip_prefix('~'), std::env::home_dir()) {
-        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
-            home.join(rest.trim_start_matches('/'))
-        }
-        _ => PathBuf::from(text),
-    }
-}
-
 fn hub_home(get: &impl Fn(&str) -> Option<String>) -> PathBuf {
     if let Some(home) = get("HF_HOME") {
-        return path(home);
+        return from_home(home);
     }
-    let cache = get("XDG_CACHE_HOME").map(path).or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    let cache = get("XDG_CACHE_HOME").map(from_home).or_else(|| Some(std::env::home_dir()?.join(".cache")));
     cache.unwrap_or_else(|| PathBuf::from(".cache")).join("huggingface")
 }
 
@@ -90,7 +81,7 @@ fn token(get: &impl Fn(&str) -> Option<String>, home: &Path) -> Option<String> {
     if is_true(get("HF_HUB_DISABLE_IMPLICIT_TOKEN")) {
         return None;
     }
-    let file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), path);
+    let file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), from_home);
     let token = std::fs::read_to_string(file).ok()?;
     Some(token.trim().to_owned()).filter(|token| !token.is_empty())
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Bytes that are read and thrown away: twice the largest body that can be allowed.
+/// Bytes that are read and thrown away: eight bodies at the default limit.
 const REST_BYTES_MAX: usize = 256 << 20;
 /// Time for them to come.
 const REST_TIME_MAX: Duration = Duration::from_secs(10);

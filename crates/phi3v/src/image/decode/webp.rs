@@ -107,11 +107,10 @@ impl<'a> Container<'a> {
                         container.canvas = size;
                     }
                     check_same(size, container.canvas)?;
-                    check_codes(name, body, size)?;
                 }
-                b"ALPH" => check_codes(name, body, container.canvas)?,
                 _ => {}
             }
+            check_codes(name, body, container.canvas)?;
         }
         limits.check_size(container.canvas.0, container.canvas.1)?;
         limits.check_frames(FORMAT, frames)?;
