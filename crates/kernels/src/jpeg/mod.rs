@@ -11,7 +11,7 @@ use std::os::raw::{c_int, c_long};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use mozjpeg_sys::{
-    J_COLOR_SPACE, J_DCT_METHOD, J_MESSAGE_CODE, JERR_BAD_PRECISION, JERR_CANT_SUSPEND, JERR_CCIR601_NOTIMPL,
+    J_COLOR_SPACE, J_DCT_METHOD, JERR_BAD_PRECISION, JERR_CANT_SUSPEND, JERR_CCIR601_NOTIMPL,
     JERR_CONVERSION_NOTIMPL, JERR_FRACT_SAMPLE_NOTIMPL, JERR_NOT_COMPILED, JERR_NOTIMPL,
     JERR_SOF_UNSUPPORTED, JERR_UNKNOWN_MARKER, JPEG_LIB_VERSION, jpeg_CreateDecompress, jpeg_common_struct,
     jpeg_component_info, jpeg_decompress_struct, jpeg_destroy_decompress, jpeg_error_mgr, jpeg_read_header,
@@ -188,7 +188,7 @@ fn caught<T>(run: impl FnOnce() -> T) -> Result<T, JpegError> {
 impl Failure {
     fn into_error(self) -> JpegError {
         let Self { code, number, message } = self;
-        let kind = match J_MESSAGE_CODE::try_from(code).unwrap_or_default() {
+        let kind = match code {
             // the arithmetic decoder cannot return early
             JERR_CANT_SUSPEND => return JpegError::Ended,
             JERR_BAD_PRECISION => format!("{number} bits per sample"),
@@ -217,6 +217,7 @@ fn process(marker: c_int) -> Option<&'static str> {
     })
 }
 
+type Format = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, *mut u8);
 type Idct = unsafe extern "C" fn(
     *mut jpeg_decompress_struct,
     *const jpeg_component_info,
@@ -283,8 +284,8 @@ unsafe extern "C-unwind" fn unwind(common: &mut jpeg_common_struct) {
         let (code, number) = (errors.msg_code, errors.msg_parm._bindgen_data_[0] as c_int);
         let text = errors.format_message.map(|format| {
             let mut text = [0_u8; 80];
-            let format: unsafe extern "C-unwind" fn(&mut jpeg_common_struct, *mut u8) =
-                std::mem::transmute(format as *const ());
+            // the bindings say that it does not write to the buffer
+            let format = std::mem::transmute::<*const (), Format>(format as *const ());
             format(common, text.as_mut_ptr());
             let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
             String::from_utf8_lossy(&text[..end]).trim_end_matches('.').to_owned()
