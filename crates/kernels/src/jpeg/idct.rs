@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_too_large_saturates() {
-        // 10 x 8 x 255 x ... is far above 127, where a table of 10 bits would begin anew
+        // by far beyond the 10 bits after which the C code begins anew
         let mut block = [0; 64];
         block[0] = 2000;
         block[9] = 2000;

@@ -61,7 +61,8 @@ struct State {
 }
 
 impl<'a> Jpeg<'a> {
-    /// Reads the header, and the application segments of this number (1 is EXIF's).
+    /// Reads the header, and the application segments of this number (1 is EXIF's). Whoever trusts nobody looks at
+    /// [`size`](Self::size) before [`read`](Self::read), which takes memory for all pixels.
     ///
     /// # Errors
     /// Those of [`JpegError`].
@@ -128,10 +129,22 @@ impl<'a> Jpeg<'a> {
     /// # Errors
     /// Those of [`JpegError`].
     pub fn read(self) -> Result<Vec<u8>, JpegError> {
+        self.read_to(J_COLOR_SPACE::JCS_RGB)
+    }
+
+    /// The same, but three components stay YCbCr, and pixels that share colour samples get them as they are.
+    ///
+    /// # Errors
+    /// Those of [`JpegError`].
+    pub fn read_ycbcr(self) -> Result<Vec<u8>, JpegError> {
+        self.read_to(J_COLOR_SPACE::JCS_YCbCr)
+    }
+
+    fn read_to(self, color: J_COLOR_SPACE) -> Result<Vec<u8>, JpegError> {
         let ((width, height), components) = (self.size(), self.components());
         let space = match components {
             1 => J_COLOR_SPACE::JCS_GRAYSCALE,
-            3 => J_COLOR_SPACE::JCS_RGB,
+            3 => color,
             4 => J_COLOR_SPACE::JCS_CMYK,
             n => return Err(JpegError::Unsupported { kind: format!("{n} colour components") }),
         };
@@ -144,6 +157,7 @@ impl<'a> Jpeg<'a> {
         let whole = caught(|| unsafe {
             (*picture).out_color_space = space;
             (*picture).dct_method = J_DCT_METHOD::JDCT_ISLOW;
+            (*picture).do_fancy_upsampling = c_int::from(color == J_COLOR_SPACE::JCS_RGB);
             let mut rows = samples.chunks_exact_mut(row_bytes).map(<[u8]>::as_mut_ptr);
             jpeg_start_decompress(&mut *picture) != 0
                 && rows.all(|mut row| jpeg_read_scanlines(&mut *picture, &raw mut row, 1) == 1)
@@ -311,5 +325,50 @@ unsafe extern "C-unwind" fn skip(picture: &mut jpeg_decompress_struct, bytes: c_
         let bytes = usize::try_from(bytes).unwrap_or(0).min(source.bytes_in_buffer);
         source.next_input_byte = source.next_input_byte.add(bytes);
         source.bytes_in_buffer -= bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A picture of 8x8 pixels whose one block per component is of the middle level.
+    fn flat(components: u8, precision: u8) -> Vec<u8> {
+        let quantisation = [b"\xff\xdb\0\x43\0".as_slice(), &[8; 64]].concat();
+        let parts: Vec<u8> = (1..=components).flat_map(|id| [id, 0x11, 0]).collect();
+        let frame =
+            [&[0xff, 0xc0, 0, 8 + 3 * components, precision, 0, 8, 0, 8, components], &*parts].concat();
+        // one code of one bit each: a difference of no bits, and the end of a block
+        let table = |class: u8| [&[0xff, 0xc4, 0, 20, class, 1], [0; 15].as_slice(), &[0]].concat();
+        let parts: Vec<u8> = (1..=components).flat_map(|id| [id, 0]).collect();
+        let scan = [&[0xff, 0xda, 0, 6 + 2 * components, components], &*parts, &[0, 63, 0]].concat();
+        let tables = [quantisation, table(0), table(0x10)].concat();
+        [b"\xff\xd8".as_slice(), &tables, &frame, &scan, &[0], b"\xff\xd9"].concat()
+    }
+
+    #[test]
+    fn middle_levels_are_gray() {
+        for components in [1, 3, 4] {
+            let data = flat(components, 8);
+            let jpeg = Jpeg::open(&data, 1).unwrap();
+            assert_eq!((jpeg.size(), jpeg.components()), ((8, 8), usize::from(components)));
+            assert_eq!(jpeg.segments().count(), 0);
+            assert_eq!(jpeg.read(), Ok(vec![128; 64 * usize::from(components)]));
+        }
+        assert_eq!(Jpeg::open(&flat(3, 8), 1).unwrap().read_ycbcr(), Ok(vec![128; 192]));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_an_error() {
+        let data = flat(3, 8);
+        for end in 0..data.len() - 3 {
+            let read = Jpeg::open(&data[..end], 1).and_then(Jpeg::read);
+            assert_eq!(read, Err(JpegError::Ended), "{end}");
+        }
+        let kind = |kind: &str| Err(JpegError::Unsupported { kind: kind.to_owned() });
+        assert_eq!(Jpeg::open(&flat(3, 12), 1).map(drop), kind("12 bits per sample"));
+        assert_eq!(Jpeg::open(&flat(2, 8), 1).and_then(Jpeg::read).map(drop), kind("2 colour components"));
+        let damaged = Jpeg::open(b"no picture", 1).map(drop);
+        assert!(matches!(damaged, Err(JpegError::Damaged { .. })), "{damaged:?}");
     }
 }
