@@ -114,8 +114,11 @@ fn hostile_pictures_are_refused_and_named() {
     // a header that announces 60,000 x 60,000 pixels
     let mut bomb = good.clone();
     bomb[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    // a header that announces none
+    let empty = [b"BM".as_slice(), &[0; 12], b"\x28\0\0\0", &[0; 8], b"\x01\0\x18\0", &[0; 24]].concat();
     let cases = [
         (data_url(&bomb), vec!["image_invalid", "image_too_large"]),
+        (data_url(&empty), vec!["image_invalid"]),
         (data_url(&png(200, 100, 1)), vec!["image_too_large"]),
         (data_url(&good[..good.len() / 2]), vec!["image_invalid"]),
         (data_url(b"hello"), vec!["image_invalid"]),
