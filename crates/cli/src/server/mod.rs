@@ -7,20 +7,25 @@
 //! Only this module knows HTTP and OpenAI's JSON. Nothing here panics on what a client sends.
 
 pub mod ask;
+pub mod connections;
 pub mod engine_thread;
 pub mod guard;
 pub mod images;
+mod keys;
 pub mod limits;
 mod linger;
 mod listener;
 mod log;
+pub mod log_writer;
 pub mod metrics;
 pub mod openai;
 mod openapi;
+mod origin;
 pub mod prepare;
 pub mod room;
 pub mod router;
 pub mod state;
+mod stream;
 pub mod tls;
 pub mod tokenize;
 mod ui;

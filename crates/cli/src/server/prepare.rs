@@ -5,11 +5,13 @@
 //! over, the work keeps its turn and its room until it notices, between two pictures.
 
 use super::ask::{Ask, Picture, Turn, TurnPart};
+use super::images::{self, Pictures};
 use super::limits::{self, Times};
 use super::openai::errors::ApiError;
 use super::openai::types::Detail;
 use super::room::Room;
 use super::state::{App, ServedModel};
+use futures_util::future::{try_join, try_join_all};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::constraint::{Constraint, Grammar, GrammarConstraint};
 use phi3v::engine::{EngineError, Request};
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 /// Tiles of [`Detail::High`], what Phi-3-vision was trained with.
 const NUM_CROPS_HIGH: usize = 16;
@@ -102,6 +105,7 @@ impl Prompt {
                 max_new_tokens,
                 stop: ask.stop.clone(),
                 constraint: constraint.clone().map(|constraint| Box::new(constraint) as Box<dyn Constraint>),
+                cache_salt: ask.cache_salt,
             }
         };
         ((0..ask.choices).map(request).collect(), self.room)
@@ -160,10 +164,21 @@ async fn blocking<T: Send + 'static>(
 
 /// A picture's file, how to cut it, and the room it takes until that is done.
 struct File {
+    /// Its number in the conversation, from 0.
+    index: usize,
     bytes: Vec<u8>,
     detail: Detail,
     param: String,
     _room: Room,
+}
+
+/// A picture whose file is to be read.
+struct Reading {
+    index: usize,
+    picture: Picture,
+    room: Room,
+    /// Of fetching, its turn waited for.
+    deadline: Instant,
 }
 
 /// Moves the pictures out of the conversation; their places stay.
@@ -181,31 +196,63 @@ fn take_pictures(turns: &mut [Turn]) -> Vec<Picture> {
         .collect()
 }
 
-/// Reads the pictures' files. `room`, that of the body, stays with the work and comes back from it.
+/// Reads the pictures' files: those that lie elsewhere all at once, within one time. `room`, that of the body, stays
+/// with the work and comes back from it.
 async fn read_all(
     app: &Arc<App>,
     (pictures, room): (Vec<Picture>, Room),
     times: Times,
 ) -> Result<(Vec<File>, Room), ApiError> {
-    if pictures.is_empty() {
-        return Ok((Vec::new(), room));
-    }
-    let in_request =
-        |picture: &Picture| picture.url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
-    let turn = if pictures.iter().all(in_request) { None } else { Some(take_turn(&app.readers).await?) };
+    let deadline = times.deadline.min(Instant::now() + app.limits.remote_time_max);
+    let readings = pictures.into_iter().enumerate();
+    let readings = readings.map(|(index, picture)| Reading { index, picture, room: room.beside(), deadline });
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        readings.partition(|reading| Pictures::is_in_request(&reading.picture.url));
+    let elsewhere = try_join_all(elsewhere.into_iter().map(|reading| read_elsewhere(app, reading)));
+    let (app, none_here) = (Arc::clone(app), here.is_empty());
+    let here = async move {
+        if none_here {
+            return Ok((Vec::new(), room));
+        }
+        blocking(move |abandoned| {
+            let read = |reading| {
+                abandoned.check()?;
+                read(&app, reading)
+            };
+            let files = here.into_iter().map(read).collect::<Result<Vec<_>, ApiError>>()?;
+            Ok((files, room))
+        })
+        .await
+    };
+    let ((mut files, room), elsewhere) = try_join(here, elsewhere).await?;
+    files.extend(elsewhere);
+    files.sort_unstable_by_key(|file| file.index);
+    Ok((files, room))
+}
+
+/// Reads a picture that lies elsewhere than in the request, as soon as there is a turn.
+async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiError> {
+    let Picture { url, param, .. } = &reading.picture;
+    let turn = match app.pictures.turns(url) {
+        Some(turns) => {
+            let turn = tokio::time::timeout_at(reading.deadline, take_turn(&turns)).await;
+            let late = || images::too_slow(app.limits.remote_time_max).param(param);
+            Some(turn.map_err(|_| late())??)
+        }
+        None => None,
+    };
     let app = Arc::clone(app);
-    blocking(move |abandoned| {
+    blocking(move |_| {
         let _turn = turn;
-        let read = |Picture { url, detail, param }: Picture| {
-            abandoned.check()?;
-            let mut file_room = room.beside();
-            let bytes = app.pictures.read(&url, &app.limits, &mut file_room, times.deadline.into_std());
-            Ok(File { bytes: bytes.map_err(|error| error.param(&param))?, detail, param, _room: file_room })
-        };
-        let files = pictures.into_iter().map(read).collect::<Result<_, ApiError>>()?;
-        Ok((files, room))
+        read(&app, reading)
     })
     .await
+}
+
+fn read(app: &App, reading: Reading) -> Result<File, ApiError> {
+    let Reading { index, picture: Picture { url, detail, param }, mut room, deadline } = reading;
+    let bytes = app.pictures.read(&url, &app.limits, &mut room, deadline.into_std());
+    Ok(File { index, bytes: bytes.map_err(|error| error.param(&param))?, detail, param, _room: room })
 }
 
 fn decode_all(
@@ -215,7 +262,7 @@ fn decode_all(
     abandoned: &Abandoned,
 ) -> Result<Vec<Arc<ImageInputs>>, ApiError> {
     let mut images = Vec::with_capacity(files.len());
-    for File { bytes, detail, param, _room } in files {
+    for File { bytes, detail, param, _room, .. } in files {
         abandoned.check()?;
         let num_crops = match detail {
             Detail::Auto => model.image_params.num_crops,

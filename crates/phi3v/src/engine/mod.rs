@@ -18,7 +18,8 @@ mod sequence;
 mod step;
 
 pub use request::{
-    Event, FinishReason, Finished, Output, Phase, Request, RequestId, StepProgress, Timings, Token, Usage,
+    CacheSalt, Event, FinishReason, Finished, Output, Phase, Request, RequestId, StepProgress, Timings,
+    Token, Usage,
 };
 
 use crate::Result;
