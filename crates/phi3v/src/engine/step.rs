@@ -17,15 +17,23 @@ use std::time::{Duration, Instant};
 const PREFILL_REMAINDER_MIN: usize = 17;
 
 impl<B: Backend> Engine<B> {
-    /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
+    /// Does a piece of every kind of work there is, or several small ones, and reports what came of it. What fails is one request, reported
     /// as [`Event::Failed`] beside what others have got.
     pub fn step(&mut self, observer: &mut dyn Observer) -> Vec<Output> {
         let mut outputs = Vec::new();
         self.drop_cancelled(&mut outputs);
         self.restart_crossing();
         self.admit(&mut outputs);
-        self.run_vision(observer, &mut outputs);
-        self.run_prefill(observer, &mut outputs);
+        let begun = Instant::now();
+        loop {
+            self.run_vision(observer, &mut outputs);
+            self.run_prefill(observer, &mut outputs);
+            let decoding = self.running.iter().filter(|sequence| sequence.decoding()).count();
+            let shared = decoding > 0 && decoding < self.running.len();
+            if !shared || begun.elapsed() >= self.options.pieces_time_shared {
+                break;
+            }
+        }
         self.run_decode(&mut outputs);
         if self.is_idle() {
             self.blocks.check_integrity();
