@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::images::Picture;
 use crate::runtime::Runtime;
 use phi3v::chat_template::{Message, Part, Role};
-use phi3v::engine::Request;
+use phi3v::engine::{CacheSalt, Request};
 use phi3v::processor;
 use std::sync::Arc;
 
@@ -64,6 +64,7 @@ impl Conversation {
             max_new_tokens,
             stop: generation.stop.clone(),
             constraint: None,
+            cache_salt: CacheSalt::default(),
         })
     }
 }

@@ -204,6 +204,25 @@ fn a_different_picture_of_the_same_size_is_not_taken_from_the_cache() {
 }
 
 #[test]
+fn requests_of_different_salts_share_nothing_and_answer_alike() {
+    let mut engine = engine(EngineOptions::default());
+    let image = picture(0);
+    let mut ask = |salt: u8| {
+        let images = vec![Arc::clone(&image)];
+        let request = Request::greedy(prompt(1, 200, Some(&image)), images, 4);
+        let (mut tokens, mut vision_steps) = (Vec::new(), 0);
+        let mut recorder = Recorder { tokens: &mut tokens, vision_steps: &mut vision_steps };
+        let finished = engine.run(Request { cache_salt: [salt; 32], ..request }, &mut recorder).unwrap();
+        (finished.usage.cached_tokens > 0, vision_steps > 0, tokens)
+    };
+    let (_, _, answer) = ask(0);
+    // (salt, prefix found, picture computed)
+    for (salt, cached, computed) in [(1, false, true), (2, false, true), (1, true, false), (0, true, false)] {
+        assert_eq!(ask(salt), (cached, computed, answer.clone()), "salt {salt}");
+    }
+}
+
+#[test]
 fn crossing_the_short_factors_reach_equals_computing_everything_again() {
     let mut checkpoint = checkpoint();
     checkpoint.config.original_max_position_embeddings = 340;

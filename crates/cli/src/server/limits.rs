@@ -21,7 +21,7 @@ pub struct Limits {
     pub head_time_max: Duration,
     /// Time for a client to take what is sent to it.
     pub write_time_max: Duration,
-    /// Connections at one time; others wait to be accepted.
+    /// Connections at one time; the idlest give way to new ones.
     pub connections_max: usize,
     /// Answers that run or wait at one time.
     pub queue_max: usize,
@@ -126,6 +126,14 @@ pub fn body_too_slow(limit: Duration) -> ApiError {
 pub fn queue_full(capacity: usize) -> ApiError {
     let message = format!("{capacity} answers are running or waiting already, the limit");
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
+        .hint("try again later")
+        .retry_after(Duration::from_secs(2))
+}
+
+/// All connections are taken by requests that are being answered.
+pub fn connections_full() -> ApiError {
+    let message = "all connections are taken by requests that are being answered";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "connections_full", message)
         .hint("try again later")
         .retry_after(Duration::from_secs(2))
 }

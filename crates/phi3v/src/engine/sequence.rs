@@ -1,7 +1,7 @@
 //! One request on its way: its tokens, how far they are computed, and how its answer is told.
 
 use super::block_manager::BlockHash;
-use super::request::{FinishReason, Finished, Request, RequestId, Timings, Token, Usage};
+use super::request::{CacheSalt, FinishReason, Finished, Request, RequestId, Timings, Token, Usage};
 use crate::Result;
 use crate::constraint::Constraint;
 use crate::image::ImageInputs;
@@ -40,8 +40,9 @@ pub(super) struct Sequence<B: Backend> {
     /// Leading tokens whose keys and values are in the cache.
     pub(super) computed: usize,
     pub(super) blocks: Vec<u32>,
-    /// Leading blocks that are published, and the hash of the last of them.
+    /// Leading blocks that are published, and the hash of the last of them; at first the salt.
     pub(super) published: (usize, BlockHash),
+    pub(super) cache_salt: CacheSalt,
     pub(super) factors: RopeFactors,
     pub(super) max_new_tokens: usize,
     pub(super) usage: Usage,
@@ -77,7 +78,8 @@ impl<B: Backend> Sequence<B> {
             job: None,
             computed: 0,
             blocks: Vec::new(),
-            published: (0, BlockHash::default()),
+            published: (0, request.cache_salt),
+            cache_salt: request.cache_salt,
             factors,
             max_new_tokens: request.max_new_tokens,
             timings: Timings::default(),
@@ -106,7 +108,12 @@ impl<B: Backend> Sequence<B> {
         self.image_runs.iter().find(missing).map(|run| run.image)
     }
 
-    /// Hash of the full block `index`, given that of the block before it.
+    /// What the embedding of picture number `image`, from 0, is kept under.
+    pub(super) fn image_key(&self, image: usize) -> [u8; 32] {
+        image_key(&self.images[image].hash, &self.cache_salt)
+    }
+
+    /// Hash of the full block `index`, given that of the block before it, or the salt for the first.
     pub(super) fn block_hash(&self, index: usize, previous: &BlockHash) -> BlockHash {
         let rows = index * KV_BLOCK_TOKENS..(index + 1) * KV_BLOCK_TOKENS;
         let mut hasher = blake3::Hasher::new();
@@ -203,6 +210,11 @@ impl<B: Backend> Sequence<B> {
         let reason = if stopped_by.is_some() { FinishReason::Stop } else { reason };
         Finished { reason, text, usage: self.usage, timings: self.timings }
     }
+}
+
+/// What the embedding of a picture is kept under, for requests of one salt.
+pub(super) fn image_key(hash: &[u8; 32], cache_salt: &CacheSalt) -> [u8; 32] {
+    *blake3::keyed_hash(cache_salt, hash).as_bytes()
 }
 
 /// Splits ids with picture rows (`-i`, runs of one number) into tokens and runs.

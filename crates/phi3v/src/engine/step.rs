@@ -1,8 +1,8 @@
 //! The step: schedule, forward, postprocess.
 
 use super::block_manager::{BlockHash, BlockManager};
-use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress};
-use super::sequence::Sequence;
+use super::request::{CacheSalt, Event, FinishReason, Output, Phase, RequestId, StepProgress};
+use super::sequence::{Sequence, image_key};
 use super::{Engine, Observer};
 use crate::image::{ImageInputs, TILE_VALUES};
 use crate::model::{Chunk, ImageJob, Progress, Segment, TILES_AT_ONCE};
@@ -17,15 +17,23 @@ use std::time::{Duration, Instant};
 const PREFILL_REMAINDER_MIN: usize = 17;
 
 impl<B: Backend> Engine<B> {
-    /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
+    /// Does a piece of every kind of work there is, or several small ones, and reports what came of it. What fails is one request, reported
     /// as [`Event::Failed`] beside what others have got.
     pub fn step(&mut self, observer: &mut dyn Observer) -> Vec<Output> {
         let mut outputs = Vec::new();
         self.drop_cancelled(&mut outputs);
         self.restart_crossing();
         self.admit(&mut outputs);
-        self.run_vision(observer, &mut outputs);
-        self.run_prefill(observer, &mut outputs);
+        let begun = Instant::now();
+        loop {
+            self.run_vision(observer, &mut outputs);
+            self.run_prefill(observer, &mut outputs);
+            let decoding = self.running.iter().filter(|sequence| sequence.decoding()).count();
+            let shared = decoding > 0 && decoding < self.running.len();
+            if !shared || begun.elapsed() >= self.options.pieces_time_shared {
+                break;
+            }
+        }
         self.run_decode(&mut outputs);
         if self.is_idle() {
             self.blocks.check_integrity();
@@ -61,7 +69,7 @@ impl<B: Backend> Engine<B> {
             self.blocks.release(&std::mem::take(&mut sequence.blocks));
             sequence.factors = self.model.rope().factors_for(sequence.tokens.len());
             sequence.computed = 0;
-            sequence.published = (0, BlockHash::default());
+            sequence.published = (0, sequence.cache_salt);
             self.waiting.push_front(sequence);
         }
     }
@@ -94,7 +102,7 @@ impl<B: Backend> Engine<B> {
     /// Leading blocks of the sequence that another one has computed. What is left to compute is never so little that
     /// it would take the kernels for decoding.
     fn known_prefix(&self, sequence: &Sequence<B>) -> KnownPrefix {
-        let mut known = KnownPrefix { table: Vec::new(), hash: BlockHash::default() };
+        let mut known = KnownPrefix { table: Vec::new(), hash: sequence.cache_salt };
         if !self.options.prefix_cache {
             return known;
         }
@@ -112,7 +120,7 @@ impl<B: Backend> Engine<B> {
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         for sequence in &mut self.running {
             while let Some(image) = sequence.image_needed() {
-                let Some(embedding) = self.images.get(&sequence.images[image].hash) else { break };
+                let Some(embedding) = self.images.get(&sequence.image_key(image)) else { break };
                 sequence.embeddings[image] = Some(embedding);
             }
         }
@@ -136,8 +144,11 @@ impl<B: Backend> Engine<B> {
             Some((of, job)) if of == image => job,
             _ => self.model.begin_image(inputs.distinct_tiles())?,
         };
-        let id = sequence.id;
+        let (id, key) = (sequence.id, sequence.image_key(image));
         let seen = self.see(&inputs, job, (id, tiles_max), observer)?;
+        if let Seen::All(embedding) = &seen {
+            self.keep_image(key, embedding);
+        }
         let sequence = &mut self.running[index];
         match seen {
             Seen::Part(job) => sequence.job = Some((image, job)),
@@ -146,7 +157,7 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Sends up to `tiles_max` of the tiles that remain through the vision tower. A picture that is done is kept.
+    /// Sends up to `tiles_max` of the tiles that remain through the vision tower.
     fn see(
         &mut self,
         inputs: &ImageInputs,
@@ -166,28 +177,36 @@ impl<B: Backend> Engine<B> {
             return Ok(Seen::Part(job));
         }
         let embedding = Arc::new(self.model.finish_image(job, &inputs.grid, &inputs.tile_of)?);
-        let (rows, cols) = self.model.backend().shape(&embedding);
-        self.images.insert(inputs.hash, Arc::clone(&embedding), rows * cols * size_of::<f32>());
         Ok(Seen::All(embedding))
     }
 
+    fn keep_image(&mut self, key: [u8; 32], embedding: &Arc<B::Tensor>) {
+        let (rows, cols) = self.model.backend().shape(embedding);
+        self.images.insert(key, Arc::clone(embedding), rows * cols * size_of::<f32>());
+    }
+
     /// Sends a picture through the vision tower ahead of the request that will bring it, so that the next picture can
-    /// be read and cut meanwhile; the request then finds it among those kept. Returns the time it took: none if the
+    /// be read and cut meanwhile; the request, one without a cache salt, then finds it among those kept. Returns the time it took: none if the
     /// picture is known, or if it could not be kept without dropping another. Progress bears the next request's id.
     ///
     /// # Errors
     /// [`Error::Stopped`], or the device's refusal.
     pub fn look_at(&mut self, inputs: &ImageInputs, observer: &mut dyn Observer) -> Result<Duration> {
         let bytes = inputs.num_img_tokens() * self.model.config().hidden_size * size_of::<f32>();
-        if self.images.get(&inputs.hash).is_some() || !self.images.has_room(bytes) {
+        let key = image_key(&inputs.hash, &CacheSalt::default());
+        if self.images.get(&key).is_some() || !self.images.has_room(bytes) {
             return Ok(Duration::ZERO);
         }
         let start = Instant::now();
         let mut job = self.model.begin_image(inputs.distinct_tiles())?;
         let id = RequestId(self.next_id);
-        while let Seen::Part(rest) = self.see(inputs, job, (id, TILES_AT_ONCE), observer)? {
-            job = rest;
-        }
+        let embedding = loop {
+            match self.see(inputs, job, (id, TILES_AT_ONCE), observer)? {
+                Seen::Part(rest) => job = rest,
+                Seen::All(embedding) => break embedding,
+            }
+        };
+        self.keep_image(key, &embedding);
         Ok(start.elapsed())
     }
 
