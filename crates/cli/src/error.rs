@@ -194,6 +194,9 @@ impl CliError {
             Self::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
                 "check the path; the question of ask comes last and in quotes".to_owned()
             }
+            Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
+                "check that it is the text you mean, or shorten it".to_owned()
+            }
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
             Self::Quantised { .. } => "give the original checkpoint, or leave --quant out".to_owned(),

@@ -1,6 +1,6 @@
 //! `phi3v serve`: the flags turned into a server.
 
-use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
+use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs, is_blank};
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
@@ -114,10 +114,12 @@ fn limits(args: &LimitArgs) -> Limits {
 }
 
 fn start_log(format: LogFormat) {
-    let level =
-        std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    // empty variables count as unset
+    let given = |name| std::env::var_os(name).filter(|value| !is_blank(value));
+    let level = given("RUST_LOG").and_then(|level| level.to_str()?.trim().parse().ok());
+    let level = level.unwrap_or(LevelFilter::INFO);
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
-    let log = log.with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    let log = log.with_ansi(io::stderr().is_terminal() && given("NO_COLOR").is_none());
     // an embedder of this crate may have a log already
     let _ = match format {
         LogFormat::Text => log.try_init(),

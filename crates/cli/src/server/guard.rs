@@ -6,6 +6,7 @@
 //!   site as the origin.
 
 use super::openai::errors::ApiError;
+use crate::bounded;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -61,6 +62,8 @@ impl std::str::FromStr for Origin {
     }
 }
 
+/// Some ten thousand keys.
+const KEY_FILE_BYTES_MAX: usize = 1 << 20;
 /// Fewer characters can be guessed.
 const KEY_BYTES_MIN: usize = 16;
 
@@ -95,7 +98,7 @@ impl Guard {
     /// # Errors
     /// The file cannot be read, or has no good keys.
     pub fn with_key_file(mut self, path: &Path) -> Result<Self, KeyFileError> {
-        let text = std::fs::read_to_string(path).map_err(KeyFileError::Read)?;
+        let text = bounded::read_text(path, KEY_FILE_BYTES_MAX).map_err(KeyFileError::Read)?;
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let key = line.trim();
             if key.len() < KEY_BYTES_MIN {
