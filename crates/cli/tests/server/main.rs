@@ -4,6 +4,7 @@
 
 mod api;
 mod bounds;
+mod characters;
 mod conversation;
 mod demo;
 mod docs;
