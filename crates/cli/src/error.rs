@@ -312,7 +312,7 @@ fn reason(error: &io::Error) -> String {
 /// The area that refused decides.
 fn library_code(error: &phi3v::Error) -> ExitCode {
     use phi3v::Error;
-    match error {
+    match error.root() {
         Error::Image(_) => ExitCode::Picture,
         Error::Convert(ConvertError::Interrupted) => ExitCode::Interrupted,
         Error::Checkpoint(_) | Error::Config(_) | Error::Weights(_) | Error::Tokenizer(_) => ExitCode::Model,
@@ -320,6 +320,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
             ExitCode::Memory
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
+        Error::Engine(EngineError::DamagedCache) => ExitCode::Failure,
         Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
         Error::Stopped => ExitCode::Interrupted,
         _ => ExitCode::Failure,

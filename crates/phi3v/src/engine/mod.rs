@@ -22,7 +22,7 @@ pub use request::{
 };
 
 use crate::Result;
-use crate::model::{Cache, PREFILL_CHUNK, Phi3V};
+use crate::model::{Cache, FEW_ROWS_MAX, PREFILL_CHUNK, Phi3V};
 use crate::tokenizer::Tokenizer;
 use block_manager::BlockManager;
 use image_cache::ImageCache;
@@ -92,6 +92,9 @@ pub enum EngineError {
         /// Rows its size asks for.
         expected: usize,
     },
+    /// A bug: two sequences may have written to the same place, so the answer cannot be trusted.
+    #[error("the table of the cache's blocks was damaged, and the answer may be wrong from here on")]
+    DamagedCache,
 }
 
 impl EngineError {
@@ -103,6 +106,7 @@ impl EngineError {
                 "shorten the text, use --detail low or fewer pictures, lower --max-new-tokens, or raise --context"
             }
             Self::QueueFull { .. } => "try again later",
+            Self::DamagedCache => "ask again, and report it",
             Self::NoNewTokens => "ask for at least one token with --max-new-tokens",
             _ => return None,
         };
@@ -115,8 +119,8 @@ impl EngineError {
 pub struct EngineOptions {
     /// Tokens that the KV cache holds, over all sequences; rounded up to whole blocks.
     pub context_tokens: usize,
-    /// Sequences that run at the same time. Above 16 a decode step of dense weights takes the kernels for many rows, and
-    /// the last bits of an answer depend on how many there are.
+    /// Sequences that run at the same time. Above [`FEW_ROWS_MAX`], the default, a decode step of dense weights takes the
+    /// kernels for many rows, and the last bits of an answer depend on how many there are.
     pub running_max: usize,
     /// Requests that may wait.
     pub waiting_max: usize,
@@ -134,7 +138,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             context_tokens: 8192,
-            running_max: 16,
+            running_max: FEW_ROWS_MAX,
             waiting_max: 64,
             // some ten pictures at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
@@ -155,6 +159,10 @@ pub struct Engine<B: Backend> {
     images: ImageCache<B::Tensor>,
     waiting: VecDeque<Sequence<B>>,
     running: Vec<Sequence<B>>,
+    /// Block tables of sequences that have ended; given back when the tables have been checked.
+    ended_tables: Vec<Vec<u32>>,
+    /// What [`Engine::run`] saw happen to other requests; the next step reports it.
+    unreported: Vec<Output>,
     /// Of the last forward pass, `[n, vocab_size]`; kept, so that a step need not allocate it.
     logits: Vec<f32>,
     stop_ids: Vec<u32>,
@@ -179,6 +187,8 @@ impl<B: Backend> Engine<B> {
             images: ImageCache::new(options.image_cache_bytes_max),
             waiting: VecDeque::new(),
             running: Vec::new(),
+            ended_tables: Vec::new(),
+            unreported: Vec::new(),
             logits: Vec::new(),
             next_id: 0,
             model,
@@ -236,9 +246,9 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Whether nothing waits or runs.
+    /// Whether nothing waits, runs or has still to be reported by a step.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.waiting.is_empty() && self.running.is_empty() && self.unreported.is_empty()
     }
 
     /// What the engine holds at this moment.
@@ -251,19 +261,31 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Runs one request to its end, alone. `observer` hears of every token.
+    /// Damages the table of the cache's blocks, for tests of what the engine does then.
+    #[doc(hidden)]
+    pub fn damage_blocks(&mut self) {
+        self.blocks.damage();
+    }
+
+    /// Runs one request to its end, and hands the others on meanwhile: what happens to them is reported by the next
+    /// [`step`](Self::step). `observer` hears of the request's tokens.
     ///
     /// # Errors
     /// The request's refusal or failure.
     pub fn run(&mut self, request: Request, observer: &mut dyn Observer) -> Result<Finished> {
         let id = self.submit(request)?;
         loop {
-            for output in self.step(observer).into_iter().filter(|output| output.id == id) {
+            let mut result = None;
+            for output in self.work(observer) {
                 match output.event {
+                    _ if output.id != id => self.unreported.push(output),
                     Event::Token(token) => observer.token(&token),
-                    Event::Finished(finished) => return Ok(finished),
-                    Event::Failed(error) => return Err(error),
+                    Event::Finished(finished) => result = Some(Ok(finished)),
+                    Event::Failed(error) => result = Some(Err(error)),
                 }
+            }
+            if let Some(result) = result {
+                return result;
             }
         }
     }
@@ -289,6 +311,12 @@ pub trait Observer {
     fn progress(&mut self, progress: StepProgress) -> std::ops::ControlFlow<()> {
         let _ = progress;
         std::ops::ControlFlow::Continue(())
+    }
+
+    /// Hears that the engine's table of the cache was damaged, which is a bug, and mended: `found` says how. Requests
+    /// whose answers it may have changed have failed with [`EngineError::DamagedCache`].
+    fn damage(&mut self, found: &str) {
+        let _ = found;
     }
 
     /// Hears of a token of [`Engine::run`].

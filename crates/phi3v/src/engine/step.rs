@@ -3,34 +3,62 @@
 use super::block_manager::{BlockHash, BlockManager};
 use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress};
 use super::sequence::Sequence;
-use super::{Engine, Observer};
+use super::{Engine, EngineError, Observer};
 use crate::image::{ImageInputs, TILE_VALUES};
-use crate::model::{Chunk, ImageJob, Progress, Segment, TILES_AT_ONCE};
+use crate::model::{Chunk, FEW_ROWS_MAX, ImageJob, Progress, Segment, TILES_AT_ONCE};
 use crate::{Error, Result};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Chunks of up to 16 rows are multiplied by the kernels for decoding, whose sums run in another order. A prompt is
-/// never cut so that such a chunk remains: how it is cut must not change its answer.
-const PREFILL_REMAINDER_MIN: usize = 17;
+/// Shorter chunks are multiplied by the kernels for decoding, whose sums run in another order. A prompt is never cut so
+/// that such a chunk remains: how it is cut must not change its answer.
+const PREFILL_REMAINDER_MIN: usize = FEW_ROWS_MAX + 1;
 
 impl<B: Backend> Engine<B> {
     /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
     /// as [`Event::Failed`] beside what others have got.
     pub fn step(&mut self, observer: &mut dyn Observer) -> Vec<Output> {
+        let mut outputs = std::mem::take(&mut self.unreported);
+        outputs.extend(self.work(observer));
+        outputs
+    }
+
+    /// The step itself, and what came of it.
+    pub(super) fn work(&mut self, observer: &mut dyn Observer) -> Vec<Output> {
         let mut outputs = Vec::new();
         self.drop_cancelled(&mut outputs);
         self.restart_crossing();
+        self.settle_blocks(observer, &mut outputs);
         self.admit(&mut outputs);
         self.run_vision(observer, &mut outputs);
         self.run_prefill(observer, &mut outputs);
         self.run_decode(&mut outputs);
-        if self.is_idle() {
-            self.blocks.check_integrity();
-        }
+        self.settle_blocks(observer, &mut outputs);
         outputs
+    }
+
+    /// Checks the table of blocks and gives back those of the sequences that have ended. Where it is damaged, sequences
+    /// with a block in doubt fail, and the table is made anew from those that remain.
+    fn settle_blocks(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
+        let admits = !self.waiting.is_empty() && self.running.len() < self.options.running_max.max(1);
+        if self.ended_tables.is_empty() && !admits {
+            return; // nothing is given back and nothing is given out
+        }
+        let ended = std::mem::take(&mut self.ended_tables);
+        let running = self.running.iter().map(|sequence| &sequence.blocks);
+        let Err(damage) = self.blocks.check(running.chain(&ended).map(Vec::as_slice)) else {
+            ended.iter().for_each(|table| self.blocks.release(table));
+            return;
+        };
+        observer.damage(&damage.found);
+        let in_doubt = |sequence: &Sequence<B>| sequence.blocks.iter().any(|id| damage.blocks.contains(id));
+        for sequence in self.running.extract_if(.., |sequence| in_doubt(sequence)) {
+            outputs.push(Output { id: sequence.id, event: Event::Failed(EngineError::DamagedCache.into()) });
+        }
+        let remaining = self.running.iter().map(|sequence| sequence.blocks.as_slice());
+        self.blocks = BlockManager::holding(self.blocks.total(), remaining);
     }
 
     fn drop_cancelled(&mut self, outputs: &mut Vec<Output>) {
@@ -58,7 +86,7 @@ impl<B: Backend> Engine<B> {
             (0..self.running.len()).rev().filter(|&index| crossing(&self.running[index])).collect();
         for index in crossed {
             let mut sequence = self.running.remove(index);
-            self.blocks.release(&std::mem::take(&mut sequence.blocks));
+            self.ended_tables.push(std::mem::take(&mut sequence.blocks));
             sequence.factors = self.model.rope().factors_for(sequence.tokens.len());
             sequence.computed = 0;
             sequence.published = (0, BlockHash::default());
@@ -249,15 +277,18 @@ impl<B: Backend> Engine<B> {
         let never_stop = &mut |_| ControlFlow::Continue(());
         let result = self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop);
         // from the last to the first, since those that end are removed
+        if let Err(error) = result {
+            let errors = error.for_each(indices.len());
+            return indices
+                .iter()
+                .rev()
+                .zip(errors)
+                .for_each(|(&index, error)| self.fail(index, error, outputs));
+        }
         for (row, &index) in indices.iter().enumerate().rev() {
             self.running[index].timings.decode += start.elapsed();
-            match &result {
-                Ok(()) => {
-                    self.computed_to(index, self.running[index].tokens.len());
-                    self.postprocess(index, row, outputs);
-                }
-                Err(error) => self.fail(index, Error::Step { reason: error.to_string() }, outputs),
-            }
+            self.computed_to(index, self.running[index].tokens.len());
+            self.postprocess(index, row, outputs);
         }
     }
 
@@ -296,7 +327,7 @@ impl<B: Backend> Engine<B> {
 
     fn end(&mut self, index: usize, reason: FinishReason, outputs: &mut Vec<Output>) {
         let mut sequence = self.running.remove(index);
-        self.blocks.release(&sequence.blocks);
+        self.ended_tables.push(std::mem::take(&mut sequence.blocks));
         outputs.push(Output { id: sequence.id, event: Event::Finished(sequence.finish(reason)) });
     }
 
@@ -306,7 +337,7 @@ impl<B: Backend> Engine<B> {
             return self.end(index, FinishReason::Cancelled, outputs);
         }
         let sequence = self.running.remove(index);
-        self.blocks.release(&sequence.blocks);
+        self.ended_tables.push(sequence.blocks);
         outputs.push(Output { id: sequence.id, event: Event::Failed(error) });
     }
 }
