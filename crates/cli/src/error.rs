@@ -335,3 +335,27 @@ impl From<ServeError<Self>> for CliError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::openai::errors::ApiError;
+    use phi3v_kernels::BackendError;
+    use std::sync::Arc;
+
+    #[test]
+    fn an_error_that_requests_share_counts_as_itself() {
+        let errors: [fn() -> phi3v::Error; 3] = [
+            || BackendError::OutOfMemory { bytes: 7 }.into(),
+            || EngineError::DamagedCache.into(),
+            || SamplerError::BadLogit { token: 1, value: f32::NAN }.into(),
+        ];
+        for (error, code) in errors.iter().zip([ExitCode::Memory, ExitCode::Failure, ExitCode::Model]) {
+            let shared = phi3v::Error::Shared(Arc::new(error()));
+            assert_eq!(ApiError::library(&shared), ApiError::library(&error()));
+            let (shared, own) = (CliError::from(shared), CliError::from(error()));
+            assert_eq!((shared.to_string(), shared.hint()), (own.to_string(), own.hint()));
+            assert_eq!((shared.exit_code(), own.exit_code()), (code, code));
+        }
+    }
+}

@@ -577,18 +577,18 @@ fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
 }
 
 #[test]
-fn a_picture_looked_at_ahead_gives_the_same_answer_and_is_not_looked_at_again() {
+fn a_picture_encoded_ahead_gives_the_same_answer_and_is_not_encoded_again() {
     let picture = picture(3);
     let mut ahead = engine(EngineOptions::default());
-    assert!(ahead.look_at(&picture, &mut ()).unwrap() > Duration::ZERO);
-    assert_eq!(ahead.look_at(&picture, &mut ()).unwrap(), Duration::ZERO);
+    assert!(ahead.encode_ahead(&picture, &mut ()).unwrap() > Duration::ZERO);
+    assert_eq!(ahead.encode_ahead(&picture, &mut ()).unwrap(), Duration::ZERO);
     let id = ahead.submit(request(3)).unwrap();
     assert_eq!(drain(&mut ahead)[&id], single(request(3)));
     let mut ahead = engine(EngineOptions::default());
-    ahead.look_at(&picture, &mut ()).unwrap();
+    ahead.encode_ahead(&picture, &mut ()).unwrap();
     assert_eq!(ahead.run(request(3), &mut ()).unwrap().timings.vision, Duration::ZERO);
     let mut small = engine(EngineOptions { image_cache_bytes_max: 1, ..EngineOptions::default() });
-    assert_eq!(small.look_at(&picture, &mut ()).unwrap(), Duration::ZERO, "it could not be kept");
+    assert_eq!(small.encode_ahead(&picture, &mut ()).unwrap(), Duration::ZERO, "it could not be kept");
 }
 
 #[test]

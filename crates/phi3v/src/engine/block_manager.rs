@@ -2,7 +2,7 @@
 //!
 //! Only the policy lives here; the storage is the model's [`Cache`](crate::model::Cache). A full block whose contents
 //! are known by a hash can be shared by sequences with the same beginning, and is kept after its last user has gone
-//! until its room is needed; the least recently used goes first.
+//! until it is needed; the least recently used goes first.
 //!
 //! Invariant, checked by [`BlockManager::check`]: every block is in use by as many sequences as have it in their tables,
 //! or idle (known but unused), or free.
@@ -68,7 +68,7 @@ impl BlockManager {
         self.total() - self.available()
     }
 
-    /// Reserves `known` blocks, found by their hashes, and enough others to make `count`; nothing if there is no room.
+    /// Reserves `known` blocks, found by their hashes, and enough others to make `count`; nothing if there are too few.
     pub(super) fn reserve(&mut self, known: &[u32], count: usize) -> Option<Vec<u32>> {
         let idle_known = known.iter().filter(|&&id| self.blocks[id as usize].references == 0).count();
         if count.saturating_sub(known.len()) > self.available().saturating_sub(idle_known) {
@@ -145,10 +145,10 @@ impl BlockManager {
         Some(id)
     }
 
-    /// Compares the books with `tables`, those of all sequences.
+    /// Compares this book-keeping with `tables`, those of all sequences.
     ///
     /// # Errors
-    /// [`Damage`]: a block in two states or in none, or one that more or fewer sequences have than the books say.
+    /// [`Damage`]: a block in two states or in none, or one that more or fewer sequences have than are counted.
     pub(super) fn check<'a>(&self, tables: impl Iterator<Item = &'a [u32]>) -> Result<(), Damage> {
         let mut held = vec![0; self.blocks.len()];
         let mut damage = Damage::default();
@@ -172,6 +172,13 @@ impl BlockManager {
                 damage.add(id, "is not found by its hash");
             }
         }
+        let idle_since = |id: u32| self.blocks.get(id as usize).and_then(|block| block.idle_since);
+        for (_, &id) in self.idle.iter().filter(|&(&tick, &id)| idle_since(id) != Some(tick)) {
+            damage.add(id, "is listed as idle and is not");
+        }
+        for &id in self.free.iter().filter(|&&id| id as usize >= self.blocks.len()) {
+            damage.add(id, "does not exist");
+        }
         let hash_of = |id: u32| self.blocks.get(id as usize).and_then(|block| block.hash);
         for (&hash, &id) in self.by_hash.iter().filter(|&(&hash, &id)| hash_of(id) != Some(hash)) {
             damage.add(id, &format!("is found by the hash of another, {:02x}{:02x}..", hash[0], hash[1]));
@@ -186,7 +193,7 @@ impl BlockManager {
     }
 }
 
-/// What is wrong with the books.
+/// What is wrong with the book-keeping.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Damage {
     /// The first finding, one sentence.
@@ -266,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_found_and_the_books_are_made_anew_from_the_tables() {
+    fn damage_is_found_and_mended_from_the_tables() {
         let intact = || {
             let mut manager = BlockManager::new(5);
             let first = manager.reserve(&[], 2).unwrap();
@@ -278,12 +285,14 @@ mod tests {
             assert_eq!(check(&manager, &[&[0, 1], &[0, 3]]), Ok(()));
             manager
         };
-        let damages: [(&str, fn(&mut BlockManager), &[u32]); 7] = [
+        let damages: [(&str, fn(&mut BlockManager), &[u32]); 9] = [
             ("free and in use", |manager| manager.damage(), &[0, 1, 3]),
             ("counted once too often", |manager| manager.blocks[0].references += 1, &[0]),
             ("given back too early", |manager| manager.release(&[1]), &[1]),
             ("lost", |manager| manager.free.clear(), &[4]),
             ("no longer idle", |manager| manager.idle.clear(), &[2]),
+            ("idle and in use", |manager| manager.idle.extend([(9, 3)]), &[3]),
+            ("free and nowhere", |manager| manager.free.extend([7]), &[7]),
             ("not found by its hash", |manager| manager.by_hash.retain(|known, _| *known != hash(1)), &[0]),
             ("found by another's hash", |manager| manager.by_hash.extend([(hash(3), 3)]), &[3]),
         ];

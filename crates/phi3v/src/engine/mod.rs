@@ -6,14 +6,16 @@
 //!
 //! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
 //! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
-//! it is computed again with the long set, pictures included, in `Engine::restart_crossing`. (Phi-3-vision's own
+//! it is computed again with the long set, pictures included, in `Scheduler::restart_crossing`. (Phi-3-vision's own
 //! code mixes the sets, Phi-3.5-vision's loses the pictures; MODEL.md tells more.)
 //!
 //! The engine knows ids, pixel values and logits; it knows no files, formats of pictures, JSON or connections.
 
 mod block_manager;
 mod image_cache;
+mod pictures;
 mod request;
+mod scheduler;
 mod sequence;
 mod step;
 
@@ -24,11 +26,10 @@ pub use request::{
 use crate::Result;
 use crate::model::{Cache, FEW_ROWS_MAX, PREFILL_CHUNK, Phi3V};
 use crate::tokenizer::Tokenizer;
-use block_manager::BlockManager;
-use image_cache::ImageCache;
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
+use pictures::Pictures;
+use scheduler::Scheduler;
 use sequence::Sequence;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Why the engine refuses a request.
@@ -155,12 +156,8 @@ pub struct Engine<B: Backend> {
     tokenizer: Arc<Tokenizer>,
     options: EngineOptions,
     cache: Cache<B>,
-    blocks: BlockManager,
-    images: ImageCache<B::Tensor>,
-    waiting: VecDeque<Sequence<B>>,
-    running: Vec<Sequence<B>>,
-    /// Block tables of sequences that have ended; given back when the tables have been checked.
-    ended_tables: Vec<Vec<u32>>,
+    scheduler: Scheduler,
+    pictures: Pictures<B>,
     /// What [`Engine::run`] saw happen to other requests; the next step reports it.
     unreported: Vec<Output>,
     /// Of the last forward pass, `[n, vocab_size]`; kept, so that a step need not allocate it.
@@ -180,14 +177,11 @@ impl<B: Backend> Engine<B> {
         stop_ids: Vec<u32>,
         options: EngineOptions,
     ) -> Result<Self> {
-        let blocks = options.context_tokens.div_ceil(KV_BLOCK_TOKENS).max(1);
+        let scheduler = Scheduler::new(options);
         Ok(Self {
-            cache: model.cache(blocks)?,
-            blocks: BlockManager::new(blocks),
-            images: ImageCache::new(options.image_cache_bytes_max),
-            waiting: VecDeque::new(),
-            running: Vec::new(),
-            ended_tables: Vec::new(),
+            cache: model.cache(scheduler.load().blocks_total)?,
+            scheduler,
+            pictures: Pictures::new(options.image_cache_bytes_max),
             unreported: Vec::new(),
             logits: Vec::new(),
             next_id: 0,
@@ -212,7 +206,7 @@ impl<B: Backend> Engine<B> {
         let id = RequestId(self.next_id);
         self.next_id += 1;
         let factors = self.model.rope().factors_for(request.input_ids.len());
-        self.waiting.push_back(Sequence::new(id, request, &self.tokenizer, factors)?);
+        self.scheduler.enqueue(Sequence::new(id, request, &self.tokenizer, factors)?);
         Ok(id)
     }
 
@@ -226,7 +220,7 @@ impl<B: Backend> Engine<B> {
         if prompt.saturating_add(answer) > context {
             return Err(EngineError::ContextLength { prompt, answer, context });
         }
-        let waiting = self.waiting.len();
+        let waiting = self.load().waiting;
         if waiting >= self.options.waiting_max {
             return Err(EngineError::QueueFull { waiting });
         }
@@ -235,36 +229,28 @@ impl<B: Backend> Engine<B> {
 
     /// Tokens that fit: those of the cache, and no more than the model's longest context.
     pub fn context_tokens(&self) -> usize {
-        (self.blocks.total() * KV_BLOCK_TOKENS).min(self.model.config().context_max())
+        (self.load().blocks_total * KV_BLOCK_TOKENS).min(self.model.config().context_max())
     }
 
     /// Ends a request at the next step, which reports it as [`FinishReason::Cancelled`]. Unknown ids are ignored.
     pub fn cancel(&mut self, id: RequestId) {
-        for sequence in self.waiting.iter_mut().chain(&mut self.running).filter(|sequence| sequence.id == id)
-        {
-            sequence.cancelled = true;
-        }
+        self.scheduler.cancel(id);
     }
 
     /// Whether nothing waits, runs or has still to be reported by a step.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && self.unreported.is_empty()
+        self.scheduler.is_idle() && self.unreported.is_empty()
     }
 
     /// What the engine holds at this moment.
     pub fn load(&self) -> Load {
-        Load {
-            waiting: self.waiting.len(),
-            running: self.running.len(),
-            blocks_in_use: self.blocks.in_use(),
-            blocks_total: self.blocks.total(),
-        }
+        self.scheduler.load()
     }
 
     /// Damages the table of the cache's blocks, for tests of what the engine does then.
     #[doc(hidden)]
     pub fn damage_blocks(&mut self) {
-        self.blocks.damage();
+        self.scheduler.damage_blocks();
     }
 
     /// Runs one request to its end, and hands the others on meanwhile: what happens to them is reported by the next

@@ -63,6 +63,17 @@ pub enum Progress {
     },
 }
 
+impl Progress {
+    /// How much of a pass over the layers is done, from 0 to 1.
+    #[must_use]
+    pub fn fraction(self) -> f64 {
+        let (Self::Load { done, layers }
+        | Self::VisionLayer { done, layers }
+        | Self::DecoderLayer { done, layers }) = self;
+        done as f64 / layers as f64
+    }
+}
+
 fn check(flow: ControlFlow<()>) -> Result<()> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
