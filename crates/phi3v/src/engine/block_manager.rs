@@ -285,7 +285,8 @@ mod tests {
             assert_eq!(check(&manager, &[&[0, 1], &[0, 3]]), Ok(()));
             manager
         };
-        let damages: [(&str, fn(&mut BlockManager), &[u32]); 9] = [
+        type Harm = fn(&mut BlockManager);
+        let damages: [(&str, Harm, &[u32]); 9] = [
             ("free and in use", |manager| manager.damage(), &[0, 1, 3]),
             ("counted once too often", |manager| manager.blocks[0].references += 1, &[0]),
             ("given back too early", |manager| manager.release(&[1]), &[1]),
