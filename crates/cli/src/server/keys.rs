@@ -1,11 +1,14 @@
 //! API keys: read from a file, known by their hashes, found in a request's Authorization header.
 
+use crate::bounded;
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use phi3v::engine::CacheSalt;
 use std::path::Path;
 
+/// Some ten thousand keys.
+const KEY_FILE_BYTES_MAX: usize = 1 << 20;
 /// Fewer characters can be guessed.
 const KEY_BYTES_MIN: usize = 16;
 
@@ -57,7 +60,7 @@ pub(super) enum Claim {
 impl Keys {
     /// The keys in a file: one a line, blank lines and lines that begin with # left out.
     pub(super) fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let bytes = std::fs::read(path).map_err(KeyFileError::Read)?;
+        let bytes = bounded::read(path, KEY_FILE_BYTES_MAX).map_err(KeyFileError::Read)?;
         let text = bytes.strip_prefix(BOM).unwrap_or(&bytes);
         let mut keys = Vec::new();
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {

@@ -66,8 +66,7 @@ impl Default for Limits {
             images_max: 16,
             // a photograph of 50 megapixels takes 150 MB while it is decoded
             image: ImageLimits { bytes_max: 24 * MIB, pixels_max: 50_000_000, ..ImageLimits::default() },
-            // 128 k tokens, the largest context, are some 0.5 MiB of English
-            text_bytes_max: MIB,
+            text_bytes_max: crate::bounded::TEXT_BYTES_MAX,
             messages_max: 1024,
             max_tokens_max: 8192,
             max_tokens_default: 1024,

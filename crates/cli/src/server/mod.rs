@@ -5,7 +5,8 @@
 //! `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a
 //! checked question), [`prepare`] (pictures and text to ids), and then waits for what the engine says.
 //!
-//! Only this module serves HTTP and knows OpenAI's JSON. Nothing here panics on what a client sends.
+//! Only this module answers HTTP and knows OpenAI's JSON; `hub` and `images` ask by HTTP, for models and pictures. Nothing
+//! here panics on what a client sends.
 
 pub mod ask;
 mod connections;

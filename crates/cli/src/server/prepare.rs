@@ -15,16 +15,13 @@ use futures_util::future::{try_join, try_join_all};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::constraint::{Constraint, Grammar, GrammarConstraint};
 use phi3v::engine::{EngineError, Request};
-use phi3v::image::{self, ImageInputs, ImageMode, ImageParams};
+use phi3v::image::{self, ImageInputs, ImageMode, ImageParams, NUM_CROPS_HIGH};
 use phi3v::processor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
-
-/// Tiles of [`Detail::High`], what Phi-3-vision was trained with.
-const NUM_CROPS_HIGH: usize = 16;
 
 /// A prompt with its pictures.
 pub struct Prompt {

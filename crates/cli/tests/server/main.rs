@@ -5,6 +5,7 @@
 mod access;
 mod api;
 mod bounds;
+mod characters;
 mod connections;
 mod conversation;
 mod demo;

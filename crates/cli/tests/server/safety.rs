@@ -282,9 +282,7 @@ fn what_does_not_end_in_time_is_given_up() {
 
 #[test]
 fn a_model_that_cannot_be_loaded_ends_the_server() {
-    let mut server = Running::start_with(ServerOptions::default(), || {
-        Err(phi3v::Error::Step { reason: "no such model".to_owned() })
-    });
+    let mut server = Running::start_with(ServerOptions::default(), || Err(phi3v::Error::Stopped));
     assert!(matches!(server.join(), Err(ServeError::Load(_))));
 }
 
