@@ -44,10 +44,19 @@ pub(super) struct Jpeg {
 /// Decompresses a JPEG stream. libjpeg's errors unwind, and are caught by [`decode`](super::decode); here only the
 /// one that says that the data ended is told from the others.
 pub(super) fn decompress(bytes: &[u8], limits: &ImageLimits) -> Result<Jpeg, ImageError> {
+    decompress_to(bytes, limits, ColorSpace::JCS_RGB)
+}
+
+/// The same, but three components stay YCbCr, and pixels that share colour samples get them as they are.
+pub(super) fn decompress_ycbcr(bytes: &[u8], limits: &ImageLimits) -> Result<Jpeg, ImageError> {
+    decompress_to(bytes, limits, ColorSpace::JCS_YCbCr)
+}
+
+fn decompress_to(bytes: &[u8], limits: &ImageLimits, color: ColorSpace) -> Result<Jpeg, ImageError> {
     check_scans(bytes)?;
     let ended = Cell::new(false);
     let input = Whole { rest: bytes, ended: &ended };
-    match catch_unwind(AssertUnwindSafe(|| decompress_from(input, limits))) {
+    match catch_unwind(AssertUnwindSafe(|| decompress_from(input, limits, color))) {
         Ok(Err(ImageError::Damaged { .. })) | Err(_) if ended.get() => {
             Err(ImageError::Truncated { format: FORMAT })
         }
@@ -56,7 +65,7 @@ pub(super) fn decompress(bytes: &[u8], limits: &ImageLimits) -> Result<Jpeg, Ima
     }
 }
 
-fn decompress_from(input: Whole<'_>, limits: &ImageLimits) -> Result<Jpeg, ImageError> {
+fn decompress_from(input: Whole<'_>, limits: &ImageLimits, color: ColorSpace) -> Result<Jpeg, ImageError> {
     let builder = Decompress::builder().with_markers(&[EXIF]);
     let mut picture = builder.from_reader(input).map_err(|e| damaged(&e))?;
     let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -65,10 +74,11 @@ fn decompress_from(input: Whole<'_>, limits: &ImageLimits) -> Result<Jpeg, Image
     let exif = picture.markers().find(|m| m.data.starts_with(b"Exif\0\0"));
     let orientation = exif.map(|m| Orientation::from_exif(m.data)).unwrap_or_default();
     picture.dct_method(DctMethod::IntegerSlow);
+    picture.do_fancy_upsampling(color == ColorSpace::JCS_RGB);
     let components = picture.components().len();
     let space = match components {
         1 => ColorSpace::JCS_GRAYSCALE,
-        3 => ColorSpace::JCS_RGB,
+        3 => color,
         4 => ColorSpace::JCS_CMYK,
         n => {
             return Err(ImageError::UnsupportedKind {
