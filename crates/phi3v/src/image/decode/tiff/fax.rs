@@ -96,6 +96,10 @@ impl Decoder<'_> {
     fn decode_row(&mut self, last: bool) -> Result<(), ImageError> {
         let start = self.bits.at();
         self.row.begin();
+        // Zeros that are made up behind the data would go on for ever. libtiff's own way ends by itself.
+        if self.bits.spent() && self.coding != (Coding::RunLength { as_libtiff: true }) {
+            return Err(Stop::DataEnds.into());
+        }
         match self.coding {
             Coding::Group3 { two_dimensional } => {
                 self.pass_end_of_line()?;

@@ -35,6 +35,11 @@ impl<'a> Bits<'a> {
         self.at
     }
 
+    /// Whether all bits of the data were passed over.
+    pub(super) fn spent(&self) -> bool {
+        self.at >= self.bytes.len() * 8
+    }
+
     /// Passes over the rest of a unit of `size` bits.
     pub(super) fn align(&mut self, size: usize) {
         self.at = self.at.next_multiple_of(size).min(self.end);
