@@ -39,13 +39,26 @@ pub(super) struct Jpeg {
 
 /// Decompresses a JPEG stream. What stands behind its last row is not looked at.
 pub(super) fn decompress(bytes: &[u8], limits: &ImageLimits) -> Result<Jpeg, ImageError> {
+    decompress_by(bytes, limits, |stream| stream.read())
+}
+
+/// The same, but three components stay YCbCr, and pixels that share colour samples get them as they are.
+pub(super) fn decompress_ycbcr(bytes: &[u8], limits: &ImageLimits) -> Result<Jpeg, ImageError> {
+    decompress_by(bytes, limits, |stream| stream.read_ycbcr())
+}
+
+fn decompress_by(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    read: impl FnOnce(Stream<'_>) -> Result<Vec<u8>, JpegError>,
+) -> Result<Jpeg, ImageError> {
     check_scans(bytes)?;
     let stream = Stream::open(bytes, EXIF).map_err(error)?;
     let (size, components) = (stream.size(), stream.components());
     limits.check_size(size.0, size.1)?;
     let exif = stream.segments().find(|body| body.starts_with(b"Exif\0\0"));
     let orientation = exif.map(Orientation::from_exif).unwrap_or_default();
-    let samples = stream.read().map_err(error)?;
+    let samples = read(stream).map_err(error)?;
     Ok(Jpeg { size, components, samples, orientation })
 }
 

@@ -71,6 +71,32 @@ impl<'a> Directory<'a> {
         Ok(self.values(tag)?.first().copied().unwrap_or(default))
     }
 
+    /// The values of a tag of numbers, fractions or not; empty when it is absent.
+    pub(super) fn floats(&self, tag: u16) -> Result<Vec<f32>, ImageError> {
+        let Some(entry) = self.entries.get(&tag) else { return Ok(Vec::new()) };
+        let values = self.values(tag)?.into_iter();
+        Ok(match entry.kind {
+            // numerator, then denominator
+            5 | 10 => {
+                let halves = |value: u64| (value & 0xffff_ffff, value >> 32);
+                let order = |value| {
+                    if self.little_endian { halves(value) } else { (value >> 32, value & 0xffff_ffff) }
+                };
+                let fraction =
+                    |(above, below): (u64, u64)| if below == 0 { 0.0 } else { above as f32 / below as f32 };
+                values.map(order).map(fraction).collect()
+            }
+            11 => values.map(|bits| f32::from_bits(bits as u32)).collect(),
+            12 => values.map(|bits| f64::from_bits(bits) as f32).collect(),
+            _ => values.map(|value| value as f32).collect(),
+        })
+    }
+
+    /// Whether a tag holds whole numbers of two or four bytes, or is absent.
+    pub(super) fn is_short_or_long(&self, tag: u16) -> bool {
+        self.entries.get(&tag).is_none_or(|entry| matches!(entry.kind, 3 | 4 | 8 | 9))
+    }
+
     /// The bytes of a tag of bytes.
     pub(super) fn raw(&self, tag: u16) -> Option<&'a [u8]> {
         let entry = self.entries.get(&tag)?;

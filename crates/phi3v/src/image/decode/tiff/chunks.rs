@@ -1,0 +1,169 @@
+//! Strips and tiles: where their bytes stand, and what becomes of them.
+
+use super::compression::{Compression, unpack};
+use super::directory::place;
+use super::header::{Header, Photometric};
+use super::jpeg_stream::JpegStream;
+use super::ycbcr::Subsampling;
+use super::{FORMAT, ImageError, ImageLimits, damaged, jpeg, tag};
+
+/// Longest JPEG tables, which are read for every strip: four of quantization and eight of Huffman codes take 2.8 kB.
+const JPEG_TABLES_MAX: usize = 8 << 10;
+
+/// Where the strips or tiles stand in the file.
+pub(super) struct Places {
+    pub(super) offsets: Vec<u64>,
+    lengths: Vec<u64>,
+    /// The offsets in their order.
+    sorted: Vec<u64>,
+}
+
+impl<'a> Header<'a> {
+    /// Reads all strips or tiles. `[height, width, samples]`, of fewer than 8 bits not yet stretched.
+    pub(super) fn read_samples(&self, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
+        let places = self.places()?;
+        let [across, down, planes] = self.grid();
+        let chunks = across * down * planes;
+        // what stands beyond the picture's edges costs as much as its pixels do
+        let padded = (across * down) as u64 * u64::from(self.chunk.0) * u64::from(self.chunk.1);
+        if padded > limits.pixels_max.saturating_mul(2) {
+            return Err(damaged("its tiles are far larger than it"));
+        }
+        if self.compression == Compression::OldJpeg {
+            return self.old_jpeg_samples(&places, limits);
+        }
+        if places.offsets.len() < chunks {
+            return Err(ImageError::Truncated { format: FORMAT });
+        }
+        let mut samples = vec![0; self.width as usize * self.height as usize * self.samples];
+        // Tiles may share their bytes, all white ones for example. But bytes that become no pixels are paid for once,
+        // lest a small file asks for endless work.
+        let mut budget = self.directory.bytes.len();
+        for i in 0..chunks {
+            let (plane, cell) = (i / (across * down), i % (across * down));
+            let rows = self.chunk_rows(cell / across);
+            let packed = self.packed(&places, i, rows)?;
+            let idle = packed.len().saturating_sub(self.rows_bytes(rows));
+            budget = budget.checked_sub(idle).ok_or_else(|| damaged("its strips overlap"))?;
+            let unpacked = self.chunk_samples(packed, rows, limits)?;
+            self.place_chunk(&unpacked, (cell % across, cell / across), plane, &mut samples);
+        }
+        Ok(samples)
+    }
+
+    fn places(&self) -> Result<Places, ImageError> {
+        let read = |offsets, lengths| -> Result<Places, ImageError> {
+            let offsets = self.directory.values(offsets)?;
+            let mut sorted = offsets.clone();
+            sorted.sort_unstable();
+            Ok(Places { offsets, lengths: self.directory.values(lengths)?, sorted })
+        };
+        // Some writers give tiles the tags of strips.
+        let tiles = read(tag::TILE_OFFSETS, tag::TILE_BYTES)?;
+        if self.tiled && !tiles.offsets.is_empty() {
+            return Ok(tiles);
+        }
+        read(tag::STRIP_OFFSETS, tag::STRIP_BYTES)
+    }
+
+    /// The bytes of one chunk in the file.
+    ///
+    /// Uncompressed rows know their length. Of others a length of 0 is as good as none: then the bytes go to where the
+    /// next chunk begins, or to the end of the file.
+    pub(super) fn packed(&self, places: &Places, i: usize, rows: usize) -> Result<&'a [u8], ImageError> {
+        let offset = places.offsets.get(i).copied().unwrap_or(0);
+        if offset == 0 {
+            return Err(damaged("a strip or tile stands nowhere"));
+        }
+        let packed = self.directory.bytes.get(place(offset)?..);
+        let packed = packed.ok_or(ImageError::Truncated { format: FORMAT })?;
+        let length = match places.lengths.get(i) {
+            _ if self.compression == Compression::None => self.rows_bytes(rows),
+            Some(&length) if length > 0 => usize::try_from(length).unwrap_or(usize::MAX),
+            _ => {
+                let next = places.sorted.partition_point(|other| *other <= offset);
+                places.sorted.get(next).map_or(Ok(usize::MAX), |next| place(next - offset))?
+            }
+        };
+        Ok(&packed[..length.min(packed.len())])
+    }
+
+    /// Unpacks one chunk. `[rows, chunk width, chunk_depth]`
+    fn chunk_samples(&self, packed: &[u8], rows: usize, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
+        if self.compression == Compression::Jpeg {
+            return self.jpeg_samples(packed, rows, limits);
+        }
+        let mut unpacked = vec![0; self.rows_bytes(rows)];
+        let reversed: Vec<u8>;
+        let packed = if self.reversed_bits {
+            reversed = packed.iter().map(|b| b.reverse_bits()).collect();
+            &reversed
+        } else {
+            packed
+        };
+        unpack(self.compression, packed, self.chunk.0, self.row_bytes(), &mut unpacked)?;
+        if self.subsampling != Subsampling::NONE {
+            return Ok(self.subsampling.spread(&unpacked, self.chunk.0 as usize, rows));
+        }
+        Ok(self.to_samples(unpacked))
+    }
+
+    /// Decodes a chunk that is a JPEG stream without its tables.
+    fn jpeg_samples(&self, packed: &[u8], rows: usize, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
+        let tables = self.directory.raw(tag::JPEG_TABLES).unwrap_or_default();
+        if tables.len() > JPEG_TABLES_MAX {
+            let bytes = tables.len();
+            return Err(damaged(&format!(
+                "its JPEG tables have {bytes} bytes, the limit is {JPEG_TABLES_MAX}"
+            )));
+        }
+        if !packed.starts_with(b"\xff\xd8") {
+            return Err(damaged("its JPEG data has no start"));
+        }
+        let mut stream = JpegStream::default();
+        stream.read(tables)?;
+        let rest = stream.read(packed)?;
+        // The directory says whether the colours are YCbCr; in planes they are converted later.
+        let ycbcr = self.photometric == Photometric::YCbCr && !self.planar;
+        let stream = stream.assemble(ycbcr, rest)?;
+        // Rows beyond the chunk's own are dropped: all chunks together may cost one more picture at the limit.
+        let own = u64::from(self.chunk.0) * u64::from(self.chunk.1);
+        let chunks: usize = self.grid().iter().product();
+        let share = (limits.pixels_max / chunks as u64).max(own).min(limits.pixels_max);
+        let share = ImageLimits { pixels_max: share, ..*limits };
+        let mut picture = jpeg::decompress(&stream, &share).map_err(misfit)?;
+        let fits = picture.size.0 == self.chunk.0 && picture.size.1 as usize >= rows;
+        if !fits || picture.components != self.chunk_depth() {
+            return Err(damaged("its JPEG data does not fit its size"));
+        }
+        picture.samples.truncate(rows * self.chunk.0 as usize * picture.components);
+        Ok(picture.samples)
+    }
+
+    /// Copies the part of a chunk that lies in the picture.
+    fn place_chunk(&self, chunk: &[u8], (across, down): (usize, usize), plane: usize, samples: &mut [u8]) {
+        let (chunk_width, chunk_height) = (self.chunk.0 as usize, self.chunk.1 as usize);
+        let (left, top) = (across * chunk_width, down * chunk_height);
+        let width = self.width as usize;
+        let used = chunk_width.min(width - left);
+        let depth = self.chunk_depth();
+        let rows = samples.chunks_exact_mut(width * self.samples).skip(top);
+        for (row, line) in rows.zip(chunk.chunks_exact(chunk_width * depth)) {
+            let row = &mut row[left * self.samples..][..used * self.samples];
+            if self.planar {
+                let pixels = row.chunks_exact_mut(self.samples);
+                pixels.zip(line).for_each(|(pixel, sample)| pixel[plane] = *sample);
+            } else {
+                row.copy_from_slice(&line[..used * depth]);
+            }
+        }
+    }
+}
+
+/// A JPEG header that announces too much is a fault of the TIFF around it.
+pub(super) fn misfit(error: ImageError) -> ImageError {
+    match error {
+        ImageError::Pixels { .. } => damaged("its JPEG data does not fit its size"),
+        other => other,
+    }
+}

@@ -1,0 +1,119 @@
+//! From the bytes of a strip or tile to samples of 8 bits.
+
+use super::super::raster::unpack_bits;
+use super::ImageMode;
+use super::compression::Compression;
+use super::header::{Header, SampleFormat};
+
+impl Header<'_> {
+    /// Makes 8-bit samples of a chunk's bytes; those of fewer than 8 bits are not yet stretched.
+    pub(super) fn to_samples(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let row_bytes = self.row_bytes();
+        match self.predictor {
+            2 => bytes.chunks_exact_mut(row_bytes).for_each(|row| self.undo_differences(row)),
+            3 => bytes.chunks_exact_mut(row_bytes).for_each(|row| self.undo_float_differences(row)),
+            _ => {}
+        }
+        match self.bits {
+            8 => bytes,
+            12 => bytes.chunks_exact(row_bytes).flat_map(|row| self.narrow_12(row)).collect(),
+            16 => bytes.chunks_exact(2).map(|v| self.narrow_16(self.number(v) as u16)).collect(),
+            32 => bytes.chunks_exact(4).map(|v| self.narrow_32(self.number_32(v))).collect(),
+            bits => unpack_bits(&bytes, self.chunk.0 as usize, row_bytes, bits),
+        }
+    }
+
+    /// The number that two or four bytes are.
+    fn number(&self, bytes: &[u8]) -> u32 {
+        let push = |value: u32, byte: &u8| value << 8 | u32::from(*byte);
+        if self.directory.little_endian {
+            bytes.iter().rev().fold(0, push)
+        } else {
+            bytes.iter().fold(0, push)
+        }
+    }
+
+    /// The number that four bytes are. Pillow takes big-endian ones, unpacked by libtiff and so in the machine's order,
+    /// for big-endian still.
+    fn number_32(&self, bytes: &[u8]) -> u32 {
+        let swapped = !self.directory.little_endian && self.compression != Compression::None;
+        let number = self.number(bytes);
+        if self.clips() && swapped { number.swap_bytes() } else { number }
+    }
+
+    /// Writes a number over two or four bytes.
+    fn set_number(&self, bytes: &mut [u8], number: u32) {
+        let size = bytes.len();
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            let place = if self.directory.little_endian { i } else { size - 1 - i };
+            *byte = (number >> (8 * place)) as u8;
+        }
+    }
+
+    /// Whether plain gray of more than 8 bits is clipped at 255, as the reference does.
+    fn clips(&self) -> bool {
+        self.mode == ImageMode::Reference && self.samples == 1
+    }
+
+    /// A row of 12-bit samples, two in three bytes: the high 8 bits of each, or clipped.
+    fn narrow_12(&self, row: &[u8]) -> Vec<u8> {
+        let narrow = |value: u16| if self.clips() { value.min(255) as u8 } else { (value >> 4) as u8 };
+        let sample = |x: usize| {
+            let at = x / 2 * 3;
+            let pair = |i: usize| u16::from(row.get(at + i).copied().unwrap_or(0));
+            narrow(if x % 2 == 0 { pair(0) << 4 | pair(1) >> 4 } else { (pair(1) & 15) << 8 | pair(2) })
+        };
+        (0..self.chunk.0 as usize).map(sample).collect()
+    }
+
+    /// The high byte, or clipped. Signed ones are moved up, so that the lowest is black.
+    fn narrow_16(&self, value: u16) -> u8 {
+        match (self.format, self.clips()) {
+            (SampleFormat::Signed, true) => (value as i16).clamp(0, 255) as u8,
+            (SampleFormat::Signed, false) => ((value ^ 0x8000) >> 8) as u8,
+            (_, true) => value.min(255) as u8,
+            (_, false) => (value >> 8) as u8,
+        }
+    }
+
+    /// The high byte, or clipped: the reference takes all integers for signed ones. Floats go from 0 to 1.
+    fn narrow_32(&self, value: u32) -> u8 {
+        match (self.format, self.clips()) {
+            // not a number becomes 0
+            (SampleFormat::Float, true) => f32::from_bits(value) as u8,
+            (SampleFormat::Float, false) => (f32::from_bits(value) * 255.0).round() as u8,
+            (_, true) => (value as i32).clamp(0, 255) as u8,
+            (SampleFormat::Signed, false) => ((value ^ 0x8000_0000) >> 24) as u8,
+            (SampleFormat::Unsigned, false) => (value >> 24) as u8,
+        }
+    }
+
+    /// Each sample was stored as the difference to the one before it in its row.
+    fn undo_differences(&self, row: &mut [u8]) {
+        let size = self.bits / 8;
+        let step = self.chunk_depth() * size;
+        if size == 1 {
+            for i in step..row.len() {
+                row[i] = row[i].wrapping_add(row[i - step]);
+            }
+            return;
+        }
+        for i in (step..row.len()).step_by(size) {
+            let sum = self.number(&row[i..i + size]).wrapping_add(self.number(&row[i - step..][..size]));
+            self.set_number(&mut row[i..i + size], sum);
+        }
+    }
+
+    /// The bytes of a row's 32-bit floats were sorted by place, the highest first, and then differenced.
+    fn undo_float_differences(&self, row: &mut [u8]) {
+        for i in 1..row.len() {
+            row[i] = row[i].wrapping_add(row[i - 1]);
+        }
+        let sorted = row.to_vec();
+        let count = row.len() / 4;
+        for (i, value) in row.chunks_exact_mut(4).enumerate() {
+            let bits = (0..4).fold(0, |bits, place| bits << 8 | u32::from(sorted[place * count + i]));
+            self.set_number(value, bits);
+        }
+    }
+}
