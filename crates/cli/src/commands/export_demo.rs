@@ -2,22 +2,26 @@
 
 use crate::args::ExportDemoArgs;
 use crate::error::CliError;
+use phi3v::files::NewFile;
 use std::io::Write;
-use std::path::Path;
 
 /// Writes the files and prints the folder.
 ///
 /// # Errors
-/// The folder or a file cannot be written.
+/// The folder or a file cannot be written, or a file is there and is to be kept; then none is written.
 pub(super) fn run(args: &ExportDemoArgs) -> Result<(), CliError> {
-    let refused = |path: &Path| {
-        let path = path.display().to_string();
-        move |error| CliError::File { action: "write", path, error }
-    };
-    std::fs::create_dir_all(&args.dir).map_err(refused(&args.dir))?;
+    let refused = |error| CliError::File { action: "write", path: args.dir.display().to_string(), error };
+    std::fs::create_dir_all(&args.dir).map_err(refused)?;
+    let mut written = Vec::new();
     for (name, bytes) in phi3v::demo::FILES {
-        let path = args.dir.join(name);
-        std::fs::write(&path, bytes).map_err(refused(&path))?;
+        let failed = |error| CliError::written(error, bytes.len() as u64);
+        let mut file = NewFile::create(&args.dir.join(name), args.overwrite.existing()).map_err(failed)?;
+        file.write(bytes).map_err(failed)?;
+        written.push((file, bytes.len()));
+    }
+    // all of them fit on the disk
+    for (file, bytes) in written {
+        file.finish().map_err(|error| CliError::written(error, bytes as u64))?;
     }
     writeln!(std::io::stdout(), "{}", args.dir.display()).map_err(CliError::Output)
 }

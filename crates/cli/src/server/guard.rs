@@ -6,6 +6,7 @@
 //!   site as the origin.
 
 use super::openai::errors::ApiError;
+use crate::paths::open_named;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -95,7 +96,7 @@ impl Guard {
     /// # Errors
     /// The file cannot be read, or has no good keys.
     pub fn with_key_file(mut self, path: &Path) -> Result<Self, KeyFileError> {
-        let text = std::fs::read_to_string(path).map_err(KeyFileError::Read)?;
+        let text = open_named(path).and_then(std::io::read_to_string).map_err(KeyFileError::Read)?;
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let key = line.trim();
             if key.len() < KEY_BYTES_MIN {

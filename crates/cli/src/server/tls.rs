@@ -1,5 +1,6 @@
 //! TLS from a certificate and a key in PEM files.
 
+use crate::paths::read_named;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
@@ -39,7 +40,7 @@ pub enum TlsError {
 pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let missing = |what, path: &Path| TlsError::Pem { what, path: path.to_owned() };
     let read =
-        |path: &Path| std::fs::read(path).map_err(|error| TlsError::Read { path: path.to_owned(), error });
+        |path: &Path| read_named(path).map_err(|error| TlsError::Read { path: path.to_owned(), error });
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate)?)
         .collect::<Result<_, _>>()
         .map_err(|_| missing("certificate", certificate))?;
