@@ -90,7 +90,7 @@ impl Client {
         let url = format!("{}/api/models/{}/revision/{revision}", self.endpoint, self.repo.id);
         let bytes = self.with_retries(|| {
             let mut answer = self.follow(Method::Get, &url, 0)?;
-            self.check_status(&answer, None)?;
+            self.check_status(&answer, &Asked::Api)?;
             let body = answer.response.body_mut().with_config().limit(LIST_BYTES_MAX);
             body.read_to_vec().map_err(|error| self.unreachable(&url, &error))
         })?;
@@ -109,7 +109,7 @@ impl Client {
         let url = format!("{}/{}/resolve/{commit}/{name}", self.endpoint, self.repo.id);
         let response = self.with_retries(|| {
             let answer = self.follow(Method::Head, &url, 0)?;
-            self.check_status(&answer, Some(name)).map(|()| answer.response)
+            self.check_status(&answer, &Asked::Description(name)).map(|()| answer.response)
         })?;
         let header =
             |linked, plain| header(response.headers(), linked).or_else(|| header(response.headers(), plain));
@@ -128,7 +128,7 @@ impl Client {
     pub(super) fn open(&self, file: &RemoteFile, start: u64) -> Result<Response<Body>, HubError> {
         let answer = self.follow(Method::Get, &file.url, start)?;
         if answer.response.status() != 416 {
-            self.check_status(&answer, Some(&file.name))?;
+            self.check_status(&answer, &Asked::Bytes(&file.name))?;
         }
         Ok(answer.response)
     }
@@ -183,26 +183,29 @@ impl Client {
         HubError::Unreachable { url: url.to_owned(), proxy, reason: error.to_string() }
     }
 
-    /// Refuses an answer that is an error; `file` is what was asked for. Hubs may redirect to each other and name
-    /// what is wrong by a code. A storage host has none, and what it refuses the hub has already granted: a signed
-    /// address that is too old, or a clock or firewall on the way.
-    fn check_status(&self, answer: &Answer, file: Option<&str>) -> Result<(), HubError> {
+    /// Refuses an answer that is an error.
+    fn check_status(&self, answer: &Answer, asked: &Asked<'_>) -> Result<(), HubError> {
         let Answer { url, response } = answer;
         let (endpoint, model) = (self.endpoint.clone(), self.repo.to_string());
         let code = header(response.headers(), "x-error-code").unwrap_or_default();
         let status = response.status().as_u16();
-        if let Some(file) = file
-            && status >= 400
-            && code.is_empty()
-            && !is_same_host(url, &endpoint)
-        {
-            let (storage, file) = (origin(url), file.to_owned());
-            return Err(HubError::Storage { storage, endpoint, file, status });
-        }
         let reason = header(response.headers(), "x-error-message").filter(|words| !words.trim().is_empty());
         let reason =
             reason.map(|words| words.trim().trim_end_matches('.').chars().take(REASON_CHARS_MAX).collect());
         let gated = code == "GatedRepo";
+        // hubs may redirect to each other, and tell what is wrong by a code
+        let another = code.is_empty() && !is_same_host(url, &endpoint);
+        let storage = match asked {
+            Asked::Api => None,
+            Asked::Description(file) => another.then_some(file),
+            // the hub has granted already what is refused now: a signed address is too old, or a clock or a firewall
+            // is in the way
+            Asked::Bytes(file) => (another || code.is_empty() && reason.is_none()).then_some(file),
+        };
+        if let Some(file) = storage.filter(|_| matches!(status, 400..=428 | 430..=499)) {
+            let (host, file) = (origin(url), (*file).to_owned());
+            return Err(HubError::Storage { host, endpoint, file, status });
+        }
         match status {
             200..=399 => Ok(()),
             401 if gated => Err(HubError::Forbidden { endpoint, model, reason, gated }),
@@ -232,6 +235,14 @@ impl Client {
 enum Method {
     Get,
     Head,
+}
+
+/// What a request is for; a file by its name.
+enum Asked<'a> {
+    Api,
+    Description(&'a str),
+    /// After the hub has described the file.
+    Bytes(&'a str),
 }
 
 /// An answer, and the address that gave it in the end.

@@ -101,11 +101,14 @@ pub enum HubError {
         /// The hub's words, where it gives some.
         reason: Option<String>,
     },
-    /// The host where the hub keeps its files refuses, while the hub itself does not.
-    #[error("{storage}, where {endpoint} keeps {file}, answered with status {status}", endpoint = shown(endpoint))]
+    /// The host where the hub keeps its files refuses what the hub itself has granted.
+    #[error(
+        "{host} does not give {file}, which {endpoint} has described: it answered with status {status}",
+        endpoint = shown(endpoint)
+    )]
     Storage {
-        /// Scheme, host and port.
-        storage: String,
+        /// Scheme, host and port of the one that refuses.
+        host: String,
         /// The hub.
         endpoint: String,
         /// The file.

@@ -303,6 +303,18 @@ fn a_storage_host_that_refuses_is_asked_at_a_fresh_address() {
 }
 
 #[test]
+fn a_refusal_of_what_the_hub_has_just_described_is_passing() {
+    let count = AtomicUsize::new(0);
+    let hub = Hub::bent(contents(), move |request, reply| {
+        let first = request.method == "GET"
+            && request.path.ends_with("config.json")
+            && count.fetch_add(1, Ordering::SeqCst) == 0;
+        if first { Reply::new(403) } else { reply }
+    });
+    hub.download();
+}
+
+#[test]
 fn a_storage_host_that_always_refuses_is_named() {
     for status in [400, 401, 403, 404] {
         let hub = Hub::bent(contents(), move |request, reply| {
@@ -311,7 +323,13 @@ fn a_storage_host_that_always_refuses_is_named() {
         let error = hub.resolve().unwrap_err();
         assert!(matches!(error, HubError::Storage { .. }), "{error}");
         let told = error.to_string();
-        assert!(told.starts_with(&format!("{}, where {}", hub.storage.url, hub.main.url)), "{told}");
+        assert!(
+            told.starts_with(&format!(
+                "{} does not give tokenizer.json, which {} has",
+                hub.storage.url, hub.main.url
+            )),
+            "{told}"
+        );
         assert!(told.ends_with(&format!("answered with status {status}")), "{told}");
         let hint = error.hint().unwrap();
         assert!(hint.contains("clock") && !hint.contains("terms"), "{hint}");
