@@ -1,7 +1,6 @@
 //! Room on disks.
 
 use phi3v::memory::size;
-use std::io::ErrorKind;
 use std::path::Path;
 
 /// Free space that is left on the disk by what phi3v puts there: 268 MB.
@@ -21,10 +20,4 @@ pub fn available(path: &Path) -> std::io::Result<u64> {
 pub fn shortage(needed: u64, available: u64) -> String {
     let needed = if needed == 0 { String::new() } else { format!("{} are needed and ", size(needed)) };
     format!("the disk is full, or the user's share of it: {needed}{} are free", size(available))
-}
-
-/// Whether the system refuses to write for want of room.
-#[must_use]
-pub fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

@@ -2,6 +2,7 @@
 
 use super::proxy::Proxy;
 use crate::disk;
+use phi3v::files::is_full;
 use phi3v::memory::size;
 use std::path::{Path, PathBuf};
 
@@ -181,7 +182,7 @@ impl HubError {
     /// Of writing to `path`, where `needed` bytes were still to come.
     pub(super) fn writing(path: &Path, needed: u64, source: std::io::Error) -> Self {
         let path = path.to_owned();
-        if !disk::is_full(&source) {
+        if !is_full(&source) {
             return Self::Io { path, source };
         }
         let available = disk::available(&path).unwrap_or(0);

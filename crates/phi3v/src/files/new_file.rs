@@ -51,10 +51,7 @@ impl WriteError {
     #[must_use]
     pub fn new(path: &Path, source: std::io::Error) -> Self {
         let path = path.to_owned();
-        match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull { path },
-            _ => Self::Write { path, source },
-        }
+        if is_full(&source) { Self::DiskFull { path } } else { Self::Write { path, source } }
     }
 
     /// What the user can do about it.
@@ -68,6 +65,12 @@ impl WriteError {
         };
         hint.to_owned()
     }
+}
+
+/// Whether the system refuses to write for want of room, on the disk or in the user's share of it.
+#[must_use]
+pub fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// Where `out` is written to before it is whole: `NAME.partial`.
@@ -128,6 +131,8 @@ impl NewFile {
             // another writer may have finished in between, and what was opened be its result under its name
             Ok(()) => is_at(&file, &partial).map_err(failed)?,
             Err(TryLockError::WouldBlock) => false,
+            // a file system without locks: two writers at once would damage each other's part
+            Err(TryLockError::Error(source)) if source.kind() == ErrorKind::Unsupported => true,
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         };
         if !ours {
@@ -251,6 +256,15 @@ fn is_at(_: &File, path: &Path) -> std::io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_refusals() {
+        let error = |kind: ErrorKind| WriteError::new(Path::new("a"), kind.into());
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            assert!(matches!(error(kind), WriteError::DiskFull { .. }), "{kind}");
+        }
+        assert!(matches!(error(ErrorKind::PermissionDenied), WriteError::Write { .. }));
+    }
 
     fn write(out: &Path, text: &str, existing: Existing) -> Result<(), WriteError> {
         let mut file = NewFile::create(out, existing)?;
