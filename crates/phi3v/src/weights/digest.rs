@@ -12,8 +12,8 @@ pub(super) const KEY: &str = "digest";
 /// What stands in its place while it is computed.
 pub(super) const BLANK: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Whether the quantised file at `path` is what was written once. Reads all of it, on all cores: about a second per 4 GB
-/// that the system has in memory, otherwise as long as the disk takes. A file without a digest is not.
+/// Whether the quantised file at `path` is what was written once. A file without a digest is not. All of it is read, and
+/// hashed on all cores, so that it takes about as long as the disk takes to give it.
 ///
 /// # Errors
 /// [`ReadError`]: the file cannot be opened or mapped.
