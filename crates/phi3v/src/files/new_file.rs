@@ -160,6 +160,14 @@ impl NewFile {
         self.file().write_all(bytes).map_err(|source| self.failed(source))
     }
 
+    /// Hands what was written to the system, which may find that the disk is full.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        self.file().flush().map_err(|source| self.failed(source))
+    }
+
     /// Writes over what lies at `position` bytes from the beginning; [`write`](Self::write) goes on behind it.
     ///
     /// # Errors
