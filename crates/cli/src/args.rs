@@ -12,6 +12,7 @@ use crate::error::CliError;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use phi3v::engine::EngineError;
+use phi3v::files::Existing;
 use phi3v::model::ModelOptions;
 use phi3v::sampler::SamplingParams;
 use phi3v::stop::StopStrings;
@@ -37,7 +38,7 @@ Environment:
   PHI3V_CACHE      where quantised weights are kept; ~/.cache/phi3v if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
   HF_HUB_CACHE     the same, without hub/
-  HTTPS_PROXY      proxy for downloads
+  HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  proxies for downloads, as curl has them
   RUST_LOG         level of the server's log: off, error, warn, info, debug or trace
   XDG_CACHE_HOME   instead of ~/.cache in both
   HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE  as the hub's own tools have them
@@ -241,6 +242,9 @@ pub struct TraceArgs {
     /// What will be taken of the memory, on stderr; told of models of more than 1 GB in any case
     #[arg(long, short)]
     pub verbose: bool,
+    /// Whether it may replace what is there
+    #[command(flatten)]
+    pub overwrite: OverwriteArgs,
 }
 
 /// `phi3v quantize`
@@ -255,6 +259,9 @@ pub struct QuantizeArgs {
     /// The file to write [default: NAME-q8.safetensors or NAME-q4.safetensors in this folder]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Whether it may replace what is there
+    #[command(flatten)]
+    pub overwrite: OverwriteArgs,
 }
 
 /// `phi3v bench`
@@ -331,6 +338,9 @@ pub struct CompletionsArgs {
 pub struct ExportDemoArgs {
     /// The folder to write to; it is made if need be
     pub dir: PathBuf,
+    /// Whether it may replace what is there
+    #[command(flatten)]
+    pub overwrite: OverwriteArgs,
 }
 
 /// `phi3v man`
@@ -338,6 +348,25 @@ pub struct ExportDemoArgs {
 pub struct ManArgs {
     /// The folder to write phi3v.1, phi3v-ask.1 and so on to; it is made if need be
     pub dir: PathBuf,
+    /// Whether it may replace what is there
+    #[command(flatten)]
+    pub overwrite: OverwriteArgs,
+}
+
+/// What becomes of files that are there.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OverwriteArgs {
+    /// Replace a file that exists already
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl OverwriteArgs {
+    /// What becomes of a file that is there.
+    #[must_use]
+    pub fn existing(self) -> Existing {
+        if self.force { Existing::Replace } else { Existing::Keep }
+    }
 }
 
 /// Which model, and what it may use.

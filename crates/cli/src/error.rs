@@ -1,15 +1,18 @@
 //! What a command ends with when it does not succeed.
 
+use crate::disk;
 use crate::hub::HubError;
 use crate::server::ServeError;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
+use phi3v::files::WriteError;
 use phi3v::image::ImageError;
 use phi3v::memory::size;
 use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
 use phi3v_kernels::CpuError;
 use std::io;
+use std::path::PathBuf;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -101,10 +104,33 @@ pub enum CliError {
     /// A question in another encoding.
     #[error("the question is not UTF-8 text")]
     QuestionText,
+    /// Something has the name of what is to be written.
+    #[error("{path} exists already")]
+    Exists {
+        /// The file.
+        path: String,
+    },
+    /// Another process writes the same file.
+    #[error("{path} is being written by another process")]
+    Busy {
+        /// The unfinished file.
+        path: String,
+    },
+    /// The disk has become full while something was written.
+    #[error("cannot write {path}: {}", disk::shortage(*.needed, *.available))]
+    DiskFull {
+        /// The file.
+        path: String,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes free.
+        available: u64,
+    },
     /// No room for a quantised model.
     #[error(
-        "the quantised model takes {}, and the disk of {path} has {} left",
+        "the quantised model takes {} and {} that stay free, and the disk of {path} has {} left",
         size(*.needed),
+        size(disk::RESERVE_BYTES),
         size(*.available)
     )]
     Disk {
@@ -200,6 +226,9 @@ impl CliError {
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
             Self::Quantised { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
+            Self::Exists { .. } => "give another name, or replace it with --force".to_owned(),
+            Self::Busy { .. } => "wait until the other run has finished".to_owned(),
+            Self::DiskFull { .. } => "free some space, or write to another disk".to_owned(),
             Self::OverwritesModel { .. } => "give another name with --out".to_owned(),
             Self::Disk { .. } => {
                 "free some space, or use another disk (--out, or PHI3V_CACHE); q4 takes three fifths of q8"
@@ -208,6 +237,24 @@ impl CliError {
             _ => return None,
         };
         Some(hint)
+    }
+
+    /// Of a file of `needed` bytes that could not be written, where so much is known.
+    #[must_use]
+    pub fn written(error: WriteError, needed: u64) -> Self {
+        let text = |path: PathBuf| path.display().to_string();
+        match error {
+            WriteError::Exists { path } => Self::Exists { path: text(path) },
+            WriteError::Busy { path } => Self::Busy { path: text(path) },
+            WriteError::DiskFull { path } => {
+                let available = disk::available(&path).unwrap_or(0);
+                Self::DiskFull { path: text(path), needed, available }
+            }
+            WriteError::Write { path, source } => {
+                Self::File { action: "write", path: text(path), error: source }
+            }
+            other => Self::Phi3V(ConvertError::from(other).into()),
+        }
     }
 
     /// Prints the error, and the hint on a line of its own.
@@ -240,10 +287,14 @@ impl CliError {
             | Self::ChatCommand { .. }
             | Self::Quantised { .. }
             | Self::OverwritesModel { .. }
+            | Self::Exists { .. }
             | Self::NoQuestion { .. } => ExitCode::Usage,
-            Self::Server { .. } | Self::File { .. } | Self::Disk { .. } | Self::Output(_) => {
-                ExitCode::Failure
-            }
+            Self::Server { .. }
+            | Self::File { .. }
+            | Self::Busy { .. }
+            | Self::Disk { .. }
+            | Self::DiskFull { .. }
+            | Self::Output(_) => ExitCode::Failure,
             Self::Interrupted => ExitCode::Interrupted,
         }
     }

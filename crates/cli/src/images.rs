@@ -4,6 +4,7 @@ mod fetch;
 
 use crate::args::{PictureArgs, PictureLimitArgs};
 use crate::error::CliError;
+use crate::paths::{check_named, open_named};
 use crate::server::images::AllowedHost;
 use crate::terminal::printable;
 use fetch::{Remote, http_url, refuse_url};
@@ -11,6 +12,7 @@ use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
@@ -119,7 +121,7 @@ pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), Cl
     let fetched = |name: &OsStr| !allowed.is_empty() && http_url(name).is_some();
     for name in names.iter().filter(|name| *name != "-" && !fetched(name)) {
         refuse_url(name)?;
-        if let Err(error) = std::fs::metadata(name) {
+        if let Err(error) = check_named(Path::new(name)) {
             return Err(CliError::PictureFile { name: display_name(name), error });
         }
     }
@@ -178,7 +180,7 @@ fn read_bytes(source: &OsStr, bytes_max: usize) -> std::io::Result<Vec<u8>> {
     if source == "-" {
         std::io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
     } else {
-        std::fs::File::open(source)?.take(limit).read_to_end(&mut bytes)?;
+        open_named(Path::new(source))?.take(limit).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }

@@ -1,5 +1,8 @@
-//! Paths as users and variables give them.
+//! Paths as users and variables give them, and the files they lead to.
 
+use phi3v::files::{open_regular, refuse_special};
+use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The folder that a file stands in: this one for a bare name.
@@ -10,12 +13,60 @@ pub fn folder_of(file: &Path) -> &Path {
 
 /// Where no shell did, a leading `~` becomes the user's folder.
 #[must_use]
-pub fn from_home(text: impl AsRef<str>) -> PathBuf {
-    let text = text.as_ref();
-    match (text.strip_prefix('~'), std::env::home_dir()) {
-        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
-            home.join(rest.trim_start_matches('/'))
-        }
-        _ => PathBuf::from(text),
+pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+/// The user's folder for what can be made or fetched again, `get` giving the environment's variables.
+pub fn user_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let given = get("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(from_home);
+    given.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache"))
+}
+
+/// Refuses a file named by the user that would be waited for without end, or is none.
+///
+/// # Errors
+/// As for [`open_named`].
+pub fn check_named(path: &Path) -> std::io::Result<()> {
+    if is_own_descriptor(path) { Ok(()) } else { refuse_special(&std::fs::metadata(path)?) }
+}
+
+/// Opens a file that the user named for reading: a regular one, or what a shell has opened for the program already,
+/// such as `/dev/stdin` or the `<(...)` of bash, which may be a pipe.
+///
+/// # Errors
+/// The system's refusal, or words of ours for a folder, a pipe, a device or a socket.
+pub fn open_named(path: &Path) -> std::io::Result<File> {
+    if is_own_descriptor(path) { File::open(path) } else { open_regular(path) }
+}
+
+/// Whether the path leads to a file of the program's own that is open: somebody has its other end.
+fn is_own_descriptor(path: &Path) -> bool {
+    cfg!(unix)
+        && (path == Path::new("/dev/stdin")
+            || path.starts_with("/dev/fd")
+            || path.starts_with("/proc/self/fd"))
+        && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_folders() {
+        let Some(home) = std::env::home_dir() else { return };
+        assert_eq!(from_home("~/x"), home.join("x"));
+        assert_eq!(from_home("~"), home);
+        assert_eq!(from_home("~other/x"), Path::new("~other/x"));
+        assert_eq!(from_home("/a/~/x"), Path::new("/a/~/x"));
+        let cache = |value: &'static str| user_cache(move |_| Some(value.into()));
+        assert_eq!(cache("/nowhere/cache"), Path::new("/nowhere/cache"));
+        assert_eq!(cache("~/there"), home.join("there"));
+        assert_eq!(cache(""), home.join(".cache"));
     }
 }

@@ -1,32 +1,29 @@
 //! Quantised models that are made at first use and kept: `--quant` on every command that runs a model.
 //!
 //! They are kept in `$PHI3V_CACHE`, by default `phi3v` in the user's cache folder, under a name that changes with the
-//! files they were made from. Deleting them is safe; they are made again.
+//! files they were made from. Deleting them is safe; they are made again. So is one whose contents are found changed,
+//! when it is opened for the first time after its file has.
 
+use crate::disk;
 use crate::error::CliError;
 use crate::hub::ModelSource;
+use crate::identity::identity;
 use crate::interrupt::Interrupt;
-use crate::paths::folder_of;
+use crate::paths::{folder_of, from_home, user_cache};
 use crate::progress::Progress;
 use phi3v::checkpoint::Checkpoint;
-use phi3v::files::Files;
-use phi3v::weights::convert::{self, ConvertError, default_name};
+use phi3v::files::{Existing, Files, NewFile, ReadError, WriteError, partial_path};
+use phi3v::weights::convert::{self, ConvertError, Target, default_name};
+use phi3v::weights::digest;
 use phi3v::weights::quantized::{Quant, VERSION};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 /// Environment variable that names the folder of quantised models.
 pub const CACHE_VARIABLE: &str = "PHI3V_CACHE";
-
-/// Free space that is left on the disk.
-const DISK_RESERVE_BYTES: u64 = 256 << 20;
-
-/// How often it is looked whether another process has finished.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The model at `source`, opened as `checkpoint`, quantised: from the cache, or made and put there. A model that is
 /// quantised already is left as it is.
@@ -50,59 +47,90 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
                 "note: the weights are quantised to {name} first, which is done once; {folder} keeps the result"
             );
         }
-        match write(source, &checkpoint, quant, &path) {
-            Err(CliError::Phi3V(phi3v::Error::Convert(ConvertError::Busy { .. }))) => {
+        match write(source, &checkpoint, Target { quant, out: &path, existing: Existing::Replace }) {
+            Err(CliError::Busy { .. }) => {
                 if !told {
                     eprintln!("note: waiting for another process that does it already");
                 }
                 told = true;
-                std::thread::sleep(LOOK_AGAIN);
+                NewFile::wait_for_others(&path);
             }
             written => break written?,
         }
     }
+    // it was written a moment ago, by this program
+    note_checked(&path, identity_of(&path));
     let quantised = Checkpoint::open(&path).map_err(phi3v::Error::from)?;
     Ok(Checkpoint { name: checkpoint.name, ..quantised })
 }
 
-/// What an earlier run has kept. A file that does not open was damaged since, and is made again, which `tell` says.
+/// What an earlier run has kept. A file that was damaged since is made again, which `tell` says.
 fn kept(path: &Path, original: &Checkpoint, tell: bool) -> Option<Checkpoint> {
     if !path.is_file() {
         return None;
     }
-    match Checkpoint::open(path) {
-        Ok(checkpoint) => Some(Checkpoint { name: original.name.clone(), ..checkpoint }),
-        Err(error) => {
-            if tell {
-                eprintln!("note: {} is made again: {error}", path.display());
-            }
-            None
-        }
+    let damage = match is_undamaged(path) {
+        Ok(true) => match Checkpoint::open(path) {
+            Ok(checkpoint) => return Some(Checkpoint { name: original.name.clone(), ..checkpoint }),
+            Err(error) => error.to_string(),
+        },
+        Ok(false) => "its contents have changed".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    if tell {
+        eprintln!("note: {} is made again: {damage}", path.display());
     }
+    None
 }
 
-/// Quantises the model at `source` to the file `out`, with a bar.
+/// Whether the kept file is what was written. It is read for that once; afterwards a look at its size and times will do.
+fn is_undamaged(path: &Path) -> Result<bool, ReadError> {
+    let identity = identity_of(path);
+    if identity.is_some() && std::fs::read_to_string(checked_path(path)).ok() == identity {
+        return Ok(true);
+    }
+    let undamaged = digest::is_undamaged(path)?;
+    if undamaged {
+        note_checked(path, identity);
+    }
+    Ok(undamaged)
+}
+
+fn identity_of(path: &Path) -> Option<String> {
+    std::fs::metadata(path).ok().map(|metadata| identity(&metadata))
+}
+
+/// Beside a kept file: the identity for which its contents are known to be right.
+fn checked_path(path: &Path) -> PathBuf {
+    path.with_extension("checked")
+}
+
+/// Notes that the file of that identity is right. Where it cannot be noted, the file is read again next time.
+fn note_checked(path: &Path, identity: Option<String>) {
+    let Some(identity) = identity else { return };
+    let note = || {
+        let mut file = NewFile::create(&checked_path(path), Existing::Replace)?;
+        file.write(identity.as_bytes())?;
+        file.finish()
+    };
+    drop(note());
+}
+
+/// Quantises the model at `source` to a file, with a bar.
 ///
 /// # Errors
 /// The disk is full or cannot be written to, or Ctrl-C.
-pub fn write(
-    source: &ModelSource,
-    checkpoint: &Checkpoint,
-    quant: Quant,
-    out: &Path,
-) -> Result<(), CliError> {
+pub fn write(source: &ModelSource, checkpoint: &Checkpoint, target: Target<'_>) -> Result<(), CliError> {
+    let Target { quant, out, existing } = target;
     let folder = folder_of(out);
     let failed = |error| CliError::File { action: "write", path: folder.display().to_string(), error };
     std::fs::create_dir_all(folder).map_err(failed)?;
-    if out.exists() && !out.is_file() {
-        let (path, error) = (out.display().to_string(), std::io::Error::other("it is not a file"));
-        return Err(CliError::File { action: "write", path, error });
-    }
+    NewFile::check(out, existing).map_err(|error| CliError::written(error, 0))?;
     let needed = convert::quantised_bytes(&checkpoint.weights, &checkpoint.config, quant);
-    let available = fs4::available_space(folder).map_err(failed)?;
+    let available = disk::available(folder).map_err(failed)?;
     // an unfinished file's room is not needed twice: another run fills it, or this one overwrites it
-    let held = std::fs::metadata(convert::partial_path(out)).map_or(0, |metadata| metadata.len());
-    if needed.saturating_add(DISK_RESERVE_BYTES) > available.saturating_add(held) {
+    let held = std::fs::metadata(partial_path(out)).map_or(0, |metadata| metadata.len());
+    if needed.saturating_add(disk::RESERVE_BYTES) > available.saturating_add(held) {
         return Err(CliError::Disk { path: folder.display().to_string(), needed, available });
     }
     let interrupt = Interrupt::install();
@@ -113,7 +141,7 @@ pub fn write(
         ModelSource::Demo => phi3v::demo::files(),
     };
     let model = (&checkpoint.weights, &checkpoint.config);
-    let written = convert::quantise(&files, model, quant, out, &mut |progress| {
+    let written = convert::quantise(&files, model, target, &mut |progress| {
         bar.quantise(progress.done, progress.total);
         if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -122,23 +150,26 @@ pub fn write(
     bar.clear();
     match written {
         // pressed while the file was put on the disk, or another process was found at work
-        Ok(()) | Err(ConvertError::Busy { .. }) if stopped => Err(CliError::Interrupted),
+        Ok(()) | Err(ConvertError::File(WriteError::Busy { .. })) if stopped => Err(CliError::Interrupted),
+        Err(ConvertError::File(error)) => Err(CliError::written(error, needed)),
         written => Ok(written.map_err(phi3v::Error::from)?),
     }
 }
 
 /// Where the quantised form of the model at `source` is kept.
 fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
-    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = given(CACHE_VARIABLE).unwrap_or_else(|| {
-        let user = given("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
-        user.unwrap_or_else(|| PathBuf::from(".cache")).join("phi3v")
-    });
     let mut key = String::new();
     for byte in &fingerprint(source)[..8] {
         write!(key, "{byte:02x}").expect("a string takes everything");
     }
-    cache.join(key).join(default_name(name, quant))
+    cache_folder().join(key).join(default_name(name, quant))
+}
+
+/// The folder of quantised models.
+fn cache_folder() -> PathBuf {
+    let get = |name: &str| std::env::var_os(name);
+    let given = get(CACHE_VARIABLE).filter(|value| !value.is_empty()).map(from_home);
+    given.unwrap_or_else(|| user_cache(get).join("phi3v"))
 }
 
 /// Names and contents: the built-in model may change while the program's version does not.
@@ -150,7 +181,7 @@ fn hash_contents(hasher: &mut Sha256, files: &[(&str, &[u8])]) {
     }
 }
 
-/// Of the files that a model is made from: names, sizes and times of change, or contents where there are no times.
+/// Of the files that a model is made from: names and what changes with them, or contents where there are no times.
 fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);
@@ -167,9 +198,7 @@ fn fingerprint(source: &ModelSource) -> [u8; 32] {
     for path in files {
         hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        hasher.update(metadata.len().to_le_bytes());
-        let changed = metadata.modified().ok().and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
-        hasher.update(changed.map_or(0, |time| time.as_nanos()).to_le_bytes());
+        hasher.update(identity(&metadata));
     }
     hasher.finalize().into()
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::ops::{Deref, Range};
-use std::path::Path;
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -30,18 +29,17 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// Maps `path` for reading. An empty file gives empty bytes.
+    /// Maps an open file for reading. An empty file gives empty bytes.
     ///
     /// # Errors
-    /// Whatever the operating system says of opening or mapping the file.
-    pub fn map(path: &Path) -> std::io::Result<Self> {
-        let file = File::open(path)?;
+    /// Whatever the operating system says of mapping the file.
+    pub fn map(file: &File) -> std::io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(Self::from(Vec::new()));
         }
         // SAFETY: the mapping is private and read-only. Should another process truncate the file while it is
         // mapped, reads past the new end raise SIGBUS; SECURITY.md names this as the user's responsibility.
-        let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file)? };
+        let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(file)? };
         let range = 0..map.len();
         Ok(Self { owner: Arc::new(Owner::Mapped(map)), range })
     }

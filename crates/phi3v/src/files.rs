@@ -1,4 +1,11 @@
-//! The files of a checkpoint, by name: those of a folder, or bytes that are part of the program.
+//! The files of a checkpoint, by name: those of a folder, or bytes that are part of the program. How files are opened,
+//! and how new ones are written.
+
+mod new_file;
+mod regular;
+
+pub use new_file::{Existing, NewFile, WriteError, is_full, partial_path};
+pub use regular::{open_regular, open_regular_with, refuse_special};
 
 use phi3v_kernels::Bytes;
 use std::io::ErrorKind;
@@ -24,7 +31,7 @@ pub enum Files {
 pub struct ReadError {
     /// The file.
     pub path: PathBuf,
-    /// The operating system's words.
+    /// The operating system's words, or ours for what is no regular file.
     pub source: std::io::Error,
 }
 
@@ -62,11 +69,19 @@ impl Files {
 }
 
 fn map(path: PathBuf) -> Result<Option<Bytes>, ReadError> {
-    match Bytes::map(&path) {
+    match map_regular(&path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(ReadError { path, source }),
     }
+}
+
+/// Maps the regular file at `path`.
+///
+/// # Errors
+/// The system's refusal, or words of ours for what is no regular file.
+pub fn map_regular(path: &Path) -> std::io::Result<Bytes> {
+    Bytes::map(&open_regular(path)?)
 }
 
 /// `org/name` of `.../models--org--name/snapshots/commit`.

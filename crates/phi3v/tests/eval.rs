@@ -7,10 +7,10 @@ mod common;
 use common::{repository, tolerances};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::eval::{Comparison, Sample, Subject};
-use phi3v::files::Files;
+use phi3v::files::{Existing, Files};
 use phi3v::image::{ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
-use phi3v::weights::convert;
+use phi3v::weights::convert::{self, Target};
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::{Cpu, CpuLevel, CpuOptions, KvFormat};
 use std::ops::ControlFlow;
@@ -27,7 +27,8 @@ fn quantised(quant: Quant) -> (tempfile::TempDir, Checkpoint) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("tiny.safetensors");
     let model = (&checkpoint.weights, &checkpoint.config);
-    convert::quantise(&files, model, quant, &out, &mut |_| ControlFlow::Continue(())).unwrap();
+    let target = Target { quant, out: &out, existing: Existing::Replace };
+    convert::quantise(&files, model, target, &mut |_| ControlFlow::Continue(())).unwrap();
     (folder, Checkpoint::open(&out).unwrap())
 }
 

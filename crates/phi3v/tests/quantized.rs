@@ -6,11 +6,11 @@ mod common;
 
 use common::tolerances;
 use phi3v::checkpoint::{Checkpoint, CheckpointError};
-use phi3v::files::Files;
-use phi3v::weights::WeightsError;
-use phi3v::weights::convert::{self, ConvertError, Progress};
+use phi3v::files::{Existing, Files, WriteError};
+use phi3v::weights::convert::{self, ConvertError, Progress, Target};
 use phi3v::weights::quantized::Quant;
 use phi3v::weights::table::{self, Role};
+use phi3v::weights::{WeightsError, digest};
 use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::{Format, Precision};
 use std::ops::ControlFlow;
@@ -22,10 +22,15 @@ fn tiny() -> (Files, Checkpoint) {
     (files, checkpoint)
 }
 
+fn q8(out: &Path) -> Target<'_> {
+    Target { quant: Quant::Q8, out, existing: Existing::Replace }
+}
+
 fn quantise(quant: Quant, out: &Path) -> Result<(), ConvertError> {
     let (files, checkpoint) = tiny();
     let model = (&checkpoint.weights, &checkpoint.config);
-    convert::quantise(&files, model, quant, out, &mut |_| ControlFlow::Continue(()))
+    let target = Target { quant, out, existing: Existing::Replace };
+    convert::quantise(&files, model, target, &mut |_| ControlFlow::Continue(()))
 }
 
 /// A folder with the tiny checkpoint quantised in it.
@@ -99,7 +104,7 @@ fn progress_reaches_the_size_of_the_file() {
     let out = folder.path().join("out.safetensors");
     let mut seen: Vec<Progress> = Vec::new();
     let model = (&checkpoint.weights, &checkpoint.config);
-    convert::quantise(&files, model, Quant::Q8, &out, &mut |p| {
+    convert::quantise(&files, model, q8(&out), &mut |p| {
         seen.push(p);
         ControlFlow::Continue(())
     })
@@ -120,7 +125,7 @@ fn an_interrupted_run_leaves_what_was_there() {
     let model = (&checkpoint.weights, &checkpoint.config);
     let mut stop =
         |p: Progress| if p.done > 20_000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    let error = convert::quantise(&files, model, Quant::Q8, &out, &mut stop).unwrap_err();
+    let error = convert::quantise(&files, model, q8(&out), &mut stop).unwrap_err();
     assert!(matches!(error, ConvertError::Interrupted));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-written");
@@ -137,7 +142,42 @@ fn a_second_writer_is_refused() {
     let out = folder.path().join("out.safetensors");
     let partial = std::fs::File::create(folder.path().join("out.safetensors.partial")).unwrap();
     partial.try_lock().unwrap();
-    assert!(matches!(quantise(Quant::Q8, &out), Err(ConvertError::Busy { .. })));
+    assert!(matches!(quantise(Quant::Q8, &out), Err(ConvertError::File(WriteError::Busy { .. }))));
+}
+
+#[test]
+fn what_exists_is_kept_unless_it_is_to_be_replaced() {
+    let (files, checkpoint) = tiny();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    std::fs::write(&out, "before").unwrap();
+    let model = (&checkpoint.weights, &checkpoint.config);
+    let target = Target { existing: Existing::Keep, ..q8(&out) };
+    let error = convert::quantise(&files, model, target, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, ConvertError::File(WriteError::Exists { .. })), "{error}");
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
+}
+
+#[test]
+fn damage_anywhere_is_told() {
+    let (_folder, path) = quantised(Quant::Q8);
+    let whole = std::fs::read(&path).unwrap();
+    assert!(digest::is_undamaged(&path).unwrap());
+    let header_bytes = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+    let key = whole.windows(8).position(|window| window == b"\"digest\"").unwrap();
+    let places =
+        [0, 9, key + 1, key + 12, header_bytes / 2, 8 + header_bytes, whole.len() / 2, whole.len() - 1];
+    for place in places {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(!digest::is_undamaged(&path).unwrap(), "byte {place}");
+    }
+    for bytes in [&b""[..], &[255; 8], b"no model", &whole[..whole.len() - 1], &whole[..8 + header_bytes / 2]]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        assert!(!digest::is_undamaged(&path).unwrap());
+    }
 }
 
 #[test]
@@ -147,8 +187,7 @@ fn what_is_quantised_is_not_quantised_again() {
     let (files, _) = tiny();
     let model = (&found.weights, &found.config);
     let out = folder.path().join("again.safetensors");
-    let error =
-        convert::quantise(&files, model, Quant::Q4, &out, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let error = convert::quantise(&files, model, q8(&out), &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, ConvertError::Quantised { .. }), "{error}");
     assert!(!out.exists());
 }

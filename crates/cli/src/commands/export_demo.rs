@@ -2,22 +2,15 @@
 
 use crate::args::ExportDemoArgs;
 use crate::error::CliError;
+use crate::output::{Output, write_all};
 use std::io::Write;
-use std::path::Path;
 
 /// Writes the files and prints the folder.
 ///
 /// # Errors
-/// The folder or a file cannot be written.
+/// The folder or a file cannot be written, or a file is there and is to be kept; then none is written.
 pub(super) fn run(args: &ExportDemoArgs) -> Result<(), CliError> {
-    let refused = |path: &Path| {
-        let path = path.display().to_string();
-        move |error| CliError::File { action: "write", path, error }
-    };
-    std::fs::create_dir_all(&args.dir).map_err(refused(&args.dir))?;
-    for (name, bytes) in phi3v::demo::FILES {
-        let path = args.dir.join(name);
-        std::fs::write(&path, bytes).map_err(refused(&path))?;
-    }
+    let files = phi3v::demo::FILES.map(|(name, bytes)| Output { name: name.to_owned(), bytes: bytes.into() });
+    write_all(&args.dir, &files, args.overwrite.existing())?;
     writeln!(std::io::stdout(), "{}", args.dir.display()).map_err(CliError::Output)
 }

@@ -2,38 +2,34 @@
 
 use crate::args::QuantizeArgs;
 use crate::error::CliError;
-use crate::hub::{self, HubOptions, ModelSource};
-use crate::paths::folder_of;
+use crate::hub::{self, HubOptions};
+use crate::output::{check_out, source_of};
 use crate::{quantised, runtime};
 use phi3v::memory::size;
-use phi3v::weights::convert::default_name;
+use phi3v::weights::convert::{Target, default_name};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Writes the file and prints its name.
 ///
 /// # Errors
-/// There is no such model, it is quantised already, or the file cannot be written.
+/// There is no such model, it is quantised already, or the file cannot be written or is there and is to be kept.
 pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let quant = args.to.quant();
+    let existing = args.overwrite.existing();
+    // before a download; a folder that is not there will be made
+    if let Some(out) = args.out.as_ref().filter(|out| out.symlink_metadata().is_ok()) {
+        check_out(out, existing, &source_of(&args.model))?;
+    }
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(default_name(&checkpoint.name, quant)));
-    if is_part_of(&source, &out) {
-        return Err(CliError::OverwritesModel { path: out.display().to_string() });
+    if out.symlink_metadata().is_ok() {
+        check_out(&out, existing, &source)?;
     }
-    quantised::write(&source, &checkpoint, quant, &out)?;
+    quantised::write(&source, &checkpoint, Target { quant, out: &out, existing })?;
     let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
     let before = checkpoint.weights.bytes_total();
     eprintln!("{} of weights are now {}", size(before), size(bytes));
     writeln!(std::io::stdout(), "{}", out.display()).map_err(CliError::Output)
-}
-
-/// Whether `out` is a file that the model at `source` consists of.
-fn is_part_of(source: &ModelSource, out: &Path) -> bool {
-    let ModelSource::Folder(dir) = source else { return false };
-    let folder = folder_of(out);
-    let same = folder.canonicalize().is_ok_and(|folder| dir.canonicalize().is_ok_and(|dir| dir == folder));
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    same && out.exists() && (name.starts_with("model") || name.ends_with(".json"))
 }

@@ -4,20 +4,17 @@ use crate::args::{ContextArgs, ModelArgs, QuantChoice, TraceArgs};
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::error::CliError;
 use crate::images::{self, PictureOptions};
-use crate::paths::folder_of;
+use crate::output::{check_out, source_of};
 use crate::progress::Progress;
 use crate::runtime::{self, Opened};
 use phi3v::checkpoint::Checkpoint;
+use phi3v::files::{NewFile, WriteError};
 use phi3v::image::{ImageInputs, ImageMode};
 use phi3v::memory::MemoryRequest;
 use phi3v::model::Phi3V;
 use phi3v::processor;
 use phi3v::trace::{self, Entry, TraceOptions, Values};
-use safetensors::tensor::{Dtype, View};
-use std::borrow::Cow;
-use std::fs::File;
-use std::io::ErrorKind;
-use std::path::Path;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::sync::Arc;
 
 /// Records the trace and writes it.
@@ -27,7 +24,7 @@ use std::sync::Arc;
 pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     let prompt = prompt(args)?;
     images::check_names(&args.images, &[])?;
-    check_out(&args.out)?;
+    check_out(&args.out, args.overwrite.existing(), &source_of(&args.model.model))?;
     // prompt and answer are known, so the context that would be chosen for a conversation does not matter
     let no_context = ContextArgs { context: None };
     let model = as_stored(args);
@@ -70,19 +67,6 @@ fn memory_request(
     Ok((request, (ids.len(), args.max_new_tokens)))
 }
 
-/// Refuses a file that cannot be written before minutes are spent on what is to stand in it.
-fn check_out(out: &Path) -> Result<(), CliError> {
-    let folder = folder_of(out);
-    let refused = match std::fs::metadata(folder) {
-        Err(error) => error,
-        Ok(metadata) if !metadata.is_dir() => ErrorKind::NotADirectory.into(),
-        Ok(_) if out.is_dir() => ErrorKind::IsADirectory.into(),
-        Ok(_) if out.exists() && !out.is_file() => std::io::Error::other("it is not a file"),
-        Ok(_) => return Ok(()),
-    };
-    Err(CliError::File { action: "write", path: out.display().to_string(), error: refused })
-}
-
 /// A trace is compared with the reference, so nothing is quantised unasked.
 fn as_stored(args: &TraceArgs) -> ModelArgs {
     let quant = args.model.quant.or(Some(QuantChoice::None));
@@ -101,44 +85,48 @@ fn prompt(args: &TraceArgs) -> Result<String, CliError> {
 }
 
 fn write(args: &TraceArgs, entries: &[Entry]) -> Result<(), CliError> {
-    let tensors = entries.iter().map(|entry| (entry.name.as_str(), Stored(entry)));
-    let failed = |error| CliError::File { action: "write", path: args.out.display().to_string(), error };
-    // the library puts another file in the place of this one, which only its owner could read
-    let permissions = File::create(&args.out).and_then(|file| file.metadata()).map_err(failed)?.permissions();
-    let out = args.out.canonicalize().map_err(failed)?;
-    let written = safetensors::serialize_to_file(tensors, None, &out).map_err(|error| match error {
-        safetensors::SafeTensorError::IoError(error) => error,
-        other => std::io::Error::other(other),
-    });
-    written.and_then(|()| std::fs::set_permissions(&out, permissions)).map_err(failed)
+    let mut entries: Vec<&Entry> = entries.iter().collect();
+    // as the format's own tools have them: the larger numbers first, then by name
+    entries.sort_by(|a, b| dtype(b).cmp(&dtype(a)).then_with(|| a.name.cmp(&b.name)));
+    let (mut tensors, mut end) = (Vec::with_capacity(entries.len()), 0);
+    for entry in &entries {
+        let start = end;
+        end += entry.shape.iter().product::<usize>() * dtype(entry).bitsize() / 8;
+        let info = TensorInfo { dtype: dtype(entry), shape: entry.shape.clone(), data_offsets: (start, end) };
+        tensors.push((entry.name.clone(), info));
+    }
+    let failed = |error| CliError::File {
+        action: "write",
+        path: args.out.display().to_string(),
+        error: std::io::Error::other(error),
+    };
+    let metadata = Metadata::new(None, tensors).map_err(failed)?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|error| failed(error.into()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let bytes = (8 + header.len() + end) as u64;
+    write_parts(args, &header, &entries).map_err(|error| CliError::written(error, bytes))
 }
 
-/// An entry as its bytes in the file.
-struct Stored<'a>(&'a Entry);
-
-impl View for Stored<'_> {
-    fn dtype(&self) -> Dtype {
-        match self.0.values {
-            Values::F32(_) => Dtype::F32,
-            Values::I64(_) => Dtype::I64,
+fn write_parts(args: &TraceArgs, header: &[u8], entries: &[&Entry]) -> Result<(), WriteError> {
+    let mut file = NewFile::create(&args.out, args.overwrite.existing())?;
+    file.write(&(header.len() as u64).to_le_bytes())?;
+    file.write(header)?;
+    for entry in entries {
+        match &entry.values {
+            Values::F32(values) => {
+                values.iter().try_for_each(|value| file.write(&value.to_le_bytes()))?;
+            }
+            Values::I64(values) => {
+                values.iter().try_for_each(|value| file.write(&value.to_le_bytes()))?;
+            }
         }
     }
+    file.finish()
+}
 
-    fn shape(&self) -> &[usize] {
-        &self.0.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(match &self.0.values {
-            Values::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Values::I64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        })
-    }
-
-    fn data_len(&self) -> usize {
-        match &self.0.values {
-            Values::F32(values) => 4 * values.len(),
-            Values::I64(values) => 8 * values.len(),
-        }
+fn dtype(entry: &Entry) -> Dtype {
+    match entry.values {
+        Values::F32(_) => Dtype::F32,
+        Values::I64(_) => Dtype::I64,
     }
 }

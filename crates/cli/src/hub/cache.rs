@@ -10,8 +10,11 @@
 
 use super::HubError;
 use super::client::{RemoteFile, is_commit};
+use crate::disk;
+use phi3v::files::{open_regular, open_regular_with};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,7 +47,7 @@ impl RepoCache {
         let commit = if is_commit(revision) {
             revision.to_owned()
         } else {
-            fs::read_to_string(self.repo().join("refs").join(revision)).ok()?.trim().to_owned()
+            noted(&self.repo().join("refs").join(revision))?
         };
         is_commit(&commit).then(|| self.snapshot_dir(&commit)).filter(|dir| dir.is_dir())
     }
@@ -55,13 +58,13 @@ impl RepoCache {
             return Ok(());
         }
         let path = self.repo().join("refs").join(revision);
-        if fs::read_to_string(&path).is_ok_and(|noted| noted.trim() == commit) {
+        if noted(&path).is_some_and(|noted| noted == commit) {
             return Ok(());
         }
         create_parent(&path)?;
         // renamed into place, so that a reader never sees half a commit
         let new = self.repo().join(format!("ref.{}", unique()));
-        fs::write(&new, commit).map_err(|source| HubError::io(&new, source))?;
+        fs::write(&new, commit).map_err(|source| HubError::writing(&new, commit.len() as u64, source))?;
         fs::rename(&new, &path).map_err(|source| HubError::io(&path, source))
     }
 
@@ -86,7 +89,7 @@ impl RepoCache {
     pub(super) fn available_bytes(&self) -> Result<u64, HubError> {
         let blobs = self.repo().join("blobs");
         fs::create_dir_all(&blobs).map_err(|source| HubError::io(&blobs, source))?;
-        fs4::available_space(&blobs).map_err(|source| HubError::io(&blobs, source))
+        disk::available(&blobs).map_err(|source| HubError::io(&blobs, source))
     }
 
     /// Waits until no other process writes the blob. The lock ends with the returned file.
@@ -94,7 +97,7 @@ impl RepoCache {
         let path = self.cache.join(".locks").join(&self.folder).join(format!("{etag}.lock"));
         create_parent(&path)?;
         let io = |source| HubError::io(&path, source);
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
+        let file = open_regular_with(&path, OpenOptions::new().create(true).append(true)).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -123,6 +126,15 @@ impl RepoCache {
         fs::rename(&new, &path).map_err(io)?;
         Ok(path)
     }
+}
+
+/// The commit that a file of `refs` holds.
+fn noted(path: &Path) -> Option<String> {
+    /// More than a commit and a line break.
+    const BYTES_MAX: u64 = 100;
+    let mut text = String::new();
+    open_regular(path).ok()?.take(BYTES_MAX).read_to_string(&mut text).ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// A relative link, so that the cache may be moved.

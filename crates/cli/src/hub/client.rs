@@ -1,6 +1,7 @@
 //! The hub's HTTP interface: a revision's commit and files, a file's size and checksum, and its bytes.
 
 use super::name::Repo;
+use super::proxy::Proxies;
 use super::{HubError, HubOptions};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -12,6 +13,8 @@ use ureq::{Agent, Body};
 const REDIRECTS_MAX: usize = 10;
 /// Longest list of a repository's files that is read.
 const LIST_BYTES_MAX: u64 = 16 << 20;
+/// Most of the hub's own words that are told.
+const REASON_CHARS_MAX: usize = 200;
 /// How often a request without a body is tried.
 const ATTEMPTS: u32 = 3;
 /// Time to reach a host, and then for its answer to begin.
@@ -50,30 +53,35 @@ pub(super) struct Client {
     agent: Agent,
     endpoint: String,
     token: Option<String>,
+    proxies: Proxies,
     repo: Repo,
     pub(super) retry_pause: Duration,
 }
 
 impl Client {
-    pub(super) fn new(options: &HubOptions, repo: &Repo) -> Self {
+    pub(super) fn new(options: &HubOptions, repo: &Repo) -> Result<Self, HubError> {
         let config = Agent::config_builder()
             .user_agent(concat!("phi3v/", env!("CARGO_PKG_VERSION")))
             // redirects are followed here, where it is known which host may see the token
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
+            // chosen for each address
+            .proxy(None)
             .timeout_connect(Some(ANSWER_TIME_MAX))
             .timeout_recv_response(Some(ANSWER_TIME_MAX))
             // slow is fine: without ranges a new connection would begin from zero
             .timeout_per_read(Some(options.stall_time_max))
             .build();
-        Self {
+        let token = options.token.as_ref().map(|token| token.checked().map(str::to_owned)).transpose()?;
+        Ok(Self {
             agent: config.into(),
             endpoint: options.endpoint.clone(),
-            token: options.token.clone(),
+            token,
+            proxies: options.proxies.clone(),
             repo: repo.clone(),
             retry_pause: options.retry_pause,
-        }
+        })
     }
 
     /// The commit and files of the repository's revision.
@@ -81,10 +89,10 @@ impl Client {
         let revision = self.repo.revision.replace('/', "%2F");
         let url = format!("{}/api/models/{}/revision/{revision}", self.endpoint, self.repo.id);
         let bytes = self.with_retries(|| {
-            let mut response = self.follow(Method::Get, &url, 0)?;
-            self.check_status(&url, &response)?;
-            let body = response.body_mut().with_config().limit(LIST_BYTES_MAX);
-            body.read_to_vec().map_err(|error| unreachable_error(&url, &error))
+            let mut answer = self.follow(Method::Get, &url, 0)?;
+            self.check_status(&answer, &Asked::Api)?;
+            let body = answer.response.body_mut().with_config().limit(LIST_BYTES_MAX);
+            body.read_to_vec().map_err(|error| self.unreachable(&url, &error))
         })?;
         let protocol = |reason: String| HubError::Protocol { url: url.clone(), reason };
         let info: ModelInfo = serde_json::from_slice(&bytes)
@@ -100,8 +108,8 @@ impl Client {
     pub(super) fn head(&self, commit: &str, name: &str) -> Result<RemoteFile, HubError> {
         let url = format!("{}/{}/resolve/{commit}/{name}", self.endpoint, self.repo.id);
         let response = self.with_retries(|| {
-            let response = self.follow(Method::Head, &url, 0)?;
-            self.check_status(&url, &response).map(|()| response)
+            let answer = self.follow(Method::Head, &url, 0)?;
+            self.check_status(&answer, &Asked::Description(name)).map(|()| answer.response)
         })?;
         let header =
             |linked, plain| header(response.headers(), linked).or_else(|| header(response.headers(), plain));
@@ -118,23 +126,23 @@ impl Client {
 
     /// The bytes of a file from `start` on. The answer may begin at 0 nevertheless; see its status.
     pub(super) fn open(&self, file: &RemoteFile, start: u64) -> Result<Response<Body>, HubError> {
-        let response = self.follow(Method::Get, &file.url, start)?;
-        if response.status() != 416 {
-            self.check_status(&file.url, &response)?;
+        let answer = self.follow(Method::Get, &file.url, start)?;
+        if answer.response.status() != 416 {
+            self.check_status(&answer, &Asked::Bytes(&file.name))?;
         }
-        Ok(response)
+        Ok(answer.response)
     }
 
     /// Sends a request and follows redirects. Of a file's description (`Head`) the first that carries a checksum is
     /// the answer: behind it is a storage host that knows less.
-    fn follow(&self, method: Method, url: &str, start: u64) -> Result<Response<Body>, HubError> {
+    fn follow(&self, method: Method, url: &str, start: u64) -> Result<Answer, HubError> {
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS_MAX {
             let response = self.send(method, &url, start)?;
             let described =
                 matches!(method, Method::Head) && header(response.headers(), "x-linked-etag").is_some();
             if !response.status().is_redirection() || described {
-                return Ok(response);
+                return Ok(Answer { url, response });
             }
             let protocol = |reason: &str| HubError::Protocol { url: url.clone(), reason: reason.to_owned() };
             let location = header(response.headers(), "location");
@@ -161,19 +169,50 @@ impl Client {
         if let Some(token) = self.token.as_ref().filter(|_| is_same_host(url, &self.endpoint)) {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        request.call().map_err(|error| unreachable_error(url, &error))
+        let mut proxy = None;
+        if let Some(named) = url.parse().ok().as_ref().and_then(|uri| self.proxies.proxy_for(uri)) {
+            let made = ureq::Proxy::new(&named.address);
+            proxy = Some(made.map_err(|_| HubError::NoProxy { variable: named.variable.clone() })?);
+        }
+        let request = request.config().proxy(proxy).build();
+        request.call().map_err(|error| self.unreachable(url, &error))
     }
 
-    fn check_status(&self, url: &str, response: &Response<Body>) -> Result<(), HubError> {
+    fn unreachable(&self, url: &str, error: &ureq::Error) -> HubError {
+        let proxy = url.parse().ok().as_ref().and_then(|uri| self.proxies.proxy_for(uri)).cloned();
+        HubError::Unreachable { url: url.to_owned(), proxy, reason: error.to_string() }
+    }
+
+    /// Refuses an answer that is an error.
+    fn check_status(&self, answer: &Answer, asked: &Asked<'_>) -> Result<(), HubError> {
+        let Answer { url, response } = answer;
         let (endpoint, model) = (self.endpoint.clone(), self.repo.to_string());
         let code = header(response.headers(), "x-error-code").unwrap_or_default();
-        match response.status().as_u16() {
+        let status = response.status().as_u16();
+        let reason = header(response.headers(), "x-error-message").filter(|words| !words.trim().is_empty());
+        let reason =
+            reason.map(|words| words.trim().trim_end_matches('.').chars().take(REASON_CHARS_MAX).collect());
+        let gated = code == "GatedRepo";
+        // hubs may redirect to each other, and tell what is wrong by a code
+        let another = code.is_empty() && !is_same_host(url, &endpoint);
+        let storage = match asked {
+            Asked::Api => None,
+            Asked::Description(file) => another.then_some(file),
+            // the hub has granted already what is refused now: a signed address is too old, or a clock or a firewall
+            // is in the way
+            Asked::Bytes(file) => (another || code.is_empty() && reason.is_none()).then_some(file),
+        };
+        if let Some(file) = storage.filter(|_| matches!(status, 400..=428 | 430..=499)) {
+            let (host, file) = (origin(url), (*file).to_owned());
+            return Err(HubError::Storage { host, endpoint, file, status });
+        }
+        match status {
             200..=399 => Ok(()),
-            401 if code == "GatedRepo" => Err(HubError::Forbidden { endpoint, model }),
+            401 if gated => Err(HubError::Forbidden { endpoint, model, reason, gated }),
             401 if code != "RepoNotFound" && self.token.is_some() => Err(HubError::Token { endpoint }),
             401 | 404 => Err(HubError::NotFound { endpoint, model }),
-            403 => Err(HubError::Forbidden { endpoint, model }),
-            status => Err(HubError::Status { url: url.to_owned(), status }),
+            403 => Err(HubError::Forbidden { endpoint, model, reason, gated }),
+            status => Err(HubError::Status { url: url.to_owned(), status, reason }),
         }
     }
 
@@ -198,8 +237,18 @@ enum Method {
     Head,
 }
 
-fn unreachable_error(url: &str, error: &ureq::Error) -> HubError {
-    HubError::Unreachable { url: url.to_owned(), reason: error.to_string() }
+/// What a request is for; a file by its name.
+enum Asked<'a> {
+    Api,
+    Description(&'a str),
+    /// After the hub has described the file.
+    Bytes(&'a str),
+}
+
+/// An answer, and the address that gave it in the end.
+struct Answer {
+    url: String,
+    response: Response<Body>,
 }
 
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -222,6 +271,13 @@ fn is_same_host(url: &str, endpoint: &str) -> bool {
         Some((uri.scheme()?.clone(), uri.authority()?.clone()))
     };
     parts(url).is_some_and(|url| parts(endpoint) == Some(url))
+}
+
+/// Scheme, host and port of an address, without what gives access.
+fn origin(url: &str) -> String {
+    let Ok(uri) = url.parse::<Uri>() else { return String::new() };
+    let port = uri.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}://{}{port}", uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default())
 }
 
 /// The address that `location` means, seen from `base` (RFC 3986 section 5, of which servers use these forms).

@@ -3,6 +3,7 @@
 use super::cache::RepoCache;
 use super::client::{Client, RemoteFile, header};
 use super::{HubError, Progress};
+use phi3v::files::open_regular_with;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
@@ -59,7 +60,7 @@ impl Download<'_> {
             let (file, expected) = (file.name.clone(), file.etag.clone());
             return Err(HubError::Checksum { file, found: checksum, expected });
         }
-        partial.file.sync_data().map_err(io)?;
+        partial.file.sync_data().map_err(|source| HubError::writing(&path, file.size, source))?;
         drop(partial);
         fs::rename(&path, blob).map_err(io)
     }
@@ -123,7 +124,7 @@ impl Download<'_> {
 }
 
 fn unreachable_error(file: &RemoteFile, reason: &str) -> HubError {
-    HubError::Unreachable { url: file.url.clone(), reason: reason.to_owned() }
+    HubError::Unreachable { url: file.url.clone(), proxy: None, reason: reason.to_owned() }
 }
 
 /// The whole file's size by the answer: the total of `Content-Range: bytes 100-199/200`, or the length of a body that
@@ -147,6 +148,8 @@ struct Partial {
     path: PathBuf,
     file: File,
     len: u64,
+    /// Bytes of the whole.
+    size: u64,
     hasher: Hasher,
     /// How often it was begun again from zero.
     restarts: u32,
@@ -159,10 +162,11 @@ impl Partial {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|source| HubError::io(parent, source))?;
         }
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        let mut partial =
-            Self { path: path.to_owned(), file, len: 0, hasher: Hasher::new(remote), restarts: 0 };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = open_regular_with(path, &mut options).map_err(io)?;
+        let (size, hasher) = (remote.size, Hasher::new(remote));
+        let mut partial = Self { path: path.to_owned(), file, len: 0, size, hasher, restarts: 0 };
         if partial.file.metadata().map_err(io)?.len() > remote.size {
             partial.restart(remote)?;
         }
@@ -178,7 +182,8 @@ impl Partial {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), HubError> {
-        self.file.write_all(bytes).map_err(|source| HubError::io(&self.path, source))?;
+        let missing = self.size.saturating_sub(self.len);
+        self.file.write_all(bytes).map_err(|source| HubError::writing(&self.path, missing, source))?;
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;
         Ok(())

@@ -1,5 +1,8 @@
 //! What can go wrong between a model's name and its folder.
 
+use super::proxy::Proxy;
+use crate::disk;
+use phi3v::files::is_full;
 use phi3v::memory::size;
 use std::path::{Path, PathBuf};
 
@@ -28,18 +31,38 @@ pub enum HubError {
         model: String,
     },
     /// The hub knows the repository and refuses.
-    #[error("{endpoint} does not let you download {model}", endpoint = shown(endpoint))]
+    #[error("{endpoint} does not let you download {model}{}", said(reason), endpoint = shown(endpoint))]
     Forbidden {
         /// The hub.
         endpoint: String,
         /// The model.
         model: String,
+        /// The hub's words, where it gives some.
+        reason: Option<String>,
+        /// Whether it says that the model's terms are to be accepted.
+        gated: bool,
     },
     /// The token is not valid.
     #[error("{endpoint} refuses the access token", endpoint = shown(endpoint))]
     Token {
         /// The hub.
         endpoint: String,
+    },
+    /// What is set as the token cannot be one.
+    #[error("{origin} holds no access token: character {position} of it is {}", named(*letter))]
+    NoToken {
+        /// A variable's name, or a file's path.
+        origin: String,
+        /// Which character, from 1.
+        position: usize,
+        /// The character.
+        letter: char,
+    },
+    /// What is set as a proxy is none.
+    #[error("{variable} is not the address of a proxy")]
+    NoProxy {
+        /// The variable's name.
+        variable: String,
     },
     /// The repository does not hold a checkpoint that phi3v can run.
     #[error("{model} is not a checkpoint that phi3v can run: it has no {file}")]
@@ -60,18 +83,37 @@ pub enum HubError {
         limit: u64,
     },
     /// The hub cannot be reached, or the connection keeps breaking.
-    #[error("{url} cannot be reached: {reason}", url = shown(url))]
+    #[error("{url} cannot be reached{}: {reason}", through(proxy), url = shown(url))]
     Unreachable {
         /// The address.
         url: String,
+        /// The proxy that it was asked through.
+        proxy: Option<Proxy>,
         /// What happened.
         reason: String,
     },
     /// An answer with another status than expected.
-    #[error("{url} answered with status {status}", url = shown(url))]
+    #[error("{url} answered with status {status}{}", said(reason), url = shown(url))]
     Status {
         /// The address.
         url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The hub's words, where it gives some.
+        reason: Option<String>,
+    },
+    /// The host where the hub keeps its files refuses what the hub itself has granted.
+    #[error(
+        "{host} does not give {file}, which {endpoint} has described: it answered with status {status}",
+        endpoint = shown(endpoint)
+    )]
+    Storage {
+        /// Scheme, host and port of the one that refuses.
+        host: String,
+        /// The hub.
+        endpoint: String,
+        /// The file.
+        file: String,
         /// The HTTP status.
         status: u16,
     },
@@ -94,11 +136,27 @@ pub enum HubError {
         expected: String,
     },
     /// The disk is too small.
-    #[error("the download needs {} and {} has {} free", size(*needed), path.display(), size(*available))]
+    #[error(
+        "the download needs {} and {} that stay free, and {} has {} free",
+        size(*needed),
+        size(disk::RESERVE_BYTES),
+        path.display(),
+        size(*available)
+    )]
     DiskSpace {
         /// The cache.
         path: PathBuf,
         /// Bytes to download.
+        needed: u64,
+        /// Bytes free.
+        available: u64,
+    },
+    /// The disk has become full meanwhile.
+    #[error("{} cannot be written: {}", path.display(), disk::shortage(*needed, *available))]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// Bytes still to be written.
         needed: u64,
         /// Bytes free.
         available: u64,
@@ -118,12 +176,25 @@ pub enum HubError {
 
 impl HubError {
     pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+        Self::writing(path, 0, source)
+    }
+
+    /// Of writing to `path`, where `needed` bytes were still to come.
+    pub(super) fn writing(path: &Path, needed: u64, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        if !is_full(&source) {
+            return Self::Io { path, source };
+        }
+        let available = disk::available(&path).unwrap_or(0);
+        Self::DiskFull { path, needed, available }
     }
 
     /// Whether the network is to blame, so that a copy in the cache may stand in.
     pub(super) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Status { status: 429 | 500..=599, .. })
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Storage { .. } | Self::Status { status: 429 | 500..=599, .. }
+        )
     }
 
     /// What the user can do about it.
@@ -135,21 +206,40 @@ impl HubError {
             }
             Self::NotCached { .. } => "unset HF_HUB_OFFLINE, or give a folder with the checkpoint",
             Self::NotFound { .. } => "check the name; for a private model set HF_TOKEN to an access token",
+            Self::Forbidden { gated: false, reason: Some(_), .. } => {
+                "the model's page may tell more; HF_TOKEN names the account that asks"
+            }
             Self::Forbidden { .. } => {
                 "accept the model's terms on its page, and set HF_TOKEN to an access token of that account"
             }
             Self::Token { .. } => "set HF_TOKEN to a valid access token, or unset it for a public model",
+            Self::NoToken { .. } => "copy the token again, or unset it for a public model",
+            Self::NoProxy { .. } => "give it as http://HOST:PORT or socks5://HOST:PORT, or unset it",
             Self::NotACheckpoint { .. } | Self::FileSize { .. } => {
                 "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints in safetensors files"
             }
+            Self::Unreachable { proxy: Some(Proxy { variable, .. }), .. } => {
+                return Some(format!(
+                    "check the proxy of {variable}, or name the host in NO_PROXY; a further run continues where this \
+                     one stopped"
+                ));
+            }
             Self::Unreachable { .. } => {
                 "check the network, or set HF_ENDPOINT to a mirror; a further run continues where this one stopped"
+            }
+            Self::Storage { .. } => {
+                "check this machine's clock and whether a firewall lets the host through, or try again later; a \
+                 further run continues where this one stopped"
             }
             Self::Status { .. } => "try again later; a further run continues where this one stopped",
             Self::Protocol { .. } => {
                 "check HF_ENDPOINT, which should be the address of a hub or of its mirror"
             }
             Self::Checksum { .. } => "the damaged part was deleted; run the command again",
+            Self::DiskFull { .. } => {
+                "free some space, or set HF_HOME to a folder on a larger disk; a further run continues where this one \
+                 stopped"
+            }
             Self::DiskSpace { .. } => "free some space, or set HF_HOME to a folder on a larger disk",
             Self::Io { .. } => "check the folder's permissions, or set HF_HOME to another folder",
             Self::Model(error) => return error.hint(),
@@ -158,13 +248,35 @@ impl HubError {
     }
 }
 
+/// The hub's words, after ours.
+fn said(reason: &Option<String>) -> String {
+    reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
+}
+
+/// The proxy in a message.
+fn through(proxy: &Option<Proxy>) -> String {
+    proxy.as_ref().map_or_else(String::new, |Proxy { address, variable }| {
+        format!(" through the proxy {} of {variable}", shown(address))
+    })
+}
+
+/// A character that may not be visible.
+fn named(letter: char) -> String {
+    match letter {
+        '\n' | '\r' => "a line break".to_owned(),
+        ' ' => "a space".to_owned(),
+        other => format!("U+{:04X}", u32::from(other)),
+    }
+}
+
 /// An address for messages, without what gives access: a user's name and password, and the signature of a storage host.
 fn shown(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    // a proxy's may have no scheme
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |end| end + "://".len()));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+    format!("{scheme}{host}{path}")
 }
 
 #[cfg(test)]
@@ -176,5 +288,6 @@ mod tests {
         let storage = "https://user:secret@cdn.example:8443/bucket/x?X-Amz-Signature=deadbeef#y";
         assert_eq!(shown(storage), "https://cdn.example:8443/bucket/x");
         assert_eq!(shown("https://hub.example"), "https://hub.example");
+        assert_eq!(shown("user:secret@proxy.example:8080"), "proxy.example:8080");
     }
 }

@@ -3,7 +3,8 @@
 //! The cache is the hub's standard one, so what other programs have downloaded is used and the other way round. Only
 //! files that phi3v reads are fetched. A name is resolved to a commit first and all files come from that commit; each
 //! goes to an `.incomplete` file that a later run resumes, and into the cache only once its checksum is right. The
-//! access token goes to the configured endpoint and nowhere else.
+//! access token goes to the configured endpoint and nowhere else. A storage host that refuses is asked at a fresh
+//! address: those that the hub gives are valid for a short time.
 //!
 //! Follows the hub's documented cache layout and the API of `api/models` and `resolve`.
 
@@ -14,16 +15,22 @@ mod error;
 mod name;
 mod options;
 mod progress;
+mod proxy;
+mod token;
 
 pub use error::HubError;
 pub use name::ModelName;
 pub use options::HubOptions;
 pub use progress::{DownloadBar, DownloadLines, Progress, for_stderr};
+pub use proxy::{Proxies, Proxy};
+pub use token::Token;
 
+use crate::disk;
 use cache::RepoCache;
 use client::{Client, RemoteFile};
 use download::Download;
 use name::Repo;
+use phi3v::files::map_regular;
 use phi3v::weights::shards;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -45,9 +52,6 @@ const OPTIONAL: [&str; 1] = ["generation_config.json"];
 /// Longest file beside the weights that is fetched: tokenizer.json has 1.8 MB.
 const SMALL_BYTES_MAX: u64 = 16 << 20;
 
-/// Free space that a download leaves on the disk.
-const DISK_RESERVE_BYTES: u64 = 256 << 20;
-
 /// Finds the model that the user named, downloading it where necessary. Without `options.refresh` a model in the
 /// cache is used as it is, without asking the hub.
 ///
@@ -68,12 +72,12 @@ pub fn resolve(
     match cached {
         Some(dir) if options.offline || !options.refresh => Ok(ModelSource::Folder(dir)),
         _ if options.offline => Err(HubError::NotCached { model: repo.to_string() }),
-        cached => match fetch(&repo, &cache, options, progress) {
-            Err(error) if error.is_unreachable() && cached.is_some() => {
+        cached => match (fetch(&repo, &cache, options, progress), cached) {
+            (Err(error), Some(dir)) if error.is_unreachable() => {
                 progress.note(&format!("{error}; using the copy in the cache"));
-                Ok(ModelSource::Folder(cached.unwrap_or_default()))
+                Ok(ModelSource::Folder(dir))
             }
-            fetched => fetched.map(ModelSource::Folder),
+            (fetched, _) => fetched.map(ModelSource::Folder),
         },
     }
 }
@@ -85,7 +89,7 @@ fn fetch(
     options: &HubOptions,
     progress: &mut dyn Progress,
 ) -> Result<PathBuf, HubError> {
-    let client = Client::new(options, repo);
+    let client = Client::new(options, repo)?;
     let revision = client.revision()?;
     let has = |name: &str| revision.files.contains(name);
     if let Some(missing) = REQUIRED.into_iter().find(|name| !has(name)) {
@@ -140,7 +144,7 @@ fn weight_files(
     }
     let index = small_file(download.client, download.commit, shards::INDEX_FILE)?;
     let path = download.file(&index)?;
-    let bytes = std::fs::read(&path).map_err(|source| HubError::io(&path, source))?;
+    let bytes = map_regular(&path).map_err(|source| HubError::io(&path, source))?;
     let names: BTreeSet<String> =
         shards::parse_index(&bytes).map_err(phi3v::Error::from)?.into_values().collect();
     match names.iter().find(|name| !files.contains(*name)) {
@@ -158,14 +162,14 @@ fn is_complete(dir: &Path) -> bool {
     if has(shards::SINGLE_FILE) {
         return true;
     }
-    let Ok(bytes) = std::fs::read(dir.join(shards::INDEX_FILE)) else { return false };
+    let Ok(bytes) = map_regular(&dir.join(shards::INDEX_FILE)) else { return false };
     shards::parse_index(&bytes).is_ok_and(|index| index.values().all(|name| has(name)))
 }
 
 /// Refuses to begin what the disk cannot hold.
 fn check_disk(cache: &RepoCache, needed: u64) -> Result<(), HubError> {
     let available = cache.available_bytes()?;
-    if needed.saturating_add(DISK_RESERVE_BYTES) > available {
+    if needed.saturating_add(disk::RESERVE_BYTES) > available {
         return Err(HubError::DiskSpace { path: cache.root().to_owned(), needed, available });
     }
     Ok(())

@@ -1,12 +1,11 @@
 //! Where the hub and its cache are, from the environment variables that its own tools use.
 
-use crate::bounded;
-use crate::paths::from_home;
+use super::proxy::Proxies;
+use super::token::Token;
+use crate::paths::{from_home, user_cache};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Longest file of a token; the hub's tokens have 37 bytes.
-const TOKEN_BYTES_MAX: usize = 4 << 10;
 
 /// The hub that is asked unless `HF_ENDPOINT` names another.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -17,7 +16,9 @@ pub struct HubOptions {
     /// Base address, without a slash at the end.
     pub endpoint: String,
     /// Access token; sent to `endpoint` only.
-    pub token: Option<String>,
+    pub token: Option<Token>,
+    /// Proxies that addresses are asked through.
+    pub proxies: Proxies,
     /// The folder with one folder per repository.
     pub cache: PathBuf,
     /// Use only what is in the cache.
@@ -30,12 +31,12 @@ pub struct HubOptions {
     pub stall_time_max: Duration,
 }
 
-/// The token stays out of logs.
 impl std::fmt::Debug for HubOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HubOptions")
             .field("endpoint", &self.endpoint)
-            .field("token", &self.token.as_ref().map(|_| "..."))
+            .field("token", &self.token)
+            .field("proxies", &self.proxies)
             .field("cache", &self.cache)
             .field("offline", &self.offline)
             .field("refresh", &self.refresh)
@@ -45,21 +46,26 @@ impl std::fmt::Debug for HubOptions {
 
 impl HubOptions {
     /// `HF_ENDPOINT`, `HF_TOKEN` (or the file that the hub's login command writes), `HF_HOME`, `HF_HUB_CACHE` and
-    /// `HF_HUB_OFFLINE` of the process.
+    /// `HF_HUB_OFFLINE` of the process, and the variables of proxies.
     #[must_use]
     pub fn from_env() -> Self {
-        Self::from_variables(|name| std::env::var(name).ok())
+        Self::from_variables(|name| std::env::var_os(name))
     }
 
     /// The same from variables given by `get`. Empty variables count as unset.
-    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Self {
-        let get = |name: &str| get(name).filter(|value| !value.trim().is_empty());
+    pub fn from_variables<S: Into<OsString>>(get: impl Fn(&str) -> Option<S>) -> Self {
+        let get = |name: &str| {
+            let value: OsString = get(name)?.into();
+            (!value.to_string_lossy().trim().is_empty()).then_some(value)
+        };
+        let text = |name: &str| get(name).map(|value| value.to_string_lossy().into_owned());
         let home = hub_home(&get);
         let cache = get("HF_HUB_CACHE").or_else(|| get("HUGGINGFACE_HUB_CACHE"));
-        let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
         Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
             token: token(&get, &home),
+            proxies: Proxies::from_variables(text),
             cache: cache.map_or_else(|| home.join("hub"), from_home),
             offline: is_true(get("HF_HUB_OFFLINE")),
             refresh: false,
@@ -69,29 +75,26 @@ impl HubOptions {
     }
 }
 
-fn hub_home(get: &impl Fn(&str) -> Option<String>) -> PathBuf {
-    if let Some(home) = get("HF_HOME") {
-        return from_home(home);
-    }
-    let cache = get("XDG_CACHE_HOME").map(from_home).or_else(|| Some(std::env::home_dir()?.join(".cache")));
-    cache.unwrap_or_else(|| PathBuf::from(".cache")).join("huggingface")
+fn hub_home(get: &impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    get("HF_HOME").map_or_else(|| user_cache(get).join("huggingface"), from_home)
 }
 
-fn token(get: &impl Fn(&str) -> Option<String>, home: &Path) -> Option<String> {
-    let given = get("HF_TOKEN").or_else(|| get("HUGGING_FACE_HUB_TOKEN"));
-    if let Some(token) = given {
-        return Some(token.trim().to_owned());
+fn token(get: &impl Fn(&str) -> Option<OsString>, home: &Path) -> Option<Token> {
+    let given = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find_map(|name| Some((get(name)?, name)));
+    if let Some((token, name)) = given {
+        return Token::new(&token.to_string_lossy(), name);
     }
     if is_true(get("HF_HUB_DISABLE_IMPLICIT_TOKEN")) {
         return None;
     }
     let file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), from_home);
-    let token = bounded::read_text(&file, TOKEN_BYTES_MAX).ok()?;
-    Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+    Token::from_file(&file)
 }
 
-fn is_true(value: Option<String>) -> bool {
-    value.is_some_and(|value| matches!(value.trim().to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+fn is_true(value: Option<OsString>) -> bool {
+    value.is_some_and(|value| {
+        matches!(value.to_string_lossy().trim().to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
+    })
 }
 
 #[cfg(test)]
@@ -104,12 +107,16 @@ mod tests {
         })
     }
 
+    fn token(options: &HubOptions) -> Option<&str> {
+        options.token.as_ref().map(|token| token.checked().unwrap())
+    }
+
     #[test]
     fn variables() {
         let none = options(&[("XDG_CACHE_HOME", "/nowhere/cache")]);
         assert_eq!(none.endpoint, DEFAULT_ENDPOINT);
         assert_eq!(none.cache, Path::new("/nowhere/cache/huggingface/hub"));
-        assert_eq!((none.token.as_deref(), none.offline), (None, false));
+        assert_eq!((token(&none), none.offline), (None, false));
         if let Some(user) = std::env::home_dir() {
             assert_eq!(options(&[("HF_HUB_CACHE", "~/models")]).cache, user.join("models"));
             assert_eq!(options(&[("HF_HUB_CACHE", "~other")]).cache, Path::new("~other"));
@@ -123,12 +130,12 @@ mod tests {
             ("HF_HUB_OFFLINE", "yes"),
         ]);
         assert_eq!((all.endpoint.as_str(), all.offline), ("http://mirror:8080", true));
-        assert_eq!((all.cache, all.token.as_deref()), (home.path().join("hub"), Some("hf_file")));
+        assert_eq!((&all.cache, token(&all)), (&home.path().join("hub"), Some("hf_file")));
         let given =
             options(&[("HF_HOME", home_text), ("HF_TOKEN", " hf_given "), ("HF_HUB_CACHE", "/cache")]);
-        assert_eq!((given.cache.as_path(), given.token.as_deref()), (Path::new("/cache"), Some("hf_given")));
+        assert_eq!((given.cache.as_path(), token(&given)), (Path::new("/cache"), Some("hf_given")));
         let empty = options(&[("HF_HOME", home_text), ("HF_TOKEN", ""), ("HF_HUB_OFFLINE", "0")]);
-        assert_eq!((empty.token.as_deref(), empty.offline), (Some("hf_file"), false));
+        assert_eq!((token(&empty), empty.offline), (Some("hf_file"), false));
         assert!(!format!("{given:?}").contains("hf_given"));
     }
 }

@@ -24,8 +24,7 @@ fn the_built_in_model_can_be_quantised() {
     let asked =
         fixture.run(&["ask", "--model", "demo", "--quant", "q4", "--max-new-tokens", "3", "Who are you?"]);
     assert_eq!(asked.code, Some(0), "{}", asked.stderr);
-    let kept = std::fs::read_dir(fixture.path("cache")).unwrap().next().unwrap().unwrap().path();
-    assert_eq!(std::fs::read_dir(kept).unwrap().count(), 2);
+    assert_eq!(super::quantised::cached(&fixture).len(), 2);
 }
 
 #[test]

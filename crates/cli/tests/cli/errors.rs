@@ -1,6 +1,7 @@
 //! What is said, and with which exit code, when something is wrong.
 
-use super::{Fixture, Run};
+use super::{Fixture, Run, tiny};
+use std::process::Command;
 
 #[test]
 fn pictures_are_refused_with_3() {
@@ -222,4 +223,70 @@ fn a_damaged_model_is_named() {
         refusal.contains("model-00001-of-00002.safetensors") && refusal.contains("\nhint: "),
         "{refusal}"
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    let fixture = Fixture::new();
+    fixture.copy_model();
+    let pipe = |name: &str| {
+        drop(std::fs::remove_file(fixture.path(name)));
+        Command::new("mkfifo").arg(fixture.path(name)).status().is_ok_and(|status| status.success())
+    };
+    if !pipe("pipe") {
+        eprintln!("SKIPPED: a pipe needs mkfifo");
+        return;
+    }
+    for file in [
+        "config.json",
+        "preprocessor_config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "model.safetensors.index.json",
+        "model-00002-of-00002.safetensors",
+    ] {
+        assert!(pipe(file));
+        for command in ["info", "ask"] {
+            let told =
+                fixture.run(&[&[command, "--model", "."], &["x"][..usize::from(command == "ask")]].concat());
+            let told = told.refusal(4);
+            assert!(
+                told.starts_with(&format!("error: ./{file} cannot be read: it is a pipe and not a file\n")),
+                "{told}"
+            );
+        }
+        std::fs::remove_file(fixture.path(file)).unwrap();
+        std::fs::copy(tiny().join(file), fixture.path(file)).unwrap_or_default();
+    }
+    std::os::unix::fs::symlink("/dev/zero", fixture.path("config")).unwrap();
+    for (args, code) in [
+        (&["ask", "pipe", "What?"][..], 3),
+        (&["trace", "--prompt-file", "pipe", "--out", "x"], 1),
+        (&["serve", "--port", "0", "--api-key-file", "pipe"], 1),
+        (&["serve", "--port", "0", "--tls-cert", "pipe", "--tls-key", "pipe"], 1),
+    ] {
+        let told = fixture.run(args).refusal(code);
+        assert_eq!(told, "error: cannot read pipe: it is a pipe and not a file\n");
+    }
+    let device = fixture.run(&["ask", "config", "What?"]).refusal(3);
+    assert!(device.contains("it is a device and not a file"), "{device}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_shell_has_opened_is_read() {
+    let fixture = Fixture::new();
+    let small = std::fs::read(fixture.path("small.png")).unwrap();
+    let ask = ["ask", "/dev/stdin", "What?", "--max-new-tokens", "1"];
+    let told = fixture.run_with_input(&ask, &small);
+    assert_eq!(told.answer(), fixture.run(&["ask", "small.png", "What?", "--max-new-tokens", "1"]).answer());
+    let mut bash = Command::new("bash");
+    let program = env!("CARGO_BIN_EXE_phi3v");
+    bash.args(["-c", &format!("{program} ask <(sleep 0.2; cat small.png) What? --max-new-tokens 1")]);
+    bash.current_dir(fixture.path("")).env("PHI3V_MODEL", tiny());
+    match bash.output() {
+        Ok(output) => drop(Run::of(output).answer()),
+        Err(_) => eprintln!("SKIPPED: <(...) needs bash"),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Fixture, Run, tiny};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// stdout of a run that did well, whatever it told on stderr.
@@ -12,11 +12,12 @@ fn stdout(run: Run) -> String {
 }
 
 /// Quantised models that the fixture's cache holds.
-fn cached(fixture: &Fixture) -> Vec<PathBuf> {
+pub(super) fn cached(fixture: &Fixture) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(fixture.path("cache")).into_iter().flatten().flatten();
     folders
         .flat_map(|folder| std::fs::read_dir(folder.path()).unwrap())
         .map(|file| file.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|extension| extension == "safetensors"))
         .collect()
 }
 
@@ -45,8 +46,10 @@ fn what_would_destroy_something_is_refused() {
         assert!(refusal.starts_with(&format!("error: writing {out} would destroy the model")), "{refusal}");
         assert_eq!(std::fs::read(fixture.path(out)).unwrap(), before);
     }
-    stdout(fixture.run(&["quantize", ".", "--out", "q8.safetensors"]));
-    stdout(fixture.run(&["quantize", ".", "--out", "q8.safetensors", "--to", "q4"]));
+    let refusal = fixture.run(&["quantize", ".", "--out", "config.json", "--force"]).refusal(2);
+    assert!(refusal.contains("would destroy the model"), "{refusal}");
+    let trace = ["trace", "--model", ".", "--prompt", "x", "--out", "config.json", "--force"];
+    assert!(fixture.run(&trace).refusal(2).contains("would destroy the model"));
     std::fs::create_dir(fixture.path("folder")).unwrap();
     let model = tiny();
     for command in [
@@ -56,6 +59,61 @@ fn what_would_destroy_something_is_refused() {
         let refusal = fixture.run(command).refusal(1);
         assert!(refusal.starts_with("error: cannot write folder: "), "{refusal}");
     }
+}
+
+#[test]
+fn what_exists_is_replaced_only_where_it_is_asked_for() {
+    let fixture = Fixture::new();
+    let model = tiny();
+    for command in [
+        &["quantize", model.to_str().unwrap(), "--out", "photo.jpg"][..],
+        &["trace", "--prompt", "x", "--out", "photo.jpg"],
+        // refused before the model is looked for
+        &["quantize", "no-such-model", "--out", "photo.jpg"],
+    ] {
+        std::fs::write(fixture.path("photo.jpg"), "a photo").unwrap();
+        let refusal = fixture.run(command).refusal(2);
+        assert_eq!(
+            refusal,
+            "error: photo.jpg exists already\nhint: give another name, or replace it with --force\n"
+        );
+        assert_eq!(std::fs::read_to_string(fixture.path("photo.jpg")).unwrap(), "a photo");
+        if command[1] != "no-such-model" {
+            stdout(fixture.run(&[command, &["--force"]].concat()));
+            assert_ne!(std::fs::read(fixture.path("photo.jpg")).unwrap(), b"a photo");
+        }
+    }
+    stdout(fixture.run(&["quantize", model.to_str().unwrap()]));
+    let refusal = fixture.run(&["quantize", model.to_str().unwrap()]).refusal(2);
+    assert!(refusal.contains("tiny-q8.safetensors exists already"), "{refusal}");
+    for command in ["export-demo", "man"] {
+        let run = |more: &[&str]| fixture.run(&[&[command, "folder"], more].concat());
+        stdout(run(&[]));
+        let refusal = run(&[]).refusal(2);
+        assert!(refusal.contains(" exists already\nhint: "), "{refusal}");
+        stdout(run(&["--force"]));
+    }
+    let parts =
+        |name: &str| std::fs::read_dir(fixture.path(name)).unwrap().map(|entry| entry.unwrap().path());
+    assert!(parts(".").chain(parts("folder")).all(|path| path.extension().is_none_or(|e| e != "partial")));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_in_the_place_of_results_are_not_followed() {
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("folder")).unwrap();
+    std::fs::write(fixture.path("precious"), "precious").unwrap();
+    for link in ["folder/config.json", "trace.safetensors"] {
+        std::os::unix::fs::symlink(fixture.path("precious"), fixture.path(link)).unwrap();
+    }
+    for command in [&["export-demo", "folder"][..], &["trace", "--prompt", "x", "--out", "trace.safetensors"]]
+    {
+        assert!(fixture.run(command).refusal(2).contains(" exists already"));
+        stdout(fixture.run(&[command, &["--force"]].concat()));
+    }
+    assert_eq!(std::fs::read_to_string(fixture.path("precious")).unwrap(), "precious");
+    assert!(!fixture.path("trace.safetensors").is_symlink());
 }
 
 #[test]
@@ -121,6 +179,59 @@ fn quantised_weights_are_kept_for_the_next_time() {
     assert_eq!(ask("q8"), first);
     ask("none");
     assert_eq!(cached(&fixture).len(), 2);
+}
+
+/// Changes a byte of a file and sets its time back.
+fn damage(path: &Path, place: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let modified = path.metadata().unwrap().modified().unwrap();
+    bytes[place] ^= 0x40;
+    std::fs::write(path, bytes).unwrap();
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn damage_to_a_kept_copy_or_a_change_of_its_source_is_seen() {
+    let fixture = Fixture::new();
+    fixture.copy_model();
+    let ask = ["ask", "Who?", "--model", ".", "--max-new-tokens", "4", "--quant", "q8"];
+    let first = stdout(fixture.run(&ask));
+    let kept = cached(&fixture).remove(0);
+    let whole = std::fs::read(&kept).unwrap();
+    assert_eq!(fixture.run(&ask).answer(), first, "nothing is told of a copy that is right");
+    for place in [whole.len() / 2, whole.len() - 1, 5000] {
+        damage(&kept, place);
+        let run = fixture.run(&ask);
+        let told = format!("note: {} is made again: its contents have changed\n", kept.display());
+        assert!(run.stderr.starts_with(&told), "{}", run.stderr);
+        assert_eq!(stdout(run), first);
+        assert_eq!(std::fs::read(&kept).unwrap(), whole);
+    }
+    // a copy that was touched is read once and used
+    std::fs::File::options()
+        .write(true)
+        .open(&kept)
+        .unwrap()
+        .set_modified(std::time::SystemTime::now())
+        .unwrap();
+    assert_eq!(fixture.run(&ask).answer(), first);
+    // other weights of the same size and time are another model
+    let shard = fixture.path("model-00002-of-00002.safetensors");
+    // of the last number, not the half that holds its exponent
+    let last = shard.metadata().unwrap().len() as usize - 2;
+    damage(&shard, last);
+    stdout(fixture.run(&ask));
+    assert_eq!(cached(&fixture).len(), 2);
+}
+
+#[test]
+fn the_cache_may_be_below_the_users_folder() {
+    let fixture = Fixture::new();
+    let mut command = fixture.command(&["ask", "Who?", "--max-new-tokens", "1", "--quant", "q8"]);
+    let run = command.env("PHI3V_CACHE", "~/there").env("HOME", fixture.path("home")).output().unwrap();
+    stdout(Run::of(run));
+    assert!(fixture.path("home/there").is_dir() && !fixture.path("~").exists());
 }
 
 #[test]

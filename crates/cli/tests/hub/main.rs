@@ -7,7 +7,7 @@ mod server;
 
 use fixture::{COMMIT, Heard, Hub, MODEL, TOKEN, WEIGHTS, contents, etag};
 use phi3v::checkpoint::Checkpoint;
-use phi3v_cli::hub::{HubError, ModelSource, resolve};
+use phi3v_cli::hub::{HubError, HubOptions, ModelSource, Token, resolve};
 use server::{Reply, Request};
 use std::fs;
 use std::path::Path;
@@ -275,6 +275,138 @@ fn refusals_of_the_hub() {
     assert!(matches!(answers(503, ""), (HubError::Status { status: 503, .. }, 3)), "it is tried again");
     let text = answers(403, "GatedRepo").0.to_string();
     assert!(text.contains(MODEL) && !text.contains(TOKEN), "{text}");
+    // the hub's own words
+    let hub = Hub::bent(contents(), |_, _| {
+        Reply::new(403).with("X-Error-Message", "Access to this resource is disabled.")
+    });
+    let error = hub.resolve().unwrap_err();
+    assert!(error.to_string().ends_with(": Access to this resource is disabled"), "{error}");
+    assert!(!error.hint().unwrap().contains("terms"), "{error}");
+}
+
+#[test]
+fn a_storage_host_that_refuses_is_asked_at_a_fresh_address() {
+    for status in [400, 403] {
+        let count = AtomicUsize::new(0);
+        let hub = Hub::bent(contents(), move |request, reply| match nth(request, &count) {
+            Some(0..3) => Reply::new(status),
+            Some(3) => Reply { cut: Some(50_000), ..reply },
+            Some(4) => Reply::new(status),
+            _ => reply,
+        });
+        hub.download();
+        let resolved = format!("/{MODEL}/resolve/{COMMIT}/{WEIGHTS}");
+        let asked = hub.main.requests();
+        let asked = asked.iter().filter(|request| request.path == resolved && request.method == "GET");
+        assert_eq!((asked.count(), hub.starts(WEIGHTS).len()), (6, 6), "each time by way of the hub");
+    }
+}
+
+#[test]
+fn a_refusal_of_what_the_hub_has_just_described_is_passing() {
+    let count = AtomicUsize::new(0);
+    let hub = Hub::bent(contents(), move |request, reply| {
+        let first = request.method == "GET"
+            && request.path.ends_with("config.json")
+            && count.fetch_add(1, Ordering::SeqCst) == 0;
+        if first { Reply::new(403) } else { reply }
+    });
+    hub.download();
+}
+
+#[test]
+fn a_storage_host_that_always_refuses_is_named() {
+    for status in [400, 401, 403, 404] {
+        let hub = Hub::bent(contents(), move |request, reply| {
+            if request.path.starts_with("/files/") { Reply::new(status) } else { reply }
+        });
+        let error = hub.resolve().unwrap_err();
+        assert!(matches!(error, HubError::Storage { .. }), "{error}");
+        let told = error.to_string();
+        assert!(
+            told.starts_with(&format!(
+                "{} does not give tokenizer.json, which {} has",
+                hub.storage.url, hub.main.url
+            )),
+            "{told}"
+        );
+        assert!(told.ends_with(&format!("answered with status {status}")), "{told}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("clock") && !hint.contains("terms"), "{hint}");
+    }
+}
+
+/// Options with more variables than those of the hub.
+fn with_variables(hub: &Hub, variables: &[(&str, &str)]) -> HubOptions {
+    let more = HubOptions::from_variables(|name| {
+        variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    });
+    HubOptions { proxies: more.proxies, token: more.token, ..hub.options() }
+}
+
+#[test]
+fn proxies_are_for_their_scheme_and_not_for_exceptions() {
+    // nothing listens there
+    let nobody = "http://user:secret@127.0.0.1:1";
+    for variables in [
+        &[("HTTPS_PROXY", nobody)][..],
+        &[("ALL_PROXY", nobody), ("NO_PROXY", "127.0.0.0/8")],
+        &[("http_proxy", nobody), ("no_proxy", "example.org, 127.0.0.1")],
+        &[("HTTP_PROXY", nobody), ("NO_PROXY", "*")],
+    ] {
+        let hub = Hub::start();
+        let found = resolve(MODEL, &with_variables(&hub, variables), &mut Heard::default());
+        assert!(found.is_ok(), "{variables:?}: {found:?}");
+    }
+    for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        let hub = Hub::start();
+        let options = with_variables(&hub, &[(variable, nobody), ("NO_PROXY", "10.0.0.0/8")]);
+        let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+        let told = error.to_string();
+        let through = format!(" through the proxy http://127.0.0.1:1 of {variable}: ");
+        assert!(told.contains(&through) && !told.contains("secret"), "{told}");
+        assert!(error.hint().unwrap().contains(variable));
+        assert!(hub.main.requests().is_empty());
+    }
+    let hub = Hub::start();
+    let options = with_variables(&hub, &[("HTTP_PROXY", "ftp://127.0.0.1")]);
+    let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+    assert_eq!(error.to_string(), "HTTP_PROXY is not the address of a proxy");
+}
+
+#[test]
+fn what_cannot_be_a_token_is_named_before_anything_is_asked() {
+    let hub = Hub::start();
+    let token = Token::new("hf_\u{e9}", "HF_TOKEN");
+    let options = HubOptions { token, ..hub.options() };
+    let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+    assert_eq!(error.to_string(), "HF_TOKEN holds no access token: character 4 of it is U+00E9");
+    assert!(hub.main.requests().is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_cache_is_not_waited_for() {
+    for place in ["refs/main", "incomplete", "index"] {
+        let hub = Hub::start();
+        let path = match place {
+            "incomplete" => hub.incomplete(WEIGHTS),
+            "index" => hub.download().join("model.safetensors.index.json"),
+            other => hub.repo().join(other),
+        };
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        drop(fs::remove_file(&path));
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED: a pipe needs mkfifo");
+            return;
+        }
+        match hub.resolve() {
+            Ok(ModelSource::Folder(dir)) => hub.check(&dir),
+            Ok(ModelSource::Demo) => panic!("the demo"),
+            Err(error) => assert!(error.to_string().contains("it is a pipe and not a file"), "{error}"),
+        }
+    }
 }
 
 #[test]
@@ -380,7 +512,8 @@ fn free_disk_space_is_checked_before() {
     });
     let error = hub.resolve().unwrap_err();
     assert!(matches!(error, HubError::DiskSpace { .. }), "{error}");
-    assert!(error.to_string().contains("GB free"), "{error}");
+    let told = error.to_string();
+    assert!(told.contains("and 268.4 MB that stay free, and ") && told.contains("GB free"), "{told}");
     assert!(hub.starts(WEIGHTS).is_empty());
 }
 

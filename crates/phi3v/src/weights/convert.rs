@@ -1,20 +1,18 @@
 //! Quantises a checkpoint in a stream: some megabytes of rows at a time, never a whole matrix.
 //!
-//! The result appears under its name only when it is complete and on the disk: it is written to `NAME.partial`, which
-//! is locked against a second writer, removed on every error, and overwritten by the next run where a run was killed.
+//! The result is a [`NewFile`], which appears under its name only when it is complete and on the disk.
 
+use super::digest;
 use super::quantized::{ATTACHED, FORMAT, Quant, VERSION};
 use super::safetensors::HEADER_BYTES_MAX;
 use super::{TensorView, Weights, WeightsError, shards, table, widen};
 use crate::config::ModelConfig;
-use crate::files::Files;
+use crate::files::{Existing, Files, NewFile, WriteError};
 use phi3v_kernels::Format;
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use serde_json::{Map, Value, json};
-use std::fs::{File, TryLockError};
-use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Panels encoded between two writes, at most: 64 of the largest take 34 MB of packed bytes.
 const PANELS_PER_WRITE: usize = 64;
@@ -41,20 +39,9 @@ pub enum ConvertError {
         /// The file.
         file: &'static str,
     },
-    /// Another run writes the same file.
-    #[error("{} is being written by another process", path.display())]
-    Busy {
-        /// The unfinished file.
-        path: PathBuf,
-    },
-    /// The operating system refused.
-    #[error("{} cannot be written: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The system's words.
-        source: std::io::Error,
-    },
+    /// The file cannot be written.
+    #[error(transparent)]
+    File(#[from] WriteError),
     /// The caller asked to stop.
     #[error("quantising was interrupted")]
     Interrupted,
@@ -70,8 +57,7 @@ impl ConvertError {
                 "give the original checkpoint; what quantising has dropped cannot be had back"
             }
             Self::NotText { .. } => "fetch the checkpoint again",
-            Self::Busy { .. } => "wait until the other run has finished",
-            Self::Write { .. } => "check that the folder can be written to and that the disk has room",
+            Self::File(error) => return Some(error.hint()),
             Self::Interrupted => "nothing was left behind; run it again",
         };
         Some(hint.to_owned())
@@ -85,14 +71,6 @@ pub struct Progress {
     pub done: u64,
     /// Bytes of the finished file.
     pub total: u64,
-}
-
-/// Where `out` is written to before it is whole: `NAME.partial`.
-#[must_use]
-pub fn partial_path(out: &Path) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    out.with_file_name(name)
 }
 
 /// One tensor of the result.
@@ -126,22 +104,33 @@ pub fn quantised_bytes(weights: &Weights, config: &ModelConfig, quant: Quant) ->
     plan(weights, config, quant).map_or(0, |plan| plan.iter().map(|t| t.bytes() as u64).sum())
 }
 
-/// Writes the checkpoint in `files`, opened as `weights` and `config`, to `out`, quantised to `quant`. `progress` is
-/// called several times a second; `Break` ends the run.
+/// The form that a checkpoint is to be written in, and where to.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// How far it is quantised.
+    pub quant: Quant,
+    /// The file.
+    pub out: &'a Path,
+    /// What becomes of a file that is there.
+    pub existing: Existing,
+}
+
+/// Writes the checkpoint in `files`, opened as `weights` and `config`, quantised, to the target. `progress` is called
+/// several times a second; `Break` ends the run.
 ///
 /// # Errors
-/// [`ConvertError`]; `out` is then what it was before.
+/// [`ConvertError`]; the target's file is then what it was before.
 pub fn quantise(
     files: &Files,
     (weights, config): (&Weights, &ModelConfig),
-    quant: Quant,
-    out: &Path,
+    Target { quant, out, existing }: Target<'_>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(), ConvertError> {
     let plan = plan(weights, config, quant)?;
     let header = header(files, quant, &plan)?;
     let total = (header.len() + plan.iter().map(Planned::bytes).sum::<usize>()) as u64;
-    let mut output = Output::create(out, total, progress)?;
+    let (file, state) = (NewFile::create(out, existing)?, Progress { done: 0, total });
+    let mut output = Output { file, hasher: blake3::Hasher::new(), progress, state };
     output.write(&header)?;
     for tensor in &plan {
         match tensor.packed {
@@ -150,7 +139,10 @@ pub fn quantise(
         }
         tensor.source.bytes.forget_pages();
     }
-    output.finish(out)
+    let Output { mut file, hasher, .. } = output;
+    let place = digest::place(&header).expect("the header was made with a place for the digest");
+    file.write_at(place.start as u64, hasher.finalize().to_hex().as_bytes())?;
+    Ok(file.finish()?)
 }
 
 /// The tensors of the result in their order: packed ones first, whose sizes are multiples of 64.
@@ -179,6 +171,7 @@ fn header(files: &Files, quant: Quant, plan: &[Planned<'_>]) -> Result<Vec<u8>, 
     metadata.insert("format".to_owned(), FORMAT.into());
     metadata.insert("version".to_owned(), VERSION.into());
     metadata.insert("quant".to_owned(), quant.name().into());
+    metadata.insert(digest::KEY.to_owned(), digest::BLANK.into());
     for file in ATTACHED {
         if let Some(bytes) = files.get(file).map_err(WeightsError::Read)? {
             let text = std::str::from_utf8(&bytes).map_err(|_| ConvertError::NotText { file })?;
@@ -238,105 +231,27 @@ fn encode(source: &TensorView, shape: PackedShape, first: usize, out: &mut [u8])
     }
 }
 
-/// The unfinished file; dropping it removes it.
+/// The unfinished file, its digest so far, and who hears of both.
 struct Output<'a> {
-    file: Option<BufWriter<File>>,
-    path: PathBuf,
+    file: NewFile,
+    hasher: blake3::Hasher,
     progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
     state: Progress,
 }
 
-impl<'a> Output<'a> {
-    fn create(
-        out: &Path,
-        total: u64,
-        progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Self, ConvertError> {
-        let path = partial_path(out);
-        let failed = |source| ConvertError::Write { path: path.clone(), source };
-        // truncated only once it is ours alone
-        let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        let ours = match file.try_lock() {
-            // another writer may have finished in between, and what was opened be its result under its name
-            Ok(()) => is_at(&file, &path).map_err(failed)?,
-            Err(TryLockError::WouldBlock) => false,
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        };
-        if !ours {
-            return Err(ConvertError::Busy { path });
-        }
-        let state = Progress { done: 0, total };
-        let output = Self { file: Some(BufWriter::new(file)), path, progress, state };
-        output.file().get_ref().set_len(0).map_err(|source| output.failed(source))?;
-        Ok(output)
-    }
-
-    fn file(&self) -> &BufWriter<File> {
-        self.file.as_ref().expect("the file is taken by finish alone")
-    }
-
-    fn failed(&self, source: std::io::Error) -> ConvertError {
-        ConvertError::Write { path: self.path.clone(), source }
-    }
-
+impl Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), ConvertError> {
         /// Bytes between two calls of `progress`: a tenth of a second on a slow disk.
         const STEP: usize = 8 << 20;
         for part in bytes.chunks(STEP) {
-            let file = self.file.as_mut().expect("the file is taken by finish alone");
-            file.write_all(part).map_err(|source| ConvertError::Write { path: self.path.clone(), source })?;
+            self.file.write(part)?;
+            self.hasher.update(part);
             self.state.done += part.len() as u64;
             if (self.progress)(self.state).is_break() {
                 return Err(ConvertError::Interrupted);
             }
         }
         Ok(())
-    }
-
-    /// Puts everything on the disk and gives the file its name.
-    fn finish(mut self, out: &Path) -> Result<(), ConvertError> {
-        let mut file = self.file.take().expect("the file is taken once");
-        let flushed = file.flush().and_then(|()| file.get_ref().sync_all());
-        flushed.and_then(|()| std::fs::rename(&self.path, out)).map_err(|source| {
-            // `drop` no longer knows the file
-            drop(std::fs::remove_file(&self.path));
-            ConvertError::Write { path: out.to_owned(), source }
-        })?;
-        // the name too; where folders cannot be opened (Windows) there is nothing to be done
-        let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        drop(File::open(folder).and_then(|folder| folder.sync_all()));
-        Ok(())
-    }
-}
-
-impl Drop for Output<'_> {
-    fn drop(&mut self) {
-        if self.file.is_some() {
-            // the name goes before the lock, which ends with the file; an error on the way is being reported already
-            drop(std::fs::remove_file(&self.path));
-        }
-    }
-}
-
-/// Whether the open `file` is what lies at `path`.
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let opened = file.metadata()?;
-    match std::fs::metadata(path) {
-        Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the open and locked `file` is what lies at `path`: a second opening of it cannot be locked.
-#[cfg(not(unix))]
-fn is_at(_: &File, path: &Path) -> std::io::Result<bool> {
-    match File::options().write(true).open(path) {
-        Ok(again) => Ok(matches!(again.try_lock(), Err(TryLockError::WouldBlock))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
@@ -346,23 +261,4 @@ pub fn default_name(name: &str, quant: Quant) -> String {
     let stem = shards::SINGLE_FILE.trim_end_matches(".safetensors");
     let last = name.rsplit('/').next().filter(|last| !last.is_empty()).unwrap_or(stem);
     format!("{last}-{}.safetensors", quant.name())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(unix)]
-    #[test]
-    fn a_file_that_was_renamed_is_no_longer_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.partial");
-        let file = File::create(&path).unwrap();
-        assert!(is_at(&file, &path).unwrap());
-        std::fs::rename(&path, folder.path().join("a")).unwrap();
-        assert!(!is_at(&file, &path).unwrap());
-        let other = File::create(&path).unwrap();
-        assert!(!is_at(&file, &path).unwrap());
-        assert!(is_at(&other, &path).unwrap());
-    }
 }

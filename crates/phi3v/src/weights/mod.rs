@@ -5,6 +5,7 @@
 //! the table allows, so that a damaged or foreign file is refused before anything is computed.
 
 pub mod convert;
+pub mod digest;
 mod error;
 pub mod quantized;
 mod random;

@@ -8,7 +8,7 @@
 use super::safetensors::{self, Entry};
 use super::table::{Role, TensorSpec};
 use super::{TensorView, WeightsError, shards};
-use crate::files::{Files, ReadError};
+use crate::files::{self, Files, ReadError};
 use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::{Bytes, Format};
 use std::collections::HashMap;
@@ -86,8 +86,8 @@ pub(super) fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<Tensor
 /// # Errors
 /// [`WeightsError`] for a file that cannot be read, is no safetensors file or not one of phi3v's own.
 pub fn open(path: &Path) -> Result<Files, WeightsError> {
-    let bytes =
-        Bytes::map(path).map_err(|source| WeightsError::Read(ReadError { path: path.to_owned(), source }))?;
+    let bytes = files::map_regular(path)
+        .map_err(|source| WeightsError::Read(ReadError { path: path.to_owned(), source }))?;
     let name =
         path.file_stem().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
     let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());

@@ -1,0 +1,28 @@
+//! What changes whenever a file's contents may have: a look at it that costs nothing.
+
+use std::fs::Metadata;
+use std::time::SystemTime;
+
+/// Size, time of change of the contents, and, where the system has it, of any change at all, which no program can set
+/// back. Moving a file or changing its permissions changes it too.
+#[must_use]
+pub fn identity(metadata: &Metadata) -> String {
+    let since = |time: std::io::Result<SystemTime>| {
+        time.ok()
+            .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
+            .map_or(0, |t| t.as_nanos())
+    };
+    format!("{} {} {}", metadata.len(), since(metadata.modified()), changed(metadata))
+}
+
+#[cfg(unix)]
+fn changed(metadata: &Metadata) -> String {
+    use std::os::unix::fs::MetadataExt;
+    format!("{}.{:09}", metadata.ctime(), metadata.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn changed(metadata: &Metadata) -> String {
+    let made = metadata.created().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    made.map_or(0, |time| time.as_nanos()).to_string()
+}

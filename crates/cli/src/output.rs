@@ -1,0 +1,65 @@
+//! Files that commands are told to write.
+
+use crate::error::CliError;
+use crate::hub::{ModelName, ModelSource};
+use crate::paths::folder_of;
+use phi3v::files::{Existing, NewFile};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// Refuses a file that cannot be written, is there and is to be kept, or is a part of the model, before anybody works
+/// for it.
+///
+/// # Errors
+/// [`CliError`], naming the file.
+pub fn check_out(out: &Path, existing: Existing, model: &ModelSource) -> Result<(), CliError> {
+    if is_part_of(model, out) {
+        return Err(CliError::OverwritesModel { path: out.display().to_string() });
+    }
+    NewFile::check(out, existing).map_err(|error| CliError::written(error, 0))
+}
+
+/// A file that a command writes.
+pub struct Output<'a> {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its contents.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// Writes files to a folder, which is made if need be: all of them, or none where one is there and is to be kept or the
+/// disk has no room.
+///
+/// # Errors
+/// [`CliError`], naming the folder or the file.
+pub fn write_all(dir: &Path, files: &[Output<'_>], existing: Existing) -> Result<(), CliError> {
+    let refused = |error| CliError::File { action: "write", path: dir.display().to_string(), error };
+    std::fs::create_dir_all(dir).map_err(refused)?;
+    let bytes = files.iter().map(|file| file.bytes.len() as u64).sum();
+    let failed = |error| CliError::written(error, bytes);
+    let mut written = Vec::with_capacity(files.len());
+    for Output { name, bytes } in files {
+        let mut file = NewFile::create(&dir.join(name), existing).map_err(failed)?;
+        file.write(bytes).and_then(|()| file.flush()).map_err(failed)?;
+        written.push(file);
+    }
+    written.into_iter().try_for_each(NewFile::finish).map_err(failed)
+}
+
+/// The model of that name, as far as that is known without asking a hub.
+#[must_use]
+pub fn source_of(model: &str) -> ModelSource {
+    match ModelName::parse(model) {
+        Ok(ModelName::Folder(dir)) => ModelSource::Folder(dir),
+        _ => ModelSource::Demo,
+    }
+}
+
+/// Whether `out` is a file that the model consists of.
+fn is_part_of(model: &ModelSource, out: &Path) -> bool {
+    let ModelSource::Folder(model) = model else { return false };
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let in_folder = out.exists() && same(folder_of(out), model);
+    same(out, model) && model.is_file() || in_folder && (name.starts_with("model") || name.ends_with(".json"))
+}

@@ -1,0 +1,356 @@
+//! Files that appear whole or not at all.
+
+use super::regular::{open_in_place, refuse_special};
+use std::fs::{File, TryLockError};
+use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// What becomes of a file that has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and the new one is refused.
+    Keep,
+    /// The new one takes its place. Of a link it is the link's place: what it leads to stays as it is.
+    Replace,
+}
+
+/// Why a file was not written; what had the name is then as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// Another process writes the same file.
+    #[error("{} is being written by another process", path.display())]
+    Busy {
+        /// The unfinished file.
+        path: PathBuf,
+    },
+    /// Something has the name, and is to be kept.
+    #[error("{} exists already", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No room on the disk, or none that the user may take.
+    #[error("{} cannot be written: its disk is full, or the user's share of it", path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+}
+
+impl WriteError {
+    /// The error that `source` means for `path`.
+    #[must_use]
+    pub fn new(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        if is_full(&source) { Self::DiskFull { path } } else { Self::Write { path, source } }
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let hint = match self {
+            Self::Busy { .. } => "wait until the other run has finished",
+            Self::Exists { .. } => "give another name",
+            Self::DiskFull { .. } => "free some space, or write to another disk",
+            Self::Write { .. } => "check that the folder can be written to",
+        };
+        hint.to_owned()
+    }
+}
+
+/// Whether the system refuses to write for want of room, on the disk or in the user's share of it.
+#[must_use]
+pub fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Where `out` is written to before it is whole: `NAME.partial`.
+#[must_use]
+pub fn partial_path(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    out.with_file_name(name)
+}
+
+/// An unfinished file. It is written to [`partial_path`], which is locked against a second writer, overwritten where a
+/// killed run has left it, and removed when this is dropped. [`finish`](Self::finish) gives it its name.
+#[derive(Debug)]
+pub struct NewFile {
+    file: Option<BufWriter<File>>,
+    partial: PathBuf,
+    out: PathBuf,
+    existing: Existing,
+}
+
+impl NewFile {
+    /// Refuses what [`create`](Self::create) or [`finish`](Self::finish) would refuse, as far as that can be known
+    /// before, so that nobody works for nothing.
+    ///
+    /// # Errors
+    /// [`WriteError`]: `out` exists and is to be kept, is a folder, a device or the like, or its folder is not there.
+    pub fn check(out: &Path, existing: Existing) -> Result<(), WriteError> {
+        let failed = |source| WriteError::new(out, source);
+        match std::fs::symlink_metadata(out) {
+            Ok(metadata) if metadata.is_symlink() => {}
+            Ok(metadata) => refuse_special(&metadata).map_err(failed)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let folder = std::fs::metadata(folder_of(out)).map_err(failed)?;
+                let is_folder = folder.is_dir() && out.file_name().is_some();
+                return if is_folder { Ok(()) } else { Err(failed(ErrorKind::NotADirectory.into())) };
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        match existing {
+            Existing::Keep => Err(WriteError::Exists { path: out.to_owned() }),
+            Existing::Replace => Ok(()),
+        }
+    }
+
+    /// Begins the file that is to be `out`.
+    ///
+    /// # Errors
+    /// [`WriteError`]: as of [`check`](Self::check), another process writes it, or it cannot be written.
+    pub fn create(out: &Path, existing: Existing) -> Result<Self, WriteError> {
+        Self::check(out, existing)?;
+        let partial = partial_path(out);
+        let failed = |source| WriteError::new(&partial, source);
+        // truncated only once it is ours alone
+        let mut options = File::options();
+        let file =
+            open_in_place(&partial, options.write(true).create(true).truncate(false)).map_err(failed)?;
+        let ours = match file.try_lock() {
+            // another writer may have finished in between, and what was opened be its result under its name
+            Ok(()) => is_at(&file, &partial).map_err(failed)?,
+            Err(TryLockError::WouldBlock) => false,
+            // a file system without locks: two writers at once would damage each other's part
+            Err(TryLockError::Error(source)) if source.kind() == ErrorKind::Unsupported => true,
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        };
+        if !ours {
+            return Err(WriteError::Busy { path: partial });
+        }
+        let truncated = file.set_len(0);
+        let new = Self { file: Some(BufWriter::new(file)), partial, out: out.to_owned(), existing };
+        truncated.map_err(|source| new.failed(source))?;
+        Ok(new)
+    }
+
+    fn failed(&self, source: std::io::Error) -> WriteError {
+        WriteError::new(&self.out, source)
+    }
+
+    fn file(&mut self) -> &mut BufWriter<File> {
+        self.file.as_mut().expect("the file is taken by finish alone")
+    }
+
+    /// Writes what follows.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.file().write_all(bytes).map_err(|source| self.failed(source))
+    }
+
+    /// Hands what was written to the system, which may find that the disk is full.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        self.file().flush().map_err(|source| self.failed(source))
+    }
+
+    /// Writes over what lies at `position` bytes from the beginning; [`write`](Self::write) goes on behind it.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn write_at(&mut self, position: u64, bytes: &[u8]) -> Result<(), WriteError> {
+        let sought = self.file().seek(SeekFrom::Start(position));
+        sought.and_then(|_| self.file().write_all(bytes)).map_err(|source| self.failed(source))
+    }
+
+    /// Puts everything on the disk and gives the file its name. In the place of another file it has the same
+    /// permissions.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn finish(mut self) -> Result<(), WriteError> {
+        let mut flushed = self.file().flush();
+        if let Ok(metadata) = std::fs::symlink_metadata(&self.out)
+            && metadata.is_file()
+        {
+            flushed = flushed.and_then(|()| self.file().get_ref().set_permissions(metadata.permissions()));
+        }
+        flushed.and_then(|()| self.file().get_ref().sync_all()).map_err(|source| self.failed(source))?;
+        // the lock lasts until the file has its name; where it is given, nothing is left to be removed
+        let named = self.name();
+        if named.is_ok() {
+            self.file = None;
+        }
+        named?;
+        // the name too; where folders cannot be opened (Windows) there is nothing to be done
+        drop(File::open(folder_of(&self.out)).and_then(|folder| folder.sync_all()));
+        Ok(())
+    }
+
+    fn name(&self) -> Result<(), WriteError> {
+        if self.existing == Existing::Keep {
+            match std::fs::hard_link(&self.partial, &self.out) {
+                // a second name for the same file does no harm should this fail
+                Ok(()) => return std::fs::remove_file(&self.partial).map_err(|source| self.failed(source)),
+                // a file system without hard links, where the look and the renaming are two steps
+                Err(_) if std::fs::symlink_metadata(&self.out).is_err() => {}
+                Err(_) => return Err(WriteError::Exists { path: self.out.clone() }),
+            }
+        }
+        std::fs::rename(&self.partial, &self.out).map_err(|source| self.failed(source))
+    }
+
+    /// Waits until nobody writes `out` any more.
+    pub fn wait_for_others(out: &Path) {
+        /// Where files cannot be locked, or the other has just finished.
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+        let opened = open_in_place(&partial_path(out), File::options().read(true));
+        if opened.and_then(|file| file.lock_shared()).is_err() {
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // the name goes before the lock, which ends with the file; an error on the way is being reported already
+            drop(std::fs::remove_file(&self.partial));
+        }
+    }
+}
+
+/// The folder that a file stands in: this one for a bare name.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether the open `file` is what lies at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let opened = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the open and locked `file` is what lies at `path`: a second opening of it cannot be locked.
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> std::io::Result<bool> {
+    match File::options().write(true).open(path) {
+        Ok(again) => Ok(matches!(again.try_lock(), Err(TryLockError::WouldBlock))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_refusals() {
+        let error = |kind: ErrorKind| WriteError::new(Path::new("a"), kind.into());
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            assert!(matches!(error(kind), WriteError::DiskFull { .. }), "{kind}");
+        }
+        assert!(matches!(error(ErrorKind::PermissionDenied), WriteError::Write { .. }));
+    }
+
+    fn write(out: &Path, text: &str, existing: Existing) -> Result<(), WriteError> {
+        let mut file = NewFile::create(out, existing)?;
+        file.write(text.as_bytes())?;
+        file.finish()
+    }
+
+    #[test]
+    fn what_exists_is_kept_or_replaced_as_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        write(&out, "first", Existing::Keep).unwrap();
+        assert!(matches!(NewFile::check(&out, Existing::Keep), Err(WriteError::Exists { .. })));
+        assert!(matches!(write(&out, "second", Existing::Keep), Err(WriteError::Exists { .. })));
+        let late = NewFile::create(&folder.path().join("late"), Existing::Keep).unwrap();
+        std::fs::write(folder.path().join("late"), "sooner").unwrap();
+        assert!(matches!(late.finish(), Err(WriteError::Exists { .. })));
+        assert_eq!(std::fs::read_to_string(folder.path().join("late")).unwrap(), "sooner");
+        std::fs::remove_file(folder.path().join("late")).unwrap();
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "first");
+        write(&out, "third", Existing::Replace).unwrap();
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "third");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no part is left");
+        for nowhere in ["", ".", "..", "absent/x"] {
+            let out = folder.path().join(nowhere);
+            assert!(NewFile::create(&out, Existing::Keep).is_err(), "{}", out.display());
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        std::fs::write(partial_path(&out), "what a killed run has left").unwrap();
+        let mut file = NewFile::create(&out, Existing::Keep).unwrap();
+        assert!(matches!(NewFile::create(&out, Existing::Keep), Err(WriteError::Busy { .. })));
+        file.write(b"abc").unwrap();
+        file.write_at(1, b"x").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_never_written_through() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("precious"), "precious").unwrap();
+        symlink("precious", path("out")).unwrap();
+        symlink("absent", path("dangling")).unwrap();
+        for link in ["out", "dangling"] {
+            assert!(matches!(write(&path(link), "new", Existing::Keep), Err(WriteError::Exists { .. })));
+            write(&path(link), "new", Existing::Replace).unwrap();
+            assert_eq!(std::fs::read_to_string(path(link)).unwrap(), "new");
+        }
+        symlink("precious", path("other.partial")).unwrap();
+        let refused = write(&path("other"), "new", Existing::Replace).unwrap_err();
+        assert!(refused.to_string().ends_with("it is a link and not a file"), "{refused}");
+        assert_eq!(std::fs::read_to_string(path("precious")).unwrap(), "precious");
+        assert!(!path("absent").exists());
+        // a private file stays private
+        std::fs::set_permissions(path("out"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        write(&path("out"), "newer", Existing::Replace).unwrap();
+        assert_eq!(path("out").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_renamed_is_no_longer_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.partial");
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        std::fs::rename(&path, folder.path().join("a")).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        let other = File::create(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        assert!(is_at(&other, &path).unwrap());
+    }
+}

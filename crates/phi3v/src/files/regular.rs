@@ -1,0 +1,119 @@
+//! Opening what has to be a regular file, without waiting for a pipe's other end and without touching a device.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
+
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// The system's refusal, or [`ErrorKind::Other`] in words of ours for a pipe, a device or a socket.
+pub fn open_regular(path: &Path) -> Result<File> {
+    open_regular_with(path, File::options().read(true))
+}
+
+/// Opens a regular file with `options`, which may create it. A link is followed.
+///
+/// # Errors
+/// As for [`open_regular`].
+pub fn open_regular_with(path: &Path, options: &mut OpenOptions) -> Result<File> {
+    // looked at first, since to open a device may do something to it
+    match std::fs::metadata(path) {
+        Ok(metadata) => refuse_special(&metadata)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    open(path, options, 0)
+}
+
+/// Opens or creates the regular file at `path` itself, never what a link there leads to.
+pub(super) fn open_in_place(path: &Path, options: &mut OpenOptions) -> Result<File> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => refuse_special(&metadata)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    open(path, options, NO_FOLLOW)
+}
+
+#[cfg(unix)]
+const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+#[cfg(not(unix))]
+const NO_FOLLOW: i32 = 0;
+
+/// Opens without waiting, and looks again at what was opened: another file may have come to the name meanwhile.
+fn open(path: &Path, options: &mut OpenOptions, flags: i32) -> Result<File> {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_NONBLOCK | flags);
+    #[cfg(not(unix))]
+    let _ = flags;
+    let file = options.open(path)?;
+    refuse_special(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Refuses everything but a regular file, by the name of its kind.
+///
+/// # Errors
+/// [`ErrorKind::IsADirectory`], or [`ErrorKind::Other`] in words of ours.
+pub fn refuse_special(metadata: &Metadata) -> Result<()> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    if metadata.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    Err(Error::other(format!("it is {} and not a file", kind(metadata))))
+}
+
+#[cfg(unix)]
+fn kind(metadata: &Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_symlink() => "a link",
+        () if kind.is_fifo() => "a pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    }
+}
+
+#[cfg(not(unix))]
+fn kind(metadata: &Metadata) -> &'static str {
+    if metadata.is_symlink() { "a link" } else { "something else" }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_no_file_is_refused_by_its_kind_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let refusal = |name: &str| open_regular(&path(name)).unwrap_err().to_string();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        assert_eq!(refusal("socket"), "it is a socket and not a file");
+        assert_eq!(refusal("."), ErrorKind::IsADirectory.to_string());
+        assert_eq!(
+            open_regular(Path::new("/dev/zero")).unwrap_err().to_string(),
+            "it is a device and not a file"
+        );
+        assert_eq!(open_regular(&path("absent")).unwrap_err().kind(), ErrorKind::NotFound);
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status();
+        if made.is_ok_and(|status| status.success()) {
+            assert_eq!(refusal("pipe"), "it is a pipe and not a file");
+            std::os::unix::fs::symlink("pipe", path("to a pipe")).unwrap();
+            assert_eq!(refusal("to a pipe"), "it is a pipe and not a file");
+            let create = || open_regular_with(&path("pipe"), File::options().append(true).create(true));
+            assert_eq!(create().unwrap_err().to_string(), "it is a pipe and not a file");
+        } else {
+            eprintln!("SKIPPED: a pipe needs mkfifo");
+        }
+        std::fs::write(path("file"), "text").unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        assert!(open_regular(&path("link")).is_ok());
+        let in_place = open_in_place(&path("link"), File::options().write(true));
+        assert_eq!(in_place.unwrap_err().to_string(), "it is a link and not a file");
+    }
+}
