@@ -45,7 +45,7 @@ struct State {
 
 /// One connection.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     state: Mutex<State>,
     gives_way: Notify,
     spare: bool,

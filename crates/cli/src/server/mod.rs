@@ -1,13 +1,14 @@
 //! `phi3v serve`: an OpenAI-compatible server with a page, on the library's engine.
 //!
 //! One thread owns the engine ([`engine_thread`]); everything else is asynchronous and holds no model state. A
-//! request goes through `log`, `linger`, `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a
+//! connection goes through `listener` and has a place among `connections`, a request through `log`, `origin`, `linger`,
+//! `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a
 //! checked question), [`prepare`] (pictures and text to ids), and then waits for what the engine says.
 //!
-//! Only this module knows HTTP and OpenAI's JSON. Nothing here panics on what a client sends.
+//! Only this module serves HTTP and knows OpenAI's JSON. Nothing here panics on what a client sends.
 
 pub mod ask;
-pub mod connections;
+mod connections;
 pub mod engine_thread;
 pub mod guard;
 pub mod images;

@@ -334,6 +334,10 @@ fn max_new_tokens(app: &App, model: &ServedModel, ask: &Ask, prompt: usize) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::engine_thread::EngineHandle;
+    use crate::server::images::Fetcher;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -372,5 +376,48 @@ mod tests {
             Ok(())
         });
         assert_eq!(Times::start(&limits).within(work).await.unwrap_err().code, "deadline_exceeded");
+    }
+
+    /// A picture of a host that is really `listener`.
+    fn picture_of(host: &str, listener: &TcpListener) -> (String, Picture) {
+        let host = format!("{host}:{}", listener.local_addr().unwrap().port());
+        let url = format!("http://{host}/a.png");
+        (host, Picture { url, detail: Detail::Auto, param: String::new() })
+    }
+
+    #[tokio::test]
+    async fn a_slow_host_holds_up_its_own_pictures_only_and_waiting_counts() {
+        const TURNS: usize = 2;
+        let (slow, fast) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let ((slow_host, of_slow), (fast_host, of_fast)) =
+            (picture_of("slow.example", &slow), picture_of("fast.example", &fast));
+        let fetcher = Fetcher::of_this_machine(&[slow_host, fast_host], TURNS);
+        let limits = limits::Limits { remote_time_max: Duration::from_secs(4), ..Default::default() };
+        let pictures = Pictures::data_urls_only().with_remote(fetcher);
+        let app = Arc::new(App::new(limits, EngineHandle::new(1).0, pictures));
+        let read = |picture: &Picture| {
+            let picture = Picture { url: picture.url.clone(), detail: picture.detail, param: String::new() };
+            let (app, room, times) = (Arc::clone(&app), app.room(), Times::start(&app.limits));
+            tokio::spawn(async move { read_all(&app, (vec![picture], room), times).await })
+        };
+        // it takes connections and says nothing
+        let waiting: Vec<_> = (0..3 * TURNS).map(|_| read(&of_slow)).collect();
+        std::thread::spawn(move || {
+            let (mut stream, _) = fast.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 7\r\n\r\npicture";
+            let _ = stream.write_all(answer);
+        });
+        let (files, _) = read(&of_fast).await.unwrap().unwrap();
+        assert_eq!(files[0].bytes, b"picture");
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "the fast one waits for no slow one");
+        for waiting in waiting {
+            let error = waiting.await.unwrap().err().unwrap();
+            assert_eq!(error.code, "image_fetch_failed");
+        }
+        // those whose turn never came had no more time than the others
+        slow.set_nonblocking(true).unwrap();
+        assert_eq!(std::iter::from_fn(|| slow.accept().ok()).count(), TURNS);
     }
 }

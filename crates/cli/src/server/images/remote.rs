@@ -166,6 +166,18 @@ impl Fetcher {
     }
 }
 
+#[cfg(test)]
+impl Fetcher {
+    /// For hosts that are really ports of this machine, as if it were of the public internet, with `turns` at each.
+    pub(in crate::server) fn of_this_machine(hosts: &[String], turns: usize) -> Self {
+        let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        let mut hosts = with_turns(hosts);
+        hosts.iter_mut().for_each(|host| host.turns = Arc::new(Semaphore::new(turns)));
+        let lookup: Lookup = |_, port| Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
+        Self { hosts, lookup, permitted: |_| true }
+    }
+}
+
 /// The hosts with their share of the turns.
 fn with_turns(hosts: Vec<AllowedHost>) -> Vec<Host> {
     let turns = (FETCHES / hosts.len().max(1)).clamp(*FETCHES_OF_A_HOST.start(), *FETCHES_OF_A_HOST.end());
