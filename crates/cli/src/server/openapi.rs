@@ -8,10 +8,12 @@ use axum::Json;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 
-/// The description of this server.
-pub(super) async fn openapi() -> Json<Value> {
-    Json(document())
+/// The description of this server, made once: who asks for it often keeps nobody waiting.
+pub(super) async fn openapi() -> Json<&'static Value> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+    Json(&DOCUMENT)
 }
 
 /// OpenAPI 3.1, whose schemas are JSON Schema 2020-12.
