@@ -6,7 +6,7 @@ import random
 import sys
 from pathlib import Path
 
-from tasks import MAKERS, Example
+from drawing.tasks import MAKERS, Example
 
 # Of the first pictures of each kind one that shows most; the model answers nearly all of them right, see README.md here.
 SEEDS = {"cover": 12, "chart": 19, "pair": 16, "text": 15}

@@ -1,18 +1,19 @@
 //! `phi3v serve`: the flags turned into a server.
 
-use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
+use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs, is_blank};
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
 use crate::server::guard::{Guard, KeyFileError};
 use crate::server::images::{Fetcher, Pictures};
 use crate::server::limits::Limits;
+use crate::server::log_writer::{self, LogThread};
 use crate::server::state::ServedModel;
 use crate::server::{Loaded, Server, ServerOptions, tls};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::image::ImageParams;
 use phi3v_kernels::Cpu;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use tracing_subscriber::filter::LevelFilter;
 /// # Errors
 /// The flags cannot be followed, the address cannot be had, or the model cannot be loaded.
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
-    start_log(args.log_format);
+    let _log = start_log(args.log_format);
     let options = options(args)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.num_crops.unwrap_or(own))?.fitting()?;
     let (model, num_crops) = (args.model.clone(), args.num_crops);
@@ -35,10 +36,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         let image_params = ImageParams { num_crops: num_crops.unwrap_or(own.num_crops), ..own };
         loaded(opened.load(&model)?, image_params)
     })?;
-    eprintln!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
+    tell(&format!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address));
     if open_to_all {
-        eprintln!("warning: other machines can use this server without a key");
-        eprintln!("hint: start it with --api-key-file, or without --host");
+        tell("warning: other machines can use this server without a key");
+        tell("hint: start it with --api-key-file, or without --host");
     }
     let hurry = Arc::new(Notify::new());
     Ok(server.run(first_signal(Arc::clone(&hurry)), hurry.notified())?)
@@ -54,7 +55,8 @@ fn loaded(runtime: Runtime, image_params: ImageParams) -> Result<Loaded<Cpu>, Cl
 }
 
 fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
-    let AccessArgs { api_key_file, allow_host, cors_origin, tls_cert, tls_key, .. } = &args.access;
+    let AccessArgs { api_key_file, share_cache, allow_host, cors_origin, tls_cert, tls_key, .. } =
+        &args.access;
     let mut guard = Guard::new(allow_host, cors_origin);
     if let Some(path) = api_key_file {
         guard = guard.with_key_file(path).map_err(|error| match error {
@@ -63,9 +65,15 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
             }
             error => CliError::Server {
                 message: error.to_string(),
-                hint: Some("write one key a line, as made by openssl rand -hex 24".to_owned()),
+                hint: Some(
+                    "write one key a line, as made by openssl rand -hex 24; a line that begins with # is a comment"
+                        .to_owned(),
+                ),
             },
         })?;
+    }
+    if *share_cache {
+        guard = guard.with_shared_cache();
     }
     let tls = match (tls_cert, tls_key) {
         (Some(certificate), Some(key)) => {
@@ -113,16 +121,27 @@ fn limits(args: &LimitArgs) -> Limits {
     }
 }
 
-fn start_log(format: LogFormat) {
-    let level =
-        std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
-    let log = log.with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+/// A line on stderr. A server serves also where it cannot be written.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Starts the log, whose last lines are written when what this gives is dropped.
+fn start_log(format: LogFormat) -> Option<LogThread> {
+    let (writer, thread) = log_writer::to_stderr().ok()?;
+    // empty variables count as unset
+    let given = |name| std::env::var_os(name).filter(|value| !is_blank(value));
+    let level = given("RUST_LOG").and_then(|level| level.to_str()?.trim().parse().ok());
+    let level = level.unwrap_or(LevelFilter::INFO);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_target(false);
+    let log = log.log_internal_errors(false);
+    let log = log.with_ansi(io::stderr().is_terminal() && given("NO_COLOR").is_none());
     // an embedder of this crate may have a log already
     let _ = match format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };
+    Some(thread)
 }
 
 /// Resolves at the first SIGTERM or Ctrl-C; a second one tells `hurry`.
