@@ -153,8 +153,7 @@ fn a_large_page_of_nothing_is_refused() {
 #[test]
 fn group_3_without_end_of_line_codes_is_read() {
     // eight white pixels are 10011, eight black ones behind no white 00110101 000101
-    let bits = 0b10011_00110101_000101_10011_u32 << 8;
-    let file = page(8, 3, 1, 3, &[(PHOTOMETRIC, &[0])], &bits.to_be_bytes());
+    let file = page(8, 3, 1, 3, &[(PHOTOMETRIC, &[0])], &[0b1001_1001, 0b1010_1000, 0b1011_0011]);
     let expected: Vec<u8> = [[255; 8], [0; 8], [255; 8]].concat();
     assert_eq!(gray(&file, ImageMode::Reference), expected);
 }

@@ -261,7 +261,7 @@ impl Row {
 
     /// The colour of the next run.
     fn color(&self) -> Color {
-        if self.used % 2 == 0 { Color::White } else { Color::Black }
+        if self.used.is_multiple_of(2) { Color::White } else { Color::Black }
     }
 
     fn check_room(&self) -> Result<(), Stop> {

@@ -61,7 +61,11 @@ impl Header<'_> {
         let sample = |x: usize| {
             let at = x / 2 * 3;
             let pair = |i: usize| u16::from(row.get(at + i).copied().unwrap_or(0));
-            narrow(if x % 2 == 0 { pair(0) << 4 | pair(1) >> 4 } else { (pair(1) & 15) << 8 | pair(2) })
+            narrow(if x.is_multiple_of(2) {
+                pair(0) << 4 | pair(1) >> 4
+            } else {
+                (pair(1) & 15) << 8 | pair(2)
+            })
         };
         (0..self.chunk.0 as usize).map(sample).collect()
     }
