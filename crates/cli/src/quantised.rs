@@ -5,6 +5,7 @@
 
 use crate::error::CliError;
 use crate::hub::ModelSource;
+use crate::note;
 use crate::interrupt::Interrupt;
 use crate::paths::folder_of;
 use crate::progress::Progress;
@@ -46,14 +47,14 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
         if !told && !std::io::stderr().is_terminal() {
             // where there is no bar to see
             let (name, folder) = (quant.name(), path.parent().unwrap_or(&path).display());
-            eprintln!(
+            note!(
                 "note: the weights are quantised to {name} first, which is done once; {folder} keeps the result"
             );
         }
         match write(source, &checkpoint, quant, &path) {
             Err(CliError::Phi3V(phi3v::Error::Convert(ConvertError::Busy { .. }))) => {
                 if !told {
-                    eprintln!("note: waiting for another process that does it already");
+                    note!("note: waiting for another process that does it already");
                 }
                 told = true;
                 std::thread::sleep(LOOK_AGAIN);
@@ -74,7 +75,7 @@ fn kept(path: &Path, original: &Checkpoint, tell: bool) -> Option<Checkpoint> {
         Ok(checkpoint) => Some(Checkpoint { name: original.name.clone(), ..checkpoint }),
         Err(error) => {
             if tell {
-                eprintln!("note: {} is made again: {error}", path.display());
+                note!("note: {} is made again: {error}", path.display());
             }
             None
         }

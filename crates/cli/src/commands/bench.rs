@@ -3,15 +3,19 @@
 use crate::args::{BenchArgs, BenchFormat};
 use crate::error::CliError;
 use crate::hub::HubOptions;
-use crate::{report, runtime};
+use crate::terminal::print;
+use crate::{note, report, runtime};
 use phi3v::bench::{self, Figure, Plan};
 use phi3v::config::ModelConfig;
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::{Cpu, CpuOptions, KvFormat, Limits};
 use serde::Serialize;
-use std::io::Write;
 use std::time::{Duration, Instant};
+
+/// Told where a share is above 100 %.
+const ABOVE_THE_LIMIT: &str = "note: a share above 100 % means that the machine was slower when its limit was measured, \
+    or that the weights are so few that they stay in the processor's caches";
 
 #[derive(Serialize)]
 struct Machine {
@@ -61,27 +65,28 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
         threads: cpu.threads(),
         cpu_level: cpu.level().to_string(),
     };
-    let mut out = std::io::stdout();
     if !args.json {
-        write!(out, "{}", Header(&machine)).map_err(CliError::Output)?;
+        print(Header(&machine))?;
     }
-    let mut results = Vec::new();
+    let (mut results, mut printed) = (Vec::new(), Ok(()));
     for (index, subject) in subjects(args).enumerate() {
         let cpu = if index == 0 { (start(args)?.0, limits) } else { start(args)? };
         measure(args, cpu, &subject?, &mut |outcome| {
-            if !args.json {
-                // a table that cannot be printed will be reported by the last line
-                drop(write!(out, "{outcome}"));
+            if !args.json && printed.is_ok() {
+                printed = print(&outcome);
             }
             results.push(outcome);
         })?;
+        std::mem::replace(&mut printed, Ok(()))?;
     }
     drop(cpu);
     if args.json {
-        let json = report::json(&Report { machine, results });
-        writeln!(out, "{json}").map_err(CliError::Output)?;
+        return print(report::json(&Report { machine, results }) + "\n");
     }
-    out.flush().map_err(CliError::Output)
+    if results.iter().any(|result| result.share.is_some_and(|share| share > 1.0)) {
+        note!("{ABOVE_THE_LIMIT}");
+    }
+    Ok(())
 }
 
 /// The processor and its limits, measured now: a machine's speed drifts.

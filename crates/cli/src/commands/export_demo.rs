@@ -2,7 +2,7 @@
 
 use crate::args::ExportDemoArgs;
 use crate::error::CliError;
-use std::io::Write;
+use crate::terminal::print;
 use std::path::Path;
 
 /// Writes the files and prints the folder.
@@ -19,5 +19,5 @@ pub(super) fn run(args: &ExportDemoArgs) -> Result<(), CliError> {
         let path = args.dir.join(name);
         std::fs::write(&path, bytes).map_err(refused(&path))?;
     }
-    writeln!(std::io::stdout(), "{}", args.dir.display()).map_err(CliError::Output)
+    print(format_args!("{}\n", args.dir.display()))
 }

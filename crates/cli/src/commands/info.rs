@@ -4,13 +4,13 @@ use crate::args::InfoArgs;
 use crate::error::CliError;
 use crate::hub::{HubError, HubOptions};
 use crate::runtime::{self, Opened};
+use crate::terminal::print;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::memory::{self, MemoryPlan, size};
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::Cpu;
 use serde::Serialize;
 use std::fmt;
-use std::io::Write;
 
 #[derive(Debug, Serialize)]
 struct Info {
@@ -88,11 +88,11 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
         Err(error) => return Err(error),
     };
     let text = if args.json { crate::report::json(&info) + "\n" } else { info.to_string() };
-    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)
+    print(text)
 }
 
 impl Info {
-    fn new(args: &InfoArgs, Opened { checkpoint, cpu, plan }: &Opened) -> Self {
+    fn new(args: &InfoArgs, Opened { checkpoint, cpu, plan, .. }: &Opened) -> Self {
         Self {
             model: ModelState::Here(ModelInfo::new(checkpoint)),
             memory: plan.as_ref().ok().map(|plan| MemoryInfo::new(args, checkpoint, plan)),

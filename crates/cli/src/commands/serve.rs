@@ -8,6 +8,7 @@ use crate::server::guard::{Guard, KeyFileError};
 use crate::server::images::{Fetcher, Pictures};
 use crate::server::limits::Limits;
 use crate::server::state::ServedModel;
+use crate::{note, tell};
 use crate::server::{Loaded, Server, ServerOptions, tls};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::image::ImageParams;
@@ -32,13 +33,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();
     let server = Server::start(options, move || {
         let own = opened.checkpoint.preprocessor;
-        let image_params = ImageParams { num_crops: num_crops.unwrap_or(own.num_crops), ..own };
+        let image_params = own.with_num_crops(num_crops.unwrap_or(own.num_crops));
         loaded(opened.load(&model)?, image_params)
     })?;
-    eprintln!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
+    note!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
     if open_to_all {
-        eprintln!("warning: other machines can use this server without a key");
-        eprintln!("hint: start it with --api-key-file, or without --host");
+        tell!("warning: other machines can use this server without a key");
+        tell!("hint: start it with --api-key-file, or without --host");
     }
     let hurry = Arc::new(Notify::new());
     Ok(server.run(first_signal(Arc::clone(&hurry)), hurry.notified())?)
