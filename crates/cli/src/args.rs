@@ -141,7 +141,7 @@ pub struct AskArgs {
     #[command(flatten)]
     pub picture: PictureArgs,
     /// Print one JSON object: answer, finish reason, usage, timings, model, pictures
-    #[arg(long, short)]
+    #[arg(long, short, help_heading = None::<&str>)]
     pub json: bool,
     /// What is told on stderr
     #[command(flatten)]
@@ -391,7 +391,13 @@ pub struct GenerationArgs {
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// 0 always takes the likeliest token, 1 draws by the model's own probabilities
-    #[arg(long, help_heading = "Sampling", value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        help_heading = "Sampling",
+        value_name = "T",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub temperature: f32,
     /// Draw from the K likeliest tokens; 0 is no limit
     #[arg(long, help_heading = "Sampling", value_name = "K", default_value_t = 0)]
@@ -406,10 +412,22 @@ pub struct GenerationArgs {
     #[arg(long, help_heading = "Sampling", value_name = "R", default_value_t = 1.0)]
     pub repetition_penalty: f32,
     /// Make tokens of the answer less likely: taken off their logits once
-    #[arg(long, help_heading = "Sampling", value_name = "R", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        help_heading = "Sampling",
+        value_name = "R",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub presence_penalty: f32,
     /// Make tokens of the answer less likely: taken off their logits for each time
-    #[arg(long, help_heading = "Sampling", value_name = "R", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        help_heading = "Sampling",
+        value_name = "R",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub frequency_penalty: f32,
     /// The same seed gives the same answer [default: another one every time]
     #[arg(long, help_heading = "Sampling", value_name = "N")]
@@ -436,10 +454,18 @@ impl ModelArgs {
     /// How far a checkpoint with these weights is to be quantised; nothing for one that is already.
     #[must_use]
     pub fn quantised(&self, weights: &Weights) -> Option<Quant> {
+        if weights.quant().is_some() {
+            return None;
+        }
+        self.quantised_from(weights.dtype(), weights.bytes_total())
+    }
+
+    /// How far weights of `bytes` bytes in `format`, which is no quantised one, are to be quantised.
+    #[must_use]
+    pub fn quantised_from(&self, format: Format, bytes: u64) -> Option<Quant> {
         match self.quant {
-            _ if weights.quant().is_some() => None,
             Some(choice) => choice.quant(),
-            None => default_quant(self.dtype, weights.dtype(), weights.bytes_total()),
+            None => default_quant(self.dtype, format, bytes),
         }
     }
 

@@ -5,8 +5,8 @@
 
 use crate::error::CliError;
 use crate::hub::ModelSource;
-use crate::note;
 use crate::interrupt::Interrupt;
+use crate::note;
 use crate::paths::folder_of;
 use crate::progress::Progress;
 use phi3v::checkpoint::Checkpoint;
@@ -128,13 +128,19 @@ pub fn write(
     }
 }
 
-/// Where the quantised form of the model at `source` is kept.
-fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
+/// The folder of quantised models.
+#[must_use]
+pub fn cache_folder() -> PathBuf {
     let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = given(CACHE_VARIABLE).unwrap_or_else(|| {
+    given(CACHE_VARIABLE).unwrap_or_else(|| {
         let user = given("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
         user.unwrap_or_else(|| PathBuf::from(".cache")).join("phi3v")
-    });
+    })
+}
+
+/// Where the quantised form of the model at `source` is kept.
+fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
+    let cache = cache_folder();
     let mut key = String::new();
     for byte in &fingerprint(source)[..8] {
         write!(key, "{byte:02x}").expect("a string takes everything");

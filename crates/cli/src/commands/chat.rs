@@ -16,8 +16,8 @@ use crate::runtime::{self, Runtime};
 use crate::terminal::{AnswerOutput, TextSink, count, printable};
 use crate::{note, tell};
 use complete::Completion;
-use phi3v::engine::FinishReason;
 use paths::{Named, named, typed};
+use phi3v::engine::FinishReason;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Editor};
@@ -134,7 +134,9 @@ impl Session<'_> {
         let names: Vec<String> = pictures.iter().map(|path| path.display().to_string()).collect();
         let names = printable(&names.join(", ")).into_owned();
         if !lines.interactive() {
-            note!("note: {names} is there, but not shown to the model; /image PATH before the question does it");
+            note!(
+                "note: {names} is there, but not shown to the model; /image PATH before the question does it"
+            );
             self.ask(line.trim())?;
             return Ok(Turn::Go);
         }

@@ -8,8 +8,8 @@ use crate::server::guard::{Guard, KeyFileError};
 use crate::server::images::{Fetcher, Pictures};
 use crate::server::limits::Limits;
 use crate::server::state::ServedModel;
-use crate::{note, tell};
 use crate::server::{Loaded, Server, ServerOptions, tls};
+use crate::{note, tell};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::image::ImageParams;
 use phi3v_kernels::Cpu;
@@ -28,13 +28,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     start_log(args.log_format);
     let options = options(args)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.num_crops.unwrap_or(own))?.fitting()?;
+    opened.tell_demo();
     let (model, num_crops) = (args.model.clone(), args.num_crops);
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();
     let server = Server::start(options, move || {
         let own = opened.checkpoint.preprocessor;
         let image_params = own.with_num_crops(num_crops.unwrap_or(own.num_crops));
-        loaded(opened.load(&model)?, image_params)
+        let description = opened.is_demo.then(runtime::demo_notice);
+        loaded(opened.load(&model)?, image_params, description)
     })?;
     note!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
     if open_to_all {
@@ -45,13 +47,20 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     Ok(server.run(first_signal(Arc::clone(&hurry)), hurry.notified())?)
 }
 
-fn loaded(runtime: Runtime, image_params: ImageParams) -> Result<Loaded<Cpu>, CliError> {
+fn loaded(
+    runtime: Runtime,
+    image_params: ImageParams,
+    description: Option<String>,
+) -> Result<Loaded<Cpu>, CliError> {
     let Runtime { engine, tokenizer, name } = runtime;
     let constraints =
         ConstraintFactory::new(&tokenizer, GrammarLimits::default()).map_err(phi3v::Error::from)?;
     let context_tokens = engine.context_tokens();
     let constraints = Arc::new(constraints);
-    Ok(Loaded { engine, model: ServedModel { name, tokenizer, constraints, image_params, context_tokens } })
+    Ok(Loaded {
+        engine,
+        model: ServedModel { name, description, tokenizer, constraints, image_params, context_tokens },
+    })
 }
 
 fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {

@@ -11,12 +11,14 @@ mod cache;
 mod client;
 mod download;
 mod error;
+mod file_kind;
 mod name;
 mod options;
 mod progress;
 
 pub use error::HubError;
-pub use name::ModelName;
+pub use file_kind::FileKind;
+pub use name::{ModelName, is_known};
 pub use options::HubOptions;
 pub use progress::{DownloadBar, DownloadLines, Progress, for_stderr};
 

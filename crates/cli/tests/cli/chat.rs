@@ -57,6 +57,24 @@ fn a_failed_turn_ends_a_script() {
         let refusal = chat(&fixture, &[], input).refusal(2);
         assert!(refusal.ends_with("\nhint: /help lists the commands\n"), "{refusal}");
     }
+    let absent = chat(&fixture, &[], "/image absent.png\n").refusal(3);
+    assert!(absent.ends_with("\nhint: check the path; after /image Tab completes it\n"), "{absent}");
+    let address = chat(&fixture, &[], "/image https://example.org/a.png\n").refusal(3);
+    assert!(address.contains("begin with phi3v chat --allow-url example.org"), "{address}");
+    assert!(!address.contains("phi3v ask"), "{address}");
+}
+
+#[test]
+fn a_picture_that_a_script_names_is_text_and_noted() {
+    let fixture = Fixture::new();
+    let run = chat(&fixture, &[], "What is in small.png?\n");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(
+        run.stderr.starts_with("note: small.png is there, but not shown to the model; /image"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(run.stdout, fixture.run(&["ask", "--max-new-tokens", "8", "What is in small.png?"]).answer());
 }
 
 #[cfg(unix)]

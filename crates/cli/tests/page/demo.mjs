@@ -13,6 +13,19 @@ const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? 
 
 const plain = (text) => text.replace(/\s+/g, ' ').trim();
 
+{
+  const page = await browser.newPage({ viewport: { width: 390, height: 760 } });
+  await page.goto(address);
+  await page.locator('#about', { hasText: 'demo model: reads simple covers' }).waitFor();
+  if (shots) await page.screenshot({ path: `${shots}/demo-start.png` });
+  await page.locator('.example').nth(2).click();
+  await page.locator('article.assistant .statistics', { hasText: 'tokens' }).waitFor({ timeout: 120_000 });
+  assert.equal(plain(await page.locator('article.assistant .answer').innerText()), cases[2].answer);
+  assert.equal(await page.locator('article.user img').count(), 2);
+  console.log('ok an example is answered at a click');
+  await page.close();
+}
+
 for (const [index, { pictures, question, answer }] of cases.entries()) {
   const page = await browser.newPage({ viewport: { width: 1000, height: 760 } });
   await page.goto(address);

@@ -32,7 +32,8 @@ impl Completion {
             return Ok((begin + word, pairs));
         }
         let fits = |command: &&&str| line.starts_with('/') && command.starts_with(line);
-        let pair = |command: &str| Pair { display: command.trim().to_owned(), replacement: command.to_owned() };
+        let pair =
+            |command: &str| Pair { display: command.trim().to_owned(), replacement: command.to_owned() };
         Ok((0, COMMANDS.iter().filter(fits).map(|command| pair(command)).collect()))
     }
 }

@@ -38,8 +38,10 @@ pub(super) fn named(line: &str) -> Named {
         return Named { pictures: vec![picture], question: String::new(), first: true };
     }
     let words = words(line);
-    let found: Vec<Option<PathBuf>> =
-        words.iter().map(|word| picture(word).or_else(|| picture(word.trim_end_matches(PUNCTUATION)))).collect();
+    let found: Vec<Option<PathBuf>> = words
+        .iter()
+        .map(|word| picture(word).or_else(|| picture(word.trim_end_matches(PUNCTUATION))))
+        .collect();
     let pictures: Vec<PathBuf> = found.iter().flatten().cloned().collect();
     let Some(first) = found.iter().position(Option::is_none) else {
         return Named { first: !pictures.is_empty(), pictures, question: String::new() };
@@ -106,11 +108,19 @@ mod tests {
             (format!("What is this? {c}"), vec![cat.clone()], "What is this?".to_owned()),
             (format!("What is in {c}?"), vec![cat.clone()], format!("What is in {c}?")),
             (format!("What is in {c}"), vec![cat.clone()], format!("What is in {c}")),
-            (format!("Compare {c} and \"{d}\", please."), both.clone(), format!("Compare {c} and \"{d}\", please.")),
+            (
+                format!("Compare {c} and \"{d}\", please."),
+                both.clone(),
+                format!("Compare {c} and \"{d}\", please."),
+            ),
             (format!("{c} {escaped}"), both, String::new()),
             (format!("{c}x What?"), vec![], format!("{c}x What?")),
             ("It's John's, isn't it?".to_owned(), vec![], "It's John's, isn't it?".to_owned()),
-            (folder.path().join("notes.txt").display().to_string(), vec![], folder.path().join("notes.txt").display().to_string()),
+            (
+                folder.path().join("notes.txt").display().to_string(),
+                vec![],
+                folder.path().join("notes.txt").display().to_string(),
+            ),
         ] {
             let found = named(&line);
             assert_eq!((found.pictures, found.question), (pictures, question), "{line}");
