@@ -2,7 +2,7 @@
 
 use crate::args::{BenchArgs, BenchFormat};
 use crate::error::CliError;
-use crate::hub::HubOptions;
+use crate::hub::{HubOptions, ModelName};
 use crate::terminal::print;
 use crate::{note, report, runtime};
 use phi3v::bench::{self, Figure, Plan};
@@ -56,6 +56,10 @@ struct Subject {
 /// # Errors
 /// The model or the processor's settings are refused, or stdout cannot be written to.
 pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
+    if let Some(model) = &args.model {
+        // before half a minute is spent on the machine's limits
+        ModelName::parse(model)?;
+    }
     let (cpu, limits) = start(args)?;
     let machine = Machine {
         int8_gops: limits.int8_gops,
