@@ -1,6 +1,7 @@
 //! What a command ends with when it does not succeed.
 
 use crate::hub::HubError;
+use crate::paths::quoted;
 use crate::server::ServeError;
 use crate::tell;
 use crate::terminal::printable;
@@ -332,15 +333,6 @@ fn picture_hint(error: &ImageError) -> Option<String> {
 /// How a picture comes from an address without phi3v fetching it.
 fn fetch_yourself(url: &str) -> String {
     format!("fetch it yourself: curl -sL {} | phi3v ask - \"...\"", quoted(url))
-}
-
-/// A word as a shell takes it for one.
-pub(crate) fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// The host of an http address, with its port where it has one.

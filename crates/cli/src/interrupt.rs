@@ -4,7 +4,7 @@ use crate::{note, tell};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-// 0, the first, is idle: Ctrl-C ends the program
+const IDLE: u8 = 0;
 const ANSWERING: u8 = 1;
 const STOPPING: u8 = 2;
 const ELSEWHERE: u8 = 3;
@@ -19,11 +19,17 @@ static SHARED: OnceLock<Interrupt> = OnceLock::new();
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     now: AtomicU8,
     /// What it is between answers.
     at_rest: AtomicU8,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { now: AtomicU8::new(IDLE), at_rest: AtomicU8::new(IDLE) }
+    }
 }
 
 impl Interrupt {

@@ -4,7 +4,6 @@
 //! full disk: what is told there is never worth the answer, so its failures are ignored. Nothing else of this crate
 //! writes to stdout or stderr, but for the bars.
 
-use crate::error::CliError;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -62,9 +61,10 @@ pub fn count(number: usize, thing: &str) -> String {
 ///
 /// # Errors
 /// stdout cannot be written to.
-pub fn print(result: impl fmt::Display) -> Result<(), CliError> {
+pub fn print(result: impl fmt::Display) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    write!(stdout, "{result}").and_then(|()| stdout.flush()).map_err(CliError::Output)
+    write!(stdout, "{result}")?;
+    stdout.flush()
 }
 
 /// `text` without the control characters that terminals obey; lines and tabs stay.

@@ -64,7 +64,7 @@ fn answer(
 fn finish(args: &AskArgs, pictures: &[Picture], runtime: &Runtime, answer: &Answer) -> Result<(), CliError> {
     if args.json {
         let report = AskReport::new(args, pictures, runtime, answer);
-        print(report::json(&report) + "\n")?;
+        print(report::json(&report) + "\n").map_err(CliError::Output)?;
     }
     if args.report.stats {
         tell!("{}", Stats(&answer.finished));

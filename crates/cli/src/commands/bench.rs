@@ -70,7 +70,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
         cpu_level: cpu.level().to_string(),
     };
     if !args.json {
-        print(Header(&machine))?;
+        print(Header(&machine)).map_err(CliError::Output)?;
     }
     let (mut results, mut printed) = (Vec::new(), Ok(()));
     for (index, subject) in subjects(args).enumerate() {
@@ -81,11 +81,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
             }
             results.push(outcome);
         })?;
-        std::mem::replace(&mut printed, Ok(()))?;
+        std::mem::replace(&mut printed, Ok(())).map_err(CliError::Output)?;
     }
     drop(cpu);
     if args.json {
-        return print(report::json(&Report { machine, results }) + "\n");
+        return print(report::json(&Report { machine, results }) + "\n").map_err(CliError::Output);
     }
     if results.iter().any(|result| result.share.is_some_and(|share| share > 1.0)) {
         note!("{ABOVE_THE_LIMIT}");

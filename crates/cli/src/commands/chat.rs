@@ -140,15 +140,18 @@ impl Session<'_> {
             self.ask(line.trim())?;
             return Ok(Turn::Go);
         }
-        if !lines.confirm(&format!("Show {names} to the model? [Y/n] "))? {
-            self.ask(line.trim())?;
-            return Ok(Turn::Go);
-        }
-        for path in &pictures {
-            self.show(path.as_os_str())?;
-        }
-        if !question.is_empty() {
-            self.ask(&question)?;
+        match lines.confirm(&format!("Show {names} to the model? [Y/n] "))? {
+            Some(true) => {
+                for path in &pictures {
+                    self.show(path.as_os_str())?;
+                }
+                if !question.is_empty() {
+                    self.ask(&question)?;
+                }
+            }
+            // a path alone is no question
+            Some(false) if !question.is_empty() => self.ask(line.trim())?,
+            _ => {}
         }
         Ok(Turn::Go)
     }
@@ -217,12 +220,13 @@ impl Lines {
         matches!(self, Self::Editor(_))
     }
 
-    /// Whether the user says yes to `question`, or just presses Enter. Nobody does where there is no terminal.
-    fn confirm(&mut self, question: &str) -> Result<bool, CliError> {
-        let Self::Editor(editor) = self else { return Ok(false) };
+    /// Whether the user says yes to `question`, or just presses Enter; nothing where the question is left, or there is
+    /// no terminal to ask it on.
+    fn confirm(&mut self, question: &str) -> Result<Option<bool>, CliError> {
+        let Self::Editor(editor) = self else { return Ok(None) };
         match editor.readline(question) {
-            Ok(answer) => Ok(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes")),
-            Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(false),
+            Ok(answer) => Ok(Some(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"))),
+            Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(None),
             Err(error) => Err(terminal_error(error)),
         }
     }

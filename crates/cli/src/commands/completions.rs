@@ -12,5 +12,5 @@ use clap::CommandFactory;
 pub(super) fn run(args: &CompletionsArgs) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "phi3v", &mut script);
-    print(String::from_utf8_lossy(&script))
+    print(String::from_utf8_lossy(&script)).map_err(CliError::Output)
 }

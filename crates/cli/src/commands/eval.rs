@@ -75,7 +75,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
         }
     }
     let text = if args.json { crate::report::json(&report) + "\n" } else { report.to_string() };
-    print(text)
+    print(text).map_err(CliError::Output)
 }
 
 /// Every prompt about every picture.

@@ -19,5 +19,5 @@ pub(super) fn run(args: &ExportDemoArgs) -> Result<(), CliError> {
         let path = args.dir.join(name);
         std::fs::write(&path, bytes).map_err(refused(&path))?;
     }
-    print(format_args!("{}\n", args.dir.display()))
+    print(format_args!("{}\n", args.dir.display())).map_err(CliError::Output)
 }

@@ -109,7 +109,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
         Err(error) => return Err(error),
     };
     let text = if args.json { crate::report::json(&info) + "\n" } else { info.to_string() };
-    print(text)
+    print(text).map_err(CliError::Output)
 }
 
 impl Info {

@@ -12,7 +12,7 @@ use crate::terminal::print;
 pub(super) fn run(args: &PullArgs) -> Result<(), CliError> {
     let options = HubOptions { refresh: true, ..HubOptions::from_env() };
     match hub::resolve(&args.model, &options, &mut *hub::for_stderr())? {
-        ModelSource::Folder(dir) => print(format_args!("{}\n", dir.display())),
+        ModelSource::Folder(dir) => print(format_args!("{}\n", dir.display())).map_err(CliError::Output),
         ModelSource::Demo => Err(CliError::DemoIsBuiltIn),
     }
 }

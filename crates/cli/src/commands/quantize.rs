@@ -26,7 +26,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
     let before = checkpoint.weights.bytes_total();
     note!("{} of weights are now {}", size(before), size(bytes));
-    print(format_args!("{}\n", out.display()))
+    print(format_args!("{}\n", out.display())).map_err(CliError::Output)
 }
 
 /// Whether `out` is a file that the model at `source` consists of.

@@ -1,5 +1,6 @@
 //! What a file is that somebody gave as a model: told by its first bytes, as people mistake many things for one.
 
+use crate::paths::{folder_of, quoted};
 use phi3v::weights::shards;
 use std::fs::File;
 use std::io::Read;
@@ -135,15 +136,12 @@ impl FileKind {
     #[must_use]
     pub fn hint(self, path: &Path) -> String {
         const REAL: &str = "phi3v pull phi-3.5-vision fetches the real model";
-        let folder = crate::paths::folder_of(path).display().to_string();
+        let folder = folder_of(path).display().to_string();
         let file = path.display().to_string();
         match self {
-            Self::Part => format!("give its folder: --model {}", crate::error::quoted(&folder)),
+            Self::Part => format!("give its folder: --model {}", quoted(&folder)),
             Self::Picture(_) => {
-                format!(
-                    "pictures stand before the question: phi3v ask {} \"What is this?\"",
-                    crate::error::quoted(&file)
-                )
+                format!("pictures stand before the question: phi3v ask {} \"What is this?\"", quoted(&file))
             }
             Self::Archive(_) => "unpack it and give the folder".to_owned(),
             Self::LfsPointer => format!("run git lfs pull in {folder}, and give that folder"),

@@ -301,7 +301,10 @@ function redraw() {
 
 /** Asks the question of an example, about its pictures. */
 async function askExample({ pictures: names, question }) {
-  const files = await Promise.all(names.map(async (name) => new File([await (await fetch(`examples/${name}`)).blob()], name, { type: 'image/png' })));
+  const files = await Promise.all(names.map(async (name) => {
+    const response = await fetch(`examples/${name}`);
+    return new File([await response.blob()], name, { type: 'image/png' });
+  }));
   if (running || turns.length) return;
   pictures = [];
   await addFiles(files);
@@ -313,11 +316,12 @@ async function askExample({ pictures: names, question }) {
 async function showExamples() {
   const response = await fetch('examples/answers.json').catch(() => null);
   if (!response?.ok) return;
-  const examples = await response.json();
+  const examples = (await response.json()).filter((example) => example.pictures.length);
   $('examples').replaceChildren(...examples.map((example) => {
     const images = example.pictures.map((name) => make('img', { src: `examples/${name}`, alt: name }));
-    const shown = images.length ? [make('span', { className: 'thumbs' }, ...images)] : [];
-    return make('button', { type: 'button', className: 'example', onclick: () => askExample(example) }, ...shown, make('span', { textContent: example.question }));
+    const shown = make('span', { className: 'thumbs' }, ...images);
+    const question = make('span', { textContent: example.question });
+    return make('button', { type: 'button', className: 'example', onclick: () => askExample(example) }, shown, question);
   }));
 }
 
