@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Errors are stated relative to the largest magnitude of the expected values.
 ///
@@ -214,6 +215,9 @@ pub mod oracle {
     }
 }
 
+/// Age of a record that is of an earlier run, whose process had the same number.
+const RECORD_AGE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// Says that a test is skipped, past libtest, which keeps what the print macros write while a test passes: the first of
 /// each `remedy` in a run at once, and all of them in the last line of `cargo test`, which the test `what_was_skipped`
 /// writes. `what` names what is missing, `remedy` what would let the test run.
@@ -224,6 +228,10 @@ pub fn skip(what: &str, remedy: &str) {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock();
     let path = skips_path();
+    let modified = std::fs::metadata(&path).and_then(|record| record.modified());
+    if modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > RECORD_AGE_MAX)) {
+        let _ = std::fs::remove_file(&path);
+    }
     let line = format!("{remedy}\n");
     let known = std::fs::read_to_string(&path).unwrap_or_default();
     let mut record = File::options().create(true).append(true).open(path).expect("the target folder is ours");

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{say, shared};
+use common::shared;
 use phi3v::image::{ImageError, ImageLimits, ImageMode, decode};
 
 /// What refusing a picture may cost: the file, headers and the decoder's tables, 16 MiB with much room.

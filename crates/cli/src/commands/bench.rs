@@ -3,7 +3,7 @@
 use crate::args::{BenchArgs, BenchFormat};
 use crate::error::CliError;
 use crate::hub::{HubOptions, ModelName};
-use crate::terminal::print;
+use crate::terminal::{count, print};
 use crate::{note, report, runtime};
 use phi3v::bench::{self, Figure, Plan};
 use phi3v::config::ModelConfig;
@@ -147,7 +147,7 @@ struct Header<'a>(&'a Machine);
 impl std::fmt::Display for Header<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Machine { int8_gops, bf16_gflops, f32_gflops, read_gb_s, threads, cpu_level } = self.0;
-        writeln!(f, "{threads} threads, level {cpu_level}")?;
+        writeln!(f, "{}, level {cpu_level}", count(*threads, "thread"))?;
         writeln!(f, "at most  int8 {int8_gops:.0} G/s, bf16 {bf16_gflops:.0} G/s, f32 {f32_gflops:.0} G/s")?;
         writeln!(f, "         {read_gb_s:.1} GB/s read from memory\n")?;
         writeln!(f, "{:14} {:6} {:>6} {:>10} {:6} {:>6}", "", "format", "size", "value", "unit", "share")

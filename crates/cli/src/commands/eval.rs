@@ -4,7 +4,7 @@ use crate::args::{EvalArgs, Kv, QuantChoice};
 use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::images::{self, Picture, PictureOptions};
-use crate::terminal::print;
+use crate::terminal::{count, print};
 use crate::{note, quantised, runtime};
 use phi3v::chat_template::{Message, Part};
 use phi3v::checkpoint::Checkpoint;
@@ -185,7 +185,7 @@ impl Outcome {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { model, reference, reference_perplexity, samples, candidates } = self;
-        writeln!(f, "{model}, {samples} questions; the reference is {reference}")?;
+        writeln!(f, "{model}, {}; the reference is {reference}", count(*samples, "question"))?;
         if let Some(perplexity) = reference_perplexity {
             writeln!(f, "perplexity of its own answers: {perplexity:.4}\n")?;
         }

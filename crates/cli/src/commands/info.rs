@@ -243,8 +243,8 @@ impl fmt::Display for ModelInfo {
         writeln!(f, "  weights     {} in {}", size(self.weights_bytes), self.weights_format)?;
         writeln!(
             f,
-            "  decoder     {} layers of {}, {} heads ({} for keys and values), feed-forward {}, vocabulary {}",
-            self.num_hidden_layers,
+            "  decoder     {} of {}, {} heads ({} for keys and values), feed-forward {}, vocabulary {}",
+            count(self.num_hidden_layers, "layer"),
             self.hidden_size,
             self.num_attention_heads,
             self.num_key_value_heads,
@@ -267,9 +267,9 @@ impl fmt::Display for MemoryInfo {
         writeln!(f, "  weights     {}{quant}", size(self.weights_bytes))?;
         writeln!(
             f,
-            "  KV cache    {} for {} tokens, {} each",
+            "  KV cache    {} for {}, {} each",
             size(self.kv_bytes),
-            self.context_tokens,
+            count(self.context_tokens, "token"),
             size(self.kv_bytes_per_token)
         )?;
         writeln!(f, "  activations {}", size(self.activation_bytes))?;
