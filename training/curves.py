@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from canvas import FONTS, font
+from drawing.canvas import FONTS, font
 
 SIZE = (640, 300)
 COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (80, 80, 80))
@@ -58,7 +58,7 @@ def of_processors(work: Path) -> list[Image.Image]:
 
 
 def of_gpu(lines: list[dict]) -> list[Image.Image]:
-    """The plots of a run of `gpu.py`."""
+    """The plots of a run of `gpu/run.py`."""
     one, two = ([r for r in lines if r.get("stage") == n] for n in (1, 2))
     first = {n: [(0.0, 0.0), *((r["minutes"], r["page"][i]) for r in one)] for n, i in NAMES.items()}
     whole = {t: [(r["minutes"], r["right"][t]) for r in two] for t in TASKS}

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from canvas import Canvas, to_tile
-from dataset import LONG_ROWS, end_id, prompt_chunks, tokenizer
-from model import Phi3V, patches_of
-from tasks import MAKERS, Example, decline
+from drawing.canvas import Canvas, to_tile
+from drawing.tasks import MAKERS, Example, decline
+from network.model import Phi3V, patches_of
+from samples.dataset import LONG_ROWS, end_id, prompt_chunks, tokenizer
 
 EVAL_SEED = 990_000_000  # the seeds are texts with it; training's are small numbers
 TARGETS = {"cover": 0.90, "chart": 0.85, "pair": 0.90, "text": 0.85, "decline": 0.95}

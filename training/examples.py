@@ -9,8 +9,8 @@ from itertools import cycle
 from pathlib import Path
 from unittest.mock import patch
 
-import tasks
-from tasks import MAKERS, Example
+from drawing import tasks
+from drawing.tasks import MAKERS, Example
 
 # Everyday words, so that a reader can tell a right answer from a misreading; training draws them at random.
 WORDS = {

@@ -23,25 +23,26 @@ SETTINGS = {
 }
 
 
-def step(script: str, *arguments: str) -> None:
-    """Runs one script of this folder and stops on failure."""
-    command = [sys.executable, str(HERE / script), *arguments]
+def step(module: str, *arguments: str) -> None:
+    """Runs one module of this folder and stops on failure."""
+    command = [sys.executable, "-m", module, *arguments]
     print("+", *command, file=sys.stderr, flush=True)
-    subprocess.run(command, check=True, env={**os.environ, **SETTINGS})
+    subprocess.run(command, check=True, env={**os.environ, **SETTINGS, "PYTHONPATH": str(HERE)})
 
 
 PLAIN = 0.53  # of the minutes of stage 1 without attention
 
 
-def tower(work: Path, minutes: float) -> None:
-    """Stage 1 in two parts with `strengthen.py` between; in the second the heads attend as they do in use."""
+def tower(work: Path, minutes: float, pages: int) -> None:
+    """Stage 1 in two parts with `stages/strengthen.py` between; in the second the heads attend as they do in use."""
     plain, state = work / "stage1_plain.pt", work / "stage1.pt"
+    told = ("--work", str(work), "--pages", str(pages))
     if not plain.exists():
-        step("stage1.py", "--work", str(work), "--minutes", str(round(PLAIN * minutes, 2)))
+        step("stages.stage1", *told, "--minutes", str(round(PLAIN * minutes, 2)))
         state.rename(plain)
     if not state.exists():
-        step("strengthen.py", str(work), str(plain), str(state))
-    step("stage1.py", "--work", str(work), "--minutes", str(minutes), "--attend")
+        step("stages.strengthen", str(work), str(plain), str(state))
+    step("stages.stage1", *told, "--minutes", str(minutes), "--attend")
 
 
 def main() -> None:
@@ -52,21 +53,23 @@ def main() -> None:
     parser.add_argument("--stage1-minutes", type=float, default=25)
     parser.add_argument("--stage2-minutes", type=float, default=96)
     parser.add_argument("--stage3-minutes", type=float, default=8)
-    parser.add_argument("--gpu", action="store_true", help="all stages on one GPU; the minutes are gpu.py's own")
+    parser.add_argument("--gpu", action="store_true", help="all stages on one GPU, in --gpu-minutes")
+    parser.add_argument("--gpu-minutes", type=float, default=8.85)
+    parser.add_argument("--pages", type=int, default=1500, help="of stage 1 on two processors")
     args = parser.parse_args()
     if args.gpu:
-        step("gpu.py", "--work", str(args.work))
+        step("gpu.run", "--work", str(args.work), "--minutes", str(args.gpu_minutes))
     else:
         on_processors(args)
-    step("export.py", str(args.work / "stage3.pt"), str(args.out))
-    step("curves.py", str(args.work), str(args.work / "curves.png"))
+    step("stages.export", str(args.work / "stage3.pt"), str(args.out))
+    step("curves", str(args.work), str(args.work / "curves.png"))
 
 
 def on_processors(args: argparse.Namespace) -> None:
     """All stages on two processors."""
-    tower(args.work, args.stage1_minutes)
-    step("stage2.py", "--work", str(args.work), "--minutes", str(args.stage2_minutes))
-    step("crops.py", "--work", str(args.work), "--minutes", str(args.stage3_minutes))
+    tower(args.work, args.stage1_minutes, args.pages)
+    step("stages.stage2", "--work", str(args.work), "--minutes", str(args.stage2_minutes))
+    step("stages.crops", "--work", str(args.work), "--minutes", str(args.stage3_minutes))
 
 
 if __name__ == "__main__":

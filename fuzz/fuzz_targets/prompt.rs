@@ -63,10 +63,12 @@ fn count_images(ids: &[i64]) -> usize {
 fn stream(bytes: &[u8]) {
     let ids: Vec<u32> =
         bytes.chunks_exact(2).map(|pair| u32::from(u16::from_le_bytes([pair[0], pair[1]])) % 520).collect();
-    let mut stream = DecodeStream::new(TOKENIZER.clone());
+    let mut stream = DecodeStream::with_special(TOKENIZER.clone());
     let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
     text += &stream.finish();
-    assert_eq!(text, TOKENIZER.decode(&ids, true));
+    let bytes: Vec<u8> = ids.iter().flat_map(|&id| TOKENIZER.token_bytes(id)).copied().collect();
+    let whole = String::from_utf8_lossy(&bytes);
+    assert_eq!(text, whole.strip_prefix(' ').unwrap_or(&whole));
 }
 
 /// The first line's words are stop strings of the rest: nothing shown contains one.

@@ -1,7 +1,7 @@
 """Make the small pictures of testdata/images and the results the reference's libraries give for them.
 
     pip install pillow==10.3.0 numpy==1.26.4 torch==2.4.1
-    python scripts/reference/image_fixtures.py testdata/images
+    python scripts/reference/image_fixtures.py testdata/images    (with libjpeg-turbo's cjpeg on the path)
 
 Writes one picture per format and kind, and expected.json:
     size, reference     width, height and SHA-256 of Pillow's convert("RGB")
@@ -17,6 +17,7 @@ import io
 import json
 import math
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -85,6 +86,29 @@ def saved(image, format, **options):
     return buffer.getvalue()
 
 
+def cjpeg(image, *options):
+    """Kinds of JPEG that Pillow does not write, by libjpeg-turbo's own program."""
+    return subprocess.run(["cjpeg", *options], input=saved(image, "PPM"), capture_output=True, check=True).stdout
+
+
+def coarse_steps(data):
+    """A JPEG whose coefficients are multiplied by far more than they were divided by: its transform saturates."""
+    data = bytearray(data)
+    at = data.find(b"\xff\xdb")
+    while at >= 0:
+        data[at + 5 : at + 69] = bytes(1 + 254 * (i % 3 == 0) for i in range(64))
+        at = data.find(b"\xff\xdb", at + 69)
+    return bytes(data)
+
+
+def alpha_announced(data):
+    """A lossy WebP whose header announces alpha, which it has not."""
+    width, height = Image.open(io.BytesIO(data)).size
+    sizes = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    body = b"WEBPVP8X\x0a\0\0\0\x10\0\0\0" + sizes + data[12:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def files():
     rgb = Image.fromarray(picture(53, 38, 3))
     tall = Image.fromarray(picture(20, 61, 3))
@@ -138,6 +162,10 @@ def files():
     ]:
         yield f"{name}.tif", saved(image, "TIFF", compression=compression)
     yield "turned.tif", saved(rgb, "TIFF", exif=turned)
+    yield "arithmetic.jpg", cjpeg(rgb, "-arithmetic", "-restart", "1")
+    yield "arithmetic_progressive.jpg", cjpeg(rgb, "-arithmetic", "-progressive")
+    yield "saturated.jpg", coarse_steps(saved(rgb, "JPEG", quality=100))
+    yield "alpha_flag.webp", alpha_announced(saved(rgb, "WEBP", quality=80))
 
 
 def as_seen(data):

@@ -4,7 +4,8 @@
 //! `cargo run --release -p phi3v-cli --example load -- 127.0.0.1:8000 [requests=2000] [rate=20] [pid=SERVER]`
 //!
 //! Before that, throughput against the number of parallel requests: 1, 2, 4, 8 and 16 clients that ask one after the
-//! other.
+//! other, with pictures and with text alone; no two requests begin alike, so that nothing comes from the caches.
+//! `requests=0` ends with that.
 //!
 //! Every kind of request is first asked alone; an answer under load must be the same, to the letter. With `pid` the
 //! server's memory is read from /proc before, during and after.
@@ -21,9 +22,9 @@ const KINDS: usize = 24;
 /// One client in so many vanishes, one in so many reads slowly.
 const VANISH_EVERY: usize = 10;
 const SLOW_EVERY: usize = 15;
-/// Clients of the sweep, and how often each asks.
+/// Clients of the sweep, and requests of all of them together.
 const PARALLEL: [usize; 5] = [1, 2, 4, 8, 16];
-const ASKED_EACH: usize = 12;
+const ASKED: usize = 96;
 /// What a server may grow by after its caches are full: the allocator's own holes.
 const GROWTH_MAX_MIB: u64 = 32;
 
@@ -85,7 +86,7 @@ fn main() -> Result<(), Failure> {
 async fn run(options: Options) -> Result<(), Failure> {
     let mut expected = HashMap::new();
     for kind in 0..KINDS {
-        let outcome = ask(&options.address, kind, (false, false)).await?;
+        let outcome = ask(&options.address, &request(kind), (false, false)).await?;
         if !outcome.complete {
             return Err(format!("request {kind} has no answer even alone").into());
         }
@@ -108,7 +109,7 @@ async fn run(options: Options) -> Result<(), Failure> {
         let expected = expected[&kind].clone();
         tasks.push(tokio::spawn(async move {
             let (vanish, slow) = (number % VANISH_EVERY == 1, number % SLOW_EVERY == 2);
-            let outcome = ask(&address, kind, (vanish, slow)).await;
+            let outcome = ask(&address, &request(kind), (vanish, slow)).await;
             let mut tally = tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             tally.add(number, (vanish, outcome), &expected);
         }));
@@ -135,36 +136,54 @@ async fn run(options: Options) -> Result<(), Failure> {
     }
 }
 
-/// Prints the throughput of as many clients as [`PARALLEL`] says.
+/// Prints the throughput of as many clients as [`PARALLEL`] says, and whether more of them ever get less than four do.
 async fn sweep(address: &str) -> Result<(), Failure> {
-    for clients in PARALLEL {
-        let start = Instant::now();
-        let tasks: Vec<_> = (0..clients)
-            .map(|client| {
-                let address = address.to_owned();
-                tokio::spawn(async move {
-                    let mut tokens = 0;
-                    for asked in 0..ASKED_EACH {
-                        let outcome = ask(&address, (client + asked) % KINDS, (false, false)).await?;
-                        tokens += outcome.gaps.len() + usize::from(outcome.first_token.is_some());
-                    }
-                    Ok::<usize, Failure>(tokens)
-                })
-            })
-            .collect();
-        let mut tokens = 0;
-        for task in tasks {
-            tokens += task.await??;
+    let mut number = 0;
+    for with_picture in [true, false] {
+        let what = if with_picture { "a picture" } else { "text" };
+        let mut four = 0.0;
+        for clients in PARALLEL {
+            let rate = throughput(address, clients, &mut number, with_picture).await?;
+            println!("{clients:2} clients with {what}: {rate:.1} answers/s");
+            match clients {
+                4 => four = rate,
+                8.. if rate < four => {
+                    println!("   {:.0} % less than 4 clients get", 100.0 * (1.0 - rate / four))
+                }
+                _ => {}
+            }
         }
-        let seconds = start.elapsed().as_secs_f64();
-        let answers = (clients * ASKED_EACH) as f64;
-        println!(
-            "{clients:2} clients: {:.1} answers/s, {:.1} events/s",
-            answers / seconds,
-            tokens as f64 / seconds
-        );
     }
     Ok(())
+}
+
+/// Answers per second of `clients` that ask one after the other; their requests are counted on from `number`.
+async fn throughput(
+    address: &str,
+    clients: usize,
+    number: &mut usize,
+    with_picture: bool,
+) -> Result<f64, Failure> {
+    let asked_each = ASKED / clients;
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..clients)
+        .map(|_| {
+            let (address, first) = (address.to_owned(), *number);
+            *number += asked_each;
+            tokio::spawn(async move {
+                for number in first..first + asked_each {
+                    if !ask(&address, &fresh_request(number, with_picture), (false, false)).await?.complete {
+                        return Err(Failure::from(format!("request {number} of the sweep has no answer")));
+                    }
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await??;
+    }
+    Ok((clients * asked_each) as f64 / start.elapsed().as_secs_f64())
 }
 
 impl Tally {
@@ -227,9 +246,9 @@ fn percentiles(times: &mut [Duration]) -> String {
     )
 }
 
-/// Asks request `kind`, as a client that may vanish after its first token or read slowly.
-async fn ask(address: &str, kind: usize, (vanish, slow): (bool, bool)) -> Result<Outcome, Failure> {
-    let body = request(kind).to_string();
+/// Sends a request, as a client that may vanish after its first token or read slowly.
+async fn ask(address: &str, request: &Value, (vanish, slow): (bool, bool)) -> Result<Outcome, Failure> {
+    let body = request.to_string();
     let start = Instant::now();
     let mut stream = TcpStream::connect(address).await?;
     let head = format!(
@@ -289,6 +308,30 @@ fn request(kind: usize) -> Value {
     };
     let messages = json!([{"role": "user", "content": content}]);
     json!({"messages": messages, "max_tokens": 8 + kind, "stream": true, "seed": kind, "temperature": 0.7})
+}
+
+/// A request that begins as no other does: with a picture of its own, or with text alone.
+fn fresh_request(number: usize, with_picture: bool) -> Value {
+    let text =
+        format!("{number} is the number of this question: what is shown here, and what is written below it?");
+    let content = if with_picture {
+        let url = format!("data:image/bmp;base64,{}", base64(&picture(number)));
+        json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}])
+    } else {
+        json!(text)
+    };
+    json!({"messages": [{"role": "user", "content": content}], "max_tokens": 24, "stream": true})
+}
+
+/// A picture of 336 x 336 pixels whose bytes no other number has.
+fn picture(number: usize) -> Vec<u8> {
+    const SIDE: usize = 336;
+    let mut file = b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x50\x01\0\0\x50\x01\0\0\x01\0\x18\0".to_vec();
+    file.resize(54, 0);
+    let shades = number.to_le_bytes();
+    let pixels = (0..SIDE * SIDE).flat_map(|i| [(i % SIDE) as u8, (i / SIDE) as u8, shades[i / SIDE % 3]]);
+    file.extend(pixels);
+    file
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -86,18 +86,19 @@ pub fn generate<B: Backend>(
 ///
 /// # Panics
 /// If the thread that prepares the `count` pictures did.
-pub fn look<B: Backend>(
+pub fn encode_pictures<B: Backend>(
     engine: &mut Engine<B>,
-    (count, coming): (usize, &Receiver<Result<Picture, CliError>>),
+    count: usize,
+    coming: &Receiver<Result<Picture, CliError>>,
     interrupt: &Interrupt,
 ) -> Result<(Vec<Picture>, Duration), CliError> {
     let (mut progress, mut time) = (Progress::new(), Duration::ZERO);
-    let (mut pictures, mut looked_at) = (Vec::<Picture>::new(), 0);
+    let (mut pictures, mut encoded) = (Vec::<Picture>::new(), 0);
     loop {
         while let Ok(picture) = coming.try_recv() {
             pictures.push(picture?);
         }
-        let Some(picture) = pictures.get(looked_at) else {
+        let Some(picture) = pictures.get(encoded) else {
             match coming.recv_timeout(INTERRUPT_PERIOD) {
                 Ok(picture) => pictures.push(picture?),
                 Err(RecvTimeoutError::Timeout) if interrupt.requested() => return Err(CliError::Interrupted),
@@ -108,9 +109,10 @@ pub fn look<B: Backend>(
         };
         let rows: usize = pictures.iter().map(|picture| picture.inputs.num_img_tokens()).sum();
         if rows < engine.context_tokens() {
-            time += engine.look_at(&picture.inputs, &mut Watch { progress: &mut progress, interrupt })?;
+            time +=
+                engine.encode_ahead(&picture.inputs, &mut Watch { progress: &mut progress, interrupt })?;
         }
-        looked_at += 1;
+        encoded += 1;
     }
     progress.clear();
     assert_eq!(pictures.len(), count, "the thread that prepares pictures has ended early");

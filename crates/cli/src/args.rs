@@ -9,8 +9,8 @@ pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
-use clap::builder::RangedU64ValueParser;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::builder::{RangedU64ValueParser, Resettable};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use phi3v::engine::EngineError;
 use phi3v::model::ModelOptions;
 use phi3v::sampler::SamplingParams;
@@ -540,7 +540,7 @@ impl Cli {
     /// # Errors
     /// clap's own, help and version included.
     pub fn from_words(mut words: Vec<OsString>) -> Result<Self, clap::Error> {
-        let error = match Self::try_parse_from(&words) {
+        let error = match Self::parse_words(&words) {
             Ok(cli) => return Ok(cli),
             Err(error) => error,
         };
@@ -549,11 +549,35 @@ impl Cli {
             return Err(error);
         }
         words.extend([OsString::from("--"), last]);
-        match Self::try_parse_from(words) {
+        match Self::parse_words(&words) {
             Ok(cli) if matches!(cli.command, Command::Ask(_)) => Ok(cli),
             _ => Err(error),
         }
     }
+}
+
+impl Cli {
+    fn parse_words(words: &[OsString]) -> Result<Self, clap::Error> {
+        let mut command = without_empty_variables(Self::command());
+        let matches = command.try_get_matches_from_mut(words)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// The command without the variables that are empty: they count as unset, as compose files leave them (`X=${Y:-}`).
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| is_blank(&value));
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+        _ => arg,
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
+/// Whether a variable's value says nothing.
+#[must_use]
+pub fn is_blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|value| value.trim().is_empty())
 }
 
 impl GenerationArgs {

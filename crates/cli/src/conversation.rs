@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::images::Picture;
 use crate::runtime::Runtime;
 use phi3v::chat_template::{Message, Part, Role};
-use phi3v::engine::Request;
+use phi3v::engine::{CacheSalt, Request};
 use phi3v::processor;
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl Conversation {
     /// The request for the next answer.
     ///
     /// # Errors
-    /// The prompt leaves no room for an answer, or not for the one asked for.
+    /// The prompt leaves no tokens of the context for an answer, or too few for the one asked for.
     pub fn request(
         &self,
         runtime: &Runtime,
@@ -53,9 +53,9 @@ impl Conversation {
         let rows: Vec<usize> = self.pictures.iter().map(|picture| picture.inputs.num_img_tokens()).collect();
         let input_ids =
             processor::chat_prompt(&runtime.tokenizer, &self.messages, &rows).map_err(phi3v::Error::from)?;
-        // asked for nothing, an answer may be as long as there is room; the engine refuses where there is none
-        let room = runtime.engine.context_tokens().saturating_sub(input_ids.len()).max(1);
-        let max_new_tokens = generation.max_new_tokens.unwrap_or(room.min(DEFAULT_MAX_NEW_TOKENS));
+        // asked for nothing, an answer may take what the context leaves; the engine refuses where that is nothing
+        let budget = runtime.engine.context_tokens().saturating_sub(input_ids.len()).max(1);
+        let max_new_tokens = generation.max_new_tokens.unwrap_or(budget.min(DEFAULT_MAX_NEW_TOKENS));
         let images = self.pictures.iter().map(|picture| Arc::clone(&picture.inputs)).collect();
         Ok(Request {
             input_ids,
@@ -64,6 +64,7 @@ impl Conversation {
             max_new_tokens,
             stop: generation.stop.clone(),
             constraint: None,
+            cache_salt: CacheSalt::default(),
         })
     }
 }

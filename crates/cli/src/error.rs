@@ -202,6 +202,9 @@ impl CliError {
                 }
             }
             Self::InChat(error) => return chat_hint(error).or_else(|| error.hint()),
+            Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
+                "check that it is the text you mean, or shorten it".to_owned()
+            }
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
             Self::Quantised { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
@@ -367,7 +370,7 @@ fn reason(error: &io::Error) -> String {
 /// The area that refused decides.
 fn library_code(error: &phi3v::Error) -> ExitCode {
     use phi3v::Error;
-    match error {
+    match error.root() {
         Error::Image(_) => ExitCode::Picture,
         Error::Convert(ConvertError::Interrupted) => ExitCode::Interrupted,
         Error::Checkpoint(_) | Error::Config(_) | Error::Weights(_) | Error::Tokenizer(_) => ExitCode::Model,
@@ -375,6 +378,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
             ExitCode::Memory
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
+        Error::Engine(EngineError::DamagedCache) => ExitCode::Failure,
         Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
         Error::Stopped => ExitCode::Interrupted,
         _ => ExitCode::Failure,
@@ -386,6 +390,30 @@ impl From<ServeError<Self>> for CliError {
         match error {
             ServeError::Load(error) => error,
             other => Self::Server { message: other.to_string(), hint: other.hint() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::openai::errors::ApiError;
+    use phi3v_kernels::BackendError;
+    use std::sync::Arc;
+
+    #[test]
+    fn an_error_that_requests_share_counts_as_itself() {
+        let errors: [fn() -> phi3v::Error; 3] = [
+            || BackendError::OutOfMemory { bytes: 7 }.into(),
+            || EngineError::DamagedCache.into(),
+            || SamplerError::BadLogit { token: 1, value: f32::NAN }.into(),
+        ];
+        for (error, code) in errors.iter().zip([ExitCode::Memory, ExitCode::Failure, ExitCode::Model]) {
+            let shared = phi3v::Error::Shared(Arc::new(error()));
+            assert_eq!(ApiError::library(&shared), ApiError::library(&error()));
+            let (shared, own) = (CliError::from(shared), CliError::from(error()));
+            assert_eq!((shared.to_string(), shared.hint()), (own.to_string(), own.hint()));
+            assert_eq!((shared.exit_code(), own.exit_code()), (code, code));
         }
     }
 }

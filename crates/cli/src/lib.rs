@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod args;
+pub mod bounded;
 pub mod commands;
 pub mod conversation;
 pub mod error;

@@ -1,11 +1,13 @@
 //! Numbers in, numbers out: the operations phi3v is built from.
 //!
 //! [`Backend`] names them; [`cpu`] runs them on the host, on the best instruction set found at run time.
-//! This crate knows nothing of Phi-3, of files' formats or of text. It is the only crate with `unsafe` code.
+//! This crate knows nothing of Phi-3, of files' formats or of text. It is the only crate with `unsafe` code, and so
+//! has the seam to the one decoder that is written in C, [`jpeg`].
 
 mod backend;
 mod bytes;
 pub mod cpu;
+pub mod jpeg;
 pub mod quant;
 #[doc(hidden)]
 pub mod testing;

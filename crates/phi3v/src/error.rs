@@ -1,7 +1,9 @@
 //! One error type for the library: each area has its own enum, and each error knows a hint of what to do.
 //!
-//! Messages are one sentence, lower case, without a full stop, and name the value and the limit. The command line,
-//! the server and the Python module print them unchanged.
+//! Messages are one sentence, lower case, without a full stop, and name the value and the limit. The command line prints
+//! them unchanged; the server repeats of them what a stranger may know, and has hints of its own.
+
+use std::sync::Arc;
 
 /// Shorthand for results of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -25,12 +27,9 @@ pub enum Error {
     /// The engine refused a request.
     #[error(transparent)]
     Engine(#[from] crate::engine::EngineError),
-    /// A step shared with other requests failed.
-    #[error("a step shared by several requests failed: {reason}")]
-    Step {
-        /// The words of the error that all of them share.
-        reason: String,
-    },
+    /// The failure of a step that several requests shared: the same error for each of them. See [`Error::root`].
+    #[error(transparent)]
+    Shared(Arc<Error>),
     /// The caller stopped the work.
     #[error("stopped")]
     Stopped,
@@ -58,10 +57,26 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error itself, where several requests share it: what decides about hints, exit codes and HTTP status.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Shared(error) => error.root(),
+            error => error,
+        }
+    }
+
+    /// The error once for each of `requests` that it ends; a single one gets it unshared.
+    pub(crate) fn for_each(self, requests: usize) -> impl Iterator<Item = Self> {
+        let (alone, shared) = if requests == 1 { (Some(self), None) } else { (None, Some(Arc::new(self))) };
+        alone.into_iter().chain(shared.into_iter().cycle().take(requests).map(Self::Shared))
+    }
+
     /// What the user can do about it, one sentence, if there is something.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Shared(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Weights(error) => error.hint(),
             Self::Convert(error) => error.hint(),
@@ -72,7 +87,7 @@ impl Error {
             Self::Constraint(error) => error.hint(),
             Self::Sampler(error) => error.hint(),
             Self::Engine(error) => error.hint(),
-            Self::Step { .. } | Self::Stopped => None,
+            Self::Stopped => None,
             Self::Memory(error) => error.hint(),
             Self::Backend(phi3v_kernels::BackendError::OutOfMemory { .. }) => {
                 Some("choose a smaller context with --context, or close other programs".to_owned())

@@ -7,7 +7,7 @@ mod common;
 use common::repository;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::engine::{Engine, EngineOptions, Event, Request};
-use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
+use phi3v::model::{Cache, Chunk, FEW_ROWS_MAX, ModelOptions, Phi3V, Segment};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::cpu::{Cpu, CpuLevel, CpuOptions};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Most sequences of a step that allocates nothing.
-const SEQUENCES: usize = 16;
+const SEQUENCES: usize = FEW_ROWS_MAX;
 /// Tokens before those that are decoded, which go on into the second block of 64.
 const PAST: usize = 60;
 const STEPS: usize = 8;

@@ -5,8 +5,10 @@ mod common;
 
 use common::repository;
 use phi3v::checkpoint::Checkpoint;
+use phi3v::constraint::Constraint;
 use phi3v::engine::{
-    Engine, EngineOptions, Event, FinishReason, Observer, Phase, Request, RequestId, StepProgress,
+    Engine, EngineError, EngineOptions, Event, FinishReason, Observer, Phase, Request, RequestId,
+    StepProgress,
 };
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
@@ -15,7 +17,7 @@ use phi3v_kernels::cpu::{Cpu, CpuOptions};
 use phi3v_kernels::{
     Backend, BackendError, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Norm, Span,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -209,6 +211,25 @@ fn a_different_picture_of_the_same_size_is_not_taken_from_the_cache() {
 }
 
 #[test]
+fn requests_of_different_salts_share_nothing_and_answer_alike() {
+    let mut engine = engine(EngineOptions::default());
+    let image = picture(0);
+    let mut ask = |salt: u8| {
+        let images = vec![Arc::clone(&image)];
+        let request = Request::greedy(prompt(1, 200, Some(&image)), images, 4);
+        let (mut tokens, mut vision_steps) = (Vec::new(), 0);
+        let mut recorder = Recorder { tokens: &mut tokens, vision_steps: &mut vision_steps };
+        let finished = engine.run(Request { cache_salt: [salt; 32], ..request }, &mut recorder).unwrap();
+        (finished.usage.cached_tokens > 0, vision_steps > 0, tokens)
+    };
+    let (_, _, answer) = ask(0);
+    // (salt, prefix found, picture computed)
+    for (salt, cached, computed) in [(1, false, true), (2, false, true), (1, true, false), (0, true, false)] {
+        assert_eq!(ask(salt), (cached, computed, answer.clone()), "salt {salt}");
+    }
+}
+
+#[test]
 fn crossing_the_short_factors_reach_equals_computing_everything_again() {
     let mut checkpoint = checkpoint();
     checkpoint.config.original_max_position_embeddings = 340;
@@ -283,6 +304,8 @@ fn an_observer_can_stop_the_work_for_its_request() {
 struct Meagre {
     cpu: Cpu,
     full: Arc<AtomicBool>,
+    /// Nothing comes back from the device: every forward pass fails.
+    silent: Arc<AtomicBool>,
 }
 
 type Tensor = <Cpu as Backend>::Tensor;
@@ -316,6 +339,9 @@ impl Backend for Meagre {
         self.cpu.upload(values, first_row, out);
     }
     fn download(&self, tensor: &Tensor, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), BackendError> {
+        if self.silent.load(Ordering::Relaxed) {
+            return Err(BackendError::OutOfMemory { bytes: 7 });
+        }
         self.cpu.download(tensor, rows, out)
     }
     fn linear_weight(&self, source: MatrixSource) -> Result<Linear, BackendError> {
@@ -363,16 +389,182 @@ impl Backend for Meagre {
     }
 }
 
-#[test]
-fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
-    let full = Arc::new(AtomicBool::new(false));
+/// An engine on such a processor, and the two switches.
+fn meagre() -> (Engine<Meagre>, Arc<AtomicBool>, Arc<AtomicBool>) {
+    let (full, silent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let cpu = Cpu::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
     let checkpoint = checkpoint();
-    let backend = Meagre { cpu, full: Arc::clone(&full) };
+    let backend = Meagre { cpu, full: Arc::clone(&full), silent: Arc::clone(&silent) };
     let (config, weights) = (&checkpoint.config, &checkpoint.weights);
     let model = Phi3V::load(backend, config, weights, ModelOptions::F32, &mut |_| {}).unwrap();
     let tokenizer = Arc::clone(&checkpoint.tokenizer);
-    let mut engine = Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap();
+    (Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap(), full, silent)
+}
+
+#[test]
+fn a_failed_step_gives_each_request_the_device_s_own_error() {
+    for requests in [1, 2, 3] {
+        let (mut engine, _, silent) = meagre();
+        let ids: Vec<RequestId> = (0..requests).map(|i| engine.submit(request(1 + 3 * i)).unwrap()).collect();
+        let mut spoken = BTreeSet::new();
+        while spoken.len() < requests {
+            let outputs = engine.step(&mut ()).into_iter();
+            spoken.extend(outputs.filter(|o| matches!(o.event, Event::Token(_))).map(|output| output.id));
+        }
+        silent.store(true, Ordering::Relaxed);
+        let outputs = engine.step(&mut ());
+        assert_eq!(outputs.len(), requests);
+        for output in outputs {
+            assert!(ids.contains(&output.id));
+            let Event::Failed(error) = output.event else { panic!("{output:?}") };
+            assert_eq!(error.to_string(), "the device has no room for another 7 bytes");
+            assert!(error.hint().is_some_and(|hint| hint.contains("smaller context")));
+            let own = BackendError::OutOfMemory { bytes: 7 };
+            assert!(
+                matches!(error.root(), phi3v::Error::Backend(found) if found.to_string() == own.to_string())
+            );
+            let is_shared = matches!(error, phi3v::Error::Shared(_));
+            assert_eq!(is_shared, requests > 1, "a request alone gets the error as it is");
+        }
+        silent.store(false, Ordering::Relaxed);
+        assert!(engine.is_idle() && engine.load().blocks_in_use == 0);
+        assert_eq!(engine.run(request(1), &mut ()).unwrap().reason, FinishReason::Length);
+    }
+}
+
+#[test]
+fn a_request_run_to_its_end_keeps_what_others_are_told() {
+    let mut engine = engine(EngineOptions::default());
+    let short = engine.submit(request(1)).unwrap();
+    let long = engine.submit(Request { max_new_tokens: 40, ..request(2) }).unwrap();
+    let cancelled = engine.submit(request(4)).unwrap();
+    engine.cancel(cancelled);
+    let mut tokens = Vec::new();
+    let mut vision_steps = 0;
+    let mut recorder = Recorder { tokens: &mut tokens, vision_steps: &mut vision_steps };
+    engine.run(request(5), &mut recorder).unwrap();
+    assert_eq!(tokens, single(request(5)), "the observer hears of its own tokens only");
+    assert!(!engine.is_idle());
+    let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
+    let mut ended = Vec::new();
+    while !engine.is_idle() {
+        for output in engine.step(&mut ()) {
+            match output.event {
+                Event::Token(token) => answers.entry(output.id).or_default().push(token.id),
+                Event::Finished(finished) => ended.push((output.id, finished.reason)),
+                Event::Failed(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert_eq!(answers[&short], single(request(1)));
+    assert_eq!(answers[&long], single(Request { max_new_tokens: 40, ..request(2) }));
+    let length = FinishReason::Length;
+    assert_eq!(ended, [(cancelled, FinishReason::Cancelled), (short, length), (long, length)]);
+    // all of them may end before the request that is run
+    let early = engine.submit(request(1)).unwrap();
+    engine.run(Request { max_new_tokens: 40, ..request(2) }, &mut ()).unwrap();
+    assert!(!engine.is_idle(), "there is something to report");
+    assert!(engine.step(&mut ()).iter().all(|output| output.id == early) && engine.is_idle());
+}
+
+#[test]
+fn a_damaged_table_of_blocks_fails_whom_it_touches_and_the_engine_goes_on() {
+    #[derive(Default)]
+    struct Heard(Vec<String>);
+    impl Observer for Heard {
+        fn damage(&mut self, found: &str) {
+            self.0.push(found.to_owned());
+        }
+    }
+    let mut heard = Heard::default();
+    let mut engine = engine(EngineOptions::default());
+    let touched = [1, 2].map(|seed| engine.submit(request(seed)).unwrap());
+    for _ in 0..3 {
+        engine.step(&mut heard);
+    }
+    engine.damage_blocks();
+    let later = engine.submit(request(4)).unwrap();
+    let (mut failed, mut answer) = (Vec::new(), Vec::new());
+    while !engine.is_idle() {
+        for output in engine.step(&mut heard) {
+            match output.event {
+                Event::Failed(error) => {
+                    assert!(matches!(error, phi3v::Error::Engine(EngineError::DamagedCache)), "{error}");
+                    failed.push(output.id);
+                }
+                Event::Token(token) if output.id == later => answer.push(token.id),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((&failed[..], answer), (&touched[..], single(request(4))));
+    assert_eq!(heard.0, ["block 0 is in two states or in none"]);
+    assert_eq!(engine.load().blocks_in_use, 0);
+    engine.run(request(1), &mut heard).unwrap();
+    assert_eq!(heard.0.len(), 1, "the table is whole again");
+}
+
+#[test]
+fn an_answer_stopped_within_a_character_keeps_those_before_it() {
+    /// Allows one token after the other.
+    struct Script(Vec<u32>);
+    impl Constraint for Script {
+        fn allowed(&mut self, logits: &mut [f32]) -> phi3v::Result<()> {
+            let next = self.0[0] as usize;
+            logits
+                .iter_mut()
+                .enumerate()
+                .filter(|(id, _)| *id != next)
+                .for_each(|(_, l)| *l = f32::NEG_INFINITY);
+            Ok(())
+        }
+        fn accept(&mut self, token: u32) -> phi3v::Result<()> {
+            assert_eq!(self.0.remove(0), token);
+            Ok(())
+        }
+        fn is_complete(&self) -> bool {
+            self.0.is_empty()
+        }
+    }
+    let tokenizer = checkpoint().tokenizer;
+    let smiles = "\u{1f600}\u{1f389}\u{1f600}";
+    let ids: Vec<u32> = smiles.bytes().map(|byte| tokenizer.byte_id(byte)).collect();
+    for (cut, cancels) in (1..=ids.len()).flat_map(|cut| [(cut, false), (cut, true)]) {
+        let mut engine = engine(EngineOptions::default());
+        let max_new_tokens = if cancels { 40 } else { cut };
+        let constraint = Some(Box::new(Script(ids.clone())) as Box<dyn Constraint>);
+        let plain = Request::greedy(prompt(1, 20, None), Vec::new(), max_new_tokens);
+        let id = engine.submit(Request { constraint, ..plain }).unwrap();
+        let (mut text, mut tokens) = (String::new(), 0);
+        while !engine.is_idle() {
+            for output in engine.step(&mut ()) {
+                match output.event {
+                    Event::Token(token) => {
+                        tokens += 1;
+                        assert_eq!(!token.text.is_empty(), tokens % 4 == 0, "with its last byte");
+                        text.push_str(&token.text);
+                    }
+                    Event::Finished(finished) => {
+                        assert_eq!(finished.usage.completion_tokens, tokens);
+                        text.push_str(&finished.text);
+                    }
+                    Event::Failed(error) => panic!("{error}"),
+                }
+            }
+            if cancels && tokens >= cut {
+                engine.cancel(id);
+            }
+        }
+        // the first step gives two tokens: it runs the prompt and then decodes
+        assert!(tokens == cut || (cancels && cut == 1 && tokens == 2), "{tokens} {cut}");
+        let unfinished = if tokens % 4 == 0 { "" } else { "\u{fffd}" };
+        assert_eq!(text, format!("{}{unfinished}", &smiles[..tokens / 4 * 4]), "cancelled: {cancels}");
+    }
+}
+
+#[test]
+fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
+    let (mut engine, full, _) = meagre();
     let stays = engine.submit(request(1)).unwrap();
     engine.step(&mut ());
     let in_use = engine.load().blocks_in_use;
@@ -409,18 +601,18 @@ fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
 }
 
 #[test]
-fn a_picture_looked_at_ahead_gives_the_same_answer_and_is_not_looked_at_again() {
+fn a_picture_encoded_ahead_gives_the_same_answer_and_is_not_encoded_again() {
     let picture = picture(3);
     let mut ahead = engine(EngineOptions::default());
-    assert!(ahead.look_at(&picture, &mut ()).unwrap() > Duration::ZERO);
-    assert_eq!(ahead.look_at(&picture, &mut ()).unwrap(), Duration::ZERO);
+    assert!(ahead.encode_ahead(&picture, &mut ()).unwrap() > Duration::ZERO);
+    assert_eq!(ahead.encode_ahead(&picture, &mut ()).unwrap(), Duration::ZERO);
     let id = ahead.submit(request(3)).unwrap();
     assert_eq!(drain(&mut ahead)[&id], single(request(3)));
     let mut ahead = engine(EngineOptions::default());
-    ahead.look_at(&picture, &mut ()).unwrap();
+    ahead.encode_ahead(&picture, &mut ()).unwrap();
     assert_eq!(ahead.run(request(3), &mut ()).unwrap().timings.vision, Duration::ZERO);
     let mut small = engine(EngineOptions { image_cache_bytes_max: 1, ..EngineOptions::default() });
-    assert_eq!(small.look_at(&picture, &mut ()).unwrap(), Duration::ZERO, "it could not be kept");
+    assert_eq!(small.encode_ahead(&picture, &mut ()).unwrap(), Duration::ZERO, "it could not be kept");
 }
 
 #[test]

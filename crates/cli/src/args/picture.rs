@@ -3,7 +3,7 @@
 use crate::server::images::AllowedHost;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
-use phi3v::image::{ImageLimits, ImageMode, NUM_CROPS_MAX};
+use phi3v::image::{ImageLimits, ImageMode, NUM_CROPS_HIGH, NUM_CROPS_MAX};
 
 /// How pictures are read.
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ impl PictureArgs {
         match (self.num_crops, self.detail) {
             (Some(num_crops), _) => num_crops,
             (None, Detail::Low) => 1,
-            (None, Detail::High) => 16,
+            (None, Detail::High) => NUM_CROPS_HIGH,
             (None, Detail::Auto) => model,
         }
     }

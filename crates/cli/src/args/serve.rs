@@ -4,7 +4,7 @@ use super::{ContextArgs, ModelArgs};
 use crate::server::guard::Origin;
 use crate::server::images::AllowedHost;
 use clap::{Args, ValueEnum};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// `phi3v serve`
@@ -14,8 +14,8 @@ use std::path::PathBuf;
   phi3v serve --host 0.0.0.0 --api-key-file keys.txt --tls-cert cert.pem --tls-key key.pem
   curl -s http://127.0.0.1:8000/v1/models")]
 pub struct ServeArgs {
-    /// Address to listen at; anything but 127.0.0.1 can be reached from other machines
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    /// Address to listen at, or localhost; anything but 127.0.0.1 can be reached from other machines
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = listen_address)]
     pub host: IpAddr,
     /// Port to listen at; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
@@ -40,6 +40,29 @@ pub struct ServeArgs {
     pub log_format: LogFormat,
 }
 
+/// An address of this machine to listen at.
+fn listen_address(text: &str) -> Result<IpAddr, String> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = match bracketed {
+        Some(text) => text.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok(),
+    };
+    address.ok_or_else(|| match text.parse::<SocketAddr>() {
+        Ok(address) => format!(
+            "the port goes into a flag of its own; write --host {} --port {}",
+            address.ip(),
+            address.port()
+        ),
+        Err(_) => {
+            "write an address of this machine, as 127.0.0.1 or ::1, 0.0.0.0 for all of them, or localhost"
+                .to_owned()
+        }
+    })
+}
+
 /// A name as the Host header has it, without a port.
 fn host_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(['/', ':', '*', ' ']) {
@@ -54,13 +77,17 @@ fn host_name(text: &str) -> Result<String, String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
 pub struct AccessArgs {
-    /// File of API keys, one a line, of which each request but /health must bring one
+    /// File of API keys, one a line, # before comments; each request but /health must bring one
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
+    /// Let all keys use the same caches: faster, but each key's holder can find out what the others have asked
+    #[arg(long, requires = "api_key_file")]
+    pub share_cache: bool,
     /// A name that the server is reached by, beside localhost and addresses; repeat it for several
     #[arg(long, value_name = "NAME", value_parser = host_name)]
     pub allow_host: Vec<String>,
-    /// An origin whose pages may use the server, as https://example.org; repeat it for several
+    /// An origin whose pages may use the server, as https://example.org or app://obsidian.md; repeat it
+    /// for several
     #[arg(long, value_name = "ORIGIN")]
     pub cors_origin: Vec<Origin>,
     /// Certificate chain in PEM form, for https
@@ -84,7 +111,7 @@ pub struct LimitArgs {
     /// Answers that run or wait at one time; more are refused with status 429
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub queue: u16,
-    /// Connections at one time
+    /// Connections at one time; the idlest give way to new ones
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub connections: u16,
     /// Size of a request's body, pictures included
@@ -111,4 +138,31 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn localhost_and_addresses_of_both_kinds_are_listened_at() {
+        for (text, address) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("localhost", "127.0.0.1"),
+            ("LocalHost", "127.0.0.1"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("[::]", "::"),
+            ("0.0.0.0", "0.0.0.0"),
+        ] {
+            assert_eq!(listen_address(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        for text in
+            ["", "example.org", "[::1", "::1]", "[127.0.0.1]", "http://localhost", "*", "localhost:8000"]
+        {
+            assert!(listen_address(text).unwrap_err().contains("or localhost"), "{text}");
+        }
+        assert!(listen_address("127.0.0.1:8001").unwrap_err().contains("--host 127.0.0.1 --port 8001"));
+        assert!(listen_address("[::1]:8001").unwrap_err().contains("--host ::1 --port 8001"));
+    }
 }

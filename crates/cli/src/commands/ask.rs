@@ -24,12 +24,13 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
-    // Pictures are prepared while the model loads, and while those before them are looked at.
+    // Pictures are prepared while the model loads, and while those before them are encoded.
     let coming = images::read_ahead(images.to_vec(), options);
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
-    let (pictures, looked) = answer::look(&mut runtime.engine, (images.len(), &coming), &interrupt)?;
+    let (pictures, encoding) =
+        answer::encode_pictures(&mut runtime.engine, images.len(), &coming, &interrupt)?;
     if args.report.verbose {
         for (index, picture) in pictures.iter().enumerate() {
             tell!("image {}: {}", index + 1, picture.report());
@@ -39,8 +40,8 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     conversation.ask(pictures.clone(), question);
     let mut answer = answer(args, &conversation, &mut runtime, &interrupt)?;
     let Timings { vision, first_token, .. } = &mut answer.finished.timings;
-    *vision += looked;
-    *first_token = first_token.map(|time| time + looked);
+    *vision += encoding;
+    *first_token = first_token.map(|time| time + encoding);
     finish(args, &pictures, &runtime, &answer)
 }
 

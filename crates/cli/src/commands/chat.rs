@@ -7,6 +7,7 @@ mod paths;
 
 use crate::answer;
 use crate::args::ChatArgs;
+use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::conversation::Conversation;
 use crate::error::CliError;
 use crate::images::{self, Picture, PictureOptions};
@@ -234,14 +235,15 @@ impl Lines {
     /// The next line; `None` at the end.
     fn next(&mut self) -> Result<Option<String>, CliError> {
         let Self::Editor(editor) = self else {
-            let mut line = String::new();
-            let read = std::io::stdin().read_line(&mut line);
-            let read =
-                read.map_err(|error| CliError::File { action: "read", path: "stdin".to_owned(), error })?;
-            return Ok((read > 0).then_some(line));
+            let line = bounded::read_line(&mut std::io::stdin().lock(), TEXT_BYTES_MAX);
+            return line.map_err(|error| CliError::File { action: "read", path: "stdin".to_owned(), error });
         };
         loop {
             match editor.readline("> ") {
+                Ok(line) if line.len() > TEXT_BYTES_MAX => {
+                    let error = bounded::too_large("the line", TEXT_BYTES_MAX);
+                    CliError::File { action: "read", path: "the terminal".to_owned(), error }.print();
+                }
                 Ok(line) => {
                     // a history that is full or a line that is already there is no reason to stop
                     let _ = editor.add_history_entry(&line);

@@ -1,12 +1,13 @@
 //! `phi3v serve`: the flags turned into a server.
 
-use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
+use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs, is_blank};
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
 use crate::server::guard::{Guard, KeyFileError};
 use crate::server::images::{Fetcher, Pictures};
 use crate::server::limits::Limits;
+use crate::server::log_writer::{self, LogThread};
 use crate::server::state::ServedModel;
 use crate::server::{Loaded, Server, ServerOptions, tls};
 use crate::{note, tell};
@@ -25,7 +26,7 @@ use tracing_subscriber::filter::LevelFilter;
 /// # Errors
 /// The flags cannot be followed, the address cannot be had, or the model cannot be loaded.
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
-    start_log(args.log_format);
+    let _log = start_log(args.log_format);
     let options = options(args)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.num_crops.unwrap_or(own))?.fitting()?;
     opened.tell_demo();
@@ -64,7 +65,8 @@ fn loaded(
 }
 
 fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
-    let AccessArgs { api_key_file, allow_host, cors_origin, tls_cert, tls_key, .. } = &args.access;
+    let AccessArgs { api_key_file, share_cache, allow_host, cors_origin, tls_cert, tls_key, .. } =
+        &args.access;
     let mut guard = Guard::new(allow_host, cors_origin);
     if let Some(path) = api_key_file {
         guard = guard.with_key_file(path).map_err(|error| match error {
@@ -73,9 +75,15 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
             }
             error => CliError::Server {
                 message: error.to_string(),
-                hint: Some("write one key a line, as made by openssl rand -hex 24".to_owned()),
+                hint: Some(
+                    "write one key a line, as made by openssl rand -hex 24; a line that begins with # is a comment"
+                        .to_owned(),
+                ),
             },
         })?;
+    }
+    if *share_cache {
+        guard = guard.with_shared_cache();
     }
     let tls = match (tls_cert, tls_key) {
         (Some(certificate), Some(key)) => {
@@ -123,16 +131,22 @@ fn limits(args: &LimitArgs) -> Limits {
     }
 }
 
-fn start_log(format: LogFormat) {
-    let level =
-        std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
-    let log = log.with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+/// Starts the log, whose last lines are written when what this gives is dropped.
+fn start_log(format: LogFormat) -> Option<LogThread> {
+    let (writer, thread) = log_writer::to_stderr().ok()?;
+    // empty variables count as unset
+    let given = |name| std::env::var_os(name).filter(|value| !is_blank(value));
+    let level = given("RUST_LOG").and_then(|level| level.to_str()?.trim().parse().ok());
+    let level = level.unwrap_or(LevelFilter::INFO);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_target(false);
+    let log = log.log_internal_errors(false);
+    let log = log.with_ansi(io::stderr().is_terminal() && given("NO_COLOR").is_none());
     // an embedder of this crate may have a log already
     let _ = match format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };
+    Some(thread)
 }
 
 /// Resolves at the first SIGTERM or Ctrl-C; a second one tells `hurry`.

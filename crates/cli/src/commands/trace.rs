@@ -1,6 +1,7 @@
 //! `phi3v trace`: every stage of one raw prompt, in a safetensors file.
 
 use crate::args::{ContextArgs, ModelArgs, QuantChoice, TraceArgs};
+use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::error::CliError;
 use crate::images::{self, PictureOptions};
 use crate::paths::folder_of;
@@ -90,7 +91,7 @@ fn as_stored(args: &TraceArgs) -> ModelArgs {
 
 fn prompt(args: &TraceArgs) -> Result<String, CliError> {
     match (&args.prompt, &args.prompt_file) {
-        (_, Some(path)) => std::fs::read_to_string(path).map_err(|error| CliError::File {
+        (_, Some(path)) => bounded::read_text(path, TEXT_BYTES_MAX).map_err(|error| CliError::File {
             action: "read",
             path: path.display().to_string(),
             error,

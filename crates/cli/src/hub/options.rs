@@ -1,8 +1,12 @@
 //! Where the hub and its cache are, from the environment variables that its own tools use.
 
+use crate::bounded;
 use crate::paths::from_home;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Longest file of a token; the hub's tokens have 37 bytes.
+const TOKEN_BYTES_MAX: usize = 4 << 10;
 
 /// The hub that is asked unless `HF_ENDPOINT` names another.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -82,7 +86,7 @@ fn token(get: &impl Fn(&str) -> Option<String>, home: &Path) -> Option<String> {
         return None;
     }
     let file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), from_home);
-    let token = std::fs::read_to_string(file).ok()?;
+    let token = bounded::read_text(&file, TOKEN_BYTES_MAX).ok()?;
     Some(token.trim().to_owned()).filter(|token| !token.is_empty())
 }
 

@@ -5,6 +5,7 @@ use super::openai::errors::ApiError;
 use super::openai::types::Detail;
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
+use phi3v::engine::CacheSalt;
 use phi3v::sampler::SamplingParams;
 
 /// What an API calls the fields that are at fault where a check fails.
@@ -33,6 +34,8 @@ pub struct Ask {
     pub stop: Vec<String>,
     /// The form the answer must have.
     pub form: Option<Grammar>,
+    /// Whose caches are used.
+    pub cache_salt: CacheSalt,
 }
 
 /// What one side said.
@@ -76,6 +79,21 @@ impl TurnPart {
             return Err(error.hint("put pictures into the user's messages"));
         }
         Ok(Self::Picture(Picture { url, detail, param }))
+    }
+
+    /// What the assistant refused with, in a message of `role`, in the field `param`.
+    ///
+    /// # Errors
+    /// The message is not the assistant's.
+    pub fn refusal(role: Role, refusal: String, param: String) -> Result<Self, ApiError> {
+        if role != Role::Assistant {
+            let message = format!("a refusal stands in a message of the {}", role.name());
+            let error = ApiError::invalid_value(param, message);
+            return Err(
+                error.hint("give the part the type of a text, or put it into the assistant's message")
+            );
+        }
+        Ok(Self::Text(refusal))
     }
 }
 

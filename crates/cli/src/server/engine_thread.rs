@@ -183,6 +183,10 @@ impl Observer for Watch<'_> {
         }
         ControlFlow::Continue(())
     }
+
+    fn damage(&mut self, found: &str) {
+        tracing::error!(found, "the table of the cache's blocks was damaged and is made anew");
+    }
 }
 
 /// Runs the engine until every [`EngineHandle`] is gone and all work is done.

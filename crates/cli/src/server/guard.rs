@@ -4,106 +4,68 @@
 //!   that name. Addresses and `localhost` cannot be rebound, other names must be listed.
 //! - A page of another site can send requests here without being able to read the answers; browsers then name that
 //!   site as the origin.
+//! - HTTP/1.0 knows requests without a Host header, as health checks of load balancers send; browsers send none such.
 
+pub use super::keys::KeyFileError;
+pub use super::origin::Origin;
+
+use super::connections::Connection;
+use super::keys::{Claim, Keys};
+use super::limits;
 use super::openai::errors::ApiError;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use std::net::IpAddr;
+use phi3v::engine::CacheSalt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
-use url::Url;
 
 /// Who may ask.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    /// Hashes of the API keys; none means that no key is needed.
-    keys: Vec<blake3::Hash>,
+    /// None means that no key is needed.
+    keys: Keys,
+    /// Whether what one key's requests left in the caches serves those of others.
+    shared_cache: bool,
     /// Names that this server is known by.
     hosts: Vec<String>,
     /// Origins whose pages may ask.
     origins: Vec<Origin>,
 }
 
-/// The origin of a page as browsers send it: `scheme://host` in lower case, with the port where it is not the
-/// scheme's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin(String);
-
-impl Origin {
-    /// As browsers send it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::str::FromStr for Origin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "*" {
-            return Err("* would let the pages of every site use the server; name each origin, as \
-                        https://example.org"
-                .to_owned());
-        }
-        let refused =
-            || format!("{text} is not an origin; write scheme, host and port, as https://example.org:8443");
-        let url = Url::parse(text).map_err(|_| refused())?;
-        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        let nobody = url.username().is_empty() && url.password().is_none();
-        if !bare || !nobody || !matches!(url.scheme(), "http" | "https") {
-            return Err(refused());
-        }
-        Ok(Self(url.origin().ascii_serialization()))
-    }
-}
-
-/// Fewer characters can be guessed.
-const KEY_BYTES_MIN: usize = 16;
-
-/// Why a file of keys is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    /// The system's refusal.
-    #[error("the file of API keys cannot be read")]
-    Read(#[source] std::io::Error),
-    /// Nothing in it.
-    #[error("the file of API keys is empty")]
-    Empty,
-    /// A key that can be guessed.
-    #[error("line {line} of the file of API keys has {bytes} bytes, at least {KEY_BYTES_MIN} are needed")]
-    Short {
-        /// Number of the line, from 1.
-        line: usize,
-        /// Its length.
-        bytes: usize,
-    },
+/// Who asks: an extension of every request that was let through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller {
+    /// Keeps the caches of one key apart from those of others; the same for all where they are shared.
+    pub cache_salt: CacheSalt,
+    /// Whether a valid key came with the request.
+    has_key: bool,
 }
 
 impl Guard {
     /// Everybody who comes by an address, by `localhost`, or by one of `hosts`; pages of `origins` and of our own.
     pub fn new(hosts: &[String], origins: &[Origin]) -> Self {
         let hosts = hosts.iter().map(|name| name.to_ascii_lowercase()).collect();
-        Self { keys: Vec::new(), hosts, origins: origins.to_vec() }
+        Self { hosts, origins: origins.to_vec(), ..Self::default() }
     }
 
-    /// Asks for one of the keys in a file, one a line.
+    /// Asks for one of the keys in a file, one a line; lines that begin with # are comments.
     ///
     /// # Errors
     /// The file cannot be read, or has no good keys.
     pub fn with_key_file(mut self, path: &Path) -> Result<Self, KeyFileError> {
-        let text = std::fs::read_to_string(path).map_err(KeyFileError::Read)?;
-        for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let key = line.trim();
-            if key.len() < KEY_BYTES_MIN {
-                return Err(KeyFileError::Short { line: index + 1, bytes: key.len() });
-            }
-            self.keys.push(blake3::hash(key.as_bytes()));
-        }
-        if self.keys.is_empty() { Err(KeyFileError::Empty) } else { Ok(self) }
+        self.keys = Keys::read(path)?;
+        Ok(self)
+    }
+
+    /// Lets all keys use the same caches: faster, but `cached_tokens` and the time to the first token then tell the
+    /// holder of one key what those of others have asked.
+    #[must_use]
+    pub fn with_shared_cache(self) -> Self {
+        Self { shared_cache: true, ..self }
     }
 
     /// Whether a key is asked for.
@@ -111,67 +73,73 @@ impl Guard {
         !self.keys.is_empty()
     }
 
-    fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
-        let host = host(uri, headers).ok_or_else(|| {
-            ApiError::bad_request("host_missing", "the request has no Host header, or more than one")
-                .hint("send one Host header")
-        })?;
-        if !self.knows_host(&host) {
-            let message = "the server is not known by the name in the Host header";
-            return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message)
-                .hint("use the address, or start the server with --allow-host NAME"));
+    fn check(&self, request: &Parts) -> Result<Caller, ApiError> {
+        let (uri, headers) = (&request.uri, &request.headers);
+        let host = host(uri, headers);
+        match &host {
+            Some(host) if !self.knows_host(host) => {
+                let message = "the server is not known by the name in the Host header";
+                return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message)
+                    .hint("use the address, or start the server with --allow-host NAME"));
+            }
+            None if !may_lack_host(request) => {
+                let message = "the request has no Host header, or more than one";
+                return Err(ApiError::bad_request("host_missing", message).hint("send one Host header"));
+            }
+            _ => {}
         }
-        if !self.knows_origin(headers, &host) {
+        if !self.knows_origin(headers, host.as_deref()) {
             let message = "pages of this origin may not use the server";
             return Err(ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
                 .hint("start the server with --cors-origin ORIGIN"));
         }
-        if uri.path() == "/health" || self.keys.is_empty() || self.knows_key(headers) {
-            return Ok(());
+        self.check_key(uri, headers)
+    }
+
+    fn check_key(&self, uri: &Uri, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        if self.keys.is_empty() {
+            return Ok(Caller::default());
         }
-        let message = "the request has no valid API key";
-        Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
-            .hint("send the header authorization: Bearer KEY with a key of --api-key-file"))
+        let (message, hint) = match self.keys.claim(headers) {
+            Claim::Valid(salt) => {
+                let cache_salt = if self.shared_cache { CacheSalt::default() } else { salt };
+                return Ok(Caller { cache_salt, has_key: true });
+            }
+            _ if uri.path() == "/health" => return Ok(Caller::default()),
+            Claim::Invalid => (
+                "the request has no valid API key",
+                "send the header authorization: Bearer KEY with a key of --api-key-file",
+            ),
+            Claim::Several => {
+                ("the request has more than one Authorization header", "send one header authorization")
+            }
+        };
+        Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).hint(hint))
     }
 
     fn knows_host(&self, host: &str) -> bool {
-        let name = without_port(host).to_ascii_lowercase();
-        let literal = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        let Some(name) = without_port(host) else { return false };
+        let name = name.to_ascii_lowercase();
+        let literal = name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok();
         literal || name == "localhost" || self.hosts.contains(&name)
     }
 
     /// A request of our own page has our own host as its origin; one that is no page's has none.
-    fn knows_origin(&self, headers: &HeaderMap, host: &str) -> bool {
+    fn knows_origin(&self, headers: &HeaderMap, host: Option<&str>) -> bool {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         origins.all(|origin| {
-            let origin = origin.to_str().unwrap_or("").to_ascii_lowercase();
-            let own = origin.split_once("://").is_some_and(|(_, rest)| rest == host.to_ascii_lowercase());
+            let origin = origin.to_str().unwrap_or("");
+            let own = origin.split_once("://").is_some_and(|(scheme, rest)| {
+                matches!(scheme, "http" | "https") && host.is_some_and(|host| rest.eq_ignore_ascii_case(host))
+            });
             own || self.origins.iter().any(|known| known.as_str() == origin)
         })
     }
-
-    fn knows_key(&self, headers: &HeaderMap) -> bool {
-        let Some(key) = headers.get(header::AUTHORIZATION).and_then(|value| key_in(value.to_str().ok()?))
-        else {
-            return false;
-        };
-        let hash = blake3::hash(key.as_bytes());
-        // equality of hashes takes the same time whatever they are; so does going through all of them
-        self.keys.iter().fold(false, |found, key| found | (*key == hash))
-    }
 }
 
-/// The key of `Bearer KEY`, or of `Basic` with the key as the password, which is what browsers can ask their user for.
-fn key_in(authorization: &str) -> Option<String> {
-    let (scheme, value) = authorization.split_once(' ')?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(value.trim().to_owned());
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let text = String::from_utf8(BASE64_STANDARD.decode(value.trim()).ok()?).ok()?;
-    text.split_once(':').map(|(_, password)| password.to_owned())
+/// Whether a request may come without naming the host: only the name of a page's server can be rebound.
+fn may_lack_host(request: &Parts) -> bool {
+    request.version < Version::HTTP_11 && !request.headers.contains_key(header::HOST)
 }
 
 fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
@@ -184,23 +152,43 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     }
 }
 
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
-        _ => host,
-    }
+/// The name or address of a Host header; addresses of IPv6 stand in brackets and keep them. None where it is neither.
+fn without_port(host: &str) -> Option<&str> {
+    let end = match host.strip_prefix('[') {
+        Some(rest) => {
+            let (address, _) = rest.split_once(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            address.len() + 2
+        }
+        None => host.find(':').unwrap_or(host.len()),
+    };
+    let (name, port) = host.split_at(end);
+    let is_port = |port: &str| {
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        port.is_empty() || (digits && port.parse::<u16>().is_ok())
+    };
+    (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(name)
 }
 
 /// Lets a request through, or answers it with the reason why not.
 pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+    let (mut parts, body) = request.into_parts();
+    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
+    let checked = guard.check(&parts).and_then(|caller| {
+        connection.map_or(Ok(()), |connection| admit(&connection, caller, &parts.uri))?;
+        Ok(caller)
+    });
+    match checked {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
         Err(error) => {
             let unauthorised = error.status == StatusCode::UNAUTHORIZED;
-            let page = request.uri().path() == "/";
             let mut response = error.into_response();
             if unauthorised {
                 // browsers ask their user for a password, and send it with everything the page asks for
+                let page = parts.uri.path() == "/";
                 let challenge = if page { "Basic realm=\"phi3v API key as password\"" } else { "Bearer" };
                 let challenge = axum::http::HeaderValue::from_static(challenge);
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -210,17 +198,28 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
     }
 }
 
+/// Notes who has a key, and turns away who came when all places were taken; but asking how the server is goes always.
+fn admit(connection: &Connection, caller: Caller, uri: &Uri) -> Result<(), ApiError> {
+    if caller.has_key {
+        connection.has_key();
+    }
+    let asks_how_it_is = matches!(uri.path(), "/health" | "/ready");
+    if connection.is_spare() && !asks_how_it_is { Err(limits::connections_full()) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn code(guard: &Guard, path: &str, headers: &[(&str, &str)]) -> &'static str {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let name = axum::http::HeaderName::from_bytes(name.as_bytes()).unwrap();
-            map.append(name, value.parse().unwrap());
-        }
-        guard.check(&path.parse().unwrap(), &map).map_or_else(|error| error.code, |()| "ok")
+        versioned(guard, Version::HTTP_11, path, headers)
+    }
+
+    fn versioned(guard: &Guard, version: Version, path: &str, headers: &[(&str, &str)]) -> &'static str {
+        let request = axum::http::Request::builder().version(version).uri(path);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        guard.check(&parts).map_or_else(|error| error.code, |_| "ok")
     }
 
     #[test]
@@ -231,10 +230,32 @@ mod tests {
         {
             assert_eq!(code(&guard, "/", &[("host", host)]), "ok", "{host}");
         }
-        for host in
-            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "phi.example.", "a:b:c"]
-        {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            "phi.example.",
+            "a:b:c",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "[::1]8000",
+            "::1",
+            "[127.0.0.1]",
+            "[localhost]",
+            "[[::1]]",
+            "[]",
+            "localhost:x",
+            "localhost:+80",
+            "localhost:65536",
+            "me@localhost",
+            "0x7f.1",
+        ] {
             assert_eq!(code(&guard, "/", &[("host", host)]), "host_not_allowed", "{host}");
+        }
+        for host in ["[::1]", "[::1]:", "localhost:", "[2001:DB8::1]:65535"] {
+            assert_eq!(code(&guard, "/", &[("host", host)]), "ok", "{host}");
         }
         assert_eq!(code(&guard, "/", &[]), "host_missing");
         assert_eq!(code(&guard, "/", &[("host", "localhost"), ("host", "evil.example")]), "host_missing");
@@ -261,31 +282,35 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_written_as_browsers_send_them() {
-        for (text, origin) in [
-            ("https://example.org", "https://example.org"),
-            ("HTTPS://Example.ORG/", "https://example.org"),
-            ("https://example.org:443", "https://example.org"),
-            ("http://localhost:3000", "http://localhost:3000"),
-            ("http://[::1]:3000", "http://[::1]:3000"),
-        ] {
-            assert_eq!(text.parse::<Origin>().unwrap().as_str(), origin, "{text}");
+    fn only_http_1_0_may_lack_a_host() {
+        let guard = Guard::new(&[], &["https://ok.example".parse().unwrap()]);
+        for path in ["/health", "/ready", "/v1/models"] {
+            assert_eq!(versioned(&guard, Version::HTTP_10, path, &[]), "ok", "{path}");
+            assert_eq!(code(&guard, path, &[]), "host_missing", "{path}");
         }
-        for text in [
-            "",
-            "null",
-            "example.org",
-            "example.org:3000",
-            "https://",
-            "https://example.org/page",
-            "https://example.org?x",
-            "https://example.org#x",
-            "https://me@example.org",
-            "file:///tmp",
+        for (headers, expected) in [
+            (vec![("host", "evil.example")], "host_not_allowed"),
+            (vec![("host", "localhost"), ("host", "localhost")], "host_missing"),
+            (vec![("origin", "https://evil.example")], "origin_not_allowed"),
+            (vec![("origin", "http://")], "origin_not_allowed"),
+            (vec![("origin", "https://ok.example")], "ok"),
+            (vec![("host", "localhost")], "ok"),
         ] {
-            assert!(text.parse::<Origin>().unwrap_err().contains("is not an origin"), "{text}");
+            assert_eq!(versioned(&guard, Version::HTTP_10, "/health", &headers), expected, "{headers:?}");
         }
-        assert!("*".parse::<Origin>().unwrap_err().contains("name each origin"));
+    }
+
+    #[test]
+    fn origins_of_apps_are_compared_to_the_letter() {
+        let guard = Guard::new(&[], &["app://Obsidian.md".parse().unwrap()]);
+        for (origin, expected) in [
+            ("app://Obsidian.md", "ok"),
+            ("app://obsidian.md", "origin_not_allowed"),
+            ("apps://Obsidian.md", "origin_not_allowed"),
+            ("app://localhost", "origin_not_allowed"),
+        ] {
+            assert_eq!(code(&guard, "/", &[("host", "localhost"), ("origin", origin)]), expected, "{origin}");
+        }
     }
 
     #[test]
@@ -294,25 +319,30 @@ mod tests {
         let path = dir.path().join("keys");
         std::fs::write(&path, "0123456789abcdef\n\nfedcba9876543210\n").unwrap();
         let guard = Guard::new(&[], &[]).with_key_file(&path).unwrap();
-        let with =
-            |value: &str| code(&guard, "/v1/models", &[("host", "localhost"), ("authorization", value)]);
-        assert_eq!(code(&guard, "/health", &[("host", "localhost")]), "ok");
-        assert_eq!(code(&guard, "/", &[("host", "localhost")]), "invalid_api_key");
-        assert_eq!(with("Bearer 0123456789abcdef"), "ok");
-        assert_eq!(with("bearer fedcba9876543210"), "ok");
-        let basic = |text: &str| format!("Basic {}", BASE64_STANDARD.encode(text));
-        assert_eq!(with(&basic("me:0123456789abcdef")), "ok");
-        for wrong in
-            ["Bearer 0123456789abcde", "Bearer", "0123456789abcdef", "Basic ???", &basic("0123456789abcdef:")]
-        {
-            assert_eq!(with(wrong), "invalid_api_key", "{wrong}");
+        let (host, key) = (("host", "localhost"), ("authorization", "Bearer 0123456789abcdef"));
+        assert_eq!(code(&guard, "/health", &[host]), "ok");
+        for path in ["/", "/ready", "/v1/models"] {
+            assert_eq!(code(&guard, path, &[host]), "invalid_api_key", "{path}");
+            assert_eq!(code(&guard, path, &[host, key]), "ok", "{path}");
+            assert_eq!(code(&guard, path, &[host, key, key]), "invalid_api_key", "{path}");
         }
-        std::fs::write(&path, "short\n").unwrap();
-        assert!(matches!(
-            Guard::new(&[], &[]).with_key_file(&path),
-            Err(KeyFileError::Short { line: 1, bytes: 5 })
-        ));
-        std::fs::write(&path, "\n").unwrap();
-        assert!(matches!(Guard::new(&[], &[]).with_key_file(&path), Err(KeyFileError::Empty)));
+    }
+
+    #[test]
+    fn each_key_has_its_own_caches_unless_they_are_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        std::fs::write(&path, "0123456789abcdef\nfedcba9876543210\n").unwrap();
+        let guard = Guard::new(&[], &[]).with_key_file(&path).unwrap();
+        let salt = |guard: &Guard, key: &str| {
+            let request = axum::http::Request::builder().header("host", "localhost");
+            let request = request.header("authorization", format!("Bearer {key}"));
+            guard.check(&request.body(()).unwrap().into_parts().0).unwrap().cache_salt
+        };
+        let (alice, bob) = ("0123456789abcdef", "fedcba9876543210");
+        assert_ne!(salt(&guard, alice), salt(&guard, bob));
+        assert_eq!(salt(&guard, alice), salt(&guard, alice));
+        let shared = guard.with_shared_cache();
+        assert_eq!(salt(&shared, alice), salt(&shared, bob));
     }
 }

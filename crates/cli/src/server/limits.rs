@@ -21,7 +21,7 @@ pub struct Limits {
     pub head_time_max: Duration,
     /// Time for a client to take what is sent to it.
     pub write_time_max: Duration,
-    /// Connections at one time; others wait to be accepted.
+    /// Connections at one time; the idlest give way to new ones.
     pub connections_max: usize,
     /// Answers that run or wait at one time.
     pub queue_max: usize,
@@ -66,8 +66,7 @@ impl Default for Limits {
             images_max: 16,
             // a photograph of 50 megapixels takes 150 MB while it is decoded
             image: ImageLimits { bytes_max: 24 * MIB, pixels_max: 50_000_000, ..ImageLimits::default() },
-            // 128 k tokens, the largest context, are some 0.5 MiB of English
-            text_bytes_max: MIB,
+            text_bytes_max: crate::bounded::TEXT_BYTES_MAX,
             messages_max: 1024,
             max_tokens_max: 8192,
             max_tokens_default: 1024,
@@ -126,6 +125,14 @@ pub fn body_too_slow(limit: Duration) -> ApiError {
 pub fn queue_full(capacity: usize) -> ApiError {
     let message = format!("{capacity} answers are running or waiting already, the limit");
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
+        .hint("try again later")
+        .retry_after(Duration::from_secs(2))
+}
+
+/// All connections are taken by requests that are being answered.
+pub fn connections_full() -> ApiError {
+    let message = "all connections are taken by requests that are being answered";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "connections_full", message)
         .hint("try again later")
         .retry_after(Duration::from_secs(2))
 }

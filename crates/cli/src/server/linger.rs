@@ -1,11 +1,13 @@
 //! Reads what is left of a body before a refusal is sent: a client that is still sending, as browsers and Node are, would
-//! meet a closed connection and never see the reason.
+//! meet a closed connection and never see the reason. Bodies that are coded for their transfer in a way that is not
+//! undone here are refused.
 
+use super::openai::errors::ApiError;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
@@ -52,11 +54,17 @@ impl HttpBody for Shared {
 pub(super) async fn request(request: Request, next: Next) -> Response {
     // such a client waits to be told before it sends
     if request.headers().contains_key(header::EXPECT) {
-        return next.run(request).await;
+        return match check_transfer_coding(request.headers()) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        };
     }
     let (parts, body) = request.into_parts();
     let body = Shared(Arc::new(Mutex::new(body)));
-    let response = next.run(Request::from_parts(parts, Body::new(body.clone()))).await;
+    let response = match check_transfer_coding(&parts.headers) {
+        Ok(()) => next.run(Request::from_parts(parts, Body::new(body.clone()))).await,
+        Err(error) => error.into_response(),
+    };
     let status = response.status();
     let refused = status.is_client_error() || status.is_server_error();
     // who was too slow once is not waited for again
@@ -67,4 +75,18 @@ pub(super) async fn request(request: Request, next: Next) -> Response {
         let _ = tokio::time::timeout(REST_TIME_MAX, read).await;
     }
     response
+}
+
+/// Hyper undoes `chunked` and takes what is within as it is, also where it was compressed before.
+fn check_transfer_coding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = codings.next().map(HeaderValue::as_bytes);
+    if first.is_none_or(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
+    {
+        return Ok(());
+    }
+    let message = "the body of the request has a transfer coding other than chunked";
+    Err(ApiError::bad_request("transfer_encoding", message)
+        .hint("send the body as it is, or with content-length"))
 }

@@ -1,8 +1,12 @@
 //! Sockets: how many, how slow, encrypted or not, and how they end.
 
+use super::connections::{AnswerBody, Connection, Connections, Place, RequestBody};
 use super::limits::Limits;
+use super::stream::{BadHeads, Watched};
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
@@ -12,12 +16,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 /// Wait after a failure to accept, as when file descriptors have run out.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Wait for a place when even the spare ones are taken.
+const PLACE_RETRY: Duration = Duration::from_millis(10);
+
+/// Time between two looks, while the server ends, at which connections need not be waited for.
+const END_STEP: Duration = Duration::from_millis(100);
 
 /// What a connection is served with.
 #[derive(Clone)]
@@ -25,8 +34,6 @@ struct Serving {
     router: Router,
     tls: Option<TlsAcceptor>,
     limits: Limits,
-    /// Closed when the end begins.
-    ending: watch::Receiver<()>,
 }
 
 /// Serves connections until `shutdown` resolves, then waits for running requests, as long as `drain` allows.
@@ -38,9 +45,8 @@ pub(super) async fn serve(
     drain: impl Future<Output = ()>,
 ) {
     let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(limits.connections_max));
-    let (going_on, ending) = watch::channel(());
-    let serving = Serving { router, tls, limits: limits.clone(), ending };
+    let connections = Arc::new(Connections::new(limits.connections_max));
+    let serving = Serving { router, tls, limits: limits.clone() };
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -48,8 +54,8 @@ pub(super) async fn serve(
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, permit)) => {
-                tokio::spawn(connection(serving.clone(), stream, permit, graceful.watcher()));
+            Ok((stream, place)) => {
+                tokio::spawn(connection(serving.clone(), stream, place, graceful.watcher()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -57,61 +63,73 @@ pub(super) async fn serve(
             }
         }
     }
-    drop((listener, going_on));
+    drop(listener);
+    let end_idle = async {
+        loop {
+            connections.end_idle();
+            tokio::time::sleep(END_STEP).await;
+        }
+    };
     tokio::select! {
         () = graceful.shutdown() => {}
+        () = end_idle => {}
         () = drain => tracing::warn!("requests are still running and are given up"),
     }
 }
 
-/// The next connection, when there is room for one.
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
+/// The next connection, for which another gives way where all places are taken.
+async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> io::Result<(TcpStream, Place)> {
     let (stream, _) = listener.accept().await?;
     // tokens are small and are to be seen at once
     stream.set_nodelay(true)?;
-    Ok((stream, permit))
-}
-
-async fn connection(serving: Serving, stream: TcpStream, permit: OwnedSemaphorePermit, watcher: Watcher) {
-    let limits = &serving.limits;
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(limits.write_time_max));
-    match &serving.tls {
-        None => http(&serving, Box::pin(stream), watcher).await,
-        Some(tls) => {
-            let handshake = tokio::time::timeout(limits.head_time_max, tls.accept(Box::pin(stream)));
-            let mut ending = serving.ending.clone();
-            let shaken = tokio::select! {
-                shaken = handshake => shaken,
-                // nobody has asked for anything yet
-                _ = ending.changed() => return,
-            };
-            match shaken {
-                Ok(Ok(stream)) => http(&serving, stream, watcher).await,
-                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!("a TLS handshake took too long"),
-            }
+    loop {
+        match connections.enter() {
+            Some(place) => return Ok((stream, place)),
+            None => tokio::time::sleep(PLACE_RETRY).await,
         }
     }
-    drop(permit);
+}
+
+async fn connection(serving: Serving, stream: TcpStream, place: Place, watcher: Watcher) {
+    tokio::select! {
+        () = place.connection.has_to_go() => tracing::debug!("an idle connection was ended"),
+        () = serve_one(&serving, stream, &place.connection, watcher) => {}
+    }
+}
+
+async fn serve_one(serving: &Serving, stream: TcpStream, connection: &Arc<Connection>, watcher: Watcher) {
+    let limits = &serving.limits;
+    let mut stream = TimeoutStream::new(Watched::new(stream, Arc::clone(connection)));
+    stream.set_write_timeout(Some(limits.write_time_max));
+    let stream = Box::pin(stream);
+    let Some(tls) = &serving.tls else { return http(serving, stream, connection, watcher).await };
+    match tokio::time::timeout(limits.head_time_max, tls.accept(stream)).await {
+        Ok(Ok(stream)) => http(serving, stream, connection, watcher).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
 }
 
 async fn http(
     serving: &Serving,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    connection: &Arc<Connection>,
     watcher: Watcher,
 ) {
     let limits = &serving.limits;
-    let service = TowerToHyperService::new(serving.router.clone());
+    let router = TowerToHyperService::new(serving.router.clone());
+    let connection = Arc::clone(connection);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&connection));
+        let request = request.map(|body| RequestBody::new(body, Arc::clone(&connection)));
+        let (answer, connection) = (router.call(request), Arc::clone(&connection));
+        async move { answer.await.map(|answer| answer.map(|body| AnswerBody::new(body, connection))) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time_max)
         .max_buf_size(limits.head_bytes_max)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(BadHeads::new(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }

@@ -1,26 +1,33 @@
 //! `phi3v serve`: an OpenAI-compatible server with a page, on the library's engine.
 //!
 //! One thread owns the engine ([`engine_thread`]); everything else is asynchronous and holds no model state. A
-//! request goes through `log`, `linger`, `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a
+//! connection goes through `listener` and has a place among `connections`, a request through `log`, `origin`, `linger`,
+//! `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a
 //! checked question), [`prepare`] (pictures and text to ids), and then waits for what the engine says.
 //!
-//! Only this module knows HTTP and OpenAI's JSON. Nothing here panics on what a client sends.
+//! Only this module answers HTTP and knows OpenAI's JSON; `hub` and `images` ask by HTTP, for models and pictures. Nothing
+//! here panics on what a client sends.
 
 pub mod ask;
+mod connections;
 pub mod engine_thread;
 pub mod guard;
 pub mod images;
+mod keys;
 pub mod limits;
 mod linger;
 mod listener;
 mod log;
+pub mod log_writer;
 pub mod metrics;
 pub mod openai;
 mod openapi;
+mod origin;
 pub mod prepare;
 pub mod room;
 pub mod router;
 pub mod state;
+mod stream;
 pub mod tls;
 pub mod tokenize;
 mod ui;

@@ -5,23 +5,23 @@
 //! over, the work keeps its turn and its room until it notices, between two pictures.
 
 use super::ask::{Ask, Picture, Turn, TurnPart};
+use super::images::{self, Pictures};
 use super::limits::{self, Times};
 use super::openai::errors::ApiError;
 use super::openai::types::Detail;
 use super::room::Room;
 use super::state::{App, ServedModel};
+use futures_util::future::{try_join, try_join_all};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::constraint::{Constraint, Grammar, GrammarConstraint};
 use phi3v::engine::{EngineError, Request};
-use phi3v::image::{self, ImageInputs, ImageMode, ImageParams};
+use phi3v::image::{self, ImageInputs, ImageMode, ImageParams, NUM_CROPS_HIGH};
 use phi3v::processor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
-
-/// Tiles of [`Detail::High`], what Phi-3-vision was trained with.
-const NUM_CROPS_HIGH: usize = 16;
+use tokio::time::Instant;
 
 /// A prompt with its pictures.
 pub struct Prompt {
@@ -102,6 +102,7 @@ impl Prompt {
                 max_new_tokens,
                 stop: ask.stop.clone(),
                 constraint: constraint.clone().map(|constraint| Box::new(constraint) as Box<dyn Constraint>),
+                cache_salt: ask.cache_salt,
             }
         };
         ((0..ask.choices).map(request).collect(), self.room)
@@ -160,10 +161,21 @@ async fn blocking<T: Send + 'static>(
 
 /// A picture's file, how to cut it, and the room it takes until that is done.
 struct File {
+    /// Its number in the conversation, from 0.
+    index: usize,
     bytes: Vec<u8>,
     detail: Detail,
     param: String,
     _room: Room,
+}
+
+/// A picture whose file is to be read.
+struct Reading {
+    index: usize,
+    picture: Picture,
+    room: Room,
+    /// Of fetching, its turn waited for.
+    deadline: Instant,
 }
 
 /// Moves the pictures out of the conversation; their places stay.
@@ -181,31 +193,63 @@ fn take_pictures(turns: &mut [Turn]) -> Vec<Picture> {
         .collect()
 }
 
-/// Reads the pictures' files. `room`, that of the body, stays with the work and comes back from it.
+/// Reads the pictures' files: those that lie elsewhere all at once, within one time. `room`, that of the body, stays
+/// with the work and comes back from it.
 async fn read_all(
     app: &Arc<App>,
     (pictures, room): (Vec<Picture>, Room),
     times: Times,
 ) -> Result<(Vec<File>, Room), ApiError> {
-    if pictures.is_empty() {
-        return Ok((Vec::new(), room));
-    }
-    let in_request =
-        |picture: &Picture| picture.url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
-    let turn = if pictures.iter().all(in_request) { None } else { Some(take_turn(&app.readers).await?) };
+    let deadline = times.deadline.min(Instant::now() + app.limits.remote_time_max);
+    let readings = pictures.into_iter().enumerate();
+    let readings = readings.map(|(index, picture)| Reading { index, picture, room: room.beside(), deadline });
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        readings.partition(|reading| Pictures::is_in_request(&reading.picture.url));
+    let elsewhere = try_join_all(elsewhere.into_iter().map(|reading| read_elsewhere(app, reading)));
+    let (app, none_here) = (Arc::clone(app), here.is_empty());
+    let here = async move {
+        if none_here {
+            return Ok((Vec::new(), room));
+        }
+        blocking(move |abandoned| {
+            let read = |reading| {
+                abandoned.check()?;
+                read(&app, reading)
+            };
+            let files = here.into_iter().map(read).collect::<Result<Vec<_>, ApiError>>()?;
+            Ok((files, room))
+        })
+        .await
+    };
+    let ((mut files, room), elsewhere) = try_join(here, elsewhere).await?;
+    files.extend(elsewhere);
+    files.sort_unstable_by_key(|file| file.index);
+    Ok((files, room))
+}
+
+/// Reads a picture that lies elsewhere than in the request, as soon as there is a turn.
+async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiError> {
+    let Picture { url, param, .. } = &reading.picture;
+    let turn = match app.pictures.turns(url) {
+        Some(turns) => {
+            let turn = tokio::time::timeout_at(reading.deadline, take_turn(&turns)).await;
+            let late = || images::too_slow(app.limits.remote_time_max).param(param);
+            Some(turn.map_err(|_| late())??)
+        }
+        None => None,
+    };
     let app = Arc::clone(app);
-    blocking(move |abandoned| {
+    blocking(move |_| {
         let _turn = turn;
-        let read = |Picture { url, detail, param }: Picture| {
-            abandoned.check()?;
-            let mut file_room = room.beside();
-            let bytes = app.pictures.read(&url, &app.limits, &mut file_room, times.deadline.into_std());
-            Ok(File { bytes: bytes.map_err(|error| error.param(&param))?, detail, param, _room: file_room })
-        };
-        let files = pictures.into_iter().map(read).collect::<Result<_, ApiError>>()?;
-        Ok((files, room))
+        read(&app, reading)
     })
     .await
+}
+
+fn read(app: &App, reading: Reading) -> Result<File, ApiError> {
+    let Reading { index, picture: Picture { url, detail, param }, mut room, deadline } = reading;
+    let bytes = app.pictures.read(&url, &app.limits, &mut room, deadline.into_std());
+    Ok(File { index, bytes: bytes.map_err(|error| error.param(&param))?, detail, param, _room: room })
 }
 
 fn decode_all(
@@ -215,7 +259,7 @@ fn decode_all(
     abandoned: &Abandoned,
 ) -> Result<Vec<Arc<ImageInputs>>, ApiError> {
     let mut images = Vec::with_capacity(files.len());
-    for File { bytes, detail, param, _room } in files {
+    for File { bytes, detail, param, _room, .. } in files {
         abandoned.check()?;
         let num_crops = match detail {
             Detail::Auto => model.image_params.num_crops,
@@ -287,6 +331,10 @@ fn max_new_tokens(app: &App, model: &ServedModel, ask: &Ask, prompt: usize) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::engine_thread::EngineHandle;
+    use crate::server::images::Fetcher;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -325,5 +373,48 @@ mod tests {
             Ok(())
         });
         assert_eq!(Times::start(&limits).within(work).await.unwrap_err().code, "deadline_exceeded");
+    }
+
+    /// A picture of a host that is really `listener`.
+    fn picture_of(host: &str, listener: &TcpListener) -> (String, Picture) {
+        let host = format!("{host}:{}", listener.local_addr().unwrap().port());
+        let url = format!("http://{host}/a.png");
+        (host, Picture { url, detail: Detail::Auto, param: String::new() })
+    }
+
+    #[tokio::test]
+    async fn a_slow_host_holds_up_its_own_pictures_only_and_waiting_counts() {
+        const TURNS: usize = 2;
+        let (slow, fast) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let ((slow_host, of_slow), (fast_host, of_fast)) =
+            (picture_of("slow.example", &slow), picture_of("fast.example", &fast));
+        let fetcher = Fetcher::of_this_machine(&[slow_host, fast_host], TURNS);
+        let limits = limits::Limits { remote_time_max: Duration::from_secs(4), ..Default::default() };
+        let pictures = Pictures::data_urls_only().with_remote(fetcher);
+        let app = Arc::new(App::new(limits, EngineHandle::new(1).0, pictures));
+        let read = |picture: &Picture| {
+            let picture = Picture { url: picture.url.clone(), detail: picture.detail, param: String::new() };
+            let (app, room, times) = (Arc::clone(&app), app.room(), Times::start(&app.limits));
+            tokio::spawn(async move { read_all(&app, (vec![picture], room), times).await })
+        };
+        // it takes connections and says nothing
+        let waiting: Vec<_> = (0..3 * TURNS).map(|_| read(&of_slow)).collect();
+        std::thread::spawn(move || {
+            let (mut stream, _) = fast.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 7\r\n\r\npicture";
+            let _ = stream.write_all(answer);
+        });
+        let (files, _) = read(&of_fast).await.unwrap().unwrap();
+        assert_eq!(files[0].bytes, b"picture");
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "the fast one waits for no slow one");
+        for waiting in waiting {
+            let error = waiting.await.unwrap().err().unwrap();
+            assert_eq!(error.code, "image_fetch_failed");
+        }
+        // those whose turn never came had no more time than the others
+        slow.set_nonblocking(true).unwrap();
+        assert_eq!(std::iter::from_fn(|| slow.accept().ok()).count(), TURNS);
     }
 }

@@ -1,18 +1,18 @@
 //! The routes, and what every request passes on its way to them: log, CORS, guard.
 
-use super::guard::{self, Guard, Origin};
+use super::guard::{self, Guard};
 use super::openai::errors::ApiError;
 use super::openai::{chat, models, responses};
+use super::origin::{self, Origin};
 use super::state::App;
 use super::{linger, log, openapi, tokenize, ui};
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use serde_json::json;
 use std::sync::Arc;
-use tower_http::cors::{AllowHeaders, CorsLayer};
 
 /// The whole server, but for its sockets.
 pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[Origin]) -> Router {
@@ -31,26 +31,11 @@ pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[Origin]) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check))
         .layer(middleware::from_fn(linger::request));
-    let router = match cors(cors_origins) {
-        Some(layer) => router.layer(layer),
-        None => router,
+    let router = match cors_origins {
+        [] => router,
+        origins => router.layer(middleware::from_fn_with_state(Arc::from(origins), origin::cors)),
     };
     router.layer(middleware::from_fn_with_state(Arc::clone(&app), log::request)).with_state(app)
-}
-
-/// Lets the pages of the listed origins read answers; none are listed by default.
-fn cors(origins: &[Origin]) -> Option<CorsLayer> {
-    let origins: Vec<HeaderValue> =
-        origins.iter().filter_map(|origin| origin.as_str().parse().ok()).collect();
-    let exposed = [HeaderName::from_static("x-request-id"), header::RETRY_AFTER];
-    (!origins.is_empty()).then(|| {
-        CorsLayer::new()
-            .allow_origin(origins)
-            .allow_methods([Method::GET, Method::POST])
-            // the official client sends a dozen of its own, and which changes
-            .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers(exposed)
-    })
 }
 
 /// The process lives.

@@ -18,9 +18,6 @@ use tokio::sync::Semaphore;
 /// transient memory (a picture at the pixel limit takes 150 MB, and as much again to be cut).
 const DECODERS: usize = 2;
 
-/// Requests whose pictures are fetched or read from the folder at one time: each may wait for another server.
-const READERS: usize = 16;
-
 /// Requests whose text becomes ids, or whose form is compiled, at one time.
 const TEXTS: usize = 2;
 
@@ -57,8 +54,6 @@ pub struct App {
     pub decoders: Arc<Semaphore>,
     /// Turns at text without pictures, and at compiling forms: nobody waits there for the pictures of others.
     pub texts: Arc<Semaphore>,
-    /// Turns at reading pictures from elsewhere than the request.
-    pub readers: Arc<Semaphore>,
     model: OnceLock<ServedModel>,
     draining: AtomicBool,
     inputs: Inputs,
@@ -76,7 +71,6 @@ impl App {
             started: unix_seconds(),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             texts: Arc::new(Semaphore::new(TEXTS)),
-            readers: Arc::new(Semaphore::new(READERS)),
             model: OnceLock::new(),
             draining: AtomicBool::new(false),
         }

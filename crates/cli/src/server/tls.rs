@@ -1,5 +1,6 @@
 //! TLS from a certificate and a key in PEM files.
 
+use crate::bounded;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
@@ -32,14 +33,18 @@ pub enum TlsError {
     Refused(rustls::Error),
 }
 
+/// Longest file of certificates or of a key; a chain has some 10 KB.
+const PEM_BYTES_MAX: usize = 1 << 20;
+
 /// An acceptor for the certificate chain and key in these files.
 ///
 /// # Errors
 /// The files do not hold them, or they do not fit.
 pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let missing = |what, path: &Path| TlsError::Pem { what, path: path.to_owned() };
-    let read =
-        |path: &Path| std::fs::read(path).map_err(|error| TlsError::Read { path: path.to_owned(), error });
+    let read = |path: &Path| {
+        bounded::read(path, PEM_BYTES_MAX).map_err(|error| TlsError::Read { path: path.to_owned(), error })
+    };
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate)?)
         .collect::<Result<_, _>>()
         .map_err(|_| missing("certificate", certificate))?;

@@ -159,6 +159,23 @@ fn a_picture_that_a_script_names_is_text_and_noted() {
     assert_eq!(run.stdout, fixture.run(&["ask", "--max-new-tokens", "8", "What is in small.png?"]).answer());
 }
 
+#[test]
+fn a_line_has_a_limit() {
+    let fixture = Fixture::new();
+    // a line without an end too, and as much as a pipe takes
+    for length in [(1 << 20) + 1, 50 << 20] {
+        let refusal = chat(&fixture, &[], &"a".repeat(length)).refusal(1);
+        assert_eq!(
+            refusal,
+            "error: cannot read stdin: the line has more than 1048576 bytes, the limit\n\
+             hint: check that it is the text you mean, or shorten it\n"
+        );
+    }
+    let words = "a ".repeat(1 << 19);
+    let refusal = chat(&fixture, &[], &(words + "\n")).refusal(5);
+    assert!(refusal.contains("exceed the context"), "{refusal}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_path_is_taken_as_a_terminal_gives_it() {

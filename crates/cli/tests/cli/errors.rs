@@ -203,6 +203,54 @@ fn a_cpu_level_that_is_none_is_an_error_that_names_the_choices() {
 }
 
 #[test]
+fn an_empty_variable_counts_as_unset() {
+    let fixture = Fixture::new();
+    for empty in ["", " "] {
+        let run = |args: &[&str]| {
+            let mut command = fixture.command(args);
+            // compose files leave them so: PHI3V_MODEL=${MODEL:-}
+            for name in ["PHI3V_MODEL", "PHI3V_CPU", "PHI3V_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT"]
+            {
+                command.env(name, empty);
+            }
+            Run::of(command.output().unwrap())
+        };
+        let told = run(&["info", "--json"]).json();
+        assert_eq!(told["model"]["name"], "demo");
+        assert_eq!(run(&["quantize", "--out", "demo-q8.safetensors"]).code, Some(0));
+        assert!(fixture.path("demo-q8.safetensors").is_file());
+        std::fs::remove_file(fixture.path("demo-q8.safetensors")).unwrap();
+        // a flag that is empty is a mistake all the same
+        let refused = run(&["info", "--model", ""]).refusal(4);
+        assert!(refused.starts_with("error: there is no model or folder \"\""), "{refused}");
+    }
+}
+
+#[test]
+fn texts_that_are_read_whole_have_a_limit() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("long.txt"), vec![b'a'; (1 << 20) + 1]).unwrap();
+    for file in if cfg!(unix) { &["long.txt", "/dev/zero"][..] } else { &["long.txt"] } {
+        let trace = fixture.run(&["trace", "--prompt-file", file, "--out", "x"]).refusal(1);
+        assert_eq!(
+            trace,
+            format!(
+                "error: cannot read {file}: it has more than 1048576 bytes, the limit\n\
+                 hint: check that it is the text you mean, or shorten it\n"
+            )
+        );
+        assert!(!fixture.path("x").exists());
+        for flags in [&["--api-key-file", file][..], &["--tls-cert", file, "--tls-key", file]] {
+            let serve = fixture.run(&[&["serve", "--port", "0"], flags].concat());
+            assert!(serve.code.is_some_and(|code| code != 0), "{flags:?}: {}", serve.stderr);
+        }
+    }
+    std::fs::write(fixture.path("latin.txt"), b"caf\xe9").unwrap();
+    let trace = fixture.run(&["trace", "--prompt-file", "latin.txt", "--out", "x"]).refusal(1);
+    assert_eq!(trace, "error: cannot read latin.txt: it is not UTF-8 text\n");
+}
+
+#[test]
 fn a_damaged_model_is_named() {
     let fixture = Fixture::new();
     fixture.copy_model();

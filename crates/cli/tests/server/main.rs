@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 #![allow(unreachable_pub, reason = "the helpers of a test binary are for the test binary")]
 
+mod access;
 mod api;
 mod bounds;
+mod characters;
+mod connections;
 mod conversation;
 mod demo;
 mod docs;
@@ -15,3 +18,4 @@ mod records;
 mod safety;
 mod sampling;
 mod tls;
+mod wire;

@@ -77,7 +77,8 @@ impl Drop for Process {
 
 #[test]
 fn ctrl_c_ends_a_server_as_sigterm_does_also_after_quantising() {
-    let process = Process::start(&["--quant", "q8"], "info").until_ready(&[]);
+    // a level that is empty counts as unset, which is info
+    let process = Process::start(&["--quant", "q8"], "").until_ready(&[]);
     process.signal("-INT");
     let (code, log) = process.end();
     assert_eq!(code, Some(0), "{log}");
@@ -152,5 +153,67 @@ fn the_log_tells_of_requests_and_holds_nothing_of_theirs() {
     let ended = lines.iter().find(|line| line["fields"]["message"] == "a streamed answer is complete");
     assert!(ended.is_some_and(|line| line["span"]["id"].is_string()), "{log}");
     assert!(!log.contains("secret"), "{log}");
+    assert!(!log.contains("localhost"), "the host of a picture: {log}");
     assert!(!log.contains(&picture[30..60]), "{log}");
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server whose stderr is `log`, and its address.
+fn with_log(log: impl Into<Stdio>, args: &[&str]) -> (Process, std::net::SocketAddr) {
+    let port = free_port();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
+    command.args(["serve", "--port", &port.to_string(), "--model"]).arg(tiny()).args(args);
+    let cache = tempfile::tempdir().unwrap();
+    command.env("PHI3V_CACHE", cache.path()).env("RUST_LOG", "trace");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let process = Process { child, address, log: Arc::default(), reader: None, _cache: cache };
+    for _ in 0..3000 {
+        if std::net::TcpStream::connect(address).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (process.until_ready(&[]), address)
+}
+
+/// Answers, ends by a signal, and exits with 0.
+fn serves_to_the_end(name: &str, (mut process, address): (Process, SocketAddr)) {
+    let body = json!({"messages": [user("x")], "max_tokens": 2}).to_string();
+    for _ in 0..20 {
+        let headers = [("content-type", "application/json")];
+        let answer = receive(send(address, "POST", "/v1/chat/completions", &headers, body.as_bytes()));
+        assert_eq!(answer.status, 200, "{name}");
+        assert_eq!(request(address, "GET", "/nothing", &[], b"").status, 404, "{name}");
+    }
+    process.signal("-TERM");
+    assert_eq!(process.child.wait().unwrap().code(), Some(0), "{name}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_changes_nothing() {
+    // a pipe whose reader has gone, from the beginning or later
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    serves_to_the_end("no reader", with_log(writer, &[]));
+    let (reader, writer) = std::io::pipe().unwrap();
+    let server = with_log(writer, &["--log-format", "json"]);
+    drop(reader);
+    serves_to_the_end("the reader left", server);
+    // one that is full, since its reader does not read: 64 KiB are less than the lines of these requests
+    let (reader, writer) = std::io::pipe().unwrap();
+    let server = with_log(writer, &[]);
+    for _ in 0..1000 {
+        assert_eq!(request(server.1, "GET", "/nothing", &[], b"").status, 404);
+    }
+    serves_to_the_end("the reader does not read", server);
+    drop(reader);
+    match std::fs::OpenOptions::new().write(true).open("/dev/full") {
+        Ok(full) => serves_to_the_end("a full device", with_log(full, &[])),
+        Err(_) => phi3v_kernels::testing::skip("a full device needs /dev/full", "use Linux"),
+    }
 }

@@ -11,7 +11,7 @@ use phi3v_cli::server::{ServeError, ServerOptions};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn picture(url: &str) -> Value {
     json!({"messages": [user_with_picture(url, "What is this?")], "max_tokens": 2})
@@ -57,7 +57,7 @@ fn hosts_origins_and_keys_are_checked() {
     assert_eq!(preflight.header("access-control-allow-headers"), Some(asked));
     let other = [("origin", "https://evil.example"), ("access-control-request-method", "POST")];
     let other = request(server.address, "OPTIONS", "/v1/chat/completions", &other, b"");
-    assert_eq!(other.header("access-control-allow-origin"), None);
+    assert_eq!((other.status, other.header("access-control-allow-origin")), (403, None));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn bodies_and_heads_are_bounded() {
     slow.read_to_end(&mut rest).unwrap();
 
     let refused = request(server.address, "GET", "/health", &[("x-long", &"x".repeat(20_000))], b"");
-    assert_eq!(refused.status, 431);
+    assert_eq!((refused.status, refused.code().as_str()), (431, "head_too_large"));
     let plain = [("content-type", "text/plain")];
     let refused = request(server.address, "POST", "/v1/chat/completions", &plain, b"{}");
     assert_eq!((refused.status, refused.code().as_str()), (415, "content_type"));
@@ -114,8 +114,11 @@ fn hostile_pictures_are_refused_and_named() {
     // a header that announces 60,000 x 60,000 pixels
     let mut bomb = good.clone();
     bomb[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    // a header that announces none
+    let empty = [b"BM".as_slice(), &[0; 12], b"\x28\0\0\0", &[0; 8], b"\x01\0\x18\0", &[0; 24]].concat();
     let cases = [
         (data_url(&bomb), vec!["image_invalid", "image_too_large"]),
+        (data_url(&empty), vec!["image_invalid"]),
         (data_url(&png(200, 100, 1)), vec!["image_too_large"]),
         (data_url(&good[..good.len() / 2]), vec!["image_invalid"]),
         (data_url(b"hello"), vec!["image_invalid"]),
@@ -235,18 +238,6 @@ fn a_request_that_takes_too_long_ends_with_an_error() {
 }
 
 #[test]
-fn connections_beyond_the_limit_wait_for_a_place() {
-    let limits = Limits { connections_max: 1, head_time_max: Duration::from_secs(1), ..Limits::default() };
-    let server = Running::with_limits(limits);
-    let start = Instant::now();
-    let idle = TcpStream::connect(server.address).unwrap();
-    // the one place is taken until the idle connection is given up
-    assert_eq!(server.get("/health").status, 200);
-    assert!(start.elapsed() >= Duration::from_millis(900));
-    drop(idle);
-}
-
-#[test]
 fn a_reader_that_never_reads_is_dropped() {
     let server = Running::endless(Limits { write_time_max: Duration::from_millis(300), ..Limits::default() });
     // some 30 MB, more than all the buffers on the way
@@ -292,9 +283,7 @@ fn what_does_not_end_in_time_is_given_up() {
 
 #[test]
 fn a_model_that_cannot_be_loaded_ends_the_server() {
-    let mut server = Running::start_with(ServerOptions::default(), || {
-        Err(phi3v::Error::Step { reason: "no such model".to_owned() })
-    });
+    let mut server = Running::start_with(ServerOptions::default(), || Err(phi3v::Error::Stopped));
     assert!(matches!(server.join(), Err(ServeError::Load(_))));
 }
 

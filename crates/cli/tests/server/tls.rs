@@ -88,6 +88,24 @@ fn plain_http_and_stalled_handshakes_are_dropped() {
 }
 
 #[test]
+fn stalled_handshakes_give_way() {
+    let for_ever = Duration::from_secs(3600);
+    let limits = Limits { head_time_max: for_ever, connections_max: 4, ..Limits::default() };
+    let encrypted = Encrypted::start(limits);
+    let stalled: Vec<_> = (0..10)
+        .map(|_| {
+            let mut stream = TcpStream::connect(encrypted.server.address).unwrap();
+            let _ = stream.write_all(&[22, 3, 1, 2, 0]);
+            stream
+        })
+        .collect();
+    for _ in 0..10 {
+        assert_eq!(encrypted.health(), 200);
+    }
+    drop(stalled);
+}
+
+#[test]
 fn a_connection_that_says_nothing_does_not_delay_the_end() {
     let for_ever = Duration::from_secs(3600);
     let limits = Limits { head_time_max: for_ever, drain_time_max: for_ever, ..Limits::default() };

@@ -10,7 +10,7 @@ mod work;
 
 use crate::Result;
 use crate::config::ModelConfig;
-use crate::image::{ImageInputs, ImageParams, RgbImage, process};
+use crate::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, process};
 use crate::model::{Cache, Chunk, ModelOptions, PREFILL_CHUNK, Phi3V, Segment};
 use crate::weights::Weights;
 use crate::weights::quantized::Quant;
@@ -22,7 +22,7 @@ use work::Work;
 /// The picture that first_token and vision use: width and height.
 const PICTURE: (usize, usize) = (1024, 768);
 /// `num_crops` of the picture, as the checkpoints recommend for one picture and for several.
-const NUM_CROPS: [usize; 2] = [16, 4];
+const NUM_CROPS: [usize; 2] = [NUM_CROPS_HIGH, 4];
 /// Prompt lengths; 1,941 is the standard picture with a short question.
 const PREFILL: [usize; 3] = [512, STANDARD_PROMPT, 2500];
 const STANDARD_PROMPT: usize = 1941;

@@ -2,9 +2,10 @@
 //!
 //! Only the policy lives here; the storage is the model's [`Cache`](crate::model::Cache). A full block whose contents
 //! are known by a hash can be shared by sequences with the same beginning, and is kept after its last user has gone
-//! until its room is needed; the least recently used goes first.
+//! until it is needed; the least recently used goes first.
 //!
-//! Invariant, checked by [`BlockManager::check_integrity`]: every block is in use, idle (known but unused) or free.
+//! Invariant, checked by [`BlockManager::check`]: every block is in use by as many sequences as have it in their tables,
+//! or idle (known but unused), or free.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -40,6 +41,18 @@ impl BlockManager {
         }
     }
 
+    /// The book-keeping of `blocks` blocks of which those of `tables` are in use and nothing is known.
+    pub(super) fn holding<'a>(blocks: usize, tables: impl Iterator<Item = &'a [u32]>) -> Self {
+        let mut manager = Self::new(blocks);
+        for &id in tables.flatten() {
+            if let Some(block) = manager.blocks.get_mut(id as usize) {
+                block.references += 1;
+                manager.free.remove(&id);
+            }
+        }
+        manager
+    }
+
     /// All blocks.
     pub(super) fn total(&self) -> usize {
         self.blocks.len()
@@ -55,10 +68,10 @@ impl BlockManager {
         self.total() - self.available()
     }
 
-    /// Reserves `known` blocks, found by their hashes, and enough others to make `count`; nothing if there is no room.
+    /// Reserves `known` blocks, found by their hashes, and enough others to make `count`; nothing if there are too few.
     pub(super) fn reserve(&mut self, known: &[u32], count: usize) -> Option<Vec<u32>> {
         let idle_known = known.iter().filter(|&&id| self.blocks[id as usize].references == 0).count();
-        if count - known.len() > self.available() - idle_known {
+        if count.saturating_sub(known.len()) > self.available().saturating_sub(idle_known) {
             return None;
         }
         let mut table = known.to_vec();
@@ -132,18 +145,69 @@ impl BlockManager {
         Some(id)
     }
 
-    /// Panics if a block is in two states or none. Called by tests, and by the engine whenever it is idle.
-    pub(super) fn check_integrity(&self) {
-        for (id, block) in self.blocks.iter().enumerate() {
-            let id = id as u32;
-            let idle = block.idle_since.is_some_and(|tick| self.idle.get(&tick) == Some(&id));
-            let states = [block.references > 0, idle, self.free.contains(&id)];
-            assert_eq!(states.iter().filter(|&&is| is).count(), 1, "block {id} is in states {states:?}");
-            if let Some(hash) = &block.hash {
-                assert_eq!(self.by_hash.get(hash), Some(&id), "block {id} is not found by its hash");
+    /// Compares this book-keeping with `tables`, those of all sequences.
+    ///
+    /// # Errors
+    /// [`Damage`]: a block in two states or in none, or one that more or fewer sequences have than are counted.
+    pub(super) fn check<'a>(&self, tables: impl Iterator<Item = &'a [u32]>) -> Result<(), Damage> {
+        let mut held = vec![0; self.blocks.len()];
+        let mut damage = Damage::default();
+        for &id in tables.flatten() {
+            match held.get_mut(id as usize) {
+                Some(held) => *held += 1,
+                None => damage.add(id, "does not exist"),
             }
         }
-        assert_eq!(self.by_hash.len(), self.blocks.iter().filter(|block| block.hash.is_some()).count());
+        for (id, (block, &held)) in self.blocks.iter().zip(&held).enumerate() {
+            let id = id as u32;
+            if block.references != held {
+                damage.add(id, "is counted for another number of sequences than have it");
+            }
+            let idle = block.idle_since.is_some_and(|tick| self.idle.get(&tick) == Some(&id));
+            let states = [block.references > 0, idle, self.free.contains(&id)];
+            if states.iter().filter(|&&is| is).count() != 1 {
+                damage.add(id, "is in two states or in none");
+            }
+            if block.hash.is_some_and(|hash| self.by_hash.get(&hash) != Some(&id)) {
+                damage.add(id, "is not found by its hash");
+            }
+        }
+        let idle_since = |id: u32| self.blocks.get(id as usize).and_then(|block| block.idle_since);
+        for (_, &id) in self.idle.iter().filter(|&(&tick, &id)| idle_since(id) != Some(tick)) {
+            damage.add(id, "is listed as idle and is not");
+        }
+        for &id in self.free.iter().filter(|&&id| id as usize >= self.blocks.len()) {
+            damage.add(id, "does not exist");
+        }
+        let hash_of = |id: u32| self.blocks.get(id as usize).and_then(|block| block.hash);
+        for (&hash, &id) in self.by_hash.iter().filter(|&(&hash, &id)| hash_of(id) != Some(hash)) {
+            damage.add(id, &format!("is found by the hash of another, {:02x}{:02x}..", hash[0], hash[1]));
+        }
+        if damage.blocks.is_empty() { Ok(()) } else { Err(damage) }
+    }
+
+    /// Makes every block in use free as well: a bug to test with.
+    pub(super) fn damage(&mut self) {
+        let in_use = self.blocks.iter().enumerate().filter(|(_, block)| block.references > 0);
+        self.free.extend(in_use.map(|(id, _)| id as u32));
+    }
+}
+
+/// What is wrong with the book-keeping.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// The first finding, one sentence.
+    pub(super) found: String,
+    /// Blocks whose contents cannot be trusted.
+    pub(super) blocks: BTreeSet<u32>,
+}
+
+impl Damage {
+    fn add(&mut self, id: u32, what: &str) {
+        if self.blocks.is_empty() {
+            self.found = format!("block {id} {what}");
+        }
+        self.blocks.insert(id);
     }
 }
 
@@ -155,6 +219,11 @@ mod tests {
         [byte; 32]
     }
 
+    /// Checks against the tables that are out.
+    fn check(manager: &BlockManager, tables: &[&[u32]]) -> Result<(), Damage> {
+        manager.check(tables.iter().copied())
+    }
+
     #[test]
     fn reserves_all_or_nothing_and_lowest_first() {
         let mut manager = BlockManager::new(4);
@@ -163,7 +232,7 @@ mod tests {
         assert_eq!(manager.available(), 1);
         manager.release(&[0, 1, 2]);
         assert_eq!(manager.reserve(&[], 4), Some(vec![0, 1, 2, 3]));
-        manager.check_integrity();
+        assert_eq!(check(&manager, &[&[0, 1, 2, 3]]), Ok(()));
     }
 
     #[test]
@@ -177,7 +246,7 @@ mod tests {
         assert_eq!(manager.in_use(), 2);
         manager.release(&[0, 2]);
         assert_eq!((manager.in_use(), manager.find(&hash(1))), (0, Some(0)));
-        manager.check_integrity();
+        assert_eq!(check(&manager, &[]), Ok(()));
     }
 
     #[test]
@@ -189,7 +258,7 @@ mod tests {
         manager.release(&table);
         assert_eq!(manager.reserve(&[], 1), Some(vec![1]), "the end of a sequence goes before its beginning");
         assert_eq!((manager.find(&hash(1)), manager.find(&hash(2))), (Some(0), None));
-        manager.check_integrity();
+        assert_eq!(check(&manager, &[&[1]]), Ok(()));
     }
 
     #[test]
@@ -200,6 +269,45 @@ mod tests {
         manager.release(&table);
         assert_eq!(manager.reserve(&[0], 3), None);
         assert_eq!(manager.reserve(&[0], 2), Some(vec![0, 1]));
-        manager.check_integrity();
+        assert_eq!(check(&manager, &[&[0, 1]]), Ok(()));
+    }
+
+    #[test]
+    fn damage_is_found_and_mended_from_the_tables() {
+        let intact = || {
+            let mut manager = BlockManager::new(5);
+            let first = manager.reserve(&[], 2).unwrap();
+            manager.publish(first[0], hash(1));
+            let idle = manager.reserve(&[], 1).unwrap();
+            manager.publish(idle[0], hash(2));
+            manager.release(&idle);
+            assert_eq!(manager.reserve(&[0], 2), Some(vec![0, 3]));
+            assert_eq!(check(&manager, &[&[0, 1], &[0, 3]]), Ok(()));
+            manager
+        };
+        type Harm = fn(&mut BlockManager);
+        let damages: [(&str, Harm, &[u32]); 9] = [
+            ("free and in use", |manager| manager.damage(), &[0, 1, 3]),
+            ("counted once too often", |manager| manager.blocks[0].references += 1, &[0]),
+            ("given back too early", |manager| manager.release(&[1]), &[1]),
+            ("lost", |manager| manager.free.clear(), &[4]),
+            ("no longer idle", |manager| manager.idle.clear(), &[2]),
+            ("idle and in use", |manager| manager.idle.extend([(9, 3)]), &[3]),
+            ("free and nowhere", |manager| manager.free.extend([7]), &[7]),
+            ("not found by its hash", |manager| manager.by_hash.retain(|known, _| *known != hash(1)), &[0]),
+            ("found by another's hash", |manager| manager.by_hash.extend([(hash(3), 3)]), &[3]),
+        ];
+        for (name, damage, blocks) in damages {
+            let mut manager = intact();
+            damage(&mut manager);
+            let found = check(&manager, &[&[0, 1], &[0, 3]]).unwrap_err();
+            assert_eq!(found.blocks, BTreeSet::from_iter(blocks.iter().copied()), "{name}: {}", found.found);
+        }
+        let tables: [&[u32]; 2] = [&[0, 1], &[0, 3]];
+        let anew = BlockManager::holding(5, tables.into_iter());
+        assert_eq!(check(&anew, &tables), Ok(()));
+        assert_eq!((anew.in_use(), anew.find(&hash(1))), (3, None));
+        let beyond = check(&anew, &[&[0, 1], &[0, 3], &[9]]).unwrap_err();
+        assert_eq!(beyond.found, "block 9 does not exist");
     }
 }

@@ -1,35 +1,38 @@
 //! Sequences sharing one model: a step is schedule, forward, postprocess.
 //!
-//! Requests join and leave between steps. A step does at most one piece of each kind of work: tiles of one picture,
-//! a chunk of one prompt, and one token for every sequence that is decoding. While others decode, the pieces are
-//! small, so that a long prompt does not freeze their answers; alone, they are large.
+//! Requests join and leave between steps. A step does a piece of each kind of work: tiles of one picture, a chunk of
+//! one prompt, and one token for every sequence that is decoding. While others decode, the pieces are small, so that a
+//! long prompt does not freeze their answers, and more than one is done only within a fixed time; alone, they are large.
 //!
 //! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
 //! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
-//! it is computed again with the long set, pictures included, in `Engine::restart_crossing`. (Phi-3-vision's own
+//! it is computed again with the long set, pictures included, in `Scheduler::restart_crossing`. (Phi-3-vision's own
 //! code mixes the sets, Phi-3.5-vision's loses the pictures; MODEL.md tells more.)
 //!
 //! The engine knows ids, pixel values and logits; it knows no files, formats of pictures, JSON or connections.
 
 mod block_manager;
 mod image_cache;
+mod pictures;
 mod request;
+mod scheduler;
 mod sequence;
 mod step;
 
 pub use request::{
-    Event, FinishReason, Finished, Output, Phase, Request, RequestId, StepProgress, Timings, Token, Usage,
+    CacheSalt, Event, FinishReason, Finished, Output, Phase, Request, RequestId, StepProgress, Timings,
+    Token, Usage,
 };
 
 use crate::Result;
-use crate::model::{Cache, PREFILL_CHUNK, Phi3V};
+use crate::model::{Cache, FEW_ROWS_MAX, PREFILL_CHUNK, Phi3V};
 use crate::tokenizer::Tokenizer;
-use block_manager::BlockManager;
-use image_cache::ImageCache;
-use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
+use phi3v_kernels::Backend;
+use pictures::Pictures;
+use scheduler::Scheduler;
 use sequence::Sequence;
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why the engine refuses a request.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -92,6 +95,9 @@ pub enum EngineError {
         /// Rows its size asks for.
         expected: usize,
     },
+    /// A bug: two sequences may have written to the same place, so the answer cannot be trusted.
+    #[error("the table of the cache's blocks was damaged, and the answer may be wrong from here on")]
+    DamagedCache,
 }
 
 impl EngineError {
@@ -103,6 +109,7 @@ impl EngineError {
                 "shorten the text, use --detail low or fewer pictures, lower --max-new-tokens, or raise --context"
             }
             Self::QueueFull { .. } => "try again later",
+            Self::DamagedCache => "ask again, and report it",
             Self::NoNewTokens => "ask for at least one token with --max-new-tokens",
             _ => return None,
         };
@@ -116,8 +123,8 @@ pub struct EngineOptions {
     /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds as
     /// many, rounded up to whole blocks.
     pub context_tokens: usize,
-    /// Sequences that run at the same time. Above 16 a decode step of dense weights takes the kernels for many rows, and
-    /// the last bits of an answer depend on how many there are.
+    /// Sequences that run at the same time. Above [`FEW_ROWS_MAX`], the default, a decode step of dense weights takes the
+    /// kernels for many rows, and the last bits of an answer depend on how many there are.
     pub running_max: usize,
     /// Requests that may wait.
     pub waiting_max: usize,
@@ -127,21 +134,26 @@ pub struct EngineOptions {
     pub prefix_cache: bool,
     /// Prompt tokens per step when nobody else is decoding.
     pub prefill_chunk_alone: usize,
-    /// Prompt tokens per step while others are decoding: what bounds the gap between their tokens.
+    /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
+    /// How long a step goes on with further pieces of pictures and prompts while others are decoding. Of a small model
+    /// a piece takes little beside a step, so many requests together would be slower than few; of a large one the
+    /// first piece takes longer than this.
+    pub pieces_time_shared: Duration,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             context_tokens: 8192,
-            running_max: 16,
+            running_max: FEW_ROWS_MAX,
             waiting_max: 64,
             // some ten pictures at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
             prefill_chunk_alone: PREFILL_CHUNK,
             prefill_chunk_shared: 128,
+            pieces_time_shared: Duration::from_millis(25),
         }
     }
 }
@@ -152,10 +164,10 @@ pub struct Engine<B: Backend> {
     tokenizer: Arc<Tokenizer>,
     options: EngineOptions,
     cache: Cache<B>,
-    blocks: BlockManager,
-    images: ImageCache<B::Tensor>,
-    waiting: VecDeque<Sequence<B>>,
-    running: Vec<Sequence<B>>,
+    scheduler: Scheduler,
+    pictures: Pictures<B>,
+    /// What [`Engine::run`] saw happen to other requests; the next step reports it.
+    unreported: Vec<Output>,
     /// Of the last forward pass, `[n, vocab_size]`; kept, so that a step need not allocate it.
     logits: Vec<f32>,
     stop_ids: Vec<u32>,
@@ -173,13 +185,12 @@ impl<B: Backend> Engine<B> {
         stop_ids: Vec<u32>,
         options: EngineOptions,
     ) -> Result<Self> {
-        let blocks = options.context_tokens.div_ceil(KV_BLOCK_TOKENS).max(1);
+        let scheduler = Scheduler::new(options);
         Ok(Self {
-            cache: model.cache(blocks)?,
-            blocks: BlockManager::new(blocks),
-            images: ImageCache::new(options.image_cache_bytes_max),
-            waiting: VecDeque::new(),
-            running: Vec::new(),
+            cache: model.cache(scheduler.load().blocks_total)?,
+            scheduler,
+            pictures: Pictures::new(options.image_cache_bytes_max),
+            unreported: Vec::new(),
             logits: Vec::new(),
             next_id: 0,
             model,
@@ -203,7 +214,7 @@ impl<B: Backend> Engine<B> {
         let id = RequestId(self.next_id);
         self.next_id += 1;
         let factors = self.model.rope().factors_for(request.input_ids.len());
-        self.waiting.push_back(Sequence::new(id, request, &self.tokenizer, factors)?);
+        self.scheduler.enqueue(Sequence::new(id, request, &self.tokenizer, factors)?);
         Ok(id)
     }
 
@@ -217,7 +228,7 @@ impl<B: Backend> Engine<B> {
         if prompt.saturating_add(answer) > context {
             return Err(EngineError::ContextLength { prompt, answer, context });
         }
-        let waiting = self.waiting.len();
+        let waiting = self.load().waiting;
         if waiting >= self.options.waiting_max {
             return Err(EngineError::QueueFull { waiting });
         }
@@ -231,40 +242,44 @@ impl<B: Backend> Engine<B> {
 
     /// Ends a request at the next step, which reports it as [`FinishReason::Cancelled`]. Unknown ids are ignored.
     pub fn cancel(&mut self, id: RequestId) {
-        for sequence in self.waiting.iter_mut().chain(&mut self.running).filter(|sequence| sequence.id == id)
-        {
-            sequence.cancelled = true;
-        }
+        self.scheduler.cancel(id);
     }
 
-    /// Whether nothing waits or runs.
+    /// Whether nothing waits, runs or has still to be reported by a step.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.scheduler.is_idle() && self.unreported.is_empty()
     }
 
     /// What the engine holds at this moment.
     pub fn load(&self) -> Load {
-        Load {
-            waiting: self.waiting.len(),
-            running: self.running.len(),
-            blocks_in_use: self.blocks.in_use(),
-            blocks_total: self.blocks.total(),
-        }
+        self.scheduler.load()
     }
 
-    /// Runs one request to its end, alone. `observer` hears of every token.
+    /// Damages the table of the cache's blocks, for tests of what the engine does then.
+    #[doc(hidden)]
+    pub fn damage_blocks(&mut self) {
+        self.scheduler.damage_blocks();
+    }
+
+    /// Runs one request to its end, and hands the others on meanwhile: what happens to them is reported by the next
+    /// [`step`](Self::step). `observer` hears of the request's tokens.
     ///
     /// # Errors
     /// The request's refusal or failure.
     pub fn run(&mut self, request: Request, observer: &mut dyn Observer) -> Result<Finished> {
         let id = self.submit(request)?;
         loop {
-            for output in self.step(observer).into_iter().filter(|output| output.id == id) {
+            let mut result = None;
+            for output in self.work(observer) {
                 match output.event {
+                    _ if output.id != id => self.unreported.push(output),
                     Event::Token(token) => observer.token(&token),
-                    Event::Finished(finished) => return Ok(finished),
-                    Event::Failed(error) => return Err(error),
+                    Event::Finished(finished) => result = Some(Ok(finished)),
+                    Event::Failed(error) => result = Some(Err(error)),
                 }
+            }
+            if let Some(result) = result {
+                return result;
             }
         }
     }
@@ -290,6 +305,12 @@ pub trait Observer {
     fn progress(&mut self, progress: StepProgress) -> std::ops::ControlFlow<()> {
         let _ = progress;
         std::ops::ControlFlow::Continue(())
+    }
+
+    /// Hears that the engine's table of the cache was damaged, which is a bug, and mended: `found` says how. Requests
+    /// whose answers it may have changed have failed with [`EngineError::DamagedCache`].
+    fn damage(&mut self, found: &str) {
+        let _ = found;
     }
 
     /// Hears of a token of [`Engine::run`].

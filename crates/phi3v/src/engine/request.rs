@@ -10,6 +10,10 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
+/// Keeps the caches of one client apart from those of others: keys and values of prompts and embeddings of pictures
+/// are found again only by requests with the same salt. All zeros is the salt of who has none.
+pub type CacheSalt = [u8; 32];
+
 /// One prompt to be continued.
 pub struct Request {
     /// Token ids of the prompt; the rows of picture `i` (from 1) hold `-i`. See [`crate::processor`].
@@ -24,14 +28,16 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Restricts the answer's form.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// Whose caches it uses.
+    pub cache_salt: CacheSalt,
 }
 
 impl Request {
     /// A greedy request for at most `max_new_tokens` tokens.
     #[must_use]
     pub fn greedy(input_ids: Vec<i64>, images: Vec<Arc<ImageInputs>>, max_new_tokens: usize) -> Self {
-        let (sampling, stop) = (SamplingParams::default(), Vec::new());
-        Self { input_ids, images, sampling, max_new_tokens, stop, constraint: None }
+        let (sampling, stop, cache_salt) = (SamplingParams::default(), Vec::new(), CacheSalt::default());
+        Self { input_ids, images, sampling, max_new_tokens, stop, constraint: None, cache_salt }
     }
 }
 

@@ -1,15 +1,16 @@
-//! One request on its way: its tokens, how far they are computed, and how its answer is told.
+//! One request on its way: its tokens, how far they are computed, and how its answer is told. It holds no tensor: its
+//! pictures' embeddings are those of [`Pictures`](super::pictures::Pictures).
 
 use super::block_manager::BlockHash;
-use super::request::{FinishReason, Finished, Request, RequestId, Timings, Token, Usage};
+use super::request::{CacheSalt, FinishReason, Finished, Request, RequestId, Timings, Token, Usage};
 use crate::Result;
 use crate::constraint::Constraint;
 use crate::image::ImageInputs;
-use crate::model::{ImageJob, RopeFactors, Segment};
+use crate::model::RopeFactors;
 use crate::sampler::{History, Sampler};
 use crate::stop::{StopOutput, StopStrings};
 use crate::tokenizer::{DecodeStream, Tokenizer};
-use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
+use phi3v_kernels::KV_BLOCK_TOKENS;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +25,7 @@ pub(super) struct ImageRun {
 }
 
 /// A request's state.
-pub(super) struct Sequence<B: Backend> {
+pub(super) struct Sequence {
     pub(super) id: RequestId,
     /// The prompt with `-i` at the rows of picture `i`.
     input_ids: Vec<i64>,
@@ -33,15 +34,14 @@ pub(super) struct Sequence<B: Backend> {
     pub(super) prompt_tokens: usize,
     pub(super) image_runs: Vec<ImageRun>,
     pub(super) images: Vec<Arc<ImageInputs>>,
-    /// Embeddings, `[num_img_tokens, hidden_size]`, of the pictures that were needed so far.
-    pub(super) embeddings: Vec<Option<Arc<B::Tensor>>>,
-    /// The picture on its way through the vision tower.
-    pub(super) job: Option<(usize, ImageJob<B>)>,
+    /// Which of the pictures have been through the vision tower.
+    pub(super) encoded: Vec<bool>,
     /// Leading tokens whose keys and values are in the cache.
     pub(super) computed: usize,
     pub(super) blocks: Vec<u32>,
-    /// Leading blocks that are published, and the hash of the last of them.
+    /// Leading blocks that are published, and the hash of the last of them; at first the salt.
     pub(super) published: (usize, BlockHash),
+    pub(super) cache_salt: CacheSalt,
     pub(super) factors: RopeFactors,
     pub(super) max_new_tokens: usize,
     pub(super) usage: Usage,
@@ -54,7 +54,7 @@ pub(super) struct Sequence<B: Backend> {
     constraint: Option<Box<dyn Constraint>>,
 }
 
-impl<B: Backend> Sequence<B> {
+impl Sequence {
     /// # Errors
     /// Sampling parameters or stop strings out of range.
     pub(super) fn new(
@@ -72,12 +72,12 @@ impl<B: Backend> Sequence<B> {
             tokens,
             image_runs,
             input_ids: request.input_ids,
-            embeddings: vec![None; request.images.len()],
+            encoded: vec![false; request.images.len()],
             images: request.images,
-            job: None,
             computed: 0,
             blocks: Vec::new(),
-            published: (0, BlockHash::default()),
+            published: (0, request.cache_salt),
+            cache_salt: request.cache_salt,
             factors,
             max_new_tokens: request.max_new_tokens,
             timings: Timings::default(),
@@ -100,13 +100,18 @@ impl<B: Backend> Sequence<B> {
         self.tokens.len() > self.prompt_tokens && self.computed + 1 == self.tokens.len()
     }
 
-    /// The first picture with rows still to be computed and no embedding.
+    /// The first picture with rows still to be computed that is not encoded.
     pub(super) fn image_needed(&self) -> Option<usize> {
-        let missing = |run: &&ImageRun| run.rows.end > self.computed && self.embeddings[run.image].is_none();
+        let missing = |run: &&ImageRun| run.rows.end > self.computed && !self.encoded[run.image];
         self.image_runs.iter().find(missing).map(|run| run.image)
     }
 
-    /// Hash of the full block `index`, given that of the block before it.
+    /// What the embedding of picture number `image`, from 0, is kept under.
+    pub(super) fn image_key(&self, image: usize) -> [u8; 32] {
+        image_key(&self.images[image].hash, &self.cache_salt)
+    }
+
+    /// Hash of the full block `index`, given that of the block before it, or the salt for the first.
     pub(super) fn block_hash(&self, index: usize, previous: &BlockHash) -> BlockHash {
         let rows = index * KV_BLOCK_TOKENS..(index + 1) * KV_BLOCK_TOKENS;
         let mut hasher = blake3::Hasher::new();
@@ -125,29 +130,6 @@ impl<B: Backend> Sequence<B> {
             hasher.update(&self.images[run.image].hash);
         }
         *hasher.finalize().as_bytes()
-    }
-
-    /// The input rows of positions `rows`.
-    pub(super) fn segments(&self, rows: Range<usize>) -> Vec<Segment<'_, B::Tensor>> {
-        let mut segments = Vec::new();
-        let mut next = rows.start;
-        for run in &self.image_runs {
-            let (start, end) = (run.rows.start.max(next), run.rows.end.min(rows.end));
-            if start >= end {
-                continue;
-            }
-            if next < start {
-                segments.push(Segment::Tokens(&self.tokens[next..start]));
-            }
-            let embedding = self.embeddings[run.image].as_deref();
-            let embedding = embedding.expect("a chunk is run only when the pictures in it are embedded");
-            segments.push(Segment::Image(embedding, start - run.rows.start..end - run.rows.start));
-            next = end;
-        }
-        if next < rows.end {
-            segments.push(Segment::Tokens(&self.tokens[next..rows.end]));
-        }
-        segments
     }
 
     /// Chooses the next token of the answer from `logits`, `[vocab_size]`, and says whether the answer ends.
@@ -203,6 +185,11 @@ impl<B: Backend> Sequence<B> {
         let reason = if stopped_by.is_some() { FinishReason::Stop } else { reason };
         Finished { reason, text, usage: self.usage, timings: self.timings }
     }
+}
+
+/// What the embedding of a picture is kept under, for requests of one salt.
+pub(super) fn image_key(hash: &[u8; 32], cache_salt: &CacheSalt) -> [u8; 32] {
+    *blake3::keyed_hash(cache_salt, hash).as_bytes()
 }
 
 /// Splits ids with picture rows (`-i`, runs of one number) into tokens and runs.

@@ -31,7 +31,7 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
         Format::Jpeg => jpeg::decode,
     };
     // The decoders are other people's code on hostile bytes: should one panic, it is this picture's error and not the
-    // end of the program. libjpeg's own errors arrive here as well, they are raised by unwinding.
+    // end of the program.
     let raster = catch_unwind(AssertUnwindSafe(|| decoder(bytes, mode, limits)));
     let raster = raster.unwrap_or_else(|payload| {
         Err(ImageError::Damaged { format: format.name(), reason: reason(payload.as_ref()) })
@@ -46,6 +46,5 @@ type Decoder = fn(&[u8], ImageMode, &ImageLimits) -> Result<Raster, ImageError>;
 fn reason(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-    let text = text.unwrap_or("the decoder gave up").trim_start_matches("libjpeg fatal error: ");
-    text.trim_end_matches('.').to_owned()
+    text.unwrap_or("the decoder gave up").trim_end_matches('.').to_owned()
 }

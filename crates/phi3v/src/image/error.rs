@@ -1,6 +1,6 @@
 //! What can be wrong with a picture, one sentence each.
 
-use super::format::SUPPORTED;
+use super::format::{SUPPORTED, converter};
 
 /// Why a picture was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,8 +44,16 @@ pub enum ImageError {
         /// The limit.
         limit: u64,
     },
-    /// A side is zero or longer than [`ImageLimits::side_max`](super::ImageLimits::side_max).
-    #[error("the picture is {width}x{height}, a side must be 1 to {limit} pixels")]
+    /// The header announces no pixels.
+    #[error("the picture is {width}x{height}, a side must be 1 pixel or more")]
+    Empty {
+        /// Width in the header.
+        width: u32,
+        /// Height in the header.
+        height: u32,
+    },
+    /// A side is longer than [`ImageLimits::side_max`](super::ImageLimits::side_max).
+    #[error("the picture is {width}x{height}, the limit of a side is {limit} pixels")]
     Side {
         /// Width in the header.
         width: u32,
@@ -128,8 +136,14 @@ impl ImageError {
             Self::Bytes { .. } | Self::Pixels { .. } | Self::Side { .. } | Self::Frames { .. } => {
                 "scale the picture down, or raise the limit if you trust the file".to_owned()
             }
-            Self::NotAnImage { .. } | Self::UnsupportedFormat { .. } => {
-                format!("convert it to one of {SUPPORTED}")
+            Self::NotAnImage { .. } => format!("convert it to one of {SUPPORTED}"),
+            Self::UnsupportedFormat { format } => match converter(format) {
+                Some(command) => format!("convert it, with `{command}` for example"),
+                None => format!("convert it to one of {SUPPORTED}"),
+            },
+            Self::Empty { .. } => {
+                "look where it came from; a camera's raw file is converted by `darktable-cli photo.nef photo.png`"
+                    .to_owned()
             }
             Self::UnsupportedKind { .. } => "save it as an ordinary 8-bit PNG or JPEG".to_owned(),
             Self::Truncated { .. } => "copy or download the file again".to_owned(),

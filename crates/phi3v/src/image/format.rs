@@ -25,9 +25,13 @@ const REFUSED: &[(usize, &[u8], &str)] = &[
     (4, b"ftypmif1", "HEIF"),
     (4, b"ftypmsf1", "HEIF"),
     (4, b"ftypcrx", "Canon RAW"),
-    (4, b"ftyp", "video (MP4 or QuickTime)"),
-    (0, b"\x1a\x45\xdf\xa3", "video (Matroska or WebM)"),
+    (4, b"ftyp", VIDEO_MP4),
+    (0, b"\x1a\x45\xdf\xa3", VIDEO_MATROSKA),
+    (8, b"AVI LIST", VIDEO_AVI),
     (0, b"%PDF-", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"AT&TFORM", "DjVu"),
+    (128, b"DICM", "DICOM"),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
@@ -48,6 +52,42 @@ const REFUSED: &[(usize, &[u8], &str)] = &[
     (0, b"gimp xcf", "GIMP"),
     (0, b"PK\x03\x04", "zip archive"),
 ];
+
+const VIDEO_MP4: &str = "video (MP4 or QuickTime)";
+const VIDEO_MATROSKA: &str = "video (Matroska or WebM)";
+const VIDEO_AVI: &str = "video (AVI)";
+
+/// A command of a well-known program that makes pictures of a refused format; file names stand for the user's.
+pub(super) fn converter(format: &str) -> Option<&'static str> {
+    Some(match format {
+        "AVIF" => "heif-convert photo.avif photo.png",
+        "HEIF" => "heif-convert photo.heic photo.png",
+        "Canon RAW" => "darktable-cli photo.cr3 photo.png",
+        VIDEO_MP4 => "ffmpeg -i clip.mp4 -vf fps=1 frame%03d.png",
+        VIDEO_MATROSKA => "ffmpeg -i clip.mkv -vf fps=1 frame%03d.png",
+        VIDEO_AVI => "ffmpeg -i clip.avi -vf fps=1 frame%03d.png",
+        "PDF" => "pdftoppm -r 150 -png file.pdf page",
+        "PostScript" => "magick -density 150 file.ps page%03d.png",
+        "DjVu" => "ddjvu -format=tiff -page=1 book.djvu page.tif",
+        "DICOM" => "dcmj2pnm --write-png scan.dcm scan.png",
+        "SVG" => "rsvg-convert -o drawing.png drawing.svg",
+        "JPEG XL" => "djxl photo.jxl photo.png",
+        "JPEG 2000" => "opj_decompress -i photo.jp2 -o photo.png",
+        "Photoshop" => "magick picture.psd[0] picture.png",
+        "GIMP" => "magick picture.xcf -flatten picture.png",
+        "QOI" => "magick picture.qoi picture.png",
+        "DirectDraw surface" => "magick picture.dds picture.png",
+        "OpenEXR" => "magick picture.exr picture.png",
+        "Radiance HDR" => "magick picture.hdr picture.png",
+        "Netpbm" => "magick picture.ppm picture.png",
+        "IFF" => "magick picture.iff picture.png",
+        "TGA" => "magick picture.tga picture.png",
+        "Windows icon" => "magick picture.ico[0] picture.png",
+        "Windows cursor" => "magick picture.cur[0] picture.png",
+        "zip archive" => "unzip pictures.zip",
+        _ => return None,
+    })
+}
 
 /// How a TGA picture ends, since version 2.
 const TGA_END: &[u8] = b"TRUEVISION-XFILE.\0";
@@ -159,11 +199,22 @@ mod tests {
         assert_eq!(name_refused(b"\0\0\0\x18ftypheic"), "HEIF");
         assert_eq!(name_refused(b"\0\0\0\x18ftypisom"), "video (MP4 or QuickTime)");
         assert_eq!(name_refused(b"%PDF-1.7"), "PDF");
+        assert_eq!(name_refused(b"RIFF\0\0\0\0AVI LIST"), "video (AVI)");
         assert_eq!(name_refused(b"<?xml version=\"1.0\"?>\n<svg xmlns"), "SVG");
         assert_eq!(name_refused(b"  <svg>"), "SVG");
         assert_eq!(name_refused(b"\xff\x0a\0"), "JPEG XL");
         assert_eq!(name_refused(b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x18\0"), "Windows icon");
         assert_eq!(name_refused(b"\0\0\x02\0\x01\0\x20\x20\0\0\x05\0\x05\0"), "Windows cursor");
+    }
+
+    #[test]
+    fn every_refused_format_has_a_command() {
+        let marked = REFUSED.iter().map(|&(_, _, name)| name);
+        for format in marked.chain(["SVG", "TGA", "Windows icon", "Windows cursor"]) {
+            let command = converter(format).unwrap_or_else(|| panic!("{format}"));
+            let hint = ImageError::UnsupportedFormat { format }.hint();
+            assert!(hint.is_some_and(|hint| hint.contains(command)), "{format}");
+        }
     }
 
     #[test]

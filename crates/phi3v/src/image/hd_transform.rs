@@ -8,9 +8,12 @@ use super::error::ImageError;
 use super::resize::{Order, resize};
 use super::{RgbImage, TILE_SIDE};
 
-/// The most crops that may be asked for: 16 times what the model was trained with. It bounds the work and the memory
-/// a picture may cost, 1 MB of pixels per crop in f32.
-pub const NUM_CROPS_MAX: usize = 256;
+/// The most crops of a picture that Phi-3-vision was trained with, and what "high detail" means. With the global view a
+/// picture has one tile more: 17.
+pub const NUM_CROPS_HIGH: usize = 16;
+/// The most crops that may be asked for: 16 times as many. It bounds the work and the memory a picture may cost, 1 MB of
+/// pixels per crop in f32.
+pub const NUM_CROPS_MAX: usize = 16 * NUM_CROPS_HIGH;
 /// White, the colour of the padding.
 const PAD: u8 = 255;
 /// Rows and columns of image tokens of one tile after the 2x2 merge of its 24x24 patches.
@@ -160,7 +163,7 @@ mod tests {
         let sides = [1, 2, 3, 335, 336, 337, 1000, 4032, 65_535, 1 << 20, u32::MAX as usize];
         for width in sides {
             for height in sides {
-                for num_crops in [1, 2, 4, 16, NUM_CROPS_MAX] {
+                for num_crops in [1, 2, 4, NUM_CROPS_HIGH, NUM_CROPS_MAX] {
                     match HdGrid::of(width, height, num_crops) {
                         Ok(grid) => {
                             assert!(grid.tiles() >= 1 && grid.tiles() <= num_crops);

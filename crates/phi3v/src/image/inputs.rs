@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::error::ImageError;
 use super::global_view::{self, Axis};
-use super::hd_transform::{HdGrid, NUM_CROPS_MAX, hd_transform};
+use super::hd_transform::{HdGrid, NUM_CROPS_HIGH, NUM_CROPS_MAX, hd_transform};
 use super::threads::for_each_band;
 use super::{RgbImage, TILE_SIDE};
 
@@ -33,7 +33,7 @@ impl Default for ImageParams {
     /// The values of Phi-3-vision: 16 crops, CLIP's mean and deviation.
     fn default() -> Self {
         Self {
-            num_crops: 16,
+            num_crops: NUM_CROPS_HIGH,
             num_crops_max: NUM_CROPS_MAX,
             image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
             image_std: [0.268_629_54, 0.261_302_6, 0.275_777_1],

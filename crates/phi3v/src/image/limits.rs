@@ -36,7 +36,10 @@ impl ImageLimits {
     /// Checks the size a header announces.
     pub(super) fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
         let limit = self.side_max;
-        if width == 0 || height == 0 || width > limit || height > limit {
+        if width == 0 || height == 0 {
+            return Err(ImageError::Empty { width, height });
+        }
+        if width > limit || height > limit {
             return Err(ImageError::Side { width, height, limit });
         }
         if u64::from(width) * u64::from(height) > self.pixels_max {
@@ -65,8 +68,8 @@ mod tests {
         assert!(limits.check_size(1, 1).is_ok());
         assert!(limits.check_size(65_535, 2_730).is_ok());
         assert!(limits.check_size(65_535, 2_731).is_err());
-        assert!(limits.check_size(0, 1).is_err());
-        assert!(limits.check_size(1, 0).is_err());
+        assert_eq!(limits.check_size(0, 1), Err(ImageError::Empty { width: 0, height: 1 }));
+        assert_eq!(limits.check_size(1, 0), Err(ImageError::Empty { width: 1, height: 0 }));
         assert!(limits.check_size(65_536, 1).is_err());
         assert!(limits.check_size(u32::MAX, u32::MAX).is_err());
         assert!(limits.check_bytes(0).is_err());

@@ -5,7 +5,7 @@
 
 use super::linear::{Loader, linear_into};
 use super::rope::{Rope, RopeFactors};
-use super::{Progress, check};
+use super::{FEW_ROWS_MAX, Progress, check};
 use crate::Result;
 use crate::config::ModelConfig;
 use phi3v_kernels::{Backend, Epilogue, FeedForward, Heads, KvFormat, KvLayout, Norm, Span};
@@ -123,8 +123,8 @@ impl<T> Workspace<T> {
     }
 }
 
-/// One item per sequence; a decode step of up to 16 sequences allocates none.
-type PerSequence<T> = SmallVec<[T; 16]>;
+/// One item per sequence; a decode step of up to [`FEW_ROWS_MAX`] sequences allocates none.
+type PerSequence<T> = SmallVec<[T; FEW_ROWS_MAX]>;
 
 /// A batch with the rows of its chunks laid out one after the other.
 struct Layout<'a> {

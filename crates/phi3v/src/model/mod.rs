@@ -23,13 +23,18 @@ use projector::Projector;
 use std::ops::ControlFlow;
 use vision_tower::VisionTower;
 
+/// Most rows of a forward pass that products with dense weights take by the kernels for few rows, as
+/// [`phi3v_kernels`] chooses them. With more rows the last bits of a row differ, since its sums run in another order.
+pub const FEW_ROWS_MAX: usize = 16;
+
 /// Tiles that go through the vision tower together when nobody is decoding: the largest activations, 2 x 577 rows x
 /// 4,096 values x 4 bytes = 19 MB, still fit an L3 of 32 MB, and the weights are read once for two tiles.
 pub const TILES_AT_ONCE: usize = 2;
 
-/// Prompt tokens that go through the decoder together when nobody is decoding: 1,024 rows of 9,216 values are 38 MB,
-/// twice as many come from memory again for every operation; and reading the weights once for each chunk, 3.7 GB
-/// (q8) at 50 GB/s, takes little beside its 5 s of arithmetic.
+/// Prompt tokens that go through the decoder together when nobody is decoding. The widest activations, 1,024 rows of
+/// 9,216 values x 4 bytes = 38 MB, no longer fit an L3 of 32 MB as a whole, but those of twice as many rows were slower
+/// (docs/internals/performance.md); and reading the weights once for each chunk, 3.7 GB (q8) at 50 GB/s, takes little
+/// beside its 5 s of arithmetic.
 pub const PREFILL_CHUNK: usize = 1024;
 
 /// Steps of work a caller can watch and, by answering [`ControlFlow::Break`], stop.
@@ -56,6 +61,17 @@ pub enum Progress {
         /// All layers.
         layers: usize,
     },
+}
+
+impl Progress {
+    /// How much of a pass over the layers is done, from 0 to 1.
+    #[must_use]
+    pub fn fraction(self) -> f64 {
+        let (Self::Load { done, layers }
+        | Self::VisionLayer { done, layers }
+        | Self::DecoderLayer { done, layers }) = self;
+        done as f64 / layers as f64
+    }
 }
 
 fn check(flow: ControlFlow<()>) -> Result<()> {
@@ -198,8 +214,8 @@ impl<B: Backend> Phi3V<B> {
     }
 
     /// Runs `batch` through the decoder and leaves in `logits` those, `[n, vocab_size]`, of the chunks that asked. A
-    /// step of up to 16 sequences allocates nothing where one like it has gone before with the same `cache` and
-    /// `logits`.
+    /// step of up to [`FEW_ROWS_MAX`] sequences allocates nothing where one like it has gone
+    /// before with the same `cache` and `logits`.
     ///
     /// # Errors
     /// [`Error::Stopped`], after which the chunks' keys and values are unspecified; or the device's refusal.

@@ -168,17 +168,28 @@ impl Tokenizer {
         tokens.into_iter().map(|token| token.id).collect()
     }
 
-    /// Text of a whole list of ids. Ids without a token give nothing; bytes that form no character give one U+FFFD
-    /// each. With `skip_special` the special tokens are left out (`</s>` is not special).
+    /// Text of a whole list of ids, by the reference's rules: ids without a token give nothing, and a run of byte tokens
+    /// that is not valid UTF-8 as a whole gives one U+FFFD for each of its bytes. Answers are decoded by
+    /// [`DecodeStream`], which loses no character. With `skip_special` the special tokens are left out (`</s>` is not
+    /// special).
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        let mut text = stream::TextBuilder::new(skip_special);
-        let mut out = String::new();
-        for &id in ids {
-            text.push(self, id, &mut out);
+        let (mut text, mut run) = (String::new(), Vec::new());
+        let pieces = ids.iter().filter_map(|&id| self.piece(id));
+        for piece in pieces.filter(|piece| !(piece.special && skip_special)) {
+            match &piece.text {
+                PieceText::Byte(byte) => run.push(*byte),
+                PieceText::Text(piece) => {
+                    end_run(&mut run, &mut text);
+                    text.push_str(piece);
+                }
+            }
         }
-        text.finish(&mut out);
-        out
+        end_run(&mut run, &mut text);
+        if text.starts_with(' ') {
+            text.remove(0);
+        }
+        text
     }
 
     /// The id of a token by its text (`"<|end|>"`, `"\u{2581}the"`, `"<0x0A>"`).
@@ -250,6 +261,15 @@ impl Tokenizer {
 
 /// SentencePiece's visible space, U+2581.
 const SPACE: &str = "\u{2581}";
+
+/// Appends a run of byte tokens, and empties it.
+fn end_run(run: &mut Vec<u8>, text: &mut String) {
+    match std::str::from_utf8(run) {
+        Ok(run) => text.push_str(run),
+        Err(_) => text.extend(std::iter::repeat_n(char::REPLACEMENT_CHARACTER, run.len())),
+    }
+    run.clear();
+}
 
 fn bpe(inner: &tokenizers::Tokenizer) -> Option<&tokenizers::models::bpe::BPE> {
     match inner.get_model() {

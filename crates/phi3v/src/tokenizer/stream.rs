@@ -1,103 +1,93 @@
 //! Ids to text while they arrive.
 //!
-//! The decoder's rules look at neighbours: a run of byte tokens is a text only when the whole run is valid UTF-8
-//! (otherwise every byte becomes U+FFFD), and only the first space of the whole text is dropped. So a run is held back
-//! until a token of another kind ends it. Whatever the stream has given in total equals [`Tokenizer::decode`] of the
-//! whole list; each token is looked at once.
+//! A character that is spelled in byte tokens is given when its last byte is there. Bytes that cannot become a character
+//! give one U+FFFD for each beginning of one, as Unicode recommends and `String::from_utf8_lossy` does, and so does the
+//! unfinished character at the end of an answer that was cut. [`Tokenizer::decode`], which follows the reference, judges
+//! each run of byte tokens as a whole instead and loses all of its characters where one is not whole; of ids whose runs
+//! are valid UTF-8 both give the same text. Each token is looked at once.
 
 use std::sync::Arc;
 
 use super::Tokenizer;
 use super::pieces::PieceText;
 
-/// Turns the ids of one answer into text, piece by piece; special tokens are left out.
+/// Turns the ids of one answer into text, piece by piece.
 #[derive(Debug, Clone)]
 pub struct DecodeStream {
     tokenizer: Arc<Tokenizer>,
-    text: TextBuilder,
+    skip_special: bool,
+    /// The bytes so far of a character that is not whole: at most 3 between two tokens.
+    pending: Vec<u8>,
+    /// Nothing has been given out yet, so a leading space would be the text's first.
+    at_start: bool,
 }
 
 impl DecodeStream {
-    /// A stream at the start of an answer.
+    /// A stream at the start of an answer; special tokens are left out.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, text: TextBuilder::new(true) }
+        Self { tokenizer, skip_special: true, pending: Vec::new(), at_start: true }
     }
 
     /// A stream that also shows special tokens.
     #[must_use]
     pub fn with_special(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, text: TextBuilder::new(false) }
+        Self { skip_special: false, ..Self::new(tokenizer) }
     }
 
-    /// Takes the next id and gives the text that has become certain, which may be empty.
+    /// Takes the next id and gives the text that has become certain: empty within a character.
     pub fn push(&mut self, id: u32) -> String {
         let mut out = String::new();
-        self.text.push(&self.tokenizer, id, &mut out);
+        let Some(piece) = self.tokenizer.piece(id).filter(|piece| !(piece.special && self.skip_special))
+        else {
+            return out;
+        };
+        match &piece.text {
+            PieceText::Byte(byte) => {
+                self.pending.push(*byte);
+                take_whole(&mut self.pending, &mut out);
+            }
+            PieceText::Text(text) => {
+                take_rest(&mut self.pending, &mut out);
+                out.push_str(text);
+            }
+        }
+        self.strip_first_space(&mut out);
         out
     }
 
-    /// The text that was held back, at the end of the answer. The stream is then at the start of another text.
+    /// The end of the answer: U+FFFD for a character that has not become whole, otherwise nothing. The stream is then
+    /// at the start of another text.
     pub fn finish(&mut self) -> String {
         let mut out = String::new();
-        self.text.finish(&mut out);
+        take_rest(&mut self.pending, &mut out);
+        self.at_start = true;
         out
     }
-}
 
-/// The state of decoding between two tokens.
-#[derive(Debug, Clone)]
-pub(super) struct TextBuilder {
-    skip_special: bool,
-    /// Byte tokens of a run that has not ended yet.
-    run: Vec<u8>,
-    /// Nothing has been given out yet, so a leading space would be the text's first.
-    at_start: bool,
-}
-
-impl TextBuilder {
-    pub(super) fn new(skip_special: bool) -> Self {
-        Self { skip_special, run: Vec::new(), at_start: true }
-    }
-
-    /// Appends to `out` what `id` makes certain.
-    pub(super) fn push(&mut self, tokenizer: &Tokenizer, id: u32, out: &mut String) {
-        let Some(piece) = tokenizer.piece(id) else { return };
-        if piece.special && self.skip_special {
-            return;
-        }
-        match &piece.text {
-            PieceText::Byte(byte) => self.run.push(*byte),
-            PieceText::Text(text) => {
-                self.end_run(out);
-                self.give(text, out);
+    fn strip_first_space(&mut self, out: &mut String) {
+        if self.at_start && !out.is_empty() {
+            self.at_start = false;
+            if out.starts_with(' ') {
+                out.remove(0);
             }
         }
     }
+}
 
-    /// Appends what was held back and starts over.
-    pub(super) fn finish(&mut self, out: &mut String) {
-        self.end_run(out);
-        self.at_start = true;
+/// Moves to `out` what is certain of `bytes`, and leaves the beginning of a character that may still become whole.
+fn take_whole(bytes: &mut Vec<u8>, out: &mut String) {
+    while let Err(error) = std::str::from_utf8(bytes) {
+        // one byte came at a time, so nothing valid stands before the error
+        let Some(invalid) = error.error_len() else { return };
+        out.push(char::REPLACEMENT_CHARACTER);
+        bytes.drain(..invalid);
     }
+    take_rest(bytes, out);
+}
 
-    fn end_run(&mut self, out: &mut String) {
-        if self.run.is_empty() {
-            return;
-        }
-        let run = std::mem::take(&mut self.run);
-        match std::str::from_utf8(&run) {
-            Ok(text) => self.give(text, out),
-            Err(_) => self.give(&"\u{fffd}".repeat(run.len()), out),
-        }
-    }
-
-    fn give(&mut self, text: &str, out: &mut String) {
-        if text.is_empty() {
-            return;
-        }
-        let text = if self.at_start { text.strip_prefix(' ').unwrap_or(text) } else { text };
-        self.at_start = false;
-        out.push_str(text);
-    }
+/// Moves all of `bytes` to `out`: a character that is not whole becomes U+FFFD.
+fn take_rest(bytes: &mut Vec<u8>, out: &mut String) {
+    out.push_str(&String::from_utf8_lossy(bytes));
+    bytes.clear();
 }

@@ -1,4 +1,5 @@
-//! `data:image/png;base64,...` to bytes. The media type is ignored: a picture's format shows in its content.
+//! `data:image/png;base64,...` to bytes, by the rules of browsers (WHATWG's Fetch, "data: URLs"). The media type is
+//! ignored: a picture's format shows in its content.
 
 use super::too_large;
 use crate::server::openai::errors::ApiError;
@@ -7,30 +8,76 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::borrow::Cow;
 
-/// Clients differ in whether they pad.
+/// Clients differ in whether they pad, and in the bits that the last character does not need.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
 );
 
 pub(super) fn decode(url: &str, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
+    // what follows # is no part of the data
+    let url = url.split_once('#').map_or(url, |(url, _)| url);
     let Some((head, data)) = url.split_once(',') else {
         return Err(invalid("the data URL has no comma"));
     };
-    if !head.to_ascii_lowercase().ends_with(";base64") {
-        return Err(invalid("the data URL is not in base64"));
+    let data = unescaped(data.as_bytes());
+    if !is_base64(head) {
+        // no picture consists of characters that need no escape
+        return match data {
+            Cow::Borrowed(_) => Err(invalid("the data URL is not in base64")),
+            Cow::Owned(data) if data.len() > bytes_max => Err(too_large(bytes_max)),
+            Cow::Owned(data) => Ok(data),
+        };
     }
-    // some clients break the lines
-    let data: Cow<'_, str> = if data.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        data.split_ascii_whitespace().collect::<String>().into()
-    } else {
-        data.into()
-    };
+    let data = without_blanks(data);
     // 4 characters for 3 bytes
     if data.len() / 4 * 3 > bytes_max.saturating_add(2) {
         return Err(too_large(bytes_max));
     }
-    BASE64.decode(data.as_bytes()).map_err(|_| invalid("the data URL is not valid base64"))
+    BASE64.decode(&data).map_err(|_| invalid("the data URL is not valid base64"))
+}
+
+/// Whether a URL's part before the comma ends with `;base64`, with blanks before and after the word.
+fn is_base64(head: &str) -> bool {
+    let head = head.trim_ascii_end();
+    let Some((at, word)) = head.len().checked_sub(6).and_then(|at| Some((at, head.get(at..)?))) else {
+        return false;
+    };
+    word.eq_ignore_ascii_case("base64") && head[..at].trim_end_matches(' ').ends_with(';')
+}
+
+/// `data` with `%2B` and the like as the bytes they stand for; owned where there were any.
+fn unescaped(data: &[u8]) -> Cow<'_, [u8]> {
+    let digit = |at: usize| data.get(at).and_then(|&byte| char::from(byte).to_digit(16));
+    let (mut bytes, mut at, mut escapes) = (Vec::new(), 0, false);
+    if !data.contains(&b'%') {
+        return Cow::Borrowed(data);
+    }
+    while let Some(&byte) = data.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                (at, escapes) = (at + 3, true);
+            }
+            _ => {
+                bytes.push(byte);
+                at += 1;
+            }
+        }
+    }
+    if escapes { Cow::Owned(bytes) } else { Cow::Borrowed(data) }
+}
+
+/// Some clients break the lines.
+fn without_blanks(data: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if !data.iter().any(u8::is_ascii_whitespace) {
+        return data;
+    }
+    let mut data = data.into_owned();
+    data.retain(|byte| !byte.is_ascii_whitespace());
+    Cow::Owned(data)
 }
 
 fn invalid(message: &str) -> ApiError {
@@ -42,25 +89,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_with_and_without_padding() {
-        for url in
-            ["data:image/png;base64,AAEC/w==", "data:;base64,AAEC/w", "data:text/html;x=y;BASE64,AAEC/w=="]
-        {
-            assert_eq!(decode(url, 4).unwrap(), [0, 1, 2, 255]);
+    fn what_browsers_read_is_read() {
+        for url in [
+            "data:image/png;base64,AAEC/w==",
+            "data:;base64,AAEC/w",
+            "data:text/html;x=y;BASE64,AAEC/w==",
+            "data:image/png; base64,AAEC/w==",
+            "data:image/png;   Base64 \t,AAEC/w==",
+            "data:base64;base64,AAEC/w==",
+            "data:;base64,AAEC\r\n /w==\n",
+            "data:image/png;base64,AAEC%2Fw%3D%3D",
+            "data:image/png;base64,AAEC%2fw%3d%3d",
+            "data:image/png;base64,%41AEC%0A/w==",
+            "data:image/png;base64,AAEC/x==",
+            "data:image/png;base64,AAEC/w==#a,b",
+            "data:image/png,%00%01%02%ff",
+            "data:,%00%01%02%FF#x",
+        ] {
+            assert_eq!(decode(url, 4).unwrap(), [0, 1, 2, 255], "{url}");
         }
         assert_eq!(decode("data:;base64,", 4).unwrap(), b"");
-        assert_eq!(decode("data:;base64,AAEC\r\n /w==\n", 4).unwrap(), [0, 1, 2, 255]);
+        assert_eq!(decode("data:,%25%2541%4", 9).unwrap(), b"%%41%4");
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        for (url, code) in [
-            ("data:image/png", "image_url_invalid"),
-            ("data:image/png,abc", "image_url_invalid"),
-            ("data:image/png;base64,a*c", "image_url_invalid"),
-            ("data:image/png;base64,AAECAAECAAECAAEC", "image_too_large"),
+        for (url, code, told) in [
+            ("data:image/png", "image_url_invalid", "no comma"),
+            ("data:image/png,abc", "image_url_invalid", "not in base64"),
+            ("data:image/png,%zz", "image_url_invalid", "not in base64"),
+            ("data:image/pngbase64,AAEC", "image_url_invalid", "not in base64"),
+            ("data:image/png;base64x,AAEC", "image_url_invalid", "not in base64"),
+            ("data:image/png;base64,a*c", "image_url_invalid", "not valid base64"),
+            ("data:image/png;base64,AAEC/w=%3", "image_url_invalid", "not valid base64"),
+            ("data:image/png;base64,AAECA", "image_url_invalid", "not valid base64"),
+            ("data:image/png;base64,AAECAAECAAECAAEC", "image_too_large", "more than 4 bytes"),
+            ("data:image/png,%00%01%02%03%04", "image_too_large", "more than 4 bytes"),
         ] {
-            assert_eq!(decode(url, 4).unwrap_err().code, code, "{url}");
+            let error = decode(url, 4).unwrap_err();
+            assert_eq!(error.code, code, "{url}");
+            assert!(error.message.contains(told), "{url}: {}", error.message);
         }
     }
 }

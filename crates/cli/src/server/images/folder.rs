@@ -7,18 +7,26 @@ use crate::server::room::Room;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 use url::Url;
 
 /// The folder.
 pub(super) struct Folder {
     dir: Dir,
     path: PathBuf,
+    /// Turns at reading: a folder on a network may be slow.
+    pub(super) turns: Arc<Semaphore>,
 }
+
+/// Files that are read at one time.
+const TURNS: usize = 16;
 
 impl Folder {
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
         let path = path.canonicalize()?;
-        Ok(Self { dir: Dir::open_ambient_dir(&path, ambient_authority())?, path })
+        let dir = Dir::open_ambient_dir(&path, ambient_authority())?;
+        Ok(Self { dir, path, turns: Arc::new(Semaphore::new(TURNS)) })
     }
 
     /// The file's bytes. What is missing and what is forbidden give the same error: it tells nobody what exists.

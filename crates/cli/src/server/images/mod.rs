@@ -13,7 +13,8 @@ use super::room::{ReadError, Room};
 use folder::Folder;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// The sources that are allowed.
 #[derive(Clone)]
@@ -44,6 +45,21 @@ impl Pictures {
         Ok(self)
     }
 
+    /// Whether the picture at `url` came with the request.
+    pub fn is_in_request(url: &str) -> bool {
+        scheme(url).as_deref() == Some("data")
+    }
+
+    /// Turns at reading the picture at `url`, where it lies elsewhere: each host has its own, so that a slow one holds
+    /// up its own pictures only. None where it is refused anyway.
+    pub fn turns(&self, url: &str) -> Option<Arc<Semaphore>> {
+        match (scheme(url).as_deref(), &self.remote, &self.folder) {
+            (Some("http" | "https"), Some(fetcher), _) => fetcher.turns(url.trim_start()),
+            (Some("file"), _, Some(folder)) => Some(Arc::clone(&folder.turns)),
+            _ => None,
+        }
+    }
+
     /// The bytes of the picture at `url`, for which `room` grows. Blocks, but no longer than until `deadline` for
     /// another server.
     ///
@@ -57,8 +73,7 @@ impl Pictures {
         deadline: Instant,
     ) -> Result<Vec<u8>, ApiError> {
         let url = url.trim_start();
-        let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
-        match (scheme.as_deref(), &self.remote, &self.folder) {
+        match (scheme(url).as_deref(), &self.remote, &self.folder) {
             (Some("data"), ..) => {
                 let bytes = data_url::decode(url, limits.image.bytes_max)?;
                 room.grow(bytes.len())?;
@@ -73,6 +88,17 @@ impl Pictures {
             _ => Err(not_allowed("this kind of address")),
         }
     }
+}
+
+fn scheme(url: &str) -> Option<String> {
+    url.trim_start().split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase())
+}
+
+/// A picture that was not there in time, its turn waited for.
+pub(super) fn too_slow(limit: Duration) -> ApiError {
+    let message = format!("the picture was not fetched within {} s, the limit", limit.as_secs());
+    ApiError::bad_request("image_fetch_failed", message)
+        .hint("try again later, or send the picture as a data URL")
 }
 
 fn not_allowed(what: &str) -> ApiError {

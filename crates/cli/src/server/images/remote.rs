@@ -3,7 +3,8 @@
 //! A name is resolved once; if any of its addresses is not of the public internet the picture is refused, and the
 //! connection goes to one of the addresses that were checked (a second look-up could give another answer). Redirects
 //! are followed by hand, each checked in the same way. No proxy is used: it would resolve names itself. One deadline
-//! counts for all of it, the look-ups included.
+//! counts for all of it, the look-ups included. Each host has its own bound on what happens at one time, so that a slow
+//! one does not hold up the others.
 
 use super::address::is_global;
 use super::{not_allowed, too_large, unread};
@@ -11,9 +12,11 @@ use crate::server::limits::Limits;
 use crate::server::openai::errors::ApiError;
 use crate::server::room::Room;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use url::Url;
@@ -24,8 +27,14 @@ const REDIRECTS_MAX: usize = 3;
 /// Addresses of a host that are tried, and as many as the HTTP client takes.
 const ADDRESSES_MAX: usize = 16;
 
-/// Look-ups at one time. One that hangs cannot be stopped, only left behind.
-const LOOKUPS_MAX: usize = 32;
+/// Pictures that are fetched at one time, all hosts together; and as many of one host at most, and at least. Each holds
+/// a thread, which costs little while it waits.
+const FETCHES: usize = 256;
+const FETCHES_OF_A_HOST: RangeInclusive<usize> = 4..=64;
+
+/// Look-ups of a host at one time: those of its fetches, and as many that hang. One that does cannot be stopped, only
+/// left behind.
+const LOOKUPS_MAX: usize = 2 * *FETCHES_OF_A_HOST.end();
 
 /// A host that pictures may come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +72,17 @@ impl std::str::FromStr for AllowedHost {
 /// Looks up a name.
 type Lookup = fn(&str, u16) -> std::io::Result<Vec<SocketAddr>>;
 
+/// An allowed host and what is going on with it.
+struct Host {
+    allowed: AllowedHost,
+    turns: Arc<Semaphore>,
+    lookups: Arc<AtomicUsize>,
+}
+
 /// Fetches pictures from allowed hosts.
 pub struct Fetcher {
-    hosts: Vec<AllowedHost>,
+    hosts: Vec<Host>,
     lookup: Lookup,
-    lookups: Arc<AtomicUsize>,
     permitted: fn(IpAddr) -> bool,
 }
 
@@ -75,7 +90,20 @@ impl Fetcher {
     /// For these hosts.
     pub fn new(hosts: Vec<AllowedHost>) -> Self {
         let lookup: Lookup = |name, port| Ok((name, port).to_socket_addrs()?.collect());
-        Self { hosts, lookup, lookups: Arc::default(), permitted: is_global }
+        Self { hosts: with_turns(hosts), lookup, permitted: is_global }
+    }
+
+    /// Turns at fetching from the host of `url`, if it is allowed.
+    pub(super) fn turns(&self, url: &str) -> Option<Arc<Semaphore>> {
+        let url = Url::parse(url).ok()?;
+        self.host(&url).map(|host| Arc::clone(&host.turns))
+    }
+
+    /// The allowed host that `url` names.
+    fn host(&self, url: &Url) -> Option<&Host> {
+        let (name, port, default) = (url.host_str()?, url.port_or_known_default()?, default_port(url)?);
+        let is_it = |host: &&Host| host.allowed.name == name && host.allowed.port.unwrap_or(default) == port;
+        self.hosts.iter().find(is_it)
     }
 
     /// The bytes at `url`, for which `room` grows. Blocks until `deadline` at most.
@@ -106,22 +134,12 @@ impl Fetcher {
             not_allowed("this host")
                 .hint("send the picture as a data URL, or start the server with --allow-image-host")
         };
-        let default_port = match url.scheme() {
-            "http" => 80,
-            "https" => 443,
-            _ => return Err(refused()),
-        };
+        let default_port = default_port(url).ok_or_else(refused)?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(not_allowed("addresses with a user name"));
         }
-        let name = url.host_str().ok_or_else(refused)?;
-        let port = url.port().unwrap_or(default_port);
-        let allowed = |host: &AllowedHost| host.name == name && host.port.unwrap_or(default_port) == port;
-        if !self.hosts.iter().any(allowed) {
-            return Err(refused());
-        }
-        let bare = name.trim_matches(['[', ']']);
-        let addresses = self.look_up(bare, port, deadline)?;
+        let host = self.host(url).ok_or_else(refused)?;
+        let addresses = self.look_up(host, url.port().unwrap_or(default_port), deadline)?;
         if addresses.is_empty() || !addresses.iter().all(|address| (self.permitted)(address.ip())) {
             return Err(not_allowed("hosts outside the public internet"));
         }
@@ -129,12 +147,12 @@ impl Fetcher {
     }
 
     /// Looks a name up on a thread of its own: the system's look-up knows no time limit.
-    fn look_up(&self, name: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, ApiError> {
+    fn look_up(&self, host: &Host, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, ApiError> {
         let not_found = || failed("the picture's server was not found");
-        let place =
-            LookupPlace::take(&self.lookups).ok_or_else(|| failed("too many names are being looked up"))?;
+        let place = LookupPlace::take(&host.lookups)
+            .ok_or_else(|| failed("the name is being looked up too often"))?;
         let (tell, told) = mpsc::sync_channel(1);
-        let (lookup, name) = (self.lookup, name.to_owned());
+        let (lookup, name) = (self.lookup, host.allowed.name.trim_matches(['[', ']']).to_owned());
         let work = move || {
             let _place = place;
             // nobody hears of an answer that comes too late
@@ -145,6 +163,33 @@ impl Fetcher {
         let found =
             told.recv_timeout(left).map_err(|_| failed("looking up the picture's server took too long"))?;
         found.map_err(|_| not_found())
+    }
+}
+
+#[cfg(test)]
+impl Fetcher {
+    /// For hosts that are really ports of this machine, as if it were of the public internet, with `turns` at each.
+    pub(in crate::server) fn of_this_machine(hosts: &[String], turns: usize) -> Self {
+        let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        let mut hosts = with_turns(hosts);
+        hosts.iter_mut().for_each(|host| host.turns = Arc::new(Semaphore::new(turns)));
+        let lookup: Lookup = |_, port| Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
+        Self { hosts, lookup, permitted: |_| true }
+    }
+}
+
+/// The hosts with their share of the turns.
+fn with_turns(hosts: Vec<AllowedHost>) -> Vec<Host> {
+    let turns = (FETCHES / hosts.len().max(1)).clamp(*FETCHES_OF_A_HOST.start(), *FETCHES_OF_A_HOST.end());
+    let host = |allowed| Host { allowed, turns: Arc::new(Semaphore::new(turns)), lookups: Arc::default() };
+    hosts.into_iter().map(host).collect()
+}
+
+fn default_port(url: &Url) -> Option<u16> {
+    match url.scheme() {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
     }
 }
 
@@ -209,7 +254,7 @@ fn request(
             ureq::Error::Rustls(error) => error.to_string(),
             _ => "the server does not speak HTTP".to_owned(),
         };
-        tracing::warn!(host = url.host_str(), error, "a picture could not be fetched");
+        tracing::warn!(error, "a picture could not be fetched");
         failed("the picture could not be fetched")
     })?;
     let status = response.status();
@@ -270,11 +315,15 @@ mod tests {
         )
     }
 
+    fn hosts(names: &[&str]) -> Vec<Host> {
+        with_turns(names.iter().map(|name| name.parse().unwrap()).collect())
+    }
+
     /// A fetcher for one host that is really this machine, as if it were of the public internet.
     fn fetcher(port: u16) -> Fetcher {
         let lookup: Lookup = |_, port| Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
-        let host = format!("pictures.example:{port}").parse().unwrap();
-        Fetcher { hosts: vec![host], lookup, lookups: Arc::default(), permitted: |_| true }
+        let hosts = hosts(&[&format!("pictures.example:{port}")]);
+        Fetcher { hosts, lookup, permitted: |_| true }
     }
 
     fn fetch(fetcher: &Fetcher, url: &str, limits: &Limits) -> Result<Vec<u8>, ApiError> {
@@ -321,7 +370,7 @@ mod tests {
     #[test]
     fn a_name_with_a_private_address_is_refused() {
         let mut fetcher = fetcher(80);
-        fetcher.hosts = vec!["pictures.example".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        fetcher.hosts = hosts(&["pictures.example", "127.0.0.1"]);
         fetcher.permitted = is_global;
         for lookup in [
             (|_, port| Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])) as Lookup,
@@ -377,14 +426,34 @@ mod tests {
         };
         let limits = Limits { remote_time_max: Duration::from_millis(50), ..Limits::default() };
         let url = "http://pictures.example:80/a";
-        fetcher.hosts = vec!["pictures.example".parse().unwrap()];
+        fetcher.hosts = hosts(&["pictures.example", "other.example"]);
         let start = Instant::now();
         assert_eq!(code(fetch(&fetcher, url, &limits)), "image_fetch_failed");
         assert!(start.elapsed() < Duration::from_secs(4));
-        assert_eq!(fetcher.lookups.load(Ordering::Relaxed), 1);
-        fetcher.lookups.store(LOOKUPS_MAX, Ordering::Relaxed);
-        assert!(fetch(&fetcher, url, &limits).unwrap_err().message.contains("too many names"));
-        assert_eq!(fetcher.lookups.load(Ordering::Relaxed), LOOKUPS_MAX);
+        let lookups = Arc::clone(&fetcher.hosts[0].lookups);
+        assert_eq!(lookups.load(Ordering::Relaxed), 1);
+        lookups.store(LOOKUPS_MAX, Ordering::Relaxed);
+        assert!(fetch(&fetcher, url, &limits).unwrap_err().message.contains("too often"));
+        assert_eq!(lookups.load(Ordering::Relaxed), LOOKUPS_MAX);
+        fetcher.lookup = |_, _| Ok(Vec::new());
+        let other = fetch(&fetcher, "http://other.example/a", &limits);
+        assert_eq!(code(other), "image_source_not_allowed", "another host is looked up");
+    }
+
+    #[test]
+    fn each_host_has_turns_of_its_own() {
+        let fetcher = Fetcher::new(vec!["a.example".parse().unwrap(), "b.example:8080".parse().unwrap()]);
+        let turns = |url: &str| fetcher.turns(url);
+        let a = turns("http://a.example/x").unwrap();
+        assert_eq!(a.available_permits(), 64);
+        assert!(Arc::ptr_eq(&a, &turns("https://A.example:443/y").unwrap()));
+        assert!(!Arc::ptr_eq(&a, &turns("http://b.example:8080/").unwrap()));
+        for refused in ["http://c.example/", "http://b.example/", "ftp://a.example/", "a.example"] {
+            assert!(turns(refused).is_none(), "{refused}");
+        }
+        let many = (0..1000).map(|number| format!("h{number}.example").parse().unwrap()).collect();
+        let turns = Fetcher::new(many).turns("http://h7.example/").unwrap();
+        assert_eq!(turns.available_permits(), 4, "however many hosts there are");
     }
 
     #[test]

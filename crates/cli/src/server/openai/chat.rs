@@ -2,23 +2,26 @@
 
 use super::chat_stream::ChatStream;
 use super::errors::ApiError;
+use super::logprobs::AnswerLogprobs;
 use super::session::{Session, finish_reason};
 use super::types::{
     AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, Content, ContentPart, Logprobs,
     ResponseFormat, UsageFields,
 };
-use super::{logprobs, models, parse, stream};
+use super::{models, parse, stream};
 use crate::server::ask::{Ask, Names, Turn, TurnPart};
 use crate::server::engine_thread::Update;
+use crate::server::guard::Caller;
 use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
+use phi3v::engine::CacheSalt;
 use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -35,6 +38,7 @@ const TOP_LOGPROBS_MAX: usize = SamplingParams::LOGPROBS_MAX;
 /// What is wrong with the request, or why it cannot be answered.
 pub async fn completions(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -45,7 +49,7 @@ pub async fn completions(
     let streamed = request.stream.unwrap_or(false);
     let options = stream_options(&request)?;
     let with_logprobs = request.logprobs.unwrap_or(false);
-    let ask = ask(request)?;
+    let ask = Ask { cache_salt: caller.cache_salt, ..ask(request)? };
     ask.check(&app.limits)?;
     let choices = ask.choices;
     let progress = streamed && options.include_progress;
@@ -53,10 +57,11 @@ pub async fn completions(
     let tokenizer = with_logprobs.then_some(model.tokenizer);
     if streamed {
         let (id, created, usage) = (fresh_id("chatcmpl-"), unix_seconds(), UsageFields::default());
-        let render = ChatStream { id, created, model: model.name, tokenizer, choices, options, usage };
+        let logprobs = answer_logprobs(tokenizer.as_ref(), choices);
+        let render = ChatStream { id, created, model: model.name, logprobs, choices, options, usage };
         return Ok(stream::response(session, render));
     }
-    let (choices, usage) = whole(session, choices, tokenizer.as_deref()).await?;
+    let (choices, usage) = whole(session, choices, tokenizer.as_ref()).await?;
     let completion = ChatCompletion {
         id: fresh_id("chatcmpl-"),
         object: "chat.completion",
@@ -78,7 +83,7 @@ fn stream_options(request: &ChatRequest) -> Result<super::types::StreamOptions, 
     Ok(options)
 }
 
-/// The request in the server's own words.
+/// The request in the server's own words, without a cache salt.
 ///
 /// # Errors
 /// The first field at fault.
@@ -101,6 +106,7 @@ pub fn ask(request: ChatRequest) -> Result<Ask, ApiError> {
         max_tokens,
         stop: request.stop,
         form: request.response_format.and_then(form),
+        cache_salt: CacheSalt::default(),
     })
 }
 
@@ -169,6 +175,9 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
     }
     let part = |(number, part)| match part {
         ContentPart::Text { text } => Ok(TurnPart::Text(text)),
+        ContentPart::Refusal { refusal } => {
+            TurnPart::refusal(role, refusal, format!("messages[{index}].content[{number}]"))
+        }
         ContentPart::ImageUrl { image_url } => {
             let param = format!("messages[{index}].content[{number}].image_url");
             TurnPart::picture(role, image_url.url, image_url.detail, param)
@@ -177,12 +186,23 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
     Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })
 }
 
+/// What keeps the log probabilities of each answer; nothing where they are not asked for.
+fn answer_logprobs(tokenizer: Option<&Arc<Tokenizer>>, choices: usize) -> Vec<AnswerLogprobs> {
+    tokenizer
+        .into_iter()
+        .cycle()
+        .take(choices)
+        .map(|tokenizer| AnswerLogprobs::new(Arc::clone(tokenizer)))
+        .collect()
+}
+
 /// Waits for all answers.
 async fn whole(
     mut session: Session,
     choices: usize,
-    tokenizer: Option<&Tokenizer>,
+    tokenizer: Option<&Arc<Tokenizer>>,
 ) -> Result<(Vec<Choice>, UsageFields), ApiError> {
+    let mut logprobs = answer_logprobs(tokenizer, choices);
     let empty = |index| Choice {
         index,
         message: AnswerMessage { role: "assistant", content: String::new(), refusal: None },
@@ -196,13 +216,16 @@ async fn whole(
             Update::Token(index, token) => {
                 let choice = &mut choices[index];
                 choice.message.content.push_str(&token.text);
-                if let (Some(all), Some(tokenizer)) = (&mut choice.logprobs, tokenizer) {
-                    all.content.push(logprobs::of(tokenizer, &token));
+                if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, logprobs.get_mut(index)) {
+                    all.content.extend(logprobs.token(&token).content);
                 }
             }
             Update::Finished(index, finished) => {
                 let choice = &mut choices[index];
                 choice.message.content.push_str(&finished.text);
+                if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, logprobs.get_mut(index)) {
+                    all.content.extend(logprobs.finish(&finished.text).content);
+                }
                 choice.finish_reason = finish_reason(finished.reason)?;
                 usage.add(index, &finished.usage);
                 session.remaining -= 1;

@@ -5,14 +5,12 @@
 //! them.
 
 use super::errors::ApiError;
-use super::logprobs;
+use super::logprobs::AnswerLogprobs;
 use super::session::finish_reason;
 use super::stream::{Queue, Render};
 use super::types::{ChatChunk, ChunkChoice, Delta, Logprobs, StreamOptions, UsageFields};
 use phi3v::engine::{Finished, Phase, StepProgress, Timings, Token};
-use phi3v::tokenizer::Tokenizer;
 use serde::Serialize;
-use std::sync::Arc;
 
 /// Renders the events of a chat completion.
 pub(super) struct ChatStream {
@@ -22,8 +20,8 @@ pub(super) struct ChatStream {
     pub(super) created: u64,
     /// Name of the model.
     pub(super) model: String,
-    /// Where log probabilities are asked for.
-    pub(super) tokenizer: Option<Arc<Tokenizer>>,
+    /// The log probabilities of each answer, where they are asked for.
+    pub(super) logprobs: Vec<AnswerLogprobs>,
     /// Answers asked for.
     pub(super) choices: usize,
     /// What else is asked for.
@@ -75,8 +73,7 @@ impl Render for ChatStream {
     }
 
     fn token(&mut self, index: usize, token: &Token, queue: &mut Queue) {
-        let tokenizer = self.tokenizer.as_deref();
-        let logprobs = tokenizer.map(|tokenizer| Logprobs { content: vec![logprobs::of(tokenizer, token)] });
+        let logprobs = self.logprobs.get_mut(index).map(|logprobs| logprobs.token(token)).filter(any);
         // bytes of an unfinished character, or text held back as the possible beginning of a stop text
         if token.text.is_empty() && logprobs.is_none() {
             return;
@@ -93,9 +90,11 @@ impl Render for ChatStream {
     ) -> Result<(), ApiError> {
         let finish_reason = Some(finish_reason(finished.reason)?);
         self.usage.add(index, &finished.usage);
-        if !finished.text.is_empty() {
+        let logprobs =
+            self.logprobs.get_mut(index).map(|logprobs| logprobs.finish(&finished.text)).filter(any);
+        if !finished.text.is_empty() || logprobs.is_some() {
             let delta = Delta { role: None, content: Some(finished.text) };
-            self.push(ChunkChoice { index, delta, logprobs: None, finish_reason: None }, queue);
+            self.push(ChunkChoice { index, delta, logprobs, finish_reason: None }, queue);
         }
         self.push(ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason }, queue);
         if self.options.include_progress {
@@ -113,6 +112,10 @@ impl Render for ChatStream {
     fn failed(&mut self, error: &ApiError, queue: &mut Queue) {
         queue.push("", &error.body());
     }
+}
+
+fn any(logprobs: &Logprobs) -> bool {
+    !logprobs.content.is_empty()
 }
 
 impl From<StepProgress> for ProgressFields {

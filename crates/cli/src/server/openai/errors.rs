@@ -137,6 +137,7 @@ impl ApiError {
 
     /// What the library refused or could not do.
     pub fn library(error: &phi3v::Error) -> Self {
+        let error = error.root();
         use phi3v::constraint::ConstraintError;
         use phi3v::engine::EngineError;
         use phi3v::sampler::SamplerError;
@@ -154,7 +155,8 @@ impl ApiError {
                 "response_format_unusable",
                 hints::without_places(&error.to_string()),
             ),
-            phi3v::Error::Sampler(SamplerError::BadLogit { .. }) => internal(),
+            phi3v::Error::Sampler(SamplerError::BadLogit { .. })
+            | phi3v::Error::Engine(EngineError::DamagedCache) => internal(),
             phi3v::Error::Sampler(SamplerError::OutOfRange { name, .. }) => {
                 return Self::invalid_value(*name, error.to_string())
                     .hint(format!("correct {name}, or leave it out to use its default"));

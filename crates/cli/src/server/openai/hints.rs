@@ -8,7 +8,7 @@ use phi3v::image::ImageError;
 
 /// What a client can do about an error of the library.
 pub(super) fn library(error: &Error) -> Option<String> {
-    let hint = match error {
+    let hint = match error.root() {
         Error::Engine(EngineError::ContextLength { .. }) => {
             "shorten the text, send fewer pictures or ask for detail low, lower max_tokens, or start the server with a \
              larger --context"
@@ -59,6 +59,7 @@ pub(super) fn without_places(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn hints_name_fields_and_no_flags_of_the_command_line() {
@@ -67,7 +68,7 @@ mod tests {
             context.into(),
             EngineError::NoNewTokens.into(),
             EngineError::QueueFull { waiting: 1 }.into(),
-            Error::Step { reason: String::new() },
+            Error::Shared(Arc::new(EngineError::NoNewTokens.into())),
         ];
         for error in errors {
             let hint = library(&error).unwrap();

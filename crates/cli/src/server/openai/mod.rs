@@ -13,3 +13,4 @@ pub mod session;
 mod stream;
 mod text_or_list;
 pub mod types;
+mod unique_keys;

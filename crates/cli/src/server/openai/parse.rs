@@ -1,7 +1,7 @@
 //! Bodies of requests: read under limits, parsed, unknown fields refused.
 
 use super::errors::ApiError;
-use super::fields;
+use super::{fields, unique_keys};
 use crate::server::limits;
 use crate::server::room::Room;
 use crate::server::state::App;
@@ -15,16 +15,20 @@ use serde_json::{Map, Value};
 /// Characters of a parser's message that are passed on; a client's own value could make it as long as the body.
 const MESSAGE_MAX: usize = 200;
 
+/// Bytes of a body that is parsed aside: others on the same thread would wait for milliseconds.
+const LARGE: usize = 256 << 10;
+
 /// Reads a JSON body into `T`, whose fields are the known ones. The room is that of the body.
 ///
 /// # Errors
 /// A body that is too large, too slow, not JSON, or not a `T`; a lack of room.
-pub async fn read<T: DeserializeOwned + JsonSchema>(
+pub async fn read<T: DeserializeOwned + JsonSchema + Send + 'static>(
     app: &App,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(T, Room), ApiError> {
     check_content_type(headers)?;
+    check_content_encoding(headers)?;
     let limit = app.limits.body_bytes_max;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > limit) {
@@ -34,7 +38,11 @@ pub async fn read<T: DeserializeOwned + JsonSchema>(
     let time = app.limits.body_time_max;
     let bytes = tokio::time::timeout(time, collect(body, limit, &mut room)).await;
     let bytes = bytes.unwrap_or_else(|_| Err(limits::body_too_slow(time)))?;
-    Ok((parse(&bytes)?, room))
+    if bytes.len() < LARGE {
+        return Ok((parse(&bytes)?, room));
+    }
+    let parsed = tokio::task::spawn_blocking(move || Ok((parse(&bytes)?, room))).await;
+    parsed.unwrap_or_else(|_| Err(ApiError::internal("the request could not be read")))
 }
 
 /// The bytes of a body, for which room is taken as they arrive.
@@ -67,6 +75,22 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let message = "the body of the request is not declared as application/json";
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message)
         .hint("send the header content-type: application/json"))
+}
+
+/// Nothing is decompressed here: a small body could become a large one.
+fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let identity = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let codings = value.to_str().unwrap_or("?");
+        if let Some(coding) = codings.split(',').map(str::trim).find(|coding| !identity(coding)) {
+            let coding: String = coding.chars().take(32).collect();
+            let message =
+                format!("the body has the content-encoding {coding}, which the server does not read");
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message)
+                .hint("send the body as it is, without the header content-encoding"));
+        }
+    }
+    Ok(())
 }
 
 /// Values of a body: more than conversations and schemas have. Parsed, each takes some hundred bytes.
@@ -117,11 +141,35 @@ fn in_plain_words(message: &str) -> String {
     }
 }
 
+/// The body without a byte order mark, which some clients put before it. A body in UTF-16 is named as such.
+fn text(body: &[u8]) -> Result<&[u8], ApiError> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    // JSON begins with two characters of ASCII, of which UTF-16 and UTF-32 leave zeros
+    let wide = body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
+    if wide || body.iter().take(2).any(|byte| *byte == 0) {
+        let message = "the body is in UTF-16 or UTF-32, it must be in UTF-8";
+        return Err(ApiError::bad_request("invalid_json", message).hint("write the JSON as UTF-8"));
+    }
+    if let Err(error) = std::str::from_utf8(body) {
+        let message = format!("the body is not valid UTF-8: see byte {}", error.valid_up_to() + 1);
+        return Err(ApiError::bad_request("invalid_json", message).hint("write the JSON as UTF-8"));
+    }
+    Ok(body)
+}
+
+/// What the JSON parser did not like, and where.
+pub(super) fn not_json(error: &serde_json::Error) -> ApiError {
+    let (line, column) = (error.line(), error.column());
+    let message = format!("the body is not valid JSON: see line {line}, column {column}");
+    ApiError::bad_request("invalid_json", message).hint("correct the JSON at that place")
+}
+
 /// Parses a body.
 ///
 /// # Errors
-/// It has too many values, is not JSON, not an object, or not a `T`.
+/// It has too many values or a key twice, is not JSON, not an object, or not a `T`.
 pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiError> {
+    let body = text(body)?;
     let count = values(body);
     if count > VALUES_MAX {
         let message = format!("the body has some {count} values, the limit is {VALUES_MAX}");
@@ -129,11 +177,8 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiErro
             ApiError::bad_request("invalid_json", message).hint("send fewer messages or a smaller schema")
         );
     }
-    let value = serde_json::from_slice(body).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let message = format!("the body is not valid JSON: see line {line}, column {column}");
-        ApiError::bad_request("invalid_json", message).hint("correct the JSON at that place")
-    })?;
+    unique_keys::check(body)?;
+    let value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
     let Value::Object(mut object) = value else {
         let error = ApiError::bad_request("invalid_json", "the body must be a JSON object");
         return Err(error.hint("put the fields into braces"));

@@ -136,6 +136,11 @@ pub enum ContentPart {
         /// The text.
         text: String,
     },
+    /// What the assistant said instead of a text.
+    Refusal {
+        /// The text.
+        refusal: String,
+    },
     /// A picture.
     ImageUrl {
         /// Where it is.
@@ -315,7 +320,7 @@ pub struct Delta {
 /// Log probabilities of tokens.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Logprobs {
-    /// One for each token.
+    /// One for each token of the text, which is what their bytes are when joined.
     pub content: Vec<TokenLogprob>,
 }
 
@@ -336,7 +341,7 @@ pub struct ScoredToken {
     pub token: String,
     /// Natural logarithm of its probability.
     pub logprob: f32,
-    /// Its bytes.
+    /// Its bytes in the answer's text; none of a special token, which is no part of it.
     pub bytes: Vec<u8>,
 }
 

@@ -86,9 +86,8 @@ export class Answer {
   shaded() {
     const decoder = new TextDecoder();
     const seen = this.tokens.filter(({ token }) => !/^<\|.*\|>$/.test(token));
-    const spans = seen.map(({ logprob, bytes, top_logprobs: top }, index) => {
-      let text = decoder.decode(new Uint8Array(bytes), { stream: true });
-      if (index === 0) text = text.replace(/^ /, '');
+    const spans = seen.map(({ logprob, bytes, top_logprobs: top }) => {
+      const text = decoder.decode(new Uint8Array(bytes), { stream: true });
       const probability = Math.exp(logprob);
       const span = make('span', { className: 'token', textContent: text });
       const doubt = DOUBT.filter((bound) => probability < bound).length;

@@ -2,7 +2,7 @@
 
 use super::super::error::ImageError;
 use super::super::{ImageLimits, ImageMode};
-use super::raster::{Layout, Raster, colors_of, unpack_bits};
+use super::raster::{Layout, Raster, colors_of, is_gray_ramp, unpack_bits};
 
 const FORMAT: &str = "BMP";
 /// Length of the file header before the bitmap header.
@@ -34,14 +34,20 @@ struct Header {
     data: usize,
 }
 
-pub(super) fn decode(bytes: &[u8], _mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
+pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
     let header = Header::read(bytes, limits)?;
     let data = bytes.get(header.data..).unwrap_or_default();
     let size = (header.width, header.height);
     let (layout, mut samples) = match (header.coding, header.bits) {
         (Coding::Raw, 1 | 4 | 8) => (Layout::Rgb, header.look_up(&header.raw_indices(data)?)),
         (Coding::Raw, _) => header.direct(data)?,
-        (coding, _) => (Layout::Rgb, header.look_up(&header.run_lengths(data, coding)?)),
+        (coding, _) => {
+            let indices = match mode {
+                ImageMode::AsSeen => header.run_lengths(data, coding)?,
+                ImageMode::Reference => header.run_lengths_of_reference(data, coding)?,
+            };
+            (Layout::Rgb, header.look_up(&indices))
+        }
     };
     if !header.top_down {
         flip_rows(&mut samples, header.width as usize * layout.samples());
@@ -190,7 +196,12 @@ impl Header {
     }
 
     fn look_up(&self, indices: &[u8]) -> Vec<u8> {
-        let table = colors_of(self.palette.as_flattened());
+        let palette = self.palette.as_flattened();
+        let mut table = colors_of(palette);
+        if palette.len() != 2 * 3 && is_gray_ramp(palette) {
+            // the reference takes it for no palette
+            table = std::array::from_fn(|i| [i as u8; 3]);
+        }
         indices.iter().flat_map(|&i| table[usize::from(i)]).collect()
     }
 
@@ -227,39 +238,102 @@ impl Header {
     fn run_lengths(&self, data: &[u8], coding: Coding) -> Result<Vec<u8>, ImageError> {
         let (width, height) = (self.width as usize, self.height as usize);
         let mut canvas = Canvas { indices: vec![0; width * height], width, x: 0, y: 0 };
-        let mut data = data;
-        let mut take = |n: usize| -> Option<&[u8]> {
-            let (head, rest) = data.split_at_checked(n)?;
-            data = rest;
-            Some(head)
-        };
+        let mut codes = Codes { data, at: 0 };
         // The codes for the last end of line and the end of the picture may be missing.
         while canvas.y < height && (canvas.y + 1 < height || canvas.x < width) {
-            let code = take(2).ok_or(ImageError::Truncated { format: FORMAT })?;
-            match (code[0], usize::from(code[1])) {
-                (0, 0) => (canvas.x, canvas.y) = (0, canvas.y + 1),
-                (0, 1) => break,
-                (0, 2) => {
-                    let by = take(2).ok_or(ImageError::Truncated { format: FORMAT })?;
-                    canvas.x += usize::from(by[0]);
-                    canvas.y += usize::from(by[1]);
+            match codes.take()? {
+                [0, 0] => (canvas.x, canvas.y) = (0, canvas.y + 1),
+                [0, 1] => break,
+                [0, 2] => {
+                    let [right, up] = codes.take()?.map(usize::from);
+                    canvas.x += right;
+                    canvas.y += up;
                 }
-                (0, count) => {
+                [0, count] => {
+                    let count = usize::from(count);
                     let bytes = if coding == Coding::Rle8 { count } else { count.div_ceil(2) };
+                    let literal = codes.bytes(bytes)?;
                     // Literal pixels are padded to whole 16-bit words.
-                    let literal = take(bytes + bytes % 2).or_else(|| take(bytes));
-                    let literal = literal.ok_or(ImageError::Truncated { format: FORMAT })?;
+                    codes.at += bytes % 2;
                     canvas.put(count, |i| pixel_of(literal, i, coding));
                 }
-                (count, _) => {
+                [count, value] => {
                     canvas.put(usize::from(count), |i| match coding {
-                        Coding::Rle4 => pixel_of(&code[1..], i % 2, coding),
-                        _ => code[1],
+                        Coding::Rle4 => pixel_of(&[value], i % 2, coding),
+                        _ => value,
                     });
                 }
             }
         }
         Ok(canvas.indices)
+    }
+
+    /// The same as the reference reads them, `[height, width]`: a jump takes its length from the two bytes behind it;
+    /// literal pixels of 4 bits come in pairs, the last of an odd number is lost, and go on in the next row; an end of
+    /// line at the end of a row ends nothing.
+    fn run_lengths_of_reference(&self, data: &[u8], coding: Coding) -> Result<Vec<u8>, ImageError> {
+        let (width, pixels) = (self.width as usize, self.width as usize * self.height as usize);
+        let (mut indices, mut x) = (Vec::with_capacity(pixels), 0);
+        let mut codes = Codes { data, at: 0 };
+        while indices.len() < pixels {
+            match codes.take()? {
+                [0, 0] => {
+                    indices.resize(indices.len().next_multiple_of(width), 0);
+                    x = 0;
+                }
+                [0, 1] => break,
+                [0, 2] => {
+                    let _length = codes.take()?;
+                    let [right, up] = codes.take()?.map(usize::from);
+                    let end = indices.len() + right + up * width;
+                    indices.resize(end.min(pixels), 0);
+                    x = end % width;
+                }
+                [0, count] => {
+                    let per_byte = if coding == Coding::Rle4 { 2 } else { 1 };
+                    let bytes = usize::from(count) / per_byte;
+                    // what is cut off may stick out of the picture
+                    let bytes = codes.bytes(bytes.min(codes.left()))?;
+                    indices.extend((0..bytes.len() * per_byte).map(|i| pixel_of(bytes, i, coding)));
+                    x += usize::from(count);
+                    // whole 16-bit words, counted from the beginning of the file
+                    codes.at += (self.data + codes.at) % 2;
+                }
+                [count, value] => {
+                    let count = usize::from(count).min(width.saturating_sub(x));
+                    indices.extend((0..count).map(|i| match coding {
+                        Coding::Rle4 => pixel_of(&[value], i % 2, coding),
+                        _ => value,
+                    }));
+                    x += count;
+                }
+            }
+        }
+        indices.resize(pixels, 0);
+        Ok(indices)
+    }
+}
+
+/// Run lengths as they are read.
+struct Codes<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Codes<'a> {
+    fn left(&self) -> usize {
+        self.data.len().saturating_sub(self.at)
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<&'a [u8], ImageError> {
+        let bytes = self.data.get(self.at..).and_then(|rest| rest.get(..count));
+        self.at += count;
+        bytes.ok_or(ImageError::Truncated { format: FORMAT })
+    }
+
+    fn take(&mut self) -> Result<[u8; 2], ImageError> {
+        let bytes = self.bytes(2)?;
+        Ok([bytes[0], bytes[1]])
     }
 }
 

@@ -1,27 +1,34 @@
 //! GIF, the first frame on its screen.
+//!
+//! Bytes between the blocks that begin no block are passed over, as the first edition of the format wants it and the
+//! reference does; a picture without a palette has levels of gray for colours.
 
-use gif::{DecodeOptions, DecodingError, Frame, MemoryLimit};
+use weezl::{BitOrder, LzwStatus, decode::Configuration};
 
 use super::super::error::ImageError;
 use super::super::{ImageLimits, ImageMode};
-use super::raster::{Layout, Raster, colors_of};
+use super::raster::{Layout, Raster, colors_of, is_gray_ramp};
 
 const FORMAT: &str = "GIF";
+/// Length of the mark and the screen's size, flags, background and shape of pixels.
+const SCREEN: usize = 13;
+/// Length of a frame's place, size and flags.
+const PLACE: usize = 9;
+/// The kind of an extension that says which index is transparent.
+const CONTROL: u8 = 0xf9;
+/// The largest size of a first code: codes have at most one bit more.
+const CODE_BITS_MAX: u8 = 11;
+/// First row and distance of rows of each pass over an interlaced frame.
+const PASSES: [(usize, usize); 4] = [(0, 8), (4, 8), (2, 4), (1, 2)];
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
-    let screen = |at: usize| bytes.get(at..at + 2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]])));
-    let (Some(screen_width), Some(screen_height)) = (screen(6), screen(8)) else {
-        return Err(ImageError::Truncated { format: FORMAT });
+    let mut blocks = Blocks::of(bytes)?;
+    let Some(frame) = blocks.next() else {
+        return Err(if blocks.at_end() { damaged("it has no frame") } else { TRUNCATED });
     };
-    limits.check_frames(FORMAT, count_frames(bytes))?;
-    let mut options = DecodeOptions::new();
-    // The limits are checked here, before a buffer is made.
-    options.set_memory_limit(MemoryLimit::Unlimited);
-    options.allow_unknown_blocks(true);
-    let mut decoder = options.read_info(bytes).map_err(error)?;
-    let Some(frame) = decoder.next_frame_info().map_err(error)?.cloned() else {
-        return Err(damaged("it has no frame"));
-    };
+    let global = blocks.palette;
+    limits.check_frames(FORMAT, 1 + blocks.count())?;
+    let (screen_width, screen_height) = (u32::from(u16_at(bytes, 6)), u32::from(u16_at(bytes, 8)));
     // A frame that sticks out enlarges the picture.
     let width = screen_width.max(u32::from(frame.left) + u32::from(frame.width));
     let height = screen_height.max(u32::from(frame.top) + u32::from(frame.height));
@@ -29,39 +36,92 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     if frame.width == 0 || frame.height == 0 {
         return Err(damaged("its first frame is empty"));
     }
-    let mut indices = vec![0; decoder.buffer_size()];
-    decoder.read_into_buffer(&mut indices).map_err(error)?;
-    let table = colors_of(decoder.palette().map_err(error)?);
-    Ok(compose((width, height), &frame, &indices, &table, mode))
+    let indices = frame.indices()?;
+    Ok(compose((width, height), &frame, &indices, &frame.colors(global, mode), mode))
 }
 
-/// Frames of the file, by a walk over its blocks that unpacks nothing. What the walk does not understand ends it: the
-/// decoder will say what is wrong.
-fn count_frames(bytes: &[u8]) -> usize {
-    const SCREEN: usize = 13;
-    /// Left, top, width, height, flags.
-    const PLACE: usize = 9;
-    let palette = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
-    let mut frames = 0;
-    let mut at = SCREEN + bytes.get(10).map_or(0, |flags| palette(*flags));
-    loop {
-        let data = match bytes.get(at) {
-            // an extension and its kind
-            Some(b'!') => at + 2,
-            Some(b',') => {
-                let Some(flags) = bytes.get(at + PLACE) else { return frames };
-                frames += 1;
-                // the size of the first code
-                at + 1 + PLACE + palette(*flags) + 1
-            }
-            _ => return frames,
+/// The frames of a file, by a walk over its blocks that unpacks nothing. What is cut off ends it.
+struct Blocks<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// For frames without one.
+    palette: Option<&'a [u8]>,
+}
+
+impl<'a> Blocks<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Self, ImageError> {
+        let flags = *bytes.get(10).ok_or(TRUNCATED)?;
+        let end = SCREEN + palette_bytes(flags);
+        let palette = bytes.get(SCREEN..end).ok_or(TRUNCATED)?;
+        Ok(Self { bytes, at: end, palette: Some(palette).filter(|palette| !palette.is_empty()) })
+    }
+
+    /// Whether the walk has come to the mark of the end.
+    fn at_end(&self) -> bool {
+        self.bytes.get(self.at) == Some(&b';')
+    }
+
+    fn frame(&mut self, transparent: Option<u8>) -> Option<Frame<'a>> {
+        let place = self.bytes.get(self.at + 1..self.at + 1 + PLACE)?;
+        let flags = place[8];
+        let palette_at = self.at + 1 + PLACE;
+        let code_at = palette_at + palette_bytes(flags);
+        let palette = self.bytes.get(palette_at..code_at)?;
+        let frame = Frame {
+            left: u16_at(place, 0),
+            top: u16_at(place, 2),
+            width: u16_at(place, 4),
+            height: u16_at(place, 6),
+            interlaced: flags & 0x40 != 0,
+            palette: Some(palette).filter(|palette| !palette.is_empty()),
+            transparent,
+            code_bits: *self.bytes.get(code_at)?,
+            data: self.bytes.get(code_at + 1..)?,
         };
-        let Some(end) = end_of_data(bytes, data) else { return frames };
-        at = end;
+        self.at = end_of_data(self.bytes, code_at + 1).unwrap_or(self.bytes.len());
+        Some(frame)
     }
 }
 
-/// Where data in pieces of up to 255 bytes, the last of which is empty, ends.
+impl<'a> Iterator for Blocks<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        let mut transparent = None;
+        loop {
+            match *self.bytes.get(self.at)? {
+                b';' => return None,
+                b',' => return self.frame(transparent),
+                b'!' => {
+                    let kind = *self.bytes.get(self.at + 1)?;
+                    let first = pieces(&self.bytes[self.at + 2..]).next();
+                    if let (CONTROL, Some([flags, _, _, index, ..])) = (kind, first) {
+                        transparent = Some(*index).filter(|_| flags & 1 != 0).or(transparent);
+                    }
+                    self.at = end_of_data(self.bytes, self.at + 2)?;
+                }
+                _ => self.at += 1,
+            }
+        }
+    }
+}
+
+/// Length of the palette that flags announce.
+fn palette_bytes(flags: u8) -> usize {
+    if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) }
+}
+
+/// The pieces of up to 255 bytes in which data stands; the one that is empty, or cut off, is the end.
+fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = data.split_first()?;
+        let (piece, rest) = rest.split_at_checked(usize::from(*length))?;
+        data = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// Where data in pieces, the last of which is empty, ends.
 fn end_of_data(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let length = usize::from(*bytes.get(at)?);
@@ -70,6 +130,77 @@ fn end_of_data(bytes: &[u8], mut at: usize) -> Option<usize> {
             return Some(at);
         }
     }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// A frame as its blocks describe it.
+struct Frame<'a> {
+    left: u16,
+    top: u16,
+    width: u16,
+    height: u16,
+    interlaced: bool,
+    palette: Option<&'a [u8]>,
+    transparent: Option<u8>,
+    /// Bits of an index.
+    code_bits: u8,
+    /// From its first piece on.
+    data: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// The index of every pixel, rows from the top. `[height, width]`
+    fn indices(&self) -> Result<Vec<u8>, ImageError> {
+        if self.code_bits > CODE_BITS_MAX {
+            return Err(damaged(&format!("its codes begin with {} bits", self.code_bits)));
+        }
+        let width = usize::from(self.width);
+        let mut indices = vec![0; width * usize::from(self.height)];
+        let mut decoder =
+            Configuration::new(BitOrder::Lsb, self.code_bits).with_yield_on_full_buffer(true).build();
+        let mut left = indices.as_mut_slice();
+        for mut piece in pieces(self.data) {
+            while !left.is_empty() {
+                let step = decoder.decode_bytes(piece, left);
+                piece = &piece[step.consumed_in..];
+                left = &mut left[step.consumed_out..];
+                match step.status {
+                    Ok(LzwStatus::Ok) => {}
+                    Ok(LzwStatus::NoProgress | LzwStatus::Done) => break,
+                    Err(error) => return Err(damaged(&error.to_string())),
+                }
+            }
+        }
+        if !left.is_empty() {
+            return Err(TRUNCATED);
+        }
+        Ok(if self.interlaced { in_order(&indices, width) } else { indices })
+    }
+
+    /// The colour of each index. The reference takes a palette in which every colour is the gray level of its own
+    /// number for no palette, and so shows such a frame in the colours of the screen, where it has others.
+    fn colors(&self, global: Option<&[u8]>, mode: ImageMode) -> [[u8; 3]; 256] {
+        let own = self.palette.filter(|own| mode == ImageMode::AsSeen || !is_gray_ramp(own));
+        let palette = own.or(global).unwrap_or_default();
+        if is_gray_ramp(palette) {
+            return std::array::from_fn(|i| [i as u8; 3]);
+        }
+        colors_of(palette)
+    }
+}
+
+/// The rows of an interlaced frame from the top down.
+fn in_order(rows: &[u8], width: usize) -> Vec<u8> {
+    let mut sorted = vec![0; rows.len()];
+    let height = rows.len() / width;
+    let places = PASSES.into_iter().flat_map(|(first, step)| (first..height).step_by(step));
+    for (row, y) in rows.chunks_exact(width).zip(places) {
+        sorted[y * width..][..width].copy_from_slice(row);
+    }
+    sorted
 }
 
 /// Puts the frame on its screen. As people see it, what the frame leaves bare or transparent is see-through; the
@@ -103,13 +234,8 @@ fn compose(
     Raster::new((width, height), Layout::Rgba, samples)
 }
 
+const TRUNCATED: ImageError = ImageError::Truncated { format: FORMAT };
+
 fn damaged(reason: &str) -> ImageError {
     ImageError::Damaged { format: FORMAT, reason: reason.to_owned() }
-}
-
-fn error(error: DecodingError) -> ImageError {
-    match error {
-        DecodingError::UnexpectedEof => ImageError::Truncated { format: FORMAT },
-        other => damaged(other.to_string().trim_end_matches('.')),
-    }
 }

@@ -1,10 +1,6 @@
-//! JPEG through libjpeg-turbo's code: accurate integer DCT and smooth chroma upsampling, as in the reference.
+//! JPEG, all kinds of 8 bits that are coded with loss.
 
-use std::cell::Cell;
-use std::io::{self, BufRead, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-use mozjpeg::{ColorSpace, DctMethod, Decompress, Marker};
+use phi3v_kernels::jpeg::{Jpeg as Stream, JpegError};
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
@@ -12,8 +8,8 @@ use super::super::{ImageLimits, ImageMode};
 use super::raster::{Layout, Raster, cmyk_to_rgb};
 
 const FORMAT: &str = "JPEG";
-/// EXIF stands in segments of this kind.
-const EXIF: Marker = Marker::APP(1);
+/// The application segments in which EXIF stands.
+const EXIF: u8 = 1;
 /// Encoders make about ten scans; at 100 a picture at the limit of pixels still takes seconds and not hours.
 const SCANS_MAX: usize = 100;
 
@@ -41,46 +37,24 @@ pub(super) struct Jpeg {
     orientation: Orientation,
 }
 
-/// Decompresses a JPEG stream. libjpeg's errors unwind, and are caught by [`decode`](super::decode); here only the
-/// one that says that the data ended is told from the others.
+/// Decompresses a JPEG stream. What stands behind its last row is not looked at.
 pub(super) fn decompress(bytes: &[u8], limits: &ImageLimits) -> Result<Jpeg, ImageError> {
     check_scans(bytes)?;
-    let ended = Cell::new(false);
-    let input = Whole { rest: bytes, ended: &ended };
-    match catch_unwind(AssertUnwindSafe(|| decompress_from(input, limits))) {
-        Ok(Err(ImageError::Damaged { .. })) | Err(_) if ended.get() => {
-            Err(ImageError::Truncated { format: FORMAT })
-        }
-        Ok(result) => result,
-        Err(payload) => resume_unwind(payload),
-    }
+    let stream = Stream::open(bytes, EXIF).map_err(error)?;
+    let (size, components) = (stream.size(), stream.components());
+    limits.check_size(size.0, size.1)?;
+    let exif = stream.segments().find(|body| body.starts_with(b"Exif\0\0"));
+    let orientation = exif.map(Orientation::from_exif).unwrap_or_default();
+    let samples = stream.read().map_err(error)?;
+    Ok(Jpeg { size, components, samples, orientation })
 }
 
-fn decompress_from(input: Whole<'_>, limits: &ImageLimits) -> Result<Jpeg, ImageError> {
-    let builder = Decompress::builder().with_markers(&[EXIF]);
-    let mut picture = builder.from_reader(input).map_err(|e| damaged(&e))?;
-    let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let size = (side(picture.width()), side(picture.height()));
-    limits.check_size(size.0, size.1)?;
-    let exif = picture.markers().find(|m| m.data.starts_with(b"Exif\0\0"));
-    let orientation = exif.map(|m| Orientation::from_exif(m.data)).unwrap_or_default();
-    picture.dct_method(DctMethod::IntegerSlow);
-    let components = picture.components().len();
-    let space = match components {
-        1 => ColorSpace::JCS_GRAYSCALE,
-        3 => ColorSpace::JCS_RGB,
-        4 => ColorSpace::JCS_CMYK,
-        n => {
-            return Err(ImageError::UnsupportedKind {
-                format: FORMAT,
-                kind: format!("{n} colour components"),
-            });
-        }
-    };
-    let mut rows = picture.to_colorspace(space).map_err(|e| damaged(&e))?;
-    let samples = rows.read_scanlines().map_err(|e| damaged(&e))?;
-    rows.finish().map_err(|e| damaged(&e))?;
-    Ok(Jpeg { size, components, samples, orientation })
+fn error(error: JpegError) -> ImageError {
+    match error {
+        JpegError::Ended => ImageError::Truncated { format: FORMAT },
+        JpegError::Unsupported { kind } => ImageError::UnsupportedKind { format: FORMAT, kind },
+        other => ImageError::Damaged { format: FORMAT, reason: other.to_string() },
+    }
 }
 
 /// Adobe stores CMYK inverted, and so does practically everybody since.
@@ -112,35 +86,4 @@ fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
         return Ok(());
     }
     Err(ImageError::Frames { format: FORMAT, frames: scans, limit: SCANS_MAX })
-}
-
-fn damaged(error: &io::Error) -> ImageError {
-    ImageError::Damaged { format: FORMAT, reason: error.to_string() }
-}
-
-/// The file as libjpeg reads it. At its end libjpeg would make up an end marker and paint the rest of the picture
-/// gray; an error there stops it.
-struct Whole<'a> {
-    rest: &'a [u8],
-    ended: &'a Cell<bool>,
-}
-
-impl Read for Whole<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.rest.read(buffer)
-    }
-}
-
-impl BufRead for Whole<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.rest.is_empty() {
-            self.ended.set(true);
-            return Err(io::Error::other("the file ends"));
-        }
-        Ok(self.rest)
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.rest = &self.rest[amount.min(self.rest.len())..];
-    }
 }

@@ -77,6 +77,11 @@ pub(super) fn colors_of(palette: &[u8]) -> [[u8; 3]; 256] {
     table
 }
 
+/// Whether every colour of a palette is the gray level of its own number, as far as the palette goes.
+pub(super) fn is_gray_ramp(palette: &[u8]) -> bool {
+    palette.chunks_exact(3).enumerate().all(|(i, color)| color.iter().all(|v| usize::from(*v) == i))
+}
+
 /// From amounts of ink, `[pixels, 4]`, to RGB as Pillow does it: `light - light * ink / 255` with light = 255 - black,
 /// the product rounded to nearest.
 pub(super) fn cmyk_to_rgb(samples: &[u8]) -> Vec<u8> {

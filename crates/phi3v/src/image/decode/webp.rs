@@ -5,6 +5,7 @@
 
 mod groups;
 
+use std::borrow::Cow;
 use std::io::{Cursor, ErrorKind};
 use std::ops::Range;
 
@@ -20,13 +21,16 @@ const FORMAT: &str = "WebP";
 const RIFF_HEADER: usize = 12;
 /// Length of a chunk's name and size.
 const CHUNK_HEADER: usize = 8;
+/// The flags of a header that say that there is alpha, and an animation.
+const ALPHA: u8 = 0x10;
+const ANIMATED: u8 = 0x02;
 /// Length of an animation frame's position, size, duration and flags.
 const FRAME_HEADER: usize = 16;
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
     let container = Container::read(bytes, limits)?;
     let mut raster = match &container.frame {
-        None => still(bytes, limits)?,
+        None => still(&container.with_true_flags(bytes), limits)?,
         Some(frame) => on_canvas(still(&frame.as_still(), limits)?, frame, container.canvas),
     };
     if mode == ImageMode::AsSeen {
@@ -63,8 +67,15 @@ fn on_canvas(frame: Raster, place: &Frame<'_>, (width, height): (u32, u32)) -> R
 }
 
 /// What the container says.
+#[derive(Default)]
 struct Container<'a> {
     canvas: (u32, u32),
+    /// Where the flags of the header stand, if it has one.
+    flags: Option<usize>,
+    /// Whether the still picture has alpha.
+    alpha: bool,
+    /// Whether the walk has passed a still picture.
+    still: bool,
     exif: Option<&'a [u8]>,
     /// The first frame, if the picture is animated.
     frame: Option<Frame<'a>>,
@@ -82,18 +93,22 @@ struct Frame<'a> {
 impl<'a> Container<'a> {
     /// Walks the chunks and checks every size they announce.
     fn read(bytes: &'a [u8], limits: &ImageLimits) -> Result<Self, ImageError> {
-        let mut container = Self { canvas: (0, 0), exif: None, frame: None };
+        let mut container = Self::default();
         // The decoder makes up what is missing at the end.
         let stated = bytes.get(4..8).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
         if stated.is_none_or(|size| size > bytes.len() - CHUNK_HEADER) {
             return Err(ImageError::Truncated { format: FORMAT });
         }
         let mut frames = 0;
-        for (name, body) in chunks(bytes, RIFF_HEADER) {
-            let body = &bytes[body];
+        for (name, range) in chunks(bytes, RIFF_HEADER) {
+            let body = &bytes[range.clone()];
             match name {
                 // the decoder goes by the first; a later one must not make the picture look smaller
-                b"VP8X" if container.canvas == (0, 0) => container.canvas = canvas_size(body)?,
+                b"VP8X" if container.canvas == (0, 0) => {
+                    container.canvas = canvas_size(body)?;
+                    container.flags = Some(range.start);
+                }
+                b"ALPH" => container.alpha |= !container.still,
                 b"EXIF" => container.exif = container.exif.or(Some(body)),
                 b"ANMF" => {
                     frames += 1;
@@ -102,6 +117,8 @@ impl<'a> Container<'a> {
                     }
                 }
                 b"VP8 " | b"VP8L" => {
+                    container.still = true;
+                    container.alpha |= name == b"VP8L" && lossless_alpha(body);
                     let size = picture_size(name, body)?;
                     if container.canvas == (0, 0) {
                         container.canvas = size;
@@ -116,6 +133,25 @@ impl<'a> Container<'a> {
         limits.check_frames(FORMAT, frames)?;
         Ok(container)
     }
+
+    /// The file with flags in its header that are true. The decoder goes by them, and misses what they announce;
+    /// libwebp goes by what is there.
+    fn with_true_flags<'b>(&self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
+        let Some(at) = self.flags else { return Cow::Borrowed(bytes) };
+        let flags = bytes[at] & ANIMATED | if self.alpha { ALPHA } else { 0 };
+        if flags == bytes[at] {
+            return Cow::Borrowed(bytes);
+        }
+        let mut bytes = bytes.to_vec();
+        bytes[at] = flags;
+        Cow::Owned(bytes)
+    }
+}
+
+/// Whether a lossless picture says that it has alpha.
+fn lossless_alpha(body: &[u8]) -> bool {
+    // bit 28 behind a signature byte
+    body.get(4).is_some_and(|byte| byte & 0x10 != 0)
 }
 
 impl<'a> Frame<'a> {
@@ -144,12 +180,10 @@ impl<'a> Frame<'a> {
 
     /// The frame as a file of its own.
     fn as_still(&self) -> Vec<u8> {
-        const ALPHA: u8 = 0x10;
         let (width, height) = (self.size.0 - 1, self.size.1 - 1);
         let alpha = match self.chunks.get(..4) {
             Some(b"ALPH") => ALPHA,
-            // Bit 28 of the lossless header, behind the chunk header and a signature byte.
-            Some(b"VP8L") if self.chunks.get(CHUNK_HEADER + 4).is_some_and(|b| b & 0x10 != 0) => ALPHA,
+            Some(b"VP8L") if self.chunks.get(CHUNK_HEADER..).is_some_and(lossless_alpha) => ALPHA,
             _ => 0,
         };
         let mut still = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0".to_vec();

@@ -10,16 +10,17 @@ use super::types::UsageFields;
 use super::{models, parse};
 use crate::server::ask::{Ask, Names, Turn, TurnPart};
 use crate::server::engine_thread::Update;
+use crate::server::guard::Caller;
 use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
-use phi3v::engine::FinishReason;
+use phi3v::engine::{CacheSalt, FinishReason};
 use phi3v::sampler::SamplingParams;
 use std::sync::Arc;
 use types::{
@@ -36,6 +37,7 @@ const NAMES: Names = Names { turns: "input", form: "text.format" };
 /// What is wrong with the request, or why it cannot be answered.
 pub async fn responses(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -45,7 +47,7 @@ pub async fn responses(
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
     let empty = empty_response(&request, model.name.clone());
-    let ask = ask(request)?;
+    let ask = Ask { cache_salt: caller.cache_salt, ..ask(request)? };
     ask.check(&app.limits)?;
     let session = Session::start(&app, &model, (ask, room), (false, times)).await?;
     if streamed {
@@ -106,6 +108,7 @@ fn ask(request: ResponsesRequest) -> Result<Ask, ApiError> {
         max_tokens: request.max_output_tokens.map(|tokens| (tokens, "max_output_tokens")),
         stop: Vec::new(),
         form,
+        cache_salt: CacheSalt::default(),
     })
 }
 
@@ -122,6 +125,9 @@ fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
     }
     let part = |(number, part)| match part {
         InputPart::InputText { text } | InputPart::OutputText { text, .. } => Ok(TurnPart::Text(text)),
+        InputPart::Refusal { refusal } => {
+            TurnPart::refusal(role, refusal, format!("input[{index}].content[{number}]"))
+        }
         InputPart::InputImage { image_url: url, detail } => {
             let param = format!("input[{index}].content[{number}].image_url");
             TurnPart::picture(role, url, detail, param)

@@ -91,6 +91,11 @@ pub enum InputPart {
         #[serde(default)]
         logprobs: Vec<Value>,
     },
+    /// What an earlier answer said instead of a text.
+    Refusal {
+        /// The text.
+        refusal: String,
+    },
     /// A picture.
     InputImage {
         /// A data URL; other addresses only where the server allows them.

@@ -36,17 +36,30 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], usize)> {
     })
 }
 
-/// The file with its end, where only that is missing. Pillow needs the pixels alone.
+/// The file with an end, where it was cut: behind what is there of its pixels. Pillow needs the pixels alone, without
+/// even the checksums behind them.
 pub(super) fn with_end(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let mut whole = SIGNATURE;
+    let mut whole = SIGNATURE.min(bytes.len());
     for (name, _, end) in chunks(bytes) {
         if name == b"IEND" {
             return Cow::Borrowed(bytes);
         }
         whole = end;
     }
-    // a chunk that is cut off may be the one with the pixels: the decoder finds them missing
-    Cow::Owned([&bytes[..whole.min(bytes.len())], END].concat())
+    let (whole, rest) = bytes.split_at(whole);
+    Cow::Owned([whole, &cut_pixels(rest).unwrap_or_default(), END].concat())
+}
+
+/// What is there of a chunk of pixels that is cut off, as a chunk: the decoder finds whether pixels are missing.
+fn cut_pixels(chunk: &[u8]) -> Option<Vec<u8>> {
+    let (length, rest) = chunk.split_first_chunk()?;
+    let body = rest.strip_prefix(b"IDAT")?;
+    let body = &body[..body.len().min(u32::from_be_bytes(*length) as usize)];
+    let length = u32::try_from(body.len()).ok()?;
+    let mut sum = flate2::Crc::new();
+    sum.update(b"IDAT");
+    sum.update(body);
+    Some([&length.to_be_bytes(), b"IDAT".as_slice(), body, &sum.sum().to_be_bytes()].concat())
 }
 
 /// The orientation in text chunks, in the order that Pillow looks for it: a raw EXIF profile, then XMP.
@@ -186,8 +199,12 @@ mod tests {
         for cut in pixels..=whole.len() {
             assert_eq!(*with_end(&whole[..cut]), *whole, "{cut}");
         }
+        let summed = [&whole[..pixels - 4], &[0xb1, 0x31, 0x2c, 0x52], END].concat();
+        for cut in pixels - 4..pixels {
+            assert_eq!(*with_end(&whole[..cut]), *summed, "{cut}");
+        }
         assert!(matches!(with_end(&whole), Cow::Borrowed(_)));
-        assert!(with_end(&whole[..pixels - 1]).len() < whole.len());
+        assert!(with_end(&whole[..pixels - 5]).len() < whole.len());
         assert_eq!(*with_end(&whole[..3]), *[&whole[..3], END].concat());
     }
 }

@@ -43,6 +43,11 @@ fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<R
         height: reader.info().height,
         limit: limits.pixels_max,
     })?;
+    // colours and transparency that stand behind the pixels do not count
+    let info = reader.info().clone();
+    if info.color_type == ColorType::Indexed && info.palette.is_none() {
+        return Err(damaged("its palette does not stand before its pixels"));
+    }
     let mut packed = vec![0; bytes_out];
     let frame = reader.next_frame(&mut packed).map_err(error)?;
     if (frame.width, frame.height) != reader.info().size() {
@@ -50,10 +55,9 @@ fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<R
     }
     // EXIF may stand behind the pixels; a damaged tail does not matter any more.
     let _ = reader.finish();
-    let info = reader.info();
-    let mut raster = raster(info, packed, frame.line_size, mode)?;
+    let mut raster = raster(&info, packed, frame.line_size, mode)?;
     if mode == ImageMode::AsSeen {
-        let own = info.exif_metadata.as_ref().and_then(|exif| Orientation::in_exif(exif));
+        let own = reader.info().exif_metadata.as_ref().and_then(|exif| Orientation::in_exif(exif));
         raster.orientation = own.or_else(|| chunks::orientation(bytes)).unwrap_or_default();
     }
     Ok(raster)

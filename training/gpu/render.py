@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import crops
-from canvas import TILE
-from dataset import SIZES, Sample
-from pages import FOOT_COLUMN, label_maps, page
-from stage2 import Feed
+from drawing.canvas import TILE
+from drawing.pages import FOOT_COLUMN, label_maps, page
+from samples.dataset import SIZES, Sample
+from stages import crops
+from stages.stage2 import Feed
 
 PIXELS, RECORD = TILE * TILE * 3, sum(SIZES)  # bytes of a tile; i16 numbers of a record
 MARKS = 1024  # rows of a page's table of classes; a page has some 300 marks
@@ -119,13 +119,13 @@ class Renderers:
             render(feed, KINDS[kind], parts_of(self.blocks[at], KINDS[kind]), self.progress.value)
             self.ready.put((at, kind))
 
-    def serve(self, device: torch.device) -> "queue.Queue[tuple[Kind, list[Tensor]]]":
+    def serve(self, device: torch.device) -> queue.Queue[tuple[Kind, list[Tensor]]]:
         """A queue that a thread fills with blocks on the device."""
         served: queue.Queue[tuple[Kind, list[Tensor]]] = queue.Queue(6)
         threading.Thread(target=self._carry, args=(device, served), daemon=True).start()
         return served
 
-    def _carry(self, device: torch.device, served: "queue.Queue[tuple[Kind, list[Tensor]]]") -> None:
+    def _carry(self, device: torch.device, served: queue.Queue[tuple[Kind, list[Tensor]]]) -> None:
         stream = torch.cuda.Stream() if device.type == "cuda" else None
         with torch.cuda.stream(stream):
             while True:

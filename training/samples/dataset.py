@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from canvas import Mark, to_tile
-from model import MERGED
-from pages import label_maps
-from tasks import MAKERS, Example, Pointer
-from tokens import tokenizer_json
+from drawing.canvas import Mark, to_tile
+from drawing.pages import label_maps
+from drawing.tasks import MAKERS, Example, Pointer
+from network.model import MERGED
+from samples.tokens import tokenizer_json
 
 SHORT_ROWS = 157  # glb_GN and the global view
 LONG_ROWS = 313  # the sub image before them
@@ -119,7 +119,7 @@ class Sample:
         parts["weights"][:] = 1
         guides = guides_of(self)
         for kind, place in PLACES.items():
-            for at, guide in zip(range(place.start, place.stop), (g for g in guides if g.kind == kind)):
+            for at, guide in zip(range(place.start, place.stop), (g for g in guides if g.kind == kind), strict=False):
                 parts["rows"][at] = TEXT + guide.row
                 parts["spots"][at, : len(guide.spots)] = guide.spots
                 if kind in WEIGHTS:
@@ -250,7 +250,7 @@ class Layout:
     positions: torch.Tensor
     rows: torch.Tensor
 
-    def to(self, device: torch.device) -> "Layout":
+    def to(self, device: torch.device) -> Layout:
         return Layout(self.spans, self.ids.to(device), self.positions.to(device), self.rows.to(device))
 
 

@@ -1,6 +1,6 @@
 """All stages on one NVIDIA GPU: nine minutes in place of two hours, and ten times the samples.
 
-    python training/gpu.py --work /tmp/demo
+    python training/train.py --gpu --work /tmp/demo --out DIR
 
 All processors but four render. Pages, then samples with their features, lie in rings on the GPU, from which every step draws its
 batch. Stage 3 is not a part of its own: pictures of four crops join in the last quarter of stage 2. Times are by the clock.
@@ -23,17 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crops import FOUR_CROPS
-from dataset import LONG_ROWS, Batch, Layout, Sample, assemble, layout
-from model import GRID, balance, place_mask
-from parallel import BETAS, CLIP, DECAY, keep, matrices, orthogonal
-from render import KINDS, PAGE, Kind, Renderers
-from rings import BLOCKS, NONE, ONE, ONE_OF_FOUR, TWO, TWO_OF_FOUR, Stock
-from rounding import round_decoder
-from stage1 import Reader, loss_of, shares
-from stage1 import rate as tower_rate
-from stage2 import TASKS, Student, answer_loss, cell_loss, guide_loss, held_out, hidden_after, rate, trained
-from strengthen import strengthen
+from gpu.render import KINDS, PAGE, Kind, Renderers
+from gpu.rings import BLOCKS, NONE, ONE, ONE_OF_FOUR, TWO, TWO_OF_FOUR, Stock
+from network.model import GRID, balance, place_mask
+from network.rounding import round_decoder
+from optim.shared import keep
+from optim.update import CLIP, Update, flat
+from samples.dataset import LONG_ROWS, Batch, Layout, Sample, assemble, layout
+from stages.crops import FOUR_CROPS
+from stages.stage1 import Reader, loss_of, shares
+from stages.stage1 import rate as tower_rate
+from stages.stage2 import TASKS, Student, answer_loss, cell_loss, guide_loss, held_out, hidden_after, rate, trained
+from stages.strengthen import strengthen
 
 MIX = "0.25,0.36,0.25,0.25,0.14"  # of TASKS, near stage 2's, but more to be declined; pairs' (the third) is not used: see `drawn`
 TOWER = 0.21  # of the time for stage 1
@@ -81,19 +82,15 @@ class Run:
 
 
 class Optimizer:
-    """What `Shared.push` does, waiting for the GPU at every 20th step only; keeps exact weights beside the model's, which may be rounded."""
+    """`Update` without waiting for the GPU but at every 20th step; keeps exact weights beside the model's, which may be rounded."""
 
     def __init__(self, model: nn.Module, moving: Tensor) -> None:
-        self.model, self.moving = model, moving
-        self.weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        self.model, self.update = model, Update(model, moving)
+        self.weights = flat(model)
         self.live = self.weights.clone()
         for p, part in zip(model.parameters(), self.live.split([p.numel() for p in model.parameters()]), strict=True):
             p.data = part.view_as(p)
         self.first, self.second = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
-        self.groups: dict[tuple[int, int], list[slice]] = {}
-        for m in matrices(model):
-            if bool(moving[m.span].any()):
-                self.groups.setdefault((m.rows, m.cols), []).append(m.span)
         self.resting = [torch.zeros_like(p).flatten() for p in model.parameters()]  # gradients of what gets none
         self.steps = 0
 
@@ -106,17 +103,9 @@ class Optimizer:
         norm = grad.norm()
         grad = grad.masked_fill(~norm.isfinite(), 0.0) * (CLIP / (norm.nan_to_num(1.0, 1.0) + 1e-6)).clamp(max=1.0)
         self.steps += 1
-        b1, b2 = BETAS
-        self.first.lerp_(grad, 1 - b1)
-        self.second.mul_(b2).addcmul_(grad, grad, value=1 - b2)
-        first = self.first / (1 - b1**self.steps)
-        step = first / ((self.second / (1 - b2**self.steps)).sqrt_() + 1e-8)
-        momentum = grad.lerp_(first, b1)
-        for (rows, cols), spans in self.groups.items():
-            stack = torch.stack([momentum[s].view(rows, cols) for s in spans])
-            for s, update in zip(spans, orthogonal(stack) * (0.2 * max(rows, cols) ** 0.5), strict=True):
-                step[s] = update.flatten()
-        self.weights.sub_((rate_ * self.moving) * (step + DECAY * self.weights))
+        step, momentum = self.update.moments(grad, self.first, self.second, self.steps)
+        self.update.matrices(momentum, step)
+        self.update.apply(self.weights, step, rate_)
         self.live.copy_(self.weights)
         if self.weights.is_cuda and self.steps % 20 == 0:
             torch.cuda.synchronize()  # so that the clock is true
@@ -247,7 +236,7 @@ def train_whole(plan: Plan, run: Run, stock: Stock, whole: Whole, held: dict[str
         with stock.mixed():
             parts = whole.losses(Rows(kind, *rings[kind].draw(count)), p < FULL)
         guided = 0.5 if p < 0.6 else 0.2
-        sum(w * part for w, part in zip((1.0, guided, 0.6 * guided), parts)).backward()
+        sum(w * part for w, part in zip((1.0, guided, 0.6 * guided), parts, strict=False)).backward()
         optimizer.step(rate(p, plan.peak))
         sums += torch.stack([*(part.detach() for part in parts), *sums.new_zeros(3 - len(parts)), sums.new_ones(())])
         if run.due():

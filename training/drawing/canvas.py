@@ -73,7 +73,7 @@ class Canvas:
     lines: int = 0
 
     @classmethod
-    def blank(cls, width: int, height: int, colour: Colour) -> "Canvas":
+    def blank(cls, width: int, height: int, colour: Colour) -> Canvas:
         return cls(Image.new("RGB", (width, height), colour))
 
     @property

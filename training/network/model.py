@@ -256,7 +256,7 @@ def cosine_filters(channels: int) -> Tensor:
     filters, then brightness in order of rising frequency."""
     at = (torch.arange(PATCH) + 0.5) / PATCH
     waves = [torch.cos(math.pi * k * at) for k in range(PATCH)]
-    order = sorted(((i * i + j * j, i, j) for i in range(PATCH) for j in range(PATCH)))
+    order = sorted((i * i + j * j, i, j) for i in range(PATCH) for j in range(PATCH))
     planes = [(f, torch.outer(waves[i], waves[j])) for f, i, j in order]
     out = torch.zeros(channels, 3, PATCH, PATCH)
     tints = (torch.tensor([1.0, -1.0, 0.0]), torch.tensor([0.5, 0.5, -1.0]))

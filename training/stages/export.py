@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-import tokens
-from dataset import tokenizer, vocab_size
-from model import IMAGE_MEAN, IMAGE_STD, Config, Phi3V
-from parallel import fill
-from stage2 import Student
+from network.model import IMAGE_MEAN, IMAGE_STD, Config, Phi3V
+from optim.update import fill
+from samples import tokens
+from samples.dataset import tokenizer, vocab_size
+from stages.stage2 import Student
 
 
 def load_student(path: Path) -> Phi3V:

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from canvas import TILE, to_tile
-from dataset import Batch, Sample, collate, prepare
-from model import GRID, MERGED, patches_of
-from parallel import Clock, Shared, mixed, run
-from rounding import round_decoder
-from stage2 import MIX, Feed, Plan, Student, answer_loss, guide_loss, hidden_after, step_loss, trained
-from tasks import MAKERS
+from drawing.canvas import TILE, to_tile
+from drawing.tasks import MAKERS
+from network.model import GRID, MERGED, patches_of
+from network.rounding import round_decoder
+from optim.shared import Clock, Shared, mixed, run
+from samples.dataset import Batch, Sample, collate, prepare
+from stages.stage2 import MIX, Feed, Plan, Student, answer_loss, guide_loss, hidden_after, step_loss, trained
 
 FOUR_CROPS = 2 * MERGED * (2 * MERGED + 1) + 1 + MERGED * (MERGED + 1)  # rows of a picture of 2x2 tiles: 757
 WEIGHTS = {"cover": 0.27, "chart": 0.27, "text": 0.27, "decline": 0.19}
@@ -67,7 +67,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     model = Student()
     feed = Feed(plan.mix, 5000 + rank)
     clock = Clock(0.0)
-    moving, step = trained(model), 0
+    step = 0
     while (spent := clock.tick()) < plan.minutes * 60:
         shared.pull(model)
         if feed.rng.random() < 0.5:
@@ -81,7 +81,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
                 loss = crops_loss(model, feed.rng, images, plan.count(images) // 2)
         model.zero_grad(set_to_none=True)
         loss.backward()
-        shared.push(model, moving * plan.peak * (1.02 - spent / plan.minutes / 60))
+        shared.push(model, plan.peak * (1.02 - spent / plan.minutes / 60))
         if rank == 0 and step % 20 < 2:
             print(f"{spent / 60:.2f} minutes, {'four crops' if step % 2 == 0 else 'one crop'}: {loss.item():.4f}", flush=True)
         step += 1
@@ -96,7 +96,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = Student()
-    shared = Shared(model)
+    shared = Shared(model, trained(model))
     shared.load(args.work / "stage2.pt")
     mix = MIX.rsplit(",", 1)[0] + "," + DECLINED
     plan = Plan(args.work, args.minutes, args.peak, batch=12, full=0.0, rounded=0.0, mix=mix)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from words import ALPHABET
+from drawing.words import ALPHABET
 
 SPACE = "\u2581"
 DECLINE = (

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import GRID, PATCH, ClipConfig, ClipVision, balance, patches_of, place_mask, start_as_convolution
-from pages import COLOUR_CLASS, COLOUR_COLUMN, NEIGHBOURS, NUM_CLASSES, make_pages
-from parallel import Clock, Shared, mixed, run
+from drawing.pages import COLOUR_CLASS, COLOUR_COLUMN, NEIGHBOURS, NUM_CLASSES, make_pages
+from network.model import GRID, PATCH, ClipConfig, ClipVision, balance, patches_of, place_mask, start_as_convolution
+from optim.shared import Clock, Shared, mixed, run
 
 NONE_WEIGHT = 0.1  # most patches are background: their class counts a tenth
 HEAD_WEIGHTS = (0.3, 0.7, 1.0, 0.7, 0.3, 0.3, 0.5, 0.5)
@@ -159,7 +159,6 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     """One worker's loop; worker 0 also logs and saves."""
     torch.manual_seed(1)
     model = Reader()
-    trained = place_mask(model)
     windows = Windows(plan.work, 1, 10 + rank + 2 * int(shared.count[0]))
     clock = Clock(float(shared.count[1]))
     shown, running = time.time(), []
@@ -172,7 +171,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
         loss = loss_of(outputs, labels, 0.5)
         model.zero_grad(set_to_none=True)
         loss.backward()
-        shared.push(model, trained * rate(progress, plan.peak))
+        shared.push(model, rate(progress, plan.peak))
         running.append(loss.item())
         if rank == 0 and time.time() - shown > 90:
             shown = time.time()
@@ -208,7 +207,7 @@ def train(plan: Plan) -> None:
     cache_pages(plan.work, 2, 64)
     model = Reader()
     balance(model.tower, Windows(plan.work, 2, 3).batch(64, 8, 8)[0])
-    shared = Shared(model)
+    shared = Shared(model, place_mask(model))
     if (plan.work / "stage1.pt").exists():
         shared.load(plan.work / "stage1.pt")
     run(2, lambda rank: worker(plan, shared, rank))

@@ -6,8 +6,8 @@ import random
 
 import numpy as np
 
-from canvas import COLOURS, FONTS, SHAPES, TILE, Canvas, Mark, font, ink_on, jitter, palette, to_tile
-from words import ALPHABET, page_word
+from drawing.canvas import COLOURS, FONTS, SHAPES, TILE, Canvas, Mark, font, ink_on, jitter, palette, to_tile
+from drawing.words import ALPHABET, page_word
 
 # Classes: 0 none, then the characters, then the shapes.
 CHAR_CLASS = {c: i + 1 for i, c in enumerate(ALPHABET)}

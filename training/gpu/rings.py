@@ -7,9 +7,9 @@ import queue
 import torch
 from torch import Tensor
 
-from model import GRID, PATCH, ClipVision, patches_of
-from pages import COLOUR_COLUMN
-from render import KINDS, PAGE, Kind, Renderers
+from drawing.pages import COLOUR_COLUMN
+from gpu.render import KINDS, PAGE, Kind, Renderers
+from network.model import GRID, PATCH, ClipVision, patches_of
 
 NONE, ONE, TWO, ONE_OF_FOUR, TWO_OF_FOUR = KINDS[1:]
 # Kept of each kind: 7 GB of pages, later 32 GB of features

@@ -25,12 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset import NAMED, Batch, Sample, collate, row_of, sample, vocab_size
-from model import MERGED, Config, Phi3V, RmsNorm, patches_of
-from pages import NUM_CLASSES
-from parallel import BF16, Clock, Shared, fill, mixed, run
-from rounding import round_decoder
-from stage1 import NONE_WEIGHT, Reader
+from drawing.pages import NUM_CLASSES
+from network.model import MERGED, Config, Phi3V, RmsNorm, patches_of
+from network.rounding import round_decoder
+from optim.shared import Clock, Shared, mixed, run
+from optim.update import BF16, fill
+from samples.dataset import NAMED, Batch, Sample, collate, row_of, sample, vocab_size
+from stages.stage1 import NONE_WEIGHT, Reader
 
 TASKS = ("cover", "chart", "pair", "text", "decline")
 # (layer, head, kind of `Guide`): which head is guided to what
@@ -190,7 +191,7 @@ def kept_features(model: Student, samples: list[Sample], images: int) -> Tensor:
     if new:
         found = features_of(model, new)
         found = found.bfloat16() if BF16 else found
-        for s, f in zip(new, found.split(images)):
+        for s, f in zip(new, found.split(images), strict=True):
             s.features = f
     return torch.cat([s.features for s in samples])  # type: ignore[misc]
 
@@ -215,7 +216,6 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     feed = Feed(plan.mix, 1000 + rank + 2 * int(shared.count[0]))
     clock = Clock(float(shared.count[1]))
     shown, running = time.time(), []
-    moving = trained(model)
     while (spent := clock.tick()) < plan.minutes * 60:
         progress = spent / (plan.minutes * 60)
         shared.pull(model)
@@ -228,7 +228,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
             loss, parts = step_loss(model, feed, images, count, progress, short)
         model.zero_grad(set_to_none=True)
         loss.backward()
-        shared.push(model, moving * rate(progress, plan.peak))
+        shared.push(model, rate(progress, plan.peak))
         running.append(parts)
         if rank == 0 and time.time() - shown > 200:
             shown = time.time()
@@ -321,7 +321,7 @@ def train(plan: Plan) -> None:
     torch.manual_seed(2)
     model = Student()
     model.start(plan.work / "stage1.pt")
-    shared = Shared(model)
+    shared = Shared(model, trained(model))
     if (plan.work / "stage2.pt").exists():
         shared.load(plan.work / "stage2.pt")
     run(2, lambda rank: worker(plan, shared, rank))

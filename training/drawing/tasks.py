@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from canvas import COLOURS, FONTS, SHAPES, TILE, Canvas, Colour, font, ink_on, jitter, luminance, palette
-from questions import CHART, COVER, HELD, PAIR, TEXT, off_topic, varied
-from tokens import DECLINE, PHRASES
-from words import ALPHABET, made_up, number, person, plain_word, title, word
+from drawing.canvas import COLOURS, FONTS, SHAPES, TILE, Canvas, Colour, font, ink_on, jitter, luminance, palette
+from drawing.questions import CHART, COVER, HELD, PAIR, TEXT, off_topic, varied
+from drawing.words import ALPHABET, made_up, number, person, plain_word, title, word
+from samples.tokens import DECLINE, PHRASES
 
 
 @dataclass
@@ -330,7 +330,7 @@ def frame(rng: random.Random, canvas: Canvas, plot: Plot, ink: Colour) -> None:
     box = (plot.left, plot.top - 4, plot.right, plot.bottom)
     if rng.random() < 0.2:
         back = canvas.image.getpixel((1, 1))
-        faint = tuple(round(0.85 * b + 0.15 * i) for b, i in zip(back, ink))
+        faint = tuple(round(0.85 * b + 0.15 * i) for b, i in zip(back, ink, strict=True))
         for i in range(1, 4):
             y = plot.top + (plot.bottom - plot.top) * i / 4
             draw.line((plot.left, y, plot.right, y), fill=faint)
@@ -401,7 +401,7 @@ def shapes(rng: random.Random, count: int, colour: str, what: str) -> Canvas:
     width, height = rng.choice(((336, 336), (400, 400), (480, 480), (480, 360), (360, 480), (640, 480)))
     while True:
         back = (255, 255, 255) if rng.random() < 0.5 else tuple(rng.randint(0, 255) for _ in range(3))
-        if sum(abs(a - b) for a, b in zip(back, COLOURS[colour])) > 170:
+        if sum(abs(a - b) for a, b in zip(back, COLOURS[colour], strict=True)) > 170:
             break
     canvas = Canvas.blank(width, height, back)
     cols, rows = (3, 2) if width >= height else (2, 3)
@@ -421,7 +421,7 @@ def pair(rng: random.Random) -> Example:
     """Two pictures of shapes that differ in count, colour, shape, or nothing."""
     one = (rng.randint(1, MOST_SHAPES), rng.choice(list(COLOURS)), rng.choice(SHAPES))
     other = (rng.randint(1, MOST_SHAPES), rng.choice(list(COLOURS)), rng.choice(SHAPES))
-    two = tuple(b if rng.random() < 0.6 else a for a, b in zip(one, other))
+    two = tuple(b if rng.random() < 0.6 else a for a, b in zip(one, other, strict=True))
     canvases = [shapes(rng, *one), shapes(rng, *two)]  # type: ignore[arg-type]
     parts: list[tuple[str, Pointer | None]] = []
     tells: list[tuple[int, int, int]] = []  # where the count, the colour and the shape can be told
@@ -432,9 +432,9 @@ def pair(rng: random.Random) -> Example:
         parts.append((f" {colour} {what}{'s' if count > 1 else ''}", Pointer(i, list(range(count)))))
         # the third letter with the second tells a colour, the second with the first a shape
         tells.append((at, at + 2 + 2, at + 2 + len(colour) + 1 + 1))
-    alike = [(i, j, a == b) for i, j, a, b in zip(*tells, one, two)]
+    alike = [(i, j, a == b) for i, j, a, b in zip(*tells, one, two, strict=True)]
     verdict = sum(len(t) for t, _ in parts)
-    names = [n for n, a, b in zip(("count", "colour", "shape"), one, two) if a != b]
+    names = [n for n, a, b in zip(("count", "colour", "shape"), one, two, strict=True) if a != b]
     last = " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else "".join(names)
     parts.append((f". They differ in {last}." if names else ". They look the same.", None))
     return Example("pair", canvases, ask(rng, PAIR), parts, {"first": one, "second": two, "differ": names}, alike, verdict)

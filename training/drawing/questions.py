@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from words import COMMON
+from drawing.words import COMMON
 
 COVER = (
     "Help me get the title and author information of this book?",

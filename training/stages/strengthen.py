@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model import GRID, PLACE
-from parallel import fill, keep
-from stage1 import Reader, Windows
+from network.model import GRID, PLACE
+from optim.shared import keep
+from optim.update import fill, flat
+from stages.stage1 import Reader, Windows
 
 FACTOR = 3.0
 
@@ -68,7 +69,7 @@ def main(work: Path, source: Path, target: Path) -> None:
     fill(model, state["weights"])
     patches, places, _ = Windows(work, 2, 3).batch(8, GRID, GRID)
     strengthen(model, patches, places)
-    state["weights"] = torch.cat([p.detach().flatten() for p in model.parameters()])
+    state["weights"] = flat(model)
     keep(state, target)
 
 

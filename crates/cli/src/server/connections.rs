@@ -1,0 +1,304 @@
+//! Which connections there are, what each of them is doing, and which gives way when all places are taken.
+//!
+//! A connection whose request is being answered keeps its place. Any other gives way to a new one: first those that
+//! never showed a key, and of these the one on which nothing has come or gone for longest. So whoever holds
+//! connections with half a request, an answer that is not read, or nothing at all, shuts nobody out. Where every
+//! connection is being answered, a few spare ones still tell how the server is.
+
+use axum::body::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Connections beyond the limit. Each is there for one short answer, or gives way to the next.
+const SPARE: usize = 16;
+
+/// How long a client may leave an answer unread while the server ends.
+const UNREAD_MAX: Duration = Duration::from_secs(5);
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing, or a handshake, or the head of a request is coming.
+    Waiting,
+    /// The body of a request is coming.
+    Receiving,
+    /// A request has come and is being answered.
+    Answering,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// When the last bytes came or went.
+    progress: Instant,
+    /// Bytes are ready that the client does not take.
+    unread: bool,
+    /// A valid key has come.
+    has_key: bool,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    state: Mutex<State>,
+    gives_way: Notify,
+    spare: bool,
+}
+
+impl Connection {
+    fn new(spare: bool) -> Self {
+        let state = State { phase: Phase::Waiting, progress: Instant::now(), unread: false, has_key: false };
+        Self { state: Mutex::new(state), gives_way: Notify::new(), spare }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it came when all places were taken.
+    pub(super) fn is_spare(&self) -> bool {
+        self.spare
+    }
+
+    /// A valid key has come.
+    pub(super) fn has_key(&self) {
+        self.state().has_key = true;
+    }
+
+    /// Bytes have come.
+    pub(super) fn came(&self) {
+        self.state().progress = Instant::now();
+    }
+
+    /// Bytes have gone.
+    pub(super) fn went(&self) {
+        let mut state = self.state();
+        state.progress = Instant::now();
+        state.unread = false;
+    }
+
+    /// The client does not take what is ready for it.
+    pub(super) fn is_unread(&self) {
+        self.state().unread = true;
+    }
+
+    /// Resolves when the connection has to end.
+    pub(super) async fn has_to_go(&self) {
+        self.gives_way.notified().await;
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.state().phase = phase;
+    }
+}
+
+/// All connections of a server.
+#[derive(Debug)]
+pub(super) struct Connections {
+    all: Mutex<HashMap<u64, Arc<Connection>>>,
+    places: usize,
+    next: AtomicU64,
+}
+
+/// A connection's place among all; given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    id: u64,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.all().remove(&self.id);
+    }
+}
+
+impl Connections {
+    pub(super) fn new(places: usize) -> Self {
+        Self { all: Mutex::default(), places, next: AtomicU64::default() }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a new connection, for which another gives way where need be. None while even the spare ones are
+    /// being answered.
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
+        let mut all = self.all();
+        let spare = all.len() >= self.places && !give_way(&mut all);
+        if spare && all.len() >= self.places + SPARE {
+            return None;
+        }
+        let connection = Arc::new(Connection::new(spare));
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        all.insert(id, Arc::clone(&connection));
+        Some(Place { connections: Arc::clone(self), id, connection })
+    }
+
+    /// Ends the connections that the end of the server need not wait for: those with no request or half of one, and
+    /// those whose client has stopped reading.
+    pub(super) fn end_idle(&self) {
+        for connection in self.all().values() {
+            let state = connection.state();
+            let stopped = state.unread && state.progress.elapsed() > UNREAD_MAX;
+            if stopped || (state.phase != Phase::Answering && !state.unread) {
+                connection.gives_way.notify_one();
+            }
+        }
+    }
+}
+
+/// Lets the idlest connection give way, if there is one that may.
+fn give_way(all: &mut HashMap<u64, Arc<Connection>>) -> bool {
+    let order = |connection: &Connection| {
+        let state = connection.state();
+        let may_go = state.phase != Phase::Answering || state.unread;
+        may_go.then_some((state.has_key, state.progress))
+    };
+    let idlest = all.iter().filter_map(|(id, connection)| Some((order(connection)?, *id))).min();
+    // its place is free at once: what it still holds goes within the same moment
+    let Some(connection) = idlest.and_then(|(_, id)| all.remove(&id)) else { return false };
+    connection.gives_way.notify_one();
+    true
+}
+
+/// The body of a request, whose end is noted.
+pub(super) struct RequestBody<B> {
+    body: B,
+    connection: Arc<Connection>,
+}
+
+impl<B: Body> RequestBody<B> {
+    /// Of a request that begins now.
+    pub(super) fn new(body: B, connection: Arc<Connection>) -> Self {
+        connection.enter(if body.is_end_stream() { Phase::Answering } else { Phase::Receiving });
+        Self { body, connection }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.connection.enter(Phase::Answering);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, whose end is noted.
+pub(super) struct AnswerBody<B> {
+    body: B,
+    connection: Arc<Connection>,
+}
+
+impl<B> AnswerBody<B> {
+    pub(super) fn new(body: B, connection: Arc<Connection>) -> Self {
+        // also where the request has been answered before all of it had come
+        connection.enter(Phase::Answering);
+        Self { body, connection }
+    }
+}
+
+impl<B> Drop for AnswerBody<B> {
+    fn drop(&mut self) {
+        self.connection.enter(Phase::Waiting);
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The connections whose turn to go came, by their index.
+    fn gone(connections: &Connections, places: &[Place]) -> Vec<usize> {
+        let all = connections.all();
+        (0..places.len()).filter(|&index| !all.contains_key(&places[index].id)).collect()
+    }
+
+    #[test]
+    fn the_idlest_gives_way_and_first_those_without_a_key() {
+        let connections = Arc::new(Connections::new(4));
+        let places: Vec<Place> = (0..4).map(|_| connections.enter().unwrap()).collect();
+        places[0].connection.has_key();
+        places[1].connection.enter(Phase::Answering);
+        places[2].connection.came(); // after number 3
+        let mut new = Vec::new();
+        for expected in [vec![3], vec![2, 3]] {
+            new.push(connections.enter().unwrap());
+            assert_eq!(gone(&connections, &places), expected);
+            new.last().unwrap().connection.enter(Phase::Answering);
+        }
+        // the one with a key goes when there is no other, the one that is being answered never
+        new.push(connections.enter().unwrap());
+        assert_eq!(gone(&connections, &places), [0, 2, 3]);
+        assert!(new.iter().all(|place| !place.connection.is_spare()));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_read_gives_way() {
+        let connections = Arc::new(Connections::new(1));
+        let place = connections.enter().unwrap();
+        place.connection.enter(Phase::Answering);
+        place.connection.is_unread();
+        assert!(!connections.enter().unwrap().connection.is_spare());
+        assert_eq!(gone(&connections, &[place]), [0]);
+    }
+
+    #[test]
+    fn when_all_are_being_answered_spare_ones_are_left_and_bounded() {
+        let connections = Arc::new(Connections::new(2));
+        let answering = || {
+            let place = connections.enter()?;
+            place.connection.enter(Phase::Answering);
+            Some(place)
+        };
+        let mut places: Vec<Place> = (0..2 + SPARE).map(|_| answering().unwrap()).collect();
+        let spare = places.iter().filter(|place| place.connection.is_spare()).count();
+        assert_eq!((spare, answering().is_none()), (SPARE, true));
+        places.truncate(1);
+        assert!(!answering().unwrap().connection.is_spare(), "a place given back is no spare one");
+    }
+}

@@ -1,0 +1,159 @@
+//! Origins of pages, and what lets the pages of listed ones read answers (CORS).
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+use url::Url;
+
+/// The origin of a page as browsers and apps send it: `scheme://host`, with the port where it is not the scheme's own.
+/// That of http and https is in lower case; of other schemes only the scheme is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// As browsers send it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Err("* would let the pages of every site use the server; name each origin, as \
+                        https://example.org"
+                .to_owned());
+        }
+        if text.contains('*') {
+            return Err(format!(
+                "{text} has a *, and origins are compared letter by letter; name each origin, as \
+                 https://app.example.org"
+            ));
+        }
+        let origin = match text.split_once("://") {
+            Some((scheme, rest)) if ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web)) => {
+                of_the_web(text).filter(|_| !rest.is_empty())
+            }
+            Some((scheme, rest)) => of_an_app(scheme, rest),
+            None => None,
+        };
+        origin.map(Self).ok_or_else(|| {
+            format!("{text} is not an origin; write scheme, host and port, as https://example.org:8443")
+        })
+    }
+}
+
+fn of_the_web(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let nobody = url.username().is_empty() && url.password().is_none();
+    (bare && nobody).then(|| url.origin().ascii_serialization())
+}
+
+/// Of desktop apps and browsers' extensions, as `app://obsidian.md`. Files have none: their pages send `null`.
+fn of_an_app(scheme: &str, rest: &str) -> Option<String> {
+    let scheme = scheme.to_ascii_lowercase();
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let is_host = !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_graphic())
+        && !host.contains(['/', '\\', '?', '#', '@']);
+    (is_scheme && is_host && scheme != "file").then(|| format!("{scheme}://{host}"))
+}
+
+/// What pages may read beside the usual headers.
+const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after");
+
+/// Lets the pages of listed origins read the answer, and answers browsers that ask beforehand whether they may ask.
+/// Such a question bears no key, and is answered where there is something to be asked.
+pub(super) async fn cors(State(origins): State<Arc<[Origin]>>, request: Request, next: Next) -> Response {
+    let origin = listed(&origins, request.headers());
+    let mut response = match &origin {
+        Some(_) if is_preflight(&request) => preflight(request.headers()),
+        _ => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    // the answer to another origin would be another one
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    }
+    response
+}
+
+fn listed(origins: &[Origin], headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut sent = headers.get_all(header::ORIGIN).iter();
+    let (Some(origin), None) = (sent.next(), sent.next()) else { return None };
+    origins.iter().any(|known| known.as_str().as_bytes() == origin.as_bytes()).then(|| origin.clone())
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        && request.extensions().get::<MatchedPath>().is_some()
+}
+
+fn preflight(headers: &HeaderMap) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let answer = response.headers_mut();
+    answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    // the official client sends a dozen of its own, and which changes
+    if let Some(asked) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        for (text, origin) in [
+            ("https://example.org", "https://example.org"),
+            ("HTTPS://Example.ORG/", "https://example.org"),
+            ("https://example.org:443", "https://example.org"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+            ("app://obsidian.md", "app://obsidian.md"),
+            ("APP://Obsidian.md/", "app://Obsidian.md"),
+            ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+            ("tauri://localhost", "tauri://localhost"),
+            ("capacitor-electron://-", "capacitor-electron://-"),
+            ("ionic://localhost:8100", "ionic://localhost:8100"),
+        ] {
+            assert_eq!(text.parse::<Origin>().unwrap().as_str(), origin, "{text}");
+        }
+        for text in [
+            "",
+            "null",
+            "example.org",
+            "example.org:3000",
+            "https://",
+            "app://",
+            "://host",
+            "https://example.org/page",
+            "app://host/page",
+            "https://example.org?x",
+            "https://example.org#x",
+            "https://me@example.org",
+            "app://a b",
+            "1app://host",
+            "file:///tmp",
+            "file://host",
+        ] {
+            let refused = text.parse::<Origin>().unwrap_err();
+            assert!(refused.contains("is not an origin"), "{text}: {refused}");
+        }
+        for text in ["*", "https://*.example.org", "app://*", "*://example.org", "http://localhost:*"] {
+            assert!(text.parse::<Origin>().unwrap_err().contains("name each origin"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What a connection's bytes pass: a watch that notes when they move, and errors of heads in the server's own words.
+
+use super::connections::Connection;
+use super::openai::errors::ApiError;
+use axum::http::StatusCode;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// A stream whose progress is noted.
+pub(super) struct Watched<S> {
+    stream: S,
+    connection: Arc<Connection>,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, connection: Arc<Connection>) -> Self {
+        Self { stream, connection }
+    }
+
+    fn note<T>(&self, written: &Poll<io::Result<T>>) {
+        match written {
+            Poll::Ready(Ok(_)) => self.connection.went(),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.connection.is_unread(),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.connection.came();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(&written);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Time for a client to end what it is sending after its head was refused.
+const REST_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes that are read and thrown away meanwhile.
+const REST_BYTES_MAX: usize = 4 << 20;
+
+/// A stream on which hyper's answers to bad heads, which have no body, get one like those of all other errors. Hyper
+/// answers those heads itself, before any of our code hears of them.
+pub(super) struct BadHeads<S> {
+    stream: S,
+    /// An answer of ours instead of hyper's, and how much of it is sent.
+    answer: Option<(Vec<u8>, usize)>,
+    /// What is left of what the client sends; a connection closed before would take the answer with it.
+    rest: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+impl<S> BadHeads<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, answer: None, rest: None }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> BadHeads<S> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some((answer, sent)) = &mut self.answer else { return Poll::Ready(Ok(())) };
+        while *sent < answer.len() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &answer[*sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => *sent += count,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (end, left) =
+            self.rest.get_or_insert_with(|| (Box::pin(tokio::time::sleep(REST_TIME_MAX)), REST_BYTES_MAX));
+        let mut piece = [0; 16 << 10];
+        while *left > 0 && end.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut piece);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => *left = left.saturating_sub(buf.filled().len()),
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for BadHeads<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for BadHeads<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        // nothing follows such an answer
+        match with_body(buf) {
+            Some(answer) if self.answer.is_none() => {
+                self.answer = Some((answer, 0));
+                Poll::Ready(Ok(buf.len()))
+            }
+            _ => Pin::new(&mut self.stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_answer(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_answer(cx))?;
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        if self.answer.is_some() {
+            ready!(self.poll_rest(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The bytes of `buf` with a body for the answer at their end, where that is hyper's to a bad head: none of our own
+/// errors comes without a body.
+fn with_body(buf: &[u8]) -> Option<Vec<u8>> {
+    const EMPTY: &str = "content-length: 0\r\n";
+    const HEAD_BYTES_MAX: usize = 512;
+    if !buf.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let tail = buf.len().saturating_sub(HEAD_BYTES_MAX);
+    let begin = tail + buf[tail..].windows(7).rposition(|seven| seven == b"HTTP/1.")?;
+    let head = std::str::from_utf8(&buf[begin..]).ok()?;
+    let error = bad_head(head.get(9..12)?)?;
+    if !head.contains(EMPTY) || head.find("\r\n\r\n") != Some(head.len() - 4) {
+        return None;
+    }
+    let body = error.json();
+    let length = format!(
+        "content-type: application/json\r\nx-content-type-options: nosniff\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    let answer = format!("{}{body}", head.replace(EMPTY, &length));
+    Some([&buf[..begin], answer.as_bytes()].concat())
+}
+
+/// The error for a head that hyper answers with `status`.
+fn bad_head(status: &str) -> Option<ApiError> {
+    let (status, code, message, hint) = match status {
+        "400" => (
+            StatusCode::BAD_REQUEST,
+            "head_invalid",
+            "the head of the request is not valid HTTP/1.1",
+            "correct the request line and the headers; content-length is one number of digits",
+        ),
+        "414" => (
+            StatusCode::URI_TOO_LONG,
+            "uri_too_long",
+            "the address in the request is longer than the server reads",
+            "send what is long in the body",
+        ),
+        "431" => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "head_too_large",
+            "the headers of the request are more than the server reads",
+            "send fewer or shorter headers; 100 headers and 32 KiB are the limit",
+        ),
+        _ => return None,
+    };
+    Some(ApiError::new(status, code, message).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bare_errors_get_a_body() {
+        let bare = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
+        let answer = String::from_utf8(with_body(bare.as_bytes()).unwrap()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 431 Request") && head.contains("connection: close"), "{head}");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+        assert!(body.contains("\"code\":\"head_too_large\""), "{body}");
+        // after an answer that is still to be sent
+        let before = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        let both = with_body(format!("{before}{bare}").as_bytes()).unwrap();
+        assert!(both.starts_with(before.as_bytes()) && both.ends_with(body.as_bytes()));
+        for other in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 90\r\n\r\n",
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n0\r\n\r\n",
+            "0\r\n\r\n",
+            "\r\n\r\n",
+        ] {
+            assert!(with_body(other.as_bytes()).is_none(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Connections that do nothing, or half of something: they give way, and hold up neither others nor the end.
+
+use super::harness::{Running, receive, request, user};
+use phi3v_cli::server::limits::Limits;
+use serde_json::json;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// Longer than any test: nothing here may depend on a client's time running out.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+fn patient(connections_max: usize) -> Limits {
+    Limits {
+        connections_max,
+        head_time_max: FOR_EVER,
+        body_time_max: FOR_EVER,
+        write_time_max: FOR_EVER,
+        drain_time_max: FOR_EVER,
+        ..Limits::default()
+    }
+}
+
+/// What a client may send and then stop.
+fn halves() -> Vec<(&'static str, String)> {
+    let post = "POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+    vec![
+        ("nothing", String::new()),
+        ("half a request line", "GET /hea".to_owned()),
+        ("half a head", "GET /health HTTP/1.1\r\nhost: localhost\r\nx: ".to_owned()),
+        ("an answered request", "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned()),
+        ("half a body", format!("{post}content-length: 1000\r\n\r\n{{")),
+        ("half a chunked body", format!("{post}transfer-encoding: chunked\r\n\r\n1\r\n{{\r\n")),
+        (
+            "a body that waits to be asked for",
+            format!("{post}expect: 100-continue\r\ncontent-length: 9\r\n\r\n"),
+        ),
+        (
+            "half a body of a refused request",
+            "POST /nope HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\nx".to_owned(),
+        ),
+        (
+            "a body of a request without one",
+            "OPTIONS /v1/models HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5000\r\n\r\n".to_owned(),
+        ),
+        ("a second, half request", "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET /he".to_owned()),
+    ]
+}
+
+fn hold(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // who gives way at once may be cut while it sends
+    let _ = stream.write_all(bytes);
+    stream
+}
+
+/// Whether the server has ended the connection, or does within a minute.
+fn is_ended(mut stream: TcpStream) -> bool {
+    let mut piece = [0; 4096];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
+    }
+}
+
+#[test]
+fn whoever_holds_all_places_with_nothing_gives_way() {
+    let server = Running::with_limits(patient(8));
+    for (name, half) in halves() {
+        let held: Vec<_> = (0..20).map(|_| hold(server.address, half.as_bytes())).collect();
+        for path in ["/health", "/ready", "/v1/models"] {
+            assert_eq!(server.get(path).status, 200, "{name}");
+        }
+        drop(held);
+    }
+}
+
+#[test]
+fn answers_that_are_not_read_give_way() {
+    let server = Running::with_limits(patient(4));
+    let pipelined = "GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1000);
+    let held: Vec<_> = (0..8)
+        .map(|_| {
+            let stream = hold(server.address, b"");
+            stream.set_nonblocking(true).unwrap();
+            let _ = (&stream).write(pipelined.as_bytes());
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(server.get("/health").status, 200);
+    }
+    drop(held);
+}
+
+#[test]
+fn what_is_being_answered_keeps_its_place_and_health_is_still_told() {
+    let server = Running::endless(patient(2));
+    let endless = json!({"messages": [user("x")], "max_tokens": 15_000, "stream": true}).to_string();
+    let mut running: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = server.open("POST", "/v1/chat/completions", &[JSON], endless.as_bytes());
+            stream.read_exact(&mut [0; 400]).unwrap(); // it has begun
+            stream
+        })
+        .collect();
+    let silent: Vec<_> = (0..40).map(|_| hold(server.address, b"GET /hea")).collect();
+    for path in ["/health", "/ready"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    let body = json!({"messages": [user("x")], "max_tokens": 1});
+    let refused = server.chat(&body);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "connections_full"));
+    assert!(refused.header("retry-after").is_some());
+    assert!(refused.json()["error"]["hint"].is_string());
+    for stream in &mut running {
+        stream.read_exact(&mut [0; 400]).unwrap(); // it goes on
+    }
+    drop((running, silent));
+    server.wait_idle();
+    let answered = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        server.chat(&body).status == 200
+    });
+    assert!(answered, "there are places again");
+}
+
+#[test]
+fn half_requests_do_not_delay_the_end() {
+    for (name, half) in halves() {
+        let mut server = Running::with_limits(patient(64));
+        let held: Vec<_> = (0..3).map(|_| hold(server.address, half.as_bytes())).collect();
+        // connections are accepted in their order
+        assert_eq!(server.get("/health").status, 200);
+        let start = Instant::now();
+        server.shut_down();
+        server.join().unwrap();
+        // far less than any limit above; what counts is that it ends at all
+        assert!(start.elapsed() < Duration::from_secs(60), "{name}");
+        assert!(held.into_iter().all(is_ended), "{name}");
+    }
+}
+
+#[test]
+fn the_end_waits_for_running_answers_and_not_for_half_requests_beside_them() {
+    let mut server = Running::endless(patient(64));
+    let body = json!({"messages": [user("A story")], "max_tokens": 3000, "stream": true}).to_string();
+    let mut running = server.open("POST", "/v1/chat/completions", &[JSON], body.as_bytes());
+    assert!(running.read(&mut [0; 64]).unwrap() > 0);
+    let half = hold(server.address, b"GET /ready HTTP/1.1\r\nhost: localhost\r\n");
+    assert_eq!(server.get("/health").status, 200);
+    server.shut_down();
+    assert!(is_ended(half), "while the answer is still being made");
+    let mut text = String::new();
+    running.read_to_string(&mut text).unwrap();
+    assert!(text.contains("[DONE]"));
+    server.join().unwrap();
+    assert!(TcpStream::connect(server.address).is_err());
+}
+
+#[test]
+fn errors_of_bad_heads_have_a_body() {
+    let server = Running::with_limits(patient(8));
+    let long = "x".repeat(70_000);
+    let get = "GET /health HTTP/1.1\r\nhost: localhost\r\n";
+    let post = "POST /tokenize HTTP/1.1\r\nhost: localhost\r\n";
+    for (head, status, code) in [
+        (format!("{get}x: {long}\r\n\r\n"), 431, "head_too_large"),
+        (format!("{get}{}\r\n", "x: y\r\n".repeat(200)), 431, "head_too_large"),
+        (format!("{post}content-length: 1\r\ncontent-length: 2\r\n\r\n"), 400, "head_invalid"),
+        (format!("{post}content-length: +5\r\n\r\n"), 400, "head_invalid"),
+        (format!("{post}content-length: -1\r\n\r\n"), 400, "head_invalid"),
+        (format!("{post}transfer-encoding: gzip\r\n\r\n"), 400, "head_invalid"),
+        (format!("{get}x: a\r\n b\r\n\r\n"), 400, "head_invalid"),
+        (format!("{get}x y: a\r\n\r\n"), 400, "head_invalid"),
+        (format!("{get}no colon\r\n\r\n"), 400, "head_invalid"),
+        ("GET /a b HTTP/1.1\r\n\r\n".to_owned(), 400, "head_invalid"),
+        ("GET /health HTTP/9.9\r\n\r\n".to_owned(), 400, "head_invalid"),
+        ("\u{16}\u{3}\u{1}\u{2} a handshake\r\n\r\n".to_owned(), 400, "head_invalid"),
+        // after one that is answered
+        (format!("{get}\r\n{get}no colon\r\n\r\n"), 200, ""),
+    ] {
+        let mut stream = hold(server.address, head.as_bytes());
+        if status == 200 {
+            let mut both = String::new();
+            stream.read_to_string(&mut both).unwrap();
+            assert!(
+                both.contains("{\"status\":\"ok\"}HTTP/1.1 400") && both.contains("head_invalid"),
+                "{both}"
+            );
+            continue;
+        }
+        let refused = receive(stream);
+        let start: String = head.chars().take(80).collect();
+        assert_eq!((refused.status, refused.code().as_str()), (status, code), "{start}");
+        assert_eq!(refused.header("content-type"), Some("application/json"));
+        let error = &refused.json()["error"];
+        assert!(error["type"] == "invalid_request_error" && error["hint"].is_string(), "{error}");
+    }
+    assert_eq!(request(server.address, "HEAD", "/health", &[], b"").status, 200);
+}
+
+#[test]
+fn requests_of_http_1_0_need_no_host() {
+    let server = Running::with_limits(Limits::default());
+    for (head, status) in [
+        ("GET /health HTTP/1.0\r\n\r\n", 200),
+        ("GET /ready HTTP/1.0\r\n\r\n", 200),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", 405),
+        ("GET /v1/models HTTP/1.0\r\nhost: localhost\r\n\r\n", 200),
+        ("GET /health HTTP/1.0\r\nhost: evil.example\r\n\r\n", 421),
+        ("GET /health HTTP/1.1\r\nconnection: close\r\n\r\n", 400),
+    ] {
+        assert_eq!(receive(hold(server.address, head.as_bytes())).status, status, "{head}");
+    }
+    let body = json!({"messages": [user("x")], "max_tokens": 1}).to_string();
+    let post = format!(
+        "POST /v1/chat/completions HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(receive(hold(server.address, post.as_bytes())).status, 200);
+}

@@ -1,0 +1,180 @@
+//! Pictures on their way from tiles to embeddings, and the embeddings that requests need or that are kept.
+
+use super::image_cache::ImageCache;
+use super::request::{CacheSalt, RequestId};
+use super::sequence::{Sequence, image_key};
+use crate::Result;
+use crate::image::{ImageInputs, TILE_VALUES};
+use crate::model::{ImageJob, Phi3V, Progress, Segment, TILES_AT_ONCE};
+use phi3v_kernels::Backend;
+use std::collections::HashMap;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The pictures of all requests.
+pub(super) struct Pictures<B: Backend> {
+    requests: HashMap<RequestId, RequestPictures<B>>,
+    cache: ImageCache<B::Tensor>,
+}
+
+/// The pictures of one request.
+struct RequestPictures<B: Backend> {
+    /// `[num_img_tokens, hidden_size]` of each picture that was needed so far.
+    embeddings: Vec<Option<Arc<B::Tensor>>>,
+    /// The picture on its way through the vision tower.
+    job: Option<(usize, ImageJob<B>)>,
+}
+
+/// How far a picture is.
+enum Encoded<B: Backend> {
+    /// Tiles remain.
+    Part(ImageJob<B>),
+    /// Its rows, `[num_img_tokens, hidden_size]`.
+    All(Arc<B::Tensor>),
+}
+
+/// Hears of the tiles that are done, in parts, and stops the work.
+pub(super) type TilesDone<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;
+
+impl<B: Backend> Pictures<B> {
+    /// Keeps at most `cache_bytes_max` bytes of embeddings for later requests.
+    pub(super) fn new(cache_bytes_max: usize) -> Self {
+        Self { requests: HashMap::new(), cache: ImageCache::new(cache_bytes_max) }
+    }
+
+    /// Takes the pictures that a sequence needs from those that are kept, as far as they are there.
+    pub(super) fn take_kept(&mut self, sequence: &mut Sequence) {
+        while let Some(image) = sequence.image_needed() {
+            let Some(embedding) = self.cache.get(&sequence.image_key(image)) else { return };
+            self.set(sequence, image, embedding);
+        }
+    }
+
+    /// Sends up to `tiles_max` tiles of the picture that a sequence needs through the vision tower, and keeps a picture
+    /// that is done.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal; the picture is then begun anew.
+    pub(super) fn encode(
+        &mut self,
+        model: &Phi3V<B>,
+        sequence: &mut Sequence,
+        tiles_max: usize,
+        tiles_done: TilesDone<'_>,
+    ) -> Result<()> {
+        let Some(image) = sequence.image_needed() else { return Ok(()) };
+        let inputs = Arc::clone(&sequence.images[image]);
+        let job = match self.of(sequence).job.take() {
+            Some((of, job)) if of == image => job,
+            _ => model.begin_image(inputs.distinct_tiles())?,
+        };
+        match encode_tiles(model, &inputs, job, tiles_max, tiles_done)? {
+            Encoded::Part(job) => self.of(sequence).job = Some((image, job)),
+            Encoded::All(embedding) => {
+                self.keep(model, sequence.image_key(image), &embedding);
+                self.set(sequence, image, embedding);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a picture that nobody has asked about yet through the vision tower and keeps it for requests without a
+    /// cache salt. Returns the time it took:
+    /// none if it is kept already, or if it could not be without dropping another.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal.
+    pub(super) fn encode_ahead(
+        &mut self,
+        model: &Phi3V<B>,
+        inputs: &ImageInputs,
+        tiles_done: TilesDone<'_>,
+    ) -> Result<Duration> {
+        let bytes = inputs.num_img_tokens() * model.config().hidden_size * size_of::<f32>();
+        let key = image_key(&inputs.hash, &CacheSalt::default());
+        if self.cache.get(&key).is_some() || !self.cache.has_room(bytes) {
+            return Ok(Duration::ZERO);
+        }
+        let start = Instant::now();
+        let mut job = model.begin_image(inputs.distinct_tiles())?;
+        let embedding = loop {
+            match encode_tiles(model, inputs, job, TILES_AT_ONCE, tiles_done)? {
+                Encoded::Part(rest) => job = rest,
+                Encoded::All(embedding) => break embedding,
+            }
+        };
+        self.keep(model, key, &embedding);
+        Ok(start.elapsed())
+    }
+
+    /// The input rows of a sequence's positions `rows`: tokens, and rows of pictures.
+    ///
+    /// # Panics
+    /// If a picture among them is not encoded.
+    pub(super) fn segments<'a>(
+        &'a self,
+        sequence: &'a Sequence,
+        rows: Range<usize>,
+    ) -> Vec<Segment<'a, B::Tensor>> {
+        let embedding = |image: usize| self.requests.get(&sequence.id)?.embeddings[image].as_deref();
+        let mut segments = Vec::new();
+        let mut next = rows.start;
+        for run in &sequence.image_runs {
+            let (start, end) = (run.rows.start.max(next), run.rows.end.min(rows.end));
+            if start >= end {
+                continue;
+            }
+            if next < start {
+                segments.push(Segment::Tokens(&sequence.tokens[next..start]));
+            }
+            let embedding =
+                embedding(run.image).expect("a chunk is run only when the pictures in it are encoded");
+            segments.push(Segment::Image(embedding, start - run.rows.start..end - run.rows.start));
+            next = end;
+        }
+        if next < rows.end {
+            segments.push(Segment::Tokens(&sequence.tokens[next..rows.end]));
+        }
+        segments
+    }
+
+    /// Lets go of the pictures of a request that has ended; what is kept stays.
+    pub(super) fn forget(&mut self, id: RequestId) {
+        self.requests.remove(&id);
+    }
+
+    fn of(&mut self, sequence: &Sequence) -> &mut RequestPictures<B> {
+        let none = || RequestPictures { embeddings: vec![None; sequence.images.len()], job: None };
+        self.requests.entry(sequence.id).or_insert_with(none)
+    }
+
+    fn set(&mut self, sequence: &mut Sequence, image: usize, embedding: Arc<B::Tensor>) {
+        self.of(sequence).embeddings[image] = Some(embedding);
+        sequence.encoded[image] = true;
+    }
+
+    fn keep(&mut self, model: &Phi3V<B>, key: [u8; 32], embedding: &Arc<B::Tensor>) {
+        let (rows, cols) = model.backend().shape(embedding);
+        self.cache.insert(key, Arc::clone(embedding), rows * cols * size_of::<f32>());
+    }
+}
+
+/// Sends up to `tiles_max` of the tiles that remain through the vision tower.
+fn encode_tiles<B: Backend>(
+    model: &Phi3V<B>,
+    inputs: &ImageInputs,
+    mut job: ImageJob<B>,
+    tiles_max: usize,
+    tiles_done: TilesDone<'_>,
+) -> Result<Encoded<B>> {
+    let first = inputs.distinct_tiles() - job.remaining();
+    let count = job.remaining().min(tiles_max);
+    let tiles = &inputs.distinct[first * TILE_VALUES..(first + count) * TILE_VALUES];
+    let mut observe = |progress: Progress| tiles_done(first as f64 + count as f64 * progress.fraction());
+    model.vision_tower(&mut job, tiles, &mut observe)?;
+    if job.remaining() > 0 {
+        return Ok(Encoded::Part(job));
+    }
+    Ok(Encoded::All(Arc::new(model.finish_image(job, &inputs.grid, &inputs.tile_of)?)))
+}

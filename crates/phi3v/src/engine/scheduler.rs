@@ -1,0 +1,443 @@
+//! Who does what in a step: admission, the prefix cache, how prompts are cut, the crossing of the short factors' reach.
+//!
+//! Pure: it knows sequences, lengths and block tables, and no tensor. The engine does what it says.
+
+use super::block_manager::{BlockHash, BlockManager};
+use super::request::RequestId;
+use super::sequence::Sequence;
+use super::{EngineOptions, Load};
+use crate::model::{FEW_ROWS_MAX, RopeFactors};
+use phi3v_kernels::KV_BLOCK_TOKENS;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// Shorter chunks are multiplied by the kernels for decoding, whose sums run in another order. A prompt is never cut so
+/// that such a chunk remains: how it is cut must not change its answer.
+const PREFILL_REMAINDER_MIN: usize = FEW_ROWS_MAX + 1;
+
+/// Sequences that wait or run, and the blocks of the KV cache that they have.
+pub(super) struct Scheduler {
+    options: EngineOptions,
+    blocks: BlockManager,
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    /// Block tables of sequences that have ended; given back when all tables have been checked.
+    ended_tables: Vec<Vec<u32>>,
+}
+
+/// A sequence that was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Admission {
+    /// Its index among those that run.
+    pub(super) index: usize,
+    /// Blocks, from the first, that the cache must have memory for.
+    pub(super) blocks: usize,
+}
+
+/// A piece of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PromptChunk {
+    /// Whose it is: an index among those that run.
+    pub(super) index: usize,
+    /// Positions to be computed.
+    pub(super) rows: Range<usize>,
+    /// Whether it reaches the end, whose logits give the next token.
+    pub(super) is_last: bool,
+}
+
+/// A table of blocks that was damaged and is made anew.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Repair {
+    /// What was found, for people.
+    pub(super) found: String,
+    /// Sequences with a block in doubt; they have been removed.
+    pub(super) failed: Vec<RequestId>,
+}
+
+struct KnownPrefix {
+    table: Vec<u32>,
+    hash: BlockHash,
+}
+
+impl Scheduler {
+    pub(super) fn new(options: EngineOptions) -> Self {
+        Self {
+            options,
+            blocks: BlockManager::new(options.context_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            ended_tables: Vec::new(),
+        }
+    }
+
+    /// Sequences that wait and run, and blocks in use.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            waiting: self.waiting.len(),
+            running: self.running.len(),
+            blocks_in_use: self.blocks.in_use(),
+            blocks_total: self.blocks.total(),
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// The sequences that run, the oldest first.
+    pub(super) fn running(&self) -> &[Sequence] {
+        &self.running
+    }
+
+    pub(super) fn running_mut(&mut self) -> &mut [Sequence] {
+        &mut self.running
+    }
+
+    /// Adds a sequence to the end of the queue.
+    pub(super) fn enqueue(&mut self, sequence: Sequence) {
+        self.waiting.push_back(sequence);
+    }
+
+    /// Marks a sequence that [`take_cancelled`](Self::take_cancelled) then takes.
+    pub(super) fn cancel(&mut self, id: RequestId) {
+        let all = self.waiting.iter_mut().chain(&mut self.running);
+        all.filter(|sequence| sequence.id == id).for_each(|sequence| sequence.cancelled = true);
+    }
+
+    /// Removes the sequences that were cancelled.
+    pub(super) fn take_cancelled(&mut self) -> Vec<Sequence> {
+        let mut cancelled: Vec<Sequence> =
+            self.running.extract_if(.., |sequence| sequence.cancelled).collect();
+        self.ended_tables.extend(cancelled.iter_mut().map(|sequence| std::mem::take(&mut sequence.blocks)));
+        while let Some(index) = self.waiting.iter().position(|sequence| sequence.cancelled) {
+            if let Some(mut sequence) = self.waiting.remove(index) {
+                sequence.end_wait();
+                cancelled.push(sequence);
+            }
+        }
+        cancelled
+    }
+
+    /// Puts sequences whose next token lies beyond the short factors' reach back to the head of the queue, to be
+    /// computed again as a whole with the long ones. Their pictures stay encoded.
+    pub(super) fn restart_crossing(&mut self, factors_for: impl Fn(usize) -> RopeFactors) {
+        let crosses = |sequence: &Sequence| {
+            sequence.decoding() && factors_for(sequence.tokens.len()) != sequence.factors
+        };
+        let crossed: Vec<Sequence> = self.running.extract_if(.., |sequence| crosses(sequence)).collect();
+        for mut sequence in crossed.into_iter().rev() {
+            self.ended_tables.push(std::mem::take(&mut sequence.blocks));
+            sequence.factors = factors_for(sequence.tokens.len());
+            sequence.computed = 0;
+            sequence.published = (0, sequence.cache_salt);
+            self.waiting.push_front(sequence);
+        }
+    }
+
+    /// Lets the first of the queue in, if the blocks suffice for all that it may come to need.
+    pub(super) fn admit(&mut self) -> Option<Admission> {
+        if self.running.len() >= self.options.running_max.max(1) {
+            return None;
+        }
+        let sequence = self.waiting.front()?;
+        let known = self.known_prefix(sequence);
+        let table = self.blocks.reserve(&known.table, sequence.blocks_needed())?;
+        let mut sequence = self.waiting.pop_front()?;
+        let blocks = BlockManager::high_water(&table);
+        sequence.blocks = table;
+        sequence.computed = known.table.len() * KV_BLOCK_TOKENS;
+        sequence.published = (known.table.len(), known.hash);
+        if sequence.tokens.len() == sequence.prompt_tokens {
+            sequence.usage.cached_tokens = sequence.computed;
+        }
+        sequence.end_wait();
+        self.running.push(sequence);
+        Some(Admission { index: self.running.len() - 1, blocks })
+    }
+
+    /// Leading blocks of the sequence that another one has computed. What is left to compute is never so little that
+    /// it would take the kernels for decoding.
+    fn known_prefix(&self, sequence: &Sequence) -> KnownPrefix {
+        let mut known = KnownPrefix { table: Vec::new(), hash: sequence.cache_salt };
+        if !self.options.prefix_cache {
+            return known;
+        }
+        for index in 0..sequence.tokens.len().saturating_sub(PREFILL_REMAINDER_MIN) / KV_BLOCK_TOKENS {
+            let hash = sequence.block_hash(index, &known.hash);
+            let Some(block) = self.blocks.find(&hash) else { break };
+            known.table.push(block);
+            known.hash = hash;
+        }
+        known
+    }
+
+    /// Whether any sequence is past its prompt: pieces of other work are then kept small.
+    pub(super) fn someone_decodes(&self) -> bool {
+        self.running.iter().any(Sequence::decoding)
+    }
+
+    /// Whether some sequences decode while others still have pictures or prompts to compute.
+    pub(super) fn some_decode_while_others_prefill(&self) -> bool {
+        let decoding = self.running.iter().filter(|sequence| sequence.decoding()).count();
+        (1..self.running.len()).contains(&decoding)
+    }
+
+    /// The oldest sequence with a picture that has to be encoded next.
+    pub(super) fn needs_picture(&self) -> Option<usize> {
+        self.running.iter().position(|sequence| sequence.image_needed().is_some())
+    }
+
+    /// The next chunk of the oldest prompt whose next pictures are encoded.
+    pub(super) fn prompt_chunk(&self) -> Option<PromptChunk> {
+        let ready = |sequence: &Sequence| !sequence.decoding() && sequence.image_needed().is_none();
+        let index = self.running.iter().position(ready)?;
+        let (alone, shared) = (self.options.prefill_chunk_alone, self.options.prefill_chunk_shared);
+        let chunk = if self.someone_decodes() { shared } else { alone }.max(PREFILL_REMAINDER_MIN);
+        let (past, total) = (self.running[index].computed, self.running[index].tokens.len());
+        let end = if total - past < chunk + PREFILL_REMAINDER_MIN { total } else { past + chunk };
+        Some(PromptChunk { index, rows: past..end, is_last: end == total })
+    }
+
+    /// The sequences that get a token in this step. One that crosses the short factors' reach is restarted by the next.
+    pub(super) fn decoding(&self, factors_for: impl Fn(usize) -> RopeFactors) -> Vec<usize> {
+        let decodes = |sequence: &Sequence| {
+            sequence.decoding() && factors_for(sequence.tokens.len()) == sequence.factors
+        };
+        (0..self.running.len()).filter(|&index| decodes(&self.running[index])).collect()
+    }
+
+    /// Notes that the first `end` tokens are in the cache, and publishes the blocks that have become full.
+    pub(super) fn computed_to(&mut self, index: usize, end: usize) {
+        let sequence = &mut self.running[index];
+        sequence.computed = end;
+        if !self.options.prefix_cache {
+            return;
+        }
+        let (mut published, mut hash) = sequence.published;
+        while (published + 1) * KV_BLOCK_TOKENS <= end {
+            hash = sequence.block_hash(published, &hash);
+            self.blocks.publish(sequence.blocks[published], hash);
+            published += 1;
+        }
+        sequence.published = (published, hash);
+    }
+
+    /// Removes a sequence that has ended. Its blocks are given back by [`settle`](Self::settle).
+    pub(super) fn end(&mut self, index: usize) -> Sequence {
+        let mut sequence = self.running.remove(index);
+        self.ended_tables.push(std::mem::take(&mut sequence.blocks));
+        sequence
+    }
+
+    /// Checks the table of blocks, where something is about to be given back or given out, and gives back the blocks of
+    /// sequences that have ended. Where it is damaged, sequences with a block in doubt are removed, and the table is made
+    /// anew from those that remain.
+    pub(super) fn settle(&mut self) -> Option<Repair> {
+        let admits = !self.waiting.is_empty() && self.running.len() < self.options.running_max.max(1);
+        if self.ended_tables.is_empty() && !admits {
+            return None;
+        }
+        let ended = std::mem::take(&mut self.ended_tables);
+        let running = self.running.iter().map(|sequence| &sequence.blocks);
+        let Err(damage) = self.blocks.check(running.chain(&ended).map(Vec::as_slice)) else {
+            ended.iter().for_each(|table| self.blocks.release(table));
+            return None;
+        };
+        let in_doubt = |sequence: &Sequence| sequence.blocks.iter().any(|id| damage.blocks.contains(id));
+        let failed = self.running.extract_if(.., |sequence| in_doubt(sequence)).map(|sequence| sequence.id);
+        let failed = failed.collect();
+        let remaining = self.running.iter().map(|sequence| sequence.blocks.as_slice());
+        self.blocks = BlockManager::holding(self.blocks.total(), remaining);
+        Some(Repair { found: damage.found, failed })
+    }
+
+    /// Damages the table of blocks, for tests.
+    pub(super) fn damage_blocks(&mut self) {
+        self.blocks.damage();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Request;
+    use crate::image::{ImageParams, RgbImage, process};
+    use crate::tokenizer::Tokenizer;
+    use std::sync::{Arc, LazyLock};
+
+    static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/tiny/tokenizer.json");
+        Arc::new(Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap())
+    });
+
+    /// A sequence of `prompt` tokens like those of every other, and an answer of up to `answer`.
+    fn sequence(id: u64, prompt: usize, answer: usize) -> Sequence {
+        let request = Request::greedy((0..prompt as i64).collect(), Vec::new(), answer);
+        Sequence::new(RequestId(id), request, &TOKENIZER, RopeFactors::Short).unwrap()
+    }
+
+    fn scheduler(context_tokens: usize) -> Scheduler {
+        Scheduler::new(EngineOptions { context_tokens, ..EngineOptions::default() })
+    }
+
+    fn short(_tokens: usize) -> RopeFactors {
+        RopeFactors::Short
+    }
+
+    /// Lets in whatever can be; ids of those that run.
+    fn admit_all(scheduler: &mut Scheduler) -> Vec<u64> {
+        assert_eq!(scheduler.settle(), None);
+        while scheduler.admit().is_some() {}
+        scheduler.running().iter().map(|sequence| sequence.id.0).collect()
+    }
+
+    /// Computes the whole prompt of a sequence and gives it its first token.
+    fn prefill(scheduler: &mut Scheduler, index: usize) {
+        let total = scheduler.running()[index].tokens.len();
+        scheduler.computed_to(index, total);
+        scheduler.running_mut()[index].tokens.push(7);
+    }
+
+    #[test]
+    fn sequences_are_let_in_in_order_with_all_the_blocks_they_may_need() {
+        let mut scheduler = scheduler(4 * KV_BLOCK_TOKENS);
+        for (id, blocks) in [(0, 2), (1, 3), (2, 1)] {
+            scheduler.enqueue(sequence(id, KV_BLOCK_TOKENS * blocks - 10, 10));
+        }
+        assert_eq!(scheduler.load().blocks_total, 4);
+        assert_eq!(admit_all(&mut scheduler), [0], "the third does not overtake the second");
+        assert_eq!(scheduler.load(), Load { waiting: 2, running: 1, blocks_in_use: 2, blocks_total: 4 });
+        scheduler.end(0);
+        assert_eq!(scheduler.load().blocks_in_use, 2, "given back when the table has been checked");
+        assert_eq!(scheduler.settle(), None);
+        assert_eq!(scheduler.admit(), Some(Admission { index: 0, blocks: 3 }));
+        assert_eq!(scheduler.admit(), Some(Admission { index: 1, blocks: 4 }));
+        assert_eq!(scheduler.admit(), None);
+    }
+
+    #[test]
+    fn no_more_run_than_may() {
+        let mut scheduler = Scheduler::new(EngineOptions { running_max: 2, ..EngineOptions::default() });
+        (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20, 10)));
+        assert_eq!(admit_all(&mut scheduler), [0, 1]);
+    }
+
+    #[test]
+    fn what_the_prefix_cache_leaves_is_never_too_little_for_the_kernels_of_prompts() {
+        for (prompt, known) in [(150, 128), (145, 128), (144, 64), (81, 64), (80, 0)] {
+            let mut scheduler = scheduler(1024);
+            scheduler.enqueue(sequence(0, prompt, 10));
+            admit_all(&mut scheduler);
+            prefill(&mut scheduler, 0);
+            scheduler.enqueue(sequence(1, prompt, 10));
+            admit_all(&mut scheduler);
+            let second = &scheduler.running()[1];
+            assert_eq!((second.computed, second.usage.cached_tokens), (known, known), "{prompt} tokens");
+            assert_eq!(second.blocks[..known / 64], scheduler.running()[0].blocks[..known / 64]);
+            let chunk = scheduler.prompt_chunk().unwrap();
+            assert_eq!(chunk, PromptChunk { index: 1, rows: known..prompt, is_last: true });
+        }
+    }
+
+    #[test]
+    fn prompts_are_cut_into_chunks_that_all_take_the_same_kernels() {
+        for shared in [false, true] {
+            for prompt in (1..40).chain(120..300).chain([1000, 2100]) {
+                let options = EngineOptions { prefill_chunk_alone: 200, ..EngineOptions::default() };
+                let mut scheduler = Scheduler::new(options);
+                if shared {
+                    scheduler.enqueue(sequence(0, 20, 10));
+                    admit_all(&mut scheduler);
+                    prefill(&mut scheduler, 0);
+                }
+                let longest = if shared { options.prefill_chunk_shared } else { options.prefill_chunk_alone };
+                let fresh = (0..prompt as i64).map(|id| 1_000 + id).collect();
+                let request = Request::greedy(fresh, Vec::new(), 10);
+                let fresh = Sequence::new(RequestId(1), request, &TOKENIZER, RopeFactors::Short).unwrap();
+                scheduler.enqueue(fresh);
+                admit_all(&mut scheduler);
+                let mut computed = 0;
+                while computed < prompt {
+                    let PromptChunk { index, rows, is_last } = scheduler.prompt_chunk().unwrap();
+                    assert_eq!((index, rows.start), (usize::from(shared), computed));
+                    assert!(rows.len() >= PREFILL_REMAINDER_MIN.min(prompt), "{rows:?} of {prompt}");
+                    assert!(rows.len() < longest + PREFILL_REMAINDER_MIN, "{rows:?} of {prompt}");
+                    computed = rows.end;
+                    assert_eq!(is_last, computed == prompt);
+                    scheduler.computed_to(index, computed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sequence_that_crosses_the_reach_begins_again_at_the_head_of_the_queue() {
+        let factors_for = |tokens| if tokens > 22 { RopeFactors::Long } else { RopeFactors::Short };
+        let options = EngineOptions { running_max: 2, ..EngineOptions::default() };
+        let mut scheduler = Scheduler::new(options);
+        (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20 + id as usize, 10)));
+        assert_eq!(admit_all(&mut scheduler), [0, 1]);
+        prefill(&mut scheduler, 0);
+        prefill(&mut scheduler, 1);
+        assert_eq!(scheduler.decoding(factors_for), [0, 1]);
+        scheduler.restart_crossing(factors_for);
+        assert_eq!(scheduler.running().len(), 2, "tokens 21 and 22 are within the reach");
+        scheduler.computed_to(1, 22);
+        scheduler.running_mut()[1].tokens.push(8);
+        assert_eq!(scheduler.decoding(factors_for), [0], "23 tokens are not run with the short factors");
+        scheduler.restart_crossing(factors_for);
+        assert_eq!(scheduler.running().len(), 1);
+        assert_eq!(admit_all(&mut scheduler), [0, 1], "before the one that waits already");
+        let again = &scheduler.running()[1];
+        assert_eq!((again.computed, again.factors, again.prompt_tokens), (0, RopeFactors::Long, 21));
+        let chunk = scheduler.prompt_chunk().unwrap();
+        assert_eq!(chunk, PromptChunk { index: 1, rows: 0..23, is_last: true });
+    }
+
+    #[test]
+    fn a_prompt_waits_for_its_own_pictures_only() {
+        let pixels = vec![9; 20 * 20 * 3];
+        let params = ImageParams { num_crops: 1, ..ImageParams::default() };
+        let picture = process(&RgbImage { width: 20, height: 20, pixels }, &params).unwrap();
+        let rows = vec![-1; picture.num_img_tokens()];
+        let ids = [1, 2].into_iter().chain(rows).chain(3..30).collect();
+        let request = Request::greedy(ids, vec![Arc::new(picture)], 10);
+        let mut scheduler = scheduler(8192);
+        scheduler.enqueue(Sequence::new(RequestId(0), request, &TOKENIZER, RopeFactors::Short).unwrap());
+        scheduler.enqueue(sequence(1, 30, 10));
+        admit_all(&mut scheduler);
+        assert_eq!(scheduler.needs_picture(), Some(0));
+        assert_eq!(scheduler.prompt_chunk().unwrap().index, 1);
+        scheduler.running_mut()[0].encoded[0] = true;
+        assert_eq!((scheduler.needs_picture(), scheduler.prompt_chunk().unwrap().index), (None, 0));
+    }
+
+    #[test]
+    fn cancelled_sequences_are_taken_from_both_places() {
+        let mut scheduler = Scheduler::new(EngineOptions { running_max: 1, ..EngineOptions::default() });
+        (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20, 10)));
+        admit_all(&mut scheduler);
+        [0, 2, 9].into_iter().for_each(|id| scheduler.cancel(RequestId(id)));
+        let taken: Vec<u64> = scheduler.take_cancelled().iter().map(|sequence| sequence.id.0).collect();
+        assert_eq!(taken, [0, 2]);
+        assert_eq!(admit_all(&mut scheduler), [1]);
+        assert!(scheduler.take_cancelled().is_empty());
+    }
+
+    #[test]
+    fn a_damaged_table_is_made_anew_without_the_sequences_in_doubt() {
+        let mut scheduler = scheduler(1024);
+        scheduler.enqueue(sequence(0, 20, 10));
+        admit_all(&mut scheduler);
+        scheduler.damage_blocks();
+        scheduler.enqueue(sequence(1, 20, 10));
+        let repair = scheduler.settle().unwrap();
+        assert_eq!(repair.found, "block 0 is in two states or in none");
+        assert_eq!(repair.failed, [RequestId(0)]);
+        assert_eq!(admit_all(&mut scheduler), [1]);
+        assert_eq!(scheduler.decoding(short), [0; 0]);
+        assert_eq!(scheduler.load().blocks_in_use, 1);
+        scheduler.end(0);
+        assert_eq!((scheduler.settle(), scheduler.load().blocks_in_use), (None, 0));
+    }
+}

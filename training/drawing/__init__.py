@@ -1,0 +1,1 @@
+"""What the demo is trained on: words, fonts and colours, drawn with a record of where every character stands."""

@@ -1,0 +1,1 @@
+"""All stages on one GPU."""

@@ -1,0 +1,1 @@
+"""The architecture in plain torch, and weights as q4 stores them."""

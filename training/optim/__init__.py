@@ -1,0 +1,1 @@
+"""One optimizer, Muon with AdamW, for two processors and for a GPU."""

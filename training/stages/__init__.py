@@ -1,0 +1,1 @@
+"""What is learnt in which order on two processors, and the export."""

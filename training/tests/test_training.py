@@ -1,0 +1,92 @@
+"""What training is made of holds together: drawing, the optimizer, and the whole command on a small scale."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from drawing.tasks import MAKERS
+from network.model import Config, Phi3V
+from network.rounding import q4
+from optim.update import CLIP, Update, fill, flat, orthogonal
+from samples.dataset import collate, sample, vocab_size
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+class Drawing(unittest.TestCase):
+    def test_a_seed_draws_the_same_example(self) -> None:
+        for task, make in MAKERS.items():
+            first, second = (make(random.Random(f"test {task}")) for _ in range(2))
+            self.assertEqual(first.answer, second.answer)
+            for a, b in zip(first.canvases, second.canvases, strict=True):
+                self.assertEqual(a.image.tobytes(), b.image.tobytes())
+
+    def test_a_batch_holds_each_answer(self) -> None:
+        rng = random.Random(7)
+        batch = collate([sample("cover", rng) for _ in range(3)], True)
+        self.assertEqual(len(batch.ids), 3)
+        self.assertTrue(bool((batch.targets >= 0).any(1).all()))
+
+
+class Optimizing(unittest.TestCase):
+    def test_orthogonal_matrices_keep_lengths(self) -> None:
+        torch.manual_seed(1)
+        made = orthogonal(torch.randn(2, 16, 48))
+        lengths = torch.linalg.svdvals(made)
+        self.assertTrue(bool(((lengths > 0.6) & (lengths < 1.4)).all()), lengths)
+
+    def test_steps_lower_a_loss_and_leave_resting_weights(self) -> None:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+        moving = torch.cat([torch.full((p.numel(),), float("2" in n)) for n, p in model.named_parameters()])
+        x, y = torch.randn(64, 8), torch.randn(64, 1)
+        update, weights = Update(model, moving), flat(model)
+        first, second, losses, before = torch.zeros_like(weights), torch.zeros_like(weights), [], weights.clone()
+        for count in range(1, 60):
+            fill(model, weights)
+            model.zero_grad()
+            loss = (model(x) - y).square().mean()
+            loss.backward()
+            losses.append(loss.item())
+            grad = torch.cat([p.grad.flatten() for p in model.parameters()])
+            grad *= min(1.0, CLIP / float(grad.norm()))
+            step, momentum = update.moments(grad, first, second, count)
+            update.matrices(momentum, step)
+            update.apply(weights, step, 0.02)
+        self.assertLess(losses[-1], 0.9 * losses[0])
+        self.assertTrue(torch.equal(weights[moving == 0], before[moving == 0]))
+
+    def test_q4_is_close_and_rounded_twice_the_same(self) -> None:
+        torch.manual_seed(1)
+        weight = torch.randn(4, 256)
+        once = q4(weight)
+        self.assertLess(float((once - weight).norm() / weight.norm()), 0.12)
+        self.assertLess(float((q4(once) - once).norm() / once.norm()), 0.02)
+
+
+class Whole(unittest.TestCase):
+    def test_train_writes_a_checkpoint_with_every_tensor(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            work, out = Path(folder, "work"), Path(folder, "out")
+            minutes = ("--stage1-minutes", "0.1", "--stage2-minutes", "0.1", "--stage3-minutes", "0.05")
+            command = [sys.executable, HERE / "train.py", "--work", work, "--out", out, "--pages", "16", *minutes]
+            subprocess.run(command, check=True)
+            config = json.loads((out / "config.json").read_text())
+            self.assertEqual(config["vocab_size"], vocab_size())
+            with safe_open(out / "model.safetensors", "pt") as tensors:
+                self.assertEqual(set(tensors.keys()), set(Phi3V(Config(vocab_size())).state_dict()))
+            self.assertTrue((work / "curves.png").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
