@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import random
 import sys
+from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
+from unittest.mock import patch
 
+from drawing import tasks
 from drawing.tasks import MAKERS, Example
 
+# Everyday words, so that a reader can tell a right answer from a misreading; training draws them at random.
+WORDS = {
+    "cover": {"title": ["Summer Garden"], "person": ["Anna Porter"]},
+    "chart": {"heading": ["Coffee Price"]},
+    "pair": {},
+    "text": {"phrase": ["Fresh Bread", "Open Daily", "Welcome"]},
+}
 # Of the first pictures of each kind one that shows most; the model answers nearly all of them right, see README.md here.
-SEEDS = {"cover": 12, "chart": 19, "pair": 16, "text": 15}
+SEEDS = {"cover": 3, "chart": 7, "pair": 16, "text": 15}
 NAMES = {"cover": ("cover.png",), "chart": ("chart.png",), "pair": ("left.png", "right.png"), "text": ("text.png",)}
 
 
 def example(task: str, seed: int) -> Example:
     """The example of a task at a seed."""
-    return MAKERS[task](random.Random(f"examples/{task}/{seed}"))
+    with ExitStack() as fixed:
+        for name, words in WORDS[task].items():
+            fixed.enter_context(patch.object(tasks, name, lambda _, turn=cycle(words): next(turn)))
+        return MAKERS[task](random.Random(f"examples/{task}/{seed}"))
 
 
 def main(folder: Path) -> None:

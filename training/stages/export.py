@@ -89,7 +89,7 @@ def export(model: Phi3V, folder: Path) -> int:
             "pad_token_id": stops[1], "transformers_version": "4.38.1",
         },
         "preprocessor_config.json": {
-            "num_crops": 1, "image_mean": list(IMAGE_MEAN), "image_std": list(IMAGE_STD),
+            "num_crops": 1, "num_crops_max": 4, "image_mean": list(IMAGE_MEAN), "image_std": list(IMAGE_STD),
             "image_processor_type": "Phi3VImageProcessor", "processor_class": "Phi3VProcessor",
             "num_img_tokens": 144,
         },

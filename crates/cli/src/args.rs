@@ -63,6 +63,9 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+    /// Only answers, errors and what is asked for: no notes, no bars
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
 }
 
 /// What phi3v can do.
@@ -90,7 +93,9 @@ pub enum Command {
     /// Measure the model's speed on this machine
     ///
     /// No model is needed: without --model the weights are random, of the real model's shapes. Shares compare with what
-    /// the machine can do at most, measured first. Close other programs: they take part of both.
+    /// the machine can do at most, measured first. Close other programs: they take part of both. A share above 100 %
+    /// means that the machine was slower when its limit was measured, or that a model is so small that its weights stay
+    /// in the processor's caches, which are faster than memory.
     Bench(BenchArgs),
     /// Compare forms of a model with each other
     ///
@@ -133,24 +138,24 @@ pub struct AskArgs {
     /// Which model
     #[command(flatten)]
     pub model: ModelArgs,
-    /// How much is kept
-    #[command(flatten)]
-    pub context: ContextArgs,
     /// How pictures are read
     #[command(flatten)]
     pub picture: PictureArgs,
-    /// How the answer is made
-    #[command(flatten)]
-    pub generation: GenerationArgs,
     /// Print one JSON object: answer, finish reason, usage, timings, model, pictures
-    #[arg(long, help_heading = "Reports")]
+    #[arg(long, short, help_heading = None::<&str>)]
     pub json: bool,
-    /// With --json: the logarithm of every token's probability, and of the N likeliest tokens in its place
-    #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = logprobs())]
-    pub logprobs: Option<u8>,
     /// What is told on stderr
     #[command(flatten)]
     pub report: ReportArgs,
+    /// How the answer is made
+    #[command(flatten)]
+    pub generation: GenerationArgs,
+    /// How much is kept
+    #[command(flatten)]
+    pub context: ContextArgs,
+    /// With --json: the logarithm of every token's probability, and of the N likeliest tokens in its place
+    #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = logprobs())]
+    pub logprobs: Option<u8>,
 }
 
 /// `--logprobs`: as many as the sampler reports.
@@ -167,18 +172,18 @@ pub struct ChatArgs {
     /// Which model
     #[command(flatten)]
     pub model: ModelArgs,
-    /// How much is kept
-    #[command(flatten)]
-    pub context: ContextArgs,
     /// How pictures are read
     #[command(flatten)]
     pub picture: PictureArgs,
-    /// How the answer is made
-    #[command(flatten)]
-    pub generation: GenerationArgs,
     /// What is told on stderr
     #[command(flatten)]
     pub report: ReportArgs,
+    /// How the answer is made
+    #[command(flatten)]
+    pub generation: GenerationArgs,
+    /// How much is kept
+    #[command(flatten)]
+    pub context: ContextArgs,
 }
 
 /// `phi3v pull`
@@ -199,7 +204,7 @@ pub struct InfoArgs {
     #[command(flatten)]
     pub context: ContextArgs,
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, short)]
     pub json: bool,
 }
 
@@ -268,7 +273,7 @@ pub struct QuantizeArgs {
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// Measure this model instead of random weights: a name, a folder, or a quantised file
-    #[arg(long)]
+    #[arg(long, short)]
     pub model: Option<String>,
     /// Formats of random weights to measure, separated by commas; not with --model
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8", "q4"])]
@@ -284,7 +289,7 @@ pub struct BenchArgs {
     #[arg(long)]
     pub quick: bool,
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, short)]
     pub json: bool,
 }
 
@@ -319,7 +324,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, short)]
     pub json: bool,
     /// What a picture may cost
     #[command(flatten)]
@@ -375,7 +380,7 @@ impl OverwriteArgs {
 pub struct ModelArgs {
     /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, a file made by phi3v quantize, or a repository
     /// of a hub (OWNER/NAME or OWNER/NAME@REVISION)
-    #[arg(long, env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true)]
+    #[arg(long, short, env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true, help_heading = None::<&str>)]
     pub model: String,
     /// Arithmetic of the products; sums are always f32
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
@@ -415,28 +420,46 @@ pub struct GenerationArgs {
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// 0 always takes the likeliest token, 1 draws by the model's own probabilities
-    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        help_heading = "Sampling",
+        value_name = "T",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub temperature: f32,
     /// Draw from the K likeliest tokens; 0 is no limit
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, help_heading = "Sampling", value_name = "K", default_value_t = 0)]
     pub top_k: usize,
     /// Draw from the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, help_heading = "Sampling", value_name = "P", default_value_t = 1.0)]
     pub top_p: f32,
     /// Draw from tokens with at least this part of the likeliest one's probability
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(long, help_heading = "Sampling", value_name = "P", default_value_t = 0.0)]
     pub min_p: f32,
     /// Make tokens that occurred less likely: divides their logits; 1 is off
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    #[arg(long, help_heading = "Sampling", value_name = "R", default_value_t = 1.0)]
     pub repetition_penalty: f32,
     /// Make tokens of the answer less likely: taken off their logits once
-    #[arg(long, value_name = "R", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        help_heading = "Sampling",
+        value_name = "R",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub presence_penalty: f32,
     /// Make tokens of the answer less likely: taken off their logits for each time
-    #[arg(long, value_name = "R", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        help_heading = "Sampling",
+        value_name = "R",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub frequency_penalty: f32,
     /// The same seed gives the same answer [default: another one every time]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "Sampling", value_name = "N")]
     pub seed: Option<u64>,
 }
 
@@ -444,13 +467,13 @@ pub struct GenerationArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Reports")]
 pub struct ReportArgs {
+    /// Size, tiles and tokens of every picture; and what will be taken of the memory, which is told of models of more
+    /// than 1 GB in any case
+    #[arg(long, short, help_heading = None::<&str>)]
+    pub verbose: bool,
     /// Tokens, time to the first token and tokens per second, after the answer
     #[arg(long)]
     pub stats: bool,
-    /// Size, tiles and tokens of every picture; and what will be taken of the memory, which is told of models of more
-    /// than 1 GB in any case
-    #[arg(long, short)]
-    pub verbose: bool,
 }
 
 /// Bytes of weights above which a model is quantised unasked: below, there is little to be gained.
@@ -460,10 +483,18 @@ impl ModelArgs {
     /// How far a checkpoint with these weights is to be quantised; nothing for one that is already.
     #[must_use]
     pub fn quantised(&self, weights: &Weights) -> Option<Quant> {
+        if weights.quant().is_some() {
+            return None;
+        }
+        self.quantised_from(weights.dtype(), weights.bytes_total())
+    }
+
+    /// How far weights of `bytes` bytes in `format`, which is no quantised one, are to be quantised.
+    #[must_use]
+    pub fn quantised_from(&self, format: Format, bytes: u64) -> Option<Quant> {
         match self.quant {
-            _ if weights.quant().is_some() => None,
             Some(choice) => choice.quant(),
-            None => default_quant(self.dtype, weights.dtype(), weights.bytes_total()),
+            None => default_quant(self.dtype, format, bytes),
         }
     }
 
@@ -520,9 +551,15 @@ fn is_picture(word: &OsStr) -> bool {
         return true;
     }
     let Some(text) = word.to_str().filter(|text| !text.contains(char::is_whitespace)) else { return false };
-    let ending = text.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
     let url = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-    url || ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
+    url || has_picture_ending(text)
+}
+
+/// Whether a name ends as those of pictures do.
+#[must_use]
+pub fn has_picture_ending(name: &str) -> bool {
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
 }
 
 impl Cli {

@@ -78,7 +78,7 @@ mod tests {
 
     fn picture(side: usize) -> Picture {
         let rgb = RgbImage { width: side, height: side, pixels: vec![200; side * side * 3] };
-        let params = ImageParams { num_crops: 1, image_mean: [0.5; 3], image_std: [0.5; 3] };
+        let params = ImageParams { num_crops: 1, ..ImageParams::default() };
         Picture { name: "p".to_owned(), inputs: Arc::new(image::process(&rgb, &params).unwrap()) }
     }
 

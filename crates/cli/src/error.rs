@@ -2,7 +2,9 @@
 
 use crate::disk;
 use crate::hub::HubError;
+use crate::paths::quoted;
 use crate::server::ServeError;
+use crate::tell;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
 use phi3v::files::WriteError;
@@ -162,6 +164,9 @@ pub enum CliError {
     /// stdout cannot be written to.
     #[error("cannot write the answer: {}", reason(.0))]
     Output(io::Error),
+    /// Any of the others in `chat`, where other things can be done about it.
+    #[error(transparent)]
+    InChat(Box<Self>),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -213,13 +218,16 @@ impl CliError {
                     .to_owned()
             }
             Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
-            Self::NoQuestion { names } => {
-                let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
-                format!("put the question last: phi3v ask {} \"What is this?\"", names.join(" "))
+            Self::NoQuestion { names } => no_question_hint(names),
+            Self::PictureFile { name, error } if error.kind() == io::ErrorKind::NotFound => {
+                // of several words it is rather a question than a path
+                if name.contains(char::is_whitespace) {
+                    "check the path; the question of ask comes last and in quotes".to_owned()
+                } else {
+                    "check the path".to_owned()
+                }
             }
-            Self::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
-                "check the path; the question of ask comes last and in quotes".to_owned()
-            }
+            Self::InChat(error) => return chat_hint(error).or_else(|| error.hint()),
             Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
                 "check that it is the text you mean, or shorten it".to_owned()
             }
@@ -260,12 +268,12 @@ impl CliError {
     /// Prints the error, and the hint on a line of its own.
     pub fn print(&self) {
         // who pressed Ctrl-C knows
-        if matches!(self, Self::Interrupted | Self::Phi3V(phi3v::Error::Stopped)) {
+        if self.exit_code() == ExitCode::Interrupted {
             return;
         }
-        eprintln!("error: {}", printable(&self.to_string()));
+        tell!("error: {}", printable(&self.to_string()));
         if let Some(hint) = self.hint() {
-            eprintln!("hint: {}", printable(&hint));
+            tell!("hint: {}", printable(&hint));
         }
     }
 
@@ -295,15 +303,72 @@ impl CliError {
             | Self::Disk { .. }
             | Self::DiskFull { .. }
             | Self::Output(_) => ExitCode::Failure,
+            Self::InChat(error) => error.exit_code(),
             Self::Interrupted => ExitCode::Interrupted,
         }
+    }
+
+    /// The same with the hints of `chat`.
+    #[must_use]
+    pub fn in_chat(self) -> Self {
+        if matches!(self, Self::InChat(_)) { self } else { Self::InChat(Box::new(self)) }
     }
 
     /// Whether the reader of stdout has left, which is no failure.
     #[must_use]
     pub fn is_closed_pipe(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        match self {
+            Self::InChat(error) => error.is_closed_pipe(),
+            Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            _ => false,
+        }
     }
+}
+
+/// A command that would have worked; of `ask`'s words the pictures that are there, and the question if there was one.
+fn no_question_hint(names: &[String]) -> String {
+    let is_address = |name: &str| name.starts_with("http://") || name.starts_with("https://");
+    let is_there = |name: &&String| *name == "-" || is_address(name) || std::path::Path::new(name).is_file();
+    let (pictures, words): (Vec<&String>, Vec<&String>) = names.iter().partition(is_there);
+    let question = match words[..] {
+        [] => "What is this?",
+        [question] if question.contains(char::is_whitespace) => question,
+        _ => return "put the question last, in quotes: \"What is this?\"".to_owned(),
+    };
+    let mut command = "phi3v ask".to_owned();
+    for host in pictures.iter().filter_map(|name| http_host(name)) {
+        command += &format!(" --allow-url {host}");
+    }
+    for picture in pictures {
+        command += &format!(" {}", quoted(picture));
+    }
+    let question = if words.is_empty() { format!("\"{question}\"") } else { quoted(question) };
+    format!("put the question last: {command} {question}")
+}
+
+/// What can be done within `chat`, where it is something else than elsewhere.
+fn chat_hint(error: &CliError) -> Option<String> {
+    Some(match error {
+        CliError::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+            "check the path; after /image Tab completes it".to_owned()
+        }
+        CliError::Url { url } | CliError::Fetch { url, code: "image_source_not_allowed", .. }
+            if http_host(url).is_some() =>
+        {
+            let host = http_host(url)?;
+            format!("begin with phi3v chat --allow-url {host}; or {}", download(url))
+        }
+        CliError::Fetch { url, .. } => download(url),
+        CliError::Phi3V(phi3v::Error::Engine(EngineError::ContextLength { .. })) => {
+            "/reset makes room; chat --context gives more of it".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+/// How a picture of an address comes into `chat`.
+fn download(url: &str) -> String {
+    format!("fetch it yourself: curl -sL -o picture {}, then /image picture", quoted(url))
 }
 
 /// The library's hint, with the flag of the command line.
@@ -324,22 +389,15 @@ fn fetch_yourself(url: &str) -> String {
     format!("fetch it yourself: curl -sL {} | phi3v ask - \"...\"", quoted(url))
 }
 
-/// A word as a shell takes it for one.
-fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
+/// The host of an http address, with its port where it has one.
+fn http_host(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 fn url_hint(url: &str) -> String {
-    let parsed = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let host = parsed.as_ref().and_then(|url| {
-        let host = url.host_str()?;
-        Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
-    });
-    match host {
+    match http_host(url) {
         Some(host) => {
             let address = quoted(url);
             format!(

@@ -6,7 +6,7 @@ use crate::args::{PictureArgs, PictureLimitArgs};
 use crate::error::CliError;
 use crate::paths::{check_named, open_named};
 use crate::server::images::AllowedHost;
-use crate::terminal::printable;
+use crate::terminal::{count, printable};
 use fetch::{Remote, http_url, refuse_url};
 use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
 use serde::Serialize;
@@ -46,7 +46,7 @@ impl PictureOptions {
         limits: &PictureLimitArgs,
         own: &ImageParams,
     ) -> Self {
-        let params = ImageParams { num_crops: num_crops.unwrap_or(own.num_crops), ..*own };
+        let params = own.with_num_crops(num_crops.unwrap_or(own.num_crops));
         Self { mode, params, limits: limits.limits(), remote: None }
     }
 }
@@ -102,9 +102,11 @@ impl std::fmt::Display for PictureReport {
         let Self { name, width, height, grid: [rows, columns], tiles, distinct_tiles, tokens } = self;
         write!(
             f,
-            "{}: {width}x{height} pixels, {tiles} tiles ({rows} rows of {columns}, and the whole; \
-             {distinct_tiles} computed), {tokens} tokens",
-            printable(name)
+            "{}: {width}x{height} pixels, {} ({} of {columns}, and the whole; {distinct_tiles} computed), {}",
+            printable(name),
+            count(*tiles, "tile"),
+            count(*rows, "row"),
+            count(*tokens, "token"),
         )
     }
 }

@@ -1,5 +1,6 @@
 //! Ctrl-C stops the answer that is being made; where none is, or pressed again, it stops the program.
 
+use crate::{note, tell};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -7,12 +8,29 @@ const IDLE: u8 = 0;
 const ANSWERING: u8 = 1;
 const STOPPING: u8 = 2;
 const ELSEWHERE: u8 = 3;
+const STAYING: u8 = 4;
+
+/// Told where Ctrl-C neither stops an answer nor the program.
+pub const HOW_TO_LEAVE: &str = "(Ctrl-D or /quit to leave)";
 
 static SHARED: OnceLock<Interrupt> = OnceLock::new();
 
 /// Shared with the handler of the signal.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupt(Arc<AtomicU8>);
+pub struct Interrupt(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    now: AtomicU8,
+    /// What it is between answers.
+    at_rest: AtomicU8,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { now: AtomicU8::new(IDLE), at_rest: AtomicU8::new(IDLE) }
+    }
+}
 
 impl Interrupt {
     /// Takes Ctrl-C over, once for the whole program. Where the system refuses, it goes on ending the program.
@@ -25,13 +43,14 @@ impl Interrupt {
         let interrupt = Self::default();
         let state = Arc::clone(&interrupt.0);
         let installed = ctrlc::set_handler(move || {
-            let stopped = state.compare_exchange(ANSWERING, STOPPING, Ordering::SeqCst, Ordering::SeqCst);
-            if stopped.is_err_and(|found| found != ELSEWHERE) {
-                std::process::exit(i32::from(crate::error::ExitCode::Interrupted as u8));
+            match state.now.compare_exchange(ANSWERING, STOPPING, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) | Err(ELSEWHERE) => {}
+                Err(STAYING) => tell!("{HOW_TO_LEAVE}"),
+                Err(_) => std::process::exit(i32::from(crate::error::ExitCode::Interrupted as u8)),
             }
         });
         if let Err(error) = installed {
-            eprintln!("warning: Ctrl-C will end the program at once: {error}");
+            note!("warning: Ctrl-C will end the program at once: {error}");
         }
         interrupt
     }
@@ -39,23 +58,30 @@ impl Interrupt {
     /// From here on Ctrl-C does nothing here, where it was taken over at all: somebody else acts on it.
     pub fn leave_to_others() {
         if let Some(interrupt) = SHARED.get() {
-            interrupt.0.store(ELSEWHERE, Ordering::SeqCst);
+            interrupt.0.now.store(ELSEWHERE, Ordering::SeqCst);
         }
+    }
+
+    /// From here on Ctrl-C does not stop the program where nothing is answered. A terminal without line editing sends
+    /// it as a signal at the prompt too, and every terminal does between an answer and the prompt.
+    pub fn stay(&self) {
+        self.0.at_rest.store(STAYING, Ordering::SeqCst);
+        self.end_answer();
     }
 
     /// From here on Ctrl-C stops the answer.
     pub fn begin_answer(&self) {
-        self.0.store(ANSWERING, Ordering::SeqCst);
+        self.0.now.store(ANSWERING, Ordering::SeqCst);
     }
 
-    /// From here on Ctrl-C stops the program.
+    /// From here on Ctrl-C stops the program, unless it is to [`stay`](Self::stay).
     pub fn end_answer(&self) {
-        self.0.store(IDLE, Ordering::SeqCst);
+        self.0.now.store(self.0.at_rest.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// Whether the answer is to be stopped.
     #[must_use]
     pub fn requested(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == STOPPING
+        self.0.now.load(Ordering::SeqCst) == STOPPING
     }
 }

@@ -3,6 +3,9 @@
 //! stdout carries answers, stderr everything else. Edges: `commands` know of everything below; nothing below knows
 //! of `commands`.
 
+// they panic where the stream cannot be written to; see `terminal`
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod answer;
 pub mod args;
 pub mod bounded;

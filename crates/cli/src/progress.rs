@@ -1,5 +1,6 @@
 //! Bars on stderr while the user waits; nothing where stderr is no terminal.
 
+use crate::terminal::{count, is_quiet};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phi3v::engine::{Phase, StepProgress};
 use phi3v::model::Progress as LoadProgress;
@@ -19,28 +20,30 @@ impl Progress {
     /// Bars, if stderr is a terminal.
     #[must_use]
     pub fn new() -> Self {
-        Self { shown: std::io::stderr().is_terminal(), bar: None }
+        Self { shown: std::io::stderr().is_terminal() && !is_quiet(), bar: None }
     }
 
     /// Hears of a decoder layer that is about to be loaded.
     pub fn load(&mut self, progress: LoadProgress) {
         if let LoadProgress::Load { done, layers } = progress {
-            self.update("loading", done as f64, layers, "layers");
+            self.update("loading", done as f64, layers, &count(layers, "layer"));
         }
     }
 
     /// Hears of the engine's work.
     pub fn step(&mut self, progress: StepProgress) {
-        match progress.phase {
-            Phase::Vision => self.update("looking", progress.done, progress.total, "tiles"),
-            Phase::Prefill => self.update("reading", progress.done, progress.total, "tokens"),
+        let StepProgress { phase, done, total, .. } = progress;
+        match phase {
+            Phase::Vision => self.update("looking", done, total, &count(total, "tile")),
+            Phase::Prefill => self.update("reading", done, total, &count(total, "token")),
         }
     }
 
     /// Hears of a quantised file being written.
     pub fn quantise(&mut self, done: u64, total: u64) {
         const MEGABYTE: f64 = 1e6;
-        self.update("quantising", done as f64 / MEGABYTE, (total as f64 / MEGABYTE) as usize, "MB");
+        let (done, total) = (done as f64 / MEGABYTE, (total as f64 / MEGABYTE) as usize);
+        self.update("quantising", done, total, &format!("{total} MB"));
     }
 
     /// Takes the bar away.
@@ -50,7 +53,8 @@ impl Progress {
         }
     }
 
-    fn update(&mut self, verb: &'static str, done: f64, total: usize, unit: &str) {
+    /// `all` is the total in words.
+    fn update(&mut self, verb: &'static str, done: f64, total: usize, all: &str) {
         if !self.shown {
             return;
         }
@@ -59,7 +63,7 @@ impl Progress {
         }
         let (_, bar) = self.bar.get_or_insert_with(|| (verb, new_bar(verb)));
         bar.set_length((total as f64 * STEPS) as u64);
-        bar.set_message(format!("{} of {total} {unit}", done as usize));
+        bar.set_message(format!("{} of {all}", done as usize));
         // the one that draws
         bar.set_position((done * STEPS) as u64);
         if bar.is_hidden() {

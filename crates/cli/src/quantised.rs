@@ -9,6 +9,7 @@ use crate::error::CliError;
 use crate::hub::ModelSource;
 use crate::identity::identity;
 use crate::interrupt::Interrupt;
+use crate::note;
 use crate::paths::{folder_of, from_home, user_cache};
 use crate::progress::Progress;
 use phi3v::checkpoint::Checkpoint;
@@ -43,14 +44,14 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
         if !told && !std::io::stderr().is_terminal() {
             // where there is no bar to see
             let (name, folder) = (quant.name(), path.parent().unwrap_or(&path).display());
-            eprintln!(
+            note!(
                 "note: the weights are quantised to {name} first, which is done once; {folder} keeps the result"
             );
         }
         match write(source, &checkpoint, Target { quant, out: &path, existing: Existing::Replace }) {
             Err(CliError::Busy { .. }) => {
                 if !told {
-                    eprintln!("note: waiting for another process that does it already");
+                    note!("note: waiting for another process that does it already");
                 }
                 told = true;
                 NewFile::wait_for_others(&path);
@@ -78,7 +79,7 @@ fn kept(path: &Path, original: &Checkpoint, tell: bool) -> Option<Checkpoint> {
         Err(error) => error.to_string(),
     };
     if tell {
-        eprintln!("note: {} is made again: {damage}", path.display());
+        note!("note: {} is made again: {damage}", path.display());
     }
     None
 }
@@ -166,7 +167,8 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
 }
 
 /// The folder of quantised models.
-fn cache_folder() -> PathBuf {
+#[must_use]
+pub fn cache_folder() -> PathBuf {
     let get = |name: &str| std::env::var_os(name);
     let given = get(CACHE_VARIABLE).filter(|value| !value.is_empty()).map(from_home);
     given.unwrap_or_else(|| user_cache(get).join("phi3v"))

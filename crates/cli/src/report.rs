@@ -4,6 +4,7 @@ use crate::answer::Answer;
 use crate::args::AskArgs;
 use crate::images::{Picture, PictureReport};
 use crate::runtime::Runtime;
+use crate::terminal::count;
 use phi3v::engine::{Finished, Timings, Token, Usage};
 use phi3v::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -116,8 +117,8 @@ impl fmt::Display for Stats<'_> {
         }
         writeln!(
             f,
-            "prompt       {} tokens, {} of pictures, {} known from before; {}",
-            usage.prompt_tokens,
+            "prompt       {}, {} of pictures, {} known from before; {}",
+            count(usage.prompt_tokens, "token"),
             usage.image_tokens,
             usage.cached_tokens,
             speed(computed, timings.prefill)
@@ -127,7 +128,8 @@ impl fmt::Display for Stats<'_> {
         }
         // the first token of an answer comes with the prompt
         let decoded = usage.completion_tokens.saturating_sub(1);
-        writeln!(f, "answer       {} tokens; {}", usage.completion_tokens, speed(decoded, timings.decode))
+        let answer = count(usage.completion_tokens, "token");
+        write!(f, "answer       {answer}; {}", speed(decoded, timings.decode))
     }
 }
 

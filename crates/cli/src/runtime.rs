@@ -1,10 +1,10 @@
 //! From a model's name to an engine that answers.
 
-use crate::args::{ContextArgs, ModelArgs, QuantChoice};
+use crate::args::{ContextArgs, DEFAULT_PULL, ModelArgs, QuantChoice};
 use crate::error::{CliError, ExitCode};
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
-use crate::quantised;
+use crate::{note, quantised, tell};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::engine::{Engine, EngineError, EngineOptions};
 use phi3v::memory::{self, MemoryError, MemoryPlan, MemoryRequest};
@@ -25,6 +25,15 @@ pub struct Opened {
     pub cpu: Cpu,
     /// What it will take, or why it will not fit.
     pub plan: Result<MemoryPlan, MemoryError>,
+    /// Whether it is the built-in model, quantised or not.
+    pub is_demo: bool,
+}
+
+/// What the demo model can do, and how to get another.
+#[must_use]
+pub fn demo_notice() -> String {
+    let (name, abilities) = (phi3v::demo::NAME, phi3v::demo::ABILITIES);
+    format!("{name} model: {abilities}; for your own pictures: phi3v pull {DEFAULT_PULL}")
 }
 
 /// An engine and what is needed to speak to it.
@@ -49,7 +58,18 @@ pub fn open(
     // before the download: a wrong flag or variable should not cost eight gigabytes first
     let cpu = cpu(model)?;
     let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
-    let opened = plan(open_source(&source)?, cpu, model, (context, &num_crops));
+    let opened = open_quantised(&source, cpu, model, (context, &num_crops))?;
+    Ok(Opened { is_demo: source == ModelSource::Demo, ..opened })
+}
+
+/// Opens the model at `source` in the form that the flags ask for, which is made if need be.
+fn open_quantised(
+    source: &ModelSource,
+    cpu: Cpu,
+    model: &ModelArgs,
+    (context, num_crops): (&ContextArgs, &impl Fn(usize) -> usize),
+) -> Result<Opened, CliError> {
+    let opened = plan(open_source(source)?, cpu, model, (context, num_crops));
     let asked = model.quant.and_then(QuantChoice::quant);
     if let (Some(has), Some(asked)) = (opened.checkpoint.weights.quant(), asked)
         && has != asked
@@ -60,14 +80,14 @@ pub fn open(
         // what will not fit is not worth minutes of quantising
         Some(quant) if opened.plan.is_ok() => {
             let Opened { checkpoint, cpu, .. } = opened;
-            match quantised::open(&source, checkpoint, quant) {
+            match quantised::open(source, checkpoint, quant) {
                 // nobody asked for it by name, and it can be done without
                 Err(error) if model.quant.is_none() && error.exit_code() != ExitCode::Interrupted => {
-                    eprintln!("note: the weights are used as they are, because {error}");
+                    note!("note: the weights are used as they are, because {error}");
                     let as_stored = ModelArgs { quant: Some(QuantChoice::None), ..model.clone() };
-                    Ok(plan(open_source(&source)?, cpu, &as_stored, (context, &num_crops)))
+                    Ok(plan(open_source(source)?, cpu, &as_stored, (context, num_crops)))
                 }
-                quantised => Ok(plan(quantised?, cpu, model, (context, &num_crops))),
+                quantised => Ok(plan(quantised?, cpu, model, (context, num_crops))),
             }
         }
         _ => Ok(opened),
@@ -109,10 +129,11 @@ pub fn plan(
     model: &ModelArgs,
     (context, num_crops): (&ContextArgs, impl Fn(usize) -> usize),
 ) -> Opened {
-    let num_crops = num_crops(checkpoint.preprocessor.num_crops);
+    let own = checkpoint.preprocessor;
+    let num_crops = own.with_num_crops(num_crops(own.num_crops)).num_crops;
     let request = MemoryRequest { context: context.context, ..memory_request(&checkpoint, model, num_crops) };
     let plan = MemoryPlan::new(&checkpoint.config, &request, memory::available_bytes());
-    Opened { checkpoint, cpu, plan }
+    Opened { checkpoint, cpu, plan, is_demo: false }
 }
 
 /// What an engine with the default options takes for this checkpoint, quantised as the flags will have it.
@@ -155,12 +176,21 @@ pub fn plan_exactly(
 
 /// Tells what will be taken of the memory: of a large model always, of a small one where it is asked for.
 pub fn tell(plan: &MemoryPlan, verbose: bool) {
-    if verbose || plan.weights_bytes > TOLD_MIN_BYTES {
-        eprintln!("memory: {plan}");
+    if verbose {
+        tell!("memory: {plan}");
+    } else if plan.weights_bytes > TOLD_MIN_BYTES {
+        note!("memory: {plan}");
     }
 }
 
 impl Opened {
+    /// Says that it is the demo model that will answer, if it is: a stranger takes it for the real one.
+    pub fn tell_demo(&self) {
+        if self.is_demo {
+            note!("{}", demo_notice());
+        }
+    }
+
     /// Tells what will be taken of the memory, as [`tell`] does; a plan that does not fit is for
     /// [`load`](Self::load) to refuse.
     pub fn tell_memory(&self, verbose: bool) {

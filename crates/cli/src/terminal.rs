@@ -1,7 +1,71 @@
-//! What a terminal may be shown: a picture can make the model say anything, and a file can have any name.
+//! What is written where: answers to stdout, everything else to stderr, and what a terminal may be shown of it.
+//!
+//! A picture can make the model say anything, and a file can have any name. stderr may be a pipe that nobody reads or a
+//! full disk: what is told there is never worth the answer, so its failures are ignored. Nothing else of this crate
+//! writes to stdout or stderr, but for the bars.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether notes are left out; one process has one stderr.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Leaves out notes and bars from here on: `--quiet`.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether notes and bars are left out.
+#[must_use]
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Writes a line to stderr: an error, or what was asked for. Use it through [`tell!`](crate::tell).
+pub fn write_line(line: fmt::Arguments<'_>) {
+    // in one piece, so that lines of several threads do not mix
+    let line = format!("{line}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Writes a line that nobody asked for to stderr, unless the user wants quiet. Use it through [`note!`](crate::note).
+pub fn write_note(line: fmt::Arguments<'_>) {
+    if !is_quiet() {
+        write_line(line);
+    }
+}
+
+/// A line on stderr: an error, or what was asked for; formatted as by `format!`. A stderr that cannot be written to is
+/// ignored.
+#[macro_export]
+macro_rules! tell {
+    ($($words:tt)*) => { $crate::terminal::write_line(format_args!($($words)*)) };
+}
+
+/// A line on stderr that nobody asked for, which `--quiet` leaves out; formatted as by `format!`. A stderr that cannot
+/// be written to is ignored.
+#[macro_export]
+macro_rules! note {
+    ($($words:tt)*) => { $crate::terminal::write_note(format_args!($($words)*)) };
+}
+
+/// A number of things: `1 tile`, `2 tiles`.
+#[must_use]
+pub fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Writes a command's result to stdout, to the last byte.
+///
+/// # Errors
+/// stdout cannot be written to.
+pub fn print(result: impl fmt::Display) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "{result}")?;
+    stdout.flush()
+}
 
 /// `text` without the control characters that terminals obey; lines and tabs stay.
 #[must_use]
@@ -58,6 +122,11 @@ impl TextSink for () {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_has_no_plural() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "tile")), ["0 tiles", "1 tile", "2 tiles"]);
+    }
 
     #[test]
     fn only_lines_and_tabs_reach_a_terminal() {

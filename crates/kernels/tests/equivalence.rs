@@ -7,7 +7,6 @@ use phi3v_kernels::{
     Backend, Cpu, CpuLevel, CpuOptions, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat,
     KvLayout, Norm, Precision, Span, cpu::CpuTensor,
 };
-use std::io::Write;
 
 const DENSE: [Format; 3] = [Format::F32, Format::F16, Format::Bf16];
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
@@ -28,8 +27,8 @@ fn levels() -> Vec<Cpu> {
     let found = |level| {
         let cpu = cpu(level, 2);
         if cpu.is_none() {
-            // past libtest, which keeps what the print macros write while the test passes
-            let _ = writeln!(std::io::stderr(), "SKIPPED: CPU level {level} is not available here");
+            let what = format!("CPU level {level} is not available here");
+            testing::skip(&what, &format!("use a processor with {level}"));
         }
         cpu
     };

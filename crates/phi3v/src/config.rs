@@ -430,7 +430,7 @@ impl GenerationConfig {
 
 impl ImageParams {
     /// Reads preprocessor_config.json. An absent `num_crops` is 1, an absent mean or deviation CLIP's, as in the
-    /// reference.
+    /// reference. `num_crops_max` is phi3v's own key, for models that misread more tiles.
     ///
     /// # Errors
     /// [`ConfigError`] for a file that cannot be read or describes another image processor.
@@ -448,6 +448,7 @@ impl ImageParams {
         let default = Self::default();
         Ok(Self {
             num_crops: keys.integer("num_crops", Some(1), 1..=NUM_CROPS_MAX)?,
+            num_crops_max: keys.integer("num_crops_max", Some(NUM_CROPS_MAX), 1..=NUM_CROPS_MAX)?,
             image_mean: rgb("image_mean", -10.0..=10.0, default.image_mean)?,
             image_std: rgb("image_std", 1e-6..=1e3, default.image_std)?,
         })

@@ -247,6 +247,7 @@ fn preprocessor_config() {
     for (key, value) in [
         ("num_crops", json!(0)),
         ("num_crops", json!(100_000)),
+        ("num_crops_max", json!(0)),
         ("image_std", json!([1, 0, 1])),
         ("image_mean", json!([1, 1])),
         ("num_img_tokens", json!(100)),

@@ -43,7 +43,12 @@ fn engine(options: EngineOptions) -> Engine<Cpu> {
 fn picture(seed: usize) -> Arc<ImageInputs> {
     let (width, height) = if seed.is_multiple_of(2) { (64, 40) } else { (40, 64) };
     let pixels = (0..width * height * 3).map(|i| ((i * (seed + 3)) % 251) as u8).collect();
-    let params = ImageParams { num_crops: 1 + seed % 2, image_mean: [0.5; 3], image_std: [0.25; 3] };
+    let params = ImageParams {
+        num_crops: 1 + seed % 2,
+        image_mean: [0.5; 3],
+        image_std: [0.25; 3],
+        ..ImageParams::default()
+    };
     Arc::new(process(&RgbImage { width, height, pixels }, &params).unwrap())
 }
 

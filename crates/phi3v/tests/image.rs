@@ -157,6 +157,21 @@ fn unusable_settings_are_errors() {
 }
 
 #[test]
+fn a_model_that_misreads_many_tiles_gets_no_more_than_it_can_use() {
+    let image = reference(&fixture("rgb.png")).unwrap();
+    let demo = ImageParams { num_crops: 1, num_crops_max: 4, ..ImageParams::default() };
+    let four = process(&image, &ImageParams { num_crops: 4, ..ImageParams::default() }).unwrap();
+    for asked in [4, 16, 256] {
+        let inputs = process(&image, &ImageParams { num_crops: asked, ..demo }).unwrap();
+        assert_eq!((inputs.grid, inputs.pixel_values()), (four.grid, four.pixel_values()), "{asked}");
+        assert_eq!(demo.with_num_crops(asked).num_crops, 4);
+    }
+    assert_eq!(process(&image, &demo).unwrap().grid.tiles(), 1);
+    let beyond = ImageParams { num_crops: 257, ..demo };
+    assert!(matches!(process(&image, &beyond), Err(ImageError::NumCrops { num_crops: 257, .. })));
+}
+
+#[test]
 fn token_counts_need_no_pixels() {
     for (_, bytes, entry) in fixtures() {
         let (width, height) = (entry["size"][0].as_u64().unwrap(), entry["size"][1].as_u64().unwrap());

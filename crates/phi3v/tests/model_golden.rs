@@ -234,7 +234,8 @@ fn rotations_equal_the_reference() {
 #[test]
 fn real_size_rows_equal_the_reference() {
     let Some(folder) = std::env::var_os("PHI3V_REAL_SIZE") else {
-        say("SKIPPED: PHI3V_REAL_SIZE does not name the random checkpoint of real size");
+        let remedy = "set PHI3V_REAL_SIZE to the random checkpoint of real size";
+        phi3v_kernels::testing::skip("there is no checkpoint of real size", remedy);
         return;
     };
     let Some(goldens) = shared("reference/golden") else { return };

@@ -10,7 +10,7 @@ use phi3v::image::{ImageLimits, ImageMode, NUM_CROPS_HIGH, NUM_CROPS_MAX};
 #[command(next_help_heading = "Pictures")]
 pub struct PictureArgs {
     /// How closely to look: low is one tile, high up to 16, auto the model's own number
-    #[arg(long, value_enum, default_value_t = Detail::Auto)]
+    #[arg(long, value_enum, default_value_t = Detail::Auto, help_heading = None::<&str>)]
     pub detail: Detail,
     /// Most tiles that a picture is cut into, instead of --detail: 1 to 256
     #[arg(long, value_name = "N", conflicts_with = "detail", value_parser = num_crops())]
@@ -19,7 +19,7 @@ pub struct PictureArgs {
     #[arg(long)]
     pub reference: bool,
     /// A host of the internet that pictures may be fetched from, as images.example.org; repeat it for several
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", help_heading = "Network")]
     pub allow_url: Vec<AllowedHost>,
     /// What a picture may cost
     #[command(flatten)]

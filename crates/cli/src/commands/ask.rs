@@ -8,9 +8,9 @@ use crate::images::{self, Picture, PictureOptions};
 use crate::interrupt::Interrupt;
 use crate::report::{self, AskReport, Stats};
 use crate::runtime::{self, Runtime};
-use crate::terminal::{AnswerOutput, TextSink};
+use crate::tell;
+use crate::terminal::{AnswerOutput, TextSink, print};
 use phi3v::engine::{FinishReason, Timings};
-use std::io::Write;
 
 /// Answers the question.
 ///
@@ -22,6 +22,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     images::check_names(images, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
+    opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     // Pictures are prepared while the model loads, and while those before them are encoded.
     let coming = images::read_ahead(images.to_vec(), options);
@@ -32,7 +33,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
         answer::encode_pictures(&mut runtime.engine, images.len(), &coming, &interrupt)?;
     if args.report.verbose {
         for (index, picture) in pictures.iter().enumerate() {
-            eprintln!("image {}: {}", index + 1, picture.report());
+            tell!("image {}: {}", index + 1, picture.report());
         }
     }
     let mut conversation = Conversation::new(args.generation.system.as_deref());
@@ -64,10 +65,10 @@ fn answer(
 fn finish(args: &AskArgs, pictures: &[Picture], runtime: &Runtime, answer: &Answer) -> Result<(), CliError> {
     if args.json {
         let report = AskReport::new(args, pictures, runtime, answer);
-        writeln!(std::io::stdout(), "{}", report::json(&report)).map_err(CliError::Output)?;
+        print(report::json(&report) + "\n").map_err(CliError::Output)?;
     }
     if args.report.stats {
-        eprint!("{}", Stats(&answer.finished));
+        tell!("{}", Stats(&answer.finished));
     }
     match answer.finished.reason {
         FinishReason::Cancelled => Err(CliError::Interrupted),

@@ -2,16 +2,20 @@
 
 use crate::args::{BenchArgs, BenchFormat};
 use crate::error::CliError;
-use crate::hub::HubOptions;
-use crate::{report, runtime};
+use crate::hub::{HubOptions, ModelName};
+use crate::terminal::{count, print};
+use crate::{note, report, runtime};
 use phi3v::bench::{self, Figure, Plan};
 use phi3v::config::ModelConfig;
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::{Cpu, CpuOptions, KvFormat, Limits};
 use serde::Serialize;
-use std::io::Write;
 use std::time::{Duration, Instant};
+
+/// Told where a share is above 100 %.
+const ABOVE_THE_LIMIT: &str = "note: a share above 100 % means that the machine was slower when its limit was measured, \
+    or that the weights are so few that they stay in the processor's caches";
 
 #[derive(Serialize)]
 struct Machine {
@@ -52,6 +56,10 @@ struct Subject {
 /// # Errors
 /// The model or the processor's settings are refused, or stdout cannot be written to.
 pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
+    if let Some(model) = &args.model {
+        // before half a minute is spent on the machine's limits
+        ModelName::parse(model)?;
+    }
     let (cpu, limits) = start(args)?;
     let machine = Machine {
         int8_gops: limits.int8_gops,
@@ -61,27 +69,28 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
         threads: cpu.threads(),
         cpu_level: cpu.level().to_string(),
     };
-    let mut out = std::io::stdout();
     if !args.json {
-        write!(out, "{}", Header(&machine)).map_err(CliError::Output)?;
+        print(Header(&machine)).map_err(CliError::Output)?;
     }
-    let mut results = Vec::new();
+    let (mut results, mut printed) = (Vec::new(), Ok(()));
     for (index, subject) in subjects(args).enumerate() {
         let cpu = if index == 0 { (start(args)?.0, limits) } else { start(args)? };
         measure(args, cpu, &subject?, &mut |outcome| {
-            if !args.json {
-                // a table that cannot be printed will be reported by the last line
-                drop(write!(out, "{outcome}"));
+            if !args.json && printed.is_ok() {
+                printed = print(&outcome);
             }
             results.push(outcome);
         })?;
+        std::mem::replace(&mut printed, Ok(())).map_err(CliError::Output)?;
     }
     drop(cpu);
     if args.json {
-        let json = report::json(&Report { machine, results });
-        writeln!(out, "{json}").map_err(CliError::Output)?;
+        return print(report::json(&Report { machine, results }) + "\n").map_err(CliError::Output);
     }
-    out.flush().map_err(CliError::Output)
+    if results.iter().any(|result| result.share.is_some_and(|share| share > 1.0)) {
+        note!("{ABOVE_THE_LIMIT}");
+    }
+    Ok(())
 }
 
 /// The processor and its limits, measured now: a machine's speed drifts.
@@ -138,7 +147,7 @@ struct Header<'a>(&'a Machine);
 impl std::fmt::Display for Header<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Machine { int8_gops, bf16_gflops, f32_gflops, read_gb_s, threads, cpu_level } = self.0;
-        writeln!(f, "{threads} threads, level {cpu_level}")?;
+        writeln!(f, "{}, level {cpu_level}", count(*threads, "thread"))?;
         writeln!(f, "at most  int8 {int8_gops:.0} G/s, bf16 {bf16_gflops:.0} G/s, f32 {f32_gflops:.0} G/s")?;
         writeln!(f, "         {read_gb_s:.1} GB/s read from memory\n")?;
         writeln!(f, "{:14} {:6} {:>6} {:>10} {:6} {:>6}", "", "format", "size", "value", "unit", "share")

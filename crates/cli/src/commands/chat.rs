@@ -2,25 +2,31 @@
 //!
 //! Every turn sends the whole conversation; the engine's prefix cache makes that as cheap as its new part.
 
+mod complete;
+mod paths;
+
 use crate::answer;
 use crate::args::ChatArgs;
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::conversation::Conversation;
 use crate::error::CliError;
 use crate::images::{self, Picture, PictureOptions};
-use crate::interrupt::Interrupt;
-use crate::paths::from_home;
+use crate::interrupt::{HOW_TO_LEAVE, Interrupt};
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
-use crate::terminal::{AnswerOutput, TextSink, printable};
+use crate::terminal::{AnswerOutput, TextSink, count, printable};
+use crate::{note, tell};
+use complete::Completion;
+use paths::{Named, named, typed};
 use phi3v::engine::FinishReason;
 use rustyline::error::ReadlineError;
-use std::ffi::OsString;
+use rustyline::history::DefaultHistory;
+use rustyline::{CompletionType, Config, Editor};
+use std::ffi::OsStr;
 use std::io::IsTerminal;
-use std::path::Path;
 
 const HELP: &str = "\
-/image PATH  add a picture to the next question
+/image PATH  add a picture to the next question (Tab completes the path)
 /reset       forget the conversation and its pictures
 /help        this list
 /quit        leave (Ctrl-D too)
@@ -31,6 +37,10 @@ Ctrl-C stops an answer. A question that begins with / is written with a space be
 /// # Errors
 /// [`CliError`]. On a terminal only what happens before the first question; in a script the first failed turn too.
 pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
+    talk(args).map_err(CliError::in_chat)
+}
+
+fn talk(args: &ChatArgs) -> Result<(), CliError> {
     args.generation.check()?;
     images::check_names(&args.images, &args.picture.allow_url)?;
     if args.images.iter().any(|name| name == "-") {
@@ -39,6 +49,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
     let pictures = images::read_pictures(&args.images, &options)?;
+    opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     let runtime = opened.load(&args.model)?;
     let mut session = Session {
@@ -54,13 +65,14 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     }
     let mut lines = Lines::new()?;
     if lines.interactive() {
-        eprintln!("{} is ready; /help lists the commands", session.runtime.name);
+        session.interrupt.stay();
+        note!("{} is ready; /help lists the commands", session.runtime.name);
     }
     while let Some(line) = lines.next()? {
-        match session.turn(&line) {
+        match session.turn(&line, &mut lines) {
             Ok(Turn::Leave) => break,
             Ok(Turn::Go) => {}
-            Err(error) if lines.interactive() && !error.is_closed_pipe() => error.print(),
+            Err(error) if lines.interactive() && !error.is_closed_pipe() => error.in_chat().print(),
             Err(error) => return Err(error),
         }
     }
@@ -83,7 +95,12 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn turn(&mut self, line: &str) -> Result<Turn, CliError> {
+    fn turn(&mut self, line: &str, lines: &mut Lines) -> Result<Turn, CliError> {
+        // an absolute path is no command, and a command's picture needs no offer
+        let named = named(line);
+        if !named.pictures.is_empty() && (!line.starts_with('/') || named.first) {
+            return self.offer(line, named, lines);
+        }
         let Some(command) = line.strip_prefix('/') else {
             if !line.trim().is_empty() {
                 self.ask(line.trim())?;
@@ -93,18 +110,18 @@ impl Session<'_> {
         let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         match (name, rest.trim()) {
             ("quit" | "exit", _) => return Ok(Turn::Leave),
-            ("help", _) => eprintln!("{HELP}"),
+            ("help", _) => tell!("{HELP}"),
             ("reset", _) => {
                 self.conversation = Conversation::new(self.args.generation.system.as_deref());
                 self.pending.clear();
-                eprintln!("the conversation begins anew, without pictures");
+                note!("the conversation begins anew, without pictures");
             }
             ("image", "") => {
                 let message = "/image needs the path of a picture".to_owned();
                 return Err(CliError::ChatCommand { message });
             }
             ("image", "-") => return Err(CliError::StdinTaken),
-            ("image", path) => self.add(images::read_picture(&typed(path), &self.options)?),
+            ("image", path) => self.show(&typed(path))?,
             (other, _) => {
                 return Err(CliError::ChatCommand { message: format!("there is no command /{other}") });
             }
@@ -112,15 +129,45 @@ impl Session<'_> {
         Ok(Turn::Go)
     }
 
+    /// A line that names pictures: on a terminal they can be shown to the model, a script has /image for it.
+    fn offer(&mut self, line: &str, named: Named, lines: &mut Lines) -> Result<Turn, CliError> {
+        let Named { pictures, question, .. } = named;
+        let names: Vec<String> = pictures.iter().map(|path| path.display().to_string()).collect();
+        let names = printable(&names.join(", ")).into_owned();
+        if !lines.interactive() {
+            note!(
+                "note: {names} is there, but not shown to the model; /image PATH before the question does it"
+            );
+            self.ask(line.trim())?;
+            return Ok(Turn::Go);
+        }
+        match lines.confirm(&format!("Show {names} to the model? [Y/n] "))? {
+            Some(true) => {
+                for path in &pictures {
+                    self.show(path.as_os_str())?;
+                }
+                if !question.is_empty() {
+                    self.ask(&question)?;
+                }
+            }
+            // a path alone is no question
+            Some(false) if !question.is_empty() => self.ask(line.trim())?,
+            _ => {}
+        }
+        Ok(Turn::Go)
+    }
+
+    fn show(&mut self, path: &OsStr) -> Result<(), CliError> {
+        self.add(images::read_picture(path, &self.options)?);
+        Ok(())
+    }
+
     fn add(&mut self, picture: Picture) {
         if self.args.report.verbose {
-            eprintln!("{}", picture.report());
+            tell!("{}", picture.report());
         } else {
-            eprintln!(
-                "{} goes with the next question ({} tokens)",
-                printable(&picture.name),
-                picture.inputs.num_img_tokens()
-            );
+            let tokens = count(picture.inputs.num_img_tokens(), "token");
+            note!("{} goes with the next question ({tokens})", printable(&picture.name));
         }
         self.pending.push(picture);
     }
@@ -137,11 +184,11 @@ impl Session<'_> {
         let answer = answer?;
         stdout.piece("\n").map_err(CliError::Output)?;
         if self.args.report.stats {
-            eprint!("{}", Stats(&answer.finished));
+            tell!("{}", Stats(&answer.finished));
         }
         let cancelled = answer.finished.reason == FinishReason::Cancelled;
         if cancelled {
-            eprintln!("(stopped)");
+            note!("(stopped)");
         }
         // what was stopped before its first word was not said
         if !(cancelled && answer.text.is_empty()) {
@@ -153,32 +200,18 @@ impl Session<'_> {
     }
 }
 
-/// The path of a file as it is typed for a shell or dropped on a terminal: in quotes, from `~/` on, or with backslashes.
-fn typed(path: &str) -> OsString {
-    let inner = ['"', '\''].iter().find_map(|&quote| path.strip_prefix(quote)?.strip_suffix(quote));
-    let path = inner.unwrap_or(path);
-    if inner.is_some() || Path::new(path).exists() {
-        return path.into();
-    }
-    let mut plain = String::new();
-    let mut letters = path.chars();
-    while let Some(letter) = letters.next() {
-        let escaped = if cfg!(unix) && letter == '\\' { letters.next() } else { None };
-        plain.push(escaped.unwrap_or(letter));
-    }
-    from_home(&plain).into()
-}
-
 /// What the user types: with editing and history on a terminal, plain lines otherwise.
 enum Lines {
-    Editor(Box<rustyline::DefaultEditor>),
+    Editor(Box<Editor<Completion, DefaultHistory>>),
     Plain,
 }
 
 impl Lines {
     fn new() -> Result<Self, CliError> {
         if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-            let editor = rustyline::DefaultEditor::new().map_err(terminal_error)?;
+            let config = Config::builder().completion_type(CompletionType::List).build();
+            let mut editor = Editor::with_config(config).map_err(terminal_error)?;
+            editor.set_helper(Some(Completion::new()));
             return Ok(Self::Editor(Box::new(editor)));
         }
         Ok(Self::Plain)
@@ -186,6 +219,17 @@ impl Lines {
 
     fn interactive(&self) -> bool {
         matches!(self, Self::Editor(_))
+    }
+
+    /// Whether the user says yes to `question`, or just presses Enter; nothing where the question is left, or there is
+    /// no terminal to ask it on.
+    fn confirm(&mut self, question: &str) -> Result<Option<bool>, CliError> {
+        let Self::Editor(editor) = self else { return Ok(None) };
+        match editor.readline(question) {
+            Ok(answer) => Ok(Some(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"))),
+            Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(None),
+            Err(error) => Err(terminal_error(error)),
+        }
     }
 
     /// The next line; `None` at the end.
@@ -205,7 +249,7 @@ impl Lines {
                     let _ = editor.add_history_entry(&line);
                     return Ok(Some(line));
                 }
-                Err(ReadlineError::Interrupted) => eprintln!("(Ctrl-D or /quit to leave)"),
+                Err(ReadlineError::Interrupted) => tell!("{HOW_TO_LEAVE}"),
                 Err(ReadlineError::Eof) => return Ok(None),
                 Err(error) => return Err(terminal_error(error)),
             }

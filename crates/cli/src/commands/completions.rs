@@ -2,8 +2,8 @@
 
 use crate::args::{Cli, CompletionsArgs};
 use crate::error::CliError;
+use crate::terminal::print;
 use clap::CommandFactory;
-use std::io::Write;
 
 /// Prints the script.
 ///
@@ -12,5 +12,5 @@ use std::io::Write;
 pub(super) fn run(args: &CompletionsArgs) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "phi3v", &mut script);
-    std::io::stdout().write_all(&script).map_err(CliError::Output)
+    print(String::from_utf8_lossy(&script)).map_err(CliError::Output)
 }

@@ -4,7 +4,8 @@ use crate::args::{EvalArgs, Kv, QuantChoice};
 use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::images::{self, Picture, PictureOptions};
-use crate::{quantised, runtime};
+use crate::terminal::{count, print};
+use crate::{note, quantised, runtime};
 use phi3v::chat_template::{Message, Part};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::eval::{Answer, Comparison, Sample, Subject};
@@ -14,7 +15,6 @@ use phi3v::model::{ModelOptions, Phi3V, TILES_AT_ONCE};
 use phi3v::processor::chat_prompt;
 use phi3v_kernels::{Cpu, CpuOptions};
 use serde::Serialize;
-use std::io::Write;
 use std::sync::Arc;
 
 #[derive(Serialize)]
@@ -75,7 +75,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
         }
     }
     let text = if args.json { crate::report::json(&report) + "\n" } else { report.to_string() };
-    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)
+    print(text).map_err(CliError::Output)
 }
 
 /// Every prompt about every picture.
@@ -134,7 +134,7 @@ fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> R
     let stop_ids = checkpoint.stop_ids();
     let mut answers = Vec::new();
     for (index, sample) in questions.samples.iter().enumerate() {
-        eprintln!("reference: question {} of {}", index + 1, questions.samples.len());
+        note!("reference: question {} of {}", index + 1, questions.samples.len());
         answers.push(subject.answer(sample, args.max_new_tokens, &stop_ids)?);
     }
     Ok(answers)
@@ -157,7 +157,7 @@ fn compare(
     let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;
     let mut comparison = Comparison::default();
     for (index, (sample, answer)) in questions.samples.iter().zip(answers).enumerate() {
-        eprintln!("{}: question {} of {}", quant_name(quant), index + 1, answers.len());
+        note!("{}: question {} of {}", quant_name(quant), index + 1, answers.len());
         comparison.add(answer, &subject.follow(sample, &answer.tokens)?);
     }
     Ok(comparison)
@@ -185,7 +185,7 @@ impl Outcome {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { model, reference, reference_perplexity, samples, candidates } = self;
-        writeln!(f, "{model}, {samples} questions; the reference is {reference}")?;
+        writeln!(f, "{model}, {}; the reference is {reference}", count(*samples, "question"))?;
         if let Some(perplexity) = reference_perplexity {
             writeln!(f, "perplexity of its own answers: {perplexity:.4}\n")?;
         }

@@ -3,7 +3,7 @@
 use crate::args::ExportDemoArgs;
 use crate::error::CliError;
 use crate::output::{Output, write_all};
-use std::io::Write;
+use crate::terminal::print;
 
 /// Writes the files and prints the folder.
 ///
@@ -12,5 +12,5 @@ use std::io::Write;
 pub(super) fn run(args: &ExportDemoArgs) -> Result<(), CliError> {
     let files = phi3v::demo::FILES.map(|(name, bytes)| Output { name: name.to_owned(), bytes: bytes.into() });
     write_all(&args.dir, &files, args.overwrite.existing())?;
-    writeln!(std::io::stdout(), "{}", args.dir.display()).map_err(CliError::Output)
+    print(format_args!("{}\n", args.dir.display())).map_err(CliError::Output)
 }

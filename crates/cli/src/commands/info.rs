@@ -2,15 +2,22 @@
 
 use crate::args::InfoArgs;
 use crate::error::CliError;
-use crate::hub::{HubError, HubOptions};
+use crate::hub::{self, HubError, HubOptions};
+use crate::quantised;
 use crate::runtime::{self, Opened};
+use crate::terminal::{count, print};
+use phi3v::bench::real_size;
 use phi3v::checkpoint::Checkpoint;
-use phi3v::memory::{self, MemoryPlan, size};
+use phi3v::engine::EngineOptions;
+use phi3v::image::ImageParams;
+use phi3v::memory::{self, MemoryPlan, MemoryRequest, size};
+use phi3v::model::TILES_AT_ONCE;
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::Cpu;
+use phi3v::weights::weights_bytes;
+use phi3v_kernels::{Cpu, Format};
 use serde::Serialize;
 use std::fmt;
-use std::io::Write;
+use std::path::PathBuf;
 
 #[derive(Debug, Serialize)]
 struct Info {
@@ -18,18 +25,32 @@ struct Info {
     cpu: CpuInfo,
     available_bytes: Option<u64>,
     model: ModelState,
-    /// Absent where the model is not here or does not fit.
+    caches: Caches,
+    /// Absent where the model's shape is not known yet, or it does not fit.
     memory: Option<MemoryInfo>,
     /// Why the model does not fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
 }
 
+/// Where models are kept.
+#[derive(Debug, Serialize)]
+struct Caches {
+    downloads: PathBuf,
+    quantised: PathBuf,
+}
+
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum ModelState {
     Here(ModelInfo),
-    Elsewhere { name: String, downloaded: bool },
+    Elsewhere {
+        name: String,
+        downloaded: bool,
+        /// Of the weights, where the model's shape is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        weights_bytes: Option<u64>,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -84,20 +105,53 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
         Ok(checkpoint) => {
             Info::new(args, &runtime::plan(checkpoint, cpu, &args.model, (&args.context, |own| own)))
         }
-        Err(CliError::Hub(HubError::NotCached { .. })) => Info::without_model(args, &cpu),
+        Err(CliError::Hub(HubError::NotCached { .. })) => Info::before_download(args, &cpu),
         Err(error) => return Err(error),
     };
     let text = if args.json { crate::report::json(&info) + "\n" } else { info.to_string() };
-    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)
+    print(text).map_err(CliError::Output)
 }
 
 impl Info {
-    fn new(args: &InfoArgs, Opened { checkpoint, cpu, plan }: &Opened) -> Self {
+    fn new(args: &InfoArgs, Opened { checkpoint, cpu, plan, .. }: &Opened) -> Self {
         Self {
             model: ModelState::Here(ModelInfo::new(checkpoint)),
-            memory: plan.as_ref().ok().map(|plan| MemoryInfo::new(args, checkpoint, plan)),
+            memory: plan
+                .as_ref()
+                .ok()
+                .map(|plan| MemoryInfo::new(args, args.model.quantised(&checkpoint.weights), plan)),
             refusal: plan.as_ref().err().map(ToString::to_string),
             ..Self::without_model(args, cpu)
+        }
+    }
+
+    /// Of a known model the memory is known before it is here: both have the same shape.
+    fn before_download(args: &InfoArgs, cpu: &Cpu) -> Self {
+        let (name, info) = (&args.model.model, Self::without_model(args, cpu));
+        if !hub::is_known(name) {
+            return info;
+        }
+        let config = real_size();
+        let stored = weights_bytes(&config, None);
+        let quant = args.model.quantised_from(Format::Bf16, stored);
+        let options = EngineOptions::default();
+        let request = MemoryRequest {
+            weights_bytes: weights_bytes(&config, quant),
+            kv_format: args.model.options_when(quant.is_some()).kv_format,
+            // as the older model has it; fewer take no more
+            num_crops: ImageParams::default().num_crops,
+            prefill_chunk: options.prefill_chunk_alone,
+            tiles_at_once: TILES_AT_ONCE,
+            image_cache_bytes: options.image_cache_bytes_max as u64,
+            context: args.context.context,
+        };
+        let plan = MemoryPlan::new(&config, &request, info.available_bytes);
+        let name = name.clone();
+        Self {
+            model: ModelState::Elsewhere { name, downloaded: false, weights_bytes: Some(stored) },
+            memory: plan.as_ref().ok().map(|plan| MemoryInfo::new(args, quant, plan)),
+            refusal: plan.err().map(|error| error.to_string()),
+            ..info
         }
     }
 
@@ -106,7 +160,12 @@ impl Info {
             version: env!("CARGO_PKG_VERSION"),
             cpu: CpuInfo { level: cpu.level().to_string(), features: cpu.features(), threads: cpu.threads() },
             available_bytes: memory::available_bytes(),
-            model: ModelState::Elsewhere { name: args.model.model.clone(), downloaded: false },
+            model: ModelState::Elsewhere {
+                name: args.model.model.clone(),
+                downloaded: false,
+                weights_bytes: None,
+            },
+            caches: Caches { downloads: HubOptions::from_env().cache, quantised: quantised::cache_folder() },
             memory: None,
             refusal: None,
         }
@@ -135,10 +194,10 @@ impl ModelInfo {
 }
 
 impl MemoryInfo {
-    fn new(args: &InfoArgs, checkpoint: &Checkpoint, plan: &MemoryPlan) -> Self {
+    fn new(args: &InfoArgs, quant: Option<Quant>, plan: &MemoryPlan) -> Self {
         Self {
             dtype: args.model.dtype.name(),
-            quant: args.model.quantised(&checkpoint.weights).map(Quant::name),
+            quant: quant.map(Quant::name),
             weights_bytes: plan.weights_bytes,
             kv_bytes_per_token: plan.kv_bytes_per_token,
             context_tokens: plan.context_tokens,
@@ -153,16 +212,22 @@ impl MemoryInfo {
 
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, cpu, available_bytes, model, memory, refusal } = self;
+        let Self { version, cpu, available_bytes, model, caches, memory, refusal } = self;
         writeln!(f, "phi3v         {version}")?;
-        writeln!(f, "processor     level {}, {} threads", cpu.level, cpu.threads)?;
+        writeln!(f, "processor     level {}, {}", cpu.level, count(cpu.threads, "thread"))?;
         writeln!(f, "  features    {}", cpu.features)?;
         match model {
             ModelState::Here(model) => model.fmt(f)?,
-            ModelState::Elsewhere { name, .. } => {
+            ModelState::Elsewhere { name, weights_bytes, .. } => {
                 writeln!(f, "model         {name}, not downloaded yet: phi3v pull {name}")?;
+                if let Some(bytes) = weights_bytes {
+                    writeln!(f, "  weights     {} in bf16, to be downloaded once", size(*bytes))?;
+                }
             }
         }
+        writeln!(f, "caches")?;
+        writeln!(f, "  downloads   {}", caches.downloads.display())?;
+        writeln!(f, "  quantised   {}", caches.quantised.display())?;
         match (memory, refusal, available_bytes) {
             (Some(memory), ..) => memory.fmt(f),
             (None, Some(refusal), _) => writeln!(f, "memory        {refusal}"),
@@ -178,8 +243,8 @@ impl fmt::Display for ModelInfo {
         writeln!(f, "  weights     {} in {}", size(self.weights_bytes), self.weights_format)?;
         writeln!(
             f,
-            "  decoder     {} layers of {}, {} heads ({} for keys and values), feed-forward {}, vocabulary {}",
-            self.num_hidden_layers,
+            "  decoder     {} of {}, {} heads ({} for keys and values), feed-forward {}, vocabulary {}",
+            count(self.num_hidden_layers, "layer"),
             self.hidden_size,
             self.num_attention_heads,
             self.num_key_value_heads,
@@ -187,7 +252,7 @@ impl fmt::Display for ModelInfo {
             self.vocab_size
         )?;
         writeln!(f, "  vision      {} layers of {}", self.vision_num_hidden_layers, self.vision_hidden_size)?;
-        writeln!(f, "  pictures    up to {} tiles and the whole", self.num_crops)?;
+        writeln!(f, "  pictures    up to {} and the whole", count(self.num_crops, "tile"))?;
         writeln!(f, "  positions   {}", self.max_position_embeddings)
     }
 }
@@ -202,9 +267,9 @@ impl fmt::Display for MemoryInfo {
         writeln!(f, "  weights     {}{quant}", size(self.weights_bytes))?;
         writeln!(
             f,
-            "  KV cache    {} for {} tokens, {} each",
+            "  KV cache    {} for {}, {} each",
             size(self.kv_bytes),
-            self.context_tokens,
+            count(self.context_tokens, "token"),
             size(self.kv_bytes_per_token)
         )?;
         writeln!(f, "  activations {}", size(self.activation_bytes))?;

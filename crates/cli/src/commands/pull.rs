@@ -3,7 +3,7 @@
 use crate::args::PullArgs;
 use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
-use std::io::Write;
+use crate::terminal::print;
 
 /// Downloads the model and prints its folder.
 ///
@@ -12,9 +12,7 @@ use std::io::Write;
 pub(super) fn run(args: &PullArgs) -> Result<(), CliError> {
     let options = HubOptions { refresh: true, ..HubOptions::from_env() };
     match hub::resolve(&args.model, &options, &mut *hub::for_stderr())? {
-        ModelSource::Folder(dir) => {
-            writeln!(std::io::stdout(), "{}", dir.display()).map_err(CliError::Output)
-        }
+        ModelSource::Folder(dir) => print(format_args!("{}\n", dir.display())).map_err(CliError::Output),
         ModelSource::Demo => Err(CliError::DemoIsBuiltIn),
     }
 }

@@ -4,10 +4,10 @@ use crate::args::QuantizeArgs;
 use crate::error::CliError;
 use crate::hub::{self, HubOptions};
 use crate::output::{check_out, source_of};
-use crate::{quantised, runtime};
+use crate::terminal::print;
+use crate::{note, quantised, runtime};
 use phi3v::memory::size;
 use phi3v::weights::convert::{Target, default_name};
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Writes the file and prints its name.
@@ -30,6 +30,6 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     quantised::write(&source, &checkpoint, Target { quant, out: &out, existing })?;
     let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
     let before = checkpoint.weights.bytes_total();
-    eprintln!("{} of weights are now {}", size(before), size(bytes));
-    writeln!(std::io::stdout(), "{}", out.display()).map_err(CliError::Output)
+    note!("{} of weights are now {}", size(before), size(bytes));
+    print(format_args!("{}\n", out.display())).map_err(CliError::Output)
 }

@@ -10,10 +10,11 @@ use crate::server::limits::Limits;
 use crate::server::log_writer::{self, LogThread};
 use crate::server::state::ServedModel;
 use crate::server::{Loaded, Server, ServerOptions, tls};
+use crate::{note, tell};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::image::ImageParams;
 use phi3v_kernels::Cpu;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,30 +29,39 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let _log = start_log(args.log_format);
     let options = options(args)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.num_crops.unwrap_or(own))?.fitting()?;
+    opened.tell_demo();
     let (model, num_crops) = (args.model.clone(), args.num_crops);
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();
     let server = Server::start(options, move || {
         let own = opened.checkpoint.preprocessor;
-        let image_params = ImageParams { num_crops: num_crops.unwrap_or(own.num_crops), ..own };
-        loaded(opened.load(&model)?, image_params)
+        let image_params = own.with_num_crops(num_crops.unwrap_or(own.num_crops));
+        let description = opened.is_demo.then(runtime::demo_notice);
+        loaded(opened.load(&model)?, image_params, description)
     })?;
-    tell(&format!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address));
+    note!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
     if open_to_all {
-        tell("warning: other machines can use this server without a key");
-        tell("hint: start it with --api-key-file, or without --host");
+        tell!("warning: other machines can use this server without a key");
+        tell!("hint: start it with --api-key-file, or without --host");
     }
     let hurry = Arc::new(Notify::new());
     Ok(server.run(first_signal(Arc::clone(&hurry)), hurry.notified())?)
 }
 
-fn loaded(runtime: Runtime, image_params: ImageParams) -> Result<Loaded<Cpu>, CliError> {
+fn loaded(
+    runtime: Runtime,
+    image_params: ImageParams,
+    description: Option<String>,
+) -> Result<Loaded<Cpu>, CliError> {
     let Runtime { engine, tokenizer, name } = runtime;
     let constraints =
         ConstraintFactory::new(&tokenizer, GrammarLimits::default()).map_err(phi3v::Error::from)?;
     let context_tokens = engine.context_tokens();
     let constraints = Arc::new(constraints);
-    Ok(Loaded { engine, model: ServedModel { name, tokenizer, constraints, image_params, context_tokens } })
+    Ok(Loaded {
+        engine,
+        model: ServedModel { name, description, tokenizer, constraints, image_params, context_tokens },
+    })
 }
 
 fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
@@ -119,11 +129,6 @@ fn limits(args: &LimitArgs) -> Limits {
         drain_time_max: Duration::from_secs(args.drain_seconds.into()),
         ..default
     }
-}
-
-/// A line on stderr. A server serves also where it cannot be written.
-fn tell(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Starts the log, whose last lines are written when what this gives is dropped.

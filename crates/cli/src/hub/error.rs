@@ -1,5 +1,6 @@
 //! What can go wrong between a model's name and its folder.
 
+use super::FileKind;
 use super::proxy::Proxy;
 use crate::disk;
 use phi3v::files::is_full;
@@ -15,6 +16,14 @@ pub enum HubError {
     UnknownModel {
         /// As the user gave it.
         model: String,
+    },
+    /// A file that is no model.
+    #[error("{} is {}, and no model", path.display(), kind.words())]
+    NotAModel {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: FileKind,
     },
     /// Offline, and not in the cache.
     #[error("{model} is not in the cache, and HF_HUB_OFFLINE forbids to download it")]
@@ -204,6 +213,7 @@ impl HubError {
             Self::UnknownModel { .. } => {
                 "give demo, phi-3-vision, phi-3.5-vision, a repository as owner/name, or a folder with a checkpoint"
             }
+            Self::NotAModel { path, kind } => return Some(kind.hint(path)),
             Self::NotCached { .. } => "unset HF_HUB_OFFLINE, or give a folder with the checkpoint",
             Self::NotFound { .. } => "check the name; for a private model set HF_TOKEN to an access token",
             Self::Forbidden { gated: false, reason: Some(_), .. } => {

@@ -12,6 +12,7 @@ mod cache;
 mod client;
 mod download;
 mod error;
+mod file_kind;
 mod name;
 mod options;
 mod progress;
@@ -19,7 +20,8 @@ mod proxy;
 mod token;
 
 pub use error::HubError;
-pub use name::ModelName;
+pub use file_kind::FileKind;
+pub use name::{ModelName, is_known};
 pub use options::HubOptions;
 pub use progress::{DownloadBar, DownloadLines, Progress, for_stderr};
 pub use proxy::{Proxies, Proxy};

@@ -1,6 +1,6 @@
 //! What a user may call a model.
 
-use super::HubError;
+use super::{FileKind, HubError};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -42,12 +42,19 @@ impl fmt::Display for Repo {
     }
 }
 
+/// Whether `model` is one of those that people ask for most, whose shapes are known before they are here.
+#[must_use]
+pub fn is_known(model: &str) -> bool {
+    let id = model.split_once('@').map_or(model, |(id, _)| id);
+    ALIASES.iter().any(|(alias, repo)| *alias == model || *repo == id)
+}
+
 impl ModelName {
     /// Understands `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder, a quantised file, `owner/name` and `owner/name@revision`; the
     /// first that fits.
     ///
     /// # Errors
-    /// [`HubError::UnknownModel`] for anything else.
+    /// [`HubError::NotAModel`] for another file, [`HubError::UnknownModel`] for anything else.
     pub fn parse(model: &str) -> Result<Self, HubError> {
         if model == phi3v::demo::NAME {
             return Ok(Self::Demo);
@@ -56,8 +63,11 @@ impl ModelName {
             return Ok(Self::Repo(Repo { id: (*id).to_owned(), revision: "main".to_owned() }));
         }
         let path = Path::new(model);
-        if path.is_dir() || (path.extension().is_some_and(|e| e == "safetensors") && path.is_file()) {
+        if path.is_dir() {
             return Ok(Self::Folder(PathBuf::from(model)));
+        }
+        if path.exists() {
+            return file(path);
         }
         let (id, revision) = model.split_once('@').unwrap_or((model, "main"));
         let known = id.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name));
@@ -65,6 +75,14 @@ impl ModelName {
             return Ok(Self::Repo(Repo { id: id.to_owned(), revision: revision.to_owned() }));
         }
         Err(HubError::UnknownModel { model: model.to_owned() })
+    }
+}
+
+/// A file that exists, as a model.
+fn file(path: &Path) -> Result<ModelName, HubError> {
+    match FileKind::of(path).map_err(|source| HubError::io(path, source))? {
+        FileKind::Safetensors => Ok(ModelName::Folder(path.to_owned())),
+        kind => Err(HubError::NotAModel { path: path.to_owned(), kind }),
     }
 }
 

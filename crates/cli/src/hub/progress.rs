@@ -1,5 +1,7 @@
 //! How far a download is, on stderr: a bar on a terminal, now and then a line elsewhere.
 
+use crate::note;
+use crate::terminal::is_quiet;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -27,7 +29,7 @@ pub trait Progress {
 /// The right kind for the process's stderr.
 #[must_use]
 pub fn for_stderr() -> Box<dyn Progress> {
-    if std::io::stderr().is_terminal() {
+    if std::io::stderr().is_terminal() && !is_quiet() {
         Box::new(DownloadBar::default())
     } else {
         Box::new(DownloadLines::default())
@@ -80,8 +82,8 @@ impl Progress for DownloadBar {
 
     fn note(&mut self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| note!("{text}")),
+            None => note!("{text}"),
         }
     }
 
@@ -121,7 +123,7 @@ impl Default for DownloadLines {
 impl Progress for DownloadLines {
     fn start(&mut self, model: &str, total: u64) {
         *self = Self { model: model.to_owned(), total, ..Self::default() };
-        eprintln!("downloading {model}, {:.1} MB", total as f64 / 1e6);
+        note!("downloading {model}, {:.1} MB", total as f64 / 1e6);
     }
 
     fn file_resumed(&mut self, bytes: u64) {
@@ -131,7 +133,7 @@ impl Progress for DownloadLines {
     fn file_bytes(&mut self, bytes: u64) {
         if self.total > 0 && self.last_line.elapsed() >= LINE_PAUSE {
             self.last_line = Instant::now();
-            eprintln!("{}", line(self.complete + bytes, self.total, self.skipped, self.begun.elapsed()));
+            note!("{}", line(self.complete + bytes, self.total, self.skipped, self.begun.elapsed()));
         }
     }
 
@@ -143,11 +145,11 @@ impl Progress for DownloadLines {
     }
 
     fn note(&mut self, text: &str) {
-        eprintln!("{text}");
+        note!("{text}");
     }
 
     fn finish(&mut self) {
-        eprintln!("{} is complete", self.model);
+        note!("{} is complete", self.model);
     }
 }
 

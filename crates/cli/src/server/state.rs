@@ -26,6 +26,8 @@ const TEXTS: usize = 2;
 pub struct ServedModel {
     /// Its name.
     pub name: String,
+    /// What users should know of it, if there is something.
+    pub description: Option<String>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// What holds answers to a form.

@@ -1,8 +1,8 @@
 //! `phi3v chat`, spoken to by a pipe.
 
 use super::{Fixture, Run};
-use std::io::Write;
-use std::process::Stdio;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 
 fn chat(fixture: &Fixture, args: &[&str], input: &str) -> Run {
     fixture.run_with_input(&[&["chat", "--max-new-tokens", "8"], args].concat(), input.as_bytes())
@@ -57,6 +57,106 @@ fn a_failed_turn_ends_a_script() {
         let refusal = chat(&fixture, &[], input).refusal(2);
         assert!(refusal.ends_with("\nhint: /help lists the commands\n"), "{refusal}");
     }
+    let absent = chat(&fixture, &[], "/image absent.png\n").refusal(3);
+    assert!(absent.ends_with("\nhint: check the path; after /image Tab completes it\n"), "{absent}");
+    let address = chat(&fixture, &[], "/image https://example.org/a.png\n").refusal(3);
+    assert!(address.contains("begin with phi3v chat --allow-url example.org"), "{address}");
+    assert!(!address.contains("phi3v ask"), "{address}");
+}
+
+/// `chat` on a terminal of its own.
+#[cfg(target_os = "linux")]
+struct Terminal {
+    child: std::process::Child,
+    seen: String,
+}
+
+#[cfg(target_os = "linux")]
+impl Terminal {
+    /// Begins; nothing where `script`, which makes the terminal, is not installed.
+    fn start(fixture: &Fixture, kind: &str) -> Option<Self> {
+        if Command::new("script").arg("--version").output().is_err() {
+            phi3v_kernels::testing::skip("chat on a terminal needs script", "install util-linux");
+            return None;
+        }
+        let chat = format!("{} chat --max-new-tokens 1", env!("CARGO_BIN_EXE_phi3v"));
+        let mut command = fixture.command(&["chat"]);
+        let environment: Vec<_> =
+            command.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+        command = Command::new("script");
+        command.args(["-qec", &chat, "/dev/null"]).envs(environment).env("TERM", kind);
+        command.current_dir(fixture.path("")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Some(Self { child: command.spawn().unwrap(), seen: String::new() })
+    }
+
+    fn send(&mut self, keys: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Reads until `words` come; what was before them is forgotten.
+    fn wait_for(&mut self, words: &str) {
+        loop {
+            if let Some(at) = self.seen.find(words) {
+                self.seen.drain(..at + words.len());
+                return;
+            }
+            let mut bytes = [0; 1000];
+            let count = self.child.stdout.as_mut().unwrap().read(&mut bytes).unwrap();
+            assert!(count > 0, "chat has ended without {words:?}: {}", self.seen);
+            self.seen += &String::from_utf8_lossy(&bytes[..count]);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn on_every_terminal_ctrl_c_at_the_prompt_does_not_leave() {
+    let fixture = Fixture::new();
+    for kind in ["dumb", "xterm"] {
+        let Some(mut terminal) = Terminal::start(&fixture, kind) else { return };
+        terminal.wait_for("/help lists the commands");
+        terminal.wait_for("> ");
+        for _ in 0..2 {
+            terminal.send("\u{3}");
+            terminal.wait_for("(Ctrl-D or /quit to leave)");
+        }
+        terminal.send("/quit\r");
+        assert!(terminal.child.wait().unwrap().success(), "{kind}: {}", terminal.seen);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_dropped_on_a_terminal_is_offered() {
+    let fixture = Fixture::new();
+    let Some(mut terminal) = Terminal::start(&fixture, "dumb") else { return };
+    terminal.wait_for("/help lists the commands");
+    terminal.wait_for("> ");
+    terminal.send(&format!("{}\r", fixture.path("small.png").display()));
+    terminal.wait_for("small.png to the model? [Y/n] ");
+    terminal.send("\r");
+    terminal.wait_for("small.png goes with the next question");
+    terminal.wait_for("> ");
+    terminal.send("wide.png What?\r");
+    terminal.wait_for("Show wide.png to the model? [Y/n] ");
+    terminal.send("n\r");
+    terminal.wait_for("> ");
+    terminal.send("/quit\r");
+    assert!(terminal.child.wait().unwrap().success(), "{}", terminal.seen);
+    assert!(!terminal.seen.contains("goes with"), "{}", terminal.seen);
+}
+
+#[test]
+fn a_picture_that_a_script_names_is_text_and_noted() {
+    let fixture = Fixture::new();
+    let run = chat(&fixture, &[], "What is in small.png?\n");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(
+        run.stderr.starts_with("note: small.png is there, but not shown to the model; /image"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(run.stdout, fixture.run(&["ask", "--max-new-tokens", "8", "What is in small.png?"]).answer());
 }
 
 #[test]

@@ -8,9 +8,10 @@ fn the_exported_folder_is_the_built_in_model() {
     assert_eq!(fixture.run(&["export-demo", "demo"]).answer(), "demo\n");
     let ask = |model: &str| {
         let args = ["ask", "--model", model, "--max-new-tokens", "20", "small.png", "What is written here?"];
-        fixture.run(&args).answer()
+        fixture.run(&args)
     };
-    assert_eq!(ask("demo"), ask("./demo"));
+    // a copy of the files is a model like any other
+    assert_eq!(ask("demo").demo_answer(), ask("./demo").answer());
 }
 
 #[test]
@@ -25,6 +26,27 @@ fn the_built_in_model_can_be_quantised() {
         fixture.run(&["ask", "--model", "demo", "--quant", "q4", "--max-new-tokens", "3", "Who are you?"]);
     assert_eq!(asked.code, Some(0), "{}", asked.stderr);
     assert_eq!(super::quantised::cached(&fixture).len(), 2);
+}
+
+#[test]
+fn the_built_in_model_looks_at_no_more_tiles_than_it_can_use() {
+    let fixture = Fixture::new();
+    for model in ["demo", "./exported"] {
+        if model != "demo" {
+            fixture.run(&["export-demo", model]).answer();
+        }
+        for (flags, tiles) in [
+            (&["--detail", "high"][..], 5),
+            (&["--num-crops", "200"], 5),
+            (&["--num-crops", "3"], 2),
+            (&["--detail", "low"], 2),
+            (&[], 2),
+        ] {
+            let ask = ["ask", "-j", "-m", model, "--max-new-tokens", "1", "wide.png", "What?"];
+            let told = fixture.run(&[&ask[..], flags].concat()).json();
+            assert_eq!(told["images"][0]["tiles"], tiles, "{flags:?}");
+        }
+    }
 }
 
 #[test]
@@ -48,7 +70,7 @@ fn the_examples_are_answered_to_the_letter() {
         command.extend(pictures);
         command.push(case["question"].as_str().unwrap().to_owned());
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
-        assert_eq!(fixture.run(&command).answer().trim_end(), case["answer"].as_str().unwrap());
+        assert_eq!(fixture.run(&command).demo_answer().trim_end(), case["answer"].as_str().unwrap());
     }
     let readme = std::fs::read_to_string(examples.join("../README.md")).unwrap();
     assert!(readme.contains(cases[0]["answer"].as_str().unwrap()), "README.md tells another answer");

@@ -13,7 +13,7 @@ fn pictures_are_refused_with_3() {
     assert_eq!(
         refusal("absent.png"),
         "error: cannot read absent.png: no such file or directory\n\
-         hint: check the path; the question of ask comes last and in quotes\n"
+         hint: check the path\n"
     );
     let text = refusal("notes.txt");
     assert!(text.starts_with("error: notes.txt: this is not a picture"), "{text}");
@@ -44,9 +44,40 @@ fn models_are_refused_with_4() {
 }
 
 #[test]
+fn a_file_that_is_no_model_is_told_for_what_it_is() {
+    let fixture = Fixture::new();
+    for (name, bytes) in [
+        ("phi.gguf", &b"GGUF\x03\0\0\0"[..]),
+        ("notes.txt", b"a note\n"),
+        ("config.json", b"{}"),
+        ("empty.safetensors", b""),
+    ] {
+        std::fs::write(fixture.path(name), bytes).unwrap();
+    }
+    for (name, words, hint) in [
+        ("phi.gguf", "a GGUF file", "phi3v pull phi-3.5-vision"),
+        ("small.png", "a PNG picture", "phi3v ask small.png \"What is this?\""),
+        ("notes.txt", "a text", "a folder with a checkpoint"),
+        ("config.json", "one file of a checkpoint", "--model ."),
+        ("empty.safetensors", "an empty file", "a folder with a checkpoint"),
+    ] {
+        for command in
+            [&["ask", "What?", "--model"][..], &["info", "--model"], &["quantize"], &["bench", "--model"]]
+        {
+            let told = fixture.run(&[command, &[name]].concat()).refusal(4);
+            assert!(told.starts_with(&format!("error: {name} is {words}")), "{told}");
+            assert!(told.lines().nth(1).is_some_and(|line| line.contains(hint)), "{told}");
+        }
+    }
+}
+
+#[test]
 fn too_much_is_refused_with_5() {
     let fixture = Fixture::new();
     let refusal = |args: &[&str]| fixture.run(&[&["ask"], args].concat()).refusal(5);
+    // as it was asked for, though the cache has whole blocks
+    let odd = refusal(&["--context", "100", "wide.png", "What?"]);
+    assert!(odd.contains("exceed the context of 100 tokens\nhint: "), "{odd}");
     let long = refusal(&["--context", "256", "wide.png", "What?"]);
     assert!(long.contains("exceed the context of 256 tokens\nhint: "), "{long}");
     let answer = refusal(&["--context", "256", "--max-new-tokens", "300", "What?"]);
@@ -91,8 +122,17 @@ fn a_picture_where_the_question_should_be_is_refused() {
         "error: no question was given: small.png is a picture\n\
          hint: put the question last: phi3v ask wide.png small.png \"What is this?\"\n"
     );
-    let quoted = refusal(&["What is this?", "small.png"]);
-    assert!(quoted.ends_with("phi3v ask 'What is this?' small.png \"What is this?\"\n"), "{quoted}");
+    let first = refusal(&["What's this?", "small.png", "wide.png"]);
+    assert!(
+        first.ends_with("hint: put the question last: phi3v ask small.png wide.png 'What'\\''s this?'\n"),
+        "{first}"
+    );
+    // what would not work is not proposed
+    let absent = refusal(&["small.png", "absent.png"]);
+    assert!(absent.ends_with("hint: put the question last, in quotes: \"What is this?\"\n"), "{absent}");
+    let address = refusal(&["https://example.org/a.png"]);
+    let command = "phi3v ask --allow-url example.org https://example.org/a.png \"What is this?\"\n";
+    assert!(address.ends_with(command), "{address}");
     for empty in ["", " "] {
         assert!(refusal(&["wide.png", empty]).starts_with("error: the question is empty\nhint: "));
     }

@@ -8,6 +8,7 @@ mod demo;
 mod errors;
 mod others;
 mod quantised;
+mod streams;
 
 use safetensors::SafeTensors;
 use std::ffi::OsStr;
@@ -111,6 +112,13 @@ impl Run {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// stdout of a run of the demo model that did well and said of nothing else than it.
+    fn demo_answer(self) -> String {
+        let notice = format!("{}\n", phi3v_cli::runtime::demo_notice());
+        assert_eq!((self.code, self.stderr), (Some(0), notice), "{}", self.stdout);
+        self.stdout
     }
 
     /// stdout of a run that did well and said nothing else.

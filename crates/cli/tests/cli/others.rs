@@ -9,7 +9,7 @@ fn info_tells_of_model_processor_and_memory() {
     let fixture = Fixture::new();
     let text = fixture.run(&["info", "--context", "1000", "--threads", "1"]).answer();
     for line in
-        ["model         ", "  decoder     2 layers of 48, 3 heads", "processor     level ", ", 1 threads\n"]
+        ["model         ", "  decoder     2 layers of 48, 3 heads", "processor     level ", ", 1 thread\n"]
     {
         assert!(text.contains(line), "{line}: {text}");
     }
@@ -47,6 +47,24 @@ fn info_does_not_download() {
     );
     let text = text.answer();
     assert!(text.contains("not downloaded yet: phi3v pull phi-3-vision"), "{text}");
+    // what it will take is known before
+    for line in [
+        "memory        ",
+        "  weights     4.3 GB, quantised to q8 at first use",
+        "  weights     8.3 GB in bf16",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let caches = [("downloads", fixture.path("hub/hub")), ("quantised", fixture.path("cache"))];
+    for (name, folder) in caches {
+        assert!(text.contains(&format!("  {name:11} {}\n", folder.display())), "{name}: {text}");
+    }
+    let json = fixture
+        .run(&["info", "--json", "--quant", "q4", "--model", "microsoft/Phi-3.5-vision-instruct"])
+        .json();
+    assert_eq!((&json["model"]["downloaded"], &json["memory"]["quant"]), (&false.into(), &"q4".into()));
+    let other = fixture.run(&["info", "--json", "--model", "some/model"]).json();
+    assert!(other["memory"].is_null() && other["refusal"].is_null());
 }
 
 #[test]

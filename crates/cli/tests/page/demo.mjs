@@ -13,17 +13,30 @@ const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? 
 
 const plain = (text) => text.replace(/\s+/g, ' ').trim();
 
+{
+  const page = await browser.newPage({ viewport: { width: 390, height: 760 } });
+  await page.goto(address);
+  await page.locator('#about', { hasText: 'demo model: reads simple covers' }).waitFor();
+  if (shots) await page.screenshot({ path: `${shots}/demo-start.png` });
+  await page.locator('.example').nth(2).click();
+  await page.locator('article.assistant .statistics', { hasText: 'token' }).waitFor({ timeout: 120_000 });
+  assert.equal(plain(await page.locator('article.assistant .answer').innerText()), cases[2].answer);
+  assert.equal(await page.locator('article.user img').count(), 2);
+  console.log('ok an example is answered at a click');
+  await page.close();
+}
+
 for (const [index, { pictures, question, answer }] of cases.entries()) {
   const page = await browser.newPage({ viewport: { width: 1000, height: 760 } });
   await page.goto(address);
   await page.locator('#model', { hasText: 'context' }).waitFor();
   await page.setInputFiles('#files', pictures.map((name) => examples + name));
   for (const number of pictures.keys()) {
-    await page.locator('#pictures li').nth(number).locator('.cost', { hasText: 'tokens' }).waitFor({ timeout: 30_000 });
+    await page.locator('#pictures li').nth(number).locator('.cost', { hasText: 'token' }).waitFor({ timeout: 30_000 });
   }
   await page.fill('#question', question);
   await page.keyboard.press('Enter');
-  await page.locator('article.assistant .statistics', { hasText: 'tokens' }).waitFor({ timeout: 120_000 });
+  await page.locator('article.assistant .statistics', { hasText: 'token' }).waitFor({ timeout: 120_000 });
   if (shots) await page.screenshot({ path: `${shots}/demo-${index + 1}.png` });
   assert.equal(plain(await page.locator('article.assistant .answer').innerText()), plain(answer));
   console.log(`ok ${question}`);

@@ -6,6 +6,33 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 #[test]
+fn the_demo_says_what_it_is_and_looks_at_no_more_than_it_can_use() {
+    let server = Running::demo();
+    let model = server.get("/v1/models").json()["data"][0].clone();
+    let description = model["description"].as_str().unwrap();
+    assert!(
+        description.starts_with("demo model: reads simple covers, charts, large text and shapes"),
+        "{description}"
+    );
+    let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let bytes = std::fs::read(examples.join("cover.png")).unwrap();
+    let url = format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(&bytes));
+    let picture = json!({"type": "image_url", "image_url": {"url": url, "detail": "high"}});
+    let content = [picture, json!({"type": "text", "text": "What are the title and the author?"})];
+    let request = json!({"messages": [{"role": "user", "content": content}]});
+    let measured = server.post("/tokenize", &request).json();
+    assert_eq!(measured["images"][0]["tiles"], 5);
+    // the page offers the pictures of the folder
+    assert_eq!(server.get("/examples/cover.png").body, bytes);
+    let told = std::fs::read_to_string(examples.join("answers.json")).unwrap();
+    for case in serde_json::from_str::<Vec<Value>>(&told).unwrap() {
+        for name in case["pictures"].as_array().unwrap() {
+            assert_eq!(server.get(&format!("/examples/{}", name.as_str().unwrap())).status, 200);
+        }
+    }
+}
+
+#[test]
 fn the_examples_are_answered_to_the_letter() {
     let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let told = std::fs::read_to_string(examples.join("answers.json")).unwrap();

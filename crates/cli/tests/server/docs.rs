@@ -13,7 +13,7 @@ fn repository() -> PathBuf {
 #[test]
 fn the_guide_s_examples_work() {
     if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: the guide's examples need curl");
+        phi3v_kernels::testing::skip("the guide's examples need curl", "install curl");
         return;
     }
     let server = Running::start(ServerOptions::default());
@@ -82,7 +82,8 @@ fn the_official_python_client_works() {
     let python = std::env::var("PHI3V_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let has = Command::new(&python).args(["-c", "import openai"]).output();
     if !has.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: the Python client's test needs the openai package, see PHI3V_PYTHON");
+        let remedy = "set PHI3V_PYTHON to a Python with the package openai";
+        phi3v_kernels::testing::skip("the Python client is not installed", remedy);
         return;
     }
     let server = Running::start(ServerOptions::default());

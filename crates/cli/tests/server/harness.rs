@@ -53,13 +53,15 @@ fn load_with(
 ) -> Result<Loaded<Cpu>, phi3v::Error> {
     let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).expect("a processor");
     let image_params = ImageParams { num_crops: 1, ..checkpoint.preprocessor };
-    let Checkpoint { config, tokenizer, weights, .. } = checkpoint;
+    let Checkpoint { name: checkpoint_name, config, tokenizer, weights, .. } = checkpoint;
     let model = Phi3V::load(cpu, &config, &weights, ModelOptions::F32, &mut |_| {})?;
     let engine = Engine::new(model, Arc::clone(&tokenizer), stop_ids, options)?;
     let context_tokens = engine.context_tokens();
     let constraints = Arc::new(ConstraintFactory::new(&tokenizer, GrammarLimits::default())?);
+    let description = (checkpoint_name == phi3v::demo::NAME).then(phi3v_cli::runtime::demo_notice);
     let name = "tiny".to_owned();
-    Ok(Loaded { engine, model: ServedModel { name, tokenizer, constraints, image_params, context_tokens } })
+    let model = ServedModel { name, description, tokenizer, constraints, image_params, context_tokens };
+    Ok(Loaded { engine, model })
 }
 
 /// A running server; it is stopped and waited for when this is dropped.

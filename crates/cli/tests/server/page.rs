@@ -3,6 +3,7 @@
 use super::harness::Running;
 use phi3v_cli::server::ServerOptions;
 use phi3v_cli::server::limits::Limits;
+use phi3v_kernels::testing::skip;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -18,13 +19,17 @@ fn run(script: &str, package: &str, server: impl FnOnce() -> Running) {
     let needs_browser = package == BROWSER;
     let node = Command::new("node").arg("--version").stdout(Stdio::null()).status();
     if !node.is_ok_and(|status| status.success()) || !folder().join("node_modules").join(package).exists() {
-        eprintln!("SKIPPED: {script} needs node and `npm install` in crates/cli/tests/page");
+        let remedy = "install node, and run `npm install` in crates/cli/tests/page";
+        skip(&format!("{script} needs node and its packages"), remedy);
         return;
     }
     let browser =
         std::env::var_os("CHROMIUM").map_or_else(|| PathBuf::from("/usr/bin/chromium"), PathBuf::from);
     if needs_browser && !browser.exists() {
-        eprintln!("SKIPPED: {script} needs Chromium at /usr/bin/chromium, or its path in CHROMIUM");
+        skip(
+            &format!("{script} needs Chromium"),
+            "install Chromium, and set CHROMIUM where it is not /usr/bin/chromium",
+        );
         return;
     }
     let server = server();

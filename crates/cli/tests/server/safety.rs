@@ -158,7 +158,8 @@ fn hostile_pictures_are_refused_and_named() {
 fn the_corpus_of_odd_pictures_never_breaks_the_server() {
     let shared = std::env::var_os("PHI3V_SHARED").map_or_else(|| tiny().join("../../../shared"), Into::into);
     let Ok(files) = std::fs::read_dir(shared.join("images/pillow")) else {
-        eprintln!("SKIPPED: the corpus of odd pictures is not there, set PHI3V_SHARED to test with it");
+        let remedy = "set PHI3V_SHARED to the folder of reference material";
+        phi3v_kernels::testing::skip("the corpus of odd pictures is not there", remedy);
         return;
     };
     let server = Running::with_limits(Limits::default());

@@ -8,6 +8,9 @@ use phi3v_kernels::Bytes;
 /// What the checkpoint is called.
 pub const NAME: &str = "demo";
 
+/// What it can do, in words that go on from its name.
+pub const ABILITIES: &str = "reads simple covers, charts, large text and shapes";
+
 /// Names and contents of the checkpoint's files, laid out as a downloaded one's.
 pub const FILES: [(&str, &[u8]); 7] = [
     ("config.json", include_bytes!("config.json")),

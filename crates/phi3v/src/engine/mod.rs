@@ -27,7 +27,7 @@ pub use request::{
 use crate::Result;
 use crate::model::{Cache, FEW_ROWS_MAX, PREFILL_CHUNK, Phi3V};
 use crate::tokenizer::Tokenizer;
-use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
+use phi3v_kernels::Backend;
 use pictures::Pictures;
 use scheduler::Scheduler;
 use sequence::Sequence;
@@ -120,7 +120,8 @@ impl EngineError {
 /// Bounds of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Tokens that the KV cache holds, over all sequences; rounded up to whole blocks.
+    /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds as
+    /// many, rounded up to whole blocks.
     pub context_tokens: usize,
     /// Sequences that run at the same time. Above [`FEW_ROWS_MAX`], the default, a decode step of dense weights takes the
     /// kernels for many rows, and the last bits of an answer depend on how many there are.
@@ -234,9 +235,9 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Tokens that fit: those of the cache, and no more than the model's longest context.
+    /// Tokens that fit: those asked for, and no more than the model's longest context.
     pub fn context_tokens(&self) -> usize {
-        (self.load().blocks_total * KV_BLOCK_TOKENS).min(self.model.config().context_max())
+        self.options.context_tokens.min(self.model.config().context_max())
     }
 
     /// Ends a request at the next step, which reports it as [`FinishReason::Cancelled`]. Unknown ids are ignored.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::error::ImageError;
 use super::global_view::{self, Axis};
-use super::hd_transform::{HdGrid, NUM_CROPS_HIGH, hd_transform};
+use super::hd_transform::{HdGrid, NUM_CROPS_HIGH, NUM_CROPS_MAX, hd_transform};
 use super::threads::for_each_band;
 use super::{RgbImage, TILE_SIDE};
 
@@ -20,6 +20,9 @@ const HASH_CONTEXT: &str = "phi3v 2024 image inputs v1";
 pub struct ImageParams {
     /// The most tiles a picture may be cut into.
     pub num_crops: usize,
+    /// The most that the model can make use of, whatever `num_crops` asks for. The reference has no such setting: of
+    /// its checkpoints it is [`NUM_CROPS_MAX`].
+    pub num_crops_max: usize,
     /// Mean per colour, of values in 0 to 1.
     pub image_mean: [f32; 3],
     /// Standard deviation per colour.
@@ -31,6 +34,7 @@ impl Default for ImageParams {
     fn default() -> Self {
         Self {
             num_crops: NUM_CROPS_HIGH,
+            num_crops_max: NUM_CROPS_MAX,
             image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
             image_std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
         }
@@ -38,7 +42,17 @@ impl Default for ImageParams {
 }
 
 impl ImageParams {
+    /// The same for at most `num_crops` tiles, or fewer where the model can make no use of so many.
+    #[must_use]
+    pub fn with_num_crops(self, num_crops: usize) -> Self {
+        Self { num_crops: num_crops.min(self.num_crops_max), ..self }
+    }
+
     fn check(&self) -> Result<(), ImageError> {
+        let num_crops = self.num_crops;
+        if !(1..=NUM_CROPS_MAX).contains(&num_crops) {
+            return Err(ImageError::NumCrops { num_crops, limit: NUM_CROPS_MAX });
+        }
         let finite = self.image_mean.iter().chain(&self.image_std).all(|v| v.is_finite());
         if finite && self.image_std.iter().all(|v| *v > 0.0) {
             return Ok(());
@@ -100,6 +114,7 @@ impl ImageInputs {
 /// Those of [`hd_transform`], and [`ImageError::Normalisation`] for settings that cannot be used.
 pub fn process(image: &RgbImage, params: &ImageParams) -> Result<ImageInputs, ImageError> {
     params.check()?;
+    let params = &params.with_num_crops(params.num_crops);
     let hd = hd_transform(image, params.num_crops)?;
     let grid = HdGrid::of(image.width, image.height, params.num_crops)?;
     let lut = params.lut();

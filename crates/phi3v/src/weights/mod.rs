@@ -14,6 +14,7 @@ pub mod shards;
 pub mod table;
 
 pub use error::WeightsError;
+pub use random::weights_bytes;
 
 use crate::config::ModelConfig;
 use crate::files::Files;

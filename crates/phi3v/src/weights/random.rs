@@ -14,6 +14,20 @@ const DEVIATION: f32 = 0.02;
 const Q8_DEVIATION: f32 = 73.9;
 const Q4_DEVIATION: f32 = 40.6;
 
+/// Bytes of the weights of a model of the shape `config` in the formats of `quant`, or all in bf16: known before there
+/// are any.
+#[must_use]
+pub fn weights_bytes(config: &ModelConfig, quant: Option<Quant>) -> u64 {
+    let used = table::tensors(config).into_iter().filter(|spec| spec.used);
+    used.map(|spec| packed(&spec, quant).map_or(2 * spec.values(), PackedShape::bytes) as u64).sum()
+}
+
+/// The packed form of a tensor, where `quant` gives it one.
+fn packed(spec: &TensorSpec, quant: Option<Quant>) -> Option<PackedShape> {
+    let (n, k) = spec.matrix();
+    quant.and_then(|q| q.format(spec.role)).and_then(|format| PackedShape::new(format, n, k))
+}
+
 impl Weights {
     /// Weights for `config` in the formats of `quant`, or all in bf16. The values are pseudo-random and repeat from
     /// panel to panel; norms are 1. Enough for a measurement, which depends on their sizes alone.
@@ -22,8 +36,7 @@ impl Weights {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let (mut tensors, mut bytes_total) = (std::collections::HashMap::new(), 0);
         for spec in table::tensors(config).into_iter().filter(|spec| spec.used) {
-            let (n, k) = spec.matrix();
-            let packed = quant.and_then(|q| q.format(spec.role)).and_then(|f| PackedShape::new(f, n, k));
+            let packed = packed(&spec, quant);
             let bytes = match packed {
                 Some(shape) => random_panels(shape, &mut random),
                 None => dense(&spec, &mut random),
@@ -95,5 +108,22 @@ impl Random {
             self.0 ^= self.0 << 17;
             chunk.copy_from_slice(&self.0.to_le_bytes()[..chunk.len()]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::real_size;
+
+    #[test]
+    fn sizes_are_known_before_there_are_weights() {
+        let tiny = crate::checkpoint::Checkpoint::from_files(&crate::demo::files()).expect("built in").config;
+        for quant in [None, Some(Quant::Q8), Some(Quant::Q4)] {
+            assert_eq!(weights_bytes(&tiny, quant), Weights::random(&tiny, quant).bytes_total());
+        }
+        // as the index of the real checkpoint has it, without the parts that the model does not read
+        let real = weights_bytes(&real_size(), None);
+        assert!((8_200_000_000..8_300_000_000).contains(&real), "{real}");
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod tolerances;
 
+use phi3v_kernels::testing::skip;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -30,10 +31,8 @@ pub fn shared(path: &str) -> Option<PathBuf> {
         return Some(found);
     }
     assert!(!wanted, "{} is not there, and PHI3V_SHARED says that it should be", found.display());
-    say(&format!(
-        "SKIPPED: {} is not there; set PHI3V_SHARED to the folder of reference material",
-        found.display()
-    ));
+    let what = format!("{} is not there", found.display());
+    skip(&what, "set PHI3V_SHARED to the folder of reference material");
     None
 }
 

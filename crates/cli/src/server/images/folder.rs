@@ -111,7 +111,7 @@ mod tests {
         let root = root.path().canonicalize().unwrap();
         let made = std::process::Command::new("mkfifo").arg(root.join("pipe")).status();
         if !made.is_ok_and(|status| status.success()) {
-            eprintln!("SKIPPED: a pipe needs mkfifo");
+            phi3v_kernels::testing::skip("a pipe needs mkfifo", "install mkfifo");
             return;
         }
         let url = format!("file://{}/pipe", root.display());

@@ -16,6 +16,9 @@ fn entry(app: &App, model: &ServedModel) -> ModelEntry {
         created: app.started,
         owned_by: "phi3v",
         max_model_len: model.context_tokens,
+        max_tokens: app.limits.max_tokens_max.min(model.context_tokens),
+        max_images: app.limits.images_max,
+        description: model.description.clone(),
     }
 }
 

@@ -389,4 +389,11 @@ pub struct ModelEntry {
     pub owned_by: &'static str,
     /// Tokens of prompt and answer that fit.
     pub max_model_len: usize,
+    /// Tokens that an answer may have.
+    pub max_tokens: usize,
+    /// Pictures that a request may have.
+    pub max_images: usize,
+    /// What a user should know of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }

@@ -14,6 +14,11 @@ export function make(name, properties = {}, ...children) {
   return node;
 }
 
+/** A number of things: 1 tile, 2 tiles. */
+export function count(number, thing) {
+  return `${number} ${thing}${number === 1 ? '' : 's'}`;
+}
+
 /** Copies a text. Browsers have a clipboard for pages only on https and on this machine; elsewhere a selection is copied. */
 async function copyText(text) {
   try {
@@ -97,11 +102,11 @@ export class Answer {
   statistics() {
     const parts = [];
     if (this.usage) {
-      const { completion_tokens: count, prompt_tokens: prompt, prompt_tokens_details: details } = this.usage;
+      const { completion_tokens: tokens, prompt_tokens: prompt, prompt_tokens_details: details } = this.usage;
       const cached = details.cached_tokens ? `, ${details.cached_tokens} of them cached` : '';
-      parts.push(`${count} tokens from ${prompt}${cached}`);
+      parts.push(`${count(tokens, 'token')} from ${prompt}${cached}`);
       const seconds = this.timings?.decode_seconds;
-      if (count > 1 && seconds > 0) parts.push(`${((count - 1) / seconds).toFixed(1)} tokens/s`);
+      if (tokens > 1 && seconds > 0) parts.push(`${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
     }
     if (this.first) parts.push(`first after ${((this.first - this.start) / 1000).toFixed(2)} s`);
     const ends = { length: 'cut at the longest answer', stopped: 'stopped', failed: 'broken off' };

@@ -1,7 +1,7 @@
 // The page: pictures in, question in, answer out. All state is here and ends with the tab.
 
-import { ask, measure, modelName } from './client.js';
-import { Answer, NO_TEXT, make } from './answer.js';
+import { ask, measure, modelEntry } from './client.js';
+import { Answer, NO_TEXT, count, make } from './answer.js';
 
 const $ = (id) => document.getElementById(id);
 /** What was said: {role, text, pictures: [{name, url}]}; `url` is a data URL. */
@@ -37,6 +37,7 @@ async function addFiles(files) {
   const images = [...files].filter((file) => file.type.startsWith('image/') || /\.(tiff?|bmp|webp)$/i.test(file.name));
   if (images.length === 0 && files.length > 0) showError({ message: 'that is not a picture', hint: 'use a PNG, JPEG, WebP, GIF, BMP or TIFF file' });
   for (const file of images) {
+    keepTaken(null);
     const picture = { name: file.name || 'picture', url: await readFile(file) };
     pictures.push(picture);
     price(picture);
@@ -64,7 +65,7 @@ function costText({ cost, error, waiting }) {
   if (error) return error.message;
   if (waiting) return 'measured when the model is loaded';
   if (!cost) return 'measuring';
-  return `${cost.width} × ${cost.height}, ${cost.tiles} tiles, ${cost.tokens} tokens`;
+  return `${cost.width} × ${cost.height}, ${count(cost.tiles, 'tile')}, ${count(cost.tokens, 'token')}`;
 }
 
 function move(index, step) {
@@ -82,13 +83,20 @@ function remove(index) {
   ($('pictures').children[Math.max(0, index - 1)]?.querySelector('.remove') ?? $('pick')).focus();
 }
 
+/** A picture, or a placeholder: browsers cannot show all that the model can read, and some files are no pictures. */
+function image(url, alt) {
+  const node = make('img', { src: url, alt });
+  node.onerror = () => node.replaceWith(make('div', { className: 'placeholder', role: 'img', ariaLabel: alt, textContent: 'no preview' }));
+  return node;
+}
+
 function drawPictures() {
   const button = (className, text, label, disabled, onclick) =>
     make('button', { type: 'button', className: `small ${className}`, textContent: text, ariaLabel: label, title: label, disabled, onclick });
   $('pictures').replaceChildren(...pictures.map((picture, index) => {
     const number = `picture ${index + 1}, ${picture.name}`;
     return make('li', {},
-      make('img', { src: picture.url, alt: number }),
+      image(picture.url, number),
       make('div', { className: 'name', textContent: `${index + 1}. ${picture.name}`, title: picture.name }),
       make('div', { className: picture.error ? 'cost bad' : 'cost', textContent: costText(picture) }),
       make('div', { className: 'buttons' },
@@ -97,7 +105,7 @@ function drawPictures() {
         button('later', '→', `Move ${number} later`, index === pictures.length - 1, () => move(index, 1))));
   }));
   const tokens = pictures.reduce((sum, { cost }) => sum + (cost?.tokens ?? 0), 0);
-  $('cost').textContent = tokens ? `${tokens} tokens of pictures` : '';
+  $('cost').textContent = tokens ? `${count(tokens, 'token')} of pictures` : '';
 }
 
 // --- errors and progress ----------------------------------------------------------------------------------------
@@ -115,13 +123,13 @@ function showError(error) {
 let announced = null;
 
 function showProgress({ phase, done, total }) {
-  const names = { vision: ['Looking at the pictures', 'tiles'], prefill: ['Reading the prompt', 'tokens'] };
+  const names = { vision: ['Looking at the pictures', 'tile'], prefill: ['Reading the prompt', 'token'] };
   if (!names[phase]) return;
   const [name, unit] = names[phase];
   if (phase !== announced) announce(name);
   announced = phase;
   $('bar').value = total ? done / total : 0;
-  $('phase').textContent = `${name}: ${Math.floor(done)} of ${total} ${unit}`;
+  $('phase').textContent = `${name}: ${Math.floor(done)} of ${count(total, unit)}`;
 }
 
 function setBusy(busy) {
@@ -142,7 +150,7 @@ function setBusy(busy) {
 function drawQuestion({ text, pictures: shown }) {
   const node = make('article', { className: 'user' }, make('h2', { textContent: 'You' }));
   if (shown.length) {
-    const images = shown.map(({ url, name }) => make('img', { src: url, alt: name }));
+    const images = shown.map(({ url, name }) => image(url, name));
     node.append(make('div', { className: 'pictures' }, ...images));
   }
   node.append(make('div', { className: 'question', textContent: text }));
@@ -150,16 +158,17 @@ function drawQuestion({ text, pictures: shown }) {
   $('conversation').append(node);
 }
 
-function messages(detail) {
+/** What was said, for the server; `again` is the detail of all pictures where an answer is had again. */
+function messages(again) {
   return turns.map(({ role, text, pictures: sent }) => {
     if (role === 'assistant') return { role, content: text };
-    const images = sent.map((picture) => ({ type: 'image_url', image_url: { url: picture.url, detail: picture.detail ?? detail } }));
+    const images = sent.map((picture) => ({ type: 'image_url', image_url: { url: picture.url, detail: again ?? picture.detail } }));
     return { role, content: [...images, { type: 'text', text }] };
   });
 }
 
-/** Lets the model answer what was said so far. */
-async function answer() {
+/** Lets the model answer what was said so far; `again` as for messages. */
+async function answer(again) {
   const control = new AbortController();
   running = control;
   showError(null);
@@ -178,7 +187,7 @@ async function answer() {
     timings: (timings) => { shown.timings = timings; },
   };
   try {
-    await ask(messages($('detail').value), on, control.signal);
+    await ask(messages(again), on, control.signal);
   } catch (error) {
     if (error.name === 'AbortError') shown.end('stopped');
     else {
@@ -211,14 +220,12 @@ function finish(shown) {
   focusQuestion();
 }
 
-/** Answers the last question again, looking at its pictures with another detail. */
+/** Answers the last question again, looking at the pictures with another detail this once. */
 function retry(detail) {
   if (running || turns.at(-1)?.role !== 'assistant') return;
   turns.pop();
   $('conversation').lastElementChild.remove();
-  for (const turn of turns) for (const picture of turn.pictures) picture.detail = detail;
-  $('detail').value = detail;
-  answer();
+  answer(detail);
 }
 
 function send() {
@@ -229,6 +236,7 @@ function send() {
     focusQuestion();
     return;
   }
+  keepTaken(null);
   for (const button of document.querySelectorAll('.retry')) button.remove();
   const detail = $('detail').value;
   const turn = { role: 'user', text, pictures: pictures.map((picture) => ({ ...picture, detail })) };
@@ -253,13 +261,68 @@ function exportConversation() {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
+/** What *New* took away; it can be had back until something else is begun. */
+let taken = null;
+
+function keepTaken(what) {
+  taken = what;
+  $('undo').hidden = !taken;
+}
+
 function startAfresh() {
-  turns = [];
-  for (const node of document.querySelectorAll('article')) node.remove();
-  $('welcome').hidden = false;
+  const question = $('question').value;
+  const nodes = [...document.querySelectorAll('#conversation article')];
+  if (turns.length || pictures.length || question) keepTaken({ turns, pictures, question, nodes });
+  [turns, pictures] = [[], []];
+  for (const node of nodes) node.remove();
+  $('question').value = '';
+  redraw();
+}
+
+function undo() {
+  ({ turns, pictures } = taken);
+  $('conversation').append(...taken.nodes);
+  $('question').value = taken.question;
+  keepTaken(null);
+  pictures.filter(({ cost, error }) => !cost && !error).forEach(price);
+  redraw();
+}
+
+/** After all that was said has changed. */
+function redraw() {
+  $('welcome').hidden = turns.length > 0;
   showError(null);
+  drawPictures();
   setBusy(false);
   focusQuestion();
+}
+
+// --- examples ---------------------------------------------------------------------------------------------------
+
+/** Asks the question of an example, about its pictures. */
+async function askExample({ pictures: names, question }) {
+  const files = await Promise.all(names.map(async (name) => {
+    const response = await fetch(`examples/${name}`);
+    return new File([await response.blob()], name, { type: 'image/png' });
+  }));
+  if (running || turns.length) return;
+  pictures = [];
+  await addFiles(files);
+  $('question').value = question;
+  send();
+}
+
+/** Offers the pictures that come with the program, each with its question. */
+async function showExamples() {
+  const response = await fetch('examples/answers.json').catch(() => null);
+  if (!response?.ok) return;
+  const examples = (await response.json()).filter((example) => example.pictures.length);
+  $('examples').replaceChildren(...examples.map((example) => {
+    const images = example.pictures.map((name) => make('img', { src: `examples/${name}`, alt: name }));
+    const shown = make('span', { className: 'thumbs' }, ...images);
+    const question = make('span', { textContent: example.question });
+    return make('button', { type: 'button', className: 'example', onclick: () => askExample(example) }, shown, question);
+  }));
 }
 
 // --- events -----------------------------------------------------------------------------------------------------
@@ -280,6 +343,7 @@ function listen() {
   });
   $('stop').addEventListener('click', () => running?.abort());
   $('fresh').addEventListener('click', startAfresh);
+  $('restore').addEventListener('click', undo);
   $('export').addEventListener('click', exportConversation);
   $('shade').addEventListener('change', () => {
     const shade = new CustomEvent('shade', { detail: $('shade').checked });
@@ -325,8 +389,9 @@ function listenToDrops() {
 /** Names the model, as soon as it is there, and then measures the pictures that were given before. */
 async function showModel() {
   try {
-    const model = await modelName();
-    $('model').textContent = `${model.id}, context ${model.max_model_len} tokens`;
+    const model = await modelEntry();
+    $('model').textContent = `${model.id}, context ${model.max_model_len} tokens, up to ${count(model.max_images, 'picture')} and ${model.max_tokens} tokens of answer`;
+    if (model.description) $('about').textContent = model.description;
     pictures.filter(({ waiting }) => waiting).forEach(price);
   } catch (error) {
     $('model').textContent = error.message;
@@ -340,4 +405,5 @@ async function showModel() {
 $('camera').hidden = !touch;
 listen();
 focusQuestion();
+showExamples();
 showModel();

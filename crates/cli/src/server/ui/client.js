@@ -29,8 +29,8 @@ async function send(path, options) {
   return response;
 }
 
-/** The model served: {id, max_model_len}. Throws `loading` while there is none yet. */
-export async function modelName() {
+/** The model served: {id, max_model_len, max_tokens, max_images, description}. Throws `loading` while there is none yet. */
+export async function modelEntry() {
   return (await (await send('v1/models', {})).json()).data[0];
 }
 

@@ -4,7 +4,7 @@ use super::state::App;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use std::sync::Arc;
 
 /// Only our own files run or are shown; pictures also from what the user picked. Nothing may be framed or sent away.
@@ -30,9 +30,23 @@ pub(super) fn routes() -> Router<Arc<App>> {
             get(|| async { file("text/javascript; charset=utf-8", include_str!("markdown.js")) }),
         )
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", include_str!("style.css")) }))
+        .route(
+            "/examples/answers.json",
+            get(|| async { file("application/json", include_str!("../../../../../examples/answers.json")) }),
+        )
+        .route("/examples/cover.png", example(include_bytes!("../../../../../examples/cover.png")))
+        .route("/examples/chart.png", example(include_bytes!("../../../../../examples/chart.png")))
+        .route("/examples/left.png", example(include_bytes!("../../../../../examples/left.png")))
+        .route("/examples/right.png", example(include_bytes!("../../../../../examples/right.png")))
+        .route("/examples/text.png", example(include_bytes!("../../../../../examples/text.png")))
 }
 
-fn file(content_type: &'static str, text: &'static str) -> Response {
+/// A picture to click while the page is empty.
+fn example(bytes: &'static [u8]) -> MethodRouter<Arc<App>> {
+    get(move || async move { file("image/png", bytes) })
+}
+
+fn file(content_type: &'static str, contents: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),
@@ -41,5 +55,5 @@ fn file(content_type: &'static str, text: &'static str) -> Response {
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
     ];
-    (headers, text).into_response()
+    (headers, contents).into_response()
 }

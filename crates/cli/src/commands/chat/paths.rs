@@ -1,0 +1,129 @@
+//! Paths as people type them for a shell or drop them on a terminal.
+
+use crate::args::has_picture_ending;
+use crate::paths::from_home;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The path of a file as it is typed for a shell or dropped on a terminal: in quotes, from `~/` on, or with backslashes.
+pub(super) fn typed(path: &str) -> OsString {
+    let inner = ['"', '\''].iter().find_map(|&quote| path.strip_prefix(quote)?.strip_suffix(quote));
+    let path = inner.unwrap_or(path);
+    if inner.is_some() || Path::new(path).exists() {
+        return path.into();
+    }
+    let mut plain = String::new();
+    let mut letters = path.chars();
+    while let Some(letter) = letters.next() {
+        let escaped = if cfg!(unix) && letter == '\\' { letters.next() } else { None };
+        plain.push(escaped.unwrap_or(letter));
+    }
+    from_home(&plain).into()
+}
+
+/// The pictures that a question names by the paths of files that are there.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    /// The files.
+    pub(super) pictures: Vec<PathBuf>,
+    /// The question without the paths before and after it, which were dropped rather than said.
+    pub(super) question: String,
+    /// Whether the line begins with one.
+    pub(super) first: bool,
+}
+
+/// Looks for pictures in a line.
+pub(super) fn named(line: &str) -> Named {
+    if let Some(picture) = picture(line.trim()) {
+        return Named { pictures: vec![picture], question: String::new(), first: true };
+    }
+    let words = words(line);
+    let found: Vec<Option<PathBuf>> = words
+        .iter()
+        .map(|word| picture(word).or_else(|| picture(word.trim_end_matches(PUNCTUATION))))
+        .collect();
+    let pictures: Vec<PathBuf> = found.iter().flatten().cloned().collect();
+    let Some(first) = found.iter().position(Option::is_none) else {
+        return Named { first: !pictures.is_empty(), pictures, question: String::new() };
+    };
+    let end = found.iter().rposition(Option::is_none).map_or(first, |last| last + 1);
+    // a path that ends a sentence is a part of it: what is in cat.png
+    let complete = words[end - 1].ends_with(['?', '.', '!', ':']);
+    let said = if complete { &words[first..end] } else { &words[first..] };
+    Named { pictures, question: said.join(" "), first: first > 0 }
+}
+
+const PUNCTUATION: [char; 7] = ['?', '.', '!', ':', ';', ',', ')'];
+
+fn picture(word: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(typed(word));
+    (has_picture_ending(&path.to_string_lossy()) && path.is_file()).then_some(path)
+}
+
+/// The words of a line; blanks in quotes or behind a backslash belong to a word.
+fn words(line: &str) -> Vec<&str> {
+    let (mut words, mut begin, mut quote, mut escaped) = (Vec::new(), None, None, false);
+    for (at, letter) in line.char_indices() {
+        let blank = letter.is_whitespace() && !escaped && quote.is_none();
+        match (begin, blank) {
+            (Some(from), true) => {
+                words.push(&line[from..at]);
+                begin = None;
+            }
+            (None, false) => {
+                begin = Some(at);
+                // an apostrophe within a word is no quote, and one that is never closed neither
+                let closed = line[at + letter.len_utf8()..].contains(letter);
+                quote = Some(letter).filter(|letter| matches!(letter, '"' | '\'') && closed);
+            }
+            _ if quote == Some(letter) => quote = None,
+            _ => {}
+        }
+        escaped = letter == '\\' && !escaped;
+    }
+    words.extend(begin.map(|from| &line[from..]));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn pictures_are_found_as_they_are_typed_and_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cat, dog) = (folder.path().join("cat.png"), folder.path().join("my dog.jpeg"));
+        for file in [&cat, &dog, &folder.path().join("notes.txt")] {
+            std::fs::write(file, "").unwrap();
+        }
+        let (c, d) = (cat.display().to_string(), dog.display().to_string());
+        let escaped = d.replace(' ', "\\ ");
+        let both = vec![cat.clone(), dog.clone()];
+        for (line, pictures, question) in [
+            (c.clone(), vec![cat.clone()], String::new()),
+            (d.clone(), vec![dog.clone()], String::new()),
+            (format!(" '{d}' "), vec![dog.clone()], String::new()),
+            (format!("{escaped} What's this?"), vec![dog.clone()], "What's this?".to_owned()),
+            (format!("What is this? {c}"), vec![cat.clone()], "What is this?".to_owned()),
+            (format!("What is in {c}?"), vec![cat.clone()], format!("What is in {c}?")),
+            (format!("What is in {c}"), vec![cat.clone()], format!("What is in {c}")),
+            (
+                format!("Compare {c} and \"{d}\", please."),
+                both.clone(),
+                format!("Compare {c} and \"{d}\", please."),
+            ),
+            (format!("{c} {escaped}"), both, String::new()),
+            (format!("{c}x What?"), vec![], format!("{c}x What?")),
+            ("It's John's, isn't it?".to_owned(), vec![], "It's John's, isn't it?".to_owned()),
+            (
+                folder.path().join("notes.txt").display().to_string(),
+                vec![],
+                folder.path().join("notes.txt").display().to_string(),
+            ),
+        ] {
+            let found = named(&line);
+            assert_eq!((found.pictures, found.question), (pictures, question), "{line}");
+        }
+    }
+}

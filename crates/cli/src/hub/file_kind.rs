@@ -1,0 +1,263 @@
+//! What a file is that somebody gave as a model: told by its first bytes, as people mistake many things for one.
+
+use crate::paths::{folder_of, quoted};
+use phi3v::weights::shards;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Bytes that tell a file's kind; a tar archive's are the last.
+const HEAD_BYTES: u64 = 512;
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// Tensors, or a whole model made by `phi3v quantize`.
+    Safetensors,
+    /// One of several files of a checkpoint, or its configuration.
+    Part,
+    /// llama.cpp's format.
+    Gguf,
+    /// A pickle, or a ZIP archive with one.
+    PyTorch,
+    /// Another framework's weights, by name.
+    Weights(&'static str),
+    /// A picture, by format.
+    Picture(&'static str),
+    /// A packed folder, by format.
+    Archive(&'static str),
+    /// A stand-in for a large file that was not fetched.
+    LfsPointer,
+    /// A page in place of a download.
+    WebPage,
+    /// Any other document, by name.
+    Document(&'static str),
+    /// Readable text.
+    Text,
+    /// Nothing.
+    Empty,
+    /// A pipe, a socket or a device.
+    NotRegular,
+    /// Anything else.
+    Unknown,
+}
+
+/// Beginnings of files.
+const MAGIC: [(&[u8], FileKind); 26] = [
+    (b"GGUF", FileKind::Gguf),
+    (b"lmgg", FileKind::Weights("an old GGML file")),
+    (b"tjgg", FileKind::Weights("an old GGML file")),
+    (b"\x89HDF\r\n\x1a\n", FileKind::Weights("an HDF5 file")),
+    (b"\x93NUMPY", FileKind::Weights("a NumPy file")),
+    (b"\x80\x02", FileKind::PyTorch),
+    (b"\x80\x04", FileKind::PyTorch),
+    (b"\x89PNG\r\n\x1a\n", FileKind::Picture("PNG")),
+    (b"\xff\xd8\xff", FileKind::Picture("JPEG")),
+    (b"GIF8", FileKind::Picture("GIF")),
+    (b"BM", FileKind::Picture("BMP")),
+    (b"II*\0", FileKind::Picture("TIFF")),
+    (b"MM\0*", FileKind::Picture("TIFF")),
+    (b"\0\0\x01\0", FileKind::Picture("ICO")),
+    (b"\xff\x0a", FileKind::Picture("JPEG XL")),
+    (b"\0\0\0\x0cJXL ", FileKind::Picture("JPEG XL")),
+    (b"\x1f\x8b", FileKind::Archive("gzip")),
+    (b"\x28\xb5\x2f\xfd", FileKind::Archive("zstd")),
+    (b"\xfd7zXZ\0", FileKind::Archive("xz")),
+    (b"7z\xbc\xaf\x27\x1c", FileKind::Archive("7z")),
+    (b"BZh", FileKind::Archive("bzip2")),
+    (b"%PDF", FileKind::Document("a PDF document")),
+    (b"\x7fELF", FileKind::Document("a program")),
+    (b"MZ", FileKind::Document("a program")),
+    (b"version https://git-lfs.github.com/spec", FileKind::LfsPointer),
+    (b"\x1aE\xdf\xa3", FileKind::Document("a video")),
+];
+
+impl FileKind {
+    /// Looks at the file at `path`; a pipe is not opened.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        if !std::fs::metadata(path)?.is_file() {
+            return Ok(Self::NotRegular);
+        }
+        let mut head = Vec::new();
+        File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Self::of_head(&name, &head))
+    }
+
+    /// The kind of a file of that name that begins with `head`.
+    fn of_head(name: &str, head: &[u8]) -> Self {
+        let brand = |at: usize, brand: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(brand));
+        match head {
+            [] => Self::Empty,
+            _ if is_safetensors(head) => {
+                if is_shard(name) {
+                    Self::Part
+                } else {
+                    Self::Safetensors
+                }
+            }
+            [b'{', ..] if is_configuration(name) => Self::Part,
+            _ if brand(0, b"RIFF") && brand(8, b"WEBP") => Self::Picture("WebP"),
+            _ if brand(4, b"ftyp") => media(head),
+            _ if brand(257, b"ustar") => Self::Archive("tar"),
+            _ if brand(0, b"PK\x03\x04") => zip(head),
+            _ => match MAGIC.iter().find(|(magic, _)| head.starts_with(magic)) {
+                Some((_, kind)) => *kind,
+                None => text(name, head),
+            },
+        }
+    }
+
+    /// The kind in words, as a part of a sentence.
+    #[must_use]
+    pub fn words(self) -> String {
+        match self {
+            Self::Safetensors => "a safetensors file".to_owned(),
+            Self::Part => "one file of a checkpoint, which has several".to_owned(),
+            Self::Gguf => "a GGUF file".to_owned(),
+            Self::PyTorch => "a PyTorch file".to_owned(),
+            Self::Weights(name) | Self::Document(name) => name.to_owned(),
+            Self::Picture(format) => format!("a {format} picture"),
+            Self::Archive(format) => format!("a packed file ({format})"),
+            Self::LfsPointer => "a Git LFS pointer, in place of a file that was not fetched".to_owned(),
+            Self::WebPage => "a web page".to_owned(),
+            Self::Text => "a text".to_owned(),
+            Self::Empty => "an empty file".to_owned(),
+            Self::NotRegular => "neither a file nor a folder".to_owned(),
+            Self::Unknown => "no file of a model that phi3v knows".to_owned(),
+        }
+    }
+
+    /// What would do in place of the file at `path`.
+    #[must_use]
+    pub fn hint(self, path: &Path) -> String {
+        const REAL: &str = "phi3v pull phi-3.5-vision fetches the real model";
+        let folder = folder_of(path).display().to_string();
+        let file = path.display().to_string();
+        match self {
+            Self::Part => format!("give its folder: --model {}", quoted(&folder)),
+            Self::Picture(_) => {
+                format!("pictures stand before the question: phi3v ask {} \"What is this?\"", quoted(&file))
+            }
+            Self::Archive(_) => "unpack it and give the folder".to_owned(),
+            Self::LfsPointer => format!("run git lfs pull in {folder}, and give that folder"),
+            Self::Gguf | Self::PyTorch | Self::Weights(_) => {
+                format!("phi3v reads safetensors checkpoints and files made by phi3v quantize; {REAL}")
+            }
+            _ => format!("give a folder with a checkpoint, or a file made by phi3v quantize; {REAL}"),
+        }
+    }
+}
+
+/// `model-00001-of-00002.safetensors` and the like.
+fn is_shard(name: &str) -> bool {
+    name.starts_with("model-") && name.contains("-of-")
+}
+
+/// Whether it is one of the JSON files beside the weights.
+fn is_configuration(name: &str) -> bool {
+    let names = ["config.json", "tokenizer.json", "preprocessor_config.json", "generation_config.json"];
+    names.contains(&name) || name == shards::INDEX_FILE
+}
+
+/// A header's length, and the header, which is JSON.
+fn is_safetensors(head: &[u8]) -> bool {
+    let Some((length, header)) = head.split_first_chunk::<8>() else { return false };
+    (2..1 << 32).contains(&u64::from_le_bytes(*length)) && header.starts_with(b"{")
+}
+
+/// ISO media: pictures of telephones, or films.
+fn media(head: &[u8]) -> FileKind {
+    match head.get(8..12).unwrap_or_default() {
+        b"heic" | b"heix" | b"mif1" | b"msf1" | b"hevc" => FileKind::Picture("HEIC"),
+        b"avif" | b"avis" => FileKind::Picture("AVIF"),
+        _ => FileKind::Document("a video"),
+    }
+}
+
+/// PyTorch's archives begin with the pickle.
+fn zip(head: &[u8]) -> FileKind {
+    let has = |name: &[u8]| head.windows(name.len()).any(|part| part == name);
+    if has(b"data.pkl") {
+        FileKind::PyTorch
+    } else if has(b".npy") {
+        FileKind::Weights("a NumPy file")
+    } else {
+        FileKind::Archive("ZIP")
+    }
+}
+
+/// Text of some kind, where it is one.
+fn text(name: &str, head: &[u8]) -> FileKind {
+    if name.ends_with(".onnx") {
+        return FileKind::Weights("an ONNX file");
+    }
+    // the cut may go through a character
+    let whole = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return FileKind::Unknown,
+    };
+    if whole.contains(|letter: char| letter.is_control() && !letter.is_whitespace()) {
+        return FileKind::Unknown;
+    }
+    let start = whole.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
+    if start.starts_with("<!doctype html") || start.starts_with("<html") {
+        return FileKind::WebPage;
+    }
+    if start.starts_with("<svg") || start.contains("<svg ") {
+        FileKind::Picture("SVG")
+    } else {
+        FileKind::Text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_by_their_first_bytes() {
+        let mut tar = vec![0; 300];
+        tar[257..262].copy_from_slice(b"ustar");
+        for (name, head, kind) in [
+            ("phi-3.5-vision.gguf", &b"GGUF\x03\0\0\0"[..], FileKind::Gguf),
+            ("renamed.safetensors", b"GGUF\x03\0\0\0", FileKind::Gguf),
+            ("q8.bin", b"\x02\0\0\0\0\0\0\0{}", FileKind::Safetensors),
+            ("model-00001-of-00002.safetensors", b"\x02\0\0\0\0\0\0\0{}", FileKind::Part),
+            ("model.safetensors", b"\x02\0\0\0\0\0\0\0{}", FileKind::Safetensors),
+            ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", FileKind::LfsPointer),
+            ("config.json", b"{}", FileKind::Part),
+            ("pytorch_model.bin", b"\x80\x02}q", FileKind::PyTorch),
+            ("model.pt", b"PK\x03\x04....archive/data.pkl", FileKind::PyTorch),
+            ("a.zip", b"PK\x03\x04....a/b.txt", FileKind::Archive("ZIP")),
+            ("a.tar", &tar, FileKind::Archive("tar")),
+            ("a.heic", b"\0\0\0\x18ftypheic", FileKind::Picture("HEIC")),
+            ("a.mp4", b"\0\0\0\x18ftypisom", FileKind::Document("a video")),
+            ("a.webp", b"RIFF\0\0\0\0WEBP", FileKind::Picture("WebP")),
+            ("a.html", b"\xef\xbb\xbf<!DOCTYPE HTML><p>", FileKind::WebPage),
+            ("model", b"version https://git-lfs.github.com/spec/v1\n", FileKind::LfsPointer),
+            ("notes.txt", "über\nalles".as_bytes(), FileKind::Text),
+            ("cut.txt", &"aé".as_bytes()[..2], FileKind::Text),
+            ("noise", b"\xff\xfe\xfd\0", FileKind::Unknown),
+            ("nothing", b"", FileKind::Empty),
+        ] {
+            assert_eq!(FileKind::of_head(name, head), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_kind_is_told_in_a_sentence_and_its_hint_names_what_would_do() {
+        let path = Path::new("models/phi/config.json");
+        assert_eq!(FileKind::Part.hint(path), "give its folder: --model models/phi");
+        let picture = FileKind::Picture("PNG");
+        assert_eq!(picture.words(), "a PNG picture");
+        assert!(picture.hint(Path::new("a b.png")).ends_with("phi3v ask 'a b.png' \"What is this?\""));
+    }
+}
