@@ -21,8 +21,11 @@ const DECODERS: usize = 2;
 /// Requests whose pictures are fetched or read from the folder at one time: each may wait for another server.
 const READERS: usize = 16;
 
-/// Requests whose text becomes ids, or whose form is compiled, at one time.
+/// Requests whose text becomes ids at one time.
 const TEXTS: usize = 2;
+
+/// Requests whose form is compiled at one time.
+const FORMS: usize = 2;
 
 /// What requests need to know of the model.
 #[derive(Clone)]
@@ -53,8 +56,10 @@ pub struct App {
     pub started: u64,
     /// Turns at decoding pictures.
     pub decoders: Arc<Semaphore>,
-    /// Turns at text without pictures, and at compiling forms: nobody waits there for the pictures of others.
+    /// Turns at text without pictures: nobody waits there for the pictures of others.
     pub texts: Arc<Semaphore>,
+    /// Turns at compiling forms: nobody without one waits there.
+    pub forms: Arc<Semaphore>,
     /// Turns at reading pictures from elsewhere than the request.
     pub readers: Arc<Semaphore>,
     model: OnceLock<ServedModel>,
@@ -74,6 +79,7 @@ impl App {
             started: unix_seconds(),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             texts: Arc::new(Semaphore::new(TEXTS)),
+            forms: Arc::new(Semaphore::new(FORMS)),
             readers: Arc::new(Semaphore::new(READERS)),
             model: OnceLock::new(),
             draining: AtomicBool::new(false),

@@ -80,6 +80,8 @@ impl Grammar {
     }
 
     fn invalid(&self, reason: String) -> ConstraintError {
+        // names in a schema may hold line breaks
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
         ConstraintError::Invalid { kind: self.kind(), reason: shortened(reason) }
     }
 
@@ -118,9 +120,10 @@ pub(super) fn too_complex(error: &anyhow::Error) -> ConstraintError {
 
 /// An error of the engine, on one line and without its inner names.
 pub(super) fn one_line(error: &anyhow::Error) -> String {
-    let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = error.to_string();
+    let line = words.split_whitespace().filter(|word| !word.contains("verbose")).collect::<Vec<_>>().join(" ");
     let inner = |word: &str| line.contains(word);
-    if ["fuel", "too big", "too large", "limit", "Too many items"].into_iter().any(inner) {
+    if ["fuel", "too big", "too large", "limit", "oo many", "Current row"].into_iter().any(inner) {
         return "it takes more work than is allowed".to_owned();
     }
     if ["NoExtension", "panicked", "assertion", "rollback"].into_iter().any(inner) {

@@ -23,8 +23,8 @@ const BOUND_DIGITS: usize = 40;
 const BOUND_PLACES: usize = 60;
 
 /// The largest number of which multiples are followed, without its zeros at the end: the engine has a state for each
-/// remainder.
-const MULTIPLE_MAX: u64 = 10_000;
+/// remainder, and looks through them for a way to the end. From 6,000 on that may take more than it is allowed.
+const MULTIPLE_MAX: u64 = 4_096;
 
 /// Digits after the point of numbers of which multiples are followed.
 const MULTIPLE_PLACES: usize = 6;
@@ -259,6 +259,9 @@ impl NumberShape {
     /// The texts of numbers from zero on between two ends.
     fn side(&self, low: Option<Bound>, high: Option<Bound>) -> Result<Option<RegexAst>, Refused> {
         let low = low.unwrap_or(Bound { value: Decimal::zero(), excluded: false });
+        // beyond these digits a double does not show what a number is a multiple of
+        let exact = Bound { value: Decimal::power_of_ten(DOUBLE_DIGITS), excluded: true };
+        let high = tighter(high, self.multiple.map(|_| exact), std::cmp::Ordering::Less);
         if let Some(high) = &high
             && (high.value < low.value || (high.value == low.value && (high.excluded || low.excluded)))
         {
@@ -287,10 +290,9 @@ impl NumberShape {
         if low.excluded && least == low.value {
             least = least.stepped_up(0);
         }
-        let digits = if self.multiple.is_some() { DOUBLE_DIGITS } else { WHOLE_DIGITS };
         let longest = Decimal::power_of_ten(BOUND_DIGITS);
         let high = high.unwrap_or_else(|| Bound {
-            value: Decimal::power_of_ten(digits.max(least.whole.len() + 1)),
+            value: Decimal::power_of_ten(WHOLE_DIGITS.max(least.whole.len() + 1)),
             excluded: true,
         });
         let mut most = high.value.rounded_down(0);
@@ -533,7 +535,7 @@ mod tests {
             (&["0.01"], false, "0.07", "0.075"),
             (&["2.5"], true, "15", "2"),
             (&["86400"], true, "172800", "864"),
-            (&["7", "86400"], true, "604800", "86400"),
+            (&["7", "3600"], true, "25200", "3600"),
             (&["0.25", "0.1"], false, "1.5", "0.25"),
             (&["1000000000000"], true, "3000000000000", "1000000000001"),
         ] {
@@ -541,7 +543,7 @@ mod tests {
             let mut regex = regex(&shape).unwrap_or_else(|| panic!("{numbers:?}"));
             assert!(regex.is_match(yes) && !regex.is_match(no) && regex.is_match("0"), "{numbers:?}");
         }
-        for numbers in [&["4194304"][..], &["2147483648"], &["5", "999999"], &["99991", "99989", "99971", "99961"]] {
+        for numbers in [&["4194304"][..], &["2147483648"], &["7", "86400"], &["5", "999999"], &["99991", "99989", "99971", "99961"]] {
             assert!(multiples(numbers, true).and_then(|shape| shape.texts()).is_err(), "{numbers:?}");
         }
         assert!(Multiple::of(&number("0")).is_err() && Multiple::of(&number("1e-9")).is_err());
