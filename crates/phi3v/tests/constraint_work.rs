@@ -31,9 +31,12 @@ fn hostile_forms_cost_no_more_than_is_stated() {
     let mut random = Pcg64::seed_from_u64(7);
     let mut compiled = 0;
     let (mut most_compile, mut most_token) = (0, 0);
-    for _ in 0..400 {
+    let made = (0..400).map(|_| {
         let bytes: Vec<u8> = (0..1_000).map(|_| random.next_u32() as u8).collect();
-        let form = hostile_forms::form(&bytes);
+        hostile_forms::form(&bytes)
+    });
+    let forms: Vec<_> = hostile_forms::known().into_iter().chain(made).collect();
+    for form in forms {
         let region = Region::new(ALLOCATOR);
         let constraint = factory.constraint(&form);
         let bytes = region.change().bytes_allocated;
@@ -45,7 +48,8 @@ fn hostile_forms_cost_no_more_than_is_stated() {
             let region = Region::new(ALLOCATOR);
             let mut logits = vec![0.0; tokenizer.vocab_size()];
             let refused = constraint.allowed(&mut logits).is_err();
-            let allowed: Vec<u32> = (0..).zip(&logits).filter(|&(_, &logit)| logit == 0.0).map(|(id, _)| id).collect();
+            let allowed: Vec<u32> =
+                (0..).zip(&logits).filter(|&(_, &logit)| logit == 0.0).map(|(id, _)| id).collect();
             let token = allowed.get(random.next_u32() as usize % allowed.len().max(1)).copied();
             let stopped = refused || token.is_none_or(|token| constraint.accept(token).is_err());
             let bytes = region.change().bytes_allocated;

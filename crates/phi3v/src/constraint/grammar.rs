@@ -69,7 +69,9 @@ impl Grammar {
 
     fn of_schema(&self, value: &Value) -> Result<GrammarInit, ConstraintError> {
         let reason = match value {
-            Value::Object(schema) if schema.contains_key("x-guidance") => "the key \"x-guidance\" is reserved",
+            Value::Object(schema) if schema.contains_key("x-guidance") => {
+                "the key \"x-guidance\" is reserved"
+            }
             Value::Object(_) | Value::Bool(true) => {
                 return schema::grammar(value).map_err(|refused| self.invalid(refused.reason));
             }
@@ -110,7 +112,10 @@ fn depth(value: &Value) -> usize {
 
 /// An error of the engine about a grammar, on one line.
 pub(super) fn invalid(kind: &'static str, error: &anyhow::Error) -> ConstraintError {
-    ConstraintError::Invalid { kind, reason: one_line(error) }
+    match one_line(error) {
+        reason if reason == TOO_MUCH_WORK => ConstraintError::TooComplex { reason },
+        reason => ConstraintError::Invalid { kind, reason },
+    }
 }
 
 /// An error of the engine while it follows a text.
@@ -121,10 +126,11 @@ pub(super) fn too_complex(error: &anyhow::Error) -> ConstraintError {
 /// An error of the engine, on one line and without its inner names.
 pub(super) fn one_line(error: &anyhow::Error) -> String {
     let words = error.to_string();
-    let line = words.split_whitespace().filter(|word| !word.contains("verbose")).collect::<Vec<_>>().join(" ");
+    let line =
+        words.split_whitespace().filter(|word| !word.contains("verbose")).collect::<Vec<_>>().join(" ");
     let inner = |word: &str| line.contains(word);
     if ["fuel", "too big", "too large", "limit", "oo many", "Current row"].into_iter().any(inner) {
-        return "it takes more work than is allowed".to_owned();
+        return TOO_MUCH_WORK.to_owned();
     }
     if ["NoExtension", "panicked", "assertion", "rollback"].into_iter().any(inner) {
         return "the engine cannot follow it".to_owned();
@@ -139,6 +145,9 @@ fn shortened(mut line: String) -> String {
     }
     line
 }
+
+/// What stands for the engine's several words about its limits.
+const TOO_MUCH_WORK: &str = "it takes more work than is allowed";
 
 /// Reasons longer than this are cut.
 const REASON_CHARS_MAX: usize = 300;

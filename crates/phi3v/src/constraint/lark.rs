@@ -6,12 +6,12 @@
 /// Colons, of rules and terminals, and opening brackets of a grammar. The engine takes less than 16 KiB of stack for each.
 const PARTS_MAX: usize = 2_000;
 
-/// Bytes of a grammar with `&` or `~` between terminals: the engine compares each alternative of one side with each of
-/// the other.
-const BYTES_MAX_OF_INTERSECTIONS: usize = 4_096;
+/// Bytes of a grammar with one, two and three `&` between terminals, which may have no more: the engine compares each
+/// alternative of one side with each of every other.
+const BYTES_MAX_OF_INTERSECTIONS: [usize; 3] = [4_096, 512, 192];
 
-/// Uses of `&` and `~` in a grammar, for the same reason.
-const INTERSECTIONS_MAX: usize = 4;
+/// Bytes of a grammar with `~` before a terminal, for the same reason.
+const BYTES_MAX_OF_NEGATIONS: usize = 4_096;
 
 /// What the engine reads beyond Lark and cannot be bounded here.
 const NOT_FOLLOWED: [&str; 6] = ["%json", "%lark", "%llguidance", "%if", "::", "@"];
@@ -19,7 +19,6 @@ const NOT_FOLLOWED: [&str; 6] = ["%json", "%lark", "%llguidance", "%if", "::", "
 /// Refuses a grammar that might take the engine too long or too deep.
 pub(super) fn check(grammar: &str) -> Result<(), String> {
     let parts = words(grammar);
-    let count = |wanted: &[&str]| parts.iter().filter(|part| wanted.contains(&part.as_str())).count();
     if let Some(part) = parts.iter().find(|part| NOT_FOLLOWED.contains(&part.as_str())) {
         return Err(format!("{part} cannot be followed"));
     }
@@ -28,13 +27,21 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
     if nested > PARTS_MAX {
         return Err(format!("it has {nested} colons and opening brackets, the limit is {PARTS_MAX}"));
     }
-    let intersections = count(&["&", "~"]);
-    if intersections > INTERSECTIONS_MAX {
-        return Err(format!("it has {intersections} times & or ~, the limit is {INTERSECTIONS_MAX}"));
+    let bytes = grammar.len();
+    let intersections = parts.iter().filter(|part| *part == "&").count();
+    if let Some(index) = intersections.checked_sub(1) {
+        let limit = BYTES_MAX_OF_INTERSECTIONS.get(index).copied().unwrap_or(0);
+        if bytes > limit {
+            return Err(format!(
+                "it has {bytes} bytes and & {intersections} times, the limit is then {limit} bytes"
+            ));
+        }
     }
-    if intersections > 0 && grammar.len() > BYTES_MAX_OF_INTERSECTIONS {
-        let bytes = grammar.len();
-        return Err(format!("it has {bytes} bytes and & or ~, the limit is then {BYTES_MAX_OF_INTERSECTIONS}"));
+    // before a number it stands for repetitions
+    let negates =
+        |pair: &[String]| pair[0] == "~" && !pair[1].starts_with(|letter: char| letter.is_ascii_digit());
+    if parts.windows(2).any(negates) && bytes > BYTES_MAX_OF_NEGATIONS {
+        return Err(format!("it has {bytes} bytes and ~, the limit is then {BYTES_MAX_OF_NEGATIONS} bytes"));
     }
     Ok(())
 }

@@ -89,7 +89,7 @@ impl ConstraintError {
     }
 }
 
-/// Stack of the threads that compile forms: several times what the deepest permitted form takes.
+/// Stack of the threads that compile forms: more than eight times what the deepest permitted forms take.
 const COMPILE_STACK_BYTES: usize = 64 << 20;
 
 /// Makes constraints for one tokenizer. Building it walks the whole vocabulary, so keep one.
@@ -132,7 +132,8 @@ impl ConstraintFactory {
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("form".to_owned()).stack_size(COMPILE_STACK_BYTES);
             let too_complex = |reason: String| ConstraintError::TooComplex { reason };
-            let compiled = thread.spawn_scoped(scope, compile).map_err(|error| too_complex(error.to_string()))?;
+            let compiled =
+                thread.spawn_scoped(scope, compile).map_err(|error| too_complex(error.to_string()))?;
             compiled.join().unwrap_or_else(|_| Err(too_complex("the engine gave up".to_owned())))
         })
     }

@@ -31,7 +31,8 @@ impl Decimal {
         let exponent: i32 = exponent.parse().ok()?;
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
         let all = [whole, fraction].concat();
-        if exponent.unsigned_abs() > 2_000 || all.is_empty() || !all.bytes().all(|byte| byte.is_ascii_digit()) {
+        if exponent.unsigned_abs() > 2_000 || all.is_empty() || !all.bytes().all(|byte| byte.is_ascii_digit())
+        {
             return None;
         }
         let point = whole.len() as i32 + exponent;
@@ -150,7 +151,8 @@ mod tests {
 
     #[test]
     fn texts_and_order() {
-        let ascending = ["-1e3", "-12.5", "-0.5", "-1e-5", "0", "1e-300", "0.05", "0.5", "1", "1.25", "9", "10", "1e20"];
+        let ascending =
+            ["-1e3", "-12.5", "-0.5", "-1e-5", "0", "1e-300", "0.05", "0.5", "1", "1.25", "9", "10", "1e20"];
         for pair in ascending.windows(2) {
             assert!(decimal(pair[0]) < decimal(pair[1]), "{pair:?}");
         }
@@ -169,7 +171,10 @@ mod tests {
         assert_eq!(decimal("1.234").rounded_up(2), decimal("1.24"));
         assert_eq!(decimal("1.23").rounded_up(2), decimal("1.23"));
         assert_eq!(decimal("1.239").rounded_down(2), decimal("1.23"));
-        assert_eq!(decimal("12345678901234567890123").remainder(0, 7), Some((12_345_678_901_234_567_890_123_u128 % 7) as u64));
+        assert_eq!(
+            decimal("12345678901234567890123").remainder(0, 7),
+            Some((12_345_678_901_234_567_890_123_u128 % 7) as u64)
+        );
         assert_eq!(decimal("0.75").remainder(2, 25), Some(0));
         assert_eq!(decimal("0.755").remainder(2, 25), None);
     }

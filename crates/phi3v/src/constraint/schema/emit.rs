@@ -157,7 +157,11 @@ impl Writer {
         let mut rest = if count > 0 {
             self.productions.between(more, min, max)?
         } else {
-            let after = self.productions.between(more, min.saturating_sub(1), max.map(|max| max.saturating_sub(1)))?;
+            let after = self.productions.between(
+                more,
+                min.saturating_sub(1),
+                max.map(|max| max.saturating_sub(1)),
+            )?;
             let mut sequences = Vec::new();
             sequences.extend((min == 0).then(Vec::new));
             sequences.extend((max != Some(0)).then(|| vec![others, after]));
@@ -179,8 +183,10 @@ impl Writer {
     fn object(&mut self, shape: &ObjectShape) -> Result<Symbol, Refused> {
         let (open, colon) = (self.productions.literal("{")?, self.productions.literal(":")?);
         let mut members = Vec::new();
-        let beside = shape.required.iter().filter(|name| !shape.members.iter().any(|(other, _)| other == *name));
-        let beside = beside.map(|name| Ok((name.clone(), shape.member(name)?))).collect::<Result<Vec<_>, _>>()?;
+        let beside =
+            shape.required.iter().filter(|name| !shape.members.iter().any(|(other, _)| other == *name));
+        let beside =
+            beside.map(|name| Ok((name.clone(), shape.member(name)?))).collect::<Result<Vec<_>, _>>()?;
         for (name, part) in shape.members.iter().chain(&beside) {
             let name_text = self.productions.text(quoted_name(name))?;
             let part = self.shape(part)?;
@@ -197,13 +203,16 @@ impl Writer {
 
     /// A member whose name is none of `names`.
     fn other_members(&mut self, shape: &ObjectShape, names: &[&String]) -> Result<Option<Symbol>, Refused> {
-        let patterns: Vec<RegexAst> = shape.patterns.iter().map(|(pattern, _)| text::quoted(pattern.regex())).collect();
+        let patterns: Vec<RegexAst> =
+            shape.patterns.iter().map(|(pattern, _)| text::quoted(pattern.regex())).collect();
         let names: Vec<RegexAst> = names.iter().map(|name| quoted_name(name)).collect();
         let mut sequences = Vec::new();
         let colon = self.productions.literal(":")?;
         for (index, (_, part)) in shape.patterns.iter().enumerate() {
             let mut taken = names.clone();
-            taken.extend(patterns.iter().enumerate().filter(|&(other, _)| other != index).map(|(_, rx)| rx.clone()));
+            taken.extend(
+                patterns.iter().enumerate().filter(|&(other, _)| other != index).map(|(_, rx)| rx.clone()),
+            );
             let name = without(patterns[index].clone(), taken);
             if !text::is_empty(&name)? {
                 sequences.push(vec![self.productions.text(name)?, colon, self.shape(part)?]);

@@ -45,6 +45,9 @@ const LEVELS_MAX: usize = 200;
 /// Steps of reading a schema and of meeting its parts with one another. The largest schemas in use take some thousand.
 const STEPS_MAX: usize = 100_000;
 
+/// Patterns of names in one object: each is kept apart from every other.
+const NAME_PATTERNS_MAX: usize = 50;
+
 /// Keywords that restrict what is valid and cannot be followed.
 const NOT_FOLLOWED: [&str; 17] = [
     "not",
@@ -98,7 +101,12 @@ struct Schema {
 
 impl Definitions for Reader<'_> {
     fn shape(&mut self, definition: usize) -> Result<Rc<Shape>, Refused> {
-        let reference = || format!("#{}", self.definitions[definition].pointer.iter().map(|key| format!("/{key}")).collect::<String>());
+        let reference = || {
+            format!(
+                "#{}",
+                self.definitions[definition].pointer.iter().map(|key| format!("/{key}")).collect::<String>()
+            )
+        };
         match &self.definitions[definition].state {
             State::Read(shape) => return Ok(Rc::clone(shape)),
             State::InWork => {
@@ -111,7 +119,10 @@ impl Definitions for Reader<'_> {
         }
         let pointer = self.definitions[definition].pointer.clone();
         let Some(value) = pointer::find(self.root, &pointer) else {
-            return Err(Refused::new(format!("the reference {:?} names a place that is not there", reference())));
+            return Err(Refused::new(format!(
+                "the reference {:?} names a place that is not there",
+                reference()
+            )));
         };
         self.definitions[definition].state = State::InWork;
         let path = std::mem::replace(&mut self.path, pointer);
@@ -125,10 +136,14 @@ impl Definitions for Reader<'_> {
         self.level += 1;
         self.steps += 1;
         if self.level > LEVELS_MAX {
-            return Err(Refused::new(format!("its parts lie within one another more than {LEVELS_MAX} deep")));
+            return Err(Refused::new(format!(
+                "its parts lie within one another more than {LEVELS_MAX} deep"
+            )));
         }
         if self.steps > STEPS_MAX {
-            return Err(Refused::new(format!("its parts take more than {STEPS_MAX} steps to be brought together")));
+            return Err(Refused::new(format!(
+                "its parts take more than {STEPS_MAX} steps to be brought together"
+            )));
         }
         Ok(())
     }
@@ -166,7 +181,11 @@ impl<'a> Reader<'a> {
         Ok(Schema { shape, definitions: shapes })
     }
 
-    fn below<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> Result<T, Refused>) -> Result<T, Refused> {
+    fn below<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&mut Self) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
         self.path.push(key.to_owned());
         let found = read(self)?;
         self.path.pop();
@@ -194,8 +213,10 @@ impl<'a> Reader<'a> {
         if let Some(values) = schema.get("enum") {
             shape = self.meet(&shape, Rc::new(Shape::Values(exact_values(list("enum", values)?)?)))?;
         }
-        for part in schema.get("allOf").map_or(Ok(&[][..]), |parts| list("allOf", parts))?.iter().enumerate() {
-            let part = self.below("allOf", |reader| reader.below(&part.0.to_string(), |reader| reader.read(part.1)))?;
+        for part in schema.get("allOf").map_or(Ok(&[][..]), |parts| list("allOf", parts))?.iter().enumerate()
+        {
+            let part = self
+                .below("allOf", |reader| reader.below(&part.0.to_string(), |reader| reader.read(part.1)))?;
             shape = self.meet(&shape, part)?;
         }
         if let Some(choices) = schema.get("anyOf") {
@@ -269,7 +290,9 @@ impl<'a> Reader<'a> {
         }
         let embedded = schema.get("$id").and_then(Value::as_str).is_some_and(|id| !id.starts_with('#'));
         if embedded && !self.path.is_empty() && has_reference(schema) {
-            return Err(Refused::new("references within a part that has an $id of its own cannot be followed"));
+            return Err(Refused::new(
+                "references within a part that has an $id of its own cannot be followed",
+            ));
         }
         Ok(())
     }
@@ -329,14 +352,28 @@ impl<'a> Reader<'a> {
     }
 
     fn objects(&mut self, schema: &'a Map<String, Value>) -> Result<Option<ObjectShape>, Refused> {
-        let keywords = ["properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties"];
+        let keywords = [
+            "properties",
+            "patternProperties",
+            "additionalProperties",
+            "required",
+            "minProperties",
+            "maxProperties",
+        ];
         if !keywords.iter().any(|&keyword| schema.contains_key(keyword)) {
             return Ok(None);
         }
-        let mut shape = ObjectShape { min: count(schema, "minProperties")?.unwrap_or(0), ..ObjectShape::default() };
+        let mut shape =
+            ObjectShape { min: count(schema, "minProperties")?.unwrap_or(0), ..ObjectShape::default() };
         shape.max = count(schema, "maxProperties")?;
         for (pattern, part) in self.members("patternProperties", schema)? {
             shape.patterns.push((Pattern::new(&pattern)?, part));
+        }
+        if shape.patterns.len() > NAME_PATTERNS_MAX {
+            let count = shape.patterns.len();
+            return Err(Refused::new(format!(
+                "patternProperties has {count} patterns, the limit is {NAME_PATTERNS_MAX}"
+            )));
         }
         for (name, mut part) in self.members("properties", schema)? {
             for (pattern, by_pattern) in &shape.patterns {
@@ -350,7 +387,8 @@ impl<'a> Reader<'a> {
             shape.others = self.below("additionalProperties", |reader| reader.read(others))?;
         }
         if let Some(names) = schema.get("required").filter(|names| !names.is_boolean()) {
-            let names = names.as_array().map(|names| names.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+            let names =
+                names.as_array().map(|names| names.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
             let names = names.flatten().ok_or_else(|| Refused::new("required must be a list of names"))?;
             for name in names {
                 if !shape.required.iter().any(|other| other == name) {
@@ -367,7 +405,8 @@ impl<'a> Reader<'a> {
         schema: &'a Map<String, Value>,
     ) -> Result<Vec<(String, Rc<Shape>)>, Refused> {
         let Some(members) = schema.get(keyword) else { return Ok(Vec::new()) };
-        let members = members.as_object().ok_or_else(|| Refused::new(format!("{keyword} must be an object")))?;
+        let members =
+            members.as_object().ok_or_else(|| Refused::new(format!("{keyword} must be an object")))?;
         self.below(keyword, |reader| {
             let member = |(name, part): (&String, &'a Value)| {
                 Ok((name.clone(), reader.below(name, |reader| reader.read(part))?))
@@ -388,7 +427,8 @@ fn list<'a>(keyword: &str, value: &'a Value) -> Result<&'a [Value], Refused> {
 fn count(schema: &Map<String, Value>, keyword: &str) -> Result<Option<u64>, Refused> {
     let Some(value) = schema.get(keyword) else { return Ok(None) };
     let whole = |value: f64| value >= 0.0 && value.fract() == 0.0 && value <= 9e15;
-    let count = value.as_u64().or_else(|| value.as_f64().filter(|&value| whole(value)).map(|value| value as u64));
+    let count =
+        value.as_u64().or_else(|| value.as_f64().filter(|&value| whole(value)).map(|value| value as u64));
     let refused = || Refused::new(format!("{keyword} is {value}, it must be a whole number from 0 on"));
     count.map(Some).ok_or_else(refused)
 }
@@ -480,7 +520,9 @@ fn texts(schema: &Map<String, Value>) -> Result<Option<TextShape>, Refused> {
     }
     if let Some(name) = word("format")? {
         let format = text::format(name);
-        shape.patterns.push(format.ok_or_else(|| Refused::new(format!("the format {name:?} cannot be followed")))?);
+        shape
+            .patterns
+            .push(format.ok_or_else(|| Refused::new(format!("the format {name:?} cannot be followed")))?);
     }
     Ok(Some(shape))
 }

@@ -65,7 +65,8 @@ pub(super) fn may_be_rounded(number: &Number) -> bool {
 
 /// The value of a number of the schema.
 pub(super) fn decimal(number: &Number) -> Result<Decimal, Refused> {
-    Decimal::parse(&number.to_string()).ok_or_else(|| Refused::new(format!("the number {number} is too long")))
+    Decimal::parse(&number.to_string())
+        .ok_or_else(|| Refused::new(format!("the number {number} is too long")))
 }
 
 impl Bound {
@@ -123,7 +124,8 @@ impl Multiple {
         }
         let places = value.fraction.len();
         let digits = [value.whole.as_str(), value.fraction.as_str()].concat();
-        let too_long = || Refused::new(format!("multipleOf is {number}, it has too many digits to be followed"));
+        let too_long =
+            || Refused::new(format!("multipleOf is {number}, it has too many digits to be followed"));
         let coefficient = digits.parse().map_err(|_| too_long())?;
         if places > MULTIPLE_PLACES || may_be_rounded(number) {
             return Err(too_long());
@@ -139,8 +141,9 @@ impl Multiple {
             multiple.coefficient.checked_mul(scale)
         };
         let common = scaled(self).zip(scaled(other)).and_then(|(a, b)| (a / gcd(a, b)).checked_mul(b));
-        let coefficient =
-            common.ok_or_else(|| Refused::new("the common multiple of all multipleOf is too large to be followed"))?;
+        let coefficient = common.ok_or_else(|| {
+            Refused::new("the common multiple of all multipleOf is too large to be followed")
+        })?;
         Ok(Self { coefficient, places }.reduced())
     }
 
@@ -241,11 +244,8 @@ impl NumberShape {
         let zero = Bound { value: Decimal::zero(), excluded: false };
         let below_zero = Bound { excluded: true, ..zero.clone() };
         let positive = tighter(shape.low.clone(), Some(zero), std::cmp::Ordering::Greater);
-        let negative = tighter(
-            shape.high.as_ref().map(Bound::negated),
-            Some(below_zero),
-            std::cmp::Ordering::Greater,
-        );
+        let negative =
+            tighter(shape.high.as_ref().map(Bound::negated), Some(below_zero), std::cmp::Ordering::Greater);
         let mut sides = Vec::new();
         if let Some(side) = shape.side(positive, shape.high.clone())? {
             sides.push(side);
@@ -282,7 +282,8 @@ impl NumberShape {
     }
 
     fn contains_size(&self, size: &Decimal) -> bool {
-        (!self.whole || size.fraction.is_empty()) && self.multiple.is_none_or(|multiple| multiple.contains(size))
+        (!self.whole || size.fraction.is_empty())
+            && self.multiple.is_none_or(|multiple| multiple.contains(size))
     }
 
     fn whole_texts(&self, low: &Bound, high: Option<Bound>) -> Option<String> {
@@ -392,9 +393,10 @@ fn written(low: &Bound, high: Option<&Bound>) -> String {
     let zeros = |bound: &Bound| bound.value.fraction.bytes().take_while(|&digit| digit == b'0').count();
     let zeros = high.map_or(0, zeros).max(zeros(low)) + 4;
     let mut parts = vec![format!("0(\\.0{{0,{zeros}}}[0-9]{{1,{DOUBLE_DIGITS}}})?")];
-    parts.extend((1..DOUBLE_DIGITS).map(|whole| {
-        format!("[1-9][0-9]{{{}}}(\\.[0-9]{{1,{}}})?", whole - 1, DOUBLE_DIGITS - whole)
-    }));
+    parts.extend(
+        (1..DOUBLE_DIGITS)
+            .map(|whole| format!("[1-9][0-9]{{{}}}(\\.[0-9]{{1,{}}})?", whole - 1, DOUBLE_DIGITS - whole)),
+    );
     let longest = high.map_or(WHOLE_DIGITS, |high| high.value.whole.len()).max(low.value.whole.len() + 1);
     parts.push(format!("[1-9][0-9]{{{},{}}}", DOUBLE_DIGITS - 1, longest.max(DOUBLE_DIGITS)));
     one_of(&parts)
@@ -480,10 +482,15 @@ mod tests {
     /// Every text of a number near the bounds is allowed exactly if it is in the range.
     #[test]
     fn all_pairs_of_bounds_allow_what_is_between_them() {
-        let ends = ["-12", "-1.5", "-1", "-0.25", "0", "0.05", "0.5", "0.9", "1", "1.5", "9.5", "10", "99.5", "100"];
-        let mut texts: Vec<String> = (-130..=1030).map(|tenths| format!("{}", f64::from(tenths) / 10.0)).collect();
+        let ends =
+            ["-12", "-1.5", "-1", "-0.25", "0", "0.05", "0.5", "0.9", "1", "1.5", "9.5", "10", "99.5", "100"];
+        let mut texts: Vec<String> =
+            (-130..=1030).map(|tenths| format!("{}", f64::from(tenths) / 10.0)).collect();
         texts.extend(ends.iter().flat_map(|end| {
-            [format!("{end}"), format!("{}01", if end.contains('.') { (*end).to_owned() } else { format!("{end}.0") })]
+            [
+                format!("{end}"),
+                format!("{}01", if end.contains('.') { (*end).to_owned() } else { format!("{end}.0") }),
+            ]
         }));
         for (low, high) in ends.iter().flat_map(|low| ends.map(|high| (*low, high))) {
             for excluded in [(false, false), (true, false), (false, true), (true, true)] {
@@ -509,8 +516,13 @@ mod tests {
             ..NumberShape::default()
         };
         let whole = |shape: NumberShape| NumberShape { whole: true, ..shape };
-        let allows = |shape: &NumberShape, text: &str| regex(shape).is_some_and(|mut regex| regex.is_match(text));
-        assert!(allows(&low("0", true), "0.00001") && !allows(&low("0", true), "0.0") && allows(&low("0", true), "7"));
+        let allows =
+            |shape: &NumberShape, text: &str| regex(shape).is_some_and(|mut regex| regex.is_match(text));
+        assert!(
+            allows(&low("0", true), "0.00001")
+                && !allows(&low("0", true), "0.0")
+                && allows(&low("0", true), "7")
+        );
         assert!(allows(&low("-3.5", false), "-3.5") && !allows(&low("-3.5", true), "-3.5"));
         let ids = whole(low("9007199254740993", true));
         assert!(allows(&ids, "9007199254740994") && !allows(&ids, "9007199254740993"));
@@ -523,11 +535,13 @@ mod tests {
     fn multiples_and_their_common_ones() {
         let multiples = |numbers: &[&str], whole| {
             let all = numbers.iter().map(|text| Multiple::of(&number(text)));
-            let shape = all.map(|multiple| multiple.map(|multiple| NumberShape {
-                multiple: Some(multiple),
-                whole,
-                ..NumberShape::default()
-            }));
+            let shape = all.map(|multiple| {
+                multiple.map(|multiple| NumberShape {
+                    multiple: Some(multiple),
+                    whole,
+                    ..NumberShape::default()
+                })
+            });
             shape.reduce(|a, b| a?.and(b?)).unwrap_or(Ok(NumberShape::default()))
         };
         for (numbers, whole, yes, no) in [
@@ -543,7 +557,13 @@ mod tests {
             let mut regex = regex(&shape).unwrap_or_else(|| panic!("{numbers:?}"));
             assert!(regex.is_match(yes) && !regex.is_match(no) && regex.is_match("0"), "{numbers:?}");
         }
-        for numbers in [&["4194304"][..], &["2147483648"], &["7", "86400"], &["5", "999999"], &["99991", "99989", "99971", "99961"]] {
+        for numbers in [
+            &["4194304"][..],
+            &["2147483648"],
+            &["7", "86400"],
+            &["5", "999999"],
+            &["99991", "99989", "99971", "99961"],
+        ] {
             assert!(multiples(numbers, true).and_then(|shape| shape.texts()).is_err(), "{numbers:?}");
         }
         assert!(Multiple::of(&number("0")).is_err() && Multiple::of(&number("1e-9")).is_err());

@@ -17,7 +17,9 @@ pub(super) fn parse(reference: &str) -> Result<Pointer, Refused> {
         return Ok(Pointer::new());
     }
     let path = path.strip_prefix('/').ok_or_else(|| unusable("names an anchor, which cannot be followed"))?;
-    path.split('/').map(|key| unescaped_tilde(key).ok_or_else(|| unusable("has a ~ that neither 0 nor 1 follows"))).collect()
+    path.split('/')
+        .map(|key| unescaped_tilde(key).ok_or_else(|| unusable("has a ~ that neither 0 nor 1 follows")))
+        .collect()
 }
 
 fn unescaped_percent(text: &str) -> Option<String> {
@@ -58,7 +60,9 @@ fn unescaped_tilde(key: &str) -> Option<String> {
 pub(super) fn find<'a>(schema: &'a Value, pointer: &Pointer) -> Option<&'a Value> {
     pointer.iter().try_fold(schema, |value, key| match value {
         Value::Object(members) => members.get(key),
-        Value::Array(items) => items.get(key.parse::<usize>().ok().filter(|index| index.to_string() == *key)?),
+        Value::Array(items) => {
+            items.get(key.parse::<usize>().ok().filter(|index| index.to_string() == *key)?)
+        }
         _ => None,
     })
 }

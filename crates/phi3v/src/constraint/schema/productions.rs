@@ -184,7 +184,8 @@ impl Productions {
         let name = GrammarId::Name("answer".to_owned());
         grammar.make_gen_grammar(answer, GenGrammarOptions { grammar: name, temperature: None })?;
         grammar.add_rule(first, vec![space, answer])?;
-        let inside = lexer.setup_lexeme_class_with_skip(SkipSpec::once(RegexAst::Regex(WHITE_SPACE.to_owned())))?;
+        let inside =
+            lexer.setup_lexeme_class_with_skip(SkipSpec::once(RegexAst::Regex(WHITE_SPACE.to_owned())))?;
         let begin = grammar.fresh_symbol_ext("start", props(inside, true));
         grammar.add_rule(answer, vec![begin])?;
         let mut symbols: Vec<SymIdx> = Vec::with_capacity(self.productions.len());
@@ -198,7 +199,10 @@ impl Productions {
             let Production::Choice(alternatives) = production else { continue };
             for alternative in alternatives {
                 if alternative.iter().all(|symbol| finished[symbol.0]) {
-                    grammar.add_rule(symbols[index], alternative.iter().map(|symbol| symbols[symbol.0]).collect())?;
+                    grammar.add_rule(
+                        symbols[index],
+                        alternative.iter().map(|symbol| symbols[symbol.0]).collect(),
+                    )?;
                 }
             }
         }

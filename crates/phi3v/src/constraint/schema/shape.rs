@@ -249,7 +249,9 @@ fn both_objects(
         (true, true) => Vec::new(),
         (false, true) => with_others(definitions, (a, &b.others))?,
         (true, false) => with_others(definitions, (b, &a.others))?,
-        (false, false) => return Err(Refused::new("patternProperties of several schemas meet in one object")),
+        (false, false) => {
+            return Err(Refused::new("patternProperties of several schemas meet in one object"));
+        }
     };
     let mut required = a.required.clone();
     required.extend(b.required.iter().filter(|name| !a.required.contains(name)).cloned());
@@ -268,9 +270,8 @@ fn with_others(
     definitions: &mut dyn Definitions,
     (object, others): (&ObjectShape, &Rc<Shape>),
 ) -> Result<Vec<(Pattern, Rc<Shape>)>, Refused> {
-    let met = |(pattern, shape): &(Pattern, Rc<Shape>)| {
-        Ok((pattern.clone(), both(definitions, (shape, others))?))
-    };
+    let met =
+        |(pattern, shape): &(Pattern, Rc<Shape>)| Ok((pattern.clone(), both(definitions, (shape, others))?));
     object.patterns.iter().map(met).collect()
 }
 
@@ -337,10 +338,12 @@ fn contains_below(
 /// Whether two values are equal; 1 and 1.0 are.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => match (number::decimal(a), number::decimal(b)) {
-            (Ok(a), Ok(b)) => a == b,
-            _ => a == b,
-        },
+        (Value::Number(a), Value::Number(b)) if a.is_f64() == b.is_f64() => a == b,
+        (Value::Number(a), Value::Number(b)) => {
+            let exactly =
+                || number::decimal(a).ok().zip(number::decimal(b).ok()).is_some_and(|(a, b)| a == b);
+            a.as_f64() == b.as_f64() && exactly()
+        }
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))

@@ -1,6 +1,9 @@
 //! Strings: lengths, patterns and formats, and the JSON texts they allow.
 
-use llguidance::derivre::{JsonQuoteOptions, RegexAst, RegexBuilder};
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+
+use llguidance::derivre::{JsonQuoteOptions, Regex, RegexAst, RegexBuilder};
 
 use super::Refused;
 
@@ -10,12 +13,12 @@ const LENGTH_MAX: usize = 20_000;
 /// Work of one question to the engine about a pattern, in its units, some 100 ns each.
 const WORK_MAX: u64 = 100_000;
 
-/// The largest product of the lengths of all patterns that must hold at once: the engine compares every alternative of
-/// each with every one of the others.
+/// The largest product of the lengths of all patterns that must hold at once, since the engine compares every alternative
+/// of each with every one of the others; also of a pattern's length and that of a text it is tried on.
 const PATTERNS_PRODUCT_MAX: usize = 1 << 20;
 
 /// A set of strings.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct TextShape {
     /// Characters, at least.
     pub min: usize,
@@ -26,20 +29,42 @@ pub(super) struct TextShape {
 }
 
 /// A regular expression over strings.
+#[derive(Clone)]
+pub(super) struct Pattern {
+    source: Source,
+    /// The engine's form of it, made when it is first asked.
+    compiled: Rc<OnceCell<RefCell<Regex>>>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Pattern {
+enum Source {
     /// Found anywhere.
     Found(String),
     /// Matches the whole string.
     Whole(&'static str),
 }
 
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl std::fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
 impl Pattern {
+    fn of(source: Source) -> Self {
+        Self { source, compiled: Rc::default() }
+    }
+
     /// A pattern of the schema.
     pub(super) fn new(pattern: &str) -> Result<Self, Refused> {
-        let pattern = Self::Found(translated(pattern));
-        let mut builder = RegexBuilder::new();
-        builder.mk(&pattern.regex()).map_err(|error| {
+        let pattern = Self::of(Source::Found(translated(pattern)));
+        RegexBuilder::new().mk(&pattern.regex()).map_err(|error| {
             let error = super::super::grammar::one_line(&error);
             Refused::new(format!("a pattern cannot be used: {error}"))
         })?;
@@ -48,25 +73,33 @@ impl Pattern {
 
     /// The regular expression, of strings without quotes.
     pub(super) fn regex(&self) -> RegexAst {
-        match self {
-            Self::Found(pattern) => RegexAst::SearchRegex(pattern.clone()),
-            Self::Whole(pattern) => RegexAst::Regex((*pattern).to_owned()),
+        match &self.source {
+            Source::Found(pattern) => RegexAst::SearchRegex(pattern.clone()),
+            Source::Whole(pattern) => RegexAst::Regex((*pattern).to_owned()),
         }
     }
 
     fn len(&self) -> usize {
-        match self {
-            Self::Found(pattern) => pattern.len(),
-            Self::Whole(pattern) => pattern.len(),
+        match &self.source {
+            Source::Found(pattern) => pattern.len(),
+            Source::Whole(pattern) => pattern.len(),
         }
     }
 
     /// Whether it matches a string.
     pub(super) fn matches(&self, text: &str) -> Result<bool, Refused> {
+        // each letter may take the engine to a state as large as the pattern
+        if self.len().saturating_mul(text.len()) > PATTERNS_PRODUCT_MAX {
+            return Err(too_complex());
+        }
+        if let Some(regex) = self.compiled.get() {
+            return Ok(regex.borrow_mut().is_match(text));
+        }
         let mut builder = RegexBuilder::new();
         let regex = builder.mk(&self.regex()).and_then(|regex| builder.into_regex_limited(regex, WORK_MAX));
-        let mut regex = regex.map_err(|_| too_complex())?;
-        Ok(regex.is_match(text))
+        let regex = regex.map_err(|_| too_complex())?;
+        let regex = self.compiled.get_or_init(|| RefCell::new(regex));
+        Ok(regex.borrow_mut().is_match(text))
     }
 }
 
@@ -114,7 +147,8 @@ impl TextShape {
             None => Some(format!("(?s:.{{{},}})", self.min)),
             Some(max) => Some(format!("(?s:.{{{},{max}}})", self.min)),
         };
-        let product = self.patterns.iter().fold(1_usize, |all, pattern| all.saturating_mul(pattern.len().max(1)));
+        let product =
+            self.patterns.iter().fold(1_usize, |all, pattern| all.saturating_mul(pattern.len().max(1)));
         if self.patterns.len() > 1 && product > PATTERNS_PRODUCT_MAX {
             return Err(Refused::new("too many patterns must hold at once"));
         }
@@ -188,13 +222,16 @@ fn translated(pattern: &str) -> String {
 }
 
 /// Names with a point between; no two hyphens side by side, which international names begin with.
-const LABELS: &str = r"[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}(\.[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}){0,2}";
+const LABELS: &str =
+    r"[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}(\.[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}){0,2}";
 
 /// The strings of a format: as many as are in use, and only those that all validators take.
 pub(super) fn format(name: &str) -> Option<Pattern> {
-    Some(Pattern::Whole(match name {
+    Some(Pattern::of(Source::Whole(match name {
         "date" => DATE,
-        "time" => r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
+        "time" => {
+            r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+        }
         "date-time" => {
             r"[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
         }
@@ -215,10 +252,11 @@ pub(super) fn format(name: &str) -> Option<Pattern> {
         }
         "unknown" => "(?s:.*)",
         _ => return None,
-    }))
+    })))
 }
 
 /// Days that every year has.
 const DATE: &str = r"[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))";
 /// Four bytes.
-const IPV4: &str = r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
+const IPV4: &str =
+    r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
