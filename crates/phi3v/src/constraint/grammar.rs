@@ -129,10 +129,12 @@ pub(super) fn one_line(error: &anyhow::Error) -> String {
     let line =
         words.split_whitespace().filter(|word| !word.contains("verbose")).collect::<Vec<_>>().join(" ");
     let inner = |word: &str| line.contains(word);
-    if ["fuel", "too big", "too large", "limit", "oo many", "Current row"].into_iter().any(inner) {
+    let limits =
+        ["fuel", "(limit ", "oo many expressions", "oo many states", "oo many items", "Current row has"];
+    if limits.into_iter().any(inner) {
         return TOO_MUCH_WORK.to_owned();
     }
-    if ["NoExtension", "panicked", "assertion", "rollback"].into_iter().any(inner) {
+    if ["NoExtension", "panicked", "assertion", "rollback not"].into_iter().any(inner) {
         return "the engine cannot follow it".to_owned();
     }
     shortened(line)

@@ -123,10 +123,12 @@ impl ConstraintFactory {
         })
     }
 
-    /// A constraint at the start of an answer.
+    /// A constraint at the start of an answer. The grammar is compiled on a thread with a stack of its own; the work and
+    /// the memory are bounded by what grammars are permitted (docs/internals/forms.md), so that it ends by itself.
     ///
     /// # Errors
-    /// [`ConstraintError::TooLarge`] or [`ConstraintError::Invalid`] name what is wrong with the grammar.
+    /// [`ConstraintError::TooLarge`], [`ConstraintError::TooComplex`] or [`ConstraintError::Invalid`] name what is wrong
+    /// with the grammar.
     pub fn constraint(&self, grammar: &Grammar) -> Result<GrammarConstraint, ConstraintError> {
         let compile = || self.compile(grammar);
         std::thread::scope(|scope| {

@@ -5,7 +5,7 @@ use phi3v::constraint::Grammar;
 use serde_json::{Map, Value, json};
 
 /// The form that some bytes describe.
-pub fn form(bytes: &[u8]) -> Grammar {
+pub(crate) fn form(bytes: &[u8]) -> Grammar {
     let mut source = Source { bytes, at: 0 };
     match source.below(4) {
         0 => Grammar::Regex(source.regex(6)),
@@ -25,7 +25,7 @@ pub fn form(bytes: &[u8]) -> Grammar {
 
 /// Forms just within the bounds on their input.
 #[allow(dead_code, reason = "the fuzz target makes its own")]
-pub fn known() -> Vec<Grammar> {
+pub(crate) fn known() -> Vec<Grammar> {
     // alternatives that begin alike and go on differently
     let alternatives = |bytes: usize, kind: usize| {
         let letters = (b'c'..=b'z').cycle().zip(0..bytes / 7);
