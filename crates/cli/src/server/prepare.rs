@@ -74,7 +74,7 @@ impl Prompt {
             return Ok(self.build(&ask, max_new_tokens, None));
         }
         // a large schema takes its time
-        let turn = take_turn(&app.texts).await?;
+        let turn = take_turn(&app.forms).await?;
         let model = model.clone();
         blocking(move |abandoned| {
             let _turn = turn;

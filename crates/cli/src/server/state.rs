@@ -18,8 +18,11 @@ use tokio::sync::Semaphore;
 /// transient memory (a picture at the pixel limit takes 150 MB, and as much again to be cut).
 const DECODERS: usize = 2;
 
-/// Requests whose text becomes ids, or whose form is compiled, at one time.
+/// Requests whose text becomes ids at one time.
 const TEXTS: usize = 2;
+
+/// Requests whose form is compiled at one time.
+const FORMS: usize = 2;
 
 /// What requests need to know of the model.
 #[derive(Clone)]
@@ -52,8 +55,10 @@ pub struct App {
     pub started: u64,
     /// Turns at decoding pictures.
     pub decoders: Arc<Semaphore>,
-    /// Turns at text without pictures, and at compiling forms: nobody waits there for the pictures of others.
+    /// Turns at text without pictures: nobody waits there for the pictures of others.
     pub texts: Arc<Semaphore>,
+    /// Turns at compiling forms: nobody without one waits there.
+    pub forms: Arc<Semaphore>,
     model: OnceLock<ServedModel>,
     draining: AtomicBool,
     inputs: Inputs,
@@ -71,6 +76,7 @@ impl App {
             started: unix_seconds(),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             texts: Arc::new(Semaphore::new(TEXTS)),
+            forms: Arc::new(Semaphore::new(FORMS)),
             model: OnceLock::new(),
             draining: AtomicBool::new(false),
         }

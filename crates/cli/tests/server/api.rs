@@ -279,6 +279,38 @@ fn a_form_that_costs_too_much_is_the_client_s_to_change() {
 }
 
 #[test]
+fn hostile_forms_are_refused_by_name_and_delay_nobody() {
+    let ask = |format: Value| {
+        SERVER.chat(&json!({"messages": [user("x")], "max_tokens": 40, "response_format": format}))
+    };
+    let schema =
+        |schema: Value| json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+    let link = |index: usize| json!({"type": "array", "items": {"$ref": format!("#/$defs/d{}", index + 1)}});
+    let mut chain: serde_json::Map<_, _> = (0..300).map(|index| (format!("d{index}"), link(index))).collect();
+    chain.insert("d300".to_owned(), json!({"type": "integer"}));
+    assert_eq!(ask(schema(json!({"$ref": "#/$defs/d0", "$defs": chain}))).status, 200);
+    let rules: Vec<String> = (0..1_000).map(|index| format!("r{index}: r{}", index + 1)).collect();
+    let grammar = format!("start: r0\n{}\nr1000: \"z\"", rules.join("\n"));
+    assert_eq!(ask(json!({"type": "grammar", "grammar": grammar})).content(), "z");
+    for (unusable, reason) in [
+        (json!({"type": "integer", "multipleOf": 4_194_304}), "multipleOf comes to 4194304"),
+        (
+            json!({"allOf": [{"type": "integer", "multipleOf": 5}, {"multipleOf": 999_999}]}),
+            "multipleOf comes to",
+        ),
+        (json!({"$ref": "#"}), "no JSON value satisfies it"),
+    ] {
+        let refused = ask(schema(unusable));
+        let error = &refused.json()["error"];
+        assert_eq!((refused.status, &error["param"]), (400, &json!("response_format")), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(reason), "{error}");
+    }
+    let exact = json!({"type": "object", "required": ["a"], "additionalProperties": false,
+        "properties": {"a": {"const": 9_007_199_254_740_993_i64}}});
+    assert!(ask(schema(exact)).content().contains("9007199254740993"));
+}
+
+#[test]
 fn numbers_are_told_of_in_plain_words() {
     let with = |max_tokens: Value| SERVER.chat(&json!({"messages": [user("x")], "max_tokens": max_tokens}));
     let negative = with(json!(-1)).json()["error"]["message"].to_string();

@@ -1,9 +1,9 @@
 //! The forms an answer can be held to, checked and handed to the grammar engine.
 
-use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
-use serde_json::{Map, Value, json};
+use llguidance::api::{GrammarInit, GrammarWithLexer, TopLevelGrammar};
+use serde_json::{Value, json};
 
-use super::ConstraintError;
+use super::{ConstraintError, lark, schema};
 
 /// A form for an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,16 +44,13 @@ impl Grammar {
     }
 
     /// The grammar of a space followed by a text of this form.
-    pub(super) fn after_a_space(&self, limits: &GrammarLimits) -> Result<TopLevelGrammar, ConstraintError> {
-        let mut inner = match self {
-            Self::JsonObject => GrammarWithLexer::from_json_schema(with_options(Map::from_iter([(
-                "type".to_owned(),
-                json!("object"),
-            )]))),
-            Self::JsonSchema(schema) => {
-                self.check("levels", depth(schema), limits.depth_max)?;
-                self.check("bytes", schema.to_string().len(), limits.bytes_max)?;
-                GrammarWithLexer::from_json_schema(self.schema(schema)?)
+    pub(super) fn after_a_space(&self, limits: &GrammarLimits) -> Result<GrammarInit, ConstraintError> {
+        let inner = match self {
+            Self::JsonObject => return self.of_schema(&json!({"type": "object"})),
+            Self::JsonSchema(value) => {
+                self.check("levels", depth(value), limits.depth_max)?;
+                self.check("bytes", value.to_string().len(), limits.bytes_max)?;
+                return self.of_schema(value);
             }
             Self::Regex(regex) => {
                 self.check("bytes", regex.len(), limits.bytes_max)?;
@@ -61,12 +58,33 @@ impl Grammar {
             }
             Self::Lark(grammar) => {
                 self.check("bytes", grammar.len(), limits.bytes_max)?;
+                lark::check(grammar).map_err(|reason| self.invalid(reason))?;
                 GrammarWithLexer::from_lark(grammar.clone())
             }
         };
-        inner.name = Some("answer".to_owned());
+        let inner = GrammarWithLexer { name: Some("answer".to_owned()), ..inner };
         let outer = GrammarWithLexer::from_lark("start: \" \" @answer".to_owned());
-        Ok(TopLevelGrammar { grammars: vec![outer, inner], max_tokens: None })
+        Ok(GrammarInit::Serialized(TopLevelGrammar { grammars: vec![outer, inner], max_tokens: None }))
+    }
+
+    fn of_schema(&self, value: &Value) -> Result<GrammarInit, ConstraintError> {
+        let reason = match value {
+            Value::Object(schema) if schema.contains_key("x-guidance") => {
+                "the key \"x-guidance\" is reserved"
+            }
+            Value::Object(_) | Value::Bool(true) => {
+                return schema::grammar(value).map_err(|refused| self.invalid(refused.reason));
+            }
+            Value::Bool(false) => "it forbids every answer",
+            _ => "it is neither an object nor true",
+        };
+        Err(self.invalid(reason.to_owned()))
+    }
+
+    fn invalid(&self, reason: String) -> ConstraintError {
+        // names in a schema may hold line breaks
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+        ConstraintError::Invalid { kind: self.kind(), reason: shortened(reason) }
     }
 
     fn check(&self, unit: &'static str, value: usize, limit: usize) -> Result<(), ConstraintError> {
@@ -75,30 +93,6 @@ impl Grammar {
         }
         Ok(())
     }
-
-    /// The schema as the engine takes it.
-    fn schema(&self, schema: &Value) -> Result<Value, ConstraintError> {
-        let reason = match schema {
-            Value::Object(schema) if schema.contains_key(OPTIONS) => {
-                format!("the key {OPTIONS:?} is reserved")
-            }
-            Value::Object(schema) => return Ok(with_options(schema.clone())),
-            Value::Bool(true) => return Ok(with_options(Map::new())),
-            Value::Bool(false) => "it forbids every answer".to_owned(),
-            _ => "it is neither an object nor true".to_owned(),
-        };
-        Err(ConstraintError::Invalid { kind: self.kind(), reason })
-    }
-}
-
-/// The key under which a schema carries the engine's options.
-const OPTIONS: &str = "x-guidance";
-
-/// A schema whose white space is bounded: a small model must not be able to go on with blanks for ever. 24 characters
-/// are a line break and an indent of 11 levels by two.
-fn with_options(mut schema: Map<String, Value>) -> Value {
-    schema.insert(OPTIONS.to_owned(), json!({"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,24}"}));
-    Value::Object(schema)
 }
 
 /// Nested arrays and objects, without recursion.
@@ -118,7 +112,10 @@ fn depth(value: &Value) -> usize {
 
 /// An error of the engine about a grammar, on one line.
 pub(super) fn invalid(kind: &'static str, error: &anyhow::Error) -> ConstraintError {
-    ConstraintError::Invalid { kind, reason: one_line(error) }
+    match one_line(error) {
+        reason if reason == TOO_MUCH_WORK => ConstraintError::TooComplex { reason },
+        reason => ConstraintError::Invalid { kind, reason },
+    }
 }
 
 /// An error of the engine while it follows a text.
@@ -126,14 +123,33 @@ pub(super) fn too_complex(error: &anyhow::Error) -> ConstraintError {
     ConstraintError::TooComplex { reason: one_line(error) }
 }
 
-fn one_line(error: &anyhow::Error) -> String {
-    let mut line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+/// An error of the engine, on one line and without its inner names.
+pub(super) fn one_line(error: &anyhow::Error) -> String {
+    let words = error.to_string();
+    let line =
+        words.split_whitespace().filter(|word| !word.contains("verbose")).collect::<Vec<_>>().join(" ");
+    let inner = |word: &str| line.contains(word);
+    let limits =
+        ["fuel", "(limit ", "oo many expressions", "oo many states", "oo many items", "Current row has"];
+    if limits.into_iter().any(inner) {
+        return TOO_MUCH_WORK.to_owned();
+    }
+    if ["NoExtension", "panicked", "assertion", "rollback not"].into_iter().any(inner) {
+        return "the engine cannot follow it".to_owned();
+    }
+    shortened(line)
+}
+
+fn shortened(mut line: String) -> String {
     if let Some((end, _)) = line.char_indices().nth(REASON_CHARS_MAX) {
         line.truncate(end);
         line.push_str("..");
     }
     line
 }
+
+/// What stands for the engine's several words about its limits.
+const TOO_MUCH_WORK: &str = "it takes more work than is allowed";
 
 /// Reasons longer than this are cut.
 const REASON_CHARS_MAX: usize = 300;

@@ -8,6 +8,8 @@
 //! just as decoding drops it. The grammar engine is llguidance.
 
 mod grammar;
+mod lark;
+mod schema;
 mod vocabulary;
 
 pub use grammar::{Grammar, GrammarLimits};
@@ -87,6 +89,9 @@ impl ConstraintError {
     }
 }
 
+/// Stack of the threads that compile forms: more than eight times what the deepest permitted forms take.
+const COMPILE_STACK_BYTES: usize = 64 << 20;
+
 /// Makes constraints for one tokenizer. Building it walks the whole vocabulary, so keep one.
 pub struct ConstraintFactory {
     parsers: ParserFactory,
@@ -118,13 +123,27 @@ impl ConstraintFactory {
         })
     }
 
-    /// A constraint at the start of an answer.
+    /// A constraint at the start of an answer. The grammar is compiled on a thread with a stack of its own; the work and
+    /// the memory are bounded by what grammars are permitted (docs/internals/forms.md), so that it ends by itself.
     ///
     /// # Errors
-    /// [`ConstraintError::TooLarge`] or [`ConstraintError::Invalid`] name what is wrong with the grammar.
+    /// [`ConstraintError::TooLarge`], [`ConstraintError::TooComplex`] or [`ConstraintError::Invalid`] name what is wrong
+    /// with the grammar.
     pub fn constraint(&self, grammar: &Grammar) -> Result<GrammarConstraint, ConstraintError> {
+        let compile = || self.compile(grammar);
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("form".to_owned()).stack_size(COMPILE_STACK_BYTES);
+            let too_complex = |reason: String| ConstraintError::TooComplex { reason };
+            let compiled =
+                thread.spawn_scoped(scope, compile).map_err(|error| too_complex(error.to_string()))?;
+            compiled.join().unwrap_or_else(|_| Err(too_complex("the engine gave up".to_owned())))
+        })
+    }
+
+    fn compile(&self, grammar: &Grammar) -> Result<GrammarConstraint, ConstraintError> {
         let invalid = |error| grammar::invalid(grammar.kind(), &error);
-        let parser = self.parsers.create_parser(grammar.after_a_space(&self.limits)?).map_err(invalid)?;
+        let parser = grammar.after_a_space(&self.limits)?;
+        let parser = self.parsers.create_parser_from_init_default(parser).map_err(invalid)?;
         let mut matcher = Matcher::new(Ok(parser));
         // The text begins after the space that the grammar was given in front.
         matcher.consume_token(self.space).map_err(invalid)?;

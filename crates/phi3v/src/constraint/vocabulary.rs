@@ -8,6 +8,12 @@ use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use super::{ConstraintError, grammar};
 use crate::tokenizer::Tokenizer;
 
+/// Symbols of a grammar.
+const SYMBOLS_MAX: usize = 50_000;
+
+/// States that the lexer of a form may come to have. Each takes 1 to 2 KB.
+const LEXER_STATES_MAX: usize = 50_000;
+
 /// An index of the vocabulary by bytes. Special tokens have no text and so are never part of an answer; the first stop
 /// token is the engine's end of the answer.
 pub(super) fn parser_factory(tokenizer: &Tokenizer) -> Result<ParserFactory, ConstraintError> {
@@ -21,7 +27,12 @@ pub(super) fn parser_factory(tokenizer: &Tokenizer) -> Result<ParserFactory, Con
     let mut factory = ParserFactory::new_simple(&env).map_err(|error| grammar::too_complex(&error))?;
     factory.quiet();
     // An error is one line; without this it would carry the whole grammar and the parser's state.
-    factory.limits_mut().verbose_errors = false;
+    let limits = factory.limits_mut();
+    limits.verbose_errors = false;
+    // the engine counts its symbols with 16 bits, and does not look before it does
+    limits.max_grammar_size = SYMBOLS_MAX;
+    // a form that is followed into so many states takes some tens of megabytes
+    limits.max_lexer_states = LEXER_STATES_MAX;
     Ok(factory)
 }
 

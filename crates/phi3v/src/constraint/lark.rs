@@ -1,0 +1,95 @@
+//! Bounds on grammars in Lark, before the engine reads them.
+//!
+//! The engine goes through the rules by recursion, a rule within the rule that names it, and cannot be interrupted. So
+//! the rules and the brackets of a grammar are counted first: however they are nested, they are no deeper than that.
+
+/// Colons, of rules and terminals, and opening brackets of a grammar. The engine takes less than 16 KiB of stack for each.
+const PARTS_MAX: usize = 2_000;
+
+/// Bytes of a grammar with one, two and three `&` between terminals, which may have no more: the engine compares each
+/// alternative of one side with each of every other.
+const BYTES_MAX_OF_INTERSECTIONS: [usize; 3] = [4_096, 512, 192];
+
+/// Bytes of a grammar with `~` before a terminal, for the same reason.
+const BYTES_MAX_OF_NEGATIONS: usize = 4_096;
+
+/// What the engine reads beyond Lark and cannot be bounded here.
+const NOT_FOLLOWED: [&str; 6] = ["%json", "%lark", "%llguidance", "%if", "::", "@"];
+
+/// Refuses a grammar that might take the engine too long or too deep.
+pub(super) fn check(grammar: &str) -> Result<(), String> {
+    let parts = words(grammar);
+    if let Some(part) = parts.iter().find(|part| NOT_FOLLOWED.contains(&part.as_str())) {
+        return Err(format!("{part} cannot be followed"));
+    }
+    // wherever they stand: this bound must hold however the engine reads the grammar
+    let nested = grammar.bytes().filter(|byte| b":([{".contains(byte)).count();
+    if nested > PARTS_MAX {
+        return Err(format!("it has {nested} colons and opening brackets, the limit is {PARTS_MAX}"));
+    }
+    let bytes = grammar.len();
+    let intersections = parts.iter().filter(|part| *part == "&").count();
+    if let Some(index) = intersections.checked_sub(1) {
+        let limit = BYTES_MAX_OF_INTERSECTIONS.get(index).copied().unwrap_or(0);
+        if bytes > limit {
+            return Err(format!(
+                "it has {bytes} bytes and & {intersections} times, the limit is then {limit} bytes"
+            ));
+        }
+    }
+    // before a number it stands for repetitions
+    let negates =
+        |pair: &[String]| pair[0] == "~" && !pair[1].starts_with(|letter: char| letter.is_ascii_digit());
+    if parts.windows(2).any(negates) && bytes > BYTES_MAX_OF_NEGATIONS {
+        return Err(format!("it has {bytes} bytes and ~, the limit is then {BYTES_MAX_OF_NEGATIONS} bytes"));
+    }
+    Ok(())
+}
+
+/// The names, numbers and signs of a grammar, without its texts, regular expressions and comments.
+fn words(grammar: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = grammar;
+    while let Some(letter) = rest.chars().next() {
+        let length = match letter {
+            '"' | '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '"' | '/' => closing(rest, letter),
+            '#' => rest.find('\n').unwrap_or(rest.len()),
+            '<' => special_token(rest),
+            '%' => 1 + word_length(&rest[1..]),
+            _ if rest.starts_with("::") => 2,
+            _ => word_length(rest).max(letter.len_utf8()),
+        };
+        let (word, after) = rest.split_at(length);
+        if !letter.is_whitespace() && !matches!(letter, '"' | '/' | '#') {
+            words.push(word.to_owned());
+        }
+        rest = after;
+    }
+    words
+}
+
+fn word_length(text: &str) -> usize {
+    text.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(text.len())
+}
+
+/// Bytes of a special token with both its marks, or of the first mark alone.
+fn special_token(text: &str) -> usize {
+    let inside = |letter: char| !matches!(letter, '<' | '>') && !letter.is_whitespace();
+    let length = text[1..].find(|letter| !inside(letter)).unwrap_or(text.len() - 1);
+    if length > 0 && text[1 + length..].starts_with('>') { length + 2 } else { 1 }
+}
+
+/// Bytes of a text or regular expression with both its marks.
+fn closing(text: &str, mark: char) -> usize {
+    let mut escaped = false;
+    for (index, letter) in text.char_indices().skip(1) {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            letter if letter == mark => return index + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}

@@ -1,0 +1,332 @@
+//! The grammar of the JSON texts of a set of values.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use llguidance::api::GrammarInit;
+use llguidance::derivre::RegexAst;
+use serde_json::Value;
+
+use super::number::NumberShape;
+use super::productions::{Productions, Symbol};
+use super::shape::{ArrayShape, ObjectShape, Shape};
+use super::{Refused, read, text};
+
+/// The grammar of a space followed by an answer that the schema validates.
+pub(in super::super) fn grammar(schema: &Value) -> Result<GrammarInit, Refused> {
+    let schema = read(schema)?;
+    let mut writer = Writer::default();
+    for _ in &schema.definitions {
+        let symbol = writer.productions.symbol()?;
+        writer.definitions.push(symbol);
+    }
+    let start = writer.shape(&schema.shape)?;
+    for (index, shape) in schema.definitions.iter().enumerate() {
+        let symbol = writer.shape(shape)?;
+        writer.productions.alternative(writer.definitions[index], vec![symbol])?;
+    }
+    let nothing = writer.left_out.take();
+    let grammar = writer.productions.after_a_space(start);
+    let grammar = grammar.map_err(|error| Refused::new(super::super::grammar::one_line(&error)))?;
+    grammar.ok_or_else(|| {
+        nothing.unwrap_or_else(|| Refused::new("no JSON value satisfies it, or none that comes to an end"))
+    })
+}
+
+/// A grammar as it is written.
+#[derive(Default)]
+struct Writer {
+    productions: Productions,
+    definitions: Vec<Symbol>,
+    any: Option<Symbol>,
+    any_text: Option<Symbol>,
+    /// What was left out of the grammar, which may then allow nothing.
+    left_out: Option<Refused>,
+}
+
+impl Writer {
+    fn shape(&mut self, shape: &Shape) -> Result<Symbol, Refused> {
+        if let Some(texts) = scalar(shape)? {
+            return self.productions.text(texts);
+        }
+        match shape {
+            Shape::Any => self.any(),
+            Shape::Values(values) => self.values(values),
+            Shape::Array(shape) => self.array(shape),
+            Shape::Object(shape) => self.object(shape),
+            Shape::Either(shapes) => self.either(shapes),
+            Shape::Definition(definition) => Ok(self.definitions[*definition]),
+            // scalars without a text among them
+            _ => self.productions.symbol(),
+        }
+    }
+
+    fn any(&mut self) -> Result<Symbol, Refused> {
+        if let Some(symbol) = self.any {
+            return Ok(symbol);
+        }
+        let symbol = self.productions.symbol()?;
+        self.any = Some(symbol);
+        let number = Shape::Number(NumberShape::default());
+        let shapes = [Shape::Null, Shape::Boolean, number].map(Rc::new);
+        let scalars = self.either(&shapes)?;
+        let text = self.any_text()?;
+        let array = self.array(&ArrayShape::default())?;
+        let object = self.object(&ObjectShape::default())?;
+        for alternative in [scalars, text, array, object] {
+            self.productions.alternative(symbol, vec![alternative])?;
+        }
+        Ok(symbol)
+    }
+
+    fn any_text(&mut self) -> Result<Symbol, Refused> {
+        if let Some(symbol) = self.any_text {
+            return Ok(symbol);
+        }
+        let symbol = self.productions.text(text::any())?;
+        self.any_text = Some(symbol);
+        Ok(symbol)
+    }
+
+    /// The scalars among the shapes become one text, so that the lexer sees one kind of word.
+    fn either(&mut self, shapes: &[Rc<Shape>]) -> Result<Symbol, Refused> {
+        let symbol = self.productions.symbol()?;
+        let mut texts = Vec::new();
+        for shape in shapes {
+            if let Some(scalar) = scalar(shape)? {
+                texts.push(scalar);
+            } else if let Shape::Values(values) = &**shape {
+                texts.extend(values.iter().filter_map(literal));
+                for value in values.iter().filter(|value| literal(value).is_none()) {
+                    let value = self.value(value)?;
+                    self.productions.alternative(symbol, vec![value])?;
+                }
+            } else {
+                let shape = self.shape(shape)?;
+                self.productions.alternative(symbol, vec![shape])?;
+            }
+        }
+        if !texts.is_empty() {
+            let texts = self.productions.text(RegexAst::Or(texts))?;
+            self.productions.alternative(symbol, vec![texts])?;
+        }
+        Ok(symbol)
+    }
+
+    fn values(&mut self, values: &[Value]) -> Result<Symbol, Refused> {
+        self.either(&[Rc::new(Shape::Values(values.to_vec()))])
+    }
+
+    /// A value, with white space between its parts only.
+    fn value(&mut self, value: &Value) -> Result<Symbol, Refused> {
+        let mut sequence = Vec::new();
+        match value {
+            Value::Array(items) => {
+                sequence.push(self.productions.literal("[")?);
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        sequence.push(self.productions.literal(",")?);
+                    }
+                    sequence.push(self.value(item)?);
+                }
+                sequence.push(self.productions.literal("]")?);
+            }
+            Value::Object(members) => {
+                sequence.push(self.productions.literal("{")?);
+                for (index, (name, member)) in members.iter().enumerate() {
+                    if index > 0 {
+                        sequence.push(self.productions.literal(",")?);
+                    }
+                    let name = self.productions.text(quoted_name(name))?;
+                    sequence.extend([name, self.productions.literal(":")?, self.value(member)?]);
+                }
+                sequence.push(self.productions.literal("}")?);
+            }
+            scalar => return self.productions.text(literal(scalar).unwrap_or(RegexAst::NoMatch)),
+        }
+        self.productions.choice(vec![sequence])
+    }
+
+    fn array(&mut self, shape: &ArrayShape) -> Result<Symbol, Refused> {
+        let comma = self.productions.literal(",")?;
+        let first = shape.first.iter().map(|item| self.shape(item)).collect::<Result<Vec<_>, _>>()?;
+        let others = self.shape(&shape.others)?;
+        let count = first.len() as u64;
+        let more = self.productions.choice(vec![vec![comma, others]])?;
+        let (min, max) = (shape.min.saturating_sub(count), shape.max.map(|max| max.saturating_sub(count)));
+        let mut rest = if count > 0 {
+            self.productions.between(more, min, max)?
+        } else {
+            let after = self.productions.between(
+                more,
+                min.saturating_sub(1),
+                max.map(|max| max.saturating_sub(1)),
+            )?;
+            let mut sequences = Vec::new();
+            sequences.extend((min == 0).then(Vec::new));
+            sequences.extend((max != Some(0)).then(|| vec![others, after]));
+            self.productions.choice(sequences)?
+        };
+        for (index, item) in first.into_iter().enumerate().rev() {
+            let before = index as u64;
+            let mut sequences = Vec::new();
+            sequences.extend((before >= shape.min).then(Vec::new));
+            if shape.max.is_none_or(|max| before < max) {
+                sequences.push(if before > 0 { vec![comma, item, rest] } else { vec![item, rest] });
+            }
+            rest = self.productions.choice(sequences)?;
+        }
+        let (open, close) = (self.productions.literal("[")?, self.productions.literal("]")?);
+        self.productions.choice(vec![vec![open, rest, close]])
+    }
+
+    fn object(&mut self, shape: &ObjectShape) -> Result<Symbol, Refused> {
+        let (open, colon) = (self.productions.literal("{")?, self.productions.literal(":")?);
+        let mut members = Vec::new();
+        let beside =
+            shape.required.iter().filter(|name| !shape.members.iter().any(|(other, _)| other == *name));
+        let beside =
+            beside.map(|name| Ok((name.clone(), shape.member(name)?))).collect::<Result<Vec<_>, _>>()?;
+        for (name, part) in shape.members.iter().chain(&beside) {
+            let name_text = self.productions.text(quoted_name(name))?;
+            let part = self.shape(part)?;
+            let member = self.productions.choice(vec![vec![name_text, colon, part]])?;
+            members.push((member, shape.required.contains(name)));
+        }
+        let names: Vec<&String> = shape.members.iter().chain(&beside).map(|(name, _)| name).collect();
+        let others = self.other_members(shape, &names)?;
+        let inside = Sequence { members: &members, others, min: shape.min, max: shape.max };
+        let inside = self.sequence(&inside)?;
+        let close = self.productions.literal("}")?;
+        self.productions.choice(vec![vec![open, inside, close]])
+    }
+
+    /// A member whose name is none of `names`.
+    fn other_members(&mut self, shape: &ObjectShape, names: &[&String]) -> Result<Option<Symbol>, Refused> {
+        let patterns: Vec<RegexAst> =
+            shape.patterns.iter().map(|(pattern, _)| text::quoted(pattern.regex())).collect();
+        let names: Vec<RegexAst> = names.iter().map(|name| quoted_name(name)).collect();
+        let mut sequences = Vec::new();
+        let colon = self.productions.literal(":")?;
+        for (index, (_, part)) in shape.patterns.iter().enumerate() {
+            let mut taken = names.clone();
+            taken.extend(
+                patterns.iter().enumerate().filter(|&(other, _)| other != index).map(|(_, rx)| rx.clone()),
+            );
+            let name = without(patterns[index].clone(), taken);
+            if !text::is_empty(&name)? {
+                sequences.push(vec![self.productions.text(name)?, colon, self.shape(part)?]);
+            }
+        }
+        if *shape.others != Shape::Never {
+            let name = match [names, patterns].concat() {
+                taken if taken.is_empty() => self.any_text()?,
+                taken => self.productions.text(without(text::any(), taken))?,
+            };
+            sequences.push(vec![name, colon, self.shape(&shape.others)?]);
+        }
+        Ok(if sequences.is_empty() { None } else { Some(self.productions.choice(sequences)?) })
+    }
+
+    /// What stands between the braces of an object: the members in their order, then others. The members so far are
+    /// counted as far as it matters.
+    fn sequence(&mut self, sequence: &Sequence) -> Result<Symbol, Refused> {
+        let comma = self.productions.literal(",")?;
+        let bound = sequence.min.max(sequence.max.unwrap_or(0)).max(1);
+        let counted = bound.min(sequence.members.len() as u64 + 1);
+        let mut after = HashMap::new();
+        for count in 0..=counted {
+            after.insert(count, self.others(sequence, count)?);
+        }
+        for (member, required) in sequence.members.iter().rev() {
+            let mut here = HashMap::new();
+            for count in 0..=counted {
+                let mut sequences = Vec::new();
+                if sequence.max.is_none_or(|max| count < max) {
+                    let mut taken = if count > 0 { vec![comma] } else { Vec::new() };
+                    taken.extend([*member, after[&(count + 1).min(counted)]]);
+                    sequences.push(taken);
+                }
+                sequences.extend((!required).then(|| vec![after[&count]]));
+                here.insert(count, self.productions.choice(sequences)?);
+            }
+            after = here;
+        }
+        Ok(after[&0])
+    }
+
+    /// Members with other names, after `count` members.
+    fn others(&mut self, sequence: &Sequence, count: u64) -> Result<Symbol, Refused> {
+        let comma = self.productions.literal(",")?;
+        let missing = sequence.min.saturating_sub(count);
+        let room = sequence.max.map(|max| max.saturating_sub(count));
+        let mut sequences = Vec::new();
+        sequences.extend((missing == 0).then(Vec::new));
+        if let Some(other) = sequence.others.filter(|_| room != Some(0)) {
+            // a grammar cannot keep the names of several apart, so that they might be one member
+            if missing > 1 {
+                self.left_out = Some(Refused::new(format!(
+                    "minProperties is {}, it can be followed only up to one above the named properties",
+                    sequence.min
+                )));
+            } else {
+                let more = self.productions.choice(vec![vec![comma, other]])?;
+                let more = self.productions.between(more, 0, room.map(|room| room - 1))?;
+                sequences.push(if count > 0 { vec![comma, other, more] } else { vec![other, more] });
+            }
+        }
+        self.productions.choice(sequences)
+    }
+}
+
+/// The members of an object.
+struct Sequence<'a> {
+    /// Those with a name, and whether they must be there.
+    members: &'a [(Symbol, bool)],
+    /// One with another name.
+    others: Option<Symbol>,
+    min: u64,
+    max: Option<u64>,
+}
+
+/// The texts of `all` that are none of `taken`.
+fn without(all: RegexAst, taken: Vec<RegexAst>) -> RegexAst {
+    if taken.is_empty() {
+        return all;
+    }
+    RegexAst::And(vec![all, RegexAst::Not(Box::new(RegexAst::Or(taken)))])
+}
+
+fn quoted_name(name: &str) -> RegexAst {
+    text::quoted(RegexAst::Literal(name.to_owned()))
+}
+
+/// The text of a value without parts.
+fn literal(value: &Value) -> Option<RegexAst> {
+    match value {
+        Value::String(text) => Some(quoted_name(text)),
+        Value::Array(_) | Value::Object(_) => None,
+        value => Some(RegexAst::Literal(value.to_string())),
+    }
+}
+
+/// The texts of a shape of values without parts; None if it has none, or is no such shape.
+fn scalar(shape: &Shape) -> Result<Option<RegexAst>, Refused> {
+    let texts = match shape {
+        Shape::Null => Some(RegexAst::Literal("null".to_owned())),
+        Shape::Boolean => Some(RegexAst::Regex("true|false".to_owned())),
+        Shape::Number(shape) => {
+            let texts = shape.texts()?;
+            let bounded = *shape != NumberShape { whole: shape.whole, ..NumberShape::default() };
+            if let (true, Some(texts)) = (bounded, &texts)
+                && text::is_empty(texts)?
+            {
+                return Ok(None);
+            }
+            texts
+        }
+        Shape::Text(shape) => shape.texts()?,
+        _ => None,
+    };
+    Ok(texts)
+}

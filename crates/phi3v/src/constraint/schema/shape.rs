@@ -1,0 +1,419 @@
+//! What a schema allows, type by type, and what two schemas allow together.
+
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use super::Refused;
+use super::number::{self, NumberShape};
+use super::text::{Pattern, TextShape};
+
+/// A set of JSON values.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Shape {
+    /// All of them.
+    Any,
+    /// None of them.
+    Never,
+    /// `null`.
+    Null,
+    /// `true` and `false`.
+    Boolean,
+    /// Just these.
+    Values(Vec<Value>),
+    /// Numbers.
+    Number(NumberShape),
+    /// Strings.
+    Text(TextShape),
+    /// Arrays.
+    Array(ArrayShape),
+    /// Objects.
+    Object(ObjectShape),
+    /// Those of each.
+    Either(Vec<Rc<Shape>>),
+    /// Those of a definition.
+    Definition(usize),
+}
+
+/// A set of arrays.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ArrayShape {
+    /// The first items.
+    pub first: Vec<Rc<Shape>>,
+    /// All others.
+    pub others: Rc<Shape>,
+    /// Items, at least.
+    pub min: u64,
+    /// Items, at most.
+    pub max: Option<u64>,
+}
+
+/// A set of objects.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ObjectShape {
+    /// Members by name, in the order of the answer.
+    pub members: Vec<(String, Rc<Shape>)>,
+    /// Members by a pattern of the name. A name in `members` has been met with them already.
+    pub patterns: Vec<(Pattern, Rc<Shape>)>,
+    /// All other members.
+    pub others: Rc<Shape>,
+    /// Names that must be there.
+    pub required: Vec<String>,
+    /// Members, at least.
+    pub min: u64,
+    /// Members, at most.
+    pub max: Option<u64>,
+}
+
+impl Default for ArrayShape {
+    fn default() -> Self {
+        Self { first: Vec::new(), others: Rc::new(Shape::Any), min: 0, max: None }
+    }
+}
+
+impl Default for ObjectShape {
+    fn default() -> Self {
+        Self {
+            members: Vec::new(),
+            patterns: Vec::new(),
+            others: Rc::new(Shape::Any),
+            required: Vec::new(),
+            min: 0,
+            max: None,
+        }
+    }
+}
+
+impl ObjectShape {
+    /// The shape of the member of a name.
+    pub(super) fn member(&self, name: &str) -> Result<Rc<Shape>, Refused> {
+        if let Some((_, shape)) = self.members.iter().find(|(other, _)| other == name) {
+            return Ok(Rc::clone(shape));
+        }
+        let mut matching = Vec::new();
+        for (pattern, shape) in &self.patterns {
+            if pattern.matches(name)? {
+                matching.push(Rc::clone(shape));
+            }
+        }
+        match matching.as_slice() {
+            [] => Ok(Rc::clone(&self.others)),
+            [shape] => Ok(Rc::clone(shape)),
+            _ => Err(Refused::new(format!("several patternProperties match the name {name:?}"))),
+        }
+    }
+}
+
+impl ArrayShape {
+    /// The shape of the item at a place.
+    pub(super) fn item(&self, index: usize) -> &Rc<Shape> {
+        self.first.get(index).unwrap_or(&self.others)
+    }
+}
+
+/// The values of several shapes, without needless nesting.
+pub(super) fn either(shapes: Vec<Rc<Shape>>) -> Rc<Shape> {
+    let mut all: Vec<Rc<Shape>> = Vec::new();
+    let mut values = Vec::new();
+    for shape in shapes {
+        match &*shape {
+            Shape::Never => {}
+            Shape::Any => return shape,
+            Shape::Either(inner) => all.extend(inner.iter().cloned()),
+            Shape::Values(inner) => values.extend(inner.iter().cloned()),
+            _ => all.push(shape),
+        }
+    }
+    if !values.is_empty() {
+        all.push(Rc::new(Shape::Values(values)));
+    }
+    match all.len() {
+        0 => Rc::new(Shape::Never),
+        1 => all.swap_remove(0),
+        _ => Rc::new(Shape::Either(all)),
+    }
+}
+
+/// What the definitions of a schema are.
+pub(super) trait Definitions {
+    /// The shape of a definition.
+    ///
+    /// # Errors
+    /// It leads back to itself.
+    fn shape(&mut self, definition: usize) -> Result<Rc<Shape>, Refused>;
+
+    /// Counts a step of work, a level below the one before.
+    ///
+    /// # Errors
+    /// Too much of it, or too many levels.
+    fn enter(&mut self) -> Result<(), Refused>;
+
+    /// The end of a step.
+    fn leave(&mut self);
+}
+
+/// The values that are in both.
+pub(super) fn both(
+    definitions: &mut dyn Definitions,
+    pair: (&Rc<Shape>, &Rc<Shape>),
+) -> Result<Rc<Shape>, Refused> {
+    definitions.enter()?;
+    let found = both_below(definitions, pair)?;
+    definitions.leave();
+    Ok(found)
+}
+
+fn both_below(
+    definitions: &mut dyn Definitions,
+    (a, b): (&Rc<Shape>, &Rc<Shape>),
+) -> Result<Rc<Shape>, Refused> {
+    if Rc::ptr_eq(a, b) || matches!((&**a, &**b), (Shape::Definition(a), Shape::Definition(b)) if a == b) {
+        return Ok(Rc::clone(a));
+    }
+    Ok(Rc::new(match (&**a, &**b) {
+        (Shape::Any, _) => return Ok(Rc::clone(b)),
+        (_, Shape::Any) => return Ok(Rc::clone(a)),
+        (Shape::Never, _) | (_, Shape::Never) => Shape::Never,
+        (Shape::Values(values), _) => return kept(definitions, (values, b)),
+        (_, Shape::Values(values)) => return kept(definitions, (values, a)),
+        (Shape::Definition(definition), _) => {
+            let shape = definitions.shape(*definition)?;
+            return both(definitions, (&shape, b));
+        }
+        (_, Shape::Definition(definition)) => {
+            let shape = definitions.shape(*definition)?;
+            return both(definitions, (a, &shape));
+        }
+        (Shape::Either(shapes), _) => return each(definitions, (shapes, b)),
+        (_, Shape::Either(shapes)) => return each(definitions, (shapes, a)),
+        (Shape::Null, Shape::Null) => Shape::Null,
+        (Shape::Boolean, Shape::Boolean) => Shape::Boolean,
+        (Shape::Number(a), Shape::Number(b)) => Shape::Number(a.clone().and(b.clone())?),
+        (Shape::Text(a), Shape::Text(b)) => Shape::Text(a.clone().and(b.clone())),
+        (Shape::Array(a), Shape::Array(b)) => Shape::Array(both_arrays(definitions, (a, b))?),
+        (Shape::Object(a), Shape::Object(b)) => Shape::Object(both_objects(definitions, (a, b))?),
+        _ => Shape::Never,
+    }))
+}
+
+fn each(
+    definitions: &mut dyn Definitions,
+    (shapes, other): (&[Rc<Shape>], &Rc<Shape>),
+) -> Result<Rc<Shape>, Refused> {
+    let shapes: Result<_, _> = shapes.iter().map(|shape| both(definitions, (shape, other))).collect();
+    Ok(either(shapes?))
+}
+
+fn kept(
+    definitions: &mut dyn Definitions,
+    (values, shape): (&[Value], &Rc<Shape>),
+) -> Result<Rc<Shape>, Refused> {
+    let mut kept = Vec::new();
+    for value in values {
+        if contains(definitions, (shape, value))? {
+            kept.push(value.clone());
+        }
+    }
+    Ok(if kept.is_empty() { Rc::new(Shape::Never) } else { Rc::new(Shape::Values(kept)) })
+}
+
+fn both_arrays(
+    definitions: &mut dyn Definitions,
+    (a, b): (&ArrayShape, &ArrayShape),
+) -> Result<ArrayShape, Refused> {
+    let first = (0..a.first.len().max(b.first.len()))
+        .map(|index| both(definitions, (a.item(index), b.item(index))))
+        .collect::<Result<_, _>>()?;
+    Ok(ArrayShape {
+        first,
+        others: both(definitions, (&a.others, &b.others))?,
+        min: a.min.max(b.min),
+        max: [a.max, b.max].into_iter().flatten().min(),
+    })
+}
+
+fn both_objects(
+    definitions: &mut dyn Definitions,
+    (a, b): (&ObjectShape, &ObjectShape),
+) -> Result<ObjectShape, Refused> {
+    let mut members = Vec::new();
+    for (name, shape) in &a.members {
+        members.push((name.clone(), both(definitions, (shape, &b.member(name)?))?));
+    }
+    for (name, shape) in &b.members {
+        if !a.members.iter().any(|(other, _)| other == name) {
+            members.push((name.clone(), both(definitions, (&a.member(name)?, shape))?));
+        }
+    }
+    let patterns = match (a.patterns.is_empty(), b.patterns.is_empty()) {
+        (true, true) => Vec::new(),
+        (false, true) => with_others(definitions, (a, &b.others))?,
+        (true, false) => with_others(definitions, (b, &a.others))?,
+        (false, false) => {
+            return Err(Refused::new("patternProperties of several schemas meet in one object"));
+        }
+    };
+    let mut required = a.required.clone();
+    required.extend(b.required.iter().filter(|name| !a.required.contains(name)).cloned());
+    Ok(ObjectShape {
+        members,
+        patterns,
+        others: both(definitions, (&a.others, &b.others))?,
+        required,
+        min: a.min.max(b.min),
+        max: [a.max, b.max].into_iter().flatten().min(),
+    })
+}
+
+/// The members by pattern of an object that is met with one that has none.
+fn with_others(
+    definitions: &mut dyn Definitions,
+    (object, others): (&ObjectShape, &Rc<Shape>),
+) -> Result<Vec<(Pattern, Rc<Shape>)>, Refused> {
+    let met =
+        |(pattern, shape): &(Pattern, Rc<Shape>)| Ok((pattern.clone(), both(definitions, (shape, others))?));
+    object.patterns.iter().map(met).collect()
+}
+
+/// Whether a value is in a shape.
+pub(super) fn contains(
+    definitions: &mut dyn Definitions,
+    pair: (&Rc<Shape>, &Value),
+) -> Result<bool, Refused> {
+    definitions.enter()?;
+    let found = contains_below(definitions, pair)?;
+    definitions.leave();
+    Ok(found)
+}
+
+fn contains_below(
+    definitions: &mut dyn Definitions,
+    (shape, value): (&Rc<Shape>, &Value),
+) -> Result<bool, Refused> {
+    Ok(match (&**shape, value) {
+        (Shape::Any, _) | (Shape::Null, Value::Null) | (Shape::Boolean, Value::Bool(_)) => true,
+        (Shape::Values(values), _) => values.iter().any(|other| same(other, value)),
+        (Shape::Number(shape), Value::Number(number)) => shape.contains(&number::decimal(number)?),
+        (Shape::Text(shape), Value::String(text)) => shape.contains(text)?,
+        (Shape::Array(shape), Value::Array(items)) => {
+            let count = items.len() as u64;
+            if count < shape.min || shape.max.is_some_and(|max| count > max) {
+                return Ok(false);
+            }
+            for (index, item) in items.iter().enumerate() {
+                if !contains(definitions, (shape.item(index), item))? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (Shape::Object(shape), Value::Object(members)) => {
+            let count = members.len() as u64;
+            if count < shape.min || shape.max.is_some_and(|max| count > max) {
+                return Ok(false);
+            }
+            for (name, member) in members {
+                if !contains(definitions, (&shape.member(name)?, member))? {
+                    return Ok(false);
+                }
+            }
+            shape.required.iter().all(|name| members.contains_key(name))
+        }
+        (Shape::Either(shapes), _) => {
+            for shape in shapes {
+                if contains(definitions, (shape, value))? {
+                    return Ok(true);
+                }
+            }
+            false
+        }
+        (Shape::Definition(definition), _) => {
+            let shape = definitions.shape(*definition)?;
+            contains(definitions, (&shape, value))?
+        }
+        _ => false,
+    })
+}
+
+/// Whether two values are equal; 1 and 1.0 are.
+pub(super) fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) if a.is_f64() == b.is_f64() => a == b,
+        (Value::Number(a), Value::Number(b)) => {
+            let exactly =
+                || number::decimal(a).ok().zip(number::decimal(b).ok()).is_some_and(|(a, b)| a == b);
+            a.as_f64() == b.as_f64() && exactly()
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
+/// Whether it is certain that no value is in both.
+pub(super) fn are_apart(
+    definitions: &mut dyn Definitions,
+    pair: (&Rc<Shape>, &Rc<Shape>),
+) -> Result<bool, Refused> {
+    definitions.enter()?;
+    let found = are_apart_below(definitions, pair)?;
+    definitions.leave();
+    Ok(found)
+}
+
+fn are_apart_below(
+    definitions: &mut dyn Definitions,
+    (a, b): (&Rc<Shape>, &Rc<Shape>),
+) -> Result<bool, Refused> {
+    Ok(match (&**a, &**b) {
+        (Shape::Never, _) | (_, Shape::Never) => true,
+        (Shape::Values(values), other) | (other, Shape::Values(values)) => {
+            let other = Rc::new(other.clone());
+            for value in values {
+                if contains(definitions, (&other, value))? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (Shape::Any, _) | (_, Shape::Any) => false,
+        (Shape::Definition(definition), _) => {
+            let shape = definitions.shape(*definition)?;
+            are_apart(definitions, (&shape, b))?
+        }
+        (_, Shape::Definition(_)) => are_apart(definitions, (b, a))?,
+        (Shape::Either(shapes), _) => {
+            for shape in shapes {
+                if !are_apart(definitions, (shape, b))? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (_, Shape::Either(_)) => are_apart(definitions, (b, a))?,
+        (Shape::Number(a), Shape::Number(b)) => a.is_apart_from(b),
+        (Shape::Text(a), Shape::Text(b)) => {
+            a.max.is_some_and(|max| max < b.min) || b.max.is_some_and(|max| max < a.min)
+        }
+        (Shape::Array(a), Shape::Array(b)) => {
+            a.max.is_some_and(|max| max < b.min) || b.max.is_some_and(|max| max < a.min)
+        }
+        (Shape::Object(a), Shape::Object(b)) => objects_are_apart(definitions, (a, b))?,
+        (a, b) => std::mem::discriminant(a) != std::mem::discriminant(b),
+    })
+}
+
+/// Objects are apart when a member that one of them must have cannot be the same in the other.
+fn objects_are_apart(
+    definitions: &mut dyn Definitions,
+    (a, b): (&ObjectShape, &ObjectShape),
+) -> Result<bool, Refused> {
+    for name in a.required.iter().chain(&b.required) {
+        if are_apart(definitions, (&a.member(name)?, &b.member(name)?))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,262 @@
+//! Strings: lengths, patterns and formats, and the JSON texts they allow.
+
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+
+use llguidance::derivre::{JsonQuoteOptions, Regex, RegexAst, RegexBuilder};
+
+use super::Refused;
+
+/// Characters of the longest bound of a string. Longer ones are never needed: a `maxLength` above is cut to it.
+const LENGTH_MAX: usize = 20_000;
+
+/// Work of one question to the engine about a pattern, in its units, some 100 ns each.
+const WORK_MAX: u64 = 100_000;
+
+/// The largest product of the lengths of all patterns that must hold at once, since the engine compares every alternative
+/// of each with every one of the others; also of a pattern's length and that of a text it is tried on.
+const PATTERNS_PRODUCT_MAX: usize = 1 << 20;
+
+/// A set of strings.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct TextShape {
+    /// Characters, at least.
+    pub min: usize,
+    /// Characters, at most.
+    pub max: Option<usize>,
+    /// All of these hold.
+    pub patterns: Vec<Pattern>,
+}
+
+/// A regular expression over strings.
+#[derive(Clone)]
+pub(super) struct Pattern {
+    source: Source,
+    /// The engine's form of it, made when it is first asked.
+    compiled: Rc<OnceCell<RefCell<Regex>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    /// Found anywhere.
+    Found(String),
+    /// Matches the whole string.
+    Whole(&'static str),
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl std::fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl Pattern {
+    fn of(source: Source) -> Self {
+        Self { source, compiled: Rc::default() }
+    }
+
+    /// A pattern of the schema.
+    pub(super) fn new(pattern: &str) -> Result<Self, Refused> {
+        let pattern = Self::of(Source::Found(translated(pattern)));
+        RegexBuilder::new().mk(&pattern.regex()).map_err(|error| {
+            let error = super::super::grammar::one_line(&error);
+            Refused::new(format!("a pattern cannot be used: {error}"))
+        })?;
+        Ok(pattern)
+    }
+
+    /// The regular expression, of strings without quotes.
+    pub(super) fn regex(&self) -> RegexAst {
+        match &self.source {
+            Source::Found(pattern) => RegexAst::SearchRegex(pattern.clone()),
+            Source::Whole(pattern) => RegexAst::Regex((*pattern).to_owned()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.source {
+            Source::Found(pattern) => pattern.len(),
+            Source::Whole(pattern) => pattern.len(),
+        }
+    }
+
+    /// Whether it matches a string.
+    pub(super) fn matches(&self, text: &str) -> Result<bool, Refused> {
+        // each letter may take the engine to a state as large as the pattern
+        if self.len().saturating_mul(text.len()) > PATTERNS_PRODUCT_MAX {
+            return Err(too_complex());
+        }
+        if let Some(regex) = self.compiled.get() {
+            return Ok(regex.borrow_mut().is_match(text));
+        }
+        let mut builder = RegexBuilder::new();
+        let regex = builder.mk(&self.regex()).and_then(|regex| builder.into_regex_limited(regex, WORK_MAX));
+        let regex = regex.map_err(|_| too_complex())?;
+        let regex = self.compiled.get_or_init(|| RefCell::new(regex));
+        Ok(regex.borrow_mut().is_match(text))
+    }
+}
+
+fn too_complex() -> Refused {
+    Refused::new("a pattern is too complex to be followed")
+}
+
+impl TextShape {
+    /// Strings that are in both.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.min = self.min.max(other.min);
+        self.max = [self.max, other.max].into_iter().flatten().min();
+        for pattern in other.patterns {
+            if !self.patterns.contains(&pattern) {
+                self.patterns.push(pattern);
+            }
+        }
+        self
+    }
+
+    /// Whether a string is in it.
+    pub(super) fn contains(&self, text: &str) -> Result<bool, Refused> {
+        let length = text.chars().count();
+        if length < self.min || self.max.is_some_and(|max| length > max) {
+            return Ok(false);
+        }
+        for pattern in &self.patterns {
+            if !pattern.matches(text)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The JSON texts; None if there are none.
+    pub(super) fn texts(&self) -> Result<Option<RegexAst>, Refused> {
+        if self.min > LENGTH_MAX {
+            return Err(Refused::new(format!("minLength is {}, the limit is {LENGTH_MAX}", self.min)));
+        }
+        if self.max.is_some_and(|max| max < self.min) {
+            return Ok(None);
+        }
+        let length = match self.max.map(|max| max.min(LENGTH_MAX)) {
+            None if self.min == 0 => None,
+            None => Some(format!("(?s:.{{{},}})", self.min)),
+            Some(max) => Some(format!("(?s:.{{{},{max}}})", self.min)),
+        };
+        let product =
+            self.patterns.iter().fold(1_usize, |all, pattern| all.saturating_mul(pattern.len().max(1)));
+        if self.patterns.len() > 1 && product > PATTERNS_PRODUCT_MAX {
+            return Err(Refused::new("too many patterns must hold at once"));
+        }
+        let mut all: Vec<RegexAst> = self.patterns.iter().map(Pattern::regex).collect();
+        all.extend(length.map(RegexAst::Regex));
+        let texts = match all.len() {
+            0 => return Ok(Some(any())),
+            1 => all.remove(0),
+            _ => RegexAst::And(all),
+        };
+        if !self.patterns.is_empty() && is_empty(&texts)? {
+            return Ok(None);
+        }
+        Ok(Some(quoted(texts)))
+    }
+}
+
+/// Whether no text is allowed.
+pub(super) fn is_empty(texts: &RegexAst) -> Result<bool, Refused> {
+    let mut builder = RegexBuilder::new();
+    let regex = builder.mk(texts).and_then(|regex| builder.into_regex_limited(regex, WORK_MAX));
+    Ok(regex.map_err(|_| too_complex())?.always_empty())
+}
+
+/// Any string.
+pub(super) fn any() -> RegexAst {
+    quoted(RegexAst::Regex("(?s:.*)".to_owned()))
+}
+
+/// Strings as JSON writes them.
+pub(super) fn quoted(texts: RegexAst) -> RegexAst {
+    RegexAst::JsonQuote(Box::new(texts), JsonQuoteOptions::regular())
+}
+
+/// A pattern of JSON Schema, which is one of JavaScript, in the engine's syntax. Where the two and Python's differ in
+/// what a class holds, the characters that all agree on are taken.
+fn translated(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut letters = pattern.chars();
+    let mut in_class = false;
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => match (letters.next(), in_class) {
+                (Some('d'), false) => out.push_str("[0-9]"),
+                (Some('d'), true) => out.push_str("0-9"),
+                (Some('D'), _) => out.push_str("[^0-9]"),
+                (Some('w'), false) => out.push_str("[0-9A-Za-z_]"),
+                (Some('w'), true) => out.push_str("0-9A-Za-z_"),
+                (Some('W'), _) => out.push_str("[^0-9A-Za-z_]"),
+                (Some('s'), false) => out.push_str(r"[ \t\n\r\x0b\x0c]"),
+                (Some('S'), false) => out.push_str(r"[^\s\x1c-\x1f\x85\u{feff}]"),
+                (Some('/'), _) => out.push('/'),
+                (Some(next), _) => out.extend(['\\', next]),
+                (None, _) => out.push('\\'),
+            },
+            '.' if !in_class => out.push_str(r"[^\n\r\u{2028}\u{2029}]"),
+            '[' if !in_class => {
+                in_class = true;
+                out.push(letter);
+            }
+            // within a class these stand for themselves
+            '[' | '&' | '~' if in_class => out.extend(['\\', letter]),
+            ']' => {
+                in_class = false;
+                out.push(']');
+            }
+            _ => out.push(letter),
+        }
+    }
+    out
+}
+
+/// Names with a point between; no two hyphens side by side, which international names begin with.
+const LABELS: &str =
+    r"[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}(\.[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}){0,2}";
+
+/// The strings of a format: as many as are in use, and only those that all validators take.
+pub(super) fn format(name: &str) -> Option<Pattern> {
+    Some(Pattern::of(Source::Whole(match name {
+        "date" => DATE,
+        "time" => {
+            r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+        }
+        "date-time" => {
+            r"[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+        }
+        "duration" => {
+            r"P([0-9]{1,4}W|([0-9]{1,4}Y([0-9]{1,3}M([0-9]{1,3}D)?)?|[0-9]{1,3}M([0-9]{1,3}D)?|[0-9]{1,3}D)(T([0-9]{1,3}H([0-9]{1,3}M([0-9]{1,3}S)?)?|[0-9]{1,3}M([0-9]{1,3}S)?|[0-9]{1,3}S))?|T([0-9]{1,3}H([0-9]{1,3}M([0-9]{1,3}S)?)?|[0-9]{1,3}M([0-9]{1,3}S)?|[0-9]{1,3}S))"
+        }
+        "email" => {
+            r"[a-zA-Z0-9_+-]{1,20}(\.[a-zA-Z0-9_+-]{1,20}){0,2}@[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}(\.[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}){0,2}\.[a-zA-Z]{2,12}"
+        }
+        "hostname" => LABELS,
+        "ipv4" => IPV4,
+        "ipv6" => {
+            r"([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){0,6})?|[0-9a-fA-F]{1,4}::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){0,5})?|([0-9a-fA-F]{1,4}:){2}(:[0-9a-fA-F]{1,4}){1,5}|([0-9a-fA-F]{1,4}:){3}(:[0-9a-fA-F]{1,4}){1,4}|([0-9a-fA-F]{1,4}:){4}(:[0-9a-fA-F]{1,4}){1,3}"
+        }
+        "uuid" => r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",
+        "uri" => {
+            r"([a-zA-Z][a-zA-Z0-9+.-]{0,15}://[a-zA-Z0-9]{1,12}([.-][a-zA-Z0-9]{1,12}){0,6}(:[1-9][0-9]{1,3})?(/([a-zA-Z0-9._~-]|%[2-7][0-9A-F])*)*|[a-zA-Z][a-zA-Z0-9+.-]{1,15}:[a-zA-Z0-9._~@:-]+)(\?([a-zA-Z0-9._~&=-]|%[2-7][0-9A-F])*)?(#[a-zA-Z0-9._~-]*)?"
+        }
+        "unknown" => "(?s:.*)",
+        _ => return None,
+    })))
+}
+
+/// Days that every year has.
+const DATE: &str = r"[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))";
+/// Four bytes.
+const IPV4: &str =
+    r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";

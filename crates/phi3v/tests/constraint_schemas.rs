@@ -1,0 +1,537 @@
+//! Answers held to a schema satisfy it: a few thousand random schemas, random logits, and an independent validator.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+use phi3v::constraint::{Constraint, ConstraintError, ConstraintFactory, Grammar, GrammarLimits};
+use phi3v::tokenizer::Tokenizer;
+use rand_pcg::Pcg64;
+use rand_pcg::rand_core::{Rng, SeedableRng};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Tokens of an answer, at most; most are far shorter.
+const TOKENS_MAX: usize = 160;
+
+struct Bench {
+    tokenizer: Tokenizer,
+    factory: ConstraintFactory,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/tokenizer.json");
+        let tokenizer = Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap();
+        let factory = ConstraintFactory::new(&tokenizer, GrammarLimits::default()).unwrap();
+        Self { tokenizer, factory }
+    }
+
+    /// A finished answer of random tokens that tends to its end; None if it is not finished in time.
+    fn answer(
+        &self,
+        constraint: &mut dyn Constraint,
+        random: &mut Pcg64,
+    ) -> Result<Option<String>, phi3v::Error> {
+        let mut output = Vec::new();
+        let ends = self.tokenizer.stop_ids();
+        for step in 0..TOKENS_MAX {
+            let mut logits = vec![0.0; self.tokenizer.vocab_size()];
+            constraint.allowed(&mut logits)?;
+            let allowed: Vec<u32> =
+                (0..).zip(&logits).filter(|&(_, &logit)| logit == 0.0).map(|(id, _)| id).collect();
+            assert!(!allowed.is_empty(), "nothing may follow {:?}", self.tokenizer.decode(&output, true));
+            let closes = |id: &&u32| {
+                let text = self.tokenizer.text_bytes(**id);
+                ends.contains(id) || text.iter().all(|byte| b"\"}]".contains(byte))
+            };
+            let closing: Vec<u32> = allowed.iter().filter(closes).copied().collect();
+            let hurry = step > 20 || random.next_u32() % 4 == 0;
+            let from = if hurry && !closing.is_empty() { &closing } else { &allowed };
+            let token = from[random.next_u32() as usize % from.len()];
+            constraint.accept(token)?;
+            if ends.contains(&token) {
+                return Ok(Some(self.tokenizer.decode(&output, true)));
+            }
+            output.push(token);
+        }
+        Ok(None)
+    }
+
+    /// Checks some answers of a schema; says how many were finished, and None if the schema is refused.
+    fn check(&self, schema: &Value, (answers, seed): (usize, u64)) -> Option<usize> {
+        let constraint = match self.factory.constraint(&Grammar::JsonSchema(schema.clone())) {
+            Ok(constraint) => constraint,
+            Err(error) => {
+                check_words(&error);
+                return None;
+            }
+        };
+        let validator = jsonschema::options().should_validate_formats(true).build(schema).unwrap();
+        let mut random = Pcg64::seed_from_u64(seed);
+        let mut finished = 0;
+        for _ in 0..answers {
+            let answer = match self.answer(&mut constraint.clone(), &mut random) {
+                Ok(Some(answer)) => answer,
+                Ok(None) => continue,
+                Err(error) => panic!("{schema}: {error}"),
+            };
+            finished += 1;
+            let value: Value =
+                serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{schema}: {answer}: {error}"));
+            let wrong: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+            assert!(wrong.is_empty(), "{wrong:?}\n{schema}\ngives {answer}\n{wrong:?}");
+        }
+        Some(finished)
+    }
+
+    fn refusal(&self, grammar: Grammar) -> String {
+        let error = self.factory.constraint(&grammar).unwrap_err();
+        check_words(&error);
+        error.to_string()
+    }
+}
+
+/// Errors are in our words, on one line.
+fn check_words(error: &ConstraintError) {
+    let text = error.to_string();
+    for inner in ["NoExtension", "coerce", "fuel", "non-verbose", "derivre", "ParserLimits", "panicked", "\n"]
+    {
+        assert!(!text.contains(inner), "{text}");
+    }
+}
+
+/// Writes random schemas.
+struct Schemas<'a> {
+    random: &'a mut Pcg64,
+    definitions: usize,
+}
+
+impl Schemas<'_> {
+    fn below(&mut self, limit: u32) -> u32 {
+        self.random.next_u32() % limit
+    }
+
+    fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.below(u32::try_from(all.len()).unwrap()) as usize].clone()
+    }
+
+    fn whole(&mut self) -> Value {
+        let choices =
+            [0, 1, -1, 2, 3, 7, 10, -10, 99, 100, 4096, 9_007_199_254_740_993, i64::MAX, i64::MIN, -12_345];
+        json!(self.one_of(&choices))
+    }
+
+    fn number(&mut self) -> Value {
+        let text = [
+            "0.5", "-0.5", "1.5", "-1.5", "0.25", "99.5", "1e-7", "1e3", "0.1", "-0.001", "2.25", "1e20",
+            "-1e20",
+        ];
+        if self.below(2) == 0 { self.whole() } else { serde_json::from_str(self.one_of(&text)).unwrap() }
+    }
+
+    fn scalar(&mut self) -> Value {
+        match self.below(5) {
+            0 => json!(null),
+            1 => json!(self.below(2) == 0),
+            2 => self.number(),
+            _ => json!(self.one_of(&["", "a", "b\nc", "\"", "\u{e9}", "tab\t\\"])),
+        }
+    }
+
+    fn schema(&mut self, depth: usize) -> Value {
+        let leaf = depth == 0;
+        match self.below(if leaf { 7 } else { 13 }) {
+            0 => self.numbers("number"),
+            1 => self.numbers("integer"),
+            2 => self.strings(),
+            3 => json!({"enum": [self.scalar(), self.scalar(), self.scalar()]}),
+            4 => json!({"const": self.scalar()}),
+            5 => json!({"type": self.one_of(&["null", "boolean", "string", "integer"])}),
+            6 if self.definitions > 0 => {
+                let definitions = u32::try_from(self.definitions).unwrap();
+                json!({"$ref": format!("#/$defs/d~1{}", self.below(definitions))})
+            }
+            6 => json!(true),
+            7 | 8 => self.arrays(depth - 1),
+            9 | 10 => self.objects(depth - 1),
+            11 => {
+                let keyword = self.one_of(&["anyOf", "allOf", "oneOf"]);
+                json!({keyword: [self.schema(depth - 1), self.schema(depth - 1)]})
+            }
+            _ => {
+                let mut schema = self.schema(depth - 1);
+                if let Some(members) = schema.as_object_mut() {
+                    members
+                        .insert("anyOf".to_owned(), json!([self.schema(depth - 1), self.schema(depth - 1)]));
+                }
+                schema
+            }
+        }
+    }
+
+    fn numbers(&mut self, kind: &str) -> Value {
+        let mut schema = Map::from_iter([("type".to_owned(), json!(kind))]);
+        for keyword in ["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"] {
+            if self.below(3) == 0 {
+                schema.insert(keyword.to_owned(), self.number());
+            }
+        }
+        if self.below(4) == 0 {
+            let multiple =
+                self.one_of(&["1", "2", "3", "7", "10", "0.5", "0.25", "1000", "360", "997", "4096"]);
+            schema.insert("multipleOf".to_owned(), serde_json::from_str(multiple).unwrap());
+            if multiple.contains('.') {
+                // the validator takes no number below zero for a multiple of a fraction
+                schema.insert("minimum".to_owned(), json!(0));
+            }
+        }
+        Value::Object(schema)
+    }
+
+    fn strings(&mut self) -> Value {
+        let mut schema = Map::from_iter([("type".to_owned(), json!("string"))]);
+        for keyword in ["minLength", "maxLength"] {
+            if self.below(3) == 0 {
+                schema.insert(keyword.to_owned(), json!(self.below(8)));
+            }
+        }
+        match self.below(4) {
+            0 => {
+                let patterns = [
+                    "^[a-z]+$",
+                    "a|b",
+                    "^x",
+                    "\\d{2,3}$",
+                    "^.{2}$",
+                    "^(ab|c)*$",
+                    "[^a]",
+                    "^\\S\\s\\w$",
+                    "^a|b$",
+                ];
+                schema.insert("pattern".to_owned(), json!(self.one_of(&patterns)));
+            }
+            1 => {
+                let formats = [
+                    "date",
+                    "time",
+                    "date-time",
+                    "duration",
+                    "email",
+                    "hostname",
+                    "ipv4",
+                    "ipv6",
+                    "uuid",
+                    "uri",
+                ];
+                schema.insert("format".to_owned(), json!(self.one_of(&formats)));
+            }
+            _ => {}
+        }
+        Value::Object(schema)
+    }
+
+    fn arrays(&mut self, depth: usize) -> Value {
+        let mut schema = Map::from_iter([("type".to_owned(), json!("array"))]);
+        if self.below(3) > 0 {
+            schema.insert("items".to_owned(), self.schema(depth));
+        }
+        if self.below(3) == 0 {
+            schema.insert("prefixItems".to_owned(), json!([self.schema(depth), self.schema(depth)]));
+        }
+        for (keyword, limit) in [("minItems", 3), ("maxItems", 5)] {
+            if self.below(2) == 0 {
+                schema.insert(keyword.to_owned(), json!(self.below(limit)));
+            }
+        }
+        Value::Object(schema)
+    }
+
+    fn objects(&mut self, depth: usize) -> Value {
+        let mut schema = Map::from_iter([("type".to_owned(), json!("object"))]);
+        let names = ["a", "b", "n\n", "\"q\"", "x1"];
+        let count = self.below(4) as usize;
+        let properties: Map<String, Value> =
+            names[..count].iter().map(|name| ((*name).to_owned(), self.schema(depth))).collect();
+        schema.insert("properties".to_owned(), Value::Object(properties));
+        let required: Vec<&str> = names.iter().filter(|_| self.below(3) == 0).copied().collect();
+        schema.insert("required".to_owned(), json!(required));
+        match self.below(4) {
+            0 => schema.insert("additionalProperties".to_owned(), self.schema(depth)),
+            1 | 2 => schema.insert("additionalProperties".to_owned(), json!(false)),
+            _ => schema.insert("patternProperties".to_owned(), json!({"^x": self.schema(depth), "z$": true})),
+        };
+        for (keyword, limit) in [("minProperties", 3), ("maxProperties", 5)] {
+            if self.below(4) == 0 {
+                schema.insert(keyword.to_owned(), json!(self.below(limit)));
+            }
+        }
+        Value::Object(schema)
+    }
+}
+
+fn random_schema(random: &mut Pcg64) -> Value {
+    let definitions = (random.next_u32() % 3) as usize;
+    let mut schemas = Schemas { random, definitions };
+    let mut schema = schemas.schema(2);
+    let parts: Map<String, Value> =
+        (0..definitions).map(|index| (format!("d/{index}"), schemas.schema(1))).collect();
+    if let Some(members) = schema.as_object_mut().filter(|_| definitions > 0) {
+        members.insert("$defs".to_owned(), Value::Object(parts));
+    }
+    schema
+}
+
+#[test]
+fn answers_to_random_schemas_satisfy_them() {
+    let bench = Bench::new();
+    let mut random = Pcg64::seed_from_u64(12);
+    let (mut followed, mut finished) = (0, 0);
+    for index in 0..3_000 {
+        let schema = random_schema(&mut random);
+        // what the validator does not take for a schema is none; a reference to itself alone has no meaning for it
+        if jsonschema::validator_for(&schema).is_err() {
+            continue;
+        }
+        if let Some(answers) = bench.check(&schema, (2, index)) {
+            followed += 1;
+            finished += answers;
+        }
+    }
+    assert!(
+        followed > 1_500 && finished > 2_000,
+        "{followed} schemas were followed, {finished} answers finished"
+    );
+}
+
+#[test]
+fn all_pairs_of_bounds() {
+    let bench = Bench::new();
+    let pairs = [
+        ("0", "0.5"),
+        ("0", "1"),
+        ("0", "0.9"),
+        ("1", "1.5"),
+        ("0.5", "1"),
+        ("1.5", "2"),
+        ("-0.5", "0"),
+        ("-1.5", "-1"),
+        ("-1", "-0.5"),
+        ("-1", "0"),
+        ("2", "2.25"),
+        ("0", "10"),
+        ("9.5", "10"),
+        ("99.5", "100"),
+        ("100", "100.5"),
+        ("1", "2"),
+        ("-3", "-1"),
+        ("0", "3"),
+        ("1e-9", "2e-9"),
+        ("1e20", "2e20"),
+        ("-1e300", "1e300"),
+        ("0", "5e-324"),
+        ("9007199254740992", "9007199254740994"),
+        ("18446744073709551614", "18446744073709551615"),
+        ("-9223372036854775808", "-9223372036854775806"),
+        ("0.1", "0.2"),
+        ("1e15", "1000000000000002"),
+        ("3", "3"),
+    ];
+    let mut finished = 0;
+    for (low, high) in pairs {
+        let [low, high] = [low, high].map(|text| serde_json::from_str::<Value>(text).unwrap());
+        for (a, b) in [
+            ("minimum", "maximum"),
+            ("minimum", "exclusiveMaximum"),
+            ("exclusiveMinimum", "maximum"),
+            ("exclusiveMinimum", "exclusiveMaximum"),
+        ] {
+            for kind in ["number", "integer"] {
+                finished += bench.check(&json!({"type": kind, a: low, b: high}), (6, 1)).unwrap_or(0);
+            }
+        }
+    }
+    assert!(finished > 800, "{finished} answers");
+}
+
+#[test]
+fn whole_numbers_are_kept_to_the_digit() {
+    let bench = Bench::new();
+    for text in ["9007199254740993", "1234567890123456789", "18446744073709551615", "-9223372036854775808"] {
+        let value: Value = serde_json::from_str(text).unwrap();
+        for schema in [
+            json!({"const": value}),
+            json!({"enum": [value]}),
+            json!({"type": "integer", "minimum": value, "maximum": value}),
+            json!({"type": "object", "properties": {"a": {"const": value}}, "required": ["a"], "additionalProperties": false}),
+        ] {
+            let mut constraint = bench.factory.constraint(&Grammar::JsonSchema(schema.clone())).unwrap();
+            let answer = bench.answer(&mut constraint, &mut Pcg64::seed_from_u64(1)).unwrap().unwrap();
+            assert!(answer.contains(text), "{schema}: {answer}");
+        }
+    }
+    let long: Value = serde_json::from_str("12345678901234567890123").unwrap();
+    let refusal = bench.refusal(Grammar::JsonSchema(json!({"const": long})));
+    assert!(refusal.contains("kept exactly up to 64 bits"), "{refusal}");
+}
+
+#[test]
+fn references_with_escapes_and_to_themselves() {
+    let bench = Bench::new();
+    let definitions =
+        json!({"a/b": {"const": 1}, "m~n": {"const": 2}, "c d": {"const": 3}, "e%f": {"const": 4}});
+    for reference in ["#/$defs/a~1b", "#/$defs/m~0n", "#/$defs/c%20d", "#/$defs/e%25f", "#/%24defs/a~1b"] {
+        assert!(
+            bench.check(&json!({"$ref": reference, "$defs": definitions}), (2, 1)).is_some(),
+            "{reference}"
+        );
+    }
+    let tree = json!({"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}, "additionalProperties": false});
+    assert!(bench.check(&tree, (10, 1)).is_some());
+    let lists = json!({"$ref": "#/$defs/a", "$defs": {
+        "a": {"type": "array", "items": {"$ref": "#/$defs/b"}, "maxItems": 2},
+        "b": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/a"}]},
+    }});
+    assert!(bench.check(&lists, (10, 1)).is_some());
+    for endless in [
+        json!({"$ref": "#"}),
+        json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+        json!({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}),
+    ] {
+        let refusal = bench.refusal(Grammar::JsonSchema(endless));
+        assert!(refusal.ends_with("no JSON value satisfies it, or none that comes to an end"), "{refusal}");
+    }
+    let beside = json!({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string", "$ref": "#/$defs/a"}}});
+    assert!(bench.refusal(Grammar::JsonSchema(beside)).contains("leads back to itself"));
+}
+
+/// A schema of chained references, as large as is permitted.
+fn chain(part: impl Fn(Value) -> Value) -> Value {
+    let link = |index: usize| json!({"$ref": format!("#/$defs/d{index}")});
+    let mut count = 0;
+    let mut schema = json!({});
+    for links in (50..).step_by(50) {
+        let mut parts: Map<String, Value> =
+            (0..links).map(|i| (format!("d{i}"), part(link(i + 1)))).collect();
+        parts.insert(format!("d{links}"), json!({"type": "integer"}));
+        let longer = json!({"$ref": "#/$defs/d0", "$defs": parts});
+        if longer.to_string().len() > GrammarLimits::default().bytes_max {
+            break;
+        }
+        (schema, count) = (longer, links);
+    }
+    assert!(count > 500);
+    schema
+}
+
+#[test]
+fn chains_and_nests_end_no_process() {
+    let bench = Bench::new();
+    for schema in [
+        chain(|next| next),
+        chain(|next| json!({"type": "array", "items": next})),
+        chain(|next| json!({"type": "object", "properties": {"a": next}})),
+    ] {
+        assert!(bench.factory.constraint(&Grammar::JsonSchema(schema)).is_ok());
+    }
+    // all of them could be next
+    let choices =
+        bench.refusal(Grammar::JsonSchema(chain(|next| json!({"anyOf": [next, {"type": "string"}]}))));
+    assert!(choices.contains("it takes more work than is allowed"), "{choices}");
+    // these are met with one another, which goes through the references
+    for schema in [
+        chain(|next| json!({"allOf": [next, {"minimum": 1}]})),
+        chain(|next| json!({"oneOf": [next, {"type": "string"}]})),
+        chain(|next| json!({"$ref": next["$ref"], "type": "array", "items": next})),
+    ] {
+        let refusal = bench.refusal(Grammar::JsonSchema(schema));
+        assert!(refusal.contains("deep") || refusal.contains("steps"), "{refusal}");
+    }
+}
+
+#[test]
+fn grammars_and_patterns_end_no_process() {
+    let bench = Bench::new();
+    let rules = |count: usize, rule: &dyn Fn(usize) -> String| {
+        let rules: Vec<String> = (0..count).map(rule).collect();
+        format!("start: r0\n{}\nr{count}: \"z\"\n", rules.join("\n"))
+    };
+    let chain = |count| rules(count, &|index| format!("r{index}: r{}", index + 1));
+    let nested = |count| {
+        rules(count, &|index| format!("r{index}: {}r{}{}", "(".repeat(20), index + 1, ")".repeat(20)))
+    };
+    // as many as are permitted, and one more
+    assert!(bench.factory.constraint(&Grammar::Lark(chain(1_990))).is_ok());
+    assert!(bench.factory.constraint(&Grammar::Lark(nested(94))).is_ok());
+    for grammar in [chain(2_010), nested(100)] {
+        assert!(
+            bench.refusal(Grammar::Lark(grammar)).contains("colons and opening brackets, the limit is 2000")
+        );
+    }
+    let terminals = rules(1_900, &|index| format!("R{index}: R{} \"a\"", index + 1));
+    let terminals = terminals.replace("start: r0", "start: R0").replace("\nr1900", "\nR1900");
+    assert!(bench.factory.constraint(&Grammar::Lark(terminals)).is_ok());
+    let both = format!("start: T\nT: {}", ["/a*/"; 100].join(" & "));
+    assert!(bench.refusal(Grammar::Lark(both)).contains("& 99 times, the limit is then 0 bytes"));
+    for unfollowed in
+        ["start: %json {\"type\": \"integer\"}", "start: %lark { start: \"a\" }", "start: @answer"]
+    {
+        assert!(
+            bench.refusal(Grammar::Lark(unfollowed.to_owned())).contains("cannot be followed"),
+            "{unfollowed}"
+        );
+    }
+    // marks within texts and regular expressions are no such things
+    let harmless = "start: \"%json & @ ~\" /[%&~\"]/ \"//\" // %json\n";
+    assert!(bench.factory.constraint(&Grammar::Lark(harmless.to_owned())).is_ok());
+    for pattern in [
+        format!("{}a{}", "(".repeat(20_000), ")".repeat(20_000)),
+        format!("{}b{}", "(a|".repeat(20_000), ")".repeat(20_000)),
+        "((a{1,1000}){1,1000}){1,1000}".to_owned(),
+        "(((x)?)+){500,500}".to_owned(),
+        "(a|b)*a(a|b){500}".to_owned(),
+        "\\pL{1000}".repeat(1_000),
+    ] {
+        if let Err(error) = bench.factory.constraint(&Grammar::Regex(pattern)) {
+            check_words(&error);
+        }
+    }
+}
+
+#[test]
+fn numbers_that_cost_too_much_are_refused_by_name() {
+    let bench = Bench::new();
+    let integer = |multiple: u64| json!({"type": "integer", "multipleOf": multiple});
+    let both = |a, b| json!({"allOf": [integer(a), integer(b)]});
+    for schema in
+        [integer(4_194_304), integer(2_147_483_648), integer(999_983), both(5, 999_999), both(7, 86_400)]
+    {
+        let refusal = bench.refusal(Grammar::JsonSchema(schema));
+        assert!(
+            refusal.contains("multipleOf comes to") && refusal.contains("the limit is 4096"),
+            "{refusal}"
+        );
+    }
+    for schema in [both(7, 3_600), integer(1_000_000_000), integer(4_096), integer(3_989)] {
+        assert!(bench.check(&schema, (4, 1)).is_some(), "{schema}");
+    }
+    for (schema, part) in [
+        (
+            json!({"type": "array", "items": {"type": "array", "minItems": 1_000_000}, "minItems": 1_000_000}),
+            None,
+        ),
+        (json!({"type": "array", "maxItems": u64::MAX}), None),
+        (json!({"type": "string", "maxLength": 1_000_000_000}), None),
+        (
+            json!({"type": "string", "minLength": 1_000_000_000}),
+            Some("minLength is 1000000000, the limit is 20000"),
+        ),
+        (json!({"type": "object", "minProperties": 1_000_000}), Some("minProperties is 1000000")),
+        (json!({"type": "array", "uniqueItems": true}), Some("\"uniqueItems\" cannot be followed")),
+        (json!({"allOf": vec![json!({"anyOf": vec![json!({"minLength": 1}); 40]}); 12]}), Some("steps")),
+    ] {
+        match (bench.factory.constraint(&Grammar::JsonSchema(schema.clone())), part) {
+            (Ok(_), None) => {}
+            (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (result, _) => panic!("{schema}: {result:?}"),
+        }
+    }
+}
