@@ -7,7 +7,7 @@
 //! Activations are always f32. How a weight is stored and which arithmetic multiplies it is a property of the
 //! weight ([`Format`], [`Precision`]), not of the model.
 
-use crate::Bytes;
+use crate::{Bytes, Format};
 use std::ops::Range;
 
 /// Why a device could not do what was asked.
@@ -43,21 +43,6 @@ pub enum BackendError {
         /// Storage format.
         format: Format,
     },
-}
-
-/// How the values of a weight matrix are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Row-major IEEE f32, as in a safetensors file.
-    F32,
-    /// Row-major IEEE f16, as in a safetensors file.
-    F16,
-    /// Row-major bfloat16, as in a safetensors file.
-    Bf16,
-    /// 8-bit integers in packed panels, see docs/internals.
-    Q8,
-    /// 4-bit integers in packed panels, see docs/internals.
-    Q4,
 }
 
 /// The arithmetic of a product. Sums are always accumulated in f32 (or exactly, in i32).
@@ -166,6 +151,17 @@ pub enum KvFormat {
     Bf16,
     /// 8-bit integers with one scale per token and head.
     Q8,
+}
+
+impl KvFormat {
+    /// Whether each token and head has a scale of its own, by which its integers are multiplied.
+    #[must_use]
+    pub fn has_scales(self) -> bool {
+        match self {
+            Self::F32 | Self::Bf16 => false,
+            Self::Q8 => true,
+        }
+    }
 }
 
 /// Everything a KV pool needs to know of the model.

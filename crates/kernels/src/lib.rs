@@ -6,14 +6,17 @@
 mod backend;
 mod bytes;
 pub mod cpu;
+mod format;
 pub mod quant;
 #[doc(hidden)]
 pub mod testing;
 mod threads;
 
 pub use backend::{
-    Backend, BackendError, Epilogue, FeedForward, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat,
-    KvLayout, MatrixSource, Norm, Precision, Span,
+    Backend, BackendError, Epilogue, FeedForward, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout,
+    MatrixSource, Norm, Precision, Span,
 };
 pub use bytes::Bytes;
-pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Limits};
+pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Feature, Features, Limits};
+pub use format::Format;
+pub(crate) use format::{DenseFormat, PackedFormat, Storage};

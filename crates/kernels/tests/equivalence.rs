@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
-use phi3v_kernels::testing::{self, Noise, error, kept, matrix, oracle};
+use phi3v_kernels::testing::{Noise, Variant, error, kept, matrix, oracle, tolerances, variants};
 use phi3v_kernels::{
-    Backend, Cpu, CpuLevel, CpuOptions, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat,
-    KvLayout, Norm, Precision, Span, cpu::CpuTensor,
+    Backend, Cpu, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Norm,
+    Precision, Span, cpu::CpuTensor,
 };
 use std::io::Write;
 
@@ -14,28 +14,18 @@ const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 const EPILOGUES: [Epilogue; 5] =
     [Epilogue::Store, Epilogue::Add, Epilogue::Gelu, Epilogue::QuickGelu, Epilogue::SiluMul];
 
-fn cpu(level: CpuLevel, threads: usize) -> Option<Cpu> {
-    let cpu = Cpu::new(&CpuOptions { threads: Some(threads), level: Some(level) }).ok()?;
-    (cpu.level() == level).then_some(cpu)
-}
-
 fn scalar() -> Cpu {
-    cpu(CpuLevel::Scalar, 2).unwrap()
+    Variant::SCALAR.cpu(2).unwrap()
 }
 
-/// The levels above scalar that this processor has; says loudly which are not tested.
+/// Every variant above scalar that this processor can run; says loudly which are not tested.
 fn levels() -> Vec<Cpu> {
-    let found = |level| {
-        let cpu = cpu(level, 2);
-        if cpu.is_none() {
-            // past libtest, which keeps what the print macros write while the test passes
-            let _ = writeln!(std::io::stderr(), "SKIPPED: CPU level {level} is not available here");
-        }
-        cpu
-    };
-    let mut cpus: Vec<Cpu> = CpuLevel::ALL.into_iter().skip(1).filter_map(found).collect();
-    cpus.extend(cpu(CpuLevel::Avx512, 2).map(Cpu::without_bf16));
-    cpus
+    let (available, missing) = variants();
+    for variant in missing {
+        // past libtest, which keeps what the print macros write while the test passes
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {variant} is not available here");
+    }
+    available.iter().filter(|variant| **variant != Variant::SCALAR).map(|v| v.cpu(2).unwrap()).collect()
 }
 
 fn tensor(cpu: &Cpu, values: &[f32], cols: usize) -> CpuTensor {
@@ -95,8 +85,8 @@ impl Linear {
 }
 
 fn linear_tolerance(precision: Precision) -> f32 {
-    let sum = if precision == Precision::F32 { testing::SUM_ORDER } else { testing::SUM_ORDER_BF16 };
-    sum + testing::ACTIVATION
+    let sum = if precision == Precision::F32 { tolerances::SUM_ORDER } else { tolerances::SUM_ORDER_BF16 };
+    sum + tolerances::ACTIVATION
 }
 
 #[test]
@@ -159,9 +149,8 @@ fn linear_agrees_with_scalar() {
 
 #[test]
 fn a_row_does_not_depend_on_its_company_or_the_threads() {
-    for level in CpuLevel::ALL {
-        let Some(one) = cpu(level, 1) else { continue };
-        let three = cpu(level, 3).unwrap();
+    for variant in variants().0 {
+        let [one, three] = [1, 3].map(|threads| variant.cpu(threads).unwrap());
         for precision in PRECISIONS {
             for (few, many) in [(1, 16), (17, 61)] {
                 let case = Linear::random(many, 192, 1600);
@@ -170,7 +159,7 @@ fn a_row_does_not_depend_on_its_company_or_the_threads() {
                 part.before.truncate(few * part.n);
                 let all = case.run(&three, Format::Bf16, precision, Epilogue::Add);
                 let some = part.run(&one, Format::Bf16, precision, Epilogue::Add);
-                assert_eq!(some[..], all[..few * 192], "{level} {precision:?} {few} of {many} rows");
+                assert_eq!(some[..], all[..few * 192], "{variant} {precision:?} {few} of {many} rows");
             }
         }
     }
@@ -196,9 +185,9 @@ fn norms_are_their_formulas() {
             let (weight, bias) = (cpu.vector(&weight).unwrap(), cpu.vector(&bias).unwrap());
             let mut out = cpu.tensor(rows, cols).unwrap();
             cpu.norm(&x, Norm::Rms(&weight, 1e-5), &mut out);
-            assert!(error(out.values(), &rms) <= testing::ROW, "{} rms_norm {cols}", cpu.level());
+            assert!(error(out.values(), &rms) <= tolerances::ROW, "{} rms_norm {cols}", cpu.level());
             cpu.norm(&x, Norm::Layer((&weight, &bias), 1e-5), &mut out);
-            assert!(error(out.values(), &layer) <= testing::ROW, "{} layer_norm {cols}", cpu.level());
+            assert!(error(out.values(), &layer) <= tolerances::ROW, "{} layer_norm {cols}", cpu.level());
         }
     }
 }
@@ -233,7 +222,7 @@ fn sums_and_rotations_are_their_formulas() {
         for cpu in &cpus {
             let mut x = tensor(cpu, &qkv, cols);
             cpu.rope(&tensor(cpu, &cos_sin, dim), heads, &mut x);
-            assert!(error(x.values(), &expected) <= testing::ROW, "{} rope {dim}", cpu.level());
+            assert!(error(x.values(), &expected) <= tolerances::ROW, "{} rope {dim}", cpu.level());
             let mut x = tensor(cpu, &qkv, cols);
             cpu.add(&tensor(cpu, &addend, cols), &mut x);
             assert_eq!(x.values(), sums, "{} add {cols}", cpu.level());
@@ -265,9 +254,9 @@ fn rows_are_looked_up() {
 
 fn attention_tolerance(format: KvFormat) -> f32 {
     match format {
-        KvFormat::F32 => testing::ATTENTION_F32,
-        KvFormat::Bf16 => testing::ATTENTION_BF16,
-        KvFormat::Q8 => testing::ATTENTION_Q8,
+        KvFormat::F32 => tolerances::ATTENTION_F32,
+        KvFormat::Bf16 => tolerances::ATTENTION_BF16,
+        KvFormat::Q8 => tolerances::ATTENTION_Q8,
     }
 }
 
@@ -366,7 +355,7 @@ fn scalar_causal_attention_is_the_formula() {
     let scalar = scalar();
     for case in sequences() {
         let error = error(&case.run(&scalar, KvFormat::F32), &case.expected());
-        assert!(error <= testing::ATTENTION_F32, "{:?} {:?}: {error}", case.heads, case.lengths);
+        assert!(error <= tolerances::ATTENTION_F32, "{:?} {:?}: {error}", case.heads, case.lengths);
     }
 }
 
@@ -425,11 +414,14 @@ fn full_attention_agrees_with_scalar_and_the_formula() {
         };
         let formula: Vec<f32> = rows.flat_map(one).map(|v| v as f32).collect();
         let found = error(&run(&scalar, Precision::F32), &formula);
-        assert!(found <= testing::ATTENTION_F32, "scalar {group} {heads:?}: {found}");
+        assert!(found <= tolerances::ATTENTION_F32, "scalar {group} {heads:?}: {found}");
         for precision in PRECISIONS {
             let expected = run(&scalar, precision);
-            let tolerance =
-                if precision == Precision::F32 { testing::ATTENTION_F32 } else { testing::ATTENTION_BF16 };
+            let tolerance = if precision == Precision::F32 {
+                tolerances::ATTENTION_F32
+            } else {
+                tolerances::ATTENTION_BF16
+            };
             for cpu in levels() {
                 let found = error(&run(&cpu, precision), &expected);
                 assert!(found <= tolerance, "{} {precision:?} {group} {heads:?}: {found}", cpu.level());

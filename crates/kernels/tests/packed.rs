@@ -4,21 +4,17 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use phi3v_kernels::quant::{PackedShape, encode_panel};
-use phi3v_kernels::testing::{self, Noise, oracle};
+use phi3v_kernels::testing::{self, Noise, oracle, tolerances, variants};
 use phi3v_kernels::{
-    Backend, Bytes, Cpu, CpuLevel, CpuOptions, Epilogue, FeedForward, Format, MatrixSource, Norm, Precision,
+    Backend, Bytes, Cpu, CpuLevel, Epilogue, FeedForward, Format, MatrixSource, Norm, Precision,
     cpu::CpuTensor,
 };
 
 const FORMATS: [Format; 2] = [Format::Q8, Format::Q4];
 
-/// Every level this processor has, with the given number of threads.
+/// Every variant this processor can run, the definition first, with the given number of threads.
 fn levels(threads: usize) -> Vec<Cpu> {
-    CpuLevel::ALL
-        .into_iter()
-        .filter(|&level| level <= CpuLevel::detect())
-        .map(|level| Cpu::new(&CpuOptions { threads: Some(threads), level: Some(level) }).unwrap())
-        .collect()
+    variants().0.iter().map(|variant| variant.cpu(threads).unwrap()).collect()
 }
 
 fn encode(shape: PackedShape, rows: &[f32]) -> Bytes {
@@ -109,7 +105,7 @@ fn sweeps_give_the_bits_of_single_rows() {
     let x = noise.with_outliers(rows, k);
     for format in FORMATS {
         let matrix = Matrix::random(format, n, k, &mut noise);
-        for cpu in levels(2).iter().filter(|cpu| cpu.level() > CpuLevel::Scalar) {
+        for cpu in levels(2).iter().filter(|cpu| cpu.level() != CpuLevel::Scalar) {
             let found = product(cpu, &matrix.source, &x, Epilogue::Store, &[]);
             for row in [0, 127, 128, 413, 414, 431, 432, 449] {
                 let one = product(cpu, &matrix.source, &x[row * k..(row + 1) * k], Epilogue::Store, &[]);
@@ -204,7 +200,7 @@ fn sums_are_those_of_the_decoded_weights() {
     for format in FORMATS {
         for (n, k) in SHAPES {
             let matrix = Matrix::random(format, n, k, &mut noise);
-            // integers up to 127, with 127 in every group: quantised without loss
+            // integers up to 127, with 127 in every group: quantized without loss
             let x: Vec<f32> =
                 (0..3 * k).map(|i| if i % k % 64 == 0 { 127.0 } else { (i % 101) as f32 - 50.0 }).collect();
             for cpu in levels(2) {
@@ -213,7 +209,7 @@ fn sums_are_those_of_the_decoded_weights() {
                     let (row, w) = (&x[i / n * k..][..k], &matrix.decoded[i % n * k..][..k]);
                     let terms = row.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
                     let (sum, magnitude) = terms.fold((0.0, 0.0), |(s, m), t| (s + t, m + t.abs()));
-                    let bound = magnitude * testing::PACKED_SUM + 1e-12;
+                    let bound = magnitude * tolerances::PACKED_SUM + 1e-12;
                     assert!((f64::from(found) - sum).abs() <= bound, "{format:?} [{n}, {k}] {found} {sum}");
                 }
             }
@@ -235,7 +231,7 @@ fn exact(x: &[f32], weights: &[f32], k: usize, of: impl Fn(usize) -> bool) -> Ve
 #[test]
 fn error_against_f32_is_within_the_stated_bounds() {
     let (n, k, rows) = (192, 3072, 8);
-    for (outliers, bounds) in [(false, testing::PACKED_PLAIN), (true, testing::PACKED_OUTLIERS)] {
+    for (outliers, bounds) in [(false, tolerances::PACKED_PLAIN), (true, tolerances::PACKED_OUTLIERS)] {
         for (format, bound) in FORMATS.into_iter().zip(bounds) {
             let mut noise = Noise::new(3);
             let weights = noise.normal(n * k);
@@ -284,7 +280,7 @@ fn epilogues_and_bias_are_applied_to_the_product() {
                             let expected = oracle::epilogue(epilogue, v(col), before, || v(n / 2 + col));
                             let error = (f64::from(found) - expected).abs();
                             assert!(
-                                error <= testing::EPILOGUE * expected.abs().max(1.0),
+                                error <= tolerances::EPILOGUE * expected.abs().max(1.0),
                                 "{epilogue:?} {found} {expected}"
                             );
                         }

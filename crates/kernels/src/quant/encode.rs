@@ -8,7 +8,7 @@ use super::{
     GROUP, PANEL, PackedShape, QUAD, SCALE_BYTES, SUB_SCALE_MAX, SUBGROUP, ZERO, ZERO_NIBBLE, q4_index,
     q8_index,
 };
-use crate::Format;
+use crate::PackedFormat;
 use half::bf16;
 
 /// Encodes the rows of panel `panel`, `[panel_rows, k]`, to `out`, `[panel_bytes]`. `importance`, `[k]`, weighs the
@@ -43,10 +43,12 @@ fn encode_panel_avx2(shape: PackedShape, rows: &[f32], importance: Option<&[f32]
 
 #[inline(always)]
 fn encode(shape: PackedShape, rows: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    let zero = if shape.format == Format::Q8 { ZERO } else { ZERO_NIBBLE << 4 | ZERO_NIBBLE };
+    let zero = match shape.format {
+        PackedFormat::Q8 => ZERO,
+        PackedFormat::Q4 => ZERO_NIBBLE << 4 | ZERO_NIBBLE,
+    };
     for (g, block) in out.chunks_exact_mut(shape.block_bytes()).enumerate() {
-        let (scales, values) =
-            block.split_at_mut(shape.block_bytes() - PANEL * GROUP * bits(shape.format) / 8);
+        let (scales, values) = block.split_at_mut(shape.head_bytes());
         scales.fill(0);
         values.fill(zero);
         let weights = padded(importance.map(|i| &i[g * GROUP..shape.k.min((g + 1) * GROUP)]), 1.0);
@@ -58,15 +60,11 @@ fn encode(shape: PackedShape, rows: &[f32], importance: Option<&[f32]>, out: &mu
                 continue;
             }
             match shape.format {
-                Format::Q8 => encode_q8(&x, column, block),
-                _ => encode_q4(&x, &weights, column, block),
+                PackedFormat::Q8 => encode_q8(&x, column, block),
+                PackedFormat::Q4 => encode_q4(&x, &weights, column, block),
             }
         }
     }
-}
-
-fn bits(format: Format) -> usize {
-    if format == Format::Q8 { 8 } else { 4 }
 }
 
 /// The values of a group, `filler` where the matrix has ended.
@@ -234,6 +232,7 @@ fn search(x: &[f32; GROUP], weights: &[f32; GROUP]) -> Scales {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Format;
 
     /// Bell-shaped values (a sum of uniform ones) of a fixed sequence, of standard deviation about 1.
     fn values(count: usize, mut seed: u64) -> Vec<f32> {
@@ -344,8 +343,8 @@ mod tests {
             let mut bytes = vec![0; shape.panel_bytes()];
             encode_panel(shape, 0, &values(600, 1), None, &mut bytes);
             let last = &bytes[shape.block_bytes()..];
-            assert!((72..GROUP).all(|i| (0..PANEL).all(|c| shape.quantised(last, c, i) == 0)));
-            assert!((3..PANEL).all(|c| (0..GROUP).all(|i| shape.quantised(last, c, i) == 0)));
+            assert!((72..GROUP).all(|i| (0..PANEL).all(|c| shape.quantized(last, c, i) == 0)));
+            assert!((3..PANEL).all(|c| (0..GROUP).all(|i| shape.quantized(last, c, i) == 0)));
         }
     }
 

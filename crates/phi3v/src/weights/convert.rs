@@ -162,7 +162,7 @@ fn plan<'a>(
     let mut plan = Vec::new();
     for spec in table::tensors(config).into_iter().filter(|spec| spec.used) {
         let source = weights.tensor(&spec.name)?;
-        if matches!(source.format, Format::Q8 | Format::Q4) {
+        if source.format.is_packed() {
             return Err(ConvertError::Quantised { name: spec.name });
         }
         let (n, k) = spec.matrix();
