@@ -21,7 +21,7 @@ fn encode(shape: PackedShape, rows: &[f32]) -> Bytes {
     let mut bytes = vec![0; shape.bytes()];
     for (panel, out) in bytes.chunks_exact_mut(shape.panel_bytes()).enumerate() {
         let range = shape.panel_rows(panel);
-        encode_panel(shape, panel, &rows[range.start * shape.k()..range.end * shape.k()], None, out);
+        encode_panel(shape, panel, &rows[range.start * shape.k()..range.end * shape.k()], out);
     }
     Bytes::from(bytes)
 }

@@ -234,7 +234,7 @@ fn encode(source: &TensorView, shape: PackedShape, first: usize, out: &mut [u8])
         let range = shape.panel_rows(panel);
         let bytes = &source.bytes[range.start * row_bytes..range.end * row_bytes];
         assert!(widen(bytes, source.format, &mut rows), "`plan` refuses quantised tensors");
-        encode_panel(shape, panel, &rows, None, out);
+        encode_panel(shape, panel, &rows, out);
     }
 }
 

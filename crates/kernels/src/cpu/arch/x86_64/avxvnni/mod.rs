@@ -211,7 +211,7 @@ mod tests {
         for format in [PackedFormat::Q8, PackedFormat::Q4] {
             let shape = PackedShape::packed(format, PANEL, k).unwrap();
             let mut panel = vec![0; shape.bytes()];
-            encode_panel(shape, 0, &weights, None, &mut panel);
+            encode_panel(shape, 0, &weights, &mut panel);
             for rows in [1, 2, 3, 4, 5, 6, 7, 36, 41] {
                 let x = noise.with_outliers(rows, k);
                 let mut bytes = vec![0; activations::bytes(rows, k)];
@@ -240,7 +240,7 @@ mod tests {
         let [q4, q8] =
             [PackedFormat::Q4, PackedFormat::Q8].map(|format| PackedShape::packed(format, PANEL, k).unwrap());
         let mut panel = vec![0; q4.bytes()];
-        encode_panel(q4, 0, &noise.normal(PANEL * k), None, &mut panel);
+        encode_panel(q4, 0, &noise.normal(PANEL * k), &mut panel);
         let [expected, found] = [&scalar::KERNELS, &emulated::KERNELS].map(|kernels| {
             let mut out = vec![0; q8.bytes()];
             // SAFETY: as in `sums`.
