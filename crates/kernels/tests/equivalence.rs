@@ -236,7 +236,7 @@ fn rows_are_looked_up() {
     let values = random.values(10 * 33);
     for cpu in levels().into_iter().chain([scalar()]) {
         for format in DENSE {
-            let table = cpu.linear_weight(matrix(&values, (10, 33), format, Precision::F32)).unwrap();
+            let table = cpu.embedding(matrix(&values, (10, 33), format, Precision::F32)).unwrap();
             let mut out = tensor(&cpu, &[7.0; 4 * 33], 33);
             cpu.embed(&table, &[9, 0, 9], 1, &mut out);
             let row =
@@ -297,21 +297,24 @@ impl Sequences {
             .iter()
             .map(|l| (0..blocks_of(l)).map(|_| free.pop().unwrap()).rev().collect())
             .collect();
-        let (mut batch, mut spans, mut row) = (Vec::new(), Vec::new(), 0);
+        let (mut rows, mut spans, mut row) = (Vec::new(), Vec::new(), 0);
+        let mut batch = cpu.batch();
         for ((&(past, new), qkv), blocks) in self.lengths.iter().zip(&self.qkv).zip(&tables) {
             let (before, now) = qkv.split_at(past * self.cols());
             if past > 0 {
                 let span = Span { rows: 0..past, past: 0, blocks };
-                cpu.copy_kv(&tensor(cpu, before, self.cols()), 1, &[span], &mut pool);
+                cpu.set_batch(&[span], &mut batch).unwrap();
+                cpu.copy_kv(&tensor(cpu, before, self.cols()), 1, &batch, &mut pool);
             }
-            batch.extend_from_slice(now);
+            rows.extend_from_slice(now);
             spans.push(Span { rows: row..row + new, past, blocks });
             row += new;
         }
-        let qkv = tensor(cpu, &batch, self.cols());
-        cpu.copy_kv(&qkv, 1, &spans, &mut pool);
+        let qkv = tensor(cpu, &rows, self.cols());
+        cpu.set_batch(&spans, &mut batch).unwrap();
+        cpu.copy_kv(&qkv, 1, &batch, &mut pool);
         let mut out = cpu.tensor(row, self.heads.query * self.heads.dim).unwrap();
-        cpu.attention_causal(&qkv, 1, &spans, &pool, &mut out);
+        cpu.attention_causal(&qkv, 1, &batch, &pool, &mut out);
         out.values().to_vec()
     }
 

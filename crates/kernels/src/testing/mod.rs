@@ -2,10 +2,12 @@
 //! every tolerance with its reason. Not part of the interface.
 #![allow(missing_docs, reason = "not part of the interface")]
 
+mod deferred;
 pub mod oracle;
 pub mod tolerances;
 mod variants;
 
+pub use deferred::{Deferred, DeferredTensor, Shared};
 pub use variants::{Variant, variants};
 
 use crate::{Bytes, DenseFormat, Format, MatrixSource, Precision, Storage};

@@ -22,7 +22,7 @@ pub use request::{
 };
 
 use crate::Result;
-use crate::model::{Cache, PREFILL_CHUNK, Phi3V};
+use crate::model::{Cache, Phi3V};
 use crate::tokenizer::Tokenizer;
 use block_manager::BlockManager;
 use image_cache::ImageCache;
@@ -139,7 +139,7 @@ impl Default for EngineOptions {
             // some ten pictures at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
-            prefill_chunk_alone: PREFILL_CHUNK,
+            prefill_chunk_alone: phi3v_kernels::cpu::SIZES.prefill_chunk,
             prefill_chunk_shared: 128,
         }
     }

@@ -5,18 +5,20 @@ use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress
 use super::sequence::Sequence;
 use super::{Engine, Observer};
 use crate::image::{ImageInputs, TILE_VALUES};
-use crate::model::{Chunk, ImageJob, Progress, Segment, TILES_AT_ONCE};
+use crate::model::{Chunk, ImageJob, Progress, Segment};
 use crate::{Error, Result};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Chunks of up to 16 rows are multiplied by the kernels for decoding, whose sums run in another order. A prompt is
-/// never cut so that such a chunk remains: how it is cut must not change its answer.
-const PREFILL_REMAINDER_MIN: usize = 17;
-
 impl<B: Backend> Engine<B> {
+    /// Fewest tokens that the cut of a prompt may leave: chunks of few rows are multiplied by the kernels for decoding,
+    /// whose sums run in another order, and how a prompt is cut must not change its answer.
+    fn prefill_remainder_min(&self) -> usize {
+        self.model.backend().sizes().few_rows_max + 1
+    }
+
     /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
     /// as [`Event::Failed`] beside what others have got.
     pub fn step(&mut self, observer: &mut dyn Observer) -> Vec<Output> {
@@ -31,6 +33,10 @@ impl<B: Backend> Engine<B> {
             self.blocks.check_integrity();
         }
         outputs
+    }
+
+    fn tiles_at_once(&self) -> usize {
+        self.model.backend().sizes().tiles_at_once
     }
 
     fn drop_cancelled(&mut self, outputs: &mut Vec<Output>) {
@@ -98,7 +104,7 @@ impl<B: Backend> Engine<B> {
         if !self.options.prefix_cache {
             return known;
         }
-        for index in 0..sequence.tokens.len().saturating_sub(PREFILL_REMAINDER_MIN) / KV_BLOCK_TOKENS {
+        for index in 0..sequence.tokens.len().saturating_sub(self.prefill_remainder_min()) / KV_BLOCK_TOKENS {
             let hash = sequence.block_hash(index, &known.hash);
             let Some(block) = self.blocks.find(&hash) else { break };
             known.table.push(block);
@@ -119,7 +125,7 @@ impl<B: Backend> Engine<B> {
         let Some(index) = self.running.iter().position(|sequence| sequence.image_needed().is_some()) else {
             return;
         };
-        let tiles_max = if self.running.iter().any(Sequence::decoding) { 1 } else { TILES_AT_ONCE };
+        let tiles_max = if self.running.iter().any(Sequence::decoding) { 1 } else { self.tiles_at_once() };
         let start = Instant::now();
         let result = self.vision_piece(index, tiles_max, observer);
         self.running[index].timings.vision += start.elapsed();
@@ -185,7 +191,8 @@ impl<B: Backend> Engine<B> {
         let start = Instant::now();
         let mut job = self.model.begin_image(inputs.distinct_tiles())?;
         let id = RequestId(self.next_id);
-        while let Seen::Part(rest) = self.see(inputs, job, (id, TILES_AT_ONCE), observer)? {
+        let tiles_max = self.tiles_at_once();
+        while let Seen::Part(rest) = self.see(inputs, job, (id, tiles_max), observer)? {
             job = rest;
         }
         Ok(start.elapsed())
@@ -197,7 +204,7 @@ impl<B: Backend> Engine<B> {
         let Some(index) = self.running.iter().position(ready) else { return };
         let shared = self.running.iter().any(Sequence::decoding);
         let chunk = if shared { self.options.prefill_chunk_shared } else { self.options.prefill_chunk_alone };
-        let chunk = chunk.max(PREFILL_REMAINDER_MIN);
+        let chunk = chunk.max(self.prefill_remainder_min());
         let start = Instant::now();
         let result = self.prefill_chunk(index, chunk, observer);
         self.running[index].timings.prefill += start.elapsed();
@@ -212,7 +219,7 @@ impl<B: Backend> Engine<B> {
     fn prefill_chunk(&mut self, index: usize, chunk: usize, observer: &mut dyn Observer) -> Result<bool> {
         let sequence = &self.running[index];
         let (past, total) = (sequence.computed, sequence.tokens.len());
-        let end = if total - past < chunk + PREFILL_REMAINDER_MIN { total } else { past + chunk };
+        let end = if total - past < chunk + self.prefill_remainder_min() { total } else { past + chunk };
         let segments = sequence.segments(past..end);
         let batch = [Chunk {
             segments: &segments,

@@ -1,9 +1,7 @@
-//! The engine on the tiny random checkpoint of `testdata/`: sequences must not notice each other.
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+//! The cases, for any device.
 
-mod common;
-
-use common::repository;
+use super::{Device, device};
+use crate::common::repository;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::engine::{
     Engine, EngineOptions, Event, FinishReason, Observer, Phase, Request, RequestId, StepProgress,
@@ -13,7 +11,8 @@ use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::sampler::SamplingParams;
 use phi3v_kernels::cpu::{Cpu, CpuOptions};
 use phi3v_kernels::{
-    Backend, BackendError, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Norm, Span,
+    Backend, BackendError, DeviceMemory, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Norm, Sizes,
+    Span,
 };
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
@@ -25,15 +24,16 @@ fn checkpoint() -> Checkpoint {
     Checkpoint::open(&repository().join("testdata/tiny")).unwrap()
 }
 
-fn engine_with(checkpoint: &Checkpoint, options: EngineOptions, threads: usize) -> Engine<Cpu> {
+fn engine_with(checkpoint: &Checkpoint, options: EngineOptions, threads: usize) -> Engine<Device> {
     let cpu = Cpu::new(&CpuOptions { threads: Some(threads), ..CpuOptions::default() }).unwrap();
     let model =
-        Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, ModelOptions::F32, &mut |_| {}).unwrap();
+        Phi3V::load(device(cpu), &checkpoint.config, &checkpoint.weights, ModelOptions::F32, &mut |_| {})
+            .unwrap();
     // no stop ids: random weights may choose them at any time
     Engine::new(model, Arc::clone(&checkpoint.tokenizer), Vec::new(), options).unwrap()
 }
 
-fn engine(options: EngineOptions) -> Engine<Cpu> {
+fn engine(options: EngineOptions) -> Engine<Device> {
     engine_with(&checkpoint(), options, 2)
 }
 
@@ -59,7 +59,7 @@ fn request(seed: usize) -> Request {
 }
 
 /// Runs until idle; ids of every request's tokens.
-fn drain(engine: &mut Engine<Cpu>) -> HashMap<RequestId, Vec<u32>> {
+fn drain(engine: &mut Engine<Device>) -> HashMap<RequestId, Vec<u32>> {
     let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
     while !engine.is_idle() {
         for output in engine.step(&mut ()) {
@@ -131,7 +131,7 @@ fn the_next_question_about_a_picture_pays_only_for_its_own_tokens() {
 }
 
 /// Ids and the bits of their logarithms: every token of an answer, followed by the likeliest in its place.
-fn logprobs(engine: &mut Engine<Cpu>, request: Request) -> Vec<(u32, u32)> {
+fn logprobs(engine: &mut Engine<Device>, request: Request) -> Vec<(u32, u32)> {
     let sampling = SamplingParams { logprobs: Some(5), ..SamplingParams::default() };
     engine.submit(Request { sampling, ..request }).unwrap();
     let mut tokens = Vec::new();
@@ -282,13 +282,17 @@ struct Meagre {
 
 type Tensor = <Cpu as Backend>::Tensor;
 type Linear = <Cpu as Backend>::Linear;
+type Table = <Cpu as Backend>::Table;
 type Vector = <Cpu as Backend>::Vector;
+type Batch = <Cpu as Backend>::Batch;
 type KvPool = <Cpu as Backend>::KvPool;
 
 impl Backend for Meagre {
     type Tensor = Tensor;
     type Linear = Linear;
+    type Table = Table;
     type Vector = Vector;
+    type Batch = Batch;
     type KvPool = KvPool;
 
     fn kv_grow(&self, pool: &mut KvPool, blocks: usize) -> Result<(), BackendError> {
@@ -298,6 +302,12 @@ impl Backend for Meagre {
         self.cpu.kv_grow(pool, blocks)
     }
 
+    fn sizes(&self) -> Sizes {
+        self.cpu.sizes()
+    }
+    fn memory(&self) -> DeviceMemory {
+        self.cpu.memory()
+    }
     fn tensor(&self, rows: usize, cols: usize) -> Result<Tensor, BackendError> {
         self.cpu.tensor(rows, cols)
     }
@@ -316,13 +326,22 @@ impl Backend for Meagre {
     fn linear_weight(&self, source: MatrixSource) -> Result<Linear, BackendError> {
         self.cpu.linear_weight(source)
     }
+    fn embedding(&self, source: MatrixSource) -> Result<Table, BackendError> {
+        self.cpu.embedding(source)
+    }
     fn vector(&self, values: &[f32]) -> Result<Vector, BackendError> {
         self.cpu.vector(values)
     }
     fn kv_pool(&self, layout: KvLayout, blocks: usize) -> Result<KvPool, BackendError> {
         self.cpu.kv_pool(layout, blocks)
     }
-    fn embed(&self, table: &Linear, ids: &[u32], out_row: usize, out: &mut Tensor) {
+    fn batch(&self) -> Batch {
+        self.cpu.batch()
+    }
+    fn set_batch(&self, spans: &[Span<'_>], batch: &mut Batch) -> Result<(), BackendError> {
+        self.cpu.set_batch(spans, batch)
+    }
+    fn embed(&self, table: &Table, ids: &[u32], out_row: usize, out: &mut Tensor) {
         self.cpu.embed(table, ids, out_row, out);
     }
     fn gather(&self, src: &Tensor, rows: &[u32], out_row: usize, out: &mut Tensor) {
@@ -340,18 +359,11 @@ impl Backend for Meagre {
     fn rope(&self, cos_sin: &Tensor, heads: Heads, qkv: &mut Tensor) {
         self.cpu.rope(cos_sin, heads, qkv);
     }
-    fn copy_kv(&self, qkv: &Tensor, layer: usize, spans: &[Span<'_>], pool: &mut KvPool) {
-        self.cpu.copy_kv(qkv, layer, spans, pool);
+    fn copy_kv(&self, qkv: &Tensor, layer: usize, batch: &Batch, pool: &mut KvPool) {
+        self.cpu.copy_kv(qkv, layer, batch, pool);
     }
-    fn attention_causal(
-        &self,
-        qkv: &Tensor,
-        layer: usize,
-        spans: &[Span<'_>],
-        pool: &KvPool,
-        out: &mut Tensor,
-    ) {
-        self.cpu.attention_causal(qkv, layer, spans, pool, out);
+    fn attention_causal(&self, qkv: &Tensor, layer: usize, batch: &Batch, pool: &KvPool, out: &mut Tensor) {
+        self.cpu.attention_causal(qkv, layer, batch, pool, out);
     }
     fn attention_full(&self, qkv: [&Tensor; 3], shape: FullAttention, out: &mut Tensor) {
         self.cpu.attention_full(qkv, shape, out);

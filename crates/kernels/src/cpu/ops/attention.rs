@@ -1,5 +1,6 @@
 //! Attention over the KV cache (causal) and within image tiles (full): how it is cut into tasks.
 
+use super::batch::CpuBatch;
 use super::flash::{self, Job, TASK_ROWS};
 use super::kv::CpuKvPool;
 use super::rows::assert_same_shape;
@@ -65,23 +66,19 @@ impl KeyValues for Tile<'_> {
     }
 }
 
-/// The span that batch row `row` belongs to.
-fn span_of<'a, 's>(spans: &'a [Span<'s>], row: usize) -> Option<&'a Span<'s>> {
-    spans.iter().find(|span| span.rows.contains(&row))
-}
-
 /// Tasks of a span and head.
 fn span_tasks(span: &Span<'_>) -> usize {
     span.rows.len().div_ceil(TASK_ROWS)
 }
 
 /// Span and rows (of the batch) of task `i`. The last rows of a span, which see most keys, come first.
-fn causal_task<'a, 's>(spans: &'a [Span<'s>], mut i: usize) -> (&'a Span<'s>, Range<usize>) {
-    for span in spans {
-        let tasks = span_tasks(span);
+fn causal_task(batch: &CpuBatch, mut i: usize) -> (Span<'_>, Range<usize>) {
+    for span in batch.spans() {
+        let tasks = span_tasks(&span);
         if i < tasks {
             let first = span.rows.start + (tasks - 1 - i) * TASK_ROWS;
-            return (span, first..span.rows.end.min(first + TASK_ROWS));
+            let rows = first..span.rows.end.min(first + TASK_ROWS);
+            return (span, rows);
         }
         i -= tasks;
     }
@@ -92,7 +89,7 @@ fn causal_task<'a, 's>(spans: &'a [Span<'s>], mut i: usize) -> (&'a Span<'s>, Ra
 pub(crate) struct Causal<'a> {
     pub(crate) qkv: &'a CpuTensor,
     pub(crate) layer: usize,
-    pub(crate) spans: &'a [Span<'a>],
+    pub(crate) batch: &'a CpuBatch,
     pub(crate) pool: &'a CpuKvPool,
 }
 
@@ -101,13 +98,9 @@ impl Runner {
     pub(crate) fn causal(&self, causal: &Causal<'_>, out: &mut CpuTensor) {
         let KvLayout { heads, format, .. } = causal.pool.layout();
         let Heads { query, key_value, dim } = heads;
-        let (qkv, spans) = (causal.qkv, causal.spans);
+        let qkv = causal.qkv;
         assert_eq!(qkv.cols(), (query + 2 * key_value) * dim, "columns of qkv");
         assert_eq!((out.rows(), out.cols()), (qkv.rows(), query * dim), "output of an attention");
-        assert!(
-            spans.is_sorted_by(|a, b| a.rows.end <= b.rows.start),
-            "spans have rows of their own, in order"
-        );
         let kernel = match format {
             KvFormat::F32 => self.kernels.attention.flash_f32,
             KvFormat::Bf16 | KvFormat::Q8 => {
@@ -121,15 +114,15 @@ impl Runner {
     }
 
     fn causal_flash(&self, kernel: &FlashKernel, causal: &Causal<'_>, out: &mut CpuTensor) {
-        let Causal { qkv, layer, spans, pool } = *causal;
+        let Causal { qkv, layer, batch, pool } = *causal;
         let Heads { query, key_value, dim } = pool.layout().heads;
         let (stride, out_stride) = (qkv.cols(), out.cols());
         self.reserve_work::<u32>(flash::room_words(kernel, dim));
         let out = SharedMut::new(out.values_mut());
-        let tasks = spans.iter().map(span_tasks).sum::<usize>() * query;
+        let tasks = batch.spans().map(|span| span_tasks(&span)).sum::<usize>() * query;
         self.pool.run(tasks, |task, thread| {
             let (part, head) = (task / query, task % query);
-            let (span, rows) = causal_task(spans, part);
+            let (span, rows) = causal_task(batch, part);
             let job = Job {
                 queries: qkv.values(),
                 stride,
@@ -151,19 +144,19 @@ impl Runner {
 
     /// One task per row and query head.
     fn causal_singly(&self, causal: &Causal<'_>, out: &mut CpuTensor) {
-        let Causal { qkv, layer, spans, pool } = *causal;
+        let Causal { qkv, layer, batch, pool } = *causal;
         let Heads { query, key_value, dim } = pool.layout().heads;
         let bf16 = match pool.layout().format {
             KvFormat::F32 => false,
             KvFormat::Bf16 | KvFormat::Q8 => true,
         };
         // for all tokens a sequence may come to have: its next one must not need more
-        let tokens_max = spans.iter().map(|span| span.blocks.len()).max().unwrap_or(0) * KV_BLOCK_TOKENS;
+        let tokens_max = batch.spans().map(|span| span.blocks.len()).max().unwrap_or(0) * KV_BLOCK_TOKENS;
         self.reserve_work::<f32>(dim + tokens_max);
         let out = SharedMut::new(out.values_mut());
         self.pool.run(qkv.rows() * query, |task, thread| {
             let (row, head) = (task / query, task % query);
-            let Some(span) = span_of(spans, row) else { return };
+            let Some(span) = batch.span_of(row) else { return };
             let tokens = span.past + row - span.rows.start + 1;
             let kv = Cached { pool, blocks: span.blocks, layer, head: head / (query / key_value) };
             let q = &qkv.row(row)[head * dim..(head + 1) * dim];
@@ -284,13 +277,15 @@ mod tests {
     #[test]
     fn tasks_cover_every_row_once_the_longest_first() {
         let spans = [
-            Span { rows: 0..1, past: 9, blocks: &[] },
-            Span { rows: 1..500, past: 0, blocks: &[] },
+            Span { rows: 0..1, past: 9, blocks: &[0] },
+            Span { rows: 1..500, past: 0, blocks: &[1, 2, 3, 4, 5, 6, 7, 8] },
             Span { rows: 500..500, past: 0, blocks: &[] },
-            Span { rows: 500..692, past: 0, blocks: &[] },
+            Span { rows: 500..692, past: 0, blocks: &[9, 10, 11] },
         ];
+        let mut batch = CpuBatch::default();
+        batch.set(&spans);
         let tasks: usize = spans.iter().map(span_tasks).sum();
-        let rows: Vec<_> = (0..tasks).map(|i| causal_task(&spans, i).1).collect();
+        let rows: Vec<_> = (0..tasks).map(|i| causal_task(&batch, i).1).collect();
         assert_eq!(rows, [0..1, 385..500, 193..385, 1..193, 500..692]);
     }
 }

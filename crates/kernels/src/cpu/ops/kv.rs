@@ -3,10 +3,11 @@
 //!
 //! Invariant: a block's memory never moves.
 
+use super::batch::CpuBatch;
 use super::runner::Runner;
 use super::tensor::{Buffer, CpuTensor};
 use crate::cpu::table::kv::{HeadShape, KvHead, KvHeadMut, KvRows};
-use crate::{BackendError, Heads, KV_BLOCK_TOKENS, KvLayout, Span};
+use crate::{BackendError, Heads, KvLayout};
 
 /// Blocks of keys and values in host memory.
 pub struct CpuKvPool {
@@ -115,56 +116,16 @@ impl KvWriter<'_> {
     }
 }
 
-/// The tokens of one span that lie in one block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BlockRows {
-    /// Number of the block in the pool.
-    pub(crate) block: u32,
-    /// First token within the block.
-    pub(crate) token: usize,
-    /// Rows of the batch, one per token.
-    pub(crate) rows: std::ops::Range<usize>,
-}
-
-/// How many blocks the rows of `span` touch.
-pub(crate) fn blocks_touched(span: &Span<'_>) -> usize {
-    if span.rows.is_empty() {
-        return 0;
-    }
-    (span.past + span.rows.len() - 1) / KV_BLOCK_TOKENS - span.past / KV_BLOCK_TOKENS + 1
-}
-
-/// The `i`-th block the rows of the spans touch, counting over all spans.
-pub(crate) fn block_rows(spans: &[Span<'_>], mut i: usize) -> BlockRows {
-    for span in spans {
-        let touched = blocks_touched(span);
-        if i >= touched {
-            i -= touched;
-            continue;
-        }
-        let index = span.past / KV_BLOCK_TOKENS + i;
-        let first = span.past.max(index * KV_BLOCK_TOKENS);
-        let end = (span.past + span.rows.len()).min((index + 1) * KV_BLOCK_TOKENS);
-        let rows = span.rows.start + first - span.past..span.rows.start + end - span.past;
-        return BlockRows { block: span.blocks[index], token: first % KV_BLOCK_TOKENS, rows };
-    }
-    panic!("block {i} past the last of the spans");
-}
-
 impl Runner {
     /// See [`Backend::copy_kv`](crate::Backend::copy_kv).
-    pub(crate) fn copy_kv(&self, qkv: &CpuTensor, layer: usize, spans: &[Span<'_>], pool: &mut CpuKvPool) {
+    pub(crate) fn copy_kv(&self, qkv: &CpuTensor, layer: usize, batch: &CpuBatch, pool: &mut CpuKvPool) {
         let Heads { query, key_value, dim } = pool.layout().heads;
         assert_eq!(qkv.cols(), (query + 2 * key_value) * dim, "columns of qkv");
-        let touched: usize = spans.iter().map(blocks_touched).sum();
-        let block = |unit| block_rows(spans, unit).block;
-        let distinct = (1..touched).all(|unit| (0..unit).all(|other| block(other) != block(unit)));
-        assert!(distinct, "a block stands twice among those that a batch writes");
+        let written = batch.written();
         let writer = pool.writer();
-        self.pool.run(touched * key_value, |task, _| {
-            let (unit, head) = (task / key_value, task % key_value);
-            let part = block_rows(spans, unit);
-            // SAFETY: every task has its own head of its own block, for blocks are distinct as asserted.
+        self.pool.run(written.len() * key_value, |task, _| {
+            let (part, head) = (&written[task / key_value], task % key_value);
+            // SAFETY: every task has its own head of its own block, for a batch's blocks are distinct.
             let mut stored = unsafe { writer.head(part.block, layer, head) };
             let first = &qkv.values()[part.rows.start * qkv.cols()..];
             let keys = (query + head) * dim;
@@ -184,7 +145,7 @@ impl Runner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KvFormat;
+    use crate::{KV_BLOCK_TOKENS, KvFormat};
 
     fn pool(format: KvFormat, dim: usize) -> CpuKvPool {
         let heads = Heads { query: 4, key_value: 2, dim };
@@ -228,22 +189,5 @@ mod tests {
             let pool = pool(format, 96);
             assert_eq!(pool.layout.block_bytes(), 4 * pool.shape.head_bytes());
         }
-    }
-
-    #[test]
-    fn rows_are_assigned_to_blocks() {
-        let blocks = [7, 3, 9];
-        let spans = [
-            Span { rows: 0..1, past: 128, blocks: &blocks },
-            Span { rows: 1..72, past: 60, blocks: &blocks },
-            Span { rows: 72..72, past: 0, blocks: &blocks },
-        ];
-        let found: Vec<_> = (0..4).map(|i| block_rows(&spans, i)).collect();
-        let expected = |block, token, rows| BlockRows { block, token, rows };
-        assert_eq!(
-            found,
-            [expected(9, 0, 0..1), expected(7, 60, 1..5), expected(3, 0, 5..69), expected(9, 0, 69..72)]
-        );
-        assert_eq!(spans.iter().map(blocks_touched).sum::<usize>(), 4);
     }
 }

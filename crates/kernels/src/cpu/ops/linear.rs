@@ -13,6 +13,21 @@ use crate::{BackendError, Epilogue, MatrixSource, Precision, Storage};
 /// A weight matrix with its optional bias.
 pub struct CpuLinear(pub(crate) Weight);
 
+/// A dense matrix whose rows are looked up.
+pub struct CpuTable(pub(super) Dense);
+
+impl CpuTable {
+    pub(crate) fn new(source: MatrixSource) -> Result<Self, BackendError> {
+        match source.format.storage() {
+            Storage::Dense(format) => Ok(Self(Dense::new(source, format)?)),
+            Storage::Packed(_) => {
+                let MatrixSource { n, k, format, .. } = source;
+                Err(BackendError::MatrixShape { n, k, format })
+            }
+        }
+    }
+}
+
 pub(crate) enum Weight {
     Dense(Dense),
     Packed(Packed),
@@ -24,14 +39,6 @@ impl CpuLinear {
             Storage::Dense(format) => Weight::Dense(Dense::new(source, format)?),
             Storage::Packed(format) => Weight::Packed(Packed::new(source, format)?),
         }))
-    }
-
-    /// The weight, if it is dense.
-    pub(crate) fn dense(&self) -> Option<&Dense> {
-        match &self.0 {
-            Weight::Dense(dense) => Some(dense),
-            Weight::Packed(_) => None,
-        }
     }
 
     /// The weight, if it is packed.

@@ -2,6 +2,7 @@
 
 mod activations;
 mod attention;
+mod batch;
 mod columns;
 mod dense;
 pub(crate) mod flash;
@@ -15,8 +16,10 @@ mod runner;
 mod tensor;
 
 pub(crate) use attention::Causal;
+pub use batch::CpuBatch;
+pub(crate) use gemm::STREAMED_ROWS_MAX;
 pub use kv::CpuKvPool;
 pub use limits::Limits;
-pub use linear::CpuLinear;
+pub use linear::{CpuLinear, CpuTable};
 pub(crate) use runner::Runner;
 pub use tensor::CpuTensor;

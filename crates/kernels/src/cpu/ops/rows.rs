@@ -1,6 +1,6 @@
 //! Operations on single rows: a task is a run of rows.
 
-use super::dense::Dense;
+use super::linear::CpuTable;
 use super::runner::Runner;
 use super::tensor::CpuTensor;
 use crate::{Heads, Norm};
@@ -12,7 +12,8 @@ pub(super) fn assert_same_shape(a: &CpuTensor, b: &CpuTensor) {
 
 impl Runner {
     /// See [`Backend::embed`](crate::Backend::embed).
-    pub(crate) fn embed(&self, table: &Dense, ids: &[u32], out_row: usize, out: &mut CpuTensor) {
+    pub(crate) fn embed(&self, table: &CpuTable, ids: &[u32], out_row: usize, out: &mut CpuTensor) {
+        let table = &table.0;
         assert_eq!(table.k, out.cols(), "columns of an embedding");
         let cols = out.cols();
         let out = &mut out.values_mut()[out_row * cols..(out_row + ids.len()) * cols];
