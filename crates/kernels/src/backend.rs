@@ -382,8 +382,8 @@ pub trait Backend: Send + Sync {
     /// Stores the key and value columns of `qkv` for the batch's rows in `layer` of the pool.
     fn copy_kv(&self, qkv: &Self::Tensor, layer: usize, batch: &Self::Batch, pool: &mut Self::KvPool);
 
-    /// Causal attention of the batch's rows, each over its sequence's cached keys and values, its own included. Queries are columns `0..query * dim` of `qkv`; `out` is `[rows, query * dim]`;
-    /// scores are divided by `sqrt(dim)`.
+    /// Causal attention of the batch's rows, each over its sequence's cached keys and values, its own included. Queries
+    /// are columns `0..query * dim` of `qkv`; `out` is `[rows, query * dim]`; scores are divided by `sqrt(dim)`.
     fn attention_causal(
         &self,
         qkv: &Self::Tensor,

@@ -2,6 +2,7 @@
 //! every tolerance with its reason. Not part of the interface.
 #![allow(missing_docs, reason = "not part of the interface")]
 
+pub mod conformance;
 mod deferred;
 pub mod oracle;
 pub mod tolerances;

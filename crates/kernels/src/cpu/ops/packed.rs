@@ -1,7 +1,8 @@
 //! `out = epilogue(x Wᵀ + bias)` for packed weights: int8 by int8, as q8 or q4 ([`crate::quant`]).
 //!
-//! Each row of x is quantized in groups of 128 values, each with a scale of its own ([`crate::cpu::table::activations`]), so that an
-//! outlier channel coarsens 127 neighbours and not the row. With `q` the integers and `s` the scales of group `g`:
+//! Each row of x is quantized in groups of 128 values, each with a scale of its own
+//! ([`crate::cpu::table::activations`]), so that an outlier channel coarsens 127 neighbours and not the row. With `q`
+//! the integers and `s` the scales of group `g`:
 //!
 //! `y[row, col] = Σ_g fma(f32(Σ_k qw[col, k] qx[row, k]) * sw[col, g], sx[row, g], ·)`, g ascending.
 //!

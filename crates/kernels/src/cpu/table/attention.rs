@@ -4,13 +4,15 @@
 use super::kv::{KvHeadMut, KvRows};
 use crate::KvFormat;
 
+/// One query at a time: `(query, keys and values, what it sees, scratch, out)`, see [`Seen`].
+pub(crate) type SingleQuery = unsafe fn(&[f32], &dyn KeyValues, Seen, &mut [f32], &mut [f32]);
+
 /// The kernels of attention.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionKernels {
     /// Stores keys and values of consecutive tokens from a token of a block on.
     pub(crate) store_kv: unsafe fn(&mut KvHeadMut<'_>, usize, &KvRows<'_>),
-    /// One query at a time: `(query, keys and values, what it sees, scratch, out)`, see [`Seen`].
-    pub(crate) single: unsafe fn(&[f32], &dyn KeyValues, Seen, &mut [f32], &mut [f32]),
+    pub(crate) single: SingleQuery,
     /// Blocked attention; without it every query is taken alone.
     pub(crate) flash_f32: Option<&'static FlashKernel>,
     /// As `flash_f32` in bf16; without it bf16 is widened to f32.
