@@ -38,6 +38,18 @@ fn zero_threads_are_refused() {
 }
 
 #[test]
+fn features_can_only_be_taken_away() {
+    let options = CpuOptions { threads: Some(1), level: None };
+    let level = |features| Cpu::with_features(&options, features).unwrap().level();
+    assert_eq!(level(Features::NONE), CpuLevel::Scalar);
+    let all = Feature::ALL.into_iter().fold(Features::NONE, Features::with);
+    assert_eq!(level(all), Cpu::new(&options).unwrap().level());
+    let asked = CpuOptions { level: Some(CpuLevel::Avx2), ..options };
+    let refused = Cpu::with_features(&asked, Features::NONE).err().unwrap();
+    assert_eq!(refused.to_string(), "this processor has CPU level scalar, not avx2");
+}
+
+#[test]
 fn every_level_stores_the_bytes_of_the_definition() {
     let mut noise = Noise::new(5);
     for (format, dim) in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8]

@@ -110,10 +110,10 @@ impl Planned<'_> {
     /// The tensor's entry in the header.
     fn describe(&self, start: usize) -> Value {
         let dtype = match (self.packed, self.source.format) {
-            (Some(_), _) => "U8",
+            (Some(_), _) | (None, Format::Q8 | Format::Q4) => "U8",
             (None, Format::F32) => "F32",
             (None, Format::F16) => "F16",
-            (None, _) => "BF16",
+            (None, Format::Bf16) => "BF16",
         };
         let shape = self.packed.map_or_else(|| self.source.shape.clone(), |p| p.dims().to_vec());
         json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, start + self.bytes()] })
