@@ -67,6 +67,8 @@ impl Format {
 
 impl DenseFormat {
     /// Bytes of one stored value.
+    // in the innermost loads: left to itself the compiler makes calls of them
+    #[inline]
     pub(crate) fn value_bytes(self) -> usize {
         match self {
             Self::F32 => 4,

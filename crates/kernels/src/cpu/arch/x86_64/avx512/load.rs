@@ -61,20 +61,22 @@ pub(super) fn widened<const FULL: bool>(row: &[u8], format: DenseFormat, at: usi
     let (from, count) = rest::<FULL>(row, at * value_bytes, 16 * value_bytes, value_bytes);
     // SAFETY: `count` values exist; the masks leave out the others, and masked lanes are not accessed.
     unsafe {
-        let halves = || {
-            if FULL {
-                _mm256_loadu_si256(from.cast())
+        if format == DenseFormat::F32 {
+            return if FULL {
+                _mm512_loadu_ps(from.cast())
             } else {
-                _mm256_maskz_loadu_epi16(mask(count), from.cast())
-            }
+                _mm512_maskz_loadu_ps(mask(count), from.cast())
+            };
+        }
+        let half = if FULL {
+            _mm256_loadu_si256(from.cast())
+        } else {
+            _mm256_maskz_loadu_epi16(mask(count), from.cast())
         };
         match format {
-            DenseFormat::F32 if FULL => _mm512_loadu_ps(from.cast()),
-            DenseFormat::F32 => _mm512_maskz_loadu_ps(mask(count), from.cast()),
-            DenseFormat::F16 => _mm512_cvtph_ps(halves()),
-            DenseFormat::Bf16 => {
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves())))
-            }
+            DenseFormat::F32 => unreachable!("loaded above"),
+            DenseFormat::F16 => _mm512_cvtph_ps(half),
+            DenseFormat::Bf16 => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))),
         }
     }
 }
@@ -88,31 +90,31 @@ pub(super) fn row_words<const FULL: bool>(
     words: Words,
     at: usize,
 ) -> __m512i {
-    match (words, format) {
+    let exact = match (words, format) {
         (Words::Pairs, DenseFormat::Bf16) => {
             let (from, count) = rest::<FULL>(row, 4 * at, 64, 2);
             let lanes = if count >= 32 { u32::MAX } else { (1 << count) - 1 };
             // SAFETY: `count` values exist; the mask leaves out the others, and masked lanes are not accessed.
-            unsafe {
+            return unsafe {
                 if FULL {
                     _mm512_loadu_si512(from.cast())
                 } else {
                     _mm512_maskz_loadu_epi16(lanes, from.cast())
                 }
-            }
+            };
         }
         (Words::Pairs, DenseFormat::F32 | DenseFormat::F16) => {
             let first = round_high(widened::<FULL>(row, format, 2 * at));
             let second = round_high(widened::<FULL>(row, format, 2 * at + 16));
             let even = _mm512_permutex2var_epi32(first, lanes(&EVEN), second);
             let odd = _mm512_permutex2var_epi32(first, lanes(&ODD), second);
-            _mm512_or_si512(_mm512_srli_epi32::<16>(even), odd)
+            return _mm512_or_si512(_mm512_srli_epi32::<16>(even), odd);
         }
-        (Words::Rounded, DenseFormat::F32 | DenseFormat::F16) => round_high(widened::<FULL>(row, format, at)),
-        (Words::Rounded, DenseFormat::Bf16) | (Words::F32, _) => {
-            _mm512_castps_si512(widened::<FULL>(row, format, at))
-        }
-    }
+        (Words::Rounded, DenseFormat::F32 | DenseFormat::F16) => false,
+        (Words::Rounded, DenseFormat::Bf16) | (Words::F32, _) => true,
+    };
+    let values = widened::<FULL>(row, format, at);
+    if exact { _mm512_castps_si512(values) } else { round_high(values) }
 }
 
 static EVEN: [i32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
