@@ -91,14 +91,15 @@ pub fn is_the_formula<B: Backend>(subject: &Subject<B>) {
 }
 
 /// Rows 1 to 17 cross from streamed to packed products; 588 is the patch embedding, 31 has half a pair, 3100 crosses
-/// the blocks of K, widths leave incomplete panels.
-const LINEAR_SHAPES: [(usize, usize, usize); 14] = [
+/// the blocks of K, widths leave incomplete panels: 70 leaves 6 rows, one and a half of the blocks that are streamed.
+const LINEAR_SHAPES: [(usize, usize, usize); 15] = [
     (1, 64, 96),
     (1, 258, 3100),
     (2, 100, 588),
     (3, 66, 31),
     (4, 192, 256),
     (5, 2, 33),
+    (6, 70, 48),
     (7, 130, 96),
     (16, 128, 588),
     (17, 128, 588),
