@@ -8,9 +8,10 @@ use crate::{note, quantised, tell};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::engine::{Engine, EngineError, EngineOptions};
 use phi3v::memory::{self, MemoryError, MemoryPlan, MemoryRequest};
-use phi3v::model::{Phi3V, TILES_AT_ONCE};
+use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
+use phi3v_kernels::cpu::SIZES;
 use phi3v_kernels::{Cpu, CpuOptions};
 use std::sync::Arc;
 
@@ -132,7 +133,7 @@ pub fn plan(
     let own = checkpoint.preprocessor;
     let num_crops = own.with_num_crops(num_crops(own.num_crops)).num_crops;
     let request = MemoryRequest { context: context.context, ..memory_request(&checkpoint, model, num_crops) };
-    let plan = MemoryPlan::new(&checkpoint.config, &request, memory::available_bytes());
+    let plan = MemoryPlan::new(&checkpoint.config, &request, memory::available_to(&cpu));
     Opened { checkpoint, cpu, plan, is_demo: false }
 }
 
@@ -148,7 +149,7 @@ pub fn memory_request(checkpoint: &Checkpoint, model: &ModelArgs, num_crops: usi
         kv_format: model.options_when(quant.or(weights.quant()).is_some()).kv_format,
         num_crops,
         prefill_chunk: options.prefill_chunk_alone,
-        tiles_at_once: TILES_AT_ONCE,
+        tiles_at_once: SIZES.tiles_at_once,
         image_cache_bytes: options.image_cache_bytes_max as u64,
         context: None,
     }

@@ -192,16 +192,18 @@ fn causal(cpu: &Cpu, name: &str, format: KvFormat, (past, rows): (usize, usize))
     let mut pool = cpu.kv_pool(layout, blocks.len()).unwrap();
     cpu.kv_grow(&mut pool, blocks.len()).unwrap();
     let before = Span { rows: 0..past, past: 0, blocks: &blocks };
-    cpu.copy_kv(&tensor(cpu, past, 9216), 0, &[before], &mut pool);
+    let mut batch = cpu.batch();
+    cpu.set_batch(&[before], &mut batch).unwrap();
+    cpu.copy_kv(&tensor(cpu, past, 9216), 0, &batch, &mut pool);
     let (qkv, mut out) = (tensor(cpu, rows, 9216), cpu.tensor(rows, 3072).unwrap());
-    let span = || [Span { rows: 0..rows, past, blocks: &blocks }];
+    cpu.set_batch(&[Span { rows: 0..rows, past, blocks: &blocks }], &mut batch).unwrap();
     let pairs = rows * past + rows * (rows + 1) / 2;
     let repeats = if rows == 1 { 100 } else { 1 };
     let bytes = (layout.block_bytes() * blocks.len() * repeats) as f64;
     report(name, (4 * 3072 * pairs * repeats) as f64, bytes, || {
         for _ in 0..repeats {
-            cpu.copy_kv(&qkv, 0, &span(), &mut pool);
-            cpu.attention_causal(&qkv, 0, &span(), &pool, &mut out);
+            cpu.copy_kv(&qkv, 0, &batch, &mut pool);
+            cpu.attention_causal(&qkv, 0, &batch, &pool, &mut out);
         }
     });
 }

@@ -1,13 +1,14 @@
-//! The seam between the model text and a device: twenty operations on `[rows, cols]` tensors.
+//! The seam between the model text and a device: some twenty operations on `[rows, cols]` tensors.
 //!
 //! One model text serves every device. A tensor need not live in host memory, and operations may only be
 //! enqueued: they return nothing, and what goes wrong on the device is reported by [`Backend::download`], the one
 //! place where host and device meet. Shapes that do not fit are errors of the model text and panic.
+//! ([`crate::testing::Deferred`] runs nothing before a download; the tests of the model and the engine run on it too.)
 //!
 //! Activations are always f32. How a weight is stored and which arithmetic multiplies it is a property of the
 //! weight ([`Format`], [`Precision`]), not of the model.
 
-use crate::Bytes;
+use crate::{Bytes, Format};
 use std::ops::Range;
 
 /// Why a device could not do what was asked.
@@ -18,6 +19,12 @@ pub enum BackendError {
     OutOfMemory {
         /// Size of the refused buffer.
         bytes: usize,
+    },
+    /// The device is lost or does not do what it must; nothing that is on it can be used again.
+    #[error("the device failed: {reason}")]
+    Device {
+        /// What its driver says.
+        reason: String,
     },
     /// A weight's bytes do not have the length its shape and format ask for.
     #[error("a [{n}, {k}] {format:?} matrix takes {expected} bytes, not {found}")]
@@ -43,21 +50,6 @@ pub enum BackendError {
         /// Storage format.
         format: Format,
     },
-}
-
-/// How the values of a weight matrix are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Row-major IEEE f32, as in a safetensors file.
-    F32,
-    /// Row-major IEEE f16, as in a safetensors file.
-    F16,
-    /// Row-major bfloat16, as in a safetensors file.
-    Bf16,
-    /// 8-bit integers in packed panels, see docs/internals.
-    Q8,
-    /// 4-bit integers in packed panels, see docs/internals.
-    Q4,
 }
 
 /// The arithmetic of a product. Sums are always accumulated in f32 (or exactly, in i32).
@@ -168,6 +160,17 @@ pub enum KvFormat {
     Q8,
 }
 
+impl KvFormat {
+    /// Whether each token and head has a scale of its own, by which its integers are multiplied.
+    #[must_use]
+    pub fn has_scales(self) -> bool {
+        match self {
+            Self::F32 | Self::Bf16 => false,
+            Self::Q8 => true,
+        }
+    }
+}
+
 /// Everything a KV pool needs to know of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayout {
@@ -207,16 +210,51 @@ pub struct Span<'a> {
     pub blocks: &'a [u32],
 }
 
+/// How much work suits a device at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows up to which a product is computed by the kernels for decoding; more rows take those for prefill, whose sums
+    /// may run in another order.
+    pub few_rows_max: usize,
+    /// Tiles that go through the vision tower together when nobody is decoding.
+    pub tiles_at_once: usize,
+    /// Prompt tokens that go through the decoder together when nobody is decoding.
+    pub prefill_chunk: usize,
+}
+
+/// Where a device's weights, cache and buffers live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceMemory {
+    /// In the host's memory; the operating system knows how much is free.
+    Host,
+    /// In memory of its own.
+    Own {
+        /// Bytes that are free at this moment.
+        available_bytes: u64,
+    },
+}
+
 /// A device that can run the model. See the module's introduction for the rules.
 pub trait Backend: Send + Sync {
     /// f32 activations, `[rows, cols]`, row-major.
-    type Tensor: Send;
+    type Tensor: Send + Sync;
     /// A weight matrix with its optional bias.
     type Linear: Send + Sync;
+    /// A table of rows that are looked up by number, `[vocab, hidden]`. It need not be where the other weights are: a
+    /// device with little memory may keep it on the host and send the rows that are asked for.
+    type Table: Send + Sync;
+    /// Whose rows a batch has and where their keys and values live, as the device wants to read it.
+    type Batch: Send + Sync;
     /// A norm's weight or bias, `[n]`.
     type Vector: Send + Sync;
     /// Blocks of keys and values, addressed by number.
-    type KvPool: Send;
+    type KvPool: Send + Sync;
+
+    /// How much work suits the device at a time.
+    fn sizes(&self) -> Sizes;
+
+    /// Where weights, cache and buffers live.
+    fn memory(&self) -> DeviceMemory;
 
     /// A tensor of `rows` rows of zeros.
     ///
@@ -224,8 +262,8 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::OutOfMemory`].
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, BackendError>;
 
-    /// Gives a tensor a new shape. Its values are kept, row-major, where `rows * cols` stays the same (4 rows of
-    /// 1024 become one of 4096) and are unspecified otherwise. Does not allocate where an earlier shape was as large.
+    /// Gives a tensor a new shape. Does not allocate where an earlier shape was as large; then the values that both shapes
+    /// have are kept, row-major: 4 rows of 1024 become one of 4096. All others are unspecified.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
@@ -254,6 +292,12 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::MatrixSize`], [`BackendError::MatrixShape`] or [`BackendError::OutOfMemory`].
     fn linear_weight(&self, source: MatrixSource) -> Result<Self::Linear, BackendError>;
 
+    /// Prepares a table whose rows are looked up; dense formats only.
+    ///
+    /// # Errors
+    /// [`BackendError::MatrixSize`], [`BackendError::MatrixShape`] or [`BackendError::OutOfMemory`].
+    fn embedding(&self, source: MatrixSource) -> Result<Self::Table, BackendError>;
+
     /// Prepares a vector.
     ///
     /// # Errors
@@ -272,8 +316,21 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::OutOfMemory`].
     fn kv_grow(&self, pool: &mut Self::KvPool, blocks: usize) -> Result<(), BackendError>;
 
-    /// `out[out_row + i] = table[ids[i]]` widened to f32; `table` is a dense `[vocab, hidden]` weight.
-    fn embed(&self, table: &Self::Linear, ids: &[u32], out_row: usize, out: &mut Self::Tensor);
+    /// A batch of no rows, to be set by [`Self::set_batch`].
+    fn batch(&self) -> Self::Batch;
+
+    /// Makes `batch` that of `spans`, once a step for all layers. Spans have rows of their own, in order. Does not
+    /// allocate where an earlier batch was as large.
+    ///
+    /// # Panics
+    /// If the rows of two spans would be stored in one block.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    fn set_batch(&self, spans: &[Span<'_>], batch: &mut Self::Batch) -> Result<(), BackendError>;
+
+    /// `out[out_row + i] = table[ids[i]]` widened to f32.
+    fn embed(&self, table: &Self::Table, ids: &[u32], out_row: usize, out: &mut Self::Tensor);
 
     /// `out[out_row + i] = src[rows[i]]`. Both have the same number of columns.
     fn gather(&self, src: &Self::Tensor, rows: &[u32], out_row: usize, out: &mut Self::Tensor);
@@ -322,17 +379,16 @@ pub trait Backend: Send + Sync {
     /// `(j, j + dim/2)` of row `i` by `cos_sin[i]`, `[rows, dim]`, being `dim/2` cosines, then `dim/2` sines.
     fn rope(&self, cos_sin: &Self::Tensor, heads: Heads, qkv: &mut Self::Tensor);
 
-    /// Stores the key and value columns of `qkv` for each span's rows in `layer` of the pool.
-    fn copy_kv(&self, qkv: &Self::Tensor, layer: usize, spans: &[Span<'_>], pool: &mut Self::KvPool);
+    /// Stores the key and value columns of `qkv` for the batch's rows in `layer` of the pool.
+    fn copy_kv(&self, qkv: &Self::Tensor, layer: usize, batch: &Self::Batch, pool: &mut Self::KvPool);
 
-    /// Causal attention of each span's rows over its sequence's cached keys and values, those of the rows
-    /// themselves included. Queries are columns `0..query * dim` of `qkv`; `out` is `[rows, query * dim]`;
-    /// scores are divided by `sqrt(dim)`.
+    /// Causal attention of the batch's rows, each over its sequence's cached keys and values, its own included. Queries
+    /// are columns `0..query * dim` of `qkv`; `out` is `[rows, query * dim]`; scores are divided by `sqrt(dim)`.
     fn attention_causal(
         &self,
         qkv: &Self::Tensor,
         layer: usize,
-        spans: &[Span<'_>],
+        batch: &Self::Batch,
         pool: &Self::KvPool,
         out: &mut Self::Tensor,
     );

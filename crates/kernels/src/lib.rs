@@ -7,6 +7,7 @@
 mod backend;
 mod bytes;
 pub mod cpu;
+mod format;
 pub mod jpeg;
 pub mod quant;
 #[doc(hidden)]
@@ -14,8 +15,10 @@ pub mod testing;
 mod threads;
 
 pub use backend::{
-    Backend, BackendError, Epilogue, FeedForward, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat,
-    KvLayout, MatrixSource, Norm, Precision, Span,
+    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KV_BLOCK_TOKENS,
+    KvFormat, KvLayout, MatrixSource, Norm, Precision, Sizes, Span,
 };
 pub use bytes::Bytes;
-pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Limits};
+pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Feature, Features, Limits};
+pub use format::Format;
+pub(crate) use format::{DenseFormat, PackedFormat, Storage};

@@ -1,328 +1,63 @@
 //! Products with packed weights: the levels give the same bits, batches give the bits of single rows, and the error
-//! against f32 stays within bounds stated beforehand, outlier channels included.
+//! against f32 stays within bounds stated beforehand. The cases are those of `testing::conformance`.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use phi3v_kernels::quant::{PackedShape, encode_panel};
-use phi3v_kernels::testing::{self, Noise, oracle};
-use phi3v_kernels::{
-    Backend, Bytes, Cpu, CpuLevel, CpuOptions, Epilogue, FeedForward, Format, MatrixSource, Norm, Precision,
-    cpu::CpuTensor,
-};
+use phi3v_kernels::Cpu;
+use phi3v_kernels::testing::conformance::{Subject, packed};
+use phi3v_kernels::testing::{Variant, variants};
 
-const FORMATS: [Format; 2] = [Format::Q8, Format::Q4];
-
-/// Every level this processor has, with the given number of threads.
-fn levels(threads: usize) -> Vec<Cpu> {
-    CpuLevel::ALL
-        .into_iter()
-        .filter(|&level| level <= CpuLevel::detect())
-        .map(|level| Cpu::new(&CpuOptions { threads: Some(threads), level: Some(level) }).unwrap())
-        .collect()
+/// Every variant this processor can run, the definition first, with the given number of threads.
+fn all(threads: usize) -> Vec<Subject<Cpu>> {
+    let subject = |variant: &Variant| Subject {
+        name: format!("{variant}, {threads} threads"),
+        backend: variant.cpu(threads).unwrap(),
+    };
+    variants().0.iter().map(subject).collect()
 }
-
-fn encode(shape: PackedShape, rows: &[f32]) -> Bytes {
-    let mut bytes = vec![0; shape.bytes()];
-    for (panel, out) in bytes.chunks_exact_mut(shape.panel_bytes()).enumerate() {
-        let range = shape.panel_rows(panel);
-        encode_panel(shape, panel, &rows[range.start * shape.k()..range.end * shape.k()], None, out);
-    }
-    Bytes::from(bytes)
-}
-
-/// A matrix in a format: as a source, and decoded.
-struct Matrix {
-    source: MatrixSource,
-    decoded: Vec<f32>,
-}
-
-impl Matrix {
-    fn random(format: Format, n: usize, k: usize, noise: &mut Noise) -> Self {
-        let rows = noise.normal(n * k);
-        let shape = PackedShape::new(format, n, k).unwrap();
-        let bytes = encode(shape, &rows);
-        let mut decoded = vec![0.0; n * k];
-        for (panel, bytes) in bytes.chunks_exact(shape.panel_bytes()).enumerate() {
-            let range = shape.panel_rows(panel);
-            shape.decode_panel(panel, bytes, &mut decoded[range.start * k..range.end * k]);
-        }
-        let source = MatrixSource { bytes, format, precision: Precision::F32, n, k, bias: None };
-        Self { source, decoded }
-    }
-}
-
-fn tensor(cpu: &Cpu, values: &[f32], cols: usize) -> CpuTensor {
-    let mut tensor = cpu.tensor(values.len() / cols, cols).unwrap();
-    cpu.upload(values, 0, &mut tensor);
-    tensor
-}
-
-fn product(cpu: &Cpu, source: &MatrixSource, x: &[f32], epilogue: Epilogue, before: &[f32]) -> Vec<f32> {
-    let weight = cpu.linear_weight(source.clone()).unwrap();
-    let rows = x.len() / source.k;
-    let cols = epilogue.out_cols(source.n);
-    let input = tensor(cpu, x, source.k);
-    let mut output = cpu.tensor(rows, cols).unwrap();
-    if !before.is_empty() {
-        cpu.upload(before, 0, &mut output);
-    }
-    cpu.linear(&input, &weight, epilogue, &mut output);
-    let mut out = Vec::new();
-    cpu.download(&output, 0..rows, &mut out).unwrap();
-    out
-}
-
-/// Rows of x: awkward sizes around the tile (6), the chunks (18 and 36) and beyond a sweep's first chunks.
-const ROWS: [usize; 12] = [1, 2, 5, 6, 7, 12, 18, 19, 37, 40, 70, 130];
-/// Shapes `(n, k)` around the panel (64) and the group (128).
-const SHAPES: [(usize, usize); 5] = [(64, 128), (1, 1), (70, 130), (200, 588), (130, 1024)];
 
 #[test]
 fn levels_threads_and_batches_give_the_same_bits() {
-    let mut noise = Noise::new(1);
-    for format in FORMATS {
-        for (n, k) in SHAPES {
-            let matrix = Matrix::random(format, n, k, &mut noise);
-            let x = noise.with_outliers(130, k);
-            let singles: Vec<f32> = x
-                .chunks(k)
-                .flat_map(|row| product(&levels(1)[0], &matrix.source, row, Epilogue::Store, &[]))
-                .collect();
-            for cpu in levels(1).iter().chain(&levels(3)) {
-                for rows in ROWS {
-                    let found = product(cpu, &matrix.source, &x[..rows * k], Epilogue::Store, &[]);
-                    assert!(
-                        found == singles[..rows * n],
-                        "{format:?} [{n}, {k}] {rows} rows {:?}",
-                        cpu.level()
-                    );
-                }
-            }
-        }
-    }
+    packed::bits(&all(1).into_iter().chain(all(3)).collect::<Vec<_>>());
 }
 
-/// As many rows as several sweeps of packed activations take: 4 MB are some 410 rows of 8,192 values.
 #[test]
 fn sweeps_give_the_bits_of_single_rows() {
-    let (n, k, rows, mut noise) = (70, 8192, 450, Noise::new(6));
-    let x = noise.with_outliers(rows, k);
-    for format in FORMATS {
-        let matrix = Matrix::random(format, n, k, &mut noise);
-        for cpu in levels(2).iter().filter(|cpu| cpu.level() > CpuLevel::Scalar) {
-            let found = product(cpu, &matrix.source, &x, Epilogue::Store, &[]);
-            for row in [0, 127, 128, 413, 414, 431, 432, 449] {
-                let one = product(cpu, &matrix.source, &x[row * k..(row + 1) * k], Epilogue::Store, &[]);
-                assert!(found[row * n..(row + 1) * n] == one, "{format:?} row {row} {:?}", cpu.level());
-            }
-        }
-    }
-}
-
-/// A dense matrix of random values.
-fn dense(n: usize, k: usize, noise: &mut Noise) -> MatrixSource {
-    let values = bytemuck::cast_slice::<f32, u8>(&noise.normal(n * k)).to_vec();
-    let (format, precision) = (Format::F32, Precision::F32);
-    MatrixSource { bytes: Bytes::from(values), format, precision, n, k, bias: None }
+    // without the definition, which is slow
+    packed::sweeps(&all(2)[1..]);
 }
 
 #[test]
 fn normed_products_are_those_of_the_normed_rows() {
-    const K: usize = 130;
-    let mut noise = Noise::new(9);
-    let packed = |format, n, noise: &mut Noise| Matrix::random(format, n, K, noise).source;
-    let packed = [packed(Format::Q8, 70, &mut noise), packed(Format::Q4, 3, &mut noise)];
-    let mixed = [packed[0].clone(), dense(3, K, &mut noise)];
-    let (weight, bias) = (noise.normal(K), noise.normal(K));
-    for rows in [1, 7, 50] {
-        let x = noise.normal(rows * K);
-        for (cpu, sources) in levels(2).iter().flat_map(|cpu| [(cpu, &packed), (cpu, &mixed)]) {
-            let norm = Norm::Layer((&weight, &bias), 1e-5);
-            let x = tensor(cpu, &x, K);
-            let mut normed = cpu.tensor(rows, K).unwrap();
-            cpu.norm(&x, norm, &mut normed);
-            let weights = sources.clone().map(|source| cpu.linear_weight(source).unwrap());
-            let mut outputs = [70, 3].map(|n| cpu.tensor(rows, n).unwrap());
-            let mut products: Vec<_> = weights.iter().zip(&mut outputs).collect();
-            let mut between = cpu.tensor(0, 1).unwrap();
-            cpu.normed_linear(&x, norm, &mut products, &mut between).unwrap();
-            for (source, output) in sources.iter().zip(&outputs) {
-                let expected = product(cpu, source, normed.values(), Epilogue::Store, &[]);
-                assert_eq!(output.values(), expected, "{:?}, {rows} rows", cpu.level());
-            }
-        }
-    }
+    packed::normed_products(&all(2));
 }
 
-/// Rows are those of a decode step and of one, three and many tiles; columns between the products fill groups and
-/// panels or not.
 #[test]
 fn a_feed_forward_block_is_its_steps() {
-    const K: usize = 96;
-    let mut noise = Noise::new(10);
-    for (hidden, format, epilogue) in [
-        (256, Format::Q8, Epilogue::QuickGelu),
-        (256, Format::Q4, Epilogue::SiluMul),
-        (200, Format::Q4, Epilogue::QuickGelu),
-        (200, Format::Q8, Epilogue::SiluMul),
-        (5, Format::Q8, Epilogue::Gelu),
-    ] {
-        let n = if epilogue.is_gated() { 2 * hidden } else { hidden };
-        let packed = Matrix::random(format, n, K, &mut noise).source;
-        let first = MatrixSource { bias: Some(noise.normal(n)), ..packed };
-        let second = Matrix::random(format, K, hidden, &mut noise).source;
-        let dense = dense(K, hidden, &mut noise);
-        let weight = noise.normal(K);
-        for rows in [1, 6, 19, 75] {
-            let values = noise.normal(rows * K);
-            for (cpu, second) in levels(2).iter().flat_map(|cpu| [(cpu, &second), (cpu, &dense)]) {
-                let norm = Norm::Rms(&weight, 1e-5);
-                let mut x = tensor(cpu, &values, K);
-                let mut normed = cpu.tensor(rows, K).unwrap();
-                cpu.norm(&x, norm, &mut normed);
-                let between = product(cpu, &first, normed.values(), epilogue, &[]);
-                let expected = product(cpu, second, &between, Epilogue::Add, &values);
-                let weights = [&first, second].map(|source| cpu.linear_weight(source.clone()).unwrap());
-                let block = FeedForward { first: &weights[0], epilogue, hidden, second: &weights[1] };
-                let mut room = [(); 2].map(|()| cpu.tensor(0, 1).unwrap());
-                let [a, b] = &mut room;
-                cpu.feed_forward(&mut x, norm, block, [a, b]).unwrap();
-                assert_eq!(
-                    x.values(),
-                    expected,
-                    "{:?} {format:?} {epilogue:?} {rows} x {hidden}",
-                    cpu.level()
-                );
-            }
-        }
-    }
+    packed::feed_forward(&all(2));
 }
 
 #[test]
 fn sums_are_those_of_the_decoded_weights() {
-    let mut noise = Noise::new(2);
-    for format in FORMATS {
-        for (n, k) in SHAPES {
-            let matrix = Matrix::random(format, n, k, &mut noise);
-            // integers up to 127, with 127 in every group: quantised without loss
-            let x: Vec<f32> =
-                (0..3 * k).map(|i| if i % k % 64 == 0 { 127.0 } else { (i % 101) as f32 - 50.0 }).collect();
-            for cpu in levels(2) {
-                let found = product(&cpu, &matrix.source, &x, Epilogue::Store, &[]);
-                for (i, &found) in found.iter().enumerate() {
-                    let (row, w) = (&x[i / n * k..][..k], &matrix.decoded[i % n * k..][..k]);
-                    let terms = row.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
-                    let (sum, magnitude) = terms.fold((0.0, 0.0), |(s, m), t| (s + t, m + t.abs()));
-                    let bound = magnitude * testing::PACKED_SUM + 1e-12;
-                    assert!((f64::from(found) - sum).abs() <= bound, "{format:?} [{n}, {k}] {found} {sum}");
-                }
-            }
-        }
-    }
-}
-
-/// `x Wᵀ` in f64 over the channels that `of` picks.
-fn exact(x: &[f32], weights: &[f32], k: usize, of: impl Fn(usize) -> bool) -> Vec<f64> {
-    let mut out = Vec::new();
-    for row in x.chunks(k) {
-        for w in weights.chunks(k) {
-            out.push((0..k).filter(|&i| of(i)).map(|i| f64::from(row[i]) * f64::from(w[i])).sum());
-        }
-    }
-    out
+    packed::sums(&all(2));
 }
 
 #[test]
 fn error_against_f32_is_within_the_stated_bounds() {
-    let (n, k, rows) = (192, 3072, 8);
-    for (outliers, bounds) in [(false, testing::PACKED_PLAIN), (true, testing::PACKED_OUTLIERS)] {
-        for (format, bound) in FORMATS.into_iter().zip(bounds) {
-            let mut noise = Noise::new(3);
-            let weights = noise.normal(n * k);
-            let x = if outliers { noise.with_outliers(rows, k) } else { noise.normal(rows * k) };
-            let bytes = encode(PackedShape::new(format, n, k).unwrap(), &weights);
-            let source = MatrixSource { bytes, format, precision: Precision::F32, n, k, bias: None };
-            let whole = exact(&x, &weights, k, |_| true);
-            let ordinary = exact(&x, &weights, k, |i| !outliers || i % 768 != 100);
-            let size = ordinary.iter().map(|v| v * v).sum::<f64>().sqrt();
-            for cpu in levels(2) {
-                let found = product(&cpu, &source, &x, Epilogue::Store, &[]);
-                let error = testing::difference(&found, &whole) / size;
-                eprintln!("{format:?} outliers {outliers} {:?}: {error:.5} of {bound}", cpu.level());
-                assert!(error < bound, "{format:?} outliers {outliers} {:?}: {error}", cpu.level());
-            }
-        }
-    }
+    packed::errors(&all(2));
 }
 
 #[test]
 fn epilogues_and_bias_are_applied_to_the_product() {
-    let mut noise = Noise::new(4);
-    for format in FORMATS {
-        for (n, k) in [(128, 128), (200, 130)] {
-            let mut matrix = Matrix::random(format, n, k, &mut noise);
-            for rows in [1, 7, 20] {
-                let (x, before) = (noise.normal(rows * k), noise.normal(rows * n));
-                for cpu in levels(2) {
-                    matrix.source.bias = None;
-                    let y = product(&cpu, &matrix.source, &x, Epilogue::Store, &[]);
-                    let bias = noise.normal(n);
-                    matrix.source.bias = Some(bias.clone());
-                    for epilogue in [
-                        Epilogue::Store,
-                        Epilogue::Add,
-                        Epilogue::Gelu,
-                        Epilogue::QuickGelu,
-                        Epilogue::SiluMul,
-                    ] {
-                        let cols = epilogue.out_cols(n);
-                        let before = &before[..rows * cols];
-                        let found = product(&cpu, &matrix.source, &x, epilogue, before);
-                        for (i, &found) in found.iter().enumerate() {
-                            let v = |col: usize| f64::from(y[i / cols * n + col]) + f64::from(bias[col]);
-                            let (col, before) = (i % cols, f64::from(before[i]));
-                            let expected = oracle::epilogue(epilogue, v(col), before, || v(n / 2 + col));
-                            let error = (f64::from(found) - expected).abs();
-                            assert!(
-                                error <= testing::EPILOGUE * expected.abs().max(1.0),
-                                "{epilogue:?} {found} {expected}"
-                            );
-                        }
-                    }
-                }
-            }
-        }
-    }
+    packed::epilogues(&all(2));
 }
 
 #[test]
 fn broken_activations_show_and_zeros_stay_zero() {
-    let mut noise = Noise::new(5);
-    for format in FORMATS {
-        let matrix = Matrix::random(format, 64, 256, &mut noise);
-        for cpu in levels(1) {
-            assert!(
-                product(&cpu, &matrix.source, &[0.0; 256], Epilogue::Store, &[]).iter().all(|&v| v == 0.0)
-            );
-            for broken in [f32::NAN, f32::INFINITY] {
-                let mut x = noise.normal(512);
-                x[130] = broken;
-                let y = product(&cpu, &matrix.source, &x, Epilogue::Store, &[]);
-                assert!(y[..64].iter().all(|v| v.is_nan()), "{broken} is not hidden");
-                assert!(y[64..].iter().all(|v| v.is_finite()), "{broken} stays in its row");
-            }
-        }
-    }
+    packed::broken_activations(&all(1));
 }
 
 #[test]
 fn sizes_are_checked() {
-    let cpu = &levels(1)[0];
-    for (format, n, k, bytes) in
-        [(Format::Q8, 64, 128, 8319), (Format::Q4, 65, 128, 4352), (Format::Q8, 0, 5, 0)]
-    {
-        let bytes = Bytes::from(vec![0; bytes]);
-        let source = MatrixSource { bytes, format, precision: Precision::F32, n, k, bias: None };
-        assert!(cpu.linear_weight(source).is_err(), "{format:?} [{n}, {k}]");
-    }
+    packed::sizes(&all(1)[0]);
 }

@@ -5,7 +5,7 @@
 //! as it is used: a context that is promised must not fail half-way through an answer.
 
 use crate::config::{ModelConfig, VisionConfig};
-use phi3v_kernels::{Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout};
+use phi3v_kernels::{Backend, DeviceMemory, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout};
 
 /// The context chosen where memory allows and nobody asks for another. It holds six pictures of 2,509 tokens; at
 /// 393 KB per token (Phi-3.5-vision, bf16) it takes 6.4 GB.
@@ -180,6 +180,15 @@ impl MemoryPlan {
             context: self.context_tokens,
             fits: ((for_kv / block_bytes) as usize).saturating_mul(KV_BLOCK_TOKENS),
         })
+    }
+}
+
+/// Bytes that weights, cache and buffers can take now where `backend` keeps them; `None` where nobody tells.
+#[must_use]
+pub fn available_to<B: Backend>(backend: &B) -> Option<u64> {
+    match backend.memory() {
+        DeviceMemory::Host => available_bytes(),
+        DeviceMemory::Own { available_bytes } => Some(available_bytes),
     }
 }
 

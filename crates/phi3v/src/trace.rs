@@ -5,7 +5,7 @@
 
 use crate::engine::{Engine, EngineError, EngineOptions, Event, Request};
 use crate::image::{ImageInputs, TILE_SIDE, TILE_VALUES};
-use crate::model::{Chunk, Phi3V, Segment, TILES_AT_ONCE};
+use crate::model::{Chunk, Phi3V, Segment};
 use crate::tokenizer::Tokenizer;
 use crate::{Result, processor};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
@@ -121,7 +121,7 @@ fn trace_image<B: Backend>(
     let backend = model.backend();
     let mut job = model.begin_image(image.distinct_tiles())?;
     let (mut values, mut piece, mut hidden) = (Vec::new(), Vec::new(), 0); // values: [distinct, 577, hidden]
-    for tiles in image.distinct.chunks(TILES_AT_ONCE * TILE_VALUES) {
+    for tiles in image.distinct.chunks(backend.sizes().tiles_at_once * TILE_VALUES) {
         let features = model.vision_tower(&mut job, tiles, &mut never_stop)?;
         let (rows, cols) = backend.shape(&features);
         backend.download(&features, 0..rows, &mut piece)?;

@@ -111,7 +111,7 @@ fn main() {
 
     let config = checkpoint().config;
     for level in CpuLevel::ALL {
-        if level > CpuLevel::detect() {
+        if !CpuLevel::detect().includes(level) {
             continue;
         }
         let (bf16, f32) = (Precision::Bf16, Precision::F32);

@@ -9,7 +9,9 @@ use phi3v::checkpoint::Checkpoint;
 use phi3v::image::{ImageInputs, ImageLimits, ImageMode, decode, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::trace::{Entry, Trace, TraceOptions, Values, trace};
+use phi3v_kernels::Backend;
 use phi3v_kernels::cpu::{Cpu, CpuLevel, CpuOptions};
+use phi3v_kernels::testing::Deferred;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,12 +27,15 @@ fn images(case: &serde_json::Value, checkpoint: &Checkpoint) -> Vec<Arc<ImageInp
     case["images"].as_array().unwrap().iter().map(load).collect()
 }
 
-fn run(case: &serde_json::Value, level: CpuLevel) -> Trace {
+fn cpu(level: CpuLevel) -> Cpu {
+    Cpu::new(&CpuOptions { level: Some(level), ..CpuOptions::default() }).unwrap()
+}
+
+fn run<B: Backend>(case: &serde_json::Value, backend: B) -> Trace {
     let checkpoint = Checkpoint::open(&repository().join("testdata/tiny")).unwrap();
     let images = images(case, &checkpoint);
-    let cpu = Cpu::new(&CpuOptions { level: Some(level), ..CpuOptions::default() }).unwrap();
-    let model =
-        Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, ModelOptions::F32, &mut |_| {}).unwrap();
+    let model = Phi3V::load(backend, &checkpoint.config, &checkpoint.weights, ModelOptions::F32, &mut |_| {})
+        .unwrap();
     let options = TraceOptions {
         prompt: case["prompt"].as_str().unwrap().to_owned(),
         max_new_tokens: case["max_new_tokens"].as_u64().unwrap() as usize,
@@ -79,21 +84,35 @@ fn check(prompt: &str, level: CpuLevel, trace: &Trace, goldens: &Goldens) {
     assert_eq!(compared, recorded - 1, "{prompt}: all but the list of rows must be compared");
 }
 
+fn cases() -> Vec<serde_json::Value> {
+    let cases = std::fs::read(repository().join("testdata/stages.json")).unwrap();
+    serde_json::from_slice(&cases).unwrap()
+}
+
 #[test]
 fn every_stage_equals_the_reference_on_every_cpu_level() {
     let goldens = safetensors_f32(&repository().join("testdata/stages.safetensors"));
-    let cases = std::fs::read(repository().join("testdata/stages.json")).unwrap();
-    let cases: Vec<serde_json::Value> = serde_json::from_slice(&cases).unwrap();
+    let cases = cases();
     assert_eq!(cases.len(), 5);
     let best = CpuLevel::detect();
     for level in CpuLevel::ALL {
-        for case in cases.iter().filter(|_| level <= best) {
+        for case in cases.iter().filter(|_| best.includes(level)) {
             let name = case["name"].as_str().unwrap();
             let tokens = goldens[&format!("{name}.input_ids")].len();
             // the scalar level takes half a minute for each of the prompts around 4,096 tokens
             if tokens < 4000 || level != CpuLevel::Scalar || level == best {
-                check(name, level, &run(case, level), &goldens);
+                check(name, level, &run(case, cpu(level)), &goldens);
             }
         }
+    }
+}
+
+/// Nothing in the model may read a result, or rely on one, before it downloads.
+#[test]
+fn a_device_that_runs_at_downloads_alone_gives_the_same_bits() {
+    let level = CpuLevel::detect();
+    for case in cases() {
+        let (direct, deferred) = (run(&case, cpu(level)), run(&case, Deferred::new(cpu(level))));
+        assert!(direct == deferred, "{}", case["name"]);
     }
 }

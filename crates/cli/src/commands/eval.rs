@@ -11,8 +11,9 @@ use phi3v::checkpoint::Checkpoint;
 use phi3v::eval::{Answer, Comparison, Sample, Subject};
 use phi3v::image::ImageMode;
 use phi3v::memory::MemoryRequest;
-use phi3v::model::{ModelOptions, Phi3V, TILES_AT_ONCE};
+use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::processor::chat_prompt;
+use phi3v_kernels::cpu::SIZES;
 use phi3v_kernels::{Cpu, CpuOptions};
 use serde::Serialize;
 use std::sync::Arc;
@@ -117,7 +118,7 @@ fn load(
         kv_format: options.kv_format,
         num_crops: args.num_crops.unwrap_or(checkpoint.preprocessor.num_crops),
         prefill_chunk: 0,
-        tiles_at_once: TILES_AT_ONCE,
+        tiles_at_once: SIZES.tiles_at_once,
         // of a picture at a time
         image_cache_bytes: (questions.prompt_max * checkpoint.config.hidden_size * size_of::<f32>()) as u64,
         context: None,

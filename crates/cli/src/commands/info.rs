@@ -11,7 +11,6 @@ use phi3v::checkpoint::Checkpoint;
 use phi3v::engine::EngineOptions;
 use phi3v::image::ImageParams;
 use phi3v::memory::{self, MemoryPlan, MemoryRequest, size};
-use phi3v::model::TILES_AT_ONCE;
 use phi3v::weights::quantized::Quant;
 use phi3v::weights::weights_bytes;
 use phi3v_kernels::{Cpu, Format};
@@ -141,7 +140,7 @@ impl Info {
             // as the older model has it; fewer take no more
             num_crops: ImageParams::default().num_crops,
             prefill_chunk: options.prefill_chunk_alone,
-            tiles_at_once: TILES_AT_ONCE,
+            tiles_at_once: phi3v_kernels::cpu::SIZES.tiles_at_once,
             image_cache_bytes: options.image_cache_bytes_max as u64,
             context: args.context.context,
         };

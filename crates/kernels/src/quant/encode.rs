@@ -2,81 +2,67 @@
 //!
 //! q8 rounds to the nearest step; the scale is rounded up, so that no value is clipped and the error of every value
 //! is at most half a step. q4 searches: for every 128 values of a row, the scale, its sign and the four sub-scales of
-//! least squared error, each squared error weighted by the importance of its input channel.
+//! least squared error.
 
 use super::{
     GROUP, PANEL, PackedShape, QUAD, SCALE_BYTES, SUB_SCALE_MAX, SUBGROUP, ZERO, ZERO_NIBBLE, q4_index,
     q8_index,
 };
-use crate::Format;
+use crate::PackedFormat;
 use half::bf16;
 
-/// Encodes the rows of panel `panel`, `[panel_rows, k]`, to `out`, `[panel_bytes]`. `importance`, `[k]`, weighs the
-/// errors of q4; without it all channels count the same. q8 has no use for it.
+/// Encodes the rows of panel `panel`, `[panel_rows, k]`, to `out`, `[panel_bytes]`.
 ///
 /// # Panics
 /// If a length is not that of the shape.
-pub fn encode_panel(
-    shape: PackedShape,
-    panel: usize,
-    rows: &[f32],
-    importance: Option<&[f32]>,
-    out: &mut [u8],
-) {
+pub fn encode_panel(shape: PackedShape, panel: usize, rows: &[f32], out: &mut [u8]) {
     assert_eq!(rows.len(), shape.panel_rows(panel).len() * shape.k, "values of a panel of {shape:?}");
     assert_eq!(out.len(), shape.panel_bytes(), "bytes of a panel of {shape:?}");
-    assert!(importance.is_none_or(|i| i.len() == shape.k), "an importance for each input of {shape:?}");
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        return unsafe { encode_panel_avx2(shape, rows, importance, out) };
+        return unsafe { encode_panel_avx2(shape, rows, out) };
     }
-    encode(shape, rows, importance, out);
+    encode(shape, rows, out);
 }
 
 /// The same text, compiled for 8 lanes: the q4 search of a whole checkpoint is 10^11 operations.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn encode_panel_avx2(shape: PackedShape, rows: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    encode(shape, rows, importance, out);
+fn encode_panel_avx2(shape: PackedShape, rows: &[f32], out: &mut [u8]) {
+    encode(shape, rows, out);
 }
 
 #[inline(always)]
-fn encode(shape: PackedShape, rows: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    let zero = if shape.format == Format::Q8 { ZERO } else { ZERO_NIBBLE << 4 | ZERO_NIBBLE };
+fn encode(shape: PackedShape, rows: &[f32], out: &mut [u8]) {
+    let zero = match shape.format {
+        PackedFormat::Q8 => ZERO,
+        PackedFormat::Q4 => ZERO_NIBBLE << 4 | ZERO_NIBBLE,
+    };
     for (g, block) in out.chunks_exact_mut(shape.block_bytes()).enumerate() {
-        let (scales, values) =
-            block.split_at_mut(shape.block_bytes() - PANEL * GROUP * bits(shape.format) / 8);
+        let (scales, values) = block.split_at_mut(shape.head_bytes());
         scales.fill(0);
         values.fill(zero);
-        let weights = padded(importance.map(|i| &i[g * GROUP..shape.k.min((g + 1) * GROUP)]), 1.0);
         for (column, row) in rows.chunks_exact(shape.k).enumerate() {
-            let x = padded(Some(&row[g * GROUP..shape.k.min((g + 1) * GROUP)]), 0.0);
+            let x = padded(&row[g * GROUP..shape.k.min((g + 1) * GROUP)]);
             if !x.iter().all(|v| v.is_finite()) {
                 // what is no number must show in the output; rounding and search would lose it
                 put_scale(block, column, bf16::NAN);
                 continue;
             }
             match shape.format {
-                Format::Q8 => encode_q8(&x, column, block),
-                _ => encode_q4(&x, &weights, column, block),
+                PackedFormat::Q8 => encode_q8(&x, column, block),
+                PackedFormat::Q4 => encode_q4(&x, column, block),
             }
         }
     }
 }
 
-fn bits(format: Format) -> usize {
-    if format == Format::Q8 { 8 } else { 4 }
-}
-
-/// The values of a group, `filler` where the matrix has ended.
+/// The values of a group, zeros where the matrix has ended.
 #[inline(always)]
-fn padded(values: Option<&[f32]>, filler: f32) -> [f32; GROUP] {
-    let mut out = [filler; GROUP];
-    if let Some(values) = values {
-        out[..values.len()].copy_from_slice(values);
-        out[values.len()..].fill(0.0);
-    }
+fn padded(values: &[f32]) -> [f32; GROUP] {
+    let mut out = [0.0; GROUP];
+    out[..values.len()].copy_from_slice(values);
     out
 }
 
@@ -123,8 +109,8 @@ struct Scales {
 }
 
 #[inline(always)]
-fn encode_q4(x: &[f32; GROUP], weights: &[f32; GROUP], column: usize, block: &mut [u8]) {
-    let found = search(x, weights);
+fn encode_q4(x: &[f32; GROUP], column: usize, block: &mut [u8]) {
+    let found = search(x);
     put_scale(block, column, bf16::from_f32(found.scale));
     for (s, sub_scale) in found.sub_scales.into_iter().enumerate() {
         block[SCALE_BYTES + s / 2 * PANEL + column] |= sub_scale << (s % 2 * 4);
@@ -150,15 +136,15 @@ fn level(x: f32, inverse_step: f32) -> f32 {
     round((x * inverse_step).clamp(-8.0, 7.0))
 }
 
-/// The weighted squared error of a subgroup at a step.
+/// The squared error of a subgroup at a step.
 #[inline(always)]
-fn error(x: &[f32], weights: &[f32], step: f32) -> f32 {
+fn error(x: &[f32], step: f32) -> f32 {
     let inverse = inverse(step);
     let mut sums = [0.0f32; 8];
-    for (x, w) in x.as_chunks::<8>().0.iter().zip(weights.as_chunks::<8>().0) {
+    for x in x.as_chunks::<8>().0 {
         for lane in 0..8 {
             let e = x[lane] - level(x[lane], inverse) * step;
-            sums[lane] += w[lane] * e * e;
+            sums[lane] += e * e;
         }
     }
     sums.iter().sum()
@@ -170,13 +156,13 @@ const SHRINK: [f32; 8] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.74, 0.68, 0.6];
 
 /// The step of least error of one subgroup for a sign.
 #[inline(always)]
-fn best_step(x: &[f32], weights: &[f32], sign: f32) -> f32 {
+fn best_step(x: &[f32], sign: f32) -> f32 {
     // -8 has no counterpart: the sign decides which side gets the extra level
     let whole = x.iter().fold(0.0f32, |m, v| m.max(v * sign / 7.0).max(-v * sign / 8.0));
     let mut best = (0.0, f32::INFINITY);
     for shrink in SHRINK {
         let step = sign * whole * shrink;
-        let error = error(x, weights, step);
+        let error = error(x, step);
         if error < best.1 {
             best = (step, error);
         }
@@ -186,16 +172,16 @@ fn best_step(x: &[f32], weights: &[f32], sign: f32) -> f32 {
 
 /// Sub-scales for the given scale: the nearest to the wanted steps, or a neighbour where that is better.
 #[inline(always)]
-fn fit(x: &[f32; GROUP], weights: &[f32; GROUP], steps: &[f32; GROUP / SUBGROUP], scale: f32) -> Scales {
+fn fit(x: &[f32; GROUP], steps: &[f32; GROUP / SUBGROUP], scale: f32) -> Scales {
     let mut found = Scales { scale, sub_scales: [0; GROUP / SUBGROUP], error: 0.0 };
     for (s, step) in steps.iter().enumerate() {
         let part = s * SUBGROUP..(s + 1) * SUBGROUP;
-        let (x, weights) = (&x[part.clone()], &weights[part]);
+        let x = &x[part];
         let wanted = round((step * inverse(scale)).clamp(0.0, f32::from(SUB_SCALE_MAX)));
         let mut best = f32::INFINITY;
         for candidate in [wanted, wanted - 1.0, wanted + 1.0] {
             let candidate = candidate.clamp(0.0, f32::from(SUB_SCALE_MAX));
-            let error = error(x, weights, scale * candidate);
+            let error = error(x, scale * candidate);
             if error < best {
                 best = error;
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0..=15")]
@@ -208,21 +194,21 @@ fn fit(x: &[f32; GROUP], weights: &[f32; GROUP], steps: &[f32; GROUP / SUBGROUP]
     found
 }
 
-/// The scales of least weighted squared error that the search finds.
+/// The scales of least squared error that the search finds.
 #[inline(always)]
-fn search(x: &[f32; GROUP], weights: &[f32; GROUP]) -> Scales {
+fn search(x: &[f32; GROUP]) -> Scales {
     let mut best = Scales { scale: 0.0, sub_scales: [0; GROUP / SUBGROUP], error: f32::INFINITY };
     for sign in [1.0f32, -1.0] {
         let mut steps = [0.0; GROUP / SUBGROUP];
         for (s, step) in steps.iter_mut().enumerate() {
             let part = s * SUBGROUP..(s + 1) * SUBGROUP;
-            *step = best_step(&x[part.clone()], &weights[part], sign);
+            *step = best_step(&x[part], sign);
         }
         let largest = steps.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         // the largest step as 15, 14 or 13 sub-scales: which one suits the other three best is tried
         for parts in [15.0, 14.0, 13.0] {
             let scale = bf16::from_f32(sign * largest / parts).to_f32();
-            let found = fit(x, weights, &steps, scale);
+            let found = fit(x, &steps, scale);
             if found.error < best.error {
                 best = found;
             }
@@ -234,6 +220,7 @@ fn search(x: &[f32; GROUP], weights: &[f32; GROUP]) -> Scales {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Format;
 
     /// Bell-shaped values (a sum of uniform ones) of a fixed sequence, of standard deviation about 1.
     fn values(count: usize, mut seed: u64) -> Vec<f32> {
@@ -250,7 +237,7 @@ mod tests {
         for panel in 0..shape.panels() {
             let range = shape.panel_rows(panel);
             let mut bytes = vec![0xaa; shape.panel_bytes()];
-            encode_panel(shape, panel, &rows[range.start * k..range.end * k], None, &mut bytes);
+            encode_panel(shape, panel, &rows[range.start * k..range.end * k], &mut bytes);
             let mut out = vec![0.0; range.len() * k];
             shape.decode_panel(panel, &bytes, &mut out);
             decoded.extend(out);
@@ -261,6 +248,23 @@ mod tests {
     fn relative_error(x: &[f32], y: &[f32]) -> f32 {
         let error: f32 = x.iter().zip(y).map(|(x, y)| (x - y) * (x - y)).sum();
         (error / x.iter().map(|x| x * x).sum::<f32>()).sqrt()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn eight_lanes_give_the_bytes_of_one() {
+        if !is_x86_feature_detected!("avx2") {
+            return;
+        }
+        for format in [Format::Q8, Format::Q4] {
+            let shape = PackedShape::new(format, 5, 300).unwrap();
+            let rows = values(5 * 300, 9);
+            let [mut plain, mut lanes] = [(); 2].map(|()| vec![0xaa; shape.panel_bytes()]);
+            encode(shape, &rows, &mut plain);
+            // SAFETY: the processor has AVX2.
+            unsafe { encode_panel_avx2(shape, &rows, &mut lanes) };
+            assert!(plain == lanes, "{format:?}");
+        }
     }
 
     #[test]
@@ -307,22 +311,6 @@ mod tests {
     }
 
     #[test]
-    fn importance_moves_the_error_to_where_it_matters_less() {
-        let (n, k) = (64, 128);
-        let rows = values(n * k, 5);
-        let shape = PackedShape::new(Format::Q4, n, k).unwrap();
-        let importance: Vec<f32> = (0..k).map(|i| if i % 8 == 0 { 100.0 } else { 1.0 }).collect();
-        let error_with = |importance: Option<&[f32]>| {
-            let (mut bytes, mut out) = (vec![0; shape.panel_bytes()], vec![0.0; n * k]);
-            encode_panel(shape, 0, &rows, importance, &mut bytes);
-            shape.decode_panel(0, &bytes, &mut out);
-            let important = |v: &[f32]| v.iter().step_by(8).copied().collect::<Vec<_>>();
-            relative_error(&important(&rows), &important(&out))
-        };
-        assert!(error_with(Some(&importance)) < 0.9 * error_with(None));
-    }
-
-    #[test]
     fn what_is_no_number_shows() {
         for (format, bad) in [(Format::Q8, f32::NAN), (Format::Q4, f32::NAN), (Format::Q4, f32::INFINITY)] {
             let mut rows = values(3 * 2 * GROUP, 5);
@@ -342,10 +330,10 @@ mod tests {
             assert!(round_trip(format, 3, 200, &[0.0; 600]).iter().all(|&v| v == 0.0));
             let shape = PackedShape::new(format, 3, 200).unwrap();
             let mut bytes = vec![0; shape.panel_bytes()];
-            encode_panel(shape, 0, &values(600, 1), None, &mut bytes);
+            encode_panel(shape, 0, &values(600, 1), &mut bytes);
             let last = &bytes[shape.block_bytes()..];
-            assert!((72..GROUP).all(|i| (0..PANEL).all(|c| shape.quantised(last, c, i) == 0)));
-            assert!((3..PANEL).all(|c| (0..GROUP).all(|i| shape.quantised(last, c, i) == 0)));
+            assert!((72..GROUP).all(|i| (0..PANEL).all(|c| shape.quantized(last, c, i) == 0)));
+            assert!((3..PANEL).all(|c| (0..GROUP).all(|i| shape.quantized(last, c, i) == 0)));
         }
     }
 

@@ -21,7 +21,7 @@
 
 mod encode;
 
-use crate::Format;
+use crate::{Format, PackedFormat, Storage};
 pub use encode::encode_panel;
 use half::bf16;
 
@@ -53,7 +53,7 @@ pub(crate) const SUB_SCALE_MAX: u8 = 15;
 /// The shape of a packed matrix, and the sizes that follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedShape {
-    format: Format,
+    format: PackedFormat,
     n: usize,
     k: usize,
 }
@@ -63,7 +63,15 @@ impl PackedShape {
     /// not fit the address space.
     #[must_use]
     pub fn new(format: Format, n: usize, k: usize) -> Option<Self> {
-        if !matches!(format, Format::Q8 | Format::Q4) || n == 0 || k == 0 {
+        match format.storage() {
+            Storage::Dense(_) => None,
+            Storage::Packed(format) => Self::packed(format, n, k),
+        }
+    }
+
+    /// As [`Self::new`], of a packed format.
+    pub(crate) fn packed(format: PackedFormat, n: usize, k: usize) -> Option<Self> {
+        if n == 0 || k == 0 {
             return None;
         }
         let shape = Self { format, n, k };
@@ -88,6 +96,11 @@ impl PackedShape {
     /// `Q8` or `Q4`.
     #[must_use]
     pub fn format(self) -> Format {
+        self.format.into()
+    }
+
+    /// The format as one of its kind.
+    pub(crate) fn packed_format(self) -> PackedFormat {
         self.format
     }
 
@@ -106,7 +119,23 @@ impl PackedShape {
     /// Bytes of one block.
     #[must_use]
     pub fn block_bytes(self) -> usize {
-        if self.format == Format::Q8 { Q8_BLOCK } else { Q4_BLOCK }
+        self.head_bytes() + PANEL * GROUP * self.bits() / 8
+    }
+
+    /// Bits of a value.
+    pub(crate) fn bits(self) -> usize {
+        match self.format {
+            PackedFormat::Q8 => 8,
+            PackedFormat::Q4 => 4,
+        }
+    }
+
+    /// Bytes of a block before its values: scales and sub-scales.
+    pub(crate) fn head_bytes(self) -> usize {
+        match self.format {
+            PackedFormat::Q8 => SCALE_BYTES,
+            PackedFormat::Q4 => SCALE_BYTES + SUB_SCALE_BYTES,
+        }
     }
 
     /// Bytes of one panel: the blocks of 64 rows.
@@ -143,20 +172,22 @@ impl PackedShape {
         for (column, row) in out.chunks_exact_mut(self.k).enumerate() {
             for (block, values) in bytes.chunks_exact(self.block_bytes()).zip(row.chunks_mut(GROUP)) {
                 for (i, value) in values.iter_mut().enumerate() {
-                    *value = f32::from(self.quantised(block, column, i)) * scale(block, column);
+                    *value = f32::from(self.quantized(block, column, i)) * scale(block, column);
                 }
             }
         }
     }
 
     /// The integer that value `i` of `column` holds in `block`, in units of the column's scale.
-    pub(crate) fn quantised(self, block: &[u8], column: usize, i: usize) -> i8 {
-        if self.format == Format::Q8 {
-            return (block[q8_index(column, i)] ^ ZERO).cast_signed();
+    pub(crate) fn quantized(self, block: &[u8], column: usize, i: usize) -> i8 {
+        match self.format {
+            PackedFormat::Q8 => (block[q8_index(column, i)] ^ ZERO).cast_signed(),
+            PackedFormat::Q4 => {
+                let nibble = (block[q4_index(column, i)] >> (i / QUAD % 2 * 4)) & 15;
+                (nibble.cast_signed() - ZERO_NIBBLE.cast_signed())
+                    * sub_scale(block, column, i / SUBGROUP).cast_signed()
+            }
         }
-        let nibble = (block[q4_index(column, i)] >> (i / QUAD % 2 * 4)) & 15;
-        (nibble.cast_signed() - ZERO_NIBBLE.cast_signed())
-            * sub_scale(block, column, i / SUBGROUP).cast_signed()
     }
 }
 

@@ -11,7 +11,7 @@ mod work;
 use crate::Result;
 use crate::config::ModelConfig;
 use crate::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, process};
-use crate::model::{Cache, Chunk, ModelOptions, PREFILL_CHUNK, Phi3V, Segment};
+use crate::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
 use crate::weights::Weights;
 use crate::weights::quantized::Quant;
 use phi3v_kernels::{Backend, Cpu, KV_BLOCK_TOKENS, KvFormat, Limits};
@@ -187,9 +187,10 @@ impl Bench<'_> {
     fn forward(&mut self, range: Range<usize>, image: Option<&<Cpu as Backend>::Tensor>) -> Result<f64> {
         let factors = self.model.rope().factors_for(range.end);
         let image_rows = image.map_or(0, |image| self.model.backend().shape(image).0);
+        let chunk = self.model.backend().sizes().prefill_chunk;
         let start = Instant::now();
-        for past in range.clone().step_by(PREFILL_CHUNK) {
-            let end = range.end.min(past + PREFILL_CHUNK);
+        for past in range.clone().step_by(chunk) {
+            let end = range.end.min(past + chunk);
             let (ids, mut segments) = (past.max(image_rows).min(end)..end, Vec::new());
             if let Some(image) = image.filter(|_| past < ids.start) {
                 segments.push(Segment::Image(image, past..ids.start));

@@ -25,7 +25,7 @@ pub use request::{
 };
 
 use crate::Result;
-use crate::model::{Cache, FEW_ROWS_MAX, PREFILL_CHUNK, Phi3V};
+use crate::model::{Cache, FEW_ROWS_MAX, Phi3V};
 use crate::tokenizer::Tokenizer;
 use phi3v_kernels::Backend;
 use pictures::Pictures;
@@ -151,7 +151,7 @@ impl Default for EngineOptions {
             // some ten pictures at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
-            prefill_chunk_alone: PREFILL_CHUNK,
+            prefill_chunk_alone: phi3v_kernels::cpu::SIZES.prefill_chunk,
             prefill_chunk_shared: 128,
             pieces_time_shared: Duration::from_millis(25),
         }
@@ -185,7 +185,7 @@ impl<B: Backend> Engine<B> {
         stop_ids: Vec<u32>,
         options: EngineOptions,
     ) -> Result<Self> {
-        let scheduler = Scheduler::new(options);
+        let scheduler = Scheduler::new(options, model.backend().sizes().few_rows_max);
         Ok(Self {
             cache: model.cache(scheduler.load().blocks_total)?,
             scheduler,

@@ -5,7 +5,7 @@ use super::request::{CacheSalt, RequestId};
 use super::sequence::{Sequence, image_key};
 use crate::Result;
 use crate::image::{ImageInputs, TILE_VALUES};
-use crate::model::{ImageJob, Phi3V, Progress, Segment, TILES_AT_ONCE};
+use crate::model::{ImageJob, Phi3V, Progress, Segment};
 use phi3v_kernels::Backend;
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
@@ -97,9 +97,10 @@ impl<B: Backend> Pictures<B> {
             return Ok(Duration::ZERO);
         }
         let start = Instant::now();
+        let tiles_max = model.backend().sizes().tiles_at_once;
         let mut job = model.begin_image(inputs.distinct_tiles())?;
         let embedding = loop {
-            match encode_tiles(model, inputs, job, TILES_AT_ONCE, tiles_done)? {
+            match encode_tiles(model, inputs, job, tiles_max, tiles_done)? {
                 Encoded::Part(rest) => job = rest,
                 Encoded::All(embedding) => break embedding,
             }

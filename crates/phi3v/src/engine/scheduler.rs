@@ -6,18 +6,17 @@ use super::block_manager::{BlockHash, BlockManager};
 use super::request::RequestId;
 use super::sequence::Sequence;
 use super::{EngineOptions, Load};
-use crate::model::{FEW_ROWS_MAX, RopeFactors};
+use crate::model::RopeFactors;
 use phi3v_kernels::KV_BLOCK_TOKENS;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Shorter chunks are multiplied by the kernels for decoding, whose sums run in another order. A prompt is never cut so
-/// that such a chunk remains: how it is cut must not change its answer.
-const PREFILL_REMAINDER_MIN: usize = FEW_ROWS_MAX + 1;
-
 /// Sequences that wait or run, and the blocks of the KV cache that they have.
 pub(super) struct Scheduler {
     options: EngineOptions,
+    /// Fewest tokens that the cut of a prompt may leave. Shorter chunks are multiplied by the device's kernels for few
+    /// rows, those of decoding, whose sums run in another order: how a prompt is cut must not change its answer.
+    prefill_remainder_min: usize,
     blocks: BlockManager,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
@@ -60,9 +59,11 @@ struct KnownPrefix {
 }
 
 impl Scheduler {
-    pub(super) fn new(options: EngineOptions) -> Self {
+    /// For a device whose kernels for few rows take up to `few_rows_max`.
+    pub(super) fn new(options: EngineOptions, few_rows_max: usize) -> Self {
         Self {
             options,
+            prefill_remainder_min: few_rows_max + 1,
             blocks: BlockManager::new(options.context_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -162,7 +163,7 @@ impl Scheduler {
         if !self.options.prefix_cache {
             return known;
         }
-        for index in 0..sequence.tokens.len().saturating_sub(PREFILL_REMAINDER_MIN) / KV_BLOCK_TOKENS {
+        for index in 0..sequence.tokens.len().saturating_sub(self.prefill_remainder_min) / KV_BLOCK_TOKENS {
             let hash = sequence.block_hash(index, &known.hash);
             let Some(block) = self.blocks.find(&hash) else { break };
             known.table.push(block);
@@ -192,9 +193,9 @@ impl Scheduler {
         let ready = |sequence: &Sequence| !sequence.decoding() && sequence.image_needed().is_none();
         let index = self.running.iter().position(ready)?;
         let (alone, shared) = (self.options.prefill_chunk_alone, self.options.prefill_chunk_shared);
-        let chunk = if self.someone_decodes() { shared } else { alone }.max(PREFILL_REMAINDER_MIN);
+        let chunk = if self.someone_decodes() { shared } else { alone }.max(self.prefill_remainder_min);
         let (past, total) = (self.running[index].computed, self.running[index].tokens.len());
-        let end = if total - past < chunk + PREFILL_REMAINDER_MIN { total } else { past + chunk };
+        let end = if total - past < chunk + self.prefill_remainder_min { total } else { past + chunk };
         Some(PromptChunk { index, rows: past..end, is_last: end == total })
     }
 
@@ -262,6 +263,7 @@ mod tests {
     use super::*;
     use crate::engine::Request;
     use crate::image::{ImageParams, RgbImage, process};
+    use crate::model::FEW_ROWS_MAX;
     use crate::tokenizer::Tokenizer;
     use std::sync::{Arc, LazyLock};
 
@@ -277,7 +279,7 @@ mod tests {
     }
 
     fn scheduler(context_tokens: usize) -> Scheduler {
-        Scheduler::new(EngineOptions { context_tokens, ..EngineOptions::default() })
+        Scheduler::new(EngineOptions { context_tokens, ..EngineOptions::default() }, FEW_ROWS_MAX)
     }
 
     fn short(_tokens: usize) -> RopeFactors {
@@ -317,7 +319,8 @@ mod tests {
 
     #[test]
     fn no_more_run_than_may() {
-        let mut scheduler = Scheduler::new(EngineOptions { running_max: 2, ..EngineOptions::default() });
+        let mut scheduler =
+            Scheduler::new(EngineOptions { running_max: 2, ..EngineOptions::default() }, FEW_ROWS_MAX);
         (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20, 10)));
         assert_eq!(admit_all(&mut scheduler), [0, 1]);
     }
@@ -344,7 +347,7 @@ mod tests {
         for shared in [false, true] {
             for prompt in (1..40).chain(120..300).chain([1000, 2100]) {
                 let options = EngineOptions { prefill_chunk_alone: 200, ..EngineOptions::default() };
-                let mut scheduler = Scheduler::new(options);
+                let mut scheduler = Scheduler::new(options, FEW_ROWS_MAX);
                 if shared {
                     scheduler.enqueue(sequence(0, 20, 10));
                     admit_all(&mut scheduler);
@@ -360,8 +363,8 @@ mod tests {
                 while computed < prompt {
                     let PromptChunk { index, rows, is_last } = scheduler.prompt_chunk().unwrap();
                     assert_eq!((index, rows.start), (usize::from(shared), computed));
-                    assert!(rows.len() >= PREFILL_REMAINDER_MIN.min(prompt), "{rows:?} of {prompt}");
-                    assert!(rows.len() < longest + PREFILL_REMAINDER_MIN, "{rows:?} of {prompt}");
+                    assert!(rows.len() >= (FEW_ROWS_MAX + 1).min(prompt), "{rows:?} of {prompt}");
+                    assert!(rows.len() < longest + FEW_ROWS_MAX + 1, "{rows:?} of {prompt}");
                     computed = rows.end;
                     assert_eq!(is_last, computed == prompt);
                     scheduler.computed_to(index, computed);
@@ -374,7 +377,7 @@ mod tests {
     fn a_sequence_that_crosses_the_reach_begins_again_at_the_head_of_the_queue() {
         let factors_for = |tokens| if tokens > 22 { RopeFactors::Long } else { RopeFactors::Short };
         let options = EngineOptions { running_max: 2, ..EngineOptions::default() };
-        let mut scheduler = Scheduler::new(options);
+        let mut scheduler = Scheduler::new(options, FEW_ROWS_MAX);
         (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20 + id as usize, 10)));
         assert_eq!(admit_all(&mut scheduler), [0, 1]);
         prefill(&mut scheduler, 0);
@@ -414,7 +417,8 @@ mod tests {
 
     #[test]
     fn cancelled_sequences_are_taken_from_both_places() {
-        let mut scheduler = Scheduler::new(EngineOptions { running_max: 1, ..EngineOptions::default() });
+        let mut scheduler =
+            Scheduler::new(EngineOptions { running_max: 1, ..EngineOptions::default() }, FEW_ROWS_MAX);
         (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20, 10)));
         admit_all(&mut scheduler);
         [0, 2, 9].into_iter().for_each(|id| scheduler.cancel(RequestId(id)));

@@ -5,7 +5,7 @@ use super::scheduler::{Admission, PromptChunk, Repair};
 use super::sequence::Sequence;
 use super::{Engine, EngineError, Observer};
 use crate::image::ImageInputs;
-use crate::model::{Chunk, Segment, TILES_AT_ONCE};
+use crate::model::{Chunk, Segment};
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
@@ -68,7 +68,8 @@ impl<B: Backend> Engine<B> {
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         self.scheduler.running_mut().iter_mut().for_each(|sequence| self.pictures.take_kept(sequence));
         let Some(index) = self.scheduler.needs_picture() else { return };
-        let tiles_max = if self.scheduler.someone_decodes() { 1 } else { TILES_AT_ONCE };
+        let tiles_max =
+            if self.scheduler.someone_decodes() { 1 } else { self.model.backend().sizes().tiles_at_once };
         let sequence = &mut self.scheduler.running_mut()[index];
         let id = sequence.id;
         let total = sequence.image_needed().map_or(0, |image| sequence.images[image].distinct_tiles());

@@ -92,21 +92,23 @@ impl<B: Backend> DecoderLayer<B> {
 }
 
 /// Buffers that live from step to step, so that a decode step allocates none; `rows` is the batch's token count.
-pub(super) struct Workspace<T> {
-    x: T,         // [rows, hidden_size]
-    normed: T,    // [rows, hidden_size]
-    qkv: T,       // [rows, (heads + 2 key_value_heads) * head_dim]
-    attention: T, // [rows, heads * head_dim]
-    act: T,       // [rows, intermediate_size]
-    cos_sin: T,   // [rows, head_dim]
-    picked: T,    // rows that go on past the last layer's keys and values
-    logits: T,    // [sequences, vocab_size]
+pub(super) struct Workspace<B: Backend> {
+    x: B::Tensor,         // [rows, hidden_size]
+    normed: B::Tensor,    // [rows, hidden_size]
+    qkv: B::Tensor,       // [rows, (heads + 2 key_value_heads) * head_dim]
+    attention: B::Tensor, // [rows, heads * head_dim]
+    act: B::Tensor,       // [rows, intermediate_size]
+    cos_sin: B::Tensor,   // [rows, head_dim]
+    picked: B::Tensor,    // rows that go on past the last layer's keys and values
+    logits: B::Tensor,    // [sequences, vocab_size]
+    batch: B::Batch,
+    last_batch: B::Batch, // of the rows that go on
     angles: Vec<f32>,
     image_rows: Vec<u32>, // of one segment
 }
 
-impl<T> Workspace<T> {
-    pub(super) fn new<B: Backend<Tensor = T>>(backend: &B) -> Result<Self> {
+impl<B: Backend> Workspace<B> {
+    pub(super) fn new(backend: &B) -> Result<Self> {
         let empty = || backend.tensor(0, 1);
         Ok(Self {
             x: empty()?,
@@ -117,6 +119,8 @@ impl<T> Workspace<T> {
             cos_sin: empty()?,
             picked: empty()?,
             logits: empty()?,
+            batch: backend.batch(),
+            last_batch: backend.batch(),
             angles: Vec::new(),
             image_rows: Vec::new(),
         })
@@ -161,7 +165,7 @@ pub(super) type HiddenStates = Vec<Vec<f32>>;
 pub(super) struct Decoder<B: Backend> {
     config: ModelConfig,
     heads: Heads,
-    embed_tokens: B::Linear,
+    embed_tokens: B::Table,
     layers: Vec<DecoderLayer<B>>,
     norm: B::Vector,
     lm_head: B::Linear,
@@ -186,7 +190,7 @@ impl<B: Backend> Decoder<B> {
                 dim: config.head_dim(),
             },
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
-            embed_tokens: loader.linear("model.embed_tokens")?,
+            embed_tokens: loader.embedding("model.embed_tokens")?,
             norm: loader.vector("model.norm.weight")?,
             lm_head: loader.linear("lm_head")?,
             rope: Rope::new(config),
@@ -203,7 +207,7 @@ impl<B: Backend> Decoder<B> {
         &self,
         backend: &B,
         batch: &[Chunk<'_, B::Tensor>],
-        cache: (&mut B::KvPool, &mut Workspace<B::Tensor>),
+        cache: (&mut B::KvPool, &mut Workspace<B>),
         (logits, mut hidden): (&mut Vec<f32>, Option<&mut HiddenStates>),
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<()> {
@@ -211,33 +215,32 @@ impl<B: Backend> Decoder<B> {
         let (pool, ws) = cache;
         let layout = Layout::new(batch);
         self.embed(backend, batch, ws)?;
+        // in a decode step every row is a last one, and stays where it is
+        let picks = hidden.is_none() && layout.last_rows.len() < backend.shape(&ws.x).0;
+        backend.set_batch(&layout.spans, &mut ws.batch)?;
+        if picks {
+            backend.set_batch(&layout.last_spans, &mut ws.last_batch)?;
+        }
         record(backend, &ws.x, hidden.as_deref_mut())?;
         let last = self.layers.len() - 1;
         for (index, layer) in self.layers.iter().enumerate() {
             check(observe(Progress::DecoderLayer { done: index, layers: last + 1 }))?;
-            self.keys_and_values(backend, layer, index, &layout, (&mut *pool, &mut *ws))?;
-            // in a decode step every row is a last one, and stays where it is
-            let pick = index == last && hidden.is_none() && layout.last_rows.len() < backend.shape(&ws.x).0;
+            self.keys_and_values(backend, (layer, index), pool, ws)?;
+            let pick = picks && index == last;
             if pick {
                 if layout.last_rows.is_empty() {
                     return Ok(());
                 }
                 pick_rows(backend, &layout.last_rows, ws)?;
             }
-            let spans = if pick { &layout.last_spans } else { &layout.spans };
-            self.attend_and_feed(backend, (layer, index), spans, pool, ws)?;
+            self.attend_and_feed(backend, (layer, index), pick, pool, ws)?;
             record(backend, &ws.x, hidden.as_deref_mut())?;
         }
         self.logits(backend, &layout, ws, (logits, hidden))
     }
 
     /// Input rows into `x` and rotations into `cos_sin`.
-    fn embed(
-        &self,
-        backend: &B,
-        batch: &[Chunk<'_, B::Tensor>],
-        ws: &mut Workspace<B::Tensor>,
-    ) -> Result<()> {
+    fn embed(&self, backend: &B, batch: &[Chunk<'_, B::Tensor>], ws: &mut Workspace<B>) -> Result<()> {
         let rows = batch.iter().map(Chunk::len).sum();
         backend.reshape(&mut ws.x, rows, self.config.hidden_size)?;
         backend.reshape(&mut ws.cos_sin, rows, self.heads.dim)?;
@@ -267,32 +270,32 @@ impl<B: Backend> Decoder<B> {
     fn keys_and_values(
         &self,
         backend: &B,
-        layer: &DecoderLayer<B>,
-        index: usize,
-        layout: &Layout<'_>,
-        (pool, ws): (&mut B::KvPool, &mut Workspace<B::Tensor>),
+        (layer, index): (&DecoderLayer<B>, usize),
+        pool: &mut B::KvPool,
+        ws: &mut Workspace<B>,
     ) -> Result<()> {
         let qkv_width = (self.heads.query + 2 * self.heads.key_value) * self.heads.dim;
         let norm = Norm::Rms(&layer.input_layernorm, self.config.rms_norm_eps);
         backend.reshape(&mut ws.qkv, backend.shape(&ws.x).0, qkv_width)?;
         backend.normed_linear(&ws.x, norm, &mut [(&layer.qkv_proj, &mut ws.qkv)], &mut ws.normed)?;
         backend.rope(&ws.cos_sin, self.heads, &mut ws.qkv);
-        backend.copy_kv(&ws.qkv, index, &layout.spans, pool);
+        backend.copy_kv(&ws.qkv, index, &ws.batch, pool);
         Ok(())
     }
 
-    /// Attention and feed-forward of the rows in `x`.
+    /// Attention and feed-forward of the rows in `x`: of the batch, or those that were picked from it.
     fn attend_and_feed(
         &self,
         backend: &B,
         (layer, index): (&DecoderLayer<B>, usize),
-        spans: &[Span<'_>],
+        picked: bool,
         pool: &B::KvPool,
-        ws: &mut Workspace<B::Tensor>,
+        ws: &mut Workspace<B>,
     ) -> Result<()> {
         let rows = backend.shape(&ws.x).0;
         backend.reshape(&mut ws.attention, rows, self.heads.query * self.heads.dim)?;
-        backend.attention_causal(&ws.qkv, index, spans, pool, &mut ws.attention);
+        let batch = if picked { &ws.last_batch } else { &ws.batch };
+        backend.attention_causal(&ws.qkv, index, batch, pool, &mut ws.attention);
         backend.linear(&ws.attention, &layer.o_proj, Epilogue::Add, &mut ws.x);
 
         let norm = Norm::Rms(&layer.post_attention_layernorm, self.config.rms_norm_eps);
@@ -310,7 +313,7 @@ impl<B: Backend> Decoder<B> {
         &self,
         backend: &B,
         layout: &Layout<'_>,
-        ws: &mut Workspace<B::Tensor>,
+        ws: &mut Workspace<B>,
         (logits, hidden): (&mut Vec<f32>, Option<&mut HiddenStates>),
     ) -> Result<()> {
         let rows = backend.shape(&ws.x).0;
@@ -334,7 +337,7 @@ impl<B: Backend> Decoder<B> {
 }
 
 /// Leaves only `rows` in `x` and `qkv`: past the last layer's keys and values nothing else is needed.
-fn pick_rows<B: Backend>(backend: &B, rows: &[u32], ws: &mut Workspace<B::Tensor>) -> Result<()> {
+fn pick_rows<B: Backend>(backend: &B, rows: &[u32], ws: &mut Workspace<B>) -> Result<()> {
     for tensor in [&mut ws.x, &mut ws.qkv] {
         backend.reshape(&mut ws.picked, rows.len(), backend.shape(tensor).1)?;
         backend.gather(tensor, rows, 0, &mut ws.picked);

@@ -18,6 +18,12 @@ impl<B: Backend> Loader<'_, B> {
         Ok(self.backend.linear_weight(source)?)
     }
 
+    /// The table `name`, whose rows are looked up.
+    pub(super) fn embedding(&self, name: &str) -> Result<B::Table> {
+        let source = self.weights.linear(name, self.precision)?;
+        Ok(self.backend.embedding(source)?)
+    }
+
     /// The vector `name`.
     pub(super) fn vector(&self, name: &str) -> Result<B::Vector> {
         Ok(self.backend.vector(&self.weights.vector(name)?)?)

@@ -23,19 +23,9 @@ use projector::Projector;
 use std::ops::ControlFlow;
 use vision_tower::VisionTower;
 
-/// Most rows of a forward pass that products with dense weights take by the kernels for few rows, as
-/// [`phi3v_kernels`] chooses them. With more rows the last bits of a row differ, since its sums run in another order.
-pub const FEW_ROWS_MAX: usize = 16;
-
-/// Tiles that go through the vision tower together when nobody is decoding: the largest activations, 2 x 577 rows x
-/// 4,096 values x 4 bytes = 19 MB, still fit an L3 of 32 MB, and the weights are read once for two tiles.
-pub const TILES_AT_ONCE: usize = 2;
-
-/// Prompt tokens that go through the decoder together when nobody is decoding. The widest activations, 1,024 rows of
-/// 9,216 values x 4 bytes = 38 MB, no longer fit an L3 of 32 MB as a whole, but those of twice as many rows were slower
-/// (docs/internals/performance.md); and reading the weights once for each chunk, 3.7 GB (q8) at 50 GB/s, takes little
-/// beside its 5 s of arithmetic.
-pub const PREFILL_CHUNK: usize = 1024;
+/// Most rows of a forward pass that processors take by their kernels for few rows. With more, the last bits of a row of a
+/// dense product differ, since its sums run in another order.
+pub const FEW_ROWS_MAX: usize = phi3v_kernels::cpu::SIZES.few_rows_max;
 
 /// Steps of work a caller can watch and, by answering [`ControlFlow::Break`], stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +197,7 @@ impl<B: Backend> Phi3V<B> {
     /// The device's refusal.
     pub fn embed_image(&self, image: &ImageInputs) -> Result<B::Tensor> {
         let mut job = self.begin_image(image.distinct_tiles())?;
-        for tiles in image.distinct.chunks(TILES_AT_ONCE * TILE_VALUES) {
+        for tiles in image.distinct.chunks(self.backend.sizes().tiles_at_once * TILE_VALUES) {
             self.vision_tower(&mut job, tiles, &mut |_| ControlFlow::Continue(()))?;
         }
         self.finish_image(job, &image.grid, &image.tile_of)
@@ -269,5 +259,5 @@ impl<B: Backend> Phi3V<B> {
 /// Storage of keys and values, and the buffers of a step. Who may use which block is the engine's affair.
 pub struct Cache<B: Backend> {
     pool: B::KvPool,
-    workspace: Workspace<B::Tensor>,
+    workspace: Workspace<B>,
 }

@@ -19,6 +19,7 @@ pub(super) const MERGED_ROWS: usize = MERGED * MERGED;
 /// Rows of the separators' tensor.
 const SUB_GN: u32 = 0;
 const GLB_GN: u32 = 1;
+const SEPARATORS: [u32; 2] = [SUB_GN, GLB_GN];
 
 /// The projector's weights.
 pub(super) struct Projector<B: Backend> {
@@ -81,28 +82,22 @@ impl<B: Backend> Projector<B> {
     ) -> Result<B::Tensor> {
         let rows = backend.shape(&merged).0 / 4;
         backend.reshape(&mut merged, rows, 4 * self.image_dim_out)?;
-        let projected = self.project(backend, &merged)?;
+        let mut projected = self.project(backend, &merged)?;
+        // the separators become its last rows, so that one gather puts everything in order
+        backend.reshape(&mut projected, rows + SEPARATORS.len(), self.hidden_size)?;
+        backend.gather(&self.separators, &SEPARATORS, rows, &mut projected);
+        let order = row_order(grid, tile_of, rows as u32);
         let mut out = backend.tensor(grid.num_img_tokens(), self.hidden_size)?;
-        let mut writer = RowWriter { backend, projected: &projected, separators: &self.separators, row: 0 };
-        for y in 0..MERGED * grid.h_crop {
-            for crop_x in 0..grid.w_crop {
-                writer.tile_row(tile_of[1 + (y / MERGED) * grid.w_crop + crop_x], y % MERGED, &mut out);
-            }
-            writer.separator(SUB_GN, &mut out);
-        }
-        writer.separator(GLB_GN, &mut out);
-        for y in 0..MERGED {
-            writer.tile_row(tile_of[0], y, &mut out);
-            writer.separator(SUB_GN, &mut out);
-        }
+        backend.gather(&projected, &order, 0, &mut out);
         Ok(out)
     }
 
-    /// `[rows, 4 * image_dim_out] -> [rows, hidden_size]`
+    /// `[rows, 4 * image_dim_out] -> [rows, hidden_size]`, which the separators' rows can be added to without an
+    /// allocation.
     fn project(&self, backend: &B, merged: &B::Tensor) -> Result<B::Tensor> {
         let rows = backend.shape(merged).0;
         let mut hidden = backend.tensor(rows, self.hidden_size)?;
-        let mut out = backend.tensor(rows, self.hidden_size)?;
+        let mut out = backend.tensor(rows + SEPARATORS.len(), self.hidden_size)?;
         let [first, second] = &self.img_projection;
         linear_into(backend, merged, (first, self.hidden_size), Epilogue::Gelu, &mut hidden)?;
         linear_into(backend, &hidden, (second, self.hidden_size), Epilogue::Store, &mut out)?;
@@ -110,25 +105,24 @@ impl<B: Backend> Projector<B> {
     }
 }
 
-/// Writes a picture's rows one after the other.
-struct RowWriter<'a, B: Backend> {
-    backend: &'a B,
-    projected: &'a B::Tensor,
-    separators: &'a B::Tensor,
-    row: usize,
-}
-
-impl<B: Backend> RowWriter<'_, B> {
-    /// Row `y` of a distinct tile: 12 merged patches.
-    fn tile_row(&mut self, tile: usize, y: usize, out: &mut B::Tensor) {
+/// Which projected row each of a picture's rows is; `separators` is the row of the first of [`SEPARATORS`].
+fn row_order(grid: &HdGrid, tile_of: &[usize], separators: u32) -> Vec<u32> {
+    // row `y` of a distinct tile: 12 merged patches
+    let tile_row = |tile: usize, y: usize| {
         let first = (tile * MERGED_ROWS + y * MERGED) as u32;
-        let rows: [u32; MERGED] = std::array::from_fn(|x| first + x as u32);
-        self.backend.gather(self.projected, &rows, self.row, out);
-        self.row += MERGED;
+        first..first + MERGED as u32
+    };
+    let mut order = Vec::with_capacity(grid.num_img_tokens());
+    for y in 0..MERGED * grid.h_crop {
+        for crop_x in 0..grid.w_crop {
+            order.extend(tile_row(tile_of[1 + (y / MERGED) * grid.w_crop + crop_x], y % MERGED));
+        }
+        order.push(separators + SUB_GN);
     }
-
-    fn separator(&mut self, which: u32, out: &mut B::Tensor) {
-        self.backend.gather(self.separators, &[which], self.row, out);
-        self.row += 1;
+    order.push(separators + GLB_GN);
+    for y in 0..MERGED {
+        order.extend(tile_row(tile_of[0], y));
+        order.push(separators + SUB_GN);
     }
+    order
 }

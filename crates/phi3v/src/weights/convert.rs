@@ -88,10 +88,10 @@ impl Planned<'_> {
     /// The tensor's entry in the header.
     fn describe(&self, start: usize) -> Value {
         let dtype = match (self.packed, self.source.format) {
-            (Some(_), _) => "U8",
+            (Some(_), _) | (None, Format::Q8 | Format::Q4) => "U8",
             (None, Format::F32) => "F32",
             (None, Format::F16) => "F16",
-            (None, _) => "BF16",
+            (None, Format::Bf16) => "BF16",
         };
         let shape = self.packed.map_or_else(|| self.source.shape.clone(), |p| p.dims().to_vec());
         json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, start + self.bytes()] })
@@ -154,7 +154,7 @@ fn plan<'a>(
     let mut plan = Vec::new();
     for spec in table::tensors(config).into_iter().filter(|spec| spec.used) {
         let source = weights.tensor(&spec.name)?;
-        if matches!(source.format, Format::Q8 | Format::Q4) {
+        if source.format.is_packed() {
             return Err(ConvertError::Quantised { name: spec.name });
         }
         let (n, k) = spec.matrix();
@@ -227,7 +227,7 @@ fn encode(source: &TensorView, shape: PackedShape, first: usize, out: &mut [u8])
         let range = shape.panel_rows(panel);
         let bytes = &source.bytes[range.start * row_bytes..range.end * row_bytes];
         assert!(widen(bytes, source.format, &mut rows), "`plan` refuses quantised tensors");
-        encode_panel(shape, panel, &rows, None, out);
+        encode_panel(shape, panel, &rows, out);
     }
 }
 

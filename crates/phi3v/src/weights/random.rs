@@ -56,7 +56,11 @@ impl Weights {
 
 /// The same random panel again and again, with scales that make its values as large as real ones.
 fn random_panels(shape: PackedShape, random: &mut Random) -> Bytes {
-    let deviation = if shape.format() == Format::Q8 { Q8_DEVIATION } else { Q4_DEVIATION };
+    let deviation = match shape.format() {
+        Format::Q8 => Q8_DEVIATION,
+        Format::Q4 => Q4_DEVIATION,
+        Format::F32 | Format::F16 | Format::Bf16 => unreachable!("a packed shape has a packed format"),
+    };
     let scale = bf16::from_f32(DEVIATION / deviation).to_le_bytes();
     let mut panel = vec![0; shape.panel_bytes()];
     random.fill(&mut panel);

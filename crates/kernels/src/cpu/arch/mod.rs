@@ -1,0 +1,5 @@
+//! Kernels per instruction set; [`scalar`] is the definition that the others are tested against.
+
+pub(crate) mod scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86_64;

@@ -1,0 +1,212 @@
+//! The parts of the blocked attention, see [`crate::cpu::ops::flash`], in f32.
+
+use super::gemm::{Tile, rectangle};
+use super::math::{exp, largest, load, store, sum};
+use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SingleRow, SoftmaxRow};
+use crate::cpu::table::kv::Q8_OFFSET;
+use crate::{KV_BLOCK_TOKENS, KvFormat};
+use std::arch::x86_64::*;
+
+/// In f32.
+pub(super) static F32: FlashKernel = FlashKernel {
+    group: 1,
+    pack_query,
+    widen,
+    scores,
+    softmax,
+    values,
+    row_q8: Some(SingleRow { scores: row_scores, values: row_values }),
+};
+
+fn pack_query(row: &[f32], out: &mut [u32]) {
+    out.copy_from_slice(bytemuck::cast_slice(row));
+}
+
+/// One byte of each lane, less the offset, as f32: as the last bits of 2^23, from which both are subtracted exactly.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn byte<const SHIFT: i32>(lanes: __m256i) -> __m256 {
+    const BASE: f32 = 8_388_608.0;
+    let byte = _mm256_and_si256(_mm256_srli_epi32::<SHIFT>(lanes), _mm256_set1_epi32(0xff));
+    let value = _mm256_or_si256(byte, _mm256_set1_epi32(BASE.to_bits().cast_signed()));
+    _mm256_sub_ps(_mm256_castsi256_ps(value), _mm256_set1_ps(BASE + Q8_OFFSET))
+}
+
+/// The four bytes of each lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bytes(lanes: __m256i) -> [__m256; 4] {
+    [byte::<0>(lanes), byte::<8>(lanes), byte::<16>(lanes), byte::<24>(lanes)]
+}
+
+/// `sum + Σ factors[i] byte i`, in this order, for the 8 lanes at the start of `panel`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_lanes(factors: [__m256; 4], panel: &[u32], mut sum: __m256) -> __m256 {
+    let lanes: &[u32; 8] = panel.first_chunk().expect("panels are whole registers");
+    // SAFETY: 8 words are read from an array of 8.
+    let lanes = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
+    for (factor, byte) in factors.into_iter().zip(bytes(lanes)) {
+        sum = _mm256_fmadd_ps(factor, byte, sum);
+    }
+    sum
+}
+
+/// Four f32 words, each in all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn broadcast(words: &[u32; 4]) -> [__m256; 4] {
+    words.map(|word| _mm256_set1_ps(f32::from_bits(word)))
+}
+
+/// See [`SingleRow::scores`].
+#[target_feature(enable = "avx2,fma")]
+fn row_scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+    // 32 keys are 4 registers of sums, which hide the latency of `vfmadd`
+    for first in (0..KV_BLOCK_TOKENS).step_by(32) {
+        let mut sums = [_mm256_setzero_ps(); 4];
+        for (quad, keys) in query.as_chunks().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS)) {
+            let factors = broadcast(quad);
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = add_lanes(factors, &keys[first + 8 * j..], *sum);
+            }
+        }
+        for (j, sum) in sums.into_iter().enumerate() {
+            store(&mut scores[first + 8 * j..], sum);
+        }
+    }
+}
+
+/// See [`SingleRow::values`].
+#[target_feature(enable = "avx2,fma")]
+fn row_values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+    let dim = sums.len();
+    // up to 32 dimensions at a time, as above; heads are multiples of 16
+    for (part, sums) in sums.chunks_mut(32).enumerate() {
+        let count = sums.len() / 8;
+        let mut acc: [__m256; 4] = std::array::from_fn(|j| load(&sums[(8 * j).min(sums.len())..]));
+        for (quad, values) in weights.as_chunks().0.iter().zip(values.chunks_exact(dim)) {
+            let factors = broadcast(quad);
+            for (j, acc) in acc[..count].iter_mut().enumerate() {
+                *acc = add_lanes(factors, &values[32 * part + 8 * j..], *acc);
+            }
+        }
+        for (sums, acc) in sums.chunks_exact_mut(8).zip(acc) {
+            store(sums, acc);
+        }
+    }
+}
+
+/// See [`FlashKernel::widen`].
+#[target_feature(enable = "avx2")]
+fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
+    let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+    for (row, groups) in panel.chunks_exact(4 * cols).enumerate() {
+        for (i, lanes) in groups.chunks_exact(32).enumerate() {
+            // SAFETY: 32 bytes.
+            let lanes = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
+            match format {
+                KvFormat::Q8 => {
+                    for (k, values) in bytes(lanes).into_iter().enumerate() {
+                        store(&mut out[(4 * row + k) * cols + 8 * i..], values);
+                    }
+                }
+                KvFormat::Bf16 => {
+                    let at = 2 * row * cols + 8 * i;
+                    let high = _mm256_and_si256(lanes, _mm256_set1_epi32(-0x1_0000));
+                    store(&mut out[at..], _mm256_castsi256_ps(_mm256_slli_epi32::<16>(lanes)));
+                    store(&mut out[at + cols..], _mm256_castsi256_ps(high));
+                }
+                KvFormat::F32 => unreachable!("panels of f32 are not widened"),
+            }
+        }
+    }
+}
+
+/// `rows` rows of `a` by 16 columns of `b`, 6 rows at a time, a single one alone.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn columns(
+    a: Queries<'_>,
+    (b, b_stride): (&[u32], usize),
+    (c, c_stride): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    let mut row = 0;
+    while row < a.rows {
+        let tile = Tile {
+            words: a.count,
+            a: &a.words[row * a.stride..],
+            a_strides: (a.stride, 1),
+            b,
+            b_stride,
+            c_stride,
+            accumulate,
+        };
+        let c = &mut c[row * c_stride..];
+        if row + 1 == a.rows {
+            rectangle::<1, 2>(&tile, c);
+            row += 1;
+        } else {
+            rectangle::<6, 2>(&tile, c);
+            row += 6;
+        }
+    }
+}
+
+/// See [`FlashKernel::scores`].
+#[target_feature(enable = "avx2,fma")]
+fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
+    for col in (0..KV_BLOCK_TOKENS).step_by(16) {
+        columns(q, (&keys[col..], KV_BLOCK_TOKENS), (&mut scores[col..], KEYS), false);
+    }
+}
+
+/// See [`FlashKernel::values`].
+#[target_feature(enable = "avx2,fma")]
+fn values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32]) {
+    for (i, panel) in panels.iter().enumerate() {
+        let weights = Queries { words: &weights.words[i * weights.count..], ..weights };
+        for col in (0..dim).step_by(16) {
+            columns(weights, (&panel[col..], dim), (&mut sums[col..], dim), true);
+        }
+    }
+}
+
+/// See [`FlashKernel::softmax`].
+#[target_feature(enable = "avx2,fma")]
+fn softmax(row: SoftmaxRow<'_>) -> f32 {
+    let SoftmaxRow { scores, valid, scale, key_scales, value_scales, weights, state } = row;
+    if valid == 0 {
+        weights.fill(0);
+        return 1.0;
+    }
+    for (i, scores) in scores.chunks_exact_mut(8).enumerate() {
+        let mut v = _mm256_mul_ps(load(scores), _mm256_set1_ps(scale));
+        if !key_scales.is_empty() {
+            v = _mm256_mul_ps(v, load(&key_scales[8 * i..]));
+        }
+        store(scores, v);
+    }
+    // what does not count weighs nothing
+    scores[valid..].fill(f32::NEG_INFINITY);
+    let mut highest = _mm256_set1_ps(state.largest);
+    for scores in scores.chunks_exact(8) {
+        highest = _mm256_max_ps(highest, load(scores));
+    }
+    let highest = largest(highest);
+    let mut total = _mm256_setzero_ps();
+    let weights: &mut [f32] = bytemuck::cast_slice_mut(weights);
+    for (i, (scores, weights)) in scores.chunks_exact(8).zip(weights.chunks_exact_mut(8)).enumerate() {
+        let mut weight = exp(_mm256_sub_ps(load(scores), _mm256_set1_ps(highest)));
+        total = _mm256_add_ps(total, weight);
+        if !value_scales.is_empty() {
+            weight = _mm256_mul_ps(weight, load(&value_scales[8 * i..]));
+        }
+        store(weights, weight);
+    }
+    let factor = (state.largest - highest).exp();
+    state.sum = state.sum * factor + sum(total);
+    state.largest = highest;
+    factor
+}

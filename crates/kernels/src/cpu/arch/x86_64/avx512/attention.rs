@@ -1,0 +1,367 @@
+//! The parts of the blocked attention, see [`crate::cpu::ops::flash`].
+
+use super::gemm::{Tile, dot_pairs, fma, rectangle_bf16, rectangle_f32};
+use super::load::{Words, input_pairs, input_words};
+use super::math::{exp2, load, mask, store};
+use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SingleRow, SoftmaxRow};
+use crate::cpu::table::kv::Q8_OFFSET;
+use crate::{KV_BLOCK_TOKENS, KvFormat};
+use std::arch::x86_64::*;
+
+/// In f32.
+pub(super) static F32: FlashKernel = FlashKernel {
+    group: 1,
+    pack_query: query_f32,
+    widen: widen_f32,
+    scores: scores_f32,
+    softmax: softmax_f32,
+    values: values_f32,
+    row_q8: Some(SingleRow { scores: row_scores_f32, values: row_values_f32 }),
+};
+
+/// In pairs of bf16.
+pub(super) static BF16: FlashKernel = FlashKernel {
+    group: 2,
+    pack_query: query_pairs,
+    widen: widen_pairs,
+    scores: scores_bf16,
+    softmax: softmax_bf16,
+    values: values_bf16,
+    row_q8: Some(SingleRow { scores: row_scores_bf16, values: row_values_bf16 }),
+};
+
+#[target_feature(enable = "avx512f")]
+fn query_f32(row: &[f32], out: &mut [u32]) {
+    out.copy_from_slice(bytemuck::cast_slice(row));
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn query_pairs(row: &[f32], out: &mut [u32]) {
+    assert_eq!(row.len(), 2 * out.len());
+    let whole = row.len() / 32 * 16;
+    let (words, rest) = out.split_at_mut(whole);
+    for (to, row) in words.chunks_exact_mut(16).zip(row.chunks_exact(32)) {
+        store_words(to, input_pairs(row));
+    }
+    if !rest.is_empty() {
+        let words = input_words(row, Words::Pairs, whole);
+        // SAFETY: the mask leaves out lanes beyond the slice, and masked lanes are not accessed.
+        unsafe { _mm512_mask_storeu_epi32(rest.as_mut_ptr().cast(), mask(rest.len()), words) };
+    }
+}
+
+/// The four bytes of each lane, less the offset, as f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn bytes(lanes: __m512i) -> [__m512; 4] {
+    // less 128, the stored bytes are signed ones
+    const OFFSET: i32 = i32::from_ne_bytes([Q8_OFFSET as u8; 4]);
+    let signed = _mm512_xor_si512(lanes, _mm512_set1_epi32(OFFSET));
+    let shifted = [
+        _mm512_slli_epi32::<24>(signed),
+        _mm512_slli_epi32::<16>(signed),
+        _mm512_slli_epi32::<8>(signed),
+        signed,
+    ];
+    shifted.map(|byte| _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(byte)))
+}
+
+/// Two registers of f32 that bf16 holds exactly, as pairs.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pair(low: __m512, high: __m512) -> __m512i {
+    _mm512_or_si512(_mm512_srli_epi32::<16>(_mm512_castps_si512(low)), _mm512_castps_si512(high))
+}
+
+/// The four bytes of each lane as pairs.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn byte_pairs(lanes: __m512i) -> [__m512i; 2] {
+    let [a, b, c, d] = bytes(lanes);
+    [pair(a, b), pair(c, d)]
+}
+
+/// Calls `put(row of words, column, lanes)` for a panel of 32-bit groups, `[_, cols]`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn groups(panel: &[u8], cols: usize, mut put: impl FnMut(usize, usize, __m512i)) {
+    for (row, groups) in panel.chunks_exact(4 * cols).enumerate() {
+        for (i, lanes) in groups.chunks_exact(64).enumerate() {
+            // SAFETY: 64 bytes.
+            put(row, 16 * i, unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) });
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_words(words: &[u32; 16]) -> __m512i {
+    // SAFETY: 64 bytes are read from an array of 64.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_words(out: &mut [u32], lanes: __m512i) {
+    assert!(out.len() >= 16);
+    // SAFETY: 16 words, as asserted.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), lanes) };
+}
+
+#[target_feature(enable = "avx512f")]
+fn widen_pairs(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
+    assert_eq!(format, KvFormat::Q8, "the only format narrower than bf16");
+    groups(panel, cols, |row, col, lanes| {
+        let at = 2 * row * cols + col;
+        for (i, pairs) in byte_pairs(lanes).into_iter().enumerate() {
+            store_words(&mut out[at + i * cols..], pairs);
+        }
+    });
+}
+
+#[target_feature(enable = "avx512f")]
+fn widen_f32(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
+    match format {
+        KvFormat::Q8 => groups(panel, cols, |row, col, lanes| {
+            let at = 4 * row * cols + col;
+            for (i, byte) in bytes(lanes).into_iter().enumerate() {
+                store_words(&mut out[at + i * cols..], _mm512_castps_si512(byte));
+            }
+        }),
+        KvFormat::Bf16 => groups(panel, cols, |row, col, lanes| {
+            let at = 2 * row * cols + col;
+            store_words(&mut out[at..], _mm512_slli_epi32::<16>(lanes));
+            store_words(&mut out[at + cols..], _mm512_and_si512(lanes, _mm512_set1_epi32(-0x1_0000)));
+        }),
+        KvFormat::F32 => unreachable!("panels of f32 are not widened"),
+    }
+}
+
+macro_rules! products {
+    ($scores:ident, $values:ident, $columns:ident, $features:literal, $rectangle:ident) => {
+        /// See [`FlashKernel::scores`].
+        #[target_feature(enable = $features)]
+        fn $scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
+            $columns::<6, 4>(q, &[keys], (KV_BLOCK_TOKENS, KEYS), scores, false);
+        }
+
+        /// `16 Z` columns of a product, `R` rows at a time, a single one alone.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $columns<const R: usize, const Z: usize>(
+            a: Queries<'_>,
+            b: &[&[u32]],
+            (b_stride, c_stride): (usize, usize),
+            c: &mut [f32],
+            accumulate: bool,
+        ) {
+            let mut row = 0;
+            while row < a.rows {
+                let tile = Tile {
+                    words: a.count,
+                    a: &a.words[row * a.stride..],
+                    a_strides: (a.stride, 1),
+                    b,
+                    b_stride,
+                    c_stride,
+                    accumulate,
+                };
+                let c = &mut c[row * c_stride..];
+                if row + 1 == a.rows {
+                    $rectangle::<1, Z>(&tile, c);
+                    row += 1;
+                } else {
+                    $rectangle::<R, Z>(&tile, c);
+                    row += R;
+                }
+            }
+        }
+
+        /// See [`FlashKernel::values`].
+        #[target_feature(enable = $features)]
+        fn $values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32]) {
+            let mut col = 0;
+            while col < dim {
+                let mut parts: [&[u32]; KEYS / KV_BLOCK_TOKENS] = [&[]; KEYS / KV_BLOCK_TOKENS];
+                for (part, panel) in parts.iter_mut().zip(panels) {
+                    *part = &panel[col..];
+                }
+                let (parts, sums) = (&parts[..panels.len()], &mut sums[col..]);
+                let registers = (dim - col) / 16;
+                match registers {
+                    1 => $columns::<6, 1>(weights, parts, (dim, dim), sums, true),
+                    2 => $columns::<6, 2>(weights, parts, (dim, dim), sums, true),
+                    3 | 6 => $columns::<6, 3>(weights, parts, (dim, dim), sums, true),
+                    _ => $columns::<6, 4>(weights, parts, (dim, dim), sums, true),
+                }
+                col += 16 * if matches!(registers, 3 | 6) { 3 } else { registers.min(4) };
+            }
+        }
+    };
+}
+
+products!(scores_f32, values_f32, columns_f32, "avx512f", rectangle_f32);
+products!(scores_bf16, values_bf16, columns_bf16, "avx512f,avx512bf16", rectangle_bf16);
+
+/// `sum` and the products of four bytes in each lane by the words that they are summed with, in order.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_bytes(words: &[u32; 4], lanes: __m512i, mut sum: __m512) -> __m512 {
+    for (word, byte) in words.iter().zip(bytes(lanes)) {
+        sum = fma(sum, _mm512_set1_epi32(word.cast_signed()), _mm512_castps_si512(byte));
+    }
+    sum
+}
+
+/// The same with words that are pairs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn add_byte_pairs(words: &[u32; 2], lanes: __m512i, mut sum: __m512) -> __m512 {
+    for (word, pairs) in words.iter().zip(byte_pairs(lanes)) {
+        sum = dot_pairs(sum, _mm512_set1_epi32(word.cast_signed()), pairs);
+    }
+    sum
+}
+
+macro_rules! row {
+    ($scores:ident, $values:ident, $features:literal, $add:ident, $words:literal) => {
+        /// See [`SingleRow::scores`].
+        #[target_feature(enable = $features)]
+        fn $scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+            let mut sums = [_mm512_setzero_ps(); KV_BLOCK_TOKENS / 16];
+            for (words, keys) in
+                query.as_chunks::<$words>().0.iter().zip(keys.as_chunks::<KV_BLOCK_TOKENS>().0)
+            {
+                for (keys, sum) in keys.as_chunks().0.iter().zip(&mut sums) {
+                    *sum = $add(words, load_words(keys), *sum);
+                }
+            }
+            for (scores, sum) in scores.chunks_exact_mut(16).zip(sums) {
+                store(scores, sum);
+            }
+        }
+
+        /// See [`SingleRow::values`].
+        #[target_feature(enable = $features)]
+        fn $values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+            let dim = sums.len();
+            // up to 64 dimensions at a time: four registers of sums hide the latency of an addition
+            for (part, sums) in sums.chunks_mut(64).enumerate() {
+                let count = sums.len() / 16;
+                let mut acc: [__m512; 4] = std::array::from_fn(|j| load(&sums[(16 * j).min(sums.len())..]));
+                for (words, values) in weights.as_chunks::<$words>().0.iter().zip(values.chunks_exact(dim)) {
+                    let values = values[64 * part..].as_chunks().0;
+                    for (values, acc) in values.iter().zip(&mut acc[..count]) {
+                        *acc = $add(words, load_words(values), *acc);
+                    }
+                }
+                for (sums, acc) in sums.chunks_exact_mut(16).zip(acc) {
+                    store(sums, acc);
+                }
+            }
+        }
+    };
+}
+
+row!(row_scores_f32, row_values_f32, "avx512f", add_bytes, 4);
+row!(row_scores_bf16, row_values_bf16, "avx512f,avx512bf16", add_byte_pairs, 2);
+
+/// The largest of the scores.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn largest_of(scores: &[f32]) -> f32 {
+    let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
+    let (mut even, mut odd) = (lowest, lowest);
+    let (pairs, rest) = scores.as_chunks::<32>();
+    for pair in pairs {
+        even = _mm512_max_ps(even, load(&pair[..16]));
+        odd = _mm512_max_ps(odd, load(&pair[16..]));
+    }
+    for part in rest.chunks(16) {
+        even = _mm512_mask_max_ps(even, mask(part.len()), even, load(part));
+    }
+    _mm512_reduce_max_ps(_mm512_max_ps(even, odd))
+}
+
+/// What a row's weights are computed from.
+#[derive(Clone, Copy)]
+struct Exponents {
+    /// Of a score, to the base 2.
+    scale: __m512,
+    /// The largest score times `scale`.
+    largest: __m512,
+}
+
+impl Exponents {
+    /// The weights of 16 scores.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    fn weights(self, scores: &[f32; 16]) -> __m512 {
+        exp2(_mm512_fmsub_ps(load(scores), self.scale, self.largest))
+    }
+}
+
+/// Multiplies 16 values by the scales from `at` on, if there are any.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn scaled(x: __m512, scales: &[f32], at: usize) -> __m512 {
+    if scales.is_empty() { x } else { _mm512_mul_ps(x, load(&scales[at..])) }
+}
+
+macro_rules! softmax {
+    ($name:ident, $features:literal, $put:ident) => {
+        /// See [`FlashKernel::softmax`].
+        #[target_feature(enable = $features)]
+        fn $name(row: SoftmaxRow<'_>) -> f32 {
+            let SoftmaxRow { scores, valid, scale, key_scales, value_scales, weights, state } = row;
+            if valid == 0 {
+                weights.fill(0);
+                return 1.0;
+            }
+            if !key_scales.is_empty() {
+                for (i, part) in scores.chunks_exact_mut(16).enumerate() {
+                    let product = scaled(load(part), key_scales, 16 * i);
+                    store(part, product);
+                }
+            }
+            let scale = scale * std::f32::consts::LOG2_E;
+            let largest = state.largest.max(largest_of(&scores[..valid]) * scale);
+            let exponents = Exponents { scale: _mm512_set1_ps(scale), largest: _mm512_set1_ps(largest) };
+            let (mut even, mut odd) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+            let (words, pairs) = (weights.len() * 32 / scores.len(), scores.as_chunks::<16>().0);
+            for (i, pair) in pairs.as_chunks::<2>().0.iter().enumerate() {
+                let weights = &mut weights[i * words..][..words];
+                let (mut low, mut high) = (exponents.weights(&pair[0]), exponents.weights(&pair[1]));
+                if 32 * i + 32 > valid {
+                    low = _mm512_maskz_mov_ps(mask(valid.saturating_sub(32 * i)), low);
+                    high = _mm512_maskz_mov_ps(mask(valid.saturating_sub(32 * i + 16)), high);
+                }
+                (even, odd) = (_mm512_add_ps(even, low), _mm512_add_ps(odd, high));
+                $put(weights, scaled(low, value_scales, 32 * i), scaled(high, value_scales, 32 * i + 16));
+            }
+            let factor = _mm512_cvtss_f32(exp2(_mm512_set1_ps(state.largest - largest)));
+            state.sum = state.sum * factor + _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
+            state.largest = largest;
+            factor
+        }
+    };
+}
+
+/// Writes 32 weights as 32 words.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn put_f32(words: &mut [u32], low: __m512, high: __m512) {
+    store_words(words, _mm512_castps_si512(low));
+    store_words(&mut words[16..], _mm512_castps_si512(high));
+}
+
+/// Writes 32 weights as 16 words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn put_pairs(words: &mut [u32], low: __m512, high: __m512) {
+    // SAFETY: both types are 64 bytes of which every pattern is a value.
+    store_words(words, unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) });
+}
+
+softmax!(softmax_f32, "avx512f,avx512dq", put_f32);
+softmax!(softmax_bf16, "avx512f,avx512dq,avx512bf16", put_pairs);

@@ -1,0 +1,6 @@
+//! Kernels for x86-64, one folder per instruction set. [`avxvnni`] and [`amx`] add to [`avx2`] and [`avx512`].
+
+pub(crate) mod amx;
+pub(crate) mod avx2;
+pub(crate) mod avx512;
+pub(crate) mod avxvnni;

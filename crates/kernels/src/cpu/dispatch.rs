@@ -1,0 +1,47 @@
+//! Which kernels a level runs.
+
+use super::arch::scalar;
+#[cfg(target_arch = "x86_64")]
+use super::arch::x86_64::{amx, avx2, avx512, avxvnni};
+use super::features::Features;
+use super::level::CpuLevel;
+use super::table::Kernels;
+#[cfg(target_arch = "x86_64")]
+use super::{features::Feature, table::PeakKernels};
+
+/// The kernels of `level` that `features` allow; calling them asks for the level's features and for these.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn kernels(level: CpuLevel, features: Features) -> Kernels {
+    match level {
+        CpuLevel::Scalar => scalar::KERNELS,
+        CpuLevel::Avx2 if features.contains(Feature::AvxVnni) => Kernels {
+            packed_few: avxvnni::KERNELS,
+            packed_many: avxvnni::KERNELS,
+            peak: PeakKernels { int8: avxvnni::peak_int8, ..avx2::KERNELS.peak },
+            ..avx2::KERNELS
+        },
+        CpuLevel::Avx2 => avx2::KERNELS,
+        CpuLevel::Avx512 if features.contains(Feature::Avx512Bf16) => avx512::KERNELS_BF16,
+        CpuLevel::Avx512 => avx512::KERNELS,
+        CpuLevel::Amx => {
+            let avx512 = kernels(CpuLevel::Avx512, features);
+            Kernels {
+                packed_many: amx::KERNELS,
+                packed_many_from: amx::ROWS_MIN,
+                peak: PeakKernels { int8: amx::burn, ..avx512.peak },
+                ..avx512
+            }
+        }
+    }
+}
+
+/// The kernels of `level`.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn kernels(level: CpuLevel, _: Features) -> Kernels {
+    match level {
+        CpuLevel::Scalar => scalar::KERNELS,
+        CpuLevel::Avx2 | CpuLevel::Avx512 | CpuLevel::Amx => {
+            unreachable!("{level} asks for features that are found on x86-64 only")
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What this processor has beyond the least of its architecture, as far as kernels use it.
+
+/// Instructions that kernels ask for; those that always come together are one feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// AVX2, FMA and F16C: 8 lanes of f32.
+    Avx2,
+    /// AVX-VNNI: dot products of bytes in 8 lanes.
+    AvxVnni,
+    /// AVX-512 F, BW, DQ, VL and VNNI: 16 lanes, and dot products of bytes in them.
+    Avx512,
+    /// AVX-512 BF16: dot products of bf16 in 16 lanes.
+    Avx512Bf16,
+    /// AMX-TILE and AMX-INT8: products of tiles of bytes; on Linux, which has to be asked for their registers.
+    AmxInt8,
+}
+
+impl Feature {
+    /// All features.
+    pub const ALL: [Self; 5] = [Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Bf16, Self::AmxInt8];
+
+    /// Whether this processor has it, and the system lets this process use it.
+    #[cfg(target_arch = "x86_64")]
+    fn is_present(self) -> bool {
+        match self {
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            Self::AvxVnni => is_x86_feature_detected!("avxvnni"),
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            Self::Avx512Bf16 => is_x86_feature_detected!("avx512bf16"),
+            Self::AmxInt8 => amx_is_allowed(),
+        }
+    }
+
+    /// Whether this processor has it: these are features of x86-64.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_present(self) -> bool {
+        match self {
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Bf16 | Self::AmxInt8 => false,
+        }
+    }
+}
+
+/// Whether the processor has tiles of bytes and the system lets this process use them.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_is_allowed() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    use std::sync::LazyLock;
+    static ALLOWED: LazyLock<bool> = LazyLock::new(|| {
+        /// `ARCH_REQ_XCOMP_PERM` and `XFEATURE_XTILEDATA` of Linux' asm/prctl.h.
+        const ASK: [libc::c_long; 2] = [0x1023, 18];
+        // AMX-TILE and AMX-INT8: bits 24 and 25 of leaf 7's edx
+        let edx = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
+        // SAFETY: the call changes nothing but which registers the system saves for this process.
+        edx >> 24 & 3 == 3 && unsafe { libc::syscall(libc::SYS_arch_prctl, ASK[0], ASK[1]) } == 0
+    });
+    *ALLOWED
+}
+
+/// Whether this process may use tiles: no other system is asked.
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx_is_allowed() -> bool {
+    false
+}
+
+/// A set of [`Feature`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features(u32);
+
+impl Features {
+    /// The empty set.
+    pub const NONE: Self = Self(0);
+
+    /// All that this processor has and the system allows.
+    #[must_use]
+    pub fn detect() -> Self {
+        Feature::ALL.into_iter().filter(|feature| feature.is_present()).fold(Self::NONE, Self::with)
+    }
+
+    /// The set with `feature` in it.
+    #[must_use]
+    pub fn with(self, feature: Feature) -> Self {
+        Self(self.0 | 1 << feature as u32)
+    }
+
+    /// The set without `feature`.
+    #[must_use]
+    pub fn without(self, feature: Feature) -> Self {
+        Self(self.0 & !(1 << feature as u32))
+    }
+
+    /// Whether `feature` is in the set.
+    #[must_use]
+    pub fn contains(self, feature: Feature) -> bool {
+        self.0 & 1 << feature as u32 != 0
+    }
+
+    /// Whether all of `features` are in the set.
+    #[must_use]
+    pub fn contains_all(self, features: &[Feature]) -> bool {
+        features.iter().all(|&feature| self.contains(feature))
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in_and_not_taken_out() {
+        let set = Features::NONE.with(Feature::Avx2).with(Feature::AmxInt8);
+        assert!(set.contains_all(&[Feature::Avx2, Feature::AmxInt8]) && !set.contains(Feature::Avx512));
+        assert_eq!(set.without(Feature::AmxInt8), Features::NONE.with(Feature::Avx2));
+        assert_eq!(set.and(Features::NONE.with(Feature::AmxInt8)), Features::NONE.with(Feature::AmxInt8));
+    }
+}

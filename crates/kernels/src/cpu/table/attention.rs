@@ -1,0 +1,110 @@
+//! Attention: blocked, in the parts of [`crate::cpu::ops::flash`], or one query at a time; and the storing of keys and
+//! values.
+
+use super::kv::{KvHeadMut, KvRows};
+use crate::KvFormat;
+
+/// One query at a time: `(query, keys and values, what it sees, scratch, out)`, see [`Seen`].
+pub(crate) type SingleQuery = unsafe fn(&[f32], &dyn KeyValues, Seen, &mut [f32], &mut [f32]);
+
+/// The kernels of attention.
+#[derive(Clone, Copy)]
+pub(crate) struct AttentionKernels {
+    /// Stores keys and values of consecutive tokens from a token of a block on.
+    pub(crate) store_kv: unsafe fn(&mut KvHeadMut<'_>, usize, &KvRows<'_>),
+    pub(crate) single: SingleQuery,
+    /// Blocked attention; without it every query is taken alone.
+    pub(crate) flash_f32: Option<&'static FlashKernel>,
+    /// As `flash_f32` in bf16; without it bf16 is widened to f32.
+    pub(crate) flash_bf16: Option<&'static FlashKernel>,
+}
+
+/// Keys and values of one head, in the order of their tokens.
+pub(crate) trait KeyValues {
+    /// The key of token `t`, `[dim]`.
+    fn key(&self, t: usize, out: &mut [f32]);
+    /// The value of token `t`, `[dim]`.
+    fn value(&self, t: usize, out: &mut [f32]);
+}
+
+/// What a single query attends to.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    /// The first so many tokens; scratch is `[dim + tokens]`.
+    pub(crate) tokens: usize,
+    /// Whether the query and the softmax's exponentials are rounded to bf16; the divisor sums them unrounded.
+    pub(crate) bf16: bool,
+}
+
+/// Keys of a block.
+pub(crate) const KEYS: usize = 512;
+
+/// The parts of an attention that depend on the instruction set. Words are f32 or pairs of bf16, as in
+/// [`crate::cpu::ops::gemm`].
+pub(crate) struct FlashKernel {
+    /// Values in a word: 1 (f32) or 2 (bf16).
+    pub(crate) group: usize,
+    /// `(row, out)`: a query row `[dim]` as words.
+    pub(crate) pack_query: unsafe fn(&[f32], &mut [u32]),
+    /// `(panel, format, cols, out)`: a panel of a narrower format, `[_, cols, group]`, as a panel of words, 8-bit
+    /// values without their scales.
+    pub(crate) widen: unsafe fn(&[u8], KvFormat, usize, &mut [u32]),
+    /// `(queries, keys, scores)`: `[rows, dim]` by a key panel to columns of rows of [`KEYS`].
+    pub(crate) scores: unsafe fn(Queries<'_>, &[u32], &mut [f32]),
+    /// Turns a row of scores to weights; returns by what the row's earlier sums must be multiplied.
+    pub(crate) softmax: unsafe fn(SoftmaxRow<'_>) -> f32,
+    /// `(weights, values, dim, sums)`: adds weights by value panels to `[rows, dim]`. The weights of a panel's 64 keys
+    /// follow those of the panel before.
+    pub(crate) values: unsafe fn(Queries<'_>, &[&[u32]], usize, &mut [f32]),
+    /// Scores and values of a single row against 8-bit panels as they are: the same sums without widening first.
+    pub(crate) row_q8: Option<SingleRow>,
+}
+
+/// See [`FlashKernel::row_q8`].
+#[derive(Clone, Copy)]
+pub(crate) struct SingleRow {
+    /// `(query, keys, scores)`: a query row, `[dim]` as words, by a key panel to the scores of its 64 keys.
+    pub(crate) scores: unsafe fn(&[u32], &[u32], &mut [f32]),
+    /// `(weights, values, sums)`: adds 64 weights, as words, by a value panel to `[dim]`.
+    pub(crate) values: unsafe fn(&[u32], &[u32], &mut [f32]),
+}
+
+/// Rows of words; memory up to the next multiple of a tile's rows exists.
+#[derive(Clone, Copy)]
+pub(crate) struct Queries<'a> {
+    pub(crate) words: &'a [u32],
+    pub(crate) rows: usize,
+    /// Words of a row that are used.
+    pub(crate) count: usize,
+    /// Distance of rows.
+    pub(crate) stride: usize,
+}
+
+/// One row of a block's scores on its way to weights.
+pub(crate) struct SoftmaxRow<'a> {
+    /// Scores, a multiple of 64; overwritten.
+    pub(crate) scores: &'a mut [f32],
+    /// How many of them count; the others get weight zero.
+    pub(crate) valid: usize,
+    /// Multiplies all scores.
+    pub(crate) scale: f32,
+    /// Multiply each score and each weight; empty unless 8-bit.
+    pub(crate) key_scales: &'a [f32],
+    pub(crate) value_scales: &'a [f32],
+    /// The weights as words.
+    pub(crate) weights: &'a mut [u32],
+    pub(crate) state: &'a mut RowState,
+}
+
+/// What a row's softmax knows of the keys it has seen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowState {
+    /// The largest score, in the kernel's unit.
+    pub(crate) largest: f32,
+    /// Sum of the weights, that of the largest score being 1.
+    pub(crate) sum: f32,
+}
+
+impl RowState {
+    pub(crate) const EMPTY: Self = Self { largest: f32::NEG_INFINITY, sum: 0.0 };
+}

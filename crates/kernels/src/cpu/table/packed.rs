@@ -1,0 +1,123 @@
+//! Products of bytes with packed weights ([`crate::quant`]).
+
+use super::activations::QuantizedRows;
+use crate::PackedFormat;
+use crate::quant::PANEL;
+use std::ops::Range;
+
+/// Packed activations that one sweep over the panels keeps in the shared L3: with 8192 values to a row, 2,048 rows
+/// are 19 MB and would be read from memory again for each of the panels.
+pub(crate) const SWEEP_BYTES: usize = 4 << 20;
+
+/// Turns a q4 panel into the q8 panel of the same values.
+pub(crate) type Unpack = unsafe fn(q4: &[u8], q8: &mut [u8]);
+
+/// Calls a kernel that is compiled for each number of rows of a tile with that of `tile`.
+#[cfg(target_arch = "x86_64")]
+macro_rules! by_rows {
+    ($product:ident, $block:expr, $tile:expr, $y:expr) => {
+        match $tile.meta.len() {
+            6 => $product::<6>($block, $tile, $y),
+            5 => $product::<5>($block, $tile, $y),
+            4 => $product::<4>($block, $tile, $y),
+            3 => $product::<3>($block, $tile, $y),
+            2 => $product::<2>($block, $tile, $y),
+            _ => $product::<1>($block, $tile, $y),
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use by_rows;
+
+/// Multiplies a packed panel with some rows of x: `y = x Wᵀ`.
+pub(crate) type PanelProduct =
+    unsafe fn(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>);
+
+/// The kernels of products with packed weights.
+#[derive(Clone, Copy)]
+pub(crate) struct PackedKernels {
+    /// Quantizes up to `tile_rows` rows, `[rows, k]`, to a tile.
+    pub(crate) quantize: unsafe fn(x: &[f32], k: usize, tile: &mut [u8]),
+    /// The product with a q8 panel.
+    pub(crate) q8: PanelProduct,
+    /// The same for a q4 panel and few rows, unpacking as it goes.
+    pub(crate) q4: PanelProduct,
+    /// Turns a q4 panel into a q8 one; `None` where `q4` is the fastest for many rows too.
+    pub(crate) unpack_q4: Option<Unpack>,
+    /// Rows of a tile of quantized activations.
+    pub(crate) tile_rows: usize,
+    /// Rows computed between two looks at the epilogue, whole tiles: their sums stay in L1 beside the block of weights
+    /// that they all use.
+    pub(crate) chunk_rows: usize,
+    /// Quantized activations that one sweep over the panels works on.
+    pub(crate) sweep_bytes: usize,
+}
+
+impl PackedKernels {
+    /// What multiplies panels of `format` as they are stored.
+    pub(crate) fn product(&self, format: PackedFormat) -> PanelProduct {
+        match format {
+            PackedFormat::Q8 => self.q8,
+            PackedFormat::Q4 => self.q4,
+        }
+    }
+
+    /// What turns panels of `format` into q8 ones, where that pays for many rows.
+    pub(crate) fn unpack(&self, format: PackedFormat) -> Option<Unpack> {
+        match format {
+            PackedFormat::Q8 => None,
+            PackedFormat::Q4 => self.unpack_q4,
+        }
+    }
+}
+
+/// A panel, and the bytes that its thread needs after it: kernels fetch them while they finish the panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) next: &'a [u8],
+}
+
+impl Panel<'_> {
+    /// Where block `index`, of `size` bytes, of the next panel begins: an address to fetch.
+    #[inline(always)]
+    pub(crate) fn next_block(&self, index: usize, size: usize) -> *const u8 {
+        self.next.as_ptr().wrapping_add(index * size)
+    }
+
+    /// Where block `index`, of `size` bytes, of the panel and what comes after it begins: an address to fetch.
+    #[inline(always)]
+    pub(crate) fn ahead(&self, index: usize, size: usize) -> *const u8 {
+        match (index * size).checked_sub(self.bytes.len()) {
+            Some(past) => self.next.as_ptr().wrapping_add(past),
+            None => self.bytes.as_ptr().wrapping_add(index * size),
+        }
+    }
+}
+
+/// The sums of one panel for some rows: `[rows, stride]`, of which 64 columns are the panel's.
+pub(crate) struct Sums<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) stride: usize,
+    /// A kernel's own: which lanes of a register of sums have been begun.
+    pub(crate) keep: u16,
+}
+
+impl Sums<'_> {
+    /// The panel's columns of row `row`.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [f32; PANEL] {
+        self.values[row * self.stride..].first_chunk_mut().expect("a row has the panel's columns")
+    }
+
+    /// Sets the first `rows` rows to zero.
+    pub(crate) fn clear(&mut self, rows: usize) {
+        (0..rows).for_each(|row| self.row(row).fill(0.0));
+    }
+
+    /// The rows from `first` on.
+    #[inline(always)]
+    pub(crate) fn rows(&mut self, first: usize) -> Sums<'_> {
+        Sums { values: &mut self.values[first * self.stride..], ..*self }
+    }
+}

@@ -1,0 +1,77 @@
+//! Tests of the backend's start, and of kernels that no operation shows as they are.
+
+use super::table::kv::KvRows;
+use super::*;
+use crate::KvFormat;
+use crate::testing::{Noise, Variant, variants};
+
+#[test]
+fn the_level_is_clamped_downwards_only() {
+    use CpuLevel::{Avx2, Avx512, Scalar};
+    assert_eq!(choose_level(None, None, Avx512).unwrap(), Avx512);
+    assert_eq!(choose_level(None, Some("avx2"), Avx512).unwrap(), Avx2);
+    assert_eq!(choose_level(Some(Scalar), Some("avx2"), Avx512).unwrap(), Scalar);
+    assert_eq!(choose_level(None, Some("avx512"), Avx2).unwrap(), Avx2);
+}
+
+#[test]
+fn an_empty_level_is_none_and_its_case_does_not_matter() {
+    for clamp in ["", " "] {
+        assert_eq!(choose_level(None, Some(clamp), CpuLevel::Avx2).unwrap(), CpuLevel::Avx2);
+    }
+    assert_eq!(choose_level(None, Some("Scalar"), CpuLevel::Avx2).unwrap(), CpuLevel::Scalar);
+}
+
+#[test]
+fn impossible_levels_are_named() {
+    let unknown = choose_level(None, Some("sse9"), CpuLevel::Avx2).unwrap_err();
+    assert_eq!(unknown.to_string(), "unknown CPU level \"sse9\"");
+    assert_eq!(unknown.hint().unwrap(), "PHI3V_CPU may be scalar, avx2, avx512 or amx");
+    let missing = choose_level(Some(CpuLevel::Avx512), None, CpuLevel::Avx2).unwrap_err();
+    assert_eq!(missing.to_string(), "this processor has CPU level avx2, not avx512");
+}
+
+#[test]
+fn zero_threads_are_refused() {
+    let refused = Cpu::new(&CpuOptions { threads: Some(0), level: None }).err().unwrap();
+    assert_eq!(refused.to_string(), "0 threads were asked for, the limit is 1 to 1024");
+}
+
+#[test]
+fn features_can_only_be_taken_away() {
+    let options = CpuOptions { threads: Some(1), level: None };
+    let level = |features| Cpu::with_features(&options, features).unwrap().level();
+    assert_eq!(level(Features::NONE), CpuLevel::Scalar);
+    let all = Feature::ALL.into_iter().fold(Features::NONE, Features::with);
+    assert_eq!(level(all), Cpu::new(&options).unwrap().level());
+    let asked = CpuOptions { level: Some(CpuLevel::Avx2), ..options };
+    let refused = Cpu::with_features(&asked, Features::NONE).err().unwrap();
+    assert_eq!(refused.to_string(), "this processor has CPU level scalar, not avx2");
+}
+
+#[test]
+fn every_level_stores_the_bytes_of_the_definition() {
+    let mut noise = Noise::new(5);
+    for (format, dim) in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8]
+        .into_iter()
+        .flat_map(|format| [2, 8, 24, 96].map(|dim| (format, dim)))
+    {
+        let (keys, values) = (noise.normal(40 * (dim + 3)), noise.normal(40 * (dim + 3)));
+        let rows = KvRows { keys: &keys, values: &values, stride: dim + 3, dim, count: 40 };
+        let stored = |variant: Variant| {
+            let heads = Heads { query: 4, key_value: 2, dim };
+            let mut pool = CpuKvPool::new(KvLayout { layers: 2, heads, format }, 3);
+            pool.grow(3).unwrap();
+            let store = dispatch::kernels(variant.level, variant.features).attention.store_kv;
+            // SAFETY: there is one thread, and the processor has the variant's features.
+            unsafe { store(&mut pool.writer().head(0, 1, 1), 5, &rows) };
+            let head = pool.head(0, 1, 1);
+            let scales = [head.key_scales, head.value_scales].map(<[f32]>::to_vec);
+            (head.keys.to_vec(), head.values.to_vec(), scales)
+        };
+        let expected = stored(Variant::SCALAR);
+        for variant in variants().0 {
+            assert!(stored(variant) == expected, "{variant} {format:?} {dim}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Attention over the cache and within tiles.
+
+use super::dense::PRECISIONS;
+use super::{Subject, tensor, values};
+use crate::testing::{Noise, error, oracle, tolerances};
+use crate::{Backend, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Precision, Span};
+
+fn attention_tolerance(format: KvFormat) -> f32 {
+    match format {
+        KvFormat::F32 => tolerances::ATTENTION_F32,
+        KvFormat::Bf16 => tolerances::ATTENTION_BF16,
+        KvFormat::Q8 => tolerances::ATTENTION_Q8,
+    }
+}
+
+/// Sequences of one model: for each the tokens already cached, and the new ones.
+struct Sequences {
+    heads: Heads,
+    lengths: Vec<(usize, usize)>,
+    /// `[past + new, (query + 2 key_value) dim]` per sequence.
+    qkv: Vec<Vec<f32>>,
+}
+
+impl Sequences {
+    fn random(heads: Heads, lengths: &[(usize, usize)]) -> Self {
+        let mut random = Noise::new((heads.dim + lengths.len()) as u64);
+        let cols = (heads.query + 2 * heads.key_value) * heads.dim;
+        let qkv = lengths.iter().map(|(past, new)| random.values((past + new) * cols)).collect();
+        let qkv: Vec<Vec<f32>> = qkv;
+        // scores of some size, so that the softmax is not flat
+        let larger = |v: Vec<f32>| v.iter().map(|v| v * 2.0).collect();
+        Self { heads, lengths: lengths.to_vec(), qkv: qkv.into_iter().map(larger).collect() }
+    }
+
+    fn cols(&self) -> usize {
+        (self.heads.query + 2 * self.heads.key_value) * self.heads.dim
+    }
+
+    /// Caches the past of all sequences, then runs their new tokens as one batch.
+    fn run<B: Backend>(&self, backend: &B, format: KvFormat) -> Vec<f32> {
+        let blocks_of = |(past, new): &(usize, usize)| (past + new).div_ceil(KV_BLOCK_TOKENS);
+        let total: usize = self.lengths.iter().map(blocks_of).sum();
+        let layout = KvLayout { layers: 2, heads: self.heads, format };
+        let mut pool = backend.kv_pool(layout, total).unwrap();
+        backend.kv_grow(&mut pool, total).unwrap();
+        // blocks of a sequence are neither in order nor together
+        let mut free: Vec<u32> = (0..total as u32).rev().collect();
+        let tables: Vec<Vec<u32>> = self
+            .lengths
+            .iter()
+            .map(|l| (0..blocks_of(l)).map(|_| free.pop().unwrap()).rev().collect())
+            .collect();
+        let (mut rows, mut spans, mut row) = (Vec::new(), Vec::new(), 0);
+        let mut batch = backend.batch();
+        for ((&(past, new), qkv), blocks) in self.lengths.iter().zip(&self.qkv).zip(&tables) {
+            let (before, now) = qkv.split_at(past * self.cols());
+            if past > 0 {
+                let span = Span { rows: 0..past, past: 0, blocks };
+                backend.set_batch(&[span], &mut batch).unwrap();
+                backend.copy_kv(&tensor(backend, before, self.cols()), 1, &batch, &mut pool);
+            }
+            rows.extend_from_slice(now);
+            spans.push(Span { rows: row..row + new, past, blocks });
+            row += new;
+        }
+        let qkv = tensor(backend, &rows, self.cols());
+        backend.set_batch(&spans, &mut batch).unwrap();
+        backend.copy_kv(&qkv, 1, &batch, &mut pool);
+        let mut out = backend.tensor(row, self.heads.query * self.heads.dim).unwrap();
+        backend.attention_causal(&qkv, 1, &batch, &pool, &mut out);
+        values(backend, &out)
+    }
+
+    fn expected(&self) -> Vec<f32> {
+        let mut out = Vec::new();
+        for (&(past, new), qkv) in self.lengths.iter().zip(&self.qkv) {
+            let cut = |first: usize, heads: usize| -> Vec<f32> {
+                let dim = self.heads.dim;
+                let part = |row: &[f32]| row[first * dim..(first + heads) * dim].to_vec();
+                qkv.chunks_exact(self.cols()).flat_map(part).collect()
+            };
+            let Heads { query, key_value, .. } = self.heads;
+            let (q, k, v) = (cut(0, query), cut(query, key_value), cut(query + key_value, key_value));
+            for row in past..past + new {
+                for head in 0..query {
+                    let result = oracle::attention([&q, &k, &v], self.heads, (row, head), 0..row + 1);
+                    out.extend(result.into_iter().map(|v| v as f32));
+                }
+            }
+        }
+        out
+    }
+}
+
+fn sequences() -> Vec<Sequences> {
+    let heads = |query, key_value, dim| Heads { query, key_value, dim };
+    vec![
+        Sequences::random(heads(2, 2, 96), &[(0, 1)]),
+        Sequences::random(heads(4, 2, 16), &[(0, 70), (63, 2), (64, 1), (130, 67)]),
+        Sequences::random(heads(2, 1, 64), &[(700, 1), (511, 3), (3, 1)]),
+        Sequences::random(heads(1, 1, 96), &[(0, 600)]),
+        Sequences::random(heads(2, 2, 80), &[(5, 49)]),
+        Sequences::random(heads(1, 1, 128), &[(10, 7)]),
+        // not a multiple of a register
+        Sequences::random(heads(2, 2, 12), &[(0, 70), (63, 2)]),
+    ]
+}
+
+/// Causal attention in f32 is its formula.
+pub fn causal_is_the_formula<B: Backend>(subject: &Subject<B>) {
+    for case in sequences() {
+        let error = error(&case.run(&subject.backend, KvFormat::F32), &case.expected());
+        assert!(
+            error <= tolerances::ATTENTION_F32,
+            "{} {:?} {:?}: {error}",
+            subject.name,
+            case.heads,
+            case.lengths
+        );
+    }
+}
+
+/// Causal attention is that of `reference` in every format of keys and values.
+pub fn causal_agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>]) {
+    for case in sequences() {
+        for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+            let expected = case.run(reference, format);
+            for Subject { name, backend } in subjects {
+                let error = error(&case.run(backend, format), &expected);
+                let name = format!("{name} {format:?} {:?} {:?}", case.heads, case.lengths);
+                assert!(error <= attention_tolerance(format), "{name}: {error}");
+            }
+        }
+    }
+}
+
+/// However a prompt is cut, its rows have the same bits.
+pub fn prompts_may_be_cut<B: Backend>(subjects: &[Subject<B>]) {
+    let heads = Heads { query: 2, key_value: 2, dim: 96 };
+    let whole = Sequences::random(heads, &[(0, 650)]);
+    for Subject { name, backend } in subjects {
+        for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+            let all = whole.run(backend, format);
+            for past in [1, 64, 130, 649] {
+                let mut rest = Sequences::random(heads, &[(0, 650)]);
+                rest.lengths = vec![(past, 650 - past)];
+                let found = rest.run(backend, format);
+                assert_eq!(found[..], all[past * 192..], "{} {format:?} after {past} tokens", name);
+            }
+        }
+    }
+}
+
+/// Full attention is that of `reference`, and in f32 its formula.
+pub fn full_agrees<B: Backend>(reference: &B, subjects: &[Subject<B>]) {
+    for (group, groups, heads, dim) in
+        [(577, 1, 2, 64), (5, 3, 2, 16), (64, 2, 1, 96), (193, 2, 3, 32), (9, 2, 1, 10)]
+    {
+        let mut random = Noise::new(group as u64);
+        let cols = heads * dim;
+        let parts = [0; 3].map(|_| random.values(group * groups * cols));
+        let heads = Heads { query: heads, key_value: heads, dim };
+        let run = |backend: &B, precision| {
+            let [q, k, v] = parts.each_ref().map(|part| tensor(backend, part, cols));
+            let mut out = backend.tensor(group * groups, cols).unwrap();
+            backend.attention_full([&q, &k, &v], FullAttention { group, heads, precision }, &mut out);
+            values(backend, &out)
+        };
+        let [q, k, v] = &parts;
+        let rows = (0..group * groups).flat_map(|row| (0..heads.query).map(move |head| (row, head)));
+        let one = |(row, head)| {
+            oracle::attention([q, k, v], heads, (row, head), row / group * group..(row / group + 1) * group)
+        };
+        let formula: Vec<f32> = rows.flat_map(one).map(|v| v as f32).collect();
+        let found = error(&run(reference, Precision::F32), &formula);
+        assert!(found <= tolerances::ATTENTION_F32, "reference {group} {heads:?}: {found}");
+        for precision in PRECISIONS {
+            let expected = run(reference, precision);
+            let tolerance = if precision == Precision::F32 {
+                tolerances::ATTENTION_F32
+            } else {
+                tolerances::ATTENTION_BF16
+            };
+            for Subject { name, backend } in subjects {
+                let found = error(&run(backend, precision), &expected);
+                assert!(found <= tolerance, "{} {precision:?} {group} {heads:?}: {found}", name);
+            }
+        }
+    }
+}
+
+/// Scores of tens of thousands do not overflow the softmax.
+pub fn large_scores<B: Backend>(subjects: &[Subject<B>]) {
+    let heads = Heads { query: 1, key_value: 1, dim: 32 };
+    let mut case = Sequences::random(heads, &[(0, 200)]);
+    case.qkv[0].iter_mut().for_each(|v| *v *= 100.0);
+    let expected = case.expected();
+    for Subject { name, backend } in subjects {
+        // the largest scores are some 50,000: f32 keeps them to 1/256, and e^(1/256) is 0.4 % off
+        let error = error(&case.run(backend, KvFormat::F32), &expected);
+        assert!(error < 0.01, "{}: {error}", name);
+    }
+}

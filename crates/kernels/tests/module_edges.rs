@@ -1,0 +1,223 @@
+//! Which parts of this crate may name which, as a test, and that no files name each other in a circle.
+//!
+//! Kernels (`cpu/arch`) know the types that operations call them by (`cpu/table`), operations (`cpu/ops`) the same types,
+//! and neither knows the other: an instruction set is added without a look at how work is cut, and work is cut the same
+//! way for all of them. A new edge is a decision to be made here first.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Part, and the parts that it may name besides itself; the longest name that a path begins with counts.
+const EDGES: &[(&str, &[&str])] = &[
+    ("lib", &["backend", "bytes", "cpu", "format"]),
+    ("backend", &["bytes", "format"]),
+    ("bytes", &[]),
+    ("format", &[]),
+    ("quant", &["format"]),
+    ("threads", &[]),
+    ("testing", &["backend", "bytes", "cpu", "format", "quant"]),
+    ("cpu", &["backend", "threads", "cpu/dispatch", "cpu/features", "cpu/level", "cpu/ops"]),
+    (
+        "cpu/dispatch",
+        &[
+            "cpu/arch/scalar",
+            "cpu/arch/x86_64/avx2",
+            "cpu/arch/x86_64/avxvnni",
+            "cpu/arch/x86_64/avx512",
+            "cpu/arch/x86_64/amx",
+            "cpu/features",
+            "cpu/level",
+            "cpu/table",
+        ],
+    ),
+    ("cpu/arch", &[]),
+    ("cpu/features", &[]),
+    ("cpu/level", &["cpu/features"]),
+    ("cpu/prefetch", &[]),
+    ("cpu/table", &["backend", "format", "quant"]),
+    ("cpu/ops", &["backend", "bytes", "format", "quant", "threads", "cpu/prefetch", "cpu/table"]),
+    ("cpu/arch/scalar", &["backend", "format", "quant", "cpu/table"]),
+    ("cpu/arch/x86_64", &[]),
+    ("cpu/arch/x86_64/avx2", &["backend", "format", "quant", "cpu/table", "cpu/arch/scalar"]),
+    ("cpu/arch/x86_64/avxvnni", &["quant", "cpu/table", "cpu/arch/x86_64/avx2"]),
+    (
+        "cpu/arch/x86_64/avx512",
+        &["backend", "format", "quant", "cpu/prefetch", "cpu/table", "cpu/arch/scalar"],
+    ),
+    ("cpu/arch/x86_64/amx", &["quant", "cpu/prefetch", "cpu/table", "cpu/arch/x86_64/avx512"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// All source files, as paths below `src` without their ending; the `mod.rs` of a folder goes by the folder's name.
+fn files(folder: &Path, found: &mut BTreeMap<String, PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+            continue;
+        }
+        let below = path.strip_prefix(root()).unwrap().with_extension("");
+        let name = below.to_str().unwrap().replace('\\', "/");
+        if name.ends_with("/tests") {
+            continue;
+        }
+        found.insert(name.strip_suffix("/mod").unwrap_or(&name).to_owned(), path);
+    }
+}
+
+/// The code of a file without its comments and tests.
+fn code(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Every path that a `use` tree stands for, its names joined by slashes.
+fn expand(tree: &str, prefix: &str, out: &mut Vec<String>) {
+    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
+    for (i, c) in tree.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&tree[start..i]);
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&tree[start..]);
+    for part in parts.into_iter().map(str::trim).filter(|part| !part.is_empty()) {
+        if let Some(inner) = part.strip_prefix('{') {
+            expand(inner.strip_suffix('}').unwrap(), prefix, out);
+            continue;
+        }
+        match part.split_once("::{") {
+            Some((head, rest)) => {
+                let inner = rest.strip_suffix('}').unwrap();
+                expand(inner, &format!("{prefix}{}/", head.replace("::", "/")), out);
+            }
+            None => {
+                let path = part.split(" as ").next().unwrap().replace("::", "/");
+                out.push(format!("{prefix}{}", path.trim_end_matches("/self")));
+            }
+        }
+    }
+}
+
+/// Paths that the code names from `crate` or `super` on, as paths below `src`. `names` has the items of the crate's root.
+fn named(file: &str, path: &Path, names: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let parent = file.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let code = code(path);
+    let mut found = Vec::new();
+    for (start, word) in code.match_indices("crate::").chain(code.match_indices("super::")) {
+        let before = &code[..start];
+        if before.ends_with("super::") || before.ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &code[start + word.len()..];
+        let mut depth = 0;
+        let end = rest.find(|c: char| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            depth <= 0 && !(c.is_alphanumeric() || "_:{}".contains(c))
+        });
+        let mut paths = Vec::new();
+        expand(rest[..end.unwrap_or(rest.len())].trim_end_matches(':'), "", &mut paths);
+        let base = if word == "crate::" { "" } else { parent };
+        found.extend(paths.into_iter().map(|path| resolve(base, &path, names)));
+    }
+    found.into_iter().collect()
+}
+
+/// `path`, seen from the module `base`, as a path below `src`.
+fn resolve(base: &str, path: &str, names: &BTreeMap<String, String>) -> String {
+    let (mut base, mut path) = (base.to_owned(), path);
+    while let Some(rest) = path.strip_prefix("super/") {
+        base = base.rsplit_once('/').map_or(String::new(), |(parent, _)| parent.to_owned());
+        path = rest;
+    }
+    if !base.is_empty() {
+        return format!("{base}/{path}");
+    }
+    let first = path.split('/').next().unwrap();
+    match names.get(first) {
+        Some(module) => format!("{module}/{path}"),
+        None => path.to_owned(),
+    }
+}
+
+/// Names that `lib.rs` exports, and the modules they come from.
+fn root_names() -> BTreeMap<String, String> {
+    let text = code(&root().join("lib.rs"));
+    let mut names = BTreeMap::new();
+    for item in text.split("use ").skip(1) {
+        let mut paths = Vec::new();
+        expand(item.split(';').next().unwrap(), "", &mut paths);
+        for path in paths {
+            let (module, name) = path.rsplit_once('/').unwrap();
+            names.insert(name.to_owned(), module.to_owned());
+        }
+    }
+    names
+}
+
+/// The longest of `names` that `path` lies in.
+fn within<'a>(path: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .filter(|name| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        .max_by_key(|name| name.len())
+}
+
+#[test]
+fn parts_name_only_what_they_may() {
+    let mut all = BTreeMap::new();
+    files(&root(), &mut all);
+    let names = root_names();
+    let parts = || EDGES.iter().map(|(part, _)| *part);
+    for part in parts() {
+        assert!(all.keys().any(|file| within(file, [part].into_iter()).is_some()), "{part} has no source");
+    }
+    for (file, path) in &all {
+        let part = within(file, parts()).unwrap_or_else(|| panic!("{file} is in no part"));
+        let allowed = EDGES.iter().find(|(name, _)| *name == part).unwrap().1;
+        for target in named(file, path, &names) {
+            let Some(other) = within(&target, parts()) else { panic!("{file} names {target}") };
+            assert!(
+                other == part || allowed.contains(&other),
+                "{file} names {target}: {part} may not know {other}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_files_name_each_other_in_a_circle() {
+    let mut all = BTreeMap::new();
+    files(&root(), &mut all);
+    let names = root_names();
+    let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (file, path) in &all {
+        let targets = named(file, path, &names);
+        let targets = targets.iter().filter_map(|target| within(target, all.keys().map(String::as_str)));
+        edges.insert(file, targets.filter(|target| target != file).collect());
+    }
+    // what names nothing that is left is in no circle
+    while let Some(file) = edges.iter().find(|(_, targets)| targets.is_empty()).map(|(file, _)| *file) {
+        edges.remove(file);
+        edges.values_mut().for_each(|targets| _ = targets.remove(file));
+    }
+    assert!(edges.is_empty(), "circles among {edges:?}");
+}
+
+#[test]
+fn operations_know_no_instruction_set() {
+    let mut all = BTreeMap::new();
+    files(&root(), &mut all);
+    for (file, path) in all.iter().filter(|(file, _)| file.starts_with("cpu/ops")) {
+        assert!(!code(path).contains("target_arch"), "{file} asks for an architecture");
+    }
+}
