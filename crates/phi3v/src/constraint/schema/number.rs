@@ -488,7 +488,7 @@ mod tests {
             (-130..=1030).map(|tenths| format!("{}", f64::from(tenths) / 10.0)).collect();
         texts.extend(ends.iter().flat_map(|end| {
             [
-                format!("{end}"),
+                (*end).to_owned(),
                 format!("{}01", if end.contains('.') { (*end).to_owned() } else { format!("{end}.0") }),
             ]
         }));
