@@ -53,6 +53,16 @@ fn is_own_descriptor(path: &Path) -> bool {
         && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
+/// A word as a shell takes it for one.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,14 +79,4 @@ mod tests {
         assert_eq!(cache("~/there"), home.join("there"));
         assert_eq!(cache(""), home.join(".cache"));
     }
-}
-
-/// A word as a shell takes it for one.
-#[must_use]
-pub fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -44,7 +44,7 @@ impl Bench {
                 ends.contains(id) || text.iter().all(|byte| b"\"}]".contains(byte))
             };
             let closing: Vec<u32> = allowed.iter().filter(closes).copied().collect();
-            let hurry = step > 20 || random.next_u32() % 4 == 0;
+            let hurry = step > 20 || random.next_u32().is_multiple_of(4);
             let from = if hurry && !closing.is_empty() { &closing } else { &allowed };
             let token = from[random.next_u32() as usize % from.len()];
             constraint.accept(token)?;
