@@ -448,7 +448,7 @@ impl From<ServeError<Self>> for CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::openai::errors::ApiError;
+    use crate::server::error::ApiError;
     use phi3v_kernels::BackendError;
     use std::sync::Arc;
 

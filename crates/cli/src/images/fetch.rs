@@ -3,9 +3,9 @@
 
 use super::display_name;
 use crate::error::CliError;
+use crate::server::error::ApiError;
 use crate::server::images::{AllowedHost, Fetcher, Pictures};
 use crate::server::limits::Limits;
-use crate::server::openai::errors::ApiError;
 use crate::server::room::Inputs;
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};

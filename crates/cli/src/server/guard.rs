@@ -10,9 +10,9 @@ pub use super::keys::KeyFileError;
 pub use super::origin::Origin;
 
 use super::connections::Connection;
+use super::error::ApiError;
 use super::keys::{Claim, Keys};
 use super::limits;
-use super::openai::errors::ApiError;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, Version, header};

@@ -1,6 +1,6 @@
 //! The bounds of what a client may ask for, and the errors beyond them.
 
-use super::openai::errors::ApiError;
+use super::error::ApiError;
 use axum::http::StatusCode;
 use phi3v::image::ImageLimits;
 use std::time::Duration;

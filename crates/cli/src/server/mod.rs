@@ -11,7 +11,9 @@
 pub mod ask;
 mod connections;
 pub mod engine_thread;
+pub mod error;
 pub mod guard;
+mod hints;
 pub mod images;
 mod keys;
 pub mod limits;
@@ -21,7 +23,6 @@ mod log;
 pub mod log_writer;
 pub mod metrics;
 pub mod openai;
-mod openapi;
 mod origin;
 pub mod prepare;
 pub mod room;
@@ -29,7 +30,6 @@ pub mod router;
 pub mod state;
 mod stream;
 pub mod tls;
-pub mod tokenize;
 mod ui;
 
 use engine_thread::EngineHandle;

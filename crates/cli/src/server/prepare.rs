@@ -4,11 +4,10 @@
 //! connections nor the engine's threads for long. A thread cannot be stopped: where the client leaves or the time is
 //! over, the work keeps its turn and its room until it notices, between two pictures.
 
-use super::ask::{Ask, Picture, Turn, TurnPart};
+use super::ask::{Ask, Detail, Picture, Turn, TurnPart};
+use super::error::ApiError;
 use super::images::{self, Pictures};
 use super::limits::{self, Times};
-use super::openai::errors::ApiError;
-use super::openai::types::Detail;
 use super::room::Room;
 use super::state::{App, ServedModel};
 use futures_util::future::{try_join, try_join_all};

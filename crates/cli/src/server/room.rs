@@ -2,8 +2,8 @@
 //!
 //! Room is taken as bytes arrive, never by what a client announces: nobody keeps others out by promising much.
 
+use super::error::ApiError;
 use super::limits;
-use super::openai::errors::ApiError;
 use std::io::Read;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

@@ -1,11 +1,11 @@
 //! The routes, and what every request passes on its way to them: log, CORS, guard.
 
+use super::error::ApiError;
 use super::guard::{self, Guard};
-use super::openai::errors::ApiError;
-use super::openai::{chat, models, responses};
+use super::openai::{chat, models, openapi, responses, tokenize};
 use super::origin::{self, Origin};
 use super::state::App;
-use super::{linger, log, openapi, tokenize, ui};
+use super::{linger, log, ui};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};

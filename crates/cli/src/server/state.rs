@@ -1,10 +1,10 @@
 //! What all requests share.
 
 use super::engine_thread::EngineHandle;
+use super::error::ApiError;
 use super::images::Pictures;
 use super::limits::{self, Limits};
 use super::metrics::Metrics;
-use super::openai::errors::ApiError;
 use super::room::{Inputs, Room};
 use phi3v::constraint::ConstraintFactory;
 use phi3v::image::ImageParams;

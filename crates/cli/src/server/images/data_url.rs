@@ -2,7 +2,7 @@
 //! ignored: a picture's format shows in its content.
 
 use super::too_large;
-use crate::server::openai::errors::ApiError;
+use crate::server::error::ApiError;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};

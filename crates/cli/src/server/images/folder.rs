@@ -2,7 +2,7 @@
 //! there without leaving it, whatever `..` and links say.
 
 use super::unread;
-use crate::server::openai::errors::ApiError;
+use crate::server::error::ApiError;
 use crate::server::room::Room;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions};

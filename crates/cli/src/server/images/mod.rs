@@ -7,8 +7,8 @@ mod remote;
 
 pub use remote::{AllowedHost, Fetcher};
 
+use super::error::ApiError;
 use super::limits::Limits;
-use super::openai::errors::ApiError;
 use super::room::{ReadError, Room};
 use folder::Folder;
 use std::path::Path;

@@ -8,8 +8,8 @@
 
 use super::address::is_global;
 use super::{not_allowed, too_large, unread};
+use crate::server::error::ApiError;
 use crate::server::limits::Limits;
-use crate::server::openai::errors::ApiError;
 use crate::server::room::Room;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;

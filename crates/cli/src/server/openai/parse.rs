@@ -1,7 +1,7 @@
 //! Bodies of requests: read under limits, parsed, unknown fields refused.
 
-use super::errors::ApiError;
 use super::{fields, unique_keys};
+use crate::server::error::ApiError;
 use crate::server::limits;
 use crate::server::room::Room;
 use crate::server::state::App;

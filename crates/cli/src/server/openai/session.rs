@@ -1,9 +1,9 @@
 //! An answer on its way.
 
-use super::errors::ApiError;
 use super::types::{PromptTokensDetails, UsageFields};
 use crate::server::ask::Ask;
 use crate::server::engine_thread::Updates;
+use crate::server::error::ApiError;
 use crate::server::limits::Times;
 use crate::server::prepare;
 use crate::server::room::Room;

@@ -213,7 +213,7 @@ impl IntoResponse for ApiError {
             // they would ask twice more, each time for as long
             response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        // the log line of the request names the error; see `super::super::log`
+        // the log line of the request names the error; see `super::log`
         response.extensions_mut().insert(ErrorCode(self.code));
         response
     }
