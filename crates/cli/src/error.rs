@@ -2,8 +2,9 @@
 
 use crate::disk;
 use crate::hub::HubError;
-use crate::paths::quoted;
+use crate::paths::{quoted, system_words};
 use crate::server::ServeError;
+use crate::sources::{PictureError, SourceError, Unallowed};
 use crate::tell;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
@@ -31,46 +32,12 @@ pub enum CliError {
     /// The processor cannot be used as asked.
     #[error(transparent)]
     Cpu(#[from] CpuError),
-    /// A picture that is none.
-    #[error("{name}: {error}")]
-    Picture {
-        /// As the user named it.
-        name: String,
-        /// What is wrong with it.
-        error: ImageError,
-    },
-    /// A picture that cannot be read at all.
-    #[error("cannot read {name}: {}", reason(.error))]
-    PictureFile {
-        /// As the user named it.
-        name: String,
-        /// The system's refusal.
-        error: io::Error,
-    },
-    /// A picture somewhere on the network.
-    #[error(
-        "{url} is not fetched: pictures come from files and stdin, and from hosts that were allowed by name"
-    )]
-    Url {
-        /// As the user gave it.
-        url: String,
-    },
-    /// A picture that another server did not give, or that may not be asked for.
-    #[error("{url} is not fetched: {message}")]
-    Fetch {
-        /// As the user gave it.
-        url: String,
-        /// The fetcher's name for what is wrong.
-        code: &'static str,
-        /// The fetcher's words.
-        message: String,
-    },
+    /// A picture that cannot be had.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
     /// More tokens or memory than there is room for, where the command has no `--context`.
     #[error("{0}")]
     Fixed(phi3v::Error),
-    /// `-` twice.
-    #[error("stdin can be one picture only, and - was given twice")]
-    StdinTwice,
     /// `-` where questions come from stdin.
     #[error("stdin cannot be a picture here: the questions come from it")]
     StdinTaken,
@@ -144,7 +111,7 @@ pub enum CliError {
         available: u64,
     },
     /// Any other file.
-    #[error("cannot {action} {path}: {}", reason(.error))]
+    #[error("cannot {action} {path}: {}", system_words(.error))]
     File {
         /// `read` or `write`.
         action: &'static str,
@@ -162,7 +129,7 @@ pub enum CliError {
         hint: Option<String>,
     },
     /// stdout cannot be written to.
-    #[error("cannot write the answer: {}", reason(.0))]
+    #[error("cannot write the answer: {}", system_words(.0))]
     Output(io::Error),
     /// Any of the others in `chat`, where other things can be done about it.
     #[error(transparent)]
@@ -198,35 +165,14 @@ impl CliError {
             Self::Phi3V(error) => return error.hint(),
             Self::Hub(error) => return error.hint(),
             Self::Cpu(error) => return error.hint(),
-            Self::Picture { error, .. } => return picture_hint(error),
+            Self::Picture(error) => return picture_hint(error),
             Self::Server { hint, .. } => return hint.clone(),
-            Self::Url { url } => url_hint(url),
-            Self::Fetch { url, code: "image_source_not_allowed", message }
-                if message.contains("this host") =>
-            {
-                format!(
-                    "name its host with --allow-url, as well as one that it redirects to; or {}",
-                    fetch_yourself(url)
-                )
-            }
-            Self::Fetch { code: "image_too_large", .. } => {
-                "raise the limit with --max-image-bytes if you trust the host".to_owned()
-            }
-            Self::Fetch { url, .. } => fetch_yourself(url),
             Self::Fixed(_) => {
                 "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens"
                     .to_owned()
             }
             Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
             Self::NoQuestion { names } => no_question_hint(names),
-            Self::PictureFile { name, error } if error.kind() == io::ErrorKind::NotFound => {
-                // of several words it is rather a question than a path
-                if name.contains(char::is_whitespace) {
-                    "check the path; the question of ask comes last and in quotes".to_owned()
-                } else {
-                    "check the path".to_owned()
-                }
-            }
             Self::InChat(error) => return chat_hint(error).or_else(|| error.hint()),
             Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
                 "check that it is the text you mean, or shorten it".to_owned()
@@ -282,13 +228,11 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Phi3V(error) | Self::Fixed(error) => library_code(error),
-            Self::Picture { .. } | Self::PictureFile { .. } | Self::Url { .. } | Self::Fetch { .. } => {
-                ExitCode::Picture
-            }
+            Self::Picture(PictureError::StdinTwice) => ExitCode::Usage,
+            Self::Picture(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
             Self::Cpu(_)
-            | Self::StdinTwice
             | Self::StdinTaken
             | Self::QuestionText
             | Self::EmptyQuestion
@@ -349,16 +293,17 @@ fn no_question_hint(names: &[String]) -> String {
 /// What can be done within `chat`, where it is something else than elsewhere.
 fn chat_hint(error: &CliError) -> Option<String> {
     Some(match error {
-        CliError::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+        CliError::Picture(PictureError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
             "check the path; after /image Tab completes it".to_owned()
         }
-        CliError::Url { url } | CliError::Fetch { url, code: "image_source_not_allowed", .. }
-            if http_host(url).is_some() =>
-        {
+        CliError::Picture(
+            PictureError::Url { url }
+            | PictureError::Fetch { url, error: SourceError::NotAllowed(_) | SourceError::NoFile },
+        ) if http_host(url).is_some() => {
             let host = http_host(url)?;
             format!("begin with phi3v chat --allow-url {host}; or {}", download(url))
         }
-        CliError::Fetch { url, .. } => download(url),
+        CliError::Picture(PictureError::Fetch { url, .. }) => download(url),
         CliError::Phi3V(phi3v::Error::Engine(EngineError::ContextLength { .. })) => {
             "/reset makes room; chat --context gives more of it".to_owned()
         }
@@ -371,8 +316,33 @@ fn download(url: &str) -> String {
     format!("fetch it yourself: curl -sL -o picture {}, then /image picture", quoted(url))
 }
 
+/// What can be done about a picture.
+fn picture_hint(error: &PictureError) -> Option<String> {
+    Some(match error {
+        PictureError::Image { error, .. } => return image_hint(error),
+        PictureError::File { name, error } if error.kind() == io::ErrorKind::NotFound => {
+            // of several words it is rather a question than a path
+            if name.contains(char::is_whitespace) {
+                "check the path; the question of ask comes last and in quotes".to_owned()
+            } else {
+                "check the path".to_owned()
+            }
+        }
+        PictureError::File { .. } | PictureError::StdinTwice => return None,
+        PictureError::Url { url } => url_hint(url),
+        PictureError::Fetch { url, error: SourceError::NotAllowed(Unallowed::Host) } => format!(
+            "name its host with --allow-url, as well as one that it redirects to; or {}",
+            fetch_yourself(url)
+        ),
+        PictureError::Fetch { error: SourceError::TooLarge { .. }, .. } => {
+            "raise the limit with --max-image-bytes if you trust the host".to_owned()
+        }
+        PictureError::Fetch { url, .. } => fetch_yourself(url),
+    })
+}
+
 /// The library's hint, with the flag of the command line.
-fn picture_hint(error: &ImageError) -> Option<String> {
+fn image_hint(error: &ImageError) -> Option<String> {
     let flag = match error {
         ImageError::Bytes { bytes: 1.., .. } => "--max-image-bytes",
         ImageError::Pixels { .. } => "--max-pixels",
@@ -408,14 +378,6 @@ fn url_hint(url: &str) -> String {
         None if url.starts_with("file:") => "give the path of the file".to_owned(),
         None => fetch_yourself(url),
     }
-}
-
-/// The system's words without the number in brackets.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// The area that refused decides.

@@ -2,7 +2,7 @@
 
 use super::{ContextArgs, ModelArgs};
 use crate::server::guard::Origin;
-use crate::server::images::AllowedHost;
+use crate::sources::AllowedHost;
 use clap::{Args, ValueEnum};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
