@@ -1,14 +1,13 @@
 //! Numbers in, numbers out: the operations phi3v is built from.
 //!
 //! [`Backend`] names them; [`cpu`] runs them on the host, on the best instruction set found at run time.
-//! This crate knows nothing of Phi-3, of files' formats or of text. It is the only crate with `unsafe` code, and so
-//! has the seam to the one decoder that is written in C, [`jpeg`].
+//! This crate knows nothing of Phi-3, of files' formats or of text. Besides `phi3v-jpeg`, the seam to
+//! C, it is the only crate with `unsafe` code.
 
 mod backend;
 mod bytes;
 pub mod cpu;
 mod format;
-pub mod jpeg;
 pub mod quant;
 #[doc(hidden)]
 pub mod testing;

@@ -184,6 +184,17 @@ pub struct VisionConfig {
 }
 
 impl ModelConfig {
+    /// The shapes of Phi-3.5-vision-instruct, without the parts of its configuration that neither speed nor memory depends
+    /// on: what can be planned before anything is downloaded.
+    ///
+    /// # Panics
+    /// Never: the text is part of the program.
+    #[must_use]
+    pub fn phi_3_5_vision() -> Self {
+        Self::from_json(include_bytes!("config/phi-3.5-vision.json"))
+            .expect("the built-in configuration is valid")
+    }
+
     /// Reads and checks config.json.
     ///
     /// # Errors

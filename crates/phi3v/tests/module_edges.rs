@@ -103,7 +103,7 @@ fn crates_depend_in_one_direction() {
 }
 
 #[test]
-fn unsafe_code_lives_in_kernels_only() {
+fn unsafe_code_lives_in_kernels_and_the_seam_to_c_only() {
     for name in ["phi3v", "cli"] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
         let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();

@@ -4,9 +4,11 @@
 
 mod common;
 
+use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
+use phi3v::weights::quantized::Quant;
 use phi3v::weights::table::{self, TensorSpec};
-use phi3v::weights::{Weights, WeightsError};
+use phi3v::weights::{Weights, WeightsError, weights_bytes};
 use phi3v_kernels::{Bytes, Format, Precision};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -336,4 +338,15 @@ fn the_golden_checkpoint_opens() {
     assert_eq!(weights.dtype(), Format::Bf16);
     let head = weights.linear("lm_head", Precision::F32).unwrap();
     assert_eq!((head.n, head.k), (32064, 96));
+}
+
+#[test]
+fn sizes_are_known_before_there_are_weights() {
+    let demo = Checkpoint::from_files(&phi3v::demo::files()).unwrap().config;
+    for quant in [None, Some(Quant::Q8), Some(Quant::Q4)] {
+        assert_eq!(weights_bytes(&demo, quant), Weights::random(&demo, quant).bytes_total());
+    }
+    // as the index of the real checkpoint has it, without the parts that the model does not read
+    let real = weights_bytes(&ModelConfig::phi_3_5_vision(), None);
+    assert!((8_200_000_000..8_300_000_000).contains(&real), "{real}");
 }

@@ -109,7 +109,7 @@ fn subjects(args: &BenchArgs) -> Box<dyn Iterator<Item = Result<Subject, CliErro
 }
 
 fn random(format: BenchFormat) -> Subject {
-    let (config, quant) = (bench::real_size(), format.quant());
+    let (config, quant) = (ModelConfig::phi_3_5_vision(), format.quant());
     Subject { weights: Weights::random(&config, quant), config, quant, opened: Duration::ZERO }
 }
 

@@ -6,8 +6,8 @@ use crate::hub::{self, HubError, HubOptions};
 use crate::quantised;
 use crate::runtime::{self, Opened};
 use crate::terminal::{count, print};
-use phi3v::bench::real_size;
 use phi3v::checkpoint::Checkpoint;
+use phi3v::config::ModelConfig;
 use phi3v::engine::EngineOptions;
 use phi3v::image::ImageParams;
 use phi3v::memory::{self, MemoryPlan, MemoryRequest, size};
@@ -130,7 +130,7 @@ impl Info {
         if !hub::is_known(name) {
             return info;
         }
-        let config = real_size();
+        let config = ModelConfig::phi_3_5_vision();
         let stored = weights_bytes(&config, None);
         let quant = args.model.quantised_from(Format::Bf16, stored);
         let options = EngineOptions::default();

@@ -103,15 +103,6 @@ pub struct Plan {
     pub opened: Duration,
 }
 
-/// The real model's shapes, without the parts of its configuration that speed does not depend on.
-///
-/// # Panics
-/// Never: the text is part of the program.
-#[must_use]
-pub fn real_size() -> ModelConfig {
-    ModelConfig::from_json(include_bytes!("config.json")).expect("the built-in configuration is valid")
-}
-
 /// The model being measured and what it has been fed.
 struct Bench<'a> {
     model: Phi3V<Cpu>,

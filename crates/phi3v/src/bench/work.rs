@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_real_model_is_as_much_work_as_counted_by_hand() {
-        let config = crate::bench::real_size();
+        let config = ModelConfig::phi_3_5_vision();
         let heads = Heads { query: 32, key_value: 32, dim: 96 };
         let kv = KvLayout { layers: 32, heads, format: KvFormat::Bf16 };
         let mut config_small = config.clone();

@@ -114,20 +114,3 @@ impl Random {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::real_size;
-
-    #[test]
-    fn sizes_are_known_before_there_are_weights() {
-        let tiny = crate::checkpoint::Checkpoint::from_files(&crate::demo::files()).expect("built in").config;
-        for quant in [None, Some(Quant::Q8), Some(Quant::Q4)] {
-            assert_eq!(weights_bytes(&tiny, quant), Weights::random(&tiny, quant).bytes_total());
-        }
-        // as the index of the real checkpoint has it, without the parts that the model does not read
-        let real = weights_bytes(&real_size(), None);
-        assert!((8_200_000_000..8_300_000_000).contains(&real), "{real}");
-    }
-}

@@ -1,6 +1,6 @@
 //! JPEG, all kinds of 8 bits that are coded with loss.
 
-use phi3v_kernels::jpeg::{Jpeg as Stream, JpegError};
+use phi3v_jpeg::{Jpeg as Stream, JpegError};
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;

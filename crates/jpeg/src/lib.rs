@@ -1,6 +1,6 @@
 //! JPEG by libjpeg-turbo's code: accurate integer transform, smooth chroma upsampling, as in the reference.
 //!
-//! The library is C, which is why its seam stands in this crate. It reports errors by unwinding, and asks for more
+//! The library is C, so this crate has `unsafe` code: all of what phi3v's picture decoding needs. It reports errors by unwinding, and asks for more
 //! data by returning early: here all data is there from the start, so that an early return means that it has ended.
 
 mod idct;
