@@ -1,7 +1,7 @@
 //! The flags of `phi3v serve`.
 
 use super::{ContextArgs, ModelArgs};
-use crate::server::guard::Origin;
+use crate::origin::Origin;
 use crate::sources::AllowedHost;
 use clap::{Args, ValueEnum};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

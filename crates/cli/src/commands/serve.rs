@@ -8,7 +8,7 @@ use crate::server::guard::{Guard, KeyFileError};
 use crate::server::limits::Limits;
 use crate::server::log_writer::{self, LogThread};
 use crate::server::state::ServedModel;
-use crate::server::{Loaded, Server, ServerOptions, tls};
+use crate::server::{Loaded, ServeError, Server, ServerOptions, tls};
 use crate::sources::{Fetcher, Sources};
 use crate::{note, tell};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
@@ -20,6 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tracing_subscriber::filter::LevelFilter;
+
+impl From<ServeError<CliError>> for CliError {
+    fn from(error: ServeError<Self>) -> Self {
+        match error {
+            ServeError::Load(error) => error,
+            other => Self::Server { message: other.to_string(), hint: other.hint() },
+        }
+    }
+}
 
 /// Serves until SIGTERM or Ctrl-C.
 ///

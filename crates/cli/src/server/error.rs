@@ -268,6 +268,21 @@ mod tests {
     use crate::sources::{DataUrlFault, FetchFault, Unallowed};
 
     #[test]
+    fn an_error_that_requests_share_counts_as_itself() {
+        use phi3v::engine::EngineError;
+        use phi3v::sampler::SamplerError;
+        let errors: [fn() -> phi3v::Error; 3] = [
+            || phi3v_kernels::BackendError::OutOfMemory { bytes: 7 }.into(),
+            || EngineError::DamagedCache.into(),
+            || SamplerError::BadLogit { token: 1, value: f32::NAN }.into(),
+        ];
+        for error in errors {
+            let shared = phi3v::Error::Shared(std::sync::Arc::new(error()));
+            assert_eq!(ApiError::library(&shared), ApiError::library(&error()));
+        }
+    }
+
+    #[test]
     fn a_source_that_gave_nothing_is_told_in_the_clients_terms() {
         use SourceError::{DataUrl, Fetch, NoFile, NotAllowed, Room, TooLarge};
         let seconds = Duration::from_secs(15);

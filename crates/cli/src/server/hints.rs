@@ -1,11 +1,11 @@
-//! What to do about the library's errors, in the words of requests: the library's own hints name flags of the command
-//! line, which a client does not have.
+//! What to do about errors, in the words of requests: their fields, and the flags that whoever runs the server can set.
 
 use crate::sources::{FetchFault, RoomError, SourceError, Unallowed};
 use phi3v::Error;
 use phi3v::constraint::ConstraintError;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
+use phi3v::sampler::SamplerError;
 
 /// What a client can do about an error of the library.
 pub(super) fn library(error: &Error) -> Option<String> {
@@ -21,6 +21,9 @@ pub(super) fn library(error: &Error) -> Option<String> {
         }
         Error::Constraint(ConstraintError::NotAllowed { .. }) => {
             "ask again, and report it with the server's log if it comes again"
+        }
+        Error::Sampler(SamplerError::BadLogit { .. }) => {
+            "check the checkpoint's files and the copies quantised from them, or try --dtype f32 if they are right"
         }
         Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) => return error.hint(),
         Error::Image(error) => return image(error),

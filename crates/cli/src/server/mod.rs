@@ -1,7 +1,7 @@
 //! `phi3v serve`: an OpenAI-compatible server with a page, on the library's engine.
 //!
 //! One thread owns the engine ([`engine_thread`]); everything else is asynchronous and holds no model state. A
-//! connection goes through `listener` and has a place among `connections`, a request through `log`, `origin`, `linger`,
+//! connection goes through `listener` and has a place among `connections`, a request through `log`, `cors`, `linger`,
 //! `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a
 //! checked question), [`prepare`] (pictures and text to ids), and then waits for what the engine says.
 //!
@@ -10,6 +10,7 @@
 
 pub mod ask;
 mod connections;
+mod cors;
 pub mod engine_thread;
 pub mod error;
 pub mod guard;
@@ -22,7 +23,6 @@ mod log;
 pub mod log_writer;
 pub mod metrics;
 pub mod openai;
-mod origin;
 pub mod prepare;
 pub mod router;
 pub mod state;
@@ -30,9 +30,10 @@ mod stream;
 pub mod tls;
 mod ui;
 
+use crate::origin::Origin;
 use crate::sources::Sources;
 use engine_thread::EngineHandle;
-use guard::{Guard, Origin};
+use guard::Guard;
 use limits::Limits;
 use phi3v::engine::Engine;
 use phi3v_kernels::Backend;
