@@ -26,7 +26,6 @@ const EDGES: &[(&str, &[&str])] = &[
     ("model", &["config", "weights", "image"]),
     ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),
     ("eval", &["model", "image"]),
-    ("bench", &["config", "weights", "model", "image"]),
     ("trace", &["engine", "model", "image", "tokenizer", "processor"]),
 ];
 
