@@ -1,9 +1,9 @@
 //! One answer: a request run to its end, told to a sink as it is made.
 
 use crate::error::CliError;
-use crate::images::Picture;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
+use crate::sources::{Picture, PictureError};
 use crate::terminal::TextSink;
 use phi3v::engine::{Engine, Event, Finished, Observer, Request, StepProgress, Token};
 use phi3v_kernels::Backend;
@@ -89,7 +89,7 @@ pub fn generate<B: Backend>(
 pub fn encode_pictures<B: Backend>(
     engine: &mut Engine<B>,
     count: usize,
-    coming: &Receiver<Result<Picture, CliError>>,
+    coming: &Receiver<Result<Picture, PictureError>>,
     interrupt: &Interrupt,
 ) -> Result<(Vec<Picture>, Duration), CliError> {
     let (mut progress, mut time) = (Progress::new(), Duration::ZERO);

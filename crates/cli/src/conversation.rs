@@ -2,8 +2,8 @@
 
 use crate::args::{DEFAULT_MAX_NEW_TOKENS, GenerationArgs};
 use crate::error::CliError;
-use crate::images::Picture;
 use crate::runtime::Runtime;
+use crate::sources::Picture;
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::engine::{CacheSalt, Request};
 use phi3v::processor;

@@ -2,13 +2,10 @@
 
 use crate::disk;
 use crate::hub::HubError;
-use crate::paths::quoted;
-use crate::server::ServeError;
-use crate::tell;
-use crate::terminal::printable;
+use crate::paths::system_words;
+use crate::sources::PictureError;
 use phi3v::engine::EngineError;
 use phi3v::files::WriteError;
-use phi3v::image::ImageError;
 use phi3v::memory::size;
 use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
@@ -31,46 +28,12 @@ pub enum CliError {
     /// The processor cannot be used as asked.
     #[error(transparent)]
     Cpu(#[from] CpuError),
-    /// A picture that is none.
-    #[error("{name}: {error}")]
-    Picture {
-        /// As the user named it.
-        name: String,
-        /// What is wrong with it.
-        error: ImageError,
-    },
-    /// A picture that cannot be read at all.
-    #[error("cannot read {name}: {}", reason(.error))]
-    PictureFile {
-        /// As the user named it.
-        name: String,
-        /// The system's refusal.
-        error: io::Error,
-    },
-    /// A picture somewhere on the network.
-    #[error(
-        "{url} is not fetched: pictures come from files and stdin, and from hosts that were allowed by name"
-    )]
-    Url {
-        /// As the user gave it.
-        url: String,
-    },
-    /// A picture that another server did not give, or that may not be asked for.
-    #[error("{url} is not fetched: {message}")]
-    Fetch {
-        /// As the user gave it.
-        url: String,
-        /// The fetcher's name for what is wrong.
-        code: &'static str,
-        /// The fetcher's words.
-        message: String,
-    },
+    /// A picture that cannot be had.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
     /// More tokens or memory than there is room for, where the command has no `--context`.
     #[error("{0}")]
     Fixed(phi3v::Error),
-    /// `-` twice.
-    #[error("stdin can be one picture only, and - was given twice")]
-    StdinTwice,
     /// `-` where questions come from stdin.
     #[error("stdin cannot be a picture here: the questions come from it")]
     StdinTaken,
@@ -144,7 +107,7 @@ pub enum CliError {
         available: u64,
     },
     /// Any other file.
-    #[error("cannot {action} {path}: {}", reason(.error))]
+    #[error("cannot {action} {path}: {}", system_words(.error))]
     File {
         /// `read` or `write`.
         action: &'static str,
@@ -162,7 +125,7 @@ pub enum CliError {
         hint: Option<String>,
     },
     /// stdout cannot be written to.
-    #[error("cannot write the answer: {}", reason(.0))]
+    #[error("cannot write the answer: {}", system_words(.0))]
     Output(io::Error),
     /// Any of the others in `chat`, where other things can be done about it.
     #[error(transparent)]
@@ -191,62 +154,6 @@ pub enum ExitCode {
 }
 
 impl CliError {
-    /// What the user can do about it, one sentence, if there is something.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Phi3V(error) => return error.hint(),
-            Self::Hub(error) => return error.hint(),
-            Self::Cpu(error) => return error.hint(),
-            Self::Picture { error, .. } => return picture_hint(error),
-            Self::Server { hint, .. } => return hint.clone(),
-            Self::Url { url } => url_hint(url),
-            Self::Fetch { url, code: "image_source_not_allowed", message }
-                if message.contains("this host") =>
-            {
-                format!(
-                    "name its host with --allow-url, as well as one that it redirects to; or {}",
-                    fetch_yourself(url)
-                )
-            }
-            Self::Fetch { code: "image_too_large", .. } => {
-                "raise the limit with --max-image-bytes if you trust the host".to_owned()
-            }
-            Self::Fetch { url, .. } => fetch_yourself(url),
-            Self::Fixed(_) => {
-                "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens"
-                    .to_owned()
-            }
-            Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
-            Self::NoQuestion { names } => no_question_hint(names),
-            Self::PictureFile { name, error } if error.kind() == io::ErrorKind::NotFound => {
-                // of several words it is rather a question than a path
-                if name.contains(char::is_whitespace) {
-                    "check the path; the question of ask comes last and in quotes".to_owned()
-                } else {
-                    "check the path".to_owned()
-                }
-            }
-            Self::InChat(error) => return chat_hint(error).or_else(|| error.hint()),
-            Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
-                "check that it is the text you mean, or shorten it".to_owned()
-            }
-            Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
-            Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
-            Self::Quantised { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
-            Self::Exists { .. } => "give another name, or replace it with --force".to_owned(),
-            Self::Busy { .. } => "wait until the other run has finished".to_owned(),
-            Self::DiskFull { .. } => "free some space, or write to another disk".to_owned(),
-            Self::OverwritesModel { .. } => "give another name with --out".to_owned(),
-            Self::Disk { .. } => {
-                "free some space, or use another disk (--out, or PHI3V_CACHE); q4 takes three fifths of q8"
-                    .to_owned()
-            }
-            _ => return None,
-        };
-        Some(hint)
-    }
-
     /// Of a file of `needed` bytes that could not be written, where so much is known.
     #[must_use]
     pub fn written(error: WriteError, needed: u64) -> Self {
@@ -265,30 +172,16 @@ impl CliError {
         }
     }
 
-    /// Prints the error, and the hint on a line of its own.
-    pub fn print(&self) {
-        // who pressed Ctrl-C knows
-        if self.exit_code() == ExitCode::Interrupted {
-            return;
-        }
-        tell!("error: {}", printable(&self.to_string()));
-        if let Some(hint) = self.hint() {
-            tell!("hint: {}", printable(&hint));
-        }
-    }
-
     /// The number the program ends with.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Phi3V(error) | Self::Fixed(error) => library_code(error),
-            Self::Picture { .. } | Self::PictureFile { .. } | Self::Url { .. } | Self::Fetch { .. } => {
-                ExitCode::Picture
-            }
+            Self::Picture(PictureError::StdinTwice) => ExitCode::Usage,
+            Self::Picture(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
             Self::Cpu(_)
-            | Self::StdinTwice
             | Self::StdinTaken
             | Self::QuestionText
             | Self::EmptyQuestion
@@ -325,99 +218,6 @@ impl CliError {
     }
 }
 
-/// A command that would have worked; of `ask`'s words the pictures that are there, and the question if there was one.
-fn no_question_hint(names: &[String]) -> String {
-    let is_address = |name: &str| name.starts_with("http://") || name.starts_with("https://");
-    let is_there = |name: &&String| *name == "-" || is_address(name) || std::path::Path::new(name).is_file();
-    let (pictures, words): (Vec<&String>, Vec<&String>) = names.iter().partition(is_there);
-    let question = match words[..] {
-        [] => "What is this?",
-        [question] if question.contains(char::is_whitespace) => question,
-        _ => return "put the question last, in quotes: \"What is this?\"".to_owned(),
-    };
-    let mut command = "phi3v ask".to_owned();
-    for host in pictures.iter().filter_map(|name| http_host(name)) {
-        command += &format!(" --allow-url {host}");
-    }
-    for picture in pictures {
-        command += &format!(" {}", quoted(picture));
-    }
-    let question = if words.is_empty() { format!("\"{question}\"") } else { quoted(question) };
-    format!("put the question last: {command} {question}")
-}
-
-/// What can be done within `chat`, where it is something else than elsewhere.
-fn chat_hint(error: &CliError) -> Option<String> {
-    Some(match error {
-        CliError::PictureFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
-            "check the path; after /image Tab completes it".to_owned()
-        }
-        CliError::Url { url } | CliError::Fetch { url, code: "image_source_not_allowed", .. }
-            if http_host(url).is_some() =>
-        {
-            let host = http_host(url)?;
-            format!("begin with phi3v chat --allow-url {host}; or {}", download(url))
-        }
-        CliError::Fetch { url, .. } => download(url),
-        CliError::Phi3V(phi3v::Error::Engine(EngineError::ContextLength { .. })) => {
-            "/reset makes room; chat --context gives more of it".to_owned()
-        }
-        _ => return None,
-    })
-}
-
-/// How a picture of an address comes into `chat`.
-fn download(url: &str) -> String {
-    format!("fetch it yourself: curl -sL -o picture {}, then /image picture", quoted(url))
-}
-
-/// The library's hint, with the flag of the command line.
-fn picture_hint(error: &ImageError) -> Option<String> {
-    let flag = match error {
-        ImageError::Bytes { bytes: 1.., .. } => "--max-image-bytes",
-        ImageError::Pixels { .. } => "--max-pixels",
-        ImageError::Side { width: 1.., height: 1.., .. } => "--max-side",
-        // a JPEG's scans are none
-        ImageError::Frames { format, .. } if *format != "JPEG" => "--max-frames",
-        other => return other.hint(),
-    };
-    Some(format!("scale the picture down, or raise the limit with {flag} if you trust the file"))
-}
-
-/// How a picture comes from an address without phi3v fetching it.
-fn fetch_yourself(url: &str) -> String {
-    format!("fetch it yourself: curl -sL {} | phi3v ask - \"...\"", quoted(url))
-}
-
-/// The host of an http address, with its port where it has one.
-fn http_host(url: &str) -> Option<String> {
-    let url = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
-    let host = url.host_str()?;
-    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
-}
-
-fn url_hint(url: &str) -> String {
-    match http_host(url) {
-        Some(host) => {
-            let address = quoted(url);
-            format!(
-                "allow its host: phi3v ask --allow-url {host} {address} \"...\"; or {}",
-                fetch_yourself(url)
-            )
-        }
-        None if url.starts_with("file:") => "give the path of the file".to_owned(),
-        None => fetch_yourself(url),
-    }
-}
-
-/// The system's words without the number in brackets.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
-}
-
 /// The area that refused decides.
 fn library_code(error: &phi3v::Error) -> ExitCode {
     use phi3v::Error;
@@ -436,19 +236,9 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
     }
 }
 
-impl From<ServeError<Self>> for CliError {
-    fn from(error: ServeError<Self>) -> Self {
-        match error {
-            ServeError::Load(error) => error,
-            other => Self::Server { message: other.to_string(), hint: other.hint() },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::openai::errors::ApiError;
     use phi3v_kernels::BackendError;
     use std::sync::Arc;
 
@@ -461,7 +251,6 @@ mod tests {
         ];
         for (error, code) in errors.iter().zip([ExitCode::Memory, ExitCode::Failure, ExitCode::Model]) {
             let shared = phi3v::Error::Shared(Arc::new(error()));
-            assert_eq!(ApiError::library(&shared), ApiError::library(&error()));
             let (shared, own) = (CliError::from(shared), CliError::from(error()));
             assert_eq!((shared.to_string(), shared.hint()), (own.to_string(), own.hint()));
             assert_eq!((shared.exit_code(), own.exit_code()), (code, code));

@@ -8,15 +8,17 @@
 
 pub mod answer;
 pub mod args;
+pub mod bench;
 pub mod bounded;
 pub mod commands;
 pub mod conversation;
 pub mod disk;
 pub mod error;
+mod hints;
 pub mod hub;
 pub mod identity;
-pub mod images;
 pub mod interrupt;
+pub mod origin;
 pub mod output;
 pub mod paths;
 pub mod progress;
@@ -24,4 +26,5 @@ pub mod quantised;
 pub mod report;
 pub mod runtime;
 pub mod server;
+pub mod sources;
 pub mod terminal;

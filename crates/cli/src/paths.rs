@@ -53,16 +53,6 @@ fn is_own_descriptor(path: &Path) -> bool {
         && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
-/// A word as a shell takes it for one.
-#[must_use]
-pub fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,4 +69,23 @@ mod tests {
         assert_eq!(cache("~/there"), home.join("there"));
         assert_eq!(cache(""), home.join(".cache"));
     }
+}
+
+/// A word as a shell takes it for one.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The system's words without the number in brackets.
+#[must_use]
+pub fn system_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -2,8 +2,8 @@
 
 use crate::answer::Answer;
 use crate::args::AskArgs;
-use crate::images::{Picture, PictureReport};
 use crate::runtime::Runtime;
+use crate::sources::{Picture, PictureReport};
 use crate::terminal::count;
 use phi3v::engine::{Finished, Timings, Token, Usage};
 use phi3v::tokenizer::Tokenizer;

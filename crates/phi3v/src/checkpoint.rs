@@ -55,8 +55,7 @@ impl CheckpointError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoFolder { .. } | Self::MissingFile { .. } => {
-                "fetch a checkpoint with phi3v pull phi-3.5-vision, or give a folder with config.json, tokenizer.json, \
-                 preprocessor_config.json and model*.safetensors"
+                "give a folder with config.json, tokenizer.json, preprocessor_config.json and model*.safetensors"
             }
             Self::Vocabulary { .. } => {
                 "the folder holds files of different models; fetch the checkpoint again"

@@ -88,13 +88,13 @@ impl ConfigError {
             Self::Unsupported { .. } => {
                 "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints and models of the same architecture"
             }
-            Self::Quantised { .. } => "use the original checkpoint: phi3v pull phi-3.5-vision",
+            Self::Quantised { .. } => "use the original checkpoint",
             Self::TooLarge { .. }
             | Self::Json { .. }
             | Self::NotAnObject { .. }
             | Self::Missing { .. }
             | Self::Value { .. } => {
-                "the file may be damaged or incomplete; fetch it again with phi3v pull, or compare it with the hub's"
+                "the file may be damaged or incomplete; fetch it again, or compare it with the hub's"
             }
         };
         Some(hint.to_owned())

@@ -90,7 +90,7 @@ impl Error {
             Self::Stopped => None,
             Self::Memory(error) => error.hint(),
             Self::Backend(phi3v_kernels::BackendError::OutOfMemory { .. }) => {
-                Some("choose a smaller context with --context, or close other programs".to_owned())
+                Some("choose a smaller context, or close other programs".to_owned())
             }
             Self::Backend(_) => None,
         }

@@ -30,7 +30,6 @@
 //!
 //! With pictures, token by token, and many at a time: `examples/`.
 
-pub mod bench;
 pub mod chat_template;
 pub mod checkpoint;
 pub mod config;

@@ -52,17 +52,14 @@ impl MemoryError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::TooLittle { fits, .. } if *fits >= CONTEXT_DEFAULT_MIN => {
-                format!("choose a smaller context, up to --context {fits}, or close other programs")
+                format!("choose a context of at most {fits} tokens, or close other programs")
             }
-            Self::TooLittle { .. } => {
-                "close other programs, or choose a smaller model with --model".to_owned()
-            }
+            Self::TooLittle { .. } => "close other programs, or choose a smaller model".to_owned(),
             Self::ContextTooLong { limit, .. } => {
-                format!("choose a context of at most {limit} with --context")
+                format!("choose a context of at most {limit} tokens")
             }
             Self::NoContext => {
-                "choose a context with --context, or leave it out to have one chosen by free memory"
-                    .to_owned()
+                "choose a context of at least 1 token, or leave the choice to free memory".to_owned()
             }
         })
     }

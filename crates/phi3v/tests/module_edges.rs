@@ -26,7 +26,6 @@ const EDGES: &[(&str, &[&str])] = &[
     ("model", &["config", "weights", "image"]),
     ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),
     ("eval", &["model", "image"]),
-    ("bench", &["config", "weights", "model", "image"]),
     ("trace", &["engine", "model", "image", "tokenizer", "processor"]),
 ];
 
@@ -100,6 +99,41 @@ fn crates_depend_in_one_direction() {
     for forbidden in ["tokio", "clap", "axum", "hyper", "ureq", "phi3v-cli"] {
         assert!(!library.contains(&format!("\n{forbidden}")), "the library depends on {forbidden}");
     }
+}
+
+/// Commands of other programs that hints may name, with their flags.
+const OTHER_PROGRAMS: &[&str] = &["dcmj2pnm --write-png"];
+
+/// The commands of the command line, as `phi3v pull`.
+const COMMANDS: &[&str] =
+    &["ask", "chat", "pull", "serve", "info", "quantize", "bench", "eval", "trace", "export-demo"];
+
+#[test]
+fn the_library_and_the_kernels_name_no_flag_and_no_command() {
+    for name in ["phi3v", "kernels"] {
+        let mut files = Vec::new();
+        rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut files);
+        assert!(files.len() > 10, "{name} has no source");
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let other = OTHER_PROGRAMS.iter().any(|program| line.contains(program));
+                assert!(other || !names_flag(line), "{} names a flag: {line}", file.display());
+                let command = COMMANDS.iter().find(|command| line.contains(&format!("phi3v {command}")));
+                assert_eq!(command, None, "{}: {line}", file.display());
+            }
+        }
+    }
+}
+
+/// Whether `--word` stands in the line where a word begins.
+fn names_flag(line: &str) -> bool {
+    line.match_indices("--").any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + 2..].chars().next();
+        after.is_some_and(|c| c.is_ascii_lowercase())
+            && !before.is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
+    })
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The flags that say how pictures are found and read.
 
-use crate::server::images::AllowedHost;
+use crate::sources::{AllowedHost, PictureOptions};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
-use phi3v::image::{ImageLimits, ImageMode, NUM_CROPS_HIGH, NUM_CROPS_MAX};
+use phi3v::image::{ImageLimits, ImageMode, ImageParams, NUM_CROPS_HIGH, NUM_CROPS_MAX};
 
 /// How pictures are read.
 #[derive(Debug, Args)]
@@ -70,6 +70,13 @@ impl PictureArgs {
             (None, Detail::High) => NUM_CROPS_HIGH,
             (None, Detail::Auto) => model,
         }
+    }
+
+    /// How pictures are read, of a checkpoint with these settings.
+    #[must_use]
+    pub fn options(&self, own: &ImageParams) -> PictureOptions {
+        let params = own.with_num_crops(self.num_crops(own.num_crops));
+        PictureOptions::of_files(self.mode(), params, self.limits.limits()).with_hosts(&self.allow_url)
     }
 
     /// How pictures are decoded.

@@ -1,8 +1,8 @@
 //! The flags of `phi3v serve`.
 
 use super::{ContextArgs, ModelArgs};
-use crate::server::guard::Origin;
-use crate::server::images::AllowedHost;
+use crate::origin::Origin;
+use crate::sources::AllowedHost;
 use clap::{Args, ValueEnum};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -4,10 +4,10 @@ use crate::answer::{self, Answer};
 use crate::args::AskArgs;
 use crate::conversation::Conversation;
 use crate::error::CliError;
-use crate::images::{self, Picture, PictureOptions};
 use crate::interrupt::Interrupt;
 use crate::report::{self, AskReport, Stats};
 use crate::runtime::{self, Runtime};
+use crate::sources::{self, Picture};
 use crate::tell;
 use crate::terminal::{AnswerOutput, TextSink, print};
 use phi3v::engine::{FinishReason, Timings};
@@ -19,13 +19,13 @@ use phi3v::engine::{FinishReason, Timings};
 pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     let (images, question) = args.images_and_question()?;
     args.generation.check()?;
-    images::check_names(images, &args.picture.allow_url)?;
+    sources::check_names(images, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
-    let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
+    let options = args.picture.options(&opened.checkpoint.preprocessor);
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     // Pictures are prepared while the model loads, and while those before them are encoded.
-    let coming = images::read_ahead(images.to_vec(), options);
+    let coming = sources::read_ahead(images.to_vec(), options);
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();

@@ -1,11 +1,11 @@
 //! `phi3v bench`: the model's speed on this machine, beside what the machine can do.
 
 use crate::args::{BenchArgs, BenchFormat};
+use crate::bench::{self, Figure, Plan};
 use crate::error::CliError;
 use crate::hub::{HubOptions, ModelName};
 use crate::terminal::{count, print};
 use crate::{note, report, runtime};
-use phi3v::bench::{self, Figure, Plan};
 use phi3v::config::ModelConfig;
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;

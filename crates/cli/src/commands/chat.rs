@@ -10,10 +10,10 @@ use crate::args::ChatArgs;
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::conversation::Conversation;
 use crate::error::CliError;
-use crate::images::{self, Picture, PictureOptions};
 use crate::interrupt::{HOW_TO_LEAVE, Interrupt};
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
+use crate::sources::{self, Picture, PictureOptions};
 use crate::terminal::{AnswerOutput, TextSink, count, printable};
 use crate::{note, tell};
 use complete::Completion;
@@ -42,13 +42,13 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
 
 fn talk(args: &ChatArgs) -> Result<(), CliError> {
     args.generation.check()?;
-    images::check_names(&args.images, &args.picture.allow_url)?;
+    sources::check_names(&args.images, &args.picture.allow_url)?;
     if args.images.iter().any(|name| name == "-") {
         return Err(CliError::StdinTaken);
     }
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
-    let options = PictureOptions::new(&args.picture, &opened.checkpoint.preprocessor);
-    let pictures = images::read_pictures(&args.images, &options)?;
+    let options = args.picture.options(&opened.checkpoint.preprocessor);
+    let pictures = sources::read_pictures(&args.images, &options)?;
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     let runtime = opened.load(&args.model)?;
@@ -158,7 +158,7 @@ impl Session<'_> {
     }
 
     fn show(&mut self, path: &OsStr) -> Result<(), CliError> {
-        self.add(images::read_picture(path, &self.options)?);
+        self.add(sources::read_picture(path, &self.options)?);
         Ok(())
     }
 

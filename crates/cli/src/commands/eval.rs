@@ -3,7 +3,7 @@
 use crate::args::{EvalArgs, Kv, QuantChoice};
 use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
-use crate::images::{self, Picture, PictureOptions};
+use crate::sources::{self, Picture, PictureOptions};
 use crate::terminal::{count, print};
 use crate::{note, quantised, runtime};
 use phi3v::chat_template::{Message, Part};
@@ -51,7 +51,7 @@ struct Questions {
 /// # Errors
 /// A picture or the model is refused, or a quantised form cannot be written.
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
-    images::check_names(&args.images, &[])?;
+    sources::check_names(&args.images, &[])?;
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
     if let Some(quant) = checkpoint.weights.quant() {
@@ -82,8 +82,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
 /// Every prompt about every picture.
 fn questions(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Questions, CliError> {
     let own = &checkpoint.preprocessor;
-    let options = PictureOptions::of_files(ImageMode::AsSeen, args.num_crops, &args.limits, own);
-    let pictures = images::read_pictures(&args.images, &options)?;
+    let params = own.with_num_crops(args.num_crops.unwrap_or(own.num_crops));
+    let options = PictureOptions::of_files(ImageMode::AsSeen, params, args.limits.limits());
+    let pictures = sources::read_pictures(&args.images, &options)?;
     let mut samples = Vec::new();
     for prompt in &args.prompt {
         if pictures.is_empty() {

@@ -5,11 +5,11 @@ use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
 use crate::server::guard::{Guard, KeyFileError};
-use crate::server::images::{Fetcher, Pictures};
 use crate::server::limits::Limits;
 use crate::server::log_writer::{self, LogThread};
 use crate::server::state::ServedModel;
-use crate::server::{Loaded, Server, ServerOptions, tls};
+use crate::server::{Loaded, ServeError, Server, ServerOptions, tls};
+use crate::sources::{Fetcher, Sources};
 use crate::{note, tell};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::image::ImageParams;
@@ -20,6 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tracing_subscriber::filter::LevelFilter;
+
+impl From<ServeError<CliError>> for CliError {
+    fn from(error: ServeError<Self>) -> Self {
+        match error {
+            ServeError::Load(error) => error,
+            other => Self::Server { message: other.to_string(), hint: other.hint() },
+        }
+    }
+}
 
 /// Serves until SIGTERM or Ctrl-C.
 ///
@@ -97,21 +106,21 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
         guard,
         cors_origins: cors_origin.clone(),
         tls,
-        pictures: pictures(&args.access)?,
+        sources: sources(&args.access)?,
         limits: limits(&args.limits),
     })
 }
 
-fn pictures(access: &AccessArgs) -> Result<Pictures, CliError> {
-    let mut pictures = Pictures::data_urls_only();
+fn sources(access: &AccessArgs) -> Result<Sources, CliError> {
+    let mut sources = Sources::data_urls_only();
     if !access.allow_image_host.is_empty() {
-        pictures = pictures.with_remote(Fetcher::new(access.allow_image_host.clone()));
+        sources = sources.with_remote(Fetcher::new(access.allow_image_host.clone()));
     }
     if let Some(dir) = &access.allow_image_dir {
         let refused = |error| CliError::File { action: "read", path: dir.display().to_string(), error };
-        pictures = pictures.with_folder(dir).map_err(refused)?;
+        sources = sources.with_folder(dir).map_err(refused)?;
     }
-    Ok(pictures)
+    Ok(sources)
 }
 
 fn limits(args: &LimitArgs) -> Limits {

@@ -3,10 +3,10 @@
 use crate::args::{ContextArgs, ModelArgs, QuantChoice, TraceArgs};
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::error::CliError;
-use crate::images::{self, PictureOptions};
 use crate::output::{check_out, source_of};
 use crate::progress::Progress;
 use crate::runtime::{self, Opened};
+use crate::sources::{self, PictureOptions};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::{NewFile, WriteError};
 use phi3v::image::{ImageInputs, ImageMode};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// The prompt, a picture or the model is refused, or a file cannot be read or written.
 pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     let prompt = prompt(args)?;
-    images::check_names(&args.images, &[])?;
+    sources::check_names(&args.images, &[])?;
     check_out(&args.out, args.overwrite.existing(), &source_of(&args.model.model))?;
     // prompt and answer are known, so the context that would be chosen for a conversation does not matter
     let no_context = ContextArgs { context: None };
@@ -31,8 +31,9 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     let Opened { checkpoint, cpu, .. } =
         runtime::open(&model, &no_context, |own| args.num_crops.unwrap_or(own))?;
     let own = &checkpoint.preprocessor;
-    let options = PictureOptions::of_files(ImageMode::Reference, args.num_crops, &args.limits, own);
-    let pictures = images::read_pictures(&args.images, &options)?;
+    let params = own.with_num_crops(args.num_crops.unwrap_or(own.num_crops));
+    let options = PictureOptions::of_files(ImageMode::Reference, params, args.limits.limits());
+    let pictures = sources::read_pictures(&args.images, &options)?;
     let inputs: Vec<_> = pictures.into_iter().map(|picture| picture.inputs).collect();
     let (request, tokens) = memory_request(args, &checkpoint, &inputs, &prompt)?;
     runtime::tell(&runtime::plan_exactly(&checkpoint, request, tokens)?, args.verbose);

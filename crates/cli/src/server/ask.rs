@@ -1,12 +1,13 @@
 //! A validated question: what every API of the server turns its requests into.
 
+use super::error::ApiError;
 use super::limits::Limits;
-use super::openai::errors::ApiError;
-use super::openai::types::Detail;
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
 use phi3v::engine::CacheSalt;
 use phi3v::sampler::SamplingParams;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// What an API calls the fields that are at fault where a check fails.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,19 @@ pub enum TurnPart {
     Text(String),
     /// A picture.
     Picture(Picture),
+}
+
+/// How closely to look at a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Detail {
+    /// The model's own number of tiles, or that of --num-crops.
+    #[default]
+    Auto,
+    /// One tile: fewest tokens.
+    Low,
+    /// Up to 16 tiles: small print.
+    High,
 }
 
 /// A picture to be read.

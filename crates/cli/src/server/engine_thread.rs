@@ -9,9 +9,9 @@
 //! - Of several answers to one prompt the first is run until it speaks; the others then find the prompt in the
 //!   prefix cache.
 
+use super::error::ApiError;
 use super::limits::Times;
 use super::metrics::Metrics;
-use super::openai::errors::ApiError;
 use phi3v::engine::{
     Engine, Event, Finished, Load, Observer, Output, Request, RequestId, StepProgress, Token,
 };

@@ -7,12 +7,12 @@
 //! - HTTP/1.0 knows requests without a Host header, as health checks of load balancers send; browsers send none such.
 
 pub use super::keys::KeyFileError;
-pub use super::origin::Origin;
 
 use super::connections::Connection;
+use super::error::ApiError;
 use super::keys::{Claim, Keys};
 use super::limits;
-use super::openai::errors::ApiError;
+use crate::origin::Origin;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, Version, header};

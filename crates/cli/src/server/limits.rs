@@ -1,6 +1,7 @@
 //! The bounds of what a client may ask for, and the errors beyond them.
 
-use super::openai::errors::ApiError;
+use super::error::ApiError;
+use crate::sources::SourceLimits;
 use axum::http::StatusCode;
 use phi3v::image::ImageLimits;
 use std::time::Duration;
@@ -79,6 +80,17 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Those of a picture's file.
+    pub fn sources(&self) -> SourceLimits {
+        SourceLimits {
+            bytes_max: self.image.bytes_max,
+            remote_bytes_max: self.remote_bytes_max,
+            remote_time_max: self.remote_time_max,
+        }
+    }
+}
+
 /// When a request came, and when its answer has to be complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -135,22 +147,6 @@ pub fn connections_full() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "connections_full", message)
         .hint("try again later")
         .retry_after(Duration::from_secs(2))
-}
-
-/// Input that would not fit even if there were no other.
-pub fn input_too_large(bytes: usize, limit: usize) -> ApiError {
-    let message =
-        format!("the body and the pictures of the request take {bytes} bytes or more, the limit is {limit}");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large", message)
-        .hint("send fewer or smaller pictures, or look at them with detail low")
-}
-
-/// No room for a request's body or pictures beside those of others.
-pub fn inputs_full() -> ApiError {
-    let message = "the bodies and pictures of other requests fill the memory set aside for them";
-    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
-        .hint("try again later")
-        .retry_after(Duration::from_secs(5))
 }
 
 /// The request's time is over.

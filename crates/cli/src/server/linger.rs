@@ -2,7 +2,7 @@
 //! meet a closed connection and never see the reason. Bodies that are coded for their transfer in a way that is not
 //! undone here are refused.
 
-use super::openai::errors::ApiError;
+use super::error::ApiError;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};

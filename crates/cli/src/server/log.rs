@@ -1,8 +1,8 @@
 //! One log line and one count for each request. Neither holds a path, a key, a text or a picture of a client: the
 //! route is the router's own pattern, and the id is ours.
 
+use super::error::ErrorCode;
 use super::metrics::Metrics;
-use super::openai::errors::ErrorCode;
 use super::state::{App, fresh_id};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, header};

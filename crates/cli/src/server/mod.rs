@@ -1,18 +1,20 @@
 //! `phi3v serve`: an OpenAI-compatible server with a page, on the library's engine.
 //!
 //! One thread owns the engine ([`engine_thread`]); everything else is asynchronous and holds no model state. A
-//! connection goes through `listener` and has a place among `connections`, a request through `log`, `origin`, `linger`,
+//! connection goes through `listener` and has a place among `connections`, a request through `log`, `cors`, `linger`,
 //! `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a
 //! checked question), [`prepare`] (pictures and text to ids), and then waits for what the engine says.
 //!
-//! Only this module answers HTTP and knows OpenAI's JSON; `hub` and `images` ask by HTTP, for models and pictures. Nothing
+//! Only this module answers HTTP and knows OpenAI's JSON; `hub` and `sources` ask by HTTP, for models and pictures. Nothing
 //! here panics on what a client sends.
 
 pub mod ask;
 mod connections;
+mod cors;
 pub mod engine_thread;
+pub mod error;
 pub mod guard;
-pub mod images;
+mod hints;
 mod keys;
 pub mod limits;
 mod linger;
@@ -21,20 +23,17 @@ mod log;
 pub mod log_writer;
 pub mod metrics;
 pub mod openai;
-mod openapi;
-mod origin;
 pub mod prepare;
-pub mod room;
 pub mod router;
 pub mod state;
 mod stream;
 pub mod tls;
-pub mod tokenize;
 mod ui;
 
+use crate::origin::Origin;
+use crate::sources::Sources;
 use engine_thread::EngineHandle;
-use guard::{Guard, Origin};
-use images::Pictures;
+use guard::Guard;
 use limits::Limits;
 use phi3v::engine::Engine;
 use phi3v_kernels::Backend;
@@ -58,7 +57,7 @@ pub struct ServerOptions {
     /// Certificate and key.
     pub tls: Option<TlsAcceptor>,
     /// Where pictures may come from.
-    pub pictures: Pictures,
+    pub sources: Sources,
     /// Bounds.
     pub limits: Limits,
 }
@@ -70,7 +69,7 @@ impl Default for ServerOptions {
             guard: Guard::default(),
             cors_origins: Vec::new(),
             tls: None,
-            pictures: Pictures::data_urls_only(),
+            sources: Sources::data_urls_only(),
             limits: Limits::default(),
         }
     }
@@ -151,7 +150,7 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
         let listener = runtime.block_on(TcpListener::bind(options.address)).map_err(listen)?;
         let address = listener.local_addr().map_err(ServeError::Start)?;
         let (engine, jobs) = EngineHandle::new(options.limits.queue_max);
-        let app = Arc::new(App::new(options.limits.clone(), engine, options.pictures.clone()));
+        let app = Arc::new(App::new(options.limits.clone(), engine, options.sources.clone()));
         // the engine's thread must not keep the application alive: it ends when that is dropped
         let (weak, metrics) = (Arc::downgrade(&app), Arc::clone(&app.metrics));
         let work = move || {

@@ -4,13 +4,11 @@
 //! connections nor the engine's threads for long. A thread cannot be stopped: where the client leaves or the time is
 //! over, the work keeps its turn and its room until it notices, between two pictures.
 
-use super::ask::{Ask, Picture, Turn, TurnPart};
-use super::images::{self, Pictures};
+use super::ask::{Ask, Detail, Picture, Turn, TurnPart};
+use super::error::ApiError;
 use super::limits::{self, Times};
-use super::openai::errors::ApiError;
-use super::openai::types::Detail;
-use super::room::Room;
 use super::state::{App, ServedModel};
+use crate::sources::{FetchFault, Room, SourceError, Sources};
 use futures_util::future::{try_join, try_join_all};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::constraint::{Constraint, Grammar, GrammarConstraint};
@@ -204,7 +202,7 @@ async fn read_all(
     let readings = pictures.into_iter().enumerate();
     let readings = readings.map(|(index, picture)| Reading { index, picture, room: room.beside(), deadline });
     let (here, elsewhere): (Vec<_>, Vec<_>) =
-        readings.partition(|reading| Pictures::is_in_request(&reading.picture.url));
+        readings.partition(|reading| Sources::is_in_request(&reading.picture.url));
     let elsewhere = try_join_all(elsewhere.into_iter().map(|reading| read_elsewhere(app, reading)));
     let (app, none_here) = (Arc::clone(app), here.is_empty());
     let here = async move {
@@ -230,10 +228,13 @@ async fn read_all(
 /// Reads a picture that lies elsewhere than in the request, as soon as there is a turn.
 async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiError> {
     let Picture { url, param, .. } = &reading.picture;
-    let turn = match app.pictures.turns(url) {
+    let turn = match app.sources.turns(url) {
         Some(turns) => {
             let turn = tokio::time::timeout_at(reading.deadline, take_turn(&turns)).await;
-            let late = || images::too_slow(app.limits.remote_time_max).param(param);
+            let late = || {
+                let limit = app.limits.remote_time_max;
+                ApiError::from(SourceError::from(FetchFault::Time { limit })).param(param)
+            };
             Some(turn.map_err(|_| late())??)
         }
         None => None,
@@ -248,8 +249,14 @@ async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiErr
 
 fn read(app: &App, reading: Reading) -> Result<File, ApiError> {
     let Reading { index, picture: Picture { url, detail, param }, mut room, deadline } = reading;
-    let bytes = app.pictures.read(&url, &app.limits, &mut room, deadline.into_std());
-    Ok(File { index, bytes: bytes.map_err(|error| error.param(&param))?, detail, param, _room: room })
+    let bytes = app.sources.read(&url, &app.limits.sources(), &mut room, deadline.into_std());
+    Ok(File {
+        index,
+        bytes: bytes.map_err(|error| ApiError::from(error).param(&param))?,
+        detail,
+        param,
+        _room: room,
+    })
 }
 
 fn decode_all(
@@ -332,7 +339,7 @@ fn max_new_tokens(app: &App, model: &ServedModel, ask: &Ask, prompt: usize) -> R
 mod tests {
     use super::*;
     use crate::server::engine_thread::EngineHandle;
-    use crate::server::images::Fetcher;
+    use crate::sources::Fetcher;
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::sync::mpsc;
@@ -391,8 +398,8 @@ mod tests {
             (picture_of("slow.example", &slow), picture_of("fast.example", &fast));
         let fetcher = Fetcher::of_this_machine(&[slow_host, fast_host], TURNS);
         let limits = limits::Limits { remote_time_max: Duration::from_secs(4), ..Default::default() };
-        let pictures = Pictures::data_urls_only().with_remote(fetcher);
-        let app = Arc::new(App::new(limits, EngineHandle::new(1).0, pictures));
+        let sources = Sources::data_urls_only().with_remote(fetcher);
+        let app = Arc::new(App::new(limits, EngineHandle::new(1).0, sources));
         let read = |picture: &Picture| {
             let picture = Picture { url: picture.url.clone(), detail: picture.detail, param: String::new() };
             let (app, room, times) = (Arc::clone(&app), app.room(), Times::start(&app.limits));

@@ -1,11 +1,11 @@
 //! The routes, and what every request passes on its way to them: log, CORS, guard.
 
+use super::error::ApiError;
 use super::guard::{self, Guard};
-use super::openai::errors::ApiError;
-use super::openai::{chat, models, responses};
-use super::origin::{self, Origin};
+use super::openai::{chat, models, openapi, responses, tokenize};
 use super::state::App;
-use super::{linger, log, openapi, tokenize, ui};
+use super::{cors, linger, log, ui};
+use crate::origin::Origin;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -33,7 +33,7 @@ pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[Origin]) -> Router {
         .layer(middleware::from_fn(linger::request));
     let router = match cors_origins {
         [] => router,
-        origins => router.layer(middleware::from_fn_with_state(Arc::from(origins), origin::cors)),
+        origins => router.layer(middleware::from_fn_with_state(Arc::from(origins), cors::cors)),
     };
     router.layer(middleware::from_fn_with_state(Arc::clone(&app), log::request)).with_state(app)
 }

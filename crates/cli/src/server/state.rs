@@ -1,11 +1,10 @@
 //! What all requests share.
 
 use super::engine_thread::EngineHandle;
-use super::images::Pictures;
+use super::error::ApiError;
 use super::limits::{self, Limits};
 use super::metrics::Metrics;
-use super::openai::errors::ApiError;
-use super::room::{Inputs, Room};
+use crate::sources::{Inputs, Room, Sources};
 use phi3v::constraint::ConstraintFactory;
 use phi3v::image::ImageParams;
 use phi3v::tokenizer::Tokenizer;
@@ -50,7 +49,7 @@ pub struct App {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Where pictures may come from.
-    pub pictures: Pictures,
+    pub sources: Sources,
     /// Seconds since 1970 of the start.
     pub started: u64,
     /// Turns at decoding pictures.
@@ -66,13 +65,13 @@ pub struct App {
 
 impl App {
     /// The state of a server whose model is still to come.
-    pub fn new(limits: Limits, engine: EngineHandle, pictures: Pictures) -> Self {
+    pub fn new(limits: Limits, engine: EngineHandle, sources: Sources) -> Self {
         Self {
             inputs: Inputs::new(limits.input_bytes_max),
             limits,
             engine,
             metrics: Arc::new(Metrics::new()),
-            pictures,
+            sources,
             started: unix_seconds(),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             texts: Arc::new(Semaphore::new(TEXTS)),

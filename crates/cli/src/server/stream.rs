@@ -1,7 +1,7 @@
 //! What a connection's bytes pass: a watch that notes when they move, and errors of heads in the server's own words.
 
 use super::connections::Connection;
-use super::openai::errors::ApiError;
+use super::error::ApiError;
 use axum::http::StatusCode;
 use std::io;
 use std::pin::Pin;

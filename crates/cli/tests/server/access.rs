@@ -2,8 +2,9 @@
 
 use super::harness::{Response, Running, data_url, load, png, request, user, user_with_picture};
 use phi3v::engine::EngineOptions;
+use phi3v_cli::origin::Origin;
 use phi3v_cli::server::ServerOptions;
-use phi3v_cli::server::guard::{Guard, Origin};
+use phi3v_cli::server::guard::Guard;
 use serde_json::{Value, json};
 
 const ALICE: &str = "alices-key-of-some-length";

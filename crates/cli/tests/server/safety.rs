@@ -5,9 +5,9 @@ use super::harness::{
 };
 use phi3v::engine::EngineOptions;
 use phi3v_cli::server::guard::Guard;
-use phi3v_cli::server::images::{Fetcher, Pictures};
 use phi3v_cli::server::limits::Limits;
 use phi3v_cli::server::{ServeError, ServerOptions};
+use phi3v_cli::sources::{Fetcher, Sources};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -184,8 +184,8 @@ fn pictures_come_from_the_allowed_folder_only() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().canonicalize().unwrap();
     std::fs::write(dir.join("a.png"), png(40, 30, 1)).unwrap();
-    let pictures = Pictures::data_urls_only().with_folder(&dir).unwrap();
-    let server = Running::start(ServerOptions { pictures, ..ServerOptions::default() });
+    let sources = Sources::data_urls_only().with_folder(&dir).unwrap();
+    let server = Running::start(ServerOptions { sources, ..ServerOptions::default() });
     assert_eq!(server.chat(&picture(&format!("file://{}/a.png", dir.display()))).status, 200);
     for path in ["/b.png", "/../../etc/passwd", ""] {
         let refused = server.chat(&picture(&format!("file://{}{path}", dir.display())));
@@ -214,8 +214,8 @@ fn an_allowed_host_on_this_machine_is_not_asked() {
     let port = listener.local_addr().unwrap().port();
     let names = ["127.0.0.1", "localhost"];
     let hosts = names.iter().map(|name| format!("{name}:{port}").parse().unwrap()).collect();
-    let pictures = Pictures::data_urls_only().with_remote(Fetcher::new(hosts));
-    let server = Running::start(ServerOptions { pictures, ..ServerOptions::default() });
+    let sources = Sources::data_urls_only().with_remote(Fetcher::new(hosts));
+    let server = Running::start(ServerOptions { sources, ..ServerOptions::default() });
     for name in names {
         let refused = server.chat(&picture(&format!("http://{name}:{port}/a.png")));
         assert_eq!((refused.status, refused.code().as_str()), (400, "image_source_not_allowed"));

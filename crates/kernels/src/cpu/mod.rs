@@ -75,8 +75,8 @@ impl CpuError {
         Some(match self {
             Self::UnknownLevel(_) => format!("{LEVEL_VARIABLE} may be scalar, avx2, avx512 or amx"),
             Self::LevelMissing { .. } => "leave the level out to use the best one".to_owned(),
-            Self::Threads { .. } => "leave --threads out for one thread per physical core".to_owned(),
-            Self::Spawn(_) => "ask for fewer threads with --threads".to_owned(),
+            Self::Threads { .. } => "leave the number of threads out for one per physical core".to_owned(),
+            Self::Spawn(_) => "ask for fewer threads".to_owned(),
         })
     }
 }

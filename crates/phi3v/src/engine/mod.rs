@@ -106,11 +106,11 @@ impl EngineError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::ContextLength { .. } => {
-                "shorten the text, use --detail low or fewer pictures, lower --max-new-tokens, or raise --context"
+                "shorten the text, use fewer pictures or fewer tiles, ask for a shorter answer, or choose a larger context"
             }
             Self::QueueFull { .. } => "try again later",
             Self::DamagedCache => "ask again, and report it",
-            Self::NoNewTokens => "ask for at least one token with --max-new-tokens",
+            Self::NoNewTokens => "ask for at least one token",
             _ => return None,
         };
         Some(hint.to_owned())

@@ -151,7 +151,7 @@ impl ImageError {
                 "open it in a picture viewer and save it again, as PNG for example".to_owned()
             }
             Self::PixelBytes { .. } => "give 3 bytes per pixel, row by row".to_owned(),
-            Self::TooNarrow { .. } => "crop the picture, or allow more crops with --num-crops".to_owned(),
+            Self::TooNarrow { .. } => "crop the picture, or allow more crops".to_owned(),
             Self::NumCrops { .. } => {
                 "Phi-3-vision was trained with 16, Phi-3.5-vision with 4 (several pictures) and 16 (one)"
                     .to_owned()

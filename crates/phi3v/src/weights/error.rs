@@ -211,20 +211,18 @@ impl WeightsError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoWeights { .. } => {
-                "phi3v reads safetensors files; fetch a checkpoint with phi3v pull phi-3.5-vision, or give its folder"
-            }
+            Self::NoWeights { .. } => "give the folder of a checkpoint whose weights are safetensors files",
             Self::MissingFile { .. } | Self::Truncated { .. } | Self::TruncatedTensor { .. } => {
-                "the download may have been interrupted; fetch the file again, or run phi3v pull, which resumes"
+                "the download may have been interrupted; fetch the file again"
             }
             Self::Read(_) => "check that the file can be read",
             Self::Missing { .. } | Self::Extra { .. } | Self::Shape { .. } => {
                 "config.json and the weights may come from different models; phi3v runs Phi-3-vision and Phi-3.5-vision"
             }
-            Self::Dtype { .. } | Self::NotDense { .. } => {
-                "use the original checkpoint: phi3v pull phi-3.5-vision"
+            Self::Dtype { .. } | Self::NotDense { .. } => "use the original checkpoint",
+            Self::NotWhole { .. } => {
+                "give the folder of the checkpoint, or a file that holds the whole model"
             }
-            Self::NotWhole { .. } => "give the folder of the checkpoint, or a file made by phi3v quantize",
             Self::FileFormat { .. } => "use a newer release of phi3v, or the original checkpoint",
             Self::IndexSize { .. }
             | Self::Index(_)

@@ -1,7 +1,6 @@
 //! `POST /v1/chat/completions`.
 
 use super::chat_stream::ChatStream;
-use super::errors::ApiError;
 use super::logprobs::AnswerLogprobs;
 use super::session::{Session, finish_reason};
 use super::types::{
@@ -11,6 +10,7 @@ use super::types::{
 use super::{models, parse, stream};
 use crate::server::ask::{Ask, Names, Turn, TurnPart};
 use crate::server::engine_thread::Update;
+use crate::server::error::ApiError;
 use crate::server::guard::Caller;
 use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};

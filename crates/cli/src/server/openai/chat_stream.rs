@@ -4,11 +4,11 @@
 //! and prompt are, and one named `timings` where the time went; clients that know only OpenAI's events never see
 //! them.
 
-use super::errors::ApiError;
 use super::logprobs::AnswerLogprobs;
 use super::session::finish_reason;
 use super::stream::{Queue, Render};
 use super::types::{ChatChunk, ChunkChoice, Delta, Logprobs, StreamOptions, UsageFields};
+use crate::server::error::ApiError;
 use phi3v::engine::{Finished, Phase, StepProgress, Timings, Token};
 use serde::Serialize;
 

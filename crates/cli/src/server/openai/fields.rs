@@ -1,7 +1,7 @@
 //! Top-level fields of a request that this server does not have: ignored when they cannot change the answer or ask
 //! for what happens anyway, refused by name otherwise.
 
-use super::errors::ApiError;
+use crate::server::error::ApiError;
 use serde_json::{Map, Value};
 
 /// Fields that do not change an answer.

@@ -2,15 +2,15 @@
 
 pub mod chat;
 mod chat_stream;
-pub mod errors;
 pub mod fields;
-mod hints;
 mod logprobs;
 pub mod models;
+pub mod openapi;
 pub mod parse;
 pub mod responses;
 pub mod session;
 mod stream;
 mod text_or_list;
+pub mod tokenize;
 pub mod types;
 mod unique_keys;

@@ -1,7 +1,7 @@
 //! `GET /v1/models`.
 
-use super::errors::ApiError;
 use super::types::{ModelEntry, ModelList};
+use crate::server::error::ApiError;
 use crate::server::state::{App, ServedModel};
 use axum::Json;
 use axum::extract::rejection::PathRejection;

@@ -1,10 +1,10 @@
 //! Bodies of requests: read under limits, parsed, unknown fields refused.
 
-use super::errors::ApiError;
 use super::{fields, unique_keys};
+use crate::server::error::ApiError;
 use crate::server::limits;
-use crate::server::room::Room;
 use crate::server::state::App;
+use crate::sources::Room;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};

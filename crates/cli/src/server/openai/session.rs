@@ -1,13 +1,13 @@
 //! An answer on its way.
 
-use super::errors::ApiError;
 use super::types::{PromptTokensDetails, UsageFields};
 use crate::server::ask::Ask;
 use crate::server::engine_thread::Updates;
+use crate::server::error::ApiError;
 use crate::server::limits::Times;
 use crate::server::prepare;
-use crate::server::room::Room;
 use crate::server::state::{App, ServedModel};
+use crate::sources::Room;
 use phi3v::engine::{FinishReason, Usage};
 use std::sync::Arc;
 

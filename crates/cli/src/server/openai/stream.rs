@@ -3,9 +3,9 @@
 //! While nothing happens a comment line is sent from time to time, which keeps proxies from giving up and finds out
 //! about clients that have gone.
 
-use super::errors::ApiError;
 use super::session::Session;
 use crate::server::engine_thread::Update;
+use crate::server::error::ApiError;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};

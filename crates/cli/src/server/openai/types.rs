@@ -3,6 +3,7 @@
 //! Unknown fields are refused by name, nested ones too; [`super::fields`] says which top-level ones are ignored.
 
 use super::text_or_list::{self, TextOrList};
+use crate::server::ask::Detail;
 use phi3v::chat_template::Role;
 use schemars::JsonSchema;
 use serde::de::Deserializer;
@@ -157,19 +158,6 @@ pub struct ImageUrl {
     /// How closely to look.
     #[serde(default)]
     pub detail: Detail,
-}
-
-/// How closely to look at a picture.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Detail {
-    /// The model's own number of tiles, or that of --num-crops.
-    #[default]
-    Auto,
-    /// One tile: fewest tokens.
-    Low,
-    /// Up to 16 tiles: small print.
-    High,
 }
 
 /// The form the answer must have.

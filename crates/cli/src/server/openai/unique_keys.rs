@@ -1,8 +1,8 @@
 //! Refuses JSON objects with a key that stands twice: parsers differ in which they take, so a proxy before the server
 //! may have checked another value than the one that counts here.
 
-use super::errors::ApiError;
 use super::parse::not_json;
+use crate::server::error::ApiError;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::cell::RefCell;
 use std::collections::HashSet;

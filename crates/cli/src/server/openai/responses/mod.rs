@@ -4,12 +4,12 @@
 mod stream;
 pub mod types;
 
-use super::errors::ApiError;
 use super::session::Session;
 use super::types::UsageFields;
 use super::{models, parse};
 use crate::server::ask::{Ask, Names, Turn, TurnPart};
 use crate::server::engine_thread::Update;
+use crate::server::error::ApiError;
 use crate::server::guard::Caller;
 use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};

@@ -2,7 +2,7 @@
 
 use super::complete;
 use super::types::{OutputMessage, OutputText, ResponseObject};
-use crate::server::openai::errors::ApiError;
+use crate::server::error::ApiError;
 use crate::server::openai::stream::{Queue, Render};
 use crate::server::openai::types::UsageFields;
 use crate::server::state::fresh_id;

@@ -1,7 +1,7 @@
 //! The wire types of `POST /v1/responses`: texts and pictures in, one text out.
 
+use crate::server::ask::Detail;
 use crate::server::openai::text_or_list::of_two;
-use crate::server::openai::types::Detail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;

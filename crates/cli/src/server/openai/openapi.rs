@@ -1,9 +1,9 @@
 //! `GET /openapi.json`: the routes by hand, the bodies from the types.
 
-use super::openai::errors::ErrorBody;
-use super::openai::responses::types::{ResponseObject, ResponsesRequest};
-use super::openai::types::{ChatChunk, ChatCompletion, ChatRequest, ModelEntry, ModelList};
+use super::responses::types::{ResponseObject, ResponsesRequest};
 use super::tokenize::Tokenized;
+use super::types::{ChatChunk, ChatCompletion, ChatRequest, ModelEntry, ModelList};
+use crate::server::error::ErrorBody;
 use axum::Json;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::sync::LazyLock;
 
 /// The description of this server, made once: who asks for it often keeps nobody waiting.
-pub(super) async fn openapi() -> Json<&'static Value> {
+pub async fn openapi() -> Json<&'static Value> {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
     Json(&DOCUMENT)
 }

@@ -1,7 +1,7 @@
 //! A load test for a running server: requests arrive at random moments whether or not earlier ones are done (open
 //! loop), pictures and text mixed; some clients vanish, some read slowly.
 //!
-//! `cargo run --release -p phi3v-cli --example load -- 127.0.0.1:8000 [requests=2000] [rate=20] [pid=SERVER]`
+//! `cargo run --release -p phi3v-tools --bin load -- 127.0.0.1:8000 [requests=2000] [rate=20] [pid=SERVER]`
 //!
 //! Before that, throughput against the number of parallel requests: 1, 2, 4, 8 and 16 clients that ask one after the
 //! other, with pictures and with text alone; no two requests begin alike, so that nothing comes from the caches.

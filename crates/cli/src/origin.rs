@@ -1,10 +1,5 @@
-//! Origins of pages, and what lets the pages of listed ones read answers (CORS).
+//! Origins of pages, as browsers send them and as a flag names them.
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use std::sync::Arc;
 use url::Url;
 
 /// The origin of a page as browsers and apps send it: `scheme://host`, with the port where it is not the scheme's own.
@@ -64,50 +59,6 @@ fn of_an_app(scheme: &str, rest: &str) -> Option<String> {
         && host.bytes().all(|byte| byte.is_ascii_graphic())
         && !host.contains(['/', '\\', '?', '#', '@']);
     (is_scheme && is_host && scheme != "file").then(|| format!("{scheme}://{host}"))
-}
-
-/// What pages may read beside the usual headers.
-const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after");
-
-/// Lets the pages of listed origins read the answer, and answers browsers that ask beforehand whether they may ask.
-/// Such a question bears no key, and is answered where there is something to be asked.
-pub(super) async fn cors(State(origins): State<Arc<[Origin]>>, request: Request, next: Next) -> Response {
-    let origin = listed(&origins, request.headers());
-    let mut response = match &origin {
-        Some(_) if is_preflight(&request) => preflight(request.headers()),
-        _ => next.run(request).await,
-    };
-    let headers = response.headers_mut();
-    // the answer to another origin would be another one
-    headers.append(header::VARY, HeaderValue::from_static("origin"));
-    if let Some(origin) = origin {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-    }
-    response
-}
-
-fn listed(origins: &[Origin], headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut sent = headers.get_all(header::ORIGIN).iter();
-    let (Some(origin), None) = (sent.next(), sent.next()) else { return None };
-    origins.iter().any(|known| known.as_str().as_bytes() == origin.as_bytes()).then(|| origin.clone())
-}
-
-fn is_preflight(request: &Request) -> bool {
-    request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-        && request.extensions().get::<MatchedPath>().is_some()
-}
-
-fn preflight(headers: &HeaderMap) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let answer = response.headers_mut();
-    answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    // the official client sends a dozen of its own, and which changes
-    if let Some(asked) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
-    }
-    response
 }
 
 #[cfg(test)]

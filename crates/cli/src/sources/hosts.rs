@@ -6,11 +6,10 @@
 //! counts for all of it, the look-ups included. Each host has its own bound on what happens at one time, so that a slow
 //! one does not hold up the others.
 
-use super::address::is_global;
-use super::{not_allowed, too_large, unread};
-use crate::server::limits::Limits;
-use crate::server::openai::errors::ApiError;
-use crate::server::room::Room;
+use super::addresses::SourceLimits;
+use super::error::{FetchFault, SourceError, Unallowed};
+use super::public::is_global;
+use super::room::Room;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -110,47 +109,42 @@ impl Fetcher {
     pub(super) fn fetch(
         &self,
         url: &str,
-        limits: &Limits,
+        limits: &SourceLimits,
         room: &mut Room,
         deadline: Instant,
-    ) -> Result<Vec<u8>, ApiError> {
+    ) -> Result<Vec<u8>, SourceError> {
         let deadline = deadline.min(Instant::now() + limits.remote_time_max);
-        let mut url = Url::parse(url).map_err(|_| failed("the address of the picture is not valid"))?;
+        let mut url = Url::parse(url).map_err(|_| FetchFault::Address)?;
         for _ in 0..=REDIRECTS_MAX {
             let addresses = self.check(&url, deadline)?;
             match request(&url, addresses, deadline, limits.remote_bytes_max)? {
                 Answer::Picture(body) => return read(body, limits.remote_bytes_max, room),
                 Answer::Redirect(location) => {
-                    url = url.join(&location).map_err(|_| failed("the picture's server redirected badly"))?;
+                    url = url.join(&location).map_err(|_| FetchFault::Redirect)?;
                 }
             }
         }
-        Err(failed(format!("the picture's server redirected more than {REDIRECTS_MAX} times, the limit")))
+        Err(FetchFault::Redirects { limit: REDIRECTS_MAX }.into())
     }
 
     /// The addresses of an allowed host, all of them checked.
-    fn check(&self, url: &Url, deadline: Instant) -> Result<Vec<SocketAddr>, ApiError> {
-        let refused = || {
-            not_allowed("this host")
-                .hint("send the picture as a data URL, or start the server with --allow-image-host")
-        };
+    fn check(&self, url: &Url, deadline: Instant) -> Result<Vec<SocketAddr>, SourceError> {
+        let refused = || SourceError::NotAllowed(Unallowed::Host);
         let default_port = default_port(url).ok_or_else(refused)?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(not_allowed("addresses with a user name"));
+            return Err(SourceError::NotAllowed(Unallowed::UserName));
         }
         let host = self.host(url).ok_or_else(refused)?;
         let addresses = self.look_up(host, url.port().unwrap_or(default_port), deadline)?;
         if addresses.is_empty() || !addresses.iter().all(|address| (self.permitted)(address.ip())) {
-            return Err(not_allowed("hosts outside the public internet"));
+            return Err(SourceError::NotAllowed(Unallowed::PrivateHost));
         }
         Ok(addresses)
     }
 
     /// Looks a name up on a thread of its own: the system's look-up knows no time limit.
-    fn look_up(&self, host: &Host, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, ApiError> {
-        let not_found = || failed("the picture's server was not found");
-        let place = LookupPlace::take(&host.lookups)
-            .ok_or_else(|| failed("the name is being looked up too often"))?;
+    fn look_up(&self, host: &Host, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, FetchFault> {
+        let place = LookupPlace::take(&host.lookups).ok_or(FetchFault::LookUps)?;
         let (tell, told) = mpsc::sync_channel(1);
         let (lookup, name) = (self.lookup, host.allowed.name.trim_matches(['[', ']']).to_owned());
         let work = move || {
@@ -158,18 +152,20 @@ impl Fetcher {
             // nobody hears of an answer that comes too late
             let _ = tell.send(lookup(&name, port));
         };
-        std::thread::Builder::new().name("lookup".to_owned()).spawn(work).map_err(|_| not_found())?;
+        std::thread::Builder::new()
+            .name("lookup".to_owned())
+            .spawn(work)
+            .map_err(|_| FetchFault::NotFound)?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let found =
-            told.recv_timeout(left).map_err(|_| failed("looking up the picture's server took too long"))?;
-        found.map_err(|_| not_found())
+        let found = told.recv_timeout(left).map_err(|_| FetchFault::LookUpTime)?;
+        found.map_err(|_| FetchFault::NotFound)
     }
 }
 
 #[cfg(test)]
 impl Fetcher {
     /// For hosts that are really ports of this machine, as if it were of the public internet, with `turns` at each.
-    pub(in crate::server) fn of_this_machine(hosts: &[String], turns: usize) -> Self {
+    pub(crate) fn of_this_machine(hosts: &[String], turns: usize) -> Self {
         let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
         let mut hosts = with_turns(hosts);
         hosts.iter_mut().for_each(|host| host.turns = Arc::new(Semaphore::new(turns)));
@@ -236,7 +232,7 @@ fn request(
     addresses: Vec<SocketAddr>,
     deadline: Instant,
     bytes_max: usize,
-) -> Result<Answer, ApiError> {
+) -> Result<Answer, SourceError> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let config = ureq::config::Config::builder()
         .max_redirects(0)
@@ -255,43 +251,41 @@ fn request(
             _ => "the server does not speak HTTP".to_owned(),
         };
         tracing::warn!(error, "a picture could not be fetched");
-        failed("the picture could not be fetched")
+        FetchFault::Connection
     })?;
     let status = response.status();
     if status.is_redirection() {
         let location = response.headers().get("location").and_then(|value| value.to_str().ok());
         return location
             .map(|location| Answer::Redirect(location.to_owned()))
-            .ok_or_else(|| failed("the picture's server redirected badly"));
+            .ok_or_else(|| FetchFault::Redirect.into());
     }
     if !status.is_success() {
-        return Err(failed("the picture's server did not give it"));
+        return Err(FetchFault::Status.into());
     }
     let body = response.into_body();
     if body.content_length().is_some_and(|length| length > bytes_max as u64) {
-        return Err(too_large(bytes_max));
+        return Err(SourceError::TooLarge { limit: bytes_max });
     }
     Ok(Answer::Picture(body))
 }
 
-fn read(body: ureq::Body, bytes_max: usize, room: &mut Room) -> Result<Vec<u8>, ApiError> {
+fn read(body: ureq::Body, bytes_max: usize, room: &mut Room) -> Result<Vec<u8>, SourceError> {
     // the room's own limit comes first
     let reader = body.into_with_config().limit(u64::MAX).reader();
-    room.read(reader, bytes_max)
-        .map_err(|error| unread(error, bytes_max, || failed("the picture could not be fetched")))
-}
-
-fn failed(message: impl Into<String>) -> ApiError {
-    ApiError::bad_request("image_fetch_failed", message)
-        .hint("look at the address in a browser, or send the picture as a data URL")
+    room.read(reader, bytes_max, FetchFault::Connection.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::room::Inputs;
+    use crate::sources::error::RoomError;
+    use crate::sources::room::Inputs;
     use std::io::{Read, Write};
     use std::net::TcpListener;
+
+    const LIMITS: SourceLimits =
+        SourceLimits { bytes_max: 0, remote_bytes_max: 1 << 20, remote_time_max: Duration::from_secs(15) };
 
     /// Serves the answers in turn on 127.0.0.1 and returns its port.
     fn server(answers: Vec<String>) -> u16 {
@@ -326,13 +320,9 @@ mod tests {
         Fetcher { hosts, lookup, permitted: |_| true }
     }
 
-    fn fetch(fetcher: &Fetcher, url: &str, limits: &Limits) -> Result<Vec<u8>, ApiError> {
+    fn fetch(fetcher: &Fetcher, url: &str, limits: &SourceLimits) -> Result<Vec<u8>, SourceError> {
         let deadline = Instant::now() + Duration::from_secs(60);
         fetcher.fetch(url, limits, &mut Inputs::new(1 << 20).room(), deadline)
-    }
-
-    fn code(result: Result<Vec<u8>, ApiError>) -> &'static str {
-        result.unwrap_err().code
     }
 
     #[test]
@@ -341,7 +331,7 @@ mod tests {
         let port =
             server(vec![redirect("/b"), redirect("c?d"), redirect("/e"), response("200 OK", "", "picture")]);
         let url = format!("http://pictures.example:{port}/a");
-        assert_eq!(fetch(&fetcher(port), &url, &Limits::default()).unwrap(), b"picture");
+        assert_eq!(fetch(&fetcher(port), &url, &LIMITS).unwrap(), b"picture");
     }
 
     #[test]
@@ -349,7 +339,8 @@ mod tests {
         let redirect = response("302 Found", "location: /again\r\n", "");
         let port = server(vec![redirect; 5]);
         let url = format!("http://pictures.example:{port}/a");
-        assert_eq!(code(fetch(&fetcher(port), &url, &Limits::default())), "image_fetch_failed");
+        let refused = FetchFault::Redirects { limit: REDIRECTS_MAX };
+        assert_eq!(fetch(&fetcher(port), &url, &LIMITS), Err(refused.into()));
     }
 
     #[test]
@@ -359,11 +350,8 @@ mod tests {
         {
             let port = server(vec![response("302 Found", &format!("location: {target}\r\n"), "")]);
             let url = format!("http://pictures.example:{port}/a");
-            assert_eq!(
-                code(fetch(&fetcher(port), &url, &Limits::default())),
-                "image_source_not_allowed",
-                "{target}"
-            );
+            let fetched = fetch(&fetcher(port), &url, &LIMITS);
+            assert_eq!(fetched, Err(SourceError::NotAllowed(Unallowed::Host)), "{target}");
         }
     }
 
@@ -379,11 +367,8 @@ mod tests {
         ] {
             fetcher.lookup = lookup;
             for url in ["http://pictures.example/a", "http://127.0.0.1/a", "http://0x7f.1/a"] {
-                assert_eq!(
-                    code(fetch(&fetcher, url, &Limits::default())),
-                    "image_source_not_allowed",
-                    "{url}"
-                );
+                let refused = SourceError::NotAllowed(Unallowed::PrivateHost);
+                assert_eq!(fetch(&fetcher, url, &LIMITS), Err(refused), "{url}");
             }
         }
     }
@@ -398,23 +383,22 @@ mod tests {
             "http://me:secret@pictures.example:8080/a",
             "http://evil.example:8080/pictures.example",
         ] {
-            assert_eq!(code(fetch(&fetcher, url, &Limits::default())), "image_source_not_allowed", "{url}");
+            let refused = if url.contains('@') { Unallowed::UserName } else { Unallowed::Host };
+            assert_eq!(fetch(&fetcher, url, &LIMITS), Err(SourceError::NotAllowed(refused)), "{url}");
         }
     }
 
     #[test]
     fn too_many_bytes_and_too_much_time_end_it() {
-        let limits = Limits { remote_bytes_max: 4, ..Limits::default() };
+        let limits = SourceLimits { remote_bytes_max: 4, ..LIMITS };
         let port = server(vec![response("200 OK", "", "pictu")]);
-        assert_eq!(
-            code(fetch(&fetcher(port), &format!("http://pictures.example:{port}/"), &limits)),
-            "image_too_large"
-        );
-        let limits = Limits { remote_time_max: Duration::from_millis(300), ..limits };
+        let fetched = fetch(&fetcher(port), &format!("http://pictures.example:{port}/"), &limits);
+        assert_eq!(fetched, Err(SourceError::TooLarge { limit: 4 }));
+        let limits = SourceLimits { remote_time_max: Duration::from_millis(300), ..limits };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("http://pictures.example:{port}/");
-        assert_eq!(code(fetch(&fetcher(port), &url, &limits)), "image_fetch_failed");
+        assert_eq!(fetch(&fetcher(port), &url, &limits), Err(FetchFault::Connection.into()));
     }
 
     #[test]
@@ -424,20 +408,20 @@ mod tests {
             std::thread::sleep(Duration::from_secs(5));
             Ok(Vec::new())
         };
-        let limits = Limits { remote_time_max: Duration::from_millis(50), ..Limits::default() };
+        let limits = SourceLimits { remote_time_max: Duration::from_millis(50), ..LIMITS };
         let url = "http://pictures.example:80/a";
         fetcher.hosts = hosts(&["pictures.example", "other.example"]);
         let start = Instant::now();
-        assert_eq!(code(fetch(&fetcher, url, &limits)), "image_fetch_failed");
+        assert_eq!(fetch(&fetcher, url, &limits), Err(FetchFault::LookUpTime.into()));
         assert!(start.elapsed() < Duration::from_secs(4));
         let lookups = Arc::clone(&fetcher.hosts[0].lookups);
         assert_eq!(lookups.load(Ordering::Relaxed), 1);
         lookups.store(LOOKUPS_MAX, Ordering::Relaxed);
-        assert!(fetch(&fetcher, url, &limits).unwrap_err().message.contains("too often"));
+        assert_eq!(fetch(&fetcher, url, &limits), Err(FetchFault::LookUps.into()));
         assert_eq!(lookups.load(Ordering::Relaxed), LOOKUPS_MAX);
         fetcher.lookup = |_, _| Ok(Vec::new());
         let other = fetch(&fetcher, "http://other.example/a", &limits);
-        assert_eq!(code(other), "image_source_not_allowed", "another host is looked up");
+        assert_eq!(other, Err(SourceError::NotAllowed(Unallowed::PrivateHost)), "another host is looked up");
     }
 
     #[test]
@@ -463,7 +447,7 @@ mod tests {
         // nobody listens at the first
         fetcher.lookup = |_, port| Ok(vec![([127, 0, 0, 2], port).into(), ([127, 0, 0, 1], port).into()]);
         let url = format!("http://pictures.example:{port}/a");
-        assert_eq!(fetch(&fetcher, &url, &Limits::default()).unwrap(), b"picture");
+        assert_eq!(fetch(&fetcher, &url, &LIMITS).unwrap(), b"picture");
     }
 
     #[test]
@@ -471,16 +455,18 @@ mod tests {
         let port = server(vec![response("200 OK", "", &"x".repeat(5000))]);
         let url = format!("http://pictures.example:{port}/a");
         let (inputs, deadline) = (Inputs::new(4096), Instant::now() + Duration::from_secs(60));
-        let error = fetcher(port).fetch(&url, &Limits::default(), &mut inputs.room(), deadline).unwrap_err();
-        assert_eq!(error.code, "input_too_large");
+        let fetched = fetcher(port).fetch(&url, &LIMITS, &mut inputs.room(), deadline);
+        let Err(SourceError::Room(RoomError::TooLarge { bytes: 4097..=5000, limit: 4096 })) = fetched else {
+            panic!("{fetched:?}");
+        };
     }
 
     #[test]
     fn an_error_tells_nothing_of_what_lies_there() {
         let port = server(vec![response("403 Forbidden", "", "internal secret")]);
-        let error = fetch(&fetcher(port), &format!("http://pictures.example:{port}/"), &Limits::default())
-            .unwrap_err();
-        assert!(!error.json().contains("secret") && !error.json().contains("403"), "{}", error.json());
+        let fetched = fetch(&fetcher(port), &format!("http://pictures.example:{port}/"), &LIMITS);
+        let told = fetched.unwrap_err().to_string();
+        assert_eq!(told, "the picture's server did not give it");
     }
 
     #[test]

@@ -2,8 +2,7 @@
 //!
 //! Room is taken as bytes arrive, never by what a client announces: nobody keeps others out by promising much.
 
-use super::limits;
-use super::openai::errors::ApiError;
+use super::error::{RoomError, SourceError};
 use std::io::Read;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -42,32 +41,21 @@ pub struct Room {
     bytes: usize,
 }
 
-/// Why bytes were not read.
-#[derive(Debug)]
-pub enum ReadError {
-    /// There are more than allowed.
-    TooMany,
-    /// There is no room for them.
-    Room(ApiError),
-    /// Their source failed.
-    Source(std::io::Error),
-}
-
 impl Room {
     /// Takes room for `bytes` more.
     ///
     /// # Errors
     /// There is none left, or there could never be.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
+    pub fn grow(&mut self, bytes: usize) -> Result<(), RoomError> {
         let total = self.bytes.saturating_add(bytes);
         let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let missing = total.div_ceil(UNIT).saturating_sub(held);
         if total > self.inputs.bytes_max {
-            return Err(limits::input_too_large(total, self.inputs.bytes_max));
+            return Err(RoomError::TooLarge { bytes: total, limit: self.inputs.bytes_max });
         }
-        let count = u32::try_from(missing).map_err(|_| limits::inputs_full())?;
+        let count = u32::try_from(missing).map_err(|_| RoomError::Full)?;
         let more = Arc::clone(&self.inputs.permits).try_acquire_many_owned(count);
-        let more = more.map_err(|_| limits::inputs_full())?;
+        let more = more.map_err(|_| RoomError::Full)?;
         match &mut self.held {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
@@ -85,8 +73,13 @@ impl Room {
     /// Reads `source` to its end, growing with what comes. Blocks.
     ///
     /// # Errors
-    /// There are more than `bytes_max` bytes, there is no room for them, or the source fails.
-    pub fn read(&mut self, source: impl Read, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
+    /// There are more than `bytes_max` bytes, there is no room for them, or the source fails, which is `broken`.
+    pub fn read(
+        &mut self,
+        source: impl Read,
+        bytes_max: usize,
+        broken: SourceError,
+    ) -> Result<Vec<u8>, SourceError> {
         let mut source = source.take((bytes_max as u64).saturating_add(1));
         let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE]);
         loop {
@@ -94,12 +87,12 @@ impl Room {
                 Ok(0) => return Ok(bytes),
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(ReadError::Source(error)),
+                Err(_) => return Err(broken),
             };
             if bytes.len() + count > bytes_max {
-                return Err(ReadError::TooMany);
+                return Err(SourceError::TooLarge { limit: bytes_max });
             }
-            self.grow(count).map_err(ReadError::Room)?;
+            self.grow(count)?;
             bytes.extend_from_slice(&piece[..count]);
         }
     }
@@ -118,10 +111,10 @@ mod tests {
         }
         assert_eq!(inputs.permits.available_permits(), 1);
         second.grow(UNIT).unwrap();
-        assert_eq!(second.grow(1).unwrap_err().code, "queue_full");
+        assert_eq!(second.grow(1), Err(RoomError::Full));
         drop(first);
         second.grow(3 * UNIT).unwrap();
-        assert_eq!(second.grow(1).unwrap_err().code, "input_too_large");
+        assert_eq!(second.grow(1), Err(RoomError::TooLarge { bytes: 4 * UNIT + 1, limit: 4 * UNIT }));
         drop(second);
         assert_eq!(inputs.permits.available_permits(), 4);
     }
@@ -130,10 +123,11 @@ mod tests {
     fn a_source_is_read_within_its_limit_and_the_room() {
         let inputs = Inputs::new(2 * UNIT);
         let source = vec![7; 2 * UNIT];
-        assert_eq!(inputs.room().read(source.as_slice(), 2 * UNIT).unwrap(), source);
-        assert!(matches!(inputs.room().read(source.as_slice(), UNIT), Err(ReadError::TooMany)));
+        let read = |mut room: Room, bytes_max| room.read(source.as_slice(), bytes_max, SourceError::NoFile);
+        assert_eq!(read(inputs.room(), 2 * UNIT), Ok(source.clone()));
+        assert_eq!(read(inputs.room(), UNIT), Err(SourceError::TooLarge { limit: UNIT }));
         let mut other = inputs.room();
         other.grow(UNIT).unwrap();
-        assert!(matches!(other.beside().read(source.as_slice(), 2 * UNIT), Err(ReadError::Room(_))));
+        assert_eq!(read(other.beside(), 2 * UNIT), Err(SourceError::Room(RoomError::Full)));
     }
 }

@@ -1,10 +1,11 @@
-//! What to do about the library's errors, in the words of requests: the library's own hints name flags of the command
-//! line, which a client does not have.
+//! What to do about errors, in the words of requests: their fields, and the flags that whoever runs the server can set.
 
+use crate::sources::{FetchFault, RoomError, SourceError, Unallowed};
 use phi3v::Error;
 use phi3v::constraint::ConstraintError;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
+use phi3v::sampler::SamplerError;
 
 /// What a client can do about an error of the library.
 pub(super) fn library(error: &Error) -> Option<String> {
@@ -20,6 +21,9 @@ pub(super) fn library(error: &Error) -> Option<String> {
         }
         Error::Constraint(ConstraintError::NotAllowed { .. }) => {
             "ask again, and report it with the server's log if it comes again"
+        }
+        Error::Sampler(SamplerError::BadLogit { .. }) => {
+            "check the checkpoint's files and the copies quantised from them, or try --dtype f32 if they are right"
         }
         Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) => return error.hint(),
         Error::Image(error) => return image(error),
@@ -40,6 +44,35 @@ pub(super) fn image(error: &ImageError) -> Option<String> {
         other => return other.hint(),
     };
     Some(hint.to_owned())
+}
+
+/// What a client can do about a picture that was not had.
+pub(super) fn source(error: &SourceError) -> &'static str {
+    match error {
+        SourceError::DataUrl(_) => "write it as data:image/png;base64,iVBORw0K...",
+        SourceError::NotAllowed(Unallowed::Http | Unallowed::Host) => {
+            "send the picture as a data URL, or start the server with --allow-image-host"
+        }
+        SourceError::NotAllowed(Unallowed::Files) => {
+            "send the picture as a data URL, or start the server with --allow-image-dir"
+        }
+        SourceError::NotAllowed(Unallowed::Scheme | Unallowed::UserName | Unallowed::PrivateHost) => {
+            "send the picture as a data URL"
+        }
+        SourceError::NoFile => "give the path of a file below the folder of --allow-image-dir",
+        SourceError::TooLarge { .. } => "scale the picture down or compress it more",
+        SourceError::Fetch(FetchFault::Time { .. }) => "try again later, or send the picture as a data URL",
+        SourceError::Fetch(_) => "look at the address in a browser, or send the picture as a data URL",
+        SourceError::Room(error) => room(error),
+    }
+}
+
+/// What a client can do about an input that there is no memory for.
+pub(super) fn room(error: &RoomError) -> &'static str {
+    match error {
+        RoomError::TooLarge { .. } => "send fewer or smaller pictures, or look at them with detail low",
+        RoomError::Full => "try again later",
+    }
 }
 
 /// `message` without the words that say where something is: addresses on a network, files, places in memory. The

@@ -1,29 +1,34 @@
-//! Where pictures may come from: data URLs always, other servers and a folder only where the server was told so.
+//! Pictures by their address: data URLs always, other servers and a folder only where they were allowed.
 
-mod address;
-mod data_url;
-mod folder;
-mod remote;
-
-pub use remote::{AllowedHost, Fetcher};
-
-use super::limits::Limits;
-use super::openai::errors::ApiError;
-use super::room::{ReadError, Room};
-use folder::Folder;
+use super::data_url;
+use super::error::{SourceError, Unallowed};
+use super::folder::Folder;
+use super::hosts::Fetcher;
+use super::room::Room;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// The sources that are allowed.
+/// Bounds on a picture's file.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceLimits {
+    /// Bytes of a picture in a data URL or below the folder.
+    pub bytes_max: usize,
+    /// Bytes of a picture from another server.
+    pub remote_bytes_max: usize,
+    /// Time for a picture from another server, redirects included.
+    pub remote_time_max: Duration,
+}
+
+/// The addresses that pictures may be read from.
 #[derive(Clone)]
-pub struct Pictures {
+pub struct Sources {
     remote: Option<Arc<Fetcher>>,
     folder: Option<Arc<Folder>>,
 }
 
-impl Pictures {
+impl Sources {
     /// Only data URLs.
     pub fn data_urls_only() -> Self {
         Self { remote: None, folder: None }
@@ -68,56 +73,26 @@ impl Pictures {
     pub fn read(
         &self,
         url: &str,
-        limits: &Limits,
+        limits: &SourceLimits,
         room: &mut Room,
         deadline: Instant,
-    ) -> Result<Vec<u8>, ApiError> {
+    ) -> Result<Vec<u8>, SourceError> {
         let url = url.trim_start();
         match (scheme(url).as_deref(), &self.remote, &self.folder) {
             (Some("data"), ..) => {
-                let bytes = data_url::decode(url, limits.image.bytes_max)?;
+                let bytes = data_url::decode(url, limits.bytes_max)?;
                 room.grow(bytes.len())?;
                 Ok(bytes)
             }
             (Some("http" | "https"), Some(fetcher), _) => fetcher.fetch(url, limits, room, deadline),
-            (Some("http" | "https"), None, _) => Err(not_allowed("http addresses")
-                .hint("send the picture as a data URL, or start the server with --allow-image-host")),
-            (Some("file"), _, Some(folder)) => folder.read(url, limits.image.bytes_max, room),
-            (Some("file"), _, None) => Err(not_allowed("files")
-                .hint("send the picture as a data URL, or start the server with --allow-image-dir")),
-            _ => Err(not_allowed("this kind of address")),
+            (Some("http" | "https"), None, _) => Err(SourceError::NotAllowed(Unallowed::Http)),
+            (Some("file"), _, Some(folder)) => folder.read(url, limits.bytes_max, room),
+            (Some("file"), _, None) => Err(SourceError::NotAllowed(Unallowed::Files)),
+            _ => Err(SourceError::NotAllowed(Unallowed::Scheme)),
         }
     }
 }
 
 fn scheme(url: &str) -> Option<String> {
     url.trim_start().split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase())
-}
-
-/// A picture that was not there in time, its turn waited for.
-pub(super) fn too_slow(limit: Duration) -> ApiError {
-    let message = format!("the picture was not fetched within {} s, the limit", limit.as_secs());
-    ApiError::bad_request("image_fetch_failed", message)
-        .hint("try again later, or send the picture as a data URL")
-}
-
-fn not_allowed(what: &str) -> ApiError {
-    ApiError::bad_request("image_source_not_allowed", format!("pictures from {what} are not allowed"))
-        .hint("send the picture as a data URL")
-}
-
-/// Why a picture's bytes were not read, in the client's terms; `failed` where their source broke off.
-fn unread(error: ReadError, bytes_max: usize, failed: impl FnOnce() -> ApiError) -> ApiError {
-    match error {
-        ReadError::TooMany => too_large(bytes_max),
-        ReadError::Room(error) => error,
-        ReadError::Source(_) => failed(),
-    }
-}
-
-fn too_large(limit: usize) -> ApiError {
-    use axum::http::StatusCode;
-    let message = format!("the picture has more than {limit} bytes, the limit");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "image_too_large", message)
-        .hint("scale the picture down or compress it more")
 }

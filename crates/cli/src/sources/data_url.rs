@@ -1,8 +1,7 @@
 //! `data:image/png;base64,...` to bytes, by the rules of browsers (WHATWG's Fetch, "data: URLs"). The media type is
 //! ignored: a picture's format shows in its content.
 
-use super::too_large;
-use crate::server::openai::errors::ApiError;
+use super::error::{DataUrlFault, SourceError};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -16,27 +15,27 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-pub(super) fn decode(url: &str, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
+pub(super) fn decode(url: &str, bytes_max: usize) -> Result<Vec<u8>, SourceError> {
     // what follows # is no part of the data
     let url = url.split_once('#').map_or(url, |(url, _)| url);
     let Some((head, data)) = url.split_once(',') else {
-        return Err(invalid("the data URL has no comma"));
+        return Err(SourceError::DataUrl(DataUrlFault::NoComma));
     };
     let data = unescaped(data.as_bytes());
     if !is_base64(head) {
         // no picture consists of characters that need no escape
         return match data {
-            Cow::Borrowed(_) => Err(invalid("the data URL is not in base64")),
-            Cow::Owned(data) if data.len() > bytes_max => Err(too_large(bytes_max)),
+            Cow::Borrowed(_) => Err(SourceError::DataUrl(DataUrlFault::NotBase64)),
+            Cow::Owned(data) if data.len() > bytes_max => Err(SourceError::TooLarge { limit: bytes_max }),
             Cow::Owned(data) => Ok(data),
         };
     }
     let data = without_blanks(data);
     // 4 characters for 3 bytes
     if data.len() / 4 * 3 > bytes_max.saturating_add(2) {
-        return Err(too_large(bytes_max));
+        return Err(SourceError::TooLarge { limit: bytes_max });
     }
-    BASE64.decode(&data).map_err(|_| invalid("the data URL is not valid base64"))
+    BASE64.decode(&data).map_err(|_| SourceError::DataUrl(DataUrlFault::InvalidBase64))
 }
 
 /// Whether a URL's part before the comma ends with `;base64`, with blanks before and after the word.
@@ -80,10 +79,6 @@ fn without_blanks(data: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     Cow::Owned(data)
 }
 
-fn invalid(message: &str) -> ApiError {
-    ApiError::bad_request("image_url_invalid", message).hint("write it as data:image/png;base64,iVBORw0K...")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,21 +109,19 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        for (url, code, told) in [
-            ("data:image/png", "image_url_invalid", "no comma"),
-            ("data:image/png,abc", "image_url_invalid", "not in base64"),
-            ("data:image/png,%zz", "image_url_invalid", "not in base64"),
-            ("data:image/pngbase64,AAEC", "image_url_invalid", "not in base64"),
-            ("data:image/png;base64x,AAEC", "image_url_invalid", "not in base64"),
-            ("data:image/png;base64,a*c", "image_url_invalid", "not valid base64"),
-            ("data:image/png;base64,AAEC/w=%3", "image_url_invalid", "not valid base64"),
-            ("data:image/png;base64,AAECA", "image_url_invalid", "not valid base64"),
-            ("data:image/png;base64,AAECAAECAAECAAEC", "image_too_large", "more than 4 bytes"),
-            ("data:image/png,%00%01%02%03%04", "image_too_large", "more than 4 bytes"),
+        for (url, fault) in [
+            ("data:image/png", SourceError::DataUrl(DataUrlFault::NoComma)),
+            ("data:image/png,abc", SourceError::DataUrl(DataUrlFault::NotBase64)),
+            ("data:image/png,%zz", SourceError::DataUrl(DataUrlFault::NotBase64)),
+            ("data:image/pngbase64,AAEC", SourceError::DataUrl(DataUrlFault::NotBase64)),
+            ("data:image/png;base64x,AAEC", SourceError::DataUrl(DataUrlFault::NotBase64)),
+            ("data:image/png;base64,a*c", SourceError::DataUrl(DataUrlFault::InvalidBase64)),
+            ("data:image/png;base64,AAEC/w=%3", SourceError::DataUrl(DataUrlFault::InvalidBase64)),
+            ("data:image/png;base64,AAECA", SourceError::DataUrl(DataUrlFault::InvalidBase64)),
+            ("data:image/png;base64,AAECAAECAAECAAEC", SourceError::TooLarge { limit: 4 }),
+            ("data:image/png,%00%01%02%03%04", SourceError::TooLarge { limit: 4 }),
         ] {
-            let error = decode(url, 4).unwrap_err();
-            assert_eq!(error.code, code, "{url}");
-            assert!(error.message.contains(told), "{url}: {}", error.message);
+            assert_eq!(decode(url, 4), Err(fault), "{url}");
         }
     }
 }

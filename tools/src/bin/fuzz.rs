@@ -1,6 +1,6 @@
 //! A fuzzer of requests for a running server: valid requests, bent in their JSON, their bytes and their heads.
 //!
-//! `cargo run --release -p phi3v-cli --example fuzz -- 127.0.0.1:8000 [seconds=600] [seed=1]`
+//! `cargo run --release -p phi3v-tools --bin fuzz -- 127.0.0.1:8000 [seconds=600] [seed=1]`
 //!
 //! Every answer must be HTTP with a status below 500 (or 503, a full or closing server), every refusal OpenAI's error
 //! object; after each hundred a plain question must still be answered.

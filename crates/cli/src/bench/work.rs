@@ -1,9 +1,9 @@
 //! How much work the model's mathematics is: operations and bytes.
 
-use crate::config::{ModelConfig, VisionConfig};
-use crate::weights::Weights;
-use crate::weights::quantized::Quant;
-use crate::weights::table::{self, Role};
+use phi3v::config::{ModelConfig, VisionConfig};
+use phi3v::weights::Weights;
+use phi3v::weights::quantized::Quant;
+use phi3v::weights::table::{self, Role};
 use phi3v_kernels::{KV_BLOCK_TOKENS, KvLayout, Limits};
 use std::ops::Range;
 

@@ -4,6 +4,7 @@
 //! said is repeated: it could tell a stranger about the machine or about what lies behind an address.
 
 use super::hints;
+use crate::sources::{RoomError, SourceError};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use phi3v::image::ImageError;
@@ -13,6 +14,9 @@ use std::time::Duration;
 
 /// Tells the official clients whether to ask again.
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// When other requests may have given back memory.
+const ROOM_RETRY: Duration = Duration::from_secs(5);
 
 /// Why a request is refused or ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,6 +139,29 @@ impl ApiError {
         Self { hint: hints::image(error), ..Self::new(status, code, message).param(param) }
     }
 
+    /// A picture whose bytes were not had.
+    pub fn source(error: &SourceError) -> Self {
+        let (status, code) = match error {
+            SourceError::DataUrl(_) => (StatusCode::BAD_REQUEST, "image_url_invalid"),
+            SourceError::NotAllowed(_) | SourceError::NoFile => {
+                (StatusCode::BAD_REQUEST, "image_source_not_allowed")
+            }
+            SourceError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large"),
+            SourceError::Fetch(_) => (StatusCode::BAD_REQUEST, "image_fetch_failed"),
+            SourceError::Room(error) => return Self::room(error),
+        };
+        Self::new(status, code, error.to_string()).hint(hints::source(error))
+    }
+
+    /// An input that there is no memory for.
+    pub fn room(error: &RoomError) -> Self {
+        let refused = |status, code| Self::new(status, code, error.to_string()).hint(hints::room(error));
+        match error {
+            RoomError::TooLarge { .. } => refused(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large"),
+            RoomError::Full => refused(StatusCode::TOO_MANY_REQUESTS, "queue_full").retry_after(ROOM_RETRY),
+        }
+    }
+
     /// What the library refused or could not do.
     pub fn library(error: &phi3v::Error) -> Self {
         let error = error.root();
@@ -201,6 +228,18 @@ impl ApiError {
     }
 }
 
+impl From<SourceError> for ApiError {
+    fn from(error: SourceError) -> Self {
+        Self::source(&error)
+    }
+}
+
+impl From<RoomError> for ApiError {
+    fn from(error: RoomError) -> Self {
+        Self::room(&error)
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response =
@@ -213,7 +252,7 @@ impl IntoResponse for ApiError {
             // they would ask twice more, each time for as long
             response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        // the log line of the request names the error; see `super::super::log`
+        // the log line of the request names the error; see `super::log`
         response.extensions_mut().insert(ErrorCode(self.code));
         response
     }
@@ -222,3 +261,101 @@ impl IntoResponse for ApiError {
 /// The code of an error response, for the log.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorCode(pub &'static str);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::{DataUrlFault, FetchFault, Unallowed};
+
+    #[test]
+    fn an_error_that_requests_share_counts_as_itself() {
+        use phi3v::engine::EngineError;
+        use phi3v::sampler::SamplerError;
+        let errors: [fn() -> phi3v::Error; 3] = [
+            || phi3v_kernels::BackendError::OutOfMemory { bytes: 7 }.into(),
+            || EngineError::DamagedCache.into(),
+            || SamplerError::BadLogit { token: 1, value: f32::NAN }.into(),
+        ];
+        for error in errors {
+            let shared = phi3v::Error::Shared(std::sync::Arc::new(error()));
+            assert_eq!(ApiError::library(&shared), ApiError::library(&error()));
+        }
+    }
+
+    #[test]
+    fn a_source_that_gave_nothing_is_told_in_the_clients_terms() {
+        use SourceError::{DataUrl, Fetch, NoFile, NotAllowed, Room, TooLarge};
+        let seconds = Duration::from_secs(15);
+        for (error, status, code, message, hint) in [
+            (
+                DataUrl(DataUrlFault::NoComma),
+                400,
+                "image_url_invalid",
+                "the data URL has no comma",
+                "write it as data:image/png;base64,iVBORw0K...",
+            ),
+            (
+                NotAllowed(Unallowed::Http),
+                400,
+                "image_source_not_allowed",
+                "pictures from http addresses are not allowed",
+                "send the picture as a data URL, or start the server with --allow-image-host",
+            ),
+            (
+                NotAllowed(Unallowed::PrivateHost),
+                400,
+                "image_source_not_allowed",
+                "pictures from hosts outside the public internet are not allowed",
+                "send the picture as a data URL",
+            ),
+            (
+                NoFile,
+                400,
+                "image_source_not_allowed",
+                "there is no picture that may be read at this address",
+                "give the path of a file below the folder of --allow-image-dir",
+            ),
+            (
+                TooLarge { limit: 4 },
+                413,
+                "image_too_large",
+                "the picture has more than 4 bytes, the limit",
+                "scale the picture down or compress it more",
+            ),
+            (
+                Fetch(FetchFault::Redirects { limit: 3 }),
+                400,
+                "image_fetch_failed",
+                "the picture's server redirected more than 3 times, the limit",
+                "look at the address in a browser, or send the picture as a data URL",
+            ),
+            (
+                Fetch(FetchFault::Time { limit: seconds }),
+                400,
+                "image_fetch_failed",
+                "the picture was not fetched within 15 s, the limit",
+                "try again later, or send the picture as a data URL",
+            ),
+            (
+                Room(RoomError::TooLarge { bytes: 9, limit: 8 }),
+                413,
+                "input_too_large",
+                "the body and the pictures of the request take 9 bytes or more, the limit is 8",
+                "send fewer or smaller pictures, or look at them with detail low",
+            ),
+            (
+                Room(RoomError::Full),
+                429,
+                "queue_full",
+                "the bodies and pictures of other requests fill the memory set aside for them",
+                "try again later",
+            ),
+        ] {
+            let told = ApiError::from(error);
+            assert_eq!((told.status.as_u16(), told.code), (status, code));
+            assert_eq!((told.message.as_str(), told.hint.as_deref()), (message, Some(hint)));
+            let again = (status == 429).then_some(Duration::from_secs(5));
+            assert_eq!(told.retry_after, again, "{code}");
+        }
+    }
+}

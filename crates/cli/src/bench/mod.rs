@@ -8,12 +8,12 @@
 
 mod work;
 
-use crate::Result;
-use crate::config::ModelConfig;
-use crate::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, process};
-use crate::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
-use crate::weights::Weights;
-use crate::weights::quantized::Quant;
+use phi3v::Result;
+use phi3v::config::ModelConfig;
+use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, process};
+use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
+use phi3v::weights::Weights;
+use phi3v::weights::quantized::Quant;
 use phi3v_kernels::{Backend, Cpu, KV_BLOCK_TOKENS, KvFormat, Limits};
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
@@ -265,7 +265,7 @@ fn picture(num_crops: usize) -> Result<ImageInputs> {
 
 /// A square of one tile, whose global view is the same picture: computed once.
 fn one_tile() -> ImageInputs {
-    let inputs = process(&pixels((crate::image::TILE_SIDE, crate::image::TILE_SIDE)), &params(1));
+    let inputs = process(&pixels((phi3v::image::TILE_SIDE, phi3v::image::TILE_SIDE)), &params(1));
     inputs.expect("a square of one tile is a picture")
 }
 

@@ -1,9 +1,8 @@
 //! Pictures below one folder, named by `file://` URLs. The folder is opened once and every path is walked from
 //! there without leaving it, whatever `..` and links say.
 
-use super::unread;
-use crate::server::openai::errors::ApiError;
-use crate::server::room::Room;
+use super::error::SourceError;
+use super::room::Room;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -30,18 +29,12 @@ impl Folder {
     }
 
     /// The file's bytes. What is missing and what is forbidden give the same error: it tells nobody what exists.
-    pub(super) fn read(&self, url: &str, bytes_max: usize, room: &mut Room) -> Result<Vec<u8>, ApiError> {
-        let refused = || {
-            ApiError::bad_request(
-                "image_source_not_allowed",
-                "there is no picture that may be read at this address",
-            )
-            .hint("give the path of a file below the folder of --allow-image-dir")
-        };
+    pub(super) fn read(&self, url: &str, bytes_max: usize, room: &mut Room) -> Result<Vec<u8>, SourceError> {
+        let refused = || SourceError::NoFile;
         let path = Url::parse(url).ok().and_then(|url| url.to_file_path().ok()).ok_or_else(refused)?;
         let relative = path.strip_prefix(&self.path).map_err(|_| refused())?;
         let file = self.open_file(relative).map_err(|_| refused())?.ok_or_else(refused)?;
-        room.read(file, bytes_max).map_err(|error| unread(error, bytes_max, refused))
+        room.read(file, bytes_max, refused())
     }
 
     /// The file at `path`; none where that is something else. What is asked is the open file, since the path could
@@ -70,7 +63,7 @@ fn do_not_wait(_: &mut OpenOptions) {}
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use crate::server::room::Inputs;
+    use crate::sources::room::Inputs;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -94,15 +87,13 @@ mod tests {
         for path in
             ["link", "../secret", "%2e%2e/secret", "up/secret", "loop/../../secret", "", "sub", "missing"]
         {
-            let error = read(path).unwrap_err();
-            assert_eq!(error.code, "image_source_not_allowed", "{path}");
-            assert!(!error.json().contains("secret"), "{path}");
+            assert_eq!(read(path), Err(SourceError::NoFile), "{path}");
         }
         for url in ["file:///etc/passwd", "file://host/etc/passwd", "file:", "file:///"] {
-            assert_eq!(read_url(url, 100).unwrap_err().code, "image_source_not_allowed", "{url}");
+            assert_eq!(read_url(url, 100), Err(SourceError::NoFile), "{url}");
         }
         let long = format!("file://{}/sub/a b.png", inside.display());
-        assert_eq!(read_url(&long, 3).unwrap_err().code, "image_too_large");
+        assert_eq!(read_url(&long, 3), Err(SourceError::TooLarge { limit: 3 }));
     }
 
     #[test]
@@ -115,8 +106,7 @@ mod tests {
             return;
         }
         let url = format!("file://{}/pipe", root.display());
-        let error =
-            Folder::open(&root).unwrap().read(&url, 100, &mut Inputs::new(1 << 20).room()).unwrap_err();
-        assert_eq!(error.code, "image_source_not_allowed");
+        let read = Folder::open(&root).unwrap().read(&url, 100, &mut Inputs::new(1 << 20).room());
+        assert_eq!(read, Err(SourceError::NoFile));
     }
 }

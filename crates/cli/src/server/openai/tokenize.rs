@@ -1,11 +1,11 @@
 //! `POST /tokenize`: what a request would cost, without running it. Takes the same body as a chat completion.
 
-use super::limits::Times;
-use super::openai::errors::ApiError;
-use super::openai::types::ChatRequest;
-use super::openai::{chat, models, parse};
-use super::prepare;
-use super::state::App;
+use super::types::ChatRequest;
+use super::{chat, models, parse};
+use crate::server::error::ApiError;
+use crate::server::limits::Times;
+use crate::server::prepare;
+use crate::server::state::App;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;

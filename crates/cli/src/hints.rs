@@ -1,0 +1,159 @@
+//! What the user of a command can do about an error, in the words of the command line: its flags, and commands to copy.
+
+mod library;
+
+use crate::error::{CliError, ExitCode};
+use crate::hub::HubError;
+use crate::paths::quoted;
+use crate::sources::{PictureError, SourceError, Unallowed};
+use crate::tell;
+use crate::terminal::printable;
+use phi3v::engine::EngineError;
+use std::io;
+
+impl CliError {
+    /// Prints the error, and the hint on a line of its own.
+    pub fn print(&self) {
+        // who pressed Ctrl-C knows
+        if self.exit_code() == ExitCode::Interrupted {
+            return;
+        }
+        tell!("error: {}", printable(&self.to_string()));
+        if let Some(hint) = self.hint() {
+            tell!("hint: {}", printable(&hint));
+        }
+    }
+
+    /// What the user can do about it, one sentence, if there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Phi3V(error) | Self::Hub(HubError::Model(error)) => return library::hint(error),
+            Self::Hub(error) => return error.hint(),
+            Self::Cpu(error) => return library::cpu(error),
+            Self::Picture(error) => return picture(error),
+            Self::Server { hint, .. } => return hint.clone(),
+            Self::Fixed(_) => {
+                "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens"
+                    .to_owned()
+            }
+            Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
+            Self::NoQuestion { names } => no_question(names),
+            Self::InChat(error) => return in_chat(error).or_else(|| error.hint()),
+            Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
+                "check that it is the text you mean, or shorten it".to_owned()
+            }
+            Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
+            Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
+            Self::Quantised { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
+            Self::Exists { .. } => "give another name, or replace it with --force".to_owned(),
+            Self::Busy { .. } => "wait until the other run has finished".to_owned(),
+            Self::DiskFull { .. } => "free some space, or write to another disk".to_owned(),
+            Self::OverwritesModel { .. } => "give another name with --out".to_owned(),
+            Self::Disk { .. } => {
+                "free some space, or use another disk (--out, or PHI3V_CACHE); q4 takes three fifths of q8"
+                    .to_owned()
+            }
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+/// A command that would have worked; of `ask`'s words the pictures that are there, and the question if there was one.
+fn no_question(names: &[String]) -> String {
+    let is_address = |name: &str| name.starts_with("http://") || name.starts_with("https://");
+    let is_there = |name: &&String| *name == "-" || is_address(name) || std::path::Path::new(name).is_file();
+    let (pictures, words): (Vec<&String>, Vec<&String>) = names.iter().partition(is_there);
+    let question = match words[..] {
+        [] => "What is this?",
+        [question] if question.contains(char::is_whitespace) => question,
+        _ => return "put the question last, in quotes: \"What is this?\"".to_owned(),
+    };
+    let mut command = "phi3v ask".to_owned();
+    for host in pictures.iter().filter_map(|name| http_host(name)) {
+        command += &format!(" --allow-url {host}");
+    }
+    for picture in pictures {
+        command += &format!(" {}", quoted(picture));
+    }
+    let question = if words.is_empty() { format!("\"{question}\"") } else { quoted(question) };
+    format!("put the question last: {command} {question}")
+}
+
+/// What can be done within `chat`, where it is something else than elsewhere.
+fn in_chat(error: &CliError) -> Option<String> {
+    Some(match error {
+        CliError::Picture(PictureError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            "check the path; after /image Tab completes it".to_owned()
+        }
+        CliError::Picture(
+            PictureError::Url { url }
+            | PictureError::Fetch { url, error: SourceError::NotAllowed(_) | SourceError::NoFile },
+        ) if http_host(url).is_some() => {
+            let host = http_host(url)?;
+            format!("begin with phi3v chat --allow-url {host}; or {}", download(url))
+        }
+        CliError::Picture(PictureError::Fetch { url, .. }) => download(url),
+        CliError::Phi3V(phi3v::Error::Engine(EngineError::ContextLength { .. })) => {
+            "/reset makes room; chat --context gives more of it".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+/// How a picture of an address comes into `chat`.
+fn download(url: &str) -> String {
+    format!("fetch it yourself: curl -sL -o picture {}, then /image picture", quoted(url))
+}
+
+/// What can be done about a picture.
+fn picture(error: &PictureError) -> Option<String> {
+    Some(match error {
+        PictureError::Image { error, .. } => return library::image(error),
+        PictureError::File { name, error } if error.kind() == io::ErrorKind::NotFound => {
+            // of several words it is rather a question than a path
+            if name.contains(char::is_whitespace) {
+                "check the path; the question of ask comes last and in quotes".to_owned()
+            } else {
+                "check the path".to_owned()
+            }
+        }
+        PictureError::File { .. } | PictureError::StdinTwice => return None,
+        PictureError::Url { url } => address(url),
+        PictureError::Fetch { url, error: SourceError::NotAllowed(Unallowed::Host) } => format!(
+            "name its host with --allow-url, as well as one that it redirects to; or {}",
+            fetch_yourself(url)
+        ),
+        PictureError::Fetch { error: SourceError::TooLarge { .. }, .. } => {
+            "raise the limit with --max-image-bytes if you trust the host".to_owned()
+        }
+        PictureError::Fetch { url, .. } => fetch_yourself(url),
+    })
+}
+
+/// How a picture comes from an address without phi3v fetching it.
+fn fetch_yourself(url: &str) -> String {
+    format!("fetch it yourself: curl -sL {} | phi3v ask - \"...\"", quoted(url))
+}
+
+/// The host of an http address, with its port where it has one.
+fn http_host(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
+fn address(url: &str) -> String {
+    match http_host(url) {
+        Some(host) => {
+            let address = quoted(url);
+            format!(
+                "allow its host: phi3v ask --allow-url {host} {address} \"...\"; or {}",
+                fetch_yourself(url)
+            )
+        }
+        None if url.starts_with("file:") => "give the path of the file".to_owned(),
+        None => fetch_yourself(url),
+    }
+}

@@ -1,0 +1,22 @@
+//! Where pictures come from: files and stdin that a user names, and the addresses of requests, which are data URLs, files
+//! below one folder, and hosts that were allowed by name.
+//!
+//! Commands and server read pictures here, each under its own limits; what to do about a [`SourceError`] or a
+//! [`PictureError`] is said by the frontend that the user sits at.
+
+mod addresses;
+mod data_url;
+mod error;
+mod folder;
+mod hosts;
+mod named;
+mod picture;
+mod public;
+mod room;
+
+pub use addresses::{SourceLimits, Sources};
+pub use error::{DataUrlFault, FetchFault, PictureError, RoomError, SourceError, Unallowed};
+pub use hosts::{AllowedHost, Fetcher};
+pub use named::{PictureOptions, check_names, read_ahead, read_picture, read_pictures};
+pub use picture::{Picture, PictureReport};
+pub use room::{Inputs, Room};

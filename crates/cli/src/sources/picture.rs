@@ -1,0 +1,66 @@
+//! Pictures that are ready for the model, and what is told about them.
+
+use crate::terminal::{count, printable};
+use phi3v::image::ImageInputs;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// A picture ready for the model.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// As the user named it.
+    pub name: String,
+    /// What the model sees.
+    pub inputs: Arc<ImageInputs>,
+}
+
+/// What is told about a picture.
+#[derive(Debug, Serialize)]
+pub struct PictureReport {
+    /// As the user named it.
+    pub name: String,
+    /// Pixels, as decoded.
+    pub width: usize,
+    /// Pixels, as decoded.
+    pub height: usize,
+    /// `[rows, columns]` of tiles.
+    pub grid: [usize; 2],
+    /// Tiles, the global view included.
+    pub tiles: usize,
+    /// Tiles that differ from each other; only these are computed.
+    pub distinct_tiles: usize,
+    /// Tokens of the prompt that stand for the picture.
+    pub tokens: usize,
+}
+
+impl Picture {
+    /// Its numbers.
+    #[must_use]
+    pub fn report(&self) -> PictureReport {
+        let grid = self.inputs.grid;
+        let (width, height) = self.inputs.original_size;
+        PictureReport {
+            name: self.name.clone(),
+            width,
+            height,
+            grid: [grid.h_crop, grid.w_crop],
+            tiles: 1 + grid.tiles(),
+            distinct_tiles: self.inputs.distinct_tiles(),
+            tokens: self.inputs.num_img_tokens(),
+        }
+    }
+}
+
+impl std::fmt::Display for PictureReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, width, height, grid: [rows, columns], tiles, distinct_tiles, tokens } = self;
+        write!(
+            f,
+            "{}: {width}x{height} pixels, {} ({} of {columns}, and the whole; {distinct_tiles} computed), {}",
+            printable(name),
+            count(*tiles, "tile"),
+            count(*rows, "row"),
+            count(*tokens, "token"),
+        )
+    }
+}

@@ -1,0 +1,218 @@
+//! Which modules of the command may name which, and what ARCHITECTURE says is absent, as tests.
+//!
+//! The table is the architecture: a new edge is a decision to be made here first.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Module, and the modules that it may name. Each names only those above it, so that there is no circle.
+const EDGES: &[(&str, &[&str])] = &[
+    ("bench", &[]),
+    ("disk", &[]),
+    ("identity", &[]),
+    ("origin", &[]),
+    ("paths", &[]),
+    ("terminal", &[]),
+    ("bounded", &["paths"]),
+    ("progress", &["terminal"]),
+    ("sources", &["paths", "terminal"]),
+    ("hub", &["disk", "paths", "terminal"]),
+    ("error", &["disk", "hub", "paths", "sources"]),
+    ("hints", &["error", "hub", "paths", "sources", "terminal"]),
+    ("interrupt", &["error", "terminal"]),
+    ("args", &["error", "origin", "sources"]),
+    ("output", &["error", "hub", "paths"]),
+    ("quantised", &["disk", "error", "hub", "identity", "interrupt", "paths", "progress", "terminal"]),
+    ("runtime", &["args", "error", "hub", "progress", "quantised", "terminal"]),
+    ("conversation", &["args", "error", "runtime", "sources"]),
+    ("answer", &["error", "interrupt", "progress", "sources", "terminal"]),
+    ("report", &["answer", "args", "runtime", "sources", "terminal"]),
+    ("server", &["bounded", "origin", "sources"]),
+    (
+        "commands",
+        &[
+            "answer",
+            "args",
+            "bench",
+            "bounded",
+            "conversation",
+            "error",
+            "hub",
+            "interrupt",
+            "output",
+            "paths",
+            "progress",
+            "quantised",
+            "report",
+            "runtime",
+            "server",
+            "sources",
+            "terminal",
+        ],
+    ),
+];
+
+/// Macros of the crate, and the module that each belongs to.
+const MACROS: &[(&str, &str)] = &[("note", "terminal"), ("tell", "terminal")];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The Rust files at a path below the repository's root: itself, or all in the folder.
+fn rust_files(path: &str) -> Vec<PathBuf> {
+    let (mut open, mut found) = (vec![repository().join(path)], Vec::new());
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    assert!(!found.is_empty(), "{path} has no source");
+    found
+}
+
+/// The code of a file, without its comments and tests.
+fn code(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Modules that the code names after `root`, as `crate::`.
+fn named(code: &str, root: &str) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for rest in code.split(root).skip(1) {
+        let words: Vec<&str> = match rest.strip_prefix('{') {
+            Some(group) => group.split('}').next().unwrap_or(group).split(',').map(str::trim).collect(),
+            None => vec![rest],
+        };
+        for word in words {
+            let name: String = word.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            let module =
+                MACROS.iter().find(|(of, _)| *of == name).map_or(name.as_str(), |(_, module)| module);
+            named.insert(module.to_owned());
+        }
+    }
+    named.remove("");
+    named
+}
+
+/// The folder or file, or both, of a module of the command.
+fn files_of(module: &str) -> Vec<PathBuf> {
+    let paths = [format!("crates/cli/src/{module}.rs"), format!("crates/cli/src/{module}")];
+    paths.iter().filter(|path| repository().join(path).exists()).flat_map(|path| rust_files(path)).collect()
+}
+
+#[test]
+fn modules_name_only_what_they_may() {
+    let mut above = BTreeSet::new();
+    for (module, allowed) in EDGES {
+        assert!(allowed.iter().all(|name| above.contains(name)), "{module} names what is not above it");
+        above.insert(*module);
+        let files = files_of(module);
+        assert!(!files.is_empty(), "module {module} has no source");
+        let mut used = BTreeSet::new();
+        for file in files {
+            for name in named(&code(&file), "crate::") {
+                let fine = name == *module || allowed.contains(&name.as_str());
+                assert!(fine, "{} names crate::{name}, which {module} may not know", file.display());
+                used.insert(name);
+            }
+        }
+        let unused = allowed.iter().find(|name| !used.contains(**name));
+        assert_eq!(unused, None, "{module} has an edge that it does not use");
+    }
+    for entry in std::fs::read_dir(repository().join("crates/cli/src")).unwrap() {
+        let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+        let listed = above.contains(name.as_str()) || ["lib", "main"].contains(&name.as_str());
+        assert!(listed, "module {name} is not in the table of edges");
+    }
+}
+
+#[test]
+fn of_the_server_only_the_router_knows_openai() {
+    for file in rust_files("crates/cli/src/server") {
+        let below = file.strip_prefix(repository().join("crates/cli/src/server")).unwrap().to_owned();
+        let code = code(&file);
+        let names = named(&code, "super::").contains("openai") || code.contains("server::openai");
+        let may = below.starts_with("openai") || below == Path::new("router.rs");
+        assert!(may || !names, "{} names openai", file.display());
+    }
+}
+
+/// Fails where the code of one of these files or folders has one of the words.
+fn absent(paths: &[&str], words: &[&str]) {
+    for file in paths.iter().flat_map(|path| rust_files(path)) {
+        let code = code(&file);
+        let word = words.iter().find(|word| code.contains(**word));
+        assert_eq!(word, None, "{}", file.display());
+    }
+}
+
+#[test]
+fn kernels_know_no_tensor_name_no_token_and_no_picture() {
+    let tensors = ["_proj", "lm_head", "embed_tokens", "vision", "layernorm", "model.layers"];
+    absent(&["crates/kernels/src"], &[&tensors[..], &["<|", "okenizer", "Rgb", "JPEG"]].concat());
+}
+
+#[test]
+fn the_model_knows_no_files_requests_or_schedules_and_no_device() {
+    let model = ["crates/phi3v/src/model"];
+    absent(&model, &["std::fs", "std::path", "std::io", "std::net", "serde", "Request", "Scheduler", "Cpu"]);
+}
+
+#[test]
+fn the_engine_knows_no_formats_of_pictures_json_connections_or_device() {
+    let engine = ["crates/phi3v/src/engine"];
+    absent(&engine, &["image::decode", "RgbImage", "serde", "json", "std::net", "std::fs", "Cpu"]);
+}
+
+#[test]
+fn no_instruction_set_is_chosen_when_compiling() {
+    for folder in ["crates/kernels/src", "crates/phi3v/src", "crates/cli/src"] {
+        absent(&[folder], &["cfg(target_feature", "cfg!(target_feature", "(target_feature ="]);
+    }
+    for config in [".cargo/config.toml", ".cargo/config"] {
+        assert!(!repository().join(config).exists(), "{config} could set target-cpu");
+    }
+    let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    assert!(!manifest.contains("rustflags") && !manifest.contains("target-cpu"));
+}
+
+/// Statics of the library and the kernels that are made or changed while the program runs: whether the system allows AMX
+/// to this process, patterns that are constants, and the turn of tests at telling what they skip.
+const STATICS: &[&str] = &["ALLOWED", "DIGIT", "TAG", "TURN"];
+
+#[test]
+fn nothing_that_changes_is_global() {
+    let changing = ["Atomic", "Mutex", "RwLock", "Once", "Lazy", "Cell", "mut "];
+    for file in ["crates/kernels/src", "crates/phi3v/src"].iter().flat_map(|path| rust_files(path)) {
+        let code = code(&file);
+        assert!(!code.contains("thread_local!"), "{}", file.display());
+        for line in code.lines().map(str::trim_start) {
+            let line = line
+                .split_once("static ")
+                .filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
+            let Some((_, item)) = line else { continue };
+            let known = STATICS.iter().any(|name| item.starts_with(&format!("{name}:")));
+            let changes = changing.iter().any(|word| item.contains(word));
+            assert!(known || !changes, "{}: static {item}", file.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_denied_outside_kernels_and_the_seam_to_c() {
+    let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = [")).unwrap();
+    let members: Vec<&str> = members.split('"').skip(1).step_by(2).collect();
+    assert!(members.len() >= 5, "{members:?}");
+    for member in members.iter().filter(|member| !["crates/kernels", "crates/jpeg"].contains(member)) {
+        let manifest = std::fs::read_to_string(repository().join(member).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("unsafe_code = \"deny\""), "{member} does not deny unsafe code");
+        absent(&[&format!("{member}/src")], &["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code"]);
+    }
+}
