@@ -88,7 +88,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the checkpoint in the folder `dir`, or the quantised file of that name ([`crate::weights::quantized`]).
+    /// Reads the checkpoint in the folder `dir`, or the quantized file of that name ([`crate::weights::quantized`]).
     /// The weights are mapped and not read yet.
     ///
     /// # Errors

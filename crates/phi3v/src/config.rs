@@ -70,9 +70,9 @@ pub enum ConfigError {
         /// The value or values that are supported.
         supported: String,
     },
-    /// The checkpoint was quantised by another program.
-    #[error("the checkpoint is quantised in another program's format ({key} in {file})")]
-    Quantised {
+    /// The checkpoint was quantized by another program.
+    #[error("the checkpoint is quantized in another program's format ({key} in {file})")]
+    Quantized {
         /// Name of the file.
         file: &'static str,
         /// The key that says so.
@@ -88,7 +88,7 @@ impl ConfigError {
             Self::Unsupported { .. } => {
                 "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints and models of the same architecture"
             }
-            Self::Quantised { .. } => "use the original checkpoint: phi3v pull phi-3.5-vision",
+            Self::Quantized { .. } => "use the original checkpoint: phi3v pull phi-3.5-vision",
             Self::TooLarge { .. }
             | Self::Json { .. }
             | Self::NotAnObject { .. }
@@ -116,8 +116,8 @@ const VOCAB_SIZE_MAX: usize = 1 << 18;
 /// Longest context; the real model has 131,072.
 const POSITIONS_MAX: usize = 1 << 22;
 
-/// Keys by which other programs mark a checkpoint they have quantised.
-const QUANTISATION_KEYS: [&str; 3] = ["quantization_config", "quantization", "compression_config"];
+/// Keys by which other programs mark a checkpoint they have quantized.
+const QUANTIZATION_KEYS: [&str; 3] = ["quantization_config", "quantization", "compression_config"];
 
 /// The decoder's and the vision tower's shape, from config.json.
 #[derive(Clone, Debug, PartialEq)]
@@ -279,9 +279,9 @@ impl ModelConfig {
 
 /// Everything that must be as the model text assumes, and has no field because of it.
 fn check_architecture(keys: &Keys<'_>) -> Result<(), ConfigError> {
-    for key in QUANTISATION_KEYS {
+    for key in QUANTIZATION_KEYS {
         if keys.has(key) {
-            return Err(ConfigError::Quantised { file: CONFIG, key });
+            return Err(ConfigError::Quantized { file: CONFIG, key });
         }
     }
     keys.must_be("model_type", &json!("phi3_v"), &Value::Null)?;

@@ -18,7 +18,7 @@ pub enum Error {
     /// A checkpoint's weights were refused.
     #[error(transparent)]
     Weights(#[from] crate::weights::WeightsError),
-    /// A checkpoint could not be quantised.
+    /// A checkpoint could not be quantized.
     #[error(transparent)]
     Convert(#[from] crate::weights::convert::ConvertError),
     /// A checkpoint was refused.

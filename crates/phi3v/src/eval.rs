@@ -2,7 +2,7 @@
 //!
 //! The reference answers greedily; the candidate is then fed the same tokens and asked, at every position, what it
 //! would have said. So every position compares two distributions after the same words, and one early difference does
-//! not spoil the rest. Measures as in the literature on quantisation (Dettmers & Zettlemoyer 2023): the divergence
+//! not spoil the rest. Measures as in the literature on quantization (Dettmers & Zettlemoyer 2023): the divergence
 //! `KL(reference || candidate)` in nats, how often the likeliest token is the same, the first position where it is
 //! not, and the perplexity that each gives the reference's answer.
 

@@ -71,7 +71,7 @@ impl SamplerError {
         Some(match self {
             Self::OutOfRange { name, .. } => format!("leave {name} out to use its default"),
             Self::BadLogit { .. } => {
-                "check the checkpoint's files and the copies quantised from them, or try --dtype f32 if they are right".to_owned()
+                "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right".to_owned()
             }
             Self::NothingAllowed { .. } => "loosen the grammar or schema of the answer".to_owned(),
             Self::StopString { .. } => "give fewer or shorter stop strings, none of them empty".to_owned(),

@@ -198,8 +198,8 @@ pub enum WeightsError {
         /// Its dtype.
         dtype: String,
     },
-    /// Plain values were asked for of a quantised matrix.
-    #[error("{name} is quantised and has no plain values")]
+    /// Plain values were asked for of a quantized matrix.
+    #[error("{name} is quantized and has no plain values")]
     NotDense {
         /// The tensor.
         name: String,

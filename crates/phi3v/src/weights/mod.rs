@@ -173,7 +173,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`WeightsError::Missing`] for a name outside the table or marked unused there, [`WeightsError::NotDense`] for a
-    /// quantised matrix.
+    /// quantized matrix.
     pub fn vector(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let view = self.tensor(name)?;
         let mut values = Vec::new();
@@ -195,7 +195,7 @@ impl Weights {
         self.dtype
     }
 
-    /// How far the checkpoint is quantised; `None` for dense weights.
+    /// How far the checkpoint is quantized; `None` for dense weights.
     #[must_use]
     pub fn quant(&self) -> Option<quantized::Quant> {
         match self.dtype {
@@ -227,7 +227,7 @@ fn view(tensor: Found, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     Ok(TensorView { format, shape: entry.shape, bytes: entry.bytes })
 }
 
-/// Puts dense values into `out` as f32; false for a quantised format.
+/// Puts dense values into `out` as f32; false for a quantized format.
 fn widen(bytes: &[u8], format: Format, out: &mut Vec<f32>) -> bool {
     out.clear();
     let pairs = bytes.as_chunks::<2>().0.iter();

@@ -1,7 +1,7 @@
-//! phi3v's own file: a whole checkpoint, its matrices quantised, in one safetensors file.
+//! phi3v's own file: a whole checkpoint, its matrices quantized, in one safetensors file.
 //!
 //! The format is specified in docs/internals/weights-format.md. In short: `__metadata__` names the format and its
-//! version and holds the checkpoint's JSON files as text; a quantised matrix is a `U8` tensor of packed panels,
+//! version and holds the checkpoint's JSON files as text; a quantized matrix is a `U8` tensor of packed panels,
 //! `[panels, groups, block_bytes]` ([`phi3v_kernels::quant`]); every other tensor is as in the checkpoint. Packed
 //! tensors come first, on 64-byte borders of the file, so that the mapping can be computed with as it is.
 
@@ -22,7 +22,7 @@ pub const VERSION: &str = "1";
 pub const ATTACHED: [&str; 4] =
     ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"];
 
-/// How far a checkpoint is quantised.
+/// How far a checkpoint is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quant {
     /// All matrices in 8 bits: near lossless.
@@ -81,7 +81,7 @@ pub(super) fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<Tensor
     Ok(TensorView { format: shape.format(), shape: spec.shape.clone(), bytes: entry.bytes })
 }
 
-/// The files of the checkpoint that the quantised file `path` holds.
+/// The files of the checkpoint that the quantized file `path` holds.
 ///
 /// # Errors
 /// [`WeightsError`] for a file that cannot be read, is no safetensors file or not one of phi3v's own.

@@ -1,6 +1,6 @@
 //! The one list of the checkpoint's tensors: name, shape, what may hold it, and whether the model text reads it.
 //!
-//! Loader, checker and quantiser all go by this list. Names and shapes are those of the hub's checkpoint, its
+//! Loader, checker and quantizer all go by this list. Names and shapes are those of the hub's checkpoint, its
 //! spelling of `pre_layrnorm` included: 592 tensors for the real model.
 
 use crate::config::{ModelConfig, VisionConfig};
@@ -14,12 +14,12 @@ const MERGE: usize = 2;
 
 const DENSE: &[Format] = &[Format::F32, Format::F16, Format::Bf16];
 const DENSE_OR_Q8: &[Format] = &[Format::F32, Format::F16, Format::Bf16, Format::Q8];
-const DENSE_OR_QUANTISED: &[Format] = &[Format::F32, Format::F16, Format::Bf16, Format::Q8, Format::Q4];
+const DENSE_OR_QUANTIZED: &[Format] = &[Format::F32, Format::F16, Format::Bf16, Format::Q8, Format::Q4];
 
 /// What a tensor is for, and with it which formats may hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A decoder layer's matrix: the bulk of the weights, quantised down to 4 bits.
+    /// A decoder layer's matrix: the bulk of the weights, quantized down to 4 bits.
     Decoder,
     /// A matrix that is never held in less than 8 bits: lm_head, vision tower and projector.
     Sensitive,
@@ -32,7 +32,7 @@ impl Role {
     #[must_use]
     pub fn formats(self) -> &'static [Format] {
         match self {
-            Self::Decoder => DENSE_OR_QUANTISED,
+            Self::Decoder => DENSE_OR_QUANTIZED,
             Self::Sensitive => DENSE_OR_Q8,
             Self::Dense => DENSE,
         }
