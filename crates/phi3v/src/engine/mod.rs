@@ -158,6 +158,14 @@ impl Default for EngineOptions {
     }
 }
 
+impl EngineOptions {
+    /// The default bounds, with as many prompt tokens per step as suit the device.
+    #[must_use]
+    pub fn for_backend<B: Backend>(backend: &B) -> Self {
+        Self { prefill_chunk_alone: backend.sizes().prefill_chunk, ..Self::default() }
+    }
+}
+
 /// A model serving many requests.
 pub struct Engine<B: Backend> {
     model: Phi3V<B>,

@@ -85,6 +85,15 @@ impl ModelOptions {
     pub const F32: Self = Self { precision: Precision::F32, kv_format: KvFormat::F32 };
     /// bf16 products with f32 sums.
     pub const BF16: Self = Self { precision: Precision::Bf16, kv_format: KvFormat::Bf16 };
+
+    /// What suits `weights`: bf16, with keys and values in 8 bits where the weights are quantized.
+    #[must_use]
+    pub fn of(weights: &Weights) -> Self {
+        match weights.quant() {
+            Some(_) => Self { kv_format: KvFormat::Q8, ..Self::BF16 },
+            None => Self::BF16,
+        }
+    }
 }
 
 /// A picture whose tiles are on their way through the vision tower. Work can be done tile by tile, between the
