@@ -4,8 +4,9 @@
 //! whether they are in the page cache already or not. The KV cache is counted whole, though its memory is taken only
 //! as it is used: a context that is promised must not fail half-way through an answer.
 
-use crate::config::{ModelConfig, VisionConfig};
-use phi3v_kernels::{Backend, DeviceMemory, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout};
+use crate::config::ModelConfig;
+use crate::model::{image_bytes, kv_layout, step_bytes};
+use phi3v_kernels::{Backend, DeviceMemory, KV_BLOCK_TOKENS, KvFormat};
 
 /// The context chosen where memory allows and nobody asks for another. It holds six pictures of 2,509 tokens; at
 /// 393 KB per token (Phi-3.5-vision, bf16) it takes 6.4 GB.
@@ -129,7 +130,7 @@ impl MemoryPlan {
             Some(context) if context > limit => return Err(MemoryError::ContextTooLong { context, limit }),
             Some(_) => {}
             None => {
-                while plan.context_tokens > CONTEXT_DEFAULT_MIN && !plan.leaves_room() {
+                while plan.context_tokens > CONTEXT_DEFAULT_MIN && !plan.leaves_spare() {
                     plan.context_tokens /= 2;
                 }
                 plan.context_tokens = plan.context_tokens.min(limit);
@@ -163,7 +164,7 @@ impl MemoryPlan {
     }
 
     /// Whether the plan fits with an eighth to spare, for the other programs and for what the plan does not count.
-    fn leaves_room(&self) -> bool {
+    fn leaves_spare(&self) -> bool {
         self.available_bytes.is_none_or(|available| self.total_bytes() <= available - available / 8)
     }
 
@@ -213,31 +214,14 @@ pub fn available_bytes() -> Option<u64> {
 }
 
 fn kv_bytes_per_token(config: &ModelConfig, format: KvFormat) -> u64 {
-    let heads = Heads {
-        query: config.num_attention_heads,
-        key_value: config.num_key_value_heads,
-        dim: config.head_dim(),
-    };
-    let layout = KvLayout { layers: config.num_hidden_layers, heads, format };
-    (layout.block_bytes() / KV_BLOCK_TOKENS) as u64
+    (kv_layout(config, format).block_bytes() / KV_BLOCK_TOKENS) as u64
 }
 
-/// Buffers of one request: a prefill step's stay while the next picture goes through the vision tower, so they add.
+/// Buffers of one request: a prefill step's stay while the next image goes through the vision tower, so they add.
 fn activation_bytes(config: &ModelConfig, request: &MemoryRequest) -> u64 {
-    let ModelConfig { hidden_size, intermediate_size, .. } = *config;
-    // x, its norm, qkv, attention, the feed-forward's activations, and cosines and sines twice
-    let per_token = 3 * hidden_size + config.qkv_size() + intermediate_size + 2 * config.head_dim();
-    let prefill = request.prefill_chunk.saturating_mul(per_token);
-
-    let VisionConfig { hidden_size, intermediate_size, image_size, .. } = config.img_processor;
     let tiles = request.num_crops.saturating_add(1);
-    // x, its norm, q, k, v, attention, and the feed-forward's activations
-    let per_position = 6 * hidden_size + intermediate_size;
-    // each tile's pixels, and its patches without the class row, kept until all tiles are merged
-    let per_tile = 3 * image_size * image_size + config.img_processor.num_patches() * hidden_size;
-    let at_once = request.tiles_at_once.min(tiles) * config.img_processor.num_positions() * per_position;
-    let vision = tiles.saturating_mul(per_tile).saturating_add(at_once);
-    (prefill.saturating_add(vision) as u64).saturating_mul(size_of::<f32>() as u64)
+    let image = image_bytes(&config.img_processor, tiles, request.tiles_at_once);
+    step_bytes(config, request.prefill_chunk).saturating_add(image)
 }
 
 impl std::fmt::Display for MemoryPlan {
@@ -267,6 +251,7 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::VisionConfig;
 
     /// Phi-3.5-vision's shape.
     fn config() -> ModelConfig {
@@ -316,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_context_is_the_largest_power_of_two_with_room_to_spare() {
+    fn the_default_context_is_the_largest_power_of_two_with_memory_to_spare() {
         let context =
             |available| MemoryPlan::new(&config(), &REQUEST, Some(available)).map(|plan| plan.context_tokens);
         assert_eq!(context(64_000_000_000), Ok(16_384));

@@ -8,6 +8,7 @@ use super::rope::{Rope, RopeFactors};
 use super::{FEW_ROWS_MAX, Progress, check};
 use crate::Result;
 use crate::config::ModelConfig;
+use crate::weights::names;
 use phi3v_kernels::{Backend, Epilogue, FeedForward, Heads, KvFormat, KvLayout, Norm, Span};
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range};
@@ -79,14 +80,14 @@ struct DecoderLayer<B: Backend> {
 
 impl<B: Backend> DecoderLayer<B> {
     fn load(loader: &Loader<'_, B>, index: usize) -> Result<Self> {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let names = names::decoder_layer(index);
         Ok(Self {
-            input_layernorm: loader.vector(&name("input_layernorm.weight"))?,
-            qkv_proj: loader.linear(&name("self_attn.qkv_proj"))?,
-            o_proj: loader.linear(&name("self_attn.o_proj"))?,
-            post_attention_layernorm: loader.vector(&name("post_attention_layernorm.weight"))?,
-            gate_up_proj: loader.linear(&name("mlp.gate_up_proj"))?,
-            down_proj: loader.linear(&name("mlp.down_proj"))?,
+            input_layernorm: loader.rms_norm(&names.input_layernorm)?,
+            qkv_proj: loader.linear(&names.qkv_proj)?,
+            o_proj: loader.linear(&names.o_proj)?,
+            post_attention_layernorm: loader.rms_norm(&names.post_attention_layernorm)?,
+            gate_up_proj: loader.linear(&names.gate_up_proj)?,
+            down_proj: loader.linear(&names.down_proj)?,
         })
     }
 }
@@ -105,6 +106,15 @@ pub(super) struct Workspace<B: Backend> {
     last_batch: B::Batch, // of the rows that go on
     angles: Vec<f32>,
     image_rows: Vec<u32>, // of one segment
+}
+
+/// Most bytes that the buffers of a step of `rows` tokens take, beside its logits.
+#[must_use]
+pub fn step_bytes(config: &ModelConfig, rows: usize) -> u64 {
+    let ModelConfig { hidden_size, intermediate_size, .. } = *config;
+    // x, its norm and attention; qkv; act; the rotations twice, on the host and on the device
+    let per_row = 3 * hidden_size + config.qkv_size() + intermediate_size + 2 * config.head_dim();
+    (rows as u64).saturating_mul((per_row * size_of::<f32>()) as u64)
 }
 
 impl<B: Backend> Workspace<B> {
@@ -158,6 +168,17 @@ impl<'a> Layout<'a> {
     }
 }
 
+fn heads(config: &ModelConfig) -> Heads {
+    let (query, key_value) = (config.num_attention_heads, config.num_key_value_heads);
+    Heads { query, key_value, dim: config.head_dim() }
+}
+
+/// The layout of the KV cache of a model of the shape `config` in `format`.
+#[must_use]
+pub fn kv_layout(config: &ModelConfig, format: KvFormat) -> KvLayout {
+    KvLayout { layers: config.num_hidden_layers, heads: heads(config), format }
+}
+
 /// What a caller may want besides logits: every `[rows, hidden_size]` between the layers.
 pub(super) type HiddenStates = Vec<Vec<f32>>;
 
@@ -184,21 +205,13 @@ impl<B: Backend> Decoder<B> {
         };
         Ok(Self {
             config: config.clone(),
-            heads: Heads {
-                query: config.num_attention_heads,
-                key_value: config.num_key_value_heads,
-                dim: config.head_dim(),
-            },
+            heads: heads(config),
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
-            embed_tokens: loader.embedding("model.embed_tokens")?,
-            norm: loader.vector("model.norm.weight")?,
-            lm_head: loader.linear("lm_head")?,
+            embed_tokens: loader.embedding(names::EMBED_TOKENS)?,
+            norm: loader.rms_norm(names::NORM)?,
+            lm_head: loader.linear(names::LM_HEAD)?,
             rope: Rope::new(config),
         })
-    }
-
-    pub(super) fn kv_layout(&self, format: KvFormat) -> KvLayout {
-        KvLayout { layers: self.layers.len(), heads: self.heads, format }
     }
 
     /// Runs a batch and leaves in `logits` those, `[n, vocab_size]`, of the chunks that asked, in order. With `hidden`,

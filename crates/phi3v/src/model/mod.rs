@@ -9,10 +9,10 @@ mod projector;
 mod rope;
 mod vision_tower;
 
-pub use decoder::{Chunk, Segment};
+pub use decoder::{Chunk, Segment, kv_layout, step_bytes};
 pub use rope::{Rope, RopeFactors};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, VisionConfig};
 use crate::image::{HdGrid, ImageInputs, TILE_VALUES};
 use crate::weights::Weights;
 use crate::{Error, Result};
@@ -104,6 +104,17 @@ pub struct ImageJob<B: Backend> {
     done: usize,
 }
 
+/// Most bytes that an image of `tiles` tiles takes on its way through the vision tower, `tiles_at_once` of them at a time:
+/// its pixel values, its [`ImageJob`] and the buffers of a run.
+#[must_use]
+pub fn image_bytes(config: &VisionConfig, tiles: usize, tiles_at_once: usize) -> u64 {
+    let pixels = 3 * config.image_size * config.image_size * size_of::<f32>();
+    (tiles as u64)
+        .saturating_mul(pixels as u64)
+        .saturating_add(projector::merge_bytes(config, tiles))
+        .saturating_add(vision_tower::run_bytes(config, tiles_at_once.min(tiles)))
+}
+
 impl<B: Backend> ImageJob<B> {
     /// Distinct tiles that have not been through the tower.
     #[must_use]
@@ -159,7 +170,7 @@ impl<B: Backend> Phi3V<B> {
 
     /// Layout of the KV cache.
     pub fn kv_layout(&self) -> KvLayout {
-        self.decoder.kv_layout(self.options.kv_format)
+        kv_layout(&self.config, self.options.kv_format)
     }
 
     /// Begins a picture of `tiles` distinct tiles.

@@ -7,6 +7,7 @@
 pub mod convert;
 pub mod digest;
 mod error;
+pub mod names;
 pub mod quantized;
 mod random;
 mod safetensors;
@@ -156,8 +157,8 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Missing`] for a name outside the table or marked unused there.
     pub fn linear(&self, name: &str, precision: Precision) -> Result<MatrixSource, WeightsError> {
-        let weight = self.tensor(&format!("{name}.weight"))?;
-        let bias = format!("{name}.bias");
+        let weight = self.tensor(&names::weight(name))?;
+        let bias = names::bias(name);
         let bias = self.tensors.contains_key(&bias).then(|| self.vector(&bias)).transpose()?;
         Ok(MatrixSource {
             bytes: weight.bytes.clone(),
