@@ -3,12 +3,12 @@
 //! The result is a [`NewFile`], which appears under its name only when it is complete and on the disk.
 
 use super::digest;
+use super::dtype::dtype;
 use super::quantized::{ATTACHED, FORMAT, Quant, VERSION};
 use super::safetensors::HEADER_BYTES_MAX;
 use super::{TensorView, Weights, WeightsError, shards, table, widen};
 use crate::config::ModelConfig;
 use crate::files::{Existing, Files, NewFile, WriteError};
-use phi3v_kernels::Format;
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
@@ -87,12 +87,7 @@ impl Planned<'_> {
 
     /// The tensor's entry in the header.
     fn describe(&self, start: usize) -> Value {
-        let dtype = match (self.packed, self.source.format) {
-            (Some(_), _) | (None, Format::Q8 | Format::Q4) => "U8",
-            (None, Format::F32) => "F32",
-            (None, Format::F16) => "F16",
-            (None, Format::Bf16) => "BF16",
-        };
+        let dtype = dtype(self.packed.map_or(self.source.format, PackedShape::format));
         let shape = self.packed.map_or_else(|| self.source.shape.clone(), |p| p.dims().to_vec());
         json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, start + self.bytes()] })
     }

@@ -6,6 +6,7 @@
 
 pub mod convert;
 pub mod digest;
+mod dtype;
 mod error;
 pub mod names;
 pub mod quantized;
@@ -21,6 +22,7 @@ use crate::config::ModelConfig;
 use crate::files::Files;
 use half::{bf16, f16};
 use phi3v_kernels::{Bytes, Format, MatrixSource, Precision};
+use quantized::Quant;
 use safetensors::{Entry, SafetensorsFile};
 use shards::Shards;
 use std::collections::HashMap;
@@ -139,8 +141,9 @@ impl Weights {
         let bytes_total = bytes_of.values().sum();
         let commonest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes).map(|(format, _)| *format);
         // a small model has more in its vision tower, and is called by its decoder all the same
-        let q4 = bytes_of.contains_key(&Format::Q4).then_some(Format::Q4);
-        Ok(Self { tensors, bytes_total, dtype: q4.or(commonest).unwrap_or(Format::Bf16) })
+        let decoders = Quant::ALL.into_iter().filter(|quant| !quant.is_uniform()).map(Quant::decoder_format);
+        let decoders = decoders.rev().find(|format| bytes_of.contains_key(format));
+        Ok(Self { tensors, bytes_total, dtype: decoders.or(commonest).unwrap_or(Format::Bf16) })
     }
 
     /// The tensor of that full name.
@@ -190,7 +193,7 @@ impl Weights {
         self.bytes_total
     }
 
-    /// The format that holds most of the bytes; `Q4` where any tensor has it.
+    /// The format that holds most of the bytes; or one that only a decoder's matrix may have, such as `Q4`, where any has it.
     #[must_use]
     pub fn dtype(&self) -> Format {
         self.dtype
@@ -198,12 +201,8 @@ impl Weights {
 
     /// How far the checkpoint is quantized; `None` for dense weights.
     #[must_use]
-    pub fn quant(&self) -> Option<quantized::Quant> {
-        match self.dtype {
-            Format::Q8 => Some(quantized::Quant::Q8),
-            Format::Q4 => Some(quantized::Quant::Q4),
-            Format::F32 | Format::F16 | Format::Bf16 => None,
-        }
+    pub fn quant(&self) -> Option<Quant> {
+        Quant::of(self.dtype)
     }
 }
 
@@ -213,13 +212,8 @@ fn view(tensor: Found, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     if packed && entry.dtype == "U8" {
         return quantized::view(&file, entry, spec);
     }
-    let format = match entry.dtype.as_str() {
-        "F32" => Format::F32,
-        "F16" => Format::F16,
-        "BF16" => Format::Bf16,
-        _ => {
-            return Err(WeightsError::Dtype { file, name: entry.name, dtype: entry.dtype });
-        }
+    let Some(format) = dtype::dense(&entry.dtype) else {
+        return Err(WeightsError::Dtype { file, name: entry.name, dtype: entry.dtype });
     };
     if entry.shape != spec.shape {
         let (name, expected) = (entry.name, spec.shape.clone());

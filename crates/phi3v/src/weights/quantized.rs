@@ -32,6 +32,26 @@ pub enum Quant {
 }
 
 impl Quant {
+    /// Every way to quantize, the least lossy first.
+    pub const ALL: [Self; Self::count(Self::Q8)] = [Self::Q8, Self::Q4];
+
+    /// A match counts, so that a new way does not compile without its place in [`ALL`](Self::ALL).
+    const fn count(any: Self) -> usize {
+        match any {
+            Self::Q8 | Self::Q4 => 2,
+        }
+    }
+
+    /// The way whose decoder is held in `format`; `None` for a dense format.
+    #[must_use]
+    pub fn of(format: Format) -> Option<Self> {
+        match format {
+            Format::Q8 => Some(Self::Q8),
+            Format::Q4 => Some(Self::Q4),
+            Format::F32 | Format::F16 | Format::Bf16 => None,
+        }
+    }
+
     /// Its name on the command line and in the metadata.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -44,10 +64,24 @@ impl Quant {
     /// The format of a tensor of that role; `None` for one that stays as it is.
     #[must_use]
     pub fn format(self, role: Role) -> Option<Format> {
-        match (role, self) {
-            (Role::Dense, _) => None,
-            (Role::Decoder, Self::Q4) => Some(Format::Q4),
-            (Role::Decoder, Self::Q8) | (Role::Sensitive, _) => Some(Format::Q8),
+        match role {
+            Role::Decoder => Some(self.decoder_format()),
+            Role::Sensitive => Some(Format::Q8),
+            Role::Dense => None,
+        }
+    }
+
+    /// Whether the decoder's matrices are held as all others are.
+    pub(super) fn is_uniform(self) -> bool {
+        self.format(Role::Decoder) == self.format(Role::Sensitive)
+    }
+
+    /// The format of the decoder's matrices, by which the whole is called.
+    #[must_use]
+    pub fn decoder_format(self) -> Format {
+        match self {
+            Self::Q8 => Format::Q8,
+            Self::Q4 => Format::Q4,
         }
     }
 }
@@ -67,7 +101,10 @@ pub(super) fn is_packed(file: &str, metadata: &HashMap<String, String>) -> Resul
 /// Checks a tensor of packed panels against its line of the table.
 pub(super) fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     let (n, k) = spec.matrix();
-    let mut shapes = spec.role.formats().iter().filter_map(|&format| PackedShape::new(format, n, k));
+    let mut shapes = Quant::ALL
+        .iter()
+        .filter_map(|quant| quant.format(spec.role))
+        .filter_map(|format| PackedShape::new(format, n, k));
     let Some(shape) = shapes.clone().find(|shape| shape.dims()[..] == entry.shape) else {
         let (file, name) = (file.to_owned(), entry.name);
         return Err(match shapes.next_back() {

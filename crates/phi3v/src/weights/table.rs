@@ -5,16 +5,13 @@
 
 use super::names::{self, DecoderLayerNames, EncoderLayerNames, bias, weight};
 use crate::config::{ModelConfig, VisionConfig};
-use phi3v_kernels::Format;
 
 /// Side of the square of patches that the HD merge joins into one row: 2 x 2 patches.
 const MERGE: usize = 2;
 
-const DENSE: &[Format] = &[Format::F32, Format::F16, Format::Bf16];
-const DENSE_OR_Q8: &[Format] = &[Format::F32, Format::F16, Format::Bf16, Format::Q8];
-const DENSE_OR_QUANTIZED: &[Format] = &[Format::F32, Format::F16, Format::Bf16, Format::Q8, Format::Q4];
-
-/// What a tensor is for, and with it which formats may hold it.
+/// What a tensor is for, and with it which formats may hold it: any dense one, and those of [`Quant::format`].
+///
+/// [`Quant::format`]: super::quantized::Quant::format
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A decoder layer's matrix: the bulk of the weights, quantized down to 4 bits.
@@ -23,18 +20,6 @@ pub enum Role {
     Sensitive,
     /// Norms, biases, embeddings and separators: always dense.
     Dense,
-}
-
-impl Role {
-    /// The formats that may hold such a tensor.
-    #[must_use]
-    pub fn formats(self) -> &'static [Format] {
-        match self {
-            Self::Decoder => DENSE_OR_QUANTIZED,
-            Self::Sensitive => DENSE_OR_Q8,
-            Self::Dense => DENSE,
-        }
-    }
 }
 
 /// One tensor of the checkpoint.
