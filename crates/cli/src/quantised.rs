@@ -141,11 +141,11 @@ pub fn write(source: &ModelSource, checkpoint: &Checkpoint, target: Target<'_>) 
         ModelSource::Folder(dir) => Files::Folder(dir.clone()),
         ModelSource::Demo => phi3v::demo::files(),
     };
-    let model = (&checkpoint.weights, &checkpoint.config);
-    let written = convert::quantize(&files, model, target, &mut |progress| {
-        bar.quantise(progress.done, progress.total);
-        if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    let written =
+        convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |progress| {
+            bar.quantise(progress.done, progress.total);
+            if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
     let stopped = interrupt.requested();
     interrupt.end_answer();
     bar.clear();

@@ -169,7 +169,7 @@ fn trace_decoder<B: Backend>(
     let mut logits = Vec::new();
     if options.hidden_states {
         let mut states = Vec::new();
-        model.forward_recording(&batch, &mut cache, (&mut logits, &mut states), &mut never_stop)?;
+        model.forward_recording(&batch, &mut cache, &mut logits, &mut states, &mut never_stop)?;
         let shape = [input_ids.len(), model.config().hidden_size];
         let final_norm = states.pop().unwrap_or_default();
         for (index, values) in states.into_iter().enumerate() {

@@ -26,9 +26,11 @@ fn quantized(quant: Quant) -> (tempfile::TempDir, Checkpoint) {
     let (files, checkpoint) = (Files::Folder(repository().join("testdata/tiny")), checkpoint());
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("tiny.safetensors");
-    let model = (&checkpoint.weights, &checkpoint.config);
     let target = Target { quant, out: &out, existing: Existing::Replace };
-    convert::quantize(&files, model, target, &mut |_| ControlFlow::Continue(())).unwrap();
+    convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     (folder, Checkpoint::open(&out).unwrap())
 }
 

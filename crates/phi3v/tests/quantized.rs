@@ -28,9 +28,10 @@ fn q8(out: &Path) -> Target<'_> {
 
 fn quantize(quant: Quant, out: &Path) -> Result<(), ConvertError> {
     let (files, checkpoint) = tiny();
-    let model = (&checkpoint.weights, &checkpoint.config);
     let target = Target { quant, out, existing: Existing::Replace };
-    convert::quantize(&files, model, target, &mut |_| ControlFlow::Continue(()))
+    convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |_| {
+        ControlFlow::Continue(())
+    })
 }
 
 /// A folder with the tiny checkpoint quantized in it.
@@ -103,8 +104,7 @@ fn progress_reaches_the_size_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     let mut seen: Vec<Progress> = Vec::new();
-    let model = (&checkpoint.weights, &checkpoint.config);
-    convert::quantize(&files, model, q8(&out), &mut |p| {
+    convert::quantize(&files, &checkpoint.weights, &checkpoint.config, q8(&out), &mut |p| {
         seen.push(p);
         ControlFlow::Continue(())
     })
@@ -122,10 +122,10 @@ fn an_interrupted_run_leaves_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     std::fs::write(&out, "before").unwrap();
-    let model = (&checkpoint.weights, &checkpoint.config);
     let mut stop =
         |p: Progress| if p.done > 20_000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    let error = convert::quantize(&files, model, q8(&out), &mut stop).unwrap_err();
+    let error =
+        convert::quantize(&files, &checkpoint.weights, &checkpoint.config, q8(&out), &mut stop).unwrap_err();
     assert!(matches!(error, ConvertError::Interrupted));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-written");
@@ -151,9 +151,11 @@ fn what_exists_is_kept_unless_it_is_to_be_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     std::fs::write(&out, "before").unwrap();
-    let model = (&checkpoint.weights, &checkpoint.config);
     let target = Target { existing: Existing::Keep, ..q8(&out) };
-    let error = convert::quantize(&files, model, target, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let error = convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap_err();
     assert!(matches!(error, ConvertError::File(WriteError::Exists { .. })), "{error}");
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
 }
@@ -185,9 +187,16 @@ fn what_is_quantized_is_not_quantized_again() {
     let (folder, path) = quantized(Quant::Q8);
     let found = Checkpoint::open(&path).unwrap();
     let (files, _) = tiny();
-    let model = (&found.weights, &found.config);
     let out = folder.path().join("again.safetensors");
-    let error = convert::quantize(&files, model, q8(&out), &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let error =
+        convert::quantize(
+            &files,
+            &found.weights,
+            &found.config,
+            q8(&out),
+            &mut |_| ControlFlow::Continue(()),
+        )
+        .unwrap_err();
     assert!(matches!(error, ConvertError::Quantized { .. }), "{error}");
     assert!(!out.exists());
 }

@@ -126,7 +126,7 @@ pub fn process(image: &RgbImage, params: &ImageParams) -> Result<ImageInputs, Im
             let (source, channel) = ((first_plane + i) / 3, (first_plane + i) % 3);
             match sources[source] {
                 Source::Global => out.copy_from_slice(&global[channel * PLANE..][..PLANE]),
-                Source::Tile(tile) => normalise(&hd, &grid, (tile, channel), &lut[channel], out),
+                Source::Tile(tile) => normalise(&hd, &grid, tile, channel, &lut[channel], out),
             }
         }
     });
@@ -147,10 +147,10 @@ enum Source {
 
 /// The global view, `[3, 336, 336]`.
 fn global_view(hd: &RgbImage, grid: &HdGrid, lut: &[[f32; 256]; 3]) -> Vec<f32> {
-    let axes = (&Axis::new(grid.h_crop), &Axis::new(grid.w_crop));
+    let (vertical, horizontal) = (Axis::new(grid.h_crop), Axis::new(grid.w_crop));
     let mut values = vec![0.0; TILE_VALUES];
     for (channel, out) in values.chunks_exact_mut(PLANE).enumerate() {
-        global_view::plane(&hd.pixels, axes, channel, &lut[channel], out);
+        global_view::plane(&hd.pixels, &vertical, &horizontal, channel, &lut[channel], out);
     }
     values
 }
@@ -198,13 +198,7 @@ fn is_global(hd: &RgbImage, grid: &HdGrid, tile: usize, global: &[f32], lut: &[[
 }
 
 /// Normalises one colour plane of a tile, `[336, 336]`.
-fn normalise(
-    hd: &RgbImage,
-    grid: &HdGrid,
-    (tile, channel): (usize, usize),
-    lut: &[f32; 256],
-    out: &mut [f32],
-) {
+fn normalise(hd: &RgbImage, grid: &HdGrid, tile: usize, channel: usize, lut: &[f32; 256], out: &mut [f32]) {
     for (row, out) in tile_rows(hd, grid, tile).zip(out.chunks_exact_mut(TILE_SIDE)) {
         for (value, pixel) in out.iter_mut().zip(row.chunks_exact(3)) {
             *value = lut[usize::from(pixel[channel])];

@@ -51,7 +51,8 @@ impl<B: Backend> Loader<'_, B> {
 pub(super) fn linear_into<B: Backend>(
     backend: &B,
     x: &B::Tensor,
-    (weight, cols): (&B::Linear, usize),
+    weight: &B::Linear,
+    cols: usize,
     epilogue: Epilogue,
     out: &mut B::Tensor,
 ) -> Result<()> {

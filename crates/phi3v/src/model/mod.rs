@@ -16,7 +16,7 @@ use crate::config::{ModelConfig, VisionConfig};
 use crate::image::{HdGrid, ImageInputs, TILE_VALUES};
 use crate::weights::Weights;
 use crate::{Error, Result};
-use decoder::{Decoder, HiddenStates, Workspace};
+use decoder::{Decoder, HiddenStates, Outputs, Workspace};
 use linear::Loader;
 use phi3v_kernels::{Backend, KvFormat, KvLayout, Precision};
 use projector::Projector;
@@ -236,8 +236,8 @@ impl<B: Backend> Phi3V<B> {
         logits: &mut Vec<f32>,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<()> {
-        let cache = (&mut cache.pool, &mut cache.workspace);
-        self.decoder.forward(&self.backend, batch, cache, (logits, None), observe)
+        let outputs = Outputs { logits, hidden: None };
+        self.decoder.forward(&self.backend, batch, cache, outputs, observe)
     }
 
     /// Like [`forward`](Self::forward), also recording what lies between the layers: the embeddings, the output of
@@ -249,11 +249,12 @@ impl<B: Backend> Phi3V<B> {
         &self,
         batch: &[Chunk<'_, B::Tensor>],
         cache: &mut Cache<B>,
-        (logits, hidden_states): (&mut Vec<f32>, &mut HiddenStates),
+        logits: &mut Vec<f32>,
+        hidden_states: &mut HiddenStates,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<()> {
-        let cache = (&mut cache.pool, &mut cache.workspace);
-        self.decoder.forward(&self.backend, batch, cache, (logits, Some(hidden_states)), observe)
+        let outputs = Outputs { logits, hidden: Some(hidden_states) };
+        self.decoder.forward(&self.backend, batch, cache, outputs, observe)
     }
 
     /// A KV cache of `blocks` blocks, with the buffers of a step.

@@ -104,8 +104,8 @@ impl<B: Backend> Projector<B> {
         let mut hidden = backend.tensor(rows, self.hidden_size)?;
         let mut out = backend.tensor(rows + SEPARATORS.len(), self.hidden_size)?;
         let [first, second] = &self.img_projection;
-        linear_into(backend, merged, (first, self.hidden_size), Epilogue::Gelu, &mut hidden)?;
-        linear_into(backend, &hidden, (second, self.hidden_size), Epilogue::Store, &mut out)?;
+        linear_into(backend, merged, first, self.hidden_size, Epilogue::Gelu, &mut hidden)?;
+        linear_into(backend, &hidden, second, self.hidden_size, Epilogue::Store, &mut out)?;
         Ok(out)
     }
 }

@@ -117,7 +117,8 @@ pub struct Target<'a> {
 /// [`ConvertError`]; the target's file is then what it was before.
 pub fn quantize(
     files: &Files,
-    (weights, config): (&Weights, &ModelConfig),
+    weights: &Weights,
+    config: &ModelConfig,
     Target { quant, out, existing }: Target<'_>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(), ConvertError> {
