@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-/// Shorthand for results of this library.
+/// Shorthand for results of this library, whose error is [`enum@Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong in the library.
+/// Everything that can go wrong in the library, each area with an enum of its own.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -42,7 +42,7 @@ pub enum Error {
     /// A file is there and cannot be read.
     #[error(transparent)]
     Read(#[from] crate::files::ReadError),
-    /// The device refused.
+    /// The device refused, mostly for lack of memory.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
     /// The picture was refused.

@@ -14,7 +14,7 @@ pub const CONTEXT_DEFAULT_MAX: usize = 16_384;
 /// The least context that is chosen unasked: one picture at num_crops 1 (313 tokens), a question and an answer.
 pub const CONTEXT_DEFAULT_MIN: usize = 1_024;
 
-/// Why a model cannot be loaded.
+/// Why a model cannot be loaded: too little memory, or a context that cannot be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryError {
@@ -29,7 +29,7 @@ pub enum MemoryError {
         needed: u64,
         /// Bytes that are available.
         available: u64,
-        /// Tokens of the plan's context.
+        /// Tokens that were asked for.
         context: usize,
         /// The longest context that would fit, in tokens; 0 if none.
         fits: usize,
@@ -37,7 +37,7 @@ pub enum MemoryError {
     /// The model was not trained for so long a context.
     #[error("a context of {context} tokens is longer than the model's {limit}")]
     ContextTooLong {
-        /// Tokens asked for.
+        /// Tokens that were asked for.
         context: usize,
         /// Tokens the model can take.
         limit: usize,
@@ -72,7 +72,7 @@ impl MemoryError {
 /// What decides about a model's memory besides its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRequest {
-    /// Bytes of the weights that the model uses.
+    /// Bytes of the mapped weights.
     pub weights_bytes: u64,
     /// Storage format of cached keys and values.
     pub kv_format: KvFormat,
@@ -88,10 +88,10 @@ pub struct MemoryRequest {
     pub context: Option<usize>,
 }
 
-/// Where the memory goes; all sizes in bytes.
+/// Where the memory goes, part by part; all sizes in bytes, before anything is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// The weights, mapped.
+    /// Bytes of the mapped weights.
     pub weights_bytes: u64,
     /// Keys and values of one token in all layers.
     pub kv_bytes_per_token: u64,
@@ -108,6 +108,27 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Plans the memory of a model of shape `config`, with the largest power of two up to
     /// [`CONTEXT_DEFAULT_MAX`] as its context that fits, if none is asked for.
+    ///
+    /// ```
+    /// use phi3v::kernels::{Backend, Cpu, CpuOptions};
+    /// use phi3v::memory::{MemoryPlan, MemoryRequest, available_to};
+    ///
+    /// let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?;
+    /// let cpu = Cpu::new(&CpuOptions::default())?;
+    /// let request = MemoryRequest {
+    ///     weights_bytes: checkpoint.weights.bytes_total(),
+    ///     kv_format: phi3v::kernels::KvFormat::Bf16,
+    ///     num_crops: 4,
+    ///     prefill_chunk: cpu.sizes().prefill_chunk,
+    ///     tiles_at_once: cpu.sizes().tiles_at_once,
+    ///     image_cache_bytes: 0,
+    ///     context: Some(4096),
+    /// };
+    /// let plan = MemoryPlan::new(&checkpoint.config, &request, available_to(&cpu))?;
+    /// assert_eq!((plan.context_tokens, plan.weights_bytes), (4096, request.weights_bytes));
+    /// println!("{plan}");
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`MemoryError`]: the plan does not fit, or the model cannot take such a context.
@@ -139,14 +160,14 @@ impl MemoryPlan {
         plan.check().map(|()| plan)
     }
 
-    /// Bytes of the KV cache when it is full.
+    /// Bytes of the KV cache when it is full, in whole blocks.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
         let blocks = self.context_tokens.div_ceil(KV_BLOCK_TOKENS) as u64;
         self.kv_bytes_per_token.saturating_mul(blocks).saturating_mul(KV_BLOCK_TOKENS as u64)
     }
 
-    /// All bytes of the plan.
+    /// All bytes of the plan: weights, KV cache, activations and kept image embeddings.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.fixed_bytes().saturating_add(self.kv_bytes())
@@ -157,7 +178,7 @@ impl MemoryPlan {
         self.weights_bytes.saturating_add(self.buffer_bytes())
     }
 
-    /// Activations and the embeddings of pictures.
+    /// Bytes of activations at their most and of image embeddings that are kept.
     #[must_use]
     pub fn buffer_bytes(&self) -> u64 {
         self.activation_bytes.saturating_add(self.image_cache_bytes)

@@ -13,7 +13,7 @@ use phi3v_kernels::{Backend, Epilogue, FeedForward, Heads, KvFormat, KvLayout, N
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range};
 
-/// Where the input row of a token comes from.
+/// Where the input rows of consecutive tokens come from: the embedding table or an image.
 #[derive(Debug)]
 pub enum Segment<'a, T> {
     /// Rows of the embedding table.
@@ -48,7 +48,7 @@ impl<'a, T> Segment<'a, T> {
     }
 }
 
-/// Consecutive tokens of one sequence within a batch.
+/// Consecutive tokens of one sequence within a batch: its prompt's next part or its newest token.
 #[derive(Debug)]
 pub struct Chunk<'a, T> {
     /// The input rows, in order.

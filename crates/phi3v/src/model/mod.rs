@@ -34,21 +34,21 @@ pub enum Progress {
     Load {
         /// Layers loaded so far.
         done: usize,
-        /// All layers.
+        /// Number of all layers.
         layers: usize,
     },
     /// An encoder layer of the vision tower is about to run.
     VisionLayer {
         /// Layers run so far.
         done: usize,
-        /// All layers.
+        /// Number of all layers.
         layers: usize,
     },
     /// A decoder layer is about to run.
     DecoderLayer {
         /// Layers run so far.
         done: usize,
-        /// All layers.
+        /// Number of all layers.
         layers: usize,
     },
 }
@@ -71,7 +71,7 @@ fn check(flow: ControlFlow<()>) -> Result<()> {
     }
 }
 
-/// Arithmetic of a loaded model.
+/// Arithmetic of a loaded model: of its products, and of its keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelOptions {
     /// Arithmetic of products with dense weights and of the vision tower's attention.
@@ -81,9 +81,9 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// f32 throughout: what the goldens are compared with.
+    /// f32 throughout, keys and values too: what the reference's goldens are compared with.
     pub const F32: Self = Self { precision: Precision::F32, kv_format: KvFormat::F32 };
-    /// bf16 products with f32 sums.
+    /// bf16 products with f32 sums, and keys and values in bf16: as the checkpoint is stored.
     pub const BF16: Self = Self { precision: Precision::Bf16, kv_format: KvFormat::Bf16 };
 
     /// What suits `weights`: bf16, with keys and values in 8 bits where the weights are quantized.
@@ -116,14 +116,14 @@ pub fn image_bytes(config: &VisionConfig, tiles: usize, tiles_at_once: usize) ->
 }
 
 impl<B: Backend> ImageJob<B> {
-    /// Distinct tiles that have not been through the tower.
+    /// Distinct tiles that have not been through the tower yet, of those the job began with.
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.tiles - self.done
     }
 }
 
-/// A loaded model and its device.
+/// A loaded model and its device: vision tower, projector and decoder, ready to run.
 pub struct Phi3V<B: Backend> {
     backend: B,
     config: ModelConfig,
@@ -153,12 +153,12 @@ impl<B: Backend> Phi3V<B> {
         Ok(Self { config: config.clone(), options, vision_tower, projector, decoder, backend })
     }
 
-    /// The checkpoint's configuration.
+    /// The checkpoint's configuration, which the model was loaded with: shapes, norms and rotary factors.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// The device.
+    /// The device that holds the weights and runs the operations.
     pub fn backend(&self) -> &B {
         &self.backend
     }
@@ -168,7 +168,7 @@ impl<B: Backend> Phi3V<B> {
         &self.decoder.rope
     }
 
-    /// Layout of the KV cache.
+    /// Layout of the KV cache: layers, heads and the format of keys and values.
     pub fn kv_layout(&self) -> KvLayout {
         kv_layout(&self.config, self.options.kv_format)
     }

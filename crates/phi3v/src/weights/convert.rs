@@ -20,7 +20,7 @@ const PANELS_PER_WRITE: usize = 64;
 /// The data begins on a multiple of this, and so does every packed tensor: a cache line.
 const ALIGNMENT: usize = 64;
 
-/// Why no quantized file was written.
+/// Why no quantized file was written; the target is then as it was before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {
@@ -36,7 +36,7 @@ pub enum ConvertError {
     /// A JSON file of the checkpoint is not UTF-8.
     #[error("{file} is not UTF-8 text")]
     NotText {
-        /// The file.
+        /// Name of the file.
         file: &'static str,
     },
     /// The file cannot be written.
@@ -64,10 +64,10 @@ impl ConvertError {
     }
 }
 
-/// How far a conversion is.
+/// How far a conversion is, in bytes of the file that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes written.
+    /// Bytes that are written so far.
     pub done: u64,
     /// Bytes of the finished file.
     pub total: u64,
@@ -104,7 +104,7 @@ pub fn quantized_bytes(weights: &Weights, config: &ModelConfig, quant: Quant) ->
 pub struct Target<'a> {
     /// How far it is quantized.
     pub quant: Quant,
-    /// The file.
+    /// Path of the file that is to be written.
     pub out: &'a Path,
     /// What becomes of a file that is there.
     pub existing: Existing,

@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use table::TensorSpec;
 
-/// One tensor: its bytes, and how to read them.
+/// One tensor: its bytes in the mapped file, its shape, and how to read them.
 #[derive(Clone, Debug)]
 pub struct TensorView {
     /// How the values are stored.
@@ -48,7 +48,7 @@ struct Found {
     packed: bool,
 }
 
-/// All tensors of a checkpoint.
+/// All tensors of a checkpoint that the model text reads, mapped and checked against the table.
 #[derive(Debug)]
 pub struct Weights {
     tensors: HashMap<String, TensorView>,
@@ -75,7 +75,7 @@ impl Weights {
         Self::from_shards(&[(file, bytes)], &HashMap::new(), config)
     }
 
-    /// The weights among `files`.
+    /// The weights among `files`: in one file, or in the shards that an index names.
     ///
     /// # Errors
     /// As for [`Self::open`].
@@ -157,6 +157,15 @@ impl Weights {
     /// The matrix `{name}.weight`, with `{name}.bias` where the layer has one. A convolution's
     /// `[n, channels, height, width]` comes as `[n, channels * height * width]`.
     ///
+    /// ```
+    /// use phi3v::kernels::Precision;
+    ///
+    /// let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?;
+    /// let lm_head = checkpoint.weights.linear("lm_head", Precision::Bf16)?;
+    /// assert_eq!([lm_head.n, lm_head.k], [checkpoint.config.vocab_size, checkpoint.config.hidden_size]);
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`WeightsError::Missing`] for a name outside the table or marked unused there.
     pub fn linear(&self, name: &str, precision: Precision) -> Result<MatrixSource, WeightsError> {
@@ -187,7 +196,7 @@ impl Weights {
         Err(WeightsError::NotDense { name: name.to_owned() })
     }
 
-    /// Bytes of all tensors that the model text reads.
+    /// Bytes of all tensors that the model text reads, as they are stored.
     #[must_use]
     pub fn bytes_total(&self) -> u64 {
         self.bytes_total

@@ -3,11 +3,11 @@
 //!
 //! A layer's name goes without `.weight` and `.bias`: [`weight`] and [`bias`] add these.
 
-/// The table of the text tokens' embeddings.
+/// The table of the text tokens' embeddings, `[vocab_size, hidden_size]`.
 pub const EMBED_TOKENS: &str = "model.embed_tokens";
-/// The norm after the last decoder layer.
+/// The norm after the last decoder layer, which logits are made from, `[hidden_size]`.
 pub const NORM: &str = "model.norm";
-/// The matrix that makes logits of the last rows.
+/// The matrix that makes logits of the last rows, `[vocab_size, hidden_size]`.
 pub const LM_HEAD: &str = "lm_head";
 
 /// The full name of a part of the vision tower.
@@ -19,11 +19,11 @@ macro_rules! vision_model {
 
 /// The row of the tower's class embedding, a tensor of its own without `.weight`.
 pub const CLASS_EMBEDDING: &str = vision_model!("embeddings.class_embedding");
-/// The convolution that makes rows of patches.
+/// The convolution that makes rows of patches, `[hidden_size, 3, patch_size, patch_size]`.
 pub const PATCH_EMBEDDING: &str = vision_model!("embeddings.patch_embedding");
 /// What is added to each row of a tile by its place.
 pub const POSITION_EMBEDDING: &str = vision_model!("embeddings.position_embedding");
-/// The norm before the first encoder layer.
+/// The norm before the first encoder layer, with the hub's spelling.
 pub const PRE_LAYRNORM: &str = vision_model!("pre_layrnorm");
 /// The norm after the last encoder layer, which the model text does not read.
 pub const POST_LAYERNORM: &str = vision_model!("post_layernorm");

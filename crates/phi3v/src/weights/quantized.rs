@@ -14,7 +14,7 @@ use phi3v_kernels::{Bytes, Format};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// What the metadata's `format` says.
+/// What the metadata's `format` says in a file of phi3v's own, and in no other.
 pub const FORMAT: &str = "phi3v";
 /// What the metadata's `version` says. A reader refuses every other.
 pub const VERSION: &str = "1";
@@ -22,7 +22,7 @@ pub const VERSION: &str = "1";
 pub const ATTACHED: [&str; 4] =
     ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"];
 
-/// How far a checkpoint is quantized.
+/// How far a checkpoint is quantized: the bits of its decoder, and of all else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quant {
     /// All matrices in 8 bits: near lossless.
@@ -52,7 +52,7 @@ impl Quant {
         }
     }
 
-    /// Its name on the command line and in the metadata.
+    /// The name on the command line and in the file's metadata: `q8` or `q4`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

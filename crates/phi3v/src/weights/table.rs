@@ -22,7 +22,7 @@ pub enum Role {
     Dense,
 }
 
-/// One tensor of the checkpoint.
+/// One tensor of the checkpoint: its name, its shape, and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Its full name, such as `model.layers.0.self_attn.qkv_proj.weight`.
@@ -37,7 +37,7 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// Number of values.
+    /// Number of values of the tensor: the product of its shape.
     #[must_use]
     pub fn values(&self) -> usize {
         self.shape.iter().product()

@@ -25,7 +25,7 @@ pub(super) struct Symbol(usize);
 
 /// What a symbol stands for.
 enum Production {
-    /// Text.
+    /// Text of a regular expression.
     Text(RegexAst),
     /// One of several sequences; without any it stands for nothing.
     Choice(Vec<Vec<Symbol>>),

@@ -11,25 +11,25 @@ use super::text::{Pattern, TextShape};
 /// A set of JSON values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
-    /// All of them.
+    /// All values there are.
     Any,
-    /// None of them.
+    /// No value at all.
     Never,
-    /// `null`.
+    /// The value `null` alone.
     Null,
-    /// `true` and `false`.
+    /// The values `true` and `false`.
     Boolean,
-    /// Just these.
+    /// Just these values, compared exactly.
     Values(Vec<Value>),
-    /// Numbers.
+    /// Numbers of some interval.
     Number(NumberShape),
-    /// Strings.
+    /// Strings of some form.
     Text(TextShape),
-    /// Arrays.
+    /// Arrays of some items.
     Array(ArrayShape),
-    /// Objects.
+    /// Objects of some members.
     Object(ObjectShape),
-    /// Those of each.
+    /// The values of each shape.
     Either(Vec<Rc<Shape>>),
     /// Those of a definition.
     Definition(usize),
@@ -38,13 +38,13 @@ pub(super) enum Shape {
 /// A set of arrays.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ArrayShape {
-    /// The first items.
+    /// Shapes of the first items.
     pub first: Vec<Rc<Shape>>,
-    /// All others.
+    /// Shape of all other items.
     pub others: Rc<Shape>,
-    /// Items, at least.
+    /// Items that there are at least.
     pub min: u64,
-    /// Items, at most.
+    /// Items that there are at most.
     pub max: Option<u64>,
 }
 
@@ -55,13 +55,13 @@ pub(super) struct ObjectShape {
     pub members: Vec<(String, Rc<Shape>)>,
     /// Members by a pattern of the name. A name in `members` has been met with them already.
     pub patterns: Vec<(Pattern, Rc<Shape>)>,
-    /// All other members.
+    /// Shape of all other members.
     pub others: Rc<Shape>,
     /// Names that must be there.
     pub required: Vec<String>,
-    /// Members, at least.
+    /// Members that there are at least.
     pub min: u64,
-    /// Members, at most.
+    /// Members that there are at most.
     pub max: Option<u64>,
 }
 
