@@ -50,9 +50,6 @@ pub const DEFAULT_MODEL: &str = phi3v::demo::NAME;
 /// The model that is downloaded where none is named.
 pub const DEFAULT_PULL: &str = "phi-3.5-vision";
 
-/// Answer tokens where `--max-new-tokens` is not given and the context leaves room for them.
-pub const DEFAULT_MAX_NEW_TOKENS: usize = 1000;
-
 /// Ask questions about pictures, on your own machine
 ///
 /// phi3v runs Phi-3-vision and Phi-3.5-vision: it describes pictures and charts, reads text, compares pictures and

@@ -53,24 +53,6 @@ fn is_own_descriptor(path: &Path) -> bool {
         && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_users_folders() {
-        let Some(home) = std::env::home_dir() else { return };
-        assert_eq!(from_home("~/x"), home.join("x"));
-        assert_eq!(from_home("~"), home);
-        assert_eq!(from_home("~other/x"), Path::new("~other/x"));
-        assert_eq!(from_home("/a/~/x"), Path::new("/a/~/x"));
-        let cache = |value: &'static str| user_cache(move |_| Some(value.into()));
-        assert_eq!(cache("/nowhere/cache"), Path::new("/nowhere/cache"));
-        assert_eq!(cache("~/there"), home.join("there"));
-        assert_eq!(cache(""), home.join(".cache"));
-    }
-}
-
 /// A word as a shell takes it for one.
 #[must_use]
 pub fn quoted(word: &str) -> String {
@@ -88,4 +70,22 @@ pub fn system_words(error: &std::io::Error) -> String {
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_folders() {
+        let Some(home) = std::env::home_dir() else { return };
+        assert_eq!(from_home("~/x"), home.join("x"));
+        assert_eq!(from_home("~"), home);
+        assert_eq!(from_home("~other/x"), Path::new("~other/x"));
+        assert_eq!(from_home("/a/~/x"), Path::new("/a/~/x"));
+        let cache = |value: &'static str| user_cache(move |_| Some(value.into()));
+        assert_eq!(cache("/nowhere/cache"), Path::new("/nowhere/cache"));
+        assert_eq!(cache("~/there"), home.join("there"));
+        assert_eq!(cache(""), home.join(".cache"));
+    }
 }

@@ -127,7 +127,7 @@ pub fn write(source: &ModelSource, checkpoint: &Checkpoint, target: Target<'_>) 
     let failed = |error| CliError::File { action: "write", path: folder.display().to_string(), error };
     std::fs::create_dir_all(folder).map_err(failed)?;
     NewFile::check(out, existing).map_err(|error| CliError::written(error, 0))?;
-    let needed = convert::quantised_bytes(&checkpoint.weights, &checkpoint.config, quant);
+    let needed = convert::quantized_bytes(&checkpoint.weights, &checkpoint.config, quant);
     let available = disk::available(folder).map_err(failed)?;
     // an unfinished file's room is not needed twice: another run fills it, or this one overwrites it
     let held = std::fs::metadata(partial_path(out)).map_or(0, |metadata| metadata.len());
@@ -141,11 +141,11 @@ pub fn write(source: &ModelSource, checkpoint: &Checkpoint, target: Target<'_>) 
         ModelSource::Folder(dir) => Files::Folder(dir.clone()),
         ModelSource::Demo => phi3v::demo::files(),
     };
-    let model = (&checkpoint.weights, &checkpoint.config);
-    let written = convert::quantise(&files, model, target, &mut |progress| {
-        bar.quantise(progress.done, progress.total);
-        if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    let written =
+        convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |progress| {
+            bar.quantise(progress.done, progress.total);
+            if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
     let stopped = interrupt.requested();
     interrupt.end_answer();
     bar.clear();

@@ -145,7 +145,7 @@ pub fn memory_request(checkpoint: &Checkpoint, model: &ModelArgs, num_crops: usi
     let options = EngineOptions::default();
     MemoryRequest {
         weights_bytes: quant
-            .map_or_else(|| weights.bytes_total(), |quant| convert::quantised_bytes(weights, config, quant)),
+            .map_or_else(|| weights.bytes_total(), |quant| convert::quantized_bytes(weights, config, quant)),
         kv_format: model.options_when(quant.or(weights.quant()).is_some()).kv_format,
         num_crops,
         prefill_chunk: options.prefill_chunk_alone,

@@ -4,19 +4,19 @@
 //! [`render`] gives the text for people and for comparison with the reference. The ids of a conversation come from
 //! [`crate::processor::chat_prompt`], which never reads special tokens out of what a user typed.
 
-/// Who speaks.
+/// Who speaks in a message; the template has a special token for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Instructions for the whole conversation.
     System,
-    /// The person asking.
+    /// The person who asks.
     User,
-    /// The model.
+    /// The model, whose answers are messages too.
     Assistant,
 }
 
 impl Role {
-    /// The name in the template (`"user"`).
+    /// The role's name in the template, such as `"user"` in `<|user|>`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl Role {
     }
 }
 
-/// A part of a message.
+/// A part of a message: a stretch of text, or an image by its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// Text, taken as it stands.
@@ -36,17 +36,17 @@ pub enum Part {
     Image(usize),
 }
 
-/// What one side said.
+/// What one side said in one turn: its role, and text and images in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who said it.
+    /// Who said the message.
     pub role: Role,
     /// Text and pictures in order.
     pub content: Vec<Part>,
 }
 
 impl Message {
-    /// A message of text only.
+    /// A message of text only, which is taken as it stands.
     #[must_use]
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         Self { role, content: vec![Part::Text(text.into())] }
@@ -68,7 +68,14 @@ impl Message {
     }
 }
 
-/// The prompt as text, ready for the assistant to speak.
+/// The prompt as text, ready for the assistant to speak, for people and for comparison with the reference.
+///
+/// ```
+/// use phi3v::chat_template::{Message, Part, render};
+///
+/// let message = Message::user([Part::Image(1), Part::Text("What is it?".to_owned())]);
+/// assert_eq!(render(&[message]), "<|user|>\n<|image_1|>\nWhat is it?<|end|>\n<|assistant|>\n");
+/// ```
 #[must_use]
 pub fn render(messages: &[Message]) -> String {
     let mut prompt = render_turns(messages);
@@ -78,7 +85,7 @@ pub fn render(messages: &[Message]) -> String {
     prompt
 }
 
-/// The messages as text, without an invitation to the assistant.
+/// The messages as text in the chat template, without an invitation to the assistant to go on.
 #[must_use]
 pub fn render_turns(messages: &[Message]) -> String {
     let mut prompt = String::new();

@@ -16,15 +16,15 @@ pub enum CheckpointError {
     /// The folder does not exist or is not one.
     #[error("there is no folder {location}")]
     NoFolder {
-        /// The path.
+        /// The path that was given.
         location: String,
     },
     /// A file is missing.
     #[error("{location} is not a whole checkpoint: it has no {file}")]
     MissingFile {
-        /// The folder.
+        /// Path of the folder.
         location: String,
-        /// The file.
+        /// Name of the file.
         file: &'static str,
     },
     /// The tokenizer makes ids for which the model has no embedding.
@@ -41,7 +41,7 @@ pub enum CheckpointError {
     /// A configuration file was refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// tokenizer.json was refused.
+    /// The file tokenizer.json was refused.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The weights were refused.
@@ -69,26 +69,33 @@ impl CheckpointError {
     }
 }
 
-/// A model's configuration, tokenizer and weights.
+/// A model's configuration, tokenizer and weights, read and checked together; nothing large is read yet.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// What the model is called: its folder, or `org/name` where the folder is the hub's cache.
     pub name: String,
-    /// config.json.
+    /// Shapes and settings of the model, from config.json.
     pub config: ModelConfig,
     /// generation_config.json, which Phi-3-vision's hub folder does not have.
     pub generation: GenerationConfig,
-    /// preprocessor_config.json.
+    /// How images are cut, from preprocessor_config.json.
     pub preprocessor: ImageParams,
-    /// tokenizer.json.
+    /// Text to ids and back, from tokenizer.json.
     pub tokenizer: Arc<Tokenizer>,
-    /// model*.safetensors.
+    /// The tensors, mapped, from model*.safetensors.
     pub weights: Weights,
 }
 
 impl Checkpoint {
-    /// Reads the checkpoint in the folder `dir`, or the quantised file of that name ([`crate::weights::quantized`]).
+    /// Reads the checkpoint in the folder `dir`, or the quantized file of that name ([`crate::weights::quantized`]).
     /// The weights are mapped and not read yet.
+    ///
+    /// ```
+    /// use phi3v::checkpoint::{Checkpoint, CheckpointError};
+    ///
+    /// let nowhere = Checkpoint::open("no-such-folder".as_ref());
+    /// assert!(matches!(nowhere, Err(CheckpointError::NoFolder { .. })));
+    /// ```
     ///
     /// # Errors
     /// [`CheckpointError`], naming the file that is missing or wrong.
@@ -103,6 +110,12 @@ impl Checkpoint {
     }
 
     /// Reads a checkpoint from wherever its files are.
+    ///
+    /// ```
+    /// let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?;
+    /// assert_eq!((checkpoint.name.as_str(), checkpoint.config.num_hidden_layers), ("demo", 4));
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`CheckpointError`], naming the file that is missing or wrong.

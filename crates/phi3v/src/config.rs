@@ -10,7 +10,7 @@ use crate::image::{ImageParams, NUM_CROPS_MAX};
 use keys::Keys;
 use serde_json::{Value, json};
 
-/// Why a configuration file was refused.
+/// Why a configuration file was refused: unreadable, or a model that phi3v does not compute.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -19,9 +19,9 @@ pub enum ConfigError {
     TooLarge {
         /// Name of the file.
         file: &'static str,
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
-        /// Greatest length read.
+        /// Greatest length that is read.
         limit: usize,
     },
     /// The file is not JSON.
@@ -29,7 +29,7 @@ pub enum ConfigError {
     Json {
         /// Name of the file.
         file: &'static str,
-        /// The parser's words.
+        /// What the JSON parser says.
         source: serde_json::Error,
     },
     /// The file holds JSON that is not an object.
@@ -53,7 +53,7 @@ pub enum ConfigError {
         file: &'static str,
         /// Path of the key.
         key: String,
-        /// The value found.
+        /// The value in the file.
         value: String,
         /// What it should have been.
         expected: String,
@@ -65,14 +65,14 @@ pub enum ConfigError {
         file: &'static str,
         /// Path of the key.
         key: String,
-        /// The value found.
+        /// The value in the file.
         value: String,
         /// The value or values that are supported.
         supported: String,
     },
-    /// The checkpoint was quantised by another program.
-    #[error("the checkpoint is quantised in another program's format ({key} in {file})")]
-    Quantised {
+    /// The checkpoint was quantized by another program.
+    #[error("the checkpoint is quantized in another program's format ({key} in {file})")]
+    Quantized {
         /// Name of the file.
         file: &'static str,
         /// The key that says so.
@@ -88,7 +88,7 @@ impl ConfigError {
             Self::Unsupported { .. } => {
                 "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints and models of the same architecture"
             }
-            Self::Quantised { .. } => "use the original checkpoint",
+            Self::Quantized { .. } => "use the original checkpoint",
             Self::TooLarge { .. }
             | Self::Json { .. }
             | Self::NotAnObject { .. }
@@ -116,17 +116,17 @@ const VOCAB_SIZE_MAX: usize = 1 << 18;
 /// Longest context; the real model has 131,072.
 const POSITIONS_MAX: usize = 1 << 22;
 
-/// Keys by which other programs mark a checkpoint they have quantised.
-const QUANTISATION_KEYS: [&str; 3] = ["quantization_config", "quantization", "compression_config"];
+/// Keys by which other programs mark a checkpoint they have quantized.
+const QUANTIZATION_KEYS: [&str; 3] = ["quantization_config", "quantization", "compression_config"];
 
 /// The decoder's and the vision tower's shape, from config.json.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// Values per token between layers.
+    /// Values of each row.
     pub hidden_size: usize,
     /// Values between gate/up and down projections.
     pub intermediate_size: usize,
-    /// Decoder layers.
+    /// Number of the decoder's layers.
     pub num_hidden_layers: usize,
     /// Query heads; divides `hidden_size`.
     pub num_attention_heads: usize,
@@ -151,7 +151,7 @@ pub struct ModelConfig {
     pub eos_token_id: Vec<u32>,
     /// Id every prompt begins with.
     pub bos_token_id: u32,
-    /// The vision tower.
+    /// Shape of the vision tower.
     pub img_processor: VisionConfig,
 }
 
@@ -167,7 +167,7 @@ pub struct RopeScaling {
 /// The CLIP vision tower (Radford et al. 2021). Its feature is `hidden_states[-2]`, so its last layer is not run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
-    /// Values per patch.
+    /// Values of each patch's row.
     pub hidden_size: usize,
     /// Encoder layers in the checkpoint; see [`Self::num_layers_used`].
     pub num_hidden_layers: usize,
@@ -257,7 +257,7 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Values per attention head.
+    /// Values per attention head: `hidden_size` over the number of heads.
     #[must_use]
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads
@@ -290,9 +290,9 @@ impl ModelConfig {
 
 /// Everything that must be as the model text assumes, and has no field because of it.
 fn check_architecture(keys: &Keys<'_>) -> Result<(), ConfigError> {
-    for key in QUANTISATION_KEYS {
+    for key in QUANTIZATION_KEYS {
         if keys.has(key) {
-            return Err(ConfigError::Quantised { file: CONFIG, key });
+            return Err(ConfigError::Quantized { file: CONFIG, key });
         }
     }
     keys.must_be("model_type", &json!("phi3_v"), &Value::Null)?;

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-/// Shorthand for results of this library.
+/// Shorthand for results of this library, whose error is [`enum@Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong in the library.
+/// Everything that can go wrong in the library, each area with an enum of its own.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,7 +18,7 @@ pub enum Error {
     /// A checkpoint's weights were refused.
     #[error(transparent)]
     Weights(#[from] crate::weights::WeightsError),
-    /// A checkpoint could not be quantised.
+    /// A checkpoint could not be quantized.
     #[error(transparent)]
     Convert(#[from] crate::weights::convert::ConvertError),
     /// A checkpoint was refused.
@@ -36,7 +36,13 @@ pub enum Error {
     /// The model takes more memory than there is.
     #[error(transparent)]
     Memory(#[from] crate::memory::MemoryError),
-    /// The device refused.
+    /// The processor could not be set up as it was asked for.
+    #[error(transparent)]
+    Cpu(#[from] phi3v_kernels::CpuError),
+    /// A file is there and cannot be read.
+    #[error(transparent)]
+    Read(#[from] crate::files::ReadError),
+    /// The device refused, mostly for lack of memory.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
     /// The picture was refused.
@@ -89,6 +95,8 @@ impl Error {
             Self::Engine(error) => error.hint(),
             Self::Stopped => None,
             Self::Memory(error) => error.hint(),
+            Self::Cpu(error) => error.hint(),
+            Self::Read(_) => Some("check that the file can be read".to_owned()),
             Self::Backend(phi3v_kernels::BackendError::OutOfMemory { .. }) => {
                 Some("choose a smaller context, or close other programs".to_owned())
             }

@@ -2,7 +2,7 @@
 //!
 //! The reference answers greedily; the candidate is then fed the same tokens and asked, at every position, what it
 //! would have said. So every position compares two distributions after the same words, and one early difference does
-//! not spoil the rest. Measures as in the literature on quantisation (Dettmers & Zettlemoyer 2023): the divergence
+//! not spoil the rest. Measures as in the literature on quantization (Dettmers & Zettlemoyer 2023): the divergence
 //! `KL(reference || candidate)` in nats, how often the likeliest token is the same, the first position where it is
 //! not, and the perplexity that each gives the reference's answer.
 
@@ -13,19 +13,19 @@ use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// A prompt with its pictures.
+/// A prompt as ids, with the images that it is about.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// Token ids, `-i` at the rows of picture `i`, counted from 1.
     pub input_ids: Vec<i64>,
-    /// The pictures.
+    /// The images, in the order of their numbers.
     pub images: Vec<Arc<ImageInputs>>,
 }
 
 /// An answer and the logits it was chosen from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The tokens.
+    /// The answer's tokens, without the one that ended it.
     pub tokens: Vec<u32>,
     /// Logits, `[vocab_size]`, that each was chosen from.
     pub logits: Vec<Vec<f32>>,
@@ -34,7 +34,7 @@ pub struct Answer {
 /// How far a candidate is from the reference over one or more answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
-    /// Positions compared.
+    /// Positions that were compared.
     pub positions: usize,
     /// Sum of the divergences, nats.
     kl_sum: f64,

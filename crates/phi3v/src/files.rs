@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub enum Files {
     /// A folder; its files are mapped.
     Folder(PathBuf),
-    /// Files in memory.
+    /// Files whose bytes are in memory.
     Memory {
         /// What to call the whole in messages.
         name: String,
@@ -29,7 +29,7 @@ pub enum Files {
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be read: {source}", path.display())]
 pub struct ReadError {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
     /// The operating system's words, or ours for what is no regular file.
     pub source: std::io::Error,
@@ -49,7 +49,7 @@ impl Files {
         }
     }
 
-    /// The folder's path or the name, for messages.
+    /// The folder's path, or the name of files in memory, for messages.
     #[must_use]
     pub fn location(&self) -> String {
         match self {

@@ -4,8 +4,9 @@
 //! whether they are in the page cache already or not. The KV cache is counted whole, though its memory is taken only
 //! as it is used: a context that is promised must not fail half-way through an answer.
 
-use crate::config::{ModelConfig, VisionConfig};
-use phi3v_kernels::{Backend, DeviceMemory, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout};
+use crate::config::ModelConfig;
+use crate::model::{image_bytes, kv_layout, step_bytes};
+use phi3v_kernels::{Backend, DeviceMemory, KV_BLOCK_TOKENS, KvFormat};
 
 /// The context chosen where memory allows and nobody asks for another. It holds six pictures of 2,509 tokens; at
 /// 393 KB per token (Phi-3.5-vision, bf16) it takes 6.4 GB.
@@ -13,7 +14,7 @@ pub const CONTEXT_DEFAULT_MAX: usize = 16_384;
 /// The least context that is chosen unasked: one picture at num_crops 1 (313 tokens), a question and an answer.
 pub const CONTEXT_DEFAULT_MIN: usize = 1_024;
 
-/// Why a model cannot be loaded.
+/// Why a model cannot be loaded: too little memory, or a context that cannot be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryError {
@@ -28,7 +29,7 @@ pub enum MemoryError {
         needed: u64,
         /// Bytes that are available.
         available: u64,
-        /// Tokens of the plan's context.
+        /// Tokens that were asked for.
         context: usize,
         /// The longest context that would fit, in tokens; 0 if none.
         fits: usize,
@@ -36,7 +37,7 @@ pub enum MemoryError {
     /// The model was not trained for so long a context.
     #[error("a context of {context} tokens is longer than the model's {limit}")]
     ContextTooLong {
-        /// Tokens asked for.
+        /// Tokens that were asked for.
         context: usize,
         /// Tokens the model can take.
         limit: usize,
@@ -68,7 +69,7 @@ impl MemoryError {
 /// What decides about a model's memory besides its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRequest {
-    /// Bytes of the weights that the model uses.
+    /// Bytes of the mapped weights.
     pub weights_bytes: u64,
     /// Storage format of cached keys and values.
     pub kv_format: KvFormat,
@@ -84,10 +85,10 @@ pub struct MemoryRequest {
     pub context: Option<usize>,
 }
 
-/// Where the memory goes; all sizes in bytes.
+/// Where the memory goes, part by part; all sizes in bytes, before anything is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// The weights, mapped.
+    /// Bytes of the mapped weights.
     pub weights_bytes: u64,
     /// Keys and values of one token in all layers.
     pub kv_bytes_per_token: u64,
@@ -104,6 +105,27 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Plans the memory of a model of shape `config`, with the largest power of two up to
     /// [`CONTEXT_DEFAULT_MAX`] as its context that fits, if none is asked for.
+    ///
+    /// ```
+    /// use phi3v::kernels::{Backend, Cpu, CpuOptions};
+    /// use phi3v::memory::{MemoryPlan, MemoryRequest, available_to};
+    ///
+    /// let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?;
+    /// let cpu = Cpu::new(&CpuOptions::default())?;
+    /// let request = MemoryRequest {
+    ///     weights_bytes: checkpoint.weights.bytes_total(),
+    ///     kv_format: phi3v::kernels::KvFormat::Bf16,
+    ///     num_crops: 4,
+    ///     prefill_chunk: cpu.sizes().prefill_chunk,
+    ///     tiles_at_once: cpu.sizes().tiles_at_once,
+    ///     image_cache_bytes: 0,
+    ///     context: Some(4096),
+    /// };
+    /// let plan = MemoryPlan::new(&checkpoint.config, &request, available_to(&cpu))?;
+    /// assert_eq!((plan.context_tokens, plan.weights_bytes), (4096, request.weights_bytes));
+    /// println!("{plan}");
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`MemoryError`]: the plan does not fit, or the model cannot take such a context.
@@ -126,7 +148,7 @@ impl MemoryPlan {
             Some(context) if context > limit => return Err(MemoryError::ContextTooLong { context, limit }),
             Some(_) => {}
             None => {
-                while plan.context_tokens > CONTEXT_DEFAULT_MIN && !plan.leaves_room() {
+                while plan.context_tokens > CONTEXT_DEFAULT_MIN && !plan.leaves_spare() {
                     plan.context_tokens /= 2;
                 }
                 plan.context_tokens = plan.context_tokens.min(limit);
@@ -135,14 +157,14 @@ impl MemoryPlan {
         plan.check().map(|()| plan)
     }
 
-    /// Bytes of the KV cache when it is full.
+    /// Bytes of the KV cache when it is full, in whole blocks.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
         let blocks = self.context_tokens.div_ceil(KV_BLOCK_TOKENS) as u64;
         self.kv_bytes_per_token.saturating_mul(blocks).saturating_mul(KV_BLOCK_TOKENS as u64)
     }
 
-    /// All bytes of the plan.
+    /// All bytes of the plan: weights, KV cache, activations and kept image embeddings.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.fixed_bytes().saturating_add(self.kv_bytes())
@@ -153,14 +175,14 @@ impl MemoryPlan {
         self.weights_bytes.saturating_add(self.buffer_bytes())
     }
 
-    /// Activations and the embeddings of pictures.
+    /// Bytes of activations at their most and of image embeddings that are kept.
     #[must_use]
     pub fn buffer_bytes(&self) -> u64 {
         self.activation_bytes.saturating_add(self.image_cache_bytes)
     }
 
     /// Whether the plan fits with an eighth to spare, for the other programs and for what the plan does not count.
-    fn leaves_room(&self) -> bool {
+    fn leaves_spare(&self) -> bool {
         self.available_bytes.is_none_or(|available| self.total_bytes() <= available - available / 8)
     }
 
@@ -210,31 +232,14 @@ pub fn available_bytes() -> Option<u64> {
 }
 
 fn kv_bytes_per_token(config: &ModelConfig, format: KvFormat) -> u64 {
-    let heads = Heads {
-        query: config.num_attention_heads,
-        key_value: config.num_key_value_heads,
-        dim: config.head_dim(),
-    };
-    let layout = KvLayout { layers: config.num_hidden_layers, heads, format };
-    (layout.block_bytes() / KV_BLOCK_TOKENS) as u64
+    (kv_layout(config, format).block_bytes() / KV_BLOCK_TOKENS) as u64
 }
 
-/// Buffers of one request: a prefill step's stay while the next picture goes through the vision tower, so they add.
+/// Buffers of one request: a prefill step's stay while the next image goes through the vision tower, so they add.
 fn activation_bytes(config: &ModelConfig, request: &MemoryRequest) -> u64 {
-    let ModelConfig { hidden_size, intermediate_size, .. } = *config;
-    // x, its norm, qkv, attention, the feed-forward's activations, and cosines and sines twice
-    let per_token = 3 * hidden_size + config.qkv_size() + intermediate_size + 2 * config.head_dim();
-    let prefill = request.prefill_chunk.saturating_mul(per_token);
-
-    let VisionConfig { hidden_size, intermediate_size, image_size, .. } = config.img_processor;
     let tiles = request.num_crops.saturating_add(1);
-    // x, its norm, q, k, v, attention, and the feed-forward's activations
-    let per_position = 6 * hidden_size + intermediate_size;
-    // each tile's pixels, and its patches without the class row, kept until all tiles are merged
-    let per_tile = 3 * image_size * image_size + config.img_processor.num_patches() * hidden_size;
-    let at_once = request.tiles_at_once.min(tiles) * config.img_processor.num_positions() * per_position;
-    let vision = tiles.saturating_mul(per_tile).saturating_add(at_once);
-    (prefill.saturating_add(vision) as u64).saturating_mul(size_of::<f32>() as u64)
+    let image = image_bytes(&config.img_processor, tiles, request.tiles_at_once);
+    step_bytes(config, request.prefill_chunk).saturating_add(image)
 }
 
 impl std::fmt::Display for MemoryPlan {
@@ -264,6 +269,7 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::VisionConfig;
 
     /// Phi-3.5-vision's shape.
     fn config() -> ModelConfig {
@@ -313,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_context_is_the_largest_power_of_two_with_room_to_spare() {
+    fn the_default_context_is_the_largest_power_of_two_with_memory_to_spare() {
         let context =
             |available| MemoryPlan::new(&config(), &REQUEST, Some(available)).map(|plan| plan.context_tokens);
         assert_eq!(context(64_000_000_000), Ok(16_384));

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use crate::chat_template::{Message, Part, Role, assistant_is_next};
 use crate::tokenizer::{AddedToken, Tokenizer};
 
-/// Why a prompt is refused.
+/// Why a prompt is refused: its image numbers do not fit the images, or it is empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessorError {
@@ -29,18 +29,18 @@ pub enum ProcessorError {
     ImageCount {
         /// Different image numbers in the prompt.
         tags: usize,
-        /// Pictures given.
+        /// Images that were given.
         images: usize,
     },
     /// The same picture in two places.
     #[error("image {number} stands {times} times in the prompt, the limit is 1")]
     RepeatedImage {
-        /// Its number.
+        /// The image's number, from 1.
         number: u64,
-        /// How often.
+        /// How often it stands there.
         times: usize,
     },
-    /// Nothing to answer.
+    /// The conversation has no message.
     #[error("the conversation has no message, at least 1 is needed")]
     NoMessages,
 }
@@ -111,6 +111,16 @@ pub fn reference_ids(
 
 /// Ids of a conversation. Text parts never become special tokens or pictures; for text without such strings the ids
 /// equal those of [`raw_prompt`] on [`crate::chat_template::render`].
+///
+/// ```
+/// use phi3v::chat_template::{Message, Part};
+///
+/// let tokenizer = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?.tokenizer;
+/// let message = Message::user([Part::Image(1), Part::Text("What is it?".to_owned())]);
+/// let ids = phi3v::processor::chat_prompt(&tokenizer, &[message], &[313])?;
+/// assert_eq!(ids.iter().filter(|&&id| id == -1).count(), 313);
+/// # Ok::<(), phi3v::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`ProcessorError`] when there is no message, or the image numbers have gaps, do not match the pictures, or repeat.

@@ -6,7 +6,17 @@
 
 use crate::sampler::SamplerError;
 
-/// Watches the text of one answer.
+/// Watches the text of one answer for strings that end it, however it is cut.
+///
+/// ```
+/// use phi3v::stop::StopStrings;
+///
+/// let mut stop = StopStrings::new(&["END"])?;
+/// assert_eq!(stop.push("one E").text, "one ");
+/// let output = stop.push("ND two");
+/// assert_eq!((output.text.as_str(), output.stopped_by), ("", Some(0)));
+/// # Ok::<(), phi3v::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct StopStrings {
     patterns: Vec<Pattern>,
@@ -15,7 +25,7 @@ pub struct StopStrings {
     stopped: bool,
 }
 
-/// What has become certain.
+/// What has become certain of an answer's text, and whether it ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopOutput {
     /// Text that can be shown, maybe empty.
@@ -25,9 +35,9 @@ pub struct StopOutput {
 }
 
 impl StopStrings {
-    /// The most stop strings of one answer.
+    /// The most stop strings that one answer may be watched for.
     pub const COUNT_MAX: usize = 64;
-    /// The longest stop string in bytes.
+    /// The longest stop string that is watched for, in bytes of UTF-8.
     pub const BYTES_MAX: usize = 1024;
 
     /// Watches for any of `strings`; none of them is a watch that never stops.

@@ -12,10 +12,10 @@ use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// What to trace.
+/// What to trace: which prompt, how long an answer, and whether layer by layer.
 #[derive(Clone, Debug)]
 pub struct TraceOptions {
-    /// The raw prompt.
+    /// The raw prompt, with its special tokens and image tags.
     pub prompt: String,
     /// Length of the greedy continuation.
     pub max_new_tokens: usize,
@@ -23,23 +23,23 @@ pub struct TraceOptions {
     pub hidden_states: bool,
 }
 
-/// A named array of a trace, row-major.
+/// A named array of a trace, its values row-major as safetensors files have them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Its name, as below.
     pub name: String,
-    /// Its shape.
+    /// The array's shape, the slowest dimension first.
     pub shape: Vec<usize>,
-    /// Its values.
+    /// The array's values, row-major.
     pub values: Values,
 }
 
-/// Values of an [`Entry`].
+/// Values of an [`Entry`]: numbers of the model in f32, ids and sizes in i64.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
-    /// f32.
+    /// Values of type f32.
     F32(Vec<f32>),
-    /// i64.
+    /// Values of type i64.
     I64(Vec<i64>),
 }
 
@@ -169,7 +169,7 @@ fn trace_decoder<B: Backend>(
     let mut logits = Vec::new();
     if options.hidden_states {
         let mut states = Vec::new();
-        model.forward_recording(&batch, &mut cache, (&mut logits, &mut states), &mut never_stop)?;
+        model.forward_recording(&batch, &mut cache, &mut logits, &mut states, &mut never_stop)?;
         let shape = [input_ids.len(), model.config().hidden_size];
         let final_norm = states.pop().unwrap_or_default();
         for (index, values) in states.into_iter().enumerate() {

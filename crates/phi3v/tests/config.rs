@@ -167,10 +167,10 @@ fn absent_keys_whose_default_is_unsupported_are_refused() {
 }
 
 #[test]
-fn quantised_checkpoints_are_refused() {
+fn quantized_checkpoints_are_refused() {
     for key in ["quantization_config", "quantization", "compression_config"] {
         let error = changed(&format!("/{key}"), json!({ "bits": 4 })).expect_err(key);
-        assert!(matches!(error, ConfigError::Quantised { .. }) && error.to_string().contains(key), "{error}");
+        assert!(matches!(error, ConfigError::Quantized { .. }) && error.to_string().contains(key), "{error}");
     }
 }
 

@@ -22,13 +22,15 @@ fn checkpoint() -> Checkpoint {
     Checkpoint::open(&repository().join("testdata/tiny")).unwrap()
 }
 
-fn quantised(quant: Quant) -> (tempfile::TempDir, Checkpoint) {
+fn quantized(quant: Quant) -> (tempfile::TempDir, Checkpoint) {
     let (files, checkpoint) = (Files::Folder(repository().join("testdata/tiny")), checkpoint());
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("tiny.safetensors");
-    let model = (&checkpoint.weights, &checkpoint.config);
     let target = Target { quant, out: &out, existing: Existing::Replace };
-    convert::quantise(&files, model, target, &mut |_| ControlFlow::Continue(())).unwrap();
+    convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     (folder, Checkpoint::open(&out).unwrap())
 }
 
@@ -77,8 +79,8 @@ fn following_an_answer_gives_the_logits_it_came_from() {
 fn every_format_is_as_near_to_f32_as_stated() {
     let original = checkpoint();
     let reference = model(&original, ModelOptions::F32, CpuOptions::default());
-    let (_q8_folder, q8) = quantised(Quant::Q8);
-    let (_q4_folder, q4) = quantised(Quant::Q4);
+    let (_q8_folder, q8) = quantized(Quant::Q8);
+    let (_q4_folder, q4) = quantized(Quant::Q4);
     let kv = |kv_format| ModelOptions { kv_format, ..ModelOptions::F32 };
     for (name, checkpoint, options, bound) in [
         ("bf16", &original, ModelOptions::BF16, tolerances::KL_BF16),
@@ -95,9 +97,9 @@ fn every_format_is_as_near_to_f32_as_stated() {
 }
 
 #[test]
-fn threads_give_the_same_bits_with_quantised_weights() {
+fn threads_give_the_same_bits_with_quantized_weights() {
     for quant in [Quant::Q8, Quant::Q4] {
-        let (_folder, checkpoint) = quantised(quant);
+        let (_folder, checkpoint) = quantized(quant);
         let options = ModelOptions { kv_format: KvFormat::Q8, ..ModelOptions::BF16 };
         for level in CpuLevel::ALL.into_iter().skip(1).filter(|&l| CpuLevel::detect().includes(l)) {
             let answers = [1, 3].map(|threads| {

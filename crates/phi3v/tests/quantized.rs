@@ -26,18 +26,19 @@ fn q8(out: &Path) -> Target<'_> {
     Target { quant: Quant::Q8, out, existing: Existing::Replace }
 }
 
-fn quantise(quant: Quant, out: &Path) -> Result<(), ConvertError> {
+fn quantize(quant: Quant, out: &Path) -> Result<(), ConvertError> {
     let (files, checkpoint) = tiny();
-    let model = (&checkpoint.weights, &checkpoint.config);
     let target = Target { quant, out, existing: Existing::Replace };
-    convert::quantise(&files, model, target, &mut |_| ControlFlow::Continue(()))
+    convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |_| {
+        ControlFlow::Continue(())
+    })
 }
 
-/// A folder with the tiny checkpoint quantised in it.
-fn quantised(quant: Quant) -> (tempfile::TempDir, PathBuf) {
+/// A folder with the tiny checkpoint quantized in it.
+fn quantized(quant: Quant) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("tiny.safetensors");
-    quantise(quant, &out).unwrap();
+    quantize(quant, &out).unwrap();
     (folder, out)
 }
 
@@ -59,7 +60,7 @@ fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 fn every_tensor_comes_back_in_the_format_of_its_role() {
     let (_, original) = tiny();
     for quant in [Quant::Q8, Quant::Q4] {
-        let (_folder, path) = quantised(quant);
+        let (_folder, path) = quantized(quant);
         let found = Checkpoint::open(&path).unwrap();
         assert_eq!(found.config, original.config);
         assert_eq!(found.tokenizer.vocab_size(), original.tokenizer.vocab_size());
@@ -87,7 +88,7 @@ fn every_tensor_comes_back_in_the_format_of_its_role() {
 
 #[test]
 fn packed_tensors_lie_on_cache_lines() {
-    let (_folder, path) = quantised(Quant::Q4);
+    let (_folder, path) = quantized(Quant::Q4);
     let bytes = std::fs::read(&path).unwrap();
     let header_bytes = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
     let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
@@ -103,8 +104,7 @@ fn progress_reaches_the_size_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     let mut seen: Vec<Progress> = Vec::new();
-    let model = (&checkpoint.weights, &checkpoint.config);
-    convert::quantise(&files, model, q8(&out), &mut |p| {
+    convert::quantize(&files, &checkpoint.weights, &checkpoint.config, q8(&out), &mut |p| {
         seen.push(p);
         ControlFlow::Continue(())
     })
@@ -112,7 +112,7 @@ fn progress_reaches_the_size_of_the_file() {
     let bytes = out.metadata().unwrap().len();
     assert!(seen.is_sorted_by_key(|p| p.done));
     assert_eq!(*seen.last().unwrap(), Progress { done: bytes, total: bytes });
-    let expected = convert::quantised_bytes(&checkpoint.weights, &checkpoint.config, Quant::Q8);
+    let expected = convert::quantized_bytes(&checkpoint.weights, &checkpoint.config, Quant::Q8);
     assert!(expected < bytes && bytes < expected + (4 << 20), "{expected} and a header, {bytes}");
 }
 
@@ -122,16 +122,16 @@ fn an_interrupted_run_leaves_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     std::fs::write(&out, "before").unwrap();
-    let model = (&checkpoint.weights, &checkpoint.config);
     let mut stop =
         |p: Progress| if p.done > 20_000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    let error = convert::quantise(&files, model, q8(&out), &mut stop).unwrap_err();
+    let error =
+        convert::quantize(&files, &checkpoint.weights, &checkpoint.config, q8(&out), &mut stop).unwrap_err();
     assert!(matches!(error, ConvertError::Interrupted));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-written");
     // what a killed run leaves is overwritten
     std::fs::write(folder.path().join("out.safetensors.partial"), vec![7; 10_000_000]).unwrap();
-    quantise(Quant::Q4, &out).unwrap();
+    quantize(Quant::Q4, &out).unwrap();
     Checkpoint::open(&out).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -142,7 +142,7 @@ fn a_second_writer_is_refused() {
     let out = folder.path().join("out.safetensors");
     let partial = std::fs::File::create(folder.path().join("out.safetensors.partial")).unwrap();
     partial.try_lock().unwrap();
-    assert!(matches!(quantise(Quant::Q8, &out), Err(ConvertError::File(WriteError::Busy { .. }))));
+    assert!(matches!(quantize(Quant::Q8, &out), Err(ConvertError::File(WriteError::Busy { .. }))));
 }
 
 #[test]
@@ -151,16 +151,18 @@ fn what_exists_is_kept_unless_it_is_to_be_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     std::fs::write(&out, "before").unwrap();
-    let model = (&checkpoint.weights, &checkpoint.config);
     let target = Target { existing: Existing::Keep, ..q8(&out) };
-    let error = convert::quantise(&files, model, target, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let error = convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap_err();
     assert!(matches!(error, ConvertError::File(WriteError::Exists { .. })), "{error}");
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
 }
 
 #[test]
 fn damage_anywhere_is_told() {
-    let (_folder, path) = quantised(Quant::Q8);
+    let (_folder, path) = quantized(Quant::Q8);
     let whole = std::fs::read(&path).unwrap();
     assert!(digest::is_undamaged(&path).unwrap());
     let header_bytes = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
@@ -181,20 +183,27 @@ fn damage_anywhere_is_told() {
 }
 
 #[test]
-fn what_is_quantised_is_not_quantised_again() {
-    let (folder, path) = quantised(Quant::Q8);
+fn what_is_quantized_is_not_quantized_again() {
+    let (folder, path) = quantized(Quant::Q8);
     let found = Checkpoint::open(&path).unwrap();
     let (files, _) = tiny();
-    let model = (&found.weights, &found.config);
     let out = folder.path().join("again.safetensors");
-    let error = convert::quantise(&files, model, q8(&out), &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert!(matches!(error, ConvertError::Quantised { .. }), "{error}");
+    let error =
+        convert::quantize(
+            &files,
+            &found.weights,
+            &found.config,
+            q8(&out),
+            &mut |_| ControlFlow::Continue(()),
+        )
+        .unwrap_err();
+    assert!(matches!(error, ConvertError::Quantized { .. }), "{error}");
     assert!(!out.exists());
 }
 
-/// The quantised tiny checkpoint with its header's text changed, the length kept right.
+/// The quantized tiny checkpoint with its header's text changed, the length kept right.
 fn bent(change: impl Fn(String) -> String) -> CheckpointError {
-    let (folder, path) = quantised(Quant::Q4);
+    let (folder, path) = quantized(Quant::Q4);
     let bytes = std::fs::read(&path).unwrap();
     let header_bytes = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
     let header = String::from_utf8(bytes[8..8 + header_bytes].to_vec()).unwrap();
@@ -228,7 +237,7 @@ fn bent_files_are_refused_by_name() {
 
 #[test]
 fn truncated_files_are_refused() {
-    let (folder, path) = quantised(Quant::Q8);
+    let (folder, path) = quantized(Quant::Q8);
     let bytes = std::fs::read(&path).unwrap();
     let cut = folder.path().join("cut.safetensors");
     for length in [0, 7, 8, 1000, bytes.len() / 2, bytes.len() - 1] {

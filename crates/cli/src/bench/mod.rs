@@ -79,20 +79,20 @@ impl Name {
     }
 }
 
-/// One figure.
+/// One measured figure: what it measures, at which size, its value, and how near the limit it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figure {
-    /// What it measures.
+    /// What the figure measures, and with it its unit.
     pub name: Name,
     /// Tokens, depth or tiles.
     pub size: usize,
-    /// In [`Name::unit`].
+    /// The value, in the unit that [`Name::unit`] names.
     pub value: f64,
     /// Part of the measured limit, where there is one.
     pub share: Option<f64>,
 }
 
-/// What is measured.
+/// What is measured: with which KV cache, all of it or the shortest part.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Storage of keys and values.

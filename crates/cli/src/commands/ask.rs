@@ -37,7 +37,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
         }
     }
     let mut conversation = Conversation::new(args.generation.system.as_deref());
-    conversation.ask(pictures.clone(), question);
+    conversation.ask(&pictures, question);
     let mut answer = answer(args, &conversation, &mut runtime, &interrupt)?;
     let Timings { vision, first_token, .. } = &mut answer.finished.timings;
     *vision += encoding;

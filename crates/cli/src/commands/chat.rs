@@ -175,7 +175,7 @@ impl Session<'_> {
     /// Asks; a question that fails leaves the conversation and the waiting pictures as they were.
     fn ask(&mut self, question: &str) -> Result<(), CliError> {
         let mut conversation = self.conversation.clone();
-        conversation.ask(self.pending.clone(), question);
+        conversation.ask(&self.pending, question);
         let request = conversation.request(&self.runtime, &self.args.generation, None)?;
         let mut stdout = AnswerOutput::new();
         self.interrupt.begin_answer();

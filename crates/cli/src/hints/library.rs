@@ -95,7 +95,7 @@ const ORIGINAL: &str = "use the original checkpoint: phi3v pull phi-3.5-vision";
 
 fn config(error: &ConfigError) -> Option<String> {
     let hint = match error {
-        ConfigError::Quantised { .. } => ORIGINAL,
+        ConfigError::Quantized { .. } => ORIGINAL,
         ConfigError::TooLarge { .. }
         | ConfigError::Json { .. }
         | ConfigError::NotAnObject { .. }

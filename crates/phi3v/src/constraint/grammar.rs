@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::{ConstraintError, lark, schema};
 
-/// A form for an answer.
+/// A form that an answer can be held to: JSON, a schema, a regular expression or a grammar.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
-    /// Any JSON object.
+    /// Any JSON object, with whatever members.
     JsonObject,
     /// JSON that the schema validates. A keyword that cannot be followed is an error and never ignored.
     JsonSchema(Value),
@@ -18,7 +18,7 @@ pub enum Grammar {
     Lark(String),
 }
 
-/// How large a grammar may be.
+/// How large a grammar may be before it is refused unread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrammarLimits {
     /// Bytes of the schema (as compact JSON), regex or grammar.

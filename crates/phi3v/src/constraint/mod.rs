@@ -48,12 +48,12 @@ pub enum ConstraintError {
         kind: &'static str,
         /// Its size or depth.
         value: usize,
-        /// What is counted.
+        /// The unit of both numbers.
         unit: &'static str,
-        /// The most allowed.
+        /// The most that is allowed.
         limit: usize,
     },
-    /// Wrong or unsupported.
+    /// The form is wrong or not supported.
     #[error("the {kind} cannot be used: {reason}")]
     Invalid {
         /// JSON schema, regex or grammar.
@@ -70,7 +70,7 @@ pub enum ConstraintError {
     /// A token was chosen that had been forbidden.
     #[error("token {token} is not allowed by the form of the answer")]
     NotAllowed {
-        /// Its id.
+        /// The token's id in the vocabulary.
         token: u32,
     },
 }
@@ -125,6 +125,28 @@ impl ConstraintFactory {
 
     /// A constraint at the start of an answer. The grammar is compiled on a thread with a stack of its own; the work and
     /// the memory are bounded by what grammars are permitted (docs/internals/forms.md), so that it ends by itself.
+    ///
+    /// ```
+    /// use phi3v::constraint::{ConstraintFactory, Grammar, GrammarLimits};
+    ///
+    /// let mut session = phi3v::load("demo")?;
+    /// let mut conversation = phi3v::Conversation::default();
+    /// conversation.ask([], "Is it raining?");
+    /// let mut request = session.request(&conversation)?;
+    /// let factory = ConstraintFactory::new(session.tokenizer(), GrammarLimits::default())?;
+    /// request.constraint = Some(Box::new(factory.constraint(&Grammar::Regex("yes|no".to_owned()))?));
+    ///
+    /// struct Text(String);
+    /// impl phi3v::engine::Observer for Text {
+    ///     fn token(&mut self, token: &phi3v::engine::Token) {
+    ///         self.0 += &token.text;
+    ///     }
+    /// }
+    /// let mut text = Text(String::new());
+    /// let finished = session.into_engine().run(request, &mut text)?;
+    /// assert!(["yes", "no"].contains(&(text.0 + &finished.text).as_str()));
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`ConstraintError::TooLarge`], [`ConstraintError::TooComplex`] or [`ConstraintError::Invalid`] name what is wrong

@@ -5,7 +5,7 @@
 use crate::files::Files;
 use phi3v_kernels::Bytes;
 
-/// What the checkpoint is called.
+/// What the checkpoint is called wherever a model is named.
 pub const NAME: &str = "demo";
 
 /// What it can do, in words that go on from its name.
@@ -22,7 +22,8 @@ pub const FILES: [(&str, &[u8]); 7] = [
     ("model.safetensors", include_bytes!("model.safetensors")),
 ];
 
-/// The files, to be opened with [`Checkpoint::from_files`](crate::checkpoint::Checkpoint::from_files).
+/// The files of the checkpoint, in memory, to be opened with
+/// [`Checkpoint::from_files`](crate::checkpoint::Checkpoint::from_files).
 #[must_use]
 pub fn files() -> Files {
     let entry = |(name, bytes): (&str, &'static [u8])| (name.to_owned(), Bytes::from_static(bytes));

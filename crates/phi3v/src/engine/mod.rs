@@ -34,7 +34,7 @@ use sequence::Sequence;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why the engine refuses a request.
+/// Why the engine refuses a request, or cannot go on with it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EngineError {
     /// No ids at all.
@@ -50,21 +50,21 @@ pub enum EngineError {
     ContextLength {
         /// Tokens of the prompt, pictures included.
         prompt: usize,
-        /// `max_new_tokens`.
+        /// `max_new_tokens` of the request.
         answer: usize,
-        /// What fits.
+        /// Tokens that fit into the context.
         context: usize,
     },
     /// Too many requests are waiting.
     #[error("{waiting} requests are waiting already, the limit")]
     QueueFull {
-        /// Requests waiting.
+        /// Requests that wait already.
         waiting: usize,
     },
     /// An id the model does not have.
     #[error("token id {id} is beyond the vocabulary of {vocab_size}")]
     UnknownToken {
-        /// The id.
+        /// The id in the prompt.
         id: i64,
         /// Ids the model has.
         vocab_size: usize,
@@ -74,13 +74,13 @@ pub enum EngineError {
     UnknownImage {
         /// Number in the prompt.
         number: usize,
-        /// Pictures given.
+        /// Images of the request.
         images: usize,
     },
     /// A picture that the prompt does not mention.
     #[error("picture {number} is not mentioned in the prompt")]
     UnusedImage {
-        /// Its number.
+        /// The image's number, from 1.
         number: usize,
     },
     /// A wrong number of rows for a picture, or the picture twice.
@@ -88,9 +88,9 @@ pub enum EngineError {
         "picture {number} has {rows} rows in one place of the prompt, it takes {expected} in exactly one"
     )]
     ImageRows {
-        /// Its number.
+        /// The image's number, from 1.
         number: usize,
-        /// Rows found.
+        /// Rows in that place.
         rows: usize,
         /// Rows its size asks for.
         expected: usize,
@@ -117,7 +117,7 @@ impl EngineError {
     }
 }
 
-/// Bounds of an engine.
+/// Bounds of an engine: of its context and KV cache, its queue, its caches and its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds as
@@ -158,7 +158,34 @@ impl Default for EngineOptions {
     }
 }
 
-/// A model serving many requests.
+impl EngineOptions {
+    /// The default bounds, with as many prompt tokens per step as suit the device.
+    #[must_use]
+    pub fn for_backend<B: Backend>(backend: &B) -> Self {
+        Self { prefill_chunk_alone: backend.sizes().prefill_chunk, ..Self::default() }
+    }
+}
+
+/// A model serving many requests: they are submitted, and each step moves all of them on.
+///
+/// ```
+/// use phi3v::checkpoint::Checkpoint;
+/// use phi3v::engine::{Engine, EngineOptions, Request};
+/// use phi3v::kernels::{Cpu, CpuOptions};
+/// use phi3v::model::{ModelOptions, Phi3V};
+/// use std::sync::Arc;
+///
+/// let Checkpoint { config, weights, tokenizer, .. } = &Checkpoint::from_files(&phi3v::demo::files())?;
+/// let cpu = Cpu::new(&CpuOptions::default())?;
+/// let model = Phi3V::load(cpu, config, weights, ModelOptions::of(weights), &mut |_| ())?;
+/// let stop_ids = tokenizer.stop_ids().into();
+/// let mut engine = Engine::new(model, Arc::clone(tokenizer), stop_ids, EngineOptions::default())?;
+///
+/// let ids = tokenizer.encode_raw("The capital of France is").into_iter().map(i64::from).collect();
+/// let finished = engine.run(Request::greedy(ids, Vec::new(), 5), &mut ())?;
+/// assert!(finished.usage.completion_tokens <= 5);
+/// # Ok::<(), phi3v::Error>(())
+/// ```
 pub struct Engine<B: Backend> {
     model: Phi3V<B>,
     tokenizer: Arc<Tokenizer>,
@@ -200,7 +227,7 @@ impl<B: Backend> Engine<B> {
         })
     }
 
-    /// The model.
+    /// The loaded model that the engine runs, with its configuration and its device.
     pub fn model(&self) -> &Phi3V<B> {
         &self.model
     }
@@ -250,7 +277,7 @@ impl<B: Backend> Engine<B> {
         self.scheduler.is_idle() && self.unreported.is_empty()
     }
 
-    /// What the engine holds at this moment.
+    /// What the engine holds at this moment: requests that wait and run, and blocks in use.
     pub fn load(&self) -> Load {
         self.scheduler.load()
     }
@@ -285,20 +312,34 @@ impl<B: Backend> Engine<B> {
     }
 }
 
-/// Occupancy of an engine.
+/// Occupancy of an engine between two steps: its queue, its batch and its KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Requests that wait.
+    /// Requests that wait for admission.
     pub waiting: usize,
-    /// Sequences that run.
+    /// Sequences that run in each step.
     pub running: usize,
     /// Blocks of the KV cache in use by them.
     pub blocks_in_use: usize,
-    /// Blocks in all.
+    /// Blocks of the KV cache in all, of 64 tokens each.
     pub blocks_total: usize,
 }
 
-/// Watches the work within a step.
+/// Watches the work within a step, between layers; every method does nothing unless it is given.
+///
+/// ```
+/// use phi3v::engine::{Observer, StepProgress};
+/// use std::ops::ControlFlow;
+///
+/// struct Progress;
+///
+/// impl Observer for Progress {
+///     fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
+///         eprintln!("{:?}: {:.1} of {}", progress.phase, progress.done, progress.total);
+///         ControlFlow::Continue(())
+///     }
+/// }
+/// ```
 pub trait Observer {
     /// Hears of progress between layers; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the request
     /// it is for.

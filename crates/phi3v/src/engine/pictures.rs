@@ -28,7 +28,7 @@ struct RequestPictures<B: Backend> {
 
 /// How far a picture is.
 enum Encoded<B: Backend> {
-    /// Tiles remain.
+    /// Tiles of it still remain.
     Part(ImageJob<B>),
     /// Its rows, `[num_img_tokens, hidden_size]`.
     All(Arc<B::Tensor>),

@@ -6,7 +6,7 @@ use crate::sampler::SamplingParams;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Names a request within one engine.
+/// Names a request within one engine, in the order in which they were submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
@@ -14,7 +14,7 @@ pub struct RequestId(pub u64);
 /// are found again only by requests with the same salt. All zeros is the salt of who has none.
 pub type CacheSalt = [u8; 32];
 
-/// One prompt to be continued.
+/// One prompt to be continued, and how; [`Conversation`](crate::Conversation) makes them from messages.
 pub struct Request {
     /// Token ids of the prompt; the rows of picture `i` (from 1) hold `-i`. See [`crate::processor`].
     pub input_ids: Vec<i64>,
@@ -33,7 +33,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// A greedy request for at most `max_new_tokens` tokens.
+    /// A greedy request for at most `max_new_tokens` tokens, without stop strings or a constraint.
+    ///
+    /// ```
+    /// let request = phi3v::engine::Request::greedy(vec![1, 15043], Vec::new(), 20);
+    /// assert_eq!((request.max_new_tokens, request.sampling.temperature), (20, 0.0));
+    /// ```
     #[must_use]
     pub fn greedy(input_ids: Vec<i64>, images: Vec<Arc<ImageInputs>>, max_new_tokens: usize) -> Self {
         let (sampling, stop, cache_salt) = (SamplingParams::default(), Vec::new(), CacheSalt::default());
@@ -41,16 +46,16 @@ impl Request {
     }
 }
 
-/// One thing that happened to a request during a step.
+/// One thing that happened to one request during a step of the engine.
 #[derive(Debug)]
 pub struct Output {
-    /// Whose it is.
+    /// The request that it is about.
     pub id: RequestId,
-    /// What happened.
+    /// What happened to the request.
     pub event: Event,
 }
 
-/// What can happen to a request.
+/// What can happen to a request: tokens, and at last its end or its failure.
 #[derive(Debug)]
 pub enum Event {
     /// A token was chosen.
@@ -61,10 +66,10 @@ pub enum Event {
     Failed(crate::Error),
 }
 
-/// A chosen token.
+/// A token that was chosen for an answer, with the text that has become certain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
-    /// Its id.
+    /// The token's id in the vocabulary.
     pub id: u32,
     /// Text that has become certain with it; may be empty, and may hold text of earlier tokens.
     pub text: String,
@@ -75,19 +80,19 @@ pub struct Token {
     pub top: Vec<(u32, f32)>,
 }
 
-/// Why an answer ended.
+/// Why an answer ended: by itself, at its limit, or because it was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
     /// The model ended it, a stop string was met, or the constraint is complete.
     Stop,
-    /// `max_new_tokens` was reached.
+    /// The answer reached `max_new_tokens`.
     Length,
-    /// It was cancelled.
+    /// The request was cancelled by the caller.
     Cancelled,
 }
 
 impl FinishReason {
-    /// As OpenAI's API names it.
+    /// The reason as OpenAI's API names it: `stop`, `length`, and `cancelled`, which that API lacks.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -98,20 +103,20 @@ impl FinishReason {
     }
 }
 
-/// The end of an answer.
+/// The end of an answer: why, the text held back so far, and what it took.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// Why.
+    /// Why the answer ended.
     pub reason: FinishReason,
     /// Text held back until now.
     pub text: String,
-    /// What was counted.
+    /// Token counts of the request.
     pub usage: Usage,
-    /// What was timed.
+    /// Where the request's time went.
     pub timings: Timings,
 }
 
-/// Token counts of a request.
+/// Token counts of a request: its prompt, what of it was cached, and its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt, pictures included.
@@ -124,7 +129,7 @@ pub struct Usage {
     pub completion_tokens: usize,
 }
 
-/// Where the time of a request went.
+/// Where the time of a request went, from its submission to its last token.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
     /// From submission to admission.
@@ -139,20 +144,20 @@ pub struct Timings {
     pub first_token: Option<Duration>,
 }
 
-/// What the engine is doing for a request right now.
+/// What the engine is doing for a request right now, and how far it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepProgress {
-    /// For whom.
+    /// The request that is worked for.
     pub id: RequestId,
     /// Which kind of work.
     pub phase: Phase,
     /// Units done, in parts: tiles or tokens.
     pub done: f64,
-    /// Units in all.
+    /// Units in all, of the same kind.
     pub total: usize,
 }
 
-/// Kinds of work.
+/// The kinds of work before the first token, each with a unit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Tiles through the vision tower.

@@ -14,6 +14,29 @@ use std::time::{Duration, Instant};
 impl<B: Backend> Engine<B> {
     /// Does a piece of every kind of work there is, or several small ones, and reports what came of it. What fails is
     /// one request, reported as [`Event::Failed`] beside what others have got.
+    ///
+    /// ```
+    /// use phi3v::engine::Event;
+    ///
+    /// let session = phi3v::load("demo")?;
+    /// let mut conversation = phi3v::Conversation::default();
+    /// conversation.ask([], "What can you do?");
+    /// let request = session.request(&conversation)?;
+    /// let mut engine = session.into_engine();
+    /// engine.submit(request)?;
+    /// let mut answer = String::new();
+    /// while !engine.is_idle() {
+    ///     for output in engine.step(&mut ()) {
+    ///         match output.event {
+    ///             Event::Token(token) => answer += &token.text,
+    ///             Event::Finished(finished) => answer += &finished.text,
+    ///             Event::Failed(error) => return Err(error),
+    ///         }
+    ///     }
+    /// }
+    /// assert!(!answer.is_empty());
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
     pub fn step(&mut self, observer: &mut dyn Observer) -> Vec<Output> {
         let mut outputs = std::mem::take(&mut self.unreported);
         outputs.extend(self.work(observer));

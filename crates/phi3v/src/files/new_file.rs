@@ -21,27 +21,27 @@ pub enum WriteError {
     /// Another process writes the same file.
     #[error("{} is being written by another process", path.display())]
     Busy {
-        /// The unfinished file.
+        /// Path of the unfinished file.
         path: PathBuf,
     },
     /// Something has the name, and is to be kept.
     #[error("{} exists already", path.display())]
     Exists {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// No room on the disk, or none that the user may take.
     #[error("{} cannot be written: its disk is full, or the user's share of it", path.display())]
     DiskFull {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The operating system refused.
     #[error("{} cannot be written: {source}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The system's words.
+        /// What the operating system says.
         source: std::io::Error,
     },
 }
@@ -152,7 +152,7 @@ impl NewFile {
         self.file.as_mut().expect("the file is taken by finish alone")
     }
 
-    /// Writes what follows.
+    /// Writes `bytes` after what was written so far, all of them or none that count.
     ///
     /// # Errors
     /// [`WriteError`].
@@ -214,7 +214,7 @@ impl NewFile {
         std::fs::rename(&self.partial, &self.out).map_err(|source| self.failed(source))
     }
 
-    /// Waits until nobody writes `out` any more.
+    /// Waits until nobody writes `out` any more, this process or another.
     pub fn wait_for_others(out: &Path) {
         /// Where files cannot be locked, or the other has just finished.
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

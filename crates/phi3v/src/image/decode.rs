@@ -17,6 +17,15 @@ use raster::Raster;
 
 /// Decodes a picture: PNG, JPEG, WebP, GIF (first frame), BMP or TIFF (first page), told by content.
 ///
+/// ```
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cover.png");
+/// use phi3v::image::{ImageLimits, ImageMode, decode};
+///
+/// let image = decode(&std::fs::read(path)?, ImageMode::AsSeen, &ImageLimits::default())?;
+/// assert_eq!(image.pixels.len(), image.width * image.height * 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Every input that is not a whole, supported picture within the limits; see [`ImageError`].
 pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<RgbImage, ImageError> {

@@ -2,7 +2,7 @@
 
 use super::format::{SUPPORTED, converter};
 
-/// Why a picture was refused.
+/// Why an image was refused: not a format that is read, damaged, beyond a limit, or not to be cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -11,7 +11,7 @@ pub enum ImageError {
     Bytes {
         /// Length of the input.
         bytes: usize,
-        /// The limit.
+        /// The most that is allowed.
         limit: usize,
     },
     /// The first bytes belong to no picture format.
@@ -41,7 +41,7 @@ pub enum ImageError {
         width: u32,
         /// Height in the header.
         height: u32,
-        /// The limit.
+        /// The most that is allowed.
         limit: u64,
     },
     /// The header announces no pixels.
@@ -59,7 +59,7 @@ pub enum ImageError {
         width: u32,
         /// Height in the header.
         height: u32,
-        /// The limit.
+        /// The most that is allowed.
         limit: u32,
     },
     /// More frames, pages or scans than [`ImageLimits::frames_max`](super::ImageLimits::frames_max).
@@ -67,9 +67,9 @@ pub enum ImageError {
     Frames {
         /// Name of the format.
         format: &'static str,
-        /// Frames found.
+        /// Frames that the file has.
         frames: usize,
-        /// The limit.
+        /// The most that is allowed.
         limit: usize,
     },
     /// The file ends before the picture does.
@@ -89,11 +89,11 @@ pub enum ImageError {
     /// The pixels of an [`RgbImage`](super::RgbImage) are not `width * height * 3` bytes.
     #[error("a picture of {width}x{height} needs {} bytes of pixels, not {bytes}", *.width as u128 * *.height as u128 * 3)]
     PixelBytes {
-        /// Width.
+        /// Pixels of a row.
         width: usize,
-        /// Height.
+        /// Rows of the image.
         height: usize,
-        /// Bytes given.
+        /// Bytes that were given.
         bytes: usize,
     },
     /// The picture is so long and narrow that a side is zero after the resize.
@@ -101,25 +101,25 @@ pub enum ImageError {
         "the picture of {width}x{height} has no pixels left on its short side after the resize for num_crops {num_crops}"
     )]
     TooNarrow {
-        /// Width.
+        /// Pixels of a row.
         width: usize,
-        /// Height.
+        /// Rows of the image.
         height: usize,
-        /// Crops allowed.
+        /// Crops that were allowed.
         num_crops: usize,
     },
     /// `num_crops` is zero or too large.
     #[error("num_crops is {num_crops}, it must be 1 to {limit}")]
     NumCrops {
-        /// Value given.
+        /// The value that was given.
         num_crops: usize,
-        /// The limit.
+        /// The most that is allowed.
         limit: usize,
     },
     /// A mean or standard deviation that cannot be used.
     #[error("image_mean and image_std must be finite and image_std above zero, they are {values}")]
     Normalisation {
-        /// The values given.
+        /// The values that were given.
         values: String,
     },
 }

@@ -37,7 +37,8 @@ impl Axis {
 /// `hd` is the HD image `[h_crop * 336, w_crop * 336, 3]`, `lut` the normalised value of each level of this colour.
 pub(super) fn plane(
     hd: &[u8],
-    (vertical, horizontal): (&Axis, &Axis),
+    vertical: &Axis,
+    horizontal: &Axis,
     channel: usize,
     lut: &[f32; 256],
     out: &mut [f32],

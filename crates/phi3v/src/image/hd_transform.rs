@@ -19,12 +19,12 @@ const PAD: u8 = 255;
 /// Rows and columns of image tokens of one tile after the 2x2 merge of its 24x24 patches.
 const TOKENS_SIDE: usize = TILE_SIDE / 14 / 2;
 
-/// How a picture of a given size is cut into tiles.
+/// How an image of a given size is cut into tiles of 336 x 336 pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HdGrid {
-    /// Rows of tiles.
+    /// Rows of tiles in the grid.
     pub h_crop: usize,
-    /// Columns of tiles.
+    /// Columns of tiles in the grid.
     pub w_crop: usize,
     /// Width after the resize, before the padding.
     pub resized_width: usize,
@@ -34,6 +34,14 @@ pub struct HdGrid {
 
 impl HdGrid {
     /// The grid for a picture of `width` x `height` with at most `num_crops` tiles, from the sizes alone.
+    ///
+    /// ```
+    /// use phi3v::image::HdGrid;
+    ///
+    /// let grid = HdGrid::of(1920, 1080, 16)?;
+    /// assert_eq!((grid.h_crop, grid.w_crop, grid.num_img_tokens()), (3, 5, 2353));
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`ImageError::Side`] for a zero side, [`ImageError::NumCrops`] outside 1 to [`NUM_CROPS_MAX`],
@@ -75,7 +83,7 @@ impl HdGrid {
         })
     }
 
-    /// Number of tiles, without the global view.
+    /// Number of tiles of the grid, `h_crop * w_crop`; the global view is not counted.
     #[must_use]
     pub fn tiles(&self) -> usize {
         self.h_crop * self.w_crop

@@ -10,12 +10,12 @@ use super::{RgbImage, TILE_SIDE};
 
 /// Values of one colour plane of a tile.
 const PLANE: usize = TILE_SIDE * TILE_SIDE;
-/// Values of one tile, `[3, 336, 336]`.
+/// Values of one normalised tile, `[3, 336, 336]`: colours, rows and columns, in f32.
 pub const TILE_VALUES: usize = 3 * PLANE;
 /// Bump when the preprocessing changes its results: the hash names pixels *and* what was done to them.
 const HASH_CONTEXT: &str = "phi3v 2024 image inputs v1";
 
-/// The settings of the image processor, from `preprocessor_config.json`.
+/// The settings of the image processor, from `preprocessor_config.json`: tiles, mean and deviation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImageParams {
     /// The most tiles a picture may be cut into.
@@ -43,6 +43,11 @@ impl Default for ImageParams {
 
 impl ImageParams {
     /// The same for at most `num_crops` tiles, or fewer where the model can make no use of so many.
+    ///
+    /// ```
+    /// let quick = phi3v::image::ImageParams::default().with_num_crops(4);
+    /// assert_eq!(quick.num_crops, 4);
+    /// ```
     #[must_use]
     pub fn with_num_crops(self, num_crops: usize) -> Self {
         Self { num_crops: num_crops.min(self.num_crops_max), ..self }
@@ -88,13 +93,13 @@ pub struct ImageInputs {
 }
 
 impl ImageInputs {
-    /// Number of tokens of the picture in the prompt.
+    /// Number of tokens that stand for the image in the prompt, as [`HdGrid::num_img_tokens`] counts them.
     #[must_use]
     pub fn num_img_tokens(&self) -> usize {
         self.grid.num_img_tokens()
     }
 
-    /// Number of tiles the vision tower has to compute.
+    /// Number of tiles that the vision tower has to compute: equal ones count once.
     #[must_use]
     pub fn distinct_tiles(&self) -> usize {
         self.distinct.len() / TILE_VALUES
@@ -109,6 +114,17 @@ impl ImageInputs {
 }
 
 /// Cuts a picture into normalised tiles.
+///
+/// ```
+/// use phi3v::image::{ImageParams, RgbImage, TILE_VALUES, process};
+///
+/// let white = RgbImage { width: 400, height: 300, pixels: vec![255; 400 * 300 * 3] };
+/// let inputs = process(&white, &ImageParams::default())?;
+/// assert_eq!(inputs.grid.tiles(), 12);
+/// assert!(inputs.distinct_tiles() < 12, "tiles that look the same are kept once");
+/// assert_eq!(inputs.distinct.len(), inputs.distinct_tiles() * TILE_VALUES);
+/// # Ok::<(), phi3v::Error>(())
+/// ```
 ///
 /// # Errors
 /// Those of [`hd_transform`], and [`ImageError::Normalisation`] for settings that cannot be used.
@@ -126,7 +142,7 @@ pub fn process(image: &RgbImage, params: &ImageParams) -> Result<ImageInputs, Im
             let (source, channel) = ((first_plane + i) / 3, (first_plane + i) % 3);
             match sources[source] {
                 Source::Global => out.copy_from_slice(&global[channel * PLANE..][..PLANE]),
-                Source::Tile(tile) => normalise(&hd, &grid, (tile, channel), &lut[channel], out),
+                Source::Tile(tile) => normalise(&hd, &grid, tile, channel, &lut[channel], out),
             }
         }
     });
@@ -147,10 +163,10 @@ enum Source {
 
 /// The global view, `[3, 336, 336]`.
 fn global_view(hd: &RgbImage, grid: &HdGrid, lut: &[[f32; 256]; 3]) -> Vec<f32> {
-    let axes = (&Axis::new(grid.h_crop), &Axis::new(grid.w_crop));
+    let (vertical, horizontal) = (Axis::new(grid.h_crop), Axis::new(grid.w_crop));
     let mut values = vec![0.0; TILE_VALUES];
     for (channel, out) in values.chunks_exact_mut(PLANE).enumerate() {
-        global_view::plane(&hd.pixels, axes, channel, &lut[channel], out);
+        global_view::plane(&hd.pixels, &vertical, &horizontal, channel, &lut[channel], out);
     }
     values
 }
@@ -198,13 +214,7 @@ fn is_global(hd: &RgbImage, grid: &HdGrid, tile: usize, global: &[f32], lut: &[[
 }
 
 /// Normalises one colour plane of a tile, `[336, 336]`.
-fn normalise(
-    hd: &RgbImage,
-    grid: &HdGrid,
-    (tile, channel): (usize, usize),
-    lut: &[f32; 256],
-    out: &mut [f32],
-) {
+fn normalise(hd: &RgbImage, grid: &HdGrid, tile: usize, channel: usize, lut: &[f32; 256], out: &mut [f32]) {
     for (row, out) in tile_rows(hd, grid, tile).zip(out.chunks_exact_mut(TILE_SIDE)) {
         for (value, pixel) in out.iter_mut().zip(row.chunks_exact(3)) {
             *value = lut[usize::from(pixel[channel])];

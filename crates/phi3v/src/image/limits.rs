@@ -7,9 +7,9 @@ use super::error::ImageError;
 pub struct ImageLimits {
     /// Length of the file.
     pub bytes_max: usize,
-    /// Width times height.
+    /// Most pixels: width times height.
     pub pixels_max: u64,
-    /// Width, and height.
+    /// Most pixels of the width and of the height.
     pub side_max: u32,
     /// Frames of an animated PNG, WebP or GIF. Only the first frame is ever decoded, and the pages of a TIFF are not
     /// even counted.

@@ -26,10 +26,10 @@ pub use hd_transform::{HdGrid, NUM_CROPS_HIGH, NUM_CROPS_MAX, hd_transform};
 pub use inputs::{ImageInputs, ImageParams, TILE_VALUES, process};
 pub use limits::ImageLimits;
 
-/// Side of a tile in pixels: the vision tower's input size.
+/// Side of a tile in pixels: the input size of the vision tower, CLIP ViT-L/14-336.
 pub const TILE_SIDE: usize = 336;
 
-/// How a file's pixels are read.
+/// How a file's pixels are read: as people see them, or to the letter of the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ImageMode {
     /// As people see the picture: EXIF orientation applied, transparency on white, 16-bit gray scaled to 8 bits.
@@ -40,12 +40,12 @@ pub enum ImageMode {
     Reference,
 }
 
-/// A decoded picture.
+/// A decoded image: 8 bits for each of red, green and blue, without transparency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RgbImage {
-    /// Pixels per row.
+    /// Pixels in each row.
     pub width: usize,
-    /// Rows.
+    /// Rows of the image.
     pub height: usize,
     /// `[height, width, 3]`, rows from the top.
     pub pixels: Vec<u8>,

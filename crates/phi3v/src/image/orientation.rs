@@ -19,7 +19,7 @@ pub(super) enum Orientation {
     Upright,
     /// 2: mirrored left to right.
     MirroredX,
-    /// 3: upside down.
+    /// 3: the image is upside down.
     Turned180,
     /// 4: mirrored top to bottom.
     MirroredY,

@@ -137,14 +137,15 @@ fn resize_height(image: Cow<'_, RgbImage>, height: usize) -> Cow<'_, RgbImage> {
     let mut pixels = vec![0; height * row_bytes];
     for_each_band(&mut pixels, row_bytes, |first_row, band| {
         for (i, out) in band.chunks_exact_mut(row_bytes).enumerate() {
-            blend_rows(source, weights.of(first_row + i), out);
+            let (first, taps) = weights.of(first_row + i);
+            blend_rows(source, first, taps, out);
         }
     });
     Cow::Owned(RgbImage { width: source.width, height, pixels })
 }
 
 /// One output row: the weighted sum of `taps.len()` rows from row `first` on.
-fn blend_rows(source: &RgbImage, (first, taps): (usize, &[i32]), out: &mut [u8]) {
+fn blend_rows(source: &RgbImage, first: usize, taps: &[i32], out: &mut [u8]) {
     let row_bytes = source.width * 3;
     let mut sums = [0_i32; BLOCK];
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {

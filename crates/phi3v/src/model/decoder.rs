@@ -5,14 +5,15 @@
 
 use super::linear::{Loader, linear_into};
 use super::rope::{Rope, RopeFactors};
-use super::{FEW_ROWS_MAX, Progress, check};
+use super::{Cache, FEW_ROWS_MAX, Progress, check};
 use crate::Result;
 use crate::config::ModelConfig;
+use crate::weights::names;
 use phi3v_kernels::{Backend, Epilogue, FeedForward, Heads, KvFormat, KvLayout, Norm, Span};
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range};
 
-/// Where the input row of a token comes from.
+/// Where the input rows of consecutive tokens come from: the embedding table or an image.
 #[derive(Debug)]
 pub enum Segment<'a, T> {
     /// Rows of the embedding table.
@@ -47,7 +48,7 @@ impl<'a, T> Segment<'a, T> {
     }
 }
 
-/// Consecutive tokens of one sequence within a batch.
+/// Consecutive tokens of one sequence within a batch: its prompt's next part or its newest token.
 #[derive(Debug)]
 pub struct Chunk<'a, T> {
     /// The input rows, in order.
@@ -79,14 +80,14 @@ struct DecoderLayer<B: Backend> {
 
 impl<B: Backend> DecoderLayer<B> {
     fn load(loader: &Loader<'_, B>, index: usize) -> Result<Self> {
-        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let names = names::decoder_layer(index);
         Ok(Self {
-            input_layernorm: loader.vector(&name("input_layernorm.weight"))?,
-            qkv_proj: loader.linear(&name("self_attn.qkv_proj"))?,
-            o_proj: loader.linear(&name("self_attn.o_proj"))?,
-            post_attention_layernorm: loader.vector(&name("post_attention_layernorm.weight"))?,
-            gate_up_proj: loader.linear(&name("mlp.gate_up_proj"))?,
-            down_proj: loader.linear(&name("mlp.down_proj"))?,
+            input_layernorm: loader.rms_norm(&names.input_layernorm)?,
+            qkv_proj: loader.linear(&names.qkv_proj)?,
+            o_proj: loader.linear(&names.o_proj)?,
+            post_attention_layernorm: loader.rms_norm(&names.post_attention_layernorm)?,
+            gate_up_proj: loader.linear(&names.gate_up_proj)?,
+            down_proj: loader.linear(&names.down_proj)?,
         })
     }
 }
@@ -105,6 +106,15 @@ pub(super) struct Workspace<B: Backend> {
     last_batch: B::Batch, // of the rows that go on
     angles: Vec<f32>,
     image_rows: Vec<u32>, // of one segment
+}
+
+/// Most bytes that the buffers of a step of `rows` tokens take, beside its logits.
+#[must_use]
+pub fn step_bytes(config: &ModelConfig, rows: usize) -> u64 {
+    let ModelConfig { hidden_size, intermediate_size, .. } = *config;
+    // x, its norm and attention; qkv; act; the rotations twice, on the host and on the device
+    let per_row = 3 * hidden_size + config.qkv_size() + intermediate_size + 2 * config.head_dim();
+    (rows as u64).saturating_mul((per_row * size_of::<f32>()) as u64)
 }
 
 impl<B: Backend> Workspace<B> {
@@ -158,8 +168,39 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// What a caller may want besides logits: every `[rows, hidden_size]` between the layers.
+fn heads(config: &ModelConfig) -> Heads {
+    let (query, key_value) = (config.num_attention_heads, config.num_key_value_heads);
+    Heads { query, key_value, dim: config.head_dim() }
+}
+
+/// The layout of the KV cache of a model of the shape `config` in `format`.
+#[must_use]
+pub fn kv_layout(config: &ModelConfig, format: KvFormat) -> KvLayout {
+    KvLayout { layers: config.num_hidden_layers, heads: heads(config), format }
+}
+
+/// Every `[rows, hidden_size]` between the layers.
 pub(super) type HiddenStates = Vec<Vec<f32>>;
+
+/// What a pass over the layers leaves for the caller.
+pub(super) struct Outputs<'a> {
+    /// Logits of the chunks that asked, in order, `[n, vocab_size]`.
+    pub(super) logits: &'a mut Vec<f32>,
+    /// What lies between the layers, where it is wanted: all rows then go through all layers.
+    pub(super) hidden: Option<&'a mut HiddenStates>,
+}
+
+impl Outputs<'_> {
+    /// Records the rows `x`, where they are wanted.
+    fn record<B: Backend>(&mut self, backend: &B, x: &B::Tensor) -> Result<()> {
+        if let Some(states) = &mut self.hidden {
+            let mut values = Vec::new();
+            backend.download(x, 0..backend.shape(x).0, &mut values)?;
+            states.push(values);
+        }
+        Ok(())
+    }
+}
 
 /// The decoder's weights.
 pub(super) struct Decoder<B: Backend> {
@@ -184,48 +225,38 @@ impl<B: Backend> Decoder<B> {
         };
         Ok(Self {
             config: config.clone(),
-            heads: Heads {
-                query: config.num_attention_heads,
-                key_value: config.num_key_value_heads,
-                dim: config.head_dim(),
-            },
+            heads: heads(config),
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
-            embed_tokens: loader.embedding("model.embed_tokens")?,
-            norm: loader.vector("model.norm.weight")?,
-            lm_head: loader.linear("lm_head")?,
+            embed_tokens: loader.embedding(names::EMBED_TOKENS)?,
+            norm: loader.rms_norm(names::NORM)?,
+            lm_head: loader.linear(names::LM_HEAD)?,
             rope: Rope::new(config),
         })
     }
 
-    pub(super) fn kv_layout(&self, format: KvFormat) -> KvLayout {
-        KvLayout { layers: self.layers.len(), heads: self.heads, format }
-    }
-
-    /// Runs a batch and leaves in `logits` those, `[n, vocab_size]`, of the chunks that asked, in order. With `hidden`,
-    /// all rows go through all layers and are recorded.
+    /// Runs a batch and leaves in `outputs` what the caller wants of it.
     pub(super) fn forward(
         &self,
         backend: &B,
         batch: &[Chunk<'_, B::Tensor>],
-        cache: (&mut B::KvPool, &mut Workspace<B>),
-        (logits, mut hidden): (&mut Vec<f32>, Option<&mut HiddenStates>),
+        Cache { pool, workspace: ws }: &mut Cache<B>,
+        mut outputs: Outputs<'_>,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<()> {
-        logits.clear();
-        let (pool, ws) = cache;
+        outputs.logits.clear();
         let layout = Layout::new(batch);
         self.embed(backend, batch, ws)?;
         // in a decode step every row is a last one, and stays where it is
-        let picks = hidden.is_none() && layout.last_rows.len() < backend.shape(&ws.x).0;
+        let picks = outputs.hidden.is_none() && layout.last_rows.len() < backend.shape(&ws.x).0;
         backend.set_batch(&layout.spans, &mut ws.batch)?;
         if picks {
             backend.set_batch(&layout.last_spans, &mut ws.last_batch)?;
         }
-        record(backend, &ws.x, hidden.as_deref_mut())?;
+        outputs.record(backend, &ws.x)?;
         let last = self.layers.len() - 1;
-        for (index, layer) in self.layers.iter().enumerate() {
+        for index in 0..=last {
             check(observe(Progress::DecoderLayer { done: index, layers: last + 1 }))?;
-            self.keys_and_values(backend, (layer, index), pool, ws)?;
+            self.keys_and_values(backend, index, pool, ws)?;
             let pick = picks && index == last;
             if pick {
                 if layout.last_rows.is_empty() {
@@ -233,10 +264,10 @@ impl<B: Backend> Decoder<B> {
                 }
                 pick_rows(backend, &layout.last_rows, ws)?;
             }
-            self.attend_and_feed(backend, (layer, index), pick, pool, ws)?;
-            record(backend, &ws.x, hidden.as_deref_mut())?;
+            self.attend_and_feed(backend, index, pick, pool, ws)?;
+            outputs.record(backend, &ws.x)?;
         }
-        self.logits(backend, &layout, ws, (logits, hidden))
+        self.logits(backend, &layout, ws, outputs)
     }
 
     /// Input rows into `x` and rotations into `cos_sin`.
@@ -266,14 +297,15 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    /// `qkv` of all rows, rotated, with keys and values stored.
+    /// `qkv` of all rows in layer `index`, rotated, with keys and values stored.
     fn keys_and_values(
         &self,
         backend: &B,
-        (layer, index): (&DecoderLayer<B>, usize),
+        index: usize,
         pool: &mut B::KvPool,
         ws: &mut Workspace<B>,
     ) -> Result<()> {
+        let layer = &self.layers[index];
         let qkv_width = (self.heads.query + 2 * self.heads.key_value) * self.heads.dim;
         let norm = Norm::Rms(&layer.input_layernorm, self.config.rms_norm_eps);
         backend.reshape(&mut ws.qkv, backend.shape(&ws.x).0, qkv_width)?;
@@ -283,15 +315,16 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    /// Attention and feed-forward of the rows in `x`: of the batch, or those that were picked from it.
+    /// Attention and feed-forward of layer `index` for the rows in `x`: of the batch, or those that were picked from it.
     fn attend_and_feed(
         &self,
         backend: &B,
-        (layer, index): (&DecoderLayer<B>, usize),
+        index: usize,
         picked: bool,
         pool: &B::KvPool,
         ws: &mut Workspace<B>,
     ) -> Result<()> {
+        let layer = &self.layers[index];
         let rows = backend.shape(&ws.x).0;
         backend.reshape(&mut ws.attention, rows, self.heads.query * self.heads.dim)?;
         let batch = if picked { &ws.last_batch } else { &ws.batch };
@@ -314,13 +347,13 @@ impl<B: Backend> Decoder<B> {
         backend: &B,
         layout: &Layout<'_>,
         ws: &mut Workspace<B>,
-        (logits, hidden): (&mut Vec<f32>, Option<&mut HiddenStates>),
+        mut outputs: Outputs<'_>,
     ) -> Result<()> {
         let rows = backend.shape(&ws.x).0;
         backend.reshape(&mut ws.normed, rows, self.config.hidden_size)?;
         backend.norm(&ws.x, Norm::Rms(&self.norm, self.config.rms_norm_eps), &mut ws.normed);
-        if hidden.is_some() {
-            record(backend, &ws.normed, hidden)?;
+        if outputs.hidden.is_some() {
+            outputs.record(backend, &ws.normed)?;
             backend.reshape(&mut ws.picked, layout.last_rows.len(), self.config.hidden_size)?;
             backend.gather(&ws.normed, &layout.last_rows, 0, &mut ws.picked);
             std::mem::swap(&mut ws.normed, &mut ws.picked);
@@ -328,11 +361,12 @@ impl<B: Backend> Decoder<B> {
         linear_into(
             backend,
             &ws.normed,
-            (&self.lm_head, self.config.vocab_size),
+            &self.lm_head,
+            self.config.vocab_size,
             Epilogue::Store,
             &mut ws.logits,
         )?;
-        Ok(backend.download(&ws.logits, 0..layout.last_rows.len(), logits)?)
+        Ok(backend.download(&ws.logits, 0..layout.last_rows.len(), outputs.logits)?)
     }
 }
 
@@ -342,15 +376,6 @@ fn pick_rows<B: Backend>(backend: &B, rows: &[u32], ws: &mut Workspace<B>) -> Re
         backend.reshape(&mut ws.picked, rows.len(), backend.shape(tensor).1)?;
         backend.gather(tensor, rows, 0, &mut ws.picked);
         std::mem::swap(tensor, &mut ws.picked);
-    }
-    Ok(())
-}
-
-fn record<B: Backend>(backend: &B, x: &B::Tensor, hidden: Option<&mut HiddenStates>) -> Result<()> {
-    if let Some(states) = hidden {
-        let mut values = Vec::new();
-        backend.download(x, 0..backend.shape(x).0, &mut values)?;
-        states.push(values);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! From tensor names to what a backend multiplies with.
 
 use crate::Result;
-use crate::weights::Weights;
+use crate::weights::{Weights, names};
 use phi3v_kernels::{Backend, Epilogue, Precision};
 
 /// Loads the parts of a model by their names in the checkpoint.
@@ -24,8 +24,12 @@ impl<B: Backend> Loader<'_, B> {
         Ok(self.backend.embedding(source)?)
     }
 
-    /// The vector `name`.
-    pub(super) fn vector(&self, name: &str) -> Result<B::Vector> {
+    /// The factors of the norm `name`, which has no bias.
+    pub(super) fn rms_norm(&self, name: &str) -> Result<B::Vector> {
+        self.vector(&names::weight(name))
+    }
+
+    fn vector(&self, name: &str) -> Result<B::Vector> {
         Ok(self.backend.vector(&self.weights.vector(name)?)?)
     }
 
@@ -37,9 +41,9 @@ impl<B: Backend> Loader<'_, B> {
         Ok(tensor)
     }
 
-    /// `name.weight` and `name.bias` of a layer norm.
+    /// Factors and bias of the layer norm `name`.
     pub(super) fn layer_norm(&self, name: &str) -> Result<(B::Vector, B::Vector)> {
-        Ok((self.vector(&format!("{name}.weight"))?, self.vector(&format!("{name}.bias"))?))
+        Ok((self.vector(&names::weight(name))?, self.vector(&names::bias(name))?))
     }
 }
 
@@ -47,7 +51,8 @@ impl<B: Backend> Loader<'_, B> {
 pub(super) fn linear_into<B: Backend>(
     backend: &B,
     x: &B::Tensor,
-    (weight, cols): (&B::Linear, usize),
+    weight: &B::Linear,
+    cols: usize,
     epilogue: Epilogue,
     out: &mut B::Tensor,
 ) -> Result<()> {

@@ -9,14 +9,14 @@ mod projector;
 mod rope;
 mod vision_tower;
 
-pub use decoder::{Chunk, Segment};
+pub use decoder::{Chunk, Segment, kv_layout, step_bytes};
 pub use rope::{Rope, RopeFactors};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, VisionConfig};
 use crate::image::{HdGrid, ImageInputs, TILE_VALUES};
 use crate::weights::Weights;
 use crate::{Error, Result};
-use decoder::{Decoder, HiddenStates, Workspace};
+use decoder::{Decoder, HiddenStates, Outputs, Workspace};
 use linear::Loader;
 use phi3v_kernels::{Backend, KvFormat, KvLayout, Precision};
 use projector::Projector;
@@ -34,21 +34,21 @@ pub enum Progress {
     Load {
         /// Layers loaded so far.
         done: usize,
-        /// All layers.
+        /// Number of all layers.
         layers: usize,
     },
     /// An encoder layer of the vision tower is about to run.
     VisionLayer {
         /// Layers run so far.
         done: usize,
-        /// All layers.
+        /// Number of all layers.
         layers: usize,
     },
     /// A decoder layer is about to run.
     DecoderLayer {
         /// Layers run so far.
         done: usize,
-        /// All layers.
+        /// Number of all layers.
         layers: usize,
     },
 }
@@ -71,7 +71,7 @@ fn check(flow: ControlFlow<()>) -> Result<()> {
     }
 }
 
-/// Arithmetic of a loaded model.
+/// Arithmetic of a loaded model: of its products, and of its keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelOptions {
     /// Arithmetic of products with dense weights and of the vision tower's attention.
@@ -81,10 +81,19 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// f32 throughout: what the goldens are compared with.
+    /// f32 throughout, keys and values too: what the reference's goldens are compared with.
     pub const F32: Self = Self { precision: Precision::F32, kv_format: KvFormat::F32 };
-    /// bf16 products with f32 sums.
+    /// bf16 products with f32 sums, and keys and values in bf16: as the checkpoint is stored.
     pub const BF16: Self = Self { precision: Precision::Bf16, kv_format: KvFormat::Bf16 };
+
+    /// What suits `weights`: bf16, with keys and values in 8 bits where the weights are quantized.
+    #[must_use]
+    pub fn of(weights: &Weights) -> Self {
+        match weights.quant() {
+            Some(_) => Self { kv_format: KvFormat::Q8, ..Self::BF16 },
+            None => Self::BF16,
+        }
+    }
 }
 
 /// A picture whose tiles are on their way through the vision tower. Work can be done tile by tile, between the
@@ -95,15 +104,26 @@ pub struct ImageJob<B: Backend> {
     done: usize,
 }
 
+/// Most bytes that an image of `tiles` tiles takes on its way through the vision tower, `tiles_at_once` of them at a time:
+/// its pixel values, its [`ImageJob`] and the buffers of a run.
+#[must_use]
+pub fn image_bytes(config: &VisionConfig, tiles: usize, tiles_at_once: usize) -> u64 {
+    let pixels = 3 * config.image_size * config.image_size * size_of::<f32>();
+    (tiles as u64)
+        .saturating_mul(pixels as u64)
+        .saturating_add(projector::merge_bytes(config, tiles))
+        .saturating_add(vision_tower::run_bytes(config, tiles_at_once.min(tiles)))
+}
+
 impl<B: Backend> ImageJob<B> {
-    /// Distinct tiles that have not been through the tower.
+    /// Distinct tiles that have not been through the tower yet, of those the job began with.
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.tiles - self.done
     }
 }
 
-/// A loaded model and its device.
+/// A loaded model and its device: vision tower, projector and decoder, ready to run.
 pub struct Phi3V<B: Backend> {
     backend: B,
     config: ModelConfig,
@@ -133,12 +153,12 @@ impl<B: Backend> Phi3V<B> {
         Ok(Self { config: config.clone(), options, vision_tower, projector, decoder, backend })
     }
 
-    /// The checkpoint's configuration.
+    /// The checkpoint's configuration, which the model was loaded with: shapes, norms and rotary factors.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// The device.
+    /// The device that holds the weights and runs the operations.
     pub fn backend(&self) -> &B {
         &self.backend
     }
@@ -148,9 +168,9 @@ impl<B: Backend> Phi3V<B> {
         &self.decoder.rope
     }
 
-    /// Layout of the KV cache.
+    /// Layout of the KV cache: layers, heads and the format of keys and values.
     pub fn kv_layout(&self) -> KvLayout {
-        self.decoder.kv_layout(self.options.kv_format)
+        kv_layout(&self.config, self.options.kv_format)
     }
 
     /// Begins a picture of `tiles` distinct tiles.
@@ -216,8 +236,8 @@ impl<B: Backend> Phi3V<B> {
         logits: &mut Vec<f32>,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<()> {
-        let cache = (&mut cache.pool, &mut cache.workspace);
-        self.decoder.forward(&self.backend, batch, cache, (logits, None), observe)
+        let outputs = Outputs { logits, hidden: None };
+        self.decoder.forward(&self.backend, batch, cache, outputs, observe)
     }
 
     /// Like [`forward`](Self::forward), also recording what lies between the layers: the embeddings, the output of
@@ -229,11 +249,12 @@ impl<B: Backend> Phi3V<B> {
         &self,
         batch: &[Chunk<'_, B::Tensor>],
         cache: &mut Cache<B>,
-        (logits, hidden_states): (&mut Vec<f32>, &mut HiddenStates),
+        logits: &mut Vec<f32>,
+        hidden_states: &mut HiddenStates,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<()> {
-        let cache = (&mut cache.pool, &mut cache.workspace);
-        self.decoder.forward(&self.backend, batch, cache, (logits, Some(hidden_states)), observe)
+        let outputs = Outputs { logits, hidden: Some(hidden_states) };
+        self.decoder.forward(&self.backend, batch, cache, outputs, observe)
     }
 
     /// A KV cache of `blocks` blocks, with the buffers of a step.

@@ -6,8 +6,9 @@
 
 use super::linear::{Loader, linear_into};
 use crate::Result;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, VisionConfig};
 use crate::image::HdGrid;
+use crate::weights::names;
 use phi3v_kernels::{Backend, Epilogue};
 
 /// Patches along one side of a tile: 336 / 14.
@@ -29,19 +30,23 @@ pub(super) struct Projector<B: Backend> {
     separators: B::Tensor,          // [2, hidden]: projected sub_GN, glb_GN
 }
 
+/// Bytes of [`Projector::merge_buffer`] for `tiles` tiles.
+pub(super) fn merge_bytes(config: &VisionConfig, tiles: usize) -> u64 {
+    (tiles as u64).saturating_mul((config.num_patches() * config.hidden_size * size_of::<f32>()) as u64)
+}
+
 impl<B: Backend> Projector<B> {
     pub(super) fn load(loader: &Loader<'_, B>, config: &ModelConfig) -> Result<Self> {
         let backend = loader.backend;
-        let name = |part: &str| format!("model.vision_embed_tokens.{part}");
-        let img_projection =
-            [loader.linear(&name("img_projection.0"))?, loader.linear(&name("img_projection.2"))?];
+        let [first, second] = names::IMG_PROJECTION;
+        let img_projection = [loader.linear(first)?, loader.linear(second)?];
         let image_dim_out = config.img_processor.hidden_size;
         let separators = backend.tensor(2, config.hidden_size)?;
         let mut projector =
             Self { hidden_size: config.hidden_size, image_dim_out, img_projection, separators };
         let mut raw = backend.tensor(2, 4 * image_dim_out)?;
-        for (row, separator) in [(SUB_GN, "sub_GN"), (GLB_GN, "glb_GN")] {
-            backend.upload(&loader.weights.vector(&name(separator))?, row as usize, &mut raw);
+        for (row, separator) in [(SUB_GN, names::SUB_GN), (GLB_GN, names::GLB_GN)] {
+            backend.upload(&loader.weights.vector(separator)?, row as usize, &mut raw);
         }
         projector.separators = projector.project(backend, &raw)?;
         Ok(projector)
@@ -99,8 +104,8 @@ impl<B: Backend> Projector<B> {
         let mut hidden = backend.tensor(rows, self.hidden_size)?;
         let mut out = backend.tensor(rows + SEPARATORS.len(), self.hidden_size)?;
         let [first, second] = &self.img_projection;
-        linear_into(backend, merged, (first, self.hidden_size), Epilogue::Gelu, &mut hidden)?;
-        linear_into(backend, &hidden, (second, self.hidden_size), Epilogue::Store, &mut out)?;
+        linear_into(backend, merged, first, self.hidden_size, Epilogue::Gelu, &mut hidden)?;
+        linear_into(backend, &hidden, second, self.hidden_size, Epilogue::Store, &mut out)?;
         Ok(out)
     }
 }

@@ -9,16 +9,16 @@
 
 use crate::config::ModelConfig;
 
-/// Which of the checkpoint's two factor arrays rotates a sequence.
+/// Which of the checkpoint's two factor arrays rotates a sequence, as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RopeFactors {
     /// `rope_scaling.short_factor`: sequences of up to `original_max_position_embeddings` tokens.
     Short,
-    /// `rope_scaling.long_factor`: longer ones.
+    /// `rope_scaling.long_factor`: sequences that are longer.
     Long,
 }
 
-/// Inverse frequencies of both factor sets.
+/// Inverse frequencies of both factor sets, and the scale of their cosines and sines.
 #[derive(Clone, Debug)]
 pub struct Rope {
     short: Vec<f32>, // [head_dim / 2]
@@ -52,7 +52,7 @@ impl Rope {
         }
     }
 
-    /// The set for a sequence of `tokens` tokens.
+    /// The set that rotates a sequence of `tokens` tokens, prompt and answer so far together.
     #[must_use]
     pub fn factors_for(&self, tokens: usize) -> RopeFactors {
         if tokens > self.original_max_position_embeddings { RopeFactors::Long } else { RopeFactors::Short }

@@ -7,11 +7,9 @@ use super::linear::Loader;
 use super::{Progress, check};
 use crate::Result;
 use crate::config::VisionConfig;
+use crate::weights::names;
 use phi3v_kernels::{Backend, Epilogue, FeedForward, FullAttention, Heads, Norm, Precision};
 use std::ops::ControlFlow;
-
-/// Name of the tower within a checkpoint.
-const VISION_MODEL: &str = "model.vision_embed_tokens.img_processor.vision_model";
 
 /// One encoder layer: `x += out_proj(attention(layer_norm1(x)))`, then `x += fc2(quick_gelu(fc1(layer_norm2(x))))`.
 struct EncoderLayer<B: Backend> {
@@ -27,16 +25,16 @@ struct EncoderLayer<B: Backend> {
 
 impl<B: Backend> EncoderLayer<B> {
     fn load(loader: &Loader<'_, B>, index: usize) -> Result<Self> {
-        let name = |part: &str| format!("{VISION_MODEL}.encoder.layers.{index}.{part}");
+        let names = names::encoder_layer(index);
         Ok(Self {
-            layer_norm1: loader.layer_norm(&name("layer_norm1"))?,
-            q_proj: loader.linear(&name("self_attn.q_proj"))?,
-            k_proj: loader.linear(&name("self_attn.k_proj"))?,
-            v_proj: loader.linear(&name("self_attn.v_proj"))?,
-            out_proj: loader.linear(&name("self_attn.out_proj"))?,
-            layer_norm2: loader.layer_norm(&name("layer_norm2"))?,
-            fc1: loader.linear(&name("mlp.fc1"))?,
-            fc2: loader.linear(&name("mlp.fc2"))?,
+            layer_norm1: loader.layer_norm(&names.layer_norm1)?,
+            q_proj: loader.linear(&names.q_proj)?,
+            k_proj: loader.linear(&names.k_proj)?,
+            v_proj: loader.linear(&names.v_proj)?,
+            out_proj: loader.linear(&names.out_proj)?,
+            layer_norm2: loader.layer_norm(&names.layer_norm2)?,
+            fc1: loader.linear(&names.fc1)?,
+            fc2: loader.linear(&names.fc2)?,
         })
     }
 }
@@ -61,17 +59,24 @@ struct Buffers<T> {
     ffn: T,       // [rows, intermediate_size]
 }
 
+/// Most bytes that the buffers of one run over `tiles` tiles take.
+pub(super) fn run_bytes(config: &VisionConfig, tiles: usize) -> u64 {
+    let VisionConfig { hidden_size, intermediate_size, .. } = *config;
+    // x, its norm, q, k, v and attention; ffn
+    let per_row = 6 * hidden_size + intermediate_size;
+    (tiles as u64).saturating_mul((config.num_positions() * per_row * size_of::<f32>()) as u64)
+}
+
 impl<B: Backend> VisionTower<B> {
     pub(super) fn load(loader: &Loader<'_, B>, config: &VisionConfig) -> Result<Self> {
-        let name = |part: &str| format!("{VISION_MODEL}.{part}");
         let hidden = config.hidden_size;
         Ok(Self {
             config: config.clone(),
             precision: loader.precision,
-            class_embedding: loader.rows(&name("embeddings.class_embedding"), hidden)?,
-            patch_embedding: loader.linear(&name("embeddings.patch_embedding"))?,
-            position_embedding: loader.rows(&name("embeddings.position_embedding.weight"), hidden)?,
-            pre_layrnorm: loader.layer_norm(&name("pre_layrnorm"))?,
+            class_embedding: loader.rows(names::CLASS_EMBEDDING, hidden)?,
+            patch_embedding: loader.linear(names::PATCH_EMBEDDING)?,
+            position_embedding: loader.rows(&names::weight(names::POSITION_EMBEDDING), hidden)?,
+            pre_layrnorm: loader.layer_norm(names::PRE_LAYRNORM)?,
             // the last layer's output would be hidden_states[-1], which nobody asks for
             layers: (0..config.num_layers_used())
                 .map(|index| EncoderLayer::load(loader, index))

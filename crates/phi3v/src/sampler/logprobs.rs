@@ -2,7 +2,7 @@
 
 /// Logarithm of the softmax of one row of logits, and its highest entries.
 pub(super) struct LogProbs {
-    /// `ln sum exp(logit)`.
+    /// `ln sum exp(logit)` over the vocabulary.
     log_sum: f64,
     /// The most probable tokens with their logprobs, highest first, equal ones by id.
     pub(super) top: Vec<(u32, f32)>,

@@ -24,16 +24,16 @@ use candidates::Candidates;
 use logprobs::LogProbs;
 use penalties::Penalties;
 
-/// Why no token was chosen, or why parameters are refused.
+/// Why no token was chosen, or why sampling parameters or stop strings are refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplerError {
     /// A parameter out of its range.
     #[error("{name} is {value}, it must be {range}")]
     OutOfRange {
-        /// The parameter.
+        /// Name of the parameter.
         name: &'static str,
-        /// Its value.
+        /// The value that was given.
         value: f64,
         /// The values allowed, in words.
         range: &'static str,
@@ -43,7 +43,7 @@ pub enum SamplerError {
     BadLogit {
         /// The first such token.
         token: u32,
-        /// NaN or infinity.
+        /// Its value: NaN or infinity.
         value: f32,
     },
     /// Every token is forbidden.
@@ -55,9 +55,9 @@ pub enum SamplerError {
     /// A stop string that would stop everything, or more of them than can be watched for.
     #[error("{what} is {value}, it must be {range}")]
     StopString {
-        /// Which property.
+        /// Which property is wrong.
         what: String,
-        /// Its value.
+        /// The value that was given.
         value: usize,
         /// The values allowed, in words.
         range: String,
@@ -71,7 +71,7 @@ impl SamplerError {
         Some(match self {
             Self::OutOfRange { name, .. } => format!("leave {name} out to use its default"),
             Self::BadLogit { .. } => {
-                "check the checkpoint's files and the copies quantised from them, or compute in f32 if they are right".to_owned()
+                "check the checkpoint's files and the copies quantized from them, or compute in f32 if they are right".to_owned()
             }
             Self::NothingAllowed { .. } => "loosen the grammar or schema of the answer".to_owned(),
             Self::StopString { .. } => "give fewer or shorter stop strings, none of them empty".to_owned(),
@@ -79,7 +79,7 @@ impl SamplerError {
     }
 }
 
-/// What has been read and written so far.
+/// What has been read and written so far in a sequence, for the penalties on repetition.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
     /// Ids of the prompt; negative ones are picture positions.
@@ -88,10 +88,10 @@ pub struct History<'a> {
     pub output: &'a [u32],
 }
 
-/// A chosen token.
+/// A token that was chosen from logits, with its logprobs where they were asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
-    /// Its id.
+    /// The token's id in the vocabulary.
     pub token: u32,
     /// Natural logarithm of its probability before penalties, temperature and restrictions; `None` when logprobs were
     /// not asked for.
@@ -100,7 +100,7 @@ pub struct Sampled {
     pub top: Vec<(u32, f32)>,
 }
 
-/// Chooses the tokens of one sequence.
+/// Chooses the tokens of one sequence by its parameters; it holds the sequence's random numbers.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     params: SamplingParams,
@@ -128,6 +128,15 @@ impl Sampler {
 
     /// Chooses the next token from `logits` (`[vocab_size]`). A logit of minus infinity forbids its token. The logits
     /// of seen tokens are changed by the penalties.
+    ///
+    /// ```
+    /// use phi3v::sampler::{History, Sampler, SamplingParams};
+    ///
+    /// let mut sampler = Sampler::new(SamplingParams { logprobs: Some(1), ..SamplingParams::default() })?;
+    /// let sampled = sampler.sample(&mut [0.5, 2.0, -1.0], History { prompt: &[], output: &[] })?;
+    /// assert_eq!((sampled.token, sampled.top[0].0), (1, 1));
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`SamplerError::BadLogit`] for NaN or plus infinity, [`SamplerError::NothingAllowed`] when every logit is

@@ -3,6 +3,14 @@
 use super::SamplerError;
 
 /// How tokens are chosen. The default is greedy: the highest logit, no penalties.
+///
+/// ```
+/// use phi3v::sampler::SamplingParams;
+///
+/// let params = SamplingParams { temperature: 0.7, top_p: 0.9, seed: Some(1), ..SamplingParams::default() };
+/// assert!(params.validate().is_ok());
+/// assert!(SamplingParams { temperature: 3.0, ..params }.validate().is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// Divides the logits before the softmax; 0 chooses the highest logit. 0 to 2.

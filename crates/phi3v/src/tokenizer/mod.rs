@@ -18,16 +18,16 @@ use tokenizers::{Model, ModelWrapper};
 
 use pieces::{Piece, PieceText, pieces_of};
 
-/// Why a tokenizer.json is refused.
+/// Why a tokenizer.json is refused: not read, or not one that gives the reference's ids.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
     /// Longer than any real one.
     #[error("tokenizer.json has {bytes} bytes, more than the {limit} allowed")]
     TooLarge {
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
-        /// Greatest length read.
+        /// Greatest length that is read.
         limit: usize,
     },
     /// Not the JSON of a tokenizer.
@@ -41,23 +41,23 @@ pub enum TokenizerError {
     Unsupported {
         /// Which part of the file.
         part: &'static str,
-        /// What stands there.
+        /// What the file has there.
         found: String,
-        /// What phi3v computes.
+        /// What phi3v can compute.
         expected: &'static str,
     },
     /// A token every prompt or every text may need.
     #[error("tokenizer.json has no token {token:?}")]
     MissingToken {
-        /// Its text.
+        /// Text of the token.
         token: String,
     },
     /// An id so large that tables over ids would not fit.
     #[error("tokenizer.json gives token {token:?} the id {id}, the limit is {}", Tokenizer::MAX_ID)]
     IdTooLarge {
-        /// Its text.
+        /// Text of the token.
         token: String,
-        /// Its id.
+        /// Id of the token.
         id: u32,
     },
 }
@@ -76,7 +76,7 @@ impl TokenizerError {
 /// An added token of the chat template: its id and what it does to the text beside it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AddedToken {
-    /// Its id.
+    /// Id of the token.
     pub(crate) id: u32,
     /// Swallows the white space before it.
     pub(crate) lstrip: bool,
@@ -93,7 +93,7 @@ pub(crate) struct TemplateTokens {
     pub(crate) end: AddedToken,
 }
 
-/// The checkpoint's tokenizer.
+/// The checkpoint's tokenizer: text to ids as the reference's does it, and back.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Vec<Option<Piece>>, // [vocab_size]
@@ -140,6 +140,14 @@ impl Tokenizer {
     }
 
     /// Ids of a raw prompt: `<s>` first, added tokens in the text become their ids, as the reference's tokenizer does.
+    ///
+    /// ```
+    /// let tokenizer = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?.tokenizer;
+    /// let ids = tokenizer.encode_raw("Hello, world!");
+    /// assert_eq!(ids[0], tokenizer.bos_id());
+    /// assert_eq!(tokenizer.decode(&ids[1..], true), "Hello, world!");
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
     #[must_use]
     pub fn encode_raw(&self, text: &str) -> Vec<u32> {
         let encoding = self.inner.encode_fast(text, false).expect("every byte has a token, checked at load");
@@ -198,7 +206,7 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// The text of a token as tokenizer.json spells it (`"\u{2581}the"`).
+    /// The text of a token as tokenizer.json spells it (`"\u{2581}the"`), or `None` for no token.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
@@ -210,7 +218,7 @@ impl Tokenizer {
         self.pieces.len()
     }
 
-    /// The id of `<s>`, which begins every prompt.
+    /// The id of `<s>`, which begins every prompt and every stretch after an image.
     #[must_use]
     pub fn bos_id(&self) -> u32 {
         self.bos
@@ -243,7 +251,7 @@ impl Tokenizer {
         }
     }
 
-    /// The id of a byte token.
+    /// The id of the token for one byte, such as `<0x0A>` for a line feed.
     #[must_use]
     pub fn byte_id(&self, byte: u8) -> u32 {
         self.token_id(&format!("<0x{byte:02X}>")).expect("every byte has a token, checked at load")

@@ -11,7 +11,21 @@ use std::sync::Arc;
 use super::Tokenizer;
 use super::pieces::PieceText;
 
-/// Turns the ids of one answer into text, piece by piece.
+/// Turns the ids of one answer into text, piece by piece, never within a character.
+///
+/// ```
+/// use phi3v::tokenizer::DecodeStream;
+///
+/// let tokenizer = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?.tokenizer;
+/// let mut stream = DecodeStream::new(tokenizer.clone());
+/// let mut text = String::new();
+/// for id in tokenizer.encode_plain("three words here") {
+///     text += &stream.push(id);
+/// }
+/// text += &stream.finish();
+/// assert_eq!(text, "three words here");
+/// # Ok::<(), phi3v::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct DecodeStream {
     tokenizer: Arc<Tokenizer>,
@@ -29,7 +43,7 @@ impl DecodeStream {
         Self { tokenizer, skip_special: true, pending: Vec::new(), at_start: true }
     }
 
-    /// A stream that also shows special tokens.
+    /// A stream that also shows special tokens, such as `<|end|>`, as their text.
     #[must_use]
     pub fn with_special(tokenizer: Arc<Tokenizer>) -> Self {
         Self { skip_special: false, ..Self::new(tokenizer) }

@@ -1,14 +1,14 @@
-//! Quantises a checkpoint in a stream: some megabytes of rows at a time, never a whole matrix.
+//! Quantizes a checkpoint in a stream: some megabytes of rows at a time, never a whole matrix.
 //!
 //! The result is a [`NewFile`], which appears under its name only when it is complete and on the disk.
 
 use super::digest;
+use super::dtype::dtype;
 use super::quantized::{ATTACHED, FORMAT, Quant, VERSION};
 use super::safetensors::HEADER_BYTES_MAX;
 use super::{TensorView, Weights, WeightsError, shards, table, widen};
 use crate::config::ModelConfig;
 use crate::files::{Existing, Files, NewFile, WriteError};
-use phi3v_kernels::Format;
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
@@ -20,30 +20,30 @@ const PANELS_PER_WRITE: usize = 64;
 /// The data begins on a multiple of this, and so does every packed tensor: a cache line.
 const ALIGNMENT: usize = 64;
 
-/// Why no quantised file was written.
+/// Why no quantized file was written; the target is then as it was before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {
     /// The checkpoint's weights were refused.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// The checkpoint is quantised already.
-    #[error("{name} is quantised already")]
-    Quantised {
+    /// The checkpoint is quantized already.
+    #[error("{name} is quantized already")]
+    Quantized {
         /// A tensor in packed panels.
         name: String,
     },
     /// A JSON file of the checkpoint is not UTF-8.
     #[error("{file} is not UTF-8 text")]
     NotText {
-        /// The file.
+        /// Name of the file.
         file: &'static str,
     },
     /// The file cannot be written.
     #[error(transparent)]
     File(#[from] WriteError),
     /// The caller asked to stop.
-    #[error("quantising was interrupted")]
+    #[error("quantizing was interrupted")]
     Interrupted,
 }
 
@@ -53,8 +53,8 @@ impl ConvertError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Weights(error) => return error.hint(),
-            Self::Quantised { .. } => {
-                "give the original checkpoint; what quantising has dropped cannot be had back"
+            Self::Quantized { .. } => {
+                "give the original checkpoint; what quantizing has dropped cannot be had back"
             }
             Self::NotText { .. } => "fetch the checkpoint again",
             Self::File(error) => return Some(error.hint()),
@@ -64,10 +64,10 @@ impl ConvertError {
     }
 }
 
-/// How far a conversion is.
+/// How far a conversion is, in bytes of the file that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes written.
+    /// Bytes that are written so far.
     pub done: u64,
     /// Bytes of the finished file.
     pub total: u64,
@@ -87,42 +87,38 @@ impl Planned<'_> {
 
     /// The tensor's entry in the header.
     fn describe(&self, start: usize) -> Value {
-        let dtype = match (self.packed, self.source.format) {
-            (Some(_), _) | (None, Format::Q8 | Format::Q4) => "U8",
-            (None, Format::F32) => "F32",
-            (None, Format::F16) => "F16",
-            (None, Format::Bf16) => "BF16",
-        };
+        let dtype = dtype(self.packed.map_or(self.source.format, PackedShape::format));
         let shape = self.packed.map_or_else(|| self.source.shape.clone(), |p| p.dims().to_vec());
         json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, start + self.bytes()] })
     }
 }
 
-/// Bytes that the file of `weights` quantised to `quant` will have, but for the header.
+/// Bytes that the file of `weights` quantized to `quant` will have, but for the header.
 #[must_use]
-pub fn quantised_bytes(weights: &Weights, config: &ModelConfig, quant: Quant) -> u64 {
+pub fn quantized_bytes(weights: &Weights, config: &ModelConfig, quant: Quant) -> u64 {
     plan(weights, config, quant).map_or(0, |plan| plan.iter().map(|t| t.bytes() as u64).sum())
 }
 
 /// The form that a checkpoint is to be written in, and where to.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// How far it is quantised.
+    /// How far it is quantized.
     pub quant: Quant,
-    /// The file.
+    /// Path of the file that is to be written.
     pub out: &'a Path,
     /// What becomes of a file that is there.
     pub existing: Existing,
 }
 
-/// Writes the checkpoint in `files`, opened as `weights` and `config`, quantised, to the target. `progress` is called
+/// Writes the checkpoint in `files`, opened as `weights` and `config`, quantized, to the target. `progress` is called
 /// several times a second; `Break` ends the run.
 ///
 /// # Errors
 /// [`ConvertError`]; the target's file is then what it was before.
-pub fn quantise(
+pub fn quantize(
     files: &Files,
-    (weights, config): (&Weights, &ModelConfig),
+    weights: &Weights,
+    config: &ModelConfig,
     Target { quant, out, existing }: Target<'_>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(), ConvertError> {
@@ -155,7 +151,7 @@ fn plan<'a>(
     for spec in table::tensors(config).into_iter().filter(|spec| spec.used) {
         let source = weights.tensor(&spec.name)?;
         if source.format.is_packed() {
-            return Err(ConvertError::Quantised { name: spec.name });
+            return Err(ConvertError::Quantized { name: spec.name });
         }
         let (n, k) = spec.matrix();
         let packed = quant.format(spec.role).and_then(|format| PackedShape::new(format, n, k));
@@ -190,7 +186,7 @@ fn header(files: &Files, quant: Quant, plan: &[Planned<'_>]) -> Result<Vec<u8>, 
     let (bytes, limit) = (text.len() as u64, HEADER_BYTES_MAX);
     if bytes > limit {
         // no reader would take the file
-        let file = format!("{}, quantised,", files.location());
+        let file = format!("{}, quantized,", files.location());
         return Err(WeightsError::HeaderSize { file, bytes, limit }.into());
     }
     let mut header = bytes.to_le_bytes().to_vec();
@@ -226,7 +222,7 @@ fn encode(source: &TensorView, shape: PackedShape, first: usize, out: &mut [u8])
     for (panel, out) in (first..).zip(out.chunks_exact_mut(shape.panel_bytes())) {
         let range = shape.panel_rows(panel);
         let bytes = &source.bytes[range.start * row_bytes..range.end * row_bytes];
-        assert!(widen(bytes, source.format, &mut rows), "`plan` refuses quantised tensors");
+        assert!(widen(bytes, source.format, &mut rows), "`plan` refuses quantized tensors");
         encode_panel(shape, panel, &rows, out);
     }
 }
@@ -255,7 +251,7 @@ impl Output<'_> {
     }
 }
 
-/// The name a quantised file gets beside or instead of the checkpoint `name`: `name-q8.safetensors`.
+/// The name a quantized file gets beside or instead of the checkpoint `name`: `name-q8.safetensors`.
 #[must_use]
 pub fn default_name(name: &str, quant: Quant) -> String {
     let stem = shards::SINGLE_FILE.trim_end_matches(".safetensors");

@@ -1,4 +1,4 @@
-//! The digest that a quantised file carries of itself, so that damage to it can be told.
+//! The digest that a quantized file carries of itself, so that damage to it can be told.
 //!
 //! `__metadata__` holds it as `digest`: the BLAKE3 digest, in 64 hexadecimal digits, of the whole file with 64 zeros in
 //! their place.
@@ -12,7 +12,7 @@ pub(super) const KEY: &str = "digest";
 /// What stands in its place while it is computed.
 pub(super) const BLANK: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Whether the quantised file at `path` is what was written once. A file without a digest is not. All of it is read, and
+/// Whether the quantized file at `path` is what was written once. A file without a digest is not. All of it is read, and
 /// hashed on all cores, so that it takes about as long as the disk takes to give it.
 ///
 /// # Errors

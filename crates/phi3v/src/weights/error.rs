@@ -2,22 +2,22 @@
 
 use crate::files::ReadError;
 
-/// Why a checkpoint's weights were refused.
+/// Why a checkpoint's weights were refused, with the file or tensor that is wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsError {
     /// The folder holds no safetensors file.
     #[error("{location} holds neither model.safetensors nor model.safetensors.index.json")]
     NoWeights {
-        /// The folder.
+        /// Path of the folder.
         location: String,
     },
     /// The index names a file that is not there.
     #[error("{file} is missing from {location}")]
     MissingFile {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The folder.
+        /// Path of the folder.
         location: String,
     },
     /// A file cannot be opened or mapped.
@@ -26,9 +26,9 @@ pub enum WeightsError {
     /// The index is longer than any real one.
     #[error("model.safetensors.index.json has {bytes} bytes, more than the {limit} allowed")]
     IndexSize {
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
-        /// Greatest length read.
+        /// Greatest length that is read.
         limit: usize,
     },
     /// The index is not the JSON it should be.
@@ -39,23 +39,23 @@ pub enum WeightsError {
         "model.safetensors.index.json names {file:?}, which is not a safetensors file in the same folder"
     )]
     ShardName {
-        /// The name.
+        /// The name in the index.
         file: String,
     },
     /// The index names more files than any real one.
     #[error("model.safetensors.index.json names {count} files, more than the {limit} allowed")]
     ShardCount {
-        /// How many.
+        /// How many there are.
         count: usize,
-        /// Most allowed.
+        /// The most that is allowed.
         limit: usize,
     },
     /// A file ends before its header does.
     #[error("{file} is truncated: it has {bytes} bytes and needs at least {needed}")]
     Truncated {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// Its length.
+        /// Its length in bytes.
         bytes: u64,
         /// Length its first bytes ask for.
         needed: u64,
@@ -63,25 +63,25 @@ pub enum WeightsError {
     /// The header's length is absurd.
     #[error("{file} says that its header has {bytes} bytes, more than the {limit} allowed")]
     HeaderSize {
-        /// The file.
+        /// Name of the file.
         file: String,
         /// Length the file gives.
         bytes: u64,
-        /// Greatest length read.
+        /// Greatest length that is read.
         limit: u64,
     },
     /// The header is not the JSON it should be.
     #[error("the header of {file} cannot be read: {source}")]
     Header {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The parser's words.
+        /// What the JSON parser says.
         source: serde_json::Error,
     },
     /// The file is in a format this release does not know.
     #[error("{file} is in the format {format:?}, which this release does not know")]
     FileFormat {
-        /// The file.
+        /// Name of the file.
         file: String,
         /// The format its metadata names.
         format: String,
@@ -89,33 +89,33 @@ pub enum WeightsError {
     /// A safetensors file was given in place of a model's folder, and it is not a whole model.
     #[error("{file} holds tensors alone, without the model's configuration and tokenizer")]
     NotWhole {
-        /// The file.
+        /// Name of the file.
         file: String,
     },
     /// Two tensors share bytes.
     #[error("{second} overlaps {first} in {file}")]
     Overlap {
-        /// The file.
+        /// Name of the file.
         file: String,
         /// The tensor that begins first.
         first: String,
-        /// The other one.
+        /// The file that repeats it.
         second: String,
     },
     /// A tensor's offsets leave a gap or end before they begin.
     #[error("the offsets of {name} in {file} do not continue where the tensor before it ends")]
     Offsets {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// A tensor reaches past the end of the file.
     #[error("{file} is truncated: {name} ends at byte {end} of the data, and there are {bytes}")]
     TruncatedTensor {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
         /// Where it ends, counted from the end of the header.
         end: u64,
@@ -125,39 +125,39 @@ pub enum WeightsError {
     /// Bytes at the end belong to no tensor.
     #[error("the last {bytes} bytes of {file} belong to no tensor")]
     TrailingBytes {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// How many.
+        /// How many there are.
         bytes: u64,
     },
     /// A tensor's length is not what its dtype and shape ask for.
     #[error("{name} in {file} has {found} bytes, which is not what {dtype} {shape:?} takes")]
     TensorBytes {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its dtype.
+        /// The dtype it has.
         dtype: String,
-        /// Its shape.
+        /// The shape it has.
         shape: Vec<u64>,
-        /// Its length.
+        /// Its length in bytes.
         found: u64,
     },
     /// Two files hold the same tensor.
     #[error("{name} is in {first} and again in {second}")]
     Duplicate {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
         /// A file that holds it.
         first: String,
-        /// The other one.
+        /// The file that repeats it.
         second: String,
     },
     /// The index names another file than the one that holds the tensor.
     #[error("model.safetensors.index.json says that {name} is in {file}, and it is not")]
     NotInShard {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
         /// The file the index names.
         file: String,
@@ -165,25 +165,25 @@ pub enum WeightsError {
     /// A tensor the model needs is not there.
     #[error("the checkpoint has no tensor {name}")]
     Missing {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// A tensor the model does not know.
     #[error("{file} holds a tensor {name} that the model of config.json does not have")]
     Extra {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// A tensor of another shape than config.json asks for.
     #[error("{name} in {file} is {found:?}, and config.json asks for {expected:?}")]
     Shape {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its shape.
+        /// The shape it has.
         found: Vec<usize>,
         /// The shape by the table.
         expected: Vec<usize>,
@@ -191,17 +191,17 @@ pub enum WeightsError {
     /// A tensor of a dtype that cannot be computed with.
     #[error("{name} in {file} is stored as {dtype}, expected F32, F16 or BF16")]
     Dtype {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its dtype.
+        /// The dtype it has.
         dtype: String,
     },
-    /// Plain values were asked for of a quantised matrix.
-    #[error("{name} is quantised and has no plain values")]
+    /// Plain values were asked for of a quantized matrix.
+    #[error("{name} is quantized and has no plain values")]
     NotDense {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
 }

@@ -6,7 +6,9 @@
 
 pub mod convert;
 pub mod digest;
+mod dtype;
 mod error;
+pub mod names;
 pub mod quantized;
 mod random;
 mod safetensors;
@@ -20,13 +22,14 @@ use crate::config::ModelConfig;
 use crate::files::Files;
 use half::{bf16, f16};
 use phi3v_kernels::{Bytes, Format, MatrixSource, Precision};
+use quantized::Quant;
 use safetensors::{Entry, SafetensorsFile};
 use shards::Shards;
 use std::collections::HashMap;
 use std::path::Path;
 use table::TensorSpec;
 
-/// One tensor: its bytes, and how to read them.
+/// One tensor: its bytes in the mapped file, its shape, and how to read them.
 #[derive(Clone, Debug)]
 pub struct TensorView {
     /// How the values are stored.
@@ -45,7 +48,7 @@ struct Found {
     packed: bool,
 }
 
-/// All tensors of a checkpoint.
+/// All tensors of a checkpoint that the model text reads, mapped and checked against the table.
 #[derive(Debug)]
 pub struct Weights {
     tensors: HashMap<String, TensorView>,
@@ -72,7 +75,7 @@ impl Weights {
         Self::from_shards(&[(file, bytes)], &HashMap::new(), config)
     }
 
-    /// The weights among `files`.
+    /// The weights among `files`: in one file, or in the shards that an index names.
     ///
     /// # Errors
     /// As for [`Self::open`].
@@ -138,8 +141,9 @@ impl Weights {
         let bytes_total = bytes_of.values().sum();
         let commonest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes).map(|(format, _)| *format);
         // a small model has more in its vision tower, and is called by its decoder all the same
-        let q4 = bytes_of.contains_key(&Format::Q4).then_some(Format::Q4);
-        Ok(Self { tensors, bytes_total, dtype: q4.or(commonest).unwrap_or(Format::Bf16) })
+        let decoders = Quant::ALL.into_iter().filter(|quant| !quant.is_uniform()).map(Quant::decoder_format);
+        let decoders = decoders.rev().find(|format| bytes_of.contains_key(format));
+        Ok(Self { tensors, bytes_total, dtype: decoders.or(commonest).unwrap_or(Format::Bf16) })
     }
 
     /// The tensor of that full name.
@@ -153,11 +157,20 @@ impl Weights {
     /// The matrix `{name}.weight`, with `{name}.bias` where the layer has one. A convolution's
     /// `[n, channels, height, width]` comes as `[n, channels * height * width]`.
     ///
+    /// ```
+    /// use phi3v::kernels::Precision;
+    ///
+    /// let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?;
+    /// let lm_head = checkpoint.weights.linear("lm_head", Precision::Bf16)?;
+    /// assert_eq!([lm_head.n, lm_head.k], [checkpoint.config.vocab_size, checkpoint.config.hidden_size]);
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`WeightsError::Missing`] for a name outside the table or marked unused there.
     pub fn linear(&self, name: &str, precision: Precision) -> Result<MatrixSource, WeightsError> {
-        let weight = self.tensor(&format!("{name}.weight"))?;
-        let bias = format!("{name}.bias");
+        let weight = self.tensor(&names::weight(name))?;
+        let bias = names::bias(name);
         let bias = self.tensors.contains_key(&bias).then(|| self.vector(&bias)).transpose()?;
         Ok(MatrixSource {
             bytes: weight.bytes.clone(),
@@ -173,7 +186,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`WeightsError::Missing`] for a name outside the table or marked unused there, [`WeightsError::NotDense`] for a
-    /// quantised matrix.
+    /// quantized matrix.
     pub fn vector(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let view = self.tensor(name)?;
         let mut values = Vec::new();
@@ -183,26 +196,22 @@ impl Weights {
         Err(WeightsError::NotDense { name: name.to_owned() })
     }
 
-    /// Bytes of all tensors that the model text reads.
+    /// Bytes of all tensors that the model text reads, as they are stored.
     #[must_use]
     pub fn bytes_total(&self) -> u64 {
         self.bytes_total
     }
 
-    /// The format that holds most of the bytes; `Q4` where any tensor has it.
+    /// The format that holds most of the bytes; or one that only a decoder's matrix may have, such as `Q4`, where any has it.
     #[must_use]
     pub fn dtype(&self) -> Format {
         self.dtype
     }
 
-    /// How far the checkpoint is quantised; `None` for dense weights.
+    /// How far the checkpoint is quantized; `None` for dense weights.
     #[must_use]
-    pub fn quant(&self) -> Option<quantized::Quant> {
-        match self.dtype {
-            Format::Q8 => Some(quantized::Quant::Q8),
-            Format::Q4 => Some(quantized::Quant::Q4),
-            Format::F32 | Format::F16 | Format::Bf16 => None,
-        }
+    pub fn quant(&self) -> Option<Quant> {
+        Quant::of(self.dtype)
     }
 }
 
@@ -212,13 +221,8 @@ fn view(tensor: Found, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     if packed && entry.dtype == "U8" {
         return quantized::view(&file, entry, spec);
     }
-    let format = match entry.dtype.as_str() {
-        "F32" => Format::F32,
-        "F16" => Format::F16,
-        "BF16" => Format::Bf16,
-        _ => {
-            return Err(WeightsError::Dtype { file, name: entry.name, dtype: entry.dtype });
-        }
+    let Some(format) = dtype::dense(&entry.dtype) else {
+        return Err(WeightsError::Dtype { file, name: entry.name, dtype: entry.dtype });
     };
     if entry.shape != spec.shape {
         let (name, expected) = (entry.name, spec.shape.clone());
@@ -227,7 +231,7 @@ fn view(tensor: Found, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     Ok(TensorView { format, shape: entry.shape, bytes: entry.bytes })
 }
 
-/// Puts dense values into `out` as f32; false for a quantised format.
+/// Puts dense values into `out` as f32; false for a quantized format.
 fn widen(bytes: &[u8], format: Format, out: &mut Vec<f32>) -> bool {
     out.clear();
     let pairs = bytes.as_chunks::<2>().0.iter();

@@ -1,7 +1,7 @@
-//! phi3v's own file: a whole checkpoint, its matrices quantised, in one safetensors file.
+//! phi3v's own file: a whole checkpoint, its matrices quantized, in one safetensors file.
 //!
 //! The format is specified in docs/internals/weights-format.md. In short: `__metadata__` names the format and its
-//! version and holds the checkpoint's JSON files as text; a quantised matrix is a `U8` tensor of packed panels,
+//! version and holds the checkpoint's JSON files as text; a quantized matrix is a `U8` tensor of packed panels,
 //! `[panels, groups, block_bytes]` ([`phi3v_kernels::quant`]); every other tensor is as in the checkpoint. Packed
 //! tensors come first, on 64-byte borders of the file, so that the mapping can be computed with as it is.
 
@@ -14,7 +14,7 @@ use phi3v_kernels::{Bytes, Format};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// What the metadata's `format` says.
+/// What the metadata's `format` says in a file of phi3v's own, and in no other.
 pub const FORMAT: &str = "phi3v";
 /// What the metadata's `version` says. A reader refuses every other.
 pub const VERSION: &str = "1";
@@ -22,7 +22,7 @@ pub const VERSION: &str = "1";
 pub const ATTACHED: [&str; 4] =
     ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"];
 
-/// How far a checkpoint is quantised.
+/// How far a checkpoint is quantized: the bits of its decoder, and of all else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quant {
     /// All matrices in 8 bits: near lossless.
@@ -32,7 +32,27 @@ pub enum Quant {
 }
 
 impl Quant {
-    /// Its name on the command line and in the metadata.
+    /// Every way to quantize, the least lossy first.
+    pub const ALL: [Self; Self::count(Self::Q8)] = [Self::Q8, Self::Q4];
+
+    /// A match counts, so that a new way does not compile without its place in [`ALL`](Self::ALL).
+    const fn count(any: Self) -> usize {
+        match any {
+            Self::Q8 | Self::Q4 => 2,
+        }
+    }
+
+    /// The way whose decoder is held in `format`; `None` for a dense format.
+    #[must_use]
+    pub fn of(format: Format) -> Option<Self> {
+        match format {
+            Format::Q8 => Some(Self::Q8),
+            Format::Q4 => Some(Self::Q4),
+            Format::F32 | Format::F16 | Format::Bf16 => None,
+        }
+    }
+
+    /// The name on the command line and in the file's metadata: `q8` or `q4`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,10 +64,24 @@ impl Quant {
     /// The format of a tensor of that role; `None` for one that stays as it is.
     #[must_use]
     pub fn format(self, role: Role) -> Option<Format> {
-        match (role, self) {
-            (Role::Dense, _) => None,
-            (Role::Decoder, Self::Q4) => Some(Format::Q4),
-            (Role::Decoder, Self::Q8) | (Role::Sensitive, _) => Some(Format::Q8),
+        match role {
+            Role::Decoder => Some(self.decoder_format()),
+            Role::Sensitive => Some(Format::Q8),
+            Role::Dense => None,
+        }
+    }
+
+    /// Whether the decoder's matrices are held as all others are.
+    pub(super) fn is_uniform(self) -> bool {
+        self.format(Role::Decoder) == self.format(Role::Sensitive)
+    }
+
+    /// The format of the decoder's matrices, by which the whole is called.
+    #[must_use]
+    pub fn decoder_format(self) -> Format {
+        match self {
+            Self::Q8 => Format::Q8,
+            Self::Q4 => Format::Q4,
         }
     }
 }
@@ -67,7 +101,10 @@ pub(super) fn is_packed(file: &str, metadata: &HashMap<String, String>) -> Resul
 /// Checks a tensor of packed panels against its line of the table.
 pub(super) fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     let (n, k) = spec.matrix();
-    let mut shapes = spec.role.formats().iter().filter_map(|&format| PackedShape::new(format, n, k));
+    let mut shapes = Quant::ALL
+        .iter()
+        .filter_map(|quant| quant.format(spec.role))
+        .filter_map(|format| PackedShape::new(format, n, k));
     let Some(shape) = shapes.clone().find(|shape| shape.dims()[..] == entry.shape) else {
         let (file, name) = (file.to_owned(), entry.name);
         return Err(match shapes.next_back() {
@@ -81,7 +118,7 @@ pub(super) fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<Tensor
     Ok(TensorView { format: shape.format(), shape: spec.shape.clone(), bytes: entry.bytes })
 }
 
-/// The files of the checkpoint that the quantised file `path` holds.
+/// The files of the checkpoint that the quantized file `path` holds.
 ///
 /// # Errors
 /// [`WeightsError`] for a file that cannot be read, is no safetensors file or not one of phi3v's own.

@@ -45,11 +45,7 @@ impl Weights {
             let format = packed.map_or(Format::Bf16, PackedShape::format);
             tensors.insert(spec.name, TensorView { format, shape: spec.shape, bytes });
         }
-        let dtype = match quant {
-            Some(Quant::Q8) => Format::Q8,
-            Some(Quant::Q4) => Format::Q4,
-            None => Format::Bf16,
-        };
+        let dtype = quant.map_or(Format::Bf16, Quant::decoder_format);
         Self { tensors, bytes_total, dtype }
     }
 }

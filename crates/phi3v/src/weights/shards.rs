@@ -5,9 +5,9 @@ use crate::files::Files;
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
 
-/// The weights in one file.
+/// The file that holds all weights, where there is one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
-/// The list of tensors and the shard that holds each.
+/// The file that lists all tensors and the shard that holds each, where there are several.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// Longest index read: the real one has 68 KiB.

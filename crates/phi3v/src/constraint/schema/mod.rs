@@ -239,7 +239,7 @@ impl<'a> Reader<'a> {
     }
 
     fn meet(&mut self, a: &Rc<Shape>, b: Rc<Shape>) -> Result<Rc<Shape>, Refused> {
-        both(self, (a, &b))
+        both(self, a, &b)
     }
 
     fn choices(&mut self, keyword: &str, choices: &'a Value) -> Result<Vec<Rc<Shape>>, Refused> {
@@ -255,7 +255,7 @@ impl<'a> Reader<'a> {
     fn check_apart(&mut self, choices: &[Rc<Shape>]) -> Result<(), Refused> {
         for (index, choice) in choices.iter().enumerate() {
             for (other_index, other) in choices.iter().enumerate().skip(index + 1) {
-                if !are_apart(self, (choice, other))? {
+                if !are_apart(self, choice, other)? {
                     return Err(Refused::new(format!(
                         "oneOf has choices {index} and {other_index}, which one value may satisfy both of; use anyOf"
                     )));

@@ -32,7 +32,7 @@ const MULTIPLE_PLACES: usize = 6;
 /// An end of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bound {
-    /// Where.
+    /// Where the interval ends.
     pub value: Decimal,
     /// The end itself is not part of the range.
     pub excluded: bool,
@@ -48,11 +48,11 @@ pub(super) struct Multiple {
 /// A set of numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct NumberShape {
-    /// Only whole ones.
+    /// Whether only whole numbers count.
     pub whole: bool,
-    /// The lower end.
+    /// The lower end, if any.
     pub low: Option<Bound>,
-    /// The upper end.
+    /// The upper end, if any.
     pub high: Option<Bound>,
     /// What they are multiples of.
     pub multiple: Option<Multiple>,

@@ -25,7 +25,7 @@ pub(super) struct Symbol(usize);
 
 /// What a symbol stands for.
 enum Production {
-    /// Text.
+    /// Text of a regular expression.
     Text(RegexAst),
     /// One of several sequences; without any it stands for nothing.
     Choice(Vec<Vec<Symbol>>),
@@ -179,7 +179,7 @@ impl Productions {
         let mut grammar = Grammar::new(None);
         let outside = lexer.setup_lexeme_class_with_skip(SkipSpec::unbounded(RegexAst::NoMatch))?;
         let first = grammar.fresh_symbol_ext("start", props(outside, true));
-        let space = terminal(&mut grammar, &mut lexer, (outside, RegexAst::Literal(" ".to_owned())))?;
+        let space = terminal(&mut grammar, &mut lexer, outside, RegexAst::Literal(" ".to_owned()))?;
         let answer = grammar.fresh_symbol_ext("answer", props(outside, false));
         let name = GrammarId::Name("answer".to_owned());
         grammar.make_gen_grammar(answer, GenGrammarOptions { grammar: name, temperature: None })?;
@@ -191,7 +191,7 @@ impl Productions {
         let mut symbols: Vec<SymIdx> = Vec::with_capacity(self.productions.len());
         for production in &self.productions {
             symbols.push(match production {
-                Production::Text(regex) => terminal(&mut grammar, &mut lexer, (inside, regex.clone()))?,
+                Production::Text(regex) => terminal(&mut grammar, &mut lexer, inside, regex.clone())?,
                 Production::Choice(_) => grammar.fresh_symbol_ext("", props(inside, false)),
             });
         }
@@ -218,7 +218,8 @@ fn props(class: LexemeClass, is_start: bool) -> SymbolProps {
 fn terminal(
     grammar: &mut Grammar,
     lexer: &mut LexerSpec,
-    (class, regex): (LexemeClass, RegexAst),
+    class: LexemeClass,
+    regex: RegexAst,
 ) -> anyhow::Result<SymIdx> {
     let lexeme = lexer.add_greedy_lexeme(String::new(), regex, false, None, usize::MAX)?;
     let symbol = grammar.fresh_symbol_ext("", props(class, false));

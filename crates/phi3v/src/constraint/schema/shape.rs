@@ -11,25 +11,25 @@ use super::text::{Pattern, TextShape};
 /// A set of JSON values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
-    /// All of them.
+    /// All values there are.
     Any,
-    /// None of them.
+    /// No value at all.
     Never,
-    /// `null`.
+    /// The value `null` alone.
     Null,
-    /// `true` and `false`.
+    /// The values `true` and `false`.
     Boolean,
-    /// Just these.
+    /// Just these values, compared exactly.
     Values(Vec<Value>),
-    /// Numbers.
+    /// Numbers of some interval.
     Number(NumberShape),
-    /// Strings.
+    /// Strings of some form.
     Text(TextShape),
-    /// Arrays.
+    /// Arrays of some items.
     Array(ArrayShape),
-    /// Objects.
+    /// Objects of some members.
     Object(ObjectShape),
-    /// Those of each.
+    /// The values of each shape.
     Either(Vec<Rc<Shape>>),
     /// Those of a definition.
     Definition(usize),
@@ -38,13 +38,13 @@ pub(super) enum Shape {
 /// A set of arrays.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ArrayShape {
-    /// The first items.
+    /// Shapes of the first items.
     pub first: Vec<Rc<Shape>>,
-    /// All others.
+    /// Shape of all other items.
     pub others: Rc<Shape>,
-    /// Items, at least.
+    /// Items that there are at least.
     pub min: u64,
-    /// Items, at most.
+    /// Items that there are at most.
     pub max: Option<u64>,
 }
 
@@ -55,13 +55,13 @@ pub(super) struct ObjectShape {
     pub members: Vec<(String, Rc<Shape>)>,
     /// Members by a pattern of the name. A name in `members` has been met with them already.
     pub patterns: Vec<(Pattern, Rc<Shape>)>,
-    /// All other members.
+    /// Shape of all other members.
     pub others: Rc<Shape>,
     /// Names that must be there.
     pub required: Vec<String>,
-    /// Members, at least.
+    /// Members that there are at least.
     pub min: u64,
-    /// Members, at most.
+    /// Members that there are at most.
     pub max: Option<u64>,
 }
 
@@ -155,18 +155,16 @@ pub(super) trait Definitions {
 /// The values that are in both.
 pub(super) fn both(
     definitions: &mut dyn Definitions,
-    pair: (&Rc<Shape>, &Rc<Shape>),
+    a: &Rc<Shape>,
+    b: &Rc<Shape>,
 ) -> Result<Rc<Shape>, Refused> {
     definitions.enter()?;
-    let found = both_below(definitions, pair)?;
+    let found = both_below(definitions, a, b)?;
     definitions.leave();
     Ok(found)
 }
 
-fn both_below(
-    definitions: &mut dyn Definitions,
-    (a, b): (&Rc<Shape>, &Rc<Shape>),
-) -> Result<Rc<Shape>, Refused> {
+fn both_below(definitions: &mut dyn Definitions, a: &Rc<Shape>, b: &Rc<Shape>) -> Result<Rc<Shape>, Refused> {
     if Rc::ptr_eq(a, b) || matches!((&**a, &**b), (Shape::Definition(a), Shape::Definition(b)) if a == b) {
         return Ok(Rc::clone(a));
     }
@@ -174,43 +172,45 @@ fn both_below(
         (Shape::Any, _) => return Ok(Rc::clone(b)),
         (_, Shape::Any) => return Ok(Rc::clone(a)),
         (Shape::Never, _) | (_, Shape::Never) => Shape::Never,
-        (Shape::Values(values), _) => return kept(definitions, (values, b)),
-        (_, Shape::Values(values)) => return kept(definitions, (values, a)),
+        (Shape::Values(values), _) => return kept(definitions, values, b),
+        (_, Shape::Values(values)) => return kept(definitions, values, a),
         (Shape::Definition(definition), _) => {
             let shape = definitions.shape(*definition)?;
-            return both(definitions, (&shape, b));
+            return both(definitions, &shape, b);
         }
         (_, Shape::Definition(definition)) => {
             let shape = definitions.shape(*definition)?;
-            return both(definitions, (a, &shape));
+            return both(definitions, a, &shape);
         }
-        (Shape::Either(shapes), _) => return each(definitions, (shapes, b)),
-        (_, Shape::Either(shapes)) => return each(definitions, (shapes, a)),
+        (Shape::Either(shapes), _) => return each(definitions, shapes, b),
+        (_, Shape::Either(shapes)) => return each(definitions, shapes, a),
         (Shape::Null, Shape::Null) => Shape::Null,
         (Shape::Boolean, Shape::Boolean) => Shape::Boolean,
         (Shape::Number(a), Shape::Number(b)) => Shape::Number(a.clone().and(b.clone())?),
         (Shape::Text(a), Shape::Text(b)) => Shape::Text(a.clone().and(b.clone())),
-        (Shape::Array(a), Shape::Array(b)) => Shape::Array(both_arrays(definitions, (a, b))?),
-        (Shape::Object(a), Shape::Object(b)) => Shape::Object(both_objects(definitions, (a, b))?),
+        (Shape::Array(a), Shape::Array(b)) => Shape::Array(both_arrays(definitions, a, b)?),
+        (Shape::Object(a), Shape::Object(b)) => Shape::Object(both_objects(definitions, a, b)?),
         _ => Shape::Never,
     }))
 }
 
 fn each(
     definitions: &mut dyn Definitions,
-    (shapes, other): (&[Rc<Shape>], &Rc<Shape>),
+    shapes: &[Rc<Shape>],
+    other: &Rc<Shape>,
 ) -> Result<Rc<Shape>, Refused> {
-    let shapes: Result<_, _> = shapes.iter().map(|shape| both(definitions, (shape, other))).collect();
+    let shapes: Result<_, _> = shapes.iter().map(|shape| both(definitions, shape, other)).collect();
     Ok(either(shapes?))
 }
 
 fn kept(
     definitions: &mut dyn Definitions,
-    (values, shape): (&[Value], &Rc<Shape>),
+    values: &[Value],
+    shape: &Rc<Shape>,
 ) -> Result<Rc<Shape>, Refused> {
     let mut kept = Vec::new();
     for value in values {
-        if contains(definitions, (shape, value))? {
+        if contains(definitions, shape, value)? {
             kept.push(value.clone());
         }
     }
@@ -219,14 +219,15 @@ fn kept(
 
 fn both_arrays(
     definitions: &mut dyn Definitions,
-    (a, b): (&ArrayShape, &ArrayShape),
+    a: &ArrayShape,
+    b: &ArrayShape,
 ) -> Result<ArrayShape, Refused> {
     let first = (0..a.first.len().max(b.first.len()))
-        .map(|index| both(definitions, (a.item(index), b.item(index))))
+        .map(|index| both(definitions, a.item(index), b.item(index)))
         .collect::<Result<_, _>>()?;
     Ok(ArrayShape {
         first,
-        others: both(definitions, (&a.others, &b.others))?,
+        others: both(definitions, &a.others, &b.others)?,
         min: a.min.max(b.min),
         max: [a.max, b.max].into_iter().flatten().min(),
     })
@@ -234,21 +235,22 @@ fn both_arrays(
 
 fn both_objects(
     definitions: &mut dyn Definitions,
-    (a, b): (&ObjectShape, &ObjectShape),
+    a: &ObjectShape,
+    b: &ObjectShape,
 ) -> Result<ObjectShape, Refused> {
     let mut members = Vec::new();
     for (name, shape) in &a.members {
-        members.push((name.clone(), both(definitions, (shape, &b.member(name)?))?));
+        members.push((name.clone(), both(definitions, shape, &b.member(name)?)?));
     }
     for (name, shape) in &b.members {
         if !a.members.iter().any(|(other, _)| other == name) {
-            members.push((name.clone(), both(definitions, (&a.member(name)?, shape))?));
+            members.push((name.clone(), both(definitions, &a.member(name)?, shape)?));
         }
     }
     let patterns = match (a.patterns.is_empty(), b.patterns.is_empty()) {
         (true, true) => Vec::new(),
-        (false, true) => with_others(definitions, (a, &b.others))?,
-        (true, false) => with_others(definitions, (b, &a.others))?,
+        (false, true) => with_others(definitions, a, &b.others)?,
+        (true, false) => with_others(definitions, b, &a.others)?,
         (false, false) => {
             return Err(Refused::new("patternProperties of several schemas meet in one object"));
         }
@@ -258,7 +260,7 @@ fn both_objects(
     Ok(ObjectShape {
         members,
         patterns,
-        others: both(definitions, (&a.others, &b.others))?,
+        others: both(definitions, &a.others, &b.others)?,
         required,
         min: a.min.max(b.min),
         max: [a.max, b.max].into_iter().flatten().min(),
@@ -268,27 +270,30 @@ fn both_objects(
 /// The members by pattern of an object that is met with one that has none.
 fn with_others(
     definitions: &mut dyn Definitions,
-    (object, others): (&ObjectShape, &Rc<Shape>),
+    object: &ObjectShape,
+    others: &Rc<Shape>,
 ) -> Result<Vec<(Pattern, Rc<Shape>)>, Refused> {
     let met =
-        |(pattern, shape): &(Pattern, Rc<Shape>)| Ok((pattern.clone(), both(definitions, (shape, others))?));
+        |(pattern, shape): &(Pattern, Rc<Shape>)| Ok((pattern.clone(), both(definitions, shape, others)?));
     object.patterns.iter().map(met).collect()
 }
 
 /// Whether a value is in a shape.
 pub(super) fn contains(
     definitions: &mut dyn Definitions,
-    pair: (&Rc<Shape>, &Value),
+    shape: &Rc<Shape>,
+    value: &Value,
 ) -> Result<bool, Refused> {
     definitions.enter()?;
-    let found = contains_below(definitions, pair)?;
+    let found = contains_below(definitions, shape, value)?;
     definitions.leave();
     Ok(found)
 }
 
 fn contains_below(
     definitions: &mut dyn Definitions,
-    (shape, value): (&Rc<Shape>, &Value),
+    shape: &Rc<Shape>,
+    value: &Value,
 ) -> Result<bool, Refused> {
     Ok(match (&**shape, value) {
         (Shape::Any, _) | (Shape::Null, Value::Null) | (Shape::Boolean, Value::Bool(_)) => true,
@@ -301,7 +306,7 @@ fn contains_below(
                 return Ok(false);
             }
             for (index, item) in items.iter().enumerate() {
-                if !contains(definitions, (shape.item(index), item))? {
+                if !contains(definitions, shape.item(index), item)? {
                     return Ok(false);
                 }
             }
@@ -313,7 +318,7 @@ fn contains_below(
                 return Ok(false);
             }
             for (name, member) in members {
-                if !contains(definitions, (&shape.member(name)?, member))? {
+                if !contains(definitions, &shape.member(name)?, member)? {
                     return Ok(false);
                 }
             }
@@ -321,7 +326,7 @@ fn contains_below(
         }
         (Shape::Either(shapes), _) => {
             for shape in shapes {
-                if contains(definitions, (shape, value))? {
+                if contains(definitions, shape, value)? {
                     return Ok(true);
                 }
             }
@@ -329,7 +334,7 @@ fn contains_below(
         }
         (Shape::Definition(definition), _) => {
             let shape = definitions.shape(*definition)?;
-            contains(definitions, (&shape, value))?
+            contains(definitions, &shape, value)?
         }
         _ => false,
     })
@@ -355,24 +360,22 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
 /// Whether it is certain that no value is in both.
 pub(super) fn are_apart(
     definitions: &mut dyn Definitions,
-    pair: (&Rc<Shape>, &Rc<Shape>),
+    a: &Rc<Shape>,
+    b: &Rc<Shape>,
 ) -> Result<bool, Refused> {
     definitions.enter()?;
-    let found = are_apart_below(definitions, pair)?;
+    let found = are_apart_below(definitions, a, b)?;
     definitions.leave();
     Ok(found)
 }
 
-fn are_apart_below(
-    definitions: &mut dyn Definitions,
-    (a, b): (&Rc<Shape>, &Rc<Shape>),
-) -> Result<bool, Refused> {
+fn are_apart_below(definitions: &mut dyn Definitions, a: &Rc<Shape>, b: &Rc<Shape>) -> Result<bool, Refused> {
     Ok(match (&**a, &**b) {
         (Shape::Never, _) | (_, Shape::Never) => true,
         (Shape::Values(values), other) | (other, Shape::Values(values)) => {
             let other = Rc::new(other.clone());
             for value in values {
-                if contains(definitions, (&other, value))? {
+                if contains(definitions, &other, value)? {
                     return Ok(false);
                 }
             }
@@ -381,18 +384,18 @@ fn are_apart_below(
         (Shape::Any, _) | (_, Shape::Any) => false,
         (Shape::Definition(definition), _) => {
             let shape = definitions.shape(*definition)?;
-            are_apart(definitions, (&shape, b))?
+            are_apart(definitions, &shape, b)?
         }
-        (_, Shape::Definition(_)) => are_apart(definitions, (b, a))?,
+        (_, Shape::Definition(_)) => are_apart(definitions, b, a)?,
         (Shape::Either(shapes), _) => {
             for shape in shapes {
-                if !are_apart(definitions, (shape, b))? {
+                if !are_apart(definitions, shape, b)? {
                     return Ok(false);
                 }
             }
             true
         }
-        (_, Shape::Either(_)) => are_apart(definitions, (b, a))?,
+        (_, Shape::Either(_)) => are_apart(definitions, b, a)?,
         (Shape::Number(a), Shape::Number(b)) => a.is_apart_from(b),
         (Shape::Text(a), Shape::Text(b)) => {
             a.max.is_some_and(|max| max < b.min) || b.max.is_some_and(|max| max < a.min)
@@ -400,7 +403,7 @@ fn are_apart_below(
         (Shape::Array(a), Shape::Array(b)) => {
             a.max.is_some_and(|max| max < b.min) || b.max.is_some_and(|max| max < a.min)
         }
-        (Shape::Object(a), Shape::Object(b)) => objects_are_apart(definitions, (a, b))?,
+        (Shape::Object(a), Shape::Object(b)) => objects_are_apart(definitions, a, b)?,
         (a, b) => std::mem::discriminant(a) != std::mem::discriminant(b),
     })
 }
@@ -408,10 +411,11 @@ fn are_apart_below(
 /// Objects are apart when a member that one of them must have cannot be the same in the other.
 fn objects_are_apart(
     definitions: &mut dyn Definitions,
-    (a, b): (&ObjectShape, &ObjectShape),
+    a: &ObjectShape,
+    b: &ObjectShape,
 ) -> Result<bool, Refused> {
     for name in a.required.iter().chain(&b.required) {
-        if are_apart(definitions, (&a.member(name)?, &b.member(name)?))? {
+        if are_apart(definitions, &a.member(name)?, &b.member(name)?)? {
             return Ok(true);
         }
     }

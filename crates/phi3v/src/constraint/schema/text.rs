@@ -20,9 +20,9 @@ const PATTERNS_PRODUCT_MAX: usize = 1 << 20;
 /// A set of strings.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct TextShape {
-    /// Characters, at least.
+    /// Characters that there are at least.
     pub min: usize,
-    /// Characters, at most.
+    /// Characters that there are at most.
     pub max: Option<usize>,
     /// All of these hold.
     pub patterns: Vec<Pattern>,
@@ -38,7 +38,7 @@ pub(super) struct Pattern {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
-    /// Found anywhere.
+    /// Found anywhere in the text.
     Found(String),
     /// Matches the whole string.
     Whole(&'static str),

@@ -46,7 +46,7 @@ impl<'a> Header<'a> {
             let idle = packed.len().saturating_sub(self.rows_bytes(rows));
             budget = budget.checked_sub(idle).ok_or_else(|| damaged("its strips overlap"))?;
             let unpacked = self.chunk_samples(packed, rows, limits)?;
-            self.place_chunk(&unpacked, (cell % across, cell / across), plane, &mut samples);
+            self.place_chunk(&unpacked, cell % across, cell / across, plane, &mut samples);
         }
         Ok(samples)
     }
@@ -141,7 +141,7 @@ impl<'a> Header<'a> {
     }
 
     /// Copies the part of a chunk that lies in the picture.
-    fn place_chunk(&self, chunk: &[u8], (across, down): (usize, usize), plane: usize, samples: &mut [u8]) {
+    fn place_chunk(&self, chunk: &[u8], across: usize, down: usize, plane: usize, samples: &mut [u8]) {
         let (chunk_width, chunk_height) = (self.chunk.0 as usize, self.chunk.1 as usize);
         let (left, top) = (across * chunk_width, down * chunk_height);
         let width = self.width as usize;

@@ -54,7 +54,7 @@ fn blocks(side: usize, bits: usize) -> usize {
 /// The stream, read from the lowest bit of each byte.
 struct Bits<'a> {
     bytes: &'a [u8],
-    /// In bits.
+    /// Place in the stream, in bits.
     at: usize,
 }
 

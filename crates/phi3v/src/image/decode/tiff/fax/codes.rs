@@ -20,7 +20,7 @@ pub(super) enum Run {
 pub(super) enum Mode {
     /// The change lies this far right of the one above it.
     Vertical(i64),
-    /// Two runs follow.
+    /// Horizontal mode: two runs follow.
     Horizontal,
     /// The two changes above have none below them.
     Pass,

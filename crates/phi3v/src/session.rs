@@ -1,0 +1,271 @@
+//! The first use in five lines: a model opened by name or folder, images, a question, an answer as it is made.
+
+use crate::checkpoint::Checkpoint;
+use crate::conversation::{Conversation, GenerationOptions};
+use crate::engine::{Engine, EngineOptions, Event, FinishReason, Request, Timings, Usage};
+use crate::files::{ReadError, open_regular};
+use crate::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
+use crate::memory::{MemoryPlan, MemoryRequest, available_to};
+use crate::model::{ModelOptions, Phi3V};
+use crate::tokenizer::Tokenizer;
+use crate::{Result, demo};
+use phi3v_kernels::{Backend, Cpu, CpuOptions};
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A loaded model on this machine's processor, ready to answer.
+///
+/// It owns all it needs and may be moved to another thread. For many requests at once take its
+/// [`engine`](Self::into_engine).
+///
+/// ```
+/// use phi3v::Session;
+///
+/// fn is_send<T: Send>() {}
+/// is_send::<Session>();
+/// ```
+pub struct Session {
+    /// How answers are chosen and where they end; greedy unless it is changed.
+    pub generation: GenerationOptions,
+    /// What an image file may cost; a larger one is refused before memory is spent on its pixels.
+    pub image_limits: ImageLimits,
+    engine: Engine<Cpu>,
+    tokenizer: Arc<Tokenizer>,
+    image_params: ImageParams,
+    name: String,
+}
+
+/// How a model is loaded; the defaults suit nearly everybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads of the processor; `None` is one per physical core.
+    pub threads: Option<usize>,
+    /// Tokens that a prompt and its answer may have together; `None` chooses by the memory that is available.
+    pub context_tokens: Option<usize>,
+    /// Arithmetic and KV cache; `None` is [`ModelOptions::of`] the weights.
+    pub model: Option<ModelOptions>,
+}
+
+/// A complete answer, how it ended and what it took.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// All of the answer's text, without the token that ended it.
+    pub text: String,
+    /// Why the answer ended: by itself, at its limit of tokens, or because the caller stopped it.
+    pub reason: FinishReason,
+    /// Token counts of the prompt and of the answer.
+    pub usage: Usage,
+    /// Where the time of the request went.
+    pub timings: Timings,
+}
+
+/// Loads a model with the default options: `"demo"` is the built-in one, anything else a folder or a quantized file.
+///
+/// ```
+/// let mut session = phi3v::load("demo")?;
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cover.png");
+/// let cover = session.image(path)?;
+/// let reply = session.ask([cover], "What is the title?", |text| print!("{text}"))?;
+/// assert!(!reply.text.is_empty());
+/// # Ok::<(), phi3v::Error>(())
+/// ```
+///
+/// # Errors
+/// As for [`Session::load`].
+pub fn load(model: &str) -> Result<Session> {
+    Session::load(model, &SessionOptions::default())
+}
+
+impl Session {
+    /// Loads the model `model`: [`demo::NAME`], or the path of a checkpoint's folder or of a quantized file.
+    ///
+    /// ```
+    /// use phi3v::{Session, SessionOptions};
+    ///
+    /// let options = SessionOptions { context_tokens: Some(2048), ..SessionOptions::default() };
+    /// let session = Session::load("demo", &options)?;
+    /// assert_eq!((session.name(), session.context_tokens()), ("demo", 2048));
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The folder is no checkpoint, the threads cannot be had, or the model and its context do not fit into memory.
+    pub fn load(model: &str, options: &SessionOptions) -> Result<Self> {
+        let checkpoint = match model {
+            demo::NAME => Checkpoint::from_files(&demo::files())?,
+            path => Checkpoint::open(Path::new(path))?,
+        };
+        Self::of(&checkpoint, options)
+    }
+
+    /// Loads an open checkpoint, whose weights are mapped and read now.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn of(checkpoint: &Checkpoint, options: &SessionOptions) -> Result<Self> {
+        let Checkpoint { name, config, preprocessor, tokenizer, weights, .. } = checkpoint;
+        let cpu = Cpu::new(&CpuOptions { threads: options.threads, level: None })?;
+        let model_options = options.model.unwrap_or_else(|| ModelOptions::of(weights));
+        let engine_options = EngineOptions::for_backend(&cpu);
+        let request = MemoryRequest {
+            weights_bytes: weights.bytes_total(),
+            kv_format: model_options.kv_format,
+            num_crops: preprocessor.num_crops,
+            prefill_chunk: engine_options.prefill_chunk_alone,
+            tiles_at_once: cpu.sizes().tiles_at_once,
+            image_cache_bytes: engine_options.image_cache_bytes_max as u64,
+            context: options.context_tokens,
+        };
+        let context_tokens = MemoryPlan::new(config, &request, available_to(&cpu))?.context_tokens;
+        let model = Phi3V::load(cpu, config, weights, model_options, &mut |_| ())?;
+        let engine_options = EngineOptions { context_tokens, ..engine_options };
+        Ok(Self {
+            generation: GenerationOptions::default(),
+            image_limits: ImageLimits::default(),
+            engine: Engine::new(model, Arc::clone(tokenizer), checkpoint.stop_ids(), engine_options)?,
+            tokenizer: Arc::clone(tokenizer),
+            image_params: *preprocessor,
+            name: name.clone(),
+        })
+    }
+
+    /// What the model is called: its folder's name, `org/name` in the hub's cache, or `"demo"`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tokens that a prompt, images included, and its answer may have together.
+    #[must_use]
+    pub fn context_tokens(&self) -> usize {
+        self.engine.context_tokens()
+    }
+
+    /// The checkpoint's tokenizer, for who builds prompts or decodes ids without the session.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// Reads an image file (PNG, JPEG, WebP, GIF, BMP or TIFF) as people see it, and cuts it into the tiles that the model
+    /// encodes. It can be asked about as often as wanted.
+    ///
+    /// # Errors
+    /// The file cannot be read, or [`ImageError`](image::ImageError): it is not a whole image within the limits.
+    pub fn image(&self, path: impl AsRef<Path>) -> Result<Arc<ImageInputs>> {
+        let path = path.as_ref();
+        let mut bytes = Vec::new();
+        // one byte more than the limit, so that the decoder can tell of the excess
+        let limit = self.image_limits.bytes_max as u64 + 1;
+        open_regular(path)
+            .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+            .map_err(|source| ReadError { path: path.to_owned(), source })?;
+        self.image_from_bytes(&bytes)
+    }
+
+    /// As [`image`](Self::image), from the bytes of a file.
+    ///
+    /// # Errors
+    /// [`ImageError`](image::ImageError): they are not a whole image within the limits.
+    pub fn image_from_bytes(&self, bytes: &[u8]) -> Result<Arc<ImageInputs>> {
+        let rgb = image::decode(bytes, ImageMode::AsSeen, &self.image_limits)?;
+        Ok(Arc::new(image::process(&rgb, &self.image_params)?))
+    }
+
+    /// Answers one question about `images`, without what was asked before. `on_text` gets the answer's text piece by piece,
+    /// each as soon as it is certain; together they are the reply's text.
+    ///
+    /// ```
+    /// let mut session = phi3v::load("demo")?;
+    /// session.generation.max_new_tokens = Some(8);
+    /// let reply = session.ask([], "What is the capital of France?", |_| ())?;
+    /// assert!(reply.usage.completion_tokens <= 8);
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The engine's refusal, such as a prompt beyond the context, or its failure.
+    pub fn ask(
+        &mut self,
+        images: impl IntoIterator<Item = Arc<ImageInputs>>,
+        question: &str,
+        mut on_text: impl FnMut(&str),
+    ) -> Result<Reply> {
+        let mut conversation = Conversation::new(None);
+        conversation.ask(images, question);
+        self.reply(&mut conversation, &mut |text| {
+            on_text(text);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Answers the last question of a conversation and adds the answer to it. `on_text` gets the text piece by piece;
+    /// [`ControlFlow::Break`] ends the answer there, as [`FinishReason::Cancelled`]. What an earlier turn has computed is
+    /// found again and not computed anew.
+    ///
+    /// ```
+    /// use phi3v::Conversation;
+    /// use std::ops::ControlFlow;
+    ///
+    /// let mut session = phi3v::load("demo")?;
+    /// session.generation.max_new_tokens = Some(8);
+    /// let mut conversation = Conversation::new(Some("Be brief."));
+    /// for question in ["What is the capital of France?", "And of Italy?"] {
+    ///     conversation.ask([], question);
+    ///     session.reply(&mut conversation, &mut |_| ControlFlow::Continue(()))?;
+    /// }
+    /// assert_eq!(conversation.messages().len(), 5);
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`ask`](Self::ask); the conversation is then as it was.
+    pub fn reply(
+        &mut self,
+        conversation: &mut Conversation,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Reply> {
+        let id = self.engine.submit(self.request(conversation)?)?;
+        let mut answer = String::new();
+        loop {
+            // nobody else has requests here, so every output is this one's
+            for output in self.engine.step(&mut ()) {
+                let text = match &output.event {
+                    Event::Token(token) => &token.text,
+                    Event::Finished(finished) => &finished.text,
+                    Event::Failed(_) => "",
+                };
+                answer.push_str(text);
+                if !text.is_empty() && on_text(text).is_break() {
+                    self.engine.cancel(id);
+                }
+                match output.event {
+                    Event::Token(_) => {}
+                    Event::Finished(finished) => {
+                        conversation.answered(answer.clone());
+                        let (reason, usage, timings) = (finished.reason, finished.usage, finished.timings);
+                        return Ok(Reply { text: answer, reason, usage, timings });
+                    }
+                    Event::Failed(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// The request that would answer the last question of a conversation, with the session's
+    /// [`generation`](Self::generation): for an engine that runs many at once.
+    ///
+    /// # Errors
+    /// Sampling parameters out of range, or a conversation without a question.
+    pub fn request(&self, conversation: &Conversation) -> Result<Request> {
+        conversation.request(&self.tokenizer, self.context_tokens(), &self.generation)
+    }
+
+    /// The session's engine, which runs many requests at the same time.
+    #[must_use]
+    pub fn into_engine(self) -> Engine<Cpu> {
+        self.engine
+    }
+}

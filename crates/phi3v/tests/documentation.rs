@@ -1,0 +1,87 @@
+//! What documentation a stranger finds: long enough to say what an item is, in which shape and unit.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+use std::path::{Path, PathBuf};
+
+/// A documented item, field or variant.
+struct Documented {
+    place: String,
+    code: String,
+    words: usize,
+}
+
+impl Documented {
+    /// Whether it is a public item of its own, rather than a part of one.
+    fn is_item(&self) -> bool {
+        let kinds = ["const", "enum", "fn", "mod", "static", "struct", "trait", "type", "use"];
+        let kind = self.code.strip_prefix("pub ").and_then(|rest| rest.split(' ').next());
+        kind.is_some_and(|kind| kinds.contains(&kind))
+    }
+
+    /// Whether it is a public field or a variant.
+    fn is_part(&self) -> bool {
+        let code = self.code.strip_prefix("pub ").unwrap_or(&self.code);
+        let rest = code.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+        let follows = |sign: &str| rest.trim_start().starts_with(sign);
+        !self.is_item() && !code.starts_with("pub(") && [":", ",", "(", "{"].into_iter().any(follows)
+    }
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// What the library's files document, tests left out.
+fn documented() -> Vec<Documented> {
+    let mut files = Vec::new();
+    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let mut found = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.split("\n#[cfg(test)]").next().unwrap();
+        let mut words = 0;
+        for (index, line) in code.lines().map(str::trim).enumerate() {
+            if let Some(doc) = line.strip_prefix("///") {
+                words += doc.split_whitespace().count();
+            } else if !line.starts_with("#[") {
+                if words > 0 {
+                    let place = format!("{}:{}", file.display(), index + 1);
+                    found.push(Documented { place, code: line.to_owned(), words });
+                }
+                words = 0;
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn documentation_is_no_heading() {
+    let (items, others): (Vec<_>, Vec<_>) = documented().into_iter().partition(Documented::is_item);
+    let parts = others.iter().filter(|other| other.is_part());
+    for Documented { place, code, words } in items.iter().chain(parts) {
+        assert!(*words > 3, "{place}: {words} words say too little of `{code}`");
+    }
+    let mut words: Vec<usize> = items.iter().map(|item| item.words).collect();
+    words.sort_unstable();
+    assert!(words.len() > 200, "only {} items were found", words.len());
+    assert!(words[words.len() / 2] >= 12, "the median is {} words", words[words.len() / 2]);
+}
+
+#[test]
+fn examples_are_short() {
+    let mut files = Vec::new();
+    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), &mut files);
+    assert!(!files.is_empty());
+    for file in files {
+        let lines = std::fs::read_to_string(&file).unwrap().lines().count();
+        assert!(lines < 30, "{} has {lines} lines", file.display());
+    }
+}
