@@ -35,7 +35,7 @@ const EXIT_CODES: &str = "Exit codes:
 Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)
   PHI3V_CPU        at most this CPU level: scalar, avx2, avx512 or amx
-  PHI3V_CACHE      where quantised weights are kept; ~/.cache/phi3v if unset
+  PHI3V_CACHE      where quantized weights are kept; ~/.cache/phi3v if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
   HF_HUB_CACHE     the same, without hub/
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  proxies for downloads, as curl has them
@@ -82,7 +82,7 @@ pub enum Command {
     Pull(PullArgs),
     /// Show the model, the processor and what memory will be used
     Info(InfoArgs),
-    /// Quantise a model to one file
+    /// Quantize a model to one file
     ///
     /// The file holds the whole model, tokenizer and configuration included: give it to --model. The model it is made
     /// from is not changed.
@@ -211,7 +211,7 @@ pub struct InfoArgs {
     group = clap::ArgGroup::new("text").required(true),
     // as the reference's own figures, which a trace is compared with
     mut_arg("dtype", |dtype| dtype.default_value("f32")),
-    mut_arg("quant", |quant| quant.help("Quantise the weights, at first use, and keep the result [default: none]"))
+    mut_arg("quant", |quant| quant.help("Quantize the weights, at first use, and keep the result [default: none]"))
 )]
 pub struct TraceArgs {
     /// Which model
@@ -269,14 +269,14 @@ pub struct QuantizeArgs {
 /// `phi3v bench`
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Measure this model instead of random weights: a name, a folder, or a quantised file
+    /// Measure this model instead of random weights: a name, a folder, or a quantized file
     #[arg(long, short)]
     pub model: Option<String>,
     /// Formats of random weights to measure, separated by commas; not with --model
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8", "q4"])]
     #[arg(conflicts_with = "model")] // which has its own
     pub format: Vec<BenchFormat>,
-    /// Storage of keys and values [default: q8 with quantised weights, otherwise bf16]
+    /// Storage of keys and values [default: q8 with quantized weights, otherwise bf16]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
     /// Threads [default: one per core]
@@ -305,7 +305,7 @@ pub struct EvalArgs {
     /// Arithmetic of the reference, which has the checkpoint's weights
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     pub reference: Dtype,
-    /// Candidates: how far their weights are quantised, separated by commas
+    /// Candidates: how far their weights are quantized, separated by commas
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_values = ["q8", "q4"])]
     pub quant: Vec<QuantChoice>,
     /// Storage of the candidates' keys and values, separated by commas
@@ -382,11 +382,11 @@ pub struct ModelArgs {
     /// Arithmetic of the products; sums are always f32
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     pub dtype: Dtype,
-    /// Quantise the weights, at first use, and keep the result for the next [default: q8 for a bf16 model of more than
+    /// Quantize the weights, at first use, and keep the result for the next [default: q8 for a bf16 model of more than
     /// 1 GB with --dtype bf16, otherwise none]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub quant: Option<QuantChoice>,
-    /// Storage of keys and values [default: q8 with quantised weights, otherwise as --dtype]
+    /// Storage of keys and values [default: q8 with quantized weights, otherwise as --dtype]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
     /// Threads [default: one per core]
@@ -473,22 +473,22 @@ pub struct ReportArgs {
     pub stats: bool,
 }
 
-/// Bytes of weights above which a model is quantised unasked: below, there is little to be gained.
+/// Bytes of weights above which a model is quantized unasked: below, there is little to be gained.
 const QUANTISED_MIN_BYTES: u64 = 1 << 30;
 
 impl ModelArgs {
-    /// How far a checkpoint with these weights is to be quantised; nothing for one that is already.
+    /// How far a checkpoint with these weights is to be quantized; nothing for one that is already.
     #[must_use]
-    pub fn quantised(&self, weights: &Weights) -> Option<Quant> {
+    pub fn quantized(&self, weights: &Weights) -> Option<Quant> {
         if weights.quant().is_some() {
             return None;
         }
-        self.quantised_from(weights.dtype(), weights.bytes_total())
+        self.quantized_from(weights.dtype(), weights.bytes_total())
     }
 
-    /// How far weights of `bytes` bytes in `format`, which is no quantised one, are to be quantised.
+    /// How far weights of `bytes` bytes in `format`, which is no quantized one, are to be quantized.
     #[must_use]
-    pub fn quantised_from(&self, format: Format, bytes: u64) -> Option<Quant> {
+    pub fn quantized_from(&self, format: Format, bytes: u64) -> Option<Quant> {
         match self.quant {
             Some(choice) => choice.quant(),
             None => default_quant(self.dtype, format, bytes),
@@ -501,13 +501,13 @@ impl ModelArgs {
         self.options_when(weights.quant().is_some())
     }
 
-    /// The arithmetic for a model whose weights are `quantised` by the time it is loaded.
+    /// The arithmetic for a model whose weights are `quantized` by the time it is loaded.
     #[must_use]
-    pub fn options_when(&self, quantised: bool) -> ModelOptions {
+    pub fn options_when(&self, quantized: bool) -> ModelOptions {
         let mut options = self.dtype.options();
         match self.kv {
             Some(kv) => options.kv_format = kv.format(),
-            None if quantised => options.kv_format = KvFormat::Q8,
+            None if quantized => options.kv_format = KvFormat::Q8,
             None => {}
         }
         options
@@ -660,11 +660,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_bf16_models_are_quantised_unasked() {
+    fn large_bf16_models_are_quantized_unasked() {
         let real = 8_300_000_000;
         assert_eq!(default_quant(Dtype::Bf16, Format::Bf16, real), Some(Quant::Q8));
         assert_eq!(default_quant(Dtype::F32, Format::Bf16, real), None, "f32 was asked for");
-        assert_eq!(default_quant(Dtype::Bf16, Format::Q4, real), None, "quantised already");
+        assert_eq!(default_quant(Dtype::Bf16, Format::Q4, real), None, "quantized already");
         assert_eq!(default_quant(Dtype::Bf16, Format::Bf16, 4_133_440), None, "the built-in model");
     }
 }

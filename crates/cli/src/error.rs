@@ -53,8 +53,8 @@ pub enum CliError {
         message: String,
     },
     /// A model that something is to be made of, or to be compared with.
-    #[error("{name} is quantised to {quant} already")]
-    Quantised {
+    #[error("{name} is quantized to {quant} already")]
+    Quantized {
         /// What the model is called.
         name: String,
         /// How far.
@@ -91,9 +91,9 @@ pub enum CliError {
         /// Bytes free.
         available: u64,
     },
-    /// No room for a quantised model.
+    /// No room for a quantized model.
     #[error(
-        "the quantised model takes {} and {} that stay free, and the disk of {path} has {} left",
+        "the quantized model takes {} and {} that stay free, and the disk of {path} has {} left",
         size(*.needed),
         size(disk::RESERVE_BYTES),
         size(*.available)
@@ -186,7 +186,7 @@ impl CliError {
             | Self::QuestionText
             | Self::EmptyQuestion
             | Self::ChatCommand { .. }
-            | Self::Quantised { .. }
+            | Self::Quantized { .. }
             | Self::OverwritesModel { .. }
             | Self::Exists { .. }
             | Self::NoQuestion { .. } => ExitCode::Usage,

@@ -45,7 +45,7 @@ impl CliError {
             }
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
-            Self::Quantised { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
+            Self::Quantized { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
             Self::Exists { .. } => "give another name, or replace it with --force".to_owned(),
             Self::Busy { .. } => "wait until the other run has finished".to_owned(),
             Self::DiskFull { .. } => "free some space, or write to another disk".to_owned(),

@@ -22,7 +22,7 @@ pub mod origin;
 pub mod output;
 pub mod paths;
 pub mod progress;
-pub mod quantised;
+pub mod quantized;
 pub mod report;
 pub mod runtime;
 pub mod server;

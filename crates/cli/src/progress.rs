@@ -39,11 +39,11 @@ impl Progress {
         }
     }
 
-    /// Hears of a quantised file being written.
-    pub fn quantise(&mut self, done: u64, total: u64) {
+    /// Hears of a quantized file being written.
+    pub fn quantize(&mut self, done: u64, total: u64) {
         const MEGABYTE: f64 = 1e6;
         let (done, total) = (done as f64 / MEGABYTE, (total as f64 / MEGABYTE) as usize);
-        self.update("quantising", done, total, &format!("{total} MB"));
+        self.update("quantizing", done, total, &format!("{total} MB"));
     }
 
     /// Takes the bar away.

@@ -4,7 +4,7 @@ use crate::args::{ContextArgs, DEFAULT_PULL, ModelArgs, QuantChoice};
 use crate::error::{CliError, ExitCode};
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
-use crate::{note, quantised, tell};
+use crate::{note, quantized, tell};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::engine::{Engine, EngineError, EngineOptions};
 use phi3v::memory::{self, MemoryError, MemoryPlan, MemoryRequest};
@@ -26,7 +26,7 @@ pub struct Opened {
     pub cpu: Cpu,
     /// What it will take, or why it will not fit.
     pub plan: Result<MemoryPlan, MemoryError>,
-    /// Whether it is the built-in model, quantised or not.
+    /// Whether it is the built-in model, quantized or not.
     pub is_demo: bool,
 }
 
@@ -59,12 +59,12 @@ pub fn open(
     // before the download: a wrong flag or variable should not cost eight gigabytes first
     let cpu = cpu(model)?;
     let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
-    let opened = open_quantised(&source, cpu, model, (context, &num_crops))?;
+    let opened = open_quantized(&source, cpu, model, (context, &num_crops))?;
     Ok(Opened { is_demo: source == ModelSource::Demo, ..opened })
 }
 
 /// Opens the model at `source` in the form that the flags ask for, which is made if need be.
-fn open_quantised(
+fn open_quantized(
     source: &ModelSource,
     cpu: Cpu,
     model: &ModelArgs,
@@ -75,20 +75,20 @@ fn open_quantised(
     if let (Some(has), Some(asked)) = (opened.checkpoint.weights.quant(), asked)
         && has != asked
     {
-        return Err(CliError::Quantised { name: opened.checkpoint.name, quant: has.name() });
+        return Err(CliError::Quantized { name: opened.checkpoint.name, quant: has.name() });
     }
-    match model.quantised(&opened.checkpoint.weights) {
-        // what will not fit is not worth minutes of quantising
+    match model.quantized(&opened.checkpoint.weights) {
+        // what will not fit is not worth minutes of quantizing
         Some(quant) if opened.plan.is_ok() => {
             let Opened { checkpoint, cpu, .. } = opened;
-            match quantised::open(source, checkpoint, quant) {
+            match quantized::open(source, checkpoint, quant) {
                 // nobody asked for it by name, and it can be done without
                 Err(error) if model.quant.is_none() && error.exit_code() != ExitCode::Interrupted => {
                     note!("note: the weights are used as they are, because {error}");
                     let as_stored = ModelArgs { quant: Some(QuantChoice::None), ..model.clone() };
                     Ok(plan(open_source(source)?, cpu, &as_stored, (context, num_crops)))
                 }
-                quantised => Ok(plan(quantised?, cpu, model, (context, num_crops))),
+                quantized => Ok(plan(quantized?, cpu, model, (context, num_crops))),
             }
         }
         _ => Ok(opened),
@@ -123,7 +123,7 @@ pub fn open_source(source: &ModelSource) -> Result<Checkpoint, CliError> {
     Ok(opened.map_err(phi3v::Error::from)?)
 }
 
-/// Plans the memory of an open checkpoint, quantised as the flags will have it.
+/// Plans the memory of an open checkpoint, quantized as the flags will have it.
 pub fn plan(
     checkpoint: Checkpoint,
     cpu: Cpu,
@@ -137,11 +137,11 @@ pub fn plan(
     Opened { checkpoint, cpu, plan, is_demo: false }
 }
 
-/// What an engine with the default options takes for this checkpoint, quantised as the flags will have it.
+/// What an engine with the default options takes for this checkpoint, quantized as the flags will have it.
 #[must_use]
 pub fn memory_request(checkpoint: &Checkpoint, model: &ModelArgs, num_crops: usize) -> MemoryRequest {
     let Checkpoint { weights, config, .. } = checkpoint;
-    let quant = model.quantised(weights);
+    let quant = model.quantized(weights);
     let options = EngineOptions::default();
     MemoryRequest {
         weights_bytes: quant

@@ -334,7 +334,7 @@ mod tests {
 
     /// A picture of 8x8 pixels whose one block per component is of the middle level.
     fn flat(components: u8, precision: u8) -> Vec<u8> {
-        let quantisation = [b"\xff\xdb\0\x43\0".as_slice(), &[8; 64]].concat();
+        let quantization = [b"\xff\xdb\0\x43\0".as_slice(), &[8; 64]].concat();
         let parts: Vec<u8> = (1..=components).flat_map(|id| [id, 0x11, 0]).collect();
         let frame =
             [&[0xff, 0xc0, 0, 8 + 3 * components, precision, 0, 8, 0, 8, components], &*parts].concat();
@@ -342,7 +342,7 @@ mod tests {
         let table = |class: u8| [&[0xff, 0xc4, 0, 20, class, 1], [0; 15].as_slice(), &[0]].concat();
         let parts: Vec<u8> = (1..=components).flat_map(|id| [id, 0]).collect();
         let scan = [&[0xff, 0xda, 0, 6 + 2 * components, components], &*parts, &[0, 63, 0]].concat();
-        let tables = [quantisation, table(0), table(0x10)].concat();
+        let tables = [quantization, table(0), table(0x10)].concat();
         [b"\xff\xd8".as_slice(), &tables, &frame, &scan, &[0], b"\xff\xd9"].concat()
     }
 

@@ -34,7 +34,7 @@ impl Dtype {
     }
 }
 
-/// A quantised format.
+/// A quantized format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bits {
     /// All matrices in 8 bits
@@ -54,7 +54,7 @@ impl Bits {
     }
 }
 
-/// Whether and how far weights are quantised.
+/// Whether and how far weights are quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum QuantChoice {
     /// As the checkpoint has them

@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::sources::{self, Picture, PictureOptions};
 use crate::terminal::{count, print};
-use crate::{note, quantised, runtime};
+use crate::{note, quantized, runtime};
 use phi3v::chat_template::{Message, Part};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::eval::{Answer, Comparison, Sample, Subject};
@@ -49,14 +49,14 @@ struct Questions {
 /// Compares and prints.
 ///
 /// # Errors
-/// A picture or the model is refused, or a quantised form cannot be written.
+/// A picture or the model is refused, or a quantized form cannot be written.
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     sources::check_names(&args.images, &[])?;
     let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
     if let Some(quant) = checkpoint.weights.quant() {
         // it would be its own reference
-        return Err(CliError::Quantised { name: checkpoint.name, quant: quant.name() });
+        return Err(CliError::Quantized { name: checkpoint.name, quant: quant.name() });
     }
     let questions = questions(args, &checkpoint)?;
     let answers = answers(args, &checkpoint, &questions)?;
@@ -151,7 +151,7 @@ fn compare(
 ) -> Result<Comparison, CliError> {
     let mut checkpoint = runtime::open_source(source)?;
     if let Some(quant) = quant.quant() {
-        checkpoint = quantised::open(source, checkpoint, quant)?;
+        checkpoint = quantized::open(source, checkpoint, quant)?;
     }
     let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
     let model = load(args, &checkpoint, options, questions)?;

@@ -3,7 +3,7 @@
 use crate::args::InfoArgs;
 use crate::error::CliError;
 use crate::hub::{self, HubError, HubOptions};
-use crate::quantised;
+use crate::quantized;
 use crate::runtime::{self, Opened};
 use crate::terminal::{count, print};
 use phi3v::checkpoint::Checkpoint;
@@ -36,7 +36,7 @@ struct Info {
 #[derive(Debug, Serialize)]
 struct Caches {
     downloads: PathBuf,
-    quantised: PathBuf,
+    quantized: PathBuf,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,7 +79,7 @@ struct CpuInfo {
 #[derive(Debug, Serialize)]
 struct MemoryInfo {
     dtype: &'static str,
-    /// What the weights will be quantised to, at first use.
+    /// What the weights will be quantized to, at first use.
     #[serde(skip_serializing_if = "Option::is_none")]
     quant: Option<&'static str>,
     weights_bytes: u64,
@@ -118,7 +118,7 @@ impl Info {
             memory: plan
                 .as_ref()
                 .ok()
-                .map(|plan| MemoryInfo::new(args, args.model.quantised(&checkpoint.weights), plan)),
+                .map(|plan| MemoryInfo::new(args, args.model.quantized(&checkpoint.weights), plan)),
             refusal: plan.as_ref().err().map(ToString::to_string),
             ..Self::without_model(args, cpu)
         }
@@ -132,7 +132,7 @@ impl Info {
         }
         let config = ModelConfig::phi_3_5_vision();
         let stored = weights_bytes(&config, None);
-        let quant = args.model.quantised_from(Format::Bf16, stored);
+        let quant = args.model.quantized_from(Format::Bf16, stored);
         let options = EngineOptions::default();
         let request = MemoryRequest {
             weights_bytes: weights_bytes(&config, quant),
@@ -164,7 +164,7 @@ impl Info {
                 downloaded: false,
                 weights_bytes: None,
             },
-            caches: Caches { downloads: HubOptions::from_env().cache, quantised: quantised::cache_folder() },
+            caches: Caches { downloads: HubOptions::from_env().cache, quantized: quantized::cache_folder() },
             memory: None,
             refusal: None,
         }
@@ -226,7 +226,7 @@ impl fmt::Display for Info {
         }
         writeln!(f, "caches")?;
         writeln!(f, "  downloads   {}", caches.downloads.display())?;
-        writeln!(f, "  quantised   {}", caches.quantised.display())?;
+        writeln!(f, "  quantized   {}", caches.quantized.display())?;
         match (memory, refusal, available_bytes) {
             (Some(memory), ..) => memory.fmt(f),
             (None, Some(refusal), _) => writeln!(f, "memory        {refusal}"),
@@ -262,7 +262,7 @@ impl fmt::Display for MemoryInfo {
             self.available_bytes.map(|bytes| format!(" of {} available", size(bytes))).unwrap_or_default();
         writeln!(f, "memory        {}{of}, with {} arithmetic", size(self.total_bytes), self.dtype)?;
         let quant =
-            self.quant.map(|quant| format!(", quantised to {quant} at first use")).unwrap_or_default();
+            self.quant.map(|quant| format!(", quantized to {quant} at first use")).unwrap_or_default();
         writeln!(f, "  weights     {}{quant}", size(self.weights_bytes))?;
         writeln!(
             f,

@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::hub::{self, HubOptions};
 use crate::output::{check_out, source_of};
 use crate::terminal::print;
-use crate::{note, quantised, runtime};
+use crate::{note, quantized, runtime};
 use phi3v::memory::size;
 use phi3v::weights::convert::{Target, default_name};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// Writes the file and prints its name.
 ///
 /// # Errors
-/// There is no such model, it is quantised already, or the file cannot be written or is there and is to be kept.
+/// There is no such model, it is quantized already, or the file cannot be written or is there and is to be kept.
 pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let quant = args.to.quant();
     let existing = args.overwrite.existing();
@@ -27,7 +27,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     if out.symlink_metadata().is_ok() {
         check_out(&out, existing, &source)?;
     }
-    quantised::write(&source, &checkpoint, Target { quant, out: &out, existing })?;
+    quantized::write(&source, &checkpoint, Target { quant, out: &out, existing })?;
     let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
     let before = checkpoint.weights.bytes_total();
     note!("{} of weights are now {}", size(before), size(bytes));

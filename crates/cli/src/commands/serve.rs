@@ -160,7 +160,7 @@ fn start_log(format: LogFormat) -> Option<LogThread> {
 
 /// Resolves at the first SIGTERM or Ctrl-C; a second one tells `hurry`.
 async fn first_signal(hurry: Arc<Notify>) {
-    // quantising at the start leaves a handler that ends the program at once
+    // quantizing at the start leaves a handler that ends the program at once
     Interrupt::leave_to_others();
     if let Err(error) = signal().await {
         tracing::warn!(%error, "signals cannot be received");

@@ -68,7 +68,7 @@ fn memory_request(
     Ok((request, (ids.len(), args.max_new_tokens)))
 }
 
-/// A trace is compared with the reference, so nothing is quantised unasked.
+/// A trace is compared with the reference, so nothing is quantized unasked.
 fn as_stored(args: &TraceArgs) -> ModelArgs {
     let quant = args.model.quant.or(Some(QuantChoice::None));
     ModelArgs { quant, ..args.model.clone() }

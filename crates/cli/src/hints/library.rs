@@ -22,7 +22,7 @@ pub(super) fn hint(error: &Error) -> Option<String> {
             "choose a smaller context with --context, or close other programs"
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => {
-            "check the checkpoint's files and the copies quantised from them, or try --dtype f32 if they are right"
+            "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"
         }
         Error::Memory(error) => return memory(error),
         Error::Image(error) => return image(error),

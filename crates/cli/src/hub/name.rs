@@ -50,7 +50,7 @@ pub fn is_known(model: &str) -> bool {
 }
 
 impl ModelName {
-    /// Understands `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder, a quantised file, `owner/name` and `owner/name@revision`; the
+    /// Understands `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder, a quantized file, `owner/name` and `owner/name@revision`; the
     /// first that fits.
     ///
     /// # Errors

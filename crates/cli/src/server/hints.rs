@@ -23,7 +23,7 @@ pub(super) fn library(error: &Error) -> Option<String> {
             "ask again, and report it with the server's log if it comes again"
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => {
-            "check the checkpoint's files and the copies quantised from them, or try --dtype f32 if they are right"
+            "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"
         }
         Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) => return error.hint(),
         Error::Image(error) => return image(error),

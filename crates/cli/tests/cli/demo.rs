@@ -15,7 +15,7 @@ fn the_exported_folder_is_the_built_in_model() {
 }
 
 #[test]
-fn the_built_in_model_can_be_quantised() {
+fn the_built_in_model_can_be_quantized() {
     let fixture = Fixture::new();
     let prompt = ["eval", "demo", "--prompt", "What is written here?", "--image", "small.png"];
     let told = fixture.run(&[&prompt[..], &["--quant", "q8", "--max-new-tokens", "4", "--json"]].concat());
@@ -25,7 +25,7 @@ fn the_built_in_model_can_be_quantised() {
     let asked =
         fixture.run(&["ask", "--model", "demo", "--quant", "q4", "--max-new-tokens", "3", "Who are you?"]);
     assert_eq!(asked.code, Some(0), "{}", asked.stderr);
-    assert_eq!(super::quantised::cached(&fixture).len(), 2);
+    assert_eq!(super::quantized::cached(&fixture).len(), 2);
 }
 
 #[test]

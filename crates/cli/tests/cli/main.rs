@@ -7,7 +7,7 @@ mod chat;
 mod demo;
 mod errors;
 mod others;
-mod quantised;
+mod quantized;
 mod streams;
 
 use safetensors::SafeTensors;

@@ -25,18 +25,18 @@ fn info_tells_of_model_processor_and_memory() {
         (&768.into(), &"f32".into())
     );
     assert_eq!(chosen["memory"]["context_tokens"], 16_384);
-    // what a model will be quantised to counts, and is not made for it
-    let quantised = fixture.run(&["info", "--json", "--quant", "q8"]).json();
-    assert_eq!(quantised["memory"]["quant"], "q8");
+    // what a model will be quantized to counts, and is not made for it
+    let quantized = fixture.run(&["info", "--json", "--quant", "q8"]).json();
+    assert_eq!(quantized["memory"]["quant"], "q8");
     assert!(!fixture.path("cache").exists());
     fixture.run(&["quantize", tiny().to_str().unwrap(), "--out", "q8.safetensors"]);
     let made = fixture.run(&["info", "--json", "--model", "q8.safetensors"]).json();
     for part in ["weights_bytes", "kv_bytes", "total_bytes"] {
-        assert_eq!(quantised["memory"][part], made["memory"][part], "{part}");
+        assert_eq!(quantized["memory"][part], made["memory"][part], "{part}");
     }
     assert!(made["memory"].get("quant").is_none());
     let text = fixture.run(&["info", "--quant", "q4"]).answer();
-    assert!(text.contains(", quantised to q4 at first use\n"), "{text}");
+    assert!(text.contains(", quantized to q4 at first use\n"), "{text}");
 }
 
 #[test]
@@ -50,12 +50,12 @@ fn info_does_not_download() {
     // what it will take is known before
     for line in [
         "memory        ",
-        "  weights     4.3 GB, quantised to q8 at first use",
+        "  weights     4.3 GB, quantized to q8 at first use",
         "  weights     8.3 GB in bf16",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
-    let caches = [("downloads", fixture.path("hub/hub")), ("quantised", fixture.path("cache"))];
+    let caches = [("downloads", fixture.path("hub/hub")), ("quantized", fixture.path("cache"))];
     for (name, folder) in caches {
         assert!(text.contains(&format!("  {name:11} {}\n", folder.display())), "{name}: {text}");
     }

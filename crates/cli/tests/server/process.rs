@@ -16,7 +16,7 @@ struct Process {
     address: SocketAddr,
     log: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
-    /// Where quantised weights are kept.
+    /// Where quantized weights are kept.
     _cache: tempfile::TempDir,
 }
 
@@ -76,7 +76,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn ctrl_c_ends_a_server_as_sigterm_does_also_after_quantising() {
+fn ctrl_c_ends_a_server_as_sigterm_does_also_after_quantizing() {
     // a level that is empty counts as unset, which is info
     let process = Process::start(&["--quant", "q8"], "").until_ready(&[]);
     process.signal("-INT");

@@ -11,7 +11,7 @@ fn stdout(run: Run) -> String {
     run.stdout
 }
 
-/// Quantised models that the fixture's cache holds.
+/// Quantized models that the fixture's cache holds.
 pub(super) fn cached(fixture: &Fixture) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(fixture.path("cache")).into_iter().flatten().flatten();
     folders
@@ -22,7 +22,7 @@ pub(super) fn cached(fixture: &Fixture) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_quantised_file_is_a_whole_model() {
+fn a_quantized_file_is_a_whole_model() {
     let fixture = Fixture::new();
     for (bits, size) in [("q8", 2_000_000), ("q4", 2_000_000)] {
         let out = stdout(fixture.run(&["quantize", tiny().to_str().unwrap(), "--to", bits]));
@@ -117,7 +117,7 @@ fn links_in_the_place_of_results_are_not_followed() {
 }
 
 #[test]
-fn what_is_quantised_is_nobodys_reference() {
+fn what_is_quantized_is_nobodys_reference() {
     let fixture = Fixture::new();
     stdout(fixture.run(&["quantize", tiny().to_str().unwrap(), "--out", "tiny.safetensors"]));
     for command in [
@@ -125,7 +125,7 @@ fn what_is_quantised_is_nobodys_reference() {
         &["ask", "--model", "tiny.safetensors", "--quant", "q4", "x"],
     ] {
         let refusal = fixture.run(command).refusal(2);
-        assert!(refusal.contains(" is quantised to q8 already\nhint: "), "{refusal}");
+        assert!(refusal.contains(" is quantized to q8 already\nhint: "), "{refusal}");
     }
     fixture
         .run(&["ask", "--model", "tiny.safetensors", "--quant", "q8", "--max-new-tokens", "1", "x"])
@@ -157,7 +157,7 @@ fn a_second_process_waits_for_the_first() {
 }
 
 #[test]
-fn quantised_weights_are_kept_for_the_next_time() {
+fn quantized_weights_are_kept_for_the_next_time() {
     let fixture = Fixture::new();
     let ask = |quant: &str| {
         let mut command =
@@ -165,7 +165,7 @@ fn quantised_weights_are_kept_for_the_next_time() {
         stdout(Run::of(command.env("PHI3V_CACHE", fixture.path("cache")).output().unwrap()))
     };
     let told = fixture.run(&["ask", "Who?", "--max-new-tokens", "1", "--quant", "q8"]).stderr;
-    assert!(told.starts_with("note: the weights are quantised to q8 first"), "{told}");
+    assert!(told.starts_with("note: the weights are quantized to q8 first"), "{told}");
     let first = ask("q8");
     let kept = cached(&fixture);
     assert_eq!(kept.len(), 1, "{kept:?}");

@@ -1,4 +1,4 @@
-//! Quantised models that are made at first use and kept: `--quant` on every command that runs a model.
+//! Quantized models that are made at first use and kept: `--quant` on every command that runs a model.
 //!
 //! They are kept in `$PHI3V_CACHE`, by default `phi3v` in the user's cache folder, under a name that changes with the
 //! files they were made from. Deleting them is safe; they are made again. So is one whose contents are found changed,
@@ -23,11 +23,11 @@ use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Environment variable that names the folder of quantised models.
+/// Environment variable that names the folder of quantized models.
 pub const CACHE_VARIABLE: &str = "PHI3V_CACHE";
 
-/// The model at `source`, opened as `checkpoint`, quantised: from the cache, or made and put there. A model that is
-/// quantised already is left as it is.
+/// The model at `source`, opened as `checkpoint`, quantized: from the cache, or made and put there. A model that is
+/// quantized already is left as it is.
 ///
 /// # Errors
 /// The disk is full or cannot be written to, or Ctrl-C.
@@ -45,7 +45,7 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
             // where there is no bar to see
             let (name, folder) = (quant.name(), path.parent().unwrap_or(&path).display());
             note!(
-                "note: the weights are quantised to {name} first, which is done once; {folder} keeps the result"
+                "note: the weights are quantized to {name} first, which is done once; {folder} keeps the result"
             );
         }
         match write(source, &checkpoint, Target { quant, out: &path, existing: Existing::Replace }) {
@@ -61,8 +61,8 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
     }
     // it was written a moment ago, by this program
     note_checked(&path, identity_of(&path));
-    let quantised = Checkpoint::open(&path).map_err(phi3v::Error::from)?;
-    Ok(Checkpoint { name: checkpoint.name, ..quantised })
+    let quantized = Checkpoint::open(&path).map_err(phi3v::Error::from)?;
+    Ok(Checkpoint { name: checkpoint.name, ..quantized })
 }
 
 /// What an earlier run has kept. A file that was damaged since is made again, which `tell` says.
@@ -117,7 +117,7 @@ fn note_checked(path: &Path, identity: Option<String>) {
     drop(note());
 }
 
-/// Quantises the model at `source` to a file, with a bar.
+/// Quantizes the model at `source` to a file, with a bar.
 ///
 /// # Errors
 /// The disk is full or cannot be written to, or Ctrl-C.
@@ -143,7 +143,7 @@ pub fn write(source: &ModelSource, checkpoint: &Checkpoint, target: Target<'_>) 
     };
     let written =
         convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |progress| {
-            bar.quantise(progress.done, progress.total);
+            bar.quantize(progress.done, progress.total);
             if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
     let stopped = interrupt.requested();
@@ -157,7 +157,7 @@ pub fn write(source: &ModelSource, checkpoint: &Checkpoint, target: Target<'_>) 
     }
 }
 
-/// Where the quantised form of the model at `source` is kept.
+/// Where the quantized form of the model at `source` is kept.
 fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
     let mut key = String::new();
     for byte in &fingerprint(source)[..8] {
@@ -166,7 +166,7 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
     cache_folder().join(key).join(default_name(name, quant))
 }
 
-/// The folder of quantised models.
+/// The folder of quantized models.
 #[must_use]
 pub fn cache_folder() -> PathBuf {
     let get = |name: &str| std::env::var_os(name);
