@@ -36,6 +36,28 @@ fn the_guide_s_examples_work() {
     assert!(examples >= 6);
 }
 
+/// What the router serves is what `/openapi.json` describes, but for the page's own files.
+#[test]
+fn the_description_has_every_route_with_its_method() {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/server/router.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    let routes = source.split(".route(\"").skip(1).map(|rest| {
+        let (path, rest) = rest.split_once("\", ").unwrap();
+        let method = rest.split('(').next().unwrap();
+        format!("{method} {}", path.replace("{*", "{"))
+    });
+    let mut served: Vec<String> = routes.chain(["get /".to_owned()]).collect();
+    served.sort();
+    let server = Running::start(ServerOptions::default());
+    let document = server.get("/openapi.json").json();
+    let mut described = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        described.extend(methods.as_object().unwrap().keys().map(|method| format!("{method} {path}")));
+    }
+    described.sort();
+    assert_eq!(served, described);
+}
+
 /// Every stable code stands in the guide.
 #[test]
 fn the_guide_lists_the_codes() {
