@@ -165,7 +165,7 @@ fn bent(random: &mut Random) -> (Vec<u8>, bool) {
 fn valid(random: &mut Random) -> (&'static str, Value) {
     const PIXEL: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
     let text = "What is <|end|> written <|image_1|> here? \u{1F600}";
-    match random.below(4) {
+    match random.below(6) {
         0 => (
             "/v1/chat/completions",
             json!({"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": [
@@ -186,7 +186,63 @@ fn valid(random: &mut Random) -> (&'static str, Value) {
                 {"type": "input_image", "image_url": PIXEL}]}], "max_output_tokens": TOKENS,
                 "stream": random.below(2) == 0, "instructions": "Be short."}),
         ),
-        _ => ("/tokenize", json!({"messages": [{"role": "user", "content": text}]})),
+        3 => ("/tokenize", json!({"messages": [{"role": "user", "content": text}]})),
+        _ => (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "user", "content": text}], "max_tokens": TOKENS,
+                "stream": random.below(2) == 0, "response_format": form(random)}),
+        ),
+    }
+}
+
+/// A form that costs something: references, numbers and repetition, in a schema, a pattern or a grammar.
+fn form(random: &mut Random) -> Value {
+    let chain = random.below(400);
+    let times = 1 << random.below(20);
+    match random.below(6) {
+        0 => {
+            let pattern = format!("({}){{0,{times}}}", "[a-z]{2,9}|x*".repeat(1 + random.below(8) as usize));
+            json!({"type": "regex", "pattern": pattern})
+        }
+        1 => {
+            let rules = (0..chain).map(|n| format!("r{n}: \"a\" r{}\n", n + 1)).collect::<String>();
+            let grammar = format!("start: r0{{0,{times}}}\n{rules}r{chain}: /[0-9]{{1,{times}}}/\n");
+            json!({"type": "grammar", "grammar": grammar})
+        }
+        _ => {
+            let definitions =
+                (0..chain).map(|n| (format!("d{n}"), json!({"$ref": format!("#/$defs/d{}", n + 1)})));
+            let mut definitions: serde_json::Map<_, _> = definitions.collect();
+            definitions.insert(format!("d{chain}"), schema(random, 0));
+            let mut schema = schema(random, 0);
+            schema["$defs"] = definitions.into();
+            json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}})
+        }
+    }
+}
+
+/// A schema of a few levels.
+fn schema(random: &mut Random, depth: u64) -> Value {
+    let bits = 1 + random.below(40);
+    let number = random.below(1 << bits);
+    let low = number as f64 / [1.0, 3.0, 10.0, 1e7][random.below(4) as usize];
+    let kinds = if depth > 3 { 6 } else { 10 };
+    match random.below(kinds) {
+        0 => json!({"type": "integer", "multipleOf": 1 + number, "minimum": low}),
+        1 => json!({"type": "number", "exclusiveMinimum": -low, "exclusiveMaximum": low, "multipleOf": 0.25}),
+        2 => json!({"type": "string", "minLength": number % 1000, "maxLength": number}),
+        3 => json!({"type": "string", "pattern": format!("^(a|b{{1,{}}})*$", 1 + number % 5000)}),
+        4 => json!({"enum": [number, low, "x", null, [number], {"a": low}]}),
+        5 => json!({"$ref": format!("#/$defs/d{}", random.below(400))}),
+        6 => {
+            json!({"type": "array", "items": schema(random, depth + 1), "minItems": number % 50, "maxItems": number})
+        }
+        7 => json!({"anyOf": [schema(random, depth + 1), schema(random, depth + 1)]}),
+        8 => json!({"allOf": [schema(random, depth + 1), schema(random, depth + 1)]}),
+        _ => {
+            json!({"type": "object", "properties": {"a": schema(random, depth + 1), "b": schema(random, depth + 1)},
+            "required": ["a"], "additionalProperties": random.below(2) == 0})
+        }
     }
 }
 

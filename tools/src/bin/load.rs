@@ -93,6 +93,9 @@ async fn run(options: Options) -> Result<(), Failure> {
         expected.insert(kind, outcome.text);
     }
     sweep(&options.address).await?;
+    if options.requests == 0 {
+        return Ok(());
+    }
     let before = memory(options.pid);
     let tally = Arc::new(Mutex::new(Tally::default()));
     let (start, mut random) = (Instant::now(), Random(0x9e37_79b9_7f4a_7c15));
