@@ -282,11 +282,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_source_that_gave_nothing_is_told_in_the_clients_terms() {
+    /// What a source says, and what a client hears: status, code, message, hint.
+    type Told = (SourceError, u16, &'static str, &'static str, &'static str);
+
+    fn told() -> [Told; 9] {
         use SourceError::{DataUrl, Fetch, NoFile, NotAllowed, Room, TooLarge};
         let seconds = Duration::from_secs(15);
-        for (error, status, code, message, hint) in [
+        [
             (
                 DataUrl(DataUrlFault::NoComma),
                 400,
@@ -350,7 +352,12 @@ mod tests {
                 "the bodies and pictures of other requests fill the memory set aside for them",
                 "try again later",
             ),
-        ] {
+        ]
+    }
+
+    #[test]
+    fn a_source_that_gave_nothing_is_told_in_the_clients_terms() {
+        for (error, status, code, message, hint) in told() {
             let told = ApiError::from(error);
             assert_eq!((told.status.as_u16(), told.code), (status, code));
             assert_eq!((told.message.as_str(), told.hint.as_deref()), (message, Some(hint)));
