@@ -1,4 +1,4 @@
-//! Writes the pixels of a picture as PPM to stdout, read as the reference does it:
+//! Writes the pixels of an image as PPM to stdout, read as the reference does it:
 //! `cargo run --release -p phi3v --example pixels -- PICTURE > pixels.ppm`.
 
 use phi3v::image::{ImageLimits, ImageMode, decode};

@@ -32,7 +32,7 @@ impl Role {
 pub enum Part {
     /// Text, taken as it stands.
     Text(String),
-    /// A picture by its number, counted from 1 over the whole conversation.
+    /// An image by its number, counted from 1 over the whole conversation.
     Image(usize),
 }
 
@@ -41,7 +41,7 @@ pub enum Part {
 pub struct Message {
     /// Who said the message.
     pub role: Role,
-    /// Text and pictures in order.
+    /// Text and images in order.
     pub content: Vec<Part>,
 }
 
@@ -52,7 +52,7 @@ impl Message {
         Self { role, content: vec![Part::Text(text.into())] }
     }
 
-    /// A user's message from parts in any order, every picture on a line of its own as in the model cards:
+    /// A user's message from parts in any order, every image on a line of its own as in the model cards:
     /// `<|image_1|>\n<|image_2|>\nquestion`.
     #[must_use]
     pub fn user(parts: impl IntoIterator<Item = Part>) -> Self {

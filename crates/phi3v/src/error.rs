@@ -45,7 +45,7 @@ pub enum Error {
     /// The device refused, mostly for lack of memory.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
-    /// The picture was refused.
+    /// The image was refused.
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
     /// The tokenizer's file was refused.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// A prompt as ids, with the images that it is about.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Token ids, `-i` at the rows of picture `i`, counted from 1.
+    /// Token ids, `-i` at the rows of image `i`, counted from 1.
     pub input_ids: Vec<i64>,
     /// The images, in the order of their numbers.
     pub images: Vec<Arc<ImageInputs>>,

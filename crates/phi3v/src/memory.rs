@@ -8,10 +8,10 @@ use crate::config::ModelConfig;
 use crate::model::{image_bytes, kv_layout, step_bytes};
 use phi3v_kernels::{Backend, DeviceMemory, KV_BLOCK_TOKENS, KvFormat};
 
-/// The context chosen where memory allows and nobody asks for another. It holds six pictures of 2,509 tokens; at
+/// The context chosen where memory allows and nobody asks for another. It holds six images of 2,509 tokens; at
 /// 393 KB per token (Phi-3.5-vision, bf16) it takes 6.4 GB.
 pub const CONTEXT_DEFAULT_MAX: usize = 16_384;
-/// The least context that is chosen unasked: one picture at num_crops 1 (313 tokens), a question and an answer.
+/// The least context that is chosen unasked: one image at num_crops 1 (313 tokens), a question and an answer.
 pub const CONTEXT_DEFAULT_MIN: usize = 1_024;
 
 /// Why a model cannot be loaded: too little memory, or a context that cannot be.
@@ -73,13 +73,13 @@ pub struct MemoryRequest {
     pub weights_bytes: u64,
     /// Storage format of cached keys and values.
     pub kv_format: KvFormat,
-    /// Most tiles per picture, the global view not counted.
+    /// Most tiles per image, the global view not counted.
     pub num_crops: usize,
     /// Prompt tokens that go through the decoder at once.
     pub prefill_chunk: usize,
     /// Tiles that go through the vision tower at once.
     pub tiles_at_once: usize,
-    /// Bytes of pictures' embeddings kept for later questions.
+    /// Bytes of images' embeddings kept for later questions.
     pub image_cache_bytes: u64,
     /// Tokens of the context; `None` chooses by what is available.
     pub context: Option<usize>,
@@ -96,7 +96,7 @@ pub struct MemoryPlan {
     pub context_tokens: usize,
     /// Buffers of a prefill step and of the vision tower at their largest.
     pub activation_bytes: u64,
-    /// Embeddings of pictures, kept for later questions, at their most.
+    /// Embeddings of images, kept for later questions, at their most.
     pub image_cache_bytes: u64,
     /// What programs can have at this moment; `None` where the system does not tell.
     pub available_bytes: Option<u64>,
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_take_the_buffers_of_the_tiles_at_once_and_their_cache() {
+    fn images_take_the_buffers_of_the_tiles_at_once_and_their_cache() {
         let plan = |num_crops, tiles_at_once| {
             let request = MemoryRequest { num_crops, tiles_at_once, ..REQUEST };
             MemoryPlan::new(&config(), &request, None).unwrap()

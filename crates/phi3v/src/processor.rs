@@ -1,12 +1,12 @@
-//! Prompts with pictures to the ids the model reads. A position of picture i holds -i.
+//! Prompts with images to the ids the model reads. A position of image i holds -i.
 //!
 //! The reference cuts a prompt at its image tags and tokenises every chunk alone, so each chunk begins with `<s>` and
-//! with a stretch of its own: chunk, picture, `<s>` chunk, picture, `<s>` chunk. [`reference_ids`] does exactly that
+//! with a stretch of its own: chunk, image, `<s>` chunk, image, `<s>` chunk. [`reference_ids`] does exactly that
 //! with a raw prompt. [`chat_prompt`] builds the same ids from messages without ever searching text for special tokens,
 //! so what a user types stays text.
 //!
-//! Where we differ from the reference on purpose: the number in a tag chooses the picture, also out of order (the
-//! reference fills the rows in picture order), and a picture used twice is refused here and not in the forward pass.
+//! Where we differ from the reference on purpose: the number in a tag chooses the image, also out of order (the
+//! reference fills the rows in image order), and an image used twice is refused here and not in the forward pass.
 
 use regex::Regex;
 use std::sync::LazyLock;
@@ -24,7 +24,7 @@ pub enum ProcessorError {
         /// The numbers found, each once, ascending.
         numbers: Vec<u64>,
     },
-    /// Another number of pictures than of tags.
+    /// Another number of images than of tags.
     #[error("the prompt names {named} and {given} given", named = count(*.tags, "image"), given = count_given(*.images))]
     ImageCount {
         /// Different image numbers in the prompt.
@@ -32,7 +32,7 @@ pub enum ProcessorError {
         /// Images that were given.
         images: usize,
     },
-    /// The same picture in two places.
+    /// The same image in two places.
     #[error("image {number} stands {times} times in the prompt, the limit is 1")]
     RepeatedImage {
         /// The image's number, from 1.
@@ -63,10 +63,10 @@ impl ProcessorError {
 }
 
 /// Ids of a raw prompt, in which added tokens and image tags are read. `num_img_tokens[i - 1]` is the number of
-/// positions of picture i. Without pictures the whole prompt is text, image tags included.
+/// positions of image i. Without images the whole prompt is text, image tags included.
 ///
 /// # Errors
-/// [`ProcessorError`] when the image numbers have gaps, do not match the pictures, or repeat.
+/// [`ProcessorError`] when the image numbers have gaps, do not match the images, or repeat.
 pub fn raw_prompt(
     tokenizer: &Tokenizer,
     prompt: &str,
@@ -80,11 +80,11 @@ pub fn raw_prompt(
     reference_ids(tokenizer, prompt, num_img_tokens)
 }
 
-/// Ids of a raw prompt to the letter of the reference's processor, which lets a picture stand in several places.
+/// Ids of a raw prompt to the letter of the reference's processor, which lets an image stand in several places.
 /// The model cannot be run on those; use [`raw_prompt`] for anything but comparisons.
 ///
 /// # Errors
-/// [`ProcessorError`] where the reference's assertions fail: image numbers with gaps or other than the pictures.
+/// [`ProcessorError`] where the reference's assertions fail: image numbers with gaps or other than the images.
 pub fn reference_ids(
     tokenizer: &Tokenizer,
     prompt: &str,
@@ -109,7 +109,7 @@ pub fn reference_ids(
     Ok(ids)
 }
 
-/// Ids of a conversation. Text parts never become special tokens or pictures; for text without such strings the ids
+/// Ids of a conversation. Text parts never become special tokens or images; for text without such strings the ids
 /// equal those of [`raw_prompt`] on [`crate::chat_template::render`].
 ///
 /// ```
@@ -123,7 +123,7 @@ pub fn reference_ids(
 /// ```
 ///
 /// # Errors
-/// [`ProcessorError`] when there is no message, or the image numbers have gaps, do not match the pictures, or repeat.
+/// [`ProcessorError`] when there is no message, or the image numbers have gaps, do not match the images, or repeat.
 pub fn chat_prompt(
     tokenizer: &Tokenizer,
     messages: &[Message],
@@ -167,11 +167,11 @@ pub fn chat_prompt(
     Ok(prompt.finish())
 }
 
-/// Joins stretches of text, added tokens and pictures as ids, the way the tokenizer would have cut the rendered text.
+/// Joins stretches of text, added tokens and images as ids, the way the tokenizer would have cut the rendered text.
 struct PromptBuilder<'a> {
     tokenizer: &'a Tokenizer,
     ids: Vec<i64>, // [num_tokens]
-    /// The stretch being written: everything since the last added token or picture.
+    /// The stretch being written: everything since the last added token or image.
     stretch: String,
     /// The added token before the stretch swallows its leading white space.
     after_rstrip: bool,
@@ -218,13 +218,13 @@ impl<'a> PromptBuilder<'a> {
     }
 }
 
-/// Appends picture `number` (from 1, checked) as a run of its negated number.
+/// Appends image `number` (from 1, checked) as a run of its negated number.
 fn push_image(ids: &mut Vec<i64>, number: usize, num_img_tokens: &[usize]) {
     let run = num_img_tokens[number - 1];
     ids.extend(std::iter::repeat_n(-(number as i64), run));
 }
 
-/// The different numbers must be 1, 2, .. and as many as there are pictures.
+/// The different numbers must be 1, 2, .. and as many as there are images.
 fn check_numbers(numbers: &[u64], images: usize) -> Result<(), ProcessorError> {
     let mut unique = numbers.to_vec();
     unique.sort_unstable();
@@ -238,7 +238,7 @@ fn check_numbers(numbers: &[u64], images: usize) -> Result<(), ProcessorError> {
     Ok(())
 }
 
-/// No picture may stand in two places.
+/// No image may stand in two places.
 fn check_once(numbers: &[u64]) -> Result<(), ProcessorError> {
     let mut sorted = numbers.to_vec();
     sorted.sort_unstable();

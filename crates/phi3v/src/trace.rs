@@ -1,7 +1,7 @@
 //! Every stage of one prompt, recorded: how anyone can compare phi3v with the reference on their own files.
 //!
 //! The prompt is raw (special tokens and `<|image_i|>` tags are parsed as the reference's processor does) and the
-//! pictures are decoded in reference mode by the caller. What is recorded, and its shapes, stands at [`Trace`].
+//! images are decoded in reference mode by the caller. What is recorded, and its shapes, stands at [`Trace`].
 
 use crate::engine::{Engine, EngineError, EngineOptions, Event, Request};
 use crate::image::{ImageInputs, TILE_SIDE, TILE_VALUES};
@@ -43,13 +43,13 @@ pub enum Values {
     I64(Vec<i64>),
 }
 
-/// The entries of a trace; `i` counts pictures from 1, tiles come global view first, without zero tiles.
+/// The entries of a trace; `i` counts images from 1, tiles come global view first, without zero tiles.
 ///
 /// | name | type | shape |
 /// |---|---|---|
 /// | `pixel_values.{i}` | f32 | [1 + tiles, 3, 336, 336] |
 /// | `image_sizes` | i64 | [images, 2]: height, width |
-/// | `input_ids` | i64 | [tokens]; rows of picture `i` hold `-i` |
+/// | `input_ids` | i64 | [tokens]; rows of image `i` hold `-i` |
 /// | `vision_features.{i}` | f32 | [1 + tiles, 576, vision hidden] |
 /// | `image_embeds.{i}` | f32 | [num_img_tokens, hidden] |
 /// | `hidden_states.{l}` | f32 | [tokens, hidden]; 0 is the embeddings, `l` the output of layer `l - 1`, the last one's too: before the final norm |
@@ -61,7 +61,7 @@ pub type Trace = Vec<Entry>;
 /// Runs `options.prompt` and records its stages.
 ///
 /// # Errors
-/// A prompt that does not fit the pictures, or with its answer not the model's context; or the device's refusal.
+/// A prompt that does not fit the images, or with its answer not the model's context; or the device's refusal.
 pub fn trace<B: Backend>(
     model: Phi3V<B>,
     tokenizer: &Arc<Tokenizer>,
@@ -111,7 +111,7 @@ fn never_stop<T>(_: T) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Records the features and the embedding of picture `number`; returns the embedding.
+/// Records the features and the embedding of image `number`; returns the embedding.
 fn trace_image<B: Backend>(
     model: &Phi3V<B>,
     image: &ImageInputs,

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Identifies the tokens of a block and of everything before it, pictures and rotary factors included.
+/// Identifies the tokens of a block and of everything before it, images and rotary factors included.
 pub(super) type BlockHash = [u8; 32];
 
 #[derive(Clone, Debug, Default)]

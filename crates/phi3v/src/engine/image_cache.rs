@@ -1,4 +1,4 @@
-//! Embeddings of pictures, kept for the next question about them; bounded by bytes, least recently used first out.
+//! Embeddings of images, kept for the next question about them; bounded by bytes, least recently used first out.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ struct Entry<T> {
     last_use: u64,
 }
 
-/// Picture hash to embedding, `[num_img_tokens, hidden_size]`.
+/// Image hash to embedding, `[num_img_tokens, hidden_size]`.
 pub(super) struct ImageCache<T> {
     entries: HashMap<[u8; 32], Entry<T>>,
     bytes: usize,
@@ -30,7 +30,7 @@ impl<T> ImageCache<T> {
     }
 
     /// Whether so many bytes can be kept without dropping any.
-    pub(super) fn has_room(&self, bytes: usize) -> bool {
+    pub(super) fn fits(&self, bytes: usize) -> bool {
         bytes <= self.bytes_max - self.bytes
     }
 
@@ -63,12 +63,12 @@ mod tests {
         for key in 0..2u8 {
             cache.insert([key; 32], Arc::new(key), 10);
         }
-        assert!(cache.get(&[0; 32]).is_some() && !cache.has_room(1));
+        assert!(cache.get(&[0; 32]).is_some() && !cache.fits(1));
         cache.insert([2; 32], Arc::new(2), 10);
         assert!(cache.get(&[1; 32]).is_none());
         assert!(cache.get(&[0; 32]).is_some() && cache.get(&[2; 32]).is_some());
         cache.insert([3; 32], Arc::new(3), 100);
         assert_eq!(cache.bytes, 20, "what is larger than the bound is not kept, and drops nothing");
-        assert!(cache.has_room(0) && !cache.has_room(1));
+        assert!(cache.fits(0) && !cache.fits(1));
     }
 }

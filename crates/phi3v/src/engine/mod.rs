@@ -1,15 +1,15 @@
 //! Sequences sharing one model: a step is schedule, forward, postprocess.
 //!
-//! Requests join and leave between steps. A step does a piece of each kind of work: tiles of one picture, a chunk of
+//! Requests join and leave between steps. A step does a piece of each kind of work: tiles of one image, a chunk of
 //! one prompt, and one token for every sequence that is decoding. While others decode, the pieces are small, so that a
 //! long prompt does not freeze their answers, and more than one is done only within a fixed time; alone, they are large.
 //!
 //! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
 //! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
-//! it is computed again with the long set, pictures included, in `Scheduler::restart_crossing`. (Phi-3-vision's own
-//! code mixes the sets, Phi-3.5-vision's loses the pictures; MODEL.md tells more.)
+//! it is computed again with the long set, images included, in `Scheduler::restart_crossing`. (Phi-3-vision's own
+//! code mixes the sets, Phi-3.5-vision's loses the images; MODEL.md tells more.)
 //!
-//! The engine knows ids, pixel values and logits; it knows no files, formats of pictures, JSON or connections.
+//! The engine knows ids, pixel values and logits; it knows no files, formats of images, JSON or connections.
 
 mod block_manager;
 mod image_cache;
@@ -28,7 +28,7 @@ use crate::Result;
 use crate::model::{Cache, FEW_ROWS_MAX, Phi3V};
 use crate::tokenizer::Tokenizer;
 use phi3v_kernels::Backend;
-use pictures::Pictures;
+use pictures::Images;
 use scheduler::Scheduler;
 use sequence::Sequence;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub enum EngineError {
         "the prompt of {prompt} tokens and an answer of up to {answer} exceed the context of {context} tokens"
     )]
     ContextLength {
-        /// Tokens of the prompt, pictures included.
+        /// Tokens of the prompt, images included.
         prompt: usize,
         /// `max_new_tokens` of the request.
         answer: usize,
@@ -69,7 +69,7 @@ pub enum EngineError {
         /// Ids the model has.
         vocab_size: usize,
     },
-    /// Rows of a picture that was not given.
+    /// Rows of an image that was not given.
     #[error("the prompt refers to picture {number}, but {images} were given")]
     UnknownImage {
         /// Number in the prompt.
@@ -77,13 +77,13 @@ pub enum EngineError {
         /// Images of the request.
         images: usize,
     },
-    /// A picture that the prompt does not mention.
+    /// An image that the prompt does not mention.
     #[error("picture {number} is not mentioned in the prompt")]
     UnusedImage {
         /// The image's number, from 1.
         number: usize,
     },
-    /// A wrong number of rows for a picture, or the picture twice.
+    /// A wrong number of rows for an image, or the image twice.
     #[error(
         "picture {number} has {rows} rows in one place of the prompt, it takes {expected} in exactly one"
     )]
@@ -128,7 +128,7 @@ pub struct EngineOptions {
     pub running_max: usize,
     /// Requests that may wait.
     pub waiting_max: usize,
-    /// Bytes of picture embeddings kept for later questions.
+    /// Bytes of image embeddings kept for later questions.
     pub image_cache_bytes_max: usize,
     /// Whether full blocks are shared between sequences with the same beginning.
     pub prefix_cache: bool,
@@ -136,7 +136,7 @@ pub struct EngineOptions {
     pub prefill_chunk_alone: usize,
     /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
-    /// How long a step goes on with further pieces of pictures and prompts while others are decoding. Of a small model
+    /// How long a step goes on with further pieces of images and prompts while others are decoding. Of a small model
     /// a piece takes little beside a step, so many requests together would be slower than few; of a large one the
     /// first piece takes longer than this.
     pub pieces_time_shared: Duration,
@@ -148,7 +148,7 @@ impl Default for EngineOptions {
             context_tokens: 8192,
             running_max: FEW_ROWS_MAX,
             waiting_max: 64,
-            // some ten pictures at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
+            // some ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
             prefill_chunk_alone: phi3v_kernels::cpu::SIZES.prefill_chunk,
@@ -192,7 +192,7 @@ pub struct Engine<B: Backend> {
     options: EngineOptions,
     cache: Cache<B>,
     scheduler: Scheduler,
-    pictures: Pictures<B>,
+    images: Images<B>,
     /// What [`Engine::run`] saw happen to other requests; the next step reports it.
     unreported: Vec<Output>,
     /// Of the last forward pass, `[n, vocab_size]`; kept, so that a step need not allocate it.
@@ -216,7 +216,7 @@ impl<B: Backend> Engine<B> {
         Ok(Self {
             cache: model.cache(scheduler.load().blocks_total)?,
             scheduler,
-            pictures: Pictures::new(options.image_cache_bytes_max),
+            images: Images::new(options.image_cache_bytes_max),
             unreported: Vec::new(),
             logits: Vec::new(),
             next_id: 0,

@@ -1,4 +1,4 @@
-//! Pictures on their way from tiles to embeddings, and the embeddings that requests need or that are kept.
+//! Images on their way from tiles to embeddings, and the embeddings that requests need or that are kept.
 
 use super::image_cache::ImageCache;
 use super::request::{CacheSalt, RequestId};
@@ -12,21 +12,21 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The pictures of all requests.
-pub(super) struct Pictures<B: Backend> {
-    requests: HashMap<RequestId, RequestPictures<B>>,
+/// The images of all requests.
+pub(super) struct Images<B: Backend> {
+    requests: HashMap<RequestId, RequestImages<B>>,
     cache: ImageCache<B::Tensor>,
 }
 
-/// The pictures of one request.
-struct RequestPictures<B: Backend> {
-    /// `[num_img_tokens, hidden_size]` of each picture that was needed so far.
+/// The images of one request.
+struct RequestImages<B: Backend> {
+    /// `[num_img_tokens, hidden_size]` of each image that was needed so far.
     embeddings: Vec<Option<Arc<B::Tensor>>>,
-    /// The picture on its way through the vision tower.
+    /// The image on its way through the vision tower.
     job: Option<(usize, ImageJob<B>)>,
 }
 
-/// How far a picture is.
+/// How far an image is.
 enum Encoded<B: Backend> {
     /// Tiles of it still remain.
     Part(ImageJob<B>),
@@ -37,13 +37,13 @@ enum Encoded<B: Backend> {
 /// Hears of the tiles that are done, in parts, and stops the work.
 pub(super) type TilesDone<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;
 
-impl<B: Backend> Pictures<B> {
+impl<B: Backend> Images<B> {
     /// Keeps at most `cache_bytes_max` bytes of embeddings for later requests.
     pub(super) fn new(cache_bytes_max: usize) -> Self {
         Self { requests: HashMap::new(), cache: ImageCache::new(cache_bytes_max) }
     }
 
-    /// Takes the pictures that a sequence needs from those that are kept, as far as they are there.
+    /// Takes the images that a sequence needs from those that are kept, as far as they are there.
     pub(super) fn take_kept(&mut self, sequence: &mut Sequence) {
         while let Some(image) = sequence.image_needed() {
             let Some(embedding) = self.cache.get(&sequence.image_key(image)) else { return };
@@ -51,11 +51,11 @@ impl<B: Backend> Pictures<B> {
         }
     }
 
-    /// Sends up to `tiles_max` tiles of the picture that a sequence needs through the vision tower, and keeps a picture
+    /// Sends up to `tiles_max` tiles of the image that a sequence needs through the vision tower, and keeps an image
     /// that is done.
     ///
     /// # Errors
-    /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal; the picture is then begun anew.
+    /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal; the image is then begun anew.
     pub(super) fn encode(
         &mut self,
         model: &Phi3V<B>,
@@ -79,7 +79,7 @@ impl<B: Backend> Pictures<B> {
         Ok(())
     }
 
-    /// Sends a picture that nobody has asked about yet through the vision tower and keeps it for requests without a
+    /// Sends an image that nobody has asked about yet through the vision tower and keeps it for requests without a
     /// cache salt. Returns the time it took:
     /// none if it is kept already, or if it could not be without dropping another.
     ///
@@ -93,7 +93,7 @@ impl<B: Backend> Pictures<B> {
     ) -> Result<Duration> {
         let bytes = inputs.num_img_tokens() * model.config().hidden_size * size_of::<f32>();
         let key = image_key(&inputs.hash, &CacheSalt::default());
-        if self.cache.get(&key).is_some() || !self.cache.has_room(bytes) {
+        if self.cache.get(&key).is_some() || !self.cache.fits(bytes) {
             return Ok(Duration::ZERO);
         }
         let start = Instant::now();
@@ -109,10 +109,10 @@ impl<B: Backend> Pictures<B> {
         Ok(start.elapsed())
     }
 
-    /// The input rows of a sequence's positions `rows`: tokens, and rows of pictures.
+    /// The input rows of a sequence's positions `rows`: tokens, and rows of images.
     ///
     /// # Panics
-    /// If a picture among them is not encoded.
+    /// If an image among them is not encoded.
     pub(super) fn segments<'a>(
         &'a self,
         sequence: &'a Sequence,
@@ -130,7 +130,7 @@ impl<B: Backend> Pictures<B> {
                 segments.push(Segment::Tokens(&sequence.tokens[next..start]));
             }
             let embedding =
-                embedding(run.image).expect("a chunk is run only when the pictures in it are encoded");
+                embedding(run.image).expect("a chunk is run only when the images in it are encoded");
             segments.push(Segment::Image(embedding, start - run.rows.start..end - run.rows.start));
             next = end;
         }
@@ -140,13 +140,13 @@ impl<B: Backend> Pictures<B> {
         segments
     }
 
-    /// Lets go of the pictures of a request that has ended; what is kept stays.
+    /// Lets go of the images of a request that has ended; what is kept stays.
     pub(super) fn forget(&mut self, id: RequestId) {
         self.requests.remove(&id);
     }
 
-    fn of(&mut self, sequence: &Sequence) -> &mut RequestPictures<B> {
-        let none = || RequestPictures { embeddings: vec![None; sequence.images.len()], job: None };
+    fn of(&mut self, sequence: &Sequence) -> &mut RequestImages<B> {
+        let none = || RequestImages { embeddings: vec![None; sequence.images.len()], job: None };
         self.requests.entry(sequence.id).or_insert_with(none)
     }
 

@@ -10,15 +10,15 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// Keeps the caches of one client apart from those of others: keys and values of prompts and embeddings of pictures
+/// Keeps the caches of one client apart from those of others: keys and values of prompts and embeddings of images
 /// are found again only by requests with the same salt. All zeros is the salt of who has none.
 pub type CacheSalt = [u8; 32];
 
 /// One prompt to be continued, and how; [`Conversation`](crate::Conversation) makes them from messages.
 pub struct Request {
-    /// Token ids of the prompt; the rows of picture `i` (from 1) hold `-i`. See [`crate::processor`].
+    /// Token ids of the prompt; the rows of image `i` (from 1) hold `-i`. See [`crate::processor`].
     pub input_ids: Vec<i64>,
-    /// The pictures, in the order of their numbers.
+    /// The images, in the order of their numbers.
     pub images: Vec<Arc<ImageInputs>>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
@@ -119,9 +119,9 @@ pub struct Finished {
 /// Token counts of a request: its prompt, what of it was cached, and its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Tokens of the prompt, pictures included.
+    /// Tokens of the prompt, images included.
     pub prompt_tokens: usize,
-    /// Those that stand for pictures.
+    /// Those that stand for images.
     pub image_tokens: usize,
     /// Those whose keys and values were taken from the prefix cache.
     pub cached_tokens: usize,

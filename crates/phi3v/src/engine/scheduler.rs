@@ -120,7 +120,7 @@ impl Scheduler {
     }
 
     /// Puts sequences whose next token lies beyond the short factors' reach back to the head of the queue, to be
-    /// computed again as a whole with the long ones. Their pictures stay encoded.
+    /// computed again as a whole with the long ones. Their images stay encoded.
     pub(super) fn restart_crossing(&mut self, factors_for: impl Fn(usize) -> RopeFactors) {
         let crosses = |sequence: &Sequence| {
             sequence.decoding() && factors_for(sequence.tokens.len()) != sequence.factors
@@ -177,18 +177,18 @@ impl Scheduler {
         self.running.iter().any(Sequence::decoding)
     }
 
-    /// Whether some sequences decode while others still have pictures or prompts to compute.
+    /// Whether some sequences decode while others still have images or prompts to compute.
     pub(super) fn some_decode_while_others_prefill(&self) -> bool {
         let decoding = self.running.iter().filter(|sequence| sequence.decoding()).count();
         (1..self.running.len()).contains(&decoding)
     }
 
-    /// The oldest sequence with a picture that has to be encoded next.
-    pub(super) fn needs_picture(&self) -> Option<usize> {
+    /// The oldest sequence with an image that has to be encoded next.
+    pub(super) fn needs_image(&self) -> Option<usize> {
         self.running.iter().position(|sequence| sequence.image_needed().is_some())
     }
 
-    /// The next chunk of the oldest prompt whose next pictures are encoded.
+    /// The next chunk of the oldest prompt whose next images are encoded.
     pub(super) fn prompt_chunk(&self) -> Option<PromptChunk> {
         let ready = |sequence: &Sequence| !sequence.decoding() && sequence.image_needed().is_none();
         let index = self.running.iter().position(ready)?;
@@ -398,21 +398,21 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_waits_for_its_own_pictures_only() {
+    fn a_prompt_waits_for_its_own_images_only() {
         let pixels = vec![9; 20 * 20 * 3];
         let params = ImageParams { num_crops: 1, ..ImageParams::default() };
-        let picture = process(&RgbImage { width: 20, height: 20, pixels }, &params).unwrap();
-        let rows = vec![-1; picture.num_img_tokens()];
+        let image = process(&RgbImage { width: 20, height: 20, pixels }, &params).unwrap();
+        let rows = vec![-1; image.num_img_tokens()];
         let ids = [1, 2].into_iter().chain(rows).chain(3..30).collect();
-        let request = Request::greedy(ids, vec![Arc::new(picture)], 10);
+        let request = Request::greedy(ids, vec![Arc::new(image)], 10);
         let mut scheduler = scheduler(8192);
         scheduler.enqueue(Sequence::new(RequestId(0), request, &TOKENIZER, RopeFactors::Short).unwrap());
         scheduler.enqueue(sequence(1, 30, 10));
         admit_all(&mut scheduler);
-        assert_eq!(scheduler.needs_picture(), Some(0));
+        assert_eq!(scheduler.needs_image(), Some(0));
         assert_eq!(scheduler.prompt_chunk().unwrap().index, 1);
         scheduler.running_mut()[0].encoded[0] = true;
-        assert_eq!((scheduler.needs_picture(), scheduler.prompt_chunk().unwrap().index), (None, 0));
+        assert_eq!((scheduler.needs_image(), scheduler.prompt_chunk().unwrap().index), (None, 0));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! One request on its way: its tokens, how far they are computed, and how its answer is told. It holds no tensor: its
-//! pictures' embeddings are those of [`Pictures`](super::pictures::Pictures).
+//! images' embeddings are those of [`Images`](super::pictures::Images).
 
 use super::block_manager::BlockHash;
 use super::request::{CacheSalt, FinishReason, Finished, Request, RequestId, Timings, Token, Usage};
@@ -15,26 +15,26 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The rows of one picture within the prompt.
+/// The rows of one image within the prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ImageRun {
     /// Positions in the sequence.
     pub(super) rows: Range<usize>,
-    /// Index into the request's pictures.
+    /// Index into the request's images.
     pub(super) image: usize,
 }
 
 /// A request's state.
 pub(super) struct Sequence {
     pub(super) id: RequestId,
-    /// The prompt with `-i` at the rows of picture `i`.
+    /// The prompt with `-i` at the rows of image `i`.
     input_ids: Vec<i64>,
-    /// Prompt and answer; 0 at the rows of pictures.
+    /// Prompt and answer; 0 at the rows of images.
     pub(super) tokens: Vec<u32>,
     pub(super) prompt_tokens: usize,
     pub(super) image_runs: Vec<ImageRun>,
     pub(super) images: Vec<Arc<ImageInputs>>,
-    /// Which of the pictures have been through the vision tower.
+    /// Which of the images have been through the vision tower.
     pub(super) encoded: Vec<bool>,
     /// Leading tokens whose keys and values are in the cache.
     pub(super) computed: usize,
@@ -100,13 +100,13 @@ impl Sequence {
         self.tokens.len() > self.prompt_tokens && self.computed + 1 == self.tokens.len()
     }
 
-    /// The first picture with rows still to be computed that is not encoded.
+    /// The first image with rows still to be computed that is not encoded.
     pub(super) fn image_needed(&self) -> Option<usize> {
         let missing = |run: &&ImageRun| run.rows.end > self.computed && !self.encoded[run.image];
         self.image_runs.iter().find(missing).map(|run| run.image)
     }
 
-    /// What the embedding of picture number `image`, from 0, is kept under.
+    /// What the embedding of image number `image`, from 0, is kept under.
     pub(super) fn image_key(&self, image: usize) -> [u8; 32] {
         image_key(&self.images[image].hash, &self.cache_salt)
     }
@@ -122,7 +122,7 @@ impl Sequence {
         }
         for run in self.image_runs.iter().filter(|run| run.rows.start < rows.end && rows.start < run.rows.end)
         {
-            // where in the block, and where in the picture, its rows begin
+            // where in the block, and where in the image, its rows begin
             let start = run.rows.start.max(rows.start);
             hasher.update(&[1]);
             hasher.update(&((start - rows.start) as u64).to_le_bytes());
@@ -187,12 +187,12 @@ impl Sequence {
     }
 }
 
-/// What the embedding of a picture is kept under, for requests of one salt.
+/// What the embedding of an image is kept under, for requests of one salt.
 pub(super) fn image_key(hash: &[u8; 32], cache_salt: &CacheSalt) -> [u8; 32] {
     *blake3::keyed_hash(cache_salt, hash).as_bytes()
 }
 
-/// Splits ids with picture rows (`-i`, runs of one number) into tokens and runs.
+/// Splits ids with image rows (`-i`, runs of one number) into tokens and runs.
 fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
     let mut runs: Vec<ImageRun> = Vec::new();
     for (position, &id) in input_ids.iter().enumerate().filter(|(_, id)| **id < 0) {
@@ -205,10 +205,10 @@ fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
     (input_ids.iter().map(|&id| u32::try_from(id).unwrap_or(0)).collect(), runs)
 }
 
-/// Checks a request's ids against its pictures and the vocabulary.
+/// Checks a request's ids against its images and the vocabulary.
 ///
 /// # Errors
-/// A picture whose rows do not match its size, or an id beyond the vocabulary.
+/// An image whose rows do not match its size, or an id beyond the vocabulary.
 pub(super) fn check_ids(request: &Request, vocab_size: usize) -> Result<(), super::EngineError> {
     use super::EngineError;
     if request.input_ids.is_empty() {

@@ -72,7 +72,7 @@ impl<B: Backend> Engine<B> {
         let Some(Repair { found, failed }) = self.scheduler.settle() else { return };
         observer.damage(&found);
         for id in failed {
-            self.pictures.forget(id);
+            self.images.forget(id);
             outputs.push(Output { id, event: Event::Failed(EngineError::DamagedCache.into()) });
         }
     }
@@ -86,18 +86,18 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Sends tiles of the oldest sequence that lacks a picture through the vision tower: some of them, or a single
+    /// Sends tiles of the oldest sequence that lacks an image through the vision tower: some of them, or a single
     /// one while others are decoding.
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
-        self.scheduler.running_mut().iter_mut().for_each(|sequence| self.pictures.take_kept(sequence));
-        let Some(index) = self.scheduler.needs_picture() else { return };
+        self.scheduler.running_mut().iter_mut().for_each(|sequence| self.images.take_kept(sequence));
+        let Some(index) = self.scheduler.needs_image() else { return };
         let tiles_max =
             if self.scheduler.someone_decodes() { 1 } else { self.model.backend().sizes().tiles_at_once };
         let sequence = &mut self.scheduler.running_mut()[index];
         let id = sequence.id;
         let total = sequence.image_needed().map_or(0, |image| sequence.images[image].distinct_tiles());
         let start = Instant::now();
-        let result = self.pictures.encode(&self.model, sequence, tiles_max, &mut |done| {
+        let result = self.images.encode(&self.model, sequence, tiles_max, &mut |done| {
             observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
         });
         sequence.timings.vision += start.elapsed();
@@ -106,20 +106,21 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Sends a picture through the vision tower ahead of the request that will bring it, so that the next picture can
-    /// be read and cut meanwhile; the request, if it has no cache salt, then finds it among those kept. Returns the time it took: none if the
-    /// picture is known, or if it could not be kept without dropping another. Progress bears the next request's id.
+    /// Sends an image through the vision tower ahead of the request that will bring it, so that the next image can be
+    /// read and cut meanwhile; the request, if it has no cache salt, then finds it among those kept. Returns the time it
+    /// took: none if the image is known, or if it could not be kept without dropping another. Progress bears the next
+    /// request's id.
     ///
     /// # Errors
     /// [`Error::Stopped`], or the device's refusal.
     pub fn encode_ahead(&mut self, inputs: &ImageInputs, observer: &mut dyn Observer) -> Result<Duration> {
         let (id, total) = (RequestId(self.next_id), inputs.distinct_tiles());
-        self.pictures.encode_ahead(&self.model, inputs, &mut |done| {
+        self.images.encode_ahead(&self.model, inputs, &mut |done| {
             observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
         })
     }
 
-    /// Runs a chunk of the oldest prompt whose pictures are encoded.
+    /// Runs a chunk of the oldest prompt whose images are encoded.
     fn run_prefill(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         let Some(chunk) = self.scheduler.prompt_chunk() else { return };
         let start = Instant::now();
@@ -138,7 +139,7 @@ impl<B: Backend> Engine<B> {
     fn forward_prompt(&mut self, chunk: &PromptChunk, observer: &mut dyn Observer) -> Result<()> {
         let PromptChunk { index, rows, is_last } = chunk;
         let sequence = &self.scheduler.running()[*index];
-        let segments = self.pictures.segments(sequence, rows.clone());
+        let segments = self.images.segments(sequence, rows.clone());
         let batch = [Chunk {
             segments: &segments,
             past: rows.start,
@@ -205,7 +206,7 @@ impl<B: Backend> Engine<B> {
 
     /// Reports the end of an answer whose sequence the scheduler has given up.
     fn finish(&mut self, mut sequence: Sequence, reason: FinishReason, outputs: &mut Vec<Output>) {
-        self.pictures.forget(sequence.id);
+        self.images.forget(sequence.id);
         outputs.push(Output { id: sequence.id, event: Event::Finished(sequence.finish(reason)) });
     }
 
@@ -215,12 +216,12 @@ impl<B: Backend> Engine<B> {
         if matches!(error, Error::Stopped) {
             return self.finish(sequence, FinishReason::Cancelled, outputs);
         }
-        self.pictures.forget(sequence.id);
+        self.images.forget(sequence.id);
         outputs.push(Output { id: sequence.id, event: Event::Failed(error) });
     }
 }
 
-/// What a decoding sequence has not computed yet: a token of its answer, never a row of a picture.
+/// What a decoding sequence has not computed yet: a token of its answer, never a row of an image.
 fn newest_token<B: Backend>(sequence: &Sequence) -> [Segment<'_, B::Tensor>; 1] {
     [Segment::Tokens(&sequence.tokens[sequence.computed..])]
 }

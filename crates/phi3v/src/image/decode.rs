@@ -15,7 +15,7 @@ use super::format::Format;
 use super::{ImageLimits, ImageMode, RgbImage};
 use raster::Raster;
 
-/// Decodes a picture: PNG, JPEG, WebP, GIF (first frame), BMP or TIFF (first page), told by content.
+/// Decodes an image: PNG, JPEG, WebP, GIF (first frame), BMP or TIFF (first page), told by content.
 ///
 /// ```
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cover.png");
@@ -27,7 +27,7 @@ use raster::Raster;
 /// ```
 ///
 /// # Errors
-/// Every input that is not a whole, supported picture within the limits; see [`ImageError`].
+/// Every input that is not a whole, supported image within the limits; see [`ImageError`].
 pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     limits.check_bytes(bytes.len())?;
     let format = Format::of(bytes)?;
@@ -39,7 +39,7 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
         Format::Png => png::decode,
         Format::Jpeg => jpeg::decode,
     };
-    // The decoders are other people's code on hostile bytes: should one panic, it is this picture's error and not the
+    // The decoders are other people's code on hostile bytes: should one panic, it is this image's error and not the
     // end of the program.
     let raster = catch_unwind(AssertUnwindSafe(|| decoder(bytes, mode, limits)));
     let raster = raster.unwrap_or_else(|payload| {

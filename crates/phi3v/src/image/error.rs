@@ -1,4 +1,4 @@
-//! What can be wrong with a picture, one sentence each.
+//! What can be wrong with an image, one sentence each.
 
 use super::format::{SUPPORTED, converter};
 
@@ -14,7 +14,7 @@ pub enum ImageError {
         /// The most that is allowed.
         limit: usize,
     },
-    /// The first bytes belong to no picture format.
+    /// The first bytes belong to no image format.
     #[error("this is not a picture: it begins with {start}")]
     NotAnImage {
         /// The first bytes, printable.
@@ -72,7 +72,7 @@ pub enum ImageError {
         /// The most that is allowed.
         limit: usize,
     },
-    /// The file ends before the picture does.
+    /// The file ends before the image does.
     #[error("the {format} picture is truncated")]
     Truncated {
         /// Name of the format.
@@ -96,7 +96,7 @@ pub enum ImageError {
         /// Bytes that were given.
         bytes: usize,
     },
-    /// The picture is so long and narrow that a side is zero after the resize.
+    /// The image is so long and narrow that a side is zero after the resize.
     #[error(
         "the picture of {width}x{height} has no pixels left on its short side after the resize for num_crops {num_crops}"
     )]

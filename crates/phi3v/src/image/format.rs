@@ -57,7 +57,7 @@ const VIDEO_MP4: &str = "video (MP4 or QuickTime)";
 const VIDEO_MATROSKA: &str = "video (Matroska or WebM)";
 const VIDEO_AVI: &str = "video (AVI)";
 
-/// A command of a well-known program that makes pictures of a refused format; file names stand for the user's.
+/// A command of a well-known program that makes images of a refused format; file names stand for the user's.
 pub(super) fn converter(format: &str) -> Option<&'static str> {
     Some(match format {
         "AVIF" => "heif-convert photo.avif photo.png",
@@ -89,7 +89,7 @@ pub(super) fn converter(format: &str) -> Option<&'static str> {
     })
 }
 
-/// How a TGA picture ends, since version 2.
+/// How a TGA image ends, since version 2.
 const TGA_END: &[u8] = b"TRUEVISION-XFILE.\0";
 
 impl Format {
@@ -149,7 +149,7 @@ fn refusal(bytes: &[u8]) -> ImageError {
     ImageError::NotAnImage { start: printable(bytes) }
 }
 
-/// A Windows icon or cursor. Its four bytes alone are no mark: TGA pictures begin with them as well.
+/// A Windows icon or cursor. Its four bytes alone are no mark: TGA images begin with them as well.
 fn icon(bytes: &[u8]) -> Option<&'static str> {
     let head: &[u8; 10] = bytes.first_chunk()?;
     let format = match head[..4] {

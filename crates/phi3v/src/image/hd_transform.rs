@@ -1,6 +1,6 @@
-//! The HD transform: a picture of any size becomes a grid of 336x336 tiles, padded with white.
+//! The HD transform: an image of any size becomes a grid of 336x336 tiles, padded with white.
 //!
-//! Follows `HD_transform` of the checkpoint's `image_processing_phi3_v.py`. There a portrait picture is transposed
+//! Follows `HD_transform` of the checkpoint's `image_processing_phi3_v.py`. There a portrait image is transposed
 //! first and transposed back at the end; here nothing is transposed, its columns are filtered before its rows and it
 //! is padded left and right, which is the same to the last bit.
 
@@ -8,10 +8,10 @@ use super::error::ImageError;
 use super::resize::{Order, resize};
 use super::{RgbImage, TILE_SIDE};
 
-/// The most crops of a picture that Phi-3-vision was trained with, and what "high detail" means. With the global view a
-/// picture has one tile more: 17.
+/// The most crops of an image that Phi-3-vision was trained with, and what "high detail" means. With the global view an
+/// image has one tile more: 17.
 pub const NUM_CROPS_HIGH: usize = 16;
-/// The most crops that may be asked for: 16 times as many. It bounds the work and the memory a picture may cost, 1 MB of
+/// The most crops that may be asked for: 16 times as many. It bounds the work and the memory an image may cost, 1 MB of
 /// pixels per crop in f32.
 pub const NUM_CROPS_MAX: usize = 16 * NUM_CROPS_HIGH;
 /// White, the colour of the padding.
@@ -33,7 +33,7 @@ pub struct HdGrid {
 }
 
 impl HdGrid {
-    /// The grid for a picture of `width` x `height` with at most `num_crops` tiles, from the sizes alone.
+    /// The grid for an image of `width` x `height` with at most `num_crops` tiles, from the sizes alone.
     ///
     /// ```
     /// use phi3v::image::HdGrid;
@@ -95,14 +95,14 @@ impl HdGrid {
         (self.h_crop * TILE_SIDE, self.w_crop * TILE_SIDE)
     }
 
-    /// Number of tokens of the picture in the prompt: 144 for every tile and for the global view, one separator at
+    /// Number of tokens of the image in the prompt: 144 for every tile and for the global view, one separator at
     /// the end of each of their 12-row lines, and one between the two.
     #[must_use]
     pub fn num_img_tokens(&self) -> usize {
         (self.tiles() + 1) * TOKENS_SIDE * TOKENS_SIDE + 1 + (self.h_crop + 1) * TOKENS_SIDE
     }
 
-    /// Where the resized picture stands in the HD image, `(top, left)`: centred, the odd pixel below or right.
+    /// Where the resized image stands in the HD image, `(top, left)`: centred, the odd pixel below or right.
     fn pad(&self) -> (usize, usize) {
         let (height, width) = self.image_size();
         ((height - self.resized_height) / 2, (width - self.resized_width) / 2)
@@ -119,10 +119,10 @@ fn tiles_along(ratio: f64, num_crops: usize) -> usize {
     (1..=num_crops).take_while(|&scale| fits(scale)).last().unwrap_or(1)
 }
 
-/// Resizes and pads a picture to the HD image, `[h_crop * 336, w_crop * 336, 3]`.
+/// Resizes and pads an image to the HD image, `[h_crop * 336, w_crop * 336, 3]`.
 ///
 /// # Errors
-/// Those of [`HdGrid::of`], and [`ImageError::PixelBytes`] when the picture's pixels do not fit its size.
+/// Those of [`HdGrid::of`], and [`ImageError::PixelBytes`] when the image's pixels do not fit its size.
 pub fn hd_transform(image: &RgbImage, num_crops: usize) -> Result<RgbImage, ImageError> {
     image.check()?;
     let grid = HdGrid::of(image.width, image.height, num_crops)?;
@@ -131,7 +131,7 @@ pub fn hd_transform(image: &RgbImage, num_crops: usize) -> Result<RgbImage, Imag
     Ok(pad(resized, &grid))
 }
 
-/// Puts the resized picture in the middle of a white HD image.
+/// Puts the resized image in the middle of a white HD image.
 fn pad(resized: RgbImage, grid: &HdGrid) -> RgbImage {
     let (height, width) = grid.image_size();
     if (resized.height, resized.width) == (height, width) {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_portrait_picture_is_its_transposed_landscape() {
+    fn a_portrait_image_is_its_transposed_landscape() {
         let (width, height) = (7, 4);
         let pixel = |x: usize, y: usize| [(x * 37) as u8, (y * 61) as u8, (x * y * 11) as u8];
         let build = |w: usize, h: usize, at: &dyn Fn(usize, usize) -> [u8; 3]| RgbImage {

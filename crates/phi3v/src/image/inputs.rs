@@ -18,7 +18,7 @@ const HASH_CONTEXT: &str = "phi3v 2024 image inputs v1";
 /// The settings of the image processor, from `preprocessor_config.json`: tiles, mean and deviation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImageParams {
-    /// The most tiles a picture may be cut into.
+    /// The most tiles an image may be cut into.
     pub num_crops: usize,
     /// The most that the model can make use of, whatever `num_crops` asks for. The reference has no such setting: of
     /// its checkpoints it is [`NUM_CROPS_MAX`].
@@ -73,16 +73,16 @@ impl ImageParams {
     }
 }
 
-/// A picture ready for the vision tower.
+/// An image ready for the vision tower.
 ///
 /// The reference's `pixel_values` hold the global view, then the tiles row by row, then tiles of zeros up to
 /// `num_crops + 1`, whose results it throws away; those are not made here. Of equal tiles (blank regions, the global
-/// view of a 1x1 grid) one is kept, since the vision tower sees each tile by itself.
+/// view of a 1x1 grid) one is kept, since the vision tower encodes each tile by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageInputs {
-    /// How the picture was cut.
+    /// How the image was cut.
     pub grid: HdGrid,
-    /// `(width, height)` of the picture before the transform.
+    /// `(width, height)` of the image before the transform.
     pub original_size: (usize, usize),
     /// For the global view and each tile, the index of its values in `distinct`. `[1 + tiles]`
     pub tile_of: Vec<usize>,
@@ -113,7 +113,7 @@ impl ImageInputs {
     }
 }
 
-/// Cuts a picture into normalised tiles.
+/// Cuts an image into normalised tiles.
 ///
 /// ```
 /// use phi3v::image::{ImageParams, RgbImage, TILE_VALUES, process};

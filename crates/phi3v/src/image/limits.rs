@@ -1,8 +1,8 @@
-//! Limits on what a picture may cost, checked from its header before anything is decoded.
+//! Limits on what an image may cost, checked from its header before anything is decoded.
 
 use super::error::ImageError;
 
-/// The most a picture may ask for. A file over a limit is refused before memory is spent on its pixels.
+/// The most an image may ask for. A file over a limit is refused before memory is spent on its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageLimits {
     /// Length of the file.

@@ -1,8 +1,8 @@
-//! Pictures: from the bytes of a file to the normalised tiles the vision tower reads.
+//! Images: from the bytes of a file to the normalised tiles the vision tower reads.
 //!
 //! 1. [`decode`] tells the format by content, checks the header against [`ImageLimits`] and decodes to RGB, either
-//!    as people see the picture or as the reference does ([`ImageMode`]).
-//! 2. [`HdGrid::of`] says how a picture of a size is cut, without its pixels.
+//!    as people see the image or as the reference does ([`ImageMode`]).
+//! 2. [`HdGrid::of`] says how an image of a size is cut, without its pixels.
 //! 3. [`process`] resizes and pads it to the HD image ([`hd_transform`]), makes the global view and normalises.
 //!
 //! Follows `image_processing_phi3_v.py` of the checkpoint on Pillow 10.3 and torch 2.4. Invariants: in reference mode
@@ -32,7 +32,7 @@ pub const TILE_SIDE: usize = 336;
 /// How a file's pixels are read: as people see them, or to the letter of the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ImageMode {
-    /// As people see the picture: EXIF orientation applied, transparency on white, 16-bit gray scaled to 8 bits.
+    /// As people see the image: EXIF orientation applied, transparency on white, 16-bit gray scaled to 8 bits.
     #[default]
     AsSeen,
     /// As the reference reads it, Pillow's `convert("RGB")` and nothing else: EXIF orientation ignored (except in

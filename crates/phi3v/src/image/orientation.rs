@@ -11,7 +11,7 @@ const LONG: u16 = 4;
 /// How XMP names the same tag.
 const XMP_ORIENTATION: &[u8] = b"tiff:Orientation";
 
-/// The eight ways a picture may be stored; the number is the EXIF value.
+/// The eight ways an image may be stored; the number is the EXIF value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Orientation {
     /// 1: as it is.
@@ -88,7 +88,7 @@ impl Orientation {
     }
 }
 
-/// Builds a picture of `width` x `height` by asking where each pixel comes from, in blocks of 64x64 pixels, so that
+/// Builds an image of `width` x `height` by asking where each pixel comes from, in blocks of 64x64 pixels, so that
 /// the 64 source lines of a block (64 * 64 * 3 = 12 KiB) stay in the L1 cache when rows become columns.
 fn gather(
     image: &RgbImage,

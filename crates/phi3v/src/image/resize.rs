@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_picture_stays_flat() {
+    fn a_flat_image_stays_flat() {
         let image = RgbImage { width: 3, height: 5, pixels: [255, 0, 7].repeat(15) };
         for order in [Order::HorizontalFirst, Order::VerticalFirst] {
             assert_eq!(resize(&image, 8, 2, order).pixels, [255, 0, 7].repeat(16));

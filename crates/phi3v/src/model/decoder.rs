@@ -18,7 +18,7 @@ use std::ops::{ControlFlow, Range};
 pub enum Segment<'a, T> {
     /// Rows of the embedding table.
     Tokens(&'a [u32]),
-    /// Rows of a picture's embedding, `[num_img_tokens, hidden_size]`.
+    /// Rows of an image's embedding, `[num_img_tokens, hidden_size]`.
     Image(&'a T, Range<usize>),
 }
 
@@ -32,8 +32,8 @@ impl<T> Segment<'_, T> {
 }
 
 impl<'a, T> Segment<'a, T> {
-    /// The segments of a whole prompt: `input_ids` hold `-i` at the rows of picture `i`, counted from 1, whose embedding
-    /// is `embeddings[i - 1]`; `tokens` are the same ids, whatever stands there for pictures.
+    /// The segments of a whole prompt: `input_ids` hold `-i` at the rows of image `i`, counted from 1, whose embedding
+    /// is `embeddings[i - 1]`; `tokens` are the same ids, whatever stands there for images.
     pub(crate) fn of_prompt(input_ids: &[i64], tokens: &'a [u32], embeddings: &'a [T]) -> Vec<Self> {
         let mut segments = Vec::new();
         let mut start = 0;

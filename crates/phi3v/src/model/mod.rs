@@ -96,7 +96,7 @@ impl ModelOptions {
     }
 }
 
-/// A picture whose tiles are on their way through the vision tower. Work can be done tile by tile, between the
+/// An image whose tiles are on their way through the vision tower. Work can be done tile by tile, between the
 /// steps of other sequences, or all at once.
 pub struct ImageJob<B: Backend> {
     merged: B::Tensor, // [tiles * 576, image_dim_out], see Projector::merge
@@ -173,7 +173,7 @@ impl<B: Backend> Phi3V<B> {
         kv_layout(&self.config, self.options.kv_format)
     }
 
-    /// Begins a picture of `tiles` distinct tiles.
+    /// Begins an image of `tiles` distinct tiles.
     ///
     /// # Errors
     /// The device's refusal.
@@ -198,7 +198,7 @@ impl<B: Backend> Phi3V<B> {
         Ok(features)
     }
 
-    /// The finished picture's rows in the prompt, `[num_img_tokens, hidden_size]`; `tile_of` maps the global view,
+    /// The finished image's rows in the prompt, `[num_img_tokens, hidden_size]`; `tile_of` maps the global view,
     /// then each tile in row-major order, to the distinct tiles in the order they went through the tower.
     ///
     /// # Errors
@@ -211,7 +211,7 @@ impl<B: Backend> Phi3V<B> {
         self.projector.embed(&self.backend, job.merged, grid, tile_of)
     }
 
-    /// A picture's rows in the prompt, `[num_img_tokens, hidden_size]`, all at once.
+    /// An image's rows in the prompt, `[num_img_tokens, hidden_size]`, all at once.
     ///
     /// # Errors
     /// The device's refusal.

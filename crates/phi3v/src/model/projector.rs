@@ -1,7 +1,7 @@
-//! HD merge and projector: tile features in, the rows that stand for a picture in the prompt out.
+//! HD merge and projector: tile features in, the rows that stand for an image in the prompt out.
 //!
 //! `Phi3ImageEmbedding.hd_feature_transform` of the checkpoint's modelling code, order "sub_glb": the rows of the
-//! whole picture, each followed by `sub_GN`; one `glb_GN`; the rows of the global view, each followed by `sub_GN`.
+//! whole image, each followed by `sub_GN`; one `glb_GN`; the rows of the global view, each followed by `sub_GN`.
 //! All rows go through `Linear -> GELU -> Linear`; those of the separators are constants of the checkpoint.
 
 use super::linear::{Loader, linear_into};
@@ -52,7 +52,7 @@ impl<B: Backend> Projector<B> {
         Ok(projector)
     }
 
-    /// Room for the merged rows of `tiles` tiles, `[tiles * 144, 4 * image_dim_out]`, viewed as the patches they
+    /// A buffer for the merged rows of `tiles` tiles, `[tiles * 144, 4 * image_dim_out]`, viewed as the patches they
     /// are made of: `[tiles * 576, image_dim_out]`.
     pub(super) fn merge_buffer(&self, backend: &B, tiles: usize) -> Result<B::Tensor> {
         Ok(backend.tensor(tiles * PATCHES * PATCHES, self.image_dim_out)?)
@@ -76,7 +76,7 @@ impl<B: Backend> Projector<B> {
         backend.gather(features, &rows, first_tile * PATCHES * PATCHES, merged);
     }
 
-    /// The picture's rows, `[num_img_tokens, hidden_size]`, of its distinct tiles' merged patches.
+    /// The image's rows, `[num_img_tokens, hidden_size]`, of its distinct tiles' merged patches.
     /// `tile_of` maps the global view, then every tile in row-major order, to the distinct tiles.
     pub(super) fn embed(
         &self,
@@ -110,7 +110,7 @@ impl<B: Backend> Projector<B> {
     }
 }
 
-/// Which projected row each of a picture's rows is; `separators` is the row of the first of [`SEPARATORS`].
+/// Which projected row each of an image's rows is; `separators` is the row of the first of [`SEPARATORS`].
 fn row_order(grid: &HdGrid, tile_of: &[usize], separators: u32) -> Vec<u32> {
     // row `y` of a distinct tile: 12 merged patches
     let tile_row = |tile: usize, y: usize| {

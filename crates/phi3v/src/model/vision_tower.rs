@@ -1,7 +1,7 @@
 //! CLIP ViT-L/14-336 (Radford et al. 2021; `CLIPVisionModel`): tiles in, features of 24 x 24 patches out.
 //!
 //! The feature is `hidden_states[-2]`: the output of the last encoder layer but one, without `post_layernorm`.
-//! Nothing here knows how tiles make a picture.
+//! Nothing here knows how tiles make an image.
 
 use super::linear::Loader;
 use super::{Progress, check};

@@ -82,7 +82,7 @@ impl SamplerError {
 /// What has been read and written so far in a sequence, for the penalties on repetition.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
-    /// Ids of the prompt; negative ones are picture positions.
+    /// Ids of the prompt; negative ones are image positions.
     pub prompt: &'a [i64],
     /// Ids of the answer so far.
     pub output: &'a [u32],

@@ -216,7 +216,7 @@ fn write_packed(
     Ok(())
 }
 
-/// Encodes the panels from `first` on that `out` has room for.
+/// Encodes the panels from `first` on, as many as `out` holds.
 fn encode(source: &TensorView, shape: PackedShape, first: usize, out: &mut [u8]) {
     let (mut rows, row_bytes) = (Vec::new(), source.bytes.len() / shape.n());
     for (panel, out) in (first..).zip(out.chunks_exact_mut(shape.panel_bytes())) {

@@ -259,10 +259,10 @@ impl Writer {
     fn others(&mut self, sequence: &Sequence, count: u64) -> Result<Symbol, Refused> {
         let comma = self.productions.literal(",")?;
         let missing = sequence.min.saturating_sub(count);
-        let room = sequence.max.map(|max| max.saturating_sub(count));
+        let budget = sequence.max.map(|max| max.saturating_sub(count));
         let mut sequences = Vec::new();
         sequences.extend((missing == 0).then(Vec::new));
-        if let Some(other) = sequence.others.filter(|_| room != Some(0)) {
+        if let Some(other) = sequence.others.filter(|_| budget != Some(0)) {
             // a grammar cannot keep the names of several apart, so that they might be one member
             if missing > 1 {
                 self.left_out = Some(Refused::new(format!(
@@ -271,7 +271,7 @@ impl Writer {
                 )));
             } else {
                 let more = self.productions.choice(vec![vec![comma, other]])?;
-                let more = self.productions.between(more, 0, room.map(|room| room - 1))?;
+                let more = self.productions.between(more, 0, budget.map(|budget| budget - 1))?;
                 sequences.push(if count > 0 { vec![comma, other, more] } else { vec![other, more] });
             }
         }

@@ -239,7 +239,7 @@ impl Header {
         let (width, height) = (self.width as usize, self.height as usize);
         let mut canvas = Canvas { indices: vec![0; width * height], width, x: 0, y: 0 };
         let mut codes = Codes { data, at: 0 };
-        // The codes for the last end of line and the end of the picture may be missing.
+        // The codes for the last end of line and the end of the image may be missing.
         while canvas.y < height && (canvas.y + 1 < height || canvas.x < width) {
             match codes.take()? {
                 [0, 0] => (canvas.x, canvas.y) = (0, canvas.y + 1),
@@ -292,7 +292,7 @@ impl Header {
                 [0, count] => {
                     let per_byte = if coding == Coding::Rle4 { 2 } else { 1 };
                     let bytes = usize::from(count) / per_byte;
-                    // what is cut off may stick out of the picture
+                    // what is cut off may stick out of the image
                     let bytes = codes.bytes(bytes.min(codes.left()))?;
                     indices.extend((0..bytes.len() * per_byte).map(|i| pixel_of(bytes, i, coding)));
                     x += usize::from(count);

@@ -1,7 +1,7 @@
 //! GIF, the first frame on its screen.
 //!
 //! Bytes between the blocks that begin no block are passed over, as the first edition of the format wants it and the
-//! reference does; a picture without a palette has levels of gray for colours.
+//! reference does; an image without a palette has levels of gray for colours.
 
 use weezl::{BitOrder, LzwStatus, decode::Configuration};
 
@@ -29,7 +29,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     let global = blocks.palette;
     limits.check_frames(FORMAT, 1 + blocks.count())?;
     let (screen_width, screen_height) = (u32::from(u16_at(bytes, 6)), u32::from(u16_at(bytes, 8)));
-    // A frame that sticks out enlarges the picture.
+    // A frame that sticks out enlarges the image.
     let width = screen_width.max(u32::from(frame.left) + u32::from(frame.width));
     let height = screen_height.max(u32::from(frame.top) + u32::from(frame.height));
     limits.check_size(width, height)?;

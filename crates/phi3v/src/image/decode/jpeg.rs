@@ -10,19 +10,19 @@ use super::raster::{Layout, Raster, cmyk_to_rgb};
 const FORMAT: &str = "JPEG";
 /// The application segments in which EXIF stands.
 const EXIF: u8 = 1;
-/// Encoders make about ten scans; at 100 a picture at the limit of pixels still takes seconds and not hours.
+/// Encoders make about ten scans; at 100 an image at the limit of pixels still takes seconds and not hours.
 const SCANS_MAX: usize = 100;
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
-    let picture = decompress(bytes, limits)?;
-    let (layout, samples) = match picture.components {
-        1 => (Layout::Gray, picture.samples),
-        3 => (Layout::Rgb, picture.samples),
-        _ => (Layout::Rgb, inverted_cmyk_to_rgb(picture.samples)),
+    let image = decompress(bytes, limits)?;
+    let (layout, samples) = match image.components {
+        1 => (Layout::Gray, image.samples),
+        3 => (Layout::Rgb, image.samples),
+        _ => (Layout::Rgb, inverted_cmyk_to_rgb(image.samples)),
     };
-    let mut raster = Raster::new(picture.size, layout, samples);
+    let mut raster = Raster::new(image.size, layout, samples);
     if mode == ImageMode::AsSeen {
-        raster.orientation = picture.orientation;
+        raster.orientation = image.orientation;
     }
     Ok(raster)
 }
@@ -83,7 +83,7 @@ fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
         rest = &rest[at + 1..];
         let Some((&marker, body)) = rest.split_first() else { break };
         match marker {
-            // the end: what stands behind it (a phone's film, raw data) is no part of the picture
+            // the end: what stands behind it (a phone's film, raw data) is no part of the image
             0xd9 => break,
             // a segment, whose length counts its own two bytes
             0xc0..=0xcf | 0xda..=0xfe => {

@@ -24,7 +24,7 @@ impl Layout {
     }
 }
 
-/// A decoded picture before transparency and orientation are dealt with.
+/// A decoded image before transparency and orientation are dealt with.
 pub(super) struct Raster {
     pub(super) width: usize,
     pub(super) height: usize,
@@ -36,7 +36,7 @@ pub(super) struct Raster {
 }
 
 impl Raster {
-    /// An upright picture; `samples` must fit the size, which every decoder guarantees by construction.
+    /// An upright image; `samples` must fit the size, which every decoder guarantees by construction.
     pub(super) fn new((width, height): (u32, u32), layout: Layout, samples: Vec<u8>) -> Self {
         let (width, height) = (width as usize, height as usize);
         debug_assert_eq!(samples.len(), width * height * layout.samples());

@@ -1,7 +1,7 @@
 //! WebP, lossy and lossless, with and without alpha; of an animation the first frame on its canvas.
 //!
 //! The container is walked here: sizes are checked before anything is decoded, and the first frame of an animation
-//! is handed to the decoder as a still picture, which is how libwebp treats it (it blends onto nothing).
+//! is handed to the decoder as a still image, which is how libwebp treats it (it blends onto nothing).
 
 mod groups;
 
@@ -39,7 +39,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     Ok(raster)
 }
 
-/// Decodes a still picture. Its size is checked again as the decoder has read it, which is what it takes memory for.
+/// Decodes a still image. Its size is checked again as the decoder has read it, which is what it takes memory for.
 fn still(bytes: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError> {
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(error)?;
     let (width, height) = decoder.dimensions();
@@ -72,12 +72,12 @@ struct Container<'a> {
     canvas: (u32, u32),
     /// Where the flags of the header stand, if it has one.
     flags: Option<usize>,
-    /// Whether the still picture has alpha.
+    /// Whether the still image has alpha.
     alpha: bool,
-    /// Whether the walk has passed a still picture.
+    /// Whether the walk has passed a still image.
     still: bool,
     exif: Option<&'a [u8]>,
-    /// The first frame, if the picture is animated.
+    /// The first frame, if the image is animated.
     frame: Option<Frame<'a>>,
 }
 
@@ -86,7 +86,7 @@ struct Frame<'a> {
     left: u32,
     top: u32,
     size: (u32, u32),
-    /// Its chunks, as they stand in a still picture.
+    /// Its chunks, as they stand in a still image.
     chunks: &'a [u8],
 }
 
@@ -103,7 +103,7 @@ impl<'a> Container<'a> {
         for (name, range) in chunks(bytes, RIFF_HEADER) {
             let body = &bytes[range.clone()];
             match name {
-                // the decoder goes by the first; a later one must not make the picture look smaller
+                // the decoder goes by the first; a later one must not make the image look smaller
                 b"VP8X" if container.canvas == (0, 0) => {
                     container.canvas = canvas_size(body)?;
                     container.flags = Some(range.start);
@@ -119,7 +119,7 @@ impl<'a> Container<'a> {
                 b"VP8 " | b"VP8L" => {
                     container.still = true;
                     container.alpha |= name == b"VP8L" && lossless_alpha(body);
-                    let size = picture_size(name, body)?;
+                    let size = image_size(name, body)?;
                     if container.canvas == (0, 0) {
                         container.canvas = size;
                     }
@@ -148,7 +148,7 @@ impl<'a> Container<'a> {
     }
 }
 
-/// Whether a lossless picture says that it has alpha.
+/// Whether a lossless image says that it has alpha.
 fn lossless_alpha(body: &[u8]) -> bool {
     // bit 28 behind a signature byte
     body.get(4).is_some_and(|byte| byte & 0x10 != 0)
@@ -171,7 +171,7 @@ impl<'a> Frame<'a> {
         for (name, body) in chunks(frame.chunks, 0) {
             let body = &frame.chunks[body];
             if matches!(name, b"VP8 " | b"VP8L") {
-                check_same(picture_size(name, body)?, frame.size)?;
+                check_same(image_size(name, body)?, frame.size)?;
             }
             check_codes(name, body, frame.size)?;
         }
@@ -238,7 +238,7 @@ fn canvas_size(body: &[u8]) -> Result<(u32, u32), ImageError> {
 }
 
 /// The size in the first bytes of a bitstream.
-fn picture_size(name: &[u8; 4], body: &[u8]) -> Result<(u32, u32), ImageError> {
+fn image_size(name: &[u8; 4], body: &[u8]) -> Result<(u32, u32), ImageError> {
     let size = if name == b"VP8 " {
         // Frame tag (3), start code (3), then 14 bits each and 2 of scaling.
         body.get(6..10).map(|b| {

@@ -1,4 +1,4 @@
-//! PNG, every colour type and depth, interlaced or not; of an animated PNG the default picture.
+//! PNG, every colour type and depth, interlaced or not; of an animated PNG the default image.
 
 mod chunks;
 
@@ -79,7 +79,7 @@ fn raster(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, mode: ImageMode) -
     Ok(Raster::new(info.size(), layout, samples))
 }
 
-/// One byte per sample of a picture with one sample per pixel.
+/// One byte per sample of an image with one sample per pixel.
 fn indices(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, depth: BitDepth) -> Vec<u8> {
     match depth as usize {
         bits @ (1 | 2 | 4) => unpack_bits(&packed, info.width as usize, row_bytes, bits),
@@ -126,7 +126,7 @@ fn rgb(info: &Info<'_>, samples: Vec<u8>, mode: ImageMode) -> (Layout, Vec<u8>) 
 }
 
 /// 16-bit samples: the high byte. The reference reads 16-bit gray without alpha differently: it clips at 255, so
-/// that nearly all of an ordinary picture turns white.
+/// that nearly all of an ordinary image turns white.
 fn sixteen_bits(info: &Info<'_>, color: ColorType, packed: &[u8], mode: ImageMode) -> (Layout, Vec<u8>) {
     let values = packed.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]]));
     let high = |v: u16| (v >> 8) as u8;
@@ -155,7 +155,7 @@ fn sixteen_bits(info: &Info<'_>, color: ColorType, packed: &[u8], mode: ImageMod
     }
 }
 
-/// The one transparent colour of a picture without alpha, when people are to see it. The decoder gives it in as many
+/// The one transparent colour of an image without alpha, when people are to see it. The decoder gives it in as many
 /// bytes per sample as the pixels have.
 fn transparent_color<const N: usize>(info: &Info<'_>, mode: ImageMode) -> Option<[u16; N]> {
     let bytes = info.trns.as_deref().filter(|_| mode == ImageMode::AsSeen)?;

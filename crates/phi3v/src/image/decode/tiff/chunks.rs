@@ -24,7 +24,7 @@ impl<'a> Header<'a> {
         let places = self.places()?;
         let [across, down, planes] = self.grid();
         let chunks = across * down * planes;
-        // what stands beyond the picture's edges costs as much as its pixels do
+        // what stands beyond the image's edges costs as much as its pixels do
         let padded = (across * down) as u64 * u64::from(self.chunk.0) * u64::from(self.chunk.1);
         if padded > limits.pixels_max.saturating_mul(2) {
             return Err(damaged("its tiles are far larger than it"));
@@ -126,21 +126,21 @@ impl<'a> Header<'a> {
         // The directory says whether the colours are YCbCr; in planes they are converted later.
         let ycbcr = self.photometric == Photometric::YCbCr && !self.planar;
         let stream = stream.assemble(ycbcr, rest)?;
-        // Rows beyond the chunk's own are dropped: all chunks together may cost one more picture at the limit.
+        // Rows beyond the chunk's own are dropped: all chunks together may cost one more image at the limit.
         let own = u64::from(self.chunk.0) * u64::from(self.chunk.1);
         let chunks: usize = self.grid().iter().product();
         let share = (limits.pixels_max / chunks as u64).max(own).min(limits.pixels_max);
         let share = ImageLimits { pixels_max: share, ..*limits };
-        let mut picture = jpeg::decompress(&stream, &share).map_err(misfit)?;
-        let fits = picture.size.0 == self.chunk.0 && picture.size.1 as usize >= rows;
-        if !fits || picture.components != self.chunk_depth() {
+        let mut image = jpeg::decompress(&stream, &share).map_err(misfit)?;
+        let fits = image.size.0 == self.chunk.0 && image.size.1 as usize >= rows;
+        if !fits || image.components != self.chunk_depth() {
             return Err(damaged("its JPEG data does not fit its size"));
         }
-        picture.samples.truncate(rows * self.chunk.0 as usize * picture.components);
-        Ok(picture.samples)
+        image.samples.truncate(rows * self.chunk.0 as usize * image.components);
+        Ok(image.samples)
     }
 
-    /// Copies the part of a chunk that lies in the picture.
+    /// Copies the part of a chunk that lies in the image.
     fn place_chunk(&self, chunk: &[u8], across: usize, down: usize, plane: usize, samples: &mut [u8]) {
         let (chunk_width, chunk_height) = (self.chunk.0 as usize, self.chunk.1 as usize);
         let (left, top) = (across * chunk_width, down * chunk_height);

@@ -11,7 +11,7 @@ pub(super) enum Compression {
     None,
     Fax(Coding),
     Lzw,
-    /// One JPEG picture behind all strips (6), which TIFF 6.0 defined and nobody implemented alike.
+    /// One JPEG image behind all strips (6), which TIFF 6.0 defined and nobody implemented alike.
     OldJpeg,
     Jpeg,
     Deflate,

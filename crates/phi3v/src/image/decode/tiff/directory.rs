@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::super::error::ImageError;
 use super::{FORMAT, damaged};
 
-/// Most values of one tag that are read: a strip per row of the tallest picture and then some.
+/// Most values of one tag that are read: a strip per row of the tallest image and then some.
 const VALUES_MAX: usize = 1 << 20;
 
 /// Where the values of a tag stand.

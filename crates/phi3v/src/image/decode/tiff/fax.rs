@@ -246,10 +246,10 @@ impl Row {
     fn new(width: usize, coding: Coding) -> Self {
         // Two more than a row of single pixels needs; a row against another may hold empty runs as well.
         let rows = if matches!(coding, Coding::RunLength { .. } | Coding::RunLengthWords) { 1 } else { 2 };
-        let room = (width + 1).next_multiple_of(32) * rows;
-        let mut above = vec![0; room];
+        let capacity = (width + 1).next_multiple_of(32) * rows;
+        let mut above = vec![0; capacity];
         above[0] = width as i64;
-        let runs = vec![0; room];
+        let runs = vec![0; capacity];
         let (width, used, at, pending, broken) = (width as i64, 0, 0, 0, false);
         Self { width, runs, used, at, pending, broken, above, above_used: 0, above_at: 0 }
     }
@@ -286,7 +286,7 @@ impl Row {
 
     /// Gives the rest of the row the colour of the run that has not ended.
     fn end_here(&mut self) {
-        // There is room: it was checked before the mode was read.
+        // They fit: that was checked before the mode was read.
         self.runs[self.used] = self.width - self.at;
         self.used += 1;
         self.broken = true;

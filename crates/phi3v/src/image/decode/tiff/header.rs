@@ -178,7 +178,7 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// How the picture is turned upright. Pillow does not see a tag whose number is not stored as it should be.
+    /// How the image is turned upright. Pillow does not see a tag whose number is not stored as it should be.
     pub(super) fn orientation(&self) -> Result<Orientation, ImageError> {
         if self.mode == ImageMode::Reference && !self.directory.is_short_or_long(tag::ORIENTATION) {
             return Ok(Orientation::Upright);
@@ -191,7 +191,7 @@ impl<'a> Header<'a> {
         matches!(self.photometric, Photometric::WhiteIsZero | Photometric::BlackIsZero)
     }
 
-    /// Strips or tiles of the picture: across, down, and planes of them.
+    /// Strips or tiles of the image: across, down, and planes of them.
     pub(super) fn grid(&self) -> [usize; 3] {
         let (across, down) = (self.width.div_ceil(self.chunk.0), self.height.div_ceil(self.chunk.1));
         [across as usize, down as usize, if self.planar { self.samples } else { 1 }]
@@ -211,7 +211,7 @@ impl<'a> Header<'a> {
         (self.chunk.0 as usize * self.bits * self.chunk_depth()).div_ceil(8)
     }
 
-    /// Rows stored in a chunk: tiles are whole, the last strip ends with the picture.
+    /// Rows stored in a chunk: tiles are whole, the last strip ends with the image.
     pub(super) fn chunk_rows(&self, down: usize) -> usize {
         let rows = self.chunk.1 as usize;
         if self.tiled { rows } else { rows.min(self.height as usize - down * rows) }

@@ -55,7 +55,7 @@ impl JpegStream {
         Ok([head.as_slice(), rest].concat())
     }
 
-    /// Makes the frame as high as the picture where it says less: some writers tell the height of a strip.
+    /// Makes the frame as high as the image where it says less: some writers tell the height of a strip.
     pub(super) fn fit(&mut self, height: u32) {
         if let [_, _, _, _, _, high, low, ..] = &mut self.frame[..]
             && u32::from(*high) << 8 | u32::from(*low) < height

@@ -42,7 +42,7 @@ impl Table {
         self.next += 1;
     }
 
-    /// Writes the string of a code, as far as there is room; how much of it was.
+    /// Writes the string of a code, as far as it fits; returns how many bytes did.
     fn write(&self, mut code: usize, out: &mut [u8]) -> usize {
         let length = self.length[code] as usize;
         let written = length.min(out.len());

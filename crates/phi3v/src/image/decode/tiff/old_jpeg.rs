@@ -1,4 +1,4 @@
-//! Old-style JPEG compression (6), TIFF 6.0 section 22: one JPEG picture, its parts strewn over the file.
+//! Old-style JPEG compression (6), TIFF 6.0 section 22: one JPEG image, its parts strewn over the file.
 //!
 //! Writers put its header, whole or in parts, behind tag 513, in the first strip, or in tables of their own (519 to
 //! 521), and its scan behind the header or in the strips. They are looked for in this order, as in libtiff.
@@ -11,7 +11,7 @@ use super::ycbcr::Subsampling;
 use super::{FORMAT, ImageError, ImageLimits, damaged, jpeg, tag};
 
 impl<'a> Header<'a> {
-    /// Decodes the picture, its colours as they are stored. `[height, width, samples]`
+    /// Decodes the image, its colours as they are stored. `[height, width, samples]`
     pub(super) fn old_jpeg_samples(
         &self,
         places: &Places,
@@ -25,12 +25,12 @@ impl<'a> Header<'a> {
         }
         stream.fit(self.height);
         let stream = stream.assemble(true, &scan)?;
-        let picture = jpeg::decompress_ycbcr(&stream, limits).map_err(misfit)?;
-        let fits = picture.size.0 >= self.width && picture.size.1 >= self.height;
-        if !fits || picture.components != self.samples {
+        let image = jpeg::decompress_ycbcr(&stream, limits).map_err(misfit)?;
+        let fits = image.size.0 >= self.width && image.size.1 >= self.height;
+        if !fits || image.components != self.samples {
             return Err(damaged("its JPEG data does not fit its size"));
         }
-        let rows = picture.samples.chunks_exact(picture.size.0 as usize * self.samples);
+        let rows = image.samples.chunks_exact(image.size.0 as usize * self.samples);
         let used = self.width as usize * self.samples;
         Ok(rows.take(self.height as usize).flat_map(|row| &row[..used]).copied().collect())
     }

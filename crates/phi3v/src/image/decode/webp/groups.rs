@@ -1,5 +1,5 @@
 //! How many sets of Huffman codes a lossless stream has, by a walk over what stands before them (RFC 9649, section 3).
-//! A set takes the decoder up to 126 KB and a file 138 bytes, whatever the size of the picture.
+//! A set takes the decoder up to 126 KB and a file 138 bytes, whatever the size of the image.
 
 /// Most sets of codes; real encoders stay below it by far, and as many take the decoder 250 MB.
 pub(super) const MAX: usize = 4_096;
@@ -10,7 +10,7 @@ const ALPHABETS: [usize; 5] = [256 + 24, 256, 256, 256, 40];
 const LENGTHS_ORDER: [usize; 19] = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 const CODE_BITS_MAX: usize = 15;
 
-/// Sets of codes in a stream for a picture of this size; nothing where the stream is damaged before they begin.
+/// Sets of codes in a stream for an image of this size; nothing where the stream is damaged before they begin.
 pub(super) fn count(stream: &[u8], (width, height): (u32, u32)) -> Option<usize> {
     let mut bits = Bits { bytes: stream, at: 0 };
     let (mut width, height) = (width as usize, height as usize);
