@@ -5,7 +5,7 @@ mod new_file;
 mod regular;
 
 pub use new_file::{Existing, NewFile, WriteError, is_full, partial_path};
-pub use regular::{open_regular, open_regular_with, refuse_special};
+pub use regular::{open_in_place, open_regular, open_regular_with, refuse_special};
 
 use phi3v_kernels::Bytes;
 use std::io::ErrorKind;

@@ -11,7 +11,7 @@
 use super::HubError;
 use super::client::{RemoteFile, is_commit};
 use crate::disk;
-use phi3v::files::{open_regular, open_regular_with};
+use phi3v::files::{open_in_place, open_regular};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
@@ -97,7 +97,7 @@ impl RepoCache {
         let path = self.cache.join(".locks").join(&self.folder).join(format!("{etag}.lock"));
         create_parent(&path)?;
         let io = |source| HubError::io(&path, source);
-        let file = open_regular_with(&path, OpenOptions::new().create(true).append(true)).map_err(io)?;
+        let file = open_in_place(&path, OpenOptions::new().create(true).append(true)).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

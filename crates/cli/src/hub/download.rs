@@ -3,7 +3,7 @@
 use super::cache::RepoCache;
 use super::client::{Client, RemoteFile, header};
 use super::{HubError, Progress};
-use phi3v::files::open_regular_with;
+use phi3v::files::open_in_place;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
@@ -164,7 +164,7 @@ impl Partial {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let file = open_regular_with(path, &mut options).map_err(io)?;
+        let file = open_in_place(path, &mut options).map_err(io)?;
         let (size, hasher) = (remote.size, Hasher::new(remote));
         let mut partial = Self { path: path.to_owned(), file, len: 0, size, hasher, restarts: 0 };
         if partial.file.metadata().map_err(io)?.len() > remote.size {

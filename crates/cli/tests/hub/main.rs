@@ -386,6 +386,33 @@ fn what_cannot_be_a_token_is_named_before_anything_is_asked() {
 
 #[cfg(unix)]
 #[test]
+fn links_in_the_place_of_unfinished_downloads_are_not_written_through() {
+    for victim in ["precious", "absent"] {
+        let hub = Hub::start();
+        let lock = hub.blob(WEIGHTS).file_name().unwrap().to_str().unwrap().to_owned() + ".lock";
+        let locks = hub.cache.path().join(".locks/models--org--tiny");
+        for link in [hub.incomplete(WEIGHTS), locks.join(lock)] {
+            let outside = tempfile::tempdir().unwrap();
+            let target = outside.path().join(victim);
+            if victim == "precious" {
+                fs::write(&target, "precious").unwrap();
+            }
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            // a first link may have stopped the run before, and left a lock
+            drop(fs::remove_file(&link));
+            std::os::unix::fs::symlink(&target, &link).unwrap();
+            let error = hub.resolve().unwrap_err().to_string();
+            assert!(error.ends_with("it is a link and not a file"), "{error}");
+            let left = fs::read_to_string(&target).ok();
+            assert_eq!(left.as_deref(), (victim == "precious").then_some("precious"));
+            fs::remove_file(&link).unwrap();
+        }
+        hub.download();
+    }
+}
+
+#[cfg(unix)]
+#[test]
 fn a_pipe_in_the_cache_is_not_waited_for() {
     for place in ["refs/main", "incomplete", "index"] {
         let hub = Hub::start();

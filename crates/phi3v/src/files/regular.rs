@@ -26,8 +26,11 @@ pub fn open_regular_with(path: &Path, options: &mut OpenOptions) -> Result<File>
     open(path, options, 0)
 }
 
-/// Opens or creates the regular file at `path` itself, never what a link there leads to.
-pub(super) fn open_in_place(path: &Path, options: &mut OpenOptions) -> Result<File> {
+/// Opens or, by `options`, creates the regular file at `path` itself, never what a link there leads to.
+///
+/// # Errors
+/// As for [`open_regular`], and for a link.
+pub fn open_in_place(path: &Path, options: &mut OpenOptions) -> Result<File> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) => refuse_special(&metadata)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}
