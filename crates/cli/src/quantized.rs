@@ -13,13 +13,13 @@ use crate::note;
 use crate::paths::{folder_of, from_home, user_cache};
 use crate::progress::Progress;
 use phi3v::checkpoint::Checkpoint;
-use phi3v::files::{Existing, Files, NewFile, ReadError, WriteError, partial_path};
+use phi3v::files::{Existing, Files, NewFile, ReadError, WriteError, open_regular, partial_path};
 use phi3v::weights::convert::{self, ConvertError, Target, default_name};
 use phi3v::weights::digest;
 use phi3v::weights::quantized::{Quant, VERSION};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -87,7 +87,7 @@ fn kept(path: &Path, original: &Checkpoint, tell: bool) -> Option<Checkpoint> {
 /// Whether the kept file is what was written. It is read for that once; afterwards a look at its size and times will do.
 fn is_undamaged(path: &Path) -> Result<bool, ReadError> {
     let identity = identity_of(path);
-    if identity.is_some() && std::fs::read_to_string(checked_path(path)).ok() == identity {
+    if identity.is_some() && noted_identity(path) == identity {
         return Ok(true);
     }
     let undamaged = digest::is_undamaged(path)?;
@@ -104,6 +104,15 @@ fn identity_of(path: &Path) -> Option<String> {
 /// Beside a kept file: the identity for which its contents are known to be right.
 fn checked_path(path: &Path) -> PathBuf {
     path.with_extension("checked")
+}
+
+/// The identity that [`note_checked`] has noted. None where there is something else by the name.
+fn noted_identity(path: &Path) -> Option<String> {
+    /// More than an identity.
+    const BYTES_MAX: u64 = 1000;
+    let mut text = String::new();
+    open_regular(&checked_path(path)).ok()?.take(BYTES_MAX).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Notes that the file of that identity is right. Where it cannot be noted, the file is read again next time.

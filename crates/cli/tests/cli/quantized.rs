@@ -225,6 +225,40 @@ fn damage_to_a_kept_copy_or_a_change_of_its_source_is_seen() {
     assert_eq!(cached(&fixture).len(), 2);
 }
 
+#[cfg(unix)]
+#[test]
+fn what_is_no_note_of_a_check_is_neither_waited_for_nor_read_to_its_end() {
+    let fixture = Fixture::new();
+    let ask = ["ask", "Who?", "--max-new-tokens", "1", "--quant", "q8"];
+    let first = stdout(fixture.run(&ask));
+    let note = cached(&fixture).remove(0).with_extension("checked");
+    std::fs::remove_file(&note).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &note).unwrap();
+    assert_eq!(fixture.run(&ask).answer(), first);
+    std::fs::remove_file(&note).unwrap();
+    std::fs::File::create(&note).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(fixture.run(&ask).answer(), first);
+    std::fs::remove_file(&note).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&note).status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: a pipe needs mkfifo");
+        return;
+    }
+    assert_eq!(fixture.run(&ask).answer(), first);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_device_is_not_replaced_by_force() {
+    let fixture = Fixture::new();
+    for (link, target) in [("null", "/dev/null"), ("stdout", "/dev/stdout")] {
+        std::os::unix::fs::symlink(target, fixture.path(link)).unwrap();
+        let refusal = fixture.run(&["quantize", "demo", "--force", "--out", link]).refusal(1);
+        assert!(refusal.starts_with(&format!("error: cannot write {link}: it is a ")), "{refusal}");
+        assert_eq!(std::fs::read_link(fixture.path(link)).unwrap(), Path::new(target));
+    }
+}
+
 #[test]
 fn the_cache_may_be_below_the_users_folder() {
     let fixture = Fixture::new();

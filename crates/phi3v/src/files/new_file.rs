@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 pub enum Existing {
     /// It stays, and the new one is refused.
     Keep,
-    /// The new one takes its place. Of a link it is the link's place: what it leads to stays as it is.
+    /// The new one takes its place. Of a link it is the link's place: what it leads to stays as it is. A link to a
+    /// device, a pipe or a socket stays, and the new file is refused.
     Replace,
 }
 
@@ -96,11 +97,12 @@ impl NewFile {
     /// before, so that nobody works for nothing.
     ///
     /// # Errors
-    /// [`WriteError`]: `out` exists and is to be kept, is a folder, a device or the like, or its folder is not there.
+    /// [`WriteError`]: `out` exists and is to be kept, is a folder, a device or the like, a link to a device
+    /// or the like, or its folder is not there.
     pub fn check(out: &Path, existing: Existing) -> Result<(), WriteError> {
         let failed = |source| WriteError::new(out, source);
         match std::fs::symlink_metadata(out) {
-            Ok(metadata) if metadata.is_symlink() => {}
+            Ok(metadata) if metadata.is_symlink() => refuse_link_to_special(out).map_err(failed)?,
             Ok(metadata) => refuse_special(&metadata).map_err(failed)?,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let folder = std::fs::metadata(folder_of(out)).map_err(failed)?;
@@ -234,6 +236,20 @@ impl Drop for NewFile {
     }
 }
 
+/// Refuses a link such as /dev/stdout, which programs rely on: one to a device, a pipe or a socket, or to an open file.
+fn refuse_link_to_special(link: &Path) -> std::io::Result<()> {
+    if let Ok(metadata) = std::fs::metadata(link)
+        && !metadata.is_dir()
+    {
+        refuse_special(&metadata)?;
+    }
+    // what an open file is changes with who looks
+    if std::fs::read_link(link)?.starts_with("/proc") || folder_of(link) == Path::new("/dev") {
+        return Err(std::io::Error::other("it is a link to an open file"));
+    }
+    Ok(())
+}
+
 /// The folder that a file stands in: this one for a bare name.
 fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -338,6 +354,26 @@ mod tests {
         std::fs::set_permissions(path("out"), std::fs::Permissions::from_mode(0o600)).unwrap();
         write(&path("out"), "newer", Existing::Replace).unwrap();
         assert_eq!(path("out").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_what_is_no_file_are_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        for (name, target, told) in [
+            #[cfg(target_os = "linux")]
+            ("open", "/proc/self/cmdline", "it is a link to an open file"),
+            ("null", "/dev/null", "it is a device and not a file"),
+            ("to a socket", "socket", "it is a socket and not a file"),
+            ("to a link", "null", "it is a device and not a file"),
+        ] {
+            std::os::unix::fs::symlink(target, path(name)).unwrap();
+            let refused = write(&path(name), "new", Existing::Replace).unwrap_err().to_string();
+            assert!(refused.ends_with(told), "{refused}");
+            assert_eq!(std::fs::read_link(path(name)).unwrap(), Path::new(target));
+        }
     }
 
     #[cfg(unix)]
