@@ -73,6 +73,9 @@ impl Client {
             // slow is fine: without ranges a new connection would begin from zero
             .timeout_per_read(Some(options.stall_time_max))
             .build();
+        if !is_web_address(&options.endpoint) {
+            return Err(HubError::NoEndpoint { endpoint: options.endpoint.clone() });
+        }
         let token = options.token.as_ref().map(|token| token.checked().map(str::to_owned)).transpose()?;
         Ok(Self {
             agent: config.into(),
@@ -171,8 +174,8 @@ impl Client {
         }
         let mut proxy = None;
         if let Some(named) = url.parse().ok().as_ref().and_then(|uri| self.proxies.proxy_for(uri)) {
-            let made = ureq::Proxy::new(&named.address);
-            proxy = Some(made.map_err(|_| HubError::NoProxy { variable: named.variable.clone() })?);
+            let made = ureq::Proxy::new(&named.address).ok().filter(|_| has_real_port(&named.address));
+            proxy = Some(made.ok_or_else(|| HubError::NoProxy { variable: named.variable.clone() })?);
         }
         let request = request.config().proxy(proxy).build();
         request.call().map_err(|error| self.unreachable(url, &error))
@@ -264,6 +267,24 @@ pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && is_hex(text)
 }
 
+/// Whether it begins with http:// or https:// and a host.
+fn is_web_address(text: &str) -> bool {
+    let is_web = |uri: Uri| {
+        let host = uri.host().is_some_and(|host| !host.is_empty());
+        host && matches!(uri.scheme_str(), Some("http" | "https"))
+    };
+    text.parse().is_ok_and(is_web) && has_real_port(text)
+}
+
+/// Whether the address has no port or one from 1 to 65535; where it is neither, parsers take it for none.
+fn has_real_port(address: &str) -> bool {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let after = host.rsplit_once(']').map_or(host, |(_, after)| after);
+    after.split_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
 /// Scheme, host and port: what a token is bound to.
 fn is_same_host(url: &str, endpoint: &str) -> bool {
     let parts = |url: &str| {
@@ -308,6 +329,28 @@ mod tests {
         assert_eq!(join(base, "//cdn.example/x").as_deref(), Some("https://cdn.example/x"));
         assert_eq!(join(base, "/x?y").as_deref(), Some("https://hub.example/x?y"));
         assert_eq!(join(base, "x").as_deref(), Some("https://hub.example/a/x"));
+    }
+
+    #[test]
+    fn addresses_of_hubs_and_proxies() {
+        for good in ["http://hub", "HTTPS://hub.example:8443/a", "http://u:p@[::1]:80", "http://[::1]"] {
+            assert!(is_web_address(good), "{good}");
+        }
+        for bad in [
+            "127.0.0.1:8080",
+            "hub.example",
+            "ftp://hub.example",
+            "http://",
+            "http:hub",
+            "https://hub:99999",
+            "http://hub:0",
+            "http://a b",
+            "file:///tmp",
+        ] {
+            assert!(!is_web_address(bad), "{bad}");
+        }
+        assert!(has_real_port("proxy.example:3128") && has_real_port("socks5://u:99999@proxy"));
+        assert!(!has_real_port("http://127.0.0.1:99999") && !has_real_port("proxy:x"));
     }
 
     #[test]

@@ -67,6 +67,28 @@ pub enum HubError {
         /// The character.
         letter: char,
     },
+    /// What is set as the token is too long for one.
+    #[error("{origin} holds no access token: it is longer than {limit} characters")]
+    TokenSize {
+        /// A variable's name, or a file's path.
+        origin: String,
+        /// Greatest length.
+        limit: usize,
+    },
+    /// The token's file is there and cannot be read.
+    #[error("the access token in {path} cannot be read: {reason}")]
+    TokenFile {
+        /// The file.
+        path: String,
+        /// The system's words, or ours for what is no file.
+        reason: String,
+    },
+    /// What is set as the hub's address is none.
+    #[error("HF_ENDPOINT is {:?}, which is no http:// or https:// address", shown(endpoint))]
+    NoEndpoint {
+        /// As it is set.
+        endpoint: String,
+    },
     /// What is set as a proxy is none.
     #[error("{variable} is not the address of a proxy")]
     NoProxy {
@@ -223,7 +245,13 @@ impl HubError {
                 "accept the model's terms on its page, and set HF_TOKEN to an access token of that account"
             }
             Self::Token { .. } => "set HF_TOKEN to a valid access token, or unset it for a public model",
-            Self::NoToken { .. } => "copy the token again, or unset it for a public model",
+            Self::TokenFile { .. } => {
+                "name another file in HF_TOKEN_PATH, or set HF_TOKEN to the token itself"
+            }
+            Self::NoEndpoint { .. } => "give it as https://HOST or http://HOST:PORT, or unset it",
+            Self::NoToken { .. } | Self::TokenSize { .. } => {
+                "copy the token again, or unset it for a public model"
+            }
             Self::NoProxy { .. } => "give it as http://HOST:PORT or socks5://HOST:PORT, or unset it",
             Self::NotACheckpoint { .. } | Self::FileSize { .. } => {
                 "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints in safetensors files"
@@ -275,6 +303,7 @@ fn named(letter: char) -> String {
     match letter {
         '\n' | '\r' => "a line break".to_owned(),
         ' ' => "a space".to_owned(),
+        '"' | '\'' => "a quotation mark".to_owned(),
         other => format!("U+{:04X}", u32::from(other)),
     }
 }

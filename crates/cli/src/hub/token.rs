@@ -1,6 +1,8 @@
 //! The access token.
 
 use super::HubError;
+use crate::paths::{open_named, system_words};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 /// An access token, and where it is from. It stays out of logs.
@@ -9,6 +11,8 @@ pub struct Token {
     text: String,
     /// A variable's name, or a file's path.
     origin: String,
+    /// Why the file cannot be read.
+    refusal: Option<String>,
 }
 
 impl std::fmt::Debug for Token {
@@ -17,6 +21,8 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// Longest token; the hub's have 37 characters, and a server takes some thousand bytes of headers.
+const TOKEN_BYTES_MAX: usize = 1000;
 /// Longest file of a token that is read.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -27,29 +33,38 @@ impl Token {
         // zero-width space; byte order mark
         let text =
             text.trim_matches(|letter: char| letter.is_whitespace() || "\u{200b}\u{feff}".contains(letter));
-        (!text.is_empty()).then(|| Self { text: text.to_owned(), origin: origin.to_owned() })
+        (!text.is_empty()).then(|| Self { text: text.to_owned(), origin: origin.to_owned(), refusal: None })
     }
 
-    /// The token in the file that the hub's login command writes.
+    /// The token in the file that the hub's login command writes. None where there is no file.
     #[must_use]
     pub fn from_file(path: &Path) -> Option<Self> {
-        use std::io::Read;
         let mut bytes = Vec::new();
-        let file = crate::paths::open_named(path).ok()?;
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-        Self::new(&String::from_utf8_lossy(&bytes), &path.display().to_string())
+        let origin = path.display().to_string();
+        match open_named(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)) {
+            Ok(_) => Self::new(&String::from_utf8_lossy(&bytes), &origin),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+            Err(error) => Some(Self { text: String::new(), origin, refusal: Some(system_words(&error)) }),
+        }
     }
 
     /// What is sent to the hub.
     ///
     /// # Errors
-    /// [`HubError::NoToken`] where it holds what no token does and no header could carry.
+    /// [`HubError::NoToken`] where it holds what no token does (RFC 6750 section 2.1), [`HubError::TokenSize`] or
+    /// [`HubError::TokenFile`].
     pub(super) fn checked(&self) -> Result<&str, HubError> {
-        match self.text.chars().enumerate().find(|(_, letter)| !letter.is_ascii_graphic()) {
+        let origin = self.origin.clone();
+        if let Some(reason) = self.refusal.clone() {
+            return Err(HubError::TokenFile { path: origin, reason });
+        }
+        if self.text.len() > TOKEN_BYTES_MAX {
+            return Err(HubError::TokenSize { origin, limit: TOKEN_BYTES_MAX });
+        }
+        let allowed = |letter: char| letter.is_ascii_alphanumeric() || "-._~+/=".contains(letter);
+        match self.text.chars().enumerate().find(|(_, letter)| !allowed(*letter)) {
             None => Ok(&self.text),
-            Some((index, letter)) => {
-                Err(HubError::NoToken { origin: self.origin.clone(), position: index + 1, letter })
-            }
+            Some((index, letter)) => Err(HubError::NoToken { origin, position: index + 1, letter }),
         }
     }
 }
@@ -71,6 +86,8 @@ mod tests {
             ("hf\u{200b}a", 3, "U+200B"),
             ("\u{201c}hf_a\u{201d}", 1, "U+201C"),
             ("hf\0", 3, "U+0000"),
+            ("\"hf_a\"", 1, "a quotation mark"),
+            ("'hf_a'", 1, "a quotation mark"),
         ] {
             let token = Token::new(text, "HF_TOKEN").unwrap();
             let error = token.checked().unwrap_err();
@@ -87,5 +104,30 @@ mod tests {
         let error = Token::from_file(&file).unwrap().checked().unwrap_err().to_string();
         assert!(error.starts_with(&format!("{} holds no access token", file.display())), "{error}");
         assert_eq!(Token::from_file(&folder.path().join("absent")), None);
+        assert_eq!(Token::from_file(&file.join("absent")), None);
+    }
+
+    #[test]
+    fn what_no_token_can_be_read_from_is_named() {
+        assert!(Token::new(&"a".repeat(TOKEN_BYTES_MAX), "HF_TOKEN").unwrap().checked().is_ok());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let refusal = || {
+            let error = Token::from_file(&file).unwrap().checked().map(str::to_owned).unwrap_err();
+            assert!(error.hint().is_some());
+            error.to_string().replace(&file.display().to_string(), "FILE")
+        };
+        std::fs::write(&file, "a".repeat(3_000_000)).unwrap();
+        assert_eq!(refusal(), "FILE holds no access token: it is longer than 1000 characters");
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert!(refusal().starts_with("the access token in FILE cannot be read: "), "{}", refusal());
+        std::fs::remove_dir(&file).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&file).status();
+        if made.is_ok_and(|status| status.success()) {
+            assert_eq!(refusal(), "the access token in FILE cannot be read: it is a pipe and not a file");
+        } else {
+            eprintln!("SKIPPED: a pipe needs mkfifo");
+        }
     }
 }

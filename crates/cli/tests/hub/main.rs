@@ -369,9 +369,22 @@ fn proxies_are_for_their_scheme_and_not_for_exceptions() {
         assert!(hub.main.requests().is_empty());
     }
     let hub = Hub::start();
-    let options = with_variables(&hub, &[("HTTP_PROXY", "ftp://127.0.0.1")]);
-    let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
-    assert_eq!(error.to_string(), "HTTP_PROXY is not the address of a proxy");
+    for address in ["ftp://127.0.0.1", "http://127.0.0.1:99999", "127.0.0.1:0"] {
+        let options = with_variables(&hub, &[("HTTP_PROXY", address)]);
+        let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+        assert_eq!(error.to_string(), "HTTP_PROXY is not the address of a proxy", "{address}");
+    }
+}
+
+#[test]
+fn what_is_no_address_of_a_hub_is_told_at_once() {
+    for endpoint in ["127.0.0.1:9", "ftp://x", "http://127.0.0.1:99999"] {
+        let options = HubOptions { endpoint: endpoint.to_owned(), ..Hub::start().options() };
+        let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+        let told = format!("HF_ENDPOINT is {endpoint:?}, which is no http:// or https:// address");
+        assert_eq!(error.to_string(), told);
+        assert!(error.hint().is_some());
+    }
 }
 
 #[test]
