@@ -18,6 +18,32 @@ pub fn available(path: &Path) -> std::io::Result<u64> {
 /// What a disk without room refuses, in a message: `needed` bytes were still to be written.
 #[must_use]
 pub fn shortage(needed: u64, available: u64) -> String {
+    let cause = if available > needed {
+        // no inode is left, or the user may have no more
+        "the disk takes no more files or has a quota"
+    } else {
+        "the disk is full, or the user's share of it"
+    };
     let needed = if needed == 0 { String::new() } else { format!("{} are needed and ", size(needed)) };
-    format!("the disk is full, or the user's share of it: {needed}{} are free", size(available))
+    format!("{cause}: {needed}{} are free", size(available))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_with_room_is_not_called_full() {
+        let told = |needed, available| shortage(needed, available);
+        assert!(
+            told(7_500_000, 16_700_000)
+                .starts_with("the disk takes no more files or has a quota: 7.5 MB are")
+        );
+        assert_eq!(told(0, 16_700_000), "the disk takes no more files or has a quota: 16.7 MB are free");
+        assert!(
+            told(16_700_000, 7_500_000)
+                .starts_with("the disk is full, or the user's share of it: 16.7 MB are")
+        );
+        assert_eq!(told(0, 0), "the disk is full, or the user's share of it: 0 bytes are free");
+    }
 }

@@ -83,7 +83,10 @@ impl Guard {
                     .hint("use the address, or start the server with --allow-host NAME"));
             }
             None if !may_lack_host(request) => {
-                let message = "the request has no Host header, or more than one";
+                let message = match headers.get_all(header::HOST).iter().count() {
+                    1 => "the Host header is no valid host",
+                    _ => "the request has no Host header, or more than one",
+                };
                 return Err(ApiError::bad_request("host_missing", message).hint("send one Host header"));
             }
             _ => {}
@@ -220,6 +223,18 @@ mod tests {
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let (parts, ()) = request.body(()).unwrap().into_parts();
         guard.check(&parts).map_or_else(|error| error.code, |_| "ok")
+    }
+
+    #[test]
+    fn a_host_that_no_host_can_have_is_told_from_none() {
+        let guard = Guard::default();
+        let message = |value: &[u8]| {
+            let value = axum::http::HeaderValue::from_bytes(value).unwrap();
+            let request = axum::http::Request::builder().version(Version::HTTP_11).header("host", value);
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            guard.check(&parts).err().unwrap().message
+        };
+        assert_eq!(message(b"m\xe4x"), "the Host header is no valid host");
     }
 
     #[test]

@@ -16,8 +16,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 pub(super) fn decode(url: &str, bytes_max: usize) -> Result<Vec<u8>, SourceError> {
+    let url = without_breaks(url);
     // what follows # is no part of the data
-    let url = url.split_once('#').map_or(url, |(url, _)| url);
+    let url = url.split_once('#').map_or(&*url, |(url, _)| url);
     let Some((head, data)) = url.split_once(',') else {
         return Err(SourceError::DataUrl(DataUrlFault::NoComma));
     };
@@ -36,6 +37,15 @@ pub(super) fn decode(url: &str, bytes_max: usize) -> Result<Vec<u8>, SourceError
         return Err(SourceError::TooLarge { limit: bytes_max });
     }
     BASE64.decode(&data).map_err(|_| SourceError::DataUrl(DataUrlFault::InvalidBase64))
+}
+
+/// Tabs and line breaks are no part of a URL (WHATWG's URL, "basic URL parser").
+fn without_breaks(url: &str) -> Cow<'_, str> {
+    if url.contains(['\t', '\n', '\r']) {
+        Cow::Owned(url.replace(['\t', '\n', '\r'], ""))
+    } else {
+        Cow::Borrowed(url)
+    }
 }
 
 /// Whether a URL's part before the comma ends with `;base64`, with blanks before and after the word.
@@ -92,6 +102,9 @@ mod tests {
             "data:image/png; base64,AAEC/w==",
             "data:image/png;   Base64 \t,AAEC/w==",
             "data:base64;base64,AAEC/w==",
+            "data:image/png;\tbase64,AAEC/w==",
+            "data:image/png;\r\nba\nse64,AAEC/w%3\nD=",
+            "data:image/png,%00\t%01\n%0\r2%ff",
             "data:;base64,AAEC\r\n /w==\n",
             "data:image/png;base64,AAEC%2Fw%3D%3D",
             "data:image/png;base64,AAEC%2fw%3d%3d",
