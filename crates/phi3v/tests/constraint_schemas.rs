@@ -386,6 +386,9 @@ fn references_with_escapes_and_to_themselves() {
     }
     let tree = json!({"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}, "additionalProperties": false});
     assert!(bench.check(&tree, (10, 1)).is_some());
+    let whole =
+        json!({"type": "object", "properties": {"left": {"$ref": ""}}, "additionalProperties": false});
+    assert!(bench.factory.constraint(&Grammar::JsonSchema(whole)).is_ok());
     let lists = json!({"$ref": "#/$defs/a", "$defs": {
         "a": {"type": "array", "items": {"$ref": "#/$defs/b"}, "maxItems": 2},
         "b": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/a"}]},
@@ -534,4 +537,117 @@ fn numbers_that_cost_too_much_are_refused_by_name() {
             (result, _) => panic!("{schema}: {result:?}"),
         }
     }
+}
+
+/// What would take the engine seconds to minutes is refused before it reads it.
+#[test]
+fn repetitions_that_cost_too_much_are_refused_by_name() {
+    let bench = Bench::new();
+    let pattern = |pattern: String| json!({"type": "string", "pattern": pattern});
+    let multiples: Map<String, Value> = (0..300)
+        .map(|index| (format!("p{index}"), json!({"type": "integer", "multipleOf": 4_096 - index})))
+        .collect();
+    let names: Map<String, Value> =
+        (0..50).map(|index| (format!("^{}{index}$", "a?".repeat(50)), json!(true))).collect();
+    let ambiguous = "\ne: e e | \"a\" | \"aa\" | e e e";
+    for (grammar, words) in [
+        (Grammar::Regex(".?".repeat(32_000)), "it has 32000 repetitions, the limit is 1000"),
+        (Grammar::Regex("\\(?".repeat(9_000)), "it has 9000 repetitions, the limit is 1000"),
+        (Grammar::Regex("(a|)".repeat(9_000)), "it has 9000 opening brackets, the limit is 2000"),
+        (
+            Grammar::Regex(format!("(?i){}", "\\pL".repeat(20_000))),
+            "it has 20000 classes of Unicode, the limit is 2000",
+        ),
+        (Grammar::Lark(format!("start: /{}/", ".*".repeat(9_000))), "it has 9000 repetitions"),
+        (Grammar::Lark(format!("start: T\nT: {}", "\"a\"? ".repeat(12_000))), "it has 12000 repetitions"),
+        (Grammar::Lark(format!("start: e{{2000,9000}}{ambiguous}")), "come to 11000, the limit is 1000"),
+        (Grammar::Lark(format!("start: e~2000 .. 9000{ambiguous}")), "come to 11000, the limit is 1000"),
+        (Grammar::JsonSchema(pattern(".?".repeat(1_001))), "it has 1001 repetitions, the limit is 1000"),
+        (
+            Grammar::JsonSchema(json!({"anyOf": vec![pattern(".?".repeat(501)); 4]})),
+            "have 2004 repetitions and groups together, the limit is 2000",
+        ),
+        (Grammar::JsonSchema(json!({"patternProperties": names})), "repetitions and groups together"),
+        (
+            Grammar::JsonSchema(
+                json!({"required": multiples.keys().collect::<Vec<_>>(), "properties": multiples}),
+            ),
+            "all its multipleOf come to more than 65536 together",
+        ),
+    ] {
+        let refusal = bench.refusal(grammar);
+        assert!(refusal.contains(words), "{refusal}");
+    }
+    let harmless = "start: \"5000\" /[0-9]{1,2000}/";
+    assert!(bench.factory.constraint(&Grammar::Lark(harmless.to_owned())).is_ok());
+}
+
+/// Hyphens and other signs in classes mean what they do in JavaScript.
+#[test]
+fn classes_of_patterns() {
+    let bench = Bench::new();
+    let allowed = |pattern: &str, text: &str| {
+        let schema = json!({"type": "string", "pattern": pattern, "enum": [text]});
+        bench.factory.constraint(&Grammar::JsonSchema(schema)).is_ok()
+    };
+    for (pattern, inside, outside) in [
+        ("^[^+--/]$", "a0*", "+,-/"),
+        ("^[+--/]$", "+,-/", ".0"),
+        ("^[^a-z--x]$", "!", "ab-0Ax"),
+        ("^[a&&b]$", "a&b", "c"),
+        ("^[a~~b]$", "a~b", "c"),
+        ("^[\\w-~]$", "a_-~", "}|."),
+        ("^[~-\\d]$", "~-5", "}a"),
+        ("^[a-]$", "a-", "b"),
+        ("^[-a]$", "a-", "b"),
+        ("^[\\s]$", " \t\n", "a\u{85}\u{1c}\u{feff}"),
+        ("^[^\\s]$", "a", " \t\u{85}\u{1c}\u{feff}\u{a0}"),
+        ("^[\\S]$", "a", " \t\u{85}\u{1c}\u{feff}"),
+        ("^[\\d\\W]$", "5-", "a_"),
+        ("^[^\\D]$", "5", "a-"),
+        ("^[\\b]$", "\u{8}", "b"),
+        ("^[[a]$", "[a", "b"),
+        ("^[\\]\\-\\^]$", "]-^", "\\a"),
+        ("^[\\x41-\\u0043]$", "ABC", "D"),
+        ("^[a^]$", "a^", "b"),
+        ("^[<>]\\<$", "", "<>"),
+    ] {
+        for letter in inside.chars() {
+            assert!(allowed(pattern, &letter.to_string()), "{pattern} {letter:?}");
+        }
+        for letter in outside.chars() {
+            assert!(!allowed(pattern, &letter.to_string()), "{pattern} {letter:?}");
+        }
+    }
+    assert!(allowed("^[<>]\\<$", "<<"));
+    for (pattern, words) in [
+        ("[]a]", "an empty class"),
+        ("[^]", "an empty class"),
+        ("[a", "unclosed character class"),
+        ("[a-", "unclosed character class"),
+        ("[\\B]", "\\B, which cannot be followed"),
+        ("\\A", "\\A, which cannot be followed"),
+        ("[\\x4]", "2 hexadecimal digits"),
+        ("a\\", "ends with a backslash"),
+    ] {
+        let refusal = bench.refusal(Grammar::JsonSchema(json!({"pattern": pattern})));
+        assert!(refusal.contains(words), "{pattern}: {refusal}");
+    }
+}
+
+#[test]
+fn bounds_beyond_64_bits_are_refused_in_their_own_words() {
+    let bench = Bench::new();
+    for (low, high) in [
+        ("18446744073709551615", "18446744073709551616"),
+        ("12345678901234567890123", "12345678901234567890123"),
+        ("-12345678901234567890123", "-12345678901234567890123"),
+    ] {
+        let [low, high] = [low, high].map(|text| serde_json::from_str::<Value>(text).unwrap());
+        let schema = json!({"type": "integer", "minimum": low, "maximum": high});
+        let refusal = bench.refusal(Grammar::JsonSchema(schema));
+        assert!(refusal.contains("beyond 64-bit integers cannot be followed"), "{refusal}");
+    }
+    let empty = bench.refusal(Grammar::JsonSchema(json!({"type": "integer", "minimum": 1e20, "maximum": 5})));
+    assert!(empty.contains("no JSON value satisfies it"), "{empty}");
 }

@@ -3,14 +3,15 @@
 use llguidance::api::{GrammarInit, GrammarWithLexer, TopLevelGrammar};
 use serde_json::{Value, json};
 
-use super::{ConstraintError, lark, schema};
+use super::{ConstraintError, lark, repetitions, schema};
 
 /// A form that an answer can be held to: JSON, a schema, a regular expression or a grammar.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
     /// Any JSON object, with whatever members.
     JsonObject,
-    /// JSON that the schema validates. A keyword that cannot be followed is an error and never ignored.
+    /// JSON that the schema validates. A keyword that cannot be followed is an error and never ignored. Numbers of the
+    /// schema are what the JSON reader has made of them: whole ones of 64 bits, or doubles.
     JsonSchema(Value),
     /// Text that the regular expression matches as a whole (the syntax of the regex crate).
     Regex(String),
@@ -54,6 +55,7 @@ impl Grammar {
             }
             Self::Regex(regex) => {
                 self.check("bytes", regex.len(), limits.bytes_max)?;
+                repetitions::check(regex).map_err(|reason| self.invalid(reason))?;
                 GrammarWithLexer::from_regex(regex)
             }
             Self::Lark(grammar) => {

@@ -13,6 +13,10 @@ const BYTES_MAX_OF_INTERSECTIONS: [usize; 3] = [4_096, 512, 192];
 /// Bytes of a grammar with `~` before a terminal, for the same reason.
 const BYTES_MAX_OF_NEGATIONS: usize = 4_096;
 
+/// All numbers of repetitions of a grammar together: a rule that can be read in many ways costs the more the more often
+/// it is repeated.
+const REPEATS_MAX: u64 = 1_000;
+
 /// What the engine reads beyond Lark and cannot be bounded here.
 const NOT_FOLLOWED: [&str; 6] = ["%json", "%lark", "%llguidance", "%if", "::", "@"];
 
@@ -26,6 +30,11 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
     let nested = grammar.bytes().filter(|byte| b":([{".contains(byte)).count();
     if nested > PARTS_MAX {
         return Err(format!("it has {nested} colons and opening brackets, the limit is {PARTS_MAX}"));
+    }
+    super::repetitions::check(grammar)?;
+    let repeats = repeats(&parts);
+    if repeats > REPEATS_MAX {
+        return Err(format!("the numbers of its repetitions come to {repeats}, the limit is {REPEATS_MAX}"));
     }
     let bytes = grammar.len();
     let intersections = parts.iter().filter(|part| *part == "&").count();
@@ -44,6 +53,13 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
         return Err(format!("it has {bytes} bytes and ~, the limit is then {BYTES_MAX_OF_NEGATIONS} bytes"));
     }
     Ok(())
+}
+
+/// The sum of all numbers. Attributes of rules, which have some too, are none that the engine follows.
+fn repeats(parts: &[String]) -> u64 {
+    let numbers = parts.iter().filter(|part| part.starts_with(|letter: char| letter.is_ascii_digit()));
+    // one too long for the type is too large as well
+    numbers.map(|number| number.parse().unwrap_or(u64::MAX)).fold(0, u64::saturating_add)
 }
 
 /// The names, numbers and signs of a grammar, without its texts, regular expressions and comments.

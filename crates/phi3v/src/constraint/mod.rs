@@ -9,6 +9,7 @@
 
 mod grammar;
 mod lark;
+mod repetitions;
 mod schema;
 mod vocabulary;
 

@@ -42,6 +42,10 @@ pub(crate) fn known() -> Vec<Grammar> {
     };
     let schema = Grammar::JsonSchema;
     let pattern = |bytes: usize| json!({"type": "string", "pattern": format!("^({})*$", alternatives(bytes, bytes % 10))});
+    let pattern_of = |pattern: &str| json!({"type": "string", "pattern": pattern});
+    let multiples: Map<_, _> = (0..16)
+        .map(|index| (format!("p{index}"), json!({"type": "integer", "multipleOf": 4_095 - 2 * index})))
+        .collect();
     let wide =
         |count: usize| (0..count).map(|index| (format!("p{index}"), json!(true))).collect::<Map<_, _>>();
     vec![
@@ -64,6 +68,19 @@ pub(crate) fn known() -> Vec<Grammar> {
             json!({"enum": (0..4_000).map(|index| f64::from(index) + 0.5).collect::<Vec<_>>(), "allOf": [{"enum": (0..4_000).collect::<Vec<_>>()}]}),
         ),
         schema(json!({"enum": ["ab".repeat(5_000)], "pattern": "^(a|b)*a(a|b){500}$"})),
+        Grammar::Regex(".?".repeat(1_000)),
+        Grammar::Regex(".*".repeat(1_000)),
+        Grammar::Regex("(a|)".repeat(2_000)),
+        Grammar::Regex(format!("(?i){}", "\\pL".repeat(2_000))),
+        Grammar::Regex("\\w".repeat(32_000)),
+        Grammar::Lark(format!("start: T\nT: {}", "\"a\"? ".repeat(1_000))),
+        Grammar::Lark(format!("start: /{}/", ".?".repeat(1_000))),
+        Grammar::Lark("start: e{200,800}\ne: e e | \"a\" | \"aa\" | e e e".to_owned()),
+        Grammar::Lark("start: f{500}\nf: e{1,499}\ne: e e | \"a\" | \"aa\" | e e e".to_owned()),
+        schema(
+            json!({"anyOf": (0..4).map(|index| pattern_of(&format!("{}{index}", ".?".repeat(499)))).collect::<Vec<_>>()}),
+        ),
+        schema(json!({"properties": multiples.clone(), "required": multiples.keys().collect::<Vec<_>>()})),
         Grammar::Regex(alternatives(60_000, 0)),
         Grammar::Regex(format!("({})*a.{{1000}}", alternatives(2_000, 0))),
     ]

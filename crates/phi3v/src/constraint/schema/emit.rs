@@ -7,6 +7,7 @@ use llguidance::api::GrammarInit;
 use llguidance::derivre::RegexAst;
 use serde_json::Value;
 
+use super::super::repetitions::OF_SCHEMA_MAX;
 use super::number::NumberShape;
 use super::productions::{Productions, Symbol};
 use super::shape::{ArrayShape, ObjectShape, Shape};
@@ -33,6 +34,9 @@ pub(in super::super) fn grammar(schema: &Value) -> Result<GrammarInit, Refused> 
     })
 }
 
+/// States of the engine for all numbers with `multipleOf`: sixteen of the largest.
+const STATES_MAX: u64 = 1 << 16;
+
 /// A grammar as it is written.
 #[derive(Default)]
 struct Writer {
@@ -40,13 +44,17 @@ struct Writer {
     definitions: Vec<Symbol>,
     any: Option<Symbol>,
     any_text: Option<Symbol>,
+    /// States of what numbers are multiples of.
+    states: u64,
+    /// Repetitions and groups of the patterns.
+    repetitions: usize,
     /// What was left out of the grammar, which may then allow nothing.
     left_out: Option<Refused>,
 }
 
 impl Writer {
     fn shape(&mut self, shape: &Shape) -> Result<Symbol, Refused> {
-        if let Some(texts) = scalar(shape)? {
+        if let Some(texts) = self.scalar(shape)? {
             return self.productions.text(texts);
         }
         match shape {
@@ -93,7 +101,7 @@ impl Writer {
         let symbol = self.productions.symbol()?;
         let mut texts = Vec::new();
         for shape in shapes {
-            if let Some(scalar) = scalar(shape)? {
+            if let Some(scalar) = self.scalar(shape)? {
                 texts.push(scalar);
             } else if let Shape::Values(values) = &**shape {
                 texts.extend(values.iter().filter_map(literal));
@@ -111,6 +119,31 @@ impl Writer {
             self.productions.alternative(symbol, vec![texts])?;
         }
         Ok(symbol)
+    }
+
+    /// The texts of a shape of values without parts, within the bounds on all of them together.
+    fn scalar(&mut self, shape: &Shape) -> Result<Option<RegexAst>, Refused> {
+        match shape {
+            Shape::Number(shape) => self.states = self.states.saturating_add(shape.states()),
+            Shape::Text(shape) => self.repetitions += shape.repetitions(),
+            _ => {}
+        }
+        if self.states > STATES_MAX {
+            return Err(Refused::new(format!(
+                "all its multipleOf come to more than {STATES_MAX} together, without zeros at the end"
+            )));
+        }
+        self.check_repetitions()?;
+        scalar(shape)
+    }
+
+    fn check_repetitions(&self) -> Result<(), Refused> {
+        if self.repetitions > OF_SCHEMA_MAX {
+            return Err(Refused::new(format!(
+                "its patterns come to more than {OF_SCHEMA_MAX} repetitions and groups together"
+            )));
+        }
+        Ok(())
     }
 
     fn values(&mut self, values: &[Value]) -> Result<Symbol, Refused> {
@@ -203,6 +236,10 @@ impl Writer {
 
     /// A member whose name is none of `names`.
     fn other_members(&mut self, shape: &ObjectShape, names: &[&String]) -> Result<Option<Symbol>, Refused> {
+        // each is kept apart from the others
+        let repetitions: usize = shape.patterns.iter().map(|(pattern, _)| pattern.repetitions()).sum();
+        self.repetitions = self.repetitions.saturating_add(repetitions);
+        self.check_repetitions()?;
         let patterns: Vec<RegexAst> =
             shape.patterns.iter().map(|(pattern, _)| text::quoted(pattern.regex())).collect();
         let names: Vec<RegexAst> = names.iter().map(|name| quoted_name(name)).collect();
@@ -318,10 +355,12 @@ fn scalar(shape: &Shape) -> Result<Option<RegexAst>, Refused> {
         Shape::Number(shape) => {
             let texts = shape.texts()?;
             let bounded = *shape != NumberShape { whole: shape.whole, ..NumberShape::default() };
-            if let (true, Some(texts)) = (bounded, &texts)
-                && text::is_empty(texts)?
-            {
-                return Ok(None);
+            let texts = match texts {
+                Some(texts) if bounded && text::is_empty(&texts)? => None,
+                texts => texts,
+            };
+            if texts.is_none() {
+                shape.check_rounded_bounds()?;
             }
             texts
         }

@@ -18,6 +18,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use super::repetitions;
 use number::{Bound, Multiple, NumberShape};
 use pointer::Pointer;
 use shape::{ArrayShape, Definitions, ObjectShape, Shape, are_apart, both, either};
@@ -155,6 +156,7 @@ impl Definitions for Reader<'_> {
 
 /// Reads a schema and all definitions it names.
 fn read(root: &Value) -> Result<Schema, Refused> {
+    check_patterns(root)?;
     let mut reader = Reader {
         root,
         definitions: Vec::new(),
@@ -168,6 +170,32 @@ fn read(root: &Value) -> Result<Schema, Refused> {
     result.map_err(|refused| {
         if place.is_empty() { refused } else { Refused::new(format!("{} (at #{place})", refused.reason)) }
     })
+}
+
+/// Refuses patterns that might take the engine too long together.
+fn check_patterns(root: &Value) -> Result<(), Refused> {
+    let mut count = 0;
+    let mut open = vec![root];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Array(items) => open.extend(items),
+            Value::Object(members) => {
+                let pattern = members.get("pattern").and_then(Value::as_str);
+                let names = members.get("patternProperties").and_then(Value::as_object);
+                let names = names.into_iter().flat_map(|names| names.keys().map(String::as_str));
+                count += pattern.into_iter().chain(names).map(repetitions::count).sum::<usize>();
+                open.extend(members.values());
+            }
+            _ => {}
+        }
+    }
+    if count > repetitions::OF_SCHEMA_MAX {
+        return Err(Refused::new(format!(
+            "its patterns have {count} repetitions and groups together, the limit is {}",
+            repetitions::OF_SCHEMA_MAX
+        )));
+    }
+    Ok(())
 }
 
 impl<'a> Reader<'a> {

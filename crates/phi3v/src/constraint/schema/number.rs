@@ -36,6 +36,8 @@ pub(super) struct Bound {
     pub value: Decimal,
     /// The end itself is not part of the range.
     pub excluded: bool,
+    /// Where the schema's own end is, if it is a double that cannot be taken as it is.
+    stated: Option<Decimal>,
 }
 
 /// Multiples of `coefficient` times ten to the minus `places`.
@@ -75,28 +77,32 @@ impl Bound {
         let value = number.as_f64().unwrap_or(0.0);
         // also where the schema had more digits than a double: then the next double is above it
         if may_be_rounded(number) || (excluded && !fits_64_bits(number) && value.abs() >= 1e15) {
-            return Self::next(value.next_up());
+            return Self::next(value.next_up(), number);
         }
-        Ok(Self { value: decimal(number)?, excluded })
+        Ok(Self { value: decimal(number)?, excluded, stated: None })
     }
 
     /// The upper end of a range as the schema has it, in a form that rounding does not cross.
     pub(super) fn high(number: &Number, excluded: bool) -> Result<Self, Refused> {
         let value = number.as_f64().unwrap_or(0.0);
         if may_be_rounded(number) || (excluded && !fits_64_bits(number) && value.abs() >= 1e15) {
-            return Self::next(value.next_down());
+            return Self::next(value.next_down(), number);
         }
-        Ok(Self { value: decimal(number)?, excluded })
+        Ok(Self { value: decimal(number)?, excluded, stated: None })
     }
 
-    fn next(value: f64) -> Result<Self, Refused> {
+    fn next(value: f64, stated: &Number) -> Result<Self, Refused> {
         let value = Decimal::parse(&format!("{value}"));
         let value = value.ok_or_else(|| Refused::new("a bound is larger than any number"))?;
-        Ok(Self { value, excluded: false })
+        Ok(Self { value, excluded: false, stated: Some(decimal(stated)?) })
     }
 
     fn negated(&self) -> Self {
-        Self { value: self.value.negated(), excluded: self.excluded }
+        Self {
+            value: self.value.negated(),
+            excluded: self.excluded,
+            stated: self.stated.as_ref().map(Decimal::negated),
+        }
     }
 }
 
@@ -160,14 +166,20 @@ impl Multiple {
         value.remainder(self.places, self.coefficient) == Some(0)
     }
 
-    /// The digits of such numbers, without sign.
-    fn digits(self) -> Result<RegexAst, Refused> {
+    /// The coefficient without zeros at the end, which the engine has so many states for, and these zeros.
+    fn states(self) -> (u64, usize) {
         let mut coefficient = self.coefficient;
         let mut zeros = 0;
-        while self.places == 0 && coefficient.is_multiple_of(10) {
+        while self.places == 0 && coefficient.is_multiple_of(10) && coefficient > 0 {
             coefficient /= 10;
             zeros += 1;
         }
+        (coefficient, zeros)
+    }
+
+    /// The digits of such numbers, without sign.
+    fn digits(self) -> Result<RegexAst, Refused> {
+        let (coefficient, zeros) = self.states();
         if coefficient > MULTIPLE_MAX {
             return Err(Refused::new(format!(
                 "multipleOf comes to {coefficient} without zeros at the end, the limit is {MULTIPLE_MAX}"
@@ -205,6 +217,12 @@ impl NumberShape {
         })
     }
 
+    /// States that the engine has for what they are multiples of; none if [`Self::texts`] refuses so many.
+    pub(super) fn states(&self) -> u64 {
+        let states = self.multiple.map(|multiple| multiple.states().0);
+        states.filter(|&states| states <= MULTIPLE_MAX).unwrap_or(0)
+    }
+
     /// Whether a number is in it.
     pub(super) fn contains(&self, value: &Decimal) -> bool {
         let above = |low: &Bound| *value > low.value || (*value == low.value && !low.excluded);
@@ -213,6 +231,18 @@ impl NumberShape {
             && self.low.as_ref().is_none_or(above)
             && self.high.as_ref().is_none_or(below)
             && self.multiple.is_none_or(|multiple| multiple.contains(value))
+    }
+
+    /// Refuses bounds that were moved inwards such that nothing is left between them. For shapes without a text.
+    pub(super) fn check_rounded_bounds(&self) -> Result<(), Refused> {
+        let (Some(low), Some(high)) = (&self.low, &self.high) else { return Ok(()) };
+        let moved = low.stated.is_some() || high.stated.is_some();
+        if moved && low.stated.as_ref().unwrap_or(&low.value) <= high.stated.as_ref().unwrap_or(&high.value) {
+            return Err(Refused::new(
+                "bounds that lie close together beyond 64-bit integers cannot be followed",
+            ));
+        }
+        Ok(())
     }
 
     /// Whether no number is in both.
@@ -241,7 +271,7 @@ impl NumberShape {
             );
             return Ok(Some(RegexAst::Regex(any)));
         }
-        let zero = Bound { value: Decimal::zero(), excluded: false };
+        let zero = Bound { value: Decimal::zero(), excluded: false, stated: None };
         let below_zero = Bound { excluded: true, ..zero.clone() };
         let positive = tighter(shape.low.clone(), Some(zero), std::cmp::Ordering::Greater);
         let negative =
@@ -258,9 +288,9 @@ impl NumberShape {
 
     /// The texts of numbers from zero on between two ends.
     fn side(&self, low: Option<Bound>, high: Option<Bound>) -> Result<Option<RegexAst>, Refused> {
-        let low = low.unwrap_or(Bound { value: Decimal::zero(), excluded: false });
+        let low = low.unwrap_or(Bound { value: Decimal::zero(), excluded: false, stated: None });
         // beyond these digits a double does not show what a number is a multiple of
-        let exact = Bound { value: Decimal::power_of_ten(DOUBLE_DIGITS), excluded: true };
+        let exact = Bound { value: Decimal::power_of_ten(DOUBLE_DIGITS), excluded: true, stated: None };
         let high = tighter(high, self.multiple.map(|_| exact), std::cmp::Ordering::Less);
         if let Some(high) = &high
             && (high.value < low.value || (high.value == low.value && (high.excluded || low.excluded)))
@@ -295,6 +325,7 @@ impl NumberShape {
         let high = high.unwrap_or_else(|| Bound {
             value: Decimal::power_of_ten(WHOLE_DIGITS.max(least.whole.len() + 1)),
             excluded: true,
+            stated: None,
         });
         let mut most = high.value.rounded_down(0);
         if most >= longest {
@@ -370,13 +401,13 @@ fn one_of(parts: &[String]) -> String {
 fn decimal_texts(low: &Bound, high: Option<Bound>) -> Option<RegexAst> {
     let low = match low.value.rounded_up(BOUND_PLACES) {
         value if value == low.value => low.clone(),
-        value => Bound { value, excluded: false },
+        value => Bound { value, excluded: false, stated: None },
     };
     let longest = Decimal::power_of_ten(BOUND_DIGITS);
     let high = high.map(|high| match high.value.rounded_down(BOUND_PLACES) {
-        value if value > longest => Bound { value: longest.clone(), excluded: true },
+        value if value > longest => Bound { value: longest.clone(), excluded: true, stated: None },
         value if value == high.value => high,
-        value => Bound { value, excluded: false },
+        value => Bound { value, excluded: false, stated: None },
     });
     if low.value >= longest {
         return None;

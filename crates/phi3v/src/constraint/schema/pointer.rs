@@ -7,12 +7,16 @@ use super::Refused;
 /// A place in a schema: the keys on the way to it, unescaped.
 pub(super) type Pointer = Vec<String>;
 
-/// The place that a `$ref` names.
+/// The place that a `$ref` names; the empty one names the whole schema, as `#` does.
 pub(super) fn parse(reference: &str) -> Result<Pointer, Refused> {
     let unusable = |why: &str| Refused::new(format!("the reference {reference:?} {why}"));
     let outside = || unusable("leads out of the schema, only those that begin with # can be followed");
+    if reference.is_empty() {
+        return Ok(Pointer::new());
+    }
     let path = unescaped_percent(reference.strip_prefix('#').ok_or_else(outside)?)
         .ok_or_else(|| unusable("has a % that two hexadecimal digits do not follow"))?;
+    let path = String::from_utf8(path).map_err(|_| unusable("is not UTF-8 where it has %"))?;
     if path.is_empty() {
         return Ok(Pointer::new());
     }
@@ -22,7 +26,7 @@ pub(super) fn parse(reference: &str) -> Result<Pointer, Refused> {
         .collect()
 }
 
-fn unescaped_percent(text: &str) -> Option<String> {
+fn unescaped_percent(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
@@ -38,7 +42,7 @@ fn unescaped_percent(text: &str) -> Option<String> {
             rest = after;
         }
     }
-    String::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 fn unescaped_tilde(key: &str) -> Option<String> {
@@ -89,7 +93,9 @@ mod tests {
             let found = parse(reference).ok().and_then(|pointer| find(&schema, &pointer).cloned());
             assert_eq!(found, Some(json!(value)), "{reference}");
         }
-        for reference in ["", "a", "#a", "#/%2", "#/%zz", "#/~2", "#/a~", "http://example.com/#/a", "#/%FF"] {
+        assert_eq!(parse("").ok(), Some(Pointer::new()));
+        assert!(parse("#/%FF").is_err_and(|refused| refused.reason.contains("is not UTF-8")));
+        for reference in ["a", "#a", "#/%2", "#/%zz", "#/~2", "#/a~", "http://example.com/#/a", "#/%FF"] {
             assert!(parse(reference).is_err(), "{reference}");
         }
         let missing = parse("#/$defs/x/01").ok().and_then(|pointer| find(&schema, &pointer).cloned());

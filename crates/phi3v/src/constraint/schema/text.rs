@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use llguidance::derivre::{JsonQuoteOptions, Regex, RegexAst, RegexBuilder};
 
+use super::super::repetitions;
 use super::Refused;
 
 /// Characters of the longest bound of a string. Longer ones are never needed: a `maxLength` above is cut to it.
@@ -63,7 +64,9 @@ impl Pattern {
 
     /// A pattern of the schema.
     pub(super) fn new(pattern: &str) -> Result<Self, Refused> {
-        let pattern = Self::of(Source::Found(translated(pattern)));
+        repetitions::check(pattern)
+            .map_err(|reason| Refused::new(format!("a pattern cannot be used: {reason}")))?;
+        let pattern = Self::of(Source::Found(translated(pattern)?));
         RegexBuilder::new().mk(&pattern.regex()).map_err(|error| {
             let error = super::super::grammar::one_line(&error);
             Refused::new(format!("a pattern cannot be used: {error}"))
@@ -76,6 +79,14 @@ impl Pattern {
         match &self.source {
             Source::Found(pattern) => RegexAst::SearchRegex(pattern.clone()),
             Source::Whole(pattern) => RegexAst::Regex((*pattern).to_owned()),
+        }
+    }
+
+    /// Repetitions and groups, if the schema wrote it.
+    pub(super) fn repetitions(&self) -> usize {
+        match &self.source {
+            Source::Found(pattern) => repetitions::count(pattern),
+            Source::Whole(_) => 0,
         }
     }
 
@@ -118,6 +129,11 @@ impl TextShape {
             }
         }
         self
+    }
+
+    /// Repetitions and groups of all patterns of the schema.
+    pub(super) fn repetitions(&self) -> usize {
+        self.patterns.iter().map(Pattern::repetitions).sum()
     }
 
     /// Whether a string is in it.
@@ -185,40 +201,144 @@ pub(super) fn quoted(texts: RegexAst) -> RegexAst {
 
 /// A pattern of JSON Schema, which is one of JavaScript, in the engine's syntax. Where the two and Python's differ in
 /// what a class holds, the characters that all agree on are taken.
-fn translated(pattern: &str) -> String {
+fn translated(pattern: &str) -> Result<String, Refused> {
     let mut out = String::with_capacity(pattern.len());
-    let mut letters = pattern.chars();
-    let mut in_class = false;
+    let mut letters = pattern.chars().peekable();
     while let Some(letter) = letters.next() {
         match letter {
-            '\\' => match (letters.next(), in_class) {
-                (Some('d'), false) => out.push_str("[0-9]"),
-                (Some('d'), true) => out.push_str("0-9"),
-                (Some('D'), _) => out.push_str("[^0-9]"),
-                (Some('w'), false) => out.push_str("[0-9A-Za-z_]"),
-                (Some('w'), true) => out.push_str("0-9A-Za-z_"),
-                (Some('W'), _) => out.push_str("[^0-9A-Za-z_]"),
-                (Some('s'), false) => out.push_str(r"[ \t\n\r\x0b\x0c]"),
-                (Some('S'), false) => out.push_str(r"[^\s\x1c-\x1f\x85\u{feff}]"),
-                (Some('/'), _) => out.push('/'),
-                (Some(next), _) => out.extend(['\\', next]),
-                (None, _) => out.push('\\'),
-            },
-            '.' if !in_class => out.push_str(r"[^\n\r\u{2028}\u{2029}]"),
-            '[' if !in_class => {
-                in_class = true;
-                out.push(letter);
-            }
-            // within a class these stand for themselves
-            '[' | '&' | '~' if in_class => out.extend(['\\', letter]),
-            ']' => {
-                in_class = false;
-                out.push(']');
-            }
+            '\\' => out.push_str(&outside_escape(letters.next())?),
+            '.' => out.push_str(r"[^\n\r\u{2028}\u{2029}]"),
+            '[' => class(&mut letters, &mut out)?,
             _ => out.push(letter),
         }
     }
-    out
+    Ok(out)
+}
+
+/// White space that JavaScript, Python and the engine know.
+const SPACE_OF_ALL: &str = r" \t\n\r\x0b\x0c";
+/// White space that one of them knows.
+const SPACE_OF_ANY: &str = r"\s\x1c-\x1f\x85\u{feff}";
+
+fn outside_escape(letter: Option<char>) -> Result<String, Refused> {
+    match letter {
+        Some(letter @ ('b' | 'B' | 'k' | '1'..='9')) => Ok(format!("\\{letter}")),
+        letter => match escape(letter, false)? {
+            Item::Set(set) => Ok(format!("[{set}]")),
+            Item::Letter(letter) => Ok(letter),
+        },
+    }
+}
+
+/// One item of a class, in the engine's syntax.
+enum Item {
+    Letter(String),
+    /// Several characters, which no range begins or ends with.
+    Set(String),
+}
+
+/// What a backslash and a letter stand for in a class, or outside of one where it is the same.
+fn escape(letter: Option<char>, negated: bool) -> Result<Item, Refused> {
+    let letter = letter.ok_or_else(|| Refused::new("a pattern ends with a backslash"))?;
+    let set = |set: &str| Ok(Item::Set(set.to_owned()));
+    let (space, no_space) = if negated { (SPACE_OF_ANY, SPACE_OF_ALL) } else { (SPACE_OF_ALL, SPACE_OF_ANY) };
+    match letter {
+        'd' => set("0-9"),
+        'D' => set("[^0-9]"),
+        'w' => set("0-9A-Za-z_"),
+        'W' => set("[^0-9A-Za-z_]"),
+        's' => set(space),
+        'S' => set(&format!("[^{no_space}]")),
+        // for the engine these are the ends of a word
+        '/' | '<' | '>' => Ok(Item::Letter(letter.to_string())),
+        // x, u and p go on, which the callers leave to the engine
+        'f' | 'n' | 'r' | 't' | 'v' | 'x' | 'u' | 'p' | 'P' => Ok(Item::Letter(format!("\\{letter}"))),
+        letter if letter.is_ascii_punctuation() => Ok(Item::Letter(format!("\\{letter}"))),
+        letter if !letter.is_alphanumeric() => Ok(Item::Letter(letter.to_string())),
+        letter => Err(Refused::new(format!("a pattern has \\{letter}, which cannot be followed"))),
+    }
+}
+
+type Letters<'a> = std::iter::Peekable<std::str::Chars<'a>>;
+
+/// A class after its opening bracket. Hyphens make ranges as in JavaScript, and nothing else that has a meaning in the
+/// engine's classes has one here.
+fn class(letters: &mut Letters<'_>, out: &mut String) -> Result<(), Refused> {
+    let negated = letters.next_if_eq(&'^').is_some();
+    out.push_str(if negated { "[^" } else { "[" });
+    if letters.peek() == Some(&']') {
+        return Err(Refused::new("a pattern has an empty class, which cannot be followed"));
+    }
+    while let Some(first) = item(letters, negated)? {
+        let mut after = letters.clone();
+        let is_range = after.next() == Some('-') && after.peek().is_some_and(|&letter| letter != ']');
+        if !is_range {
+            match first {
+                Item::Letter(item) | Item::Set(item) => out.push_str(&item),
+            }
+            continue;
+        }
+        letters.next();
+        match (first, item(letters, negated)?) {
+            (Item::Letter(first), Some(Item::Letter(last))) => out.extend([&first, "-", &last]),
+            // beside several characters the hyphen stands for itself
+            (Item::Letter(first) | Item::Set(first), Some(Item::Letter(last) | Item::Set(last))) => {
+                out.extend([&first, r"\-", &last]);
+            }
+            (_, None) => return Err(unclosed()),
+        }
+    }
+    out.push(']');
+    Ok(())
+}
+
+fn unclosed() -> Refused {
+    Refused::new("a pattern cannot be used: unclosed character class")
+}
+
+/// The next item of a class; None at its end.
+fn item(letters: &mut Letters<'_>, negated: bool) -> Result<Option<Item>, Refused> {
+    Ok(Some(match letters.next().ok_or_else(unclosed)? {
+        ']' => return Ok(None),
+        '\\' => match letters.next() {
+            Some('b') => Item::Letter(r"\x08".to_owned()),
+            Some(letter @ ('p' | 'P')) => Item::Set(format!("\\{letter}{}", braced(letters)?)),
+            Some(letter @ ('x' | 'u')) => Item::Letter(format!("\\{letter}{}", code(letters, letter)?)),
+            letter => escape(letter, negated)?,
+        },
+        letter if letter.is_ascii_punctuation() && !"<>".contains(letter) => {
+            Item::Letter(format!("\\{letter}"))
+        }
+        letter => Item::Letter(letter.to_string()),
+    }))
+}
+
+/// The digits of a character's number, with their braces if they have some.
+fn code(letters: &mut Letters<'_>, kind: char) -> Result<String, Refused> {
+    if kind == 'u' && letters.peek() == Some(&'{') {
+        return braced(letters);
+    }
+    let count = if kind == 'x' { 2 } else { 4 };
+    let digits: String =
+        std::iter::from_fn(|| letters.next_if(char::is_ascii_hexdigit)).take(count).collect();
+    if digits.len() == count {
+        return Ok(digits);
+    }
+    Err(Refused::new(format!("a pattern has \\{kind}, which {count} hexadecimal digits must follow")))
+}
+
+/// Everything to the closing brace.
+fn braced(letters: &mut Letters<'_>) -> Result<String, Refused> {
+    let mut text = String::new();
+    if letters.peek() == Some(&'{') {
+        for letter in letters.by_ref() {
+            text.push(letter);
+            if letter == '}' {
+                return Ok(text);
+            }
+        }
+    }
+    Err(Refused::new("a pattern has \\p or \\u without a name or number in braces"))
 }
 
 /// Names with a point between; no two hyphens side by side, which international names begin with.
