@@ -207,7 +207,7 @@ fn translated(pattern: &str) -> Result<String, Refused> {
     while let Some(letter) = letters.next() {
         match letter {
             '\\' => out.push_str(&outside_escape(letters.next())?),
-            '.' => out.push_str(r"[^\n\r\u{2028}\u{2029}]"),
+            '.' => out.push_str(r"[^\n\r\u2028\u2029]"),
             '[' => class(&mut letters, &mut out)?,
             _ => out.push(letter),
         }
@@ -218,7 +218,7 @@ fn translated(pattern: &str) -> Result<String, Refused> {
 /// White space that JavaScript, Python and the engine know.
 const SPACE_OF_ALL: &str = r" \t\n\r\x0b\x0c";
 /// White space that one of them knows.
-const SPACE_OF_ANY: &str = r"\s\x1c-\x1f\x85\u{feff}";
+const SPACE_OF_ANY: &str = r"\s\x1c-\x1f\x85\ufeff";
 
 fn outside_escape(letter: Option<char>) -> Result<String, Refused> {
     match letter {
