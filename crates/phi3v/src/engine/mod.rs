@@ -1,8 +1,8 @@
 //! Sequences sharing one model: a step is schedule, forward, postprocess.
 //!
-//! Requests join and leave between steps. A step does a piece of each kind of work: tiles of one image, a chunk of
-//! one prompt, and one token for every sequence that is decoding. While others decode, the pieces are small, so that a
-//! long prompt does not freeze their answers, and more than one is done only within a fixed time; alone, they are large.
+//! Requests join and leave between steps. A step does at most one piece of each kind of work: tiles of one image,
+//! a chunk of one prompt, and one token for every sequence that is decoding. While others decode, the pieces are small,
+//! so that a long prompt does not freeze their answers; alone, they are large.
 //!
 //! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
 //! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
@@ -32,7 +32,6 @@ use pictures::Images;
 use scheduler::Scheduler;
 use sequence::Sequence;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Why the engine refuses a request, or cannot go on with it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -136,10 +135,6 @@ pub struct EngineOptions {
     pub prefill_chunk_alone: usize,
     /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
-    /// How long a step goes on with further pieces of images and prompts while others are decoding. Of a small model
-    /// a piece takes little beside a step, so many requests together would be slower than few; of a large one the
-    /// first piece takes longer than this.
-    pub pieces_time_shared: Duration,
 }
 
 impl Default for EngineOptions {
@@ -153,7 +148,6 @@ impl Default for EngineOptions {
             prefix_cache: true,
             prefill_chunk_alone: phi3v_kernels::cpu::SIZES.prefill_chunk,
             prefill_chunk_shared: 128,
-            pieces_time_shared: Duration::from_millis(25),
         }
     }
 }

@@ -177,12 +177,6 @@ impl Scheduler {
         self.running.iter().any(Sequence::decoding)
     }
 
-    /// Whether some sequences decode while others still have images or prompts to compute.
-    pub(super) fn some_decode_while_others_prefill(&self) -> bool {
-        let decoding = self.running.iter().filter(|sequence| sequence.decoding()).count();
-        (1..self.running.len()).contains(&decoding)
-    }
-
     /// The oldest sequence with an image that has to be encoded next.
     pub(super) fn needs_image(&self) -> Option<usize> {
         self.running.iter().position(|sequence| sequence.image_needed().is_some())

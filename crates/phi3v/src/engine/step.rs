@@ -12,8 +12,8 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 impl<B: Backend> Engine<B> {
-    /// Does a piece of every kind of work there is, or several small ones, and reports what came of it. What fails is
-    /// one request, reported as [`Event::Failed`] beside what others have got.
+    /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
+    /// as [`Event::Failed`] beside what others have got.
     ///
     /// ```
     /// use phi3v::engine::Event;
@@ -53,15 +53,8 @@ impl<B: Backend> Engine<B> {
         self.scheduler.restart_crossing(|tokens| rope.factors_for(tokens));
         self.settle(observer, &mut outputs);
         self.admit(&mut outputs);
-        let begun = Instant::now();
-        loop {
-            self.run_vision(observer, &mut outputs);
-            self.run_prefill(observer, &mut outputs);
-            let shared = self.scheduler.some_decode_while_others_prefill();
-            if !shared || begun.elapsed() >= self.options.pieces_time_shared {
-                break;
-            }
-        }
+        self.run_vision(observer, &mut outputs);
+        self.run_prefill(observer, &mut outputs);
         self.run_decode(&mut outputs);
         self.settle(observer, &mut outputs);
         outputs
