@@ -3,6 +3,7 @@
 use phi3v::files::{open_regular, refuse_special};
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The folder that a file stands in: this one for a bare name.
@@ -42,6 +43,14 @@ pub fn check_named(path: &Path) -> std::io::Result<()> {
 /// The system's refusal, or words of ours for a folder, a pipe, a device or a socket.
 pub fn open_named(path: &Path) -> std::io::Result<File> {
     if is_own_descriptor(path) { File::open(path) } else { open_regular(path) }
+}
+
+/// The beginning, of at most `bytes_max` bytes, of a small text that a program has noted in a file of its own. None where
+/// there is no regular file by the name, or no text in it.
+pub fn noted_text(path: &Path, bytes_max: u64) -> Option<String> {
+    let mut text = String::new();
+    open_regular(path).ok()?.take(bytes_max).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Whether the path leads to a file of the program's own that is open: somebody has its other end.

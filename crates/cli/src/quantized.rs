@@ -10,16 +10,16 @@ use crate::hub::ModelSource;
 use crate::identity::identity;
 use crate::interrupt::Interrupt;
 use crate::note;
-use crate::paths::{folder_of, from_home, user_cache};
+use crate::paths::{folder_of, from_home, noted_text, user_cache};
 use crate::progress::Progress;
 use phi3v::checkpoint::Checkpoint;
-use phi3v::files::{Existing, Files, NewFile, ReadError, WriteError, open_regular, partial_path};
+use phi3v::files::{Existing, Files, NewFile, ReadError, WriteError, partial_path};
 use phi3v::weights::convert::{self, ConvertError, Target, default_name};
 use phi3v::weights::digest;
 use phi3v::weights::quantized::{Quant, VERSION};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -110,9 +110,7 @@ fn checked_path(path: &Path) -> PathBuf {
 fn noted_identity(path: &Path) -> Option<String> {
     /// More than an identity.
     const BYTES_MAX: u64 = 1000;
-    let mut text = String::new();
-    open_regular(&checked_path(path)).ok()?.take(BYTES_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
+    noted_text(&checked_path(path), BYTES_MAX)
 }
 
 /// Notes that the file of that identity is right. Where it cannot be noted, the file is read again next time.

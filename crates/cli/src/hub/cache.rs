@@ -11,10 +11,10 @@
 use super::HubError;
 use super::client::{RemoteFile, is_commit};
 use crate::disk;
-use phi3v::files::{open_in_place, open_regular};
+use crate::paths::noted_text;
+use phi3v::files::open_in_place;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -132,9 +132,7 @@ impl RepoCache {
 fn noted(path: &Path) -> Option<String> {
     /// More than a commit and a line break.
     const BYTES_MAX: u64 = 100;
-    let mut text = String::new();
-    open_regular(path).ok()?.take(BYTES_MAX).read_to_string(&mut text).ok()?;
-    Some(text.trim().to_owned())
+    Some(noted_text(path, BYTES_MAX)?.trim().to_owned())
 }
 
 /// A relative link, so that the cache may be moved.
