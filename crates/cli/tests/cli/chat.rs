@@ -106,6 +106,22 @@ impl Terminal {
             self.seen += &String::from_utf8_lossy(&bytes[..count]);
         }
     }
+
+    /// Leaves, and returns what was said since the last words waited for.
+    ///
+    /// The keys stay open until the end: `script` writes an end of its own to the terminal where they close, and fails
+    /// where chat was quicker.
+    fn leave(mut self) -> String {
+        self.send("/quit\r");
+        let mut rest = Vec::new();
+        self.child.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+        let keys = self.child.stdin.take();
+        let status = self.child.wait().unwrap();
+        drop(keys);
+        let seen = self.seen + &String::from_utf8_lossy(&rest);
+        assert!(status.success(), "{status}: {seen}");
+        seen
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -120,8 +136,7 @@ fn on_every_terminal_ctrl_c_at_the_prompt_does_not_leave() {
             terminal.send("\u{3}");
             terminal.wait_for("(Ctrl-D or /quit to leave)");
         }
-        terminal.send("/quit\r");
-        assert!(terminal.child.wait().unwrap().success(), "{kind}: {}", terminal.seen);
+        terminal.leave();
     }
 }
 
@@ -141,9 +156,8 @@ fn a_picture_dropped_on_a_terminal_is_offered() {
     terminal.wait_for("Show wide.png to the model? [Y/n] ");
     terminal.send("n\r");
     terminal.wait_for("> ");
-    terminal.send("/quit\r");
-    assert!(terminal.child.wait().unwrap().success(), "{}", terminal.seen);
-    assert!(!terminal.seen.contains("goes with"), "{}", terminal.seen);
+    let seen = terminal.leave();
+    assert!(!seen.contains("goes with"), "{seen}");
 }
 
 #[test]
