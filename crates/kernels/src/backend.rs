@@ -1,9 +1,9 @@
 //! The seam between the model text and a device: some twenty operations on `[rows, cols]` tensors.
 //!
 //! One model text serves every device. A tensor need not live in host memory, and operations may only be
-//! enqueued: they return nothing, and what goes wrong on the device is reported by [`Backend::download`], the one
-//! place where host and device meet. Shapes that do not fit are errors of the model text and panic.
-//! ([`crate::testing::Deferred`] runs nothing before a download; the tests of the model and the engine run on it too.)
+//! enqueued: they return nothing, and what goes wrong on the device is reported by [`Backend::download`] and
+//! [`Backend::finish`], the two places where host and device meet. Shapes that do not fit are errors of the model text and panic.
+//! ([`crate::testing::Deferred`] runs nothing before one of them; the tests of the model and the engine run on it too.)
 //!
 //! Activations are always f32. How a weight is stored and which arithmetic multiplies it is a property of the
 //! weight ([`Format`], [`Precision`]), not of the model.
@@ -285,6 +285,13 @@ pub trait Backend: Send + Sync {
         rows: Range<usize>,
         out: &mut Vec<f32>,
     ) -> Result<(), BackendError>;
+
+    /// Waits until the device has done all that it was given. Who measures how long work takes calls it before looking at
+    /// the clock.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device since the last call, as by [`download`](Self::download).
+    fn finish(&self) -> Result<(), BackendError>;
 
     /// Prepares a weight matrix.
     ///

@@ -152,6 +152,7 @@ pub fn run(
     let model = Phi3V::load(device, config, weights, options, &mut |_| {})?;
     let blocks = (PREFILL[2] + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS);
     let cache = model.cache(blocks)?;
+    model.backend().finish()?;
     let load = plan.opened + start.elapsed();
     report(Figure { name: Name::Load, size: 0, value: load.as_secs_f64(), share: None });
     let work = Work::new(config, weights, (quant, model.kv_layout()));
@@ -193,6 +194,12 @@ impl Bench<'_> {
         (self.report)(Figure { name, size, value, share });
     }
 
+    /// Seconds until the device has done all that it was given.
+    fn seconds_since(&self, start: Instant) -> Result<f64> {
+        self.model.backend().finish()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
     /// The part of the limits that was reached: the seconds that the work takes at them over those that it took.
     fn share(&self, seconds: f64, at_limits: impl FnOnce(&Work, &Limits) -> f64) -> Option<f64> {
         Some(at_limits(&self.work, self.limits.as_ref()?) / seconds)
@@ -217,7 +224,7 @@ impl Bench<'_> {
             let never_stop = &mut |_| ControlFlow::Continue(());
             self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop)?;
         }
-        Ok(start.elapsed().as_secs_f64())
+        self.seconds_since(start)
     }
 
     fn prefill(&mut self, tokens: usize) -> Result<()> {
@@ -245,7 +252,7 @@ impl Bench<'_> {
     fn vision(&mut self, tiles: usize, inputs: &ImageInputs) -> Result<()> {
         let start = Instant::now();
         self.model.embed_image(inputs)?;
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = self.seconds_since(start)?;
         let tokens = inputs.num_img_tokens();
         let share = self.share(seconds, |work, limits| work.vision_seconds(tiles, tokens, limits));
         self.tell(Name::Vision, tiles, seconds * 1e3, share);
@@ -259,7 +266,7 @@ impl Bench<'_> {
         let inputs = process(&pixels, &params(NUM_CROPS[0]))?;
         let image = self.model.embed_image(&inputs)?;
         self.forward(0..STANDARD_PROMPT, Some(&image))?;
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = self.seconds_since(start)?;
         let (tiles, tokens) = (inputs.distinct_tiles(), inputs.num_img_tokens());
         let share = self.share(seconds, |work, limits| {
             work.vision_seconds(tiles, tokens, limits) + work.prefill_seconds(0..STANDARD_PROMPT, limits)

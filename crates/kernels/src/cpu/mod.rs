@@ -224,6 +224,10 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn finish(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     fn linear_weight(&self, source: MatrixSource) -> Result<CpuLinear, BackendError> {
         CpuLinear::new(source)
     }

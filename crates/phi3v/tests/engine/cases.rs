@@ -351,6 +351,9 @@ impl Backend for Meagre {
         }
         self.inner.download(tensor, rows, out)
     }
+    fn finish(&self) -> Result<(), BackendError> {
+        self.inner.finish()
+    }
     fn linear_weight(&self, source: MatrixSource) -> Result<Linear, BackendError> {
         self.inner.linear_weight(source)
     }
