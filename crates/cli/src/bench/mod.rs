@@ -11,7 +11,7 @@ mod work;
 use phi3v::Result;
 use phi3v::config::ModelConfig;
 use phi3v::device::{Device, DeviceTensor};
-use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, process};
+use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, Size, process};
 use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
@@ -20,8 +20,8 @@ use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 use work::Work;
 
-/// The picture that first_token and vision use: width and height.
-const PICTURE: (usize, usize) = (1024, 768);
+/// The picture that first_token and vision use.
+const PICTURE: Size = Size { width: 1024, height: 768 };
 /// `num_crops` of the picture, as the checkpoints recommend for one picture and for several.
 const NUM_CROPS: [usize; 2] = [NUM_CROPS_HIGH, 4];
 /// Prompt lengths; 1,941 is the standard picture with a short question.
@@ -115,7 +115,7 @@ pub struct MeasuredDevice {
 /// The model whose speed is measured.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
-    /// Its shapes.
+    /// The shapes of its layers.
     pub config: &'a ModelConfig,
     /// Its weights, of a file or random.
     pub weights: &'a Weights,
@@ -155,7 +155,7 @@ pub fn run(
     model.backend().finish()?;
     let load = plan.opened + start.elapsed();
     report(Figure { name: Name::Load, size: 0, value: load.as_secs_f64(), share: None });
-    let work = Work::new(config, weights, (quant, model.kv_layout()));
+    let work = Work::new(config, weights, quant, model.kv_layout());
     let ids = (0..PREFILL[2] as u32).map(|i| i % config.vocab_size as u32).collect();
     let blocks = (0..blocks as u32).collect();
     let mut bench = Bench { model, cache, blocks, ids, logits: Vec::new(), limits, work, report };
@@ -285,7 +285,8 @@ fn params(num_crops: usize) -> ImageParams {
 }
 
 /// A picture without two equal tiles.
-fn pixels((width, height): (usize, usize)) -> RgbImage {
+fn pixels(size: Size) -> RgbImage {
+    let (width, height) = (size.width as usize, size.height as usize);
     let mut state = 1u32;
     let pixels = (0..3 * width * height)
         .map(|_| {
@@ -302,7 +303,8 @@ fn picture(num_crops: usize) -> Result<ImageInputs> {
 
 /// A square of one tile, whose global view is the same picture: computed once.
 fn one_tile() -> ImageInputs {
-    let inputs = process(&pixels((phi3v::image::TILE_SIDE, phi3v::image::TILE_SIDE)), &params(1));
+    let side = phi3v::image::TILE_SIDE as u32;
+    let inputs = process(&pixels(Size { width: side, height: side }), &params(1));
     inputs.expect("a square of one tile is a picture")
 }
 
