@@ -177,6 +177,9 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, "context_length_exceeded", error.to_string())
             }
             phi3v::Error::Constraint(ConstraintError::NotAllowed { .. }) => internal(),
+            phi3v::Error::Constraint(ConstraintError::NotValid { .. }) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string())
+            }
             phi3v::Error::Constraint(_) => (
                 StatusCode::BAD_REQUEST,
                 "response_format_unusable",
@@ -280,6 +283,15 @@ mod tests {
             let shared = phi3v::Error::Shared(std::sync::Arc::new(error()));
             assert_eq!(ApiError::library(&shared), ApiError::library(&error()));
         }
+    }
+
+    #[test]
+    fn an_answer_that_does_not_validate_is_no_fault_of_the_request() {
+        let reason = "1 is not of type string (at /a)".to_owned();
+        let told = ApiError::library(&phi3v::constraint::ConstraintError::NotValid { reason }.into());
+        assert_eq!((told.status.as_u16(), told.code), (500, "internal_error"));
+        assert!(told.message.ends_with("does not satisfy its JSON schema: 1 is not of type string (at /a)"));
+        assert!(told.hint.is_some_and(|hint| hint.starts_with("ask again")));
     }
 
     /// What a source says, and what a client hears: status, code, message, hint.

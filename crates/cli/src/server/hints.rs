@@ -19,7 +19,7 @@ pub(super) fn library(error: &Error) -> Option<String> {
         Error::Backend(_) => {
             "try again later, send fewer pictures, or start the server with a smaller --context"
         }
-        Error::Constraint(ConstraintError::NotAllowed { .. }) => {
+        Error::Constraint(ConstraintError::NotAllowed { .. } | ConstraintError::NotValid { .. }) => {
             "ask again, and report it with the server's log if it comes again"
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => {
