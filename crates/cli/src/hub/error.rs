@@ -123,6 +123,21 @@ pub enum HubError {
         /// What happened.
         reason: String,
     },
+    /// The proxy refuses to connect to the host.
+    #[error(
+        "the proxy {} of {} does not let {} through: it answered CONNECT with status {status}",
+        shown(&proxy.address),
+        proxy.variable,
+        shown(url)
+    )]
+    ProxyRefused {
+        /// The address that was asked for.
+        url: String,
+        /// The proxy.
+        proxy: Proxy,
+        /// The HTTP status of its answer.
+        status: u16,
+    },
     /// An answer with another status than expected.
     #[error("{url} answered with status {status}{}", said(reason), url = shown(url))]
     Status {
@@ -264,6 +279,15 @@ impl HubError {
             }
             Self::Unreachable { .. } => {
                 "check the network, or set HF_ENDPOINT to a mirror; a further run continues where this one stopped"
+            }
+            Self::ProxyRefused { proxy: Proxy { variable, .. }, status: 407, .. } => {
+                return Some(format!("give {variable} as http://USER:PASSWORD@HOST:PORT"));
+            }
+            Self::ProxyRefused { proxy: Proxy { variable, .. }, .. } => {
+                return Some(format!(
+                    "let the proxy of {variable} allow CONNECT to this host and port, which http addresses need as well, \
+                     or name the host in NO_PROXY"
+                ));
             }
             Self::Storage { .. } => {
                 "check this machine's clock and whether a firewall lets the host through, or try again later; a \
