@@ -303,6 +303,9 @@ impl HubError {
                  stopped"
             }
             Self::DiskSpace { .. } => "free some space, or set HF_HOME to a folder on a larger disk",
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge => {
+                "raise the limit on the size of files (ulimit -f), or set HF_HOME to a folder on another disk"
+            }
             Self::Io { .. } => "check the folder's permissions, or set HF_HOME to another folder",
             Self::Model(error) => return error.hint(),
         };
