@@ -12,7 +12,7 @@ use phi3v::weights::convert::ConvertError;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a command failed.
+/// Why a command failed: each variant is a sentence for people, has an exit code and mostly a hint.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// What the library refuses, with its reason.
@@ -131,7 +131,7 @@ pub enum CliError {
     Interrupted,
 }
 
-/// The numbers that the help explains.
+/// The numbers that a command can end with, as `phi3v --help` explains them to scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
@@ -168,7 +168,7 @@ impl CliError {
         }
     }
 
-    /// The number the program ends with.
+    /// The number that the program ends with, by the area that refused.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
@@ -196,7 +196,7 @@ impl CliError {
         }
     }
 
-    /// The same with the hints of `chat`.
+    /// The same error with the hints of `chat`, where flags are of no use any more.
     #[must_use]
     pub fn in_chat(self) -> Self {
         if matches!(self, Self::InChat(_)) { self } else { Self::InChat(Box::new(self)) }

@@ -8,7 +8,7 @@ use url::Url;
 pub struct Origin(String);
 
 impl Origin {
-    /// As browsers send it.
+    /// Scheme, host and port in the spelling in which browsers send them as `Origin`.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -173,7 +173,7 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
     cache_folder().join(key).join(default_name(name, quant))
 }
 
-/// The folder of quantized models.
+/// The folder where quantized models are kept: that of `PHI3V_CACHE`, or one in the user's cache.
 #[must_use]
 pub fn cache_folder() -> PathBuf {
     let get = |name: &str| std::env::var_os(name);

@@ -29,14 +29,14 @@ pub struct Opened {
     pub is_demo: bool,
 }
 
-/// What the demo model can do, and how to get another.
+/// One line on what the demo model can do and how to get the real one.
 #[must_use]
 pub fn demo_notice() -> String {
     let (name, abilities) = (phi3v::demo::NAME, phi3v::demo::ABILITIES);
     format!("{name} model: {abilities}; for your own pictures: phi3v pull {DEFAULT_PULL}")
 }
 
-/// An engine and what is needed to speak to it.
+/// A loaded model in its engine, with its tokenizer and its name: what every command needs that asks.
 pub struct Runtime {
     /// The engine with the loaded model.
     pub engine: Engine<Device>,

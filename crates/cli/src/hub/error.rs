@@ -7,7 +7,7 @@ use phi3v::files::is_full;
 use phi3v::memory::size;
 use std::path::{Path, PathBuf};
 
-/// Why a model could not be found or downloaded.
+/// Why a model could not be found or downloaded, with what the user gave and what the hub said.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {

@@ -26,7 +26,7 @@ pub trait Progress {
     fn finish(&mut self);
 }
 
-/// The right kind for the process's stderr.
+/// Progress that suits the process's stderr: a bar on a terminal, lines in a log, nothing if quiet.
 #[must_use]
 pub fn for_stderr() -> Box<dyn Progress> {
     if std::io::stderr().is_terminal() && !is_quiet() {
@@ -36,7 +36,7 @@ pub fn for_stderr() -> Box<dyn Progress> {
     }
 }
 
-/// A bar with speed and time left.
+/// A bar over all bytes of a download, with its speed and the time that is left.
 #[derive(Debug, Default)]
 pub struct DownloadBar {
     bar: Option<ProgressBar>,
@@ -100,7 +100,7 @@ impl Drop for DownloadBar {
     }
 }
 
-/// A line every ten seconds, for logs.
+/// A line every ten seconds with the bytes of a download that are there, for logs.
 #[derive(Debug)]
 pub struct DownloadLines {
     model: String,

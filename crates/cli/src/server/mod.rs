@@ -46,7 +46,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-/// How a server is to run.
+/// How a server is to run: where it listens, who may ask, and within which bounds.
 pub struct ServerOptions {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
@@ -105,7 +105,7 @@ pub enum ServeError<E: std::error::Error + 'static> {
     EngineStopped,
 }
 
-/// A server that listens and is ready to run.
+/// A server that listens already, loads its model meanwhile, and is ready to run.
 pub struct Server<E> {
     /// Host and port where it listens.
     pub address: SocketAddr,

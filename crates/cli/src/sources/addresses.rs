@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// Bounds on a picture's file.
+/// Bounds on the file of a picture: its bytes, and the time a host may take.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceLimits {
     /// Bytes of a picture in a data URL or below the folder.
@@ -21,7 +21,7 @@ pub struct SourceLimits {
     pub remote_time_max: Duration,
 }
 
-/// The addresses that pictures may be read from.
+/// The addresses that pictures may be read from: data URLs always, hosts and a folder where allowed.
 #[derive(Clone)]
 pub struct Sources {
     remote: Option<Arc<Fetcher>>,
@@ -34,14 +34,14 @@ impl Sources {
         Self { remote: None, folder: None }
     }
 
-    /// Also what `fetcher` fetches.
+    /// The same sources, and also what `fetcher` fetches from the hosts it allows.
     #[must_use]
     pub fn with_remote(mut self, fetcher: Fetcher) -> Self {
         self.remote = Some(Arc::new(fetcher));
         self
     }
 
-    /// Also files below `dir`.
+    /// The same sources, and also the files below `dir` by `file:` addresses.
     ///
     /// # Errors
     /// The folder cannot be opened.

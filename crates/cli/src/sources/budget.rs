@@ -13,7 +13,7 @@ const UNIT: usize = 1 << 10;
 /// Bytes that are read before the budget is charged for them.
 const PIECE: usize = 64 << 10;
 
-/// The memory for inputs of all requests.
+/// The memory that is set aside for the inputs of all requests together.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     permits: Arc<Semaphore>,
@@ -27,7 +27,7 @@ impl Inputs {
         Self { permits: Arc::new(Semaphore::new(permits)), bytes_max }
     }
 
-    /// A request's share, empty at first.
+    /// A request's share of the memory, of which nothing is charged yet.
     pub fn budget(&self) -> Budget {
         Budget { inputs: self.clone(), held: None, bytes: 0 }
     }
@@ -64,7 +64,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Another share of the same memory, empty at first.
+    /// Another share of the same memory, of which nothing is charged yet.
     #[must_use]
     pub fn beside(&self) -> Self {
         self.inputs.budget()

@@ -32,7 +32,7 @@ pub enum SourceError {
     Budget(#[from] BudgetError),
 }
 
-/// What is wrong with a data URL.
+/// What is wrong with a data URL: it has no comma, or its data are not valid base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DataUrlFault {
     /// Nothing parts the data from what is said about them.
@@ -46,7 +46,7 @@ pub enum DataUrlFault {
     InvalidBase64,
 }
 
-/// A kind of address that pictures are not taken from.
+/// A kind of address that pictures are not taken from, be it by default or in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unallowed {
     /// Any other server: no host was allowed.
@@ -69,7 +69,7 @@ pub enum Unallowed {
     PrivateHost,
 }
 
-/// Why another server did not give a picture.
+/// Why another server did not give a picture, told without its own words: they may be of an internal network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchFault {
     /// The address cannot be parsed.
@@ -107,7 +107,7 @@ pub enum FetchFault {
     },
 }
 
-/// Why there is no memory for an input.
+/// Why there is no memory for an input: it is too large by itself, or others have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
     /// It would not fit even if there were no other.
@@ -123,7 +123,7 @@ pub enum BudgetError {
     Full,
 }
 
-/// Why a picture that the user named cannot be used.
+/// Why a picture that the user named cannot be used, with the name as it was given.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
     /// What was named is no picture, or one that is refused.

@@ -35,7 +35,7 @@ const FETCHES_OF_A_HOST: RangeInclusive<usize> = 4..=64;
 /// left behind.
 const LOOKUPS_MAX: usize = 2 * *FETCHES_OF_A_HOST.end();
 
-/// A host that pictures may come from.
+/// A host that pictures may come from, by its name and port; other names of it do not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
     /// Its name, in lower case.
@@ -78,7 +78,7 @@ struct Host {
     lookups: Arc<AtomicUsize>,
 }
 
-/// Fetches pictures from allowed hosts.
+/// Fetches pictures from allowed hosts, a few at a time from each, and only from the public internet.
 pub struct Fetcher {
     hosts: Vec<Host>,
     lookup: Lookup,

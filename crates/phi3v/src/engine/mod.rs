@@ -123,8 +123,9 @@ pub struct EngineOptions {
     /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds as
     /// many, rounded up to whole blocks.
     pub context_tokens: usize,
-    /// Sequences that run at the same time; `None` is the device's [`Sizes::few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense
-    /// weights takes the kernels for many rows, and the last bits of an answer depend on how many there are.
+    /// Sequences that run at the same time; `None` is the device's
+    /// [`few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense weights takes the kernels for
+    /// many rows, and the last bits of an answer depend on how many there are.
     pub running_max: Option<usize>,
     /// Requests that may wait.
     pub waiting_max: usize,
@@ -132,7 +133,8 @@ pub struct EngineOptions {
     pub image_cache_bytes_max: usize,
     /// Whether full blocks are shared between sequences with the same beginning.
     pub prefix_cache: bool,
-    /// Prompt tokens per step when nobody else is decoding; `None` is the device's [`Sizes::prefill_chunk`](phi3v_kernels::Sizes::prefill_chunk).
+    /// Prompt tokens per step when nobody else is decoding; `None` is the device's
+    /// [`prefill_chunk`](phi3v_kernels::Sizes::prefill_chunk).
     pub prefill_chunk_alone: Option<usize>,
     /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// What a request would cost.
+/// What a request would cost in tokens, were it sent to chat completions.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Tokenized {
     /// Tokens of the prompt, pictures included.
@@ -30,7 +30,7 @@ pub struct Tokenized {
     pub max_model_len: usize,
 }
 
-/// How a picture is cut.
+/// How a picture is cut into tiles, and how many tokens stand for it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TokenizedImage {
     /// Pixels in each row, once the picture is turned upright.
