@@ -24,7 +24,7 @@ pub enum CliError {
     /// `demo` where a folder is needed.
     #[error("the demo model is part of phi3v and has no folder")]
     DemoIsBuiltIn,
-    /// A picture that cannot be had.
+    /// A picture that cannot be read, fetched or decoded.
     #[error(transparent)]
     Picture(#[from] PictureError),
     /// More tokens or memory than there is room for, where the command has no `--context`.
@@ -150,7 +150,7 @@ pub enum ExitCode {
 }
 
 impl CliError {
-    /// Of a file of `needed` bytes that could not be written, where so much is known.
+    /// The error for a file of `needed` bytes that could not be written; 0 where the size is not known.
     #[must_use]
     pub fn written(error: WriteError, needed: u64) -> Self {
         let text = |path: PathBuf| path.display().to_string();

@@ -10,7 +10,7 @@ const STOPPING: u8 = 2;
 const ELSEWHERE: u8 = 3;
 const STAYING: u8 = 4;
 
-/// Told where Ctrl-C neither stops an answer nor the program.
+/// Printed where Ctrl-C stops neither an answer nor the program.
 pub const HOW_TO_LEAVE: &str = "(Ctrl-D or /quit to leave)";
 
 static SHARED: OnceLock<Interrupt> = OnceLock::new();

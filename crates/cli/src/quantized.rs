@@ -190,7 +190,7 @@ fn hash_contents(hasher: &mut Sha256, files: &[(&str, &[u8])]) {
     }
 }
 
-/// Of the files that a model is made from: names and what changes with them, or contents where there are no times.
+/// A digest of the files that a model is made from: of names and times, or of contents where there are no times.
 fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);

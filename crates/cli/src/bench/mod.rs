@@ -117,7 +117,7 @@ pub struct MeasuredDevice {
 pub struct Subject<'a> {
     /// The shapes of its layers.
     pub config: &'a ModelConfig,
-    /// Its weights, of a file or random.
+    /// The weights, from a file or random.
     pub weights: &'a Weights,
     /// How far they are quantized.
     pub quant: Option<Quant>,

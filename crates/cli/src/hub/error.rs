@@ -210,7 +210,7 @@ impl HubError {
         Self::writing(path, 0, source)
     }
 
-    /// Of writing to `path`, where `needed` bytes were still to come.
+    /// The error for writing to `path`, where `needed` bytes were still to come.
     pub(super) fn writing(path: &Path, needed: u64, source: std::io::Error) -> Self {
         let path = path.to_owned();
         if !is_full(&source) {

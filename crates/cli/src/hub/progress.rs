@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Pause between two lines where stderr is no terminal.
 const LINE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Hears of a download. Bytes before [`Progress::start`] belong to small files and are not counted; it is not called
+/// Shows the progress of a download. Bytes before [`Progress::start`] belong to small files and are not counted; it is not called
 /// where all weights are in the cache.
 pub trait Progress {
     /// The weights of `model` follow, `total` bytes in all.

@@ -25,7 +25,7 @@ pub struct Proxy {
 #[derive(Clone, Debug)]
 struct Exception {
     hosts: Hosts,
-    /// Of this port alone.
+    /// The port it holds for; any if `None`.
     port: Option<u16>,
 }
 

@@ -56,7 +56,7 @@ struct Client {
     /// Whether to tell of progress.
     progress: bool,
     arrived: Instant,
-    /// Of the request, so that what is logged here carries its id.
+    /// The log span of the request, so that what is logged here carries its id.
     span: tracing::Span,
 }
 

@@ -139,7 +139,7 @@ impl ApiError {
         Self { hint: hints::image(error), ..Self::new(status, code, message).param(param) }
     }
 
-    /// An error for a picture whose bytes could not be had, by where they should have come from.
+    /// An error for a picture whose bytes could not be read or fetched, with what the client can do about it.
     pub fn source(error: &SourceError) -> Self {
         let (status, code) = match error {
             SourceError::DataUrl(_) => (StatusCode::BAD_REQUEST, "image_url_invalid"),

@@ -111,7 +111,7 @@ impl Times {
     /// What `work` comes to, if it does so before the deadline. Otherwise it is dropped.
     ///
     /// # Errors
-    /// Its own, or [`deadline_exceeded`].
+    /// The error of the work, or [`deadline_exceeded`].
     pub async fn within<T>(self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
         tokio::time::timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(deadline_exceeded()))
     }

@@ -77,7 +77,7 @@ impl Default for ServerOptions {
 
 /// A loaded model: the engine that runs it, and what the server knows of it.
 pub struct Loaded<B: Backend> {
-    /// Its engine. The server bounds the queue itself, so its `waiting_max` should not be less.
+    /// The engine that runs it. The server bounds the queue itself, so the engine's `waiting_max` should not be less.
     pub engine: Engine<B>,
     /// What requests need to know of it.
     pub model: ServedModel,
@@ -86,7 +86,7 @@ pub struct Loaded<B: Backend> {
 /// Why a server cannot start or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError<E: std::error::Error + 'static> {
-    /// The address cannot be had.
+    /// The address is in use, or not one of this machine.
     #[error("cannot listen at {address}: {error}")]
     Listen {
         /// Host and port that were asked for.
@@ -123,7 +123,7 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
     /// Listens, and begins to load the model on the engine's thread.
     ///
     /// # Errors
-    /// The address cannot be had.
+    /// The address is in use, or not one of this machine.
     pub fn start<B, L>(options: ServerOptions, load: L) -> Result<Self, ServeError<E>>
     where
         B: Backend,

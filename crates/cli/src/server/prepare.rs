@@ -173,7 +173,7 @@ struct Reading {
     index: usize,
     image: RequestImage,
     budget: Budget,
-    /// Of fetching it, the wait for a permit included.
+    /// When fetching it must be done, the wait for a permit included.
     deadline: Instant,
 }
 

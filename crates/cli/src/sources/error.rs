@@ -1,4 +1,4 @@
-//! Why a picture could not be had. The words tell nothing of what lies at an address or in a folder: a stranger may read
+//! Why a picture could not be read or fetched. The words tell nothing of what lies at an address or in a folder: a stranger may read
 //! them.
 
 use crate::paths::system_words;
@@ -15,7 +15,7 @@ pub enum SourceError {
     /// Pictures do not come from there.
     #[error("pictures from {0} are not allowed")]
     NotAllowed(Unallowed),
-    /// The folder has no such file, or not one that may be read: which of both is not told.
+    /// The folder has no such file, or one that may not be read; the client is not told which.
     #[error("there is no picture that may be read at this address")]
     NoFile,
     /// The picture's file is too long.
@@ -38,10 +38,10 @@ pub enum DataUrlFault {
     /// Nothing parts the data from what is said about them.
     #[error("has no comma")]
     NoComma,
-    /// Its data are characters.
+    /// Its data are text and not base64.
     #[error("is not in base64")]
     NotBase64,
-    /// Its data say that they are base64, and are not.
+    /// It announces base64, and its data are not.
     #[error("is not valid base64")]
     InvalidBase64,
 }

@@ -190,7 +190,7 @@ fn default_port(url: &Url) -> Option<u16> {
     }
 }
 
-/// One of the look-ups at one time.
+/// A permit for one of the look-ups that may run at a time.
 struct LookupPlace(Arc<AtomicUsize>);
 
 impl LookupPlace {

@@ -278,7 +278,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Runs one request to its end, and hands the others on meanwhile: what happens to them is reported by the next
-    /// [`step`](Self::step). `observer` hears of the request's tokens.
+    /// [`step`](Self::step). `observer` is told of the request's tokens.
     ///
     /// # Errors
     /// The request's refusal or failure.
@@ -330,24 +330,24 @@ pub struct Load {
 /// }
 /// ```
 pub trait Observer {
-    /// Hears of progress between layers; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the request
+    /// Is called between layers with the progress so far; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the request
     /// it is for.
     fn progress(&mut self, progress: StepProgress) -> std::ops::ControlFlow<()> {
         let _ = progress;
         std::ops::ControlFlow::Continue(())
     }
 
-    /// Hears that the engine's table of the cache was damaged, which is a bug, and mended: `found` says how. Requests
-    /// whose answers it may have changed have failed with [`EngineError::DamagedCache`].
+    /// Is called when the engine's table of the cache was damaged, which is a bug, and has been mended; `found` says how.
+    /// Requests whose answers it may have changed have failed with [`EngineError::DamagedCache`].
     fn damage(&mut self, found: &str) {
         let _ = found;
     }
 
-    /// Hears of a token of [`Engine::run`].
+    /// Is called with each token of [`Engine::run`].
     fn token(&mut self, token: &Token) {
         let _ = token;
     }
 }
 
-/// Hears nothing.
+/// An observer that ignores everything.
 impl Observer for () {}

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct Tokenized {
     /// Tokens of the prompt, pictures included.
     pub count: usize,
-    /// Those that stand for pictures.
+    /// Prompt tokens that stand for pictures.
     pub image_tokens: usize,
     /// The prompt's ids; the places of picture number i hold -i.
     pub tokens: Vec<i64>,

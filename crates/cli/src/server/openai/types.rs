@@ -349,9 +349,9 @@ pub struct UsageFields {
 /// What the prompt's tokens were: how many were cached, and how many stand for pictures.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct PromptTokensDetails {
-    /// Those that an earlier request had computed.
+    /// Prompt tokens that an earlier request had computed.
     pub cached_tokens: usize,
-    /// Those that stand for pictures.
+    /// Prompt tokens that stand for pictures.
     pub image_tokens: usize,
 }
 

@@ -47,9 +47,9 @@ pub struct InputMessage {
     pub role: crate::server::openai::types::ChatRole,
     /// Text, or texts and pictures.
     pub content: InputContent,
-    /// Of an earlier answer; not used.
+    /// A field of earlier answers, taken and not used.
     pub id: Option<String>,
-    /// Of an earlier answer; not used.
+    /// A field of earlier answers, taken and not used.
     pub status: Option<String>,
 }
 
