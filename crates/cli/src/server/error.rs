@@ -84,6 +84,13 @@ impl ApiError {
             .hint("leave it out; /openapi.json lists the fields that are")
     }
 
+    /// An error with status 400 for a body that the JSON parser does not understand, with the place.
+    pub fn not_json(error: &serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let message = format!("the body is not valid JSON: see line {line}, column {column}");
+        Self::bad_request("invalid_json", message).hint("correct the JSON at that place")
+    }
+
     /// An error with status 500 for something that should not happen, which `message` says to a stranger.
     pub fn internal(message: &str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)

@@ -6,8 +6,7 @@
 //! counts for all of it, the look-ups included. Each host has its own bound on what happens at one time, so that a slow
 //! one does not hold up the others.
 
-use super::addresses::SourceLimits;
-use super::budget::Budget;
+use super::budget::{Budget, SourceLimits};
 use super::error::{FetchFault, SourceError, Unallowed};
 use super::public::is_global;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};

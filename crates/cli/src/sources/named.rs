@@ -1,7 +1,6 @@
 //! Pictures named by a user: files, `-` for stdin, or addresses of hosts that were allowed.
 
-use super::addresses::SourceLimits;
-use super::budget::Inputs;
+use super::budget::{Inputs, SourceLimits};
 use super::error::PictureError;
 use super::hosts::{AllowedHost, Fetcher};
 use super::picture::Picture;
