@@ -123,6 +123,21 @@ pub enum HubError {
         /// What happened, in the system's words.
         reason: String,
     },
+    /// The proxy refuses to connect to the host.
+    #[error(
+        "the proxy {} of {} does not let {} through: it answered CONNECT with status {status}",
+        shown(&proxy.address),
+        proxy.variable,
+        shown(url)
+    )]
+    ProxyRefused {
+        /// The address that was asked for.
+        url: String,
+        /// The proxy.
+        proxy: Proxy,
+        /// The HTTP status of its answer.
+        status: u16,
+    },
     /// An answer with another status than expected.
     #[error("{url} answered with status {status}{}", said(reason), url = shown(url))]
     Status {

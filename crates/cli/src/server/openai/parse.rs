@@ -67,6 +67,13 @@ async fn collect(body: Body, limit: usize, budget: &mut Budget) -> Result<Vec<u8
 
 /// A page of another site can send a form or plain text to this server without asking, but not this type.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let count = headers.get_all(header::CONTENT_TYPE).iter().count();
+    if count > 1 {
+        // somebody before the server may have looked at another than it would
+        let message = format!("the request has {count} content-type headers");
+        return Err(ApiError::bad_request("head_invalid", message)
+            .hint("send one header content-type: application/json"));
+    }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim();
     if essence.eq_ignore_ascii_case("application/json") {
