@@ -133,7 +133,7 @@ pub enum HubError {
     ProxyRefused {
         /// The address that was asked for.
         url: String,
-        /// The proxy.
+        /// Address of the proxy, and the variable that names it.
         proxy: Proxy,
         /// The HTTP status of its answer.
         status: u16,
