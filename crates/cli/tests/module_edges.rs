@@ -51,6 +51,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "terminal",
         ],
     ),
+    ("entry", &["args", "commands", "error", "terminal"]),
 ];
 
 /// Macros of the crate, and the module that each belongs to.
