@@ -9,7 +9,6 @@ use phi3v::files::WriteError;
 use phi3v::memory::size;
 use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
-use phi3v_kernels::CpuError;
 use std::io;
 use std::path::PathBuf;
 
@@ -25,9 +24,6 @@ pub enum CliError {
     /// `demo` where a folder is needed.
     #[error("the demo model is part of phi3v and has no folder")]
     DemoIsBuiltIn,
-    /// The processor cannot be used as asked.
-    #[error(transparent)]
-    Cpu(#[from] CpuError),
     /// A picture that cannot be had.
     #[error(transparent)]
     Picture(#[from] PictureError),
@@ -181,8 +177,7 @@ impl CliError {
             Self::Picture(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
-            Self::Cpu(_)
-            | Self::StdinTaken
+            Self::StdinTaken
             | Self::QuestionText
             | Self::EmptyQuestion
             | Self::ChatCommand { .. }
@@ -230,7 +225,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
         Error::Engine(EngineError::DamagedCache) => ExitCode::Failure,
-        Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
+        Error::Device(_) | Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
         Error::Stopped => ExitCode::Interrupted,
         _ => ExitCode::Failure,
     }

@@ -30,7 +30,6 @@ impl CliError {
         let hint = match self {
             Self::Phi3V(error) | Self::Hub(HubError::Model(error)) => return library::hint(error),
             Self::Hub(error) => return error.hint(),
-            Self::Cpu(error) => return library::cpu(error),
             Self::Picture(error) => return picture(error),
             Self::Server { hint, .. } => return hint.clone(),
             Self::Fixed(_) => {

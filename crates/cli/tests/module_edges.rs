@@ -172,6 +172,11 @@ fn the_engine_knows_no_formats_of_pictures_json_connections_or_device() {
 }
 
 #[test]
+fn what_stands_above_the_engine_chooses_its_device_by_name() {
+    absent(&["crates/cli/src", "crates/phi3v/src/session.rs"], &["<Cpu>", "Cpu::new", "CpuOptions", "SIZES"]);
+}
+
+#[test]
 fn no_instruction_set_is_chosen_when_compiling() {
     for folder in ["crates/kernels/src", "crates/phi3v/src", "crates/cli/src"] {
         absent(&[folder], &["cfg(target_feature", "cfg!(target_feature", "(target_feature ="]);

@@ -10,7 +10,7 @@ use crate::sources::{self, PictureOptions};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::{NewFile, WriteError};
 use phi3v::image::{ImageInputs, ImageMode};
-use phi3v::memory::MemoryRequest;
+use phi3v::memory::{Capacity, MemoryRequest};
 use phi3v::model::Phi3V;
 use phi3v::processor;
 use phi3v::trace::{self, Entry, TraceOptions, Values};
@@ -28,7 +28,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     // prompt and answer are known, so the context that would be chosen for a conversation does not matter
     let no_context = ContextArgs { context: None };
     let model = as_stored(args);
-    let Opened { checkpoint, cpu, .. } =
+    let Opened { checkpoint, device, .. } =
         runtime::open(&model, &no_context, |own| args.num_crops.unwrap_or(own))?;
     let own = &checkpoint.preprocessor;
     let params = own.with_num_crops(args.num_crops.unwrap_or(own.num_crops));
@@ -36,12 +36,13 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     let pictures = sources::read_pictures(&args.images, &options)?;
     let inputs: Vec<_> = pictures.into_iter().map(|picture| picture.inputs).collect();
     let (request, tokens) = memory_request(args, &checkpoint, &inputs, &prompt)?;
-    runtime::tell(&runtime::plan_exactly(&checkpoint, request, tokens)?, args.verbose);
+    let plan = runtime::plan_exactly(&checkpoint, request, Capacity::of(&device), tokens)?;
+    runtime::tell(&plan, args.verbose);
 
     let mut progress = Progress::new();
     let mut observe = |step| progress.load(step);
     let options = model.options(&checkpoint.weights);
-    let loaded = Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, options, &mut observe)?;
+    let loaded = Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut observe)?;
     progress.clear();
     let options =
         TraceOptions { prompt, max_new_tokens: args.max_new_tokens, hidden_states: args.hidden_states };

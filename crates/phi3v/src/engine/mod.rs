@@ -25,7 +25,7 @@ pub use request::{
 };
 
 use crate::Result;
-use crate::model::{Cache, FEW_ROWS_MAX, Phi3V};
+use crate::model::{Cache, Phi3V};
 use crate::tokenizer::Tokenizer;
 use phi3v_kernels::Backend;
 use pictures::Images;
@@ -122,17 +122,17 @@ pub struct EngineOptions {
     /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds as
     /// many, rounded up to whole blocks.
     pub context_tokens: usize,
-    /// Sequences that run at the same time. Above [`FEW_ROWS_MAX`], the default, a decode step of dense weights takes the
-    /// kernels for many rows, and the last bits of an answer depend on how many there are.
-    pub running_max: usize,
+    /// Sequences that run at the same time; `None` is the device's [`Sizes::few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense
+    /// weights takes the kernels for many rows, and the last bits of an answer depend on how many there are.
+    pub running_max: Option<usize>,
     /// Requests that may wait.
     pub waiting_max: usize,
     /// Bytes of image embeddings kept for later questions.
     pub image_cache_bytes_max: usize,
     /// Whether full blocks are shared between sequences with the same beginning.
     pub prefix_cache: bool,
-    /// Prompt tokens per step when nobody else is decoding.
-    pub prefill_chunk_alone: usize,
+    /// Prompt tokens per step when nobody else is decoding; `None` is the device's [`Sizes::prefill_chunk`](phi3v_kernels::Sizes::prefill_chunk).
+    pub prefill_chunk_alone: Option<usize>,
     /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
 }
@@ -141,22 +141,14 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             context_tokens: 8192,
-            running_max: FEW_ROWS_MAX,
+            running_max: None,
             waiting_max: 64,
             // some ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
-            prefill_chunk_alone: phi3v_kernels::cpu::SIZES.prefill_chunk,
+            prefill_chunk_alone: None,
             prefill_chunk_shared: 128,
         }
-    }
-}
-
-impl EngineOptions {
-    /// The default bounds, with as many prompt tokens per step as suit the device.
-    #[must_use]
-    pub fn for_backend<B: Backend>(backend: &B) -> Self {
-        Self { prefill_chunk_alone: backend.sizes().prefill_chunk, ..Self::default() }
     }
 }
 
@@ -164,14 +156,14 @@ impl EngineOptions {
 ///
 /// ```
 /// use phi3v::checkpoint::Checkpoint;
+/// use phi3v::device::{Device, DeviceOptions};
 /// use phi3v::engine::{Engine, EngineOptions, Request};
-/// use phi3v::kernels::{Cpu, CpuOptions};
 /// use phi3v::model::{ModelOptions, Phi3V};
 /// use std::sync::Arc;
 ///
 /// let Checkpoint { config, weights, tokenizer, .. } = &Checkpoint::from_files(&phi3v::demo::files())?;
-/// let cpu = Cpu::new(&CpuOptions::default())?;
-/// let model = Phi3V::load(cpu, config, weights, ModelOptions::of(weights), &mut |_| ())?;
+/// let device = Device::open(&DeviceOptions::default())?;
+/// let model = Phi3V::load(device, config, weights, ModelOptions::of(weights), &mut |_| ())?;
 /// let stop_ids = tokenizer.stop_ids().into();
 /// let mut engine = Engine::new(model, Arc::clone(tokenizer), stop_ids, EngineOptions::default())?;
 ///
@@ -206,7 +198,7 @@ impl<B: Backend> Engine<B> {
         stop_ids: Vec<u32>,
         options: EngineOptions,
     ) -> Result<Self> {
-        let scheduler = Scheduler::new(options, model.backend().sizes().few_rows_max);
+        let scheduler = Scheduler::new(options, model.backend().sizes());
         Ok(Self {
             cache: model.cache(scheduler.load().blocks_total)?,
             scheduler,
