@@ -31,6 +31,8 @@ impl Class {
 /// The exception for an error of the command line's or the library's.
 pub(crate) fn exception(py: Python<'_>, error: &CliError) -> PyErr {
     let class = match error.exit_code() {
+        // the command line has no forms, and no number for them
+        _ if is_about_a_form(error) => Class::Option,
         ExitCode::Interrupted => return PyKeyboardInterrupt::new_err(()),
         ExitCode::Picture => Class::Picture,
         ExitCode::Model => Class::Model,
@@ -39,6 +41,10 @@ pub(crate) fn exception(py: Python<'_>, error: &CliError) -> PyErr {
         ExitCode::Failure => Class::Other,
     };
     raise(py, class, &error.to_string(), hint(error).as_deref())
+}
+
+fn is_about_a_form(error: &CliError) -> bool {
+    matches!(error, CliError::Phi3V(error) if matches!(error.root(), phi3v::Error::Constraint(_)))
 }
 
 /// An exception of one of the classes.
@@ -53,7 +59,6 @@ fn hint(error: &CliError) -> Option<String> {
         CliError::Phi3V(error) | CliError::Fixed(error) | CliError::Hub(HubError::Model(error)) => {
             error.hint()
         }
-        CliError::Cpu(error) => error.hint(),
         CliError::Picture(PictureError::Image { error, .. }) => error.hint(),
         CliError::Picture(
             PictureError::Url { .. }

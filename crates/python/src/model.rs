@@ -1,15 +1,19 @@
 //! A loaded model.
 
 use crate::engine_thread::EngineHandle;
+use crate::errors::{self, Class};
 use crate::processor::Processor;
 use crate::work;
+use clap::ValueEnum;
 use phi3v::constraint::{ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
+use phi3v::device::DeviceChoice;
 use phi3v::tokenizer::Tokenizer;
 use phi3v_cli::args::{ContextArgs, Dtype, Kv, ModelArgs, QuantChoice};
 use phi3v_cli::error::CliError;
 use phi3v_cli::interrupt::Interrupt;
 use phi3v_cli::runtime::{self, Runtime};
-use pyo3::exceptions::PyValueError;
+use phi3v_cli::terminal::count;
+use phi3v_kernels::Cpu;
 use pyo3::prelude::*;
 use std::sync::{Arc, OnceLock};
 
@@ -64,18 +68,25 @@ pub(crate) struct Loading {
     #[pyo3(default)]
     kv: Option<String>,
     #[pyo3(default)]
+    device: Option<String>,
+    #[pyo3(default)]
     threads: Option<usize>,
     #[pyo3(default)]
     context: Option<usize>,
 }
 
 impl Loading {
-    fn args(&self) -> PyResult<(ModelArgs, ContextArgs)> {
+    fn args(&self, py: Python<'_>) -> PyResult<(ModelArgs, ContextArgs)> {
+        if let Some(device) = &self.device {
+            // every device of this build is the processor
+            let choice = device.parse::<DeviceChoice>().map_err(phi3v::Error::from);
+            choice.map_err(|error| errors::exception(py, &error.into()))?;
+        }
         let model = ModelArgs {
             model: self.model.clone(),
-            dtype: choice("dtype", self.dtype.as_deref())?.unwrap_or(Dtype::Bf16),
-            quant: choice::<QuantChoice>("quant", self.quant.as_deref())?,
-            kv: choice::<Kv>("kv", self.kv.as_deref())?,
+            dtype: choice(py, "dtype", self.dtype.as_deref())?.unwrap_or(Dtype::Bf16),
+            quant: choice::<QuantChoice>(py, "quant", self.quant.as_deref())?,
+            kv: choice::<Kv>(py, "kv", self.kv.as_deref())?,
             threads: self.threads,
         };
         Ok((model, ContextArgs { context: self.context }))
@@ -83,19 +94,20 @@ impl Loading {
 }
 
 /// One of the values that a flag takes.
-fn choice<T: clap::ValueEnum>(name: &str, value: Option<&str>) -> PyResult<Option<T>> {
+fn choice<T: ValueEnum>(py: Python<'_>, name: &str, value: Option<&str>) -> PyResult<Option<T>> {
     let Some(value) = value else { return Ok(None) };
     let known = T::value_variants().iter().filter_map(T::to_possible_value);
     T::from_str(value, false).map(Some).map_err(|_| {
         let known: Vec<String> = known.map(|known| known.get_name().to_owned()).collect();
-        PyValueError::new_err(format!("{name} is {value}, it must be one of {}", known.join(", ")))
+        let message = format!("{name} is {value}, it must be one of {}", known.join(", "));
+        errors::raise(py, Class::Option, &message, None)
     })
 }
 
 /// Loads a model, downloading and quantizing it where need be.
 #[pyfunction]
 pub(crate) fn load(py: Python<'_>, loading: Loading) -> PyResult<Model> {
-    let (model, context) = loading.args()?;
+    let (model, context) = loading.args(py)?;
     let interrupt = Interrupt::of_host();
     let loaded = work::beside(py, move || started(&model, &context), move || interrupt.stop())?;
     let Started { shared, processor, device } = loaded;
@@ -113,7 +125,7 @@ fn started(model: &ModelArgs, context: &ContextArgs) -> Result<Started, CliError
     let opened = runtime::open(model, context, |own| own)?;
     opened.tell_memory(false);
     let params = opened.checkpoint.preprocessor;
-    let device = format!("cpu, {} threads, {}", opened.cpu.threads(), opened.cpu.level());
+    let device = opened.device.cpu().map_or_else(String::new, words);
     let Runtime { engine, tokenizer, name } = opened.load(model)?;
     let context_tokens = engine.context_tokens();
     let no_thread = |error| CliError::File { action: "start", path: "the engine's thread".to_owned(), error };
@@ -121,6 +133,11 @@ fn started(model: &ModelArgs, context: &ContextArgs) -> Result<Started, CliError
     let processor = Processor { name, tokenizer: Arc::clone(&tokenizer), params };
     let shared = Shared { engine, tokenizer, context_tokens, constraints: OnceLock::new() };
     Ok(Started { shared, processor, device })
+}
+
+/// The processor in words.
+fn words(cpu: &Cpu) -> String {
+    format!("the processor ({}, {})", count(cpu.threads(), "thread"), cpu.level())
 }
 
 #[pymethods]

@@ -1,5 +1,6 @@
 //! Pictures, ready for the model.
 
+use crate::errors::{self, Class};
 use crate::source::{Origin, Source, data_url_limits};
 use crate::work;
 use phi3v::image::{
@@ -47,8 +48,9 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// The command line's words for it, of a model with the settings `own`.
-    fn options(&self, own: &ImageParams) -> PyResult<PictureOptions> {
-        let host = |name: &String| name.parse::<AllowedHost>().map_err(PyValueError::new_err);
+    fn options(&self, py: Python<'_>, own: &ImageParams) -> PyResult<PictureOptions> {
+        let refused = |message: String| errors::raise(py, Class::Option, &message, None);
+        let host = |name: &String| name.parse::<AllowedHost>().map_err(refused);
         let hosts = self.allow_hosts.iter().map(host).collect::<PyResult<Vec<_>>>()?;
         let default = ImageLimits::default();
         let limits = ImageLimits {
@@ -70,7 +72,7 @@ pub(crate) fn read(
     reading: &Reading,
     own: &ImageParams,
 ) -> PyResult<Picture> {
-    let options = reading.options(own)?;
+    let options = reading.options(py, own)?;
     let (origin, params) = (source.origin.clone(), options.params);
     let (name, inputs) = match origin {
         // a pipe or a host may let one wait

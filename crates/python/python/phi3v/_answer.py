@@ -1,10 +1,15 @@
 """Answers: texts that know how they came about."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ._phi3v import Ended
+
+
+# A word with the white space before it, or either of them.
+_PARTS = re.compile(r"\s*\S+|\s+")
 
 
 class Token(NamedTuple):
@@ -68,7 +73,7 @@ class Answer(str):
     """Where its time went."""
     finish_reason: str
     """`stop`, `length`, or `cancelled`."""
-    index: int
+    item: int
     """Its place in the items of a batch."""
     parsed: Any
     """What the text means by the `schema` that was asked for."""
@@ -81,7 +86,7 @@ class Answer(str):
         answer.usage = known.get("usage", Usage(0, 0, 0, 0))
         answer.timings = known.get("timings", Timings(0.0, 0.0, 0.0, 0.0, None))
         answer.finish_reason = known.get("finish_reason", "stop")
-        answer.index = known.get("index", 0)
+        answer.item = known.get("item", 0)
         answer.parsed = known.get("parsed")
         answer.thumbnails = known.get("thumbnails", ())
         return answer
@@ -110,17 +115,20 @@ def of_ended(ended: Ended, **known: Any) -> Answer:
 
 
 def words(text: str, tokens: Sequence[Token]) -> list[Word]:
-    """The words of a text, each from white space to white space, with the probability of its tokens together."""
+    """The words of a text, each from white space to white space, with the probability of its tokens together. A token
+    of several words counts for each."""
     found: list[Word] = []
-    word, logprob = "", 0.0
+    word, logprob, told = "", 0.0, 0
     for token in tokens:
-        if word.strip() and token.text[:1].isspace():
-            found.append(Word(word, math.exp(logprob)))
-            word, logprob = "", 0.0
-        word += token.text
-        logprob += token.logprob
+        told += len(token.text)
+        for part in _PARTS.findall(token.text):
+            if word.strip() and part[0].isspace():
+                found.append(Word(word, math.exp(logprob)))
+                word, logprob = "", 0.0
+            word += part
+            logprob += token.logprob
     # what a stop string held back to the end
-    word += text[sum(len(before.text) for before in found) + len(word) :]
+    word += text[told:]
     if word:
         found.append(Word(word, math.exp(logprob)))
     return found

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from importlib import import_module
 from types import TracebackType
 from typing import Any
 
@@ -26,10 +27,8 @@ class Bar:
             shown = notebook or sys.stderr.isatty()
         self._shown = shown
         if shown and notebook:
-            from IPython.display import HTML, display
-
-            self._html = HTML
-            self._display = display(HTML(""), display_id=True)
+            self._ipython: Any = import_module("IPython.display")
+            self._display = self._ipython.display(self._ipython.HTML(""), display_id=True)
 
     def step(self) -> None:
         """One more is done."""
@@ -46,7 +45,7 @@ class Bar:
             sys.stderr.flush()
         else:
             of = f"max={self._total}" if self._total else ""
-            self._display.update(self._html(f"<progress value={self._done} {of}></progress> {words}"))
+            self._display.update(self._ipython.HTML(f"<progress value={self._done} {of}></progress> {words}"))
 
     def words(self, seconds: float) -> str:
         """What the bar says after so many seconds."""

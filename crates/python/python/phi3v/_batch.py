@@ -1,6 +1,6 @@
 """Many questions at once: pictures are read ahead, the engine runs 16 answers together, and each comes as it ends."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -24,7 +24,7 @@ def run(
     answers: Answers, items: Iterable[Any], submit: Submit, finish: Finish, *, errors: str, progress: bool | None
 ) -> Iterator[Answer | Phi3VError]:
     """The answers to `items`, in the order in which they end."""
-    total = len(items) if hasattr(items, "__len__") else None
+    total = len(items) if isinstance(items, Sized) else None
     numbered = enumerate(items)
     reading: dict[Future[None], int] = {}
     readers = ThreadPoolExecutor(_READERS, "phi3v-pictures")
@@ -40,10 +40,10 @@ def run(
                         reading[readers.submit(submit, answers, index, item)] = index
                 for index, result in _ended(answers, reading, finish):
                     if isinstance(result, Phi3VError):
+                        result.item = index
                         result.add_note(f"item {index} of the batch")
                         if errors == "raise":
                             raise result
-                        result.index = index  # type: ignore[attr-defined]
                     bar.step()
                     yield result
                 if not more and not reading and not len(answers):

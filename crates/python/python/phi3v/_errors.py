@@ -4,10 +4,11 @@
 class Phi3VError(Exception):
     """Anything that phi3v refuses or cannot do.
 
-    `hint` says what can be done about it, where there is something.
+    `hint` says what can be done about it, where there is something; `item` is the place in a batch of what failed.
     """
 
     hint: str | None
+    item: int | None = None
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)

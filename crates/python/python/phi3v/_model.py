@@ -8,7 +8,7 @@ from . import _phi3v
 from ._answer import Answer, of_ended
 from ._errors import OptionError, Phi3VError
 from ._html import in_notebook
-from ._options import Options, Split, split
+from ._options import Options, Split, split, whole
 from ._phi3v import Answers, Ended, Picture, Piece
 from ._pictures import Cost, Costs, PictureLike, cost, prepare, several
 from ._schema import Form, form, parsed
@@ -42,11 +42,17 @@ def load(
         kv: Storage of keys and values.
         context: Tokens that prompt and answer may have together.
     """
-    if device not in ("auto", "cpu"):
-        raise OptionError(f"device is {device}, it must be auto or cpu")
     if not isinstance(model, str):
         raise TypeError(f"a model's name must be a str, not {type(model).__name__}")
-    loading = {"model": model, "quant": quant, "threads": threads, "dtype": dtype, "kv": kv, "context": context}
+    loading = {
+        "model": model,
+        "quant": quant,
+        "device": device,
+        "threads": None if threads is None else whole("threads", threads),
+        "dtype": dtype,
+        "kv": kv,
+        "context": None if context is None else whole("context", context),
+    }
     return Model(_phi3v.load({name: value for name, value in loading.items() if value is not None}))
 
 
@@ -150,7 +156,7 @@ class Model:
         progress: bool | None = None,
         **options: Unpack[Options],
     ) -> Iterator[Answer | Phi3VError]:
-        """Answers to many questions, in the order in which they end; `index` is an answer's place in `items`.
+        """Answers to many questions, in the order in which they end; `item` is an answer's place in `items`.
 
         Args:
             items: Questions, pairs of question and pictures, or dicts with `question`, `images` and options. They are
@@ -191,7 +197,7 @@ class Model:
         answers = Answers(self._inner)
         answers.submit(0, turns, pictures, _generation(parts, want))
         thumbnails = tuple(picture.thumbnail() for picture in pictures) if in_notebook() else ()
-        return Stream(answers, lambda ended: finished(ended, want, thumbnails=thumbnails))
+        return Stream(answers, want, thumbnails)
 
 
 def turns(question: object, pictures: int, system: str | None) -> list[Turn]:
@@ -213,17 +219,19 @@ def finished(ended: Ended, want: Form | None, **known: Any) -> Answer:
     if ended.error is not None:
         raise ended.error
     means = parsed(want, ended.text, ended.finish_reason)
-    return of_ended(ended, index=ended.key, parsed=means, **known)
+    return of_ended(ended, item=ended.key, parsed=means, **known)
 
 
 class Stream:
     """An answer as it is made: an iterator of texts, also for `async for`. Closing it stops the answer."""
 
-    def __init__(self, answers: Answers, finish: Callable[[Ended], Answer]) -> None:
+    def __init__(self, answers: Answers, want: Form | None, thumbnails: Any) -> None:
         self._answers = answers
-        self._finish = finish
+        self._want = want
+        self._thumbnails = thumbnails
         self._answer: Answer | None = None
         self._told = 0
+        self._on_end: Callable[[Answer], None] | None = None
 
     @property
     def answer(self) -> Answer:
@@ -242,11 +250,8 @@ class Stream:
         """Stops the answer; what was made of it until then is its text."""
         self._answers.cancel()
         if self._answer is None and len(self._answers):
-            self._finish, finish = of_ended, self._finish
-            try:
-                self.wait()
-            finally:
-                self._finish = finish
+            self._want = None  # what is cut off means nothing
+            self.wait()
 
     def _take(self, told: Piece | Ended | None) -> str | None:
         """The text of what was told, or None at the end."""
@@ -255,7 +260,9 @@ class Stream:
             return told.text
         if told is None:
             raise Phi3VError("the answer has failed already", "ask again")
-        self._answer = self._finish(told)
+        self._answer = finished(told, self._want, thumbnails=self._thumbnails)
+        if self._on_end is not None:
+            self._on_end(self._answer)
         return None
 
     def __iter__(self) -> Iterator[str]:
@@ -330,13 +337,10 @@ class Chat:
         asked = [*self._turns, *turns(question, self._new + len(added), None)]
         stream = self._model._ask(asked, pictures, parts, want)
 
-        def remember(finish: Callable[[Ended], Answer], ended: Ended) -> Answer:
-            answer = finish(ended)
+        def remember(answer: Answer) -> None:
             self._turns, self._pictures, self._new = [*asked, ("assistant", str(answer), 0)], pictures, 0
-            return answer
 
-        finish = stream._finish
-        stream._finish = lambda ended: remember(finish, ended)
+        stream._on_end = remember
         return stream
 
 

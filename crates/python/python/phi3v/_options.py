@@ -62,7 +62,8 @@ class Split(NamedTuple):
 _CROPS = {"low": 1, "high": 16, "auto": None}
 
 
-def _whole(name: str, value: object) -> int:
+def whole(name: str, value: object) -> int:
+    """A whole number from 0, whatever type it has."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     number = value.__index__()
@@ -98,30 +99,30 @@ def _texts(name: str, value: object) -> list[str]:
 
 
 def _side(name: str, value: object) -> int:
-    return min(_whole(name, value), (1 << 32) - 1)
+    return min(whole(name, value), (1 << 32) - 1)
 
 
 _GENERATION: dict[str, Callable[[str, object], Any]] = {
-    "max_new_tokens": _whole,
+    "max_new_tokens": whole,
     "stop": _texts,
     "temperature": _real,
-    "top_k": _whole,
+    "top_k": whole,
     "top_p": _real,
     "min_p": _real,
     "repetition_penalty": _real,
     "presence_penalty": _real,
     "frequency_penalty": _real,
-    "seed": _whole,
-    "logprobs": _whole,
+    "seed": whole,
+    "logprobs": whole,
 }
 _READING: dict[str, Callable[[str, object], Any]] = {
-    "num_crops": _whole,
+    "num_crops": whole,
     "reference": _flag,
     "allow_hosts": _texts,
-    "max_pixels": _whole,
+    "max_pixels": whole,
     "max_side": _side,
-    "max_image_bytes": _whole,
-    "max_frames": _whole,
+    "max_image_bytes": whole,
+    "max_frames": whole,
 }
 
 

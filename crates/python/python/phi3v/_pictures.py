@@ -222,5 +222,8 @@ def _of_pixels(image: Any, reference: bool) -> Source:
             file = io.BytesIO()
             image.save(file, "PNG", compress_level=1, exif=exif)
             return Source.of_bytes(file.getvalue(), "the image")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.copy()
+        del image.info["transparency"]  # which is dropped, as Pillow would warn
     rgb = image.convert("RGB")
     return Source.of_pixels(rgb.width, rgb.height, rgb.tobytes())
