@@ -118,15 +118,20 @@ def words(text: str, tokens: Sequence[Token]) -> list[Word]:
     """The words of a text, each from white space to white space, with the probability of its tokens together. A token
     of several words counts for each."""
     found: list[Word] = []
-    word, logprob, told = "", 0.0, 0
+    word, logprob = "", 0.0
+    told, begun = 0, 0.0
     for token in tokens:
         told += len(token.text)
+        begun += token.logprob
+        if not token.text:
+            continue  # a part of a character, which the next one ends
         for part in _PARTS.findall(token.text):
             if word.strip() and part[0].isspace():
                 found.append(Word(word, math.exp(logprob)))
                 word, logprob = "", 0.0
             word += part
-            logprob += token.logprob
+            logprob += begun
+        begun = 0.0
     # what a stop string held back to the end
     word += text[told:]
     if word:

@@ -113,7 +113,25 @@ class Model:
         question: str,
         images: PictureLike | Iterable[PictureLike] = ...,
         *,
-        schema: type[T] | T,
+        schema: dict[str, Any],
+        **options: Unpack[Options],
+    ) -> Any: ...
+    @overload
+    def ask(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = ...,
+        *,
+        schema: type[T],
+        **options: Unpack[Options],
+    ) -> T: ...
+    @overload
+    def ask(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = ...,
+        *,
+        schema: T,
         **options: Unpack[Options],
     ) -> T: ...
     def ask(

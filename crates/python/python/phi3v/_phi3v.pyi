@@ -4,6 +4,21 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+__all__ = [
+    "Answers",
+    "Ended",
+    "Model",
+    "Picture",
+    "Piece",
+    "Processor",
+    "Source",
+    "__version__",
+    "load",
+    "main",
+    "open_processor",
+    "prepare",
+]
+
 __version__: str
 
 def main(words: Sequence[str | bytes]) -> int: ...
