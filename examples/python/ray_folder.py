@@ -59,7 +59,7 @@ def main(pictures: str, answers: str, question: str, model: str = "demo") -> Non
         batch_size=32,
         batch_format="pyarrow",
         concurrency=len(machines),
-        num_cpus=0.75 * min(machines),  # more than half, so that no machine gets two
+        num_cpus=0.6 * min(machines),  # more than half, so that no machine gets two; Ray reads with the rest
     )
     asked.write_parquet(answers, ray_remote_args=small)
 
