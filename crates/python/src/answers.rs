@@ -13,6 +13,7 @@ use phi3v_cli::error::CliError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,14 +82,15 @@ enum Next {
 #[pymethods]
 impl Answers {
     #[new]
-    fn new(model: &Model) -> Self {
+    fn new(py: Python<'_>, model: &Model) -> PyResult<Self> {
+        model.check_process(py)?;
         let (updates, received) = channel();
-        Self {
+        Ok(Self {
             shared: Arc::clone(&model.shared),
             updates,
             received: Mutex::new(received),
             open: Mutex::default(),
-        }
+        })
     }
 
     /// Asks for the answer to a conversation: turns of role, text and number of pictures, the pictures in their order.
@@ -188,9 +190,12 @@ impl Answers {
     fn send(&self, py: Python<'_>, key: u64, request: Request) -> PyResult<()> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let open = Open { cancelled: Arc::clone(&cancelled), text: String::new(), tokens: Vec::new() };
-        if self.open().insert(key, open).is_some() {
-            return Err(PyRuntimeError::new_err(format!("a request {key} is under way already")));
-        }
+        match self.open().entry(key) {
+            Entry::Vacant(place) => place.insert(open),
+            Entry::Occupied(_) => {
+                return Err(PyRuntimeError::new_err(format!("a request {key} is under way already")));
+            }
+        };
         let job = Job { key, request, updates: self.updates.clone(), cancelled };
         if self.shared.engine.submit(job) { Ok(()) } else { Err(stopped(py)) }
     }

@@ -6,7 +6,9 @@
 //!   vision and prefill.
 //! - The thread ends, and the model is freed, when everybody who could ask has gone.
 
-use phi3v::engine::{Engine, Event, Finished, Observer, Request, RequestId, StepProgress, Token};
+use phi3v::engine::{
+    Engine, Event, FinishReason, Finished, Observer, Request, RequestId, StepProgress, Timings, Token, Usage,
+};
 use phi3v_kernels::Backend;
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -118,6 +120,16 @@ impl Observer for Watch<'_> {
     }
 }
 
+/// The end of a request that was cancelled before the engine had it.
+fn never_begun() -> Finished {
+    Finished {
+        reason: FinishReason::Cancelled,
+        text: String::new(),
+        usage: Usage::default(),
+        timings: Timings::default(),
+    }
+}
+
 struct EngineLoop<B: Backend> {
     engine: Engine<B>,
     jobs: Receiver<Job>,
@@ -149,6 +161,7 @@ impl<B: Backend> EngineLoop<B> {
             let Some(Job { key, request, updates, cancelled }) = self.queue.pop_front() else { return };
             let slot = Slot { key, updates, cancelled };
             if slot.is_unwanted() {
+                slot.tell(Happened::Finished(Box::new(never_begun())));
                 continue;
             }
             match self.engine.submit(request) {

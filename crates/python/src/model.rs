@@ -26,6 +26,21 @@ pub(crate) struct Model {
     #[pyo3(get)]
     device: String,
     pub(crate) shared: Arc<Shared>,
+    /// The process that has the engine's thread; one that was forked from it has none.
+    process: u32,
+}
+
+impl Model {
+    /// # Errors
+    /// The model was loaded by another process, whose threads this one lacks.
+    pub(crate) fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        let (message, hint) =
+            ("the model was loaded by the process that this one was forked from", "load it in this one");
+        Err(errors::raise(py, Class::Other, message, Some(hint)))
+    }
 }
 
 /// What the model and its askers share; the engine thread ends when all of them are gone.
@@ -111,7 +126,8 @@ pub(crate) fn load(py: Python<'_>, loading: Loading) -> PyResult<Model> {
     let interrupt = Interrupt::of_host();
     let loaded = work::beside(py, move || started(&model, &context), move || interrupt.stop())?;
     let Started { shared, processor, device } = loaded;
-    Ok(Model { processor: Py::new(py, processor)?, device, shared: Arc::new(shared) })
+    let (shared, process) = (Arc::new(shared), std::process::id());
+    Ok(Model { processor: Py::new(py, processor)?, device, shared, process })
 }
 
 /// A model on its engine thread.

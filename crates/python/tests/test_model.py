@@ -44,7 +44,7 @@ def test_an_answer_is_a_text_that_knows_how_it_came_about(demo):
     command = [sys.executable, "-m", "phi3v", "ask", "--json", "--logprobs", "2", str(COVER), TITLE]
     told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
     assert [token.id for token in answer.tokens] == [token["id"] for token in told["logprobs"]]
-    for ours, theirs in zip(answer.tokens, told["logprobs"]):
+    for ours, theirs in zip(answer.tokens, told["logprobs"], strict=True):
         assert ours.logprob == pytest.approx(theirs["logprob"], abs=1e-5)
     assert {"prompt_tokens", "completion_tokens"} <= set(told["usage"])
     assert answer.usage.prompt_tokens == told["usage"]["prompt_tokens"]
@@ -154,7 +154,7 @@ def test_forms(demo):
 def test_a_stream_tells_an_answer_piece_by_piece(demo, talker):
     stream = demo.stream(TITLE, COVER, stop="Porter")
     with pytest.raises(phi3v.Phi3VError, match="has not ended"):
-        stream.answer
+        _ = stream.answer
     pieces = list(stream)
     assert len(pieces) > 5 and all(pieces)
     assert "".join(pieces) == stream.answer == demo.ask(TITLE, COVER, stop="Porter")
@@ -162,6 +162,15 @@ def test_a_stream_tells_an_answer_piece_by_piece(demo, talker):
     with talker.stream("Tell me a story", **LONG) as stream:
         first = next(stream)
     assert stream.answer.startswith(first) and stream.answer.finish_reason == "cancelled"
+
+
+def test_streams_that_wait_their_turn_can_be_closed(talker):
+    """More than the engine runs and has waiting."""
+    streams = [talker.stream(f"Tell me story {number}", **LONG) for number in range(60)]
+    for stream in reversed(streams):
+        stream.close()
+        assert stream.answer.finish_reason == "cancelled"
+    assert len(talker.ask("Tell me a story", max_new_tokens=5).tokens) == 5
 
 
 def test_streams_of_asyncio(demo, talker):
@@ -302,3 +311,23 @@ def test_a_model_that_nobody_has_is_freed(endless):
             return
         threading.Event().wait(0.05)
     pytest.fail("the engine's thread goes on")
+
+
+def test_a_forked_process_is_told_to_load_its_own():
+    code = """
+import os, phi3v
+model = phi3v.load()
+model.ask("Hello", max_new_tokens=1)
+child = os.fork()
+if child == 0:
+    try:
+        model.ask("Hello", max_new_tokens=1)
+    except phi3v.Phi3VError as error:
+        os._exit(0 if "forked" in str(error) and error.hint else 1)
+    os._exit(2)
+print(os.waitpid(child, 0)[1], len(model.ask("Hello", max_new_tokens=1).tokens))
+"""
+    if not hasattr(os, "fork"):
+        pytest.skip("SKIPPED: needs fork")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "0 1\n", done.stderr

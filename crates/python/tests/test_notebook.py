@@ -38,7 +38,7 @@ def test_a_notebook_shows_an_answer_with_its_pictures(demo, monkeypatch):
     pil = needs("PIL.Image")
     with pil.open(COVER) as cover:
         small = cover.convert("RGB").resize((width, height), pil.Resampling.BOX)
-        difference = sum(abs(a - b) for a, b in zip(small.tobytes(), rgb)) / len(rgb)
+        difference = sum(abs(a - b) for a, b in zip(small.tobytes(), rgb, strict=True)) / len(rgb)
     assert difference < 12, "it is the picture"
     html = answer._repr_html_()
     (data,) = re.findall("src='data:image/png;base64,([^']*)'", html)

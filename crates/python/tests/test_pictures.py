@@ -81,9 +81,10 @@ def test_an_image_that_was_drawn_upon_is_seen_so(tmp_path):
         assert seen(image, reference=True) == seen(tmp_path / "second.png")
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B"]
-)
+MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV I F I;16 I;16B".split()
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_an_image_of_any_mode_is_read(mode):
     pil = needs("PIL.Image")
     ramp = pil.linear_gradient("L").resize((40, 30))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import phi3v
 import pytest
-from conftest import COVER, COVER_ANSWER, EXAMPLES, REPOSITORY, TITLE, needs
+from conftest import COVER_ANSWER, EXAMPLES, REPOSITORY, TITLE, needs
 from phi3v.transformers import (
     AutoModelForCausalLM,
     AutoProcessor,
@@ -57,7 +57,8 @@ def test_the_cells_of_the_cookbook(processor, model):
 
 
 def test_what_the_processor_makes(processor):
-    inputs = processor(PROMPT.replace("<|image_1|>", "<|image_2|>\n<|image_1|>"), pictures("left.png", "right.png"), return_tensors="np")
+    prompt = PROMPT.replace("<|image_1|>", "<|image_2|>\n<|image_1|>")
+    inputs = processor(prompt, pictures("left.png", "right.png"), return_tensors="np")
     assert list(inputs) == ["input_ids", "attention_mask", "pixel_values", "image_sizes"]
     ids, sizes = inputs.input_ids, inputs["image_sizes"]
     assert ids.dtype == np.int64 and ids.shape == inputs.attention_mask.shape and inputs.attention_mask.all()
@@ -71,7 +72,7 @@ def test_what_the_processor_makes(processor):
     text = processor("Hello", return_tensors="np")
     assert list(text) == ["input_ids", "attention_mask"] and text.input_ids[0, 0] == processor.tokenizer.bos_token_id
     with pytest.raises(AttributeError, match="there is no pixel_values"):
-        text.pixel_values
+        _ = text.pixel_values
 
 
 def test_generate_reads_the_pixel_values_that_it_is_given(processor, model):
@@ -316,7 +317,7 @@ def test_every_picture_has_the_goldens_statistics(golden: Path):
             assert list(inputs["pixel_values"].shape) == expected["pixel_values_shape"], name
             assert inputs["image_sizes"].tolist() == [expected["image_sizes_hw"]], name
             assert (inputs["input_ids"] == -1).sum() == expected["num_img_tokens"], name
-            for tile, mean in zip(inputs["pixel_values"][0], expected["tile_mean"]):
+            for tile, mean in zip(inputs["pixel_values"][0], expected["tile_mean"], strict=False):  # tiles of zeros follow
                 assert tile.astype(np.float64).mean() == pytest.approx(mean, abs=2e-6), name
             values = inputs["pixel_values"][0, 0, 0, 0, :16]
             assert values.tolist() == pytest.approx(expected["global_first16_c0_row0"], abs=2e-6), name

@@ -31,6 +31,8 @@ def main() -> None:
         assert_type(piece, str)
     chat = model.chat("cover.png", system="Be brief.")
     assert_type(chat.ask("And who wrote this?", "other.png"), phi3v.Answer)
+    for plain in model.batch(["Who wrote this?"], temperature=1):
+        assert_type(plain, phi3v.Answer)
     for result in model.batch([("Who wrote this?", "cover.png")], errors="return"):
         assert_type(result, phi3v.Answer | phi3v.Phi3VError)
     assert_type(phi3v.tokenize_cost(["cover.png"]).tokens, int)

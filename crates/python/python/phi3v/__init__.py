@@ -9,11 +9,13 @@
 """
 
 from ._answer import Answer, Timings, Token, Usage, Word
+from ._chat import Chat
 from ._errors import ModelError, OptionError, Phi3VError, PictureError, RoomError, UnsupportedError
-from ._model import Chat, Model, Stream, load, tokenize_cost
+from ._model import Model, load, tokenize_cost
 from ._options import Options
 from ._phi3v import __version__
 from ._pictures import Cost, Costs, PictureLike
+from ._stream import Stream
 
 __all__ = [
     "Answer",

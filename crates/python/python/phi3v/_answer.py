@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from ._phi3v import Ended
 
-
 # A word with the white space before it, or either of them.
 _PARTS = re.compile(r"\s*\S+|\s+")
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._model import Stream
+    from ._stream import Stream
 
 
 async def pieces(stream: "Stream") -> AsyncIterator[str]:

@@ -32,7 +32,7 @@ def run(
     try:
         with Bar(total, progress) as bar:
             while True:
-                while more and len(reading) + len(answers) < _IN_FLIGHT:
+                while more and sum(not future.done() for future in reading) + len(answers) < _IN_FLIGHT:
                     index, item = next(numbered, (None, None))
                     if index is None:
                         more = False

@@ -1,20 +1,20 @@
 """A model that answers questions about pictures."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from types import TracebackType
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from . import _phi3v
-from ._answer import Answer, of_ended
+from ._answer import Answer
+from ._chat import Chat, Turn, turns
 from ._errors import OptionError, Phi3VError
 from ._html import in_notebook
 from ._options import Options, Split, split, whole
-from ._phi3v import Answers, Ended, Picture, Piece
-from ._pictures import Cost, Costs, PictureLike, cost, prepare, several
-from ._schema import Form, form, parsed
+from ._phi3v import Answers, Ended, Picture
+from ._pictures import Costs, PictureLike, cost, prepare, several
+from ._schema import Form, form
+from ._stream import Stream, finished
 
 T = TypeVar("T")
-Turn = tuple[str, str, int]
 
 # The number of tiles that Phi-3.5-vision, the model that is downloaded where none is named, cuts pictures into.
 _NUM_CROPS = 4
@@ -155,16 +155,36 @@ class Model:
         *,
         schema: Any = None,
         **options: Unpack[Options],
-    ) -> "Stream":
+    ) -> Stream:
         """The same, piece by piece: an iterator of texts, also for `async for`, whose `answer` is there at the end."""
         parts, want = split(options), form(schema)
         pictures = self._read(images, parts.reading)
         return self._ask(turns(question, len(pictures), parts.system), pictures, parts, want)
 
-    def chat(self, images: PictureLike | Iterable[PictureLike] = (), **options: Unpack[Options]) -> "Chat":
+    def chat(self, images: PictureLike | Iterable[PictureLike] = (), **options: Unpack[Options]) -> Chat:
         """A conversation about pictures; what was said stays known."""
         return Chat(self, images, options)
 
+    @overload
+    def batch(
+        self,
+        items: Iterable[Any],
+        *,
+        schema: Any = ...,
+        errors: Literal["raise"] = ...,
+        progress: bool | None = ...,
+        **options: Unpack[Options],
+    ) -> Iterator[Answer]: ...
+    @overload
+    def batch(
+        self,
+        items: Iterable[Any],
+        *,
+        schema: Any = ...,
+        errors: Literal["return"],
+        progress: bool | None = ...,
+        **options: Unpack[Options],
+    ) -> Iterator[Answer | Phi3VError]: ...
     def batch(
         self,
         items: Iterable[Any],
@@ -173,7 +193,7 @@ class Model:
         errors: Literal["raise", "return"] = "raise",
         progress: bool | None = None,
         **options: Unpack[Options],
-    ) -> Iterator[Answer | Phi3VError]:
+    ) -> Iterator[Any]:
         """Answers to many questions, in the order in which they end; `item` is an answer's place in `items`.
 
         Args:
@@ -211,155 +231,12 @@ class Model:
 
     def _ask(
         self, turns: list[Turn], pictures: list[Picture], parts: Split, want: Form | None
-    ) -> "Stream":
+    ) -> Stream:
         answers = Answers(self._inner)
         answers.submit(0, turns, pictures, _generation(parts, want))
         thumbnails = tuple(picture.thumbnail() for picture in pictures) if in_notebook() else ()
         return Stream(answers, want, thumbnails)
 
 
-def turns(question: object, pictures: int, system: str | None) -> list[Turn]:
-    """A conversation of one question: role, text and number of pictures of each turn."""
-    if not isinstance(question, str):
-        raise TypeError(f"the question must be a str, not {type(question).__name__}")
-    if not question.strip():
-        raise OptionError("the question is empty")
-    before = [] if system is None else [("system", system, 0)]
-    return [*before, ("user", question, pictures)]
-
-
 def _generation(parts: Split, want: Form | None) -> dict[str, Any]:
     return parts.generation if want is None else {**parts.generation, "schema": want.schema}
-
-
-def finished(ended: Ended, want: Form | None, **known: Any) -> Answer:
-    """The answer of a request that has ended, or its failure raised."""
-    if ended.error is not None:
-        raise ended.error
-    means = parsed(want, ended.text, ended.finish_reason)
-    return of_ended(ended, item=ended.key, parsed=means, **known)
-
-
-class Stream:
-    """An answer as it is made: an iterator of texts, also for `async for`. Closing it stops the answer."""
-
-    def __init__(self, answers: Answers, want: Form | None, thumbnails: Any) -> None:
-        self._answers = answers
-        self._want = want
-        self._thumbnails = thumbnails
-        self._answer: Answer | None = None
-        self._told = 0
-        self._on_end: Callable[[Answer], None] | None = None
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer, once the stream has ended."""
-        if self._answer is None:
-            raise Phi3VError("the answer has not ended", "read the stream to its end first")
-        return self._answer
-
-    def wait(self) -> Answer:
-        """The whole answer, without its pieces."""
-        while self._answer is None:
-            self._take(self._answers.next(False))
-        return self._answer
-
-    def close(self) -> None:
-        """Stops the answer; what was made of it until then is its text."""
-        self._answers.cancel()
-        if self._answer is None and len(self._answers):
-            self._want = None  # what is cut off means nothing
-            self.wait()
-
-    def _take(self, told: Piece | Ended | None) -> str | None:
-        """The text of what was told, or None at the end."""
-        if isinstance(told, Piece):
-            self._told += len(told.text)
-            return told.text
-        if told is None:
-            raise Phi3VError("the answer has failed already", "ask again")
-        self._answer = finished(told, self._want, thumbnails=self._thumbnails)
-        if self._on_end is not None:
-            self._on_end(self._answer)
-        return None
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        while self._answer is None:
-            text = self._take(self._answers.next(True))
-            if text is None and self._answer is not None:
-                # what a stop string held back to the end
-                text = str(self._answer)[self._told :]
-            if text:
-                return text
-        raise StopIteration
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        from ._asynchronous import pieces
-
-        async for text in pieces(self):
-            yield text
-
-    def __enter__(self) -> "Stream":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Chat:
-    """A conversation about pictures. One thread may talk at a time."""
-
-    def __init__(
-        self, model: Model, images: PictureLike | Iterable[PictureLike], options: Mapping[str, Any]
-    ) -> None:
-        self._model = model
-        self._options = dict(options)
-        parts = split(self._options)
-        self._pictures = model._read(images, parts.reading)
-        self._new = len(self._pictures)
-        self._turns: list[Turn] = [] if parts.system is None else [("system", parts.system, 0)]
-
-    @property
-    def messages(self) -> list[dict[str, str]]:
-        """What was said so far: role and content of each message."""
-        return [{"role": role, "content": text} for role, text, _ in self._turns]
-
-    def ask(
-        self,
-        question: str,
-        images: PictureLike | Iterable[PictureLike] = (),
-        *,
-        schema: Any = None,
-        **options: Unpack[Options],
-    ) -> Answer:
-        """The answer to the next question, about `images` and all earlier ones."""
-        return self.stream(question, images, schema=schema, **options).wait()
-
-    def stream(
-        self,
-        question: str,
-        images: PictureLike | Iterable[PictureLike] = (),
-        *,
-        schema: Any = None,
-        **options: Unpack[Options],
-    ) -> Stream:
-        """The same, piece by piece. The conversation goes on when the stream has ended, or was closed."""
-        parts, want = split({**self._options, **options}), form(schema)
-        added = self._model._read(images, parts.reading)
-        pictures = [*self._pictures, *added]
-        asked = [*self._turns, *turns(question, self._new + len(added), None)]
-        stream = self._model._ask(asked, pictures, parts, want)
-
-        def remember(answer: Answer) -> None:
-            self._turns, self._pictures, self._new = [*asked, ("assistant", str(answer), 0)], pictures, 0
-
-        stream._on_end = remember
-        return stream
-
-
-__all__ = ["Chat", "Cost", "Model", "Stream", "load", "tokenize_cost"]
