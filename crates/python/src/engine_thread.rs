@@ -120,6 +120,16 @@ impl Observer for Watch<'_> {
     }
 }
 
+/// Whether somebody still wants a request that waits; ends it where nobody does.
+fn is_wanted(job: &Job) -> bool {
+    let unwanted = job.cancelled.load(Ordering::Relaxed);
+    if unwanted {
+        let event = Happened::Finished(Box::new(never_begun()));
+        let _ = job.updates.send(Update { key: job.key, event });
+    }
+    !unwanted
+}
+
 /// The end of a request that was cancelled before the engine had it.
 fn never_begun() -> Finished {
     Finished {
@@ -145,6 +155,7 @@ impl<B: Backend> EngineLoop<B> {
                 self.queue.push_back(job);
             }
             self.queue.extend(self.jobs.try_iter());
+            self.queue.retain(is_wanted);
             self.fill();
             for (id, _) in self.slots.iter().filter(|(_, slot)| slot.is_unwanted()) {
                 self.engine.cancel(*id);
@@ -160,10 +171,6 @@ impl<B: Backend> EngineLoop<B> {
         while self.engine.load().waiting < WAITING_MAX {
             let Some(Job { key, request, updates, cancelled }) = self.queue.pop_front() else { return };
             let slot = Slot { key, updates, cancelled };
-            if slot.is_unwanted() {
-                slot.tell(Happened::Finished(Box::new(never_begun())));
-                continue;
-            }
             match self.engine.submit(request) {
                 Ok(id) => {
                     self.slots.insert(id, slot);
