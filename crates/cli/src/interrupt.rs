@@ -39,6 +39,18 @@ impl Interrupt {
         SHARED.get_or_init(Self::set_handler).clone()
     }
 
+    /// Leaves Ctrl-C to the program that this code is a part of, once for all: nothing here takes it over afterwards. Who
+    /// acts on it calls [`stop`](Self::stop).
+    #[must_use]
+    pub fn of_host() -> Self {
+        SHARED.get_or_init(Self::default).clone()
+    }
+
+    /// Stops what is being made, as Ctrl-C does; nothing where nothing is.
+    pub fn stop(&self) {
+        let _ = self.0.now.compare_exchange(ANSWERING, STOPPING, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
     fn set_handler() -> Self {
         let interrupt = Self::default();
         let state = Arc::clone(&interrupt.0);
