@@ -17,7 +17,7 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Requests of one asker under way, each by a key of its own. Dropping it cancels them.
 #[pyclass(frozen, module = "phi3v._phi3v")]
@@ -46,6 +46,34 @@ pub(crate) struct Piece {
     text: String,
 }
 
+/// A token that was chosen.
+#[derive(Clone, IntoPyObject)]
+struct Chosen {
+    id: u32,
+    text: String,
+    logprob: f32,
+    top: Vec<(u32, f32)>,
+}
+
+/// Token counts of an answer.
+#[derive(Clone, Default, IntoPyObject)]
+struct Counts {
+    prompt_tokens: usize,
+    image_tokens: usize,
+    cached_tokens: usize,
+    completion_tokens: usize,
+}
+
+/// Seconds of an answer.
+#[derive(Clone, Default, IntoPyObject)]
+struct Seconds {
+    queued: f64,
+    vision: f64,
+    prefill: f64,
+    decode: f64,
+    first_token: Option<f64>,
+}
+
 /// The end of a request: its answer, or its failure.
 #[pyclass(frozen, get_all, module = "phi3v._phi3v")]
 pub(crate) struct Ended {
@@ -53,14 +81,14 @@ pub(crate) struct Ended {
     key: u64,
     /// The answer.
     text: String,
-    /// The tokens: id, text, natural logarithm of the probability, and the likeliest in its place.
-    tokens: Vec<(u32, String, f32, Vec<(u32, f32)>)>,
+    /// Its tokens.
+    tokens: Vec<Chosen>,
     /// `stop`, `length` or `cancelled`.
     finish_reason: &'static str,
-    /// Tokens of the prompt, of these for pictures, of these known from before; tokens of the answer.
-    usage: (usize, usize, usize, usize),
-    /// Seconds in the queue, for pictures, for the prompt, for the answer, and to the first token.
-    timings: (f64, f64, f64, f64, Option<f64>),
+    /// Token counts.
+    usage: Counts,
+    /// Where its time went.
+    timings: Seconds,
     /// Why there is no answer.
     error: Option<Py<PyAny>>,
 }
@@ -266,21 +294,27 @@ fn told(py: Python<'_>, next: Next) -> PyResult<Told> {
 
 fn ended(key: u64, open: Open, finished: &Finished) -> Ended {
     let Finished { reason, usage, timings, .. } = finished;
-    let token = |token: Token| (token.id, token.text, token.logprob.unwrap_or(f32::NAN), token.top);
-    let seconds = |time: std::time::Duration| time.as_secs_f64();
+    let chosen =
+        |Token { id, text, logprob, top }| Chosen { id, text, logprob: logprob.unwrap_or(f32::NAN), top };
+    let seconds = |time: Duration| time.as_secs_f64();
     Ended {
         key,
         text: open.text,
-        tokens: open.tokens.into_iter().map(token).collect(),
+        tokens: open.tokens.into_iter().map(chosen).collect(),
         finish_reason: reason.name(),
-        usage: (usage.prompt_tokens, usage.image_tokens, usage.cached_tokens, usage.completion_tokens),
-        timings: (
-            seconds(timings.queued),
-            seconds(timings.vision),
-            seconds(timings.prefill),
-            seconds(timings.decode),
-            timings.first_token.map(seconds),
-        ),
+        usage: Counts {
+            prompt_tokens: usage.prompt_tokens,
+            image_tokens: usage.image_tokens,
+            cached_tokens: usage.cached_tokens,
+            completion_tokens: usage.completion_tokens,
+        },
+        timings: Seconds {
+            queued: seconds(timings.queued),
+            vision: seconds(timings.vision),
+            prefill: seconds(timings.prefill),
+            decode: seconds(timings.decode),
+            first_token: timings.first_token.map(seconds),
+        },
         error: None,
     }
 }
@@ -292,8 +326,8 @@ impl Ended {
             text: String::new(),
             tokens: Vec::new(),
             finish_reason: "failed",
-            usage: (0, 0, 0, 0),
-            timings: (0.0, 0.0, 0.0, 0.0, None),
+            usage: Counts::default(),
+            timings: Seconds::default(),
             error: Some(error),
         }
     }

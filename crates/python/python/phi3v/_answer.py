@@ -105,9 +105,9 @@ def of_ended(ended: Ended, **known: Any) -> Answer:
     """The answer of a request that has ended well."""
     return Answer(
         ended.text,
-        tokens=[Token(*token) for token in ended.tokens],
-        usage=Usage(*ended.usage),
-        timings=Timings(*ended.timings),
+        tokens=[Token(**token) for token in ended.tokens],
+        usage=Usage(**ended.usage),
+        timings=Timings(**ended.timings),
         finish_reason=ended.finish_reason,
         **known,
     )
