@@ -22,6 +22,9 @@ const EDGES: &[(&str, &[&str])] = &[
         "cpu/dispatch",
         &[
             "cpu/arch/scalar",
+            "cpu/arch/aarch64/neon",
+            "cpu/arch/aarch64/dotprod",
+            "cpu/arch/aarch64/i8mm",
             "cpu/arch/x86_64/avx2",
             "cpu/arch/x86_64/avxvnni",
             "cpu/arch/x86_64/avx512",
@@ -38,6 +41,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cpu/table", &["backend", "format", "quant"]),
     ("cpu/ops", &["backend", "bytes", "format", "quant", "threads", "cpu/prefetch", "cpu/table"]),
     ("cpu/arch/scalar", &["backend", "format", "quant", "cpu/table"]),
+    ("cpu/arch/aarch64", &[]),
+    ("cpu/arch/aarch64/neon", &["backend", "format", "quant", "cpu/table", "cpu/arch/scalar"]),
+    ("cpu/arch/aarch64/dotprod", &["quant", "cpu/table", "cpu/arch/aarch64/neon"]),
+    (
+        "cpu/arch/aarch64/i8mm",
+        &["backend", "format", "quant", "cpu/table", "cpu/arch/aarch64/neon", "cpu/arch/aarch64/dotprod"],
+    ),
     ("cpu/arch/x86_64", &[]),
     ("cpu/arch/x86_64/avx2", &["backend", "format", "quant", "cpu/table", "cpu/arch/scalar"]),
     ("cpu/arch/x86_64/avxvnni", &["quant", "cpu/table", "cpu/arch/x86_64/avx2"]),

@@ -13,7 +13,7 @@ pub(crate) const SWEEP_BYTES: usize = 4 << 20;
 pub(crate) type Unpack = unsafe fn(q4: &[u8], q8: &mut [u8]);
 
 /// Calls a kernel that is compiled for each number of rows of a tile with that of `tile`.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! by_rows {
     ($product:ident, $block:expr, $tile:expr, $y:expr) => {
         match $tile.meta.len() {
@@ -26,7 +26,7 @@ macro_rules! by_rows {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use by_rows;
 
 /// Multiplies a packed panel with some rows of x: `y = x Wᵀ`.
