@@ -15,9 +15,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("bytes", &[]),
     ("format", &[]),
     ("quant", &["format"]),
+    ("cores", &[]),
     ("threads", &[]),
     ("testing", &["backend", "bytes", "cpu", "format", "quant"]),
-    ("cpu", &["backend", "threads", "cpu/dispatch", "cpu/features", "cpu/level", "cpu/ops"]),
+    ("cpu", &["backend", "cores", "cpu/dispatch", "cpu/features", "cpu/level", "cpu/ops"]),
     (
         "cpu/dispatch",
         &[

@@ -20,7 +20,7 @@ mod table;
 mod tests;
 
 use crate::backend::{feed_forward_in_steps, normed_linear_in_steps};
-use crate::threads::default_threads;
+use crate::cores::default_threads;
 use crate::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
     Norm, Sizes, Span,
@@ -87,7 +87,7 @@ impl CpuError {
 /// How the CPU backend shall run; the defaults are right for nearly everybody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuOptions {
-    /// Threads; one per physical core if `None`.
+    /// Threads; one per physical core if `None`, the little cores of a mixed processor not counted.
     pub threads: Option<usize>,
     /// Level; the best of this processor if `None`. [`LEVEL_VARIABLE`] clamps either.
     pub level: Option<CpuLevel>,

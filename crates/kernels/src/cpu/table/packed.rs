@@ -75,9 +75,11 @@ impl PackedKernels {
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<'a> {
     pub(crate) bytes: &'a [u8],
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 fetches ahead"))]
     pub(crate) next: &'a [u8],
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Panel<'_> {
     /// Where block `index`, of `size` bytes, of the next panel begins: an address to fetch.
     #[inline(always)]
@@ -100,6 +102,7 @@ pub(crate) struct Sums<'a> {
     pub(crate) values: &'a mut [f32],
     pub(crate) stride: usize,
     /// A kernel's own: which lanes of a register of sums have been begun.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AVX-512 has masks"))]
     pub(crate) keep: u16,
 }
 

@@ -13,10 +13,10 @@ use std::arch::aarch64::*;
 pub(super) static BF16: FlashKernel =
     FlashKernel { group: 2, pack_query, widen, scores, softmax, values, row_q8: None };
 
-/// Rows of a tile.
-const MR: usize = 6;
+/// Rows of a tile: four pairs by four of columns are 16 sums, as in the matrix kernel.
+const MR: usize = 8;
 /// Columns of a tile.
-const NR: usize = 16;
+const NR: usize = 8;
 
 /// See [`FlashKernel::pack_query`].
 #[target_feature(enable = "neon")]
@@ -75,7 +75,7 @@ struct Product<'a> {
     accumulate: bool,
 }
 
-/// All rows by 16 columns, 6 rows at a time, a single one alone.
+/// All rows by 8 columns, 8 rows at a time, a single one alone.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 fn columns(product: Product<'_>, c: &mut [f32]) {
@@ -103,15 +103,15 @@ fn rectangle<const R: usize, const PAIRS: usize, const Z: usize>(product: &Produ
     assert!(a.len() >= (R - 1) * stride + count, "left factor");
     assert!(b.len() >= (count - 1) * b_stride + LANES * Z, "right factor");
     assert!(c.len() >= (R - 1) * c_stride + LANES * Z, "sums");
-    // each `[row][column]` of two and two
-    let mut sums = [[[vdupq_n_f32(0.0); 2]; Z]; PAIRS];
+    // [register of columns][pair of rows], each twice `[row][column]` of two and two
+    let mut sums = [[[vdupq_n_f32(0.0); 2]; PAIRS]; Z];
     // SAFETY: the largest offsets reached are those asserted.
     unsafe {
         let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
         if accumulate {
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let (even, odd) = (2 * i * c_stride, (2 * i + 1).min(R - 1) * c_stride);
-                for (j, sums) in sums.iter_mut().enumerate() {
+            for (j, sums) in sums.iter_mut().enumerate() {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let (even, odd) = (2 * i * c_stride, (2 * i + 1).min(R - 1) * c_stride);
                     let rows = [vld1q_f32(c.add(even + LANES * j)), vld1q_f32(c.add(odd + LANES * j))];
                     *sums = [row_of(rows, 0), row_of(rows, 1)];
                 }
@@ -123,19 +123,22 @@ fn rectangle<const R: usize, const PAIRS: usize, const Z: usize>(product: &Produ
                 let (even, odd) = (2 * i * stride, (2 * i + 1).min(R - 1) * stride);
                 *left = vcombine_u32(vld1_u32(a.add(even + w)), vld1_u32(a.add(odd + w)));
             }
-            for j in 0..Z {
+            for (j, sums) in sums.iter_mut().enumerate() {
                 let first = vld1q_u32(b.add(w * b_stride + LANES * j));
                 let second = vld1q_u32(b.add((w + 1) * b_stride + LANES * j));
-                let right = [vzip1q_u32(first, second), vzip2q_u32(first, second)];
-                for i in 0..PAIRS {
-                    sums[i][j][0] = bfmmla(sums[i][j][0], left[i], right[0]);
-                    sums[i][j][1] = bfmmla(sums[i][j][1], left[i], right[1]);
+                let low = vzip1q_u32(first, second);
+                for (sums, left) in sums.iter_mut().zip(left) {
+                    sums[0] = bfmmla(sums[0], left, low);
+                }
+                let high = vzip2q_u32(first, second);
+                for (sums, left) in sums.iter_mut().zip(left) {
+                    sums[1] = bfmmla(sums[1], left, high);
                 }
             }
         }
-        for (i, sums) in sums.iter().enumerate() {
-            for row in 2 * i..R.min(2 * i + 2) {
-                for (j, sums) in sums.iter().enumerate() {
+        for (j, sums) in sums.iter().enumerate() {
+            for (i, sums) in sums.iter().enumerate() {
+                for row in 2 * i..R.min(2 * i + 2) {
                     vst1q_f32(c.add(row * c_stride + LANES * j), row_of(*sums, row % 2));
                 }
             }
@@ -167,7 +170,5 @@ fn values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32])
 /// See [`FlashKernel::softmax`].
 #[target_feature(enable = "neon")]
 fn softmax(row: SoftmaxRow<'_>) -> f32 {
-    softmax_to(row, |words, at, weights| {
-        put_pairs(words[at / 2..].first_chunk_mut().expect("a word for every two scores"), weights);
-    })
+    softmax_to(row, |words, weights| put_pairs(words, weights))
 }

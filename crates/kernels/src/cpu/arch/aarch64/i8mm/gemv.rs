@@ -54,42 +54,40 @@ fn all(rows: &WeightRows<'_>, x: &[u16], y: &mut [f32]) {
 /// 8 values of a row from byte `at` on, zeros beyond its end.
 #[inline]
 #[target_feature(enable = "neon")]
-fn values(row: &[u8], at: usize) -> uint32x4_t {
-    let rest = &row[at..];
+fn last_values(row: &[u8], at: usize) -> uint32x4_t {
     let mut copy = [0u8; 2 * VALUES];
-    let from = match rest.first_chunk::<{ 2 * VALUES }>() {
-        Some(whole) => whole,
-        None => {
-            copy[..rest.len()].copy_from_slice(rest);
-            &copy
-        }
-    };
+    copy[..row.len() - at].copy_from_slice(&row[at..]);
     // SAFETY: 16 bytes are read from an array of 16.
-    vreinterpretq_u32_u8(unsafe { vld1q_u8(from.as_ptr()) })
+    vreinterpretq_u32_u8(unsafe { vld1q_u8(copy.as_ptr()) })
 }
 
-/// `x[i] · w[c]` for 8 weight rows and `M` rows of input, all of them bytes of bf16.
+/// `x[i] · w[c]` for 8 weight rows and `M` rows of input, of `k` values each, all of them bytes of bf16.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 fn block<const M: usize>(w: [&[u8]; BLOCK], x: &[u8], k: usize) -> [[f32; BLOCK]; M] {
-    let row = x.len() / M;
+    let row = 2 * k;
+    assert!(w.iter().all(|w| w.len() == row) && x.len() == M * row);
     let mut sums = [[vdupq_n_f32(0.0); BLOCK]; M];
-    for at in (0..2 * k).step_by(2 * VALUES) {
+    let whole = k / VALUES * 2 * VALUES;
+    for at in (0..whole).step_by(2 * VALUES) {
         let mut weights = [vdupq_n_u32(0); BLOCK];
         for (weights, w) in weights.iter_mut().zip(w) {
-            *weights = values(w, at);
+            // SAFETY: at + 16 <= 2 k, the bytes of each row.
+            *weights = vreinterpretq_u32_u8(unsafe { vld1q_u8(w.as_ptr().add(at)) });
         }
         for (i, sums) in sums.iter_mut().enumerate() {
-            let x = values(&x[i * row..(i + 1) * row], at);
+            // SAFETY: as above.
+            let x = vreinterpretq_u32_u8(unsafe { vld1q_u8(x.as_ptr().add(i * row + at)) });
             for (sum, weights) in sums.iter_mut().zip(weights) {
                 *sum = bfdot(*sum, x, weights);
             }
         }
     }
     let mut totals = [[0.0; BLOCK]; M];
-    for (totals, sums) in totals.iter_mut().zip(&sums) {
-        for (total, sum) in totals.iter_mut().zip(sums) {
-            *total = vaddvq_f32(*sum);
+    for (i, (totals, sums)) in totals.iter_mut().zip(sums).enumerate() {
+        let x = last_values(&x[i * row..(i + 1) * row], whole);
+        for ((total, sum), w) in totals.iter_mut().zip(sums).zip(w) {
+            *total = vaddvq_f32(bfdot(sum, x, last_values(w, whole)));
         }
     }
     totals

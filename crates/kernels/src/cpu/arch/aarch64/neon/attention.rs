@@ -1,7 +1,7 @@
 //! The parts of the blocked attention, see [`crate::cpu::ops::flash`], in f32.
 
 use super::gemm::{Tile, rectangle};
-use super::math::{LANES, exp, load, store};
+use super::math::{LANES, exp2_of_negative, load, load_whole, store, store_whole};
 use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SingleRow, SoftmaxRow};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
@@ -22,6 +22,9 @@ const MR: usize = 6;
 
 /// Columns of a tile.
 const NR: usize = 16;
+
+/// Registers of scores taken together: chains that hide latencies.
+const PART: usize = 4;
 
 fn pack_query(row: &[f32], out: &mut [u32]) {
     out.copy_from_slice(bytemuck::cast_slice(row));
@@ -188,45 +191,55 @@ fn values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32])
 /// See [`FlashKernel::softmax`].
 #[target_feature(enable = "neon")]
 fn softmax(row: SoftmaxRow<'_>) -> f32 {
-    softmax_to(row, |weights, at, weight| {
-        store(bytemuck::cast_slice_mut(&mut weights[at..]), weight);
-    })
+    softmax_to::<LANES>(row, |words, weights| store_whole(bytemuck::cast_mut(words), weights))
 }
 
-/// The softmax of a row, of which `put(weights, i, lanes)` writes the weights `i..` as words.
+/// The softmax of a row, of which `put` writes four weights as `WORDS` words. Scores are exponents of 2, so the state's
+/// largest one is too.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(crate) fn softmax_to(row: SoftmaxRow<'_>, put: impl Fn(&mut [u32], usize, float32x4_t)) -> f32 {
+pub(crate) fn softmax_to<const WORDS: usize>(
+    row: SoftmaxRow<'_>,
+    put: impl Fn(&mut [u32; WORDS], float32x4_t),
+) -> f32 {
     let SoftmaxRow { scores, valid, scale, key_scales, value_scales, weights, state } = row;
     if valid == 0 {
         weights.fill(0);
         return 1.0;
     }
-    for (i, scores) in scores.chunks_exact_mut(LANES).enumerate() {
-        let mut v = vmulq_n_f32(load(scores), scale);
-        if !key_scales.is_empty() {
-            v = vmulq_f32(v, load(&key_scales[LANES * i..]));
-        }
-        store(scores, v);
-    }
     // what does not count weighs nothing
     scores[valid..].fill(f32::NEG_INFINITY);
-    let mut highest = vdupq_n_f32(state.largest);
-    for scores in scores.chunks_exact(LANES) {
-        highest = vmaxq_f32(highest, load(scores));
+    let (scores, value_scales) = (scores.as_chunks_mut::<LANES>().0, value_scales.as_chunks::<LANES>().0);
+    for (scores, scales) in scores.iter_mut().zip(key_scales.as_chunks().0) {
+        store_whole(scores, vmulq_f32(load_whole(scores), load_whole(scales)));
     }
-    let highest = vmaxvq_f32(highest);
-    let mut total = vdupq_n_f32(0.0);
-    for (i, scores) in scores.chunks_exact(LANES).enumerate() {
-        let mut weight = exp(vsubq_f32(load(scores), vdupq_n_f32(highest)));
-        total = vaddq_f32(total, weight);
-        if !value_scales.is_empty() {
-            weight = vmulq_f32(weight, load(&value_scales[LANES * i..]));
+    let mut highest = [vdupq_n_f32(f32::NEG_INFINITY); PART];
+    for part in scores.as_chunks::<PART>().0 {
+        for (highest, scores) in highest.iter_mut().zip(part) {
+            *highest = vmaxq_f32(*highest, load_whole(scores));
         }
-        put(weights, LANES * i, weight);
     }
-    let factor = (state.largest - highest).exp();
+    let highest = vmaxq_f32(vmaxq_f32(highest[0], highest[1]), vmaxq_f32(highest[2], highest[3]));
+    let scale = scale * std::f32::consts::LOG2_E;
+    let largest = state.largest.max(vmaxvq_f32(highest) * scale);
+    let mut totals = [vdupq_n_f32(0.0); PART];
+    let weights = weights.as_chunks_mut::<WORDS>().0;
+    for (i, (part, words)) in
+        scores.as_chunks::<PART>().0.iter().zip(weights.chunks_exact_mut(PART)).enumerate()
+    {
+        for (j, (scores, words)) in part.iter().zip(words).enumerate() {
+            let exponent = vfmaq_n_f32(vdupq_n_f32(-largest), load_whole(scores), scale);
+            let mut weight = exp2_of_negative(exponent);
+            totals[j] = vaddq_f32(totals[j], weight);
+            if let Some(scales) = value_scales.get(i * PART + j) {
+                weight = vmulq_f32(weight, load_whole(scales));
+            }
+            put(words, weight);
+        }
+    }
+    let total = vaddq_f32(vaddq_f32(totals[0], totals[1]), vaddq_f32(totals[2], totals[3]));
+    let factor = (state.largest - largest).exp2();
     state.sum = state.sum * factor + vaddvq_f32(total);
-    state.largest = highest;
+    state.largest = largest;
     factor
 }

@@ -9,7 +9,7 @@ pub(crate) const LANES: usize = 4;
 /// the polynomial of Cephes' `expf` for `e^r`. Zero below -87.3, where f32 has no full precision left.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(crate) fn exp(x: float32x4_t) -> float32x4_t {
+fn exp(x: float32x4_t) -> float32x4_t {
     let tiny = vcltq_f32(x, vdupq_n_f32(-87.3));
     let x = vminq_f32(vmaxq_f32(x, vdupq_n_f32(-87.3)), vdupq_n_f32(89.0));
     let n = vrndnq_f32(vmulq_f32(x, vdupq_n_f32(std::f32::consts::LOG2_E)));
@@ -31,6 +31,24 @@ pub(crate) fn exp(x: float32x4_t) -> float32x4_t {
 #[target_feature(enable = "neon")]
 fn power_of_two(n: int32x4_t) -> float32x4_t {
     vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(n, vdupq_n_s32(127))))
+}
+
+/// `2^t`, within 2e-7 of the value, for `t` up to 0; zero to -126 and below. A polynomial for the part after the point,
+/// fitted to the least relative error on [0, 1); the part before it is added to the exponent.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn exp2_of_negative(t: float32x4_t) -> float32x4_t {
+    let least = vdupq_n_f32(-126.0);
+    let counts = vcgtq_f32(t, least);
+    let t = vmaxq_f32(t, least);
+    let n = vrndmq_f32(t);
+    let r = vsubq_f32(t, n);
+    let mut p = vdupq_n_f32(1.877_576_7e-3);
+    for c in [8.989_341e-3, 5.582_632e-2, 2.401_536_1e-1, 6.931_531e-1, 0.999_999_94] {
+        p = vfmaq_f32(vdupq_n_f32(c), p, r);
+    }
+    let exponent = vreinterpretq_u32_s32(vshlq_n_s32::<23>(vcvtq_s32_f32(n)));
+    vreinterpretq_f32_u32(vandq_u32(vaddq_u32(vreinterpretq_u32_f32(p), exponent), counts))
 }
 
 /// `1 / (1 + e^-x)`
@@ -59,32 +77,54 @@ pub(super) fn gelu(x: float32x4_t) -> float32x4_t {
     vbslq_f32(vcgtzq_f32(x), vsubq_f32(x, half), half)
 }
 
+/// 4 values.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn load_whole(x: &[f32; LANES]) -> float32x4_t {
+    // SAFETY: 4 values.
+    unsafe { vld1q_f32(x.as_ptr()) }
+}
+
+/// Writes 4 values.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn store_whole(out: &mut [f32; LANES], x: float32x4_t) {
+    // SAFETY: 4 values.
+    unsafe { vst1q_f32(out.as_mut_ptr(), x) };
+}
+
 /// The first lanes of `x`, zeros beyond its end.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn load(x: &[f32]) -> float32x4_t {
-    if let Some(whole) = x.first_chunk::<LANES>() {
-        // SAFETY: 4 values.
-        return unsafe { vld1q_f32(whole.as_ptr()) };
+    match x.first_chunk() {
+        Some(whole) => load_whole(whole),
+        None => load_part(x),
     }
+}
+
+#[cold]
+#[target_feature(enable = "neon")]
+fn load_part(x: &[f32]) -> float32x4_t {
     let mut lanes = [0.0; LANES];
     lanes[..x.len()].copy_from_slice(x);
-    // SAFETY: 4 values.
-    unsafe { vld1q_f32(lanes.as_ptr()) }
+    load_whole(&lanes)
 }
 
 /// Writes the lanes that `out` has room for.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn store(out: &mut [f32], x: float32x4_t) {
-    if let Some(whole) = out.first_chunk_mut::<LANES>() {
-        // SAFETY: 4 values.
-        unsafe { vst1q_f32(whole.as_mut_ptr(), x) };
-        return;
+    match out.first_chunk_mut() {
+        Some(whole) => store_whole(whole, x),
+        None => store_part(out, x),
     }
+}
+
+#[cold]
+#[target_feature(enable = "neon")]
+fn store_part(out: &mut [f32], x: float32x4_t) {
     let mut lanes = [0.0; LANES];
-    // SAFETY: 4 values.
-    unsafe { vst1q_f32(lanes.as_mut_ptr(), x) };
-    let count = out.len();
-    out.copy_from_slice(&lanes[..count]);
+    store_whole(&mut lanes, x);
+    out.copy_from_slice(&lanes[..out.len()]);
 }
