@@ -34,7 +34,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)
-  PHI3V_CPU        at most this CPU level: scalar, avx2, avx512 or amx
+  PHI3V_CPU        at most this CPU level: scalar, avx2, avx512 or amx; neon, dotprod or i8mm on ARM
   PHI3V_CACHE      where quantized weights are kept; ~/.cache/phi3v if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
   HF_HUB_CACHE     the same, without hub/

@@ -9,7 +9,7 @@ use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SoftmaxRow};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
 
-/// In bf16. A single row against 8-bit panels goes the same way: widening takes three instructions for four values.
+/// In bf16. A single row against 8-bit panels goes the same way: widening takes an instruction for each value.
 pub(super) static BF16: FlashKernel =
     FlashKernel { group: 2, pack_query, widen, scores, softmax, values, row_q8: None };
 

@@ -207,12 +207,13 @@ pub(crate) fn softmax_to<const WORDS: usize>(
         weights.fill(0);
         return 1.0;
     }
-    // what does not count weighs nothing
-    scores[valid..].fill(f32::NEG_INFINITY);
-    let (scores, value_scales) = (scores.as_chunks_mut::<LANES>().0, value_scales.as_chunks::<LANES>().0);
-    for (scores, scales) in scores.iter_mut().zip(key_scales.as_chunks().0) {
+    let key_scales = key_scales.as_chunks().0;
+    for (scores, scales) in scores.as_chunks_mut().0.iter_mut().zip(key_scales) {
         store_whole(scores, vmulq_f32(load_whole(scores), load_whole(scales)));
     }
+    // what does not count weighs nothing
+    scores[valid..].fill(f32::NEG_INFINITY);
+    let (scores, value_scales) = (scores.as_chunks::<LANES>().0, value_scales.as_chunks::<LANES>().0);
     let mut highest = [vdupq_n_f32(f32::NEG_INFINITY); PART];
     for part in scores.as_chunks::<PART>().0 {
         for (highest, scores) in highest.iter_mut().zip(part) {
