@@ -279,7 +279,7 @@ pub struct BenchArgs {
     /// Storage of keys and values [default: q8 with quantized weights, otherwise bf16]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
-    /// Threads [default: one per core]
+    /// Threads [default: one per core, little ones left out]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// One tile, 512 tokens and no more: half a minute instead of some minutes
@@ -317,7 +317,7 @@ pub struct EvalArgs {
     /// Most tiles that a picture is cut into: 1 to 256 [default: the model's own]
     #[arg(long, value_name = "N", value_parser = picture::num_crops())]
     pub num_crops: Option<usize>,
-    /// Threads [default: one per core]
+    /// Threads [default: one per core, little ones left out]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Print one JSON object
@@ -389,7 +389,7 @@ pub struct ModelArgs {
     /// Storage of keys and values [default: q8 with quantized weights, otherwise as --dtype]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
-    /// Threads [default: one per core]
+    /// Threads [default: one per core, little ones left out]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }

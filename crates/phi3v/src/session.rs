@@ -40,7 +40,7 @@ pub struct Session {
 /// How a model is loaded; the defaults suit nearly everybody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Threads of the processor; `None` is one per physical core.
+    /// Threads of the processor; `None` is one per physical core, the little ones of a mixed processor left out.
     pub threads: Option<usize>,
     /// Tokens that a prompt and its answer may have together; `None` chooses by the memory that is available.
     pub context_tokens: Option<usize>,
