@@ -9,6 +9,7 @@ pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
+use crate::variables::variable;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use phi3v::engine::EngineError;
@@ -34,7 +35,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)
-  PHI3V_CPU        at most this CPU level: scalar, avx2, avx512 or amx; neon, dotprod or i8mm on ARM
+  PHI3V_CPU        at most this CPU level: scalar, avx2, avx512, amx; on ARM neon, dotprod, i8mm
   PHI3V_CACHE      where quantized weights are kept; ~/.cache/phi3v if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
   HF_HUB_CACHE     the same, without hub/
@@ -590,20 +591,13 @@ impl Cli {
     }
 }
 
-/// The command without the variables that are empty: they count as unset, as compose files leave them (`X=${Y:-}`).
+/// The command without the variables that count as unset.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| is_blank(&value));
     let command = command.mut_args(|arg| match arg.get_env() {
-        Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+        Some(name) if variable(name).is_none() => arg.env(Resettable::Reset),
         _ => arg,
     });
     command.mut_subcommands(without_empty_variables)
-}
-
-/// Whether a variable's value says nothing.
-#[must_use]
-pub fn is_blank(value: &OsStr) -> bool {
-    value.to_str().is_some_and(|value| value.trim().is_empty())
 }
 
 impl GenerationArgs {

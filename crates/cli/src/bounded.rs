@@ -2,6 +2,7 @@
 //! memory.
 
 use crate::paths::open_named;
+use phi3v::files::read_to_limit;
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::Path;
 
@@ -13,8 +14,7 @@ pub const TEXT_BYTES_MAX: usize = 1 << 20;
 /// # Errors
 /// As for [`open_named`], or [`ErrorKind::FileTooLarge`].
 pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_named(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    let bytes = read_to_limit(open_named(path)?, bytes_max)?;
     if bytes.len() > bytes_max { Err(too_large("it", bytes_max)) } else { Ok(bytes) }
 }
 
@@ -39,7 +39,7 @@ pub fn read_line(input: &mut impl BufRead, bytes_max: usize) -> io::Result<Optio
     if line.is_empty() { Ok(None) } else { text(line).map(Some) }
 }
 
-/// What is too long, with its limit.
+/// The error for a text that is too long: what it is, and the limit in bytes.
 #[must_use]
 pub fn too_large(what: &str, bytes_max: usize) -> io::Error {
     io::Error::new(ErrorKind::FileTooLarge, format!("{what} has more than {bytes_max} bytes, the limit"))

@@ -9,14 +9,13 @@ use phi3v::files::WriteError;
 use phi3v::memory::size;
 use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
-use phi3v_kernels::CpuError;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a command failed.
+/// Why a command failed: each variant is a sentence for people, has an exit code and mostly a hint.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The library's refusal.
+    /// What the library refuses, with its reason.
     #[error(transparent)]
     Phi3V(#[from] phi3v::Error),
     /// The model cannot be found or downloaded.
@@ -25,10 +24,7 @@ pub enum CliError {
     /// `demo` where a folder is needed.
     #[error("the demo model is part of phi3v and has no folder")]
     DemoIsBuiltIn,
-    /// The processor cannot be used as asked.
-    #[error(transparent)]
-    Cpu(#[from] CpuError),
-    /// A picture that cannot be had.
+    /// A picture that cannot be read, fetched or decoded.
     #[error(transparent)]
     Picture(#[from] PictureError),
     /// More tokens or memory than there is room for, where the command has no `--context`.
@@ -57,7 +53,7 @@ pub enum CliError {
     Quantized {
         /// What the model is called.
         name: String,
-        /// How far.
+        /// The format it is in.
         quant: &'static str,
     },
     /// A result in the place of what it is made from.
@@ -72,23 +68,23 @@ pub enum CliError {
     /// Something has the name of what is to be written.
     #[error("{path} exists already")]
     Exists {
-        /// The file.
+        /// Path of the file.
         path: String,
     },
     /// Another process writes the same file.
     #[error("{path} is being written by another process")]
     Busy {
-        /// The unfinished file.
+        /// Path of the unfinished file.
         path: String,
     },
     /// The disk has become full while something was written.
     #[error("cannot write {path}: {}", disk::shortage(*.needed, *.available))]
     DiskFull {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// Bytes that it takes.
         needed: u64,
-        /// Bytes free.
+        /// Bytes that are free on the disk.
         available: u64,
     },
     /// No room for a quantized model.
@@ -101,25 +97,25 @@ pub enum CliError {
     Disk {
         /// Where it was to go.
         path: String,
-        /// Its size.
+        /// Bytes that it takes.
         needed: u64,
-        /// What is free.
+        /// Bytes that are free on the disk.
         available: u64,
     },
-    /// Any other file.
+    /// Any other file that cannot be read or written.
     #[error("cannot {action} {path}: {}", system_words(.error))]
     File {
-        /// `read` or `write`.
+        /// What was tried, `read` or `write`.
         action: &'static str,
-        /// Which one.
+        /// Path of the file.
         path: String,
-        /// The system's refusal.
+        /// Why the system refuses it.
         error: io::Error,
     },
     /// The server cannot start, or had to end.
     #[error("{message}")]
     Server {
-        /// What is wrong.
+        /// What is wrong, one sentence.
         message: String,
         /// What to do about it.
         hint: Option<String>,
@@ -130,12 +126,12 @@ pub enum CliError {
     /// Any of the others in `chat`, where other things can be done about it.
     #[error(transparent)]
     InChat(Box<Self>),
-    /// Ctrl-C.
+    /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// The numbers that the help explains.
+/// The numbers that a command can end with, as `phi3v --help` explains them to scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
@@ -154,7 +150,7 @@ pub enum ExitCode {
 }
 
 impl CliError {
-    /// Of a file of `needed` bytes that could not be written, where so much is known.
+    /// The error for a file of `needed` bytes that could not be written; 0 where the size is not known.
     #[must_use]
     pub fn written(error: WriteError, needed: u64) -> Self {
         let text = |path: PathBuf| path.display().to_string();
@@ -172,7 +168,7 @@ impl CliError {
         }
     }
 
-    /// The number the program ends with.
+    /// The number that the program ends with, by the area that refused.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
@@ -181,8 +177,7 @@ impl CliError {
             Self::Picture(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
-            Self::Cpu(_)
-            | Self::StdinTaken
+            Self::StdinTaken
             | Self::QuestionText
             | Self::EmptyQuestion
             | Self::ChatCommand { .. }
@@ -201,7 +196,7 @@ impl CliError {
         }
     }
 
-    /// The same with the hints of `chat`.
+    /// The same error with the hints of `chat`, where flags are of no use any more.
     #[must_use]
     pub fn in_chat(self) -> Self {
         if matches!(self, Self::InChat(_)) { self } else { Self::InChat(Box::new(self)) }
@@ -230,7 +225,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
         Error::Engine(EngineError::DamagedCache) => ExitCode::Failure,
-        Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
+        Error::Device(_) | Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
         Error::Stopped => ExitCode::Interrupted,
         _ => ExitCode::Failure,
     }

@@ -19,11 +19,11 @@ pub fn check_out(out: &Path, existing: Existing, model: &ModelSource) -> Result<
     NewFile::check(out, existing).map_err(|error| CliError::written(error, 0))
 }
 
-/// A file that a command writes.
+/// A file that a command writes: its name in the folder and its contents.
 pub struct Output<'a> {
     /// Its name in the folder.
     pub name: String,
-    /// Its contents.
+    /// Contents of the file.
     pub bytes: Cow<'a, [u8]>,
 }
 

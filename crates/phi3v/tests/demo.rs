@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+use phi3v::device::DeviceOptions;
 use phi3v::{Session, SessionOptions};
 use std::path::Path;
 
@@ -13,8 +14,9 @@ fn the_examples_are_answered_to_the_letter() {
     let cases: Vec<serde_json::Value> = serde_json::from_str(&told).unwrap();
     assert_eq!(cases.len(), 5);
     // one thread: emulated ones would only wait for each other
-    let options =
-        SessionOptions { threads: Some(1), context_tokens: Some(4096), ..SessionOptions::default() };
+    let device =
+        DeviceOptions { choice: "cpu".parse().unwrap(), threads: Some(1), ..DeviceOptions::default() };
+    let options = SessionOptions { device, context_tokens: Some(4096), ..SessionOptions::default() };
     let mut session = Session::load("demo", &options).unwrap();
     for case in &cases {
         let names = case["pictures"].as_array().unwrap().iter();

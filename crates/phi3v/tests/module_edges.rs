@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tokenizer", &[]),
     ("files", &[]),
     ("demo", &["files"]),
+    ("device", &[]),
     ("sampler", &[]),
     ("stop", &["sampler"]),
     ("constraint", &["tokenizer"]),
@@ -29,7 +30,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ("conversation", &["chat_template", "engine", "image", "processor", "sampler", "stop", "tokenizer"]),
     (
         "session",
-        &["checkpoint", "conversation", "demo", "engine", "files", "image", "memory", "model", "tokenizer"],
+        &[
+            "checkpoint",
+            "conversation",
+            "demo",
+            "device",
+            "engine",
+            "files",
+            "image",
+            "memory",
+            "model",
+            "tokenizer",
+        ],
     ),
     ("trace", &["engine", "model", "image", "tokenizer", "processor"]),
 ];

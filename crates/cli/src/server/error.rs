@@ -4,7 +4,7 @@
 //! said is repeated: it could tell a stranger about the machine or about what lies behind an address.
 
 use super::hints;
-use crate::sources::{RoomError, SourceError};
+use crate::sources::{BudgetError, SourceError};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use phi3v::image::ImageError;
@@ -16,16 +16,16 @@ use std::time::Duration;
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// When other requests may have given back memory.
-const ROOM_RETRY: Duration = Duration::from_secs(5);
+const BUDGET_RETRY: Duration = Duration::from_secs(5);
 
-/// Why a request is refused or ended.
+/// Why a request is refused or ended, with what HTTP and OpenAI's clients want to know of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
-    /// HTTP status.
+    /// HTTP status of the answer.
     pub status: StatusCode,
     /// Stable name of the error.
     pub code: &'static str,
-    /// One sentence.
+    /// What is wrong, one sentence.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
@@ -35,17 +35,17 @@ pub struct ApiError {
     pub retry_after: Option<Duration>,
 }
 
-/// The body of an error.
+/// The JSON body of an error, an object around its fields as OpenAI has it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorBody {
-    /// The error.
+    /// The fields of the error.
     pub error: ErrorFields,
 }
 
-/// The fields of an error.
+/// The fields of an error in OpenAI's shape, with a hint as an extension.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorFields {
-    /// One sentence.
+    /// What is wrong, one sentence.
     pub message: String,
     /// OpenAI's class of the error.
     pub r#type: &'static str,
@@ -59,17 +59,17 @@ pub struct ErrorFields {
 }
 
 impl ApiError {
-    /// An error of any kind.
+    /// An error of any kind, without a hint, a field at fault or a time to wait.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), hint: None, param: None, retry_after: None }
     }
 
-    /// A request that is wrong in itself.
+    /// An error with status 400, for a request that is wrong in itself, whatever the server does.
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// A field with a value that cannot be used.
+    /// An error with status 400 and code `invalid_value`, for a field whose value cannot be used.
     pub fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
         let param = param.into();
         let hint = format!("correct {param}; /openapi.json tells what it may be");
@@ -84,40 +84,47 @@ impl ApiError {
             .hint("leave it out; /openapi.json lists the fields that are")
     }
 
-    /// Something that should not happen.
+    /// An error with status 400 for a body that the JSON parser does not understand, with the place.
+    pub fn not_json(error: &serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let message = format!("the body is not valid JSON: see line {line}, column {column}");
+        Self::bad_request("invalid_json", message).hint("correct the JSON at that place")
+    }
+
+    /// An error with status 500 for something that should not happen, which `message` says to a stranger.
     pub fn internal(message: &str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
             .hint("report it with the server's log")
     }
 
-    /// The engine thread is gone.
+    /// An error with status 500, after which no question is answered any more: the engine's thread is gone.
     pub fn engine_stopped() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_stopped", "the engine has stopped")
             .hint("restart the server and report what its log says")
     }
 
-    /// With a hint.
+    /// The same error with a hint: what the client can do about it, one sentence.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// With the field at fault.
+    /// The same error with the field at fault, as a path such as `messages[0].content`.
     #[must_use]
     pub fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
     }
 
-    /// With a time after which to try again.
+    /// The same error with the header `Retry-After`: when it is worth trying again.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
     }
 
-    /// A picture that cannot be used. `param` says which.
+    /// An error for a picture that cannot be decoded or is over a limit; `param` is its field.
     pub fn image(error: &ImageError, param: &str) -> Self {
         let (status, code) = match error {
             ImageError::Bytes { bytes, .. } if *bytes > 0 => {
@@ -139,7 +146,7 @@ impl ApiError {
         Self { hint: hints::image(error), ..Self::new(status, code, message).param(param) }
     }
 
-    /// A picture whose bytes were not had.
+    /// An error for a picture whose bytes could not be read or fetched, with what the client can do about it.
     pub fn source(error: &SourceError) -> Self {
         let (status, code) = match error {
             SourceError::DataUrl(_) => (StatusCode::BAD_REQUEST, "image_url_invalid"),
@@ -148,21 +155,23 @@ impl ApiError {
             }
             SourceError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large"),
             SourceError::Fetch(_) => (StatusCode::BAD_REQUEST, "image_fetch_failed"),
-            SourceError::Room(error) => return Self::room(error),
+            SourceError::Budget(error) => return Self::budget(error),
         };
         Self::new(status, code, error.to_string()).hint(hints::source(error))
     }
 
-    /// An input that there is no memory for.
-    pub fn room(error: &RoomError) -> Self {
-        let refused = |status, code| Self::new(status, code, error.to_string()).hint(hints::room(error));
+    /// An error for a body or pictures that the memory set aside for input cannot hold.
+    pub fn budget(error: &BudgetError) -> Self {
+        let refused = |status, code| Self::new(status, code, error.to_string()).hint(hints::budget(error));
         match error {
-            RoomError::TooLarge { .. } => refused(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large"),
-            RoomError::Full => refused(StatusCode::TOO_MANY_REQUESTS, "queue_full").retry_after(ROOM_RETRY),
+            BudgetError::TooLarge { .. } => refused(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large"),
+            BudgetError::Full => {
+                refused(StatusCode::TOO_MANY_REQUESTS, "queue_full").retry_after(BUDGET_RETRY)
+            }
         }
     }
 
-    /// What the library refused or could not do.
+    /// An error for what the library refused or could not do, told as far as a stranger may know.
     pub fn library(error: &phi3v::Error) -> Self {
         let error = error.root();
         use phi3v::constraint::ConstraintError;
@@ -177,6 +186,9 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, "context_length_exceeded", error.to_string())
             }
             phi3v::Error::Constraint(ConstraintError::NotAllowed { .. }) => internal(),
+            phi3v::Error::Constraint(ConstraintError::NotValid { .. }) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string())
+            }
             phi3v::Error::Constraint(_) => (
                 StatusCode::BAD_REQUEST,
                 "response_format_unusable",
@@ -209,7 +221,7 @@ impl ApiError {
         }
     }
 
-    /// The body.
+    /// The JSON body that tells a client of the error, in OpenAI's shape.
     pub fn body(&self) -> ErrorBody {
         ErrorBody {
             error: ErrorFields {
@@ -222,7 +234,7 @@ impl ApiError {
         }
     }
 
-    /// The body as JSON.
+    /// The body as JSON, as it is sent to the client and in streams.
     pub fn json(&self) -> String {
         serde_json::to_string(&self.body()).expect("an error body holds only texts")
     }
@@ -234,9 +246,9 @@ impl From<SourceError> for ApiError {
     }
 }
 
-impl From<RoomError> for ApiError {
-    fn from(error: RoomError) -> Self {
-        Self::room(&error)
+impl From<BudgetError> for ApiError {
+    fn from(error: BudgetError) -> Self {
+        Self::budget(&error)
     }
 }
 
@@ -258,7 +270,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The code of an error response, for the log.
+/// The code of an error response, which it carries to the line of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorCode(pub &'static str);
 
@@ -282,11 +294,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_answer_that_does_not_validate_is_no_fault_of_the_request() {
+        let reason = "1 is not of type string (at /a)".to_owned();
+        let told = ApiError::library(&phi3v::constraint::ConstraintError::NotValid { reason }.into());
+        assert_eq!((told.status.as_u16(), told.code), (500, "internal_error"));
+        assert!(told.message.ends_with("does not satisfy its JSON schema: 1 is not of type string (at /a)"));
+        assert!(told.hint.is_some_and(|hint| hint.starts_with("ask again")));
+    }
+
     /// What a source says, and what a client hears: status, code, message, hint.
     type Told = (SourceError, u16, &'static str, &'static str, &'static str);
 
     fn told() -> [Told; 9] {
-        use SourceError::{DataUrl, Fetch, NoFile, NotAllowed, Room, TooLarge};
+        use SourceError::{Budget, DataUrl, Fetch, NoFile, NotAllowed, TooLarge};
         let seconds = Duration::from_secs(15);
         [
             (
@@ -329,7 +350,7 @@ mod tests {
                 400,
                 "image_fetch_failed",
                 "the picture's server redirected more than 3 times, the limit",
-                "look at the address in a browser, or send the picture as a data URL",
+                "open the address in a browser, or send the picture as a data URL",
             ),
             (
                 Fetch(FetchFault::Time { limit: seconds }),
@@ -339,14 +360,14 @@ mod tests {
                 "try again later, or send the picture as a data URL",
             ),
             (
-                Room(RoomError::TooLarge { bytes: 9, limit: 8 }),
+                Budget(BudgetError::TooLarge { bytes: 9, limit: 8 }),
                 413,
                 "input_too_large",
                 "the body and the pictures of the request take 9 bytes or more, the limit is 8",
-                "send fewer or smaller pictures, or look at them with detail low",
+                "send fewer or smaller pictures, or set their detail to low",
             ),
             (
-                Room(RoomError::Full),
+                Budget(BudgetError::Full),
                 429,
                 "queue_full",
                 "the bodies and pictures of other requests fill the memory set aside for them",

@@ -4,7 +4,7 @@ use super::engine_thread::EngineHandle;
 use super::error::ApiError;
 use super::limits::{self, Limits};
 use super::metrics::Metrics;
-use crate::sources::{Inputs, Room, Sources};
+use crate::sources::{Budget, Inputs, Sources};
 use phi3v::constraint::ConstraintFactory;
 use phi3v::image::ImageParams;
 use phi3v::tokenizer::Tokenizer;
@@ -23,16 +23,16 @@ const TEXTS: usize = 2;
 /// Requests whose form is compiled at one time.
 const FORMS: usize = 2;
 
-/// What requests need to know of the model.
+/// What requests need to know of the model: its name, its tokenizer and how pictures are cut.
 #[derive(Clone)]
 pub struct ServedModel {
-    /// Its name.
+    /// The name by which clients ask for it.
     pub name: String,
     /// What users should know of it, if there is something.
     pub description: Option<String>,
-    /// Its tokenizer.
+    /// Text to ids and back.
     pub tokenizer: Arc<Tokenizer>,
-    /// What holds answers to a form.
+    /// What makes, from a schema or a grammar, the constraint that holds an answer to it.
     pub constraints: Arc<ConstraintFactory>,
     /// How it wants its pictures.
     pub image_params: ImageParams,
@@ -40,13 +40,13 @@ pub struct ServedModel {
     pub context_tokens: usize,
 }
 
-/// What all requests share.
+/// What all requests share: bounds, the engine, the sources of pictures, counters, and the model once it is there.
 pub struct App {
-    /// Bounds.
+    /// Bounds of requests, connections and times.
     pub limits: Limits,
-    /// The engine thread.
+    /// The way to the engine's thread.
     pub engine: EngineHandle,
-    /// Counters.
+    /// What is counted for `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Where pictures may come from.
     pub sources: Sources,
@@ -81,13 +81,13 @@ impl App {
         }
     }
 
-    /// Says that the model is there.
+    /// Says that the model is there; from now on questions are answered.
     pub fn set_model(&self, model: ServedModel) {
         // called once, by the engine thread
         let _ = self.model.set(model);
     }
 
-    /// From now on no request is accepted.
+    /// From now on no request is accepted; those that are being answered go on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -106,13 +106,13 @@ impl App {
         self.model.get().ok_or_else(limits::loading)
     }
 
-    /// Room for a request's input, empty at first.
-    pub fn room(&self) -> Room {
-        self.inputs.room()
+    /// A budget for a request's input, of which nothing is charged yet.
+    pub fn budget(&self) -> Budget {
+        self.inputs.budget()
     }
 }
 
-/// Seconds since 1970.
+/// Seconds since the beginning of 1970, for the field `created` of answers.
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,4 +1,4 @@
-//! Why a picture could not be had. The words tell nothing of what lies at an address or in a folder: a stranger may read
+//! Why a picture could not be read or fetched. The words tell nothing of what lies at an address or in a folder: a stranger may read
 //! them.
 
 use crate::paths::system_words;
@@ -15,7 +15,7 @@ pub enum SourceError {
     /// Pictures do not come from there.
     #[error("pictures from {0} are not allowed")]
     NotAllowed(Unallowed),
-    /// The folder has no such file, or not one that may be read: which of both is not told.
+    /// The folder has no such file, or one that may not be read; the client is not told which.
     #[error("there is no picture that may be read at this address")]
     NoFile,
     /// The picture's file is too long.
@@ -29,24 +29,24 @@ pub enum SourceError {
     Fetch(#[from] FetchFault),
     /// There is no memory for it.
     #[error(transparent)]
-    Room(#[from] RoomError),
+    Budget(#[from] BudgetError),
 }
 
-/// What is wrong with a data URL.
+/// What is wrong with a data URL: it has no comma, or its data are not valid base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DataUrlFault {
     /// Nothing parts the data from what is said about them.
     #[error("has no comma")]
     NoComma,
-    /// Its data are characters.
+    /// Its data are text and not base64.
     #[error("is not in base64")]
     NotBase64,
-    /// Its data say that they are base64, and are not.
+    /// It announces base64, and its data are not.
     #[error("is not valid base64")]
     InvalidBase64,
 }
 
-/// A kind of address that pictures are not taken from.
+/// A kind of address that pictures are not taken from, be it by default or in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unallowed {
     /// Any other server: no host was allowed.
@@ -69,7 +69,7 @@ pub enum Unallowed {
     PrivateHost,
 }
 
-/// Why another server did not give a picture.
+/// Why another server did not give a picture, told without its own words: they may be of an internal network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchFault {
     /// The address cannot be parsed.
@@ -99,7 +99,7 @@ pub enum FetchFault {
         /// Redirects that are followed.
         limit: usize,
     },
-    /// The picture was not there in time, its turn waited for.
+    /// The picture was not there in time, the wait for a permit included.
     #[error("the picture was not fetched within {} s, the limit", .limit.as_secs())]
     Time {
         /// The time that it had.
@@ -107,9 +107,9 @@ pub enum FetchFault {
     },
 }
 
-/// Why there is no memory for an input.
+/// Why there is no memory for an input: it is too large by itself, or others have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RoomError {
+pub enum BudgetError {
     /// It would not fit even if there were no other.
     #[error("the body and the pictures of the request take {bytes} bytes or more, the limit is {limit}")]
     TooLarge {
@@ -123,7 +123,7 @@ pub enum RoomError {
     Full,
 }
 
-/// Why a picture that the user named cannot be used.
+/// Why a picture that the user named cannot be used, with the name as it was given.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
     /// What was named is no picture, or one that is refused.
@@ -139,7 +139,7 @@ pub enum PictureError {
     File {
         /// As the user named it.
         name: String,
-        /// The system's refusal.
+        /// Why the system refuses it.
         error: io::Error,
     },
     /// An address that nothing is fetched from.
@@ -158,7 +158,7 @@ pub enum PictureError {
         /// Why there is nothing.
         error: SourceError,
     },
-    /// `-` twice.
+    /// `-` was given for two pictures.
     #[error("stdin can be one picture only, and - was given twice")]
     StdinTwice,
 }

@@ -1,11 +1,11 @@
 //! Pictures that are ready for the model, and what is told about them.
 
 use crate::terminal::{count, printable};
-use phi3v::image::ImageInputs;
+use phi3v::image::{ImageInputs, Size};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// A picture ready for the model.
+/// A picture that is read and cut into tiles, with the name that the user gave it.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// As the user named it.
@@ -14,15 +14,15 @@ pub struct Picture {
     pub inputs: Arc<ImageInputs>,
 }
 
-/// What is told about a picture.
+/// What is told about a picture: its size, how it was cut, and its tokens.
 #[derive(Debug, Serialize)]
 pub struct PictureReport {
     /// As the user named it.
     pub name: String,
-    /// Pixels, as decoded.
-    pub width: usize,
-    /// Pixels, as decoded.
-    pub height: usize,
+    /// Pixels in each row, as decoded.
+    pub width: u32,
+    /// Rows of pixels, as decoded.
+    pub height: u32,
     /// `[rows, columns]` of tiles.
     pub grid: [usize; 2],
     /// Tiles, the global view included.
@@ -34,11 +34,11 @@ pub struct PictureReport {
 }
 
 impl Picture {
-    /// Its numbers.
+    /// What reports tell of the picture: its name, size, tiles and tokens.
     #[must_use]
     pub fn report(&self) -> PictureReport {
         let grid = self.inputs.grid;
-        let (width, height) = self.inputs.original_size;
+        let Size { width, height } = self.inputs.original_size;
         PictureReport {
             name: self.name.clone(),
             width,

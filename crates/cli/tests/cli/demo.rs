@@ -15,6 +15,15 @@ fn the_exported_folder_is_the_built_in_model() {
 }
 
 #[test]
+fn the_program_holds_the_built_in_model_once() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_phi3v")).unwrap();
+    let (name, bytes) = phi3v::demo::FILES[6];
+    // from the middle, where there are weights and no header
+    let weights = &bytes[bytes.len() / 2..][..64];
+    assert_eq!(program.windows(64).filter(|&here| here == weights).count(), 1, "{name}");
+}
+
+#[test]
 fn the_built_in_model_can_be_quantized() {
     let fixture = Fixture::new();
     let prompt = ["eval", "demo", "--prompt", "What is written here?", "--image", "small.png"];

@@ -22,7 +22,7 @@ pub enum Feature {
 }
 
 impl Feature {
-    /// All features.
+    /// Every feature that is looked for, each of instructions that always come together.
     pub const ALL: [Self; 8] = [
         Self::Avx2,
         Self::AvxVnni,
@@ -103,7 +103,7 @@ fn amx_is_allowed() -> bool {
 pub struct Features(u32);
 
 impl Features {
-    /// The empty set.
+    /// The set without any feature: a processor that runs only the scalar level.
     pub const NONE: Self = Self(0);
 
     /// All that this processor has and the system allows.

@@ -58,7 +58,7 @@ pub enum CpuError {
         /// The best level there is.
         found: CpuLevel,
     },
-    /// The number of threads cannot be had.
+    /// The number of threads is out of range.
     #[error("{asked} threads were asked for, the limit is 1 to {THREADS_MAX}")]
     Threads {
         /// What was asked for.
@@ -84,7 +84,7 @@ impl CpuError {
     }
 }
 
-/// How the CPU backend shall run; the defaults are right for nearly everybody.
+/// How the CPU backend runs; the defaults are right for nearly everybody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuOptions {
     /// Threads; one per physical core if `None`, the little cores of a mixed processor not counted.
@@ -180,7 +180,7 @@ impl Cpu {
     /// Measures for about a second what this machine can do at most at this level.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] where the memory to read cannot be had.
+    /// [`BackendError::OutOfMemory`] where there is no memory to read from.
     pub fn limits(&self) -> Result<Limits, BackendError> {
         self.runner.limits()
     }
@@ -227,6 +227,10 @@ impl Backend for Cpu {
     ) -> Result<(), BackendError> {
         out.clear();
         out.extend_from_slice(&tensor.values()[rows.start * tensor.cols()..rows.end * tensor.cols()]);
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), BackendError> {
         Ok(())
     }
 
@@ -299,7 +303,7 @@ impl Backend for Cpu {
     ) -> Result<(), BackendError> {
         match (block.first.packed(), block.second.packed()) {
             (Some(first), Some(second)) => {
-                self.runner.run_feed_forward(x, norm, (first, block.epilogue, second))
+                self.runner.run_feed_forward(x, norm, first, block.epilogue, second)
             }
             _ => return feed_forward_in_steps(self, x, norm, block, between),
         }

@@ -11,8 +11,9 @@ pub const NAME: &str = "demo";
 /// What it can do, in words that go on from its name.
 pub const ABILITIES: &str = "reads simple covers, charts, large text and shapes";
 
-/// Names and contents of the checkpoint's files, laid out as a downloaded one's.
-pub const FILES: [(&str, &[u8]); 7] = [
+/// Names and contents of the checkpoint's files, laid out as a downloaded one's. A constant would lie in the program once
+/// for every use.
+pub static FILES: [(&str, &[u8]); 7] = [
     ("config.json", include_bytes!("config.json")),
     ("generation_config.json", include_bytes!("generation_config.json")),
     ("preprocessor_config.json", include_bytes!("preprocessor_config.json")),
@@ -26,6 +27,6 @@ pub const FILES: [(&str, &[u8]); 7] = [
 /// [`Checkpoint::from_files`](crate::checkpoint::Checkpoint::from_files).
 #[must_use]
 pub fn files() -> Files {
-    let entry = |(name, bytes): (&str, &'static [u8])| (name.to_owned(), Bytes::from_static(bytes));
-    Files::Memory { name: NAME.to_owned(), files: FILES.into_iter().map(entry).collect() }
+    let entry = |&(name, bytes): &(&str, &'static [u8])| (name.to_owned(), Bytes::from_static(bytes));
+    Files::Memory { name: NAME.to_owned(), files: FILES.iter().map(entry).collect() }
 }

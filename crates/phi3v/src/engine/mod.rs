@@ -18,6 +18,7 @@ mod request;
 mod scheduler;
 mod sequence;
 mod step;
+mod stopwatch;
 
 pub use request::{
     CacheSalt, Event, FinishReason, Finished, Output, Phase, Request, RequestId, StepProgress, Timings,
@@ -25,7 +26,7 @@ pub use request::{
 };
 
 use crate::Result;
-use crate::model::{Cache, FEW_ROWS_MAX, Phi3V};
+use crate::model::{Cache, Phi3V};
 use crate::tokenizer::Tokenizer;
 use phi3v_kernels::Backend;
 use pictures::Images;
@@ -122,17 +123,19 @@ pub struct EngineOptions {
     /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds as
     /// many, rounded up to whole blocks.
     pub context_tokens: usize,
-    /// Sequences that run at the same time. Above [`FEW_ROWS_MAX`], the default, a decode step of dense weights takes the
-    /// kernels for many rows, and the last bits of an answer depend on how many there are.
-    pub running_max: usize,
+    /// Sequences that run at the same time; `None` is the device's
+    /// [`few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense weights takes the kernels for
+    /// many rows, and the last bits of an answer depend on how many there are.
+    pub running_max: Option<usize>,
     /// Requests that may wait.
     pub waiting_max: usize,
     /// Bytes of image embeddings kept for later questions.
     pub image_cache_bytes_max: usize,
     /// Whether full blocks are shared between sequences with the same beginning.
     pub prefix_cache: bool,
-    /// Prompt tokens per step when nobody else is decoding.
-    pub prefill_chunk_alone: usize,
+    /// Prompt tokens per step when nobody else is decoding; `None` is the device's
+    /// [`prefill_chunk`](phi3v_kernels::Sizes::prefill_chunk).
+    pub prefill_chunk_alone: Option<usize>,
     /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
 }
@@ -141,22 +144,14 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             context_tokens: 8192,
-            running_max: FEW_ROWS_MAX,
+            running_max: None,
             waiting_max: 64,
             // some ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
-            prefill_chunk_alone: phi3v_kernels::cpu::SIZES.prefill_chunk,
+            prefill_chunk_alone: None,
             prefill_chunk_shared: 128,
         }
-    }
-}
-
-impl EngineOptions {
-    /// The default bounds, with as many prompt tokens per step as suit the device.
-    #[must_use]
-    pub fn for_backend<B: Backend>(backend: &B) -> Self {
-        Self { prefill_chunk_alone: backend.sizes().prefill_chunk, ..Self::default() }
     }
 }
 
@@ -164,14 +159,14 @@ impl EngineOptions {
 ///
 /// ```
 /// use phi3v::checkpoint::Checkpoint;
+/// use phi3v::device::{Device, DeviceOptions};
 /// use phi3v::engine::{Engine, EngineOptions, Request};
-/// use phi3v::kernels::{Cpu, CpuOptions};
 /// use phi3v::model::{ModelOptions, Phi3V};
 /// use std::sync::Arc;
 ///
 /// let Checkpoint { config, weights, tokenizer, .. } = &Checkpoint::from_files(&phi3v::demo::files())?;
-/// let cpu = Cpu::new(&CpuOptions::default())?;
-/// let model = Phi3V::load(cpu, config, weights, ModelOptions::of(weights), &mut |_| ())?;
+/// let device = Device::open(&DeviceOptions::default())?;
+/// let model = Phi3V::load(device, config, weights, ModelOptions::of(weights), &mut |_| ())?;
 /// let stop_ids = tokenizer.stop_ids().into();
 /// let mut engine = Engine::new(model, Arc::clone(tokenizer), stop_ids, EngineOptions::default())?;
 ///
@@ -206,7 +201,7 @@ impl<B: Backend> Engine<B> {
         stop_ids: Vec<u32>,
         options: EngineOptions,
     ) -> Result<Self> {
-        let scheduler = Scheduler::new(options, model.backend().sizes().few_rows_max);
+        let scheduler = Scheduler::new(options, model.backend().sizes());
         Ok(Self {
             cache: model.cache(scheduler.load().blocks_total)?,
             scheduler,
@@ -283,7 +278,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Runs one request to its end, and hands the others on meanwhile: what happens to them is reported by the next
-    /// [`step`](Self::step). `observer` hears of the request's tokens.
+    /// [`step`](Self::step). `observer` is told of the request's tokens.
     ///
     /// # Errors
     /// The request's refusal or failure.
@@ -335,24 +330,24 @@ pub struct Load {
 /// }
 /// ```
 pub trait Observer {
-    /// Hears of progress between layers; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the request
+    /// Is called between layers with the progress so far; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the request
     /// it is for.
     fn progress(&mut self, progress: StepProgress) -> std::ops::ControlFlow<()> {
         let _ = progress;
         std::ops::ControlFlow::Continue(())
     }
 
-    /// Hears that the engine's table of the cache was damaged, which is a bug, and mended: `found` says how. Requests
-    /// whose answers it may have changed have failed with [`EngineError::DamagedCache`].
+    /// Is called when the engine's table of the cache was damaged, which is a bug, and has been mended; `found` says how.
+    /// Requests whose answers it may have changed have failed with [`EngineError::DamagedCache`].
     fn damage(&mut self, found: &str) {
         let _ = found;
     }
 
-    /// Hears of a token of [`Engine::run`].
+    /// Is called with each token of [`Engine::run`].
     fn token(&mut self, token: &Token) {
         let _ = token;
     }
 }
 
-/// Hears nothing.
+/// An observer that ignores everything.
 impl Observer for () {}

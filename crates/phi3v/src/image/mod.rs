@@ -9,6 +9,7 @@
 //! the HD image is the reference's to the last byte; results do not depend on the number of threads; no input makes
 //! this module panic, or spend memory on pixels before the header has passed the limits.
 
+mod converter;
 mod decode;
 mod error;
 mod format;
@@ -38,6 +39,23 @@ pub enum ImageMode {
     /// As the reference reads it, Pillow's `convert("RGB")` and nothing else: EXIF orientation ignored (except in
     /// TIFF, where Pillow applies it), the colour under transparent pixels shown, 16-bit gray clipped at 255.
     Reference,
+}
+
+/// A size in pixels, as files state it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Pixels in each row.
+    pub width: u32,
+    /// Rows of the image.
+    pub height: u32,
+}
+
+impl Size {
+    /// Number of pixels, which cannot overflow.
+    #[must_use]
+    pub fn pixels(self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
 }
 
 /// A decoded image: 8 bits for each of red, green and blue, without transparency.
