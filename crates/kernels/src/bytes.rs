@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn forgotten_pages_come_back_wherever_they_begin() {
         // four pages of 16 KB and a part of one: ranges of a view begin on no page's border, of whatever size
-        let written: Vec<u8> = (0..4 * 16_384 + 100u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let written: Vec<u8> = (0..4 * 16_384 + 100u32).map(|i| (i * 31 / 8) as u8).collect();
         let path = std::env::temp_dir().join(format!("phi3v-bytes-{}", std::process::id()));
         std::fs::write(&path, &written).unwrap();
         let mapped = Bytes::map(&File::open(&path).unwrap()).unwrap();
