@@ -35,7 +35,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)
-  PHI3V_CPU        at most this CPU level: scalar, avx2, avx512 or amx
+  PHI3V_CPU        at most this CPU level: scalar, avx2, avx512, amx; on ARM neon, dotprod, i8mm
   PHI3V_CACHE      where quantized weights are kept; ~/.cache/phi3v if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
   HF_HUB_CACHE     the same, without hub/
@@ -280,7 +280,7 @@ pub struct BenchArgs {
     /// Storage of keys and values [default: q8 with quantized weights, otherwise bf16]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
-    /// Threads [default: one per core]
+    /// Threads [default: one per core, little ones left out]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// One tile, 512 tokens and no more: half a minute instead of some minutes
@@ -318,7 +318,7 @@ pub struct EvalArgs {
     /// Most tiles that a picture is cut into: 1 to 256 [default: the model's own]
     #[arg(long, value_name = "N", value_parser = picture::num_crops())]
     pub num_crops: Option<usize>,
-    /// Threads [default: one per core]
+    /// Threads [default: one per core, little ones left out]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Print one JSON object
@@ -390,7 +390,7 @@ pub struct ModelArgs {
     /// Storage of keys and values [default: q8 with quantized weights, otherwise as --dtype]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
-    /// Threads [default: one per core]
+    /// Threads [default: one per core, little ones left out]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }
