@@ -14,6 +14,7 @@
 //! [`engine`] runs requests on it. [`image`](mod@image) makes images tiles, [`processor`] makes messages ids. A stream, a
 //! conversation and many images at a time: `examples/`.
 
+pub mod batch;
 pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
@@ -39,4 +40,4 @@ pub use conversation::{Conversation, GenerationOptions};
 pub use error::{Error, Result};
 /// The devices, and the types of theirs that this crate's interface names.
 pub use phi3v_kernels as kernels;
-pub use session::{Reply, Session, SessionOptions, load};
+pub use session::{Preparer, Reply, Session, SessionOptions, load};

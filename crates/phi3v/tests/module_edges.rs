@@ -27,9 +27,21 @@ const EDGES: &[(&str, &[&str])] = &[
     ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),
     ("eval", &["model", "image"]),
     ("conversation", &["chat_template", "engine", "image", "processor", "sampler", "stop", "tokenizer"]),
+    ("batch", &["engine"]),
     (
         "session",
-        &["checkpoint", "conversation", "demo", "engine", "files", "image", "memory", "model", "tokenizer"],
+        &[
+            "batch",
+            "checkpoint",
+            "conversation",
+            "demo",
+            "engine",
+            "files",
+            "image",
+            "memory",
+            "model",
+            "tokenizer",
+        ],
     ),
     ("trace", &["engine", "model", "image", "tokenizer", "processor"]),
 ];

@@ -119,12 +119,14 @@ impl EngineError {
 /// Bounds of an engine: of its context and KV cache, its queue, its caches and its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds as
-    /// many, rounded up to whole blocks.
+    /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds at
+    /// least as many, rounded up to whole blocks.
     pub context_tokens: usize,
     /// Sequences that run at the same time. Above [`FEW_ROWS_MAX`], the default, a decode step of dense weights takes the
     /// kernels for many rows, and the last bits of an answer depend on how many there are.
     pub running_max: usize,
+    /// Tokens that the KV cache holds where it is to hold more than `context_tokens`, for many long sequences.
+    pub cache_tokens: usize,
     /// Requests that may wait.
     pub waiting_max: usize,
     /// Bytes of image embeddings kept for later questions.
@@ -135,6 +137,8 @@ pub struct EngineOptions {
     pub prefill_chunk_alone: usize,
     /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
+    /// Tiles per step while others are decoding, for the same reason.
+    pub tiles_shared: usize,
 }
 
 impl Default for EngineOptions {
@@ -142,12 +146,14 @@ impl Default for EngineOptions {
         Self {
             context_tokens: 8192,
             running_max: FEW_ROWS_MAX,
+            cache_tokens: 0,
             waiting_max: 64,
             // some ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
             prefill_chunk_alone: phi3v_kernels::cpu::SIZES.prefill_chunk,
             prefill_chunk_shared: 128,
+            tiles_shared: 1,
         }
     }
 }
@@ -157,6 +163,13 @@ impl EngineOptions {
     #[must_use]
     pub fn for_backend<B: Backend>(backend: &B) -> Self {
         Self { prefill_chunk_alone: backend.sizes().prefill_chunk, ..Self::default() }
+    }
+
+    /// The same for work that nobody watches token by token: prompts and images go in large pieces whoever else decodes.
+    #[must_use]
+    pub fn for_batch<B: Backend>(self, backend: &B) -> Self {
+        let sizes = backend.sizes();
+        Self { prefill_chunk_shared: sizes.prefill_chunk, tiles_shared: sizes.tiles_at_once, ..self }
     }
 }
 

@@ -64,7 +64,9 @@ impl Scheduler {
         Self {
             options,
             prefill_remainder_min: few_rows_max + 1,
-            blocks: BlockManager::new(options.context_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
+            blocks: BlockManager::new(
+                options.context_tokens.max(options.cache_tokens).div_ceil(KV_BLOCK_TOKENS).max(1),
+            ),
             waiting: VecDeque::new(),
             running: Vec::new(),
             ended_tables: Vec::new(),
