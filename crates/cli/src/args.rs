@@ -1,9 +1,11 @@
 //! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
 
+mod batch;
 mod formats;
 mod picture;
 mod serve;
 
+pub use batch::{BatchArgs, Sidecar};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
 pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
@@ -30,6 +32,7 @@ const EXIT_CODES: &str = "Exit codes:
   3    a picture cannot be read
   4    the model cannot be found, read or downloaded
   5    memory or context are too small
+  6    a batch is done, and some of its inputs failed
   130  stopped by Ctrl-C
 
 Environment:
@@ -72,6 +75,11 @@ pub enum Command {
     ///
     /// The answer goes to stdout as it is made, everything else to stderr.
     Ask(AskArgs),
+    /// Ask the same about many pictures, and keep every result
+    ///
+    /// Results are appended to a file as they come. Stopped in whatever way, the same command goes on where it was: nothing
+    /// is lost and nothing is asked twice.
+    Batch(BatchArgs),
     /// Talk about pictures, several turns
     ///
     /// A line is a question; /help lists the commands. On a terminal lines can be edited and recalled.

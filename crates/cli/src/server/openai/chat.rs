@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
-use phi3v::engine::CacheSalt;
+use phi3v::engine::{CacheSalt, Finished, Token};
 use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -202,36 +202,66 @@ async fn whole(
     choices: usize,
     tokenizer: Option<&Arc<Tokenizer>>,
 ) -> Result<(Vec<Choice>, UsageFields), ApiError> {
-    let mut logprobs = answer_logprobs(tokenizer, choices);
-    let empty = |index| Choice {
-        index,
-        message: AnswerMessage { role: "assistant", content: String::new(), refusal: None },
-        logprobs: tokenizer.map(|_| Logprobs::default()),
-        finish_reason: "stop",
-    };
-    let mut choices: Vec<Choice> = (0..choices).map(empty).collect();
-    let mut usage = UsageFields::default();
+    let mut answers = Answers::new(choices, tokenizer);
     while session.remaining > 0 {
         match session.updates.next().await? {
-            Update::Token(index, token) => {
-                let choice = &mut choices[index];
-                choice.message.content.push_str(&token.text);
-                if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, logprobs.get_mut(index)) {
-                    all.content.extend(logprobs.token(&token).content);
-                }
-            }
+            Update::Token(index, token) => answers.token(index, &token),
             Update::Finished(index, finished) => {
-                let choice = &mut choices[index];
-                choice.message.content.push_str(&finished.text);
-                if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, logprobs.get_mut(index)) {
-                    all.content.extend(logprobs.finish(&finished.text).content);
-                }
-                choice.finish_reason = finish_reason(finished.reason)?;
-                usage.add(index, &finished.usage);
+                answers.finish(index, &finished)?;
                 session.remaining -= 1;
             }
             Update::Progress(_) => {}
         }
     }
-    Ok((choices, usage))
+    Ok((answers.choices, answers.usage))
+}
+
+/// The answers to one request, as they come together.
+pub(super) struct Answers {
+    /// What was said so far, in the order of the choices.
+    pub(super) choices: Vec<Choice>,
+    /// What the finished ones took.
+    pub(super) usage: UsageFields,
+    logprobs: Vec<AnswerLogprobs>,
+}
+
+impl Answers {
+    /// Of `choices` answers, with log probabilities where there is a tokenizer for them.
+    pub(super) fn new(choices: usize, tokenizer: Option<&Arc<Tokenizer>>) -> Self {
+        let empty = |index| Choice {
+            index,
+            message: AnswerMessage { role: "assistant", content: String::new(), refusal: None },
+            logprobs: tokenizer.map(|_| Logprobs::default()),
+            finish_reason: "stop",
+        };
+        Self {
+            choices: (0..choices).map(empty).collect(),
+            usage: UsageFields::default(),
+            logprobs: answer_logprobs(tokenizer, choices),
+        }
+    }
+
+    /// Adds a token to answer `index`.
+    pub(super) fn token(&mut self, index: usize, token: &Token) {
+        let choice = &mut self.choices[index];
+        choice.message.content.push_str(&token.text);
+        if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, self.logprobs.get_mut(index)) {
+            all.content.extend(logprobs.token(token).content);
+        }
+    }
+
+    /// Ends answer `index`.
+    ///
+    /// # Errors
+    /// It was cancelled, which only the engine itself can have done.
+    pub(super) fn finish(&mut self, index: usize, finished: &Finished) -> Result<(), ApiError> {
+        let choice = &mut self.choices[index];
+        choice.message.content.push_str(&finished.text);
+        if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, self.logprobs.get_mut(index)) {
+            all.content.extend(logprobs.finish(&finished.text).content);
+        }
+        choice.finish_reason = finish_reason(finished.reason)?;
+        self.usage.add(index, &finished.usage);
+        Ok(())
+    }
 }

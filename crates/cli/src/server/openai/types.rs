@@ -349,8 +349,9 @@ pub struct UsageFields {
 /// What the prompt's tokens were.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct PromptTokensDetails {
-    /// Those that an earlier request had computed.
-    pub cached_tokens: usize,
+    /// Those that an earlier request had computed; absent from the rows of a batch, which say the same in every run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_tokens: Option<usize>,
     /// Those that stand for pictures.
     pub image_tokens: usize,
 }
