@@ -10,14 +10,13 @@ use phi3v::files::WriteError;
 use phi3v::memory::size;
 use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
-use phi3v_kernels::CpuError;
 use std::io;
 use std::path::PathBuf;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The library's refusal.
+    /// What the library refuses, with its reason.
     #[error(transparent)]
     Phi3V(#[from] phi3v::Error),
     /// The model cannot be found or downloaded.
@@ -26,9 +25,6 @@ pub enum CliError {
     /// `demo` where a folder is needed.
     #[error("the demo model is part of phi3v and has no folder")]
     DemoIsBuiltIn,
-    /// The processor cannot be used as asked.
-    #[error(transparent)]
-    Cpu(#[from] CpuError),
     /// A picture that cannot be had.
     #[error(transparent)]
     Picture(#[from] PictureError),
@@ -58,7 +54,7 @@ pub enum CliError {
     Quantized {
         /// What the model is called.
         name: String,
-        /// How far.
+        /// The format it is in.
         quant: &'static str,
     },
     /// A result in the place of what it is made from.
@@ -73,23 +69,23 @@ pub enum CliError {
     /// Something has the name of what is to be written.
     #[error("{path} exists already")]
     Exists {
-        /// The file.
+        /// Path of the file.
         path: String,
     },
     /// Another process writes the same file.
     #[error("{path} is being written by another process")]
     Busy {
-        /// The unfinished file.
+        /// Path of the unfinished file.
         path: String,
     },
     /// The disk has become full while something was written.
     #[error("cannot write {path}: {}", disk::shortage(*.needed, *.available))]
     DiskFull {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// Bytes that it takes.
         needed: u64,
-        /// Bytes free.
+        /// Bytes that are free on the disk.
         available: u64,
     },
     /// No room for a quantized model.
@@ -102,28 +98,28 @@ pub enum CliError {
     Disk {
         /// Where it was to go.
         path: String,
-        /// Its size.
+        /// Bytes that it takes.
         needed: u64,
-        /// What is free.
+        /// Bytes that are free on the disk.
         available: u64,
     },
     /// A batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// Any other file.
+    /// Any other file that cannot be read or written.
     #[error("cannot {action} {path}: {}", system_words(.error))]
     File {
-        /// `read` or `write`.
+        /// What was tried, `read` or `write`.
         action: &'static str,
-        /// Which one.
+        /// Path of the file.
         path: String,
-        /// The system's refusal.
+        /// Why the system refuses it.
         error: io::Error,
     },
     /// The server cannot start, or had to end.
     #[error("{message}")]
     Server {
-        /// What is wrong.
+        /// What is wrong, one sentence.
         message: String,
         /// What to do about it.
         hint: Option<String>,
@@ -134,7 +130,7 @@ pub enum CliError {
     /// Any of the others in `chat`, where other things can be done about it.
     #[error(transparent)]
     InChat(Box<Self>),
-    /// Ctrl-C.
+    /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }
@@ -187,8 +183,7 @@ impl CliError {
             Self::Picture(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
-            Self::Cpu(_)
-            | Self::StdinTaken
+            Self::StdinTaken
             | Self::QuestionText
             | Self::EmptyQuestion
             | Self::ChatCommand { .. }
@@ -260,7 +255,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
         Error::Engine(EngineError::DamagedCache) => ExitCode::Failure,
-        Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
+        Error::Device(_) | Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
         Error::Stopped => ExitCode::Interrupted,
         _ => ExitCode::Failure,
     }

@@ -1,9 +1,9 @@
 //! What the user of a command can do about an error, in the words of the command line: its flags, and commands to copy.
 
+mod hub;
 mod library;
 
 use crate::error::{CliError, ExitCode};
-use crate::hub::HubError;
 use crate::paths::quoted;
 use crate::sources::{PictureError, SourceError, Unallowed};
 use crate::tell;
@@ -28,9 +28,8 @@ impl CliError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Phi3V(error) | Self::Hub(HubError::Model(error)) => return library::hint(error),
+            Self::Phi3V(error) => return library::hint(error),
             Self::Hub(error) => return error.hint(),
-            Self::Cpu(error) => return library::cpu(error),
             Self::Picture(error) => return picture(error),
             Self::Batch(error) => return error.hint(),
             Self::Server { hint, .. } => return hint.clone(),

@@ -6,13 +6,13 @@ use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
 use crate::{note, quantized, tell};
 use phi3v::checkpoint::Checkpoint;
+use phi3v::device::{Device, DeviceOptions};
 use phi3v::engine::{Engine, EngineError, EngineOptions};
-use phi3v::memory::{self, MemoryError, MemoryPlan, MemoryRequest};
+use phi3v::memory::{Capacity, MemoryError, MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
-use phi3v_kernels::cpu::SIZES;
-use phi3v_kernels::{Cpu, CpuOptions};
+use phi3v_kernels::Backend;
 use std::sync::Arc;
 
 /// Bytes of weights above which the memory is told of unasked: 1 GB.
@@ -26,8 +26,8 @@ const BATCH_TOKENS_MAX: usize = 4096;
 pub struct Opened {
     /// The checkpoint, its weights mapped.
     pub checkpoint: Checkpoint,
-    /// The processor.
-    pub cpu: Cpu,
+    /// What the model is to run on.
+    pub device: Device,
     /// What it will take, or why it will not fit.
     pub plan: Result<MemoryPlan, MemoryError>,
     /// Whether it is the built-in model, quantized or not.
@@ -43,8 +43,8 @@ pub fn demo_notice() -> String {
 
 /// An engine and what is needed to speak to it.
 pub struct Runtime {
-    /// The engine.
-    pub engine: Engine<Cpu>,
+    /// The engine with the loaded model.
+    pub engine: Engine<Device>,
     /// Text to ids and back.
     pub tokenizer: Arc<Tokenizer>,
     /// What the model is called.
@@ -54,27 +54,28 @@ pub struct Runtime {
 /// Finds the model, downloading it where need be, and plans its memory.
 ///
 /// # Errors
-/// [`CliError`]: there is no such model, or its files or the processor's settings are wrong.
+/// [`CliError`]: there is no such model, or its files or the device's settings are wrong.
 pub fn open(
     model: &ModelArgs,
     context: &ContextArgs,
     num_crops: impl Fn(usize) -> usize,
 ) -> Result<Opened, CliError> {
     // before the download: a wrong flag or variable should not cost eight gigabytes first
-    let cpu = cpu(model)?;
+    let device = device(model.threads)?;
     let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
-    let opened = open_quantized(&source, cpu, model, (context, &num_crops))?;
+    let opened = open_quantized(&source, device, model, context, &num_crops)?;
     Ok(Opened { is_demo: source == ModelSource::Demo, ..opened })
 }
 
 /// Opens the model at `source` in the form that the flags ask for, which is made if need be.
 fn open_quantized(
     source: &ModelSource,
-    cpu: Cpu,
+    device: Device,
     model: &ModelArgs,
-    (context, num_crops): (&ContextArgs, &impl Fn(usize) -> usize),
+    context: &ContextArgs,
+    num_crops: &impl Fn(usize) -> usize,
 ) -> Result<Opened, CliError> {
-    let opened = plan(open_source(source)?, cpu, model, (context, num_crops));
+    let opened = plan(open_source(source)?, device, model, context, num_crops);
     let asked = model.quant.and_then(QuantChoice::quant);
     if let (Some(has), Some(asked)) = (opened.checkpoint.weights.quant(), asked)
         && has != asked
@@ -84,27 +85,28 @@ fn open_quantized(
     match model.quantized(&opened.checkpoint.weights) {
         // what will not fit is not worth minutes of quantizing
         Some(quant) if opened.plan.is_ok() => {
-            let Opened { checkpoint, cpu, .. } = opened;
+            let Opened { checkpoint, device, .. } = opened;
             match quantized::open(source, checkpoint, quant) {
                 // nobody asked for it by name, and it can be done without
                 Err(error) if model.quant.is_none() && error.exit_code() != ExitCode::Interrupted => {
                     note!("note: the weights are used as they are, because {error}");
                     let as_stored = ModelArgs { quant: Some(QuantChoice::None), ..model.clone() };
-                    Ok(plan(open_source(source)?, cpu, &as_stored, (context, num_crops)))
+                    Ok(plan(open_source(source)?, device, &as_stored, context, num_crops))
                 }
-                quantized => Ok(plan(quantized?, cpu, model, (context, num_crops))),
+                quantized => Ok(plan(quantized?, device, model, context, num_crops)),
             }
         }
         _ => Ok(opened),
     }
 }
 
-/// The processor, as the flags and `PHI3V_CPU` have it.
+/// The device, as the flags and `PHI3V_CPU` have it.
 ///
 /// # Errors
 /// An unknown level, or threads that cannot be had.
-pub fn cpu(model: &ModelArgs) -> Result<Cpu, CliError> {
-    Ok(Cpu::new(&CpuOptions { threads: model.threads, level: None })?)
+pub fn device(threads: Option<usize>) -> Result<Device, CliError> {
+    let options = DeviceOptions { threads, ..DeviceOptions::default() };
+    Ok(Device::open(&options).map_err(phi3v::Error::from)?)
 }
 
 /// Opens the model of that name.
@@ -130,15 +132,16 @@ pub fn open_source(source: &ModelSource) -> Result<Checkpoint, CliError> {
 /// Plans the memory of an open checkpoint, quantized as the flags will have it.
 pub fn plan(
     checkpoint: Checkpoint,
-    cpu: Cpu,
+    device: Device,
     model: &ModelArgs,
-    (context, num_crops): (&ContextArgs, impl Fn(usize) -> usize),
+    context: &ContextArgs,
+    num_crops: impl Fn(usize) -> usize,
 ) -> Opened {
     let own = checkpoint.preprocessor;
     let num_crops = own.with_num_crops(num_crops(own.num_crops)).num_crops;
     let request = MemoryRequest { context: context.context, ..memory_request(&checkpoint, model, num_crops) };
-    let plan = MemoryPlan::new(&checkpoint.config, &request, memory::available_to(&cpu));
-    Opened { checkpoint, cpu, plan, is_demo: false }
+    let plan = MemoryPlan::new(&checkpoint.config, &request, Capacity::of(&device));
+    Opened { checkpoint, device, plan, is_demo: false }
 }
 
 /// What an engine with the default options takes for this checkpoint, quantized as the flags will have it.
@@ -153,7 +156,6 @@ pub fn memory_request(checkpoint: &Checkpoint, model: &ModelArgs, num_crops: usi
         kv_format: model.options_when(quant.or(weights.quant()).is_some()).kv_format,
         num_crops,
         prefill_chunk: options.prefill_chunk_alone,
-        tiles_at_once: SIZES.tiles_at_once,
         image_cache_bytes: options.image_cache_bytes_max as u64,
         context: None,
     }
@@ -166,7 +168,9 @@ pub fn memory_request(checkpoint: &Checkpoint, model: &ModelArgs, num_crops: usi
 pub fn plan_exactly(
     checkpoint: &Checkpoint,
     request: MemoryRequest,
-    (prompt, answer): (usize, usize),
+    capacity: Capacity,
+    prompt: usize,
+    answer: usize,
 ) -> Result<MemoryPlan, CliError> {
     let context = checkpoint.config.context_max();
     let tokens = prompt.saturating_add(answer);
@@ -174,8 +178,8 @@ pub fn plan_exactly(
         let error = EngineError::ContextLength { prompt, answer, context };
         return Err(CliError::Fixed(error.into()));
     }
-    let request = MemoryRequest { context: Some(tokens), prefill_chunk: prompt, ..request };
-    let plan = MemoryPlan::new(&checkpoint.config, &request, memory::available_bytes());
+    let request = MemoryRequest { context: Some(tokens), prefill_chunk: Some(prompt), ..request };
+    let plan = MemoryPlan::new(&checkpoint.config, &request, capacity);
     plan.map_err(|error| CliError::Fixed(error.into()))
 }
 
@@ -218,7 +222,7 @@ impl Opened {
     /// # Errors
     /// It does not fit into memory, or its weights are wrong.
     pub fn load(self, model: &ModelArgs) -> Result<Runtime, CliError> {
-        self.load_with(model, |_, options, _| options)
+        self.load_with(model, |_, options| options)
     }
 
     /// Loads the model for up to `width` answers at a time that nobody watches token by token. Its KV cache holds all of
@@ -226,26 +230,29 @@ impl Opened {
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn load_for_batch(self, model: &ModelArgs, width: usize) -> Result<Runtime, CliError> {
-        self.load_with(model, |plan, options, cpu| {
+    pub fn load_for_batch(self, model: &ModelArgs, width: Option<usize>) -> Result<Runtime, CliError> {
+        // with more the last bits of an answer would depend on how many there are
+        let few_rows_max = self.device.sizes().few_rows_max;
+        let width = width.unwrap_or(few_rows_max).min(few_rows_max);
+        self.load_with(model, |plan, options| {
             let tokens_max = width * plan.context_tokens.min(BATCH_TOKENS_MAX);
             let cache_tokens = plan.cache_tokens(tokens_max);
-            EngineOptions { running_max: width, cache_tokens, ..options }.for_batch(cpu)
+            EngineOptions { running_max: Some(width), cache_tokens, ..options }.for_batch()
         })
     }
 
     fn load_with(
         self,
         model: &ModelArgs,
-        adjust: impl FnOnce(&MemoryPlan, EngineOptions, &Cpu) -> EngineOptions,
+        adjust: impl FnOnce(&MemoryPlan, EngineOptions) -> EngineOptions,
     ) -> Result<Runtime, CliError> {
         let plan = self.plan.map_err(phi3v::Error::from)?;
         let Checkpoint { config, tokenizer, weights, name, .. } = &self.checkpoint;
         let mut progress = Progress::new();
         let mut observe = |step| progress.load(step);
         let options = EngineOptions { context_tokens: plan.context_tokens, ..EngineOptions::default() };
-        let options = adjust(&plan, options, &self.cpu);
-        let loaded = Phi3V::load(self.cpu, config, weights, model.options(weights), &mut observe)?;
+        let options = adjust(&plan, options);
+        let loaded = Phi3V::load(self.device, config, weights, model.options(weights), &mut observe)?;
         let engine = Engine::new(loaded, Arc::clone(tokenizer), self.checkpoint.stop_ids(), options)?;
         Ok(Runtime { engine, tokenizer: Arc::clone(tokenizer), name: name.clone() })
     }

@@ -170,6 +170,13 @@ fn the_model_knows_no_files_requests_or_schedules_and_no_device() {
 fn the_engine_knows_no_formats_of_pictures_json_connections_or_device() {
     let engine = ["crates/phi3v/src/engine"];
     absent(&engine, &["image::decode", "RgbImage", "serde", "json", "std::net", "std::fs", "Cpu"]);
+    // the time of work is that of the device, which `Stopwatch` waits for
+    absent(&["crates/phi3v/src/engine/step.rs", "crates/phi3v/src/engine/pictures.rs"], &["Instant"]);
+}
+
+#[test]
+fn what_stands_above_the_engine_chooses_its_device_by_name() {
+    absent(&["crates/cli/src", "crates/phi3v/src/session.rs"], &["<Cpu>", "Cpu::new", "CpuOptions", "SIZES"]);
 }
 
 #[test]

@@ -36,9 +36,9 @@ pub enum Error {
     /// The model takes more memory than there is.
     #[error(transparent)]
     Memory(#[from] crate::memory::MemoryError),
-    /// The processor could not be set up as it was asked for.
+    /// The device could not be had, or not be set up as it was asked for.
     #[error(transparent)]
-    Cpu(#[from] phi3v_kernels::CpuError),
+    Device(#[from] crate::device::DeviceError),
     /// A file is there and cannot be read.
     #[error(transparent)]
     Read(#[from] crate::files::ReadError),
@@ -95,7 +95,7 @@ impl Error {
             Self::Engine(error) => error.hint(),
             Self::Stopped => None,
             Self::Memory(error) => error.hint(),
-            Self::Cpu(error) => error.hint(),
+            Self::Device(error) => error.hint(),
             Self::Read(_) => Some("check that the file can be read".to_owned()),
             Self::Backend(phi3v_kernels::BackendError::OutOfMemory { .. }) => {
                 Some("choose a smaller context, or close other programs".to_owned())

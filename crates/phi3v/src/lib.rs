@@ -21,6 +21,7 @@ pub mod config;
 pub mod constraint;
 pub mod conversation;
 pub mod demo;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub mod eval;

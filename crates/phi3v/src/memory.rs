@@ -6,7 +6,7 @@
 
 use crate::config::ModelConfig;
 use crate::model::{image_bytes, kv_layout, step_bytes};
-use phi3v_kernels::{Backend, DeviceMemory, KV_BLOCK_TOKENS, KvFormat};
+use phi3v_kernels::{Backend, DeviceMemory, KV_BLOCK_TOKENS, KvFormat, Sizes};
 
 /// The context chosen where memory allows and nobody asks for another. It holds six images of 2,509 tokens; at
 /// 393 KB per token (Phi-3.5-vision, bf16) it takes 6.4 GB.
@@ -66,7 +66,7 @@ impl MemoryError {
     }
 }
 
-/// What decides about a model's memory besides its configuration.
+/// What decides about a model's memory besides its configuration and the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRequest {
     /// Bytes of the mapped weights.
@@ -75,14 +75,33 @@ pub struct MemoryRequest {
     pub kv_format: KvFormat,
     /// Most tiles per image, the global view not counted.
     pub num_crops: usize,
-    /// Prompt tokens that go through the decoder at once.
-    pub prefill_chunk: usize,
-    /// Tiles that go through the vision tower at once.
-    pub tiles_at_once: usize,
+    /// Prompt tokens that go through the decoder at once; `None` is what suits the device.
+    pub prefill_chunk: Option<usize>,
     /// Bytes of images' embeddings kept for later questions.
     pub image_cache_bytes: u64,
     /// Tokens of the context; `None` chooses by what is available.
     pub context: Option<usize>,
+}
+
+/// What a plan needs to know of the device that the model is to run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// How much work suits the device at a time, which decides how large its buffers are.
+    pub sizes: Sizes,
+    /// Bytes that weights, cache and buffers can take now where the device keeps them; `None` where nobody tells.
+    pub available_bytes: Option<u64>,
+}
+
+impl Capacity {
+    /// That of a device, at this moment.
+    #[must_use]
+    pub fn of<B: Backend>(backend: &B) -> Self {
+        let available_bytes = match backend.memory() {
+            DeviceMemory::Host => available_bytes(),
+            DeviceMemory::Own { available_bytes } => Some(available_bytes),
+        };
+        Self { sizes: backend.sizes(), available_bytes }
+    }
 }
 
 /// Where the memory goes, part by part; all sizes in bytes, before anything is loaded.
@@ -107,21 +126,20 @@ impl MemoryPlan {
     /// [`CONTEXT_DEFAULT_MAX`] as its context that fits, if none is asked for.
     ///
     /// ```
-    /// use phi3v::kernels::{Backend, Cpu, CpuOptions};
-    /// use phi3v::memory::{MemoryPlan, MemoryRequest, available_to};
+    /// use phi3v::device::{Device, DeviceOptions};
+    /// use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest};
     ///
     /// let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?;
-    /// let cpu = Cpu::new(&CpuOptions::default())?;
+    /// let device = Device::open(&DeviceOptions::default())?;
     /// let request = MemoryRequest {
     ///     weights_bytes: checkpoint.weights.bytes_total(),
     ///     kv_format: phi3v::kernels::KvFormat::Bf16,
     ///     num_crops: 4,
-    ///     prefill_chunk: cpu.sizes().prefill_chunk,
-    ///     tiles_at_once: cpu.sizes().tiles_at_once,
+    ///     prefill_chunk: None,
     ///     image_cache_bytes: 0,
     ///     context: Some(4096),
     /// };
-    /// let plan = MemoryPlan::new(&checkpoint.config, &request, available_to(&cpu))?;
+    /// let plan = MemoryPlan::new(&checkpoint.config, &request, Capacity::of(&device))?;
     /// assert_eq!((plan.context_tokens, plan.weights_bytes), (4096, request.weights_bytes));
     /// println!("{plan}");
     /// # Ok::<(), phi3v::Error>(())
@@ -132,16 +150,16 @@ impl MemoryPlan {
     pub fn new(
         config: &ModelConfig,
         request: &MemoryRequest,
-        available_bytes: Option<u64>,
+        capacity: Capacity,
     ) -> Result<Self, MemoryError> {
         let limit = config.context_max();
         let mut plan = Self {
             weights_bytes: request.weights_bytes,
             kv_bytes_per_token: kv_bytes_per_token(config, request.kv_format),
             context_tokens: request.context.unwrap_or(CONTEXT_DEFAULT_MAX),
-            activation_bytes: activation_bytes(config, request),
+            activation_bytes: activation_bytes(config, request, capacity.sizes),
             image_cache_bytes: request.image_cache_bytes,
-            available_bytes,
+            available_bytes: capacity.available_bytes,
         };
         match request.context {
             Some(0) => return Err(MemoryError::NoContext),
@@ -217,15 +235,6 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes that weights, cache and buffers can take now where `backend` keeps them; `None` where nobody tells.
-#[must_use]
-pub fn available_to<B: Backend>(backend: &B) -> Option<u64> {
-    match backend.memory() {
-        DeviceMemory::Host => available_bytes(),
-        DeviceMemory::Own { available_bytes } => Some(available_bytes),
-    }
-}
-
 /// Bytes that this process could take now without pushing others out: what the system calls available, and within a
 /// container no more than its limit leaves. `None` where the system does not tell.
 #[must_use]
@@ -251,10 +260,10 @@ fn kv_bytes_per_token(config: &ModelConfig, format: KvFormat) -> u64 {
 }
 
 /// Buffers of one request: a prefill step's stay while the next image goes through the vision tower, so they add.
-fn activation_bytes(config: &ModelConfig, request: &MemoryRequest) -> u64 {
+fn activation_bytes(config: &ModelConfig, request: &MemoryRequest, sizes: Sizes) -> u64 {
     let tiles = request.num_crops.saturating_add(1);
-    let image = image_bytes(&config.img_processor, tiles, request.tiles_at_once);
-    step_bytes(config, request.prefill_chunk).saturating_add(image)
+    let image = image_bytes(&config.img_processor, tiles, sizes.tiles_at_once);
+    step_bytes(config, request.prefill_chunk.unwrap_or(sizes.prefill_chunk)).saturating_add(image)
 }
 
 impl std::fmt::Display for MemoryPlan {
@@ -319,15 +328,20 @@ mod tests {
         weights_bytes: 8_000_000_000,
         kv_format: KvFormat::Bf16,
         num_crops: 16,
-        prefill_chunk: 2048,
-        tiles_at_once: 4,
+        prefill_chunk: None,
         image_cache_bytes: 256 << 20,
         context: None,
     };
 
+    const SIZES: Sizes = Sizes { few_rows_max: 16, tiles_at_once: 4, prefill_chunk: 2048 };
+
+    fn having(available_bytes: Option<u64>) -> Capacity {
+        Capacity { sizes: SIZES, available_bytes }
+    }
+
     #[test]
     fn a_token_takes_393_kilobytes_in_bf16() {
-        let plan = MemoryPlan::new(&config(), &REQUEST, None).unwrap();
+        let plan = MemoryPlan::new(&config(), &REQUEST, having(None)).unwrap();
         assert_eq!(plan.kv_bytes_per_token, 393_216);
         assert_eq!(plan.context_tokens, CONTEXT_DEFAULT_MAX);
         assert_eq!(plan.kv_bytes(), 393_216 * 16_384);
@@ -335,8 +349,9 @@ mod tests {
 
     #[test]
     fn the_default_context_is_the_largest_power_of_two_with_memory_to_spare() {
-        let context =
-            |available| MemoryPlan::new(&config(), &REQUEST, Some(available)).map(|plan| plan.context_tokens);
+        let context = |available| {
+            MemoryPlan::new(&config(), &REQUEST, having(Some(available))).map(|plan| plan.context_tokens)
+        };
         assert_eq!(context(64_000_000_000), Ok(16_384));
         assert_eq!(context(16_000_000_000), Ok(8_192));
         assert_eq!(context(12_500_000_000), Ok(4_096));
@@ -349,31 +364,32 @@ mod tests {
     #[test]
     fn a_context_that_does_not_fit_names_the_longest_that_does() {
         let request = MemoryRequest { context: Some(32_000), ..REQUEST };
-        let error = MemoryPlan::new(&config(), &request, Some(16_000_000_000)).unwrap_err();
+        let error = MemoryPlan::new(&config(), &request, having(Some(16_000_000_000))).unwrap_err();
         let MemoryError::TooLittle { fits, .. } = error else { panic!("{error}") };
         let fitting = MemoryRequest { context: Some(fits), ..REQUEST };
-        assert!(MemoryPlan::new(&config(), &fitting, Some(16_000_000_000)).is_ok());
+        assert!(MemoryPlan::new(&config(), &fitting, having(Some(16_000_000_000))).is_ok());
         let next = MemoryRequest { context: Some(fits + KV_BLOCK_TOKENS), ..REQUEST };
-        assert!(MemoryPlan::new(&config(), &next, Some(16_000_000_000)).is_err());
+        assert!(MemoryPlan::new(&config(), &next, having(Some(16_000_000_000))).is_err());
         assert!(error.hint().unwrap().contains(&fits.to_string()));
     }
 
     #[test]
     fn a_context_beyond_the_model_is_refused_and_a_default_one_is_cut() {
         let request = MemoryRequest { context: Some(131_073), ..REQUEST };
-        let refused = MemoryPlan::new(&config(), &request, None);
+        let refused = MemoryPlan::new(&config(), &request, having(None));
         assert_eq!(refused, Err(MemoryError::ContextTooLong { context: 131_073, limit: 131_072 }));
         let none = MemoryRequest { context: Some(0), ..REQUEST };
-        assert_eq!(MemoryPlan::new(&config(), &none, None), Err(MemoryError::NoContext));
+        assert_eq!(MemoryPlan::new(&config(), &none, having(None)), Err(MemoryError::NoContext));
         let small = ModelConfig { max_position_embeddings: 2_000, ..config() };
-        assert_eq!(MemoryPlan::new(&small, &REQUEST, None).unwrap().context_tokens, 2_000);
+        assert_eq!(MemoryPlan::new(&small, &REQUEST, having(None)).unwrap().context_tokens, 2_000);
     }
 
     #[test]
     fn images_take_the_buffers_of_the_tiles_at_once_and_their_cache() {
         let plan = |num_crops, tiles_at_once| {
-            let request = MemoryRequest { num_crops, tiles_at_once, ..REQUEST };
-            MemoryPlan::new(&config(), &request, None).unwrap()
+            let request = MemoryRequest { num_crops, ..REQUEST };
+            let sizes = Sizes { tiles_at_once, ..SIZES };
+            MemoryPlan::new(&config(), &request, Capacity { sizes, available_bytes: None }).unwrap()
         };
         // 577 rows of six of 1024 and one of 4096 values, 4 bytes each
         let tile = 577 * (6 * 1024 + 4096) * 4;
@@ -388,20 +404,20 @@ mod tests {
         let request = MemoryRequest {
             context: Some(usize::MAX),
             num_crops: usize::MAX,
-            prefill_chunk: usize::MAX,
+            prefill_chunk: Some(usize::MAX),
             ..REQUEST
         };
-        let error = MemoryPlan::new(&endless, &request, Some(1 << 40)).unwrap_err();
+        let error = MemoryPlan::new(&endless, &request, having(Some(1 << 40))).unwrap_err();
         assert!(matches!(error, MemoryError::TooLittle { needed: u64::MAX, fits: 0, .. }), "{error}");
         let heavy = MemoryRequest { weights_bytes: u64::MAX, ..REQUEST };
-        assert!(MemoryPlan::new(&config(), &heavy, Some(1 << 40)).is_err());
+        assert!(MemoryPlan::new(&config(), &heavy, having(Some(1 << 40))).is_err());
     }
 
     #[test]
     fn a_plan_tells_where_the_memory_goes() {
         let request = MemoryRequest { context: Some(1024), ..REQUEST };
         assert_eq!(
-            MemoryPlan::new(&config(), &request, Some(12_345_678_901)).unwrap().to_string(),
+            MemoryPlan::new(&config(), &request, having(Some(12_345_678_901))).unwrap().to_string(),
             "8.0 GB of weights, 402.7 MB of keys and values for 1024 tokens, 645.8 MB of buffers; 12.3 GB are available"
         );
     }

@@ -3,21 +3,20 @@
 use crate::batch::{Asked, Batch};
 use crate::checkpoint::Checkpoint;
 use crate::conversation::{Conversation, GenerationOptions};
+use crate::device::{Device, DeviceOptions};
 use crate::engine::{Engine, EngineOptions, Event, FinishReason, Request, Timings, Usage};
-use crate::files::{ReadError, open_regular};
+use crate::files::{ReadError, open_regular, read_to_limit};
 use crate::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
-use crate::memory::{MemoryPlan, MemoryRequest, available_to};
+use crate::memory::{Capacity, MemoryPlan, MemoryRequest};
 use crate::model::{ModelOptions, Phi3V};
 use crate::tokenizer::Tokenizer;
 use crate::{Result, demo};
-use phi3v_kernels::{Backend, Cpu, CpuOptions};
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-/// A loaded model on this machine's processor, ready to answer.
+/// A loaded model on a device of this machine, ready to answer.
 ///
 /// It owns all it needs and may be moved to another thread. For many requests at once take its
 /// [`engine`](Self::into_engine).
@@ -33,17 +32,17 @@ pub struct Session {
     pub generation: GenerationOptions,
     /// What an image file may cost; a larger one is refused before memory is spent on its pixels.
     pub image_limits: ImageLimits,
-    engine: Engine<Cpu>,
+    engine: Engine<Device>,
     tokenizer: Arc<Tokenizer>,
     image_params: ImageParams,
     name: String,
 }
 
 /// How a model is loaded; the defaults suit nearly everybody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Threads of the processor; `None` is one per physical core.
-    pub threads: Option<usize>,
+    /// The device that runs the model, and how.
+    pub device: DeviceOptions,
     /// Tokens that a prompt and its answer may have together; `None` chooses by the memory that is available.
     pub context_tokens: Option<usize>,
     /// Arithmetic and KV cache; `None` is [`ModelOptions::of`] the weights.
@@ -93,7 +92,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// The folder is no checkpoint, the threads cannot be had, or the model and its context do not fit into memory.
+    /// The folder is no checkpoint, the device cannot be had, or the model and its context do not fit into memory.
     pub fn load(model: &str, options: &SessionOptions) -> Result<Self> {
         let checkpoint = match model {
             demo::NAME => Checkpoint::from_files(&demo::files())?,
@@ -108,20 +107,19 @@ impl Session {
     /// As for [`load`](Self::load).
     pub fn of(checkpoint: &Checkpoint, options: &SessionOptions) -> Result<Self> {
         let Checkpoint { name, config, preprocessor, tokenizer, weights, .. } = checkpoint;
-        let cpu = Cpu::new(&CpuOptions { threads: options.threads, level: None })?;
+        let device = Device::open(&options.device)?;
         let model_options = options.model.unwrap_or_else(|| ModelOptions::of(weights));
-        let engine_options = EngineOptions::for_backend(&cpu);
+        let engine_options = EngineOptions::default();
         let request = MemoryRequest {
             weights_bytes: weights.bytes_total(),
             kv_format: model_options.kv_format,
             num_crops: preprocessor.num_crops,
             prefill_chunk: engine_options.prefill_chunk_alone,
-            tiles_at_once: cpu.sizes().tiles_at_once,
             image_cache_bytes: engine_options.image_cache_bytes_max as u64,
             context: options.context_tokens,
         };
-        let context_tokens = MemoryPlan::new(config, &request, available_to(&cpu))?.context_tokens;
-        let model = Phi3V::load(cpu, config, weights, model_options, &mut |_| ())?;
+        let context_tokens = MemoryPlan::new(config, &request, Capacity::of(&device))?.context_tokens;
+        let model = Phi3V::load(device, config, weights, model_options, &mut |_| ())?;
         let engine_options = EngineOptions { context_tokens, ..engine_options };
         Ok(Self {
             generation: GenerationOptions::default(),
@@ -274,13 +272,13 @@ impl Session {
     pub fn batch<K, E: From<crate::Error>>(
         &mut self,
         source: Receiver<Vec<Asked<K, E>>>,
-    ) -> Batch<'_, Cpu, K, E> {
+    ) -> Batch<'_, Device, K, E> {
         Batch::new(&mut self.engine, source)
     }
 
     /// The session's engine, which runs many requests at the same time.
     #[must_use]
-    pub fn into_engine(self) -> Engine<Cpu> {
+    pub fn into_engine(self) -> Engine<Device> {
         self.engine
     }
 }
@@ -304,11 +302,8 @@ impl Preparer {
     /// The file cannot be read, or [`ImageError`](image::ImageError): it is not a whole image within the limits.
     pub fn image(&self, path: impl AsRef<Path>) -> Result<Arc<ImageInputs>> {
         let path = path.as_ref();
-        let mut bytes = Vec::new();
-        // one byte more than the limit, so that the decoder can tell of the excess
-        let limit = self.image_limits.bytes_max as u64 + 1;
-        open_regular(path)
-            .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        let bytes = open_regular(path)
+            .and_then(|file| read_to_limit(file, self.image_limits.bytes_max))
             .map_err(|source| ReadError { path: path.to_owned(), source })?;
         self.image_from_bytes(&bytes)
     }

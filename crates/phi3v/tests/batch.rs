@@ -6,22 +6,22 @@ mod common;
 use common::repository;
 use phi3v::batch::{Asked, Batch, read_ahead};
 use phi3v::checkpoint::Checkpoint;
+use phi3v::device::Device;
 use phi3v::engine::{Engine, EngineOptions, Event, Request};
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
-use phi3v::kernels::{Cpu, CpuOptions};
 use phi3v::model::{ModelOptions, Phi3V};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The tiny checkpoint as its dense weights are, where rows that decode together could show in the last bits.
-fn engine(running_max: usize, threads: usize) -> Engine<Cpu> {
+fn engine(running_max: usize, threads: usize) -> Engine<Device> {
     let checkpoint = Checkpoint::open(&repository().join("testdata/tiny")).unwrap();
     let Checkpoint { config, weights, tokenizer, .. } = &checkpoint;
-    let cpu = Cpu::new(&CpuOptions { threads: Some(threads), ..CpuOptions::default() }).unwrap();
-    let model = Phi3V::load(cpu, config, weights, ModelOptions::of(weights), &mut |_| ()).unwrap();
+    let device = common::device(None, Some(threads));
+    let model = Phi3V::load(device, config, weights, ModelOptions::of(weights), &mut |_| ()).unwrap();
+    let running_max = Some(running_max);
     let options = EngineOptions { running_max, cache_tokens: 32_768, ..EngineOptions::default() };
-    let options = options.for_batch(model.backend());
-    Engine::new(model, Arc::clone(tokenizer), Vec::new(), options).unwrap()
+    Engine::new(model, Arc::clone(tokenizer), Vec::new(), options.for_batch()).unwrap()
 }
 
 fn image(seed: usize) -> Arc<ImageInputs> {

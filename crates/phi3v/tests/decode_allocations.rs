@@ -6,11 +6,12 @@ mod common;
 
 use common::repository;
 use phi3v::checkpoint::Checkpoint;
+use phi3v::device::Device;
 use phi3v::engine::{Engine, EngineOptions, Event, Request};
-use phi3v::model::{Cache, Chunk, FEW_ROWS_MAX, ModelOptions, Phi3V, Segment};
+use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, SEQUENCES_ON_STACK, Segment};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::cpu::{Cpu, CpuLevel, CpuOptions};
+use phi3v_kernels::cpu::CpuLevel;
 use phi3v_kernels::{KvFormat, Precision};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use std::alloc::System;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Most sequences of a step that allocates nothing.
-const SEQUENCES: usize = FEW_ROWS_MAX;
+const SEQUENCES: usize = SEQUENCES_ON_STACK;
 /// Tokens before those that are decoded, which go on into the second block of 64.
 const PAST: usize = 60;
 const STEPS: usize = 8;
@@ -40,14 +41,14 @@ fn checkpoint() -> Checkpoint {
     Checkpoint::open(&repository().join("testdata/tiny")).unwrap()
 }
 
-fn cpu(level: CpuLevel) -> Cpu {
-    Cpu::new(&CpuOptions { level: Some(level), threads: Some(3) }).unwrap()
+fn device(level: CpuLevel) -> Device {
+    common::device(Some(level), Some(3))
 }
 
 /// Decodes token `past` of the first `sequences` sequences.
 fn decode(
-    model: &Phi3V<Cpu>,
-    (cache, logits): (&mut Cache<Cpu>, &mut Vec<f32>),
+    model: &Phi3V<Device>,
+    (cache, logits): (&mut Cache<Device>, &mut Vec<f32>),
     past: usize,
     sequences: usize,
 ) {
@@ -59,7 +60,7 @@ fn decode(
     assert_eq!(logits.len(), sequences * model.config().vocab_size);
 }
 
-fn check_model(model: &Phi3V<Cpu>, name: &str) {
+fn check_model(model: &Phi3V<Device>, name: &str) {
     let mut cache = model.cache(2 * SEQUENCES).unwrap();
     model.grow_cache(&mut cache, 2 * SEQUENCES).unwrap();
     let mut logits = Vec::new();
@@ -82,7 +83,7 @@ fn check_engine() {
     config.vocab_size = 32_064;
     let weights = Weights::random(&config, None);
     let model =
-        Phi3V::load(cpu(CpuLevel::detect()), &config, &weights, ModelOptions::BF16, &mut |_| {}).unwrap();
+        Phi3V::load(device(CpuLevel::detect()), &config, &weights, ModelOptions::BF16, &mut |_| {}).unwrap();
     let mut engine =
         Engine::new(model, Arc::clone(&tokenizer), Vec::new(), EngineOptions::default()).unwrap();
     for token in [5, 6] {
@@ -120,7 +121,7 @@ fn main() {
             let weights = Weights::random(&config, quant);
             for kv_format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
                 let options = ModelOptions { precision, kv_format };
-                let model = Phi3V::load(cpu(level), &config, &weights, options, &mut |_| {}).unwrap();
+                let model = Phi3V::load(device(level), &config, &weights, options, &mut |_| {}).unwrap();
                 check_model(&model, &format!("{level}, weights {quant:?} {precision:?}, keys {kv_format:?}"));
             }
         }

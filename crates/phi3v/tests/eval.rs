@@ -4,15 +4,16 @@
 
 mod common;
 
-use common::{repository, tolerances};
+use common::{device, repository, tolerances};
 use phi3v::checkpoint::Checkpoint;
+use phi3v::device::Device;
 use phi3v::eval::{Comparison, Sample, Subject};
 use phi3v::files::{Existing, Files};
 use phi3v::image::{ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::weights::convert::{self, Target};
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{Cpu, CpuLevel, CpuOptions, KvFormat};
+use phi3v_kernels::{CpuLevel, KvFormat};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -34,9 +35,8 @@ fn quantized(quant: Quant) -> (tempfile::TempDir, Checkpoint) {
     (folder, Checkpoint::open(&out).unwrap())
 }
 
-fn model(checkpoint: &Checkpoint, options: ModelOptions, cpu: CpuOptions) -> Phi3V<Cpu> {
-    let cpu = Cpu::new(&cpu).unwrap();
-    Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, options, &mut |_| {}).unwrap()
+fn model(checkpoint: &Checkpoint, options: ModelOptions, device: Device) -> Phi3V<Device> {
+    Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {}).unwrap()
 }
 
 /// Prompts of made-up ids, every second one with a picture of 2 x 1 tiles.
@@ -54,7 +54,7 @@ fn samples() -> Vec<Sample> {
         .collect()
 }
 
-fn compare(reference: &Phi3V<Cpu>, candidate: &Phi3V<Cpu>) -> Comparison {
+fn compare(reference: &Phi3V<Device>, candidate: &Phi3V<Device>) -> Comparison {
     let (mut reference, mut candidate) =
         (Subject::new(reference, 1024).unwrap(), Subject::new(candidate, 1024).unwrap());
     let mut comparison = Comparison::default();
@@ -69,7 +69,7 @@ fn compare(reference: &Phi3V<Cpu>, candidate: &Phi3V<Cpu>) -> Comparison {
 #[test]
 fn following_an_answer_gives_the_logits_it_came_from() {
     let checkpoint = checkpoint();
-    let model = model(&checkpoint, ModelOptions::F32, CpuOptions::default());
+    let model = model(&checkpoint, ModelOptions::F32, device(None, None));
     let comparison = compare(&model, &model);
     assert_eq!((comparison.kl_max, comparison.agreed), (0.0, comparison.positions));
     assert_eq!(comparison.positions, 4 * ANSWER);
@@ -78,7 +78,7 @@ fn following_an_answer_gives_the_logits_it_came_from() {
 #[test]
 fn every_format_is_as_near_to_f32_as_stated() {
     let original = checkpoint();
-    let reference = model(&original, ModelOptions::F32, CpuOptions::default());
+    let reference = model(&original, ModelOptions::F32, device(None, None));
     let (_q8_folder, q8) = quantized(Quant::Q8);
     let (_q4_folder, q4) = quantized(Quant::Q4);
     let kv = |kv_format| ModelOptions { kv_format, ..ModelOptions::F32 };
@@ -89,7 +89,7 @@ fn every_format_is_as_near_to_f32_as_stated() {
         ("q8, KV q8", &q8, kv(KvFormat::Q8), tolerances::KL_Q8),
         ("q4, KV q8", &q4, kv(KvFormat::Q8), tolerances::KL_Q4),
     ] {
-        let comparison = compare(&reference, &model(checkpoint, options, CpuOptions::default()));
+        let comparison = compare(&reference, &model(checkpoint, options, device(None, None)));
         let (kl, top1) = (comparison.kl_mean(), comparison.top1_agreement());
         eprintln!("{name}: KL {kl:.2e} (largest {:.2e}), top-1 {top1:.3}", comparison.kl_max);
         assert!(kl <= bound, "{name}: KL {kl}");
@@ -103,8 +103,7 @@ fn threads_give_the_same_bits_with_quantized_weights() {
         let options = ModelOptions { kv_format: KvFormat::Q8, ..ModelOptions::BF16 };
         for level in CpuLevel::ALL.into_iter().skip(1).filter(|&l| CpuLevel::detect().includes(l)) {
             let answers = [1, 3].map(|threads| {
-                let cpu = CpuOptions { threads: Some(threads), level: Some(level) };
-                let model = model(&checkpoint, options, cpu);
+                let model = model(&checkpoint, options, device(Some(level), Some(threads)));
                 let mut subject = Subject::new(&model, 1024).unwrap();
                 samples().iter().map(|s| subject.answer(s, ANSWER, &[]).unwrap()).collect::<Vec<_>>()
             });

@@ -4,12 +4,12 @@
 
 mod common;
 
-use common::{relative_error, safetensors_f32 as golden, say, shared, tolerances};
+use common::{device, relative_error, safetensors_f32 as golden, say, shared, tolerances};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::image::{ImageInputs, ImageLimits, ImageMode, ImageParams, decode, process};
 use phi3v::model::{ModelOptions, Phi3V, Rope, RopeFactors};
 use phi3v::trace::{Trace, TraceOptions, Values, trace};
-use phi3v_kernels::cpu::{Cpu, CpuLevel, CpuOptions};
+use phi3v_kernels::cpu::CpuLevel;
 use phi3v_kernels::{Backend, Epilogue, Precision};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,10 +41,6 @@ fn images(case: &serde_json::Value, checkpoint: &Checkpoint) -> Vec<Arc<ImageInp
     case["images"].as_array().map(|names| names.iter().map(load).collect()).unwrap_or_default()
 }
 
-fn cpu(level: Option<CpuLevel>) -> Cpu {
-    Cpu::new(&CpuOptions { level, ..CpuOptions::default() }).unwrap()
-}
-
 fn run_case(
     folder: &Path,
     case: &serde_json::Value,
@@ -53,8 +49,8 @@ fn run_case(
 ) -> Trace {
     let checkpoint = Checkpoint::open(folder).unwrap();
     let images = images(case, &checkpoint);
-    let cpu = cpu(level);
-    let model = Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, arithmetic, &mut |_| {}).unwrap();
+    let (config, weights) = (&checkpoint.config, &checkpoint.weights);
+    let model = Phi3V::load(device(level, None), config, weights, arithmetic, &mut |_| {}).unwrap();
     let options = TraceOptions {
         prompt: case["text"].as_str().unwrap().to_owned(),
         max_new_tokens: new_tokens,
@@ -179,7 +175,7 @@ fn bf16_mostly_agrees_on_the_likeliest_token() {
     let cases: serde_json::Value = serde_json::from_slice(&cases).unwrap();
     let checkpoint = Checkpoint::open(&folder.join("tiny")).unwrap();
     let lm_head = checkpoint.weights.linear("lm_head", Precision::F32).unwrap();
-    let (vocab, backend) = (lm_head.n, cpu(None));
+    let (vocab, backend) = (lm_head.n, device(None, None));
     let lm_head = backend.linear_weight(lm_head).unwrap();
     let (mut agreeing, mut positions) = (0, 0);
     for name in ["text1", "text_unicode", "seed1_nc1", "seed1_nc4", "three_nc1"] {

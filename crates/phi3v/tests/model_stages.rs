@@ -6,11 +6,12 @@ mod common;
 
 use common::{relative_error, repository, safetensors_f32, tolerances};
 use phi3v::checkpoint::Checkpoint;
+use phi3v::device::Device;
 use phi3v::image::{ImageInputs, ImageLimits, ImageMode, decode, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::trace::{Entry, Trace, TraceOptions, Values, trace};
 use phi3v_kernels::Backend;
-use phi3v_kernels::cpu::{Cpu, CpuLevel, CpuOptions};
+use phi3v_kernels::cpu::CpuLevel;
 use phi3v_kernels::testing::Deferred;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ fn images(case: &serde_json::Value, checkpoint: &Checkpoint) -> Vec<Arc<ImageInp
     case["images"].as_array().unwrap().iter().map(load).collect()
 }
 
-fn cpu(level: CpuLevel) -> Cpu {
-    Cpu::new(&CpuOptions { level: Some(level), ..CpuOptions::default() }).unwrap()
+fn device(level: CpuLevel) -> Device {
+    common::device(Some(level), None)
 }
 
 fn run<B: Backend>(case: &serde_json::Value, backend: B) -> Trace {
@@ -101,7 +102,7 @@ fn every_stage_equals_the_reference_on_every_cpu_level() {
             let tokens = goldens[&format!("{name}.input_ids")].len();
             // the scalar level takes half a minute for each of the prompts around 4,096 tokens
             if tokens < 4000 || level != CpuLevel::Scalar || level == best {
-                check(name, level, &run(case, cpu(level)), &goldens);
+                check(name, level, &run(case, device(level)), &goldens);
             }
         }
     }
@@ -112,7 +113,7 @@ fn every_stage_equals_the_reference_on_every_cpu_level() {
 fn a_device_that_runs_at_downloads_alone_gives_the_same_bits() {
     let level = CpuLevel::detect();
     for case in cases() {
-        let (direct, deferred) = (run(&case, cpu(level)), run(&case, Deferred::new(cpu(level))));
+        let (direct, deferred) = (run(&case, device(level)), run(&case, Deferred::new(device(level))));
         assert!(direct == deferred, "{}", case["name"]);
     }
 }

@@ -5,7 +5,6 @@ use crate::batch::shard::Shard;
 use crate::batch::sidecar;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
-use phi3v::model::FEW_ROWS_MAX;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -56,9 +55,9 @@ pub struct BatchArgs {
     /// Part I of N of the inputs, for several machines, each with its own --out
     #[arg(long, value_name = "I/N", help_heading = "Job")]
     pub shard: Option<Shard>,
-    /// Answers that are made together: 1 to 16; they are the same whatever it is
-    #[arg(long, value_name = "N", help_heading = "Job", default_value_t = FEW_ROWS_MAX, value_parser = RangedU64ValueParser::<usize>::new().range(1..=FEW_ROWS_MAX as u64))]
-    pub width: usize,
+    /// Answers that are made together: 1 to 16; they are the same whatever it is [default: as many as suit the device]
+    #[arg(long, value_name = "N", help_heading = "Job", value_parser = RangedU64ValueParser::<usize>::new().range(1..=16))]
+    pub width: Option<usize>,
     /// Write the results as a Parquet file, too; only where phi3v was built with the feature parquet
     #[arg(long, value_name = "FILE", help_heading = "Job")]
     pub parquet: Option<PathBuf>,

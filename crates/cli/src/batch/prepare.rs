@@ -6,7 +6,7 @@ use super::questions::Question;
 use super::row::salt;
 use crate::server::error::ApiError;
 use crate::server::openai::offline::{Offered, Offline, seed_of};
-use crate::sources::{Picture, PictureError, PictureOptions, Room, read_picture};
+use crate::sources::{Budget, Picture, PictureError, PictureOptions, read_picture};
 use axum::http::StatusCode;
 use phi3v::batch::Asked;
 use phi3v::constraint::{Constraint, GrammarConstraint};
@@ -32,7 +32,7 @@ pub struct RowKey {
     /// Whether they have log probabilities.
     pub logprobs: bool,
     /// Memory that its requests hold.
-    _room: Option<Room>,
+    _budget: Option<Budget>,
 }
 
 /// Requests for one input.
@@ -82,7 +82,7 @@ impl PictureAsker {
             let custom_id = prepared.question.row_id(&work.item.id);
             let request = picture.as_ref().map_err(Clone::clone);
             let request = request.and_then(|picture| self.request(picture, prepared, &custom_id));
-            let row = RowKey { custom_id, choices: 1, logprobs: false, _room: None };
+            let row = RowKey { custom_id, choices: 1, logprobs: false, _budget: None };
             Asked { key: Key { row: Arc::new(row), choice: 0 }, request }
         };
         work.questions.iter().map(ask).collect()
@@ -144,8 +144,8 @@ impl LineAsker {
         let offered = body.and_then(|body| self.offline.prepare(&body, salt(&self.job, custom_id)));
         let custom_id = custom_id.to_owned();
         match offered {
-            Ok(Offered { requests, logprobs, room }) => {
-                let row = RowKey { custom_id, choices: requests.len(), logprobs, _room: Some(room) };
+            Ok(Offered { requests, logprobs, budget }) => {
+                let row = RowKey { custom_id, choices: requests.len(), logprobs, _budget: Some(budget) };
                 let row = Arc::new(row);
                 let asked = |(choice, request)| {
                     let key = Key { row: Arc::clone(&row), choice };
@@ -154,7 +154,7 @@ impl LineAsker {
                 requests.into_iter().enumerate().map(asked).collect()
             }
             Err(error) => {
-                let row = RowKey { custom_id, choices: 1, logprobs: false, _room: None };
+                let row = RowKey { custom_id, choices: 1, logprobs: false, _budget: None };
                 vec![Asked { key: Key { row: Arc::new(row), choice: 0 }, request: Err(in_a_batch(error)) }]
             }
         }

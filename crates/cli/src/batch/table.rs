@@ -98,7 +98,8 @@ fn rows<'a>(journal: &'a Journal, done: &DoneRows) -> impl Iterator<Item = Resul
 pub fn write_csv(
     path: &Path,
     columns: &Columns,
-    (journal, done): (&Journal, &DoneRows),
+    journal: &Journal,
+    done: &DoneRows,
     existing: Existing,
 ) -> Result<(), BatchError> {
     let file = NewFile::create(path, existing).map_err(write_error)?;
@@ -123,7 +124,8 @@ pub fn write_csv(
 pub fn write_parquet(
     _path: &Path,
     _columns: &Columns,
-    _rows: (&Journal, &DoneRows),
+    _journal: &Journal,
+    _done: &DoneRows,
     _existing: Existing,
 ) -> Result<(), BatchError> {
     Err(BatchError::NoParquet)
@@ -198,8 +200,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (journal, done) = journal(&dir.path().join("out.jsonl"), rows);
         let path = dir.path().join("out.csv");
-        write_csv(&path, columns, (&journal, &done), Existing::Keep).unwrap();
-        let again = write_csv(&path, columns, (&journal, &done), Existing::Keep);
+        write_csv(&path, columns, &journal, &done, Existing::Keep).unwrap();
+        let again = write_csv(&path, columns, &journal, &done, Existing::Keep);
         assert!(matches!(again, Err(BatchError::Exists { .. })));
         std::fs::read_to_string(path).unwrap()
     }

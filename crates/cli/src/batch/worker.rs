@@ -34,7 +34,8 @@ pub trait Sink {
 pub fn run<B: Backend>(
     engine: &mut Engine<B>,
     coming: Receiver<Group>,
-    (maker, stop): (&RowMaker, &dyn Fn() -> bool),
+    maker: &RowMaker,
+    stop: &dyn Fn() -> bool,
     sink: &mut dyn Sink,
 ) -> Result<(), BatchError> {
     let mut batch = Batch::new(engine, coming);

@@ -10,17 +10,18 @@ mod work;
 
 use phi3v::Result;
 use phi3v::config::ModelConfig;
-use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, process};
+use phi3v::device::{Device, DeviceTensor};
+use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, Size, process};
 use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{Backend, Cpu, KV_BLOCK_TOKENS, KvFormat, Limits};
+use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat, Limits};
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 use work::Work;
 
-/// The picture that first_token and vision use: width and height.
-const PICTURE: (usize, usize) = (1024, 768);
+/// The picture that first_token and vision use.
+const PICTURE: Size = Size { width: 1024, height: 768 };
 /// `num_crops` of the picture, as the checkpoints recommend for one picture and for several.
 const NUM_CROPS: [usize; 2] = [NUM_CROPS_HIGH, 4];
 /// Prompt lengths; 1,941 is the standard picture with a short question.
@@ -103,38 +104,58 @@ pub struct Plan {
     pub opened: Duration,
 }
 
+/// A device, and what it can do at most where that can be measured; without, figures have no shares.
+pub struct MeasuredDevice {
+    /// What the model runs on.
+    pub device: Device,
+    /// Measured a moment ago, for a machine's speed drifts.
+    pub limits: Option<Limits>,
+}
+
+/// The model whose speed is measured.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// The shapes of its layers.
+    pub config: &'a ModelConfig,
+    /// Its weights, of a file or random.
+    pub weights: &'a Weights,
+    /// How far they are quantized.
+    pub quant: Option<Quant>,
+}
+
 /// The model being measured and what it has been fed.
 struct Bench<'a> {
-    model: Phi3V<Cpu>,
-    cache: Cache<Cpu>,
+    model: Phi3V<Device>,
+    cache: Cache<Device>,
     blocks: Vec<u32>,
     ids: Vec<u32>,
     logits: Vec<f32>,
-    limits: Limits,
+    limits: Option<Limits>,
     work: Work,
     report: &'a mut dyn FnMut(Figure),
 }
 
-/// Measures `weights` on `cpu`, whose `limits` have just been measured, and calls `report` with every figure as soon
-/// as it is there.
+/// Measures a model on a device and calls `report` with every figure as soon as it is there.
 ///
 /// # Errors
 /// What is wrong with the weights, or the device's refusal.
 pub fn run(
-    (cpu, limits): (Cpu, Limits),
-    (config, weights, quant): (&ModelConfig, &Weights, Option<Quant>),
+    MeasuredDevice { device, limits }: MeasuredDevice,
+    subject: Subject<'_>,
     plan: &Plan,
     report: &mut dyn FnMut(Figure),
 ) -> Result<()> {
     let options = ModelOptions { kv_format: plan.kv_format, ..ModelOptions::BF16 };
+    let Subject { config, weights, quant } = subject;
     reset_peak_rss();
     let start = Instant::now();
-    let model = Phi3V::load(cpu, config, weights, options, &mut |_| {})?;
+    let model = Phi3V::load(device, config, weights, options, &mut |_| {})?;
     let blocks = (PREFILL[2] + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS);
     let cache = model.cache(blocks)?;
+    model.backend().finish()?;
     let load = plan.opened + start.elapsed();
     report(Figure { name: Name::Load, size: 0, value: load.as_secs_f64(), share: None });
-    let work = Work::new(config, weights, (quant, model.kv_layout()));
+    let work = Work::new(config, weights, quant, model.kv_layout());
     let ids = (0..PREFILL[2] as u32).map(|i| i % config.vocab_size as u32).collect();
     let blocks = (0..blocks as u32).collect();
     let mut bench = Bench { model, cache, blocks, ids, logits: Vec::new(), limits, work, report };
@@ -173,9 +194,20 @@ impl Bench<'_> {
         (self.report)(Figure { name, size, value, share });
     }
 
+    /// Seconds until the device has done all that it was given.
+    fn seconds_since(&self, start: Instant) -> Result<f64> {
+        self.model.backend().finish()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// The part of the limits that was reached: the seconds that the work takes at them over those that it took.
+    fn share(&self, seconds: f64, at_limits: impl FnOnce(&Work, &Limits) -> f64) -> Option<f64> {
+        Some(at_limits(&self.work, self.limits.as_ref()?) / seconds)
+    }
+
     /// Runs the tokens `range` of the sequence in chunks, as the engine does, and returns the seconds it took. The
     /// sequence begins with the rows of `image`.
-    fn forward(&mut self, range: Range<usize>, image: Option<&<Cpu as Backend>::Tensor>) -> Result<f64> {
+    fn forward(&mut self, range: Range<usize>, image: Option<&DeviceTensor>) -> Result<f64> {
         let factors = self.model.rope().factors_for(range.end);
         let image_rows = image.map_or(0, |image| self.model.backend().shape(image).0);
         let chunk = self.model.backend().sizes().prefill_chunk;
@@ -192,13 +224,13 @@ impl Bench<'_> {
             let never_stop = &mut |_| ControlFlow::Continue(());
             self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop)?;
         }
-        Ok(start.elapsed().as_secs_f64())
+        self.seconds_since(start)
     }
 
     fn prefill(&mut self, tokens: usize) -> Result<()> {
         let seconds = self.forward(0..tokens, None)?;
-        let share = self.work.prefill_seconds(0..tokens, &self.limits) / seconds;
-        self.tell(Name::Prefill, tokens, tokens as f64 / seconds, Some(share));
+        let share = self.share(seconds, |work, limits| work.prefill_seconds(0..tokens, limits));
+        self.tell(Name::Prefill, tokens, tokens as f64 / seconds, share);
         Ok(())
     }
 
@@ -210,17 +242,20 @@ impl Bench<'_> {
         }
         seconds.sort_by(f64::total_cmp);
         let median = seconds[DECODE_STEPS / 2];
-        let share = self.work.decode_bytes(depth + DECODE_STEPS / 2) / median / (self.limits.read_gb_s * 1e9);
-        self.tell(Name::Decode, depth, 1.0 / median, Some(share));
+        let depth_mean = depth + DECODE_STEPS / 2;
+        let share =
+            self.share(median, |work, limits| work.decode_bytes(depth_mean) / (limits.read_gb_s * 1e9));
+        self.tell(Name::Decode, depth, 1.0 / median, share);
         Ok(())
     }
 
     fn vision(&mut self, tiles: usize, inputs: &ImageInputs) -> Result<()> {
         let start = Instant::now();
         self.model.embed_image(inputs)?;
-        let seconds = start.elapsed().as_secs_f64();
-        let share = self.work.vision_seconds(tiles, inputs.num_img_tokens(), &self.limits) / seconds;
-        self.tell(Name::Vision, tiles, seconds * 1e3, Some(share));
+        let seconds = self.seconds_since(start)?;
+        let tokens = inputs.num_img_tokens();
+        let share = self.share(seconds, |work, limits| work.vision_seconds(tiles, tokens, limits));
+        self.tell(Name::Vision, tiles, seconds * 1e3, share);
         Ok(())
     }
 
@@ -231,14 +266,16 @@ impl Bench<'_> {
         let inputs = process(&pixels, &params(NUM_CROPS[0]))?;
         let image = self.model.embed_image(&inputs)?;
         self.forward(0..STANDARD_PROMPT, Some(&image))?;
-        let seconds = start.elapsed().as_secs_f64();
-        let ideal = self.work.vision_seconds(inputs.distinct_tiles(), inputs.num_img_tokens(), &self.limits)
-            + self.work.prefill_seconds(0..STANDARD_PROMPT, &self.limits);
-        self.tell(Name::FirstToken, STANDARD_PROMPT, seconds, Some(ideal / seconds));
+        let seconds = self.seconds_since(start)?;
+        let (tiles, tokens) = (inputs.distinct_tiles(), inputs.num_img_tokens());
+        let share = self.share(seconds, |work, limits| {
+            work.vision_seconds(tiles, tokens, limits) + work.prefill_seconds(0..STANDARD_PROMPT, limits)
+        });
+        self.tell(Name::FirstToken, STANDARD_PROMPT, seconds, share);
         let again = STANDARD_PROMPT - NEXT_QUESTION..STANDARD_PROMPT;
         let seconds = self.forward(again.clone(), None)?;
-        let share = self.work.prefill_seconds(again, &self.limits) / seconds;
-        self.tell(Name::NextQuestion, NEXT_QUESTION, seconds, Some(share));
+        let share = self.share(seconds, |work, limits| work.prefill_seconds(again, limits));
+        self.tell(Name::NextQuestion, NEXT_QUESTION, seconds, share);
         Ok(())
     }
 }
@@ -248,7 +285,8 @@ fn params(num_crops: usize) -> ImageParams {
 }
 
 /// A picture without two equal tiles.
-fn pixels((width, height): (usize, usize)) -> RgbImage {
+fn pixels(size: Size) -> RgbImage {
+    let (width, height) = (size.width as usize, size.height as usize);
     let mut state = 1u32;
     let pixels = (0..3 * width * height)
         .map(|_| {
@@ -265,7 +303,8 @@ fn picture(num_crops: usize) -> Result<ImageInputs> {
 
 /// A square of one tile, whose global view is the same picture: computed once.
 fn one_tile() -> ImageInputs {
-    let inputs = process(&pixels((phi3v::image::TILE_SIDE, phi3v::image::TILE_SIDE)), &params(1));
+    let side = phi3v::image::TILE_SIDE as u32;
+    let inputs = process(&pixels(Size { width: side, height: side }), &params(1));
     inputs.expect("a square of one tile is a picture")
 }
 

@@ -43,7 +43,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let prepared = work::prepared(&questions, &forms)?;
     let job = job::job(args, &found, &questions, checkpoint);
     let context_tokens = opened.plan.as_ref().map_or(0, |plan| plan.context_tokens);
-    let outputs = Outputs::check(args, (&found, &questions), resumed.as_ref())?;
+    let outputs = Outputs::check(args, &found, &questions, resumed.as_ref())?;
     let (journal, header, done) = begin(args, resumed, Header::new(job, unix_seconds(), context_tokens))?;
     let mut outputs = outputs.begin(journal, done)?;
     let work = Work::of(args, found, &questions, outputs.done());
@@ -65,7 +65,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let coming = asking.begin(work, prepared)?;
     let Runtime { mut engine, .. } = opened.load_for_batch(&args.model, args.width)?;
     outputs.measure(Meter::new(total));
-    let result = worker::run(&mut engine, coming, (&maker, &|| stop.requested()), &mut outputs);
+    let result = worker::run(&mut engine, coming, &maker, &|| stop.requested(), &mut outputs);
     // a thread may hang on a network
     runtime.shutdown_background();
     result?;

@@ -1,7 +1,7 @@
 //! `phi3v bench`: the model's speed on this machine, beside what the machine can do.
 
 use crate::args::{BenchArgs, BenchFormat};
-use crate::bench::{self, Figure, Plan};
+use crate::bench::{self, Figure, MeasuredDevice, Plan};
 use crate::error::CliError;
 use crate::hub::{HubOptions, ModelName};
 use crate::terminal::{count, print};
@@ -9,7 +9,7 @@ use crate::{note, report, runtime};
 use phi3v::config::ModelConfig;
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{Cpu, CpuOptions, KvFormat, Limits};
+use phi3v_kernels::{Cpu, KvFormat};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 const ABOVE_THE_LIMIT: &str = "note: a share above 100 % means that the machine was slower when its limit was measured, \
     or that the weights are so few that they stay in the processor's caches";
 
+/// The processor and its limits, which were measured in this run.
 #[derive(Serialize)]
 struct Machine {
     int8_gops: f64,
@@ -39,7 +40,8 @@ struct Outcome {
 
 #[derive(Serialize)]
 struct Report {
-    machine: Machine,
+    /// Absent where another device runs the model.
+    machine: Option<Machine>,
     results: Vec<Outcome>,
 }
 
@@ -60,22 +62,15 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
         // before half a minute is spent on the machine's limits
         ModelName::parse(model)?;
     }
-    let (cpu, limits) = start(args)?;
-    let machine = Machine {
-        int8_gops: limits.int8_gops,
-        bf16_gflops: limits.bf16_gflops,
-        f32_gflops: limits.f32_gflops,
-        read_gb_s: limits.read_gb_s,
-        threads: cpu.threads(),
-        cpu_level: cpu.level().to_string(),
-    };
+    let first = start(args)?;
+    let machine = Machine::of(&first);
     if !args.json {
-        print(Header(&machine)).map_err(CliError::Output)?;
+        print(Header(machine.as_ref())).map_err(CliError::Output)?;
     }
-    let (mut results, mut printed) = (Vec::new(), Ok(()));
-    for (index, subject) in subjects(args).enumerate() {
-        let cpu = if index == 0 { (start(args)?.0, limits) } else { start(args)? };
-        measure(args, cpu, &subject?, &mut |outcome| {
+    let (mut results, mut printed, mut first) = (Vec::new(), Ok(()), Some(first));
+    for subject in subjects(args) {
+        let device = first.take().map_or_else(|| start(args), Ok)?;
+        measure(args, device, &subject?, &mut |outcome| {
             if !args.json && printed.is_ok() {
                 printed = print(&outcome);
             }
@@ -83,7 +78,6 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
         })?;
         std::mem::replace(&mut printed, Ok(())).map_err(CliError::Output)?;
     }
-    drop(cpu);
     if args.json {
         return print(report::json(&Report { machine, results }) + "\n").map_err(CliError::Output);
     }
@@ -93,11 +87,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The processor and its limits, measured now: a machine's speed drifts.
-fn start(args: &BenchArgs) -> Result<(Cpu, Limits), CliError> {
-    let cpu = Cpu::new(&CpuOptions { threads: args.threads, level: None })?;
-    let limits = cpu.limits().map_err(phi3v::Error::from)?;
-    Ok((cpu, limits))
+/// The device and its limits, measured now: a machine's speed drifts.
+fn start(args: &BenchArgs) -> Result<MeasuredDevice, CliError> {
+    let device = runtime::device(args.threads)?;
+    let limits = device.cpu().map(Cpu::limits).transpose().map_err(phi3v::Error::from)?;
+    Ok(MeasuredDevice { device, limits })
 }
 
 /// What is measured, opened or made as it is needed.
@@ -122,7 +116,7 @@ fn open(model: &str) -> Result<Subject, CliError> {
 
 fn measure(
     args: &BenchArgs,
-    cpu: (Cpu, Limits),
+    device: MeasuredDevice,
     subject: &Subject,
     tell: &mut dyn FnMut(Outcome),
 ) -> Result<(), CliError> {
@@ -130,9 +124,24 @@ fn measure(
     let kv_format = args.kv.map_or(default, |kv| kv.format());
     let plan = Plan { kv_format, quick: args.quick, opened: subject.opened };
     let format = subject.quant.map_or("bf16", Quant::name);
-    let model = (&subject.config, &subject.weights, subject.quant);
-    bench::run(cpu, model, &plan, &mut |figure| tell(Outcome::new(format, figure)))?;
+    let Subject { config, weights, quant, .. } = subject;
+    let model = bench::Subject { config, weights, quant: *quant };
+    bench::run(device, model, &plan, &mut |figure| tell(Outcome::new(format, figure)))?;
     Ok(())
+}
+
+impl Machine {
+    fn of(MeasuredDevice { device, limits }: &MeasuredDevice) -> Option<Self> {
+        let (cpu, limits) = (device.cpu()?, limits.as_ref()?);
+        Some(Self {
+            int8_gops: limits.int8_gops,
+            bf16_gflops: limits.bf16_gflops,
+            f32_gflops: limits.f32_gflops,
+            read_gb_s: limits.read_gb_s,
+            threads: cpu.threads(),
+            cpu_level: cpu.level().to_string(),
+        })
+    }
 }
 
 impl Outcome {
@@ -142,14 +151,19 @@ impl Outcome {
 }
 
 /// The machine's limits, and the head of the table.
-struct Header<'a>(&'a Machine);
+struct Header<'a>(Option<&'a Machine>);
 
 impl std::fmt::Display for Header<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Machine { int8_gops, bf16_gflops, f32_gflops, read_gb_s, threads, cpu_level } = self.0;
-        writeln!(f, "{}, level {cpu_level}", count(*threads, "thread"))?;
-        writeln!(f, "at most  int8 {int8_gops:.0} G/s, bf16 {bf16_gflops:.0} G/s, f32 {f32_gflops:.0} G/s")?;
-        writeln!(f, "         {read_gb_s:.1} GB/s read from memory\n")?;
+        if let Some(machine) = self.0 {
+            let Machine { int8_gops, bf16_gflops, f32_gflops, read_gb_s, threads, cpu_level } = machine;
+            writeln!(f, "{}, level {cpu_level}", count(*threads, "thread"))?;
+            writeln!(
+                f,
+                "at most  int8 {int8_gops:.0} G/s, bf16 {bf16_gflops:.0} G/s, f32 {f32_gflops:.0} G/s"
+            )?;
+            writeln!(f, "         {read_gb_s:.1} GB/s read from memory\n")?;
+        }
         writeln!(f, "{:14} {:6} {:>6} {:>10} {:6} {:>6}", "", "format", "size", "value", "unit", "share")
     }
 }

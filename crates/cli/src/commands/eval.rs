@@ -8,13 +8,12 @@ use crate::terminal::{count, print};
 use crate::{note, quantized, runtime};
 use phi3v::chat_template::{Message, Part};
 use phi3v::checkpoint::Checkpoint;
+use phi3v::device::Device;
 use phi3v::eval::{Answer, Comparison, Sample, Subject};
 use phi3v::image::ImageMode;
-use phi3v::memory::MemoryRequest;
+use phi3v::memory::{Capacity, MemoryRequest};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::processor::chat_prompt;
-use phi3v_kernels::cpu::SIZES;
-use phi3v_kernels::{Cpu, CpuOptions};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -69,10 +68,10 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     };
     for quant in &args.quant {
         for kv in &args.kv {
-            let comparison = compare(args, &source, (*quant, *kv), (&questions, &answers))?;
+            let comparison = compare(args, &source, *quant, *kv, &questions, &answers)?;
             let [reference, perplexity] = comparison.perplexity();
             report.reference_perplexity = Some(reference);
-            report.candidates.push(Outcome::new((*quant, *kv), &comparison, perplexity));
+            report.candidates.push(Outcome::new(*quant, *kv, &comparison, perplexity));
         }
     }
     let text = if args.json { crate::report::json(&report) + "\n" } else { report.to_string() };
@@ -113,20 +112,20 @@ fn load(
     checkpoint: &Checkpoint,
     options: ModelOptions,
     questions: &Questions,
-) -> Result<Phi3V<Cpu>, CliError> {
+) -> Result<Phi3V<Device>, CliError> {
     let request = MemoryRequest {
         weights_bytes: checkpoint.weights.bytes_total(),
         kv_format: options.kv_format,
         num_crops: args.num_crops.unwrap_or(checkpoint.preprocessor.num_crops),
-        prefill_chunk: 0,
-        tiles_at_once: SIZES.tiles_at_once,
+        prefill_chunk: None,
         // of a picture at a time
         image_cache_bytes: (questions.prompt_max * checkpoint.config.hidden_size * size_of::<f32>()) as u64,
         context: None,
     };
-    runtime::plan_exactly(checkpoint, request, (questions.prompt_max, args.max_new_tokens))?;
-    let cpu = Cpu::new(&CpuOptions { threads: args.threads, level: None })?;
-    Ok(Phi3V::load(cpu, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
+    let device = runtime::device(args.threads)?;
+    let (prompt, answer) = (questions.prompt_max, args.max_new_tokens);
+    runtime::plan_exactly(checkpoint, request, Capacity::of(&device), prompt, answer)?;
+    Ok(Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
 }
 
 /// The reference's answers.
@@ -146,8 +145,10 @@ fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> R
 fn compare(
     args: &EvalArgs,
     source: &ModelSource,
-    (quant, kv): (QuantChoice, Kv),
-    (questions, answers): (&Questions, &[Answer]),
+    quant: QuantChoice,
+    kv: Kv,
+    questions: &Questions,
+    answers: &[Answer],
 ) -> Result<Comparison, CliError> {
     let mut checkpoint = runtime::open_source(source)?;
     if let Some(quant) = quant.quant() {
@@ -170,7 +171,7 @@ fn quant_name(quant: QuantChoice) -> &'static str {
 }
 
 impl Outcome {
-    fn new((quant, kv): (QuantChoice, Kv), comparison: &Comparison, perplexity: f64) -> Self {
+    fn new(quant: QuantChoice, kv: Kv, comparison: &Comparison, perplexity: f64) -> Self {
         Self {
             quant: quant_name(quant),
             kv: kv.name(),

@@ -8,9 +8,10 @@ use crate::runtime::{self, Opened};
 use crate::terminal::{count, print};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
+use phi3v::device::Device;
 use phi3v::engine::EngineOptions;
 use phi3v::image::ImageParams;
-use phi3v::memory::{self, MemoryPlan, MemoryRequest, size};
+use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, size};
 use phi3v::weights::quantized::Quant;
 use phi3v::weights::weights_bytes;
 use phi3v_kernels::{Cpu, Format};
@@ -21,7 +22,9 @@ use std::path::PathBuf;
 #[derive(Debug, Serialize)]
 struct Info {
     version: &'static str,
-    cpu: CpuInfo,
+    /// Absent where another device is to run the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<CpuInfo>,
     available_bytes: Option<u64>,
     model: ModelState,
     caches: Caches,
@@ -97,14 +100,14 @@ struct MemoryInfo {
 /// # Errors
 /// The model cannot be opened, or stdout not be written to. A model too large for the memory is no error here.
 pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
-    let cpu = runtime::cpu(&args.model)?;
+    let device = runtime::device(args.model.threads)?;
     // looking at a model is no reason to download it
     let offline = HubOptions { offline: true, ..HubOptions::from_env() };
     let info = match runtime::checkpoint(&args.model.model, &offline) {
         Ok(checkpoint) => {
-            Info::new(args, &runtime::plan(checkpoint, cpu, &args.model, (&args.context, |own| own)))
+            Info::new(args, &runtime::plan(checkpoint, device, &args.model, &args.context, |own| own))
         }
-        Err(CliError::Hub(HubError::NotCached { .. })) => Info::before_download(args, &cpu),
+        Err(CliError::Hub(HubError::NotCached { .. })) => Info::before_download(args, &device),
         Err(error) => return Err(error),
     };
     let text = if args.json { crate::report::json(&info) + "\n" } else { info.to_string() };
@@ -112,7 +115,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
 }
 
 impl Info {
-    fn new(args: &InfoArgs, Opened { checkpoint, cpu, plan, .. }: &Opened) -> Self {
+    fn new(args: &InfoArgs, Opened { checkpoint, device, plan, .. }: &Opened) -> Self {
         Self {
             model: ModelState::Here(ModelInfo::new(checkpoint)),
             memory: plan
@@ -120,13 +123,13 @@ impl Info {
                 .ok()
                 .map(|plan| MemoryInfo::new(args, args.model.quantized(&checkpoint.weights), plan)),
             refusal: plan.as_ref().err().map(ToString::to_string),
-            ..Self::without_model(args, cpu)
+            ..Self::without_model(args, device)
         }
     }
 
     /// Of a known model the memory is known before it is here: both have the same shape.
-    fn before_download(args: &InfoArgs, cpu: &Cpu) -> Self {
-        let (name, info) = (&args.model.model, Self::without_model(args, cpu));
+    fn before_download(args: &InfoArgs, device: &Device) -> Self {
+        let (name, info) = (&args.model.model, Self::without_model(args, device));
         if !hub::is_known(name) {
             return info;
         }
@@ -140,11 +143,10 @@ impl Info {
             // as the older model has it; fewer take no more
             num_crops: ImageParams::default().num_crops,
             prefill_chunk: options.prefill_chunk_alone,
-            tiles_at_once: phi3v_kernels::cpu::SIZES.tiles_at_once,
             image_cache_bytes: options.image_cache_bytes_max as u64,
             context: args.context.context,
         };
-        let plan = MemoryPlan::new(&config, &request, info.available_bytes);
+        let plan = MemoryPlan::new(&config, &request, Capacity::of(device));
         let name = name.clone();
         Self {
             model: ModelState::Elsewhere { name, downloaded: false, weights_bytes: Some(stored) },
@@ -154,11 +156,11 @@ impl Info {
         }
     }
 
-    fn without_model(args: &InfoArgs, cpu: &Cpu) -> Self {
+    fn without_model(args: &InfoArgs, device: &Device) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            cpu: CpuInfo { level: cpu.level().to_string(), features: cpu.features(), threads: cpu.threads() },
-            available_bytes: memory::available_bytes(),
+            cpu: device.cpu().map(CpuInfo::new),
+            available_bytes: Capacity::of(device).available_bytes,
             model: ModelState::Elsewhere {
                 name: args.model.model.clone(),
                 downloaded: false,
@@ -168,6 +170,12 @@ impl Info {
             memory: None,
             refusal: None,
         }
+    }
+}
+
+impl CpuInfo {
+    fn new(cpu: &Cpu) -> Self {
+        Self { level: cpu.level().to_string(), features: cpu.features(), threads: cpu.threads() }
     }
 }
 
@@ -213,8 +221,10 @@ impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { version, cpu, available_bytes, model, caches, memory, refusal } = self;
         writeln!(f, "phi3v         {version}")?;
-        writeln!(f, "processor     level {}, {}", cpu.level, count(cpu.threads, "thread"))?;
-        writeln!(f, "  features    {}", cpu.features)?;
+        if let Some(cpu) = cpu {
+            writeln!(f, "processor     level {}, {}", cpu.level, count(cpu.threads, "thread"))?;
+            writeln!(f, "  features    {}", cpu.features)?;
+        }
         match model {
             ModelState::Here(model) => model.fmt(f)?,
             ModelState::Elsewhere { name, weights_bytes, .. } => {

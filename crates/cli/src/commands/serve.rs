@@ -12,8 +12,8 @@ use crate::server::{Loaded, ServeError, Server, ServerOptions, tls};
 use crate::sources::{Fetcher, Sources};
 use crate::{note, tell};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
+use phi3v::device::Device;
 use phi3v::image::ImageParams;
-use phi3v_kernels::Cpu;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ fn loaded(
     runtime: Runtime,
     image_params: ImageParams,
     description: Option<String>,
-) -> Result<Loaded<Cpu>, CliError> {
+) -> Result<Loaded<Device>, CliError> {
     let Runtime { engine, tokenizer, name } = runtime;
     let constraints =
         ConstraintFactory::new(&tokenizer, GrammarLimits::default()).map_err(phi3v::Error::from)?;

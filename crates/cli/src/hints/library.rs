@@ -3,6 +3,7 @@
 use phi3v::Error;
 use phi3v::checkpoint::CheckpointError;
 use phi3v::config::ConfigError;
+use phi3v::device::DeviceError;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
 use phi3v::kernels::{BackendError, CpuError};
@@ -24,6 +25,7 @@ pub(super) fn hint(error: &Error) -> Option<String> {
         Error::Sampler(SamplerError::BadLogit { .. }) => {
             "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"
         }
+        Error::Device(DeviceError::Cpu(error)) => return cpu(error),
         Error::Memory(error) => return memory(error),
         Error::Image(error) => return image(error),
         Error::Checkpoint(error) => return checkpoint(error),
@@ -35,7 +37,7 @@ pub(super) fn hint(error: &Error) -> Option<String> {
 }
 
 /// What the user can do about the processor's refusal.
-pub(super) fn cpu(error: &CpuError) -> Option<String> {
+fn cpu(error: &CpuError) -> Option<String> {
     match error {
         CpuError::Threads { .. } => Some("leave --threads out for one thread per physical core".to_owned()),
         CpuError::Spawn(_) => Some("ask for fewer threads with --threads".to_owned()),

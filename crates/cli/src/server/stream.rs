@@ -2,6 +2,7 @@
 
 use super::connections::Connection;
 use super::error::ApiError;
+use super::hints;
 use axum::http::StatusCode;
 use std::io;
 use std::pin::Pin;
@@ -179,19 +180,19 @@ fn bad_head(status: &str) -> Option<ApiError> {
             StatusCode::BAD_REQUEST,
             "head_invalid",
             "the head of the request is not valid HTTP/1.1",
-            "correct the request line and the headers; content-length is one number of digits",
+            hints::size::HEAD,
         ),
         "414" => (
             StatusCode::URI_TOO_LONG,
             "uri_too_long",
             "the address in the request is longer than the server reads",
-            "send what is long in the body",
+            hints::size::ADDRESS,
         ),
         "431" => (
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "head_too_large",
             "the headers of the request are more than the server reads",
-            "send fewer or shorter headers; 100 headers and 32 KiB are the limit",
+            hints::size::HEADERS,
         ),
         _ => return None,
     };

@@ -2,13 +2,13 @@
 
 use phi3v::checkpoint::Checkpoint;
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
+use phi3v::device::{Device, DeviceOptions};
 use phi3v::engine::{Engine, EngineOptions};
 use phi3v::image::ImageParams;
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v_cli::server::limits::Limits;
 use phi3v_cli::server::state::ServedModel;
 use phi3v_cli::server::{Loaded, ServeError, Server, ServerOptions};
-use phi3v_kernels::{Cpu, CpuOptions};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -27,20 +27,20 @@ pub fn tiny() -> PathBuf {
 }
 
 /// Loads the tiny checkpoint.
-pub fn load(options: EngineOptions) -> Result<Loaded<Cpu>, phi3v::Error> {
+pub fn load(options: EngineOptions) -> Result<Loaded<Device>, phi3v::Error> {
     let checkpoint = Checkpoint::open(&tiny())?;
     let stop_ids = checkpoint.stop_ids();
     load_with(checkpoint, stop_ids, options)
 }
 
 /// Loads the tiny checkpoint such that its answers are as long as they may be.
-pub fn load_endless() -> Result<Loaded<Cpu>, phi3v::Error> {
+pub fn load_endless() -> Result<Loaded<Device>, phi3v::Error> {
     let options = EngineOptions { context_tokens: 40_000, ..EngineOptions::default() };
     load_with(Checkpoint::open(&tiny())?, Vec::new(), options)
 }
 
 /// Loads the built-in model.
-pub fn load_demo() -> Result<Loaded<Cpu>, phi3v::Error> {
+pub fn load_demo() -> Result<Loaded<Device>, phi3v::Error> {
     let checkpoint = Checkpoint::from_files(&phi3v::demo::files())?;
     let stop_ids = checkpoint.stop_ids();
     load_with(checkpoint, stop_ids, EngineOptions { context_tokens: 4096, ..Default::default() })
@@ -50,11 +50,11 @@ fn load_with(
     checkpoint: Checkpoint,
     stop_ids: Vec<u32>,
     options: EngineOptions,
-) -> Result<Loaded<Cpu>, phi3v::Error> {
-    let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).expect("a processor");
+) -> Result<Loaded<Device>, phi3v::Error> {
+    let device = Device::open(&DeviceOptions { threads: Some(1), ..DeviceOptions::default() })?;
     let image_params = ImageParams { num_crops: 1, ..checkpoint.preprocessor };
     let Checkpoint { name: checkpoint_name, config, tokenizer, weights, .. } = checkpoint;
-    let model = Phi3V::load(cpu, &config, &weights, ModelOptions::F32, &mut |_| {})?;
+    let model = Phi3V::load(device, &config, &weights, ModelOptions::F32, &mut |_| {})?;
     let engine = Engine::new(model, Arc::clone(&tokenizer), stop_ids, options)?;
     let context_tokens = engine.context_tokens();
     let constraints = Arc::new(ConstraintFactory::new(&tokenizer, GrammarLimits::default())?);
@@ -102,7 +102,7 @@ impl Running {
 
     pub fn start_with(
         options: ServerOptions,
-        load: impl FnOnce() -> Result<Loaded<Cpu>, phi3v::Error> + Send + 'static,
+        load: impl FnOnce() -> Result<Loaded<Device>, phi3v::Error> + Send + 'static,
     ) -> Self {
         let server = Server::start(options, load).expect("a free port");
         let address = server.address;

@@ -44,22 +44,31 @@ impl Grammar {
         }
     }
 
+    /// The check of finished answers, where the form is a schema.
+    pub(super) fn check(&self) -> Option<schema::Check> {
+        match self {
+            Self::JsonObject => Some(schema::Check::new(any_object())),
+            Self::JsonSchema(schema) => Some(schema::Check::new(schema.clone())),
+            Self::Regex(_) | Self::Lark(_) => None,
+        }
+    }
+
     /// The grammar of a space followed by a text of this form.
     pub(super) fn after_a_space(&self, limits: &GrammarLimits) -> Result<GrammarInit, ConstraintError> {
         let inner = match self {
-            Self::JsonObject => return self.of_schema(&json!({"type": "object"})),
+            Self::JsonObject => return self.of_schema(&any_object()),
             Self::JsonSchema(value) => {
-                self.check("levels", depth(value), limits.depth_max)?;
-                self.check("bytes", value.to_string().len(), limits.bytes_max)?;
+                self.check_size("levels", depth(value), limits.depth_max)?;
+                self.check_size("bytes", value.to_string().len(), limits.bytes_max)?;
                 return self.of_schema(value);
             }
             Self::Regex(regex) => {
-                self.check("bytes", regex.len(), limits.bytes_max)?;
+                self.check_size("bytes", regex.len(), limits.bytes_max)?;
                 repetitions::check(regex).map_err(|reason| self.invalid(reason))?;
                 GrammarWithLexer::from_regex(regex)
             }
             Self::Lark(grammar) => {
-                self.check("bytes", grammar.len(), limits.bytes_max)?;
+                self.check_size("bytes", grammar.len(), limits.bytes_max)?;
                 lark::check(grammar).map_err(|reason| self.invalid(reason))?;
                 GrammarWithLexer::from_lark(grammar.clone())
             }
@@ -84,17 +93,25 @@ impl Grammar {
     }
 
     fn invalid(&self, reason: String) -> ConstraintError {
-        // names in a schema may hold line breaks
-        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-        ConstraintError::Invalid { kind: self.kind(), reason: shortened(reason) }
+        ConstraintError::Invalid { kind: self.kind(), reason: told(&reason) }
     }
 
-    fn check(&self, unit: &'static str, value: usize, limit: usize) -> Result<(), ConstraintError> {
+    fn check_size(&self, unit: &'static str, value: usize, limit: usize) -> Result<(), ConstraintError> {
         if value > limit {
             return Err(ConstraintError::TooLarge { kind: self.kind(), value, unit, limit });
         }
         Ok(())
     }
+}
+
+/// The schema of any object.
+fn any_object() -> Value {
+    json!({"type": "object"})
+}
+
+/// A reason as an error tells it, which may repeat names with line breaks.
+pub(super) fn told(reason: &str) -> String {
+    shortened(reason.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Nested arrays and objects, without recursion.

@@ -2,7 +2,8 @@
 //!
 //! A constraint forbids, before every token, all tokens after which the text could no longer be finished in that form;
 //! tokens that end the answer are allowed only where the text is complete. So whatever the sampler draws, a finished
-//! answer has the form (one cut off by a token limit may lack its end).
+//! answer has the form (one cut off by a token limit may lack its end). Where the form is a schema, a finished answer is
+//! also checked against the schema as it was written, before it may end: what does not validate is an error.
 //!
 //! The form is that of the text people see: an answer's first space, if its first token brings one, is not part of it,
 //! just as decoding drops it. The grammar engine is llguidance.
@@ -68,6 +69,12 @@ pub enum ConstraintError {
         /// Which limit was met.
         reason: String,
     },
+    /// A whole answer followed the grammar of its schema and does not satisfy the schema: a fault of this library.
+    #[error("the answer does not satisfy its JSON schema: {reason}")]
+    NotValid {
+        /// What is wrong with the answer.
+        reason: String,
+    },
     /// A token was chosen that had been forbidden.
     #[error("token {token} is not allowed by the form of the answer")]
     NotAllowed {
@@ -85,13 +92,27 @@ impl ConstraintError {
                 "make it simpler: fewer alternatives, fewer levels, shorter patterns".to_owned()
             }
             Self::Invalid { kind, .. } => format!("correct the {kind}, or leave it out to get free text"),
+            Self::NotValid { .. } => "ask again, and report it with the schema".to_owned(),
             Self::NotAllowed { .. } => "choose tokens only after Constraint::allowed".to_owned(),
         })
     }
 }
 
-/// Stack of the threads that compile forms: more than eight times what the deepest permitted forms take.
-const COMPILE_STACK_BYTES: usize = 64 << 20;
+/// Stack of the threads that compile forms and check answers: more than eight times what the deepest permitted forms take
+/// to compile.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Does work on a form on a thread of its own, which ends with it.
+fn on_large_stack<T: Send>(
+    work: impl FnOnce() -> Result<T, ConstraintError> + Send,
+) -> Result<T, ConstraintError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("form".to_owned()).stack_size(STACK_BYTES);
+        let too_complex = |reason: String| ConstraintError::TooComplex { reason };
+        let done = thread.spawn_scoped(scope, work).map_err(|error| too_complex(error.to_string()))?;
+        done.join().unwrap_or_else(|_| Err(too_complex("the engine gave up".to_owned())))
+    })
+}
 
 /// Makes constraints for one tokenizer. Building it walks the whole vocabulary, so keep one.
 pub struct ConstraintFactory {
@@ -153,14 +174,7 @@ impl ConstraintFactory {
     /// [`ConstraintError::TooLarge`], [`ConstraintError::TooComplex`] or [`ConstraintError::Invalid`] name what is wrong
     /// with the grammar.
     pub fn constraint(&self, grammar: &Grammar) -> Result<GrammarConstraint, ConstraintError> {
-        let compile = || self.compile(grammar);
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("form".to_owned()).stack_size(COMPILE_STACK_BYTES);
-            let too_complex = |reason: String| ConstraintError::TooComplex { reason };
-            let compiled =
-                thread.spawn_scoped(scope, compile).map_err(|error| too_complex(error.to_string()))?;
-            compiled.join().unwrap_or_else(|_| Err(too_complex("the engine gave up".to_owned())))
-        })
+        on_large_stack(|| self.compile(grammar))
     }
 
     fn compile(&self, grammar: &Grammar) -> Result<GrammarConstraint, ConstraintError> {
@@ -179,6 +193,9 @@ impl ConstraintFactory {
             stop_ids: self.stop_ids,
             at_start: true,
             may_end,
+            check: grammar.check().map(std::sync::Arc::new),
+            text: Vec::new(),
+            not_valid: None,
             allowed: Vec::new(),
         })
     }
@@ -199,6 +216,12 @@ pub struct GrammarConstraint {
     at_start: bool,
     /// The text so far has the form.
     may_end: bool,
+    /// What a whole text is checked by, besides the grammar.
+    check: Option<std::sync::Arc<schema::Check>>,
+    /// The text so far, if there is a check of it.
+    text: Vec<u8>,
+    /// What the check said, where the grammar would let the text so far end.
+    not_valid: Option<ConstraintError>,
     /// Which tokens were allowed last: the grammar engine may refuse one of them for what it would cost.
     allowed: Vec<bool>,
 }
@@ -209,6 +232,9 @@ impl Clone for GrammarConstraint {
             // a plain clone would share the lexer's cache, and its lock, with the original
             matcher: self.matcher.deep_clone(),
             begins_with_space: self.begins_with_space.clone(),
+            check: self.check.clone(),
+            text: self.text.clone(),
+            not_valid: self.not_valid.clone(),
             allowed: self.allowed.clone(),
             ..*self
         }
@@ -238,6 +264,23 @@ impl GrammarConstraint {
         Ok(begins.map(|(i, &space)| if space { with_space.get(i) } else { without_space.get(i) }).collect())
     }
 
+    /// Adds the text of a token to that of the answer.
+    fn note(&mut self, token: u32, begins_with_space: bool) -> Result<(), ConstraintError> {
+        if self.check.is_some() {
+            let tokens = self.matcher.tok_env().map_err(|error| grammar::too_complex(&error))?;
+            let bytes = tokens.tok_trie().token(token);
+            self.text.extend_from_slice(&bytes[usize::from(self.at_start && begins_with_space)..]);
+        }
+        self.at_start = false;
+        Ok(())
+    }
+
+    /// What is wrong with the text so far, taken as a whole answer.
+    fn check_whole(&self) -> Option<ConstraintError> {
+        let check = self.check.as_ref()?;
+        on_large_stack(|| check.run(&self.text)).err()
+    }
+
     fn next_tokens(&mut self) -> anyhow::Result<Vec<bool>> {
         if self.at_start {
             return self.first_tokens();
@@ -252,6 +295,11 @@ impl Constraint for GrammarConstraint {
         let mut allowed = self.next_tokens().map_err(|error| grammar::too_complex(&error))?;
         for id in self.stop_ids {
             allowed[id as usize] = self.may_end;
+        }
+        if let Some(error) = &self.not_valid
+            && !allowed.contains(&true)
+        {
+            return Err(error.clone().into());
         }
         // Rows of a checkpoint beyond the tokenizer's vocabulary have no text.
         for (i, logit) in logits.iter_mut().enumerate() {
@@ -277,12 +325,56 @@ impl Constraint for GrammarConstraint {
             self.matcher.consume_token(self.space).map_err(refused)?;
         }
         self.matcher.consume_token(token).map_err(refused)?;
-        self.at_start = false;
-        self.may_end = self.matcher.is_accepting().map_err(|error| grammar::too_complex(&error))?;
-        Ok(())
+        let may_end = self.matcher.is_accepting().map_err(|error| grammar::too_complex(&error))?;
+        self.note(token, begins_with_space)?;
+        self.not_valid = if may_end { self.check_whole() } else { None };
+        self.may_end = may_end && self.not_valid.is_none();
+        match &self.not_valid {
+            Some(error) if self.matcher.is_stopped() => Err(error.clone().into()),
+            _ => Ok(()),
+        }
     }
 
     fn is_complete(&self) -> bool {
         self.may_end && self.matcher.is_stopped()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// An answer's fate, token by token, with the grammar of one schema and the check of another.
+    fn followed(grammar: serde_json::Value, check: serde_json::Value, answer: &[u8]) -> Result<bool, String> {
+        let tokenizer =
+            Tokenizer::from_json(include_bytes!("../../../../testdata/tiny/tokenizer.json")).unwrap();
+        let factory = ConstraintFactory::new(&tokenizer, GrammarLimits::default()).unwrap();
+        let mut constraint = factory.constraint(&Grammar::JsonSchema(grammar)).unwrap();
+        constraint.check = Grammar::JsonSchema(check).check().map(std::sync::Arc::new);
+        for &byte in answer {
+            constraint.allowed(&mut vec![0.0; tokenizer.vocab_size()]).map_err(|error| error.to_string())?;
+            constraint.accept(tokenizer.byte_id(byte)).map_err(|error| error.to_string())?;
+        }
+        let mut logits = vec![0.0; tokenizer.vocab_size()];
+        constraint.allowed(&mut logits).map_err(|error| error.to_string())?;
+        Ok(tokenizer.stop_ids().iter().all(|&id| logits[id as usize] == 0.0))
+    }
+
+    #[test]
+    fn what_follows_its_grammar_and_not_its_schema_may_not_end() {
+        let (object, other) = (json!({"type": "object"}), json!({"maxProperties": 0}));
+        assert_eq!(followed(object.clone(), object.clone(), b"{\"a\":1}"), Ok(true));
+        assert_eq!(followed(object.clone(), other.clone(), b"{\"a\":1"), Ok(false));
+        let refused =
+            "the answer does not satisfy its JSON schema: an object has 1 members, maxProperties is 0";
+        assert_eq!(followed(object, other, b"{\"a\":1}"), Err(refused.to_owned()));
+        // one that may go on goes on
+        let tens = json!({"type": "integer", "multipleOf": 10});
+        let integer = json!({"type": "integer", "maximum": 99});
+        assert_eq!(followed(integer.clone(), tens.clone(), b" 7"), Ok(false));
+        assert_eq!(followed(integer.clone(), tens.clone(), b" 70"), Ok(true));
+        let refused = "the answer does not satisfy its JSON schema: 75 is no multiple of 10";
+        assert_eq!(followed(integer, tens, b"75"), Err(refused.to_owned()));
     }
 }

@@ -18,6 +18,7 @@ mod request;
 mod scheduler;
 mod sequence;
 mod step;
+mod stopwatch;
 
 pub use request::{
     CacheSalt, Event, FinishReason, Finished, Output, Phase, Request, RequestId, StepProgress, Timings,
@@ -25,7 +26,7 @@ pub use request::{
 };
 
 use crate::Result;
-use crate::model::{Cache, FEW_ROWS_MAX, Phi3V};
+use crate::model::{Cache, Phi3V};
 use crate::tokenizer::Tokenizer;
 use phi3v_kernels::Backend;
 use pictures::Images;
@@ -122,9 +123,9 @@ pub struct EngineOptions {
     /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds at
     /// least as many, rounded up to whole blocks.
     pub context_tokens: usize,
-    /// Sequences that run at the same time. Above [`FEW_ROWS_MAX`], the default, a decode step of dense weights takes the
-    /// kernels for many rows, and the last bits of an answer depend on how many there are.
-    pub running_max: usize,
+    /// Sequences that run at the same time; `None` is the device's [`Sizes::few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense
+    /// weights takes the kernels for many rows, and the last bits of an answer depend on how many there are.
+    pub running_max: Option<usize>,
     /// Tokens that the KV cache holds where it is to hold more than `context_tokens`, for many long sequences.
     pub cache_tokens: usize,
     /// Requests that may wait.
@@ -133,8 +134,8 @@ pub struct EngineOptions {
     pub image_cache_bytes_max: usize,
     /// Whether full blocks are shared between sequences with the same beginning.
     pub prefix_cache: bool,
-    /// Prompt tokens per step when nobody else is decoding.
-    pub prefill_chunk_alone: usize,
+    /// Prompt tokens per step when nobody else is decoding; `None` is the device's [`Sizes::prefill_chunk`](phi3v_kernels::Sizes::prefill_chunk).
+    pub prefill_chunk_alone: Option<usize>,
     /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
     /// Tiles per step while others are decoding, for the same reason.
@@ -145,13 +146,13 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             context_tokens: 8192,
-            running_max: FEW_ROWS_MAX,
+            running_max: None,
             cache_tokens: 0,
             waiting_max: 64,
             // some ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
-            prefill_chunk_alone: phi3v_kernels::cpu::SIZES.prefill_chunk,
+            prefill_chunk_alone: None,
             prefill_chunk_shared: 128,
             tiles_shared: 1,
         }
@@ -159,17 +160,11 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// The default bounds, with as many prompt tokens per step as suit the device.
+    /// The same bounds for work that nobody watches token by token: prompts and images go through the device in pieces as
+    /// large as suit it, whoever else is decoding.
     #[must_use]
-    pub fn for_backend<B: Backend>(backend: &B) -> Self {
-        Self { prefill_chunk_alone: backend.sizes().prefill_chunk, ..Self::default() }
-    }
-
-    /// The same for work that nobody watches token by token: prompts and images go in large pieces whoever else decodes.
-    #[must_use]
-    pub fn for_batch<B: Backend>(self, backend: &B) -> Self {
-        let sizes = backend.sizes();
-        Self { prefill_chunk_shared: sizes.prefill_chunk, tiles_shared: sizes.tiles_at_once, ..self }
+    pub fn for_batch(self) -> Self {
+        Self { prefill_chunk_shared: usize::MAX, tiles_shared: usize::MAX, ..self }
     }
 }
 
@@ -177,14 +172,14 @@ impl EngineOptions {
 ///
 /// ```
 /// use phi3v::checkpoint::Checkpoint;
+/// use phi3v::device::{Device, DeviceOptions};
 /// use phi3v::engine::{Engine, EngineOptions, Request};
-/// use phi3v::kernels::{Cpu, CpuOptions};
 /// use phi3v::model::{ModelOptions, Phi3V};
 /// use std::sync::Arc;
 ///
 /// let Checkpoint { config, weights, tokenizer, .. } = &Checkpoint::from_files(&phi3v::demo::files())?;
-/// let cpu = Cpu::new(&CpuOptions::default())?;
-/// let model = Phi3V::load(cpu, config, weights, ModelOptions::of(weights), &mut |_| ())?;
+/// let device = Device::open(&DeviceOptions::default())?;
+/// let model = Phi3V::load(device, config, weights, ModelOptions::of(weights), &mut |_| ())?;
 /// let stop_ids = tokenizer.stop_ids().into();
 /// let mut engine = Engine::new(model, Arc::clone(tokenizer), stop_ids, EngineOptions::default())?;
 ///
@@ -219,7 +214,7 @@ impl<B: Backend> Engine<B> {
         stop_ids: Vec<u32>,
         options: EngineOptions,
     ) -> Result<Self> {
-        let scheduler = Scheduler::new(options, model.backend().sizes().few_rows_max);
+        let scheduler = Scheduler::new(options, model.backend().sizes());
         Ok(Self {
             cache: model.cache(scheduler.load().blocks_total)?,
             scheduler,

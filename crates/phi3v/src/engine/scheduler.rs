@@ -7,13 +7,17 @@ use super::request::RequestId;
 use super::sequence::Sequence;
 use super::{EngineOptions, Load};
 use crate::model::RopeFactors;
-use phi3v_kernels::KV_BLOCK_TOKENS;
+use phi3v_kernels::{KV_BLOCK_TOKENS, Sizes};
 use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Sequences that wait or run, and the blocks of the KV cache that they have.
 pub(super) struct Scheduler {
     options: EngineOptions,
+    /// Sequences that may run at the same time, at least one.
+    running_max: usize,
+    /// Tokens of a prompt's chunk while nobody decodes.
+    prefill_chunk_alone: usize,
     /// Fewest tokens that the cut of a prompt may leave. Shorter chunks are multiplied by the device's kernels for few
     /// rows, those of decoding, whose sums run in another order: how a prompt is cut must not change its answer.
     prefill_remainder_min: usize,
@@ -59,14 +63,15 @@ struct KnownPrefix {
 }
 
 impl Scheduler {
-    /// For a device whose kernels for few rows take up to `few_rows_max`.
-    pub(super) fn new(options: EngineOptions, few_rows_max: usize) -> Self {
+    /// What the options leave to the device is as `sizes` has it.
+    pub(super) fn new(options: EngineOptions, sizes: Sizes) -> Self {
+        let cache_tokens = options.context_tokens.max(options.cache_tokens);
         Self {
             options,
-            prefill_remainder_min: few_rows_max + 1,
-            blocks: BlockManager::new(
-                options.context_tokens.max(options.cache_tokens).div_ceil(KV_BLOCK_TOKENS).max(1),
-            ),
+            running_max: options.running_max.unwrap_or(sizes.few_rows_max).max(1),
+            prefill_chunk_alone: options.prefill_chunk_alone.unwrap_or(sizes.prefill_chunk),
+            prefill_remainder_min: sizes.few_rows_max + 1,
+            blocks: BlockManager::new(cache_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
             waiting: VecDeque::new(),
             running: Vec::new(),
             ended_tables: Vec::new(),
@@ -139,7 +144,7 @@ impl Scheduler {
 
     /// Lets the first of the queue in, if the blocks suffice for all that it may come to need.
     pub(super) fn admit(&mut self) -> Option<Admission> {
-        if self.running.len() >= self.options.running_max.max(1) {
+        if self.running.len() >= self.running_max {
             return None;
         }
         let sequence = self.waiting.front()?;
@@ -188,7 +193,8 @@ impl Scheduler {
     pub(super) fn prompt_chunk(&self) -> Option<PromptChunk> {
         let ready = |sequence: &Sequence| !sequence.decoding() && sequence.image_needed().is_none();
         let index = self.running.iter().position(ready)?;
-        let (alone, shared) = (self.options.prefill_chunk_alone, self.options.prefill_chunk_shared);
+        let alone = self.prefill_chunk_alone;
+        let shared = self.options.prefill_chunk_shared.min(alone);
         let chunk = if self.someone_decodes() { shared } else { alone }.max(self.prefill_remainder_min);
         let (past, total) = (self.running[index].computed, self.running[index].tokens.len());
         let end = if total - past < chunk + self.prefill_remainder_min { total } else { past + chunk };
@@ -230,7 +236,7 @@ impl Scheduler {
     /// sequences that have ended. Where it is damaged, sequences with a block in doubt are removed, and the table is made
     /// anew from those that remain.
     pub(super) fn settle(&mut self) -> Option<Repair> {
-        let admits = !self.waiting.is_empty() && self.running.len() < self.options.running_max.max(1);
+        let admits = !self.waiting.is_empty() && self.running.len() < self.running_max;
         if self.ended_tables.is_empty() && !admits {
             return None;
         }
@@ -259,9 +265,10 @@ mod tests {
     use super::*;
     use crate::engine::Request;
     use crate::image::{ImageParams, RgbImage, process};
-    use crate::model::FEW_ROWS_MAX;
     use crate::tokenizer::Tokenizer;
     use std::sync::{Arc, LazyLock};
+
+    const SIZES: Sizes = Sizes { few_rows_max: 16, tiles_at_once: 2, prefill_chunk: 1024 };
 
     static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/tiny/tokenizer.json");
@@ -275,7 +282,7 @@ mod tests {
     }
 
     fn scheduler(context_tokens: usize) -> Scheduler {
-        Scheduler::new(EngineOptions { context_tokens, ..EngineOptions::default() }, FEW_ROWS_MAX)
+        Scheduler::new(EngineOptions { context_tokens, ..EngineOptions::default() }, SIZES)
     }
 
     fn short(_tokens: usize) -> RopeFactors {
@@ -316,7 +323,7 @@ mod tests {
     #[test]
     fn no_more_run_than_may() {
         let mut scheduler =
-            Scheduler::new(EngineOptions { running_max: 2, ..EngineOptions::default() }, FEW_ROWS_MAX);
+            Scheduler::new(EngineOptions { running_max: Some(2), ..EngineOptions::default() }, SIZES);
         (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20, 10)));
         assert_eq!(admit_all(&mut scheduler), [0, 1]);
     }
@@ -342,14 +349,14 @@ mod tests {
     fn prompts_are_cut_into_chunks_that_all_take_the_same_kernels() {
         for shared in [false, true] {
             for prompt in (1..40).chain(120..300).chain([1000, 2100]) {
-                let options = EngineOptions { prefill_chunk_alone: 200, ..EngineOptions::default() };
-                let mut scheduler = Scheduler::new(options, FEW_ROWS_MAX);
+                let options = EngineOptions { prefill_chunk_alone: Some(200), ..EngineOptions::default() };
+                let mut scheduler = Scheduler::new(options, SIZES);
                 if shared {
                     scheduler.enqueue(sequence(0, 20, 10));
                     admit_all(&mut scheduler);
                     prefill(&mut scheduler, 0);
                 }
-                let longest = if shared { options.prefill_chunk_shared } else { options.prefill_chunk_alone };
+                let longest = if shared { options.prefill_chunk_shared } else { 200 };
                 let fresh = (0..prompt as i64).map(|id| 1_000 + id).collect();
                 let request = Request::greedy(fresh, Vec::new(), 10);
                 let fresh = Sequence::new(RequestId(1), request, &TOKENIZER, RopeFactors::Short).unwrap();
@@ -359,8 +366,8 @@ mod tests {
                 while computed < prompt {
                     let PromptChunk { index, rows, is_last } = scheduler.prompt_chunk().unwrap();
                     assert_eq!((index, rows.start), (usize::from(shared), computed));
-                    assert!(rows.len() >= (FEW_ROWS_MAX + 1).min(prompt), "{rows:?} of {prompt}");
-                    assert!(rows.len() < longest + FEW_ROWS_MAX + 1, "{rows:?} of {prompt}");
+                    assert!(rows.len() >= (SIZES.few_rows_max + 1).min(prompt), "{rows:?} of {prompt}");
+                    assert!(rows.len() < longest + SIZES.few_rows_max + 1, "{rows:?} of {prompt}");
                     computed = rows.end;
                     assert_eq!(is_last, computed == prompt);
                     scheduler.computed_to(index, computed);
@@ -372,8 +379,8 @@ mod tests {
     #[test]
     fn a_sequence_that_crosses_the_reach_begins_again_at_the_head_of_the_queue() {
         let factors_for = |tokens| if tokens > 22 { RopeFactors::Long } else { RopeFactors::Short };
-        let options = EngineOptions { running_max: 2, ..EngineOptions::default() };
-        let mut scheduler = Scheduler::new(options, FEW_ROWS_MAX);
+        let options = EngineOptions { running_max: Some(2), ..EngineOptions::default() };
+        let mut scheduler = Scheduler::new(options, SIZES);
         (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20 + id as usize, 10)));
         assert_eq!(admit_all(&mut scheduler), [0, 1]);
         prefill(&mut scheduler, 0);
@@ -414,7 +421,7 @@ mod tests {
     #[test]
     fn cancelled_sequences_are_taken_from_both_places() {
         let mut scheduler =
-            Scheduler::new(EngineOptions { running_max: 1, ..EngineOptions::default() }, FEW_ROWS_MAX);
+            Scheduler::new(EngineOptions { running_max: Some(1), ..EngineOptions::default() }, SIZES);
         (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20, 10)));
         admit_all(&mut scheduler);
         [0, 2, 9].into_iter().for_each(|id| scheduler.cancel(RequestId(id)));

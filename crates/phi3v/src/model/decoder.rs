@@ -5,7 +5,7 @@
 
 use super::linear::{Loader, linear_into};
 use super::rope::{Rope, RopeFactors};
-use super::{Cache, FEW_ROWS_MAX, Progress, check};
+use super::{Cache, Progress, SEQUENCES_ON_STACK, check};
 use crate::Result;
 use crate::config::ModelConfig;
 use crate::weights::names;
@@ -137,8 +137,8 @@ impl<B: Backend> Workspace<B> {
     }
 }
 
-/// One item per sequence; a decode step of up to [`FEW_ROWS_MAX`] sequences allocates none.
-type PerSequence<T> = SmallVec<[T; FEW_ROWS_MAX]>;
+/// One item per sequence; a decode step of up to [`SEQUENCES_ON_STACK`] sequences allocates none.
+type PerSequence<T> = SmallVec<[T; SEQUENCES_ON_STACK]>;
 
 /// A batch with the rows of its chunks laid out one after the other.
 struct Layout<'a> {

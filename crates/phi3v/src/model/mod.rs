@@ -23,9 +23,8 @@ use projector::Projector;
 use std::ops::ControlFlow;
 use vision_tower::VisionTower;
 
-/// Most rows of a forward pass that processors take by their kernels for few rows. With more, the last bits of a row of a
-/// dense product differ, since its sums run in another order.
-pub const FEW_ROWS_MAX: usize = phi3v_kernels::cpu::SIZES.few_rows_max;
+/// Sequences of a decode step up to which nothing is allocated: what is noted of each lies on the stack.
+pub const SEQUENCES_ON_STACK: usize = 16;
 
 /// Steps of work a caller can watch and, by answering [`ControlFlow::Break`], stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +223,7 @@ impl<B: Backend> Phi3V<B> {
     }
 
     /// Runs `batch` through the decoder and leaves in `logits` those, `[n, vocab_size]`, of the chunks that asked. A
-    /// step of up to [`FEW_ROWS_MAX`] sequences allocates nothing where one like it has gone
+    /// step of up to [`SEQUENCES_ON_STACK`] sequences allocates nothing where one like it has gone
     /// before with the same `cache` and `logits`.
     ///
     /// # Errors

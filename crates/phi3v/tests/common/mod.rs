@@ -9,6 +9,8 @@
 
 pub mod tolerances;
 
+use phi3v::device::{Device, DeviceOptions};
+use phi3v_kernels::CpuLevel;
 use phi3v_kernels::testing::skip;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,11 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     let what = format!("{} is not there", found.display());
     skip(&what, "set PHI3V_SHARED to the folder of reference material");
     None
+}
+
+/// The device that tests run on, with `threads` threads; at the best level where none is given.
+pub fn device(cpu_level: Option<CpuLevel>, threads: Option<usize>) -> Device {
+    Device::open(&DeviceOptions { cpu_level, threads, ..DeviceOptions::default() }).unwrap()
 }
 
 /// Writes a line to stderr that is seen although the test passes: only what the print macros write is captured.

@@ -11,7 +11,6 @@ use phi3v::engine::{
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::sampler::SamplingParams;
-use phi3v_kernels::cpu::{Cpu, CpuOptions};
 use phi3v_kernels::{
     Backend, BackendError, DeviceMemory, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Norm, Sizes,
     Span,
@@ -27,10 +26,8 @@ fn checkpoint() -> Checkpoint {
 }
 
 fn engine_with(checkpoint: &Checkpoint, options: EngineOptions, threads: usize) -> Engine<Device> {
-    let cpu = Cpu::new(&CpuOptions { threads: Some(threads), ..CpuOptions::default() }).unwrap();
-    let model =
-        Phi3V::load(device(cpu), &checkpoint.config, &checkpoint.weights, ModelOptions::F32, &mut |_| {})
-            .unwrap();
+    let (config, weights) = (&checkpoint.config, &checkpoint.weights);
+    let model = Phi3V::load(device(threads), config, weights, ModelOptions::F32, &mut |_| {}).unwrap();
     // no stop ids: random weights may choose them at any time
     Engine::new(model, Arc::clone(&checkpoint.tokenizer), Vec::new(), options).unwrap()
 }
@@ -100,7 +97,7 @@ fn a_batch_equals_its_single_runs() {
 
 #[test]
 fn late_arrivals_and_a_cache_too_small_for_all_change_nothing() {
-    let tight = EngineOptions { context_tokens: 640, running_max: 3, ..EngineOptions::default() };
+    let tight = EngineOptions { context_tokens: 640, running_max: Some(3), ..EngineOptions::default() };
     let mut engine = engine(tight);
     let mut ids = Vec::new();
     let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
@@ -300,20 +297,20 @@ fn an_observer_can_stop_the_work_for_its_request() {
     assert_eq!(engine.run(request(3), &mut ()).unwrap().reason, FinishReason::Length);
 }
 
-/// A processor whose memory for the cache can run out.
+/// A device whose memory for the cache can run out.
 struct Meagre {
-    cpu: Cpu,
+    inner: Device,
     full: Arc<AtomicBool>,
     /// Nothing comes back from the device: every forward pass fails.
     silent: Arc<AtomicBool>,
 }
 
-type Tensor = <Cpu as Backend>::Tensor;
-type Linear = <Cpu as Backend>::Linear;
-type Table = <Cpu as Backend>::Table;
-type Vector = <Cpu as Backend>::Vector;
-type Batch = <Cpu as Backend>::Batch;
-type KvPool = <Cpu as Backend>::KvPool;
+type Tensor = <Device as Backend>::Tensor;
+type Linear = <Device as Backend>::Linear;
+type Table = <Device as Backend>::Table;
+type Vector = <Device as Backend>::Vector;
+type Batch = <Device as Backend>::Batch;
+type KvPool = <Device as Backend>::KvPool;
 
 impl Backend for Meagre {
     type Tensor = Tensor;
@@ -327,86 +324,88 @@ impl Backend for Meagre {
         if self.full.load(Ordering::Relaxed) {
             return Err(BackendError::OutOfMemory { bytes: 1 << 40 });
         }
-        self.cpu.kv_grow(pool, blocks)
+        self.inner.kv_grow(pool, blocks)
     }
 
     fn sizes(&self) -> Sizes {
-        self.cpu.sizes()
+        self.inner.sizes()
     }
     fn memory(&self) -> DeviceMemory {
-        self.cpu.memory()
+        self.inner.memory()
     }
     fn tensor(&self, rows: usize, cols: usize) -> Result<Tensor, BackendError> {
-        self.cpu.tensor(rows, cols)
+        self.inner.tensor(rows, cols)
     }
     fn reshape(&self, tensor: &mut Tensor, rows: usize, cols: usize) -> Result<(), BackendError> {
-        self.cpu.reshape(tensor, rows, cols)
+        self.inner.reshape(tensor, rows, cols)
     }
     fn shape(&self, tensor: &Tensor) -> (usize, usize) {
-        self.cpu.shape(tensor)
+        self.inner.shape(tensor)
     }
     fn upload(&self, values: &[f32], first_row: usize, out: &mut Tensor) {
-        self.cpu.upload(values, first_row, out);
+        self.inner.upload(values, first_row, out);
     }
     fn download(&self, tensor: &Tensor, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), BackendError> {
         if self.silent.load(Ordering::Relaxed) {
             return Err(BackendError::OutOfMemory { bytes: 7 });
         }
-        self.cpu.download(tensor, rows, out)
+        self.inner.download(tensor, rows, out)
+    }
+    fn finish(&self) -> Result<(), BackendError> {
+        self.inner.finish()
     }
     fn linear_weight(&self, source: MatrixSource) -> Result<Linear, BackendError> {
-        self.cpu.linear_weight(source)
+        self.inner.linear_weight(source)
     }
     fn embedding(&self, source: MatrixSource) -> Result<Table, BackendError> {
-        self.cpu.embedding(source)
+        self.inner.embedding(source)
     }
     fn vector(&self, values: &[f32]) -> Result<Vector, BackendError> {
-        self.cpu.vector(values)
+        self.inner.vector(values)
     }
     fn kv_pool(&self, layout: KvLayout, blocks: usize) -> Result<KvPool, BackendError> {
-        self.cpu.kv_pool(layout, blocks)
+        self.inner.kv_pool(layout, blocks)
     }
     fn batch(&self) -> Batch {
-        self.cpu.batch()
+        self.inner.batch()
     }
     fn set_batch(&self, spans: &[Span<'_>], batch: &mut Batch) -> Result<(), BackendError> {
-        self.cpu.set_batch(spans, batch)
+        self.inner.set_batch(spans, batch)
     }
     fn embed(&self, table: &Table, ids: &[u32], out_row: usize, out: &mut Tensor) {
-        self.cpu.embed(table, ids, out_row, out);
+        self.inner.embed(table, ids, out_row, out);
     }
     fn gather(&self, src: &Tensor, rows: &[u32], out_row: usize, out: &mut Tensor) {
-        self.cpu.gather(src, rows, out_row, out);
+        self.inner.gather(src, rows, out_row, out);
     }
     fn linear(&self, x: &Tensor, weight: &Linear, epilogue: Epilogue, out: &mut Tensor) {
-        self.cpu.linear(x, weight, epilogue, out);
+        self.inner.linear(x, weight, epilogue, out);
     }
     fn norm(&self, x: &Tensor, norm: Norm<'_, Vector>, out: &mut Tensor) {
-        self.cpu.norm(x, norm, out);
+        self.inner.norm(x, norm, out);
     }
     fn add(&self, addend: &Tensor, x: &mut Tensor) {
-        self.cpu.add(addend, x);
+        self.inner.add(addend, x);
     }
     fn rope(&self, cos_sin: &Tensor, heads: Heads, qkv: &mut Tensor) {
-        self.cpu.rope(cos_sin, heads, qkv);
+        self.inner.rope(cos_sin, heads, qkv);
     }
     fn copy_kv(&self, qkv: &Tensor, layer: usize, batch: &Batch, pool: &mut KvPool) {
-        self.cpu.copy_kv(qkv, layer, batch, pool);
+        self.inner.copy_kv(qkv, layer, batch, pool);
     }
     fn attention_causal(&self, qkv: &Tensor, layer: usize, batch: &Batch, pool: &KvPool, out: &mut Tensor) {
-        self.cpu.attention_causal(qkv, layer, batch, pool, out);
+        self.inner.attention_causal(qkv, layer, batch, pool, out);
     }
     fn attention_full(&self, qkv: [&Tensor; 3], shape: FullAttention, out: &mut Tensor) {
-        self.cpu.attention_full(qkv, shape, out);
+        self.inner.attention_full(qkv, shape, out);
     }
 }
 
-/// An engine on such a processor, and the two switches.
+/// An engine on such a device, and the two switches.
 fn meagre() -> (Engine<Meagre>, Arc<AtomicBool>, Arc<AtomicBool>) {
     let (full, silent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let cpu = Cpu::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
     let checkpoint = checkpoint();
-    let backend = Meagre { cpu, full: Arc::clone(&full), silent: Arc::clone(&silent) };
+    let backend = Meagre { inner: device(1), full: Arc::clone(&full), silent: Arc::clone(&silent) };
     let (config, weights) = (&checkpoint.config, &checkpoint.weights);
     let model = Phi3V::load(backend, config, weights, ModelOptions::F32, &mut |_| {}).unwrap();
     let tokenizer = Arc::clone(&checkpoint.tokenizer);

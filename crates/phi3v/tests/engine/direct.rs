@@ -1,12 +1,10 @@
-//! The cases on the CPU backend.
+//! The cases on the device that people use.
 
-use phi3v_kernels::Cpu;
+pub(crate) use phi3v::device::Device;
 
 #[path = "cases.rs"]
 mod cases;
 
-type Device = Cpu;
-
-fn device(cpu: Cpu) -> Device {
-    cpu
+fn device(threads: usize) -> Device {
+    crate::common::device(None, Some(threads))
 }

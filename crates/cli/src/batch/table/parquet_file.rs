@@ -23,7 +23,8 @@ const GROUP_ROWS: usize = 1 << 16;
 pub fn write_parquet(
     path: &Path,
     columns: &Columns,
-    (journal, done): (&Journal, &DoneRows),
+    journal: &Journal,
+    done: &DoneRows,
     existing: Existing,
 ) -> Result<(), BatchError> {
     let file = NewFile::create(path, existing).map_err(write_error)?;
@@ -88,7 +89,7 @@ mod tests {
         let path = dir.path().join("out.parquet");
         let rows = [super::super::tests::row("b.png", "A d\u{f6}g"), super::super::tests::failed("a.png")];
         let (journal, done) = super::super::tests::journal(&dir.path().join("out.jsonl"), &rows);
-        write_parquet(&path, &Columns::default(), (&journal, &done), Existing::Keep).unwrap();
+        write_parquet(&path, &Columns::default(), &journal, &done, Existing::Keep).unwrap();
         let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
         let told: Vec<String> =
             reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_json_value().to_string()).collect();

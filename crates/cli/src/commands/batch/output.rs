@@ -51,7 +51,8 @@ impl<'a> Outputs<'a> {
     /// A table or a file beside a picture that is to be kept, or a table that cannot be written.
     pub(super) fn check(
         args: &'a BatchArgs,
-        (found, questions): (&Inputs, &[Question]),
+        found: &Inputs,
+        questions: &[Question],
         resumed: Option<&Resumed>,
     ) -> Result<Checked<'a>, BatchError> {
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
@@ -94,10 +95,10 @@ impl<'a> Outputs<'a> {
         self.journal.sync()?;
         let Checked { args, columns, tables, .. } = &self.checked;
         if let Some(path) = &args.csv {
-            write_csv(path, columns, (&self.journal, &self.done), *tables)?;
+            write_csv(path, columns, &self.journal, &self.done, *tables)?;
         }
         if let Some(path) = &args.parquet {
-            write_parquet(path, columns, (&self.journal, &self.done), *tables)?;
+            write_parquet(path, columns, &self.journal, &self.done, *tables)?;
         }
         if let Some(meter) = self.meter {
             meter.finish(self.before, stopped);

@@ -9,7 +9,7 @@ use crate::server::error::ApiError;
 use crate::server::limits::{Limits, Times};
 use crate::server::prepare;
 use crate::server::state::{App, ServedModel};
-use crate::sources::{Room, Sources};
+use crate::sources::{Budget, Sources};
 use phi3v::batch::Answer;
 use phi3v::chat_template::Role;
 use phi3v::engine::Request;
@@ -32,7 +32,7 @@ pub struct Offered {
     /// Whether the answers are to have log probabilities.
     pub logprobs: bool,
     /// Memory of the body and the pictures, to be held as long as the requests.
-    pub room: Room,
+    pub budget: Budget,
 }
 
 impl Offline {
@@ -72,11 +72,11 @@ impl Offline {
         let turns = std::mem::take(&mut ask.turns);
         let (app, model) = (&self.app, &self.model);
         let prepared = async {
-            let prompt = prepare::prompt(app, model, (turns, app.room()), Times::start(&app.limits)).await?;
+            let prompt = prepare::prompt(app, model, turns, app.budget(), Times::start(&app.limits)).await?;
             prompt.requests(app, model, ask).await
         };
-        let (requests, room) = self.runtime.block_on(prepared)?;
-        Ok(Offered { requests, logprobs, room })
+        let (requests, budget) = self.runtime.block_on(prepared)?;
+        Ok(Offered { requests, logprobs, budget })
     }
 }
 

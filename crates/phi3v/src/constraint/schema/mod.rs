@@ -5,6 +5,7 @@
 //! places where a smaller set serves as well: numbers have at most so many digits, names that the schema leaves open
 //! stay apart from those it names.
 
+mod check;
 mod decimal;
 mod emit;
 mod number;
@@ -24,6 +25,7 @@ use pointer::Pointer;
 use shape::{ArrayShape, Definitions, ObjectShape, Shape, are_apart, both, either};
 use text::{Pattern, TextShape};
 
+pub(super) use check::Check;
 pub(super) use emit::grammar;
 
 /// Why a schema cannot be followed.
@@ -39,7 +41,7 @@ impl Refused {
     }
 }
 
-/// Levels of a schema, references counted where they are looked into. The stack of [`super::COMPILE_STACK_BYTES`] holds
+/// Levels of a schema, references counted where they are looked into. The stack of [`super::STACK_BYTES`] holds
 /// several times as many.
 const LEVELS_MAX: usize = 200;
 

@@ -162,7 +162,8 @@ impl Multiple {
         self
     }
 
-    fn contains(self, value: &Decimal) -> bool {
+    /// Whether a number is one of them.
+    pub(super) fn contains(self, value: &Decimal) -> bool {
         value.remainder(self.places, self.coefficient) == Some(0)
     }
 

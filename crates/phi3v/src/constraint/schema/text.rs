@@ -15,7 +15,7 @@ const LENGTH_MAX: usize = 20_000;
 const WORK_MAX: u64 = 100_000;
 
 /// The largest product of the lengths of all patterns that must hold at once, since the engine compares every alternative
-/// of each with every one of the others; also of a pattern's length and that of a text it is tried on.
+/// of each with every one of the others.
 const PATTERNS_PRODUCT_MAX: usize = 1 << 20;
 
 /// A set of strings.
@@ -99,18 +99,30 @@ impl Pattern {
 
     /// Whether it matches a string.
     pub(super) fn matches(&self, text: &str) -> Result<bool, Refused> {
-        // each letter may take the engine to a state as large as the pattern
-        if self.len().saturating_mul(text.len()) > PATTERNS_PRODUCT_MAX {
-            return Err(too_complex());
+        self.matches_within(text, &mut { WORK_MAX })
+    }
+
+    /// Whether it matches a string, with so much work that is left for it, from which is taken what it needs.
+    pub(super) fn matches_within(&self, text: &str, work: &mut u64) -> Result<bool, Refused> {
+        let mut regex = self.compiled()?.borrow_mut();
+        let mut state = regex.initial_state();
+        for byte in text.bytes() {
+            // each letter may take the engine to a state as large as the pattern
+            let before = regex.cost();
+            state = regex.transition(state, byte);
+            *work = work.checked_sub(regex.cost() - before).ok_or_else(too_complex)?;
         }
+        Ok(regex.is_accepting(state))
+    }
+
+    fn compiled(&self) -> Result<&RefCell<Regex>, Refused> {
         if let Some(regex) = self.compiled.get() {
-            return Ok(regex.borrow_mut().is_match(text));
+            return Ok(regex);
         }
         let mut builder = RegexBuilder::new();
         let regex = builder.mk(&self.regex()).and_then(|regex| builder.into_regex_limited(regex, WORK_MAX));
         let regex = regex.map_err(|_| too_complex())?;
-        let regex = self.compiled.get_or_init(|| RefCell::new(regex));
-        Ok(regex.borrow_mut().is_match(text))
+        Ok(self.compiled.get_or_init(|| RefCell::new(regex)))
     }
 }
 
@@ -380,3 +392,24 @@ const DATE: &str = r"[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0
 /// Four bytes.
 const IPV4: &str =
     r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_work_of_matching_is_bounded() {
+        // each letter leads to another set of four hundred places
+        let letters = |i: u64| if (i * i * 2_654_435_761) >> 13 & 1 == 0 { 'a' } else { 'b' };
+        let text: String = (0..20_000).map(letters).collect();
+        let pattern = Pattern::new("^(a|b)*a(a|b){400}$").ok().unwrap();
+        assert_eq!(pattern.matches(&text), Err(too_complex()));
+        let mut work = 10_000_000;
+        assert!(pattern.matches_within(&text, &mut work).is_ok());
+        assert!(work < 9_000_000, "{work} is left");
+        // work that has been done is not done again
+        let left = work;
+        assert!(pattern.matches_within(&text, &mut work).is_ok());
+        assert_eq!(work, left);
+    }
+}

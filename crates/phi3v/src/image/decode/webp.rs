@@ -13,7 +13,7 @@ use image_webp::{DecodingError, WebPDecoder};
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
-use super::super::{ImageLimits, ImageMode};
+use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster};
 
 const FORMAT: &str = "WebP";
@@ -43,18 +43,20 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
 fn still(bytes: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError> {
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(error)?;
     let (width, height) = decoder.dimensions();
-    limits.check_size(width, height)?;
-    let size = decoder.output_buffer_size().ok_or_else(|| damaged("it is too large"))?;
+    let size = Size { width, height };
+    limits.check_size(size)?;
+    let bytes_out = decoder.output_buffer_size().ok_or_else(|| damaged("it is too large"))?;
     let layout = if decoder.has_alpha() { Layout::Rgba } else { Layout::Rgb };
-    let mut samples = vec![0; size];
+    let mut samples = vec![0; bytes_out];
     decoder.read_image(&mut samples).map_err(error)?;
-    Ok(Raster::new(decoder.dimensions(), layout, samples))
+    Ok(Raster::new(size, layout, samples))
 }
 
 /// Puts the first frame of an animation on its canvas, which is black and fully transparent.
-fn on_canvas(frame: Raster, place: &Frame<'_>, (width, height): (u32, u32)) -> Raster {
-    let mut samples = vec![0; width as usize * height as usize * 4];
-    let rows = samples.chunks_exact_mut(width as usize * 4).skip(place.top as usize);
+fn on_canvas(frame: Raster, place: &Frame<'_>, canvas: Size) -> Raster {
+    let width = canvas.width as usize;
+    let mut samples = vec![0; width * canvas.height as usize * 4];
+    let rows = samples.chunks_exact_mut(width * 4).skip(place.top as usize);
     let bytes = frame.layout.samples();
     for (row, line) in rows.zip(frame.samples.chunks_exact(frame.width * bytes)) {
         let out = row[place.left as usize * 4..].chunks_exact_mut(4);
@@ -63,13 +65,13 @@ fn on_canvas(frame: Raster, place: &Frame<'_>, (width, height): (u32, u32)) -> R
             pixel[..bytes].copy_from_slice(sample);
         }
     }
-    Raster::new((width, height), Layout::Rgba, samples)
+    Raster::new(canvas, Layout::Rgba, samples)
 }
 
 /// What the container says.
 #[derive(Default)]
 struct Container<'a> {
-    canvas: (u32, u32),
+    canvas: Size,
     /// Where the flags of the header stand, if it has one.
     flags: Option<usize>,
     /// Whether the still image has alpha.
@@ -85,7 +87,7 @@ struct Container<'a> {
 struct Frame<'a> {
     left: u32,
     top: u32,
-    size: (u32, u32),
+    size: Size,
     /// Its chunks, as they stand in a still image.
     chunks: &'a [u8],
 }
@@ -104,7 +106,7 @@ impl<'a> Container<'a> {
             let body = &bytes[range.clone()];
             match name {
                 // the decoder goes by the first; a later one must not make the image look smaller
-                b"VP8X" if container.canvas == (0, 0) => {
+                b"VP8X" if container.canvas == Size::default() => {
                     container.canvas = canvas_size(body)?;
                     container.flags = Some(range.start);
                 }
@@ -120,7 +122,7 @@ impl<'a> Container<'a> {
                     container.still = true;
                     container.alpha |= name == b"VP8L" && lossless_alpha(body);
                     let size = image_size(name, body)?;
-                    if container.canvas == (0, 0) {
+                    if container.canvas == Size::default() {
                         container.canvas = size;
                     }
                     check_same(size, container.canvas)?;
@@ -129,7 +131,7 @@ impl<'a> Container<'a> {
             }
             check_codes(name, body, container.canvas)?;
         }
-        limits.check_size(container.canvas.0, container.canvas.1)?;
+        limits.check_size(container.canvas)?;
         limits.check_frames(FORMAT, frames)?;
         Ok(container)
     }
@@ -155,17 +157,17 @@ fn lossless_alpha(body: &[u8]) -> bool {
 }
 
 impl<'a> Frame<'a> {
-    fn read(body: &'a [u8], canvas: (u32, u32)) -> Result<Self, ImageError> {
+    fn read(body: &'a [u8], canvas: Size) -> Result<Self, ImageError> {
         if body.len() < FRAME_HEADER {
             return Err(ImageError::Truncated { format: FORMAT });
         }
         let frame = Self {
             left: three_bytes(body, 0) * 2,
             top: three_bytes(body, 3) * 2,
-            size: (three_bytes(body, 6) + 1, three_bytes(body, 9) + 1),
+            size: Size { width: three_bytes(body, 6) + 1, height: three_bytes(body, 9) + 1 },
             chunks: &body[FRAME_HEADER..],
         };
-        if frame.left + frame.size.0 > canvas.0 || frame.top + frame.size.1 > canvas.1 {
+        if frame.left + frame.size.width > canvas.width || frame.top + frame.size.height > canvas.height {
             return Err(damaged("its first frame sticks out of the canvas"));
         }
         for (name, body) in chunks(frame.chunks, 0) {
@@ -180,7 +182,7 @@ impl<'a> Frame<'a> {
 
     /// The frame as a file of its own.
     fn as_still(&self) -> Vec<u8> {
-        let (width, height) = (self.size.0 - 1, self.size.1 - 1);
+        let (width, height) = (self.size.width - 1, self.size.height - 1);
         let alpha = match self.chunks.get(..4) {
             Some(b"ALPH") => ALPHA,
             Some(b"VP8L") if self.chunks.get(CHUNK_HEADER..).is_some_and(lossless_alpha) => ALPHA,
@@ -212,7 +214,7 @@ fn chunks(bytes: &[u8], mut at: usize) -> impl Iterator<Item = (&[u8; 4], Range<
 }
 
 /// Refuses lossless data with more sets of Huffman codes than any encoder makes: the decoder keeps them all.
-fn check_codes(name: &[u8; 4], body: &[u8], size: (u32, u32)) -> Result<(), ImageError> {
+fn check_codes(name: &[u8; 4], body: &[u8], size: Size) -> Result<(), ImageError> {
     let stream = match (name, body.first()) {
         // behind the signature and the size
         (b"VP8L", _) => body.get(5..),
@@ -230,26 +232,26 @@ fn check_codes(name: &[u8; 4], body: &[u8], size: (u32, u32)) -> Result<(), Imag
 }
 
 /// The canvas in a VP8X chunk.
-fn canvas_size(body: &[u8]) -> Result<(u32, u32), ImageError> {
+fn canvas_size(body: &[u8]) -> Result<Size, ImageError> {
     if body.len() < 10 {
         return Err(ImageError::Truncated { format: FORMAT });
     }
-    Ok((three_bytes(body, 4) + 1, three_bytes(body, 7) + 1))
+    Ok(Size { width: three_bytes(body, 4) + 1, height: three_bytes(body, 7) + 1 })
 }
 
 /// The size in the first bytes of a bitstream.
-fn image_size(name: &[u8; 4], body: &[u8]) -> Result<(u32, u32), ImageError> {
+fn image_size(name: &[u8; 4], body: &[u8]) -> Result<Size, ImageError> {
     let size = if name == b"VP8 " {
         // Frame tag (3), start code (3), then 14 bits each and 2 of scaling.
         body.get(6..10).map(|b| {
             let side = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
-            (side(b[0], b[1]), side(b[2], b[3]))
+            Size { width: side(b[0], b[1]), height: side(b[2], b[3]) }
         })
     } else {
         // Signature (1), then 14 bits each, less one.
         body.get(1..5).map(|b| {
             let bits = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            ((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1)
+            Size { width: (bits & 0x3fff) + 1, height: (bits >> 14 & 0x3fff) + 1 }
         })
     };
     size.ok_or(ImageError::Truncated { format: FORMAT })
@@ -259,7 +261,7 @@ fn three_bytes(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], 0])
 }
 
-fn check_same(size: (u32, u32), canvas: (u32, u32)) -> Result<(), ImageError> {
+fn check_same(size: Size, canvas: Size) -> Result<(), ImageError> {
     if size == canvas {
         return Ok(());
     }

@@ -1,0 +1,373 @@
+//! What each keyword says of a value.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value};
+
+use super::super::decimal::Decimal;
+use super::super::number::{self, Multiple};
+use super::super::text::{self, Pattern};
+use super::super::{Refused, count, pointer};
+use super::Unmet;
+use super::instance::{Instance, LEVELS_MAX};
+
+/// Parts of a schema that are looked at for one answer. Each takes about a microsecond, where patterns are left out.
+const STEPS_MAX: usize = 2_000_000;
+
+/// Work of the engine for all patterns of one answer, in its units, some 100 ns each.
+const PATTERN_WORK_MAX: u64 = 20_000_000;
+
+type Outcome = Result<(), Unmet>;
+
+/// A schema with what is known of one answer.
+pub(super) struct Checker<'a> {
+    root: &'a Value,
+    patterns: HashMap<&'a str, Pattern>,
+    formats: HashMap<&'a str, Pattern>,
+    targets: HashMap<&'a str, &'a Value>,
+    /// References by the places of what they lead to and of the value that it is asked about.
+    references: HashMap<(*const Value, *const ()), Reference>,
+    /// References that are being followed.
+    open: usize,
+    /// The first of these that was taken to be unmet, because following it led back to it.
+    assumed: Option<usize>,
+    level: usize,
+    steps: usize,
+    pattern_work: u64,
+}
+
+/// What is known of a reference for one value.
+enum Reference {
+    /// It is being followed, after so many others.
+    Open(usize),
+    Known(Outcome),
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn new(root: &'a Value) -> Self {
+        Self {
+            root,
+            patterns: HashMap::new(),
+            formats: HashMap::new(),
+            targets: HashMap::new(),
+            references: HashMap::new(),
+            open: 0,
+            assumed: None,
+            level: 0,
+            steps: 0,
+            pattern_work: PATTERN_WORK_MAX,
+        }
+    }
+
+    /// Whether a part of the schema validates a value.
+    pub(super) fn satisfies(&mut self, schema: &'a Value, value: &Instance<'_>) -> Outcome {
+        self.level += 1;
+        self.steps += 1;
+        if self.level > LEVELS_MAX {
+            return Err(Unmet::undecided(format!("to check it takes more than {LEVELS_MAX} levels")));
+        }
+        if self.steps > STEPS_MAX {
+            return Err(Unmet::undecided(format!("to check it takes more than {STEPS_MAX} steps")));
+        }
+        let outcome = match schema {
+            Value::Object(schema) => self.keywords(schema, value),
+            Value::Bool(false) => Err(violated(value, "stands where nothing may")),
+            _ => Ok(()),
+        };
+        self.level -= 1;
+        outcome
+    }
+
+    fn keywords(&mut self, schema: &'a Map<String, Value>, value: &Instance<'_>) -> Outcome {
+        check_type(schema, value)?;
+        check_values(schema, value)?;
+        match value {
+            Instance::Number(number, _) => {
+                check_number(schema, number)?.map_or(Ok(()), |what| Err(violated(value, &what)))?;
+            }
+            Instance::Text(text) => {
+                self.text(schema, text)?.map_or(Ok(()), |what| Err(violated(value, &what)))?;
+            }
+            Instance::Array(items) => self.array(schema, items)?,
+            Instance::Object(members) => self.object(schema, members)?,
+            Instance::Null | Instance::Boolean(_) => {}
+        }
+        for part in list(schema, "allOf") {
+            self.satisfies(part, value)?;
+        }
+        if let Some(choices) = schema.get("anyOf").and_then(Value::as_array)
+            && self.satisfied(choices, value, 1)? == 0
+        {
+            return Err(violated(value, "satisfies none of the choices of anyOf"));
+        }
+        if let Some(choices) = schema.get("oneOf").and_then(Value::as_array) {
+            match self.satisfied(choices, value, 2)? {
+                0 => return Err(violated(value, "satisfies none of the choices of oneOf")),
+                1 => {}
+                _ => return Err(violated(value, "satisfies several choices of oneOf")),
+            }
+        }
+        match schema.get("$ref").and_then(Value::as_str) {
+            Some(reference) => self.reference(reference, value),
+            None => Ok(()),
+        }
+    }
+
+    /// How many of the choices validate the value; counts no further than `enough`.
+    fn satisfied(
+        &mut self,
+        choices: &'a [Value],
+        value: &Instance<'_>,
+        enough: usize,
+    ) -> Result<usize, Unmet> {
+        let mut count = 0;
+        for choice in choices {
+            match self.satisfies(choice, value) {
+                Ok(()) => count += 1,
+                Err(Unmet::Violated { .. }) => {}
+                Err(undecided) => return Err(undecided),
+            }
+            if count == enough {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Follows a reference. One that leads back to itself about the same value allows nothing by this way.
+    fn reference(&mut self, reference: &'a str, value: &Instance<'_>) -> Outcome {
+        let target = match self.targets.get(reference) {
+            Some(target) => target,
+            None => {
+                let target = pointer::find(self.root, &pointer::parse(reference)?);
+                let missing = || Unmet::undecided(format!("the reference {reference:?} leads nowhere"));
+                self.targets.entry(reference).or_insert(target.ok_or_else(missing)?)
+            }
+        };
+        let target: &'a Value = target;
+        let place = (std::ptr::from_ref(target), std::ptr::from_ref(value).cast());
+        match self.references.get(&place) {
+            Some(Reference::Known(outcome)) => return outcome.clone(),
+            Some(&Reference::Open(first)) => {
+                self.assumed = Some(self.assumed.map_or(first, |assumed| assumed.min(first)));
+                return Err(violated(value, "is asked about by a reference that leads back to itself"));
+            }
+            None => {}
+        }
+        let before = self.open;
+        self.open += 1;
+        self.references.insert(place, Reference::Open(before));
+        let outcome = self.satisfies(target, value);
+        self.open = before;
+        if outcome.is_err() && self.assumed.is_some_and(|assumed| assumed < before) {
+            // it may be met after all, by what has been taken to be unmet
+            self.references.remove(&place);
+        } else {
+            self.references.insert(place, Reference::Known(outcome.clone()));
+        }
+        self.assumed = self.assumed.filter(|&assumed| assumed < before);
+        outcome
+    }
+
+    /// What is wrong with a string.
+    fn text(&mut self, schema: &'a Map<String, Value>, text: &str) -> Result<Option<String>, Unmet> {
+        let length = text.chars().count() as u64;
+        if let Some(min) = count(schema, "minLength")?.filter(|&min| length < min) {
+            return Ok(Some(format!("has {length} characters, minLength is {min}")));
+        }
+        if let Some(max) = count(schema, "maxLength")?.filter(|&max| length > max) {
+            return Ok(Some(format!("has {length} characters, maxLength is {max}")));
+        }
+        if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
+            && !self.matches(pattern, text)?
+        {
+            return Ok(Some(format!("does not match the pattern {pattern:?}")));
+        }
+        if let Some(name) = schema.get("format").and_then(Value::as_str) {
+            let unknown = || Unmet::undecided(format!("the format {name:?} cannot be checked"));
+            let format = match self.formats.get(name) {
+                Some(format) => format,
+                None => self.formats.entry(name).or_insert(text::format(name).ok_or_else(unknown)?),
+            };
+            if !format.matches_within(text, &mut self.pattern_work)? {
+                return Ok(Some(format!("is not of the format {name:?}")));
+            }
+        }
+        Ok(None)
+    }
+
+    fn matches(&mut self, pattern: &'a str, text: &str) -> Result<bool, Refused> {
+        let pattern = match self.patterns.get(pattern) {
+            Some(pattern) => pattern,
+            None => self.patterns.entry(pattern).or_insert(Pattern::new(pattern)?),
+        };
+        pattern.matches_within(text, &mut self.pattern_work)
+    }
+
+    fn array(&mut self, schema: &'a Map<String, Value>, items: &[Instance<'_>]) -> Outcome {
+        let length = items.len() as u64;
+        if let Some(min) = count(schema, "minItems")?.filter(|&min| length < min) {
+            return Err(Unmet::violated(format!("an array has {length} items, minItems is {min}")));
+        }
+        if let Some(max) = count(schema, "maxItems")?.filter(|&max| length > max) {
+            return Err(Unmet::violated(format!("an array has {length} items, maxItems is {max}")));
+        }
+        // before draft 2020-12 a list of first items was called items, and what follows additionalItems
+        let (first, others) = match schema.get("items") {
+            Some(Value::Array(_)) => ("items", "additionalItems"),
+            _ => ("prefixItems", "items"),
+        };
+        let (first, others) = (list(schema, first), schema.get(others));
+        for (index, item) in items.iter().enumerate() {
+            if let Some(part) = first.get(index).or(others) {
+                self.satisfies(part, item).map_err(|unmet| unmet.within(index))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, schema: &'a Map<String, Value>, members: &[(String, Instance<'_>)]) -> Outcome {
+        // of members with one name a reader takes one or the other: each is checked, and they count once
+        let names: HashSet<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+        let length = names.len() as u64;
+        if let Some(min) = count(schema, "minProperties")?.filter(|&min| length < min) {
+            return Err(Unmet::violated(format!("an object has {length} members, minProperties is {min}")));
+        }
+        if let Some(max) = count(schema, "maxProperties")?.filter(|&max| length > max) {
+            return Err(Unmet::violated(format!("an object has {length} members, maxProperties is {max}")));
+        }
+        for name in list(schema, "required").iter().filter_map(Value::as_str) {
+            if !names.contains(name) {
+                return Err(Unmet::violated(format!("an object lacks the required member {name:?}")));
+            }
+        }
+        for (name, member) in members {
+            self.member(schema, name, member).map_err(|unmet| unmet.within(name))?;
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, schema: &'a Map<String, Value>, name: &str, member: &Instance<'_>) -> Outcome {
+        let mut named = false;
+        let parts = |keyword| schema.get(keyword).and_then(Value::as_object);
+        if let Some(part) = parts("properties").and_then(|parts| parts.get(name)) {
+            named = true;
+            self.satisfies(part, member)?;
+        }
+        for (pattern, part) in parts("patternProperties").into_iter().flatten() {
+            if self.matches(pattern, name)? {
+                named = true;
+                self.satisfies(part, member)?;
+            }
+        }
+        match schema.get("additionalProperties") {
+            Some(part) if !named => self.satisfies(part, member),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn violated(value: &Instance<'_>, what: &str) -> Unmet {
+    let value = match value {
+        Instance::Null => "null".to_owned(),
+        Instance::Boolean(value) => value.to_string(),
+        Instance::Number(_, text) => (*text).to_owned(),
+        Instance::Text(text) => match text.char_indices().nth(TOLD_CHARS_MAX) {
+            Some((end, _)) => format!("{:?}..", &text[..end]),
+            None => format!("{text:?}"),
+        },
+        Instance::Array(_) => "an array".to_owned(),
+        Instance::Object(_) => "an object".to_owned(),
+    };
+    Unmet::violated(format!("{value} {what}"))
+}
+
+/// Characters of a string that an error repeats.
+const TOLD_CHARS_MAX: usize = 40;
+
+/// The items of a keyword that is a list.
+fn list<'a>(schema: &'a Map<String, Value>, keyword: &str) -> &'a [Value] {
+    schema.get(keyword).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn check_type(schema: &Map<String, Value>, value: &Instance<'_>) -> Outcome {
+    let is = |name: &str| match value {
+        Instance::Null => name == "null",
+        Instance::Boolean(_) => name == "boolean",
+        Instance::Number(number, _) => name == "number" || (name == "integer" && number.fraction.is_empty()),
+        Instance::Text(_) => name == "string",
+        Instance::Array(_) => name == "array",
+        Instance::Object(_) => name == "object",
+    };
+    match schema.get("type") {
+        Some(Value::String(name)) if !is(name) => Err(violated(value, &format!("is not of type {name}"))),
+        Some(Value::Array(names)) if !names.iter().filter_map(Value::as_str).any(is) => {
+            Err(violated(value, "is of none of its types"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_values(schema: &Map<String, Value>, value: &Instance<'_>) -> Outcome {
+    if let Some(constant) = schema.get("const")
+        && !is_same(value, constant)
+    {
+        return Err(violated(value, "is not the value of const"));
+    }
+    match schema.get("enum").and_then(Value::as_array) {
+        Some(values) if !values.iter().any(|other| is_same(value, other)) => {
+            Err(violated(value, "is none of the values of enum"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a value of the answer is one of the schema, to the digit.
+fn is_same(value: &Instance<'_>, other: &Value) -> bool {
+    match (value, other) {
+        (Instance::Null, Value::Null) => true,
+        (Instance::Boolean(value), Value::Bool(other)) => value == other,
+        (Instance::Number(value, _), Value::Number(other)) => {
+            number::decimal(other).is_ok_and(|other| *value == other)
+        }
+        (Instance::Text(value), Value::String(other)) => value == other,
+        (Instance::Array(items), Value::Array(others)) => {
+            items.len() == others.len() && items.iter().zip(others).all(|(item, other)| is_same(item, other))
+        }
+        (Instance::Object(members), Value::Object(others)) => {
+            let names: HashSet<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+            let is_member = |(name, member): &(String, Instance<'_>)| {
+                others.get(name).is_some_and(|other| is_same(member, other))
+            };
+            names.len() == members.len() && members.len() == others.len() && members.iter().all(is_member)
+        }
+        _ => false,
+    }
+}
+
+/// What is wrong with a number.
+fn check_number(schema: &Map<String, Value>, value: &Decimal) -> Result<Option<String>, Refused> {
+    // in draft 4 the excluded bounds say true beside the others
+    let excluded = |keyword| schema.get(keyword) == Some(&Value::Bool(true));
+    let bounds = [
+        ("minimum", true, excluded("exclusiveMinimum")),
+        ("exclusiveMinimum", true, true),
+        ("maximum", false, excluded("exclusiveMaximum")),
+        ("exclusiveMaximum", false, true),
+    ];
+    for (keyword, is_low, excluded) in bounds {
+        let Some(Value::Number(bound)) = schema.get(keyword) else { continue };
+        let stated = number::decimal(bound)?;
+        let inside = if is_low { *value > stated } else { *value < stated };
+        if !inside && (excluded || *value != stated) {
+            let excluded = if excluded { ", which is excluded" } else { "" };
+            return Ok(Some(format!("is outside of {keyword} {bound}{excluded}")));
+        }
+    }
+    match schema.get("multipleOf") {
+        Some(Value::Number(multiple)) if !Multiple::of(multiple)?.contains(value) => {
+            Ok(Some(format!("is no multiple of {multiple}")))
+        }
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,84 @@
+//! What lies on a device: one enum for each of a backend's types.
+
+use super::devices;
+use phi3v_kernels::Backend;
+
+/// What a device of type `B` finds in a handle: its own tensor, weight, table, batch, vector or cache.
+pub(super) trait Handle<B> {
+    type Own;
+
+    /// What belongs to `device`.
+    ///
+    /// # Panics
+    /// If it lies on a device of another kind.
+    fn of(&self, device: &B) -> &Self::Own;
+
+    /// As [`of`](Self::of), to be written.
+    fn of_mut(&mut self, device: &B) -> &mut Self::Own;
+}
+
+#[cold]
+fn of_another_device(what: &str) -> ! {
+    panic!("a {what} of another device was given")
+}
+
+macro_rules! handle {
+    ([$($(#[$cfg:meta])* $variant:ident($backend:ty),)+] $(#[$doc:meta])* $name:ident: $assoc:ident) => {
+        $(#[$doc])*
+        pub enum $name {
+            $(
+                $(#[$cfg])*
+                #[doc = concat!("Of a [`", stringify!($variant), "`](", stringify!($backend), ").")]
+                $variant(<$backend as Backend>::$assoc),
+            )+
+        }
+
+        $(
+            $(#[$cfg])*
+            #[allow(irrefutable_let_patterns, reason = "in a build without other devices")]
+            impl Handle<$backend> for $name {
+                type Own = <$backend as Backend>::$assoc;
+
+                fn of(&self, _device: &$backend) -> &Self::Own {
+                    let Self::$variant(own) = self else { of_another_device(stringify!($assoc)) };
+                    own
+                }
+
+                fn of_mut(&mut self, _device: &$backend) -> &mut Self::Own {
+                    let Self::$variant(own) = self else { of_another_device(stringify!($assoc)) };
+                    own
+                }
+            }
+        )+
+    };
+}
+
+devices!(handle! {
+    /// f32 activations on a device, `[rows, cols]`, row-major.
+    DeviceTensor: Tensor
+});
+
+devices!(handle! {
+    /// A weight matrix on a device, with its bias where it has one.
+    DeviceLinear: Linear
+});
+
+devices!(handle! {
+    /// A table of rows on a device, `[vocab, hidden]`, that are looked up by their numbers.
+    DeviceTable: Table
+});
+
+devices!(handle! {
+    /// Whose rows a batch has and where their keys and values live, as a device reads it.
+    DeviceBatch: Batch
+});
+
+devices!(handle! {
+    /// The weight or the bias of a norm on a device, `[n]`.
+    DeviceVector: Vector
+});
+
+devices!(handle! {
+    /// Blocks of keys and values on a device, addressed by number.
+    DeviceKvPool: KvPool
+});

@@ -1,0 +1,89 @@
+//! The device that runs the model, chosen when the program runs: one type for all that this build knows.
+//!
+//! [`Device`] is a [`Backend`] that hands each operation to the device that it holds. Everything above the model uses it
+//! and names no device of its own; the model and the engine stay generic. A further device is one more line of
+//! `devices!`, with a [`DeviceChoice`] that asks for it.
+
+mod backend;
+mod choice;
+mod handles;
+
+/// The devices of this build, a line each, put before the rest of a macro's input: the one list from which the enums of
+/// this module are made. A line may begin with `#[cfg(...)]`.
+macro_rules! devices {
+    ($then:ident! { $($rest:tt)* }) => {
+        $then! { [Cpu(phi3v_kernels::Cpu),] $($rest)* }
+    };
+}
+use devices;
+
+pub use choice::{DeviceChoice, DeviceError};
+pub use handles::{DeviceBatch, DeviceKvPool, DeviceLinear, DeviceTable, DeviceTensor, DeviceVector};
+
+use phi3v_kernels::{Cpu, CpuLevel, CpuOptions};
+
+macro_rules! device {
+    ([$($(#[$cfg:meta])* $variant:ident($backend:ty),)+] $(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        pub enum $name {
+            $(
+                $(#[$cfg])*
+                #[doc = concat!("A [`", stringify!($variant), "`](", stringify!($backend), ").")]
+                $variant($backend),
+            )+
+        }
+    };
+}
+
+devices!(device! {
+    /// A device that was opened, whichever it is.
+    ///
+    /// Its tensors, weights and caches are for it alone: an operation panics on those of a device of another kind, as on
+    /// shapes that do not fit, for both are errors of the model text.
+    ///
+    /// ```
+    /// use phi3v::device::{Device, DeviceOptions};
+    /// use phi3v::kernels::Backend;
+    ///
+    /// let options = DeviceOptions { choice: "cpu".parse()?, threads: Some(2), ..DeviceOptions::default() };
+    /// let device = Device::open(&options)?;
+    /// assert_eq!(device.cpu().map(|cpu| cpu.threads()), Some(2));
+    /// assert_eq!(device.shape(&device.tensor(3, 4)?), (3, 4));
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    Device
+});
+
+/// Which device shall run the model, and how; the defaults suit nearly everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// The device, as people name it.
+    pub choice: DeviceChoice,
+    /// Threads of the processor; `None` is one per physical core.
+    pub threads: Option<usize>,
+    /// Instructions of the processor that may be used; `None` is the best level that it has.
+    pub cpu_level: Option<CpuLevel>,
+}
+
+impl Device {
+    /// Opens the device of these options.
+    ///
+    /// # Errors
+    /// [`DeviceError`]: it is not there, or cannot run as asked.
+    pub fn open(options: &DeviceOptions) -> Result<Self, DeviceError> {
+        match options.choice {
+            DeviceChoice::Auto | DeviceChoice::Cpu => {
+                let options = CpuOptions { threads: options.threads, level: options.cpu_level };
+                Ok(Self::Cpu(Cpu::new(&options)?))
+            }
+        }
+    }
+
+    /// The processor, where it is the device: for what only a processor has, as its level and its threads.
+    #[must_use]
+    pub fn cpu(&self) -> Option<&Cpu> {
+        #[allow(irrefutable_let_patterns, reason = "in a build without other devices")]
+        let Self::Cpu(cpu) = self else { return None };
+        Some(cpu)
+    }
+}

@@ -1,0 +1,59 @@
+//! A device chosen by its name does what its own backend does: the cases that every backend runs, through the one type.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use phi3v::device::{Device, DeviceChoice, DeviceOptions};
+use phi3v_kernels::CpuLevel;
+use phi3v_kernels::testing::conformance::{Subject, attention, dense, packed, rows};
+
+fn scalar() -> Device {
+    common::device(Some(CpuLevel::Scalar), Some(2))
+}
+
+fn best() -> [Subject<Device>; 1] {
+    let backend = Device::open(&DeviceOptions::default()).unwrap();
+    [Subject { name: "the default device".to_owned(), backend }]
+}
+
+#[test]
+fn operations_are_those_of_the_device_inside() {
+    rows::norms(&best());
+    rows::sums_and_rotations(&best());
+    rows::lookups(&best());
+    rows::shapes(&best());
+    dense::agrees(&scalar(), &best());
+    attention::causal_agrees(&scalar(), &best());
+    attention::full_agrees(&scalar(), &best());
+}
+
+#[test]
+fn operations_that_a_device_may_fuse_are_their_steps() {
+    packed::normed_products(&best());
+    packed::feed_forward(&best());
+}
+
+#[test]
+fn a_device_is_named_in_any_case_and_none_other() {
+    for (name, choice) in
+        [("auto", DeviceChoice::Auto), ("cpu", DeviceChoice::Cpu), (" CPU ", DeviceChoice::Cpu)]
+    {
+        assert_eq!(name.parse::<DeviceChoice>().unwrap(), choice);
+        assert_eq!(choice.to_string().parse::<DeviceChoice>().unwrap(), choice);
+    }
+    for name in ["", "cpu0", "processor", "auto,cpu"] {
+        let error = name.parse::<DeviceChoice>().unwrap_err();
+        assert_eq!(error.to_string(), format!("no device is called {name:?}; there are auto and cpu"));
+        assert!(error.hint().is_some());
+    }
+}
+
+#[test]
+fn the_processor_tells_what_only_it_has() {
+    let device = common::device(Some(CpuLevel::Scalar), Some(3));
+    let cpu = device.cpu().unwrap();
+    assert_eq!((cpu.level(), cpu.threads()), (CpuLevel::Scalar, 3));
+    let error = Device::open(&DeviceOptions { threads: Some(0), ..DeviceOptions::default() }).err().unwrap();
+    assert_eq!(error.to_string(), "0 threads were asked for, the limit is 1 to 1024");
+    assert_eq!(error.hint().unwrap(), "leave the number of threads out for one per physical core");
+}
