@@ -140,6 +140,9 @@ pub struct EngineOptions {
     pub prefill_chunk_shared: usize,
     /// Tiles per step while others are decoding, for the same reason.
     pub tiles_shared: usize,
+    /// Whether decoding waits until every prompt that was let in is computed: then as many sequences as may run share each
+    /// decode step, and nobody's tokens come steadily.
+    pub prompts_first: bool,
 }
 
 impl Default for EngineOptions {
@@ -155,16 +158,18 @@ impl Default for EngineOptions {
             prefill_chunk_alone: None,
             prefill_chunk_shared: 128,
             tiles_shared: 1,
+            prompts_first: false,
         }
     }
 }
 
 impl EngineOptions {
-    /// The same bounds for work that nobody watches token by token: prompts and images go through the device in pieces as
-    /// large as suit it, whoever else is decoding.
+    /// The same bounds for work that nobody watches token by token: prompts and images go before decoding, and through the
+    /// device in pieces as large as suit it.
     #[must_use]
     pub fn for_batch(self) -> Self {
-        Self { prefill_chunk_shared: usize::MAX, tiles_shared: usize::MAX, ..self }
+        let (prefill_chunk_shared, tiles_shared) = (usize::MAX, usize::MAX);
+        Self { prefill_chunk_shared, tiles_shared, prompts_first: true, ..self }
     }
 }
 

@@ -184,6 +184,11 @@ impl Scheduler {
         self.running.iter().any(Sequence::decoding)
     }
 
+    /// Whether the prompt of any sequence is not computed yet.
+    pub(super) fn computes_prompts(&self) -> bool {
+        self.running.iter().any(|sequence| !sequence.decoding())
+    }
+
     /// The oldest sequence with an image that has to be encoded next.
     pub(super) fn needs_image(&self) -> Option<usize> {
         self.running.iter().position(|sequence| sequence.image_needed().is_some())

@@ -56,7 +56,9 @@ impl<B: Backend> Engine<B> {
         self.admit(&mut outputs);
         self.run_vision(observer, &mut outputs);
         self.run_prefill(observer, &mut outputs);
-        self.run_decode(&mut outputs);
+        if !(self.options.prompts_first && self.scheduler.computes_prompts()) {
+            self.run_decode(&mut outputs);
+        }
         self.settle(observer, &mut outputs);
         outputs
     }
