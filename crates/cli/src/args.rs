@@ -479,6 +479,9 @@ pub struct ReportArgs {
     /// Tokens, time to the first token and tokens per second, after the answer
     #[arg(long)]
     pub stats: bool,
+    /// Show words that the model was not sure of in yellow, and those that are rather wrong in red, on a terminal with colours
+    #[arg(long)]
+    pub unsure: bool,
 }
 
 /// Bytes of weights above which a model is quantized unasked: below, there is little to be gained.

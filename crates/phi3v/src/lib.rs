@@ -36,6 +36,7 @@ pub mod stop;
 pub mod tokenizer;
 pub mod trace;
 pub mod weights;
+pub mod words;
 
 pub use conversation::{Conversation, GenerationOptions};
 pub use error::{Error, Result};

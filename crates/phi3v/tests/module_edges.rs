@@ -29,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("eval", &["model", "image"]),
     ("conversation", &["chat_template", "engine", "image", "processor", "sampler", "stop", "tokenizer"]),
     ("batch", &["engine"]),
+    ("words", &["engine"]),
     (
         "session",
         &[

@@ -31,6 +31,8 @@ pub struct RowKey {
     pub choices: usize,
     /// Whether they have log probabilities.
     pub logprobs: bool,
+    /// Whether they have words.
+    pub words: bool,
     /// Memory that its requests hold.
     _budget: Option<Budget>,
 }
@@ -82,7 +84,7 @@ impl PictureAsker {
             let custom_id = prepared.question.row_id(&work.item.id);
             let request = picture.as_ref().map_err(Clone::clone);
             let request = request.and_then(|picture| self.request(picture, prepared, &custom_id));
-            let row = RowKey { custom_id, choices: 1, logprobs: false, _budget: None };
+            let row = RowKey { custom_id, choices: 1, logprobs: false, words: false, _budget: None };
             Asked { key: Key { row: Arc::new(row), choice: 0 }, request }
         };
         work.questions.iter().map(ask).collect()
@@ -144,8 +146,9 @@ impl LineAsker {
         let offered = body.and_then(|body| self.offline.prepare(&body, salt(&self.job, custom_id)));
         let custom_id = custom_id.to_owned();
         match offered {
-            Ok(Offered { requests, logprobs, budget }) => {
-                let row = RowKey { custom_id, choices: requests.len(), logprobs, _budget: Some(budget) };
+            Ok(Offered { requests, logprobs, words, budget }) => {
+                let row =
+                    RowKey { custom_id, choices: requests.len(), logprobs, words, _budget: Some(budget) };
                 let row = Arc::new(row);
                 let asked = |(choice, request)| {
                     let key = Key { row: Arc::clone(&row), choice };
@@ -154,7 +157,7 @@ impl LineAsker {
                 requests.into_iter().enumerate().map(asked).collect()
             }
             Err(error) => {
-                let row = RowKey { custom_id, choices: 1, logprobs: false, _budget: None };
+                let row = RowKey { custom_id, choices: 1, logprobs: false, words: false, _budget: None };
                 vec![Asked { key: Key { row: Arc::new(row), choice: 0 }, request: Err(in_a_batch(error)) }]
             }
         }

@@ -1,6 +1,7 @@
 //! A row of the results, in the form of OpenAI's batches: `{id, custom_id, response: {status_code, request_id, body},
 //! error}`. Nothing in it says when or beside whom the row was made: the same job gives the same rows.
 
+use super::prepare::RowKey;
 use crate::server::error::ApiError;
 use crate::server::openai::offline::{Stamp, completion};
 use phi3v::batch::Answer;
@@ -56,12 +57,13 @@ pub struct RowError {
 }
 
 impl RowMaker {
-    /// The row of what `custom_id` asked for: `answers` to it, with log probabilities if they were asked for.
+    /// The row that `key` asks for: `answers`, with log probabilities and words if they were asked for.
     #[must_use]
-    pub fn answered(&self, custom_id: &str, answers: &[Answer], logprobs: bool) -> Row {
+    pub fn answered(&self, key: &RowKey, answers: &[Answer]) -> Row {
+        let RowKey { custom_id, logprobs, words, .. } = key;
         let stamp =
             Stamp { id: self.name("chatcmpl-", custom_id), created: self.created, model: &self.model };
-        match completion(stamp, answers, logprobs.then_some(&self.tokenizer)) {
+        match completion(stamp, answers, logprobs.then_some(&self.tokenizer), *words) {
             Ok(completion) => self.row(custom_id, 200, body(&completion)),
             Err(error) => self.failed(custom_id, &error),
         }

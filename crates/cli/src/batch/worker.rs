@@ -89,7 +89,7 @@ impl Parts {
         let answers: Vec<Answer> = answers.into_iter().flatten().collect();
         Some(match error {
             Some(error) => maker.failed(&row.custom_id, &error),
-            None => maker.answered(&row.custom_id, &answers, row.logprobs),
+            None => maker.answered(&row, &answers),
         })
     }
 }

@@ -31,6 +31,8 @@ pub struct Offered {
     pub requests: Vec<Request>,
     /// Whether the answers are to have log probabilities.
     pub logprobs: bool,
+    /// Whether they are to have words.
+    pub words: bool,
     /// Memory of the body and the pictures, to be held as long as the requests.
     pub budget: Budget,
 }
@@ -59,7 +61,7 @@ impl Offline {
             let error = ApiError::invalid_value("stream", "the answers of a batch are not streamed");
             return Err(error.hint("leave stream and stream_options out"));
         }
-        let logprobs = request.logprobs.unwrap_or(false);
+        let (logprobs, words) = (request.logprobs.unwrap_or(false), chat::includes_words(&request));
         let mut ask = chat::ask(request)?;
         ask.check(&self.app.limits)?;
         if ask.turns.iter().any(|turn| turn.role == Role::Assistant) {
@@ -76,7 +78,7 @@ impl Offline {
             prompt.requests(app, model, ask).await
         };
         let (requests, budget) = self.runtime.block_on(prepared)?;
-        Ok(Offered { requests, logprobs, budget })
+        Ok(Offered { requests, logprobs, words, budget })
     }
 }
 
@@ -97,7 +99,8 @@ pub struct Stamp<'a> {
     pub model: &'a str,
 }
 
-/// The answers to one body in the shape of the API, with log probabilities where there is a tokenizer for them.
+/// The answers to one body in the shape of the API, with log probabilities where there is a tokenizer for them, and
+/// `with_words` or without.
 ///
 /// # Errors
 /// An answer was cancelled.
@@ -105,8 +108,9 @@ pub fn completion(
     stamp: Stamp<'_>,
     answers: &[Answer],
     tokenizer: Option<&Arc<Tokenizer>>,
+    with_words: bool,
 ) -> Result<ChatCompletion, ApiError> {
-    let mut whole = Answers::new(answers.len(), tokenizer);
+    let mut whole = Answers::new(answers.len(), tokenizer, with_words);
     for (index, answer) in answers.iter().enumerate() {
         answer.tokens.iter().for_each(|token| whole.token(index, token));
         whole.finish(index, &answer.finished)?;
