@@ -33,7 +33,7 @@ const EXIT_CODES: &str = "Exit codes:
   4    the model cannot be found, read or downloaded
   5    memory or context are too small
   6    a batch is done, and some of its inputs failed
-  130  stopped by Ctrl-C
+  130  stopped by Ctrl-C, a batch also by SIGTERM
 
 Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)

@@ -1,14 +1,13 @@
 //! The engine's loop: requests come in as they are prepared, rows go out as they are whole.
 
 use super::error::BatchError;
-use super::prepare::{Group, Key, RowKey};
+use super::prepare::{Group, Key};
 use super::row::{Row, RowMaker};
 use crate::server::error::ApiError;
 use phi3v::batch::{Answer, Batch, Ended};
 use phi3v::engine::Engine;
 use phi3v_kernels::Backend;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 /// Where rows go.
@@ -56,9 +55,9 @@ pub fn run<B: Backend>(
     Ok(())
 }
 
-/// Rows some of whose answers are still being made.
+/// Rows some of whose answers are still being made, by their names.
 #[derive(Default)]
-struct Parts(HashMap<*const RowKey, Part>);
+struct Parts(HashMap<String, Part>);
 
 struct Part {
     answers: Vec<Option<Answer>>,
@@ -70,13 +69,8 @@ impl Parts {
     /// Adds an answer, and gives the row that it completes.
     fn add(&mut self, ended: Ended<Key, ApiError>, maker: &RowMaker) -> Option<Row> {
         let Ended { key: Key { row, choice }, result } = ended;
-        // the rows of two answers are the same if their key is
-        let place = Arc::as_ptr(&row);
-        let part = self.0.entry(place).or_insert_with(|| Part {
-            answers: vec![None; row.choices],
-            error: None,
-            missing: row.choices,
-        });
+        let whole = || Part { answers: vec![None; row.choices], error: None, missing: row.choices };
+        let part = self.0.entry(row.custom_id.clone()).or_insert_with(whole);
         part.missing -= 1;
         match result {
             Ok(answer) => part.answers[choice] = Some(answer),
@@ -85,7 +79,7 @@ impl Parts {
         if part.missing > 0 {
             return None;
         }
-        let Part { answers, error, .. } = self.0.remove(&place)?;
+        let Part { answers, error, .. } = self.0.remove(&row.custom_id)?;
         let answers: Vec<Answer> = answers.into_iter().flatten().collect();
         Some(match error {
             Some(error) => maker.failed(&row.custom_id, &error),
