@@ -43,6 +43,11 @@ impl CliError {
             Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
                 "check that it is the text you mean, or shorten it".to_owned()
             }
+            Self::File { action: "write", error, .. } | Self::Output(error)
+                if error.kind() == io::ErrorKind::FileTooLarge =>
+            {
+                "raise the limit on the size of files (ulimit -f), or write to another disk".to_owned()
+            }
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
             Self::Quantized { .. } => "give the original checkpoint, or leave --quant out".to_owned(),

@@ -10,12 +10,12 @@ const STOPPING: u8 = 2;
 const ELSEWHERE: u8 = 3;
 const STAYING: u8 = 4;
 
-/// Told where Ctrl-C neither stops an answer nor the program.
+/// Printed where Ctrl-C stops neither an answer nor the program.
 pub const HOW_TO_LEAVE: &str = "(Ctrl-D or /quit to leave)";
 
 static SHARED: OnceLock<Interrupt> = OnceLock::new();
 
-/// Shared with the handler of the signal.
+/// What Ctrl-C asked for and what it may stop now; shared with the handler of the signal.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<State>);
 
@@ -69,7 +69,7 @@ impl Interrupt {
         self.end_answer();
     }
 
-    /// From here on Ctrl-C stops the answer.
+    /// From here on Ctrl-C stops the answer that is being made, and not the program.
     pub fn begin_answer(&self) {
         self.0.now.store(ANSWERING, Ordering::SeqCst);
     }
@@ -79,7 +79,7 @@ impl Interrupt {
         self.0.now.store(self.0.at_rest.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// Whether the answer is to be stopped.
+    /// Whether Ctrl-C was pressed since the answer began, which is then to be stopped.
     #[must_use]
     pub fn requested(&self) -> bool {
         self.0.now.load(Ordering::SeqCst) == STOPPING

@@ -29,3 +29,4 @@ pub mod runtime;
 pub mod server;
 pub mod sources;
 pub mod terminal;
+pub mod variables;

@@ -1,5 +1,6 @@
 //! Paths as users and variables give them, and the files they lead to.
 
+use crate::variables::is_blank;
 use phi3v::files::{open_regular, refuse_special};
 use std::ffi::OsString;
 use std::fs::File;
@@ -22,9 +23,9 @@ pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
-/// The user's folder for what can be made or fetched again, `get` giving the environment's variables.
+/// The user's folder for what can be made or fetched again, `get` giving the variables that are set.
 pub fn user_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    let given = get("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(from_home);
+    let given = get("XDG_CACHE_HOME").filter(|value| !is_blank(value)).map(from_home);
     given.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache"))
 }
 
@@ -62,7 +63,7 @@ fn is_own_descriptor(path: &Path) -> bool {
         && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
-/// A word as a shell takes it for one.
+/// The word, in quotes where a shell would otherwise take it apart or change it.
 #[must_use]
 pub fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
@@ -72,7 +73,7 @@ pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The system's words without the number in brackets.
+/// The system's words for an error, without the number in brackets that Rust adds to them.
 #[must_use]
 pub fn system_words(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -96,5 +97,6 @@ mod tests {
         assert_eq!(cache("/nowhere/cache"), Path::new("/nowhere/cache"));
         assert_eq!(cache("~/there"), home.join("there"));
         assert_eq!(cache(""), home.join(".cache"));
+        assert_eq!(cache(" "), home.join(".cache"));
     }
 }

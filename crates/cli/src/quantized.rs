@@ -12,6 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::note;
 use crate::paths::{folder_of, from_home, noted_text, user_cache};
 use crate::progress::Progress;
+use crate::variables::variable;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::{Existing, Files, NewFile, ReadError, WriteError, partial_path};
 use phi3v::weights::convert::{self, ConvertError, Target, default_name};
@@ -173,12 +174,10 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
     cache_folder().join(key).join(default_name(name, quant))
 }
 
-/// The folder of quantized models.
+/// The folder where quantized models are kept: that of `PHI3V_CACHE`, or one in the user's cache.
 #[must_use]
 pub fn cache_folder() -> PathBuf {
-    let get = |name: &str| std::env::var_os(name);
-    let given = get(CACHE_VARIABLE).filter(|value| !value.is_empty()).map(from_home);
-    given.unwrap_or_else(|| user_cache(get).join("phi3v"))
+    variable(CACHE_VARIABLE).map_or_else(|| user_cache(|name| variable(name)).join("phi3v"), from_home)
 }
 
 /// Names and contents: the built-in model may change while the program's version does not.
@@ -190,7 +189,7 @@ fn hash_contents(hasher: &mut Sha256, files: &[(&str, &[u8])]) {
     }
 }
 
-/// Of the files that a model is made from: names and what changes with them, or contents where there are no times.
+/// A digest of the files that a model is made from: of names and times, or of contents where there are no times.
 fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);

@@ -15,7 +15,7 @@ use phi3v::weights::convert;
 use phi3v_kernels::Backend;
 use std::sync::Arc;
 
-/// Bytes of weights above which the memory is told of unasked: 1 GB.
+/// Bytes of weights above which the memory plan is printed without being asked for: 1 GB.
 const TOLD_MIN_BYTES: u64 = 1_000_000_000;
 
 /// Tokens that an answer of a batch is expected to take with its prompt, at most: those of the largest picture and the
@@ -34,14 +34,14 @@ pub struct Opened {
     pub is_demo: bool,
 }
 
-/// What the demo model can do, and how to get another.
+/// One line on what the demo model can do and how to get the real one.
 #[must_use]
 pub fn demo_notice() -> String {
     let (name, abilities) = (phi3v::demo::NAME, phi3v::demo::ABILITIES);
     format!("{name} model: {abilities}; for your own pictures: phi3v pull {DEFAULT_PULL}")
 }
 
-/// An engine and what is needed to speak to it.
+/// A loaded model in its engine, with its tokenizer and its name: what every command needs that asks.
 pub struct Runtime {
     /// The engine with the loaded model.
     pub engine: Engine<Device>,
@@ -103,7 +103,7 @@ fn open_quantized(
 /// The device, as the flags and `PHI3V_CPU` have it.
 ///
 /// # Errors
-/// An unknown level, or threads that cannot be had.
+/// The level is unknown, or the number of threads is out of range.
 pub fn device(threads: Option<usize>) -> Result<Device, CliError> {
     let options = DeviceOptions { threads, ..DeviceOptions::default() };
     Ok(Device::open(&options).map_err(phi3v::Error::from)?)

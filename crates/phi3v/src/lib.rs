@@ -40,6 +40,6 @@ pub mod words;
 
 pub use conversation::{Conversation, GenerationOptions};
 pub use error::{Error, Result};
-/// The devices, and the types of theirs that this crate's interface names.
+/// The backends, and those of their types that appear in this crate's interface.
 pub use phi3v_kernels as kernels;
 pub use session::{Preparer, Reply, Session, SessionOptions, load};

@@ -6,7 +6,7 @@ use crate::paths::{folder_of, quoted};
 use std::path::Path;
 
 impl HubError {
-    /// What the user can do about it.
+    /// What the user can do about it, one sentence with names, variables or commands to copy.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -43,6 +43,15 @@ impl HubError {
             Self::Unreachable { .. } => {
                 "check the network, or set HF_ENDPOINT to a mirror; a further run continues where this one stopped"
             }
+            Self::ProxyRefused { proxy: Proxy { variable, .. }, status: 407, .. } => {
+                return Some(format!("give {variable} as http://USER:PASSWORD@HOST:PORT"));
+            }
+            Self::ProxyRefused { proxy: Proxy { variable, .. }, .. } => {
+                return Some(format!(
+                    "let the proxy of {variable} allow CONNECT to this host and port, which http addresses need as well, \
+                     or name the host in NO_PROXY"
+                ));
+            }
             Self::Storage { .. } => {
                 "check this machine's clock and whether a firewall lets the host through, or try again later; a \
                  further run continues where this one stopped"
@@ -57,6 +66,9 @@ impl HubError {
                  stopped"
             }
             Self::DiskSpace { .. } => "free some space, or set HF_HOME to a folder on a larger disk",
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge => {
+                "raise the limit on the size of files (ulimit -f), or set HF_HOME to a folder on another disk"
+            }
             Self::Io { .. } => "check the folder's permissions, or set HF_HOME to another folder",
             Self::Model(error) => return library::hint(error),
         };
@@ -65,7 +77,7 @@ impl HubError {
 }
 
 impl FileKind {
-    /// What would do in place of the file at `path`.
+    /// What would do in place of the file at `path`, one sentence for the hint.
     #[must_use]
     pub fn hint(self, path: &Path) -> String {
         const REAL: &str = "phi3v pull phi-3.5-vision fetches the real model";

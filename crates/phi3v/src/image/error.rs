@@ -1,6 +1,6 @@
 //! What can be wrong with an image, one sentence each.
 
-use super::format::{SUPPORTED, converter};
+use super::converter::{SUPPORTED, converter};
 
 /// Why an image was refused: not a format that is read, damaged, beyond a limit, or not to be cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -67,6 +67,13 @@ async fn collect(body: Body, limit: usize, budget: &mut Budget) -> Result<Vec<u8
 
 /// A page of another site can send a form or plain text to this server without asking, but not this type.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let count = headers.get_all(header::CONTENT_TYPE).iter().count();
+    if count > 1 {
+        // somebody before the server may have looked at another than it would
+        let message = format!("the request has {count} content-type headers");
+        return Err(ApiError::bad_request("head_invalid", message)
+            .hint("send one header content-type: application/json"));
+    }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim();
     if essence.eq_ignore_ascii_case("application/json") {
@@ -157,13 +164,6 @@ fn text(body: &[u8]) -> Result<&[u8], ApiError> {
     Ok(body)
 }
 
-/// What the JSON parser did not like, and where.
-pub(super) fn not_json(error: &serde_json::Error) -> ApiError {
-    let (line, column) = (error.line(), error.column());
-    let message = format!("the body is not valid JSON: see line {line}, column {column}");
-    ApiError::bad_request("invalid_json", message).hint("correct the JSON at that place")
-}
-
 /// Parses a body.
 ///
 /// # Errors
@@ -178,7 +178,7 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiErro
         );
     }
     unique_keys::check(body)?;
-    let value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+    let value = serde_json::from_slice(body).map_err(|error| ApiError::not_json(&error))?;
     let Value::Object(mut object) = value else {
         let error = ApiError::bad_request("invalid_json", "the body must be a JSON object");
         return Err(error.hint("put the fields into braces"));
