@@ -1,9 +1,11 @@
 //! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
 
+mod batch;
 mod formats;
 mod picture;
 mod serve;
 
+pub use batch::{BatchArgs, Sidecar};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
 pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
@@ -31,7 +33,8 @@ const EXIT_CODES: &str = "Exit codes:
   3    a picture cannot be read
   4    the model cannot be found, read or downloaded
   5    memory or context are too small
-  130  stopped by Ctrl-C
+  6    a batch is done, and some of its inputs failed
+  130  stopped by Ctrl-C, a batch also by SIGTERM
 
 Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)
@@ -73,6 +76,11 @@ pub enum Command {
     ///
     /// The answer goes to stdout as it is made, everything else to stderr.
     Ask(AskArgs),
+    /// Ask the same about many pictures, and keep every result
+    ///
+    /// Results are appended to a file as they come. Stopped in whatever way, the same command goes on where it was: nothing
+    /// is lost and nothing is asked twice.
+    Batch(BatchArgs),
     /// Talk about pictures, several turns
     ///
     /// A line is a question; /help lists the commands. On a terminal lines can be edited and recalled.
@@ -472,6 +480,9 @@ pub struct ReportArgs {
     /// Tokens, time to the first token and tokens per second, after the answer
     #[arg(long)]
     pub stats: bool,
+    /// Show words that the model was not sure of in yellow, and those that are rather wrong in red, on a terminal with colours
+    #[arg(long)]
+    pub unsure: bool,
 }
 
 /// Bytes of weights above which a model is quantized unasked: below, there is little to be gained.

@@ -199,6 +199,21 @@ impl MemoryPlan {
         self.activation_bytes.saturating_add(self.image_cache_bytes)
     }
 
+    /// Tokens that a KV cache for many sequences may hold: a context doubled as long as it fits with an eighth to spare,
+    /// up to `tokens_max`, and never less than the context itself.
+    #[must_use]
+    pub fn cache_tokens(&self, tokens_max: usize) -> usize {
+        let mut tokens = self.context_tokens;
+        while tokens < tokens_max {
+            let more = tokens.saturating_mul(2).min(tokens_max);
+            if !(Self { context_tokens: more, ..*self }).leaves_spare() {
+                break;
+            }
+            tokens = more;
+        }
+        tokens
+    }
+
     /// Whether the plan fits with an eighth to spare, for the other programs and for what the plan does not count.
     fn leaves_spare(&self) -> bool {
         self.available_bytes.is_none_or(|available| self.total_bytes() <= available - available / 8)
