@@ -5,7 +5,7 @@ mod output;
 mod work;
 
 use crate::args::{BatchArgs, ContextArgs};
-use crate::batch::inputs;
+use crate::batch::inputs::{self, Inputs};
 use crate::batch::journal::{DoneRows, Header, Journal, Resumed, check_job};
 use crate::batch::meter::Meter;
 use crate::batch::row::RowMaker;
@@ -28,6 +28,9 @@ use work::{Asking, Work};
 pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     args.generation.check()?;
     let found = inputs::find(&args.inputs, &mut std::io::stdin().lock())?;
+    if let Inputs::Pictures { skipped: skipped @ 1.., .. } = found {
+        note!("{} passed over: no pictures", count(skipped, "file"));
+    }
     let questions = job::questions(args, &found)?;
     job::check_flags(args, &found, &questions)?;
     let resumed = Journal::resume(&args.out)?;
