@@ -1,5 +1,6 @@
 //! [`Gpu`]: the operations of [`Backend`], each in a module of its own.
 
+use crate::adapter::choose;
 use crate::device::{Device, GpuOptions};
 use crate::linear::FEW_ROWS_MAX;
 use crate::recorder::{Counts, Recorder};
@@ -28,14 +29,22 @@ impl Gpu {
     /// # Errors
     /// [`GpuError`], see its variants.
     pub fn new(options: &GpuOptions) -> Result<Self, GpuError> {
-        let gpu = Self::untested(options)?;
+        Self::open(choose(&options.choice)?, options)
+    }
+
+    /// Opens a card and tries its kernels.
+    ///
+    /// # Errors
+    /// [`GpuError`], see its variants.
+    pub fn open(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
+        let gpu = Self::untested(adapter, options)?;
         crate::self_test::run(&gpu, options.cache.as_deref())?;
         Ok(gpu)
     }
 
     /// Opens the card without trying its kernels.
-    pub(crate) fn untested(options: &GpuOptions) -> Result<Self, GpuError> {
-        let device = Device::open(options)?;
+    pub(crate) fn untested(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
+        let device = Device::open(adapter, options)?;
         let open_error =
             |e: BackendError| GpuError::Open { name: device.adapter.name.clone(), reason: e.to_string() };
         let recorder = Recorder::new(&device).map_err(open_error)?;

@@ -1,7 +1,7 @@
 //! An opened card: its buffers, and what goes wrong on it.
 
 use crate::GpuError;
-use crate::adapter::{Adapter, Choice, MatrixUnits, choose};
+use crate::adapter::{Adapter, Choice, MatrixUnits};
 use crate::buffer::{Buffer, Gone};
 use crate::pipelines::Pipelines;
 use phi3v_kernels::BackendError;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How the GPU backend shall run.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
-    /// Which card.
+    /// Which card, where [`Gpu::new`](crate::Gpu::new) is to find it.
     pub choice: Choice,
     /// Folder for compiled kernels and what the self-test found, per card and driver; nothing is kept if `None`.
     pub cache: Option<PathBuf>,
@@ -59,8 +59,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn open(options: &GpuOptions) -> Result<Self, GpuError> {
-        let adapter = choose(&options.choice)?;
+    pub(crate) fn open(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
         let units = adapter.matrix_units.filter(|_| !options.no_matrix_units);
         let features = features(&adapter, units)?;
         let limits = adapter.raw.limits();
