@@ -47,6 +47,8 @@ pub struct Counts {
     pub barriers: u64,
     /// Bytes of weights, keys and values that the dispatches read.
     pub bytes_read: u64,
+    /// Bytes copied into place before them: rows of the embedding, rotations, block tables.
+    pub bytes_copied: u64,
 }
 
 /// What a kernel binds.
@@ -258,6 +260,7 @@ impl Recorder {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.counts.bytes_copied += bytes.len() as u64;
         if bytes.len() > ARENA_BYTES / 4 {
             self.submit(device)?;
             device.queue.write_buffer(buffer.raw(), at, bytes);
