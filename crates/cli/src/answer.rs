@@ -14,12 +14,12 @@ use std::time::Duration;
 /// How often Ctrl-C is looked for while nothing else is done.
 const INTERRUPT_PERIOD: Duration = Duration::from_millis(50);
 
-/// A complete answer.
+/// A complete answer as the engine gave it, with its text, its tokens and what it took.
 #[derive(Debug)]
 pub struct Answer {
     /// All of its text.
     pub text: String,
-    /// Its tokens.
+    /// The tokens of the answer, in their order.
     pub tokens: Vec<Token>,
     /// How it ended, and what it took.
     pub finished: Finished,

@@ -9,6 +9,7 @@ pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
+use crate::variables::variable;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use phi3v::device::{DeviceChoice, DeviceError};
@@ -609,20 +610,13 @@ impl Cli {
     }
 }
 
-/// The command without the variables that are empty: they count as unset, as compose files leave them (`X=${Y:-}`).
+/// The command without the variables that count as unset.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| is_blank(&value));
     let command = command.mut_args(|arg| match arg.get_env() {
-        Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+        Some(name) if variable(name).is_none() => arg.env(Resettable::Reset),
         _ => arg,
     });
     command.mut_subcommands(without_empty_variables)
-}
-
-/// Whether a variable's value says nothing.
-#[must_use]
-pub fn is_blank(value: &OsStr) -> bool {
-    value.to_str().is_some_and(|value| value.trim().is_empty())
 }
 
 impl GenerationArgs {

@@ -2,6 +2,7 @@
 //! memory.
 
 use crate::paths::open_named;
+use phi3v::files::read_to_limit;
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::Path;
 
@@ -13,8 +14,7 @@ pub const TEXT_BYTES_MAX: usize = 1 << 20;
 /// # Errors
 /// As for [`open_named`], or [`ErrorKind::FileTooLarge`].
 pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_named(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    let bytes = read_to_limit(open_named(path)?, bytes_max)?;
     if bytes.len() > bytes_max { Err(too_large("it", bytes_max)) } else { Ok(bytes) }
 }
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The library's refusal.
+    /// What the library refuses, with its reason.
     #[error(transparent)]
     Phi3V(#[from] phi3v::Error),
     /// The model cannot be found or downloaded.
@@ -53,7 +53,7 @@ pub enum CliError {
     Quantized {
         /// What the model is called.
         name: String,
-        /// How far.
+        /// The format it is in.
         quant: &'static str,
     },
     /// A result in the place of what it is made from.
@@ -68,23 +68,23 @@ pub enum CliError {
     /// Something has the name of what is to be written.
     #[error("{path} exists already")]
     Exists {
-        /// The file.
+        /// Path of the file.
         path: String,
     },
     /// Another process writes the same file.
     #[error("{path} is being written by another process")]
     Busy {
-        /// The unfinished file.
+        /// Path of the unfinished file.
         path: String,
     },
     /// The disk has become full while something was written.
     #[error("cannot write {path}: {}", disk::shortage(*.needed, *.available))]
     DiskFull {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// Bytes that it takes.
         needed: u64,
-        /// Bytes free.
+        /// Bytes that are free on the disk.
         available: u64,
     },
     /// No room for a quantized model.
@@ -97,25 +97,25 @@ pub enum CliError {
     Disk {
         /// Where it was to go.
         path: String,
-        /// Its size.
+        /// Bytes that it takes.
         needed: u64,
-        /// What is free.
+        /// Bytes that are free on the disk.
         available: u64,
     },
-    /// Any other file.
+    /// Any other file that cannot be read or written.
     #[error("cannot {action} {path}: {}", system_words(.error))]
     File {
-        /// `read` or `write`.
+        /// What was tried, `read` or `write`.
         action: &'static str,
-        /// Which one.
+        /// Path of the file.
         path: String,
-        /// The system's refusal.
+        /// Why the system refuses it.
         error: io::Error,
     },
     /// The server cannot start, or had to end.
     #[error("{message}")]
     Server {
-        /// What is wrong.
+        /// What is wrong, one sentence.
         message: String,
         /// What to do about it.
         hint: Option<String>,
@@ -126,7 +126,7 @@ pub enum CliError {
     /// Any of the others in `chat`, where other things can be done about it.
     #[error(transparent)]
     InChat(Box<Self>),
-    /// Ctrl-C.
+    /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }

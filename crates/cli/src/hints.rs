@@ -1,9 +1,9 @@
 //! What the user of a command can do about an error, in the words of the command line: its flags, and commands to copy.
 
+mod hub;
 mod library;
 
 use crate::error::{CliError, ExitCode};
-use crate::hub::HubError;
 use crate::paths::quoted;
 use crate::sources::{PictureError, SourceError, Unallowed};
 use crate::tell;
@@ -28,7 +28,7 @@ impl CliError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Phi3V(error) | Self::Hub(HubError::Model(error)) => return library::hint(error),
+            Self::Phi3V(error) => return library::hint(error),
             Self::Hub(error) => return error.hint(),
             Self::Picture(error) => return picture(error),
             Self::Server { hint, .. } => return hint.clone(),
@@ -41,6 +41,11 @@ impl CliError {
             Self::InChat(error) => return in_chat(error).or_else(|| error.hint()),
             Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
                 "check that it is the text you mean, or shorten it".to_owned()
+            }
+            Self::File { action: "write", error, .. } | Self::Output(error)
+                if error.kind() == io::ErrorKind::FileTooLarge =>
+            {
+                "raise the limit on the size of files (ulimit -f), or write to another disk".to_owned()
             }
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),

@@ -4,7 +4,7 @@
 
 use phi3v_cli::args::Cli;
 use phi3v_cli::error::{self, CliError};
-use phi3v_cli::{commands, terminal};
+use phi3v_cli::{commands, disk, terminal};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, CliError> {
+    disk::outlive_size_limits();
     let cli = match Cli::from_words(std::env::args_os().collect()) {
         Ok(cli) => cli,
         // wrong usage; it keeps its number where it cannot be told

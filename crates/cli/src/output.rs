@@ -23,7 +23,7 @@ pub fn check_out(out: &Path, existing: Existing, model: &ModelSource) -> Result<
 pub struct Output<'a> {
     /// Its name in the folder.
     pub name: String,
-    /// Its contents.
+    /// Contents of the file.
     pub bytes: Cow<'a, [u8]>,
 }
 

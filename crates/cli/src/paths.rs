@@ -1,5 +1,6 @@
 //! Paths as users and variables give them, and the files they lead to.
 
+use crate::variables::is_blank;
 use phi3v::files::{open_regular, refuse_special};
 use std::ffi::OsString;
 use std::fs::File;
@@ -22,9 +23,9 @@ pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
-/// The user's folder for what can be made or fetched again, `get` giving the environment's variables.
+/// The user's folder for what can be made or fetched again, `get` giving the variables that are set.
 pub fn user_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    let given = get("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(from_home);
+    let given = get("XDG_CACHE_HOME").filter(|value| !is_blank(value)).map(from_home);
     given.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache"))
 }
 
@@ -96,5 +97,6 @@ mod tests {
         assert_eq!(cache("/nowhere/cache"), Path::new("/nowhere/cache"));
         assert_eq!(cache("~/there"), home.join("there"));
         assert_eq!(cache(""), home.join(".cache"));
+        assert_eq!(cache(" "), home.join(".cache"));
     }
 }

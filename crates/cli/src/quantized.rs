@@ -12,6 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::note;
 use crate::paths::{folder_of, from_home, noted_text, user_cache};
 use crate::progress::Progress;
+use crate::variables::variable;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::{Existing, Files, NewFile, ReadError, WriteError, partial_path};
 use phi3v::weights::convert::{self, ConvertError, Target, default_name};
@@ -176,9 +177,7 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
 /// The folder of quantized models.
 #[must_use]
 pub fn cache_folder() -> PathBuf {
-    let get = |name: &str| std::env::var_os(name);
-    let given = get(CACHE_VARIABLE).filter(|value| !value.is_empty()).map(from_home);
-    given.unwrap_or_else(|| user_cache(get).join("phi3v"))
+    variable(CACHE_VARIABLE).map_or_else(|| user_cache(|name| variable(name)).join("phi3v"), from_home)
 }
 
 /// Names and contents: the built-in model may change while the program's version does not.

@@ -38,7 +38,7 @@ pub fn demo_notice() -> String {
 
 /// An engine and what is needed to speak to it.
 pub struct Runtime {
-    /// The engine.
+    /// The engine with the loaded model.
     pub engine: Engine<Device>,
     /// Text to ids and back.
     pub tokenizer: Arc<Tokenizer>,
@@ -58,7 +58,7 @@ pub fn open(
     // before the download: a wrong flag or variable should not cost eight gigabytes first
     let device = device(&model.device)?;
     let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
-    let opened = open_quantized(&source, device, model, (context, &num_crops))?;
+    let opened = open_quantized(&source, device, model, context, &num_crops)?;
     Ok(Opened { is_demo: source == ModelSource::Demo, ..opened })
 }
 
@@ -67,9 +67,10 @@ fn open_quantized(
     source: &ModelSource,
     device: Device,
     model: &ModelArgs,
-    (context, num_crops): (&ContextArgs, &impl Fn(usize) -> usize),
+    context: &ContextArgs,
+    num_crops: &impl Fn(usize) -> usize,
 ) -> Result<Opened, CliError> {
-    let opened = plan(open_source(source)?, device, model, (context, num_crops));
+    let opened = plan(open_source(source)?, device, model, context, num_crops);
     let asked = model.quant.and_then(QuantChoice::quant);
     if let (Some(has), Some(asked)) = (opened.checkpoint.weights.quant(), asked)
         && has != asked
@@ -85,9 +86,9 @@ fn open_quantized(
                 Err(error) if model.quant.is_none() && error.exit_code() != ExitCode::Interrupted => {
                     note!("note: the weights are used as they are, because {error}");
                     let as_stored = ModelArgs { quant: Some(QuantChoice::None), ..model.clone() };
-                    Ok(plan(open_source(source)?, device, &as_stored, (context, num_crops)))
+                    Ok(plan(open_source(source)?, device, &as_stored, context, num_crops))
                 }
-                quantized => Ok(plan(quantized?, device, model, (context, num_crops))),
+                quantized => Ok(plan(quantized?, device, model, context, num_crops)),
             }
         }
         _ => Ok(opened),
@@ -137,7 +138,8 @@ pub fn plan(
     checkpoint: Checkpoint,
     device: Device,
     model: &ModelArgs,
-    (context, num_crops): (&ContextArgs, impl Fn(usize) -> usize),
+    context: &ContextArgs,
+    num_crops: impl Fn(usize) -> usize,
 ) -> Opened {
     let own = checkpoint.preprocessor;
     let num_crops = own.with_num_crops(num_crops(own.num_crops)).num_crops;
@@ -193,7 +195,8 @@ pub fn plan_exactly(
     checkpoint: &Checkpoint,
     request: MemoryRequest,
     capacity: Capacity,
-    (prompt, answer): (usize, usize),
+    prompt: usize,
+    answer: usize,
 ) -> Result<MemoryPlan, CliError> {
     let context = checkpoint.config.context_max();
     let tokens = prompt.saturating_add(answer);

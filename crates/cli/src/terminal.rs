@@ -81,7 +81,7 @@ pub struct AnswerOutput {
 }
 
 impl AnswerOutput {
-    /// The process's stdout.
+    /// Lines that go to the process's stdout.
     #[must_use]
     pub fn new() -> Self {
         let stdout = std::io::stdout();

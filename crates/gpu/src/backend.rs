@@ -119,6 +119,10 @@ impl Backend for Gpu {
         self.download_rows(tensor, rows, out)
     }
 
+    fn finish(&self) -> Result<(), BackendError> {
+        self.recorder().finish(&self.device)
+    }
+
     fn linear_weight(&self, source: MatrixSource) -> Result<GpuLinear, BackendError> {
         GpuLinear::new(&self.device, &source)
     }

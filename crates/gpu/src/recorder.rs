@@ -324,9 +324,6 @@ impl Recorder {
         let encoder = self.encoder.get_or_insert_with(|| new_encoder(device));
         encoder.copy_buffer_to_buffer(buffer.raw(), at, &raw, 0, bytes);
         self.submit(device)?;
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
         let slice = raw.slice(..bytes);
         let failure = device.failure.clone();
         slice.map_async(wgpu::MapMode::Read, move |result| {
@@ -334,18 +331,28 @@ impl Recorder {
                 failure.set(e.to_string());
             }
         });
+        let done = self.finish(device).and_then(|()| {
+            let view = slice.get_mapped_range().map_err(|e| BackendError::Device { reason: e.to_string() })?;
+            out.extend_from_slice(bytemuck::cast_slice(&view));
+            Ok(())
+        });
+        // for the next time, also where something went wrong
+        raw.unmap();
+        done
+    }
+
+    /// Waits until everything is done.
+    pub(crate) fn finish(&mut self, device: &Device) -> Result<(), BackendError> {
+        self.submit(device)?;
         if let Some(last) = self.in_flight.drain(..).next_back() {
             device.wait(last)?;
         }
-        device.failure.check()?;
-        match slice.get_mapped_range() {
-            Ok(view) => out.extend_from_slice(bytemuck::cast_slice(&view)),
-            Err(e) => return Err(BackendError::Device { reason: e.to_string() }),
-        }
-        raw.unmap();
         self.written.clear();
         self.read.clear();
-        Ok(())
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => device.failure.check(),
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub enum JpegError {
     /// The data contradicts the format.
     #[error("{reason}")]
     Damaged {
-        /// What libjpeg said.
+        /// The words of libjpeg about it.
         reason: String,
     },
 }
@@ -100,10 +100,16 @@ impl<'a> Jpeg<'a> {
         Ok(jpeg)
     }
 
-    /// Width and height in pixels.
+    /// Pixels in each row of the image, as its header states them.
     #[must_use]
-    pub fn size(&self) -> (u32, u32) {
-        (self.picture().image_width, self.picture().image_height)
+    pub fn width(&self) -> u32 {
+        self.picture().image_width
+    }
+
+    /// Number of the image's rows, as its header states it.
+    #[must_use]
+    pub fn height(&self) -> u32 {
+        self.picture().image_height
     }
 
     /// Samples per pixel as stored, and in what [`read`](Self::read) gives: 1 gray, 3 RGB, 4 CMYK as stored.
@@ -141,7 +147,7 @@ impl<'a> Jpeg<'a> {
     }
 
     fn read_to(self, color: J_COLOR_SPACE) -> Result<Vec<u8>, JpegError> {
-        let ((width, height), components) = (self.size(), self.components());
+        let (width, height, components) = (self.width(), self.height(), self.components());
         let space = match components {
             1 => J_COLOR_SPACE::JCS_GRAYSCALE,
             3 => color,
@@ -351,7 +357,10 @@ mod tests {
         for components in [1, 3, 4] {
             let data = flat(components, 8);
             let jpeg = Jpeg::open(&data, 1).unwrap();
-            assert_eq!((jpeg.size(), jpeg.components()), ((8, 8), usize::from(components)));
+            assert_eq!(
+                [jpeg.width(), jpeg.height(), jpeg.components() as u32],
+                [8, 8, u32::from(components)]
+            );
             assert_eq!(jpeg.segments().count(), 0);
             assert_eq!(jpeg.read(), Ok(vec![128; 64 * usize::from(components)]));
         }

@@ -1,9 +1,9 @@
 //! The seam between the model text and a device: some twenty operations on `[rows, cols]` tensors.
 //!
 //! One model text serves every device. A tensor need not live in host memory, and operations may only be
-//! enqueued: they return nothing, and what goes wrong on the device is reported by [`Backend::download`], the one
-//! place where host and device meet. Shapes that do not fit are errors of the model text and panic.
-//! ([`crate::testing::Deferred`] runs nothing before a download; the tests of the model and the engine run on it too.)
+//! enqueued: they return nothing, and what goes wrong on the device is reported by [`Backend::download`] and
+//! [`Backend::finish`], the two places where host and device meet. Shapes that do not fit are errors of the model text and panic.
+//! ([`crate::testing::Deferred`] runs nothing before one of them; the tests of the model and the engine run on it too.)
 //!
 //! Activations are always f32. How a weight is stored and which arithmetic multiplies it is a property of the
 //! weight ([`Format`], [`Precision`]), not of the model.
@@ -11,7 +11,7 @@
 use crate::{Bytes, Format};
 use std::ops::Range;
 
-/// Why a device could not do what was asked.
+/// Why a device could not do what was asked: no memory, a fault of its own, or a matrix that cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The device has no room for another buffer.
@@ -29,25 +29,25 @@ pub enum BackendError {
     /// A weight's bytes do not have the length its shape and format ask for.
     #[error("a [{n}, {k}] {format:?} matrix takes {expected} bytes, not {found}")]
     MatrixSize {
-        /// Output features.
+        /// Output features: rows of the matrix.
         n: usize,
-        /// Input features.
+        /// Input features: values in each row.
         k: usize,
-        /// Storage format.
+        /// How the values are stored.
         format: Format,
         /// Length that shape and format ask for.
         expected: usize,
-        /// Length given.
+        /// Length of the bytes given.
         found: usize,
     },
     /// A weight's shape is not one the format can hold.
     #[error("a [{n}, {k}] matrix cannot be stored as {format:?}")]
     MatrixShape {
-        /// Output features.
+        /// Output features: rows of the matrix.
         n: usize,
-        /// Input features.
+        /// Input features: values in each row.
         k: usize,
-        /// Storage format.
+        /// How the values are stored.
         format: Format,
     },
 }
@@ -70,9 +70,9 @@ pub struct MatrixSource {
     pub format: Format,
     /// Arithmetic for dense formats; ignored by `Q8` and `Q4`, whose arithmetic is integer.
     pub precision: Precision,
-    /// Output features.
+    /// Output features: rows of the matrix.
     pub n: usize,
-    /// Input features.
+    /// Input features: values in each row.
     pub k: usize,
     /// `[n]`, added to every output row.
     pub bias: Option<Vec<f32>>,
@@ -81,7 +81,7 @@ pub struct MatrixSource {
 /// What happens to a product before it is written; each stands for the unfused operations named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
-    /// `out = y`
+    /// `out = y`: the product as it is.
     Store,
     /// `out = out + y`: the residual connection.
     Add,
@@ -101,7 +101,7 @@ impl Epilogue {
         self == Self::SiluMul
     }
 
-    /// Columns of `out` for a product of `n` columns.
+    /// Columns of `out` for a product of `n` columns: half of them where each pair makes one.
     #[must_use]
     pub fn out_cols(self, n: usize) -> usize {
         if self.is_gated() { n / 2 } else { n }
@@ -125,7 +125,7 @@ impl<V> Clone for Norm<'_, V> {
 
 impl<V> Copy for Norm<'_, V> {}
 
-/// The two products of a feed-forward block, see [`Backend::feed_forward`].
+/// The two products of a feed-forward block and what happens between them, for [`Backend::feed_forward`].
 #[derive(Debug)]
 pub struct FeedForward<'a, L> {
     /// `[hidden, cols]`, or `[2 hidden, cols]` for [`Epilogue::SiluMul`].
@@ -134,22 +134,22 @@ pub struct FeedForward<'a, L> {
     pub epilogue: Epilogue,
     /// Columns between the products.
     pub hidden: usize,
-    /// `[cols, hidden]`
+    /// The second product's weight, `[cols, hidden]`.
     pub second: &'a L,
 }
 
-/// Head counts and size of an attention.
+/// How an attention is divided into heads: how many of queries, of keys and values, and their size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
-    /// Query heads.
+    /// Number of query heads.
     pub query: usize,
     /// Key/value heads; divides `query`.
     pub key_value: usize,
-    /// Values per head.
+    /// Values of one head.
     pub dim: usize,
 }
 
-/// Storage format of cached keys and values.
+/// How cached keys and values are stored, which decides the arithmetic of attention over them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvFormat {
     /// f32, with f32 attention.
@@ -171,14 +171,14 @@ impl KvFormat {
     }
 }
 
-/// Everything a KV pool needs to know of the model.
+/// Everything a pool of keys and values needs to know of the model that uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayout {
-    /// Decoder layers.
+    /// Number of decoder layers.
     pub layers: usize,
     /// Head counts and size.
     pub heads: Heads,
-    /// Storage format.
+    /// How keys and values are stored.
     pub format: KvFormat,
 }
 
@@ -210,7 +210,7 @@ pub struct Span<'a> {
     pub blocks: &'a [u32],
 }
 
-/// How much work suits a device at a time.
+/// How much work suits a device at a time; who cuts work asks for it, so that no caller knows devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Rows up to which a product is computed by the kernels for decoding; more rows take those for prefill, whose sums
@@ -222,7 +222,7 @@ pub struct Sizes {
     pub prefill_chunk: usize,
 }
 
-/// Where a device's weights, cache and buffers live.
+/// Where a device's weights, cache and buffers live, which decides how much memory there is for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceMemory {
     /// In the host's memory; the operating system knows how much is free.
@@ -285,6 +285,13 @@ pub trait Backend: Send + Sync {
         rows: Range<usize>,
         out: &mut Vec<f32>,
     ) -> Result<(), BackendError>;
+
+    /// Waits until the device has done all that it was given. Who measures how long work takes calls it before looking at
+    /// the clock.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device since the last call, as by [`download`](Self::download).
+    fn finish(&self) -> Result<(), BackendError>;
 
     /// Prepares a weight matrix.
     ///
@@ -398,7 +405,7 @@ pub trait Backend: Send + Sync {
     fn attention_full(&self, qkv: [&Self::Tensor; 3], shape: FullAttention, out: &mut Self::Tensor);
 }
 
-/// Shape and arithmetic of [`Backend::attention_full`].
+/// Shape and arithmetic of [`Backend::attention_full`], the attention of the vision tower, which has no mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FullAttention {
     /// Rows that attend to each other: 577 for a tile of 24 x 24 patches and its class token.

@@ -21,7 +21,7 @@ impl Owner {
     }
 }
 
-/// A cheaply cloned view of immutable bytes. No alignment is promised.
+/// A view of immutable bytes, owned or mapped, that is cheap to clone and to cut. No alignment is promised.
 #[derive(Clone, Debug)]
 pub struct Bytes {
     owner: Arc<Owner>,

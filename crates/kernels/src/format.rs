@@ -3,7 +3,7 @@
 //! [`Format`] is what a checkpoint says. Code that works on the values asks for its [`Storage`] and goes on with the
 //! formats of that kind alone, so that a new format does not compile until every place that must know it does.
 
-/// How the values of a weight matrix are stored.
+/// How the values of a weight matrix are stored: dense, as in checkpoints, or packed in blocks of integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// Row-major IEEE f32, as in a safetensors file.

@@ -8,7 +8,7 @@ pub use new_file::{Existing, NewFile, WriteError, is_full, partial_path};
 pub use regular::{open_in_place, open_regular, open_regular_with, refuse_special};
 
 use phi3v_kernels::Bytes;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Where a checkpoint's files come from. Names are plain file names, such as `config.json`.
@@ -23,6 +23,17 @@ pub enum Files {
         /// File names and contents.
         files: Vec<(String, Bytes)>,
     },
+}
+
+/// Reads a source to its end, but at most one byte more than `bytes_max`: who checks the length can tell that it is too
+/// large, and memory is bounded.
+///
+/// # Errors
+/// The source's own.
+pub fn read_to_limit(source: impl Read, bytes_max: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take((bytes_max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A file that is there and cannot be read.

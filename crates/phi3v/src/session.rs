@@ -4,13 +4,12 @@ use crate::checkpoint::Checkpoint;
 use crate::conversation::{Conversation, GenerationOptions};
 use crate::device::{Device, DeviceChoice, DeviceOptions};
 use crate::engine::{Engine, EngineOptions, Event, FinishReason, Request, Timings, Usage};
-use crate::files::{ReadError, open_regular};
+use crate::files::{ReadError, open_regular, read_to_limit};
 use crate::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
 use crate::memory::{Capacity, MemoryPlan, MemoryRequest};
 use crate::model::{ModelOptions, Phi3V};
 use crate::tokenizer::Tokenizer;
 use crate::{Result, demo};
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -160,11 +159,8 @@ impl Session {
     /// The file cannot be read, or [`ImageError`](image::ImageError): it is not a whole image within the limits.
     pub fn image(&self, path: impl AsRef<Path>) -> Result<Arc<ImageInputs>> {
         let path = path.as_ref();
-        let mut bytes = Vec::new();
-        // one byte more than the limit, so that the decoder can tell of the excess
-        let limit = self.image_limits.bytes_max as u64 + 1;
-        open_regular(path)
-            .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        let bytes = open_regular(path)
+            .and_then(|file| read_to_limit(file, self.image_limits.bytes_max))
             .map_err(|source| ReadError { path: path.to_owned(), source })?;
         self.image_from_bytes(&bytes)
     }

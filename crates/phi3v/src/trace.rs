@@ -80,11 +80,8 @@ pub fn trace<B: Backend>(
         let shape = [1 + image.grid.tiles(), 3, TILE_SIDE, TILE_SIDE];
         push_f32(&mut trace, format!("pixel_values.{}", index + 1), &shape, image.pixel_values());
     }
-    let sizes: Vec<i64> = images
-        .iter()
-        .flat_map(|image| <[_; 2]>::from(image.grid.image_size()))
-        .map(|side| side as i64)
-        .collect();
+    let sizes = images.iter().map(|image| image.grid.image_size());
+    let sizes: Vec<i64> = sizes.flat_map(|size| [size.height, size.width]).map(i64::from).collect();
     push_i64(&mut trace, "image_sizes", &[images.len(), 2], sizes);
     push_i64(&mut trace, "input_ids", &[input_ids.len()], input_ids.clone());
 

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use common::{max_diff, safetensors_f32, shared, tolerances};
 use phi3v::image::{
-    HdGrid, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, TILE_VALUES, decode, hd_transform,
-    process,
+    HdGrid, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_VALUES, decode,
+    hd_transform, process,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -63,9 +63,9 @@ fn hd_images_are_identical() {
                 let name = format!("{file} {key}");
                 assert_eq!(sha256(&hd.pixels), expected["hd_rgb_sha256"].as_str().unwrap(), "{name}");
                 let grid = HdGrid::of(picture.width, picture.height, num_crops).unwrap();
-                let (h, w) = grid.image_size();
-                assert_eq!((hd.height, hd.width), (h, w), "{name}");
-                assert_eq!(Value::from(vec![h, w]), expected["image_sizes_hw"], "{name}");
+                let Size { width, height } = grid.image_size();
+                assert_eq!([hd.width, hd.height], [width, height].map(|side| side as usize), "{name}");
+                assert_eq!(Value::from(vec![height, width]), expected["image_sizes_hw"], "{name}");
                 assert_eq!(Value::from(grid.num_img_tokens()), expected["num_img_tokens"], "{name}");
                 checked += 1;
             }

@@ -207,6 +207,56 @@ fn jumps_and_odd_literals_of_a_bmp_are_read_right_and_as_the_reference_reads_the
     }
 }
 
+/// What the container and the first bits of a WebP say has to fit together, where libwebp looks at it.
+#[test]
+fn a_webp_is_as_long_as_it_says_and_has_what_it_says() {
+    let (lossy, extended, animated) =
+        (fixture("lossy.webp"), fixture("alpha_flag.webp"), fixture("animated.webp"));
+    let mut twice = [extended.as_slice(), &lossy[12..]].concat();
+    let length = twice.len() as u32 - 8;
+    twice[4..8].copy_from_slice(&length.to_le_bytes());
+    let whole = read_alike(&lossy).unwrap();
+    // what lies behind the length in the header, or behind the one chunk of a simple file, is not looked at
+    let mut longer = [lossy.as_slice(), b"behind"].concat();
+    assert_eq!(read_alike(&longer).unwrap(), whole);
+    longer[4] += 6;
+    assert_eq!(read_alike(&longer).unwrap(), whole);
+    for (name, bytes, truncated) in [
+        ("a shorter length", changed(&lossy, b"RIFF", 5, 0), true),
+        ("a longer length", changed(&lossy, b"RIFF", 5, lossy[5] + 1), true),
+        ("a longer chunk", changed(&lossy, b"VP8 ", 5, lossy[17] + 1), true),
+        ("a longer chunk behind a header", changed(&extended, b"VP8 ", 6, 1), true),
+        (
+            "bytes behind the last chunk",
+            {
+                let mut bytes = [extended.as_slice(), b"abcd"].concat();
+                bytes[4] += 4;
+                bytes
+            },
+            true,
+        ),
+        ("an unknown flag", changed(&extended, b"VP8X", 8, 0x80), false),
+        ("a frame without an animation", changed(&animated, b"ANIM", 3, b'X'), false),
+        ("an image behind the image", twice, false),
+        ("no key frame", changed(&lossy, b"VP8 ", 8, lossy[20] | 1), false),
+        ("a frame that is not shown", changed(&lossy, b"VP8 ", 8, lossy[20] & !0x10), false),
+        ("an unknown version", changed(&lossy, b"VP8 ", 8, lossy[20] | 0x0e), false),
+        ("a partition that is too long", changed(&lossy, b"VP8 ", 10, 1), false),
+    ] {
+        let error = read_alike(&bytes).unwrap_err();
+        assert_eq!(matches!(error, ImageError::Truncated { .. }), truncated, "{name}: {error}");
+        assert!(truncated || matches!(error, ImageError::Damaged { .. }), "{name}: {error}");
+    }
+    // the size of a frame is that of its image
+    let frame = animated.windows(4).position(|name| name == b"ANMF").unwrap();
+    let mut other = animated.clone();
+    other[frame + 14] ^= 8;
+    other[frame + 18] = 1;
+    for mode in MODES {
+        assert_eq!(read(&other, mode), read(&animated, mode));
+    }
+}
+
 #[test]
 fn a_picture_without_pixels_is_empty_and_not_too_large() {
     let bmp = [b"BM".as_slice(), &[0; 12], b"\x28\0\0\0", &[0; 8], b"\x01\0\x18\0", &[0; 24]].concat();

@@ -34,7 +34,7 @@ impl Dtype {
     }
 }
 
-/// A quantized format.
+/// A quantized format that weights can be written in, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bits {
     /// All matrices in 8 bits

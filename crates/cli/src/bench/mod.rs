@@ -11,7 +11,7 @@ mod work;
 use phi3v::Result;
 use phi3v::config::ModelConfig;
 use phi3v::device::{Device, DeviceTensor};
-use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, process};
+use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, Size, process};
 use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
@@ -20,8 +20,8 @@ use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 use work::Work;
 
-/// The picture that first_token and vision use: width and height.
-const PICTURE: (usize, usize) = (1024, 768);
+/// The picture that first_token and vision use.
+const PICTURE: Size = Size { width: 1024, height: 768 };
 /// `num_crops` of the picture, as the checkpoints recommend for one picture and for several.
 const NUM_CROPS: [usize; 2] = [NUM_CROPS_HIGH, 4];
 /// Prompt lengths; 1,941 is the standard picture with a short question.
@@ -115,7 +115,7 @@ pub struct MeasuredDevice {
 /// The model whose speed is measured.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
-    /// Its shapes.
+    /// The shapes of its layers.
     pub config: &'a ModelConfig,
     /// Its weights, of a file or random.
     pub weights: &'a Weights,
@@ -152,9 +152,10 @@ pub fn run(
     let model = Phi3V::load(device, config, weights, options, &mut |_| {})?;
     let blocks = (PREFILL[2] + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS);
     let cache = model.cache(blocks)?;
+    model.backend().finish()?;
     let load = plan.opened + start.elapsed();
     report(Figure { name: Name::Load, size: 0, value: load.as_secs_f64(), share: None });
-    let work = Work::new(config, weights, (quant, model.kv_layout()));
+    let work = Work::new(config, weights, quant, model.kv_layout());
     let ids = (0..PREFILL[2] as u32).map(|i| i % config.vocab_size as u32).collect();
     let blocks = (0..blocks as u32).collect();
     let mut bench = Bench { model, cache, blocks, ids, logits: Vec::new(), limits, work, report };
@@ -193,6 +194,12 @@ impl Bench<'_> {
         (self.report)(Figure { name, size, value, share });
     }
 
+    /// Seconds until the device has done all that it was given.
+    fn seconds_since(&self, start: Instant) -> Result<f64> {
+        self.model.backend().finish()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
     /// The part of the limits that was reached: the seconds that the work takes at them over those that it took.
     fn share(&self, seconds: f64, at_limits: impl FnOnce(&Work, &Limits) -> f64) -> Option<f64> {
         Some(at_limits(&self.work, self.limits.as_ref()?) / seconds)
@@ -217,7 +224,7 @@ impl Bench<'_> {
             let never_stop = &mut |_| ControlFlow::Continue(());
             self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop)?;
         }
-        Ok(start.elapsed().as_secs_f64())
+        self.seconds_since(start)
     }
 
     fn prefill(&mut self, tokens: usize) -> Result<()> {
@@ -245,7 +252,7 @@ impl Bench<'_> {
     fn vision(&mut self, tiles: usize, inputs: &ImageInputs) -> Result<()> {
         let start = Instant::now();
         self.model.embed_image(inputs)?;
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = self.seconds_since(start)?;
         let tokens = inputs.num_img_tokens();
         let share = self.share(seconds, |work, limits| work.vision_seconds(tiles, tokens, limits));
         self.tell(Name::Vision, tiles, seconds * 1e3, share);
@@ -259,7 +266,7 @@ impl Bench<'_> {
         let inputs = process(&pixels, &params(NUM_CROPS[0]))?;
         let image = self.model.embed_image(&inputs)?;
         self.forward(0..STANDARD_PROMPT, Some(&image))?;
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = self.seconds_since(start)?;
         let (tiles, tokens) = (inputs.distinct_tiles(), inputs.num_img_tokens());
         let share = self.share(seconds, |work, limits| {
             work.vision_seconds(tiles, tokens, limits) + work.prefill_seconds(0..STANDARD_PROMPT, limits)
@@ -278,7 +285,8 @@ fn params(num_crops: usize) -> ImageParams {
 }
 
 /// A picture without two equal tiles.
-fn pixels((width, height): (usize, usize)) -> RgbImage {
+fn pixels(size: Size) -> RgbImage {
+    let (width, height) = (size.width as usize, size.height as usize);
     let mut state = 1u32;
     let pixels = (0..3 * width * height)
         .map(|_| {
@@ -295,7 +303,8 @@ fn picture(num_crops: usize) -> Result<ImageInputs> {
 
 /// A square of one tile, whose global view is the same picture: computed once.
 fn one_tile() -> ImageInputs {
-    let inputs = process(&pixels((phi3v::image::TILE_SIDE, phi3v::image::TILE_SIDE)), &params(1));
+    let side = phi3v::image::TILE_SIDE as u32;
+    let inputs = process(&pixels(Size { width: side, height: side }), &params(1));
     inputs.expect("a square of one tile is a picture")
 }
 

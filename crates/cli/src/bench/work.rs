@@ -27,11 +27,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(
-        config: &ModelConfig,
-        weights: &Weights,
-        (quant, kv): (Option<Quant>, KvLayout),
-    ) -> Self {
+    pub(super) fn new(config: &ModelConfig, weights: &Weights, quant: Option<Quant>, kv: KvLayout) -> Self {
         let mut work = Self {
             config: config.clone(),
             quant,
@@ -105,7 +101,7 @@ mod tests {
         let mut config_small = config.clone();
         config_small.num_hidden_layers = 0;
         let weights = Weights::random(&config_small, Some(Quant::Q8));
-        let work = Work::new(&config, &weights, (Some(Quant::Q8), kv));
+        let work = Work::new(&config, &weights, Some(Quant::Q8), kv);
         // 32 layers of [9216 + 3072 + 16384, 3072] and [3072, 8192], then [32064, 3072]
         assert!((work.decoder - 3.624e9).abs() < 1e6, "{}", work.decoder);
         assert!((work.lm_head - 98.5e6).abs() < 1e5, "{}", work.lm_head);

@@ -68,10 +68,10 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     };
     for quant in &args.quant {
         for kv in &args.kv {
-            let comparison = compare(args, &source, (*quant, *kv), (&questions, &answers))?;
+            let comparison = compare(args, &source, *quant, *kv, &questions, &answers)?;
             let [reference, perplexity] = comparison.perplexity();
             report.reference_perplexity = Some(reference);
-            report.candidates.push(Outcome::new((*quant, *kv), &comparison, perplexity));
+            report.candidates.push(Outcome::new(*quant, *kv, &comparison, perplexity));
         }
     }
     let text = if args.json { crate::report::json(&report) + "\n" } else { report.to_string() };
@@ -123,8 +123,8 @@ fn load(
         context: None,
     };
     let device = runtime::device(&args.device)?;
-    let tokens = (questions.prompt_max, args.max_new_tokens);
-    runtime::plan_exactly(checkpoint, request, Capacity::of(&device), tokens)?;
+    let (prompt, answer) = (questions.prompt_max, args.max_new_tokens);
+    runtime::plan_exactly(checkpoint, request, Capacity::of(&device), prompt, answer)?;
     Ok(Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
 }
 
@@ -145,8 +145,10 @@ fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> R
 fn compare(
     args: &EvalArgs,
     source: &ModelSource,
-    (quant, kv): (QuantChoice, Kv),
-    (questions, answers): (&Questions, &[Answer]),
+    quant: QuantChoice,
+    kv: Kv,
+    questions: &Questions,
+    answers: &[Answer],
 ) -> Result<Comparison, CliError> {
     let mut checkpoint = runtime::open_source(source)?;
     if let Some(quant) = quant.quant() {
@@ -169,7 +171,7 @@ fn quant_name(quant: QuantChoice) -> &'static str {
 }
 
 impl Outcome {
-    fn new((quant, kv): (QuantChoice, Kv), comparison: &Comparison, perplexity: f64) -> Self {
+    fn new(quant: QuantChoice, kv: Kv, comparison: &Comparison, perplexity: f64) -> Self {
         Self {
             quant: quant_name(quant),
             kv: kv.name(),

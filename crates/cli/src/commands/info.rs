@@ -125,7 +125,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
     let offline = HubOptions { offline: true, ..HubOptions::from_env() };
     let info = match runtime::checkpoint(&args.model.model, &offline) {
         Ok(checkpoint) => {
-            Info::new(args, &runtime::plan(checkpoint, device, &args.model, (&args.context, |own| own)))
+            Info::new(args, &runtime::plan(checkpoint, device, &args.model, &args.context, |own| own))
         }
         Err(CliError::Hub(HubError::NotCached { .. })) => Info::before_download(args, &device),
         Err(error) => return Err(error),

@@ -1,6 +1,6 @@
 //! `phi3v serve`: the flags turned into a server.
 
-use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs, is_blank};
+use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
@@ -10,6 +10,7 @@ use crate::server::log_writer::{self, LogThread};
 use crate::server::state::ServedModel;
 use crate::server::{Loaded, ServeError, Server, ServerOptions, tls};
 use crate::sources::{Fetcher, Sources};
+use crate::variables::variable;
 use crate::{note, tell};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::device::Device;
@@ -152,13 +153,11 @@ fn limits(args: &LimitArgs) -> Limits {
 /// Starts the log, whose last lines are written when what this gives is dropped.
 fn start_log(format: LogFormat) -> Option<LogThread> {
     let (writer, thread) = log_writer::to_stderr().ok()?;
-    // empty variables count as unset
-    let given = |name| std::env::var_os(name).filter(|value| !is_blank(value));
-    let level = given("RUST_LOG").and_then(|level| level.to_str()?.trim().parse().ok());
+    let level = variable("RUST_LOG").and_then(|level| level.to_str()?.trim().parse().ok());
     let level = level.unwrap_or(LevelFilter::INFO);
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_target(false);
     let log = log.log_internal_errors(false);
-    let log = log.with_ansi(io::stderr().is_terminal() && given("NO_COLOR").is_none());
+    let log = log.with_ansi(io::stderr().is_terminal() && variable("NO_COLOR").is_none());
     // an embedder of this crate may have a log already
     let _ = match format {
         LogFormat::Text => log.try_init(),

@@ -35,8 +35,14 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     let options = PictureOptions::of_files(ImageMode::Reference, params, args.limits.limits());
     let pictures = sources::read_pictures(&args.images, &options)?;
     let inputs: Vec<_> = pictures.into_iter().map(|picture| picture.inputs).collect();
-    let (request, tokens) = memory_request(args, &checkpoint, &inputs, &prompt)?;
-    let plan = runtime::plan_exactly(&checkpoint, request, Capacity::of(&device), tokens)?;
+    let PromptMemory { request, prompt_tokens } = memory_request(args, &checkpoint, &inputs, &prompt)?;
+    let plan = runtime::plan_exactly(
+        &checkpoint,
+        request,
+        Capacity::of(&device),
+        prompt_tokens,
+        args.max_new_tokens,
+    )?;
     runtime::tell(&plan, args.verbose);
 
     let mut progress = Progress::new();
@@ -50,13 +56,18 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     write(args, &entries)
 }
 
-/// What the trace takes, and the tokens of its prompt and of the answer.
+/// What a trace takes beside the weights, and the tokens of its prompt.
+struct PromptMemory {
+    request: MemoryRequest,
+    prompt_tokens: usize,
+}
+
 fn memory_request(
     args: &TraceArgs,
     checkpoint: &Checkpoint,
     inputs: &[Arc<ImageInputs>],
     prompt: &str,
-) -> Result<(MemoryRequest, (usize, usize)), CliError> {
+) -> Result<PromptMemory, CliError> {
     let rows: Vec<usize> = inputs.iter().map(|image| image.num_img_tokens()).collect();
     let ids = processor::raw_prompt(&checkpoint.tokenizer, prompt, &rows).map_err(phi3v::Error::from)?;
     let config = &checkpoint.config;
@@ -66,7 +77,7 @@ fn memory_request(
     let num_crops = args.num_crops.unwrap_or(checkpoint.preprocessor.num_crops);
     let request = runtime::memory_request(checkpoint, &as_stored(args), num_crops);
     let request = MemoryRequest { image_cache_bytes: recorded as u64, ..request };
-    Ok((request, (ids.len(), args.max_new_tokens)))
+    Ok(PromptMemory { request, prompt_tokens: ids.len() })
 }
 
 /// A trace is compared with the reference, so nothing is quantized unasked.

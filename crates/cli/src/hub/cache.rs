@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// One repository's part of the cache.
 pub(super) struct RepoCache {
     cache: PathBuf,
-    /// `models--owner--name`
+    /// Name of the model's folder, `models--owner--name`.
     folder: String,
 }
 

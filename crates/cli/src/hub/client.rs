@@ -183,7 +183,11 @@ impl Client {
 
     fn unreachable(&self, url: &str, error: &ureq::Error) -> HubError {
         let proxy = url.parse().ok().as_ref().and_then(|uri| self.proxies.proxy_for(uri)).cloned();
-        HubError::Unreachable { url: url.to_owned(), proxy, reason: error.to_string() }
+        let url = url.to_owned();
+        match (proxy, refusal(error)) {
+            (Some(proxy), Some(status)) => HubError::ProxyRefused { url, proxy, status },
+            (proxy, _) => HubError::Unreachable { url, proxy, reason: error.to_string() },
+        }
     }
 
     /// Refuses an answer that is an error.
@@ -232,6 +236,13 @@ impl Client {
         }
         request()
     }
+}
+
+/// The status by which a proxy refuses to connect, and will do so again. ureq has it in words only.
+fn refusal(error: &ureq::Error) -> Option<u16> {
+    let ureq::Error::ConnectProxyFailed(words) = error else { return None };
+    let status = words.split(|letter: char| !letter.is_ascii_digit()).find_map(|word| word.parse().ok());
+    status.filter(|status| (300..500).contains(status))
 }
 
 #[derive(Clone, Copy)]

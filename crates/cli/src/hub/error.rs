@@ -20,31 +20,31 @@ pub enum HubError {
     /// A file that is no model.
     #[error("{} is {}, and no model", path.display(), kind.words())]
     NotAModel {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it is.
+        /// What the file is instead.
         kind: FileKind,
     },
     /// Offline, and not in the cache.
     #[error("{model} is not in the cache, and HF_HUB_OFFLINE forbids to download it")]
     NotCached {
-        /// The model.
+        /// Name of the model, `owner/name`.
         model: String,
     },
     /// The hub does not know the repository, or hides it.
     #[error("{endpoint} has no model {model}, or it is private", endpoint = shown(endpoint))]
     NotFound {
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
-        /// The model.
+        /// Name of the model, `owner/name`.
         model: String,
     },
     /// The hub knows the repository and refuses.
     #[error("{endpoint} does not let you download {model}{}", said(reason), endpoint = shown(endpoint))]
     Forbidden {
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
-        /// The model.
+        /// Name of the model, `owner/name`.
         model: String,
         /// The hub's words, where it gives some.
         reason: Option<String>,
@@ -54,7 +54,7 @@ pub enum HubError {
     /// The token is not valid.
     #[error("{endpoint} refuses the access token", endpoint = shown(endpoint))]
     Token {
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
     },
     /// What is set as the token cannot be one.
@@ -64,7 +64,7 @@ pub enum HubError {
         origin: String,
         /// Which character, from 1.
         position: usize,
-        /// The character.
+        /// The character that does not belong there.
         letter: char,
     },
     /// What is set as the token is too long for one.
@@ -72,13 +72,13 @@ pub enum HubError {
     TokenSize {
         /// A variable's name, or a file's path.
         origin: String,
-        /// Greatest length.
+        /// Most characters that a token has.
         limit: usize,
     },
     /// The token's file is there and cannot be read.
     #[error("the access token in {path} cannot be read: {reason}")]
     TokenFile {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// The system's words, or ours for what is no file.
         reason: String,
@@ -92,13 +92,13 @@ pub enum HubError {
     /// What is set as a proxy is none.
     #[error("{variable} is not the address of a proxy")]
     NoProxy {
-        /// The variable's name.
+        /// Name of the environment variable.
         variable: String,
     },
     /// The repository does not hold a checkpoint that phi3v can run.
     #[error("{model} is not a checkpoint that phi3v can run: it has no {file}")]
     NotACheckpoint {
-        /// The model.
+        /// Name of the model, `owner/name`.
         model: String,
         /// The file that is missing.
         file: String,
@@ -106,29 +106,44 @@ pub enum HubError {
     /// A file beside the weights is longer than any real one.
     #[error("{file} has {bytes} bytes on the hub, more than the {limit} allowed")]
     FileSize {
-        /// The file.
+        /// Name of the file in the repository.
         file: String,
         /// Its length by the hub.
         bytes: u64,
-        /// Greatest length fetched.
+        /// Most bytes of such a file that are fetched.
         limit: u64,
     },
     /// The hub cannot be reached, or the connection keeps breaking.
     #[error("{url} cannot be reached{}: {reason}", through(proxy), url = shown(url))]
     Unreachable {
-        /// The address.
+        /// Address that was asked.
         url: String,
         /// The proxy that it was asked through.
         proxy: Option<Proxy>,
-        /// What happened.
+        /// What happened, in the system's words.
         reason: String,
+    },
+    /// The proxy refuses to connect to the host.
+    #[error(
+        "the proxy {} of {} does not let {} through: it answered CONNECT with status {status}",
+        shown(&proxy.address),
+        proxy.variable,
+        shown(url)
+    )]
+    ProxyRefused {
+        /// The address that was asked for.
+        url: String,
+        /// The proxy.
+        proxy: Proxy,
+        /// The HTTP status of its answer.
+        status: u16,
     },
     /// An answer with another status than expected.
     #[error("{url} answered with status {status}{}", said(reason), url = shown(url))]
     Status {
-        /// The address.
+        /// Address that was asked.
         url: String,
-        /// The HTTP status.
+        /// HTTP status of the answer.
         status: u16,
         /// The hub's words, where it gives some.
         reason: Option<String>,
@@ -141,25 +156,25 @@ pub enum HubError {
     Storage {
         /// Scheme, host and port of the one that refuses.
         host: String,
-        /// The hub.
+        /// Address of the hub.
         endpoint: String,
-        /// The file.
+        /// Name of the file in the repository.
         file: String,
-        /// The HTTP status.
+        /// HTTP status of the answer.
         status: u16,
     },
     /// An answer that is not what a hub says.
     #[error("{url} does not answer like a hub: {reason}", url = shown(url))]
     Protocol {
-        /// The address.
+        /// Address that was asked.
         url: String,
-        /// What is wrong.
+        /// What is wrong with the answer.
         reason: String,
     },
     /// A file is not what the hub says it is.
     #[error("{file} is damaged: its checksum is {found}, expected {expected}")]
     Checksum {
-        /// The file.
+        /// Name of the file in the repository.
         file: String,
         /// Checksum of what was received.
         found: String,
@@ -175,27 +190,27 @@ pub enum HubError {
         size(*available)
     )]
     DiskSpace {
-        /// The cache.
+        /// Folder of the cache.
         path: PathBuf,
-        /// Bytes to download.
+        /// Bytes that are still to be downloaded.
         needed: u64,
-        /// Bytes free.
+        /// Bytes that are free on the disk.
         available: u64,
     },
     /// The disk has become full meanwhile.
     #[error("{} cannot be written: {}", path.display(), disk::shortage(*needed, *available))]
     DiskFull {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Bytes still to be written.
         needed: u64,
-        /// Bytes free.
+        /// Bytes that are free on the disk.
         available: u64,
     },
     /// The cache cannot be read or written.
     #[error("{} cannot be used: {source}", path.display())]
     Io {
-        /// File or folder.
+        /// Path of the file or folder.
         path: PathBuf,
         /// The operating system's words.
         source: std::io::Error,
@@ -226,63 +241,6 @@ impl HubError {
             self,
             Self::Unreachable { .. } | Self::Storage { .. } | Self::Status { status: 429 | 500..=599, .. }
         )
-    }
-
-    /// What the user can do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::UnknownModel { .. } => {
-                "give demo, phi-3-vision, phi-3.5-vision, a repository as owner/name, or a folder with a checkpoint"
-            }
-            Self::NotAModel { path, kind } => return Some(kind.hint(path)),
-            Self::NotCached { .. } => "unset HF_HUB_OFFLINE, or give a folder with the checkpoint",
-            Self::NotFound { .. } => "check the name; for a private model set HF_TOKEN to an access token",
-            Self::Forbidden { gated: false, reason: Some(_), .. } => {
-                "the model's page may tell more; HF_TOKEN names the account that asks"
-            }
-            Self::Forbidden { .. } => {
-                "accept the model's terms on its page, and set HF_TOKEN to an access token of that account"
-            }
-            Self::Token { .. } => "set HF_TOKEN to a valid access token, or unset it for a public model",
-            Self::TokenFile { .. } => {
-                "name another file in HF_TOKEN_PATH, or set HF_TOKEN to the token itself"
-            }
-            Self::NoEndpoint { .. } => "give it as https://HOST or http://HOST:PORT, or unset it",
-            Self::NoToken { .. } | Self::TokenSize { .. } => {
-                "copy the token again, or unset it for a public model"
-            }
-            Self::NoProxy { .. } => "give it as http://HOST:PORT or socks5://HOST:PORT, or unset it",
-            Self::NotACheckpoint { .. } | Self::FileSize { .. } => {
-                "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints in safetensors files"
-            }
-            Self::Unreachable { proxy: Some(Proxy { variable, .. }), .. } => {
-                return Some(format!(
-                    "check the proxy of {variable}, or name the host in NO_PROXY; a further run continues where this \
-                     one stopped"
-                ));
-            }
-            Self::Unreachable { .. } => {
-                "check the network, or set HF_ENDPOINT to a mirror; a further run continues where this one stopped"
-            }
-            Self::Storage { .. } => {
-                "check this machine's clock and whether a firewall lets the host through, or try again later; a \
-                 further run continues where this one stopped"
-            }
-            Self::Status { .. } => "try again later; a further run continues where this one stopped",
-            Self::Protocol { .. } => {
-                "check HF_ENDPOINT, which should be the address of a hub or of its mirror"
-            }
-            Self::Checksum { .. } => "the damaged part was deleted; run the command again",
-            Self::DiskFull { .. } => {
-                "free some space, or set HF_HOME to a folder on a larger disk; a further run continues where this one \
-                 stopped"
-            }
-            Self::DiskSpace { .. } => "free some space, or set HF_HOME to a folder on a larger disk",
-            Self::Io { .. } => "check the folder's permissions, or set HF_HOME to another folder",
-            Self::Model(error) => return error.hint(),
-        };
-        Some(hint.to_owned())
     }
 }
 

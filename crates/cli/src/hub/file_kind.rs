@@ -1,6 +1,5 @@
 //! What a file is that somebody gave as a model: told by its first bytes, as people mistake many things for one.
 
-use crate::paths::{folder_of, quoted};
 use phi3v::weights::shards;
 use std::fs::File;
 use std::io::Read;
@@ -17,7 +16,7 @@ pub enum FileKind {
     Safetensors,
     /// One of several files of a checkpoint, or its configuration.
     Part,
-    /// llama.cpp's format.
+    /// A model in the format of llama.cpp.
     Gguf,
     /// A pickle, or a ZIP archive with one.
     PyTorch,
@@ -33,13 +32,13 @@ pub enum FileKind {
     WebPage,
     /// Any other document, by name.
     Document(&'static str),
-    /// Readable text.
+    /// A text that people can read.
     Text,
-    /// Nothing.
+    /// A file of no bytes.
     Empty,
     /// A pipe, a socket or a device.
     NotRegular,
-    /// Anything else.
+    /// Anything else, of which nothing is known.
     Unknown,
 }
 
@@ -129,26 +128,6 @@ impl FileKind {
             Self::Empty => "an empty file".to_owned(),
             Self::NotRegular => "neither a file nor a folder".to_owned(),
             Self::Unknown => "no file of a model that phi3v knows".to_owned(),
-        }
-    }
-
-    /// What would do in place of the file at `path`.
-    #[must_use]
-    pub fn hint(self, path: &Path) -> String {
-        const REAL: &str = "phi3v pull phi-3.5-vision fetches the real model";
-        let folder = folder_of(path).display().to_string();
-        let file = path.display().to_string();
-        match self {
-            Self::Part => format!("give its folder: --model {}", quoted(&folder)),
-            Self::Picture(_) => {
-                format!("pictures stand before the question: phi3v ask {} \"What is this?\"", quoted(&file))
-            }
-            Self::Archive(_) => "unpack it and give the folder".to_owned(),
-            Self::LfsPointer => format!("run git lfs pull in {folder}, and give that folder"),
-            Self::Gguf | Self::PyTorch | Self::Weights(_) => {
-                format!("phi3v reads safetensors checkpoints and files made by phi3v quantize; {REAL}")
-            }
-            _ => format!("give a folder with a checkpoint, or a file made by phi3v quantize; {REAL}"),
         }
     }
 }
@@ -253,11 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_is_told_in_a_sentence_and_its_hint_names_what_would_do() {
-        let path = Path::new("models/phi/config.json");
-        assert_eq!(FileKind::Part.hint(path), "give its folder: --model models/phi");
-        let picture = FileKind::Picture("PNG");
-        assert_eq!(picture.words(), "a PNG picture");
-        assert!(picture.hint(Path::new("a b.png")).ends_with("phi3v ask 'a b.png' \"What is this?\""));
+    fn a_kind_is_a_part_of_a_sentence() {
+        assert_eq!(FileKind::Picture("PNG").words(), "a PNG picture");
     }
 }

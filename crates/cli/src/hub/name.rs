@@ -27,7 +27,7 @@ pub enum ModelName {
 /// A repository at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repo {
-    /// `owner/name`.
+    /// Name of the repository, `owner/name`.
     pub id: String,
     /// Branch, tag or commit.
     pub revision: String,

@@ -3,6 +3,7 @@
 use super::proxy::Proxies;
 use super::token::Token;
 use crate::paths::{from_home, user_cache};
+use crate::variables::is_blank;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,7 +57,7 @@ impl HubOptions {
     pub fn from_variables<S: Into<OsString>>(get: impl Fn(&str) -> Option<S>) -> Self {
         let get = |name: &str| {
             let value: OsString = get(name)?.into();
-            (!value.to_string_lossy().trim().is_empty()).then_some(value)
+            (!is_blank(&value)).then_some(value)
         };
         let text = |name: &str| get(name).map(|value| value.to_string_lossy().into_owned());
         let home = hub_home(&get);

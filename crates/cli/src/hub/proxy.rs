@@ -8,14 +8,14 @@ use ureq::http::Uri;
 pub struct Proxies {
     http: Option<Proxy>,
     https: Option<Proxy>,
-    /// Of `NO_PROXY`.
+    /// Hosts that `NO_PROXY` names, asked without a proxy.
     exceptions: Vec<Exception>,
 }
 
 /// A proxy as a variable names it.
 #[derive(Clone)]
 pub struct Proxy {
-    /// The variable's name.
+    /// Name of the environment variable that holds it.
     pub variable: String,
     /// Its value, which may hold a password.
     pub address: String,

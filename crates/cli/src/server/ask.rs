@@ -1,6 +1,7 @@
 //! A validated question: what every API of the server turns its requests into.
 
 use super::error::ApiError;
+use super::hints::question;
 use super::limits::Limits;
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// What an API calls the fields that are at fault where a check fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Names {
-    /// The conversation.
+    /// Field with the conversation's messages.
     pub turns: &'static str,
     /// The form of the answer.
     pub form: &'static str,
@@ -27,7 +28,7 @@ pub struct Ask {
     pub turns: Vec<Turn>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Answers to make.
+    /// Number of answers to make.
     pub choices: usize,
     /// Tokens an answer may have, and the field that says so.
     pub max_tokens: Option<(usize, &'static str)>,
@@ -42,22 +43,22 @@ pub struct Ask {
 /// What one side said.
 #[derive(Debug)]
 pub struct Turn {
-    /// Who said it.
+    /// Who wrote the message.
     pub role: Role,
-    /// What was said.
+    /// Texts and pictures of the message.
     pub parts: Vec<TurnPart>,
 }
 
 /// A text or a picture.
 #[derive(Debug)]
 pub enum TurnPart {
-    /// A text.
+    /// Text, as it was sent.
     Text(String),
-    /// A picture.
+    /// A picture that is to be read.
     Picture(Picture),
 }
 
-/// How closely to look at a picture.
+/// Into how many tiles a picture is cut, which decides how many details the model can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Detail {
@@ -73,7 +74,7 @@ pub enum Detail {
 /// A picture to be read.
 #[derive(Debug)]
 pub struct Picture {
-    /// Its address.
+    /// Address or data URL of the picture.
     pub url: String,
     /// How closely to look.
     pub detail: Detail,
@@ -90,7 +91,7 @@ impl TurnPart {
         if role != Role::User {
             let message = format!("a picture stands in a message of the {}", role.name());
             let error = ApiError::invalid_value(param, message);
-            return Err(error.hint("put pictures into the user's messages"));
+            return Err(error.hint(question::PICTURE_OF_USER));
         }
         Ok(Self::Picture(Picture { url, detail, param }))
     }
@@ -103,9 +104,7 @@ impl TurnPart {
         if role != Role::Assistant {
             let message = format!("a refusal stands in a message of the {}", role.name());
             let error = ApiError::invalid_value(param, message);
-            return Err(
-                error.hint("give the part the type of a text, or put it into the assistant's message")
-            );
+            return Err(error.hint(question::REFUSAL_OF_ASSISTANT));
         }
         Ok(Self::Text(refusal))
     }
@@ -127,17 +126,13 @@ impl Ask {
         let choices_max = limits.choices_max.min(limits.queue_max);
         if self.choices == 0 || self.choices > choices_max {
             let message = format!("n is {}, it must be 1 to {choices_max}", self.choices);
-            return Err(
-                ApiError::invalid_value("n", message).hint("ask for fewer answers, or ask several times")
-            );
+            return Err(ApiError::invalid_value("n", message).hint(question::CHOICES));
         }
         if let Some((tokens, name)) = self.max_tokens
             && (tokens == 0 || tokens > limits.max_tokens_max)
         {
             let message = format!("{name} is {tokens}, it must be 1 to {}", limits.max_tokens_max);
-            let hint =
-                format!("correct {name}, leave it out, or start the server with a larger --max-tokens");
-            return Err(ApiError::invalid_value(name, message).hint(hint));
+            return Err(ApiError::invalid_value(name, message).hint(question::max_tokens(name)));
         }
         if self.stop.len() > STOP_MAX {
             let message = format!("stop has {} texts, the limit is {STOP_MAX}", self.stop.len());
@@ -154,23 +149,23 @@ impl Ask {
         let name = self.names.turns;
         let Some(last) = self.turns.last() else {
             let message = "there is no message, at least 1 is needed";
-            return Err(ApiError::invalid_value(name, message).hint("add the user's message"));
+            return Err(ApiError::invalid_value(name, message).hint(question::NO_MESSAGE));
         };
         if self.turns.len() > limits.messages_max {
             let message =
                 format!("there are {} messages, the limit is {}", self.turns.len(), limits.messages_max);
-            return Err(ApiError::invalid_value(name, message).hint("leave the oldest messages out"));
+            return Err(ApiError::invalid_value(name, message).hint(question::MESSAGES));
         }
         if last.role == Role::Assistant {
             let message = "the last message is the assistant's, it must be the user's";
-            return Err(ApiError::invalid_value(name, message).hint("add the user's next message"));
+            return Err(ApiError::invalid_value(name, message).hint(question::LAST_MESSAGE));
         }
         let parts = || self.turns.iter().flat_map(|turn| &turn.parts);
         let images = parts().filter(|part| matches!(part, TurnPart::Picture(_))).count();
         if images > limits.images_max {
             let message = format!("the request has {images} pictures, the limit is {}", limits.images_max);
             let error = ApiError::bad_request("too_many_images", message).param(name);
-            return Err(error.hint("send fewer pictures, or start the server with a larger --images"));
+            return Err(error.hint(question::PICTURES));
         }
         let bytes: usize =
             parts().map(|part| if let TurnPart::Text(text) = part { text.len() } else { 0 }).sum();
@@ -178,7 +173,7 @@ impl Ask {
             let message =
                 format!("the messages have {bytes} bytes of text, the limit is {}", limits.text_bytes_max);
             let error = ApiError::bad_request("text_too_long", message).param(name);
-            return Err(error.hint("shorten the text"));
+            return Err(error.hint(question::TEXT));
         }
         Ok(())
     }

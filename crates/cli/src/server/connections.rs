@@ -170,21 +170,44 @@ fn give_way(all: &mut HashMap<u64, Arc<Connection>>) -> bool {
     true
 }
 
-/// The body of a request, whose end is noted.
-pub(super) struct RequestBody<B> {
+/// The body of a request or of its answer, whose end is a new phase of the connection.
+pub(super) struct NotedBody<B> {
     body: B,
     connection: Arc<Connection>,
+    side: Side,
 }
 
-impl<B: Body> RequestBody<B> {
-    /// Of a request that begins now.
-    pub(super) fn new(body: B, connection: Arc<Connection>) -> Self {
+/// Whose body it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Request,
+    Answer,
+}
+
+impl<B: Body> NotedBody<B> {
+    /// Of a request that begins now; when it has come to its end, the answer is due.
+    pub(super) fn of_request(body: B, connection: Arc<Connection>) -> Self {
         connection.enter(if body.is_end_stream() { Phase::Answering } else { Phase::Receiving });
-        Self { body, connection }
+        Self { body, connection, side: Side::Request }
+    }
+
+    /// Of an answer; when it is dropped, the connection waits for the next request.
+    pub(super) fn of_answer(body: B, connection: Arc<Connection>) -> Self {
+        // also where the request has been answered before all of it had come
+        connection.enter(Phase::Answering);
+        Self { body, connection, side: Side::Answer }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
+impl<B> Drop for NotedBody<B> {
+    fn drop(&mut self) {
+        if self.side == Side::Answer {
+            self.connection.enter(Phase::Waiting);
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for NotedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -193,50 +216,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
+        let ended = matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
+        if self.side == Side::Request && ended {
             self.connection.enter(Phase::Answering);
         }
         frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The body of an answer, whose end is noted.
-pub(super) struct AnswerBody<B> {
-    body: B,
-    connection: Arc<Connection>,
-}
-
-impl<B> AnswerBody<B> {
-    pub(super) fn new(body: B, connection: Arc<Connection>) -> Self {
-        // also where the request has been answered before all of it had come
-        connection.enter(Phase::Answering);
-        Self { body, connection }
-    }
-}
-
-impl<B> Drop for AnswerBody<B> {
-    fn drop(&mut self) {
-        self.connection.enter(Phase::Waiting);
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -252,7 +236,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
 mod tests {
     use super::*;
 
-    /// The connections whose turn to go came, by their index.
+    /// The connections that had to go, by their index.
     fn gone(connections: &Connections, places: &[Place]) -> Vec<usize> {
         let all = connections.all();
         (0..places.len()).filter(|&index| !all.contains_key(&places[index].id)).collect()

@@ -39,8 +39,14 @@ type Told = Result<Update, Box<phi3v::Error>>;
 
 /// A request on its way to the engine, one [`Request`] for each answer.
 struct Job {
-    requests: Vec<(Request, OwnedSemaphorePermit)>,
+    requests: Vec<Admitted>,
     client: Client,
+}
+
+/// A request for one answer, with its permit to be in the engine.
+struct Admitted {
+    request: Request,
+    permit: OwnedSemaphorePermit,
 }
 
 /// Who waits for the answers of a request.
@@ -97,7 +103,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// Too many run or wait.
-    pub fn check_room(&self, answers: usize) -> Result<(), ApiError> {
+    pub fn check_places(&self, answers: usize) -> Result<(), ApiError> {
         if self.admission.available_permits() < answers {
             return Err(super::limits::queue_full(self.capacity));
         }
@@ -113,8 +119,8 @@ impl EngineHandle {
         let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
         let permits = Arc::clone(&self.admission).try_acquire_many_owned(count);
         let mut permits = permits.map_err(|_| super::limits::queue_full(self.capacity))?;
-        let admitted =
-            requests.into_iter().filter_map(|request| Some((request, permits.split(1)?))).collect();
+        let admit = |request| Some(Admitted { request, permit: permits.split(1)? });
+        let admitted = requests.into_iter().filter_map(admit).collect();
         let (updates, receiver) = unbounded_channel();
         let (arrived, span) = (times.arrived, tracing::Span::current());
         let job = Job { requests: admitted, client: Client { updates, progress, arrived, span } };
@@ -165,7 +171,7 @@ struct Slot {
     /// When its last token was chosen.
     last_token: Option<Instant>,
     /// The other answers, sent when this one speaks.
-    siblings: Vec<(Request, OwnedSemaphorePermit)>,
+    siblings: Vec<Admitted>,
     permit: OwnedSemaphorePermit,
 }
 
@@ -235,14 +241,15 @@ impl<B: Backend> EngineLoop<'_, B> {
     fn accept(&mut self, job: Job) {
         let mut requests = job.requests.into_iter();
         let Some(first) = requests.next() else { return };
-        self.submit(first, (0, job.client), requests.collect());
+        self.submit(first, 0, job.client, requests.collect());
     }
 
     fn submit(
         &mut self,
-        (request, permit): (Request, OwnedSemaphorePermit),
-        (index, client): (usize, Client),
-        siblings: Vec<(Request, OwnedSemaphorePermit)>,
+        Admitted { request, permit }: Admitted,
+        index: usize,
+        client: Client,
+        siblings: Vec<Admitted>,
     ) {
         if client.has_gone() {
             self.metrics.abandoned();
@@ -305,9 +312,10 @@ impl<B: Backend> EngineLoop<'_, B> {
         }
     }
 
-    fn release_siblings(&mut self, siblings: Vec<(Request, OwnedSemaphorePermit)>, client: &Client) {
+    fn release_siblings(&mut self, siblings: Vec<Admitted>, client: &Client) {
         for (offset, sibling) in siblings.into_iter().enumerate() {
-            self.submit(sibling, (offset + 1, Client { progress: false, ..client.clone() }), Vec::new());
+            let client = Client { progress: false, ..client.clone() };
+            self.submit(sibling, offset + 1, client, Vec::new());
         }
     }
 

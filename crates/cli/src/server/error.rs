@@ -4,7 +4,7 @@
 //! said is repeated: it could tell a stranger about the machine or about what lies behind an address.
 
 use super::hints;
-use crate::sources::{RoomError, SourceError};
+use crate::sources::{BudgetError, SourceError};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use phi3v::image::ImageError;
@@ -16,16 +16,16 @@ use std::time::Duration;
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// When other requests may have given back memory.
-const ROOM_RETRY: Duration = Duration::from_secs(5);
+const BUDGET_RETRY: Duration = Duration::from_secs(5);
 
 /// Why a request is refused or ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
-    /// HTTP status.
+    /// HTTP status of the answer.
     pub status: StatusCode,
     /// Stable name of the error.
     pub code: &'static str,
-    /// One sentence.
+    /// What is wrong, one sentence.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
@@ -38,14 +38,14 @@ pub struct ApiError {
 /// The body of an error.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorBody {
-    /// The error.
+    /// The fields of the error.
     pub error: ErrorFields,
 }
 
 /// The fields of an error.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorFields {
-    /// One sentence.
+    /// What is wrong, one sentence.
     pub message: String,
     /// OpenAI's class of the error.
     pub r#type: &'static str,
@@ -96,7 +96,7 @@ impl ApiError {
             .hint("restart the server and report what its log says")
     }
 
-    /// With a hint.
+    /// The same error with a hint: what the client can do about it, one sentence.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -148,17 +148,19 @@ impl ApiError {
             }
             SourceError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large"),
             SourceError::Fetch(_) => (StatusCode::BAD_REQUEST, "image_fetch_failed"),
-            SourceError::Room(error) => return Self::room(error),
+            SourceError::Budget(error) => return Self::budget(error),
         };
         Self::new(status, code, error.to_string()).hint(hints::source(error))
     }
 
     /// An input that there is no memory for.
-    pub fn room(error: &RoomError) -> Self {
-        let refused = |status, code| Self::new(status, code, error.to_string()).hint(hints::room(error));
+    pub fn budget(error: &BudgetError) -> Self {
+        let refused = |status, code| Self::new(status, code, error.to_string()).hint(hints::budget(error));
         match error {
-            RoomError::TooLarge { .. } => refused(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large"),
-            RoomError::Full => refused(StatusCode::TOO_MANY_REQUESTS, "queue_full").retry_after(ROOM_RETRY),
+            BudgetError::TooLarge { .. } => refused(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large"),
+            BudgetError::Full => {
+                refused(StatusCode::TOO_MANY_REQUESTS, "queue_full").retry_after(BUDGET_RETRY)
+            }
         }
     }
 
@@ -216,7 +218,7 @@ impl ApiError {
         }
     }
 
-    /// The body.
+    /// The JSON body that tells a client of the error, in OpenAI's shape.
     pub fn body(&self) -> ErrorBody {
         ErrorBody {
             error: ErrorFields {
@@ -241,9 +243,9 @@ impl From<SourceError> for ApiError {
     }
 }
 
-impl From<RoomError> for ApiError {
-    fn from(error: RoomError) -> Self {
-        Self::room(&error)
+impl From<BudgetError> for ApiError {
+    fn from(error: BudgetError) -> Self {
+        Self::budget(&error)
     }
 }
 
@@ -302,7 +304,7 @@ mod tests {
     type Told = (SourceError, u16, &'static str, &'static str, &'static str);
 
     fn told() -> [Told; 9] {
-        use SourceError::{DataUrl, Fetch, NoFile, NotAllowed, Room, TooLarge};
+        use SourceError::{Budget, DataUrl, Fetch, NoFile, NotAllowed, TooLarge};
         let seconds = Duration::from_secs(15);
         [
             (
@@ -345,7 +347,7 @@ mod tests {
                 400,
                 "image_fetch_failed",
                 "the picture's server redirected more than 3 times, the limit",
-                "look at the address in a browser, or send the picture as a data URL",
+                "open the address in a browser, or send the picture as a data URL",
             ),
             (
                 Fetch(FetchFault::Time { limit: seconds }),
@@ -355,14 +357,14 @@ mod tests {
                 "try again later, or send the picture as a data URL",
             ),
             (
-                Room(RoomError::TooLarge { bytes: 9, limit: 8 }),
+                Budget(BudgetError::TooLarge { bytes: 9, limit: 8 }),
                 413,
                 "input_too_large",
                 "the body and the pictures of the request take 9 bytes or more, the limit is 8",
-                "send fewer or smaller pictures, or look at them with detail low",
+                "send fewer or smaller pictures, or set their detail to low",
             ),
             (
-                Room(RoomError::Full),
+                Budget(BudgetError::Full),
                 429,
                 "queue_full",
                 "the bodies and pictures of other requests fill the memory set aside for them",

@@ -10,6 +10,7 @@ pub use super::keys::KeyFileError;
 
 use super::connections::Connection;
 use super::error::ApiError;
+use super::hints;
 use super::keys::{Claim, Keys};
 use super::limits;
 use crate::origin::Origin;
@@ -23,7 +24,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Who may ask.
+/// Who may ask: by which name the server is known, which pages may use it, and who has a key.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     /// None means that no key is needed.
@@ -80,21 +81,21 @@ impl Guard {
             Some(host) if !self.knows_host(host) => {
                 let message = "the server is not known by the name in the Host header";
                 return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message)
-                    .hint("use the address, or start the server with --allow-host NAME"));
+                    .hint(hints::access::HOST));
             }
             None if !may_lack_host(request) => {
                 let message = match headers.get_all(header::HOST).iter().count() {
                     1 => "the Host header is no valid host",
                     _ => "the request has no Host header, or more than one",
                 };
-                return Err(ApiError::bad_request("host_missing", message).hint("send one Host header"));
+                return Err(ApiError::bad_request("host_missing", message).hint(hints::access::ONE_HOST));
             }
             _ => {}
         }
         if !self.knows_origin(headers, host.as_deref()) {
             let message = "pages of this origin may not use the server";
             return Err(ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
-                .hint("start the server with --cors-origin ORIGIN"));
+                .hint(hints::access::ORIGIN));
         }
         self.check_key(uri, headers)
     }
@@ -109,13 +110,8 @@ impl Guard {
                 return Ok(Caller { cache_salt, has_key: true });
             }
             _ if uri.path() == "/health" => return Ok(Caller::default()),
-            Claim::Invalid => (
-                "the request has no valid API key",
-                "send the header authorization: Bearer KEY with a key of --api-key-file",
-            ),
-            Claim::Several => {
-                ("the request has more than one Authorization header", "send one header authorization")
-            }
+            Claim::Invalid => ("the request has no valid API key", hints::access::KEY),
+            Claim::Several => ("the request has more than one Authorization header", hints::access::ONE_KEY),
         };
         Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).hint(hint))
     }

@@ -1,12 +1,81 @@
 //! What to do about errors, in the words of requests: their fields, and the flags that whoever runs the server can set.
 
-use crate::sources::{FetchFault, RoomError, SourceError, Unallowed};
+use super::ServeError;
+use crate::sources::{BudgetError, FetchFault, SourceError, Unallowed};
 use phi3v::Error;
 use phi3v::constraint::ConstraintError;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
 use phi3v::sampler::SamplerError;
 use phi3v_kernels::BackendError;
+
+/// About requests that come when there is too much to do, or not yet anything.
+pub(super) mod load {
+    pub(in crate::server) const LATER: &str = "try again later";
+    pub(in crate::server) const WHEN_READY: &str = "try again in a few seconds; /ready says when";
+    pub(in crate::server) const AFTER_RESTART: &str = "try again when it has been restarted";
+    pub(in crate::server) const LESS_TIME: &str =
+        "ask for fewer tokens, or start the server with a larger --request-seconds";
+}
+
+/// About bodies and heads that are not read to their end.
+pub(super) mod size {
+    pub(in crate::server) const SMALLER_BODY: &str =
+        "send fewer or smaller pictures, or start the server with a larger --body-mib";
+    pub(in crate::server) const FASTER_BODY: &str =
+        "send fewer or smaller pictures, or use a faster connection";
+    pub(in crate::server) const PLAIN_BODY: &str = "send the body as it is, or with content-length";
+    pub(in crate::server) const HEAD: &str =
+        "correct the request line and the headers; content-length is one number of digits";
+    pub(in crate::server) const ADDRESS: &str = "send what is long in the body";
+    pub(in crate::server) const HEADERS: &str =
+        "send fewer or shorter headers; 100 headers and 32 KiB are the limit";
+}
+
+/// About who may ask.
+pub(super) mod access {
+    pub(in crate::server) const HOST: &str = "use the address, or start the server with --allow-host NAME";
+    pub(in crate::server) const ONE_HOST: &str = "send one Host header";
+    pub(in crate::server) const ORIGIN: &str = "start the server with --cors-origin ORIGIN";
+    pub(in crate::server) const KEY: &str =
+        "send the header authorization: Bearer KEY with a key of --api-key-file";
+    pub(in crate::server) const ONE_KEY: &str = "send one header authorization";
+    pub(in crate::server) const ROUTES: &str = "/openapi.json lists what there is";
+}
+
+/// About the fields of a question.
+pub(super) mod question {
+    pub(in crate::server) const PICTURE_OF_USER: &str = "put pictures into the user's messages";
+    pub(in crate::server) const REFUSAL_OF_ASSISTANT: &str =
+        "give the part the type of a text, or put it into the assistant's message";
+    pub(in crate::server) const CHOICES: &str = "ask for fewer answers, or ask several times";
+    pub(in crate::server) const NO_MESSAGE: &str = "add the user's message";
+    pub(in crate::server) const MESSAGES: &str = "leave the oldest messages out";
+    pub(in crate::server) const LAST_MESSAGE: &str = "add the user's next message";
+    pub(in crate::server) const PICTURES: &str =
+        "send fewer pictures, or start the server with a larger --images";
+    pub(in crate::server) const TEXT: &str = "shorten the text";
+
+    /// About a number of tokens in the field `name`.
+    pub(in crate::server) fn max_tokens(name: &str) -> String {
+        format!("correct {name}, leave it out, or start the server with a larger --max-tokens")
+    }
+}
+
+impl<E: std::error::Error> ServeError<E> {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse => {
+                "end the other program, or choose another port with --port"
+            }
+            Self::Listen { .. } => "choose another address with --host or --port",
+            Self::EngineStopped => "report what the log says",
+            Self::Start(_) | Self::Load(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
 
 /// What a client can do about an error of the library.
 pub(super) fn library(error: &Error) -> Option<String> {
@@ -16,7 +85,7 @@ pub(super) fn library(error: &Error) -> Option<String> {
              larger --context"
         }
         Error::Engine(EngineError::NoNewTokens) => "ask for at least 1 token with max_tokens",
-        Error::Engine(EngineError::QueueFull { .. }) => "try again later",
+        Error::Engine(EngineError::QueueFull { .. }) => load::LATER,
         Error::Backend(BackendError::Device { .. }) => {
             "try again in some seconds, when the model is loaded anew; if it comes again, report it with the server's log"
         }
@@ -66,16 +135,16 @@ pub(super) fn source(error: &SourceError) -> &'static str {
         SourceError::NoFile => "give the path of a file below the folder of --allow-image-dir",
         SourceError::TooLarge { .. } => "scale the picture down or compress it more",
         SourceError::Fetch(FetchFault::Time { .. }) => "try again later, or send the picture as a data URL",
-        SourceError::Fetch(_) => "look at the address in a browser, or send the picture as a data URL",
-        SourceError::Room(error) => room(error),
+        SourceError::Fetch(_) => "open the address in a browser, or send the picture as a data URL",
+        SourceError::Budget(error) => budget(error),
     }
 }
 
 /// What a client can do about an input that there is no memory for.
-pub(super) fn room(error: &RoomError) -> &'static str {
+pub(super) fn budget(error: &BudgetError) -> &'static str {
     match error {
-        RoomError::TooLarge { .. } => "send fewer or smaller pictures, or look at them with detail low",
-        RoomError::Full => "try again later",
+        BudgetError::TooLarge { .. } => "send fewer or smaller pictures, or set their detail to low",
+        BudgetError::Full => load::LATER,
     }
 }
 

@@ -18,7 +18,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Why a file of keys is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// The system's refusal.
+    /// The system does not let it be read.
     #[error("the file of API keys cannot be read")]
     Read(#[source] std::io::Error),
     /// Nothing in it but blank lines and comments.
@@ -29,7 +29,7 @@ pub enum KeyFileError {
     Short {
         /// Number of the line, from 1.
         line: usize,
-        /// Its length.
+        /// Length of the key in bytes.
         bytes: usize,
     },
     /// A line that is hardly meant as a key.

@@ -1,6 +1,7 @@
 //! The bounds of what a client may ask for, and the errors beyond them.
 
 use super::error::ApiError;
+use super::hints;
 use crate::sources::SourceLimits;
 use axum::http::StatusCode;
 use phi3v::image::ImageLimits;
@@ -94,7 +95,7 @@ impl Limits {
 /// When a request came, and when its answer has to be complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// When it came.
+    /// When the request's head had come.
     pub arrived: Instant,
     /// When its answer has to be complete.
     pub deadline: Instant,
@@ -123,21 +124,20 @@ pub fn body_too_large(limit: usize) -> ApiError {
         "body_too_large",
         format!("the body of the request has more than {limit} bytes, the limit"),
     )
-    .hint("send fewer or smaller pictures, or start the server with a larger --body-mib")
+    .hint(hints::size::SMALLER_BODY)
 }
 
 /// A body that arrives too slowly.
 pub fn body_too_slow(limit: Duration) -> ApiError {
     let message = format!("the body of the request took longer than {} s, the limit", limit.as_secs());
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
-        .hint("send fewer or smaller pictures, or use a faster connection")
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message).hint(hints::size::FASTER_BODY)
 }
 
 /// No place in the queue.
 pub fn queue_full(capacity: usize) -> ApiError {
     let message = format!("{capacity} answers are running or waiting already, the limit");
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
-        .hint("try again later")
+        .hint(hints::load::LATER)
         .retry_after(Duration::from_secs(2))
 }
 
@@ -145,27 +145,26 @@ pub fn queue_full(capacity: usize) -> ApiError {
 pub fn connections_full() -> ApiError {
     let message = "all connections are taken by requests that are being answered";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "connections_full", message)
-        .hint("try again later")
+        .hint(hints::load::LATER)
         .retry_after(Duration::from_secs(2))
 }
 
 /// The request's time is over.
 pub fn deadline_exceeded() -> ApiError {
     let message = "the answer was not complete within the time a request may take";
-    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
-        .hint("ask for fewer tokens, or start the server with a larger --request-seconds")
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message).hint(hints::load::LESS_TIME)
 }
 
 /// The model is not there yet.
 pub fn loading() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded")
-        .hint("try again in a few seconds; /ready says when")
+        .hint(hints::load::WHEN_READY)
         .retry_after(Duration::from_secs(2))
 }
 
 /// The server is on its way out.
 pub fn draining() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down")
-        .hint("try again when it has been restarted")
+        .hint(hints::load::AFTER_RESTART)
         .retry_after(Duration::from_secs(10))
 }

@@ -3,6 +3,7 @@
 //! undone here are refused.
 
 use super::error::ApiError;
+use super::hints;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -87,6 +88,5 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = "the body of the request has a transfer coding other than chunked";
-    Err(ApiError::bad_request("transfer_encoding", message)
-        .hint("send the body as it is, or with content-length"))
+    Err(ApiError::bad_request("transfer_encoding", message).hint(hints::size::PLAIN_BODY))
 }

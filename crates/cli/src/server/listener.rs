@@ -1,6 +1,6 @@
 //! Sockets: how many, how slow, encrypted or not, and how they end.
 
-use super::connections::{AnswerBody, Connection, Connections, Place, RequestBody};
+use super::connections::{Connection, Connections, NotedBody, Place};
 use super::limits::Limits;
 use super::stream::{BadHeads, Watched};
 use axum::Router;
@@ -39,7 +39,8 @@ struct Serving {
 /// Serves connections until `shutdown` resolves, then waits for running requests, as long as `drain` allows.
 pub(super) async fn serve(
     listener: TcpListener,
-    (router, tls): (Router, Option<TlsAcceptor>),
+    router: Router,
+    tls: Option<TlsAcceptor>,
     limits: &Limits,
     shutdown: impl Future<Output = ()>,
     drain: impl Future<Output = ()>,
@@ -121,9 +122,9 @@ async fn http(
     let connection = Arc::clone(connection);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));
-        let request = request.map(|body| RequestBody::new(body, Arc::clone(&connection)));
+        let request = request.map(|body| NotedBody::of_request(body, Arc::clone(&connection)));
         let (answer, connection) = (router.call(request), Arc::clone(&connection));
-        async move { answer.await.map(|answer| answer.map(|body| AnswerBody::new(body, connection))) }
+        async move { answer.await.map(|answer| answer.map(|body| NotedBody::of_answer(body, connection))) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

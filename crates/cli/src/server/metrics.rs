@@ -45,7 +45,7 @@ fn seconds() -> Histogram {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// All counters and histograms, registered and at zero.
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("phi3v"),
@@ -105,7 +105,7 @@ impl Metrics {
         self.answers.get_or_create(&Reason { reason: "cancelled" }).inc();
     }
 
-    /// An answer ended.
+    /// Counts an answer that has ended, with its tokens and times.
     pub fn finished(&self, finished: &Finished) {
         self.answers.get_or_create(&Reason { reason: finished.reason.name() }).inc();
         let (usage, timings) = (&finished.usage, &finished.timings);
@@ -126,7 +126,7 @@ impl Metrics {
         self.token_gap.observe(gap.as_secs_f64());
     }
 
-    /// An answer failed.
+    /// Counts an answer that an error has ended.
     pub fn failed(&self) {
         self.answers.get_or_create(&Reason { reason: "failed" }).inc();
     }
@@ -140,7 +140,7 @@ impl Metrics {
         set(&self.kv_blocks, load.blocks_total);
     }
 
-    /// Prometheus' text format.
+    /// All figures in the text format of Prometheus, for `/metrics`.
     pub fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");

@@ -50,15 +50,15 @@ use tokio_rustls::TlsAcceptor;
 pub struct ServerOptions {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Who may ask.
+    /// Who may ask, and from which pages.
     pub guard: Guard,
     /// Origins whose pages may read answers.
     pub cors_origins: Vec<Origin>,
-    /// Certificate and key.
+    /// Certificate and key, where connections are encrypted.
     pub tls: Option<TlsAcceptor>,
     /// Where pictures may come from.
     pub sources: Sources,
-    /// Bounds.
+    /// Bounds of requests, connections and times.
     pub limits: Limits,
 }
 
@@ -75,7 +75,7 @@ impl Default for ServerOptions {
     }
 }
 
-/// A loaded model.
+/// A loaded model: the engine that runs it, and what the server knows of it.
 pub struct Loaded<B: Backend> {
     /// Its engine. The server bounds the queue itself, so its `waiting_max` should not be less.
     pub engine: Engine<B>,
@@ -89,9 +89,9 @@ pub enum ServeError<E: std::error::Error + 'static> {
     /// The address cannot be had.
     #[error("cannot listen at {address}: {error}")]
     Listen {
-        /// The address.
+        /// Host and port that were asked for.
         address: SocketAddr,
-        /// The system's refusal.
+        /// Why the system refuses it.
         error: std::io::Error,
     },
     /// Threads or sockets are refused.
@@ -100,29 +100,14 @@ pub enum ServeError<E: std::error::Error + 'static> {
     /// The model cannot be loaded.
     #[error(transparent)]
     Load(E),
-    /// A bug.
+    /// The engine's thread has ended, which is a bug.
     #[error("the engine has stopped unexpectedly")]
     EngineStopped,
 }
 
-impl<E: std::error::Error> ServeError<E> {
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse => {
-                "end the other program, or choose another port with --port"
-            }
-            Self::Listen { .. } => "choose another address with --host or --port",
-            Self::EngineStopped => "report what the log says",
-            Self::Start(_) | Self::Load(_) => return None,
-        };
-        Some(hint.to_owned())
-    }
-}
-
 /// A server that listens and is ready to run.
 pub struct Server<E> {
-    /// Where it listens.
+    /// Host and port where it listens.
     pub address: SocketAddr,
     listener: TcpListener,
     app: Arc<App>,
@@ -199,7 +184,7 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
                     () = hurry => {}
                 }
             };
-            listener::serve(listener, (router, options.tls), &limits, shutdown, drain).await;
+            listener::serve(listener, router, options.tls, &limits, shutdown, drain).await;
         });
         let died = !app.engine.is_alive();
         drop(app);

@@ -2,13 +2,13 @@
 //!
 //! The work is done on blocking threads, decoding by a few at a time, so that a large picture delays neither other
 //! connections nor the engine's threads for long. A thread cannot be stopped: where the client leaves or the time is
-//! over, the work keeps its turn and its room until it notices, between two pictures.
+//! over, the work keeps its permit and its budget until it notices, between two pictures.
 
 use super::ask::{Ask, Detail, Picture, Turn, TurnPart};
 use super::error::ApiError;
 use super::limits::{self, Times};
 use super::state::{App, ServedModel};
-use crate::sources::{FetchFault, Room, SourceError, Sources};
+use crate::sources::{Budget, FetchFault, SourceError, Sources};
 use futures_util::future::{try_join, try_join_all};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::constraint::{Constraint, Grammar, GrammarConstraint};
@@ -27,37 +27,38 @@ pub struct Prompt {
     pub input_ids: Vec<i64>,
     /// The pictures, in the order of the conversation.
     pub images: Vec<Arc<ImageInputs>>,
-    /// Room for the body and the pictures, to be held as long as the request.
-    pub room: Room,
+    /// The memory of the body and the pictures, to be held as long as the request.
+    pub budget: Budget,
 }
 
-/// Reads and cuts the pictures of a conversation and turns its text into ids. `room` is that of the body.
+/// Reads and cuts the pictures of a conversation and turns its text into ids. `budget` has been charged for the body.
 ///
 /// # Errors
-/// A picture that cannot be used, or a lack of room.
+/// A picture that cannot be used, or more input than the budget has left.
 pub async fn prompt(
     app: &Arc<App>,
     model: &ServedModel,
-    (mut turns, room): (Vec<Turn>, Room),
+    mut turns: Vec<Turn>,
+    budget: Budget,
     times: Times,
 ) -> Result<Prompt, ApiError> {
     let pictures = take_pictures(&mut turns);
-    let (files, mut room) = read_all(app, (pictures, room), times).await?;
-    let turn = take_turn(if files.is_empty() { &app.texts } else { &app.decoders }).await?;
+    let (files, mut budget) = read_all(app, pictures, budget, times).await?;
+    let permit = take_permit(if files.is_empty() { &app.texts } else { &app.decoders }).await?;
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
-        let _turn = turn;
-        let images = decode_all((&app, &model), files, &mut room, abandoned)?;
+        let _permit = permit;
+        let images = decode_all(&app, &model, files, &mut budget, abandoned)?;
         let num_img_tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
         let input_ids = processor::chat_prompt(&model.tokenizer, &messages(turns), &num_img_tokens)
             .map_err(|error| ApiError::library(&error.into()))?;
-        Ok(Prompt { input_ids, images, room })
+        Ok(Prompt { input_ids, images, budget })
     })
     .await
 }
 
 impl Prompt {
-    /// The engine's requests, one for each answer, and the room for body and pictures.
+    /// The engine's requests, one for each answer, and the budget that was charged for body and pictures.
     ///
     /// # Errors
     /// Prompt and answer do not fit into the context, or the answer's form cannot be followed.
@@ -66,16 +67,16 @@ impl Prompt {
         app: &Arc<App>,
         model: &ServedModel,
         ask: Ask,
-    ) -> Result<(Vec<Request>, Room), ApiError> {
+    ) -> Result<(Vec<Request>, Budget), ApiError> {
         let max_new_tokens = max_new_tokens(app, model, &ask, self.input_ids.len())?;
         if ask.form.is_none() {
             return Ok(self.build(&ask, max_new_tokens, None));
         }
         // a large schema takes its time
-        let turn = take_turn(&app.forms).await?;
+        let permit = take_permit(&app.forms).await?;
         let model = model.clone();
         blocking(move |abandoned| {
-            let _turn = turn;
+            let _permit = permit;
             abandoned.check()?;
             let constraint =
                 ask.form.as_ref().map(|form| constraint(&model, form, ask.names.form)).transpose()?;
@@ -89,7 +90,7 @@ impl Prompt {
         ask: &Ask,
         max_new_tokens: usize,
         constraint: Option<GrammarConstraint>,
-    ) -> (Vec<Request>, Room) {
+    ) -> (Vec<Request>, Budget) {
         let request = |choice: usize| {
             let mut sampling = ask.sampling.clone();
             sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
@@ -103,7 +104,7 @@ impl Prompt {
                 cache_salt: ask.cache_salt,
             }
         };
-        ((0..ask.choices).map(request).collect(), self.room)
+        ((0..ask.choices).map(request).collect(), self.budget)
     }
 }
 
@@ -111,9 +112,9 @@ fn constraint(model: &ServedModel, form: &Grammar, param: &str) -> Result<Gramma
     model.constraints.constraint(form).map_err(|error| ApiError::library(&error.into()).param(param))
 }
 
-/// A turn, to be moved into the work it is for.
-async fn take_turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
-    Arc::clone(turns).acquire_owned().await.map_err(|_| ApiError::engine_stopped())
+/// A permit to do one piece of work, to be moved into it.
+async fn take_permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(permits).acquire_owned().await.map_err(|_| ApiError::engine_stopped())
 }
 
 /// Whether anybody still waits for a piece of work.
@@ -137,7 +138,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Runs `work` on a blocking thread, within the span of the request. What `work` owns, its turn and its room, is kept
+/// Runs `work` on a blocking thread, within the span of the request. What `work` owns, its permit and its budget, is kept
 /// until it has really ended, also when this future is dropped before.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Abandoned) -> Result<T, ApiError> + Send + 'static,
@@ -157,22 +158,22 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// A picture's file, how to cut it, and the room it takes until that is done.
+/// A picture's file, how to cut it, and the memory it takes until that is done.
 struct File {
     /// Its number in the conversation, from 0.
     index: usize,
     bytes: Vec<u8>,
     detail: Detail,
     param: String,
-    _room: Room,
+    _budget: Budget,
 }
 
 /// A picture whose file is to be read.
 struct Reading {
     index: usize,
     picture: Picture,
-    room: Room,
-    /// Of fetching, its turn waited for.
+    budget: Budget,
+    /// Of fetching it, the wait for a permit included.
     deadline: Instant,
 }
 
@@ -191,23 +192,25 @@ fn take_pictures(turns: &mut [Turn]) -> Vec<Picture> {
         .collect()
 }
 
-/// Reads the pictures' files: those that lie elsewhere all at once, within one time. `room`, that of the body, stays
+/// Reads the pictures' files: those that lie elsewhere all at once, within one time. `budget`, which was charged for the body, stays
 /// with the work and comes back from it.
 async fn read_all(
     app: &Arc<App>,
-    (pictures, room): (Vec<Picture>, Room),
+    pictures: Vec<Picture>,
+    budget: Budget,
     times: Times,
-) -> Result<(Vec<File>, Room), ApiError> {
+) -> Result<(Vec<File>, Budget), ApiError> {
     let deadline = times.deadline.min(Instant::now() + app.limits.remote_time_max);
     let readings = pictures.into_iter().enumerate();
-    let readings = readings.map(|(index, picture)| Reading { index, picture, room: room.beside(), deadline });
+    let readings =
+        readings.map(|(index, picture)| Reading { index, picture, budget: budget.beside(), deadline });
     let (here, elsewhere): (Vec<_>, Vec<_>) =
         readings.partition(|reading| Sources::is_in_request(&reading.picture.url));
     let elsewhere = try_join_all(elsewhere.into_iter().map(|reading| read_elsewhere(app, reading)));
     let (app, none_here) = (Arc::clone(app), here.is_empty());
     let here = async move {
         if none_here {
-            return Ok((Vec::new(), room));
+            return Ok((Vec::new(), budget));
         }
         blocking(move |abandoned| {
             let read = |reading| {
@@ -215,58 +218,59 @@ async fn read_all(
                 read(&app, reading)
             };
             let files = here.into_iter().map(read).collect::<Result<Vec<_>, ApiError>>()?;
-            Ok((files, room))
+            Ok((files, budget))
         })
         .await
     };
-    let ((mut files, room), elsewhere) = try_join(here, elsewhere).await?;
+    let ((mut files, budget), elsewhere) = try_join(here, elsewhere).await?;
     files.extend(elsewhere);
     files.sort_unstable_by_key(|file| file.index);
-    Ok((files, room))
+    Ok((files, budget))
 }
 
-/// Reads a picture that lies elsewhere than in the request, as soon as there is a turn.
+/// Reads a picture that lies elsewhere than in the request, as soon as there is a permit.
 async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiError> {
     let Picture { url, param, .. } = &reading.picture;
-    let turn = match app.sources.turns(url) {
-        Some(turns) => {
-            let turn = tokio::time::timeout_at(reading.deadline, take_turn(&turns)).await;
+    let permit = match app.sources.permits(url) {
+        Some(permits) => {
+            let permit = tokio::time::timeout_at(reading.deadline, take_permit(&permits)).await;
             let late = || {
                 let limit = app.limits.remote_time_max;
                 ApiError::from(SourceError::from(FetchFault::Time { limit })).param(param)
             };
-            Some(turn.map_err(|_| late())??)
+            Some(permit.map_err(|_| late())??)
         }
         None => None,
     };
     let app = Arc::clone(app);
     blocking(move |_| {
-        let _turn = turn;
+        let _permit = permit;
         read(&app, reading)
     })
     .await
 }
 
 fn read(app: &App, reading: Reading) -> Result<File, ApiError> {
-    let Reading { index, picture: Picture { url, detail, param }, mut room, deadline } = reading;
-    let bytes = app.sources.read(&url, &app.limits.sources(), &mut room, deadline.into_std());
+    let Reading { index, picture: Picture { url, detail, param }, mut budget, deadline } = reading;
+    let bytes = app.sources.read(&url, &app.limits.sources(), &mut budget, deadline.into_std());
     Ok(File {
         index,
         bytes: bytes.map_err(|error| ApiError::from(error).param(&param))?,
         detail,
         param,
-        _room: room,
+        _budget: budget,
     })
 }
 
 fn decode_all(
-    (app, model): (&App, &ServedModel),
+    app: &App,
+    model: &ServedModel,
     files: Vec<File>,
-    room: &mut Room,
+    budget: &mut Budget,
     abandoned: &Abandoned,
 ) -> Result<Vec<Arc<ImageInputs>>, ApiError> {
     let mut images = Vec::with_capacity(files.len());
-    for File { bytes, detail, param, _room, .. } in files {
+    for File { bytes, detail, param, _budget, .. } in files {
         abandoned.check()?;
         let num_crops = match detail {
             Detail::Auto => model.image_params.num_crops,
@@ -277,7 +281,7 @@ fn decode_all(
         let inputs = image::decode(&bytes, ImageMode::AsSeen, &app.limits.image)
             .and_then(|rgb| image::process(&rgb, &params))
             .map_err(|error| ApiError::image(&error, &param))?;
-        room.grow(size_of_val(inputs.distinct.as_slice()))?;
+        budget.charge(size_of_val(inputs.distinct.as_slice()))?;
         images.push(Arc::new(inputs));
     }
     Ok(images)
@@ -346,14 +350,14 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn work_that_nobody_waits_for_keeps_its_turn_until_it_has_ended() {
-        let turns = Arc::new(Semaphore::new(1));
-        let turn = take_turn(&turns).await.unwrap();
+    async fn work_that_nobody_waits_for_keeps_its_permit_until_it_has_ended() {
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = take_permit(&permits).await.unwrap();
         let (go_on, wait) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let (begin, begun) = mpsc::channel();
         let mut work = Box::pin(blocking(move |abandoned| {
-            let _turn = turn;
+            let _permit = permit;
             begin.send(()).unwrap();
             wait.recv().unwrap();
             tell.send(abandoned.check().is_err()).unwrap();
@@ -363,11 +367,15 @@ mod tests {
         // work that has not begun when nobody waits any more never does
         begun.recv().unwrap();
         drop(work);
-        assert_eq!(turns.available_permits(), 0, "a client that left must not make room for another decoder");
+        assert_eq!(
+            permits.available_permits(),
+            0,
+            "a client that left must not make budget for another decoder"
+        );
         go_on.send(()).unwrap();
         assert!(told.recv().unwrap(), "the work learns that nobody waits");
-        let turn = tokio::time::timeout(Duration::from_secs(10), take_turn(&turns)).await.unwrap();
-        assert!(turn.is_ok(), "the turn is given back");
+        let permit = tokio::time::timeout(Duration::from_secs(10), take_permit(&permits)).await.unwrap();
+        assert!(permit.is_ok(), "the permit is given back");
     }
 
     #[tokio::test]
@@ -391,22 +399,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_host_holds_up_its_own_pictures_only_and_waiting_counts() {
-        const TURNS: usize = 2;
+        const PERMITS: usize = 2;
         let (slow, fast) =
             (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let ((slow_host, of_slow), (fast_host, of_fast)) =
             (picture_of("slow.example", &slow), picture_of("fast.example", &fast));
-        let fetcher = Fetcher::of_this_machine(&[slow_host, fast_host], TURNS);
+        let fetcher = Fetcher::of_this_machine(&[slow_host, fast_host], PERMITS);
         let limits = limits::Limits { remote_time_max: Duration::from_secs(4), ..Default::default() };
         let sources = Sources::data_urls_only().with_remote(fetcher);
         let app = Arc::new(App::new(limits, EngineHandle::new(1).0, sources));
         let read = |picture: &Picture| {
             let picture = Picture { url: picture.url.clone(), detail: picture.detail, param: String::new() };
-            let (app, room, times) = (Arc::clone(&app), app.room(), Times::start(&app.limits));
-            tokio::spawn(async move { read_all(&app, (vec![picture], room), times).await })
+            let (app, budget, times) = (Arc::clone(&app), app.budget(), Times::start(&app.limits));
+            tokio::spawn(async move { read_all(&app, vec![picture], budget, times).await })
         };
         // it takes connections and says nothing
-        let waiting: Vec<_> = (0..3 * TURNS).map(|_| read(&of_slow)).collect();
+        let waiting: Vec<_> = (0..3 * PERMITS).map(|_| read(&of_slow)).collect();
         std::thread::spawn(move || {
             let (mut stream, _) = fast.accept().unwrap();
             let _ = stream.read(&mut [0; 4096]).unwrap();
@@ -420,8 +428,8 @@ mod tests {
             let error = waiting.await.unwrap().err().unwrap();
             assert_eq!(error.code, "image_fetch_failed");
         }
-        // those whose turn never came had no more time than the others
+        // those that never got a permit had no more time than the others
         slow.set_nonblocking(true).unwrap();
-        assert_eq!(std::iter::from_fn(|| slow.accept().ok()).count(), TURNS);
+        assert_eq!(std::iter::from_fn(|| slow.accept().ok()).count(), PERMITS);
     }
 }

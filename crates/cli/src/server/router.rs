@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use super::guard::{self, Guard};
+use super::hints;
 use super::openai::{chat, models, openapi, responses, tokenize};
 use super::state::App;
 use super::{cors, linger, log, ui};
@@ -56,10 +57,10 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 
 async fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "there is nothing at this address")
-        .hint("/openapi.json lists what there is")
+        .hint(hints::access::ROUTES)
 }
 
 async fn method_not_allowed() -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
-        .hint("/openapi.json lists what there is")
+        .hint(hints::access::ROUTES)
 }

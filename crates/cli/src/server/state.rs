@@ -4,7 +4,7 @@ use super::engine_thread::EngineHandle;
 use super::error::ApiError;
 use super::limits::{self, Limits};
 use super::metrics::Metrics;
-use crate::sources::{Inputs, Room, Sources};
+use crate::sources::{Budget, Inputs, Sources};
 use phi3v::constraint::ConstraintFactory;
 use phi3v::image::ImageParams;
 use phi3v::tokenizer::Tokenizer;
@@ -26,11 +26,11 @@ const FORMS: usize = 2;
 /// What requests need to know of the model.
 #[derive(Clone)]
 pub struct ServedModel {
-    /// Its name.
+    /// The name by which clients ask for it.
     pub name: String,
     /// What users should know of it, if there is something.
     pub description: Option<String>,
-    /// Its tokenizer.
+    /// Text to ids and back.
     pub tokenizer: Arc<Tokenizer>,
     /// What holds answers to a form.
     pub constraints: Arc<ConstraintFactory>,
@@ -42,11 +42,11 @@ pub struct ServedModel {
 
 /// What all requests share.
 pub struct App {
-    /// Bounds.
+    /// Bounds of requests, connections and times.
     pub limits: Limits,
-    /// The engine thread.
+    /// The way to the engine's thread.
     pub engine: EngineHandle,
-    /// Counters.
+    /// What is counted for `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Where pictures may come from.
     pub sources: Sources,
@@ -106,13 +106,13 @@ impl App {
         self.model.get().ok_or_else(limits::loading)
     }
 
-    /// Room for a request's input, empty at first.
-    pub fn room(&self) -> Room {
-        self.inputs.room()
+    /// A budget for a request's input, of which nothing is charged yet.
+    pub fn budget(&self) -> Budget {
+        self.inputs.budget()
     }
 }
 
-/// Seconds since 1970.
+/// Seconds since the beginning of 1970, for the field `created` of answers.
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

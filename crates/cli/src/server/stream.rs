@@ -2,6 +2,7 @@
 
 use super::connections::Connection;
 use super::error::ApiError;
+use super::hints;
 use axum::http::StatusCode;
 use std::io;
 use std::pin::Pin;
@@ -76,11 +77,20 @@ pub(super) struct BadHeads<S> {
     answer: Option<(Vec<u8>, usize)>,
     /// What is left of what the client sends; a connection closed before would take the answer with it.
     rest: Option<(Pin<Box<Sleep>>, usize)>,
+    /// Whether bytes have come.
+    has_begun: bool,
+    /// Whether they began as those of HTTP/2 do.
+    is_http_2: bool,
 }
+
+/// How a connection of HTTP/2 begins (RFC 9113 section 3.4).
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n";
+/// Where the version stands in it.
+const HTTP_2_VERSION: std::ops::Range<usize> = 11..14;
 
 impl<S> BadHeads<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, answer: None, rest: None }
+        Self { stream, answer: None, rest: None, has_begun: false, is_http_2: false }
     }
 }
 
@@ -117,14 +127,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for BadHeads<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let new = &mut buf.filled_mut()[before..];
+        if !self.has_begun && !new.is_empty() {
+            self.has_begun = true;
+            self.is_http_2 = new.starts_with(HTTP_2);
+            if self.is_http_2 {
+                // hyper would close the connection without a word; a version that it does not know it answers
+                new[HTTP_2_VERSION].copy_from_slice(b"9.9");
+            }
+        }
+        read
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for BadHeads<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // nothing follows such an answer
-        match with_body(buf) {
+        match with_body(buf, self.is_http_2) {
             Some(answer) if self.answer.is_none() => {
                 self.answer = Some((answer, 0));
                 Poll::Ready(Ok(buf.len()))
@@ -150,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for BadHeads<S> {
 
 /// The bytes of `buf` with a body for the answer at their end, where that is hyper's to a bad head: none of our own
 /// errors comes without a body.
-fn with_body(buf: &[u8]) -> Option<Vec<u8>> {
+fn with_body(buf: &[u8], is_http_2: bool) -> Option<Vec<u8>> {
     const EMPTY: &str = "content-length: 0\r\n";
     const HEAD_BYTES_MAX: usize = 512;
     if !buf.ends_with(b"\r\n\r\n") {
@@ -159,7 +180,8 @@ fn with_body(buf: &[u8]) -> Option<Vec<u8>> {
     let tail = buf.len().saturating_sub(HEAD_BYTES_MAX);
     let begin = tail + buf[tail..].windows(7).rposition(|seven| seven == b"HTTP/1.")?;
     let head = std::str::from_utf8(&buf[begin..]).ok()?;
-    let error = bad_head(head.get(9..12)?)?;
+    let status = head.get(9..12)?;
+    let error = if is_http_2 && status == "400" { other_version() } else { bad_head(status)? };
     if !head.contains(EMPTY) || head.find("\r\n\r\n") != Some(head.len() - 4) {
         return None;
     }
@@ -168,8 +190,17 @@ fn with_body(buf: &[u8]) -> Option<Vec<u8>> {
         "content-type: application/json\r\nx-content-type-options: nosniff\r\ncontent-length: {}\r\n",
         body.len()
     );
-    let answer = format!("{}{body}", head.replace(EMPTY, &length));
+    let line_end = head.find("\r\n")?;
+    let rest = head[line_end..].replace(EMPTY, &length);
+    let answer = format!("{} {}{rest}{body}", &head[..8], error.status);
     Some([&buf[..begin], answer.as_bytes()].concat())
+}
+
+/// The error for a client that begins with HTTP/2.
+fn other_version() -> ApiError {
+    let message = "the request is HTTP/2, and the server speaks HTTP/1.1";
+    ApiError::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", message)
+        .hint("let the client begin with HTTP/1.1")
 }
 
 /// The error for a head that hyper answers with `status`.
@@ -179,19 +210,19 @@ fn bad_head(status: &str) -> Option<ApiError> {
             StatusCode::BAD_REQUEST,
             "head_invalid",
             "the head of the request is not valid HTTP/1.1",
-            "correct the request line and the headers; content-length is one number of digits",
+            hints::size::HEAD,
         ),
         "414" => (
             StatusCode::URI_TOO_LONG,
             "uri_too_long",
             "the address in the request is longer than the server reads",
-            "send what is long in the body",
+            hints::size::ADDRESS,
         ),
         "431" => (
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "head_too_large",
             "the headers of the request are more than the server reads",
-            "send fewer or shorter headers; 100 headers and 32 KiB are the limit",
+            hints::size::HEADERS,
         ),
         _ => return None,
     };
@@ -205,14 +236,14 @@ mod tests {
     #[test]
     fn only_bare_errors_get_a_body() {
         let bare = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        let answer = String::from_utf8(with_body(bare.as_bytes()).unwrap()).unwrap();
+        let answer = String::from_utf8(with_body(bare.as_bytes(), false).unwrap()).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 431 Request") && head.contains("connection: close"), "{head}");
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
         assert!(body.contains("\"code\":\"head_too_large\""), "{body}");
         // after an answer that is still to be sent
         let before = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-        let both = with_body(format!("{before}{bare}").as_bytes()).unwrap();
+        let both = with_body(format!("{before}{bare}").as_bytes(), false).unwrap();
         assert!(both.starts_with(before.as_bytes()) && both.ends_with(body.as_bytes()));
         for other in [
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
@@ -222,7 +253,7 @@ mod tests {
             "0\r\n\r\n",
             "\r\n\r\n",
         ] {
-            assert!(with_body(other.as_bytes()).is_none(), "{other}");
+            assert!(with_body(other.as_bytes(), false).is_none(), "{other}");
         }
     }
 }

@@ -15,17 +15,17 @@ pub enum TlsError {
     /// A file that cannot be read.
     #[error("cannot read {}: {error}", .path.display())]
     Read {
-        /// Which one.
+        /// Path of the file.
         path: PathBuf,
-        /// The system's refusal.
+        /// Why the system refuses it.
         error: std::io::Error,
     },
     /// A file without what it should hold.
     #[error("there is no {what} in PEM form in {}", .path.display())]
     Pem {
-        /// What is missing.
+        /// What the file should hold.
         what: &'static str,
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The certificate and the key do not work together.

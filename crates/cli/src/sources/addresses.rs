@@ -1,10 +1,10 @@
 //! Pictures by their address: data URLs always, other servers and a folder only where they were allowed.
 
+use super::budget::Budget;
 use super::data_url;
 use super::error::{SourceError, Unallowed};
 use super::folder::Folder;
 use super::hosts::Fetcher;
-use super::room::Room;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Only data URLs.
+    /// Sources that read data URLs alone: nothing is fetched, no file is opened.
     pub fn data_urls_only() -> Self {
         Self { remote: None, folder: None }
     }
@@ -57,36 +57,36 @@ impl Sources {
 
     /// Turns at reading the picture at `url`, where it lies elsewhere: each host has its own, so that a slow one holds
     /// up its own pictures only. None where it is refused anyway.
-    pub fn turns(&self, url: &str) -> Option<Arc<Semaphore>> {
+    pub fn permits(&self, url: &str) -> Option<Arc<Semaphore>> {
         match (scheme(url).as_deref(), &self.remote, &self.folder) {
-            (Some("http" | "https"), Some(fetcher), _) => fetcher.turns(url.trim_start()),
-            (Some("file"), _, Some(folder)) => Some(Arc::clone(&folder.turns)),
+            (Some("http" | "https"), Some(fetcher), _) => fetcher.permits(url.trim_start()),
+            (Some("file"), _, Some(folder)) => Some(Arc::clone(&folder.permits)),
             _ => None,
         }
     }
 
-    /// The bytes of the picture at `url`, for which `room` grows. Blocks, but no longer than until `deadline` for
+    /// The bytes of the picture at `url`, charged to `budget`. Blocks, but no longer than until `deadline` for
     /// another server.
     ///
     /// # Errors
-    /// The source is not allowed, or does not have a picture of acceptable size; a lack of room.
+    /// The source is not allowed, or does not have a picture of acceptable size; or no budget is left.
     pub fn read(
         &self,
         url: &str,
         limits: &SourceLimits,
-        room: &mut Room,
+        budget: &mut Budget,
         deadline: Instant,
     ) -> Result<Vec<u8>, SourceError> {
         let url = url.trim_start();
         match (scheme(url).as_deref(), &self.remote, &self.folder) {
             (Some("data"), ..) => {
                 let bytes = data_url::decode(url, limits.bytes_max)?;
-                room.grow(bytes.len())?;
+                budget.charge(bytes.len())?;
                 Ok(bytes)
             }
-            (Some("http" | "https"), Some(fetcher), _) => fetcher.fetch(url, limits, room, deadline),
+            (Some("http" | "https"), Some(fetcher), _) => fetcher.fetch(url, limits, budget, deadline),
             (Some("http" | "https"), None, _) => Err(SourceError::NotAllowed(Unallowed::Http)),
-            (Some("file"), _, Some(folder)) => folder.read(url, limits.bytes_max, room),
+            (Some("file"), _, Some(folder)) => folder.read(url, limits.bytes_max, budget),
             (Some("file"), _, None) => Err(SourceError::NotAllowed(Unallowed::Files)),
             _ => Err(SourceError::NotAllowed(Unallowed::Scheme)),
         }

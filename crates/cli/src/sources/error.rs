@@ -29,7 +29,7 @@ pub enum SourceError {
     Fetch(#[from] FetchFault),
     /// There is no memory for it.
     #[error(transparent)]
-    Room(#[from] RoomError),
+    Budget(#[from] BudgetError),
 }
 
 /// What is wrong with a data URL.
@@ -99,7 +99,7 @@ pub enum FetchFault {
         /// Redirects that are followed.
         limit: usize,
     },
-    /// The picture was not there in time, its turn waited for.
+    /// The picture was not there in time, the wait for a permit included.
     #[error("the picture was not fetched within {} s, the limit", .limit.as_secs())]
     Time {
         /// The time that it had.
@@ -109,7 +109,7 @@ pub enum FetchFault {
 
 /// Why there is no memory for an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RoomError {
+pub enum BudgetError {
     /// It would not fit even if there were no other.
     #[error("the body and the pictures of the request take {bytes} bytes or more, the limit is {limit}")]
     TooLarge {
@@ -139,7 +139,7 @@ pub enum PictureError {
     File {
         /// As the user named it.
         name: String,
-        /// The system's refusal.
+        /// Why the system refuses it.
         error: io::Error,
     },
     /// An address that nothing is fetched from.
@@ -158,7 +158,7 @@ pub enum PictureError {
         /// Why there is nothing.
         error: SourceError,
     },
-    /// `-` twice.
+    /// `-` was given for two pictures.
     #[error("stdin can be one picture only, and - was given twice")]
     StdinTwice,
 }

@@ -1,8 +1,8 @@
 //! Pictures below one folder, named by `file://` URLs. The folder is opened once and every path is walked from
 //! there without leaving it, whatever `..` and links say.
 
+use super::budget::Budget;
 use super::error::SourceError;
-use super::room::Room;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -15,26 +15,31 @@ pub(super) struct Folder {
     dir: Dir,
     path: PathBuf,
     /// Turns at reading: a folder on a network may be slow.
-    pub(super) turns: Arc<Semaphore>,
+    pub(super) permits: Arc<Semaphore>,
 }
 
 /// Files that are read at one time.
-const TURNS: usize = 16;
+const PERMITS: usize = 16;
 
 impl Folder {
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
         let path = path.canonicalize()?;
         let dir = Dir::open_ambient_dir(&path, ambient_authority())?;
-        Ok(Self { dir, path, turns: Arc::new(Semaphore::new(TURNS)) })
+        Ok(Self { dir, path, permits: Arc::new(Semaphore::new(PERMITS)) })
     }
 
     /// The file's bytes. What is missing and what is forbidden give the same error: it tells nobody what exists.
-    pub(super) fn read(&self, url: &str, bytes_max: usize, room: &mut Room) -> Result<Vec<u8>, SourceError> {
+    pub(super) fn read(
+        &self,
+        url: &str,
+        bytes_max: usize,
+        budget: &mut Budget,
+    ) -> Result<Vec<u8>, SourceError> {
         let refused = || SourceError::NoFile;
         let path = Url::parse(url).ok().and_then(|url| url.to_file_path().ok()).ok_or_else(refused)?;
         let relative = path.strip_prefix(&self.path).map_err(|_| refused())?;
         let file = self.open_file(relative).map_err(|_| refused())?.ok_or_else(refused)?;
-        room.read(file, bytes_max, refused())
+        budget.read(file, bytes_max, refused())
     }
 
     /// The file at `path`; none where that is something else. What is asked is the open file, since the path could
@@ -63,7 +68,7 @@ fn do_not_wait(_: &mut OpenOptions) {}
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use crate::sources::room::Inputs;
+    use crate::sources::budget::Inputs;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -80,7 +85,7 @@ mod tests {
         symlink("sub", inside.join("within")).unwrap();
         symlink("..", inside.join("up")).unwrap();
         let folder = Folder::open(&inside).unwrap();
-        let read_url = |url: &str, bytes_max| folder.read(url, bytes_max, &mut Inputs::new(1 << 20).room());
+        let read_url = |url: &str, bytes_max| folder.read(url, bytes_max, &mut Inputs::new(1 << 20).budget());
         let read = |path: &str| read_url(&format!("file://{}/{path}", inside.display()), 100);
         assert_eq!(read("sub/a%20b.png").unwrap(), b"picture");
         assert_eq!(read("within/a%20b.png").unwrap(), b"picture");
@@ -106,7 +111,7 @@ mod tests {
             return;
         }
         let url = format!("file://{}/pipe", root.display());
-        let read = Folder::open(&root).unwrap().read(&url, 100, &mut Inputs::new(1 << 20).room());
+        let read = Folder::open(&root).unwrap().read(&url, 100, &mut Inputs::new(1 << 20).budget());
         assert_eq!(read, Err(SourceError::NoFile));
     }
 }

@@ -7,9 +7,9 @@
 //! one does not hold up the others.
 
 use super::addresses::SourceLimits;
+use super::budget::Budget;
 use super::error::{FetchFault, SourceError, Unallowed};
 use super::public::is_global;
-use super::room::Room;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +74,7 @@ type Lookup = fn(&str, u16) -> std::io::Result<Vec<SocketAddr>>;
 /// An allowed host and what is going on with it.
 struct Host {
     allowed: AllowedHost,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     lookups: Arc<AtomicUsize>,
 }
 
@@ -86,16 +86,16 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// For these hosts.
+    /// A fetcher that asks these hosts, each on its port, and no others.
     pub fn new(hosts: Vec<AllowedHost>) -> Self {
         let lookup: Lookup = |name, port| Ok((name, port).to_socket_addrs()?.collect());
         Self { hosts: with_turns(hosts), lookup, permitted: is_global }
     }
 
     /// Turns at fetching from the host of `url`, if it is allowed.
-    pub(super) fn turns(&self, url: &str) -> Option<Arc<Semaphore>> {
+    pub(super) fn permits(&self, url: &str) -> Option<Arc<Semaphore>> {
         let url = Url::parse(url).ok()?;
-        self.host(&url).map(|host| Arc::clone(&host.turns))
+        self.host(&url).map(|host| Arc::clone(&host.permits))
     }
 
     /// The allowed host that `url` names.
@@ -105,12 +105,12 @@ impl Fetcher {
         self.hosts.iter().find(is_it)
     }
 
-    /// The bytes at `url`, for which `room` grows. Blocks until `deadline` at most.
+    /// The bytes at `url`, charged to `budget`. Blocks until `deadline` at most.
     pub(super) fn fetch(
         &self,
         url: &str,
         limits: &SourceLimits,
-        room: &mut Room,
+        budget: &mut Budget,
         deadline: Instant,
     ) -> Result<Vec<u8>, SourceError> {
         let deadline = deadline.min(Instant::now() + limits.remote_time_max);
@@ -118,7 +118,7 @@ impl Fetcher {
         for _ in 0..=REDIRECTS_MAX {
             let addresses = self.check(&url, deadline)?;
             match request(&url, addresses, deadline, limits.remote_bytes_max)? {
-                Answer::Picture(body) => return read(body, limits.remote_bytes_max, room),
+                Answer::Picture(body) => return read(body, limits.remote_bytes_max, budget),
                 Answer::Redirect(location) => {
                     url = url.join(&location).map_err(|_| FetchFault::Redirect)?;
                 }
@@ -164,20 +164,21 @@ impl Fetcher {
 
 #[cfg(test)]
 impl Fetcher {
-    /// For hosts that are really ports of this machine, as if it were of the public internet, with `turns` at each.
-    pub(crate) fn of_this_machine(hosts: &[String], turns: usize) -> Self {
+    /// For hosts that are really ports of this machine, as if it were of the public internet, with `permits` at each.
+    pub(crate) fn of_this_machine(hosts: &[String], permits: usize) -> Self {
         let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
         let mut hosts = with_turns(hosts);
-        hosts.iter_mut().for_each(|host| host.turns = Arc::new(Semaphore::new(turns)));
+        hosts.iter_mut().for_each(|host| host.permits = Arc::new(Semaphore::new(permits)));
         let lookup: Lookup = |_, port| Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
         Self { hosts, lookup, permitted: |_| true }
     }
 }
 
-/// The hosts with their share of the turns.
+/// The hosts with their share of the permits.
 fn with_turns(hosts: Vec<AllowedHost>) -> Vec<Host> {
-    let turns = (FETCHES / hosts.len().max(1)).clamp(*FETCHES_OF_A_HOST.start(), *FETCHES_OF_A_HOST.end());
-    let host = |allowed| Host { allowed, turns: Arc::new(Semaphore::new(turns)), lookups: Arc::default() };
+    let permits = (FETCHES / hosts.len().max(1)).clamp(*FETCHES_OF_A_HOST.start(), *FETCHES_OF_A_HOST.end());
+    let host =
+        |allowed| Host { allowed, permits: Arc::new(Semaphore::new(permits)), lookups: Arc::default() };
     hosts.into_iter().map(host).collect()
 }
 
@@ -270,17 +271,17 @@ fn request(
     Ok(Answer::Picture(body))
 }
 
-fn read(body: ureq::Body, bytes_max: usize, room: &mut Room) -> Result<Vec<u8>, SourceError> {
-    // the room's own limit comes first
+fn read(body: ureq::Body, bytes_max: usize, budget: &mut Budget) -> Result<Vec<u8>, SourceError> {
+    // the budget's own limit comes first
     let reader = body.into_with_config().limit(u64::MAX).reader();
-    room.read(reader, bytes_max, FetchFault::Connection.into())
+    budget.read(reader, bytes_max, FetchFault::Connection.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::error::RoomError;
-    use crate::sources::room::Inputs;
+    use crate::sources::budget::Inputs;
+    use crate::sources::error::BudgetError;
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
@@ -322,7 +323,7 @@ mod tests {
 
     fn fetch(fetcher: &Fetcher, url: &str, limits: &SourceLimits) -> Result<Vec<u8>, SourceError> {
         let deadline = Instant::now() + Duration::from_secs(60);
-        fetcher.fetch(url, limits, &mut Inputs::new(1 << 20).room(), deadline)
+        fetcher.fetch(url, limits, &mut Inputs::new(1 << 20).budget(), deadline)
     }
 
     #[test]
@@ -427,17 +428,17 @@ mod tests {
     #[test]
     fn each_host_has_turns_of_its_own() {
         let fetcher = Fetcher::new(vec!["a.example".parse().unwrap(), "b.example:8080".parse().unwrap()]);
-        let turns = |url: &str| fetcher.turns(url);
-        let a = turns("http://a.example/x").unwrap();
+        let permits = |url: &str| fetcher.permits(url);
+        let a = permits("http://a.example/x").unwrap();
         assert_eq!(a.available_permits(), 64);
-        assert!(Arc::ptr_eq(&a, &turns("https://A.example:443/y").unwrap()));
-        assert!(!Arc::ptr_eq(&a, &turns("http://b.example:8080/").unwrap()));
+        assert!(Arc::ptr_eq(&a, &permits("https://A.example:443/y").unwrap()));
+        assert!(!Arc::ptr_eq(&a, &permits("http://b.example:8080/").unwrap()));
         for refused in ["http://c.example/", "http://b.example/", "ftp://a.example/", "a.example"] {
-            assert!(turns(refused).is_none(), "{refused}");
+            assert!(permits(refused).is_none(), "{refused}");
         }
         let many = (0..1000).map(|number| format!("h{number}.example").parse().unwrap()).collect();
-        let turns = Fetcher::new(many).turns("http://h7.example/").unwrap();
-        assert_eq!(turns.available_permits(), 4, "however many hosts there are");
+        let permits = Fetcher::new(many).permits("http://h7.example/").unwrap();
+        assert_eq!(permits.available_permits(), 4, "however many hosts there are");
     }
 
     #[test]
@@ -455,8 +456,9 @@ mod tests {
         let port = server(vec![response("200 OK", "", &"x".repeat(5000))]);
         let url = format!("http://pictures.example:{port}/a");
         let (inputs, deadline) = (Inputs::new(4096), Instant::now() + Duration::from_secs(60));
-        let fetched = fetcher(port).fetch(&url, &LIMITS, &mut inputs.room(), deadline);
-        let Err(SourceError::Room(RoomError::TooLarge { bytes: 4097..=5000, limit: 4096 })) = fetched else {
+        let fetched = fetcher(port).fetch(&url, &LIMITS, &mut inputs.budget(), deadline);
+        let Err(SourceError::Budget(BudgetError::TooLarge { bytes: 4097..=5000, limit: 4096 })) = fetched
+        else {
             panic!("{fetched:?}");
         };
     }

@@ -5,6 +5,7 @@
 //! [`PictureError`] is said by the frontend that the user sits at.
 
 mod addresses;
+mod budget;
 mod data_url;
 mod error;
 mod folder;
@@ -12,11 +13,10 @@ mod hosts;
 mod named;
 mod picture;
 mod public;
-mod room;
 
 pub use addresses::{SourceLimits, Sources};
-pub use error::{DataUrlFault, FetchFault, PictureError, RoomError, SourceError, Unallowed};
+pub use budget::{Budget, Inputs};
+pub use error::{BudgetError, DataUrlFault, FetchFault, PictureError, SourceError, Unallowed};
 pub use hosts::{AllowedHost, Fetcher};
 pub use named::{PictureOptions, check_names, read_ahead, read_picture, read_pictures};
 pub use picture::{Picture, PictureReport};
-pub use room::{Inputs, Room};

@@ -1,14 +1,15 @@
 //! Pictures named by a user: files, `-` for stdin, or addresses of hosts that were allowed.
 
 use super::addresses::SourceLimits;
+use super::budget::Inputs;
 use super::error::PictureError;
 use super::hosts::{AllowedHost, Fetcher};
 use super::picture::Picture;
-use super::room::Inputs;
 use crate::paths::{check_named, open_named};
+use phi3v::files::read_to_limit;
 use phi3v::image::{self, ImageLimits, ImageMode, ImageParams};
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -22,7 +23,7 @@ const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
 pub struct PictureOptions {
     /// As people see it, or as the reference does.
     pub mode: ImageMode,
-    /// Tiles and normalisation.
+    /// How many tiles, and how pixels are normalised.
     pub params: ImageParams,
     /// What a picture may cost.
     pub limits: ImageLimits,
@@ -109,16 +110,12 @@ pub fn read_picture(source: &OsStr, options: &PictureOptions) -> Result<Picture,
     }
 }
 
-/// One byte more than the limit is read, so that the decoder can tell of the excess.
+/// The bytes of a file or of stdin, of which the decoder tells when they are too many.
 fn read_bytes(source: &OsStr, bytes_max: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = bytes_max as u64 + 1;
     if source == "-" {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
-    } else {
-        open_named(Path::new(source))?.take(limit).read_to_end(&mut bytes)?;
+        return read_to_limit(std::io::stdin().lock(), bytes_max);
     }
-    Ok(bytes)
+    read_to_limit(open_named(Path::new(source))?, bytes_max)
 }
 
 fn display_name(source: &OsStr) -> String {
@@ -128,9 +125,9 @@ fn display_name(source: &OsStr) -> String {
 /// The bytes at `url`, at most `bytes_max`. Blocks.
 fn fetch(fetcher: &Fetcher, url: &str, bytes_max: usize) -> Result<Vec<u8>, PictureError> {
     let limits = SourceLimits { bytes_max, remote_bytes_max: bytes_max, remote_time_max: FETCH_TIME_MAX };
-    // room is counted in units of 1 KiB
-    let mut room = Inputs::new(bytes_max.saturating_add(1 << 10)).room();
-    let fetched = fetcher.fetch(url, &limits, &mut room, Instant::now() + FETCH_TIME_MAX);
+    // a budget counts in units of 1 KiB
+    let mut budget = Inputs::new(bytes_max.saturating_add(1 << 10)).budget();
+    let fetched = fetcher.fetch(url, &limits, &mut budget, Instant::now() + FETCH_TIME_MAX);
     fetched.map_err(|error| PictureError::Fetch { url: url.to_owned(), error })
 }
 

@@ -1,7 +1,7 @@
 //! Pictures that are ready for the model, and what is told about them.
 
 use crate::terminal::{count, printable};
-use phi3v::image::ImageInputs;
+use phi3v::image::{ImageInputs, Size};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ pub struct Picture {
 pub struct PictureReport {
     /// As the user named it.
     pub name: String,
-    /// Pixels, as decoded.
-    pub width: usize,
-    /// Pixels, as decoded.
-    pub height: usize,
+    /// Pixels in each row, as decoded.
+    pub width: u32,
+    /// Rows of pixels, as decoded.
+    pub height: u32,
     /// `[rows, columns]` of tiles.
     pub grid: [usize; 2],
     /// Tiles, the global view included.
@@ -34,11 +34,11 @@ pub struct PictureReport {
 }
 
 impl Picture {
-    /// Its numbers.
+    /// What reports tell of the picture: its name, size, tiles and tokens.
     #[must_use]
     pub fn report(&self) -> PictureReport {
         let grid = self.inputs.grid;
-        let (width, height) = self.inputs.original_size;
+        let Size { width, height } = self.inputs.original_size;
         PictureReport {
             name: self.name.clone(),
             width,

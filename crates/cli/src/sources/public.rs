@@ -35,18 +35,21 @@ const SPECIAL_V6: &[(Ipv6Addr, u32)] = &[
 /// Whether `address` is of the public internet.
 pub(super) fn is_global(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => !SPECIAL_V4.iter().any(|&network| within_v4(address, network)),
+        IpAddr::V4(address) => {
+            !SPECIAL_V4.iter().any(|&(network, prefix)| within_v4(address, network, prefix))
+        }
         IpAddr::V6(address) => {
-            within_v6(address, GLOBAL_V6) && !SPECIAL_V6.iter().any(|&network| within_v6(address, network))
+            let within = |&(network, prefix): &(Ipv6Addr, u32)| within_v6(address, network, prefix);
+            within(&GLOBAL_V6) && !SPECIAL_V6.iter().any(within)
         }
     }
 }
 
-fn within_v4(address: Ipv4Addr, (network, prefix): (Ipv4Addr, u32)) -> bool {
+fn within_v4(address: Ipv4Addr, network: Ipv4Addr, prefix: u32) -> bool {
     (address.to_bits() ^ network.to_bits()) >> (32 - prefix) == 0
 }
 
-fn within_v6(address: Ipv6Addr, (network, prefix): (Ipv6Addr, u32)) -> bool {
+fn within_v6(address: Ipv6Addr, network: Ipv6Addr, prefix: u32) -> bool {
     (address.to_bits() ^ network.to_bits()) >> (128 - prefix) == 0
 }
 

@@ -218,6 +218,7 @@ fn an_empty_variable_counts_as_unset() {
         };
         let told = run(&["info", "--json"]).json();
         assert_eq!(told["model"]["name"], "demo");
+        assert!(!told["caches"]["quantized"].as_str().unwrap().starts_with(' '), "{told}");
         assert_eq!(run(&["quantize", "--out", "demo-q8.safetensors"]).code, Some(0));
         assert!(fixture.path("demo-q8.safetensors").is_file());
         std::fs::remove_file(fixture.path("demo-q8.safetensors")).unwrap();

@@ -110,6 +110,33 @@ fn an_answer_that_nobody_reads_is_done_and_one_that_is_cut_has_failed() {
     }
 }
 
+/// `ulimit -f` counts blocks of 512 bytes or 1 KiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
+    let fixture = Fixture::new();
+    let limited = |line: &str| {
+        let program = fixture.command::<&str>(&[]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line]).arg(program.get_program()).arg(tiny()).current_dir(fixture.dir.path());
+        shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Run::of(shell.output().unwrap())
+    };
+    for line in [
+        "ulimit -f 8; exec \"$0\" export-demo demo",
+        "ulimit -f 8; exec \"$0\" quantize \"$1\" --out q8.safetensors",
+        "ulimit -f 0; exec \"$0\" ask --model demo --max-new-tokens 1 x > out",
+    ] {
+        let told = limited(line);
+        assert_eq!(told.code, Some(1), "{line}: {}", told.stderr);
+        let words = ": file too large\nhint: raise the limit on the size of files (ulimit -f)";
+        assert!(told.stderr.contains(words), "{line}: {}", told.stderr);
+    }
+    // notes that have no room change nothing
+    let told = limited("ulimit -f 0; exec \"$0\" ask --model demo --stats --max-new-tokens 1 x 2> notes");
+    assert!(told.code == Some(0) && !told.stdout.is_empty(), "{:?} {}", told.code, told.stdout);
+}
+
 #[test]
 fn quiet_leaves_out_what_nobody_asked_for() {
     let fixture = Fixture::new();

@@ -10,6 +10,7 @@ use phi3v::checkpoint::Checkpoint;
 use phi3v_cli::hub::{HubError, HubOptions, ModelSource, Token, resolve};
 use server::{Reply, Request};
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -373,6 +374,33 @@ fn proxies_are_for_their_scheme_and_not_for_exceptions() {
         let options = with_variables(&hub, &[("HTTP_PROXY", address)]);
         let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
         assert_eq!(error.to_string(), "HTTP_PROXY is not the address of a proxy", "{address}");
+    }
+}
+
+#[test]
+fn a_proxy_that_connects_to_nothing_is_named_at_once() {
+    for (status, hint) in [
+        ("405 Method Not Allowed", "let the proxy of http_proxy allow CONNECT"),
+        ("407 Proxy Authentication Required", "give http_proxy as http://USER:PASSWORD@HOST:PORT"),
+    ] {
+        let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://user:secret@{}", proxy.local_addr().unwrap());
+        let asked = std::thread::spawn(move || {
+            let (mut stream, _) = proxy.accept().unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).unwrap();
+            head.join("\n")
+        });
+        let hub = Hub::start();
+        let options = with_variables(&hub, &[("http_proxy", &address)]);
+        let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+        assert!(asked.join().unwrap().starts_with("CONNECT "));
+        let told = error.to_string();
+        assert!(told.starts_with("the proxy http://127.0.0.1:") && !told.contains("secret"), "{told}");
+        assert!(told.ends_with(&format!("it answered CONNECT with status {}", &status[..3])), "{told}");
+        assert!(error.hint().is_some_and(|told| told.starts_with(hint)));
     }
 }
 

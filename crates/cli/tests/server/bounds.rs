@@ -56,7 +56,7 @@ fn text_messages_and_tokens_are_bounded() {
 }
 
 #[test]
-fn room_is_taken_by_what_arrives_and_not_by_what_is_announced() {
+fn memory_is_taken_by_what_arrives_and_not_by_what_is_announced() {
     let server = Running::with_limits(Limits { input_bytes_max: 64 << 10, ..Limits::default() });
     let promise =
         || server.open("POST", "/v1/chat/completions", &[JSON, ("content-length", "30000000")], b"{");
@@ -71,7 +71,7 @@ fn room_is_taken_by_what_arrives_and_not_by_what_is_announced() {
     let refused = (1..=20).find_map(|attempt| {
         let mut sender = promise();
         sender.write_all(&vec![b' '; 60_000]).ok();
-        // a server that has not read it by then gives the room to the question, and refuses the sender
+        // a server that has not read it by then gives the memory to the question, and refuses the sender
         std::thread::sleep(Duration::from_millis(50 * attempt));
         promising.push(sender);
         Some(server.chat(&large)).filter(|answer| answer.status == 429)

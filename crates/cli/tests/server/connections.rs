@@ -181,6 +181,7 @@ fn errors_of_bad_heads_have_a_body() {
         ("GET /a b HTTP/1.1\r\n\r\n".to_owned(), 400, "head_invalid"),
         ("GET /health HTTP/9.9\r\n\r\n".to_owned(), 400, "head_invalid"),
         ("\u{16}\u{3}\u{1}\u{2} a handshake\r\n\r\n".to_owned(), 400, "head_invalid"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505, "http_version"),
         // after one that is answered
         (format!("{get}\r\n{get}no colon\r\n\r\n"), 200, ""),
     ] {
@@ -199,7 +200,8 @@ fn errors_of_bad_heads_have_a_body() {
         assert_eq!((refused.status, refused.code().as_str()), (status, code), "{start}");
         assert_eq!(refused.header("content-type"), Some("application/json"));
         let error = &refused.json()["error"];
-        assert!(error["type"] == "invalid_request_error" && error["hint"].is_string(), "{error}");
+        let class = if status == 505 { "server_error" } else { "invalid_request_error" };
+        assert!(error["type"] == class && error["hint"].is_string(), "{error}");
     }
     assert_eq!(request(server.address, "HEAD", "/health", &[], b"").status, 200);
 }

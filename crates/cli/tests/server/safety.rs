@@ -102,6 +102,12 @@ fn bodies_and_heads_are_bounded() {
     let plain = [("content-type", "text/plain")];
     let refused = request(server.address, "POST", "/v1/chat/completions", &plain, b"{}");
     assert_eq!((refused.status, refused.code().as_str()), (415, "content_type"));
+    // whichever of them another program would go by
+    let json = ("content-type", "application/json");
+    for both in [[json, plain[0]], [plain[0], json], [json, json]] {
+        let refused = request(server.address, "POST", "/v1/chat/completions", &both, b"{}");
+        assert_eq!((refused.status, refused.code().as_str()), (400, "head_invalid"));
+    }
     assert_eq!(server.get("/health").status, 200);
 }
 

@@ -16,7 +16,7 @@ pub enum Feature {
 }
 
 impl Feature {
-    /// All features.
+    /// Every feature that is looked for, each of instructions that always come together.
     pub const ALL: [Self; 5] = [Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Bf16, Self::AmxInt8];
 
     /// Whether this processor has it, and the system lets this process use it.
@@ -77,7 +77,7 @@ fn amx_is_allowed() -> bool {
 pub struct Features(u32);
 
 impl Features {
-    /// The empty set.
+    /// The set without any feature: a processor that runs only the scalar level.
     pub const NONE: Self = Self(0);
 
     /// All that this processor has and the system allows.

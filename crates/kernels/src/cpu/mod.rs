@@ -224,6 +224,10 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn finish(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     fn linear_weight(&self, source: MatrixSource) -> Result<CpuLinear, BackendError> {
         CpuLinear::new(source)
     }
@@ -293,7 +297,7 @@ impl Backend for Cpu {
     ) -> Result<(), BackendError> {
         match (block.first.packed(), block.second.packed()) {
             (Some(first), Some(second)) => {
-                self.runner.run_feed_forward(x, norm, (first, block.epilogue, second))
+                self.runner.run_feed_forward(x, norm, first, block.epilogue, second)
             }
             _ => return feed_forward_in_steps(self, x, norm, block, between),
         }

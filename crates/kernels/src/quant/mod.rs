@@ -25,7 +25,7 @@ use crate::{Format, PackedFormat, Storage};
 pub use encode::encode_panel;
 use half::bf16;
 
-/// Output columns of a panel: 4 registers of 16 lanes.
+/// Output columns of a panel, which are rows of the matrix: 4 registers of 16 lanes.
 pub const PANEL: usize = 64;
 /// Values along K that share one scale, of weights and of activations.
 pub const GROUP: usize = 128;
@@ -81,19 +81,19 @@ impl PackedShape {
         Some(shape)
     }
 
-    /// Output features.
+    /// Number of rows of the matrix `[n, k]`: features that a product with it gives.
     #[must_use]
     pub fn n(self) -> usize {
         self.n
     }
 
-    /// Input features.
+    /// Values in each row of the matrix `[n, k]`: features that a product with it takes.
     #[must_use]
     pub fn k(self) -> usize {
         self.k
     }
 
-    /// `Q8` or `Q4`.
+    /// The packed format of the blocks, which is [`Format::Q8`] or [`Format::Q4`] and nothing else.
     #[must_use]
     pub fn format(self) -> Format {
         self.format.into()
@@ -104,19 +104,19 @@ impl PackedShape {
         self.format
     }
 
-    /// Panels of 64 rows.
+    /// Number of panels of 64 rows that hold the matrix, the last one padded with zeros.
     #[must_use]
     pub fn panels(self) -> usize {
         self.n.div_ceil(PANEL)
     }
 
-    /// Blocks along K, of 128 values each.
+    /// Number of blocks along K, of 128 values each, the last one padded with zeros.
     #[must_use]
     pub fn groups(self) -> usize {
         self.k.div_ceil(GROUP)
     }
 
-    /// Bytes of one block.
+    /// Bytes of one block: 128 values of each of 64 rows, with their scales.
     #[must_use]
     pub fn block_bytes(self) -> usize {
         self.head_bytes() + PANEL * GROUP * self.bits() / 8
@@ -138,13 +138,13 @@ impl PackedShape {
         }
     }
 
-    /// Bytes of one panel: the blocks of 64 rows.
+    /// Bytes of one panel: the blocks of 64 rows along all of K.
     #[must_use]
     pub fn panel_bytes(self) -> usize {
         self.groups() * self.block_bytes()
     }
 
-    /// Bytes of the whole matrix.
+    /// Bytes of the whole matrix, which is a panel after the other without a gap.
     #[must_use]
     pub fn bytes(self) -> usize {
         self.panels() * self.panel_bytes()
@@ -156,7 +156,7 @@ impl PackedShape {
         [self.panels(), self.groups(), self.block_bytes()]
     }
 
-    /// Rows of panel `panel` that lie within the matrix.
+    /// Rows of panel `panel` that lie within the matrix, its padding left out.
     #[must_use]
     pub fn panel_rows(self, panel: usize) -> std::ops::Range<usize> {
         panel * PANEL..self.n.min((panel + 1) * PANEL)

@@ -1,6 +1,6 @@
-//! A backend that is asynchronous on purpose: operations are noted and run at the next download, none before.
+//! A backend that is asynchronous on purpose: operations are noted and run at the next download or finish, none before.
 //!
-//! What holds of it holds of a device with a queue: that nobody reads a result before a download, keeps a borrowed value
+//! What holds of it holds of a device with a queue: that nobody reads a result or a clock before one of them, keeps a borrowed value
 //! for later, or expects an error where it happens. Shapes are known at once, as on any device.
 
 use crate::{
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 type Operation<B> = Box<dyn FnOnce(&B) -> Result<(), BackendError> + Send>;
 
-/// `B`, with operations run at downloads only.
+/// `B`, with operations run only where host and device meet.
 pub struct Deferred<B> {
     backend: B,
     queue: Mutex<Vec<Operation<B>>>,
@@ -87,7 +87,7 @@ impl<B: Backend + 'static> Deferred<B> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Operations that wait for a download.
+    /// Operations that wait for a download or a finish.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue().len()
@@ -154,6 +154,11 @@ impl<B: Backend + 'static> Backend for Deferred<B> {
     ) -> Result<(), BackendError> {
         self.run()?;
         self.backend.download(&tensor.values.read(), rows, out)
+    }
+
+    fn finish(&self) -> Result<(), BackendError> {
+        self.run()?;
+        self.backend.finish()
     }
 
     fn linear_weight(&self, source: MatrixSource) -> Result<Self::Linear, BackendError> {

@@ -109,6 +109,10 @@ impl Backend for Device {
         on!(self, device => device.download(tensor.of(device), rows, out))
     }
 
+    fn finish(&self) -> Result<(), BackendError> {
+        on!(self, device => device.finish())
+    }
+
     fn linear_weight(&self, source: MatrixSource) -> Result<DeviceLinear, BackendError> {
         make!(self, device, DeviceLinear as handle => device.linear_weight(source).map(handle))
     }

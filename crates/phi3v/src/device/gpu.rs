@@ -88,11 +88,11 @@ fn prefill_time<B: Backend>(backend: &B) -> Result<Duration, BackendError> {
     let weight = backend.linear_weight(source)?;
     let x = backend.tensor(ROWS, SIDE)?;
     let mut out = backend.tensor(ROWS, SIDE)?;
-    let (mut values, mut time) = (Vec::new(), Duration::MAX);
+    let mut time = Duration::MAX;
     for _ in 0..3 {
         let start = Instant::now();
         backend.linear(&x, &weight, Epilogue::Store, &mut out);
-        backend.download(&out, 0..1, &mut values)?;
+        backend.finish()?;
         time = time.min(start.elapsed());
     }
     Ok(time)

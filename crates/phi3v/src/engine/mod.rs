@@ -18,6 +18,7 @@ mod request;
 mod scheduler;
 mod sequence;
 mod step;
+mod stopwatch;
 
 pub use request::{
     CacheSalt, Event, FinishReason, Finished, Output, Phase, Request, RequestId, StepProgress, Timings,

@@ -3,6 +3,7 @@
 use super::image_cache::ImageCache;
 use super::request::{CacheSalt, RequestId};
 use super::sequence::{Sequence, image_key};
+use super::stopwatch::Stopwatch;
 use crate::Result;
 use crate::image::{ImageInputs, TILE_VALUES};
 use crate::model::{ImageJob, Phi3V, Progress, Segment};
@@ -10,7 +11,7 @@ use phi3v_kernels::Backend;
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The images of all requests.
 pub(super) struct Images<B: Backend> {
@@ -96,17 +97,10 @@ impl<B: Backend> Images<B> {
         if self.cache.get(&key).is_some() || !self.cache.fits(bytes) {
             return Ok(Duration::ZERO);
         }
-        let start = Instant::now();
-        let tiles_max = model.backend().sizes().tiles_at_once;
-        let mut job = model.begin_image(inputs.distinct_tiles())?;
-        let embedding = loop {
-            match encode_tiles(model, inputs, job, tiles_max, tiles_done)? {
-                Encoded::Part(rest) => job = rest,
-                Encoded::All(embedding) => break embedding,
-            }
-        };
-        self.keep(model, key, &embedding);
-        Ok(start.elapsed())
+        let stopwatch = Stopwatch::start();
+        let (embedding, took) = stopwatch.stop(model.backend(), encode_all(model, inputs, tiles_done));
+        self.keep(model, key, &embedding?);
+        Ok(took)
     }
 
     /// The input rows of a sequence's positions `rows`: tokens, and rows of images.
@@ -158,6 +152,22 @@ impl<B: Backend> Images<B> {
     fn keep(&mut self, model: &Phi3V<B>, key: [u8; 32], embedding: &Arc<B::Tensor>) {
         let (rows, cols) = model.backend().shape(embedding);
         self.cache.insert(key, Arc::clone(embedding), rows * cols * size_of::<f32>());
+    }
+}
+
+/// Sends all tiles of an image through the vision tower, as many at a time as suit the device.
+fn encode_all<B: Backend>(
+    model: &Phi3V<B>,
+    inputs: &ImageInputs,
+    tiles_done: TilesDone<'_>,
+) -> Result<Arc<B::Tensor>> {
+    let tiles_max = model.backend().sizes().tiles_at_once;
+    let mut job = model.begin_image(inputs.distinct_tiles())?;
+    loop {
+        match encode_tiles(model, inputs, job, tiles_max, tiles_done)? {
+            Encoded::Part(rest) => job = rest,
+            Encoded::All(embedding) => return Ok(embedding),
+        }
     }
 }
 

@@ -129,7 +129,8 @@ pub struct Usage {
     pub completion_tokens: usize,
 }
 
-/// Where the time of a request went, from its submission to its last token.
+/// Where the time of a request went, from its submission to its last token. Times of work are those of the device: each
+/// ends when the device has done the work, not when it has been told of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
     /// From submission to admission.
@@ -144,7 +145,8 @@ pub struct Timings {
     pub first_token: Option<Duration>,
 }
 
-/// What the engine is doing for a request right now, and how far it is.
+/// What the engine is doing for a request right now, and how far it is. Within a step it counts what the device has been
+/// given, which may be a little more than it has done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepProgress {
     /// The request that is worked for.

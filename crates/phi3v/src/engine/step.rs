@@ -3,13 +3,14 @@
 use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress};
 use super::scheduler::{Admission, PromptChunk, Repair};
 use super::sequence::Sequence;
+use super::stopwatch::Stopwatch;
 use super::{Engine, EngineError, Observer};
 use crate::image::ImageInputs;
 use crate::model::{Chunk, Segment};
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 impl<B: Backend> Engine<B> {
     /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
@@ -89,11 +90,12 @@ impl<B: Backend> Engine<B> {
         let sequence = &mut self.scheduler.running_mut()[index];
         let id = sequence.id;
         let total = sequence.image_needed().map_or(0, |image| sequence.images[image].distinct_tiles());
-        let start = Instant::now();
+        let stopwatch = Stopwatch::start();
         let result = self.images.encode(&self.model, sequence, tiles_max, &mut |done| {
             observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
         });
-        sequence.timings.vision += start.elapsed();
+        let (result, took) = stopwatch.stop(self.model.backend(), result);
+        sequence.timings.vision += took;
         if let Err(error) = result {
             self.fail(index, error, outputs);
         }
@@ -116,10 +118,11 @@ impl<B: Backend> Engine<B> {
     /// Runs a chunk of the oldest prompt whose images are encoded.
     fn run_prefill(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         let Some(chunk) = self.scheduler.prompt_chunk() else { return };
-        let start = Instant::now();
+        let stopwatch = Stopwatch::start();
         let result = self.forward_prompt(&chunk, observer);
+        let (result, took) = stopwatch.stop(self.model.backend(), result);
         let PromptChunk { index, rows, is_last } = chunk;
-        self.scheduler.running_mut()[index].timings.prefill += start.elapsed();
+        self.scheduler.running_mut()[index].timings.prefill += took;
         if let Err(error) = result {
             return self.fail(index, error, outputs);
         }
@@ -154,13 +157,14 @@ impl<B: Backend> Engine<B> {
         if indices.is_empty() {
             return;
         }
-        let start = Instant::now();
+        let stopwatch = Stopwatch::start();
         let decoding = indices.iter().map(|&index| &self.scheduler.running()[index]);
         let segments: Vec<_> = decoding.clone().map(newest_token::<B>).collect();
         let batch: Vec<_> =
             decoding.zip(&segments).map(|(sequence, segments)| decode_chunk(sequence, segments)).collect();
         let never_stop = &mut |_| ControlFlow::Continue(());
         let result = self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop);
+        let (result, took) = stopwatch.stop(self.model.backend(), result);
         // from the last to the first, since those that end are removed
         if let Err(error) = result {
             let errors = error.for_each(indices.len());
@@ -172,7 +176,7 @@ impl<B: Backend> Engine<B> {
         }
         for (row, &index) in indices.iter().enumerate().rev() {
             let sequence = &mut self.scheduler.running_mut()[index];
-            sequence.timings.decode += start.elapsed();
+            sequence.timings.decode += took;
             let end = sequence.tokens.len();
             self.scheduler.computed_to(index, end);
             self.postprocess(index, row, outputs);

@@ -62,6 +62,9 @@ impl WriteError {
             Self::Busy { .. } => "wait until the other run has finished",
             Self::Exists { .. } => "give another name",
             Self::DiskFull { .. } => "free some space, or write to another disk",
+            Self::Write { source, .. } if source.kind() == ErrorKind::FileTooLarge => {
+                "raise the limit on the size of files (ulimit -f), or write to another disk"
+            }
             Self::Write { .. } => "check that the folder can be written to",
         };
         hint.to_owned()

@@ -6,7 +6,7 @@
 
 use super::error::ImageError;
 use super::resize::{Order, resize};
-use super::{RgbImage, TILE_SIDE};
+use super::{RgbImage, Size, TILE_SIDE};
 
 /// The most crops of an image that Phi-3-vision was trained with, and what "high detail" means. With the global view an
 /// image has one tile more: 17.
@@ -89,10 +89,11 @@ impl HdGrid {
         self.h_crop * self.w_crop
     }
 
-    /// Size of the HD image, `(height, width)` like the reference's `image_sizes`.
+    /// Size of the HD image in pixels. The reference's `image_sizes` has its height before its width.
     #[must_use]
-    pub fn image_size(&self) -> (usize, usize) {
-        (self.h_crop * TILE_SIDE, self.w_crop * TILE_SIDE)
+    pub fn image_size(&self) -> Size {
+        let side = |tiles: usize| (tiles * TILE_SIDE) as u32;
+        Size { width: side(self.w_crop), height: side(self.h_crop) }
     }
 
     /// Number of tokens of the image in the prompt: 144 for every tile and for the global view, one separator at
@@ -100,12 +101,6 @@ impl HdGrid {
     #[must_use]
     pub fn num_img_tokens(&self) -> usize {
         (self.tiles() + 1) * TOKENS_SIDE * TOKENS_SIDE + 1 + (self.h_crop + 1) * TOKENS_SIDE
-    }
-
-    /// Where the resized image stands in the HD image, `(top, left)`: centred, the odd pixel below or right.
-    fn pad(&self) -> (usize, usize) {
-        let (height, width) = self.image_size();
-        ((height - self.resized_height) / 2, (width - self.resized_width) / 2)
     }
 }
 
@@ -131,13 +126,14 @@ pub fn hd_transform(image: &RgbImage, num_crops: usize) -> Result<RgbImage, Imag
     Ok(pad(resized, &grid))
 }
 
-/// Puts the resized image in the middle of a white HD image.
+/// Puts the resized image in the middle of a white HD image, the odd pixel below or right.
 fn pad(resized: RgbImage, grid: &HdGrid) -> RgbImage {
-    let (height, width) = grid.image_size();
+    let Size { width, height } = grid.image_size();
+    let (width, height) = (width as usize, height as usize);
     if (resized.height, resized.width) == (height, width) {
         return resized;
     }
-    let (top, left) = grid.pad();
+    let (top, left) = ((height - resized.height) / 2, (width - resized.width) / 2);
     let mut pixels = vec![PAD; height * width * 3];
     let rows = pixels.chunks_exact_mut(width * 3).skip(top);
     for (out, row) in rows.zip(resized.pixels.chunks_exact(resized.width * 3)) {
@@ -175,9 +171,9 @@ mod tests {
                     match HdGrid::of(width, height, num_crops) {
                         Ok(grid) => {
                             assert!(grid.tiles() >= 1 && grid.tiles() <= num_crops);
-                            let (h, w) = grid.image_size();
-                            assert!(grid.resized_width >= 1 && grid.resized_width <= w);
-                            assert!(grid.resized_height >= 1 && grid.resized_height <= h);
+                            let Size { width, height } = grid.image_size();
+                            assert!((1..=width as usize).contains(&grid.resized_width));
+                            assert!((1..=height as usize).contains(&grid.resized_height));
                         }
                         Err(error) => assert!(matches!(error, ImageError::TooNarrow { .. })),
                     }

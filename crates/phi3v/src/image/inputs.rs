@@ -6,7 +6,7 @@ use super::error::ImageError;
 use super::global_view::{self, Axis};
 use super::hd_transform::{HdGrid, NUM_CROPS_HIGH, NUM_CROPS_MAX, hd_transform};
 use super::threads::for_each_band;
-use super::{RgbImage, TILE_SIDE};
+use super::{RgbImage, Size, TILE_SIDE};
 
 /// Values of one colour plane of a tile.
 const PLANE: usize = TILE_SIDE * TILE_SIDE;
@@ -82,8 +82,8 @@ impl ImageParams {
 pub struct ImageInputs {
     /// How the image was cut.
     pub grid: HdGrid,
-    /// `(width, height)` of the image before the transform.
-    pub original_size: (usize, usize),
+    /// Size of the image before the transform.
+    pub original_size: Size,
     /// For the global view and each tile, the index of its values in `distinct`. `[1 + tiles]`
     pub tile_of: Vec<usize>,
     /// Normalised values of the distinct tiles. `[distinct_tiles, 3, 336, 336]`
@@ -148,7 +148,8 @@ pub fn process(image: &RgbImage, params: &ImageParams) -> Result<ImageInputs, Im
     });
     Ok(ImageInputs {
         grid,
-        original_size: (image.width, image.height),
+        // the grid was found, so both fit
+        original_size: Size { width: image.width as u32, height: image.height as u32 },
         tile_of,
         distinct,
         hash: hash(image, params, &hd),

@@ -1,5 +1,6 @@
 //! Limits on what an image may cost, checked from its header before anything is decoded.
 
+use super::Size;
 use super::error::ImageError;
 
 /// The most an image may ask for. A file over a limit is refused before memory is spent on its pixels.
@@ -34,15 +35,15 @@ impl ImageLimits {
     }
 
     /// Checks the size a header announces.
-    pub(super) fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
-        let limit = self.side_max;
+    pub(super) fn check_size(&self, size: Size) -> Result<(), ImageError> {
+        let (Size { width, height }, limit) = (size, self.side_max);
         if width == 0 || height == 0 {
             return Err(ImageError::Empty { width, height });
         }
         if width > limit || height > limit {
             return Err(ImageError::Side { width, height, limit });
         }
-        if u64::from(width) * u64::from(height) > self.pixels_max {
+        if size.pixels() > self.pixels_max {
             return Err(ImageError::Pixels { width, height, limit: self.pixels_max });
         }
         Ok(())
@@ -64,14 +65,15 @@ mod tests {
     #[test]
     fn sizes_at_and_over_the_limits() {
         let limits = ImageLimits::default();
+        let check = |width, height| limits.check_size(Size { width, height });
         assert_eq!(limits.pixels_max, 178_956_970);
-        assert!(limits.check_size(1, 1).is_ok());
-        assert!(limits.check_size(65_535, 2_730).is_ok());
-        assert!(limits.check_size(65_535, 2_731).is_err());
-        assert_eq!(limits.check_size(0, 1), Err(ImageError::Empty { width: 0, height: 1 }));
-        assert_eq!(limits.check_size(1, 0), Err(ImageError::Empty { width: 1, height: 0 }));
-        assert!(limits.check_size(65_536, 1).is_err());
-        assert!(limits.check_size(u32::MAX, u32::MAX).is_err());
+        assert!(check(1, 1).is_ok());
+        assert!(check(65_535, 2_730).is_ok());
+        assert!(check(65_535, 2_731).is_err());
+        assert_eq!(check(0, 1), Err(ImageError::Empty { width: 0, height: 1 }));
+        assert_eq!(check(1, 0), Err(ImageError::Empty { width: 1, height: 0 }));
+        assert!(check(65_536, 1).is_err());
+        assert!(check(u32::MAX, u32::MAX).is_err());
         assert!(limits.check_bytes(0).is_err());
         assert!(limits.check_bytes(limits.bytes_max + 1).is_err());
     }

@@ -40,6 +40,23 @@ pub enum ImageMode {
     Reference,
 }
 
+/// A size in pixels, as files state it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Pixels in each row.
+    pub width: u32,
+    /// Rows of the image.
+    pub height: u32,
+}
+
+impl Size {
+    /// Number of pixels, which cannot overflow.
+    #[must_use]
+    pub fn pixels(self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
 /// A decoded image: 8 bits for each of red, green and blue, without transparency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RgbImage {

@@ -74,28 +74,35 @@ impl Orientation {
     /// Turns the pixels upright.
     pub(super) fn apply(self, image: RgbImage) -> RgbImage {
         let (w, h) = (image.width, image.height);
+        let (kept, swapped) = (Sides::Kept, Sides::Swapped);
         // Where pixel (x, y) of the result comes from.
         match self {
             Self::Upright => image,
-            Self::MirroredX => gather(&image, (w, h), |x, y| (w - 1 - x, y)),
-            Self::Turned180 => gather(&image, (w, h), |x, y| (w - 1 - x, h - 1 - y)),
-            Self::MirroredY => gather(&image, (w, h), |x, y| (x, h - 1 - y)),
-            Self::Transposed => gather(&image, (h, w), |x, y| (y, x)),
-            Self::Turn90 => gather(&image, (h, w), |x, y| (y, h - 1 - x)),
-            Self::Transversed => gather(&image, (h, w), |x, y| (w - 1 - y, h - 1 - x)),
-            Self::Turn270 => gather(&image, (h, w), |x, y| (w - 1 - y, x)),
+            Self::MirroredX => gather(&image, kept, |x, y| (w - 1 - x, y)),
+            Self::Turned180 => gather(&image, kept, |x, y| (w - 1 - x, h - 1 - y)),
+            Self::MirroredY => gather(&image, kept, |x, y| (x, h - 1 - y)),
+            Self::Transposed => gather(&image, swapped, |x, y| (y, x)),
+            Self::Turn90 => gather(&image, swapped, |x, y| (y, h - 1 - x)),
+            Self::Transversed => gather(&image, swapped, |x, y| (w - 1 - y, h - 1 - x)),
+            Self::Turn270 => gather(&image, swapped, |x, y| (w - 1 - y, x)),
         }
     }
 }
 
-/// Builds an image of `width` x `height` by asking where each pixel comes from, in blocks of 64x64 pixels, so that
+/// Whether width and height of an image change places.
+enum Sides {
+    Kept,
+    Swapped,
+}
+
+/// Builds an image by asking where each pixel comes from, in blocks of 64x64 pixels, so that
 /// the 64 source lines of a block (64 * 64 * 3 = 12 KiB) stay in the L1 cache when rows become columns.
-fn gather(
-    image: &RgbImage,
-    (width, height): (usize, usize),
-    from: impl Fn(usize, usize) -> (usize, usize),
-) -> RgbImage {
+fn gather(image: &RgbImage, sides: Sides, from: impl Fn(usize, usize) -> (usize, usize)) -> RgbImage {
     const BLOCK: usize = 64;
+    let (width, height) = match sides {
+        Sides::Kept => (image.width, image.height),
+        Sides::Swapped => (image.height, image.width),
+    };
     let mut pixels = vec![0; image.pixels.len()];
     let bands = pixels.chunks_mut(BLOCK * width * 3).enumerate();
     for (band, rows) in bands {

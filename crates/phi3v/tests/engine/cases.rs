@@ -3,7 +3,7 @@
 use super::{Device, device};
 use crate::common::repository;
 use phi3v::checkpoint::Checkpoint;
-use phi3v::constraint::Constraint;
+use phi3v::constraint::{Constraint, ConstraintError};
 use phi3v::engine::{
     Engine, EngineError, EngineOptions, Event, FinishReason, Observer, Phase, Request, RequestId,
     StepProgress,
@@ -351,6 +351,9 @@ impl Backend for Meagre {
         }
         self.inner.download(tensor, rows, out)
     }
+    fn finish(&self) -> Result<(), BackendError> {
+        self.inner.finish()
+    }
     fn linear_weight(&self, source: MatrixSource) -> Result<Linear, BackendError> {
         self.inner.linear_weight(source)
     }
@@ -568,6 +571,44 @@ fn an_answer_stopped_within_a_character_keeps_those_before_it() {
         let unfinished = if tokens % 4 == 0 { "" } else { "\u{fffd}" };
         assert_eq!(text, format!("{}{unfinished}", &smiles[..tokens / 4 * 4]), "cancelled: {cancels}");
     }
+}
+
+#[test]
+fn an_answer_that_its_constraint_refuses_in_the_end_fails_alone() {
+    /// Allows everything, and finds so many tokens to be wrong as a whole.
+    struct Refuses(usize);
+    impl Constraint for Refuses {
+        fn allowed(&mut self, _: &mut [f32]) -> phi3v::Result<()> {
+            Ok(())
+        }
+        fn accept(&mut self, _: u32) -> phi3v::Result<()> {
+            self.0 -= 1;
+            let reason = "it is wrong".to_owned();
+            if self.0 == 0 { Err(ConstraintError::NotValid { reason }.into()) } else { Ok(()) }
+        }
+        fn is_complete(&self) -> bool {
+            false
+        }
+    }
+    let mut engine = engine(EngineOptions::default());
+    let constraint = Some(Box::new(Refuses(3)) as Box<dyn Constraint>);
+    let refused = engine.submit(Request { constraint, ..request(1) }).unwrap();
+    let other = engine.submit(request(4)).unwrap();
+    let (mut told, mut failed, mut answer) = (0, Vec::new(), Vec::new());
+    while !engine.is_idle() {
+        for output in engine.step(&mut ()) {
+            match output.event {
+                Event::Token(_) if output.id == refused => told += 1,
+                Event::Token(token) => answer.push(token.id),
+                Event::Failed(error) => failed.push((output.id, error.to_string())),
+                Event::Finished(_) => assert_eq!(output.id, other),
+            }
+        }
+    }
+    let words = "the answer does not satisfy its JSON schema: it is wrong".to_owned();
+    assert_eq!((told, failed), (2, vec![(refused, words)]), "the last token is not told");
+    assert_eq!(answer, single(request(4)));
+    assert_eq!(engine.load().blocks_in_use, 0);
 }
 
 #[test]

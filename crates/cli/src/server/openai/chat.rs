@@ -44,7 +44,7 @@ pub async fn completions(
 ) -> Result<Response, ApiError> {
     let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, room) = parse::read::<ChatRequest>(&app, &headers, body).await?;
+    let (request, budget) = parse::read::<ChatRequest>(&app, &headers, body).await?;
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
     let options = stream_options(&request)?;
@@ -53,7 +53,7 @@ pub async fn completions(
     ask.check(&app.limits)?;
     let choices = ask.choices;
     let progress = streamed && options.include_progress;
-    let session = Session::start(&app, &model, (ask, room), (progress, times)).await?;
+    let session = Session::start(&app, &model, ask, budget, progress, times).await?;
     let tokenizer = with_logprobs.then_some(model.tokenizer);
     if streamed {
         let (id, created, usage) = (fresh_id("chatcmpl-"), unix_seconds(), UsageFields::default());

@@ -84,7 +84,8 @@ impl Render for ChatStream {
 
     fn finished(
         &mut self,
-        (index, last): (usize, bool),
+        index: usize,
+        last: bool,
         finished: Finished,
         queue: &mut Queue,
     ) -> Result<(), ApiError> {

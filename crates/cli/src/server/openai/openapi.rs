@@ -55,9 +55,9 @@ fn paths(schemas: &mut SchemaGenerator) -> Value {
     let mut model = get("The model of this name", &body::<ModelEntry>(schemas), schemas);
     model["get"]["parameters"] = name;
     json!({
-        "/v1/chat/completions": post("Answer a conversation", (&chat, &completion), schemas),
-        "/v1/responses": post("Answer a conversation", (&responses, &response), schemas),
-        "/tokenize": post("What a chat completion would cost", (&chat, &body::<Tokenized>(schemas)), schemas),
+        "/v1/chat/completions": post("Answer a conversation", &chat, &completion, schemas),
+        "/v1/responses": post("Answer a conversation", &responses, &response, schemas),
+        "/tokenize": post("What a chat completion would cost", &chat, &body::<Tokenized>(schemas), schemas),
         "/v1/models": get("The model served", &body::<ModelList>(schemas), schemas),
         "/v1/models/{name}": model,
         "/health": get("The process lives; needs no key", &status, schemas),
@@ -84,7 +84,7 @@ fn get(summary: &str, content: &Value, schemas: &mut SchemaGenerator) -> Value {
     json!({"get": {"summary": summary, "responses": answers(content, schemas)}})
 }
 
-fn post(summary: &str, (request, content): (&Value, &Value), schemas: &mut SchemaGenerator) -> Value {
+fn post(summary: &str, request: &Value, content: &Value, schemas: &mut SchemaGenerator) -> Value {
     let request = json!({"required": true, "content": request});
     json!({"post": {"summary": summary, "requestBody": request, "responses": answers(content, schemas)}})
 }

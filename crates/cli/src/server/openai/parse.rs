@@ -4,7 +4,7 @@ use super::{fields, unique_keys};
 use crate::server::error::ApiError;
 use crate::server::limits;
 use crate::server::state::App;
-use crate::sources::Room;
+use crate::sources::Budget;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -18,15 +18,15 @@ const MESSAGE_MAX: usize = 200;
 /// Bytes of a body that is parsed aside: others on the same thread would wait for milliseconds.
 const LARGE: usize = 256 << 10;
 
-/// Reads a JSON body into `T`, whose fields are the known ones. The room is that of the body.
+/// Reads a JSON body into `T`, whose fields are the known ones. The budget has been charged for the body.
 ///
 /// # Errors
-/// A body that is too large, too slow, not JSON, or not a `T`; a lack of room.
+/// A body that is too large, too slow, not JSON, or not a `T`; or no budget is left.
 pub async fn read<T: DeserializeOwned + JsonSchema + Send + 'static>(
     app: &App,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(T, Room), ApiError> {
+) -> Result<(T, Budget), ApiError> {
     check_content_type(headers)?;
     check_content_encoding(headers)?;
     let limit = app.limits.body_bytes_max;
@@ -34,19 +34,19 @@ pub async fn read<T: DeserializeOwned + JsonSchema + Send + 'static>(
     if length.is_some_and(|length: usize| length > limit) {
         return Err(limits::body_too_large(limit));
     }
-    let mut room = app.room();
+    let mut budget = app.budget();
     let time = app.limits.body_time_max;
-    let bytes = tokio::time::timeout(time, collect(body, limit, &mut room)).await;
+    let bytes = tokio::time::timeout(time, collect(body, limit, &mut budget)).await;
     let bytes = bytes.unwrap_or_else(|_| Err(limits::body_too_slow(time)))?;
     if bytes.len() < LARGE {
-        return Ok((parse(&bytes)?, room));
+        return Ok((parse(&bytes)?, budget));
     }
-    let parsed = tokio::task::spawn_blocking(move || Ok((parse(&bytes)?, room))).await;
+    let parsed = tokio::task::spawn_blocking(move || Ok((parse(&bytes)?, budget))).await;
     parsed.unwrap_or_else(|_| Err(ApiError::internal("the request could not be read")))
 }
 
-/// The bytes of a body, for which room is taken as they arrive.
-async fn collect(body: Body, limit: usize, room: &mut Room) -> Result<Vec<u8>, ApiError> {
+/// The bytes of a body, which are charged to the budget as they arrive.
+async fn collect(body: Body, limit: usize, budget: &mut Budget) -> Result<Vec<u8>, ApiError> {
     let mut body = Limited::new(body, limit);
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -58,7 +58,7 @@ async fn collect(body: Body, limit: usize, room: &mut Room) -> Result<Vec<u8>, A
                 .hint("send as many bytes as the header content-length says")
         })?;
         if let Ok(data) = frame.into_data() {
-            room.grow(data.len())?;
+            budget.charge(data.len())?;
             bytes.extend_from_slice(&data);
         }
     }
@@ -67,6 +67,13 @@ async fn collect(body: Body, limit: usize, room: &mut Room) -> Result<Vec<u8>, A
 
 /// A page of another site can send a form or plain text to this server without asking, but not this type.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let count = headers.get_all(header::CONTENT_TYPE).iter().count();
+    if count > 1 {
+        // somebody before the server may have looked at another than it would
+        let message = format!("the request has {count} content-type headers");
+        return Err(ApiError::bad_request("head_invalid", message)
+            .hint("send one header content-type: application/json"));
+    }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim();
     if essence.eq_ignore_ascii_case("application/json") {

@@ -7,7 +7,7 @@ use crate::server::error::ApiError;
 use crate::server::limits::Times;
 use crate::server::prepare;
 use crate::server::state::{App, ServedModel};
-use crate::sources::Room;
+use crate::sources::Budget;
 use phi3v::engine::{FinishReason, Usage};
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ pub struct Session {
     /// Answers that are not complete.
     pub remaining: usize,
     /// Memory of the body and the pictures.
-    _room: Room,
+    _budget: Budget,
 }
 
 impl Session {
-    /// Prepares a question and sends it to the engine. `room` is that of the body.
+    /// Prepares a question and sends it to the engine. `budget` has been charged for the body.
     ///
     /// # Errors
     /// A picture or a form that cannot be used, a prompt that does not fit into the context, no place in the queue, or
@@ -30,20 +30,22 @@ impl Session {
     pub async fn start(
         app: &Arc<App>,
         model: &ServedModel,
-        (mut ask, room): (Ask, Room),
-        (progress, times): (bool, Times),
+        mut ask: Ask,
+        budget: Budget,
+        progress: bool,
+        times: Times,
     ) -> Result<Self, ApiError> {
         // before the work of preparing; a place can still be gone when it is done
-        app.engine.check_room(ask.choices)?;
+        app.engine.check_places(ask.choices)?;
         let turns = std::mem::take(&mut ask.turns);
         let prepared = async {
-            let prompt = prepare::prompt(app, model, (turns, room), times).await?;
+            let prompt = prepare::prompt(app, model, turns, budget, times).await?;
             prompt.requests(app, model, ask).await
         };
-        let (requests, room) = times.within(prepared).await?;
+        let (requests, budget) = times.within(prepared).await?;
         let remaining = requests.len();
         let updates = app.engine.submit(requests, progress, times)?;
-        Ok(Self { updates, remaining, _room: room })
+        Ok(Self { updates, remaining, _budget: budget })
     }
 }
 

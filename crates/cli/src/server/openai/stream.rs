@@ -55,7 +55,8 @@ pub(super) trait Render: Send + Sized + 'static {
     /// It is not an answer.
     fn finished(
         &mut self,
-        answer: (usize, bool),
+        index: usize,
+        last: bool,
         finished: Finished,
         queue: &mut Queue,
     ) -> Result<(), ApiError>;
@@ -109,7 +110,7 @@ impl<R: Render> EventStream<R> {
             Update::Finished(index, finished) => {
                 self.session.remaining -= 1;
                 let last = self.session.remaining == 0;
-                self.render.finished((index, last), *finished, queue)?;
+                self.render.finished(index, last, *finished, queue)?;
                 self.ended = last;
                 if last {
                     self.span.in_scope(|| tracing::debug!("a streamed answer is complete"));

@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 
 /// A text, a list, or nothing.
 pub(super) enum TextOrList<T> {
-    /// A text.
+    /// One text by itself.
     Text(String),
-    /// A list.
+    /// A list of parts.
     List(Vec<T>),
-    /// `null`
+    /// `null`, which some clients send.
     Null,
 }
 

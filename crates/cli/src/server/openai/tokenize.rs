@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use phi3v::image::ImageInputs;
+use phi3v::image::{ImageInputs, Size};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
@@ -33,13 +33,13 @@ pub struct Tokenized {
 /// How a picture is cut.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TokenizedImage {
-    /// Pixels, turned upright.
-    pub width: usize,
-    /// Pixels, turned upright.
-    pub height: usize,
-    /// Rows of tiles.
+    /// Pixels in each row, once the picture is turned upright.
+    pub width: u32,
+    /// Rows of pixels, once the picture is turned upright.
+    pub height: u32,
+    /// Rows of tiles in the grid.
     pub rows: usize,
-    /// Columns of tiles.
+    /// Columns of tiles in the grid.
     pub columns: usize,
     /// Tiles, the view of the whole included.
     pub tiles: usize,
@@ -51,7 +51,7 @@ pub struct TokenizedImage {
 
 impl From<&ImageInputs> for TokenizedImage {
     fn from(image: &ImageInputs) -> Self {
-        let (width, height) = image.original_size;
+        let Size { width, height } = image.original_size;
         Self {
             width,
             height,
@@ -75,11 +75,11 @@ pub async fn tokenize(
 ) -> Result<Json<Tokenized>, ApiError> {
     let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, room) = parse::read::<ChatRequest>(&app, &headers, body).await?;
+    let (request, budget) = parse::read::<ChatRequest>(&app, &headers, body).await?;
     models::check_name(&model, request.model.as_deref())?;
     let ask = chat::ask(request)?;
     ask.check(&app.limits)?;
-    let prepared = times.within(prepare::prompt(&app, &model, (ask.turns, room), times)).await?;
+    let prepared = times.within(prepare::prompt(&app, &model, ask.turns, budget, times)).await?;
     Ok(Json(Tokenized {
         count: prepared.input_ids.len(),
         image_tokens: prepared.input_ids.iter().filter(|id| **id < 0).count(),

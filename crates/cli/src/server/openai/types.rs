@@ -74,18 +74,18 @@ pub struct StreamOptions {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatMessage {
-    /// Who said it.
+    /// Who wrote the message.
     pub role: ChatRole,
-    /// What was said.
+    /// Text, or texts and pictures.
     pub content: Option<Content>,
     /// What was said where there is no `content`.
     pub refusal: Option<String>,
-    /// Not used.
+    /// Taken and not used.
     pub name: Option<String>,
-    /// Not used.
+    /// Taken and not used.
     #[serde(default)]
     pub annotations: Vec<Value>,
-    /// Not used.
+    /// Taken and not used.
     pub audio: Option<Value>,
     /// What the official clients made of the text; not used.
     pub parsed: Option<Value>,
@@ -94,7 +94,7 @@ pub struct ChatMessage {
     pub tool_calls: Vec<Value>,
 }
 
-/// Who speaks.
+/// Who wrote a message; `developer` and `function` count as OpenAI has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChatRole {
@@ -102,9 +102,9 @@ pub enum ChatRole {
     System,
     /// A newer name for `system`.
     Developer,
-    /// The person asking.
+    /// The person who asks.
     User,
-    /// The model.
+    /// The model that answers.
     Assistant,
 }
 
@@ -122,9 +122,9 @@ impl From<ChatRole> for Role {
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub enum Content {
-    /// Only text.
+    /// Text and nothing else.
     Text(String),
-    /// Texts and pictures.
+    /// Texts and pictures, in their order.
     Parts(Vec<ContentPart>),
 }
 
@@ -134,17 +134,17 @@ pub enum Content {
 pub enum ContentPart {
     /// A text, taken as it stands.
     Text {
-        /// The text.
+        /// Text of the part.
         text: String,
     },
     /// What the assistant said instead of a text.
     Refusal {
-        /// The text.
+        /// Text of the refusal.
         refusal: String,
     },
-    /// A picture.
+    /// A picture to be asked about.
     ImageUrl {
-        /// Where it is.
+        /// Where the picture is.
         image_url: ImageUrl,
     },
 }
@@ -164,23 +164,23 @@ pub struct ImageUrl {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ResponseFormat {
-    /// Free text.
+    /// Text of any form.
     Text {},
-    /// A JSON object.
+    /// A JSON object of any fields.
     JsonObject {},
-    /// JSON that validates.
+    /// JSON that validates against a schema.
     JsonSchema {
         /// The schema with its name.
         json_schema: NamedSchema,
     },
     /// Text that a regular expression matches as a whole; an extension.
     Regex {
-        /// The expression.
+        /// The regular expression to match.
         pattern: String,
     },
     /// Text of a Lark grammar; an extension.
     Grammar {
-        /// The grammar.
+        /// The grammar, in Lark's notation.
         grammar: String,
     },
 }
@@ -193,7 +193,7 @@ pub struct NamedSchema {
     pub name: Option<String>,
     /// A description for the client's own use.
     pub description: Option<String>,
-    /// The JSON schema.
+    /// The JSON schema to follow.
     pub schema: Value,
     /// Accepted for compatibility: the schema is always followed strictly.
     pub strict: Option<bool>,
@@ -222,20 +222,20 @@ impl<'de> Deserialize<'de> for Content {
     }
 }
 
-/// A whole answer.
+/// A complete answer of `/v1/chat/completions`, with one choice or more.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ChatCompletion {
-    /// Names this answer.
+    /// Name of this answer, new for each.
     pub id: String,
-    /// `chat.completion`
+    /// Always `chat.completion`, as OpenAI has it.
     pub object: &'static str,
-    /// Seconds since 1970.
+    /// When it was asked for, in seconds since 1970.
     pub created: u64,
     /// Name of the model.
     pub model: String,
-    /// The answers.
+    /// The answers, by their index.
     pub choices: Vec<Choice>,
-    /// What was counted.
+    /// Tokens of prompt and answers.
     pub usage: UsageFields,
 }
 
@@ -255,9 +255,9 @@ pub struct Choice {
 /// What the model said.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct AnswerMessage {
-    /// `assistant`
+    /// Always `assistant`: the model wrote it.
     pub role: &'static str,
-    /// The text.
+    /// Text of the answer.
     pub content: String,
     /// Always null: this model has no separate refusals.
     pub refusal: Option<String>,
@@ -268,9 +268,9 @@ pub struct AnswerMessage {
 pub struct ChatChunk {
     /// Names this answer, the same in all its chunks.
     pub id: String,
-    /// `chat.completion.chunk`
+    /// Always `chat.completion.chunk`, as OpenAI has it.
     pub object: &'static str,
-    /// Seconds since 1970.
+    /// When it was asked for, in seconds since 1970.
     pub created: u64,
     /// Name of the model.
     pub model: String,
@@ -286,7 +286,7 @@ pub struct ChatChunk {
 pub struct ChunkChoice {
     /// Number of the choice.
     pub index: usize,
-    /// What is new.
+    /// What has come since the last event.
     pub delta: Delta,
     /// Log probabilities of the new tokens, where asked for.
     pub logprobs: Option<Logprobs>,
@@ -294,13 +294,13 @@ pub struct ChunkChoice {
     pub finish_reason: Option<&'static str>,
 }
 
-/// What is new.
+/// What has come of an answer since the event before; empty fields are left out.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Delta {
     /// `assistant`, in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
-    /// More text.
+    /// Text that goes on from the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
 }
@@ -315,10 +315,10 @@ pub struct Logprobs {
 /// A token and the likeliest ones in its place.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TokenLogprob {
-    /// The token.
+    /// The token that was chosen.
     #[serde(flatten)]
     pub token: ScoredToken,
-    /// The likeliest tokens.
+    /// The tokens that were likeliest in its place.
     pub top_logprobs: Vec<ScoredToken>,
 }
 
@@ -333,14 +333,14 @@ pub struct ScoredToken {
     pub bytes: Vec<u8>,
 }
 
-/// What was counted.
+/// Token counts of a request: its prompt, counted once, and all of its answers.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct UsageFields {
     /// Tokens of the prompt, pictures included.
     pub prompt_tokens: usize,
     /// Tokens of all answers.
     pub completion_tokens: usize,
-    /// Their sum.
+    /// Sum of prompt and answers.
     pub total_tokens: usize,
     /// What the prompt's tokens were.
     pub prompt_tokens_details: PromptTokensDetails,
@@ -358,22 +358,22 @@ pub struct PromptTokensDetails {
 /// The list of models.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ModelList {
-    /// `list`
+    /// Always `list`, as OpenAI has it.
     pub object: &'static str,
-    /// The model served.
+    /// The one model that is served.
     pub data: Vec<ModelEntry>,
 }
 
-/// A model.
+/// A model of the list of `/v1/models`, in OpenAI's shape with some fields more.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ModelEntry {
-    /// Its name.
+    /// The name to ask for it by.
     pub id: String,
-    /// `model`
+    /// Always `model`, as OpenAI has it.
     pub object: &'static str,
     /// Seconds since 1970 of the server's start.
     pub created: u64,
-    /// `phi3v`
+    /// Always `phi3v`, whoever made the model.
     pub owned_by: &'static str,
     /// Tokens of prompt and answer that fit.
     pub max_model_len: usize,

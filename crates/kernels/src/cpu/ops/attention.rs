@@ -186,7 +186,7 @@ impl Runner {
         };
         match kernel {
             Some(kernel) if flash::supports(shape.heads.dim) => {
-                self.full_flash((kernel, format), qkv, shape, out)
+                self.full_flash(kernel, format, qkv, shape, out)
             }
             _ => self.full_singly(qkv, shape, out),
         }
@@ -195,7 +195,8 @@ impl Runner {
     /// One task per group and head: keys and values become panels in the thread's scratch.
     fn full_flash(
         &self,
-        (kernel, format): (&FlashKernel, KvFormat),
+        kernel: &FlashKernel,
+        format: KvFormat,
         [q, keys, values]: [&CpuTensor; 3],
         shape: FullAttention,
         out: &mut CpuTensor,

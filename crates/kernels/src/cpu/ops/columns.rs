@@ -36,7 +36,7 @@ pub(super) struct Columns {
 
 impl Columns {
     /// The columns of task `task` of a product with `n` weight rows, cut into tasks of `width` columns.
-    pub(super) fn new((n, epilogue): (usize, Epilogue), width: usize, task: usize) -> Self {
+    pub(super) fn new(n: usize, epilogue: Epilogue, width: usize, task: usize) -> Self {
         let cols = epilogue.out_cols(n);
         let out = task * width..cols.min((task + 1) * width);
         let ups = if epilogue.is_gated() { cols + out.start..cols + out.end } else { 0..0 };
@@ -94,8 +94,7 @@ mod tests {
             let cols = epilogue.out_cols(n);
             for width in [PANEL, GROUP] {
                 let (mut rows, mut outs) = (vec![0; n], vec![0; cols]);
-                for columns in (0..cols.div_ceil(width)).map(|task| Columns::new((n, epilogue), width, task))
-                {
+                for columns in (0..cols.div_ceil(width)).map(|task| Columns::new(n, epilogue, width, task)) {
                     for part in columns.parts() {
                         part.columns.clone().for_each(|c| rows[part.panel * PANEL + c] += 1);
                     }
@@ -108,10 +107,10 @@ mod tests {
 
     #[test]
     fn gates_come_before_their_ups() {
-        let columns = Columns::new((200, Epilogue::SiluMul), PANEL, 0);
+        let columns = Columns::new(200, Epilogue::SiluMul, PANEL, 0);
         let part = |panel, columns| Part { panel, columns };
         assert_eq!(columns.parts(), [part(0, 0..64), part(1, 36..64), part(2, 0..36)]);
-        let columns = Columns::new((512, Epilogue::SiluMul), GROUP, 1);
+        let columns = Columns::new(512, Epilogue::SiluMul, GROUP, 1);
         assert_eq!(columns.parts(), [2, 3, 6, 7].map(|panel| part(panel, 0..64)));
     }
 }

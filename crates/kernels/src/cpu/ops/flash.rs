@@ -168,7 +168,7 @@ pub(crate) unsafe fn attend<'a>(
                 sums: &mut sums[first * dim..],
             };
             // SAFETY: the level is the caller's promise.
-            unsafe { attend_block(kernel, job, &block, part, (scores, weights)) };
+            unsafe { attend_block(kernel, job, &block, part, scores, weights) };
         }
     }
     write_out(job, &states, sums, dim);
@@ -218,7 +218,8 @@ unsafe fn attend_block(
     job: &Job<'_>,
     block: &Block<'_>,
     part: Part<'_>,
-    (scores, weights): (&mut [f32], &mut [u32]),
+    scores: &mut [f32],
+    weights: &mut [u32],
 ) {
     let Part { first, queries, states, sums } = part;
     let seen = job.tokens(first + queries.rows - 1);

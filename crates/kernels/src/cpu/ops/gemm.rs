@@ -42,7 +42,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// The cut of a product of `m` rows and `words` words of K by tiles of `tile_rows` rows: as few blocks of rows as
     /// the cache allows, or as many as give every thread three tasks.
-    pub(crate) fn new((m, words): (usize, usize), tile_rows: usize, panels: usize, threads: usize) -> Self {
+    pub(crate) fn new(m: usize, words: usize, tile_rows: usize, panels: usize, threads: usize) -> Self {
         let tiles = m.div_ceil(tile_rows);
         let cached = (BLOCK_BYTES / (4 * words * tile_rows)).max(1);
         let least = BLOCK_ROWS_MIN.div_ceil(tile_rows);
@@ -81,6 +81,12 @@ struct Product<'a> {
     shape: (usize, usize),
 }
 
+/// Where a panel's sums go, and what is added to them.
+struct PanelOut<'a> {
+    columns: &'a Range<usize>,
+    bias: &'a [f32], // one per row of weights, [up to 64]
+}
+
 impl Runner {
     /// See the module's introduction.
     pub(super) fn gemm(
@@ -93,7 +99,7 @@ impl Runner {
     ) {
         let panels = Panels::new(weight.n, PANEL, epilogue);
         let words = weight.k.div_ceil(kernel.group);
-        let plan = Plan::new((x.rows(), words), kernel.rows, panels.count(), self.pool.threads());
+        let plan = Plan::new(x.rows(), words, kernel.rows, panels.count(), self.pool.threads());
         let Scratch { packed, .. } = &mut *self.scratch();
         let input = self.pack_input(kernel, x, &plan, packed);
         let shape = (out.rows(), out.cols());
@@ -153,7 +159,8 @@ impl Runner {
                 // SAFETY: as above.
                 unsafe { (kernel.tile)(words.len(), input, packed, sums, first > 0) };
                 if words.end == plan.words {
-                    self.write_tile(product, tile, (&panel.out, bias), sums, out);
+                    let panel_out = PanelOut { columns: &panel.out, bias };
+                    self.write_tile(product, tile, panel_out, sums, out);
                 }
             }
         }
@@ -164,7 +171,7 @@ impl Runner {
         &self,
         product: &Product<'_>,
         tile: usize,
-        (columns, bias): (&Range<usize>, &[f32]),
+        PanelOut { columns, bias }: PanelOut<'_>,
         sums: &[f32],
         out: &SharedMut<'_, f32>,
     ) {
@@ -185,7 +192,7 @@ mod tests {
     use super::*;
 
     fn check(m: usize, words: usize, panels: usize, threads: usize) -> Plan {
-        let plan = Plan::new((m, words), 6, panels, threads);
+        let plan = Plan::new(m, words, 6, panels, threads);
         let mut times = vec![0; plan.tiles * panels];
         for task in 0..plan.tasks() {
             let (panel, tiles) = plan.task(task);

@@ -9,7 +9,7 @@ use super::tensor::{Buffer, CpuTensor};
 use crate::cpu::table::kv::{HeadShape, KvHead, KvHeadMut, KvRows};
 use crate::{BackendError, Heads, KvLayout};
 
-/// Blocks of keys and values in host memory.
+/// Blocks of keys and values in host memory, which is taken as the pool grows.
 pub struct CpuKvPool {
     shape: HeadShape,
     layout: KvLayout,
@@ -47,7 +47,7 @@ impl CpuKvPool {
         Ok(())
     }
 
-    /// What the pool was made for.
+    /// Layers, heads and format of the model that the pool was made for.
     #[must_use]
     pub fn layout(&self) -> KvLayout {
         self.layout

@@ -10,7 +10,7 @@ use crate::cpu::table::PeakKernel;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Measured limits of this machine at a CPU level.
+/// What this machine can do at most at a CPU level, as measured in about a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Billions of int8 operations per second.

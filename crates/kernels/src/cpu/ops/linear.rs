@@ -10,10 +10,10 @@ use super::tensor::{Buffer, CpuTensor};
 use crate::threads::SharedMut;
 use crate::{BackendError, Epilogue, MatrixSource, Precision, Storage};
 
-/// A weight matrix with its optional bias.
+/// A weight matrix `[n, k]` with its optional bias, dense as it lies in its file, or packed.
 pub struct CpuLinear(pub(crate) Weight);
 
-/// A dense matrix whose rows are looked up.
+/// A dense matrix `[vocab, hidden]` whose rows are looked up by number and widened to f32.
 pub struct CpuTable(pub(super) Dense);
 
 impl CpuTable {

@@ -93,7 +93,7 @@ impl Product<'_> {
 
     /// Columns of task `task`.
     fn columns(&self, task: usize) -> Columns {
-        Columns::new((self.weight.n(), self.epilogue), self.out.width(), task)
+        Columns::new(self.weight.n(), self.epilogue, self.out.width(), task)
     }
 
     /// The panel that its thread needs after part `part` of `columns`.
@@ -139,7 +139,9 @@ impl Runner {
         &self,
         x: &mut CpuTensor,
         norm: Norm<'_, Vec<f32>>,
-        (first, epilogue, second): (&Packed, Epilogue, &Packed),
+        first: &Packed,
+        epilogue: Epilogue,
+        second: &Packed,
     ) {
         let (rows, cols) = (x.rows(), epilogue.out_cols(first.n()));
         let Scratch { packed, hidden } = &mut *self.scratch();
@@ -244,7 +246,7 @@ impl Runner {
             let sums = TaskSums { columns, gapless, sums, bias };
             match &product.out {
                 Output::Rows(out) => self.store(product, &sums, chunk, out),
-                Output::Quantized(out) => self.store_quantized(product, &sums, chunk, (finished, out)),
+                Output::Quantized(out) => self.store_quantized(product, &sums, chunk, finished, out),
             }
         }
     }
@@ -270,7 +272,8 @@ impl Runner {
         product: &Product<'_>,
         sums: &TaskSums<'_>,
         chunk: Range<usize>,
-        (finished, out): (&mut [f32], &SharedMut<'_, u8>),
+        finished: &mut [f32],
+        out: &SharedMut<'_, u8>,
     ) {
         let columns = &sums.columns.out;
         let tile_rows = product.kernels.tile_rows;

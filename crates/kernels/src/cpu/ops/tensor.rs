@@ -107,7 +107,7 @@ impl Buffer {
     }
 }
 
-/// Activations in host memory, `[rows, cols]`, row-major f32.
+/// Activations in host memory, `[rows, cols]`, row-major f32. Its memory only grows, whatever shapes it is given.
 pub struct CpuTensor {
     buffer: Buffer,
     rows: usize,
@@ -127,31 +127,31 @@ impl CpuTensor {
         Ok(())
     }
 
-    /// Rows.
+    /// Number of rows of the shape that the tensor was given last.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns.
+    /// Number of values in each row of the shape that the tensor was given last.
     #[must_use]
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// All values, `[rows, cols]`.
+    /// All values of the present shape, `[rows, cols]`, one row after the other.
     #[must_use]
     pub fn values(&self) -> &[f32] {
         self.buffer.get(self.rows * self.cols)
     }
 
-    /// All values, `[rows, cols]`.
+    /// All values of the present shape, `[rows, cols]`, one row after the other.
     #[must_use]
     pub fn values_mut(&mut self) -> &mut [f32] {
         self.buffer.get_mut(self.rows * self.cols)
     }
 
-    /// The values of row `i`, `[cols]`.
+    /// The values of row `i` of the present shape, counted from 0, `[cols]`.
     #[must_use]
     pub fn row(&self, i: usize) -> &[f32] {
         &self.values()[i * self.cols..(i + 1) * self.cols]

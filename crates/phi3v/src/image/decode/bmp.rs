@@ -1,7 +1,7 @@
 //! BMP: 1, 4, 8, 16, 24 and 32 bits, run-length coded or with colour masks.
 
 use super::super::error::ImageError;
-use super::super::{ImageLimits, ImageMode};
+use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, colors_of, is_gray_ramp, unpack_bits};
 
 const FORMAT: &str = "BMP";
@@ -37,7 +37,7 @@ struct Header {
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
     let header = Header::read(bytes, limits)?;
     let data = bytes.get(header.data..).unwrap_or_default();
-    let size = (header.width, header.height);
+    let size = Size { width: header.width, height: header.height };
     let (layout, mut samples) = match (header.coding, header.bits) {
         (Coding::Raw, 1 | 4 | 8) => (Layout::Rgb, header.look_up(&header.raw_indices(data)?)),
         (Coding::Raw, _) => header.direct(data)?,
@@ -78,7 +78,7 @@ impl Header {
             40 | 52 | 56 | 64 | 108 | 124 => Self::read_windows(&fields)?,
             other => return Err(unsupported(format!("a header of {other} bytes"))),
         };
-        limits.check_size(header.width, header.height)?;
+        limits.check_size(Size { width: header.width, height: header.height })?;
         let mut at = FILE_HEADER + length;
         let compression = if length == OS2_HEADER { 0 } else { fields.u32(FILE_HEADER + 16)? };
         match (compression, header.bits) {

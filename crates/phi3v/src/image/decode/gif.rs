@@ -6,7 +6,7 @@
 use weezl::{BitOrder, LzwStatus, decode::Configuration};
 
 use super::super::error::ImageError;
-use super::super::{ImageLimits, ImageMode};
+use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, colors_of, is_gray_ramp};
 
 const FORMAT: &str = "GIF";
@@ -32,12 +32,13 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     // A frame that sticks out enlarges the image.
     let width = screen_width.max(u32::from(frame.left) + u32::from(frame.width));
     let height = screen_height.max(u32::from(frame.top) + u32::from(frame.height));
-    limits.check_size(width, height)?;
+    let size = Size { width, height };
+    limits.check_size(size)?;
     if frame.width == 0 || frame.height == 0 {
         return Err(damaged("its first frame is empty"));
     }
     let indices = frame.indices()?;
-    Ok(compose((width, height), &frame, &indices, &frame.colors(global, mode), mode))
+    Ok(compose(size, &frame, &indices, &frame.colors(global, mode), mode))
 }
 
 /// The frames of a file, by a walk over its blocks that unpacks nothing. What is cut off ends it.
@@ -205,13 +206,7 @@ fn in_order(rows: &[u8], width: usize) -> Vec<u8> {
 
 /// Puts the frame on its screen. As people see it, what the frame leaves bare or transparent is see-through; the
 /// reference shows it in the colour stored for "transparent", or in colour 0.
-fn compose(
-    (width, height): (u32, u32),
-    frame: &Frame<'_>,
-    indices: &[u8],
-    table: &[[u8; 3]; 256],
-    mode: ImageMode,
-) -> Raster {
+fn compose(size: Size, frame: &Frame<'_>, indices: &[u8], table: &[[u8; 3]; 256], mode: ImageMode) -> Raster {
     let color = |i: u8| table[usize::from(i)];
     let clear = frame.transparent.unwrap_or(0);
     let alpha = |i: u8| if frame.transparent == Some(i) { 0 } else { 255 };
@@ -220,9 +215,8 @@ fn compose(
         ImageMode::AsSeen => &[r, g, b, 0],
         ImageMode::Reference => &[r, g, b, 255],
     };
-    let pixels = width as usize * height as usize;
-    let mut samples = bare.repeat(pixels);
-    let row_bytes = width as usize * 4;
+    let mut samples = bare.repeat(size.pixels() as usize);
+    let row_bytes = size.width as usize * 4;
     let rows = samples.chunks_exact_mut(row_bytes).skip(usize::from(frame.top));
     for (row, line) in rows.zip(indices.chunks_exact(usize::from(frame.width))) {
         let out = row[usize::from(frame.left) * 4..].chunks_exact_mut(4);
@@ -231,7 +225,7 @@ fn compose(
             pixel.copy_from_slice(&[r, g, b, alpha(i)]);
         }
     }
-    Raster::new((width, height), Layout::Rgba, samples)
+    Raster::new(size, Layout::Rgba, samples)
 }
 
 const TRUNCATED: ImageError = ImageError::Truncated { format: FORMAT };

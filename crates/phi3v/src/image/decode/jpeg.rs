@@ -4,7 +4,7 @@ use phi3v_jpeg::{Jpeg as Stream, JpegError};
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
-use super::super::{ImageLimits, ImageMode};
+use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, cmyk_to_rgb};
 
 const FORMAT: &str = "JPEG";
@@ -29,7 +29,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
 
 /// What libjpeg gives.
 pub(super) struct Jpeg {
-    pub(super) size: (u32, u32),
+    pub(super) size: Size,
     /// 1 (gray), 3 (RGB) or 4 (CMYK as stored, usually inverted).
     pub(super) components: usize,
     /// `[height, width, components]`
@@ -54,8 +54,8 @@ fn decompress_by(
 ) -> Result<Jpeg, ImageError> {
     check_scans(bytes)?;
     let stream = Stream::open(bytes, EXIF).map_err(error)?;
-    let (size, components) = (stream.size(), stream.components());
-    limits.check_size(size.0, size.1)?;
+    let (size, components) = (Size { width: stream.width(), height: stream.height() }, stream.components());
+    limits.check_size(size)?;
     let exif = stream.segments().find(|body| body.starts_with(b"Exif\0\0"));
     let orientation = exif.map(Orientation::from_exif).unwrap_or_default();
     let samples = read(stream).map_err(error)?;

@@ -1,7 +1,7 @@
 //! What the decoders hand over, and how it becomes RGB.
 
 use super::super::orientation::Orientation;
-use super::super::{ImageMode, RgbImage};
+use super::super::{ImageMode, RgbImage, Size};
 
 /// The samples of a pixel, 8 bits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub(super) struct Raster {
 
 impl Raster {
     /// An upright image; `samples` must fit the size, which every decoder guarantees by construction.
-    pub(super) fn new((width, height): (u32, u32), layout: Layout, samples: Vec<u8>) -> Self {
-        let (width, height) = (width as usize, height as usize);
+    pub(super) fn new(size: Size, layout: Layout, samples: Vec<u8>) -> Self {
+        let (width, height) = (size.width as usize, size.height as usize);
         debug_assert_eq!(samples.len(), width * height * layout.samples());
         Self { width, height, layout, samples, orientation: Orientation::Upright }
     }

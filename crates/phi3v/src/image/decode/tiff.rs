@@ -18,7 +18,7 @@ mod ycbcr;
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
-use super::super::{ImageLimits, ImageMode};
+use super::super::{ImageLimits, ImageMode, Size};
 use super::jpeg;
 use super::raster::Raster;
 use header::Header;

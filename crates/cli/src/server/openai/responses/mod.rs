@@ -43,13 +43,13 @@ pub async fn responses(
 ) -> Result<Response, ApiError> {
     let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, room) = parse::read::<ResponsesRequest>(&app, &headers, body).await?;
+    let (request, budget) = parse::read::<ResponsesRequest>(&app, &headers, body).await?;
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
     let empty = empty_response(&request, model.name.clone());
     let ask = Ask { cache_salt: caller.cache_salt, ..ask(request)? };
     ask.check(&app.limits)?;
-    let session = Session::start(&app, &model, (ask, room), (false, times)).await?;
+    let session = Session::start(&app, &model, ask, budget, false, times).await?;
     if streamed {
         return Ok(super::stream::response(session, stream::ResponseStream::new(empty)));
     }
@@ -146,7 +146,7 @@ async fn whole(mut session: Session, empty: ResponseObject) -> Result<ResponseOb
                 text.push_str(&finished.text);
                 let mut usage = UsageFields::default();
                 usage.add(0, &finished.usage);
-                return complete(empty, fresh_id("msg_"), text, (finished.reason, usage));
+                return complete(empty, fresh_id("msg_"), text, finished.reason, usage);
             }
             Update::Progress(_) => {}
         }
@@ -161,7 +161,8 @@ fn complete(
     response: ResponseObject,
     message_id: String,
     text: String,
-    (reason, usage): (FinishReason, UsageFields),
+    reason: FinishReason,
+    usage: UsageFields,
 ) -> Result<ResponseObject, ApiError> {
     let cut = super::session::finish_reason(reason)? == "length";
     let status = if cut { "incomplete" } else { "completed" };

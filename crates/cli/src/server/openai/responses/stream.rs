@@ -63,12 +63,18 @@ impl Render for ResponseStream {
         self.delta(&token.text, queue);
     }
 
-    fn finished(&mut self, _: (usize, bool), finished: Finished, queue: &mut Queue) -> Result<(), ApiError> {
+    fn finished(
+        &mut self,
+        _index: usize,
+        _last: bool,
+        finished: Finished,
+        queue: &mut Queue,
+    ) -> Result<(), ApiError> {
         self.delta(&finished.text, queue);
         let mut usage = UsageFields::default();
         usage.add(0, &finished.usage);
         let (id, text) = (self.message_id.clone(), self.text.clone());
-        let response = complete(self.response.clone(), id, text, (finished.reason, usage))?;
+        let response = complete(self.response.clone(), id, text, finished.reason, usage)?;
         self.push_part("response.output_text.done", json!({"text": self.text, "logprobs": []}), queue);
         let part = OutputText::new(self.text.clone());
         self.push_part("response.content_part.done", json!({"part": part}), queue);

@@ -45,7 +45,7 @@ pub struct InputMessage {
     pub r#type: Option<MessageType>,
     /// Who said it: `user`, `assistant`, `system` or `developer`.
     pub role: crate::server::openai::types::ChatRole,
-    /// What was said.
+    /// Text, or texts and pictures.
     pub content: InputContent,
     /// Of an earlier answer; not used.
     pub id: Option<String>,
@@ -57,7 +57,7 @@ pub struct InputMessage {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageType {
-    /// A message.
+    /// A message of the conversation.
     Message,
 }
 
@@ -65,9 +65,9 @@ pub enum MessageType {
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub enum InputContent {
-    /// Only text.
+    /// Text and nothing else.
     Text(String),
-    /// Texts and pictures.
+    /// Texts and pictures, in their order.
     Parts(Vec<InputPart>),
 }
 
@@ -75,28 +75,28 @@ pub enum InputContent {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum InputPart {
-    /// A text.
+    /// Text of a message to the model.
     InputText {
-        /// The text.
+        /// Text of the part.
         text: String,
     },
     /// A text of an earlier answer.
     OutputText {
-        /// The text.
+        /// Text of the part.
         text: String,
-        /// Not used.
+        /// Taken and not used.
         #[serde(default)]
         annotations: Vec<Value>,
-        /// Not used.
+        /// Taken and not used.
         #[serde(default)]
         logprobs: Vec<Value>,
     },
     /// What an earlier answer said instead of a text.
     Refusal {
-        /// The text.
+        /// Text of the refusal.
         refusal: String,
     },
-    /// A picture.
+    /// A picture to be asked about.
     InputImage {
         /// A data URL; other addresses only where the server allows them.
         image_url: String,
@@ -122,7 +122,7 @@ impl<'de> Deserialize<'de> for InputContent {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextOptions {
-    /// The form.
+    /// Form that the answer is held to.
     pub format: Option<TextFormat>,
 }
 
@@ -130,31 +130,31 @@ pub struct TextOptions {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TextFormat {
-    /// Free text.
+    /// Text of any form.
     Text {},
-    /// A JSON object.
+    /// A JSON object of any fields.
     JsonObject {},
-    /// JSON that validates.
+    /// JSON that validates against a schema.
     JsonSchema {
         /// A name for the client's own use.
         name: Option<String>,
         /// A description for the client's own use.
         description: Option<String>,
-        /// The JSON schema.
+        /// The JSON schema to follow.
         schema: Value,
         /// Accepted for compatibility: the schema is always followed strictly.
         strict: Option<bool>,
     },
 }
 
-/// A response.
+/// A response of `/v1/responses`, in progress or complete, with what was asked for.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ResponseObject {
-    /// Names this response.
+    /// Name of this response, new for each.
     pub id: String,
-    /// `response`
+    /// Always `response`, as OpenAI has it.
     pub object: &'static str,
-    /// Seconds since 1970.
+    /// When it was asked for, in seconds since 1970.
     pub created_at: u64,
     /// `in_progress`, `completed` or `incomplete`.
     pub status: &'static str,
@@ -168,7 +168,7 @@ pub struct ResponseObject {
     pub max_output_tokens: Option<usize>,
     /// Name of the model.
     pub model: String,
-    /// The answer.
+    /// The answer: one message, or none yet.
     pub output: Vec<OutputMessage>,
     /// Always false: there are no tools.
     pub parallel_tool_calls: bool,
@@ -178,33 +178,33 @@ pub struct ResponseObject {
     pub temperature: Option<f32>,
     /// As in the request.
     pub top_p: Option<f32>,
-    /// Always `none`.
+    /// Always `none`: there are no tools.
     pub tool_choice: &'static str,
-    /// Always empty.
+    /// Always empty: there are no tools.
     pub tools: Vec<Value>,
-    /// What was counted.
+    /// Tokens of prompt and answer, when it is complete.
     pub usage: Option<ResponseUsage>,
 }
 
 /// Why an answer is cut.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct IncompleteDetails {
-    /// `max_output_tokens`
+    /// Always `max_output_tokens`: the answer was cut there.
     pub reason: &'static str,
 }
 
-/// The answer.
+/// The message of the model in a response; its text is one part.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct OutputMessage {
     /// `message`
     pub r#type: &'static str,
-    /// Names the message.
+    /// Name of the message, new for each.
     pub id: String,
     /// `in_progress`, `completed` or `incomplete`.
     pub status: &'static str,
-    /// `assistant`
+    /// Always `assistant`: the model wrote it.
     pub role: &'static str,
-    /// One text.
+    /// The text, as a single part.
     pub content: Vec<OutputText>,
 }
 
@@ -213,11 +213,11 @@ pub struct OutputMessage {
 pub struct OutputText {
     /// `output_text`
     pub r#type: &'static str,
-    /// The text.
+    /// Text of the answer.
     pub text: String,
-    /// Always empty.
+    /// Always empty: nothing is cited.
     pub annotations: Vec<Value>,
-    /// Always empty.
+    /// Always empty: they cannot be asked for here.
     pub logprobs: Vec<Value>,
 }
 
@@ -228,24 +228,24 @@ impl OutputText {
     }
 }
 
-/// What was counted.
+/// Token counts of a response, under the names that this API has for them.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct ResponseUsage {
     /// Tokens of the prompt, pictures included.
     pub input_tokens: usize,
-    /// What they were.
+    /// What the tokens of the prompt were.
     pub input_tokens_details: crate::server::openai::types::PromptTokensDetails,
     /// Tokens of the answer.
     pub output_tokens: usize,
-    /// What they were.
+    /// What the tokens of the answer were.
     pub output_tokens_details: OutputTokensDetails,
-    /// Their sum.
+    /// Sum of prompt and answer.
     pub total_tokens: usize,
 }
 
 /// What the answer's tokens were.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct OutputTokensDetails {
-    /// Always 0.
+    /// Always 0: the model does not think unseen.
     pub reasoning_tokens: usize,
 }

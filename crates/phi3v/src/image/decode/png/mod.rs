@@ -9,7 +9,7 @@ use png::{BitDepth, ColorType, DecodeOptions, DecodingError, Info, Transformatio
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
-use super::super::{ImageLimits, ImageMode};
+use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, colors_of, stretch, unpack_bits};
 
 const FORMAT: &str = "PNG";
@@ -33,7 +33,7 @@ fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<R
     let mut decoder = png::Decoder::new_with_options(Cursor::new(bytes), options);
     decoder.set_transformations(Transformations::IDENTITY);
     let header = decoder.read_header_info().map_err(error)?;
-    limits.check_size(header.width, header.height)?;
+    limits.check_size(Size { width: header.width, height: header.height })?;
     let mut reader = decoder.read_info().map_err(error)?;
     if let Some(animation) = reader.info().animation_control() {
         limits.check_frames(FORMAT, animation.num_frames as usize)?;
@@ -76,7 +76,7 @@ fn raster(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, mode: ImageMode) -
     if samples.len() != info.width as usize * info.height as usize * layout.samples() {
         return Err(damaged("its rows do not fit its size"));
     }
-    Ok(Raster::new(info.size(), layout, samples))
+    Ok(Raster::new(Size { width: info.width, height: info.height }, layout, samples))
 }
 
 /// One byte per sample of an image with one sample per pixel.

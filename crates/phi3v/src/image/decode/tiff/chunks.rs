@@ -25,7 +25,7 @@ impl<'a> Header<'a> {
         let [across, down, planes] = self.grid();
         let chunks = across * down * planes;
         // what stands beyond the image's edges costs as much as its pixels do
-        let padded = (across * down) as u64 * u64::from(self.chunk.0) * u64::from(self.chunk.1);
+        let padded = (across * down) as u64 * self.chunk.pixels();
         if padded > limits.pixels_max.saturating_mul(2) {
             return Err(damaged("its tiles are far larger than it"));
         }
@@ -101,9 +101,9 @@ impl<'a> Header<'a> {
         } else {
             packed
         };
-        unpack(self.compression, packed, self.chunk.0, self.row_bytes(), &mut unpacked)?;
+        unpack(self.compression, packed, self.chunk.width, self.row_bytes(), &mut unpacked)?;
         if self.subsampling != Subsampling::NONE {
-            return Ok(self.subsampling.spread(&unpacked, self.chunk.0 as usize, rows));
+            return Ok(self.subsampling.spread(&unpacked, self.chunk.width as usize, rows));
         }
         Ok(self.to_samples(unpacked))
     }
@@ -127,22 +127,22 @@ impl<'a> Header<'a> {
         let ycbcr = self.photometric == Photometric::YCbCr && !self.planar;
         let stream = stream.assemble(ycbcr, rest)?;
         // Rows beyond the chunk's own are dropped: all chunks together may cost one more image at the limit.
-        let own = u64::from(self.chunk.0) * u64::from(self.chunk.1);
+        let own = self.chunk.pixels();
         let chunks: usize = self.grid().iter().product();
         let share = (limits.pixels_max / chunks as u64).max(own).min(limits.pixels_max);
         let share = ImageLimits { pixels_max: share, ..*limits };
         let mut image = jpeg::decompress(&stream, &share).map_err(misfit)?;
-        let fits = image.size.0 == self.chunk.0 && image.size.1 as usize >= rows;
+        let fits = image.size.width == self.chunk.width && image.size.height as usize >= rows;
         if !fits || image.components != self.chunk_depth() {
             return Err(damaged("its JPEG data does not fit its size"));
         }
-        image.samples.truncate(rows * self.chunk.0 as usize * image.components);
+        image.samples.truncate(rows * self.chunk.width as usize * image.components);
         Ok(image.samples)
     }
 
     /// Copies the part of a chunk that lies in the image.
     fn place_chunk(&self, chunk: &[u8], across: usize, down: usize, plane: usize, samples: &mut [u8]) {
-        let (chunk_width, chunk_height) = (self.chunk.0 as usize, self.chunk.1 as usize);
+        let (chunk_width, chunk_height) = (self.chunk.width as usize, self.chunk.height as usize);
         let (left, top) = (across * chunk_width, down * chunk_height);
         let width = self.width as usize;
         let used = chunk_width.min(width - left);

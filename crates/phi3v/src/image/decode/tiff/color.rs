@@ -4,12 +4,12 @@ use super::super::raster::{Layout, Raster, cmyk_to_rgb, stretch};
 use super::compression::Compression;
 use super::header::{Header, Photometric};
 use super::ycbcr::YCbCr;
-use super::{ImageError, ImageMode, tag};
+use super::{ImageError, ImageMode, Size, tag};
 
 impl Header<'_> {
     /// From samples, `[height, width, samples]`, to gray or RGB, with alpha where there is one.
     pub(super) fn raster(&self, mut samples: Vec<u8>) -> Result<Raster, ImageError> {
-        let size = (self.width, self.height);
+        let size = Size { width: self.width, height: self.height };
         if self.is_gray() && self.bits < 8 {
             stretch(&mut samples, self.bits);
         }

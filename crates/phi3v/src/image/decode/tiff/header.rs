@@ -3,7 +3,7 @@
 use super::compression::Compression;
 use super::directory::{Directory, place};
 use super::ycbcr::Subsampling;
-use super::{ImageError, ImageLimits, ImageMode, Orientation, tag, unsupported};
+use super::{ImageError, ImageLimits, ImageMode, Orientation, Size, tag, unsupported};
 
 /// Gray with alpha is 2, RGB with three extra samples is 6.
 const SAMPLES_MAX: usize = 6;
@@ -47,8 +47,8 @@ pub(super) struct Header<'a> {
     /// What was done to rows before they were compressed: 1 nothing, 2 differences, 3 differences of float bytes.
     pub(super) predictor: u64,
     pub(super) tiled: bool,
-    /// Width and height of a strip or tile.
-    pub(super) chunk: (u32, u32),
+    /// Size of a strip or tile.
+    pub(super) chunk: Size,
 }
 
 impl<'a> Header<'a> {
@@ -58,15 +58,16 @@ impl<'a> Header<'a> {
             Ok(u32::try_from(directory.value(tag, 0)?).unwrap_or(u32::MAX))
         };
         let (width, height) = (side(tag::WIDTH)?, side(tag::HEIGHT)?);
-        limits.check_size(width, height)?;
+        limits.check_size(Size { width, height })?;
         let tiled = side(tag::TILE_WIDTH)? > 0;
         let chunk = if tiled {
-            (side(tag::TILE_WIDTH)?, side(tag::TILE_HEIGHT)?)
+            Size { width: side(tag::TILE_WIDTH)?, height: side(tag::TILE_HEIGHT)? }
         } else {
             // Absent (0), it is one strip.
-            (width, side(tag::ROWS_PER_STRIP)?.wrapping_sub(1).min(height - 1) + 1)
+            let rows = side(tag::ROWS_PER_STRIP)?.wrapping_sub(1).min(height - 1) + 1;
+            Size { width, height: rows }
         };
-        limits.check_size(chunk.0, chunk.1)?;
+        limits.check_size(chunk)?;
         let two_dimensional = directory.value(tag::GROUP3_OPTIONS, 0)? & 1 == 1;
         let compression =
             Compression::from_tag(directory.value(tag::COMPRESSION, 1)?, two_dimensional, mode)?;
@@ -160,7 +161,7 @@ impl<'a> Header<'a> {
         if self.planar && self.subsampling != Subsampling::NONE {
             return Err(unsupported("subsampled YCbCr in planes"));
         }
-        let several = self.planar || (self.tiled && self.chunk.0 < self.width);
+        let several = self.planar || (self.tiled && self.chunk.width < self.width);
         if self.compression == Compression::OldJpeg && several {
             return Err(unsupported("old-style JPEG compression in planes or in tiles side by side"));
         }
@@ -193,14 +194,14 @@ impl<'a> Header<'a> {
 
     /// Strips or tiles of the image: across, down, and planes of them.
     pub(super) fn grid(&self) -> [usize; 3] {
-        let (across, down) = (self.width.div_ceil(self.chunk.0), self.height.div_ceil(self.chunk.1));
+        let (across, down) = (self.width.div_ceil(self.chunk.width), self.height.div_ceil(self.chunk.height));
         [across as usize, down as usize, if self.planar { self.samples } else { 1 }]
     }
 
     /// Bytes of so many rows of a chunk.
     pub(super) fn rows_bytes(&self, rows: usize) -> usize {
         if self.subsampling != Subsampling::NONE {
-            return self.subsampling.block_row_bytes(self.chunk.0 as usize)
+            return self.subsampling.block_row_bytes(self.chunk.width as usize)
                 * rows.div_ceil(self.subsampling.down);
         }
         self.row_bytes() * rows
@@ -208,12 +209,12 @@ impl<'a> Header<'a> {
 
     /// Bytes of one row of a chunk whose colours are not subsampled.
     pub(super) fn row_bytes(&self) -> usize {
-        (self.chunk.0 as usize * self.bits * self.chunk_depth()).div_ceil(8)
+        (self.chunk.width as usize * self.bits * self.chunk_depth()).div_ceil(8)
     }
 
     /// Rows stored in a chunk: tiles are whole, the last strip ends with the image.
     pub(super) fn chunk_rows(&self, down: usize) -> usize {
-        let rows = self.chunk.1 as usize;
+        let rows = self.chunk.height as usize;
         if self.tiled { rows } else { rows.min(self.height as usize - down * rows) }
     }
 

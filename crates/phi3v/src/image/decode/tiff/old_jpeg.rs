@@ -26,11 +26,11 @@ impl<'a> Header<'a> {
         stream.fit(self.height);
         let stream = stream.assemble(true, &scan)?;
         let image = jpeg::decompress_ycbcr(&stream, limits).map_err(misfit)?;
-        let fits = image.size.0 >= self.width && image.size.1 >= self.height;
+        let fits = image.size.width >= self.width && image.size.height >= self.height;
         if !fits || image.components != self.samples {
             return Err(damaged("its JPEG data does not fit its size"));
         }
-        let rows = image.samples.chunks_exact(image.size.0 as usize * self.samples);
+        let rows = image.samples.chunks_exact(image.size.width as usize * self.samples);
         let used = self.width as usize * self.samples;
         Ok(rows.take(self.height as usize).flat_map(|row| &row[..used]).copied().collect())
     }
@@ -52,7 +52,7 @@ impl<'a> Header<'a> {
         let strips = places.offsets.len().min(across * down);
         let mut scan = Vec::new();
         for i in 0..strips {
-            let mut packed = self.packed(places, i, self.chunk.1 as usize)?;
+            let mut packed = self.packed(places, i, self.chunk.height as usize)?;
             if i == 0 {
                 packed = stream.read(packed)?;
             } else {
@@ -81,7 +81,7 @@ impl<'a> Header<'a> {
     /// Blocks of all colours in a strip: as many as a restart interval has.
     fn strip_blocks(&self, stream: &JpegStream) -> u64 {
         let [across, down] = stream.block().map(u64::from);
-        u64::from(self.chunk.0).div_ceil(across) * u64::from(self.chunk.1).div_ceil(down)
+        u64::from(self.chunk.width).div_ceil(across) * u64::from(self.chunk.height).div_ceil(down)
     }
 
     /// Makes the header from tags 519 to 521: where each component's tables stand.
@@ -92,8 +92,8 @@ impl<'a> Header<'a> {
         let dc = self.tables(tag::OLD_JPEG_DC, 0xc4, 0, stream)?;
         let ac = self.tables(tag::OLD_JPEG_AC, 0xc4, 0x10, stream)?;
         let [_, tiles_down, _] = self.grid();
-        let height = if self.tiled { self.chunk.1 as usize * tiles_down } else { self.height as usize };
-        let (height, width) = ((height as u16).to_be_bytes(), (self.chunk.0 as u16).to_be_bytes());
+        let height = if self.tiled { self.chunk.height as usize * tiles_down } else { self.height as usize };
+        let (height, width) = ((height as u16).to_be_bytes(), (self.chunk.width as u16).to_be_bytes());
         let count = self.samples as u8;
         let mut frame =
             vec![0xff, 0xc0, 0, 8 + 3 * count, 8, height[0], height[1], width[0], width[1], count];

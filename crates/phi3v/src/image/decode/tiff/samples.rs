@@ -19,7 +19,7 @@ impl Header<'_> {
             12 => bytes.chunks_exact(row_bytes).flat_map(|row| self.narrow_12(row)).collect(),
             16 => bytes.chunks_exact(2).map(|v| self.narrow_16(self.number(v) as u16)).collect(),
             32 => bytes.chunks_exact(4).map(|v| self.narrow_32(self.number_32(v))).collect(),
-            bits => unpack_bits(&bytes, self.chunk.0 as usize, row_bytes, bits),
+            bits => unpack_bits(&bytes, self.chunk.width as usize, row_bytes, bits),
         }
     }
 
@@ -67,7 +67,7 @@ impl Header<'_> {
                 (pair(1) & 15) << 8 | pair(2)
             })
         };
-        (0..self.chunk.0 as usize).map(sample).collect()
+        (0..self.chunk.width as usize).map(sample).collect()
     }
 
     /// The high byte, or clipped. Signed ones are moved up, so that the lowest is black.

@@ -1,6 +1,8 @@
 //! How many sets of Huffman codes a lossless stream has, by a walk over what stands before them (RFC 9649, section 3).
 //! A set takes the decoder up to 126 KB and a file 138 bytes, whatever the size of the image.
 
+use super::super::super::Size;
+
 /// Most sets of codes; real encoders stay below it by far, and as many take the decoder 250 MB.
 pub(super) const MAX: usize = 4_096;
 
@@ -11,9 +13,9 @@ const LENGTHS_ORDER: [usize; 19] = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10
 const CODE_BITS_MAX: usize = 15;
 
 /// Sets of codes in a stream for an image of this size; nothing where the stream is damaged before they begin.
-pub(super) fn count(stream: &[u8], (width, height): (u32, u32)) -> Option<usize> {
+pub(super) fn count(stream: &[u8], size: Size) -> Option<usize> {
     let mut bits = Bits { bytes: stream, at: 0 };
-    let (mut width, height) = (width as usize, height as usize);
+    let (mut width, height) = (size.width as usize, size.height as usize);
     // each of the four transforms stands there once
     for _ in 0..=4 {
         if bits.read(1)? == 0 {
@@ -225,10 +227,10 @@ mod tests {
 
     #[test]
     fn sets_are_counted() {
-        assert_eq!(count(&stream(0, 0), (4, 4)), Some(1));
-        assert_eq!(count(&stream(0, 7), (4, 4)), Some(8));
-        assert_eq!(count(&stream(255, 255), (4, 4)), Some(65_536));
-        assert_eq!(count(&stream(255, 255)[..6], (4, 4)), None);
-        assert_eq!(count(&[0, 0], (4, 4)), Some(1), "a stream with one set for all");
+        assert_eq!(count(&stream(0, 0), Size { width: 4, height: 4 }), Some(1));
+        assert_eq!(count(&stream(0, 7), Size { width: 4, height: 4 }), Some(8));
+        assert_eq!(count(&stream(255, 255), Size { width: 4, height: 4 }), Some(65_536));
+        assert_eq!(count(&stream(255, 255)[..6], Size { width: 4, height: 4 }), None);
+        assert_eq!(count(&[0, 0], Size { width: 4, height: 4 }), Some(1), "a stream with one set for all");
     }
 }

@@ -188,11 +188,7 @@ mod tests {
     use crate::testing::Noise;
 
     /// `[rows, 64]` sums of a packed panel by a table's kernel.
-    fn sums(
-        kernels: &PackedKernels,
-        (format, panel): (PackedFormat, &[u8]),
-        x: &QuantizedRows<'_>,
-    ) -> Vec<f32> {
+    fn sums(kernels: &PackedKernels, format: PackedFormat, panel: &[u8], x: &QuantizedRows<'_>) -> Vec<f32> {
         let mut values = vec![f32::NAN; x.rows() * PANEL];
         let mut y = Sums { values: &mut values, stride: PANEL, keep: 0 };
         let kernel = kernels.product(format);
@@ -221,12 +217,8 @@ mod tests {
                     scalar::quantize(x, k, &mut bytes[at..end]);
                 }
                 let x = QuantizedRows::new(&bytes, (rows, k), activations::TILE_ROWS);
-                let expected = sums(&scalar::KERNELS, (format, &panel), &x);
-                assert_eq!(
-                    sums(&emulated::KERNELS, (format, &panel), &x),
-                    expected,
-                    "{format:?} {rows} rows"
-                );
+                let expected = sums(&scalar::KERNELS, format, &panel, &x);
+                assert_eq!(sums(&emulated::KERNELS, format, &panel, &x), expected, "{format:?} {rows} rows");
             }
         }
     }

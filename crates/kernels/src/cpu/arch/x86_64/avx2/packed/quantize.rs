@@ -17,7 +17,7 @@ pub(crate) fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
     for (row, x) in x.chunks_exact(k).enumerate() {
         for (group, x) in x.chunks(GROUP).enumerate() {
             let (values, meta) = tile_group_mut(tile, rows, group);
-            meta[row] = quantize_group(x, (rows, row), values);
+            meta[row] = quantize_group(x, rows, row, values);
         }
     }
 }
@@ -25,7 +25,7 @@ pub(crate) fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
 /// Quantizes up to 128 values of row `row` to a group of a tile of `rows` rows.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn quantize_group(x: &[f32], (rows, row): (usize, usize), out: &mut [u8]) -> RowMeta {
+fn quantize_group(x: &[f32], rows: usize, row: usize, out: &mut [u8]) -> RowMeta {
     let mut padded = [0.0; GROUP];
     let mut values: &[f32; GROUP] = if let Ok(whole) = x.try_into() {
         whole

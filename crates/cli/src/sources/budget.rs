@@ -1,8 +1,8 @@
 //! Memory for what clients send: bodies, files of pictures, tiles. One bound for all requests together.
 //!
-//! Room is taken as bytes arrive, never by what a client announces: nobody keeps others out by promising much.
+//! A budget is charged as bytes arrive, never by what a client announces: nobody keeps others out by promising much.
 
-use super::error::{RoomError, SourceError};
+use super::error::{BudgetError, SourceError};
 use std::io::Read;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes of one permit: small enough for short questions to take little, large enough to count 1 TiB in a `u32`.
 const UNIT: usize = 1 << 10;
 
-/// Bytes that are read between two looks at the room.
+/// Bytes that are read before the budget is charged for them.
 const PIECE: usize = 64 << 10;
 
 /// The memory for inputs of all requests.
@@ -21,41 +21,41 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Of `bytes_max` bytes.
+    /// A memory of `bytes_max` bytes for all requests together, counted in units of 1 KiB.
     pub fn new(bytes_max: usize) -> Self {
         let permits = (bytes_max / UNIT).min(Semaphore::MAX_PERMITS);
         Self { permits: Arc::new(Semaphore::new(permits)), bytes_max }
     }
 
     /// A request's share, empty at first.
-    pub fn room(&self) -> Room {
-        Room { inputs: self.clone(), held: None, bytes: 0 }
+    pub fn budget(&self) -> Budget {
+        Budget { inputs: self.clone(), held: None, bytes: 0 }
     }
 }
 
 /// A request's share of the memory for inputs. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Room {
+pub struct Budget {
     inputs: Inputs,
     held: Option<OwnedSemaphorePermit>,
     bytes: usize,
 }
 
-impl Room {
-    /// Takes room for `bytes` more.
+impl Budget {
+    /// Charges `bytes` more.
     ///
     /// # Errors
     /// There is none left, or there could never be.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), RoomError> {
+    pub fn charge(&mut self, bytes: usize) -> Result<(), BudgetError> {
         let total = self.bytes.saturating_add(bytes);
         let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let missing = total.div_ceil(UNIT).saturating_sub(held);
         if total > self.inputs.bytes_max {
-            return Err(RoomError::TooLarge { bytes: total, limit: self.inputs.bytes_max });
+            return Err(BudgetError::TooLarge { bytes: total, limit: self.inputs.bytes_max });
         }
-        let count = u32::try_from(missing).map_err(|_| RoomError::Full)?;
+        let count = u32::try_from(missing).map_err(|_| BudgetError::Full)?;
         let more = Arc::clone(&self.inputs.permits).try_acquire_many_owned(count);
-        let more = more.map_err(|_| RoomError::Full)?;
+        let more = more.map_err(|_| BudgetError::Full)?;
         match &mut self.held {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
@@ -67,13 +67,13 @@ impl Room {
     /// Another share of the same memory, empty at first.
     #[must_use]
     pub fn beside(&self) -> Self {
-        self.inputs.room()
+        self.inputs.budget()
     }
 
-    /// Reads `source` to its end, growing with what comes. Blocks.
+    /// Reads `source` to its end, charging what comes. Blocks.
     ///
     /// # Errors
-    /// There are more than `bytes_max` bytes, there is no room for them, or the source fails, which is `broken`.
+    /// There are more than `bytes_max` bytes, no budget is left for them, or the source fails, which is `broken`.
     pub fn read(
         &mut self,
         source: impl Read,
@@ -92,7 +92,7 @@ impl Room {
             if bytes.len() + count > bytes_max {
                 return Err(SourceError::TooLarge { limit: bytes_max });
             }
-            self.grow(count)?;
+            self.charge(count)?;
             bytes.extend_from_slice(&piece[..count]);
         }
     }
@@ -105,16 +105,16 @@ mod tests {
     #[test]
     fn room_is_taken_as_it_is_needed_and_given_back() {
         let inputs = Inputs::new(4 * UNIT);
-        let (mut first, mut second) = (inputs.room(), inputs.room());
+        let (mut first, mut second) = (inputs.budget(), inputs.budget());
         for _ in 0..3 * UNIT {
-            first.grow(1).unwrap();
+            first.charge(1).unwrap();
         }
         assert_eq!(inputs.permits.available_permits(), 1);
-        second.grow(UNIT).unwrap();
-        assert_eq!(second.grow(1), Err(RoomError::Full));
+        second.charge(UNIT).unwrap();
+        assert_eq!(second.charge(1), Err(BudgetError::Full));
         drop(first);
-        second.grow(3 * UNIT).unwrap();
-        assert_eq!(second.grow(1), Err(RoomError::TooLarge { bytes: 4 * UNIT + 1, limit: 4 * UNIT }));
+        second.charge(3 * UNIT).unwrap();
+        assert_eq!(second.charge(1), Err(BudgetError::TooLarge { bytes: 4 * UNIT + 1, limit: 4 * UNIT }));
         drop(second);
         assert_eq!(inputs.permits.available_permits(), 4);
     }
@@ -123,11 +123,12 @@ mod tests {
     fn a_source_is_read_within_its_limit_and_the_room() {
         let inputs = Inputs::new(2 * UNIT);
         let source = vec![7; 2 * UNIT];
-        let read = |mut room: Room, bytes_max| room.read(source.as_slice(), bytes_max, SourceError::NoFile);
-        assert_eq!(read(inputs.room(), 2 * UNIT), Ok(source.clone()));
-        assert_eq!(read(inputs.room(), UNIT), Err(SourceError::TooLarge { limit: UNIT }));
-        let mut other = inputs.room();
-        other.grow(UNIT).unwrap();
-        assert_eq!(read(other.beside(), 2 * UNIT), Err(SourceError::Room(RoomError::Full)));
+        let read =
+            |mut budget: Budget, bytes_max| budget.read(source.as_slice(), bytes_max, SourceError::NoFile);
+        assert_eq!(read(inputs.budget(), 2 * UNIT), Ok(source.clone()));
+        assert_eq!(read(inputs.budget(), UNIT), Err(SourceError::TooLarge { limit: UNIT }));
+        let mut other = inputs.budget();
+        other.charge(UNIT).unwrap();
+        assert_eq!(read(other.beside(), 2 * UNIT), Err(SourceError::Budget(BudgetError::Full)));
     }
 }
