@@ -99,9 +99,9 @@ struct Limits {
     units: bool,
 }
 
-/// WebGPU's defaults (the specification's table of limits), and cards as their drivers report them to Vulkan
-/// (vulkan.gpuinfo.org) and in Metal's feature set tables: `maxComputeSharedMemorySize`, `maxComputeWorkGroupInvocations`,
-/// `maxComputeWorkGroupSize`, `maxPerStageDescriptorStorageBuffers`.
+/// WebGPU's defaults, which its specification lists, and three cards as far as is known of their drivers (in Vulkan's names:
+/// maxComputeSharedMemorySize, maxComputeWorkGroupInvocations, maxComputeWorkGroupSize,
+/// maxPerStageDescriptorStorageBuffers). A card with less than the kernels need is refused when it is opened.
 const LIMITS: [Limits; 4] = [
     Limits {
         name: "WebGPU",

@@ -146,8 +146,33 @@ enum Input<'a> {
     /// In the recorder's scratch.
     Quantized {
         rows: usize,
-        k: usize,
     },
+}
+
+impl Input<'_> {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Rows(x) => x.rows,
+            Self::Quantized { rows } => *rows,
+        }
+    }
+}
+
+/// What a workgroup makes of a product.
+struct Blocks {
+    rows: usize,
+    /// Columns of the output.
+    cols: usize,
+}
+
+impl Blocks {
+    fn new(format: Format, rows: usize, gated: bool) -> Self {
+        match (rows <= FEW_ROWS_MAX, format.is_packed()) {
+            (true, true) => Self { rows: rows_at_once(rows) as usize, cols: 16 },
+            (true, false) => Self { rows: rows_at_once(rows) as usize, cols: 4 },
+            (false, _) => Self { rows: TILE, cols: if gated { TILE / 2 } else { TILE } },
+        }
+    }
 }
 
 /// Where a product goes, and what happens to it on the way.
@@ -248,7 +273,7 @@ impl Gpu {
                 recorder.dispatch(&self.device, &Dispatch { kernel, bound, numbers, grid, reads: 0, work });
             }
         }
-        Ok(Input::Quantized { rows: x.rows, k: x.cols })
+        Ok(Input::Quantized { rows: x.rows })
     }
 
     fn multiply(
@@ -259,10 +284,7 @@ impl Gpu {
         epilogue: Epilogue,
         out: &GpuTensor,
     ) -> Result<(), BackendError> {
-        let rows = match input {
-            Input::Rows(x) => x.rows,
-            Input::Quantized { rows, .. } => rows,
-        };
+        let rows = input.rows();
         let shape = (rows, epilogue.out_cols(weight.n));
         assert_eq!((out.rows, out.cols), shape, "output of a [{}, {}] matrix", weight.n, weight.k);
         let to = Bound::Buffer(&out.buffer);
@@ -279,43 +301,38 @@ impl Gpu {
 
     /// A product, part by part.
     fn parts(&self, recorder: &mut Recorder, input: Input<'_>, weight: &GpuLinear, output: &Output<'_>) {
-        let (rows, k) = match input {
-            Input::Rows(x) => (x.rows, x.cols),
-            Input::Quantized { rows, k } => (rows, k),
-        };
-        let few = rows <= FEW_ROWS_MAX;
-        let kernel = self.kernel_for(weight, rows);
         let bias = weight.bias.as_ref().map_or(Bound::Empty, Bound::Buffer);
+        let [quantized, meta] = [Scratch::Quantized, Scratch::Meta].map(Bound::Scratch);
+        let (rows, k) = (input.rows(), weight.k);
+        let depth = if weight.format.is_packed() { k.div_ceil(GROUP) } else { k };
         for part in &weight.parts {
             let gated = output.epilogue.is_gated();
             let cols = if gated { part.cols / 2 } else { part.cols };
-            let (grid, readings) = if few {
-                let width = if weight.format.is_packed() { 16 } else { 4 };
-                let blocks = rows.div_ceil(rows_at_once(rows) as usize);
-                ([cols.div_ceil(width), blocks, 1], blocks)
-            } else {
-                let width = if gated { TILE / 2 } else { TILE };
-                ([cols.div_ceil(width), rows.div_ceil(TILE), 1], rows.div_ceil(TILE))
-            };
-            let depth = if weight.format.is_packed() { k.div_ceil(GROUP) } else { k };
-            let has_bias = usize::from(weight.bias.is_some());
-            let numbers = [depth, rows, cols, output.cols, part.first].map(|v| v as u32);
-            let [depth, rows_, cols, out_cols, first] = numbers;
-            let numbers = [depth, rows_, cols, out_cols, first, number(output.epilogue), has_bias as u32];
-            let (reads, work) = ((part.bytes * readings) as u64, (rows * part.cols * k) as u64);
+            let blocks = Blocks::new(weight.format, rows, gated);
+            let [depth, row_count, width] = [depth, rows, cols].map(|v| v as u32);
+            let [out_cols, first] = [output.cols, part.first].map(|v| v as u32);
+            let has_bias = u32::from(weight.bias.is_some());
+            let numbers = [depth, row_count, width, out_cols, first, number(output.epilogue), has_bias];
             let weights = Bound::Buffer(&part.buffer);
-            let quantized = [Scratch::Quantized, Scratch::Meta].map(Bound::Scratch);
-            let packed = [weights, quantized[0], quantized[1], bias, output.to];
-            let dense;
-            let bound: &[Bound<'_>] = match input {
-                Input::Quantized { .. } => &packed,
-                Input::Rows(x) => {
-                    dense = [weights, Bound::Buffer(&x.buffer), bias, output.to];
-                    &dense
-                }
+            let packed = [weights, quantized, meta, bias, output.to];
+            let dense = |x| [weights, x, bias, output.to];
+            let mut dispatch = Dispatch {
+                kernel: self.kernel_for(weight, rows),
+                bound: &packed,
+                numbers: &numbers,
+                grid: [cols.div_ceil(blocks.cols), rows.div_ceil(blocks.rows), 1],
+                // a block of rows reads them all
+                reads: (part.bytes * rows.div_ceil(blocks.rows)) as u64,
+                work: (rows * part.cols * k) as u64,
             };
-            recorder
-                .dispatch(&self.device, &Dispatch { kernel, bound, numbers: &numbers, grid, reads, work });
+            match input {
+                Input::Quantized { .. } => recorder.dispatch(&self.device, &dispatch),
+                Input::Rows(x) => {
+                    let bound = dense(Bound::Buffer(&x.buffer));
+                    dispatch.bound = &bound;
+                    recorder.dispatch(&self.device, &dispatch);
+                }
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::kernel::Kernel;
 use phi3v_kernels::BackendError;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Range;
 
 /// Numbers beside a dispatch, in words.
 const NUMBERS: usize = 8;
@@ -90,7 +91,13 @@ pub(crate) enum Scratch {
     Gates,
 }
 
-type GroupKey = (Kernel, [u64; BINDINGS_MAX]);
+/// What decides about a kernel's bindings.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct GroupKey {
+    kernel: Kernel,
+    /// Numbers of its buffers; 0 past the last.
+    buffers: [u64; BINDINGS_MAX],
+}
 
 /// See the module's introduction.
 pub(crate) struct Recorder {
@@ -167,8 +174,9 @@ impl Recorder {
             return;
         }
         let compiled = device.pipelines.get(&device.raw, dispatch.kernel);
-        let (key, group) = self.group(device, dispatch, &compiled.layout);
-        self.count(dispatch, &key.1);
+        let key = self.key(dispatch);
+        self.count(dispatch, &key.buffers);
+        let group = self.group(device, dispatch, &compiled.layout, key);
         let mut words = [0u32; NUMBERS];
         words[..dispatch.numbers.len()].copy_from_slice(dispatch.numbers);
         let encoder = &mut self.encoder;
@@ -188,33 +196,38 @@ impl Recorder {
         }
     }
 
+    /// The buffer that is meant.
+    fn buffer<'a>(&'a self, bound: Bound<'a>) -> &'a Buffer {
+        match bound {
+            Bound::Buffer(buffer) => buffer,
+            Bound::Arena => &self.arena,
+            Bound::Scratch(which) => self.scratch[which as usize].as_ref().unwrap_or(&self.empty),
+            Bound::Empty => &self.empty,
+        }
+    }
+
+    fn key(&self, dispatch: &Dispatch<'_>) -> GroupKey {
+        let mut buffers = [0; BINDINGS_MAX];
+        for (number, bound) in buffers.iter_mut().zip(dispatch.bound) {
+            *number = self.buffer(*bound).number();
+        }
+        GroupKey { kernel: dispatch.kernel, buffers }
+    }
+
     /// The bindings of a dispatch, made once for the same buffers.
     fn group(
         &mut self,
         device: &Device,
         dispatch: &Dispatch<'_>,
         layout: &wgpu::BindGroupLayout,
-    ) -> (GroupKey, wgpu::BindGroup) {
-        let Self { arena, scratch, empty, groups, .. } = self;
-        let find = |bound: Bound<'_>| match bound {
-            Bound::Buffer(buffer) => (buffer.number(), buffer.raw().clone()),
-            Bound::Arena => (arena.number(), arena.raw().clone()),
-            Bound::Scratch(which) => {
-                let buffer = scratch[which as usize].as_ref().unwrap_or(empty);
-                (buffer.number(), buffer.raw().clone())
-            }
-            Bound::Empty => (empty.number(), empty.raw().clone()),
-        };
-        let mut key = (dispatch.kernel, [0; BINDINGS_MAX]);
-        for (to, bound) in key.1.iter_mut().zip(dispatch.bound) {
-            *to = find(*bound).0;
+        key: GroupKey,
+    ) -> wgpu::BindGroup {
+        if let Some(group) = self.groups.get(&key) {
+            return group.clone();
         }
-        let bind = || {
-            let buffers: Vec<_> = dispatch.bound.iter().map(|bound| find(*bound).1).collect();
-            bind(device, layout, &buffers)
-        };
-        let group = groups.entry(key).or_insert_with(bind).clone();
-        (key, group)
+        let buffers: Vec<_> = dispatch.bound.iter().map(|bound| self.buffer(*bound).raw()).collect();
+        let group = bind(device, layout, &buffers);
+        self.groups.entry(key).or_insert(group).clone()
     }
 
     fn count(&mut self, dispatch: &Dispatch<'_>, numbers: &[u64]) {
@@ -299,18 +312,19 @@ impl Recorder {
     fn forget_gone(&mut self, device: &Device) {
         let gone = device.gone.take();
         if !gone.is_empty() {
-            self.groups.retain(|(_, numbers), _| !numbers.iter().any(|number| gone.contains(number)));
+            self.groups.retain(|key, _| !key.buffers.iter().any(|number| gone.contains(number)));
         }
     }
 
-    /// Waits for everything and reads `bytes` bytes of `buffer` from `at` on into `out`.
+    /// Waits for everything and reads the bytes `range` of `buffer` into `out`.
     pub(crate) fn read(
         &mut self,
         device: &Device,
         buffer: &Buffer,
-        (at, bytes): (u64, u64),
+        range: Range<u64>,
         out: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
+        let bytes = range.end - range.start;
         if self.readback.as_ref().is_none_or(|readback| readback.size() < bytes) {
             let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
             self.readback = None;
@@ -322,7 +336,7 @@ impl Recorder {
         };
         let raw = readback.raw().clone();
         let encoder = self.encoder.get_or_insert_with(|| new_encoder(device));
-        encoder.copy_buffer_to_buffer(buffer.raw(), at, &raw, 0, bytes);
+        encoder.copy_buffer_to_buffer(buffer.raw(), range.start, &raw, 0, bytes);
         self.submit(device)?;
         let slice = raw.slice(..bytes);
         let failure = device.failure.clone();
@@ -332,7 +346,8 @@ impl Recorder {
             }
         });
         let done = self.finish(device).and_then(|()| {
-            let view = slice.get_mapped_range().map_err(|e| BackendError::Device { reason: e.to_string() })?;
+            let view =
+                slice.get_mapped_range().map_err(|e| BackendError::Device { reason: e.to_string() })?;
             out.extend_from_slice(bytemuck::cast_slice(&view));
             Ok(())
         });
@@ -360,7 +375,7 @@ fn new_encoder(device: &Device) -> wgpu::CommandEncoder {
     device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
 }
 
-fn bind(device: &Device, layout: &wgpu::BindGroupLayout, buffers: &[wgpu::Buffer]) -> wgpu::BindGroup {
+fn bind(device: &Device, layout: &wgpu::BindGroupLayout, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {
     let numbered = buffers.iter().enumerate();
     let entries: Vec<_> = numbered
         .map(|(binding, buffer)| wgpu::BindGroupEntry {

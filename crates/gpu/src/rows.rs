@@ -2,7 +2,7 @@
 
 use crate::backend::Gpu;
 use crate::kernel::Kernel;
-use crate::recorder::{Bound, Dispatch, Recorder, row_grid};
+use crate::recorder::{Bound, Dispatch, Recorder, Scratch, row_grid};
 use crate::tensor::{GpuTensor, GpuVector};
 use phi3v_kernels::{Heads, Norm};
 
@@ -55,8 +55,10 @@ impl Gpu {
         let mut recorder = self.recorder();
         match recorder.stage(&self.device, rows) {
             Ok(at) => {
-                let across = [out.cols, rows.len(), out.cols];
-                self.on_rows(&mut recorder, (Kernel::Gather, src, out), across, [out_row as u32, at]);
+                let (source, rows) = (Bound::Buffer(&src.buffer), rows.len());
+                let (threads, a) = (out.cols, out_row as u32);
+                let call = OnRows { kernel: Kernel::Gather, source, out, rows, threads, a, b: at };
+                self.on_rows(&mut recorder, &call);
             }
             Err(error) => recorder.keep(Err(error)),
         }
@@ -65,25 +67,17 @@ impl Gpu {
     pub(crate) fn run_add(&self, addend: &GpuTensor, x: &GpuTensor) {
         assert_eq!(addend.cols, x.cols, "columns of a sum");
         assert!(addend.rows > 0 || x.rows == 0, "rows of a sum");
-        let recorder = &mut self.recorder();
-        self.on_rows(recorder, (Kernel::Add, addend, x), [x.cols, x.rows, x.cols], [addend.rows as u32, 0]);
+        let (source, a) = (Bound::Buffer(&addend.buffer), addend.rows as u32);
+        let call = OnRows { kernel: Kernel::Add, source, out: x, rows: x.rows, threads: x.cols, a, b: 0 };
+        self.on_rows(&mut self.recorder(), &call);
     }
 
     /// `out` `[rows, hidden]` of gates and as many ups, `[rows, 2 hidden]`, that lie in the scratch for it.
     pub(crate) fn run_gate(&self, recorder: &mut Recorder, out: &GpuTensor) {
-        let dispatch = Dispatch {
-            kernel: Kernel::Gate,
-            bound: &[
-                Bound::Scratch(crate::recorder::Scratch::Gates),
-                Bound::Arena,
-                Bound::Buffer(&out.buffer),
-            ],
-            numbers: &[out.cols as u32, out.rows as u32, 0, 0],
-            grid: row_grid(out.cols.div_ceil(WIDTH), out.rows),
-            reads: 0,
-            work: (out.rows * out.cols) as u64,
-        };
-        recorder.dispatch(&self.device, &dispatch);
+        let source = Bound::Scratch(Scratch::Gates);
+        let call =
+            OnRows { kernel: Kernel::Gate, source, out, rows: out.rows, threads: out.cols, a: 0, b: 0 };
+        self.on_rows(recorder, &call);
     }
 
     pub(crate) fn run_rope(&self, cos_sin: &GpuTensor, heads: Heads, qkv: &GpuTensor) {
@@ -91,27 +85,36 @@ impl Gpu {
         assert_eq!(qkv.cols, (rotated + heads.key_value) * heads.dim, "columns of qkv for {heads:?}");
         assert_eq!((cos_sin.rows, cos_sin.cols), (qkv.rows, heads.dim), "shape of cos_sin for {heads:?}");
         assert!(heads.dim.is_multiple_of(2), "rotated heads have an even dimension, not {}", heads.dim);
-        let across = [qkv.cols, qkv.rows, rotated * heads.dim / 2];
-        let recorder = &mut self.recorder();
-        self.on_rows(recorder, (Kernel::Rope, cos_sin, qkv), across, [heads.dim as u32, rotated as u32]);
+        let (source, threads) = (Bound::Buffer(&cos_sin.buffer), rotated * heads.dim / 2);
+        let (a, b) = (heads.dim as u32, rotated as u32);
+        let call = OnRows { kernel: Kernel::Rope, source, out: qkv, rows: qkv.rows, threads, a, b };
+        self.on_rows(&mut self.recorder(), &call);
     }
 
-    /// A kernel of `rows.wgsl`: columns of `out`, rows, and threads of a row; then the kernel's own numbers.
-    fn on_rows(
-        &self,
-        recorder: &mut Recorder,
-        (kernel, source, out): (Kernel, &GpuTensor, &GpuTensor),
-        [cols, rows, threads]: [usize; 3],
-        [a, b]: [u32; 2],
-    ) {
+    fn on_rows(&self, recorder: &mut Recorder, call: &OnRows<'_>) {
+        let OnRows { kernel, source, out, rows, threads, a, b } = *call;
         let dispatch = Dispatch {
             kernel,
-            bound: &[Bound::Buffer(&source.buffer), Bound::Arena, Bound::Buffer(&out.buffer)],
-            numbers: &[cols as u32, rows as u32, a, b],
+            bound: &[source, Bound::Arena, Bound::Buffer(&out.buffer)],
+            numbers: &[out.cols as u32, rows as u32, a, b],
             grid: row_grid(threads.div_ceil(WIDTH), rows),
             reads: 0,
-            work: (rows * cols) as u64,
+            work: (rows * out.cols) as u64,
         };
         recorder.dispatch(&self.device, &dispatch);
     }
+}
+
+/// A kernel of `rows.wgsl`.
+struct OnRows<'a> {
+    kernel: Kernel,
+    source: Bound<'a>,
+    out: &'a GpuTensor,
+    /// Rows that have threads.
+    rows: usize,
+    /// Threads of a row.
+    threads: usize,
+    /// The kernel's own numbers.
+    a: u32,
+    b: u32,
 }

@@ -64,7 +64,7 @@ impl Gpu {
         if bytes == 0 {
             return Ok(());
         }
-        self.recorder().read(&self.device, &tensor.buffer, (at, bytes), out)
+        self.recorder().read(&self.device, &tensor.buffer, at..at + bytes, out)
     }
 
     pub(crate) fn new_vector(&self, values: &[f32]) -> Result<GpuVector, BackendError> {

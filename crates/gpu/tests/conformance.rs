@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use phi3v_gpu::{Choice, Gpu, GpuOptions, adapters};
-use phi3v_kernels::Cpu;
+use phi3v_kernels::quant::{PackedShape, encode_panel};
 use phi3v_kernels::testing::conformance::{Subject, attention, dense, packed, rows};
-use phi3v_kernels::testing::{self, Variant};
+use phi3v_kernels::testing::{self, Noise, Variant};
+use phi3v_kernels::{Backend, BackendError, Bytes, Cpu, Epilogue, Format, MatrixSource, Precision};
 
 fn scalar() -> Subject<Cpu> {
     Subject { name: "scalar".to_owned(), backend: Variant::SCALAR.cpu(2).unwrap() }
@@ -79,4 +80,56 @@ fn a_prompt_may_be_cut_into_chunks() {
 #[test]
 fn full_attention() {
     attention::full_agrees(&scalar().backend, &subjects());
+}
+
+/// A card that sees 4 MiB at a time gives the bits of one that sees the whole matrix, gates and ups apart or together.
+#[test]
+fn matrices_larger_than_a_binding_are_cut() {
+    const K: usize = 4096;
+    let Some(whole) = subjects().pop() else { return };
+    let choice = Choice::Name(whole.name.clone());
+    let options = GpuOptions { choice, binding_bytes_max: Some(4 << 20), ..GpuOptions::default() };
+    let cut = Gpu::new(&options).unwrap();
+    let mut noise = Noise::new(12);
+    for n in [1100, 1280] {
+        let shape = PackedShape::new(Format::Q8, n, K).unwrap();
+        assert!(shape.bytes() > 4 << 20);
+        let rows = noise.normal(n * K);
+        let mut bytes = vec![0; shape.bytes()];
+        for (panel, bytes) in bytes.chunks_exact_mut(shape.panel_bytes()).enumerate() {
+            let range = shape.panel_rows(panel);
+            encode_panel(shape, panel, &rows[range.start * K..range.end * K], bytes);
+        }
+        let bytes = Bytes::from(bytes);
+        let bias = Some(noise.normal(n));
+        let source = MatrixSource { bytes, format: Format::Q8, precision: Precision::F32, n, k: K, bias };
+        for (rows, epilogue) in [(1, Epilogue::Add), (2, Epilogue::SiluMul), (20, Epilogue::SiluMul)] {
+            let x = noise.normal(rows * K);
+            let product = |gpu: &Gpu| {
+                let weight = gpu.linear_weight(source.clone()).unwrap();
+                let mut input = gpu.tensor(rows, K).unwrap();
+                gpu.upload(&x, 0, &mut input);
+                let mut out = gpu.tensor(rows, epilogue.out_cols(n)).unwrap();
+                gpu.linear(&input, &weight, epilogue, &mut out);
+                let mut values = Vec::new();
+                gpu.download(&out, 0..rows, &mut values).unwrap();
+                values
+            };
+            assert_eq!(product(&cut), product(&whole.backend), "{n} columns, {rows} rows, {epilogue:?}");
+        }
+    }
+}
+
+/// What cannot be had is an error and no end of the program, and the card goes on.
+#[test]
+fn a_full_card_refuses_and_goes_on() {
+    let Some(Subject { backend, .. }) = subjects().pop() else { return };
+    let refused = backend.tensor(1 << 20, 1 << 20);
+    assert!(matches!(refused, Err(BackendError::OutOfMemory { bytes }) if bytes == 1 << 42));
+    let mut x = backend.tensor(2, 3).unwrap();
+    assert!(backend.reshape(&mut x, 1 << 20, 1 << 20).is_err());
+    backend.upload(&[1.0, 2.0, 3.0], 1, &mut x);
+    let mut values = Vec::new();
+    backend.download(&x, 0..2, &mut values).unwrap();
+    assert_eq!(values, [0.0, 0.0, 0.0, 1.0, 2.0, 3.0]);
 }
