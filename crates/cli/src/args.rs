@@ -12,7 +12,7 @@ use crate::error::CliError;
 use crate::variables::variable;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use phi3v::device::{DeviceChoice, DeviceError};
+use phi3v::device::DeviceChoice;
 use phi3v::engine::EngineError;
 use phi3v::files::Existing;
 use phi3v::model::ModelOptions;
@@ -402,16 +402,11 @@ pub struct ModelArgs {
 pub struct DeviceArgs {
     /// What runs the model: auto (a graphics card where one is worth it), cpu, gpu, gpu:N (as phi3v info numbers them)
     /// or a part of a card's name
-    #[arg(long, value_name = "DEVICE", env = "PHI3V_DEVICE", default_value = "auto", hide_env = true, value_parser = device)]
+    #[arg(long, value_name = "DEVICE", env = "PHI3V_DEVICE", default_value = "auto", hide_env = true)]
     pub device: DeviceChoice,
     /// Threads of the processor [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-}
-
-/// An empty variable is one that is not set.
-fn device(name: &str) -> Result<DeviceChoice, DeviceError> {
-    if name.trim().is_empty() { Ok(DeviceChoice::Auto) } else { name.parse() }
 }
 
 /// How much is kept of a conversation.

@@ -16,16 +16,19 @@ pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
     // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
     let physical = hal.raw_physical_device();
-    let instance = hal.shared_instance().raw_instance();
+    let instance = hal.shared_instance();
+    if instance.instance_api_version() < vk::API_VERSION_1_1 {
+        return None; // which has no such question
+    }
     let budget_known = hal.physical_device_capabilities().supports_extension(ash::ext::memory_budget::NAME);
     let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
     let mut found = vk::PhysicalDeviceMemoryProperties2::default();
     if budget_known {
         found = found.push_next(&mut budget);
     }
-    // SAFETY: `physical` is of `instance`, which wgpu makes for Vulkan 1.1 at least; the budget is asked for where the driver
-    // knows of it.
-    unsafe { instance.get_physical_device_memory_properties2(physical, &mut found) };
+    // SAFETY: `physical` is of `instance`, which is of Vulkan 1.1 at least; the budget is asked for where the driver knows
+    // of it.
+    unsafe { instance.raw_instance().get_physical_device_memory_properties2(physical, &mut found) };
     let properties = found.memory_properties;
     let heaps = &properties.memory_heaps[..properties.memory_heap_count as usize];
     let own = |(_, heap): &(usize, &vk::MemoryHeap)| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL);

@@ -4,10 +4,13 @@
 
 mod common;
 
+use phi3v::checkpoint::Checkpoint;
 use phi3v::config::{ModelConfig, VisionConfig};
 use phi3v::device::DeviceOptions;
+use phi3v::files::Existing;
 use phi3v::model::{Chunk, ModelOptions, Phi3V, RopeFactors, Segment};
 use phi3v::weights::Weights;
+use phi3v::weights::convert::{self, Target};
 use phi3v::weights::quantized::Quant;
 use phi3v::{Session, SessionOptions};
 use phi3v_gpu::{Choice, Counts, Gpu, GpuOptions, adapters};
@@ -15,6 +18,7 @@ use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::testing::skip;
 use phi3v_kernels::{Format, KV_BLOCK_TOKENS, KvFormat};
 use std::ops::ControlFlow;
+use std::path::Path;
 
 const LAYERS: usize = 3;
 const HIDDEN: usize = 256;
@@ -141,21 +145,33 @@ struct Example {
     answer: String,
 }
 
+/// The demo model in q8, as a file in `folder`.
+fn quantized_demo(folder: &Path) -> String {
+    let files = phi3v::demo::files();
+    let checkpoint = Checkpoint::from_files(&files).unwrap();
+    let out = folder.join("demo-q8.safetensors");
+    let target = Target { quant: Quant::Q8, out: &out, existing: Existing::Keep };
+    let go_on = &mut |_| ControlFlow::Continue(());
+    convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, go_on).unwrap();
+    out.to_str().unwrap().to_owned()
+}
+
 #[test]
-fn the_demo_answers_word_for_word() {
+fn the_demo_answers_word_for_word_in_bf16_and_in_q8() {
     let Some(choice) = common::named_device().and_then(|_| common::test_device()) else { return };
+    let folder = tempfile::tempdir().unwrap();
     let examples = common::repository().join("examples");
     let questions = std::fs::read(examples.join("answers.json")).unwrap();
     let questions: Vec<Example> = serde_json::from_slice(&questions).unwrap();
-    for model in [ModelOptions::BF16, ModelOptions { kv_format: KvFormat::Q8, ..ModelOptions::BF16 }] {
+    for model in [phi3v::demo::NAME.to_owned(), quantized_demo(folder.path())] {
         let device = DeviceOptions { choice: choice.clone(), ..DeviceOptions::default() };
-        let options = SessionOptions { device, context_tokens: Some(2048), model: Some(model) };
-        let mut session = Session::load("demo", &options).unwrap();
+        let options = SessionOptions { device, context_tokens: Some(2048), model: None };
+        let mut session = Session::load(&model, &options).unwrap();
         for Example { pictures, question, answer } in &questions {
             let pictures: Vec<_> =
                 pictures.iter().map(|name| session.image(examples.join(name)).unwrap()).collect();
             let reply = session.ask(pictures, question, |_| ()).unwrap();
-            assert_eq!(reply.text, *answer, "{model:?}: {question}");
+            assert_eq!(reply.text, *answer, "{model}: {question}");
         }
     }
 }

@@ -322,10 +322,13 @@ impl fmt::Display for CardInfo {
         }
         let (buffer, workgroup) = (size(self.binding_bytes_max), size(self.workgroup_bytes.into()));
         writeln!(f, "  limits      {buffer} to a buffer, {workgroup} to a workgroup")?;
-        match self.matrix_units {
-            Some(tile) => writeln!(f, "  matrix      units of {tile} x {tile}, f16"),
-            None => Ok(()),
+        if let Some(tile) = self.matrix_units {
+            writeln!(f, "  matrix      units of {tile} x {tile}, f16")?;
         }
+        if self.kind != "software" {
+            writeln!(f, "  note        phi3v was tried on software Vulkan only, and on no card yet")?;
+        }
+        Ok(())
     }
 }
 
