@@ -39,7 +39,7 @@ pub fn read_line(input: &mut impl BufRead, bytes_max: usize) -> io::Result<Optio
     if line.is_empty() { Ok(None) } else { text(line).map(Some) }
 }
 
-/// What is too long, with its limit.
+/// The error for a text that is too long: what it is, and the limit in bytes.
 #[must_use]
 pub fn too_large(what: &str, bytes_max: usize) -> io::Error {
     io::Error::new(ErrorKind::FileTooLarge, format!("{what} has more than {bytes_max} bytes, the limit"))

@@ -13,18 +13,18 @@ use std::sync::Arc;
 pub struct Conversation(phi3v::Conversation);
 
 impl Conversation {
-    /// A conversation that begins with instructions, if there are any.
+    /// A conversation that begins with a system message, if there are instructions, and has no question yet.
     #[must_use]
     pub fn new(system: Option<&str>) -> Self {
         Self(phi3v::Conversation::new(system))
     }
 
-    /// Adds a question about `pictures` and those before.
+    /// Adds a question about `pictures`, which are new, and about those that were given before.
     pub fn ask(&mut self, pictures: &[Picture], question: &str) {
         self.0.ask(pictures.iter().map(|picture| Arc::clone(&picture.inputs)), question);
     }
 
-    /// Adds what the model said.
+    /// Adds what the model said, which later questions can then refer to.
     pub fn answered(&mut self, text: String) {
         self.0.answered(text);
     }

@@ -12,7 +12,7 @@ use phi3v::weights::convert::ConvertError;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a command failed.
+/// Why a command failed: each variant is a sentence for people, has an exit code and mostly a hint.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// What the library refuses, with its reason.
@@ -24,7 +24,7 @@ pub enum CliError {
     /// `demo` where a folder is needed.
     #[error("the demo model is part of phi3v and has no folder")]
     DemoIsBuiltIn,
-    /// A picture that cannot be had.
+    /// A picture that cannot be read, fetched or decoded.
     #[error(transparent)]
     Picture(#[from] PictureError),
     /// More tokens or memory than there is room for, where the command has no `--context`.
@@ -131,7 +131,7 @@ pub enum CliError {
     Interrupted,
 }
 
-/// The numbers that the help explains.
+/// The numbers that a command can end with, as `phi3v --help` explains them to scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
@@ -150,7 +150,7 @@ pub enum ExitCode {
 }
 
 impl CliError {
-    /// Of a file of `needed` bytes that could not be written, where so much is known.
+    /// The error for a file of `needed` bytes that could not be written; 0 where the size is not known.
     #[must_use]
     pub fn written(error: WriteError, needed: u64) -> Self {
         let text = |path: PathBuf| path.display().to_string();
@@ -168,7 +168,7 @@ impl CliError {
         }
     }
 
-    /// The number the program ends with.
+    /// The number that the program ends with, by the area that refused.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
@@ -196,7 +196,7 @@ impl CliError {
         }
     }
 
-    /// The same with the hints of `chat`.
+    /// The same error with the hints of `chat`, where flags are of no use any more.
     #[must_use]
     pub fn in_chat(self) -> Self {
         if matches!(self, Self::InChat(_)) { self } else { Self::InChat(Box::new(self)) }

@@ -10,12 +10,12 @@ const STOPPING: u8 = 2;
 const ELSEWHERE: u8 = 3;
 const STAYING: u8 = 4;
 
-/// Told where Ctrl-C neither stops an answer nor the program.
+/// Printed where Ctrl-C stops neither an answer nor the program.
 pub const HOW_TO_LEAVE: &str = "(Ctrl-D or /quit to leave)";
 
 static SHARED: OnceLock<Interrupt> = OnceLock::new();
 
-/// Shared with the handler of the signal.
+/// What Ctrl-C asked for and what it may stop now; shared with the handler of the signal.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<State>);
 
@@ -37,6 +37,18 @@ impl Interrupt {
     #[must_use]
     pub fn install() -> Self {
         SHARED.get_or_init(Self::set_handler).clone()
+    }
+
+    /// Leaves Ctrl-C to the program that this code is a part of, once for all: nothing here takes it over afterwards. Who
+    /// acts on it calls [`stop`](Self::stop).
+    #[must_use]
+    pub fn of_host() -> Self {
+        SHARED.get_or_init(Self::default).clone()
+    }
+
+    /// Stops what is being made, as Ctrl-C does; nothing where nothing is.
+    pub fn stop(&self) {
+        let _ = self.0.now.compare_exchange(ANSWERING, STOPPING, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     fn set_handler() -> Self {
@@ -69,7 +81,7 @@ impl Interrupt {
         self.end_answer();
     }
 
-    /// From here on Ctrl-C stops the answer.
+    /// From here on Ctrl-C stops the answer that is being made, and not the program.
     pub fn begin_answer(&self) {
         self.0.now.store(ANSWERING, Ordering::SeqCst);
     }
@@ -79,7 +91,7 @@ impl Interrupt {
         self.0.now.store(self.0.at_rest.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// Whether the answer is to be stopped.
+    /// Whether Ctrl-C was pressed since the answer began, which is then to be stopped.
     #[must_use]
     pub fn requested(&self) -> bool {
         self.0.now.load(Ordering::SeqCst) == STOPPING

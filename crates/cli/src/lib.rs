@@ -1,7 +1,7 @@
 //! The phi3v command, as a library so that tests can call it in process.
 //!
-//! stdout carries answers, stderr everything else. Edges: `commands` know of everything below; nothing below knows
-//! of `commands`.
+//! stdout carries answers, stderr everything else. Edges: `commands` know of everything below; nothing but `entry`,
+//! which runs them, knows of `commands`.
 
 // they panic where the stream cannot be written to; see `terminal`
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
@@ -13,6 +13,7 @@ pub mod bounded;
 pub mod commands;
 pub mod conversation;
 pub mod disk;
+pub mod entry;
 pub mod error;
 mod hints;
 pub mod hub;

@@ -8,7 +8,7 @@ use url::Url;
 pub struct Origin(String);
 
 impl Origin {
-    /// As browsers send it.
+    /// Scheme, host and port in the spelling in which browsers send them as `Origin`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -49,7 +49,7 @@ fn of_the_web(text: &str) -> Option<String> {
     (bare && nobody).then(|| url.origin().ascii_serialization())
 }
 
-/// Of desktop apps and browsers' extensions, as `app://obsidian.md`. Files have none: their pages send `null`.
+/// The origin of a desktop app or a browser's extension, as `app://obsidian.md`. Pages of files have none and send `null`.
 fn of_an_app(scheme: &str, rest: &str) -> Option<String> {
     let scheme = scheme.to_ascii_lowercase();
     let host = rest.strip_suffix('/').unwrap_or(rest);

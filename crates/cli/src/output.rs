@@ -19,7 +19,7 @@ pub fn check_out(out: &Path, existing: Existing, model: &ModelSource) -> Result<
     NewFile::check(out, existing).map_err(|error| CliError::written(error, 0))
 }
 
-/// A file that a command writes.
+/// A file that a command writes: its name in the folder and its contents.
 pub struct Output<'a> {
     /// Its name in the folder.
     pub name: String,

@@ -63,7 +63,7 @@ fn is_own_descriptor(path: &Path) -> bool {
         && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
-/// A word as a shell takes it for one.
+/// The word, in quotes where a shell would otherwise take it apart or change it.
 #[must_use]
 pub fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
@@ -73,7 +73,7 @@ pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The system's words without the number in brackets.
+/// The system's words for an error, without the number in brackets that Rust adds to them.
 #[must_use]
 pub fn system_words(error: &std::io::Error) -> String {
     let text = error.to_string();

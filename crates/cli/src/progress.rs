@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 /// Steps of a bar per tile or token: the engine tells parts of them.
 const STEPS: f64 = 100.0;
 
-/// One bar at a time.
+/// Progress on stderr, one bar at a time: loading, pictures, prompt, quantizing. Silent where there is no terminal.
 #[derive(Debug, Default)]
 pub struct Progress {
     shown: bool,
@@ -17,20 +17,20 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Bars, if stderr is a terminal.
+    /// Bars where stderr is a terminal and notes are wanted; nothing otherwise.
     #[must_use]
     pub fn new() -> Self {
         Self { shown: std::io::stderr().is_terminal() && !is_quiet(), bar: None }
     }
 
-    /// Hears of a decoder layer that is about to be loaded.
+    /// Shows how many decoder layers are loaded; called before each of them.
     pub fn load(&mut self, progress: LoadProgress) {
         if let LoadProgress::Load { done, layers } = progress {
             self.update("loading", done as f64, layers, &count(layers, "layer"));
         }
     }
 
-    /// Hears of the engine's work.
+    /// Shows how much of the pictures or of the prompt the engine has worked through.
     pub fn step(&mut self, progress: StepProgress) {
         let StepProgress { phase, done, total, .. } = progress;
         match phase {
@@ -39,14 +39,14 @@ impl Progress {
         }
     }
 
-    /// Hears of a quantized file being written.
+    /// Shows how many of the bytes of a quantized file are written.
     pub fn quantize(&mut self, done: u64, total: u64) {
         const MEGABYTE: f64 = 1e6;
         let (done, total) = (done as f64 / MEGABYTE, (total as f64 / MEGABYTE) as usize);
         self.update("quantizing", done, total, &format!("{total} MB"));
     }
 
-    /// Takes the bar away.
+    /// Takes the bar away, so that an answer or a message has the line for itself.
     pub fn clear(&mut self) {
         if let Some((_, bar)) = self.bar.take() {
             bar.finish_and_clear();

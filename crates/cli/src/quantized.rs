@@ -174,7 +174,7 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
     cache_folder().join(key).join(default_name(name, quant))
 }
 
-/// The folder of quantized models.
+/// The folder where quantized models are kept: that of `PHI3V_CACHE`, or one in the user's cache.
 #[must_use]
 pub fn cache_folder() -> PathBuf {
     variable(CACHE_VARIABLE).map_or_else(|| user_cache(|name| variable(name)).join("phi3v"), from_home)
@@ -189,7 +189,7 @@ fn hash_contents(hasher: &mut Sha256, files: &[(&str, &[u8])]) {
     }
 }
 
-/// Of the files that a model is made from: names and what changes with them, or contents where there are no times.
+/// A digest of the files that a model is made from: of names and times, or of contents where there are no times.
 fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);

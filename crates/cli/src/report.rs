@@ -11,13 +11,13 @@ use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
-/// The JSON that a command prints.
+/// The JSON that a command prints with `--json`: indented, its fields in the order of the type.
 #[must_use]
 pub fn json(report: &impl Serialize) -> String {
     serde_json::to_string_pretty(report).expect("a report has no maps with keys that are not strings")
 }
 
-/// The object of `phi3v ask --json`.
+/// The object that `phi3v ask --json` prints: the answer, what it was about, and what it took.
 #[derive(Debug, Serialize)]
 pub struct AskReport {
     answer: String,
@@ -58,7 +58,7 @@ struct TokenReport {
 }
 
 impl AskReport {
-    /// Everything about one answer.
+    /// The report of one answer, with the pictures it was about and the model that gave it.
     #[must_use]
     pub fn new(args: &AskArgs, pictures: &[Picture], runtime: &Runtime, answer: &Answer) -> Self {
         let tokens =
@@ -104,7 +104,7 @@ impl TokenReport {
     }
 }
 
-/// A few lines for people.
+/// What an answer took, in a few lines for people: tokens, seconds and tokens per second.
 #[derive(Debug)]
 pub struct Stats<'a>(pub &'a Finished);
 

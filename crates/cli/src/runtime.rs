@@ -14,7 +14,7 @@ use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
 use std::sync::Arc;
 
-/// Bytes of weights above which the memory is told of unasked: 1 GB.
+/// Bytes of weights above which the memory plan is printed without being asked for: 1 GB.
 const TOLD_MIN_BYTES: u64 = 1_000_000_000;
 
 /// A checkpoint that is open, and how it is to be run; nothing large has been read yet.
@@ -29,14 +29,14 @@ pub struct Opened {
     pub is_demo: bool,
 }
 
-/// What the demo model can do, and how to get another.
+/// One line on what the demo model can do and how to get the real one.
 #[must_use]
 pub fn demo_notice() -> String {
     let (name, abilities) = (phi3v::demo::NAME, phi3v::demo::ABILITIES);
     format!("{name} model: {abilities}; for your own pictures: phi3v pull {DEFAULT_PULL}")
 }
 
-/// An engine and what is needed to speak to it.
+/// A loaded model in its engine, with its tokenizer and its name: what every command needs that asks.
 pub struct Runtime {
     /// The engine with the loaded model.
     pub engine: Engine<Device>,
@@ -98,7 +98,7 @@ fn open_quantized(
 /// The device, as the flags, `PHI3V_DEVICE` and `PHI3V_CPU` have it.
 ///
 /// # Errors
-/// A card that is not there or cannot be used, an unknown level, or threads that cannot be had.
+/// A card that is not there or cannot be used, an unknown level, or a number of threads out of range.
 pub fn device(args: &DeviceArgs) -> Result<Device, CliError> {
     let opened = Device::open_telling(&device_options(args), &mut |sentence| note!("note: {sentence}"));
     Ok(opened.map_err(phi3v::Error::from)?)

@@ -17,7 +17,7 @@ pub fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
-/// Whether notes and bars are left out.
+/// Whether notes and bars are left out because the user asked for `--quiet`.
 #[must_use]
 pub fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
@@ -51,7 +51,7 @@ macro_rules! note {
     ($($words:tt)*) => { $crate::terminal::write_note(format_args!($($words)*)) };
 }
 
-/// A number of things: `1 tile`, `2 tiles`.
+/// A number of things in words, with the plural where it is due: `1 tile`, `2 tiles`.
 #[must_use]
 pub fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
@@ -74,14 +74,14 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     if text.contains(obeyed) { Cow::Owned(text.replace(obeyed, "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-/// stdout for answers: to the letter, unless it is a terminal.
+/// stdout for answers: to the last byte, but without control characters where it is a terminal.
 pub struct AnswerOutput {
     stdout: std::io::Stdout,
     terminal: bool,
 }
 
 impl AnswerOutput {
-    /// Lines that go to the process's stdout.
+    /// The process's stdout; whether it is a terminal is found out now and once.
     #[must_use]
     pub fn new() -> Self {
         let stdout = std::io::stdout();
@@ -95,7 +95,7 @@ impl Default for AnswerOutput {
     }
 }
 
-/// Where the pieces of an answer go.
+/// Where the pieces of an answer go, in the order in which they come.
 pub trait TextSink {
     /// Takes a piece; it can be read at once.
     ///

@@ -56,6 +56,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "variables",
         ],
     ),
+    ("entry", &["args", "commands", "disk", "error", "terminal"]),
 ];
 
 /// Macros of the crate, and the module that each belongs to.

@@ -65,7 +65,7 @@ impl<'a> Jpeg<'a> {
     /// [`size`](Self::size) before [`read`](Self::read), which takes memory for all pixels.
     ///
     /// # Errors
-    /// Those of [`JpegError`].
+    /// [`JpegError`], see its variants.
     pub fn open(data: &'a [u8], segments: u8) -> Result<Self, JpegError> {
         let source = jpeg_source_mgr {
             next_input_byte: data.as_ptr(),
@@ -133,7 +133,7 @@ impl<'a> Jpeg<'a> {
     /// Decodes the pixels, `[height, width, components]`. What stands behind the last row is not looked at.
     ///
     /// # Errors
-    /// Those of [`JpegError`].
+    /// [`JpegError`], see its variants.
     pub fn read(self) -> Result<Vec<u8>, JpegError> {
         self.read_to(J_COLOR_SPACE::JCS_RGB)
     }
@@ -141,7 +141,7 @@ impl<'a> Jpeg<'a> {
     /// The same, but three components stay YCbCr, and pixels that share colour samples get them as they are.
     ///
     /// # Errors
-    /// Those of [`JpegError`].
+    /// [`JpegError`], see its variants.
     pub fn read_ycbcr(self) -> Result<Vec<u8>, JpegError> {
         self.read_to(J_COLOR_SPACE::JCS_YCbCr)
     }

@@ -2,7 +2,8 @@
 //!
 //! One model text serves every device. A tensor need not live in host memory, and operations may only be
 //! enqueued: they return nothing, and what goes wrong on the device is reported by [`Backend::download`] and
-//! [`Backend::finish`], the two places where host and device meet. Shapes that do not fit are errors of the model text and panic.
+//! [`Backend::finish`], the two places where host and device meet. Shapes that do not fit are errors of the model
+//! text and panic.
 //! ([`crate::testing::Deferred`] runs nothing before one of them; the tests of the model and the engine run on it too.)
 //!
 //! Activations are always f32. How a weight is stored and which arithmetic multiplies it is a property of the

@@ -36,7 +36,7 @@ pub enum Error {
     /// The model takes more memory than there is.
     #[error(transparent)]
     Memory(#[from] crate::memory::MemoryError),
-    /// The device could not be had, or not be set up as it was asked for.
+    /// The device is not there, or could not be set up as it was asked for.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
     /// A file is there and cannot be read.

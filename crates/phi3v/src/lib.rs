@@ -38,6 +38,6 @@ pub mod weights;
 
 pub use conversation::{Conversation, GenerationOptions};
 pub use error::{Error, Result};
-/// The devices, and the types of theirs that this crate's interface names.
+/// The backends, and those of their types that appear in this crate's interface.
 pub use phi3v_kernels as kernels;
 pub use session::{Reply, Session, SessionOptions, load};

@@ -90,7 +90,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// The folder is no checkpoint, the device cannot be had, or the model and its context do not fit into memory.
+    /// The folder is no checkpoint, the device cannot be opened, or the model and its context do not fit into memory.
     pub fn load(model: &str, options: &SessionOptions) -> Result<Self> {
         let checkpoint = match model {
             demo::NAME => Checkpoint::from_files(&demo::files())?,

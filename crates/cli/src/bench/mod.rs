@@ -34,7 +34,7 @@ const DECODE_STEPS: usize = 12;
 /// Passes of one warm-up: threads started, pages touched.
 const WARM_UP_TOKENS: usize = 64;
 
-/// What a figure measures.
+/// What a figure measures, and with it the unit of its value and the meaning of its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
     /// Tokens of a prompt per second; the size is its length.
@@ -54,7 +54,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// Its name in reports.
+    /// The name that reports have for it, which does not change between versions.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl Name {
         }
     }
 
-    /// The unit of its values.
+    /// The unit of its values as reports write it: tokens per second, time or memory.
     #[must_use]
     pub fn unit(self) -> &'static str {
         match self {
@@ -112,12 +112,12 @@ pub struct MeasuredDevice {
     pub limits: Option<Limits>,
 }
 
-/// The model whose speed is measured.
+/// The model whose speed is measured: its shapes, its weights and how far they are quantized.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
     /// The shapes of its layers.
     pub config: &'a ModelConfig,
-    /// Its weights, of a file or random.
+    /// The weights, from a file or random.
     pub weights: &'a Weights,
     /// How far they are quantized.
     pub quant: Option<Quant>,

@@ -13,7 +13,7 @@ use phi3v_kernels::{Cpu, KvFormat};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Told where a share is above 100 %.
+/// Printed where a share is above 100 %.
 const ABOVE_THE_LIMIT: &str = "note: a share above 100 % means that the machine was slower when its limit was measured, \
     or that the weights are so few that they stay in the processor's caches";
 

@@ -54,7 +54,7 @@ enum ModelState {
     Elsewhere {
         name: String,
         downloaded: bool,
-        /// Of the weights, where the model's shape is known.
+        /// Bytes of the weights, where the model's shape is known.
         #[serde(skip_serializing_if = "Option::is_none")]
         weights_bytes: Option<u64>,
     },
@@ -147,7 +147,7 @@ impl Info {
         }
     }
 
-    /// Of a known model the memory is known before it is here: both have the same shape.
+    /// The memory of a well-known model is known before it is downloaded, since all of them have one shape.
     fn before_download(args: &InfoArgs, device: &Device) -> Self {
         let (name, info) = (&args.model.model, Self::without_model(args, device));
         if !hub::is_known(name) {

@@ -16,7 +16,7 @@ mod trace;
 use crate::args::Command;
 use crate::error::CliError;
 
-/// Runs a command.
+/// Runs a command to its end; its answer goes to stdout, all else to stderr.
 ///
 /// # Errors
 /// Why it failed.

@@ -34,7 +34,7 @@ impl From<ServeError<CliError>> for CliError {
 /// Serves until SIGTERM or Ctrl-C.
 ///
 /// # Errors
-/// The flags cannot be followed, the address cannot be had, or the model cannot be loaded.
+/// The flags contradict each other, the address is in use, or the model cannot be loaded.
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let _log = start_log(args.log_format);
     let options = options(args)?;

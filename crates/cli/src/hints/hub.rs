@@ -6,7 +6,7 @@ use crate::paths::{folder_of, quoted};
 use std::path::Path;
 
 impl HubError {
-    /// What the user can do about it.
+    /// What the user can do about it, one sentence with names, variables or commands to copy.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -77,7 +77,7 @@ impl HubError {
 }
 
 impl FileKind {
-    /// What would do in place of the file at `path`.
+    /// What would do in place of the file at `path`, one sentence for the hint.
     #[must_use]
     pub fn hint(self, path: &Path) -> String {
         const REAL: &str = "phi3v pull phi-3.5-vision fetches the real model";

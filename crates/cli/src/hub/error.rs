@@ -7,7 +7,7 @@ use phi3v::files::is_full;
 use phi3v::memory::size;
 use std::path::{Path, PathBuf};
 
-/// Why a model could not be found or downloaded.
+/// Why a model could not be found or downloaded, with what the user gave and what the hub said.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
@@ -133,7 +133,7 @@ pub enum HubError {
     ProxyRefused {
         /// The address that was asked for.
         url: String,
-        /// The proxy.
+        /// Address of the proxy, and the variable that names it.
         proxy: Proxy,
         /// The HTTP status of its answer.
         status: u16,
@@ -225,7 +225,7 @@ impl HubError {
         Self::writing(path, 0, source)
     }
 
-    /// Of writing to `path`, where `needed` bytes were still to come.
+    /// The error for writing to `path`, where `needed` bytes were still to come.
     pub(super) fn writing(path: &Path, needed: u64, source: std::io::Error) -> Self {
         let path = path.to_owned();
         if !is_full(&source) {

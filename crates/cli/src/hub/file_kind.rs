@@ -8,7 +8,7 @@ use std::path::Path;
 /// Bytes that tell a file's kind; a tar archive's are the last.
 const HEAD_BYTES: u64 = 512;
 
-/// A kind of file.
+/// What a file is that was given as a model, told by its first bytes and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {
@@ -111,7 +111,7 @@ impl FileKind {
         }
     }
 
-    /// The kind in words, as a part of a sentence.
+    /// The kind in words, with its article, as they fit into a sentence: `a PNG picture`.
     #[must_use]
     pub fn words(self) -> String {
         match self {

@@ -37,7 +37,7 @@ use phi3v::weights::shards;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Where a model is.
+/// Where a model is: built into the program, or in a folder or file on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
     /// The checkpoint that is part of the program.

@@ -13,7 +13,7 @@ const ALIASES: [(&str, &str); 2] = [
 /// Longest part of a repository's name, as on the hub.
 const NAME_CHARS_MAX: usize = 96;
 
-/// A model's name, understood.
+/// A model's name as it is understood: the demo, a path, or a repository of the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelName {
     /// The checkpoint that is part of the program.
@@ -24,7 +24,7 @@ pub enum ModelName {
     Repo(Repo),
 }
 
-/// A repository at a revision.
+/// A repository of the hub at a revision: a branch, a tag or a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repo {
     /// Name of the repository, `owner/name`.

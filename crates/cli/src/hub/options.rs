@@ -11,7 +11,7 @@ use std::time::Duration;
 /// The hub that is asked unless `HF_ENDPOINT` names another.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// How the hub is used.
+/// How the hub is used: its address, the cache, an access token, proxies, and whether at all.
 #[derive(Clone)]
 pub struct HubOptions {
     /// Base address, without a slash at the end.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Pause between two lines where stderr is no terminal.
 const LINE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Hears of a download. Bytes before [`Progress::start`] belong to small files and are not counted; it is not called
+/// Shows the progress of a download. Bytes before [`Progress::start`] belong to small files and are not counted; it is not called
 /// where all weights are in the cache.
 pub trait Progress {
     /// The weights of `model` follow, `total` bytes in all.
@@ -26,7 +26,7 @@ pub trait Progress {
     fn finish(&mut self);
 }
 
-/// The right kind for the process's stderr.
+/// Progress that suits the process's stderr: a bar on a terminal, lines in a log, nothing if quiet.
 #[must_use]
 pub fn for_stderr() -> Box<dyn Progress> {
     if std::io::stderr().is_terminal() && !is_quiet() {
@@ -36,7 +36,7 @@ pub fn for_stderr() -> Box<dyn Progress> {
     }
 }
 
-/// A bar with speed and time left.
+/// A bar over all bytes of a download, with its speed and the time that is left.
 #[derive(Debug, Default)]
 pub struct DownloadBar {
     bar: Option<ProgressBar>,
@@ -100,7 +100,7 @@ impl Drop for DownloadBar {
     }
 }
 
-/// A line every ten seconds, for logs.
+/// A line every ten seconds with the bytes of a download that are there, for logs.
 #[derive(Debug)]
 pub struct DownloadLines {
     model: String,

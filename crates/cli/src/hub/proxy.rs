@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use ureq::http::Uri;
 
-/// Which proxy an address is asked through.
+/// Which proxy an address is asked through, by the variables that other programs use too.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     http: Option<Proxy>,
@@ -12,7 +12,7 @@ pub struct Proxies {
     exceptions: Vec<Exception>,
 }
 
-/// A proxy as a variable names it.
+/// A proxy as an environment variable names it, for asking and for messages.
 #[derive(Clone)]
 pub struct Proxy {
     /// Name of the environment variable that holds it.
@@ -25,7 +25,7 @@ pub struct Proxy {
 #[derive(Clone, Debug)]
 struct Exception {
     hosts: Hosts,
-    /// Of this port alone.
+    /// The port it holds for; any if `None`.
     port: Option<u16>,
 }
 

@@ -19,7 +19,7 @@ pub struct Names {
     pub form: &'static str,
 }
 
-/// A conversation to be continued, and how.
+/// A conversation to be continued, and how: the one form that all APIs of the server are turned into.
 #[derive(Debug)]
 pub struct Ask {
     /// The words of the API it came by.
@@ -40,25 +40,25 @@ pub struct Ask {
     pub cache_salt: CacheSalt,
 }
 
-/// What one side said.
+/// A message of the conversation: who wrote it, and its texts and images in order.
 #[derive(Debug)]
 pub struct Turn {
     /// Who wrote the message.
     pub role: Role,
-    /// Texts and pictures of the message.
+    /// Texts and images of the message.
     pub parts: Vec<TurnPart>,
 }
 
-/// A text or a picture.
+/// A part of a message: a text, or an image that is still to be read.
 #[derive(Debug)]
 pub enum TurnPart {
     /// Text, as it was sent.
     Text(String),
-    /// A picture that is to be read.
-    Picture(Picture),
+    /// An image that is to be read.
+    Image(RequestImage),
 }
 
-/// Into how many tiles a picture is cut, which decides how many details the model can tell.
+/// Into how many tiles an image is cut, which decides how many details the model can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Detail {
@@ -71,10 +71,10 @@ pub enum Detail {
     High,
 }
 
-/// A picture to be read.
+/// An image that is to be read and cut, as the request names it.
 #[derive(Debug)]
-pub struct Picture {
-    /// Address or data URL of the picture.
+pub struct RequestImage {
+    /// Address or data URL of the image.
     pub url: String,
     /// How closely to look.
     pub detail: Detail,
@@ -83,17 +83,17 @@ pub struct Picture {
 }
 
 impl TurnPart {
-    /// A picture in a message of `role`, in the field `param`.
+    /// An image in a message of `role`, in the field `param`.
     ///
     /// # Errors
     /// The message is not the user's.
-    pub fn picture(role: Role, url: String, detail: Detail, param: String) -> Result<Self, ApiError> {
+    pub fn image(role: Role, url: String, detail: Detail, param: String) -> Result<Self, ApiError> {
         if role != Role::User {
             let message = format!("a picture stands in a message of the {}", role.name());
             let error = ApiError::invalid_value(param, message);
             return Err(error.hint(question::PICTURE_OF_USER));
         }
-        Ok(Self::Picture(Picture { url, detail, param }))
+        Ok(Self::Image(RequestImage { url, detail, param }))
     }
 
     /// What the assistant refused with, in a message of `role`, in the field `param`.
@@ -161,7 +161,7 @@ impl Ask {
             return Err(ApiError::invalid_value(name, message).hint(question::LAST_MESSAGE));
         }
         let parts = || self.turns.iter().flat_map(|turn| &turn.parts);
-        let images = parts().filter(|part| matches!(part, TurnPart::Picture(_))).count();
+        let images = parts().filter(|part| matches!(part, TurnPart::Image(_))).count();
         if images > limits.images_max {
             let message = format!("the request has {images} pictures, the limit is {}", limits.images_max);
             let error = ApiError::bad_request("too_many_images", message).param(name);

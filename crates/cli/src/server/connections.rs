@@ -185,13 +185,13 @@ enum Side {
 }
 
 impl<B: Body> NotedBody<B> {
-    /// Of a request that begins now; when it has come to its end, the answer is due.
+    /// The body of a request that begins now; at its end the answer is due.
     pub(super) fn of_request(body: B, connection: Arc<Connection>) -> Self {
         connection.enter(if body.is_end_stream() { Phase::Answering } else { Phase::Receiving });
         Self { body, connection, side: Side::Request }
     }
 
-    /// Of an answer; when it is dropped, the connection waits for the next request.
+    /// The body of an answer; when it is dropped, the connection waits for the next request.
     pub(super) fn of_answer(body: B, connection: Arc<Connection>) -> Self {
         // also where the request has been answered before all of it had come
         connection.enter(Phase::Answering);

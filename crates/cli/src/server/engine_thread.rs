@@ -23,7 +23,7 @@ use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, ch
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// What happens to a request.
+/// What happens to a request, in the order in which it happens; answers are told apart by their index.
 #[derive(Debug)]
 pub enum Update {
     /// Pictures or prompt have come so far.
@@ -56,7 +56,7 @@ struct Client {
     /// Whether to tell of progress.
     progress: bool,
     arrived: Instant,
-    /// Of the request, so that what is logged here carries its id.
+    /// The log span of the request, so that what is logged here carries its id.
     span: tracing::Span,
 }
 
@@ -76,7 +76,7 @@ impl Client {
     }
 }
 
-/// The asynchronous side's end of the engine thread.
+/// The way from the server's tasks to the engine's thread; clones share one engine and its limit.
 #[derive(Clone)]
 pub struct EngineHandle {
     jobs: Sender<Job>,
@@ -134,12 +134,12 @@ impl EngineHandle {
         !self.jobs.is_closed()
     }
 
-    /// Resolves when the engine thread has ended.
+    /// Resolves when the engine thread has ended, which it does by itself only after a bug.
     pub async fn stopped(&self) {
         self.jobs.closed().await;
     }
 
-    /// Answers running or waiting.
+    /// Number of answers that run or wait at this moment, those not yet with the engine included.
     pub fn in_flight(&self) -> usize {
         self.capacity - self.admission.available_permits()
     }

@@ -18,7 +18,7 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// When other requests may have given back memory.
 const BUDGET_RETRY: Duration = Duration::from_secs(5);
 
-/// Why a request is refused or ended.
+/// Why a request is refused or ended, with what HTTP and OpenAI's clients want to know of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
     /// HTTP status of the answer.
@@ -35,14 +35,14 @@ pub struct ApiError {
     pub retry_after: Option<Duration>,
 }
 
-/// The body of an error.
+/// The JSON body of an error, an object around its fields as OpenAI has it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorBody {
     /// The fields of the error.
     pub error: ErrorFields,
 }
 
-/// The fields of an error.
+/// The fields of an error in OpenAI's shape, with a hint as an extension.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorFields {
     /// What is wrong, one sentence.
@@ -59,17 +59,17 @@ pub struct ErrorFields {
 }
 
 impl ApiError {
-    /// An error of any kind.
+    /// An error of any kind, without a hint, a field at fault or a time to wait.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), hint: None, param: None, retry_after: None }
     }
 
-    /// A request that is wrong in itself.
+    /// An error with status 400, for a request that is wrong in itself, whatever the server does.
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// A field with a value that cannot be used.
+    /// An error with status 400 and code `invalid_value`, for a field whose value cannot be used.
     pub fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
         let param = param.into();
         let hint = format!("correct {param}; /openapi.json tells what it may be");
@@ -84,13 +84,20 @@ impl ApiError {
             .hint("leave it out; /openapi.json lists the fields that are")
     }
 
-    /// Something that should not happen.
+    /// An error with status 400 for a body that the JSON parser does not understand, with the place.
+    pub fn not_json(error: &serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let message = format!("the body is not valid JSON: see line {line}, column {column}");
+        Self::bad_request("invalid_json", message).hint("correct the JSON at that place")
+    }
+
+    /// An error with status 500 for something that should not happen, which `message` says to a stranger.
     pub fn internal(message: &str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
             .hint("report it with the server's log")
     }
 
-    /// The engine thread is gone.
+    /// An error with status 500, after which no question is answered any more: the engine's thread is gone.
     pub fn engine_stopped() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_stopped", "the engine has stopped")
             .hint("restart the server and report what its log says")
@@ -103,21 +110,21 @@ impl ApiError {
         self
     }
 
-    /// With the field at fault.
+    /// The same error with the field at fault, as a path such as `messages[0].content`.
     #[must_use]
     pub fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
     }
 
-    /// With a time after which to try again.
+    /// The same error with the header `Retry-After`: when it is worth trying again.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
     }
 
-    /// A picture that cannot be used. `param` says which.
+    /// An error for a picture that cannot be decoded or is over a limit; `param` is its field.
     pub fn image(error: &ImageError, param: &str) -> Self {
         let (status, code) = match error {
             ImageError::Bytes { bytes, .. } if *bytes > 0 => {
@@ -139,7 +146,7 @@ impl ApiError {
         Self { hint: hints::image(error), ..Self::new(status, code, message).param(param) }
     }
 
-    /// A picture whose bytes were not had.
+    /// An error for a picture whose bytes could not be read or fetched, with what the client can do about it.
     pub fn source(error: &SourceError) -> Self {
         let (status, code) = match error {
             SourceError::DataUrl(_) => (StatusCode::BAD_REQUEST, "image_url_invalid"),
@@ -153,7 +160,7 @@ impl ApiError {
         Self::new(status, code, error.to_string()).hint(hints::source(error))
     }
 
-    /// An input that there is no memory for.
+    /// An error for a body or pictures that the memory set aside for input cannot hold.
     pub fn budget(error: &BudgetError) -> Self {
         let refused = |status, code| Self::new(status, code, error.to_string()).hint(hints::budget(error));
         match error {
@@ -164,7 +171,7 @@ impl ApiError {
         }
     }
 
-    /// What the library refused or could not do.
+    /// An error for what the library refused or could not do, told as far as a stranger may know.
     pub fn library(error: &phi3v::Error) -> Self {
         let error = error.root();
         use phi3v::constraint::ConstraintError;
@@ -231,7 +238,7 @@ impl ApiError {
         }
     }
 
-    /// The body as JSON.
+    /// The body as JSON, as it is sent to the client and in streams.
     pub fn json(&self) -> String {
         serde_json::to_string(&self.body()).expect("an error body holds only texts")
     }
@@ -267,7 +274,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The code of an error response, for the log.
+/// The code of an error response, which it carries to the line of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorCode(pub &'static str);
 

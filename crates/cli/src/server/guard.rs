@@ -37,7 +37,7 @@ pub struct Guard {
     origins: Vec<Origin>,
 }
 
-/// Who asks: an extension of every request that was let through.
+/// Who asks: an extension of every request that was let through, with the salt that keeps its caches apart.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Caller {
     /// Keeps the caches of one key apart from those of others; the same for all where they are shared.
@@ -69,7 +69,7 @@ impl Guard {
         Self { shared_cache: true, ..self }
     }
 
-    /// Whether a key is asked for.
+    /// Whether a key is asked for, other than for `/health`.
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty()
     }

@@ -63,7 +63,7 @@ pub(super) mod question {
 }
 
 impl<E: std::error::Error> ServeError<E> {
-    /// What the user can do about it.
+    /// What who starts the server can do about it, one sentence that names flags.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse => {

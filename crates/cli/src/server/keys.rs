@@ -15,7 +15,7 @@ const KEY_BYTES_MIN: usize = 16;
 /// What Windows' editors put before a text.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Why a file of keys is refused.
+/// Why a file of keys is refused: it cannot be read, it is empty, or a line of it is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The system does not let it be read.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 const MIB: usize = 1 << 20;
 
-/// Bounds on requests, connections, memory and time.
+/// Bounds on requests, connections, memory and time, so that no client can take the server from others.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of a request's body.
@@ -82,7 +82,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Those of a picture's file.
+    /// The bounds that hold for the file of a picture, wherever it comes from.
     pub fn sources(&self) -> SourceLimits {
         SourceLimits {
             bytes_max: self.image.bytes_max,
@@ -102,7 +102,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Of a request that comes now.
+    /// The times of a request whose head has come just now: its arrival and its deadline.
     pub fn start(limits: &Limits) -> Self {
         let arrived = Instant::now();
         Self { arrived, deadline: arrived + limits.request_time_max }
@@ -111,13 +111,13 @@ impl Times {
     /// What `work` comes to, if it does so before the deadline. Otherwise it is dropped.
     ///
     /// # Errors
-    /// Its own, or [`deadline_exceeded`].
+    /// The error of the work, or [`deadline_exceeded`].
     pub async fn within<T>(self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
         tokio::time::timeout_at(self.deadline, work).await.unwrap_or_else(|_| Err(deadline_exceeded()))
     }
 }
 
-/// A body longer than allowed.
+/// The error for a body of more than `limit` bytes, whether announced or sent.
 pub fn body_too_large(limit: usize) -> ApiError {
     ApiError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
@@ -127,13 +127,13 @@ pub fn body_too_large(limit: usize) -> ApiError {
     .hint(hints::size::SMALLER_BODY)
 }
 
-/// A body that arrives too slowly.
+/// The error for a body that has not come completely within `limit`.
 pub fn body_too_slow(limit: Duration) -> ApiError {
     let message = format!("the body of the request took longer than {} s, the limit", limit.as_secs());
     ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message).hint(hints::size::FASTER_BODY)
 }
 
-/// No place in the queue.
+/// The error where `capacity` answers run or wait already, after which it is worth trying again.
 pub fn queue_full(capacity: usize) -> ApiError {
     let message = format!("{capacity} answers are running or waiting already, the limit");
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
@@ -141,7 +141,7 @@ pub fn queue_full(capacity: usize) -> ApiError {
         .retry_after(Duration::from_secs(2))
 }
 
-/// All connections are taken by requests that are being answered.
+/// The error for a new connection while all are taken by requests that are being answered.
 pub fn connections_full() -> ApiError {
     let message = "all connections are taken by requests that are being answered";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "connections_full", message)
@@ -149,20 +149,20 @@ pub fn connections_full() -> ApiError {
         .retry_after(Duration::from_secs(2))
 }
 
-/// The request's time is over.
+/// The error for a request whose time is over before its answer is complete.
 pub fn deadline_exceeded() -> ApiError {
     let message = "the answer was not complete within the time a request may take";
     ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message).hint(hints::load::LESS_TIME)
 }
 
-/// The model is not there yet.
+/// The error for requests that come while the model is still being loaded.
 pub fn loading() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded")
         .hint(hints::load::WHEN_READY)
         .retry_after(Duration::from_secs(2))
 }
 
-/// The server is on its way out.
+/// The error for requests that come while the server is shutting down.
 pub fn draining() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down")
         .hint(hints::load::AFTER_RESTART)

@@ -13,7 +13,7 @@ const LINES_MAX: usize = 4096;
 /// Time for the last lines to be written at the end.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// What takes the log's lines.
+/// What takes the log's lines from all threads and never waits: lines that cannot be kept are dropped.
 #[derive(Clone)]
 pub struct LogWriter(SyncSender<Vec<u8>>);
 

@@ -20,7 +20,7 @@ struct Reason {
     reason: &'static str,
 }
 
-/// Everything that is counted.
+/// Everything that is counted for `/metrics`: requests, answers, tokens, times, and what the engine holds.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -45,7 +45,7 @@ fn seconds() -> Histogram {
 }
 
 impl Metrics {
-    /// All counters and histograms, registered and at zero.
+    /// All counters and histograms, registered under their names and at zero.
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("phi3v"),
@@ -131,7 +131,7 @@ impl Metrics {
         self.answers.get_or_create(&Reason { reason: "failed" }).inc();
     }
 
-    /// What the engine holds.
+    /// Notes what the engine holds after a step: requests that wait and run, and blocks.
     pub fn load(&self, load: &Load) {
         let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.sequences_waiting, load.waiting);

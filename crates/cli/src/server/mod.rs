@@ -46,7 +46,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-/// How a server is to run.
+/// How a server is to run: where it listens, who may ask, and within which bounds.
 pub struct ServerOptions {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
@@ -77,7 +77,7 @@ impl Default for ServerOptions {
 
 /// A loaded model: the engine that runs it, and what the server knows of it.
 pub struct Loaded<B: Backend> {
-    /// Its engine. The server bounds the queue itself, so its `waiting_max` should not be less.
+    /// The engine that runs it. The server bounds the queue itself, so the engine's `waiting_max` should not be less.
     pub engine: Engine<B>,
     /// What requests need to know of it.
     pub model: ServedModel,
@@ -86,7 +86,7 @@ pub struct Loaded<B: Backend> {
 /// Why a server cannot start or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError<E: std::error::Error + 'static> {
-    /// The address cannot be had.
+    /// The address is in use, or not one of this machine.
     #[error("cannot listen at {address}: {error}")]
     Listen {
         /// Host and port that were asked for.
@@ -105,7 +105,7 @@ pub enum ServeError<E: std::error::Error + 'static> {
     EngineStopped,
 }
 
-/// A server that listens and is ready to run.
+/// A server that listens already, loads its model meanwhile, and is ready to run.
 pub struct Server<E> {
     /// Host and port where it listens.
     pub address: SocketAddr,
@@ -123,7 +123,7 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
     /// Listens, and begins to load the model on the engine's thread. Should the device fail, the model is loaded once more.
     ///
     /// # Errors
-    /// The address cannot be had.
+    /// The address is in use, or not one of this machine.
     pub fn start<B, L>(options: ServerOptions, mut load: L) -> Result<Self, ServeError<E>>
     where
         B: Backend,

@@ -1,10 +1,10 @@
-//! From a question to what the engine takes: pictures are read, decoded and cut, text becomes ids.
+//! From a question to what the engine takes: images are read, decoded and cut, text becomes ids.
 //!
-//! The work is done on blocking threads, decoding by a few at a time, so that a large picture delays neither other
+//! The work is done on blocking threads, decoding by a few at a time, so that a large image delays neither other
 //! connections nor the engine's threads for long. A thread cannot be stopped: where the client leaves or the time is
-//! over, the work keeps its permit and its budget until it notices, between two pictures.
+//! over, the work keeps its permit and its budget until it notices, between two images.
 
-use super::ask::{Ask, Detail, Picture, Turn, TurnPart};
+use super::ask::{Ask, Detail, RequestImage, Turn, TurnPart};
 use super::error::ApiError;
 use super::limits::{self, Times};
 use super::state::{App, ServedModel};
@@ -21,20 +21,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-/// A prompt with its pictures.
+/// A prompt with its images, ready for the engine, and the memory it is charged for.
 pub struct Prompt {
-    /// Ids; the places of picture number i hold -i.
+    /// Ids; the places of image number i hold -i.
     pub input_ids: Vec<i64>,
-    /// The pictures, in the order of the conversation.
+    /// The images, in the order of the conversation.
     pub images: Vec<Arc<ImageInputs>>,
-    /// The memory of the body and the pictures, to be held as long as the request.
+    /// The memory of the body and the images, to be held as long as the request.
     pub budget: Budget,
 }
 
-/// Reads and cuts the pictures of a conversation and turns its text into ids. `budget` has been charged for the body.
+/// Reads and cuts the images of a conversation and turns its text into ids. `budget` has been charged for the body.
 ///
 /// # Errors
-/// A picture that cannot be used, or more input than the budget has left.
+/// An image that cannot be used, or more input than the budget has left.
 pub async fn prompt(
     app: &Arc<App>,
     model: &ServedModel,
@@ -42,8 +42,8 @@ pub async fn prompt(
     budget: Budget,
     times: Times,
 ) -> Result<Prompt, ApiError> {
-    let pictures = take_pictures(&mut turns);
-    let (files, mut budget) = read_all(app, pictures, budget, times).await?;
+    let images = take_images(&mut turns);
+    let (files, mut budget) = read_all(app, images, budget, times).await?;
     let permit = take_permit(if files.is_empty() { &app.texts } else { &app.decoders }).await?;
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
@@ -58,7 +58,7 @@ pub async fn prompt(
 }
 
 impl Prompt {
-    /// The engine's requests, one for each answer, and the budget that was charged for body and pictures.
+    /// The engine's requests, one for each answer, and the budget that was charged for body and images.
     ///
     /// # Errors
     /// Prompt and answer do not fit into the context, or the answer's form cannot be followed.
@@ -158,7 +158,7 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// A picture's file, how to cut it, and the memory it takes until that is done.
+/// An image's file, how to cut it, and the memory it takes until that is done.
 struct File {
     /// Its number in the conversation, from 0.
     index: usize,
@@ -168,44 +168,43 @@ struct File {
     _budget: Budget,
 }
 
-/// A picture whose file is to be read.
+/// An image whose file is to be read.
 struct Reading {
     index: usize,
-    picture: Picture,
+    image: RequestImage,
     budget: Budget,
-    /// Of fetching it, the wait for a permit included.
+    /// When fetching it must be done, the wait for a permit included.
     deadline: Instant,
 }
 
-/// Moves the pictures out of the conversation; their places stay.
-fn take_pictures(turns: &mut [Turn]) -> Vec<Picture> {
+/// Moves the images out of the conversation; their places stay.
+fn take_images(turns: &mut [Turn]) -> Vec<RequestImage> {
     let parts = turns.iter_mut().flat_map(|turn| &mut turn.parts);
     parts
         .filter_map(|part| match part {
             TurnPart::Text(_) => None,
-            TurnPart::Picture(picture) => Some(Picture {
-                url: std::mem::take(&mut picture.url),
-                detail: picture.detail,
-                param: std::mem::take(&mut picture.param),
+            TurnPart::Image(image) => Some(RequestImage {
+                url: std::mem::take(&mut image.url),
+                detail: image.detail,
+                param: std::mem::take(&mut image.param),
             }),
         })
         .collect()
 }
 
-/// Reads the pictures' files: those that lie elsewhere all at once, within one time. `budget`, which was charged for the body, stays
-/// with the work and comes back from it.
+/// Reads the images' files: those that lie elsewhere all at once, within one time. `budget`, which was charged for the
+/// body, stays with the work and comes back from it.
 async fn read_all(
     app: &Arc<App>,
-    pictures: Vec<Picture>,
+    images: Vec<RequestImage>,
     budget: Budget,
     times: Times,
 ) -> Result<(Vec<File>, Budget), ApiError> {
     let deadline = times.deadline.min(Instant::now() + app.limits.remote_time_max);
-    let readings = pictures.into_iter().enumerate();
-    let readings =
-        readings.map(|(index, picture)| Reading { index, picture, budget: budget.beside(), deadline });
+    let readings = images.into_iter().enumerate();
+    let readings = readings.map(|(index, image)| Reading { index, image, budget: budget.beside(), deadline });
     let (here, elsewhere): (Vec<_>, Vec<_>) =
-        readings.partition(|reading| Sources::is_in_request(&reading.picture.url));
+        readings.partition(|reading| Sources::is_in_request(&reading.image.url));
     let elsewhere = try_join_all(elsewhere.into_iter().map(|reading| read_elsewhere(app, reading)));
     let (app, none_here) = (Arc::clone(app), here.is_empty());
     let here = async move {
@@ -228,9 +227,9 @@ async fn read_all(
     Ok((files, budget))
 }
 
-/// Reads a picture that lies elsewhere than in the request, as soon as there is a permit.
+/// Reads an image that lies elsewhere than in the request, as soon as there is a permit.
 async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiError> {
-    let Picture { url, param, .. } = &reading.picture;
+    let RequestImage { url, param, .. } = &reading.image;
     let permit = match app.sources.permits(url) {
         Some(permits) => {
             let permit = tokio::time::timeout_at(reading.deadline, take_permit(&permits)).await;
@@ -251,7 +250,7 @@ async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiErr
 }
 
 fn read(app: &App, reading: Reading) -> Result<File, ApiError> {
-    let Reading { index, picture: Picture { url, detail, param }, mut budget, deadline } = reading;
+    let Reading { index, image: RequestImage { url, detail, param }, mut budget, deadline } = reading;
     let bytes = app.sources.read(&url, &app.limits.sources(), &mut budget, deadline.into_std());
     Ok(File {
         index,
@@ -287,18 +286,18 @@ fn decode_all(
     Ok(images)
 }
 
-/// The conversation in the library's words; pictures are numbered through it.
+/// The conversation in the library's words; images are numbered through it.
 fn messages(turns: Vec<Turn>) -> Vec<Message> {
     let mut number = 0;
     let mut part = |part| match part {
         TurnPart::Text(text) => Part::Text(text),
-        TurnPart::Picture(_) => {
+        TurnPart::Image(_) => {
             number += 1;
             Part::Image(number)
         }
     };
     let message = |mut turn: Turn| {
-        pictures_first(&mut turn.parts);
+        images_first(&mut turn.parts);
         let mut content: Vec<Part> = Vec::with_capacity(turn.parts.len());
         for next in turn.parts.into_iter().map(&mut part) {
             // texts side by side stand on lines of their own, as vLLM joins them
@@ -317,11 +316,11 @@ fn messages(turns: Vec<Turn>) -> Vec<Message> {
     turns.into_iter().map(message).collect()
 }
 
-/// Puts pictures that follow all texts before them. The models were trained so; OpenAI's clients send the question first.
-fn pictures_first(parts: &mut [TurnPart]) {
-    let is_picture = |part: &TurnPart| matches!(part, TurnPart::Picture(_));
-    if let Some(first) = parts.iter().position(is_picture)
-        && parts[first..].iter().all(is_picture)
+/// Puts images that follow all texts before them. The models were trained so; OpenAI's clients send the question first.
+fn images_first(parts: &mut [TurnPart]) {
+    let is_image = |part: &TurnPart| matches!(part, TurnPart::Image(_));
+    if let Some(first) = parts.iter().position(is_image)
+        && parts[first..].iter().all(is_image)
     {
         parts.rotate_left(first);
     }
@@ -390,11 +389,11 @@ mod tests {
         assert_eq!(Times::start(&limits).within(work).await.unwrap_err().code, "deadline_exceeded");
     }
 
-    /// A picture of a host that is really `listener`.
-    fn picture_of(host: &str, listener: &TcpListener) -> (String, Picture) {
+    /// An image of a host that is really `listener`.
+    fn image_of(host: &str, listener: &TcpListener) -> (String, RequestImage) {
         let host = format!("{host}:{}", listener.local_addr().unwrap().port());
         let url = format!("http://{host}/a.png");
-        (host, Picture { url, detail: Detail::Auto, param: String::new() })
+        (host, RequestImage { url, detail: Detail::Auto, param: String::new() })
     }
 
     #[tokio::test]
@@ -403,15 +402,15 @@ mod tests {
         let (slow, fast) =
             (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let ((slow_host, of_slow), (fast_host, of_fast)) =
-            (picture_of("slow.example", &slow), picture_of("fast.example", &fast));
+            (image_of("slow.example", &slow), image_of("fast.example", &fast));
         let fetcher = Fetcher::of_this_machine(&[slow_host, fast_host], PERMITS);
         let limits = limits::Limits { remote_time_max: Duration::from_secs(4), ..Default::default() };
         let sources = Sources::data_urls_only().with_remote(fetcher);
         let app = Arc::new(App::new(limits, EngineHandle::new(1).0, sources));
-        let read = |picture: &Picture| {
-            let picture = Picture { url: picture.url.clone(), detail: picture.detail, param: String::new() };
+        let read = |image: &RequestImage| {
+            let image = RequestImage { url: image.url.clone(), detail: image.detail, param: String::new() };
             let (app, budget, times) = (Arc::clone(&app), app.budget(), Times::start(&app.limits));
-            tokio::spawn(async move { read_all(&app, vec![picture], budget, times).await })
+            tokio::spawn(async move { read_all(&app, vec![image], budget, times).await })
         };
         // it takes connections and says nothing
         let waiting: Vec<_> = (0..3 * PERMITS).map(|_| read(&of_slow)).collect();

@@ -15,7 +15,7 @@ use axum::{Json, Router, middleware};
 use serde_json::json;
 use std::sync::Arc;
 
-/// The whole server, but for its sockets.
+/// The whole server, but for its sockets: every route, and what each request passes before it.
 pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[Origin]) -> Router {
     let router = Router::new()
         .route("/health", get(health))

@@ -23,7 +23,7 @@ const TEXTS: usize = 2;
 /// Requests whose form is compiled at one time.
 const FORMS: usize = 2;
 
-/// What requests need to know of the model.
+/// What requests need to know of the model: its name, its tokenizer and how pictures are cut.
 #[derive(Clone)]
 pub struct ServedModel {
     /// The name by which clients ask for it.
@@ -32,7 +32,7 @@ pub struct ServedModel {
     pub description: Option<String>,
     /// Text to ids and back.
     pub tokenizer: Arc<Tokenizer>,
-    /// What holds answers to a form.
+    /// What makes, from a schema or a grammar, the constraint that holds an answer to it.
     pub constraints: Arc<ConstraintFactory>,
     /// How it wants its pictures.
     pub image_params: ImageParams,
@@ -40,7 +40,7 @@ pub struct ServedModel {
     pub context_tokens: usize,
 }
 
-/// What all requests share.
+/// What all requests share: bounds, the engine, the sources of pictures, counters, and the model once it is there.
 pub struct App {
     /// Bounds of requests, connections and times.
     pub limits: Limits,
@@ -81,13 +81,13 @@ impl App {
         }
     }
 
-    /// Says that the model is there.
+    /// Says that the model is there; from now on questions are answered.
     pub fn set_model(&self, model: ServedModel) {
         // by the engine thread; a model that is loaded anew is the same one
         let _ = self.model.set(model);
     }
 
-    /// From now on no request is accepted.
+    /// From now on no request is accepted; those that are being answered go on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }

@@ -1,27 +1,16 @@
 //! Pictures by their address: data URLs always, other servers and a folder only where they were allowed.
 
-use super::budget::Budget;
+use super::budget::{Budget, SourceLimits};
 use super::data_url;
 use super::error::{SourceError, Unallowed};
 use super::folder::Folder;
 use super::hosts::Fetcher;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Semaphore;
 
-/// Bounds on a picture's file.
-#[derive(Clone, Copy, Debug)]
-pub struct SourceLimits {
-    /// Bytes of a picture in a data URL or below the folder.
-    pub bytes_max: usize,
-    /// Bytes of a picture from another server.
-    pub remote_bytes_max: usize,
-    /// Time for a picture from another server, redirects included.
-    pub remote_time_max: Duration,
-}
-
-/// The addresses that pictures may be read from.
+/// The addresses that pictures may be read from: data URLs always, hosts and a folder where allowed.
 #[derive(Clone)]
 pub struct Sources {
     remote: Option<Arc<Fetcher>>,
@@ -34,14 +23,14 @@ impl Sources {
         Self { remote: None, folder: None }
     }
 
-    /// Also what `fetcher` fetches.
+    /// The same sources, and also what `fetcher` fetches from the hosts it allows.
     #[must_use]
     pub fn with_remote(mut self, fetcher: Fetcher) -> Self {
         self.remote = Some(Arc::new(fetcher));
         self
     }
 
-    /// Also files below `dir`.
+    /// The same sources, and also the files below `dir` by `file:` addresses.
     ///
     /// # Errors
     /// The folder cannot be opened.

@@ -1,10 +1,12 @@
-//! Memory for what clients send: bodies, files of pictures, tiles. One bound for all requests together.
+//! What inputs may cost: bounds on each picture's file, and one memory for what all clients send together (bodies, files
+//! of pictures, tiles).
 //!
 //! A budget is charged as bytes arrive, never by what a client announces: nobody keeps others out by promising much.
 
 use super::error::{BudgetError, SourceError};
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of one permit: small enough for short questions to take little, large enough to count 1 TiB in a `u32`.
@@ -13,7 +15,18 @@ const UNIT: usize = 1 << 10;
 /// Bytes that are read before the budget is charged for them.
 const PIECE: usize = 64 << 10;
 
-/// The memory for inputs of all requests.
+/// Bounds on the file of a picture: its bytes, and the time a host may take.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceLimits {
+    /// Bytes of a picture in a data URL or below the folder.
+    pub bytes_max: usize,
+    /// Bytes of a picture from another server.
+    pub remote_bytes_max: usize,
+    /// Time for a picture from another server, redirects included.
+    pub remote_time_max: Duration,
+}
+
+/// The memory that is set aside for the inputs of all requests together.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     permits: Arc<Semaphore>,
@@ -27,7 +40,7 @@ impl Inputs {
         Self { permits: Arc::new(Semaphore::new(permits)), bytes_max }
     }
 
-    /// A request's share, empty at first.
+    /// A request's share of the memory, of which nothing is charged yet.
     pub fn budget(&self) -> Budget {
         Budget { inputs: self.clone(), held: None, bytes: 0 }
     }
@@ -64,7 +77,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Another share of the same memory, empty at first.
+    /// Another share of the same memory, of which nothing is charged yet.
     #[must_use]
     pub fn beside(&self) -> Self {
         self.inputs.budget()

@@ -1,4 +1,4 @@
-//! Why a picture could not be had. The words tell nothing of what lies at an address or in a folder: a stranger may read
+//! Why a picture could not be read or fetched. The words tell nothing of what lies at an address or in a folder: a stranger may read
 //! them.
 
 use crate::paths::system_words;
@@ -15,7 +15,7 @@ pub enum SourceError {
     /// Pictures do not come from there.
     #[error("pictures from {0} are not allowed")]
     NotAllowed(Unallowed),
-    /// The folder has no such file, or not one that may be read: which of both is not told.
+    /// The folder has no such file, or one that may not be read; the client is not told which.
     #[error("there is no picture that may be read at this address")]
     NoFile,
     /// The picture's file is too long.
@@ -32,21 +32,21 @@ pub enum SourceError {
     Budget(#[from] BudgetError),
 }
 
-/// What is wrong with a data URL.
+/// What is wrong with a data URL: it has no comma, or its data are not valid base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DataUrlFault {
     /// Nothing parts the data from what is said about them.
     #[error("has no comma")]
     NoComma,
-    /// Its data are characters.
+    /// Its data are text and not base64.
     #[error("is not in base64")]
     NotBase64,
-    /// Its data say that they are base64, and are not.
+    /// It announces base64, and its data are not.
     #[error("is not valid base64")]
     InvalidBase64,
 }
 
-/// A kind of address that pictures are not taken from.
+/// A kind of address that pictures are not taken from, be it by default or in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unallowed {
     /// Any other server: no host was allowed.
@@ -69,7 +69,7 @@ pub enum Unallowed {
     PrivateHost,
 }
 
-/// Why another server did not give a picture.
+/// Why another server did not give a picture, told without its own words: they may be of an internal network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchFault {
     /// The address cannot be parsed.
@@ -107,7 +107,7 @@ pub enum FetchFault {
     },
 }
 
-/// Why there is no memory for an input.
+/// Why there is no memory for an input: it is too large by itself, or others have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
     /// It would not fit even if there were no other.
@@ -123,7 +123,7 @@ pub enum BudgetError {
     Full,
 }
 
-/// Why a picture that the user named cannot be used.
+/// Why a picture that the user named cannot be used, with the name as it was given.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
     /// What was named is no picture, or one that is refused.

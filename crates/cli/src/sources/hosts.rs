@@ -6,8 +6,7 @@
 //! counts for all of it, the look-ups included. Each host has its own bound on what happens at one time, so that a slow
 //! one does not hold up the others.
 
-use super::addresses::SourceLimits;
-use super::budget::Budget;
+use super::budget::{Budget, SourceLimits};
 use super::error::{FetchFault, SourceError, Unallowed};
 use super::public::is_global;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -35,7 +34,7 @@ const FETCHES_OF_A_HOST: RangeInclusive<usize> = 4..=64;
 /// left behind.
 const LOOKUPS_MAX: usize = 2 * *FETCHES_OF_A_HOST.end();
 
-/// A host that pictures may come from.
+/// A host that pictures may come from, by its name and port; other names of it do not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
     /// Its name, in lower case.
@@ -78,7 +77,7 @@ struct Host {
     lookups: Arc<AtomicUsize>,
 }
 
-/// Fetches pictures from allowed hosts.
+/// Fetches pictures from allowed hosts, a few at a time from each, and only from the public internet.
 pub struct Fetcher {
     hosts: Vec<Host>,
     lookup: Lookup,
@@ -190,7 +189,7 @@ fn default_port(url: &Url) -> Option<u16> {
     }
 }
 
-/// One of the look-ups at one time.
+/// A permit for one of the look-ups that may run at a time.
 struct LookupPlace(Arc<AtomicUsize>);
 
 impl LookupPlace {

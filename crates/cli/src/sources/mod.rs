@@ -14,8 +14,8 @@ mod named;
 mod picture;
 mod public;
 
-pub use addresses::{SourceLimits, Sources};
-pub use budget::{Budget, Inputs};
+pub use addresses::Sources;
+pub use budget::{Budget, Inputs, SourceLimits};
 pub use error::{BudgetError, DataUrlFault, FetchFault, PictureError, SourceError, Unallowed};
 pub use hosts::{AllowedHost, Fetcher};
 pub use named::{PictureOptions, check_names, read_ahead, read_picture, read_pictures};

@@ -1,7 +1,6 @@
 //! Pictures named by a user: files, `-` for stdin, or addresses of hosts that were allowed.
 
-use super::addresses::SourceLimits;
-use super::budget::Inputs;
+use super::budget::{Inputs, SourceLimits};
 use super::error::PictureError;
 use super::hosts::{AllowedHost, Fetcher};
 use super::picture::Picture;
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Time for a picture that is fetched, redirects included.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// How pictures are read and cut.
+/// How pictures are read and cut: mode, tiles, limits, and the hosts that may be asked.
 #[derive(Clone)]
 pub struct PictureOptions {
     /// As people see it, or as the reference does.
@@ -32,13 +31,13 @@ pub struct PictureOptions {
 }
 
 impl PictureOptions {
-    /// For files and stdin alone, under these limits.
+    /// Options for files and stdin alone, under these limits: no host is asked.
     #[must_use]
     pub fn of_files(mode: ImageMode, params: ImageParams, limits: ImageLimits) -> Self {
         Self { mode, params, limits, remote: None }
     }
 
-    /// Also for addresses of `hosts`, if there are any.
+    /// The same options, and also addresses of `hosts` are fetched, if there are any.
     #[must_use]
     pub fn with_hosts(mut self, hosts: &[AllowedHost]) -> Self {
         self.remote = (!hosts.is_empty()).then(|| Arc::new(Fetcher::new(hosts.to_vec())));

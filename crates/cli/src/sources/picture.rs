@@ -5,7 +5,7 @@ use phi3v::image::{ImageInputs, Size};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// A picture ready for the model.
+/// A picture that is read and cut into tiles, with the name that the user gave it.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// As the user named it.
@@ -14,7 +14,7 @@ pub struct Picture {
     pub inputs: Arc<ImageInputs>,
 }
 
-/// What is told about a picture.
+/// What is told about a picture: its size, how it was cut, and its tokens.
 #[derive(Debug, Serialize)]
 pub struct PictureReport {
     /// As the user named it.

@@ -57,7 +57,7 @@ pub enum CpuError {
         /// The best level there is.
         found: CpuLevel,
     },
-    /// The number of threads cannot be had.
+    /// The number of threads is out of range.
     #[error("{asked} threads were asked for, the limit is 1 to {THREADS_MAX}")]
     Threads {
         /// What was asked for.
@@ -81,7 +81,7 @@ impl CpuError {
     }
 }
 
-/// How the CPU backend shall run; the defaults are right for nearly everybody.
+/// How the CPU backend runs; the defaults are right for nearly everybody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuOptions {
     /// Threads; one per physical core if `None`.
@@ -174,7 +174,7 @@ impl Cpu {
     /// Measures for about a second what this machine can do at most at this level.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] where the memory to read cannot be had.
+    /// [`BackendError::OutOfMemory`] where there is no memory to read from.
     pub fn limits(&self) -> Result<Limits, BackendError> {
         self.runner.limits()
     }

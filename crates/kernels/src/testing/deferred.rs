@@ -1,7 +1,7 @@
 //! A backend that is asynchronous on purpose: operations are noted and run at the next download or finish, none before.
 //!
-//! What holds of it holds of a device with a queue: that nobody reads a result or a clock before one of them, keeps a borrowed value
-//! for later, or expects an error where it happens. Shapes are known at once, as on any device.
+//! What holds of it holds of a device with a queue: that nobody reads a result or a clock before one of them, keeps a
+//! borrowed value for later, or expects an error where it happens. Shapes are known at once, as on any device.
 
 use crate::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,

@@ -66,7 +66,7 @@ devices!(device! {
     Device
 });
 
-/// Which device shall run the model, and how; the defaults suit nearly everybody.
+/// Which device runs the model, and how; the defaults suit nearly everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceOptions {
     /// The device, as people name it.

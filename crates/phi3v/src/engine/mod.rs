@@ -123,8 +123,9 @@ pub struct EngineOptions {
     /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds as
     /// many, rounded up to whole blocks.
     pub context_tokens: usize,
-    /// Sequences that run at the same time; `None` is the device's [`Sizes::few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense
-    /// weights takes the kernels for many rows, and the last bits of an answer depend on how many there are.
+    /// Sequences that run at the same time; `None` is the device's
+    /// [`few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense weights takes the kernels for
+    /// many rows, and the last bits of an answer depend on how many there are.
     pub running_max: Option<usize>,
     /// Requests that may wait.
     pub waiting_max: usize,
@@ -132,7 +133,8 @@ pub struct EngineOptions {
     pub image_cache_bytes_max: usize,
     /// Whether full blocks are shared between sequences with the same beginning.
     pub prefix_cache: bool,
-    /// Prompt tokens per step when nobody else is decoding; `None` is the device's [`Sizes::prefill_chunk`](phi3v_kernels::Sizes::prefill_chunk).
+    /// Prompt tokens per step when nobody else is decoding; `None` is the device's
+    /// [`prefill_chunk`](phi3v_kernels::Sizes::prefill_chunk).
     pub prefill_chunk_alone: Option<usize>,
     /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
@@ -276,7 +278,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Runs one request to its end, and hands the others on meanwhile: what happens to them is reported by the next
-    /// [`step`](Self::step). `observer` hears of the request's tokens.
+    /// [`step`](Self::step). `observer` is told of the request's tokens.
     ///
     /// # Errors
     /// The request's refusal or failure.
@@ -328,24 +330,24 @@ pub struct Load {
 /// }
 /// ```
 pub trait Observer {
-    /// Hears of progress between layers; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the request
+    /// Is called between layers with the progress so far; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the request
     /// it is for.
     fn progress(&mut self, progress: StepProgress) -> std::ops::ControlFlow<()> {
         let _ = progress;
         std::ops::ControlFlow::Continue(())
     }
 
-    /// Hears that the engine's table of the cache was damaged, which is a bug, and mended: `found` says how. Requests
-    /// whose answers it may have changed have failed with [`EngineError::DamagedCache`].
+    /// Is called when the engine's table of the cache was damaged, which is a bug, and has been mended; `found` says how.
+    /// Requests whose answers it may have changed have failed with [`EngineError::DamagedCache`].
     fn damage(&mut self, found: &str) {
         let _ = found;
     }
 
-    /// Hears of a token of [`Engine::run`].
+    /// Is called with each token of [`Engine::run`].
     fn token(&mut self, token: &Token) {
         let _ = token;
     }
 }
 
-/// Hears nothing.
+/// An observer that ignores everything.
 impl Observer for () {}

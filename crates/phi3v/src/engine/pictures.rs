@@ -35,7 +35,7 @@ enum Encoded<B: Backend> {
     All(Arc<B::Tensor>),
 }
 
-/// Hears of the tiles that are done, in parts, and stops the work.
+/// Is called with the tiles that are done, in parts, and can stop the work.
 pub(super) type TilesDone<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;
 
 impl<B: Backend> Images<B> {

@@ -1,6 +1,6 @@
 //! What can be wrong with an image, one sentence each.
 
-use super::format::{SUPPORTED, converter};
+use super::converter::{SUPPORTED, converter};
 
 /// Why an image was refused: not a format that is read, damaged, beyond a limit, or not to be cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,6 +116,33 @@ pub enum ImageError {
         /// The most that is allowed.
         limit: usize,
     },
+    /// The size of an HD image that is not made of tiles, or of too many.
+    #[error("an HD image of {height}x{width} is not made of 1 to {limit} tiles of {side}x{side}")]
+    HdSize {
+        /// Rows of the HD image.
+        height: usize,
+        /// Pixels of a row.
+        width: usize,
+        /// Side of a tile.
+        side: usize,
+        /// The most tiles that are allowed.
+        limit: usize,
+    },
+    /// Fewer values than the tiles of the HD image have.
+    #[error("the tiles of an HD image of {height}x{width} have {needed} pixel values, not {values}")]
+    PixelValues {
+        /// Rows of the HD image.
+        height: usize,
+        /// Pixels of a row.
+        width: usize,
+        /// Values of its tiles and the global view.
+        needed: usize,
+        /// Values that were given.
+        values: usize,
+    },
+    /// A pixel value that no picture has.
+    #[error("a pixel value is infinite or not a number")]
+    NotFinite,
     /// A mean or standard deviation that cannot be used.
     #[error("image_mean and image_std must be finite and image_std above zero, they are {values}")]
     Normalisation {
@@ -155,6 +182,9 @@ impl ImageError {
             Self::NumCrops { .. } => {
                 "Phi-3-vision was trained with 16, Phi-3.5-vision with 4 (several pictures) and 16 (one)"
                     .to_owned()
+            }
+            Self::HdSize { .. } | Self::PixelValues { .. } | Self::NotFinite => {
+                "give pixel_values and image_sizes as the image processor makes them".to_owned()
             }
             Self::Normalisation { .. } => "use the values of preprocessor_config.json".to_owned(),
         };

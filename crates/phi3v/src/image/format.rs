@@ -1,9 +1,7 @@
 //! Which format a file is in, told by its content and never by its name.
 
+use super::converter::{VIDEO_AVI, VIDEO_MATROSKA, VIDEO_MP4};
 use super::error::ImageError;
-
-/// The formats that are decoded, for messages.
-pub(super) const SUPPORTED: &str = "PNG, JPEG, WebP, GIF, BMP, TIFF";
 
 /// A format that is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,42 +50,6 @@ const REFUSED: &[(usize, &[u8], &str)] = &[
     (0, b"gimp xcf", "GIMP"),
     (0, b"PK\x03\x04", "zip archive"),
 ];
-
-const VIDEO_MP4: &str = "video (MP4 or QuickTime)";
-const VIDEO_MATROSKA: &str = "video (Matroska or WebM)";
-const VIDEO_AVI: &str = "video (AVI)";
-
-/// A command of a well-known program that makes images of a refused format; file names stand for the user's.
-pub(super) fn converter(format: &str) -> Option<&'static str> {
-    Some(match format {
-        "AVIF" => "heif-convert photo.avif photo.png",
-        "HEIF" => "heif-convert photo.heic photo.png",
-        "Canon RAW" => "darktable-cli photo.cr3 photo.png",
-        VIDEO_MP4 => "ffmpeg -i clip.mp4 -vf fps=1 frame%03d.png",
-        VIDEO_MATROSKA => "ffmpeg -i clip.mkv -vf fps=1 frame%03d.png",
-        VIDEO_AVI => "ffmpeg -i clip.avi -vf fps=1 frame%03d.png",
-        "PDF" => "pdftoppm -r 150 -png file.pdf page",
-        "PostScript" => "magick -density 150 file.ps page%03d.png",
-        "DjVu" => "ddjvu -format=tiff -page=1 book.djvu page.tif",
-        "DICOM" => "dcmj2pnm --write-png scan.dcm scan.png",
-        "SVG" => "rsvg-convert -o drawing.png drawing.svg",
-        "JPEG XL" => "djxl photo.jxl photo.png",
-        "JPEG 2000" => "opj_decompress -i photo.jp2 -o photo.png",
-        "Photoshop" => "magick picture.psd[0] picture.png",
-        "GIMP" => "magick picture.xcf -flatten picture.png",
-        "QOI" => "magick picture.qoi picture.png",
-        "DirectDraw surface" => "magick picture.dds picture.png",
-        "OpenEXR" => "magick picture.exr picture.png",
-        "Radiance HDR" => "magick picture.hdr picture.png",
-        "Netpbm" => "magick picture.ppm picture.png",
-        "IFF" => "magick picture.iff picture.png",
-        "TGA" => "magick picture.tga picture.png",
-        "Windows icon" => "magick picture.ico[0] picture.png",
-        "Windows cursor" => "magick picture.cur[0] picture.png",
-        "zip archive" => "unzip pictures.zip",
-        _ => return None,
-    })
-}
 
 /// How a TGA image ends, since version 2.
 const TGA_END: &[u8] = b"TRUEVISION-XFILE.\0";
@@ -174,6 +136,7 @@ fn printable(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::converter::converter;
     use super::*;
 
     fn name_refused(bytes: &[u8]) -> &'static str {

@@ -14,6 +14,8 @@ const PLANE: usize = TILE_SIDE * TILE_SIDE;
 pub const TILE_VALUES: usize = 3 * PLANE;
 /// Bump when the preprocessing changes its results: the hash names pixels *and* what was done to them.
 const HASH_CONTEXT: &str = "phi3v 2024 image inputs v1";
+/// The same of values that came without pixels.
+const VALUES_HASH_CONTEXT: &str = "phi3v 2026 image inputs of values v1";
 
 /// The settings of the image processor, from `preprocessor_config.json`: tiles, mean and deviation.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -110,6 +112,63 @@ impl ImageInputs {
     pub fn pixel_values(&self) -> Vec<f32> {
         let tile = |&i: &usize| &self.distinct[i * TILE_VALUES..(i + 1) * TILE_VALUES];
         self.tile_of.iter().flat_map(tile).copied().collect()
+    }
+}
+
+impl ImageInputs {
+    /// An image whose tiles were made elsewhere, as the reference's `pixel_values` hold them: the global view, then the
+    /// tiles row by row, `[1 + tiles, 3, 336, 336]`; what follows these, the reference's padding, is left out.
+    /// `hd_size` is the size of the HD image, as the reference's `image_sizes` have it. The size of the image before the
+    /// transform is not known, and taken to be the same.
+    ///
+    /// ```
+    /// use phi3v::image::{ImageInputs, Size, TILE_VALUES};
+    ///
+    /// let hd_size = Size { width: 336, height: 336 };
+    /// let inputs = ImageInputs::from_pixel_values(&[0.5; 2 * TILE_VALUES], hd_size)?;
+    /// assert_eq!((inputs.tile_of.len(), inputs.distinct_tiles()), (2, 1));
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ImageError::HdSize`] for a size that is no grid of tiles, [`ImageError::PixelValues`] for too few values, and
+    /// [`ImageError::NotFinite`] for one that is infinite or not a number.
+    pub fn from_pixel_values(values: &[f32], hd_size: Size) -> Result<Self, ImageError> {
+        let (height, width) = (hd_size.height as usize, hd_size.width as usize);
+        let (h_crop, w_crop) = (height / TILE_SIDE, width / TILE_SIDE);
+        let tiles = h_crop.saturating_mul(w_crop);
+        if !(1..=NUM_CROPS_MAX).contains(&tiles)
+            || (h_crop * TILE_SIDE, w_crop * TILE_SIDE) != (height, width)
+        {
+            return Err(ImageError::HdSize { height, width, side: TILE_SIDE, limit: NUM_CROPS_MAX });
+        }
+        let needed = (1 + tiles) * TILE_VALUES;
+        let Some(values) = values.get(..needed) else {
+            return Err(ImageError::PixelValues { height, width, needed, values: values.len() });
+        };
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(ImageError::NotFinite);
+        }
+        let grid = HdGrid { h_crop, w_crop, resized_width: width, resized_height: height };
+        let mut hasher = blake3::Hasher::new_derive_key(VALUES_HASH_CONTEXT);
+        let mut index_of: HashMap<blake3::Hash, usize> = HashMap::new();
+        let (mut tile_of, mut distinct) = (Vec::with_capacity(1 + tiles), Vec::new());
+        for size in [height, width] {
+            hasher.update(&(size as u64).to_le_bytes());
+        }
+        for tile in values.chunks_exact(TILE_VALUES) {
+            let bytes: Vec<u8> = tile.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let name = blake3::hash(&bytes);
+            hasher.update(name.as_bytes());
+            let next = index_of.len();
+            let index = *index_of.entry(name).or_insert(next);
+            if index == next {
+                distinct.extend_from_slice(tile);
+            }
+            tile_of.push(index);
+        }
+        let hash = *hasher.finalize().as_bytes();
+        Ok(Self { grid, original_size: hd_size, tile_of, distinct, hash })
     }
 }
 
@@ -234,4 +293,46 @@ fn hash(image: &RgbImage, params: &ImageParams, hd: &RgbImage) -> [u8; 32] {
     }
     hasher.update(&hd.pixels);
     *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_made_elsewhere_are_the_same_tiles() {
+        let (width, height) = (700, 500);
+        let pixels =
+            (0..width * height * 3).map(|i| if i < 900_000 { 255 } else { (i * i % 251) as u8 }).collect();
+        let made = process(&RgbImage { width, height, pixels }, &ImageParams::default()).unwrap();
+        let mut values = made.pixel_values();
+        values.resize(18 * TILE_VALUES, 0.0); // the reference's padding
+        let given = ImageInputs::from_pixel_values(&values, made.grid.image_size()).unwrap();
+        assert!(made.distinct_tiles() < made.tile_of.len(), "the blank tiles are one");
+        assert_eq!((&given.tile_of, &given.distinct), (&made.tile_of, &made.distinct));
+        assert_eq!(given.num_img_tokens(), made.num_img_tokens());
+        values[0] += 1.0;
+        let other = ImageInputs::from_pixel_values(&values, made.grid.image_size()).unwrap();
+        assert_ne!(other.hash, given.hash);
+    }
+
+    #[test]
+    fn values_that_are_no_tiles_are_refused() {
+        let of = |tiles: usize, value: f32, width, height| {
+            let values = vec![value; tiles * TILE_VALUES];
+            ImageInputs::from_pixel_values(&values, Size { width, height }).unwrap_err()
+        };
+        for (width, height) in
+            [(0, 336), (336, 300), (337, 336), (336 * 17, 336 * 17), (u32::MAX, 336), (336, u32::MAX)]
+        {
+            let refused = of(2, 0.0, width, height);
+            assert!(matches!(refused, ImageError::HdSize { .. }), "{width}x{height}");
+        }
+        let (needed, values) = (3 * TILE_VALUES, 2 * TILE_VALUES);
+        let refused = ImageError::PixelValues { height: 336, width: 672, needed, values };
+        assert_eq!(of(2, 0.0, 672, 336), refused);
+        for value in [f32::NAN, f32::INFINITY] {
+            assert_eq!(of(2, value, 336, 336), ImageError::NotFinite);
+        }
+    }
 }

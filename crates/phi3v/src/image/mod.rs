@@ -9,6 +9,7 @@
 //! the HD image is the reference's to the last byte; results do not depend on the number of threads; no input makes
 //! this module panic, or spend memory on pixels before the header has passed the limits.
 
+mod converter;
 mod decode;
 mod error;
 mod format;

@@ -133,7 +133,7 @@ pub struct Phi3V<B: Backend> {
 }
 
 impl<B: Backend> Phi3V<B> {
-    /// Loads every part by its name in the checkpoint. `observe` hears of each decoder layer.
+    /// Loads every part by its name in the checkpoint. `observe` is called before each decoder layer.
     ///
     /// # Errors
     /// What is wrong with the weights, or the device's refusal.

@@ -85,7 +85,7 @@ impl<B: Backend> VisionTower<B> {
     }
 
     /// Features of `tiles`, `[n, 3, image_size, image_size]`: `[n * (1 + patches), hidden_size]`, class row first
-    /// in each tile. `observe` hears of every layer and can stop the run.
+    /// in each tile. `observe` is called before every layer and can stop the run.
     pub(super) fn forward(
         &self,
         backend: &B,

@@ -54,7 +54,7 @@ impl ConvertError {
         let hint = match self {
             Self::Weights(error) => return error.hint(),
             Self::Quantized { .. } => {
-                "give the original checkpoint; what quantizing has dropped cannot be had back"
+                "give the original checkpoint; what quantizing has dropped cannot be restored"
             }
             Self::NotText { .. } => "fetch the checkpoint again",
             Self::File(error) => return Some(error.hint()),
@@ -227,7 +227,7 @@ fn encode(source: &TensorView, shape: PackedShape, first: usize, out: &mut [u8])
     }
 }
 
-/// The unfinished file, its digest so far, and who hears of both.
+/// The unfinished file, its digest so far, and who is told of the progress.
 struct Output<'a> {
     file: NewFile,
     hasher: blake3::Hasher,

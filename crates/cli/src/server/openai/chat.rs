@@ -180,7 +180,7 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
         }
         ContentPart::ImageUrl { image_url } => {
             let param = format!("messages[{index}].content[{number}].image_url");
-            TurnPart::picture(role, image_url.url, image_url.detail, param)
+            TurnPart::image(role, image_url.url, image_url.detail, param)
         }
     };
     Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })

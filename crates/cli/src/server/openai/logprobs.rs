@@ -35,7 +35,7 @@ struct Held {
 }
 
 impl AnswerLogprobs {
-    /// Of an answer that begins.
+    /// The log probabilities of an answer that begins: none yet.
     pub(super) fn new(tokenizer: Arc<Tokenizer>) -> Self {
         let stream = DecodeStream::new(Arc::clone(&tokenizer));
         Self { tokenizer, stream, at_start: true, made: 0, told: 0, held: VecDeque::new() }

@@ -164,13 +164,6 @@ fn text(body: &[u8]) -> Result<&[u8], ApiError> {
     Ok(body)
 }
 
-/// What the JSON parser did not like, and where.
-pub(super) fn not_json(error: &serde_json::Error) -> ApiError {
-    let (line, column) = (error.line(), error.column());
-    let message = format!("the body is not valid JSON: see line {line}, column {column}");
-    ApiError::bad_request("invalid_json", message).hint("correct the JSON at that place")
-}
-
 /// Parses a body.
 ///
 /// # Errors
@@ -185,7 +178,7 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiErro
         );
     }
     unique_keys::check(body)?;
-    let value = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+    let value = serde_json::from_slice(body).map_err(|error| ApiError::not_json(&error))?;
     let Value::Object(mut object) = value else {
         let error = ApiError::bad_request("invalid_json", "the body must be a JSON object");
         return Err(error.hint("put the fields into braces"));

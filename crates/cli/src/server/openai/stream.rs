@@ -69,7 +69,7 @@ struct EventStream<R> {
     render: R,
     queue: Queue,
     ended: bool,
-    /// Of the request, whose log line is written when the stream begins.
+    /// The log span of the request, whose line is written when the stream begins.
     span: tracing::Span,
 }
 

@@ -15,12 +15,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// What a request would cost.
+/// What a request would cost in tokens, were it sent to chat completions.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Tokenized {
     /// Tokens of the prompt, pictures included.
     pub count: usize,
-    /// Those that stand for pictures.
+    /// Prompt tokens that stand for pictures.
     pub image_tokens: usize,
     /// The prompt's ids; the places of picture number i hold -i.
     pub tokens: Vec<i64>,
@@ -30,7 +30,7 @@ pub struct Tokenized {
     pub max_model_len: usize,
 }
 
-/// How a picture is cut.
+/// How a picture is cut into tiles, and how many tokens stand for it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TokenizedImage {
     /// Pixels in each row, once the picture is turned upright.

@@ -19,7 +19,7 @@ pub struct ChatRequest {
     pub model: Option<String>,
     /// Send the answer as server-sent events while it is made.
     pub stream: Option<bool>,
-    /// What a stream carries besides the answer.
+    /// What a stream carries besides the answer: token counts at its end, and progress as an extension.
     pub stream_options: Option<StreamOptions>,
     /// Answers to make, 1 if absent.
     pub n: Option<usize>,
@@ -35,7 +35,7 @@ pub struct ChatRequest {
     pub logprobs: Option<bool>,
     /// Return so many likeliest tokens for each place, 0 to 20; needs `logprobs`.
     pub top_logprobs: Option<usize>,
-    /// The form the answer must have.
+    /// The form that the answer must have: free text, JSON, a regular expression or a grammar.
     pub response_format: Option<ResponseFormat>,
     /// 0 takes the likeliest token.
     pub temperature: Option<f32>,
@@ -55,7 +55,7 @@ pub struct ChatRequest {
     pub seed: Option<i64>,
 }
 
-/// What a stream carries besides the answer.
+/// What a stream carries besides the answer: token counts at its end, and progress as an extension.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamOptions {
@@ -94,7 +94,7 @@ pub struct ChatMessage {
     pub tool_calls: Vec<Value>,
 }
 
-/// Who wrote a message; `developer` and `function` count as OpenAI has them.
+/// Who wrote a message of the conversation; a system's or a developer's is an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChatRole {
@@ -118,7 +118,7 @@ impl From<ChatRole> for Role {
     }
 }
 
-/// Text, or parts in any order.
+/// Content of a message: a text, or texts and pictures in any order.
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub enum Content {
@@ -128,7 +128,7 @@ pub enum Content {
     Parts(Vec<ContentPart>),
 }
 
-/// A text or a picture.
+/// A part of a message's content: a text or a picture, told apart by `type`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ContentPart {
@@ -149,7 +149,7 @@ pub enum ContentPart {
     },
 }
 
-/// Where a picture is and how closely to look.
+/// Where a picture is, and into how many tiles it is cut.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageUrl {
@@ -160,7 +160,7 @@ pub struct ImageUrl {
     pub detail: Detail,
 }
 
-/// The form the answer must have.
+/// The form that the answer must have: free text, JSON, a regular expression or a grammar.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ResponseFormat {
@@ -185,7 +185,7 @@ pub enum ResponseFormat {
     },
 }
 
-/// A schema with its name.
+/// A JSON schema with its name, as OpenAI's clients send it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedSchema {
@@ -239,12 +239,12 @@ pub struct ChatCompletion {
     pub usage: UsageFields,
 }
 
-/// One of the answers.
+/// One of the answers to a request, with the reason for which it ended.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Choice {
     /// Its number, from 0.
     pub index: usize,
-    /// What the model said.
+    /// What the model said: its text, in the role of the assistant.
     pub message: AnswerMessage,
     /// Log probabilities, where asked for.
     pub logprobs: Option<Logprobs>,
@@ -252,7 +252,7 @@ pub struct Choice {
     pub finish_reason: &'static str,
 }
 
-/// What the model said.
+/// What the model said: its text, in the role of the assistant.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct AnswerMessage {
     /// Always `assistant`: the model wrote it.
@@ -263,7 +263,7 @@ pub struct AnswerMessage {
     pub refusal: Option<String>,
 }
 
-/// A piece of a streamed answer.
+/// A piece of a streamed answer: one server-sent event of `/v1/chat/completions`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ChatChunk {
     /// Names this answer, the same in all its chunks.
@@ -281,7 +281,7 @@ pub struct ChatChunk {
     pub usage: Option<Option<UsageFields>>,
 }
 
-/// What a chunk adds to a choice.
+/// What a chunk adds to one of the answers, and why it ended if it has.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ChunkChoice {
     /// Number of the choice.
@@ -305,14 +305,14 @@ pub struct Delta {
     pub content: Option<String>,
 }
 
-/// Log probabilities of tokens.
+/// Log probabilities of the tokens of an answer or of one of its pieces.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Logprobs {
     /// One for each token of the text, which is what their bytes are when joined.
     pub content: Vec<TokenLogprob>,
 }
 
-/// A token and the likeliest ones in its place.
+/// A token of the answer with its log probability, and the likeliest ones in its place.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TokenLogprob {
     /// The token that was chosen.
@@ -322,7 +322,7 @@ pub struct TokenLogprob {
     pub top_logprobs: Vec<ScoredToken>,
 }
 
-/// A token with its log probability.
+/// A token as text and bytes, with the natural logarithm of its probability.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ScoredToken {
     /// Its text; incomplete characters are shown as U+FFFD.
@@ -342,20 +342,20 @@ pub struct UsageFields {
     pub completion_tokens: usize,
     /// Sum of prompt and answers.
     pub total_tokens: usize,
-    /// What the prompt's tokens were.
+    /// What the prompt's tokens were: how many were cached, and how many stand for pictures.
     pub prompt_tokens_details: PromptTokensDetails,
 }
 
-/// What the prompt's tokens were.
+/// What the prompt's tokens were: how many were cached, and how many stand for pictures.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct PromptTokensDetails {
-    /// Those that an earlier request had computed.
+    /// Prompt tokens that an earlier request had computed.
     pub cached_tokens: usize,
-    /// Those that stand for pictures.
+    /// Prompt tokens that stand for pictures.
     pub image_tokens: usize,
 }
 
-/// The list of models.
+/// The list of models that the server has, which is always a single one.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ModelList {
     /// Always `list`, as OpenAI has it.

@@ -1,7 +1,6 @@
 //! Refuses JSON objects with a key that stands twice: parsers differ in which they take, so a proxy before the server
 //! may have checked another value than the one that counts here.
 
-use super::parse::not_json;
 use crate::server::error::ApiError;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::cell::RefCell;
@@ -26,7 +25,7 @@ pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
                 format!("the key {key:?} stands twice in one object: see line {line}, column {column}");
             Err(ApiError::bad_request("invalid_json", message).hint("leave one of the two out"))
         }
-        None => Err(not_json(&error)),
+        None => Err(ApiError::not_json(&error)),
     }
 }
 

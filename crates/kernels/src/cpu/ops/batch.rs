@@ -3,7 +3,8 @@
 use crate::{KV_BLOCK_TOKENS, Span};
 use std::ops::Range;
 
-/// The rows and block tables of a step's sequences, [`Backend::Batch`](crate::Backend::Batch) of the CPU. Memory is kept from step to step.
+/// The rows and block tables of a step's sequences, [`Backend::Batch`](crate::Backend::Batch) of the CPU. Memory is
+/// kept from step to step.
 #[derive(Debug, Default)]
 pub struct CpuBatch {
     sequences: Vec<Sequence>,

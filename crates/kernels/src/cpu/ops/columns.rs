@@ -57,7 +57,7 @@ impl Columns {
         row * cols + self.out.start..row * cols + self.out.end
     }
 
-    /// Whether the parts' columns follow each other in `[parts * 64]` sums as they shall in the output.
+    /// Whether the parts' columns follow each other in `[parts * 64]` sums as they do in the output.
     pub(super) fn are_gapless(&self) -> bool {
         let (last, first) = self.parts().split_last().expect("a task has a part");
         last.columns.start == 0 && first.iter().all(|part| part.columns == (0..PANEL))

@@ -48,16 +48,16 @@ pub(crate) fn supports(dim: usize) -> bool {
 }
 
 /// A task's memory, in words; every part is a multiple of 64 bytes.
-struct Room<'a> {
-    /// `[TASK_ROWS, dim]` words
+struct Memory<'a> {
+    /// Queries as the kernel reads them, `[TASK_ROWS, dim]` words.
     queries: &'a mut [u32],
-    /// `[ROWS, KEYS]`
+    /// Scores of a block's keys, `[ROWS, KEYS]`.
     scores: &'a mut [f32],
-    /// `[ROWS, KEYS]` words
+    /// Weights of a block's values, `[ROWS, KEYS]` words.
     weights: &'a mut [u32],
-    /// `[TASK_ROWS, dim]`
+    /// Weighted sums of values, `[TASK_ROWS, dim]`.
     sums: &'a mut [f32],
-    /// `[2, KEYS]`
+    /// Scales of a block's keys and values, `[2, KEYS]`.
     scales: &'a mut [f32],
     /// `[KEYS / 64, 2, 64, dim]` words
     widened: &'a mut [u32],
@@ -69,7 +69,7 @@ fn carve<'a>(rest: &mut &'a mut [u32], count: usize) -> &'a mut [u32] {
     part
 }
 
-impl<'a> Room<'a> {
+impl<'a> Memory<'a> {
     /// Words of each part, in the order of the fields.
     fn sizes(dim: usize, group: usize) -> [usize; 6] {
         let words = dim.div_ceil(group).next_multiple_of(16);
@@ -94,7 +94,7 @@ impl<'a> Room<'a> {
 
 /// Words of memory that [`attend`] takes.
 pub(crate) fn room_words(kernel: &FlashKernel, dim: usize) -> usize {
-    Room::sizes(dim, kernel.group).iter().sum()
+    Memory::sizes(dim, kernel.group).iter().sum()
 }
 
 /// A block's panels as the kernel reads them.
@@ -126,7 +126,7 @@ pub(crate) unsafe fn attend<'a>(
     assert!((1..=TASK_ROWS).contains(&rows) && supports(dim), "{rows} rows of {dim}");
     let stride = dim.div_ceil(kernel.group).next_multiple_of(16);
     let row_kernel = kernel.row_q8.filter(|_| rows == 1 && shape.format == KvFormat::Q8);
-    let Room { queries, scores, weights, sums, scales, widened } = Room::new(buffer, dim, kernel.group);
+    let Memory { queries, scores, weights, sums, scales, widened } = Memory::new(buffer, dim, kernel.group);
     for (row, out) in job.rows.clone().zip(queries.chunks_exact_mut(stride)) {
         let query = &job.queries[row * job.stride + job.col..][..dim];
         // SAFETY: the level is the caller's promise.
@@ -138,7 +138,7 @@ pub(crate) unsafe fn attend<'a>(
         let keys = KEYS.min(job.tokens(rows - 1) - first_key);
         let mut panels = [Panels::default(); KEYS / KV_BLOCK_TOKENS];
         let blocks = first_key / KV_BLOCK_TOKENS..(first_key + keys).div_ceil(KV_BLOCK_TOKENS);
-        let mut room = &mut *widened;
+        let mut memory = &mut *widened;
         for ((i, block), panels) in blocks.enumerate().zip(&mut panels) {
             let head = head(block);
             if shape.format.has_scales() {
@@ -148,7 +148,7 @@ pub(crate) unsafe fn attend<'a>(
             *panels = match row_kernel {
                 Some(_) => Panels::stored(&head),
                 // SAFETY: the level is the caller's promise.
-                None => unsafe { panels_of(kernel, &head, &mut room) },
+                None => unsafe { panels_of(kernel, &head, &mut memory) },
             };
         }
         let (key_scales, value_scales) =
@@ -174,17 +174,17 @@ pub(crate) unsafe fn attend<'a>(
     write_out(job, &states, sums, dim);
 }
 
-/// The panels of a head as words: as they are, or widened to memory cut from `room`.
+/// The panels of a head as words: as they are, or widened to memory cut from `memory`.
 ///
 /// # Safety
 /// As [`attend`].
-unsafe fn panels_of<'a>(kernel: &FlashKernel, head: &KvHead<'a>, room: &mut &'a mut [u32]) -> Panels<'a> {
+unsafe fn panels_of<'a>(kernel: &FlashKernel, head: &KvHead<'a>, memory: &mut &'a mut [u32]) -> Panels<'a> {
     let shape = head.shape;
     if shape.group == kernel.group {
         return Panels::stored(head);
     }
     let words = KV_BLOCK_TOKENS * shape.dim / kernel.group;
-    let (keys, values) = (carve(room, words), carve(room, words));
+    let (keys, values) = (carve(memory, words), carve(memory, words));
     // SAFETY: the level is the caller's promise.
     unsafe {
         (kernel.widen)(head.keys, shape.format, KV_BLOCK_TOKENS, keys);

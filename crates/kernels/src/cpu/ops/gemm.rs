@@ -75,7 +75,7 @@ struct Product<'a> {
     panels: Panels,
     weight: &'a Dense,
     epilogue: Epilogue,
-    /// `[tiles, words, rows]`
+    /// The packed input, `[tiles, words, rows]`.
     input: &'a [u32],
     /// Rows and columns of the output.
     shape: (usize, usize),

@@ -60,7 +60,7 @@ impl Packed {
 
 /// Where a product goes.
 enum Output<'a> {
-    /// `[rows, cols]`
+    /// Rows of f32, `[rows, cols]`.
     Rows(SharedMut<'a, f32>),
     /// Quantized for the next product.
     Quantized(SharedMut<'a, u8>),
@@ -310,7 +310,7 @@ impl Runner {
 #[derive(Clone, Copy)]
 struct TaskSums<'a> {
     columns: &'a Columns,
-    /// See [`Columns::are_gapless`].
+    /// Whether the columns lie side by side, see [`Columns::are_gapless`].
     gapless: bool,
     /// `[rows, parts * 64]`
     sums: &'a [f32],

@@ -130,7 +130,7 @@ fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
         }
         InputPart::InputImage { image_url: url, detail } => {
             let param = format!("input[{index}].content[{number}].image_url");
-            TurnPart::picture(role, url, detail, param)
+            TurnPart::image(role, url, detail, param)
         }
     };
     Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-/// A request for a response.
+/// A request for a response, with the fields of OpenAI's Responses API that are supported.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ResponsesRequest {
     /// A text of the user, or the conversation so far.
@@ -23,11 +23,11 @@ pub struct ResponsesRequest {
     pub top_p: Option<f32>,
     /// Send the answer as server-sent events while it is made.
     pub stream: Option<bool>,
-    /// The form the answer must have.
+    /// The form that the answer must have: free text, any JSON object, or a schema.
     pub text: Option<TextOptions>,
 }
 
-/// A text, or messages.
+/// What is asked: a text by itself, or the messages of a conversation.
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub enum Input {
@@ -37,7 +37,7 @@ pub enum Input {
     Messages(Vec<InputMessage>),
 }
 
-/// What one side said.
+/// A message of the conversation: who wrote it, and its texts and pictures in order.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InputMessage {
@@ -47,9 +47,9 @@ pub struct InputMessage {
     pub role: crate::server::openai::types::ChatRole,
     /// Text, or texts and pictures.
     pub content: InputContent,
-    /// Of an earlier answer; not used.
+    /// A field of earlier answers, taken and not used.
     pub id: Option<String>,
-    /// Of an earlier answer; not used.
+    /// A field of earlier answers, taken and not used.
     pub status: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub enum MessageType {
     Message,
 }
 
-/// Text, or parts in any order.
+/// Content of a message: a text, or texts and pictures in any order.
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub enum InputContent {
@@ -71,7 +71,7 @@ pub enum InputContent {
     Parts(Vec<InputPart>),
 }
 
-/// A text or a picture.
+/// A part of a message's content: a text or a picture, told apart by `type`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum InputPart {
@@ -118,7 +118,7 @@ impl<'de> Deserialize<'de> for InputContent {
     }
 }
 
-/// The form the answer must have.
+/// The form that the answer must have: free text, any JSON object, or a schema.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextOptions {
@@ -126,7 +126,7 @@ pub struct TextOptions {
     pub format: Option<TextFormat>,
 }
 
-/// The form the answer must have.
+/// The form that the answer must have: free text, any JSON object, or a schema.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TextFormat {
@@ -186,7 +186,7 @@ pub struct ResponseObject {
     pub usage: Option<ResponseUsage>,
 }
 
-/// Why an answer is cut.
+/// Why an answer is cut, which is always its limit of tokens.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct IncompleteDetails {
     /// Always `max_output_tokens`: the answer was cut there.
@@ -208,7 +208,7 @@ pub struct OutputMessage {
     pub content: Vec<OutputText>,
 }
 
-/// A text of the answer.
+/// A text of the answer, with the empty lists that OpenAI's clients expect beside it.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct OutputText {
     /// `output_text`
@@ -243,7 +243,7 @@ pub struct ResponseUsage {
     pub total_tokens: usize,
 }
 
-/// What the answer's tokens were.
+/// What the answer's tokens were, in the shape that OpenAI's clients expect.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct OutputTokensDetails {
     /// Always 0: the model does not think unseen.

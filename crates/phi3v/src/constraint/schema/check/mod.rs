@@ -267,9 +267,9 @@ mod tests {
         assert!(on_stack(json!({"items": {"$ref": "#"}}), nested(4_900)).is_ok());
         let deep = on_stack(json!({"items": {"$ref": "#"}}), nested(6_000)).unwrap_err().to_string();
         assert!(deep.contains("more than 10000 levels"), "{deep}");
-        let items = format!("[{}1]", "1,".repeat(1_100_000));
+        let items = format!("[{}1]", "1,".repeat(110_000));
         let many = on_stack(json!({"items": {"allOf": [true, true]}}), items).unwrap_err().to_string();
-        assert!(many.contains("more than 2000000 steps"), "{many}");
+        assert!(many.contains("more than 200000 steps"), "{many}");
         // every letter leads to another state of the pattern
         let long = format!("\"{}\"", "a\u{e9}".repeat(10_000));
         assert!(on_stack(json!({"pattern": "^.{1,20000}$", "maxLength": 20_000}), long).is_ok());

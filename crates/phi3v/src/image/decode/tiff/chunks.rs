@@ -37,7 +37,7 @@ impl<'a> Header<'a> {
         }
         let mut samples = vec![0; self.width as usize * self.height as usize * self.samples];
         // Tiles may share their bytes, all white ones for example. But bytes that become no pixels are paid for once,
-        // lest a small file asks for endless work.
+        // so that a small file cannot ask for endless work.
         let mut budget = self.directory.bytes.len();
         for i in 0..chunks {
             let (plane, cell) = (i / (across * down), i % (across * down));

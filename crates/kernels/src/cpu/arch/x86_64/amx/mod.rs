@@ -356,7 +356,7 @@ impl Step<'_> {
 /// A step whose sums are being added: bare addresses, for every instruction counts that is not a tile's.
 struct Added<'a> {
     metas: [*const RowMeta; 2],
-    /// `[2][2][16][16]`
+    /// Sums of four tiles, `[2][2][16][16]`.
     sums: *const i32,
     /// The first of the step's 32 columns in its first row, and the values from there to the next row.
     y: *mut f32,

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 /// What a word holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Words {
-    /// One f32.
+    /// One f32 as it is.
     F32,
     /// One f32, rounded to bf16.
     Rounded,

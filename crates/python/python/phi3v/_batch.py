@@ -1,0 +1,92 @@
+"""Many questions at once: pictures are read ahead, the engine runs 16 answers together, and each comes as it ends."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from ._answer import Answer
+from ._bar import Bar
+from ._errors import Phi3VError
+from ._phi3v import Answers, Ended
+
+# 16 answers run together, and the pictures of as many wait: each picture takes some megabytes until it is encoded.
+_IN_FLIGHT = 32
+# Pictures that are read at one time, beside the engine, which has the cores.
+_READERS = 2
+
+Submit = Callable[[Answers, int, Any], None]
+"""Reads an item's pictures and sends its question with the key."""
+Finish = Callable[[Ended], Answer]
+"""Makes an answer of what came back."""
+
+
+def run(
+    answers: Answers, items: Iterable[Any], submit: Submit, finish: Finish, *, errors: str, progress: bool | None
+) -> Iterator[Answer | Phi3VError]:
+    """The answers to `items`, in the order in which they end."""
+    total = len(items) if isinstance(items, Sized) else None
+    numbered = enumerate(items)
+    reading: dict[Future[None], int] = {}
+    readers = ThreadPoolExecutor(_READERS, "phi3v-pictures")
+    more = True
+    try:
+        with Bar(total, progress) as bar:
+            while True:
+                while more and sum(not future.done() for future in reading) + len(answers) < _IN_FLIGHT:
+                    index, item = next(numbered, (None, None))
+                    if index is None:
+                        more = False
+                    else:
+                        reading[readers.submit(submit, answers, index, item)] = index
+                for index, result in _ended(answers, reading, finish):
+                    if isinstance(result, Phi3VError):
+                        result.item = index
+                        result.add_note(f"item {index} of the batch")
+                        if errors == "raise":
+                            raise result
+                    bar.step()
+                    yield result
+                if not more and not reading and not len(answers):
+                    return
+    finally:
+        answers.cancel()
+        readers.shutdown(wait=True, cancel_futures=True)
+        answers.cancel()
+
+
+def _ended(
+    answers: Answers, reading: dict[Future[None], int], finish: Finish
+) -> Iterator[tuple[int, Answer | Phi3VError]]:
+    """What has ended since the last time; waits for the first where nothing has."""
+    if not len(answers) and reading:
+        wait(reading, return_when=FIRST_COMPLETED)
+    for future in [future for future in reading if future.done()]:
+        index = reading.pop(future)
+        error = future.exception()
+        if isinstance(error, Phi3VError):
+            yield index, error
+        elif error is not None:
+            raise error
+    ended = answers.next(False)
+    if isinstance(ended, Ended):
+        try:
+            yield ended.key, finish(ended)
+        except Phi3VError as error:
+            yield ended.key, error
+
+
+def item(entry: Any) -> tuple[str, Any, Mapping[str, Any]]:
+    """The question, the pictures and the options of an item of a batch."""
+    if isinstance(entry, str):
+        return entry, (), {}
+    if isinstance(entry, Mapping):
+        options = dict(entry)
+        if "question" not in options:
+            raise TypeError("an item of a batch must have a question")
+        return options.pop("question"), options.pop("images", ()), options
+    if isinstance(entry, tuple) and len(entry) == 2:
+        return entry[0], entry[1], {}
+    raise TypeError(
+        "an item of a batch must be a question, (question, images) or a dict with question, images and options, "
+        f"not {type(entry).__name__}"
+    )

@@ -1,0 +1,78 @@
+"""Conversations."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
+
+from ._answer import Answer
+from ._errors import OptionError
+from ._options import Options, split
+from ._pictures import PictureLike
+from ._schema import form
+from ._stream import Stream
+
+if TYPE_CHECKING:
+    from ._model import Model
+
+Turn: TypeAlias = tuple[str, str, int]
+"""Role, text and number of pictures of one side's turn."""
+
+
+def turns(question: object, pictures: int, system: str | None) -> list[Turn]:
+    """A conversation of one question: role, text and number of pictures of each turn."""
+    if not isinstance(question, str):
+        raise TypeError(f"the question must be a str, not {type(question).__name__}")
+    if not question.strip():
+        raise OptionError("the question is empty")
+    before = [] if system is None else [("system", system, 0)]
+    return [*before, ("user", question, pictures)]
+
+
+class Chat:
+    """A conversation about pictures. One thread may talk at a time."""
+
+    def __init__(
+        self, model: "Model", images: PictureLike | Iterable[PictureLike], options: Mapping[str, Any]
+    ) -> None:
+        self._model = model
+        self._options = dict(options)
+        parts = split(self._options)
+        self._pictures = model._read(images, parts.reading)
+        self._new = len(self._pictures)
+        self._turns: list[Turn] = [] if parts.system is None else [("system", parts.system, 0)]
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """What was said so far: role and content of each message."""
+        return [{"role": role, "content": text} for role, text, _ in self._turns]
+
+    def ask(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = (),
+        *,
+        schema: Any = None,
+        **options: Unpack[Options],
+    ) -> Answer:
+        """The answer to the next question, about `images` and all earlier ones."""
+        return self.stream(question, images, schema=schema, **options).wait()
+
+    def stream(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = (),
+        *,
+        schema: Any = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """The same, piece by piece. The conversation goes on when the stream has ended, or was closed."""
+        parts, want = split({**self._options, **options}), form(schema)
+        added = self._model._read(images, parts.reading)
+        pictures = [*self._pictures, *added]
+        asked = [*self._turns, *turns(question, self._new + len(added), None)]
+        stream = self._model._ask(asked, pictures, parts, want)
+
+        def remember(answer: Answer) -> None:
+            self._turns, self._pictures, self._new = [*asked, ("assistant", str(answer), 0)], pictures, 0
+
+        stream._on_end = remember
+        return stream

@@ -1,0 +1,242 @@
+"""A model that answers questions about pictures."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, Unpack, overload
+
+from . import _phi3v
+from ._answer import Answer
+from ._chat import Chat, Turn, turns
+from ._errors import OptionError, Phi3VError
+from ._html import in_notebook
+from ._options import Options, Split, split, whole
+from ._phi3v import Answers, Ended, Picture
+from ._pictures import Costs, PictureLike, cost, prepare, several
+from ._schema import Form, form
+from ._stream import Stream, finished
+
+T = TypeVar("T")
+
+# The number of tiles that Phi-3.5-vision, the model that is downloaded where none is named, cuts pictures into.
+_NUM_CROPS = 4
+
+
+def load(
+    model: str = "demo",
+    *,
+    quant: Literal["q8", "q4", "none"] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    dtype: Literal["bf16", "f32"] | None = None,
+    kv: Literal["q8", "bf16", "f32"] | None = None,
+    context: int | None = None,
+) -> "Model":
+    """Loads a model by name, as the command line does: "demo", "phi-3-vision", "phi-3.5-vision", a repository of the
+    hub, a folder, or a file made by `phi3v quantize`. What is not here is downloaded once.
+
+    Args:
+        model: Which one.
+        quant: How far the weights are quantized, at first use; a large model is unasked, to q8.
+        device: Where it runs: "auto", "cpu", "gpu", "gpu:1" or a part of a graphics card's name.
+        threads: One per core where None.
+        dtype: Arithmetic of the products.
+        kv: Storage of keys and values.
+        context: Tokens that prompt and answer may have together.
+    """
+    if not isinstance(model, str):
+        raise TypeError(f"a model's name must be a str, not {type(model).__name__}")
+    loading = {
+        "model": model,
+        "quant": quant,
+        "device": device,
+        "threads": None if threads is None else whole("threads", threads),
+        "dtype": dtype,
+        "kv": kv,
+        "context": None if context is None else whole("context", context),
+    }
+    return Model(_phi3v.load({name: value for name, value in loading.items() if value is not None}))
+
+
+def tokenize_cost(images: PictureLike | Iterable[PictureLike], **options: Unpack[Options]) -> Costs:
+    """Tiles and tokens of pictures, without a model: cut as by Phi-3.5-vision, unless `num_crops` says otherwise."""
+    reading = split(options).reading
+    num_crops = reading.get("num_crops") or _NUM_CROPS
+
+    def read(source: _phi3v.Source, reading: Any) -> Picture:
+        return _phi3v.prepare(source, num_crops, reading)
+
+    return Costs(cost(prepare(read, image, reading)) for image in several(images))
+
+
+class Model:
+    """A loaded model. Threads may share it: their questions are answered together.
+
+    Its memory is freed when nobody has it any more.
+    """
+
+    def __init__(self, inner: _phi3v.Model) -> None:
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return f"<phi3v.Model {self.name} on {self.device}>"
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return self._inner.processor.name
+
+    @property
+    def device(self) -> str:
+        """Where it runs, in words."""
+        return self._inner.device
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that a prompt, pictures included, and its answer may have together."""
+        return self._inner.context_tokens
+
+    def tokenize_cost(self, images: PictureLike | Iterable[PictureLike], **options: Unpack[Options]) -> Costs:
+        """Tiles and tokens of pictures for this model."""
+        return Costs(cost(picture) for picture in self._read(images, split(options).reading))
+
+    @overload
+    def ask(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = ...,
+        *,
+        schema: None = ...,
+        **options: Unpack[Options],
+    ) -> Answer: ...
+    @overload
+    def ask(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = ...,
+        *,
+        schema: dict[str, Any],
+        **options: Unpack[Options],
+    ) -> Any: ...
+    @overload
+    def ask(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = ...,
+        *,
+        schema: type[T],
+        **options: Unpack[Options],
+    ) -> T: ...
+    @overload
+    def ask(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = ...,
+        *,
+        schema: T,
+        **options: Unpack[Options],
+    ) -> T: ...
+    def ask(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = (),
+        *,
+        schema: Any = None,
+        **options: Unpack[Options],
+    ) -> Any:
+        """The answer to a question about pictures. With `schema`, a JSON schema as a dict or a pydantic model, the
+        answer is held to it, and what it means is returned: values of JSON, or the model's object."""
+        stream = self.stream(question, images, schema=schema, **options)
+        answer = stream.wait()
+        return answer if schema is None else answer.parsed
+
+    def stream(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = (),
+        *,
+        schema: Any = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """The same, piece by piece: an iterator of texts, also for `async for`, whose `answer` is there at the end."""
+        parts, want = split(options), form(schema)
+        pictures = self._read(images, parts.reading)
+        return self._ask(turns(question, len(pictures), parts.system), pictures, parts, want)
+
+    def chat(self, images: PictureLike | Iterable[PictureLike] = (), **options: Unpack[Options]) -> Chat:
+        """A conversation about pictures; what was said stays known."""
+        return Chat(self, images, options)
+
+    @overload
+    def batch(
+        self,
+        items: Iterable[Any],
+        *,
+        schema: Any = ...,
+        errors: Literal["raise"] = ...,
+        progress: bool | None = ...,
+        **options: Unpack[Options],
+    ) -> Iterator[Answer]: ...
+    @overload
+    def batch(
+        self,
+        items: Iterable[Any],
+        *,
+        schema: Any = ...,
+        errors: Literal["return"],
+        progress: bool | None = ...,
+        **options: Unpack[Options],
+    ) -> Iterator[Answer | Phi3VError]: ...
+    def batch(
+        self,
+        items: Iterable[Any],
+        *,
+        schema: Any = None,
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[Any]:
+        """Answers to many questions, in the order in which they end; `item` is an answer's place in `items`.
+
+        Args:
+            items: Questions, pairs of question and pictures, or dicts with `question`, `images` and options. They are
+                taken as they are needed.
+            schema: The form of all answers; `parsed` of each is what it means.
+            errors: "return" yields the exception of an item that fails in its place, "raise" ends the batch with it.
+            progress: Whether a bar is shown; None is where a terminal or a notebook shows one.
+        """
+        from ._batch import item, run
+
+        if errors not in ("raise", "return"):
+            raise OptionError(f"errors is {errors}, it must be raise or return")
+        want = form(schema)
+        split(options)
+
+        def submit(answers: Answers, key: int, entry: Any) -> None:
+            question, images, own = item(entry)
+            parts = split({**options, **own})
+            pictures = self._read(images, parts.reading)
+            answers.submit(
+                key, turns(question, len(pictures), parts.system), pictures, _generation(parts, want)
+            )
+
+        def finish(ended: Ended) -> Answer:
+            return finished(ended, want)
+
+        return run(Answers(self._inner), items, submit, finish, errors=errors, progress=progress)
+
+    def _read(
+        self, images: PictureLike | Iterable[PictureLike], reading: Mapping[str, Any]
+    ) -> list[Picture]:
+        read = self._inner.processor.picture
+        return [prepare(read, image, reading) for image in several(images)]
+
+    def _ask(
+        self, turns: list[Turn], pictures: list[Picture], parts: Split, want: Form | None
+    ) -> Stream:
+        answers = Answers(self._inner)
+        answers.submit(0, turns, pictures, _generation(parts, want))
+        thumbnails = tuple(picture.thumbnail() for picture in pictures) if in_notebook() else ()
+        return Stream(answers, want, thumbnails)
+
+
+def _generation(parts: Split, want: Form | None) -> dict[str, Any]:
+    return parts.generation if want is None else {**parts.generation, "schema": want.schema}

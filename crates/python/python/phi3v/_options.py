@@ -1,0 +1,153 @@
+"""The options of an answer, by the names of the command line, checked before they reach the engine."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, TypedDict
+
+from ._errors import OptionError
+
+
+class Options(TypedDict, total=False):
+    """How pictures are read and answers are made; what is left out is the command line's default."""
+
+    system: str
+    """Instructions that come before the conversation."""
+    max_new_tokens: int
+    """Longest answer: 1000 tokens, or what the context leaves."""
+    stop: str | Iterable[str]
+    """Texts before which the answer ends."""
+    temperature: float
+    """0, the default, always takes the likeliest token; 1 draws by the model's own probabilities."""
+    top_k: int
+    """Draw from the k likeliest tokens; 0 is no limit."""
+    top_p: float
+    """Draw from the likeliest tokens that together have this probability."""
+    min_p: float
+    """Draw from tokens with at least this part of the likeliest one's probability."""
+    repetition_penalty: float
+    """Make tokens that occurred less likely; 1 is off."""
+    presence_penalty: float
+    """Make tokens of the answer less likely, once."""
+    frequency_penalty: float
+    """Make tokens of the answer less likely, for each time."""
+    seed: int
+    """The same seed gives the same answer."""
+    logprobs: int
+    """So many of the likeliest tokens are told at each place."""
+    detail: Literal["low", "high", "auto"]
+    """How closely to look: low is one tile, high up to 16, auto the model's own number."""
+    num_crops: int
+    """Most tiles that a picture is cut into, instead of detail: 1 to 256."""
+    reference: bool
+    """Read pictures exactly as the reference does: not turned upright, transparency dropped."""
+    allow_hosts: str | Iterable[str]
+    """Hosts that pictures may be fetched from."""
+    max_pixels: int
+    """Width times height of a picture."""
+    max_side: int
+    """Width, and height."""
+    max_image_bytes: int
+    """Length of a picture's file."""
+    max_frames: int
+    """Frames of an animation, of which the first is looked at."""
+
+
+class Split(NamedTuple):
+    """The options by who follows them."""
+
+    system: str | None
+    reading: dict[str, Any]
+    generation: dict[str, Any]
+
+
+_CROPS = {"low": 1, "high": 16, "auto": None}
+
+
+def whole(name: str, value: object) -> int:
+    """A whole number from 0, whatever type it has."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    number = value.__index__()
+    if not 0 <= number < 1 << 63:
+        raise OptionError(f"{name} is {number}, it must be from 0 to {(1 << 63) - 1}")
+    return int(number)
+
+
+def _real(name: str, value: object) -> float:
+    if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, str):
+        raise TypeError(f"{name} must be a float, not {type(value).__name__}")
+    return float(value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    return value
+
+
+def _texts(name: str, value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be texts, not {type(value).__name__}")
+    return [_text(name, text) for text in value]
+
+
+def _side(name: str, value: object) -> int:
+    return min(whole(name, value), (1 << 32) - 1)
+
+
+_GENERATION: dict[str, Callable[[str, object], Any]] = {
+    "max_new_tokens": whole,
+    "stop": _texts,
+    "temperature": _real,
+    "top_k": whole,
+    "top_p": _real,
+    "min_p": _real,
+    "repetition_penalty": _real,
+    "presence_penalty": _real,
+    "frequency_penalty": _real,
+    "seed": whole,
+    "logprobs": whole,
+}
+_READING: dict[str, Callable[[str, object], Any]] = {
+    "num_crops": whole,
+    "reference": _flag,
+    "allow_hosts": _texts,
+    "max_pixels": whole,
+    "max_side": _side,
+    "max_image_bytes": whole,
+    "max_frames": whole,
+}
+
+
+def split(options: Mapping[str, Any]) -> Split:
+    """The options checked, and parted by who follows them. None is as good as leaving an option out."""
+    system, detail = None, None
+    reading: dict[str, Any] = {"reference": False, "allow_hosts": []}
+    generation: dict[str, Any] = {"stop": []}
+    for name, value in options.items():
+        if name in _GENERATION:
+            if value is not None:
+                generation[name] = _GENERATION[name](name, value)
+        elif name in _READING:
+            if value is not None:
+                reading[name] = _READING[name](name, value)
+        elif name == "system":
+            system = None if value is None else _text(name, value)
+        elif name == "detail":
+            detail = value
+        else:
+            raise TypeError(f"there is no option {name}")
+    if detail is not None:
+        if detail not in _CROPS:
+            raise OptionError(f"detail is {detail}, it must be one of low, high, auto")
+        if "num_crops" in reading:
+            raise OptionError("detail and num_crops were both given", "leave one of them out")
+        reading["num_crops"] = _CROPS[detail]
+    return Split(system, reading, generation)

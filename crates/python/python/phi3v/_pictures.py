@@ -1,0 +1,229 @@
+"""Pictures of every kind that Python has, on their way to the decoder that the command line uses."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, Union
+
+from ._errors import PictureError
+from ._phi3v import Picture, Source
+from ._png import png
+
+if TYPE_CHECKING:
+    import numpy
+    from PIL.Image import Image
+
+PictureLike: TypeAlias = Union[
+    str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO, "Image", "numpy.ndarray[Any, Any]"
+]
+"""A path, a data URL, an address (with `allow_hosts`), the bytes of a file, a file object, a PIL image, or uint8 pixels
+`[height, width]` or `[height, width, 1 | 3 | 4]`."""
+
+Reader: TypeAlias = Callable[[Source, Any], Picture]
+"""Decodes a source and cuts it into tiles."""
+
+# What the command line reads where none is given, and one byte more, so that the decoder can tell of the excess.
+_FILE_BYTES_MAX = 256 << 20
+# Formats of which the command line reads what Pillow has opened; the others are taken as pixels.
+_FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF"}
+# Modes that PNG stores as they are.
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+# Modes with transparency that PNG does not store, and what they become.
+_TO_PNG_MODE = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
+_ORIENTATION = 0x0112
+
+
+class Cost(NamedTuple):
+    """What a picture costs."""
+
+    width: int
+    """Pixels of a row, as decoded."""
+    height: int
+    """Rows, as decoded."""
+    grid: tuple[int, int]
+    """Rows and columns of tiles."""
+    tiles: int
+    """Tiles, the global view included."""
+    distinct_tiles: int
+    """Tiles that differ from each other; only these are computed."""
+    tokens: int
+    """Tokens of the prompt."""
+
+
+class Costs(tuple[Cost, ...]):
+    """What pictures cost, one by one, and together."""
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of all pictures, their global views included."""
+        return sum(cost.tiles for cost in self)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all pictures."""
+        return sum(cost.tokens for cost in self)
+
+
+def cost(picture: Picture) -> Cost:
+    """What a picture that was read costs."""
+    width, height = picture.size
+    return Cost(width, height, picture.grid, picture.tiles, picture.distinct_tiles, picture.tokens)
+
+
+def several(pictures: PictureLike | Iterable[PictureLike] | None) -> list[PictureLike]:
+    """The pictures in a list, also where there is one only."""
+    if pictures is None:
+        return []
+    if isinstance(pictures, (list, tuple)):
+        return list(pictures)
+    if isinstance(pictures, Iterator) and not hasattr(pictures, "read"):
+        return list(pictures)
+    return [pictures]  # type: ignore[list-item]
+
+
+def prepare(read: Reader, picture: PictureLike, reading: Mapping[str, Any]) -> Picture:
+    """Reads a picture from the first of its sources that can be read."""
+    refused: PictureError | None = None
+    for source in _sources(picture, reading):
+        try:
+            return read(source, reading)
+        except PictureError as error:
+            refused = refused or error
+    raise refused or PictureError("the picture has no pixels")
+
+
+def _sources(picture: object, reading: Mapping[str, Any]) -> Iterator[Source]:
+    if isinstance(picture, str):
+        yield Source.of_data_url(picture) if picture[:5].lower() == "data:" else Source.named(picture)
+    elif isinstance(picture, os.PathLike):
+        yield Source.named(os.fspath(picture))
+    elif isinstance(picture, (bytes, bytearray, memoryview)):
+        yield Source.of_bytes(bytes(picture), "the picture")
+    elif (pil := sys.modules.get("PIL.Image")) and isinstance(picture, pil.Image):
+        yield from _of_pil(picture, reading)
+    elif (numpy := sys.modules.get("numpy")) and isinstance(picture, numpy.ndarray):
+        yield _of_array(picture, reading["reference"])
+    elif hasattr(picture, "read"):
+        yield _of_file(picture, reading.get("max_image_bytes", _FILE_BYTES_MAX))
+    else:
+        raise TypeError(
+            "a picture must be a path, bytes, a file object, a PIL image or a numpy array, "
+            f"not {type(picture).__name__}"
+        )
+
+
+def _of_file(file: Any, bytes_max: int) -> Source:
+    name = getattr(file, "name", None)
+    name = name if isinstance(name, str) else "the file"
+    chunks, length = [], 0
+    try:
+        if getattr(file, "seekable", bool)():
+            file.seek(0)
+        while length <= bytes_max:
+            chunk = file.read(bytes_max + 1 - length)
+            if not chunk:
+                break
+            if not isinstance(chunk, (bytes, bytearray, memoryview)):
+                raise TypeError(f"a picture's file must give bytes, not {type(chunk).__name__}: open it with 'rb'")
+            chunks.append(bytes(chunk))
+            length += len(chunk)
+    except (OSError, ValueError) as error:
+        raise PictureError(f"cannot read {name}: {_words(error)}") from error
+    return Source.of_bytes(b"".join(chunks), name)
+
+
+def _words(error: Exception) -> str:
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(words)[:1].lower() + str(words)[1:].rstrip(".")
+
+
+def _of_array(array: Any, reference: bool) -> Source:
+    if array.dtype.name != "uint8":
+        raise TypeError(f"a picture's array must hold uint8, not {array.dtype}")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        shape = ", ".join(str(side) for side in array.shape)
+        raise PictureError(
+            f"an array of shape [{shape}] is no picture",
+            "give pixels as [height, width] or [height, width, 1 | 3 | 4]",
+        )
+    height, width, channels = array.shape
+    if channels == 4 and not reference and array.size:
+        return Source.of_bytes(png(array.tobytes(), width, height, channels), "the pixels")
+    rgb = array.repeat(3, axis=2) if channels == 1 else array[:, :, :3]
+    return Source.of_pixels(width, height, rgb.tobytes())
+
+
+def _of_pil(image: Any, reading: Mapping[str, Any]) -> Iterator[Source]:
+    """The file that the image was opened from, where its pixels are still that file's; then its pixels."""
+    data = _unchanged_file(image)
+    if data is not None:
+        yield Source.of_bytes(data, getattr(image, "filename", "") or "the image")
+    try:
+        source = _of_pixels(image, reading["reference"])
+    except (OSError, ValueError, SyntaxError) as error:
+        if data is None:
+            raise PictureError(f"cannot read the image: {_words(error)}") from error
+        return
+    yield source
+
+
+def _unchanged_file(image: Any) -> bytes | None:
+    if image.format not in _FORMATS or image.tell() != 0:
+        return None
+    try:
+        # not decoded yet, and not told to decode at another size
+        if getattr(image, "tile", None) and not getattr(image, "decoderconfig", ()):
+            return _rewound(image.fp)
+        # decoded, and perhaps drawn upon since
+        filename = getattr(image, "filename", "")
+        if not filename:
+            return None
+        import PIL.Image
+
+        with PIL.Image.open(filename) as again:
+            again.load()
+            if again != image:
+                return None
+        with open(filename, "rb") as file:
+            return file.read()
+    except (AttributeError, OSError, ValueError, SyntaxError):
+        return None
+
+
+def _rewound(file: Any) -> bytes:
+    """All bytes of a file, which is left where it was."""
+    place = file.tell()
+    file.seek(0)
+    try:
+        data: bytes = file.read()
+    finally:
+        file.seek(place)
+    return data
+
+
+def _of_pixels(image: Any, reference: bool) -> Source:
+    import io
+
+    import PIL.Image
+
+    orientation = 1
+    if not reference:
+        if image.format is not None:  # as it was opened; what was made of it since is as it is
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        if image.mode.startswith("I"):
+            image = image.convert("I").convert("I;16")
+        image = image.convert(_TO_PNG_MODE.get(image.mode, image.mode))
+        plain = image.mode == "RGB" and "transparency" not in image.info and orientation == 1
+        if image.mode in _PNG_MODES and not plain:
+            exif = PIL.Image.Exif()
+            exif[_ORIENTATION] = orientation
+            file = io.BytesIO()
+            image.save(file, "PNG", compress_level=1, exif=exif)
+            return Source.of_bytes(file.getvalue(), "the image")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.copy()
+        del image.info["transparency"]  # which is dropped, as Pillow would warn
+    rgb = image.convert("RGB")
+    return Source.of_pixels(rgb.width, rgb.height, rgb.tobytes())

@@ -1,0 +1,73 @@
+//! Errors as exceptions: the words of the command line, the few classes of `phi3v._errors`, and hints that name no flag.
+
+use phi3v_cli::error::{CliError, ExitCode};
+use phi3v_cli::hub::HubError;
+use phi3v_cli::sources::{PictureError, SourceError, Unallowed};
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+
+/// A class of `phi3v._errors`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Class {
+    Picture,
+    Model,
+    Room,
+    Option,
+    Other,
+}
+
+impl Class {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Picture => "PictureError",
+            Self::Model => "ModelError",
+            Self::Room => "RoomError",
+            Self::Option => "OptionError",
+            Self::Other => "Phi3VError",
+        }
+    }
+}
+
+/// The exception for an error of the command line's or the library's.
+pub(crate) fn exception(py: Python<'_>, error: &CliError) -> PyErr {
+    let class = match error.exit_code() {
+        // the command line has no forms, and no number for them
+        _ if is_about_a_form(error) => Class::Option,
+        ExitCode::Interrupted => return PyKeyboardInterrupt::new_err(()),
+        ExitCode::Picture => Class::Picture,
+        ExitCode::Model => Class::Model,
+        ExitCode::Memory => Class::Room,
+        ExitCode::Usage => Class::Option,
+        ExitCode::Failure => Class::Other,
+    };
+    raise(py, class, &error.to_string(), hint(error).as_deref())
+}
+
+fn is_about_a_form(error: &CliError) -> bool {
+    matches!(error, CliError::Phi3V(error) if matches!(error.root(), phi3v::Error::Constraint(_)))
+}
+
+/// An exception of one of the classes.
+pub(crate) fn raise(py: Python<'_>, class: Class, message: &str, hint: Option<&str>) -> PyErr {
+    let made = || py.import("phi3v._errors")?.getattr(class.name())?.call1((message, hint));
+    made().map_or_else(|error| error, PyErr::from_value)
+}
+
+/// What can be done about an error in Python, where the command line would name a flag.
+fn hint(error: &CliError) -> Option<String> {
+    match error {
+        CliError::Phi3V(error) | CliError::Fixed(error) | CliError::Hub(HubError::Model(error)) => {
+            error.hint()
+        }
+        CliError::Picture(PictureError::Image { error, .. }) => error.hint(),
+        CliError::Picture(
+            PictureError::Url { .. }
+            | PictureError::Fetch { error: SourceError::NotAllowed(Unallowed::Host | Unallowed::Http), .. },
+        ) => Some("name its host in allow_hosts, as well as one that it redirects to".to_owned()),
+        CliError::Picture(PictureError::Fetch { .. }) => {
+            Some("fetch it yourself, and give its bytes".to_owned())
+        }
+        CliError::Quantized { .. } => Some("give the original checkpoint, or leave quant out".to_owned()),
+        other => other.hint(),
+    }
+}

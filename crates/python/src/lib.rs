@@ -1,0 +1,44 @@
+//! The module `phi3v._phi3v`: types of Python turned into those of the library, and back. What people use is written in
+//! Python on top of it, in `python/phi3v`.
+//!
+//! Invariants: the interpreter's lock is held by nobody who computes or waits; whoever waits looks for Ctrl-C; no panic
+//! leaves this crate.
+
+mod answers;
+mod engine_thread;
+mod errors;
+mod generation;
+mod model;
+mod picture;
+mod processor;
+mod source;
+mod work;
+
+/// What Python imports as `phi3v._phi3v`.
+#[pyo3::pymodule]
+mod _phi3v {
+    use pyo3::prelude::*;
+    use std::ffi::OsString;
+
+    #[pymodule_export]
+    use crate::answers::{Answers, Ended, Piece};
+    #[pymodule_export]
+    use crate::model::{Model, load};
+    #[pymodule_export]
+    use crate::picture::{Picture, prepare};
+    #[pymodule_export]
+    use crate::processor::{Processor, open_processor};
+    #[pymodule_export]
+    use crate::source::Source;
+
+    /// The version of the program.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// Runs the command line `words`, the program's name first, and returns the number to exit with.
+    #[pyfunction]
+    fn main(py: Python<'_>, words: Vec<OsString>) -> PyResult<u8> {
+        crate::work::outside(py, || Ok(phi3v_cli::entry::main(words)))
+    }
+}

@@ -1,0 +1,164 @@
+//! A loaded model.
+
+use crate::engine_thread::EngineHandle;
+use crate::errors::{self, Class};
+use crate::processor::Processor;
+use crate::work;
+use clap::ValueEnum;
+use phi3v::constraint::{ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
+use phi3v::device::DeviceChoice;
+use phi3v::tokenizer::Tokenizer;
+use phi3v_cli::args::{ContextArgs, DeviceArgs, Dtype, Kv, ModelArgs, QuantChoice};
+use phi3v_cli::error::CliError;
+use phi3v_cli::interrupt::Interrupt;
+use phi3v_cli::runtime::{self, Runtime};
+use phi3v_cli::terminal::count;
+use phi3v_kernels::Cpu;
+use pyo3::prelude::*;
+use std::sync::{Arc, OnceLock};
+
+/// A loaded model, whose engine runs on a thread of its own.
+#[pyclass(frozen, module = "phi3v._phi3v")]
+pub(crate) struct Model {
+    #[pyo3(get)]
+    processor: Py<Processor>,
+    /// Where the model runs, in words.
+    #[pyo3(get)]
+    device: String,
+    pub(crate) shared: Arc<Shared>,
+    /// The process that has the engine's thread; one that was forked from it has none.
+    process: u32,
+}
+
+impl Model {
+    /// # Errors
+    /// The model was loaded by another process, whose threads this one lacks.
+    pub(crate) fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        let (message, hint) =
+            ("the model was loaded by the process that this one was forked from", "load it in this one");
+        Err(errors::raise(py, Class::Other, message, Some(hint)))
+    }
+}
+
+/// What the model and its askers share; the engine thread ends when all of them are gone.
+pub(crate) struct Shared {
+    pub(crate) engine: EngineHandle,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) context_tokens: usize,
+    constraints: OnceLock<ConstraintFactory>,
+}
+
+impl Shared {
+    /// What holds an answer to a JSON schema, given as JSON.
+    ///
+    /// # Errors
+    /// The schema cannot be followed.
+    pub(crate) fn constraint(&self, schema: &str) -> Result<GrammarConstraint, phi3v::Error> {
+        let schema: serde_json::Value = serde_json::from_str(schema).map_err(|error| {
+            phi3v::constraint::ConstraintError::Invalid { kind: "JSON schema", reason: error.to_string() }
+        })?;
+        let factory = match self.constraints.get() {
+            Some(factory) => factory,
+            None => {
+                let made = ConstraintFactory::new(&self.tokenizer, GrammarLimits::default())?;
+                self.constraints.get_or_init(|| made)
+            }
+        };
+        Ok(factory.constraint(&Grammar::JsonSchema(schema))?)
+    }
+}
+
+/// How a model is loaded, by the names of the command line.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Loading {
+    model: String,
+    #[pyo3(default)]
+    quant: Option<String>,
+    #[pyo3(default)]
+    dtype: Option<String>,
+    #[pyo3(default)]
+    kv: Option<String>,
+    #[pyo3(default)]
+    device: Option<String>,
+    #[pyo3(default)]
+    threads: Option<usize>,
+    #[pyo3(default)]
+    context: Option<usize>,
+}
+
+impl Loading {
+    fn args(&self, py: Python<'_>) -> PyResult<(ModelArgs, ContextArgs)> {
+        let device = self.device.as_deref().map(str::parse::<DeviceChoice>).transpose();
+        let device = device.map_err(|error| errors::exception(py, &phi3v::Error::from(error).into()))?;
+        let model = ModelArgs {
+            model: self.model.clone(),
+            dtype: choice(py, "dtype", self.dtype.as_deref())?.unwrap_or(Dtype::Bf16),
+            quant: choice::<QuantChoice>(py, "quant", self.quant.as_deref())?,
+            kv: choice::<Kv>(py, "kv", self.kv.as_deref())?,
+            device: DeviceArgs { device: device.unwrap_or_default(), threads: self.threads },
+        };
+        Ok((model, ContextArgs { context: self.context }))
+    }
+}
+
+/// One of the values that a flag takes.
+fn choice<T: ValueEnum>(py: Python<'_>, name: &str, value: Option<&str>) -> PyResult<Option<T>> {
+    let Some(value) = value else { return Ok(None) };
+    let known = T::value_variants().iter().filter_map(T::to_possible_value);
+    T::from_str(value, false).map(Some).map_err(|_| {
+        let known: Vec<String> = known.map(|known| known.get_name().to_owned()).collect();
+        let message = format!("{name} is {value}, it must be one of {}", known.join(", "));
+        errors::raise(py, Class::Option, &message, None)
+    })
+}
+
+/// Loads a model, downloading and quantizing it where need be.
+#[pyfunction]
+pub(crate) fn load(py: Python<'_>, loading: Loading) -> PyResult<Model> {
+    let (model, context) = loading.args(py)?;
+    let interrupt = Interrupt::of_host();
+    let loaded = work::beside(py, move || started(&model, &context), move || interrupt.stop())?;
+    let Started { shared, processor, device } = loaded;
+    let (shared, process) = (Arc::new(shared), std::process::id());
+    Ok(Model { processor: Py::new(py, processor)?, device, shared, process })
+}
+
+/// A model on its engine thread.
+struct Started {
+    shared: Shared,
+    processor: Processor,
+    device: String,
+}
+
+fn started(model: &ModelArgs, context: &ContextArgs) -> Result<Started, CliError> {
+    let opened = runtime::open(model, context, |own| own)?;
+    opened.tell_memory(false);
+    let params = opened.checkpoint.preprocessor;
+    let card = opened.device.card().map_or_else(String::new, |card| card.name);
+    let device = opened.device.cpu().map_or(card, words);
+    let Runtime { engine, tokenizer, name } = opened.load(model)?;
+    let context_tokens = engine.context_tokens();
+    let no_thread = |error| CliError::File { action: "start", path: "the engine's thread".to_owned(), error };
+    let engine = EngineHandle::start(engine).map_err(no_thread)?;
+    let processor = Processor { name, tokenizer: Arc::clone(&tokenizer), params };
+    let shared = Shared { engine, tokenizer, context_tokens, constraints: OnceLock::new() };
+    Ok(Started { shared, processor, device })
+}
+
+/// The processor in words.
+fn words(cpu: &Cpu) -> String {
+    format!("the processor ({}, {})", count(cpu.threads(), "thread"), cpu.level())
+}
+
+#[pymethods]
+impl Model {
+    /// Tokens that a prompt, pictures included, and its answer may have together.
+    #[getter]
+    fn context_tokens(&self) -> usize {
+        self.shared.context_tokens
+    }
+}

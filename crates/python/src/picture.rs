@@ -1,0 +1,236 @@
+//! Pictures, ready for the model.
+
+use crate::errors::{self, Class};
+use crate::source::{Origin, Source, data_url_limits};
+use crate::work;
+use phi3v::image::{
+    self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_SIDE, TILE_VALUES,
+};
+use phi3v_cli::error::CliError;
+use phi3v_cli::sources::{AllowedHost, Inputs, PictureError, PictureOptions, Sources, read_picture};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A picture ready for the model.
+#[pyclass(frozen, module = "phi3v._phi3v")]
+pub(crate) struct Picture {
+    pub(crate) inputs: Arc<ImageInputs>,
+    /// As the user named it.
+    #[pyo3(get)]
+    name: String,
+    params: ImageParams,
+}
+
+/// How pictures are read and cut. The limits are the command line's where none are given.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Reading {
+    /// Most tiles; the model's own number where none is given.
+    #[pyo3(default)]
+    num_crops: Option<usize>,
+    /// Whether pixels are the reference's.
+    reference: bool,
+    /// Hosts that pictures may be fetched from.
+    allow_hosts: Vec<String>,
+    #[pyo3(default)]
+    max_pixels: Option<u64>,
+    #[pyo3(default)]
+    max_side: Option<u32>,
+    #[pyo3(default)]
+    max_image_bytes: Option<usize>,
+    #[pyo3(default)]
+    max_frames: Option<usize>,
+}
+
+impl Reading {
+    /// The command line's words for it, of a model with the settings `own`.
+    fn options(&self, py: Python<'_>, own: &ImageParams) -> PyResult<PictureOptions> {
+        let refused = |message: String| errors::raise(py, Class::Option, &message, None);
+        let host = |name: &String| name.parse::<AllowedHost>().map_err(refused);
+        let hosts = self.allow_hosts.iter().map(host).collect::<PyResult<Vec<_>>>()?;
+        let default = ImageLimits::default();
+        let limits = ImageLimits {
+            bytes_max: self.max_image_bytes.unwrap_or(default.bytes_max),
+            pixels_max: self.max_pixels.unwrap_or(default.pixels_max),
+            side_max: self.max_side.unwrap_or(default.side_max),
+            frames_max: self.max_frames.unwrap_or(default.frames_max),
+        };
+        let mode = if self.reference { ImageMode::Reference } else { ImageMode::AsSeen };
+        let params = own.with_num_crops(self.num_crops.unwrap_or(own.num_crops));
+        Ok(PictureOptions::of_files(mode, params, limits).with_hosts(&hosts))
+    }
+}
+
+/// Reads a picture for a model with the settings `own`.
+pub(crate) fn read(
+    py: Python<'_>,
+    source: &Source,
+    reading: &Reading,
+    own: &ImageParams,
+) -> PyResult<Picture> {
+    let options = reading.options(py, own)?;
+    let (origin, params) = (source.origin.clone(), options.params);
+    let (name, inputs) = match origin {
+        // a pipe or a host may let one wait
+        Origin::Named(name) => work::beside(
+            py,
+            move || {
+                let picture = read_picture(&name, &options)?;
+                Ok((picture.name, picture.inputs))
+            },
+            || (),
+        )?,
+        origin => work::outside(py, || given(origin, &options).map_err(CliError::from))?,
+    };
+    Ok(Picture { inputs, name, params })
+}
+
+/// A picture whose bytes or pixels are here.
+fn given(origin: Origin, options: &PictureOptions) -> Result<(String, Arc<ImageInputs>), PictureError> {
+    let (name, rgb) = match origin {
+        Origin::Named(name) => {
+            let picture = read_picture(&name, options)?;
+            return Ok((picture.name, picture.inputs));
+        }
+        Origin::Bytes(bytes, name) => {
+            let rgb = image::decode(&bytes, options.mode, &options.limits);
+            (name, rgb)
+        }
+        Origin::DataUrl(url) => {
+            let name = "the data URL".to_owned();
+            let bytes = data_url(&url, &options.limits)
+                .map_err(|error| PictureError::Fetch { url: name.clone(), error })?;
+            let rgb = image::decode(&bytes, options.mode, &options.limits);
+            (name, rgb)
+        }
+        Origin::Pixels { width, height, rgb } => {
+            ("the pixels".to_owned(), Ok(RgbImage { width, height, pixels: rgb.to_vec() }))
+        }
+    };
+    match rgb.and_then(|rgb| image::process(&rgb, &options.params)) {
+        Ok(inputs) => Ok((name, Arc::new(inputs))),
+        Err(error) => Err(PictureError::Image { name, error }),
+    }
+}
+
+fn data_url(url: &str, limits: &ImageLimits) -> Result<Vec<u8>, phi3v_cli::sources::SourceError> {
+    // a budget is counted in units of 1 KiB
+    let mut budget = Inputs::new(limits.bytes_max.saturating_add(1 << 10)).budget();
+    let deadline = Instant::now() + Duration::from_secs(1);
+    Sources::data_urls_only().read(url, &data_url_limits(limits.bytes_max), &mut budget, deadline)
+}
+
+/// Reads a picture for no certain model: with the settings of Phi-3-vision, cut into at most `num_crops` tiles.
+#[pyfunction]
+pub(crate) fn prepare(
+    py: Python<'_>,
+    source: &Source,
+    num_crops: usize,
+    reading: Reading,
+) -> PyResult<Picture> {
+    read(py, source, &reading, &ImageParams { num_crops, ..ImageParams::default() })
+}
+
+#[pymethods]
+impl Picture {
+    /// The tiles of the reference's `pixel_values`, `[crops + 1, 3, 336, 336]`, and its `image_sizes`.
+    #[staticmethod]
+    fn of_values(py: Python<'_>, values: PyBuffer<f32>, height: u32, width: u32) -> PyResult<Self> {
+        let values = values.to_vec(py)?;
+        let inputs = work::outside(py, || {
+            let inputs = ImageInputs::from_pixel_values(&values, Size { width, height });
+            Ok(inputs.map_err(phi3v::Error::from)?)
+        })?;
+        Ok(Self { inputs: Arc::new(inputs), name: "pixel_values".to_owned(), params: ImageParams::default() })
+    }
+
+    /// `(width, height)` in pixels, as decoded.
+    #[getter]
+    fn size(&self) -> (u32, u32) {
+        let Size { width, height } = self.inputs.original_size;
+        (width, height)
+    }
+
+    /// Rows and columns of tiles.
+    #[getter]
+    fn grid(&self) -> (usize, usize) {
+        (self.inputs.grid.h_crop, self.inputs.grid.w_crop)
+    }
+
+    /// Tiles, the global view included.
+    #[getter]
+    fn tiles(&self) -> usize {
+        self.inputs.tile_of.len()
+    }
+
+    /// Tiles that differ from each other; only these are computed.
+    #[getter]
+    fn distinct_tiles(&self) -> usize {
+        self.inputs.distinct_tiles()
+    }
+
+    /// Tokens of the prompt that stand for the picture.
+    #[getter]
+    fn tokens(&self) -> usize {
+        self.inputs.num_img_tokens()
+    }
+
+    /// `(height, width)` of the HD image: the reference's `image_sizes`.
+    #[getter]
+    fn hd_size(&self) -> (u32, u32) {
+        let Size { width, height } = self.inputs.grid.image_size();
+        (height, width)
+    }
+
+    /// The reference's `pixel_values`, `[tiles, 3, 336, 336]` in f32: the global view, the tiles, and zeros.
+    fn pixel_values<'py>(&self, py: Python<'py>, tiles: usize) -> PyResult<Bound<'py, PyByteArray>> {
+        let inputs = &self.inputs;
+        if tiles < inputs.tile_of.len() {
+            return Err(PyValueError::new_err(format!(
+                "the picture has {} tiles, and room was asked for {tiles}",
+                inputs.tile_of.len()
+            )));
+        }
+        const TILE_BYTES: usize = TILE_VALUES * size_of::<f32>();
+        PyByteArray::new_with(py, tiles * TILE_BYTES, |bytes| {
+            for (out, &tile) in bytes.chunks_exact_mut(TILE_BYTES).zip(&inputs.tile_of) {
+                let values = &inputs.distinct[tile * TILE_VALUES..][..TILE_VALUES];
+                out.copy_from_slice(bytemuck::cast_slice(values));
+            }
+            Ok(())
+        })
+    }
+
+    /// The picture small, as the model's global view has it: width, height and `[height, width, 3]`.
+    fn thumbnail<'py>(&self, py: Python<'py>) -> (usize, usize, Bound<'py, PyBytes>) {
+        let small = thumbnail(&self.inputs, &self.params);
+        (small.width, small.height, PyBytes::new(py, &small.pixels))
+    }
+}
+
+/// The global view without its padding, each pixel the mean of `STEP` by `STEP`.
+fn thumbnail(inputs: &ImageInputs, params: &ImageParams) -> RgbImage {
+    const STEP: usize = 3;
+    const PLANE: usize = TILE_SIDE * TILE_SIDE;
+    let grid = &inputs.grid;
+    let hd = grid.image_size();
+    let within =
+        |resized: usize, hd: u32| (resized * TILE_SIDE / hd as usize / STEP).clamp(1, TILE_SIDE / STEP);
+    let (width, height) = (within(grid.resized_width, hd.width), within(grid.resized_height, hd.height));
+    let (left, top) = ((TILE_SIDE - width * STEP) / 2, (TILE_SIDE - height * STEP) / 2);
+    let mut pixels = Vec::with_capacity(width * height * 3);
+    for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+        for channel in 0..3 {
+            let at = channel * PLANE + (top + y * STEP) * TILE_SIDE + left + x * STEP;
+            let rows = (0..STEP).flat_map(|row| &inputs.distinct[at + row * TILE_SIDE..][..STEP]);
+            let mean = rows.sum::<f32>() / (STEP * STEP) as f32;
+            let level = (mean * params.image_std[channel] + params.image_mean[channel]) * 255.0;
+            pixels.push(level.round().clamp(0.0, 255.0) as u8);
+        }
+    }
+    RgbImage { width, height, pixels }
+}

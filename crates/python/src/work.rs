@@ -1,0 +1,79 @@
+//! Work without the interpreter's lock, on this thread or on one of its own, and waiting for it.
+
+use crate::errors::{self, Class};
+use phi3v_cli::error::CliError;
+use pyo3::prelude::*;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// How long somebody waits without looking for Ctrl-C.
+pub(crate) const SLICE: Duration = Duration::from_millis(20);
+
+/// Runs `work` without the interpreter's lock. A panic in it becomes an exception.
+///
+/// # Errors
+/// The work's own, as an exception.
+pub(crate) fn outside<T: Send>(
+    py: Python<'_>,
+    work: impl Send + FnOnce() -> Result<T, CliError>,
+) -> PyResult<T> {
+    let done = py.detach(|| catch_unwind(AssertUnwindSafe(work)));
+    finished(py, done)
+}
+
+/// Runs `work` on a thread of its own, so that Ctrl-C ends the waiting for it. It goes on then unless `stop` stops it.
+///
+/// # Errors
+/// The work's own, as an exception; or what a handler of a signal raised.
+pub(crate) fn beside<T: Send + 'static>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+    stop: impl FnOnce(),
+) -> PyResult<T> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        // nobody waits any more where this fails
+        let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));
+    });
+    let receiver = std::sync::Mutex::new(receiver);
+    loop {
+        let told = py.detach(|| match receiver.lock() {
+            Ok(receiver) => receiver.recv_timeout(SLICE),
+            Err(_) => Err(RecvTimeoutError::Disconnected),
+        });
+        match told {
+            Ok(done) => return finished(py, done),
+            Err(RecvTimeoutError::Disconnected) => return Err(bug(py, "the work was dropped")),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(raised) = py.check_signals() {
+                    stop();
+                    return Err(raised);
+                }
+            }
+        }
+    }
+}
+
+/// What a piece of work came to, or the payload of its panic.
+type Done<T> = Result<Result<T, CliError>, Box<dyn Any + Send>>;
+
+fn finished<T>(py: Python<'_>, done: Done<T>) -> PyResult<T> {
+    match done {
+        Ok(result) => result.map_err(|error| errors::exception(py, &error)),
+        Err(payload) => Err(bug(py, reason(payload.as_ref()))),
+    }
+}
+
+/// The exception for what must not happen.
+pub(crate) fn bug(py: Python<'_>, reason: &str) -> PyErr {
+    let message = format!("phi3v has failed: {reason}");
+    errors::raise(py, Class::Other, &message, Some("report it, with what was asked"))
+}
+
+/// What a panic had to say.
+fn reason(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no reason was given")
+}

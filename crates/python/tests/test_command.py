@@ -1,0 +1,89 @@
+"""The command that comes with the wheel, in the process of Python."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import phi3v
+import pytest
+from conftest import COVER, COVER_ANSWER, TITLE
+
+MODULE = [sys.executable, "-m", "phi3v"]
+SCRIPT = Path(sys.executable).with_name("phi3v")
+
+
+def run(*words, command=MODULE, **options):
+    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=300, **options)
+
+
+def commands():
+    return [MODULE, [str(SCRIPT)]] if SCRIPT.exists() else [MODULE]
+
+
+@pytest.mark.parametrize("command", commands(), ids=len)
+def test_answers_as_the_binary_does(command):
+    done = run("ask", COVER, TITLE, command=command)
+    assert (done.returncode, done.stdout) == (0, COVER_ANSWER + "\n")
+    assert "demo model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--version"], 0),
+        (["--help"], 0),
+        (["--nonsense"], 2),
+        (["ask", "no-such.png", "What is this?"], 3),
+        (["ask", "--model", "no-such-model", "What is this?"], 4),
+        (["ask", "--context", "10", COVER, "What is this?"], 5),
+    ],
+)
+def test_exit_codes_are_the_command_lines(words, code):
+    done = run(*words)
+    assert done.returncode == code, done.stderr
+    if words == ["--version"]:
+        assert done.stdout == f"phi3v {phi3v.__version__}\n"
+
+
+def test_a_name_that_is_no_utf8_reaches_the_command(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    Path(os.fsdecode(name)).write_bytes(COVER.read_bytes())
+    done = subprocess.run([*MODULE, "ask", name, TITLE], capture_output=True, timeout=300)
+    assert done.stdout.decode() == COVER_ANSWER + "\n"
+
+
+def test_ctrl_c_stops_an_answer(endless):
+    words = ["ask", "--quiet", "--model", endless, "--context", "30000", "--max-new-tokens", "25000"]
+    process = subprocess.Popen([*MODULE, *words, "Tell me a story"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, b"")
+
+
+def test_ctrl_c_ends_a_server_in_order():
+    server = subprocess.Popen([*MODULE, "serve", "--port", "0"], stderr=subprocess.PIPE, text=True)
+    for line in server.stderr:
+        if "phi3v listens at" in line:
+            break
+    server.send_signal(signal.SIGINT)
+    _, rest = server.communicate(timeout=60)
+    assert server.returncode == 0, rest
+
+
+def test_a_command_that_takes_no_notice_of_ctrl_c_is_ended_by_it():
+    process = subprocess.Popen([*MODULE, "bench"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 130)
+
+
+def test_importing_brings_nothing_heavy():
+    heavy = ["numpy", "PIL", "asyncio", "concurrent.futures", "pydantic", "IPython", "inspect"]
+    code = f"import sys, phi3v; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

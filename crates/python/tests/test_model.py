@@ -1,0 +1,333 @@
+"""Questions and their answers."""
+
+import asyncio
+import copy
+import gc
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+
+import phi3v
+import pytest
+from conftest import COVER, COVER_ANSWER, EXAMPLES, TITLE, needs
+
+LONG = {"max_new_tokens": 25000}
+
+
+def cases():
+    return json.loads((EXAMPLES / "answers.json").read_text())
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case["question"][:20])
+def test_the_examples_are_answered_as_by_the_command_line(demo, case):
+    answer = demo.ask(case["question"], [EXAMPLES / name for name in case["pictures"]])
+    assert answer == case["answer"]
+
+
+def test_an_answer_is_a_text_that_knows_how_it_came_about(demo):
+    answer = demo.ask(TITLE, COVER, logprobs=2)
+    assert isinstance(answer, str) and answer == COVER_ANSWER
+    assert answer.index("title") == 4, "methods of str are str's"
+    assert answer.finish_reason == "stop"
+    assert "".join(word.text for word in answer.words) == answer
+    assert all(0 < word.probability <= 1 for word in answer.words)
+    assert [word.text for word in answer.words][:3] == ["The", " title", " of"]
+    assert answer.usage.completion_tokens == len(answer.tokens)
+    assert answer.usage.image_tokens == demo.tokenize_cost(COVER).tokens
+    assert all(len(token.top) == 2 and token.top[0][0] == token.id for token in answer.tokens)
+    assert answer.timings.first_token > 0
+    command = [sys.executable, "-m", "phi3v", "ask", "--json", "--logprobs", "2", str(COVER), TITLE]
+    told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
+    assert [token.id for token in answer.tokens] == [token["id"] for token in told["logprobs"]]
+    for ours, theirs in zip(answer.tokens, told["logprobs"], strict=True):
+        assert ours.logprob == pytest.approx(theirs["logprob"], abs=1e-5)
+    assert {"prompt_tokens", "completion_tokens"} <= set(told["usage"])
+    assert answer.usage.prompt_tokens == told["usage"]["prompt_tokens"]
+
+
+def test_an_answer_travels_between_processes(demo):
+    answer = demo.ask(TITLE, COVER)
+    for other in (pickle.loads(pickle.dumps(answer)), copy.deepcopy(answer)):
+        assert (other, other.tokens, other.usage) == (answer, answer.tokens, answer.usage)
+        assert type(other) is phi3v.Answer
+
+
+def test_options_have_the_names_of_the_command_line(demo, talker, endless):
+    drawn = {"temperature": 1.5, "top_k": 40, "top_p": 0.95, "min_p": 0.01, "presence_penalty": 0.1}
+    asked = {**drawn, "frequency_penalty": 0.1, "repetition_penalty": 1.1, "seed": 5, "max_new_tokens": 20}
+    first, second = (talker.ask("Tell me a story", **asked) for _ in range(2))
+    assert first == second and first != talker.ask("Tell me a story", **{**asked, "seed": 6})
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
+    command = [sys.executable, "-m", "phi3v", "ask", "--json", "--model", endless, *flags, "Tell me a story"]
+    told = subprocess.run(command, capture_output=True, check=True, timeout=300).stdout
+    assert first == json.loads(told)["answer"]
+    stopped = demo.ask(TITLE, COVER, stop=" and")
+    assert stopped == COVER_ANSWER.split(" and")[0]
+    assert "".join(word.text for word in stopped.words) == stopped
+    assert demo.ask(TITLE, COVER, stop=[" book", " and"]) == "The title of the"
+    short = demo.ask(TITLE, COVER, max_new_tokens=3)
+    assert (short.finish_reason, len(short.tokens)) == ("length", 3)
+    assert demo.ask(TITLE, COVER, system="Be brief.").usage.prompt_tokens > demo.ask(TITLE, COVER).usage.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"temperature": 3}, phi3v.OptionError, "temperature is 3, it must be from 0 to 2"),
+        ({"top_p": 0}, phi3v.OptionError, "top_p is 0, it must be above 0 and at most 1"),
+        ({"top_k": -1}, phi3v.OptionError, "top_k is -1"),
+        ({"seed": 1 << 70}, phi3v.OptionError, "seed is"),
+        ({"max_new_tokens": 0}, phi3v.OptionError, "max_new_tokens is 0 and must be at least 1"),
+        ({"max_new_tokens": 10**9}, phi3v.RoomError, "exceed the context of"),
+        ({"logprobs": 21}, phi3v.OptionError, "logprobs is 21, it must be from 0 to 20"),
+        ({"detail": "some"}, phi3v.OptionError, "detail is some"),
+        ({"detail": "low", "num_crops": 2}, phi3v.OptionError, "detail and num_crops"),
+        ({"num_crops": 0}, phi3v.PictureError, "num_crops is 0, it must be 1 to 256"),
+        ({"allow_hosts": "http://a"}, phi3v.OptionError, "is not the name of a host"),
+        ({"max_pixels": 5}, phi3v.PictureError, "the limit is 5"),
+        ({"schema": {"type": "nonsense"}}, phi3v.OptionError, "the JSON schema cannot be used"),
+        ({"temperature": "hot"}, TypeError, "temperature must be a float, not str"),
+        ({"max_new_tokens": 1.5}, TypeError, "max_new_tokens must be an int, not float"),
+        ({"reference": 1}, TypeError, "reference must be a bool, not int"),
+        ({"stop": 5}, TypeError, "stop must be texts, not int"),
+        ({"stop": [5]}, TypeError, "stop must be a str, not int"),
+        ({"schema": 5}, TypeError, "a schema must be a dict or a pydantic model"),
+        ({"temprature": 1}, TypeError, "there is no option temprature"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_said(demo, options, error, words):
+    with pytest.raises(error) as raised:
+        demo.ask(TITLE, COVER, **options)
+    assert words in str(raised.value)
+
+
+def test_errors_have_the_words_of_the_command_line(demo):
+    with pytest.raises(phi3v.PictureError) as raised:
+        demo.ask(TITLE, "no-such.png")
+    assert str(raised.value) == "cannot read no-such.png: no such file or directory"
+    assert isinstance(raised.value, (phi3v.Phi3VError, ValueError))
+    with pytest.raises(phi3v.PictureError, match="not fetched") as raised:
+        demo.ask(TITLE, "https://images.example.org/a.png")
+    assert raised.value.__notes__ == [f"hint: {raised.value.hint}"] and "allow_hosts" in raised.value.hint
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (str(again), again.hint) == (str(raised.value), raised.value.hint)
+    with pytest.raises(phi3v.ModelError):
+        phi3v.load("no-such-model")
+    for loading in ({"quant": "q5"}, {"device": "tpu"}, {"threads": 0}, {"dtype": "f8"}):
+        with pytest.raises(phi3v.OptionError):
+            phi3v.load(**loading)
+    with pytest.raises(TypeError, match="the question must be a str, not int"):
+        demo.ask(5)
+    with pytest.raises(phi3v.OptionError, match="the question is empty"):
+        demo.ask("  ")
+
+
+def test_forms(demo):
+    schema = {
+        "type": "object",
+        "properties": {"title": {"type": "string", "maxLength": 20}},
+        "required": ["title"],
+        "additionalProperties": False,
+    }
+    book = demo.ask(TITLE, COVER, schema=schema)
+    assert list(book) == ["title"] and isinstance(book["title"], str)
+    with pytest.raises(phi3v.Phi3VError, match="ended by length before it fitted the schema"):
+        demo.ask(TITLE, COVER, schema=schema, max_new_tokens=2)
+    streamed = demo.stream(TITLE, COVER, schema=schema)
+    assert json.loads("".join(streamed)) == streamed.answer.parsed == book
+    pydantic = needs("pydantic")
+
+    class Book(pydantic.BaseModel, extra="forbid"):
+        title: str = pydantic.Field(max_length=20)
+        pages: int = pydantic.Field(ge=0, le=9)
+
+    found = demo.ask(TITLE, COVER, schema=Book)
+    assert isinstance(found, Book)
+    assert demo.ask(TITLE, COVER, schema=found) == found, "an object stands for its class"
+
+
+def test_a_stream_tells_an_answer_piece_by_piece(demo, talker):
+    stream = demo.stream(TITLE, COVER, stop="Porter")
+    with pytest.raises(phi3v.Phi3VError, match="has not ended"):
+        _ = stream.answer
+    pieces = list(stream)
+    assert len(pieces) > 5 and all(pieces)
+    assert "".join(pieces) == stream.answer == demo.ask(TITLE, COVER, stop="Porter")
+    assert list(stream) == []
+    with talker.stream("Tell me a story", **LONG) as stream:
+        first = next(stream)
+    assert stream.answer.startswith(first) and stream.answer.finish_reason == "cancelled"
+
+
+def test_streams_that_wait_their_turn_can_be_closed(talker):
+    """More than the engine runs and has waiting."""
+    streams = [talker.stream(f"Tell me story {number}", **LONG) for number in range(60)]
+    for stream in reversed(streams):
+        stream.close()
+        assert stream.answer.finish_reason == "cancelled"
+    assert len(talker.ask("Tell me a story", max_new_tokens=5).tokens) == 5
+
+
+def test_streams_of_asyncio(demo, talker):
+    async def read(**options):
+        return "".join([text async for text in demo.stream(TITLE, COVER, **options)])
+
+    async def leave():
+        stream = talker.stream("Tell me a story", **LONG)
+        pieces = stream.__aiter__()
+        async for _ in pieces:
+            break
+        await pieces.aclose()
+
+    async def fail():
+        with pytest.raises(phi3v.RoomError):
+            await read(max_new_tokens=10**9)
+
+    async def main():
+        await leave()
+        await fail()
+        return await asyncio.gather(*(read() for _ in range(20)))
+
+    assert asyncio.run(main()) == [COVER_ANSWER] * 20
+
+
+def test_a_conversation_stays_known(demo, talker):
+    chat = demo.chat(COVER, system="Be brief.")
+    first = chat.ask(TITLE)
+    assert chat.messages[-1] == {"role": "assistant", "content": str(first)}
+    second = chat.ask("What is the capital of France?")
+    assert [message["role"] for message in chat.messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert second.usage.image_tokens == first.usage.image_tokens
+    assert second.usage.prompt_tokens > first.usage.prompt_tokens
+    third = chat.ask("And this?", EXAMPLES / "text.png")
+    assert third.usage.image_tokens > first.usage.image_tokens
+    said = chat.messages
+    with pytest.raises(phi3v.PictureError):
+        chat.ask("And this?", "no-such.png")
+    assert chat.messages == said
+    chat = talker.chat()
+    stream = chat.stream("Tell me a story", **LONG)
+    next(stream)
+    stream.close()
+    assert chat.messages[-1]["content"] == stream.answer
+
+
+def test_threads_get_the_answers_that_they_get_alone(demo):
+    asked = [(case["question"], [EXAMPLES / name for name in case["pictures"]]) for case in cases()] * 3
+    alone = [str(demo.ask(*one)) for one in asked]
+    together: list[str | None] = [None] * len(asked)
+
+    def ask(place):
+        together[place] = str(demo.ask(*asked[place]))
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(asked))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_a_batch_yields_answers_as_they_end(demo):
+    known = [case for case in cases() if case["pictures"]]
+    items = [(case["question"], [EXAMPLES / name for name in case["pictures"]]) for case in known] * 20
+    answers = list(demo.batch(items, progress=False))
+    assert sorted(answer.item for answer in answers) == list(range(len(items)))
+    for answer in answers:
+        assert answer == known[answer.item % len(known)]["answer"]
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(None)
+            yield {"question": TITLE, "images": COVER, "max_new_tokens": 1 + len(taken) % 3}
+
+    answers = demo.batch(endless(), progress=False)
+    assert {len(next(answers).tokens) for _ in range(50)} == {1, 2, 3}
+    answers.close()
+    assert len(taken) < 100, "items are taken as they are needed"
+    assert list(demo.batch([], progress=False)) == []
+    assert [str(answer) for answer in demo.batch(["What is the capital of France?"], progress=False)] == [
+        cases()[-1]["answer"]
+    ]
+
+
+def test_a_batch_says_which_item_failed(demo):
+    items = [(TITLE, COVER), (TITLE, "no-such.png"), (TITLE, COVER)]
+    with pytest.raises(phi3v.PictureError) as raised:
+        list(demo.batch(items, progress=False))
+    assert raised.value.item == 1 and "item 1 of the batch" in raised.value.__notes__
+    found = {one.item: one for one in demo.batch(items, progress=False, errors="return")}
+    assert found[0] == found[2] == COVER_ANSWER and isinstance(found[1], phi3v.PictureError)
+    with pytest.raises(TypeError, match="an item of a batch must be"):
+        list(demo.batch([5], progress=False))
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    cut = list(demo.batch(items[:1], schema=schema, max_new_tokens=1, errors="return", progress=False))
+    assert isinstance(cut[0], phi3v.Phi3VError) and cut[0].item == 0
+
+
+def test_the_bar_of_a_batch(demo, capfd):
+    assert len(list(demo.batch([TITLE, TITLE], progress=True))) == 2
+    told = capfd.readouterr().err
+    assert "2/2" in told and "left" in told
+    list(demo.batch([TITLE], progress=None))
+    assert capfd.readouterr().err == "", "nothing where nobody looks"
+
+
+def test_keyboard_interrupt_stops_an_answer_and_no_more(talker):
+    timer = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        talker.ask("Tell me a story", **LONG)
+    timer.join()
+    assert len(talker.ask("Tell me a story", max_new_tokens=5).tokens) == 5
+
+
+def test_a_model_that_nobody_has_is_freed(endless):
+    def engines():
+        tasks = subprocess.run(
+            ["sh", "-c", f"cat /proc/{os.getpid()}/task/*/comm"], capture_output=True, text=True
+        ).stdout
+        return tasks.split().count("engine")
+
+    if not sys.platform.startswith("linux"):
+        pytest.skip("SKIPPED: threads are counted in /proc")
+    before = engines()
+    model = phi3v.load(str(endless), threads=1, context=30000)
+    stream = model.stream("Tell me a story", **LONG)
+    next(stream)
+    assert engines() == before + 1
+    gone = weakref.ref(model)
+    del model, stream
+    gc.collect()
+    assert gone() is None
+    for _ in range(200):
+        if engines() == before:
+            return
+        threading.Event().wait(0.05)
+    pytest.fail("the engine's thread goes on")
+
+
+def test_a_forked_process_is_told_to_load_its_own():
+    code = """
+import os, phi3v
+model = phi3v.load()
+model.ask("Hello", max_new_tokens=1)
+child = os.fork()
+if child == 0:
+    try:
+        model.ask("Hello", max_new_tokens=1)
+    except phi3v.Phi3VError as error:
+        os._exit(0 if "forked" in str(error) and error.hint else 1)
+    os._exit(2)
+print(os.waitpid(child, 0)[1], len(model.ask("Hello", max_new_tokens=1).tokens))
+"""
+    if not hasattr(os, "fork"):
+        pytest.skip("SKIPPED: needs fork")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "0 1\n", done.stderr

@@ -1,0 +1,258 @@
+"""Pictures of every kind that Python has: the command line's pixels, or the right exception."""
+
+import base64
+import io
+import tempfile
+from pathlib import Path
+
+import phi3v
+import pytest
+from conftest import COVER, EXAMPLES, REPOSITORY, needs
+from phi3v import _phi3v
+from phi3v._options import split
+from phi3v._pictures import prepare
+
+PICTURES = sorted(path for path in (REPOSITORY / "testdata" / "images").iterdir() if path.suffix != ".json")
+processor = _phi3v.open_processor("demo")
+
+
+def seen(picture, **options):
+    """What the model sees of a picture."""
+    read = prepare(processor.picture, picture, split(options).reading)
+    return read.size, read.grid, bytes(read.pixel_values(read.tiles))
+
+
+@pytest.mark.parametrize("reference", [False, True], ids=["as_seen", "reference"])
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
+def test_every_kind_has_the_pixels_of_the_file(path, reference):
+    expected = seen(path, reference=reference)
+    data = path.read_bytes()
+    url = "data:image/png;base64," + base64.b64encode(data).decode()
+    for picture in (str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), url):
+        assert seen(picture, reference=reference) == expected
+    with open(path, "rb") as file:
+        file.read(5)  # it is read from its beginning, whoever looked at it before
+        assert seen(file, reference=reference) == expected
+        assert seen(file, reference=reference) == expected
+    pil = needs("PIL.Image")
+    with pil.open(path) as image:
+        assert seen(image, reference=reference) == expected, "opened"
+        assert seen(image, reference=reference) == expected, "opened, and asked about again"
+        image.load()
+        assert seen(image, reference=reference) == expected, "loaded"
+    with pil.open(io.BytesIO(data)) as image:
+        assert seen(image, reference=reference) == expected, "opened from a file object"
+
+
+# What Pillow gives no other pixels of than phi3v does, where the file is out of reach.
+AS_PILLOW = [
+    "turned.jpg", "turned.png", "turned.tif", "rgba.png", "rgb_clear.png", "palette_clear.png", "gray16.png",
+    "gray_alpha.png", "gray.jpg", "rgb.png", "cmyk.jpg", "palette.gif", "bits.png", "lossless_alpha.webp", "clear.gif",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reference", [False, True], ids=["as_seen", "reference"])
+@pytest.mark.parametrize("name", AS_PILLOW)
+def test_an_image_whose_file_is_out_of_reach_is_read_by_the_same_rules(name, reference):
+    pil = needs("PIL.Image")
+    path = REPOSITORY / "testdata" / "images" / name
+    with pil.open(io.BytesIO(path.read_bytes())) as image:
+        image.load()
+        assert seen(image, reference=reference) == seen(path, reference=reference)
+
+
+def test_an_image_that_was_drawn_upon_is_seen_so(tmp_path):
+    pil = needs("PIL.Image")
+    with pil.open(COVER) as image:
+        image.putpixel((5, 5), (1, 2, 3))
+        image.save(tmp_path / "drawn.png")
+        assert seen(image) == seen(tmp_path / "drawn.png") != seen(COVER)
+    with pil.open(COVER) as image:
+        image.thumbnail((100, 100))
+        image.save(tmp_path / "small.png")
+        assert seen(image) == seen(tmp_path / "small.png")
+    with pil.open(COVER) as image:
+        turned = image.rotate(90, expand=True)
+    turned.save(tmp_path / "turned.png")
+    assert seen(turned) == seen(tmp_path / "turned.png")
+    with pil.open(REPOSITORY / "testdata" / "images" / "animated.gif") as image:
+        image.seek(1)
+        image.convert("RGB").save(tmp_path / "second.png")
+        assert seen(image, reference=True) == seen(tmp_path / "second.png")
+
+
+MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV I F I;16 I;16B".split()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_image_of_any_mode_is_read(mode):
+    pil = needs("PIL.Image")
+    ramp = pil.linear_gradient("L").resize((40, 30))
+    via = {"La": "LA", "PA": "P", "RGBa": "RGBA", "LAB": None, "I;16B": "I", "I;16": "I", "HSV": "RGB"}.get(mode, mode)
+    image = pil.new(mode, (40, 30)) if via is None else ramp.convert(via).convert(mode)
+    assert seen(image)[0] == (40, 30)
+    if mode == "La":  # of which the reference's convert("RGB") makes nothing either
+        with pytest.raises(phi3v.PictureError):
+            seen(image, reference=True)
+    else:
+        assert seen(image, reference=True)[0] == (40, 30)
+    if mode in ("L", "RGB", "CMYK", "1"):
+        assert seen(image, reference=True) == seen(image)
+        np = needs("numpy")
+        assert seen(image) == seen(np.asarray(image.convert("RGB")))
+
+
+def test_arrays(tmp_path):
+    np, pil = needs("numpy"), needs("PIL.Image")
+    random = np.random.default_rng(1)
+    rgb = random.integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    pil.fromarray(rgb).save(tmp_path / "rgb.png")
+    assert seen(rgb) == seen(tmp_path / "rgb.png")
+    assert seen(np.asfortranarray(rgb)) == seen(rgb) == seen(rgb[::-1][::-1]), "whatever its strides"
+    gray = rgb[:, :, 0]
+    pil.fromarray(gray).save(tmp_path / "gray.png")
+    assert seen(gray) == seen(gray[:, :, None]) == seen(tmp_path / "gray.png")
+    rgba = random.integers(0, 256, (50, 70, 4), dtype=np.uint8)
+    pil.fromarray(rgba).save(tmp_path / "rgba.png")
+    for reference in (False, True):
+        assert seen(rgba, reference=reference) == seen(tmp_path / "rgba.png", reference=reference)
+
+
+def test_any_array_is_a_picture_or_the_right_exception():
+    np, hypothesis = needs("numpy"), needs("hypothesis")
+    st = hypothesis.strategies
+
+    @hypothesis.settings(max_examples=60, deadline=None)
+    @hypothesis.given(
+        st.lists(st.integers(0, 9), max_size=4), st.sampled_from(["uint8", "int8", "float32", "bool", "uint16", "O"])
+    )
+    def check(shape, dtype):
+        array = np.zeros(shape, dtype)
+        if dtype != "uint8":
+            with pytest.raises(TypeError, match="must hold uint8"):
+                seen(array)
+        elif len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)) or 0 in shape[:2]:
+            with pytest.raises(phi3v.PictureError):
+                seen(array)
+        else:
+            assert seen(array)[0] == (shape[1], shape[0])
+
+    check()
+
+
+def test_any_damage_is_a_picture_or_the_right_exception():
+    hypothesis = needs("hypothesis")
+    st = hypothesis.strategies
+    files = [path.read_bytes() for path in PICTURES]
+
+    @hypothesis.settings(max_examples=150, deadline=None)
+    @hypothesis.given(st.sampled_from(files), st.floats(0, 1), st.integers(0, 255), st.booleans())
+    def check(data, place, value, cut):
+        at = int(place * (len(data) - 1))
+        data = data[:at] if cut else data[:at] + bytes([value]) + data[at + 1 :]
+        for picture in (data, io.BytesIO(data)):
+            try:
+                seen(picture)
+            except phi3v.PictureError as error:
+                assert str(error)
+
+    check()
+
+
+def test_any_text_is_a_picture_or_the_right_exception():
+    hypothesis = needs("hypothesis")
+
+    @hypothesis.settings(max_examples=60, deadline=None)
+    @hypothesis.given(hypothesis.strategies.text().map(lambda text: f"data:{text}") | hypothesis.strategies.text())
+    def check(text):
+        with pytest.raises((phi3v.PictureError, UnicodeEncodeError)):
+            seen(text)
+
+    check()
+
+
+def test_truncated_pictures_are_refused():
+    pil = needs("PIL.Image")
+    for name in ("rgb.png", "420.jpg", "rgb.bmp", "palette.gif", "lossy.webp", "rgb.tif"):
+        data = (REPOSITORY / "testdata" / "images" / name).read_bytes()
+        for length in (0, 1, 40, len(data) // 2):
+            with pytest.raises(phi3v.PictureError):
+                seen(data[:length])
+        try:
+            image = pil.open(io.BytesIO(data[: len(data) // 2]))
+        except OSError:
+            continue
+        with pytest.raises(phi3v.PictureError):
+            seen(image)
+
+
+def test_what_is_no_picture_is_refused_by_its_type():
+    for nothing in (None, 5, 5.0, object(), {"path": "a.png"}, {1, 2}, [COVER], True):
+        with pytest.raises(TypeError, match="a picture must be a path, bytes"):
+            seen(nothing)
+
+
+def test_files_that_cannot_be_read():
+    closed = open(COVER, "rb")
+    closed.close()
+    with pytest.raises(phi3v.PictureError, match="closed file"):
+        seen(closed)
+    with open(COVER, encoding="latin-1") as text, pytest.raises(TypeError, match="open it with 'rb'"):
+        seen(text)
+
+    class Broken(io.RawIOBase):
+        def read(self, size=-1):
+            raise OSError("The disk is on fire.")
+
+    with pytest.raises(phi3v.PictureError, match="cannot read the file: the disk is on fire$"):
+        seen(Broken())
+    pil = needs("PIL.Image")
+    image = pil.open(COVER)
+    image.close()
+    with pytest.raises(phi3v.PictureError):
+        seen(image)
+    with pytest.raises(phi3v.PictureError, match="is a directory"):
+        seen(EXAMPLES)
+
+    class Endless(io.RawIOBase):
+        def read(self, size=-1):
+            return bytes(min(size, 1 << 20))
+
+    with pytest.raises(phi3v.PictureError, match="the limit is 5000000"):
+        seen(Endless(), max_image_bytes=5_000_000)
+
+
+def test_pictures_with_transparency_and_orientation_differ_between_the_modes():
+    for name in ("turned.jpg", "rgba.png", "gray16.png"):
+        path = REPOSITORY / "testdata" / "images" / name
+        assert seen(path) != seen(path, reference=True)
+
+
+def test_costs(demo):
+    both = phi3v.tokenize_cost([COVER, EXAMPLES / "chart.png"])
+    assert both.tokens == sum(cost.tokens for cost in both) and both.tiles == sum(cost.tiles for cost in both)
+    (one,) = phi3v.tokenize_cost(COVER, num_crops=16)
+    height, width = one.grid
+    assert one.tiles == 1 + height * width and one.tokens == one.tiles * 144 + 1 + (height + 1) * 12
+    assert one.distinct_tiles <= one.tiles
+    assert demo.tokenize_cost(COVER, detail="low").tokens == demo.tokenize_cost(COVER).tokens == 313
+    assert phi3v.tokenize_cost([]).tokens == 0
+
+
+def test_files_with_strange_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-", "a b.png", "日本.png", "data.png"):
+        Path(name).write_bytes(COVER.read_bytes())
+        assert seen(name) == seen(Path(name)) == seen(COVER)
+    with tempfile.TemporaryFile() as file:
+        file.write(COVER.read_bytes())
+        assert seen(file) == seen(COVER)
+
+
+def test_pictures_come_from_hosts_that_were_allowed():
+    with pytest.raises(phi3v.PictureError, match="not fetched"):
+        seen("http://localhost:1/a.png")
+    with pytest.raises(phi3v.PictureError, match="outside the public internet"):
+        seen("http://localhost:1/a.png", allow_hosts="localhost:1")
+    with pytest.raises(phi3v.PictureError, match="this host"):
+        seen("http://localhost:1/a.png", allow_hosts=["images.example.org"])
