@@ -14,6 +14,7 @@ use crate::error::CliError;
 use crate::variables::variable;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use phi3v::device::DeviceChoice;
 use phi3v::engine::EngineError;
 use phi3v::files::Existing;
 use phi3v::model::ModelOptions;
@@ -38,6 +39,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)
+  PHI3V_DEVICE     what runs the model, as --device has it
   PHI3V_CPU        at most this CPU level: scalar, avx2, avx512, amx; on ARM neon, dotprod, i8mm
   PHI3V_CACHE      where quantized weights are kept; ~/.cache/phi3v if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
@@ -89,7 +91,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// Download a model, or what is new of it, and print its folder
     Pull(PullArgs),
-    /// Show the model, the processor and what memory will be used
+    /// Show the model, the processor, graphics cards and what memory will be used
     Info(InfoArgs),
     /// Quantize a model to one file
     ///
@@ -288,9 +290,9 @@ pub struct BenchArgs {
     /// Storage of keys and values [default: q8 with quantized weights, otherwise bf16]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
-    /// Threads [default: one per core, little ones left out]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    /// What the model runs on
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// One tile, 512 tokens and no more: half a minute instead of some minutes
     #[arg(long)]
     pub quick: bool,
@@ -326,9 +328,9 @@ pub struct EvalArgs {
     /// Most tiles that a picture is cut into: 1 to 256 [default: the model's own]
     #[arg(long, value_name = "N", value_parser = picture::num_crops())]
     pub num_crops: Option<usize>,
-    /// Threads [default: one per core, little ones left out]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    /// What the models run on
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Print one JSON object
     #[arg(long, short)]
     pub json: bool,
@@ -398,13 +400,25 @@ pub struct ModelArgs {
     /// Storage of keys and values [default: q8 with quantized weights, otherwise as --dtype]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
-    /// Threads [default: one per core, little ones left out]
+    /// What it runs on
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// What runs the model.
+#[derive(Clone, Debug, Args)]
+pub struct DeviceArgs {
+    /// What runs the model: auto (a graphics card where one is worth it), cpu, gpu, gpu:N (as phi3v info numbers them)
+    /// or a part of a card's name
+    #[arg(long, value_name = "DEVICE", env = "PHI3V_DEVICE", default_value = "auto", hide_env = true)]
+    pub device: DeviceChoice,
+    /// Threads of the processor [default: one per core, little ones left out]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }
 
 /// How much is kept of a conversation.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ContextArgs {
     /// Tokens that prompt and answer may have together [default: by free memory, up to 16384]

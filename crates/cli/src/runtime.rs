@@ -1,12 +1,12 @@
 //! From a model's name to an engine that answers.
 
-use crate::args::{ContextArgs, DEFAULT_PULL, ModelArgs, QuantChoice};
+use crate::args::{ContextArgs, DEFAULT_PULL, DeviceArgs, ModelArgs, QuantChoice};
 use crate::error::{CliError, ExitCode};
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
 use crate::{note, quantized, tell};
 use phi3v::checkpoint::Checkpoint;
-use phi3v::device::{Device, DeviceOptions};
+use phi3v::device::{Device, DeviceChoice, DeviceOptions};
 use phi3v::engine::{Engine, EngineError, EngineOptions};
 use phi3v::memory::{Capacity, MemoryError, MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
@@ -61,7 +61,7 @@ pub fn open(
     num_crops: impl Fn(usize) -> usize,
 ) -> Result<Opened, CliError> {
     // before the download: a wrong flag or variable should not cost eight gigabytes first
-    let device = device(model.threads)?;
+    let device = device(&model.device)?;
     let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let opened = open_quantized(&source, device, model, context, &num_crops)?;
     Ok(Opened { is_demo: source == ModelSource::Demo, ..opened })
@@ -100,13 +100,22 @@ fn open_quantized(
     }
 }
 
-/// The device, as the flags and `PHI3V_CPU` have it.
+/// The device, as the flags, `PHI3V_DEVICE` and `PHI3V_CPU` have it.
 ///
 /// # Errors
-/// The level is unknown, or the number of threads is out of range.
-pub fn device(threads: Option<usize>) -> Result<Device, CliError> {
-    let options = DeviceOptions { threads, ..DeviceOptions::default() };
-    Ok(Device::open(&options).map_err(phi3v::Error::from)?)
+/// A card that is not there or cannot be used, an unknown level, or a number of threads out of range.
+pub fn device(args: &DeviceArgs) -> Result<Device, CliError> {
+    let opened = Device::open_telling(&device_options(args), &mut |sentence| note!("note: {sentence}"));
+    Ok(opened.map_err(phi3v::Error::from)?)
+}
+
+fn device_options(args: &DeviceArgs) -> DeviceOptions {
+    DeviceOptions {
+        choice: args.device.clone(),
+        threads: args.threads,
+        gpu_cache: Some(quantized::cache_folder().join("gpu")),
+        ..DeviceOptions::default()
+    }
 }
 
 /// Opens the model of that name.
@@ -140,8 +149,30 @@ pub fn plan(
     let own = checkpoint.preprocessor;
     let num_crops = own.with_num_crops(num_crops(own.num_crops)).num_crops;
     let request = MemoryRequest { context: context.context, ..memory_request(&checkpoint, model, num_crops) };
-    let plan = MemoryPlan::new(&checkpoint.config, &request, Capacity::of(&device));
+    let (device, plan) = fitting_device(device, &model.device, |device| {
+        MemoryPlan::new(&checkpoint.config, &request, Capacity::of(device))
+    });
     Opened { checkpoint, device, plan, is_demo: false }
+}
+
+/// The device with its plan; the processor with its own, where the card that was chosen unasked has too little memory.
+fn fitting_device(
+    device: Device,
+    args: &DeviceArgs,
+    plan: impl Fn(&Device) -> Result<MemoryPlan, MemoryError>,
+) -> (Device, Result<MemoryPlan, MemoryError>) {
+    let planned = plan(&device);
+    if let (Err(MemoryError::TooLittle { .. }), DeviceChoice::Auto, Some(card)) =
+        (&planned, &args.device, device.card())
+        && let Ok(processor) = Device::processor(&device_options(args))
+    {
+        let by_processor = plan(&processor);
+        if by_processor.is_ok() {
+            note!("note: {} has too little memory, so the processor runs the model", card.name);
+            return (processor, by_processor);
+        }
+    }
+    (device, planned)
 }
 
 /// What an engine with the default options takes for this checkpoint, quantized as the flags will have it.

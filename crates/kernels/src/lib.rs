@@ -2,7 +2,7 @@
 //!
 //! [`Backend`] names them; [`cpu`] runs them on the host, on the best instruction set found at run time.
 //! This crate knows nothing of Phi-3, of files' formats or of text. Besides `phi3v-jpeg`, the seam to
-//! C, it is the only crate with `unsafe` code.
+//! C, it is the only crate with `unsafe` code, but for what graphics cards ask for in `phi3v-gpu`.
 
 mod backend;
 mod bytes;

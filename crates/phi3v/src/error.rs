@@ -100,6 +100,9 @@ impl Error {
             Self::Backend(phi3v_kernels::BackendError::OutOfMemory { .. }) => {
                 Some("choose a smaller context, or close other programs".to_owned())
             }
+            Self::Backend(phi3v_kernels::BackendError::Device { .. }) => {
+                Some("open the device anew, or another".to_owned())
+            }
             Self::Backend(_) => None,
         }
     }

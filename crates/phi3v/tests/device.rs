@@ -12,8 +12,7 @@ fn scalar() -> Device {
 }
 
 fn best() -> [Subject<Device>; 1] {
-    let backend = Device::open(&DeviceOptions::default()).unwrap();
-    [Subject { name: "the default device".to_owned(), backend }]
+    [Subject { name: "the default device".to_owned(), backend: common::device(None, None) }]
 }
 
 #[test]
@@ -41,10 +40,18 @@ fn a_device_is_named_in_any_case_and_none_other() {
         assert_eq!(name.parse::<DeviceChoice>().unwrap(), choice);
         assert_eq!(choice.to_string().parse::<DeviceChoice>().unwrap(), choice);
     }
-    for name in ["", "cpu0", "processor", "auto,cpu"] {
-        let error = name.parse::<DeviceChoice>().unwrap_err();
-        assert_eq!(error.to_string(), format!("no device is called {name:?}; there are auto and cpu"));
-        assert!(error.hint().is_some());
+    for (name, number) in [("gpu", None), ("gpu:0", Some(0)), ("GPU:12", Some(12))] {
+        assert_eq!(name.parse::<DeviceChoice>().unwrap(), DeviceChoice::Gpu(number));
+    }
+    let unknown = |name: &str| {
+        let choice = name.parse::<DeviceChoice>()?;
+        Device::open(&DeviceOptions { choice, ..DeviceOptions::default() }).map(|_| ())
+    };
+    for name in ["", "cpu0", "processor", "auto,cpu", "gpu:", "gpu:x", "gpu:-1"] {
+        let error = unknown(name).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("no device is called {name:?}; there are auto")), "{text}");
+        assert!(text.contains("cpu") && error.hint().is_some(), "{text}");
     }
 }
 

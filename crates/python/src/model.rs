@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use phi3v::constraint::{ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
 use phi3v::device::DeviceChoice;
 use phi3v::tokenizer::Tokenizer;
-use phi3v_cli::args::{ContextArgs, Dtype, Kv, ModelArgs, QuantChoice};
+use phi3v_cli::args::{ContextArgs, DeviceArgs, Dtype, Kv, ModelArgs, QuantChoice};
 use phi3v_cli::error::CliError;
 use phi3v_cli::interrupt::Interrupt;
 use phi3v_cli::runtime::{self, Runtime};
@@ -92,17 +92,14 @@ pub(crate) struct Loading {
 
 impl Loading {
     fn args(&self, py: Python<'_>) -> PyResult<(ModelArgs, ContextArgs)> {
-        if let Some(device) = &self.device {
-            // every device of this build is the processor
-            let choice = device.parse::<DeviceChoice>().map_err(phi3v::Error::from);
-            choice.map_err(|error| errors::exception(py, &error.into()))?;
-        }
+        let device = self.device.as_deref().map(str::parse::<DeviceChoice>).transpose();
+        let device = device.map_err(|error| errors::exception(py, &phi3v::Error::from(error).into()))?;
         let model = ModelArgs {
             model: self.model.clone(),
             dtype: choice(py, "dtype", self.dtype.as_deref())?.unwrap_or(Dtype::Bf16),
             quant: choice::<QuantChoice>(py, "quant", self.quant.as_deref())?,
             kv: choice::<Kv>(py, "kv", self.kv.as_deref())?,
-            threads: self.threads,
+            device: DeviceArgs { device: device.unwrap_or_default(), threads: self.threads },
         };
         Ok((model, ContextArgs { context: self.context }))
     }
@@ -141,7 +138,8 @@ fn started(model: &ModelArgs, context: &ContextArgs) -> Result<Started, CliError
     let opened = runtime::open(model, context, |own| own)?;
     opened.tell_memory(false);
     let params = opened.checkpoint.preprocessor;
-    let device = opened.device.cpu().map_or_else(String::new, words);
+    let card = opened.device.card().map_or_else(String::new, |card| card.name);
+    let device = opened.device.cpu().map_or(card, words);
     let Runtime { engine, tokenizer, name } = opened.load(model)?;
     let context_tokens = engine.context_tokens();
     let no_thread = |error| CliError::File { action: "start", path: "the engine's thread".to_owned(), error };

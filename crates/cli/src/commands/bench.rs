@@ -89,7 +89,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
 
 /// The device and its limits, measured now: a machine's speed drifts.
 fn start(args: &BenchArgs) -> Result<MeasuredDevice, CliError> {
-    let device = runtime::device(args.threads)?;
+    let device = runtime::device(&args.device)?;
     let limits = device.cpu().map(Cpu::limits).transpose().map_err(phi3v::Error::from)?;
     Ok(MeasuredDevice { device, limits })
 }

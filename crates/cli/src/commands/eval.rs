@@ -122,7 +122,7 @@ fn load(
         image_cache_bytes: (questions.prompt_max * checkpoint.config.hidden_size * size_of::<f32>()) as u64,
         context: None,
     };
-    let device = runtime::device(args.threads)?;
+    let device = runtime::device(&args.device)?;
     let (prompt, answer) = (questions.prompt_max, args.max_new_tokens);
     runtime::plan_exactly(checkpoint, request, Capacity::of(&device), prompt, answer)?;
     Ok(Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)

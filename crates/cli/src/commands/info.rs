@@ -8,7 +8,7 @@ use crate::runtime::{self, Opened};
 use crate::terminal::{count, print};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
-use phi3v::device::Device;
+use phi3v::device::{self, Card, Device};
 use phi3v::engine::EngineOptions;
 use phi3v::image::ImageParams;
 use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, size};
@@ -25,6 +25,11 @@ struct Info {
     /// Absent where another device is to run the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu: Option<CpuInfo>,
+    /// Number of the card that is to run the model; absent where the processor does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<usize>,
+    /// Graphics cards of this machine.
+    cards: Vec<CardInfo>,
     available_bytes: Option<u64>,
     model: ModelState,
     caches: Caches,
@@ -80,6 +85,21 @@ struct CpuInfo {
 }
 
 #[derive(Debug, Serialize)]
+struct CardInfo {
+    name: String,
+    kind: String,
+    api: String,
+    driver: String,
+    memory_bytes: Option<u64>,
+    available_bytes: Option<u64>,
+    binding_bytes_max: u64,
+    workgroup_bytes: u32,
+    /// Side of a tile; absent without matrix units that the kernels can use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matrix_units: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
 struct MemoryInfo {
     dtype: &'static str,
     /// What the weights will be quantized to, at first use.
@@ -100,7 +120,7 @@ struct MemoryInfo {
 /// # Errors
 /// The model cannot be opened, or stdout not be written to. A model too large for the memory is no error here.
 pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
-    let device = runtime::device(args.model.threads)?;
+    let device = runtime::device(&args.model.device)?;
     // looking at a model is no reason to download it
     let offline = HubOptions { offline: true, ..HubOptions::from_env() };
     let info = match runtime::checkpoint(&args.model.model, &offline) {
@@ -157,7 +177,11 @@ impl Info {
     }
 
     fn without_model(args: &InfoArgs, device: &Device) -> Self {
+        let cards = device::cards();
+        let used = device.card();
         Self {
+            gpu: used.and_then(|used| cards.iter().position(|card| card.name == used.name)),
+            cards: cards.into_iter().map(CardInfo::from).collect(),
             version: env!("CARGO_PKG_VERSION"),
             cpu: device.cpu().map(CpuInfo::new),
             available_bytes: Capacity::of(device).available_bytes,
@@ -176,6 +200,24 @@ impl Info {
 impl CpuInfo {
     fn new(cpu: &Cpu) -> Self {
         Self { level: cpu.level().to_string(), features: cpu.features(), threads: cpu.threads() }
+    }
+}
+
+impl From<Card> for CardInfo {
+    fn from(card: Card) -> Self {
+        let Card { name, kind, api, driver, memory_bytes, available_bytes, .. } = card;
+        let Card { binding_bytes_max, workgroup_bytes, matrix_units, .. } = card;
+        Self {
+            name,
+            kind,
+            api,
+            driver,
+            memory_bytes,
+            available_bytes,
+            binding_bytes_max,
+            workgroup_bytes,
+            matrix_units,
+        }
     }
 }
 
@@ -219,11 +261,16 @@ impl MemoryInfo {
 
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, cpu, available_bytes, model, caches, memory, refusal } = self;
+        let Self { version, cpu, gpu, cards, available_bytes, model, caches, memory, refusal } = self;
         writeln!(f, "phi3v         {version}")?;
         if let Some(cpu) = cpu {
             writeln!(f, "processor     level {}, {}", cpu.level, count(cpu.threads, "thread"))?;
             writeln!(f, "  features    {}", cpu.features)?;
+        }
+        for (number, card) in cards.iter().enumerate() {
+            let used = if *gpu == Some(number) { ", runs the model" } else { "" };
+            writeln!(f, "gpu:{number:<10}{}, {}{used}", card.name, card.kind)?;
+            card.fmt(f)?;
         }
         match model {
             ModelState::Here(model) => model.fmt(f)?,
@@ -263,6 +310,25 @@ impl fmt::Display for ModelInfo {
         writeln!(f, "  vision      {} layers of {}", self.vision_num_hidden_layers, self.vision_hidden_size)?;
         writeln!(f, "  pictures    up to {} and the whole", count(self.num_crops, "tile"))?;
         writeln!(f, "  positions   {}", self.max_position_embeddings)
+    }
+}
+
+impl fmt::Display for CardInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  driver      {} by {}", self.driver, self.api)?;
+        if let Some(bytes) = self.memory_bytes {
+            let available = self.available_bytes.map(|bytes| format!(", {} available", size(bytes)));
+            writeln!(f, "  memory      {}{}", size(bytes), available.unwrap_or_default())?;
+        }
+        let (buffer, workgroup) = (size(self.binding_bytes_max), size(self.workgroup_bytes.into()));
+        writeln!(f, "  limits      {buffer} to a buffer, {workgroup} to a workgroup")?;
+        if let Some(tile) = self.matrix_units {
+            writeln!(f, "  matrix      units of {tile} x {tile}, f16")?;
+        }
+        if self.kind != "software" {
+            writeln!(f, "  note        phi3v was tried on software Vulkan only, and on no card yet")?;
+        }
+        Ok(())
     }
 }
 

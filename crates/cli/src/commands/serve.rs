@@ -43,7 +43,16 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let (model, num_crops) = (args.model.clone(), args.num_crops);
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();
+    let mut context = args.context.clone();
+    let mut first = Some(opened);
     let server = Server::start(options, move || {
+        let opened = match first.take() {
+            Some(opened) => opened,
+            // a device that failed is opened anew, and the model with it
+            None => runtime::open(&model, &context, |own| num_crops.unwrap_or(own))?.fitting()?,
+        };
+        // what requests were promised
+        context.context = opened.plan.as_ref().ok().map(|plan| plan.context_tokens);
         let own = opened.checkpoint.preprocessor;
         let image_params = own.with_num_crops(num_crops.unwrap_or(own.num_crops));
         let description = opened.is_demo.then(runtime::demo_notice);

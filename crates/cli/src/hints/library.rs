@@ -22,6 +22,9 @@ pub(super) fn hint(error: &Error) -> Option<String> {
         Error::Backend(BackendError::OutOfMemory { .. }) => {
             "choose a smaller context with --context, or close other programs"
         }
+        Error::Backend(BackendError::Device { .. }) => {
+            "ask again, or run it on the processor with --device cpu"
+        }
         Error::Sampler(SamplerError::BadLogit { .. }) => {
             "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"
         }

@@ -15,7 +15,7 @@ use super::metrics::Metrics;
 use phi3v::engine::{
     Engine, Event, Finished, Load, Observer, Output, Request, RequestId, StepProgress, Token,
 };
-use phi3v_kernels::Backend;
+use phi3v_kernels::{Backend, BackendError};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -195,24 +195,37 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// Runs the engine until every [`EngineHandle`] is gone and all work is done.
-pub fn run<B: Backend>(engine: Engine<B>, jobs: Jobs, metrics: &Metrics) {
-    EngineLoop { engine, jobs, metrics, slots: HashMap::new() }.run();
+/// Why the engine ran no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every [`EngineHandle`] is gone and all work is done.
+    Done,
+    /// The device failed. Those who waited have been told; who comes now waits for another engine.
+    DeviceFailed,
+}
+
+/// Runs the engine until it has nothing more to do, or cannot.
+pub fn run<B: Backend>(engine: Engine<B>, jobs: &mut Jobs, metrics: &Metrics) -> Ended {
+    EngineLoop { engine, jobs, metrics, slots: HashMap::new(), device_failed: false }.run()
 }
 
 struct EngineLoop<'a, B: Backend> {
     engine: Engine<B>,
-    jobs: Jobs,
+    jobs: &'a mut Jobs,
     metrics: &'a Metrics,
     slots: HashMap<RequestId, Slot>,
+    device_failed: bool,
 }
 
 impl<B: Backend> EngineLoop<'_, B> {
-    fn run(mut self) {
+    fn run(mut self) -> Ended {
         loop {
             if self.engine.is_idle() {
                 self.publish_load();
-                let Some(job) = self.jobs.receiver.blocking_recv() else { return };
+                if self.device_failed {
+                    return Ended::DeviceFailed;
+                }
+                let Some(job) = self.jobs.receiver.blocking_recv() else { return Ended::Done };
                 self.accept(job);
             }
             while let Ok(job) = self.jobs.receiver.try_recv() {
@@ -291,6 +304,8 @@ impl<B: Backend> EngineLoop<'_, B> {
                 let _span = slot.client.span.enter();
                 tracing::error!(engine_request = output.id.0, %error, "a request failed");
                 self.metrics.failed();
+                self.device_failed |=
+                    matches!(error.root(), phi3v::Error::Backend(BackendError::Device { .. }));
                 drop((slot.permit, slot.siblings));
                 slot.client.fail(error);
             }

@@ -177,6 +177,7 @@ impl ApiError {
         use phi3v::constraint::ConstraintError;
         use phi3v::engine::EngineError;
         use phi3v::sampler::SamplerError;
+        use phi3v_kernels::BackendError;
         let internal = || {
             let message = "the answer could not be computed".to_owned();
             (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
@@ -202,6 +203,9 @@ impl ApiError {
             }
             phi3v::Error::Engine(_) | phi3v::Error::Processor(_) | phi3v::Error::Sampler(_) => {
                 (StatusCode::BAD_REQUEST, "invalid_value", error.to_string())
+            }
+            phi3v::Error::Backend(BackendError::Device { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "device_failed", error.to_string())
             }
             phi3v::Error::Backend(_) => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory", error.to_string()),
             _ => internal(),

@@ -7,6 +7,7 @@ use phi3v::constraint::ConstraintError;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
 use phi3v::sampler::SamplerError;
+use phi3v_kernels::BackendError;
 
 /// About requests that come when there is too much to do, or not yet anything.
 pub(super) mod load {
@@ -85,6 +86,9 @@ pub(super) fn library(error: &Error) -> Option<String> {
         }
         Error::Engine(EngineError::NoNewTokens) => "ask for at least 1 token with max_tokens",
         Error::Engine(EngineError::QueueFull { .. }) => load::LATER,
+        Error::Backend(BackendError::Device { .. }) => {
+            "try again in some seconds, when the model is loaded anew; if it comes again, report it with the server's log"
+        }
         Error::Backend(_) => {
             "try again later, send fewer pictures, or start the server with a smaller --context"
         }

@@ -32,7 +32,7 @@ mod ui;
 
 use crate::origin::Origin;
 use crate::sources::Sources;
-use engine_thread::EngineHandle;
+use engine_thread::{Ended, EngineHandle};
 use guard::Guard;
 use limits::Limits;
 use phi3v::engine::Engine;
@@ -120,31 +120,36 @@ pub struct Server<E> {
 const ABORT_TIME: Duration = Duration::from_secs(1);
 
 impl<E: std::error::Error + Send + 'static> Server<E> {
-    /// Listens, and begins to load the model on the engine's thread.
+    /// Listens, and begins to load the model on the engine's thread. Should the device fail, the model is loaded once more.
     ///
     /// # Errors
     /// The address is in use, or not one of this machine.
-    pub fn start<B, L>(options: ServerOptions, load: L) -> Result<Self, ServeError<E>>
+    pub fn start<B, L>(options: ServerOptions, mut load: L) -> Result<Self, ServeError<E>>
     where
         B: Backend,
-        L: FnOnce() -> Result<Loaded<B>, E> + Send + 'static,
+        L: FnMut() -> Result<Loaded<B>, E> + Send + 'static,
     {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Start)?;
         let listen = |error| ServeError::Listen { address: options.address, error };
         let listener = runtime.block_on(TcpListener::bind(options.address)).map_err(listen)?;
         let address = listener.local_addr().map_err(ServeError::Start)?;
-        let (engine, jobs) = EngineHandle::new(options.limits.queue_max);
+        let (engine, mut jobs) = EngineHandle::new(options.limits.queue_max);
         let app = Arc::new(App::new(options.limits.clone(), engine, options.sources.clone()));
         // the engine's thread must not keep the application alive: it ends when that is dropped
         let (weak, metrics) = (Arc::downgrade(&app), Arc::clone(&app.metrics));
         let work = move || {
-            let Loaded { engine, model } = load()?;
-            metrics.load(&engine.load()); // who finds the server ready finds its numbers too
-            if let Some(app) = weak.upgrade() {
-                app.set_model(model);
+            for last in [false, true] {
+                let Loaded { engine, model } = load()?;
+                metrics.load(&engine.load()); // who finds the server ready finds its numbers too
+                if let Some(app) = weak.upgrade() {
+                    app.set_model(model);
+                }
+                if engine_thread::run(engine, &mut jobs, &metrics) == Ended::Done {
+                    break;
+                }
+                tracing::error!(again = !last, "the device failed; the model is loaded anew, once");
             }
-            engine_thread::run(engine, jobs, &metrics);
             Ok(())
         };
         let engine =

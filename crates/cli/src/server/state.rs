@@ -83,7 +83,7 @@ impl App {
 
     /// Says that the model is there; from now on questions are answered.
     pub fn set_model(&self, model: ServedModel) {
-        // called once, by the engine thread
+        // by the engine thread; a model that is loaded anew is the same one
         let _ = self.model.set(model);
     }
 

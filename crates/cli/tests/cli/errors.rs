@@ -210,10 +210,10 @@ fn an_empty_variable_counts_as_unset() {
         let run = |args: &[&str]| {
             let mut command = fixture.command(args);
             // compose files leave them so: PHI3V_MODEL=${MODEL:-}
-            for name in ["PHI3V_MODEL", "PHI3V_CPU", "PHI3V_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT"]
-            {
+            for name in ["PHI3V_MODEL", "PHI3V_DEVICE", "PHI3V_CPU", "PHI3V_CACHE", "HF_HOME"] {
                 command.env(name, empty);
             }
+            command.env("HF_HUB_CACHE", empty).env("HF_ENDPOINT", empty);
             Run::of(command.output().unwrap())
         };
         let told = run(&["info", "--json"]).json();
@@ -226,6 +226,26 @@ fn an_empty_variable_counts_as_unset() {
         let refused = run(&["info", "--model", ""]).refusal(4);
         assert!(refused.starts_with("error: there is no model or folder \"\""), "{refused}");
     }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused_by_name() {
+    let fixture = Fixture::new();
+    for command in [&["info"][..], &["ask", "What?"], &["bench", "--quick"]] {
+        let run = |device| fixture.run(&[command, &["--device", device]].concat()).refusal(2);
+        for device in ["tpu", "gpu:x", ""] {
+            let refused = run(device);
+            let told = format!("no device is called \"{device}\"; there are auto");
+            assert!(refused.contains(&told), "{refused}");
+        }
+        // no machine has so many
+        let refused = run("gpu:1000");
+        assert!(refused.contains("graphics card"), "{refused}");
+        assert!(refused.contains("hint: "), "{refused}");
+    }
+    let mut command = fixture.command(&["info", "--json"]);
+    let told = Run::of(command.env("PHI3V_DEVICE", "CPU").output().unwrap()).json();
+    assert!(told["cpu"].is_object() && told["gpu"].is_null() && told["cards"].is_array(), "{told}");
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! What a request may take, and when requests are accepted at all.
 
-use super::harness::{Running, data_url, load, png, receive, user, user_with_picture};
+use super::harness::{Running, data_url, device, load, load_on, png, receive, tiny, user, user_with_picture};
+use phi3v::checkpoint::Checkpoint;
 use phi3v::engine::EngineOptions;
-use phi3v_cli::server::ServerOptions;
 use phi3v_cli::server::limits::Limits;
+use phi3v_cli::server::{ServeError, ServerOptions};
+use phi3v_kernels::testing::Deferred;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -157,4 +160,26 @@ fn requests_are_refused_while_the_model_loads() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(server.chat(&short()).status, 200);
+}
+
+#[test]
+fn a_device_that_fails_is_opened_anew_once() {
+    let devices: Arc<Mutex<Vec<Arc<AtomicBool>>>> = Arc::default();
+    let opened = Arc::clone(&devices);
+    let mut server = Running::start_with(ServerOptions::default(), move || {
+        let device = Deferred::new(device()?);
+        opened.lock().unwrap().push(device.lost());
+        let checkpoint = Checkpoint::open(&tiny())?;
+        let stop_ids = checkpoint.stop_ids();
+        load_on(device, checkpoint, stop_ids, EngineOptions { context_tokens: 4096, ..Default::default() })
+    })
+    .until_ready();
+    for device in 0..2 {
+        assert_eq!(server.chat(&short()).status, 200, "on device {device}");
+        devices.lock().unwrap()[device].store(true, Ordering::Release);
+        let failed = server.chat(&short());
+        assert_eq!((failed.status, failed.code().as_str()), (503, "device_failed"), "{}", failed.text());
+    }
+    assert!(matches!(server.join(), Err(ServeError::EngineStopped)), "a second failure is the end");
+    assert_eq!(devices.lock().unwrap().len(), 2);
 }

@@ -9,6 +9,7 @@ use phi3v::model::{ModelOptions, Phi3V};
 use phi3v_cli::server::limits::Limits;
 use phi3v_cli::server::state::ServedModel;
 use phi3v_cli::server::{Loaded, ServeError, Server, ServerOptions};
+use phi3v_kernels::Backend;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -51,7 +52,21 @@ fn load_with(
     stop_ids: Vec<u32>,
     options: EngineOptions,
 ) -> Result<Loaded<Device>, phi3v::Error> {
-    let device = Device::open(&DeviceOptions { threads: Some(1), ..DeviceOptions::default() })?;
+    load_on(device()?, checkpoint, stop_ids, options)
+}
+
+/// The device that tests run on.
+pub fn device() -> Result<Device, phi3v::Error> {
+    Ok(Device::open(&DeviceOptions { threads: Some(1), ..DeviceOptions::default() })?)
+}
+
+/// Loads a checkpoint on a device.
+pub fn load_on<B: Backend>(
+    device: B,
+    checkpoint: Checkpoint,
+    stop_ids: Vec<u32>,
+    options: EngineOptions,
+) -> Result<Loaded<B>, phi3v::Error> {
     let image_params = ImageParams { num_crops: 1, ..checkpoint.preprocessor };
     let Checkpoint { name: checkpoint_name, config, tokenizer, weights, .. } = checkpoint;
     let model = Phi3V::load(device, &config, &weights, ModelOptions::F32, &mut |_| {})?;
@@ -93,16 +108,16 @@ impl Running {
         Self::start_with(ServerOptions { limits, ..ServerOptions::default() }, load_endless).until_ready()
     }
 
-    fn until_ready(self) -> Self {
+    pub fn until_ready(self) -> Self {
         while self.get("/ready").status == 503 {
             std::thread::sleep(Duration::from_millis(20));
         }
         self
     }
 
-    pub fn start_with(
+    pub fn start_with<B: Backend + 'static>(
         options: ServerOptions,
-        load: impl FnOnce() -> Result<Loaded<Device>, phi3v::Error> + Send + 'static,
+        load: impl FnMut() -> Result<Loaded<B>, phi3v::Error> + Send + 'static,
     ) -> Self {
         let server = Server::start(options, load).expect("a free port");
         let address = server.address;

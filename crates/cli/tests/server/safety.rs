@@ -289,7 +289,8 @@ fn what_does_not_end_in_time_is_given_up() {
 
 #[test]
 fn a_model_that_cannot_be_loaded_ends_the_server() {
-    let mut server = Running::start_with(ServerOptions::default(), || Err(phi3v::Error::Stopped));
+    let mut server =
+        Running::start_with::<phi3v::device::Device>(ServerOptions::default(), || Err(phi3v::Error::Stopped));
     assert!(matches!(server.join(), Err(ServeError::Load(_))));
 }
 

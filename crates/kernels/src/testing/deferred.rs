@@ -8,6 +8,7 @@ use crate::{
     Norm, Sizes, Span,
 };
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 type Operation<B> = Box<dyn FnOnce(&B) -> Result<(), BackendError> + Send>;
@@ -16,6 +17,7 @@ type Operation<B> = Box<dyn FnOnce(&B) -> Result<(), BackendError> + Send>;
 pub struct Deferred<B> {
     backend: B,
     queue: Mutex<Vec<Operation<B>>>,
+    lost: Arc<AtomicBool>,
 }
 
 /// What the queue and the host share.
@@ -72,7 +74,13 @@ impl<B: Backend + 'static> Deferred<B> {
     /// Defers the operations of `backend`.
     #[must_use]
     pub fn new(backend: B) -> Self {
-        Self { backend, queue: Mutex::default() }
+        Self { backend, queue: Mutex::default(), lost: Arc::default() }
+    }
+
+    /// What makes the device fail from the next download on, as one does that was unplugged, once it is set.
+    #[must_use]
+    pub fn lost(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.lost)
     }
 
     fn queue(&self) -> MutexGuard<'_, Vec<Operation<B>>> {
@@ -92,6 +100,9 @@ impl<B: Backend + 'static> Deferred<B> {
     /// Runs what waits, in order, up to the first error; what comes after one is lost, as on a device.
     fn run(&self) -> Result<(), BackendError> {
         let operations = std::mem::take(&mut *self.queue());
+        if self.lost.load(Ordering::Acquire) {
+            return Err(BackendError::Device { reason: "it was lost".to_owned() });
+        }
         operations.into_iter().try_for_each(|operation| operation(&self.backend))
     }
 }

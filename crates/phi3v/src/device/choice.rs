@@ -4,14 +4,16 @@ use phi3v_kernels::CpuError;
 use std::fmt;
 use std::str::FromStr;
 
-/// A device by the name that people give it.
+/// A device by the name that people give it. Whether there is a card of that name is known when it is opened.
 ///
 /// ```
-/// use phi3v::device::DeviceChoice;
+/// use phi3v::device::{Device, DeviceChoice, DeviceOptions};
 ///
 /// assert_eq!("cpu".parse::<DeviceChoice>()?, DeviceChoice::Cpu);
-/// let error = "tpu".parse::<DeviceChoice>().unwrap_err();
-/// assert_eq!(error.to_string(), "no device is called \"tpu\"; there are auto and cpu");
+/// assert_eq!("gpu:1".parse::<DeviceChoice>()?, DeviceChoice::Gpu(Some(1)));
+/// let options = DeviceOptions { choice: "tpu".parse()?, ..DeviceOptions::default() };
+/// let error = Device::open(&options).err().unwrap();
+/// assert!(error.to_string().starts_with("no device is called \"tpu\"; there are auto"));
 /// # Ok::<(), phi3v::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,10 +24,11 @@ pub enum DeviceChoice {
     Auto,
     /// The processor, whatever else there is.
     Cpu,
+    /// The graphics card of this number among [`cards`](super::cards), or the best that is no software.
+    Gpu(Option<usize>),
+    /// The first graphics card whose name has this in it, in any case.
+    Named(String),
 }
-
-/// Every choice in words, for an error and for help.
-const CHOICES: &str = "auto and cpu";
 
 impl FromStr for DeviceChoice {
     type Err = DeviceError;
@@ -34,17 +37,28 @@ impl FromStr for DeviceChoice {
         match name.trim().to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            _ => Err(DeviceError::Unknown { name: name.to_owned() }),
+            "gpu" => Ok(Self::Gpu(None)),
+            "" => Err(DeviceError::unknown(name, &[])),
+            other => match other.strip_prefix("gpu:") {
+                None => Ok(Self::Named(name.trim().to_owned())),
+                Some(number) => number
+                    .parse()
+                    .map(|number| Self::Gpu(Some(number)))
+                    .map_err(|_| DeviceError::unknown(name, &[])),
+            },
         }
     }
 }
 
 impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Cpu => "cpu",
-        })
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Gpu(None) => f.write_str("gpu"),
+            Self::Gpu(Some(number)) => write!(f, "gpu:{number}"),
+            Self::Named(name) => f.write_str(name),
+        }
     }
 }
 
@@ -53,23 +67,47 @@ impl fmt::Display for DeviceChoice {
 #[non_exhaustive]
 pub enum DeviceError {
     /// No device has this name.
-    #[error("no device is called {name:?}; there are {CHOICES}")]
+    #[error("no device is called {name:?}; there are {known}")]
     Unknown {
         /// What was asked for.
         name: String,
+        /// Every device that there is, in words.
+        known: String,
     },
+    /// A graphics card was asked for, and this build knows none.
+    #[error("this build of phi3v runs on no graphics card, as {name} would be")]
+    NoCards {
+        /// What was asked for.
+        name: String,
+    },
+    /// The graphics card could not be opened, or is not there.
+    #[cfg(feature = "gpu")]
+    #[error(transparent)]
+    Gpu(#[from] phi3v_gpu::GpuError),
     /// The processor could not be set up as it was asked for.
     #[error(transparent)]
     Cpu(#[from] CpuError),
 }
 
 impl DeviceError {
+    /// That none of the devices is called `name`; `cards` are the names of the graphics cards.
+    pub(super) fn unknown(name: &str, cards: &[String]) -> Self {
+        let gpu = if cfg!(feature = "gpu") { ["gpu", "gpu:0 and so on"].as_slice() } else { &[] };
+        let mut known: Vec<&str> = ["auto", "cpu"].into_iter().chain(gpu.iter().copied()).collect();
+        known.extend(cards.iter().map(String::as_str));
+        let last = known.pop().unwrap_or_default();
+        Self::Unknown { name: name.to_owned(), known: format!("{} and {last}", known.join(", ")) }
+    }
+
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unknown { .. } => Some("auto takes the best device that there is".to_owned()),
+            Self::NoCards { .. } => Some("build it with the feature gpu, or use the processor".to_owned()),
             Self::Cpu(error) => error.hint(),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(error) => error.hint(),
         }
     }
 }

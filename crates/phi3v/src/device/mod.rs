@@ -5,22 +5,34 @@
 //! `devices!`, with a [`DeviceChoice`] that asks for it.
 
 mod backend;
+mod card;
 mod choice;
+#[cfg(feature = "gpu")]
+mod gpu;
+#[cfg(not(feature = "gpu"))]
+#[path = "no_gpu.rs"]
+mod gpu;
 mod handles;
 
 /// The devices of this build, a line each, put before the rest of a macro's input: the one list from which the enums of
 /// this module are made. A line may begin with `#[cfg(...)]`.
 macro_rules! devices {
     ($then:ident! { $($rest:tt)* }) => {
-        $then! { [Cpu(phi3v_kernels::Cpu),] $($rest)* }
+        $then! { [
+            Cpu(phi3v_kernels::Cpu),
+            #[cfg(feature = "gpu")]
+            Gpu(phi3v_gpu::Gpu),
+        ] $($rest)* }
     };
 }
 use devices;
 
+pub use card::{Card, cards};
 pub use choice::{DeviceChoice, DeviceError};
 pub use handles::{DeviceBatch, DeviceKvPool, DeviceLinear, DeviceTable, DeviceTensor, DeviceVector};
 
 use phi3v_kernels::{Cpu, CpuLevel, CpuOptions};
+use std::path::PathBuf;
 
 macro_rules! device {
     ([$($(#[$cfg:meta])* $variant:ident($backend:ty),)+] $(#[$doc:meta])* $name:ident) => {
@@ -63,6 +75,9 @@ pub struct DeviceOptions {
     pub threads: Option<usize>,
     /// Instructions of the processor that may be used; `None` is the best level that it has.
     pub cpu_level: Option<CpuLevel>,
+    /// Folder for what is kept of a graphics card: its compiled kernels, and that they compute rightly. Both are made anew
+    /// each time if `None`.
+    pub gpu_cache: Option<PathBuf>,
 }
 
 impl Device {
@@ -71,12 +86,29 @@ impl Device {
     /// # Errors
     /// [`DeviceError`]: it is not there, or cannot run as asked.
     pub fn open(options: &DeviceOptions) -> Result<Self, DeviceError> {
-        match options.choice {
-            DeviceChoice::Auto | DeviceChoice::Cpu => {
-                let options = CpuOptions { threads: options.threads, level: options.cpu_level };
-                Ok(Self::Cpu(Cpu::new(&options)?))
-            }
+        Self::open_telling(options, &mut |_| {})
+    }
+
+    /// As [`open`](Self::open); `tell` hears in a sentence of a graphics card that is there and cannot be used, where the
+    /// choice is free.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_telling(options: &DeviceOptions, tell: &mut dyn FnMut(&str)) -> Result<Self, DeviceError> {
+        match &options.choice {
+            DeviceChoice::Cpu => Self::processor(options),
+            DeviceChoice::Auto => gpu::automatic(options, tell).map_or_else(|| Self::processor(options), Ok),
+            DeviceChoice::Gpu(_) | DeviceChoice::Named(_) => gpu::open(options),
         }
+    }
+
+    /// The processor, whatever the options choose.
+    ///
+    /// # Errors
+    /// [`DeviceError::Cpu`].
+    pub fn processor(options: &DeviceOptions) -> Result<Self, DeviceError> {
+        let options = CpuOptions { threads: options.threads, level: options.cpu_level };
+        Ok(Self::Cpu(Cpu::new(&options)?))
     }
 
     /// The processor, where it is the device: for what only a processor has, as its level and its threads.
@@ -85,5 +117,11 @@ impl Device {
         #[allow(irrefutable_let_patterns, reason = "in a build without other devices")]
         let Self::Cpu(cpu) = self else { return None };
         Some(cpu)
+    }
+
+    /// The graphics card, where one is the device.
+    #[must_use]
+    pub fn card(&self) -> Option<Card> {
+        gpu::card(self)
     }
 }

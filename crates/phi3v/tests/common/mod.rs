@@ -9,7 +9,7 @@
 
 pub mod tolerances;
 
-use phi3v::device::{Device, DeviceOptions};
+use phi3v::device::{Device, DeviceChoice, DeviceOptions};
 use phi3v_kernels::CpuLevel;
 use phi3v_kernels::testing::skip;
 use std::io::Write;
@@ -38,9 +38,27 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// The device that tests run on, with `threads` threads; at the best level where none is given.
+/// The device that tests run on, with `threads` threads; at the best level where none is given, or what
+/// `PHI3V_TEST_DEVICE` names.
 pub fn device(cpu_level: Option<CpuLevel>, threads: Option<usize>) -> Device {
-    Device::open(&DeviceOptions { cpu_level, threads, ..DeviceOptions::default() }).unwrap()
+    let choice = test_device().filter(|_| cpu_level.is_none()).unwrap_or(DeviceChoice::Cpu);
+    Device::open(&DeviceOptions { choice, cpu_level, threads, ..DeviceOptions::default() }).unwrap()
+}
+
+/// What `PHI3V_TEST_DEVICE` names: `scripts/test-gpu` sets it.
+pub fn test_device() -> Option<DeviceChoice> {
+    std::env::var("PHI3V_TEST_DEVICE").ok().map(|name| name.parse().unwrap())
+}
+
+/// The device that `PHI3V_TEST_DEVICE` names; says loudly that a test is skipped without it.
+pub fn named_device() -> Option<Device> {
+    if test_device().is_none() {
+        skip(
+            "no other device than the processor is named",
+            "run scripts/test-gpu, which names a graphics card",
+        );
+    }
+    test_device().map(|_| device(None, None))
 }
 
 /// Writes a line to stderr that is seen although the test passes: only what the print macros write is captured.

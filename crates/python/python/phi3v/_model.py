@@ -36,7 +36,7 @@ def load(
     Args:
         model: Which one.
         quant: How far the weights are quantized, at first use; a large model is unasked, to q8.
-        device: Where it runs: "auto" or "cpu".
+        device: Where it runs: "auto", "cpu", "gpu", "gpu:1" or a part of a graphics card's name.
         threads: One per core where None.
         dtype: Arithmetic of the products.
         kv: Storage of keys and values.

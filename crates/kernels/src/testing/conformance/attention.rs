@@ -151,8 +151,17 @@ pub fn prompts_may_be_cut<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
+/// Full attention of three tensors.
+fn full<B: Backend>(backend: &B, parts: &[Vec<f32>; 3], shape: FullAttention) -> Vec<f32> {
+    let cols = shape.heads.query * shape.heads.dim;
+    let [q, k, v] = parts.each_ref().map(|part| tensor(backend, part, cols));
+    let mut out = backend.tensor(parts[0].len() / cols, cols).unwrap();
+    backend.attention_full([&q, &k, &v], shape, &mut out);
+    values(backend, &out)
+}
+
 /// Full attention is that of `reference`, and in f32 its formula.
-pub fn full_agrees<B: Backend>(reference: &B, subjects: &[Subject<B>]) {
+pub fn full_agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>]) {
     for (group, groups, heads, dim) in
         [(577, 1, 2, 64), (5, 3, 2, 16), (64, 2, 1, 96), (193, 2, 3, 32), (9, 2, 1, 10)]
     {
@@ -160,29 +169,24 @@ pub fn full_agrees<B: Backend>(reference: &B, subjects: &[Subject<B>]) {
         let cols = heads * dim;
         let parts = [0; 3].map(|_| random.values(group * groups * cols));
         let heads = Heads { query: heads, key_value: heads, dim };
-        let run = |backend: &B, precision| {
-            let [q, k, v] = parts.each_ref().map(|part| tensor(backend, part, cols));
-            let mut out = backend.tensor(group * groups, cols).unwrap();
-            backend.attention_full([&q, &k, &v], FullAttention { group, heads, precision }, &mut out);
-            values(backend, &out)
-        };
         let [q, k, v] = &parts;
         let rows = (0..group * groups).flat_map(|row| (0..heads.query).map(move |head| (row, head)));
         let one = |(row, head)| {
             oracle::attention([q, k, v], heads, (row, head), row / group * group..(row / group + 1) * group)
         };
         let formula: Vec<f32> = rows.flat_map(one).map(|v| v as f32).collect();
-        let found = error(&run(reference, Precision::F32), &formula);
+        let shape = |precision| FullAttention { group, heads, precision };
+        let found = error(&full(reference, &parts, shape(Precision::F32)), &formula);
         assert!(found <= tolerances::ATTENTION_F32, "reference {group} {heads:?}: {found}");
         for precision in PRECISIONS {
-            let expected = run(reference, precision);
+            let expected = full(reference, &parts, shape(precision));
             let tolerance = if precision == Precision::F32 {
                 tolerances::ATTENTION_F32
             } else {
                 tolerances::ATTENTION_BF16
             };
             for Subject { name, backend } in subjects {
-                let found = error(&run(backend, precision), &expected);
+                let found = error(&full(backend, &parts, shape(precision)), &expected);
                 assert!(found <= tolerance, "{} {precision:?} {group} {heads:?}: {found}", name);
             }
         }

@@ -1,0 +1,224 @@
+//! The cards of this machine, and which one is meant.
+
+use crate::GpuError;
+use std::str::FromStr;
+
+/// What kind of device an adapter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdapterKind {
+    /// A card with memory of its own.
+    Discrete,
+    /// Part of the processor, whose memory it shares.
+    Integrated,
+    /// The processor itself, as a driver for tests has it.
+    Software,
+    /// A card lent to a virtual machine, or of a kind that the driver does not tell.
+    Other,
+}
+
+impl std::fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Discrete => "discrete",
+            Self::Integrated => "integrated",
+            Self::Software => "software",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// Matrix units that the kernels can use: f16 factors, f32 sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixUnits {
+    /// Rows and columns of a tile.
+    pub tile: u32,
+    /// Threads of the subgroup that has one.
+    pub lanes: u32,
+}
+
+/// A card, before it is opened.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// Its name, from the driver.
+    pub name: String,
+    /// Its kind.
+    pub kind: AdapterKind,
+    /// What it is driven by: Vulkan, Metal or Dx12.
+    pub api: String,
+    /// Name and version of its driver.
+    pub driver: String,
+    /// Bytes of its own memory, or of what it shares, where the driver tells.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of that which are free at this moment, where the driver tells.
+    pub available_bytes: Option<u64>,
+    /// Largest buffer that a kernel can see.
+    pub binding_bytes_max: u64,
+    /// Memory of a workgroup.
+    pub workgroup_bytes: u32,
+    /// Matrix units that the kernels can use.
+    pub matrix_units: Option<MatrixUnits>,
+    pub(crate) raw: wgpu::Adapter,
+}
+
+/// Which card is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The best there is: a discrete one before an integrated one; never software.
+    #[default]
+    Best,
+    /// By its number in [`adapters`], from 0.
+    Number(usize),
+    /// The first whose name has this in it, whatever the case.
+    Name(String),
+}
+
+impl FromStr for Choice {
+    type Err = std::convert::Infallible;
+
+    /// A number, or else a part of a name; nothing for the best.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.parse() {
+            Ok(number) => Self::Number(number),
+            Err(_) if text.is_empty() => Self::Best,
+            Err(_) => Self::Name(text.to_owned()),
+        })
+    }
+}
+
+/// All cards of this machine, the best first; none where no driver is installed.
+#[must_use]
+pub fn adapters() -> Vec<Adapter> {
+    let backends = if cfg!(target_os = "windows") {
+        // both show the same cards, and Vulkan's drivers are the ones that the kernels are tried on
+        [wgpu::Backends::VULKAN, wgpu::Backends::DX12]
+    } else {
+        [wgpu::Backends::VULKAN, wgpu::Backends::METAL]
+    };
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: backends[0] | backends[1],
+        // no validation layers: they are for shaders under work, and write to stderr where they are missing
+        flags: wgpu::InstanceFlags::empty(),
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
+            for_resource_creation: Some(97),
+            for_device_loss: None,
+        },
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let mut found = Vec::new();
+    for backend in backends {
+        let of_backend = pollster::block_on(instance.enumerate_adapters(backend));
+        if !of_backend.is_empty() {
+            found = of_backend;
+            break;
+        }
+    }
+    let mut adapters: Vec<_> = found.into_iter().map(Adapter::new).collect();
+    adapters.sort_by_key(|adapter| adapter.kind.rank());
+    adapters
+}
+
+impl AdapterKind {
+    fn rank(self) -> usize {
+        match self {
+            Self::Discrete => 0,
+            Self::Other => 1,
+            Self::Integrated => 2,
+            Self::Software => 3,
+        }
+    }
+}
+
+impl Adapter {
+    fn new(raw: wgpu::Adapter) -> Self {
+        let info = raw.get_info();
+        let limits = raw.limits();
+        let memory = crate::memory::of(&raw);
+        Self {
+            name: info.name.trim().to_owned(),
+            kind: match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+                wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+                wgpu::DeviceType::Cpu => AdapterKind::Software,
+                wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterKind::Other,
+            },
+            api: format!("{:?}", info.backend),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            memory_bytes: memory.map(|memory| memory.total),
+            available_bytes: memory.map(|memory| memory.available),
+            binding_bytes_max: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            matrix_units: matrix_units(&raw, &info, &limits),
+            raw,
+        }
+    }
+
+    /// Whether it has memory of its own.
+    #[must_use]
+    pub fn has_own_memory(&self) -> bool {
+        matches!(self.kind, AdapterKind::Discrete | AdapterKind::Other)
+    }
+}
+
+/// Workgroup memory of the kernel for matrix units.
+const UNITS_WORKGROUP_BYTES: u32 = 24_576;
+
+fn matrix_units(raw: &wgpu::Adapter, info: &wgpu::AdapterInfo, limits: &wgpu::Limits) -> Option<MatrixUnits> {
+    let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    let lanes = info.subgroup_min_size;
+    // which thread is in which subgroup is only known where all subgroups have one size
+    let one_size = lanes == info.subgroup_max_size;
+    if !raw.features().contains(features)
+        || !one_size
+        || limits.max_compute_workgroup_storage_size < UNITS_WORKGROUP_BYTES
+    {
+        return None;
+    }
+    let (f16, f32) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+    let shapes = raw.cooperative_matrix_properties();
+    let fits = |p: &&wgpu::CooperativeMatrixProperties| {
+        (p.ab_type, p.cr_type) == (f16, f32) && p.m_size == p.n_size && p.n_size == p.k_size
+    };
+    let tile = shapes.iter().filter(fits).map(|p| p.m_size).filter(|size| matches!(size, 8 | 16)).max()?;
+    // at least one tile for each of the 256 / lanes subgroups
+    ((64 / tile).pow(2) * lanes >= 256).then_some(MatrixUnits { tile, lanes })
+}
+
+/// The card that `choice` means.
+pub(crate) fn choose(choice: &Choice) -> Result<Adapter, GpuError> {
+    let mut all = adapters();
+    if all.is_empty() {
+        return Err(GpuError::NoAdapter);
+    }
+    let number = match choice {
+        Choice::Best => all.iter().position(|adapter| adapter.kind != AdapterKind::Software),
+        Choice::Number(number) => (*number < all.len()).then_some(*number),
+        Choice::Name(name) => {
+            let name = name.to_lowercase();
+            all.iter().position(|adapter| adapter.name.to_lowercase().contains(&name))
+        }
+    };
+    match (number, choice) {
+        (Some(number), _) => Ok(all.swap_remove(number)),
+        (None, Choice::Best) => Err(GpuError::NoAdapter),
+        (None, Choice::Number(number)) => Err(unknown(number.to_string(), &all)),
+        (None, Choice::Name(name)) => Err(unknown(name.clone(), &all)),
+    }
+}
+
+fn unknown(asked: String, all: &[Adapter]) -> GpuError {
+    let name = |(i, adapter): (usize, &Adapter)| format!("{i} {}", adapter.name);
+    GpuError::UnknownAdapter { asked, found: all.iter().enumerate().map(name).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_a_number_or_a_name() {
+        let parse = |text: &str| text.parse::<Choice>();
+        assert_eq!(parse(""), Ok(Choice::Best));
+        assert_eq!(parse("1"), Ok(Choice::Number(1)));
+        assert_eq!(parse("RTX 4090"), Ok(Choice::Name("RTX 4090".to_owned())));
+    }
+}

@@ -1,0 +1,222 @@
+//! [`Gpu`]: the operations of [`Backend`], each in a module of its own.
+
+use crate::adapter::choose;
+use crate::device::{Device, GpuOptions};
+use crate::linear::FEW_ROWS_MAX;
+use crate::recorder::{Counts, Recorder};
+use crate::{Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector};
+use phi3v_kernels::{
+    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
+    Norm, Sizes, Span,
+};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What suits cards: all tiles of a picture at once (16 and the global view), and a prompt in few pieces.
+const SIZES: Sizes = Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 17, prefill_chunk: 2048 };
+/// What suits a processor that plays a card, and one whose memory is the host's.
+const SIZES_SMALL: Sizes = Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 4, prefill_chunk: 1024 };
+
+/// A graphics card. See the crate's introduction.
+pub struct Gpu {
+    pub(crate) device: Device,
+    recorder: Mutex<Recorder>,
+}
+
+impl Gpu {
+    /// Opens the card that `options` choose and tries its kernels.
+    ///
+    /// # Errors
+    /// [`GpuError`], see its variants.
+    pub fn new(options: &GpuOptions) -> Result<Self, GpuError> {
+        Self::open(choose(&options.choice)?, options)
+    }
+
+    /// Opens a card and tries its kernels.
+    ///
+    /// # Errors
+    /// [`GpuError`], see its variants.
+    pub fn open(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
+        let gpu = Self::untested(adapter, options)?;
+        crate::self_test::run(&gpu, options.cache.as_deref())?;
+        Ok(gpu)
+    }
+
+    /// Opens the card without trying its kernels.
+    pub(crate) fn untested(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
+        let device = Device::open(adapter, options)?;
+        let open_error =
+            |e: BackendError| GpuError::Open { name: device.adapter.name.clone(), reason: e.to_string() };
+        let recorder = Recorder::new(&device).map_err(open_error)?;
+        Ok(Self { recorder: Mutex::new(recorder), device })
+    }
+
+    /// The card.
+    #[must_use]
+    pub fn adapter(&self) -> &Adapter {
+        &self.device.adapter
+    }
+
+    /// Whether products of many rows go through matrix units.
+    #[must_use]
+    pub fn uses_matrix_units(&self) -> bool {
+        self.device.units.is_some()
+    }
+
+    /// What was recorded since the card was opened.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.recorder().counts()
+    }
+
+    pub(crate) fn recorder(&self) -> MutexGuard<'_, Recorder> {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for Gpu {
+    type Tensor = GpuTensor;
+    type Linear = GpuLinear;
+    type Table = GpuTable;
+    type Batch = GpuBatch;
+    type Vector = GpuVector;
+    type KvPool = GpuKvPool;
+
+    fn sizes(&self) -> Sizes {
+        if self.device.adapter.has_own_memory() { SIZES } else { SIZES_SMALL }
+    }
+
+    fn memory(&self) -> DeviceMemory {
+        let memory = crate::memory::of(&self.device.adapter.raw);
+        match memory.filter(|_| self.device.adapter.has_own_memory()) {
+            Some(memory) => DeviceMemory::Own { available_bytes: memory.available },
+            None => DeviceMemory::Host,
+        }
+    }
+
+    fn tensor(&self, rows: usize, cols: usize) -> Result<GpuTensor, BackendError> {
+        self.new_tensor(rows, cols)
+    }
+
+    fn reshape(&self, tensor: &mut GpuTensor, rows: usize, cols: usize) -> Result<(), BackendError> {
+        self.reshape_tensor(tensor, rows, cols)
+    }
+
+    fn shape(&self, tensor: &GpuTensor) -> (usize, usize) {
+        (tensor.rows, tensor.cols)
+    }
+
+    fn upload(&self, values: &[f32], first_row: usize, out: &mut GpuTensor) {
+        self.upload_values(values, first_row, out);
+    }
+
+    fn download(
+        &self,
+        tensor: &GpuTensor,
+        rows: Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        self.download_rows(tensor, rows, out)
+    }
+
+    fn finish(&self) -> Result<(), BackendError> {
+        self.recorder().finish(&self.device)
+    }
+
+    fn linear_weight(&self, source: MatrixSource) -> Result<GpuLinear, BackendError> {
+        GpuLinear::new(&self.device, &source)
+    }
+
+    fn embedding(&self, source: MatrixSource) -> Result<GpuTable, BackendError> {
+        GpuTable::new(source)
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<GpuVector, BackendError> {
+        self.new_vector(values)
+    }
+
+    fn kv_pool(&self, layout: KvLayout, blocks: usize) -> Result<GpuKvPool, BackendError> {
+        self.new_kv_pool(layout, blocks)
+    }
+
+    fn kv_grow(&self, pool: &mut GpuKvPool, blocks: usize) -> Result<(), BackendError> {
+        assert!(blocks <= pool.blocks, "{blocks} blocks of a pool of {}", pool.blocks);
+        Ok(())
+    }
+
+    fn batch(&self) -> GpuBatch {
+        GpuBatch::default()
+    }
+
+    fn set_batch(&self, spans: &[Span<'_>], batch: &mut GpuBatch) -> Result<(), BackendError> {
+        self.lay_out_batch(spans, batch)
+    }
+
+    fn embed(&self, table: &GpuTable, ids: &[u32], out_row: usize, out: &mut GpuTensor) {
+        self.run_embed(table, ids, out_row, out);
+    }
+
+    fn gather(&self, src: &GpuTensor, rows: &[u32], out_row: usize, out: &mut GpuTensor) {
+        self.run_gather(src, rows, out_row, out);
+    }
+
+    fn linear(&self, x: &GpuTensor, weight: &GpuLinear, epilogue: Epilogue, out: &mut GpuTensor) {
+        self.run_linear(x, weight, epilogue, out);
+    }
+
+    fn norm(&self, x: &GpuTensor, norm: Norm<'_, GpuVector>, out: &mut GpuTensor) {
+        self.run_norm(x, norm, out);
+    }
+
+    fn normed_linear(
+        &self,
+        x: &GpuTensor,
+        norm: Norm<'_, GpuVector>,
+        products: &mut [(&GpuLinear, &mut GpuTensor)],
+        normed: &mut GpuTensor,
+    ) -> Result<(), BackendError> {
+        let products: Vec<_> =
+            products.iter().map(|(weight, out)| (*weight, Epilogue::Store, &**out)).collect();
+        self.run_normed(x, norm, &products, normed)
+    }
+
+    fn feed_forward(
+        &self,
+        x: &mut GpuTensor,
+        norm: Norm<'_, GpuVector>,
+        block: FeedForward<'_, GpuLinear>,
+        [normed, hidden]: [&mut GpuTensor; 2],
+    ) -> Result<(), BackendError> {
+        self.reshape_tensor(hidden, x.rows, block.hidden)?;
+        self.run_normed(x, norm, &[(block.first, block.epilogue, hidden)], normed)?;
+        self.run_linear(hidden, block.second, Epilogue::Add, x);
+        Ok(())
+    }
+
+    fn add(&self, addend: &GpuTensor, x: &mut GpuTensor) {
+        self.run_add(addend, x);
+    }
+
+    fn rope(&self, cos_sin: &GpuTensor, heads: Heads, qkv: &mut GpuTensor) {
+        self.run_rope(cos_sin, heads, qkv);
+    }
+
+    fn copy_kv(&self, qkv: &GpuTensor, layer: usize, batch: &GpuBatch, pool: &mut GpuKvPool) {
+        self.run_copy_kv(qkv, layer, batch, pool);
+    }
+
+    fn attention_causal(
+        &self,
+        qkv: &GpuTensor,
+        layer: usize,
+        batch: &GpuBatch,
+        pool: &GpuKvPool,
+        out: &mut GpuTensor,
+    ) {
+        self.run_attention_causal(qkv, layer, batch, pool, out);
+    }
+
+    fn attention_full(&self, qkv: [&GpuTensor; 3], shape: FullAttention, out: &mut GpuTensor) {
+        self.run_attention_full(qkv, shape, out);
+    }
+}

@@ -1,0 +1,191 @@
+//! An opened card: its buffers, and what goes wrong on it.
+
+use crate::GpuError;
+use crate::adapter::{Adapter, Choice, MatrixUnits};
+use crate::buffer::{Buffer, Gone};
+use crate::pipelines::Pipelines;
+use phi3v_kernels::BackendError;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How the GPU backend shall run.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Which card, where [`Gpu::new`](crate::Gpu::new) is to find it.
+    pub choice: Choice,
+    /// Folder for compiled kernels and what the self-test found, per card and driver; nothing is kept if `None`.
+    pub cache: Option<PathBuf>,
+    /// Leaves matrix units alone.
+    pub no_matrix_units: bool,
+    /// Most bytes of a buffer that a kernel sees, where that shall be less than the card allows; for tests.
+    pub binding_bytes_max: Option<u64>,
+}
+
+/// The first thing that went wrong, from whichever thread the driver tells.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failure(Arc<Mutex<Option<String>>>);
+
+impl Failure {
+    pub(crate) fn set(&self, reason: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BackendError> {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(reason) => Err(BackendError::Device { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Bytes of weights that may wait on the host for their copy to the card.
+const UPLOAD_BYTES: u64 = 64 << 20;
+
+/// An opened card.
+pub(crate) struct Device {
+    pub(crate) adapter: Adapter,
+    pub(crate) raw: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) failure: Failure,
+    pub(crate) pipelines: Pipelines,
+    pub(crate) units: Option<MatrixUnits>,
+    /// Most bytes of a buffer that a kernel sees.
+    pub(crate) binding_bytes_max: u64,
+    pub(crate) gone: Gone,
+    next_number: AtomicU64,
+    /// Bytes of weights that were written since the card was last waited for.
+    uploaded: Mutex<u64>,
+}
+
+impl Device {
+    pub(crate) fn open(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
+        let units = adapter.matrix_units.filter(|_| !options.no_matrix_units);
+        let features = features(&adapter, units)?;
+        let limits = adapter.raw.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("phi3v"),
+            required_features: features,
+            required_limits: limits,
+            experimental_features: experimental(units),
+            ..Default::default()
+        };
+        let (raw, queue) = pollster::block_on(adapter.raw.request_device(&descriptor))
+            .map_err(|e| GpuError::Open { name: adapter.name.clone(), reason: e.to_string() })?;
+        let failure = Failure::default();
+        let (on_error, on_loss) = (failure.clone(), failure.clone());
+        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| on_error.set(error.to_string())));
+        raw.set_device_lost_callback(move |reason, message| {
+            // the device of a backend that is dropped is lost too
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                on_loss.set(format!("it was lost: {message}"));
+            }
+        });
+        let binding_bytes_max = adapter.binding_bytes_max.min(options.binding_bytes_max.unwrap_or(u64::MAX));
+        let pipelines = Pipelines::new(&raw, &adapter, options.cache.as_deref());
+        Ok(Self {
+            units,
+            raw,
+            queue,
+            failure,
+            pipelines,
+            // a word is the smallest thing that is bound
+            binding_bytes_max: binding_bytes_max / 4 * 4,
+            gone: Gone::default(),
+            next_number: AtomicU64::new(1),
+            uploaded: Mutex::new(0),
+            adapter,
+        })
+    }
+
+    /// A buffer of at least `bytes` bytes, zeros.
+    pub(crate) fn buffer(&self, bytes: usize) -> Result<Buffer, BackendError> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        self.buffer_for(bytes, usage)
+    }
+
+    pub(crate) fn buffer_for(&self, bytes: usize, usage: wgpu::BufferUsages) -> Result<Buffer, BackendError> {
+        // a binding of vec4s has 16 bytes at least
+        let size = (bytes as u64).next_multiple_of(16).max(16);
+        if size > self.binding_bytes_max {
+            return Err(BackendError::OutOfMemory { bytes });
+        }
+        let scope = self.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+        let raw = self.raw.create_buffer(&descriptor);
+        match pollster::block_on(scope.pop()) {
+            Some(_) => Err(BackendError::OutOfMemory { bytes }),
+            None => {
+                let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+                Ok(Buffer::new(raw, number, self.gone.clone()))
+            }
+        }
+    }
+
+    /// A buffer that holds `bytes`. What waits on the host for its copy is bounded.
+    pub(crate) fn filled(&self, bytes: &[u8]) -> Result<Buffer, BackendError> {
+        let buffer = self.buffer(bytes.len())?;
+        for (i, piece) in bytes.chunks(UPLOAD_BYTES as usize).enumerate() {
+            let at = i as u64 * UPLOAD_BYTES;
+            let whole = piece.len() / 4 * 4;
+            self.queue.write_buffer(buffer.raw(), at, &piece[..whole]);
+            if whole < piece.len() {
+                let mut word = [0; 4];
+                word[..piece.len() - whole].copy_from_slice(&piece[whole..]);
+                self.queue.write_buffer(buffer.raw(), at + whole as u64, &word);
+            }
+            self.count_upload(piece.len() as u64)?;
+        }
+        Ok(buffer)
+    }
+
+    fn count_upload(&self, bytes: u64) -> Result<(), BackendError> {
+        let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
+        *uploaded += bytes;
+        if *uploaded >= UPLOAD_BYTES {
+            *uploaded = 0;
+            let index = self.queue.submit([]);
+            self.wait(index)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a submission.
+    pub(crate) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        if let Err(e) = self.raw.poll(wait) {
+            self.failure.set(e.to_string());
+        }
+        self.failure.check()
+    }
+}
+
+/// What is asked of the card: numbers beside each dispatch, and what makes things faster where it is there.
+fn features(adapter: &Adapter, units: Option<MatrixUnits>) -> Result<wgpu::Features, GpuError> {
+    let found = adapter.raw.features();
+    let needed = wgpu::Features::IMMEDIATES;
+    let missing = |missing| GpuError::Unsuitable { name: adapter.name.clone(), missing };
+    if !found.contains(needed) || adapter.raw.limits().max_immediate_size < crate::recorder::NUMBERS_BYTES {
+        return Err(missing("room for a kernel's numbers (push constants)"));
+    }
+    let limits = adapter.raw.limits();
+    if limits.max_compute_invocations_per_workgroup < 256
+        || limits.max_compute_workgroup_storage_size < 16_384
+    {
+        return Err(missing("workgroups of 256 threads and 16 KB"));
+    }
+    let mut features = needed | (found & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE));
+    if units.is_some() {
+        features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    }
+    Ok(features)
+}
+
+#[expect(unsafe_code, reason = "wgpu asks for it: matrix units are an experiment of it")]
+fn experimental(units: Option<MatrixUnits>) -> wgpu::ExperimentalFeatures {
+    match units {
+        // SAFETY: of the experimental features matrix units alone are used, by a kernel of ours that a self-test compares.
+        Some(_) => unsafe { wgpu::ExperimentalFeatures::enabled() },
+        None => wgpu::ExperimentalFeatures::disabled(),
+    }
+}

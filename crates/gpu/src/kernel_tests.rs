@@ -1,0 +1,168 @@
+//! Kernels without a card: every text is valid, can be written for other systems, and keeps within the limits of WebGPU
+//! and of real cards.
+
+use super::*;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+/// Tiles and subgroups of the matrix units that are known: Metal; NVIDIA and RDNA3; RDNA3 in wave 64; Mesa in software.
+const UNITS: [(u32, u32); 4] = [(8, 32), (16, 32), (16, 64), (8, 8)];
+
+struct Checked {
+    module: naga::Module,
+    info: naga::valid::ModuleInfo,
+}
+
+fn options() -> naga::front::wgsl::Options {
+    let mut options = naga::front::wgsl::Options::new();
+    options.capabilities = Capabilities::all();
+    options
+}
+
+fn check(kernel: Kernel) -> Checked {
+    let source = kernel.source();
+    let module = naga::front::wgsl::Frontend::new_with_options(options()).parse(&source);
+    let module = module.unwrap_or_else(|e| panic!("{kernel:?}: {}", e.emit_to_string(&source)));
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+    let info =
+        validator.validate(&module).unwrap_or_else(|e| panic!("{kernel:?}: {}", e.emit_to_string(&source)));
+    Checked { module, info }
+}
+
+#[test]
+fn every_kernel_is_valid_and_binds_what_it_says() {
+    for kernel in all(&UNITS) {
+        let Checked { module, info, .. } = check(kernel);
+        let at = module.entry_points.iter().position(|entry| entry.name == kernel.entry()).unwrap();
+        let used = info.get_entry_point(at);
+        for (handle, variable) in module.global_variables.iter() {
+            let Some(binding) = &variable.binding else { continue };
+            let naga::AddressSpace::Storage { access } = variable.space else {
+                panic!("{kernel:?} binds no buffer")
+            };
+            let said = kernel.bindings().chars().nth(binding.binding as usize);
+            let writes = access.contains(naga::StorageAccess::STORE);
+            assert_eq!(said, Some(if writes { 'w' } else { 'r' }), "{kernel:?} binding {}", binding.binding);
+            assert!(
+                !writes || used[handle].contains(naga::valid::GlobalUse::WRITE),
+                "{kernel:?} writes nothing"
+            );
+        }
+    }
+}
+
+/// Metal's writer, for Apple's cards, and HLSL's, for DirectX 12; SPIR-V's is what the other tests run. Matrix units are not in
+/// HLSL, so no card shows them there.
+#[test]
+fn every_kernel_can_be_written_for_metal_and_directx() {
+    for kernel in all(&UNITS) {
+        let Checked { module, info, .. } = check(kernel);
+        let metal = metal(&module, &info).unwrap_or_else(|e| panic!("{kernel:?} in MSL: {e}"));
+        assert!(metal.contains("kernel void"), "{kernel:?}");
+        if matches!(kernel, Kernel::Units { .. }) {
+            assert!(metal.contains("simdgroup"), "{kernel:?}");
+            continue;
+        }
+        let hlsl = hlsl(&module, &info).unwrap_or_else(|e| panic!("{kernel:?} in HLSL: {e}"));
+        assert!(hlsl.contains("numthreads"), "{kernel:?}");
+    }
+}
+
+fn metal(module: &naga::Module, info: &naga::valid::ModuleInfo) -> Result<String, naga::back::msl::Error> {
+    let options =
+        naga::back::msl::Options { lang_version: (3, 1), fake_missing_bindings: true, ..Default::default() };
+    let pipeline = naga::back::msl::PipelineOptions::default();
+    naga::back::msl::write_string(module, info, &options, &pipeline).map(|(text, _)| text)
+}
+
+fn hlsl(module: &naga::Module, info: &naga::valid::ModuleInfo) -> Result<String, naga::back::hlsl::Error> {
+    let options = naga::back::hlsl::Options {
+        // packed dot products
+        shader_model: naga::back::hlsl::ShaderModel::V6_4,
+        immediates_target: Some(naga::back::hlsl::BindTarget::default()),
+        special_constants_binding: Some(naga::back::hlsl::BindTarget { space: 1, ..Default::default() }),
+        ..Default::default()
+    };
+    let pipeline = naga::back::hlsl::PipelineOptions::default();
+    let mut text = String::new();
+    naga::back::hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None)?;
+    Ok(text)
+}
+
+/// What a device promises of workgroups and bindings.
+struct Limits {
+    name: &'static str,
+    workgroup_bytes: u32,
+    invocations: u32,
+    side_x: u32,
+    buffers: usize,
+    /// Whether it has matrix units of a size in [`UNITS`].
+    units: bool,
+}
+
+/// WebGPU's defaults, which its specification lists, and three cards as far as is known of their drivers (in Vulkan's names:
+/// maxComputeSharedMemorySize, maxComputeWorkGroupInvocations, maxComputeWorkGroupSize,
+/// maxPerStageDescriptorStorageBuffers). A card with less than the kernels need is refused when it is opened.
+const LIMITS: [Limits; 4] = [
+    Limits {
+        name: "WebGPU",
+        workgroup_bytes: 16_384,
+        invocations: 256,
+        side_x: 256,
+        buffers: 8,
+        units: false,
+    },
+    Limits {
+        name: "GeForce RTX 3060",
+        workgroup_bytes: 49_152,
+        invocations: 1024,
+        side_x: 1024,
+        buffers: 1 << 20,
+        units: true,
+    },
+    Limits {
+        name: "Intel UHD 770",
+        workgroup_bytes: 32_768,
+        invocations: 1024,
+        side_x: 1024,
+        buffers: 1 << 20,
+        units: false,
+    },
+    Limits {
+        name: "Apple M1",
+        workgroup_bytes: 32_768,
+        invocations: 1024,
+        side_x: 1024,
+        buffers: 31,
+        units: true,
+    },
+];
+
+#[test]
+fn every_kernel_keeps_within_the_limits_of_cards() {
+    for kernel in all(&UNITS) {
+        let Checked { module, .. } = check(kernel);
+        let entry = module.entry_points.iter().find(|entry| entry.name == kernel.entry()).unwrap();
+        let [x, y, z] = entry.workgroup_size;
+        let mut layouter = naga::proc::Layouter::default();
+        layouter.update(module.to_ctx()).unwrap();
+        let bytes = |space: naga::AddressSpace| -> u32 {
+            let variables = module.global_variables.iter().filter(|(_, variable)| variable.space == space);
+            variables.map(|(_, variable)| layouter[variable.ty].size.next_multiple_of(16)).sum()
+        };
+        let immediates = bytes(naga::AddressSpace::Immediate);
+        assert!(immediates <= crate::recorder::NUMBERS_BYTES, "{kernel:?} has {immediates} bytes of numbers");
+        for limits in &LIMITS {
+            if matches!(kernel, Kernel::Units { .. }) && !limits.units {
+                continue;
+            }
+            let name = limits.name;
+            let workgroup = bytes(naga::AddressSpace::WorkGroup);
+            assert!(workgroup <= limits.workgroup_bytes, "{kernel:?} on {name}: {workgroup} bytes");
+            assert!(
+                x * y * z <= limits.invocations && x <= limits.side_x,
+                "{kernel:?} on {name}: {x} x {y} x {z}"
+            );
+            assert!(kernel.bindings().len() <= limits.buffers, "{kernel:?} on {name}");
+        }
+    }
+}

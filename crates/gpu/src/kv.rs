@@ -1,0 +1,66 @@
+//! Keys and values on the card: a buffer for each layer, see `kv.wgsl` for what lies where.
+
+use crate::backend::Gpu;
+use crate::batch::GpuBatch;
+use crate::buffer::Buffer;
+use crate::kernel::{DIM_MAX, Kernel};
+use crate::recorder::{Bound, Dispatch, row_grid};
+use crate::tensor::GpuTensor;
+use phi3v_kernels::{BackendError, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout};
+
+/// Blocks of keys and values on the card. All of its memory is taken at once: a promised context must not fail later.
+pub struct GpuKvPool {
+    pub(crate) layers: Vec<Buffer>,
+    pub(crate) layout: KvLayout,
+    pub(crate) blocks: usize,
+}
+
+/// Bytes of one key or value head in one block, scales included.
+fn head_bytes(layout: &KvLayout) -> usize {
+    let per_word = match layout.format {
+        KvFormat::F32 => 1,
+        KvFormat::Bf16 => 2,
+        KvFormat::Q8 => 4,
+    };
+    let scale = if layout.format.has_scales() { 1 } else { 0 };
+    4 * KV_BLOCK_TOKENS * (layout.heads.dim.div_ceil(per_word) + scale)
+}
+
+impl GpuKvPool {
+    /// Bytes of one block in one layer, keys and values.
+    pub(crate) fn block_bytes(&self) -> usize {
+        2 * self.layout.heads.key_value * head_bytes(&self.layout)
+    }
+}
+
+impl Gpu {
+    pub(crate) fn new_kv_pool(&self, layout: KvLayout, blocks: usize) -> Result<GpuKvPool, BackendError> {
+        assert!(
+            layout.heads.dim <= DIM_MAX,
+            "heads of {} values; the kernels hold {DIM_MAX}",
+            layout.heads.dim
+        );
+        let mut pool = GpuKvPool { layers: Vec::new(), layout, blocks };
+        let bytes = pool.block_bytes().saturating_mul(blocks);
+        for _ in 0..layout.layers {
+            pool.layers.push(self.device.buffer(bytes)?);
+        }
+        Ok(pool)
+    }
+
+    pub(crate) fn run_copy_kv(&self, qkv: &GpuTensor, layer: usize, batch: &GpuBatch, pool: &GpuKvPool) {
+        let Heads { query, key_value, dim } = pool.layout.heads;
+        assert_eq!(qkv.cols, (query + 2 * key_value) * dim, "columns of qkv");
+        let Some(buffer) = &batch.buffer else { return };
+        let numbers = [qkv.cols, query * dim, dim, key_value, batch.entries].map(|v| v as u32);
+        let dispatch = Dispatch {
+            kernel: Kernel::StoreKv { format: pool.layout.format },
+            bound: &[Bound::Buffer(&qkv.buffer), Bound::Buffer(buffer), Bound::Buffer(&pool.layers[layer])],
+            numbers: &numbers,
+            grid: row_grid(2 * key_value, batch.entries),
+            reads: 0,
+            work: (2 * batch.entries * key_value * dim) as u64,
+        };
+        self.recorder().dispatch(&self.device, &dispatch);
+    }
+}

@@ -1,0 +1,36 @@
+//! phi3v's operations on graphics cards: [`Gpu`] is a [`phi3v_kernels::Backend`] through Vulkan, Metal or DirectX 12, whichever
+//! the machine has. Nothing is needed to build it but Rust, and nothing to run it but the card's driver, which is looked for at
+//! run time.
+//!
+//! Packed weights go to the card as they lie in the file. Sums of packed products are exact integers per group of 128
+//! values, as on the CPU, so a row's result does not depend on its company, and prefill and decode agree. docs/internals/gpu.md
+//! has the design.
+//!
+//! Tried on Mesa's software Vulkan only, so far; on no real card.
+
+mod adapter;
+mod attention;
+mod backend;
+mod batch;
+mod buffer;
+mod device;
+mod error;
+mod kernel;
+mod kv;
+mod linear;
+mod memory;
+mod pipelines;
+mod recorder;
+mod rows;
+mod self_test;
+mod tensor;
+
+pub use adapter::{Adapter, AdapterKind, Choice, MatrixUnits, adapters};
+pub use backend::Gpu;
+pub use batch::GpuBatch;
+pub use device::GpuOptions;
+pub use error::GpuError;
+pub use kv::GpuKvPool;
+pub use linear::{GpuLinear, GpuTable};
+pub use recorder::Counts;
+pub use tensor::{GpuTensor, GpuVector};

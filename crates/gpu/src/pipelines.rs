@@ -1,0 +1,114 @@
+//! Kernels, compiled when they are first used; Vulkan's drivers keep them in a file.
+
+use crate::adapter::Adapter;
+use crate::kernel::Kernel;
+use crate::recorder::NUMBERS_BYTES;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A compiled kernel.
+pub(crate) struct Compiled {
+    pub(crate) pipeline: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
+}
+
+/// Compiled kernels of one device.
+pub(crate) struct Pipelines {
+    compiled: Mutex<HashMap<Kernel, Arc<Compiled>>>,
+    cache: Option<Cache>,
+}
+
+/// What the driver keeps of compiled kernels, and its file.
+struct Cache {
+    raw: wgpu::PipelineCache,
+    path: PathBuf,
+    /// Bytes that the file held.
+    len: usize,
+}
+
+impl Pipelines {
+    pub(crate) fn new(device: &wgpu::Device, adapter: &Adapter, folder: Option<&Path>) -> Self {
+        Self {
+            compiled: Mutex::default(),
+            cache: folder.and_then(|folder| Cache::open(device, adapter, folder)),
+        }
+    }
+
+    /// `kernel`, compiled now if it was not before.
+    pub(crate) fn get(&self, device: &wgpu::Device, kernel: Kernel) -> Arc<Compiled> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let compile = || Arc::new(compile(device, kernel, self.cache.as_ref().map(|cache| &cache.raw)));
+        Arc::clone(compiled.entry(kernel).or_insert_with(compile))
+    }
+}
+
+impl Drop for Pipelines {
+    fn drop(&mut self) {
+        let Some(cache) = &self.cache else { return };
+        // whether the file can be written decides only how long the next start takes
+        if let Some(data) = cache.raw.get_data().filter(|data| data.len() != cache.len) {
+            let part = cache.path.with_extension(format!("{}.part", std::process::id()));
+            let written = std::fs::write(&part, data).and_then(|()| std::fs::rename(&part, &cache.path));
+            if written.is_err() {
+                let _ = std::fs::remove_file(part);
+            }
+        }
+    }
+}
+
+impl Cache {
+    #[expect(unsafe_code, reason = "a driver reads what it wrote to a file")]
+    fn open(device: &wgpu::Device, adapter: &Adapter, folder: &Path) -> Option<Self> {
+        if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return None;
+        }
+        let name = wgpu::util::pipeline_cache_key(&adapter.raw.get_info())?;
+        std::fs::create_dir_all(folder).ok()?;
+        let path = folder.join(name);
+        let data = std::fs::read(&path).ok();
+        let descriptor = wgpu::PipelineCacheDescriptor { label: None, data: data.as_deref(), fallback: true };
+        // SAFETY: the file, in the user's own folder, holds what `get_data` gave for a card and driver of the same key; wgpu
+        // and the driver check its head.
+        let raw = unsafe { device.create_pipeline_cache(&descriptor) };
+        Some(Self { raw, path, len: data.map_or(0, |data| data.len()) })
+    }
+}
+
+fn compile(device: &wgpu::Device, kernel: Kernel, cache: Option<&wgpu::PipelineCache>) -> Compiled {
+    let name = kernel.name();
+    let source = wgpu::ShaderSource::Wgsl(kernel.source().into());
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(&name), source });
+    let entry = |(binding, access): (usize, char)| wgpu::BindGroupLayoutEntry {
+        binding: binding as u32,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Storage { read_only: access == 'r' },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        },
+        count: None,
+    };
+    let entries: Vec<_> = kernel.bindings().chars().enumerate().map(entry).collect();
+    let layout =
+        device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: None,
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: NUMBERS_BYTES,
+    });
+    let options = wgpu::PipelineCompilationOptions {
+        // every kernel writes what it reads of it
+        zero_initialize_workgroup_memory: false,
+        ..Default::default()
+    };
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(&name),
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some(kernel.entry()),
+        compilation_options: options,
+        cache,
+    });
+    Compiled { pipeline, layout }
+}

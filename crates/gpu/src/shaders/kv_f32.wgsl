@@ -1,0 +1,6 @@
+// A word of the KV cache is one f32.
+const KV: u32 = 0u;
+const PER_WORD: u32 = 1u;
+alias Values = f32;
+fn values_of(word: u32) -> Values { return bitcast<f32>(word); }
+fn value_of(values: Values, i: u32) -> f32 { return values; }

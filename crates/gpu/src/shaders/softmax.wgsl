@@ -1,0 +1,13 @@
+// What the kernels of attention share: a chunk is 4 blocks of 64 keys. Chunks are summed apart and put together in order, however
+// many workgroups have them.
+const CHUNK_BLOCKS: u32 = 4u;
+const LOWEST: f32 = -3.4e38;
+
+// Sums of one more chunk: largest score, sum of the weights, and by what the two sums of values are multiplied.
+struct Joined { largest: f32, total: f32, before: f32, added: f32 }
+fn join(largest: f32, total: f32, of_largest: f32, of_total: f32) -> Joined {
+    let next = max(largest, of_largest);
+    let before = exp(largest - next);
+    let added = exp(of_largest - next);
+    return Joined(next, fma(of_total, added, total * before), before, added);
+}

@@ -1,0 +1,44 @@
+// The 64 columns of a tile in the weights: for SiluMul 32 gates and the ups that belong to them.
+fn column_of(tile: u32, c: u32) -> u32 {
+    if (n.epilogue != SILU_MUL) { return tile * 64u + c; }
+    return select(n.cols, 0u, c < 32u) + tile * 32u + (c & 31u);
+}
+
+fn with_bias(y: vec4<f32>, column: u32) -> vec4<f32> {
+    if (n.has_bias == 0u) { return y; }
+    // columns past the last one are computed and not written
+    let last = n.cols * select(1u, 2u, n.epilogue == SILU_MUL) - 1u;
+    let c = min(vec4<u32>(column, column + 1u, column + 2u, column + 3u), vec4<u32>(last)) + vec4<u32>(n.first_col);
+    return y + vec4<f32>(bias[c.x], bias[c.y], bias[c.z], bias[c.w]);
+}
+
+// Writes four columns of a row; `ups` are those that SiluMul multiplies by.
+fn write(row: u32, column: u32, y: vec4<f32>, ups: vec4<f32>) {
+    if (row >= n.rows) { return; }
+    for (var j = 0u; j < 4u; j += 1u) {
+        if (column + j < n.cols) {
+            let at = row * n.out_cols + n.first_col + column + j;
+            out[at] = apply(n.epilogue, y[j], out[at], ups[j]);
+        }
+    }
+}
+
+// Bias, epilogue and output of four rows by four columns. Ups are passed on to the threads that have their gates, through workgroup
+// memory that nobody needs any more: `pass_on` and `passed_on` of the kernel.
+fn finish(y: ptr<function, array<vec4<f32>, 4>>, tile: u32, row0: u32, t: u32) {
+    let mine = t % 16u;
+    let rows = t / 16u * 4u;
+    let column = column_of(tile, mine * 4u);
+    for (var r = 0u; r < 4u; r += 1u) { (*y)[r] = with_bias((*y)[r], column); }
+    if (n.epilogue != SILU_MUL) {
+        for (var r = 0u; r < 4u; r += 1u) { write(row0 + rows + r, column, (*y)[r], vec4<f32>(0.0)); }
+        return;
+    }
+    if (mine >= 8u) {
+        for (var r = 0u; r < 4u; r += 1u) { pass_on((rows + r) * 8u + mine - 8u, (*y)[r]); }
+    }
+    workgroupBarrier();
+    if (mine < 8u) {
+        for (var r = 0u; r < 4u; r += 1u) { write(row0 + rows + r, column, (*y)[r], passed_on((rows + r) * 8u + mine)); }
+    }
+}

@@ -1,0 +1,39 @@
+//! Graphics cards, as people are told of them.
+
+use super::gpu;
+
+/// A graphics card of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Its name, from its driver.
+    pub name: String,
+    /// `discrete`, `integrated`, `software` or `other`; software is the processor, for tests.
+    pub kind: String,
+    /// What it is driven by: Vulkan, Metal or Dx12.
+    pub api: String,
+    /// Name and version of its driver.
+    pub driver: String,
+    /// Bytes of its memory; `None` where the driver does not tell, as where it is the processor's.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of that which are free at this moment.
+    pub available_bytes: Option<u64>,
+    /// Largest buffer that a kernel can see, in bytes.
+    pub binding_bytes_max: u64,
+    /// Memory of a workgroup, in bytes.
+    pub workgroup_bytes: u32,
+    /// Rows and columns of a tile of its matrix units, where the kernels can use them.
+    pub matrix_units: Option<u32>,
+}
+
+/// All graphics cards of this machine, the best first, those in software last. None where no driver is installed, or where
+/// this build runs on no card.
+///
+/// ```
+/// for (number, card) in phi3v::device::cards().iter().enumerate() {
+///     println!("gpu:{number} {} ({})", card.name, card.kind);
+/// }
+/// ```
+#[must_use]
+pub fn cards() -> Vec<Card> {
+    gpu::cards()
+}

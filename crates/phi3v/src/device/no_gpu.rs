@@ -1,0 +1,23 @@
+//! What is said of graphics cards in a build that runs on none.
+
+use super::{Card, Device, DeviceError, DeviceOptions};
+
+pub(super) fn cards() -> Vec<Card> {
+    Vec::new()
+}
+
+pub(super) fn card(_: &Device) -> Option<Card> {
+    None
+}
+
+pub(super) fn automatic(_: &DeviceOptions, _: &mut dyn FnMut(&str)) -> Option<Device> {
+    None
+}
+
+pub(super) fn open(options: &DeviceOptions) -> Result<Device, DeviceError> {
+    let name = options.choice.to_string();
+    Err(match options.choice {
+        super::DeviceChoice::Named(_) => DeviceError::unknown(&name, &[]),
+        _ => DeviceError::NoCards { name },
+    })
+}
