@@ -92,7 +92,7 @@ mod tests {
         write_parquet(&path, &Columns::default(), &journal, &done, Existing::Keep).unwrap();
         let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
         let told: Vec<String> =
-            reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_json_value().to_string()).collect();
+            reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
         assert_eq!(told.len(), 2);
         assert!(told[0].contains("a.png") && told[0].contains("it is damaged") && told[0].contains("null"));
         assert!(told[1].contains("A d\u{f6}g"));
