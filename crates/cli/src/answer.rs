@@ -52,10 +52,6 @@ pub fn generate<B: Backend>(
     let id = engine.submit(request)?;
     let mut progress = Progress::new();
     let (mut text, mut tokens) = (String::new(), Vec::new());
-    let mut tell = |piece: &str| -> Result<(), CliError> {
-        text.push_str(piece);
-        out.piece(piece).map_err(CliError::Output)
-    };
     loop {
         if interrupt.requested() {
             engine.cancel(id);
@@ -64,11 +60,13 @@ pub fn generate<B: Backend>(
             progress.clear();
             match output.event {
                 Event::Token(token) => {
-                    tell(&token.text)?;
+                    text.push_str(&token.text);
+                    out.token(&token).map_err(CliError::Output)?;
                     tokens.push(token);
                 }
                 Event::Finished(finished) => {
-                    tell(&finished.text)?;
+                    text.push_str(&finished.text);
+                    out.end(&finished.text).map_err(CliError::Output)?;
                     return Ok(Answer { text, tokens, finished });
                 }
                 Event::Failed(error) => return Err(error.into()),

@@ -1,9 +1,11 @@
 //! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
 
+mod batch;
 mod formats;
 mod picture;
 mod serve;
 
+pub use batch::{BatchArgs, Sidecar};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
 pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
@@ -32,12 +34,13 @@ const EXIT_CODES: &str = "Exit codes:
   3    a picture cannot be read
   4    the model cannot be found, read or downloaded
   5    memory or context are too small
-  130  stopped by Ctrl-C
+  6    a batch is done, and some of its inputs failed
+  130  stopped by Ctrl-C, a batch also by SIGTERM
 
 Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)
   PHI3V_DEVICE     what runs the model, as --device has it
-  PHI3V_CPU        at most this CPU level: scalar, avx2, avx512 or amx
+  PHI3V_CPU        at most this CPU level: scalar, avx2, avx512, amx; on ARM neon, dotprod, i8mm
   PHI3V_CACHE      where quantized weights are kept; ~/.cache/phi3v if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
   HF_HUB_CACHE     the same, without hub/
@@ -75,6 +78,11 @@ pub enum Command {
     ///
     /// The answer goes to stdout as it is made, everything else to stderr.
     Ask(AskArgs),
+    /// Ask the same about many pictures, and keep every result
+    ///
+    /// Results are appended to a file as they come. Stopped in whatever way, the same command goes on where it was: nothing
+    /// is lost and nothing is asked twice.
+    Batch(BatchArgs),
     /// Talk about pictures, several turns
     ///
     /// A line is a question; /help lists the commands. On a terminal lines can be edited and recalled.
@@ -404,7 +412,7 @@ pub struct DeviceArgs {
     /// or a part of a card's name
     #[arg(long, value_name = "DEVICE", env = "PHI3V_DEVICE", default_value = "auto", hide_env = true)]
     pub device: DeviceChoice,
-    /// Threads of the processor [default: one per core]
+    /// Threads of the processor [default: one per core, little ones left out]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }
@@ -486,6 +494,9 @@ pub struct ReportArgs {
     /// Tokens, time to the first token and tokens per second, after the answer
     #[arg(long)]
     pub stats: bool,
+    /// Show words that the model was not sure of in yellow, and those that are rather wrong in red, on a terminal with colours
+    #[arg(long)]
+    pub unsure: bool,
 }
 
 /// Bytes of weights above which a model is quantized unasked: below, there is little to be gained.

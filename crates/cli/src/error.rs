@@ -1,5 +1,6 @@
 //! What a command ends with when it does not succeed.
 
+use crate::batch::BatchError;
 use crate::disk;
 use crate::hub::HubError;
 use crate::paths::system_words;
@@ -102,6 +103,9 @@ pub enum CliError {
         /// Bytes that are free on the disk.
         available: u64,
     },
+    /// A batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
     /// Any other file that cannot be read or written.
     #[error("cannot {action} {path}: {}", system_words(.error))]
     File {
@@ -145,6 +149,8 @@ pub enum ExitCode {
     Model = 4,
     /// Memory or context are too small.
     Memory = 5,
+    /// A batch is done, and some of its inputs have an error instead of an answer.
+    SomeFailed = 6,
     /// 128 + SIGINT, as shells have it.
     Interrupted = 130,
 }
@@ -191,6 +197,7 @@ impl CliError {
             | Self::Disk { .. }
             | Self::DiskFull { .. }
             | Self::Output(_) => ExitCode::Failure,
+            Self::Batch(error) => batch_code(error),
             Self::InChat(error) => error.exit_code(),
             Self::Interrupted => ExitCode::Interrupted,
         }
@@ -210,6 +217,29 @@ impl CliError {
             Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
             _ => false,
         }
+    }
+}
+
+fn batch_code(error: &BatchError) -> ExitCode {
+    match error {
+        BatchError::SomeFailed { .. } => ExitCode::SomeFailed,
+        BatchError::NoPictures { .. } | BatchError::Read { .. } => ExitCode::Picture,
+        BatchError::Pattern { .. }
+        | BatchError::Mixed { .. }
+        | BatchError::SameId { .. }
+        | BatchError::Line { .. }
+        | BatchError::Questions { .. }
+        | BatchError::Flags { .. }
+        | BatchError::OtherJob { .. }
+        | BatchError::NotAJournal { .. }
+        | BatchError::Exists { .. }
+        | BatchError::NoParquet => ExitCode::Usage,
+        BatchError::Damaged { .. }
+        | BatchError::Busy { .. }
+        | BatchError::DiskFull { .. }
+        | BatchError::Write { .. }
+        | BatchError::Threads { .. }
+        | BatchError::Unprepared { .. } => ExitCode::Failure,
     }
 }
 

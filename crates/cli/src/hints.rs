@@ -31,6 +31,7 @@ impl CliError {
             Self::Phi3V(error) => return library::hint(error),
             Self::Hub(error) => return error.hint(),
             Self::Picture(error) => return picture(error),
+            Self::Batch(error) => return error.hint(),
             Self::Server { hint, .. } => return hint.clone(),
             Self::Fixed(_) => {
                 "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens"

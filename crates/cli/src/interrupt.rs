@@ -1,7 +1,7 @@
 //! Ctrl-C stops the answer that is being made; where none is, or pressed again, it stops the program.
 
 use crate::{note, tell};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 const IDLE: u8 = 0;
@@ -95,5 +95,60 @@ impl Interrupt {
     #[must_use]
     pub fn requested(&self) -> bool {
         self.0.now.load(Ordering::SeqCst) == STOPPING
+    }
+}
+
+/// Resolves at the next Ctrl-C or SIGTERM, for who ends in order.
+///
+/// # Errors
+/// The system gives no signals.
+#[cfg(unix)]
+pub async fn termination() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Resolves at the next Ctrl-C, for who ends in order.
+///
+/// # Errors
+/// The system gives no signals.
+#[cfg(not(unix))]
+pub async fn termination() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+/// Whether a signal has asked to end in order. A second one ends the program at once.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Listens for Ctrl-C and SIGTERM on `runtime`. Where the system refuses, they go on ending the program.
+    #[must_use]
+    pub fn on_signals(runtime: &tokio::runtime::Handle) -> Self {
+        let stop = Self::default();
+        let told = stop.clone();
+        // quantizing at the start leaves a handler that ends the program at once
+        Interrupt::leave_to_others();
+        runtime.spawn(async move {
+            if termination().await.is_err() {
+                return;
+            }
+            told.0.store(true, Ordering::SeqCst);
+            note!("stopping: what is being answered is finished first; once more stops at once");
+            if termination().await.is_ok() {
+                std::process::exit(i32::from(crate::error::ExitCode::Interrupted as u8));
+            }
+        });
+        stop
+    }
+
+    /// Whether one has come.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod args;
+pub mod batch;
 pub mod bench;
 pub mod bounded;
 pub mod commands;

@@ -7,6 +7,7 @@ use crate::sources::{Picture, PictureReport};
 use crate::terminal::count;
 use phi3v::engine::{Finished, Timings, Token, Usage};
 use phi3v::tokenizer::Tokenizer;
+use phi3v::words::{Word, words};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -30,6 +31,15 @@ pub struct AskReport {
     timings: TimingsReport,
     #[serde(skip_serializing_if = "Option::is_none")]
     logprobs: Option<Vec<TokenReport>>,
+    words: Vec<WordReport>,
+}
+
+/// A word, the least probability of its tokens, and their mean.
+#[derive(Debug, Serialize)]
+struct WordReport {
+    text: String,
+    p: f32,
+    mean: f32,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,7 +82,14 @@ impl AskReport {
             usage: answer.finished.usage.into(),
             timings: answer.finished.timings.into(),
             logprobs: args.logprobs.map(|_| tokens()),
+            words: words(&answer.tokens, &answer.finished.text).into_iter().map(WordReport::from).collect(),
         }
+    }
+}
+
+impl From<Word> for WordReport {
+    fn from(Word { text, p, mean, .. }: Word) -> Self {
+        Self { text, p, mean }
     }
 }
 

@@ -12,10 +12,15 @@ use phi3v::memory::{Capacity, MemoryError, MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
+use phi3v_kernels::Backend;
 use std::sync::Arc;
 
 /// Bytes of weights above which the memory plan is printed without being asked for: 1 GB.
 const TOLD_MIN_BYTES: u64 = 1_000_000_000;
+
+/// Tokens that an answer of a batch is expected to take with its prompt, at most: those of the largest picture and the
+/// longest answer by default.
+const BATCH_TOKENS_MAX: usize = 4096;
 
 /// A checkpoint that is open, and how it is to be run; nothing large has been read yet.
 pub struct Opened {
@@ -248,12 +253,37 @@ impl Opened {
     /// # Errors
     /// It does not fit into memory, or its weights are wrong.
     pub fn load(self, model: &ModelArgs) -> Result<Runtime, CliError> {
+        self.load_with(model, |_, options| options)
+    }
+
+    /// Loads the model for up to `width` answers at a time that nobody watches token by token. Its KV cache holds all of
+    /// them, as far as memory allows.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_for_batch(self, model: &ModelArgs, width: Option<usize>) -> Result<Runtime, CliError> {
+        // with more the last bits of an answer would depend on how many there are
+        let few_rows_max = self.device.sizes().few_rows_max;
+        let width = width.unwrap_or(few_rows_max).min(few_rows_max);
+        self.load_with(model, |plan, options| {
+            let tokens_max = width * plan.context_tokens.min(BATCH_TOKENS_MAX);
+            let cache_tokens = plan.cache_tokens(tokens_max);
+            EngineOptions { running_max: Some(width), cache_tokens, ..options }.for_batch()
+        })
+    }
+
+    fn load_with(
+        self,
+        model: &ModelArgs,
+        adjust: impl FnOnce(&MemoryPlan, EngineOptions) -> EngineOptions,
+    ) -> Result<Runtime, CliError> {
         let plan = self.plan.map_err(phi3v::Error::from)?;
         let Checkpoint { config, tokenizer, weights, name, .. } = &self.checkpoint;
         let mut progress = Progress::new();
         let mut observe = |step| progress.load(step);
-        let loaded = Phi3V::load(self.device, config, weights, model.options(weights), &mut observe)?;
         let options = EngineOptions { context_tokens: plan.context_tokens, ..EngineOptions::default() };
+        let options = adjust(&plan, options);
+        let loaded = Phi3V::load(self.device, config, weights, model.options(weights), &mut observe)?;
         let engine = Engine::new(loaded, Arc::clone(tokenizer), self.checkpoint.stop_ids(), options)?;
         Ok(Runtime { engine, tokenizer: Arc::clone(tokenizer), name: name.clone() })
     }

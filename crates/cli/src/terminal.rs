@@ -4,6 +4,9 @@
 //! full disk: what is told there is never worth the answer, so its failures are ignored. Nothing else of this crate
 //! writes to stdout or stderr, but for the bars.
 
+use crate::variables::variable;
+use phi3v::engine::Token;
+use phi3v::words::{Word, WordStream};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -102,13 +105,91 @@ pub trait TextSink {
     /// # Errors
     /// The reader is gone, or the system refuses.
     fn piece(&mut self, text: &str) -> std::io::Result<()>;
+
+    /// Takes a token of an answer.
+    ///
+    /// # Errors
+    /// As for [`piece`](Self::piece).
+    fn token(&mut self, token: &Token) -> std::io::Result<()> {
+        self.piece(&token.text)
+    }
+
+    /// Takes the text that comes with the end of an answer.
+    ///
+    /// # Errors
+    /// As for [`piece`](Self::piece).
+    fn end(&mut self, text: &str) -> std::io::Result<()> {
+        self.piece(text)
+    }
 }
+
+/// stdout for answers, words that the model was not sure of in colours: yellow, or red where it was rather wrong than
+/// right. A word is written when it is whole.
+pub struct ShadedOutput {
+    out: AnswerOutput,
+    words: WordStream,
+}
+
+impl ShadedOutput {
+    /// The process's stdout, where colours are: it is a terminal, and `NO_COLOR` is not set.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        let out = AnswerOutput::new();
+        (out.terminal && variable("NO_COLOR").is_none()).then(|| Self { out, words: WordStream::default() })
+    }
+
+    fn write(&mut self, words: &[Word]) -> std::io::Result<()> {
+        let text: String = words.iter().map(shaded).collect();
+        self.out.stdout.write_all(text.as_bytes())?;
+        self.out.stdout.flush()
+    }
+}
+
+impl TextSink for ShadedOutput {
+    fn piece(&mut self, text: &str) -> std::io::Result<()> {
+        self.out.piece(text)
+    }
+
+    fn token(&mut self, token: &Token) -> std::io::Result<()> {
+        let words = self.words.push(token);
+        self.write(&words)
+    }
+
+    fn end(&mut self, text: &str) -> std::io::Result<()> {
+        let words = self.words.finish(text);
+        self.write(&words)
+    }
+}
+
+/// A word with the white space before it, in the colour of its probability.
+fn shaded(Word { space, text, p, .. }: &Word) -> String {
+    let text = printable(text);
+    match p {
+        p if *p >= SURE => format!("{space}{text}"),
+        p if *p >= EVEN => format!("{space}\x1b[33m{text}\x1b[0m"),
+        _ => format!("{space}\x1b[31m{text}\x1b[0m"),
+    }
+}
+
+/// Least probability of a word that is shown as it is.
+const SURE: f32 = 0.8;
+/// Least probability of a word that is rather right than wrong.
+const EVEN: f32 = 0.5;
 
 impl TextSink for AnswerOutput {
     fn piece(&mut self, text: &str) -> std::io::Result<()> {
         let text = if self.terminal { printable(text) } else { Cow::Borrowed(text) };
         self.stdout.write_all(text.as_bytes())?;
         self.stdout.flush()
+    }
+}
+
+/// stdout for answers, with shades where they are wanted and there are colours.
+#[must_use]
+pub fn answer_output(shaded: bool) -> Box<dyn TextSink> {
+    match ShadedOutput::new().filter(|_| shaded) {
+        Some(output) => Box::new(output),
+        None => Box::new(AnswerOutput::new()),
     }
 }
 
@@ -126,6 +207,14 @@ mod tests {
     #[test]
     fn one_thing_has_no_plural() {
         assert_eq!([0, 1, 2].map(|n| count(n, "tile")), ["0 tiles", "1 tile", "2 tiles"]);
+    }
+
+    #[test]
+    fn words_are_shaded_by_the_least_probability_of_their_tokens() {
+        let word = |p| shaded(&Word { space: " ".to_owned(), text: "a\u{1b}".to_owned(), p, mean: 1.0 });
+        assert_eq!(word(0.9), " a\u{fffd}");
+        assert_eq!(word(0.6), " \u{1b}[33ma\u{fffd}\u{1b}[0m");
+        assert_eq!(word(0.2), " \u{1b}[31ma\u{fffd}\u{1b}[0m");
     }
 
     #[test]

@@ -97,3 +97,26 @@ impl From<Vec<u8>> for Bytes {
         Self { owner: Arc::new(Owner::Owned(bytes)), range }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgotten_pages_come_back_wherever_they_begin() {
+        // four pages of 16 KB and a part of one: ranges of a view begin on no page's border, of whatever size
+        let written: Vec<u8> = (0..4 * 16_384 + 100u32).map(|i| (i * 31 / 8) as u8).collect();
+        let path = std::env::temp_dir().join(format!("phi3v-bytes-{}", std::process::id()));
+        std::fs::write(&path, &written).unwrap();
+        let mapped = Bytes::map(&File::open(&path).unwrap()).unwrap();
+        let _ = std::fs::remove_file(&path);
+        for range in
+            [0..written.len(), 1..4_097, 4_095..4_096, 5_000..40_000, 16_384..32_768, 65_000..65_636, 7..7]
+        {
+            let view = mapped.slice(range.clone());
+            view.forget_pages();
+            assert!(*view == written[range.clone()], "{range:?}");
+            assert!(*mapped == written[..], "all after {range:?}");
+        }
+    }
+}

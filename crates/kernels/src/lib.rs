@@ -6,6 +6,7 @@
 
 mod backend;
 mod bytes;
+mod cores;
 pub mod cpu;
 mod format;
 pub mod quant;

@@ -295,24 +295,6 @@ pub(crate) fn rows_per_task(rows: usize, cols: usize, threads: usize) -> usize {
     rows.div_ceil(4 * threads).max(least).clamp(1, rows.max(1))
 }
 
-/// One thread per physical core this process may use.
-pub(crate) fn default_threads() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    physical_cores().map_or(allowed, |cores| cores.min(allowed)).max(1)
-}
-
-/// Physical cores, counted as distinct sets of sibling threads; `None` where the system does not tell.
-fn physical_cores() -> Option<usize> {
-    let mut cores = std::collections::BTreeSet::new();
-    for entry in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
-        let siblings = entry.path().join("topology/thread_siblings_list");
-        if let Ok(list) = std::fs::read_to_string(siblings) {
-            cores.insert(list);
-        }
-    }
-    (!cores.is_empty()).then_some(cores.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

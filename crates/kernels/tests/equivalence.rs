@@ -29,9 +29,17 @@ fn deferred() -> [Subject<Deferred<Cpu>>; 1] {
 }
 
 #[test]
-fn dense_products() {
+fn dense_products_are_the_formula() {
     dense::is_the_formula(&scalar());
+}
+
+#[test]
+fn dense_products_agree() {
     dense::agrees(&scalar().backend, &all()[1..]);
+}
+
+#[test]
+fn dense_products_agree_when_deferred() {
     dense::agrees(&scalar().backend, &deferred());
 }
 

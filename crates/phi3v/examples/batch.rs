@@ -1,28 +1,22 @@
-//! Asks the same about several images at once: `cargo run --release -p phi3v --example batch -- QUESTION IMAGE...`.
+//! Asks the same about many images: `cargo run --release -p phi3v --example batch -- QUESTION IMAGE...`.
 
-use phi3v::engine::Event;
-use std::collections::HashMap;
+use phi3v::batch::{Asked, read_ahead};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut images = std::env::args().skip(1);
-    let question = images.next().ok_or("give a question and images")?;
-    let session = phi3v::load("demo")?;
-    let mut requests = Vec::new();
-    for image in images {
-        let mut conversation = phi3v::Conversation::default();
-        conversation.ask([session.image(&image)?], &question);
-        requests.push((image, session.request(&conversation)?));
-    }
-    let mut engine = session.into_engine();
-    let submit = |(image, request)| Ok((engine.submit(request)?, format!("{image}: ")));
-    let mut answers = requests.into_iter().map(submit).collect::<phi3v::Result<HashMap<_, _>>>()?;
-    while !engine.is_idle() {
-        for output in engine.step(&mut ()) {
-            match output.event {
-                Event::Token(token) => answers.entry(output.id).or_default().push_str(&token.text),
-                Event::Finished(end) => println!("{}{}", answers[&output.id], end.text),
-                Event::Failed(error) => eprintln!("{}{error}", answers[&output.id]),
-            }
+    let mut arguments = std::env::args().skip(1);
+    let question = arguments.next().ok_or("give a question and images")?;
+    let mut session = phi3v::load("demo")?;
+    let preparer = session.preparer();
+    let images: Vec<String> = arguments.collect();
+    // the next images are read and cut on two threads while the model works
+    let coming = read_ahead(images, 2, move |path| {
+        let request = preparer.image(&path).and_then(|image| preparer.ask([image], &question));
+        vec![Asked { key: path, request }]
+    });
+    for ended in session.batch(coming) {
+        match ended.result {
+            Ok(answer) => println!("{}: {}", ended.key, answer.text),
+            Err(error) => eprintln!("{}: {error}", ended.key),
         }
     }
     Ok(())

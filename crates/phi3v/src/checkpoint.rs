@@ -84,6 +84,8 @@ pub struct Checkpoint {
     pub tokenizer: Arc<Tokenizer>,
     /// The tensors, mapped, from model*.safetensors.
     pub weights: Weights,
+    /// BLAKE3 digest of the JSON files that the other fields were read from.
+    pub settings_digest: [u8; 32],
 }
 
 impl Checkpoint {
@@ -120,20 +122,36 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`], naming the file that is missing or wrong.
     pub fn from_files(files: &Files) -> Result<Self, CheckpointError> {
-        let config = ModelConfig::from_json(&required(files, "config.json")?)?;
-        let preprocessor = ImageParams::from_json(&required(files, "preprocessor_config.json")?)?;
+        let mut settings = blake3::Hasher::new();
+        let mut noted = |bytes: Bytes| {
+            settings.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+            bytes
+        };
+        let config = ModelConfig::from_json(&noted(required(files, "config.json")?))?;
+        let preprocessor = ImageParams::from_json(&noted(required(files, "preprocessor_config.json")?))?;
         let generation = match files.get("generation_config.json")? {
-            Some(bytes) => GenerationConfig::from_json(&bytes)?,
+            Some(bytes) => GenerationConfig::from_json(&noted(bytes))?,
             None => GenerationConfig::default(),
         };
-        let tokenizer = Tokenizer::from_json(&required(files, "tokenizer.json")?)?;
+        let tokenizer = Tokenizer::from_json(&noted(required(files, "tokenizer.json")?))?;
         if tokenizer.vocab_size() > config.vocab_size {
             let (last, vocab_size) = (tokenizer.vocab_size() - 1, config.vocab_size);
             return Err(CheckpointError::Vocabulary { last, vocab_size });
         }
         let weights = Weights::load(files, &config)?;
         let (name, tokenizer) = (files.model_name(), Arc::new(tokenizer));
-        Ok(Self { name, config, generation, preprocessor, tokenizer, weights })
+        let settings_digest = settings.finalize().into();
+        Ok(Self { name, config, generation, preprocessor, tokenizer, weights, settings_digest })
+    }
+
+    /// Names the model by its contents: the BLAKE3 digest, in 64 hexadecimal digits, of its JSON files and of every tensor
+    /// as it is stored. All weights are read for it, on all cores.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.settings_digest);
+        self.weights.hash_into(&mut hasher);
+        hasher.finalize().to_hex().to_string()
     }
 
     /// Every id that ends generation, sorted: the tokenizer's `<|end|>` and `<|endoftext|>`, and what the two

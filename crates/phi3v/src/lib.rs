@@ -14,6 +14,7 @@
 //! [`engine`] runs requests on it. [`image`](mod@image) makes images tiles, [`processor`] makes messages ids. A stream, a
 //! conversation and many images at a time: `examples/`.
 
+pub mod batch;
 pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
@@ -35,9 +36,10 @@ pub mod stop;
 pub mod tokenizer;
 pub mod trace;
 pub mod weights;
+pub mod words;
 
 pub use conversation::{Conversation, GenerationOptions};
 pub use error::{Error, Result};
 /// The backends, and those of their types that appear in this crate's interface.
 pub use phi3v_kernels as kernels;
-pub use session::{Reply, Session, SessionOptions, load};
+pub use session::{Preparer, Reply, Session, SessionOptions, load};

@@ -199,6 +199,21 @@ impl MemoryPlan {
         self.activation_bytes.saturating_add(self.image_cache_bytes)
     }
 
+    /// Tokens that a KV cache for many sequences may hold: a context doubled as long as it fits with an eighth to spare,
+    /// up to `tokens_max`, and never less than the context itself.
+    #[must_use]
+    pub fn cache_tokens(&self, tokens_max: usize) -> usize {
+        let mut tokens = self.context_tokens;
+        while tokens < tokens_max {
+            let more = tokens.saturating_mul(2).min(tokens_max);
+            if !(Self { context_tokens: more, ..*self }).leaves_spare() {
+                break;
+            }
+            tokens = more;
+        }
+        tokens
+    }
+
     /// Whether the plan fits with an eighth to spare, for the other programs and for what the plan does not count.
     fn leaves_spare(&self) -> bool {
         self.available_bytes.is_none_or(|available| self.total_bytes() <= available - available / 8)
@@ -220,14 +235,14 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes that this process could take now without pushing others out: what the system calls available, and within a
-/// container no more than its limit leaves. `None` where the system does not tell.
+/// Bytes that this process could take now without pushing others out: what the system calls available (on macOS, what
+/// is not used), and within a container no more than its limit leaves. `None` where the system does not tell.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
     use sysinfo::{MemoryRefreshKind, ProcessesToUpdate, System};
     let mut system = System::new().ok()?;
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-    let mut available = Some(system.available_memory()).filter(|&bytes| bytes > 0)?;
+    let mut available = Some(unused_bytes(&system)).filter(|&bytes| bytes > 0)?;
     let own = sysinfo::get_current_pid().ok();
     if let Some(pid) = own {
         system.refresh_processes(ProcessesToUpdate::Some(&[pid]), false);
@@ -238,6 +253,16 @@ pub fn available_bytes() -> Option<u64> {
         available = available.min(limits.total_memory.saturating_sub(limits.rss));
     }
     Some(available)
+}
+
+/// Memory that no program holds. On macOS, where processor and GPU share all of it, what the system calls available
+/// includes pages that other programs use: it would compress them.
+fn unused_bytes(system: &sysinfo::System) -> u64 {
+    if cfg!(target_os = "macos") {
+        system.total_memory().saturating_sub(system.used_memory())
+    } else {
+        system.available_memory()
+    }
 }
 
 fn kv_bytes_per_token(config: &ModelConfig, format: KvFormat) -> u64 {

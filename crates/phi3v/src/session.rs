@@ -1,5 +1,6 @@
 //! The first use in five lines: a model opened by name or folder, images, a question, an answer as it is made.
 
+use crate::batch::{Asked, Batch};
 use crate::checkpoint::Checkpoint;
 use crate::conversation::{Conversation, GenerationOptions};
 use crate::device::{Device, DeviceChoice, DeviceOptions};
@@ -13,6 +14,7 @@ use crate::{Result, demo};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 /// A loaded model on a device of this machine, ready to answer.
 ///
@@ -158,11 +160,7 @@ impl Session {
     /// # Errors
     /// The file cannot be read, or [`ImageError`](image::ImageError): it is not a whole image within the limits.
     pub fn image(&self, path: impl AsRef<Path>) -> Result<Arc<ImageInputs>> {
-        let path = path.as_ref();
-        let bytes = open_regular(path)
-            .and_then(|file| read_to_limit(file, self.image_limits.bytes_max))
-            .map_err(|source| ReadError { path: path.to_owned(), source })?;
-        self.image_from_bytes(&bytes)
+        self.preparer().image(path)
     }
 
     /// As [`image`](Self::image), from the bytes of a file.
@@ -170,8 +168,7 @@ impl Session {
     /// # Errors
     /// [`ImageError`](image::ImageError): they are not a whole image within the limits.
     pub fn image_from_bytes(&self, bytes: &[u8]) -> Result<Arc<ImageInputs>> {
-        let rgb = image::decode(bytes, ImageMode::AsSeen, &self.image_limits)?;
-        Ok(Arc::new(image::process(&rgb, &self.image_params)?))
+        self.preparer().image_from_bytes(bytes)
     }
 
     /// Answers one question about `images`, without what was asked before. `on_text` gets the answer's text piece by piece,
@@ -260,12 +257,86 @@ impl Session {
     /// # Errors
     /// Sampling parameters out of range, or a conversation without a question.
     pub fn request(&self, conversation: &Conversation) -> Result<Request> {
-        conversation.request(&self.tokenizer, self.context_tokens(), &self.generation)
+        self.preparer().request(conversation)
+    }
+
+    /// What reads images and makes requests on other threads while this one answers, with the session's present
+    /// [`generation`](Self::generation) and [`image_limits`](Self::image_limits).
+    #[must_use]
+    pub fn preparer(&self) -> Preparer {
+        Preparer {
+            generation: self.generation.clone(),
+            image_limits: self.image_limits,
+            tokenizer: Arc::clone(&self.tokenizer),
+            image_params: self.image_params,
+            context_tokens: self.context_tokens(),
+        }
+    }
+
+    /// Answers the requests that come from `source`, many at a time, each as soon as it ends; see [`Batch`].
+    pub fn batch<K, E: From<crate::Error>>(
+        &mut self,
+        source: Receiver<Vec<Asked<K, E>>>,
+    ) -> Batch<'_, Device, K, E> {
+        Batch::new(&mut self.engine, source)
     }
 
     /// The session's engine, which runs many requests at the same time.
     #[must_use]
     pub fn into_engine(self) -> Engine<Device> {
         self.engine
+    }
+}
+
+/// Reads images and makes requests for a [`Session`], on any thread: what has to be done before the engine can begin.
+#[derive(Clone, Debug)]
+pub struct Preparer {
+    /// How answers are chosen and where they end.
+    pub generation: GenerationOptions,
+    /// What an image file may cost; a larger one is refused before memory is spent on its pixels.
+    pub image_limits: ImageLimits,
+    tokenizer: Arc<Tokenizer>,
+    image_params: ImageParams,
+    context_tokens: usize,
+}
+
+impl Preparer {
+    /// As [`Session::image`], without the session.
+    ///
+    /// # Errors
+    /// The file cannot be read, or [`ImageError`](image::ImageError): it is not a whole image within the limits.
+    pub fn image(&self, path: impl AsRef<Path>) -> Result<Arc<ImageInputs>> {
+        let path = path.as_ref();
+        let bytes = open_regular(path)
+            .and_then(|file| read_to_limit(file, self.image_limits.bytes_max))
+            .map_err(|source| ReadError { path: path.to_owned(), source })?;
+        self.image_from_bytes(&bytes)
+    }
+
+    /// As [`image`](Self::image), from the bytes of a file.
+    ///
+    /// # Errors
+    /// [`ImageError`](image::ImageError): they are not a whole image within the limits.
+    pub fn image_from_bytes(&self, bytes: &[u8]) -> Result<Arc<ImageInputs>> {
+        let rgb = image::decode(bytes, ImageMode::AsSeen, &self.image_limits)?;
+        Ok(Arc::new(image::process(&rgb, &self.image_params)?))
+    }
+
+    /// The request for the answer to one question about `images`.
+    ///
+    /// # Errors
+    /// Sampling parameters out of range.
+    pub fn ask(&self, images: impl IntoIterator<Item = Arc<ImageInputs>>, question: &str) -> Result<Request> {
+        let mut conversation = Conversation::new(None);
+        conversation.ask(images, question);
+        self.request(&conversation)
+    }
+
+    /// The request for the answer to the last question of a conversation.
+    ///
+    /// # Errors
+    /// Sampling parameters out of range, or a conversation without a question.
+    pub fn request(&self, conversation: &Conversation) -> Result<Request> {
+        conversation.request(&self.tokenizer, self.context_tokens, &self.generation)
     }
 }

@@ -28,9 +28,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),
     ("eval", &["model", "image"]),
     ("conversation", &["chat_template", "engine", "image", "processor", "sampler", "stop", "tokenizer"]),
+    ("batch", &["engine"]),
+    ("words", &["engine"]),
     (
         "session",
         &[
+            "batch",
             "checkpoint",
             "conversation",
             "demo",

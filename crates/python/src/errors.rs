@@ -38,7 +38,7 @@ pub(crate) fn exception(py: Python<'_>, error: &CliError) -> PyErr {
         ExitCode::Model => Class::Model,
         ExitCode::Memory => Class::Room,
         ExitCode::Usage => Class::Option,
-        ExitCode::Failure => Class::Other,
+        ExitCode::Failure | ExitCode::SomeFailed => Class::Other,
     };
     raise(py, class, &error.to_string(), hint(error).as_deref())
 }

@@ -1,10 +1,13 @@
 """The command that comes with the wheel, in the process of Python."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import phi3v
@@ -67,8 +70,15 @@ def test_ctrl_c_stops_an_answer(endless):
 def test_ctrl_c_ends_a_server_in_order():
     server = subprocess.Popen([*MODULE, "serve", "--port", "0"], stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
-        if "phi3v listens at" in line:
+        if found := re.search(r"phi3v listens at (http://\S+)", line):
             break
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(f"{found[1]}/ready", timeout=10) as ready:
+                assert ready.status == 200
+                break
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
     server.send_signal(signal.SIGINT)
     _, rest = server.communicate(timeout=60)
     assert server.returncode == 0, rest

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import phi3v
 import pytest
@@ -311,6 +312,25 @@ def test_a_model_that_nobody_has_is_freed(endless):
             return
         threading.Event().wait(0.05)
     pytest.fail("the engine's thread goes on")
+
+
+def test_questions_leave_nothing_behind(demo):
+    """Of 8,000 texts that never come again; measure-python has the same of whole answers."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("SKIPPED: memory is looked up in /proc")
+
+    def resident():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+    def encode(numbers):
+        for number in numbers:
+            demo._inner.processor.encode(f"What is written in picture {number} of this folder?")
+
+    encode(range(2000))
+    before = resident()
+    encode(range(2000, 10_000))
+    assert resident() - before < 2000, "kB"
 
 
 def test_a_forked_process_is_told_to_load_its_own():

@@ -9,7 +9,7 @@ use crate::report::{self, AskReport, Stats};
 use crate::runtime::{self, Runtime};
 use crate::sources::{self, Picture};
 use crate::tell;
-use crate::terminal::{AnswerOutput, TextSink, print};
+use crate::terminal::{TextSink, answer_output, print};
 use phi3v::engine::{FinishReason, Timings};
 
 /// Answers the question.
@@ -51,11 +51,11 @@ fn answer(
     runtime: &mut Runtime,
     interrupt: &Interrupt,
 ) -> Result<Answer, CliError> {
-    let logprobs = args.logprobs.map(usize::from);
+    let words = args.json || args.report.unsure;
+    let logprobs = args.logprobs.map(usize::from).or(words.then_some(0));
     let request = conversation.request(runtime, &args.generation, logprobs)?;
-    let (mut stdout, mut nowhere) = (AnswerOutput::new(), ());
-    let out: &mut dyn TextSink = if args.json { &mut nowhere } else { &mut stdout };
-    let answer = answer::generate(&mut runtime.engine, request, out, interrupt)?;
+    let mut out: Box<dyn TextSink> = if args.json { Box::new(()) } else { answer_output(args.report.unsure) };
+    let answer = answer::generate(&mut runtime.engine, request, &mut *out, interrupt)?;
     if !answer.text.ends_with('\n') {
         out.piece("\n").map_err(CliError::Output)?;
     }

@@ -14,7 +14,7 @@ use crate::interrupt::{HOW_TO_LEAVE, Interrupt};
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
 use crate::sources::{self, Picture, PictureOptions};
-use crate::terminal::{AnswerOutput, TextSink, count, printable};
+use crate::terminal::{answer_output, count, printable};
 use crate::{note, tell};
 use complete::Completion;
 use paths::{Named, named, typed};
@@ -176,10 +176,12 @@ impl Session<'_> {
     fn ask(&mut self, question: &str) -> Result<(), CliError> {
         let mut conversation = self.conversation.clone();
         conversation.ask(&self.pending, question);
-        let request = conversation.request(&self.runtime, &self.args.generation, None)?;
-        let mut stdout = AnswerOutput::new();
+        let unsure = self.args.report.unsure;
+        let logprobs = unsure.then_some(0);
+        let request = conversation.request(&self.runtime, &self.args.generation, logprobs)?;
+        let mut stdout = answer_output(unsure);
         self.interrupt.begin_answer();
-        let answer = answer::generate(&mut self.runtime.engine, request, &mut stdout, &self.interrupt);
+        let answer = answer::generate(&mut self.runtime.engine, request, &mut *stdout, &self.interrupt);
         self.interrupt.end_answer();
         let answer = answer?;
         stdout.piece("\n").map_err(CliError::Output)?;

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod ask;
+mod batch;
 mod bench;
 mod chat;
 mod completions;
@@ -23,6 +24,7 @@ use crate::error::CliError;
 pub fn run(command: &Command) -> Result<(), CliError> {
     match command {
         Command::Ask(args) => ask::run(args),
+        Command::Batch(args) => batch::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Serve(args) => serve::run(args),

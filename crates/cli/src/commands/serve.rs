@@ -2,7 +2,7 @@
 
 use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 use crate::error::CliError;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, termination};
 use crate::runtime::{self, Runtime};
 use crate::server::guard::{Guard, KeyFileError};
 use crate::server::limits::Limits;
@@ -170,29 +170,14 @@ fn start_log(format: LogFormat) -> Option<LogThread> {
 async fn first_signal(hurry: Arc<Notify>) {
     // quantizing at the start leaves a handler that ends the program at once
     Interrupt::leave_to_others();
-    if let Err(error) = signal().await {
+    if let Err(error) = termination().await {
         tracing::warn!(%error, "signals cannot be received");
         std::future::pending::<()>().await;
     }
     tokio::spawn(async move {
         // without a second signal the drain time counts
-        if signal().await.is_ok() {
+        if termination().await.is_ok() {
             hurry.notify_one();
         }
     });
-}
-
-#[cfg(unix)]
-async fn signal() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
-    }
-}
-
-#[cfg(not(unix))]
-async fn signal() -> io::Result<()> {
-    tokio::signal::ctrl_c().await
 }

@@ -244,6 +244,12 @@ impl ApiError {
     }
 }
 
+impl From<phi3v::Error> for ApiError {
+    fn from(error: phi3v::Error) -> Self {
+        Self::library(&error)
+    }
+}
+
 impl From<SourceError> for ApiError {
     fn from(error: SourceError) -> Self {
         Self::source(&error)

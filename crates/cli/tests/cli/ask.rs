@@ -100,6 +100,16 @@ fn json_tells_everything_in_one_object() {
         assert!(token["logprob"].as_f64().unwrap() < 0.0 && token["token"].is_string());
     }
     assert!(ask(&fixture, &["--json", "Hello."]).json().get("logprobs").is_none());
+    let words = json["words"].as_array().unwrap();
+    let texts: Vec<&str> = words.iter().map(|word| word["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, json["answer"].as_str().unwrap().split_whitespace().collect::<Vec<_>>());
+    let probabilities = tokens.iter().map(|token| token["logprob"].as_f64().unwrap().exp());
+    let probabilities: Vec<f64> = probabilities.collect();
+    for word in words {
+        let p = word["p"].as_f64().unwrap();
+        assert!(probabilities.iter().any(|own| (own - p).abs() < 1e-6), "{p} is of no token");
+    }
+    assert!(words.iter().all(|word| word["p"].as_f64() <= word["mean"].as_f64()));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod ask;
+mod batch;
 mod chat;
 mod demo;
 mod errors;

@@ -19,7 +19,7 @@ fn cases() -> Vec<Case> {
     let model = tiny().display().to_string();
     let case = |words: &str, code| {
         let words: Vec<String> = words.split(' ').map(|word| word.replace("MODEL", &model)).collect();
-        let prints = code == 0 && !matches!(words[0].as_str(), "trace" | "man");
+        let prints = code == 0 && !matches!(words[0].as_str(), "batch" | "trace" | "man");
         Case { words, input: "", code, prints }
     };
     vec![
@@ -28,6 +28,7 @@ fn cases() -> Vec<Case> {
         case("ask --json --quant q8 --max-new-tokens 2 What?", 0),
         case("ask nope.png x", 3),
         case("ask small.png", 2),
+        case("batch small.png --prompt What? --max-new-tokens 2", 0),
         case("ask --tempereture 1 x", 2),
         Case { input: "What?\n/help\nAnd?\n", ..case("chat --stats --max-new-tokens 2 small.png", 0) },
         case("info", 0),

@@ -32,6 +32,30 @@ fn health_models_and_metrics_are_there() {
 }
 
 #[test]
+fn words_come_with_their_probabilities_whole_and_streamed() {
+    let mut body = question("Count", 12);
+    body["include"] = json!(["words"]);
+    let whole = SERVER.chat(&body).json();
+    let choice = &whole["choices"][0];
+    let words = choice["words"].as_array().unwrap();
+    let texts: Vec<&str> = words.iter().map(|word| word["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, choice["message"]["content"].as_str().unwrap().split_whitespace().collect::<Vec<_>>());
+    let number = |word: &Value, name: &str| word[name].as_f64().unwrap();
+    assert!(words.iter().all(|word| number(word, "p") > 0.0 && number(word, "p") <= number(word, "mean")));
+    assert!(choice["logprobs"].is_null(), "they were not asked for");
+    body["stream"] = json!(true);
+    let streamed = SERVER.chat(&body).events();
+    let chunks = streamed.iter().filter(|(_, data)| data != "[DONE]");
+    let chunks = chunks.map(|(_, data)| serde_json::from_str::<Value>(data).unwrap());
+    let streamed: Vec<Value> = chunks
+        .flat_map(|chunk| chunk["choices"][0]["words"].as_array().cloned().unwrap_or_default())
+        .collect();
+    assert_eq!(streamed, *words);
+    body["include"] = json!(["sources"]);
+    assert_eq!(SERVER.chat(&body).code(), "invalid_value");
+}
+
+#[test]
 fn the_answer_is_the_engine_s() {
     let mut loaded = load(EngineOptions::default()).unwrap();
     let messages = [Message::text(Role::System, "Be brief."), Message::text(Role::User, "What is this?")];

@@ -1,5 +1,7 @@
 //! Which kernels a level runs.
 
+#[cfg(target_arch = "aarch64")]
+use super::arch::aarch64::{dotprod, i8mm, neon};
 use super::arch::scalar;
 #[cfg(target_arch = "x86_64")]
 use super::arch::x86_64::{amx, avx2, avx512, avxvnni};
@@ -32,16 +34,31 @@ pub(super) fn kernels(level: CpuLevel, features: Features) -> Kernels {
                 ..avx512
             }
         }
+        CpuLevel::Neon | CpuLevel::Dotprod | CpuLevel::I8mm => {
+            unreachable!("{level} asks for features that are found on AArch64 only")
+        }
+    }
+}
+
+/// The kernels of `level`; calling them asks for its features.
+#[cfg(target_arch = "aarch64")]
+pub(super) fn kernels(level: CpuLevel, _: Features) -> Kernels {
+    match level {
+        CpuLevel::Scalar => scalar::KERNELS,
+        CpuLevel::Neon => neon::KERNELS,
+        CpuLevel::Dotprod => dotprod::KERNELS,
+        CpuLevel::I8mm => i8mm::KERNELS,
+        CpuLevel::Avx2 | CpuLevel::Avx512 | CpuLevel::Amx => {
+            unreachable!("{level} asks for features that are found on x86-64 only")
+        }
     }
 }
 
 /// The kernels of `level`.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) fn kernels(level: CpuLevel, _: Features) -> Kernels {
     match level {
         CpuLevel::Scalar => scalar::KERNELS,
-        CpuLevel::Avx2 | CpuLevel::Avx512 | CpuLevel::Amx => {
-            unreachable!("{level} asks for features that are found on x86-64 only")
-        }
+        _ => unreachable!("{level} asks for features that are not found on this architecture"),
     }
 }

@@ -13,11 +13,26 @@ pub enum Feature {
     Avx512Bf16,
     /// AMX-TILE and AMX-INT8: products of tiles of bytes; on Linux, which has to be asked for their registers.
     AmxInt8,
+    /// NEON, which every AArch64 has: 4 lanes of f32.
+    Neon,
+    /// AArch64's dot products of bytes: `sdot`.
+    Dotprod,
+    /// AArch64's products of small matrices of bytes and of bf16, `usmmla` and `bfmmla`: together since Armv8.6.
+    I8mm,
 }
 
 impl Feature {
     /// Every feature that is looked for, each of instructions that always come together.
-    pub const ALL: [Self; 5] = [Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Bf16, Self::AmxInt8];
+    pub const ALL: [Self; 8] = [
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Bf16,
+        Self::AmxInt8,
+        Self::Neon,
+        Self::Dotprod,
+        Self::I8mm,
+    ];
 
     /// Whether this processor has it, and the system lets this process use it.
     #[cfg(target_arch = "x86_64")]
@@ -38,15 +53,26 @@ impl Feature {
             }
             Self::Avx512Bf16 => is_x86_feature_detected!("avx512bf16"),
             Self::AmxInt8 => amx_is_allowed(),
+            Self::Neon | Self::Dotprod | Self::I8mm => false,
         }
     }
 
-    /// Whether this processor has it: these are features of x86-64.
-    #[cfg(not(target_arch = "x86_64"))]
+    /// Whether this processor has it, and the system lets this process use it.
+    #[cfg(target_arch = "aarch64")]
     fn is_present(self) -> bool {
+        use std::arch::is_aarch64_feature_detected as detected;
         match self {
             Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Bf16 | Self::AmxInt8 => false,
+            Self::Neon => detected!("neon"),
+            Self::Dotprod => detected!("dotprod"),
+            Self::I8mm => detected!("i8mm") && detected!("bf16"),
         }
+    }
+
+    /// Whether this processor has it: none is known of its architecture.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    fn is_present(self) -> bool {
+        false
     }
 }
 

@@ -15,6 +15,12 @@ pub enum CpuLevel {
     Avx512,
     /// As `Avx512`, with AMX for products of bytes; on Linux, which has to be asked for its registers.
     Amx,
+    /// AArch64, any: NEON.
+    Neon,
+    /// As `Neon`, with dot products of bytes.
+    Dotprod,
+    /// As `Dotprod`, with products of small matrices of bytes and of bf16.
+    I8mm,
 }
 
 /// No level has this name.
@@ -27,7 +33,8 @@ pub struct UnknownLevel {
 
 impl CpuLevel {
     /// All levels; those of one architecture ascend.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
+    pub const ALL: [Self; 7] =
+        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx, Self::Neon, Self::Dotprod, Self::I8mm];
 
     /// The best level of this processor.
     #[must_use]
@@ -50,6 +57,9 @@ impl CpuLevel {
             Self::Avx2 => &[Feature::Avx2],
             Self::Avx512 => &[Feature::Avx2, Feature::Avx512],
             Self::Amx => &[Feature::Avx2, Feature::Avx512, Feature::AmxInt8],
+            Self::Neon => &[Feature::Neon],
+            Self::Dotprod => &[Feature::Neon, Feature::Dotprod],
+            Self::I8mm => &[Feature::Neon, Feature::Dotprod, Feature::I8mm],
         }
     }
 
@@ -57,7 +67,7 @@ impl CpuLevel {
     #[must_use]
     pub fn optional(self) -> &'static [Feature] {
         match self {
-            Self::Scalar => &[],
+            Self::Scalar | Self::Neon | Self::Dotprod | Self::I8mm => &[],
             Self::Avx2 => &[Feature::AvxVnni],
             Self::Avx512 | Self::Amx => &[Feature::Avx512Bf16],
         }
@@ -77,6 +87,9 @@ impl CpuLevel {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
+            Self::I8mm => "i8mm",
         }
     }
 }
@@ -104,12 +117,15 @@ mod tests {
 
     #[test]
     fn levels_include_what_their_processors_can_run() {
-        use CpuLevel::{Amx, Avx2, Avx512, Scalar};
+        use CpuLevel::{Amx, Avx2, Avx512, Dotprod, I8mm, Neon, Scalar};
         for (level, included) in [
             (Scalar, &[Scalar][..]),
             (Avx2, &[Scalar, Avx2]),
             (Avx512, &[Scalar, Avx2, Avx512]),
             (Amx, &[Scalar, Avx2, Avx512, Amx]),
+            (Neon, &[Scalar, Neon]),
+            (Dotprod, &[Scalar, Neon, Dotprod]),
+            (I8mm, &[Scalar, Neon, Dotprod, I8mm]),
         ] {
             for other in CpuLevel::ALL {
                 assert_eq!(level.includes(other), included.contains(&other), "{level} includes {other}");
@@ -126,5 +142,10 @@ mod tests {
         // a machine whose hypervisor hides a part
         assert_eq!(CpuLevel::best(avx512.without(Feature::Avx2)), CpuLevel::Scalar);
         assert_eq!(CpuLevel::best(avx512.with(Feature::AvxVnni).without(Feature::Avx512)), CpuLevel::Avx2);
+        // Cortex-A72, Cortex-A76 and Neoverse V1
+        let neon = Features::NONE.with(Feature::Neon);
+        assert_eq!(CpuLevel::best(neon), CpuLevel::Neon);
+        assert_eq!(CpuLevel::best(neon.with(Feature::Dotprod)), CpuLevel::Dotprod);
+        assert_eq!(CpuLevel::best(neon.with(Feature::Dotprod).with(Feature::I8mm)), CpuLevel::I8mm);
     }
 }

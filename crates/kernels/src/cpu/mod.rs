@@ -20,7 +20,7 @@ mod table;
 mod tests;
 
 use crate::backend::{feed_forward_in_steps, normed_linear_in_steps};
-use crate::threads::default_threads;
+use crate::cores::default_threads;
 use crate::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
     Norm, Sizes, Span,
@@ -31,7 +31,8 @@ use ops::{Causal, Runner, STREAMED_ROWS_MAX};
 pub use ops::{CpuBatch, CpuKvPool, CpuLinear, CpuTable, CpuTensor, Limits};
 use std::ops::Range;
 
-/// Environment variable that clamps the CPU level downwards: `scalar`, `avx2`, `avx512` or `amx`.
+/// Environment variable that clamps the CPU level downwards: `scalar`; `avx2`, `avx512` or `amx` on x86-64; `neon`,
+/// `dotprod` or `i8mm` on AArch64.
 pub const LEVEL_VARIABLE: &str = "PHI3V_CPU";
 
 /// Most threads a pool may have; far more than any one machine of today gains from.
@@ -73,7 +74,9 @@ impl CpuError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::UnknownLevel(_) => format!("{LEVEL_VARIABLE} may be scalar, avx2, avx512 or amx"),
+            Self::UnknownLevel(_) => format!(
+                "{LEVEL_VARIABLE} may be scalar, avx2, avx512 or amx, and neon, dotprod or i8mm on ARM"
+            ),
             Self::LevelMissing { .. } => "leave the level out to use the best one".to_owned(),
             Self::Threads { .. } => "leave the number of threads out for one per physical core".to_owned(),
             Self::Spawn(_) => "ask for fewer threads".to_owned(),
@@ -84,7 +87,7 @@ impl CpuError {
 /// How the CPU backend runs; the defaults are right for nearly everybody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuOptions {
-    /// Threads; one per physical core if `None`.
+    /// Threads; one per physical core if `None`, the little cores of a mixed processor not counted.
     pub threads: Option<usize>,
     /// Level; the best of this processor if `None`. [`LEVEL_VARIABLE`] clamps either.
     pub level: Option<CpuLevel>,
@@ -168,6 +171,9 @@ impl Cpu {
             CpuLevel::Avx2 => format!("avx2 (AVX2, FMA, F16C{vnni})"),
             CpuLevel::Avx512 => format!("avx512 (F, BW, DQ, VL, VNNI{bf16})"),
             CpuLevel::Amx => format!("amx (AMX-INT8, and AVX-512 F, BW, DQ, VL, VNNI{bf16})"),
+            CpuLevel::Neon => "neon (NEON)".to_owned(),
+            CpuLevel::Dotprod => "dotprod (NEON, DotProd)".to_owned(),
+            CpuLevel::I8mm => "i8mm (NEON, DotProd, I8MM, BF16)".to_owned(),
         }
     }
 

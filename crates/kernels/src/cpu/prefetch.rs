@@ -1,6 +1,7 @@
 //! Asking for memory before it is used.
 
 /// Bytes of a cache line.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const LINE: usize = 64;
 
 /// Fetches a part of a row that will soon be read or written into the cache.

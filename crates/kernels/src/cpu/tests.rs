@@ -26,9 +26,22 @@ fn an_empty_level_is_none_and_its_case_does_not_matter() {
 fn impossible_levels_are_named() {
     let unknown = choose_level(None, Some("sse9"), CpuLevel::Avx2).unwrap_err();
     assert_eq!(unknown.to_string(), "unknown CPU level \"sse9\"");
-    assert_eq!(unknown.hint().unwrap(), "PHI3V_CPU may be scalar, avx2, avx512 or amx");
+    assert_eq!(
+        unknown.hint().unwrap(),
+        "PHI3V_CPU may be scalar, avx2, avx512 or amx, and neon, dotprod or i8mm on ARM"
+    );
     let missing = choose_level(Some(CpuLevel::Avx512), None, CpuLevel::Avx2).unwrap_err();
     assert_eq!(missing.to_string(), "this processor has CPU level avx2, not avx512");
+}
+
+#[test]
+fn no_level_stands_above_those_of_another_architecture() {
+    use CpuLevel::{Avx2, Dotprod, I8mm, Neon, Scalar};
+    assert_eq!(choose_level(None, Some("neon"), I8mm).unwrap(), Neon);
+    assert_eq!(choose_level(Some(Scalar), Some("dotprod"), Dotprod).unwrap(), Scalar);
+    let missing = choose_level(None, Some("avx2"), Dotprod).unwrap_err();
+    assert_eq!(missing.to_string(), "this processor has CPU level dotprod, not avx2");
+    assert!(choose_level(Some(Neon), None, Avx2).is_err());
 }
 
 #[test]

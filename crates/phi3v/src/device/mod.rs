@@ -71,7 +71,7 @@ devices!(device! {
 pub struct DeviceOptions {
     /// The device, as people name it.
     pub choice: DeviceChoice,
-    /// Threads of the processor; `None` is one per physical core.
+    /// Threads of the processor; `None` is one per physical core, the little cores of a mixed processor not counted.
     pub threads: Option<usize>,
     /// Instructions of the processor that may be used; `None` is the best level that it has.
     pub cpu_level: Option<CpuLevel>,

@@ -120,13 +120,15 @@ impl EngineError {
 /// Bounds of an engine: of its context and KV cache, its queue, its caches and its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds as
-    /// many, rounded up to whole blocks.
+    /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds at
+    /// least as many, rounded up to whole blocks.
     pub context_tokens: usize,
     /// Sequences that run at the same time; `None` is the device's
     /// [`few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense weights takes the kernels for
     /// many rows, and the last bits of an answer depend on how many there are.
     pub running_max: Option<usize>,
+    /// Tokens that the KV cache holds where it is to hold more than `context_tokens`, for many long sequences.
+    pub cache_tokens: usize,
     /// Requests that may wait.
     pub waiting_max: usize,
     /// Bytes of image embeddings kept for later questions.
@@ -138,6 +140,11 @@ pub struct EngineOptions {
     pub prefill_chunk_alone: Option<usize>,
     /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
+    /// Tiles per step while others are decoding, for the same reason.
+    pub tiles_shared: usize,
+    /// Whether decoding waits until every prompt that was let in is computed: then as many sequences as may run share each
+    /// decode step, and nobody's tokens come steadily.
+    pub prompts_first: bool,
 }
 
 impl Default for EngineOptions {
@@ -145,13 +152,26 @@ impl Default for EngineOptions {
         Self {
             context_tokens: 8192,
             running_max: None,
+            cache_tokens: 0,
             waiting_max: 64,
             // some ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
             prefill_chunk_alone: None,
             prefill_chunk_shared: 128,
+            tiles_shared: 1,
+            prompts_first: false,
         }
+    }
+}
+
+impl EngineOptions {
+    /// The same bounds for work that nobody watches token by token: prompts and images go before decoding, and through the
+    /// device in pieces as large as suit it.
+    #[must_use]
+    pub fn for_batch(self) -> Self {
+        let (prefill_chunk_shared, tiles_shared) = (usize::MAX, usize::MAX);
+        Self { prefill_chunk_shared, tiles_shared, prompts_first: true, ..self }
     }
 }
 

@@ -65,12 +65,13 @@ struct KnownPrefix {
 impl Scheduler {
     /// What the options leave to the device is as `sizes` has it.
     pub(super) fn new(options: EngineOptions, sizes: Sizes) -> Self {
+        let cache_tokens = options.context_tokens.max(options.cache_tokens);
         Self {
             options,
             running_max: options.running_max.unwrap_or(sizes.few_rows_max).max(1),
             prefill_chunk_alone: options.prefill_chunk_alone.unwrap_or(sizes.prefill_chunk),
             prefill_remainder_min: sizes.few_rows_max + 1,
-            blocks: BlockManager::new(options.context_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
+            blocks: BlockManager::new(cache_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
             waiting: VecDeque::new(),
             running: Vec::new(),
             ended_tables: Vec::new(),
@@ -183,6 +184,11 @@ impl Scheduler {
         self.running.iter().any(Sequence::decoding)
     }
 
+    /// Whether the prompt of any sequence is not computed yet.
+    pub(super) fn computes_prompts(&self) -> bool {
+        self.running.iter().any(|sequence| !sequence.decoding())
+    }
+
     /// The oldest sequence with an image that has to be encoded next.
     pub(super) fn needs_image(&self) -> Option<usize> {
         self.running.iter().position(|sequence| sequence.image_needed().is_some())
@@ -192,7 +198,8 @@ impl Scheduler {
     pub(super) fn prompt_chunk(&self) -> Option<PromptChunk> {
         let ready = |sequence: &Sequence| !sequence.decoding() && sequence.image_needed().is_none();
         let index = self.running.iter().position(ready)?;
-        let (alone, shared) = (self.prefill_chunk_alone, self.options.prefill_chunk_shared);
+        let alone = self.prefill_chunk_alone;
+        let shared = self.options.prefill_chunk_shared.min(alone);
         let chunk = if self.someone_decodes() { shared } else { alone }.max(self.prefill_remainder_min);
         let (past, total) = (self.running[index].computed, self.running[index].tokens.len());
         let end = if total - past < chunk + self.prefill_remainder_min { total } else { past + chunk };

@@ -56,7 +56,9 @@ impl<B: Backend> Engine<B> {
         self.admit(&mut outputs);
         self.run_vision(observer, &mut outputs);
         self.run_prefill(observer, &mut outputs);
-        self.run_decode(&mut outputs);
+        if !(self.options.prompts_first && self.scheduler.computes_prompts()) {
+            self.run_decode(&mut outputs);
+        }
         self.settle(observer, &mut outputs);
         outputs
     }
@@ -80,13 +82,13 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Sends tiles of the oldest sequence that lacks an image through the vision tower: some of them, or a single
-    /// one while others are decoding.
+    /// Sends tiles of the oldest sequence that lacks an image through the vision tower: fewer while others are decoding.
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         self.scheduler.running_mut().iter_mut().for_each(|sequence| self.images.take_kept(sequence));
         let Some(index) = self.scheduler.needs_image() else { return };
-        let tiles_max =
-            if self.scheduler.someone_decodes() { 1 } else { self.model.backend().sizes().tiles_at_once };
+        let tiles_at_once = self.model.backend().sizes().tiles_at_once;
+        let shared = self.options.tiles_shared.clamp(1, tiles_at_once);
+        let tiles_max = if self.scheduler.someone_decodes() { shared } else { tiles_at_once };
         let sequence = &mut self.scheduler.running_mut()[index];
         let id = sequence.id;
         let total = sequence.image_needed().map_or(0, |image| sequence.images[image].distinct_tiles());

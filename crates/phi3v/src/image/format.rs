@@ -92,6 +92,30 @@ impl Format {
     }
 }
 
+/// Bytes of a file's beginning that are enough to tell what it is.
+pub const HEAD_BYTES: usize = 64;
+
+/// Formats of photographs and pictures that are refused and that people keep among those that are read.
+const PICTURES_REFUSED: &[&str] = &["AVIF", "HEIF", "Canon RAW", "JPEG XL", "JPEG 2000"];
+
+/// Whether a file that begins with `head` is a picture, as far as its first [`HEAD_BYTES`] bytes tell: of a format that is
+/// decoded, or of another that holds photographs (AVIF, HEIF, JPEG XL and the like).
+///
+/// ```
+/// use phi3v::image::is_picture;
+///
+/// assert!(is_picture(b"\x89PNG\r\n\x1a\n") && is_picture(b"\0\0\0\x18ftypheic"));
+/// assert!(!is_picture(b"%PDF-1.7") && !is_picture(b""));
+/// ```
+#[must_use]
+pub fn is_picture(head: &[u8]) -> bool {
+    match Format::of(head) {
+        Ok(_) => true,
+        Err(ImageError::UnsupportedFormat { format }) => PICTURES_REFUSED.contains(&format),
+        Err(_) => false,
+    }
+}
+
 /// The error for bytes that are in no supported format.
 fn refusal(bytes: &[u8]) -> ImageError {
     for &(at, mark, format) in REFUSED {

@@ -23,6 +23,7 @@ mod threads;
 
 pub use decode::decode;
 pub use error::ImageError;
+pub use format::{HEAD_BYTES, is_picture};
 pub use hd_transform::{HdGrid, NUM_CROPS_HIGH, NUM_CROPS_MAX, hd_transform};
 pub use inputs::{ImageInputs, ImageParams, TILE_VALUES, process};
 pub use limits::ImageLimits;

@@ -131,6 +131,10 @@ impl Tokenizer {
         inner
             .with_truncation(None)
             .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
+        // to its cache a whole stretch of text is a word: few come again, and every thread would keep 10,000 of them
+        let mut model = inner.get_model().clone();
+        model.resize_cache(CACHED_STRETCHES);
+        inner.with_model(model);
         check::behaviour(&inner)?;
         let pieces = pieces_of(&inner)?;
         let template = check::template_tokens(&inner)?;
@@ -266,6 +270,9 @@ impl Tokenizer {
         &self.template
     }
 }
+
+/// Stretches of text whose ids each thread remembers, such as those of the chat template: 1 kB each.
+const CACHED_STRETCHES: usize = 64;
 
 /// SentencePiece's visible space, U+2581.
 const SPACE: &str = "\u{2581}";

@@ -196,6 +196,17 @@ impl Weights {
         Err(WeightsError::NotDense { name: name.to_owned() })
     }
 
+    /// Adds names, formats, shapes and bytes of all tensors to a digest, in the order of their names.
+    pub(crate) fn hash_into(&self, hasher: &mut blake3::Hasher) {
+        let mut names: Vec<&String> = self.tensors.keys().collect();
+        names.sort_unstable();
+        for name in names {
+            let TensorView { format, shape, bytes } = &self.tensors[name];
+            hasher.update(format!("{name} {format:?} {shape:?} {}\n", bytes.len()).as_bytes());
+            hasher.update_rayon(bytes);
+        }
+    }
+
     /// Bytes of all tensors that the model text reads, as they are stored.
     #[must_use]
     pub fn bytes_total(&self) -> u64 {

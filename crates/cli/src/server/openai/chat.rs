@@ -4,8 +4,8 @@ use super::chat_stream::ChatStream;
 use super::logprobs::AnswerLogprobs;
 use super::session::{Session, finish_reason};
 use super::types::{
-    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, Content, ContentPart, Logprobs,
-    ResponseFormat, UsageFields,
+    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, Content, ContentPart, Include, Logprobs,
+    ResponseFormat, UsageFields, WordFields,
 };
 use super::{models, parse, stream};
 use crate::server::ask::{Ask, Names, Turn, TurnPart};
@@ -21,9 +21,10 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
-use phi3v::engine::CacheSalt;
+use phi3v::engine::{CacheSalt, Finished, Token};
 use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
+use phi3v::words::WordStream;
 use std::sync::Arc;
 
 /// This API's words.
@@ -49,6 +50,7 @@ pub async fn completions(
     let streamed = request.stream.unwrap_or(false);
     let options = stream_options(&request)?;
     let with_logprobs = request.logprobs.unwrap_or(false);
+    let with_words = includes_words(&request);
     let ask = Ask { cache_salt: caller.cache_salt, ..ask(request)? };
     ask.check(&app.limits)?;
     let choices = ask.choices;
@@ -58,10 +60,12 @@ pub async fn completions(
     if streamed {
         let (id, created, usage) = (fresh_id("chatcmpl-"), unix_seconds(), UsageFields::default());
         let logprobs = answer_logprobs(tokenizer.as_ref(), choices);
-        let render = ChatStream { id, created, model: model.name, logprobs, choices, options, usage };
+        let words = answer_words(with_words, choices);
+        let render = ChatStream { id, created, model: model.name, logprobs, words, choices, options, usage };
         return Ok(stream::response(session, render));
     }
-    let (choices, usage) = whole(session, choices, tokenizer.as_ref()).await?;
+    let answers = Answers::new(choices, tokenizer.as_ref(), with_words);
+    let Answers { choices, usage, .. } = whole(session, answers).await?;
     let completion = ChatCompletion {
         id: fresh_id("chatcmpl-"),
         object: "chat.completion",
@@ -121,6 +125,11 @@ fn form(format: ResponseFormat) -> Option<Grammar> {
     }
 }
 
+/// Whether the answers are to come with their words.
+pub(super) fn includes_words(request: &ChatRequest) -> bool {
+    request.include.as_ref().is_some_and(|include| include.contains(&Include::Words))
+}
+
 fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
     let logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs) {
         (false, Some(1..)) => {
@@ -132,7 +141,8 @@ fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
             return Err(ApiError::invalid_value("top_logprobs", message));
         }
         (true, top) => Some(top.unwrap_or(0)),
-        (false, _) => None,
+        // the words' probabilities are made of the tokens'
+        (false, _) => includes_words(request).then_some(0),
     };
     let default = SamplingParams::default();
     let top_k = match request.top_k {
@@ -196,42 +206,81 @@ fn answer_logprobs(tokenizer: Option<&Arc<Tokenizer>>, choices: usize) -> Vec<An
         .collect()
 }
 
+/// What joins the tokens of each answer to words; nothing where they are not asked for.
+fn answer_words(with_words: bool, choices: usize) -> Vec<WordStream> {
+    vec![WordStream::default(); if with_words { choices } else { 0 }]
+}
+
 /// Waits for all answers.
-async fn whole(
-    mut session: Session,
-    choices: usize,
-    tokenizer: Option<&Arc<Tokenizer>>,
-) -> Result<(Vec<Choice>, UsageFields), ApiError> {
-    let mut logprobs = answer_logprobs(tokenizer, choices);
-    let empty = |index| Choice {
-        index,
-        message: AnswerMessage { role: "assistant", content: String::new(), refusal: None },
-        logprobs: tokenizer.map(|_| Logprobs::default()),
-        finish_reason: "stop",
-    };
-    let mut choices: Vec<Choice> = (0..choices).map(empty).collect();
-    let mut usage = UsageFields::default();
+async fn whole(mut session: Session, mut answers: Answers) -> Result<Answers, ApiError> {
     while session.remaining > 0 {
         match session.updates.next().await? {
-            Update::Token(index, token) => {
-                let choice = &mut choices[index];
-                choice.message.content.push_str(&token.text);
-                if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, logprobs.get_mut(index)) {
-                    all.content.extend(logprobs.token(&token).content);
-                }
-            }
+            Update::Token(index, token) => answers.token(index, &token),
             Update::Finished(index, finished) => {
-                let choice = &mut choices[index];
-                choice.message.content.push_str(&finished.text);
-                if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, logprobs.get_mut(index)) {
-                    all.content.extend(logprobs.finish(&finished.text).content);
-                }
-                choice.finish_reason = finish_reason(finished.reason)?;
-                usage.add(index, &finished.usage);
+                answers.finish(index, &finished)?;
                 session.remaining -= 1;
             }
             Update::Progress(_) => {}
         }
     }
-    Ok((choices, usage))
+    Ok(answers)
+}
+
+/// The answers to one request, as they come together.
+pub(super) struct Answers {
+    /// What was said so far, in the order of the choices.
+    pub(super) choices: Vec<Choice>,
+    /// What the finished ones took.
+    pub(super) usage: UsageFields,
+    logprobs: Vec<AnswerLogprobs>,
+    words: Vec<WordStream>,
+}
+
+impl Answers {
+    /// Of `choices` answers, with log probabilities where there is a tokenizer for them, and `with_words` or without.
+    pub(super) fn new(choices: usize, tokenizer: Option<&Arc<Tokenizer>>, with_words: bool) -> Self {
+        let empty = |index| Choice {
+            index,
+            message: AnswerMessage { role: "assistant", content: String::new(), refusal: None },
+            logprobs: tokenizer.map(|_| Logprobs::default()),
+            words: with_words.then(Vec::new),
+            finish_reason: "stop",
+        };
+        Self {
+            choices: (0..choices).map(empty).collect(),
+            usage: UsageFields::default(),
+            logprobs: answer_logprobs(tokenizer, choices),
+            words: answer_words(with_words, choices),
+        }
+    }
+
+    /// Adds a token to answer `index`.
+    pub(super) fn token(&mut self, index: usize, token: &Token) {
+        let choice = &mut self.choices[index];
+        choice.message.content.push_str(&token.text);
+        if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, self.logprobs.get_mut(index)) {
+            all.content.extend(logprobs.token(token).content);
+        }
+        if let (Some(all), Some(words)) = (&mut choice.words, self.words.get_mut(index)) {
+            all.extend(words.push(token).into_iter().map(WordFields::from));
+        }
+    }
+
+    /// Ends answer `index`.
+    ///
+    /// # Errors
+    /// It was cancelled, which only the engine itself can have done.
+    pub(super) fn finish(&mut self, index: usize, finished: &Finished) -> Result<(), ApiError> {
+        let choice = &mut self.choices[index];
+        choice.message.content.push_str(&finished.text);
+        if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, self.logprobs.get_mut(index)) {
+            all.content.extend(logprobs.finish(&finished.text).content);
+        }
+        if let (Some(all), Some(words)) = (&mut choice.words, self.words.get_mut(index)) {
+            all.extend(words.finish(&finished.text).into_iter().map(WordFields::from));
+        }
+        choice.finish_reason = finish_reason(finished.reason)?;
+        self.usage.add(index, &finished.usage);
+        Ok(())
+    }
 }

@@ -7,9 +7,10 @@
 use super::logprobs::AnswerLogprobs;
 use super::session::finish_reason;
 use super::stream::{Queue, Render};
-use super::types::{ChatChunk, ChunkChoice, Delta, Logprobs, StreamOptions, UsageFields};
+use super::types::{ChatChunk, ChunkChoice, Delta, Logprobs, StreamOptions, UsageFields, WordFields};
 use crate::server::error::ApiError;
 use phi3v::engine::{Finished, Phase, StepProgress, Timings, Token};
+use phi3v::words::WordStream;
 use serde::Serialize;
 
 /// Renders the events of a chat completion.
@@ -22,6 +23,8 @@ pub(super) struct ChatStream {
     pub(super) model: String,
     /// The log probabilities of each answer, where they are asked for.
     pub(super) logprobs: Vec<AnswerLogprobs>,
+    /// The words of each answer, where they are asked for.
+    pub(super) words: Vec<WordStream>,
     /// Answers asked for.
     pub(super) choices: usize,
     /// What else is asked for.
@@ -64,7 +67,7 @@ impl Render for ChatStream {
     fn begin(&mut self, queue: &mut Queue) {
         for index in 0..self.choices {
             let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
-            self.push(ChunkChoice { index, delta, logprobs: None, finish_reason: None }, queue);
+            self.push(ChunkChoice { index, delta, ..ChunkChoice::default() }, queue);
         }
     }
 
@@ -74,12 +77,14 @@ impl Render for ChatStream {
 
     fn token(&mut self, index: usize, token: &Token, queue: &mut Queue) {
         let logprobs = self.logprobs.get_mut(index).map(|logprobs| logprobs.token(token)).filter(any);
+        let words = self.words.get_mut(index).map(|words| words.push(token));
+        let words: Vec<WordFields> = words.into_iter().flatten().map(WordFields::from).collect();
         // bytes of an unfinished character, or text held back as the possible beginning of a stop text
         if token.text.is_empty() && logprobs.is_none() {
             return;
         }
         let delta = Delta { role: None, content: Some(token.text.clone()) };
-        self.push(ChunkChoice { index, delta, logprobs, finish_reason: None }, queue);
+        self.push(ChunkChoice { index, delta, logprobs, words, finish_reason: None }, queue);
     }
 
     fn finished(
@@ -93,11 +98,13 @@ impl Render for ChatStream {
         self.usage.add(index, &finished.usage);
         let logprobs =
             self.logprobs.get_mut(index).map(|logprobs| logprobs.finish(&finished.text)).filter(any);
-        if !finished.text.is_empty() || logprobs.is_some() {
+        let words = self.words.get_mut(index).map(|words| words.finish(&finished.text));
+        let words: Vec<WordFields> = words.into_iter().flatten().map(WordFields::from).collect();
+        if !finished.text.is_empty() || logprobs.is_some() || !words.is_empty() {
             let delta = Delta { role: None, content: Some(finished.text) };
-            self.push(ChunkChoice { index, delta, logprobs, finish_reason: None }, queue);
+            self.push(ChunkChoice { index, delta, logprobs, words, finish_reason: None }, queue);
         }
-        self.push(ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason }, queue);
+        self.push(ChunkChoice { index, finish_reason, ..ChunkChoice::default() }, queue);
         if self.options.include_progress {
             queue.push("timings", &TimingFields::from(finished.timings));
         }

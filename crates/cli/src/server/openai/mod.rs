@@ -5,6 +5,7 @@ mod chat_stream;
 pub mod fields;
 mod logprobs;
 pub mod models;
+pub mod offline;
 pub mod openapi;
 pub mod parse;
 pub mod responses;

@@ -65,8 +65,10 @@ impl UsageFields {
     pub fn add(&mut self, index: usize, usage: &Usage) {
         if index == 0 {
             self.prompt_tokens = usage.prompt_tokens;
-            self.prompt_tokens_details =
-                PromptTokensDetails { cached_tokens: usage.cached_tokens, image_tokens: usage.image_tokens };
+            self.prompt_tokens_details = PromptTokensDetails {
+                cached_tokens: Some(usage.cached_tokens),
+                image_tokens: usage.image_tokens,
+            };
         }
         self.completion_tokens += usage.completion_tokens;
         self.total_tokens = self.prompt_tokens + self.completion_tokens;

@@ -5,6 +5,7 @@
 use super::text_or_list::{self, TextOrList};
 use crate::server::ask::Detail;
 use phi3v::chat_template::Role;
+use phi3v::words::Word;
 use schemars::JsonSchema;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct ChatRequest {
     pub stop: Vec<String>,
     /// Return the log probability of each token.
     pub logprobs: Option<bool>,
+    /// What an answer carries besides; an extension.
+    pub include: Option<Vec<Include>>,
     /// Return so many likeliest tokens for each place, 0 to 20; needs `logprobs`.
     pub top_logprobs: Option<usize>,
     /// The form that the answer must have: free text, JSON, a regular expression or a grammar.
@@ -53,6 +56,31 @@ pub struct ChatRequest {
     pub frequency_penalty: Option<f32>,
     /// The same seed gives the same answer.
     pub seed: Option<i64>,
+}
+
+/// What an answer can carry besides its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Include {
+    /// Its words, with their probabilities.
+    Words,
+}
+
+/// A word of an answer, and how sure the model was of it.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct WordFields {
+    /// The word with the signs that stand at it.
+    pub text: String,
+    /// The least probability of its tokens.
+    pub p: f32,
+    /// The mean probability of its tokens.
+    pub mean: f32,
+}
+
+impl From<Word> for WordFields {
+    fn from(Word { text, p, mean, .. }: Word) -> Self {
+        Self { text, p, mean }
+    }
 }
 
 /// What a stream carries besides the answer: token counts at its end, and progress as an extension.
@@ -248,6 +276,9 @@ pub struct Choice {
     pub message: AnswerMessage,
     /// Log probabilities, where asked for.
     pub logprobs: Option<Logprobs>,
+    /// Words with their probabilities, where asked for; an extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<Vec<WordFields>>,
     /// Why it ended: `stop` or `length`.
     pub finish_reason: &'static str,
 }
@@ -282,7 +313,7 @@ pub struct ChatChunk {
 }
 
 /// What a chunk adds to one of the answers, and why it ended if it has.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct ChunkChoice {
     /// Number of the choice.
     pub index: usize,
@@ -290,6 +321,9 @@ pub struct ChunkChoice {
     pub delta: Delta,
     /// Log probabilities of the new tokens, where asked for.
     pub logprobs: Option<Logprobs>,
+    /// Words that have ended, with their probabilities, where asked for; an extension.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<WordFields>,
     /// Set in the choice's last chunk.
     pub finish_reason: Option<&'static str>,
 }
@@ -349,8 +383,9 @@ pub struct UsageFields {
 /// What the prompt's tokens were: how many were cached, and how many stand for pictures.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct PromptTokensDetails {
-    /// Prompt tokens that an earlier request had computed.
-    pub cached_tokens: usize,
+    /// Prompt tokens that an earlier request had computed; absent from the rows of a batch, which say the same in every run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_tokens: Option<usize>,
     /// Prompt tokens that stand for pictures.
     pub image_tokens: usize,
 }

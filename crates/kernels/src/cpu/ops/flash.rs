@@ -14,7 +14,7 @@ use crate::{KV_BLOCK_TOKENS, KvFormat};
 pub(crate) const TASK_ROWS: usize = 192;
 
 /// Query rows taken together: 48 rows x 512 keys x 4 bytes of scores are 98 KB, a tenth of an L2. A multiple of the
-/// kernels' tiles of 4 and 6 rows, which may write up to the next multiple.
+/// kernels' tiles of 4, 6 and 8 rows, which may write up to the next multiple.
 pub(crate) const ROWS: usize = 48;
 
 /// Query rows of one head, and where their results go.

@@ -92,6 +92,7 @@ pub(crate) struct TileGroup<'a> {
 
 impl TileGroup<'_> {
     /// No rows at all.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) const EMPTY: Self = TileGroup { values: &[], meta: &[] };
 
     /// Whether any row has an outlier, which is rare.

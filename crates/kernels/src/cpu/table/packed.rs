@@ -13,7 +13,7 @@ pub(crate) const SWEEP_BYTES: usize = 4 << 20;
 pub(crate) type Unpack = unsafe fn(q4: &[u8], q8: &mut [u8]);
 
 /// Calls a kernel that is compiled for each number of rows of a tile with that of `tile`.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! by_rows {
     ($product:ident, $block:expr, $tile:expr, $y:expr) => {
         match $tile.meta.len() {
@@ -26,7 +26,7 @@ macro_rules! by_rows {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use by_rows;
 
 /// Multiplies a packed panel with some rows of x: `y = x Wᵀ`.
@@ -75,9 +75,11 @@ impl PackedKernels {
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<'a> {
     pub(crate) bytes: &'a [u8],
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 fetches ahead"))]
     pub(crate) next: &'a [u8],
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Panel<'_> {
     /// Where block `index`, of `size` bytes, of the next panel begins: an address to fetch.
     #[inline(always)]
@@ -100,6 +102,7 @@ pub(crate) struct Sums<'a> {
     pub(crate) values: &'a mut [f32],
     pub(crate) stride: usize,
     /// A kernel's own: which lanes of a register of sums have been begun.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AVX-512 has masks"))]
     pub(crate) keep: u16,
 }
 

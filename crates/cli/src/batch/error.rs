@@ -1,0 +1,211 @@
+//! Why a batch cannot begin, cannot go on, or has not answered everything.
+
+use crate::disk;
+use crate::paths::system_words;
+use crate::terminal::count;
+use std::io;
+use std::path::Path;
+
+/// Why a batch has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// An input that is named and cannot be had.
+    #[error("cannot read {path}: {}", system_words(.error))]
+    Read {
+        /// As the user named it.
+        path: String,
+        /// The system's refusal.
+        error: io::Error,
+    },
+    /// A pattern that is none.
+    #[error("{pattern} is no pattern for names: {reason}")]
+    Pattern {
+        /// As the user gave it.
+        pattern: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// No picture in what was named.
+    #[error("there is no picture in {names}")]
+    NoPictures {
+        /// What was named.
+        names: String,
+    },
+    /// JSON lines beside other inputs.
+    #[error("{path} has requests as JSON lines, which come alone")]
+    Mixed {
+        /// The file.
+        path: String,
+    },
+    /// Two inputs would have the same `custom_id`.
+    #[error("{id} is the name of two inputs: {first} and {second}")]
+    SameId {
+        /// The name.
+        id: String,
+        /// Where it stands first.
+        first: String,
+        /// Where it stands again.
+        second: String,
+    },
+    /// A line of JSON lines that no result could be noted for.
+    #[error("line {line} of {path} {reason}")]
+    Line {
+        /// The file.
+        path: String,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of questions that cannot be used.
+    #[error("the questions in {path} cannot be used: {reason}")]
+    Questions {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A flag without which, or with which, the inputs make no sense.
+    #[error("{message}")]
+    Flags {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The output belongs to another job.
+    #[error("{path} holds the results of another job: its {field} is {then}, and now it is {now}")]
+    OtherJob {
+        /// The journal.
+        path: String,
+        /// What differs first.
+        field: String,
+        /// What it was.
+        then: String,
+        /// What it would be.
+        now: String,
+    },
+    /// The output is a file that no batch has written.
+    #[error("{path} exists already and was not begun by phi3v batch")]
+    NotAJournal {
+        /// The file.
+        path: String,
+    },
+    /// A line in the middle of a journal is no row.
+    #[error("line {line} of {path} is damaged")]
+    Damaged {
+        /// The journal.
+        path: String,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// Another process writes to the journal.
+    #[error("{path} is being written by another process")]
+    Busy {
+        /// The journal.
+        path: String,
+    },
+    /// A file that is to be written is there and is not of this job.
+    #[error("{path} exists already")]
+    Exists {
+        /// The file.
+        path: String,
+    },
+    /// The disk has become full.
+    #[error("cannot write {path}: {}", disk::shortage(0, *.available))]
+    DiskFull {
+        /// The file.
+        path: String,
+        /// Bytes free.
+        available: u64,
+    },
+    /// Another refusal to write.
+    #[error("cannot write {path}: {}", system_words(.error))]
+    Write {
+        /// The file.
+        path: String,
+        /// The system's refusal.
+        error: io::Error,
+    },
+    /// The system gives no threads.
+    #[error("no threads can be had: {}", system_words(.error))]
+    Threads {
+        /// The system's refusal.
+        error: io::Error,
+    },
+    /// A table that this build cannot write.
+    #[error("this build of phi3v writes no Parquet files")]
+    NoParquet,
+    /// Some inputs were answered with an error.
+    #[error("{failed} of {} failed", count(*.total, "answer"))]
+    SomeFailed {
+        /// Rows with an error.
+        failed: usize,
+        /// Rows in all.
+        total: usize,
+        /// The journal.
+        path: String,
+    },
+    /// A bug: a thread that prepares requests has ended early.
+    #[error("{} were not prepared", count(*.missing, "input"))]
+    Unprepared {
+        /// How many.
+        missing: usize,
+    },
+}
+
+impl BatchError {
+    /// Of a file that could not be read.
+    #[must_use]
+    pub fn read(path: &Path, error: io::Error) -> Self {
+        Self::Read { path: path.display().to_string(), error }
+    }
+
+    /// Of a file that could not be written.
+    #[must_use]
+    pub fn written(path: &Path, error: io::Error) -> Self {
+        if phi3v::files::is_full(&error) {
+            let available = disk::available(path).unwrap_or(0);
+            return Self::DiskFull { path: path.display().to_string(), available };
+        }
+        Self::Write { path: path.display().to_string(), error }
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Read { error, .. } if error.kind() == io::ErrorKind::NotFound => "check the path",
+            Self::Pattern { .. } => "write it as 'photos/*.jpg' or 'photos/**/*.jpg', in quotes",
+            Self::NoPictures { .. } => {
+                "give a folder with pictures, their names, a pattern, or - for a list of names on stdin"
+            }
+            Self::Mixed { .. } => "run phi3v batch once for the file of requests, and once for the pictures",
+            Self::SameId { .. } => "give each input once, and each line a custom_id of its own",
+            Self::Line { .. } => {
+                r#"write each request on a line, as {"custom_id": "1", "body": {"messages": [...]}}"#
+            }
+            Self::Questions { .. } => {
+                r#"write one question a line, or {"name": "total", "prompt": "What is the total?"} on each"#
+            }
+            Self::Flags { hint, .. } => hint,
+            Self::OtherJob { .. } => "give another file with --out, or the flags of the job that is to go on",
+            Self::NotAJournal { .. } => "give another file with --out",
+            Self::Damaged { .. } => {
+                "delete the line, which is then asked again, or give another file with --out"
+            }
+            Self::Busy { .. } => "wait until the other run has finished, or give another file with --out",
+            Self::Exists { .. } => "move it away, or replace it with --force",
+            Self::DiskFull { .. } => "free some space and run the same command again: it goes on from there",
+            Self::NoParquet => "build it with --features parquet, or use --csv",
+            Self::SomeFailed { path, .. } => {
+                return Some(format!(
+                    "the rows with an error in {path} say why; --retry-errors tries them again"
+                ));
+            }
+            Self::Read { .. } | Self::Write { .. } | Self::Threads { .. } => return None,
+            Self::Unprepared { .. } => "run the same command again, and report it if it comes again",
+        };
+        Some(hint.to_owned())
+    }
+}

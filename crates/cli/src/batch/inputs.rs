@@ -1,0 +1,338 @@
+//! What a batch is about: pictures from folders, names, patterns and lists, or requests as JSON lines.
+
+use super::error::BatchError;
+use super::lines::Lines;
+use crate::paths::open_named;
+use phi3v::image::{HEAD_BYTES, is_picture};
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Bytes of a list, or of JSON lines, that come from stdin: they are kept in memory.
+pub const STDIN_BYTES_MAX: usize = 256 << 20;
+
+/// A picture that is to be asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PictureItem {
+    /// What its answers are called: its path below the folder, or as it was named.
+    pub id: String,
+    /// Where it is: a path, or an address.
+    pub source: OsString,
+}
+
+/// What was found.
+pub enum Inputs {
+    /// Pictures, in order, each once.
+    Pictures {
+        /// The pictures.
+        items: Vec<PictureItem>,
+        /// Files of folders that are none.
+        skipped: usize,
+    },
+    /// Requests.
+    Lines(Lines),
+}
+
+/// Finds what the `names` stand for. `-` is what `stdin` has. A name alone that is a folder's gives the pictures below it
+/// names within it; otherwise a picture is called as it was named.
+///
+/// # Errors
+/// What cannot be read, is no pattern, or holds no picture.
+pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchError> {
+    if let [name] = names
+        && let Some(lines) = lines_of(name, stdin)?
+    {
+        return Ok(lines);
+    }
+    let alone = names.len() == 1;
+    let mut found = Found::default();
+    for name in names {
+        let path = Path::new(name);
+        match std::fs::metadata(path) {
+            _ if name == "-" => found.list(&text_of_stdin(stdin)?),
+            Ok(metadata) if metadata.is_dir() => {
+                found.folder(path, if alone { path } else { Path::new("") })?
+            }
+            Ok(metadata) => {
+                if metadata.is_file() && begins_with_brace(path) {
+                    return Err(BatchError::Mixed { path: path.display().to_string() });
+                }
+                found.named(name.clone());
+            }
+            Err(_) if is_address(name) => found.named(name.clone()),
+            Err(error) => match name.to_str().filter(|name| name.contains(['*', '?', '['])) {
+                Some(pattern) => found.pattern(pattern)?,
+                None => return Err(BatchError::read(path, error)),
+            },
+        }
+    }
+    found.done(names)
+}
+
+fn is_address(name: &OsStr) -> bool {
+    let name = name.to_string_lossy().to_ascii_lowercase();
+    name.starts_with("http://") || name.starts_with("https://")
+}
+
+/// Requests as JSON lines, if that is what the only name stands for; told by content.
+fn lines_of(name: &OsStr, stdin: &mut dyn Read) -> Result<Option<Inputs>, BatchError> {
+    let path = Path::new(name);
+    if name == "-" {
+        let bytes = bytes_of_stdin(stdin)?;
+        if first_letter(&bytes) == Some(b'{') {
+            return Ok(Some(Inputs::Lines(Lines::of_bytes(bytes)?)));
+        }
+        let mut found = Found::default();
+        found.list(&text_of(bytes)?);
+        return found.done(&[name.to_owned()]).map(Some);
+    }
+    if !path.is_dir() && begins_with_brace(path) {
+        let file = open_named(path).map_err(|error| BatchError::read(path, error))?;
+        return Ok(Some(Inputs::Lines(Lines::of_file(file, path)?)));
+    }
+    Ok(None)
+}
+
+fn bytes_of_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, BatchError> {
+    let refused = |error| BatchError::read(Path::new("stdin"), error);
+    let mut bytes = Vec::new();
+    stdin.take(STDIN_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
+    if bytes.len() > STDIN_BYTES_MAX {
+        return Err(refused(crate::bounded::too_large("it", STDIN_BYTES_MAX)));
+    }
+    Ok(bytes)
+}
+
+fn text_of_stdin(stdin: &mut dyn Read) -> Result<String, BatchError> {
+    text_of(bytes_of_stdin(stdin)?)
+}
+
+fn text_of(bytes: Vec<u8>) -> Result<String, BatchError> {
+    String::from_utf8(bytes).map_err(|_| {
+        let error = io::Error::new(io::ErrorKind::InvalidData, "the list of names is not UTF-8 text");
+        BatchError::read(Path::new("stdin"), error)
+    })
+}
+
+/// The first byte that is no blank and no byte order mark.
+fn first_letter(bytes: &[u8]) -> Option<u8> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace())
+}
+
+fn begins_with_brace(path: &Path) -> bool {
+    head(path).is_ok_and(|head| first_letter(&head) == Some(b'{'))
+}
+
+/// The first bytes of a regular file.
+fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    open_named(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// Pictures so far.
+#[derive(Default)]
+struct Found {
+    items: Vec<PictureItem>,
+    skipped: usize,
+}
+
+impl Found {
+    /// A picture that was named, whatever is in it: what cannot be read is told in its row.
+    fn named(&mut self, source: OsString) {
+        self.items.push(PictureItem { id: with_slashes(Path::new(&source)), source });
+    }
+
+    /// A list of names, one a line.
+    fn list(&mut self, text: &str) {
+        let lines = text.trim_start_matches('\u{feff}').lines().filter(|line| !line.trim().is_empty());
+        lines.for_each(|line| self.named(line.into()));
+    }
+
+    fn pattern(&mut self, pattern: &str) -> Result<(), BatchError> {
+        let refused = |reason| BatchError::Pattern { pattern: pattern.to_owned(), reason };
+        let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+        let paths = glob::glob_with(pattern, options).map_err(|error| refused(error.msg))?;
+        for path in paths {
+            let path = path.map_err(|error| {
+                let path = error.path().to_owned();
+                BatchError::read(&path, error.into())
+            })?;
+            if path.is_file() {
+                self.file(&path, Path::new(""));
+            }
+        }
+        Ok(())
+    }
+
+    /// The pictures in a folder and those below it, in the order of their names. `base` is left out of their names.
+    fn folder(&mut self, folder: &Path, base: &Path) -> Result<(), BatchError> {
+        let refused = |error| BatchError::read(folder, error);
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(refused)? {
+            entries.push(entry.map_err(refused)?.path());
+        }
+        entries.sort_unstable();
+        for path in entries.iter().filter(|path| !is_hidden(path)) {
+            // a link to a folder could lead back here
+            let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+            match std::fs::metadata(path) {
+                Ok(metadata) if metadata.is_dir() && !is_link => self.folder(path, base)?,
+                Ok(metadata) if metadata.is_file() => self.file(path, base),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that is taken if it is a picture, or cannot be looked into, which is then told in its row.
+    fn file(&mut self, path: &Path, base: &Path) {
+        let is_one = match head(path) {
+            Ok(head) => is_picture(&head),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        if !is_one {
+            self.skipped += 1;
+            return;
+        }
+        let id = with_slashes(path.strip_prefix(base).unwrap_or(path));
+        self.items.push(PictureItem { id, source: path.into() });
+    }
+
+    fn done(self, names: &[OsString]) -> Result<Inputs, BatchError> {
+        let Self { items, skipped } = self;
+        if items.is_empty() {
+            let names: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+            return Err(BatchError::NoPictures { names: names.join(", ") });
+        }
+        let mut sources: HashMap<String, OsString> = HashMap::new();
+        let mut once = Vec::with_capacity(items.len());
+        for item in items {
+            match sources.get(&item.id) {
+                None => {
+                    sources.insert(item.id.clone(), item.source.clone());
+                    once.push(item);
+                }
+                Some(first) if *first == item.source => {}
+                Some(first) => {
+                    let shown = |source: &OsStr| format!("{}", Path::new(source).display());
+                    let (first, second) = (shown(first), shown(&item.source));
+                    return Err(BatchError::SameId { id: item.id, first, second });
+                }
+            }
+        }
+        Ok(Inputs::Pictures { items: once, skipped })
+    }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// The path as it is written on every system.
+fn with_slashes(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if std::path::MAIN_SEPARATOR == '/' {
+        text.into_owned()
+    } else {
+        text.replace(std::path::MAIN_SEPARATOR, "/")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and more";
+
+    fn folder() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("b/c")).unwrap();
+        std::fs::create_dir(dir.path().join(".thumbs")).unwrap();
+        for name in ["z.png", "a.PNG", "no-ending", "b/x.jpg", "b/c/y.txt", ".hidden.png", ".thumbs/z.png"] {
+            std::fs::write(dir.path().join(name), PNG).unwrap();
+        }
+        std::fs::write(dir.path().join("photo.heic"), b"\0\0\0\x18ftypheic").unwrap();
+        for name in ["notes.txt", "b/report.pdf", "empty.png"] {
+            std::fs::write(
+                dir.path().join(name),
+                b"%PDF-1.7"[..if name == "empty.png" { 0 } else { 8 }].as_ref(),
+            )
+            .unwrap();
+        }
+        dir
+    }
+
+    fn ids(names: &[OsString], stdin: &str) -> Vec<String> {
+        let Inputs::Pictures { items, .. } = find(names, &mut stdin.as_bytes()).unwrap() else {
+            panic!("lines")
+        };
+        items.into_iter().map(|item| item.id).collect()
+    }
+
+    #[test]
+    fn a_folder_gives_what_is_a_picture_by_its_content() {
+        let dir = folder();
+        let name = dir.path().as_os_str().to_owned();
+        let expected = ["a.PNG", "b/c/y.txt", "b/x.jpg", "no-ending", "photo.heic", "z.png"];
+        assert_eq!(ids(std::slice::from_ref(&name), ""), expected);
+        let found = find(&[name], &mut io::empty()).unwrap();
+        assert!(matches!(found, Inputs::Pictures { skipped: 3, .. }));
+    }
+
+    #[test]
+    fn several_names_give_each_picture_as_it_was_named_and_once() {
+        let dir = folder();
+        let below = |name: &str| dir.path().join(name).into_os_string();
+        let shown = |name: &str| dir.path().join(name).display().to_string();
+        let names = [below("b"), below("z.png"), below("*.p*"), below("notes.txt"), below("b/x.jpg")];
+        let expected = ["b/c/y.txt", "b/x.jpg", "z.png", "notes.txt"].map(shown);
+        assert_eq!(ids(&names, ""), expected, "what was named is asked about, whatever is in it");
+        let deep = [below("**/*.jpg")];
+        assert_eq!(ids(&deep, ""), [shown("b/x.jpg")]);
+    }
+
+    #[test]
+    fn a_list_gives_what_it_names_there_or_not() {
+        let text = "\u{feff}one.png\r\n\n two words.png\nhttps://example.org/a.png\none.png\n";
+        let expected = ["one.png", " two words.png", "https://example.org/a.png"];
+        assert_eq!(ids(&["-".into()], text), expected);
+    }
+
+    #[test]
+    fn requests_are_told_by_content_and_come_alone() {
+        let dir = folder();
+        let path = dir.path().join("requests.txt");
+        std::fs::write(&path, "\n {\"custom_id\": \"a\", \"body\": {}}\n").unwrap();
+        let lines = |found: Inputs| matches!(found, Inputs::Lines(lines) if lines.ids().eq(["a"]));
+        assert!(lines(find(&[path.clone().into()], &mut io::empty()).unwrap()));
+        let text = std::fs::read(&path).unwrap();
+        assert!(lines(find(&["-".into()], &mut text.as_slice()).unwrap()));
+        let refused = find(&[path.into(), dir.path().into()], &mut io::empty());
+        assert!(matches!(refused, Err(BatchError::Mixed { .. })));
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let find = |name: &Path| find(&[name.into()], &mut io::empty()).err().unwrap();
+        assert!(matches!(find(&dir.path().join("nope.png")), BatchError::Read { .. }));
+        assert!(matches!(find(&dir.path().join("*.png")), BatchError::NoPictures { .. }));
+        assert!(matches!(find(&dir.path().join("[")), BatchError::Pattern { .. }));
+        assert!(matches!(find(dir.path()), BatchError::NoPictures { .. }));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_folders_are_not_followed_and_devices_are_left_alone() {
+        let dir = folder();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("b/up")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("zero.png")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("z.png"), dir.path().join("link.png")).unwrap();
+        let ids = ids(&[dir.path().into()], "");
+        assert!(ids.contains(&"link.png".to_owned()) && !ids.contains(&"zero.png".to_owned()));
+        assert_eq!(ids.len(), 7);
+    }
+}

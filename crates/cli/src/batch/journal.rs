@@ -1,0 +1,511 @@
+//! The file of results, which is all that a batch knows of its past: a header line that says which job it is, and a row
+//! for each input that has been answered.
+//!
+//! A row is appended in one piece and synced to the disk within seconds. A program that is killed, or a machine that loses
+//! power, leaves at most a last line that is torn: it is cut off at the next start, and its input asked again. A row that
+//! the disk has no room for is taken back.
+
+use super::error::BatchError;
+use super::row::Row;
+use phi3v::files::{Existing, NewFile, open_in_place};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longest time that a row waits for the disk.
+const SYNC_PERIOD: Duration = Duration::from_secs(2);
+/// Version of the header.
+const VERSION: u32 = 1;
+/// Letters of a value in a message.
+const SHOWN_MAX: usize = 80;
+
+/// What has to be the same for a job to go on, by the names of its flags.
+pub type Job = Map<String, Value>;
+
+/// The first line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of this form.
+    pub phi3v_batch: u32,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Tokens that a prompt and its answer may have, as they were at the job's first start.
+    pub context_tokens: usize,
+    /// What it is.
+    pub job: Job,
+}
+
+impl Header {
+    /// Of a job that begins.
+    #[must_use]
+    pub fn new(job: Job, created: u64, context_tokens: usize) -> Self {
+        Self { phi3v_batch: VERSION, created, context_tokens, job }
+    }
+
+    /// A digest of what the job is.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        blake3::hash(Value::Object(self.job.clone()).to_string().as_bytes()).to_hex().to_string()
+    }
+}
+
+/// An input that has a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Whether the row has an error.
+    pub failed: bool,
+    /// Where the row begins.
+    pub offset: u64,
+}
+
+/// Rows by what they are about.
+pub type DoneRows = HashMap<String, Done>;
+
+/// A journal that is ours alone to write to.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+    /// Bytes of whole lines.
+    length: u64,
+    synced: Instant,
+    dirty: bool,
+}
+
+/// A journal of an earlier run.
+#[derive(Debug)]
+pub struct Resumed {
+    /// The journal, after its last whole line.
+    pub journal: Journal,
+    /// Its header.
+    pub header: Header,
+    /// Its rows.
+    pub done: DoneRows,
+}
+
+/// The beginning of a row: all that is needed to know whether it is one, and of what.
+#[derive(Deserialize)]
+struct RowHead {
+    custom_id: String,
+    error: Option<serde::de::IgnoredAny>,
+}
+
+impl Journal {
+    /// Goes on with the journal at `path`; None where there is no file, or one that has not even a header, which is no
+    /// more than a start that was cut short.
+    ///
+    /// # Errors
+    /// The file is no journal, is damaged, is another process's at the moment, or cannot be read or written.
+    pub fn resume(path: &Path) -> Result<Option<Resumed>, BatchError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let file = open_locked(path, false)?;
+        let read = |error| BatchError::read(path, error);
+        let total = file.metadata().map_err(read)?.len();
+        let mut lines = Lines { reader: BufReader::new(&file), number: 0, end: 0 };
+        let Some(first) = lines.next().map_err(read)? else {
+            return if total == 0 || begins_a_header(&file) { Ok(None) } else { Err(not_ours(path)) };
+        };
+        let header: Header = serde_json::from_slice(&first).map_err(|_| not_ours(path))?;
+        let mut done = DoneRows::new();
+        // a line that is no row is damage, unless it is the last
+        let mut broken = None;
+        let mut length = lines.end;
+        while let Some(line) = lines.next().map_err(read)? {
+            if let Some(line) = broken {
+                return Err(BatchError::Damaged { path: path.display().to_string(), line });
+            }
+            match serde_json::from_slice::<RowHead>(&line) {
+                Ok(RowHead { custom_id, error }) => {
+                    done.insert(custom_id, Done { failed: error.is_some(), offset: length });
+                    length = lines.end;
+                }
+                Err(_) => broken = Some(lines.number),
+            }
+        }
+        drop(lines);
+        let write = |error| BatchError::written(path, error);
+        if length < total {
+            file.set_len(length).map_err(write)?;
+        }
+        let mut journal = Self { file, path: path.to_owned(), length, synced: Instant::now(), dirty: true };
+        journal.file.seek(SeekFrom::Start(length)).map_err(write)?;
+        Ok(Some(Resumed { journal, header, done }))
+    }
+
+    /// Begins a journal at `path`, where there is none, or none with a header.
+    ///
+    /// # Errors
+    /// It cannot be written, or another process writes it.
+    pub fn begin(path: &Path, header: &Header) -> Result<Self, BatchError> {
+        let file = open_locked(path, true)?;
+        let write = |error| BatchError::written(path, error);
+        if file.metadata().map_err(write)?.len() > 0 && !begins_a_header(&file) {
+            return Err(not_ours(path)); // somebody else has written it a moment ago
+        }
+        file.set_len(0).map_err(write)?;
+        let mut journal =
+            Self { file, path: path.to_owned(), length: 0, synced: Instant::now(), dirty: false };
+        journal.file.rewind().map_err(write)?;
+        journal.line(header)?;
+        journal.sync()?;
+        Ok(journal)
+    }
+
+    /// Takes the rows that have an error out, so that they can be tried again: the file is written anew without them and
+    /// put into its place as a whole.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn without_failed(mut self, done: &mut DoneRows) -> Result<Self, BatchError> {
+        if done.values().all(|row| !row.failed) {
+            return Ok(self);
+        }
+        let path = self.path.clone();
+        let read = |error| BatchError::read(&path, error);
+        let written = |error: phi3v::files::WriteError| write_error(error);
+        let mut new = NewFile::create(&path, Existing::Replace).map_err(written)?;
+        self.file.rewind().map_err(read)?;
+        let mut lines = Lines { reader: BufReader::new((&self.file).take(self.length)), number: 0, end: 0 };
+        let mut kept = DoneRows::new();
+        let mut length = 0;
+        while let Some(line) = lines.next().map_err(read)? {
+            let row = serde_json::from_slice::<RowHead>(&line).ok();
+            if let Some(RowHead { custom_id, error }) = row {
+                if error.is_some() {
+                    continue;
+                }
+                kept.insert(custom_id, Done { failed: false, offset: length });
+            }
+            new.write(&line).map_err(written)?;
+            length += line.len() as u64;
+        }
+        drop(lines);
+        new.finish().map_err(written)?;
+        *done = kept;
+        let file = open_locked(&path, false)?;
+        let mut journal = Self { file, length, synced: Instant::now(), dirty: true, ..self };
+        journal.file.seek(SeekFrom::Start(length)).map_err(read)?;
+        Ok(journal)
+    }
+
+    /// Appends a row, and says where it begins.
+    ///
+    /// # Errors
+    /// It cannot be written; what was written of it is taken back.
+    pub fn append(&mut self, row: &Row) -> Result<u64, BatchError> {
+        let offset = self.length;
+        self.line(row)?;
+        self.sync_in_time()?;
+        Ok(offset)
+    }
+
+    /// Sees to it that nothing waits for the disk for long; to be called now and then.
+    ///
+    /// # Errors
+    /// The disk's refusal.
+    pub fn sync_in_time(&mut self) -> Result<(), BatchError> {
+        if self.synced.elapsed() < SYNC_PERIOD { Ok(()) } else { self.sync() }
+    }
+
+    /// Waits until the disk has everything.
+    ///
+    /// # Errors
+    /// The disk's refusal.
+    pub fn sync(&mut self) -> Result<(), BatchError> {
+        if self.dirty {
+            self.file.sync_data().map_err(|error| BatchError::written(&self.path, error))?;
+        }
+        (self.synced, self.dirty) = (Instant::now(), false);
+        Ok(())
+    }
+
+    /// The row that begins at `offset`.
+    ///
+    /// # Errors
+    /// It cannot be read, or is none.
+    pub fn row_at(&self, offset: u64) -> Result<Row, BatchError> {
+        let read = |error| BatchError::read(&self.path, error);
+        // of its own, so that the place where rows are appended stays
+        let mut file = File::open(&self.path).map_err(read)?;
+        file.seek(SeekFrom::Start(offset)).map_err(read)?;
+        let mut line = Vec::new();
+        BufReader::new(file).read_until(b'\n', &mut line).map_err(read)?;
+        serde_json::from_slice(&line).map_err(|error| read(error.into()))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn line(&mut self, value: &impl Serialize) -> Result<(), BatchError> {
+        let mut line =
+            serde_json::to_vec(value).map_err(|error| BatchError::written(&self.path, error.into()))?;
+        line.push(b'\n');
+        self.dirty = true;
+        match self.file.write_all(&line) {
+            Ok(()) => {
+                self.length += line.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // half a line is cut off at the next start too, should this fail
+                let _ = self
+                    .file
+                    .set_len(self.length)
+                    .and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+                let _ = self.file.sync_data();
+                Err(BatchError::written(&self.path, error))
+            }
+        }
+    }
+}
+
+/// Refuses to go on with another job.
+///
+/// # Errors
+/// [`BatchError::OtherJob`], naming the first difference.
+pub fn check_job(path: &Path, then: &Job, now: &Job) -> Result<(), BatchError> {
+    let names = then.keys().chain(now.keys().filter(|name| !then.contains_key(*name)));
+    for name in names {
+        let (before, after) = (then.get(name), now.get(name));
+        if before.unwrap_or(&Value::Null) != after.unwrap_or(&Value::Null) {
+            return Err(BatchError::OtherJob {
+                path: path.display().to_string(),
+                field: name.replace('_', " "),
+                then: shown(before),
+                now: shown(after),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A value in a message.
+fn shown(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => return "not set".to_owned(),
+        Some(value) => value.to_string(),
+    };
+    if text.chars().count() <= SHOWN_MAX {
+        return text;
+    }
+    text.chars().take(SHOWN_MAX).chain("...".chars()).collect()
+}
+
+/// Opens the file to read and to write, for this process alone.
+fn open_locked(path: &Path, create: bool) -> Result<File, BatchError> {
+    let mut options = File::options();
+    let options = options.read(true).write(true).create(create);
+    // what a link leads to is what the user means
+    let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let file = open_in_place(&place, options).map_err(|error| BatchError::written(path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(BatchError::Busy { path: path.display().to_string() }),
+        // a file system without locks
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(error)) => Err(BatchError::written(path, error)),
+    }
+}
+
+/// Whether a file without a whole line holds the beginning of a header, or nothing.
+fn begins_a_header(mut file: &File) -> bool {
+    let mark = b"{\"phi3v_batch\":";
+    let mut head = Vec::new();
+    let read = file.rewind().and_then(|()| file.take(mark.len() as u64).read_to_end(&mut head));
+    let mut rest = Vec::new();
+    let whole = file.read_to_end(&mut rest).is_ok() && rest.contains(&b'\n');
+    read.is_ok() && mark.starts_with(&head) && !whole
+}
+
+fn not_ours(path: &Path) -> BatchError {
+    BatchError::NotAJournal { path: path.display().to_string() }
+}
+
+/// The library's error of a new file in this module's words.
+pub fn write_error(error: phi3v::files::WriteError) -> BatchError {
+    use phi3v::files::WriteError;
+    match error {
+        WriteError::Busy { path } => BatchError::Busy { path: path.display().to_string() },
+        WriteError::Exists { path } => BatchError::Exists { path: path.display().to_string() },
+        WriteError::DiskFull { path } => BatchError::written(&path, ErrorKind::StorageFull.into()),
+        WriteError::Write { path, source } => BatchError::written(&path, source),
+        other => BatchError::Write { path: String::new(), error: std::io::Error::other(other) },
+    }
+}
+
+/// Whole lines, each with its end.
+struct Lines<R> {
+    reader: R,
+    /// Of the last line, from 1.
+    number: usize,
+    /// Where the last line ends, in bytes.
+    end: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn next(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        self.reader.read_until(b'\n', &mut line)?;
+        if !line.ends_with(b"\n") {
+            return Ok(None);
+        }
+        self.number += 1;
+        self.end += line.len() as u64;
+        Ok(Some(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::row::{RowError, RowResponse};
+    use super::*;
+    use serde_json::json;
+
+    fn job(prompt: &str) -> Job {
+        let Value::Object(job) = json!({"model": "m", "prompt": prompt}) else { unreachable!() };
+        job
+    }
+
+    fn header() -> Header {
+        Header::new(job("What?"), 7, 1024)
+    }
+
+    fn row(custom_id: &str, failed: bool) -> Row {
+        let response = RowResponse { status_code: 200, request_id: "r".to_owned(), body: json!({"n": 1}) };
+        let error = failed.then(|| RowError { code: "c".to_owned(), message: "m".to_owned() });
+        Row { id: "i".to_owned(), custom_id: custom_id.to_owned(), response, error }
+    }
+
+    fn ids(done: &DoneRows) -> Vec<(&str, bool)> {
+        let mut ids: Vec<_> = done.iter().map(|(id, done)| (id.as_str(), done.failed)).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A journal with three rows, the second with an error.
+    fn journal(path: &Path) -> Vec<u8> {
+        let mut journal = Journal::begin(path, &header()).unwrap();
+        for (id, failed) in [("a", false), ("b", true), ("c", false)] {
+            journal.append(&row(id, failed)).unwrap();
+        }
+        drop(journal);
+        std::fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn a_journal_that_is_cut_anywhere_goes_on_after_its_last_whole_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let whole = journal(&path);
+        let ends: Vec<usize> =
+            whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+        for cut in 0..=whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let lines = ends.iter().filter(|end| **end <= cut).count();
+            let Some(Resumed { mut journal, header: found, done }) = Journal::resume(&path).unwrap() else {
+                assert_eq!(lines, 0, "{cut}");
+                drop(Journal::begin(&path, &header()).unwrap());
+                assert_eq!(std::fs::read(&path).unwrap(), whole[..ends[0]], "{cut}");
+                continue;
+            };
+            assert_eq!(found, header());
+            assert_eq!(done.len(), lines - 1, "{cut}");
+            journal.append(&row("d", false)).unwrap();
+            drop(journal);
+            let told = std::fs::read(&path).unwrap();
+            assert_eq!(told[..ends[lines - 1]], whole[..ends[lines - 1]], "{cut}");
+            let last: Row = serde_json::from_slice(&told[ends[lines - 1]..]).unwrap();
+            assert_eq!(last, row("d", false));
+        }
+    }
+
+    #[test]
+    fn a_last_line_that_power_has_damaged_is_dropped_and_one_in_the_middle_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let whole = journal(&path);
+        std::fs::write(&path, [&whole[..], &[0; 90], b"\n"].concat()).unwrap();
+        assert_eq!(Journal::resume(&path).unwrap().unwrap().done.len(), 3);
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        let text = String::from_utf8(whole).unwrap();
+        std::fs::write(&path, text.replacen("\"custom_id\":\"b\"", "\"custom_id\":", 1)).unwrap();
+        assert!(matches!(Journal::resume(&path), Err(BatchError::Damaged { line: 3, .. })));
+    }
+
+    #[test]
+    fn files_of_others_are_left_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        for text in [
+            "notes\n",
+            "notes",
+            "{}\n",
+            "{\"custom_id\":\"a\"}\n",
+            "{\"phi3v_batch\":1}\n",
+            "{\"phi3v_batch\":x\n",
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert!(matches!(Journal::resume(&path), Err(BatchError::NotAJournal { .. })), "{text}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        assert!(Journal::begin(dir.path(), &header()).is_err());
+        #[cfg(unix)]
+        for device in ["/dev/null", "/dev/full"] {
+            let refused = Journal::begin(Path::new(device), &header()).unwrap_err();
+            assert!(refused.to_string().contains("it is a device and not a file"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn two_processes_do_not_write_to_one_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let first = Journal::begin(&path, &header()).unwrap();
+        assert!(matches!(Journal::resume(&path), Err(BatchError::Busy { .. })));
+        assert!(matches!(Journal::begin(&path, &header()), Err(BatchError::Busy { .. })));
+        drop(first);
+        assert!(Journal::resume(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn failed_rows_are_taken_out_and_the_others_stay_to_the_letter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let whole = String::from_utf8(journal(&path)).unwrap();
+        let Resumed { journal, mut done, .. } = Journal::resume(&path).unwrap().unwrap();
+        assert_eq!(ids(&done), [("a", false), ("b", true), ("c", false)]);
+        let mut journal = journal.without_failed(&mut done).unwrap();
+        assert_eq!(ids(&done), [("a", false), ("c", false)]);
+        assert_eq!(journal.row_at(done["c"].offset).unwrap(), row("c", false));
+        journal.append(&row("b", false)).unwrap();
+        let kept: Vec<&str> =
+            whole.lines().enumerate().filter(|(n, _)| *n != 2).map(|(_, line)| line).collect();
+        let told = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(told.lines().take(3).collect::<Vec<_>>(), kept);
+        assert_eq!(told.lines().count(), 4);
+    }
+
+    #[test]
+    fn another_job_is_told_by_what_differs_first() {
+        let path = Path::new("out.jsonl");
+        check_job(path, &job("What?"), &job("What?")).unwrap();
+        let refused = check_job(path, &job("What?"), &job(&"Who? ".repeat(40))).unwrap_err().to_string();
+        let begin =
+            "out.jsonl holds the results of another job: its prompt is \"What?\", and now it is \"Who? Who?";
+        assert!(refused.starts_with(begin) && refused.ends_with("..."), "{refused}");
+        let more = job("What?").into_iter().chain([("seed".to_owned(), json!(7))]).collect();
+        let refused = check_job(path, &more, &job("What?")).unwrap_err().to_string();
+        assert!(refused.ends_with("its seed is 7, and now it is not set"), "{refused}");
+        let same = job("What?").into_iter().chain([("seed".to_owned(), Value::Null)]).collect();
+        check_job(path, &same, &job("What?")).unwrap();
+    }
+}

@@ -1,0 +1,231 @@
+//! Requests as JSON lines in OpenAI's batch form: `{"custom_id", "method", "url", "body"}`, of which `method` and `url` may
+//! be left out. They are gone through once, for their names and places, and read again one by one.
+
+use super::error::BatchError;
+use crate::server::error::ApiError;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes of a line: those of a body that the server takes, and some for what stands around it.
+pub const LINE_BYTES_MAX: usize = (32 << 20) + (64 << 10);
+/// Bytes of a `custom_id`.
+const ID_BYTES_MAX: usize = 1024;
+/// Where a request may be meant for.
+const URL: &str = "/v1/chat/completions";
+
+/// The requests of a file, or of what was read from stdin.
+pub struct Lines {
+    source: Mutex<Box<dyn Source>>,
+    places: Vec<Place>,
+    /// BLAKE3 digest of all bytes.
+    pub digest: String,
+}
+
+/// What can be read from anywhere in it.
+trait Source: Read + Seek + Send {}
+impl<T: Read + Seek + Send> Source for T {}
+
+/// Where a request stands.
+#[derive(Debug)]
+struct Place {
+    id: String,
+    offset: u64,
+    bytes: usize,
+}
+
+/// A line.
+#[derive(Deserialize)]
+struct Line<'a> {
+    custom_id: String,
+    method: Option<String>,
+    url: Option<String>,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+impl Lines {
+    /// Goes through an open file called `name`.
+    ///
+    /// # Errors
+    /// It cannot be read, or a line has no `custom_id` of its own.
+    pub fn of_file(file: File, name: &Path) -> Result<Self, BatchError> {
+        Self::of(Box::new(file), name)
+    }
+
+    /// Goes through what stdin had.
+    ///
+    /// # Errors
+    /// A line has no `custom_id` of its own.
+    pub fn of_bytes(bytes: Vec<u8>) -> Result<Self, BatchError> {
+        Self::of(Box::new(io::Cursor::new(bytes)), Path::new("stdin"))
+    }
+
+    fn of(mut source: Box<dyn Source>, name: &Path) -> Result<Self, BatchError> {
+        let read = |error| BatchError::read(name, error);
+        source.rewind().map_err(read)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut places = Vec::new();
+        let mut reader = BufReader::new(&mut source);
+        let (mut offset, mut number) = (0, 0);
+        loop {
+            let mut line = Vec::new();
+            let bytes =
+                (&mut reader).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line).map_err(read)?;
+            if bytes == 0 {
+                break;
+            }
+            hasher.update(&line);
+            number += 1;
+            let refused =
+                |reason| BatchError::Line { path: name.display().to_string(), line: number, reason };
+            if bytes > LINE_BYTES_MAX {
+                return Err(refused(format!("has more than {LINE_BYTES_MAX} bytes, the limit")));
+            }
+            if let Some(id) = id_of(&line).map_err(refused)? {
+                places.push((Place { id, offset, bytes }, number));
+            }
+            offset += bytes as u64;
+        }
+        check_ids(&places, name)?;
+        let places = places.into_iter().map(|(place, _)| place).collect();
+        Ok(Self { source: Mutex::new(source), places, digest: hasher.finalize().to_hex().to_string() })
+    }
+
+    /// Their names, in order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().map(|place| place.id.as_str())
+    }
+
+    /// The body of request `index`.
+    ///
+    /// # Errors
+    /// The request is meant for somebody else, or the file has changed or gone since it was gone through.
+    pub fn body(&self, index: usize) -> Result<Vec<u8>, ApiError> {
+        let changed = || ApiError::bad_request("input_changed", "the line has changed since the batch began");
+        let Place { id, offset, bytes } = &self.places[index];
+        let mut line = vec![0; *bytes];
+        {
+            let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+            source.seek(SeekFrom::Start(*offset)).map_err(|_| changed())?;
+            source.read_exact(&mut line).map_err(|_| changed())?;
+        }
+        let line: Line<'_> = serde_json::from_slice(without_mark(&line)).map_err(|_| changed())?;
+        if line.custom_id != *id {
+            return Err(changed());
+        }
+        check_address(line.method.as_deref(), line.url.as_deref())?;
+        Ok(line.body.get().as_bytes().to_owned())
+    }
+}
+
+/// The name of the request on a line; none on a line that is blank.
+///
+/// # Errors
+/// What is wrong with the line, in words that go on from where it stands.
+pub fn id_of(line: &[u8]) -> Result<Option<String>, String> {
+    let line = without_mark(line);
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let Line { custom_id, .. } = serde_json::from_slice(line).map_err(|error| {
+        let error = error.to_string().replace("struct Line", "an object with custom_id and body");
+        format!("is no request: {error}")
+    })?;
+    if custom_id.is_empty() || custom_id.len() > ID_BYTES_MAX {
+        return Err(format!(
+            "has a custom_id of {} bytes, it must have 1 to {ID_BYTES_MAX}",
+            custom_id.len()
+        ));
+    }
+    Ok(Some(custom_id))
+}
+
+/// Without the byte order mark that some programs put before a file.
+fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
+}
+
+fn check_ids(places: &[(Place, usize)], name: &Path) -> Result<(), BatchError> {
+    let mut lines = HashMap::new();
+    for (place, number) in places {
+        if let Some(first) = lines.insert(place.id.as_str(), number) {
+            let at = |number| format!("line {number} of {}", name.display());
+            let (id, first, second) = (place.id.clone(), at(first), at(number));
+            return Err(BatchError::SameId { id, first, second });
+        }
+    }
+    Ok(())
+}
+
+fn check_address(method: Option<&str>, url: Option<&str>) -> Result<(), ApiError> {
+    match (method, url) {
+        (Some(method), _) if !method.eq_ignore_ascii_case("POST") => {
+            let message = format!("the method is {method:.16}, it must be POST");
+            Err(ApiError::invalid_value("method", message).hint("write POST, or leave method out"))
+        }
+        (_, Some(url)) if url != URL => {
+            let message = format!("the url is {url:.64}, it must be {URL}");
+            Err(ApiError::invalid_value("url", message).hint("write that, or leave url out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_and_read_again() {
+        let text = "\u{feff}{\"custom_id\": \"a\", \"body\": {\"x\": 1.10}}\r\n\n{\"body\": [2], \"custom_id\": \"b\", \
+                    \"method\": \"POST\", \"url\": \"/v1/chat/completions\"}";
+        let lines = Lines::of_bytes(text.as_bytes().to_vec()).unwrap();
+        assert_eq!(lines.ids().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(lines.body(1).unwrap(), b"[2]");
+        assert_eq!(lines.body(0).unwrap(), b"{\"x\": 1.10}", "to the letter");
+    }
+
+    #[test]
+    fn a_request_for_somebody_else_is_an_error_of_its_own() {
+        let line = |more: &str| format!("{{\"custom_id\": \"a\", \"body\": {{}}, {more}}}");
+        for (more, param) in [("\"method\": \"GET\"", "method"), ("\"url\": \"/v1/embeddings\"", "url")] {
+            let lines = Lines::of_bytes(line(more).into_bytes()).unwrap();
+            assert_eq!(lines.body(0).unwrap_err().param.as_deref(), Some(param));
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_answered_are_refused_with_their_number() {
+        for (text, told) in [
+            ("{\"custom_id\": \"a\", \"body\": {}}\nx\n", "line 2 of stdin is no request"),
+            ("{\"custom_id\": \"a\"}", "missing field `body`"),
+            ("{\"body\": {}}", "missing field `custom_id`"),
+            ("{\"custom_id\": \"\", \"body\": {}}", "custom_id of 0 bytes"),
+            ("{\"custom_id\": 7, \"body\": {}}", "invalid type"),
+            ("[]", "line 1 of stdin is no request"),
+            (
+                "{\"custom_id\": \"a\", \"body\": {}}\n\n{\"custom_id\": \"a\", \"body\": {}}",
+                "a is the name of two inputs: line 1 of stdin and line 3 of stdin",
+            ),
+        ] {
+            let Err(refused) = Lines::of_bytes(text.as_bytes().to_vec()) else { panic!("{text} was taken") };
+            assert!(refused.to_string().contains(told), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_gives_errors_and_not_the_wrong_body() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requests");
+        std::fs::write(&path, "{\"custom_id\": \"a\", \"body\": 1}\n{\"custom_id\": \"b\", \"body\": 2}\n")
+            .unwrap();
+        let lines = Lines::of_file(File::open(&path).unwrap(), &path).unwrap();
+        std::fs::write(&path, "{\"custom_id\": \"b\", \"body\": 1}\n").unwrap();
+        assert!((0..2).all(|index| lines.body(index).unwrap_err().code == "input_changed"));
+    }
+}

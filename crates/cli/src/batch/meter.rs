@@ -1,0 +1,110 @@
+//! How far a batch is, on stderr: a bar on a terminal, otherwise a line every half minute.
+
+use crate::terminal::{count, is_quiet};
+use crate::{note, tell};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Between two lines where there is no terminal.
+const LINE_PERIOD: Duration = Duration::from_secs(30);
+
+/// Counts rows.
+pub struct Meter {
+    total: usize,
+    done: usize,
+    failed: usize,
+    started: Instant,
+    told: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Meter {
+    /// Of `total` rows that are to be written.
+    #[must_use]
+    pub fn new(total: usize) -> Self {
+        let now = Instant::now();
+        let shown = std::io::stderr().is_terminal() && !is_quiet();
+        Self { total, done: 0, failed: 0, started: now, told: now, bar: shown.then(|| new_bar(total)) }
+    }
+
+    /// A row was written.
+    pub fn row(&mut self, failed: bool) {
+        self.done += 1;
+        self.failed += usize::from(failed);
+        let now = Instant::now();
+        if let Some(bar) = &self.bar {
+            bar.set_message(self.words());
+            bar.set_position(self.done as u64);
+        } else if now - self.told >= LINE_PERIOD {
+            self.told = now;
+            note!("{} of {}: {}", self.done, self.total, self.words());
+        }
+    }
+
+    /// Rate, time left and failures.
+    fn words(&self) -> String {
+        words(self.done, self.total, self.failed, self.started.elapsed())
+    }
+
+    /// Takes the bar away and says what was done. `before` rows were there already.
+    pub fn finish(self, before: usize, stopped: bool) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        let mut line = format!("{} in {seconds:.1} s", count(self.done, "answer"));
+        if self.done > 0 && seconds > 0.0 {
+            line += &format!(", {:.1} a second", self.done as f64 / seconds);
+        }
+        if self.failed > 0 {
+            line += &format!("; {} failed", self.failed);
+        }
+        if before > 0 {
+            line += &format!("; {before} were there before");
+        }
+        note!("{line}");
+        if stopped && self.done < self.total {
+            tell!("stopped, {} are left; the same command goes on", self.total - self.done);
+        }
+    }
+}
+
+fn words(done: usize, total: usize, failed: usize, elapsed: Duration) -> String {
+    let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
+    let left = (total - done.min(total)) as f64 / rate.max(1e-9);
+    let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    format!("{rate:.1} a second, {} left{failures}", time(left))
+}
+
+/// Seconds as people say them.
+fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+fn new_bar(total: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("[{bar:30}] {pos} of {len}  {msg}")
+        .expect("the template has only fields that indicatif knows")
+        .progress_chars("=> ");
+    ProgressBar::new(total as u64).with_style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_and_time_left_are_said_in_words() {
+        let told = |done, failed, seconds| words(done, 1000, failed, Duration::from_secs(seconds));
+        assert_eq!(told(100, 0, 10), "10.0 a second, 2 min left");
+        assert_eq!(told(500, 3, 50), "10.0 a second, 50 s left, 3 failed");
+        assert_eq!(told(10, 0, 100), "0.1 a second, 2.8 h left");
+        assert_eq!(told(1000, 0, 100), "10.0 a second, 0 s left");
+        assert_eq!(time(864_000.0), "10.0 days");
+    }
+}

@@ -1,0 +1,197 @@
+//! From an input to requests: what is done on threads of its own while the engine works.
+
+use super::inputs::PictureItem;
+use super::lines::Lines;
+use super::questions::Question;
+use super::row::salt;
+use crate::server::error::ApiError;
+use crate::server::openai::offline::{Offered, Offline, seed_of};
+use crate::sources::{Budget, Picture, PictureError, PictureOptions, read_picture};
+use axum::http::StatusCode;
+use phi3v::batch::Asked;
+use phi3v::constraint::{Constraint, GrammarConstraint};
+use phi3v::engine::Request;
+use phi3v::tokenizer::Tokenizer;
+use phi3v::{Conversation, GenerationOptions};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What an answer is for.
+pub struct Key {
+    /// The row that it is a part of.
+    pub row: Arc<RowKey>,
+    /// Which of its answers.
+    pub choice: usize,
+}
+
+/// A row that is to be written.
+pub struct RowKey {
+    /// What it is about.
+    pub custom_id: String,
+    /// Answers that it has.
+    pub choices: usize,
+    /// Whether they have log probabilities.
+    pub logprobs: bool,
+    /// Whether they have words.
+    pub words: bool,
+    /// Memory that its requests hold.
+    _budget: Option<Budget>,
+}
+
+/// Requests for one input.
+pub type Group = Vec<Asked<Key, ApiError>>;
+
+/// Asks about pictures.
+pub struct PictureAsker {
+    /// How pictures are read.
+    pub options: PictureOptions,
+    /// Text to ids.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Tokens that prompt and answer may have.
+    pub context_tokens: usize,
+    /// Instructions before each question.
+    pub system: Option<String>,
+    /// How answers are chosen and where they end.
+    pub generation: GenerationOptions,
+    /// What is asked.
+    pub questions: Vec<Prepared>,
+    /// Names the job.
+    pub job: String,
+}
+
+/// A question with the form of its answer.
+pub struct Prepared {
+    /// The question.
+    pub question: Question,
+    /// What holds answers to its form, at the start of one. It may be cloned by one thread at a time.
+    pub constraint: Option<Mutex<GrammarConstraint>>,
+}
+
+/// A picture and those of the questions that have no row.
+pub struct PictureWork {
+    /// The picture.
+    pub item: PictureItem,
+    /// Numbers of questions, from 0.
+    pub questions: Vec<usize>,
+}
+
+impl PictureAsker {
+    /// Reads and cuts a picture and asks about it. A picture that cannot be had gives every question its error.
+    #[must_use]
+    pub fn prepare(&self, work: &PictureWork) -> Group {
+        let picture = read_picture(&work.item.source, &self.options).map_err(|error| refusal(&error));
+        let ask = |&number: &usize| {
+            let prepared = &self.questions[number];
+            let custom_id = prepared.question.row_id(&work.item.id);
+            let request = picture.as_ref().map_err(Clone::clone);
+            let request = request.and_then(|picture| self.request(picture, prepared, &custom_id));
+            let row = RowKey { custom_id, choices: 1, logprobs: false, words: false, _budget: None };
+            Asked { key: Key { row: Arc::new(row), choice: 0 }, request }
+        };
+        work.questions.iter().map(ask).collect()
+    }
+
+    fn request(&self, picture: &Picture, prepared: &Prepared, custom_id: &str) -> Result<Request, ApiError> {
+        let mut conversation = Conversation::new(self.system.as_deref());
+        conversation.ask([Arc::clone(&picture.inputs)], &prepared.question.prompt);
+        let mut request = conversation.request(&self.tokenizer, self.context_tokens, &self.generation)?;
+        if request.sampling.temperature > 0.0 && request.sampling.seed.is_none() {
+            // drawn anew by every run, answers would not be those of the job
+            request.sampling.seed = Some(seed_of(&salt(&self.job, custom_id)));
+        }
+        if let Some(constraint) = &prepared.constraint {
+            let constraint = constraint.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            request.constraint = Some(Box::new(constraint) as Box<dyn Constraint>);
+        }
+        Ok(request)
+    }
+}
+
+/// Why a picture that was named cannot be asked about, in the words of the command line: the rows are its user's own.
+fn refusal(error: &PictureError) -> ApiError {
+    let (status, code, hint) = match error {
+        PictureError::Image { error, .. } => {
+            let told = ApiError::image(error, "");
+            (told.status, told.code, error.hint())
+        }
+        PictureError::Fetch { error, .. } => {
+            let told = ApiError::source(error);
+            (told.status, told.code, told.hint)
+        }
+        PictureError::Url { .. } => {
+            let hint = "allow its host with --allow-url".to_owned();
+            (StatusCode::BAD_REQUEST, "image_source_not_allowed", Some(hint))
+        }
+        PictureError::File { .. } | PictureError::StdinTwice => {
+            (StatusCode::BAD_REQUEST, "image_unreadable", Some("check that the file can be read".to_owned()))
+        }
+    };
+    ApiError { hint, ..ApiError::new(status, code, error.to_string()) }
+}
+
+/// Asks what JSON lines ask.
+pub struct LineAsker {
+    /// The lines.
+    pub lines: Lines,
+    /// Makes requests of their bodies.
+    pub offline: Offline,
+    /// Names the job.
+    pub job: String,
+}
+
+impl LineAsker {
+    /// Makes the requests of line `index`, called `custom_id`.
+    #[must_use]
+    pub fn prepare(&self, index: usize, custom_id: &str) -> Group {
+        let body = self.lines.body(index);
+        let offered = body.and_then(|body| self.offline.prepare(&body, salt(&self.job, custom_id)));
+        let custom_id = custom_id.to_owned();
+        match offered {
+            Ok(Offered { requests, logprobs, words, budget }) => {
+                let row =
+                    RowKey { custom_id, choices: requests.len(), logprobs, words, _budget: Some(budget) };
+                let row = Arc::new(row);
+                let asked = |(choice, request)| {
+                    let key = Key { row: Arc::clone(&row), choice };
+                    Asked { key, request: Ok(request) }
+                };
+                requests.into_iter().enumerate().map(asked).collect()
+            }
+            Err(error) => {
+                let row = RowKey { custom_id, choices: 1, logprobs: false, words: false, _budget: None };
+                vec![Asked { key: Key { row: Arc::new(row), choice: 0 }, request: Err(in_a_batch(error)) }]
+            }
+        }
+    }
+}
+
+/// An error of the server without advice that only whoever runs a server can follow.
+fn in_a_batch(mut error: ApiError) -> ApiError {
+    const OF_A_SERVER: &str = ", or start the server with ";
+    error.hint = error.hint.map(|hint| match hint.split_once(OF_A_SERVER) {
+        Some((before, "--allow-image-host")) => format!("{before}, or allow its host with --allow-url"),
+        Some((before, flag @ "--allow-image-dir")) => format!("{before}, or allow its folder with {flag}"),
+        Some((before, "a larger --context")) => format!("{before}, or give a larger --context"),
+        Some((before, _)) => before.to_owned(),
+        None => hint,
+    });
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::{SourceError, Unallowed};
+
+    #[test]
+    fn a_row_advises_what_the_user_of_a_batch_can_do() {
+        let hint = |error: SourceError| in_a_batch(ApiError::from(error)).hint.unwrap();
+        let host = hint(SourceError::NotAllowed(Unallowed::Http));
+        assert_eq!(host, "send the picture as a data URL, or allow its host with --allow-url");
+        let folder = hint(SourceError::NotAllowed(Unallowed::Files));
+        assert_eq!(folder, "send the picture as a data URL, or allow its folder with --allow-image-dir");
+        let other = in_a_batch(
+            ApiError::bad_request("x", "y").hint("do this, or start the server with a larger --images"),
+        );
+        assert_eq!(other.hint.unwrap(), "do this");
+    }
+}

@@ -1,0 +1,139 @@
+//! What is asked about every picture: one question, or a file of several.
+
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// Questions about one picture.
+const QUESTIONS_MAX: usize = 1024;
+/// Bytes of a question's name.
+const NAME_BYTES_MAX: usize = 128;
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// What its rows are called behind the picture's name; nothing where there is one question only.
+    pub name: Option<String>,
+    /// Its text.
+    pub prompt: String,
+    /// The JSON schema that its answer follows.
+    pub schema: Option<Value>,
+}
+
+impl Question {
+    /// The only question.
+    #[must_use]
+    pub fn alone(prompt: &str) -> Self {
+        Self { name: None, prompt: prompt.to_owned(), schema: None }
+    }
+
+    /// What an answer about the picture `picture` is called.
+    #[must_use]
+    pub fn row_id(&self, picture: &str) -> String {
+        match &self.name {
+            Some(name) => format!("{picture}#{name}"),
+            None => picture.to_owned(),
+        }
+    }
+}
+
+/// Reads a file of questions: one a line, or, where it begins with a brace or a bracket, JSON objects on lines or in a
+/// list. Those without a name are called by their number, from 1.
+///
+/// # Errors
+/// What is wrong with it, in words that go on from the file's name.
+pub fn parse(text: &str) -> Result<Vec<Question>, String> {
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let questions = match text.chars().next() {
+        None => Vec::new(),
+        Some('[') => serde_json::from_str(text).map_err(|error| plain(&error))?,
+        Some('{') => of_objects(text)?,
+        Some(_) => text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Question::alone).collect(),
+    };
+    check(questions)
+}
+
+fn of_objects(text: &str) -> Result<Vec<Question>, String> {
+    let objects = serde_json::Deserializer::from_str(text).into_iter();
+    objects.collect::<Result<_, _>>().map_err(|error| plain(&error))
+}
+
+/// The parser's message, without the names of Rust's types.
+fn plain(error: &serde_json::Error) -> String {
+    error.to_string().replace("struct Question", "an object with a prompt")
+}
+
+fn check(mut questions: Vec<Question>) -> Result<Vec<Question>, String> {
+    if questions.is_empty() {
+        return Err("there is none".to_owned());
+    }
+    if questions.len() > QUESTIONS_MAX {
+        return Err(format!("there are {}, the limit is {QUESTIONS_MAX}", questions.len()));
+    }
+    let mut names = HashSet::new();
+    for (index, question) in questions.iter_mut().enumerate() {
+        let number = index + 1;
+        let name = question.name.get_or_insert_with(|| number.to_string());
+        if question.prompt.trim().is_empty() {
+            return Err(format!("question {number} is empty"));
+        }
+        let is_plain = |letter: char| !letter.is_control() && letter != '#';
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_plain) {
+            return Err(format!(
+                "the name of question {number} must have 1 to {NAME_BYTES_MAX} bytes on one line, without #"
+            ));
+        }
+        if !names.insert(name.clone()) {
+            return Err(format!("{name} is the name of two questions"));
+        }
+    }
+    Ok(questions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names_and_prompts(text: &str) -> Vec<(String, String)> {
+        let named = |question: Question| (question.name.unwrap(), question.prompt);
+        parse(text).unwrap().into_iter().map(named).collect()
+    }
+
+    #[test]
+    fn questions_come_as_lines_or_as_objects() {
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, prompt)| ((*name).to_owned(), (*prompt).to_owned())).collect()
+        };
+        let plain = pairs(&[("1", "What is it?"), ("2", "Who made it?")]);
+        assert_eq!(names_and_prompts("\u{feff}What is it?\r\n\r\n  Who made it?\n"), plain);
+        assert_eq!(names_and_prompts(r#"[{"prompt": "What is it?"}, {"prompt": "Who made it?"}]"#), plain);
+        let lines = "{\"name\": \"a\", \"prompt\": \"x\"}\n{\"prompt\": \"y\",\n \"schema\": {\"type\": \"object\"}}\n";
+        assert_eq!(names_and_prompts(lines), pairs(&[("a", "x"), ("2", "y")]));
+        assert!(parse(lines).unwrap()[1].schema.is_some());
+        assert_eq!(parse("x").unwrap()[0].row_id("a/b.png"), "a/b.png#1");
+        assert_eq!(Question::alone("x").row_id("a/b.png"), "a/b.png");
+    }
+
+    #[test]
+    fn what_is_no_list_of_questions_is_refused() {
+        let many = "x\n".repeat(QUESTIONS_MAX + 1);
+        for (text, told) in [
+            ("", "there is none"),
+            (" \n\n", "there is none"),
+            ("[]", "there is none"),
+            ("{\"prompt\": \"x\"", "EOF"),
+            ("{\"question\": \"x\"}", "unknown field `question`"),
+            ("[1]", "expected an object with a prompt"),
+            ("{\"prompt\": \" \"}", "question 1 is empty"),
+            ("{\"prompt\": \"x\", \"name\": \"\"}", "the name of question 1"),
+            ("{\"prompt\": \"x\", \"name\": \"a\\nb\"}", "the name of question 1"),
+            ("{\"prompt\": \"x\", \"name\": \"a#b\"}", "without #"),
+            ("{\"prompt\": \"x\", \"name\": \"2\"}{\"prompt\": \"y\"}", "2 is the name of two"),
+            (&many, "there are 1025, the limit is 1024"),
+        ] {
+            let refused = parse(text).unwrap_err();
+            assert!(refused.contains(told), "{text:.40}: {refused}");
+        }
+    }
+}

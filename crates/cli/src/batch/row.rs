@@ -1,0 +1,122 @@
+//! A row of the results, in the form of OpenAI's batches: `{id, custom_id, response: {status_code, request_id, body},
+//! error}`. Nothing in it says when or beside whom the row was made: the same job gives the same rows.
+
+use super::prepare::RowKey;
+use crate::server::error::ApiError;
+use crate::server::openai::offline::{Stamp, completion};
+use phi3v::batch::Answer;
+use phi3v::tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// What the rows of a job have in common.
+#[derive(Clone, Debug)]
+pub struct RowMaker {
+    /// Names the job.
+    pub job: String,
+    /// Seconds since 1970 of the job's first start.
+    pub created: u64,
+    /// Name of the model.
+    pub model: String,
+    /// For log probabilities.
+    pub tokenizer: Arc<Tokenizer>,
+}
+
+/// A row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Names the row.
+    pub id: String,
+    /// What was asked about.
+    pub custom_id: String,
+    /// What a server would have answered.
+    pub response: RowResponse,
+    /// Why there is no answer.
+    pub error: Option<RowError>,
+}
+
+/// What a server would have answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RowResponse {
+    /// 200, or the status of the error.
+    pub status_code: u16,
+    /// Names the request.
+    pub request_id: String,
+    /// A chat completion, or an error.
+    pub body: Value,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RowError {
+    /// Stable name of the error.
+    pub code: String,
+    /// One sentence.
+    pub message: String,
+}
+
+impl RowMaker {
+    /// The row that `key` asks for: `answers`, with log probabilities and words if they were asked for.
+    #[must_use]
+    pub fn answered(&self, key: &RowKey, answers: &[Answer]) -> Row {
+        let RowKey { custom_id, logprobs, words, .. } = key;
+        let stamp =
+            Stamp { id: self.name("chatcmpl-", custom_id), created: self.created, model: &self.model };
+        match completion(stamp, answers, logprobs.then_some(&self.tokenizer), *words) {
+            Ok(completion) => self.row(custom_id, 200, body(&completion)),
+            Err(error) => self.failed(custom_id, &error),
+        }
+    }
+
+    /// The row of what could not be answered.
+    #[must_use]
+    pub fn failed(&self, custom_id: &str, error: &ApiError) -> Row {
+        let told = RowError { code: error.code.to_owned(), message: error.message.clone() };
+        Row { error: Some(told), ..self.row(custom_id, error.status.as_u16(), body(&error.body())) }
+    }
+
+    fn row(&self, custom_id: &str, status_code: u16, body: Value) -> Row {
+        let response = RowResponse { status_code, request_id: self.name("req_", custom_id), body };
+        Row { id: self.name("batch_req_", custom_id), custom_id: custom_id.to_owned(), response, error: None }
+    }
+
+    /// A name that is the same in every run of the job.
+    fn name(&self, prefix: &str, custom_id: &str) -> String {
+        let hash = salt(&self.job, custom_id);
+        let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{prefix}{digits}")
+    }
+}
+
+/// What belongs to one input of one job and to nothing else.
+#[must_use]
+pub fn salt(job: &str, custom_id: &str) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(job.as_bytes()).update(&[0]).update(custom_id.as_bytes());
+    hasher.finalize().into()
+}
+
+fn body(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("wire types have no maps with keys that are not strings")
+}
+
+impl Row {
+    /// Whether there is no answer.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// The text of the first answer, if there is one.
+    #[must_use]
+    pub fn answer(&self) -> Option<&str> {
+        self.response.body.pointer("/choices/0/message/content")?.as_str().filter(|_| !self.is_failed())
+    }
+
+    /// Why the first answer ended, if there is one.
+    #[must_use]
+    pub fn finish_reason(&self) -> Option<&str> {
+        self.response.body.pointer("/choices/0/finish_reason")?.as_str()
+    }
+}

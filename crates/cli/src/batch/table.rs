@@ -1,0 +1,228 @@
+//! All rows as a table, in the order of their names: CSV, or Parquet where the program was built with it.
+//!
+//! The columns are `custom_id`, `question` (where there are several), `answer`, `finish_reason`, `error`, and, where answers
+//! follow a schema, one for each property of its object.
+
+use super::error::BatchError;
+use super::journal::{DoneRows, Journal, write_error};
+use super::questions::Question;
+use super::row::Row;
+use phi3v::files::{Existing, NewFile, WriteError};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+/// What the columns are.
+#[derive(Clone, Debug, Default)]
+pub struct Columns {
+    /// Names of questions, with their texts, where there are several.
+    questions: Vec<(String, String)>,
+    /// Properties of the schemas, in their order.
+    properties: Vec<String>,
+}
+
+/// A cell; None is empty.
+type Cell = Option<String>;
+
+impl Columns {
+    /// Of the questions, which JSON lines do not have.
+    #[must_use]
+    pub fn new(questions: &[Question]) -> Self {
+        let named = |question: &Question| Some((question.name.clone()?, question.prompt.clone()));
+        let mut properties = Vec::new();
+        for schema in questions.iter().filter_map(|question| question.schema.as_ref()) {
+            let own = schema.get("properties").and_then(Value::as_object);
+            for name in own.into_iter().flat_map(|own| own.keys()) {
+                if !properties.contains(name) {
+                    properties.push(name.clone());
+                }
+            }
+        }
+        Self { questions: questions.iter().filter_map(named).collect(), properties }
+    }
+
+    /// Their names. Properties that are called as a column of every table bear a mark.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let mut names = vec!["custom_id".to_owned()];
+        if !self.questions.is_empty() {
+            names.push("question".to_owned());
+        }
+        names.extend(["answer", "finish_reason", "error"].map(str::to_owned));
+        for property in &self.properties {
+            let taken = names.contains(property);
+            names.push(if taken { format!("answer.{property}") } else { property.clone() });
+        }
+        names
+    }
+
+    /// A row's cells, as many as there are names.
+    fn cells(&self, row: &Row) -> Vec<Cell> {
+        let mut cells = vec![Some(row.custom_id.clone())];
+        if !self.questions.is_empty() {
+            let name = row.custom_id.rsplit_once('#').map(|(_, name)| name);
+            let question = self.questions.iter().find(|(own, _)| Some(own.as_str()) == name);
+            cells.push(question.map(|(_, prompt)| prompt.clone()));
+        }
+        let error = row.error.as_ref().map(|error| error.message.clone());
+        let answer = row.answer();
+        let reason = answer.and_then(|_| row.finish_reason());
+        cells.extend([answer.map(str::to_owned), reason.map(str::to_owned), error]);
+        let object: Option<Value> = answer.and_then(|answer| serde_json::from_str(answer).ok());
+        let property = |name: &String| object.as_ref().and_then(|object| cell(object.get(name)?));
+        cells.extend(self.properties.iter().map(property));
+        cells
+    }
+}
+
+/// A text as it is, anything else as JSON.
+fn cell(value: &Value) -> Cell {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// The rows of a journal in the order of their names.
+fn rows<'a>(journal: &'a Journal, done: &DoneRows) -> impl Iterator<Item = Result<Row, BatchError>> + 'a {
+    let places: BTreeMap<String, u64> = done.iter().map(|(id, row)| (id.clone(), row.offset)).collect();
+    places.into_values().map(|offset| journal.row_at(offset))
+}
+
+/// Writes a CSV file as RFC 4180 has it, in UTF-8.
+///
+/// # Errors
+/// It cannot be written, or the journal not be read.
+pub fn write_csv(
+    path: &Path,
+    columns: &Columns,
+    journal: &Journal,
+    done: &DoneRows,
+    existing: Existing,
+) -> Result<(), BatchError> {
+    let file = NewFile::create(path, existing).map_err(write_error)?;
+    let failed = |error: csv::Error| BatchError::written(path, error.into());
+    let mut writer =
+        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Unfinished(file));
+    writer.write_record(columns.names()).map_err(failed)?;
+    for row in rows(journal, done) {
+        let cells = columns.cells(&row?);
+        writer.write_record(cells.iter().map(|cell| cell.as_deref().unwrap_or_default())).map_err(failed)?;
+    }
+    let Unfinished(file) =
+        writer.into_inner().map_err(|error| BatchError::written(path, error.into_error()))?;
+    file.finish().map_err(write_error)
+}
+
+/// Writes a Parquet file: every column optional text, in row groups of 65,536.
+///
+/// # Errors
+/// It cannot be written, the journal not be read, or the program was built without it.
+#[cfg(not(feature = "parquet"))]
+pub fn write_parquet(
+    _path: &Path,
+    _columns: &Columns,
+    _journal: &Journal,
+    _done: &DoneRows,
+    _existing: Existing,
+) -> Result<(), BatchError> {
+    Err(BatchError::NoParquet)
+}
+
+#[cfg(feature = "parquet")]
+pub use parquet_file::write_parquet;
+
+#[cfg(feature = "parquet")]
+mod parquet_file;
+
+/// Whether this build writes Parquet files.
+pub const HAS_PARQUET: bool = cfg!(feature = "parquet");
+
+/// A file that has not got its name yet, to write to.
+struct Unfinished(NewFile);
+
+impl Write for Unfinished {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes).map_err(of_the_system)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush().map_err(of_the_system)
+    }
+}
+
+fn of_the_system(error: WriteError) -> std::io::Error {
+    match error {
+        WriteError::Write { source, .. } => source,
+        WriteError::DiskFull { .. } => std::io::ErrorKind::StorageFull.into(),
+        other => std::io::Error::other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::{Header, Job};
+    use super::super::row::{RowError, RowResponse};
+    use super::*;
+    use serde_json::json;
+
+    pub(super) fn row(custom_id: &str, answer: &str) -> Row {
+        let body = json!({"choices": [{"message": {"content": answer}, "finish_reason": "stop"}]});
+        let response = RowResponse { status_code: 200, request_id: "r".to_owned(), body };
+        Row { id: "i".to_owned(), custom_id: custom_id.to_owned(), response, error: None }
+    }
+
+    pub(super) fn failed(custom_id: &str) -> Row {
+        let error = RowError { code: "image_invalid".to_owned(), message: "it is damaged".to_owned() };
+        let response =
+            RowResponse { status_code: 400, request_id: "r".to_owned(), body: json!({"error": {}}) };
+        Row { response, error: Some(error), ..row(custom_id, "") }
+    }
+
+    /// A journal with rows in the order in which they were answered.
+    pub(super) fn journal(path: &Path, rows: &[Row]) -> (Journal, DoneRows) {
+        let mut journal = Journal::begin(path, &Header::new(Job::new(), 0, 1024)).unwrap();
+        let mut done = DoneRows::new();
+        for row in rows {
+            let offset = journal.append(row).unwrap();
+            done.insert(
+                row.custom_id.clone(),
+                super::super::journal::Done { failed: row.is_failed(), offset },
+            );
+        }
+        (journal, done)
+    }
+
+    fn csv_of(columns: &Columns, rows: &[Row]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, done) = journal(&dir.path().join("out.jsonl"), rows);
+        let path = dir.path().join("out.csv");
+        write_csv(&path, columns, &journal, &done, Existing::Keep).unwrap();
+        let again = write_csv(&path, columns, &journal, &done, Existing::Keep);
+        assert!(matches!(again, Err(BatchError::Exists { .. })));
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn rows_stand_in_the_order_of_their_names() {
+        let rows = [row("b.png", "A \"dog\",\nbig"), failed("c, d.png"), row("a.png", "A cat")];
+        let expected = "custom_id,answer,finish_reason,error\r\na.png,A cat,stop,\r\n\
+                        b.png,\"A \"\"dog\"\",\nbig\",stop,\r\n\"c, d.png\",,,it is damaged\r\n";
+        assert_eq!(csv_of(&Columns::default(), &rows), expected);
+    }
+
+    #[test]
+    fn answers_to_a_schema_have_a_column_for_each_property() {
+        let text = r#"[{"name": "t", "prompt": "Total?", "schema": {"properties": {"total": {}, "answer": {}}}},
+                       {"name": "w", "prompt": "Who?"}]"#;
+        let columns = Columns::new(&super::super::questions::parse(text).unwrap());
+        let rows = [row("a.png#t", r#"{"total": 3.50, "answer": ["x"]}"#), row("a.png#w", "Ann")];
+        let expected = "custom_id,question,answer,finish_reason,error,total,answer.answer\r\n\
+                        a.png#t,Total?,\"{\"\"total\"\": 3.50, \"\"answer\"\": [\"\"x\"\"]}\",stop,,3.5,\"[\"\"x\"\"]\"\r\n\
+                        a.png#w,Who?,Ann,stop,,,\r\n";
+        assert_eq!(csv_of(&columns, &rows), expected);
+    }
+}

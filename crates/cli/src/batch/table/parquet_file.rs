@@ -1,0 +1,100 @@
+//! The table as a Parquet file.
+
+use super::{Columns, Unfinished, rows};
+use crate::batch::error::BatchError;
+use crate::batch::journal::{DoneRows, Journal, write_error};
+use parquet::basic::{LogicalType, Repetition, Type as Physical};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::Type;
+use phi3v::files::{Existing, NewFile};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rows of a group: what is held in memory before it is written.
+const GROUP_ROWS: usize = 1 << 16;
+
+/// Writes a Parquet file: every column optional text, in row groups of 65,536.
+///
+/// # Errors
+/// It cannot be written, or the journal not be read.
+pub fn write_parquet(
+    path: &Path,
+    columns: &Columns,
+    journal: &Journal,
+    done: &DoneRows,
+    existing: Existing,
+) -> Result<(), BatchError> {
+    let file = NewFile::create(path, existing).map_err(write_error)?;
+    let failed = |error: ParquetError| BatchError::written(path, std::io::Error::other(error));
+    let names = columns.names();
+    let schema = schema(&names).map_err(failed)?;
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(Unfinished(file), schema, properties).map_err(failed)?;
+    let mut group: Vec<Vec<super::Cell>> = Vec::new();
+    for row in rows(journal, done) {
+        group.push(columns.cells(&row?));
+        if group.len() == GROUP_ROWS {
+            write_group(&mut writer, &group, names.len()).map_err(failed)?;
+            group.clear();
+        }
+    }
+    write_group(&mut writer, &group, names.len()).map_err(failed)?;
+    let Unfinished(file) = writer.into_inner().map_err(failed)?;
+    file.finish().map_err(write_error)
+}
+
+fn schema(names: &[String]) -> Result<Arc<Type>, ParquetError> {
+    let field = |name: &String| {
+        let field = Type::primitive_type_builder(name, Physical::BYTE_ARRAY);
+        field
+            .with_repetition(Repetition::OPTIONAL)
+            .with_logical_type(Some(LogicalType::String))
+            .build()
+            .map(Arc::new)
+    };
+    let fields = names.iter().map(field).collect::<Result<Vec<_>, _>>()?;
+    Type::group_type_builder("answers").with_fields(fields).build().map(Arc::new)
+}
+
+/// A group of rows, column by column.
+fn write_group(
+    writer: &mut SerializedFileWriter<Unfinished>,
+    rows: &[Vec<super::Cell>],
+    columns: usize,
+) -> Result<(), ParquetError> {
+    let mut group = writer.next_row_group()?;
+    for index in 0..columns {
+        let Some(mut column) = group.next_column()? else { break };
+        let cells = || rows.iter().map(|cells| cells[index].as_ref());
+        let values: Vec<ByteArray> =
+            cells().flatten().map(|text| ByteArray::from(text.as_bytes().to_vec())).collect();
+        let levels: Vec<i16> = cells().map(|cell| i16::from(cell.is_some())).collect();
+        column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)?;
+        column.close()?;
+    }
+    group.close().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+
+    #[test]
+    fn a_parquet_file_has_the_same_cells() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.parquet");
+        let rows = [super::super::tests::row("b.png", "A d\u{f6}g"), super::super::tests::failed("a.png")];
+        let (journal, done) = super::super::tests::journal(&dir.path().join("out.jsonl"), &rows);
+        write_parquet(&path, &Columns::default(), &journal, &done, Existing::Keep).unwrap();
+        let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+        let told: Vec<String> =
+            reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_json_value().to_string()).collect();
+        assert_eq!(told.len(), 2);
+        assert!(told[0].contains("a.png") && told[0].contains("it is damaged") && told[0].contains("null"));
+        assert!(told[1].contains("A d\u{f6}g"));
+    }
+}

@@ -1,0 +1,94 @@
+//! `phi3v batch`: one command for many pictures.
+
+mod job;
+mod output;
+mod work;
+
+use crate::args::{BatchArgs, ContextArgs};
+use crate::batch::inputs::{self, Inputs};
+use crate::batch::journal::{DoneRows, Header, Journal, Resumed, check_job};
+use crate::batch::meter::Meter;
+use crate::batch::row::RowMaker;
+use crate::batch::{BatchError, worker};
+use crate::error::CliError;
+use crate::interrupt::Stop;
+use crate::note;
+use crate::runtime::{self, Runtime};
+use crate::server::state::unix_seconds;
+use crate::terminal::count;
+use output::Outputs;
+use phi3v::constraint::{ConstraintFactory, GrammarLimits};
+use std::sync::Arc;
+use work::{Asking, Work};
+
+/// Answers everything that has no row yet.
+///
+/// # Errors
+/// [`CliError`]; [`BatchError::SomeFailed`] where the job is done and has rows with an error.
+pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
+    args.generation.check()?;
+    let found = inputs::find(&args.inputs, &mut std::io::stdin().lock())?;
+    if let Inputs::Pictures { skipped: skipped @ 1.., .. } = found {
+        note!("{} passed over: no pictures", count(skipped, "file"));
+    }
+    let questions = job::questions(args, &found)?;
+    job::check_flags(args, &found, &questions)?;
+    let resumed = Journal::resume(&args.out)?;
+    // as it was, so that no answer ends elsewhere for want of memory
+    let before = resumed.as_ref().map(|resumed| resumed.header.context_tokens);
+    let context = ContextArgs { context: args.context.context.or(before) };
+    let opened = runtime::open(&args.model, &context, |own| args.picture.num_crops(own))?.fitting()?;
+    opened.tell_demo();
+    opened.tell_memory(false);
+    let checkpoint = &opened.checkpoint;
+    let forms = ConstraintFactory::new(&checkpoint.tokenizer, GrammarLimits::default());
+    let forms = Arc::new(forms.map_err(phi3v::Error::from)?);
+    let prepared = work::prepared(&questions, &forms)?;
+    let job = job::job(args, &found, &questions, checkpoint);
+    let context_tokens = opened.plan.as_ref().map_or(0, |plan| plan.context_tokens);
+    let outputs = Outputs::check(args, &found, &questions, resumed.as_ref())?;
+    let (journal, header, done) = begin(args, resumed, Header::new(job, unix_seconds(), context_tokens))?;
+    let mut outputs = outputs.begin(journal, done)?;
+    let work = Work::of(args, found, &questions, outputs.done());
+    let total = work.rows();
+    if total == 0 {
+        note!("nothing is left to do: {} there already", count(outputs.done().len(), "answer"));
+        return outputs.finish(false);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
+    let runtime = runtime.map_err(|error| BatchError::Threads { error })?;
+    let stop = Stop::on_signals(runtime.handle());
+    let maker = RowMaker {
+        job: header.digest(),
+        created: header.created,
+        model: checkpoint.name.clone(),
+        tokenizer: Arc::clone(&checkpoint.tokenizer),
+    };
+    let asking = Asking { args, opened: &opened, forms, job: maker.job.clone(), runtime: runtime.handle() };
+    let coming = asking.begin(work, prepared)?;
+    let Runtime { mut engine, .. } = opened.load_for_batch(&args.model, args.width)?;
+    outputs.measure(Meter::new(total));
+    let result = worker::run(&mut engine, coming, &maker, &|| stop.requested(), &mut outputs);
+    // a thread may hang on a network
+    runtime.shutdown_background();
+    result?;
+    let missing = total - outputs.answered();
+    if missing > 0 && !stop.requested() {
+        return Err(BatchError::Unprepared { missing }.into());
+    }
+    outputs.finish(missing > 0)
+}
+
+/// The journal to go on with, or a new one.
+fn begin(
+    args: &BatchArgs,
+    resumed: Option<Resumed>,
+    header: Header,
+) -> Result<(Journal, Header, DoneRows), CliError> {
+    let Some(Resumed { journal, header: then, mut done }) = resumed else {
+        return Ok((Journal::begin(&args.out, &header)?, header, DoneRows::new()));
+    };
+    check_job(&args.out, &then.job, &header.job)?;
+    let journal = if args.retry_errors { journal.without_failed(&mut done)? } else { journal };
+    Ok((journal, then, done))
+}

@@ -1,0 +1,146 @@
+//! What a job is: its questions, and all that decides about its answers.
+
+use crate::args::BatchArgs;
+use crate::batch::BatchError;
+use crate::batch::inputs::Inputs;
+use crate::batch::journal::Job;
+use crate::batch::questions::{self, Question};
+use crate::bounded::{self, TEXT_BYTES_MAX};
+use crate::error::CliError;
+use phi3v::checkpoint::Checkpoint;
+use phi3v::conversation::DEFAULT_MAX_NEW_TOKENS;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What is asked about every picture; nothing where lines bring their own.
+///
+/// # Errors
+/// No question, a file that cannot be read or used, or a question for lines.
+pub(super) fn questions(args: &BatchArgs, found: &Inputs) -> Result<Vec<Question>, CliError> {
+    if matches!(found, Inputs::Lines(_)) {
+        return Ok(Vec::new());
+    }
+    let schema = args.schema.as_deref().map(schema).transpose()?;
+    let mut questions = match (&args.prompt, &args.questions) {
+        (Some(prompt), _) if prompt.trim().is_empty() => return Err(CliError::EmptyQuestion),
+        (Some(prompt), _) => vec![Question::alone(prompt)],
+        (None, Some(path)) => {
+            let refused = |reason| BatchError::Questions { path: path.display().to_string(), reason };
+            questions::parse(&text(path)?).map_err(refused)?
+        }
+        (None, None) => {
+            let (message, hint) =
+                ("nothing is asked about the pictures", "add --prompt \"What is in this picture?\"");
+            return Err(BatchError::Flags { message: message.to_owned(), hint }.into());
+        }
+    };
+    for question in &mut questions {
+        question.schema = question.schema.take().or_else(|| schema.clone());
+    }
+    Ok(questions)
+}
+
+fn text(path: &Path) -> Result<String, CliError> {
+    let refused = |error| CliError::File { action: "read", path: path.display().to_string(), error };
+    bounded::read_text(path, TEXT_BYTES_MAX).map_err(refused)
+}
+
+fn schema(path: &Path) -> Result<Value, CliError> {
+    let text = text(path)?;
+    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
+        let message = format!("the schema in {} is not valid JSON: {error}", path.display());
+        BatchError::Flags { message, hint: "correct the JSON at that place" }.into()
+    })
+}
+
+/// Refuses flags that say nothing about these inputs.
+///
+/// # Errors
+/// The first of them.
+pub(super) fn check_flags(
+    args: &BatchArgs,
+    found: &Inputs,
+    questions: &[Question],
+) -> Result<(), BatchError> {
+    let refused = |message: &str, hint| Err(BatchError::Flags { message: message.to_owned(), hint });
+    if matches!(found, Inputs::Lines(_)) {
+        let given = [
+            ("--prompt", args.prompt.is_some()),
+            ("--questions", args.questions.is_some()),
+            ("--schema", args.schema.is_some()),
+            ("--sidecar", args.sidecar.is_some()),
+            ("--reference", args.picture.reference),
+            ("--system", args.generation.system.is_some()),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+            let message = format!("{flag} says nothing about requests that come as JSON lines");
+            return refused(&message, "leave it out: each request has its own messages and options");
+        }
+    } else if args.allow_image_dir.is_some() {
+        return refused(
+            "--allow-image-dir is for requests that come as JSON lines",
+            "leave it out: pictures are read where you name them",
+        );
+    }
+    if args.sidecar.is_some() && questions.len() > 1 {
+        return refused("--sidecar takes one answer for each picture", "ask one question, or leave it out");
+    }
+    if args.parquet.is_some() && !crate::batch::table::HAS_PARQUET {
+        return Err(BatchError::NoParquet);
+    }
+    Ok(())
+}
+
+/// All that decides about the answers. What does not (threads, width, part, limit) may change from run to run.
+pub(super) fn job(args: &BatchArgs, found: &Inputs, questions: &[Question], checkpoint: &Checkpoint) -> Job {
+    let options = args.model.options(&checkpoint.weights);
+    let own = &checkpoint.preprocessor;
+    let mut job = json!({
+        "model": checkpoint.name,
+        "model_digest": checkpoint.digest(),
+        "dtype": args.model.dtype.name(),
+        "kv": format!("{:?}", options.kv_format).to_lowercase(),
+        "num_crops": own.with_num_crops(args.picture.num_crops(own.num_crops)).num_crops,
+    });
+    let more = match found {
+        Inputs::Lines(lines) => json!({"lines": lines.digest}),
+        Inputs::Pictures { .. } => of_pictures(args, questions),
+    };
+    if let (Value::Object(job), Value::Object(more)) = (&mut job, more) {
+        job.extend(more);
+    }
+    match job {
+        Value::Object(job) => job,
+        _ => Job::new(),
+    }
+}
+
+/// What lines say themselves.
+fn of_pictures(args: &BatchArgs, questions: &[Question]) -> Value {
+    let sampling = args.generation.sampling(None);
+    let asked = match questions {
+        [only] if only.name.is_none() => json!({"prompt": only.prompt, "schema": only.schema}),
+        several => {
+            let told = |question: &Question| json!({"name": question.name, "prompt": question.prompt, "schema": question.schema});
+            json!({"questions": several.iter().map(told).collect::<Vec<_>>()})
+        }
+    };
+    let mut all = json!({
+        "system": args.generation.system,
+        "reference": args.picture.reference,
+        "max_new_tokens": args.generation.max_new_tokens.unwrap_or(DEFAULT_MAX_NEW_TOKENS),
+        "stop": args.generation.stop,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "seed": sampling.seed,
+    });
+    if let (Value::Object(all), Value::Object(asked)) = (&mut all, asked) {
+        all.extend(asked);
+    }
+    all
+}

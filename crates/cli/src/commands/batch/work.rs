@@ -1,0 +1,148 @@
+//! What is left to do, and the threads that prepare it.
+
+use crate::args::BatchArgs;
+use crate::batch::BatchError;
+use crate::batch::inputs::Inputs;
+use crate::batch::journal::DoneRows;
+use crate::batch::lines::Lines;
+use crate::batch::prepare::{Group, LineAsker, PictureAsker, PictureWork, Prepared};
+use crate::batch::questions::Question;
+use crate::error::CliError;
+use crate::runtime::Opened;
+use crate::server::limits::Limits;
+use crate::server::openai::offline::Offline;
+use crate::server::state::ServedModel;
+use crate::sources::{Fetcher, Sources};
+use phi3v::GenerationOptions;
+use phi3v::batch::read_ahead;
+use phi3v::constraint::{ConstraintFactory, Grammar};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
+use tokio::runtime::Handle;
+
+/// Threads that prepare inputs; more would only take cores from the engine.
+const READERS_MAX: usize = 4;
+
+/// The questions with the forms of their answers.
+///
+/// # Errors
+/// A schema that cannot be followed.
+pub(super) fn prepared(questions: &[Question], forms: &ConstraintFactory) -> Result<Vec<Prepared>, CliError> {
+    let prepare = |question: &Question| {
+        let form = question.schema.clone().map(Grammar::JsonSchema);
+        let constraint = form.map(|form| forms.constraint(&form)).transpose().map_err(phi3v::Error::from)?;
+        Ok(Prepared { question: question.clone(), constraint: constraint.map(Mutex::new) })
+    };
+    questions.iter().map(prepare).collect()
+}
+
+/// What has no row yet.
+pub(super) enum Work {
+    Pictures(Vec<PictureWork>),
+    Lines { lines: Lines, left: Vec<(usize, String)> },
+}
+
+impl Work {
+    /// Of the inputs, those in this run's part that are not `done`.
+    pub(super) fn of(args: &BatchArgs, found: Inputs, questions: &[Question], done: &DoneRows) -> Self {
+        let limit = args.limit.unwrap_or(usize::MAX);
+        let is_ours = |id: &str| args.shard.is_none_or(|shard| shard.has(id));
+        match found {
+            Inputs::Pictures { items, .. } => {
+                let work = items.into_iter().filter(|item| is_ours(&item.id)).map(|item| {
+                    let is_left = |&number: &usize| !done.contains_key(&questions[number].row_id(&item.id));
+                    let questions = (0..questions.len()).filter(is_left).collect();
+                    PictureWork { item, questions }
+                });
+                Self::Pictures(work.filter(|work| !work.questions.is_empty()).take(limit).collect())
+            }
+            Inputs::Lines(lines) => {
+                let left = lines.ids().enumerate().filter(|(_, id)| is_ours(id) && !done.contains_key(*id));
+                let left = left.take(limit).map(|(index, id)| (index, id.to_owned())).collect();
+                Self::Lines { lines, left }
+            }
+        }
+    }
+
+    /// Rows that it will come to.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Self::Pictures(work) => work.iter().map(|work| work.questions.len()).sum(),
+            Self::Lines { left, .. } => left.len(),
+        }
+    }
+}
+
+/// What it takes to make requests.
+pub(super) struct Asking<'a> {
+    pub(super) args: &'a BatchArgs,
+    pub(super) opened: &'a Opened,
+    pub(super) forms: Arc<ConstraintFactory>,
+    /// Names the job.
+    pub(super) job: String,
+    pub(super) runtime: &'a Handle,
+}
+
+impl Asking<'_> {
+    /// Begins to prepare requests on threads of their own.
+    ///
+    /// # Errors
+    /// The folder of pictures cannot be opened.
+    pub(super) fn begin(self, work: Work, questions: Vec<Prepared>) -> Result<Receiver<Group>, CliError> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
+        match work {
+            Work::Pictures(work) => {
+                let asker = self.picture_asker(questions);
+                Ok(read_ahead(work, threads, move |work| asker.prepare(&work)))
+            }
+            Work::Lines { lines, left } => {
+                let asker = LineAsker { lines, job: self.job.clone(), offline: self.offline()? };
+                Ok(read_ahead(left, threads, move |(index, id)| asker.prepare(index, &id)))
+            }
+        }
+    }
+
+    fn picture_asker(&self, questions: Vec<Prepared>) -> PictureAsker {
+        let (generation, checkpoint) = (&self.args.generation, &self.opened.checkpoint);
+        PictureAsker {
+            options: self.args.picture.options(&checkpoint.preprocessor),
+            tokenizer: Arc::clone(&checkpoint.tokenizer),
+            context_tokens: self.context_tokens(),
+            system: generation.system.clone(),
+            generation: GenerationOptions {
+                sampling: generation.sampling(None),
+                max_new_tokens: generation.max_new_tokens,
+                stop: generation.stop.clone(),
+            },
+            questions,
+            job: self.job.clone(),
+        }
+    }
+
+    fn offline(self) -> Result<Offline, CliError> {
+        let (args, checkpoint) = (self.args, &self.opened.checkpoint);
+        let mut sources = Sources::data_urls_only();
+        if !args.picture.allow_url.is_empty() {
+            sources = sources.with_remote(Fetcher::new(args.picture.allow_url.clone()));
+        }
+        if let Some(dir) = &args.allow_image_dir {
+            sources = sources.with_folder(dir).map_err(|error| BatchError::read(dir, error))?;
+        }
+        let own = &checkpoint.preprocessor;
+        let model = ServedModel {
+            name: checkpoint.name.clone(),
+            description: None,
+            tokenizer: Arc::clone(&checkpoint.tokenizer),
+            constraints: Arc::clone(&self.forms),
+            image_params: own.with_num_crops(args.picture.num_crops(own.num_crops)),
+            context_tokens: self.context_tokens(),
+        };
+        let limits = Limits { image: args.picture.limits.limits(), ..Limits::default() };
+        Ok(Offline::new(model, sources, limits, self.runtime.clone()))
+    }
+
+    fn context_tokens(&self) -> usize {
+        let plan = self.opened.plan.as_ref();
+        plan.map_or(0, |plan| plan.context_tokens).min(self.opened.checkpoint.config.context_max())
+    }
+}

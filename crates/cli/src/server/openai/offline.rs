@@ -1,0 +1,123 @@
+//! Chat completions without a connection: bodies that come from a file are read, checked and answered as those of
+//! `POST /v1/chat/completions`, under the same limits and with the same errors.
+
+use super::chat::{self, Answers};
+use super::types::{ChatCompletion, ChatRequest};
+use super::{models, parse};
+use crate::server::engine_thread::EngineHandle;
+use crate::server::error::ApiError;
+use crate::server::limits::{Limits, Times};
+use crate::server::prepare;
+use crate::server::state::{App, ServedModel};
+use crate::sources::{Budget, Sources};
+use phi3v::batch::Answer;
+use phi3v::chat_template::Role;
+use phi3v::engine::Request;
+use phi3v::tokenizer::Tokenizer;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// Makes requests of bodies, on any thread of its caller's.
+pub struct Offline {
+    app: Arc<App>,
+    model: ServedModel,
+    runtime: Handle,
+}
+
+/// What a body asks for.
+pub struct Offered {
+    /// One request for each answer.
+    pub requests: Vec<Request>,
+    /// Whether the answers are to have log probabilities.
+    pub logprobs: bool,
+    /// Whether they are to have words.
+    pub words: bool,
+    /// Memory of the body and the pictures, to be held as long as the requests.
+    pub budget: Budget,
+}
+
+impl Offline {
+    /// For a model and the addresses that pictures may come from. `runtime` does what is done asynchronously.
+    #[must_use]
+    pub fn new(model: ServedModel, sources: Sources, limits: Limits, runtime: Handle) -> Self {
+        // nobody waits at the other end of a connection, and the caller bounds how much is prepared at one time
+        let (input_bytes_max, request_time_max) = (usize::MAX, Duration::from_secs(1 << 30));
+        let limits = Limits { input_bytes_max, request_time_max, ..limits };
+        // the engine is the caller's
+        let (engine, _jobs) = EngineHandle::new(1);
+        Self { app: Arc::new(App::new(limits, engine, sources)), model, runtime }
+    }
+
+    /// Reads a body, fetches, decodes and cuts its pictures. Blocks. `salt` keeps what is computed for the request apart
+    /// from that for others where it could show in the last bits of an answer: where an answer is a part of the prompt.
+    ///
+    /// # Errors
+    /// What is wrong with the body, in the server's words.
+    pub fn prepare(&self, body: &[u8], salt: [u8; 32]) -> Result<Offered, ApiError> {
+        let request: ChatRequest = parse::parse(body)?;
+        models::check_name(&self.model, request.model.as_deref())?;
+        if request.stream == Some(true) || request.stream_options.is_some() {
+            let error = ApiError::invalid_value("stream", "the answers of a batch are not streamed");
+            return Err(error.hint("leave stream and stream_options out"));
+        }
+        let (logprobs, words) = (request.logprobs.unwrap_or(false), chat::includes_words(&request));
+        let mut ask = chat::ask(request)?;
+        ask.check(&self.app.limits)?;
+        if ask.turns.iter().any(|turn| turn.role == Role::Assistant) {
+            ask.cache_salt = salt;
+        }
+        if ask.sampling.temperature > 0.0 && ask.sampling.seed.is_none() {
+            // drawn anew by every run, answers would not be those of the job
+            ask.sampling.seed = Some(seed_of(&salt));
+        }
+        let turns = std::mem::take(&mut ask.turns);
+        let (app, model) = (&self.app, &self.model);
+        let prepared = async {
+            let prompt = prepare::prompt(app, model, turns, app.budget(), Times::start(&app.limits)).await?;
+            prompt.requests(app, model, ask).await
+        };
+        let (requests, budget) = self.runtime.block_on(prepared)?;
+        Ok(Offered { requests, logprobs, words, budget })
+    }
+}
+
+/// A seed that is the same whenever the same is asked.
+#[must_use]
+pub fn seed_of(salt: &[u8; 32]) -> u64 {
+    salt.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// What names and dates a completion.
+#[derive(Clone, Debug)]
+pub struct Stamp<'a> {
+    /// Names the answer.
+    pub id: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Name of the model.
+    pub model: &'a str,
+}
+
+/// The answers to one body in the shape of the API, with log probabilities where there is a tokenizer for them, and
+/// `with_words` or without.
+///
+/// # Errors
+/// An answer was cancelled.
+pub fn completion(
+    stamp: Stamp<'_>,
+    answers: &[Answer],
+    tokenizer: Option<&Arc<Tokenizer>>,
+    with_words: bool,
+) -> Result<ChatCompletion, ApiError> {
+    let mut whole = Answers::new(answers.len(), tokenizer, with_words);
+    for (index, answer) in answers.iter().enumerate() {
+        answer.tokens.iter().for_each(|token| whole.token(index, token));
+        whole.finish(index, &answer.finished)?;
+    }
+    // which of two questions about a picture comes first is no property of the job
+    whole.usage.prompt_tokens_details.cached_tokens = None;
+    let Stamp { id, created, model } = stamp;
+    let (choices, usage) = (whole.choices, whole.usage);
+    Ok(ChatCompletion { id, object: "chat.completion", created, model: model.to_owned(), choices, usage })
+}

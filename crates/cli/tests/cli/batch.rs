@@ -1,0 +1,479 @@
+//! `phi3v batch`: nothing is lost, nothing comes twice, and what is answered depends on the job alone.
+
+use super::{Fixture, Run};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+const PROMPT: [&str; 2] = ["--prompt", "What?"];
+/// Short answers about one tile.
+const SHORT: [&str; 4] = ["--max-new-tokens", "4", "--detail", "low"];
+
+/// A folder `many` with so many small pictures, some in a folder below it.
+fn fixture(pictures: u32) -> Fixture {
+    let fixture = Fixture::new();
+    std::fs::create_dir_all(fixture.path("many/below")).unwrap();
+    for number in 0..pictures {
+        let folder = if number % 3 == 0 { "many/below" } else { "many" };
+        fixture.write_png(&format!("{folder}/{number:03}.png"), 20 + number % 40, 15 + number % 7);
+    }
+    fixture
+}
+
+fn batch<'a>(words: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [&["batch", "-q"], words, more].concat()
+}
+
+/// The command of most tests.
+fn many<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&batch(&["many"], &PROMPT)[..], &SHORT, more].concat()
+}
+
+/// Rows of a file of results by name; its header is the first line.
+fn rows(path: &Path) -> BTreeMap<String, Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.ends_with('\n'), "the last line is torn");
+    let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    assert_eq!(lines.next().unwrap()["phi3v_batch"], 1);
+    let mut rows = BTreeMap::new();
+    for mut row in lines {
+        let id = row["custom_id"].as_str().unwrap().to_owned();
+        // when the job was first started is no part of an answer
+        if let Some(body) = row["response"]["body"].as_object_mut() {
+            body.remove("created");
+        }
+        assert!(rows.insert(id.clone(), row).is_none(), "{id} comes twice");
+    }
+    rows
+}
+
+fn answer(row: &Value) -> &str {
+    row["response"]["body"]["choices"][0]["message"]["content"].as_str().unwrap()
+}
+
+/// Rows that were written so far, whatever state the file is in.
+fn lines(path: &Path) -> usize {
+    std::fs::read(path)
+        .map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1))
+}
+
+#[test]
+fn a_row_has_openai_s_form_and_the_answer_of_ask() {
+    let fixture = Fixture::new();
+    std::fs::create_dir_all(fixture.path("in/deep")).unwrap();
+    for (from, to) in [("small.png", "in/deep/a b.png"), ("wide.png", "in/wide.png")] {
+        std::fs::copy(fixture.path(from), fixture.path(to)).unwrap();
+    }
+    std::fs::write(fixture.path("in/notes.txt"), "no picture").unwrap();
+    let flags = ["--max-new-tokens", "6", "--system", "Be brief."];
+    let told = fixture.run(&batch(&["in", "--out", "out.jsonl"], &[&PROMPT[..], &flags].concat()));
+    assert_eq!(told.answer(), "");
+    let rows = rows(&fixture.path("out.jsonl"));
+    assert_eq!(rows.keys().collect::<Vec<_>>(), ["deep/a b.png", "wide.png"]);
+    for (id, row) in &rows {
+        let asked =
+            fixture.run(&[&["ask", "-j"], &flags[..], &[&format!("in/{id}"), "What?"]].concat()).json();
+        assert_eq!(answer(row), asked["answer"].as_str().unwrap());
+        assert_eq!((&row["error"], &row["response"]["status_code"]), (&Value::Null, &json!(200)));
+        let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["id", "custom_id", "response", "error"]);
+        let body = &row["response"]["body"];
+        assert_eq!(body["object"], "chat.completion");
+        assert_eq!(body["usage"]["completion_tokens"], asked["usage"]["completion_tokens"]);
+        assert_eq!(body["choices"][0]["finish_reason"], asked["finish_reason"]);
+        assert!(row["id"].as_str().unwrap().starts_with("batch_req_"));
+        assert!(row["response"]["request_id"].as_str().unwrap().starts_with("req_"));
+    }
+}
+
+#[test]
+fn the_same_command_goes_on_and_another_is_refused() {
+    let fixture = fixture(7);
+    fixture.run(&many(&["--limit", "3"])).answer();
+    let first = std::fs::read(fixture.path("results.jsonl")).unwrap();
+    assert_eq!(lines(&fixture.path("results.jsonl")), 3);
+    fixture.run(&many(&["--width", "2", "--threads", "1"])).answer();
+    let whole = std::fs::read(fixture.path("results.jsonl")).unwrap();
+    assert!(whole.starts_with(&first) && rows(&fixture.path("results.jsonl")).len() == 7);
+    let again = Run::of(fixture.command(&[&["batch"], &many(&[])[2..]].concat()).output().unwrap());
+    assert_eq!(
+        (again.code, again.stderr.as_str()),
+        (Some(0), "nothing is left to do: 7 answers there already\n")
+    );
+    for (more, told) in [
+        (&["--temperature", "0.5"][..], "its temperature is 0.0, and now it is 0.5"),
+        (&["--dtype", "f32"], "its dtype is \"bf16\", and now it is \"f32\""),
+        (&["--system", "x"], "its system is not set, and now it is \"x\""),
+        (&["--model", "demo"], "its model is \"tiny\", and now it is \"demo\""),
+        (&["--quant", "q8"], "its model digest is"),
+    ] {
+        let refused = fixture.run(&many(more)).refusal(2);
+        assert!(refused.contains("results.jsonl holds the results of another job: "), "{refused}");
+        assert!(
+            refused.contains(told) && refused.contains("hint: give another file with --out"),
+            "{refused}"
+        );
+    }
+    // a picture that has come meanwhile
+    fixture.write_png("many/new.png", 30, 30);
+    fixture.run(&many(&[])).answer();
+    assert!(rows(&fixture.path("results.jsonl")).contains_key("new.png"));
+    let mut notes = std::fs::read(fixture.path("small.png")).unwrap();
+    notes.truncate(100);
+    std::fs::write(fixture.path("results.jsonl"), &notes).unwrap();
+    let refused = fixture.run(&many(&[])).refusal(2);
+    assert!(refused.contains("results.jsonl exists already and was not begun by phi3v batch"), "{refused}");
+    assert_eq!(std::fs::read(fixture.path("results.jsonl")).unwrap(), notes);
+}
+
+fn start(fixture: &Fixture, words: &[&str]) -> Child {
+    let mut command = fixture.command(words);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Random enough, and the same in every run of the test.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+#[test]
+fn killed_fifty_times_it_loses_nothing_and_answers_the_same() {
+    const PICTURES: usize = 300;
+    let fixture = fixture(PICTURES as u32);
+    let whole = many(&["--out", "whole.jsonl", "--width", "1", "--threads", "1"]);
+    let begun = Instant::now();
+    fixture.run(&whole).answer();
+    let time = begun.elapsed();
+    let path = fixture.path("killed.jsonl");
+    let (mut state, mut kills, mut seen) = (1, 0, 0);
+    while kills < 50 {
+        let width = ["1", "3", "16"][kills % 3];
+        let threads = ["1", "2"][kills % 2];
+        let words =
+            many(&["--out", "killed.jsonl", "--width", width, "--threads", threads, "--sidecar", "txt"]);
+        let mut child = start(&fixture, &words);
+        if kills % 2 == 0 {
+            // while rows are written
+            let wanted = seen + 1 + next(&mut state) as usize % 6;
+            while lines(&path) < wanted.min(PICTURES) && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        } else {
+            std::thread::sleep(time.mul_f64(next(&mut state) as f64 / f64::from(1u32 << 31) / 40.0));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        let now = lines(&path);
+        assert!(now >= seen, "{seen} rows became {now}");
+        seen = now;
+    }
+    assert!((20..PICTURES).contains(&seen), "{seen} rows after 50 kills");
+    fixture.run(&many(&["--out", "killed.jsonl", "--sidecar", "txt"])).answer();
+    let (whole, killed) = (rows(&fixture.path("whole.jsonl")), rows(&path));
+    assert_eq!(killed.len(), PICTURES);
+    assert_eq!(killed, whole, "to the letter, but for the date of the job");
+    for (id, row) in &killed {
+        let sidecar = std::fs::read_to_string(fixture.path("many").join(id).with_extension("txt")).unwrap();
+        assert_eq!(sidecar, format!("{}\n", answer(row).trim_end()));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_ends_it_in_order() {
+    let fixture = fixture(120);
+    let mut child = start(&fixture, &many(&["--width", "4"]));
+    let path = fixture.path("results.jsonl");
+    while lines(&path) < 5 {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended early");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let killed = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(killed.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let before = rows(&path);
+    assert!((5..120).contains(&before.len()), "{}", before.len());
+    fixture.run(&many(&[])).answer();
+    let after = rows(&path);
+    assert!(after.len() == 120 && before.iter().all(|(id, row)| after[id] == *row));
+}
+
+#[test]
+fn what_fails_is_a_row_with_an_error_and_can_be_tried_again() {
+    let fixture = fixture(4);
+    std::fs::write(fixture.path("many/damaged.png"), b"\x89PNG\r\n\x1a\nand no more").unwrap();
+    std::fs::write(fixture.path("many/photo.heic"), b"\0\0\0\x18ftypheic").unwrap();
+    let told = fixture.run(&many(&[]));
+    assert_eq!(told.code, Some(6), "{}", told.stderr);
+    assert!(told.stderr.contains("error: 2 of 6 answers failed\nhint: "), "{}", told.stderr);
+    let path = fixture.path("results.jsonl");
+    let first = rows(&path);
+    for (id, code) in [("damaged.png", "image_invalid"), ("photo.heic", "image_format_unsupported")] {
+        let row = &first[id];
+        assert_eq!((&row["error"]["code"], &row["response"]["status_code"]), (&json!(code), &json!(400)));
+        assert_eq!(row["response"]["body"]["error"]["message"], row["error"]["message"]);
+    }
+    assert_eq!(fixture.run(&many(&[])).code, Some(6), "nothing is left to do, and two have still failed");
+    assert_eq!(rows(&path), first);
+    std::fs::copy(fixture.path("small.png"), fixture.path("many/damaged.png")).unwrap();
+    assert_eq!(fixture.run(&many(&["--retry-errors"])).code, Some(6));
+    let second = rows(&path);
+    assert_eq!((second.len(), &second["damaged.png"]["error"]), (6, &Value::Null));
+    std::fs::remove_file(fixture.path("many/photo.heic")).unwrap();
+    fixture.run(&many(&["--retry-errors"])).answer();
+    assert_eq!(rows(&path).len(), 5, "what is no longer asked about has no row");
+    // of a list, which names what has vanished
+    let listed = ["batch", "-q", "-", "--prompt", "What?", "--max-new-tokens", "2", "-o", "listed.jsonl"];
+    let told = fixture.run_with_input(&listed, b"small.png\nvanished.png\n");
+    assert_eq!(told.code, Some(6), "{}", told.stderr);
+    let rows = rows(&fixture.path("listed.jsonl"));
+    assert_eq!(
+        rows["vanished.png"]["error"]["message"],
+        "cannot read vanished.png: no such file or directory"
+    );
+    assert_eq!(rows["small.png"]["error"], Value::Null);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_loses_nothing() {
+    let fixture = fixture(60);
+    let whole = many(&["--out", "whole.jsonl"]);
+    fixture.run(&whole).answer();
+    let program = env!("CARGO_BIN_EXE_phi3v");
+    std::fs::create_dir(fixture.path("disk")).unwrap();
+    // a disk of 24 KiB, which becomes larger when the program has ended
+    let words = many(&["--out", "disk/out.jsonl"]).join("' '");
+    let script = format!(
+        "mount -t tmpfs -o size=24k none disk || exit 77
+         '{program}' '{words}'; first=$?; cp disk/out.jsonl cut.jsonl; mount -o remount,size=1m disk
+         '{program}' '{words}'; second=$?; cp disk/out.jsonl out.jsonl; echo $first $second"
+    );
+    let mut command = fixture.command(&[""; 0]);
+    let mut unshared = std::process::Command::new("unshare");
+    unshared.args(["-rm", "sh", "-c", &script]).current_dir(fixture.dir.path()).stdin(Stdio::null());
+    unshared.envs(command.env("LC_ALL", "C").get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let Some(told) = unshared.output().ok().map(Run::of).filter(|run| run.code == Some(0)) else {
+        phi3v_kernels::testing::skip("a full disk needs unshare and tmpfs", "run it where users may mount");
+        return;
+    };
+    assert_eq!(told.stdout, "1 0\n", "{}", told.stderr);
+    let error = "error: cannot write disk/out.jsonl: the disk is full, or the user's share of it: ";
+    assert!(told.stderr.contains(error), "{}", told.stderr);
+    assert!(told.stderr.contains("hint: free some space and run the same command again"), "{}", told.stderr);
+    let (whole, cut) = (rows(&fixture.path("whole.jsonl")), rows(&fixture.path("cut.jsonl")));
+    assert!((5..60).contains(&cut.len()) && cut.iter().all(|(id, row)| whole[id] == *row));
+    assert_eq!(rows(&fixture.path("out.jsonl")), whole);
+}
+
+#[test]
+fn parts_have_every_picture_once() {
+    let fixture = fixture(20);
+    fixture.run(&many(&["-o", "whole"])).answer();
+    let mut parts = BTreeMap::new();
+    for part in 1..=3 {
+        fixture.run(&many(&["-o", &format!("{part}"), "--shard", &format!("{part}/3")])).answer();
+        let rows = rows(&fixture.path(&part.to_string()));
+        assert!(rows.len() < 20);
+        rows.into_iter().for_each(|(id, row)| assert!(parts.insert(id, row).is_none()));
+    }
+    assert_eq!(parts, rows(&fixture.path("whole")));
+}
+
+#[test]
+fn several_questions_follow_their_schemas_and_go_to_a_table() {
+    let fixture = fixture(3);
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["n"], "additionalProperties": false});
+    std::fs::write(fixture.path("schema.json"), schema.to_string()).unwrap();
+    let questions =
+        json!([{"prompt": "How many?"}, {"name": "yes", "prompt": "Is it?", "schema": {"const": "yes"}}]);
+    std::fs::write(fixture.path("questions.json"), questions.to_string()).unwrap();
+    let ask = [
+        "--questions",
+        "questions.json",
+        "--schema",
+        "schema.json",
+        "--max-new-tokens",
+        "40",
+        "--csv",
+        "t.csv",
+    ];
+    fixture.run(&batch(&["many"], &ask)).answer();
+    let rows = rows(&fixture.path("results.jsonl"));
+    assert_eq!(rows.len(), 6);
+    let mut expected = "custom_id,question,answer,finish_reason,error,n\r\n".to_owned();
+    for (id, row) in &rows {
+        let (answer, stands) = (answer(row), if id.ends_with("#yes") { "Is it?" } else { "How many?" });
+        let value: Value = serde_json::from_str(answer).unwrap();
+        let n = if stands == "Is it?" {
+            assert_eq!(value, "yes");
+            String::new()
+        } else {
+            value["n"].as_u64().filter(|n| *n < 10).unwrap().to_string()
+        };
+        let answer = answer.replace('"', "\"\"");
+        expected += &format!("{id},{stands},\"{answer}\",stop,,{n}\r\n");
+    }
+    assert_eq!(std::fs::read_to_string(fixture.path("t.csv")).unwrap(), expected);
+    fixture.run(&batch(&["many"], &ask)).answer();
+    let foreign = [&batch(&["many", "-o", "other"], &PROMPT)[..], &SHORT, &["--csv", "t.csv"]].concat();
+    let refused = fixture.run(&foreign).refusal(2);
+    assert!(refused.contains("t.csv exists already") && !fixture.path("other").exists(), "{refused}");
+    fixture.run(&[&foreign[..], &["--force"]].concat()).answer();
+}
+
+#[test]
+fn what_stands_beside_a_picture_is_not_replaced_unasked() {
+    let fixture = fixture(3);
+    std::fs::write(fixture.path("many/001.xmp"), "mine").unwrap();
+    let refused = fixture.run(&many(&["--sidecar", "xmp"])).refusal(2);
+    assert!(refused.contains("many/001.xmp exists already\nhint: move it away"), "{refused}");
+    assert!(!fixture.path("results.jsonl").exists(), "nothing was begun");
+    fixture.run(&many(&["--sidecar", "xmp", "--force"])).answer();
+    let told = std::fs::read_to_string(fixture.path("many/001.xmp")).unwrap();
+    assert!(told.contains("AltTextAccessibility"), "{told}");
+    std::fs::remove_file(fixture.path("many/002.xmp")).unwrap();
+    fixture.run(&many(&["--sidecar", "xmp"])).answer();
+    assert!(fixture.path("many/002.xmp").exists(), "made again from the results");
+}
+
+/// A line of OpenAI's form about pictures.
+fn line(id: &str, urls: &[String], more: &Value) -> String {
+    let picture = |url: &String| json!({"type": "image_url", "image_url": {"url": url, "detail": "low"}});
+    let mut content = vec![json!({"type": "text", "text": "What?"})];
+    content.extend(urls.iter().map(picture));
+    let mut body = json!({"messages": [{"role": "user", "content": content}], "max_tokens": 5});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body}).to_string()
+}
+
+#[test]
+fn requests_come_as_json_lines() {
+    let fixture = fixture(2);
+    let file =
+        |name: &str| format!("file://{}/many/{name}", fixture.dir.path().canonicalize().unwrap().display());
+    let none = json!({});
+    let lines = [
+        line("text", &[], &none),
+        line("one", &[file("001.png")], &none),
+        line(
+            "two",
+            &[file("001.png"), file("below/000.png")],
+            &json!({"n": 2, "seed": 3, "temperature": 0.7}),
+        ),
+        line("drawn", &[], &json!({"temperature": 1.5})),
+        line("scored", &[], &json!({"logprobs": true, "top_logprobs": 1})),
+        line("elsewhere", &[format!("file://{}", fixture.path("small.png").display())], &none),
+        line("host", &["https://example.org/a.png".to_owned()], &none),
+        line("model", &[], &json!({"model": "gpt-4o"})),
+        line("stream", &[], &json!({"stream": true})),
+        line("wrong", &[], &json!({"max_tokens": 0})),
+    ];
+    std::fs::write(fixture.path("requests.jsonl"), lines.join("\n")).unwrap();
+    let ask = |out: &str, more: &[&str]| {
+        let told = fixture.run(&batch(&["requests.jsonl", "--allow-image-dir", "many", "-o", out], more));
+        assert_eq!(told.code, Some(6), "{}", told.stderr);
+        rows(&fixture.path(out))
+    };
+    let told = ask("out", &[]);
+    assert_eq!(ask("again", &["--width", "1", "--threads", "1"]), told, "also what is drawn");
+    let codes = told.iter().map(|(id, row)| (id.as_str(), row["error"]["code"].as_str()));
+    let expected = [
+        ("drawn", None),
+        ("elsewhere", Some("image_source_not_allowed")),
+        ("host", Some("image_source_not_allowed")),
+        ("model", Some("model_not_found")),
+        ("one", None),
+        ("scored", None),
+        ("stream", Some("invalid_value")),
+        ("text", None),
+        ("two", None),
+        ("wrong", Some("invalid_value")),
+    ];
+    assert_eq!(codes.collect::<Vec<_>>(), expected);
+    assert_eq!(told["model"]["response"]["status_code"], 404);
+    assert_eq!(told["two"]["response"]["body"]["choices"].as_array().unwrap().len(), 2);
+    let scored = &told["scored"]["response"]["body"]["choices"][0]["logprobs"]["content"];
+    assert_eq!(scored.as_array().unwrap().len(), 5);
+    let path = fixture.path("many/001.png");
+    let asked = ["ask", "-j", "--detail", "low", "--max-new-tokens", "5", path.to_str().unwrap(), "What?"];
+    assert_eq!(answer(&told["one"]), fixture.run(&asked).json()["answer"].as_str().unwrap());
+    // lines on stdin are the same job; other lines are another
+    let from_stdin = batch(&["-", "--allow-image-dir", "many", "-o", "out"], &[]);
+    assert_eq!(fixture.run_with_input(&from_stdin, lines.join("\n").as_bytes()).code, Some(6));
+    let refused = fixture.run_with_input(&from_stdin, lines[..2].join("\n").as_bytes()).refusal(2);
+    assert!(refused.contains("out holds the results of another job: its lines is"), "{refused}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_done() {
+    let fixture = fixture(1);
+    std::fs::create_dir(fixture.path("empty")).unwrap();
+    std::fs::write(fixture.path("lines"), line("a", &[], &json!({}))).unwrap();
+    std::fs::write(fixture.path("half"), "{\"custom_id\": 1}").unwrap();
+    std::fs::write(fixture.path("two"), "Who?\nWhat?\n").unwrap();
+    std::fs::write(fixture.path("bad.json"), "{\"type\": ").unwrap();
+    for (words, code, told) in [
+        ("many", 2, "nothing is asked about the pictures\nhint: add --prompt"),
+        ("many --prompt x --questions two", 2, "cannot be used with"),
+        ("nope --prompt x", 3, "cannot read nope: no such file or directory\nhint: check the path"),
+        ("empty --prompt x", 3, "there is no picture in empty\n"),
+        ("nope*.png --prompt x", 3, "there is no picture in nope*.png\n"),
+        ("lines --prompt x", 2, "--prompt says nothing about requests that come as JSON lines"),
+        ("lines many --prompt x", 2, "lines has requests as JSON lines, which come alone"),
+        ("half", 2, "line 1 of half is no request: "),
+        ("many --questions two --sidecar txt", 2, "--sidecar takes one answer for each picture"),
+        ("many --questions nope", 1, "cannot read nope: "),
+        ("many --prompt x --schema bad.json", 2, "the schema in bad.json is not valid JSON"),
+        ("many --prompt x --shard 3/2", 2, "as 1/4"),
+        ("many --prompt x --width 17", 2, "17 is not in 1..=16"),
+        ("many --prompt x --allow-image-dir many", 2, "--allow-image-dir is for requests"),
+        ("many --prompt x --out /dev/full", 1, "cannot write /dev/full: it is a device and not a file"),
+    ] {
+        let words: Vec<&str> = ["batch"].into_iter().chain(words.split(' ')).collect();
+        let refused = fixture.run(&words).refusal(code);
+        assert!(refused.contains(told), "{words:?}: {refused}");
+        assert!(!fixture.path("results.jsonl").exists(), "{words:?}");
+    }
+    if !cfg!(feature = "parquet") {
+        let refused = fixture.run(&many(&["--parquet", "x.parquet"])).refusal(2);
+        assert!(refused.contains("hint: build it with --features parquet"), "{refused}");
+    }
+}
+
+/// The guide's examples, on the demo model, in a folder that has the pictures of examples/ in one called `photos`.
+#[test]
+fn the_guide_s_examples_work() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("photos")).unwrap();
+    for entry in std::fs::read_dir(repository.join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "png") {
+            std::fs::copy(&path, fixture.path("photos").join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_phi3v")).parent().unwrap().to_owned();
+    let path = std::env::join_paths([program, "/usr/bin".into(), "/bin".into()]).unwrap();
+    let guide = std::fs::read_to_string(repository.join("docs/guide/batch.md")).unwrap();
+    let mut examples = 0;
+    for block in guide.split("```sh\n").skip(1) {
+        let script = block.split("```").next().unwrap();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-ec", script]).current_dir(fixture.dir.path()).env("PATH", &path).stdin(Stdio::null());
+        shell.env("PHI3V_MODEL", "demo").env("PHI3V_CACHE", fixture.path("cache"));
+        let told = Run::of(shell.output().unwrap());
+        assert_eq!(told.code, Some(0), "{script}\n{}", told.stderr);
+        examples += 1;
+    }
+    assert!(examples >= 4, "{examples}");
+    let titles = rows(&fixture.path("results.jsonl"));
+    assert_eq!(answer(&titles["text.png"]), "Fresh Bread\nOpen Daily\nWelcome");
+    let table = std::fs::read_to_string(fixture.path("photos.csv")).unwrap();
+    assert!(table.starts_with("custom_id,answer,finish_reason,error\r\n"), "{table}");
+}

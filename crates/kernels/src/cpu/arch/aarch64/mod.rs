@@ -1,0 +1,28 @@
+//! Kernels for AArch64, one folder per instruction set: [`dotprod`] adds to [`neon`], and [`i8mm`] to both.
+
+/// A function of one instruction that has no stable intrinsic: `sum` and two factors, in vector registers.
+macro_rules! instruction {
+    ($(#[$doc:meta])* fn $name:ident$(<$lane:ident>)?, $features:literal, $text:literal, ($sum:ty, $a:ty, $b:ty)) => {
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = $features)]
+        pub(crate) fn $name$(<const $lane: i32>)?(mut sum: $sum, a: $a, b: $b) -> $sum {
+            // SAFETY: one instruction on registers alone, of a feature that the function asks for.
+            unsafe {
+                std::arch::asm!(
+                    $text,
+                    sum = inout(vreg) sum,
+                    a = in(vreg) a,
+                    b = in(vreg) b,
+                    $(lane = const $lane,)?
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            sum
+        }
+    };
+}
+
+pub(crate) mod dotprod;
+pub(crate) mod i8mm;
+pub(crate) mod neon;

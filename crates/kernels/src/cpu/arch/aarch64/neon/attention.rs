@@ -1,0 +1,246 @@
+//! The parts of the blocked attention, see [`crate::cpu::ops::flash`], in f32.
+
+use super::gemm::{Tile, rectangle};
+use super::math::{LANES, exp2_of_negative, load, load_whole, store, store_whole};
+use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SingleRow, SoftmaxRow};
+use crate::{KV_BLOCK_TOKENS, KvFormat};
+use std::arch::aarch64::*;
+
+/// In f32.
+pub(crate) static F32: FlashKernel = FlashKernel {
+    group: 1,
+    pack_query,
+    widen,
+    scores,
+    softmax,
+    values,
+    row_q8: Some(SingleRow { scores: row_scores, values: row_values }),
+};
+
+/// Rows of a tile.
+const MR: usize = 6;
+
+/// Columns of a tile.
+const NR: usize = 16;
+
+/// Registers of scores taken together: chains that hide latencies.
+const PART: usize = 4;
+
+fn pack_query(row: &[f32], out: &mut [u32]) {
+    out.copy_from_slice(bytemuck::cast_slice(row));
+}
+
+/// One byte of each lane, `SHIFT` bits below the highest, as f32, `lanes` having their offset taken away.
+#[inline]
+#[target_feature(enable = "neon")]
+fn byte<const SHIFT: i32>(lanes: int32x4_t) -> float32x4_t {
+    vcvtq_f32_s32(vshrq_n_s32::<24>(vshlq_n_s32::<SHIFT>(lanes)))
+}
+
+/// The four bytes of each of 4 words, less [`Q8_OFFSET`](crate::cpu::table::kv::Q8_OFFSET).
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn bytes(words: &[u32]) -> [float32x4_t; 4] {
+    let words: &[u32; LANES] = words.first_chunk().expect("panels are whole registers");
+    // SAFETY: 4 words are read from an array of 4.
+    let lanes = unsafe { vld1q_u32(words.as_ptr()) };
+    // a byte less 128 is the byte with its highest bit turned, as a signed one
+    let lanes = vreinterpretq_s32_u32(veorq_u32(lanes, vdupq_n_u32(0x8080_8080)));
+    [byte::<24>(lanes), byte::<16>(lanes), byte::<8>(lanes), vcvtq_f32_s32(vshrq_n_s32::<24>(lanes))]
+}
+
+/// `sum + Σ factors[i] byte i`, in this order, for the 4 words at the start of `panel`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn add_lanes(factors: &[u32; 4], panel: &[u32], mut sum: float32x4_t) -> float32x4_t {
+    for (factor, byte) in factors.iter().zip(bytes(panel)) {
+        sum = vfmaq_n_f32(sum, byte, f32::from_bits(*factor));
+    }
+    sum
+}
+
+/// Keys, or dimensions, of a single row taken together: their 8 registers of sums hide the latency of `fmla`.
+const TOGETHER: usize = 8 * LANES;
+
+/// See [`SingleRow::scores`].
+#[target_feature(enable = "neon")]
+fn row_scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+    for first in (0..KV_BLOCK_TOKENS).step_by(TOGETHER) {
+        let mut sums = [vdupq_n_f32(0.0); TOGETHER / LANES];
+        for (quad, keys) in query.as_chunks().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS)) {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = add_lanes(quad, &keys[first + LANES * j..], *sum);
+            }
+        }
+        for (j, sum) in sums.into_iter().enumerate() {
+            store(&mut scores[first + LANES * j..], sum);
+        }
+    }
+}
+
+/// See [`SingleRow::values`].
+#[target_feature(enable = "neon")]
+fn row_values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+    let dim = sums.len();
+    // heads are multiples of 16, so the last part may be half as long
+    for (part, sums) in sums.chunks_mut(TOGETHER).enumerate() {
+        let first = part * TOGETHER;
+        if sums.len() == TOGETHER {
+            row_part::<{ TOGETHER / LANES }>(weights, (values, dim, first), sums);
+        } else {
+            row_part::<{ TOGETHER / LANES / 2 }>(weights, (values, dim, first), sums);
+        }
+    }
+}
+
+/// [`row_values`] for the dimensions from `first` on, `Z` registers of them.
+#[inline]
+#[target_feature(enable = "neon")]
+fn row_part<const Z: usize>(weights: &[u32], (values, dim, first): (&[u32], usize, usize), sums: &mut [f32]) {
+    let mut acc = [vdupq_n_f32(0.0); Z];
+    for (acc, sums) in acc.iter_mut().zip(sums.chunks_exact(LANES)) {
+        *acc = load(sums);
+    }
+    for (quad, values) in weights.as_chunks().0.iter().zip(values.chunks_exact(dim)) {
+        for (j, acc) in acc.iter_mut().enumerate() {
+            *acc = add_lanes(quad, &values[first + LANES * j..], *acc);
+        }
+    }
+    for (sums, acc) in sums.chunks_exact_mut(LANES).zip(acc) {
+        store(sums, acc);
+    }
+}
+
+/// See [`FlashKernel::widen`].
+#[target_feature(enable = "neon")]
+fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
+    let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+    let panel: &[u32] = bytemuck::cast_slice(panel);
+    for (row, words) in panel.chunks_exact(cols).enumerate() {
+        for (i, words) in words.as_chunks::<LANES>().0.iter().enumerate() {
+            match format {
+                KvFormat::Q8 => {
+                    for (k, values) in bytes(words).into_iter().enumerate() {
+                        store(&mut out[(4 * row + k) * cols + LANES * i..], values);
+                    }
+                }
+                KvFormat::Bf16 => {
+                    let at = 2 * row * cols + LANES * i;
+                    // SAFETY: 4 words.
+                    let lanes = unsafe { vld1q_u32(words.as_ptr()) };
+                    let high = vandq_u32(lanes, vdupq_n_u32(0xffff_0000));
+                    store(&mut out[at..], vreinterpretq_f32_u32(vshlq_n_u32::<16>(lanes)));
+                    store(&mut out[at + cols..], vreinterpretq_f32_u32(high));
+                }
+                KvFormat::F32 => unreachable!("panels of f32 are not widened"),
+            }
+        }
+    }
+}
+
+/// `rows` rows of `a` by 16 columns of `b`, 6 rows at a time, a single one alone.
+#[inline]
+#[target_feature(enable = "neon")]
+fn columns(
+    a: Queries<'_>,
+    (b, b_stride): (&[u32], usize),
+    (c, c_stride): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    let mut row = 0;
+    while row < a.rows {
+        let tile = Tile {
+            words: a.count,
+            a: &a.words[row * a.stride..],
+            a_strides: (a.stride, 1),
+            b,
+            b_stride,
+            c_stride,
+            accumulate,
+        };
+        let c = &mut c[row * c_stride..];
+        if row + 1 == a.rows {
+            rectangle::<1, { NR / LANES }>(&tile, c);
+            row += 1;
+        } else {
+            rectangle::<MR, { NR / LANES }>(&tile, c);
+            row += MR;
+        }
+    }
+}
+
+/// See [`FlashKernel::scores`].
+#[target_feature(enable = "neon")]
+fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
+    for col in (0..KV_BLOCK_TOKENS).step_by(NR) {
+        columns(q, (&keys[col..], KV_BLOCK_TOKENS), (&mut scores[col..], KEYS), false);
+    }
+}
+
+/// See [`FlashKernel::values`].
+#[target_feature(enable = "neon")]
+fn values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32]) {
+    for (i, panel) in panels.iter().enumerate() {
+        let weights = Queries { words: &weights.words[i * weights.count..], ..weights };
+        for col in (0..dim).step_by(NR) {
+            columns(weights, (&panel[col..], dim), (&mut sums[col..], dim), true);
+        }
+    }
+}
+
+/// See [`FlashKernel::softmax`].
+#[target_feature(enable = "neon")]
+fn softmax(row: SoftmaxRow<'_>) -> f32 {
+    softmax_to::<LANES>(row, |words, weights| store_whole(bytemuck::cast_mut(words), weights))
+}
+
+/// The softmax of a row, of which `put` writes four weights as `WORDS` words. Scores are exponents of 2, so the state's
+/// largest one is too.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn softmax_to<const WORDS: usize>(
+    row: SoftmaxRow<'_>,
+    put: impl Fn(&mut [u32; WORDS], float32x4_t),
+) -> f32 {
+    let SoftmaxRow { scores, valid, scale, key_scales, value_scales, weights, state } = row;
+    if valid == 0 {
+        weights.fill(0);
+        return 1.0;
+    }
+    let key_scales = key_scales.as_chunks().0;
+    for (scores, scales) in scores.as_chunks_mut().0.iter_mut().zip(key_scales) {
+        store_whole(scores, vmulq_f32(load_whole(scores), load_whole(scales)));
+    }
+    // what does not count weighs nothing
+    scores[valid..].fill(f32::NEG_INFINITY);
+    let (scores, value_scales) = (scores.as_chunks::<LANES>().0, value_scales.as_chunks::<LANES>().0);
+    let mut highest = [vdupq_n_f32(f32::NEG_INFINITY); PART];
+    for part in scores.as_chunks::<PART>().0 {
+        for (highest, scores) in highest.iter_mut().zip(part) {
+            *highest = vmaxq_f32(*highest, load_whole(scores));
+        }
+    }
+    let highest = vmaxq_f32(vmaxq_f32(highest[0], highest[1]), vmaxq_f32(highest[2], highest[3]));
+    let scale = scale * std::f32::consts::LOG2_E;
+    let largest = state.largest.max(vmaxvq_f32(highest) * scale);
+    let mut totals = [vdupq_n_f32(0.0); PART];
+    let weights = weights.as_chunks_mut::<WORDS>().0;
+    for (i, (part, words)) in
+        scores.as_chunks::<PART>().0.iter().zip(weights.chunks_exact_mut(PART)).enumerate()
+    {
+        for (j, (scores, words)) in part.iter().zip(words).enumerate() {
+            let exponent = vfmaq_n_f32(vdupq_n_f32(-largest), load_whole(scores), scale);
+            let mut weight = exp2_of_negative(exponent);
+            totals[j] = vaddq_f32(totals[j], weight);
+            if let Some(scales) = value_scales.get(i * PART + j) {
+                weight = vmulq_f32(weight, load_whole(scales));
+            }
+            put(words, weight);
+        }
+    }
+    let total = vaddq_f32(vaddq_f32(totals[0], totals[1]), vaddq_f32(totals[2], totals[3]));
+    let factor = (state.largest - largest).exp2();
+    state.sum = state.sum * factor + vaddvq_f32(total);
+    state.largest = largest;
+    factor
+}

@@ -1,0 +1,145 @@
+//! Products with packed weights. [`crate::cpu::arch::scalar::packed`] defines what they compute.
+//!
+//! Without a dot product of bytes, `smull` and `smlal` multiply eight pairs into 16 bits each:
+//!
+//! - q8: stored bytes are 128 too large; with the highest bit turned they are signed. Two products fit 16 bits, for
+//!   2 * 128 * 127 < 2^15; `sadalp` then adds pairs of lanes in 32: 32 products in six instructions.
+//! - q4: nibbles are small. A lane of 16 bits takes all products of a subgroup, 8 * 15 * 127 at most, before it is
+//!   widened, so that q4 is computed from its nibbles.
+
+mod q4;
+mod q8;
+mod quantize;
+
+pub(crate) use quantize::{quantize, quantize_group};
+
+use super::load::bf16_lanes;
+use super::math::LANES;
+use crate::cpu::table::activations::{TILE_ROWS, TileGroup};
+use crate::cpu::table::packed::{PackedKernels, SWEEP_BYTES, Sums};
+use crate::quant::{GROUP, PANEL, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP, ZERO, ZERO_NIBBLE};
+pub(crate) use q4::{nibbles, scaled_nibbles};
+use std::arch::aarch64::*;
+
+/// The kernels.
+pub(crate) const KERNELS: PackedKernels = PackedKernels {
+    quantize,
+    q8: q8::q8,
+    q4: q4::q4,
+    unpack_q4: None,
+    tile_rows: TILE_ROWS,
+    chunk_rows: CHUNK_ROWS,
+    sweep_bytes: SWEEP_BYTES,
+};
+
+/// Three tiles: the sums of 18 x 64 f32 are 4.6 KB beside a q8 block of 8, in an L1 of 32 KB at least.
+const CHUNK_ROWS: usize = 3 * TILE_ROWS;
+
+/// Registers to a panel's 64 columns, four columns of a quad each.
+pub(crate) const PANEL_REGISTERS: usize = PANEL / LANES;
+/// Bytes of a register.
+pub(crate) const REGISTER: usize = 16;
+/// Bytes of four values along K of a panel's columns.
+pub(crate) const STEP: usize = PANEL * QUAD;
+/// Four values along K in a group.
+pub(crate) const QUADS: usize = GROUP / QUAD;
+/// Subgroups of a group.
+pub(crate) const SUBGROUPS: usize = GROUP / SUBGROUP;
+/// Steps of 8 values along K in a subgroup: a q4 register holds them of four columns.
+pub(crate) const SUB_OCTS: usize = SUBGROUP / (2 * QUAD);
+/// Bytes of a q4 block before its values.
+pub(crate) const HEAD_BYTES: usize = SCALE_BYTES + SUB_SCALE_BYTES;
+
+/// `y = fma(f32(sum) * column_scale, row_scale, y)` for 4 columns.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn accumulate(sum: int32x4_t, column_scale: float32x4_t, row_scale: f32, y: &mut [f32]) {
+    let y: &mut [f32; LANES] = y.first_chunk_mut().expect("y holds 64 columns of the row");
+    let scaled = vmulq_f32(vcvtq_f32_s32(sum), column_scale);
+    // SAFETY: y has 4 values.
+    unsafe { vst1q_f32(y.as_mut_ptr(), vfmaq_n_f32(vld1q_f32(y.as_ptr()), scaled, row_scale)) };
+}
+
+/// Scales of the columns `4 j..` of a block.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn column_scales(block: &[u8], j: usize) -> float32x4_t {
+    let bits: &[u8; 2 * LANES] = block[j * 2 * LANES..].first_chunk().expect("a block begins with 64 scales");
+    // SAFETY: 8 bytes are read from an array of 8; the load needs no alignment.
+    bf16_lanes(unsafe { vld1_u16(bits.as_ptr().cast()) })
+}
+
+/// Sub-scales of the columns `4 j..` for subgroup `subgroup`, one per lane.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn column_sub_scales(block: &[u8], j: usize, subgroup: usize) -> int32x4_t {
+    let at = SCALE_BYTES + subgroup / 2 * PANEL + j * LANES;
+    let pairs: [u8; LANES] = *block[at..].first_chunk().expect("a q4 block has 128 bytes of sub-scales");
+    let nibbles = (u32::from_le_bytes(pairs) >> (subgroup % 2 * 4)) & 0x0f0f_0f0f;
+    let lanes = vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(u64::from(nibbles)))));
+    vreinterpretq_s32_u32(lanes)
+}
+
+/// A quad of a tile in all lanes.
+///
+/// # Safety
+/// `values` has the quad `index`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn broadcast_quad(values: *const u8, index: usize) -> int8x16_t {
+    // SAFETY: by the caller's promise; the load needs no alignment.
+    let quad = unsafe { values.add(index * QUAD).cast::<i32>().read_unaligned() };
+    vreinterpretq_s8_s32(vdupq_n_s32(quad))
+}
+
+/// `y += ` the outliers of a tile's group times their weights, by `add_outlier(place, outlier, row of y)`.
+#[inline(always)]
+fn each_outlier(tile: TileGroup<'_>, y: &mut Sums<'_>, add_outlier: impl Fn(usize, f32, &mut [f32])) {
+    for (row, place, outlier) in tile.outliers() {
+        add_outlier(place, outlier, y.row(row));
+    }
+}
+
+/// `y += ` the outliers of a tile's group times their weights of a q8 block.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn add_q8_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
+    each_outlier(tile, y, |place, outlier, y| {
+        for j in 0..PANEL_REGISTERS {
+            let at = SCALE_BYTES + place / QUAD * STEP + j * REGISTER;
+            let stored = lane_bytes(&block[at..], 8 * (place % QUAD), 255);
+            accumulate(
+                vsubq_s32(stored, vdupq_n_s32(ZERO.into())),
+                column_scales(block, j),
+                outlier,
+                &mut y[j * LANES..],
+            );
+        }
+    });
+}
+
+/// `y += ` the outliers of a tile's group times their weights of a q4 block.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn add_q4_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
+    each_outlier(tile, y, |place, outlier, y| {
+        for j in 0..PANEL_REGISTERS {
+            let at = HEAD_BYTES + place / (2 * QUAD) * STEP + j * REGISTER;
+            let stored = lane_bytes(&block[at..], place % QUAD * 8 + place / QUAD % 2 * 4, 15);
+            let q = vsubq_s32(stored, vdupq_n_s32(ZERO_NIBBLE.into()));
+            let q = vmulq_s32(q, column_sub_scales(block, j, place / SUBGROUP));
+            accumulate(q, column_scales(block, j), outlier, &mut y[j * LANES..]);
+        }
+    });
+}
+
+/// The bits `mask` above bit `shift` of the first four words of a block's part.
+#[inline]
+#[target_feature(enable = "neon")]
+fn lane_bytes(words: &[u8], shift: usize, mask: i32) -> int32x4_t {
+    let words: &[u8; REGISTER] = words.first_chunk().expect("a step has 256 bytes");
+    // SAFETY: 16 bytes are read from an array of 16.
+    let words = unsafe { vld1q_u8(words.as_ptr()) };
+    let moved = vshlq_u32(vreinterpretq_u32_u8(words), vdupq_n_s32(-(shift as i32)));
+    vandq_s32(vreinterpretq_s32_u32(moved), vdupq_n_s32(mask))
+}

@@ -1,0 +1,225 @@
+//! Many requests on one engine, each answer given as soon as it ends, while other threads prepare the next requests.
+//!
+//! ```
+//! use phi3v::batch::{Asked, read_ahead};
+//!
+//! let mut session = phi3v::load("demo")?;
+//! session.generation.max_new_tokens = Some(8);
+//! let preparer = session.preparer();
+//! # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+//! let paths = ["cover.png", "text.png"].map(|name| format!("{dir}/{name}"));
+//! let coming = read_ahead(paths, 2, move |path| {
+//!     let request = preparer.image(&path).and_then(|image| preparer.ask([image], "What is written here?"));
+//!     vec![Asked { key: path, request }]
+//! });
+//! for ended in session.batch(coming) {
+//!     println!("{}: {}", ended.key, ended.result?.text);
+//! }
+//! # Ok::<(), phi3v::Error>(())
+//! ```
+
+use crate::Error;
+use crate::engine::{Engine, Event, Finished, Output, Request, RequestId, Token};
+use phi3v_kernels::Backend;
+use std::collections::{HashMap, VecDeque};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a step waits for the next request where there is nothing else to do.
+const WAIT: Duration = Duration::from_millis(50);
+
+/// Requests that wait in the engine, so that a place which becomes free is filled in the same step.
+const WAITING: usize = 2;
+
+/// A request with the caller's name for it, or why there is none: the failure comes out again beside the answers.
+pub struct Asked<K, E = Error> {
+    /// What the caller knows the answer by; it comes back with it.
+    pub key: K,
+    /// The request, or why it could not be made.
+    pub request: Result<Request, E>,
+}
+
+/// A request that has come to its end, with the key that it was asked with.
+#[derive(Debug)]
+pub struct Ended<K, E = Error> {
+    /// The caller's name for the request.
+    pub key: K,
+    /// The whole answer, or why there is none.
+    pub result: Result<Answer, E>,
+}
+
+/// A whole answer with its tokens, why it ended and what it took.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// All of the answer's text, without the token that ended it.
+    pub text: String,
+    /// The tokens of the answer, with log probabilities where the request asked for them.
+    pub tokens: Vec<Token>,
+    /// Why the answer ended, the tokens that were counted and where the time went.
+    pub finished: Finished,
+}
+
+/// Requests that run together on one engine. The source gives groups: of the requests in a group the first is run until
+/// it speaks, the others then find what they have in common with it (an image, the beginning of a conversation) computed
+/// already. The iterator gives the answers in the order in which they end, and waits for the source where it must.
+///
+/// What is answered does not depend on how many run together, see [`EngineOptions`](crate::engine::EngineOptions).
+pub struct Batch<'e, B: Backend, K, E = Error> {
+    engine: &'e mut Engine<B>,
+    /// None when there are no more.
+    source: Option<Receiver<Vec<Asked<K, E>>>>,
+    /// Groups that were taken and not submitted yet.
+    taken: VecDeque<Vec<Asked<K, E>>>,
+    running: HashMap<RequestId, Running<K, E>>,
+    /// Answers of steps that the iterator has not given out.
+    ended: VecDeque<Ended<K, E>>,
+}
+
+/// A request in the engine.
+struct Running<K, E> {
+    key: K,
+    text: String,
+    tokens: Vec<Token>,
+    /// The others of its group, to be submitted when it speaks.
+    others: Vec<Asked<K, E>>,
+}
+
+impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
+    /// Requests of `source` on `engine`, which should have no others: it ends when the source's other end is dropped.
+    pub fn new(engine: &'e mut Engine<B>, source: Receiver<Vec<Asked<K, E>>>) -> Self {
+        let (taken, ended) = (VecDeque::new(), VecDeque::new());
+        Self { engine, source: Some(source), taken, running: HashMap::new(), ended }
+    }
+
+    /// Takes requests as far as there is a place for them, does one step of the engine, and gives what has ended by it.
+    /// Where nothing runs it waits a twentieth of a second for the source, so that a caller can look at other things.
+    pub fn step(&mut self) -> Vec<Ended<K, E>> {
+        let mut ended = Vec::new();
+        self.take(&mut ended);
+        if !self.engine.is_idle() {
+            for output in self.engine.step(&mut ()) {
+                self.deliver(output, &mut ended);
+            }
+        }
+        ended
+    }
+
+    /// Whether everything that was asked has been answered and nothing more will come.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.source.is_none() && self.taken.is_empty() && self.running.is_empty()
+    }
+
+    /// Takes no more requests: those that run come to their ends, those that wait are dropped without a word.
+    pub fn stop(&mut self) {
+        self.source = None;
+        self.taken.clear();
+        self.running.values_mut().for_each(|running| running.others.clear());
+    }
+
+    /// Moves requests to the engine while it has room for them.
+    fn take(&mut self, ended: &mut Vec<Ended<K, E>>) {
+        while self.engine.load().waiting < WAITING {
+            let group = self.taken.pop_front().or_else(|| self.next_group());
+            let Some(group) = group else { return };
+            self.submit(group, ended);
+        }
+    }
+
+    fn next_group(&mut self) -> Option<Vec<Asked<K, E>>> {
+        let source = self.source.as_ref()?;
+        let group = if self.running.is_empty() {
+            source.recv_timeout(WAIT).map_err(|error| error == RecvTimeoutError::Disconnected)
+        } else {
+            source.try_recv().map_err(|error| error == TryRecvError::Disconnected)
+        };
+        if let Err(is_end) = group
+            && is_end
+        {
+            self.source = None;
+        }
+        group.ok()
+    }
+
+    /// Submits the first request of a group that can be; the failures of those before it are answers already.
+    fn submit(&mut self, group: Vec<Asked<K, E>>, ended: &mut Vec<Ended<K, E>>) {
+        let mut group = group.into_iter();
+        while let Some(Asked { key, request }) = group.next() {
+            match request.and_then(|request| Ok(self.engine.submit(request)?)) {
+                Ok(id) => {
+                    let (text, tokens, others) = (String::new(), Vec::new(), group.collect());
+                    self.running.insert(id, Running { key, text, tokens, others });
+                    return;
+                }
+                Err(error) => ended.push(Ended { key, result: Err(error) }),
+            }
+        }
+    }
+
+    fn deliver(&mut self, output: Output, ended: &mut Vec<Ended<K, E>>) {
+        let Some(running) = self.running.get_mut(&output.id) else { return };
+        // what they share with it is known from here on
+        let others = std::mem::take(&mut running.others);
+        self.taken.extend(others.into_iter().map(|asked| vec![asked]));
+        let result = match output.event {
+            Event::Token(token) => {
+                running.text.push_str(&token.text);
+                running.tokens.push(token);
+                return;
+            }
+            Event::Finished(finished) => Ok(finished),
+            Event::Failed(error) => Err(error.into()),
+        };
+        let Some(Running { key, mut text, tokens, .. }) = self.running.remove(&output.id) else { return };
+        let result = result.map(|finished| {
+            text.push_str(&finished.text);
+            Answer { text, tokens, finished }
+        });
+        ended.push(Ended { key, result });
+    }
+}
+
+impl<B: Backend, K, E: From<Error>> Iterator for Batch<'_, B, K, E> {
+    type Item = Ended<K, E>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ended.is_empty() && !self.is_done() {
+            let ended = self.step();
+            self.ended.extend(ended);
+        }
+        self.ended.pop_front()
+    }
+}
+
+/// Prepares `items` on `threads` threads of its own, nearly in their order, and no further ahead than one for each thread
+/// that has not been received. The threads end with the items, or when the receiver is dropped.
+///
+/// ```
+/// let squares = phi3v::batch::read_ahead(1..=100_u32, 3, |number| number * number);
+/// assert_eq!(squares.iter().sum::<u32>(), 338_350);
+/// ```
+pub fn read_ahead<T, R: Send + 'static>(
+    items: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
+    threads: usize,
+    prepare: impl Fn(T) -> R + Send + Sync + 'static,
+) -> Receiver<R> {
+    let threads = threads.max(1);
+    let (prepared, receiver) = sync_channel(threads);
+    let items = Arc::new(Mutex::new(items.into_iter()));
+    let prepare = Arc::new(prepare);
+    for _ in 0..threads {
+        let (items, prepare, prepared) = (Arc::clone(&items), Arc::clone(&prepare), prepared.clone());
+        std::thread::spawn(move || {
+            loop {
+                // the lock is not held while an item is prepared
+                let item = items.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some(item) = item else { return };
+                if prepared.send(prepare(item)).is_err() {
+                    return; // nobody wants the rest
+                }
+            }
+        });
+    }
+    receiver
+}

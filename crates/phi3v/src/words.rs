@@ -1,0 +1,156 @@
+//! Words of an answer, and how sure the model was of each: its tokens are parts of words, and their probabilities say more
+//! about a word together than each alone.
+//!
+//! ```
+//! use phi3v::words::words;
+//!
+//! let mut session = phi3v::load("demo")?;
+//! session.generation.sampling.logprobs = Some(0);
+//! session.generation.max_new_tokens = Some(20);
+//! let request = session.preparer().ask([], "Who are you?")?;
+//! # use phi3v::batch::{Asked, read_ahead};
+//! let asked = read_ahead([request], 1, |request| vec![Asked { key: (), request: Ok(request) }]);
+//! for ended in session.batch::<_, phi3v::Error>(asked) {
+//!     let answer = ended.result?;
+//!     let words = words(&answer.tokens, &answer.finished.text);
+//!     let text: String = words.iter().flat_map(|word| [word.space.as_str(), &word.text]).collect();
+//!     assert_eq!(text, answer.text);
+//!     assert!(words.iter().all(|word| word.p > 0.0 && word.p <= word.mean));
+//! }
+//! # Ok::<(), phi3v::Error>(())
+//! ```
+
+use crate::engine::Token;
+
+/// A run of letters without white space, and the probabilities of the tokens that it was made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Word {
+    /// White space before the word: all words of an answer with theirs, joined, are its text but for white space at its end.
+    pub space: String,
+    /// The word itself, with the signs that stand at it.
+    pub text: String,
+    /// The least probability of its tokens, from 0 to 1: how sure the model was at the worst place.
+    pub p: f32,
+    /// The mean probability of its tokens, from 0 to 1.
+    pub mean: f32,
+}
+
+/// Joins the tokens of an answer that is being made to words, each given as soon as it is over.
+///
+/// Probabilities are those of [`Token::logprob`], so the request has to ask for log probabilities; without them there are
+/// no words. Text that is held back as the possible beginning of a stop string comes in one piece with several tokens, and
+/// each of its words then has the probabilities of all of them.
+#[derive(Clone, Debug, Default)]
+pub struct WordStream {
+    space: String,
+    text: String,
+    /// Of the tokens of the word so far.
+    probabilities: Vec<f32>,
+    /// Of tokens whose text has not become certain.
+    unplaced: Vec<f32>,
+}
+
+impl WordStream {
+    /// Takes the next token and gives the words that have ended with it.
+    pub fn push(&mut self, token: &Token) -> Vec<Word> {
+        self.unplaced.extend(token.logprob.map(f32::exp));
+        let mut words = Vec::new();
+        self.take(&token.text, &mut words);
+        words
+    }
+
+    /// Takes the text that was held back until the end of the answer, and gives the words that are left. The stream is
+    /// then at the beginning of another answer.
+    pub fn finish(&mut self, text: &str) -> Vec<Word> {
+        let mut words = Vec::new();
+        self.take(text, &mut words);
+        self.end(&mut words);
+        *self = Self::default();
+        words
+    }
+
+    fn take(&mut self, text: &str, words: &mut Vec<Word>) {
+        if text.is_empty() {
+            return;
+        }
+        let probabilities = std::mem::take(&mut self.unplaced);
+        let mut counted = false;
+        for letter in text.chars() {
+            if letter.is_whitespace() {
+                self.end(words);
+                self.space.push(letter);
+                counted = false;
+            } else {
+                self.text.push(letter);
+                if !counted {
+                    self.probabilities.extend(&probabilities);
+                    counted = true;
+                }
+            }
+        }
+    }
+
+    /// Ends the word, if there is one.
+    fn end(&mut self, words: &mut Vec<Word>) {
+        if self.text.is_empty() {
+            return;
+        }
+        let probabilities = std::mem::take(&mut self.probabilities);
+        let (space, text) = (std::mem::take(&mut self.space), std::mem::take(&mut self.text));
+        let Some(p) = probabilities.iter().copied().reduce(f32::min) else { return };
+        let mean = probabilities.iter().sum::<f32>() / probabilities.len() as f32;
+        // the rounding of a sum must not put the mean below the least
+        words.push(Word { space, text, p, mean: mean.max(p) });
+    }
+}
+
+/// The words of a whole answer: its `tokens`, and the text that came with its end.
+#[must_use]
+pub fn words(tokens: &[Token], rest: &str) -> Vec<Word> {
+    let mut stream = WordStream::default();
+    let mut words: Vec<Word> = tokens.iter().flat_map(|token| stream.push(token)).collect();
+    words.extend(stream.finish(rest));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str, p: f32) -> Token {
+        Token { id: 0, text: text.to_owned(), logprob: Some(p.ln()), top: Vec::new() }
+    }
+
+    fn told(tokens: &[Token], rest: &str) -> Vec<(String, f32, f32)> {
+        let round = |p: f32| (p * 1000.0).round() / 1000.0;
+        let words = words(tokens, rest);
+        words.into_iter().map(|word| (word.space + &word.text, round(word.p), round(word.mean))).collect()
+    }
+
+    fn expected(words: &[(&str, f32, f32)]) -> Vec<(String, f32, f32)> {
+        words.iter().map(|(text, p, mean)| ((*text).to_owned(), *p, *mean)).collect()
+    }
+
+    #[test]
+    fn tokens_are_joined_to_words_with_the_least_and_the_mean_of_their_probabilities() {
+        let tokens =
+            [token("Sum", 0.5), token("mer", 0.9), token(" Gar", 1.0), token("den", 0.2), token(".\n", 0.6)];
+        assert_eq!(told(&tokens, ""), expected(&[("Summer", 0.5, 0.7), (" Garden.", 0.2, 0.6)]));
+        // a blank of its own belongs to no word, and a token within two words to both
+        let tokens = [token("a", 0.9), token(" ", 0.1), token("b c", 0.8), token("d", 0.4)];
+        assert_eq!(told(&tokens, ""), expected(&[("a", 0.9, 0.9), (" b", 0.8, 0.8), (" cd", 0.4, 0.6)]));
+    }
+
+    #[test]
+    fn tokens_without_text_count_for_the_text_that_they_become() {
+        let tokens =
+            [token("", 0.3), token("", 0.9), token("\u{20ac}", 0.9), token("5", 1.0), token("", 0.5)];
+        assert_eq!(told(&tokens, " or"), expected(&[("\u{20ac}5", 0.3, 0.775), (" or", 0.5, 0.5)]));
+    }
+
+    #[test]
+    fn without_log_probabilities_there_are_no_words() {
+        let tokens = [Token { logprob: None, ..token("a b", 1.0) }];
+        assert_eq!(told(&tokens, " c"), []);
+    }
+}

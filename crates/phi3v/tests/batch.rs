@@ -1,0 +1,125 @@
+//! Many requests: what is answered does not depend on how many run together, where each comes in, or what fails beside it.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use common::repository;
+use phi3v::batch::{Asked, Batch, read_ahead};
+use phi3v::checkpoint::Checkpoint;
+use phi3v::device::Device;
+use phi3v::engine::{Engine, EngineOptions, Event, Request};
+use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
+use phi3v::model::{ModelOptions, Phi3V};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The tiny checkpoint as its dense weights are, where rows that decode together could show in the last bits.
+fn engine(running_max: usize, threads: usize) -> Engine<Device> {
+    let checkpoint = Checkpoint::open(&repository().join("testdata/tiny")).unwrap();
+    let Checkpoint { config, weights, tokenizer, .. } = &checkpoint;
+    let device = common::device(None, Some(threads));
+    let model = Phi3V::load(device, config, weights, ModelOptions::of(weights), &mut |_| ()).unwrap();
+    let running_max = Some(running_max);
+    let options = EngineOptions { running_max, cache_tokens: 32_768, ..EngineOptions::default() };
+    Engine::new(model, Arc::clone(tokenizer), Vec::new(), options.for_batch()).unwrap()
+}
+
+fn image(seed: usize) -> Arc<ImageInputs> {
+    let (width, height) = (40 + seed, 64);
+    let pixels = (0..width * height * 3).map(|i| (i * (seed + 3) % 251) as u8).collect();
+    let params = ImageParams { num_crops: 1, ..ImageParams::default() };
+    Arc::new(process(&RgbImage { width, height, pixels }, &params).unwrap())
+}
+
+/// Question `question` about image `seed`.
+fn request(seed: usize, question: usize) -> Request {
+    let image = image(seed);
+    let rows = vec![-1; image.num_img_tokens()];
+    let text = (0..10 + question * 7).map(|i| 3 + ((i * i + 7 * i * question + seed) % 250) as i64);
+    let input_ids = [1, 5].into_iter().chain(rows).chain(text).collect();
+    Request::greedy(input_ids, vec![image], 5 + (seed + question) % 9)
+}
+
+type Key = (usize, usize);
+
+/// Three questions about each of ten images; the request of one group is beyond the context.
+fn ask(seed: usize) -> Vec<Asked<Key>> {
+    let asked = |question| {
+        let mut request = request(seed, question);
+        if (seed, question) == (4, 0) {
+            request.max_new_tokens = 1 << 20;
+        }
+        Asked { key: (seed, question), request: Ok(request) }
+    };
+    (0..3).map(asked).collect()
+}
+
+fn answers(width: usize, threads: usize, readers: usize) -> BTreeMap<Key, Result<Vec<u32>, String>> {
+    let mut engine = engine(width, threads);
+    let batch = Batch::new(&mut engine, read_ahead(0..10, readers, ask));
+    let ids = |answer: phi3v::batch::Answer| answer.tokens.iter().map(|token| token.id).collect();
+    let answers: Vec<_> =
+        batch.map(|ended| (ended.key, ended.result.map(ids).map_err(|error| error.to_string()))).collect();
+    assert_eq!(answers.len(), 30, "nothing is lost and nothing comes twice");
+    answers.into_iter().collect()
+}
+
+#[test]
+fn answers_are_those_of_requests_that_run_alone() {
+    let mut alone = engine(1, 1);
+    let mut expected = BTreeMap::new();
+    for (seed, question) in (0..10).flat_map(|seed| (0..3).map(move |question| (seed, question))) {
+        alone.submit(request(seed, question)).unwrap();
+        let mut ids = Vec::new();
+        while !alone.is_idle() {
+            for output in alone.step(&mut ()) {
+                if let Event::Token(token) = output.event {
+                    ids.push(token.id);
+                }
+            }
+        }
+        expected.insert((seed, question), Ok(ids));
+    }
+    for (width, threads, readers) in [(1, 1, 1), (3, 2, 2), (16, 2, 4)] {
+        let mut answers = answers(width, threads, readers);
+        let failed = answers.insert((4, 0), expected[&(4, 0)].clone());
+        assert!(failed.unwrap().unwrap_err().contains("exceed the context"), "{width}");
+        assert_eq!(answers, expected, "{width} at a time, {threads} threads, {readers} readers");
+    }
+}
+
+#[test]
+fn what_a_group_shares_is_computed_once() {
+    let mut engine = engine(16, 1);
+    let batch = Batch::new(&mut engine, read_ahead(0..4, 1, ask));
+    let cached = batch.map(|ended| (ended.key.1, ended.result.unwrap().finished.usage.cached_tokens));
+    for (question, cached) in cached.collect::<Vec<_>>() {
+        // 313 rows of the image begin at the third token
+        assert_eq!(cached, if question == 0 { 0 } else { 256 }, "question {question}");
+    }
+}
+
+#[test]
+fn a_batch_that_is_stopped_ends_what_runs_and_begins_nothing() {
+    let mut engine = engine(2, 1);
+    let mut batch = Batch::new(&mut engine, read_ahead(0.., 1, |seed| ask(seed % 4)));
+    while batch.step().is_empty() {}
+    batch.stop();
+    let rest = batch.count();
+    assert!(rest <= 4, "{rest} came after the stop");
+    assert!(engine.is_idle());
+}
+
+#[test]
+fn a_request_that_was_not_made_comes_out_beside_the_others() {
+    let mut engine = engine(4, 1);
+    let source = read_ahead(0..3, 1, |seed| {
+        let failure = || phi3v::Error::from(phi3v::engine::EngineError::EmptyPrompt);
+        let request = if seed == 1 { Err(failure()) } else { Ok(request(seed, 0)) };
+        vec![Asked { key: seed, request }]
+    });
+    let mut told: Vec<_> =
+        Batch::new(&mut engine, source).map(|ended| (ended.key, ended.result.is_ok())).collect();
+    told.sort_unstable();
+    assert_eq!(told, [(0, true), (1, false), (2, true)]);
+}
