@@ -139,7 +139,8 @@ fn arrays(
     for index in 0..=shape.first.len() {
         let wrong = below(definitions, shape.item(index), levels - 1)?;
         if *wrong != Shape::Never {
-            let mut first = vec![Rc::new(Shape::Any); index];
+            let any = Rc::new(Shape::Any);
+            let mut first = vec![any; index];
             first.push(wrong);
             shapes.push(ArrayShape { min: index as u64 + 1, first, ..ArrayShape::default() });
         }

@@ -50,7 +50,11 @@ impl References {
                     let resource = walk.visit(members, &pointer, resource);
                     for (name, part) in members {
                         if !NO_SCHEMAS.contains(&name.as_str()) && (part.is_object() || part.is_array()) {
-                            open.push((part, [pointer.as_slice(), &[name.clone()]].concat(), resource));
+                            open.push((
+                                part,
+                                [pointer.as_slice(), std::slice::from_ref(name)].concat(),
+                                resource,
+                            ));
                         }
                     }
                 }
