@@ -413,6 +413,17 @@ fn keywords_beyond_a_grammar() {
 }
 
 #[test]
+fn answers_are_compact() {
+    let bench = Bench::new();
+    let schema = json!({"required": ["a"], "properties": {"a": {"items": {"type": "integer"}, "type": "array"}},
+        "additionalProperties": {"type": "string"}, "type": "object"});
+    assert!(bench.takes(&schema, "{\"a\":[1,2],\"b c\":\" d \"}"));
+    for spaced in ["{\"a\": [1]}", "{ \"a\":[1]}", "{\"a\":[1, 2]}", "{\"a\":[1]\n}", "{\"a\":[1]} "] {
+        assert!(!bench.takes(&schema, spaced), "{spaced}");
+    }
+}
+
+#[test]
 fn all_pairs_of_bounds() {
     let bench = Bench::new();
     let pairs = [

@@ -161,7 +161,7 @@ impl Writer {
         self.either(&[Rc::new(Shape::Values(values.to_vec()))])
     }
 
-    /// A value, with white space between its parts only.
+    /// A value.
     fn value(&mut self, value: &Value) -> Result<Symbol, Refused> {
         let mut sequence = Vec::new();
         match value {
