@@ -34,6 +34,9 @@ struct Case {
     values: Vec<(Value, bool)>,
 }
 
+/// Reads the cases of a suite from its folder.
+type Cases = fn(&Path) -> Vec<Case>;
+
 /// What became of the schemas of a suite.
 #[derive(Default)]
 struct Outcome {
@@ -229,7 +232,7 @@ fn report(suite: &str, outcome: &Outcome) {
 #[test]
 fn public_suites_are_followed() {
     let bench = Bench::new();
-    let suites: [(&str, &str, fn(&Path) -> Vec<Case>); 2] = [
+    let suites: [(&str, &str, Cases); 2] = [
         ("PHI3V_JSONSCHEMABENCH", "jsonschemabench", real_world),
         ("PHI3V_JSON_SCHEMA_SUITE", "official", official),
     ];
