@@ -72,6 +72,7 @@ impl Bench {
             let answer = match self.answer(&mut constraint.clone(), &mut random) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => continue,
+                Err(error) if error.to_string().contains("without an item that it already has") => continue,
                 Err(error) => panic!("{schema}: {error}"),
             };
             finished += 1;
@@ -81,6 +82,20 @@ impl Bench {
             assert!(wrong.is_empty(), "{wrong:?}\n{schema}\ngives {answer}\n{wrong:?}");
         }
         Some(finished)
+    }
+
+    /// Whether a text may be the answer.
+    fn takes(&self, schema: &Value, answer: &str) -> bool {
+        let mut constraint = self.factory.constraint(&Grammar::JsonSchema(schema.clone())).unwrap();
+        let mut logits = vec![0.0; self.tokenizer.vocab_size()];
+        let takes = |byte| {
+            logits.fill(0.0);
+            let token = self.tokenizer.byte_id(byte);
+            constraint.allowed(&mut logits).is_ok()
+                && logits[token as usize] == 0.0
+                && constraint.accept(token).is_ok()
+        };
+        answer.bytes().all(takes) && constraint.may_end()
     }
 
     fn refusal(&self, grammar: Grammar) -> String {
@@ -139,7 +154,7 @@ impl Schemas<'_> {
 
     fn schema(&mut self, depth: usize) -> Value {
         let leaf = depth == 0;
-        match self.below(if leaf { 7 } else { 13 }) {
+        match self.below(if leaf { 7 } else { 15 }) {
             0 => self.numbers("number"),
             1 => self.numbers("integer"),
             2 => self.strings(),
@@ -157,6 +172,8 @@ impl Schemas<'_> {
                 let keyword = self.one_of(&["anyOf", "allOf", "oneOf"]);
                 json!({keyword: [self.schema(depth - 1), self.schema(depth - 1)]})
             }
+            12 => self.conditions(depth - 1),
+            13 => json!({"not": self.schema(depth - 1)}),
             _ => {
                 let mut schema = self.schema(depth - 1);
                 if let Some(members) = schema.as_object_mut() {
@@ -166,6 +183,16 @@ impl Schemas<'_> {
                 schema
             }
         }
+    }
+
+    fn conditions(&mut self, depth: usize) -> Value {
+        let mut schema = json!({"if": self.schema(depth)});
+        for keyword in ["then", "else"] {
+            if self.below(3) > 0 {
+                schema[keyword] = self.schema(depth);
+            }
+        }
+        schema
     }
 
     fn numbers(&mut self, kind: &str) -> Value {
@@ -242,6 +269,17 @@ impl Schemas<'_> {
                 schema.insert(keyword.to_owned(), json!(self.below(limit)));
             }
         }
+        if self.below(3) == 0 {
+            schema.insert("uniqueItems".to_owned(), json!(true));
+        }
+        if self.below(5) == 0 {
+            schema.insert("contains".to_owned(), self.schema(depth));
+            for keyword in ["minContains", "maxContains"] {
+                if self.below(3) == 0 {
+                    schema.insert(keyword.to_owned(), json!(self.below(3)));
+                }
+            }
+        }
         Value::Object(schema)
     }
 
@@ -263,6 +301,16 @@ impl Schemas<'_> {
             if self.below(4) == 0 {
                 schema.insert(keyword.to_owned(), json!(self.below(limit)));
             }
+        }
+        if self.below(4) == 0 {
+            let needed = self.one_of(&names);
+            let name = self.one_of(&names);
+            schema.insert("dependentRequired".to_owned(), json!({name: [needed]}));
+        }
+        if self.below(6) == 0 {
+            let names =
+                [json!({"pattern": "^[a-n]"}), json!({"enum": ["a", "b", "c"]}), json!({"maxLength": 1})];
+            schema.insert("propertyNames".to_owned(), self.one_of(&names));
         }
         Value::Object(schema)
     }
@@ -300,6 +348,79 @@ fn answers_to_random_schemas_satisfy_them() {
         followed > 1_500 && finished > 2_000,
         "{followed} schemas were followed, {finished} answers finished"
     );
+}
+
+/// What no grammar says of itself: choices that exclude one another, conditions, items that come once.
+#[test]
+fn keywords_beyond_a_grammar() {
+    let bench = Bench::new();
+    let kinds = json!({"oneOf": [
+        {"type": "object", "properties": {"kind": {"const": "a"}, "x": {"type": "integer"}}, "required": ["kind"]},
+        {"type": "object", "properties": {"kind": {"const": "b"}}, "required": ["kind", "y"]},
+    ]});
+    let either = json!({"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["b"]}]});
+    let condition = json!({"properties": {"kind": {"enum": ["a", "b"]}}, "required": ["kind"],
+        "if": {"properties": {"kind": {"const": "a"}}}, "then": {"required": ["x"]}, "else": {"required": ["y"]}});
+    let named = json!({"$id": "http://example.com/root", "type": "array", "items": {"$ref": "part"}, "$defs": {
+        "p": {"$id": "part", "anyOf": [{"$ref": "#word"}, {"type": "null"}], "$defs": {"w": {"$anchor": "word", "const": "x"}}}}});
+    for (schema, right, wrong) in [
+        (kinds, "{\"kind\":\"a\"}", "{\"kind\":\"b\"}"),
+        (either, "{\"b\":1}", "{\"a\":1,\"b\":1}"),
+        (json!({"oneOf": [{"minimum": 1, "type": "number"}, {"maximum": 2, "type": "number"}]}), "3", "1.5"),
+        (json!({"oneOf": [{"type": "number"}, {"type": "integer"}]}), "1.5", "2"),
+        (
+            json!({"oneOf": [{"maxLength": 2, "type": "string"}, {"pattern": "^a", "type": "string"}]}),
+            "\"abc\"",
+            "\"a\"",
+        ),
+        (condition.clone(), "{\"kind\":\"a\",\"x\":1}", "{\"kind\":\"a\",\"y\":1}"),
+        (condition, "{\"kind\":\"b\",\"y\":1}", "{\"kind\":\"b\",\"x\":1}"),
+        (json!({"type": "integer", "not": {"enum": [1, 2]}}), "3", "2"),
+        (json!({"type": "string", "not": {"pattern": "x"}}), "\"abc\"", "\"axc\""),
+        (json!({"not": {"type": ["string", "object"]}}), "[1]", "\"a\""),
+        (json!({"items": {"type": "integer"}, "uniqueItems": true, "type": "array"}), "[1,11,2]", "[1,2,1]"),
+        (
+            json!({"items": {"enum": ["a", "b", "c"]}, "uniqueItems": true, "type": "array"}),
+            "[\"c\",\"a\"]",
+            "[\"a\",\"a\"]",
+        ),
+        (
+            json!({"properties": {"a": {"items": true, "uniqueItems": true}}}),
+            "{\"a\":[[1],{\"x\":1}]}",
+            "{\"a\":[{\"x\":1},{\"x\":1.0}]}",
+        ),
+        (json!({"type": "object", "dependentRequired": {"a": ["b"]}}), "{\"b\":1}", "{\"a\":1}"),
+        (
+            json!({"type": "object", "dependencies": {"a": ["b"], "c": {"maxProperties": 1}}}),
+            "{\"a\":1,\"b\":1}",
+            "{\"c\":1,\"b\":1}",
+        ),
+        (json!({"type": "object", "propertyNames": {"maxLength": 2}}), "{\"ab\":1}", "{\"abc\":1}"),
+        (json!({"type": "array", "contains": {"const": 7}}), "[1,7]", "[1,1]"),
+        (json!({"type": "array", "contains": {"const": 7}, "maxContains": 1}), "[7,1]", "[7,1,7]"),
+        (named, "[\"x\",null]", "[\"y\"]"),
+        (
+            json!({"type": "integer", "minimum": 2.0, "maximum": 4.0, "multipleOf": 2.0, "format": "int32"}),
+            "4",
+            "3",
+        ),
+        (json!({"type": "string", "format": "currency", "minLength": 1.0}), "\"x\"", "\"\""),
+    ] {
+        assert!(bench.takes(&schema, right), "{schema}: {right}");
+        assert!(!bench.takes(&schema, wrong), "{schema}: {wrong}");
+        assert!(bench.check(&schema, (20, 3)).is_some_and(|finished| finished > 0), "{schema}");
+    }
+}
+
+#[test]
+fn answers_are_compact() {
+    let bench = Bench::new();
+    let schema = json!({"required": ["a"], "properties": {"a": {"items": {"type": "integer"}, "type": "array"}},
+        "additionalProperties": {"type": "string"}, "type": "object"});
+    assert!(bench.takes(&schema, "{\"a\":[1,2],\"b c\":\" d \"}"));
+    for spaced in ["{\"a\": [1]}", "{ \"a\":[1]}", "{\"a\":[1, 2]}", "{\"a\":[1]\n}", "{\"a\":[1]} "] {
+        assert!(!bench.takes(&schema, spaced), "{spaced}");
+    }
 }
 
 #[test]
@@ -528,7 +649,7 @@ fn numbers_that_cost_too_much_are_refused_by_name() {
             Some("minLength is 1000000000, the limit is 20000"),
         ),
         (json!({"type": "object", "minProperties": 1_000_000}), Some("minProperties is 1000000")),
-        (json!({"type": "array", "uniqueItems": true}), Some("\"uniqueItems\" cannot be followed")),
+        (json!({"type": "array", "contains": {"const": 1}, "minContains": 101}), Some("minContains is 101")),
         (json!({"allOf": vec![json!({"anyOf": vec![json!({"minLength": 1}); 40]}); 12]}), Some("steps")),
     ] {
         match (bench.factory.constraint(&Grammar::JsonSchema(schema.clone())), part) {

@@ -281,6 +281,22 @@ impl GrammarConstraint {
         on_large_stack(|| check.run(&self.text)).err()
     }
 
+    /// Takes the tokens out that would end an item which its array already has.
+    fn leave_out_repetitions(&self, allowed: &mut [bool]) -> Result<(), ConstraintError> {
+        let Some(check) = self.check.as_ref().filter(|_| !self.text.is_empty()) else { return Ok(()) };
+        if !check.asks_for_unique_items() {
+            return Ok(());
+        }
+        let tokens = self.matcher.tok_env().map_err(|error| grammar::too_complex(&error))?;
+        on_large_stack(|| {
+            let Some(arrays) = check.open_arrays(&self.text) else { return Ok(()) };
+            for (token, allowed) in allowed.iter_mut().enumerate().filter(|(_, allowed)| **allowed) {
+                *allowed = !arrays.would_repeat(tokens.tok_trie().token(token as u32));
+            }
+            Ok(())
+        })
+    }
+
     fn next_tokens(&mut self) -> anyhow::Result<Vec<bool>> {
         if self.at_start {
             return self.first_tokens();
@@ -296,10 +312,15 @@ impl Constraint for GrammarConstraint {
         for id in self.stop_ids {
             allowed[id as usize] = self.may_end;
         }
-        if let Some(error) = &self.not_valid
-            && !allowed.contains(&true)
-        {
-            return Err(error.clone().into());
+        let before = allowed.contains(&true);
+        self.leave_out_repetitions(&mut allowed)?;
+        if !allowed.contains(&true) {
+            let repeats = before.then(|| ConstraintError::NotValid {
+                reason: "an array cannot go on without an item that it already has".to_owned(),
+            });
+            if let Some(error) = self.not_valid.clone().or(repeats) {
+                return Err(error.into());
+            }
         }
         // Rows of a checkpoint beyond the tokenizer's vocabulary have no text.
         for (i, logit) in logits.iter_mut().enumerate() {

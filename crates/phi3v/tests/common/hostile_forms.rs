@@ -123,7 +123,7 @@ impl Source<'_> {
         if depth == 0 {
             return json!({"$ref": format!("#/$defs/d{}", self.below(3))});
         }
-        match self.below(9) {
+        match self.below(12) {
             0 => json!({"type": "integer", "multipleOf": self.number().max(1), "minimum": self.number()}),
             1 => json!({"type": "string", "pattern": self.regex(3), "maxLength": self.number()}),
             2 => {
@@ -140,6 +140,16 @@ impl Source<'_> {
             5 => json!({"allOf": [self.schema(depth - 1), self.schema(depth - 1), self.schema(depth - 1)]}),
             6 => json!({"anyOf": vec![self.schema(depth - 1); 1 + self.below(40)]}),
             7 => json!({"oneOf": [self.schema(depth - 1), self.schema(depth - 1)]}),
+            8 => {
+                json!({"if": self.schema(depth - 1), "then": self.schema(depth - 1), "not": self.schema(depth - 1)})
+            }
+            9 => {
+                json!({"items": self.schema(depth - 1), "uniqueItems": true, "contains": self.schema(depth - 1),
+                    "maxContains": self.below(9), "dependentSchemas": {"a": self.schema(depth - 1)}})
+            }
+            10 => {
+                json!({"oneOf": (0..2 + self.below(6)).map(|_| self.schema(depth - 1)).collect::<Vec<_>>()})
+            }
             _ => {
                 json!({"enum": (0..self.below(200)).map(|index| json!([index, "x".repeat(index)])).collect::<Vec<_>>()})
             }

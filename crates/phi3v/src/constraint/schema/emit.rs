@@ -10,13 +10,13 @@ use serde_json::Value;
 use super::super::repetitions::OF_SCHEMA_MAX;
 use super::number::NumberShape;
 use super::productions::{Productions, Symbol};
-use super::shape::{ArrayShape, ObjectShape, Shape};
+use super::shape::{ArrayShape, ObjectShape, Shape, same};
 use super::{Refused, read, text};
 
 /// The grammar of a space followed by an answer that the schema validates.
 pub(in super::super) fn grammar(schema: &Value) -> Result<GrammarInit, Refused> {
     let schema = read(schema)?;
-    let mut writer = Writer::default();
+    let mut writer = Writer { shapes: schema.definitions.clone(), ..Writer::default() };
     for _ in &schema.definitions {
         let symbol = writer.productions.symbol()?;
         writer.definitions.push(symbol);
@@ -37,11 +37,22 @@ pub(in super::super) fn grammar(schema: &Value) -> Result<GrammarInit, Refused> 
 /// States of the engine for all numbers with `multipleOf`: sixteen of the largest.
 const STATES_MAX: u64 = 1 << 16;
 
+/// Values that are counted at all.
+const DIFFERENT_MAX: usize = 200;
+
+/// Values of which an array without equal items may have any order. The grammar has a symbol for each set of them.
+const ANY_ORDER_MAX: usize = 6;
+
+/// References within one another that lead to such values.
+const LEVELS_OF_VALUES_MAX: usize = 8;
+
 /// A grammar as it is written.
 #[derive(Default)]
 struct Writer {
     productions: Productions,
     definitions: Vec<Symbol>,
+    /// What these stand for.
+    shapes: Vec<Rc<Shape>>,
     any: Option<Symbol>,
     any_text: Option<Symbol>,
     /// States of what numbers are multiples of.
@@ -150,7 +161,7 @@ impl Writer {
         self.either(&[Rc::new(Shape::Values(values.to_vec()))])
     }
 
-    /// A value, with white space between its parts only.
+    /// A value.
     fn value(&mut self, value: &Value) -> Result<Symbol, Refused> {
         let mut sequence = Vec::new();
         match value {
@@ -181,6 +192,12 @@ impl Writer {
     }
 
     fn array(&mut self, shape: &ArrayShape) -> Result<Symbol, Refused> {
+        if shape.unique
+            && shape.first.is_empty()
+            && let Some(values) = self.all_values(&shape.others, LEVELS_OF_VALUES_MAX)
+        {
+            return self.array_of_different(shape, &values);
+        }
         let comma = self.productions.literal(",")?;
         let first = shape.first.iter().map(|item| self.shape(item)).collect::<Result<Vec<_>, _>>()?;
         let others = self.shape(&shape.others)?;
@@ -211,6 +228,69 @@ impl Writer {
         }
         let (open, close) = (self.productions.literal("[")?, self.productions.literal("]")?);
         self.productions.choice(vec![vec![open, rest, close]])
+    }
+
+    /// The values of a shape, where they can be counted.
+    fn all_values(&self, shape: &Shape, levels: usize) -> Option<Vec<Value>> {
+        let mut values = Vec::new();
+        match shape {
+            Shape::Null => values.push(Value::Null),
+            Shape::Boolean => values.extend([true, false].map(Value::Bool)),
+            Shape::Values(some) => values.extend(some.iter().cloned()),
+            Shape::Never => {}
+            Shape::Either(shapes) => {
+                for shape in shapes {
+                    values.extend(self.all_values(shape, levels)?);
+                }
+            }
+            Shape::Definition(definition) => {
+                values = self.all_values(self.shapes.get(*definition)?, levels.checked_sub(1)?)?;
+            }
+            _ => return None,
+        }
+        let mut different: Vec<Value> = Vec::new();
+        for value in values {
+            if !different.iter().any(|other| same(other, &value)) {
+                different.push(value);
+            }
+            if different.len() > DIFFERENT_MAX {
+                return None;
+            }
+        }
+        Some(different)
+    }
+
+    /// An array of some values, none of them twice: in any order where they are few, else in that of the schema.
+    fn array_of_different(&mut self, shape: &ArrayShape, values: &[Value]) -> Result<Symbol, Refused> {
+        let items = values.iter().map(|value| self.value(value)).collect::<Result<Vec<_>, _>>()?;
+        let inside = if items.len() <= ANY_ORDER_MAX {
+            self.any_order(shape, &items)?
+        } else {
+            let members: Vec<(Symbol, bool)> = items.into_iter().map(|item| (item, false)).collect();
+            self.sequence(&Sequence { members: &members, others: None, min: shape.min, max: shape.max })?
+        };
+        let (open, close) = (self.productions.literal("[")?, self.productions.literal("]")?);
+        self.productions.choice(vec![vec![open, inside, close]])
+    }
+
+    /// What may stand between the brackets, from all items taken back to none.
+    fn any_order(&mut self, shape: &ArrayShape, items: &[Symbol]) -> Result<Symbol, Refused> {
+        let comma = self.productions.literal(",")?;
+        let mut after = HashMap::new();
+        for taken in (0_usize..1 << items.len()).rev() {
+            let count = u64::from(taken.count_ones());
+            let mut sequences = Vec::new();
+            sequences.extend((count >= shape.min).then(Vec::new));
+            for (index, item) in items.iter().enumerate().filter(|(index, _)| taken >> index & 1 == 0) {
+                if shape.max.is_none_or(|max| count < max) {
+                    let mut sequence = if count > 0 { vec![comma] } else { Vec::new() };
+                    sequence.extend([*item, after[&(taken | 1 << index)]]);
+                    sequences.push(sequence);
+                }
+            }
+            after.insert(taken, self.productions.choice(sequences)?);
+        }
+        Ok(after[&0])
     }
 
     fn object(&mut self, shape: &ObjectShape) -> Result<Symbol, Refused> {
@@ -250,7 +330,7 @@ impl Writer {
             taken.extend(
                 patterns.iter().enumerate().filter(|&(other, _)| other != index).map(|(_, rx)| rx.clone()),
             );
-            let name = without(patterns[index].clone(), taken);
+            let name = text::without(patterns[index].clone(), taken);
             if !text::is_empty(&name)? {
                 sequences.push(vec![self.productions.text(name)?, colon, self.shape(part)?]);
             }
@@ -258,7 +338,7 @@ impl Writer {
         if *shape.others != Shape::Never {
             let name = match [names, patterns].concat() {
                 taken if taken.is_empty() => self.any_text()?,
-                taken => self.productions.text(without(text::any(), taken))?,
+                taken => self.productions.text(text::without(text::any(), taken))?,
             };
             sequences.push(vec![name, colon, self.shape(&shape.others)?]);
         }
@@ -324,14 +404,6 @@ struct Sequence<'a> {
     others: Option<Symbol>,
     min: u64,
     max: Option<u64>,
-}
-
-/// The texts of `all` that are none of `taken`.
-fn without(all: RegexAst, taken: Vec<RegexAst>) -> RegexAst {
-    if taken.is_empty() {
-        return all;
-    }
-    RegexAst::And(vec![all, RegexAst::Not(Box::new(RegexAst::Or(taken)))])
 }
 
 fn quoted_name(name: &str) -> RegexAst {

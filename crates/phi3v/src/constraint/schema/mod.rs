@@ -9,8 +9,10 @@ mod check;
 mod decimal;
 mod emit;
 mod number;
+mod outside;
 mod pointer;
 mod productions;
+mod references;
 mod shape;
 mod text;
 
@@ -22,7 +24,8 @@ use serde_json::{Map, Value};
 use super::repetitions;
 use number::{Bound, Multiple, NumberShape};
 use pointer::Pointer;
-use shape::{ArrayShape, Definitions, ObjectShape, Shape, are_apart, both, either};
+use references::References;
+use shape::{ArrayShape, Definitions, ObjectShape, Shape, are_apart, both, contains, either};
 use text::{Pattern, TextShape};
 
 pub(super) use check::Check;
@@ -51,30 +54,21 @@ const STEPS_MAX: usize = 100_000;
 /// Patterns of names in one object: each is kept apart from every other.
 const NAME_PATTERNS_MAX: usize = 50;
 
+/// Items that an array must contain of a kind, at most.
+const CONTAINED_MAX: u64 = 100;
+
+/// How many more there may be than must, and places before the first.
+const CONTAINED_MORE: u64 = 2;
+
 /// Keywords that restrict what is valid and cannot be followed.
-const NOT_FOLLOWED: [&str; 17] = [
-    "not",
-    "if",
-    "then",
-    "else",
-    "contains",
-    "minContains",
-    "maxContains",
-    "propertyNames",
-    "dependencies",
-    "dependentRequired",
-    "dependentSchemas",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-    "$recursiveRef",
-    "$dynamicRef",
-    "extends",
-    "disallow",
-];
+const NOT_FOLLOWED: [&str; 6] =
+    ["unevaluatedItems", "unevaluatedProperties", "$recursiveRef", "$dynamicRef", "extends", "disallow"];
 
 /// A definition that a reference has named.
 struct Definition {
     pointer: Pointer,
+    /// Whether it was named where schemas are read widely.
+    wide: bool,
     state: State,
 }
 
@@ -88,10 +82,13 @@ enum State {
 /// A schema as it is read.
 struct Reader<'a> {
     root: &'a Value,
+    references: References,
     definitions: Vec<Definition>,
-    by_pointer: HashMap<Pointer, usize>,
+    by_pointer: HashMap<(Pointer, bool), usize>,
     /// Keys on the way to the place that is read.
     path: Pointer,
+    /// Whether more is read than the schema allows, never less, for what is outside of it.
+    wide: bool,
     level: usize,
     steps: usize,
 }
@@ -129,10 +126,19 @@ impl Definitions for Reader<'_> {
         };
         self.definitions[definition].state = State::InWork;
         let path = std::mem::replace(&mut self.path, pointer);
+        let wide = std::mem::replace(&mut self.wide, self.definitions[definition].wide);
         let shape = self.read(value)?;
         self.path = path;
+        self.wide = wide;
         self.definitions[definition].state = State::Read(Rc::clone(&shape));
         Ok(shape)
+    }
+
+    fn known_shape(&mut self, definition: usize) -> Result<Option<Rc<Shape>>, Refused> {
+        match self.definitions[definition].state {
+            State::InWork => Ok(None),
+            State::Named | State::Read(_) => self.shape(definition).map(Some),
+        }
     }
 
     fn enter(&mut self) -> Result<(), Refused> {
@@ -161,9 +167,11 @@ fn read(root: &Value) -> Result<Schema, Refused> {
     check_patterns(root)?;
     let mut reader = Reader {
         root,
+        references: References::of(root),
         definitions: Vec::new(),
         by_pointer: HashMap::new(),
         path: Pointer::new(),
+        wide: false,
         level: 0,
         steps: 0,
     };
@@ -206,7 +214,9 @@ impl<'a> Reader<'a> {
         // reading one may name others
         let mut shapes = Vec::new();
         while shapes.len() < self.definitions.len() {
-            shapes.push(self.shape(shapes.len())?);
+            // what was read widely is in no grammar
+            let wide = self.definitions[shapes.len()].wide;
+            shapes.push(if wide { Rc::new(Shape::Never) } else { self.shape(shapes.len())? });
         }
         Ok(Schema { shape, definitions: shapes })
     }
@@ -235,7 +245,7 @@ impl<'a> Reader<'a> {
     }
 
     fn object(&mut self, schema: &'a Map<String, Value>) -> Result<Rc<Shape>, Refused> {
-        self.check_keywords(schema)?;
+        Self::check_keywords(schema)?;
         let mut shape = self.of_types(schema)?;
         if let Some(value) = schema.get("const") {
             shape = self.meet(&shape, Rc::new(Shape::Values(exact_values(std::slice::from_ref(value))?)))?;
@@ -254,14 +264,12 @@ impl<'a> Reader<'a> {
             shape = self.meet(&shape, either(choices))?;
         }
         if let Some(choices) = schema.get("oneOf") {
-            let choices = self.choices("oneOf", choices)?;
-            let met = choices.iter().map(|choice| self.meet(&shape, Rc::clone(choice)));
-            let met = met.collect::<Result<Vec<_>, _>>()?;
-            self.check_apart(&met)?;
-            shape = either(met);
+            shape = self.one_of(&shape, choices)?;
+        }
+        if !self.wide {
+            shape = self.turned_round(shape, schema)?;
         }
         if let Some(reference) = schema.get("$ref") {
-            let reference = reference.as_str().ok_or_else(|| Refused::new("$ref must be a string"))?;
             let definition = self.definition(reference)?;
             shape = self.meet(&shape, Rc::new(Shape::Definition(definition)))?;
         }
@@ -282,47 +290,197 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn check_apart(&mut self, choices: &[Rc<Shape>]) -> Result<(), Refused> {
-        for (index, choice) in choices.iter().enumerate() {
-            for (other_index, other) in choices.iter().enumerate().skip(index + 1) {
-                if !are_apart(self, choice, other)? {
-                    return Err(Refused::new(format!(
-                        "oneOf has choices {index} and {other_index}, which one value may satisfy both of; use anyOf"
-                    )));
-                }
-            }
+    /// What the keywords leave of a shape that are about what is outside of something.
+    fn turned_round(
+        &mut self,
+        mut shape: Rc<Shape>,
+        schema: &'a Map<String, Value>,
+    ) -> Result<Rc<Shape>, Refused> {
+        if let Some(part) = schema.get("not") {
+            let part = self.below("not", |reader| reader.widely(|reader| reader.read(part)))?;
+            let outside = outside::outside(self, &part)?;
+            let nothing = *part == Shape::Any && schema.get("not").is_some_and(is_any);
+            shape = if nothing { outside } else { self.meet_or_refuse(&shape, outside, "not")? };
         }
-        Ok(())
+        if let Some(part) = schema.get("contains") {
+            let arrays = self.containing(part, schema)?;
+            shape = self.meet_or_refuse(&shape, arrays, "contains")?;
+        }
+        if let Some(part) = schema.get("if") {
+            shape = self.conditional(&shape, part, [schema.get("then"), schema.get("else")])?;
+        }
+        self.dependencies(shape, schema)
     }
 
-    fn definition(&mut self, reference: &str) -> Result<usize, Refused> {
-        let pointer = pointer::parse(reference)?;
-        if let Some(&definition) = self.by_pointer.get(&pointer) {
+    /// Reads such that what is found holds all that the schema allows.
+    fn widely<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Refused>) -> Result<T, Refused> {
+        let wide = std::mem::replace(&mut self.wide, true);
+        let found = read(self)?;
+        self.wide = wide;
+        Ok(found)
+    }
+
+    /// What is in a shape and in one of the choices alone.
+    fn one_of(&mut self, shape: &Rc<Shape>, choices: &'a Value) -> Result<Rc<Shape>, Refused> {
+        let narrow = self.choices("oneOf", choices)?;
+        let narrow =
+            narrow.into_iter().map(|choice| self.meet(shape, choice)).collect::<Result<Vec<_>, _>>()?;
+        if self.wide {
+            return Ok(either(narrow));
+        }
+        let wide = self.widely(|reader| reader.choices("oneOf", choices))?;
+        let mut alone = Vec::new();
+        let mut overlap = None;
+        for (index, choice) in narrow.iter().enumerate() {
+            let mut rest = Rc::clone(choice);
+            for (other_index, other) in wide.iter().enumerate() {
+                if index != other_index && *rest != Shape::Never && !are_apart(self, &rest, other)? {
+                    overlap = overlap.or(Some((index, other_index)));
+                    let outside = outside::outside(self, other)?;
+                    rest = self.meet(&rest, outside)?;
+                }
+            }
+            alone.push(rest);
+        }
+        match overlap {
+            Some((index, other)) if alone.iter().all(|shape| **shape == Shape::Never) => {
+                Err(Refused::new(format!(
+                    "oneOf has choices {index} and {other}, which one value may satisfy both of; use anyOf"
+                )))
+            }
+            _ => Ok(either(alone)),
+        }
+    }
+
+    /// What is in both, where the second was made by leaving something out: that it is empty proves nothing.
+    fn meet_or_refuse(&mut self, a: &Rc<Shape>, b: Rc<Shape>, keyword: &str) -> Result<Rc<Shape>, Refused> {
+        let shape = self.meet(a, b)?;
+        if *shape == Shape::Never && **a != Shape::Never {
+            return Err(Refused::new(format!("the keyword {keyword:?} leaves nothing that can be followed")));
+        }
+        Ok(shape)
+    }
+
+    /// Arrays with so many items of a kind: they stand first, or one among the first places where one is enough.
+    fn containing(&mut self, value: &'a Value, schema: &'a Map<String, Value>) -> Result<Rc<Shape>, Refused> {
+        let part = self.below("contains", |reader| reader.read(value))?;
+        let least = count(schema, "minContains")?.unwrap_or(1);
+        let most = count(schema, "maxContains")?;
+        if least > CONTAINED_MAX {
+            return Err(Refused::new(format!("minContains is {least}, the limit is {CONTAINED_MAX}")));
+        }
+        let any = Rc::new(Shape::Any);
+        let others = match most {
+            Some(_) => {
+                let wide = self.below("contains", |reader| reader.widely(|reader| reader.read(value)))?;
+                outside::outside(self, &wide)?
+            }
+            None => Rc::clone(&any),
+        };
+        let mut arrays = Vec::new();
+        for contained in least..=most.unwrap_or(least).min(least + CONTAINED_MORE) {
+            let first = vec![Rc::clone(&part); usize::try_from(contained).unwrap_or(0)];
+            arrays.push(ArrayShape {
+                min: contained,
+                first,
+                others: Rc::clone(&others),
+                ..ArrayShape::default()
+            });
+        }
+        if least == 1 && most.is_none() {
+            for before in 1..=CONTAINED_MORE {
+                let mut first = vec![Rc::clone(&any); usize::try_from(before).unwrap_or(0)];
+                first.push(Rc::clone(&part));
+                arrays.push(ArrayShape { min: before + 1, first, ..ArrayShape::default() });
+            }
+        }
+        let others = outside::outside(self, &Rc::new(Shape::Array(ArrayShape::default())))?;
+        Ok(either(arrays.into_iter().map(|shape| Rc::new(Shape::Array(shape))).chain([others]).collect()))
+    }
+
+    /// What `if`, `then` and `else` leave of a shape.
+    fn conditional(
+        &mut self,
+        shape: &Rc<Shape>,
+        condition: &'a Value,
+        [then, otherwise]: [Option<&'a Value>; 2],
+    ) -> Result<Rc<Shape>, Refused> {
+        if then.is_none() && otherwise.is_none() {
+            return Ok(Rc::clone(shape));
+        }
+        if let Some(denied) = condition.as_object().filter(|condition| condition.len() == 1)
+            && let Some(denied) = denied.get("not")
+        {
+            return self.conditional(shape, denied, [otherwise, then]);
+        }
+        let wide = self.below("if", |reader| reader.widely(|reader| reader.read(condition)))?;
+        let outside = outside::outside(self, &wide)?;
+        let condition = self.below("if", |reader| reader.read(condition))?;
+        let mut met = self.meet(shape, condition)?;
+        let mut unmet = self.meet(shape, outside)?;
+        if let Some(part) = then {
+            let part = self.below("then", |reader| reader.read(part))?;
+            met = self.meet(&met, part)?;
+        }
+        if let Some(part) = otherwise {
+            let part = self.below("else", |reader| reader.read(part))?;
+            unmet = self.meet(&unmet, part)?;
+        }
+        let both = either(vec![met, unmet]);
+        self.meet_or_refuse(shape, both, "if")
+    }
+
+    /// What members that ask for others leave of a shape.
+    fn dependencies(
+        &mut self,
+        mut shape: Rc<Shape>,
+        schema: &'a Map<String, Value>,
+    ) -> Result<Rc<Shape>, Refused> {
+        for keyword in ["dependentRequired", "dependentSchemas", "dependencies"] {
+            let Some(members) = schema.get(keyword) else { continue };
+            let members =
+                members.as_object().ok_or_else(|| Refused::new(format!("{keyword} must be an object")))?;
+            for (name, needed) in members {
+                let needed = match needed {
+                    Value::Array(names) => {
+                        let names = names.iter().map(Value::as_str).collect::<Option<Vec<_>>>();
+                        let names =
+                            names.ok_or_else(|| Refused::new(format!("{keyword} must be lists of names")))?;
+                        requiring(std::iter::once(name.as_str()).chain(names))
+                    }
+                    // draft 3 has a name without a list
+                    Value::String(needed) => requiring([name.as_str(), needed.as_str()].into_iter()),
+                    part => {
+                        let part =
+                            self.below(keyword, |reader| reader.below(name, |reader| reader.read(part)))?;
+                        self.meet(&part, requiring(std::iter::once(name.as_str())))?
+                    }
+                };
+                let absent = outside::outside(self, &requiring(std::iter::once(name.as_str())))?;
+                shape = self.meet(&shape, either(vec![absent, needed]))?;
+            }
+        }
+        Ok(shape)
+    }
+
+    fn definition(&mut self, reference: &Value) -> Result<usize, Refused> {
+        let pointer = self.references.target(reference)?.clone();
+        let key = (pointer, self.wide);
+        if let Some(&definition) = self.by_pointer.get(&key) {
             return Ok(definition);
         }
-        if pointer::find(self.root, &pointer).is_none() {
-            return Err(Refused::new(format!("the reference {reference:?} names a place that is not there")));
+        if pointer::find(self.root, &key.0).is_none() {
+            return Err(Refused::new(format!("the reference {reference} names a place that is not there")));
         }
         let definition = self.definitions.len();
-        self.by_pointer.insert(pointer.clone(), definition);
-        self.definitions.push(Definition { pointer, state: State::Named });
+        self.definitions.push(Definition { pointer: key.0.clone(), wide: self.wide, state: State::Named });
+        self.by_pointer.insert(key, definition);
         Ok(definition)
     }
 
-    fn check_keywords(&self, schema: &Map<String, Value>) -> Result<(), Refused> {
+    fn check_keywords(schema: &Map<String, Value>) -> Result<(), Refused> {
         if let Some(keyword) = NOT_FOLLOWED.iter().find(|&&keyword| schema.contains_key(keyword)) {
             return Err(Refused::new(format!("the keyword {keyword:?} cannot be followed")));
-        }
-        if schema.get("uniqueItems").is_some_and(|unique| *unique != Value::Bool(false))
-            && count(schema, "maxItems")?.is_none_or(|max| max > 1)
-        {
-            return Err(Refused::new("the keyword \"uniqueItems\" cannot be followed"));
-        }
-        let embedded = schema.get("$id").and_then(Value::as_str).is_some_and(|id| !id.starts_with('#'));
-        if embedded && !self.path.is_empty() && has_reference(schema) {
-            return Err(Refused::new(
-                "references within a part that has an $id of its own cannot be followed",
-            ));
         }
         Ok(())
     }
@@ -330,7 +488,7 @@ impl<'a> Reader<'a> {
     /// What `type` and the keywords of the types allow.
     fn of_types(&mut self, schema: &'a Map<String, Value>) -> Result<Rc<Shape>, Refused> {
         let number = numbers(schema)?;
-        let text = texts(schema)?;
+        let text = texts(schema, self.wide)?;
         let array = self.arrays(schema)?;
         let object = self.objects(schema)?;
         let all = ["null", "boolean", "number", "string", "array", "object"];
@@ -361,7 +519,7 @@ impl<'a> Reader<'a> {
     }
 
     fn arrays(&mut self, schema: &'a Map<String, Value>) -> Result<Option<ArrayShape>, Refused> {
-        let keywords = ["items", "prefixItems", "additionalItems", "minItems", "maxItems"];
+        let keywords = ["items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems"];
         if !keywords.iter().any(|&keyword| schema.contains_key(keyword)) {
             return Ok(None);
         }
@@ -372,6 +530,8 @@ impl<'a> Reader<'a> {
         };
         let mut shape = ArrayShape { min: count(schema, "minItems")?.unwrap_or(0), ..ArrayShape::default() };
         shape.max = count(schema, "maxItems")?;
+        shape.unique =
+            !self.wide && schema.get("uniqueItems").is_some_and(|unique| *unique != Value::Bool(false));
         if let Some(items) = schema.get(first) {
             shape.first = self.choices(first, items)?;
         }
@@ -389,6 +549,7 @@ impl<'a> Reader<'a> {
             "required",
             "minProperties",
             "maxProperties",
+            "propertyNames",
         ];
         if !keywords.iter().any(|&keyword| schema.contains_key(keyword)) {
             return Ok(None);
@@ -426,7 +587,50 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+        if let Some(names) = schema.get("propertyNames").filter(|_| !self.wide) {
+            let names = self.below("propertyNames", |reader| reader.read(names))?;
+            self.keep_names(&mut shape, &names)?;
+        }
         Ok(Some(shape))
+    }
+
+    /// Leaves members of some names in an object.
+    fn keep_names(&mut self, shape: &mut ObjectShape, names: &Rc<Shape>) -> Result<(), Refused> {
+        for (name, part) in &mut shape.members {
+            if !contains(self, names, &Value::String(name.clone()))? {
+                *part = Rc::new(Shape::Never);
+            }
+        }
+        let names = self.meet(names, Rc::new(Shape::Text(TextShape::default())))?;
+        match &*names {
+            Shape::Text(text) if *text == TextShape::default() => return Ok(()),
+            Shape::Text(text) if shape.patterns.is_empty() && text.never.is_empty() => {
+                let mut patterns = text.patterns.clone();
+                if text.min > 0 || text.max.is_some() {
+                    patterns.push(Pattern::of_length(text.min, text.max));
+                }
+                if let [pattern] = patterns.as_slice() {
+                    shape.patterns.push((pattern.clone(), Rc::clone(&shape.others)));
+                    shape.others = Rc::new(Shape::Never);
+                    return Ok(());
+                }
+            }
+            Shape::Values(values) => {
+                for name in values.iter().filter_map(Value::as_str) {
+                    if !shape.members.iter().any(|(other, _)| other == name) {
+                        shape.members.push((name.to_owned(), shape.member(name)?));
+                    }
+                }
+            }
+            Shape::Never => {}
+            _ => return Err(Refused::new("the keyword \"propertyNames\" says more than can be followed")),
+        }
+        if matches!(&*names, Shape::Text(_)) {
+            return Err(Refused::new("the keyword \"propertyNames\" says more than can be followed"));
+        }
+        shape.patterns.clear();
+        shape.others = Rc::new(Shape::Never);
+        Ok(())
     }
 
     fn members(
@@ -481,20 +685,20 @@ fn exact_values(values: &[Value]) -> Result<Vec<Value>, Refused> {
     Ok(values.to_vec())
 }
 
-fn has_reference(schema: &Map<String, Value>) -> bool {
-    let mut open: Vec<&Value> = schema.values().collect();
-    let mut found = schema.contains_key("$ref");
-    while let Some(value) = open.pop() {
-        match value {
-            Value::Array(items) => open.extend(items),
-            Value::Object(members) => {
-                found |= members.contains_key("$ref");
-                open.extend(members.values());
-            }
-            _ => {}
+/// Whether a schema allows everything.
+fn is_any(schema: &Value) -> bool {
+    *schema == Value::Bool(true) || schema.as_object().is_some_and(Map::is_empty)
+}
+
+/// Objects that have some members.
+fn requiring<'a>(names: impl Iterator<Item = &'a str>) -> Rc<Shape> {
+    let mut required: Vec<String> = Vec::new();
+    for name in names {
+        if !required.iter().any(|other| other == name) {
+            required.push(name.to_owned());
         }
     }
-    found
+    Rc::new(Shape::Object(ObjectShape { required, ..ObjectShape::default() }))
 }
 
 /// What the keywords of numbers allow; None without any of them.
@@ -528,8 +732,8 @@ fn numbers(schema: &Map<String, Value>) -> Result<Option<NumberShape>, Refused> 
     shapes.into_iter().map(Ok).reduce(|a, b| a?.and(b?)).transpose()
 }
 
-/// What the keywords of strings allow; None without any of them.
-fn texts(schema: &Map<String, Value>) -> Result<Option<TextShape>, Refused> {
+/// What the keywords of strings allow, or more; None without any of them.
+fn texts(schema: &Map<String, Value>, wide: bool) -> Result<Option<TextShape>, Refused> {
     let keywords = ["minLength", "maxLength", "pattern", "format"];
     if !keywords.iter().any(|&keyword| schema.contains_key(keyword)) {
         return Ok(None);
@@ -543,16 +747,14 @@ fn texts(schema: &Map<String, Value>) -> Result<Option<TextShape>, Refused> {
     let mut shape = TextShape {
         min: count(schema, "minLength")?.map_or(0, length),
         max: count(schema, "maxLength")?.map(length),
-        patterns: Vec::new(),
+        ..TextShape::default()
     };
     if let Some(pattern) = word("pattern")? {
         shape.patterns.push(Pattern::new(pattern)?);
+        shape.patterns.retain(|pattern| !wide || pattern.is_exact());
     }
-    if let Some(name) = word("format")? {
-        let format = text::format(name);
-        shape
-            .patterns
-            .push(format.ok_or_else(|| Refused::new(format!("the format {name:?} cannot be followed")))?);
+    if let Some(name) = word("format")?.filter(|_| !wide) {
+        shape.patterns.extend(text::format(name));
     }
     Ok(Some(shape))
 }

@@ -13,6 +13,9 @@ use super::decimal::Decimal;
 /// Digits that doubles keep apart.
 const DOUBLE_DIGITS: usize = 15;
 
+/// Numbers that are not whole, also when they are read as doubles.
+const FRACTION: &str = r"-?(0|[1-9][0-9]{0,8})\.[0-9]{0,5}[1-9]";
+
 /// Digits of a whole number that no bound asks to be longer: those fit into 64 bits.
 const WHOLE_DIGITS: usize = 18;
 
@@ -52,6 +55,8 @@ pub(super) struct Multiple {
 pub(super) struct NumberShape {
     /// Whether only whole numbers count.
     pub whole: bool,
+    /// Whether only others count.
+    pub fractional: bool,
     /// The lower end, if any.
     pub low: Option<Bound>,
     /// The upper end, if any.
@@ -212,6 +217,7 @@ impl NumberShape {
         };
         Ok(Self {
             whole: self.whole || other.whole,
+            fractional: self.fractional || other.fractional,
             low: tighter(self.low, other.low, std::cmp::Ordering::Greater),
             high: tighter(self.high, other.high, std::cmp::Ordering::Less),
             multiple,
@@ -229,9 +235,50 @@ impl NumberShape {
         let above = |low: &Bound| *value > low.value || (*value == low.value && !low.excluded);
         let below = |high: &Bound| *value < high.value || (*value == high.value && !high.excluded);
         (!self.whole || value.fraction.is_empty())
+            && !(self.fractional && value.fraction.is_empty())
             && self.low.as_ref().is_none_or(above)
             && self.high.as_ref().is_none_or(below)
             && self.multiple.is_none_or(|multiple| multiple.contains(value))
+    }
+
+    /// Numbers below those of a range, and above. Ends that were moved are left out.
+    pub(super) fn outside_bounds(&self) -> Vec<Self> {
+        let turned = |bound: &Bound| {
+            let exact = bound.stated.is_none() && bound.value.whole.len() <= DOUBLE_DIGITS;
+            exact.then(|| Bound { excluded: !bound.excluded, ..bound.clone() })
+        };
+        let below =
+            self.low.as_ref().and_then(turned).map(|high| Self { high: Some(high), ..Self::default() });
+        let above = self.high.as_ref().and_then(turned).map(|low| Self { low: Some(low), ..Self::default() });
+        below.into_iter().chain(above).collect()
+    }
+
+    /// The numbers that are none of some values; None where one of these is too long to be kept apart.
+    pub(super) fn without(values: &[&Number]) -> Option<Vec<Self>> {
+        let mut points = Vec::new();
+        for value in values {
+            let value = Decimal::parse(&value.to_string())?;
+            if value.whole.len() > DOUBLE_DIGITS || value.fraction.len() > DOUBLE_DIGITS {
+                return None;
+            }
+            points.push(Bound { value, excluded: true, stated: None });
+        }
+        points.sort_by(|a, b| a.value.cmp(&b.value));
+        points.dedup();
+        let lows = std::iter::once(None).chain(points.iter().cloned().map(Some));
+        let highs = points.iter().cloned().map(Some).chain(std::iter::once(None));
+        Some(lows.zip(highs).map(|(low, high)| Self { low, high, ..Self::default() }).collect())
+    }
+
+    /// Whether it is seen at once that there are none.
+    pub(super) fn is_never(&self) -> bool {
+        let ends = self.low.as_ref().zip(self.high.as_ref());
+        (self.whole && self.fractional)
+            || ends.is_some_and(|(low, high)| {
+                let moved = low.stated.is_some() || high.stated.is_some();
+                let empty = low.value == high.value && (low.excluded || high.excluded);
+                !moved && (low.value > high.value || empty)
+            })
     }
 
     /// Refuses bounds that were moved inwards such that nothing is left between them. For shapes without a text.
@@ -253,11 +300,20 @@ impl NumberShape {
                 high.value < low.value || (high.value == low.value && (high.excluded || low.excluded))
             })
         };
-        before(self, other) || before(other, self)
+        (self.whole && other.fractional)
+            || (self.fractional && other.whole)
+            || before(self, other)
+            || before(other, self)
     }
 
     /// The texts of the numbers; None if there are none.
     pub(super) fn texts(&self) -> Result<Option<RegexAst>, Refused> {
+        if self.fractional {
+            let rest = Self { fractional: false, ..self.clone() };
+            return Ok(rest
+                .texts()?
+                .map(|texts| RegexAst::And(vec![texts, RegexAst::Regex(FRACTION.to_owned())])));
+        }
         let one = Multiple { coefficient: 1, places: 0 };
         let mut shape = self.clone();
         if shape.whole || shape.multiple.is_some_and(|multiple| multiple.places == 0) {
@@ -529,7 +585,7 @@ mod tests {
                 for whole in [false, true] {
                     let low = Bound::low(&number(low), excluded.0).ok();
                     let high = Bound::high(&number(high), excluded.1).ok();
-                    let shape = NumberShape { whole, low, high, multiple: None };
+                    let shape = NumberShape { whole, low, high, ..NumberShape::default() };
                     let mut regex = regex(&shape);
                     for text in texts.iter().filter(|text| *text != "-0") {
                         let value = Decimal::parse(text).unwrap_or_else(|| panic!("{text}"));

@@ -7,10 +7,10 @@ use super::Refused;
 /// A place in a schema: the keys on the way to it, unescaped.
 pub(super) type Pointer = Vec<String>;
 
-/// The place that a `$ref` names; the empty one names the whole schema, as `#` does.
+/// The place that the part of a `$ref` from its `#` on names; the empty one names the whole schema, as `#` does.
 pub(super) fn parse(reference: &str) -> Result<Pointer, Refused> {
     let unusable = |why: &str| Refused::new(format!("the reference {reference:?} {why}"));
-    let outside = || unusable("leads out of the schema, only those that begin with # can be followed");
+    let outside = || unusable("does not begin with #");
     if reference.is_empty() {
         return Ok(Pointer::new());
     }
@@ -20,7 +20,7 @@ pub(super) fn parse(reference: &str) -> Result<Pointer, Refused> {
     if path.is_empty() {
         return Ok(Pointer::new());
     }
-    let path = path.strip_prefix('/').ok_or_else(|| unusable("names an anchor, which cannot be followed"))?;
+    let path = path.strip_prefix('/').ok_or_else(|| unusable("has a place that does not begin with /"))?;
     path.split('/')
         .map(|key| unescaped_tilde(key).ok_or_else(|| unusable("has a ~ that neither 0 nor 1 follows")))
         .collect()

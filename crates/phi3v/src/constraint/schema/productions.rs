@@ -15,10 +15,6 @@ const SYMBOLS_MAX: usize = 20_000;
 /// Places of symbols in all alternatives together.
 const PLACES_MAX: usize = 200_000;
 
-/// White space between two parts of an answer, bounded: a small model must not be able to go on with blanks for ever. 24
-/// characters are a line break and an indent of 11 levels by two.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,24}";
-
 /// A symbol of the grammar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Symbol(usize);
@@ -184,8 +180,8 @@ impl Productions {
         let name = GrammarId::Name("answer".to_owned());
         grammar.make_gen_grammar(answer, GenGrammarOptions { grammar: name, temperature: None })?;
         grammar.add_rule(first, vec![space, answer])?;
-        let inside =
-            lexer.setup_lexeme_class_with_skip(SkipSpec::once(RegexAst::Regex(WHITE_SPACE.to_owned())))?;
+        // no white space between parts: it says nothing, costs tokens, and a small model may go on with it
+        let inside = lexer.setup_lexeme_class_with_skip(SkipSpec::unbounded(RegexAst::NoMatch))?;
         let begin = grammar.fresh_symbol_ext("start", props(inside, true));
         grammar.add_rule(answer, vec![begin])?;
         let mut symbols: Vec<SymIdx> = Vec::with_capacity(self.productions.len());

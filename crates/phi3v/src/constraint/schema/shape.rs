@@ -46,6 +46,8 @@ pub(super) struct ArrayShape {
     pub min: u64,
     /// Items that there are at most.
     pub max: Option<u64>,
+    /// Whether no two items are equal.
+    pub unique: bool,
 }
 
 /// A set of objects.
@@ -67,7 +69,7 @@ pub(super) struct ObjectShape {
 
 impl Default for ArrayShape {
     fn default() -> Self {
-        Self { first: Vec::new(), others: Rc::new(Shape::Any), min: 0, max: None }
+        Self { first: Vec::new(), others: Rc::new(Shape::Any), min: 0, max: None, unique: false }
     }
 }
 
@@ -102,12 +104,27 @@ impl ObjectShape {
             _ => Err(Refused::new(format!("several patternProperties match the name {name:?}"))),
         }
     }
+
+    /// Whether it is seen at once that there are none.
+    fn is_never(&self) -> bool {
+        let never =
+            |(name, shape): &(String, Rc<Shape>)| **shape == Shape::Never && self.required.contains(name);
+        self.max.is_some_and(|max| max < self.min || max < self.required.len() as u64)
+            || self.members.iter().any(never)
+    }
 }
 
 impl ArrayShape {
     /// The shape of the item at a place.
     pub(super) fn item(&self, index: usize) -> &Rc<Shape> {
         self.first.get(index).unwrap_or(&self.others)
+    }
+
+    /// Whether it is seen at once that there are none.
+    fn is_never(&self) -> bool {
+        let needed = usize::try_from(self.min).unwrap_or(usize::MAX).min(self.first.len() + 1);
+        self.max.is_some_and(|max| max < self.min)
+            || (0..needed).any(|index| **self.item(index) == Shape::Never)
     }
 }
 
@@ -141,6 +158,12 @@ pub(super) trait Definitions {
     /// # Errors
     /// It leads back to itself.
     fn shape(&mut self, definition: usize) -> Result<Rc<Shape>, Refused>;
+
+    /// The same; None where it is being read and leads back to itself.
+    ///
+    /// # Errors
+    /// Of what it is made of.
+    fn known_shape(&mut self, definition: usize) -> Result<Option<Rc<Shape>>, Refused>;
 
     /// Counts a step of work, a level below the one before.
     ///
@@ -186,10 +209,22 @@ fn both_below(definitions: &mut dyn Definitions, a: &Rc<Shape>, b: &Rc<Shape>) -
         (_, Shape::Either(shapes)) => return each(definitions, shapes, a),
         (Shape::Null, Shape::Null) => Shape::Null,
         (Shape::Boolean, Shape::Boolean) => Shape::Boolean,
-        (Shape::Number(a), Shape::Number(b)) => Shape::Number(a.clone().and(b.clone())?),
-        (Shape::Text(a), Shape::Text(b)) => Shape::Text(a.clone().and(b.clone())),
-        (Shape::Array(a), Shape::Array(b)) => Shape::Array(both_arrays(definitions, a, b)?),
-        (Shape::Object(a), Shape::Object(b)) => Shape::Object(both_objects(definitions, a, b)?),
+        (Shape::Number(a), Shape::Number(b)) => {
+            let shape = a.clone().and(b.clone())?;
+            if shape.is_never() { Shape::Never } else { Shape::Number(shape) }
+        }
+        (Shape::Text(a), Shape::Text(b)) => {
+            let shape = a.clone().and(b.clone());
+            if shape.is_never() { Shape::Never } else { Shape::Text(shape) }
+        }
+        (Shape::Array(a), Shape::Array(b)) => {
+            let shape = both_arrays(definitions, a, b)?;
+            if shape.is_never() { Shape::Never } else { Shape::Array(shape) }
+        }
+        (Shape::Object(a), Shape::Object(b)) => {
+            let shape = both_objects(definitions, a, b)?;
+            if shape.is_never() { Shape::Never } else { Shape::Object(shape) }
+        }
         _ => Shape::Never,
     }))
 }
@@ -230,6 +265,7 @@ fn both_arrays(
         others: both(definitions, &a.others, &b.others)?,
         min: a.min.max(b.min),
         max: [a.max, b.max].into_iter().flatten().min(),
+        unique: a.unique || b.unique,
     })
 }
 
@@ -310,7 +346,9 @@ fn contains_below(
                     return Ok(false);
                 }
             }
-            true
+            let is_first =
+                |(index, item): (usize, &Value)| !items[..index].iter().any(|other| same(other, item));
+            !shape.unique || items.iter().enumerate().all(is_first)
         }
         (Shape::Object(shape), Value::Object(members)) => {
             let count = members.len() as u64;
@@ -398,7 +436,9 @@ fn are_apart_below(definitions: &mut dyn Definitions, a: &Rc<Shape>, b: &Rc<Shap
         (_, Shape::Either(_)) => are_apart(definitions, b, a)?,
         (Shape::Number(a), Shape::Number(b)) => a.is_apart_from(b),
         (Shape::Text(a), Shape::Text(b)) => {
-            a.max.is_some_and(|max| max < b.min) || b.max.is_some_and(|max| max < a.min)
+            a.clone().and(b.clone()).is_never()
+                || a.max.is_some_and(|max| max < b.min)
+                || b.max.is_some_and(|max| max < a.min)
         }
         (Shape::Array(a), Shape::Array(b)) => {
             a.max.is_some_and(|max| max < b.min) || b.max.is_some_and(|max| max < a.min)

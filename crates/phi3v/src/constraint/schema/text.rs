@@ -27,6 +27,8 @@ pub(super) struct TextShape {
     pub max: Option<usize>,
     /// All of these hold.
     pub patterns: Vec<Pattern>,
+    /// None of these holds.
+    pub never: Vec<Pattern>,
 }
 
 /// A regular expression over strings.
@@ -43,6 +45,8 @@ enum Source {
     Found(String),
     /// Matches the whole string.
     Whole(&'static str),
+    /// Just this string.
+    Literal(String),
 }
 
 impl PartialEq for Pattern {
@@ -79,6 +83,7 @@ impl Pattern {
         match &self.source {
             Source::Found(pattern) => RegexAst::SearchRegex(pattern.clone()),
             Source::Whole(pattern) => RegexAst::Regex((*pattern).to_owned()),
+            Source::Literal(text) => RegexAst::Literal(text.clone()),
         }
     }
 
@@ -86,7 +91,7 @@ impl Pattern {
     pub(super) fn repetitions(&self) -> usize {
         match &self.source {
             Source::Found(pattern) => repetitions::count(pattern),
-            Source::Whole(_) => 0,
+            Source::Whole(_) | Source::Literal(_) => 0,
         }
     }
 
@@ -94,6 +99,27 @@ impl Pattern {
         match &self.source {
             Source::Found(pattern) => pattern.len(),
             Source::Whole(pattern) => pattern.len(),
+            Source::Literal(_) => 1,
+        }
+    }
+
+    /// Strings of some length.
+    pub(super) fn of_length(min: usize, max: Option<usize>) -> Self {
+        let max = max.map(|max| max.min(LENGTH_MAX).to_string()).unwrap_or_default();
+        Self::of(Source::Found(format!("^(?s:.{{{min},{max}}})$")))
+    }
+
+    /// Just one string.
+    pub(super) fn literal(text: &str) -> Self {
+        Self::of(Source::Literal(text.to_owned()))
+    }
+
+    /// Whether it is all that the schema means by it; where validators differ it is less.
+    pub(super) fn is_exact(&self) -> bool {
+        match &self.source {
+            Source::Found(pattern) => !pattern.contains(SPACE_OF_ALL) && !pattern.contains(SPACE_OF_ANY),
+            Source::Whole(_) => false,
+            Source::Literal(_) => true,
         }
     }
 
@@ -104,6 +130,9 @@ impl Pattern {
 
     /// Whether it matches a string, with so much work that is left for it, from which is taken what it needs.
     pub(super) fn matches_within(&self, text: &str, work: &mut u64) -> Result<bool, Refused> {
+        if let Source::Literal(literal) = &self.source {
+            return Ok(literal == text);
+        }
         let mut regex = self.compiled()?.borrow_mut();
         let mut state = regex.initial_state();
         for byte in text.bytes() {
@@ -140,12 +169,23 @@ impl TextShape {
                 self.patterns.push(pattern);
             }
         }
+        for pattern in other.never {
+            if !self.never.contains(&pattern) {
+                self.never.push(pattern);
+            }
+        }
         self
+    }
+
+    /// Whether it is seen at once that there are none.
+    pub(super) fn is_never(&self) -> bool {
+        self.max.is_some_and(|max| max < self.min)
+            || self.patterns.iter().any(|pattern| self.never.contains(pattern))
     }
 
     /// Repetitions and groups of all patterns of the schema.
     pub(super) fn repetitions(&self) -> usize {
-        self.patterns.iter().map(Pattern::repetitions).sum()
+        self.patterns.iter().chain(&self.never).map(Pattern::repetitions).sum()
     }
 
     /// Whether a string is in it.
@@ -156,6 +196,11 @@ impl TextShape {
         }
         for pattern in &self.patterns {
             if !pattern.matches(text)? {
+                return Ok(false);
+            }
+        }
+        for pattern in &self.never {
+            if pattern.matches(text)? {
                 return Ok(false);
             }
         }
@@ -175,23 +220,36 @@ impl TextShape {
             None => Some(format!("(?s:.{{{},}})", self.min)),
             Some(max) => Some(format!("(?s:.{{{},{max}}})", self.min)),
         };
-        let product =
-            self.patterns.iter().fold(1_usize, |all, pattern| all.saturating_mul(pattern.len().max(1)));
-        if self.patterns.len() > 1 && product > PATTERNS_PRODUCT_MAX {
+        let held = self.patterns.iter().chain(&self.never);
+        let product = held.fold(1_usize, |all, pattern| all.saturating_mul(pattern.len().max(1)));
+        if self.patterns.len() + self.never.len() > 1 && product > PATTERNS_PRODUCT_MAX {
             return Err(Refused::new("too many patterns must hold at once"));
         }
         let mut all: Vec<RegexAst> = self.patterns.iter().map(Pattern::regex).collect();
         all.extend(length.map(RegexAst::Regex));
         let texts = match all.len() {
-            0 => return Ok(Some(any())),
+            0 => RegexAst::Regex("(?s:.*)".to_owned()),
             1 => all.remove(0),
             _ => RegexAst::And(all),
         };
         if !self.patterns.is_empty() && is_empty(&texts)? {
             return Ok(None);
         }
-        Ok(Some(quoted(texts)))
+        if self.never.is_empty() {
+            return Ok(Some(quoted(texts)));
+        }
+        let never = self.never.iter().map(|pattern| quoted(pattern.regex())).collect();
+        let texts = without(quoted(texts), never);
+        Ok(if is_empty(&texts)? { None } else { Some(texts) })
     }
+}
+
+/// The texts of `all` that are none of `taken`.
+pub(super) fn without(all: RegexAst, taken: Vec<RegexAst>) -> RegexAst {
+    if taken.is_empty() {
+        return all;
+    }
+    RegexAst::And(vec![all, RegexAst::Not(Box::new(RegexAst::Or(taken)))])
 }
 
 /// Whether no text is allowed.
@@ -357,7 +415,8 @@ fn braced(letters: &mut Letters<'_>) -> Result<String, Refused> {
 const LABELS: &str =
     r"[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}(\.[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}){0,2}";
 
-/// The strings of a format: as many as are in use, and only those that all validators take.
+/// The strings of a format: as many as are in use, and only those that all validators take. A name that the standard does
+/// not know says something to people only, as the standard has it.
 pub(super) fn format(name: &str) -> Option<Pattern> {
     Some(Pattern::of(Source::Whole(match name {
         "date" => DATE,
@@ -370,19 +429,26 @@ pub(super) fn format(name: &str) -> Option<Pattern> {
         "duration" => {
             r"P([0-9]{1,4}W|([0-9]{1,4}Y([0-9]{1,3}M([0-9]{1,3}D)?)?|[0-9]{1,3}M([0-9]{1,3}D)?|[0-9]{1,3}D)(T([0-9]{1,3}H([0-9]{1,3}M([0-9]{1,3}S)?)?|[0-9]{1,3}M([0-9]{1,3}S)?|[0-9]{1,3}S))?|T([0-9]{1,3}H([0-9]{1,3}M([0-9]{1,3}S)?)?|[0-9]{1,3}M([0-9]{1,3}S)?|[0-9]{1,3}S))"
         }
-        "email" => {
+        "email" | "idn-email" => {
             r"[a-zA-Z0-9_+-]{1,20}(\.[a-zA-Z0-9_+-]{1,20}){0,2}@[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}(\.[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}){0,2}\.[a-zA-Z]{2,12}"
         }
         "hostname" => LABELS,
+        "idn-hostname" => LABELS,
         "ipv4" => IPV4,
         "ipv6" => {
             r"([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){0,6})?|[0-9a-fA-F]{1,4}::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){0,5})?|([0-9a-fA-F]{1,4}:){2}(:[0-9a-fA-F]{1,4}){1,5}|([0-9a-fA-F]{1,4}:){3}(:[0-9a-fA-F]{1,4}){1,4}|([0-9a-fA-F]{1,4}:){4}(:[0-9a-fA-F]{1,4}){1,3}"
         }
         "uuid" => r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",
-        "uri" => {
+        "uri-reference" | "iri-reference" => {
+            r"(/[a-zA-Z0-9._~-]*)*(\?[a-zA-Z0-9._~&=-]*)?(#[a-zA-Z0-9._~-]*)?"
+        }
+        "uri-template" => r"(/[a-zA-Z0-9._~-]*|/\{[a-zA-Z][a-zA-Z0-9_]*\})*",
+        "json-pointer" => r"(/([a-zA-Z0-9._-]|~[01])*)*",
+        "relative-json-pointer" => r"(0|[1-9][0-9]{0,3})(#|(/([a-zA-Z0-9._-]|~[01])*)*)",
+        "regex" => r"\^?[a-zA-Z0-9 _-]*\$?",
+        "uri" | "iri" => {
             r"([a-zA-Z][a-zA-Z0-9+.-]{0,15}://[a-zA-Z0-9]{1,12}([.-][a-zA-Z0-9]{1,12}){0,6}(:[1-9][0-9]{1,3})?(/([a-zA-Z0-9._~-]|%[2-7][0-9A-F])*)*|[a-zA-Z][a-zA-Z0-9+.-]{1,15}:[a-zA-Z0-9._~@:-]+)(\?([a-zA-Z0-9._~&=-]|%[2-7][0-9A-F])*)?(#[a-zA-Z0-9._~-]*)?"
         }
-        "unknown" => "(?s:.*)",
         _ => return None,
     })))
 }

@@ -23,6 +23,37 @@ pub(super) enum Instance<'a> {
     Object(Vec<(String, Self)>),
 }
 
+impl Instance<'_> {
+    /// A text that equal values have in common: 1 and 1.0 are equal, the order of members counts for nothing.
+    pub(super) fn canonical(&self, out: &mut String) {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Boolean(value) => out.push_str(if *value { "true" } else { "false" }),
+            Self::Number(value, _) => out.push_str(&format!("{value:?}")),
+            Self::Text(text) => out.push_str(&format!("{text:?}")),
+            Self::Array(items) => {
+                out.push('[');
+                for item in items {
+                    item.canonical(out);
+                    out.push(',');
+                }
+                out.push(']');
+            }
+            Self::Object(members) => {
+                let members: std::collections::BTreeMap<_, _> =
+                    members.iter().map(|(name, member)| (name, member)).collect();
+                out.push('{');
+                for (name, member) in members {
+                    out.push_str(&format!("{name:?}:"));
+                    member.canonical(out);
+                    out.push(',');
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
 /// Reads an answer.
 pub(super) fn read(answer: &str) -> Result<Instance<'_>, Unmet> {
     let mut reader = Reader { text: answer, at: 0, level: 0 };

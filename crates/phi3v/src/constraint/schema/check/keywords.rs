@@ -1,11 +1,13 @@
 //! What each keyword says of a value.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
 use super::super::decimal::Decimal;
 use super::super::number::{self, Multiple};
+use super::super::references::References;
 use super::super::text::{self, Pattern};
 use super::super::{Refused, count, pointer};
 use super::Unmet;
@@ -24,10 +26,12 @@ type Outcome = Result<(), Unmet>;
 pub(super) struct Checker<'a> {
     root: &'a Value,
     patterns: HashMap<&'a str, Pattern>,
-    formats: HashMap<&'a str, Pattern>,
-    targets: HashMap<&'a str, &'a Value>,
+    formats: HashMap<&'a str, Option<Pattern>>,
+    targets: &'a References,
     /// References by the places of what they lead to and of the value that it is asked about.
     references: HashMap<(*const Value, *const ()), Reference>,
+    /// Names that were asked about as values, which keeps their places apart.
+    names: Vec<Rc<Instance<'static>>>,
     /// References that are being followed.
     open: usize,
     /// The first of these that was taken to be unmet, because following it led back to it.
@@ -45,13 +49,14 @@ enum Reference {
 }
 
 impl<'a> Checker<'a> {
-    pub(super) fn new(root: &'a Value) -> Self {
+    pub(super) fn new(root: &'a Value, targets: &'a References) -> Self {
         Self {
             root,
             patterns: HashMap::new(),
             formats: HashMap::new(),
-            targets: HashMap::new(),
+            targets,
             references: HashMap::new(),
+            names: Vec::new(),
             open: 0,
             assumed: None,
             level: 0,
@@ -90,7 +95,7 @@ impl<'a> Checker<'a> {
                 self.text(schema, text)?.map_or(Ok(()), |what| Err(violated(value, &what)))?;
             }
             Instance::Array(items) => self.array(schema, items)?,
-            Instance::Object(members) => self.object(schema, members)?,
+            Instance::Object(members) => self.object(schema, members, value)?,
             Instance::Null | Instance::Boolean(_) => {}
         }
         for part in list(schema, "allOf") {
@@ -108,9 +113,32 @@ impl<'a> Checker<'a> {
                 _ => return Err(violated(value, "satisfies several choices of oneOf")),
             }
         }
-        match schema.get("$ref").and_then(Value::as_str) {
+        if let Some(part) = schema.get("not")
+            && self.is_satisfied(part, value)?
+        {
+            return Err(violated(value, "satisfies what not forbids"));
+        }
+        if let Some(condition) = schema.get("if") {
+            let keyword = if self.is_satisfied(condition, value)? { "then" } else { "else" };
+            if let Some(part) = schema.get(keyword) {
+                self.satisfies(part, value)?;
+            }
+        }
+        match schema.get("$ref") {
             Some(reference) => self.reference(reference, value),
             None => Ok(()),
+        }
+    }
+
+    /// Whether a part validates the value, where the answer may be turned round.
+    fn is_satisfied(&mut self, part: &'a Value, value: &Instance<'_>) -> Result<bool, Unmet> {
+        match self.satisfies(part, value) {
+            Ok(()) => Ok(true),
+            Err(Unmet::Violated { .. }) if self.assumed.is_some() => {
+                Err(Unmet::undecided("a reference leads back to itself through what is denied"))
+            }
+            Err(Unmet::Violated { .. }) => Ok(false),
+            Err(undecided) => Err(undecided),
         }
     }
 
@@ -136,16 +164,9 @@ impl<'a> Checker<'a> {
     }
 
     /// Follows a reference. One that leads back to itself about the same value allows nothing by this way.
-    fn reference(&mut self, reference: &'a str, value: &Instance<'_>) -> Outcome {
-        let target = match self.targets.get(reference) {
-            Some(target) => target,
-            None => {
-                let target = pointer::find(self.root, &pointer::parse(reference)?);
-                let missing = || Unmet::undecided(format!("the reference {reference:?} leads nowhere"));
-                self.targets.entry(reference).or_insert(target.ok_or_else(missing)?)
-            }
-        };
-        let target: &'a Value = target;
+    fn reference(&mut self, reference: &'a Value, value: &Instance<'_>) -> Outcome {
+        let missing = || Unmet::undecided(format!("the reference {reference} leads nowhere"));
+        let target = pointer::find(self.root, self.targets.target(reference)?).ok_or_else(missing)?;
         let place = (std::ptr::from_ref(target), std::ptr::from_ref(value).cast());
         match self.references.get(&place) {
             Some(Reference::Known(outcome)) => return outcome.clone(),
@@ -185,12 +206,11 @@ impl<'a> Checker<'a> {
             return Ok(Some(format!("does not match the pattern {pattern:?}")));
         }
         if let Some(name) = schema.get("format").and_then(Value::as_str) {
-            let unknown = || Unmet::undecided(format!("the format {name:?} cannot be checked"));
-            let format = match self.formats.get(name) {
-                Some(format) => format,
-                None => self.formats.entry(name).or_insert(text::format(name).ok_or_else(unknown)?),
-            };
-            if !format.matches_within(text, &mut self.pattern_work)? {
+            let format = self.formats.entry(name).or_insert_with(|| text::format(name));
+            // a name that the standard does not have is for people
+            if let Some(format) = format
+                && !format.matches_within(text, &mut self.pattern_work)?
+            {
                 return Ok(Some(format!("is not of the format {name:?}")));
             }
         }
@@ -224,10 +244,33 @@ impl<'a> Checker<'a> {
                 self.satisfies(part, item).map_err(|unmet| unmet.within(index))?;
             }
         }
+        if let Some(part) = schema.get("contains") {
+            let mut found = 0;
+            for item in items {
+                found += u64::from(self.is_satisfied(part, item)?);
+            }
+            let least = count(schema, "minContains")?.unwrap_or(1);
+            let most = count(schema, "maxContains")?;
+            if found < least || most.is_some_and(|most| found > most) {
+                return Err(Unmet::violated(format!(
+                    "an array has {found} items of the kind that contains counts"
+                )));
+            }
+        }
+        if schema.get("uniqueItems").is_some_and(|unique| *unique != Value::Bool(false))
+            && let Some(index) = first_repeated(items)
+        {
+            return Err(Unmet::violated("an array has an item twice, uniqueItems forbids it").within(index));
+        }
         Ok(())
     }
 
-    fn object(&mut self, schema: &'a Map<String, Value>, members: &[(String, Instance<'_>)]) -> Outcome {
+    fn object(
+        &mut self,
+        schema: &'a Map<String, Value>,
+        members: &[(String, Instance<'_>)],
+        object: &Instance<'_>,
+    ) -> Outcome {
         // of members with one name a reader takes one or the other: each is checked, and they count once
         let names: HashSet<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         let length = names.len() as u64;
@@ -244,6 +287,40 @@ impl<'a> Checker<'a> {
         }
         for (name, member) in members {
             self.member(schema, name, member).map_err(|unmet| unmet.within(name))?;
+        }
+        if let Some(part) = schema.get("propertyNames") {
+            for &name in &names {
+                let value = Rc::new(Instance::Text(name.to_owned()));
+                self.names.push(Rc::clone(&value));
+                self.satisfies(part, &value)?;
+            }
+        }
+        self.dependencies(schema, object, &names)
+    }
+
+    /// What members ask for of others.
+    fn dependencies(
+        &mut self,
+        schema: &'a Map<String, Value>,
+        object: &Instance<'_>,
+        names: &HashSet<&str>,
+    ) -> Outcome {
+        for keyword in ["dependentRequired", "dependentSchemas", "dependencies"] {
+            let asking = schema.get(keyword).and_then(Value::as_object).into_iter().flatten();
+            for (name, needed) in asking.filter(|(name, _)| names.contains(name.as_str())) {
+                let lacks = |needed: &&str| !names.contains(needed);
+                let missing = match needed {
+                    Value::Array(needed) => needed.iter().filter_map(Value::as_str).find(lacks),
+                    Value::String(needed) => Some(needed.as_str()).filter(lacks),
+                    part => {
+                        self.satisfies(part, object)?;
+                        None
+                    }
+                };
+                if let Some(missing) = missing {
+                    return Err(Unmet::violated(format!("an object has {name:?} and lacks {missing:?}")));
+                }
+            }
         }
         Ok(())
     }
@@ -289,6 +366,16 @@ const TOLD_CHARS_MAX: usize = 40;
 /// The items of a keyword that is a list.
 fn list<'a>(schema: &'a Map<String, Value>, keyword: &str) -> &'a [Value] {
     schema.get(keyword).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The place of the first item that is equal to one before it.
+fn first_repeated(items: &[Instance<'_>]) -> Option<usize> {
+    let mut seen = HashSet::new();
+    items.iter().position(|item| {
+        let mut text = String::new();
+        item.canonical(&mut text);
+        !seen.insert(text)
+    })
 }
 
 fn check_type(schema: &Map<String, Value>, value: &Instance<'_>) -> Outcome {

@@ -6,12 +6,15 @@
 
 mod instance;
 mod keywords;
+mod unique;
 
 use serde_json::Value;
 
 use super::super::ConstraintError;
 use super::Refused;
+use super::references::References;
 use keywords::Checker;
+use unique::OpenArrays;
 
 /// Why an answer is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,12 +58,25 @@ impl From<Refused> for Unmet {
 #[derive(Debug)]
 pub(in super::super) struct Check {
     schema: Value,
+    references: References,
+    /// Whether some array must have different items.
+    unique: bool,
 }
 
 impl Check {
     /// The check of a schema of which there is a grammar.
     pub(in super::super) fn new(schema: Value) -> Self {
-        Self { schema }
+        Self { unique: unique::is_asked_for(&schema), references: References::of(&schema), schema }
+    }
+
+    /// Whether some array must have different items.
+    pub(in super::super) fn asks_for_unique_items(&self) -> bool {
+        self.unique
+    }
+
+    /// The arrays of different items that an answer is within; None where it is in none.
+    pub(in super::super) fn open_arrays<'a>(&self, answer: &'a [u8]) -> Option<OpenArrays<'a>> {
+        Some(OpenArrays::of(&self.schema, &self.references, answer)).filter(|arrays| !arrays.is_empty())
     }
 
     /// Whether the schema validates the answer. Takes much stack where schema and answer are deep.
@@ -80,7 +96,7 @@ impl Check {
     fn decide(&self, answer: &[u8]) -> Result<(), Unmet> {
         let answer = std::str::from_utf8(answer).map_err(|_| Unmet::violated("it is no UTF-8"))?;
         let answer = instance::read(answer)?;
-        Checker::new(&self.schema).satisfies(&self.schema, &answer)
+        Checker::new(&self.schema, &self.references).satisfies(&self.schema, &answer)
     }
 }
 
