@@ -103,7 +103,7 @@ pub enum CliError {
         /// Bytes that are free on the disk.
         available: u64,
     },
-    /// A batch.
+    /// Why a batch could not begin, or not go on.
     #[error(transparent)]
     Batch(#[from] BatchError),
     /// Any other file that cannot be read or written.

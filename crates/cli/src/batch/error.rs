@@ -14,7 +14,7 @@ pub enum BatchError {
     Read {
         /// As the user named it.
         path: String,
-        /// The system's refusal.
+        /// Why the system refused it.
         error: io::Error,
     },
     /// A pattern that is none.
@@ -28,19 +28,19 @@ pub enum BatchError {
     /// No picture in what was named.
     #[error("there is no picture in {names}")]
     NoPictures {
-        /// What was named.
+        /// What the user has named.
         names: String,
     },
     /// JSON lines beside other inputs.
     #[error("{path} has requests as JSON lines, which come alone")]
     Mixed {
-        /// The file.
+        /// The file's path, as the user gave it.
         path: String,
     },
     /// Two inputs would have the same `custom_id`.
     #[error("{id} is the name of two inputs: {first} and {second}")]
     SameId {
-        /// The name.
+        /// The `custom_id` that comes twice.
         id: String,
         /// Where it stands first.
         first: String,
@@ -50,9 +50,9 @@ pub enum BatchError {
     /// A line of JSON lines that no result could be noted for.
     #[error("line {line} of {path} {reason}")]
     Line {
-        /// The file.
+        /// The file's path, as the user gave it.
         path: String,
-        /// Counted from 1.
+        /// The line's number, from 1.
         line: usize,
         /// What is wrong with it.
         reason: String,
@@ -60,7 +60,7 @@ pub enum BatchError {
     /// A file of questions that cannot be used.
     #[error("the questions in {path} cannot be used: {reason}")]
     Questions {
-        /// The file.
+        /// The file's path, as the user gave it.
         path: String,
         /// What is wrong with it.
         reason: String,
@@ -68,69 +68,69 @@ pub enum BatchError {
     /// A flag without which, or with which, the inputs make no sense.
     #[error("{message}")]
     Flags {
-        /// What is wrong.
+        /// What is wrong, as one sentence.
         message: String,
-        /// What to do.
+        /// What the user can do.
         hint: &'static str,
     },
     /// The output belongs to another job.
     #[error("{path} holds the results of another job: its {field} is {then}, and now it is {now}")]
     OtherJob {
-        /// The journal.
+        /// The path of the journal.
         path: String,
-        /// What differs first.
+        /// The flag that differs first.
         field: String,
-        /// What it was.
+        /// Its value in the journal.
         then: String,
-        /// What it would be.
+        /// The value that was given now.
         now: String,
     },
     /// The output is a file that no batch has written.
     #[error("{path} exists already and was not begun by phi3v batch")]
     NotAJournal {
-        /// The file.
+        /// The file's path, as the user gave it.
         path: String,
     },
     /// A line in the middle of a journal is no row.
     #[error("line {line} of {path} is damaged")]
     Damaged {
-        /// The journal.
+        /// The path of the journal.
         path: String,
-        /// Counted from 1.
+        /// The line's number, from 1.
         line: usize,
     },
     /// Another process writes to the journal.
     #[error("{path} is being written by another process")]
     Busy {
-        /// The journal.
+        /// The path of the journal.
         path: String,
     },
     /// A file that is to be written is there and is not of this job.
     #[error("{path} exists already")]
     Exists {
-        /// The file.
+        /// The file's path, as the user gave it.
         path: String,
     },
     /// The disk has become full.
     #[error("cannot write {path}: {}", disk::shortage(0, *.available))]
     DiskFull {
-        /// The file.
+        /// The file's path, as the user gave it.
         path: String,
-        /// Bytes free.
+        /// Bytes that are free on the disk.
         available: u64,
     },
     /// Another refusal to write.
     #[error("cannot write {path}: {}", system_words(.error))]
     Write {
-        /// The file.
+        /// The file's path, as the user gave it.
         path: String,
-        /// The system's refusal.
+        /// Why the system refused it.
         error: io::Error,
     },
     /// The system gives no threads.
     #[error("no threads can be had: {}", system_words(.error))]
     Threads {
-        /// The system's refusal.
+        /// Why the system refused it.
         error: io::Error,
     },
     /// A table that this build cannot write.
@@ -139,17 +139,17 @@ pub enum BatchError {
     /// Some inputs were answered with an error.
     #[error("{failed} of {} failed", count(*.total, "answer"))]
     SomeFailed {
-        /// Rows with an error.
+        /// Rows that have an error.
         failed: usize,
-        /// Rows in all.
+        /// Rows of the whole job.
         total: usize,
-        /// The journal.
+        /// The path of the journal.
         path: String,
     },
     /// A bug: a thread that prepares requests has ended early.
     #[error("{} were not prepared", count(*.missing, "input"))]
     Unprepared {
-        /// How many.
+        /// How many inputs are missing.
         missing: usize,
     },
 }

@@ -21,16 +21,16 @@ pub struct PictureItem {
     pub source: OsString,
 }
 
-/// What was found.
+/// What the names of a batch's inputs stand for.
 pub enum Inputs {
     /// Pictures, in order, each once.
     Pictures {
-        /// The pictures.
+        /// The pictures that are to be asked about.
         items: Vec<PictureItem>,
-        /// Files of folders that are none.
+        /// Files of folders that are no pictures.
         skipped: usize,
     },
-    /// Requests.
+    /// Requests as JSON lines, which come alone.
     Lines(Lines),
 }
 

@@ -26,16 +26,16 @@ const SHOWN_MAX: usize = 80;
 /// What has to be the same for a job to go on, by the names of its flags.
 pub type Job = Map<String, Value>;
 
-/// The first line.
+/// The first line of a journal: which job its rows belong to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// Version of this form.
     pub phi3v_batch: u32,
-    /// Seconds since 1970.
+    /// When the job was first started, in seconds since 1970.
     pub created: u64,
     /// Tokens that a prompt and its answer may have, as they were at the job's first start.
     pub context_tokens: usize,
-    /// What it is.
+    /// What decides about the answers, by the names of flags.
     pub job: Job,
 }
 
@@ -81,9 +81,9 @@ pub struct Journal {
 pub struct Resumed {
     /// The journal, after its last whole line.
     pub journal: Journal,
-    /// Its header.
+    /// The header, as the job's first run wrote it.
     pub header: Header,
-    /// Its rows.
+    /// The rows that it has, by `custom_id`.
     pub done: DoneRows,
 }
 
@@ -239,7 +239,7 @@ impl Journal {
         serde_json::from_slice(&line).map_err(|error| read(error.into()))
     }
 
-    /// Where it is.
+    /// The file that it is written to.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Between two lines where there is no terminal.
 const LINE_PERIOD: Duration = Duration::from_secs(30);
 
-/// Counts rows.
+/// Counts rows, and tells the user of rate, time left and failures.
 pub struct Meter {
     total: usize,
     done: usize,

@@ -40,11 +40,11 @@ pub struct RowKey {
 /// Requests for one input.
 pub type Group = Vec<Asked<Key, ApiError>>;
 
-/// Asks about pictures.
+/// Makes requests of pictures: every question of the job about each.
 pub struct PictureAsker {
     /// How pictures are read.
     pub options: PictureOptions,
-    /// Text to ids.
+    /// Makes ids of the questions' texts.
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that prompt and answer may have.
     pub context_tokens: usize,
@@ -52,15 +52,15 @@ pub struct PictureAsker {
     pub system: Option<String>,
     /// How answers are chosen and where they end.
     pub generation: GenerationOptions,
-    /// What is asked.
+    /// What is asked about every picture.
     pub questions: Vec<Prepared>,
-    /// Names the job.
+    /// The digest that names the job, for rows and seeds.
     pub job: String,
 }
 
 /// A question with the form of its answer.
 pub struct Prepared {
-    /// The question.
+    /// The question as it was given.
     pub question: Question,
     /// What holds answers to its form, at the start of one. It may be cloned by one thread at a time.
     pub constraint: Option<Mutex<GrammarConstraint>>,
@@ -68,7 +68,7 @@ pub struct Prepared {
 
 /// A picture and those of the questions that have no row.
 pub struct PictureWork {
-    /// The picture.
+    /// Where the picture is, and what its rows are called.
     pub item: PictureItem,
     /// Numbers of questions, from 0.
     pub questions: Vec<usize>,
@@ -130,11 +130,11 @@ fn refusal(error: &PictureError) -> ApiError {
 
 /// Asks what JSON lines ask.
 pub struct LineAsker {
-    /// The lines.
+    /// The file's lines, each of them a request.
     pub lines: Lines,
     /// Makes requests of their bodies.
     pub offline: Offline,
-    /// Names the job.
+    /// The digest that names the job, for rows and seeds.
     pub job: String,
 }
 

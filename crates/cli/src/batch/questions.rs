@@ -9,20 +9,20 @@ const QUESTIONS_MAX: usize = 1024;
 /// Bytes of a question's name.
 const NAME_BYTES_MAX: usize = 128;
 
-/// A question.
+/// A question that is asked about every picture.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// What its rows are called behind the picture's name; nothing where there is one question only.
     pub name: Option<String>,
-    /// Its text.
+    /// The text that the model is asked.
     pub prompt: String,
     /// The JSON schema that its answer follows.
     pub schema: Option<Value>,
 }
 
 impl Question {
-    /// The only question.
+    /// The only question of a job, which needs no name.
     #[must_use]
     pub fn alone(prompt: &str) -> Self {
         Self { name: None, prompt: prompt.to_owned(), schema: None }

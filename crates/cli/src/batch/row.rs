@@ -13,20 +13,20 @@ use std::sync::Arc;
 /// What the rows of a job have in common.
 #[derive(Clone, Debug)]
 pub struct RowMaker {
-    /// Names the job.
+    /// The digest that names the job.
     pub job: String,
-    /// Seconds since 1970 of the job's first start.
+    /// When the job was first started, in seconds since 1970.
     pub created: u64,
     /// Name of the model.
     pub model: String,
-    /// For log probabilities.
+    /// Tells the texts of tokens beside log probabilities.
     pub tokenizer: Arc<Tokenizer>,
 }
 
-/// A row.
+/// A line of results, in the form of OpenAI's batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Names the row.
+    /// The row's own name, the same in every run.
     pub id: String,
     /// What was asked about.
     pub custom_id: String,
@@ -41,7 +41,7 @@ pub struct Row {
 pub struct RowResponse {
     /// 200, or the status of the error.
     pub status_code: u16,
-    /// Names the request.
+    /// The request's own name, the same in every run.
     pub request_id: String,
     /// A chat completion, or an error.
     pub body: Value,
@@ -52,7 +52,7 @@ pub struct RowResponse {
 pub struct RowError {
     /// Stable name of the error.
     pub code: String,
-    /// One sentence.
+    /// What has failed, in one sentence.
     pub message: String,
 }
 

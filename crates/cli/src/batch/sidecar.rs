@@ -10,10 +10,10 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// In which form.
+/// The form of the files that are written beside pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// The answer alone.
+    /// The answer as plain text, and nothing else.
     Txt,
     /// An object with the answer, what was asked and by which model it was answered.
     Json,

@@ -10,7 +10,7 @@ use phi3v_kernels::Backend;
 use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
 
-/// Where rows go.
+/// Takes the rows of a batch as they come.
 pub trait Sink {
     /// Takes a row.
     ///

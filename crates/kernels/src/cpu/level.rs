@@ -15,7 +15,7 @@ pub enum CpuLevel {
     Avx512,
     /// As `Avx512`, with AMX for products of bytes; on Linux, which has to be asked for its registers.
     Amx,
-    /// AArch64, any: NEON.
+    /// Any AArch64 processor, by the vector instructions that all of them have.
     Neon,
     /// As `Neon`, with dot products of bytes.
     Dotprod,

@@ -37,6 +37,7 @@ use std::path::PathBuf;
 macro_rules! device {
     ([$($(#[$cfg:meta])* $variant:ident($backend:ty),)+] $(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
+        #[allow(clippy::large_enum_variant, reason = "a program has one or two")]
         pub enum $name {
             $(
                 $(#[$cfg])*

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Files beside pictures.
 struct Sidecars {
     form: Form,
-    /// Of each row.
+    /// The file of each row, by its `custom_id`.
     places: HashMap<String, PathBuf>,
     prompt: String,
     existing: Existing,

@@ -91,9 +91,9 @@ pub fn seed_of(salt: &[u8; 32]) -> u64 {
 /// What names and dates a completion.
 #[derive(Clone, Debug)]
 pub struct Stamp<'a> {
-    /// Names the answer.
+    /// The answer's own name, as `chatcmpl-...`.
     pub id: String,
-    /// Seconds since 1970.
+    /// When the answer was made, in seconds since 1970.
     pub created: u64,
     /// Name of the model.
     pub model: &'a str,

@@ -45,7 +45,7 @@ enum Source {
     Found(String),
     /// Matches the whole string.
     Whole(&'static str),
-    /// Just this string.
+    /// Is this string and no other.
     Literal(String),
 }
 

@@ -68,7 +68,7 @@ fn store_pairs(pair: [float32x4_t; 2], out: &mut [u32]) {
 #[derive(Clone, Copy)]
 struct Product<'a> {
     a: Queries<'a>,
-    /// `[words, b_stride]`
+    /// The panel's words, `[words, b_stride]`.
     b: &'a [u32],
     b_stride: usize,
     c_stride: usize,
