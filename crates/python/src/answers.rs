@@ -8,7 +8,7 @@ use crate::picture::Picture;
 use crate::work::{self, SLICE};
 use phi3v::conversation::DEFAULT_MAX_NEW_TOKENS;
 use phi3v::engine::{CacheSalt, Finished, Request, Token};
-use phi3v::{Conversation, GenerationOptions};
+use phi3v::{Conversation, GenerationOptions, words};
 use phi3v_cli::error::CliError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -55,6 +55,15 @@ struct Chosen {
     top: Vec<(u32, f32)>,
 }
 
+/// A word of an answer, as [`words::Word`] has it.
+#[derive(Clone, IntoPyObject)]
+struct Spoken {
+    space: String,
+    text: String,
+    p: f32,
+    mean: f32,
+}
+
 /// Token counts of an answer.
 #[derive(Clone, Default, IntoPyObject)]
 struct Counts {
@@ -83,6 +92,8 @@ pub(crate) struct Ended {
     text: String,
     /// Its tokens.
     tokens: Vec<Chosen>,
+    /// Its words with their probabilities.
+    words: Vec<Spoken>,
     /// `stop`, `length` or `cancelled`.
     finish_reason: &'static str,
     /// Token counts.
@@ -296,11 +307,14 @@ fn ended(key: u64, open: Open, finished: &Finished) -> Ended {
     let Finished { reason, usage, timings, .. } = finished;
     let chosen =
         |Token { id, text, logprob, top }| Chosen { id, text, logprob: logprob.unwrap_or(f32::NAN), top };
+    let spoken = |words::Word { space, text, p, mean }| Spoken { space, text, p, mean };
+    let words = words::words(&open.tokens, &finished.text);
     let seconds = |time: Duration| time.as_secs_f64();
     Ended {
         key,
         text: open.text,
         tokens: open.tokens.into_iter().map(chosen).collect(),
+        words: words.into_iter().map(spoken).collect(),
         finish_reason: reason.name(),
         usage: Counts {
             prompt_tokens: usage.prompt_tokens,
@@ -325,6 +339,7 @@ impl Ended {
             key,
             text: String::new(),
             tokens: Vec::new(),
+            words: Vec::new(),
             finish_reason: "failed",
             usage: Counts::default(),
             timings: Seconds::default(),

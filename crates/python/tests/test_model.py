@@ -35,9 +35,9 @@ def test_an_answer_is_a_text_that_knows_how_it_came_about(demo):
     assert isinstance(answer, str) and answer == COVER_ANSWER
     assert answer.index("title") == 4, "methods of str are str's"
     assert answer.finish_reason == "stop"
-    assert "".join(word.text for word in answer.words) == answer
-    assert all(0 < word.probability <= 1 for word in answer.words)
-    assert [word.text for word in answer.words][:3] == ["The", " title", " of"]
+    assert "".join(word.space + word.text for word in answer.words) == answer
+    assert all(0 < word.p <= word.mean <= 1 for word in answer.words)
+    assert [word.text for word in answer.words][:3] == ["The", "title", "of"]
     assert answer.usage.completion_tokens == len(answer.tokens)
     assert answer.usage.image_tokens == demo.tokenize_cost(COVER).tokens
     assert all(len(token.top) == 2 and token.top[0][0] == token.id for token in answer.tokens)
@@ -69,7 +69,7 @@ def test_options_have_the_names_of_the_command_line(demo, talker, endless):
     assert first == json.loads(told)["answer"]
     stopped = demo.ask(TITLE, COVER, stop=" and")
     assert stopped == COVER_ANSWER.split(" and")[0]
-    assert "".join(word.text for word in stopped.words) == stopped
+    assert "".join(word.space + word.text for word in stopped.words) == stopped
     assert demo.ask(TITLE, COVER, stop=[" book", " and"]) == "The title of the"
     short = demo.ask(TITLE, COVER, max_new_tokens=3)
     assert (short.finish_reason, len(short.tokens)) == ("length", 3)

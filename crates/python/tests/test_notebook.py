@@ -3,9 +3,8 @@
 import base64
 import re
 
-import phi3v
 from conftest import COVER, EXAMPLES, TITLE, needs
-from phi3v import Answer, Token
+from phi3v import Answer, Word
 
 
 def test_the_cookbooks_notebook_shows_what_it_says(tmp_path):
@@ -49,19 +48,11 @@ def test_a_notebook_shows_an_answer_with_its_pictures(demo, monkeypatch):
 
 def test_no_words_of_a_model_are_html():
     hostile = "<script>alert('1')</script> <img src=x onerror=alert(1)> & \"'"
-    tokens = [Token(1, hostile[:9], -0.01, []), Token(2, hostile[9:], -2.0, [])]
+    words = [Word("", hostile[:9], 0.99, 0.99), Word(" ", hostile[9:], 0.14, 0.4)]
     for finish_reason in ("stop", "<b>"):
-        html = Answer(hostile, tokens=tokens, finish_reason=finish_reason)._repr_html_()
+        html = Answer(hostile, words=words, finish_reason=finish_reason)._repr_html_()
         assert set(re.findall("</?([a-z]+)", html)) == {"div", "p", "span"}
         assert "&lt;script&gt;" in html
-    assert "title='14%'" in html or "title='13%'" in html, "unsure words are shaded"
-    sure = Answer("Yes.", tokens=[Token(1, "Yes.", -0.001, [])])._repr_html_()
+    assert "title='14%'" in html, "unsure words are shaded"
+    sure = Answer("Yes.", words=[Word("", "Yes.", 0.999, 0.999)])._repr_html_()
     assert "<span" not in sure
-
-
-def test_words_are_parted_by_white_space():
-    tokens = [Token(1, "The title", -0.1, []), Token(2, "s of", -0.2, []), Token(3, "", -0.3, []), Token(4, "\n A", -0.4, [])]
-    words = phi3v.Answer("The titles of\n Ab", tokens=tokens).words
-    assert [word.text for word in words] == ["The", " titles", " of", "\n Ab"]
-    assert [round(word.probability, 3) for word in words] == [0.905, 0.741, 0.819, 0.497]
-    assert phi3v.Answer("").words == [] and [word.text for word in phi3v.Answer("held").words] == ["held"]

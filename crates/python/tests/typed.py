@@ -23,7 +23,7 @@ def main() -> None:
     model = phi3v.load("phi-3.5-vision", quant="q8", device="auto", threads=None)
     answer = model.ask("Who wrote this?", Path("cover.png"), temperature=0.5, stop=["."], detail="low")
     assert_type(answer, phi3v.Answer)
-    assert_type(answer.words[0].probability, float)
+    assert_type(answer.words[0].p, float)
     assert_type(answer.usage.prompt_tokens, int)
     assert_type(answer.timings.first_token, float | None)
     assert_type(model.ask("Who wrote this?", schema=Book), Book)

@@ -1,14 +1,8 @@
 """Answers: texts that know how they came about."""
 
-import math
-import re
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ._phi3v import Ended
-
-# A word with the white space before it, or either of them.
-_PARTS = re.compile(r"\s*\S+|\s+")
 
 
 class Token(NamedTuple):
@@ -25,12 +19,16 @@ class Token(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A word of an answer, with the white space before it."""
+    """A word of an answer, and how sure the model was of it."""
 
+    space: str
+    """White space before it: words with theirs, joined, are the answer's text but for white space at its end."""
     text: str
-    """The words of an answer together are its text."""
-    probability: float
-    """Of all its tokens together."""
+    """The word itself, with the signs that stand at it."""
+    p: float
+    """The least probability of its tokens: how sure the model was at the worst place."""
+    mean: float
+    """The mean probability of its tokens."""
 
 
 class Usage(NamedTuple):
@@ -66,6 +64,8 @@ class Answer(str):
 
     tokens: list[Token]
     """Its tokens, the one that ended it left out."""
+    words: list[Word]
+    """Its words with their probabilities."""
     usage: Usage
     """Token counts."""
     timings: Timings
@@ -82,6 +82,7 @@ class Answer(str):
     def __new__(cls, text: str = "", **known: Any) -> "Answer":
         answer = super().__new__(cls, text)
         answer.tokens = known.get("tokens", [])
+        answer.words = known.get("words", [])
         answer.usage = known.get("usage", Usage(0, 0, 0, 0))
         answer.timings = known.get("timings", Timings(0.0, 0.0, 0.0, 0.0, None))
         answer.finish_reason = known.get("finish_reason", "stop")
@@ -89,11 +90,6 @@ class Answer(str):
         answer.parsed = known.get("parsed")
         answer.thumbnails = known.get("thumbnails", ())
         return answer
-
-    @property
-    def words(self) -> list[Word]:
-        """Its words with their probabilities."""
-        return words(str(self), self.tokens)
 
     def _repr_html_(self) -> str:
         from ._html import answer
@@ -106,33 +102,9 @@ def of_ended(ended: Ended, **known: Any) -> Answer:
     return Answer(
         ended.text,
         tokens=[Token(**token) for token in ended.tokens],
+        words=[Word(**word) for word in ended.words],
         usage=Usage(**ended.usage),
         timings=Timings(**ended.timings),
         finish_reason=ended.finish_reason,
         **known,
     )
-
-
-def words(text: str, tokens: Sequence[Token]) -> list[Word]:
-    """The words of a text, each from white space to white space, with the probability of its tokens together. A token
-    of several words counts for each."""
-    found: list[Word] = []
-    word, logprob = "", 0.0
-    told, begun = 0, 0.0
-    for token in tokens:
-        told += len(token.text)
-        begun += token.logprob
-        if not token.text:
-            continue  # a part of a character, which the next one ends
-        for part in _PARTS.findall(token.text):
-            if word.strip() and part[0].isspace():
-                found.append(Word(word, math.exp(logprob)))
-                word, logprob = "", 0.0
-            word += part
-            logprob += begun
-        begun = 0.0
-    # what a stop string held back to the end
-    word += text[told:]
-    if word:
-        found.append(Word(word, math.exp(logprob)))
-    return found

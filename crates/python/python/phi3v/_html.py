@@ -33,12 +33,12 @@ def answer(answer: Answer) -> str:
 
 
 def _word(word: Word) -> str:
-    text = escape(word.text)
-    if word.probability >= _SURE:
-        return text
-    shade = 0.1 + 0.4 * (1 - word.probability)
-    title = f"{word.probability:.0%}"
-    return f"<span style='background: rgba(255, 160, 0, {shade:.2f})' title='{title}'>{text}</span>"
+    space, text = escape(word.space), escape(word.text)
+    if word.p >= _SURE:
+        return space + text
+    shade = 0.1 + 0.4 * (1 - word.p)
+    title = f"{word.p:.0%}"
+    return f"{space}<span style='background: rgba(255, 160, 0, {shade:.2f})' title='{title}'>{text}</span>"
 
 
 def _thumbnail(width: int, height: int, rgb: bytes) -> str:
