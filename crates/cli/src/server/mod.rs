@@ -119,6 +119,12 @@ pub struct Server<E> {
 /// Time for connections to end after their requests were given up.
 const ABORT_TIME: Duration = Duration::from_secs(1);
 
+/// Resolves when the engine has stopped and its last errors have had time to reach their clients.
+async fn given_up(app: &App) {
+    app.engine.stopped().await;
+    tokio::time::sleep(ABORT_TIME).await;
+}
+
 impl<E: std::error::Error + Send + 'static> Server<E> {
     /// Listens, and begins to load the model on the engine's thread. Should the device fail, the model is loaded once more.
     ///
@@ -180,7 +186,7 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
             let drain = async {
                 tokio::select! {
                     () = tokio::time::sleep(limits.drain_time_max) => {}
-                    () = app.engine.stopped() => {}
+                    () = given_up(&app) => {}
                     () = hurry => {}
                 }
             };
