@@ -8,7 +8,7 @@
 use crate::cpu::arch::aarch64::neon::math::LANES;
 use crate::cpu::arch::aarch64::neon::packed::{
     HEAD_BYTES, PANEL_REGISTERS, QUADS, REGISTER, STEP, SUB_OCTS, SUBGROUPS, accumulate, add_q4_outliers,
-    add_q8_outliers, column_scales, column_sub_scales, nibbles, quantize, scaled_nibbles,
+    add_q8_outliers, column_scales, column_sub_scales, each_q4_oct, nibbles, quantize,
 };
 use crate::cpu::table::activations::{QuantizedRows, TILE_ROWS, TileGroup};
 use crate::cpu::table::packed::{PackedKernels, Panel, SWEEP_BYTES, Sums, by_rows};
@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// The kernels.
 pub(crate) const KERNELS: PackedKernels = PackedKernels {
-    quantize,
+    quantize: quantize::<QUAD>,
     q8,
     q4,
     unpack_q4: None,
@@ -93,28 +93,19 @@ fn turn(values: &[u8], out: &mut Signed) {
     }
 }
 
-/// Makes signed bytes of a q4 block: `(v - 8) s`, within -120..=105.
+/// Makes signed bytes of a q4 block.
 #[inline]
 #[target_feature(enable = "neon")]
 fn unpack(block: &[u8], out: &mut Signed) {
-    assert!(block.len() == Q4_BLOCK);
-    let (weights, out) = (block[HEAD_BYTES..].as_ptr(), out.0.as_mut_ptr());
-    for subgroup in 0..SUBGROUPS {
-        for j in 0..PANEL_REGISTERS {
-            // each of a register's four columns has its sub-scale in all four bytes
-            let s = vmulq_s32(column_sub_scales(block, j, subgroup), vdupq_n_s32(0x0101_0101));
-            for oct in subgroup * SUB_OCTS..(subgroup + 1) * SUB_OCTS {
-                // SAFETY: oct < 16 and j < 16: 16 bytes of each step of 256 are read, and written to two steps.
-                unsafe {
-                    let bytes = vld1q_u8(weights.add(oct * STEP + j * REGISTER));
-                    let [first, second] = scaled_nibbles(bytes, vreinterpretq_s8_s32(s));
-                    let to = out.add(2 * oct * STEP + j * REGISTER);
-                    vst1q_s8(to.cast(), first);
-                    vst1q_s8(to.add(STEP).cast(), second);
-                }
-            }
+    let out = out.0.as_mut_ptr();
+    each_q4_oct(block, |oct, j, [first, second]| {
+        // SAFETY: oct < 16 and j < 16: 16 bytes of each of two steps of 256 are written.
+        unsafe {
+            let to = out.add(2 * oct * STEP + j * REGISTER);
+            vst1q_s8(to.cast(), first);
+            vst1q_s8(to.add(STEP).cast(), second);
         }
-    }
+    });
 }
 
 /// The quad `index` of each row of a tile, in two registers: rows 0 to 3, and 4 and 5.

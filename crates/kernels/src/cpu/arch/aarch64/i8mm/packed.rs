@@ -7,10 +7,10 @@
 use super::usmmla;
 use crate::cpu::arch::aarch64::neon::math::LANES;
 use crate::cpu::arch::aarch64::neon::packed::{
-    HEAD_BYTES, PANEL_REGISTERS, REGISTER, STEP, SUB_OCTS, SUBGROUPS, accumulate, add_q4_outliers,
-    add_q8_outliers, column_scales, column_sub_scales, quantize_group, scaled_nibbles,
+    PANEL_REGISTERS, REGISTER, STEP, accumulate, add_q4_outliers, add_q8_outliers, column_scales,
+    each_q4_oct, quantize,
 };
-use crate::cpu::table::activations::{self, QuantizedRows, TileGroup, tile_group_mut};
+use crate::cpu::table::activations::{self, QuantizedRows, TileGroup};
 use crate::cpu::table::packed::{PackedKernels, Panel, SWEEP_BYTES, Sums};
 use crate::quant::{GROUP, PANEL, Q4_BLOCK, Q8_BLOCK, QUAD, SCALE_BYTES, ZERO};
 use std::arch::aarch64::*;
@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// The kernels.
 pub(super) const KERNELS: PackedKernels = PackedKernels {
-    quantize,
+    quantize: quantize::<OCT>,
     q8,
     q4,
     unpack_q4: None,
@@ -44,22 +44,6 @@ const OCTS: usize = GROUP / OCT;
 /// A block's values, stored as in a q8 block, `[16][64][8]`.
 #[repr(C, align(64))]
 struct Joined([u8; PANEL * GROUP]);
-
-/// See [`PackedKernels::quantize`]; a group is `[16][rows][8]`.
-#[target_feature(enable = "neon")]
-fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
-    let rows = x.len() / k;
-    for (row, x) in x.chunks_exact(k).enumerate() {
-        for (group, x) in x.chunks(GROUP).enumerate() {
-            let (values, meta) = tile_group_mut(tile, rows, group);
-            let (bytes, plan) = quantize_group(x);
-            meta[row] = plan;
-            for (oct, bytes) in bytes.as_chunks::<OCT>().0.iter().enumerate() {
-                values[(oct * rows + row) * OCT..][..OCT].copy_from_slice(bytes);
-            }
-        }
-    }
-}
 
 #[target_feature(enable = "neon,i8mm")]
 fn q8(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
@@ -126,25 +110,14 @@ fn join(values: &[u8], out: &mut Joined) {
 #[inline]
 #[target_feature(enable = "neon")]
 fn unpack(block: &[u8], out: &mut Joined) {
-    assert!(block.len() == Q4_BLOCK);
-    let (weights, out) = (block[HEAD_BYTES..].as_ptr(), out.0.as_mut_ptr());
+    let out = out.0.as_mut_ptr();
     let turn = vdupq_n_u8(ZERO);
-    for subgroup in 0..SUBGROUPS {
-        for j in 0..PANEL_REGISTERS {
-            // each of a register's four columns has its sub-scale in all four bytes
-            let s = vmulq_s32(column_sub_scales(block, j, subgroup), vdupq_n_s32(0x0101_0101));
-            for oct in subgroup * SUB_OCTS..(subgroup + 1) * SUB_OCTS {
-                // SAFETY: oct < 16 and j < 16: 16 bytes of each step of 256 are read, 32 of 512 written.
-                unsafe {
-                    let bytes = vld1q_u8(weights.add(oct * STEP + j * REGISTER));
-                    let [first, second] = scaled_nibbles(bytes, vreinterpretq_s8_s32(s));
-                    let first = veorq_u8(vreinterpretq_u8_s8(first), turn);
-                    let second = veorq_u8(vreinterpretq_u8_s8(second), turn);
-                    store_joined(first, second, out.add(2 * (oct * STEP + j * REGISTER)));
-                }
-            }
-        }
-    }
+    each_q4_oct(block, |oct, j, [first, second]| {
+        let first = veorq_u8(vreinterpretq_u8_s8(first), turn);
+        let second = veorq_u8(vreinterpretq_u8_s8(second), turn);
+        // SAFETY: oct < 16 and j < 16: 32 bytes of each step of 512 are written.
+        unsafe { store_joined(first, second, out.add(2 * (oct * STEP + j * REGISTER))) };
+    });
 }
 
 /// [`product`] for the number of rows that the tile has.

@@ -11,19 +11,20 @@ mod q4;
 mod q8;
 mod quantize;
 
-pub(crate) use quantize::{quantize, quantize_group};
+pub(crate) use quantize::quantize;
 
 use super::load::bf16_lanes;
 use super::math::LANES;
 use crate::cpu::table::activations::{TILE_ROWS, TileGroup};
 use crate::cpu::table::packed::{PackedKernels, SWEEP_BYTES, Sums};
-use crate::quant::{GROUP, PANEL, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP, ZERO, ZERO_NIBBLE};
-pub(crate) use q4::{nibbles, scaled_nibbles};
+use crate::quant::{GROUP, PANEL, Q4_BLOCK, QUAD, SCALE_BYTES, SUB_SCALE_BYTES, SUBGROUP, ZERO, ZERO_NIBBLE};
+pub(crate) use q4::nibbles;
+use q4::scaled_nibbles;
 use std::arch::aarch64::*;
 
 /// The kernels.
 pub(crate) const KERNELS: PackedKernels = PackedKernels {
-    quantize,
+    quantize: quantize::<QUAD>,
     q8: q8::q8,
     q4: q4::q4,
     unpack_q4: None,
@@ -78,6 +79,26 @@ pub(crate) fn column_sub_scales(block: &[u8], j: usize, subgroup: usize) -> int3
     let nibbles = (u32::from_le_bytes(pairs) >> (subgroup % 2 * 4)) & 0x0f0f_0f0f;
     let lanes = vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(u64::from(nibbles)))));
     vreinterpretq_s32_u32(lanes)
+}
+
+/// Gives `store(oct, j, quads)` all of a q4 block's values as signed bytes, `(v - 8) s`, within -120..=105: the two quads of
+/// step `oct` of the columns `4 j..`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn each_q4_oct(block: &[u8], mut store: impl FnMut(usize, usize, [int8x16_t; 2])) {
+    assert!(block.len() == Q4_BLOCK);
+    let weights = block[HEAD_BYTES..].as_ptr();
+    for subgroup in 0..SUBGROUPS {
+        for j in 0..PANEL_REGISTERS {
+            // each of a register's four columns has its sub-scale in all four bytes
+            let s = vmulq_s32(column_sub_scales(block, j, subgroup), vdupq_n_s32(0x0101_0101));
+            for oct in subgroup * SUB_OCTS..(subgroup + 1) * SUB_OCTS {
+                // SAFETY: oct < 16 and j < 16: 16 bytes of each step of 256 are read.
+                let bytes = unsafe { vld1q_u8(weights.add(oct * STEP + j * REGISTER)) };
+                store(oct, j, scaled_nibbles(bytes, vreinterpretq_s8_s32(s)));
+            }
+        }
+    }
 }
 
 /// A quad of a tile in all lanes.

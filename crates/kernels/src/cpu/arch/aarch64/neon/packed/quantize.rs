@@ -2,22 +2,22 @@
 
 use crate::cpu::arch::aarch64::neon::math::{LANES, load};
 use crate::cpu::arch::scalar::packed as scalar;
-use crate::cpu::table::activations::{OUTLIER_RATIO, OUTLIERS, Plan, RowMeta, quad_index, tile_group_mut};
-use crate::quant::{GROUP, QUAD, SUBGROUP};
+use crate::cpu::table::activations::{OUTLIER_RATIO, OUTLIERS, Plan, RowMeta, tile_group_mut};
+use crate::quant::{GROUP, SUBGROUP};
 use std::arch::aarch64::*;
 
-/// See [`quantize`](crate::cpu::table::packed::PackedKernels::quantize).
+/// See [`quantize`](crate::cpu::table::packed::PackedKernels::quantize); `STEP` values of each row follow each other, so
+/// that a group is `[128 / STEP][rows][STEP]`.
 #[target_feature(enable = "neon")]
-pub(crate) fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
+pub(crate) fn quantize<const STEP: usize>(x: &[f32], k: usize, tile: &mut [u8]) {
     let rows = x.len() / k;
     for (row, x) in x.chunks_exact(k).enumerate() {
         for (group, x) in x.chunks(GROUP).enumerate() {
             let (values, meta) = tile_group_mut(tile, rows, group);
             let (bytes, plan) = quantize_group(x);
             meta[row] = plan;
-            for (quad, bytes) in bytes.as_chunks::<QUAD>().0.iter().enumerate() {
-                let at = quad_index(rows, row, quad);
-                values[at..at + QUAD].copy_from_slice(bytes);
+            for (step, bytes) in bytes.as_chunks::<STEP>().0.iter().enumerate() {
+                values[(step * rows + row) * STEP..][..STEP].copy_from_slice(bytes);
             }
         }
     }
@@ -26,7 +26,7 @@ pub(crate) fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
 /// The bytes of up to 128 values of a row, and what is stored beside them.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(crate) fn quantize_group(x: &[f32]) -> ([u8; GROUP], RowMeta) {
+fn quantize_group(x: &[f32]) -> ([u8; GROUP], RowMeta) {
     let mut padded = [0.0; GROUP];
     let mut values: &[f32; GROUP] = if let Ok(whole) = x.try_into() {
         whole
