@@ -1,13 +1,13 @@
 //! Requests under way, and what comes of them.
 
-use crate::engine_thread::{Happened, Job, Update};
+use crate::engine_thread::{Job, Update};
 use crate::errors;
 use crate::generation::Generation;
 use crate::model::{Model, Shared};
 use crate::picture::Picture;
 use crate::work::{self, SLICE};
 use phi3v::conversation::DEFAULT_MAX_NEW_TOKENS;
-use phi3v::engine::{CacheSalt, Finished, Request, Token};
+use phi3v::engine::{CacheSalt, Event, Finished, Request, Token};
 use phi3v::{Conversation, GenerationOptions, words};
 use phi3v_cli::error::CliError;
 use pyo3::exceptions::PyRuntimeError;
@@ -257,21 +257,21 @@ impl Answers {
     fn take(&self, Update { key, event }: Update, pieces: bool) -> Option<Next> {
         let mut open = self.open();
         match event {
-            Happened::Token(token) => {
+            Event::Token(token) => {
                 let request = open.get_mut(&key)?;
                 request.text.push_str(&token.text);
                 let piece = pieces.then(|| Next::Piece(key, token.id, token.text.clone()));
                 request.tokens.push(token);
                 piece
             }
-            Happened::Finished(finished) => {
+            Event::Finished(finished) => {
                 let mut request = open.remove(&key)?;
                 request.text.push_str(&finished.text);
-                Some(Next::Finished(key, request, finished))
+                Some(Next::Finished(key, request, Box::new(finished)))
             }
-            Happened::Failed(error) => {
+            Event::Failed(error) => {
                 open.remove(&key)?;
-                Some(Next::Failed(key, error))
+                Some(Next::Failed(key, Box::new(error)))
             }
         }
     }

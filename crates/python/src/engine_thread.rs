@@ -7,7 +7,7 @@
 //! - The thread ends, and the model is freed, when everybody who could ask has gone.
 
 use phi3v::engine::{
-    Engine, Event, FinishReason, Finished, Observer, Request, RequestId, StepProgress, Timings, Token, Usage,
+    Engine, Event, FinishReason, Finished, Observer, Output, Request, RequestId, StepProgress, Timings, Usage,
 };
 use phi3v_kernels::Backend;
 use std::collections::{HashMap, VecDeque};
@@ -23,14 +23,7 @@ const WAITING_MAX: usize = 16;
 /// What happened to the request that its asker calls `key`.
 pub(crate) struct Update {
     pub(crate) key: u64,
-    pub(crate) event: Happened,
-}
-
-/// What can happen to it.
-pub(crate) enum Happened {
-    Token(Token),
-    Finished(Box<Finished>),
-    Failed(Box<phi3v::Error>),
+    pub(crate) event: Event,
 }
 
 /// A request on its way to the engine.
@@ -102,7 +95,7 @@ impl Slot {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    fn tell(&self, event: Happened) {
+    fn tell(&self, event: Event) {
         // an asker that has gone has set the flag
         let _ = self.updates.send(Update { key: self.key, event });
     }
@@ -124,7 +117,7 @@ impl Observer for Watch<'_> {
 fn is_wanted(job: &Job) -> bool {
     let unwanted = job.cancelled.load(Ordering::Relaxed);
     if unwanted {
-        let event = Happened::Finished(Box::new(never_begun()));
+        let event = Event::Finished(never_begun());
         let _ = job.updates.send(Update { key: job.key, event });
     }
     !unwanted
@@ -161,7 +154,7 @@ impl<B: Backend> EngineLoop<B> {
                 self.engine.cancel(*id);
             }
             for output in self.engine.step(&mut Watch(&self.slots)) {
-                self.deliver(output.id, output.event);
+                self.deliver(output);
             }
         }
     }
@@ -175,28 +168,17 @@ impl<B: Backend> EngineLoop<B> {
                 Ok(id) => {
                     self.slots.insert(id, slot);
                 }
-                Err(error) => slot.tell(Happened::Failed(Box::new(error))),
+                Err(error) => slot.tell(Event::Failed(error)),
             }
         }
     }
 
-    fn deliver(&mut self, id: RequestId, event: Event) {
-        match event {
-            Event::Token(token) => {
-                if let Some(slot) = self.slots.get(&id) {
-                    slot.tell(Happened::Token(token));
-                }
-            }
-            Event::Finished(finished) => {
-                if let Some(slot) = self.slots.remove(&id) {
-                    slot.tell(Happened::Finished(Box::new(finished)));
-                }
-            }
-            Event::Failed(error) => {
-                if let Some(slot) = self.slots.remove(&id) {
-                    slot.tell(Happened::Failed(Box::new(error)));
-                }
-            }
+    fn deliver(&mut self, Output { id, event }: Output) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        let goes_on = matches!(event, Event::Token(_));
+        slot.tell(event);
+        if !goes_on {
+            self.slots.remove(&id);
         }
     }
 }

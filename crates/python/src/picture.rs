@@ -74,23 +74,15 @@ pub(crate) fn read(
 ) -> PyResult<Picture> {
     let options = reading.options(py, own)?;
     let (origin, params) = (source.origin.clone(), options.params);
-    let (name, inputs) = match origin {
-        // a pipe or a host may let one wait
-        Origin::Named(name) => work::beside(
-            py,
-            move || {
-                let picture = read_picture(&name, &options)?;
-                Ok((picture.name, picture.inputs))
-            },
-            || (),
-        )?,
-        origin => work::outside(py, || given(origin, &options).map_err(CliError::from))?,
-    };
+    // a pipe or a host may let one wait
+    let may_wait = matches!(origin, Origin::Named(_));
+    let work = move || prepared(origin, &options).map_err(CliError::from);
+    let (name, inputs) = if may_wait { work::beside(py, work, || ())? } else { work::outside(py, work)? };
     Ok(Picture { inputs, name, params })
 }
 
-/// A picture whose bytes or pixels are here.
-fn given(origin: Origin, options: &PictureOptions) -> Result<(String, Arc<ImageInputs>), PictureError> {
+/// The picture's name, and the picture cut.
+fn prepared(origin: Origin, options: &PictureOptions) -> Result<(String, Arc<ImageInputs>), PictureError> {
     let (name, rgb) = match origin {
         Origin::Named(name) => {
             let picture = read_picture(&name, options)?;
