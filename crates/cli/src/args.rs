@@ -14,6 +14,7 @@ use crate::error::CliError;
 use crate::variables::variable;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use phi3v::GenerationOptions;
 use phi3v::device::DeviceChoice;
 use phi3v::engine::EngineError;
 use phi3v::files::Existing;
@@ -653,6 +654,14 @@ impl GenerationArgs {
             seed: self.seed,
             logprobs,
         }
+    }
+
+    /// The library's words for all that decides about an answer.
+    #[must_use]
+    pub fn options(&self, logprobs: Option<usize>) -> GenerationOptions {
+        let (sampling, max_new_tokens, stop) =
+            (self.sampling(logprobs), self.max_new_tokens, self.stop.clone());
+        GenerationOptions { sampling, max_new_tokens, stop }
     }
 }
 

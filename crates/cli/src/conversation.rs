@@ -4,7 +4,6 @@ use crate::args::GenerationArgs;
 use crate::error::CliError;
 use crate::runtime::Runtime;
 use crate::sources::Picture;
-use phi3v::GenerationOptions;
 use phi3v::engine::Request;
 use std::sync::Arc;
 
@@ -39,11 +38,7 @@ impl Conversation {
         generation: &GenerationArgs,
         logprobs: Option<usize>,
     ) -> Result<Request, CliError> {
-        let options = GenerationOptions {
-            sampling: generation.sampling(logprobs),
-            max_new_tokens: generation.max_new_tokens,
-            stop: generation.stop.clone(),
-        };
-        Ok(self.0.request(&runtime.tokenizer, runtime.engine.context_tokens(), &options)?)
+        let context_tokens = runtime.engine.context_tokens();
+        Ok(self.0.request(&runtime.tokenizer, context_tokens, &generation.options(logprobs))?)
     }
 }

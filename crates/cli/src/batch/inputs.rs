@@ -3,6 +3,8 @@
 use super::error::BatchError;
 use super::lines::Lines;
 use crate::paths::open_named;
+use crate::sources::http_url;
+use phi3v::files::read_to_limit;
 use phi3v::image::{HEAD_BYTES, is_picture};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -60,7 +62,7 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
                 }
                 found.named(name.clone());
             }
-            Err(_) if is_address(name) => found.named(name.clone()),
+            Err(_) if http_url(name).is_some() => found.named(name.clone()),
             Err(error) => match name.to_str().filter(|name| name.contains(['*', '?', '['])) {
                 Some(pattern) => found.pattern(pattern)?,
                 None => return Err(BatchError::read(path, error)),
@@ -68,11 +70,6 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
         }
     }
     found.done(names)
-}
-
-fn is_address(name: &OsStr) -> bool {
-    let name = name.to_string_lossy().to_ascii_lowercase();
-    name.starts_with("http://") || name.starts_with("https://")
 }
 
 /// Requests as JSON lines, if that is what the only name stands for; told by content.
@@ -96,8 +93,7 @@ fn lines_of(name: &OsStr, stdin: &mut dyn Read) -> Result<Option<Inputs>, BatchE
 
 fn bytes_of_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, BatchError> {
     let refused = |error| BatchError::read(Path::new("stdin"), error);
-    let mut bytes = Vec::new();
-    stdin.take(STDIN_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
+    let bytes = read_to_limit(stdin, STDIN_BYTES_MAX).map_err(refused)?;
     if bytes.len() > STDIN_BYTES_MAX {
         return Err(refused(crate::bounded::too_large("it", STDIN_BYTES_MAX)));
     }

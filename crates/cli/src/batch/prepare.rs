@@ -5,7 +5,7 @@ use super::lines::Lines;
 use super::questions::Question;
 use super::row::salt;
 use crate::server::error::ApiError;
-use crate::server::openai::offline::{Offered, Offline, seed_of};
+use crate::server::openai::offline::{Offered, Offline, settle_seed};
 use crate::sources::{Budget, Picture, PictureError, PictureOptions, read_picture};
 use axum::http::StatusCode;
 use phi3v::batch::Asked;
@@ -94,10 +94,7 @@ impl PictureAsker {
         let mut conversation = Conversation::new(self.system.as_deref());
         conversation.ask([Arc::clone(&picture.inputs)], &prepared.question.prompt);
         let mut request = conversation.request(&self.tokenizer, self.context_tokens, &self.generation)?;
-        if request.sampling.temperature > 0.0 && request.sampling.seed.is_none() {
-            // drawn anew by every run, answers would not be those of the job
-            request.sampling.seed = Some(seed_of(&salt(&self.job, custom_id)));
-        }
+        settle_seed(&mut request.sampling, &salt(&self.job, custom_id));
         if let Some(constraint) = &prepared.constraint {
             let constraint = constraint.lock().unwrap_or_else(PoisonError::into_inner).clone();
             request.constraint = Some(Box::new(constraint) as Box<dyn Constraint>);

@@ -18,5 +18,5 @@ pub use addresses::Sources;
 pub use budget::{Budget, Inputs, SourceLimits};
 pub use error::{BudgetError, DataUrlFault, FetchFault, PictureError, SourceError, Unallowed};
 pub use hosts::{AllowedHost, Fetcher};
-pub use named::{PictureOptions, check_names, read_ahead, read_picture, read_pictures};
+pub use named::{PictureOptions, check_names, http_url, read_ahead, read_picture, read_pictures};
 pub use picture::{Picture, PictureReport};

@@ -131,7 +131,8 @@ fn fetch(fetcher: &Fetcher, url: &str, bytes_max: usize) -> Result<Vec<u8>, Pict
 }
 
 /// The address in `name`, if it is one that can be fetched at all.
-fn http_url(name: &OsStr) -> Option<&str> {
+#[must_use]
+pub fn http_url(name: &OsStr) -> Option<&str> {
     let text = name.to_str()?;
     let (scheme, _) = text.split_once("://")?;
     (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")).then_some(text)

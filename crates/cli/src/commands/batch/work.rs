@@ -13,7 +13,6 @@ use crate::server::limits::Limits;
 use crate::server::openai::offline::Offline;
 use crate::server::state::ServedModel;
 use crate::sources::{Fetcher, Sources};
-use phi3v::GenerationOptions;
 use phi3v::batch::read_ahead;
 use phi3v::constraint::{ConstraintFactory, Grammar};
 use std::sync::mpsc::Receiver;
@@ -109,11 +108,7 @@ impl Asking<'_> {
             tokenizer: Arc::clone(&checkpoint.tokenizer),
             context_tokens: self.context_tokens(),
             system: generation.system.clone(),
-            generation: GenerationOptions {
-                sampling: generation.sampling(None),
-                max_new_tokens: generation.max_new_tokens,
-                stop: generation.stop.clone(),
-            },
+            generation: generation.options(None),
             questions,
             job: self.job.clone(),
         }

@@ -13,6 +13,7 @@ use crate::sources::{Budget, Sources};
 use phi3v::batch::Answer;
 use phi3v::chat_template::Role;
 use phi3v::engine::Request;
+use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,10 +68,7 @@ impl Offline {
         if ask.turns.iter().any(|turn| turn.role == Role::Assistant) {
             ask.cache_salt = salt;
         }
-        if ask.sampling.temperature > 0.0 && ask.sampling.seed.is_none() {
-            // drawn anew by every run, answers would not be those of the job
-            ask.sampling.seed = Some(seed_of(&salt));
-        }
+        settle_seed(&mut ask.sampling, &salt);
         let turns = std::mem::take(&mut ask.turns);
         let (app, model) = (&self.app, &self.model);
         let prepared = async {
@@ -82,10 +80,12 @@ impl Offline {
     }
 }
 
-/// A seed that is the same whenever the same is asked.
-#[must_use]
-pub fn seed_of(salt: &[u8; 32]) -> u64 {
-    salt.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+/// Gives what is drawn without a seed one that is the same whenever the same is asked: drawn anew by every run, answers
+/// would not be those of the job.
+pub fn settle_seed(sampling: &mut SamplingParams, salt: &[u8; 32]) {
+    if sampling.temperature > 0.0 && sampling.seed.is_none() {
+        sampling.seed = salt.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    }
 }
 
 /// What names and dates a completion.
