@@ -4,7 +4,7 @@ use super::inputs::PictureItem;
 use super::lines::Lines;
 use super::questions::Question;
 use super::row::salt;
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Offered, Offline, settle_seed};
 use crate::sources::{Budget, Picture, PictureError, PictureOptions, read_picture};
 use axum::http::StatusCode;
@@ -108,19 +108,21 @@ fn refusal(error: &PictureError) -> ApiError {
     let (status, code, hint) = match error {
         PictureError::Image { error, .. } => {
             let told = ApiError::image(error, "");
-            (told.status, told.code, error.hint())
+            (told.status, told.code, error.hint().map(|hint| Box::new(hint.into())))
         }
         PictureError::Fetch { error, .. } => {
             let told = ApiError::source(error);
             (told.status, told.code, told.hint)
         }
         PictureError::Url { .. } => {
-            let hint = "allow its host with --allow-url".to_owned();
+            let hint = Box::new("allow its host with --allow-url".into());
             (StatusCode::BAD_REQUEST, "image_source_not_allowed", Some(hint))
         }
-        PictureError::File { .. } | PictureError::StdinTwice => {
-            (StatusCode::BAD_REQUEST, "image_unreadable", Some("check that the file can be read".to_owned()))
-        }
+        PictureError::File { .. } | PictureError::StdinTwice => (
+            StatusCode::BAD_REQUEST,
+            "image_unreadable",
+            Some(Box::new("check that the file can be read".into())),
+        ),
     };
     ApiError { hint, ..ApiError::new(status, code, error.to_string()) }
 }
@@ -163,14 +165,15 @@ impl LineAsker {
 
 /// An error of the server without advice that only whoever runs a server can follow.
 fn in_a_batch(mut error: ApiError) -> ApiError {
-    const OF_A_SERVER: &str = ", or start the server with ";
-    error.hint = error.hint.map(|hint| match hint.split_once(OF_A_SERVER) {
-        Some((before, "--allow-image-host")) => format!("{before}, or allow its host with --allow-url"),
-        Some((before, flag @ "--allow-image-dir")) => format!("{before}, or allow its folder with {flag}"),
-        Some((before, "a larger --context")) => format!("{before}, or give a larger --context"),
-        Some((before, _)) => before.to_owned(),
-        None => hint,
-    });
+    if let Some(Hint { asker, start_with }) = error.hint.as_deref_mut() {
+        let or = match start_with.take() {
+            Some("--allow-image-host") => "allow its host with --allow-url",
+            Some("--allow-image-dir") => "allow its folder with --allow-image-dir",
+            Some("a larger --context") => "give a larger --context",
+            _ => return error,
+        };
+        *asker = format!("{asker}, or {or}").into();
+    }
     error
 }
 
@@ -181,14 +184,13 @@ mod tests {
 
     #[test]
     fn a_row_advises_what_the_user_of_a_batch_can_do() {
-        let hint = |error: SourceError| in_a_batch(ApiError::from(error)).hint.unwrap();
+        let hint = |error: SourceError| in_a_batch(ApiError::from(error)).hint.unwrap().to_string();
         let host = hint(SourceError::NotAllowed(Unallowed::Http));
         assert_eq!(host, "send the picture as a data URL, or allow its host with --allow-url");
         let folder = hint(SourceError::NotAllowed(Unallowed::Files));
         assert_eq!(folder, "send the picture as a data URL, or allow its folder with --allow-image-dir");
-        let other = in_a_batch(
-            ApiError::bad_request("x", "y").hint("do this, or start the server with a larger --images"),
-        );
-        assert_eq!(other.hint.unwrap(), "do this");
+        let hint = Hint { asker: "do this".into(), start_with: Some("a larger --images") };
+        let other = in_a_batch(ApiError::bad_request("x", "y").hint(hint));
+        assert_eq!(other.hint.unwrap().to_string(), "do this");
     }
 }

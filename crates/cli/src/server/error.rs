@@ -4,6 +4,7 @@
 //! said is repeated: it could tell a stranger about the machine or about what lies behind an address.
 
 use super::hints;
+pub use super::hints::Hint;
 use crate::sources::{BudgetError, SourceError};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -28,7 +29,7 @@ pub struct ApiError {
     /// What is wrong, one sentence.
     pub message: String,
     /// What to do about it.
-    pub hint: Option<String>,
+    pub hint: Option<Box<Hint>>,
     /// The field at fault.
     pub param: Option<String>,
     /// When it is worth trying again.
@@ -105,8 +106,8 @@ impl ApiError {
 
     /// The same error with a hint: what the client can do about it, one sentence.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
+        self.hint = Some(Box::new(hint.into()));
         self
     }
 
@@ -143,7 +144,7 @@ impl ApiError {
             ImageError::Damaged { format, .. } => format!("the {format} picture is damaged"),
             other => other.to_string(),
         };
-        Self { hint: hints::image(error), ..Self::new(status, code, message).param(param) }
+        Self { hint: hints::image(error).map(Box::new), ..Self::new(status, code, message).param(param) }
     }
 
     /// An error for a picture whose bytes could not be read or fetched, with what the client can do about it.
@@ -210,7 +211,7 @@ impl ApiError {
             phi3v::Error::Backend(_) => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory", error.to_string()),
             _ => internal(),
         };
-        Self { hint: hints::library(error), ..Self::new(status, code, message) }
+        Self { hint: hints::library(error).map(Box::new), ..Self::new(status, code, message) }
     }
 
     /// OpenAI's class of the error.
@@ -233,7 +234,7 @@ impl ApiError {
                 r#type: self.class(),
                 param: self.param.clone(),
                 code: self.code,
-                hint: self.hint.clone(),
+                hint: self.hint.as_ref().map(ToString::to_string),
             },
         }
     }
@@ -310,7 +311,7 @@ mod tests {
         let told = ApiError::library(&phi3v::constraint::ConstraintError::NotValid { reason }.into());
         assert_eq!((told.status.as_u16(), told.code), (500, "internal_error"));
         assert!(told.message.ends_with("does not satisfy its JSON schema: 1 is not of type string (at /a)"));
-        assert!(told.hint.is_some_and(|hint| hint.starts_with("ask again")));
+        assert!(told.hint.is_some_and(|hint| hint.to_string().starts_with("ask again")));
     }
 
     /// What a source says, and what a client hears: status, code, message, hint.
@@ -391,7 +392,8 @@ mod tests {
         for (error, status, code, message, hint) in told() {
             let told = ApiError::from(error);
             assert_eq!((told.status.as_u16(), told.code), (status, code));
-            assert_eq!((told.message.as_str(), told.hint.as_deref()), (message, Some(hint)));
+            let told_hint = told.hint.map(|hint| hint.to_string());
+            assert_eq!((told.message.as_str(), told_hint.as_deref()), (message, Some(hint)));
             let again = (status == 429).then_some(Duration::from_secs(5));
             assert_eq!(told.retry_after, again, "{code}");
         }

@@ -8,20 +8,63 @@ use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
 use phi3v::sampler::SamplerError;
 use phi3v_kernels::BackendError;
+use std::borrow::Cow;
+use std::fmt;
+
+/// What to do about an error: what whoever asks can do, and what whoever starts the server can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// What whoever asks can do, in words that may be followed by "or".
+    pub asker: Cow<'static, str>,
+    /// What the server could be started with instead: a flag, as it goes on from "or start the server with".
+    pub start_with: Option<&'static str>,
+}
+
+impl Hint {
+    /// Words for both.
+    const fn or_start_with(asker: &'static str, flag: &'static str) -> Self {
+        Self { asker: Cow::Borrowed(asker), start_with: Some(flag) }
+    }
+}
+
+impl From<&'static str> for Hint {
+    fn from(asker: &'static str) -> Self {
+        Self { asker: asker.into(), start_with: None }
+    }
+}
+
+impl From<String> for Hint {
+    fn from(asker: String) -> Self {
+        Self { asker: asker.into(), start_with: None }
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.start_with {
+            Some(flag) => write!(f, "{}, or start the server with {flag}", self.asker),
+            None => f.write_str(&self.asker),
+        }
+    }
+}
 
 /// About requests that come when there is too much to do, or not yet anything.
 pub(super) mod load {
+    use super::Hint;
+
     pub(in crate::server) const LATER: &str = "try again later";
     pub(in crate::server) const WHEN_READY: &str = "try again in a few seconds; /ready says when";
     pub(in crate::server) const AFTER_RESTART: &str = "try again when it has been restarted";
-    pub(in crate::server) const LESS_TIME: &str =
-        "ask for fewer tokens, or start the server with a larger --request-seconds";
+    pub(in crate::server) const LESS_TIME: Hint =
+        Hint::or_start_with("ask for fewer tokens", "a larger --request-seconds");
 }
 
 /// About bodies and heads that are not read to their end.
 pub(super) mod size {
-    pub(in crate::server) const SMALLER_BODY: &str =
-        "send fewer or smaller pictures, or start the server with a larger --body-mib";
+    use super::Hint;
+
+    pub(in crate::server) const SMALLER_BODY: Hint =
+        Hint::or_start_with("send fewer or smaller pictures", "a larger --body-mib");
     pub(in crate::server) const FASTER_BODY: &str =
         "send fewer or smaller pictures, or use a faster connection";
     pub(in crate::server) const PLAIN_BODY: &str = "send the body as it is, or with content-length";
@@ -34,7 +77,9 @@ pub(super) mod size {
 
 /// About who may ask.
 pub(super) mod access {
-    pub(in crate::server) const HOST: &str = "use the address, or start the server with --allow-host NAME";
+    use super::Hint;
+
+    pub(in crate::server) const HOST: Hint = Hint::or_start_with("use the address", "--allow-host NAME");
     pub(in crate::server) const ONE_HOST: &str = "send one Host header";
     pub(in crate::server) const ORIGIN: &str = "start the server with --cors-origin ORIGIN";
     pub(in crate::server) const KEY: &str =
@@ -45,6 +90,8 @@ pub(super) mod access {
 
 /// About the fields of a question.
 pub(super) mod question {
+    use super::Hint;
+
     pub(in crate::server) const PICTURE_OF_USER: &str = "put pictures into the user's messages";
     pub(in crate::server) const REFUSAL_OF_ASSISTANT: &str =
         "give the part the type of a text, or put it into the assistant's message";
@@ -52,13 +99,14 @@ pub(super) mod question {
     pub(in crate::server) const NO_MESSAGE: &str = "add the user's message";
     pub(in crate::server) const MESSAGES: &str = "leave the oldest messages out";
     pub(in crate::server) const LAST_MESSAGE: &str = "add the user's next message";
-    pub(in crate::server) const PICTURES: &str =
-        "send fewer pictures, or start the server with a larger --images";
+    pub(in crate::server) const PICTURES: Hint =
+        Hint::or_start_with("send fewer pictures", "a larger --images");
     pub(in crate::server) const TEXT: &str = "shorten the text";
 
     /// About a number of tokens in the field `name`.
-    pub(in crate::server) fn max_tokens(name: &str) -> String {
-        format!("correct {name}, leave it out, or start the server with a larger --max-tokens")
+    pub(in crate::server) fn max_tokens(name: &str) -> Hint {
+        let asker = format!("correct {name}, leave it out").into();
+        Hint { asker, start_with: Some("a larger --max-tokens") }
     }
 }
 
@@ -78,11 +126,11 @@ impl<E: std::error::Error> ServeError<E> {
 }
 
 /// What a client can do about an error of the library.
-pub(super) fn library(error: &Error) -> Option<String> {
+pub(super) fn library(error: &Error) -> Option<Hint> {
     let hint = match error.root() {
         Error::Engine(EngineError::ContextLength { .. }) => {
-            "shorten the text, send fewer pictures or ask for detail low, lower max_tokens, or start the server with a \
-             larger --context"
+            let asker = "shorten the text, send fewer pictures or ask for detail low, lower max_tokens";
+            return Some(Hint::or_start_with(asker, "a larger --context"));
         }
         Error::Engine(EngineError::NoNewTokens) => "ask for at least 1 token with max_tokens",
         Error::Engine(EngineError::QueueFull { .. }) => load::LATER,
@@ -90,7 +138,8 @@ pub(super) fn library(error: &Error) -> Option<String> {
             "try again in some seconds, when the model is loaded anew; if it comes again, report it with the server's log"
         }
         Error::Backend(_) => {
-            "try again later, send fewer pictures, or start the server with a smaller --context"
+            let asker = "try again later, send fewer pictures";
+            return Some(Hint::or_start_with(asker, "a smaller --context"));
         }
         Error::Constraint(ConstraintError::NotAllowed { .. } | ConstraintError::NotValid { .. }) => {
             "ask again, and report it with the server's log if it comes again"
@@ -98,15 +147,17 @@ pub(super) fn library(error: &Error) -> Option<String> {
         Error::Sampler(SamplerError::BadLogit { .. }) => {
             "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"
         }
-        Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) => return error.hint(),
+        Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) => {
+            return error.hint().map(Hint::from);
+        }
         Error::Image(error) => return image(error),
         _ => "ask again, and report it with the server's log if it comes again",
     };
-    Some(hint.to_owned())
+    Some(hint.into())
 }
 
 /// What a client can do about a picture.
-pub(super) fn image(error: &ImageError) -> Option<String> {
+pub(super) fn image(error: &ImageError) -> Option<Hint> {
     let hint = match error {
         ImageError::Bytes { bytes: 1.., .. }
         | ImageError::Pixels { .. }
@@ -114,30 +165,30 @@ pub(super) fn image(error: &ImageError) -> Option<String> {
         | ImageError::Frames { .. } => "scale the picture down",
         ImageError::TooNarrow { .. } => "crop the picture, or ask for detail high",
         ImageError::NumCrops { .. } | ImageError::Normalisation { .. } => "report it with the server's log",
-        other => return other.hint(),
+        other => return other.hint().map(Hint::from),
     };
-    Some(hint.to_owned())
+    Some(hint.into())
 }
 
 /// What a client can do about a picture that was not had.
-pub(super) fn source(error: &SourceError) -> &'static str {
-    match error {
+pub(super) fn source(error: &SourceError) -> Hint {
+    const DATA_URL: &str = "send the picture as a data URL";
+    let hint = match error {
         SourceError::DataUrl(_) => "write it as data:image/png;base64,iVBORw0K...",
         SourceError::NotAllowed(Unallowed::Http | Unallowed::Host) => {
-            "send the picture as a data URL, or start the server with --allow-image-host"
+            return Hint::or_start_with(DATA_URL, "--allow-image-host");
         }
         SourceError::NotAllowed(Unallowed::Files) => {
-            "send the picture as a data URL, or start the server with --allow-image-dir"
+            return Hint::or_start_with(DATA_URL, "--allow-image-dir");
         }
-        SourceError::NotAllowed(Unallowed::Scheme | Unallowed::UserName | Unallowed::PrivateHost) => {
-            "send the picture as a data URL"
-        }
+        SourceError::NotAllowed(Unallowed::Scheme | Unallowed::UserName | Unallowed::PrivateHost) => DATA_URL,
         SourceError::NoFile => "give the path of a file below the folder of --allow-image-dir",
         SourceError::TooLarge { .. } => "scale the picture down or compress it more",
         SourceError::Fetch(FetchFault::Time { .. }) => "try again later, or send the picture as a data URL",
         SourceError::Fetch(_) => "open the address in a browser, or send the picture as a data URL",
         SourceError::Budget(error) => budget(error),
-    }
+    };
+    hint.into()
 }
 
 /// What a client can do about an input that there is no memory for.
@@ -177,7 +228,7 @@ mod tests {
             Error::Shared(Arc::new(EngineError::NoNewTokens.into())),
         ];
         for error in errors {
-            let hint = library(&error).unwrap();
+            let hint = library(&error).unwrap().to_string();
             for flag in ["--detail", "--max-new-tokens", "--num-crops", "--dtype"] {
                 assert!(!hint.contains(flag), "{hint}");
             }
