@@ -62,7 +62,7 @@ impl RowMaker {
     pub fn answered(&self, key: &RowKey, answers: &[Answer]) -> Row {
         let RowKey { custom_id, logprobs, words, .. } = key;
         let stamp =
-            Stamp { id: self.name("chatcmpl-", custom_id), created: self.created, model: &self.model };
+            Stamp { id: self.name("chatcmpl-", custom_id), created: self.created, model: self.model.clone() };
         match completion(stamp, answers, logprobs.then_some(&self.tokenizer), *words) {
             Ok(completion) => self.row(custom_id, 200, body(&completion)),
             Err(error) => self.failed(custom_id, &error),

@@ -57,12 +57,23 @@ pub async fn prompt(
     .await
 }
 
+/// The engine's requests for a question, one for each answer, and the budget that was charged for body and images.
+///
+/// # Errors
+/// As [`prompt`]; prompt and answer do not fit into the context, or the answer's form cannot be followed.
+pub async fn requests(
+    app: &Arc<App>,
+    model: &ServedModel,
+    mut ask: Ask,
+    budget: Budget,
+    times: Times,
+) -> Result<(Vec<Request>, Budget), ApiError> {
+    let turns = std::mem::take(&mut ask.turns);
+    prompt(app, model, turns, budget, times).await?.requests(app, model, ask).await
+}
+
 impl Prompt {
-    /// The engine's requests, one for each answer, and the budget that was charged for body and images.
-    ///
-    /// # Errors
-    /// Prompt and answer do not fit into the context, or the answer's form cannot be followed.
-    pub async fn requests(
+    async fn requests(
         self,
         app: &Arc<App>,
         model: &ServedModel,

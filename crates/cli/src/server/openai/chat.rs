@@ -65,16 +65,9 @@ pub async fn completions(
         return Ok(stream::response(session, render));
     }
     let answers = Answers::new(choices, tokenizer.as_ref(), with_words);
-    let Answers { choices, usage, .. } = whole(session, answers).await?;
-    let completion = ChatCompletion {
-        id: fresh_id("chatcmpl-"),
-        object: "chat.completion",
-        created: unix_seconds(),
-        model: model.name,
-        choices,
-        usage,
-    };
-    Ok(Json(completion).into_response())
+    let answers = whole(session, answers).await?;
+    let stamp = Stamp { id: fresh_id("chatcmpl-"), created: unix_seconds(), model: model.name };
+    Ok(Json(answers.completion(stamp)).into_response())
 }
 
 fn stream_options(request: &ChatRequest) -> Result<super::types::StreamOptions, ApiError> {
@@ -226,10 +219,21 @@ async fn whole(mut session: Session, mut answers: Answers) -> Result<Answers, Ap
     Ok(answers)
 }
 
+/// What names and dates a completion.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// The answer's own name, as `chatcmpl-...`.
+    pub id: String,
+    /// When the answer was made, in seconds since 1970.
+    pub created: u64,
+    /// Name of the model.
+    pub model: String,
+}
+
 /// The answers to one request, as they come together.
 pub(super) struct Answers {
     /// What was said so far, in the order of the choices.
-    pub(super) choices: Vec<Choice>,
+    choices: Vec<Choice>,
     /// What the finished ones took.
     pub(super) usage: UsageFields,
     logprobs: Vec<AnswerLogprobs>,
@@ -252,6 +256,12 @@ impl Answers {
             logprobs: answer_logprobs(tokenizer, choices),
             words: answer_words(with_words, choices),
         }
+    }
+
+    /// All of them in the shape of the API.
+    pub(super) fn completion(self, Stamp { id, created, model }: Stamp) -> ChatCompletion {
+        let Self { choices, usage, .. } = self;
+        ChatCompletion { id, object: "chat.completion", created, model, choices, usage }
     }
 
     /// Adds a token to answer `index`.

@@ -1,6 +1,7 @@
 //! Chat completions without a connection: bodies that come from a file are read, checked and answered as those of
 //! `POST /v1/chat/completions`, under the same limits and with the same errors.
 
+pub use super::chat::Stamp;
 use super::chat::{self, Answers};
 use super::types::{ChatCompletion, ChatRequest};
 use super::{models, parse};
@@ -69,12 +70,8 @@ impl Offline {
             ask.cache_salt = salt;
         }
         settle_seed(&mut ask.sampling, &salt);
-        let turns = std::mem::take(&mut ask.turns);
-        let (app, model) = (&self.app, &self.model);
-        let prepared = async {
-            let prompt = prepare::prompt(app, model, turns, app.budget(), Times::start(&app.limits)).await?;
-            prompt.requests(app, model, ask).await
-        };
+        let (app, times) = (&self.app, Times::start(&self.app.limits));
+        let prepared = prepare::requests(app, &self.model, ask, app.budget(), times);
         let (requests, budget) = self.runtime.block_on(prepared)?;
         Ok(Offered { requests, logprobs, words, budget })
     }
@@ -88,24 +85,13 @@ pub fn settle_seed(sampling: &mut SamplingParams, salt: &[u8; 32]) {
     }
 }
 
-/// What names and dates a completion.
-#[derive(Clone, Debug)]
-pub struct Stamp<'a> {
-    /// The answer's own name, as `chatcmpl-...`.
-    pub id: String,
-    /// When the answer was made, in seconds since 1970.
-    pub created: u64,
-    /// Name of the model.
-    pub model: &'a str,
-}
-
 /// The answers to one body in the shape of the API, with log probabilities where there is a tokenizer for them, and
 /// `with_words` or without.
 ///
 /// # Errors
 /// An answer was cancelled.
 pub fn completion(
-    stamp: Stamp<'_>,
+    stamp: Stamp,
     answers: &[Answer],
     tokenizer: Option<&Arc<Tokenizer>>,
     with_words: bool,
@@ -117,7 +103,5 @@ pub fn completion(
     }
     // which of two questions about a picture comes first is no property of the job
     whole.usage.prompt_tokens_details.cached_tokens = None;
-    let Stamp { id, created, model } = stamp;
-    let (choices, usage) = (whole.choices, whole.usage);
-    Ok(ChatCompletion { id, object: "chat.completion", created, model: model.to_owned(), choices, usage })
+    Ok(whole.completion(stamp))
 }

@@ -30,18 +30,14 @@ impl Session {
     pub async fn start(
         app: &Arc<App>,
         model: &ServedModel,
-        mut ask: Ask,
+        ask: Ask,
         budget: Budget,
         progress: bool,
         times: Times,
     ) -> Result<Self, ApiError> {
         // before the work of preparing; a place can still be gone when it is done
         app.engine.check_places(ask.choices)?;
-        let turns = std::mem::take(&mut ask.turns);
-        let prepared = async {
-            let prompt = prepare::prompt(app, model, turns, budget, times).await?;
-            prompt.requests(app, model, ask).await
-        };
+        let prepared = prepare::requests(app, model, ask, budget, times);
         let (requests, budget) = times.within(prepared).await?;
         let remaining = requests.len();
         let updates = app.engine.submit(requests, progress, times)?;
