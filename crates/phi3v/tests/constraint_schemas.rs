@@ -2,60 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
-use phi3v::constraint::{Constraint, ConstraintError, ConstraintFactory, Grammar, GrammarLimits};
-use phi3v::tokenizer::Tokenizer;
+mod common;
+
+use common::forms::Forms;
+use phi3v::constraint::{ConstraintError, Grammar, GrammarLimits};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
-use std::path::Path;
 
 /// Tokens of an answer, at most; most are far shorter.
 const TOKENS_MAX: usize = 160;
 
-struct Bench {
-    tokenizer: Tokenizer,
-    factory: ConstraintFactory,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/tokenizer.json");
-        let tokenizer = Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap();
-        let factory = ConstraintFactory::new(&tokenizer, GrammarLimits::default()).unwrap();
-        Self { tokenizer, factory }
-    }
-
-    /// A finished answer of random tokens that tends to its end; None if it is not finished in time.
-    fn answer(
-        &self,
-        constraint: &mut dyn Constraint,
-        random: &mut Pcg64,
-    ) -> Result<Option<String>, phi3v::Error> {
-        let mut output = Vec::new();
-        let ends = self.tokenizer.stop_ids();
-        for step in 0..TOKENS_MAX {
-            let mut logits = vec![0.0; self.tokenizer.vocab_size()];
-            constraint.allowed(&mut logits)?;
-            let allowed: Vec<u32> =
-                (0..).zip(&logits).filter(|&(_, &logit)| logit == 0.0).map(|(id, _)| id).collect();
-            assert!(!allowed.is_empty(), "nothing may follow {:?}", self.tokenizer.decode(&output, true));
-            let closes = |id: &&u32| {
-                let text = self.tokenizer.text_bytes(**id);
-                ends.contains(id) || text.iter().all(|byte| b"\"}]".contains(byte))
-            };
-            let closing: Vec<u32> = allowed.iter().filter(closes).copied().collect();
-            let hurry = step > 20 || random.next_u32().is_multiple_of(4);
-            let from = if hurry && !closing.is_empty() { &closing } else { &allowed };
-            let token = from[random.next_u32() as usize % from.len()];
-            constraint.accept(token)?;
-            if ends.contains(&token) {
-                return Ok(Some(self.tokenizer.decode(&output, true)));
-            }
-            output.push(token);
-        }
-        Ok(None)
-    }
-
+impl Forms {
     /// Checks some answers of a schema; says how many were finished, and None if the schema is refused.
     fn check(&self, schema: &Value, (answers, seed): (usize, u64)) -> Option<usize> {
         let constraint = match self.factory.constraint(&Grammar::JsonSchema(schema.clone())) {
@@ -69,10 +27,10 @@ impl Bench {
         let mut random = Pcg64::seed_from_u64(seed);
         let mut finished = 0;
         for _ in 0..answers {
-            let answer = match self.answer(&mut constraint.clone(), &mut random) {
+            let answer = match self.answer(&mut constraint.clone(), &mut random, TOKENS_MAX) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => continue,
-                Err(error) if error.to_string().contains("without an item that it already has") => continue,
+                Err(error) if error.contains("without an item that it already has") => continue,
                 Err(error) => panic!("{schema}: {error}"),
             };
             finished += 1;
@@ -84,18 +42,10 @@ impl Bench {
         Some(finished)
     }
 
-    /// Whether a text may be the answer.
-    fn takes(&self, schema: &Value, answer: &str) -> bool {
+    /// Whether a text may be the answer to a schema.
+    fn takes_for(&self, schema: &Value, answer: &str) -> bool {
         let mut constraint = self.factory.constraint(&Grammar::JsonSchema(schema.clone())).unwrap();
-        let mut logits = vec![0.0; self.tokenizer.vocab_size()];
-        let takes = |byte| {
-            logits.fill(0.0);
-            let token = self.tokenizer.byte_id(byte);
-            constraint.allowed(&mut logits).is_ok()
-                && logits[token as usize] == 0.0
-                && constraint.accept(token).is_ok()
-        };
-        answer.bytes().all(takes) && constraint.may_end()
+        self.takes(&mut constraint, answer)
     }
 
     fn refusal(&self, grammar: Grammar) -> String {
@@ -330,7 +280,7 @@ fn random_schema(random: &mut Pcg64) -> Value {
 
 #[test]
 fn answers_to_random_schemas_satisfy_them() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let mut random = Pcg64::seed_from_u64(12);
     let (mut followed, mut finished) = (0, 0);
     for index in 0..3_000 {
@@ -339,7 +289,7 @@ fn answers_to_random_schemas_satisfy_them() {
         if jsonschema::validator_for(&schema).is_err() {
             continue;
         }
-        if let Some(answers) = bench.check(&schema, (2, index)) {
+        if let Some(answers) = forms.check(&schema, (2, index)) {
             followed += 1;
             finished += answers;
         }
@@ -353,7 +303,7 @@ fn answers_to_random_schemas_satisfy_them() {
 /// What no grammar says of itself: choices that exclude one another, conditions, items that come once.
 #[test]
 fn keywords_beyond_a_grammar() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let kinds = json!({"oneOf": [
         {"type": "object", "properties": {"kind": {"const": "a"}, "x": {"type": "integer"}}, "required": ["kind"]},
         {"type": "object", "properties": {"kind": {"const": "b"}}, "required": ["kind", "y"]},
@@ -406,26 +356,26 @@ fn keywords_beyond_a_grammar() {
         ),
         (json!({"type": "string", "format": "currency", "minLength": 1.0}), "\"x\"", "\"\""),
     ] {
-        assert!(bench.takes(&schema, right), "{schema}: {right}");
-        assert!(!bench.takes(&schema, wrong), "{schema}: {wrong}");
-        assert!(bench.check(&schema, (20, 3)).is_some_and(|finished| finished > 0), "{schema}");
+        assert!(forms.takes_for(&schema, right), "{schema}: {right}");
+        assert!(!forms.takes_for(&schema, wrong), "{schema}: {wrong}");
+        assert!(forms.check(&schema, (20, 3)).is_some_and(|finished| finished > 0), "{schema}");
     }
 }
 
 #[test]
 fn answers_are_compact() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let schema = json!({"required": ["a"], "properties": {"a": {"items": {"type": "integer"}, "type": "array"}},
         "additionalProperties": {"type": "string"}, "type": "object"});
-    assert!(bench.takes(&schema, "{\"a\":[1,2],\"b c\":\" d \"}"));
+    assert!(forms.takes_for(&schema, "{\"a\":[1,2],\"b c\":\" d \"}"));
     for spaced in ["{\"a\": [1]}", "{ \"a\":[1]}", "{\"a\":[1, 2]}", "{\"a\":[1]\n}", "{\"a\":[1]} "] {
-        assert!(!bench.takes(&schema, spaced), "{spaced}");
+        assert!(!forms.takes_for(&schema, spaced), "{spaced}");
     }
 }
 
 #[test]
 fn all_pairs_of_bounds() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let pairs = [
         ("0", "0.5"),
         ("0", "1"),
@@ -466,7 +416,7 @@ fn all_pairs_of_bounds() {
             ("exclusiveMinimum", "exclusiveMaximum"),
         ] {
             for kind in ["number", "integer"] {
-                finished += bench.check(&json!({"type": kind, a: low, b: high}), (6, 1)).unwrap_or(0);
+                finished += forms.check(&json!({"type": kind, a: low, b: high}), (6, 1)).unwrap_or(0);
             }
         }
     }
@@ -475,7 +425,7 @@ fn all_pairs_of_bounds() {
 
 #[test]
 fn whole_numbers_are_kept_to_the_digit() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     for text in ["9007199254740993", "1234567890123456789", "18446744073709551615", "-9223372036854775808"] {
         let value: Value = serde_json::from_str(text).unwrap();
         for schema in [
@@ -484,47 +434,48 @@ fn whole_numbers_are_kept_to_the_digit() {
             json!({"type": "integer", "minimum": value, "maximum": value}),
             json!({"type": "object", "properties": {"a": {"const": value}}, "required": ["a"], "additionalProperties": false}),
         ] {
-            let mut constraint = bench.factory.constraint(&Grammar::JsonSchema(schema.clone())).unwrap();
-            let answer = bench.answer(&mut constraint, &mut Pcg64::seed_from_u64(1)).unwrap().unwrap();
+            let mut constraint = forms.factory.constraint(&Grammar::JsonSchema(schema.clone())).unwrap();
+            let answer =
+                forms.answer(&mut constraint, &mut Pcg64::seed_from_u64(1), TOKENS_MAX).unwrap().unwrap();
             assert!(answer.contains(text), "{schema}: {answer}");
         }
     }
     let long: Value = serde_json::from_str("12345678901234567890123").unwrap();
-    let refusal = bench.refusal(Grammar::JsonSchema(json!({"const": long})));
+    let refusal = forms.refusal(Grammar::JsonSchema(json!({"const": long})));
     assert!(refusal.contains("kept exactly up to 64 bits"), "{refusal}");
 }
 
 #[test]
 fn references_with_escapes_and_to_themselves() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let definitions =
         json!({"a/b": {"const": 1}, "m~n": {"const": 2}, "c d": {"const": 3}, "e%f": {"const": 4}});
     for reference in ["#/$defs/a~1b", "#/$defs/m~0n", "#/$defs/c%20d", "#/$defs/e%25f", "#/%24defs/a~1b"] {
         assert!(
-            bench.check(&json!({"$ref": reference, "$defs": definitions}), (2, 1)).is_some(),
+            forms.check(&json!({"$ref": reference, "$defs": definitions}), (2, 1)).is_some(),
             "{reference}"
         );
     }
     let tree = json!({"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}, "additionalProperties": false});
-    assert!(bench.check(&tree, (10, 1)).is_some());
+    assert!(forms.check(&tree, (10, 1)).is_some());
     let whole =
         json!({"type": "object", "properties": {"left": {"$ref": ""}}, "additionalProperties": false});
-    assert!(bench.factory.constraint(&Grammar::JsonSchema(whole)).is_ok());
+    assert!(forms.factory.constraint(&Grammar::JsonSchema(whole)).is_ok());
     let lists = json!({"$ref": "#/$defs/a", "$defs": {
         "a": {"type": "array", "items": {"$ref": "#/$defs/b"}, "maxItems": 2},
         "b": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/a"}]},
     }});
-    assert!(bench.check(&lists, (10, 1)).is_some());
+    assert!(forms.check(&lists, (10, 1)).is_some());
     for endless in [
         json!({"$ref": "#"}),
         json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
         json!({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}),
     ] {
-        let refusal = bench.refusal(Grammar::JsonSchema(endless));
+        let refusal = forms.refusal(Grammar::JsonSchema(endless));
         assert!(refusal.ends_with("no JSON value satisfies it, or none that comes to an end"), "{refusal}");
     }
     let beside = json!({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string", "$ref": "#/$defs/a"}}});
-    assert!(bench.refusal(Grammar::JsonSchema(beside)).contains("leads back to itself"));
+    assert!(forms.refusal(Grammar::JsonSchema(beside)).contains("leads back to itself"));
 }
 
 /// A schema of chained references, as large as is permitted.
@@ -548,17 +499,17 @@ fn chain(part: impl Fn(Value) -> Value) -> Value {
 
 #[test]
 fn chains_and_nests_end_no_process() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     for schema in [
         chain(|next| next),
         chain(|next| json!({"type": "array", "items": next})),
         chain(|next| json!({"type": "object", "properties": {"a": next}})),
     ] {
-        assert!(bench.factory.constraint(&Grammar::JsonSchema(schema)).is_ok());
+        assert!(forms.factory.constraint(&Grammar::JsonSchema(schema)).is_ok());
     }
     // all of them could be next
     let choices =
-        bench.refusal(Grammar::JsonSchema(chain(|next| json!({"anyOf": [next, {"type": "string"}]}))));
+        forms.refusal(Grammar::JsonSchema(chain(|next| json!({"anyOf": [next, {"type": "string"}]}))));
     assert!(choices.contains("it takes more work than is allowed"), "{choices}");
     // these are met with one another, which goes through the references
     for schema in [
@@ -566,14 +517,14 @@ fn chains_and_nests_end_no_process() {
         chain(|next| json!({"oneOf": [next, {"type": "string"}]})),
         chain(|next| json!({"$ref": next["$ref"], "type": "array", "items": next})),
     ] {
-        let refusal = bench.refusal(Grammar::JsonSchema(schema));
+        let refusal = forms.refusal(Grammar::JsonSchema(schema));
         assert!(refusal.contains("deep") || refusal.contains("steps"), "{refusal}");
     }
 }
 
 #[test]
 fn grammars_and_patterns_end_no_process() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let rules = |count: usize, rule: &dyn Fn(usize) -> String| {
         let rules: Vec<String> = (0..count).map(rule).collect();
         format!("start: r0\n{}\nr{count}: \"z\"\n", rules.join("\n"))
@@ -583,29 +534,29 @@ fn grammars_and_patterns_end_no_process() {
         rules(count, &|index| format!("r{index}: {}r{}{}", "(".repeat(20), index + 1, ")".repeat(20)))
     };
     // as many as are permitted, and one more
-    assert!(bench.factory.constraint(&Grammar::Lark(chain(1_990))).is_ok());
-    assert!(bench.factory.constraint(&Grammar::Lark(nested(94))).is_ok());
+    assert!(forms.factory.constraint(&Grammar::Lark(chain(1_990))).is_ok());
+    assert!(forms.factory.constraint(&Grammar::Lark(nested(94))).is_ok());
     for grammar in [chain(2_010), nested(100)] {
         assert!(
-            bench.refusal(Grammar::Lark(grammar)).contains("colons and opening brackets, the limit is 2000")
+            forms.refusal(Grammar::Lark(grammar)).contains("colons and opening brackets, the limit is 2000")
         );
     }
     let terminals = rules(1_900, &|index| format!("R{index}: R{} \"a\"", index + 1));
     let terminals = terminals.replace("start: r0", "start: R0").replace("\nr1900", "\nR1900");
-    assert!(bench.factory.constraint(&Grammar::Lark(terminals)).is_ok());
+    assert!(forms.factory.constraint(&Grammar::Lark(terminals)).is_ok());
     let both = format!("start: T\nT: {}", ["/a*/"; 100].join(" & "));
-    assert!(bench.refusal(Grammar::Lark(both)).contains("& 99 times, the limit is then 0 bytes"));
+    assert!(forms.refusal(Grammar::Lark(both)).contains("& 99 times, the limit is then 0 bytes"));
     for unfollowed in
         ["start: %json {\"type\": \"integer\"}", "start: %lark { start: \"a\" }", "start: @answer"]
     {
         assert!(
-            bench.refusal(Grammar::Lark(unfollowed.to_owned())).contains("cannot be followed"),
+            forms.refusal(Grammar::Lark(unfollowed.to_owned())).contains("cannot be followed"),
             "{unfollowed}"
         );
     }
     // marks within texts and regular expressions are no such things
     let harmless = "start: \"%json & @ ~\" /[%&~\"]/ \"//\" // %json\n";
-    assert!(bench.factory.constraint(&Grammar::Lark(harmless.to_owned())).is_ok());
+    assert!(forms.factory.constraint(&Grammar::Lark(harmless.to_owned())).is_ok());
     for pattern in [
         format!("{}a{}", "(".repeat(20_000), ")".repeat(20_000)),
         format!("{}b{}", "(a|".repeat(20_000), ")".repeat(20_000)),
@@ -614,7 +565,7 @@ fn grammars_and_patterns_end_no_process() {
         "(a|b)*a(a|b){500}".to_owned(),
         "\\pL{1000}".repeat(1_000),
     ] {
-        if let Err(error) = bench.factory.constraint(&Grammar::Regex(pattern)) {
+        if let Err(error) = forms.factory.constraint(&Grammar::Regex(pattern)) {
             check_words(&error);
         }
     }
@@ -622,20 +573,20 @@ fn grammars_and_patterns_end_no_process() {
 
 #[test]
 fn numbers_that_cost_too_much_are_refused_by_name() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let integer = |multiple: u64| json!({"type": "integer", "multipleOf": multiple});
     let both = |a, b| json!({"allOf": [integer(a), integer(b)]});
     for schema in
         [integer(4_194_304), integer(2_147_483_648), integer(999_983), both(5, 999_999), both(7, 86_400)]
     {
-        let refusal = bench.refusal(Grammar::JsonSchema(schema));
+        let refusal = forms.refusal(Grammar::JsonSchema(schema));
         assert!(
             refusal.contains("multipleOf comes to") && refusal.contains("the limit is 4096"),
             "{refusal}"
         );
     }
     for schema in [both(7, 3_600), integer(1_000_000_000), integer(4_096), integer(3_989)] {
-        assert!(bench.check(&schema, (4, 1)).is_some(), "{schema}");
+        assert!(forms.check(&schema, (4, 1)).is_some(), "{schema}");
     }
     for (schema, part) in [
         (
@@ -652,7 +603,7 @@ fn numbers_that_cost_too_much_are_refused_by_name() {
         (json!({"type": "array", "contains": {"const": 1}, "minContains": 101}), Some("minContains is 101")),
         (json!({"allOf": vec![json!({"anyOf": vec![json!({"minLength": 1}); 40]}); 12]}), Some("steps")),
     ] {
-        match (bench.factory.constraint(&Grammar::JsonSchema(schema.clone())), part) {
+        match (forms.factory.constraint(&Grammar::JsonSchema(schema.clone())), part) {
             (Ok(_), None) => {}
             (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
             (result, _) => panic!("{schema}: {result:?}"),
@@ -663,7 +614,7 @@ fn numbers_that_cost_too_much_are_refused_by_name() {
 /// What would take the engine seconds to minutes is refused before it reads it.
 #[test]
 fn repetitions_that_cost_too_much_are_refused_by_name() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let pattern = |pattern: String| json!({"type": "string", "pattern": pattern});
     let multiples: Map<String, Value> = (0..300)
         .map(|index| (format!("p{index}"), json!({"type": "integer", "multipleOf": 4_096 - index})))
@@ -696,23 +647,23 @@ fn repetitions_that_cost_too_much_are_refused_by_name() {
             "all its multipleOf come to more than 65536 together",
         ),
     ] {
-        let refusal = bench.refusal(grammar);
+        let refusal = forms.refusal(grammar);
         assert!(refusal.contains(words), "{refusal}");
     }
     // points and classes are no repetitions, however the engine writes them
     let points = pattern(format!("^{}$", ".\\S".repeat(1_500)));
-    assert!(bench.factory.constraint(&Grammar::JsonSchema(points)).is_ok());
+    assert!(forms.factory.constraint(&Grammar::JsonSchema(points)).is_ok());
     let harmless = "start: \"5000\" /[0-9]{1,2000}/";
-    assert!(bench.factory.constraint(&Grammar::Lark(harmless.to_owned())).is_ok());
+    assert!(forms.factory.constraint(&Grammar::Lark(harmless.to_owned())).is_ok());
 }
 
 /// Hyphens and other signs in classes mean what they do in JavaScript.
 #[test]
 fn classes_of_patterns() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let allowed = |pattern: &str, text: &str| {
         let schema = json!({"type": "string", "pattern": pattern, "enum": [text]});
-        bench.factory.constraint(&Grammar::JsonSchema(schema)).is_ok()
+        forms.factory.constraint(&Grammar::JsonSchema(schema)).is_ok()
     };
     for (pattern, inside, outside) in [
         ("^[^+--/]$", "a0*", "+,-/"),
@@ -754,14 +705,14 @@ fn classes_of_patterns() {
         ("[\\x4]", "2 hexadecimal digits"),
         ("a\\", "ends with a backslash"),
     ] {
-        let refusal = bench.refusal(Grammar::JsonSchema(json!({"pattern": pattern})));
+        let refusal = forms.refusal(Grammar::JsonSchema(json!({"pattern": pattern})));
         assert!(refusal.contains(words), "{pattern}: {refusal}");
     }
 }
 
 #[test]
 fn bounds_beyond_64_bits_are_refused_in_their_own_words() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     for (low, high) in [
         ("18446744073709551615", "18446744073709551616"),
         ("12345678901234567890123", "12345678901234567890123"),
@@ -769,9 +720,9 @@ fn bounds_beyond_64_bits_are_refused_in_their_own_words() {
     ] {
         let [low, high] = [low, high].map(|text| serde_json::from_str::<Value>(text).unwrap());
         let schema = json!({"type": "integer", "minimum": low, "maximum": high});
-        let refusal = bench.refusal(Grammar::JsonSchema(schema));
+        let refusal = forms.refusal(Grammar::JsonSchema(schema));
         assert!(refusal.contains("beyond 64-bit integers cannot be followed"), "{refusal}");
     }
-    let empty = bench.refusal(Grammar::JsonSchema(json!({"type": "integer", "minimum": 1e20, "maximum": 5})));
+    let empty = forms.refusal(Grammar::JsonSchema(json!({"type": "integer", "minimum": 1e20, "maximum": 5})));
     assert!(empty.contains("no JSON value satisfies it"), "{empty}");
 }

@@ -6,12 +6,12 @@
 
 mod common;
 
+use common::forms::Forms;
 use common::say;
-use phi3v::constraint::{Constraint, ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
-use phi3v::tokenizer::Tokenizer;
+use phi3v::constraint::Grammar;
 use phi3v_kernels::testing::skip;
 use rand_pcg::Pcg64;
-use rand_pcg::rand_core::{Rng, SeedableRng};
+use rand_pcg::rand_core::SeedableRng;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -56,19 +56,7 @@ struct Outcome {
     wrong: Vec<String>,
 }
 
-struct Bench {
-    tokenizer: Tokenizer,
-    factory: ConstraintFactory,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let path = common::repository().join("testdata/tiny/tokenizer.json");
-        let tokenizer = Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap();
-        let factory = ConstraintFactory::new(&tokenizer, GrammarLimits::default()).unwrap();
-        Self { tokenizer, factory }
-    }
-
+impl Forms {
     fn run(&self, case: &Case, outcome: &mut Outcome) {
         outcome.schemas += 1;
         let constraint = match self.factory.constraint(&Grammar::JsonSchema(case.schema.clone())) {
@@ -80,7 +68,7 @@ impl Bench {
         };
         for (value, valid) in &case.values {
             outcome.values += 1;
-            match (self.takes(constraint.clone(), value), valid) {
+            match (self.takes(&mut constraint.clone(), &value.to_string()), valid) {
                 (true, false) => outcome.wrong.push(format!("{}: takes {value}", case.name)),
                 (false, true) => outcome.narrower += 1,
                 _ => {}
@@ -89,7 +77,7 @@ impl Bench {
         let validator = jsonschema::options().should_validate_formats(true).build(&case.schema).ok();
         outcome.unjudged += usize::from(validator.is_none());
         for seed in 0..ANSWERS {
-            match self.answer(constraint.clone(), &mut Pcg64::seed_from_u64(seed)) {
+            match self.answer(&mut constraint.clone(), &mut Pcg64::seed_from_u64(seed), TOKENS_MAX) {
                 Ok(None) => outcome.unfinished += 1,
                 Err(error) => outcome.failed.entry(error).or_default().push(case.name.clone()),
                 Ok(Some(answer)) => {
@@ -104,52 +92,6 @@ impl Bench {
                 }
             }
         }
-    }
-
-    /// Whether a value may be the answer, as it is written without white space.
-    fn takes(&self, mut constraint: GrammarConstraint, value: &Value) -> bool {
-        let mut logits = vec![0.0; self.tokenizer.vocab_size()];
-        value.to_string().bytes().all(|byte| {
-            logits.fill(0.0);
-            let token = self.tokenizer.byte_id(byte);
-            constraint.allowed(&mut logits).is_ok()
-                && logits[token as usize] == 0.0
-                && constraint.accept(token).is_ok()
-        }) && constraint.may_end()
-    }
-
-    /// A finished answer of random tokens that tends to its end; None if it is not finished in time.
-    fn answer(
-        &self,
-        mut constraint: GrammarConstraint,
-        random: &mut Pcg64,
-    ) -> Result<Option<String>, String> {
-        let mut output = Vec::new();
-        let ends = self.tokenizer.stop_ids();
-        let mut logits = vec![0.0; self.tokenizer.vocab_size()];
-        for step in 0..TOKENS_MAX {
-            logits.fill(0.0);
-            constraint.allowed(&mut logits).map_err(|error| error.to_string())?;
-            let allowed: Vec<u32> =
-                (0..).zip(&logits).filter(|&(_, &logit)| logit == 0.0).map(|(id, _)| id).collect();
-            if allowed.is_empty() {
-                return Err("no token is allowed".to_owned());
-            }
-            let closes = |id: &&u32| {
-                let text = self.tokenizer.text_bytes(**id);
-                ends.contains(id) || text.iter().all(|byte| b"\"}]".contains(byte))
-            };
-            let closing: Vec<u32> = allowed.iter().filter(closes).copied().collect();
-            let hurry = step > 20 || random.next_u32().is_multiple_of(4);
-            let from = if hurry && !closing.is_empty() { &closing } else { &allowed };
-            let token = from[random.next_u32() as usize % from.len()];
-            constraint.accept(token).map_err(|error| error.to_string())?;
-            if ends.contains(&token) {
-                return Ok(Some(self.tokenizer.decode(&output, true)));
-            }
-            output.push(token);
-        }
-        Ok(None)
     }
 }
 
@@ -231,7 +173,7 @@ fn report(suite: &str, outcome: &Outcome) {
 
 #[test]
 fn public_suites_are_followed() {
-    let bench = Bench::new();
+    let forms = Forms::new();
     let suites: [(&str, &str, Cases); 2] = [
         ("PHI3V_JSONSCHEMABENCH", "jsonschemabench", real_world),
         ("PHI3V_JSON_SCHEMA_SUITE", "official", official),
@@ -248,7 +190,7 @@ fn public_suites_are_followed() {
         assert!(!cases.is_empty(), "{variable} names a folder without schemas");
         let mut outcome = Outcome::default();
         for case in &cases {
-            bench.run(case, &mut outcome);
+            forms.run(case, &mut outcome);
         }
         report(suite, &outcome);
         assert!(outcome.wrong.is_empty(), "{} answers are wrong", outcome.wrong.len());

@@ -7,6 +7,7 @@
     reason = "each test file uses a part; tests may panic"
 )]
 
+pub mod forms;
 pub mod tolerances;
 
 use phi3v::device::{Device, DeviceChoice, DeviceOptions};
