@@ -5,7 +5,8 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::sources::{Picture, PictureError};
 use crate::terminal::TextSink;
-use phi3v::engine::{Engine, Event, Finished, Observer, Request, StepProgress, Token};
+use phi3v::batch::Answer;
+use phi3v::engine::{Engine, Event, Observer, Request, StepProgress};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,17 +14,6 @@ use std::time::Duration;
 
 /// How often Ctrl-C is looked for while nothing else is done.
 const INTERRUPT_PERIOD: Duration = Duration::from_millis(50);
-
-/// A complete answer as the engine gave it, with its text, its tokens and what it took.
-#[derive(Debug)]
-pub struct Answer {
-    /// All of its text.
-    pub text: String,
-    /// The tokens of the answer, in their order.
-    pub tokens: Vec<Token>,
-    /// How it ended, and what it took.
-    pub finished: Finished,
-}
 
 /// Shows progress until the first token, and passes Ctrl-C on.
 struct Watch<'a> {

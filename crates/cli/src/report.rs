@@ -1,10 +1,10 @@
 //! What is told about an answer: for machines with `--json`, for people with `--stats`.
 
-use crate::answer::Answer;
 use crate::args::AskArgs;
 use crate::runtime::Runtime;
 use crate::sources::{Picture, PictureReport};
 use crate::terminal::count;
+use phi3v::batch::Answer;
 use phi3v::engine::{Finished, Timings, Token, Usage};
 use phi3v::tokenizer::Tokenizer;
 use phi3v::words::{Word, words};

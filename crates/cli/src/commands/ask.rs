@@ -1,6 +1,6 @@
 //! `phi3v ask`: one question, one answer.
 
-use crate::answer::{self, Answer};
+use crate::answer;
 use crate::args::AskArgs;
 use crate::conversation::Conversation;
 use crate::error::CliError;
@@ -10,6 +10,7 @@ use crate::runtime::{self, Runtime};
 use crate::sources::{self, Picture};
 use crate::tell;
 use crate::terminal::{TextSink, answer_output, print};
+use phi3v::batch::Answer;
 use phi3v::engine::{FinishReason, Timings};
 
 /// Answers the question.
