@@ -6,7 +6,7 @@ use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
 use crate::{note, quantized, tell};
 use phi3v::checkpoint::Checkpoint;
-use phi3v::device::{Device, DeviceChoice, DeviceOptions};
+use phi3v::device::{Device, DeviceOptions};
 use phi3v::engine::{Engine, EngineError, EngineOptions};
 use phi3v::memory::{Capacity, MemoryError, MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
@@ -105,8 +105,12 @@ fn open_quantized(
 /// # Errors
 /// A card that is not there or cannot be used, an unknown level, or a number of threads out of range.
 pub fn device(args: &DeviceArgs) -> Result<Device, CliError> {
-    let opened = Device::open_telling(&device_options(args), &mut |sentence| note!("note: {sentence}"));
+    let opened = Device::open_telling(&device_options(args), &mut tell_device);
     Ok(opened.map_err(phi3v::Error::from)?)
+}
+
+fn tell_device(sentence: &str) {
+    note!("note: {sentence}");
 }
 
 fn device_options(args: &DeviceArgs) -> DeviceOptions {
@@ -149,30 +153,10 @@ pub fn plan(
     let own = checkpoint.preprocessor;
     let num_crops = own.with_num_crops(num_crops(own.num_crops)).num_crops;
     let request = MemoryRequest { context: context.context, ..memory_request(&checkpoint, model, num_crops) };
-    let (device, plan) = fitting_device(device, &model.device, |device| {
-        MemoryPlan::new(&checkpoint.config, &request, Capacity::of(device))
-    });
+    let options = device_options(&model.device);
+    let (device, plan) =
+        MemoryPlan::on_fitting(device, &options, &checkpoint.config, &request, &mut tell_device);
     Opened { checkpoint, device, plan, is_demo: false }
-}
-
-/// The device with its plan; the processor with its own, where the card that was chosen unasked has too little memory.
-fn fitting_device(
-    device: Device,
-    args: &DeviceArgs,
-    plan: impl Fn(&Device) -> Result<MemoryPlan, MemoryError>,
-) -> (Device, Result<MemoryPlan, MemoryError>) {
-    let planned = plan(&device);
-    if let (Err(MemoryError::TooLittle { .. }), DeviceChoice::Auto, Some(card)) =
-        (&planned, &args.device, device.card())
-        && let Ok(processor) = Device::processor(&device_options(args))
-    {
-        let by_processor = plan(&processor);
-        if by_processor.is_ok() {
-            note!("note: {} has too little memory, so the processor runs the model", card.name);
-            return (processor, by_processor);
-        }
-    }
-    (device, planned)
 }
 
 /// What an engine with the default options takes for this checkpoint, quantized as the flags will have it.

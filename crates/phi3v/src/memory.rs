@@ -5,6 +5,7 @@
 //! as it is used: a context that is promised must not fail half-way through an answer.
 
 use crate::config::ModelConfig;
+use crate::device::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{image_bytes, kv_layout, step_bytes};
 use phi3v_kernels::{Backend, DeviceMemory, KV_BLOCK_TOKENS, KvFormat, Sizes};
 
@@ -173,6 +174,33 @@ impl MemoryPlan {
             }
         }
         plan.check().map(|()| plan)
+    }
+
+    /// The plan on `device`, which `options` has opened, and that device. Where a card that was chosen unasked has too
+    /// little memory and the processor has enough, it is the processor's, and `tell` hears of it in a sentence.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), of the device that is given back.
+    pub fn on_fitting(
+        device: Device,
+        options: &DeviceOptions,
+        config: &ModelConfig,
+        request: &MemoryRequest,
+        tell: &mut dyn FnMut(&str),
+    ) -> (Device, Result<Self, MemoryError>) {
+        let plan = |device: &Device| Self::new(config, request, Capacity::of(device));
+        let planned = plan(&device);
+        if let (Err(MemoryError::TooLittle { .. }), DeviceChoice::Auto, Some(card)) =
+            (&planned, &options.choice, device.card())
+            && let Ok(processor) = Device::processor(options)
+        {
+            let by_processor = plan(&processor);
+            if by_processor.is_ok() {
+                tell(&format!("{} has too little memory, so the processor runs the model", card.name));
+                return (processor, by_processor);
+            }
+        }
+        (device, planned)
     }
 
     /// Bytes of the KV cache when it is full, in whole blocks.

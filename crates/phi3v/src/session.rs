@@ -3,11 +3,11 @@
 use crate::batch::{Asked, Batch};
 use crate::checkpoint::Checkpoint;
 use crate::conversation::{Conversation, GenerationOptions};
-use crate::device::{Device, DeviceChoice, DeviceOptions};
+use crate::device::{Device, DeviceOptions};
 use crate::engine::{Engine, EngineOptions, Event, FinishReason, Request, Timings, Usage};
 use crate::files::{ReadError, open_regular, read_to_limit};
 use crate::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
-use crate::memory::{Capacity, MemoryPlan, MemoryRequest};
+use crate::memory::{MemoryPlan, MemoryRequest};
 use crate::model::{ModelOptions, Phi3V};
 use crate::tokenizer::Tokenizer;
 use crate::{Result, demo};
@@ -107,7 +107,7 @@ impl Session {
     /// As for [`load`](Self::load).
     pub fn of(checkpoint: &Checkpoint, options: &SessionOptions) -> Result<Self> {
         let Checkpoint { name, config, preprocessor, tokenizer, weights, .. } = checkpoint;
-        let mut device = Device::open(&options.device)?;
+        let device = Device::open(&options.device)?;
         let model_options = options.model.unwrap_or_else(|| ModelOptions::of(weights));
         let engine_options = EngineOptions::default();
         let request = MemoryRequest {
@@ -118,11 +118,7 @@ impl Session {
             image_cache_bytes: engine_options.image_cache_bytes_max as u64,
             context: options.context_tokens,
         };
-        let mut plan = MemoryPlan::new(config, &request, Capacity::of(&device));
-        if plan.is_err() && options.device.choice == DeviceChoice::Auto && device.cpu().is_none() {
-            device = Device::processor(&options.device)?;
-            plan = MemoryPlan::new(config, &request, Capacity::of(&device));
-        }
+        let (device, plan) = MemoryPlan::on_fitting(device, &options.device, config, &request, &mut |_| {});
         let context_tokens = plan?.context_tokens;
         let model = Phi3V::load(device, config, weights, model_options, &mut |_| ())?;
         let engine_options = EngineOptions { context_tokens, ..engine_options };

@@ -23,7 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("weights", &["config", "files"]),
     ("processor", &["tokenizer", "chat_template"]),
     ("checkpoint", &["config", "files", "weights", "tokenizer", "image"]),
-    ("memory", &["config", "model"]),
+    ("memory", &["config", "device", "model"]),
     ("model", &["config", "weights", "image"]),
     ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),
     ("eval", &["model", "image"]),
