@@ -1,9 +1,11 @@
 //! The files of a checkpoint, by name: those of a folder, or bytes that are part of the program. How files are opened,
 //! and how new ones are written.
 
+mod locked;
 mod new_file;
 mod regular;
 
+pub use locked::LockedFile;
 pub use new_file::{Existing, NewFile, WriteError, is_full, partial_path};
 pub use regular::{open_in_place, open_regular, open_regular_with, refuse_special};
 

@@ -7,11 +7,11 @@
 
 use super::error::BatchError;
 use super::row::Row;
-use phi3v::files::{Existing, NewFile, open_in_place};
+use phi3v::files::{Existing, LockedFile, NewFile, open_in_place};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ pub type DoneRows = HashMap<String, Done>;
 /// A journal that is ours alone to write to.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    file: LockedFile,
     path: PathBuf,
     /// Bytes of whole lines.
     length: u64,
@@ -107,7 +107,7 @@ impl Journal {
         let file = open_locked(path, false)?;
         let read = |error| BatchError::read(path, error);
         let total = file.metadata().map_err(read)?.len();
-        let mut lines = Lines { reader: BufReader::new(&file), number: 0, end: 0 };
+        let mut lines = Lines { reader: BufReader::new(&*file), number: 0, end: 0 };
         let Some(first) = lines.next().map_err(read)? else {
             return if total == 0 || begins_a_header(&file) { Ok(None) } else { Err(not_ours(path)) };
         };
@@ -171,7 +171,7 @@ impl Journal {
         let written = |error: phi3v::files::WriteError| write_error(error);
         let mut new = NewFile::create(&path, Existing::Replace).map_err(written)?;
         self.file.rewind().map_err(read)?;
-        let mut lines = Lines { reader: BufReader::new((&self.file).take(self.length)), number: 0, end: 0 };
+        let mut lines = Lines { reader: BufReader::new((&*self.file).take(self.length)), number: 0, end: 0 };
         let mut kept = DoneRows::new();
         let mut length = 0;
         while let Some(line) = lines.next().map_err(read)? {
@@ -301,19 +301,14 @@ fn shown(value: Option<&Value>) -> String {
 }
 
 /// Opens the file to read and to write, for this process alone.
-fn open_locked(path: &Path, create: bool) -> Result<File, BatchError> {
+fn open_locked(path: &Path, create: bool) -> Result<LockedFile, BatchError> {
     let mut options = File::options();
     let options = options.read(true).write(true).create(create);
     // what a link leads to is what the user means
     let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let file = open_in_place(&place, options).map_err(|error| BatchError::written(path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(BatchError::Busy { path: path.display().to_string() }),
-        // a file system without locks
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::Error(error)) => Err(BatchError::written(path, error)),
-    }
+    let locked = LockedFile::try_lock(file).map_err(|error| BatchError::written(path, error))?;
+    locked.ok_or_else(|| BatchError::Busy { path: path.display().to_string() })
 }
 
 /// Whether a file without a whole line holds the beginning of a header, or nothing.

@@ -12,8 +12,8 @@ use super::HubError;
 use super::client::{RemoteFile, is_commit};
 use crate::disk;
 use crate::paths::noted_text;
-use phi3v::files::open_in_place;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use phi3v::files::{LockedFile, open_in_place};
+use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,22 +93,13 @@ impl RepoCache {
     }
 
     /// Waits until no other process writes the blob. The lock ends with the returned file.
-    pub(super) fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<File, HubError> {
+    pub(super) fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<LockedFile, HubError> {
         let path = self.cache.join(".locks").join(&self.folder).join(format!("{etag}.lock"));
         create_parent(&path)?;
         let io = |source| HubError::io(&path, source);
         let file = open_in_place(&path, OpenOptions::new().create(true).append(true)).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                waiting();
-                file.lock().map_err(io)?;
-            }
-            // a file system without locks: two downloads at once would damage each other, and the checksum tells
-            Err(TryLockError::Error(source)) if source.kind() == std::io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(source)) => return Err(io(source)),
-        }
-        Ok(file)
+        // without locks, two downloads at once would damage each other, and the checksum tells
+        LockedFile::lock(file, waiting).map_err(io)
     }
 
     /// Makes a blob appear under its name in the commit's folder.

@@ -1,7 +1,8 @@
 //! Files that appear whole or not at all.
 
+use super::locked::LockedFile;
 use super::regular::{open_in_place, refuse_special};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -89,7 +90,7 @@ pub fn partial_path(out: &Path) -> PathBuf {
 /// killed run has left it, and removed when this is dropped. [`finish`](Self::finish) gives it its name.
 #[derive(Debug)]
 pub struct NewFile {
-    file: Option<BufWriter<File>>,
+    file: Option<BufWriter<LockedFile>>,
     partial: PathBuf,
     out: PathBuf,
     existing: Existing,
@@ -132,15 +133,12 @@ impl NewFile {
         let mut options = File::options();
         let file =
             open_in_place(&partial, options.write(true).create(true).truncate(false)).map_err(failed)?;
-        let ours = match file.try_lock() {
-            // another writer may have finished in between, and what was opened be its result under its name
-            Ok(()) => is_at(&file, &partial).map_err(failed)?,
-            Err(TryLockError::WouldBlock) => false,
-            // a file system without locks: two writers at once would damage each other's part
-            Err(TryLockError::Error(source)) if source.kind() == ErrorKind::Unsupported => true,
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        // without locks, two writers at once would damage each other's part
+        let Some(file) = LockedFile::try_lock(file).map_err(failed)? else {
+            return Err(WriteError::Busy { path: partial });
         };
-        if !ours {
+        // another writer may have finished in between, and what was opened be its result under its name
+        if !is_at(&file, &partial).map_err(failed)? {
             return Err(WriteError::Busy { path: partial });
         }
         let truncated = file.set_len(0);
@@ -153,7 +151,7 @@ impl NewFile {
         WriteError::new(&self.out, source)
     }
 
-    fn file(&mut self) -> &mut BufWriter<File> {
+    fn file(&mut self) -> &mut BufWriter<LockedFile> {
         self.file.as_mut().expect("the file is taken by finish alone")
     }
 
@@ -224,7 +222,7 @@ impl NewFile {
         /// Where files cannot be locked, or the other has just finished.
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
         let opened = open_in_place(&partial_path(out), File::options().read(true));
-        if opened.and_then(|file| file.lock_shared()).is_err() {
+        if opened.and_then(LockedFile::lock_shared).is_err() {
             std::thread::sleep(PAUSE);
         }
     }

@@ -1,0 +1,114 @@
+//! Files that one process alone may write to.
+
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read, Result, Seek, SeekFrom, Write};
+use std::ops::Deref;
+
+/// A file that is locked until this is dropped, on file systems that have locks; elsewhere it is only open.
+///
+/// A lock ends by its own when the last copy of the open file is closed, and a process that is being started holds copies
+/// of all that are open until it becomes another program: for that moment a file that was only closed stays locked. This
+/// one is unlocked first.
+#[derive(Debug)]
+pub struct LockedFile(File);
+
+impl LockedFile {
+    /// Locks `file`; None where somebody else has locked it.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn try_lock(file: File) -> Result<Option<Self>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(Some(Self(file))),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Locks `file`, and waits for who has locked it; `waiting` is called before the wait, if there is one.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn lock(file: File, waiting: impl FnOnce()) -> Result<Self> {
+        let again = file.try_clone()?;
+        if let Some(locked) = Self::try_lock(file)? {
+            return Ok(locked);
+        }
+        waiting();
+        again.lock()?;
+        Ok(Self(again))
+    }
+
+    /// Locks `file` beside others who only wait, once nobody has it for himself.
+    ///
+    /// # Errors
+    /// The system's refusal, and a file system without locks.
+    pub fn lock_shared(file: File) -> Result<Self> {
+        file.lock_shared()?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // where there is no lock, nothing is to be ended
+        drop(self.0.unlock());
+    }
+}
+
+impl Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Read for LockedFile {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize> {
+        self.0.read(bytes)
+    }
+}
+
+impl Write for LockedFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Seek for LockedFile {
+    fn seek(&mut self, place: SeekFrom) -> Result<u64> {
+        self.0.seek(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_owner_whoever_else_holds_the_open_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let open = || File::options().write(true).create(true).truncate(false).open(&path).unwrap();
+        let first = LockedFile::try_lock(open()).unwrap().unwrap();
+        assert!(LockedFile::try_lock(open()).unwrap().is_none());
+        // as a process that is being started has one
+        let copy = first.try_clone().unwrap();
+        drop(first);
+        let second = LockedFile::lock(open(), || panic!("nobody has it")).unwrap();
+        drop(copy);
+        assert!(LockedFile::try_lock(open()).unwrap().is_none());
+        let waiter = std::thread::spawn({
+            let file = open();
+            move || LockedFile::lock(file, || drop(second)).unwrap()
+        });
+        drop(waiter.join().unwrap());
+        assert!(LockedFile::try_lock(open()).unwrap().is_some());
+    }
+}
