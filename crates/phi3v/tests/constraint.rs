@@ -214,6 +214,9 @@ fn first_tokens_are_those_that_can_be_finished() {
         for (id, logit) in logits.iter().enumerate() {
             let bytes = tokenizer.text_bytes(id as u32);
             let seen = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            if id as u32 == tokenizer.byte_id(b' ') {
+                continue; // a blank has a token of its own, the only one where no longer one can begin with it
+            }
             let expected = !bytes.is_empty() && words.iter().any(|word| word.as_bytes().starts_with(seen));
             assert_eq!(*logit == 0.0, expected, "{id}: {:?}", tokenizer.token(id as u32));
         }

@@ -219,7 +219,7 @@ impl Bench<'_> {
                 segments.push(Segment::Image(image, past..ids.start));
             }
             segments.push(Segment::Tokens(&self.ids[ids]));
-            let logits = end == range.end;
+            let logits = usize::from(end == range.end);
             let batch = [Chunk { segments: &segments, past, blocks: &self.blocks, factors, logits }];
             let never_stop = &mut |_| ControlFlow::Continue(());
             self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop)?;
