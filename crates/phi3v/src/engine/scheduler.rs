@@ -228,7 +228,9 @@ impl Scheduler {
         let indices = || (0..self.running.len()).filter(|&index| decodes(&self.running[index]));
         let mut spare = self.few_rows_max.saturating_sub(indices().count());
         let chunk = |index: usize| {
-            let rows = self.running[index].next_rows(1 + spare);
+            // a card's attention takes as many rows of one sequence for a prompt's
+            let rows_max = (1 + spare).min(self.few_rows_max.saturating_sub(1)).max(1);
+            let rows = self.running[index].next_rows(rows_max);
             spare -= rows.len() - 1;
             DecodeChunk { index, rows }
         };
@@ -341,6 +343,8 @@ mod tests {
         };
         // 16 in all: the oldest first, and one at least for each
         assert_eq!(rows(&scheduler), [20..25, 21..31, 22..23]);
+        let alone = &scheduler.running()[1];
+        assert_eq!((alone.next_rows(99), alone.next_rows(3)), (21..62, 21..24));
         scheduler.computed_to(0, 24);
         scheduler.computed_to(1, 60);
         assert_eq!(rows(&scheduler), [24..25, 60..62, 22..27]);
