@@ -29,6 +29,7 @@ pub mod files;
 pub mod image;
 pub mod memory;
 pub mod model;
+pub mod presets;
 pub mod processor;
 pub mod sampler;
 pub mod session;

@@ -18,7 +18,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("device", &[]),
     ("sampler", &[]),
     ("stop", &["sampler"]),
-    ("constraint", &["tokenizer"]),
+    ("presets", &[]),
+    ("constraint", &["presets", "tokenizer"]),
     ("chat_template", &[]),
     ("weights", &["config", "files"]),
     ("processor", &["tokenizer", "chat_template"]),
@@ -130,7 +131,7 @@ const OTHER_PROGRAMS: &[&str] = &["dcmj2pnm --write-png"];
 
 /// The commands of the command line, as `phi3v pull`.
 const COMMANDS: &[&str] =
-    &["ask", "chat", "pull", "serve", "info", "quantize", "bench", "eval", "trace", "export-demo"];
+    &["ask", "chat", "pull", "serve", "info", "quantize", "bench", "eval", "trace", "export-demo", "schemas"];
 
 #[test]
 fn the_library_and_the_kernels_name_no_flag_and_no_command() {

@@ -191,7 +191,9 @@ impl ConstraintFactory {
     }
 
     fn compile(&self, grammar: &Grammar) -> Result<GrammarConstraint, ConstraintError> {
-        let invalid = |error| grammar::invalid(grammar.kind(), &error);
+        let kind = grammar.kind();
+        let grammar = grammar.resolved()?;
+        let invalid = |error| grammar::invalid(kind, &error);
         let parser = grammar.after_a_space(&self.limits)?;
         let parser = self.parsers.create_parser_from_init_default(parser).map_err(invalid)?;
         let mut matcher = Matcher::new(Ok(parser));
