@@ -25,6 +25,7 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod fields;
 pub mod files;
 pub mod image;
 pub mod memory;

@@ -31,6 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("conversation", &["chat_template", "engine", "image", "processor", "sampler", "stop", "tokenizer"]),
     ("batch", &["engine"]),
     ("words", &["engine"]),
+    ("fields", &["constraint", "engine"]),
     (
         "session",
         &[
