@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 const EDGES: &[(&str, &[&str])] = &[
     ("bench", &[]),
     ("disk", &[]),
+    ("fields", &[]),
     ("identity", &[]),
     ("origin", &[]),
+    ("tables", &[]),
     ("variables", &[]),
     ("terminal", &["variables"]),
     ("paths", &["variables"]),
@@ -19,12 +21,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("progress", &["terminal"]),
     ("sources", &["paths", "terminal"]),
     ("hub", &["disk", "paths", "terminal", "variables"]),
-    ("server", &["bounded", "origin", "sources"]),
-    ("batch", &["bounded", "disk", "paths", "server", "sources", "terminal"]),
+    ("server", &["bounded", "fields", "origin", "sources"]),
+    ("batch", &["bounded", "disk", "paths", "server", "sources", "tables", "terminal"]),
     ("error", &["batch", "disk", "hub", "paths", "sources"]),
     ("hints", &["error", "hub", "paths", "sources", "terminal"]),
     ("interrupt", &["error", "terminal"]),
-    ("args", &["batch", "error", "origin", "sources", "variables"]),
+    ("args", &["batch", "bounded", "error", "origin", "sources", "variables"]),
     ("output", &["error", "hub", "paths"]),
     (
         "quantized",
@@ -33,7 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["args", "error", "hub", "progress", "quantized", "terminal"]),
     ("conversation", &["args", "error", "runtime", "sources"]),
     ("answer", &["error", "interrupt", "progress", "sources", "terminal"]),
-    ("report", &["answer", "args", "runtime", "sources", "terminal"]),
+    ("report", &["args", "fields", "runtime", "sources", "terminal"]),
     (
         "commands",
         &[
@@ -54,6 +56,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "runtime",
             "server",
             "sources",
+            "tables",
             "terminal",
             "variables",
         ],

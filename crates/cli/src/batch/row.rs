@@ -57,13 +57,13 @@ pub struct RowError {
 }
 
 impl RowMaker {
-    /// The row that `key` asks for: `answers`, with log probabilities and words if they were asked for.
+    /// The row that `key` asks for: `answers`, with what else was asked for.
     #[must_use]
     pub fn answered(&self, key: &RowKey, answers: &[Answer]) -> Row {
-        let RowKey { custom_id, logprobs, words, .. } = key;
+        let RowKey { custom_id, extras, .. } = key;
         let stamp =
             Stamp { id: self.name("chatcmpl-", custom_id), created: self.created, model: self.model.clone() };
-        match completion(stamp, answers, logprobs.then_some(&self.tokenizer), *words) {
+        match completion(stamp, answers, extras, &self.tokenizer) {
             Ok(completion) => self.row(custom_id, 200, body(&completion)),
             Err(error) => self.failed(custom_id, &error),
         }

@@ -11,6 +11,7 @@ mod info;
 mod man;
 mod pull;
 mod quantize;
+mod schemas;
 mod serve;
 mod trace;
 
@@ -28,6 +29,7 @@ pub fn run(command: &Command) -> Result<(), CliError> {
         Command::Chat(args) => chat::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Schemas(args) => schemas::run(args),
         Command::Info(args) => info::run(args),
         Command::Quantize(args) => quantize::run(args),
         Command::Bench(args) => bench::run(args),

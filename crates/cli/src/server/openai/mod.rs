@@ -2,6 +2,7 @@
 
 pub mod chat;
 mod chat_stream;
+mod extras;
 pub mod fields;
 mod logprobs;
 pub mod models;
