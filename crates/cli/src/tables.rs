@@ -4,6 +4,7 @@
 //! (`{"columns": [...], "rows": [[...]]}`, as the preset `@table` has it); or else the one object that the answer is.
 
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 /// A cell; none is empty.
@@ -104,12 +105,31 @@ fn cell(value: &Value) -> Cell {
     }
 }
 
-/// Adds the names of a row's columns that are not among `names`.
-pub fn add_names(names: &mut Vec<String>, record: &Record) {
-    for name in record.names() {
-        if !names.contains(name) {
-            names.push(name.clone());
+/// Names of columns in their order, none of them twice.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    order: Vec<String>,
+    known: HashSet<String>,
+}
+
+impl Names {
+    /// Adds a name behind the others, if it is not among them.
+    pub fn add(&mut self, name: &str) {
+        if !self.known.contains(name) {
+            self.known.insert(name.to_owned());
+            self.order.push(name.to_owned());
         }
+    }
+
+    /// The names, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.order.iter().map(String::as_str)
+    }
+}
+
+impl<S: AsRef<str>> Extend<S> for Names {
+    fn extend<T: IntoIterator<Item = S>>(&mut self, names: T) {
+        names.into_iter().for_each(|name| self.add(name.as_ref()));
     }
 }
 
@@ -143,10 +163,11 @@ impl<W: Write> CsvWriter<W> {
 #[must_use]
 pub fn csv_of(answer: &Value, schema: &Value) -> Option<String> {
     let records = records(answer)?;
-    let Named { mut names, .. } = columns(schema);
-    records.iter().for_each(|record| add_names(&mut names, record));
+    let mut names = Names::default();
+    names.extend(columns(schema).names);
+    records.iter().for_each(|record| names.extend(record.names()));
     let mut table = CsvWriter::new(Vec::new());
-    table.row(names.iter().map(|name| Some(name.as_str()))).ok()?;
+    table.row(names.iter().map(Some)).ok()?;
     for record in &records {
         let cells: Vec<Cell> = names.iter().map(|name| record.cell(name)).collect();
         table.row(cells.iter().map(Option::as_deref)).ok()?;

@@ -8,7 +8,7 @@ use super::error::BatchError;
 use super::journal::{DoneRows, Journal, write_error};
 use super::questions::Question;
 use super::row::Row;
-use crate::tables::{self, Cell, CsvWriter, Record};
+use crate::tables::{self, Cell, CsvWriter, Names, Record};
 use phi3v::files::{Existing, NewFile, WriteError};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub struct Columns {
     /// Names of questions, with their texts, where there are several.
     questions: Vec<(String, String)>,
     /// Properties of the schemas, in their order.
-    properties: Vec<String>,
+    properties: Names,
     /// Whether answers bring columns of their own.
     open: bool,
 }
@@ -31,15 +31,11 @@ impl Columns {
     #[must_use]
     pub fn new(questions: &[Question]) -> Self {
         let named = |question: &Question| Some((question.name.clone()?, question.prompt.clone()));
-        let (mut properties, mut open) = (Vec::new(), false);
+        let (mut properties, mut open) = (Names::default(), false);
         for schema in questions.iter().filter_map(|question| question.schema.as_ref()) {
             let own = tables::columns(schema);
             open |= own.open;
-            for name in own.names {
-                if !properties.contains(&name) {
-                    properties.push(name);
-                }
-            }
+            properties.extend(own.names);
         }
         Self { questions: questions.iter().filter_map(named).collect(), properties, open }
     }
@@ -50,7 +46,7 @@ impl Columns {
         if self.open {
             for row in rows(journal, done) {
                 let found = records(&row?);
-                found.iter().for_each(|record| tables::add_names(&mut whole.properties, record));
+                found.iter().for_each(|record| whole.properties.extend(record.names()));
             }
         }
         Ok(whole)
@@ -64,9 +60,10 @@ impl Columns {
             names.push("question".to_owned());
         }
         names.extend(["answer", "finish_reason", "error"].map(str::to_owned));
-        for property in &self.properties {
-            let taken = names.contains(property);
-            names.push(if taken { format!("answer.{property}") } else { property.clone() });
+        let own = names.len();
+        for property in self.properties.iter() {
+            let taken = names[..own].iter().any(|name| name == property);
+            names.push(if taken { format!("answer.{property}") } else { property.to_owned() });
         }
         names
     }
@@ -76,7 +73,7 @@ impl Columns {
         let records = records(row);
         let cells = |record: &Record| self.properties.iter().map(|name| record.cell(name)).collect();
         let mut properties = records.iter().map(cells);
-        let none = || vec![None; self.properties.len()];
+        let none = || self.properties.iter().map(|_| None).collect();
         let mut first = self.cells(row);
         first.extend(properties.next().unwrap_or_else(none));
         let further = properties.map(|properties: Vec<Cell>| {
