@@ -8,13 +8,14 @@
 `phi3v.transformers` has the surface that notebooks written for the reference use.
 """
 
-from ._answer import Answer, Timings, Token, Usage, Word
+from ._answer import Answer, Field, Timings, Token, Usage, Word
 from ._chat import Chat
 from ._errors import ModelError, OptionError, Phi3VError, PictureError, RoomError, UnsupportedError
 from ._model import Model, load, tokenize_cost
 from ._options import Options
 from ._phi3v import __version__
 from ._pictures import Cost, Costs, PictureLike
+from ._schema import schemas
 from ._stream import Stream
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Chat",
     "Cost",
     "Costs",
+    "Field",
     "Model",
     "ModelError",
     "OptionError",
@@ -38,5 +40,6 @@ __all__ = [
     "Word",
     "__version__",
     "load",
+    "schemas",
     "tokenize_cost",
 ]

@@ -11,7 +11,7 @@ from ._html import in_notebook
 from ._options import Options, Split, split, whole
 from ._phi3v import Answers, Ended, Picture
 from ._pictures import Costs, PictureLike, cost, prepare, several
-from ._schema import Form, form
+from ._schema import Form, asked, form
 from ._stream import Stream, finished
 
 T = TypeVar("T")
@@ -110,10 +110,10 @@ class Model:
     @overload
     def ask(
         self,
-        question: str,
+        question: str | None = ...,
         images: PictureLike | Iterable[PictureLike] = ...,
         *,
-        schema: dict[str, Any],
+        schema: dict[str, Any] | str,
         **options: Unpack[Options],
     ) -> Any: ...
     @overload
@@ -136,21 +136,22 @@ class Model:
     ) -> T: ...
     def ask(
         self,
-        question: str,
+        question: str | None = None,
         images: PictureLike | Iterable[PictureLike] = (),
         *,
         schema: Any = None,
         **options: Unpack[Options],
     ) -> Any:
-        """The answer to a question about pictures. With `schema`, a JSON schema as a dict or a pydantic model, the
-        answer is held to it, and what it means is returned: values of JSON, or the model's object."""
+        """The answer to a question about pictures. With `schema`, a JSON schema as a dict, the name of a preset or a
+        pydantic model, the answer is held to it, and what it means is returned: values of JSON, or the model's object. A
+        preset brings its question along."""
         stream = self.stream(question, images, schema=schema, **options)
         answer = stream.wait()
         return answer if schema is None else answer.parsed
 
     def stream(
         self,
-        question: str,
+        question: str | None = None,
         images: PictureLike | Iterable[PictureLike] = (),
         *,
         schema: Any = None,
@@ -159,7 +160,7 @@ class Model:
         """The same, piece by piece: an iterator of texts, also for `async for`, whose `answer` is there at the end."""
         parts, want = split(options), form(schema)
         pictures = self._read(images, parts.reading)
-        return self._ask(turns(question, len(pictures), parts.system), pictures, parts, want)
+        return self._ask(turns(asked(question, want), len(pictures), parts.system), pictures, parts, want)
 
     def chat(self, images: PictureLike | Iterable[PictureLike] = (), **options: Unpack[Options]) -> Chat:
         """A conversation about pictures; what was said stays known."""
@@ -215,7 +216,10 @@ class Model:
             parts = split({**options, **own})
             pictures = self._read(images, parts.reading)
             answers.submit(
-                key, turns(question, len(pictures), parts.system), pictures, _generation(parts, want)
+                key,
+                turns(asked(question, want), len(pictures), parts.system),
+                pictures,
+                _generation(parts, want),
             )
 
         def finish(ended: Ended) -> Answer:

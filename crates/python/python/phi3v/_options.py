@@ -31,6 +31,10 @@ class Options(TypedDict, total=False):
     """Make tokens of the answer less likely, for each time."""
     seed: int
     """The same seed gives the same answer."""
+    regex: str
+    """A regular expression that the answer matches as a whole."""
+    choices: Iterable[str]
+    """Texts of which the answer is one."""
     logprobs: int
     """So many of the likeliest tokens are told at each place."""
     detail: Literal["low", "high", "auto"]
@@ -98,6 +102,12 @@ def _texts(name: str, value: object) -> list[str]:
     return [_text(name, text) for text in value]
 
 
+def _choices(name: str, value: object) -> list[str]:
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be texts, not one str")
+    return _texts(name, value)
+
+
 def _side(name: str, value: object) -> int:
     return min(whole(name, value), (1 << 32) - 1)
 
@@ -113,6 +123,8 @@ _GENERATION: dict[str, Callable[[str, object], Any]] = {
     "presence_penalty": _real,
     "frequency_penalty": _real,
     "seed": whole,
+    "regex": _text,
+    "choices": _choices,
     "logprobs": whole,
 }
 _READING: dict[str, Callable[[str, object], Any]] = {
