@@ -33,7 +33,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["args", "error", "hub", "progress", "quantized", "terminal"]),
     ("conversation", &["args", "error", "runtime", "sources"]),
     ("answer", &["error", "interrupt", "progress", "sources", "terminal"]),
-    ("report", &["answer", "args", "runtime", "sources", "terminal"]),
+    ("report", &["args", "runtime", "sources", "terminal"]),
     (
         "commands",
         &[
