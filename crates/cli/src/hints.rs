@@ -5,7 +5,7 @@ mod library;
 
 use crate::error::{CliError, ExitCode};
 use crate::paths::quoted;
-use crate::sources::{PictureError, SourceError, Unallowed};
+use crate::sources::{NamedImageError, SourceError, Unallowed};
 use crate::tell;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
@@ -89,17 +89,17 @@ fn no_question(names: &[String]) -> String {
 /// What can be done within `chat`, where it is something else than elsewhere.
 fn in_chat(error: &CliError) -> Option<String> {
     Some(match error {
-        CliError::Picture(PictureError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+        CliError::Picture(NamedImageError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
             "check the path; after /image Tab completes it".to_owned()
         }
         CliError::Picture(
-            PictureError::Url { url }
-            | PictureError::Fetch { url, error: SourceError::NotAllowed(_) | SourceError::NoFile },
+            NamedImageError::Url { url }
+            | NamedImageError::Fetch { url, error: SourceError::NotAllowed(_) | SourceError::NoFile },
         ) if http_host(url).is_some() => {
             let host = http_host(url)?;
             format!("begin with phi3v chat --allow-url {host}; or {}", download(url))
         }
-        CliError::Picture(PictureError::Fetch { url, .. }) => download(url),
+        CliError::Picture(NamedImageError::Fetch { url, .. }) => download(url),
         CliError::Phi3V(phi3v::Error::Engine(EngineError::ContextLength { .. })) => {
             "/reset makes room; chat --context gives more of it".to_owned()
         }
@@ -113,10 +113,10 @@ fn download(url: &str) -> String {
 }
 
 /// What can be done about a picture.
-fn picture(error: &PictureError) -> Option<String> {
+fn picture(error: &NamedImageError) -> Option<String> {
     Some(match error {
-        PictureError::Image { error, .. } => return library::image(error),
-        PictureError::File { name, error } if error.kind() == io::ErrorKind::NotFound => {
+        NamedImageError::Image { error, .. } => return library::image(error),
+        NamedImageError::File { name, error } if error.kind() == io::ErrorKind::NotFound => {
             // of several words it is rather a question than a path
             if name.contains(char::is_whitespace) {
                 "check the path; the question of ask comes last and in quotes".to_owned()
@@ -124,16 +124,16 @@ fn picture(error: &PictureError) -> Option<String> {
                 "check the path".to_owned()
             }
         }
-        PictureError::File { .. } | PictureError::StdinTwice => return None,
-        PictureError::Url { url } => address(url),
-        PictureError::Fetch { url, error: SourceError::NotAllowed(Unallowed::Host) } => format!(
+        NamedImageError::File { .. } | NamedImageError::StdinTwice => return None,
+        NamedImageError::Url { url } => address(url),
+        NamedImageError::Fetch { url, error: SourceError::NotAllowed(Unallowed::Host) } => format!(
             "name its host with --allow-url, as well as one that it redirects to; or {}",
             fetch_yourself(url)
         ),
-        PictureError::Fetch { error: SourceError::TooLarge { .. }, .. } => {
+        NamedImageError::Fetch { error: SourceError::TooLarge { .. }, .. } => {
             "raise the limit with --max-image-bytes if you trust the host".to_owned()
         }
-        PictureError::Fetch { url, .. } => fetch_yourself(url),
+        NamedImageError::Fetch { url, .. } => fetch_yourself(url),
     })
 }
 

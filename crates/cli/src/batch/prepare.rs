@@ -6,7 +6,7 @@ use super::questions::Question;
 use super::row::salt;
 use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Offered, Offline, settle_seed};
-use crate::sources::{Budget, Picture, PictureError, PictureOptions, read_picture};
+use crate::sources::{Budget, ImageOptions, NamedImage, NamedImageError, read_image};
 use axum::http::StatusCode;
 use phi3v::batch::Asked;
 use phi3v::constraint::{Constraint, GrammarConstraint};
@@ -43,7 +43,7 @@ pub type Group = Vec<Asked<Key, ApiError>>;
 /// Makes requests of pictures: every question of the job about each.
 pub struct PictureAsker {
     /// How pictures are read.
-    pub options: PictureOptions,
+    pub options: ImageOptions,
     /// Makes ids of the questions' texts.
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that prompt and answer may have.
@@ -78,7 +78,7 @@ impl PictureAsker {
     /// Reads and cuts a picture and asks about it. A picture that cannot be had gives every question its error.
     #[must_use]
     pub fn prepare(&self, work: &PictureWork) -> Group {
-        let picture = read_picture(&work.item.source, &self.options).map_err(|error| refusal(&error));
+        let picture = read_image(&work.item.source, &self.options).map_err(|error| refusal(&error));
         let ask = |&number: &usize| {
             let prepared = &self.questions[number];
             let custom_id = prepared.question.row_id(&work.item.id);
@@ -90,7 +90,12 @@ impl PictureAsker {
         work.questions.iter().map(ask).collect()
     }
 
-    fn request(&self, picture: &Picture, prepared: &Prepared, custom_id: &str) -> Result<Request, ApiError> {
+    fn request(
+        &self,
+        picture: &NamedImage,
+        prepared: &Prepared,
+        custom_id: &str,
+    ) -> Result<Request, ApiError> {
         let mut conversation = Conversation::new(self.system.as_deref());
         conversation.ask([Arc::clone(&picture.inputs)], &prepared.question.prompt);
         let mut request = conversation.request(&self.tokenizer, self.context_tokens, &self.generation)?;
@@ -104,21 +109,21 @@ impl PictureAsker {
 }
 
 /// Why a picture that was named cannot be asked about, in the words of the command line: the rows are its user's own.
-fn refusal(error: &PictureError) -> ApiError {
+fn refusal(error: &NamedImageError) -> ApiError {
     let (status, code, hint) = match error {
-        PictureError::Image { error, .. } => {
+        NamedImageError::Image { error, .. } => {
             let told = ApiError::image(error, "");
             (told.status, told.code, error.hint().map(|hint| Box::new(hint.into())))
         }
-        PictureError::Fetch { error, .. } => {
+        NamedImageError::Fetch { error, .. } => {
             let told = ApiError::source(error);
             (told.status, told.code, told.hint)
         }
-        PictureError::Url { .. } => {
+        NamedImageError::Url { .. } => {
             let hint = Box::new("allow its host with --allow-url".into());
             (StatusCode::BAD_REQUEST, "image_source_not_allowed", Some(hint))
         }
-        PictureError::File { .. } | PictureError::StdinTwice => (
+        NamedImageError::File { .. } | NamedImageError::StdinTwice => (
             StatusCode::BAD_REQUEST,
             "image_unreadable",
             Some(Box::new("check that the file can be read".into())),
