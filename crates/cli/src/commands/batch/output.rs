@@ -8,7 +8,7 @@ use crate::batch::meter::Meter;
 use crate::batch::questions::Question;
 use crate::batch::row::Row;
 use crate::batch::sidecar::{self, Form};
-use crate::batch::table::{Columns, write_csv, write_parquet};
+use crate::batch::table::{Columns, parquet_writer, write_csv};
 use crate::batch::worker::Sink;
 use crate::error::CliError;
 use phi3v::files::{Existing, NewFile};
@@ -98,7 +98,7 @@ impl<'a> Outputs<'a> {
             write_csv(path, columns, &self.journal, &self.done, *tables)?;
         }
         if let Some(path) = &args.parquet {
-            write_parquet(path, columns, &self.journal, &self.done, *tables)?;
+            parquet_writer()?(path, columns, &self.journal, &self.done, *tables)?;
         }
         if let Some(meter) = self.meter {
             meter.finish(self.before, stopped);
