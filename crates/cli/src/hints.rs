@@ -5,10 +5,11 @@ mod library;
 
 use crate::error::{CliError, ExitCode};
 use crate::paths::quoted;
-use crate::sources::{NamedImageError, SourceError, Unallowed};
+use crate::sources::{NamedImageError, SourceError, Unallowed, http_url};
 use crate::tell;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
+use std::ffi::OsStr;
 use std::io;
 
 impl CliError {
@@ -67,7 +68,7 @@ impl CliError {
 
 /// A command that would have worked; of `ask`'s words the pictures that are there, and the question if there was one.
 fn no_question(names: &[String]) -> String {
-    let is_address = |name: &str| name.starts_with("http://") || name.starts_with("https://");
+    let is_address = |name: &String| http_url(OsStr::new(name)).is_some();
     let is_there = |name: &&String| *name == "-" || is_address(name) || std::path::Path::new(name).is_file();
     let (pictures, words): (Vec<&String>, Vec<&String>) = names.iter().partition(is_there);
     let question = match words[..] {
@@ -160,5 +161,17 @@ fn address(url: &str) -> String {
         }
         None if url.starts_with("file:") => "give the path of the file".to_owned(),
         None => fetch_yourself(url),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_one_however_its_scheme_is_written() {
+        let names = ["HTTPS://example.org/a.png", "What is this?"].map(str::to_owned);
+        let told = no_question(&names);
+        assert!(told.contains("phi3v ask --allow-url example.org HTTPS://example.org/a.png "), "{told}");
     }
 }

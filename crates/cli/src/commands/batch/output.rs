@@ -11,6 +11,7 @@ use crate::batch::sidecar::{self, Form};
 use crate::batch::table::{Columns, parquet_writer, write_csv};
 use crate::batch::worker::Sink;
 use crate::error::CliError;
+use crate::sources::http_url;
 use phi3v::files::{Existing, NewFile};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -180,7 +181,7 @@ fn sidecars(
     let (form, Inputs::Pictures { items, .. }, [question]) = (args.sidecar?.form(), found, questions) else {
         return None;
     };
-    let here = || items.iter().filter(|item| !item.source.to_string_lossy().contains("://"));
+    let here = || items.iter().filter(|item| http_url(&item.source).is_none());
     let paths: Vec<PathBuf> = here().map(|item| PathBuf::from(&item.source)).collect();
     let places = here().map(|item| question.row_id(&item.id)).zip(sidecar::places(&paths, form)).collect();
     Some(Sidecars { form, places, prompt: question.prompt.clone(), existing })
