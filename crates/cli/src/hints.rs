@@ -66,6 +66,32 @@ impl CliError {
     }
 }
 
+impl NamedImageError {
+    /// What the user of a batch can do about it, for the picture's row: other flags of the same command.
+    #[must_use]
+    pub fn hint_in_batch(&self) -> Option<String> {
+        let hint = match self {
+            Self::Image { error, .. } => return library::image(error),
+            Self::File { .. } | Self::StdinTwice => "check that the file can be read",
+            Self::Url { url } => match http_host(url) {
+                Some(host) => return Some(format!("allow its host with --allow-url {host}")),
+                None => "fetch it yourself, and give the path of the file",
+            },
+            Self::Fetch { error: SourceError::NotAllowed(Unallowed::Host), .. } => {
+                "allow its host with --allow-url, as well as one that it redirects to"
+            }
+            Self::Fetch { error: SourceError::TooLarge { .. }, .. } => {
+                "raise the limit with --max-image-bytes if you trust the host"
+            }
+            Self::Fetch { error: SourceError::Fetch(_), .. } => {
+                "try it again with --retry-errors, or fetch it yourself and give the path of the file"
+            }
+            Self::Fetch { .. } => "fetch it yourself, and give the path of the file",
+        };
+        Some(hint.to_owned())
+    }
+}
+
 /// A command that would have worked; of `ask`'s words the pictures that are there, and the question if there was one.
 fn no_question(names: &[String]) -> String {
     let is_address = |name: &String| http_url(OsStr::new(name)).is_some();

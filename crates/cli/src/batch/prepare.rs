@@ -110,25 +110,21 @@ impl PictureAsker {
 
 /// Why a picture that was named cannot be asked about, in the words of the command line: the rows are its user's own.
 fn refusal(error: &NamedImageError) -> ApiError {
-    let (status, code, hint) = match error {
+    let (status, code) = match error {
         NamedImageError::Image { error, .. } => {
             let told = ApiError::image(error, "");
-            (told.status, told.code, error.hint().map(|hint| Box::new(hint.into())))
+            (told.status, told.code)
         }
         NamedImageError::Fetch { error, .. } => {
             let told = ApiError::source(error);
-            (told.status, told.code, told.hint)
+            (told.status, told.code)
         }
-        NamedImageError::Url { .. } => {
-            let hint = Box::new("allow its host with --allow-url".into());
-            (StatusCode::BAD_REQUEST, "image_source_not_allowed", Some(hint))
+        NamedImageError::Url { .. } => (StatusCode::BAD_REQUEST, "image_source_not_allowed"),
+        NamedImageError::File { .. } | NamedImageError::StdinTwice => {
+            (StatusCode::BAD_REQUEST, "image_unreadable")
         }
-        NamedImageError::File { .. } | NamedImageError::StdinTwice => (
-            StatusCode::BAD_REQUEST,
-            "image_unreadable",
-            Some(Box::new("check that the file can be read".into())),
-        ),
     };
+    let hint = error.hint_in_batch().map(|hint| Box::new(hint.into()));
     ApiError { hint, ..ApiError::new(status, code, error.to_string()) }
 }
 
@@ -185,7 +181,40 @@ fn in_a_batch(mut error: ApiError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::{SourceError, Unallowed};
+    use crate::sources::{FetchFault, SourceError, Unallowed};
+    use phi3v::image::ImageError;
+
+    #[test]
+    fn a_row_of_a_picture_advises_flags_of_the_batch_and_none_of_the_server() {
+        let fetch = |error| NamedImageError::Fetch { url: "https://example.org/a.png".to_owned(), error };
+        let url = |url: &str| NamedImageError::Url { url: url.to_owned() };
+        let too_wide = ImageError::Side { width: 9, height: 1, limit: 8 };
+        let cases = [
+            (fetch(SourceError::NotAllowed(Unallowed::Host)), "image_source_not_allowed", "--allow-url"),
+            (
+                fetch(SourceError::NotAllowed(Unallowed::PrivateHost)),
+                "image_source_not_allowed",
+                "fetch it yourself",
+            ),
+            (fetch(SourceError::TooLarge { limit: 4 }), "image_too_large", "--max-image-bytes"),
+            (fetch(FetchFault::Status.into()), "image_fetch_failed", "--retry-errors"),
+            (url("https://example.org/a.png"), "image_source_not_allowed", "--allow-url example.org"),
+            (url("ftp://example.org/a.png"), "image_source_not_allowed", "fetch it yourself"),
+            (
+                NamedImageError::Image { name: "a".to_owned(), error: too_wide },
+                "image_too_large",
+                "--max-side",
+            ),
+        ];
+        for (error, code, advice) in cases {
+            let told = refusal(&error);
+            let hint = told.hint.unwrap().to_string();
+            assert!(told.code == code && hint.contains(advice), "{error}: {hint}");
+            for foreign in ["data URL", "server", "--allow-image-host"] {
+                assert!(!hint.contains(foreign), "{error}: {hint}");
+            }
+        }
+    }
 
     #[test]
     fn a_row_advises_what_the_user_of_a_batch_can_do() {
