@@ -312,6 +312,13 @@ mod tests {
         assert!(told.hint.is_some_and(|hint| hint.to_string().starts_with("ask again")));
     }
 
+    #[test]
+    fn an_array_that_has_run_out_of_items_is_a_fault_of_the_schema() {
+        let told = ApiError::library(&phi3v::constraint::ConstraintError::NoOtherItem.into());
+        assert_eq!((told.status.as_u16(), told.code), (400, "response_format_unusable"));
+        assert!(told.hint.is_some_and(|hint| hint.to_string().contains("maxItems")));
+    }
+
     /// What a source says, and what a client hears: status, code, message, hint.
     type Told = (SourceError, u16, &'static str, &'static str, &'static str);
 
