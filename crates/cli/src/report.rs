@@ -3,7 +3,7 @@
 use crate::args::{AnswerForm, AskArgs};
 use crate::fields::FieldMap;
 use crate::runtime::Runtime;
-use crate::sources::{Picture, PictureReport};
+use crate::sources::{ImageReport, NamedImage};
 use crate::terminal::count;
 use phi3v::batch::Answer;
 use phi3v::engine::{Finished, Timings, Token, Usage};
@@ -28,7 +28,7 @@ pub struct AskReport {
     finish_reason: &'static str,
     model: String,
     dtype: &'static str,
-    images: Vec<PictureReport>,
+    images: Vec<ImageReport>,
     usage: UsageReport,
     timings: TimingsReport,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ impl AskReport {
     #[must_use]
     pub fn new(
         args: &AskArgs,
-        pictures: &[Picture],
+        pictures: &[NamedImage],
         runtime: &Runtime,
         answer: &Answer,
         form: Option<&AnswerForm>,
@@ -90,7 +90,7 @@ impl AskReport {
             finish_reason: answer.finished.reason.name(),
             model: runtime.name.clone(),
             dtype: args.model.dtype.name(),
-            images: pictures.iter().map(Picture::report).collect(),
+            images: pictures.iter().map(NamedImage::report).collect(),
             usage: answer.finished.usage.into(),
             timings: answer.finished.timings.into(),
             logprobs: args.logprobs.map(|_| tokens()),

@@ -154,6 +154,15 @@ fn of_the_server_only_the_router_knows_openai() {
     }
 }
 
+#[test]
+fn the_server_s_hints_are_made_in_one_place() {
+    for file in rust_files("crates/cli/src/server") {
+        let code = code(&file);
+        let beside = [".hint(\"", ".hint(format!"].iter().any(|text| code.contains(text));
+        assert!(!beside, "{} has a hint of its own, which belongs into server/hints.rs", file.display());
+    }
+}
+
 /// Fails where the code of one of these files or folders has one of the words.
 fn absent(paths: &[&str], words: &[&str]) {
     for file in paths.iter().flat_map(|path| rust_files(path)) {

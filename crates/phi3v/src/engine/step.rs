@@ -161,10 +161,13 @@ impl<B: Backend> Engine<B> {
             return;
         }
         let stopwatch = Stopwatch::start();
-        let decoding = chunks.iter().map(|chunk| (&self.scheduler.running()[chunk.index], &chunk.rows));
-        let segments: Vec<_> = decoding.clone().map(newest_tokens::<B>).collect();
-        let batch: Vec<_> =
-            decoding.zip(&segments).map(|(chunk, segments)| decode_chunk(chunk, segments)).collect();
+        let running = self.scheduler.running();
+        let newest = |chunk: &DecodeChunk| newest_tokens::<B>(&running[chunk.index], &chunk.rows);
+        let segments: Vec<_> = chunks.iter().map(newest).collect();
+        let batch = chunks.iter().zip(&segments);
+        let batch: Vec<_> = batch
+            .map(|(chunk, segments)| decode_chunk(&running[chunk.index], &chunk.rows, segments))
+            .collect();
         let wanted: Vec<usize> = batch.iter().map(|chunk| chunk.logits).collect();
         let never_stop = &mut |_| ControlFlow::Continue(());
         let result = self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop);
@@ -224,14 +227,13 @@ impl<B: Backend> Engine<B> {
 }
 
 /// Tokens of an answer, never rows of an image.
-fn newest_tokens<'a, B: Backend>(
-    (sequence, rows): (&'a Sequence, &Range<usize>),
-) -> [Segment<'a, B::Tensor>; 1] {
+fn newest_tokens<'a, B: Backend>(sequence: &'a Sequence, rows: &Range<usize>) -> [Segment<'a, B::Tensor>; 1] {
     [Segment::Tokens(&sequence.tokens[rows.clone()])]
 }
 
 fn decode_chunk<'a, T>(
-    (sequence, rows): (&'a Sequence, &Range<usize>),
+    sequence: &'a Sequence,
+    rows: &Range<usize>,
     segments: &'a [Segment<'a, T>; 1],
 ) -> Chunk<'a, T> {
     Chunk {
