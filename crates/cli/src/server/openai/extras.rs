@@ -4,6 +4,7 @@ use super::logprobs::AnswerLogprobs;
 use super::types::{Include, Logprobs, WordFields};
 use crate::fields::FieldMap;
 use crate::server::error::ApiError;
+use crate::server::hints::question;
 use phi3v::constraint::Grammar;
 use phi3v::engine::Token;
 use phi3v::fields::FieldReader;
@@ -31,7 +32,7 @@ impl Extras {
         let fields = include.contains(&Include::Fields);
         if fields && form.is_none() {
             let error = ApiError::invalid_value("include", "include has fields, and the answer has no form");
-            return Err(error.hint("ask for a form of the answer, or leave fields out"));
+            return Err(error.hint(question::FORM));
         }
         let (words, fields) = (include.contains(&Include::Words), form.filter(|_| fields));
         Ok(Self { logprobs: false, words, fields: fields.map(FieldReader::of) })
