@@ -6,6 +6,7 @@ use crate::hub::{self, HubError, HubOptions};
 use crate::quantized;
 use crate::runtime::{self, Opened};
 use crate::terminal::{count, print};
+use crate::version;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
 use phi3v::device::{self, Card, Device};
@@ -22,6 +23,9 @@ use std::path::PathBuf;
 #[derive(Debug, Serialize)]
 struct Info {
     version: &'static str,
+    /// Absent in a build that could not tell.
+    commit: Option<&'static str>,
+    features: &'static [&'static str],
     /// Absent where another device is to run the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu: Option<CpuInfo>,
@@ -182,7 +186,9 @@ impl Info {
         Self {
             gpu: used.and_then(|used| cards.iter().position(|card| card.name == used.name)),
             cards: cards.into_iter().map(CardInfo::from).collect(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: version::VERSION,
+            commit: version::COMMIT,
+            features: version::FEATURES,
             cpu: device.cpu().map(CpuInfo::new),
             available_bytes: Capacity::of(device).available_bytes,
             model: ModelState::Elsewhere {
@@ -261,8 +267,8 @@ impl MemoryInfo {
 
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, cpu, gpu, cards, available_bytes, model, caches, memory, refusal } = self;
-        writeln!(f, "phi3v         {version}")?;
+        let Self { cpu, gpu, cards, available_bytes, model, caches, memory, refusal, .. } = self;
+        writeln!(f, "phi3v         {}", version::long())?;
         if let Some(cpu) = cpu {
             writeln!(f, "processor     level {}, {}", cpu.level, count(cpu.threads, "thread"))?;
             writeln!(f, "  features    {}", cpu.features)?;
