@@ -124,6 +124,14 @@ pub enum CliError {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// No server where one was asked whether it lives.
+    #[error("{url} does not answer as a healthy server: {reason}")]
+    Unhealthy {
+        /// What was asked for.
+        url: String,
+        /// What came instead of a yes.
+        reason: String,
+    },
     /// stdout cannot be written to.
     #[error("cannot write the answer: {}", system_words(.0))]
     Output(io::Error),
@@ -192,6 +200,7 @@ impl CliError {
             | Self::Exists { .. }
             | Self::NoQuestion { .. } => ExitCode::Usage,
             Self::Server { .. }
+            | Self::Unhealthy { .. }
             | Self::File { .. }
             | Self::Busy { .. }
             | Self::Disk { .. }

@@ -56,6 +56,9 @@ impl CliError {
             Self::Busy { .. } => "wait until the other run has finished".to_owned(),
             Self::DiskFull { .. } => "free some space, or write to another disk".to_owned(),
             Self::OverwritesModel { .. } => "give another name with --out".to_owned(),
+            Self::Unhealthy { .. } => {
+                "start one with phi3v serve, or name its address: phi3v health http://HOST:PORT".to_owned()
+            }
             Self::Disk { .. } => {
                 "free some space, or use another disk (--out, or PHI3V_CACHE); q4 takes three fifths of q8"
                     .to_owned()

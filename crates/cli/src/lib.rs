@@ -31,3 +31,4 @@ pub mod server;
 pub mod sources;
 pub mod terminal;
 pub mod variables;
+pub mod version;

@@ -7,6 +7,7 @@ mod chat;
 mod completions;
 mod eval;
 mod export_demo;
+mod health;
 mod info;
 mod machine;
 mod man;
@@ -37,5 +38,6 @@ pub fn run(command: &Command) -> Result<(), CliError> {
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::ExportDemo(args) => export_demo::run(args),
+        Command::Health(args) => health::run(args),
     }
 }
