@@ -169,6 +169,7 @@ impl Answers {
             stop,
             constraint: None,
             cache_salt: CacheSalt::default(),
+            scored: Vec::new(),
         };
         let request = work::outside(py, || {
             request.sampling.validate().map_err(phi3v::Error::from)?;

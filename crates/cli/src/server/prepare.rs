@@ -113,6 +113,7 @@ impl Prompt {
                 stop: ask.stop.clone(),
                 constraint: constraint.clone().map(|constraint| Box::new(constraint) as Box<dyn Constraint>),
                 cache_salt: ask.cache_salt,
+                scored: Vec::new(),
             }
         };
         ((0..ask.choices).map(request).collect(), self.budget)
