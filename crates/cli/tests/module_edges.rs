@@ -21,10 +21,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hub", &["disk", "paths", "terminal", "variables"]),
     ("server", &["bounded", "origin", "sources"]),
     ("batch", &["bounded", "disk", "paths", "server", "sources", "terminal"]),
-    ("error", &["batch", "disk", "hub", "paths", "sources"]),
+    ("decide", &["batch", "bounded", "paths"]),
+    ("error", &["batch", "decide", "disk", "hub", "paths", "sources"]),
     ("hints", &["error", "hub", "paths", "sources", "terminal"]),
     ("interrupt", &["error", "terminal"]),
-    ("args", &["batch", "error", "origin", "sources", "variables"]),
+    ("args", &["batch", "decide", "error", "origin", "sources", "variables"]),
     ("output", &["error", "hub", "paths"]),
     (
         "quantized",
@@ -33,7 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["args", "error", "hub", "progress", "quantized", "terminal"]),
     ("conversation", &["args", "error", "runtime", "sources"]),
     ("answer", &["error", "interrupt", "progress", "sources", "terminal"]),
-    ("report", &["answer", "args", "runtime", "sources", "terminal"]),
+    ("report", &["answer", "args", "decide", "runtime", "sources", "terminal"]),
     (
         "commands",
         &[
@@ -43,6 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "bench",
             "bounded",
             "conversation",
+            "decide",
             "error",
             "hub",
             "interrupt",
