@@ -34,7 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["args", "error", "hub", "progress", "quantized", "terminal"]),
     ("conversation", &["args", "error", "runtime", "sources"]),
     ("answer", &["error", "interrupt", "progress", "sources", "terminal"]),
-    ("report", &["answer", "args", "decide", "runtime", "sources", "terminal"]),
+    ("report", &["args", "decide", "runtime", "sources", "terminal"]),
     (
         "commands",
         &[

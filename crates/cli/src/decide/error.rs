@@ -12,7 +12,7 @@ pub enum InputError {
     /// A question without choices.
     #[error("no choices were given for {question:?}")]
     NoChoices {
-        /// The question.
+        /// The question that has none.
         question: String,
     },
     /// A file of questions that cannot be used.

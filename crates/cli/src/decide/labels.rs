@@ -26,7 +26,7 @@ pub struct Labels {
 /// A picture, and the right answers to some of the questions.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LabelledPicture {
-    /// The picture's path.
+    /// Where the picture is, as a path.
     pub image: OsString,
     /// Its labels, in the order in which they came.
     pub labels: Vec<Label>,

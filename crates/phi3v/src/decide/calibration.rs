@@ -124,7 +124,7 @@ pub struct Fitted {
     pub temperature: f64,
     /// Examples that it was fitted on.
     pub examples: usize,
-    /// At temperature 1.
+    /// How well temperature 1 fits the examples.
     pub before: Quality,
     /// At the temperature fitted, on the same examples.
     pub after: Quality,
@@ -173,9 +173,9 @@ pub enum CalibrationError {
     /// A question that it was not fitted for.
     #[error("the calibration has no question {question:?} with the choices {}", .choices.join(","))]
     UnknownQuestion {
-        /// The question.
+        /// The question that was asked.
         question: String,
-        /// Its choices.
+        /// The choices that it was asked with.
         choices: Vec<String>,
     },
 }
@@ -233,7 +233,7 @@ impl Calibration {
         }
     }
 
-    /// The file's text.
+    /// The calibration as the text of its file.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("texts and numbers are JSON") + "\n"

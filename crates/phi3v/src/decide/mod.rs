@@ -64,7 +64,7 @@ pub enum DecideError {
     EqualChoices {
         /// The first of them.
         first: String,
-        /// The other.
+        /// The other, as it was given.
         second: String,
     },
 }
@@ -179,7 +179,7 @@ pub struct Questions<'a> {
 struct Prompt {
     /// Ids that it begins with as the first prompt does.
     common: usize,
-    /// The others.
+    /// The ids behind those.
     rest: Vec<i64>,
     answers: Vec<Vec<u32>>,
 }
