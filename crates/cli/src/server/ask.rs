@@ -180,8 +180,7 @@ pub(super) fn check_parts<'a, P: Iterator<Item = &'a TurnPart>>(
         let error = ApiError::bad_request("too_many_images", message).param(name);
         return Err(error.hint(question::PICTURES));
     }
-    let bytes: usize = parts().map(|part| if let TurnPart::Text(text) = part { text.len() } else { 0 }).sum();
-    let bytes = bytes + more;
+    let bytes = text_bytes(parts()) + more;
     if bytes > limits.text_bytes_max {
         let message =
             format!("the messages have {bytes} bytes of text, the limit is {}", limits.text_bytes_max);
@@ -189,4 +188,9 @@ pub(super) fn check_parts<'a, P: Iterator<Item = &'a TurnPart>>(
         return Err(error.hint(question::TEXT));
     }
     Ok(())
+}
+
+/// Bytes of text in parts of a request.
+pub(super) fn text_bytes<'a>(parts: impl Iterator<Item = &'a TurnPart>) -> usize {
+    parts.map(|part| if let TurnPart::Text(text) = part { text.len() } else { 0 }).sum()
 }

@@ -3,6 +3,7 @@
 
 use super::ask::{self, RequestImage, Turn, TurnPart};
 use super::error::ApiError;
+use super::hints::question as hint;
 use super::limits::{Limits, Times};
 use super::prepare::{self, Abandoned};
 use super::state::{App, ServedModel};
@@ -12,6 +13,10 @@ use phi3v::decide::{Question, Questions};
 use phi3v::engine::{CacheSalt, Request};
 use phi3v::image::ImageInputs;
 use std::sync::Arc;
+
+/// How often the text of a request may be read on the whole, each question with all that stands before it: with 400
+/// questions it is a conversation of 80 KiB, some 20,000 tokens.
+const READINGS_MAX: usize = 32;
 
 /// What is asked about a conversation: several questions, each with its possible answers.
 #[derive(Debug)]
@@ -46,7 +51,19 @@ impl Decide {
             turns.chain(self.questions.iter().flat_map(|question| &question.parts))
         };
         let choices = self.questions.iter().flat_map(|question| &question.choices).map(String::len).sum();
-        ask::check_parts(parts, choices, "input", limits)
+        ask::check_parts(parts, choices, "input", limits)?;
+        let shared = ask::text_bytes(self.turns.iter().flat_map(|turn| &turn.parts));
+        let own = ask::text_bytes(self.questions.iter().flat_map(|question| &question.parts));
+        let bytes = own.saturating_add(shared.saturating_mul(self.questions.len()));
+        let bytes_max = limits.text_bytes_max.saturating_mul(READINGS_MAX);
+        if bytes > bytes_max {
+            let message = format!(
+                "the questions have {bytes} bytes of text, the input with each of them, and the limit is {bytes_max}"
+            );
+            let error = ApiError::bad_request("text_too_long", message).param("questions");
+            return Err(error.hint(hint::QUESTIONS));
+        }
+        Ok(())
     }
 
     /// Moves the images out, those of the conversation first; their places stay.

@@ -109,113 +109,114 @@ fn input_comes_in_every_form_of_the_api() {
     assert_ne!(with(json!({"a": null, "b": 1})), with(json!({"b": 1})));
 }
 
+/// Code and field of the error that a request is refused with.
+fn refused(server: &Running, input: &Value, questions: &Value) -> (String, String) {
+    let response = server.post("/v1/decisions", &json!({"input": input, "questions": questions}));
+    let error = &response.json()["error"];
+    assert_eq!(response.status / 100, 4, "{error}");
+    assert!(error["hint"].is_string(), "{error}");
+    let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
+    (text("code"), text("param"))
+}
+
+fn predicate(instructions: &Value) -> Value {
+    json!([{"type": "predicate", "instructions": instructions}])
+}
+
 #[test]
-fn what_is_wrong_is_said_with_its_place() {
-    let limits = Limits { images_max: 2, text_bytes_max: 4000, messages_max: 3, ..Limits::default() };
-    let server = Running::with_limits(limits);
-    let is_it = json!({"type": "predicate", "instructions": "It is."});
-    let choice = |choices: Value| json!([{"type": "choice", "instructions": "Is it?", "choices": choices}]);
-    let picture = json!({"type": "input_image", "image_url": data_url(&png(8, 8, 1))});
-    let many: Vec<Value> = (0..256).map(|value| json!({"value": value.to_string()})).collect();
-    for (input, questions, code, param) in [
-        (json!("x"), json!([]), "invalid_value", "questions"),
-        (json!("x"), json!(vec![is_it.clone(); 401]), "invalid_value", "questions"),
-        (json!([]), json!([is_it]), "invalid_value", "input"),
-        (json!(7), json!([is_it]), "invalid_value", "input"),
-        (json!([{"role": "user", "content": []}]), json!([is_it]), "invalid_value", "input[0].content"),
-        (json!(vec![json!({"role": "user", "content": "x"}); 4]), json!([is_it]), "invalid_value", "input"),
+fn what_is_wrong_with_the_input_is_said_with_its_place() {
+    let server = Running::with_limits(Limits { messages_max: 3, ..Limits::default() });
+    let call = json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]);
+    let message = |role: &str, part: Value| json!([{"role": role, "content": [part]}]);
+    let picture = |url: &str| json!({"type": "input_image", "image_url": url});
+    let many = json!(vec![json!({"role": "user", "content": "x"}); 4]);
+    for (input, code, param) in [
+        (json!([]), "invalid_value", "input"),
+        (json!(7), "invalid_value", "input"),
+        (many, "invalid_value", "input"),
+        (json!([{"role": "user", "content": []}]), "invalid_value", "input[0].content"),
+        (call, "invalid_value", "input[0].type"),
         (
-            json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]),
-            json!([is_it]),
-            "invalid_value",
-            "input[0].type",
-        ),
-        (json!("x"), json!([{"type": "box", "instructions": "x"}]), "invalid_value", "questions[0].type"),
-        (json!("x"), json!([{"type": "predicate"}]), "invalid_value", "questions[0]"),
-        (
-            json!("x"),
-            json!([is_it, {"type": "predicate", "instructions": " "}]),
-            "invalid_value",
-            "questions[1].instructions",
-        ),
-        (
-            json!("x"),
-            json!([{"type": "predicate", "instructions": "x", "levels": []}]),
-            "invalid_value",
-            "questions[0]",
-        ),
-        (json!("x"), choice(json!([{"value": "a"}])), "invalid_value", "questions[0].choices"),
-        (json!("x"), choice(json!(many)), "invalid_value", "questions[0].choices"),
-        (
-            json!("x"),
-            choice(json!([{"value": "a"}, {"value": "a "}])),
-            "invalid_value",
-            "questions[0].choices",
-        ),
-        (
-            json!("x"),
-            choice(json!([{"value": true}, {"value": "true"}])),
-            "invalid_value",
-            "questions[0].choices",
-        ),
-        (json!("x"), choice(json!([{"value": 1}, {"value": 2}])), "invalid_value", "questions[0]"),
-        (
-            json!("x"),
-            json!([{"type": "score", "instructions": "x", "levels": [{"label": "a"}]}]),
-            "invalid_value",
-            "questions[0].levels",
-        ),
-        (
-            json!("x"),
-            json!([{"type": "predicate", "instructions": [{"type": "input_json", "data": [1]}]}]),
-            "invalid_value",
-            "questions[0].instructions[0].data",
-        ),
-        (
-            about(&[picture.clone(), picture.clone()]),
-            json!([{"type": "predicate", "instructions": [picture]}]),
-            "too_many_images",
-            "input",
-        ),
-        (json!("x".repeat(4001)), json!([is_it]), "text_too_long", "input"),
-        (
-            json!("x"),
-            choice(json!([{"value": "a".repeat(2500)}, {"value": "b".repeat(2500)}])),
-            "text_too_long",
-            "input",
-        ),
-        (
-            json!([{"role": "assistant", "content": [picture]}]),
-            json!([is_it]),
+            message("assistant", picture(&data_url(&png(8, 8, 1)))),
             "invalid_value",
             "input[0].content[0].image_url",
         ),
         (
-            about(&[json!({"type": "input_image", "image_url": "https://example.org/a.png"})]),
-            json!([is_it]),
+            message("user", picture("https://example.org/a.png")),
             "image_source_not_allowed",
             "input[0].content[0].image_url",
         ),
         (
-            json!("x"),
-            json!([{"type": "predicate", "instructions": [{"type": "input_image", "image_url": "data:image/png;base64,aGVsbG8="}]}]),
-            "image_invalid",
-            "questions[0].instructions[0].image_url",
+            message("user", json!({"type": "input_json", "data": [1]})),
+            "invalid_value",
+            "input[0].content[0].data",
+        ),
+        (
+            message("system", json!({"type": "refusal", "refusal": "No."})),
+            "invalid_value",
+            "input[0].content[0]",
         ),
     ] {
-        let response = server.post("/v1/decisions", &json!({"input": input, "questions": questions}));
-        let told = response.json();
-        let error = &told["error"];
-        let found =
-            (response.status / 100, error["code"].as_str().unwrap(), error["param"].as_str().unwrap());
-        assert_eq!(found, (4, code, param), "{error}");
-        assert!(error["hint"].is_string(), "{error}");
+        let found = refused(&server, &input, &predicate(&json!("It is.")));
+        assert_eq!(found, (code.to_owned(), param.to_owned()), "{input}");
     }
-    let body = json!({"input": "x", "questions": [is_it], "temperature": 0.5});
+}
+
+#[test]
+fn what_is_wrong_with_a_question_is_said_with_its_place() {
+    let server = Running::start(Default::default());
+    let choice = |choices: Value| json!([{"type": "choice", "instructions": "Is it?", "choices": choices}]);
+    let many: Vec<Value> = (0..256).map(|value| json!({"value": value.to_string()})).collect();
+    let second = json!([predicate(&json!("It is."))[0], predicate(&json!(" "))[0]]);
+    let no_picture = json!([{"type": "input_image", "image_url": "data:image/png;base64,aGVsbG8="}]);
+    for (questions, code, param) in [
+        (json!([]), "invalid_value", "questions"),
+        (json!(vec![predicate(&json!("x"))[0].clone(); 401]), "invalid_value", "questions"),
+        (json!([{"type": "box", "instructions": "x"}]), "invalid_value", "questions[0].type"),
+        (json!([{"type": "predicate"}]), "invalid_value", "questions[0]"),
+        (json!([{"type": "predicate", "instructions": "x", "levels": []}]), "invalid_value", "questions[0]"),
+        (second, "invalid_value", "questions[1].instructions"),
+        (choice(json!([{"value": "a"}])), "invalid_value", "questions[0].choices"),
+        (choice(json!(many)), "invalid_value", "questions[0].choices"),
+        (choice(json!([{"value": "a"}, {"value": "a "}])), "invalid_value", "questions[0].choices"),
+        (choice(json!([{"value": true}, {"value": "true"}])), "invalid_value", "questions[0].choices"),
+        (choice(json!([{"value": 1}, {"value": 2}])), "invalid_value", "questions[0]"),
+        (
+            json!([{"type": "score", "instructions": "x", "levels": [{"label": "a"}]}]),
+            "invalid_value",
+            "questions[0].levels",
+        ),
+        (predicate(&no_picture), "image_invalid", "questions[0].instructions[0].image_url"),
+    ] {
+        let found = refused(&server, &json!("x"), &questions);
+        assert_eq!(found, (code.to_owned(), param.to_owned()), "{questions}");
+    }
+    let body = json!({"input": "x", "questions": predicate(&json!("It is.")), "temperature": 0.5});
     assert_eq!(server.post("/v1/decisions", &body).code(), "unsupported_field");
-    let body = json!({"input": "x", "questions": [is_it], "model": "gpt-6-luna"});
+    let body = json!({"input": "x", "questions": predicate(&json!("It is.")), "model": "gpt-6-luna"});
     assert_eq!(server.post("/v1/decisions", &body).code(), "model_not_found");
     server.wait_idle();
+}
+
+#[test]
+fn input_and_questions_count_together() {
+    let limits = Limits { images_max: 2, text_bytes_max: 10_000, ..Limits::default() };
+    let server = Running::with_limits(limits);
+    let picture = json!({"type": "input_image", "image_url": data_url(&png(8, 8, 1))});
+    let two = about(&[picture.clone(), picture.clone()]);
+    let long = |letter: &str| json!({"value": letter.repeat(6000)});
+    let choice = json!([{"type": "choice", "instructions": "Is it?", "choices": [long("a"), long("b")]}]);
+    for (input, questions, code) in [
+        (two, predicate(&json!([picture])), "too_many_images"),
+        (json!("x".repeat(10_001)), predicate(&json!("It is.")), "text_too_long"),
+        (json!("x"), choice, "text_too_long"),
+    ] {
+        assert_eq!(refused(&server, &input, &questions), (code.to_owned(), "input".to_owned()));
+    }
+    // each question is read with all of the input before it
+    let many = json!(vec![predicate(&json!("It is."))[0].clone(); 80]);
+    let found = refused(&server, &json!("x".repeat(6400)), &many);
+    assert_eq!(found, ("text_too_long".to_owned(), "questions".to_owned()));
 }
 
 #[test]
