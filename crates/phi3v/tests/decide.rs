@@ -20,6 +20,7 @@ use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::processor::{answer_ids, chat_prompt};
 use phi3v::tokenizer::Tokenizer;
+use phi3v_kernels::KvFormat;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use std::ops::ControlFlow;
@@ -151,6 +152,27 @@ fn scores_do_not_depend_on_what_else_is_asked() {
         }
     }
     assert!(expected.is_empty());
+}
+
+#[test]
+fn nor_do_they_in_the_arithmetic_that_people_use() {
+    let (checkpoint, image) = (checkpoint(), image(1));
+    for kv_format in [KvFormat::Bf16, KvFormat::Q8] {
+        let Checkpoint { config, weights, tokenizer, .. } = &checkpoint;
+        let options = ModelOptions { kv_format, ..ModelOptions::BF16 };
+        let device = common::device(None, Some(2));
+        let model = Phi3V::load(device, config, weights, options, &mut |_| ()).unwrap();
+        let mut engine =
+            Engine::new(model, Arc::clone(tokenizer), Vec::new(), EngineOptions::default()).unwrap();
+        let mut scores = |prompts| {
+            let request = Request::scoring(shared(&image), vec![Arc::clone(&image)], prompts);
+            engine.run(request, &mut ()).unwrap().scores
+        };
+        let all = scores(prompts(7));
+        let singles: Vec<Vec<f64>> =
+            prompts(7).into_iter().map(|prompt| scores(vec![prompt]).remove(0)).collect();
+        assert_eq!(bits(&all), bits(&singles), "{kv_format:?}");
+    }
 }
 
 #[derive(Default)]

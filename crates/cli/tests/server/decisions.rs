@@ -214,7 +214,7 @@ fn input_and_questions_count_together() {
         assert_eq!(refused(&server, &input, &questions), (code.to_owned(), "input".to_owned()));
     }
     // each question is read with all of the input before it
-    let many = json!(vec![predicate(&json!("It is."))[0].clone(); 80]);
+    let many = json!(vec![predicate(&json!("It is."))[0].clone(); 70]);
     let found = refused(&server, &json!("x".repeat(6400)), &many);
     assert_eq!(found, ("text_too_long".to_owned(), "questions".to_owned()));
 }

@@ -28,6 +28,11 @@ use types::{
 /// Questions of a request.
 const QUESTIONS_MAX: usize = 400;
 
+/// The ways to say that a statement is true. A model may write either, whatever it is told, and both count.
+const YES: [&str; 2] = ["yes", "Yes"];
+/// The ways to say that it is not.
+const NO: [&str; 2] = ["no", "No"];
+
 /// Decides all questions of a request.
 ///
 /// # Errors
@@ -112,7 +117,7 @@ fn question(index: usize, question: Question) -> Result<(DecideQuestion, Asked),
     };
     Ok(match question {
         Question::Predicate { instructions, name } => {
-            let choices = ["yes", "no"].map(str::to_owned).to_vec();
+            let choices = [YES, NO].concat().into_iter().map(str::to_owned).collect();
             let how = "Is this true? Answer yes or no.".to_owned();
             (asked(instructions, "instructions", choices, how)?, Asked::Predicate { name })
         }
@@ -208,7 +213,10 @@ fn answer(asked: Asked, decision: &Decision) -> Answer {
     let Decision { probabilities, .. } = decision;
     let best = decision.best();
     match asked {
-        Asked::Predicate { name } => Answer::Predicate { name, probability: probabilities[0] },
+        Asked::Predicate { name } => {
+            let probability = probabilities[..YES.len()].iter().sum();
+            Answer::Predicate { name, probability }
+        }
         Asked::Choice { name, choices } => Answer::Choice {
             name,
             choice: choices[best].value.clone(),

@@ -218,7 +218,7 @@ pub enum Answer {
     Predicate {
         /// The question's name, or null.
         name: Option<String>,
-        /// That of "yes" against "no".
+        /// That of "yes" against "no", with a small letter or a capital.
         probability: f64,
     },
     /// The likeliest of a question's choices.
