@@ -9,7 +9,7 @@ use crate::interrupt::Interrupt;
 use crate::report::{self, DecideReport, decision_table};
 use crate::runtime::{self, Opened, Runtime};
 use crate::sources::{self, Picture};
-use crate::terminal::print;
+use crate::terminal::{count, print};
 use crate::{note, tell};
 use phi3v::Conversation;
 use phi3v::batch::Answer;
@@ -62,7 +62,7 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
         return print(report::json(&report) + "\n").map_err(CliError::Output);
     }
     print(decision_table(&asked, &decisions)).map_err(CliError::Output)?;
-    asked.iter().zip(&decisions).for_each(|(asked, decision)| tell_covered(asked, decision));
+    tell_covered(&decisions);
     Ok(())
 }
 
@@ -130,14 +130,18 @@ fn temperatures(
     Ok(asked.iter().map(temperature).collect::<Result<_, _>>().map_err(phi3v::Error::from)?)
 }
 
-/// Says where the model would rather have said something else.
-fn tell_covered(asked: &Asked, decision: &Decision) {
-    let covered = decision.covered();
-    if covered < COVERED_MIN {
-        note!(
-            "note: {:?}: the choices have {:.2} % of the model's probability, it would say something else; tell it in the question how to answer",
-            asked.prompt,
-            100.0 * covered
-        );
+/// Says for how many questions the model would rather have said something else.
+fn tell_covered(decisions: &[Decision]) {
+    let elsewhere = decisions.iter().filter(|decision| decision.covered() < COVERED_MIN).count();
+    if elsewhere == 0 {
+        return;
     }
+    let which = match decisions.len() {
+        1 => String::new(),
+        all => format!("for {elsewhere} of {} ", count(all, "question")),
+    };
+    note!(
+        "note: {which}the choices have less than {} % of the model's probability, it would say something else; tell it in the question how to answer",
+        100.0 * COVERED_MIN
+    );
 }

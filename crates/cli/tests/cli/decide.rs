@@ -57,8 +57,13 @@ fn who_would_say_something_else_is_told_of() {
     let fixture = with_photos();
     let told = decide(&fixture, &["--choices", "Fresh Bread,No Entry"]);
     assert!(told.stdout.starts_with("Fresh Bread\n"), "{}", told.stdout);
-    let note = "note: \"What is written here?\": the choices have 0.00 % of the model's probability";
+    let note = "note: the choices have less than 1 % of the model's probability, it would say something else";
     assert!(told.stderr.contains(note), "{}", told.stderr);
+    std::fs::write(fixture.path("questions.txt"), "What is written here?\nWho are you?\n").unwrap();
+    let several =
+        ["decide", "--model", "demo", "photos/text.png", "--questions", "questions.txt", "--choices", "a,b"];
+    let told = fixture.run(&several);
+    assert!(told.stderr.contains("note: for 2 of 2 questions the choices have less"), "{}", told.stderr);
 }
 
 #[test]

@@ -101,6 +101,12 @@ fn input_comes_in_every_form_of_the_api() {
         assert_eq!(response.status, 200, "{input}: {}", response.text());
         assert_eq!(response.json()["answers"][1]["name"], "alike");
     }
+    // a truth value and its text are two choices
+    let choices = json!([{"value": true}, {"value": "true"}, {"value": false}]);
+    let truth = json!([{"type": "choice", "instructions": "Is it?", "choices": choices}]);
+    let probabilities = decide(&server, &json!("x"), &truth)["answers"][0]["probabilities"].clone();
+    assert_eq!((&probabilities[0]["value"], &probabilities[1]["value"]), (&json!(true), &json!("true")));
+    assert_ne!(probabilities[0]["probability"], probabilities[1]["probability"]);
     // what is null within JSON is the client's own
     let with = |data: Value| {
         let input = json!([{"role": "user", "content": [{"type": "input_json", "data": data}]}]);
@@ -179,7 +185,11 @@ fn what_is_wrong_with_a_question_is_said_with_its_place() {
         (choice(json!([{"value": "a"}])), "invalid_value", "questions[0].choices"),
         (choice(json!(many)), "invalid_value", "questions[0].choices"),
         (choice(json!([{"value": "a"}, {"value": "a "}])), "invalid_value", "questions[0].choices"),
-        (choice(json!([{"value": true}, {"value": "true"}])), "invalid_value", "questions[0].choices"),
+        (
+            choice(json!([{"value": true}, {"value": false}, {"value": true}])),
+            "invalid_value",
+            "questions[0].choices",
+        ),
         (choice(json!([{"value": 1}, {"value": 2}])), "invalid_value", "questions[0]"),
         (
             json!([{"type": "score", "instructions": "x", "levels": [{"label": "a"}]}]),

@@ -19,12 +19,12 @@
 //!
 //! # What the numbers mean
 //!
-//! - They compare whole answers. "yes" is less probable than "yes or no, who knows" by none of its words, and a choice of
-//!   many tokens is rarer than one of few: nothing is divided by lengths, since that would be no probability any more. Where
-//!   lengths differ much, ask for short choices.
+//! - They compare whole answers, the token that ends an answer included: "yes" and "yes and no" are two answers, though the
+//!   one begins as the other. A choice of many tokens is rarer than one of few, and nothing is divided by lengths, since that
+//!   would be no probability any more. Where lengths differ much, ask for short choices.
 //! - [`Decision::covered`] is how much of the model's probability lies on the choices at all. Where it is little, the model
 //!   would say something else: "Yes." is another answer than "yes". Tell it in the question how to answer.
-//! - The model is rather too sure of itself than too little, as such models are; see [`fit`].
+//! - Models like this are too sure of themselves; see [`fit`].
 
 mod calibration;
 

@@ -21,8 +21,8 @@ use phi3v::decide::Decision;
 use phi3v::engine::{FinishReason, Finished};
 use std::sync::Arc;
 use types::{
-    Answer, Choice, ChoiceProbability, Content, ContentPart, DecisionObject, DecisionRequest, DecisionUsage,
-    Input, InputTokensDetails, Level, LevelProbability, Question,
+    Answer, Choice, ChoiceProbability, ChoiceValue, Content, ContentPart, DecisionObject, DecisionRequest,
+    DecisionUsage, Input, InputTokensDetails, Level, LevelProbability, Question,
 };
 
 /// Questions of a request.
@@ -122,7 +122,7 @@ fn question(index: usize, question: Question) -> Result<(DecideQuestion, Asked),
             (asked(instructions, "instructions", choices, how)?, Asked::Predicate { name })
         }
         Question::Choice { instructions, choices, name } => {
-            let values: Vec<String> = choices.iter().map(|choice| choice.value.text()).collect();
+            let values = values(&choices);
             let descriptions = choices.iter().map(|choice| choice.description.as_deref());
             let how = listing("Answer with one of these and nothing else:", &values, descriptions);
             (asked(instructions, "choices", values, how)?, Asked::Choice { name, choices })
@@ -136,6 +136,18 @@ fn question(index: usize, question: Question) -> Result<(DecideQuestion, Asked),
             (asked(instructions, "levels", labels, how)?, Asked::Score { name, levels })
         }
     })
+}
+
+/// The answers that choices stand for. A text that looks as a truth value beside it is told apart by its quotation marks.
+fn values(choices: &[Choice]) -> Vec<String> {
+    let answer = |choice: &Choice| match &choice.value {
+        ChoiceValue::Bool(value) => value.to_string(),
+        ChoiceValue::Text(text) => {
+            let is_taken = |other: &Choice| matches!(other.value, ChoiceValue::Bool(value) if *text == value.to_string());
+            if choices.iter().any(is_taken) { format!("{text:?}") } else { text.clone() }
+        }
+    };
+    choices.iter().map(answer).collect()
 }
 
 /// The possible answers, each on a line, with their descriptions.

@@ -167,16 +167,6 @@ pub enum ChoiceValue {
     Bool(bool),
 }
 
-impl ChoiceValue {
-    /// The answer that the model is scored on.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Bool(value) => value.to_string(),
-        }
-    }
-}
-
 /// A level of a scale.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
