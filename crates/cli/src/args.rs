@@ -14,6 +14,7 @@ pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
 use crate::variables::variable;
+use crate::version;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use phi3v::GenerationOptions;
@@ -64,7 +65,7 @@ pub const DEFAULT_PULL: &str = "phi-3.5-vision";
 /// phi3v runs Phi-3-vision and Phi-3.5-vision: it describes pictures and charts, reads text, compares pictures and
 /// chats about them. Nothing leaves the machine; models are downloaded once.
 #[derive(Debug, Parser)]
-#[command(name = "phi3v", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "phi3v", version = version::long(), after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -131,6 +132,10 @@ pub enum Command {
     /// final_norm is what the final norm makes of it. (The reference's own tuple of hidden states ends with the normed
     /// one instead.) generated_ids leaves out the stop token.
     Trace(TraceArgs),
+    /// Ask a running server whether it lives
+    ///
+    /// Prints "healthy", or ends with 1: the health check of a container or a service.
+    Health(HealthArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages
@@ -356,6 +361,17 @@ pub struct EvalArgs {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
+}
+
+/// `phi3v health`
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Where the server is
+    #[arg(default_value = "http://127.0.0.1:8000")]
+    pub url: String,
+    /// Longest time to wait for its answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub timeout: u64,
 }
 
 /// `phi3v export-demo`

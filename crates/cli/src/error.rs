@@ -5,7 +5,7 @@ use crate::decide::InputError;
 use crate::disk;
 use crate::hub::HubError;
 use crate::paths::system_words;
-use crate::sources::PictureError;
+use crate::sources::NamedImageError;
 use phi3v::engine::EngineError;
 use phi3v::files::WriteError;
 use phi3v::memory::size;
@@ -28,7 +28,7 @@ pub enum CliError {
     DemoIsBuiltIn,
     /// A picture that cannot be read, fetched or decoded.
     #[error(transparent)]
-    Picture(#[from] PictureError),
+    Picture(#[from] NamedImageError),
     /// More tokens or memory than there is room for, where the command has no `--context`.
     #[error("{0}")]
     Fixed(phi3v::Error),
@@ -128,6 +128,14 @@ pub enum CliError {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// No server where one was asked whether it lives.
+    #[error("{url} does not answer as a healthy server: {reason}")]
+    Unhealthy {
+        /// What was asked for.
+        url: String,
+        /// What came instead of a yes.
+        reason: String,
+    },
     /// stdout cannot be written to.
     #[error("cannot write the answer: {}", system_words(.0))]
     Output(io::Error),
@@ -183,7 +191,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Phi3V(error) | Self::Fixed(error) => library_code(error),
-            Self::Picture(PictureError::StdinTwice) => ExitCode::Usage,
+            Self::Picture(NamedImageError::StdinTwice) => ExitCode::Usage,
             Self::Picture(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
@@ -197,6 +205,7 @@ impl CliError {
             | Self::Decide(_)
             | Self::NoQuestion { .. } => ExitCode::Usage,
             Self::Server { .. }
+            | Self::Unhealthy { .. }
             | Self::File { .. }
             | Self::Busy { .. }
             | Self::Disk { .. }

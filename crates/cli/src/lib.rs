@@ -32,3 +32,4 @@ pub mod server;
 pub mod sources;
 pub mod terminal;
 pub mod variables;
+pub mod version;

@@ -13,19 +13,20 @@ const EDGES: &[(&str, &[&str])] = &[
     ("identity", &[]),
     ("origin", &[]),
     ("variables", &[]),
+    ("version", &[]),
     ("terminal", &["variables"]),
     ("paths", &["variables"]),
     ("bounded", &["paths"]),
     ("progress", &["terminal"]),
     ("sources", &["paths", "terminal"]),
     ("hub", &["disk", "paths", "terminal", "variables"]),
-    ("server", &["bounded", "origin", "sources"]),
+    ("server", &["bounded", "origin", "sources", "version"]),
     ("batch", &["bounded", "disk", "paths", "server", "sources", "terminal"]),
     ("decide", &["batch", "bounded", "paths"]),
     ("error", &["batch", "decide", "disk", "hub", "paths", "sources"]),
     ("hints", &["error", "hub", "paths", "sources", "terminal"]),
     ("interrupt", &["error", "terminal"]),
-    ("args", &["batch", "decide", "error", "origin", "sources", "variables"]),
+    ("args", &["batch", "decide", "error", "origin", "sources", "variables", "version"]),
     ("output", &["error", "hub", "paths"]),
     (
         "quantized",
@@ -58,6 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "sources",
             "terminal",
             "variables",
+            "version",
         ],
     ),
     ("entry", &["args", "commands", "disk", "error", "terminal"]),
@@ -150,6 +152,15 @@ fn of_the_server_only_the_router_knows_openai() {
         let names = named(&code, "super::").contains("openai") || code.contains("server::openai");
         let may = below.starts_with("openai") || below == Path::new("router.rs");
         assert!(may || !names, "{} names openai", file.display());
+    }
+}
+
+#[test]
+fn the_server_s_hints_are_made_in_one_place() {
+    for file in rust_files("crates/cli/src/server") {
+        let code = code(&file);
+        let beside = [".hint(\"", ".hint(format!"].iter().any(|text| code.contains(text));
+        assert!(!beside, "{} has a hint of its own, which belongs into server/hints.rs", file.display());
     }
 }
 

@@ -144,7 +144,7 @@ impl Answers {
         pictures: Vec<Py<Picture>>,
         generation: Generation,
     ) -> PyResult<()> {
-        let conversation = conversation(&turns, &pictures);
+        let conversation = work::held(py, || conversation(&turns, &pictures))?;
         let request = work::outside(py, || {
             let Shared { tokenizer, context_tokens, .. } = &*self.shared;
             let request = conversation.request(tokenizer, *context_tokens, &generation.options())?;
@@ -209,7 +209,7 @@ impl Answers {
             if self.open().is_empty() {
                 return Ok(None);
             }
-            let next = py.detach(|| self.wait(pieces));
+            let next = work::outside(py, || Ok(self.wait(pieces)))?;
             match next {
                 Some(next) => return told(py, next).map(Some),
                 None if !self.shared.engine.is_alive() => return Err(stopped(py)),
@@ -319,7 +319,7 @@ fn conversation(turns: &[(String, String, usize)], pictures: &[Py<Picture>]) -> 
 fn told(py: Python<'_>, next: Next) -> PyResult<Told> {
     Ok(match next {
         Next::Piece(key, id, text) => Told::Piece(Piece { key, id, text }),
-        Next::Finished(key, open, finished) => Told::Ended(ended(key, open, &finished)),
+        Next::Finished(key, open, finished) => Told::Ended(work::held(py, || ended(key, open, &finished))?),
         Next::Failed(key, error) => {
             let error = CliError::from(*error);
             let raised = errors::exception(py, &error).into_value(py).into_any();

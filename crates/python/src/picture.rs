@@ -7,7 +7,7 @@ use phi3v::image::{
     self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_SIDE, TILE_VALUES,
 };
 use phi3v_cli::error::CliError;
-use phi3v_cli::sources::{AllowedHost, Inputs, PictureError, PictureOptions, Sources, read_picture};
+use phi3v_cli::sources::{AllowedHost, ImageOptions, Inputs, NamedImageError, Sources, read_image};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -48,7 +48,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// The command line's words for it, of a model with the settings `own`.
-    fn options(&self, py: Python<'_>, own: &ImageParams) -> PyResult<PictureOptions> {
+    fn options(&self, py: Python<'_>, own: &ImageParams) -> PyResult<ImageOptions> {
         let refused = |message: String| errors::raise(py, Class::Option, &message, None);
         let host = |name: &String| name.parse::<AllowedHost>().map_err(refused);
         let hosts = self.allow_hosts.iter().map(host).collect::<PyResult<Vec<_>>>()?;
@@ -61,7 +61,7 @@ impl Reading {
         };
         let mode = if self.reference { ImageMode::Reference } else { ImageMode::AsSeen };
         let params = own.with_num_crops(self.num_crops.unwrap_or(own.num_crops));
-        Ok(PictureOptions::of_files(mode, params, limits).with_hosts(&hosts))
+        Ok(ImageOptions::of_files(mode, params, limits).with_hosts(&hosts))
     }
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn read(
     reading: &Reading,
     own: &ImageParams,
 ) -> PyResult<Picture> {
-    let options = reading.options(py, own)?;
+    let options = work::held(py, || reading.options(py, own))??;
     let (origin, params) = (source.origin.clone(), options.params);
     // a pipe or a host may let one wait
     let may_wait = matches!(origin, Origin::Named(_));
@@ -82,10 +82,10 @@ pub(crate) fn read(
 }
 
 /// The picture's name, and the picture cut.
-fn prepared(origin: Origin, options: &PictureOptions) -> Result<(String, Arc<ImageInputs>), PictureError> {
+fn prepared(origin: Origin, options: &ImageOptions) -> Result<(String, Arc<ImageInputs>), NamedImageError> {
     let (name, rgb) = match origin {
         Origin::Named(name) => {
-            let picture = read_picture(&name, options)?;
+            let picture = read_image(&name, options)?;
             return Ok((picture.name, picture.inputs));
         }
         Origin::Bytes(bytes, name) => {
@@ -95,7 +95,7 @@ fn prepared(origin: Origin, options: &PictureOptions) -> Result<(String, Arc<Ima
         Origin::DataUrl(url) => {
             let name = "the data URL".to_owned();
             let bytes = data_url(&url, &options.limits)
-                .map_err(|error| PictureError::Fetch { url: name.clone(), error })?;
+                .map_err(|error| NamedImageError::Fetch { url: name.clone(), error })?;
             let rgb = image::decode(&bytes, options.mode, &options.limits);
             (name, rgb)
         }
@@ -105,7 +105,7 @@ fn prepared(origin: Origin, options: &PictureOptions) -> Result<(String, Arc<Ima
     };
     match rgb.and_then(|rgb| image::process(&rgb, &options.params)) {
         Ok(inputs) => Ok((name, Arc::new(inputs))),
-        Err(error) => Err(PictureError::Image { name, error }),
+        Err(error) => Err(NamedImageError::Image { name, error }),
     }
 }
 
@@ -161,21 +161,21 @@ impl Picture {
 
     /// Tiles that differ from each other; only these are computed.
     #[getter]
-    fn distinct_tiles(&self) -> usize {
-        self.inputs.distinct_tiles()
+    fn distinct_tiles(&self, py: Python<'_>) -> PyResult<usize> {
+        work::held(py, || self.inputs.distinct_tiles())
     }
 
     /// Tokens of the prompt that stand for the picture.
     #[getter]
-    fn tokens(&self) -> usize {
-        self.inputs.num_img_tokens()
+    fn tokens(&self, py: Python<'_>) -> PyResult<usize> {
+        work::held(py, || self.inputs.num_img_tokens())
     }
 
     /// `(height, width)` of the HD image: the reference's `image_sizes`.
     #[getter]
-    fn hd_size(&self) -> (u32, u32) {
-        let Size { width, height } = self.inputs.grid.image_size();
-        (height, width)
+    fn hd_size(&self, py: Python<'_>) -> PyResult<(u32, u32)> {
+        let Size { width, height } = work::held(py, || self.inputs.grid.image_size())?;
+        Ok((height, width))
     }
 
     /// The reference's `pixel_values`, `[tiles, 3, 336, 336]` in f32: the global view, the tiles, and zeros.
@@ -188,19 +188,19 @@ impl Picture {
             )));
         }
         const TILE_BYTES: usize = TILE_VALUES * size_of::<f32>();
-        PyByteArray::new_with(py, tiles * TILE_BYTES, |bytes| {
+        let copy = |bytes: &mut [u8]| {
             for (out, &tile) in bytes.chunks_exact_mut(TILE_BYTES).zip(&inputs.tile_of) {
                 let values = &inputs.distinct[tile * TILE_VALUES..][..TILE_VALUES];
                 out.copy_from_slice(bytemuck::cast_slice(values));
             }
-            Ok(())
-        })
+        };
+        PyByteArray::new_with(py, tiles * TILE_BYTES, |bytes| work::held(py, || copy(bytes)))
     }
 
     /// The picture small, as the model's global view has it: width, height and `[height, width, 3]`.
-    fn thumbnail<'py>(&self, py: Python<'py>) -> (usize, usize, Bound<'py, PyBytes>) {
-        let small = thumbnail(&self.inputs, &self.params);
-        (small.width, small.height, PyBytes::new(py, &small.pixels))
+    fn thumbnail<'py>(&self, py: Python<'py>) -> PyResult<(usize, usize, Bound<'py, PyBytes>)> {
+        let small = work::outside(py, || Ok(thumbnail(&self.inputs, &self.params)))?;
+        Ok((small.width, small.height, PyBytes::new(py, &small.pixels)))
     }
 }
 

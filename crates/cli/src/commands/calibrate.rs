@@ -10,7 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{check_out, source_of};
 use crate::report::calibration_table;
 use crate::runtime::{self, Runtime};
-use crate::sources::{self, PictureOptions};
+use crate::sources::{self, ImageOptions};
 use crate::terminal::print;
 use phi3v::batch::read_ahead;
 use phi3v::decide::{Calibration, Fitted, Labelled};
@@ -56,11 +56,11 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
 fn examples(
     runtime: &mut Runtime,
     labels: &Labels,
-    options: PictureOptions,
+    options: ImageOptions,
 ) -> Result<Vec<Vec<Labelled>>, CliError> {
     let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
     // one thread gives them in order
-    let coming = read_ahead(images, 1, move |image| sources::read_picture(&image, &options));
+    let coming = read_ahead(images, 1, move |image| sources::read_image(&image, &options));
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
     let mut meter = Meter::new(labels.pictures.len());

@@ -8,7 +8,7 @@ use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::report::{self, DecideReport, decision_table};
 use crate::runtime::{self, Opened, Runtime};
-use crate::sources::{self, Picture};
+use crate::sources::{self, NamedImage};
 use crate::terminal::{count, print};
 use crate::{note, tell};
 use phi3v::Conversation;
@@ -72,7 +72,7 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
 /// Choices that cannot be told apart, the engine's refusal or failure, or Ctrl-C.
 pub(super) fn scores(
     runtime: &mut Runtime,
-    pictures: &[Picture],
+    pictures: &[NamedImage],
     asked: &[&Asked],
     interrupt: &Interrupt,
 ) -> Result<Answer, CliError> {

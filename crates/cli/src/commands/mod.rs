@@ -9,7 +9,9 @@ mod completions;
 mod decide;
 mod eval;
 mod export_demo;
+mod health;
 mod info;
+mod machine;
 mod man;
 mod pull;
 mod quantize;
@@ -40,5 +42,6 @@ pub fn run(command: &Command) -> Result<(), CliError> {
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::ExportDemo(args) => export_demo::run(args),
+        Command::Health(args) => health::run(args),
     }
 }

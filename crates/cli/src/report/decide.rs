@@ -4,7 +4,7 @@ use super::{TimingsReport, UsageReport};
 use crate::args::ModelArgs;
 use crate::decide::Asked;
 use crate::runtime::Runtime;
-use crate::sources::{Picture, PictureReport};
+use crate::sources::{ImageReport, NamedImage};
 use crate::terminal::{count, printable};
 use phi3v::decide::{Calibration, Decision};
 use phi3v::engine::Finished;
@@ -17,7 +17,7 @@ pub struct DecideReport {
     decisions: Vec<DecisionReport>,
     model: String,
     dtype: &'static str,
-    images: Vec<PictureReport>,
+    images: Vec<ImageReport>,
     usage: UsageReport,
     timings: TimingsReport,
 }
@@ -51,7 +51,7 @@ impl DecideReport {
     pub fn new(
         args: &ModelArgs,
         decisions: Vec<DecisionReport>,
-        pictures: &[Picture],
+        pictures: &[NamedImage],
         runtime: &Runtime,
         finished: &Finished,
     ) -> Self {
@@ -59,7 +59,7 @@ impl DecideReport {
             decisions,
             model: runtime.name.clone(),
             dtype: args.dtype.name(),
-            images: pictures.iter().map(Picture::report).collect(),
+            images: pictures.iter().map(NamedImage::report).collect(),
             usage: finished.usage.into(),
             timings: finished.timings.into(),
         }

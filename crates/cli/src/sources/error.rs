@@ -125,7 +125,7 @@ pub enum BudgetError {
 
 /// Why a picture that the user named cannot be used, with the name as it was given.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureError {
+pub enum NamedImageError {
     /// What was named is no picture, or one that is refused.
     #[error("{name}: {error}")]
     Image {

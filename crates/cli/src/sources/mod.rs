@@ -2,7 +2,7 @@
 //! below one folder, and hosts that were allowed by name.
 //!
 //! Commands and server read pictures here, each under its own limits; what to do about a [`SourceError`] or a
-//! [`PictureError`] is said by the frontend that the user sits at.
+//! [`NamedImageError`] is said by the frontend that the user sits at.
 
 mod addresses;
 mod budget;
@@ -10,13 +10,13 @@ mod data_url;
 mod error;
 mod folder;
 mod hosts;
+mod image;
 mod named;
-mod picture;
 mod public;
 
 pub use addresses::Sources;
 pub use budget::{Budget, Inputs, SourceLimits};
-pub use error::{BudgetError, DataUrlFault, FetchFault, PictureError, SourceError, Unallowed};
+pub use error::{BudgetError, DataUrlFault, FetchFault, NamedImageError, SourceError, Unallowed};
 pub use hosts::{AllowedHost, Fetcher};
-pub use named::{PictureOptions, check_names, http_url, read_ahead, read_picture, read_pictures};
-pub use picture::{Picture, PictureReport};
+pub use image::{ImageReport, NamedImage};
+pub use named::{ImageOptions, check_names, http_url, read_ahead, read_image, read_images};

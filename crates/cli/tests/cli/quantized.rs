@@ -281,13 +281,29 @@ fn a_bench_has_the_documented_shape() {
     assert_eq!(report["machine"]["threads"], 1);
     assert!(report["machine"]["cpu_level"].is_string());
     let results = report["results"].as_array().unwrap();
-    for name in ["load", "vision", "decode", "prefill"] {
+    for name in ["load", "vision", "decode", "decode_16", "prefill"] {
         let found = results.iter().find(|result| result["name"] == name).unwrap();
         assert!(found["value"].as_f64().unwrap() > 0.0, "{name}");
         assert_eq!(found["format"], "bf16", "{name}");
         assert!(found["unit"].is_string() && found["size"].is_u64(), "{name}");
         assert!(found["share"].is_null() || found["share"].is_f64(), "{name}");
     }
+}
+
+#[test]
+fn a_bench_of_a_card_tells_of_the_processor_too() {
+    let fixture = Fixture::new();
+    if fixture.run(&["info", "--json"]).json()["cards"].as_array().unwrap().is_empty() {
+        let hint = "install a driver of graphics cards, as Mesa's for Vulkan";
+        phi3v_kernels::testing::skip("a bench of a card", hint);
+        return;
+    }
+    let words = ["bench", "--quick", "--json", "--device", "gpu:0", "--threads", "1", "--model"];
+    let report = fixture.run(&[&words[..], &[tiny().to_str().unwrap()]].concat()).json();
+    let machine = &report["machine"];
+    assert!(machine["threads"] == 1 && machine["cpu_level"].is_string(), "{machine}");
+    assert!(machine["card"]["name"].is_string() && machine["int8_gops"].is_null(), "{machine}");
+    assert!(report["results"].as_array().unwrap().iter().all(|result| result["share"].is_null()));
 }
 
 #[test]

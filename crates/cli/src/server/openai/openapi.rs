@@ -5,6 +5,7 @@ use super::responses::types::{ResponseObject, ResponsesRequest};
 use super::tokenize::Tokenized;
 use super::types::{ChatChunk, ChatCompletion, ChatRequest, ModelEntry, ModelList};
 use crate::server::error::ErrorBody;
+use crate::version::VERSION;
 use axum::Json;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -29,7 +30,7 @@ fn document() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "phi3v",
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": VERSION,
             "description": "Questions about pictures, answered by Phi-3-vision on this machine. The routes below \
                             /v1 follow OpenAI's API.",
             "license": {"name": "MIT", "identifier": "MIT"},
