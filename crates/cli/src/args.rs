@@ -1,11 +1,13 @@
 //! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
 
 mod batch;
+mod decide;
 mod formats;
 mod picture;
 mod serve;
 
 pub use batch::{BatchArgs, Sidecar};
+pub use decide::{CalibrateArgs, DecideArgs};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
 pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
@@ -89,6 +91,15 @@ pub enum Command {
     ///
     /// A line is a question; /help lists the commands. On a terminal lines can be edited and recalled.
     Chat(ChatArgs),
+    /// Say how probable each of some answers is
+    ///
+    /// Nothing is generated: each choice is scored as the model's whole answer, and the likeliest is printed with the
+    /// probabilities of all. What several questions about the same pictures have in common is computed once.
+    Decide(DecideArgs),
+    /// Fit temperatures to labelled pictures, so that decide's probabilities can be taken at their word
+    ///
+    /// Prints how often the likeliest choice is right, and how far the probabilities were from that before and are after.
+    Calibrate(CalibrateArgs),
     /// Answer over HTTP: an OpenAI-compatible API, and a page
     Serve(ServeArgs),
     /// Download a model, or what is new of it, and print its folder
@@ -603,8 +614,8 @@ pub fn has_picture_ending(name: &str) -> bool {
 }
 
 impl Cli {
-    /// From the words of the command line, the program's name first. The question of `ask` may begin with a dash where
-    /// it comes last: of several words it can be no flag.
+    /// From the words of the command line, the program's name first. The question of `ask` or `decide` may begin with a dash
+    /// where it comes last: of several words it can be no flag.
     ///
     /// # Errors
     /// clap's own, help and version included.
@@ -619,7 +630,7 @@ impl Cli {
         }
         words.extend([OsString::from("--"), last]);
         match Self::parse_words(&words) {
-            Ok(cli) if matches!(cli.command, Command::Ask(_)) => Ok(cli),
+            Ok(cli) if matches!(cli.command, Command::Ask(_) | Command::Decide(_)) => Ok(cli),
             _ => Err(error),
         }
     }

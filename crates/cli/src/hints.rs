@@ -33,6 +33,7 @@ impl CliError {
             Self::Hub(error) => return error.hint(),
             Self::Picture(error) => return picture(error),
             Self::Batch(error) => return error.hint(),
+            Self::Decide(error) => return Some(error.hint()),
             Self::Server { hint, .. } => return hint.clone(),
             Self::Fixed(_) => {
                 "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens"

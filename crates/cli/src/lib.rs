@@ -13,6 +13,7 @@ pub mod bench;
 pub mod bounded;
 pub mod commands;
 pub mod conversation;
+pub mod decide;
 pub mod disk;
 pub mod entry;
 pub mod error;

@@ -22,10 +22,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hub", &["disk", "paths", "terminal", "variables"]),
     ("server", &["bounded", "origin", "sources", "version"]),
     ("batch", &["bounded", "disk", "paths", "server", "sources", "terminal"]),
-    ("error", &["batch", "disk", "hub", "paths", "sources"]),
+    ("decide", &["batch", "bounded", "paths"]),
+    ("error", &["batch", "decide", "disk", "hub", "paths", "sources"]),
     ("hints", &["error", "hub", "paths", "sources", "terminal"]),
     ("interrupt", &["error", "terminal"]),
-    ("args", &["batch", "error", "origin", "sources", "variables", "version"]),
+    ("args", &["batch", "decide", "error", "origin", "sources", "variables", "version"]),
     ("output", &["error", "hub", "paths"]),
     (
         "quantized",
@@ -34,7 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["args", "error", "hub", "progress", "quantized", "terminal"]),
     ("conversation", &["args", "error", "runtime", "sources"]),
     ("answer", &["error", "interrupt", "progress", "sources", "terminal"]),
-    ("report", &["args", "runtime", "sources", "terminal"]),
+    ("report", &["args", "decide", "runtime", "sources", "terminal"]),
     (
         "commands",
         &[
@@ -44,6 +45,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "bench",
             "bounded",
             "conversation",
+            "decide",
             "error",
             "hub",
             "interrupt",

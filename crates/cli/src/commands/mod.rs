@@ -3,8 +3,10 @@
 mod ask;
 mod batch;
 mod bench;
+mod calibrate;
 mod chat;
 mod completions;
+mod decide;
 mod eval;
 mod export_demo;
 mod health;
@@ -29,6 +31,8 @@ pub fn run(command: &Command) -> Result<(), CliError> {
         Command::Batch(args) => batch::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Pull(args) => pull::run(args),
+        Command::Decide(args) => decide::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Info(args) => info::run(args),
         Command::Quantize(args) => quantize::run(args),
