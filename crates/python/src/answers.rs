@@ -8,6 +8,7 @@ use crate::picture::Picture;
 use crate::work::{self, SLICE};
 use phi3v::constraint::Grammar;
 use phi3v::conversation::DEFAULT_MAX_NEW_TOKENS;
+use phi3v::decide::{Decision, Question, Questions};
 use phi3v::engine::{CacheSalt, Event, Finished, Request, Token};
 use phi3v::{Conversation, GenerationOptions, fields, words};
 use phi3v_cli::error::CliError;
@@ -107,6 +108,8 @@ pub(crate) struct Ended {
     words: Vec<Spoken>,
     /// The values of its form with their probabilities.
     fields: Vec<Valued>,
+    /// Of questions: the logarithm of each choice's probability.
+    scores: Vec<Vec<f64>>,
     /// `stop`, `length` or `cancelled`.
     finish_reason: &'static str,
     /// Token counts.
@@ -182,12 +185,34 @@ impl Answers {
             stop,
             constraint: None,
             cache_salt: CacheSalt::default(),
+            scored: Vec::new(),
         };
         let (request, form) = work::outside(py, || {
             request.sampling.validate().map_err(phi3v::Error::from)?;
             Ok(self.constrained(request, &generation)?)
         })?;
         self.send(py, key, request, form)
+    }
+
+    /// Asks for the scores of the choices of questions about pictures, each question a text with its choices.
+    fn submit_questions(
+        &self,
+        py: Python<'_>,
+        key: u64,
+        system: Option<String>,
+        questions: Vec<(String, Vec<String>)>,
+        pictures: Vec<Py<Picture>>,
+    ) -> PyResult<()> {
+        let mut conversation = Conversation::new(system.as_deref());
+        conversation.ask(pictures.iter().map(|picture| Arc::clone(&picture.get().inputs)), "");
+        let request = work::outside(py, || {
+            let Shared { tokenizer, context_tokens, .. } = &*self.shared;
+            let images = conversation.images().to_vec();
+            let mut all = Questions::new(tokenizer, *context_tokens, conversation.messages(), images);
+            questions.into_iter().try_for_each(|(text, choices)| all.add(&Question::new(&text, choices)))?;
+            Ok(all.into_request())
+        })?;
+        self.send(py, key, request, None)
     }
 
     /// Waits for what happens next: a piece where `pieces` are wanted, or the end of a request. None where no request
@@ -337,6 +362,7 @@ fn ended(key: u64, open: Open, finished: &Finished) -> Ended {
         tokens: open.tokens.into_iter().map(chosen).collect(),
         words: words.into_iter().map(spoken).collect(),
         fields: fields.unwrap_or_default().into_iter().map(valued).collect(),
+        scores: finished.scores.clone(),
         finish_reason: reason.name(),
         usage: Counts {
             prompt_tokens: usage.prompt_tokens,
@@ -363,12 +389,28 @@ impl Ended {
             tokens: Vec::new(),
             words: Vec::new(),
             fields: Vec::new(),
+            scores: Vec::new(),
             finish_reason: "failed",
             usage: Counts::default(),
             timings: Seconds::default(),
             error: Some(error),
         }
     }
+}
+
+/// The scores of a question's choices compared at a temperature.
+#[pyfunction]
+pub(crate) fn compare(scores: Vec<f64>, temperature: f64) -> Compared {
+    let decision = Decision::new(scores, temperature);
+    Compared { best: decision.best(), covered: decision.covered(), probabilities: decision.probabilities }
+}
+
+/// What [`compare`] tells.
+#[derive(IntoPyObject)]
+pub(crate) struct Compared {
+    best: usize,
+    covered: f64,
+    probabilities: Vec<f64>,
 }
 
 /// The exception of who asks an engine that has ended.

@@ -131,6 +131,10 @@ pub(super) mod question {
     pub(in crate::server) const PICTURES: Hint =
         Hint::or_start_with("send fewer pictures", "a larger --images");
     pub(in crate::server) const TEXT: &str = "shorten the text";
+    pub(in crate::server) const QUESTIONS: &str = "ask some now and the others in another request";
+    pub(in crate::server) const INSTRUCTIONS: &str = "say what is to be decided";
+    pub(in crate::server) const PARTS: &str = "give a text, or parts";
+    pub(in crate::server) const JSON: &str = "send an object, or other things as text";
     pub(in crate::server) const CONTENT: &str = "give the message a text, or parts";
     pub(in crate::server) const ONE_MAX_TOKENS: &str = "leave max_tokens out";
     pub(in crate::server) const LOGPROBS: &str = "set logprobs to true, or leave top_logprobs out";
@@ -205,7 +209,7 @@ pub(super) fn library(error: &Error) -> Option<Hint> {
         Error::Sampler(SamplerError::BadLogit { .. }) => {
             "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"
         }
-        Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) => {
+        Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) | Error::Decide(_) => {
             return error.hint().map(Hint::from);
         }
         Error::Image(error) => return image(error),

@@ -42,17 +42,36 @@ pub async fn prompt(
     budget: Budget,
     times: Times,
 ) -> Result<Prompt, ApiError> {
-    let images = take_images(&mut turns);
+    let images = take_images(turns.iter_mut().flat_map(|turn| &mut turn.parts));
+    let make = move |model: &ServedModel, images: Vec<Arc<ImageInputs>>, _: &Abandoned| {
+        let num_img_tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
+        let input_ids = processor::chat_prompt(&model.tokenizer, &messages(turns), &num_img_tokens)
+            .map_err(|error| ApiError::library(&error.into()))?;
+        Ok((input_ids, images))
+    };
+    let ((input_ids, images), budget) = with_images(app, model, images, budget, times, make).await?;
+    Ok(Prompt { input_ids, images, budget })
+}
+
+/// Reads and cuts `images`, and what `make` makes of them on the same thread, with the budget that was charged for them.
+///
+/// # Errors
+/// An image that cannot be used, more input than the budget has left, or the error of `make`.
+pub(super) async fn with_images<T: Send + 'static>(
+    app: &Arc<App>,
+    model: &ServedModel,
+    images: Vec<RequestImage>,
+    budget: Budget,
+    times: Times,
+    make: impl FnOnce(&ServedModel, Vec<Arc<ImageInputs>>, &Abandoned) -> Result<T, ApiError> + Send + 'static,
+) -> Result<(T, Budget), ApiError> {
     let (files, mut budget) = read_all(app, images, budget, times).await?;
     let permit = take_permit(if files.is_empty() { &app.texts } else { &app.decoders }).await?;
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
         let _permit = permit;
         let images = decode_all(&app, &model, files, &mut budget, abandoned)?;
-        let num_img_tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
-        let input_ids = processor::chat_prompt(&model.tokenizer, &messages(turns), &num_img_tokens)
-            .map_err(|error| ApiError::library(&error.into()))?;
-        Ok(Prompt { input_ids, images, budget })
+        Ok((make(&model, images, abandoned)?, budget))
     })
     .await
 }
@@ -113,6 +132,7 @@ impl Prompt {
                 stop: ask.stop.clone(),
                 constraint: constraint.clone().map(|constraint| Box::new(constraint) as Box<dyn Constraint>),
                 cache_salt: ask.cache_salt,
+                scored: Vec::new(),
             }
         };
         ((0..ask.choices).map(request).collect(), self.budget)
@@ -130,12 +150,12 @@ async fn take_permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, A
 
 /// Whether anybody still waits for a piece of work.
 #[derive(Clone, Default)]
-struct Abandoned(Arc<AtomicBool>);
+pub(super) struct Abandoned(Arc<AtomicBool>);
 
 impl Abandoned {
     /// # Errors
     /// Nobody waits; the error is read by nobody either.
-    fn check(&self) -> Result<(), ApiError> {
+    pub(super) fn check(&self) -> Result<(), ApiError> {
         if self.0.load(Ordering::Relaxed) { Err(limits::deadline_exceeded()) } else { Ok(()) }
     }
 }
@@ -188,10 +208,10 @@ struct Reading {
     deadline: Instant,
 }
 
-/// Moves the images out of the conversation; their places stay.
-fn take_images(turns: &mut [Turn]) -> Vec<RequestImage> {
-    let parts = turns.iter_mut().flat_map(|turn| &mut turn.parts);
+/// Moves the images out of parts of a conversation; their places stay.
+pub(super) fn take_images<'a>(parts: impl IntoIterator<Item = &'a mut TurnPart>) -> Vec<RequestImage> {
     parts
+        .into_iter()
         .filter_map(|part| match part {
             TurnPart::Text(_) => None,
             TurnPart::Image(image) => Some(RequestImage {
@@ -298,7 +318,7 @@ fn decode_all(
 }
 
 /// The conversation in the library's words; images are numbered through it.
-fn messages(turns: Vec<Turn>) -> Vec<Message> {
+pub(super) fn messages(turns: Vec<Turn>) -> Vec<Message> {
     let mut number = 0;
     let mut part = |part| match part {
         TurnPart::Text(text) => Part::Text(text),

@@ -36,6 +36,7 @@ impl Sequence {
         let end = loop {
             let Some(row) = rows.next() else { break None };
             let gone_on = match self.tokens.get(self.told) {
+                _ if self.scoring.is_some() => self.go_on_scoring(row),
                 Some(&forced) => self.tell_forced(forced, row, &mut tokens),
                 None => self.choose(row, bounds, &mut tokens),
             };
@@ -44,6 +45,12 @@ impl Sequence {
             }
         };
         Advance { tokens, end }
+    }
+
+    /// Takes `logits`, `[vocab_size]`, where nothing is generated.
+    fn go_on_scoring(&mut self, logits: &[f32]) -> Result<Option<FinishReason>> {
+        self.timings.first_token.get_or_insert_with(|| self.submitted.elapsed());
+        Ok(self.score(logits)?.then_some(FinishReason::Stop))
     }
 
     fn tell_forced(
