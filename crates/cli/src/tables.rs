@@ -71,12 +71,12 @@ pub fn records(answer: &Value) -> Option<Vec<Record>> {
     }
 }
 
-fn objects(items: &Vec<Value>) -> Option<Vec<Record>> {
+fn objects(items: &[Value]) -> Option<Vec<Record>> {
     items.iter().map(|item| item.as_object().map(Record::of)).collect()
 }
 
-fn only_array(members: &Map<String, Value>) -> Option<&Vec<Value>> {
-    members.values().next().filter(|_| members.len() == 1)?.as_array()
+fn only_array(members: &Map<String, Value>) -> Option<&[Value]> {
+    members.values().next().filter(|_| members.len() == 1)?.as_array().map(Vec::as_slice)
 }
 
 /// The rows of a table that was read. Cells beyond its columns, and columns without a name of their own, are called by their number.

@@ -141,7 +141,7 @@ fn the_least_probability_of_an_answer_s_tokens_tells_right_from_wrong() {
     let pictures: Vec<(RgbImage, String)> = (0..PICTURES).map(|_| writer.picture()).collect();
     let answers = ask(&mut session, pictures);
     let right = answers.iter().filter(|answer| answer.0).count();
-    assert!(right >= PICTURES / 4 && right <= PICTURES * 9 / 10, "{right} of {PICTURES} are right");
+    assert!((PICTURES / 4..=PICTURES * 9 / 10).contains(&right), "{right} of {PICTURES} are right");
     let area = area_under_curve(&answers);
     println!("{right} of {PICTURES} answers are right; area under the curve {area:.3}");
     assert!(area >= AREA_MIN, "{area}");

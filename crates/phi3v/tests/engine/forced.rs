@@ -68,10 +68,19 @@ fn forms() -> Vec<Grammar> {
     ]
 }
 
-/// What is told of an answer: its tokens with their texts and the bits of their log probabilities, and its end.
+/// A token with its text and the bits of its log probabilities.
+#[derive(Debug, PartialEq)]
+struct ToldToken {
+    id: u32,
+    text: String,
+    logprob: Option<u32>,
+    top: Vec<(u32, u32)>,
+}
+
+/// What is told of an answer: its tokens, and its end.
 #[derive(Debug, PartialEq, Default)]
 struct Told {
-    tokens: Vec<(u32, String, Option<u32>, Vec<(u32, u32)>)>,
+    tokens: Vec<ToldToken>,
     end: Option<Result<(FinishReason, String, usize), String>>,
 }
 
@@ -86,7 +95,8 @@ fn told(engine: &mut Engine<Device>) -> (BTreeMap<RequestId, Told>, usize) {
             match output.event {
                 Event::Token(token) => {
                     let top = token.top.iter().map(|&(id, logprob)| (id, logprob.to_bits())).collect();
-                    told.tokens.push((token.id, token.text, token.logprob.map(f32::to_bits), top));
+                    let (id, text, logprob) = (token.id, token.text, token.logprob.map(f32::to_bits));
+                    told.tokens.push(ToldToken { id, text, logprob, top });
                 }
                 Event::Finished(finished) => {
                     told.end = Some(Ok((finished.reason, finished.text, finished.usage.completion_tokens)));
