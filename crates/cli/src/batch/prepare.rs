@@ -3,10 +3,10 @@
 use super::inputs::PictureItem;
 use super::lines::Lines;
 use super::questions::Question;
-use super::row::salt;
+use super::row::{RowKey, salt};
 use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Extras, Offered, Offline, settle_seed};
-use crate::sources::{Budget, ImageOptions, NamedImage, NamedImageError, read_image};
+use crate::sources::{ImageOptions, NamedImage, NamedImageError, read_image};
 use axum::http::StatusCode;
 use phi3v::batch::Asked;
 use phi3v::constraint::{Constraint, GrammarConstraint};
@@ -22,18 +22,6 @@ pub struct Key {
     pub row: Arc<RowKey>,
     /// Which of its answers.
     pub choice: usize,
-}
-
-/// A row that is to be written.
-pub struct RowKey {
-    /// What it is about.
-    pub custom_id: String,
-    /// Answers that it has.
-    pub choices: usize,
-    /// What they carry besides their text.
-    pub extras: Extras,
-    /// Memory that its requests hold.
-    _budget: Option<Budget>,
 }
 
 /// Requests for one input.

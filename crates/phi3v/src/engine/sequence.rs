@@ -4,7 +4,7 @@
 use super::EngineError;
 use super::block_manager::BlockHash;
 use super::request::{CacheSalt, FinishReason, Finished, Request, RequestId, ScoredPrompt, Timings, Usage};
-use super::scoring::Scoring;
+use super::scoring::{Next, Scoring, Turn};
 use crate::Result;
 use crate::constraint::Constraint;
 use crate::image::ImageInputs;
@@ -114,6 +114,38 @@ impl Sequence {
         self
     }
 
+    /// Begins the turn of a prompt that is scored: its tokens, and what of them is known from the one before.
+    fn begin_prompt(&mut self) {
+        let Some(scoring) = &mut self.scoring else { return };
+        let Turn { input_ids, factors, known } = scoring.begin(self.factors);
+        (self.tokens, self.image_runs) = split_runs(&input_ids);
+        self.prompt_tokens = self.tokens.len();
+        (self.prefill_tokens, self.told) = (self.prompt_tokens, self.prompt_tokens);
+        (self.computed, self.factors) = (known, factors);
+        self.usage.prompt_tokens += self.prompt_tokens;
+        self.usage.image_tokens += self.image_runs.iter().map(|run| run.rows.len()).sum::<usize>();
+        self.usage.cached_tokens += self.computed;
+    }
+
+    /// Takes the logits behind the newest token and turns to what is to be scored next. Returns whether there is nothing.
+    ///
+    /// # Errors
+    /// Logits that are no numbers.
+    pub(super) fn score(&mut self, logits: &[f32]) -> Result<bool> {
+        let Some(scoring) = &mut self.scoring else { return Ok(true) };
+        match scoring.next(&self.tokens[self.prompt_tokens..], logits)? {
+            Next::Nothing => return Ok(true),
+            Next::Prompt => self.begin_prompt(),
+            Next::Answer(path) => {
+                self.tokens.truncate(self.prompt_tokens);
+                self.tokens.extend(path);
+                self.computed = self.tokens.len() - 1;
+                self.usage.completion_tokens += 1;
+            }
+        }
+        Ok(false)
+    }
+
     /// Blocks for the prompt and the longest answer. The answer's last token is never run.
     pub(super) fn blocks_needed(&self) -> usize {
         let rows = match &self.scoring {
@@ -209,7 +241,7 @@ pub(super) fn image_key(hash: &[u8; 32], cache_salt: &CacheSalt) -> [u8; 32] {
 }
 
 /// Splits ids with image rows (`-i`, runs of one number) into tokens and runs.
-pub(super) fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
+fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
     let mut runs: Vec<ImageRun> = Vec::new();
     for (position, &id) in input_ids.iter().enumerate().filter(|(_, id)| **id < 0) {
         let image = !id as usize; // -id - 1, which could overflow
