@@ -7,7 +7,7 @@ from ._answer import Answer
 from ._errors import OptionError
 from ._options import Options, split
 from ._pictures import PictureLike
-from ._schema import asked, form
+from ._schema import form, question_of
 from ._stream import Stream
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Chat:
         parts, want = split({**self._options, **options}), form(schema)
         added = self._model._read(images, parts.reading)
         pictures = [*self._pictures, *added]
-        said = [*self._turns, *turns(asked(question, want), self._new + len(added), None)]
+        said = [*self._turns, *turns(question_of(question, want), self._new + len(added), None)]
         stream = self._model._ask(said, pictures, parts, want)
 
         def remember(answer: Answer) -> None:

@@ -11,10 +11,10 @@ from ._decide import Asked, Decision, asked, calibrated
 from ._decide import of_ended as decisions_of
 from ._errors import OptionError, Phi3VError
 from ._html import in_notebook
-from ._options import Options, Split, split, whole
+from ._options import Options, PlainOptions, Split, split, whole
 from ._phi3v import Answers, Ended, Picture
 from ._pictures import Costs, PictureLike, cost, prepare, several
-from ._schema import Form, asked, form
+from ._schema import Form, form, question_of
 from ._stream import Stream, finished
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ class Model:
         """The same, piece by piece: an iterator of texts, also for `async for`, whose `answer` is there at the end."""
         parts, want = split(options), form(schema)
         pictures = self._read(images, parts.reading)
-        return self._ask(turns(asked(question, want), len(pictures), parts.system), pictures, parts, want)
+        return self._ask(turns(question_of(question, want), len(pictures), parts.system), pictures, parts, want)
 
     def decide(
         self,
@@ -172,7 +172,7 @@ class Model:
         *,
         choices: Iterable[str],
         calibration: str | os.PathLike[str] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PlainOptions],
     ) -> Decision:
         """The likeliest of `choices`, and how probable each is as the answer to a question about pictures. It is asked
         as it is.
@@ -195,7 +195,7 @@ class Model:
         *,
         choices: Iterable[str] | None = None,
         calibration: str | os.PathLike[str] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PlainOptions],
     ) -> list[Decision]:
         """Decisions on several questions about the same pictures, which are computed once for all of them. A question
         is a text, or a pair of it and its own choices."""
@@ -277,7 +277,7 @@ class Model:
             pictures = self._read(images, parts.reading)
             answers.submit(
                 key,
-                turns(asked(question, want), len(pictures), parts.system),
+                turns(question_of(question, want), len(pictures), parts.system),
                 pictures,
                 _generation(parts, want),
             )

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple, TypedDict
 from ._errors import OptionError
 
 
-class Options(TypedDict, total=False):
-    """How pictures are read and answers are made; what is left out is the command line's default."""
+class PlainOptions(TypedDict, total=False):
+    """How pictures are read and answers are made, without their form."""
 
     system: str
     """Instructions that come before the conversation."""
@@ -31,10 +31,6 @@ class Options(TypedDict, total=False):
     """Make tokens of the answer less likely, for each time."""
     seed: int
     """The same seed gives the same answer."""
-    regex: str
-    """A regular expression that the answer matches as a whole."""
-    choices: Iterable[str]
-    """Texts of which the answer is one."""
     logprobs: int
     """So many of the likeliest tokens are told at each place."""
     detail: Literal["low", "high", "auto"]
@@ -53,6 +49,15 @@ class Options(TypedDict, total=False):
     """Length of a picture's file."""
     max_frames: int
     """Frames of an animation, of which the first is looked at."""
+
+
+class Options(PlainOptions, total=False):
+    """How pictures are read and answers are made; what is left out is the command line's default."""
+
+    regex: str
+    """A regular expression that the answer matches as a whole."""
+    choices: Iterable[str]
+    """Texts of which the answer is one."""
 
 
 class Split(NamedTuple):

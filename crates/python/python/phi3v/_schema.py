@@ -24,7 +24,7 @@ def schemas() -> dict[str, Any]:
     return {name: json.loads(schema) for name, _, schema in presets()}
 
 
-def asked(question: object, form: Form | None) -> object:
+def question_of(question: object, form: Form | None) -> object:
     """The question, or a preset's own where none is given."""
     if question is not None:
         return question
