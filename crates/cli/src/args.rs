@@ -11,6 +11,7 @@ pub use picture::{Detail, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
+use crate::sources::Grab;
 use crate::variables::variable;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -144,6 +145,12 @@ pub struct AskArgs {
     // one argument, since flags may stand between its values
     #[arg(value_name = "IMAGE|QUESTION", required = true)]
     pub inputs: Vec<OsString>,
+    /// Look at the picture on the clipboard, before those that are named
+    #[arg(long)]
+    pub clipboard: bool,
+    /// Look at the screen as it is now, before those that are named
+    #[arg(long)]
+    pub screen: bool,
     /// Which model
     #[command(flatten)]
     pub model: ModelArgs,
@@ -548,6 +555,13 @@ fn default_quant(dtype: Dtype, format: Format, bytes: u64) -> Option<Quant> {
 }
 
 impl AskArgs {
+    /// Pictures that are taken and not named.
+    #[must_use]
+    pub fn grabbed(&self) -> Vec<Grab> {
+        let asked = [(Grab::Clipboard, self.clipboard), (Grab::Screen, self.screen)];
+        asked.into_iter().filter(|(_, asked)| *asked).map(|(grab, _)| grab).collect()
+    }
+
     /// The pictures' names, and the question.
     ///
     /// # Errors
@@ -567,7 +581,8 @@ impl AskArgs {
 }
 
 /// Endings of names that are no questions.
-const PICTURE_ENDINGS: [&str; 9] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic"];
+const PICTURE_ENDINGS: [&str; 10] =
+    ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "pdf"];
 
 /// Whether a word names a picture: stdin, a file, or one word that looks like the name or the address of one.
 fn is_picture(word: &OsStr) -> bool {

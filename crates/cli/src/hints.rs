@@ -3,6 +3,7 @@
 mod hub;
 mod library;
 
+use crate::documents::DocumentError;
 use crate::error::{CliError, ExitCode};
 use crate::paths::quoted;
 use crate::sources::{PictureError, SourceError, Unallowed};
@@ -116,6 +117,11 @@ fn download(url: &str) -> String {
 fn picture(error: &PictureError) -> Option<String> {
     Some(match error {
         PictureError::Image { error, .. } => return library::image(error),
+        PictureError::Document { error: DocumentError::ManyPages { limit, .. }, .. } => {
+            format!("choose some, as --pages 1-{limit}; phi3v batch asks about each page by itself")
+        }
+        PictureError::Document { error, .. } => return error.hint(),
+        PictureError::Grab(error) => error.hint(),
         PictureError::File { name, error } if error.kind() == io::ErrorKind::NotFound => {
             // of several words it is rather a question than a path
             if name.contains(char::is_whitespace) {

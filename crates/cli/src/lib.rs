@@ -14,6 +14,7 @@ pub mod bounded;
 pub mod commands;
 pub mod conversation;
 pub mod disk;
+pub mod documents;
 pub mod entry;
 pub mod error;
 mod hints;

@@ -17,14 +17,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("paths", &["variables"]),
     ("bounded", &["paths"]),
     ("progress", &["terminal"]),
-    ("sources", &["paths", "terminal"]),
+    ("documents", &["paths"]),
+    ("sources", &["documents", "paths", "terminal", "variables"]),
     ("hub", &["disk", "paths", "terminal", "variables"]),
-    ("server", &["bounded", "origin", "sources"]),
-    ("batch", &["bounded", "disk", "paths", "server", "sources", "terminal"]),
+    ("server", &["bounded", "documents", "origin", "sources"]),
+    ("batch", &["bounded", "disk", "documents", "paths", "server", "sources", "terminal"]),
     ("error", &["batch", "disk", "hub", "paths", "sources"]),
-    ("hints", &["error", "hub", "paths", "sources", "terminal"]),
+    ("hints", &["documents", "error", "hub", "paths", "sources", "terminal"]),
     ("interrupt", &["error", "terminal"]),
-    ("args", &["batch", "error", "origin", "sources", "variables"]),
+    ("args", &["batch", "documents", "error", "origin", "sources", "variables"]),
     ("output", &["error", "hub", "paths"]),
     (
         "quantized",
@@ -43,6 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "bench",
             "bounded",
             "conversation",
+            "documents",
             "error",
             "hub",
             "interrupt",
@@ -58,7 +60,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "variables",
         ],
     ),
-    ("entry", &["args", "commands", "disk", "error", "terminal"]),
+    ("entry", &["args", "commands", "disk", "documents", "error", "terminal"]),
 ];
 
 /// Macros of the crate, and the module that each belongs to.

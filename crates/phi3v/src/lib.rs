@@ -22,6 +22,7 @@ pub mod constraint;
 pub mod conversation;
 pub mod demo;
 pub mod device;
+pub mod document;
 pub mod engine;
 pub mod error;
 pub mod eval;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 const EDGES: &[(&str, &[&str])] = &[
     ("config", &["image"]),
     ("image", &[]),
+    ("document", &["image"]),
     ("tokenizer", &[]),
     ("files", &[]),
     ("demo", &["files"]),

@@ -1,5 +1,6 @@
 //! The flags that say how pictures are found and read.
 
+use crate::documents::PageChoice;
 use crate::sources::{AllowedHost, PictureOptions};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
@@ -15,6 +16,9 @@ pub struct PictureArgs {
     /// Most tiles that a picture is cut into, instead of --detail: 1 to 256
     #[arg(long, value_name = "N", conflicts_with = "detail", value_parser = num_crops())]
     pub num_crops: Option<usize>,
+    /// Pages of a PDF or a many-page TIFF, as 1-3,7,10- [default: all of a PDF, the first of a TIFF]
+    #[arg(long, value_name = "PAGES")]
+    pub pages: Option<PageChoice>,
     /// Read pictures exactly as the reference does: not turned upright, transparency dropped
     #[arg(long)]
     pub reference: bool,
@@ -76,7 +80,8 @@ impl PictureArgs {
     #[must_use]
     pub fn options(&self, own: &ImageParams) -> PictureOptions {
         let params = own.with_num_crops(self.num_crops(own.num_crops));
-        PictureOptions::of_files(self.mode(), params, self.limits.limits()).with_hosts(&self.allow_url)
+        let options = PictureOptions::of_files(self.mode(), params, self.limits.limits());
+        options.with_hosts(&self.allow_url).with_pages(self.pages.clone())
     }
 
     /// How pictures are decoded.

@@ -4,6 +4,7 @@ use super::inputs::PictureItem;
 use super::lines::Lines;
 use super::questions::Question;
 use super::row::salt;
+use crate::documents::PageChoice;
 use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Offered, Offline, settle_seed};
 use crate::sources::{Budget, Picture, PictureError, PictureOptions, read_picture};
@@ -78,7 +79,11 @@ impl PictureAsker {
     /// Reads and cuts a picture and asks about it. A picture that cannot be had gives every question its error.
     #[must_use]
     pub fn prepare(&self, work: &PictureWork) -> Group {
-        let picture = read_picture(&work.item.source, &self.options).map_err(|error| refusal(&error));
+        let options = match work.item.page {
+            Some(page) => &self.options.clone().with_pages(Some(PageChoice::of(page))),
+            None => &self.options,
+        };
+        let picture = read_picture(&work.item.source, options).map_err(|error| refusal(&error));
         let ask = |&number: &usize| {
             let prepared = &self.questions[number];
             let custom_id = prepared.question.row_id(&work.item.id);
@@ -110,6 +115,10 @@ fn refusal(error: &PictureError) -> ApiError {
             let told = ApiError::image(error, "");
             (told.status, told.code, error.hint().map(|hint| Box::new(hint.into())))
         }
+        PictureError::Document { error, .. } => {
+            let told = ApiError::document(error, "");
+            (told.status, told.code, error.hint().map(|hint| Box::new(hint.into())))
+        }
         PictureError::Fetch { error, .. } => {
             let told = ApiError::source(error);
             (told.status, told.code, told.hint)
@@ -118,7 +127,7 @@ fn refusal(error: &PictureError) -> ApiError {
             let hint = Box::new("allow its host with --allow-url".into());
             (StatusCode::BAD_REQUEST, "image_source_not_allowed", Some(hint))
         }
-        PictureError::File { .. } | PictureError::StdinTwice => (
+        PictureError::File { .. } | PictureError::Grab(_) | PictureError::StdinTwice => (
             StatusCode::BAD_REQUEST,
             "image_unreadable",
             Some(Box::new("check that the file can be read".into())),

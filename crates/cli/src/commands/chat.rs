@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::interrupt::{HOW_TO_LEAVE, Interrupt};
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
-use crate::sources::{self, Picture, PictureOptions};
+use crate::sources::{self, Grab, Picture, PictureOptions};
 use crate::terminal::{answer_output, count, printable};
 use crate::{note, tell};
 use complete::Completion;
@@ -27,6 +27,7 @@ use std::io::IsTerminal;
 
 const HELP: &str = "\
 /image PATH  add a picture to the next question (Tab completes the path)
+/paste       add the picture on the clipboard to the next question
 /reset       forget the conversation and its pictures
 /help        this list
 /quit        leave (Ctrl-D too)
@@ -116,6 +117,7 @@ impl Session<'_> {
                 self.pending.clear();
                 note!("the conversation begins anew, without pictures");
             }
+            ("paste", _) => self.add(sources::read_grabbed(Grab::Clipboard, &self.options)?),
             ("image", "") => {
                 let message = "/image needs the path of a picture".to_owned();
                 return Err(CliError::ChatCommand { message });
@@ -158,11 +160,15 @@ impl Session<'_> {
     }
 
     fn show(&mut self, path: &OsStr) -> Result<(), CliError> {
-        self.add(sources::read_picture(path, &self.options)?);
+        let pictures = sources::read_pictures(&[path.to_owned()], &self.options)?;
+        pictures.into_iter().for_each(|picture| self.add(picture));
         Ok(())
     }
 
     fn add(&mut self, picture: Picture) {
+        if picture.is_incomplete {
+            tell!("{}", picture.incomplete_notice());
+        }
         if self.args.report.verbose {
             tell!("{}", picture.report());
         } else {

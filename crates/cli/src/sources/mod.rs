@@ -9,6 +9,7 @@ mod budget;
 mod data_url;
 mod error;
 mod folder;
+mod grab;
 mod hosts;
 mod named;
 mod picture;
@@ -17,6 +18,10 @@ mod public;
 pub use addresses::Sources;
 pub use budget::{Budget, Inputs, SourceLimits};
 pub use error::{BudgetError, DataUrlFault, FetchFault, PictureError, SourceError, Unallowed};
+pub use grab::{Grab, GrabError};
 pub use hosts::{AllowedHost, Fetcher};
-pub use named::{PictureOptions, check_names, http_url, read_ahead, read_picture, read_pictures};
-pub use picture::{Picture, PictureReport};
+pub use named::{
+    PictureOptions, check_names, http_url, read_ahead, read_grabbed, read_named, read_pages, read_picture,
+    read_pictures,
+};
+pub use picture::{Picture, PictureReport, page_name};

@@ -2,17 +2,22 @@
 
 use super::budget::{Inputs, SourceLimits};
 use super::error::PictureError;
+use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
 use super::picture::Picture;
+use crate::documents::{DocumentError, Drawer, PageChoice, Pages, Reading};
 use crate::paths::{check_named, open_named};
 use phi3v::files::read_to_limit;
-use phi3v::image::{self, ImageLimits, ImageMode, ImageParams};
+use phi3v::image::{ImageLimits, ImageMode, ImageParams};
 use std::ffi::{OsStr, OsString};
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
+
+/// Pages of a document that are looked at together where nobody chose.
+const PAGES_UNASKED_MAX: usize = 16;
 
 /// Time for a picture that is fetched, redirects included.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
@@ -26,6 +31,8 @@ pub struct PictureOptions {
     pub params: ImageParams,
     /// What a picture may cost.
     pub limits: ImageLimits,
+    /// Which pages of documents.
+    pub pages: Option<PageChoice>,
     /// Where pictures may be fetched from.
     remote: Option<Arc<Fetcher>>,
 }
@@ -34,7 +41,7 @@ impl PictureOptions {
     /// Options for files and stdin alone, under these limits: no host is asked.
     #[must_use]
     pub fn of_files(mode: ImageMode, params: ImageParams, limits: ImageLimits) -> Self {
-        Self { mode, params, limits, remote: None }
+        Self { mode, params, limits, pages: None, remote: None }
     }
 
     /// The same options, and also addresses of `hosts` are fetched, if there are any.
@@ -42,6 +49,19 @@ impl PictureOptions {
     pub fn with_hosts(mut self, hosts: &[AllowedHost]) -> Self {
         self.remote = (!hosts.is_empty()).then(|| Arc::new(Fetcher::new(hosts.to_vec())));
         self
+    }
+
+    /// The same options, and of documents these pages.
+    #[must_use]
+    pub fn with_pages(self, pages: Option<PageChoice>) -> Self {
+        Self { pages, ..self }
+    }
+
+    /// How a file becomes pictures, of which there may be `pages_unasked_max` where no pages were chosen.
+    #[must_use]
+    pub fn reading(&self, pages_unasked_max: usize) -> Reading {
+        let Self { mode, params, limits, pages, .. } = self.clone();
+        Reading { mode, params, limits, pages, pages_unasked_max, drawer: Drawer::default() }
     }
 }
 
@@ -64,48 +84,110 @@ pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), Pi
     Ok(())
 }
 
-/// Reads and prepares the pictures `names`, in order.
+/// Reads and prepares the pictures `names`, in order, of documents their pages.
 ///
 /// # Errors
 /// [`PictureError`], naming the first picture that cannot be read.
 pub fn read_pictures(names: &[OsString], options: &PictureOptions) -> Result<Vec<Picture>, PictureError> {
-    names.iter().map(|name| read_picture(name, options)).collect()
+    let mut pictures = Vec::with_capacity(names.len());
+    for name in names {
+        for picture in read_pages(name, options)? {
+            pictures.push(picture?);
+        }
+    }
+    Ok(pictures)
 }
 
-/// Reads and prepares the pictures `names` on a thread of its own, in order. Nobody waits for its end: it may hang on
-/// stdin or a network.
-pub fn read_ahead(names: Vec<OsString>, options: PictureOptions) -> Receiver<Result<Picture, PictureError>> {
+/// Takes the pictures `grabbed` from the clipboard or the screen, and reads and prepares them and then the pictures `names`
+/// on a thread of its own, in order, of documents their pages. Nobody waits for its end: it may hang on stdin or a network.
+pub fn read_ahead(
+    grabbed: Vec<Grab>,
+    names: Vec<OsString>,
+    options: PictureOptions,
+) -> Receiver<Result<Picture, PictureError>> {
     let (prepared, pictures) = mpsc::channel();
     std::thread::spawn(move || {
-        for name in names {
-            let picture = read_picture(&name, &options);
+        let send = |picture: Result<Picture, PictureError>| {
             let failed = picture.is_err();
-            if prepared.send(picture).is_err() || failed {
-                return; // nobody wants the rest
-            }
-        }
+            // nobody wants the rest
+            if prepared.send(picture).is_err() || failed { Err(()) } else { Ok(()) }
+        };
+        let grabbed = grabbed.into_iter().try_for_each(|grab| send(read_grabbed(grab, &options)));
+        grabbed.and_then(|()| {
+            names.iter().try_for_each(|name| match read_pages(name, &options) {
+                Ok(mut pages) => pages.try_for_each(send),
+                Err(error) => send(Err(error)),
+            })
+        })
     });
     pictures
 }
 
-/// Reads and prepares one picture.
+/// Takes a picture from the clipboard or the screen, and prepares it.
 ///
 /// # Errors
-/// [`PictureError`]: what is wrong with the name, the file or the picture.
+/// [`PictureError`]: there is none, or it cannot be used.
+pub fn read_grabbed(grab: Grab, options: &PictureOptions) -> Result<Picture, PictureError> {
+    let bytes = grab.take(options.limits.bytes_max)?;
+    only_page(&grab.to_string(), pages_of(grab.to_string(), bytes, options, 1)?)
+}
+
+/// Reads what was named and prepares its picture, or the pages of a document, one after the other.
+///
+/// # Errors
+/// [`PictureError`]: what is wrong with the name or the file.
+pub fn read_pages(
+    source: &OsStr,
+    options: &PictureOptions,
+) -> Result<impl Iterator<Item = Result<Picture, PictureError>> + use<>, PictureError> {
+    pages_of(display_name(source), read_named(source, options)?, options, PAGES_UNASKED_MAX)
+}
+
+/// Reads and prepares one picture: of a document its only page, or the one that was chosen.
+///
+/// # Errors
+/// [`PictureError`]: what is wrong with the name, the file or the picture; there are several.
 pub fn read_picture(source: &OsStr, options: &PictureOptions) -> Result<Picture, PictureError> {
-    let PictureOptions { mode, params, limits, remote } = options;
     let name = display_name(source);
-    let bytes = match (http_url(source), remote) {
-        (Some(url), Some(remote)) => fetch(remote, url, limits.bytes_max)?,
+    only_page(&name, pages_of(name.clone(), read_named(source, options)?, options, 1)?)
+}
+
+/// The first page, where several that were chosen come to one.
+fn only_page(
+    name: &str,
+    mut pages: impl Iterator<Item = Result<Picture, PictureError>>,
+) -> Result<Picture, PictureError> {
+    pages.next().unwrap_or_else(|| Err(PictureError::of_document(name, DocumentError::Ended)))
+}
+
+/// The pictures of a file that the user calls `name`.
+fn pages_of(
+    name: String,
+    bytes: Vec<u8>,
+    options: &PictureOptions,
+    pages_unasked_max: usize,
+) -> Result<impl Iterator<Item = Result<Picture, PictureError>> + use<>, PictureError> {
+    let opened = options.reading(pages_unasked_max).open(bytes);
+    let pages: Pages = opened.map_err(|error| PictureError::of_document(&name, error))?;
+    Ok(pages.map(move |page| match page {
+        Ok(page) => Ok(Picture::of_page(&name, page)),
+        Err(error) => Err(PictureError::of_document(&name, error)),
+    }))
+}
+
+/// The bytes of what was named.
+///
+/// # Errors
+/// [`PictureError`]: what is wrong with the name or the file.
+pub fn read_named(source: &OsStr, options: &PictureOptions) -> Result<Vec<u8>, PictureError> {
+    let PictureOptions { limits, remote, .. } = options;
+    match (http_url(source), remote) {
+        (Some(url), Some(remote)) => fetch(remote, url, limits.bytes_max),
         _ => {
             refuse_url(source)?;
             let read = read_bytes(source, limits.bytes_max);
-            read.map_err(|error| PictureError::File { name: name.clone(), error })?
+            read.map_err(|error| PictureError::File { name: display_name(source), error })
         }
-    };
-    match image::decode(&bytes, *mode, limits).and_then(|rgb| image::process(&rgb, params)) {
-        Ok(inputs) => Ok(Picture { name, inputs: Arc::new(inputs) }),
-        Err(error) => Err(PictureError::Image { name, error }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Pictures that are ready for the model, and what is told about them.
 
+use crate::documents::Page;
 use crate::terminal::{count, printable};
 use phi3v::image::{ImageInputs, Size};
 use serde::Serialize;
@@ -12,6 +13,8 @@ pub struct Picture {
     pub name: String,
     /// What the model sees.
     pub inputs: Arc<ImageInputs>,
+    /// Whether something of the page that it is could not be drawn.
+    pub is_incomplete: bool,
 }
 
 /// What is told about a picture: its size, how it was cut, and its tokens.
@@ -34,6 +37,19 @@ pub struct PictureReport {
 }
 
 impl Picture {
+    /// A page of the file that the user called `name`, as `report.pdf#page=3` where it could have several.
+    pub(super) fn of_page(name: &str, page: Page) -> Self {
+        let Page { number, inputs, is_incomplete } = page;
+        let name = number.map_or_else(|| name.to_owned(), |number| page_name(name, number));
+        Self { name, inputs, is_incomplete }
+    }
+
+    /// What is told of a page that lacks something: the answer may be wrong for want of it.
+    #[must_use]
+    pub fn incomplete_notice(&self) -> String {
+        format!("{}: a picture or a font on it could not be drawn, and is missing", printable(&self.name))
+    }
+
     /// What reports tell of the picture: its name, size, tiles and tokens.
     #[must_use]
     pub fn report(&self) -> PictureReport {
@@ -49,6 +65,12 @@ impl Picture {
             tokens: self.inputs.num_img_tokens(),
         }
     }
+}
+
+/// What page `page` of the file `name` is called, by the fragment that RFC 8118 has for it.
+#[must_use]
+pub fn page_name(name: &str, page: usize) -> String {
+    format!("{name}#page={page}")
 }
 
 impl std::fmt::Display for PictureReport {

@@ -10,6 +10,7 @@ mod connections;
 mod conversation;
 mod demo;
 mod docs;
+mod documents;
 mod harness;
 mod load;
 mod page;

@@ -39,13 +39,43 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
         Format::Png => png::decode,
         Format::Jpeg => jpeg::decode,
     };
-    // The decoders are other people's code on hostile bytes: should one panic, it is this image's error and not the
-    // end of the program.
-    let raster = catch_unwind(AssertUnwindSafe(|| decoder(bytes, mode, limits)));
-    let raster = raster.unwrap_or_else(|payload| {
+    Ok(caught(format, || decoder(bytes, mode, limits))?.into_rgb(mode))
+}
+
+/// Number of pages of a TIFF, of which [`ImageLimits::frames_max`] may be looked at; none where the format has no pages.
+///
+/// # Errors
+/// The file is in no supported format, empty, too long or damaged at its beginning; or it has too many pages.
+pub fn pages(bytes: &[u8], limits: &ImageLimits) -> Result<Option<usize>, ImageError> {
+    limits.check_bytes(bytes.len())?;
+    let Format::Tiff = Format::of(bytes)? else { return Ok(None) };
+    let pages = caught(Format::Tiff, || tiff::pages(bytes, limits))?;
+    limits.check_frames(Format::Tiff.name(), pages)?;
+    Ok(Some(pages))
+}
+
+/// Decodes page `page` of a TIFF, counted from 1. What has no pages is decoded as by [`decode`], whatever `page` is.
+///
+/// # Errors
+/// As for [`decode`]; there are not so many pages.
+pub fn decode_page(
+    bytes: &[u8],
+    page: usize,
+    mode: ImageMode,
+    limits: &ImageLimits,
+) -> Result<RgbImage, ImageError> {
+    limits.check_bytes(bytes.len())?;
+    let Format::Tiff = Format::of(bytes)? else { return decode(bytes, mode, limits) };
+    let index = page.saturating_sub(1);
+    Ok(caught(Format::Tiff, || tiff::decode_page(bytes, index, mode, limits))?.into_rgb(mode))
+}
+
+/// What a decoder returns. It may be other people's code on hostile bytes: should it panic, it is this image's error and
+/// not the end of the program.
+fn caught<T>(format: Format, decoder: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    catch_unwind(AssertUnwindSafe(decoder)).unwrap_or_else(|payload| {
         Err(ImageError::Damaged { format: format.name(), reason: reason(payload.as_ref()) })
-    })?;
-    Ok(raster.into_rgb(mode))
+    })
 }
 
 /// One format's decoder.
