@@ -3,7 +3,7 @@
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
-use crate::sources::{Picture, PictureError};
+use crate::sources::{NamedImage, NamedImageError};
 use crate::terminal::TextSink;
 use phi3v::batch::Answer;
 use phi3v::engine::{Engine, Event, Observer, Request, StepProgress};
@@ -77,11 +77,11 @@ pub fn generate<B: Backend>(
 pub fn encode_pictures<B: Backend>(
     engine: &mut Engine<B>,
     names: usize,
-    coming: &Receiver<Result<Picture, PictureError>>,
+    coming: &Receiver<Result<NamedImage, NamedImageError>>,
     interrupt: &Interrupt,
-) -> Result<(Vec<Picture>, Duration), CliError> {
+) -> Result<(Vec<NamedImage>, Duration), CliError> {
     let (mut progress, mut time) = (Progress::new(), Duration::ZERO);
-    let (mut pictures, mut encoded) = (Vec::<Picture>::new(), 0);
+    let (mut pictures, mut encoded) = (Vec::<NamedImage>::new(), 0);
     loop {
         while let Ok(picture) = coming.try_recv() {
             pictures.push(picture?);

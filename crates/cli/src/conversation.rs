@@ -3,7 +3,7 @@
 use crate::args::GenerationArgs;
 use crate::error::CliError;
 use crate::runtime::Runtime;
-use crate::sources::Picture;
+use crate::sources::NamedImage;
 use phi3v::engine::Request;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Conversation {
     }
 
     /// Adds a question about `pictures`, which are new, and about those that were given before.
-    pub fn ask(&mut self, pictures: &[Picture], question: &str) {
+    pub fn ask(&mut self, pictures: &[NamedImage], question: &str) {
         self.0.ask(pictures.iter().map(|picture| Arc::clone(&picture.inputs)), question);
     }
 

@@ -4,7 +4,7 @@ use crate::batch::BatchError;
 use crate::disk;
 use crate::hub::HubError;
 use crate::paths::system_words;
-use crate::sources::PictureError;
+use crate::sources::NamedImageError;
 use phi3v::engine::EngineError;
 use phi3v::files::WriteError;
 use phi3v::memory::size;
@@ -27,7 +27,7 @@ pub enum CliError {
     DemoIsBuiltIn,
     /// A picture that cannot be read, fetched or decoded.
     #[error(transparent)]
-    Picture(#[from] PictureError),
+    Picture(#[from] NamedImageError),
     /// More tokens or memory than there is room for, where the command has no `--context`.
     #[error("{0}")]
     Fixed(phi3v::Error),
@@ -179,7 +179,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Phi3V(error) | Self::Fixed(error) => library_code(error),
-            Self::Picture(PictureError::StdinTwice) => ExitCode::Usage,
+            Self::Picture(NamedImageError::StdinTwice) => ExitCode::Usage,
             Self::Picture(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,

@@ -6,10 +6,11 @@ mod library;
 use crate::documents::DocumentError;
 use crate::error::{CliError, ExitCode};
 use crate::paths::quoted;
-use crate::sources::{PictureError, SourceError, Unallowed};
+use crate::sources::{NamedImageError, SourceError, Unallowed, http_url};
 use crate::tell;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
+use std::ffi::OsStr;
 use std::io;
 
 impl CliError {
@@ -66,9 +67,36 @@ impl CliError {
     }
 }
 
+impl NamedImageError {
+    /// What the user of a batch can do about it, for the picture's row: other flags of the same command.
+    #[must_use]
+    pub fn hint_in_batch(&self) -> Option<String> {
+        let hint = match self {
+            Self::Image { error, .. } => return library::image(error),
+            Self::Document { error, .. } => return error.hint(),
+            Self::File { .. } | Self::Grab(_) | Self::StdinTwice => "check that the file can be read",
+            Self::Url { url } => match http_host(url) {
+                Some(host) => return Some(format!("allow its host with --allow-url {host}")),
+                None => "fetch it yourself, and give the path of the file",
+            },
+            Self::Fetch { error: SourceError::NotAllowed(Unallowed::Host), .. } => {
+                "allow its host with --allow-url, as well as one that it redirects to"
+            }
+            Self::Fetch { error: SourceError::TooLarge { .. }, .. } => {
+                "raise the limit with --max-image-bytes if you trust the host"
+            }
+            Self::Fetch { error: SourceError::Fetch(_), .. } => {
+                "try it again with --retry-errors, or fetch it yourself and give the path of the file"
+            }
+            Self::Fetch { .. } => "fetch it yourself, and give the path of the file",
+        };
+        Some(hint.to_owned())
+    }
+}
+
 /// A command that would have worked; of `ask`'s words the pictures that are there, and the question if there was one.
 fn no_question(names: &[String]) -> String {
-    let is_address = |name: &str| name.starts_with("http://") || name.starts_with("https://");
+    let is_address = |name: &String| http_url(OsStr::new(name)).is_some();
     let is_there = |name: &&String| *name == "-" || is_address(name) || std::path::Path::new(name).is_file();
     let (pictures, words): (Vec<&String>, Vec<&String>) = names.iter().partition(is_there);
     let question = match words[..] {
@@ -90,17 +118,17 @@ fn no_question(names: &[String]) -> String {
 /// What can be done within `chat`, where it is something else than elsewhere.
 fn in_chat(error: &CliError) -> Option<String> {
     Some(match error {
-        CliError::Picture(PictureError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+        CliError::Picture(NamedImageError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
             "check the path; after /image Tab completes it".to_owned()
         }
         CliError::Picture(
-            PictureError::Url { url }
-            | PictureError::Fetch { url, error: SourceError::NotAllowed(_) | SourceError::NoFile },
+            NamedImageError::Url { url }
+            | NamedImageError::Fetch { url, error: SourceError::NotAllowed(_) | SourceError::NoFile },
         ) if http_host(url).is_some() => {
             let host = http_host(url)?;
             format!("begin with phi3v chat --allow-url {host}; or {}", download(url))
         }
-        CliError::Picture(PictureError::Fetch { url, .. }) => download(url),
+        CliError::Picture(NamedImageError::Fetch { url, .. }) => download(url),
         CliError::Phi3V(phi3v::Error::Engine(EngineError::ContextLength { .. })) => {
             "/reset makes room; chat --context gives more of it".to_owned()
         }
@@ -114,15 +142,15 @@ fn download(url: &str) -> String {
 }
 
 /// What can be done about a picture.
-fn picture(error: &PictureError) -> Option<String> {
+fn picture(error: &NamedImageError) -> Option<String> {
     Some(match error {
-        PictureError::Image { error, .. } => return library::image(error),
-        PictureError::Document { error: DocumentError::ManyPages { limit, .. }, .. } => {
+        NamedImageError::Image { error, .. } => return library::image(error),
+        NamedImageError::Document { error: DocumentError::ManyPages { limit, .. }, .. } => {
             format!("choose some, as --pages 1-{limit}; phi3v batch asks about each page by itself")
         }
-        PictureError::Document { error, .. } => return error.hint(),
-        PictureError::Grab(error) => error.hint(),
-        PictureError::File { name, error } if error.kind() == io::ErrorKind::NotFound => {
+        NamedImageError::Document { error, .. } => return error.hint(),
+        NamedImageError::Grab(error) => error.hint(),
+        NamedImageError::File { name, error } if error.kind() == io::ErrorKind::NotFound => {
             // of several words it is rather a question than a path
             if name.contains(char::is_whitespace) {
                 "check the path; the question of ask comes last and in quotes".to_owned()
@@ -130,16 +158,16 @@ fn picture(error: &PictureError) -> Option<String> {
                 "check the path".to_owned()
             }
         }
-        PictureError::File { .. } | PictureError::StdinTwice => return None,
-        PictureError::Url { url } => address(url),
-        PictureError::Fetch { url, error: SourceError::NotAllowed(Unallowed::Host) } => format!(
+        NamedImageError::File { .. } | NamedImageError::StdinTwice => return None,
+        NamedImageError::Url { url } => address(url),
+        NamedImageError::Fetch { url, error: SourceError::NotAllowed(Unallowed::Host) } => format!(
             "name its host with --allow-url, as well as one that it redirects to; or {}",
             fetch_yourself(url)
         ),
-        PictureError::Fetch { error: SourceError::TooLarge { .. }, .. } => {
+        NamedImageError::Fetch { error: SourceError::TooLarge { .. }, .. } => {
             "raise the limit with --max-image-bytes if you trust the host".to_owned()
         }
-        PictureError::Fetch { url, .. } => fetch_yourself(url),
+        NamedImageError::Fetch { url, .. } => fetch_yourself(url),
     })
 }
 
@@ -166,5 +194,17 @@ fn address(url: &str) -> String {
         }
         None if url.starts_with("file:") => "give the path of the file".to_owned(),
         None => fetch_yourself(url),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_one_however_its_scheme_is_written() {
+        let names = ["HTTPS://example.org/a.png", "What is this?"].map(str::to_owned);
+        let told = no_question(&names);
+        assert!(told.contains("phi3v ask --allow-url example.org HTTPS://example.org/a.png "), "{told}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::args::AskArgs;
 use crate::runtime::Runtime;
-use crate::sources::{Picture, PictureReport};
+use crate::sources::{ImageReport, NamedImage};
 use crate::terminal::count;
 use phi3v::batch::Answer;
 use phi3v::engine::{Finished, Timings, Token, Usage};
@@ -26,7 +26,7 @@ pub struct AskReport {
     finish_reason: &'static str,
     model: String,
     dtype: &'static str,
-    images: Vec<PictureReport>,
+    images: Vec<ImageReport>,
     usage: UsageReport,
     timings: TimingsReport,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,7 @@ struct TokenReport {
 impl AskReport {
     /// The report of one answer, with the pictures it was about and the model that gave it.
     #[must_use]
-    pub fn new(args: &AskArgs, pictures: &[Picture], runtime: &Runtime, answer: &Answer) -> Self {
+    pub fn new(args: &AskArgs, pictures: &[NamedImage], runtime: &Runtime, answer: &Answer) -> Self {
         let tokens =
             || answer.tokens.iter().map(|token| TokenReport::new(token, &runtime.tokenizer)).collect();
         Self {
@@ -78,7 +78,7 @@ impl AskReport {
             finish_reason: answer.finished.reason.name(),
             model: runtime.name.clone(),
             dtype: args.model.dtype.name(),
-            images: pictures.iter().map(Picture::report).collect(),
+            images: pictures.iter().map(NamedImage::report).collect(),
             usage: answer.finished.usage.into(),
             timings: answer.finished.timings.into(),
             logprobs: args.logprobs.map(|_| tokens()),

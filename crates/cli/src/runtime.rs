@@ -12,7 +12,7 @@ use phi3v::memory::{Capacity, MemoryError, MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
-use phi3v_kernels::Backend;
+use phi3v_kernels::{Backend, Processor};
 use std::sync::Arc;
 
 /// Bytes of weights above which the memory plan is printed without being asked for: 1 GB.
@@ -107,6 +107,14 @@ fn open_quantized(
 pub fn device(args: &DeviceArgs) -> Result<Device, CliError> {
     let opened = Device::open_telling(&device_options(args), &mut tell_device);
     Ok(opened.map_err(phi3v::Error::from)?)
+}
+
+/// What the flags and `PHI3V_CPU` would use of this machine's processor, whichever device runs the model.
+///
+/// # Errors
+/// An unknown level, or a number of threads out of range.
+pub fn processor(args: &DeviceArgs) -> Result<Processor, CliError> {
+    Ok(device_options(args).processor().map_err(phi3v::Error::from)?)
 }
 
 fn tell_device(sentence: &str) {

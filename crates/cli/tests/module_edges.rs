@@ -34,7 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["args", "error", "hub", "progress", "quantized", "terminal"]),
     ("conversation", &["args", "error", "runtime", "sources"]),
     ("answer", &["error", "interrupt", "progress", "sources", "terminal"]),
-    ("report", &["answer", "args", "runtime", "sources", "terminal"]),
+    ("report", &["args", "runtime", "sources", "terminal"]),
     (
         "commands",
         &[
@@ -150,6 +150,15 @@ fn of_the_server_only_the_router_knows_openai() {
         let names = named(&code, "super::").contains("openai") || code.contains("server::openai");
         let may = below.starts_with("openai") || below == Path::new("router.rs");
         assert!(may || !names, "{} names openai", file.display());
+    }
+}
+
+#[test]
+fn the_server_s_hints_are_made_in_one_place() {
+    for file in rust_files("crates/cli/src/server") {
+        let code = code(&file);
+        let beside = [".hint(\"", ".hint(format!"].iter().any(|text| code.contains(text));
+        assert!(!beside, "{} has a hint of its own, which belongs into server/hints.rs", file.display());
     }
 }
 

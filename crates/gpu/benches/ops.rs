@@ -1,8 +1,9 @@
-//! How fast the first card, or the one that `PHI3V_TEST_GPU` names, runs the kernels: `cargo bench -p phi3v-gpu`, or with
+//! How fast the first card, or the one that `PHI3V_TEST_DEVICE` names, runs the kernels: `cargo bench -p phi3v-gpu`, or with
 //! `-- --tiny` on shapes that a card in software can do.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on shall fail")]
 
-use phi3v_gpu::{Choice, Gpu, GpuOptions, adapters};
+use phi3v_gpu::testing::choice;
+use phi3v_gpu::{Gpu, GpuOptions, adapters};
 use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::{
     Backend, Bytes, Epilogue, Format, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, MatrixSource, Precision,
@@ -31,8 +32,8 @@ fn main() {
         return;
     }
     for no_matrix_units in [true, false] {
-        let choice = std::env::var("PHI3V_TEST_GPU").map_or(Choice::Number(0), Choice::Name);
-        let gpu = Gpu::new(&GpuOptions { choice, no_matrix_units, ..GpuOptions::default() }).unwrap();
+        let gpu =
+            Gpu::new(&GpuOptions { choice: choice(), no_matrix_units, ..GpuOptions::default() }).unwrap();
         if no_matrix_units {
             println!("{} ({}, {})", gpu.adapter().name, gpu.adapter().kind, gpu.adapter().driver);
             recording(&gpu);

@@ -75,12 +75,11 @@ pub enum Choice {
 impl FromStr for Choice {
     type Err = std::convert::Infallible;
 
-    /// A number, or else a part of a name; nothing for the best.
+    /// `gpu:1` or a number, or else a part of a name; `gpu` or nothing for the best.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.parse() {
-            Ok(number) => Self::Number(number),
-            Err(_) if text.is_empty() => Self::Best,
-            Err(_) => Self::Name(text.to_owned()),
+        Ok(match text.strip_prefix("gpu:").unwrap_or(text) {
+            "" | "gpu" => Self::Best,
+            name => name.parse().map_or_else(|_| Self::Name(name.to_owned()), Self::Number),
         })
     }
 }
@@ -217,8 +216,8 @@ mod tests {
     #[test]
     fn a_choice_is_a_number_or_a_name() {
         let parse = |text: &str| text.parse::<Choice>();
-        assert_eq!(parse(""), Ok(Choice::Best));
-        assert_eq!(parse("1"), Ok(Choice::Number(1)));
+        assert_eq!((parse(""), parse("gpu")), (Ok(Choice::Best), Ok(Choice::Best)));
+        assert_eq!((parse("1"), parse("gpu:1")), (Ok(Choice::Number(1)), Ok(Choice::Number(1))));
         assert_eq!(parse("RTX 4090"), Ok(Choice::Name("RTX 4090".to_owned())));
     }
 }

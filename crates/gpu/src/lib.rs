@@ -24,6 +24,8 @@ mod recorder;
 mod rows;
 mod self_test;
 mod tensor;
+#[doc(hidden)]
+pub mod testing;
 
 pub use adapter::{Adapter, AdapterKind, Choice, MatrixUnits, adapters};
 pub use backend::Gpu;

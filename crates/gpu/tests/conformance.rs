@@ -2,27 +2,21 @@
 //! Mesa's software Vulkan.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use phi3v_gpu::{Choice, Gpu, GpuOptions, adapters};
+use phi3v_gpu::testing::card;
+use phi3v_gpu::{Choice, Gpu, GpuOptions};
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use phi3v_kernels::testing::conformance::{Subject, attention, dense, packed, rows};
-use phi3v_kernels::testing::{self, Noise, Variant};
+use phi3v_kernels::testing::{Noise, Variant};
 use phi3v_kernels::{Backend, BackendError, Bytes, Cpu, Epilogue, Format, MatrixSource, Precision};
 
 fn scalar() -> Subject<Cpu> {
     Subject { name: "scalar".to_owned(), backend: Variant::SCALAR.cpu(2).unwrap() }
 }
 
-/// The card that `PHI3V_TEST_GPU` names, or the first; none where there is none, which is said aloud.
+/// The card that tests run on, if there is one.
 fn subjects() -> Vec<Subject<Gpu>> {
-    let choice = std::env::var("PHI3V_TEST_GPU").map_or(Choice::Number(0), Choice::Name);
-    if adapters().is_empty() {
-        let needed = std::env::var_os("PHI3V_NEEDS_GPU").is_some_and(|value| value != "0");
-        assert!(!needed, "no graphics card was found, and PHI3V_NEEDS_GPU asks for one");
-        testing::skip("no graphics card was found", "run scripts/test-gpu, which installs one in software");
-        return Vec::new();
-    }
-    let backend = Gpu::new(&GpuOptions { choice, ..GpuOptions::default() }).unwrap();
-    vec![Subject { name: backend.adapter().name.clone(), backend }]
+    let subject = |backend: Gpu| Subject { name: backend.adapter().name.clone(), backend };
+    card().map(subject).into_iter().collect()
 }
 
 #[test]

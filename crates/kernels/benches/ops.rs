@@ -61,7 +61,7 @@ fn main() {
     let filter = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok());
     let cpu = Cpu::new(&CpuOptions { threads, level: None }).unwrap();
-    println!("{} threads, {}", cpu.threads(), cpu.features());
+    println!("{} threads, {}", cpu.threads(), cpu.processor().features());
     println!("{:.0?}", cpu.limits().unwrap());
     for (format, precision) in [
         (Format::Q8, Precision::Bf16),

@@ -13,9 +13,9 @@ use phi3v::weights::Weights;
 use phi3v::weights::convert::{self, Target};
 use phi3v::weights::quantized::Quant;
 use phi3v::{Session, SessionOptions};
-use phi3v_gpu::{Choice, Counts, Gpu, GpuOptions, adapters};
+use phi3v_gpu::testing::card;
+use phi3v_gpu::{Counts, Gpu};
 use phi3v_kernels::quant::PackedShape;
-use phi3v_kernels::testing::skip;
 use phi3v_kernels::{Format, KV_BLOCK_TOKENS, KvFormat};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -82,21 +82,10 @@ fn decode_counts(gpu: Gpu, quant: Quant, past: usize) -> [Counts; 2] {
     [step(&[8], past), step(&[9], past + 1)]
 }
 
-/// A card in software is as good: nothing is timed.
-fn gpu() -> Option<Gpu> {
-    if adapters().is_empty() {
-        let needed = std::env::var_os("PHI3V_NEEDS_GPU").is_some_and(|value| value != "0");
-        assert!(!needed, "no graphics card was found, and PHI3V_NEEDS_GPU asks for one");
-        skip("no graphics card was found", "run scripts/test-gpu, which installs one in software");
-        return None;
-    }
-    Some(Gpu::new(&GpuOptions { choice: Choice::Number(0), ..GpuOptions::default() }).unwrap())
-}
-
 #[test]
 fn a_decode_step_reads_the_weights_and_the_cache_once() {
     for (quant, format) in [(Quant::Q8, Format::Q8), (Quant::Q4, Format::Q4)] {
-        let Some(gpu) = gpu() else { return };
+        let Some(gpu) = card() else { return };
         let past = 2 * KV_BLOCK_TOKENS - 1;
         let [counts, next] = decode_counts(gpu, quant, past);
         // the head stays in q8
@@ -125,7 +114,7 @@ fn a_decode_step_reads_the_weights_and_the_cache_once() {
 /// What docs/internals/gpu.md says of a step.
 #[test]
 fn a_decode_step_is_one_submission_of_twelve_dispatches_a_layer() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = card() else { return };
     let [counts, next] = decode_counts(gpu, Quant::Q8, 70);
     assert_eq!(counts.submissions, 1);
     assert_eq!(counts.dispatches, 12 * LAYERS as u64 + 3);

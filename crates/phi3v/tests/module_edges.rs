@@ -170,3 +170,78 @@ fn unsafe_code_lives_in_kernels_and_the_seam_to_c_only() {
         assert!(manifest.contains("unsafe_code = \"deny\""), "{name} does not deny unsafe code");
     }
 }
+
+/// The text up to the first `separator` that is in no brackets, and what follows it.
+fn split_outside(text: &str, separator: char) -> (&str, &str) {
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        if c == '>' && text[..at].ends_with('-') {
+            continue;
+        }
+        if depth == 0 && c == separator {
+            return (&text[..at], &text[at + 1..]);
+        }
+        depth += i32::from("([{<".contains(c)) - i32::from(")]}>".contains(c));
+    }
+    (text, "")
+}
+
+/// The parameters of a function, from the text after its name on.
+fn parameters(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix('<').map_or(text, |generics| split_outside(generics, '>').1);
+    Some(split_outside(rest.strip_prefix('(')?, ')').0)
+}
+
+/// Whether a type is a tuple, or a reference to one.
+fn is_tuple(mut kind: &str) -> bool {
+    while let Some(referred) = kind.trim_start().strip_prefix('&') {
+        let lifetime = referred.starts_with('\'').then(|| referred.split_once(' ')).flatten();
+        let referred = lifetime.map_or(referred, |(_, rest)| rest);
+        kind = referred.strip_prefix("mut ").unwrap_or(referred);
+    }
+    let inside = kind.trim_start().strip_prefix('(').map(|rest| split_outside(rest, ')').0);
+    inside.is_some_and(|inside| split_outside(inside, ',').0 != inside)
+}
+
+/// The functions of a text that take a tuple, by name.
+fn takes_tuples(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for (at, word) in text.match_indices("fn ") {
+        if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let name = &text[at + word.len()..];
+        let name = &name[..name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len())];
+        let mut rest = parameters(&text[at + word.len() + name.len()..]).unwrap_or_default();
+        while !rest.is_empty() {
+            let (parameter, others) = split_outside(rest, ',');
+            if is_tuple(split_outside(parameter, ':').1) {
+                found.push(name);
+            }
+            rest = others;
+        }
+    }
+    found
+}
+
+#[test]
+fn no_function_takes_a_tuple() {
+    let text = "fn a<F: Fn((u8, u8)) -> u8>(x: &[(u8, u8)], f: F) fn b((x, y): (u8, u8)) fn c(&self, x: &'a mut (u8, &str))
+        fn d(x: &(dyn Any + Send), y: fn((u8, u8)) -> u8) fn e<T>(x: T, (y,): (u8,))";
+    assert_eq!(takes_tuples(text), ["b", "c", "e"]);
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap() {
+        let mut files = Vec::new();
+        rust_files(&entry.unwrap().path().join("src"), &mut files);
+        assert!(!files.is_empty(), "a crate without source");
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            let found = takes_tuples(&code.join("\n")).join(", ");
+            assert!(
+                found.is_empty(),
+                "{}: a struct has names for the parts that {found} takes",
+                file.display()
+            );
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use phi3v_cli::error::{CliError, ExitCode};
 use phi3v_cli::hub::HubError;
-use phi3v_cli::sources::{PictureError, SourceError, Unallowed};
+use phi3v_cli::sources::{NamedImageError, SourceError, Unallowed};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
@@ -59,12 +59,14 @@ fn hint(error: &CliError) -> Option<String> {
         CliError::Phi3V(error) | CliError::Fixed(error) | CliError::Hub(HubError::Model(error)) => {
             error.hint()
         }
-        CliError::Picture(PictureError::Image { error, .. }) => error.hint(),
+        CliError::Picture(NamedImageError::Image { error, .. }) => error.hint(),
         CliError::Picture(
-            PictureError::Url { .. }
-            | PictureError::Fetch { error: SourceError::NotAllowed(Unallowed::Host | Unallowed::Http), .. },
+            NamedImageError::Url { .. }
+            | NamedImageError::Fetch {
+                error: SourceError::NotAllowed(Unallowed::Host | Unallowed::Http), ..
+            },
         ) => Some("name its host in allow_hosts, as well as one that it redirects to".to_owned()),
-        CliError::Picture(PictureError::Fetch { .. }) => {
+        CliError::Picture(NamedImageError::Fetch { .. }) => {
             Some("fetch it yourself, and give its bytes".to_owned())
         }
         CliError::Quantized { .. } => Some("give the original checkpoint, or leave quant out".to_owned()),

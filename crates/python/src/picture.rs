@@ -7,7 +7,7 @@ use phi3v::image::{
     self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_SIDE, TILE_VALUES,
 };
 use phi3v_cli::error::CliError;
-use phi3v_cli::sources::{AllowedHost, Inputs, PictureError, PictureOptions, Sources, read_picture};
+use phi3v_cli::sources::{AllowedHost, ImageOptions, Inputs, NamedImageError, Sources, read_image};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -48,7 +48,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// The command line's words for it, of a model with the settings `own`.
-    fn options(&self, py: Python<'_>, own: &ImageParams) -> PyResult<PictureOptions> {
+    fn options(&self, py: Python<'_>, own: &ImageParams) -> PyResult<ImageOptions> {
         let refused = |message: String| errors::raise(py, Class::Option, &message, None);
         let host = |name: &String| name.parse::<AllowedHost>().map_err(refused);
         let hosts = self.allow_hosts.iter().map(host).collect::<PyResult<Vec<_>>>()?;
@@ -61,7 +61,7 @@ impl Reading {
         };
         let mode = if self.reference { ImageMode::Reference } else { ImageMode::AsSeen };
         let params = own.with_num_crops(self.num_crops.unwrap_or(own.num_crops));
-        Ok(PictureOptions::of_files(mode, params, limits).with_hosts(&hosts))
+        Ok(ImageOptions::of_files(mode, params, limits).with_hosts(&hosts))
     }
 }
 
@@ -82,10 +82,10 @@ pub(crate) fn read(
 }
 
 /// The picture's name, and the picture cut.
-fn prepared(origin: Origin, options: &PictureOptions) -> Result<(String, Arc<ImageInputs>), PictureError> {
+fn prepared(origin: Origin, options: &ImageOptions) -> Result<(String, Arc<ImageInputs>), NamedImageError> {
     let (name, rgb) = match origin {
         Origin::Named(name) => {
-            let picture = read_picture(&name, options)?;
+            let picture = read_image(&name, options)?;
             return Ok((picture.name, picture.inputs));
         }
         Origin::Bytes(bytes, name) => {
@@ -95,7 +95,7 @@ fn prepared(origin: Origin, options: &PictureOptions) -> Result<(String, Arc<Ima
         Origin::DataUrl(url) => {
             let name = "the data URL".to_owned();
             let bytes = data_url(&url, &options.limits)
-                .map_err(|error| PictureError::Fetch { url: name.clone(), error })?;
+                .map_err(|error| NamedImageError::Fetch { url: name.clone(), error })?;
             let rgb = image::decode(&bytes, options.mode, &options.limits);
             (name, rgb)
         }
@@ -105,7 +105,7 @@ fn prepared(origin: Origin, options: &PictureOptions) -> Result<(String, Arc<Ima
     };
     match rgb.and_then(|rgb| image::process(&rgb, &options.params)) {
         Ok(inputs) => Ok((name, Arc::new(inputs))),
-        Err(error) => Err(PictureError::Image { name, error }),
+        Err(error) => Err(NamedImageError::Image { name, error }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The flags that say how pictures are found and read.
 
 use crate::documents::PageChoice;
-use crate::sources::{AllowedHost, PictureOptions};
+use crate::sources::{AllowedHost, ImageOptions};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use phi3v::image::{ImageLimits, ImageMode, ImageParams, NUM_CROPS_HIGH, NUM_CROPS_MAX};
@@ -78,9 +78,9 @@ impl PictureArgs {
 
     /// How pictures are read, of a checkpoint with these settings.
     #[must_use]
-    pub fn options(&self, own: &ImageParams) -> PictureOptions {
+    pub fn options(&self, own: &ImageParams) -> ImageOptions {
         let params = own.with_num_crops(self.num_crops(own.num_crops));
-        let options = PictureOptions::of_files(self.mode(), params, self.limits.limits());
+        let options = ImageOptions::of_files(self.mode(), params, self.limits.limits());
         options.with_hosts(&self.allow_url).with_pages(self.pages.clone())
     }
 

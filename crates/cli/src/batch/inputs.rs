@@ -4,7 +4,7 @@ use super::error::BatchError;
 use super::lines::Lines;
 use crate::documents::count_pages;
 use crate::paths::open_named;
-use crate::sources::{PictureOptions, http_url, page_name, read_named};
+use crate::sources::{ImageOptions, http_url, page_name, read_named};
 use phi3v::document::{PDF_HEAD_BYTES, is_pdf};
 use phi3v::files::read_to_limit;
 use phi3v::image::is_picture;
@@ -80,7 +80,7 @@ impl Inputs {
     /// The same with every page of a document in the place of it, called as `report.pdf#page=3`. A document that cannot be
     /// opened stays, and is told of in its row.
     #[must_use]
-    pub fn with_pages(self, options: &PictureOptions) -> Self {
+    pub fn with_pages(self, options: &ImageOptions) -> Self {
         let Self::Pictures { items, skipped } = self else { return self };
         let items = items.into_iter().flat_map(|item| pages_of(item, options)).collect();
         Self::Pictures { items, skipped }
@@ -88,7 +88,7 @@ impl Inputs {
 }
 
 /// A picture for each page of a file; the file itself where it has one picture, or lies elsewhere.
-fn pages_of(item: PictureItem, options: &PictureOptions) -> Vec<PictureItem> {
+fn pages_of(item: PictureItem, options: &ImageOptions) -> Vec<PictureItem> {
     let path = Path::new(&item.source);
     let may_have_pages = head(path).is_ok_and(|head| is_pdf(&head) || options.pages.is_some());
     let pages = may_have_pages.then(|| {

@@ -7,7 +7,7 @@ use super::row::salt;
 use crate::documents::PageChoice;
 use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Offered, Offline, settle_seed};
-use crate::sources::{Budget, Picture, PictureError, PictureOptions, read_picture};
+use crate::sources::{Budget, ImageOptions, NamedImage, NamedImageError, read_image};
 use axum::http::StatusCode;
 use phi3v::batch::Asked;
 use phi3v::constraint::{Constraint, GrammarConstraint};
@@ -44,7 +44,7 @@ pub type Group = Vec<Asked<Key, ApiError>>;
 /// Makes requests of pictures: every question of the job about each.
 pub struct PictureAsker {
     /// How pictures are read.
-    pub options: PictureOptions,
+    pub options: ImageOptions,
     /// Makes ids of the questions' texts.
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that prompt and answer may have.
@@ -83,7 +83,7 @@ impl PictureAsker {
             Some(page) => &self.options.clone().with_pages(Some(PageChoice::of(page))),
             None => &self.options,
         };
-        let picture = read_picture(&work.item.source, options).map_err(|error| refusal(&error));
+        let picture = read_image(&work.item.source, options).map_err(|error| refusal(&error));
         let ask = |&number: &usize| {
             let prepared = &self.questions[number];
             let custom_id = prepared.question.row_id(&work.item.id);
@@ -95,7 +95,12 @@ impl PictureAsker {
         work.questions.iter().map(ask).collect()
     }
 
-    fn request(&self, picture: &Picture, prepared: &Prepared, custom_id: &str) -> Result<Request, ApiError> {
+    fn request(
+        &self,
+        picture: &NamedImage,
+        prepared: &Prepared,
+        custom_id: &str,
+    ) -> Result<Request, ApiError> {
         let mut conversation = Conversation::new(self.system.as_deref());
         conversation.ask([Arc::clone(&picture.inputs)], &prepared.question.prompt);
         let mut request = conversation.request(&self.tokenizer, self.context_tokens, &self.generation)?;
@@ -109,30 +114,26 @@ impl PictureAsker {
 }
 
 /// Why a picture that was named cannot be asked about, in the words of the command line: the rows are its user's own.
-fn refusal(error: &PictureError) -> ApiError {
-    let (status, code, hint) = match error {
-        PictureError::Image { error, .. } => {
+fn refusal(error: &NamedImageError) -> ApiError {
+    let (status, code) = match error {
+        NamedImageError::Image { error, .. } => {
             let told = ApiError::image(error, "");
-            (told.status, told.code, error.hint().map(|hint| Box::new(hint.into())))
+            (told.status, told.code)
         }
-        PictureError::Document { error, .. } => {
+        NamedImageError::Document { error, .. } => {
             let told = ApiError::document(error, "");
-            (told.status, told.code, error.hint().map(|hint| Box::new(hint.into())))
+            (told.status, told.code)
         }
-        PictureError::Fetch { error, .. } => {
+        NamedImageError::Fetch { error, .. } => {
             let told = ApiError::source(error);
-            (told.status, told.code, told.hint)
+            (told.status, told.code)
         }
-        PictureError::Url { .. } => {
-            let hint = Box::new("allow its host with --allow-url".into());
-            (StatusCode::BAD_REQUEST, "image_source_not_allowed", Some(hint))
+        NamedImageError::Url { .. } => (StatusCode::BAD_REQUEST, "image_source_not_allowed"),
+        NamedImageError::File { .. } | NamedImageError::Grab(_) | NamedImageError::StdinTwice => {
+            (StatusCode::BAD_REQUEST, "image_unreadable")
         }
-        PictureError::File { .. } | PictureError::Grab(_) | PictureError::StdinTwice => (
-            StatusCode::BAD_REQUEST,
-            "image_unreadable",
-            Some(Box::new("check that the file can be read".into())),
-        ),
     };
+    let hint = error.hint_in_batch().map(|hint| Box::new(hint.into()));
     ApiError { hint, ..ApiError::new(status, code, error.to_string()) }
 }
 
@@ -189,7 +190,40 @@ fn in_a_batch(mut error: ApiError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::{SourceError, Unallowed};
+    use crate::sources::{FetchFault, SourceError, Unallowed};
+    use phi3v::image::ImageError;
+
+    #[test]
+    fn a_row_of_a_picture_advises_flags_of_the_batch_and_none_of_the_server() {
+        let fetch = |error| NamedImageError::Fetch { url: "https://example.org/a.png".to_owned(), error };
+        let url = |url: &str| NamedImageError::Url { url: url.to_owned() };
+        let too_wide = ImageError::Side { width: 9, height: 1, limit: 8 };
+        let cases = [
+            (fetch(SourceError::NotAllowed(Unallowed::Host)), "image_source_not_allowed", "--allow-url"),
+            (
+                fetch(SourceError::NotAllowed(Unallowed::PrivateHost)),
+                "image_source_not_allowed",
+                "fetch it yourself",
+            ),
+            (fetch(SourceError::TooLarge { limit: 4 }), "image_too_large", "--max-image-bytes"),
+            (fetch(FetchFault::Status.into()), "image_fetch_failed", "--retry-errors"),
+            (url("https://example.org/a.png"), "image_source_not_allowed", "--allow-url example.org"),
+            (url("ftp://example.org/a.png"), "image_source_not_allowed", "fetch it yourself"),
+            (
+                NamedImageError::Image { name: "a".to_owned(), error: too_wide },
+                "image_too_large",
+                "--max-side",
+            ),
+        ];
+        for (error, code, advice) in cases {
+            let told = refusal(&error);
+            let hint = told.hint.unwrap().to_string();
+            assert!(told.code == code && hint.contains(advice), "{error}: {hint}");
+            for foreign in ["data URL", "server", "--allow-image-host"] {
+                assert!(!hint.contains(foreign), "{error}: {hint}");
+            }
+        }
+    }
 
     #[test]
     fn a_row_advises_what_the_user_of_a_batch_can_do() {

@@ -116,29 +116,22 @@ pub fn write_csv(
     file.finish().map_err(write_error)
 }
 
-/// Writes a Parquet file: every column optional text, in row groups of 65,536.
-///
-/// # Errors
-/// It cannot be written, the journal not be read, or the program was built without it.
-#[cfg(not(feature = "parquet"))]
-pub fn write_parquet(
-    _path: &Path,
-    _columns: &Columns,
-    _journal: &Journal,
-    _done: &DoneRows,
-    _existing: Existing,
-) -> Result<(), BatchError> {
-    Err(BatchError::NoParquet)
-}
-
-#[cfg(feature = "parquet")]
-pub use parquet_file::write_parquet;
-
 #[cfg(feature = "parquet")]
 mod parquet_file;
 
-/// Whether this build writes Parquet files.
-pub const HAS_PARQUET: bool = cfg!(feature = "parquet");
+/// What writes all rows of a journal as a file, as [`write_csv`] does.
+pub type WriteTable = fn(&Path, &Columns, &Journal, &DoneRows, Existing) -> Result<(), BatchError>;
+
+/// What writes Parquet files: every column optional text, in row groups of 65,536.
+///
+/// # Errors
+/// [`BatchError::NoParquet`], where the program was built without the feature `parquet`.
+pub fn parquet_writer() -> Result<WriteTable, BatchError> {
+    #[cfg(feature = "parquet")]
+    return Ok(parquet_file::write_parquet);
+    #[cfg(not(feature = "parquet"))]
+    return Err(BatchError::NoParquet);
+}
 
 /// A file that has not got its name yet, to write to.
 struct Unfinished(NewFile);

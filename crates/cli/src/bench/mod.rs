@@ -3,8 +3,8 @@
 //! No files are needed: the weights are random, of the real model's shapes. A *share* compares with limits measured
 //! in the same run ([`Limits`]). For work bound by arithmetic it is the time that the operations would take at the
 //! peak (products at that of the weights' format, attention at that of bf16) over the time taken; for decoding, the
-//! bytes of weights, keys and values that a token reads over the time, as a part of the read bandwidth. Operations
-//! are those of the whole mathematics: rows that a fast path leaves out count as done.
+//! time that reading the weights, keys and values would take at the read bandwidth, or the products at the peak where
+//! that is more. Operations are those of the whole mathematics: rows that a fast path leaves out count as done.
 
 mod work;
 
@@ -31,6 +31,8 @@ const STANDARD_PROMPT: usize = 1941;
 const NEXT_QUESTION: usize = 32;
 /// Tokens decoded for one figure.
 const DECODE_STEPS: usize = 12;
+/// Answers that decode together for one figure: as many as `phi3v batch` and the server let run at once.
+const TOGETHER: usize = 16;
 /// Passes of one warm-up: threads started, pages touched.
 const WARM_UP_TOKENS: usize = 64;
 
@@ -41,6 +43,8 @@ pub enum Name {
     Prefill,
     /// Tokens of an answer per second; the size is what came before.
     Decode,
+    /// Tokens per second of 16 answers that decode together, of all of them; the size is what came before each.
+    Decode16,
     /// Milliseconds of the vision tower and projector; the size counts tiles.
     Vision,
     /// Seconds from the decoded picture to the first token; the size is the prompt's length.
@@ -60,6 +64,7 @@ impl Name {
         match self {
             Self::Prefill => "prefill",
             Self::Decode => "decode",
+            Self::Decode16 => "decode_16",
             Self::Vision => "vision",
             Self::FirstToken => "first_token",
             Self::NextQuestion => "next_question",
@@ -72,7 +77,7 @@ impl Name {
     #[must_use]
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Prefill | Self::Decode => "tok/s",
+            Self::Prefill | Self::Decode | Self::Decode16 => "tok/s",
             Self::Vision => "ms",
             Self::FirstToken | Self::NextQuestion | Self::Load => "s",
             Self::PeakRss => "GB",
@@ -173,6 +178,7 @@ impl Bench<'_> {
         if plan.quick {
             self.vision(1, &one_tile())?;
             self.decode(0)?;
+            self.decode_together(0)?;
             self.prefill(PREFILL[0])?;
             return self.decode(PREFILL[0]);
         }
@@ -182,8 +188,10 @@ impl Bench<'_> {
             self.vision(inputs.distinct_tiles(), &inputs)?;
         }
         self.decode(0)?;
+        self.decode_together(0)?;
         self.prefill(PREFILL[0])?;
         self.decode(PREFILL[0])?;
+        self.decode_together(PREFILL[0])?;
         self.prefill(PREFILL[1])?;
         self.decode(PREFILL[1])?;
         self.prefill(PREFILL[2])?;
@@ -236,16 +244,31 @@ impl Bench<'_> {
 
     /// Decodes after `depth` tokens, which are in the cache: the median of some steps.
     fn decode(&mut self, depth: usize) -> Result<()> {
-        let mut seconds = Vec::with_capacity(DECODE_STEPS);
-        for past in depth..depth + DECODE_STEPS {
-            seconds.push(self.forward(past..past + 1, None)?);
-        }
-        seconds.sort_by(f64::total_cmp);
-        let median = seconds[DECODE_STEPS / 2];
-        let depth_mean = depth + DECODE_STEPS / 2;
-        let share =
-            self.share(median, |work, limits| work.decode_bytes(depth_mean) / (limits.read_gb_s * 1e9));
+        let median = median_of_steps(depth, |past| self.forward(past..past + 1, None))?;
+        let share = self.share(median, |work, limits| work.decode_seconds(1, depth_mean(depth), limits));
         self.tell(Name::Decode, depth, 1.0 / median, share);
+        Ok(())
+    }
+
+    /// Decodes [`TOGETHER`] answers that go on after the same `depth` tokens, whole blocks of which are in the cache.
+    fn decode_together(&mut self, depth: usize) -> Result<()> {
+        let (shared, others) = self.blocks.split_at(depth / KV_BLOCK_TOKENS);
+        let blocks: Vec<Vec<u32>> = others[..TOGETHER].iter().map(|&own| [shared, &[own]].concat()).collect();
+        let median = median_of_steps(depth, |past| {
+            let factors = self.model.rope().factors_for(past + 1);
+            let segments: Vec<_> = self.ids[..TOGETHER].chunks(1).map(|id| [Segment::Tokens(id)]).collect();
+            let rows = segments.iter().zip(&blocks);
+            let batch: Vec<_> = rows
+                .map(|(segments, blocks)| Chunk { segments, past, blocks, factors, logits: true })
+                .collect();
+            let start = Instant::now();
+            let never_stop = &mut |_| ControlFlow::Continue(());
+            self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop)?;
+            self.seconds_since(start)
+        })?;
+        let share =
+            self.share(median, |work, limits| work.decode_seconds(TOGETHER, depth_mean(depth), limits));
+        self.tell(Name::Decode16, depth, TOGETHER as f64 / median, share);
         Ok(())
     }
 
@@ -278,6 +301,18 @@ impl Bench<'_> {
         self.tell(Name::NextQuestion, NEXT_QUESTION, seconds, share);
         Ok(())
     }
+}
+
+/// The median time of the steps that decode after `depth` tokens; each is told how many came before.
+fn median_of_steps(depth: usize, step: impl FnMut(usize) -> Result<f64>) -> Result<f64> {
+    let mut seconds = (depth..depth + DECODE_STEPS).map(step).collect::<Result<Vec<_>>>()?;
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[DECODE_STEPS / 2])
+}
+
+/// Tokens before an average step.
+fn depth_mean(depth: usize) -> usize {
+    depth + DECODE_STEPS / 2
 }
 
 fn params(num_crops: usize) -> ImageParams {

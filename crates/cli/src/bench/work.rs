@@ -82,9 +82,13 @@ impl Work {
         products / self.product_peak(limits) + attention / (limits.bf16_gflops * 1e9)
     }
 
-    /// Bytes that a token decoded after `depth` others reads.
-    pub(super) fn decode_bytes(&self, depth: usize) -> f64 {
-        self.weight_bytes + self.kv_bytes * depth as f64
+    /// Seconds that a step takes at the limits which decodes one token after `depth` others in each of `rows` sequences:
+    /// those of what it reads or those of its products, whichever are more.
+    pub(super) fn decode_seconds(&self, rows: usize, depth: usize, limits: &Limits) -> f64 {
+        let rows = rows as f64;
+        let bytes = self.weight_bytes + rows * self.kv_bytes * depth as f64;
+        let products = OPERATIONS * (self.decoder + self.lm_head) * rows;
+        (bytes / (limits.read_gb_s * 1e9)).max(products / self.product_peak(limits))
     }
 }
 
@@ -110,6 +114,10 @@ mod tests {
         let limits = Limits { int8_gops: 1.0, bf16_gflops: 1.0, f32_gflops: 1.0, read_gb_s: 1.0 };
         let prefill = work.prefill_seconds(0..2500, &limits);
         assert!((prefill / 19_350.0 - 1.0).abs() < 0.01, "18.1 of products and 1.23 of attention: {prefill}");
+        let (few, many) = (work.decode_seconds(1, 64, &limits), work.decode_seconds(16, 64, &limits));
+        let one_token = 2.0 * (3.624 + 0.0985);
+        assert!((few / one_token - 1.0).abs() < 0.01, "products, as weights are not counted here: {few}");
+        assert!((many / (16.0 * one_token) - 1.0).abs() < 0.01, "{many}");
         let vision = work.vision_seconds(17, 2509, &limits);
         assert!((vision / 6_330.0 - 1.0).abs() < 0.05, "6.33 counted without the projector: {vision}");
     }

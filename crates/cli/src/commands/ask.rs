@@ -7,7 +7,7 @@ use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::report::{self, AskReport, Stats};
 use crate::runtime::{self, Runtime};
-use crate::sources::{self, Picture};
+use crate::sources::{self, NamedImage};
 use crate::tell;
 use crate::terminal::{TextSink, answer_output, print};
 use phi3v::batch::Answer;
@@ -66,7 +66,12 @@ fn answer(
     Ok(answer)
 }
 
-fn finish(args: &AskArgs, pictures: &[Picture], runtime: &Runtime, answer: &Answer) -> Result<(), CliError> {
+fn finish(
+    args: &AskArgs,
+    pictures: &[NamedImage],
+    runtime: &Runtime,
+    answer: &Answer,
+) -> Result<(), CliError> {
     if args.json {
         let report = AskReport::new(args, pictures, runtime, answer);
         print(report::json(&report) + "\n").map_err(CliError::Output)?;

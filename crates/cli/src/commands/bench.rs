@@ -1,5 +1,6 @@
 //! `phi3v bench`: the model's speed on this machine, beside what the machine can do.
 
+use super::machine::CardInfo;
 use crate::args::{BenchArgs, BenchFormat};
 use crate::bench::{self, Figure, MeasuredDevice, Plan};
 use crate::error::CliError;
@@ -9,7 +10,7 @@ use crate::{note, report, runtime};
 use phi3v::config::ModelConfig;
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{Cpu, KvFormat};
+use phi3v_kernels::{Cpu, KvFormat, Processor};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -17,15 +18,25 @@ use std::time::{Duration, Instant};
 const ABOVE_THE_LIMIT: &str = "note: a share above 100 % means that the machine was slower when its limit was measured, \
     or that the weights are so few that they stay in the processor's caches";
 
-/// The processor and its limits, which were measured in this run.
+/// The processor, and the card where one runs the model.
 #[derive(Serialize)]
 struct Machine {
+    /// Absent where a card runs the model: only a processor's are measured.
+    #[serde(flatten)]
+    limits: Option<MachineLimits>,
+    threads: usize,
+    cpu_level: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card: Option<CardInfo>,
+}
+
+/// What the processor can do at most, measured in this run.
+#[derive(Serialize)]
+struct MachineLimits {
     int8_gops: f64,
     bf16_gflops: f64,
     f32_gflops: f64,
     read_gb_s: f64,
-    threads: usize,
-    cpu_level: String,
 }
 
 #[derive(Serialize)]
@@ -40,8 +51,7 @@ struct Outcome {
 
 #[derive(Serialize)]
 struct Report {
-    /// Absent where another device runs the model.
-    machine: Option<Machine>,
+    machine: Machine,
     results: Vec<Outcome>,
 }
 
@@ -63,9 +73,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
         ModelName::parse(model)?;
     }
     let first = start(args)?;
-    let machine = Machine::of(&first);
+    let machine = Machine::new(runtime::processor(&args.device)?, &first);
     if !args.json {
-        print(Header(machine.as_ref())).map_err(CliError::Output)?;
+        print(Header(&machine)).map_err(CliError::Output)?;
     }
     let (mut results, mut printed, mut first) = (Vec::new(), Ok(()), Some(first));
     for subject in subjects(args) {
@@ -131,16 +141,18 @@ fn measure(
 }
 
 impl Machine {
-    fn of(MeasuredDevice { device, limits }: &MeasuredDevice) -> Option<Self> {
-        let (cpu, limits) = (device.cpu()?, limits.as_ref()?);
-        Some(Self {
-            int8_gops: limits.int8_gops,
-            bf16_gflops: limits.bf16_gflops,
-            f32_gflops: limits.f32_gflops,
-            read_gb_s: limits.read_gb_s,
-            threads: cpu.threads(),
-            cpu_level: cpu.level().to_string(),
-        })
+    fn new(processor: Processor, MeasuredDevice { device, limits }: &MeasuredDevice) -> Self {
+        Self {
+            limits: limits.as_ref().map(|limits| MachineLimits {
+                int8_gops: limits.int8_gops,
+                bf16_gflops: limits.bf16_gflops,
+                f32_gflops: limits.f32_gflops,
+                read_gb_s: limits.read_gb_s,
+            }),
+            threads: processor.threads(),
+            cpu_level: processor.level().to_string(),
+            card: device.card().map(CardInfo::from),
+        }
     }
 }
 
@@ -150,14 +162,17 @@ impl Outcome {
     }
 }
 
-/// The machine's limits, and the head of the table.
-struct Header<'a>(Option<&'a Machine>);
+/// The machine with its limits, and the head of the table.
+struct Header<'a>(&'a Machine);
 
 impl std::fmt::Display for Header<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(machine) = self.0 {
-            let Machine { int8_gops, bf16_gflops, f32_gflops, read_gb_s, threads, cpu_level } = machine;
-            writeln!(f, "{}, level {cpu_level}", count(*threads, "thread"))?;
+        let Machine { limits, threads, cpu_level, card } = self.0;
+        writeln!(f, "{}, level {cpu_level}", count(*threads, "thread"))?;
+        if let Some(card) = card {
+            writeln!(f, "on {}, {}\n", card.name, card.kind)?;
+        }
+        if let Some(MachineLimits { int8_gops, bf16_gflops, f32_gflops, read_gb_s }) = limits {
             writeln!(
                 f,
                 "at most  int8 {int8_gops:.0} G/s, bf16 {bf16_gflops:.0} G/s, f32 {f32_gflops:.0} G/s"

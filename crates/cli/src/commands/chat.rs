@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::interrupt::{HOW_TO_LEAVE, Interrupt};
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
-use crate::sources::{self, Grab, Picture, PictureOptions};
+use crate::sources::{self, Grab, NamedImage, ImageOptions};
 use crate::terminal::{answer_output, count, printable};
 use crate::{note, tell};
 use complete::Completion;
@@ -49,7 +49,7 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
     }
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = args.picture.options(&opened.checkpoint.preprocessor);
-    let pictures = sources::read_pictures(&args.images, &options)?;
+    let pictures = sources::read_images(&args.images, &options)?;
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     let runtime = opened.load(&args.model)?;
@@ -87,11 +87,11 @@ enum Turn {
 
 struct Session<'a> {
     args: &'a ChatArgs,
-    options: PictureOptions,
+    options: ImageOptions,
     runtime: Runtime,
     conversation: Conversation,
     /// Pictures of the next question.
-    pending: Vec<Picture>,
+    pending: Vec<NamedImage>,
     interrupt: Interrupt,
 }
 
@@ -160,12 +160,12 @@ impl Session<'_> {
     }
 
     fn show(&mut self, path: &OsStr) -> Result<(), CliError> {
-        let pictures = sources::read_pictures(&[path.to_owned()], &self.options)?;
+        let pictures = sources::read_images(&[path.to_owned()], &self.options)?;
         pictures.into_iter().for_each(|picture| self.add(picture));
         Ok(())
     }
 
-    fn add(&mut self, picture: Picture) {
+    fn add(&mut self, picture: NamedImage) {
         if picture.is_incomplete {
             tell!("{}", picture.incomplete_notice());
         }

@@ -3,7 +3,7 @@
 use crate::args::{EvalArgs, Kv, QuantChoice};
 use crate::error::CliError;
 use crate::hub::{self, HubOptions, ModelSource};
-use crate::sources::{self, Picture, PictureOptions};
+use crate::sources::{self, ImageOptions, NamedImage};
 use crate::terminal::{count, print};
 use crate::{note, quantized, runtime};
 use phi3v::chat_template::{Message, Part};
@@ -82,8 +82,8 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
 fn questions(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Questions, CliError> {
     let own = &checkpoint.preprocessor;
     let params = own.with_num_crops(args.num_crops.unwrap_or(own.num_crops));
-    let options = PictureOptions::of_files(ImageMode::AsSeen, params, args.limits.limits());
-    let pictures = sources::read_pictures(&args.images, &options)?;
+    let options = ImageOptions::of_files(ImageMode::AsSeen, params, args.limits.limits());
+    let pictures = sources::read_images(&args.images, &options)?;
     let mut samples = Vec::new();
     for prompt in &args.prompt {
         if pictures.is_empty() {
@@ -97,7 +97,7 @@ fn questions(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Questions, CliE
     Ok(Questions { samples, prompt_max: longest })
 }
 
-fn sample(prompt: &str, picture: Option<&Picture>, checkpoint: &Checkpoint) -> Result<Sample, CliError> {
+fn sample(prompt: &str, picture: Option<&NamedImage>, checkpoint: &Checkpoint) -> Result<Sample, CliError> {
     let text = Part::Text(prompt.to_owned());
     let message = Message::user(picture.map(|_| Part::Image(1)).into_iter().chain([text]));
     let images: Vec<_> = picture.iter().map(|picture| Arc::clone(&picture.inputs)).collect();

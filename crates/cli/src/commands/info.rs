@@ -1,5 +1,6 @@
 //! `phi3v info`: what would run, on what, and in how much memory.
 
+use super::machine::{CardInfo, CpuInfo};
 use crate::args::InfoArgs;
 use crate::error::CliError;
 use crate::hub::{self, HubError, HubOptions};
@@ -8,13 +9,13 @@ use crate::runtime::{self, Opened};
 use crate::terminal::{count, print};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
-use phi3v::device::{self, Card, Device};
+use phi3v::device::{self, Device};
 use phi3v::engine::EngineOptions;
 use phi3v::image::ImageParams;
 use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, size};
 use phi3v::weights::quantized::Quant;
 use phi3v::weights::weights_bytes;
-use phi3v_kernels::{Cpu, Format};
+use phi3v_kernels::{Format, Processor};
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -22,9 +23,7 @@ use std::path::PathBuf;
 #[derive(Debug, Serialize)]
 struct Info {
     version: &'static str,
-    /// Absent where another device is to run the model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cpu: Option<CpuInfo>,
+    cpu: CpuInfo,
     /// Number of the card that is to run the model; absent where the processor does.
     #[serde(skip_serializing_if = "Option::is_none")]
     gpu: Option<usize>,
@@ -78,28 +77,6 @@ struct ModelInfo {
 }
 
 #[derive(Debug, Serialize)]
-struct CpuInfo {
-    level: String,
-    features: String,
-    threads: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct CardInfo {
-    name: String,
-    kind: String,
-    api: String,
-    driver: String,
-    memory_bytes: Option<u64>,
-    available_bytes: Option<u64>,
-    binding_bytes_max: u64,
-    workgroup_bytes: u32,
-    /// Side of a tile; absent without matrix units that the kernels can use.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    matrix_units: Option<u32>,
-}
-
-#[derive(Debug, Serialize)]
 struct MemoryInfo {
     dtype: &'static str,
     /// What the weights will be quantized to, at first use.
@@ -121,13 +98,15 @@ struct MemoryInfo {
 /// The model cannot be opened, or stdout not be written to. A model too large for the memory is no error here.
 pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
     let device = runtime::device(&args.model.device)?;
+    let processor = runtime::processor(&args.model.device)?;
     // looking at a model is no reason to download it
     let offline = HubOptions { offline: true, ..HubOptions::from_env() };
     let info = match runtime::checkpoint(&args.model.model, &offline) {
         Ok(checkpoint) => {
-            Info::new(args, &runtime::plan(checkpoint, device, &args.model, &args.context, |own| own))
+            let opened = runtime::plan(checkpoint, device, &args.model, &args.context, |own| own);
+            Info::new(args, processor, &opened)
         }
-        Err(CliError::Hub(HubError::NotCached { .. })) => Info::before_download(args, &device),
+        Err(CliError::Hub(HubError::NotCached { .. })) => Info::before_download(args, processor, &device),
         Err(error) => return Err(error),
     };
     let text = if args.json { crate::report::json(&info) + "\n" } else { info.to_string() };
@@ -135,7 +114,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
 }
 
 impl Info {
-    fn new(args: &InfoArgs, Opened { checkpoint, device, plan, .. }: &Opened) -> Self {
+    fn new(args: &InfoArgs, processor: Processor, Opened { checkpoint, device, plan, .. }: &Opened) -> Self {
         Self {
             model: ModelState::Here(ModelInfo::new(checkpoint)),
             memory: plan
@@ -143,13 +122,13 @@ impl Info {
                 .ok()
                 .map(|plan| MemoryInfo::new(args, args.model.quantized(&checkpoint.weights), plan)),
             refusal: plan.as_ref().err().map(ToString::to_string),
-            ..Self::without_model(args, device)
+            ..Self::without_model(args, processor, device)
         }
     }
 
     /// The memory of a well-known model is known before it is downloaded, since all of them have one shape.
-    fn before_download(args: &InfoArgs, device: &Device) -> Self {
-        let (name, info) = (&args.model.model, Self::without_model(args, device));
+    fn before_download(args: &InfoArgs, processor: Processor, device: &Device) -> Self {
+        let (name, info) = (&args.model.model, Self::without_model(args, processor, device));
         if !hub::is_known(name) {
             return info;
         }
@@ -176,14 +155,14 @@ impl Info {
         }
     }
 
-    fn without_model(args: &InfoArgs, device: &Device) -> Self {
+    fn without_model(args: &InfoArgs, processor: Processor, device: &Device) -> Self {
         let cards = device::cards();
         let used = device.card();
         Self {
             gpu: used.and_then(|used| cards.iter().position(|card| card.name == used.name)),
             cards: cards.into_iter().map(CardInfo::from).collect(),
             version: env!("CARGO_PKG_VERSION"),
-            cpu: device.cpu().map(CpuInfo::new),
+            cpu: processor.into(),
             available_bytes: Capacity::of(device).available_bytes,
             model: ModelState::Elsewhere {
                 name: args.model.model.clone(),
@@ -193,30 +172,6 @@ impl Info {
             caches: Caches { downloads: HubOptions::from_env().cache, quantized: quantized::cache_folder() },
             memory: None,
             refusal: None,
-        }
-    }
-}
-
-impl CpuInfo {
-    fn new(cpu: &Cpu) -> Self {
-        Self { level: cpu.level().to_string(), features: cpu.features(), threads: cpu.threads() }
-    }
-}
-
-impl From<Card> for CardInfo {
-    fn from(card: Card) -> Self {
-        let Card { name, kind, api, driver, memory_bytes, available_bytes, .. } = card;
-        let Card { binding_bytes_max, workgroup_bytes, matrix_units, .. } = card;
-        Self {
-            name,
-            kind,
-            api,
-            driver,
-            memory_bytes,
-            available_bytes,
-            binding_bytes_max,
-            workgroup_bytes,
-            matrix_units,
         }
     }
 }
@@ -263,10 +218,7 @@ impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { version, cpu, gpu, cards, available_bytes, model, caches, memory, refusal } = self;
         writeln!(f, "phi3v         {version}")?;
-        if let Some(cpu) = cpu {
-            writeln!(f, "processor     level {}, {}", cpu.level, count(cpu.threads, "thread"))?;
-            writeln!(f, "  features    {}", cpu.features)?;
-        }
+        cpu.fmt(f)?;
         for (number, card) in cards.iter().enumerate() {
             let used = if *gpu == Some(number) { ", runs the model" } else { "" };
             writeln!(f, "gpu:{number:<10}{}, {}{used}", card.name, card.kind)?;
@@ -310,25 +262,6 @@ impl fmt::Display for ModelInfo {
         writeln!(f, "  vision      {} layers of {}", self.vision_num_hidden_layers, self.vision_hidden_size)?;
         writeln!(f, "  pictures    up to {} and the whole", count(self.num_crops, "tile"))?;
         writeln!(f, "  positions   {}", self.max_position_embeddings)
-    }
-}
-
-impl fmt::Display for CardInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  driver      {} by {}", self.driver, self.api)?;
-        if let Some(bytes) = self.memory_bytes {
-            let available = self.available_bytes.map(|bytes| format!(", {} available", size(bytes)));
-            writeln!(f, "  memory      {}{}", size(bytes), available.unwrap_or_default())?;
-        }
-        let (buffer, workgroup) = (size(self.binding_bytes_max), size(self.workgroup_bytes.into()));
-        writeln!(f, "  limits      {buffer} to a buffer, {workgroup} to a workgroup")?;
-        if let Some(tile) = self.matrix_units {
-            writeln!(f, "  matrix      units of {tile} x {tile}, f16")?;
-        }
-        if self.kind != "software" {
-            writeln!(f, "  note        phi3v was tried on software Vulkan only, and on no card yet")?;
-        }
-        Ok(())
     }
 }
 

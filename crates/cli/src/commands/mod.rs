@@ -8,6 +8,7 @@ mod completions;
 mod eval;
 mod export_demo;
 mod info;
+mod machine;
 mod man;
 mod pull;
 mod quantize;

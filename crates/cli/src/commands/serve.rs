@@ -93,13 +93,7 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
             KeyFileError::Read(error) => {
                 CliError::File { action: "read", path: path.display().to_string(), error }
             }
-            error => CliError::Server {
-                message: error.to_string(),
-                hint: Some(
-                    "write one key a line, as made by openssl rand -hex 24; a line that begins with # is a comment"
-                        .to_owned(),
-                ),
-            },
+            error => CliError::Server { message: error.to_string(), hint: error.hint().map(str::to_owned) },
         })?;
     }
     if *share_cache {

@@ -6,7 +6,7 @@ use crate::error::CliError;
 use crate::output::{check_out, source_of};
 use crate::progress::Progress;
 use crate::runtime::{self, Opened};
-use crate::sources::{self, PictureOptions};
+use crate::sources::{self, ImageOptions};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::{NewFile, WriteError};
 use phi3v::image::{ImageInputs, ImageMode};
@@ -32,8 +32,8 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
         runtime::open(&model, &no_context, |own| args.num_crops.unwrap_or(own))?;
     let own = &checkpoint.preprocessor;
     let params = own.with_num_crops(args.num_crops.unwrap_or(own.num_crops));
-    let options = PictureOptions::of_files(ImageMode::Reference, params, args.limits.limits());
-    let pictures = sources::read_pictures(&args.images, &options)?;
+    let options = ImageOptions::of_files(ImageMode::Reference, params, args.limits.limits());
+    let pictures = sources::read_images(&args.images, &options)?;
     let inputs: Vec<_> = pictures.into_iter().map(|picture| picture.inputs).collect();
     let PromptMemory { request, prompt_tokens } = memory_request(args, &checkpoint, &inputs, &prompt)?;
     let plan = runtime::plan_exactly(

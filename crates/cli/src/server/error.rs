@@ -74,7 +74,7 @@ impl ApiError {
     /// An error with status 400 and code `invalid_value`, for a field whose value cannot be used.
     pub fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
         let param = param.into();
-        let hint = format!("correct {param}; /openapi.json tells what it may be");
+        let hint = hints::body::value(&param);
         Self::bad_request("invalid_value", message).param(param).hint(hint)
     }
 
@@ -83,26 +83,25 @@ impl ApiError {
         let name: String = name.chars().take(64).collect();
         Self::bad_request("unsupported_field", format!("the field {name} is not supported"))
             .param(name)
-            .hint("leave it out; /openapi.json lists the fields that are")
+            .hint(hints::body::KNOWN_FIELDS)
     }
 
     /// An error with status 400 for a body that the JSON parser does not understand, with the place.
     pub fn not_json(error: &serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
         let message = format!("the body is not valid JSON: see line {line}, column {column}");
-        Self::bad_request("invalid_json", message).hint("correct the JSON at that place")
+        Self::bad_request("invalid_json", message).hint(hints::body::JSON)
     }
 
     /// An error with status 500 for something that should not happen, which `message` says to a stranger.
     pub fn internal(message: &str) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
-            .hint("report it with the server's log")
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message).hint(hints::fault::LOG)
     }
 
     /// An error with status 500, after which no question is answered any more: the engine's thread is gone.
     pub fn engine_stopped() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_stopped", "the engine has stopped")
-            .hint("restart the server and report what its log says")
+            .hint(hints::fault::RESTART)
     }
 
     /// The same error with a hint: what the client can do about it, one sentence.
@@ -212,8 +211,7 @@ impl ApiError {
             phi3v::Error::Sampler(SamplerError::BadLogit { .. })
             | phi3v::Error::Engine(EngineError::DamagedCache) => internal(),
             phi3v::Error::Sampler(SamplerError::OutOfRange { name, .. }) => {
-                return Self::invalid_value(*name, error.to_string())
-                    .hint(format!("correct {name}, or leave it out to use its default"));
+                return Self::invalid_value(*name, error.to_string()).hint(hints::question::option(name));
             }
             phi3v::Error::Engine(_) | phi3v::Error::Processor(_) | phi3v::Error::Sampler(_) => {
                 (StatusCode::BAD_REQUEST, "invalid_value", error.to_string())
@@ -325,6 +323,13 @@ mod tests {
         assert_eq!((told.status.as_u16(), told.code), (500, "internal_error"));
         assert!(told.message.ends_with("does not satisfy its JSON schema: 1 is not of type string (at /a)"));
         assert!(told.hint.is_some_and(|hint| hint.to_string().starts_with("ask again")));
+    }
+
+    #[test]
+    fn an_array_that_has_run_out_of_items_is_a_fault_of_the_schema() {
+        let told = ApiError::library(&phi3v::constraint::ConstraintError::NoOtherItem.into());
+        assert_eq!((told.status.as_u16(), told.code), (400, "response_format_unusable"));
+        assert!(told.hint.is_some_and(|hint| hint.to_string().contains("maxItems")));
     }
 
     /// What a source says, and what a client hears: status, code, message, hint.

@@ -1,6 +1,7 @@
 //! What to do about errors, in the words of requests: their fields, and the flags that whoever runs the server can set.
 
 use super::ServeError;
+use super::keys::KeyFileError;
 use crate::sources::{BudgetError, FetchFault, SourceError, Unallowed};
 use phi3v::Error;
 use phi3v::constraint::ConstraintError;
@@ -59,6 +60,12 @@ pub(super) mod load {
         Hint::or_start_with("ask for fewer tokens", "a larger --request-seconds");
 }
 
+/// About faults of the server.
+pub(super) mod fault {
+    pub(in crate::server) const LOG: &str = "report it with the server's log";
+    pub(in crate::server) const RESTART: &str = "restart the server and report what its log says";
+}
+
 /// About bodies and heads that are not read to their end.
 pub(super) mod size {
     use super::Hint;
@@ -75,6 +82,27 @@ pub(super) mod size {
         "send fewer or shorter headers; 100 headers and 32 KiB are the limit";
 }
 
+/// About bodies that are no request.
+pub(super) mod body {
+    pub(in crate::server) const WHOLE: &str = "send as many bytes as the header content-length says";
+    pub(in crate::server) const TYPE: &str = "send the header content-type: application/json";
+    pub(in crate::server) const ONE_TYPE: &str = "send one header content-type: application/json";
+    pub(in crate::server) const ENCODING: &str =
+        "send the body as it is, without the header content-encoding";
+    pub(in crate::server) const UTF_8: &str = "write the JSON as UTF-8";
+    pub(in crate::server) const VALUES: &str = "send fewer messages or a smaller schema";
+    pub(in crate::server) const JSON: &str = "correct the JSON at that place";
+    pub(in crate::server) const OBJECT: &str = "put the fields into braces";
+    pub(in crate::server) const ONE_OF_KEYS: &str = "leave one of the two out";
+    pub(in crate::server) const NEEDED_FIELDS: &str = "/openapi.json tells which fields are needed";
+    pub(in crate::server) const KNOWN_FIELDS: &str = "leave it out; /openapi.json lists the fields that are";
+
+    /// About a value of the field `name` that cannot be used.
+    pub(in crate::server) fn value(name: &str) -> String {
+        format!("correct {name}; /openapi.json tells what it may be")
+    }
+}
+
 /// About who may ask.
 pub(super) mod access {
     use super::Hint;
@@ -86,6 +114,7 @@ pub(super) mod access {
         "send the header authorization: Bearer KEY with a key of --api-key-file";
     pub(in crate::server) const ONE_KEY: &str = "send one header authorization";
     pub(in crate::server) const ROUTES: &str = "/openapi.json lists what there is";
+    pub(in crate::server) const HTTP_1: &str = "let the client begin with HTTP/1.1";
 }
 
 /// About the fields of a question.
@@ -106,6 +135,22 @@ pub(super) mod question {
     pub(in crate::server) const FILE_DATA: &str =
         "give it as file_data, a data URL; files are not kept here, so that there is no file_id";
     pub(in crate::server) const TEXT: &str = "shorten the text";
+    pub(in crate::server) const CONTENT: &str = "give the message a text, or parts";
+    pub(in crate::server) const ONE_MAX_TOKENS: &str = "leave max_tokens out";
+    pub(in crate::server) const LOGPROBS: &str = "set logprobs to true, or leave top_logprobs out";
+    pub(in crate::server) const STREAM: &str = "set stream to true, or leave stream_options out";
+    pub(in crate::server) const NO_STREAM: &str = "leave stream and stream_options out";
+    pub(in crate::server) const MODELS: &str = "/v1/models lists the model served";
+
+    /// About another model than the one called `name`.
+    pub(in crate::server) fn model(name: &str) -> String {
+        format!("this server has {name}; the field may also be left out")
+    }
+
+    /// About an option of the sampler that is out of its range.
+    pub(in crate::server) fn option(name: &str) -> String {
+        format!("correct {name}, or leave it out to use its default")
+    }
 
     /// About a number of tokens in the field `name`.
     pub(in crate::server) fn max_tokens(name: &str) -> Hint {
@@ -126,6 +171,18 @@ impl<E: std::error::Error> ServeError<E> {
             Self::Start(_) | Self::Load(_) => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+impl KeyFileError {
+    /// What who starts the server can do about it, one sentence; nothing about a file that the system refuses.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Read(_) => None,
+            Self::Empty | Self::Short { .. } | Self::Odd { .. } => Some(
+                "write one key a line, as made by openssl rand -hex 24; a line that begins with # is a comment",
+            ),
+        }
     }
 }
 
@@ -168,7 +225,7 @@ pub(super) fn image(error: &ImageError) -> Option<Hint> {
         | ImageError::Side { .. }
         | ImageError::Frames { .. } => "scale the picture down",
         ImageError::TooNarrow { .. } => "crop the picture, or ask for detail high",
-        ImageError::NumCrops { .. } | ImageError::Normalisation { .. } => "report it with the server's log",
+        ImageError::NumCrops { .. } | ImageError::Normalisation { .. } => fault::LOG,
         other => return other.hint().map(Hint::from),
     };
     Some(hint.into())

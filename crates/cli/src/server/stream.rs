@@ -199,8 +199,7 @@ fn with_body(buf: &[u8], is_http_2: bool) -> Option<Vec<u8>> {
 /// The error for a client that begins with HTTP/2.
 fn other_version() -> ApiError {
     let message = "the request is HTTP/2, and the server speaks HTTP/1.1";
-    ApiError::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", message)
-        .hint("let the client begin with HTTP/1.1")
+    ApiError::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", message).hint(hints::access::HTTP_1)
 }
 
 /// The error for a head that hyper answers with `status`.

@@ -127,7 +127,7 @@ pub enum BudgetError {
 
 /// Why a picture that the user named cannot be used, with the name as it was given.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureError {
+pub enum NamedImageError {
     /// What was named is no picture, or one that is refused.
     #[error("{name}: {error}")]
     Image {
@@ -176,7 +176,7 @@ pub enum PictureError {
     StdinTwice,
 }
 
-impl PictureError {
+impl NamedImageError {
     /// The error of a document that the user called `name`.
     pub(super) fn of_document(name: &str, error: DocumentError) -> Self {
         let name = name.to_owned();

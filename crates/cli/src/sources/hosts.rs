@@ -117,7 +117,7 @@ impl Fetcher {
         for _ in 0..=REDIRECTS_MAX {
             let addresses = self.check(&url, deadline)?;
             match request(&url, addresses, deadline, limits.remote_bytes_max)? {
-                Answer::Picture(body) => return read(body, limits.remote_bytes_max, budget),
+                Answer::Image(body) => return read(body, limits.remote_bytes_max, budget),
                 Answer::Redirect(location) => {
                     url = url.join(&location).map_err(|_| FetchFault::Redirect)?;
                 }
@@ -206,7 +206,7 @@ impl Drop for LookupPlace {
 }
 
 enum Answer {
-    Picture(ureq::Body),
+    Image(ureq::Body),
     Redirect(String),
 }
 
@@ -267,7 +267,7 @@ fn request(
     if body.content_length().is_some_and(|length| length > bytes_max as u64) {
         return Err(SourceError::TooLarge { limit: bytes_max });
     }
-    Ok(Answer::Picture(body))
+    Ok(Answer::Image(body))
 }
 
 fn read(body: ureq::Body, bytes_max: usize, budget: &mut Budget) -> Result<Vec<u8>, SourceError> {

@@ -2,7 +2,7 @@
 //! below one folder, and hosts that were allowed by name.
 //!
 //! Commands and server read pictures here, each under its own limits; what to do about a [`SourceError`] or a
-//! [`PictureError`] is said by the frontend that the user sits at.
+//! [`NamedImageError`] is said by the frontend that the user sits at.
 
 mod addresses;
 mod budget;
@@ -11,17 +11,17 @@ mod error;
 mod folder;
 mod grab;
 mod hosts;
+mod image;
 mod named;
-mod picture;
 mod public;
 
 pub use addresses::Sources;
 pub use budget::{Budget, Inputs, SourceLimits};
-pub use error::{BudgetError, DataUrlFault, FetchFault, PictureError, SourceError, Unallowed};
+pub use error::{BudgetError, DataUrlFault, FetchFault, NamedImageError, SourceError, Unallowed};
 pub use grab::{Grab, GrabError};
 pub use hosts::{AllowedHost, Fetcher};
 pub use named::{
-    PictureOptions, check_names, http_url, read_ahead, read_grabbed, read_named, read_pages, read_picture,
-    read_pictures,
+    ImageOptions, check_names, http_url, read_ahead, read_grabbed, read_named, read_pages, read_image,
+    read_images,
 };
-pub use picture::{Picture, PictureReport, page_name};
+pub use image::{NamedImage, ImageReport, page_name};

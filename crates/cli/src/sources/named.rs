@@ -1,10 +1,10 @@
 //! Pictures named by a user: files, `-` for stdin, or addresses of hosts that were allowed.
 
 use super::budget::{Inputs, SourceLimits};
-use super::error::PictureError;
+use super::error::NamedImageError;
 use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
-use super::picture::Picture;
+use super::image::NamedImage;
 use crate::documents::{DocumentError, Drawer, PageChoice, Pages, Reading};
 use crate::paths::{check_named, open_named};
 use phi3v::files::read_to_limit;
@@ -24,7 +24,7 @@ const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How pictures are read and cut: mode, tiles, limits, and the hosts that may be asked.
 #[derive(Clone)]
-pub struct PictureOptions {
+pub struct ImageOptions {
     /// As people see it, or as the reference does.
     pub mode: ImageMode,
     /// How many tiles, and how pixels are normalised.
@@ -37,7 +37,7 @@ pub struct PictureOptions {
     remote: Option<Arc<Fetcher>>,
 }
 
-impl PictureOptions {
+impl ImageOptions {
     /// Options for files and stdin alone, under these limits: no host is asked.
     #[must_use]
     pub fn of_files(mode: ImageMode, params: ImageParams, limits: ImageLimits) -> Self {
@@ -70,15 +70,15 @@ impl PictureOptions {
 ///
 /// # Errors
 /// A file that is not there, something on the network, or `-` twice.
-pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), PictureError> {
+pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), NamedImageError> {
     if names.iter().filter(|name| *name == "-").count() > 1 {
-        return Err(PictureError::StdinTwice);
+        return Err(NamedImageError::StdinTwice);
     }
     let fetched = |name: &OsStr| !allowed.is_empty() && http_url(name).is_some();
     for name in names.iter().filter(|name| *name != "-" && !fetched(name)) {
         refuse_url(name)?;
         if let Err(error) = check_named(Path::new(name)) {
-            return Err(PictureError::File { name: display_name(name), error });
+            return Err(NamedImageError::File { name: display_name(name), error });
         }
     }
     Ok(())
@@ -87,8 +87,8 @@ pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), Pi
 /// Reads and prepares the pictures `names`, in order, of documents their pages.
 ///
 /// # Errors
-/// [`PictureError`], naming the first picture that cannot be read.
-pub fn read_pictures(names: &[OsString], options: &PictureOptions) -> Result<Vec<Picture>, PictureError> {
+/// [`NamedImageError`], naming the first picture that cannot be read.
+pub fn read_images(names: &[OsString], options: &ImageOptions) -> Result<Vec<NamedImage>, NamedImageError> {
     let mut pictures = Vec::with_capacity(names.len());
     for name in names {
         for picture in read_pages(name, options)? {
@@ -103,11 +103,11 @@ pub fn read_pictures(names: &[OsString], options: &PictureOptions) -> Result<Vec
 pub fn read_ahead(
     grabbed: Vec<Grab>,
     names: Vec<OsString>,
-    options: PictureOptions,
-) -> Receiver<Result<Picture, PictureError>> {
+    options: ImageOptions,
+) -> Receiver<Result<NamedImage, NamedImageError>> {
     let (prepared, pictures) = mpsc::channel();
     std::thread::spawn(move || {
-        let send = |picture: Result<Picture, PictureError>| {
+        let send = |picture: Result<NamedImage, NamedImageError>| {
             let failed = picture.is_err();
             // nobody wants the rest
             if prepared.send(picture).is_err() || failed { Err(()) } else { Ok(()) }
@@ -126,8 +126,8 @@ pub fn read_ahead(
 /// Takes a picture from the clipboard or the screen, and prepares it.
 ///
 /// # Errors
-/// [`PictureError`]: there is none, or it cannot be used.
-pub fn read_grabbed(grab: Grab, options: &PictureOptions) -> Result<Picture, PictureError> {
+/// [`NamedImageError`]: there is none, or it cannot be used.
+pub fn read_grabbed(grab: Grab, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
     let bytes = grab.take(options.limits.bytes_max)?;
     only_page(&grab.to_string(), pages_of(grab.to_string(), bytes, options, 1)?)
 }
@@ -135,19 +135,19 @@ pub fn read_grabbed(grab: Grab, options: &PictureOptions) -> Result<Picture, Pic
 /// Reads what was named and prepares its picture, or the pages of a document, one after the other.
 ///
 /// # Errors
-/// [`PictureError`]: what is wrong with the name or the file.
+/// [`NamedImageError`]: what is wrong with the name or the file.
 pub fn read_pages(
     source: &OsStr,
-    options: &PictureOptions,
-) -> Result<impl Iterator<Item = Result<Picture, PictureError>> + use<>, PictureError> {
+    options: &ImageOptions,
+) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
     pages_of(display_name(source), read_named(source, options)?, options, PAGES_UNASKED_MAX)
 }
 
 /// Reads and prepares one picture: of a document its only page, or the one that was chosen.
 ///
 /// # Errors
-/// [`PictureError`]: what is wrong with the name, the file or the picture; there are several.
-pub fn read_picture(source: &OsStr, options: &PictureOptions) -> Result<Picture, PictureError> {
+/// [`NamedImageError`]: what is wrong with the name, the file or the picture; there are several.
+pub fn read_image(source: &OsStr, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
     let name = display_name(source);
     only_page(&name, pages_of(name.clone(), read_named(source, options)?, options, 1)?)
 }
@@ -155,38 +155,38 @@ pub fn read_picture(source: &OsStr, options: &PictureOptions) -> Result<Picture,
 /// The first page, where several that were chosen come to one.
 fn only_page(
     name: &str,
-    mut pages: impl Iterator<Item = Result<Picture, PictureError>>,
-) -> Result<Picture, PictureError> {
-    pages.next().unwrap_or_else(|| Err(PictureError::of_document(name, DocumentError::Ended)))
+    mut pages: impl Iterator<Item = Result<NamedImage, NamedImageError>>,
+) -> Result<NamedImage, NamedImageError> {
+    pages.next().unwrap_or_else(|| Err(NamedImageError::of_document(name, DocumentError::Ended)))
 }
 
 /// The pictures of a file that the user calls `name`.
 fn pages_of(
     name: String,
     bytes: Vec<u8>,
-    options: &PictureOptions,
+    options: &ImageOptions,
     pages_unasked_max: usize,
-) -> Result<impl Iterator<Item = Result<Picture, PictureError>> + use<>, PictureError> {
+) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
     let opened = options.reading(pages_unasked_max).open(bytes);
-    let pages: Pages = opened.map_err(|error| PictureError::of_document(&name, error))?;
+    let pages: Pages = opened.map_err(|error| NamedImageError::of_document(&name, error))?;
     Ok(pages.map(move |page| match page {
-        Ok(page) => Ok(Picture::of_page(&name, page)),
-        Err(error) => Err(PictureError::of_document(&name, error)),
+        Ok(page) => Ok(NamedImage::of_page(&name, page)),
+        Err(error) => Err(NamedImageError::of_document(&name, error)),
     }))
 }
 
 /// The bytes of what was named.
 ///
 /// # Errors
-/// [`PictureError`]: what is wrong with the name or the file.
-pub fn read_named(source: &OsStr, options: &PictureOptions) -> Result<Vec<u8>, PictureError> {
-    let PictureOptions { limits, remote, .. } = options;
+/// [`NamedImageError`]: what is wrong with the name or the file.
+pub fn read_named(source: &OsStr, options: &ImageOptions) -> Result<Vec<u8>, NamedImageError> {
+    let ImageOptions { limits, remote, .. } = options;
     match (http_url(source), remote) {
         (Some(url), Some(remote)) => fetch(remote, url, limits.bytes_max),
         _ => {
             refuse_url(source)?;
             let read = read_bytes(source, limits.bytes_max);
-            read.map_err(|error| PictureError::File { name: display_name(source), error })
+            read.map_err(|error| NamedImageError::File { name: display_name(source), error })
         }
     }
 }
@@ -204,12 +204,12 @@ fn display_name(source: &OsStr) -> String {
 }
 
 /// The bytes at `url`, at most `bytes_max`. Blocks.
-fn fetch(fetcher: &Fetcher, url: &str, bytes_max: usize) -> Result<Vec<u8>, PictureError> {
+fn fetch(fetcher: &Fetcher, url: &str, bytes_max: usize) -> Result<Vec<u8>, NamedImageError> {
     let limits = SourceLimits { bytes_max, remote_bytes_max: bytes_max, remote_time_max: FETCH_TIME_MAX };
     // a budget counts in units of 1 KiB
     let mut budget = Inputs::new(bytes_max.saturating_add(1 << 10)).budget();
     let fetched = fetcher.fetch(url, &limits, &mut budget, Instant::now() + FETCH_TIME_MAX);
-    fetched.map_err(|error| PictureError::Fetch { url: url.to_owned(), error })
+    fetched.map_err(|error| NamedImageError::Fetch { url: url.to_owned(), error })
 }
 
 /// The address in `name`, if it is one that can be fetched at all.
@@ -221,13 +221,13 @@ pub fn http_url(name: &OsStr) -> Option<&str> {
 }
 
 /// Refuses what is an address of any kind and not a file.
-fn refuse_url(name: &OsStr) -> Result<(), PictureError> {
+fn refuse_url(name: &OsStr) -> Result<(), NamedImageError> {
     let url = display_name(name);
     match url.split_once("://") {
         Some((scheme, _))
             if ["http", "https", "ftp", "file", "data"].contains(&scheme.to_ascii_lowercase().as_str()) =>
         {
-            Err(PictureError::Url { url })
+            Err(NamedImageError::Url { url })
         }
         _ => Ok(()),
     }

@@ -249,6 +249,23 @@ fn a_device_that_is_not_there_is_refused_by_name() {
 }
 
 #[test]
+fn the_processor_is_told_of_whichever_device_runs_the_model() {
+    let fixture = Fixture::new();
+    let of_processor = fixture.run(&["info", "--json", "--device", "cpu", "--threads", "1"]).json();
+    if of_processor["cards"].as_array().unwrap().is_empty() {
+        phi3v_kernels::testing::skip(
+            "a card beside the processor",
+            "install a driver of graphics cards, as Mesa's for Vulkan",
+        );
+        return;
+    }
+    let of_card = fixture.run(&["info", "--json", "--device", "gpu:0", "--threads", "1"]).json();
+    assert_eq!((&of_card["cpu"], &of_card["gpu"]), (&of_processor["cpu"], &0.into()));
+    let told = fixture.run(&["info", "--device", "gpu:0", "--threads", "1"]).stdout;
+    assert!(told.contains("processor     level ") && told.contains(", runs the model"), "{told}");
+}
+
+#[test]
 fn texts_that_are_read_whole_have_a_limit() {
     let fixture = Fixture::new();
     std::fs::write(fixture.path("long.txt"), vec![b'a'; (1 << 20) + 1]).unwrap();

@@ -281,7 +281,7 @@ fn a_bench_has_the_documented_shape() {
     assert_eq!(report["machine"]["threads"], 1);
     assert!(report["machine"]["cpu_level"].is_string());
     let results = report["results"].as_array().unwrap();
-    for name in ["load", "vision", "decode", "prefill"] {
+    for name in ["load", "vision", "decode", "decode_16", "prefill"] {
         let found = results.iter().find(|result| result["name"] == name).unwrap();
         assert!(found["value"].as_f64().unwrap() > 0.0, "{name}");
         assert_eq!(found["format"], "bf16", "{name}");

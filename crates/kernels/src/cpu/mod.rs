@@ -93,10 +93,17 @@ pub struct CpuOptions {
     pub level: Option<CpuLevel>,
 }
 
-/// The CPU backend.
-pub struct Cpu {
+/// What a [`Cpu`] uses of this machine's processor; known before a thread is started, and where another device computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processor {
     level: CpuLevel,
     features: Features,
+    threads: usize,
+}
+
+/// The CPU backend.
+pub struct Cpu {
+    processor: Processor,
     runner: Runner,
 }
 
@@ -122,31 +129,24 @@ fn choose_level(asked: Option<CpuLevel>, clamp: Option<&str>, found: CpuLevel) -
     }
 }
 
-impl Cpu {
-    /// Starts the backend.
+impl Processor {
+    /// What the backend of these options would use of the processor.
     ///
     /// # Errors
-    /// [`CpuError`], see its variants.
-    pub fn new(options: &CpuOptions) -> Result<Self, CpuError> {
+    /// [`CpuError`], but for threads that the system refuses.
+    pub fn of(options: &CpuOptions) -> Result<Self, CpuError> {
         Self::with_features(options, Features::detect())
     }
 
-    /// Starts the backend as on a processor that has `features` alone; those that this one lacks are left out. Every
-    /// kernel that can run here can so be reached.
-    ///
-    /// # Errors
-    /// [`CpuError`], see its variants.
-    pub fn with_features(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
-        let features = features.and(Features::detect());
+    /// The same on a processor that has `features` alone.
+    fn with_features(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
         let clamp = std::env::var_os(LEVEL_VARIABLE).map(|name| name.to_string_lossy().into_owned());
         let level = choose_level(options.level, clamp.as_deref(), CpuLevel::best(features))?;
         let threads = options.threads.unwrap_or_else(default_threads);
         if !(1..=THREADS_MAX).contains(&threads) {
             return Err(CpuError::Threads { asked: threads });
         }
-        // SAFETY: the processor has the features, and with them those that the level requires.
-        let runner = unsafe { Runner::new(dispatch::kernels(level, features), threads)? };
-        Ok(Self { level, features, runner })
+        Ok(Self { level, features, threads })
     }
 
     /// The level that runs.
@@ -158,7 +158,7 @@ impl Cpu {
     /// Threads that compute, the calling one included.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.runner.threads()
+        self.threads
     }
 
     /// The level and what it uses of this processor, for people.
@@ -175,6 +175,47 @@ impl Cpu {
             CpuLevel::Dotprod => "dotprod (NEON, DotProd)".to_owned(),
             CpuLevel::I8mm => "i8mm (NEON, DotProd, I8MM, BF16)".to_owned(),
         }
+    }
+}
+
+impl Cpu {
+    /// Starts the backend.
+    ///
+    /// # Errors
+    /// [`CpuError`], see its variants.
+    pub fn new(options: &CpuOptions) -> Result<Self, CpuError> {
+        Self::with_features(options, Features::detect())
+    }
+
+    /// Starts the backend as on a processor that has `features` alone; those that this one lacks are left out. Every
+    /// kernel that can run here can so be reached.
+    ///
+    /// # Errors
+    /// [`CpuError`], see its variants.
+    pub fn with_features(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
+        let processor = Processor::with_features(options, features.and(Features::detect()))?;
+        let Processor { level, features, threads } = processor;
+        // SAFETY: the processor has the features, and with them those that the level requires.
+        let runner = unsafe { Runner::new(dispatch::kernels(level, features), threads)? };
+        Ok(Self { processor, runner })
+    }
+
+    /// What it uses of this machine's processor.
+    #[must_use]
+    pub fn processor(&self) -> Processor {
+        self.processor
+    }
+
+    /// The level that runs.
+    #[must_use]
+    pub fn level(&self) -> CpuLevel {
+        self.processor.level
+    }
+
+    /// Threads that compute, the calling one included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.processor.threads
     }
 
     /// Measures for about a second what this machine can do at most at this level.

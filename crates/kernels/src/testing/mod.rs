@@ -64,7 +64,7 @@ pub fn difference(found: &[f32], exact: &[f64]) -> f64 {
 
 /// `values` as a stored matrix `[n, k]`, which starts at an odd address, as one mapped from a file may.
 #[must_use]
-pub fn matrix(values: &[f32], (n, k): (usize, usize), format: Format, precision: Precision) -> MatrixSource {
+pub fn matrix(values: &[f32], n: usize, k: usize, format: Format, precision: Precision) -> MatrixSource {
     assert_eq!(values.len(), n * k);
     let Storage::Dense(dense) = format.storage() else { panic!("{format:?} is not dense") };
     let mut stored = vec![0u8];

@@ -50,7 +50,8 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f64) -> Vec<f64>
 pub fn attention(
     [q, k, v]: [&[f32]; 3],
     heads: Heads,
-    (row, head): (usize, usize),
+    row: usize,
+    head: usize,
     tokens: std::ops::Range<usize>,
 ) -> Vec<f64> {
     let dim = heads.dim;

@@ -75,6 +75,11 @@ pub enum ConstraintError {
         /// What is wrong with the answer.
         reason: String,
     },
+    /// An array of different items (`uniqueItems`) needs a further one, and none is left that differs.
+    #[error(
+        "the answer cannot be ended by its JSON schema: an array cannot go on without an item that it already has"
+    )]
+    NoOtherItem,
     /// A token was chosen that had been forbidden.
     #[error("token {token} is not allowed by the form of the answer")]
     NotAllowed {
@@ -93,6 +98,9 @@ impl ConstraintError {
             }
             Self::Invalid { kind, .. } => format!("correct the {kind}, or leave it out to get free text"),
             Self::NotValid { .. } => "ask again, and report it with the schema".to_owned(),
+            Self::NoOtherItem => {
+                "let minItems and maxItems ask for no more items than can differ, or list the items in an enum".to_owned()
+            }
             Self::NotAllowed { .. } => "choose tokens only after Constraint::allowed".to_owned(),
         })
     }
@@ -315,10 +323,7 @@ impl Constraint for GrammarConstraint {
         let before = allowed.contains(&true);
         self.leave_out_repetitions(&mut allowed)?;
         if !allowed.contains(&true) {
-            let repeats = before.then(|| ConstraintError::NotValid {
-                reason: "an array cannot go on without an item that it already has".to_owned(),
-            });
-            if let Some(error) = self.not_valid.clone().or(repeats) {
+            if let Some(error) = self.not_valid.clone().or(before.then_some(ConstraintError::NoOtherItem)) {
                 return Err(error.into());
             }
         }
@@ -397,5 +402,16 @@ mod tests {
         assert_eq!(followed(integer.clone(), tens.clone(), b" 70"), Ok(true));
         let refused = "the answer does not satisfy its JSON schema: 75 is no multiple of 10";
         assert_eq!(followed(integer, tens, b"75"), Err(refused.to_owned()));
+    }
+
+    #[test]
+    fn an_array_that_has_run_out_of_different_items_is_no_fault_of_the_library() {
+        let schema = json!({"items": {"type": "string", "pattern": "^[ab]$"}, "type": "array", "minItems": 3,
+            "uniqueItems": true});
+        assert_eq!(followed(schema.clone(), schema.clone(), b"[\"a\",\"b\""), Ok(false));
+        let refused = followed(schema.clone(), schema, b"[\"a\",\"b\",\"a");
+        assert_eq!(refused, Err(ConstraintError::NoOtherItem.to_string()));
+        let hint = ConstraintError::NoOtherItem.hint().unwrap();
+        assert!(hint.contains("minItems") && !hint.contains("report"), "{hint}");
     }
 }

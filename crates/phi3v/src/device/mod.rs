@@ -31,7 +31,7 @@ pub use card::{Card, cards};
 pub use choice::{DeviceChoice, DeviceError};
 pub use handles::{DeviceBatch, DeviceKvPool, DeviceLinear, DeviceTable, DeviceTensor, DeviceVector};
 
-use phi3v_kernels::{Cpu, CpuLevel, CpuOptions};
+use phi3v_kernels::{Cpu, CpuLevel, CpuOptions, Processor};
 use std::path::PathBuf;
 
 macro_rules! device {
@@ -81,6 +81,20 @@ pub struct DeviceOptions {
     pub gpu_cache: Option<PathBuf>,
 }
 
+impl DeviceOptions {
+    /// What these options would use of this machine's processor, whichever device they choose.
+    ///
+    /// # Errors
+    /// [`DeviceError::Cpu`]: a level that the processor lacks, or a number of threads out of range.
+    pub fn processor(&self) -> Result<Processor, DeviceError> {
+        Ok(Processor::of(&self.of_processor())?)
+    }
+
+    fn of_processor(&self) -> CpuOptions {
+        CpuOptions { threads: self.threads, level: self.cpu_level }
+    }
+}
+
 impl Device {
     /// Opens the device of these options.
     ///
@@ -108,8 +122,7 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Cpu`].
     pub fn processor(options: &DeviceOptions) -> Result<Self, DeviceError> {
-        let options = CpuOptions { threads: options.threads, level: options.cpu_level };
-        Ok(Self::Cpu(Cpu::new(&options)?))
+        Ok(Self::Cpu(Cpu::new(&options.of_processor())?))
     }
 
     /// The processor, where it is the device: for what only a processor has, as its level and its threads.

@@ -16,11 +16,11 @@ use std::sync::Arc;
 /// Rows of a group: what is held in memory before it is written.
 const GROUP_ROWS: usize = 1 << 16;
 
-/// Writes a Parquet file: every column optional text, in row groups of 65,536.
+/// See [`super::parquet_writer`].
 ///
 /// # Errors
 /// It cannot be written, or the journal not be read.
-pub fn write_parquet(
+pub(super) fn write_parquet(
     path: &Path,
     columns: &Columns,
     journal: &Journal,

@@ -5,6 +5,7 @@ use crate::batch::BatchError;
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::Job;
 use crate::batch::questions::{self, Question};
+use crate::batch::table::parquet_writer;
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::error::CliError;
 use phi3v::checkpoint::Checkpoint;
@@ -85,8 +86,8 @@ pub(super) fn check_flags(
     if args.sidecar.is_some() && questions.len() > 1 {
         return refused("--sidecar takes one answer for each picture", "ask one question, or leave it out");
     }
-    if args.parquet.is_some() && !crate::batch::table::HAS_PARQUET {
-        return Err(BatchError::NoParquet);
+    if args.parquet.is_some() {
+        parquet_writer()?;
     }
     Ok(())
 }

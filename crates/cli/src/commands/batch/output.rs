@@ -8,9 +8,10 @@ use crate::batch::meter::Meter;
 use crate::batch::questions::Question;
 use crate::batch::row::Row;
 use crate::batch::sidecar::{self, Form};
-use crate::batch::table::{Columns, write_csv, write_parquet};
+use crate::batch::table::{Columns, parquet_writer, write_csv};
 use crate::batch::worker::Sink;
 use crate::error::CliError;
+use crate::sources::http_url;
 use phi3v::files::{Existing, NewFile};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -99,7 +100,7 @@ impl<'a> Outputs<'a> {
             write_csv(path, columns, &self.journal, &self.done, *tables)?;
         }
         if let Some(path) = &args.parquet {
-            write_parquet(path, columns, &self.journal, &self.done, *tables)?;
+            parquet_writer()?(path, columns, &self.journal, &self.done, *tables)?;
         }
         if let Some(meter) = self.meter {
             meter.finish(self.before, stopped);
@@ -181,7 +182,7 @@ fn sidecars(
     let (form, Inputs::Pictures { items, .. }, [question]) = (args.sidecar?.form(), found, questions) else {
         return None;
     };
-    let here = || items.iter().filter(|item| !item.source.to_string_lossy().contains("://"));
+    let here = || items.iter().filter(|item| http_url(&item.source).is_none());
     let paths: Vec<PathBuf> = here().map(place_of).collect();
     let places = here().map(|item| question.row_id(&item.id)).zip(sidecar::places(&paths, form)).collect();
     Some(Sidecars { form, places, prompt: question.prompt.clone(), existing })

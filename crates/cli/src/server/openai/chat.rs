@@ -12,6 +12,7 @@ use crate::server::ask::{Ask, Names, Turn, TurnPart};
 use crate::server::engine_thread::Update;
 use crate::server::error::ApiError;
 use crate::server::guard::Caller;
+use crate::server::hints;
 use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};
 use axum::body::Body;
@@ -75,7 +76,7 @@ fn stream_options(request: &ChatRequest) -> Result<super::types::StreamOptions, 
     if request.stream_options.is_some() && !request.stream.unwrap_or(false) {
         let message = "stream_options needs stream to be true";
         let error = ApiError::invalid_value("stream_options", message);
-        return Err(error.hint("set stream to true, or leave stream_options out"));
+        return Err(error.hint(hints::question::STREAM));
     }
     Ok(options)
 }
@@ -89,7 +90,7 @@ pub fn ask(request: ChatRequest) -> Result<Ask, ApiError> {
     let max_tokens = match (request.max_completion_tokens, request.max_tokens) {
         (Some(_), Some(_)) => {
             let message = "max_tokens and max_completion_tokens cannot both be given";
-            return Err(ApiError::invalid_value("max_tokens", message).hint("leave max_tokens out"));
+            return Err(ApiError::invalid_value("max_tokens", message).hint(hints::question::ONE_MAX_TOKENS));
         }
         (Some(tokens), None) => Some((tokens, "max_completion_tokens")),
         (None, tokens) => tokens.map(|tokens| (tokens, "max_tokens")),
@@ -127,7 +128,7 @@ fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
     let logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs) {
         (false, Some(1..)) => {
             let error = ApiError::invalid_value("top_logprobs", "top_logprobs needs logprobs to be true");
-            return Err(error.hint("set logprobs to true, or leave top_logprobs out"));
+            return Err(error.hint(hints::question::LOGPROBS));
         }
         (_, Some(top)) if top > TOP_LOGPROBS_MAX => {
             let message = format!("top_logprobs is {top}, it must be 0 to {TOP_LOGPROBS_MAX}");
@@ -169,12 +170,12 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
         Some(Content::Parts(parts)) => parts,
         None => {
             let error = ApiError::invalid_value(param, "the message has no content");
-            return Err(error.hint("give the message a text, or parts"));
+            return Err(error.hint(hints::question::CONTENT));
         }
     };
     if parts.is_empty() {
         let error = ApiError::invalid_value(param, "the message has no part, at least 1 is needed");
-        return Err(error.hint("give the message a text, or parts"));
+        return Err(error.hint(hints::question::CONTENT));
     }
     let part = |(number, part)| match part {
         ContentPart::Text { text } => Ok(TurnPart::Text(text)),

@@ -2,6 +2,7 @@
 
 use super::types::{ModelEntry, ModelList};
 use crate::server::error::ApiError;
+use crate::server::hints;
 use crate::server::state::{App, ServedModel};
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -41,7 +42,7 @@ pub async fn one(
 ) -> Result<Json<ModelEntry>, ApiError> {
     let Path(name) = name.map_err(|_| {
         ApiError::invalid_value("model", "the name of the model in the address is not UTF-8 text")
-            .hint("/v1/models lists the model served")
+            .hint(hints::question::MODELS)
     })?;
     let model = app.ready()?;
     check_name(model, Some(&name))?;
@@ -59,7 +60,7 @@ pub fn check_name(model: &ServedModel, name: Option<&str>) -> Result<(), ApiErro
             let message = format!("there is no model {name}");
             Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message)
                 .param("model")
-                .hint(format!("this server has {}; the field may also be left out", model.name)))
+                .hint(hints::question::model(&model.name)))
         }
         _ => Ok(()),
     }

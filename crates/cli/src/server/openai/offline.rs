@@ -8,6 +8,7 @@ use super::{models, parse};
 use crate::documents::Drawer;
 use crate::server::engine_thread::EngineHandle;
 use crate::server::error::ApiError;
+use crate::server::hints;
 use crate::server::limits::{Limits, Times};
 use crate::server::prepare;
 use crate::server::state::{App, ServedModel};
@@ -62,7 +63,7 @@ impl Offline {
         models::check_name(&self.model, request.model.as_deref())?;
         if request.stream == Some(true) || request.stream_options.is_some() {
             let error = ApiError::invalid_value("stream", "the answers of a batch are not streamed");
-            return Err(error.hint("leave stream and stream_options out"));
+            return Err(error.hint(hints::question::NO_STREAM));
         }
         let (logprobs, words) = (request.logprobs.unwrap_or(false), chat::includes_words(&request));
         let mut ask = chat::ask(request)?;

@@ -2,6 +2,7 @@
 
 use super::{fields, unique_keys};
 use crate::server::error::ApiError;
+use crate::server::hints;
 use crate::server::limits;
 use crate::server::state::App;
 use crate::sources::Budget;
@@ -55,7 +56,7 @@ async fn collect(body: Body, limit: usize, budget: &mut Budget) -> Result<Vec<u8
                 return limits::body_too_large(limit);
             }
             ApiError::bad_request("body_incomplete", "the body of the request ended early")
-                .hint("send as many bytes as the header content-length says")
+                .hint(hints::body::WHOLE)
         })?;
         if let Ok(data) = frame.into_data() {
             budget.charge(data.len())?;
@@ -71,8 +72,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if count > 1 {
         // somebody before the server may have looked at another than it would
         let message = format!("the request has {count} content-type headers");
-        return Err(ApiError::bad_request("head_invalid", message)
-            .hint("send one header content-type: application/json"));
+        return Err(ApiError::bad_request("head_invalid", message).hint(hints::body::ONE_TYPE));
     }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim();
@@ -80,8 +80,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = "the body of the request is not declared as application/json";
-    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message)
-        .hint("send the header content-type: application/json"))
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message).hint(hints::body::TYPE))
 }
 
 /// Nothing is decompressed here: a small body could become a large one.
@@ -94,7 +93,7 @@ fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
             let message =
                 format!("the body has the content-encoding {coding}, which the server does not read");
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message)
-                .hint("send the body as it is, without the header content-encoding"));
+                .hint(hints::body::ENCODING));
         }
     }
     Ok(())
@@ -155,11 +154,11 @@ fn text(body: &[u8]) -> Result<&[u8], ApiError> {
     let wide = body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
     if wide || body.iter().take(2).any(|byte| *byte == 0) {
         let message = "the body is in UTF-16 or UTF-32, it must be in UTF-8";
-        return Err(ApiError::bad_request("invalid_json", message).hint("write the JSON as UTF-8"));
+        return Err(ApiError::bad_request("invalid_json", message).hint(hints::body::UTF_8));
     }
     if let Err(error) = std::str::from_utf8(body) {
         let message = format!("the body is not valid UTF-8: see byte {}", error.valid_up_to() + 1);
-        return Err(ApiError::bad_request("invalid_json", message).hint("write the JSON as UTF-8"));
+        return Err(ApiError::bad_request("invalid_json", message).hint(hints::body::UTF_8));
     }
     Ok(body)
 }
@@ -173,15 +172,13 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiErro
     let count = values(body);
     if count > VALUES_MAX {
         let message = format!("the body has some {count} values, the limit is {VALUES_MAX}");
-        return Err(
-            ApiError::bad_request("invalid_json", message).hint("send fewer messages or a smaller schema")
-        );
+        return Err(ApiError::bad_request("invalid_json", message).hint(hints::body::VALUES));
     }
     unique_keys::check(body)?;
     let value = serde_json::from_slice(body).map_err(|error| ApiError::not_json(&error))?;
     let Value::Object(mut object) = value else {
         let error = ApiError::bad_request("invalid_json", "the body must be a JSON object");
-        return Err(error.hint("put the fields into braces"));
+        return Err(error.hint(hints::body::OBJECT));
     };
     let schema = schema_for!(T);
     let properties = schema.get("properties").and_then(Value::as_object);
@@ -193,8 +190,7 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiErro
         let path = error.path().to_string();
         let message: String = in_plain_words(&error.inner().to_string()).chars().take(MESSAGE_MAX).collect();
         if path == "." {
-            return ApiError::bad_request("invalid_value", message)
-                .hint("/openapi.json tells which fields are needed");
+            return ApiError::bad_request("invalid_value", message).hint(hints::body::NEEDED_FIELDS);
         }
         ApiError::invalid_value(path.clone(), format!("{path}: {message}"))
     })

@@ -2,6 +2,7 @@
 //! may have checked another value than the one that counts here.
 
 use crate::server::error::ApiError;
+use crate::server::hints;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -23,7 +24,7 @@ pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
             let (line, column) = (error.line(), error.column());
             let message =
                 format!("the key {key:?} stands twice in one object: see line {line}, column {column}");
-            Err(ApiError::bad_request("invalid_json", message).hint("leave one of the two out"))
+            Err(ApiError::bad_request("invalid_json", message).hint(hints::body::ONE_OF_KEYS))
         }
         None => Err(ApiError::not_json(&error)),
     }

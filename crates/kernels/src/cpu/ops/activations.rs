@@ -43,6 +43,6 @@ impl Runner {
             // SAFETY: tiles are disjoint, and the kernels are those of a level this processor has.
             unsafe { (kernels.quantize)(values, k, out.slice(at)) };
         });
-        QuantizedRows::new(bytes, (rows, k), tile_rows)
+        QuantizedRows::new(bytes, rows, k, tile_rows)
     }
 }

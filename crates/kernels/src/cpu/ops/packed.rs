@@ -155,7 +155,7 @@ impl Runner {
             epilogue,
             out,
         });
-        let hidden = QuantizedRows::new(bytes, (rows, cols), self.kernels.packed(rows).tile_rows);
+        let hidden = QuantizedRows::new(bytes, rows, cols, self.kernels.packed(rows).tile_rows);
         self.run_product(hidden, second, Epilogue::Add, x);
     }
 

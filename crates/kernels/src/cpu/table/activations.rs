@@ -109,7 +109,7 @@ impl TileGroup<'_> {
 }
 
 impl<'a> QuantizedRows<'a> {
-    pub(crate) fn new(bytes: &'a [u8], (rows, k): (usize, usize), tile_rows: usize) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], rows: usize, k: usize, tile_rows: usize) -> Self {
         assert_eq!(bytes.len(), self::bytes(rows, k), "bytes of {rows} rows of {k}");
         Self { bytes, rows, k, tile_rows }
     }

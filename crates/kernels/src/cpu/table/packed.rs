@@ -12,17 +12,17 @@ pub(crate) const SWEEP_BYTES: usize = 4 << 20;
 /// Turns a q4 panel into the q8 panel of the same values.
 pub(crate) type Unpack = unsafe fn(q4: &[u8], q8: &mut [u8]);
 
-/// Calls a kernel that is compiled for each number of rows of a tile with that of `tile`.
+/// Calls a kernel that is compiled for each number of rows of a tile: `by_rows!(rows, kernel(arguments))`.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! by_rows {
-    ($product:ident, $block:expr, $tile:expr, $y:expr) => {
-        match $tile.meta.len() {
-            6 => $product::<6>($block, $tile, $y),
-            5 => $product::<5>($block, $tile, $y),
-            4 => $product::<4>($block, $tile, $y),
-            3 => $product::<3>($block, $tile, $y),
-            2 => $product::<2>($block, $tile, $y),
-            _ => $product::<1>($block, $tile, $y),
+    ($rows:expr, $kernel:ident($($argument:expr),+)) => {
+        match $rows {
+            6 => $kernel::<6>($($argument),+),
+            5 => $kernel::<5>($($argument),+),
+            4 => $kernel::<4>($($argument),+),
+            3 => $kernel::<3>($($argument),+),
+            2 => $kernel::<2>($($argument),+),
+            _ => $kernel::<1>($($argument),+),
         }
     };
 }

@@ -83,7 +83,7 @@ impl Sequences {
             let (q, k, v) = (cut(0, query), cut(query, key_value), cut(query + key_value, key_value));
             for row in past..past + new {
                 for head in 0..query {
-                    let result = oracle::attention([&q, &k, &v], self.heads, (row, head), 0..row + 1);
+                    let result = oracle::attention([&q, &k, &v], self.heads, row, head, 0..row + 1);
                     out.extend(result.into_iter().map(|v| v as f32));
                 }
             }
@@ -172,7 +172,7 @@ pub fn full_agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>
         let [q, k, v] = &parts;
         let rows = (0..group * groups).flat_map(|row| (0..heads.query).map(move |head| (row, head)));
         let one = |(row, head)| {
-            oracle::attention([q, k, v], heads, (row, head), row / group * group..(row / group + 1) * group)
+            oracle::attention([q, k, v], heads, row, head, row / group * group..(row / group + 1) * group)
         };
         let formula: Vec<f32> = rows.flat_map(one).map(|v| v as f32).collect();
         let shape = |precision| FullAttention { group, heads, precision };

@@ -40,7 +40,7 @@ impl Linear {
         precision: Precision,
         epilogue: Epilogue,
     ) -> Vec<f32> {
-        let mut source = matrix(&self.w, (self.n, self.k), format, precision);
+        let mut source = matrix(&self.w, self.n, self.k, format, precision);
         source.bias = Some(self.bias.clone());
         let weight = backend.linear_weight(source).unwrap();
         let m = self.x.len() / self.k;

@@ -72,7 +72,7 @@ pub fn lookups<B: Backend>(subjects: &[Subject<B>]) {
     let table_values = random.values(10 * 33);
     for Subject { name, backend } in subjects {
         for format in DENSE {
-            let table = backend.embedding(matrix(&table_values, (10, 33), format, Precision::F32)).unwrap();
+            let table = backend.embedding(matrix(&table_values, 10, 33, format, Precision::F32)).unwrap();
             let mut out = tensor(backend, &[7.0; 4 * 33], 33);
             backend.embed(&table, &[9, 0, 9], 1, &mut out);
             let row = |i: usize| {

@@ -6,6 +6,7 @@
 //! stay apart from those it names.
 
 mod check;
+mod conditions;
 mod decimal;
 mod emit;
 mod number;
@@ -398,71 +399,6 @@ impl<'a> Reader<'a> {
         Ok(either(arrays.into_iter().map(|shape| Rc::new(Shape::Array(shape))).chain([others]).collect()))
     }
 
-    /// What `if`, `then` and `else` leave of a shape.
-    fn conditional(
-        &mut self,
-        shape: &Rc<Shape>,
-        condition: &'a Value,
-        [then, otherwise]: [Option<&'a Value>; 2],
-    ) -> Result<Rc<Shape>, Refused> {
-        if then.is_none() && otherwise.is_none() {
-            return Ok(Rc::clone(shape));
-        }
-        if let Some(denied) = condition.as_object().filter(|condition| condition.len() == 1)
-            && let Some(denied) = denied.get("not")
-        {
-            return self.conditional(shape, denied, [otherwise, then]);
-        }
-        let wide = self.below("if", |reader| reader.widely(|reader| reader.read(condition)))?;
-        let outside = outside::outside(self, &wide)?;
-        let condition = self.below("if", |reader| reader.read(condition))?;
-        let mut met = self.meet(shape, condition)?;
-        let mut unmet = self.meet(shape, outside)?;
-        if let Some(part) = then {
-            let part = self.below("then", |reader| reader.read(part))?;
-            met = self.meet(&met, part)?;
-        }
-        if let Some(part) = otherwise {
-            let part = self.below("else", |reader| reader.read(part))?;
-            unmet = self.meet(&unmet, part)?;
-        }
-        let both = either(vec![met, unmet]);
-        self.meet_or_refuse(shape, both, "if")
-    }
-
-    /// What members that ask for others leave of a shape.
-    fn dependencies(
-        &mut self,
-        mut shape: Rc<Shape>,
-        schema: &'a Map<String, Value>,
-    ) -> Result<Rc<Shape>, Refused> {
-        for keyword in ["dependentRequired", "dependentSchemas", "dependencies"] {
-            let Some(members) = schema.get(keyword) else { continue };
-            let members =
-                members.as_object().ok_or_else(|| Refused::new(format!("{keyword} must be an object")))?;
-            for (name, needed) in members {
-                let needed = match needed {
-                    Value::Array(names) => {
-                        let names = names.iter().map(Value::as_str).collect::<Option<Vec<_>>>();
-                        let names =
-                            names.ok_or_else(|| Refused::new(format!("{keyword} must be lists of names")))?;
-                        requiring(std::iter::once(name.as_str()).chain(names))
-                    }
-                    // draft 3 has a name without a list
-                    Value::String(needed) => requiring([name.as_str(), needed.as_str()].into_iter()),
-                    part => {
-                        let part =
-                            self.below(keyword, |reader| reader.below(name, |reader| reader.read(part)))?;
-                        self.meet(&part, requiring(std::iter::once(name.as_str())))?
-                    }
-                };
-                let absent = outside::outside(self, &requiring(std::iter::once(name.as_str())))?;
-                shape = self.meet(&shape, either(vec![absent, needed]))?;
-            }
-        }
-        Ok(shape)
-    }
-
     fn definition(&mut self, reference: &Value) -> Result<usize, Refused> {
         let pointer = self.references.target(reference)?.clone();
         let key = (pointer, self.wide);
@@ -688,17 +624,6 @@ fn exact_values(values: &[Value]) -> Result<Vec<Value>, Refused> {
 /// Whether a schema allows everything.
 fn is_any(schema: &Value) -> bool {
     *schema == Value::Bool(true) || schema.as_object().is_some_and(Map::is_empty)
-}
-
-/// Objects that have some members.
-fn requiring<'a>(names: impl Iterator<Item = &'a str>) -> Rc<Shape> {
-    let mut required: Vec<String> = Vec::new();
-    for name in names {
-        if !required.iter().any(|other| other == name) {
-            required.push(name.to_owned());
-        }
-    }
-    Rc::new(Shape::Object(ObjectShape { required, ..ObjectShape::default() }))
 }
 
 /// What the keywords of numbers allow; None without any of them.

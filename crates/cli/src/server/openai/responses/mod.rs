@@ -11,6 +11,7 @@ use crate::server::ask::{Ask, Names, RequestFile, Turn, TurnPart};
 use crate::server::engine_thread::Update;
 use crate::server::error::ApiError;
 use crate::server::guard::Caller;
+use crate::server::hints;
 use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};
 use axum::body::Body;
@@ -121,7 +122,7 @@ fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
     if parts.is_empty() {
         let param = format!("input[{index}].content");
         let error = ApiError::invalid_value(param, "the message has no part, at least 1 is needed");
-        return Err(error.hint("give the message a text, or parts"));
+        return Err(error.hint(hints::question::CONTENT));
     }
     let part = |(number, part)| match part {
         InputPart::InputText { text } | InputPart::OutputText { text, .. } => Ok(TurnPart::Text(text)),

@@ -46,7 +46,7 @@ pub(crate) fn q8(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
     if rows.len() <= TILE_ROWS {
         return blocks.for_each(|(group, block)| {
             let (tile, values) = (x.tile_group(rows.start, group), &block[SCALE_BYTES..]);
-            by_rows!(stored_product, (block, values), tile, y);
+            by_rows!(tile.meta.len(), stored_product(block, values, tile, y));
             add_q8_outliers(block, tile, y);
         });
     }
@@ -55,7 +55,7 @@ pub(crate) fn q8(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
         turn(&block[SCALE_BYTES..], &mut signed);
         for first in rows.clone().step_by(TILE_ROWS) {
             let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
-            by_rows!(signed_product, (block, &signed.0), tile, y);
+            by_rows!(tile.meta.len(), signed_product(block, &signed.0, tile, y));
             add_q8_outliers(block, tile, y);
         }
     }
@@ -68,7 +68,7 @@ pub(crate) fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
     if rows.len() <= TILE_ROWS {
         return blocks.for_each(|(group, block)| {
             let tile = x.tile_group(rows.start, group);
-            by_rows!(q4_product, block, tile, y);
+            by_rows!(tile.meta.len(), q4_product(block, tile, y));
             add_q4_outliers(block, tile, y);
         });
     }
@@ -77,7 +77,7 @@ pub(crate) fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
         unpack(block, &mut signed);
         for first in rows.clone().step_by(TILE_ROWS) {
             let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
-            by_rows!(signed_product, (block, &signed.0), tile, y);
+            by_rows!(tile.meta.len(), signed_product(block, &signed.0, tile, y));
             add_q4_outliers(block, tile, y);
         }
     }
@@ -156,22 +156,22 @@ fn add_quads<const ROWS: usize>(sums: &mut [int32x4_t; ROWS], w: int8x16_t, x: [
 /// As [`product`], of stored bytes.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn stored_product<const ROWS: usize>(block: (&[u8], &[u8]), tile: TileGroup<'_>, y: &mut Sums<'_>) {
+fn stored_product<const ROWS: usize>(block: &[u8], weights: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
     match ROWS {
-        1 => product::<1, 16, ZERO>(block, tile, y),
-        2 => product::<2, 8, ZERO>(block, tile, y),
-        _ => product::<ROWS, 4, ZERO>(block, tile, y),
+        1 => product::<1, 16, ZERO>(block, weights, tile, y),
+        2 => product::<2, 8, ZERO>(block, weights, tile, y),
+        _ => product::<ROWS, 4, ZERO>(block, weights, tile, y),
     }
 }
 
 /// As [`product`], of signed bytes.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn signed_product<const ROWS: usize>(block: (&[u8], &[u8]), tile: TileGroup<'_>, y: &mut Sums<'_>) {
+fn signed_product<const ROWS: usize>(block: &[u8], weights: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
     match ROWS {
-        1 => product::<1, 16, 0>(block, tile, y),
-        2 => product::<2, 8, 0>(block, tile, y),
-        _ => product::<ROWS, 4, 0>(block, tile, y),
+        1 => product::<1, 16, 0>(block, weights, tile, y),
+        2 => product::<2, 8, 0>(block, weights, tile, y),
+        _ => product::<ROWS, 4, 0>(block, weights, tile, y),
     }
 }
 
@@ -192,7 +192,8 @@ fn q4_product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn product<const ROWS: usize, const COLS: usize, const TURNED: u8>(
-    (block, weights): (&[u8], &[u8]),
+    block: &[u8],
+    weights: &[u8],
     tile: TileGroup<'_>,
     y: &mut Sums<'_>,
 ) {

@@ -53,7 +53,7 @@ fn q8(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<
         join(&block[SCALE_BYTES..], &mut joined);
         for first in rows.clone().step_by(TILE_ROWS) {
             let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
-            tile_product((block, &joined), tile, y);
+            tile_product(block, &joined, tile, y);
             add_q8_outliers(block, tile, y);
         }
     }
@@ -67,7 +67,7 @@ fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<
         unpack(block, &mut joined);
         for first in rows.clone().step_by(TILE_ROWS) {
             let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
-            tile_product((block, &joined), tile, y);
+            tile_product(block, &joined, tile, y);
             add_q4_outliers(block, tile, y);
         }
     }
@@ -123,16 +123,16 @@ fn unpack(block: &[u8], out: &mut Joined) {
 /// [`product`] for the number of rows that the tile has.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
-fn tile_product(block: (&[u8], &Joined), tile: TileGroup<'_>, y: &mut Sums<'_>) {
+fn tile_product(block: &[u8], joined: &Joined, tile: TileGroup<'_>, y: &mut Sums<'_>) {
     match tile.meta.len() {
-        8 => product::<8, 4>(block, tile, y),
-        7 => product::<7, 4>(block, tile, y),
-        6 => product::<6, 3>(block, tile, y),
-        5 => product::<5, 3>(block, tile, y),
-        4 => product::<4, 2>(block, tile, y),
-        3 => product::<3, 2>(block, tile, y),
-        2 => product::<2, 1>(block, tile, y),
-        _ => product::<1, 1>(block, tile, y),
+        8 => product::<8, 4>(block, joined, tile, y),
+        7 => product::<7, 4>(block, joined, tile, y),
+        6 => product::<6, 3>(block, joined, tile, y),
+        5 => product::<5, 3>(block, joined, tile, y),
+        4 => product::<4, 2>(block, joined, tile, y),
+        3 => product::<3, 2>(block, joined, tile, y),
+        2 => product::<2, 1>(block, joined, tile, y),
+        _ => product::<1, 1>(block, joined, tile, y),
     }
 }
 
@@ -141,7 +141,8 @@ fn tile_product(block: (&[u8], &Joined), tile: TileGroup<'_>, y: &mut Sums<'_>) 
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn product<const ROWS: usize, const PAIRS: usize>(
-    (block, joined): (&[u8], &Joined),
+    block: &[u8],
+    joined: &Joined,
     tile: TileGroup<'_>,
     y: &mut Sums<'_>,
 ) {

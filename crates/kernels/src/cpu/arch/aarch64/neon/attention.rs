@@ -86,9 +86,9 @@ fn row_values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
     for (part, sums) in sums.chunks_mut(TOGETHER).enumerate() {
         let first = part * TOGETHER;
         if sums.len() == TOGETHER {
-            row_part::<{ TOGETHER / LANES }>(weights, (values, dim, first), sums);
+            row_part::<{ TOGETHER / LANES }>(weights, values, dim, first, sums);
         } else {
-            row_part::<{ TOGETHER / LANES / 2 }>(weights, (values, dim, first), sums);
+            row_part::<{ TOGETHER / LANES / 2 }>(weights, values, dim, first, sums);
         }
     }
 }
@@ -96,7 +96,7 @@ fn row_values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
 /// [`row_values`] for the dimensions from `first` on, `Z` registers of them.
 #[inline]
 #[target_feature(enable = "neon")]
-fn row_part<const Z: usize>(weights: &[u32], (values, dim, first): (&[u32], usize, usize), sums: &mut [f32]) {
+fn row_part<const Z: usize>(weights: &[u32], values: &[u32], dim: usize, first: usize, sums: &mut [f32]) {
     let mut acc = [vdupq_n_f32(0.0); Z];
     for (acc, sums) in acc.iter_mut().zip(sums.chunks_exact(LANES)) {
         *acc = load(sums);
@@ -141,12 +141,7 @@ fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
 /// `rows` rows of `a` by 16 columns of `b`, 6 rows at a time, a single one alone.
 #[inline]
 #[target_feature(enable = "neon")]
-fn columns(
-    a: Queries<'_>,
-    (b, b_stride): (&[u32], usize),
-    (c, c_stride): (&mut [f32], usize),
-    accumulate: bool,
-) {
+fn columns(a: Queries<'_>, b: &[u32], b_stride: usize, c: &mut [f32], c_stride: usize, accumulate: bool) {
     let mut row = 0;
     while row < a.rows {
         let tile = Tile {
@@ -173,7 +168,7 @@ fn columns(
 #[target_feature(enable = "neon")]
 fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
     for col in (0..KV_BLOCK_TOKENS).step_by(NR) {
-        columns(q, (&keys[col..], KV_BLOCK_TOKENS), (&mut scores[col..], KEYS), false);
+        columns(q, &keys[col..], KV_BLOCK_TOKENS, &mut scores[col..], KEYS, false);
     }
 }
 
@@ -183,7 +178,7 @@ fn values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32])
     for (i, panel) in panels.iter().enumerate() {
         let weights = Queries { words: &weights.words[i * weights.count..], ..weights };
         for col in (0..dim).step_by(NR) {
-            columns(weights, (&panel[col..], dim), (&mut sums[col..], dim), true);
+            columns(weights, &panel[col..], dim, &mut sums[col..], dim, true);
         }
     }
 }

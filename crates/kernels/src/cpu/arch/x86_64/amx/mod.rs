@@ -74,7 +74,7 @@ fn q8(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<
     let mut pipeline = Pipeline::new(&mut sums);
     for (group, block) in panel.bytes.chunks_exact(Q8_BLOCK).enumerate() {
         let next = panel.next_block(group, Q8_BLOCK);
-        pipeline.block((block, Some(next)), (x, rows.clone(), group), y);
+        pipeline.block(Fetching { block, next: Some(next) }, x, rows.clone(), group, y);
     }
     pipeline.finish(y);
 }
@@ -85,7 +85,7 @@ fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<
     for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
         unpack_block(block, panel.ahead(group + Q4_AHEAD, Q4_BLOCK), &mut unpacked.0);
         let mut pipeline = Pipeline::new(&mut sums);
-        pipeline.block((&unpacked.0, None), (x, rows.clone(), group), y);
+        pipeline.block(Fetching { block: &unpacked.0, next: None }, x, rows.clone(), group, y);
         pipeline.finish(y);
     }
 }
@@ -128,6 +128,12 @@ impl StepSums {
     const ZERO: Self = Self([0; SUMS]);
 }
 
+/// A q8 block to multiply, and where the one of the next panel begins, which is fetched meanwhile.
+struct Fetching<'a> {
+    block: &'a [u8],
+    next: Option<*const u8>,
+}
+
 /// Multiplies one step while the one before it is made floats.
 struct Pipeline<'a> {
     shape: [usize; 2],
@@ -151,14 +157,15 @@ impl<'a> Pipeline<'a> {
         Self { shape: [0; 2], sums, at: 0, pending: None }
     }
 
-    /// `y += ` the product of a block and group `group` of some rows, but for the last step's. The `next` panel's block
-    /// is fetched meanwhile.
+    /// `y += ` the product of a block and group `group` of some rows, but for the last step's.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn block(
         &mut self,
-        (block, next): (&'a [u8], Option<*const u8>),
-        (x, rows, group): (&QuantizedRows<'a>, Range<usize>, usize),
+        Fetching { block, next }: Fetching<'a>,
+        x: &QuantizedRows<'a>,
+        rows: Range<usize>,
+        group: usize,
         y: &mut Sums<'_>,
     ) {
         for first in rows.clone().step_by(2 * TILE) {
@@ -347,7 +354,7 @@ impl Step<'_> {
         for (i, tile) in self.tiles.iter().enumerate() {
             for (row, place, outlier) in tile.outliers() {
                 let y = y.row(self.row + i * TILE + row);
-                add_outlier(self.block, columns.clone(), (place, outlier), y);
+                add_outlier(self.block, columns.clone(), place, outlier, y);
             }
         }
     }

@@ -126,12 +126,7 @@ fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
 /// `rows` rows of `a` by 16 columns of `b`, 6 rows at a time, a single one alone.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn columns(
-    a: Queries<'_>,
-    (b, b_stride): (&[u32], usize),
-    (c, c_stride): (&mut [f32], usize),
-    accumulate: bool,
-) {
+fn columns(a: Queries<'_>, b: &[u32], b_stride: usize, c: &mut [f32], c_stride: usize, accumulate: bool) {
     let mut row = 0;
     while row < a.rows {
         let tile = Tile {
@@ -158,7 +153,7 @@ fn columns(
 #[target_feature(enable = "avx2,fma")]
 fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
     for col in (0..KV_BLOCK_TOKENS).step_by(16) {
-        columns(q, (&keys[col..], KV_BLOCK_TOKENS), (&mut scores[col..], KEYS), false);
+        columns(q, &keys[col..], KV_BLOCK_TOKENS, &mut scores[col..], KEYS, false);
     }
 }
 
@@ -168,7 +163,7 @@ fn values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32])
     for (i, panel) in panels.iter().enumerate() {
         let weights = Queries { words: &weights.words[i * weights.count..], ..weights };
         for col in (0..dim).step_by(16) {
-            columns(weights, (&panel[col..], dim), (&mut sums[col..], dim), true);
+            columns(weights, &panel[col..], dim, &mut sums[col..], dim, true);
         }
     }
 }

@@ -21,9 +21,9 @@ const INPUTS: usize = 2;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn gemv_f32(rows: &WeightRows<'_>, x: &[f32], y: &mut [f32]) {
     match rows.format {
-        DenseFormat::F32 => all::<f32, false>(rows, (DenseFormat::F32, DenseFormat::F32), x, y),
-        DenseFormat::F16 => all::<f32, false>(rows, (DenseFormat::F16, DenseFormat::F32), x, y),
-        DenseFormat::Bf16 => all::<f32, false>(rows, (DenseFormat::Bf16, DenseFormat::F32), x, y),
+        DenseFormat::F32 => all::<f32, false>(rows, DenseFormat::F32, DenseFormat::F32, x, y),
+        DenseFormat::F16 => all::<f32, false>(rows, DenseFormat::F16, DenseFormat::F32, x, y),
+        DenseFormat::Bf16 => all::<f32, false>(rows, DenseFormat::Bf16, DenseFormat::F32, x, y),
     }
 }
 
@@ -31,9 +31,9 @@ pub(super) fn gemv_f32(rows: &WeightRows<'_>, x: &[f32], y: &mut [f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn gemv_bf16(rows: &WeightRows<'_>, x: &[u16], y: &mut [f32]) {
     match rows.format {
-        DenseFormat::F32 => all::<u16, true>(rows, (DenseFormat::F32, DenseFormat::Bf16), x, y),
-        DenseFormat::F16 => all::<u16, true>(rows, (DenseFormat::F16, DenseFormat::Bf16), x, y),
-        DenseFormat::Bf16 => all::<u16, true>(rows, (DenseFormat::Bf16, DenseFormat::Bf16), x, y),
+        DenseFormat::F32 => all::<u16, true>(rows, DenseFormat::F32, DenseFormat::Bf16, x, y),
+        DenseFormat::F16 => all::<u16, true>(rows, DenseFormat::F16, DenseFormat::Bf16, x, y),
+        DenseFormat::Bf16 => all::<u16, true>(rows, DenseFormat::Bf16, DenseFormat::Bf16, x, y),
     }
 }
 
@@ -41,7 +41,8 @@ pub(super) fn gemv_bf16(rows: &WeightRows<'_>, x: &[u16], y: &mut [f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn all<X: Pod, const ROUNDED: bool>(
     rows: &WeightRows<'_>,
-    formats: (DenseFormat, DenseFormat),
+    format: DenseFormat,
+    x_format: DenseFormat,
     x: &[X],
     y: &mut [f32],
 ) {
@@ -56,10 +57,10 @@ fn all<X: Pod, const ROUNDED: bool>(
             let x = bytemuck::cast_slice(x);
             let count = BLOCK.min(n - col);
             if y.len() == n {
-                let [first] = block::<1, ROUNDED>(w, formats, x, k);
+                let [first] = block::<1, ROUNDED>(w, format, x_format, x, k);
                 y[col..col + count].copy_from_slice(&first[..count]);
             } else {
-                let [first, second] = block::<2, ROUNDED>(w, formats, x, k);
+                let [first, second] = block::<2, ROUNDED>(w, format, x_format, x, k);
                 y[col..col + count].copy_from_slice(&first[..count]);
                 y[n + col..n + col + count].copy_from_slice(&second[..count]);
             }
@@ -72,7 +73,8 @@ fn all<X: Pod, const ROUNDED: bool>(
 #[target_feature(enable = "avx2,fma,f16c")]
 fn block<const M: usize, const ROUNDED: bool>(
     w: [&[u8]; BLOCK],
-    (format, x_format): (DenseFormat, DenseFormat),
+    format: DenseFormat,
+    x_format: DenseFormat,
     x: &[u8],
     k: usize,
 ) -> [[f32; BLOCK]; M] {

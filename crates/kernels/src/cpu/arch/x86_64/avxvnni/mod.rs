@@ -56,7 +56,7 @@ macro_rules! kernels {
                     continue;
                 }
                 copy.0.copy_from_slice(block);
-                tiles(&copy, (x, group), rows.clone(), y);
+                tiles(&copy, x, group, rows.clone(), y);
             }
         }
 
@@ -69,7 +69,7 @@ macro_rules! kernels {
             let mut unpacked = Block([0; Q8_BLOCK]);
             for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
                 unpack_block(block, &mut unpacked.0);
-                tiles(&unpacked, (x, group), rows.clone(), y);
+                tiles(&unpacked, x, group, rows.clone(), y);
             }
         }
 
@@ -83,15 +83,10 @@ macro_rules! kernels {
         /// `y += ` the product of a block and a group of some rows.
         #[inline]
         #[target_feature(enable = $features)]
-        fn tiles(
-            block: &Block,
-            (x, group): (&QuantizedRows<'_>, usize),
-            rows: Range<usize>,
-            y: &mut Sums<'_>,
-        ) {
+        fn tiles(block: &Block, x: &QuantizedRows<'_>, group: usize, rows: Range<usize>, y: &mut Sums<'_>) {
             for first in rows.clone().step_by(TILE_ROWS) {
                 let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
-                by_rows!(product, block, tile, y);
+                by_rows!(tile.meta.len(), product(block, tile, y));
                 add_q8_outliers(&block.0, tile, y);
             }
         }
@@ -216,7 +211,7 @@ mod tests {
                     let end = at + activations::bytes(x.len() / k, k);
                     scalar::quantize(x, k, &mut bytes[at..end]);
                 }
-                let x = QuantizedRows::new(&bytes, (rows, k), activations::TILE_ROWS);
+                let x = QuantizedRows::new(&bytes, rows, k, activations::TILE_ROWS);
                 let expected = sums(&scalar::KERNELS, format, &panel, &x);
                 assert_eq!(sums(&emulated::KERNELS, format, &panel, &x), expected, "{format:?} {rows} rows");
             }

@@ -16,7 +16,7 @@ pub(super) fn q8(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
     for (group, block) in panel.bytes.chunks_exact(Q8_BLOCK).enumerate() {
         for first in rows.clone().step_by(TILE_ROWS) {
             let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
-            by_rows!(product, block, tile, y);
+            by_rows!(tile.meta.len(), product(block, tile, y));
             add_q8_outliers(block, tile, y);
         }
     }

@@ -44,9 +44,8 @@ pub(crate) fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
         spread(block, &mut ready);
         for first in rows.clone().step_by(TILE_ROWS) {
             let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
-            let block = (block, &ready);
-            by_rows!(product, block, tile, y);
-            add_outliers(block.0, tile, y);
+            by_rows!(tile.meta.len(), product(block, &ready, tile, y));
+            add_outliers(block, tile, y);
         }
     }
 }
@@ -122,7 +121,7 @@ fn offset(sum: i16) -> i32 {
 /// `y += ` the product of a block and a tile's group, outliers left out.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn product<const ROWS: usize>((block, ready): (&[u8], &Spread), tile: TileGroup<'_>, y: &mut Sums<'_>) {
+fn product<const ROWS: usize>(block: &[u8], ready: &Spread, tile: TileGroup<'_>, y: &mut Sums<'_>) {
     assert!(tile.values.len() == ROWS * GROUP && tile.meta.len() == ROWS);
     let values = tile.values.as_ptr().cast::<i32>();
     let offsets: [[i32; ROWS]; SUBGROUPS] =

@@ -35,9 +35,8 @@ pub(super) fn q8(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
         widen(block, &mut pairs);
         for first in rows.clone().step_by(TILE_ROWS) {
             let (tile, y) = (x.tile_group(first, group), &mut y.rows(first - rows.start));
-            let block = (block, &pairs);
-            by_rows!(product, block, tile, y);
-            add_outliers(block.0, tile, y);
+            by_rows!(tile.meta.len(), product(block, &pairs, tile, y));
+            add_outliers(block, tile, y);
         }
     }
 }
@@ -86,7 +85,7 @@ fn widened(tile: TileGroup<'_>) -> Widened {
 /// `y += ` the product of a block and a tile's group, outliers left out.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn product<const ROWS: usize>((block, pairs): (&[u8], &Pairs), tile: TileGroup<'_>, y: &mut Sums<'_>) {
+fn product<const ROWS: usize>(block: &[u8], pairs: &Pairs, tile: TileGroup<'_>, y: &mut Sums<'_>) {
     assert!(tile.values.len() == ROWS * GROUP && tile.meta.len() == ROWS);
     let widened = widened(tile);
     let values = widened.as_ptr().cast::<i32>();

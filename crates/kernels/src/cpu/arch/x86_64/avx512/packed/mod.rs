@@ -62,7 +62,7 @@ fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<
     if x.rows() == 1 {
         for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
             let ahead = panel.ahead(group + Q4_AHEAD, Q4_BLOCK);
-            q4_row((block, ahead), x.tile_group(0, group), keep(group), y.row(0));
+            q4_row(block, ahead, x.tile_group(0, group), keep(group), y.row(0));
         }
         return;
     }
@@ -87,22 +87,24 @@ pub(crate) fn unpack(q4: &[u8], q8: &mut [u8]) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: Option<*const u8>, y: &mut Sums<'_>) {
-    let block = (block, ahead.unwrap_or(block.as_ptr()));
-    match (tile.meta.len(), ahead.is_some()) {
-        (6, false) => tile_product::<6, false>(block, tile, y),
-        (6, true) => tile_product::<6, true>(block, tile, y),
-        (5, _) => tile_product::<5, true>(block, tile, y),
-        (4, _) => tile_product::<4, true>(block, tile, y),
-        (3, _) => tile_product::<3, true>(block, tile, y),
-        (2, _) => tile_product::<2, true>(block, tile, y),
-        _ => tile_product::<1, true>(block, tile, y),
+    let fetches = ahead.is_some();
+    let ahead = ahead.unwrap_or(block.as_ptr());
+    match (tile.meta.len(), fetches) {
+        (6, false) => tile_product::<6, false>(block, ahead, tile, y),
+        (6, true) => tile_product::<6, true>(block, ahead, tile, y),
+        (5, _) => tile_product::<5, true>(block, ahead, tile, y),
+        (4, _) => tile_product::<4, true>(block, ahead, tile, y),
+        (3, _) => tile_product::<3, true>(block, ahead, tile, y),
+        (2, _) => tile_product::<2, true>(block, ahead, tile, y),
+        _ => tile_product::<1, true>(block, ahead, tile, y),
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn tile_product<const ROWS: usize, const AHEAD: bool>(
-    (block, ahead): (&[u8], *const u8),
+    block: &[u8],
+    ahead: *const u8,
     tile: TileGroup<'_>,
     y: &mut Sums<'_>,
 ) {
@@ -138,11 +140,11 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(
     for j in 0..COLS {
         let scale = column_scales(block, j);
         for (row, (acc, meta)) in acc.iter().zip(tile.meta).enumerate() {
-            accumulate(acc[j], (scale, meta.scale), y.keep, &mut y.row(row)[j * LANES..]);
+            accumulate(acc[j], scale, meta.scale, y.keep, &mut y.row(row)[j * LANES..]);
         }
     }
     for (row, place, outlier) in tile.outliers() {
-        add_outlier(block, 0..COLS, (place, outlier), y.row(row));
+        add_outlier(block, 0..COLS, place, outlier, y.row(row));
     }
 }
 
@@ -158,12 +160,7 @@ fn fetch_scales(ahead: *const u8) {
 /// `y += outlier * ` the weights at `place` of a q8 block, for the registers `columns` of y.
 #[cold]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn add_outlier(
-    block: &[u8],
-    columns: Range<usize>,
-    (place, outlier): (usize, f32),
-    y: &mut [f32],
-) {
+pub(crate) fn add_outlier(block: &[u8], columns: Range<usize>, place: usize, outlier: f32, y: &mut [f32]) {
     let (quad, byte) = (place / QUAD, place % QUAD);
     let shift = _mm_cvtsi64_si128(8 * byte as i64);
     for j in columns {
@@ -173,7 +170,7 @@ pub(crate) fn add_outlier(
         let quads = unsafe { _mm512_loadu_si512(quads.as_ptr().cast()) };
         let stored = _mm512_and_si512(_mm512_srl_epi32(quads, shift), _mm512_set1_epi32(255));
         let q = _mm512_sub_epi32(stored, _mm512_set1_epi32(128));
-        accumulate(q, (column_scales(block, j), outlier), !0, &mut y[j * LANES..]);
+        accumulate(q, column_scales(block, j), outlier, !0, &mut y[j * LANES..]);
     }
 }
 
@@ -185,12 +182,7 @@ pub(crate) fn keep(group: usize) -> __mmask16 {
 /// `y = fma(f32(sum) * column_scale, row_scale, y)` for 16 columns, where `keep` is unset with 0 for y.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(crate) fn accumulate(
-    sum: __m512i,
-    (column_scale, row_scale): (__m512, f32),
-    keep: __mmask16,
-    y: &mut [f32],
-) {
+pub(crate) fn accumulate(sum: __m512i, column_scale: __m512, row_scale: f32, keep: __mmask16, y: &mut [f32]) {
     let y: &mut [f32; LANES] = y.first_chunk_mut().expect("y holds 64 columns of the row");
     let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), column_scale);
     // SAFETY: y has 16 values.
@@ -235,7 +227,7 @@ fn nibbles(bytes: __m512i) -> [__m512i; 2] {
 /// 32 products are multiplied by the sub-scale in integers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn q4_row((block, ahead): (&[u8], *const u8), tile: TileGroup<'_>, keep: __mmask16, y: &mut [f32]) {
+fn q4_row(block: &[u8], ahead: *const u8, tile: TileGroup<'_>, keep: __mmask16, y: &mut [f32]) {
     /// Registers of 8 values along K in a subgroup.
     const OCTS: usize = SUBGROUP / (2 * QUAD);
     assert!(block.len() == Q4_BLOCK && tile.values.len() == GROUP && y.len() >= PANEL);
@@ -272,7 +264,7 @@ fn q4_row((block, ahead): (&[u8], *const u8), tile: TileGroup<'_>, keep: __mmask
         }
     }
     for (j, total) in total.into_iter().enumerate() {
-        accumulate(total, (column_scales(block, j), tile.meta[0].scale), keep, &mut y[j * LANES..]);
+        accumulate(total, column_scales(block, j), tile.meta[0].scale, keep, &mut y[j * LANES..]);
     }
     for (place, outlier) in tile.meta[0].outliers() {
         add_q4_outlier(block, place, outlier, y);
@@ -293,7 +285,7 @@ fn add_q4_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
         let stored = _mm512_and_si512(_mm512_srl_epi32(octs, shift), _mm512_set1_epi32(15));
         let q = _mm512_sub_epi32(stored, _mm512_set1_epi32(8));
         let q = _mm512_mullo_epi32(q, column_sub_scales(block, j, place / SUBGROUP));
-        accumulate(q, (column_scales(block, j), outlier), !0, &mut y[j * LANES..]);
+        accumulate(q, column_scales(block, j), outlier, !0, &mut y[j * LANES..]);
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// A picture that is read and cut into tiles, with the name that the user gave it.
 #[derive(Clone, Debug)]
-pub struct Picture {
+pub struct NamedImage {
     /// As the user named it.
     pub name: String,
     /// What the model sees.
@@ -19,7 +19,7 @@ pub struct Picture {
 
 /// What is told about a picture: its size, how it was cut, and its tokens.
 #[derive(Debug, Serialize)]
-pub struct PictureReport {
+pub struct ImageReport {
     /// As the user named it.
     pub name: String,
     /// Pixels in each row, as decoded.
@@ -36,7 +36,7 @@ pub struct PictureReport {
     pub tokens: usize,
 }
 
-impl Picture {
+impl NamedImage {
     /// A page of the file that the user called `name`, as `report.pdf#page=3` where it could have several.
     pub(super) fn of_page(name: &str, page: Page) -> Self {
         let Page { number, inputs, is_incomplete } = page;
@@ -52,10 +52,10 @@ impl Picture {
 
     /// What reports tell of the picture: its name, size, tiles and tokens.
     #[must_use]
-    pub fn report(&self) -> PictureReport {
+    pub fn report(&self) -> ImageReport {
         let grid = self.inputs.grid;
         let Size { width, height } = self.inputs.original_size;
-        PictureReport {
+        ImageReport {
             name: self.name.clone(),
             width,
             height,
@@ -73,7 +73,7 @@ pub fn page_name(name: &str, page: usize) -> String {
     format!("{name}#page={page}")
 }
 
-impl std::fmt::Display for PictureReport {
+impl std::fmt::Display for ImageReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, width, height, grid: [rows, columns], tiles, distinct_tiles, tokens } = self;
         write!(

@@ -1,0 +1,27 @@
+//! What the tests of graphics cards share, those of this crate and of the library. Not part of the interface.
+#![allow(missing_docs, reason = "not part of the interface")]
+
+use crate::{Choice, Gpu, GpuOptions, adapters};
+use phi3v_kernels::testing::skip;
+
+/// The card that `PHI3V_TEST_DEVICE` names, as `--device` does, or the first.
+#[must_use]
+pub fn choice() -> Choice {
+    let first = Choice::Number(0);
+    std::env::var("PHI3V_TEST_DEVICE")
+        .map_or(first, |name| name.parse().unwrap_or_else(|never| match never {}))
+}
+
+/// That card, opened; a card in software is as good, for tests time nothing. None where there is none, which is said
+/// aloud, and is an error where `PHI3V_NEEDS_GPU` is set.
+#[must_use]
+pub fn card() -> Option<Gpu> {
+    if adapters().is_empty() {
+        let needed = std::env::var_os("PHI3V_NEEDS_GPU").is_some_and(|value| value != "0");
+        assert!(!needed, "no graphics card was found, and PHI3V_NEEDS_GPU asks for one");
+        skip("no graphics card was found", "run scripts/test-gpu, which installs one in software");
+        return None;
+    }
+    let opened = Gpu::new(&GpuOptions { choice: choice(), ..GpuOptions::default() });
+    Some(opened.unwrap_or_else(|error| panic!("{error}")))
+}
