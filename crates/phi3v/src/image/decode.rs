@@ -2,6 +2,8 @@
 
 mod bmp;
 mod gif;
+#[cfg(feature = "heic")]
+mod heic;
 mod jpeg;
 mod png;
 mod raster;
@@ -15,7 +17,8 @@ use super::format::Format;
 use super::{ImageLimits, ImageMode, RgbImage};
 use raster::Raster;
 
-/// Decodes an image: PNG, JPEG, WebP, GIF (first frame), BMP or TIFF (first page), told by content.
+/// Decodes an image: PNG, JPEG, WebP, GIF (first frame), BMP, TIFF (first page) or, with the feature `heic`, HEIC, told by
+/// content.
 ///
 /// ```
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cover.png");
@@ -34,6 +37,8 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
     let decoder: Decoder = match format {
         Format::Bmp => bmp::decode,
         Format::Gif => gif::decode,
+        #[cfg(feature = "heic")]
+        Format::Heic => heic::decode,
         Format::Tiff => tiff::decode,
         Format::WebP => webp::decode,
         Format::Png => png::decode,
