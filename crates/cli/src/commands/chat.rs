@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::interrupt::{HOW_TO_LEAVE, Interrupt};
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
-use crate::sources::{self, Grab, NamedImage, ImageOptions};
+use crate::sources::{self, Grab, ImageOptions, NamedImage};
 use crate::terminal::{answer_output, count, printable};
 use crate::{note, tell};
 use complete::Completion;

@@ -48,7 +48,22 @@ pub fn is_asked_for(words: &[OsString]) -> bool {
 /// Draws what comes on stdin until it ends, and returns the number to exit with.
 #[must_use]
 pub fn main() -> u8 {
+    end_with_parent();
     u8::from(on_a_deep_stack(|| serve(&mut io::stdin().lock(), &mut io::stdout().lock())).is_err())
+}
+
+/// Ends this process soon after the one that started it, also where that was killed while a page is never done.
+fn end_with_parent() {
+    #[cfg(unix)]
+    {
+        let parent = std::os::unix::process::parent_id();
+        std::thread::spawn(move || {
+            while std::os::unix::process::parent_id() == parent {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
+            std::process::exit(1);
+        });
+    }
 }
 
 /// Documents nest as deep as they like, within the reader's own limits. Memory that is not used costs nothing.

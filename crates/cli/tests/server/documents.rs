@@ -1,9 +1,9 @@
 //! Documents in requests: their pages are asked about, and no document takes the server from others.
 #![cfg(feature = "pdf")]
 
-use super::harness::{Response, Running, user_with_picture};
+use super::harness::{Response, Running, drawer, user_with_picture};
 use base64::Engine;
-use phi3v_cli::documents::{DrawLimits, Drawer};
+use phi3v_cli::documents::DrawLimits;
 use phi3v_cli::server::ServerOptions;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -19,10 +19,6 @@ fn base64(bytes: &[u8]) -> String {
 
 fn data_url(name: &str) -> String {
     format!("data:application/pdf;base64,{}", base64(&document(name)))
-}
-
-fn drawer() -> Drawer {
-    Drawer::by(Path::new(env!("CARGO_BIN_EXE_phi3v")))
 }
 
 fn server() -> Running {
