@@ -172,7 +172,7 @@ def main():
             run("pdftoppm", "-f", number, "-l", number, "-singlefile", "-scale-to-x", width, "-scale-to-y", height, file, prefix)
             theirs = np.asarray(Image.open(f"{prefix}.ppm").convert("RGB"))
             mean, block = compare(np.asarray(Image.open(path)), theirs)
-            wrong = incomplete or block > BLOCK
+            wrong = incomplete or bool(block > BLOCK)
             count, bad = count + 1, bad + wrong
             means.append(mean)
             note = " INCOMPLETE" * incomplete + " LOOK" * wrong

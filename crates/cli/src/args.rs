@@ -7,7 +7,7 @@ mod serve;
 
 pub use batch::{BatchArgs, Sidecar};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
-pub use picture::{Detail, PictureArgs, PictureLimitArgs};
+pub use picture::{Detail, FrameArgs, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
@@ -157,6 +157,9 @@ pub struct AskArgs {
     /// How pictures are read
     #[command(flatten)]
     pub picture: PictureArgs,
+    /// Which frames of videos
+    #[command(flatten)]
+    pub frames: FrameArgs,
     /// Print one JSON object: answer, finish reason, usage, timings, model, pictures
     #[arg(long, short, help_heading = None::<&str>)]
     pub json: bool,
@@ -191,6 +194,9 @@ pub struct ChatArgs {
     /// How pictures are read
     #[command(flatten)]
     pub picture: PictureArgs,
+    /// Which frames of videos
+    #[command(flatten)]
+    pub frames: FrameArgs,
     /// What is told on stderr
     #[command(flatten)]
     pub report: ReportArgs,
@@ -581,8 +587,8 @@ impl AskArgs {
 }
 
 /// Endings of names that are no questions.
-const PICTURE_ENDINGS: [&str; 10] =
-    ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "pdf"];
+const PICTURE_ENDINGS: [&str; 14] =
+    ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "pdf", "mp4", "mov", "mkv", "webm"];
 
 /// Whether a word names a picture: stdin, a file, or one word that looks like the name or the address of one.
 fn is_picture(word: &OsStr) -> bool {

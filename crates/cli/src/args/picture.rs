@@ -1,6 +1,6 @@
 //! The flags that say how pictures are found and read.
 
-use crate::documents::PageChoice;
+use crate::documents::{FrameChoice, PageChoice};
 use crate::sources::{AllowedHost, ImageOptions};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
@@ -28,6 +28,35 @@ pub struct PictureArgs {
     /// What a picture may cost
     #[command(flatten)]
     pub limits: PictureLimitArgs,
+}
+
+/// Which frames of a video are looked at.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Pictures")]
+pub struct FrameArgs {
+    /// Frames of a video or an animated GIF, at most N: 1 to 64; those at which the picture changes most [default: 8 of a video]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub frames: Option<usize>,
+    /// Frames of a video or an animated GIF, F in a second from its beginning, up to --frames of them
+    #[arg(long, value_name = "F", value_parser = frames_per_second)]
+    pub fps: Option<f64>,
+}
+
+impl FrameArgs {
+    /// Frames that are looked at where no number is given.
+    const FRAMES: usize = 8;
+
+    /// The frames of a video.
+    #[must_use]
+    pub fn choice(self) -> FrameChoice {
+        let is_asked_for = self.fps.is_some() || self.frames.is_some();
+        FrameChoice { fps: self.fps, frames: self.frames.unwrap_or(Self::FRAMES), is_asked_for }
+    }
+}
+
+fn frames_per_second(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|fps| (0.001..=60.0).contains(fps));
+    number.ok_or_else(|| "it must be a number from 0.001 to 60".to_owned())
 }
 
 /// What a picture may cost. The upper ends of the ranges keep what is computed with them within 64 bits.

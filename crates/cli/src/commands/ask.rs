@@ -22,7 +22,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     args.generation.check()?;
     sources::check_names(images, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
-    let options = args.picture.options(&opened.checkpoint.preprocessor);
+    let options = args.picture.options(&opened.checkpoint.preprocessor).with_frames(args.frames.choice());
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     // Pictures are prepared while the model loads, and while those before them are encoded.

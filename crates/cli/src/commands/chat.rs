@@ -48,7 +48,7 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
         return Err(CliError::StdinTaken);
     }
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
-    let options = args.picture.options(&opened.checkpoint.preprocessor);
+    let options = args.picture.options(&opened.checkpoint.preprocessor).with_frames(args.frames.choice());
     let pictures = sources::read_images(&args.images, &options)?;
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);

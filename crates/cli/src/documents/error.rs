@@ -35,6 +35,12 @@ pub enum DocumentError {
         /// Bytes that drawing may take.
         limit: u64,
     },
+    /// A video, and no program that reads it.
+    #[error("videos need the program ffmpeg, which is not installed")]
+    NoFfmpeg,
+    /// A video that ffmpeg gives nothing of.
+    #[error("ffmpeg finds no picture in the video")]
+    NoFrames,
     /// The process that draws has ended before it was done.
     #[error("the document cannot be drawn: the process that draws it ended too early")]
     Ended,
@@ -55,6 +61,8 @@ impl DocumentError {
                 "choose other pages, or draw it elsewhere, with `pdftoppm -r 150 -png file.pdf page` for example"
                     .to_owned(),
             ),
+            Self::NoFfmpeg => Some("install ffmpeg, or make pictures of the video elsewhere".to_owned()),
+            Self::NoFrames => Some("look whether it can be played".to_owned()),
             Self::Start(_) => None,
         }
     }

@@ -1,4 +1,4 @@
-//! Where one file becomes pictures: the pages of a PDF or a TIFF, or the picture that a file is.
+//! Where one file becomes pictures: the pages of a PDF or a TIFF, frames of a video, or the picture that a file is.
 //!
 //! Commands and server read every picture by [`Pages`]. A PDF is drawn by a process of its own ([`Drawer`]), the same
 //! program once more, so that no document can take down, hang or swell the one that answers: it is ended where it takes
@@ -9,10 +9,12 @@ mod drawer;
 mod error;
 mod pages;
 mod process;
+mod video;
 pub mod worker;
 
 pub use choice::PageChoice;
 pub use drawer::{Document, DrawLimits, Drawer};
 pub use error::DocumentError;
 pub use pages::{Page, Pages, Reading, count_pages};
-pub use process::output_of;
+pub use process::{PrivateFolder, output_of};
+pub use video::FrameChoice;

@@ -3,9 +3,11 @@
 use super::choice::PageChoice;
 use super::drawer::{Document, Drawer};
 use super::error::DocumentError;
+use super::video::{self, Frame, FrameChoice};
 use phi3v::document::is_pdf;
 use phi3v::image::{self, ImageError, ImageInputs, ImageLimits, ImageMode, ImageParams};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How files become pictures.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Reading {
     pub limits: ImageLimits,
     /// Which pages of documents; without a choice all of a PDF, and of a TIFF the first, as the reference does.
     pub pages: Option<PageChoice>,
+    /// Which frames of a video; none where videos are refused. Of a GIF the first frame is read where nobody chose.
+    pub frames: Option<FrameChoice>,
     /// Pages of a document that are looked at where nobody chose.
     pub pages_unasked_max: usize,
     /// What draws PDF files.
@@ -31,6 +35,8 @@ pub struct Page {
     pub number: Option<usize>,
     /// What the model sees.
     pub inputs: Arc<ImageInputs>,
+    /// When it is shown, where the file is a video.
+    pub time: Option<Duration>,
     /// Whether something of it could not be drawn.
     pub is_incomplete: bool,
 }
@@ -39,12 +45,14 @@ pub struct Page {
 pub struct Pages {
     content: Content,
     reading: Reading,
-    /// Those that are to come.
+    /// Those that are to come; of a video its frames, from 1.
     left: std::vec::IntoIter<usize>,
 }
 
 enum Content {
     Pdf(Box<Document>),
+    /// Frames that are to come.
+    Video(std::vec::IntoIter<Frame>),
     /// The bytes of a file, and whether it is one with pages.
     Image {
         bytes: Vec<u8>,
@@ -73,6 +81,12 @@ impl Reading {
             };
             return Ok(pages(Content::Pdf(Box::new(document)), left));
         }
+        if let Some(choice) = self.frames.filter(|choice| is_video(&bytes, choice, &self.limits)) {
+            check_bytes(&bytes, &self.limits)?;
+            let frames = video::frames(&bytes, choice, &self.limits)?;
+            let left = (1..=frames.len()).collect();
+            return Ok(pages(Content::Video(frames.into_iter()), left));
+        }
         let left = match (&self.pages, image::pages(&bytes, &self.limits)) {
             (Some(choice), Ok(Some(count))) => Some(choice.of_document(count)?),
             (Some(_), Err(error)) => return Err(error.into()),
@@ -86,6 +100,14 @@ impl Reading {
 /// Whether the file is drawn page by page, in this build.
 fn is_drawn(bytes: &[u8]) -> bool {
     cfg!(feature = "pdf") && is_pdf(bytes)
+}
+
+/// Whether frames are to be taken from the file: from a video, or from an animation that somebody chose frames of.
+fn is_video(bytes: &[u8], choice: &FrameChoice, limits: &ImageLimits) -> bool {
+    let told = image::pages(bytes, limits);
+    let unsupported =
+        matches!(told, Err(ImageError::UnsupportedFormat { format }) if format.starts_with("video"));
+    unsupported || (choice.is_asked_for && bytes.starts_with(b"GIF8"))
 }
 
 fn check_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
@@ -125,7 +147,13 @@ impl Iterator for Pages {
 impl Pages {
     fn page(&mut self, page: usize) -> Result<Page, DocumentError> {
         let Reading { mode, params, limits, .. } = &self.reading;
+        let mut time = None;
         let (rgb, number, is_incomplete) = match &mut self.content {
+            Content::Video(frames) => {
+                let frame = frames.next().ok_or(DocumentError::NoFrames)?;
+                time = Some(frame.time);
+                (frame.image, None, false)
+            }
             Content::Pdf(document) => {
                 let num_crops = params.with_num_crops(params.num_crops).num_crops;
                 let (rgb, is_incomplete) = document.draw(page, num_crops)?;
@@ -138,6 +166,6 @@ impl Pages {
             Content::Image { bytes, has_pages: false } => (image::decode(bytes, *mode, limits)?, None, false),
         };
         let inputs = Arc::new(image::process(&rgb, params)?);
-        Ok(Page { number, inputs, is_incomplete })
+        Ok(Page { number, inputs, time, is_incomplete })
     }
 }

@@ -1,6 +1,7 @@
 //! A process that is ended where it takes too long or too much memory.
 
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -133,5 +134,52 @@ impl Memory {
         let what = ProcessRefreshKind::nothing().with_memory().without_tasks();
         self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[self.pid]), true, what);
         self.system.process(self.pid).is_some_and(|process| process.memory() > self.bytes_max)
+    }
+}
+
+/// A folder that nobody else looks into: what is on a screen, or in a video, is not for others. It goes with this.
+pub struct PrivateFolder(PathBuf);
+
+impl PrivateFolder {
+    /// A new one among the system's folders for what is kept for a moment.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new() -> io::Result<Self> {
+        use std::hash::{BuildHasher, RandomState};
+        // each state is seeded differently, so the hash of nothing differs too
+        let name = format!("phi3v-{:016x}", RandomState::new().hash_one(std::process::id()));
+        let path = std::env::temp_dir().join(name);
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_goes_with_its_end() {
+        let folder = PrivateFolder::new().unwrap();
+        let path = folder.path().to_owned();
+        std::fs::write(path.join("x"), "").unwrap();
+        drop(folder);
+        assert!(!path.exists());
     }
 }

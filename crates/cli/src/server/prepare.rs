@@ -325,6 +325,8 @@ fn reading(app: &App, model: &ServedModel, detail: Detail, pages: Option<PageCho
         params: ImageParams { num_crops, ..model.image_params },
         limits: app.limits.image,
         pages,
+        // no program of others is run on what strangers send
+        frames: None,
         pages_unasked_max: app.limits.images_max,
         drawer: app.drawer.clone(),
     }

@@ -1,6 +1,6 @@
 //! Pictures from the clipboard and of the screen, by the system's own tools.
 
-use crate::documents::output_of;
+use crate::documents::{PrivateFolder, output_of};
 use crate::variables::variable;
 use base64::Engine;
 use std::io;
@@ -203,7 +203,7 @@ impl Tool {
         command.args(self.arguments);
         if self.through == Through::File {
             let folder = PrivateFolder::new()?;
-            let file = folder.0.join("picture.png");
+            let file = folder.path().join("picture.png");
             output_of(command.arg(&file), TIME_MAX, bytes_max)?;
             return match std::fs::File::open(&file) {
                 Ok(file) => phi3v::files::read_to_limit(file, bytes_max),
@@ -245,29 +245,6 @@ fn is_program(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file())
 }
 
-/// A folder that nobody else looks into: what is on a screen is not for others. It goes with this.
-struct PrivateFolder(PathBuf);
-
-impl PrivateFolder {
-    fn new() -> io::Result<Self> {
-        use std::hash::{BuildHasher, RandomState};
-        // each state is seeded differently, so the hash of nothing differs too
-        let name = format!("phi3v-{:016x}", RandomState::new().hash_one(std::process::id()));
-        let path = std::env::temp_dir().join(name);
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for PrivateFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,14 +257,5 @@ mod tests {
             assert!(decoded_hexadecimal(nothing.as_bytes()).is_empty());
         }
         assert!(decoded_base64(b"no base64!").is_empty());
-    }
-
-    #[test]
-    fn a_folder_goes_with_its_end() {
-        let folder = PrivateFolder::new().unwrap();
-        let path = folder.0.clone();
-        std::fs::write(path.join("x"), "").unwrap();
-        drop(folder);
-        assert!(!path.exists());
     }
 }

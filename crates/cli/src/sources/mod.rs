@@ -20,7 +20,7 @@ pub use budget::{Budget, Inputs, SourceLimits};
 pub use error::{BudgetError, DataUrlFault, FetchFault, NamedImageError, SourceError, Unallowed};
 pub use grab::{Grab, GrabError};
 pub use hosts::{AllowedHost, Fetcher};
-pub use image::{ImageReport, NamedImage, page_name};
+pub use image::{ImageReport, NamedImage, page_name, times_of};
 pub use named::{
     ImageOptions, check_names, http_url, read_ahead, read_grabbed, read_image, read_images, read_named,
     read_pages,

@@ -5,7 +5,7 @@ use super::error::NamedImageError;
 use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
 use super::image::NamedImage;
-use crate::documents::{DocumentError, Drawer, PageChoice, Pages, Reading};
+use crate::documents::{DocumentError, Drawer, FrameChoice, PageChoice, Pages, Reading};
 use crate::paths::{check_named, open_named};
 use phi3v::files::read_to_limit;
 use phi3v::image::{ImageLimits, ImageMode, ImageParams};
@@ -33,6 +33,8 @@ pub struct ImageOptions {
     pub limits: ImageLimits,
     /// Which pages of documents.
     pub pages: Option<PageChoice>,
+    /// Which frames of videos; none where videos are refused.
+    pub frames: Option<FrameChoice>,
     /// Where pictures may be fetched from.
     remote: Option<Arc<Fetcher>>,
 }
@@ -41,7 +43,7 @@ impl ImageOptions {
     /// Options for files and stdin alone, under these limits: no host is asked.
     #[must_use]
     pub fn of_files(mode: ImageMode, params: ImageParams, limits: ImageLimits) -> Self {
-        Self { mode, params, limits, pages: None, remote: None }
+        Self { mode, params, limits, pages: None, frames: None, remote: None }
     }
 
     /// The same options, and also addresses of `hosts` are fetched, if there are any.
@@ -57,11 +59,17 @@ impl ImageOptions {
         Self { pages, ..self }
     }
 
+    /// The same options, and of videos these frames.
+    #[must_use]
+    pub fn with_frames(self, frames: FrameChoice) -> Self {
+        Self { frames: Some(frames), ..self }
+    }
+
     /// How a file becomes pictures, of which there may be `pages_unasked_max` where no pages were chosen.
     #[must_use]
     pub fn reading(&self, pages_unasked_max: usize) -> Reading {
-        let Self { mode, params, limits, pages, .. } = self.clone();
-        Reading { mode, params, limits, pages, pages_unasked_max, drawer: Drawer::default() }
+        let Self { mode, params, limits, pages, frames, .. } = self.clone();
+        Reading { mode, params, limits, pages, frames, pages_unasked_max, drawer: Drawer::default() }
     }
 }
 

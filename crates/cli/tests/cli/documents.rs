@@ -135,6 +135,57 @@ fn chat_takes_the_pages_of_a_document() {
     }
 }
 
+/// A video of three colours, two seconds each; whether ffmpeg is there to make it.
+fn makes_video(fixture: &Fixture, name: &str) -> bool {
+    let color = |color: &str, label: &str| format!("color={color}:s=64x48:r=10:d=2[{label}]");
+    let scenes = [color("red", "a"), color("blue", "b"), color("white", "c")].join(";");
+    let mut command = std::process::Command::new("ffmpeg");
+    command.args(["-v", "error", "-f", "lavfi", "-i", &format!("{scenes};[a][b][c]concat=n=3")]);
+    if name.ends_with(".mp4") {
+        command.args(["-c:v", "mpeg4"]);
+    }
+    let made = command.arg(fixture.path(name)).status().is_ok_and(|status| status.success());
+    if !made {
+        phi3v_kernels::testing::skip("frames of a video need ffmpeg", "install ffmpeg");
+    }
+    made
+}
+
+#[test]
+fn frames_of_a_video_are_those_at_which_it_changes_or_so_many_a_second() {
+    let fixture = fixture();
+    if !makes_video(&fixture, "clip.mp4") || !makes_video(&fixture, "clip.gif") {
+        return;
+    }
+    let times = |args: &[&str]| {
+        let told = looked_at(&fixture, args).into_iter();
+        told.map(|(name, width, height)| {
+            assert_eq!((width, height), (64, 48));
+            name.split_once("#t=").map_or(String::new(), |(_, time)| time.to_owned())
+        })
+        .collect::<Vec<_>>()
+    };
+    assert_eq!(times(&["clip.mp4", "What?"]), ["0", "2", "4"]);
+    assert_eq!(times(&["clip.mp4", "--frames", "1", "What?"]), ["0"]);
+    assert_eq!(times(&["clip.mp4", "--fps", "0.4", "--frames", "2", "What?"]), ["0", "2.5"]);
+    assert_eq!(times(&["clip.gif", "What?"]), [""], "an animation is its first frame");
+    assert_eq!(times(&["clip.gif", "--frames", "3", "What?"]), ["0", "2", "4"]);
+}
+
+#[test]
+fn a_video_without_ffmpeg_names_it() {
+    let fixture = fixture();
+    std::fs::write(fixture.path("clip.mp4"), b"\0\0\0\x18ftypisom\0\0\0\0isom").unwrap();
+    let mut command = fixture.command(&["ask", "clip.mp4", "What?"]);
+    let refused = Run::of(command.env("PATH", fixture.path("nothing")).output().unwrap()).refusal(3);
+    assert!(
+        refused.contains("clip.mp4: videos need the program ffmpeg, which is not installed"),
+        "{refused}"
+    );
+    let wrong = ask(&fixture, &["clip.mp4", "--fps", "0", "What?"]).refusal(2);
+    assert!(wrong.contains("it must be a number from 0.001 to 60"), "{wrong}");
+}
+
 /// A PDF of these objects, the first of which is its catalogue. Its table is left to the reader to make.
 fn pdf(objects: &[Vec<u8>]) -> Vec<u8> {
     let mut file = b"%PDF-1.7\n".to_vec();

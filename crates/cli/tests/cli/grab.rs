@@ -26,7 +26,9 @@ impl Tools {
 
     fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = self.fixture.command(args);
-        command.env("PATH", self.fixture.path("bin")).env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+        // a card would be looked for on the display
+        command.env("PATH", self.fixture.path("bin")).env("PHI3V_DEVICE", "cpu");
+        command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
         if let Some(display) = self.display {
             command.env(display, "display-0");
         }

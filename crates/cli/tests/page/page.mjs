@@ -291,6 +291,9 @@ await check('the pages of a PDF can be chosen and asked about', async () => {
   assert.match(sent.file.file_data, /^data:application\/pdf;base64,/);
   await page.click('#stop');
   await idle();
+  // what was stopped before its first word is given back
+  while (await pictures().count()) await page.click('#pictures .remove');
+  await page.fill('#question', '');
 });
 
 await check('an error says what to do and gives the question back', async () => {
