@@ -28,6 +28,8 @@ pub struct Prompt {
     pub input_ids: Vec<i64>,
     /// The images, in the order of the conversation.
     pub images: Vec<Arc<ImageInputs>>,
+    /// For each image its page, where it is one of a document.
+    pub numbers: Vec<Option<usize>>,
     /// The memory of the body and the images, to be held as long as the request.
     pub budget: Budget,
 }
@@ -51,11 +53,12 @@ pub async fn prompt(
         let _permit = permit;
         let documents = decode_all(&app, &model, files, &mut budget, abandoned)?;
         let pages: Vec<usize> = documents.iter().map(Vec::len).collect();
-        let images: Vec<Arc<ImageInputs>> = documents.into_iter().flatten().collect();
+        let (numbers, images): (Vec<Option<usize>>, Vec<Arc<ImageInputs>>) =
+            documents.into_iter().flatten().map(|page| (page.number, page.inputs)).unzip();
         let num_img_tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
         let input_ids = processor::chat_prompt(&model.tokenizer, &messages(turns, pages), &num_img_tokens)
             .map_err(|error| ApiError::library(&error.into()))?;
-        Ok(Prompt { input_ids, images, budget })
+        Ok(Prompt { input_ids, images, numbers, budget })
     })
     .await
 }
@@ -286,7 +289,7 @@ fn decode_all(
     files: Vec<File>,
     budget: &mut Budget,
     abandoned: &Abandoned,
-) -> Result<Vec<Vec<Arc<ImageInputs>>>, ApiError> {
+) -> Result<Vec<Vec<documents::Page>>, ApiError> {
     let limit = app.limits.images_max;
     let (mut documents, mut left) = (Vec::with_capacity(files.len()), limit);
     for File { bytes, detail, pages, param, _budget, .. } in files {
@@ -302,7 +305,7 @@ fn decode_all(
                 tracing::warn!(page = page.number, "a part of a document could not be drawn");
             }
             budget.charge(size_of_val(page.inputs.distinct.as_slice()))?;
-            images.push(page.inputs);
+            images.push(page);
         }
         documents.push(images);
     }

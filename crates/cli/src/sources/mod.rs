@@ -14,6 +14,7 @@ mod hosts;
 mod image;
 mod named;
 mod public;
+mod thumbnail;
 
 pub use addresses::Sources;
 pub use budget::{Budget, Inputs, SourceLimits};
@@ -25,3 +26,4 @@ pub use named::{
     ImageOptions, check_names, http_url, read_ahead, read_grabbed, read_image, read_images, read_named,
     read_pages,
 };
+pub use thumbnail::thumbnail;

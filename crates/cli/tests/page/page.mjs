@@ -271,6 +271,12 @@ await check('the pages of a PDF can be chosen and asked about', async () => {
   await page.setInputFiles('#files', { name: 'shapes.pdf', mimeType: 'application/pdf', buffer });
   const cost = (text) => pictures().first().locator('.cost', { hasText: text }).waitFor({ timeout: 30_000 });
   await cost('3 pages');
+  const thumbnails = page.locator('#pictures .thumbnail');
+  const pressed = () => thumbnails.evaluateAll((all) => all.map((button) => button.ariaPressed === 'true'));
+  assert.deepEqual(await pressed(), [true, true, true]);
+  await thumbnails.nth(1).click();
+  await cost('2 pages');
+  assert.deepEqual([await pressed(), await page.inputValue('#pictures .pages')], [[true, false, true], '1,3']);
   await page.fill('#pictures .pages', '2-3');
   await page.keyboard.press('Enter');
   await cost('2 pages');

@@ -81,6 +81,24 @@ fn the_responses_api_takes_files_too() {
 }
 
 #[test]
+fn pages_can_be_seen_before_they_are_asked_about() {
+    let server = server();
+    let mut some = file("shapes.pdf");
+    some["file"]["pages"] = "2-".into();
+    let body = json!({"messages": [{"role": "user", "content": [some]}]});
+    let images = server.post("/tokenize?thumbnails=true", &body).json()["images"].clone();
+    let pages: Vec<u64> =
+        images.as_array().unwrap().iter().map(|image| image["page"].as_u64().unwrap()).collect();
+    assert_eq!(pages, [2, 3]);
+    let url = images[0]["thumbnail"].as_str().unwrap().strip_prefix("data:image/png;base64,").unwrap();
+    let png = base64::prelude::BASE64_STANDARD.decode(url).unwrap();
+    let image = phi3v::image::decode(&png, Default::default(), &Default::default()).unwrap();
+    assert_eq!((image.width, image.height), (112, 79));
+    assert!(image.pixels.chunks_exact(3).any(|pixel| pixel[2] > 200 && pixel[0] < 60), "the blue rectangle");
+    assert!(server.post("/tokenize", &body).json()["images"][0].get("thumbnail").is_none());
+}
+
+#[test]
 fn what_cannot_be_drawn_is_told() {
     let server = server();
     let told = |part: Value| {

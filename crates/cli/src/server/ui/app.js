@@ -6,7 +6,8 @@ import { Answer, NO_TEXT, count, make } from './answer.js';
 const $ = (id) => document.getElementById(id);
 /** What was said: {role, text, pictures: [{name, url}]}; `url` is a data URL. */
 let turns = [];
-/** Pictures to be sent next: {name, url, cost, error, waiting, abort}; of a document also `pages`, those chosen or ''. */
+/** Pictures to be sent next: {name, url, cost, error, waiting, abort}; of a document also `pages`, those chosen or '', and
+ *  `thumbnails`, the pages that were seen so far, by their numbers. */
 let pictures = [];
 /** Stops the answer that is being made. */
 let running = null;
@@ -40,7 +41,7 @@ async function addFiles(files) {
   for (const file of images) {
     keepTaken(null);
     const picture = { name: file.name || 'picture', url: await readFile(file) };
-    if (isDocument(file)) picture.pages = '';
+    if (isDocument(file)) Object.assign(picture, { pages: '', thumbnails: new Map() });
     pictures.push(picture);
     price(picture);
   }
@@ -60,6 +61,7 @@ async function price(picture) {
   Object.assign(picture, { cost: null, error: null, waiting: false });
   try {
     picture.cost = await measure(part(picture, $('detail').value), picture.abort.signal);
+    for (const [page, url] of picture.cost.thumbnails) picture.thumbnails?.set(page, url);
   } catch (error) {
     if (error.name === 'AbortError') return;
     // measured when the model is there
@@ -108,6 +110,31 @@ function pagesField(picture, number) {
   return field;
 }
 
+/** Whether page `page` is one of those chosen, as `1-3,7,10-`; all are where nothing is. */
+function isChosen(page, pages) {
+  return !pages || pages.split(',').some((range) => {
+    const [first, last = first] = range.split('-').map((text) => text.trim());
+    return page >= Number(first) && (last === '' || page <= Number(last));
+  });
+}
+
+/** The pages of a document that were seen, each a button that chooses it or leaves it out. */
+function thumbnails(picture, number) {
+  const seen = [...picture.thumbnails].sort(([a], [b]) => a - b);
+  const choose = (page) => {
+    const chosen = seen.map(([other]) => other).filter((other) => (other === page) !== isChosen(other, picture.pages));
+    if (chosen.length === 0) return;
+    picture.pages = chosen.join(',');
+    price(picture);
+  };
+  return make('div', { className: 'thumbnails' }, ...seen.map(([page, url]) => {
+    const label = `Page ${page} of ${number}`;
+    const button = make('button', { type: 'button', className: 'thumbnail', ariaPressed: String(isChosen(page, picture.pages)), ariaLabel: label, title: label, onclick: () => choose(page) });
+    button.append(make('img', { src: url, alt: '' }), String(page));
+    return button;
+  }));
+}
+
 /** A picture, or a placeholder: browsers cannot show all that the model can read, and some files are no pictures. */
 function image(url, alt) {
   const node = make('img', { src: url, alt });
@@ -121,7 +148,7 @@ function drawPictures() {
   $('pictures').replaceChildren(...pictures.map((picture, index) => {
     const number = `picture ${index + 1}, ${picture.name}`;
     return make('li', {},
-      image(picture.url, number),
+      picture.thumbnails?.size ? thumbnails(picture, number) : image(picture.url, number),
       ...(picture.pages === undefined ? [] : [pagesField(picture, number)]),
       make('div', { className: 'name', textContent: `${index + 1}. ${picture.name}`, title: picture.name }),
       make('div', { className: picture.error ? 'cost bad' : 'cost', textContent: costText(picture) }),
