@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// Time that a document may stay open without being asked for a page.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// What drawing may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrawLimits {
@@ -66,7 +69,11 @@ impl Drawer {
             Reply::Pages(pages) if pages > limits.pages_max => {
                 Err(DocumentError::ManyPages { pages, limit: limits.pages_max })
             }
-            Reply::Pages(pages) => Ok(Document { pages, ..document }),
+            Reply::Pages(pages) => {
+                // until it is asked for a page it only waits
+                document.process.give(IDLE_TIME_MAX);
+                Ok(Document { pages, ..document })
+            }
             Reply::Failed(error) => Err(error.into()),
             Reply::Page { .. } => Err(document.end()),
         }
@@ -116,6 +123,7 @@ impl Document {
         match reply.map_err(|_| self.end())? {
             Reply::Page { width, height, is_incomplete } => {
                 let pixels = self.pixels(width, height, num_crops).map_err(|_| self.end())?;
+                self.process.give(IDLE_TIME_MAX);
                 Ok((RgbImage { width, height, pixels }, is_incomplete))
             }
             Reply::Failed(error) => Err(error.into()),

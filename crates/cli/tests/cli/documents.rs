@@ -259,6 +259,16 @@ fn a_document_that_takes_too_long_is_ended() {
 }
 
 #[test]
+fn a_document_that_nobody_asks_for_a_page_is_not_ended() {
+    let limits = DrawLimits { page_time_max: Duration::from_secs(3), ..DrawLimits::default() };
+    let mut open = drawer(limits).open(&std::fs::read(document("shapes.pdf")).unwrap()).unwrap();
+    for page in 1..=2 {
+        std::thread::sleep(limits.page_time_max + Duration::from_millis(500));
+        assert_eq!(open.draw(page, 1).unwrap().0.width.max(237), if page == 1 { 237 } else { 336 });
+    }
+}
+
+#[test]
 fn a_document_that_takes_too_much_memory_is_ended_or_refused() {
     let limits = DrawLimits { memory_max: 300 << 20, ..DrawLimits::default() };
     if let Err(refused) = draw(&enormous(), limits) {

@@ -126,6 +126,7 @@ function thumbnails(picture, number) {
     if (chosen.length === 0) return;
     picture.pages = chosen.join(',');
     price(picture);
+    drawPictures();
   };
   return make('div', { className: 'thumbnails' }, ...seen.map(([page, url]) => {
     const label = `Page ${page} of ${number}`;
