@@ -6,11 +6,11 @@ the columns path and bytes.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import phi3v
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.parquet
 import ray
 
 
@@ -20,30 +20,27 @@ class Asker:
     def __init__(self, question: str, model: str) -> None:
         self.question, self.model = question, phi3v.load(model)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
+    def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
         items = [(self.question, data.as_py()) for data in batch["bytes"]]
         told: dict[str, list[str | None]] = {"answer": [None] * len(items), "error": [None] * len(items)}
         for result in self.model.batch(items, errors="return", progress=False):
             told["answer" if isinstance(result, phi3v.Answer) else "error"][result.item] = str(result)
-        columns = {name: pa.array(values, pa.string()) for name, values in told.items()}
-        return pa.table({"path": batch["path"], **columns})
+        return pyarrow.table({"path": batch["path"], **{name: pyarrow.array(told[name], pyarrow.string()) for name in told}})
 
 
-def answered(folder: Path) -> set[str]:
+def answered(folder: Path) -> Iterator[str]:
     """The pictures with an answer. A file that was being written when the machine stopped is removed."""
-    paths: set[str] = set()
     for file in folder.glob("*.parquet"):
         try:
-            paths.update(pq.read_table(file, columns=["path"])["path"].to_pylist())
-        except (OSError, pa.ArrowInvalid):
+            yield from pyarrow.parquet.read_table(file, columns=["path"])["path"].to_pylist()
+        except (OSError, pyarrow.ArrowInvalid):
             file.unlink()
-    return paths
 
 
 def main(pictures: str, answers: str, question: str, model: str = "demo") -> None:
     """Asks about what has no answer yet."""
     Path(answers).mkdir(parents=True, exist_ok=True)
-    done, small = answered(Path(answers)), {"num_cpus": 0.1}
+    done, small = set(answered(Path(answers))), {"num_cpus": 0.1}
     if list(Path(pictures).glob("*.parquet")):
         rows = ray.data.read_parquet(pictures, columns=["path", "bytes"], **small)
         rows = rows.filter(lambda row: row["path"] not in done, **small)
@@ -53,15 +50,10 @@ def main(pictures: str, answers: str, question: str, model: str = "demo") -> Non
             return
         rows = ray.data.read_binary_files(left, include_paths=True, **small)
     machines = [node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and "CPU" in node["Resources"]]
-    asked = rows.map_batches(
-        Asker,
-        fn_constructor_args=(question, model),
-        batch_size=32,
-        batch_format="pyarrow",
-        concurrency=len(machines),
+    rows.map_batches(
+        Asker, fn_constructor_args=(question, model), batch_size=32, batch_format="pyarrow", concurrency=len(machines),
         num_cpus=0.6 * min(machines),  # more than half, so that no machine gets two; Ray reads with the rest
-    )
-    asked.write_parquet(answers, ray_remote_args=small)
+    ).write_parquet(answers, ray_remote_args=small)
 
 
 if __name__ == "__main__":

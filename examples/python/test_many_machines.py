@@ -1,6 +1,7 @@
 """The scripts of this folder on one machine: two Ray nodes, a server, a data set of pictures. Run by
 scripts/test-many-machines."""
 
+import ast
 import os
 import re
 import signal
@@ -195,8 +196,14 @@ def test_datasets_map_a_folder(known, tmp_path, monkeypatch):
     assert set(found["error"]) == {None}
 
 
-def test_the_scripts_are_short():
-    for script in Path(__file__).parent.glob("*_*.py"):
-        if not script.name.startswith("test_"):
-            code = [line for line in script.read_text().splitlines() if line.strip()]
-            assert len(code) <= 60, f"{script.name} has {len(code)} lines"
+def test_the_scripts_have_40_lines_of_code_at_most():
+    scripts = [path for path in Path(__file__).parent.glob("*_*.py") if not path.name.startswith("test_")]
+    assert len(scripts) == 4
+    for script in scripts:
+        text = script.read_text()
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, documented) and ast.get_docstring(node)]
+        docs = {line for node in nodes for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)}
+        lines = [line.strip() for number, line in enumerate(text.splitlines(), 1) if number not in docs]
+        code = [line for line in lines if line and not line.startswith("#")]
+        assert len(code) <= 40, f"{script.name} has {len(code)} lines of code"

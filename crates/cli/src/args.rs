@@ -1,11 +1,13 @@
 //! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
 
 mod batch;
+mod decide;
 mod formats;
 mod picture;
 mod serve;
 
 pub use batch::{BatchArgs, Sidecar};
+pub use decide::{CalibrateArgs, DecideArgs};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
 pub use picture::{Detail, FrameArgs, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
@@ -13,6 +15,7 @@ pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 use crate::error::CliError;
 use crate::sources::Grab;
 use crate::variables::variable;
+use crate::version;
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use phi3v::GenerationOptions;
@@ -63,7 +66,7 @@ pub const DEFAULT_PULL: &str = "phi-3.5-vision";
 /// phi3v runs Phi-3-vision and Phi-3.5-vision: it describes pictures and charts, reads text, compares pictures and
 /// chats about them. Nothing leaves the machine; models are downloaded once.
 #[derive(Debug, Parser)]
-#[command(name = "phi3v", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "phi3v", version = version::long(), after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -89,6 +92,15 @@ pub enum Command {
     ///
     /// A line is a question; /help lists the commands. On a terminal lines can be edited and recalled.
     Chat(ChatArgs),
+    /// Say how probable each of some answers is
+    ///
+    /// Nothing is generated: each choice is scored as the model's whole answer, and the likeliest is printed with the
+    /// probabilities of all. What several questions about the same pictures have in common is computed once.
+    Decide(DecideArgs),
+    /// Fit temperatures to labelled pictures, so that decide's probabilities can be taken at their word
+    ///
+    /// Prints how often the likeliest choice is right, and how far the probabilities were from that before and are after.
+    Calibrate(CalibrateArgs),
     /// Answer over HTTP: an OpenAI-compatible API, and a page
     Serve(ServeArgs),
     /// Download a model, or what is new of it, and print its folder
@@ -121,6 +133,10 @@ pub enum Command {
     /// final_norm is what the final norm makes of it. (The reference's own tuple of hidden states ends with the normed
     /// one instead.) generated_ids leaves out the stop token.
     Trace(TraceArgs),
+    /// Ask a running server whether it lives
+    ///
+    /// Prints "healthy", or ends with 1: the health check of a container or a service.
+    Health(HealthArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages
@@ -358,6 +374,17 @@ pub struct EvalArgs {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
+}
+
+/// `phi3v health`
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Where the server is
+    #[arg(default_value = "http://127.0.0.1:8000")]
+    pub url: String,
+    /// Longest time to wait for its answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub timeout: u64,
 }
 
 /// `phi3v export-demo`
@@ -608,8 +635,8 @@ pub fn has_picture_ending(name: &str) -> bool {
 }
 
 impl Cli {
-    /// From the words of the command line, the program's name first. The question of `ask` may begin with a dash where
-    /// it comes last: of several words it can be no flag.
+    /// From the words of the command line, the program's name first. The question of `ask` or `decide` may begin with a dash
+    /// where it comes last: of several words it can be no flag.
     ///
     /// # Errors
     /// clap's own, help and version included.
@@ -624,7 +651,7 @@ impl Cli {
         }
         words.extend([OsString::from("--"), last]);
         match Self::parse_words(&words) {
-            Ok(cli) if matches!(cli.command, Command::Ask(_)) => Ok(cli),
+            Ok(cli) if matches!(cli.command, Command::Ask(_) | Command::Decide(_)) => Ok(cli),
             _ => Err(error),
         }
     }

@@ -1,6 +1,7 @@
 //! What a command ends with when it does not succeed.
 
 use crate::batch::BatchError;
+use crate::decide::InputError;
 use crate::disk;
 use crate::hub::HubError;
 use crate::paths::system_words;
@@ -106,6 +107,9 @@ pub enum CliError {
     /// Why a batch could not begin, or not go on.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// Questions or labels that cannot be used.
+    #[error(transparent)]
+    Decide(#[from] InputError),
     /// Any other file that cannot be read or written.
     #[error("cannot {action} {path}: {}", system_words(.error))]
     File {
@@ -123,6 +127,14 @@ pub enum CliError {
         message: String,
         /// What to do about it.
         hint: Option<String>,
+    },
+    /// No server where one was asked whether it lives.
+    #[error("{url} does not answer as a healthy server: {reason}")]
+    Unhealthy {
+        /// What was asked for.
+        url: String,
+        /// What came instead of a yes.
+        reason: String,
     },
     /// stdout cannot be written to.
     #[error("cannot write the answer: {}", system_words(.0))]
@@ -190,8 +202,10 @@ impl CliError {
             | Self::Quantized { .. }
             | Self::OverwritesModel { .. }
             | Self::Exists { .. }
+            | Self::Decide(_)
             | Self::NoQuestion { .. } => ExitCode::Usage,
             Self::Server { .. }
+            | Self::Unhealthy { .. }
             | Self::File { .. }
             | Self::Busy { .. }
             | Self::Disk { .. }
@@ -255,6 +269,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
         Error::Engine(EngineError::DamagedCache) => ExitCode::Failure,
+        Error::Decide(_) | Error::Calibration(_) => ExitCode::Usage,
         Error::Device(_) | Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
         Error::Stopped => ExitCode::Interrupted,
         _ => ExitCode::Failure,

@@ -34,6 +34,7 @@ impl CliError {
             Self::Hub(error) => return error.hint(),
             Self::Picture(error) => return picture(error),
             Self::Batch(error) => return error.hint(),
+            Self::Decide(error) => return Some(error.hint()),
             Self::Server { hint, .. } => return hint.clone(),
             Self::Fixed(_) => {
                 "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens"
@@ -57,6 +58,9 @@ impl CliError {
             Self::Busy { .. } => "wait until the other run has finished".to_owned(),
             Self::DiskFull { .. } => "free some space, or write to another disk".to_owned(),
             Self::OverwritesModel { .. } => "give another name with --out".to_owned(),
+            Self::Unhealthy { .. } => {
+                "start one with phi3v serve, or name its address: phi3v health http://HOST:PORT".to_owned()
+            }
             Self::Disk { .. } => {
                 "free some space, or use another disk (--out, or PHI3V_CACHE); q4 takes three fifths of q8"
                     .to_owned()

@@ -1,5 +1,9 @@
 //! What is told about an answer: for machines with `--json`, for people with `--stats`.
 
+mod decide;
+
+pub use decide::{DecideReport, DecisionReport, calibration_table, decision_table, decisions};
+
 use crate::args::AskArgs;
 use crate::runtime::Runtime;
 use crate::sources::{ImageReport, NamedImage};

@@ -1,6 +1,6 @@
 //! From a model's name to an engine that answers.
 
-use crate::args::{ContextArgs, DEFAULT_PULL, DeviceArgs, ModelArgs, QuantChoice};
+use crate::args::{ContextArgs, DEFAULT_PULL, DeviceArgs, ModelArgs, PictureArgs, QuantChoice};
 use crate::error::{CliError, ExitCode};
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
@@ -221,6 +221,17 @@ impl Opened {
         if self.is_demo {
             note!("{}", demo_notice());
         }
+    }
+
+    /// The model and all that decides about its scores, in words: its name, the formats of weights, products and keys, and
+    /// into how many tiles it cuts pictures.
+    #[must_use]
+    pub fn words(&self, model: &ModelArgs, picture: &PictureArgs) -> String {
+        let Checkpoint { name, weights, preprocessor, .. } = &self.checkpoint;
+        let quant = weights.quant().map_or("no", |quant| quant.name());
+        let kv = format!("{:?}", model.options(weights).kv_format).to_lowercase();
+        let tiles = preprocessor.with_num_crops(picture.num_crops(preprocessor.num_crops)).num_crops;
+        format!("{name} (quant {quant}, dtype {}, kv {kv}, num-crops {tiles})", model.dtype.name())
     }
 
     /// Tells what will be taken of the memory, as [`tell`] does; a plan that does not fit is for

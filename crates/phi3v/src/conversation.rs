@@ -107,6 +107,7 @@ impl Conversation {
             stop,
             constraint: None,
             cache_salt: CacheSalt::default(),
+            scored: Vec::new(),
             input_ids,
         })
     }

@@ -57,6 +57,12 @@ pub enum Error {
     /// An answer could not be held to its form.
     #[error(transparent)]
     Constraint(#[from] crate::constraint::ConstraintError),
+    /// A question cannot be decided.
+    #[error(transparent)]
+    Decide(#[from] crate::decide::DecideError),
+    /// A calibration cannot be used.
+    #[error(transparent)]
+    Calibration(#[from] crate::decide::CalibrationError),
     /// No token could be chosen, or parameters were refused.
     #[error(transparent)]
     Sampler(#[from] crate::sampler::SamplerError),
@@ -92,6 +98,8 @@ impl Error {
             Self::Checkpoint(error) => error.hint(),
             Self::Constraint(error) => error.hint(),
             Self::Sampler(error) => error.hint(),
+            Self::Decide(error) => error.hint(),
+            Self::Calibration(error) => error.hint(),
             Self::Engine(error) => error.hint(),
             Self::Stopped => None,
             Self::Memory(error) => error.hint(),

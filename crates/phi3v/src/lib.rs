@@ -20,6 +20,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod constraint;
 pub mod conversation;
+pub mod decide;
 pub mod demo;
 pub mod device;
 pub mod document;

@@ -167,6 +167,28 @@ pub fn chat_prompt(
     Ok(prompt.finish())
 }
 
+/// Ids of a whole answer to a conversation that [`chat_prompt`] has made ids of: its text, and the token that ends an answer.
+/// They are those that the conversation goes on with once the assistant has said so.
+///
+/// ```
+/// let tokenizer = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?.tokenizer;
+/// let ids = phi3v::processor::answer_ids(&tokenizer, "yes");
+/// assert_eq!(ids.last(), Some(&tokenizer.stop_ids()[0]));
+/// assert_eq!(tokenizer.decode(&ids, true), "yes");
+/// # Ok::<(), phi3v::Error>(())
+/// ```
+#[must_use]
+pub fn answer_ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let template = tokenizer.template();
+    let mut answer = PromptBuilder::new(tokenizer);
+    answer.added(template.assistant);
+    let before = answer.ids.len();
+    answer.text("\n");
+    answer.text(text);
+    answer.added(template.end);
+    answer.finish().into_iter().skip(before).filter_map(|id| u32::try_from(id).ok()).collect()
+}
+
 /// Joins stretches of text, added tokens and images as ids, the way the tokenizer would have cut the rendered text.
 struct PromptBuilder<'a> {
     tokenizer: &'a Tokenizer,

@@ -3,6 +3,7 @@
 use crate::batch::{Asked, Batch};
 use crate::checkpoint::Checkpoint;
 use crate::conversation::{Conversation, GenerationOptions};
+use crate::decide::{Decision, Question, Questions};
 use crate::device::{Device, DeviceOptions};
 use crate::engine::{Engine, EngineOptions, Event, FinishReason, Request, Timings, Usage};
 use crate::files::{ReadError, open_regular, read_to_limit};
@@ -194,6 +195,24 @@ impl Session {
         })
     }
 
+    /// How probable each choice of each question about `images` is, in the order of the questions. The images are computed
+    /// once for all of them. See [`decide`](crate::decide).
+    ///
+    /// # Errors
+    /// A question whose choices cannot be told apart, the engine's refusal, or its failure.
+    pub fn decide(
+        &mut self,
+        images: impl IntoIterator<Item = Arc<ImageInputs>>,
+        questions: &[Question],
+    ) -> Result<Vec<Decision>> {
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = self.preparer().decide(images, questions)?;
+        let finished = self.engine.run(request, &mut ())?;
+        Ok(finished.scores.into_iter().map(|scores| Decision::new(scores, 1.0)).collect())
+    }
+
     /// Answers the last question of a conversation and adds the answer to it. `on_text` gets the text piece by piece;
     /// [`ControlFlow::Break`] ends the answer there, as [`FinishReason::Cancelled`]. What an earlier turn has computed is
     /// found again and not computed anew.
@@ -326,6 +345,23 @@ impl Preparer {
         let mut conversation = Conversation::new(None);
         conversation.ask(images, question);
         self.request(&conversation)
+    }
+
+    /// The request for the scores of the choices of `questions`, of which there is one at least, all about `images`.
+    ///
+    /// # Errors
+    /// A question whose choices cannot be told apart, or one beyond the context.
+    pub fn decide(
+        &self,
+        images: impl IntoIterator<Item = Arc<ImageInputs>>,
+        questions: &[Question],
+    ) -> Result<Request> {
+        let mut conversation = Conversation::new(None);
+        conversation.ask(images, "");
+        let images = conversation.images().to_vec();
+        let mut all = Questions::new(&self.tokenizer, self.context_tokens, conversation.messages(), images);
+        questions.iter().try_for_each(|question| all.add(question))?;
+        Ok(all.into_request())
     }
 
     /// The request for the answer to the last question of a conversation.

@@ -30,6 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("eval", &["model", "image"]),
     ("conversation", &["chat_template", "engine", "image", "processor", "sampler", "stop", "tokenizer"]),
     ("batch", &["engine"]),
+    ("decide", &["chat_template", "engine", "image", "processor", "tokenizer"]),
     ("words", &["engine"]),
     (
         "session",
@@ -37,6 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "batch",
             "checkpoint",
             "conversation",
+            "decide",
             "demo",
             "device",
             "engine",
@@ -130,8 +132,20 @@ fn crates_depend_in_one_direction() {
 const OTHER_PROGRAMS: &[&str] = &["dcmj2pnm --write-png", "qpdf --decrypt"];
 
 /// The commands of the command line, as `phi3v pull`.
-const COMMANDS: &[&str] =
-    &["ask", "chat", "pull", "serve", "info", "quantize", "bench", "eval", "trace", "export-demo"];
+const COMMANDS: &[&str] = &[
+    "ask",
+    "chat",
+    "decide",
+    "calibrate",
+    "pull",
+    "serve",
+    "info",
+    "quantize",
+    "bench",
+    "eval",
+    "trace",
+    "export-demo",
+];
 
 #[test]
 fn the_library_and_the_kernels_name_no_flag_and_no_command() {

@@ -7,6 +7,7 @@ use crate::model::{Model, Shared};
 use crate::picture::Picture;
 use crate::work::{self, SLICE};
 use phi3v::conversation::DEFAULT_MAX_NEW_TOKENS;
+use phi3v::decide::{Decision, Question, Questions};
 use phi3v::engine::{CacheSalt, Event, Finished, Request, Token};
 use phi3v::{Conversation, GenerationOptions, words};
 use phi3v_cli::error::CliError;
@@ -94,6 +95,8 @@ pub(crate) struct Ended {
     tokens: Vec<Chosen>,
     /// Its words with their probabilities.
     words: Vec<Spoken>,
+    /// Of questions: the logarithm of each choice's probability.
+    scores: Vec<Vec<f64>>,
     /// `stop`, `length` or `cancelled`.
     finish_reason: &'static str,
     /// Token counts.
@@ -141,7 +144,7 @@ impl Answers {
         pictures: Vec<Py<Picture>>,
         generation: Generation,
     ) -> PyResult<()> {
-        let conversation = conversation(&turns, &pictures);
+        let conversation = work::held(py, || conversation(&turns, &pictures))?;
         let request = work::outside(py, || {
             let Shared { tokenizer, context_tokens, .. } = &*self.shared;
             let request = conversation.request(tokenizer, *context_tokens, &generation.options())?;
@@ -169,10 +172,32 @@ impl Answers {
             stop,
             constraint: None,
             cache_salt: CacheSalt::default(),
+            scored: Vec::new(),
         };
         let request = work::outside(py, || {
             request.sampling.validate().map_err(phi3v::Error::from)?;
             Ok(self.constrained(request, &generation)?)
+        })?;
+        self.send(py, key, request)
+    }
+
+    /// Asks for the scores of the choices of questions about pictures, each question a text with its choices.
+    fn submit_questions(
+        &self,
+        py: Python<'_>,
+        key: u64,
+        system: Option<String>,
+        questions: Vec<(String, Vec<String>)>,
+        pictures: Vec<Py<Picture>>,
+    ) -> PyResult<()> {
+        let mut conversation = Conversation::new(system.as_deref());
+        conversation.ask(pictures.iter().map(|picture| Arc::clone(&picture.get().inputs)), "");
+        let request = work::outside(py, || {
+            let Shared { tokenizer, context_tokens, .. } = &*self.shared;
+            let images = conversation.images().to_vec();
+            let mut all = Questions::new(tokenizer, *context_tokens, conversation.messages(), images);
+            questions.into_iter().try_for_each(|(text, choices)| all.add(&Question::new(&text, choices)))?;
+            Ok(all.into_request())
         })?;
         self.send(py, key, request)
     }
@@ -184,7 +209,7 @@ impl Answers {
             if self.open().is_empty() {
                 return Ok(None);
             }
-            let next = py.detach(|| self.wait(pieces));
+            let next = work::outside(py, || Ok(self.wait(pieces)))?;
             match next {
                 Some(next) => return told(py, next).map(Some),
                 None if !self.shared.engine.is_alive() => return Err(stopped(py)),
@@ -294,7 +319,7 @@ fn conversation(turns: &[(String, String, usize)], pictures: &[Py<Picture>]) -> 
 fn told(py: Python<'_>, next: Next) -> PyResult<Told> {
     Ok(match next {
         Next::Piece(key, id, text) => Told::Piece(Piece { key, id, text }),
-        Next::Finished(key, open, finished) => Told::Ended(ended(key, open, &finished)),
+        Next::Finished(key, open, finished) => Told::Ended(work::held(py, || ended(key, open, &finished))?),
         Next::Failed(key, error) => {
             let error = CliError::from(*error);
             let raised = errors::exception(py, &error).into_value(py).into_any();
@@ -315,6 +340,7 @@ fn ended(key: u64, open: Open, finished: &Finished) -> Ended {
         text: open.text,
         tokens: open.tokens.into_iter().map(chosen).collect(),
         words: words.into_iter().map(spoken).collect(),
+        scores: finished.scores.clone(),
         finish_reason: reason.name(),
         usage: Counts {
             prompt_tokens: usage.prompt_tokens,
@@ -340,12 +366,28 @@ impl Ended {
             text: String::new(),
             tokens: Vec::new(),
             words: Vec::new(),
+            scores: Vec::new(),
             finish_reason: "failed",
             usage: Counts::default(),
             timings: Seconds::default(),
             error: Some(error),
         }
     }
+}
+
+/// The scores of a question's choices compared at a temperature.
+#[pyfunction]
+pub(crate) fn compare(scores: Vec<f64>, temperature: f64) -> Compared {
+    let decision = Decision::new(scores, temperature);
+    Compared { best: decision.best(), covered: decision.covered(), probabilities: decision.probabilities }
+}
+
+/// What [`compare`] tells.
+#[derive(IntoPyObject)]
+pub(crate) struct Compared {
+    best: usize,
+    covered: f64,
+    probabilities: Vec<f64>,
 }
 
 /// The exception of who asks an engine that has ended.

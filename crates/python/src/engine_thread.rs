@@ -130,6 +130,7 @@ fn never_begun() -> Finished {
         text: String::new(),
         usage: Usage::default(),
         timings: Timings::default(),
+        scores: Vec::new(),
     }
 }
 

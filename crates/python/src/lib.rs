@@ -21,7 +21,7 @@ mod _phi3v {
     use std::ffi::OsString;
 
     #[pymodule_export]
-    use crate::answers::{Answers, Ended, Piece};
+    use crate::answers::{Answers, Ended, Piece, compare};
     #[pymodule_export]
     use crate::model::{Model, load};
     #[pymodule_export]

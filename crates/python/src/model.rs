@@ -119,7 +119,7 @@ fn choice<T: ValueEnum>(py: Python<'_>, name: &str, value: Option<&str>) -> PyRe
 /// Loads a model, downloading and quantizing it where need be.
 #[pyfunction]
 pub(crate) fn load(py: Python<'_>, loading: Loading) -> PyResult<Model> {
-    let (model, context) = loading.args(py)?;
+    let (model, context) = work::held(py, || loading.args(py))??;
     let interrupt = Interrupt::of_host();
     let loaded = work::beside(py, move || started(&model, &context), move || interrupt.stop())?;
     let Started { shared, processor, device } = loaded;

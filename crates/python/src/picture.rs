@@ -72,7 +72,7 @@ pub(crate) fn read(
     reading: &Reading,
     own: &ImageParams,
 ) -> PyResult<Picture> {
-    let options = reading.options(py, own)?;
+    let options = work::held(py, || reading.options(py, own))??;
     let (origin, params) = (source.origin.clone(), options.params);
     // a pipe or a host may let one wait
     let may_wait = matches!(origin, Origin::Named(_));
@@ -161,21 +161,21 @@ impl Picture {
 
     /// Tiles that differ from each other; only these are computed.
     #[getter]
-    fn distinct_tiles(&self) -> usize {
-        self.inputs.distinct_tiles()
+    fn distinct_tiles(&self, py: Python<'_>) -> PyResult<usize> {
+        work::held(py, || self.inputs.distinct_tiles())
     }
 
     /// Tokens of the prompt that stand for the picture.
     #[getter]
-    fn tokens(&self) -> usize {
-        self.inputs.num_img_tokens()
+    fn tokens(&self, py: Python<'_>) -> PyResult<usize> {
+        work::held(py, || self.inputs.num_img_tokens())
     }
 
     /// `(height, width)` of the HD image: the reference's `image_sizes`.
     #[getter]
-    fn hd_size(&self) -> (u32, u32) {
-        let Size { width, height } = self.inputs.grid.image_size();
-        (height, width)
+    fn hd_size(&self, py: Python<'_>) -> PyResult<(u32, u32)> {
+        let Size { width, height } = work::held(py, || self.inputs.grid.image_size())?;
+        Ok((height, width))
     }
 
     /// The reference's `pixel_values`, `[tiles, 3, 336, 336]` in f32: the global view, the tiles, and zeros.
@@ -188,18 +188,18 @@ impl Picture {
             )));
         }
         const TILE_BYTES: usize = TILE_VALUES * size_of::<f32>();
-        PyByteArray::new_with(py, tiles * TILE_BYTES, |bytes| {
+        let copy = |bytes: &mut [u8]| {
             for (out, &tile) in bytes.chunks_exact_mut(TILE_BYTES).zip(&inputs.tile_of) {
                 let values = &inputs.distinct[tile * TILE_VALUES..][..TILE_VALUES];
                 out.copy_from_slice(bytemuck::cast_slice(values));
             }
-            Ok(())
-        })
+        };
+        PyByteArray::new_with(py, tiles * TILE_BYTES, |bytes| work::held(py, || copy(bytes)))
     }
 
     /// The picture small, as the model's global view has it: width, height and `[height, width, 3]`.
-    fn thumbnail<'py>(&self, py: Python<'py>) -> (usize, usize, Bound<'py, PyBytes>) {
-        let small = thumbnail(&self.inputs, &self.params);
-        (small.width, small.height, PyBytes::new(py, &small.pixels))
+    fn thumbnail<'py>(&self, py: Python<'py>) -> PyResult<(usize, usize, Bound<'py, PyBytes>)> {
+        let small = work::outside(py, || Ok(thumbnail(&self.inputs, &self.params)))?;
+        Ok((small.width, small.height, PyBytes::new(py, &small.pixels)))
     }
 }

@@ -46,26 +46,27 @@ impl Processor {
     }
 
     /// The same, with pictures cut into at most `num_crops` tiles.
-    fn with_num_crops(&self, num_crops: usize) -> Self {
-        Self { params: self.params.with_num_crops(num_crops), ..self.clone() }
+    fn with_num_crops(&self, py: Python<'_>, num_crops: usize) -> PyResult<Self> {
+        let params = work::held(py, || self.params.with_num_crops(num_crops))?;
+        Ok(Self { params, ..self.clone() })
     }
 
     /// The id of `<s>`.
     #[getter]
-    fn bos_id(&self) -> u32 {
-        self.tokenizer.bos_id()
+    fn bos_id(&self, py: Python<'_>) -> PyResult<u32> {
+        work::held(py, || self.tokenizer.bos_id())
     }
 
     /// The ids of `<|end|>` and `<|endoftext|>`.
     #[getter]
-    fn stop_ids(&self) -> [u32; 2] {
-        self.tokenizer.stop_ids()
+    fn stop_ids(&self, py: Python<'_>) -> PyResult<[u32; 2]> {
+        work::held(py, || self.tokenizer.stop_ids())
     }
 
     /// One more than the largest id.
     #[getter]
-    fn vocab_size(&self) -> usize {
-        self.tokenizer.vocab_size()
+    fn vocab_size(&self, py: Python<'_>) -> PyResult<usize> {
+        work::held(py, || self.tokenizer.vocab_size())
     }
 
     /// Ids of a raw text: `<s>` first, special tokens in it are read.
@@ -74,24 +75,27 @@ impl Processor {
     }
 
     /// Text of ids, by the reference's rules. Ids that are none, as those of pictures, give nothing.
-    fn decode(&self, ids: Vec<i64>, skip_special_tokens: bool) -> String {
-        let ids: Vec<u32> = ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect();
-        self.tokenizer.decode(&ids, skip_special_tokens)
+    fn decode(&self, py: Python<'_>, ids: Vec<i64>, skip_special_tokens: bool) -> PyResult<String> {
+        work::outside(py, || {
+            let ids: Vec<u32> = ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect();
+            Ok(self.tokenizer.decode(&ids, skip_special_tokens))
+        })
     }
 
     /// The id of a token by its text.
-    fn token_id(&self, token: &str) -> Option<u32> {
-        self.tokenizer.token_id(token)
+    fn token_id(&self, py: Python<'_>, token: &str) -> PyResult<Option<u32>> {
+        work::held(py, || self.tokenizer.token_id(token))
     }
 
     /// The text of a token, as tokenizer.json spells it.
-    fn token(&self, id: u32) -> Option<String> {
-        self.tokenizer.token(id)
+    fn token(&self, py: Python<'_>, id: u32) -> PyResult<Option<String>> {
+        work::held(py, || self.tokenizer.token(id))
     }
 
     /// Ids of a raw prompt with the pictures `pictures`, `-i` at the rows of picture i.
     fn raw_prompt(&self, py: Python<'_>, prompt: &str, pictures: Vec<Py<Picture>>) -> PyResult<Vec<i64>> {
-        let rows: Vec<usize> = pictures.iter().map(|picture| picture.get().inputs.num_img_tokens()).collect();
+        let rows = || pictures.iter().map(|picture| picture.get().inputs.num_img_tokens()).collect();
+        let rows: Vec<usize> = work::held(py, rows)?;
         let ids = work::outside(py, || Ok(processor::raw_prompt(&self.tokenizer, prompt, &rows)))?;
         ids.map_err(|error| errors::exception(py, &CliError::from(phi3v::Error::from(error))))
     }

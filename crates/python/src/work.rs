@@ -23,6 +23,14 @@ pub(crate) fn outside<T: Send>(
     finished(py, done)
 }
 
+/// Does what is short with the interpreter's lock held. A panic in it becomes an exception.
+///
+/// # Errors
+/// A panic.
+pub(crate) fn held<T>(py: Python<'_>, work: impl FnOnce() -> T) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| bug(py, reason(payload.as_ref())))
+}
+
 /// Runs `work` on a thread of its own, so that Ctrl-C ends the waiting for it. It goes on then unless `stop` stops it.
 ///
 /// # Errors

@@ -289,6 +289,48 @@ def test_keyboard_interrupt_stops_an_answer_and_no_more(talker):
     assert len(talker.ask("Tell me a story", max_new_tokens=5).tokens) == 5
 
 
+STALLED = """
+import os, signal, socketserver, threading, time
+import phi3v
+from phi3v.transformers import AutoProcessor
+
+asked = threading.Event()
+
+class Silent(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.recv(1)
+        asked.set()
+        time.sleep(600)
+
+server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent)
+server.daemon_threads = True
+threading.Thread(target=server.serve_forever, daemon=True).start()
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_address[1]}"
+
+def press():
+    asked.wait()
+    signal.raise_signal(signal.SIGINT)
+
+for load in (phi3v.load, AutoProcessor.from_pretrained):
+    asked.clear()
+    threading.Thread(target=press, daemon=True).start()
+    try:
+        load("org/tiny")
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_keyboard_interrupt_ends_a_download_that_stalls(tmp_path):
+    """The process ends as well, though the server never says a word."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    env |= {"HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", STALLED], capture_output=True, text=True, timeout=60, env=env
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n" * 2), done.stderr
+
+
 def test_a_model_that_nobody_has_is_freed(endless):
     def engines():
         tasks = subprocess.run(

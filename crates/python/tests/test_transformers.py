@@ -93,9 +93,16 @@ def decoded(processor, ids, inputs):
 def test_with_torch_the_arrays_are_torchs(processor, model):
     torch = needs("torch")
     inputs = processor(PROMPT, pictures("cover.png"), return_tensors="pt")
-    assert all(isinstance(values, torch.Tensor) for values in inputs.values())
+    arrays = processor(PROMPT, pictures("cover.png"), return_tensors="np")
+    for name, values in inputs.items():
+        assert isinstance(values, torch.Tensor) and (values.numpy() == arrays[name]).all(), name
     ids = model.generate(**inputs, **GREEDY)
     assert isinstance(ids, torch.Tensor) and decoded(processor, ids, inputs) == COVER_ANSWER
+    new = ids[:, inputs["input_ids"].shape[1] :]
+    assert processor.batch_decode(new, skip_special_tokens=True) == [COVER_ANSWER]
+    # as a notebook casts what it moves to a card
+    half = {**inputs, "pixel_values": inputs["pixel_values"].to(torch.bfloat16)}
+    assert decoded(processor, model.generate(**half, **GREEDY), inputs) == COVER_ANSWER
 
 
 def test_the_model_says_once_where_it_runs(capfd):

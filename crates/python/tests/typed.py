@@ -29,6 +29,11 @@ def main() -> None:
     assert_type(model.ask("Who wrote this?", schema=Book), Book)
     for piece in model.stream("Who wrote this?", ["left.png", "right.png"]):
         assert_type(piece, str)
+    decision = model.decide("Is it open?", Path("door.png"), choices=["yes", "no"], calibration="door.json")
+    assert_type(decision, phi3v.Decision)
+    assert_type(decision.probabilities["yes"], float)
+    several = model.decide_all(["Is it open?", ("What is it?", ("a door", "a gate"))], choices=["yes", "no"])
+    assert_type(several, list[phi3v.Decision])
     chat = model.chat("cover.png", system="Be brief.")
     assert_type(chat.ask("And who wrote this?", "other.png"), phi3v.Answer)
     for plain in model.batch(["Who wrote this?"], temperature=1):

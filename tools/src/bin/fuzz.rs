@@ -165,7 +165,7 @@ fn bent(random: &mut Random) -> (Vec<u8>, bool) {
 fn valid(random: &mut Random) -> (&'static str, Value) {
     const PIXEL: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
     let text = "What is <|end|> written <|image_1|> here? \u{1F600}";
-    match random.below(6) {
+    match random.below(7) {
         0 => (
             "/v1/chat/completions",
             json!({"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": [
@@ -185,6 +185,14 @@ fn valid(random: &mut Random) -> (&'static str, Value) {
             json!({"input": [{"role": "user", "content": [{"type": "input_text", "text": text},
                 {"type": "input_image", "image_url": PIXEL}]}], "max_output_tokens": TOKENS,
                 "stream": random.below(2) == 0, "instructions": "Be short."}),
+        ),
+        4 => (
+            "/v1/decisions",
+            json!({"input": [{"role": "user", "content": [{"type": "input_text", "text": text},
+                {"type": "input_image", "image_url": PIXEL, "detail": "low"}]}], "questions": [
+                {"type": "predicate", "instructions": text}, {"type": "choice", "name": "n", "instructions": [
+                {"type": "input_json", "data": {"a": 1}}], "choices": [{"value": true}, {"value": text}]},
+                {"type": "score", "instructions": text, "levels": [{"label": "a"}, {"label": "b"}]}]}),
         ),
         3 => ("/tokenize", json!({"messages": [{"role": "user", "content": text}]})),
         _ => (

@@ -7,6 +7,7 @@ use crate::hub::{self, HubError, HubOptions};
 use crate::quantized;
 use crate::runtime::{self, Opened};
 use crate::terminal::{count, print};
+use crate::version;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
 use phi3v::device::{self, Device};
@@ -23,6 +24,9 @@ use std::path::PathBuf;
 #[derive(Debug, Serialize)]
 struct Info {
     version: &'static str,
+    /// Absent in a build that could not tell.
+    commit: Option<&'static str>,
+    features: &'static [&'static str],
     cpu: CpuInfo,
     /// Number of the card that is to run the model; absent where the processor does.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,7 +165,9 @@ impl Info {
         Self {
             gpu: used.and_then(|used| cards.iter().position(|card| card.name == used.name)),
             cards: cards.into_iter().map(CardInfo::from).collect(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: version::VERSION,
+            commit: version::COMMIT,
+            features: version::FEATURES,
             cpu: processor.into(),
             available_bytes: Capacity::of(device).available_bytes,
             model: ModelState::Elsewhere {
@@ -216,8 +222,8 @@ impl MemoryInfo {
 
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, cpu, gpu, cards, available_bytes, model, caches, memory, refusal } = self;
-        writeln!(f, "phi3v         {version}")?;
+        let Self { cpu, gpu, cards, available_bytes, model, caches, memory, refusal, .. } = self;
+        writeln!(f, "phi3v         {}", version::long())?;
         cpu.fmt(f)?;
         for (number, card) in cards.iter().enumerate() {
             let used = if *gpu == Some(number) { ", runs the model" } else { "" };

@@ -3,6 +3,7 @@
 use phi3v::Error;
 use phi3v::checkpoint::CheckpointError;
 use phi3v::config::ConfigError;
+use phi3v::decide::{CalibrationError, DecideError};
 use phi3v::device::DeviceError;
 use phi3v::engine::EngineError;
 use phi3v::image::ImageError;
@@ -24,6 +25,11 @@ pub(super) fn hint(error: &Error) -> Option<String> {
         }
         Error::Backend(BackendError::Device { .. }) => {
             "ask again, or run it on the processor with --device cpu"
+        }
+        Error::Decide(DecideError::ChoiceCount { .. }) => "give two answers or more with --choices yes,no",
+        Error::Calibration(CalibrationError::Malformed { .. }) => "give a file that phi3v calibrate wrote",
+        Error::Calibration(CalibrationError::OtherModel { .. }) => {
+            "calibrate with the same --model, --quant, --dtype, --kv and --detail, or leave --calibration out"
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => {
             "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"

@@ -197,22 +197,38 @@ impl Ask {
             let message = "the last message is the assistant's, it must be the user's";
             return Err(ApiError::invalid_value(name, message).hint(question::LAST_MESSAGE));
         }
-        let parts = || self.turns.iter().flat_map(|turn| &turn.parts);
-        let images = parts().filter(|part| matches!(part, TurnPart::Image(_))).count();
-        if images > limits.images_max {
-            let message = format!("the request has {images} pictures, the limit is {}", limits.images_max);
-            return Err(too_many_images(message).param(name));
-        }
-        let bytes: usize =
-            parts().map(|part| if let TurnPart::Text(text) = part { text.len() } else { 0 }).sum();
-        if bytes > limits.text_bytes_max {
-            let message =
-                format!("the messages have {bytes} bytes of text, the limit is {}", limits.text_bytes_max);
-            let error = ApiError::bad_request("text_too_long", message).param(name);
-            return Err(error.hint(question::TEXT));
-        }
-        Ok(())
+        check_parts(|| self.turns.iter().flat_map(|turn| &turn.parts), 0, name, limits)
     }
+}
+
+/// Checks images and texts of the parts of a request, which has `more` bytes of text besides, in the field `name`.
+///
+/// # Errors
+/// Too many images, or too much text.
+pub(super) fn check_parts<'a, P: Iterator<Item = &'a TurnPart>>(
+    parts: impl Fn() -> P,
+    more: usize,
+    name: &str,
+    limits: &Limits,
+) -> Result<(), ApiError> {
+    let images = parts().filter(|part| matches!(part, TurnPart::Image(_))).count();
+    if images > limits.images_max {
+        let message = format!("the request has {images} pictures, the limit is {}", limits.images_max);
+        return Err(too_many_images(message).param(name));
+    }
+    let bytes = text_bytes(parts()) + more;
+    if bytes > limits.text_bytes_max {
+        let message =
+            format!("the messages have {bytes} bytes of text, the limit is {}", limits.text_bytes_max);
+        let error = ApiError::bad_request("text_too_long", message).param(name);
+        return Err(error.hint(question::TEXT));
+    }
+    Ok(())
+}
+
+/// Bytes of text in parts of a request.
+pub(super) fn text_bytes<'a>(parts: impl Iterator<Item = &'a TurnPart>) -> usize {
+    parts.map(|part| if let TurnPart::Text(text) = part { text.len() } else { 0 }).sum()
 }
 
 /// The error for a request with more pictures, or pages of documents, than the limit.

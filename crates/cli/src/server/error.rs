@@ -213,9 +213,10 @@ impl ApiError {
             phi3v::Error::Sampler(SamplerError::OutOfRange { name, .. }) => {
                 return Self::invalid_value(*name, error.to_string()).hint(hints::question::option(name));
             }
-            phi3v::Error::Engine(_) | phi3v::Error::Processor(_) | phi3v::Error::Sampler(_) => {
-                (StatusCode::BAD_REQUEST, "invalid_value", error.to_string())
-            }
+            phi3v::Error::Engine(_)
+            | phi3v::Error::Processor(_)
+            | phi3v::Error::Sampler(_)
+            | phi3v::Error::Decide(_) => (StatusCode::BAD_REQUEST, "invalid_value", error.to_string()),
             phi3v::Error::Backend(BackendError::Device { .. }) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "device_failed", error.to_string())
             }

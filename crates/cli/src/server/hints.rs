@@ -135,6 +135,10 @@ pub(super) mod question {
     pub(in crate::server) const FILE_DATA: &str =
         "give it as file_data, a data URL; files are not kept here, so that there is no file_id";
     pub(in crate::server) const TEXT: &str = "shorten the text";
+    pub(in crate::server) const QUESTIONS: &str = "ask some now and the others in another request";
+    pub(in crate::server) const INSTRUCTIONS: &str = "say what is to be decided";
+    pub(in crate::server) const PARTS: &str = "give a text, or parts";
+    pub(in crate::server) const JSON: &str = "send an object, or other things as text";
     pub(in crate::server) const CONTENT: &str = "give the message a text, or parts";
     pub(in crate::server) const ONE_MAX_TOKENS: &str = "leave max_tokens out";
     pub(in crate::server) const LOGPROBS: &str = "set logprobs to true, or leave top_logprobs out";
@@ -208,7 +212,7 @@ pub(super) fn library(error: &Error) -> Option<Hint> {
         Error::Sampler(SamplerError::BadLogit { .. }) => {
             "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"
         }
-        Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) => {
+        Error::Constraint(_) | Error::Processor(_) | Error::Sampler(_) | Error::Decide(_) => {
             return error.hint().map(Hint::from);
         }
         Error::Image(error) => return image(error),

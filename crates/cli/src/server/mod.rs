@@ -11,6 +11,7 @@
 pub mod ask;
 mod connections;
 mod cors;
+pub mod decide;
 pub mod engine_thread;
 pub mod error;
 pub mod guard;

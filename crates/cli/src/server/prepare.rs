@@ -34,6 +34,9 @@ pub struct Prompt {
     pub budget: Budget,
 }
 
+/// The pages of a file of a request; the one image that it is, if it is one.
+pub(super) type Document = Vec<documents::Page>;
+
 /// Reads and cuts the images of a conversation and turns its text into ids. `budget` has been charged for the body.
 ///
 /// # Errors
@@ -45,20 +48,39 @@ pub async fn prompt(
     budget: Budget,
     times: Times,
 ) -> Result<Prompt, ApiError> {
-    let images = take_images(&mut turns);
+    let images = take_images(turns.iter_mut().flat_map(|turn| &mut turn.parts));
+    let make = move |model: &ServedModel, documents: Vec<Document>, _: &Abandoned| {
+        let messages = messages(turns, documents.iter().map(Vec::len).collect());
+        let (numbers, images): (Vec<Option<usize>>, Vec<Arc<ImageInputs>>) =
+            documents.into_iter().flatten().map(|page| (page.number, page.inputs)).unzip();
+        let num_img_tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
+        let input_ids = processor::chat_prompt(&model.tokenizer, &messages, &num_img_tokens)
+            .map_err(|error| ApiError::library(&error.into()))?;
+        Ok((input_ids, images, numbers))
+    };
+    let ((input_ids, images, numbers), budget) = with_images(app, model, images, budget, times, make).await?;
+    Ok(Prompt { input_ids, images, numbers, budget })
+}
+
+/// Reads and cuts `images`, and what `make` makes of them on the same thread, with the budget that was charged for them.
+///
+/// # Errors
+/// An image that cannot be used, more input than the budget has left, or the error of `make`.
+pub(super) async fn with_images<T: Send + 'static>(
+    app: &Arc<App>,
+    model: &ServedModel,
+    images: Vec<RequestImage>,
+    budget: Budget,
+    times: Times,
+    make: impl FnOnce(&ServedModel, Vec<Document>, &Abandoned) -> Result<T, ApiError> + Send + 'static,
+) -> Result<(T, Budget), ApiError> {
     let (files, mut budget) = read_all(app, images, budget, times).await?;
     let permit = take_permit(if files.is_empty() { &app.texts } else { &app.decoders }).await?;
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
         let _permit = permit;
         let documents = decode_all(&app, &model, files, &mut budget, abandoned)?;
-        let pages: Vec<usize> = documents.iter().map(Vec::len).collect();
-        let (numbers, images): (Vec<Option<usize>>, Vec<Arc<ImageInputs>>) =
-            documents.into_iter().flatten().map(|page| (page.number, page.inputs)).unzip();
-        let num_img_tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
-        let input_ids = processor::chat_prompt(&model.tokenizer, &messages(turns, pages), &num_img_tokens)
-            .map_err(|error| ApiError::library(&error.into()))?;
-        Ok(Prompt { input_ids, images, numbers, budget })
+        Ok((make(&model, documents, abandoned)?, budget))
     })
     .await
 }
@@ -119,6 +141,7 @@ impl Prompt {
                 stop: ask.stop.clone(),
                 constraint: constraint.clone().map(|constraint| Box::new(constraint) as Box<dyn Constraint>),
                 cache_salt: ask.cache_salt,
+                scored: Vec::new(),
             }
         };
         ((0..ask.choices).map(request).collect(), self.budget)
@@ -136,12 +159,12 @@ async fn take_permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, A
 
 /// Whether anybody still waits for a piece of work.
 #[derive(Clone, Default)]
-struct Abandoned(Arc<AtomicBool>);
+pub(super) struct Abandoned(Arc<AtomicBool>);
 
 impl Abandoned {
     /// # Errors
     /// Nobody waits; the error is read by nobody either.
-    fn check(&self) -> Result<(), ApiError> {
+    pub(super) fn check(&self) -> Result<(), ApiError> {
         if self.0.load(Ordering::Relaxed) { Err(limits::deadline_exceeded()) } else { Ok(()) }
     }
 }
@@ -195,10 +218,10 @@ struct Reading {
     deadline: Instant,
 }
 
-/// Moves the images out of the conversation; their places stay.
-fn take_images(turns: &mut [Turn]) -> Vec<RequestImage> {
-    let parts = turns.iter_mut().flat_map(|turn| &mut turn.parts);
+/// Moves the images out of parts of a conversation; their places stay.
+pub(super) fn take_images<'a>(parts: impl IntoIterator<Item = &'a mut TurnPart>) -> Vec<RequestImage> {
     parts
+        .into_iter()
         .filter_map(|part| match part {
             TurnPart::Text(_) => None,
             TurnPart::Image(image) => Some(RequestImage {
@@ -289,7 +312,7 @@ fn decode_all(
     files: Vec<File>,
     budget: &mut Budget,
     abandoned: &Abandoned,
-) -> Result<Vec<Vec<documents::Page>>, ApiError> {
+) -> Result<Vec<Document>, ApiError> {
     let limit = app.limits.images_max;
     let (mut documents, mut left) = (Vec::with_capacity(files.len()), limit);
     for File { bytes, detail, pages, param, _budget, .. } in files {
@@ -337,7 +360,7 @@ fn reading(app: &App, model: &ServedModel, detail: Detail, pages: Option<PageCho
 
 /// The conversation in the library's words; images are numbered through it. What stands for images in it stands for as
 /// many as `pages` has, in order.
-fn messages(turns: Vec<Turn>, pages: Vec<usize>) -> Vec<Message> {
+pub(super) fn messages(turns: Vec<Turn>, pages: Vec<usize>) -> Vec<Message> {
     let (mut number, mut pages) = (0, pages.into_iter());
     let mut parts = |part| match part {
         TurnPart::Text(text) => vec![Part::Text(text)],

@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use super::guard::{self, Guard};
 use super::hints;
-use super::openai::{chat, models, openapi, responses, tokenize};
+use super::openai::{chat, decisions, models, openapi, responses, tokenize};
 use super::state::App;
 use super::{cors, linger, log, ui};
 use crate::origin::Origin;
@@ -25,6 +25,7 @@ pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[Origin]) -> Router {
         .route("/v1/models/{*name}", get(models::one))
         .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/responses", post(responses::responses))
+        .route("/v1/decisions", post(decisions::decisions))
         .route("/openapi.json", get(openapi::openapi))
         .route("/tokenize", post(tokenize::tokenize))
         .merge(ui::routes())

@@ -5,6 +5,7 @@
 mod ask;
 mod batch;
 mod chat;
+mod decide;
 mod demo;
 mod documents;
 mod errors;

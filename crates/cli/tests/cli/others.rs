@@ -40,6 +40,23 @@ fn info_tells_of_model_processor_and_memory() {
 }
 
 #[test]
+fn a_build_tells_what_it_is() {
+    let fixture = Fixture::new();
+    let printed = fixture.run(&["--version"]).answer();
+    let json = fixture.run(&["info", "--json"]).json();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    let features: Vec<_> =
+        json["features"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(features.contains(&"gpu"), cfg!(feature = "gpu"));
+    let commit = json["commit"].as_str().unwrap_or("no commit");
+    let named = if features.is_empty() { "no features".to_owned() } else { features.join(", ") };
+    assert_eq!(printed, format!("phi3v {} ({commit}; {named})\n", env!("CARGO_PKG_VERSION")));
+    assert!(
+        fixture.run(&["info"]).answer().starts_with(&format!("phi3v         {}", env!("CARGO_PKG_VERSION")))
+    );
+}
+
+#[test]
 fn info_does_not_download() {
     let fixture = Fixture::new();
     let text = Run::of(

@@ -291,6 +291,22 @@ fn a_bench_has_the_documented_shape() {
 }
 
 #[test]
+fn a_bench_of_a_card_tells_of_the_processor_too() {
+    let fixture = Fixture::new();
+    if fixture.run(&["info", "--json"]).json()["cards"].as_array().unwrap().is_empty() {
+        let hint = "install a driver of graphics cards, as Mesa's for Vulkan";
+        phi3v_kernels::testing::skip("a bench of a card", hint);
+        return;
+    }
+    let words = ["bench", "--quick", "--json", "--device", "gpu:0", "--threads", "1", "--model"];
+    let report = fixture.run(&[&words[..], &[tiny().to_str().unwrap()]].concat()).json();
+    let machine = &report["machine"];
+    assert!(machine["threads"] == 1 && machine["cpu_level"].is_string(), "{machine}");
+    assert!(machine["card"]["name"].is_string() && machine["int8_gops"].is_null(), "{machine}");
+    assert!(report["results"].as_array().unwrap().iter().all(|result| result["share"].is_null()));
+}
+
+#[test]
 fn eval_compares_formats() {
     let fixture = Fixture::new();
     let mut command = fixture.command(&[

@@ -38,6 +38,30 @@ events = list(client.responses.create(model=model, input="Hello", max_output_tok
 deltas = "".join(event.delta for event in events if event.type == "response.output_text.delta")
 assert deltas == response.output_text, events
 
+if hasattr(client, "decisions"):  # from 3.57 on
+    image = {"type": "input_image", "image_url": picture, "detail": "low"}
+    decision = client.decisions.create(
+        model=model,
+        input=[{"role": "user", "content": [image, {"type": "input_text", "text": "A picture."}]}],
+        questions=[
+            {"type": "predicate", "instructions": "It is red."},
+            {"type": "choice", "name": "kind", "instructions": "What is it?", "choices": [{"value": "a cat"}, {"value": True}]},
+            {"type": "score", "instructions": [image], "levels": [{"label": "bad"}, {"label": "good", "description": "fine"}]},
+        ],
+        prompt_cache_key="x",
+        prompt_cache_options={"mode": "implicit", "ttl": "30m"},
+    )
+    predicate, choice, score = decision.answers
+    assert (predicate.type, predicate.name) == ("predicate", None) and 0 <= predicate.probability <= 1
+    assert choice.name == "kind" and choice.choice in ("a cat", True) and len(choice.probabilities) == 2
+    assert abs(score.score - score.probabilities[1].probability) < 1e-9 and score.probabilities[1].value == 1
+    assert decision.model == model and decision.usage.input_tokens_details.cached_tokens > 0
+    try:
+        client.decisions.create(model=model, input="x", questions=[])
+        raise AssertionError("no question was accepted")
+    except openai.BadRequestError as error:
+        assert (error.code, error.param) == ("invalid_value", "questions")
+
 try:
     client.chat.completions.create(**{**request, "model": "other"})
     raise AssertionError("another model was accepted")

@@ -54,6 +54,13 @@ fn one_key_does_not_tell_what_another_has_asked() {
     assert_eq!(cached(&server, ALICE, &body, "/v1/responses"), 0);
     assert_eq!(cached(&server, BOB, &body, "/v1/responses"), 0);
     assert!(cached(&server, ALICE, &body, "/v1/responses") > 0);
+    let body = json!({
+        "input": "a third long question ".repeat(40),
+        "questions": [{"type": "predicate", "instructions": "It is long."}],
+    });
+    assert_eq!(cached(&server, ALICE, &body, "/v1/decisions"), 0);
+    assert_eq!(cached(&server, BOB, &body, "/v1/decisions"), 0);
+    assert!(cached(&server, ALICE, &body, "/v1/decisions") > 0);
 }
 
 #[test]

@@ -150,3 +150,25 @@ fn a_document_that_is_never_drawn_takes_nothing_from_others() {
     assert_eq!((refused.status, refused.code().as_str()), (400, "document_unusable"));
     assert_eq!(image_tokens(&chat(&server, file("shapes.pdf"))), 3, "it goes on");
 }
+
+#[test]
+fn decisions_are_made_about_the_pages_of_a_file() {
+    let options = || ServerOptions { drawer: drawer(), ..ServerOptions::default() };
+    let server = Running::start_with(options(), super::harness::load_demo).until_ready();
+    let part = |pages: &str| json!({"type": "input_file", "filename": "a.pdf", "file_data": data_url("words.pdf"), "pages": pages});
+    let choices = json!([{"value": "Garden Notes"}, {"value": "Team Plan"}]);
+    let text = json!({"type": "input_text", "text": "What is written here?"});
+    for (page, written) in [("1", "Garden Notes"), ("2", "Team Plan")] {
+        for (input, instructions) in [
+            (json!([part(page)]), json!([text])),
+            (json!([{"type": "input_text", "text": "Look."}]), json!([part(page), text])),
+        ] {
+            let question = json!({"type": "choice", "instructions": instructions, "choices": choices});
+            let input = json!([{"role": "user", "content": input}]);
+            let body = json!({"input": input, "questions": [question, question]});
+            let answer = server.post("/v1/decisions", &body);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(answer.json()["answers"][1]["choice"], written, "page {page}");
+        }
+    }
+}

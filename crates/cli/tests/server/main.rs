@@ -8,6 +8,7 @@ mod bounds;
 mod characters;
 mod connections;
 mod conversation;
+mod decisions;
 mod demo;
 mod docs;
 mod documents;

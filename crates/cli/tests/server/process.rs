@@ -76,6 +76,30 @@ impl Drop for Process {
 }
 
 #[test]
+fn a_health_check_needs_no_key_and_tells_a_server_from_none() {
+    let check = |address: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
+        command.args(["health", address]).env("http_proxy", "http://127.0.0.1:1").output().unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys.txt");
+    std::fs::write(&keys, "secret-of-the-server").unwrap();
+    let server = Process::start(&["--api-key-file", keys.to_str().unwrap()], "warn");
+    let address = format!("http://{}/", server.address);
+    let healthy = check(&address);
+    assert_eq!((healthy.status.code(), &healthy.stdout[..]), (Some(0), &b"healthy\n"[..]));
+    drop(server);
+    let none = check(&address);
+    assert_eq!((none.status.code(), &none.stdout[..]), (Some(1), &b""[..]));
+    let told = String::from_utf8(none.stderr).unwrap();
+    assert!(told.contains("does not answer as a healthy server") && told.contains("phi3v serve"), "{told}");
+    // another page of the same machine
+    let other = Process::start(&[], "warn");
+    let elsewhere = check(&format!("http://{}/v1", other.address));
+    assert!(String::from_utf8(elsewhere.stderr).unwrap().contains("it answered 404"));
+}
+
+#[test]
 fn ctrl_c_ends_a_server_as_sigterm_does_also_after_quantizing() {
     // a level that is empty counts as unset, which is info
     let process = Process::start(&["--quant", "q8"], "").until_ready(&[]);

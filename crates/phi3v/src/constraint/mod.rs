@@ -322,10 +322,10 @@ impl Constraint for GrammarConstraint {
         }
         let before = allowed.contains(&true);
         self.leave_out_repetitions(&mut allowed)?;
-        if !allowed.contains(&true) {
-            if let Some(error) = self.not_valid.clone().or(before.then_some(ConstraintError::NoOtherItem)) {
-                return Err(error.into());
-            }
+        if !allowed.contains(&true)
+            && let Some(error) = self.not_valid.clone().or(before.then_some(ConstraintError::NoOtherItem))
+        {
+            return Err(error.into());
         }
         // Rows of a checkpoint beyond the tokenizer's vocabulary have no text.
         for (i, logit) in logits.iter_mut().enumerate() {

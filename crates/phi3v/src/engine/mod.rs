@@ -16,13 +16,14 @@ mod image_cache;
 mod pictures;
 mod request;
 mod scheduler;
+mod scoring;
 mod sequence;
 mod step;
 mod stopwatch;
 
 pub use request::{
-    CacheSalt, Event, FinishReason, Finished, Output, Phase, Request, RequestId, StepProgress, Timings,
-    Token, Usage,
+    CacheSalt, Event, FinishReason, Finished, Output, Phase, Request, RequestId, ScoredPrompt, StepProgress,
+    Timings, Token, Usage,
 };
 
 use crate::Result;
@@ -31,6 +32,7 @@ use crate::tokenizer::Tokenizer;
 use phi3v_kernels::Backend;
 use pictures::Images;
 use scheduler::Scheduler;
+use scoring::Scoring;
 use sequence::Sequence;
 use std::sync::Arc;
 
@@ -95,6 +97,9 @@ pub enum EngineError {
         /// Rows its size asks for.
         expected: usize,
     },
+    /// A prompt that is to be scored without answers, or with an answer without tokens.
+    #[error("a prompt has no answers to score, or one of no tokens")]
+    NothingToScore,
     /// A bug: two sequences may have written to the same place, so the answer cannot be trusted.
     #[error("the table of the cache's blocks was damaged, and the answer may be wrong from here on")]
     DamagedCache,
@@ -245,12 +250,15 @@ impl<B: Backend> Engine<B> {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine): what is wrong with the request, or that too many wait.
-    pub fn submit(&mut self, request: Request) -> Result<RequestId> {
+    pub fn submit(&mut self, mut request: Request) -> Result<RequestId> {
         self.check(&request)?;
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        let factors = self.model.rope().factors_for(request.input_ids.len());
-        self.scheduler.enqueue(Sequence::new(id, request, &self.tokenizer, factors)?);
+        let (rope, sizes) = (self.model.rope(), self.model.backend().sizes());
+        let factors = rope.factors_for(request.input_ids.len());
+        let scoring =
+            Scoring::of(&mut request, |tokens| rope.factors_for(tokens), scheduler::prompt_rows_min(sizes));
+        self.scheduler.enqueue(Sequence::new(id, request, &self.tokenizer, factors)?.scoring(scoring));
         Ok(id)
     }
 
@@ -259,10 +267,11 @@ impl<B: Backend> Engine<B> {
         if request.max_new_tokens == 0 {
             return Err(EngineError::NoNewTokens);
         }
-        let (prompt, answer) = (request.input_ids.len(), request.max_new_tokens);
         let context = self.context_tokens();
-        if prompt.saturating_add(answer) > context {
-            return Err(EngineError::ContextLength { prompt, answer, context });
+        for (prompt, answer) in request.lengths() {
+            if prompt.saturating_add(answer) > context {
+                return Err(EngineError::ContextLength { prompt, answer, context });
+            }
         }
         let waiting = self.load().waiting;
         if waiting >= self.options.waiting_max {

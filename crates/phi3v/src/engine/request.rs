@@ -30,6 +30,18 @@ pub struct Request {
     pub constraint: Option<Box<dyn Constraint>>,
     /// Whose caches it uses.
     pub cache_salt: CacheSalt,
+    /// Where there are any, nothing is generated: each is a prompt that begins with `input_ids`, and what is wanted is how
+    /// probable each of its answers is.
+    pub scored: Vec<ScoredPrompt>,
+}
+
+/// How one prompt of a request that scores goes on, and the answers that are scored behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScoredPrompt {
+    /// The rest of the prompt's ids, behind those that all prompts of the request begin with; `-i` at the rows of image `i`.
+    pub input_ids: Vec<i64>,
+    /// The answers' ids; to be scored as a whole answer, one ends with the token that ends answers.
+    pub answers: Vec<Vec<u32>>,
 }
 
 impl Request {
@@ -42,7 +54,39 @@ impl Request {
     #[must_use]
     pub fn greedy(input_ids: Vec<i64>, images: Vec<Arc<ImageInputs>>, max_new_tokens: usize) -> Self {
         let (sampling, stop, cache_salt) = (SamplingParams::default(), Vec::new(), CacheSalt::default());
-        Self { input_ids, images, sampling, max_new_tokens, stop, constraint: None, cache_salt }
+        let scored = Vec::new();
+        Self { input_ids, images, sampling, max_new_tokens, stop, constraint: None, cache_salt, scored }
+    }
+
+    /// A request for the scores of answers to prompts that begin with `input_ids`, which is computed once for all of them.
+    /// Prompts are about those of `images` whose rows they have. Its end brings the scores, and no token comes before.
+    ///
+    /// ```
+    /// use phi3v::engine::{Request, ScoredPrompt};
+    ///
+    /// let mut engine = phi3v::load("demo")?.into_engine();
+    /// let prompt = |question| ScoredPrompt { input_ids: vec![question], answers: vec![vec![7, 2], vec![7, 8, 2]] };
+    /// let request = Request::scoring(vec![1, 15], Vec::new(), vec![prompt(20), prompt(21)]);
+    /// let finished = engine.run(request, &mut ())?;
+    /// assert_eq!(finished.scores.len(), 2);
+    /// assert!(finished.scores.iter().flatten().all(|&score| score < 0.0));
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    #[must_use]
+    pub fn scoring(input_ids: Vec<i64>, images: Vec<Arc<ImageInputs>>, scored: Vec<ScoredPrompt>) -> Self {
+        let longest = scored.iter().flat_map(|prompt| &prompt.answers).map(Vec::len).max().unwrap_or(0);
+        Self { scored, ..Self::greedy(input_ids, images, longest) }
+    }
+
+    /// Tokens of each prompt, and of the longest answer to it.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = (usize, usize)> {
+        let generated =
+            self.scored.is_empty().then_some((self.input_ids.len(), self.max_new_tokens)).into_iter();
+        let scored = self.scored.iter().map(|prompt| {
+            let longest = prompt.answers.iter().map(Vec::len).max().unwrap_or(0);
+            (self.input_ids.len() + prompt.input_ids.len(), longest)
+        });
+        generated.chain(scored)
     }
 }
 
@@ -114,9 +158,12 @@ pub struct Finished {
     pub usage: Usage,
     /// Where the request's time went.
     pub timings: Timings,
+    /// Of a request that scores: for each of its prompts the natural logarithm of each answer's probability, in order.
+    pub scores: Vec<Vec<f64>>,
 }
 
-/// Token counts of a request: its prompt, what of it was cached, and its answer.
+/// Token counts of a request: its prompt, what of it was cached, and its answer. Where several prompts are scored, of all
+/// of them together: `prompt_tokens - cached_tokens` have been computed, and `completion_tokens` are those of the answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt, images included.

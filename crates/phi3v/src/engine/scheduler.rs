@@ -57,6 +57,12 @@ pub(super) struct Repair {
     pub(super) failed: Vec<RequestId>,
 }
 
+/// Fewest tokens of a prompt that are run together, unless it has no more: with fewer the device's kernels for few rows
+/// would run them.
+pub(super) fn prompt_rows_min(sizes: Sizes) -> usize {
+    sizes.few_rows_max + 1
+}
+
 struct KnownPrefix {
     table: Vec<u32>,
     hash: BlockHash,
@@ -70,7 +76,7 @@ impl Scheduler {
             options,
             running_max: options.running_max.unwrap_or(sizes.few_rows_max).max(1),
             prefill_chunk_alone: options.prefill_chunk_alone.unwrap_or(sizes.prefill_chunk),
-            prefill_remainder_min: sizes.few_rows_max + 1,
+            prefill_remainder_min: prompt_rows_min(sizes),
             blocks: BlockManager::new(cache_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -129,10 +135,8 @@ impl Scheduler {
     /// Puts sequences whose next token lies beyond the short factors' reach back to the head of the queue, to be
     /// computed again as a whole with the long ones. Their images stay encoded.
     pub(super) fn restart_crossing(&mut self, factors_for: impl Fn(usize) -> RopeFactors) {
-        let crosses = |sequence: &Sequence| {
-            sequence.decoding() && factors_for(sequence.tokens.len()) != sequence.factors
-        };
-        let crossed: Vec<Sequence> = self.running.extract_if(.., |sequence| crosses(sequence)).collect();
+        let crossed: Vec<Sequence> =
+            self.running.extract_if(.., |sequence| sequence.crosses(&factors_for)).collect();
         for mut sequence in crossed.into_iter().rev() {
             self.ended_tables.push(std::mem::take(&mut sequence.blocks));
             sequence.factors = factors_for(sequence.tokens.len());
@@ -156,7 +160,7 @@ impl Scheduler {
         sequence.computed = known.table.len() * KV_BLOCK_TOKENS;
         sequence.published = (known.table.len(), known.hash);
         if sequence.tokens.len() == sequence.prompt_tokens {
-            sequence.usage.cached_tokens = sequence.computed;
+            sequence.usage.cached_tokens += sequence.computed;
         }
         sequence.end_wait();
         self.running.push(sequence);
@@ -170,7 +174,8 @@ impl Scheduler {
         if !self.options.prefix_cache {
             return known;
         }
-        for index in 0..sequence.tokens.len().saturating_sub(self.prefill_remainder_min) / KV_BLOCK_TOKENS {
+        let usable = sequence.tokens.len().saturating_sub(self.prefill_remainder_min);
+        for index in 0..usable.min(sequence.lasting_tokens()) / KV_BLOCK_TOKENS {
             let hash = sequence.block_hash(index, &known.hash);
             let Some(block) = self.blocks.find(&hash) else { break };
             known.table.push(block);
@@ -208,9 +213,7 @@ impl Scheduler {
 
     /// The sequences that get a token in this step. One that crosses the short factors' reach is restarted by the next.
     pub(super) fn decoding(&self, factors_for: impl Fn(usize) -> RopeFactors) -> Vec<usize> {
-        let decodes = |sequence: &Sequence| {
-            sequence.decoding() && factors_for(sequence.tokens.len()) == sequence.factors
-        };
+        let decodes = |sequence: &Sequence| sequence.decoding() && !sequence.crosses(&factors_for);
         (0..self.running.len()).filter(|&index| decodes(&self.running[index])).collect()
     }
 
@@ -222,6 +225,7 @@ impl Scheduler {
             return;
         }
         let (mut published, mut hash) = sequence.published;
+        let end = end.min(sequence.lasting_tokens());
         while (published + 1) * KV_BLOCK_TOKENS <= end {
             hash = sequence.block_hash(published, &hash);
             self.blocks.publish(sequence.blocks[published], hash);

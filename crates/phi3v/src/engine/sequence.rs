@@ -1,8 +1,12 @@
 //! One request on its way: its tokens, how far they are computed, and how its answer is told. It holds no tensor: its
 //! images' embeddings are those of [`Images`](super::pictures::Images).
 
+use super::EngineError;
 use super::block_manager::BlockHash;
-use super::request::{CacheSalt, FinishReason, Finished, Request, RequestId, Timings, Token, Usage};
+use super::request::{
+    CacheSalt, FinishReason, Finished, Request, RequestId, ScoredPrompt, Timings, Token, Usage,
+};
+use super::scoring::Scoring;
 use crate::Result;
 use crate::constraint::Constraint;
 use crate::image::ImageInputs;
@@ -52,6 +56,8 @@ pub(super) struct Sequence {
     stream: DecodeStream,
     stop: StopStrings,
     constraint: Option<Box<dyn Constraint>>,
+    /// What is scored, where nothing is generated.
+    pub(super) scoring: Option<Scoring>,
 }
 
 impl Sequence {
@@ -87,12 +93,38 @@ impl Sequence {
             stream: DecodeStream::new(Arc::clone(tokenizer)),
             stop: StopStrings::new(&request.stop)?,
             constraint: request.constraint,
+            scoring: None,
         })
+    }
+
+    /// The same sequence, which scores instead of generating.
+    pub(super) fn scoring(mut self, scoring: Option<Scoring>) -> Self {
+        if scoring.is_some() {
+            self.usage = Usage::default();
+            self.scoring = scoring;
+            self.begin_prompt();
+        }
+        self
     }
 
     /// Blocks for the prompt and the longest answer. The answer's last token is never run.
     pub(super) fn blocks_needed(&self) -> usize {
-        (self.prompt_tokens + self.max_new_tokens).saturating_sub(1).max(1).div_ceil(KV_BLOCK_TOKENS)
+        let rows = match &self.scoring {
+            Some(scoring) => scoring.rows_max(),
+            None => (self.prompt_tokens + self.max_new_tokens).saturating_sub(1),
+        };
+        rows.max(1).div_ceil(KV_BLOCK_TOKENS)
+    }
+
+    /// Leading tokens whose keys and values stay as they are while the sequence runs: what may be shared with others.
+    pub(super) fn lasting_tokens(&self) -> usize {
+        self.scoring.as_ref().map_or(usize::MAX, Scoring::lasting)
+    }
+
+    /// Whether it has to be computed again with other factors, as `factors_for` has them for its length. One that scores
+    /// keeps those that it began its prompt with.
+    pub(super) fn crosses(&self, factors_for: impl Fn(usize) -> RopeFactors) -> bool {
+        self.scoring.is_none() && self.decoding() && factors_for(self.tokens.len()) != self.factors
     }
 
     /// Whether all of the prompt, or of what a restart has to compute again, is in the cache.
@@ -141,6 +173,10 @@ impl Sequence {
         logits: &mut [f32],
         stop_ids: &[u32],
     ) -> Result<(Option<Token>, Option<FinishReason>)> {
+        if self.scoring.is_some() {
+            self.timings.first_token.get_or_insert_with(|| self.submitted.elapsed());
+            return Ok((None, self.score(logits)?.then_some(FinishReason::Stop)));
+        }
         let history = History { prompt: &self.input_ids, output: &self.tokens[self.prompt_tokens..] };
         let sampled = self.sampler.sample_with(logits, history, |logits| match &mut self.constraint {
             Some(constraint) => constraint.allowed(logits),
@@ -183,7 +219,8 @@ impl Sequence {
         let StopOutput { mut text, stopped_by } = self.stop.push(&rest);
         text.push_str(&self.stop.finish());
         let reason = if stopped_by.is_some() { FinishReason::Stop } else { reason };
-        Finished { reason, text, usage: self.usage, timings: self.timings }
+        let scores = self.scoring.take().map(Scoring::into_scores).unwrap_or_default();
+        Finished { reason, text, usage: self.usage, timings: self.timings, scores }
     }
 }
 
@@ -193,7 +230,7 @@ pub(super) fn image_key(hash: &[u8; 32], cache_salt: &CacheSalt) -> [u8; 32] {
 }
 
 /// Splits ids with image rows (`-i`, runs of one number) into tokens and runs.
-fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
+pub(super) fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
     let mut runs: Vec<ImageRun> = Vec::new();
     for (position, &id) in input_ids.iter().enumerate().filter(|(_, id)| **id < 0) {
         let image = !id as usize; // -id - 1, which could overflow
@@ -209,30 +246,54 @@ fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
 ///
 /// # Errors
 /// An image whose rows do not match its size, or an id beyond the vocabulary.
-pub(super) fn check_ids(request: &Request, vocab_size: usize) -> Result<(), super::EngineError> {
-    use super::EngineError;
-    if request.input_ids.is_empty() {
+pub(super) fn check_ids(request: &Request, vocab_size: usize) -> Result<(), EngineError> {
+    let mut used = vec![false; request.images.len()];
+    if request.scored.is_empty() {
+        check_prompt(&request.input_ids, &request.images, vocab_size, &mut used)?;
+    }
+    for ScoredPrompt { input_ids, answers } in &request.scored {
+        let input_ids = [&request.input_ids[..], input_ids].concat();
+        check_prompt(&input_ids, &request.images, vocab_size, &mut used)?;
+        if answers.is_empty() || answers.iter().any(Vec::is_empty) {
+            return Err(EngineError::NothingToScore);
+        }
+        if let Some(&id) = answers.iter().flatten().find(|&&id| id as usize >= vocab_size) {
+            return Err(EngineError::UnknownToken { id: id.into(), vocab_size });
+        }
+    }
+    match used.iter().position(|used| !used) {
+        Some(index) => Err(EngineError::UnusedImage { number: index + 1 }),
+        None => Ok(()),
+    }
+}
+
+/// Checks the ids of one prompt, and notes which of the images it has.
+fn check_prompt(
+    input_ids: &[i64],
+    images: &[Arc<ImageInputs>],
+    vocab_size: usize,
+    used: &mut [bool],
+) -> Result<(), EngineError> {
+    if input_ids.is_empty() {
         return Err(EngineError::EmptyPrompt);
     }
-    if let Some(&id) = request.input_ids.iter().find(|&&id| id >= vocab_size as i64) {
+    if let Some(&id) = input_ids.iter().find(|&&id| id >= vocab_size as i64) {
         return Err(EngineError::UnknownToken { id, vocab_size });
     }
-    let (_, runs) = split_runs(&request.input_ids);
-    let mut seen = vec![false; request.images.len()];
+    let (_, runs) = split_runs(input_ids);
+    let mut seen = vec![false; images.len()];
     for run in &runs {
         let (number, rows) = (run.image + 1, run.rows.len());
-        let Some(image) = request.images.get(run.image) else {
-            return Err(EngineError::UnknownImage { number, images: request.images.len() });
+        let Some(image) = images.get(run.image) else {
+            return Err(EngineError::UnknownImage { number, images: images.len() });
         };
         let expected = image.num_img_tokens();
         if rows != expected || std::mem::replace(&mut seen[run.image], true) {
             return Err(EngineError::ImageRows { number, rows, expected });
         }
     }
-    match seen.iter().position(|seen| !seen) {
-        Some(index) => Err(EngineError::UnusedImage { number: index + 1 }),
-        None => Ok(()),
-    }
+    used.iter_mut().zip(seen).for_each(|(used, seen)| *used |= seen);
+    Ok(())
 }
 
 #[cfg(test)]

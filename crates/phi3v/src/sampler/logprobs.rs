@@ -1,7 +1,7 @@
 //! Logprobs of the model's own distribution.
 
 /// Logarithm of the softmax of one row of logits, and its highest entries.
-pub(super) struct LogProbs {
+pub(crate) struct LogProbs {
     /// `ln sum exp(logit)` over the vocabulary.
     log_sum: f64,
     /// The most probable tokens with their logprobs, highest first, equal ones by id.
@@ -10,7 +10,7 @@ pub(super) struct LogProbs {
 
 impl LogProbs {
     /// Of logits (`[vocab_size]`) that are numbers below infinity.
-    pub(super) fn of(logits: &[f32], top: usize) -> Self {
+    pub(crate) fn of(logits: &[f32], top: usize) -> Self {
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|&logit| f64::from((logit - highest).exp())).sum();
         let log_sum = f64::from(highest) + sum.ln();
@@ -23,7 +23,12 @@ impl LogProbs {
 
     /// The logprob of a token by its logit.
     pub(super) fn of_logit(&self, logit: f32) -> f32 {
-        (f64::from(logit) - self.log_sum) as f32
+        self.exact(logit) as f32
+    }
+
+    /// The same before it is rounded, for sums of many.
+    pub(crate) fn exact(&self, logit: f32) -> f64 {
+        f64::from(logit) - self.log_sum
     }
 }
 

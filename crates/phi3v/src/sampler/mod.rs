@@ -21,7 +21,7 @@ use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
 use candidates::Candidates;
-use logprobs::LogProbs;
+pub(crate) use logprobs::LogProbs;
 use penalties::Penalties;
 
 /// Why no token was chosen, or why sampling parameters or stop strings are refused.
@@ -185,7 +185,7 @@ fn uniform(random: &mut Pcg64) -> f64 {
 }
 
 /// Refuses logits that no softmax is defined on.
-fn check_logits(logits: &[f32]) -> Result<(), SamplerError> {
+pub(crate) fn check_logits(logits: &[f32]) -> Result<(), SamplerError> {
     match logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY) {
         Some(token) => Err(SamplerError::BadLogit { token: token as u32, value: logits[token] }),
         None => Ok(()),

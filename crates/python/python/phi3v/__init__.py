@@ -10,6 +10,7 @@
 
 from ._answer import Answer, Timings, Token, Usage, Word
 from ._chat import Chat
+from ._decide import Decision
 from ._errors import ModelError, OptionError, Phi3VError, PictureError, RoomError, UnsupportedError
 from ._model import Model, load, tokenize_cost
 from ._options import Options
@@ -22,6 +23,7 @@ __all__ = [
     "Chat",
     "Cost",
     "Costs",
+    "Decision",
     "Model",
     "ModelError",
     "OptionError",

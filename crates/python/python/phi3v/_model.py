@@ -1,11 +1,14 @@
 """A model that answers questions about pictures."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from . import _phi3v
 from ._answer import Answer
 from ._chat import Chat, Turn, turns
+from ._decide import Asked, Decision, asked, calibrated
+from ._decide import of_ended as decisions_of
 from ._errors import OptionError, Phi3VError
 from ._html import in_notebook
 from ._options import Options, Split, split, whole
@@ -160,6 +163,63 @@ class Model:
         parts, want = split(options), form(schema)
         pictures = self._read(images, parts.reading)
         return self._ask(turns(question, len(pictures), parts.system), pictures, parts, want)
+
+    def decide(
+        self,
+        question: str,
+        images: PictureLike | Iterable[PictureLike] = (),
+        *,
+        choices: Iterable[str],
+        calibration: str | os.PathLike[str] | None = None,
+        **options: Unpack[Options],
+    ) -> Decision:
+        """The likeliest of `choices`, and how probable each is as the answer to a question about pictures. It is asked
+        as it is.
+
+        Args:
+            question: What is asked.
+            images: What it is asked about.
+            choices: The possible answers.
+            calibration: A file of temperatures, made by `phi3v calibrate` for this model in the same format.
+        """
+        if not isinstance(question, str):
+            raise TypeError(f"the question must be a str, not {type(question).__name__}")
+        parts = split(options)
+        return self._decide(asked([question], choices), images, calibration, parts)[0]
+
+    def decide_all(
+        self,
+        questions: Iterable[str | tuple[str, Iterable[str]]],
+        images: PictureLike | Iterable[PictureLike] = (),
+        *,
+        choices: Iterable[str] | None = None,
+        calibration: str | os.PathLike[str] | None = None,
+        **options: Unpack[Options],
+    ) -> list[Decision]:
+        """Decisions on several questions about the same pictures, which are computed once for all of them. A question
+        is a text, or a pair of it and its own choices."""
+        parts = split(options)
+        return self._decide(asked(questions, choices), images, calibration, parts)
+
+    def _decide(
+        self,
+        several: list[Asked],
+        images: PictureLike | Iterable[PictureLike],
+        calibration: str | os.PathLike[str] | None,
+        parts: Split,
+    ) -> list[Decision]:
+        other = next((name for name, value in parts.generation.items() if name != "stop" or value), None)
+        if other is not None:
+            raise OptionError(f"{other} says nothing about decisions", "leave it out")
+        temperatures = calibrated(several, calibration, self.name)
+        answers = Answers(self._inner)
+        answers.submit_questions(0, parts.system, several, self._read(images, parts.reading))
+        ended = answers.next(False)
+        if not isinstance(ended, Ended):
+            raise Phi3VError("the decision has failed", "ask again")
+        if ended.error is not None:
+            raise ended.error
+        return decisions_of(ended, several, temperatures)
 
     def chat(self, images: PictureLike | Iterable[PictureLike] = (), **options: Unpack[Options]) -> Chat:
         """A conversation about pictures; what was said stays known."""

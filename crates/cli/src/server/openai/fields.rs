@@ -9,6 +9,7 @@ const HARMLESS: &[&str] = &[
     "metadata",
     "parallel_tool_calls",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
     "safety_identifier",
     "service_tier",
@@ -47,9 +48,9 @@ pub fn strip(object: &mut Map<String, Value>, known: &[&str]) -> Result<(), ApiE
 }
 
 /// Fields in whose values a member that is null is as good as one that is absent.
-const NULLABLE: &[&str] = &["input", "messages", "stream_options"];
+const NULLABLE: &[&str] = &["input", "messages", "questions", "stream_options"];
 
-/// Takes null members out of messages: clients write `refusal: null`, `tool_calls: null` and the like, also when they
+/// Takes null members out of messages and questions: clients write `refusal: null`, `tool_calls: null` and the like, also when they
 /// send an answer of ours back.
 pub fn drop_nulls(object: &mut Map<String, Value>) {
     let mut open: Vec<&mut Value> = object
@@ -62,7 +63,11 @@ pub fn drop_nulls(object: &mut Map<String, Value>) {
             Value::Array(items) => open.extend(items),
             Value::Object(fields) => {
                 fields.retain(|_, value| !value.is_null());
-                open.extend(fields.values_mut());
+                let is_json = fields.get("type").is_some_and(|kind| kind == "input_json");
+                // what is in there is the client's own
+                open.extend(
+                    fields.iter_mut().filter(|(name, _)| !is_json || *name != "data").map(|(_, value)| value),
+                );
             }
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 pub mod chat;
 mod chat_stream;
+pub mod decisions;
 pub mod fields;
 mod logprobs;
 pub mod models;

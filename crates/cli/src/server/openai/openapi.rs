@@ -1,9 +1,11 @@
 //! `GET /openapi.json`: the routes by hand, the bodies from the types.
 
+use super::decisions::types::{DecisionObject, DecisionRequest};
 use super::responses::types::{ResponseObject, ResponsesRequest};
 use super::tokenize::Tokenized;
 use super::types::{ChatChunk, ChatCompletion, ChatRequest, ModelEntry, ModelList};
 use crate::server::error::ErrorBody;
+use crate::version::VERSION;
 use axum::Json;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -28,7 +30,7 @@ fn document() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "phi3v",
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": VERSION,
             "description": "Questions about pictures, answered by Phi-3-vision on this machine. The routes below \
                             /v1 follow OpenAI's API.",
             "license": {"name": "MIT", "identifier": "MIT"},
@@ -51,12 +53,15 @@ fn paths(schemas: &mut SchemaGenerator) -> Value {
     let responses = body::<ResponsesRequest>(schemas);
     let mut response = body::<ResponseObject>(schemas);
     response["text/event-stream"] = json!({"schema": {"type": "string"}});
+    let questions = body::<DecisionRequest>(schemas);
+    let decisions = body::<DecisionObject>(schemas);
     let name = json!([{"name": "name", "in": "path", "required": true, "schema": {"type": "string"}}]);
     let mut model = get("The model of this name", &body::<ModelEntry>(schemas), schemas);
     model["get"]["parameters"] = name;
     json!({
         "/v1/chat/completions": post("Answer a conversation", &chat, &completion, schemas),
         "/v1/responses": post("Answer a conversation", &responses, &response, schemas),
+        "/v1/decisions": post("How likely statements, choices and levels are", &questions, &decisions, schemas),
         "/tokenize": post("What a chat completion would cost", &chat, &body::<Tokenized>(schemas), schemas),
         "/v1/models": get("The model served", &body::<ModelList>(schemas), schemas),
         "/v1/models/{name}": model,

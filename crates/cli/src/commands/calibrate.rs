@@ -1,0 +1,79 @@
+//! `phi3v calibrate`: a temperature for each question, of labelled pictures.
+
+use super::decide::scores;
+use crate::args::CalibrateArgs;
+use crate::batch::meter::Meter;
+use crate::decide::Asked;
+use crate::decide::labels::{self, LabelledPicture, Labels};
+use crate::error::CliError;
+use crate::interrupt::Interrupt;
+use crate::output::{check_out, source_of};
+use crate::report::calibration_table;
+use crate::runtime::{self, Runtime};
+use crate::sources::{self, ImageOptions};
+use crate::terminal::print;
+use phi3v::batch::read_ahead;
+use phi3v::decide::{Calibration, Fitted, Labelled};
+use phi3v::files::NewFile;
+
+/// Asks about all pictures, fits, writes the file and prints what it has brought.
+///
+/// # Errors
+/// [`CliError`]: labels, a picture or the model are refused, the file cannot be written, or Ctrl-C.
+pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
+    if args.prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty()) {
+        return Err(CliError::EmptyQuestion);
+    }
+    let existing = args.overwrite.existing();
+    check_out(&args.out, existing, &source_of(&args.model.model))?;
+    let labels = labels::find(&args.labels, args.prompt.as_deref())?;
+    let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
+    sources::check_names(&images, &args.picture.allow_url)?;
+    let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
+    opened.tell_demo();
+    opened.tell_memory(false);
+    let model = opened.words(&args.model, &args.picture);
+    let options = args.picture.options(&opened.checkpoint.preprocessor);
+    let mut runtime = opened.load(&args.model)?;
+    let examples = examples(&mut runtime, &labels, options)?;
+    let fitted = labels.questions.iter().zip(examples);
+    let fitted =
+        fitted.map(|(asked, examples)| Fitted::new(asked.prompt.clone(), asked.choices.clone(), &examples));
+    let calibration = Calibration::new(model, fitted.collect());
+    let json = calibration.to_json();
+    let failed = |error| CliError::written(error, json.len() as u64);
+    let mut file = NewFile::create(&args.out, existing).map_err(failed)?;
+    file.write(json.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;
+    file.finish().map_err(failed)?;
+    let told = if args.json { json } else { calibration_table(&calibration) };
+    print(told).map_err(CliError::Output)
+}
+
+/// What the model says about each question's labelled pictures.
+///
+/// # Panics
+/// If the thread that reads the pictures did.
+fn examples(
+    runtime: &mut Runtime,
+    labels: &Labels,
+    options: ImageOptions,
+) -> Result<Vec<Vec<Labelled>>, CliError> {
+    let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
+    // one thread gives them in order
+    let coming = read_ahead(images, 1, move |image| sources::read_image(&image, &options));
+    let interrupt = Interrupt::install();
+    interrupt.begin_answer();
+    let mut meter = Meter::new(labels.pictures.len());
+    let mut examples = vec![Vec::new(); labels.questions.len()];
+    for LabelledPicture { labels: of_picture, .. } in &labels.pictures {
+        let picture = coming.recv().expect("the thread that reads pictures ends with the last of them")?;
+        let asked: Vec<&Asked> = of_picture.iter().map(|label| &labels.questions[label.question]).collect();
+        let answer = scores(runtime, &[picture], &asked, &interrupt)?;
+        for (label, log_probs) in of_picture.iter().zip(answer.finished.scores) {
+            examples[label.question].push(Labelled { log_probs, right: label.right });
+        }
+        meter.row(false);
+    }
+    meter.finish(0, false);
+    Ok(examples)
+}

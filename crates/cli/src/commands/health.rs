@@ -1,0 +1,27 @@
+//! `phi3v health`: whether a server lives, for containers and service managers that have no other program to ask
+//! with.
+
+use crate::args::HealthArgs;
+use crate::error::CliError;
+use crate::terminal::print;
+use std::time::Duration;
+
+/// Asks the server at `args.url` for `/health`, which needs no key, and prints `healthy`.
+///
+/// # Errors
+/// It does not answer within the time, or something else does.
+pub(super) fn run(args: &HealthArgs) -> Result<(), CliError> {
+    let url = format!("{}/health", args.url.trim_end_matches('/'));
+    let config = ureq::config::Config::builder()
+        .proxy(None) // it is asked about this machine's own server
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(args.timeout)))
+        .build();
+    let unhealthy = |reason| CliError::Unhealthy { url: url.clone(), reason };
+    let answer = ureq::Agent::new_with_config(config).get(&url).call();
+    let status = answer.map_err(|error| unhealthy(error.to_string()))?.status();
+    if !status.is_success() {
+        return Err(unhealthy(format!("it answered {}", status.as_u16())));
+    }
+    print("healthy\n").map_err(CliError::Output)
+}

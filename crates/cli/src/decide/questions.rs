@@ -1,0 +1,109 @@
+//! Questions to be decided: one with its choices, or a file of several.
+
+use serde::Deserialize;
+
+/// Questions in a file.
+pub const QUESTIONS_MAX: usize = 1024;
+
+/// A question and the answers to choose from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// What its decision is called in reports; nothing where it needs no name.
+    pub name: Option<String>,
+    /// The text that the model is asked.
+    pub prompt: String,
+    /// The answers to choose from.
+    #[serde(default)]
+    pub choices: Vec<String>,
+}
+
+impl Asked {
+    /// A question without a name.
+    #[must_use]
+    pub fn new(prompt: &str, choices: &[String]) -> Self {
+        Self { name: None, prompt: prompt.to_owned(), choices: choices.to_vec() }
+    }
+}
+
+/// Reads a file of questions: one a line, or, where it begins with a brace or a bracket, JSON objects on lines or in a
+/// list. Those that bring no choices have `choices`.
+///
+/// # Errors
+/// What is wrong with it, in words that go on from the file's name.
+pub fn parse(text: &str, choices: &[String]) -> Result<Vec<Asked>, String> {
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let mut questions: Vec<Asked> = match text.chars().next() {
+        None => Vec::new(),
+        Some('[') => serde_json::from_str(text).map_err(|error| plain(&error))?,
+        Some('{') => {
+            let objects = serde_json::Deserializer::from_str(text).into_iter();
+            objects.collect::<Result<_, _>>().map_err(|error| plain(&error))?
+        }
+        Some(_) => {
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            lines.map(|line| Asked::new(line, &[])).collect()
+        }
+    };
+    if questions.is_empty() {
+        return Err("there is none".to_owned());
+    }
+    if questions.len() > QUESTIONS_MAX {
+        return Err(format!("there are {}, the limit is {QUESTIONS_MAX}", questions.len()));
+    }
+    for (index, question) in questions.iter_mut().enumerate() {
+        if question.prompt.trim().is_empty() {
+            return Err(format!("question {} is empty", index + 1));
+        }
+        if question.choices.is_empty() {
+            question.choices = choices.to_vec();
+        }
+    }
+    Ok(questions)
+}
+
+/// The parser's message, without the names of Rust's types.
+fn plain(error: &serde_json::Error) -> String {
+    error.to_string().replace("struct Asked", "an object with prompt and choices")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    #[test]
+    fn questions_come_as_lines_or_as_objects() {
+        let common = words(&["yes", "no"]);
+        let lines = parse("\u{feff}Is it red?\r\n\n  Is it round?\n", &common).unwrap();
+        assert_eq!(lines, [Asked::new("Is it red?", &common), Asked::new("Is it round?", &common)]);
+        let objects = r#"{"prompt": "Is it red?"}
+            {"name": "kind", "prompt": "What is it?", "choices": ["a cat", "a dog"]}"#;
+        let own =
+            Asked { name: Some("kind".to_owned()), ..Asked::new("What is it?", &words(&["a cat", "a dog"])) };
+        assert_eq!(parse(objects, &common).unwrap(), [Asked::new("Is it red?", &common), own]);
+        assert_eq!(parse(r#"[{"prompt": "x"}]"#, &[]).unwrap(), [Asked::new("x", &[])]);
+    }
+
+    #[test]
+    fn what_is_no_list_of_questions_is_refused() {
+        let many = "x\n".repeat(QUESTIONS_MAX + 1);
+        for (text, told) in [
+            ("", "there is none"),
+            (" \n\n", "there is none"),
+            ("[]", "there is none"),
+            ("{\"prompt\": \"x\"", "EOF"),
+            ("{\"question\": \"x\"}", "unknown field `question`"),
+            ("[1]", "expected an object with prompt and choices"),
+            ("{\"prompt\": \" \"}", "question 1 is empty"),
+            ("{\"prompt\": \"x\", \"choices\": \"yes\"}", "expected a sequence"),
+            (&many, "there are 1025, the limit is 1024"),
+        ] {
+            let refused = parse(text, &[]).unwrap_err();
+            assert!(refused.contains(told), "{text:.40}: {refused}");
+        }
+    }
+}

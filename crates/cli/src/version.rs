@@ -1,0 +1,29 @@
+//! Which build this is: for reports of faults, and to tell two programs apart.
+
+use std::sync::LazyLock;
+
+/// The version of the package.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit that the program was built from, in 12 hexadecimal digits; none where the build could not tell, and in
+/// builds of cargo's dev profile.
+pub const COMMIT: Option<&str> = option_env!("PHI3V_BUILD_COMMIT");
+
+/// Features of this build that some builds do not have, by their names in `Cargo.toml`.
+pub const FEATURES: &[&str] = &[
+    #[cfg(feature = "gpu")]
+    "gpu",
+    #[cfg(feature = "parquet")]
+    "parquet",
+];
+
+/// What `phi3v --version` prints after the program's name: `0.2.0 (0123456789ab; gpu)`.
+#[must_use]
+pub fn long() -> &'static str {
+    static LONG: LazyLock<String> = LazyLock::new(|| {
+        let commit = COMMIT.unwrap_or("no commit");
+        let features = if FEATURES.is_empty() { "no features".to_owned() } else { FEATURES.join(", ") };
+        format!("{VERSION} ({commit}; {features})")
+    });
+    &LONG
+}

@@ -1,0 +1,271 @@
+//! Decisions: how probable each of some choices is as the answer to a question about images.
+//!
+//! Nothing is generated and nothing is parsed. A choice is an answer like any other, its text and the token that ends an
+//! answer, and its probability is the product of those that the model gives to its tokens behind the prompt. A softmax of
+//! their logarithms then compares the choices, at a temperature that [`fit`] finds where there are labelled examples.
+//!
+//! ```
+//! use phi3v::decide::Question;
+//!
+//! let mut session = phi3v::load("demo")?;
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/text.png");
+//! let sign = session.image(path)?;
+//! let question = Question::new("What is written here?", ["Fresh Bread\nOpen Daily\nWelcome", "No Entry"]);
+//! let decisions = session.decide([sign], &[question])?;
+//! assert_eq!(decisions[0].best(), 0);
+//! assert!(decisions[0].probabilities[0] > 0.99);
+//! # Ok::<(), phi3v::Error>(())
+//! ```
+//!
+//! # What the numbers mean
+//!
+//! - They compare whole answers, the token that ends an answer included: "yes" and "yes and no" are two answers, though the
+//!   one begins as the other. A choice of many tokens is rarer than one of few, and nothing is divided by lengths, since that
+//!   would be no probability any more. Where lengths differ much, ask for short choices.
+//! - [`Decision::covered`] is how much of the model's probability lies on the choices at all. Where it is little, the model
+//!   would say something else: "Yes." is another answer than "yes". Tell it in the question how to answer.
+//! - Models like this are too sure of themselves; see [`fit`].
+
+mod calibration;
+
+pub use calibration::{
+    Calibration, CalibrationError, Fitted, Labelled, Quality, TEMPERATURE_MAX, TEMPERATURE_MIN, fit, quality,
+};
+
+use crate::Result;
+use crate::chat_template::{Message, Part, Role};
+use crate::engine::{EngineError, Request, ScoredPrompt};
+use crate::image::ImageInputs;
+use crate::processor::{answer_ids, chat_prompt};
+use crate::tokenizer::Tokenizer;
+use std::sync::Arc;
+
+/// Choices that a question may have.
+pub const CHOICES_MAX: usize = 255;
+
+/// Why a question cannot be decided.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecideError {
+    /// Nothing to choose from, or too much.
+    #[error("a question has {choices} choices, it must have 2 to {CHOICES_MAX}")]
+    ChoiceCount {
+        /// Choices that it has.
+        choices: usize,
+    },
+    /// A choice without a word.
+    #[error("choice {number} is empty")]
+    EmptyChoice {
+        /// Its number, from 1.
+        number: usize,
+    },
+    /// Two choices that are one answer to the model.
+    #[error("the choices {first:?} and {second:?} are the same answer")]
+    EqualChoices {
+        /// The first of them.
+        first: String,
+        /// The other, as it was given.
+        second: String,
+    },
+}
+
+impl DecideError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::ChoiceCount { .. } => "give each question its possible answers, two at least".to_owned(),
+            Self::EmptyChoice { .. } => "give every choice a text".to_owned(),
+            Self::EqualChoices { .. } => {
+                "leave one of them out; white space around a choice does not count".to_owned()
+            }
+        })
+    }
+}
+
+/// A question, and the answers to choose from.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// What is asked. Numbers of images go on from those of the messages before it.
+    pub content: Vec<Part>,
+    /// The images that only this question is about, in the order of their numbers.
+    pub images: Vec<Arc<ImageInputs>>,
+    /// The possible answers, 2 to [`CHOICES_MAX`], each another.
+    pub choices: Vec<String>,
+}
+
+impl Question {
+    /// A question in words, which are asked as they are.
+    #[must_use]
+    pub fn new<C: Into<String>>(text: &str, choices: impl IntoIterator<Item = C>) -> Self {
+        let choices = choices.into_iter().map(Into::into).collect();
+        Self { content: vec![Part::Text(text.to_owned())], images: Vec::new(), choices }
+    }
+}
+
+/// How probable each choice of a question is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Natural logarithm of each choice's probability as the model's whole answer.
+    pub log_probs: Vec<f64>,
+    /// Probabilities of the choices among themselves, which add up to 1.
+    pub probabilities: Vec<f64>,
+}
+
+impl Decision {
+    /// Of the scores of a question's choices, compared at a temperature; 1 is the model's own.
+    #[must_use]
+    pub fn new(log_probs: Vec<f64>, temperature: f64) -> Self {
+        let probabilities = softmax(&log_probs, temperature);
+        Self { log_probs, probabilities }
+    }
+
+    /// Index of the likeliest choice, of equal ones the first.
+    #[must_use]
+    pub fn best(&self) -> usize {
+        let first = |best, index| if self.log_probs[index] > self.log_probs[best] { index } else { best };
+        (1..self.log_probs.len()).fold(0, first)
+    }
+
+    /// How much of the model's probability lies on the choices, of all that it might answer: from 0 to 1.
+    #[must_use]
+    pub fn covered(&self) -> f64 {
+        self.log_probs.iter().map(|log_prob| log_prob.exp()).sum::<f64>().min(1.0)
+    }
+}
+
+/// `softmax(log_probs / temperature)`; where all are minus infinity none is likelier than another.
+fn softmax(log_probs: &[f64], temperature: f64) -> Vec<f64> {
+    let highest = log_probs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if highest == f64::NEG_INFINITY {
+        return vec![1.0 / log_probs.len() as f64; log_probs.len()];
+    }
+    let powers: Vec<f64> = log_probs.iter().map(|log| ((log - highest) / temperature).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+/// Makes one request of several questions about the same messages and images, which are then computed once.
+///
+/// ```
+/// use phi3v::chat_template::{Message, Role};
+/// use phi3v::decide::{Decision, Question, Questions};
+///
+/// let session = phi3v::load("demo")?;
+/// let (tokenizer, context_tokens) = (session.tokenizer().clone(), session.context_tokens());
+/// let messages = [Message::text(Role::User, "A cat sat on a mat.")];
+/// let mut questions = Questions::new(&tokenizer, context_tokens, &messages, Vec::new());
+/// for text in [" Is it about a cat?", " Is it about a dog?"] {
+///     questions.add(&Question::new(text, ["yes", "no"]))?;
+/// }
+/// let finished = session.into_engine().run(questions.into_request(), &mut ())?;
+/// let decisions: Vec<_> = finished.scores.into_iter().map(|scores| Decision::new(scores, 1.0)).collect();
+/// assert_eq!(decisions.len(), 2);
+/// # Ok::<(), phi3v::Error>(())
+/// ```
+pub struct Questions<'a> {
+    tokenizer: &'a Tokenizer,
+    context_tokens: usize,
+    messages: &'a [Message],
+    /// How many of the images the messages are about.
+    shared_images: usize,
+    images: Vec<Arc<ImageInputs>>,
+    /// The ids of the first prompt, and how many of them all prompts begin with.
+    first: Vec<i64>,
+    shared: usize,
+    prompts: Vec<Prompt>,
+}
+
+struct Prompt {
+    /// Ids that it begins with as the first prompt does.
+    common: usize,
+    /// The ids behind those.
+    rest: Vec<i64>,
+    answers: Vec<Vec<u32>>,
+}
+
+impl<'a> Questions<'a> {
+    /// Questions about `messages` and their `images`, for an engine whose context holds `context_tokens` tokens. A question
+    /// goes on in the last message where that is the user's, and is a message of its own where it is not.
+    #[must_use]
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        context_tokens: usize,
+        messages: &'a [Message],
+        images: Vec<Arc<ImageInputs>>,
+    ) -> Self {
+        let (first, prompts, shared_images) = (Vec::new(), Vec::new(), images.len());
+        Self { tokenizer, context_tokens, messages, shared_images, images, first, shared: 0, prompts }
+    }
+
+    /// Adds a question.
+    ///
+    /// # Errors
+    /// Its choices cannot be told apart, its images do not fit their numbers, or it exceeds the context.
+    pub fn add(&mut self, question: &Question) -> Result<()> {
+        let answers = choice_ids(self.tokenizer, &question.choices)?;
+        let mut ids = self.prompt_ids(question)?;
+        let answer = answers.iter().map(Vec::len).max().unwrap_or(0);
+        let (prompt, context) = (ids.len(), self.context_tokens);
+        if prompt.saturating_add(answer) > context {
+            return Err(EngineError::ContextLength { prompt, answer, context }.into());
+        }
+        self.images.extend(question.images.iter().cloned());
+        if self.prompts.is_empty() {
+            self.shared = ids.len();
+            self.first.clone_from(&ids);
+        }
+        let common = ids.iter().zip(&self.first).take_while(|(a, b)| a == b).count();
+        self.shared = self.shared.min(common);
+        self.prompts.push(Prompt { common, rest: ids.split_off(common), answers });
+        Ok(())
+    }
+
+    /// The ids of a question's prompt, whose own images are numbered on from all that there are so far.
+    fn prompt_ids(&self, Question { content, images, .. }: &Question) -> Result<Vec<i64>> {
+        let mut messages = self.messages.to_vec();
+        match messages.last_mut() {
+            Some(Message { role: Role::User, content: before }) => before.extend(content.iter().cloned()),
+            _ => messages.push(Message { role: Role::User, content: content.clone() }),
+        }
+        let shared = &self.images[..self.shared_images];
+        let rows: Vec<usize> = shared.iter().chain(images).map(|image| image.num_img_tokens()).collect();
+        let mut ids = chat_prompt(self.tokenizer, &messages, &rows)?;
+        let others = (self.images.len() - self.shared_images) as i64;
+        ids.iter_mut().filter(|id| **id < -(self.shared_images as i64)).for_each(|id| *id -= others);
+        Ok(ids)
+    }
+
+    /// The request, whose scores are those of the questions in their order.
+    #[must_use]
+    pub fn into_request(self) -> Request {
+        let Self { mut first, shared, prompts, images, .. } = self;
+        let scored = prompts.into_iter().map(|Prompt { common, rest, answers }| ScoredPrompt {
+            input_ids: [&first[shared..common], &rest].concat(),
+            answers,
+        });
+        let scored = scored.collect();
+        first.truncate(shared);
+        Request::scoring(first, images, scored)
+    }
+}
+
+/// The ids of the choices, each with the token that ends an answer.
+fn choice_ids(tokenizer: &Tokenizer, choices: &[String]) -> Result<Vec<Vec<u32>>, DecideError> {
+    if !(2..=CHOICES_MAX).contains(&choices.len()) {
+        return Err(DecideError::ChoiceCount { choices: choices.len() });
+    }
+    let mut answers: Vec<Vec<u32>> = Vec::with_capacity(choices.len());
+    for (index, choice) in choices.iter().enumerate() {
+        if choice.trim().is_empty() {
+            return Err(DecideError::EmptyChoice { number: index + 1 });
+        }
+        let ids = answer_ids(tokenizer, choice.trim());
+        if let Some(equal) = answers.iter().position(|other| *other == ids) {
+            let (first, second) = (choices[equal].clone(), choice.clone());
+            return Err(DecideError::EqualChoices { first, second });
+        }
+        answers.push(ids);
+    }
+    Ok(answers)
+}

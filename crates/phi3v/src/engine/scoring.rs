@@ -1,0 +1,207 @@
+//! Scoring instead of answering: how probable each of some given answers to each of some prompts is.
+//!
+//! One sequence does all of it. Prompts with a common beginning take turns in the same blocks: behind what they share each
+//! writes its keys and values over those of the one before. So do the answers: their prefixes are run in the order of a
+//! walk through the tree that they form, each over the branch that was left, so that what several answers begin with is
+//! run once. Causal attention never looks past the row it is for, so nothing of an earlier turn is seen.
+
+use super::request::{Request, ScoredPrompt};
+use super::sequence::{Sequence, split_runs};
+use crate::Result;
+use crate::model::RopeFactors;
+use crate::sampler::LogProbs;
+
+/// The answers that a sequence scores, and how far it is.
+pub(super) struct Scoring {
+    /// Ids that all prompts begin with.
+    shared: Vec<i64>,
+    prompts: Vec<Prompt>,
+    /// The prompt whose turn it is.
+    current: usize,
+    /// What is left of the walk through its answers, the next place last.
+    walk: Vec<Place>,
+    /// Leading tokens whose keys and values stay as they are through all turns.
+    lasting: usize,
+    /// Fewest tokens of a prompt that are run together: fewer would take the kernels of decoding.
+    rows_min: usize,
+    /// The sums so far, of each prompt's answers.
+    scores: Vec<Vec<f64>>,
+}
+
+struct Prompt {
+    scored: ScoredPrompt,
+    /// The factors for the prompt with its longest answer: all its answers are compared under one set.
+    factors: RopeFactors,
+}
+
+/// A prefix of an answer: the model is asked what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    answer: usize,
+    depth: usize,
+}
+
+impl Scoring {
+    /// Of a request that scores and was checked; nothing for any other. Prompts are run in no fewer than `rows_min` tokens
+    /// at a time, as those of other requests.
+    pub(super) fn of(
+        request: &mut Request,
+        factors_for: impl Fn(usize) -> RopeFactors,
+        rows_min: usize,
+    ) -> Option<Self> {
+        if request.scored.is_empty() {
+            return None;
+        }
+        let shared = std::mem::take(&mut request.input_ids);
+        let scored = std::mem::take(&mut request.scored);
+        let length = |prompt: &ScoredPrompt| shared.len() + prompt.input_ids.len();
+        let shortest = scored.iter().map(length).min().unwrap_or(0);
+        let scores = scored.iter().map(|prompt| vec![0.0; prompt.answers.len()]).collect();
+        let prompt = |scored: ScoredPrompt| {
+            let factors = factors_for(length(&scored) + longest_answer(&scored) - 1);
+            Prompt { scored, factors }
+        };
+        let prompts: Vec<Prompt> = scored.into_iter().map(prompt).collect();
+        let alike = prompts.iter().all(|prompt| prompt.factors == prompts[0].factors);
+        let reach = if prompts.len() == 1 { shortest } else { shared.len() };
+        let lasting = if alike { reach.min(shortest.saturating_sub(rows_min)) } else { 0 };
+        Some(Self { shared, prompts, current: 0, walk: Vec::new(), lasting, rows_min, scores })
+    }
+
+    pub(super) fn lasting(&self) -> usize {
+        self.lasting
+    }
+
+    /// Rows of the cache that the longest prompt takes with its longest answer, whose last token is never run.
+    pub(super) fn rows_max(&self) -> usize {
+        let rows = |prompt: &Prompt| {
+            self.shared.len() + prompt.scored.input_ids.len() + longest_answer(&prompt.scored) - 1
+        };
+        self.prompts.iter().map(rows).max().unwrap_or(0)
+    }
+
+    pub(super) fn into_scores(self) -> Vec<Vec<f64>> {
+        self.scores
+    }
+
+    /// The path to a place: the tokens of the answer before it.
+    fn path(&self, place: Place) -> &[u32] {
+        &self.prompts[self.current].scored.answers[place.answer][..place.depth]
+    }
+
+    /// Adds what the model says about the tokens that follow `path` in the answers of the prompt whose turn it is.
+    ///
+    /// # Errors
+    /// Logits that are no numbers.
+    fn add(&mut self, path: &[u32], logits: &[f32]) -> Result<()> {
+        crate::sampler::check_logits(logits)?;
+        let distribution = LogProbs::of(logits, 0);
+        let answers = &self.prompts[self.current].scored.answers;
+        for (score, answer) in self.scores[self.current].iter_mut().zip(answers) {
+            if let Some([next, ..]) = answer.strip_prefix(path) {
+                *score += distribution.exact(logits[*next as usize]);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sequence {
+    /// Begins the turn of the prompt `scoring.current`: its tokens, and what of them is known from the one before.
+    pub(super) fn begin_prompt(&mut self) {
+        let Some(scoring) = &mut self.scoring else { return };
+        let Prompt { scored, factors } = &scoring.prompts[scoring.current];
+        let input_ids = [&scoring.shared[..], &scored.input_ids].concat();
+        (self.tokens, self.image_runs) = split_runs(&input_ids);
+        self.prompt_tokens = self.tokens.len();
+        self.computed = if scoring.current == 0 || self.factors != *factors {
+            0
+        } else {
+            scoring.shared.len().min(self.prompt_tokens.saturating_sub(scoring.rows_min))
+        };
+        self.factors = *factors;
+        scoring.walk = walk(&scored.answers);
+        self.usage.prompt_tokens += self.prompt_tokens;
+        self.usage.image_tokens += self.image_runs.iter().map(|run| run.rows.len()).sum::<usize>();
+        self.usage.cached_tokens += self.computed;
+    }
+
+    /// Takes the logits behind the newest token and turns to what is to be run next. Returns whether there is nothing.
+    ///
+    /// # Errors
+    /// Logits that are no numbers.
+    pub(super) fn score(&mut self, logits: &[f32]) -> Result<bool> {
+        let Some(scoring) = &mut self.scoring else { return Ok(true) };
+        scoring.add(&self.tokens[self.prompt_tokens..], logits)?;
+        if let Some(place) = scoring.walk.pop() {
+            self.tokens.truncate(self.prompt_tokens);
+            self.tokens.extend(scoring.path(place));
+            self.computed = self.tokens.len() - 1;
+            self.usage.completion_tokens += 1;
+            return Ok(false);
+        }
+        scoring.current += 1;
+        if scoring.current == scoring.prompts.len() {
+            return Ok(true);
+        }
+        self.begin_prompt();
+        Ok(false)
+    }
+}
+
+fn longest_answer(prompt: &ScoredPrompt) -> usize {
+    prompt.answers.iter().map(Vec::len).max().unwrap_or(0)
+}
+
+/// The prefixes of all answers that are neither empty nor whole, each once, the first to be run last. The place before
+/// the last token of a prefix was always the newest of its length.
+fn walk(answers: &[Vec<u32>]) -> Vec<Place> {
+    let mut order: Vec<usize> = (0..answers.len()).collect();
+    order.sort_by(|&a, &b| answers[a].cmp(&answers[b]));
+    let mut places = Vec::new();
+    let mut last: &[u32] = &[];
+    for answer in order {
+        let ids = &answers[answer];
+        let common = ids.iter().zip(last).take_while(|(a, b)| a == b).count();
+        // prefixes of the last answer that end before its own last token have their places already
+        let first = (common + 1).min(last.len()).max(1);
+        places.extend((first..ids.len()).map(|depth| Place { answer, depth }));
+        last = ids;
+    }
+    places.reverse();
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The prefixes in the order in which they are run.
+    fn paths(answers: &[&[u32]]) -> Vec<Vec<u32>> {
+        let answers: Vec<Vec<u32>> = answers.iter().map(|ids| ids.to_vec()).collect();
+        walk(&answers).iter().rev().map(|place| answers[place.answer][..place.depth].to_vec()).collect()
+    }
+
+    #[test]
+    fn every_prefix_is_run_once_behind_its_own_beginning() {
+        let none: [Vec<u32>; 0] = [];
+        assert_eq!(paths(&[&[1], &[2]]), none, "the prompt's own logits say it all");
+        assert_eq!(paths(&[&[7, 9], &[3, 9]]), [[3], [7]]);
+        let nested = paths(&[&[5, 6, 9], &[5, 9], &[5, 6, 7, 9], &[4, 9], &[5]]);
+        assert_eq!(nested, [vec![4], vec![5], vec![5, 6], vec![5, 6, 7]]);
+        assert_eq!(paths(&[&[1, 2], &[1, 2]]), [[1]], "equal answers are no trouble");
+        // a beginning that was left is not needed again
+        let answers: [&[u32]; 5] = [&[1, 2, 9], &[1, 3, 2, 9], &[2, 1, 9], &[1, 3, 4, 9], &[1, 2, 3, 9]];
+        let run = paths(&answers);
+        for (index, path) in run.iter().enumerate() {
+            let written = |depth: usize| run[..index].iter().rfind(|earlier| earlier.len() == depth);
+            for depth in 1..path.len() {
+                assert_eq!(written(depth).map(Vec::as_slice), Some(&path[..depth]), "{path:?}");
+            }
+        }
+        let wanted: std::collections::BTreeSet<&[u32]> =
+            answers.iter().flat_map(|ids| (1..ids.len()).map(|depth| &ids[..depth])).collect();
+        assert_eq!(run.len(), wanted.len());
+        assert!(run.iter().all(|path| wanted.contains(&path[..])));
+    }
+}
