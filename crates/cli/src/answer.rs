@@ -73,10 +73,10 @@ pub fn generate<B: Backend>(
 /// A picture that could not be prepared, the device's refusal, or Ctrl-C.
 ///
 /// # Panics
-/// If the thread that prepares the `count` pictures did.
+/// If the thread that prepares what was named, `names` times one picture or more, did.
 pub fn encode_pictures<B: Backend>(
     engine: &mut Engine<B>,
-    count: usize,
+    names: usize,
     coming: &Receiver<Result<NamedImage, NamedImageError>>,
     interrupt: &Interrupt,
 ) -> Result<(Vec<NamedImage>, Duration), CliError> {
@@ -103,6 +103,6 @@ pub fn encode_pictures<B: Backend>(
         encoded += 1;
     }
     progress.clear();
-    assert_eq!(pictures.len(), count, "the thread that prepares pictures has ended early");
+    assert!(pictures.len() >= names, "the thread that prepares pictures has ended early");
     Ok((pictures, time))
 }

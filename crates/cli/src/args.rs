@@ -11,10 +11,11 @@ pub use batch::{BatchArgs, Sidecar};
 pub use decide::{CalibrateArgs, DecideArgs};
 pub use form::{AnswerForm, FormArgs};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
-pub use picture::{Detail, PictureArgs, PictureLimitArgs};
+pub use picture::{Detail, FrameArgs, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
+use crate::sources::Grab;
 use crate::variables::variable;
 use crate::version;
 use clap::builder::{RangedU64ValueParser, Resettable};
@@ -167,12 +168,21 @@ pub struct AskArgs {
     // one argument, since flags may stand between its values
     #[arg(value_name = "IMAGE|QUESTION", required = true)]
     pub inputs: Vec<OsString>,
+    /// Look at the picture on the clipboard, before those that are named
+    #[arg(long)]
+    pub clipboard: bool,
+    /// Look at the screen as it is now, before those that are named
+    #[arg(long)]
+    pub screen: bool,
     /// Which model
     #[command(flatten)]
     pub model: ModelArgs,
     /// How pictures are read
     #[command(flatten)]
     pub picture: PictureArgs,
+    /// Which frames of videos
+    #[command(flatten)]
+    pub frames: FrameArgs,
     /// Print one JSON object: answer, finish reason, usage, timings, model, pictures, words, and the fields of a form
     #[arg(long, short, help_heading = None::<&str>)]
     pub json: bool,
@@ -213,6 +223,9 @@ pub struct ChatArgs {
     /// How pictures are read
     #[command(flatten)]
     pub picture: PictureArgs,
+    /// Which frames of videos
+    #[command(flatten)]
+    pub frames: FrameArgs,
     /// What is told on stderr
     #[command(flatten)]
     pub report: ReportArgs,
@@ -601,6 +614,13 @@ fn default_quant(dtype: Dtype, format: Format, bytes: u64) -> Option<Quant> {
 }
 
 impl AskArgs {
+    /// Pictures that are taken and not named.
+    #[must_use]
+    pub fn grabbed(&self) -> Vec<Grab> {
+        let asked = [(Grab::Clipboard, self.clipboard), (Grab::Screen, self.screen)];
+        asked.into_iter().filter(|(_, asked)| *asked).map(|(grab, _)| grab).collect()
+    }
+
     /// The pictures' names, and the question: `own`, where there are pictures alone.
     ///
     /// # Errors
@@ -626,7 +646,8 @@ impl AskArgs {
 }
 
 /// Endings of names that are no questions.
-const PICTURE_ENDINGS: [&str; 9] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic"];
+const PICTURE_ENDINGS: [&str; 14] =
+    ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "pdf", "mp4", "mov", "mkv", "webm"];
 
 /// Whether a word names a picture: stdin, a file, or one word that looks like the name or the address of one.
 fn is_picture(word: &OsStr) -> bool {

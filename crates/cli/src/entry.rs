@@ -2,7 +2,7 @@
 
 use crate::args::Cli;
 use crate::error::{CliError, ExitCode};
-use crate::{commands, disk, terminal};
+use crate::{commands, disk, documents, terminal};
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -10,6 +10,10 @@ use std::io::Write;
 /// where the command needs it, and may end the process.
 #[must_use]
 pub fn main(words: Vec<OsString>) -> u8 {
+    // one that draws for another: nothing of the command line is its business
+    if documents::worker::is_asked_for(&words) {
+        return documents::worker::main();
+    }
     match run(words) {
         Ok(code) => code,
         Err(error) if error.is_closed_pipe() => 0,

@@ -3,6 +3,7 @@
 mod hub;
 mod library;
 
+use crate::documents::DocumentError;
 use crate::error::{CliError, ExitCode};
 use crate::paths::quoted;
 use crate::sources::{NamedImageError, SourceError, Unallowed, http_url};
@@ -82,7 +83,8 @@ impl NamedImageError {
     pub fn hint_in_batch(&self) -> Option<String> {
         let hint = match self {
             Self::Image { error, .. } => return library::image(error),
-            Self::File { .. } | Self::StdinTwice => "check that the file can be read",
+            Self::Document { error, .. } => return error.hint(),
+            Self::File { .. } | Self::Grab(_) | Self::StdinTwice => "check that the file can be read",
             Self::Url { url } => match http_host(url) {
                 Some(host) => return Some(format!("allow its host with --allow-url {host}")),
                 None => "fetch it yourself, and give the path of the file",
@@ -153,6 +155,11 @@ fn download(url: &str) -> String {
 fn picture(error: &NamedImageError) -> Option<String> {
     Some(match error {
         NamedImageError::Image { error, .. } => return library::image(error),
+        NamedImageError::Document { error: DocumentError::ManyPages { limit, .. }, .. } => {
+            format!("choose some, as --pages 1-{limit}; phi3v batch asks about each page by itself")
+        }
+        NamedImageError::Document { error, .. } => return error.hint(),
+        NamedImageError::Grab(error) => error.hint(),
         NamedImageError::File { name, error } if error.kind() == io::ErrorKind::NotFound => {
             // of several words it is rather a question than a path
             if name.contains(char::is_whitespace) {

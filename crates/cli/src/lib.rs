@@ -15,6 +15,7 @@ pub mod commands;
 pub mod conversation;
 pub mod decide;
 pub mod disk;
+pub mod documents;
 pub mod entry;
 pub mod error;
 pub mod fields;

@@ -20,15 +20,19 @@ const EDGES: &[(&str, &[&str])] = &[
     ("paths", &["variables"]),
     ("bounded", &["paths"]),
     ("progress", &["terminal"]),
-    ("sources", &["paths", "terminal"]),
+    ("documents", &["paths"]),
+    ("sources", &["documents", "paths", "terminal", "variables"]),
     ("hub", &["disk", "paths", "terminal", "variables"]),
-    ("server", &["bounded", "fields", "origin", "sources", "version"]),
-    ("batch", &["bounded", "disk", "paths", "server", "sources", "tables", "terminal"]),
+    ("server", &["bounded", "documents", "fields", "origin", "sources", "version"]),
+    ("batch", &["bounded", "disk", "documents", "paths", "server", "sources", "tables", "terminal"]),
     ("decide", &["batch", "bounded", "paths"]),
     ("error", &["batch", "decide", "disk", "hub", "paths", "sources"]),
-    ("hints", &["error", "hub", "paths", "sources", "terminal"]),
+    ("hints", &["documents", "error", "hub", "paths", "sources", "terminal"]),
     ("interrupt", &["error", "terminal"]),
-    ("args", &["batch", "bounded", "decide", "error", "origin", "sources", "variables", "version"]),
+    (
+        "args",
+        &["batch", "bounded", "decide", "documents", "error", "origin", "sources", "variables", "version"],
+    ),
     ("output", &["error", "hub", "paths"]),
     (
         "quantized",
@@ -48,6 +52,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "bounded",
             "conversation",
             "decide",
+            "documents",
             "error",
             "hub",
             "interrupt",
@@ -65,7 +70,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "version",
         ],
     ),
-    ("entry", &["args", "commands", "disk", "error", "terminal"]),
+    ("entry", &["args", "commands", "disk", "documents", "error", "terminal"]),
 ];
 
 /// Macros of the crate, and the module that each belongs to.

@@ -23,6 +23,7 @@ pub mod conversation;
 pub mod decide;
 pub mod demo;
 pub mod device;
+pub mod document;
 pub mod engine;
 pub mod error;
 pub mod eval;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 const EDGES: &[(&str, &[&str])] = &[
     ("config", &["image"]),
     ("image", &[]),
+    ("document", &["image"]),
     ("tokenizer", &[]),
     ("files", &[]),
     ("demo", &["files"]),
@@ -130,7 +131,7 @@ fn crates_depend_in_one_direction() {
 }
 
 /// Commands of other programs that hints may name, with their flags.
-const OTHER_PROGRAMS: &[&str] = &["dcmj2pnm --write-png"];
+const OTHER_PROGRAMS: &[&str] = &["dcmj2pnm --write-png", "qpdf --decrypt"];
 
 /// The commands of the command line, as `phi3v pull`.
 const COMMANDS: &[&str] = &[

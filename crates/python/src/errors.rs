@@ -66,6 +66,9 @@ fn hint(error: &CliError) -> Option<String> {
                 error: SourceError::NotAllowed(Unallowed::Host | Unallowed::Http), ..
             },
         ) => Some("name its host in allow_hosts, as well as one that it redirects to".to_owned()),
+        CliError::Picture(NamedImageError::Document { .. }) => {
+            Some("draw its pages to pictures first, with pypdfium2 for example".to_owned())
+        }
         CliError::Picture(NamedImageError::Fetch { .. }) => {
             Some("fetch it yourself, and give its bytes".to_owned())
         }

@@ -3,11 +3,11 @@
 use crate::errors::{self, Class};
 use crate::source::{Origin, Source, data_url_limits};
 use crate::work;
-use phi3v::image::{
-    self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_SIDE, TILE_VALUES,
-};
+use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_VALUES};
 use phi3v_cli::error::CliError;
-use phi3v_cli::sources::{AllowedHost, ImageOptions, Inputs, NamedImageError, Sources, read_image};
+use phi3v_cli::sources::{
+    AllowedHost, ImageOptions, Inputs, NamedImageError, Sources, read_image, thumbnail,
+};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -202,27 +202,4 @@ impl Picture {
         let small = work::outside(py, || Ok(thumbnail(&self.inputs, &self.params)))?;
         Ok((small.width, small.height, PyBytes::new(py, &small.pixels)))
     }
-}
-
-/// The global view without its padding, each pixel the mean of `STEP` by `STEP`.
-fn thumbnail(inputs: &ImageInputs, params: &ImageParams) -> RgbImage {
-    const STEP: usize = 3;
-    const PLANE: usize = TILE_SIDE * TILE_SIDE;
-    let grid = &inputs.grid;
-    let hd = grid.image_size();
-    let within =
-        |resized: usize, hd: u32| (resized * TILE_SIDE / hd as usize / STEP).clamp(1, TILE_SIDE / STEP);
-    let (width, height) = (within(grid.resized_width, hd.width), within(grid.resized_height, hd.height));
-    let (left, top) = ((TILE_SIDE - width * STEP) / 2, (TILE_SIDE - height * STEP) / 2);
-    let mut pixels = Vec::with_capacity(width * height * 3);
-    for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
-        for channel in 0..3 {
-            let at = channel * PLANE + (top + y * STEP) * TILE_SIDE + left + x * STEP;
-            let rows = (0..STEP).flat_map(|row| &inputs.distinct[at + row * TILE_SIDE..][..STEP]);
-            let mean = rows.sum::<f32>() / (STEP * STEP) as f32;
-            let level = (mean * params.image_std[channel] + params.image_mean[channel]) * 255.0;
-            pixels.push(level.round().clamp(0.0, 255.0) as u8);
-        }
-    }
-    RgbImage { width, height, pixels }
 }

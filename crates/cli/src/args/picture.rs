@@ -1,5 +1,6 @@
 //! The flags that say how pictures are found and read.
 
+use crate::documents::{FrameChoice, PageChoice};
 use crate::sources::{AllowedHost, ImageOptions};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
@@ -15,6 +16,9 @@ pub struct PictureArgs {
     /// Most tiles that a picture is cut into, instead of --detail: 1 to 256
     #[arg(long, value_name = "N", conflicts_with = "detail", value_parser = num_crops())]
     pub num_crops: Option<usize>,
+    /// Pages of a PDF or a many-page TIFF, as 1-3,7,10- [default: all of a PDF, the first of a TIFF]
+    #[arg(long, value_name = "PAGES")]
+    pub pages: Option<PageChoice>,
     /// Read pictures exactly as the reference does: not turned upright, transparency dropped
     #[arg(long)]
     pub reference: bool,
@@ -24,6 +28,35 @@ pub struct PictureArgs {
     /// What a picture may cost
     #[command(flatten)]
     pub limits: PictureLimitArgs,
+}
+
+/// Which frames of a video are looked at.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Pictures")]
+pub struct FrameArgs {
+    /// Frames of a video or an animated GIF, at most N: 1 to 64; those at which the picture changes most [default: 8 of a video]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub frames: Option<usize>,
+    /// Frames of a video or an animated GIF, F in a second from its beginning, up to --frames of them
+    #[arg(long, value_name = "F", value_parser = frames_per_second)]
+    pub fps: Option<f64>,
+}
+
+impl FrameArgs {
+    /// Frames that are looked at where no number is given.
+    const FRAMES: usize = 8;
+
+    /// The frames of a video.
+    #[must_use]
+    pub fn choice(self) -> FrameChoice {
+        let is_asked_for = self.fps.is_some() || self.frames.is_some();
+        FrameChoice { fps: self.fps, frames: self.frames.unwrap_or(Self::FRAMES), is_asked_for }
+    }
+}
+
+fn frames_per_second(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|fps| (0.001..=60.0).contains(fps));
+    number.ok_or_else(|| "it must be a number from 0.001 to 60".to_owned())
 }
 
 /// What a picture may cost. The upper ends of the ranges keep what is computed with them within 64 bits.
@@ -76,7 +109,8 @@ impl PictureArgs {
     #[must_use]
     pub fn options(&self, own: &ImageParams) -> ImageOptions {
         let params = own.with_num_crops(self.num_crops(own.num_crops));
-        ImageOptions::of_files(self.mode(), params, self.limits.limits()).with_hosts(&self.allow_url)
+        let options = ImageOptions::of_files(self.mode(), params, self.limits.limits());
+        options.with_hosts(&self.allow_url).with_pages(self.pages.clone())
     }
 
     /// How pictures are decoded.

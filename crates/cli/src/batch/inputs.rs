@@ -2,10 +2,12 @@
 
 use super::error::BatchError;
 use super::lines::Lines;
+use crate::documents::count_pages;
 use crate::paths::open_named;
-use crate::sources::http_url;
+use crate::sources::{ImageOptions, http_url, page_name, read_named};
+use phi3v::document::{PDF_HEAD_BYTES, is_pdf};
 use phi3v::files::read_to_limit;
-use phi3v::image::{HEAD_BYTES, is_picture};
+use phi3v::image::is_picture;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -21,6 +23,8 @@ pub struct PictureItem {
     pub id: String,
     /// Where it is: a path, or an address.
     pub source: OsString,
+    /// Which page of it, from 1, where it is a document.
+    pub page: Option<usize>,
 }
 
 /// What the names of a batch's inputs stand for.
@@ -70,6 +74,35 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
         }
     }
     found.done(names)
+}
+
+impl Inputs {
+    /// The same with every page of a document in the place of it, called as `report.pdf#page=3`. A document that cannot be
+    /// opened stays, and is told of in its row.
+    #[must_use]
+    pub fn with_pages(self, options: &ImageOptions) -> Self {
+        let Self::Pictures { items, skipped } = self else { return self };
+        let items = items.into_iter().flat_map(|item| pages_of(item, options)).collect();
+        Self::Pictures { items, skipped }
+    }
+}
+
+/// A picture for each page of a file; the file itself where it has one picture, or lies elsewhere.
+fn pages_of(item: PictureItem, options: &ImageOptions) -> Vec<PictureItem> {
+    let path = Path::new(&item.source);
+    let may_have_pages = head(path).is_ok_and(|head| is_pdf(&head) || options.pages.is_some());
+    let pages = may_have_pages.then(|| {
+        let bytes = read_named(&item.source, options).ok()?;
+        count_pages(&bytes, &options.reading(usize::MAX)).ok()?
+    });
+    match pages.flatten() {
+        Some(pages) if pages != [1] || options.pages.is_some() => {
+            let id = |page| page_name(&item.id, page);
+            let page_of = |page| PictureItem { id: id(page), source: item.source.clone(), page: Some(page) };
+            pages.into_iter().map(page_of).collect()
+        }
+        _ => vec![item],
+    }
 }
 
 /// Requests as JSON lines, if that is what the only name stands for; told by content.
@@ -123,8 +156,8 @@ fn begins_with_brace(path: &Path) -> bool {
 
 /// The first bytes of a regular file.
 fn head(path: &Path) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(HEAD_BYTES);
-    open_named(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    let mut head = Vec::with_capacity(PDF_HEAD_BYTES);
+    open_named(path)?.take(PDF_HEAD_BYTES as u64).read_to_end(&mut head)?;
     Ok(head)
 }
 
@@ -138,7 +171,7 @@ struct Found {
 impl Found {
     /// A picture that was named, whatever is in it: what cannot be read is told in its row.
     fn named(&mut self, source: OsString) {
-        self.items.push(PictureItem { id: with_slashes(Path::new(&source)), source });
+        self.items.push(PictureItem { id: with_slashes(Path::new(&source)), source, page: None });
     }
 
     /// A list of names, one a line.
@@ -186,7 +219,7 @@ impl Found {
     /// A file that is taken if it is a picture, or cannot be looked into, which is then told in its row.
     fn file(&mut self, path: &Path, base: &Path) {
         let is_one = match head(path) {
-            Ok(head) => is_picture(&head),
+            Ok(head) => is_picture(&head) || (cfg!(feature = "pdf") && is_pdf(&head)),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         };
         if !is_one {
@@ -194,7 +227,7 @@ impl Found {
             return;
         }
         let id = with_slashes(path.strip_prefix(base).unwrap_or(path));
-        self.items.push(PictureItem { id, source: path.into() });
+        self.items.push(PictureItem { id, source: path.into(), page: None });
     }
 
     fn done(self, names: &[OsString]) -> Result<Inputs, BatchError> {
@@ -251,12 +284,9 @@ mod tests {
             std::fs::write(dir.path().join(name), PNG).unwrap();
         }
         std::fs::write(dir.path().join("photo.heic"), b"\0\0\0\x18ftypheic").unwrap();
-        for name in ["notes.txt", "b/report.pdf", "empty.png"] {
-            std::fs::write(
-                dir.path().join(name),
-                b"%PDF-1.7"[..if name == "empty.png" { 0 } else { 8 }].as_ref(),
-            )
-            .unwrap();
+        for (name, content) in [("notes.txt", "some notes"), ("b/report.pdf", "%PDF-1.7"), ("empty.png", "")]
+        {
+            std::fs::write(dir.path().join(name), content).unwrap();
         }
         dir
     }
@@ -272,10 +302,13 @@ mod tests {
     fn a_folder_gives_what_is_a_picture_by_its_content() {
         let dir = folder();
         let name = dir.path().as_os_str().to_owned();
-        let expected = ["a.PNG", "b/c/y.txt", "b/x.jpg", "no-ending", "photo.heic", "z.png"];
+        let all = ["a.PNG", "b/c/y.txt", "b/report.pdf", "b/x.jpg", "no-ending", "photo.heic", "z.png"];
+        let is_read = |name: &&str| cfg!(feature = "pdf") || !name.ends_with("pdf");
+        let expected: Vec<&str> = all.into_iter().filter(is_read).collect();
         assert_eq!(ids(std::slice::from_ref(&name), ""), expected);
         let found = find(&[name], &mut io::empty()).unwrap();
-        assert!(matches!(found, Inputs::Pictures { skipped: 3, .. }));
+        let others = if cfg!(feature = "pdf") { 2 } else { 3 };
+        assert!(matches!(found, Inputs::Pictures { skipped, .. } if skipped == others));
     }
 
     #[test]
@@ -284,7 +317,9 @@ mod tests {
         let below = |name: &str| dir.path().join(name).into_os_string();
         let shown = |name: &str| dir.path().join(name).display().to_string();
         let names = [below("b"), below("z.png"), below("*.p*"), below("notes.txt"), below("b/x.jpg")];
-        let expected = ["b/c/y.txt", "b/x.jpg", "z.png", "notes.txt"].map(shown);
+        let all = ["b/c/y.txt", "b/report.pdf", "b/x.jpg", "z.png", "notes.txt"];
+        let is_read = |name: &&str| cfg!(feature = "pdf") || !name.ends_with("pdf");
+        let expected: Vec<String> = all.into_iter().filter(is_read).map(shown).collect();
         assert_eq!(ids(&names, ""), expected, "what was named is asked about, whatever is in it");
         let deep = [below("**/*.jpg")];
         assert_eq!(ids(&deep, ""), [shown("b/x.jpg")]);
@@ -329,6 +364,6 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("z.png"), dir.path().join("link.png")).unwrap();
         let ids = ids(&[dir.path().into()], "");
         assert!(ids.contains(&"link.png".to_owned()) && !ids.contains(&"zero.png".to_owned()));
-        assert_eq!(ids.len(), 7);
+        assert_eq!(ids.len(), if cfg!(feature = "pdf") { 8 } else { 7 });
     }
 }

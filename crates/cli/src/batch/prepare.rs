@@ -4,6 +4,7 @@ use super::inputs::PictureItem;
 use super::lines::Lines;
 use super::questions::Question;
 use super::row::{RowKey, salt};
+use crate::documents::PageChoice;
 use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Extras, Offered, Offline, settle_seed};
 use crate::sources::{ImageOptions, NamedImage, NamedImageError, read_image};
@@ -67,7 +68,11 @@ impl PictureAsker {
     /// Reads and cuts a picture and asks about it. A picture that cannot be had gives every question its error.
     #[must_use]
     pub fn prepare(&self, work: &PictureWork) -> Group {
-        let picture = read_image(&work.item.source, &self.options).map_err(|error| refusal(&error));
+        let options = match work.item.page {
+            Some(page) => &self.options.clone().with_pages(Some(PageChoice::of(page))),
+            None => &self.options,
+        };
+        let picture = read_image(&work.item.source, options).map_err(|error| refusal(&error));
         let ask = |&number: &usize| {
             let prepared = &self.questions[number];
             let custom_id = prepared.question.row_id(&work.item.id);
@@ -108,12 +113,16 @@ fn refusal(error: &NamedImageError) -> ApiError {
             let told = ApiError::image(error, "");
             (told.status, told.code)
         }
+        NamedImageError::Document { error, .. } => {
+            let told = ApiError::document(error, "");
+            (told.status, told.code)
+        }
         NamedImageError::Fetch { error, .. } => {
             let told = ApiError::source(error);
             (told.status, told.code)
         }
         NamedImageError::Url { .. } => (StatusCode::BAD_REQUEST, "image_source_not_allowed"),
-        NamedImageError::File { .. } | NamedImageError::StdinTwice => {
+        NamedImageError::File { .. } | NamedImageError::Grab(_) | NamedImageError::StdinTwice => {
             (StatusCode::BAD_REQUEST, "image_unreadable")
         }
     };

@@ -26,17 +26,20 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     args.generation.check()?;
     sources::check_names(images, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
-    let options = args.picture.options(&opened.checkpoint.preprocessor);
+    let options = args.picture.options(&opened.checkpoint.preprocessor).with_frames(args.frames.choice());
     let constraint = form.as_ref().map(|form| form.constraint(&opened.checkpoint.tokenizer)).transpose()?;
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     // Pictures are prepared while the model loads, and while those before them are encoded.
-    let coming = sources::read_ahead(images.to_vec(), options);
+    let coming = sources::read_ahead(args.grabbed(), images.to_vec(), options);
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
-    let (pictures, encoding) =
-        answer::encode_pictures(&mut runtime.engine, images.len(), &coming, &interrupt)?;
+    let named = args.grabbed().len() + images.len();
+    let (pictures, encoding) = answer::encode_pictures(&mut runtime.engine, named, &coming, &interrupt)?;
+    for picture in pictures.iter().filter(|picture| picture.is_incomplete) {
+        tell!("{}", picture.incomplete_notice());
+    }
     if args.report.verbose {
         for (index, picture) in pictures.iter().enumerate() {
             tell!("image {}: {}", index + 1, picture.report());

@@ -18,6 +18,7 @@ use crate::server::state::unix_seconds;
 use crate::terminal::count;
 use output::Outputs;
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
+use phi3v::image::ImageParams;
 use std::sync::Arc;
 use work::{Asking, Work};
 
@@ -28,6 +29,7 @@ use work::{Asking, Work};
 pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     args.generation.check()?;
     let found = inputs::find(&args.inputs, &mut std::io::stdin().lock())?;
+    let found = found.with_pages(&args.picture.options(&ImageParams::default()));
     if let Inputs::Pictures { skipped: skipped @ 1.., .. } = found {
         note!("{} passed over: no pictures", count(skipped, "file"));
     }

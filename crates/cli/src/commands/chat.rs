@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::interrupt::{HOW_TO_LEAVE, Interrupt};
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
-use crate::sources::{self, ImageOptions, NamedImage};
+use crate::sources::{self, Grab, ImageOptions, NamedImage};
 use crate::terminal::{answer_output, count, printable};
 use crate::{note, tell};
 use complete::Completion;
@@ -28,6 +28,7 @@ use std::io::IsTerminal;
 
 const HELP: &str = "\
 /image PATH  add a picture to the next question (Tab completes the path)
+/paste       add the picture on the clipboard to the next question
 /reset       forget the conversation and its pictures
 /help        this list
 /quit        leave (Ctrl-D too)
@@ -49,7 +50,7 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
         return Err(CliError::StdinTaken);
     }
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
-    let options = args.picture.options(&opened.checkpoint.preprocessor);
+    let options = args.picture.options(&opened.checkpoint.preprocessor).with_frames(args.frames.choice());
     let constraint = form.as_ref().map(|form| form.constraint(&opened.checkpoint.tokenizer)).transpose()?;
     let pictures = sources::read_images(&args.images, &options)?;
     opened.tell_demo();
@@ -127,6 +128,7 @@ impl Session<'_> {
                 self.pending.clear();
                 note!("the conversation begins anew, without pictures");
             }
+            ("paste", _) => self.add(sources::read_grabbed(Grab::Clipboard, &self.options)?),
             ("image", "") => {
                 let message = "/image needs the path of a picture".to_owned();
                 return Err(CliError::ChatCommand { message });
@@ -169,11 +171,15 @@ impl Session<'_> {
     }
 
     fn show(&mut self, path: &OsStr) -> Result<(), CliError> {
-        self.add(sources::read_image(path, &self.options)?);
+        let pictures = sources::read_images(&[path.to_owned()], &self.options)?;
+        pictures.into_iter().for_each(|picture| self.add(picture));
         Ok(())
     }
 
     fn add(&mut self, picture: NamedImage) {
+        if picture.is_incomplete {
+            tell!("{}", picture.incomplete_notice());
+        }
         if self.args.report.verbose {
             tell!("{}", picture.report());
         } else {

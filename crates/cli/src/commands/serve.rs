@@ -1,6 +1,7 @@
 //! `phi3v serve`: the flags turned into a server.
 
 use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
+use crate::documents::Drawer;
 use crate::error::CliError;
 use crate::interrupt::{Interrupt, termination};
 use crate::runtime::{self, Runtime};
@@ -111,6 +112,7 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
         cors_origins: cors_origin.clone(),
         tls,
         sources: sources(&args.access)?,
+        drawer: Drawer::default(),
         limits: limits(&args.limits),
     })
 }

@@ -3,6 +3,7 @@
 use super::error::ApiError;
 use super::hints::question;
 use super::limits::Limits;
+use crate::documents::PageChoice;
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
 use phi3v::engine::CacheSalt;
@@ -78,8 +79,21 @@ pub struct RequestImage {
     pub url: String,
     /// How closely to look.
     pub detail: Detail,
+    /// Which pages of a document.
+    pub pages: Option<PageChoice>,
     /// The field it stands in.
     pub param: String,
+}
+
+/// A file that is to be read, as the request names it.
+#[derive(Debug)]
+pub struct RequestFile {
+    /// A data URL, or base64 alone.
+    pub data: Option<String>,
+    /// An address.
+    pub url: Option<String>,
+    /// Which pages, as `1-3,7`.
+    pub pages: Option<String>,
 }
 
 impl TurnPart {
@@ -93,7 +107,30 @@ impl TurnPart {
             let error = ApiError::invalid_value(param, message);
             return Err(error.hint(question::PICTURE_OF_USER));
         }
-        Ok(Self::Image(RequestImage { url, detail, param }))
+        Ok(Self::Image(RequestImage { url, detail, pages: None, param }))
+    }
+
+    /// A file in a message of `role`, in the field `param`: a document, or a picture after all.
+    ///
+    /// # Errors
+    /// The message is not the user's, there is no file, or what should be pages is none.
+    pub fn file(role: Role, file: RequestFile, param: String) -> Result<Self, ApiError> {
+        let pages = file.pages.map(|pages| pages.parse::<PageChoice>()).transpose();
+        let pages = pages.map_err(|reason| ApiError::invalid_value(format!("{param}.pages"), reason))?;
+        let url = match (file.data, file.url) {
+            (Some(data), _) if data.trim_start().starts_with("data:") => data,
+            (Some(data), _) => format!("data:application/pdf;base64,{data}"),
+            (None, Some(url)) => url,
+            (None, None) => {
+                let error = ApiError::invalid_value(param, "the file has no data");
+                return Err(error.hint(question::FILE_DATA));
+            }
+        };
+        let mut part = Self::image(role, url, Detail::Auto, param)?;
+        if let Self::Image(image) = &mut part {
+            image.pages = pages;
+        }
+        Ok(part)
     }
 
     /// What the assistant refused with, in a message of `role`, in the field `param`.
@@ -177,8 +214,7 @@ pub(super) fn check_parts<'a, P: Iterator<Item = &'a TurnPart>>(
     let images = parts().filter(|part| matches!(part, TurnPart::Image(_))).count();
     if images > limits.images_max {
         let message = format!("the request has {images} pictures, the limit is {}", limits.images_max);
-        let error = ApiError::bad_request("too_many_images", message).param(name);
-        return Err(error.hint(question::PICTURES));
+        return Err(too_many_images(message).param(name));
     }
     let bytes = text_bytes(parts()) + more;
     if bytes > limits.text_bytes_max {
@@ -193,4 +229,9 @@ pub(super) fn check_parts<'a, P: Iterator<Item = &'a TurnPart>>(
 /// Bytes of text in parts of a request.
 pub(super) fn text_bytes<'a>(parts: impl Iterator<Item = &'a TurnPart>) -> usize {
     parts.map(|part| if let TurnPart::Text(text) = part { text.len() } else { 0 }).sum()
+}
+
+/// The error for a request with more pictures, or pages of documents, than the limit.
+pub(super) fn too_many_images(message: String) -> ApiError {
+    ApiError::bad_request("too_many_images", message).hint(question::PICTURES)
 }

@@ -5,7 +5,7 @@ use super::ask::{self, RequestImage, Turn, TurnPart};
 use super::error::ApiError;
 use super::hints::question as hint;
 use super::limits::{Limits, Times};
-use super::prepare::{self, Abandoned};
+use super::prepare::{self, Abandoned, Document};
 use super::state::{App, ServedModel};
 use crate::sources::Budget;
 use phi3v::chat_template::{Message, Part, Role};
@@ -89,29 +89,32 @@ pub async fn request(
     times: Times,
 ) -> Result<(Request, Budget), ApiError> {
     let images = decide.take_images();
-    let make =
-        move |model: &ServedModel, images, abandoned: &Abandoned| build(model, decide, images, abandoned);
+    let make = move |model: &ServedModel, documents, abandoned: &Abandoned| {
+        build(model, decide, documents, abandoned)
+    };
     prepare::with_images(app, model, images, budget, times, make).await
 }
 
 fn build(
     model: &ServedModel,
     decide: Decide,
-    images: Vec<Arc<ImageInputs>>,
+    documents: Vec<Document>,
     abandoned: &Abandoned,
 ) -> Result<Request, ApiError> {
     let Decide { turns, questions, cache_salt } = decide;
+    let mut documents = documents.into_iter();
     let shared = turns.iter().map(|turn| count_images(&turn.parts)).sum();
-    let messages = prepare::messages(turns);
-    let mut images = images.into_iter();
-    let before = images.by_ref().take(shared).collect();
+    let shared: Vec<Document> = documents.by_ref().take(shared).collect();
+    let messages = prepare::messages(turns, lengths(&shared));
+    let before = images(shared);
+    let shared = before.len();
     let mut all = Questions::new(&model.tokenizer, model.context_tokens, &messages, before);
     let on_a_new_line = ends_within_a_line(&messages);
     for DecideQuestion { parts, choices, param } in questions {
         abandoned.check()?;
-        let own = images.by_ref().take(count_images(&parts)).collect();
-        let content = content(parts, shared, on_a_new_line);
-        let question = Question { content, images: own, choices };
+        let own: Vec<Document> = documents.by_ref().take(count_images(&parts)).collect();
+        let content = content(parts, lengths(&own), shared, on_a_new_line);
+        let question = Question { content, images: images(own), choices };
         all.add(&question).map_err(|error| ApiError::library(&error).param(param))?;
     }
     Ok(Request { cache_salt, ..all.into_request() })
@@ -121,16 +124,26 @@ fn count_images(parts: &[TurnPart]) -> usize {
     parts.iter().filter(|part| matches!(part, TurnPart::Image(_))).count()
 }
 
+/// Numbers of images of files.
+fn lengths(documents: &[Document]) -> Vec<usize> {
+    documents.iter().map(Vec::len).collect()
+}
+
+/// The images of files, in order.
+fn images(documents: Vec<Document>) -> Vec<Arc<ImageInputs>> {
+    documents.into_iter().flatten().map(|page| page.inputs).collect()
+}
+
 /// Whether what follows the messages has to begin with a line feed to stand on a line of its own.
 fn ends_within_a_line(messages: &[Message]) -> bool {
     let Some(Message { role: Role::User, content }) = messages.last() else { return false };
     matches!(content.last(), Some(Part::Text(text)) if !text.is_empty() && !text.ends_with('\n'))
 }
 
-/// A question's content, whose images are numbered on from `shared`.
-fn content(parts: Vec<TurnPart>, shared: usize, on_a_new_line: bool) -> Vec<Part> {
+/// A question's content, whose images are numbered on from `shared`; what stands for images stands for as many as `pages` has.
+fn content(parts: Vec<TurnPart>, pages: Vec<usize>, shared: usize, on_a_new_line: bool) -> Vec<Part> {
     let turn = Turn { role: Role::User, parts };
-    let message = prepare::messages(vec![turn]).pop();
+    let message = prepare::messages(vec![turn], pages).pop();
     let mut content = message.map(|message| message.content).unwrap_or_default();
     for part in &mut content {
         if let Part::Image(number) = part {

@@ -5,6 +5,7 @@
 
 use super::hints;
 pub use super::hints::Hint;
+use crate::documents::DocumentError;
 use crate::sources::{BudgetError, SourceError};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -144,6 +145,18 @@ impl ApiError {
             other => other.to_string(),
         };
         Self { hint: hints::image(error).map(Box::new), ..Self::new(status, code, message).param(param) }
+    }
+
+    /// An error for a document that cannot be drawn, or a picture in its place; `param` is its field.
+    pub fn document(error: &DocumentError, param: &str) -> Self {
+        let (code, hint) = match error {
+            DocumentError::Image(error) => return Self::image(error, param),
+            DocumentError::ManyPages { .. } => ("too_many_images", Some(hints::question::PAGES)),
+            DocumentError::Start(_) => return Self::internal("documents cannot be drawn"),
+            other => ("document_unusable", other.hint().map(Hint::from)),
+        };
+        let hint = hint.map(Box::new);
+        Self { hint, ..Self::bad_request(code, error.to_string()).param(param) }
     }
 
     /// An error for a picture whose bytes could not be read or fetched, with what the client can do about it.

@@ -130,6 +130,10 @@ pub(super) mod question {
     pub(in crate::server) const LAST_MESSAGE: &str = "add the user's next message";
     pub(in crate::server) const PICTURES: Hint =
         Hint::or_start_with("send fewer pictures", "a larger --images");
+    pub(in crate::server) const PAGES: Hint =
+        Hint::or_start_with("choose pages of the document, as \"pages\": \"1-3\"", "a larger --images");
+    pub(in crate::server) const FILE_DATA: &str =
+        "give it as file_data, a data URL; files are not kept here, so that there is no file_id";
     pub(in crate::server) const TEXT: &str = "shorten the text";
     pub(in crate::server) const QUESTIONS: &str = "ask some now and the others in another request";
     pub(in crate::server) const INSTRUCTIONS: &str = "say what is to be decided";

@@ -31,6 +31,7 @@ mod stream;
 pub mod tls;
 mod ui;
 
+use crate::documents::Drawer;
 use crate::origin::Origin;
 use crate::sources::Sources;
 use engine_thread::{Ended, EngineHandle};
@@ -59,6 +60,8 @@ pub struct ServerOptions {
     pub tls: Option<TlsAcceptor>,
     /// Where pictures may come from.
     pub sources: Sources,
+    /// What draws documents.
+    pub drawer: Drawer,
     /// Bounds of requests, connections and times.
     pub limits: Limits,
 }
@@ -71,6 +74,7 @@ impl Default for ServerOptions {
             cors_origins: Vec::new(),
             tls: None,
             sources: Sources::data_urls_only(),
+            drawer: Drawer::default(),
             limits: Limits::default(),
         }
     }
@@ -142,7 +146,12 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
         let listener = runtime.block_on(TcpListener::bind(options.address)).map_err(listen)?;
         let address = listener.local_addr().map_err(ServeError::Start)?;
         let (engine, mut jobs) = EngineHandle::new(options.limits.queue_max);
-        let app = Arc::new(App::new(options.limits.clone(), engine, options.sources.clone()));
+        let app = Arc::new(App::new(
+            options.limits.clone(),
+            engine,
+            options.sources.clone(),
+            options.drawer.clone(),
+        ));
         // the engine's thread must not keep the application alive: it ends when that is dropped
         let (weak, metrics) = (Arc::downgrade(&app), Arc::clone(&app.metrics));
         let work = move || {

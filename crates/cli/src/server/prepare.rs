@@ -4,16 +4,17 @@
 //! connections nor the engine's threads for long. A thread cannot be stopped: where the client leaves or the time is
 //! over, the work keeps its permit and its budget until it notices, between two images.
 
-use super::ask::{Ask, Detail, RequestImage, Turn, TurnPart};
+use super::ask::{self, Ask, Detail, RequestImage, Turn, TurnPart};
 use super::error::ApiError;
 use super::limits::{self, Times};
 use super::state::{App, ServedModel};
+use crate::documents::{self, PageChoice};
 use crate::sources::{Budget, FetchFault, SourceError, Sources};
 use futures_util::future::{try_join, try_join_all};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::constraint::{Constraint, Grammar, GrammarConstraint};
 use phi3v::engine::{EngineError, Request};
-use phi3v::image::{self, ImageInputs, ImageMode, ImageParams, NUM_CROPS_HIGH};
+use phi3v::image::{ImageInputs, ImageMode, ImageParams, NUM_CROPS_HIGH};
 use phi3v::processor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,9 +28,14 @@ pub struct Prompt {
     pub input_ids: Vec<i64>,
     /// The images, in the order of the conversation.
     pub images: Vec<Arc<ImageInputs>>,
+    /// For each image its page, where it is one of a document.
+    pub numbers: Vec<Option<usize>>,
     /// The memory of the body and the images, to be held as long as the request.
     pub budget: Budget,
 }
+
+/// The pages of a file of a request; the one image that it is, if it is one.
+pub(super) type Document = Vec<documents::Page>;
 
 /// Reads and cuts the images of a conversation and turns its text into ids. `budget` has been charged for the body.
 ///
@@ -43,14 +49,17 @@ pub async fn prompt(
     times: Times,
 ) -> Result<Prompt, ApiError> {
     let images = take_images(turns.iter_mut().flat_map(|turn| &mut turn.parts));
-    let make = move |model: &ServedModel, images: Vec<Arc<ImageInputs>>, _: &Abandoned| {
+    let make = move |model: &ServedModel, documents: Vec<Document>, _: &Abandoned| {
+        let messages = messages(turns, documents.iter().map(Vec::len).collect());
+        let (numbers, images): (Vec<Option<usize>>, Vec<Arc<ImageInputs>>) =
+            documents.into_iter().flatten().map(|page| (page.number, page.inputs)).unzip();
         let num_img_tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
-        let input_ids = processor::chat_prompt(&model.tokenizer, &messages(turns), &num_img_tokens)
+        let input_ids = processor::chat_prompt(&model.tokenizer, &messages, &num_img_tokens)
             .map_err(|error| ApiError::library(&error.into()))?;
-        Ok((input_ids, images))
+        Ok((input_ids, images, numbers))
     };
-    let ((input_ids, images), budget) = with_images(app, model, images, budget, times, make).await?;
-    Ok(Prompt { input_ids, images, budget })
+    let ((input_ids, images, numbers), budget) = with_images(app, model, images, budget, times, make).await?;
+    Ok(Prompt { input_ids, images, numbers, budget })
 }
 
 /// Reads and cuts `images`, and what `make` makes of them on the same thread, with the budget that was charged for them.
@@ -63,15 +72,15 @@ pub(super) async fn with_images<T: Send + 'static>(
     images: Vec<RequestImage>,
     budget: Budget,
     times: Times,
-    make: impl FnOnce(&ServedModel, Vec<Arc<ImageInputs>>, &Abandoned) -> Result<T, ApiError> + Send + 'static,
+    make: impl FnOnce(&ServedModel, Vec<Document>, &Abandoned) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Budget), ApiError> {
     let (files, mut budget) = read_all(app, images, budget, times).await?;
     let permit = take_permit(if files.is_empty() { &app.texts } else { &app.decoders }).await?;
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
         let _permit = permit;
-        let images = decode_all(&app, &model, files, &mut budget, abandoned)?;
-        Ok((make(&model, images, abandoned)?, budget))
+        let documents = decode_all(&app, &model, files, &mut budget, abandoned)?;
+        Ok((make(&model, documents, abandoned)?, budget))
     })
     .await
 }
@@ -195,6 +204,7 @@ struct File {
     index: usize,
     bytes: Vec<u8>,
     detail: Detail,
+    pages: Option<PageChoice>,
     param: String,
     _budget: Budget,
 }
@@ -217,6 +227,7 @@ pub(super) fn take_images<'a>(parts: impl IntoIterator<Item = &'a mut TurnPart>)
             TurnPart::Image(image) => Some(RequestImage {
                 url: std::mem::take(&mut image.url),
                 detail: image.detail,
+                pages: image.pages.take(),
                 param: std::mem::take(&mut image.param),
             }),
         })
@@ -281,56 +292,88 @@ async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiErr
 }
 
 fn read(app: &App, reading: Reading) -> Result<File, ApiError> {
-    let Reading { index, image: RequestImage { url, detail, param }, mut budget, deadline } = reading;
+    let Reading { index, image, mut budget, deadline } = reading;
+    let RequestImage { url, detail, pages, param } = image;
     let bytes = app.sources.read(&url, &app.limits.sources(), &mut budget, deadline.into_std());
     Ok(File {
         index,
         bytes: bytes.map_err(|error| ApiError::from(error).param(&param))?,
         detail,
+        pages,
         param,
         _budget: budget,
     })
 }
 
+/// The images of each file: one, or the pages of a document.
 fn decode_all(
     app: &App,
     model: &ServedModel,
     files: Vec<File>,
     budget: &mut Budget,
     abandoned: &Abandoned,
-) -> Result<Vec<Arc<ImageInputs>>, ApiError> {
-    let mut images = Vec::with_capacity(files.len());
-    for File { bytes, detail, param, _budget, .. } in files {
+) -> Result<Vec<Document>, ApiError> {
+    let limit = app.limits.images_max;
+    let (mut documents, mut left) = (Vec::with_capacity(files.len()), limit);
+    for File { bytes, detail, pages, param, _budget, .. } in files {
         abandoned.check()?;
-        let num_crops = match detail {
-            Detail::Auto => model.image_params.num_crops,
-            Detail::Low => 1,
-            Detail::High => NUM_CROPS_HIGH,
-        };
-        let params = ImageParams { num_crops, ..model.image_params };
-        let inputs = image::decode(&bytes, ImageMode::AsSeen, &app.limits.image)
-            .and_then(|rgb| image::process(&rgb, &params))
-            .map_err(|error| ApiError::image(&error, &param))?;
-        budget.charge(size_of_val(inputs.distinct.as_slice()))?;
-        images.push(Arc::new(inputs));
+        let refused = |error| ApiError::document(&error, &param);
+        let reading = reading(app, model, detail, pages);
+        let mut images = Vec::new();
+        for page in reading.open(bytes).map_err(refused)? {
+            abandoned.check()?;
+            left = left.checked_sub(1).ok_or_else(|| too_many_pages(limit).param(&param))?;
+            let page = page.map_err(refused)?;
+            if page.is_incomplete {
+                tracing::warn!(page = page.number, "a part of a document could not be drawn");
+            }
+            budget.charge(size_of_val(page.inputs.distinct.as_slice()))?;
+            images.push(page);
+        }
+        documents.push(images);
     }
-    Ok(images)
+    Ok(documents)
 }
 
-/// The conversation in the library's words; images are numbered through it.
-pub(super) fn messages(turns: Vec<Turn>) -> Vec<Message> {
-    let mut number = 0;
-    let mut part = |part| match part {
-        TurnPart::Text(text) => Part::Text(text),
+fn too_many_pages(limit: usize) -> ApiError {
+    ask::too_many_images(format!("the request has more than {limit} pictures and pages, the limit"))
+}
+
+/// How a file of a request becomes images.
+fn reading(app: &App, model: &ServedModel, detail: Detail, pages: Option<PageChoice>) -> documents::Reading {
+    let num_crops = match detail {
+        Detail::Auto => model.image_params.num_crops,
+        Detail::Low => 1,
+        Detail::High => NUM_CROPS_HIGH,
+    };
+    documents::Reading {
+        mode: ImageMode::AsSeen,
+        params: ImageParams { num_crops, ..model.image_params },
+        limits: app.limits.image,
+        pages,
+        // no program of others is run on what strangers send
+        frames: None,
+        pages_unasked_max: app.limits.images_max,
+        drawer: app.drawer.clone(),
+    }
+}
+
+/// The conversation in the library's words; images are numbered through it. What stands for images in it stands for as
+/// many as `pages` has, in order.
+pub(super) fn messages(turns: Vec<Turn>, pages: Vec<usize>) -> Vec<Message> {
+    let (mut number, mut pages) = (0, pages.into_iter());
+    let mut parts = |part| match part {
+        TurnPart::Text(text) => vec![Part::Text(text)],
         TurnPart::Image(_) => {
-            number += 1;
-            Part::Image(number)
+            let first = number + 1;
+            number += pages.next().unwrap_or(0);
+            (first..=number).map(Part::Image).collect()
         }
     };
     let message = |mut turn: Turn| {
         images_first(&mut turn.parts);
         let mut content: Vec<Part> = Vec::with_capacity(turn.parts.len());
-        for next in turn.parts.into_iter().map(&mut part) {
+        for next in turn.parts.into_iter().flat_map(&mut parts) {
             // texts side by side stand on lines of their own, as vLLM joins them
             if let (Some(Part::Text(before)), Part::Text(text)) = (content.last_mut(), &next) {
                 before.push('\n');
@@ -372,6 +415,7 @@ fn max_new_tokens(app: &App, model: &ServedModel, ask: &Ask, prompt: usize) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::documents::Drawer;
     use crate::server::engine_thread::EngineHandle;
     use crate::sources::Fetcher;
     use std::io::{Read, Write};
@@ -424,7 +468,7 @@ mod tests {
     fn image_of(host: &str, listener: &TcpListener) -> (String, RequestImage) {
         let host = format!("{host}:{}", listener.local_addr().unwrap().port());
         let url = format!("http://{host}/a.png");
-        (host, RequestImage { url, detail: Detail::Auto, param: String::new() })
+        (host, RequestImage { url, detail: Detail::Auto, pages: None, param: String::new() })
     }
 
     #[tokio::test]
@@ -437,9 +481,14 @@ mod tests {
         let fetcher = Fetcher::of_this_machine(&[slow_host, fast_host], PERMITS);
         let limits = limits::Limits { remote_time_max: Duration::from_secs(4), ..Default::default() };
         let sources = Sources::data_urls_only().with_remote(fetcher);
-        let app = Arc::new(App::new(limits, EngineHandle::new(1).0, sources));
+        let app = Arc::new(App::new(limits, EngineHandle::new(1).0, sources, Drawer::default()));
         let read = |image: &RequestImage| {
-            let image = RequestImage { url: image.url.clone(), detail: image.detail, param: String::new() };
+            let image = RequestImage {
+                url: image.url.clone(),
+                detail: image.detail,
+                pages: None,
+                param: String::new(),
+            };
             let (app, budget, times) = (Arc::clone(&app), app.budget(), Times::start(&app.limits));
             tokio::spawn(async move { read_all(&app, vec![image], budget, times).await })
         };

@@ -4,6 +4,7 @@ use super::engine_thread::EngineHandle;
 use super::error::ApiError;
 use super::limits::{self, Limits};
 use super::metrics::Metrics;
+use crate::documents::Drawer;
 use crate::sources::{Budget, Inputs, Sources};
 use phi3v::constraint::ConstraintFactory;
 use phi3v::image::ImageParams;
@@ -50,6 +51,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Where pictures may come from.
     pub sources: Sources,
+    /// What draws documents.
+    pub drawer: Drawer,
     /// Seconds since 1970 of the start.
     pub started: u64,
     /// Turns at decoding pictures.
@@ -65,13 +68,14 @@ pub struct App {
 
 impl App {
     /// The state of a server whose model is still to come.
-    pub fn new(limits: Limits, engine: EngineHandle, sources: Sources) -> Self {
+    pub fn new(limits: Limits, engine: EngineHandle, sources: Sources, drawer: Drawer) -> Self {
         Self {
             inputs: Inputs::new(limits.input_bytes_max),
             limits,
             engine,
             metrics: Arc::new(Metrics::new()),
             sources,
+            drawer,
             started: unix_seconds(),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             texts: Arc::new(Semaphore::new(TEXTS)),

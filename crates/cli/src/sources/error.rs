@@ -1,6 +1,8 @@
 //! Why a picture could not be read or fetched. The words tell nothing of what lies at an address or in a folder: a stranger may read
 //! them.
 
+use super::grab::GrabError;
+use crate::documents::DocumentError;
 use crate::paths::system_words;
 use phi3v::image::ImageError;
 use std::io;
@@ -134,6 +136,14 @@ pub enum NamedImageError {
         /// What is wrong with it.
         error: ImageError,
     },
+    /// What was named is a document that cannot be drawn.
+    #[error("{name}: {error}")]
+    Document {
+        /// As the user named it.
+        name: String,
+        /// What is wrong with it.
+        error: DocumentError,
+    },
     /// A file that cannot be read at all.
     #[error("cannot read {name}: {}", system_words(.error))]
     File {
@@ -158,7 +168,21 @@ pub enum NamedImageError {
         /// Why there is nothing.
         error: SourceError,
     },
+    /// Nothing was had from the clipboard or the screen.
+    #[error(transparent)]
+    Grab(#[from] GrabError),
     /// `-` was given for two pictures.
     #[error("stdin can be one picture only, and - was given twice")]
     StdinTwice,
+}
+
+impl NamedImageError {
+    /// The error of a document that the user called `name`.
+    pub(super) fn of_document(name: &str, error: DocumentError) -> Self {
+        let name = name.to_owned();
+        match error {
+            DocumentError::Image(error) => Self::Image { name, error },
+            error => Self::Document { name, error },
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! Pictures that are ready for the model, and what is told about them.
 
+use crate::documents::Page;
 use crate::terminal::{count, printable};
 use phi3v::image::{ImageInputs, Size};
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A picture that is read and cut into tiles, with the name that the user gave it.
 #[derive(Clone, Debug)]
@@ -12,6 +14,10 @@ pub struct NamedImage {
     pub name: String,
     /// What the model sees.
     pub inputs: Arc<ImageInputs>,
+    /// When it is shown, where it is a frame of a video.
+    pub time: Option<Duration>,
+    /// Whether something of the page that it is could not be drawn.
+    pub is_incomplete: bool,
 }
 
 /// What is told about a picture: its size, how it was cut, and its tokens.
@@ -34,6 +40,24 @@ pub struct ImageReport {
 }
 
 impl NamedImage {
+    /// A page of the file that the user called `name`, as `report.pdf#page=3` where it could have several.
+    pub(super) fn of_page(name: &str, page: Page) -> Self {
+        let Page { number, inputs, time, is_incomplete } = page;
+        let name = match (number, time) {
+            (Some(number), _) => page_name(name, number),
+            // as the W3C's Media Fragments name a place in a video
+            (None, Some(time)) => format!("{name}#t={}", seconds(time)),
+            (None, None) => name.to_owned(),
+        };
+        Self { name, inputs, time, is_incomplete }
+    }
+
+    /// What is told of a page that lacks something: the answer may be wrong for want of it.
+    #[must_use]
+    pub fn incomplete_notice(&self) -> String {
+        format!("{}: a picture or a font on it could not be drawn, and is missing", printable(&self.name))
+    }
+
     /// What reports tell of the picture: its name, size, tiles and tokens.
     #[must_use]
     pub fn report(&self) -> ImageReport {
@@ -49,6 +73,28 @@ impl NamedImage {
             tokens: self.inputs.num_img_tokens(),
         }
     }
+}
+
+/// When frames are shown, for the prompt: the pictures by their numbers, the first of which is `first`. None where there is no frame.
+#[must_use]
+pub fn times_of(pictures: &[NamedImage], first: usize) -> Option<String> {
+    let time = |(index, picture): (usize, &NamedImage)| {
+        Some(format!("image {} at {} s", first + index, seconds(picture.time?)))
+    };
+    let times: Vec<String> = pictures.iter().enumerate().filter_map(time).collect();
+    (!times.is_empty()).then(|| format!("Frames of a video: {}.", times.join(", ")))
+}
+
+/// Seconds, to a hundredth where it is not a whole number.
+fn seconds(time: Duration) -> String {
+    let hundredths = (time.as_secs_f64() * 100.0).round() / 100.0;
+    format!("{hundredths}")
+}
+
+/// What page `page` of the file `name` is called, by the fragment that RFC 8118 has for it.
+#[must_use]
+pub fn page_name(name: &str, page: usize) -> String {
+    format!("{name}#page={page}")
 }
 
 impl std::fmt::Display for ImageReport {

@@ -9,14 +9,21 @@ mod budget;
 mod data_url;
 mod error;
 mod folder;
+mod grab;
 mod hosts;
 mod image;
 mod named;
 mod public;
+mod thumbnail;
 
 pub use addresses::Sources;
 pub use budget::{Budget, Inputs, SourceLimits};
 pub use error::{BudgetError, DataUrlFault, FetchFault, NamedImageError, SourceError, Unallowed};
+pub use grab::{Grab, GrabError};
 pub use hosts::{AllowedHost, Fetcher};
-pub use image::{ImageReport, NamedImage};
-pub use named::{ImageOptions, check_names, http_url, read_ahead, read_image, read_images};
+pub use image::{ImageReport, NamedImage, page_name, times_of};
+pub use named::{
+    ImageOptions, check_names, http_url, read_ahead, read_grabbed, read_image, read_images, read_named,
+    read_pages,
+};
+pub use thumbnail::thumbnail;

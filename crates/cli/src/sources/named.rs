@@ -2,17 +2,22 @@
 
 use super::budget::{Inputs, SourceLimits};
 use super::error::NamedImageError;
+use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
 use super::image::NamedImage;
+use crate::documents::{DocumentError, Drawer, FrameChoice, PageChoice, Pages, Reading};
 use crate::paths::{check_named, open_named};
 use phi3v::files::read_to_limit;
-use phi3v::image::{self, ImageLimits, ImageMode, ImageParams};
+use phi3v::image::{ImageLimits, ImageMode, ImageParams};
 use std::ffi::{OsStr, OsString};
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
+
+/// Pages of a document that are looked at together where nobody chose.
+const PAGES_UNASKED_MAX: usize = 16;
 
 /// Time for a picture that is fetched, redirects included.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
@@ -26,6 +31,10 @@ pub struct ImageOptions {
     pub params: ImageParams,
     /// What a picture may cost.
     pub limits: ImageLimits,
+    /// Which pages of documents.
+    pub pages: Option<PageChoice>,
+    /// Which frames of videos; none where videos are refused.
+    pub frames: Option<FrameChoice>,
     /// Where pictures may be fetched from.
     remote: Option<Arc<Fetcher>>,
 }
@@ -34,7 +43,7 @@ impl ImageOptions {
     /// Options for files and stdin alone, under these limits: no host is asked.
     #[must_use]
     pub fn of_files(mode: ImageMode, params: ImageParams, limits: ImageLimits) -> Self {
-        Self { mode, params, limits, remote: None }
+        Self { mode, params, limits, pages: None, frames: None, remote: None }
     }
 
     /// The same options, and also addresses of `hosts` are fetched, if there are any.
@@ -42,6 +51,25 @@ impl ImageOptions {
     pub fn with_hosts(mut self, hosts: &[AllowedHost]) -> Self {
         self.remote = (!hosts.is_empty()).then(|| Arc::new(Fetcher::new(hosts.to_vec())));
         self
+    }
+
+    /// The same options, and of documents these pages.
+    #[must_use]
+    pub fn with_pages(self, pages: Option<PageChoice>) -> Self {
+        Self { pages, ..self }
+    }
+
+    /// The same options, and of videos these frames.
+    #[must_use]
+    pub fn with_frames(self, frames: FrameChoice) -> Self {
+        Self { frames: Some(frames), ..self }
+    }
+
+    /// How a file becomes pictures, of which there may be `pages_unasked_max` where no pages were chosen.
+    #[must_use]
+    pub fn reading(&self, pages_unasked_max: usize) -> Reading {
+        let Self { mode, params, limits, pages, frames, .. } = self.clone();
+        Reading { mode, params, limits, pages, frames, pages_unasked_max, drawer: Drawer::default() }
     }
 }
 
@@ -64,51 +92,110 @@ pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), Na
     Ok(())
 }
 
-/// Reads and prepares the pictures `names`, in order.
+/// Reads and prepares the pictures `names`, in order, of documents their pages.
 ///
 /// # Errors
 /// [`NamedImageError`], naming the first picture that cannot be read.
 pub fn read_images(names: &[OsString], options: &ImageOptions) -> Result<Vec<NamedImage>, NamedImageError> {
-    names.iter().map(|name| read_image(name, options)).collect()
+    let mut pictures = Vec::with_capacity(names.len());
+    for name in names {
+        for picture in read_pages(name, options)? {
+            pictures.push(picture?);
+        }
+    }
+    Ok(pictures)
 }
 
-/// Reads and prepares the pictures `names` on a thread of its own, in order. Nobody waits for its end: it may hang on
-/// stdin or a network.
+/// Takes the pictures `grabbed` from the clipboard or the screen, and reads and prepares them and then the pictures `names`
+/// on a thread of its own, in order, of documents their pages. Nobody waits for its end: it may hang on stdin or a network.
 pub fn read_ahead(
+    grabbed: Vec<Grab>,
     names: Vec<OsString>,
     options: ImageOptions,
 ) -> Receiver<Result<NamedImage, NamedImageError>> {
-    let (prepared, images) = mpsc::channel();
+    let (prepared, pictures) = mpsc::channel();
     std::thread::spawn(move || {
-        for name in names {
-            let image = read_image(&name, &options);
-            let failed = image.is_err();
-            if prepared.send(image).is_err() || failed {
-                return; // nobody wants the rest
-            }
-        }
+        let send = |picture: Result<NamedImage, NamedImageError>| {
+            let failed = picture.is_err();
+            // nobody wants the rest
+            if prepared.send(picture).is_err() || failed { Err(()) } else { Ok(()) }
+        };
+        let grabbed = grabbed.into_iter().try_for_each(|grab| send(read_grabbed(grab, &options)));
+        grabbed.and_then(|()| {
+            names.iter().try_for_each(|name| match read_pages(name, &options) {
+                Ok(mut pages) => pages.try_for_each(send),
+                Err(error) => send(Err(error)),
+            })
+        })
     });
-    images
+    pictures
 }
 
-/// Reads and prepares one picture.
+/// Takes a picture from the clipboard or the screen, and prepares it.
 ///
 /// # Errors
-/// [`NamedImageError`]: what is wrong with the name, the file or the picture.
+/// [`NamedImageError`]: there is none, or it cannot be used.
+pub fn read_grabbed(grab: Grab, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
+    let bytes = grab.take(options.limits.bytes_max)?;
+    only_page(&grab.to_string(), pages_of(grab.to_string(), bytes, options, 1)?)
+}
+
+/// Reads what was named and prepares its picture, or the pages of a document, one after the other.
+///
+/// # Errors
+/// [`NamedImageError`]: what is wrong with the name or the file.
+pub fn read_pages(
+    source: &OsStr,
+    options: &ImageOptions,
+) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
+    pages_of(display_name(source), read_named(source, options)?, options, PAGES_UNASKED_MAX)
+}
+
+/// Reads and prepares one picture: of a document its only page, or the one that was chosen.
+///
+/// # Errors
+/// [`NamedImageError`]: what is wrong with the name, the file or the picture; there are several.
 pub fn read_image(source: &OsStr, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
-    let ImageOptions { mode, params, limits, remote } = options;
     let name = display_name(source);
-    let bytes = match (http_url(source), remote) {
-        (Some(url), Some(remote)) => fetch(remote, url, limits.bytes_max)?,
+    only_page(&name, pages_of(name.clone(), read_named(source, options)?, options, 1)?)
+}
+
+/// The first page, where several that were chosen come to one.
+fn only_page(
+    name: &str,
+    mut pages: impl Iterator<Item = Result<NamedImage, NamedImageError>>,
+) -> Result<NamedImage, NamedImageError> {
+    pages.next().unwrap_or_else(|| Err(NamedImageError::of_document(name, DocumentError::Ended)))
+}
+
+/// The pictures of a file that the user calls `name`.
+fn pages_of(
+    name: String,
+    bytes: Vec<u8>,
+    options: &ImageOptions,
+    pages_unasked_max: usize,
+) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
+    let opened = options.reading(pages_unasked_max).open(bytes);
+    let pages: Pages = opened.map_err(|error| NamedImageError::of_document(&name, error))?;
+    Ok(pages.map(move |page| match page {
+        Ok(page) => Ok(NamedImage::of_page(&name, page)),
+        Err(error) => Err(NamedImageError::of_document(&name, error)),
+    }))
+}
+
+/// The bytes of what was named.
+///
+/// # Errors
+/// [`NamedImageError`]: what is wrong with the name or the file.
+pub fn read_named(source: &OsStr, options: &ImageOptions) -> Result<Vec<u8>, NamedImageError> {
+    let ImageOptions { limits, remote, .. } = options;
+    match (http_url(source), remote) {
+        (Some(url), Some(remote)) => fetch(remote, url, limits.bytes_max),
         _ => {
             refuse_url(source)?;
             let read = read_bytes(source, limits.bytes_max);
-            read.map_err(|error| NamedImageError::File { name: name.clone(), error })?
+            read.map_err(|error| NamedImageError::File { name: display_name(source), error })
         }
-    };
-    match image::decode(&bytes, *mode, limits).and_then(|rgb| image::process(&rgb, params)) {
-        Ok(inputs) => Ok(NamedImage { name, inputs: Arc::new(inputs) }),
-        Err(error) => Err(NamedImageError::Image { name, error }),
     }
 }
 

@@ -2,6 +2,7 @@
 // Prints one line for each check and ends with status 1 at the first that fails.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { chromium } from 'playwright-core';
 
 const [address, shots] = process.argv.slice(2);
@@ -263,6 +264,42 @@ await check('an answer can be stopped by button and by Escape', async () => {
     assert.match(await answers().nth(number).locator('.statistics').textContent(), /stopped/);
   }
   await page.unroute('**/v1/chat/completions');
+});
+
+await check('the pages of a PDF can be chosen and asked about', async () => {
+  const buffer = await readFile('../../../../testdata/documents/shapes.pdf');
+  await page.setInputFiles('#files', { name: 'shapes.pdf', mimeType: 'application/pdf', buffer });
+  const cost = (text) => pictures().first().locator('.cost', { hasText: text }).waitFor({ timeout: 30_000 });
+  await cost('3 pages');
+  const thumbnails = page.locator('#pictures .thumbnail');
+  const pressed = () => thumbnails.evaluateAll((all) => all.map((button) => button.ariaPressed === 'true'));
+  assert.deepEqual(await pressed(), [true, true, true]);
+  await thumbnails.nth(1).click();
+  await cost('2 pages');
+  assert.deepEqual([await pressed(), await page.inputValue('#pictures .pages')], [[true, false, true], '1,3']);
+  await page.fill('#pictures .pages', '2-3');
+  await page.keyboard.press('Enter');
+  await cost('2 pages');
+  await shot('7-document');
+  await page.setViewportSize({ width: 375, height: 700 });
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth));
+  await shot('7-document-phone');
+  await page.setViewportSize({ width: 1000, height: 760 });
+  await page.fill('#pictures .pages', '9');
+  await page.keyboard.press('Enter');
+  await pictures().first().locator('.bad', { hasText: 'there is no page 9' }).waitFor({ timeout: 30_000 });
+  await page.fill('#pictures .pages', '');
+  await page.keyboard.press('Enter');
+  await cost('3 pages');
+  const [request] = await Promise.all([page.waitForRequest('**/v1/chat/completions'), ask('What is on the pages?')]);
+  const [sent] = request.postDataJSON().messages.at(-1).content;
+  assert.equal(sent.type, 'file');
+  assert.match(sent.file.file_data, /^data:application\/pdf;base64,/);
+  await page.click('#stop');
+  await idle();
+  // what was stopped before its first word is given back
+  while (await pictures().count()) await page.click('#pictures .remove');
+  await page.fill('#question', '');
 });
 
 await check('an error says what to do and gives the question back', async () => {

@@ -1,6 +1,6 @@
 //! The guide's examples work as they stand there, and so does the official Python client.
 
-use super::harness::{Running, png, user};
+use super::harness::{Running, drawer, png, user};
 use phi3v_cli::server::ServerOptions;
 use serde_json::json;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ fn the_guide_s_examples_work() {
         phi3v_kernels::testing::skip("the guide's examples need curl", "install curl");
         return;
     }
-    let server = Running::start(ServerOptions::default());
+    let server = Running::start(ServerOptions { drawer: drawer(), ..ServerOptions::default() });
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("cover.png"), png(60, 40, 9)).unwrap();
     let guide = std::fs::read_to_string(repository().join("docs/guide/server.md")).unwrap();

@@ -6,6 +6,7 @@ use phi3v::device::{Device, DeviceOptions};
 use phi3v::engine::{Engine, EngineOptions};
 use phi3v::image::ImageParams;
 use phi3v::model::{ModelOptions, Phi3V};
+use phi3v_cli::documents::Drawer;
 use phi3v_cli::server::limits::Limits;
 use phi3v_cli::server::state::ServedModel;
 use phi3v_cli::server::{Loaded, ServeError, Server, ServerOptions};
@@ -13,7 +14,7 @@ use phi3v_kernels::Backend;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -79,6 +80,11 @@ pub fn load_on<B: Backend>(
     Ok(Loaded { engine, model })
 }
 
+/// What draws documents: the binary, as this program is a test.
+pub fn drawer() -> Drawer {
+    Drawer::by(Path::new(env!("CARGO_BIN_EXE_phi3v")))
+}
+
 /// A running server; it is stopped and waited for when this is dropped.
 pub struct Running {
     pub address: SocketAddr,
@@ -105,7 +111,8 @@ impl Running {
 
     pub fn endless(limits: Limits) -> Self {
         let limits = Limits { max_tokens_max: ENDLESS, ..limits };
-        Self::start_with(ServerOptions { limits, ..ServerOptions::default() }, load_endless).until_ready()
+        Self::start_with(ServerOptions { limits, drawer: drawer(), ..ServerOptions::default() }, load_endless)
+            .until_ready()
     }
 
     pub fn until_ready(self) -> Self {

@@ -11,6 +11,7 @@ mod conversation;
 mod decisions;
 mod demo;
 mod docs;
+mod documents;
 mod forms;
 mod harness;
 mod load;

@@ -1,7 +1,11 @@
 //! What to do with an image of a format that is not decoded, in the words of well-known programs.
 
 /// The formats that are decoded, for messages.
+#[cfg(not(feature = "heic"))]
 pub(super) const SUPPORTED: &str = "PNG, JPEG, WebP, GIF, BMP, TIFF";
+/// The formats that are decoded, for messages.
+#[cfg(feature = "heic")]
+pub(super) const SUPPORTED: &str = "PNG, JPEG, WebP, GIF, BMP, TIFF, HEIC";
 
 pub(super) const VIDEO_MP4: &str = "video (MP4 or QuickTime)";
 pub(super) const VIDEO_MATROSKA: &str = "video (Matroska or WebM)";

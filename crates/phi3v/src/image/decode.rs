@@ -2,6 +2,8 @@
 
 mod bmp;
 mod gif;
+#[cfg(feature = "heic")]
+mod heic;
 mod jpeg;
 mod png;
 mod raster;
@@ -15,7 +17,8 @@ use super::format::Format;
 use super::{ImageLimits, ImageMode, RgbImage};
 use raster::Raster;
 
-/// Decodes an image: PNG, JPEG, WebP, GIF (first frame), BMP or TIFF (first page), told by content.
+/// Decodes an image: PNG, JPEG, WebP, GIF (first frame), BMP, TIFF (first page) or, with the feature `heic`, HEIC, told by
+/// content.
 ///
 /// ```
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cover.png");
@@ -34,18 +37,50 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
     let decoder: Decoder = match format {
         Format::Bmp => bmp::decode,
         Format::Gif => gif::decode,
+        #[cfg(feature = "heic")]
+        Format::Heic => heic::decode,
         Format::Tiff => tiff::decode,
         Format::WebP => webp::decode,
         Format::Png => png::decode,
         Format::Jpeg => jpeg::decode,
     };
-    // The decoders are other people's code on hostile bytes: should one panic, it is this image's error and not the
-    // end of the program.
-    let raster = catch_unwind(AssertUnwindSafe(|| decoder(bytes, mode, limits)));
-    let raster = raster.unwrap_or_else(|payload| {
+    Ok(caught(format, || decoder(bytes, mode, limits))?.into_rgb(mode))
+}
+
+/// Number of pages of a TIFF, of which [`ImageLimits::frames_max`] may be looked at; none where the format has no pages.
+///
+/// # Errors
+/// The file is in no supported format, empty, too long or damaged at its beginning; or it has too many pages.
+pub fn pages(bytes: &[u8], limits: &ImageLimits) -> Result<Option<usize>, ImageError> {
+    limits.check_bytes(bytes.len())?;
+    let Format::Tiff = Format::of(bytes)? else { return Ok(None) };
+    let pages = caught(Format::Tiff, || tiff::pages(bytes, limits))?;
+    limits.check_frames(Format::Tiff.name(), pages)?;
+    Ok(Some(pages))
+}
+
+/// Decodes page `page` of a TIFF, counted from 1. What has no pages is decoded as by [`decode`], whatever `page` is.
+///
+/// # Errors
+/// As for [`decode`]; there are not so many pages.
+pub fn decode_page(
+    bytes: &[u8],
+    page: usize,
+    mode: ImageMode,
+    limits: &ImageLimits,
+) -> Result<RgbImage, ImageError> {
+    limits.check_bytes(bytes.len())?;
+    let Format::Tiff = Format::of(bytes)? else { return decode(bytes, mode, limits) };
+    let index = page.saturating_sub(1);
+    Ok(caught(Format::Tiff, || tiff::decode_page(bytes, index, mode, limits))?.into_rgb(mode))
+}
+
+/// What a decoder returns. It may be other people's code on hostile bytes: should it panic, it is this image's error and
+/// not the end of the program.
+fn caught<T>(format: Format, decoder: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    catch_unwind(AssertUnwindSafe(decoder)).unwrap_or_else(|payload| {
         Err(ImageError::Damaged { format: format.name(), reason: reason(payload.as_ref()) })
-    })?;
-    Ok(raster.into_rgb(mode))
+    })
 }
 
 /// One format's decoder.

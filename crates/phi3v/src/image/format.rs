@@ -12,6 +12,8 @@ pub(super) enum Format {
     Gif,
     Bmp,
     Tiff,
+    #[cfg(feature = "heic")]
+    Heic,
 }
 
 /// Formats people may well hand us and that are refused by name: where the mark stands, the mark, the name.
@@ -20,8 +22,9 @@ const REFUSED: &[(usize, &[u8], &str)] = &[
     (4, b"ftypavis", "AVIF"),
     (4, b"ftyphei", "HEIF"),
     (4, b"ftyphev", "HEIF"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypmsf1", "HEIF"),
+    // where they are not HEVC's
+    (4, b"ftypmif1", if cfg!(feature = "heic") { "AVIF" } else { "HEIF" }),
+    (4, b"ftypmsf1", if cfg!(feature = "heic") { "AVIF" } else { "HEIF" }),
     (4, b"ftypcrx", "Canon RAW"),
     (4, b"ftyp", VIDEO_MP4),
     (0, b"\x1a\x45\xdf\xa3", VIDEO_MATROSKA),
@@ -64,6 +67,8 @@ impl Format {
             Self::Gif => "GIF",
             Self::Bmp => "BMP",
             Self::Tiff => "TIFF",
+            #[cfg(feature = "heic")]
+            Self::Heic => "HEIC",
         }
     }
 
@@ -88,7 +93,28 @@ impl Format {
         if starts(b"BM") && bytes.len() >= 18 {
             return Ok(Self::Bmp);
         }
+        #[cfg(feature = "heic")]
+        if is_heic(bytes) {
+            return Ok(Self::Heic);
+        }
         Err(refusal(bytes))
+    }
+}
+
+/// Whether a file's brand is one of HEVC pictures: `heic` and its kin, or a general one beside which none of another codec's stands.
+#[cfg(feature = "heic")]
+fn is_heic(bytes: &[u8]) -> bool {
+    if bytes.get(4..8) != Some(b"ftyp") {
+        return false;
+    }
+    // the box's length, its name, the brand and a version, then further brands
+    let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+    let brands = &bytes[8..length.clamp(8, bytes.len())];
+    let has = |wanted: &[u8]| brands.chunks_exact(4).any(|brand| brand.starts_with(wanted));
+    match brands.get(..4) {
+        Some(b"mif1" | b"mif2" | b"msf1") => has(b"hei") || has(b"hev") || !has(b"avi"),
+        Some(brand) => brand.starts_with(b"hei") || brand.starts_with(b"hev"),
+        None => false,
     }
 }
 
@@ -178,12 +204,22 @@ mod tests {
         assert_eq!(Format::of(b"GIF89a"), Ok(Format::Gif));
         assert_eq!(Format::of(b"MM\0\x2a"), Ok(Format::Tiff));
         assert_eq!(Format::of(&[b"BM".as_slice(), &[0; 16]].concat()), Ok(Format::Bmp));
+        #[cfg(feature = "heic")]
+        for brands in ["ftypheic", "ftypheix\0\0\0\0mif1", "ftypmif1\0\0\0\0mif1heic", "ftypmif1\0\0\0\0"] {
+            let bytes = [&(4 + brands.len() as u32).to_be_bytes(), brands.as_bytes()].concat();
+            assert_eq!(Format::of(&bytes), Ok(Format::Heic), "{brands}");
+        }
     }
 
     #[test]
     fn unsupported_formats_are_named() {
         assert_eq!(name_refused(b"\0\0\0\x1cftypavif"), "AVIF");
+        #[cfg(not(feature = "heic"))]
         assert_eq!(name_refused(b"\0\0\0\x18ftypheic"), "HEIF");
+        assert_eq!(
+            name_refused(b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif"),
+            if cfg!(feature = "heic") { "AVIF" } else { "HEIF" }
+        );
         assert_eq!(name_refused(b"\0\0\0\x18ftypisom"), "video (MP4 or QuickTime)");
         assert_eq!(name_refused(b"%PDF-1.7"), "PDF");
         assert_eq!(name_refused(b"RIFF\0\0\0\0AVI LIST"), "video (AVI)");

@@ -12,8 +12,8 @@ pub struct ImageLimits {
     pub pixels_max: u64,
     /// Most pixels of the width and of the height.
     pub side_max: u32,
-    /// Frames of an animated PNG, WebP or GIF. Only the first frame is ever decoded, and the pages of a TIFF are not
-    /// even counted.
+    /// Frames of an animated PNG, WebP or GIF, of which only the first is ever decoded; and pages of a TIFF, where they are
+    /// counted.
     pub frames_max: usize,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::args::BatchArgs;
 use crate::batch::BatchError;
-use crate::batch::inputs::Inputs;
+use crate::batch::inputs::{Inputs, PictureItem};
 use crate::batch::journal::{Done, DoneRows, Journal, Resumed};
 use crate::batch::meter::Meter;
 use crate::batch::questions::Question;
@@ -14,6 +14,7 @@ use crate::error::CliError;
 use crate::sources::http_url;
 use phi3v::files::{Existing, NewFile};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// Files beside pictures.
@@ -182,7 +183,15 @@ fn sidecars(
         return None;
     };
     let here = || items.iter().filter(|item| http_url(&item.source).is_none());
-    let paths: Vec<PathBuf> = here().map(|item| PathBuf::from(&item.source)).collect();
+    let paths: Vec<PathBuf> = here().map(place_of).collect();
     let places = here().map(|item| question.row_id(&item.id)).zip(sidecar::places(&paths, form)).collect();
     Some(Sidecars { form, places, prompt: question.prompt.clone(), existing })
+}
+
+/// Where a picture lies; the pages of a document lie side by side, as `report.page3.pdf`.
+fn place_of(item: &PictureItem) -> PathBuf {
+    let path = PathBuf::from(&item.source);
+    let Some(page) = item.page else { return path };
+    let part = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    path.with_file_name(format!("{}.page{page}.{}", part(path.file_stem()), part(path.extension())))
 }

@@ -8,7 +8,7 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
 
 /// The commands that Tab completes.
-const COMMANDS: [&str; 4] = ["/image ", "/reset", "/help", "/quit"];
+const COMMANDS: [&str; 5] = ["/image ", "/paste", "/reset", "/help", "/quit"];
 
 /// Completes the line of a prompt.
 pub(super) struct Completion(FilenameCompleter);

@@ -193,6 +193,9 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
         ContentPart::Refusal { refusal } => {
             TurnPart::refusal(role, refusal, format!("messages[{index}].content[{number}]"))
         }
+        ContentPart::File { file } => {
+            TurnPart::file(role, file.into(), format!("messages[{index}].content[{number}].file"))
+        }
         ContentPart::ImageUrl { image_url } => {
             let param = format!("messages[{index}].content[{number}].image_url");
             TurnPart::image(role, image_url.url, image_url.detail, param)

@@ -6,6 +6,7 @@ use super::chat::{self, Answers, Asked};
 pub use super::extras::Extras;
 use super::types::{ChatCompletion, ChatRequest};
 use super::{models, parse};
+use crate::documents::Drawer;
 use crate::server::engine_thread::EngineHandle;
 use crate::server::error::ApiError;
 use crate::server::hints;
@@ -48,7 +49,7 @@ impl Offline {
         let limits = Limits { input_bytes_max, request_time_max, ..limits };
         // the engine is the caller's
         let (engine, _jobs) = EngineHandle::new(1);
-        Self { app: Arc::new(App::new(limits, engine, sources)), model, runtime }
+        Self { app: Arc::new(App::new(limits, engine, sources, Drawer::default())), model, runtime }
     }
 
     /// Reads a body, fetches, decodes and cuts its pictures. Blocks. `salt` keeps what is computed for the request apart

@@ -6,11 +6,13 @@ use crate::server::error::ApiError;
 use crate::server::limits::Times;
 use crate::server::prepare;
 use crate::server::state::App;
+use crate::sources::thumbnail;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
-use phi3v::image::{ImageInputs, Size};
+use base64::Engine;
+use phi3v::image::{ImageInputs, ImageParams, Size};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
@@ -47,6 +49,12 @@ pub struct TokenizedImage {
     pub distinct_tiles: usize,
     /// Tokens of the prompt that stand for the picture.
     pub tokens: usize,
+    /// Its page, from 1, where it is one of a document with several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<usize>,
+    /// The picture small, as a data URL, where `?thumbnails=true` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thumbnail: Option<String>,
 }
 
 impl From<&ImageInputs> for TokenizedImage {
@@ -60,6 +68,8 @@ impl From<&ImageInputs> for TokenizedImage {
             tiles: 1 + image.grid.tiles(),
             distinct_tiles: image.distinct_tiles(),
             tokens: image.num_img_tokens(),
+            page: None,
+            thumbnail: None,
         }
     }
 }
@@ -70,6 +80,7 @@ impl From<&ImageInputs> for TokenizedImage {
 /// What is wrong with the request.
 pub async fn tokenize(
     State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Tokenized>, ApiError> {
@@ -80,11 +91,28 @@ pub async fn tokenize(
     let ask = chat::ask(request)?;
     ask.check(&app.limits)?;
     let prepared = times.within(prepare::prompt(&app, &model, ask.turns, budget, times)).await?;
+    let with_thumbnails = query.as_deref() == Some("thumbnails=true");
+    let told = |(image, page): (&Arc<ImageInputs>, &Option<usize>)| {
+        let thumbnail = with_thumbnails.then(|| thumbnail_url(image, &model.image_params)).flatten();
+        TokenizedImage { page: *page, thumbnail, ..TokenizedImage::from(image.as_ref()) }
+    };
+    let images = prepared.images.iter().zip(&prepared.numbers).map(told).collect();
     Ok(Json(Tokenized {
         count: prepared.input_ids.len(),
         image_tokens: prepared.input_ids.iter().filter(|id| **id < 0).count(),
-        images: prepared.images.iter().map(|image| TokenizedImage::from(image.as_ref())).collect(),
+        images,
         tokens: prepared.input_ids,
         max_model_len: model.context_tokens,
     }))
+}
+
+/// A picture small, as a PNG in a data URL.
+fn thumbnail_url(image: &ImageInputs, params: &ImageParams) -> Option<String> {
+    let small = thumbnail(image, params);
+    let mut file = Vec::new();
+    let side = |side: usize| u32::try_from(side).ok();
+    let mut encoder = png::Encoder::new(&mut file, side(small.width)?, side(small.height)?);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().and_then(|mut writer| writer.write_image_data(&small.pixels)).ok()?;
+    Some(format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(&file)))
 }

@@ -4,7 +4,7 @@
 
 use super::text_or_list::{self, TextOrList};
 use crate::fields::{FieldMap, short};
-use crate::server::ask::Detail;
+use crate::server::ask::{Detail, RequestFile};
 use phi3v::chat_template::Role;
 use phi3v::words::Word;
 use schemars::JsonSchema;
@@ -163,6 +163,24 @@ pub enum Content {
     Parts(Vec<ContentPart>),
 }
 
+/// A document, whose pages become pictures; a picture is taken too.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileFields {
+    /// The document as a data URL, or its base64 alone.
+    pub file_data: Option<String>,
+    /// What the client calls it; not used.
+    pub filename: Option<String>,
+    /// Pages to look at, as `1-3,7,10-`, all of a PDF if absent; an extension.
+    pub pages: Option<String>,
+}
+
+impl From<FileFields> for RequestFile {
+    fn from(FileFields { file_data, filename: _, pages }: FileFields) -> Self {
+        Self { data: file_data, url: None, pages }
+    }
+}
+
 /// A part of a message's content: a text or a picture, told apart by `type`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -176,6 +194,11 @@ pub enum ContentPart {
     Refusal {
         /// Text of the refusal.
         refusal: String,
+    },
+    /// A document to be asked about: its pages become pictures.
+    File {
+        /// The document.
+        file: FileFields,
     },
     /// A picture to be asked about.
     ImageUrl {

@@ -6,7 +6,8 @@ import { Answer, NO_TEXT, count, make } from './answer.js';
 const $ = (id) => document.getElementById(id);
 /** What was said: {role, text, pictures: [{name, url}]}; `url` is a data URL. */
 let turns = [];
-/** Pictures to be sent next: {name, url, cost, error, waiting, abort}. */
+/** Pictures to be sent next: {name, url, cost, error, waiting, abort}; of a document also `pages`, those chosen or '', and
+ *  `thumbnails`, the pages that were seen so far, by their numbers. */
 let pictures = [];
 /** Stops the answer that is being made. */
 let running = null;
@@ -34,15 +35,23 @@ function readFile(file) {
 }
 
 async function addFiles(files) {
-  const images = [...files].filter((file) => file.type.startsWith('image/') || /\.(tiff?|bmp|webp)$/i.test(file.name));
-  if (images.length === 0 && files.length > 0) showError({ message: 'that is not a picture', hint: 'use a PNG, JPEG, WebP, GIF, BMP or TIFF file' });
+  const isDocument = (file) => file.type === 'application/pdf' || /\.pdf$/i.test(file.name);
+  const images = [...files].filter((file) => file.type.startsWith('image/') || isDocument(file) || /\.(tiff?|bmp|webp|hei[cf])$/i.test(file.name));
+  if (images.length === 0 && files.length > 0) showError({ message: 'that is not a picture', hint: 'use a PNG, JPEG, HEIC, WebP, GIF, BMP, TIFF or PDF file' });
   for (const file of images) {
     keepTaken(null);
     const picture = { name: file.name || 'picture', url: await readFile(file) };
+    if (isDocument(file)) Object.assign(picture, { pages: '', thumbnails: new Map() });
     pictures.push(picture);
     price(picture);
   }
   drawPictures();
+}
+
+/** A picture or a document as a part of a message. */
+function part({ name, url, pages }, detail) {
+  if (pages === undefined) return { type: 'image_url', image_url: { url, detail } };
+  return { type: 'file', file: { filename: name, file_data: url, ...(pages && { pages }) } };
 }
 
 /** Asks the server what a picture will cost. */
@@ -51,7 +60,8 @@ async function price(picture) {
   picture.abort = new AbortController();
   Object.assign(picture, { cost: null, error: null, waiting: false });
   try {
-    picture.cost = await measure(picture.url, $('detail').value, picture.abort.signal);
+    picture.cost = await measure(part(picture, $('detail').value), picture.abort.signal);
+    for (const [page, url] of picture.cost.thumbnails) picture.thumbnails?.set(page, url);
   } catch (error) {
     if (error.name === 'AbortError') return;
     // measured when the model is there
@@ -65,7 +75,8 @@ function costText({ cost, error, waiting }) {
   if (error) return error.message;
   if (waiting) return 'measured when the model is loaded';
   if (!cost) return 'measuring';
-  return `${cost.width} × ${cost.height}, ${count(cost.tiles, 'tile')}, ${count(cost.tokens, 'token')}`;
+  const what = cost.pages > 1 ? count(cost.pages, 'page') : `${cost.width} × ${cost.height}`;
+  return `${what}, ${count(cost.tiles, 'tile')}, ${count(cost.tokens, 'token')}`;
 }
 
 function move(index, step) {
@@ -83,6 +94,48 @@ function remove(index) {
   ($('pictures').children[Math.max(0, index - 1)]?.querySelector('.remove') ?? $('pick')).focus();
 }
 
+/** Where the pages of a document are chosen. */
+function pagesField(picture, number) {
+  const label = `Pages of ${number}`;
+  const field = make('input', { className: 'pages', value: picture.pages, placeholder: 'all pages, or 1-3,7', ariaLabel: label, title: label });
+  field.addEventListener('change', () => {
+    picture.pages = field.value.trim();
+    price(picture);
+  });
+  field.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter') return;
+    event.preventDefault();
+    field.blur();
+  });
+  return field;
+}
+
+/** Whether page `page` is one of those chosen, as `1-3,7,10-`; all are where nothing is. */
+function isChosen(page, pages) {
+  return !pages || pages.split(',').some((range) => {
+    const [first, last = first] = range.split('-').map((text) => text.trim());
+    return page >= Number(first) && (last === '' || page <= Number(last));
+  });
+}
+
+/** The pages of a document that were seen, each a button that chooses it or leaves it out. */
+function thumbnails(picture, number) {
+  const seen = [...picture.thumbnails].sort(([a], [b]) => a - b);
+  const choose = (page) => {
+    const chosen = seen.map(([other]) => other).filter((other) => (other === page) !== isChosen(other, picture.pages));
+    if (chosen.length === 0) return;
+    picture.pages = chosen.join(',');
+    price(picture);
+    drawPictures();
+  };
+  return make('div', { className: 'thumbnails' }, ...seen.map(([page, url]) => {
+    const label = `Page ${page} of ${number}`;
+    const button = make('button', { type: 'button', className: 'thumbnail', ariaPressed: String(isChosen(page, picture.pages)), ariaLabel: label, title: label, onclick: () => choose(page) });
+    button.append(make('img', { src: url, alt: '' }), String(page));
+    return button;
+  }));
+}
+
 /** A picture, or a placeholder: browsers cannot show all that the model can read, and some files are no pictures. */
 function image(url, alt) {
   const node = make('img', { src: url, alt });
@@ -96,7 +149,8 @@ function drawPictures() {
   $('pictures').replaceChildren(...pictures.map((picture, index) => {
     const number = `picture ${index + 1}, ${picture.name}`;
     return make('li', {},
-      image(picture.url, number),
+      picture.thumbnails?.size ? thumbnails(picture, number) : image(picture.url, number),
+      ...(picture.pages === undefined ? [] : [pagesField(picture, number)]),
       make('div', { className: 'name', textContent: `${index + 1}. ${picture.name}`, title: picture.name }),
       make('div', { className: picture.error ? 'cost bad' : 'cost', textContent: costText(picture) }),
       make('div', { className: 'buttons' },
@@ -162,7 +216,7 @@ function drawQuestion({ text, pictures: shown }) {
 function messages(again) {
   return turns.map(({ role, text, pictures: sent }) => {
     if (role === 'assistant') return { role, content: text };
-    const images = sent.map((picture) => ({ type: 'image_url', image_url: { url: picture.url, detail: again ?? picture.detail } }));
+    const images = sent.map((picture) => part(picture, again ?? picture.detail));
     return { role, content: [...images, { type: 'text', text }] };
   });
 }

@@ -34,11 +34,15 @@ export async function modelEntry() {
   return (await (await send('v1/models', {})).json()).data[0];
 }
 
-/** What a picture would cost: {width, height, tiles, tokens}. */
-export async function measure(url, detail, signal) {
-  const content = [{ type: 'image_url', image_url: { url, detail } }];
-  const response = await post('tokenize', { messages: [{ role: 'user', content }] }, signal);
-  return (await response.json()).images[0];
+/**
+ * What a part of a message would cost, a picture or a document: {pages, width, height, tiles, tokens, thumbnails}, the size that of the first; `thumbnails` are
+ * [page, url]. */
+export async function measure(part, signal) {
+  const response = await post(part.type === 'file' ? 'tokenize?thumbnails=true' : 'tokenize', { messages: [{ role: 'user', content: [part] }] }, signal);
+  const { images } = await response.json();
+  const sum = (name) => images.reduce((total, image) => total + image[name], 0);
+  const thumbnails = images.filter(({ page }) => page).map(({ page, thumbnail }) => [page, thumbnail]);
+  return { ...images[0], pages: images.length, tiles: sum('tiles'), tokens: sum('tokens'), thumbnails };
 }
 
 /** Splits a body into server-sent events {name, data}. Comments are skipped. */

@@ -1,4 +1,4 @@
-//! TIFF, the first page: gray, palette, RGB, CMYK and YCbCr, in strips or tiles, in one plane or several.
+//! TIFF, one page of it: gray, palette, RGB, CMYK and YCbCr, in strips or tiles, in one plane or several.
 //!
 //! The reader is ours because the `tiff` crate knows no palette and none of the rarer packings; so are LZW and the fax
 //! compressions, because scanners' files have to be read as libtiff reads them, their faults included. Unlike other
@@ -21,6 +21,7 @@ use super::super::orientation::Orientation;
 use super::super::{ImageLimits, ImageMode, Size};
 use super::jpeg;
 use super::raster::Raster;
+use directory::Directory;
 use header::Header;
 
 const FORMAT: &str = "TIFF";
@@ -61,7 +62,23 @@ mod tag {
 }
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
-    let header = Header::read(bytes, mode, limits)?;
+    decode_page(bytes, 0, mode, limits)
+}
+
+/// Number of pages, as many as [`ImageLimits::frames_max`] at most and one more where there are more.
+pub(super) fn pages(bytes: &[u8], limits: &ImageLimits) -> Result<usize, ImageError> {
+    Directory::count(bytes, limits.frames_max.saturating_add(1))
+}
+
+/// Decodes page `page`, from 0.
+pub(super) fn decode_page(
+    bytes: &[u8],
+    page: usize,
+    mode: ImageMode,
+    limits: &ImageLimits,
+) -> Result<Raster, ImageError> {
+    let directory = Directory::of_page(bytes, page)?.ok_or(ImageError::Truncated { format: FORMAT })?;
+    let header = Header::read(directory, mode, limits)?;
     let samples = header.read_samples(limits)?;
     let mut raster = header.raster(samples)?;
     raster.orientation = header.orientation()?;

@@ -4,7 +4,7 @@
 pub mod types;
 
 use super::{models, parse};
-use crate::server::ask::{Turn, TurnPart};
+use crate::server::ask::{RequestFile, Turn, TurnPart};
 use crate::server::decide::{self, Decide, DecideQuestion};
 use crate::server::engine_thread::Update;
 use crate::server::error::ApiError;
@@ -176,6 +176,9 @@ fn parts(role: Role, content: Content, place: &str) -> Result<Vec<TurnPart>, Api
         ContentPart::InputText { text, .. } | ContentPart::OutputText { text } => Ok(TurnPart::Text(text)),
         ContentPart::Refusal { refusal } => TurnPart::refusal(role, refusal, format!("{place}[{number}]")),
         ContentPart::InputJson { data } => json_text(&data, format!("{place}[{number}].data")),
+        ContentPart::InputFile { file_data: data, file_url: url, filename: _, pages } => {
+            TurnPart::file(role, RequestFile { data, url, pages }, format!("{place}[{number}]"))
+        }
         ContentPart::InputImage { image_url, detail, .. } => {
             TurnPart::image(role, image_url, detail.into(), format!("{place}[{number}].image_url"))
         }

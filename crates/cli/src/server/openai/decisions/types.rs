@@ -74,6 +74,17 @@ pub enum ContentPart {
         /// Taken and not used.
         prompt_cache_breakpoint: Option<Value>,
     },
+    /// A document to be asked about: its pages become pictures.
+    InputFile {
+        /// The document as a data URL, or its base64 alone.
+        file_data: Option<String>,
+        /// An address; only where the server allows it.
+        file_url: Option<String>,
+        /// What the client calls it; not used.
+        filename: Option<String>,
+        /// Pages to look at, as `1-3,7,10-`, all of a PDF if absent; an extension.
+        pages: Option<String>,
+    },
     /// An object, or a list of objects, that the model reads as text.
     InputJson {
         /// The object, or the list of objects.

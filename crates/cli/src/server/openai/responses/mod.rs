@@ -8,7 +8,7 @@ use super::extras::{self, AnswerExtras, Extras, Told};
 use super::session::Session;
 use super::types::UsageFields;
 use super::{models, parse};
-use crate::server::ask::{Ask, Names, Turn, TurnPart};
+use crate::server::ask::{Ask, Names, RequestFile, Turn, TurnPart};
 use crate::server::engine_thread::Update;
 use crate::server::error::ApiError;
 use crate::server::guard::Caller;
@@ -136,6 +136,10 @@ fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
         InputPart::InputText { text } | InputPart::OutputText { text, .. } => Ok(TurnPart::Text(text)),
         InputPart::Refusal { refusal } => {
             TurnPart::refusal(role, refusal, format!("input[{index}].content[{number}]"))
+        }
+        InputPart::InputFile { file_data: data, file_url: url, filename: _, pages } => {
+            let param = format!("input[{index}].content[{number}]");
+            TurnPart::file(role, RequestFile { data, url, pages }, param)
         }
         InputPart::InputImage { image_url: url, detail } => {
             let param = format!("input[{index}].content[{number}].image_url");

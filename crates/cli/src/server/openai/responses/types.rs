@@ -106,6 +106,17 @@ pub enum InputPart {
         /// Text of the refusal.
         refusal: String,
     },
+    /// A document to be asked about: its pages become pictures.
+    InputFile {
+        /// The document as a data URL, or its base64 alone.
+        file_data: Option<String>,
+        /// An address; only where the server allows it.
+        file_url: Option<String>,
+        /// What the client calls it; not used.
+        filename: Option<String>,
+        /// Pages to look at, as `1-3,7,10-`, all of a PDF if absent; an extension.
+        pages: Option<String>,
+    },
     /// A picture to be asked about.
     InputImage {
         /// A data URL; other addresses only where the server allows them.

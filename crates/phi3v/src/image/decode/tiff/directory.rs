@@ -1,6 +1,6 @@
 //! The directory of a TIFF: its tags, in either byte order, with 32-bit or 64-bit offsets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::super::error::ImageError;
 use super::{FORMAT, damaged};
@@ -15,7 +15,49 @@ struct Entry {
     at: usize,
 }
 
-/// The first directory of a file.
+/// How many bytes numbers of a file take, and where they stand.
+struct Widths {
+    /// Of an offset, and of the count of a tag's values.
+    word: usize,
+    /// Where the offset of the first directory stands.
+    first: usize,
+    /// Of the number of entries.
+    count: usize,
+}
+
+impl Widths {
+    /// Of an entry: tag and kind, count and value.
+    fn entry(&self) -> usize {
+        4 + 2 * self.word
+    }
+}
+
+/// The walk from directory to directory.
+struct Chain {
+    /// Where the next one begins, if the file says so.
+    start: Option<u64>,
+    /// Where those before it begin: a chain that comes back to one of them ends there.
+    seen: BTreeSet<u64>,
+}
+
+impl Chain {
+    /// Where the next directory begins; none at the end of the chain.
+    fn next(&mut self, of: &Directory<'_>, widths: &Widths) -> Result<Option<usize>, ImageError> {
+        let is_first = self.seen.is_empty();
+        let Some(start) = self.start.filter(|start| (*start > 0 || is_first) && self.seen.insert(*start))
+        else {
+            return Ok(None);
+        };
+        let place_of = place(start)?;
+        let entries = place(of.number(place_of, widths.count)?)?;
+        let end = entries.saturating_mul(widths.entry()).saturating_add(place_of + widths.count);
+        // what is not there points to nothing
+        self.start = of.number(end, widths.word).ok();
+        Ok(Some(place_of))
+    }
+}
+
+/// A directory of a file: each describes a page.
 pub(super) struct Directory<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) little_endian: bool,
@@ -23,18 +65,52 @@ pub(super) struct Directory<'a> {
 }
 
 impl<'a> Directory<'a> {
-    /// Reads the first directory; of a tag that stands twice the first counts.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, ImageError> {
+    /// Reads the directory of page `page`, from 0; of a tag that stands twice the first counts. None where there are not
+    /// so many pages.
+    ///
+    /// # Errors
+    /// A directory on the way that is cut off.
+    pub(super) fn of_page(bytes: &'a [u8], page: usize) -> Result<Option<Self>, ImageError> {
         let mut directory = Self { bytes, little_endian: bytes.starts_with(b"II"), entries: BTreeMap::new() };
-        // The header is a version and offsets of 4 bytes, or in a BigTIFF (version 43) of 8.
-        let big = directory.number(2, 2)? == 43;
-        let (word, first) = if big { (8, 8) } else { (4, 4) };
-        let start = place(directory.number(first, word)?)?;
-        let count_bytes = if big { 8 } else { 2 };
-        let count = directory.number(start, count_bytes)?;
-        let entry_bytes = 4 + 2 * word;
+        let widths = directory.widths()?;
+        let mut chain =
+            Chain { start: Some(directory.number(widths.first, widths.word)?), seen: BTreeSet::new() };
+        let mut start = None;
+        for _ in 0..=page {
+            let Some(next) = chain.next(&directory, &widths)? else { return Ok(None) };
+            start = Some(next);
+        }
+        if let Some(start) = start {
+            directory.read_entries(start, &widths)?;
+        }
+        Ok(Some(directory))
+    }
+
+    /// Number of directories, counted up to `most`. What is cut off ends the chain.
+    pub(super) fn count(bytes: &'a [u8], most: usize) -> Result<usize, ImageError> {
+        let directory = Self { bytes, little_endian: bytes.starts_with(b"II"), entries: BTreeMap::new() };
+        let widths = directory.widths()?;
+        let mut chain =
+            Chain { start: Some(directory.number(widths.first, widths.word)?), seen: BTreeSet::new() };
+        let mut count = 0;
+        while count < most && chain.next(&directory, &widths).is_ok_and(|next| next.is_some()) {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The header is a version and offsets of 4 bytes, or in a BigTIFF (version 43) of 8.
+    fn widths(&self) -> Result<Widths, ImageError> {
+        let big = self.number(2, 2)? == 43;
+        let (word, first, count) = if big { (8, 8, 8) } else { (4, 4, 2) };
+        Ok(Widths { word, first, count })
+    }
+
+    fn read_entries(&mut self, start: usize, widths: &Widths) -> Result<(), ImageError> {
+        let (directory, word) = (self, widths.word);
+        let count = directory.number(start, widths.count)?;
         for i in 0..count.min(u64::from(u16::MAX)) as usize {
-            let at = start + count_bytes + i * entry_bytes;
+            let at = start + widths.count + i * widths.entry();
             let tag = directory.number(at, 2)? as u16;
             let kind = directory.number(at + 2, 2)? as u16;
             let count = place(directory.number(at + 4, word)?)?;
@@ -44,7 +120,7 @@ impl<'a> Directory<'a> {
             let at = if inline { value_at } else { place(directory.number(value_at, word)?)? };
             directory.entries.entry(tag).or_insert(Entry { kind, count, at });
         }
-        Ok(directory)
+        Ok(())
     }
 
     /// An unsigned number of `size` bytes.

@@ -52,8 +52,11 @@ pub(super) struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    pub(super) fn read(bytes: &'a [u8], mode: ImageMode, limits: &ImageLimits) -> Result<Self, ImageError> {
-        let directory = Directory::read(bytes)?;
+    pub(super) fn read(
+        directory: Directory<'a>,
+        mode: ImageMode,
+        limits: &ImageLimits,
+    ) -> Result<Self, ImageError> {
         let side = |tag| -> Result<u32, ImageError> {
             Ok(u32::try_from(directory.value(tag, 0)?).unwrap_or(u32::MAX))
         };

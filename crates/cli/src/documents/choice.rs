@@ -1,0 +1,112 @@
+//! Which pages of a document, as `1-3,7,10-`.
+
+use super::error::DocumentError;
+use phi3v::document::PdfError;
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+/// Pages of a document, in the order in which they are to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageChoice(Vec<Range>);
+
+/// Pages side by side, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    first: usize,
+    /// None goes to the end.
+    last: Option<usize>,
+}
+
+impl PageChoice {
+    /// One page, counted from 1.
+    #[must_use]
+    pub fn of(page: usize) -> Self {
+        Self(vec![Range { first: page, last: Some(page) }])
+    }
+
+    /// The numbers of the chosen pages of a document with `pages` pages, each once. A range that begins within the
+    /// document ends with it.
+    ///
+    /// # Errors
+    /// A page or range that begins behind the end.
+    pub fn of_document(&self, pages: usize) -> Result<Vec<usize>, DocumentError> {
+        let (mut seen, mut chosen) = (BTreeSet::new(), Vec::new());
+        for Range { first, last } in &self.0 {
+            if *first > pages {
+                return Err(PdfError::NoPage { page: *first, pages }.into());
+            }
+            let last = last.unwrap_or(pages).min(pages);
+            chosen.extend((*first..=last).filter(|page| seen.insert(*page)));
+        }
+        Ok(chosen)
+    }
+}
+
+impl FromStr for PageChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let range = |part: &str| {
+            let number = |text: &str| text.trim().parse().ok().filter(|page: &usize| *page > 0);
+            let range = match part.split_once('-') {
+                None => number(part).map(|page| Range { first: page, last: Some(page) }),
+                Some((first, "")) => number(first).map(|first| Range { first, last: None }),
+                Some((first, last)) => number(first)
+                    .zip(number(last))
+                    .map(|(first, last)| Range { first, last: Some(last) })
+                    .filter(|range| range.last >= Some(range.first)),
+            };
+            range.ok_or_else(|| format!("{part:?} is no page or range; write pages from 1 on, as 1-3,7,10-"))
+        };
+        text.trim().split(',').map(|part| range(part.trim())).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl std::fmt::Display for PageChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, Range { first, last }) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            match last {
+                Some(last) if last == first => write!(f, "{comma}{first}")?,
+                Some(last) => write!(f, "{comma}{first}-{last}")?,
+                None => write!(f, "{comma}{first}-")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_chosen_in_order_and_once() {
+        let chosen = |text: &str, pages| text.parse::<PageChoice>().unwrap().of_document(pages).unwrap();
+        assert_eq!(chosen("1-3", 9), [1, 2, 3]);
+        assert_eq!(chosen("1-3", 2), [1, 2], "a range ends with the document");
+        assert_eq!(chosen("7-, 2,1-2", 9), [7, 8, 9, 2, 1]);
+        assert_eq!(chosen(" 4 ", 4), [4]);
+        assert_eq!(chosen("1-18446744073709551615", 2), [1, 2]);
+        assert_eq!(PageChoice::of(3).of_document(3).unwrap(), [3]);
+    }
+
+    #[test]
+    fn what_is_behind_the_end_is_refused() {
+        for text in ["5", "5-", "5-6", "1,5"] {
+            let refused = text.parse::<PageChoice>().unwrap().of_document(4).unwrap_err();
+            assert_eq!(refused.to_string(), "there is no page 5, the document has 4", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_choice_is_refused_and_a_choice_is_written_as_it_was_given() {
+        for text in ["", "0", "-3", "3-1", "a", "1-2-3", "1,,2", "1.5", "99999999999999999999999", "1-0"] {
+            let refused = text.parse::<PageChoice>().unwrap_err();
+            assert!(refused.contains("1-3,7,10-"), "{text}: {refused}");
+        }
+        for text in ["1", "1-3,7,10-"] {
+            assert_eq!(text.parse::<PageChoice>().unwrap().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Why a document gives no pictures.
+
+use crate::paths::system_words;
+use phi3v::document::PdfError;
+use phi3v::image::ImageError;
+use std::io;
+use std::time::Duration;
+
+/// Why a file gives no pictures: it is no picture, or a document that cannot be drawn within its limits.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// It is no picture, or one that is refused.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// It is a PDF that cannot be drawn.
+    #[error(transparent)]
+    Pdf(#[from] PdfError),
+    /// Nobody chose pages, and there are more than are looked at unasked.
+    #[error("the document has {pages} pages, and {limit} at most are looked at together")]
+    ManyPages {
+        /// Pages of the document.
+        pages: usize,
+        /// Pages that are looked at.
+        limit: usize,
+    },
+    /// Drawing took too long.
+    #[error("the document could not be drawn within {} s for a page, the limit", .limit.as_secs())]
+    Time {
+        /// Time for a page.
+        limit: Duration,
+    },
+    /// Drawing took too much memory.
+    #[error("drawing the document takes more than {} MiB of memory, the limit", .limit >> 20)]
+    Memory {
+        /// Bytes that drawing may take.
+        limit: u64,
+    },
+    /// A video, and no program that reads it.
+    #[error("videos need the program ffmpeg, which is not installed")]
+    NoFfmpeg,
+    /// A video that ffmpeg gives nothing of.
+    #[error("ffmpeg finds no picture in the video")]
+    NoFrames,
+    /// The process that draws has ended before it was done.
+    #[error("the document cannot be drawn: the process that draws it ended too early")]
+    Ended,
+    /// The process that draws cannot be started.
+    #[error("documents cannot be drawn: the process for it does not start: {}", system_words(.0))]
+    Start(io::Error),
+}
+
+impl DocumentError {
+    /// What the user can do about it, one sentence, if there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Image(error) => error.hint(),
+            Self::Pdf(error) => Some(error.hint()),
+            Self::ManyPages { limit, .. } => Some(format!("choose pages, as 1-{limit}")),
+            Self::Time { .. } | Self::Memory { .. } | Self::Ended => Some(
+                "choose other pages, or draw it elsewhere, with `pdftoppm -r 150 -png file.pdf page` for example"
+                    .to_owned(),
+            ),
+            Self::NoFfmpeg => Some("install ffmpeg, or make pictures of the video elsewhere".to_owned()),
+            Self::NoFrames => Some("look whether it can be played".to_owned()),
+            Self::Start(_) => None,
+        }
+    }
+}

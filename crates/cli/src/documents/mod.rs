@@ -1,0 +1,20 @@
+//! Where one file becomes pictures: the pages of a PDF or a TIFF, frames of a video, or the picture that a file is.
+//!
+//! Commands and server read every picture by [`Pages`]. A PDF is drawn by a process of its own ([`Drawer`]), the same
+//! program once more, so that no document can take down, hang or swell the one that answers: it is ended where it takes
+//! too long or too much memory, and one that ends by itself, as by a stack that is too deep, is an error of the document.
+
+mod choice;
+mod drawer;
+mod error;
+mod pages;
+mod process;
+mod video;
+pub mod worker;
+
+pub use choice::PageChoice;
+pub use drawer::{Document, DrawLimits, Drawer};
+pub use error::DocumentError;
+pub use pages::{Page, Pages, Reading, count_pages};
+pub use process::{PrivateFolder, output_of};
+pub use video::FrameChoice;

@@ -1,0 +1,185 @@
+//! A process that is ended where it takes too long or too much memory.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+
+/// How often time and memory are looked at: a process takes some 100 MB more meanwhile, at most.
+const PERIOD: Duration = Duration::from_millis(20);
+
+/// Why a process was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// Its time was over.
+    Time,
+    /// It had too much memory.
+    Memory,
+}
+
+/// A process with its input and output, and a thread that watches it. It ends with this.
+pub(super) struct Watched {
+    /// What it reads.
+    pub(super) stdin: Option<ChildStdin>,
+    /// What it writes.
+    pub(super) stdout: ChildStdout,
+    deadline: Arc<Mutex<Instant>>,
+    /// Dropped, it ends the process.
+    end: Option<Sender<()>>,
+    watch: Option<JoinHandle<Option<Stopped>>>,
+}
+
+impl Watched {
+    /// Starts `command`, which has `time` from now on and may have `memory_max` bytes. What it says on stderr is not heard.
+    pub(super) fn start(command: &mut Command, time: Duration, memory_max: u64) -> io::Result<Self> {
+        let system = System::new().map_err(io::Error::other)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let stdout = stdout.ok_or(io::ErrorKind::BrokenPipe)?;
+        let deadline = Arc::new(Mutex::new(Instant::now() + time));
+        let (end, ended) = mpsc::channel();
+        let shared = Arc::clone(&deadline);
+        let watch = move || {
+            let pid = Pid::from_u32(child.id());
+            let mut memory = Memory { system, pid, bytes_max: memory_max };
+            let stopped = loop {
+                match ended.recv_timeout(PERIOD) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => break None,
+                }
+                if Instant::now() > *locked(&shared) {
+                    break Some(Stopped::Time);
+                }
+                if memory.is_exceeded() {
+                    break Some(Stopped::Memory);
+                }
+                if !matches!(child.try_wait(), Ok(None)) {
+                    break None;
+                }
+            };
+            finish(child);
+            stopped
+        };
+        let watch = std::thread::Builder::new().name("watch".to_owned()).spawn(watch)?;
+        Ok(Self { stdin, stdout, deadline, end: Some(end), watch: Some(watch) })
+    }
+
+    /// Gives it `time` from now on.
+    pub(super) fn give(&self, time: Duration) {
+        *locked(&self.deadline) = Instant::now() + time;
+    }
+
+    /// Waits for its own end, and says why it was ended before, if it was.
+    fn wait(&mut self) -> Option<Stopped> {
+        drop(self.stdin.take());
+        self.watch.take().and_then(|watch| watch.join().ok().flatten())
+    }
+
+    /// Ends it, and says why it was ended before, if it was.
+    pub(super) fn end(&mut self) -> Option<Stopped> {
+        drop(self.end.take());
+        self.wait()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn locked(deadline: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
+    deadline.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends a process that may have ended already, and waits, so that nothing is left of it.
+fn finish(mut child: Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Memory of a tool that others wrote.
+const TOOL_MEMORY_MAX: u64 = 2 << 30;
+
+/// What `command` writes on its stdout, one byte more than `bytes_max` at most, after which it is ended. It reads nothing.
+///
+/// # Errors
+/// It cannot be started, or is not done within `time`.
+pub fn output_of(command: &mut Command, time: Duration, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut process = Watched::start(command, time, TOOL_MEMORY_MAX)?;
+    drop(process.stdin.take());
+    let mut output = Vec::new();
+    (&mut process.stdout).take((bytes_max as u64).saturating_add(1)).read_to_end(&mut output)?;
+    match if output.len() > bytes_max { process.end() } else { process.wait() } {
+        Some(Stopped::Time) => Err(io::ErrorKind::TimedOut.into()),
+        Some(Stopped::Memory) => Err(io::ErrorKind::OutOfMemory.into()),
+        None => Ok(output),
+    }
+}
+
+/// What a process has of the machine's memory.
+struct Memory {
+    system: System,
+    pid: Pid,
+    bytes_max: u64,
+}
+
+impl Memory {
+    fn is_exceeded(&mut self) -> bool {
+        let what = ProcessRefreshKind::nothing().with_memory().without_tasks();
+        self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[self.pid]), true, what);
+        self.system.process(self.pid).is_some_and(|process| process.memory() > self.bytes_max)
+    }
+}
+
+/// A folder that nobody else looks into: what is on a screen, or in a video, is not for others. It goes with this.
+pub struct PrivateFolder(PathBuf);
+
+impl PrivateFolder {
+    /// A new one among the system's folders for what is kept for a moment.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new() -> io::Result<Self> {
+        use std::hash::{BuildHasher, RandomState};
+        // each state is seeded differently, so the hash of nothing differs too
+        let name = format!("phi3v-{:016x}", RandomState::new().hash_one(std::process::id()));
+        let path = std::env::temp_dir().join(name);
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_goes_with_its_end() {
+        let folder = PrivateFolder::new().unwrap();
+        let path = folder.path().to_owned();
+        std::fs::write(path.join("x"), "").unwrap();
+        drop(folder);
+        assert!(!path.exists());
+    }
+}

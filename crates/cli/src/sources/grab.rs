@@ -1,0 +1,261 @@
+//! Pictures from the clipboard and of the screen, by the system's own tools.
+
+use crate::documents::{PrivateFolder, output_of};
+use crate::variables::variable;
+use base64::Engine;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Time for a tool: some ask the user whether they may.
+const TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Where a picture is taken from, if not from a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grab {
+    /// What was copied last.
+    Clipboard,
+    /// The screen as it is now.
+    Screen,
+}
+
+/// Why no picture could be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum GrabError {
+    /// There is nothing to take it from.
+    #[error("there is no {0} here: neither WAYLAND_DISPLAY nor DISPLAY is set")]
+    NoDisplay(Grab),
+    /// The program that does it is not there.
+    #[error("the {grab} needs the program {program}, which is not installed")]
+    NoTool {
+        /// What was asked for.
+        grab: Grab,
+        /// The missing program.
+        program: &'static str,
+        /// Where it comes from.
+        package: &'static str,
+    },
+    /// The program could not be run, or was not done in time.
+    #[error("{program} failed: {}", crate::paths::system_words(.error))]
+    Failed {
+        /// The program.
+        program: &'static str,
+        /// What happened.
+        error: io::Error,
+    },
+    /// The program gave no picture.
+    #[error("{program} gave no picture of the {grab}")]
+    Nothing {
+        /// What was asked for.
+        grab: Grab,
+        /// The program.
+        program: &'static str,
+    },
+}
+
+impl GrabError {
+    /// What the user can do about it, one sentence.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoDisplay(_) => "save the picture to a file, and name that".to_owned(),
+            Self::NoTool { package, .. } => {
+                format!("install {package}, or save the picture to a file and name that")
+            }
+            Self::Failed { .. } => "save the picture to a file, and name that".to_owned(),
+            Self::Nothing { grab: Grab::Clipboard, .. } => {
+                "copy a picture first, and not the file that it is in".to_owned()
+            }
+            Self::Nothing { grab: Grab::Screen, .. } => {
+                "allow it to record the screen, or save a screenshot to a file and name that".to_owned()
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Grab {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Clipboard => "clipboard",
+            Self::Screen => "screen",
+        })
+    }
+}
+
+/// How a program hands over its picture.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    /// As a file on its stdout.
+    Stdout,
+    /// In the file whose name is its last argument.
+    File,
+    /// As text on its stdout, in base64.
+    Base64,
+    /// As text on its stdout, in hexadecimal, as AppleScript shows data: `«data PNGf89504E47...»`.
+    AppleScript,
+}
+
+/// A program that takes a picture.
+struct Tool {
+    program: &'static str,
+    arguments: &'static [&'static str],
+    package: &'static str,
+    through: Through,
+}
+
+const WL_PASTE: Tool = Tool {
+    program: "wl-paste",
+    arguments: &["--type", "image/png"],
+    package: "wl-clipboard",
+    through: Through::Stdout,
+};
+const XCLIP: Tool = Tool {
+    program: "xclip",
+    arguments: &["-selection", "clipboard", "-target", "image/png", "-out"],
+    package: "xclip",
+    through: Through::Stdout,
+};
+const PNGPASTE: Tool =
+    Tool { program: "pngpaste", arguments: &["-"], package: "pngpaste", through: Through::Stdout };
+const OSASCRIPT: Tool = Tool {
+    program: "osascript",
+    arguments: &["-e", "get the clipboard as «class PNGf»"],
+    package: "pngpaste",
+    through: Through::AppleScript,
+};
+const POWERSHELL_PASTE: Tool = Tool {
+    program: "powershell",
+    arguments: &[
+        "-NoProfile",
+        "-Sta",
+        "-Command",
+        "Add-Type -AssemblyName System.Windows.Forms, System.Drawing; \
+         $i = [Windows.Forms.Clipboard]::GetImage(); if ($i) { $m = New-Object IO.MemoryStream; \
+         $i.Save($m, [Drawing.Imaging.ImageFormat]::Png); [Convert]::ToBase64String($m.ToArray()) }",
+    ],
+    package: "PowerShell",
+    through: Through::Base64,
+};
+const GRIM: Tool = Tool { program: "grim", arguments: &["-"], package: "grim", through: Through::Stdout };
+const SCROT: Tool =
+    Tool { program: "scrot", arguments: &["--overwrite"], package: "scrot", through: Through::File };
+const SCREENCAPTURE: Tool =
+    Tool { program: "screencapture", arguments: &["-x"], package: "screencapture", through: Through::File };
+const POWERSHELL_SCREEN: Tool = Tool {
+    program: "powershell",
+    arguments: &[
+        "-NoProfile",
+        "-Sta",
+        "-Command",
+        "Add-Type -AssemblyName System.Windows.Forms, System.Drawing; \
+         $s = [Windows.Forms.SystemInformation]::VirtualScreen; \
+         $i = New-Object Drawing.Bitmap $s.Width, $s.Height; \
+         [Drawing.Graphics]::FromImage($i).CopyFromScreen($s.Location, [Drawing.Point]::Empty, $s.Size); \
+         $m = New-Object IO.MemoryStream; $i.Save($m, [Drawing.Imaging.ImageFormat]::Png); \
+         [Convert]::ToBase64String($m.ToArray())",
+    ],
+    package: "PowerShell",
+    through: Through::Base64,
+};
+
+impl Grab {
+    /// The bytes of the picture's file, one more than `bytes_max` at most.
+    ///
+    /// # Errors
+    /// The tool for it is not there, fails, or has no picture to give.
+    pub fn take(self, bytes_max: usize) -> Result<Vec<u8>, GrabError> {
+        let tool = match self.tools()? {
+            // the second is a part of the system
+            [first, second] if find(first.program).is_none() => second,
+            [first, ..] => first,
+            [] => return Err(GrabError::NoDisplay(self)),
+        };
+        let program = tool.program;
+        if find(program).is_none() {
+            return Err(GrabError::NoTool { grab: self, program, package: tool.package });
+        }
+        let bytes = tool.run(bytes_max).map_err(|error| GrabError::Failed { program, error })?;
+        if bytes.is_empty() { Err(GrabError::Nothing { grab: self, program }) } else { Ok(bytes) }
+    }
+
+    /// The tools of this system, the first of which is preferred.
+    fn tools(self) -> Result<&'static [Tool], GrabError> {
+        if cfg!(target_os = "macos") {
+            return Ok(if self == Self::Clipboard { &[PNGPASTE, OSASCRIPT] } else { &[SCREENCAPTURE] });
+        }
+        if cfg!(windows) {
+            return Ok(if self == Self::Clipboard { &[POWERSHELL_PASTE] } else { &[POWERSHELL_SCREEN] });
+        }
+        match (self, variable("WAYLAND_DISPLAY"), variable("DISPLAY")) {
+            (Self::Clipboard, Some(_), _) => Ok(&[WL_PASTE]),
+            (Self::Clipboard, None, Some(_)) => Ok(&[XCLIP]),
+            (Self::Screen, Some(_), _) => Ok(&[GRIM]),
+            (Self::Screen, None, Some(_)) => Ok(&[SCROT]),
+            (_, None, None) => Err(GrabError::NoDisplay(self)),
+        }
+    }
+}
+
+impl Tool {
+    fn run(&self, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let mut command = Command::new(self.program);
+        command.args(self.arguments);
+        if self.through == Through::File {
+            let folder = PrivateFolder::new()?;
+            let file = folder.path().join("picture.png");
+            output_of(command.arg(&file), TIME_MAX, bytes_max)?;
+            return match std::fs::File::open(&file) {
+                Ok(file) => phi3v::files::read_to_limit(file, bytes_max),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                Err(error) => Err(error),
+            };
+        }
+        // as text a file has two letters for a byte, at most
+        let output = output_of(&mut command, TIME_MAX, bytes_max.saturating_mul(2).saturating_add(64))?;
+        Ok(match self.through {
+            Through::Base64 => decoded_base64(&output),
+            Through::AppleScript => decoded_hexadecimal(&output),
+            Through::Stdout | Through::File => output,
+        })
+    }
+}
+
+/// The bytes of a text in base64; none where it is no such text.
+fn decoded_base64(text: &[u8]) -> Vec<u8> {
+    base64::prelude::BASE64_STANDARD.decode(text.trim_ascii()).unwrap_or_default()
+}
+
+/// The bytes behind `PNGf`; none where there are none.
+fn decoded_hexadecimal(text: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(text);
+    let digits = text.split_once("PNGf").map_or("", |(_, digits)| digits);
+    let digits: Vec<u8> = digits.chars().map_while(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
+    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+/// Where a program lies, by the folders of PATH.
+fn find(program: &str) -> Option<PathBuf> {
+    let name = if cfg!(windows) { format!("{program}.exe") } else { program.to_owned() };
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(&name)).find(|file| is_program(file))
+}
+
+fn is_program(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_becomes_bytes() {
+        assert_eq!(decoded_base64(b"iVBO\r\n"), [0x89, 0x50, 0x4e]);
+        assert_eq!(decoded_hexadecimal("«data PNGf89504E»\n".as_bytes()), [0x89, 0x50, 0x4e]);
+        for nothing in ["", "missing value", "execution error: can't make it"] {
+            assert!(decoded_hexadecimal(nothing.as_bytes()).is_empty());
+        }
+        assert!(decoded_base64(b"no base64!").is_empty());
+    }
+}

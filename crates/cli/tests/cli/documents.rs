@@ -1,0 +1,305 @@
+//! Documents among the pictures: their pages asked about, and what hostile ones come to.
+#![cfg(feature = "pdf")]
+
+use super::{Fixture, Run};
+use phi3v_cli::documents::{DocumentError, DrawLimits, Drawer};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+fn document(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/documents").join(name)
+}
+
+fn fixture() -> Fixture {
+    let fixture = Fixture::new();
+    for name in ["shapes.pdf", "password.pdf", "pages.tif"] {
+        std::fs::copy(document(name), fixture.path(name)).unwrap();
+    }
+    fixture
+}
+
+fn ask(fixture: &Fixture, args: &[&str]) -> Run {
+    fixture.run(&[&["ask", "--max-new-tokens", "4", "--num-crops", "1"], args].concat())
+}
+
+/// Names and sizes of the pictures that were looked at.
+fn looked_at(fixture: &Fixture, args: &[&str]) -> Vec<(String, u64, u64)> {
+    let told = ask(fixture, &[&["--json"], args].concat()).json();
+    let images = told["images"].as_array().unwrap().iter();
+    let side = |image: &serde_json::Value, side: &str| image[side].as_u64().unwrap();
+    images
+        .map(|image| {
+            (image["name"].as_str().unwrap().to_owned(), side(image, "width"), side(image, "height"))
+        })
+        .collect()
+}
+
+#[test]
+fn pages_are_asked_about() {
+    let fixture = fixture();
+    let names =
+        |args: &[&str]| looked_at(&fixture, args).into_iter().map(|(name, ..)| name).collect::<Vec<_>>();
+    let pages =
+        |pages: &[usize]| pages.iter().map(|page| format!("shapes.pdf#page={page}")).collect::<Vec<_>>();
+    assert_eq!(names(&["shapes.pdf", "What?"]), pages(&[1, 2, 3]));
+    assert_eq!(names(&["shapes.pdf", "--pages", "3,1", "What?"]), pages(&[3, 1]));
+    assert_eq!(names(&["shapes.pdf", "--pages", "2-", "What?"]), pages(&[2, 3]));
+    assert_eq!(names(&["small.png", "shapes.pdf", "--pages", "2", "What?"])[0], "small.png");
+    let drawn = looked_at(&fixture, &["shapes.pdf", "What?"]);
+    assert_eq!((drawn[0].1, drawn[0].2, drawn[1].1, drawn[1].2), (237, 336, 336, 237));
+    let bytes = std::fs::read(fixture.path("shapes.pdf")).unwrap();
+    let flags = ["ask", "--max-new-tokens", "4", "--num-crops", "1"];
+    let piped = fixture.run_with_input(&[&flags[..], &["-", "What?"]].concat(), &bytes);
+    assert_eq!(piped.answer(), ask(&fixture, &["shapes.pdf", "What?"]).answer());
+}
+
+#[test]
+fn pages_of_a_tiff_are_chosen_and_its_first_is_the_picture() {
+    let fixture = fixture();
+    assert_eq!(looked_at(&fixture, &["pages.tif", "What?"]), [("pages.tif".to_owned(), 40, 30)]);
+    let page = |page: usize, width, height| (format!("pages.tif#page={page}"), width, height);
+    let chosen = looked_at(&fixture, &["pages.tif", "--pages", "2-", "What?"]);
+    assert_eq!(chosen, [page(2, 30, 40), page(3, 20, 20)]);
+    let refused = ask(&fixture, &["pages.tif", "--pages", "4", "What?"]).refusal(3);
+    assert!(refused.contains("pages.tif: there is no page 4, the document has 3"), "{refused}");
+}
+
+#[test]
+fn what_cannot_be_drawn_says_so() {
+    let fixture = fixture();
+    let refusal = |args: &[&str], code| ask(&fixture, args).refusal(code);
+    let locked = refusal(&["password.pdf", "What?"], 3);
+    assert!(locked.contains("password.pdf: the PDF needs a password\nhint: save it without"), "{locked}");
+    let beyond = refusal(&["shapes.pdf", "--pages", "7", "What?"], 3);
+    assert!(beyond.contains("shapes.pdf: there is no page 7, the document has 3"), "{beyond}");
+    std::fs::write(fixture.path("broken.pdf"), b"%PDF-1.7\nnothing").unwrap();
+    let broken = refusal(&["broken.pdf", "What?"], 3);
+    assert!(broken.contains("broken.pdf: the PDF is damaged"), "{broken}");
+    std::fs::write(fixture.path("long.pdf"), blank_pages(120)).unwrap();
+    let long = refusal(&["long.pdf", "What?"], 3);
+    assert!(
+        long.contains("the document has 120 pages, and 16 at most") && long.contains("--pages 1-16"),
+        "{long}"
+    );
+    let wrong = refusal(&["shapes.pdf", "--pages", "3-1", "What?"], 2);
+    assert!(wrong.contains("1-3,7,10-"), "{wrong}");
+}
+
+#[test]
+fn a_batch_has_a_row_for_each_page() {
+    let fixture = fixture();
+    std::fs::create_dir(fixture.path("scans")).unwrap();
+    for name in ["shapes.pdf", "password.pdf", "pages.tif", "small.png"] {
+        std::fs::copy(fixture.path(name), fixture.path("scans").join(name)).unwrap();
+    }
+    let job = ["batch", "scans", "--prompt", "What?", "--max-new-tokens", "2", "--num-crops", "1"];
+    let rows = |out: &str, more: &[&str]| {
+        let run = fixture.run(&[&job[..], &["--out", out], more].concat());
+        assert_eq!(run.code, Some(6), "{}", run.stderr);
+        let text = std::fs::read_to_string(fixture.path(out)).unwrap();
+        let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let mut rows: Vec<(String, bool)> = rows
+            .filter_map(|row| Some((row["custom_id"].as_str()?.to_owned(), row["error"].is_null())))
+            .collect();
+        rows.sort();
+        rows
+    };
+    let page = |name: &str, page: usize| (format!("{name}#page={page}"), true);
+    let pdf = [page("shapes.pdf", 1), page("shapes.pdf", 2), page("shapes.pdf", 3)];
+    let (locked, small) = (("password.pdf".to_owned(), false), ("small.png".to_owned(), true));
+    let first = [&[("pages.tif".to_owned(), true), locked.clone()], &pdf[..], std::slice::from_ref(&small)];
+    assert_eq!(rows("all.jsonl", &["--sidecar", "txt"]), first.concat());
+    for name in ["shapes.page1.txt", "shapes.page3.txt", "pages.txt", "small.txt"] {
+        assert!(fixture.path("scans").join(name).exists(), "{name}");
+    }
+    let chosen = [
+        page("pages.tif", 2),
+        page("pages.tif", 3),
+        locked,
+        page("shapes.pdf", 2),
+        page("shapes.pdf", 3),
+        small,
+    ];
+    assert_eq!(rows("some.jsonl", &["--pages", "2-"]), chosen);
+}
+
+#[test]
+fn chat_takes_the_pages_of_a_document() {
+    let fixture = fixture();
+    let args = ["chat", "--max-new-tokens", "4", "--num-crops", "1", "--pages", "1-2"];
+    let run = fixture.run_with_input(&args, b"/image shapes.pdf\nWhat?\n");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    for page in ["shapes.pdf#page=1 goes with", "shapes.pdf#page=2 goes with"] {
+        assert!(run.stderr.contains(page), "{}", run.stderr);
+    }
+}
+
+/// A video of three colours, two seconds each; whether ffmpeg is there to make it.
+fn makes_video(fixture: &Fixture, name: &str) -> bool {
+    let color = |color: &str, label: &str| format!("color={color}:s=64x48:r=10:d=2[{label}]");
+    let scenes = [color("red", "a"), color("blue", "b"), color("white", "c")].join(";");
+    let mut command = std::process::Command::new("ffmpeg");
+    command.args(["-v", "error", "-f", "lavfi", "-i", &format!("{scenes};[a][b][c]concat=n=3")]);
+    if name.ends_with(".mp4") {
+        command.args(["-c:v", "mpeg4"]);
+    }
+    let made = command.arg(fixture.path(name)).status().is_ok_and(|status| status.success());
+    if !made {
+        phi3v_kernels::testing::skip("frames of a video need ffmpeg", "install ffmpeg");
+    }
+    made
+}
+
+#[test]
+fn frames_of_a_video_are_those_at_which_it_changes_or_so_many_a_second() {
+    let fixture = fixture();
+    if !makes_video(&fixture, "clip.mp4") || !makes_video(&fixture, "clip.gif") {
+        return;
+    }
+    let times = |args: &[&str]| {
+        let told = looked_at(&fixture, args).into_iter();
+        told.map(|(name, width, height)| {
+            assert_eq!((width, height), (64, 48));
+            name.split_once("#t=").map_or(String::new(), |(_, time)| time.to_owned())
+        })
+        .collect::<Vec<_>>()
+    };
+    assert_eq!(times(&["clip.mp4", "What?"]), ["0", "2", "4"]);
+    assert_eq!(times(&["clip.mp4", "--frames", "1", "What?"]), ["0"]);
+    assert_eq!(times(&["clip.mp4", "--fps", "0.4", "--frames", "2", "What?"]), ["0", "2.5"]);
+    assert_eq!(times(&["clip.gif", "What?"]), [""], "an animation is its first frame");
+    assert_eq!(times(&["clip.gif", "--frames", "3", "What?"]), ["0", "2", "4"]);
+}
+
+#[test]
+fn a_video_without_ffmpeg_names_it() {
+    let fixture = fixture();
+    std::fs::write(fixture.path("clip.mp4"), b"\0\0\0\x18ftypisom\0\0\0\0isom").unwrap();
+    let mut command = fixture.command(&["ask", "clip.mp4", "What?"]);
+    let refused = Run::of(command.env("PATH", fixture.path("nothing")).output().unwrap()).refusal(3);
+    assert!(
+        refused.contains("clip.mp4: videos need the program ffmpeg, which is not installed"),
+        "{refused}"
+    );
+    let wrong = ask(&fixture, &["clip.mp4", "--fps", "0", "What?"]).refusal(2);
+    assert!(wrong.contains("it must be a number from 0.001 to 60"), "{wrong}");
+}
+
+/// A PDF of these objects, the first of which is its catalogue. Its table is left to the reader to make.
+fn pdf(objects: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = b"%PDF-1.7\n".to_vec();
+    for (index, object) in objects.iter().enumerate() {
+        file.extend(format!("{} 0 obj\n", index + 1).bytes());
+        file.extend(object);
+        file.extend(b"\nendobj\n");
+    }
+    file.extend(b"trailer\n<< /Root 1 0 R >>\n");
+    file
+}
+
+fn stream(entries: &str, content: &[u8]) -> Vec<u8> {
+    let head = format!("<< {entries} /Length {} >>\nstream\n", content.len());
+    [head.as_bytes(), content, b"\nendstream"].concat()
+}
+
+fn blank_pages(count: usize) -> Vec<u8> {
+    let kids = (0..count).fold(String::new(), |mut kids, page| {
+        let _ = write!(kids, "{} 0 R ", page + 3);
+        kids
+    });
+    let mut objects = vec![b"<< /Type /Catalog /Pages 2 0 R >>".to_vec()];
+    objects.push(format!("<< /Type /Pages /Count {count} /Kids [{kids}] >>").into_bytes());
+    objects.extend(vec![b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] >>".to_vec(); count]);
+    pdf(&objects)
+}
+
+/// A page with this content, and objects from 5 on.
+fn page(resources: &str, content: &str, more: &[Vec<u8>]) -> Vec<u8> {
+    let page = format!(
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources << {resources} >> >>"
+    );
+    let head = [
+        b"<< /Type /Catalog /Pages 2 0 R >>".to_vec(),
+        b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>".to_vec(),
+        page.into_bytes(),
+        stream("", content.as_bytes()),
+    ];
+    pdf(&[&head[..], more].concat())
+}
+
+/// A picture of 60,000 x 60,000 pixels in a few bytes: zeros, packed twice by run lengths.
+fn enormous() -> Vec<u8> {
+    let image = stream(
+        "/Type /XObject /Subtype /Image /Width 60000 /Height 60000 /ColorSpace /DeviceRGB /BitsPerComponent 8 \
+         /Filter [/RunLengthDecode /RunLengthDecode /RunLengthDecode]",
+        &[0x81, 0x81].repeat(3000),
+    );
+    page("/XObject << /I 5 0 R >>", "595 0 0 842 0 0 cm /I Do", &[image])
+}
+
+fn drawer(limits: DrawLimits) -> Drawer {
+    Drawer::by(Path::new(env!("CARGO_BIN_EXE_phi3v"))).with_limits(limits)
+}
+
+fn draw(bytes: &[u8], limits: DrawLimits) -> Result<usize, DocumentError> {
+    let mut document = drawer(limits).open(bytes)?;
+    document.draw(1, 16)?;
+    Ok(document.pages())
+}
+
+#[test]
+fn a_document_that_takes_too_long_is_ended() {
+    let limits = DrawLimits { page_time_max: Duration::from_secs(2), ..DrawLimits::default() };
+    let begun = Instant::now();
+    let refused = draw(&std::fs::read(document("endless.pdf")).unwrap(), limits).unwrap_err();
+    assert!(matches!(refused, DocumentError::Time { .. }), "{refused}");
+    assert_eq!(refused.to_string(), "the document could not be drawn within 2 s for a page, the limit");
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_document_that_nobody_asks_for_a_page_is_not_ended() {
+    let limits = DrawLimits { page_time_max: Duration::from_secs(3), ..DrawLimits::default() };
+    let mut open = drawer(limits).open(&std::fs::read(document("shapes.pdf")).unwrap()).unwrap();
+    for page in 1..=2 {
+        std::thread::sleep(limits.page_time_max + Duration::from_millis(500));
+        assert_eq!(open.draw(page, 1).unwrap().0.width.max(237), if page == 1 { 237 } else { 336 });
+    }
+}
+
+#[test]
+fn a_document_that_takes_too_much_memory_is_ended_or_refused() {
+    let limits = DrawLimits { memory_max: 300 << 20, ..DrawLimits::default() };
+    if let Err(refused) = draw(&enormous(), limits) {
+        let expected =
+            matches!(refused, DocumentError::Memory { .. } | DocumentError::Pdf(_) | DocumentError::Ended);
+        assert!(expected, "{refused}");
+    }
+    // what it has, it may use
+    assert_eq!(draw(&blank_pages(2), DrawLimits::default()).unwrap(), 2);
+    let little = DrawLimits { memory_max: 1, ..DrawLimits::default() };
+    let refused = draw(&std::fs::read(document("endless.pdf")).unwrap(), little).unwrap_err();
+    assert!(matches!(refused, DocumentError::Memory { limit: 1 }), "{refused}");
+}
+
+#[test]
+fn a_document_of_too_many_pages_is_refused() {
+    let limits = DrawLimits { pages_max: 100, ..DrawLimits::default() };
+    let refused = draw(&blank_pages(101), limits).unwrap_err();
+    assert!(matches!(refused, DocumentError::ManyPages { pages: 101, limit: 100 }), "{refused}");
+    assert_eq!(draw(&blank_pages(10_000), DrawLimits::default()).unwrap(), 10_000);
+}
+
+#[test]
+fn a_program_that_does_not_draw_is_an_error() {
+    for (program, started) in [("/nonexistent/phi3v", false), (env!("CARGO_MANIFEST_DIR"), false)] {
+        let refused = Drawer::by(Path::new(program)).open(b"%PDF-1.7").err().unwrap();
+        assert_eq!(matches!(refused, DocumentError::Start(_)), !started, "{refused}");
+    }
+    #[cfg(unix)]
+    for program in ["/bin/true", "/bin/echo"] {
+        let refused = Drawer::by(Path::new(program)).open(&vec![0; 1 << 20]).err().unwrap();
+        assert!(matches!(refused, DocumentError::Ended), "{refused}");
+    }
+}

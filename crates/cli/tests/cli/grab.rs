@@ -1,0 +1,108 @@
+//! The clipboard and the screen, by tools that are made up here.
+#![cfg(target_os = "linux")]
+
+use super::{Fixture, Run};
+use std::os::unix::fs::PermissionsExt;
+
+const SHORT: [&str; 4] = ["--max-new-tokens", "4", "--num-crops", "1"];
+
+/// A fixture with programs of these names in the one folder of its PATH.
+struct Tools {
+    fixture: Fixture,
+    display: Option<&'static str>,
+}
+
+impl Tools {
+    fn new(display: Option<&'static str>, programs: &[(&str, &str)]) -> Self {
+        let fixture = Fixture::new();
+        std::fs::create_dir(fixture.path("bin")).unwrap();
+        for (name, script) in programs {
+            let path = fixture.path("bin").join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Self { fixture, display }
+    }
+
+    fn command(&self, args: &[&str]) -> std::process::Command {
+        let mut command = self.fixture.command(args);
+        // a card would be looked for on the display
+        command.env("PATH", self.fixture.path("bin")).env("PHI3V_DEVICE", "cpu");
+        command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+        if let Some(display) = self.display {
+            command.env(display, "display-0");
+        }
+        command
+    }
+
+    fn ask(&self, flags: &[&str]) -> Run {
+        Run::of(self.command(&[&["ask"], &SHORT[..], flags, &["What?"]].concat()).output().unwrap())
+    }
+
+    /// The answer about `small.png`.
+    fn expected(&self) -> String {
+        self.ask(&["small.png"]).answer()
+    }
+}
+
+#[test]
+fn a_picture_is_taken_by_the_tool_of_the_display() {
+    let show = "test \"$*\" = \"$ARGUMENTS\" && exec /bin/cat small.png";
+    for (display, flag, program, arguments) in [
+        ("WAYLAND_DISPLAY", "--clipboard", "wl-paste", "--type image/png"),
+        ("DISPLAY", "--clipboard", "xclip", "-selection clipboard -target image/png -out"),
+        ("WAYLAND_DISPLAY", "--screen", "grim", "-"),
+    ] {
+        let script = show.replace("$ARGUMENTS", arguments);
+        let tools = Tools::new(Some(display), &[(program, &script)]);
+        assert_eq!(tools.ask(&[flag]).answer(), tools.expected(), "{program}");
+    }
+    let scrot = "test \"$1\" = --overwrite && exec /bin/cp small.png \"$2\"";
+    let tools = Tools::new(Some("DISPLAY"), &[("scrot", scrot)]);
+    assert_eq!(tools.ask(&["--screen"]).answer(), tools.expected());
+}
+
+#[test]
+fn what_is_taken_comes_before_what_is_named() {
+    let tools = Tools::new(Some("DISPLAY"), &[("xclip", "exec /bin/cat small.png")]);
+    let told = tools.ask(&["--json", "--clipboard", "wide.png"]).json();
+    let names: Vec<&str> =
+        told["images"].as_array().unwrap().iter().map(|image| image["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["clipboard", "wide.png"]);
+}
+
+#[test]
+fn a_missing_tool_is_named() {
+    let refused =
+        |display, flag, programs: &[(&str, &str)]| Tools::new(display, programs).ask(&[flag]).refusal(3);
+    for (display, flag, program, package) in [
+        ("WAYLAND_DISPLAY", "--clipboard", "wl-paste", "wl-clipboard"),
+        ("DISPLAY", "--clipboard", "xclip", "xclip"),
+        ("WAYLAND_DISPLAY", "--screen", "grim", "grim"),
+        ("DISPLAY", "--screen", "scrot", "scrot"),
+    ] {
+        let told = refused(Some(display), flag, &[]);
+        let expected =
+            format!("needs the program {program}, which is not installed\nhint: install {package}, or");
+        assert!(told.contains(&expected), "{told}");
+    }
+    let told = refused(None, "--clipboard", &[]);
+    assert!(told.contains("there is no clipboard here: neither WAYLAND_DISPLAY nor DISPLAY"), "{told}");
+    let told = refused(Some("DISPLAY"), "--clipboard", &[("xclip", "exit 1")]);
+    assert!(told.contains("xclip gave no picture of the clipboard\nhint: copy a picture first"), "{told}");
+    let told = refused(Some("DISPLAY"), "--screen", &[("scrot", "exit 1")]);
+    assert!(told.contains("scrot gave no picture of the screen"), "{told}");
+    let told = refused(Some("DISPLAY"), "--clipboard", &[("xclip", "echo no picture")]);
+    assert!(told.contains("clipboard: this is not a picture"), "{told}");
+}
+
+#[test]
+fn chat_takes_the_clipboard_too() {
+    let tools = Tools::new(Some("DISPLAY"), &[("xclip", "exec /bin/cat small.png")]);
+    let mut command = tools.command(&[&["chat"], &SHORT[..]].concat());
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"/paste\nWhat?\n").unwrap();
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert!(run.code == Some(0) && run.stderr.contains("clipboard goes with the next question"), "{run:?}");
+}
