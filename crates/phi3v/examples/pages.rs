@@ -7,8 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [file, prefix, num_crops @ ..] = arguments.as_slice() else {
         return Err("give a PDF and the beginning of the names of the pictures".into());
     };
-    let num_crops = num_crops.first().map_or(Ok(16), |number| number.parse())?;
-    draw(file, prefix, num_crops)
+    draw(file, prefix, num_crops.first().map_or(Ok(16), |number| number.parse())?)
 }
 
 #[cfg(feature = "pdf")]

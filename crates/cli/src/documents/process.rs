@@ -157,7 +157,7 @@ impl PrivateFolder {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Its path, which is there as long as this is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0

@@ -30,7 +30,7 @@ pub enum Reply {
     Page {
         /// Pixels in each row.
         width: usize,
-        /// Rows.
+        /// Rows of the page.
         height: usize,
         /// Whether something of it is missing.
         is_incomplete: bool,

@@ -90,7 +90,7 @@ pub struct RequestImage {
 pub struct RequestFile {
     /// A data URL, or base64 alone.
     pub data: Option<String>,
-    /// An address.
+    /// An address that it is to be read from.
     pub url: Option<String>,
     /// Which pages, as `1-3,7`.
     pub pages: Option<String>,

@@ -60,7 +60,7 @@ pub struct ServerOptions {
     pub tls: Option<TlsAcceptor>,
     /// Where pictures may come from.
     pub sources: Sources,
-    /// What draws documents.
+    /// What draws the documents of requests.
     pub drawer: Drawer,
     /// Bounds of requests, connections and times.
     pub limits: Limits,

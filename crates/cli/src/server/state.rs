@@ -51,7 +51,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Where pictures may come from.
     pub sources: Sources,
-    /// What draws documents.
+    /// What draws the documents of requests.
     pub drawer: Drawer,
     /// Seconds since 1970 of the start.
     pub started: u64,

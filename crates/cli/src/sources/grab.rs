@@ -31,7 +31,7 @@ pub enum GrabError {
     NoTool {
         /// What was asked for.
         grab: Grab,
-        /// The missing program.
+        /// The program that is missing.
         program: &'static str,
         /// Where it comes from.
         package: &'static str,
@@ -39,9 +39,9 @@ pub enum GrabError {
     /// The program could not be run, or was not done in time.
     #[error("{program} failed: {}", crate::paths::system_words(.error))]
     Failed {
-        /// The program.
+        /// The program that was run.
         program: &'static str,
-        /// What happened.
+        /// What happened to it.
         error: io::Error,
     },
     /// The program gave no picture.
@@ -49,7 +49,7 @@ pub enum GrabError {
     Nothing {
         /// What was asked for.
         grab: Grab,
-        /// The program.
+        /// The program that was run.
         program: &'static str,
     },
 }

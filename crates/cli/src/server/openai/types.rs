@@ -197,7 +197,7 @@ pub enum ContentPart {
     },
     /// A document to be asked about: its pages become pictures.
     File {
-        /// The document.
+        /// The document and the pages of it.
         file: FileFields,
     },
     /// A picture to be asked about.
