@@ -1,7 +1,7 @@
 //! Paths as users and variables give them, and the files they lead to.
 
 use crate::variables::is_blank;
-use phi3v::files::{open_regular, refuse_special};
+use phi3v::files::{check_regular, open_regular};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -34,7 +34,7 @@ pub fn user_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
 /// # Errors
 /// As for [`open_named`].
 pub fn check_named(path: &Path) -> std::io::Result<()> {
-    if is_own_descriptor(path) { Ok(()) } else { refuse_special(&std::fs::metadata(path)?) }
+    if is_own_descriptor(path) { Ok(()) } else { check_regular(path) }
 }
 
 /// Opens a file that the user named for reading: a regular one, or what a shell has opened for the program already,
