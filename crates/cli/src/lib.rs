@@ -29,5 +29,6 @@ pub mod report;
 pub mod runtime;
 pub mod server;
 pub mod sources;
+mod sys;
 pub mod terminal;
 pub mod variables;

@@ -2,7 +2,7 @@
 
 use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 use crate::error::CliError;
-use crate::interrupt::{Interrupt, termination};
+use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
 use crate::server::guard::{Guard, KeyFileError};
 use crate::server::limits::Limits;
@@ -10,6 +10,7 @@ use crate::server::log_writer::{self, LogThread};
 use crate::server::state::ServedModel;
 use crate::server::{Loaded, ServeError, Server, ServerOptions, tls};
 use crate::sources::{Fetcher, Sources};
+use crate::sys::termination;
 use crate::variables::variable;
 use crate::{note, tell};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
