@@ -8,7 +8,7 @@
 use super::error::BatchError;
 use super::row::Row;
 use crate::sys::REPLACES_OPEN_FILES;
-use phi3v::files::{Existing, LockedFile, NewFile};
+use phi3v::files::{Existing, LockedFile, NewFile, check_regular};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -302,6 +302,11 @@ fn shown(value: Option<&Value>) -> String {
 fn open_locked(path: &Path, create: bool) -> Result<LockedFile, BatchError> {
     let mut options = File::options();
     let options = options.read(true).write(true).create(create);
+    // by the name that was given: what Windows calls a device has another when it is looked up
+    match check_regular(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(BatchError::written(path, error)),
+        _ => {}
+    }
     // what a link leads to is what the user means
     let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let file = LockedFile::open(&place, options).map_err(|error| BatchError::written(path, error))?;
