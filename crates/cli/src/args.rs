@@ -42,7 +42,7 @@ Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)
   PHI3V_DEVICE     what runs the model, as --device has it
   PHI3V_CPU        at most this CPU level: scalar, avx2, avx512, amx; on ARM neon, dotprod, i8mm
-  PHI3V_CACHE      where quantized weights are kept; ~/.cache/phi3v if unset, %LOCALAPPDATA%\\phi3v on Windows
+  PHI3V_CACHE      where quantized weights are kept; phi3v in ~/.cache or %LOCALAPPDATA% if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
   HF_HUB_CACHE     the same, without hub/
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  proxies for downloads, as curl has them
