@@ -2,7 +2,9 @@
 
 use super::{Fixture, Run, tiny};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 /// stdout of a run that did well, whatever it told on stderr.
