@@ -48,12 +48,12 @@ Environment:
   PHI3V_MODEL      the model where none is named (but for bench and pull)
   PHI3V_DEVICE     what runs the model, as --device has it
   PHI3V_CPU        at most this CPU level: scalar, avx2, avx512, amx; on ARM neon, dotprod, i8mm
-  PHI3V_CACHE      where quantized weights are kept; ~/.cache/phi3v if unset
+  PHI3V_CACHE      where quantized weights are kept; phi3v in ~/.cache or %LOCALAPPDATA% if unset
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
   HF_HUB_CACHE     the same, without hub/
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  proxies for downloads, as curl has them
   RUST_LOG         level of the server's log: off, error, warn, info, debug or trace
-  XDG_CACHE_HOME   instead of ~/.cache in both
+  XDG_CACHE_HOME   instead of ~/.cache and %LOCALAPPDATA% in both
   HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE  as the hub's own tools have them
   NO_COLOR         no colours";
 
@@ -80,6 +80,7 @@ pub struct Cli {
 
 /// What phi3v can do.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one; on Windows its sizes differ more")]
 pub enum Command {
     /// Answer one question about pictures
     ///

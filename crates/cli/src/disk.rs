@@ -6,24 +6,14 @@ use std::path::Path;
 /// Free space that is left on the disk by what phi3v puts there: 268 MB.
 pub const RESERVE_BYTES: u64 = 256 << 20;
 
-/// From here on a write beyond the size that a file may have (`ulimit -f`) fails with an error; by itself its signal ends
-/// the program.
-pub fn outlive_size_limits() {
-    #[cfg(unix)]
-    {
-        let reached = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        // where that is refused, it is as it was
-        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, reached);
-    }
-}
-
 /// Free bytes where `path` is or will be.
 ///
 /// # Errors
 /// The system's refusal.
 pub fn available(path: &Path) -> std::io::Result<u64> {
     let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-    fs4::available_space(there)
+    // Windows asks about long paths by their full names alone
+    fs4::available_space(there.canonicalize().unwrap_or_else(|_| there.to_owned()))
 }
 
 /// What a disk without room refuses, in a message: `needed` bytes were still to be written.

@@ -2,7 +2,7 @@
 
 use crate::args::Cli;
 use crate::error::{CliError, ExitCode};
-use crate::{commands, disk, documents, terminal};
+use crate::{commands, documents, sys, terminal};
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -25,7 +25,7 @@ pub fn main(words: Vec<OsString>) -> u8 {
 }
 
 fn run(words: Vec<OsString>) -> Result<u8, CliError> {
-    disk::outlive_size_limits();
+    sys::outlive_size_limits();
     let cli = match Cli::from_words(words) {
         Ok(cli) => cli,
         // wrong usage; it keeps its number where it cannot be told

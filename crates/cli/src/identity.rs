@@ -1,5 +1,6 @@
 //! What changes whenever a file's contents may have: a look at it that costs nothing.
 
+use crate::sys::changed;
 use std::fs::Metadata;
 use std::time::SystemTime;
 
@@ -13,16 +14,4 @@ pub fn identity(metadata: &Metadata) -> String {
             .map_or(0, |t| t.as_nanos())
     };
     format!("{} {} {}", metadata.len(), since(metadata.modified()), changed(metadata))
-}
-
-#[cfg(unix)]
-fn changed(metadata: &Metadata) -> String {
-    use std::os::unix::fs::MetadataExt;
-    format!("{}.{:09}", metadata.ctime(), metadata.ctime_nsec())
-}
-
-#[cfg(not(unix))]
-fn changed(metadata: &Metadata) -> String {
-    let made = metadata.created().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    made.map_or(0, |time| time.as_nanos()).to_string()
 }

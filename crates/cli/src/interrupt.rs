@@ -1,5 +1,6 @@
 //! Ctrl-C stops the answer that is being made; where none is, or pressed again, it stops the program.
 
+use crate::sys::termination;
 use crate::{note, tell};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -96,29 +97,6 @@ impl Interrupt {
     pub fn requested(&self) -> bool {
         self.0.now.load(Ordering::SeqCst) == STOPPING
     }
-}
-
-/// Resolves at the next Ctrl-C or SIGTERM, for who ends in order.
-///
-/// # Errors
-/// The system gives no signals.
-#[cfg(unix)]
-pub async fn termination() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
-    }
-}
-
-/// Resolves at the next Ctrl-C, for who ends in order.
-///
-/// # Errors
-/// The system gives no signals.
-#[cfg(not(unix))]
-pub async fn termination() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
 }
 
 /// Whether a signal has asked to end in order. A second one ends the program at once.

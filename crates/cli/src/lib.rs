@@ -32,6 +32,7 @@ pub mod report;
 pub mod runtime;
 pub mod server;
 pub mod sources;
+mod sys;
 pub mod tables;
 pub mod terminal;
 pub mod variables;

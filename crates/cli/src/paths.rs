@@ -1,7 +1,8 @@
 //! Paths as users and variables give them, and the files they lead to.
 
+use crate::sys;
 use crate::variables::is_blank;
-use phi3v::files::{open_regular, refuse_special};
+use phi3v::files::{check_regular, open_regular};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -23,10 +24,22 @@ pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
-/// The user's folder for what can be made or fetched again, `get` giving the variables that are set.
+/// The user's folder for what phi3v can make again, `get` giving the variables that are set: `XDG_CACHE_HOME`, on Windows
+/// `LOCALAPPDATA`, or else `~/.cache`.
 pub fn user_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    let given = get("XDG_CACHE_HOME").filter(|value| !is_blank(value)).map(from_home);
-    given.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache"))
+    cache_folder(get, sys::CACHE_VARIABLE)
+}
+
+/// The folder in which the hub's own tools have their cache, which is the same on every system: `XDG_CACHE_HOME`, or else
+/// `~/.cache`.
+pub fn shared_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    cache_folder(get, None)
+}
+
+fn cache_folder(get: impl Fn(&str) -> Option<OsString>, of_system: Option<&str>) -> PathBuf {
+    let given = |name: &str| get(name).filter(|value| !is_blank(value)).map(from_home);
+    let folder = given("XDG_CACHE_HOME").or_else(|| given(of_system?));
+    folder.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache"))
 }
 
 /// Refuses a file named by the user that would be waited for without end, or is none.
@@ -34,7 +47,7 @@ pub fn user_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
 /// # Errors
 /// As for [`open_named`].
 pub fn check_named(path: &Path) -> std::io::Result<()> {
-    if is_own_descriptor(path) { Ok(()) } else { refuse_special(&std::fs::metadata(path)?) }
+    if is_own_descriptor(path) { Ok(()) } else { check_regular(path) }
 }
 
 /// Opens a file that the user named for reading: a regular one, or what a shell has opened for the program already,
@@ -70,14 +83,15 @@ pub fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    sys::quoted(word)
 }
 
-/// The system's words for an error, without the number in brackets that Rust adds to them.
+/// The system's words for an error, without the number in brackets that Rust adds to them, and the full stop that Windows
+/// has.
 #[must_use]
 pub fn system_words(error: &std::io::Error) -> String {
     let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
+    let text = text.split(" (os error").next().unwrap_or(&text).trim_end_matches('.');
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
@@ -98,5 +112,25 @@ mod tests {
         assert_eq!(cache("~/there"), home.join("there"));
         assert_eq!(cache(""), home.join(".cache"));
         assert_eq!(cache(" "), home.join(".cache"));
+    }
+
+    #[test]
+    fn what_phi3v_makes_is_kept_where_the_system_has_such_things() {
+        let Some(home) = std::env::home_dir() else { return };
+        let local: fn(&str) -> Option<OsString> = |name| (name == "LOCALAPPDATA").then(|| "/local".into());
+        let both: fn(&str) -> Option<OsString> = |name| match name {
+            "LOCALAPPDATA" => Some("/local".into()),
+            "XDG_CACHE_HOME" => Some("/cache".into()),
+            _ => None,
+        };
+        let own = Some("LOCALAPPDATA");
+        assert_eq!(cache_folder(local, own), Path::new("/local"));
+        assert_eq!(cache_folder(both, own), Path::new("/cache"), "who sets it means it");
+        assert_eq!(cache_folder(|_| None, own), home.join(".cache"));
+        assert_eq!(cache_folder(|name| local(name).map(|_| " ".into()), own), home.join(".cache"));
+        assert_eq!(shared_cache(local), home.join(".cache"), "as the hub's tools have it on Windows");
+        assert_eq!(shared_cache(both), Path::new("/cache"));
+        let expected = if cfg!(windows) { PathBuf::from("/local") } else { home.join(".cache") };
+        assert_eq!(user_cache(local), expected);
     }
 }

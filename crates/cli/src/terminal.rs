@@ -135,7 +135,7 @@ impl ShadedOutput {
     #[must_use]
     pub fn new() -> Option<Self> {
         let out = AnswerOutput::new();
-        (out.terminal && variable("NO_COLOR").is_none()).then(|| Self { out, words: WordStream::default() })
+        has_colours(&out.stdout).then(|| Self { out, words: WordStream::default() })
     }
 
     fn write(&mut self, words: &[Word]) -> std::io::Result<()> {
@@ -159,6 +159,14 @@ impl TextSink for ShadedOutput {
         let words = self.words.finish(text);
         self.write(&words)
     }
+}
+
+/// Whether colours are wanted and shown on `stream`: it is a terminal, on Windows one that was told to obey them now, and
+/// `NO_COLOR` is not set.
+#[must_use]
+pub fn has_colours(stream: &impl IsTerminal) -> bool {
+    let obeys = || anstyle_query::windows::enable_ansi_colors().unwrap_or(true);
+    stream.is_terminal() && variable("NO_COLOR").is_none() && obeys()
 }
 
 /// A word with the white space before it, in the colour of its probability.

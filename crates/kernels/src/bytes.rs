@@ -37,9 +37,14 @@ impl Bytes {
         if file.metadata()?.len() == 0 {
             return Ok(Self::from(Vec::new()));
         }
-        // SAFETY: the mapping is private and read-only. Should another process truncate the file while it is
-        // mapped, reads past the new end raise SIGBUS; SECURITY.md names this as the user's responsibility.
-        let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(file)? };
+        let options = memmap2::MmapOptions::new();
+        // SAFETY: the mapping is read-only, and private but on Windows. Should another process truncate the file while
+        // it is mapped, which Windows refuses, reads past the new end raise SIGBUS; SECURITY.md names this as the user's
+        // responsibility.
+        let map = unsafe {
+            // of a private mapping, Windows sets memory aside for all that might be written to
+            if cfg!(windows) { options.map(file)? } else { options.map_copy_read_only(file)? }
+        };
         let range = 0..map.len();
         Ok(Self { owner: Arc::new(Owner::Mapped(map)), range })
     }

@@ -4,10 +4,11 @@
 mod locked;
 mod new_file;
 mod regular;
+mod sys;
 
 pub use locked::LockedFile;
 pub use new_file::{Existing, NewFile, WriteError, is_full, partial_path};
-pub use regular::{open_in_place, open_regular, open_regular_with, refuse_special};
+pub use regular::{check_regular, open_in_place, open_regular, open_regular_with};
 
 use phi3v_kernels::Bytes;
 use std::io::{ErrorKind, Read};

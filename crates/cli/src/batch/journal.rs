@@ -7,7 +7,8 @@
 
 use super::error::BatchError;
 use super::row::Row;
-use phi3v::files::{Existing, LockedFile, NewFile, open_in_place};
+use crate::sys::REPLACES_OPEN_FILES;
+use phi3v::files::{Existing, LockedFile, NewFile, check_regular};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -133,8 +134,7 @@ impl Journal {
         if length < total {
             file.set_len(length).map_err(write)?;
         }
-        let mut journal = Self { file, path: path.to_owned(), length, synced: Instant::now(), dirty: true };
-        journal.file.seek(SeekFrom::Start(length)).map_err(write)?;
+        let journal = Self { file, path: path.to_owned(), length, synced: Instant::now(), dirty: true };
         Ok(Some(Resumed { journal, header, done }))
     }
 
@@ -151,7 +151,6 @@ impl Journal {
         file.set_len(0).map_err(write)?;
         let mut journal =
             Self { file, path: path.to_owned(), length: 0, synced: Instant::now(), dirty: false };
-        journal.file.rewind().map_err(write)?;
         journal.line(header)?;
         journal.sync()?;
         Ok(journal)
@@ -186,12 +185,13 @@ impl Journal {
             length += line.len() as u64;
         }
         drop(lines);
+        // ours until the new file has its place, but where no open file can be replaced
+        let held = REPLACES_OPEN_FILES.then_some(self.file);
         new.finish().map_err(written)?;
         *done = kept;
         let file = open_locked(&path, false)?;
-        let mut journal = Self { file, length, synced: Instant::now(), dirty: true, ..self };
-        journal.file.seek(SeekFrom::Start(length)).map_err(read)?;
-        Ok(journal)
+        drop(held);
+        Ok(Self { file, path, length, synced: Instant::now(), dirty: true })
     }
 
     /// Appends a row, and says where it begins.
@@ -231,8 +231,7 @@ impl Journal {
     /// It cannot be read, or is none.
     pub fn row_at(&self, offset: u64) -> Result<Row, BatchError> {
         let read = |error| BatchError::read(&self.path, error);
-        // of its own, so that the place where rows are appended stays
-        let mut file = File::open(&self.path).map_err(read)?;
+        let mut file = &*self.file;
         file.seek(SeekFrom::Start(offset)).map_err(read)?;
         let mut line = Vec::new();
         BufReader::new(file).read_until(b'\n', &mut line).map_err(read)?;
@@ -250,17 +249,16 @@ impl Journal {
             serde_json::to_vec(value).map_err(|error| BatchError::written(&self.path, error.into()))?;
         line.push(b'\n');
         self.dirty = true;
-        match self.file.write_all(&line) {
+        // rows may have been read meanwhile
+        let end = self.file.seek(SeekFrom::Start(self.length));
+        match end.and_then(|_| self.file.write_all(&line)) {
             Ok(()) => {
                 self.length += line.len() as u64;
                 Ok(())
             }
             Err(error) => {
                 // half a line is cut off at the next start too, should this fail
-                let _ = self
-                    .file
-                    .set_len(self.length)
-                    .and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+                let _ = self.file.set_len(self.length);
                 let _ = self.file.sync_data();
                 Err(BatchError::written(&self.path, error))
             }
@@ -304,11 +302,15 @@ fn shown(value: Option<&Value>) -> String {
 fn open_locked(path: &Path, create: bool) -> Result<LockedFile, BatchError> {
     let mut options = File::options();
     let options = options.read(true).write(true).create(create);
+    // by the name that was given: what Windows calls a device has another when it is looked up
+    match check_regular(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(BatchError::written(path, error)),
+        _ => {}
+    }
     // what a link leads to is what the user means
     let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let file = open_in_place(&place, options).map_err(|error| BatchError::written(path, error))?;
-    let locked = LockedFile::try_lock(file).map_err(|error| BatchError::written(path, error))?;
-    locked.ok_or_else(|| BatchError::Busy { path: path.display().to_string() })
+    let file = LockedFile::open(&place, options).map_err(|error| BatchError::written(path, error))?;
+    file.ok_or_else(|| BatchError::Busy { path: path.display().to_string() })
 }
 
 /// Whether a file without a whole line holds the beginning of a header, or nothing.
@@ -469,6 +471,22 @@ mod tests {
         assert!(matches!(Journal::begin(&path, &header()), Err(BatchError::Busy { .. })));
         drop(first);
         assert!(Journal::resume(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn rows_can_be_read_while_others_are_appended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let whole = journal(&path);
+        let mut journal = Journal::begin(&dir.path().join("again.jsonl"), &header()).unwrap();
+        let mut first = None;
+        for (id, failed) in [("a", false), ("b", true), ("c", false)] {
+            let offset = journal.append(&row(id, failed)).unwrap();
+            assert_eq!(journal.row_at(offset).unwrap(), row(id, failed));
+            assert_eq!(journal.row_at(*first.get_or_insert(offset)).unwrap(), row("a", false));
+        }
+        drop(journal);
+        assert_eq!(std::fs::read(dir.path().join("again.jsonl")).unwrap(), whole);
     }
 
     #[test]

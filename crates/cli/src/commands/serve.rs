@@ -3,7 +3,7 @@
 use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 use crate::documents::Drawer;
 use crate::error::CliError;
-use crate::interrupt::{Interrupt, termination};
+use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
 use crate::server::guard::{Guard, KeyFileError};
 use crate::server::limits::Limits;
@@ -11,12 +11,14 @@ use crate::server::log_writer::{self, LogThread};
 use crate::server::state::ServedModel;
 use crate::server::{Loaded, ServeError, Server, ServerOptions, tls};
 use crate::sources::{Fetcher, Sources};
+use crate::sys::termination;
+use crate::terminal::has_colours;
 use crate::variables::variable;
 use crate::{note, tell};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::device::Device;
 use phi3v::image::ImageParams;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,7 +155,7 @@ fn start_log(format: LogFormat) -> Option<LogThread> {
     let level = level.unwrap_or(LevelFilter::INFO);
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_target(false);
     let log = log.log_internal_errors(false);
-    let log = log.with_ansi(io::stderr().is_terminal() && variable("NO_COLOR").is_none());
+    let log = log.with_ansi(has_colours(&io::stderr()));
     // an embedder of this crate may have a log already
     let _ = match format {
         LogFormat::Text => log.try_init(),

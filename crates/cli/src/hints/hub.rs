@@ -107,7 +107,8 @@ mod tests {
         let path = Path::new("models/phi/config.json");
         assert_eq!(FileKind::Part.hint(path), "give its folder: --model models/phi");
         let picture = FileKind::Picture("PNG");
-        assert!(picture.hint(Path::new("a b.png")).ends_with("phi3v ask 'a b.png' \"What is this?\""));
+        let told = picture.hint(Path::new("a b.png"));
+        assert!(told.ends_with(&format!("phi3v ask {} \"What is this?\"", quoted("a b.png"))), "{told}");
     }
 
     #[test]

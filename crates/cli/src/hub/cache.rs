@@ -12,6 +12,7 @@ use super::HubError;
 use super::client::{RemoteFile, is_commit};
 use crate::disk;
 use crate::paths::noted_text;
+use crate::sys::link_blob;
 use phi3v::files::{LockedFile, open_in_place};
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
@@ -97,7 +98,9 @@ impl RepoCache {
         let path = self.cache.join(".locks").join(&self.folder).join(format!("{etag}.lock"));
         create_parent(&path)?;
         let io = |source| HubError::io(&path, source);
-        let file = open_in_place(&path, OpenOptions::new().create(true).append(true)).map_err(io)?;
+        // Windows locks no file that is open for appending alone
+        let mut options = OpenOptions::new();
+        let file = open_in_place(&path, options.write(true).create(true).truncate(false)).map_err(io)?;
         // without locks, two downloads at once would damage each other, and the checksum tells
         LockedFile::lock(file, waiting).map_err(io)
     }
@@ -107,13 +110,14 @@ impl RepoCache {
         let (path, blob) = (self.snapshot_dir(commit).join(&file.name), self.blob(&file.etag));
         // nothing is written to a cache that has everything: it may be read-only
         if fs::canonicalize(&path).is_ok_and(|there| fs::canonicalize(&blob).is_ok_and(|blob| there == blob))
+            || is_copy_of(&blob, &path)
         {
             return Ok(path);
         }
         create_parent(&path)?;
         let new = self.snapshot_dir(commit).join(format!(".{}.{}", file.name, unique()));
         let io = |source| HubError::io(&path, source);
-        make_link(&blob, &file.etag, &new).map_err(io)?;
+        link_blob(&blob, &new).map_err(io)?;
         fs::rename(&new, &path).map_err(io)?;
         Ok(path)
     }
@@ -126,18 +130,11 @@ fn noted(path: &Path) -> Option<String> {
     Some(noted_text(path, BYTES_MAX)?.trim().to_owned())
 }
 
-/// A relative link, so that the cache may be moved.
-#[cfg(unix)]
-fn make_link(blob: &Path, etag: &str, link: &Path) -> std::io::Result<()> {
-    let linked = std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), link);
-    // FAT, exFAT and some folders of the network know no links
-    linked.or_else(|_| fs::hard_link(blob, link)).or_else(|_| fs::copy(blob, link).map(drop))
-}
-
-/// Links need privileges on some systems: a hard link there, or else a copy.
-#[cfg(not(unix))]
-fn make_link(blob: &Path, _etag: &str, link: &Path) -> std::io::Result<()> {
-    fs::hard_link(blob, link).or_else(|_| fs::copy(blob, link).map(drop))
+/// Whether `path` is no link but a file of the blob's size: where there are no links, the blob under another name, or a copy
+/// of it. What a commit has never changes, and the file may be in use.
+fn is_copy_of(blob: &Path, path: &Path) -> bool {
+    let size = |path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|file| file.len());
+    size(path).is_some_and(|bytes| size(blob) == Some(bytes))
 }
 
 /// A part of a file name that no other thread of any process uses. Processes of containers that share the cache may
@@ -151,4 +148,32 @@ fn unique() -> String {
 fn create_parent(path: &Path) -> Result<(), HubError> {
     let Some(parent) = path.parent() else { return Ok(()) };
     fs::create_dir_all(parent).map_err(|source| HubError::io(parent, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_the_blob_already_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = RepoCache::new(dir.path(), "owner/name");
+        let file =
+            RemoteFile { name: "a.json".to_owned(), url: String::new(), etag: "0123".to_owned(), size: 5 };
+        let (blob, path) = (cache.blob(&file.etag), cache.snapshot_dir("commit").join(&file.name));
+        for of in [&blob, &path] {
+            create_parent(of).unwrap();
+        }
+        fs::write(&blob, "bytes").unwrap();
+        // as a system without links has it
+        fs::hard_link(&blob, &path).unwrap();
+        assert_eq!(cache.link("commit", &file).unwrap(), path);
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        // another program's, cut short
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "byt").unwrap();
+        cache.link("commit", &file).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"bytes");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no part is left");
+    }
 }

@@ -132,7 +132,6 @@ mod tests {
             "../models",
             "./no/such",
             "/no/such",
-            "a/..",
             "a/b@",
             "a/b@../x",
             "a/b@x/../y",
@@ -144,7 +143,9 @@ mod tests {
             "http://example.org/a",
             "a\\b/c",
         ];
-        for model in refused {
+        // for Windows it is this folder, whatever a is
+        let up = Some("a/..").filter(|_| !cfg!(windows));
+        for model in refused.into_iter().chain(up) {
             let error = ModelName::parse(model).expect_err(model);
             assert!(matches!(error, HubError::UnknownModel { .. }) && error.hint().is_some());
         }

@@ -2,7 +2,7 @@
 
 use super::proxy::Proxies;
 use super::token::Token;
-use crate::paths::{from_home, user_cache};
+use crate::paths::{from_home, shared_cache};
 use crate::variables::is_blank;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ impl HubOptions {
 }
 
 fn hub_home(get: &impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    get("HF_HOME").map_or_else(|| user_cache(get).join("huggingface"), from_home)
+    get("HF_HOME").map_or_else(|| shared_cache(get).join("huggingface"), from_home)
 }
 
 fn token(get: &impl Fn(&str) -> Option<OsString>, home: &Path) -> Option<Token> {

@@ -3,6 +3,7 @@
 
 use super::budget::Budget;
 use super::error::SourceError;
+use crate::sys::{as_named, open_without_waiting};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ impl Folder {
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
         let path = path.canonicalize()?;
         let dir = Dir::open_ambient_dir(&path, ambient_authority())?;
-        Ok(Self { dir, path, permits: Arc::new(Semaphore::new(PERMITS)) })
+        Ok(Self { dir, path: as_named(path), permits: Arc::new(Semaphore::new(PERMITS)) })
     }
 
     /// The file's bytes. What is missing and what is forbidden give the same error: it tells nobody what exists.
@@ -47,33 +48,42 @@ impl Folder {
     fn open_file(&self, path: &Path) -> std::io::Result<Option<File>> {
         let mut options = OpenOptions::new();
         options.read(true);
-        do_not_wait(&mut options);
+        open_without_waiting(&mut options);
         let file = self.dir.open_with(path, &options)?;
         Ok(file.metadata()?.is_file().then_some(file))
     }
 }
 
-/// Opens a pipe without waiting for somebody to write to it.
-#[cfg(unix)]
-fn do_not_wait(options: &mut OpenOptions) {
-    use cap_std::fs::OpenOptionsExt;
-    /// `O_NONBLOCK` of Linux on the processors it is built for, and of macOS and the BSDs.
-    const NONBLOCK: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 4 };
-    options.custom_flags(NONBLOCK);
-}
-
-#[cfg(not(unix))]
-fn do_not_wait(_: &mut OpenOptions) {}
-
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::sources::budget::Inputs;
     use std::fs;
-    use std::os::unix::fs::symlink;
 
     #[test]
+    fn a_file_is_named_by_its_url_on_every_system() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("inside/sub")).unwrap();
+        fs::write(root.path().join("inside/sub/a b.png"), b"picture").unwrap();
+        fs::write(root.path().join("secret"), b"secret").unwrap();
+        let folder = Folder::open(&root.path().join("inside")).unwrap();
+        let root = as_named(root.path().canonicalize().unwrap());
+        let read = |path: &str| {
+            let url = Url::from_file_path(root.join(path)).unwrap();
+            folder.read(url.as_str(), 100, &mut Inputs::new(1 << 20).budget())
+        };
+        assert_eq!(read("inside/sub/a b.png").unwrap(), b"picture");
+        for path in
+            ["secret", "inside/../secret", "inside", "inside/missing", "inside/NUL", "inside/sub/CON.png"]
+        {
+            assert_eq!(read(path), Err(SourceError::NoFile), "{path}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn reads_below_the_folder_and_nowhere_else() {
+        use std::os::unix::fs::symlink;
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
         let inside = root.join("inside");
@@ -101,6 +111,7 @@ mod tests {
         assert_eq!(read_url(&long, 3), Err(SourceError::TooLarge { limit: 3 }));
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_pipe_is_refused_without_waiting_for_a_writer() {
         let root = tempfile::tempdir().unwrap();

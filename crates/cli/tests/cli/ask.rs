@@ -145,6 +145,7 @@ fn endless(fixture: &Fixture) -> std::process::Child {
     fixture.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+#[cfg(unix)]
 #[test]
 fn the_answer_streams_and_ctrl_c_ends_it() {
     let fixture = Fixture::new();

@@ -1,9 +1,9 @@
 //! `phi3v batch`: nothing is lost, nothing comes twice, and what is answered depends on the job alone.
 
-use super::{Fixture, Run};
+use super::{Fixture, Run, absence};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -231,10 +231,8 @@ fn what_fails_is_a_row_with_an_error_and_can_be_tried_again() {
     let told = fixture.run_with_input(&listed, b"small.png\nvanished.png\n");
     assert_eq!(told.code, Some(6), "{}", told.stderr);
     let rows = rows(&fixture.path("listed.jsonl"));
-    assert_eq!(
-        rows["vanished.png"]["error"]["message"],
-        "cannot read vanished.png: no such file or directory"
-    );
+    let told = rows["vanished.png"]["error"]["message"].as_str().unwrap();
+    assert!(told.starts_with("cannot read vanished.png: ") && !told.ends_with('.'), "{told}");
     assert_eq!(rows["small.png"]["error"], Value::Null);
 }
 
@@ -332,7 +330,8 @@ fn what_stands_beside_a_picture_is_not_replaced_unasked() {
     let fixture = fixture(3);
     std::fs::write(fixture.path("many/001.xmp"), "mine").unwrap();
     let refused = fixture.run(&many(&["--sidecar", "xmp"])).refusal(2);
-    assert!(refused.contains("many/001.xmp exists already\nhint: move it away"), "{refused}");
+    let told = format!("{} exists already\nhint: move it away", Path::new("many").join("001.xmp").display());
+    assert!(refused.contains(&told), "{refused}");
     assert!(!fixture.path("results.jsonl").exists(), "nothing was begun");
     fixture.run(&many(&["--sidecar", "xmp", "--force"])).answer();
     let told = std::fs::read_to_string(fixture.path("many/001.xmp")).unwrap();
@@ -355,8 +354,8 @@ fn line(id: &str, urls: &[String], more: &Value) -> String {
 #[test]
 fn requests_come_as_json_lines() {
     let fixture = fixture(2);
-    let file =
-        |name: &str| format!("file://{}/many/{name}", fixture.dir.path().canonicalize().unwrap().display());
+    let url = |path: PathBuf| url::Url::from_file_path(path.canonicalize().unwrap()).unwrap().to_string();
+    let file = |name: &str| url(fixture.path("many").join(name));
     let none = json!({});
     let lines = [
         line("text", &[], &none),
@@ -368,7 +367,7 @@ fn requests_come_as_json_lines() {
         ),
         line("drawn", &[], &json!({"temperature": 1.5})),
         line("scored", &[], &json!({"logprobs": true, "top_logprobs": 1})),
-        line("elsewhere", &[format!("file://{}", fixture.path("small.png").display())], &none),
+        line("elsewhere", &[url(fixture.path("small.png"))], &none),
         line("host", &["https://example.org/a.png".to_owned()], &none),
         line("model", &[], &json!({"model": "gpt-4o"})),
         line("stream", &[], &json!({"stream": true})),
@@ -418,10 +417,15 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     std::fs::write(fixture.path("half"), "{\"custom_id\": 1}").unwrap();
     std::fs::write(fixture.path("two"), "Who?\nWhat?\n").unwrap();
     std::fs::write(fixture.path("bad.json"), "{\"type\": ").unwrap();
+    let device = if cfg!(windows) {
+        ("many --prompt x --out NUL", 1, "cannot write NUL: its name is one that Windows keeps for a device")
+    } else {
+        ("many --prompt x --out /dev/full", 1, "cannot write /dev/full: it is a device and not a file")
+    };
     for (words, code, told) in [
         ("many", 2, "nothing is asked about the pictures\nhint: add --prompt"),
         ("many --prompt x --questions two", 2, "cannot be used with"),
-        ("nope --prompt x", 3, "cannot read nope: no such file or directory\nhint: check the path"),
+        ("nope --prompt x", 3, &format!("cannot read nope: {}\nhint: check the path", absence("nope"))),
         ("empty --prompt x", 3, "there is no picture in empty\n"),
         ("nope*.png --prompt x", 3, "there is no picture in nope*.png\n"),
         ("lines --prompt x", 2, "--prompt says nothing about requests that come as JSON lines"),
@@ -433,7 +437,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         ("many --prompt x --shard 3/2", 2, "as 1/4"),
         ("many --prompt x --width 17", 2, "17 is not in 1..=16"),
         ("many --prompt x --allow-image-dir many", 2, "--allow-image-dir is for requests"),
-        ("many --prompt x --out /dev/full", 1, "cannot write /dev/full: it is a device and not a file"),
+        device,
     ] {
         let words: Vec<&str> = ["batch"].into_iter().chain(words.split(' ')).collect();
         let refused = fixture.run(&words).refusal(code);
@@ -447,6 +451,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
 }
 
 /// The guide's examples, on the demo model, in a folder that has the pictures of examples/ in one called `photos`.
+#[cfg(unix)]
 #[test]
 fn the_guide_s_examples_work() {
     let fixture = Fixture::new();

@@ -1,7 +1,9 @@
 //! `phi3v chat`, spoken to by a pipe.
 
 use super::{Fixture, Run};
+#[cfg(target_os = "linux")]
 use std::io::{Read, Write};
+#[cfg(target_os = "linux")]
 use std::process::{Command, Stdio};
 
 fn chat(fixture: &Fixture, args: &[&str], input: &str) -> Run {

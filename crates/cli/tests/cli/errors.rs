@@ -1,7 +1,9 @@
 //! What is said, and with which exit code, when something is wrong.
 
-use super::{Fixture, Run, tiny};
-use std::process::Command;
+use super::{Fixture, Run, absence};
+use phi3v_cli::paths::quoted;
+#[cfg(unix)]
+use {super::tiny, std::process::Command};
 
 #[test]
 fn pictures_are_refused_with_3() {
@@ -10,11 +12,12 @@ fn pictures_are_refused_with_3() {
     let whole = std::fs::read(fixture.path("wide.png")).unwrap();
     std::fs::write(fixture.path("cut.png"), &whole[..whole.len() / 2]).unwrap();
     let refusal = |picture: &str| fixture.run(&["ask", picture, "What?"]).refusal(3);
-    assert_eq!(
-        refusal("absent.png"),
-        "error: cannot read absent.png: no such file or directory\n\
-         hint: check the path\n"
-    );
+    let told = format!("error: cannot read absent.png: {}\nhint: check the path\n", absence("absent.png"));
+    assert_eq!(refusal("absent.png"), told);
+    for device in ["NUL", "con.png", "./COM1"].into_iter().filter(|_| cfg!(windows)) {
+        let told = refusal(device);
+        assert!(told.contains("its name is one that Windows keeps for a device"), "{told}");
+    }
     let text = refusal("notes.txt");
     assert!(text.starts_with("error: notes.txt: this is not a picture"), "{text}");
     assert!(text.contains("\nhint: convert it to one of "), "{text}");
@@ -123,10 +126,9 @@ fn a_picture_where_the_question_should_be_is_refused() {
          hint: put the question last: phi3v ask wide.png small.png \"What is this?\"\n"
     );
     let first = refusal(&["What's this?", "small.png", "wide.png"]);
-    assert!(
-        first.ends_with("hint: put the question last: phi3v ask small.png wide.png 'What'\\''s this?'\n"),
-        "{first}"
-    );
+    let question = quoted("What's this?");
+    let told = format!("hint: put the question last: phi3v ask small.png wide.png {question}\n");
+    assert!(first.ends_with(&told), "{first}");
     // what would not work is not proposed
     let absent = refusal(&["small.png", "absent.png"]);
     assert!(absent.ends_with("hint: put the question last, in quotes: \"What is this?\"\n"), "{absent}");
@@ -186,7 +188,8 @@ fn an_address_is_fetched_from_allowed_hosts_of_the_internet_alone() {
     assert!(other.starts_with("error: https://example.org/a.png is not fetched: "), "{other}");
     assert!(other.contains("hint: name its host with --allow-url"), "{other}");
     let here = refusal("127.0.0.1", "http://127.0.0.1/a.png?b=1&c=2");
-    assert!(here.contains("curl -sL 'http://127.0.0.1/a.png?b=1&c=2' | "), "{here}");
+    let download = format!("curl -sL {} | ", quoted("http://127.0.0.1/a.png?b=1&c=2"));
+    assert!(here.contains(&download), "{here}");
     assert!(here.contains("outside the public internet") && here.contains("curl -sL"), "{here}");
     let file = refusal("example.org", "file:///etc/passwd");
     assert!(file.contains("hint: give the path of the file"), "{file}");

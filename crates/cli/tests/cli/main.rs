@@ -128,6 +128,11 @@ impl Fixture {
     }
 }
 
+/// The system's words for a file that is not there.
+fn absence(path: &str) -> String {
+    phi3v_cli::paths::system_words(&std::fs::File::open(path).unwrap_err())
+}
+
 /// What a run left behind.
 #[derive(Debug)]
 struct Run {

@@ -2,7 +2,9 @@
 
 use super::{Fixture, Run, tiny};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 /// stdout of a run that did well, whatever it told on stderr.
@@ -182,6 +184,7 @@ fn quantized_weights_are_kept_for_the_next_time() {
 }
 
 /// Changes a byte of a file and sets its time back.
+#[cfg(unix)]
 fn damage(path: &Path, place: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     let modified = path.metadata().unwrap().modified().unwrap();
@@ -263,7 +266,8 @@ fn a_link_to_a_device_is_not_replaced_by_force() {
 fn the_cache_may_be_below_the_users_folder() {
     let fixture = Fixture::new();
     let mut command = fixture.command(&["ask", "Who?", "--max-new-tokens", "1", "--quant", "q8"]);
-    let run = command.env("PHI3V_CACHE", "~/there").env("HOME", fixture.path("home")).output().unwrap();
+    let home = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+    let run = command.env("PHI3V_CACHE", "~/there").env(home, fixture.path("home")).output().unwrap();
     stdout(Run::of(run));
     assert!(fixture.path("home/there").is_dir() && !fixture.path("~").exists());
 }

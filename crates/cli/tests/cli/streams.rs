@@ -1,5 +1,6 @@
 //! Every command with a stdout or stderr that cannot be written to: notes that nobody can read change nothing, an answer
 //! that nobody wants is no failure, and one that a full disk has cut is.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports, reason = "most needs /dev/full"))]
 
 use super::{Fixture, Run, tiny};
 use std::fs::File;

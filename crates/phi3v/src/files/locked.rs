@@ -1,8 +1,10 @@
 //! Files that one process alone may write to.
 
-use std::fs::{File, TryLockError};
+use super::sys::open_to_write_alone;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Result, Seek, SeekFrom, Write};
 use std::ops::Deref;
+use std::path::Path;
 
 /// A file that is locked until this is dropped, on file systems that have locks; elsewhere it is only open.
 ///
@@ -13,6 +15,21 @@ use std::ops::Deref;
 pub struct LockedFile(File);
 
 impl LockedFile {
+    /// Opens or, by `options`, creates the file at `path` itself as [`open_in_place`](super::open_in_place) does, to be
+    /// written to by this process alone; others may read it meanwhile. None where somebody else writes to it.
+    ///
+    /// # Errors
+    /// As for [`open_in_place`](super::open_in_place).
+    pub fn open(path: &Path, options: &mut OpenOptions) -> Result<Option<Self>> {
+        open_to_write_alone(path, options)
+    }
+
+    /// A file that needs no lock to be ours alone.
+    #[cfg(windows)]
+    pub(super) fn not_locked(file: File) -> Self {
+        Self(file)
+    }
+
     /// Locks `file`; None where somebody else has locked it.
     ///
     /// # Errors
@@ -90,6 +107,20 @@ impl Seek for LockedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_writes_others_read_and_do_not_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let open =
+            || LockedFile::open(&path, File::options().write(true).create(true).truncate(false)).unwrap();
+        let mut first = open().unwrap();
+        first.write_all(b"text").unwrap();
+        assert!(open().is_none());
+        assert_eq!(std::fs::read(&path).unwrap(), b"text");
+        drop(first);
+        assert!(open().is_some());
+    }
 
     #[test]
     fn a_lock_ends_with_its_owner_whoever_else_holds_the_open_file() {

@@ -2,6 +2,7 @@
 
 use super::locked::LockedFile;
 use super::regular::{open_in_place, refuse_special};
+use super::sys::{is_at, refuse_device_name};
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -105,6 +106,7 @@ impl NewFile {
     /// or the like, or its folder is not there.
     pub fn check(out: &Path, existing: Existing) -> Result<(), WriteError> {
         let failed = |source| WriteError::new(out, source);
+        refuse_device_name(out).map_err(failed)?;
         match std::fs::symlink_metadata(out) {
             Ok(metadata) if metadata.is_symlink() => refuse_link_to_special(out).map_err(failed)?,
             Ok(metadata) => refuse_special(&metadata).map_err(failed)?,
@@ -254,28 +256,6 @@ fn refuse_link_to_special(link: &Path) -> std::io::Result<()> {
 /// The folder that a file stands in: this one for a bare name.
 fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Whether the open `file` is what lies at `path`.
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let opened = file.metadata()?;
-    match std::fs::metadata(path) {
-        Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the open and locked `file` is what lies at `path`: a second opening of it cannot be locked.
-#[cfg(not(unix))]
-fn is_at(_: &File, path: &Path) -> std::io::Result<bool> {
-    match File::options().write(true).open(path) {
-        Ok(again) => Ok(matches!(again.try_lock(), Err(TryLockError::WouldBlock))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Opening what has to be a regular file, without waiting for a pipe's other end and without touching a device.
 
+use super::sys::{Links, kind, prepare, refuse_device_name};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
@@ -18,12 +19,7 @@ pub fn open_regular(path: &Path) -> Result<File> {
 /// As for [`open_regular`].
 pub fn open_regular_with(path: &Path, options: &mut OpenOptions) -> Result<File> {
     // looked at first, since to open a device may do something to it
-    match std::fs::metadata(path) {
-        Ok(metadata) => refuse_special(&metadata)?,
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    open(path, options, 0)
+    open(path, options, check_regular(path), Links::Follow)
 }
 
 /// Opens or, by `options`, creates the regular file at `path` itself, never what a link there leads to.
@@ -31,25 +27,28 @@ pub fn open_regular_with(path: &Path, options: &mut OpenOptions) -> Result<File>
 /// # Errors
 /// As for [`open_regular`], and for a link.
 pub fn open_in_place(path: &Path, options: &mut OpenOptions) -> Result<File> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) => refuse_special(&metadata)?,
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    open(path, options, NO_FOLLOW)
+    let looked = refuse_device_name(path)
+        .and_then(|()| std::fs::symlink_metadata(path))
+        .and_then(|metadata| refuse_special(&metadata));
+    open(path, options, looked, Links::Refuse)
 }
 
-#[cfg(unix)]
-const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
-#[cfg(not(unix))]
-const NO_FOLLOW: i32 = 0;
+/// Refuses what [`open_regular`] would refuse, as far as can be known without opening it.
+///
+/// # Errors
+/// As for [`open_regular`].
+pub fn check_regular(path: &Path) -> Result<()> {
+    refuse_device_name(path)?;
+    refuse_special(&std::fs::metadata(path)?)
+}
 
-/// Opens without waiting, and looks again at what was opened: another file may have come to the name meanwhile.
-fn open(path: &Path, options: &mut OpenOptions, flags: i32) -> Result<File> {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_NONBLOCK | flags);
-    #[cfg(not(unix))]
-    let _ = flags;
+/// Opens without waiting what was `looked` at, and looks again at what was opened: another file may have come to the name
+/// meanwhile.
+fn open(path: &Path, options: &mut OpenOptions, looked: Result<()>, links: Links) -> Result<File> {
+    match looked {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => prepare(options, links),
+    }
     let file = options.open(path)?;
     refuse_special(&file.metadata()?)?;
     Ok(file)
@@ -59,7 +58,7 @@ fn open(path: &Path, options: &mut OpenOptions, flags: i32) -> Result<File> {
 ///
 /// # Errors
 /// [`ErrorKind::IsADirectory`], or [`ErrorKind::Other`] in words of ours.
-pub fn refuse_special(metadata: &Metadata) -> Result<()> {
+pub(super) fn refuse_special(metadata: &Metadata) -> Result<()> {
     if metadata.is_file() {
         return Ok(());
     }
@@ -67,23 +66,6 @@ pub fn refuse_special(metadata: &Metadata) -> Result<()> {
         return Err(ErrorKind::IsADirectory.into());
     }
     Err(Error::other(format!("it is {} and not a file", kind(metadata))))
-}
-
-#[cfg(unix)]
-fn kind(metadata: &Metadata) -> &'static str {
-    use std::os::unix::fs::FileTypeExt;
-    let kind = metadata.file_type();
-    match () {
-        () if kind.is_symlink() => "a link",
-        () if kind.is_fifo() => "a pipe",
-        () if kind.is_socket() => "a socket",
-        () => "a device",
-    }
-}
-
-#[cfg(not(unix))]
-fn kind(metadata: &Metadata) -> &'static str {
-    if metadata.is_symlink() { "a link" } else { "something else" }
 }
 
 #[cfg(all(test, unix))]

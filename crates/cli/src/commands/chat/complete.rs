@@ -69,8 +69,9 @@ mod tests {
         assert_eq!(offered("What").1, Vec::<String>::new());
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("cover one.png"), "").unwrap();
-        let typed = format!("/image {}/cov", folder.path().display());
-        let whole = format!("{}/cover\\ one.png", folder.path().display());
+        let typed = format!("/image {}", folder.path().join("cov").display());
+        let name = if cfg!(windows) { "cover one.png" } else { "cover\\ one.png" };
+        let whole = folder.path().join(name).display().to_string();
         assert_eq!(offered(&typed), (7, vec![whole]));
     }
 }

@@ -85,11 +85,10 @@ fn words(line: &str) -> Vec<&str> {
     words
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
-    #[cfg(unix)]
     #[test]
     fn pictures_are_found_as_they_are_typed_and_dropped() {
         let folder = tempfile::tempdir().unwrap();

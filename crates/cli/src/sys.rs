@@ -1,0 +1,16 @@
+//! What differs from system to system. What can run anywhere of `windows` is tested everywhere.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(any(test, windows))]
+mod windows;
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+
+pub(crate) use system::{
+    CACHE_VARIABLE, REPLACES_OPEN_FILES, as_named, changed, link_blob, open_without_waiting,
+    outlive_size_limits, quoted, termination,
+};

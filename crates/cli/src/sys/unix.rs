@@ -1,0 +1,68 @@
+//! Linux, macOS and the BSDs.
+
+use cap_std::fs::{OpenOptions, OpenOptionsExt};
+use std::fs::Metadata;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The variable that names the user's folder for what can be made again, beside `XDG_CACHE_HOME`: none.
+pub(crate) const CACHE_VARIABLE: Option<&str> = None;
+
+/// Whether a file that is open can be replaced by another: who has opened it goes on with the old one.
+pub(crate) const REPLACES_OPEN_FILES: bool = true;
+
+/// The time of any change at all to a file, which no program can set back.
+#[must_use]
+pub(crate) fn changed(metadata: &Metadata) -> String {
+    format!("{}.{:09}", metadata.ctime(), metadata.ctime_nsec())
+}
+
+/// Makes a blob of a cache appear at `link`: by a relative link, so that the cache may be moved.
+///
+/// # Errors
+/// The system's refusal.
+pub(crate) fn link_blob(blob: &Path, link: &Path) -> std::io::Result<()> {
+    let linked = symlink(Path::new("../../blobs").join(blob.file_name().unwrap_or_default()), link);
+    // FAT, exFAT and some folders of the network know no links
+    linked.or_else(|_| std::fs::hard_link(blob, link)).or_else(|_| std::fs::copy(blob, link).map(drop))
+}
+
+/// Makes opening wait for nobody at a pipe's other end.
+pub(crate) fn open_without_waiting(options: &mut OpenOptions) {
+    /// `O_NONBLOCK` of Linux on the processors it is built for, and of macOS and the BSDs.
+    const NONBLOCK: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 4 };
+    options.custom_flags(NONBLOCK);
+}
+
+/// From here on a write beyond the size that a file may have (`ulimit -f`) fails with an error; by itself its signal ends
+/// the program.
+pub(crate) fn outlive_size_limits() {
+    let reached = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // where that is refused, it is as it was
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, reached);
+}
+
+/// Resolves at the next Ctrl-C or SIGTERM, for who ends in order.
+///
+/// # Errors
+/// The system gives no signals.
+pub(crate) async fn termination() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// A canonical path as users and addresses have it: as it is.
+#[must_use]
+pub(crate) fn as_named(canonical: PathBuf) -> PathBuf {
+    canonical
+}
+
+/// A word between quotes of the shell.
+#[must_use]
+pub(crate) fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

@@ -1,0 +1,123 @@
+//! Windows.
+
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The variable that names the user's folder for what can be made again, beside `XDG_CACHE_HOME`.
+#[cfg(windows)]
+pub(crate) const CACHE_VARIABLE: Option<&str> = Some("LOCALAPPDATA");
+
+/// Whether a file that is open can be replaced by another: on some file systems, and only if who has opened it lets that be.
+#[cfg(windows)]
+pub(crate) const REPLACES_OPEN_FILES: bool = false;
+
+/// When a file was made: copying another over it makes a new one.
+#[must_use]
+pub(crate) fn changed(metadata: &Metadata) -> String {
+    let made = metadata.created().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    made.map_or(0, |time| time.as_nanos()).to_string()
+}
+
+/// Makes a blob of a cache appear at `link`. Links need privileges: a hard link, or else a copy.
+///
+/// # Errors
+/// The system's refusal.
+pub(crate) fn link_blob(blob: &Path, link: &Path) -> std::io::Result<()> {
+    std::fs::hard_link(blob, link).or_else(|_| std::fs::copy(blob, link).map(drop))
+}
+
+/// No file waits for somebody when it is opened.
+#[cfg(windows)]
+pub(crate) fn open_without_waiting(_: &mut cap_std::fs::OpenOptions) {}
+
+/// Nothing limits the sizes of files.
+#[cfg(windows)]
+pub(crate) fn outlive_size_limits() {}
+
+/// Resolves at the next Ctrl-C or Ctrl-Break, or when the console is closed, the user leaves or the machine is shut down,
+/// for who ends in order.
+///
+/// # Errors
+/// The system gives no signals.
+#[cfg(windows)]
+pub(crate) async fn termination() -> std::io::Result<()> {
+    use tokio::signal::windows;
+    let (mut interrupt, mut end) = (windows::ctrl_c()?, windows::ctrl_break()?);
+    let (mut close, mut leave, mut shutdown) =
+        (windows::ctrl_close()?, windows::ctrl_logoff()?, windows::ctrl_shutdown()?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = end.recv() => {}
+        _ = close.recv() => {}
+        _ = leave.recv() => {}
+        _ = shutdown.recv() => {}
+    }
+    Ok(())
+}
+
+/// A canonical path as users and addresses have it: `C:\a` for `\\?\C:\a`, `\\server\share` for `\\?\UNC\server\share`.
+#[must_use]
+pub(crate) fn as_named(canonical: PathBuf) -> PathBuf {
+    let plain = canonical.to_str().and_then(|text| {
+        let rest = text.strip_prefix(r"\\?\")?;
+        match rest.strip_prefix(r"UNC\") {
+            Some(share) => Some(format!(r"\\{share}")),
+            None => rest.get(1..).is_some_and(|rest| rest.starts_with(r":\")).then(|| rest.to_owned()),
+        }
+    });
+    plain.map_or(canonical, PathBuf::from)
+}
+
+/// A word between the quotes that every shell there knows.
+#[must_use]
+pub(crate) fn quoted(word: &str) -> String {
+    format!("\"{}\"", word.replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_paths_are_shown_as_people_write_them() {
+        let named = |path: &str| as_named(path.into()).to_str().unwrap().to_owned();
+        for (canonical, plain) in [
+            (r"\\?\C:\pictures\a b.png", r"C:\pictures\a b.png"),
+            (r"\\?\UNC\server\share\a.png", r"\\server\share\a.png"),
+            (r"\\?\Volume{0123}\a.png", r"\\?\Volume{0123}\a.png"),
+            (r"C:\a.png", r"C:\a.png"),
+            ("/a/b", "/a/b"),
+        ] {
+            assert_eq!(named(canonical), plain);
+        }
+    }
+
+    #[test]
+    fn a_blob_appears_without_a_symbolic_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (blob, link) = (dir.path().join("blob"), dir.path().join("link"));
+        std::fs::write(&blob, "bytes").unwrap();
+        link_blob(&blob, &link).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_file());
+        assert_eq!(std::fs::read(&link).unwrap(), b"bytes");
+        assert!(link_blob(&dir.path().join("absent"), &dir.path().join("other")).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_made_anew_has_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let of = || changed(&std::fs::metadata(&path).unwrap());
+        std::fs::write(&path, "bytes").unwrap();
+        let before = of();
+        assert_eq!(of(), before);
+        assert!(before.parse::<u128>().is_ok(), "{before}");
+    }
+
+    #[test]
+    fn words_stand_between_double_quotes() {
+        assert_eq!(quoted(r"C:\my pictures\a.png"), r#""C:\my pictures\a.png""#);
+        assert_eq!(quoted("a \"b\""), r#""a \"b\"""#);
+    }
+}

@@ -1,0 +1,52 @@
+//! Systems that have devices, pipes and sockets among their files.
+
+use super::super::locked::LockedFile;
+use super::super::regular::open_in_place;
+use super::Links;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{ErrorKind, Result};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Makes opening wait for nobody at a pipe's other end, and stop at a link that is to be refused.
+pub(in crate::files) fn prepare(options: &mut OpenOptions, links: Links) {
+    let stop = match links {
+        Links::Follow => 0,
+        Links::Refuse => libc::O_NOFOLLOW,
+    };
+    options.custom_flags(libc::O_NONBLOCK | stop);
+}
+
+/// What the metadata of something that is neither a file nor a folder tell of it.
+pub(in crate::files) fn kind(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_symlink() => "a link",
+        () if kind.is_fifo() => "a pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    }
+}
+
+/// Whether the open `file` is what lies at `path`.
+pub(in crate::files) fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let opened = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// As [`LockedFile::open`].
+pub(in crate::files) fn open_to_write_alone(
+    path: &Path,
+    options: &mut OpenOptions,
+) -> Result<Option<LockedFile>> {
+    LockedFile::try_lock(open_in_place(path, options)?)
+}
+
+/// No name stands for a device by itself: metadata tell.
+pub(in crate::files) fn refuse_device_name(_: &Path) -> Result<()> {
+    Ok(())
+}

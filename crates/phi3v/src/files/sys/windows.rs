@@ -1,0 +1,141 @@
+//! Windows, where names stand for devices, and a lock keeps readers out too.
+
+use std::fs::{File, Metadata, TryLockError};
+use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
+#[cfg(windows)]
+use {
+    super::super::locked::LockedFile, super::super::regular::open_in_place, super::Links,
+    std::fs::OpenOptions, std::os::windows::fs::OpenOptionsExt,
+};
+
+/// Opening waits for nobody here, and no flag stops at a link without changing what is opened where there is none.
+#[cfg(windows)]
+pub(in crate::files) fn prepare(_: &mut OpenOptions, _: Links) {}
+
+/// As [`LockedFile::open`]: not by a lock but by what others may open it for meanwhile.
+#[cfg(windows)]
+pub(in crate::files) fn open_to_write_alone(
+    path: &Path,
+    options: &mut OpenOptions,
+) -> Result<Option<LockedFile>> {
+    /// `FILE_SHARE_READ`: others may read it, and neither replace nor remove it.
+    const SHARE: u32 = 1;
+    /// `ERROR_SHARING_VIOLATION`.
+    const TAKEN: i32 = 32;
+    match open_in_place(path, options.share_mode(SHARE)) {
+        Ok(file) => Ok(Some(LockedFile::not_locked(file))),
+        Err(error) if error.raw_os_error() == Some(TAKEN) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the metadata of something that is neither a file nor a folder tell of it.
+pub(in crate::files) fn kind(metadata: &Metadata) -> &'static str {
+    if metadata.is_symlink() { "a link" } else { "something else" }
+}
+
+/// Whether the open and locked `file` is what lies at `path`: a second opening of it cannot be locked.
+pub(in crate::files) fn is_at(_: &File, path: &Path) -> Result<bool> {
+    match File::options().write(true).open(path) {
+        Ok(again) => Ok(matches!(again.try_lock(), Err(TryLockError::WouldBlock))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses the names that Windows keeps for devices. They stand for the same device in every folder, and, but for its
+/// newest versions, with any ending: `a\nul.png` too.
+pub(in crate::files) fn refuse_device_name(path: &Path) -> Result<()> {
+    let text = path.to_string_lossy().replace('/', r"\").to_uppercase();
+    let name = text.rsplit('\\').next().unwrap_or_default();
+    let stem = name.split(['.', ':']).next().unwrap_or_default().trim_end();
+    let numbered = ["COM", "LPT"].iter().find_map(|port| stem.strip_prefix(port));
+    let is_port = numbered.is_some_and(|number| {
+        let mut letters = number.chars();
+        // the raised digits count as digits there
+        letters.next().is_some_and(|letter| letter.is_ascii_digit() || "¹²³".contains(letter))
+            && letters.next().is_none()
+    });
+    let is_device = is_port
+        || ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem)
+        || text.starts_with(r"\\.\");
+    if is_device { Err(Error::other("its name is one that Windows keeps for a device")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_devices_are_refused_in_every_folder_and_with_every_ending() {
+        for name in [
+            "NUL",
+            "nul",
+            "a/nul.png",
+            r"a\Con.tar.gz",
+            "AUX ",
+            "aux .png",
+            "prn:",
+            "com1",
+            "COM0.jpeg",
+            "lpt9",
+            "COM²",
+            "conin$",
+            "CONOUT$",
+            r"\\.\PhysicalDrive0",
+            "//./pipe/x",
+            r"C:\pictures\LPT³.png",
+            "nul.partial",
+        ] {
+            let refused = refuse_device_name(Path::new(name)).expect_err(name).to_string();
+            assert_eq!(refused, "its name is one that Windows keeps for a device");
+        }
+        for name in [
+            "",
+            "null",
+            "a.nul",
+            "con/a.png",
+            "icon.png",
+            "com",
+            "COM10",
+            "COMA",
+            "com1a",
+            "lpt",
+            "prn-1.png",
+            "auxiliary",
+            r"\\server\share\a.png",
+            r"\\?\C:\a.png",
+        ] {
+            refuse_device_name(Path::new(name)).expect(name);
+        }
+    }
+
+    #[test]
+    fn an_open_file_is_known_by_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.partial");
+        let open = || File::create(&path).unwrap();
+        let file = open();
+        file.lock().unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        std::fs::rename(&path, folder.path().join("a")).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        let _other = open();
+        assert!(!is_at(&file, &path).unwrap());
+        assert!(is_at(&file, folder.path()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_file_has_a_name() {
+        let metadata = |path: &Path| kind(&std::fs::symlink_metadata(path).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(metadata(folder.path()), "something else");
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink("nowhere", &link).unwrap();
+            assert_eq!(metadata(&link), "a link");
+        }
+    }
+}
