@@ -1,4 +1,4 @@
-//! Schemas, regular expressions and grammars from requests: refused, or followed to answers of that form.
+//! Schemas, regular expressions, grammars and choices from requests: refused, or followed to answers of that form.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -17,13 +17,14 @@ static FACTORY: LazyLock<ConstraintFactory> =
 fuzz_target!(|data: &[u8]| {
     let Some((&kind, rest)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(rest) else { return };
-    let grammar = match kind % 3 {
+    let grammar = match kind % 4 {
         0 => match serde_json::from_str(text) {
             Ok(schema) => Grammar::JsonSchema(schema),
             Err(_) => return,
         },
         1 => Grammar::Regex(text.to_owned()),
-        _ => Grammar::Lark(text.to_owned()),
+        2 => Grammar::Lark(text.to_owned()),
+        _ => Grammar::Choices(text.split(',').map(str::to_owned).collect()),
     };
     let Ok(mut constraint) = FACTORY.constraint(&grammar) else { return };
     let mut output = Vec::new();
@@ -34,6 +35,9 @@ fuzz_target!(|data: &[u8]| {
         }
         let allowed: Vec<u32> =
             (0..).zip(&logits).filter(|&(_, &logit)| logit == 0.0).map(|(id, _)| id).collect();
+        if let Some(forced) = constraint.forced().expect("it was followed a moment ago") {
+            assert_eq!(allowed, [forced], "what is forced is what is allowed");
+        }
         let stops = TOKENIZER.stop_ids().iter().all(|id| allowed.contains(id));
         assert_eq!(stops, constraint.may_end());
         let Some(&token) = allowed.get(step * 7 % allowed.len().max(1)) else { return };
@@ -43,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
         }
         output.push(token);
     }
-    if kind % 3 == 0 && constraint.may_end() {
+    if kind % 4 == 0 && constraint.may_end() {
         let answer = TOKENIZER.decode(&output, true);
         serde_json::from_str::<serde::de::IgnoredAny>(&answer).expect("a schema gives JSON");
     }

@@ -2,12 +2,14 @@
 
 mod batch;
 mod decide;
+mod form;
 mod formats;
 mod picture;
 mod serve;
 
 pub use batch::{BatchArgs, Sidecar};
 pub use decide::{CalibrateArgs, DecideArgs};
+pub use form::{AnswerForm, FormArgs};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
 pub use picture::{Detail, FrameArgs, PictureArgs, PictureLimitArgs};
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
@@ -105,6 +107,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Download a model, or what is new of it, and print its folder
     Pull(PullArgs),
+    /// List the presets that --schema knows, or print one
+    Schemas(SchemasArgs),
     /// Show the model, the processor, graphics cards and what memory will be used
     Info(InfoArgs),
     /// Quantize a model to one file
@@ -154,10 +158,13 @@ pub enum Command {
   phi3v ask before.png after.png \"What is difference in this two images?\"
   curl -s https://example.org/chart.png | phi3v ask - \"Could you please introduce this stock to me?\"
   phi3v ask --allow-url images.example.org https://images.example.org/cat.jpg \"What is this?\"
-  phi3v ask --json receipt.jpg \"What is the total?\" | jq -r .answer"
+  phi3v ask --json receipt.jpg \"What is the total?\" | jq -r .answer
+  phi3v ask --schema @receipt receipt.jpg
+  phi3v ask --choices yes,no photo.jpg \"Is there a dog in this picture?\""
 )]
 pub struct AskArgs {
-    /// Pictures (files, addresses with --allow-url, or - for stdin), and last the question, which may call them image 1, image 2 and so on
+    /// Pictures (files, addresses with --allow-url, or - for stdin), and last the question, which may call them image 1, image 2 and so on;
+    /// a preset of --schema has one of its own
     // one argument, since flags may stand between its values
     #[arg(value_name = "IMAGE|QUESTION", required = true)]
     pub inputs: Vec<OsString>,
@@ -176,7 +183,7 @@ pub struct AskArgs {
     /// Which frames of videos
     #[command(flatten)]
     pub frames: FrameArgs,
-    /// Print one JSON object: answer, finish reason, usage, timings, model, pictures
+    /// Print one JSON object: answer, finish reason, usage, timings, model, pictures, words, and the fields of a form
     #[arg(long, short, help_heading = None::<&str>)]
     pub json: bool,
     /// What is told on stderr
@@ -185,6 +192,12 @@ pub struct AskArgs {
     /// How the answer is made
     #[command(flatten)]
     pub generation: GenerationArgs,
+    /// The form of the answer
+    #[command(flatten)]
+    pub form: FormArgs,
+    /// With --schema: print the answer as a table (CSV), a row for each object of an array or each row of a table
+    #[arg(long, help_heading = "Form of the answer", requires = "schema", conflicts_with = "json")]
+    pub csv: bool,
     /// How much is kept
     #[command(flatten)]
     pub context: ContextArgs,
@@ -219,6 +232,9 @@ pub struct ChatArgs {
     /// How the answer is made
     #[command(flatten)]
     pub generation: GenerationArgs,
+    /// The form of every answer
+    #[command(flatten)]
+    pub form: FormArgs,
     /// How much is kept
     #[command(flatten)]
     pub context: ContextArgs,
@@ -230,6 +246,16 @@ pub struct PullArgs {
     /// phi-3-vision, phi-3.5-vision, or a repository of a hub: OWNER/NAME or OWNER/NAME@REVISION
     #[arg(default_value = DEFAULT_PULL)]
     pub model: String,
+}
+
+/// `phi3v schemas`
+#[derive(Debug, Args)]
+pub struct SchemasArgs {
+    /// The preset whose schema is printed, such as @receipt
+    pub name: Option<String>,
+    /// Print JSON: name, what it is for, question and schema
+    #[arg(long, short)]
+    pub json: bool,
 }
 
 /// `phi3v info`
@@ -595,13 +621,19 @@ impl AskArgs {
         asked.into_iter().filter(|(_, asked)| *asked).map(|(grab, _)| grab).collect()
     }
 
-    /// The pictures' names, and the question.
+    /// The pictures' names, and the question: `own`, where there are pictures alone.
     ///
     /// # Errors
     /// The question is missing, empty or not text.
-    pub fn images_and_question(&self) -> Result<(&[OsString], &str), CliError> {
+    pub fn images_and_question<'a>(
+        &'a self,
+        own: Option<&'a str>,
+    ) -> Result<(&'a [OsString], &'a str), CliError> {
         let Some((question, images)) = self.inputs.split_last() else { return Err(CliError::QuestionText) };
         if is_picture(question) {
+            if let Some(own) = own {
+                return Ok((&self.inputs, own));
+            }
             let names = self.inputs.iter().map(|name| name.to_string_lossy().into_owned()).collect();
             return Err(CliError::NoQuestion { names });
         }

@@ -6,6 +6,7 @@ use crate::disk;
 use crate::hub::HubError;
 use crate::paths::system_words;
 use crate::sources::NamedImageError;
+use phi3v::constraint::ConstraintError;
 use phi3v::engine::EngineError;
 use phi3v::files::WriteError;
 use phi3v::memory::size;
@@ -40,6 +41,26 @@ pub enum CliError {
     NoQuestion {
         /// All arguments, pictures every one.
         names: Vec<String>,
+    },
+    /// A preset of another name.
+    #[error("there is no preset {name}")]
+    NoPreset {
+        /// As the user gave it.
+        name: String,
+    },
+    /// A file with a schema that is none.
+    #[error("the schema in {path} is not valid JSON: {reason}")]
+    Schema {
+        /// The file's path, as the user gave it.
+        path: String,
+        /// What the reader of JSON says.
+        reason: String,
+    },
+    /// An answer that cannot be a table.
+    #[error("the answer is no table: {reason}")]
+    NoTable {
+        /// Why it is none.
+        reason: &'static str,
     },
     /// No words in the question.
     #[error("the question is empty")]
@@ -202,9 +223,12 @@ impl CliError {
             | Self::Quantized { .. }
             | Self::OverwritesModel { .. }
             | Self::Exists { .. }
+            | Self::NoPreset { .. }
+            | Self::Schema { .. }
             | Self::Decide(_)
             | Self::NoQuestion { .. } => ExitCode::Usage,
             Self::Server { .. }
+            | Self::NoTable { .. }
             | Self::Unhealthy { .. }
             | Self::File { .. }
             | Self::Busy { .. }
@@ -269,6 +293,9 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
         Error::Engine(EngineError::DamagedCache) => ExitCode::Failure,
+        Error::Constraint(ConstraintError::TooLarge { .. } | ConstraintError::Invalid { .. }) => {
+            ExitCode::Usage
+        }
         Error::Decide(_) | Error::Calibration(_) => ExitCode::Usage,
         Error::Device(_) | Error::Sampler(_) | Error::Processor(_) | Error::Engine(_) => ExitCode::Usage,
         Error::Stopped => ExitCode::Interrupted,

@@ -10,6 +10,7 @@ use crate::sources::{NamedImageError, SourceError, Unallowed, http_url};
 use crate::tell;
 use crate::terminal::printable;
 use phi3v::engine::EngineError;
+use phi3v::presets::Preset;
 use std::ffi::OsStr;
 use std::io;
 
@@ -50,6 +51,11 @@ impl CliError {
                 if error.kind() == io::ErrorKind::FileTooLarge =>
             {
                 "raise the limit on the size of files (ulimit -f), or write to another disk".to_owned()
+            }
+            Self::NoPreset { .. } => format!("there are {}; phi3v schemas shows them", Preset::names()),
+            Self::Schema { .. } => "correct the JSON at that place".to_owned(),
+            Self::NoTable { .. } => {
+                "ask for an object, or an array of them, and for more tokens with --max-new-tokens".to_owned()
             }
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),

@@ -4,12 +4,14 @@ mod decide;
 
 pub use decide::{DecideReport, DecisionReport, calibration_table, decision_table, decisions};
 
-use crate::args::AskArgs;
+use crate::args::{AnswerForm, AskArgs};
+use crate::fields::FieldMap;
 use crate::runtime::Runtime;
 use crate::sources::{ImageReport, NamedImage};
 use crate::terminal::count;
 use phi3v::batch::Answer;
 use phi3v::engine::{Finished, Timings, Token, Usage};
+use phi3v::fields::fields;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::words::{Word, words};
 use serde::Serialize;
@@ -36,6 +38,8 @@ pub struct AskReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     logprobs: Option<Vec<TokenReport>>,
     words: Vec<WordReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<FieldMap>,
 }
 
 /// A word, the least probability of its tokens, and their mean.
@@ -72,9 +76,17 @@ struct TokenReport {
 }
 
 impl AskReport {
-    /// The report of one answer, with the pictures it was about and the model that gave it.
+    /// The report of one answer, with the pictures it was about, the model that gave it, and the form that it has.
     #[must_use]
-    pub fn new(args: &AskArgs, pictures: &[NamedImage], runtime: &Runtime, answer: &Answer) -> Self {
+    pub fn new(
+        args: &AskArgs,
+        pictures: &[NamedImage],
+        runtime: &Runtime,
+        answer: &Answer,
+        form: Option<&AnswerForm>,
+    ) -> Self {
+        let told =
+            |form: &AnswerForm| FieldMap::from(fields(&form.grammar, &answer.tokens, &answer.finished.text));
         let tokens =
             || answer.tokens.iter().map(|token| TokenReport::new(token, &runtime.tokenizer)).collect();
         Self {
@@ -87,6 +99,7 @@ impl AskReport {
             timings: answer.finished.timings.into(),
             logprobs: args.logprobs.map(|_| tokens()),
             words: words(&answer.tokens, &answer.finished.text).into_iter().map(WordReport::from).collect(),
+            fields: form.map(told),
         }
     }
 }

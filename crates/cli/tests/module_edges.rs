@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 const EDGES: &[(&str, &[&str])] = &[
     ("bench", &[]),
     ("disk", &[]),
+    ("fields", &[]),
     ("identity", &[]),
     ("origin", &[]),
+    ("tables", &[]),
     ("variables", &[]),
     ("version", &[]),
     ("terminal", &["variables"]),
@@ -21,13 +23,16 @@ const EDGES: &[(&str, &[&str])] = &[
     ("documents", &["paths"]),
     ("sources", &["documents", "paths", "terminal", "variables"]),
     ("hub", &["disk", "paths", "terminal", "variables"]),
-    ("server", &["bounded", "documents", "origin", "sources", "version"]),
-    ("batch", &["bounded", "disk", "documents", "paths", "server", "sources", "terminal"]),
+    ("server", &["bounded", "documents", "fields", "origin", "sources", "version"]),
+    ("batch", &["bounded", "disk", "documents", "paths", "server", "sources", "tables", "terminal"]),
     ("decide", &["batch", "bounded", "paths"]),
     ("error", &["batch", "decide", "disk", "hub", "paths", "sources"]),
     ("hints", &["documents", "error", "hub", "paths", "sources", "terminal"]),
     ("interrupt", &["error", "terminal"]),
-    ("args", &["batch", "decide", "documents", "error", "origin", "sources", "variables", "version"]),
+    (
+        "args",
+        &["batch", "bounded", "decide", "documents", "error", "origin", "sources", "variables", "version"],
+    ),
     ("output", &["error", "hub", "paths"]),
     (
         "quantized",
@@ -36,7 +41,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["args", "error", "hub", "progress", "quantized", "terminal"]),
     ("conversation", &["args", "error", "runtime", "sources"]),
     ("answer", &["error", "interrupt", "progress", "sources", "terminal"]),
-    ("report", &["args", "decide", "runtime", "sources", "terminal"]),
+    ("report", &["args", "decide", "fields", "runtime", "sources", "terminal"]),
     (
         "commands",
         &[
@@ -59,6 +64,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "runtime",
             "server",
             "sources",
+            "tables",
             "terminal",
             "variables",
             "version",

@@ -189,7 +189,7 @@ impl<'a, B: Backend> Subject<'a, B> {
         length: usize,
     ) -> Result<Vec<f32>> {
         let factors = self.model.rope().factors_for(length);
-        let batch = [Chunk { segments, past, blocks: &self.blocks, factors, logits: true }];
+        let batch = [Chunk { segments, past, blocks: &self.blocks, factors, logits: 1 }];
         let mut logits = Vec::new();
         self.model.forward(&batch, &mut self.cache, &mut logits, &mut |_| ControlFlow::Continue(()))?;
         Ok(logits)

@@ -161,7 +161,7 @@ fn trace_decoder<B: Backend>(
         past: 0,
         blocks: &blocks,
         factors: model.rope().factors_for(input_ids.len()),
-        logits: true,
+        logits: 1,
     }];
     let mut logits = Vec::new();
     if options.hidden_states {

@@ -55,7 +55,7 @@ fn decode(
     let factors = model.rope().factors_for(past + 1);
     let segments = &[Segment::Tokens(&[7])];
     let blocks: [[u32; 2]; SEQUENCES] = std::array::from_fn(|i| [2 * i as u32, 2 * i as u32 + 1]);
-    let batch = blocks.each_ref().map(|blocks| Chunk { segments, past, blocks, factors, logits: true });
+    let batch = blocks.each_ref().map(|blocks| Chunk { segments, past, blocks, factors, logits: 1 });
     model.forward(&batch[..sequences], cache, logits, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(logits.len(), sequences * model.config().vocab_size);
 }

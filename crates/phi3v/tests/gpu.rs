@@ -67,7 +67,7 @@ fn decode_counts(gpu: Gpu, quant: Quant, past: usize) -> [Counts; 2] {
         let before = model.backend().counts();
         let segments = [Segment::Tokens(ids)];
         let chunk =
-            Chunk { segments: &segments, past, blocks: &blocks, factors: RopeFactors::Short, logits: true };
+            Chunk { segments: &segments, past, blocks: &blocks, factors: RopeFactors::Short, logits: 1 };
         model.forward(&[chunk], &mut cache, &mut logits, &mut |_| ControlFlow::Continue(())).unwrap();
         let after = model.backend().counts();
         Counts {

@@ -19,7 +19,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("device", &[]),
     ("sampler", &[]),
     ("stop", &["sampler"]),
-    ("constraint", &["tokenizer"]),
+    ("presets", &[]),
+    ("constraint", &["presets", "tokenizer"]),
     ("chat_template", &[]),
     ("weights", &["config", "files"]),
     ("processor", &["tokenizer", "chat_template"]),
@@ -32,6 +33,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("batch", &["engine"]),
     ("decide", &["chat_template", "engine", "image", "processor", "tokenizer"]),
     ("words", &["engine"]),
+    ("fields", &["constraint", "engine"]),
     (
         "session",
         &[
@@ -145,6 +147,7 @@ const COMMANDS: &[&str] = &[
     "eval",
     "trace",
     "export-demo",
+    "schemas",
 ];
 
 #[test]

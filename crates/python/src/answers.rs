@@ -6,10 +6,11 @@ use crate::generation::Generation;
 use crate::model::{Model, Shared};
 use crate::picture::Picture;
 use crate::work::{self, SLICE};
+use phi3v::constraint::Grammar;
 use phi3v::conversation::DEFAULT_MAX_NEW_TOKENS;
 use phi3v::decide::{Decision, Question, Questions};
 use phi3v::engine::{CacheSalt, Event, Finished, Request, Token};
-use phi3v::{Conversation, GenerationOptions, words};
+use phi3v::{Conversation, GenerationOptions, fields, words};
 use phi3v_cli::error::CliError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -34,6 +35,8 @@ struct Open {
     cancelled: Arc<AtomicBool>,
     text: String,
     tokens: Vec<Token>,
+    /// What its answer is held to.
+    form: Option<Grammar>,
 }
 
 /// A token of an answer, and the text that has become certain with it.
@@ -63,6 +66,14 @@ struct Spoken {
     text: String,
     p: f32,
     mean: f32,
+}
+
+/// A value of an answer that has a form, as [`fields::Field`] has it; the value as JSON.
+#[derive(Clone, IntoPyObject)]
+struct Valued {
+    path: String,
+    value: String,
+    p: f32,
 }
 
 /// Token counts of an answer.
@@ -95,6 +106,8 @@ pub(crate) struct Ended {
     tokens: Vec<Chosen>,
     /// Its words with their probabilities.
     words: Vec<Spoken>,
+    /// The values of its form with their probabilities.
+    fields: Vec<Valued>,
     /// Of questions: the logarithm of each choice's probability.
     scores: Vec<Vec<f64>>,
     /// `stop`, `length` or `cancelled`.
@@ -145,12 +158,12 @@ impl Answers {
         generation: Generation,
     ) -> PyResult<()> {
         let conversation = work::held(py, || conversation(&turns, &pictures))?;
-        let request = work::outside(py, || {
+        let (request, form) = work::outside(py, || {
             let Shared { tokenizer, context_tokens, .. } = &*self.shared;
             let request = conversation.request(tokenizer, *context_tokens, &generation.options())?;
             Ok(self.constrained(request, &generation)?)
         })?;
-        self.send(py, key, request)
+        self.send(py, key, request, form)
     }
 
     /// Asks for what follows ids, `-i` at the rows of picture i.
@@ -174,11 +187,11 @@ impl Answers {
             cache_salt: CacheSalt::default(),
             scored: Vec::new(),
         };
-        let request = work::outside(py, || {
+        let (request, form) = work::outside(py, || {
             request.sampling.validate().map_err(phi3v::Error::from)?;
             Ok(self.constrained(request, &generation)?)
         })?;
-        self.send(py, key, request)
+        self.send(py, key, request, form)
     }
 
     /// Asks for the scores of the choices of questions about pictures, each question a text with its choices.
@@ -199,7 +212,7 @@ impl Answers {
             questions.into_iter().try_for_each(|(text, choices)| all.add(&Question::new(&text, choices)))?;
             Ok(all.into_request())
         })?;
-        self.send(py, key, request)
+        self.send(py, key, request, None)
     }
 
     /// Waits for what happens next: a piece where `pieces` are wanted, or the end of a request. None where no request
@@ -245,15 +258,21 @@ impl Answers {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn constrained(&self, request: Request, generation: &Generation) -> Result<Request, phi3v::Error> {
-        let Some(schema) = &generation.schema else { return Ok(request) };
-        let constraint = self.shared.constraint(schema)?;
-        Ok(Request { constraint: Some(Box::new(constraint)), ..request })
+    /// The request held to the form that is asked for, and the form.
+    fn constrained(
+        &self,
+        request: Request,
+        generation: &Generation,
+    ) -> Result<(Request, Option<Grammar>), phi3v::Error> {
+        let Some(form) = generation.form()? else { return Ok((request, None)) };
+        let constraint = self.shared.constraint(&form)?;
+        Ok((Request { constraint: Some(Box::new(constraint)), ..request }, Some(form)))
     }
 
-    fn send(&self, py: Python<'_>, key: u64, request: Request) -> PyResult<()> {
+    fn send(&self, py: Python<'_>, key: u64, request: Request, form: Option<Grammar>) -> PyResult<()> {
         let cancelled = Arc::new(AtomicBool::new(false));
-        let open = Open { cancelled: Arc::clone(&cancelled), text: String::new(), tokens: Vec::new() };
+        let (text, tokens) = (String::new(), Vec::new());
+        let open = Open { cancelled: Arc::clone(&cancelled), text, tokens, form };
         match self.open().entry(key) {
             Entry::Vacant(place) => place.insert(open),
             Entry::Occupied(_) => {
@@ -334,12 +353,15 @@ fn ended(key: u64, open: Open, finished: &Finished) -> Ended {
         |Token { id, text, logprob, top }| Chosen { id, text, logprob: logprob.unwrap_or(f32::NAN), top };
     let spoken = |words::Word { space, text, p, mean }| Spoken { space, text, p, mean };
     let words = words::words(&open.tokens, &finished.text);
+    let valued = |fields::Field { path, value, p }| Valued { path, value: value.to_string(), p };
+    let fields = open.form.map(|form| fields::fields(&form, &open.tokens, &finished.text));
     let seconds = |time: Duration| time.as_secs_f64();
     Ended {
         key,
         text: open.text,
         tokens: open.tokens.into_iter().map(chosen).collect(),
         words: words.into_iter().map(spoken).collect(),
+        fields: fields.unwrap_or_default().into_iter().map(valued).collect(),
         scores: finished.scores.clone(),
         finish_reason: reason.name(),
         usage: Counts {
@@ -366,6 +388,7 @@ impl Ended {
             text: String::new(),
             tokens: Vec::new(),
             words: Vec::new(),
+            fields: Vec::new(),
             scores: Vec::new(),
             finish_reason: "failed",
             usage: Counts::default(),

@@ -1,6 +1,7 @@
 //! How an answer is made, by the names of the command line.
 
 use phi3v::GenerationOptions;
+use phi3v::constraint::{ConstraintError, Grammar};
 use phi3v::sampler::SamplingParams;
 use pyo3::prelude::*;
 
@@ -31,10 +32,37 @@ pub(crate) struct Generation {
     logprobs: Option<usize>,
     /// The JSON schema that the answer is held to, as JSON.
     #[pyo3(default)]
-    pub(crate) schema: Option<String>,
+    schema: Option<String>,
+    /// The regular expression that the answer matches as a whole.
+    #[pyo3(default)]
+    regex: Option<String>,
+    /// The texts of which the answer is one.
+    #[pyo3(default)]
+    choices: Option<Vec<String>>,
 }
 
 impl Generation {
+    /// The form that the answer is held to, if it has one.
+    ///
+    /// # Errors
+    /// The schema is no JSON, or more than one form is asked for.
+    pub(crate) fn form(&self) -> Result<Option<Grammar>, ConstraintError> {
+        let schema =
+            self.schema.as_deref().map(serde_json::from_str).transpose().map_err(|error| {
+                ConstraintError::Invalid { kind: "JSON schema", reason: error.to_string() }
+            })?;
+        let regex = self.regex.clone().map(Grammar::Regex);
+        let choices = self.choices.clone().map(Grammar::Choices);
+        let forms = [schema.map(Grammar::JsonSchema), regex, choices];
+        let mut forms = forms.into_iter().flatten();
+        let (form, other) = (forms.next(), forms.next());
+        if other.is_some() {
+            let reason = "only one of schema, regex and choices can be given".to_owned();
+            return Err(ConstraintError::Invalid { kind: "form", reason });
+        }
+        Ok(form)
+    }
+
     /// The library's words for it. Each token's own logarithm is always wanted: words are told with their probability.
     pub(crate) fn options(&self) -> GenerationOptions {
         let default = SamplingParams::default();

@@ -23,7 +23,7 @@ mod _phi3v {
     #[pymodule_export]
     use crate::answers::{Answers, Ended, Piece, compare};
     #[pymodule_export]
-    use crate::model::{Model, load};
+    use crate::model::{Model, load, presets};
     #[pymodule_export]
     use crate::picture::{Picture, prepare};
     #[pymodule_export]

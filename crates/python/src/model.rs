@@ -7,6 +7,7 @@ use crate::work;
 use clap::ValueEnum;
 use phi3v::constraint::{ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
 use phi3v::device::DeviceChoice;
+use phi3v::presets::PRESETS;
 use phi3v::tokenizer::Tokenizer;
 use phi3v_cli::args::{ContextArgs, DeviceArgs, Dtype, Kv, ModelArgs, QuantChoice};
 use phi3v_cli::error::CliError;
@@ -52,14 +53,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// What holds an answer to a JSON schema, given as JSON.
+    /// What holds an answer to a form.
     ///
     /// # Errors
-    /// The schema cannot be followed.
-    pub(crate) fn constraint(&self, schema: &str) -> Result<GrammarConstraint, phi3v::Error> {
-        let schema: serde_json::Value = serde_json::from_str(schema).map_err(|error| {
-            phi3v::constraint::ConstraintError::Invalid { kind: "JSON schema", reason: error.to_string() }
-        })?;
+    /// The form cannot be followed.
+    pub(crate) fn constraint(&self, form: &Grammar) -> Result<GrammarConstraint, phi3v::Error> {
         let factory = match self.constraints.get() {
             Some(factory) => factory,
             None => {
@@ -67,8 +65,14 @@ impl Shared {
                 self.constraints.get_or_init(|| made)
             }
         };
-        Ok(factory.constraint(&Grammar::JsonSchema(schema))?)
+        Ok(factory.constraint(form)?)
     }
+}
+
+/// The presets of schemas: name, question and schema of each, the schema as JSON.
+#[pyfunction]
+pub(crate) fn presets() -> Vec<(&'static str, &'static str, &'static str)> {
+    PRESETS.iter().map(|preset| (preset.name, preset.question(), preset.schema_text())).collect()
 }
 
 /// How a model is loaded, by the names of the command line.

@@ -97,7 +97,12 @@ def test_options_have_the_names_of_the_command_line(demo, talker, endless):
         ({"reference": 1}, TypeError, "reference must be a bool, not int"),
         ({"stop": 5}, TypeError, "stop must be texts, not int"),
         ({"stop": [5]}, TypeError, "stop must be a str, not int"),
-        ({"schema": 5}, TypeError, "a schema must be a dict or a pydantic model"),
+        ({"schema": 5}, TypeError, "a schema must be a dict, a preset's name or a pydantic model"),
+        ({"schema": "@letter"}, phi3v.OptionError, "there is no preset @letter"),
+        ({"regex": "("}, phi3v.OptionError, "the regex cannot be used"),
+        ({"choices": ["a", "a"]}, phi3v.OptionError, "the list of choices cannot be used"),
+        ({"choices": "ab"}, TypeError, "choices must be texts, not one str"),
+        ({"choices": ["a", "b"], "regex": "a"}, phi3v.OptionError, "only one of schema, regex and choices"),
         ({"temprature": 1}, TypeError, "there is no option temprature"),
     ],
 )
@@ -128,6 +133,20 @@ def test_errors_have_the_words_of_the_command_line(demo):
         demo.ask("  ")
 
 
+def test_presets_choices_and_patterns(demo):
+    assert list(phi3v.schemas()) == ["@receipt", "@invoice", "@table", "@card", "@alt"]
+    alt = demo.ask(images=COVER, schema="@alt")
+    assert list(alt) == ["alt"] and demo.chat(COVER).ask(schema="@alt").parsed == alt
+    (of_batch,) = demo.batch([{"images": COVER}], schema="@alt", progress=False)
+    assert of_batch.parsed == alt and of_batch.fields["/alt"].value == alt["alt"]
+    with pytest.raises(phi3v.OptionError, match="no question was given"):
+        demo.ask(images=COVER)
+    answer = demo.ask("Is it?", choices=["yes", "no"])
+    assert answer in ("yes", "no") and answer.fields[""].value == answer and answer.parsed is None
+    assert len(demo.ask("How many?", regex="[0-9]{3}")) == 3
+    assert demo.ask("Who are you?", max_new_tokens=3).fields == {}
+
+
 def test_forms(demo):
     schema = {
         "type": "object",
@@ -141,6 +160,8 @@ def test_forms(demo):
         demo.ask(TITLE, COVER, schema=schema, max_new_tokens=2)
     streamed = demo.stream(TITLE, COVER, schema=schema)
     assert json.loads("".join(streamed)) == streamed.answer.parsed == book
+    field = streamed.answer.fields["/title"]
+    assert field.value == book["title"] and 0 < field.p <= 1
     pydantic = needs("pydantic")
 
     class Book(pydantic.BaseModel, extra="forbid"):

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import phi3v
 from pydantic import BaseModel
@@ -24,6 +24,10 @@ def main() -> None:
     answer = model.ask("Who wrote this?", Path("cover.png"), temperature=0.5, stop=["."], detail="low")
     assert_type(answer, phi3v.Answer)
     assert_type(answer.words[0].p, float)
+    assert_type(answer.fields["/title"], phi3v.Field)
+    assert_type(phi3v.schemas()["@receipt"], Any)
+    assert_type(model.ask(images="receipt.jpg", schema="@receipt"), Any)
+    assert_type(model.ask("Is it?", "photo.jpg", choices=["yes", "no"]), phi3v.Answer)
     assert_type(answer.usage.prompt_tokens, int)
     assert_type(answer.timings.first_token, float | None)
     assert_type(model.ask("Who wrote this?", schema=Book), Book)

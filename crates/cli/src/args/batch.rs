@@ -1,6 +1,6 @@
 //! The flags of `phi3v batch`.
 
-use super::{ContextArgs, GenerationArgs, ModelArgs, PictureArgs};
+use super::{ContextArgs, FormArgs, GenerationArgs, ModelArgs, PictureArgs};
 use crate::batch::shard::Shard;
 use crate::batch::sidecar;
 use clap::builder::RangedU64ValueParser;
@@ -14,6 +14,7 @@ use std::path::PathBuf;
   phi3v batch photos --prompt \"What is written here?\" --out results.jsonl
   phi3v batch photos --prompt \"Describe this picture.\" --sidecar txt --csv captions.csv
   phi3v batch 'scans/**/*.png' --questions questions.txt --schema fields.json
+  phi3v batch receipts --schema @receipt --csv receipts.csv
   find . -name '*.jpg' | phi3v batch - --prompt \"What is this?\"
   phi3v batch requests.jsonl --allow-image-dir \"$PWD/photos\" --out results.jsonl
   jq -r 'select(.error == null and .custom_id) | [.custom_id, .response.body.choices[0].message.content] | @tsv' results.jsonl")]
@@ -43,12 +44,12 @@ pub struct BatchArgs {
     /// How pictures are read
     #[command(flatten)]
     pub picture: PictureArgs,
-    /// A file of several questions about every picture: one a line, or JSON objects with name, prompt and schema
+    /// A file of several questions about every picture: one a line, or JSON objects with name, prompt and schema, regex or choices
     #[arg(long, value_name = "FILE", help_heading = "Questions")]
     pub questions: Option<PathBuf>,
-    /// A file with the JSON schema that answers follow
-    #[arg(long, value_name = "FILE", help_heading = "Questions")]
-    pub schema: Option<PathBuf>,
+    /// The form of answers to questions that bring none
+    #[command(flatten)]
+    pub form: FormArgs,
     /// Look at N pictures or requests and no more, for a trial; the next run goes on with others
     #[arg(long, value_name = "N", help_heading = "Job", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: Option<usize>,

@@ -3,15 +3,16 @@
 use super::inputs::PictureItem;
 use super::lines::Lines;
 use super::questions::Question;
-use super::row::salt;
+use super::row::{RowKey, salt};
 use crate::documents::PageChoice;
 use crate::server::error::{ApiError, Hint};
-use crate::server::openai::offline::{Offered, Offline, settle_seed};
-use crate::sources::{Budget, ImageOptions, NamedImage, NamedImageError, read_image};
+use crate::server::openai::offline::{Extras, Offered, Offline, settle_seed};
+use crate::sources::{ImageOptions, NamedImage, NamedImageError, read_image};
 use axum::http::StatusCode;
 use phi3v::batch::Asked;
 use phi3v::constraint::{Constraint, GrammarConstraint};
 use phi3v::engine::Request;
+use phi3v::fields::FieldReader;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::{Conversation, GenerationOptions};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,20 +23,6 @@ pub struct Key {
     pub row: Arc<RowKey>,
     /// Which of its answers.
     pub choice: usize,
-}
-
-/// A row that is to be written.
-pub struct RowKey {
-    /// What it is about.
-    pub custom_id: String,
-    /// Answers that it has.
-    pub choices: usize,
-    /// Whether they have log probabilities.
-    pub logprobs: bool,
-    /// Whether they have words.
-    pub words: bool,
-    /// Memory that its requests hold.
-    _budget: Option<Budget>,
 }
 
 /// Requests for one input.
@@ -65,6 +52,8 @@ pub struct Prepared {
     pub question: Question,
     /// What holds answers to its form, at the start of one. It may be cloned by one thread at a time.
     pub constraint: Option<Mutex<GrammarConstraint>>,
+    /// What finds the values of such an answer.
+    pub fields: Option<FieldReader>,
 }
 
 /// A picture and those of the questions that have no row.
@@ -89,7 +78,9 @@ impl PictureAsker {
             let custom_id = prepared.question.row_id(&work.item.id);
             let request = picture.as_ref().map_err(Clone::clone);
             let request = request.and_then(|picture| self.request(picture, prepared, &custom_id));
-            let row = RowKey { custom_id, choices: 1, logprobs: false, words: false, _budget: None };
+            let fields = prepared.fields.clone();
+            let extras = Extras { fields, ..Extras::default() };
+            let row = RowKey { custom_id, choices: 1, extras, _budget: None };
             Asked { key: Key { row: Arc::new(row), choice: 0 }, request }
         };
         work.questions.iter().map(ask).collect()
@@ -108,6 +99,8 @@ impl PictureAsker {
         if let Some(constraint) = &prepared.constraint {
             let constraint = constraint.lock().unwrap_or_else(PoisonError::into_inner).clone();
             request.constraint = Some(Box::new(constraint) as Box<dyn Constraint>);
+            // the probabilities of the row's values are made of the tokens'
+            request.sampling.logprobs = Some(0);
         }
         Ok(request)
     }
@@ -155,9 +148,8 @@ impl LineAsker {
         let offered = body.and_then(|body| self.offline.prepare(&body, salt(&self.job, custom_id)));
         let custom_id = custom_id.to_owned();
         match offered {
-            Ok(Offered { requests, logprobs, words, budget }) => {
-                let row =
-                    RowKey { custom_id, choices: requests.len(), logprobs, words, _budget: Some(budget) };
+            Ok(Offered { requests, extras, budget }) => {
+                let row = RowKey { custom_id, choices: requests.len(), extras, _budget: Some(budget) };
                 let row = Arc::new(row);
                 let asked = |(choice, request)| {
                     let key = Key { row: Arc::clone(&row), choice };
@@ -166,7 +158,8 @@ impl LineAsker {
                 requests.into_iter().enumerate().map(asked).collect()
             }
             Err(error) => {
-                let row = RowKey { custom_id, choices: 1, logprobs: false, words: false, _budget: None };
+                let extras = Extras::default();
+                let row = RowKey { custom_id, choices: 1, extras, _budget: None };
                 vec![Asked { key: Key { row: Arc::new(row), choice: 0 }, request: Err(in_a_batch(error)) }]
             }
         }

@@ -1,5 +1,7 @@
 //! What is asked about every picture: one question, or a file of several.
 
+use phi3v::constraint::Grammar;
+use phi3v::presets::Preset;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -10,22 +12,62 @@ const QUESTIONS_MAX: usize = 1024;
 const NAME_BYTES_MAX: usize = 128;
 
 /// A question that is asked about every picture.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// What its rows are called behind the picture's name; nothing where there is one question only.
     pub name: Option<String>,
     /// The text that the model is asked.
+    #[serde(default)]
     pub prompt: String,
-    /// The JSON schema that its answer follows.
+    /// The JSON schema that its answer follows; a preset's name has become its schema.
     pub schema: Option<Value>,
+    /// The regular expression that its answer matches as a whole.
+    pub regex: Option<String>,
+    /// The texts of which its answer is one.
+    pub choices: Option<Vec<String>>,
 }
 
 impl Question {
     /// The only question of a job, which needs no name.
     #[must_use]
     pub fn alone(prompt: &str) -> Self {
-        Self { name: None, prompt: prompt.to_owned(), schema: None }
+        Self { prompt: prompt.to_owned(), ..Self::default() }
+    }
+
+    /// The form of its answers, if they have one.
+    #[must_use]
+    pub fn form(&self) -> Option<Grammar> {
+        let Self { schema, regex, choices, .. } = self;
+        let schema = schema.clone().map(Grammar::JsonSchema);
+        let regex = regex.clone().map(Grammar::Regex);
+        schema.or(regex).or_else(|| choices.clone().map(Grammar::Choices))
+    }
+
+    /// Gives its answers the form `form`, if they have none.
+    pub fn set_form(&mut self, form: &Grammar) {
+        if self.form().is_some() {
+            return;
+        }
+        match form.clone() {
+            Grammar::JsonSchema(schema) => self.schema = Some(schema),
+            Grammar::Regex(pattern) => self.regex = Some(pattern),
+            Grammar::Choices(choices) => self.choices = Some(choices),
+            // which nobody can ask for here
+            Grammar::JsonObject | Grammar::Lark(_) => {}
+        }
+    }
+
+    /// Puts a preset's schema in the place of its name, and its question where there is none.
+    fn resolve(&mut self) -> Result<(), String> {
+        let Some(Value::String(name)) = &self.schema else { return Ok(()) };
+        let preset = Preset::named(name)
+            .ok_or_else(|| format!("there is no preset {name:?}, there are {}", Preset::names()))?;
+        if self.prompt.trim().is_empty() {
+            preset.question().clone_into(&mut self.prompt);
+        }
+        self.schema = Some(preset.schema());
+        Ok(())
     }
 
     /// What an answer about the picture `picture` is called.
@@ -74,6 +116,11 @@ fn check(mut questions: Vec<Question>) -> Result<Vec<Question>, String> {
     let mut names = HashSet::new();
     for (index, question) in questions.iter_mut().enumerate() {
         let number = index + 1;
+        question.resolve()?;
+        let forms = [question.schema.is_some(), question.regex.is_some(), question.choices.is_some()];
+        if forms.into_iter().filter(|&given| given).count() > 1 {
+            return Err(format!("question {number} has more than one of schema, regex and choices"));
+        }
         let name = question.name.get_or_insert_with(|| number.to_string());
         if question.prompt.trim().is_empty() {
             return Err(format!("question {number} is empty"));
@@ -111,6 +158,13 @@ mod tests {
         let lines = "{\"name\": \"a\", \"prompt\": \"x\"}\n{\"prompt\": \"y\",\n \"schema\": {\"type\": \"object\"}}\n";
         assert_eq!(names_and_prompts(lines), pairs(&[("a", "x"), ("2", "y")]));
         assert!(parse(lines).unwrap()[1].schema.is_some());
+        let forms = r#"{"schema": "@alt"}{"schema": "@alt", "prompt": "z"}{"prompt": "y", "choices": ["a", "b"]}{"prompt": "y", "regex": "a"}"#;
+        let [own, other, choices, regex] = &parse(forms).unwrap()[..] else { panic!("four") };
+        let alt = Preset::named("@alt").unwrap();
+        assert_eq!((own.prompt.as_str(), other.prompt.as_str()), (alt.question(), "z"));
+        assert_eq!((&own.schema, own.form()), (&Some(alt.schema()), Some(Grammar::JsonSchema(alt.schema()))));
+        assert_eq!(choices.form(), Some(Grammar::Choices(vec!["a".to_owned(), "b".to_owned()])));
+        assert_eq!(regex.form(), Some(Grammar::Regex("a".to_owned())));
         assert_eq!(parse("x").unwrap()[0].row_id("a/b.png"), "a/b.png#1");
         assert_eq!(Question::alone("x").row_id("a/b.png"), "a/b.png");
     }
@@ -125,6 +179,9 @@ mod tests {
             ("{\"prompt\": \"x\"", "EOF"),
             ("{\"question\": \"x\"}", "unknown field `question`"),
             ("[1]", "expected an object with a prompt"),
+            ("{\"schema\": \"@letter\"}", "there is no preset \"@letter\", there are @receipt, "),
+            ("{\"schema\": {}}", "question 1 is empty"),
+            ("{\"prompt\": \"x\", \"regex\": \"a\", \"choices\": [\"b\"]}", "question 1 has more than one"),
             ("{\"prompt\": \" \"}", "question 1 is empty"),
             ("{\"prompt\": \"x\", \"name\": \"\"}", "the name of question 1"),
             ("{\"prompt\": \"x\", \"name\": \"a\\nb\"}", "the name of question 1"),

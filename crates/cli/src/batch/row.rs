@@ -1,9 +1,9 @@
 //! A row of the results, in the form of OpenAI's batches: `{id, custom_id, response: {status_code, request_id, body},
 //! error}`. Nothing in it says when or beside whom the row was made: the same job gives the same rows.
 
-use super::prepare::RowKey;
 use crate::server::error::ApiError;
-use crate::server::openai::offline::{Stamp, completion};
+use crate::server::openai::offline::{Extras, Stamp, completion};
+use crate::sources::Budget;
 use phi3v::batch::Answer;
 use phi3v::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,18 @@ pub struct RowMaker {
     pub model: String,
     /// Tells the texts of tokens beside log probabilities.
     pub tokenizer: Arc<Tokenizer>,
+}
+
+/// A row that is to be written.
+pub struct RowKey {
+    /// What it is about.
+    pub custom_id: String,
+    /// Answers that it has.
+    pub choices: usize,
+    /// What they carry besides their text.
+    pub extras: Extras,
+    /// Memory that its requests hold.
+    pub(super) _budget: Option<Budget>,
 }
 
 /// A line of results, in the form of OpenAI's batches.
@@ -57,13 +69,13 @@ pub struct RowError {
 }
 
 impl RowMaker {
-    /// The row that `key` asks for: `answers`, with log probabilities and words if they were asked for.
+    /// The row that `key` asks for: `answers`, with what else was asked for.
     #[must_use]
     pub fn answered(&self, key: &RowKey, answers: &[Answer]) -> Row {
-        let RowKey { custom_id, logprobs, words, .. } = key;
+        let RowKey { custom_id, extras, .. } = key;
         let stamp =
             Stamp { id: self.name("chatcmpl-", custom_id), created: self.created, model: self.model.clone() };
-        match completion(stamp, answers, logprobs.then_some(&self.tokenizer), *words) {
+        match completion(stamp, answers, extras, &self.tokenizer) {
             Ok(completion) => self.row(custom_id, 200, body(&completion)),
             Err(error) => self.failed(custom_id, &error),
         }

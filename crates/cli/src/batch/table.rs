@@ -1,12 +1,14 @@
 //! All rows as a table, in the order of their names: CSV, or Parquet where the program was built with it.
 //!
 //! The columns are `custom_id`, `question` (where there are several), `answer`, `finish_reason`, `error`, and, where answers
-//! follow a schema, one for each property of its object.
+//! follow a schema, one for each property of its object. An answer that is an array of objects, or a table, has a row for each,
+//! of which the first has the answer itself; the columns of tables that were read are those of all answers.
 
 use super::error::BatchError;
 use super::journal::{DoneRows, Journal, write_error};
 use super::questions::Question;
 use super::row::Row;
+use crate::tables::{self, Cell, CsvWriter, Names, Record};
 use phi3v::files::{Existing, NewFile, WriteError};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,27 +21,35 @@ pub struct Columns {
     /// Names of questions, with their texts, where there are several.
     questions: Vec<(String, String)>,
     /// Properties of the schemas, in their order.
-    properties: Vec<String>,
+    properties: Names,
+    /// Whether answers bring columns of their own.
+    open: bool,
 }
-
-/// A cell; None is empty.
-type Cell = Option<String>;
 
 impl Columns {
     /// Of the questions, which JSON lines do not have.
     #[must_use]
     pub fn new(questions: &[Question]) -> Self {
         let named = |question: &Question| Some((question.name.clone()?, question.prompt.clone()));
-        let mut properties = Vec::new();
+        let (mut properties, mut open) = (Names::default(), false);
         for schema in questions.iter().filter_map(|question| question.schema.as_ref()) {
-            let own = schema.get("properties").and_then(Value::as_object);
-            for name in own.into_iter().flat_map(|own| own.keys()) {
-                if !properties.contains(name) {
-                    properties.push(name.clone());
-                }
+            let own = tables::columns(schema);
+            open |= own.open;
+            properties.extend(own.names);
+        }
+        Self { questions: questions.iter().filter_map(named).collect(), properties, open }
+    }
+
+    /// The same with those that the answers bring.
+    fn complete(&self, journal: &Journal, done: &DoneRows) -> Result<Self, BatchError> {
+        let mut whole = self.clone();
+        if self.open {
+            for row in rows(journal, done) {
+                let found = records(&row?);
+                found.iter().for_each(|record| whole.properties.extend(record.names()));
             }
         }
-        Self { questions: questions.iter().filter_map(named).collect(), properties }
+        Ok(whole)
     }
 
     /// Their names. Properties that are called as a column of every table bear a mark.
@@ -50,14 +60,38 @@ impl Columns {
             names.push("question".to_owned());
         }
         names.extend(["answer", "finish_reason", "error"].map(str::to_owned));
-        for property in &self.properties {
-            let taken = names.contains(property);
-            names.push(if taken { format!("answer.{property}") } else { property.clone() });
+        let own = names.len();
+        for property in self.properties.iter() {
+            let taken = names[..own].iter().any(|name| name == property);
+            names.push(if taken { format!("answer.{property}") } else { property.to_owned() });
         }
         names
     }
 
-    /// A row's cells, as many as there are names.
+    /// The lines of a result, at least one, each with as many cells as there are names.
+    fn lines(&self, row: &Row) -> Vec<Vec<Cell>> {
+        let records = records(row);
+        let cells = |record: &Record| self.properties.iter().map(|name| record.cell(name)).collect();
+        let mut properties = records.iter().map(cells);
+        let none = || self.properties.iter().map(|_| None).collect();
+        let mut first = self.cells(row);
+        first.extend(properties.next().unwrap_or_else(none));
+        let further = properties.map(|properties: Vec<Cell>| {
+            let mut cells = self.cells(row);
+            if let Some(answer) = cells.get_mut(self.answer_index()) {
+                *answer = None;
+            }
+            cells.extend(properties);
+            cells
+        });
+        std::iter::once(first).chain(further).collect()
+    }
+
+    fn answer_index(&self) -> usize {
+        1 + usize::from(!self.questions.is_empty())
+    }
+
+    /// What a result's lines have in common.
     fn cells(&self, row: &Row) -> Vec<Cell> {
         let mut cells = vec![Some(row.custom_id.clone())];
         if !self.questions.is_empty() {
@@ -69,20 +103,14 @@ impl Columns {
         let answer = row.answer();
         let reason = answer.and_then(|_| row.finish_reason());
         cells.extend([answer.map(str::to_owned), reason.map(str::to_owned), error]);
-        let object: Option<Value> = answer.and_then(|answer| serde_json::from_str(answer).ok());
-        let property = |name: &String| object.as_ref().and_then(|object| cell(object.get(name)?));
-        cells.extend(self.properties.iter().map(property));
         cells
     }
 }
 
-/// A text as it is, anything else as JSON.
-fn cell(value: &Value) -> Cell {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
+/// The rows of a result's answer, if it is JSON that has any.
+fn records(row: &Row) -> Vec<Record> {
+    let answer: Option<Value> = row.answer().and_then(|answer| serde_json::from_str(answer).ok());
+    answer.as_ref().and_then(tables::records).unwrap_or_default()
 }
 
 /// The rows of a journal in the order of their names.
@@ -103,16 +131,16 @@ pub fn write_csv(
     existing: Existing,
 ) -> Result<(), BatchError> {
     let file = NewFile::create(path, existing).map_err(write_error)?;
-    let failed = |error: csv::Error| BatchError::written(path, error.into());
-    let mut writer =
-        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Unfinished(file));
-    writer.write_record(columns.names()).map_err(failed)?;
+    let failed = |error| BatchError::written(path, error);
+    let columns = columns.complete(journal, done)?;
+    let mut table = CsvWriter::new(Unfinished(file));
+    table.row(columns.names().iter().map(|name| Some(name.as_str()))).map_err(failed)?;
     for row in rows(journal, done) {
-        let cells = columns.cells(&row?);
-        writer.write_record(cells.iter().map(|cell| cell.as_deref().unwrap_or_default())).map_err(failed)?;
+        for cells in columns.lines(&row?) {
+            table.row(cells.iter().map(Option::as_deref)).map_err(failed)?;
+        }
     }
-    let Unfinished(file) =
-        writer.into_inner().map_err(|error| BatchError::written(path, error.into_error()))?;
+    let Unfinished(file) = table.finish().map_err(failed)?;
     file.finish().map_err(write_error)
 }
 
@@ -217,5 +245,30 @@ mod tests {
                         a.png#t,Total?,\"{\"\"total\"\": 3.50, \"\"answer\"\": [\"\"x\"\"]}\",stop,,3.5,\"[\"\"x\"\"]\"\r\n\
                         a.png#w,Who?,Ann,stop,,,\r\n";
         assert_eq!(csv_of(&columns, &rows), expected);
+    }
+
+    #[test]
+    fn arrays_of_objects_and_tables_have_a_line_for_each_row() {
+        let points =
+            r#"[{"prompt": "p", "schema": {"type": "array", "items": {"properties": {"x": {}, "y": {}}}}}]"#;
+        let mut columns = Columns::new(&super::super::questions::parse(points).unwrap());
+        columns.questions.clear();
+        let rows = [row("a.png", r#"[{"x":1,"y":"b"},{"x":2}]"#), row("b.png", "[]"), failed("c.png")];
+        let expected = "custom_id,answer,finish_reason,error,x,y\r\n\
+                        a.png,\"[{\"\"x\"\":1,\"\"y\"\":\"\"b\"\"},{\"\"x\"\":2}]\",stop,,1,b\r\n\
+                        a.png,,stop,,2,\r\nb.png,[],stop,,,\r\nc.png,,,it is damaged,,\r\n";
+        assert_eq!(csv_of(&columns, &rows), expected);
+        let table = r#"[{"schema": "@table"}]"#;
+        let mut columns = Columns::new(&super::super::questions::parse(table).unwrap());
+        columns.questions.clear();
+        let rows = [
+            row("a.png", r#"{"columns":["day"],"rows":[["Mon"]]}"#),
+            row("b.png", r#"{"columns":["sum","day"],"rows":[["1","Tue"],["2"]]}"#),
+        ];
+        let csv = csv_of(&columns, &rows);
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(lines[0], "custom_id,answer,finish_reason,error,day,sum");
+        assert!(lines[1].ends_with("stop,,Mon,") && lines[2].ends_with("stop,,Tue,1"), "{csv}");
+        assert_eq!(lines[3], "b.png,,stop,,,2");
     }
 }

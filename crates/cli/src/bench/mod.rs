@@ -227,7 +227,7 @@ impl Bench<'_> {
                 segments.push(Segment::Image(image, past..ids.start));
             }
             segments.push(Segment::Tokens(&self.ids[ids]));
-            let logits = end == range.end;
+            let logits = usize::from(end == range.end);
             let batch = [Chunk { segments: &segments, past, blocks: &self.blocks, factors, logits }];
             let never_stop = &mut |_| ControlFlow::Continue(());
             self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop)?;
@@ -258,9 +258,8 @@ impl Bench<'_> {
             let factors = self.model.rope().factors_for(past + 1);
             let segments: Vec<_> = self.ids[..TOGETHER].chunks(1).map(|id| [Segment::Tokens(id)]).collect();
             let rows = segments.iter().zip(&blocks);
-            let batch: Vec<_> = rows
-                .map(|(segments, blocks)| Chunk { segments, past, blocks, factors, logits: true })
-                .collect();
+            let batch: Vec<_> =
+                rows.map(|(segments, blocks)| Chunk { segments, past, blocks, factors, logits: 1 }).collect();
             let start = Instant::now();
             let never_stop = &mut |_| ControlFlow::Continue(());
             self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop)?;

@@ -1,28 +1,33 @@
 //! `phi3v ask`: one question, one answer.
 
 use crate::answer;
-use crate::args::AskArgs;
+use crate::args::{AnswerForm, AskArgs};
 use crate::conversation::Conversation;
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::report::{self, AskReport, Stats};
 use crate::runtime::{self, Runtime};
-use crate::sources::{self, NamedImage};
+use crate::sources;
+use crate::tables;
 use crate::tell;
 use crate::terminal::{TextSink, answer_output, print};
 use phi3v::batch::Answer;
-use phi3v::engine::{FinishReason, Timings};
+use phi3v::constraint::Constraint;
+use phi3v::engine::{FinishReason, Request, Timings};
+use serde_json::Value;
 
 /// Answers the question.
 ///
 /// # Errors
 /// [`CliError`], with [`CliError::Interrupted`] for an answer that Ctrl-C cut short.
 pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
-    let (images, question) = args.images_and_question()?;
+    let form = args.form.form()?;
+    let (images, question) = args.images_and_question(form.as_ref().and_then(|form| form.question))?;
     args.generation.check()?;
     sources::check_names(images, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = args.picture.options(&opened.checkpoint.preprocessor).with_frames(args.frames.choice());
+    let constraint = form.as_ref().map(|form| form.constraint(&opened.checkpoint.tokenizer)).transpose()?;
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     // Pictures are prepared while the model loads, and while those before them are encoded.
@@ -42,23 +47,30 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     }
     let mut conversation = Conversation::new(args.generation.system.as_deref());
     conversation.ask(&pictures, question);
-    let mut answer = answer(args, &conversation, &mut runtime, &interrupt)?;
+    let mut request = conversation.request(&runtime, &args.generation, logprobs(args))?;
+    request.constraint = constraint.map(|constraint| Box::new(constraint) as Box<dyn Constraint>);
+    let mut answer = answer(args, request, &mut runtime, &interrupt)?;
     let Timings { vision, first_token, .. } = &mut answer.finished.timings;
     *vision += encoding;
     *first_token = first_token.map(|time| time + encoding);
-    finish(args, &pictures, &runtime, &answer)
+    let report = args.json.then(|| AskReport::new(args, &pictures, &runtime, &answer, form.as_ref()));
+    finish(args, form.as_ref(), report.as_ref(), &answer)
+}
+
+/// Which logprobs the answer takes: words and fields are told with their probabilities.
+fn logprobs(args: &AskArgs) -> Option<usize> {
+    let words = args.json || args.report.unsure;
+    args.logprobs.map(usize::from).or(words.then_some(0))
 }
 
 fn answer(
     args: &AskArgs,
-    conversation: &Conversation,
+    request: Request,
     runtime: &mut Runtime,
     interrupt: &Interrupt,
 ) -> Result<Answer, CliError> {
-    let words = args.json || args.report.unsure;
-    let logprobs = args.logprobs.map(usize::from).or(words.then_some(0));
-    let request = conversation.request(runtime, &args.generation, logprobs)?;
-    let mut out: Box<dyn TextSink> = if args.json { Box::new(()) } else { answer_output(args.report.unsure) };
+    let mut out: Box<dyn TextSink> =
+        if args.json || args.csv { Box::new(()) } else { answer_output(args.report.unsure) };
     let answer = answer::generate(&mut runtime.engine, request, &mut *out, interrupt)?;
     if !answer.text.ends_with('\n') {
         out.piece("\n").map_err(CliError::Output)?;
@@ -68,19 +80,33 @@ fn answer(
 
 fn finish(
     args: &AskArgs,
-    pictures: &[NamedImage],
-    runtime: &Runtime,
+    form: Option<&AnswerForm>,
+    report: Option<&AskReport>,
     answer: &Answer,
 ) -> Result<(), CliError> {
-    if args.json {
-        let report = AskReport::new(args, pictures, runtime, answer);
-        print(report::json(&report) + "\n").map_err(CliError::Output)?;
+    if let Some(report) = report {
+        print(report::json(report) + "\n").map_err(CliError::Output)?;
+    }
+    let is_whole = answer.finished.reason == FinishReason::Stop;
+    if let Some(schema) = form.and_then(AnswerForm::schema).filter(|_| args.csv && is_whole) {
+        print(table(&answer.text, schema)?).map_err(CliError::Output)?;
     }
     if args.report.stats {
         tell!("{}", Stats(&answer.finished));
     }
     match answer.finished.reason {
         FinishReason::Cancelled => Err(CliError::Interrupted),
+        FinishReason::Length if args.csv => {
+            Err(CliError::NoTable { reason: "it was cut at its limit of tokens" })
+        }
         FinishReason::Stop | FinishReason::Length => Ok(()),
     }
+}
+
+/// The answer as CSV.
+fn table(answer: &str, schema: &Value) -> Result<String, CliError> {
+    let no_table = |reason| CliError::NoTable { reason };
+    // a stop string can cut it too
+    let answer = serde_json::from_str(answer).map_err(|_| no_table("it is not whole"))?;
+    tables::csv_of(&answer, schema).ok_or_else(|| no_table("it is one value"))
 }

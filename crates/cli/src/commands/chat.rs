@@ -18,6 +18,7 @@ use crate::terminal::{answer_output, count, printable};
 use crate::{note, tell};
 use complete::Completion;
 use paths::{Named, named, typed};
+use phi3v::constraint::{Constraint, GrammarConstraint};
 use phi3v::engine::FinishReason;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
@@ -43,12 +44,14 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
 
 fn talk(args: &ChatArgs) -> Result<(), CliError> {
     args.generation.check()?;
+    let form = args.form.form()?;
     sources::check_names(&args.images, &args.picture.allow_url)?;
     if args.images.iter().any(|name| name == "-") {
         return Err(CliError::StdinTaken);
     }
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = args.picture.options(&opened.checkpoint.preprocessor).with_frames(args.frames.choice());
+    let constraint = form.as_ref().map(|form| form.constraint(&opened.checkpoint.tokenizer)).transpose()?;
     let pictures = sources::read_images(&args.images, &options)?;
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
@@ -59,6 +62,8 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
         runtime,
         conversation: Conversation::new(args.generation.system.as_deref()),
         pending: Vec::new(),
+        constraint,
+        question: form.and_then(|form| form.question),
         interrupt: Interrupt::install(),
     };
     for picture in pictures {
@@ -92,6 +97,10 @@ struct Session<'a> {
     conversation: Conversation,
     /// Pictures of the next question.
     pending: Vec<NamedImage>,
+    /// What holds answers to a form, at the start of one.
+    constraint: Option<GrammarConstraint>,
+    /// A preset's question, which an empty line asks about new pictures.
+    question: Option<&'static str>,
     interrupt: Interrupt,
 }
 
@@ -103,8 +112,10 @@ impl Session<'_> {
             return self.offer(line, named, lines);
         }
         let Some(command) = line.strip_prefix('/') else {
-            if !line.trim().is_empty() {
-                self.ask(line.trim())?;
+            let own = self.question.filter(|_| !self.pending.is_empty()).unwrap_or_default();
+            let question = if line.trim().is_empty() { own } else { line.trim() };
+            if !question.is_empty() {
+                self.ask(question)?;
             }
             return Ok(Turn::Go);
         };
@@ -184,7 +195,9 @@ impl Session<'_> {
         conversation.ask(&self.pending, question);
         let unsure = self.args.report.unsure;
         let logprobs = unsure.then_some(0);
-        let request = conversation.request(&self.runtime, &self.args.generation, logprobs)?;
+        let mut request = conversation.request(&self.runtime, &self.args.generation, logprobs)?;
+        let constraint = self.constraint.clone();
+        request.constraint = constraint.map(|constraint| Box::new(constraint) as Box<dyn Constraint>);
         let mut stdout = answer_output(unsure);
         self.interrupt.begin_answer();
         let answer = answer::generate(&mut self.runtime.engine, request, &mut *stdout, &self.interrupt);

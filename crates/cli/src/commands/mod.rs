@@ -15,6 +15,7 @@ mod machine;
 mod man;
 mod pull;
 mod quantize;
+mod schemas;
 mod serve;
 mod trace;
 
@@ -34,6 +35,7 @@ pub fn run(command: &Command) -> Result<(), CliError> {
         Command::Decide(args) => decide::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Schemas(args) => schemas::run(args),
         Command::Info(args) => info::run(args),
         Command::Quantize(args) => quantize::run(args),
         Command::Bench(args) => bench::run(args),

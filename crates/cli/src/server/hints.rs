@@ -143,6 +143,7 @@ pub(super) mod question {
     pub(in crate::server) const ONE_MAX_TOKENS: &str = "leave max_tokens out";
     pub(in crate::server) const LOGPROBS: &str = "set logprobs to true, or leave top_logprobs out";
     pub(in crate::server) const STREAM: &str = "set stream to true, or leave stream_options out";
+    pub(in crate::server) const FORM: &str = "ask for a form of the answer, or leave fields out of include";
     pub(in crate::server) const NO_STREAM: &str = "leave stream and stream_options out";
     pub(in crate::server) const MODELS: &str = "/v1/models lists the model served";
 

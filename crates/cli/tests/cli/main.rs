@@ -9,6 +9,7 @@ mod decide;
 mod demo;
 mod documents;
 mod errors;
+mod forms;
 mod grab;
 mod others;
 mod quantized;
@@ -88,6 +89,32 @@ impl Fixture {
 
     fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Run {
         Run::of(self.command(args).output().unwrap())
+    }
+
+    /// Runs the examples of a page of the guide, on the demo model, with the pictures of examples/ in a folder `photos`;
+    /// what each prints.
+    fn run_guide(&self, page: &str) -> Vec<String> {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        std::fs::create_dir(self.path("photos")).unwrap();
+        for entry in std::fs::read_dir(repository.join("examples")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "png") {
+                std::fs::copy(&path, self.path("photos").join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        let program = Path::new(env!("CARGO_BIN_EXE_phi3v")).parent().unwrap().to_owned();
+        let path = std::env::join_paths([program, "/usr/bin".into(), "/bin".into()]).unwrap();
+        let guide = std::fs::read_to_string(repository.join("docs/guide").join(page)).unwrap();
+        let run = |block: &str| {
+            let script = block.split("```").next().unwrap();
+            let mut shell = Command::new("sh");
+            shell.args(["-ec", script]).current_dir(self.dir.path()).env("PATH", &path).stdin(Stdio::null());
+            shell.env("PHI3V_MODEL", "demo").env("PHI3V_CACHE", self.path("cache"));
+            let told = Run::of(shell.output().unwrap());
+            assert_eq!(told.code, Some(0), "{script}\n{}", told.stderr);
+            told.stdout
+        };
+        guide.split("```sh\n").skip(1).map(run).collect()
     }
 
     /// Runs with `input` on stdin.

@@ -12,6 +12,7 @@ mod decisions;
 mod demo;
 mod docs;
 mod documents;
+mod forms;
 mod harness;
 mod load;
 mod page;

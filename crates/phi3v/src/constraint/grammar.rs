@@ -4,6 +4,9 @@ use llguidance::api::{GrammarInit, GrammarWithLexer, TopLevelGrammar};
 use serde_json::{Value, json};
 
 use super::{ConstraintError, lark, repetitions, schema};
+use crate::presets::Preset;
+use std::borrow::Cow;
+use std::collections::HashSet;
 
 /// A form that an answer can be held to: JSON, a schema, a regular expression or a grammar.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,8 +14,11 @@ pub enum Grammar {
     /// Any JSON object, with whatever members.
     JsonObject,
     /// JSON that the schema validates. A keyword that cannot be followed is an error and never ignored. Numbers of the
-    /// schema are what the JSON reader has made of them: whole ones of 64 bits, or doubles.
+    /// schema are what the JSON reader has made of them: whole ones of 64 bits, or doubles. A text such as `"@receipt"` is
+    /// the schema of that [`Preset`].
     JsonSchema(Value),
+    /// One of these texts as a whole.
+    Choices(Vec<String>),
     /// Text that the regular expression matches as a whole (the syntax of the regex crate).
     Regex(String),
     /// Text of a context-free grammar in llguidance's variant of Lark, from the rule `start`.
@@ -39,9 +45,55 @@ impl Grammar {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::JsonObject | Self::JsonSchema(_) => "JSON schema",
+            Self::Choices(_) => "list of choices",
             Self::Regex(_) => "regex",
             Self::Lark(_) => "grammar",
         }
+    }
+
+    /// Whether answers of this form are JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        matches!(self, Self::JsonObject | Self::JsonSchema(_))
+    }
+
+    /// The same form without names that stand for something: a preset's schema, and a pattern of choices.
+    ///
+    /// # Errors
+    /// There is no such preset, or the choices are none.
+    pub(super) fn resolved(&self) -> Result<Cow<'_, Self>, ConstraintError> {
+        match self {
+            Self::JsonSchema(Value::String(name)) => match Preset::named(name) {
+                Some(preset) => Ok(Cow::Owned(Self::JsonSchema(preset.schema()))),
+                None => {
+                    let reason = format!("there is no preset {name:?}, there are {}", Preset::names());
+                    Err(self.invalid(reason))
+                }
+            },
+            Self::Choices(choices) => {
+                self.check_choices(choices)?;
+                let pattern: Vec<String> = choices.iter().map(|choice| regex::escape(choice)).collect();
+                Ok(Cow::Owned(Self::Regex(pattern.join("|"))))
+            }
+            _ => Ok(Cow::Borrowed(self)),
+        }
+    }
+
+    fn check_choices(&self, choices: &[String]) -> Result<(), ConstraintError> {
+        self.check_size("texts", choices.len(), CHOICES_MAX)?;
+        if choices.is_empty() {
+            return Err(self.invalid("there is none".to_owned()));
+        }
+        let mut known = HashSet::new();
+        for choice in choices {
+            if choice.is_empty() {
+                return Err(self.invalid("one of them is empty".to_owned()));
+            }
+            if !known.insert(choice) {
+                return Err(self.invalid(format!("{choice:?} stands there twice")));
+            }
+        }
+        Ok(())
     }
 
     /// The check of finished answers, where the form is a schema.
@@ -49,11 +101,11 @@ impl Grammar {
         match self {
             Self::JsonObject => Some(schema::Check::new(any_object())),
             Self::JsonSchema(schema) => Some(schema::Check::new(schema.clone())),
-            Self::Regex(_) | Self::Lark(_) => None,
+            Self::Choices(_) | Self::Regex(_) | Self::Lark(_) => None,
         }
     }
 
-    /// The grammar of a space followed by a text of this form.
+    /// The grammar of a space followed by a text of this form, which is [`resolved`](Self::resolved).
     pub(super) fn after_a_space(&self, limits: &GrammarLimits) -> Result<GrammarInit, ConstraintError> {
         let inner = match self {
             Self::JsonObject => return self.of_schema(&any_object()),
@@ -62,6 +114,7 @@ impl Grammar {
                 self.check_size("bytes", value.to_string().len(), limits.bytes_max)?;
                 return self.of_schema(value);
             }
+            Self::Choices(_) => return self.resolved()?.after_a_space(limits),
             Self::Regex(regex) => {
                 self.check_size("bytes", regex.len(), limits.bytes_max)?;
                 repetitions::check(regex).map_err(|reason| self.invalid(reason))?;
@@ -103,6 +156,9 @@ impl Grammar {
         Ok(())
     }
 }
+
+/// Choices of a list.
+const CHOICES_MAX: usize = 1_000;
 
 /// The schema of any object.
 fn any_object() -> Value {

@@ -5,6 +5,9 @@
 //! answer has the form (one cut off by a token limit may lack its end). Where the form is a schema, a finished answer is
 //! also checked against the schema as it was written, before it may end: what does not validate is an error.
 //!
+//! Where a form leaves no choice of text, it leaves none of tokens: they are those by which the tokenizer spells that text.
+//! So what is forced can be known, and computed, before the model is asked ([`Constraint::forced`]).
+//!
 //! The form is that of the text people see: an answer's first space, if its first token brings one, is not part of it,
 //! just as decoding drops it. The grammar engine is llguidance.
 
@@ -17,6 +20,7 @@ mod vocabulary;
 pub use grammar::{Grammar, GrammarLimits};
 
 use llguidance::{Matcher, ParserFactory};
+use std::collections::VecDeque;
 
 use crate::Result;
 use crate::tokenizer::Tokenizer;
@@ -28,6 +32,15 @@ pub trait Constraint: Send {
     /// # Errors
     /// If the grammar's limits are exceeded.
     fn allowed(&mut self, logits: &mut [f32]) -> Result<()>;
+
+    /// The token that comes next whatever the logits are, for it is the only one that [`allowed`](Self::allowed) would leave.
+    /// None where there is a choice, or where nothing is known of one.
+    ///
+    /// # Errors
+    /// If the grammar's limits are exceeded.
+    fn forced(&mut self) -> Result<Option<u32>> {
+        Ok(None)
+    }
 
     /// Moves on past a chosen token.
     ///
@@ -186,7 +199,9 @@ impl ConstraintFactory {
     }
 
     fn compile(&self, grammar: &Grammar) -> Result<GrammarConstraint, ConstraintError> {
-        let invalid = |error| grammar::invalid(grammar.kind(), &error);
+        let kind = grammar.kind();
+        let grammar = grammar.resolved()?;
+        let invalid = |error| grammar::invalid(kind, &error);
         let parser = grammar.after_a_space(&self.limits)?;
         let parser = self.parsers.create_parser_from_init_default(parser).map_err(invalid)?;
         let mut matcher = Matcher::new(Ok(parser));
@@ -205,6 +220,7 @@ impl ConstraintFactory {
             text: Vec::new(),
             not_valid: None,
             allowed: Vec::new(),
+            forced: VecDeque::new(),
         })
     }
 }
@@ -232,6 +248,8 @@ pub struct GrammarConstraint {
     not_valid: Option<ConstraintError>,
     /// Which tokens were allowed last: the grammar engine may refuse one of them for what it would cost.
     allowed: Vec<bool>,
+    /// The tokens that must come next, as far as they are known.
+    forced: VecDeque<u32>,
 }
 
 impl Clone for GrammarConstraint {
@@ -244,6 +262,7 @@ impl Clone for GrammarConstraint {
             text: self.text.clone(),
             not_valid: self.not_valid.clone(),
             allowed: self.allowed.clone(),
+            forced: self.forced.clone(),
             ..*self
         }
     }
@@ -289,6 +308,13 @@ impl GrammarConstraint {
         on_large_stack(|| check.run(&self.text)).err()
     }
 
+    /// Finds out what must come next, where that is not known. The first token always has a choice: of a space before it.
+    fn look_ahead(&mut self) {
+        if !self.at_start && self.forced.is_empty() && !self.matcher.is_stopped() {
+            self.forced = self.matcher.compute_ff_tokens().into();
+        }
+    }
+
     /// Takes the tokens out that would end an item which its array already has.
     fn leave_out_repetitions(&self, allowed: &mut [bool]) -> Result<(), ConstraintError> {
         let Some(check) = self.check.as_ref().filter(|_| !self.text.is_empty()) else { return Ok(()) };
@@ -308,6 +334,10 @@ impl GrammarConstraint {
     fn next_tokens(&mut self) -> anyhow::Result<Vec<bool>> {
         if self.at_start {
             return self.first_tokens();
+        }
+        self.look_ahead();
+        if let Some(&forced) = self.forced.front() {
+            return Ok((0..self.begins_with_space.len()).map(|i| i == forced as usize).collect());
         }
         let mask = self.matcher.compute_mask_or_eos()?;
         Ok((0..self.begins_with_space.len()).map(|i| mask.get(i)).collect())
@@ -337,8 +367,23 @@ impl Constraint for GrammarConstraint {
         Ok(())
     }
 
+    fn forced(&mut self) -> Result<Option<u32>> {
+        if self.may_end {
+            return Ok(None);
+        }
+        self.look_ahead();
+        let Some(&token) = self.forced.front() else { return Ok(None) };
+        let mut allowed: Vec<bool> = (0..=token).map(|id| id == token).collect();
+        self.leave_out_repetitions(&mut allowed)?;
+        Ok(allowed[token as usize].then_some(token))
+    }
+
     fn accept(&mut self, token: u32) -> Result<()> {
-        let allowed = self.allowed.get(token as usize).is_some_and(|&allowed| allowed);
+        let foreseen = self.forced.pop_front() == Some(token);
+        if !foreseen {
+            self.forced.clear();
+        }
+        let allowed = foreseen || self.allowed.get(token as usize).is_some_and(|&allowed| allowed);
         let refused = |error: anyhow::Error| {
             if allowed { grammar::too_complex(&error) } else { ConstraintError::NotAllowed { token } }
         };

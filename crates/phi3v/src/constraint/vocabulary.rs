@@ -3,16 +3,33 @@
 use std::sync::Arc;
 
 use llguidance::ParserFactory;
-use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use llguidance::toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 use super::{ConstraintError, grammar};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Speller, Tokenizer};
 
 /// Symbols of a grammar.
 const SYMBOLS_MAX: usize = 50_000;
 
 /// States that the lexer of a form may come to have. Each takes 1 to 2 KB.
 const LEXER_STATES_MAX: usize = 50_000;
+
+/// The tokens, and how the tokenizer itself spells a text with them: where a form leaves no choice of text, that spelling is
+/// the only one that it allows.
+struct Vocabulary {
+    trie: TokTrie,
+    speller: Speller,
+}
+
+impl TokenizerEnv for Vocabulary {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
+        self.speller.spell(bytes)
+    }
+}
 
 /// An index of the vocabulary by bytes. Special tokens have no text and so are never part of an answer; the first stop
 /// token is the engine's end of the answer.
@@ -22,8 +39,8 @@ pub(super) fn parser_factory(tokenizer: &Tokenizer) -> Result<ParserFactory, Con
     let [end, _] = tokenizer.stop_ids();
     words[end as usize] = [&[TokTrie::SPECIAL_TOKEN_MARKER], b"<|end|>".as_slice()].concat();
     let info = TokRxInfo::new(words.len() as u32, end);
-    // Not canonical: the engine never forces its own cut of a text on the model, every cut of it is allowed.
-    let env: TokEnv = Arc::new(ApproximateTokEnv::new(TokTrie::from(&info, &words)));
+    let env: TokEnv =
+        Arc::new(Vocabulary { trie: TokTrie::from(&info, &words), speller: tokenizer.speller() });
     let mut factory = ParserFactory::new_simple(&env).map_err(|error| grammar::too_complex(&error))?;
     factory.quiet();
     // An error is one line; without this it would carry the whole grammar and the parser's state.

@@ -1,8 +1,8 @@
 //! Sequences sharing one model: a step is schedule, forward, postprocess.
 //!
 //! Requests join and leave between steps. A step does at most one piece of each kind of work: tiles of one image,
-//! a chunk of one prompt, and one token for every sequence that is decoding. While others decode, the pieces are small,
-//! so that a long prompt does not freeze their answers; alone, they are large.
+//! a chunk of one prompt, and one token for every sequence that is decoding, with those that its form forces behind it.
+//! While others decode, the pieces are small, so that a long prompt does not freeze their answers; alone, they are large.
 //!
 //! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
 //! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
@@ -11,6 +11,7 @@
 //!
 //! The engine knows ids, pixel values and logits; it knows no files, formats of images, JSON or connections.
 
+mod advance;
 mod block_manager;
 mod image_cache;
 mod pictures;

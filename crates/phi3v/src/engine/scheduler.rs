@@ -21,6 +21,8 @@ pub(super) struct Scheduler {
     /// Fewest tokens that the cut of a prompt may leave. Shorter chunks are multiplied by the device's kernels for few
     /// rows, those of decoding, whose sums run in another order: how a prompt is cut must not change its answer.
     prefill_remainder_min: usize,
+    /// Most tokens that the device's kernels for decoding compute together.
+    few_rows_max: usize,
     blocks: BlockManager,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
@@ -46,6 +48,15 @@ pub(super) struct PromptChunk {
     pub(super) rows: Range<usize>,
     /// Whether it reaches the end, whose logits give the next token.
     pub(super) is_last: bool,
+}
+
+/// What a decoding sequence computes in a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DecodeChunk {
+    /// Whose it is: an index among those that run.
+    pub(super) index: usize,
+    /// Positions to be computed, at least one.
+    pub(super) rows: Range<usize>,
 }
 
 /// A table of blocks that was damaged and is made anew.
@@ -77,6 +88,7 @@ impl Scheduler {
             running_max: options.running_max.unwrap_or(sizes.few_rows_max).max(1),
             prefill_chunk_alone: options.prefill_chunk_alone.unwrap_or(sizes.prefill_chunk),
             prefill_remainder_min: prompt_rows_min(sizes),
+            few_rows_max: sizes.few_rows_max,
             blocks: BlockManager::new(cache_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -140,7 +152,7 @@ impl Scheduler {
         for mut sequence in crossed.into_iter().rev() {
             self.ended_tables.push(std::mem::take(&mut sequence.blocks));
             sequence.factors = factors_for(sequence.tokens.len());
-            sequence.computed = 0;
+            (sequence.computed, sequence.prefill_tokens) = (0, sequence.tokens.len());
             sequence.published = (0, sequence.cache_salt);
             self.waiting.push_front(sequence);
         }
@@ -211,10 +223,21 @@ impl Scheduler {
         Some(PromptChunk { index, rows: past..end, is_last: end == total })
     }
 
-    /// The sequences that get a token in this step. One that crosses the short factors' reach is restarted by the next.
-    pub(super) fn decoding(&self, factors_for: impl Fn(usize) -> RopeFactors) -> Vec<usize> {
+    /// What the sequences that decode compute in this step: each its newest token, and those that were forced behind it as
+    /// far as all together take the kernels for few rows, so that nobody's answer depends on it. One that crosses the short
+    /// factors' reach is restarted by the next step.
+    pub(super) fn decoding(&self, factors_for: impl Fn(usize) -> RopeFactors) -> Vec<DecodeChunk> {
         let decodes = |sequence: &Sequence| sequence.decoding() && !sequence.crosses(&factors_for);
-        (0..self.running.len()).filter(|&index| decodes(&self.running[index])).collect()
+        let indices = || (0..self.running.len()).filter(|&index| decodes(&self.running[index]));
+        let mut spare = self.few_rows_max.saturating_sub(indices().count());
+        let chunk = |index: usize| {
+            // a card's attention takes as many rows of one sequence for a prompt's
+            let rows_max = (1 + spare).min(self.few_rows_max.saturating_sub(1)).max(1);
+            let rows = self.running[index].next_rows(rows_max);
+            spare -= rows.len() - 1;
+            DecodeChunk { index, rows }
+        };
+        indices().map(chunk).collect()
     }
 
     /// Notes that the first `end` tokens are in the cache, and publishes the blocks that have become full.
@@ -272,7 +295,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Request;
+    use crate::engine::{FinishReason, Request};
     use crate::image::{ImageParams, RgbImage, process};
     use crate::tokenizer::Tokenizer;
     use std::sync::{Arc, LazyLock};
@@ -303,6 +326,35 @@ mod tests {
         assert_eq!(scheduler.settle(), None);
         while scheduler.admit().is_some() {}
         scheduler.running().iter().map(|sequence| sequence.id.0).collect()
+    }
+
+    /// The sequences that decode.
+    fn decoding(scheduler: &Scheduler, factors_for: impl Fn(usize) -> RopeFactors) -> Vec<usize> {
+        scheduler.decoding(factors_for).into_iter().map(|chunk| chunk.index).collect()
+    }
+
+    #[test]
+    fn what_was_forced_is_computed_as_far_as_the_kernels_for_few_rows_go() {
+        let mut scheduler = scheduler(1024);
+        (0..3).for_each(|id| scheduler.enqueue(sequence(id, 20 + id as usize, 60)));
+        admit_all(&mut scheduler);
+        (0..3).for_each(|index| prefill(&mut scheduler, index));
+        scheduler.running_mut()[0].tokens.extend([7; 4]);
+        scheduler.running_mut()[1].tokens.extend([7; 40]);
+        scheduler.running_mut()[2].tokens.extend([7; 4]);
+        let rows = |scheduler: &Scheduler| -> Vec<Range<usize>> {
+            scheduler.decoding(short).into_iter().map(|chunk| chunk.rows).collect()
+        };
+        // 16 in all: the oldest first, and one at least for each
+        assert_eq!(rows(&scheduler), [20..25, 21..31, 22..23]);
+        let alone = &scheduler.running()[1];
+        assert_eq!((alone.next_rows(99), alone.next_rows(3)), (21..62, 21..24));
+        scheduler.computed_to(0, 24);
+        scheduler.computed_to(1, 60);
+        assert_eq!(rows(&scheduler), [24..25, 60..62, 22..27]);
+        // the last token of an answer is never run
+        scheduler.running_mut()[2].end = Some(Ok(FinishReason::Length));
+        assert_eq!(rows(&scheduler)[2], 22..26);
     }
 
     /// Computes the whole prompt of a sequence and gives it its first token.
@@ -394,12 +446,12 @@ mod tests {
         assert_eq!(admit_all(&mut scheduler), [0, 1]);
         prefill(&mut scheduler, 0);
         prefill(&mut scheduler, 1);
-        assert_eq!(scheduler.decoding(factors_for), [0, 1]);
+        assert_eq!(decoding(&scheduler, factors_for), [0, 1]);
         scheduler.restart_crossing(factors_for);
         assert_eq!(scheduler.running().len(), 2, "tokens 21 and 22 are within the reach");
         scheduler.computed_to(1, 22);
         scheduler.running_mut()[1].tokens.push(8);
-        assert_eq!(scheduler.decoding(factors_for), [0], "23 tokens are not run with the short factors");
+        assert_eq!(decoding(&scheduler, factors_for), [0], "23 tokens are not run with the short factors");
         scheduler.restart_crossing(factors_for);
         assert_eq!(scheduler.running().len(), 1);
         assert_eq!(admit_all(&mut scheduler), [0, 1], "before the one that waits already");
@@ -451,7 +503,7 @@ mod tests {
         assert_eq!(repair.found, "block 0 is in two states or in none");
         assert_eq!(repair.failed, [RequestId(0)]);
         assert_eq!(admit_all(&mut scheduler), [1]);
-        assert_eq!(scheduler.decoding(short), [0; 0]);
+        assert_eq!(decoding(&scheduler, short), [0; 0]);
         assert_eq!(scheduler.load().blocks_in_use, 1);
         scheduler.end(0);
         assert_eq!((scheduler.settle(), scheduler.load().blocks_in_use), (None, 0));

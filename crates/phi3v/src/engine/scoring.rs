@@ -6,7 +6,6 @@
 //! run once. Causal attention never looks past the row it is for, so nothing of an earlier turn is seen.
 
 use super::request::{Request, ScoredPrompt};
-use super::sequence::{Sequence, split_runs};
 use crate::Result;
 use crate::model::RopeFactors;
 use crate::sampler::LogProbs;
@@ -32,6 +31,26 @@ struct Prompt {
     scored: ScoredPrompt,
     /// The factors for the prompt with its longest answer: all its answers are compared under one set.
     factors: RopeFactors,
+}
+
+/// A prompt whose turn begins.
+pub(super) struct Turn {
+    /// Its ids, image rows included.
+    pub(super) input_ids: Vec<i64>,
+    /// The factors that it and its answers are rotated by.
+    pub(super) factors: RopeFactors,
+    /// Leading tokens whose keys and values are there from the prompt before.
+    pub(super) known: usize,
+}
+
+/// What is run next.
+pub(super) enum Next<'a> {
+    /// These tokens behind the prompt, all but the last of which are in the cache.
+    Answer(&'a [u32]),
+    /// Another prompt.
+    Prompt,
+    /// All is scored.
+    Nothing,
 }
 
 /// A prefix of an answer: the model is asked what follows it.
@@ -104,48 +123,31 @@ impl Scoring {
         }
         Ok(())
     }
-}
 
-impl Sequence {
-    /// Begins the turn of the prompt `scoring.current`: its tokens, and what of them is known from the one before.
-    pub(super) fn begin_prompt(&mut self) {
-        let Some(scoring) = &mut self.scoring else { return };
-        let Prompt { scored, factors } = &scoring.prompts[scoring.current];
-        let input_ids = [&scoring.shared[..], &scored.input_ids].concat();
-        (self.tokens, self.image_runs) = split_runs(&input_ids);
-        self.prompt_tokens = self.tokens.len();
-        self.computed = if scoring.current == 0 || self.factors != *factors {
+    /// Begins the turn of the next prompt, behind one that was run with the factors `before`.
+    pub(super) fn begin(&mut self, before: RopeFactors) -> Turn {
+        let Prompt { scored, factors } = &self.prompts[self.current];
+        let input_ids = [&self.shared[..], &scored.input_ids].concat();
+        let known = if self.current == 0 || before != *factors {
             0
         } else {
-            scoring.shared.len().min(self.prompt_tokens.saturating_sub(scoring.rows_min))
+            self.shared.len().min(input_ids.len().saturating_sub(self.rows_min))
         };
-        self.factors = *factors;
-        scoring.walk = walk(&scored.answers);
-        self.usage.prompt_tokens += self.prompt_tokens;
-        self.usage.image_tokens += self.image_runs.iter().map(|run| run.rows.len()).sum::<usize>();
-        self.usage.cached_tokens += self.computed;
+        self.walk = walk(&scored.answers);
+        Turn { input_ids, factors: *factors, known }
     }
 
-    /// Takes the logits behind the newest token and turns to what is to be run next. Returns whether there is nothing.
+    /// Takes the logits behind `path`, the tokens of an answer that were run last, and says what is to be run next.
     ///
     /// # Errors
     /// Logits that are no numbers.
-    pub(super) fn score(&mut self, logits: &[f32]) -> Result<bool> {
-        let Some(scoring) = &mut self.scoring else { return Ok(true) };
-        scoring.add(&self.tokens[self.prompt_tokens..], logits)?;
-        if let Some(place) = scoring.walk.pop() {
-            self.tokens.truncate(self.prompt_tokens);
-            self.tokens.extend(scoring.path(place));
-            self.computed = self.tokens.len() - 1;
-            self.usage.completion_tokens += 1;
-            return Ok(false);
+    pub(super) fn next(&mut self, path: &[u32], logits: &[f32]) -> Result<Next<'_>> {
+        self.add(path, logits)?;
+        if let Some(place) = self.walk.pop() {
+            return Ok(Next::Answer(self.path(place)));
         }
-        scoring.current += 1;
-        if scoring.current == scoring.prompts.len() {
-            return Ok(true);
-        }
-        self.begin_prompt();
-        Ok(false)
+        self.current += 1;
+        Ok(if self.current < self.prompts.len() { Next::Prompt } else { Next::Nothing })
     }
 }
 

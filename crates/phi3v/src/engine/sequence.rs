@@ -1,17 +1,15 @@
-//! One request on its way: its tokens, how far they are computed, and how its answer is told. It holds no tensor: its
+//! One request on its way: its tokens, how far they are computed, and what tells its answer. It holds no tensor: its
 //! images' embeddings are those of [`Images`](super::pictures::Images).
 
 use super::EngineError;
 use super::block_manager::BlockHash;
-use super::request::{
-    CacheSalt, FinishReason, Finished, Request, RequestId, ScoredPrompt, Timings, Token, Usage,
-};
-use super::scoring::Scoring;
+use super::request::{CacheSalt, FinishReason, Finished, Request, RequestId, ScoredPrompt, Timings, Usage};
+use super::scoring::{Next, Scoring, Turn};
 use crate::Result;
 use crate::constraint::Constraint;
 use crate::image::ImageInputs;
 use crate::model::RopeFactors;
-use crate::sampler::{History, Sampler};
+use crate::sampler::Sampler;
 use crate::stop::{StopOutput, StopStrings};
 use crate::tokenizer::{DecodeStream, Tokenizer};
 use phi3v_kernels::KV_BLOCK_TOKENS;
@@ -32,7 +30,7 @@ pub(super) struct ImageRun {
 pub(super) struct Sequence {
     pub(super) id: RequestId,
     /// The prompt with `-i` at the rows of image `i`.
-    input_ids: Vec<i64>,
+    pub(super) input_ids: Vec<i64>,
     /// Prompt and answer; 0 at the rows of images.
     pub(super) tokens: Vec<u32>,
     pub(super) prompt_tokens: usize,
@@ -52,10 +50,16 @@ pub(super) struct Sequence {
     pub(super) timings: Timings,
     pub(super) submitted: Instant,
     pub(super) cancelled: bool,
-    sampler: Sampler,
-    stream: DecodeStream,
-    stop: StopStrings,
-    constraint: Option<Box<dyn Constraint>>,
+    /// Leading tokens that are computed in chunks: the prompt, or all there are where a restart computes them again.
+    pub(super) prefill_tokens: usize,
+    /// Leading tokens that are the prompt's or were told; those behind them were forced and wait for their logprobs.
+    pub(super) told: usize,
+    /// How the answer ends behind the tokens there are, where that is known.
+    pub(super) end: Option<Result<FinishReason>>,
+    pub(super) sampler: Sampler,
+    pub(super) stream: DecodeStream,
+    pub(super) stop: StopStrings,
+    pub(super) constraint: Option<Box<dyn Constraint>>,
     /// What is scored, where nothing is generated.
     pub(super) scoring: Option<Scoring>,
 }
@@ -74,6 +78,9 @@ impl Sequence {
         Ok(Self {
             id,
             prompt_tokens: tokens.len(),
+            prefill_tokens: tokens.len(),
+            told: tokens.len(),
+            end: None,
             usage: Usage { prompt_tokens: tokens.len(), image_tokens, ..Usage::default() },
             tokens,
             image_runs,
@@ -107,6 +114,38 @@ impl Sequence {
         self
     }
 
+    /// Begins the turn of a prompt that is scored: its tokens, and what of them is known from the one before.
+    fn begin_prompt(&mut self) {
+        let Some(scoring) = &mut self.scoring else { return };
+        let Turn { input_ids, factors, known } = scoring.begin(self.factors);
+        (self.tokens, self.image_runs) = split_runs(&input_ids);
+        self.prompt_tokens = self.tokens.len();
+        (self.prefill_tokens, self.told) = (self.prompt_tokens, self.prompt_tokens);
+        (self.computed, self.factors) = (known, factors);
+        self.usage.prompt_tokens += self.prompt_tokens;
+        self.usage.image_tokens += self.image_runs.iter().map(|run| run.rows.len()).sum::<usize>();
+        self.usage.cached_tokens += self.computed;
+    }
+
+    /// Takes the logits behind the newest token and turns to what is to be scored next. Returns whether there is nothing.
+    ///
+    /// # Errors
+    /// Logits that are no numbers.
+    pub(super) fn score(&mut self, logits: &[f32]) -> Result<bool> {
+        let Some(scoring) = &mut self.scoring else { return Ok(true) };
+        match scoring.next(&self.tokens[self.prompt_tokens..], logits)? {
+            Next::Nothing => return Ok(true),
+            Next::Prompt => self.begin_prompt(),
+            Next::Answer(path) => {
+                self.tokens.truncate(self.prompt_tokens);
+                self.tokens.extend(path);
+                self.computed = self.tokens.len() - 1;
+                self.usage.completion_tokens += 1;
+            }
+        }
+        Ok(false)
+    }
+
     /// Blocks for the prompt and the longest answer. The answer's last token is never run.
     pub(super) fn blocks_needed(&self) -> usize {
         let rows = match &self.scoring {
@@ -129,7 +168,7 @@ impl Sequence {
 
     /// Whether all of the prompt, or of what a restart has to compute again, is in the cache.
     pub(super) fn decoding(&self) -> bool {
-        self.tokens.len() > self.prompt_tokens && self.computed + 1 == self.tokens.len()
+        self.computed >= self.prefill_tokens && self.computed < self.tokens.len()
     }
 
     /// The first image with rows still to be computed that is not encoded.
@@ -164,46 +203,18 @@ impl Sequence {
         *hasher.finalize().as_bytes()
     }
 
-    /// Chooses the next token of the answer from `logits`, `[vocab_size]`, and says whether the answer ends.
-    ///
-    /// # Errors
-    /// Logits that are no numbers, or a constraint that allows nothing.
-    pub(super) fn advance(
-        &mut self,
-        logits: &mut [f32],
-        stop_ids: &[u32],
-    ) -> Result<(Option<Token>, Option<FinishReason>)> {
-        if self.scoring.is_some() {
-            self.timings.first_token.get_or_insert_with(|| self.submitted.elapsed());
-            return Ok((None, self.score(logits)?.then_some(FinishReason::Stop)));
-        }
-        let history = History { prompt: &self.input_ids, output: &self.tokens[self.prompt_tokens..] };
-        let sampled = self.sampler.sample_with(logits, history, |logits| match &mut self.constraint {
-            Some(constraint) => constraint.allowed(logits),
-            None => Ok(()),
-        })?;
-        self.timings.first_token.get_or_insert_with(|| self.submitted.elapsed());
-        if stop_ids.contains(&sampled.token) {
-            return Ok((None, Some(FinishReason::Stop)));
-        }
-        self.tokens.push(sampled.token);
-        self.usage.completion_tokens += 1;
-        let text = self.stream.push(sampled.token);
-        let StopOutput { text, stopped_by } = self.stop.push(&text);
-        let token = Token { id: sampled.token, text, logprob: sampled.logprob, top: sampled.top };
-        let complete = match &mut self.constraint {
-            Some(constraint) => {
-                constraint.accept(sampled.token)?;
-                constraint.is_complete()
-            }
-            None => false,
-        };
-        let reason = if stopped_by.is_some() || complete {
-            Some(FinishReason::Stop)
-        } else {
-            (self.usage.completion_tokens >= self.max_new_tokens).then_some(FinishReason::Length)
-        };
-        Ok((Some(token), reason))
+    /// Tokens that its next decode step computes, at most `rows_max` of them. The last of an answer whose end is known is
+    /// never run.
+    pub(super) fn next_rows(&self, rows_max: usize) -> Range<usize> {
+        let end = self.tokens.len() - usize::from(self.end.is_some());
+        self.computed..end.min(self.computed + rows_max)
+    }
+
+    /// After how many of the last of `rows` the logits are wanted: where the next token is chosen, and where one that was
+    /// forced has to be told with its logprobs.
+    pub(super) fn logits_wanted(&self, rows: &Range<usize>) -> usize {
+        let chooses = rows.end == self.tokens.len();
+        if self.sampler.tells_logprobs() { rows.len() } else { usize::from(chooses) }
     }
 
     /// Notes how long it waited. Where it waits again, to be computed anew, the first time counts.
@@ -230,7 +241,7 @@ pub(super) fn image_key(hash: &[u8; 32], cache_salt: &CacheSalt) -> [u8; 32] {
 }
 
 /// Splits ids with image rows (`-i`, runs of one number) into tokens and runs.
-pub(super) fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
+fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
     let mut runs: Vec<ImageRun> = Vec::new();
     for (position, &id) in input_ids.iter().enumerate().filter(|(_, id)| **id < 0) {
         let image = !id as usize; // -id - 1, which could overflow

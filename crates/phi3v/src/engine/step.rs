@@ -1,7 +1,8 @@
 //! The step: schedule, forward, postprocess.
 
+use super::advance::{Advance, Bounds};
 use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress};
-use super::scheduler::{Admission, PromptChunk, Repair};
+use super::scheduler::{Admission, DecodeChunk, PromptChunk, Repair};
 use super::sequence::Sequence;
 use super::stopwatch::Stopwatch;
 use super::{Engine, EngineError, Observer};
@@ -9,7 +10,7 @@ use crate::image::ImageInputs;
 use crate::model::{Chunk, Segment};
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
 impl<B: Backend> Engine<B> {
@@ -130,7 +131,7 @@ impl<B: Backend> Engine<B> {
         }
         self.scheduler.computed_to(index, rows.end);
         if is_last {
-            self.postprocess(index, 0, outputs);
+            self.postprocess(index, 0..1, outputs);
         }
     }
 
@@ -143,7 +144,7 @@ impl<B: Backend> Engine<B> {
             past: rows.start,
             blocks: &sequence.blocks,
             factors: sequence.factors,
-            logits: *is_last,
+            logits: usize::from(*is_last),
         }];
         let (id, total) = (sequence.id, sequence.tokens.len());
         self.model.forward(&batch, &mut self.cache, &mut self.logits, &mut |progress| {
@@ -152,54 +153,59 @@ impl<B: Backend> Engine<B> {
         })
     }
 
-    /// One token for every sequence that is decoding.
+    /// One token for every sequence that is decoding, and what is forced behind it.
     fn run_decode(&mut self, outputs: &mut Vec<Output>) {
         let rope = self.model.rope();
-        let indices = self.scheduler.decoding(|tokens| rope.factors_for(tokens));
-        if indices.is_empty() {
+        let chunks = self.scheduler.decoding(|tokens| rope.factors_for(tokens));
+        if chunks.is_empty() {
             return;
         }
         let stopwatch = Stopwatch::start();
-        let decoding = indices.iter().map(|&index| &self.scheduler.running()[index]);
-        let segments: Vec<_> = decoding.clone().map(newest_token::<B>).collect();
-        let batch: Vec<_> =
-            decoding.zip(&segments).map(|(sequence, segments)| decode_chunk(sequence, segments)).collect();
+        let running = self.scheduler.running();
+        let newest = |chunk: &DecodeChunk| newest_tokens::<B>(&running[chunk.index], &chunk.rows);
+        let segments: Vec<_> = chunks.iter().map(newest).collect();
+        let batch = chunks.iter().zip(&segments);
+        let batch: Vec<_> = batch
+            .map(|(chunk, segments)| decode_chunk(&running[chunk.index], &chunk.rows, segments))
+            .collect();
+        let wanted: Vec<usize> = batch.iter().map(|chunk| chunk.logits).collect();
         let never_stop = &mut |_| ControlFlow::Continue(());
         let result = self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop);
         let (result, took) = stopwatch.stop(self.model.backend(), result);
         // from the last to the first, since those that end are removed
+        let last_to_first = chunks.iter().rev();
         if let Err(error) = result {
-            let errors = error.for_each(indices.len());
-            return indices
-                .iter()
-                .rev()
+            let errors = error.for_each(chunks.len());
+            return last_to_first
                 .zip(errors)
-                .for_each(|(&index, error)| self.fail(index, error, outputs));
+                .for_each(|(chunk, error)| self.fail(chunk.index, error, outputs));
         }
-        for (row, &index) in indices.iter().enumerate().rev() {
-            let sequence = &mut self.scheduler.running_mut()[index];
-            sequence.timings.decode += took;
-            let end = sequence.tokens.len();
-            self.scheduler.computed_to(index, end);
-            self.postprocess(index, row, outputs);
+        let mut end = wanted.iter().sum();
+        for (DecodeChunk { index, rows }, wanted) in last_to_first.zip(wanted.iter().rev()) {
+            self.scheduler.running_mut()[*index].timings.decode += took;
+            self.scheduler.computed_to(*index, rows.end);
+            self.postprocess(*index, end - wanted..end, outputs);
+            end -= wanted;
         }
     }
 
-    /// Chooses the next token of a sequence from row `row` of the logits, and tells of it.
-    fn postprocess(&mut self, index: usize, row: usize, outputs: &mut Vec<Output>) {
-        let vocab_size = self.model.config().vocab_size;
-        let logits = &mut self.logits[row * vocab_size..][..vocab_size];
+    /// Goes on with a sequence by its `rows` of the logits, and tells what came of it.
+    fn postprocess(&mut self, index: usize, rows: Range<usize>, outputs: &mut Vec<Output>) {
+        let (vocab_size, rope) = (self.model.config().vocab_size, self.model.rope());
+        let logits = &mut self.logits[rows.start * vocab_size..rows.end * vocab_size];
         let sequence = &mut self.scheduler.running_mut()[index];
-        let id = sequence.id;
-        match sequence.advance(logits, &self.stop_ids) {
-            Ok((token, reason)) => {
-                outputs.extend(token.map(|token| Output { id, event: Event::Token(token) }));
-                if let Some(reason) = reason {
-                    let sequence = self.scheduler.end(index);
-                    self.finish(sequence, reason, outputs);
-                }
+        let (id, factors) = (sequence.id, sequence.factors);
+        let keeps_factors = &|tokens| rope.factors_for(tokens) == factors;
+        let bounds = Bounds { stop_ids: &self.stop_ids, keeps_factors };
+        let Advance { tokens, end } = sequence.advance(logits, vocab_size, bounds);
+        outputs.extend(tokens.into_iter().map(|token| Output { id, event: Event::Token(token) }));
+        match end {
+            None => {}
+            Some(Ok(reason)) => {
+                let sequence = self.scheduler.end(index);
+                self.finish(sequence, reason, outputs);
             }
-            Err(error) => self.fail(index, error, outputs),
+            Some(Err(error)) => self.fail(index, error, outputs),
         }
     }
 
@@ -220,17 +226,21 @@ impl<B: Backend> Engine<B> {
     }
 }
 
-/// What a decoding sequence has not computed yet: a token of its answer, never a row of an image.
-fn newest_token<B: Backend>(sequence: &Sequence) -> [Segment<'_, B::Tensor>; 1] {
-    [Segment::Tokens(&sequence.tokens[sequence.computed..])]
+/// Tokens of an answer, never rows of an image.
+fn newest_tokens<'a, B: Backend>(sequence: &'a Sequence, rows: &Range<usize>) -> [Segment<'a, B::Tensor>; 1] {
+    [Segment::Tokens(&sequence.tokens[rows.clone()])]
 }
 
-fn decode_chunk<'a, T>(sequence: &'a Sequence, segments: &'a [Segment<'a, T>; 1]) -> Chunk<'a, T> {
+fn decode_chunk<'a, T>(
+    sequence: &'a Sequence,
+    rows: &Range<usize>,
+    segments: &'a [Segment<'a, T>; 1],
+) -> Chunk<'a, T> {
     Chunk {
         segments,
-        past: sequence.computed,
+        past: rows.start,
         blocks: &sequence.blocks,
         factors: sequence.factors,
-        logits: true,
+        logits: sequence.logits_wanted(rows),
     }
 }

@@ -48,7 +48,7 @@ impl<'a, T> Segment<'a, T> {
     }
 }
 
-/// Consecutive tokens of one sequence within a batch: its prompt's next part or its newest token.
+/// Consecutive tokens of one sequence within a batch: its prompt's next part or its newest tokens.
 #[derive(Debug)]
 pub struct Chunk<'a, T> {
     /// The input rows, in order.
@@ -59,8 +59,8 @@ pub struct Chunk<'a, T> {
     pub blocks: &'a [u32],
     /// The factors that rotate the whole sequence.
     pub factors: RopeFactors,
-    /// Whether the logits after the chunk's last token are wanted.
-    pub logits: bool,
+    /// After how many of the chunk's last tokens the logits are wanted.
+    pub logits: usize,
 }
 
 impl<T> Chunk<'_, T> {
@@ -101,7 +101,7 @@ pub(super) struct Workspace<B: Backend> {
     act: B::Tensor,       // [rows, intermediate_size]
     cos_sin: B::Tensor,   // [rows, head_dim]
     picked: B::Tensor,    // rows that go on past the last layer's keys and values
-    logits: B::Tensor,    // [sequences, vocab_size]
+    logits: B::Tensor,    // [rows whose logits are wanted, vocab_size]
     batch: B::Batch,
     last_batch: B::Batch, // of the rows that go on
     angles: Vec<f32>,
@@ -157,11 +157,11 @@ impl<'a> Layout<'a> {
             let len = chunk.len();
             layout.spans.push(Span { rows: row..row + len, past: chunk.past, blocks: chunk.blocks });
             row += len;
-            if chunk.logits {
-                let index = layout.last_rows.len();
-                layout.last_rows.push(row as u32 - 1);
-                let past = chunk.past + len - 1;
-                layout.last_spans.push(Span { rows: index..index + 1, past, blocks: chunk.blocks });
+            let (wanted, index) = (chunk.logits.min(len), layout.last_rows.len());
+            if wanted > 0 {
+                layout.last_rows.extend((row - wanted..row).map(|row| row as u32));
+                let past = chunk.past + len - wanted;
+                layout.last_spans.push(Span { rows: index..index + wanted, past, blocks: chunk.blocks });
             }
         }
         layout
@@ -184,7 +184,7 @@ pub(super) type HiddenStates = Vec<Vec<f32>>;
 
 /// What a pass over the layers leaves for the caller.
 pub(super) struct Outputs<'a> {
-    /// Logits of the chunks that asked, in order, `[n, vocab_size]`.
+    /// Logits after the tokens that were asked for, in order, `[n, vocab_size]`.
     pub(super) logits: &'a mut Vec<f32>,
     /// What lies between the layers, where it is wanted: all rows then go through all layers.
     pub(super) hidden: Option<&'a mut HiddenStates>,

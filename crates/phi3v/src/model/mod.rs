@@ -222,7 +222,7 @@ impl<B: Backend> Phi3V<B> {
         self.finish_image(job, &image.grid, &image.tile_of)
     }
 
-    /// Runs `batch` through the decoder and leaves in `logits` those, `[n, vocab_size]`, of the chunks that asked. A
+    /// Runs `batch` through the decoder and leaves in `logits` those, `[n, vocab_size]`, that its chunks ask for. A
     /// step of up to [`SEQUENCES_ON_STACK`] sequences allocates nothing where one like it has gone
     /// before with the same `cache` and `logits`.
     ///

@@ -170,6 +170,30 @@ impl Sampler {
         })
     }
 
+    /// Takes the random number that a token of no choice would have taken, so that those after it are drawn alike.
+    pub fn skip(&mut self) {
+        if self.params.temperature != 0.0 {
+            uniform(&mut self.random);
+        }
+    }
+
+    /// A token of no choice, with its logprobs by the `logits` (`[vocab_size]`) of its place.
+    ///
+    /// # Errors
+    /// [`SamplerError::BadLogit`] for NaN or plus infinity.
+    pub fn forced(&self, token: u32, logits: &[f32]) -> Result<Sampled, SamplerError> {
+        check_logits(logits)?;
+        let logprobs = self.params.logprobs.map(|top| LogProbs::of(logits, top));
+        let logprob = logprobs.as_ref().map(|logprobs| logprobs.of_logit(logits[token as usize]));
+        Ok(Sampled { token, logprob, top: logprobs.map_or_else(Vec::new, |logprobs| logprobs.top) })
+    }
+
+    /// Whether logprobs are asked for.
+    #[must_use]
+    pub fn tells_logprobs(&self) -> bool {
+        self.params.logprobs.is_some()
+    }
+
     fn choose(&mut self, logits: &[f32]) -> Result<u32, SamplerError> {
         let (token, highest) = argmax(logits)?;
         if self.params.temperature == 0.0 {

@@ -10,10 +10,13 @@
 
 mod check;
 mod pieces;
+mod speller;
 mod stream;
 
+pub(crate) use speller::Speller;
 pub use stream::DecodeStream;
 
+use std::sync::Arc;
 use tokenizers::{Model, ModelWrapper};
 
 use pieces::{Piece, PieceText, pieces_of};
@@ -95,7 +98,7 @@ pub(crate) struct TemplateTokens {
 
 /// The checkpoint's tokenizer: text to ids as the reference's does it, and back.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Arc<tokenizers::Tokenizer>,
     pieces: Vec<Option<Piece>>, // [vocab_size]
     template: TemplateTokens,
     bos: u32,
@@ -140,7 +143,7 @@ impl Tokenizer {
         let template = check::template_tokens(&inner)?;
         let bos = check::id_of(&inner, "<s>")?;
         let stop_ids = [template.end.id, check::id_of(&inner, "<|endoftext|>")?];
-        Ok(Self { inner, pieces, template, bos, stop_ids })
+        Ok(Self { inner: Arc::new(inner), pieces, template, bos, stop_ids })
     }
 
     /// Ids of a raw prompt: `<s>` first, added tokens in the text become their ids, as the reference's tokenizer does.
@@ -259,6 +262,12 @@ impl Tokenizer {
     #[must_use]
     pub fn byte_id(&self, byte: u8) -> u32 {
         self.token_id(&format!("<0x{byte:02X}>")).expect("every byte has a token, checked at load")
+    }
+
+    /// What spells text that goes on from other text.
+    pub(crate) fn speller(&self) -> Speller {
+        let byte_ids = std::array::from_fn(|byte| self.byte_id(byte as u8));
+        Speller::new(Arc::clone(&self.inner), byte_ids)
     }
 
     /// What an id adds to a text, or `None` where the vocabulary has no such id.

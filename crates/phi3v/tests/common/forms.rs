@@ -54,16 +54,9 @@ impl Forms {
         Ok(None)
     }
 
-    /// Whether a text may be the answer.
+    /// Whether a text may be the answer, however it is spelled.
     pub fn takes(&self, constraint: &mut GrammarConstraint, answer: &str) -> bool {
-        let mut logits = vec![0.0; self.tokenizer.vocab_size()];
-        let takes = |byte| {
-            logits.fill(0.0);
-            let token = self.tokenizer.byte_id(byte);
-            constraint.allowed(&mut logits).is_ok()
-                && logits[token as usize] == 0.0
-                && constraint.accept(token).is_ok()
-        };
+        let takes = |byte| constraint.accept(self.tokenizer.byte_id(byte)).is_ok();
         answer.bytes().all(takes) && constraint.may_end()
     }
 }

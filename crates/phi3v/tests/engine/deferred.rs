@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 #[path = "cases.rs"]
 mod cases;
+#[path = "forced.rs"]
+mod forced;
 
 type Device = Deferred<phi3v::device::Device>;
 

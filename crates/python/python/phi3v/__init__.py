@@ -8,7 +8,7 @@
 `phi3v.transformers` has the surface that notebooks written for the reference use.
 """
 
-from ._answer import Answer, Timings, Token, Usage, Word
+from ._answer import Answer, Field, Timings, Token, Usage, Word
 from ._chat import Chat
 from ._decide import Decision
 from ._errors import ModelError, OptionError, Phi3VError, PictureError, RoomError, UnsupportedError
@@ -16,6 +16,7 @@ from ._model import Model, load, tokenize_cost
 from ._options import Options
 from ._phi3v import __version__
 from ._pictures import Cost, Costs, PictureLike
+from ._schema import schemas
 from ._stream import Stream
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Cost",
     "Costs",
     "Decision",
+    "Field",
     "Model",
     "ModelError",
     "OptionError",
@@ -40,5 +42,6 @@ __all__ = [
     "Word",
     "__version__",
     "load",
+    "schemas",
     "tokenize_cost",
 ]

@@ -1,5 +1,6 @@
 """Answers: texts that know how they came about."""
 
+import json
 from typing import Any, NamedTuple
 
 from ._phi3v import Ended
@@ -29,6 +30,15 @@ class Word(NamedTuple):
     """The least probability of its tokens: how sure the model was at the worst place."""
     mean: float
     """The mean probability of its tokens."""
+
+
+class Field(NamedTuple):
+    """A value of an answer that has a form, and how sure the model was of it."""
+
+    value: Any
+    """The value itself: a text, a number, True, False, None, or an empty list or dict."""
+    p: float
+    """The least probability of its tokens."""
 
 
 class Usage(NamedTuple):
@@ -66,6 +76,8 @@ class Answer(str):
     """Its tokens, the one that ended it left out."""
     words: list[Word]
     """Its words with their probabilities."""
+    fields: dict[str, Field]
+    """The values of a form by JSON Pointers, such as `/items/0/price`; of a text without JSON that text, by ``""``."""
     usage: Usage
     """Token counts."""
     timings: Timings
@@ -83,6 +95,7 @@ class Answer(str):
         answer = super().__new__(cls, text)
         answer.tokens = known.get("tokens", [])
         answer.words = known.get("words", [])
+        answer.fields = known.get("fields", {})
         answer.usage = known.get("usage", Usage(0, 0, 0, 0))
         answer.timings = known.get("timings", Timings(0.0, 0.0, 0.0, 0.0, None))
         answer.finish_reason = known.get("finish_reason", "stop")
@@ -103,6 +116,7 @@ def of_ended(ended: Ended, **known: Any) -> Answer:
         ended.text,
         tokens=[Token(**token) for token in ended.tokens],
         words=[Word(**word) for word in ended.words],
+        fields={field["path"]: Field(json.loads(field["value"]), field["p"]) for field in ended.fields},
         usage=Usage(**ended.usage),
         timings=Timings(**ended.timings),
         finish_reason=ended.finish_reason,

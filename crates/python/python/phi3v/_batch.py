@@ -75,15 +75,13 @@ def _ended(
             yield ended.key, error
 
 
-def item(entry: Any) -> tuple[str, Any, Mapping[str, Any]]:
-    """The question, the pictures and the options of an item of a batch."""
+def item(entry: Any) -> tuple[str | None, Any, Mapping[str, Any]]:
+    """The question, the pictures and the options of an item of a batch. A preset has a question of its own."""
     if isinstance(entry, str):
         return entry, (), {}
     if isinstance(entry, Mapping):
         options = dict(entry)
-        if "question" not in options:
-            raise TypeError("an item of a batch must have a question")
-        return options.pop("question"), options.pop("images", ()), options
+        return options.pop("question", None), options.pop("images", ()), options
     if isinstance(entry, tuple) and len(entry) == 2:
         return entry[0], entry[1], {}
     raise TypeError(

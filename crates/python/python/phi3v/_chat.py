@@ -7,7 +7,7 @@ from ._answer import Answer
 from ._errors import OptionError
 from ._options import Options, split
 from ._pictures import PictureLike
-from ._schema import form
+from ._schema import form, question_of
 from ._stream import Stream
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Chat:
 
     def ask(
         self,
-        question: str,
+        question: str | None = None,
         images: PictureLike | Iterable[PictureLike] = (),
         *,
         schema: Any = None,
@@ -58,7 +58,7 @@ class Chat:
 
     def stream(
         self,
-        question: str,
+        question: str | None = None,
         images: PictureLike | Iterable[PictureLike] = (),
         *,
         schema: Any = None,
@@ -68,11 +68,11 @@ class Chat:
         parts, want = split({**self._options, **options}), form(schema)
         added = self._model._read(images, parts.reading)
         pictures = [*self._pictures, *added]
-        asked = [*self._turns, *turns(question, self._new + len(added), None)]
-        stream = self._model._ask(asked, pictures, parts, want)
+        said = [*self._turns, *turns(question_of(question, want), self._new + len(added), None)]
+        stream = self._model._ask(said, pictures, parts, want)
 
         def remember(answer: Answer) -> None:
-            self._turns, self._pictures, self._new = [*asked, ("assistant", str(answer), 0)], pictures, 0
+            self._turns, self._pictures, self._new = [*said, ("assistant", str(answer), 0)], pictures, 0
 
         stream._on_end = remember
         return stream

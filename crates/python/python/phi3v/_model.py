@@ -11,10 +11,10 @@ from ._decide import Asked, Decision, asked, calibrated
 from ._decide import of_ended as decisions_of
 from ._errors import OptionError, Phi3VError
 from ._html import in_notebook
-from ._options import Options, Split, split, whole
+from ._options import Options, PlainOptions, Split, split, whole
 from ._phi3v import Answers, Ended, Picture
 from ._pictures import Costs, PictureLike, cost, prepare, several
-from ._schema import Form, form
+from ._schema import Form, form, question_of
 from ._stream import Stream, finished
 
 T = TypeVar("T")
@@ -113,10 +113,10 @@ class Model:
     @overload
     def ask(
         self,
-        question: str,
+        question: str | None = ...,
         images: PictureLike | Iterable[PictureLike] = ...,
         *,
-        schema: dict[str, Any],
+        schema: dict[str, Any] | str,
         **options: Unpack[Options],
     ) -> Any: ...
     @overload
@@ -139,21 +139,22 @@ class Model:
     ) -> T: ...
     def ask(
         self,
-        question: str,
+        question: str | None = None,
         images: PictureLike | Iterable[PictureLike] = (),
         *,
         schema: Any = None,
         **options: Unpack[Options],
     ) -> Any:
-        """The answer to a question about pictures. With `schema`, a JSON schema as a dict or a pydantic model, the
-        answer is held to it, and what it means is returned: values of JSON, or the model's object."""
+        """The answer to a question about pictures. With `schema`, a JSON schema as a dict, the name of a preset or a
+        pydantic model, the answer is held to it, and what it means is returned: values of JSON, or the model's object. A
+        preset brings its question along."""
         stream = self.stream(question, images, schema=schema, **options)
         answer = stream.wait()
         return answer if schema is None else answer.parsed
 
     def stream(
         self,
-        question: str,
+        question: str | None = None,
         images: PictureLike | Iterable[PictureLike] = (),
         *,
         schema: Any = None,
@@ -162,7 +163,7 @@ class Model:
         """The same, piece by piece: an iterator of texts, also for `async for`, whose `answer` is there at the end."""
         parts, want = split(options), form(schema)
         pictures = self._read(images, parts.reading)
-        return self._ask(turns(question, len(pictures), parts.system), pictures, parts, want)
+        return self._ask(turns(question_of(question, want), len(pictures), parts.system), pictures, parts, want)
 
     def decide(
         self,
@@ -171,7 +172,7 @@ class Model:
         *,
         choices: Iterable[str],
         calibration: str | os.PathLike[str] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PlainOptions],
     ) -> Decision:
         """The likeliest of `choices`, and how probable each is as the answer to a question about pictures. It is asked
         as it is.
@@ -194,7 +195,7 @@ class Model:
         *,
         choices: Iterable[str] | None = None,
         calibration: str | os.PathLike[str] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PlainOptions],
     ) -> list[Decision]:
         """Decisions on several questions about the same pictures, which are computed once for all of them. A question
         is a text, or a pair of it and its own choices."""
@@ -275,7 +276,10 @@ class Model:
             parts = split({**options, **own})
             pictures = self._read(images, parts.reading)
             answers.submit(
-                key, turns(question, len(pictures), parts.system), pictures, _generation(parts, want)
+                key,
+                turns(question_of(question, want), len(pictures), parts.system),
+                pictures,
+                _generation(parts, want),
             )
 
         def finish(ended: Ended) -> Answer:

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple, TypedDict
 from ._errors import OptionError
 
 
-class Options(TypedDict, total=False):
-    """How pictures are read and answers are made; what is left out is the command line's default."""
+class PlainOptions(TypedDict, total=False):
+    """How pictures are read and answers are made, without their form."""
 
     system: str
     """Instructions that come before the conversation."""
@@ -49,6 +49,15 @@ class Options(TypedDict, total=False):
     """Length of a picture's file."""
     max_frames: int
     """Frames of an animation, of which the first is looked at."""
+
+
+class Options(PlainOptions, total=False):
+    """How pictures are read and answers are made; what is left out is the command line's default."""
+
+    regex: str
+    """A regular expression that the answer matches as a whole."""
+    choices: Iterable[str]
+    """Texts of which the answer is one."""
 
 
 class Split(NamedTuple):
@@ -98,6 +107,12 @@ def _texts(name: str, value: object) -> list[str]:
     return [_text(name, text) for text in value]
 
 
+def _choices(name: str, value: object) -> list[str]:
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be texts, not one str")
+    return _texts(name, value)
+
+
 def _side(name: str, value: object) -> int:
     return min(whole(name, value), (1 << 32) - 1)
 
@@ -113,6 +128,8 @@ _GENERATION: dict[str, Callable[[str, object], Any]] = {
     "presence_penalty": _real,
     "frequency_penalty": _real,
     "seed": whole,
+    "regex": _text,
+    "choices": _choices,
     "logprobs": whole,
 }
 _READING: dict[str, Callable[[str, object], Any]] = {

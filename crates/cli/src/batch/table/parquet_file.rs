@@ -29,14 +29,15 @@ pub(super) fn write_parquet(
 ) -> Result<(), BatchError> {
     let file = NewFile::create(path, existing).map_err(write_error)?;
     let failed = |error: ParquetError| BatchError::written(path, std::io::Error::other(error));
+    let columns = columns.complete(journal, done)?;
     let names = columns.names();
     let schema = schema(&names).map_err(failed)?;
     let properties = Arc::new(WriterProperties::builder().build());
     let mut writer = SerializedFileWriter::new(Unfinished(file), schema, properties).map_err(failed)?;
     let mut group: Vec<Vec<super::Cell>> = Vec::new();
     for row in rows(journal, done) {
-        group.push(columns.cells(&row?));
-        if group.len() == GROUP_ROWS {
+        group.extend(columns.lines(&row?));
+        if group.len() >= GROUP_ROWS {
             write_group(&mut writer, &group, names.len()).map_err(failed)?;
             group.clear();
         }

@@ -21,8 +21,10 @@ pub(super) fn questions(args: &BatchArgs, found: &Inputs) -> Result<Vec<Question
     if matches!(found, Inputs::Lines(_)) {
         return Ok(Vec::new());
     }
-    let schema = args.schema.as_deref().map(schema).transpose()?;
-    let mut questions = match (&args.prompt, &args.questions) {
+    let form = args.form.form()?;
+    let own = form.as_ref().and_then(|form| form.question);
+    let own = own.filter(|_| args.questions.is_none());
+    let mut questions = match (args.prompt.as_deref().or(own), &args.questions) {
         (Some(prompt), _) if prompt.trim().is_empty() => return Err(CliError::EmptyQuestion),
         (Some(prompt), _) => vec![Question::alone(prompt)],
         (None, Some(path)) => {
@@ -35,8 +37,8 @@ pub(super) fn questions(args: &BatchArgs, found: &Inputs) -> Result<Vec<Question
             return Err(BatchError::Flags { message: message.to_owned(), hint }.into());
         }
     };
-    for question in &mut questions {
-        question.schema = question.schema.take().or_else(|| schema.clone());
+    if let Some(form) = &form {
+        questions.iter_mut().for_each(|question| question.set_form(&form.grammar));
     }
     Ok(questions)
 }
@@ -44,14 +46,6 @@ pub(super) fn questions(args: &BatchArgs, found: &Inputs) -> Result<Vec<Question
 fn text(path: &Path) -> Result<String, CliError> {
     let refused = |error| CliError::File { action: "read", path: path.display().to_string(), error };
     bounded::read_text(path, TEXT_BYTES_MAX).map_err(refused)
-}
-
-fn schema(path: &Path) -> Result<Value, CliError> {
-    let text = text(path)?;
-    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
-        let message = format!("the schema in {} is not valid JSON: {error}", path.display());
-        BatchError::Flags { message, hint: "correct the JSON at that place" }.into()
-    })
 }
 
 /// Refuses flags that say nothing about these inputs.
@@ -68,7 +62,9 @@ pub(super) fn check_flags(
         let given = [
             ("--prompt", args.prompt.is_some()),
             ("--questions", args.questions.is_some()),
-            ("--schema", args.schema.is_some()),
+            ("--schema", args.form.schema.is_some()),
+            ("--regex", args.form.regex.is_some()),
+            ("--choices", !args.form.choices.is_empty()),
             ("--sidecar", args.sidecar.is_some()),
             ("--reference", args.picture.reference),
             ("--system", args.generation.system.is_some()),
@@ -116,15 +112,22 @@ pub(super) fn job(args: &BatchArgs, found: &Inputs, questions: &[Question], chec
     }
 }
 
+/// A question with the form of its answers.
+fn question(Question { name, prompt, schema, regex, choices }: &Question) -> Value {
+    let mut told = json!({"prompt": prompt, "schema": schema});
+    let others = [("name", json!(name)), ("regex", json!(regex)), ("choices", json!(choices))];
+    for (field, value) in others.into_iter().filter(|(_, value)| !value.is_null()) {
+        told[field] = value;
+    }
+    told
+}
+
 /// What lines say themselves.
 fn of_pictures(args: &BatchArgs, questions: &[Question]) -> Value {
     let sampling = args.generation.sampling(None);
     let asked = match questions {
-        [only] if only.name.is_none() => json!({"prompt": only.prompt, "schema": only.schema}),
-        several => {
-            let told = |question: &Question| json!({"name": question.name, "prompt": question.prompt, "schema": question.schema});
-            json!({"questions": several.iter().map(told).collect::<Vec<_>>()})
-        }
+        [only] if only.name.is_none() => question(only),
+        several => json!({"questions": several.iter().map(question).collect::<Vec<_>>()}),
     };
     let mut all = json!({
         "system": args.generation.system,

@@ -14,7 +14,8 @@ use crate::server::openai::offline::Offline;
 use crate::server::state::ServedModel;
 use crate::sources::{Fetcher, Sources};
 use phi3v::batch::read_ahead;
-use phi3v::constraint::{ConstraintFactory, Grammar};
+use phi3v::constraint::ConstraintFactory;
+use phi3v::fields::FieldReader;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -28,9 +29,11 @@ const READERS_MAX: usize = 4;
 /// A schema that cannot be followed.
 pub(super) fn prepared(questions: &[Question], forms: &ConstraintFactory) -> Result<Vec<Prepared>, CliError> {
     let prepare = |question: &Question| {
-        let form = question.schema.clone().map(Grammar::JsonSchema);
-        let constraint = form.map(|form| forms.constraint(&form)).transpose().map_err(phi3v::Error::from)?;
-        Ok(Prepared { question: question.clone(), constraint: constraint.map(Mutex::new) })
+        let form = question.form();
+        let constraint =
+            form.as_ref().map(|form| forms.constraint(form)).transpose().map_err(phi3v::Error::from)?;
+        let fields = form.as_ref().map(FieldReader::of);
+        Ok(Prepared { question: question.clone(), constraint: constraint.map(Mutex::new), fields })
     };
     questions.iter().map(prepare).collect()
 }

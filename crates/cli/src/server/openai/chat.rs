@@ -1,11 +1,11 @@
 //! `POST /v1/chat/completions`.
 
 use super::chat_stream::ChatStream;
-use super::logprobs::AnswerLogprobs;
+use super::extras::{self, AnswerExtras, Extras, Told};
 use super::session::{Session, finish_reason};
 use super::types::{
-    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, Content, ContentPart, Include, Logprobs,
-    ResponseFormat, UsageFields, WordFields,
+    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, Content, ContentPart, Logprobs,
+    ResponseFormat, UsageFields,
 };
 use super::{models, parse, stream};
 use crate::server::ask::{Ask, Names, Turn, TurnPart};
@@ -25,7 +25,6 @@ use phi3v::constraint::Grammar;
 use phi3v::engine::{CacheSalt, Finished, Token};
 use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
-use phi3v::words::WordStream;
 use std::sync::Arc;
 
 /// This API's words.
@@ -50,22 +49,19 @@ pub async fn completions(
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
     let options = stream_options(&request)?;
-    let with_logprobs = request.logprobs.unwrap_or(false);
-    let with_words = includes_words(&request);
-    let ask = Ask { cache_salt: caller.cache_salt, ..ask(request)? };
+    let Asked { ask, extras } = asked(request)?;
+    let ask = Ask { cache_salt: caller.cache_salt, ..ask };
     ask.check(&app.limits)?;
     let choices = ask.choices;
     let progress = streamed && options.include_progress;
     let session = Session::start(&app, &model, ask, budget, progress, times).await?;
-    let tokenizer = with_logprobs.then_some(model.tokenizer);
     if streamed {
         let (id, created, usage) = (fresh_id("chatcmpl-"), unix_seconds(), UsageFields::default());
-        let logprobs = answer_logprobs(tokenizer.as_ref(), choices);
-        let words = answer_words(with_words, choices);
-        let render = ChatStream { id, created, model: model.name, logprobs, words, choices, options, usage };
+        let extras = AnswerExtras::several(choices, &extras, &model.tokenizer);
+        let render = ChatStream { id, created, model: model.name, extras, options, usage };
         return Ok(stream::response(session, render));
     }
-    let answers = Answers::new(choices, tokenizer.as_ref(), with_words);
+    let answers = Answers::new(choices, &extras, &model.tokenizer);
     let answers = whole(session, answers).await?;
     let stamp = Stamp { id: fresh_id("chatcmpl-"), created: unix_seconds(), model: model.name };
     Ok(Json(answers.completion(stamp)).into_response())
@@ -79,6 +75,25 @@ fn stream_options(request: &ChatRequest) -> Result<super::types::StreamOptions, 
         return Err(error.hint(hints::question::STREAM));
     }
     Ok(options)
+}
+
+/// A request in the server's own words, and what its answers are to carry.
+pub(super) struct Asked {
+    /// What is asked, without a cache salt.
+    pub(super) ask: Ask,
+    /// What answers carry besides their text.
+    pub(super) extras: Extras,
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// The first field at fault.
+pub(super) fn asked(request: ChatRequest) -> Result<Asked, ApiError> {
+    let (logprobs, include) = (request.logprobs.unwrap_or(false), request.include.clone());
+    let ask = ask(request)?;
+    let extras = Extras::included(&include.unwrap_or_default(), ask.form.as_ref())?;
+    Ok(Asked { ask, extras: Extras { logprobs, ..extras } })
 }
 
 /// The request in the server's own words, without a cache salt.
@@ -114,14 +129,10 @@ fn form(format: ResponseFormat) -> Option<Grammar> {
         ResponseFormat::Text {} => None,
         ResponseFormat::JsonObject {} => Some(Grammar::JsonObject),
         ResponseFormat::JsonSchema { json_schema } => Some(Grammar::JsonSchema(json_schema.schema)),
+        ResponseFormat::Choices { choices } => Some(Grammar::Choices(choices)),
         ResponseFormat::Regex { pattern } => Some(Grammar::Regex(pattern)),
         ResponseFormat::Grammar { grammar } => Some(Grammar::Lark(grammar)),
     }
-}
-
-/// Whether the answers are to come with their words.
-pub(super) fn includes_words(request: &ChatRequest) -> bool {
-    request.include.as_ref().is_some_and(|include| include.contains(&Include::Words))
 }
 
 fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
@@ -135,8 +146,8 @@ fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
             return Err(ApiError::invalid_value("top_logprobs", message));
         }
         (true, top) => Some(top.unwrap_or(0)),
-        // the words' probabilities are made of the tokens'
-        (false, _) => includes_words(request).then_some(0),
+        // the probabilities of words and fields are made of the tokens'
+        (false, _) => request.include.as_ref().filter(|include| !include.is_empty()).map(|_| 0),
     };
     let default = SamplingParams::default();
     let top_k = match request.top_k {
@@ -193,21 +204,6 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
     Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })
 }
 
-/// What keeps the log probabilities of each answer; nothing where they are not asked for.
-fn answer_logprobs(tokenizer: Option<&Arc<Tokenizer>>, choices: usize) -> Vec<AnswerLogprobs> {
-    tokenizer
-        .into_iter()
-        .cycle()
-        .take(choices)
-        .map(|tokenizer| AnswerLogprobs::new(Arc::clone(tokenizer)))
-        .collect()
-}
-
-/// What joins the tokens of each answer to words; nothing where they are not asked for.
-fn answer_words(with_words: bool, choices: usize) -> Vec<WordStream> {
-    vec![WordStream::default(); if with_words { choices } else { 0 }]
-}
-
 /// Waits for all answers.
 async fn whole(mut session: Session, mut answers: Answers) -> Result<Answers, ApiError> {
     while session.remaining > 0 {
@@ -240,25 +236,24 @@ pub(super) struct Answers {
     choices: Vec<Choice>,
     /// What the finished ones took.
     pub(super) usage: UsageFields,
-    logprobs: Vec<AnswerLogprobs>,
-    words: Vec<WordStream>,
+    extras: Vec<AnswerExtras>,
 }
 
 impl Answers {
-    /// Of `choices` answers, with log probabilities where there is a tokenizer for them, and `with_words` or without.
-    pub(super) fn new(choices: usize, tokenizer: Option<&Arc<Tokenizer>>, with_words: bool) -> Self {
+    /// Of `choices` answers, with their `extras`.
+    pub(super) fn new(choices: usize, extras: &Extras, tokenizer: &Arc<Tokenizer>) -> Self {
         let empty = |index| Choice {
             index,
             message: AnswerMessage { role: "assistant", content: String::new(), refusal: None },
-            logprobs: tokenizer.map(|_| Logprobs::default()),
-            words: with_words.then(Vec::new),
+            logprobs: extras.logprobs.then(Logprobs::default),
+            words: extras.words.then(Vec::new),
+            fields: None,
             finish_reason: "stop",
         };
         Self {
             choices: (0..choices).map(empty).collect(),
             usage: UsageFields::default(),
-            logprobs: answer_logprobs(tokenizer, choices),
-            words: answer_words(with_words, choices),
+            extras: AnswerExtras::several(choices, extras, tokenizer),
         }
     }
 
@@ -272,12 +267,7 @@ impl Answers {
     pub(super) fn token(&mut self, index: usize, token: &Token) {
         let choice = &mut self.choices[index];
         choice.message.content.push_str(&token.text);
-        if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, self.logprobs.get_mut(index)) {
-            all.content.extend(logprobs.token(token).content);
-        }
-        if let (Some(all), Some(words)) = (&mut choice.words, self.words.get_mut(index)) {
-            all.extend(words.push(token).into_iter().map(WordFields::from));
-        }
+        choice.tell(self.extras[index].token(token));
     }
 
     /// Ends answer `index`.
@@ -287,14 +277,19 @@ impl Answers {
     pub(super) fn finish(&mut self, index: usize, finished: &Finished) -> Result<(), ApiError> {
         let choice = &mut self.choices[index];
         choice.message.content.push_str(&finished.text);
-        if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, self.logprobs.get_mut(index)) {
-            all.content.extend(logprobs.finish(&finished.text).content);
-        }
-        if let (Some(all), Some(words)) = (&mut choice.words, self.words.get_mut(index)) {
-            all.extend(words.finish(&finished.text).into_iter().map(WordFields::from));
-        }
+        choice.tell(self.extras[index].finish(&finished.text));
         choice.finish_reason = finish_reason(finished.reason)?;
         self.usage.add(index, &finished.usage);
         Ok(())
+    }
+}
+
+impl Choice {
+    fn tell(&mut self, Told { logprobs, words, fields }: Told) {
+        if let (Some(all), Some(more)) = (&mut self.logprobs, logprobs) {
+            all.content.extend(more.content);
+        }
+        extras::add(&mut self.words, words);
+        self.fields = fields;
     }
 }

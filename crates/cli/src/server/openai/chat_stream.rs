@@ -4,13 +4,12 @@
 //! and prompt are, and one named `timings` where the time went; clients that know only OpenAI's events never see
 //! them.
 
-use super::logprobs::AnswerLogprobs;
+use super::extras::{AnswerExtras, Told};
 use super::session::finish_reason;
 use super::stream::{Queue, Render};
-use super::types::{ChatChunk, ChunkChoice, Delta, Logprobs, StreamOptions, UsageFields, WordFields};
+use super::types::{ChatChunk, ChunkChoice, Delta, Logprobs, StreamOptions, UsageFields};
 use crate::server::error::ApiError;
 use phi3v::engine::{Finished, Phase, StepProgress, Timings, Token};
-use phi3v::words::WordStream;
 use serde::Serialize;
 
 /// Renders the events of a chat completion.
@@ -21,12 +20,8 @@ pub(super) struct ChatStream {
     pub(super) created: u64,
     /// Name of the model.
     pub(super) model: String,
-    /// The log probabilities of each answer, where they are asked for.
-    pub(super) logprobs: Vec<AnswerLogprobs>,
-    /// The words of each answer, where they are asked for.
-    pub(super) words: Vec<WordStream>,
-    /// Answers asked for.
-    pub(super) choices: usize,
+    /// What each of the answers carries besides its text.
+    pub(super) extras: Vec<AnswerExtras>,
     /// What else is asked for.
     pub(super) options: StreamOptions,
     /// What was counted so far.
@@ -65,7 +60,7 @@ impl ChatStream {
 
 impl Render for ChatStream {
     fn begin(&mut self, queue: &mut Queue) {
-        for index in 0..self.choices {
+        for index in 0..self.extras.len() {
             let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
             self.push(ChunkChoice { index, delta, ..ChunkChoice::default() }, queue);
         }
@@ -76,15 +71,14 @@ impl Render for ChatStream {
     }
 
     fn token(&mut self, index: usize, token: &Token, queue: &mut Queue) {
-        let logprobs = self.logprobs.get_mut(index).map(|logprobs| logprobs.token(token)).filter(any);
-        let words = self.words.get_mut(index).map(|words| words.push(token));
-        let words: Vec<WordFields> = words.into_iter().flatten().map(WordFields::from).collect();
+        let Told { logprobs, words, .. } = self.extras[index].token(token);
+        let (logprobs, words) = (logprobs.filter(any), words.unwrap_or_default());
         // bytes of an unfinished character, or text held back as the possible beginning of a stop text
         if token.text.is_empty() && logprobs.is_none() {
             return;
         }
         let delta = Delta { role: None, content: Some(token.text.clone()) };
-        self.push(ChunkChoice { index, delta, logprobs, words, finish_reason: None }, queue);
+        self.push(ChunkChoice { index, delta, logprobs, words, ..ChunkChoice::default() }, queue);
     }
 
     fn finished(
@@ -96,15 +90,13 @@ impl Render for ChatStream {
     ) -> Result<(), ApiError> {
         let finish_reason = Some(finish_reason(finished.reason)?);
         self.usage.add(index, &finished.usage);
-        let logprobs =
-            self.logprobs.get_mut(index).map(|logprobs| logprobs.finish(&finished.text)).filter(any);
-        let words = self.words.get_mut(index).map(|words| words.finish(&finished.text));
-        let words: Vec<WordFields> = words.into_iter().flatten().map(WordFields::from).collect();
+        let Told { logprobs, words, fields } = self.extras[index].finish(&finished.text);
+        let (logprobs, words) = (logprobs.filter(any), words.unwrap_or_default());
         if !finished.text.is_empty() || logprobs.is_some() || !words.is_empty() {
             let delta = Delta { role: None, content: Some(finished.text) };
-            self.push(ChunkChoice { index, delta, logprobs, words, finish_reason: None }, queue);
+            self.push(ChunkChoice { index, delta, logprobs, words, ..ChunkChoice::default() }, queue);
         }
-        self.push(ChunkChoice { index, finish_reason, ..ChunkChoice::default() }, queue);
+        self.push(ChunkChoice { index, fields, finish_reason, ..ChunkChoice::default() }, queue);
         if self.options.include_progress {
             queue.push("timings", &TimingFields::from(finished.timings));
         }

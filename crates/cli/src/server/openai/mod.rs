@@ -3,6 +3,7 @@
 pub mod chat;
 mod chat_stream;
 pub mod decisions;
+mod extras;
 pub mod fields;
 mod logprobs;
 pub mod models;

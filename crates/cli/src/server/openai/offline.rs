@@ -2,7 +2,8 @@
 //! `POST /v1/chat/completions`, under the same limits and with the same errors.
 
 pub use super::chat::Stamp;
-use super::chat::{self, Answers};
+use super::chat::{self, Answers, Asked};
+pub use super::extras::Extras;
 use super::types::{ChatCompletion, ChatRequest};
 use super::{models, parse};
 use crate::documents::Drawer;
@@ -33,10 +34,8 @@ pub struct Offline {
 pub struct Offered {
     /// One request for each answer.
     pub requests: Vec<Request>,
-    /// Whether the answers are to have log probabilities.
-    pub logprobs: bool,
-    /// Whether they are to have words.
-    pub words: bool,
+    /// What the answers are to carry besides their text.
+    pub extras: Extras,
     /// Memory of the body and the pictures, to be held as long as the requests.
     pub budget: Budget,
 }
@@ -65,8 +64,7 @@ impl Offline {
             let error = ApiError::invalid_value("stream", "the answers of a batch are not streamed");
             return Err(error.hint(hints::question::NO_STREAM));
         }
-        let (logprobs, words) = (request.logprobs.unwrap_or(false), chat::includes_words(&request));
-        let mut ask = chat::ask(request)?;
+        let Asked { mut ask, extras } = chat::asked(request)?;
         ask.check(&self.app.limits)?;
         if ask.turns.iter().any(|turn| turn.role == Role::Assistant) {
             ask.cache_salt = salt;
@@ -75,7 +73,7 @@ impl Offline {
         let (app, times) = (&self.app, Times::start(&self.app.limits));
         let prepared = prepare::requests(app, &self.model, ask, app.budget(), times);
         let (requests, budget) = self.runtime.block_on(prepared)?;
-        Ok(Offered { requests, logprobs, words, budget })
+        Ok(Offered { requests, extras, budget })
     }
 }
 
@@ -87,18 +85,17 @@ pub fn settle_seed(sampling: &mut SamplingParams, salt: &[u8; 32]) {
     }
 }
 
-/// The answers to one body in the shape of the API, with log probabilities where there is a tokenizer for them, and
-/// `with_words` or without.
+/// The answers to one body in the shape of the API, with their `extras`.
 ///
 /// # Errors
 /// An answer was cancelled.
 pub fn completion(
     stamp: Stamp,
     answers: &[Answer],
-    tokenizer: Option<&Arc<Tokenizer>>,
-    with_words: bool,
+    extras: &Extras,
+    tokenizer: &Arc<Tokenizer>,
 ) -> Result<ChatCompletion, ApiError> {
-    let mut whole = Answers::new(answers.len(), tokenizer, with_words);
+    let mut whole = Answers::new(answers.len(), extras, tokenizer);
     for (index, answer) in answers.iter().enumerate() {
         answer.tokens.iter().for_each(|token| whole.token(index, token));
         whole.finish(index, &answer.finished)?;

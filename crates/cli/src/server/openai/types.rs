@@ -3,6 +3,7 @@
 //! Unknown fields are refused by name, nested ones too; [`super::fields`] says which top-level ones are ignored.
 
 use super::text_or_list::{self, TextOrList};
+use crate::fields::{FieldMap, short};
 use crate::server::ask::{Detail, RequestFile};
 use phi3v::chat_template::Role;
 use phi3v::words::Word;
@@ -64,6 +65,8 @@ pub struct ChatRequest {
 pub enum Include {
     /// Its words, with their probabilities.
     Words,
+    /// The values of its form, with their probabilities.
+    Fields,
 }
 
 /// A word of an answer, and how sure the model was of it.
@@ -72,8 +75,12 @@ pub struct WordFields {
     /// The word with the signs that stand at it.
     pub text: String,
     /// The least probability of its tokens.
+    #[serde(serialize_with = "short")]
+    #[schemars(with = "f32")]
     pub p: f32,
     /// The mean probability of its tokens.
+    #[serde(serialize_with = "short")]
+    #[schemars(with = "f32")]
     pub mean: f32,
 }
 
@@ -224,6 +231,11 @@ pub enum ResponseFormat {
         /// The schema with its name.
         json_schema: NamedSchema,
     },
+    /// One of several texts; an extension.
+    Choices {
+        /// The texts, none of them empty and no two the same.
+        choices: Vec<String>,
+    },
     /// Text that a regular expression matches as a whole; an extension.
     Regex {
         /// The regular expression to match.
@@ -244,7 +256,7 @@ pub struct NamedSchema {
     pub name: Option<String>,
     /// A description for the client's own use.
     pub description: Option<String>,
-    /// The JSON schema to follow.
+    /// The JSON schema to follow, or the name of a preset, such as `@receipt`; an extension.
     pub schema: Value,
     /// Accepted for compatibility: the schema is always followed strictly.
     pub strict: Option<bool>,
@@ -302,6 +314,9 @@ pub struct Choice {
     /// Words with their probabilities, where asked for; an extension.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<Vec<WordFields>>,
+    /// The values of its form by JSON Pointers, with their probabilities, where asked for; an extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fields: Option<FieldMap>,
     /// Why it ended: `stop` or `length`.
     pub finish_reason: &'static str,
 }
@@ -347,6 +362,9 @@ pub struct ChunkChoice {
     /// Words that have ended, with their probabilities, where asked for; an extension.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<WordFields>,
+    /// The values of its form, in the choice's last chunk, where asked for; an extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fields: Option<FieldMap>,
     /// Set in the choice's last chunk.
     pub finish_reason: Option<&'static str>,
 }

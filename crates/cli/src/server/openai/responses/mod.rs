@@ -4,6 +4,7 @@
 mod stream;
 pub mod types;
 
+use super::extras::{self, AnswerExtras, Extras, Told};
 use super::session::Session;
 use super::types::UsageFields;
 use super::{models, parse};
@@ -21,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
-use phi3v::engine::{CacheSalt, FinishReason};
+use phi3v::engine::{CacheSalt, FinishReason, Token};
 use phi3v::sampler::SamplingParams;
 use std::sync::Arc;
 use types::{
@@ -48,13 +49,16 @@ pub async fn responses(
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
     let empty = empty_response(&request, model.name.clone());
+    let include = request.include.clone().unwrap_or_default();
     let ask = Ask { cache_salt: caller.cache_salt, ..ask(request)? };
+    let extras = Extras::included(&include, ask.form.as_ref())?;
+    let answer = TextAnswer::new(AnswerExtras::new(&extras, &model.tokenizer));
     ask.check(&app.limits)?;
     let session = Session::start(&app, &model, ask, budget, false, times).await?;
     if streamed {
-        return Ok(super::stream::response(session, stream::ResponseStream::new(empty)));
+        return Ok(super::stream::response(session, stream::ResponseStream::new(empty, answer)));
     }
-    Ok(Json(whole(session, empty).await?).into_response())
+    Ok(Json(whole(session, empty, answer).await?).into_response())
 }
 
 fn empty_response(request: &ResponsesRequest, model: String) -> ResponseObject {
@@ -96,6 +100,8 @@ fn ask(request: ResponsesRequest) -> Result<Ask, ApiError> {
         None | Some(TextFormat::Text {}) => None,
         Some(TextFormat::JsonObject {}) => Some(Grammar::JsonObject),
         Some(TextFormat::JsonSchema { schema, .. }) => Some(Grammar::JsonSchema(schema)),
+        Some(TextFormat::Choices { choices }) => Some(Grammar::Choices(choices)),
+        Some(TextFormat::Regex { pattern }) => Some(Grammar::Regex(pattern)),
     };
     Ok(Ask {
         names: NAMES,
@@ -103,6 +109,8 @@ fn ask(request: ResponsesRequest) -> Result<Ask, ApiError> {
         sampling: SamplingParams {
             temperature: request.temperature.unwrap_or(default.temperature),
             top_p: request.top_p.unwrap_or(default.top_p),
+            // the probabilities of words and fields are made of the tokens'
+            logprobs: request.include.filter(|include| !include.is_empty()).map(|_| 0),
             ..default
         },
         choices: 1,
@@ -141,14 +149,47 @@ fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
     Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })
 }
 
+/// The text of an answer as it comes together, with what it carries.
+pub(super) struct TextAnswer {
+    extras: AnswerExtras,
+    part: OutputText,
+}
+
+impl TextAnswer {
+    fn new(extras: AnswerExtras) -> Self {
+        Self { extras, part: OutputText::new(String::new()) }
+    }
+
+    fn token(&mut self, token: &Token) {
+        let told = self.extras.token(token);
+        self.add(&token.text, told);
+    }
+
+    /// The whole text, with what came at its end.
+    fn finish(&mut self, text: &str) -> OutputText {
+        let told = self.extras.finish(text);
+        self.add(text, told);
+        self.part.clone()
+    }
+
+    fn add(&mut self, text: &str, Told { words, fields, .. }: Told) {
+        self.part.text.push_str(text);
+        extras::add(&mut self.part.words, words);
+        self.part.fields = fields;
+    }
+}
+
 /// Waits for the answer.
-async fn whole(mut session: Session, empty: ResponseObject) -> Result<ResponseObject, ApiError> {
-    let mut text = String::new();
+async fn whole(
+    mut session: Session,
+    empty: ResponseObject,
+    mut answer: TextAnswer,
+) -> Result<ResponseObject, ApiError> {
     loop {
         match session.updates.next().await? {
-            Update::Token(_, token) => text.push_str(&token.text),
+            Update::Token(_, token) => answer.token(&token),
             Update::Finished(_, finished) => {
-                text.push_str(&finished.text);
+                let text = answer.finish(&finished.text);
                 let mut usage = UsageFields::default();
                 usage.add(0, &finished.usage);
                 return complete(empty, fresh_id("msg_"), text, finished.reason, usage);
@@ -165,13 +206,13 @@ async fn whole(mut session: Session, empty: ResponseObject) -> Result<ResponseOb
 fn complete(
     response: ResponseObject,
     message_id: String,
-    text: String,
+    text: OutputText,
     reason: FinishReason,
     usage: UsageFields,
 ) -> Result<ResponseObject, ApiError> {
     let cut = super::session::finish_reason(reason)? == "length";
     let status = if cut { "incomplete" } else { "completed" };
-    let content = vec![OutputText::new(text)];
+    let content = vec![text];
     Ok(ResponseObject {
         status,
         incomplete_details: cut.then_some(IncompleteDetails { reason: "max_output_tokens" }),

@@ -1,7 +1,7 @@
 //! A streamed response: named events with a running number, as the official clients expect them.
 
-use super::complete;
 use super::types::{OutputMessage, OutputText, ResponseObject};
+use super::{TextAnswer, complete};
 use crate::server::error::ApiError;
 use crate::server::openai::stream::{Queue, Render};
 use crate::server::openai::types::UsageFields;
@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 pub(super) struct ResponseStream {
     response: ResponseObject,
     message_id: String,
-    text: String,
+    answer: TextAnswer,
     sequence_number: usize,
 }
 
 impl ResponseStream {
     /// For a response without its answer.
-    pub(super) fn new(response: ResponseObject) -> Self {
-        Self { response, message_id: fresh_id("msg_"), text: String::new(), sequence_number: 0 }
+    pub(super) fn new(response: ResponseObject, answer: TextAnswer) -> Self {
+        Self { response, message_id: fresh_id("msg_"), answer, sequence_number: 0 }
     }
 
     /// Queues the event `name` with `fields`.
@@ -41,7 +41,6 @@ impl ResponseStream {
 
     fn delta(&mut self, text: &str, queue: &mut Queue) {
         if !text.is_empty() {
-            self.text.push_str(text);
             self.push_part("response.output_text.delta", json!({"delta": text, "logprobs": []}), queue);
         }
     }
@@ -60,6 +59,7 @@ impl Render for ResponseStream {
     }
 
     fn token(&mut self, _index: usize, token: &Token, queue: &mut Queue) {
+        self.answer.token(token);
         self.delta(&token.text, queue);
     }
 
@@ -73,10 +73,9 @@ impl Render for ResponseStream {
         self.delta(&finished.text, queue);
         let mut usage = UsageFields::default();
         usage.add(0, &finished.usage);
-        let (id, text) = (self.message_id.clone(), self.text.clone());
-        let response = complete(self.response.clone(), id, text, finished.reason, usage)?;
-        self.push_part("response.output_text.done", json!({"text": self.text, "logprobs": []}), queue);
-        let part = OutputText::new(self.text.clone());
+        let (id, part) = (self.message_id.clone(), self.answer.finish(&finished.text));
+        let response = complete(self.response.clone(), id, part.clone(), finished.reason, usage)?;
+        self.push_part("response.output_text.done", json!({"text": part.text, "logprobs": []}), queue);
         self.push_part("response.content_part.done", json!({"part": part}), queue);
         let item = json!({"output_index": 0, "item": response.output[0]});
         self.push("response.output_item.done", item, queue);

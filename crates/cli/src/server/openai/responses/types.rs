@@ -1,10 +1,12 @@
 //! The wire types of `POST /v1/responses`: texts and pictures in, one text out.
 
+use crate::fields::FieldMap;
 use crate::server::ask::Detail;
 use crate::server::openai::text_or_list::of_two;
+use crate::server::openai::types::{Include, WordFields};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A request for a response, with the fields of OpenAI's Responses API that are supported.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -25,6 +27,8 @@ pub struct ResponsesRequest {
     pub stream: Option<bool>,
     /// The form that the answer must have: free text, any JSON object, or a schema.
     pub text: Option<TextOptions>,
+    /// What the answer carries besides; an extension.
+    pub include: Option<Vec<Include>>,
 }
 
 /// What is asked: a text by itself, or the messages of a conversation.
@@ -90,6 +94,12 @@ pub enum InputPart {
         /// Taken and not used.
         #[serde(default)]
         logprobs: Vec<Value>,
+        /// Taken and not used.
+        #[serde(default)]
+        words: Vec<Value>,
+        /// Taken and not used.
+        #[serde(default)]
+        fields: Map<String, Value>,
     },
     /// What an earlier answer said instead of a text.
     Refusal {
@@ -151,10 +161,20 @@ pub enum TextFormat {
         name: Option<String>,
         /// A description for the client's own use.
         description: Option<String>,
-        /// The JSON schema to follow.
+        /// The JSON schema to follow, or the name of a preset, such as `@receipt`; an extension.
         schema: Value,
         /// Accepted for compatibility: the schema is always followed strictly.
         strict: Option<bool>,
+    },
+    /// One of several texts; an extension.
+    Choices {
+        /// The texts, none of them empty and no two the same.
+        choices: Vec<String>,
+    },
+    /// Text that a regular expression matches as a whole; an extension.
+    Regex {
+        /// The regular expression to match.
+        pattern: String,
     },
 }
 
@@ -230,12 +250,19 @@ pub struct OutputText {
     pub annotations: Vec<Value>,
     /// Always empty: they cannot be asked for here.
     pub logprobs: Vec<Value>,
+    /// Its words with their probabilities, where asked for; an extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<Vec<WordFields>>,
+    /// The values of its form by JSON Pointers, with their probabilities, where asked for; an extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fields: Option<FieldMap>,
 }
 
 impl OutputText {
     /// A part with this text.
     pub fn new(text: String) -> Self {
-        Self { r#type: "output_text", text, annotations: Vec::new(), logprobs: Vec::new() }
+        let (annotations, logprobs) = (Vec::new(), Vec::new());
+        Self { r#type: "output_text", text, annotations, logprobs, words: None, fields: None }
     }
 }
 

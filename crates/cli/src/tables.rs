@@ -1,0 +1,211 @@
+//! Answers that are JSON as rows of a table, and tables as CSV.
+//!
+//! Rows are the objects of an array, alone or as the only member of an object; the rows of a table that was read
+//! (`{"columns": [...], "rows": [[...]]}`, as the preset `@table` has it); or else the one object that the answer is.
+
+use serde_json::{Map, Value};
+use std::collections::HashSet;
+use std::io::{self, Write};
+
+/// A cell; none is empty.
+pub type Cell = Option<String>;
+
+/// A row of a table: cells by the names of their columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record(Vec<(String, Cell)>);
+
+impl Record {
+    /// The names of its columns, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.iter().map(|(name, _)| name)
+    }
+
+    /// The cell of the column `name`; none where the row has no such column.
+    #[must_use]
+    pub fn cell(&self, name: &str) -> Cell {
+        self.0.iter().find(|(own, _)| own == name).and_then(|(_, cell)| cell.clone())
+    }
+
+    fn of(members: &Map<String, Value>) -> Self {
+        Self(members.iter().map(|(name, value)| (name.clone(), cell(value))).collect())
+    }
+}
+
+/// The columns that the answers to a schema have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Those that the schema names.
+    pub names: Vec<String>,
+    /// Whether answers bring columns of their own.
+    pub open: bool,
+}
+
+/// The columns of answers to `schema`, as far as it says.
+#[must_use]
+pub fn columns(schema: &Value) -> Named {
+    let properties = |schema: &Value| schema.get("properties").and_then(Value::as_object).cloned();
+    let items = |schema: &Value| properties(schema.get("items")?);
+    let keys = |members: Map<String, Value>| members.keys().cloned().collect();
+    if let Some(members) = items(schema) {
+        return Named { names: keys(members), open: false };
+    }
+    let Some(members) = properties(schema) else { return Named::default() };
+    if members.len() == 2 && members.contains_key("columns") && members.contains_key("rows") {
+        return Named { names: Vec::new(), open: true };
+    }
+    let only = members.values().next().filter(|_| members.len() == 1).and_then(items);
+    Named { names: keys(only.unwrap_or(members)), open: false }
+}
+
+/// The rows of an answer, which an array without objects and a value by itself do not have.
+#[must_use]
+pub fn records(answer: &Value) -> Option<Vec<Record>> {
+    match answer {
+        Value::Array(items) => objects(items),
+        Value::Object(members) => Some(
+            read_table(members)
+                .or_else(|| only_array(members).and_then(objects))
+                .unwrap_or_else(|| vec![Record::of(members)]),
+        ),
+        _ => None,
+    }
+}
+
+fn objects(items: &[Value]) -> Option<Vec<Record>> {
+    items.iter().map(|item| item.as_object().map(Record::of)).collect()
+}
+
+fn only_array(members: &Map<String, Value>) -> Option<&[Value]> {
+    members.values().next().filter(|_| members.len() == 1)?.as_array().map(Vec::as_slice)
+}
+
+/// The rows of a table that was read. Cells beyond its columns, and columns without a name of their own, are called by their number.
+fn read_table(members: &Map<String, Value>) -> Option<Vec<Record>> {
+    let [columns, rows] = ["columns", "rows"].map(|name| members.get(name)?.as_array());
+    let (columns, rows) = (columns?, rows.filter(|_| members.len() == 2)?);
+    let mut names: Vec<String> = Vec::new();
+    let width = rows.iter().filter_map(Value::as_array).map(Vec::len).max().unwrap_or(0);
+    for index in 0..width.max(columns.len()) {
+        let name = columns.get(index).and_then(cell).filter(|name| !name.is_empty() && !names.contains(name));
+        names.push(name.unwrap_or_else(|| format!("column {}", index + 1)));
+    }
+    let record = |row: &Value| {
+        let cells = row.as_array()?.iter().map(cell).chain(std::iter::repeat(None));
+        Some(Record(names.iter().cloned().zip(cells).collect()))
+    };
+    rows.iter().map(record).collect()
+}
+
+/// A text as it is, anything else as JSON.
+fn cell(value: &Value) -> Cell {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// Names of columns in their order, none of them twice.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    order: Vec<String>,
+    known: HashSet<String>,
+}
+
+impl Names {
+    /// Adds a name behind the others, if it is not among them.
+    pub fn add(&mut self, name: &str) {
+        if !self.known.contains(name) {
+            self.known.insert(name.to_owned());
+            self.order.push(name.to_owned());
+        }
+    }
+
+    /// The names, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.order.iter().map(String::as_str)
+    }
+}
+
+impl<S: AsRef<str>> Extend<S> for Names {
+    fn extend<T: IntoIterator<Item = S>>(&mut self, names: T) {
+        names.into_iter().for_each(|name| self.add(name.as_ref()));
+    }
+}
+
+/// Writes rows as RFC 4180 has them, in UTF-8.
+pub struct CsvWriter<W: Write>(csv::Writer<W>);
+
+impl<W: Write> CsvWriter<W> {
+    /// A table that goes to `output`.
+    pub fn new(output: W) -> Self {
+        Self(csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(output))
+    }
+
+    /// Writes a row, the names of the columns first.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    pub fn row<'a>(&mut self, cells: impl IntoIterator<Item = Option<&'a str>>) -> io::Result<()> {
+        Ok(self.0.write_record(cells.into_iter().map(Option::unwrap_or_default))?)
+    }
+
+    /// Ends the table, and gives the output back.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    pub fn finish(self) -> io::Result<W> {
+        self.0.into_inner().map_err(csv::IntoInnerError::into_error)
+    }
+}
+
+/// A whole answer as CSV: the columns that its schema names, and those that it brings. None where it has no rows.
+#[must_use]
+pub fn csv_of(answer: &Value, schema: &Value) -> Option<String> {
+    let records = records(answer)?;
+    let mut names = Names::default();
+    names.extend(columns(schema).names);
+    records.iter().for_each(|record| names.extend(record.names()));
+    let mut table = CsvWriter::new(Vec::new());
+    table.row(names.iter().map(Some)).ok()?;
+    for record in &records {
+        let cells: Vec<Cell> = names.iter().map(|name| record.cell(name)).collect();
+        table.row(cells.iter().map(Option::as_deref)).ok()?;
+    }
+    String::from_utf8(table.finish().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn objects_arrays_of_them_and_tables_are_rows() {
+        let point = json!({"type": "object", "properties": {"x": {}, "y": {}}});
+        let points = json!({"type": "array", "items": point});
+        let cases = [
+            (json!({"x": 1.5, "y": null}), point.clone(), "x,y\r\n1.5,\r\n"),
+            (json!([{"x": "a,b"}, {"y": [1]}]), points.clone(), "x,y\r\n\"a,b\",\r\n,[1]\r\n"),
+            (
+                json!({"points": [{"x": 1, "z": true}]}),
+                json!({"properties": {"points": points}}),
+                "x,y,z\r\n1,,true\r\n",
+            ),
+            (json!({"points": []}), json!({"properties": {"points": points}}), "x,y\r\n"),
+            (
+                json!({"columns": ["day", "day", ""], "rows": [["Mon", "1"], ["Tue", "2", "3", "4"]]}),
+                phi3v::presets::Preset::named("@table").unwrap().schema(),
+                "day,column 2,column 3,column 4\r\nMon,1,,\r\nTue,2,3,4\r\n",
+            ),
+            // an array among others is a cell
+            (json!({"a": [{"b": 1}], "c": 2}), json!({}), "a,c\r\n\"[{\"\"b\"\":1}]\",2\r\n"),
+        ];
+        for (answer, schema, csv) in cases {
+            assert_eq!(csv_of(&answer, &schema).as_deref(), Some(csv), "{answer}");
+        }
+        for none in [json!(1), json!("a"), json!([1, {"a": 2}])] {
+            assert_eq!(csv_of(&none, &json!({})), None, "{none}");
+        }
+    }
+}
