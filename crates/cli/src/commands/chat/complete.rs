@@ -70,8 +70,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("cover one.png"), "").unwrap();
         let typed = format!("/image {}", folder.path().join("cov").display());
-        let name = if cfg!(windows) { "cover one.png" } else { "cover\\ one.png" };
-        let whole = folder.path().join(name).display().to_string();
+        let whole = folder.path().join("cover one.png").display().to_string();
+        // each as a line takes it
+        let whole = if cfg!(windows) { format!("\"{whole}") } else { whole.replace(' ', "\\ ") };
         assert_eq!(offered(&typed), (7, vec![whole]));
     }
 }

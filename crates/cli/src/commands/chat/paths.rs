@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// The path of a file as it is typed for a shell or dropped on a terminal: in quotes, from `~/` on, or with backslashes.
 pub(super) fn typed(path: &str) -> OsString {
-    let inner = ['"', '\''].iter().find_map(|&quote| path.strip_prefix(quote)?.strip_suffix(quote));
+    // Tab opens a quote on Windows and leaves it open
+    let unquoted = |quote| path.strip_prefix(quote).map(|rest| rest.strip_suffix(quote).unwrap_or(rest));
+    let inner = ['"', '\''].into_iter().find_map(unquoted).filter(|inner| !inner.is_empty());
     let path = inner.unwrap_or(path);
     if inner.is_some() || Path::new(path).exists() {
         return path.into();
@@ -85,10 +87,19 @@ fn words(line: &str) -> Vec<&str> {
     words
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn quotes_are_no_part_of_a_path_closed_or_not() {
+        for path in ["\"a b.png\"", "'a b.png'", "\"a b.png", "a b.png"] {
+            assert_eq!(typed(path), "a b.png");
+        }
+        assert_eq!(typed("\""), "\"");
+    }
+
+    #[cfg(unix)]
     #[test]
     fn pictures_are_found_as_they_are_typed_and_dropped() {
         let folder = tempfile::tempdir().unwrap();
