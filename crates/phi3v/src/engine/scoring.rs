@@ -47,9 +47,9 @@ pub(super) struct Turn {
 pub(super) enum Next<'a> {
     /// These tokens behind the prompt, all but the last of which are in the cache.
     Answer(&'a [u32]),
-    /// Another prompt.
+    /// Another prompt, which is to begin its turn.
     Prompt,
-    /// All is scored.
+    /// Nothing: all answers to all prompts are scored.
     Nothing,
 }
 
