@@ -13,11 +13,15 @@ pub const COMMIT: Option<&str> = option_env!("PHI3V_BUILD_COMMIT");
 pub const FEATURES: &[&str] = &[
     #[cfg(feature = "gpu")]
     "gpu",
+    #[cfg(feature = "heic")]
+    "heic",
     #[cfg(feature = "parquet")]
     "parquet",
+    #[cfg(feature = "pdf")]
+    "pdf",
 ];
 
-/// What `phi3v --version` prints after the program's name: `0.2.0 (0123456789ab; gpu)`.
+/// What `phi3v --version` prints after the program's name: `0.2.0 (0123456789ab; gpu, heic, pdf)`.
 #[must_use]
 pub fn long() -> &'static str {
     static LONG: LazyLock<String> = LazyLock::new(|| {
