@@ -3,7 +3,8 @@
 
 use crate::Result;
 use crate::chat_template::{Message, Part, Role};
-use crate::engine::{CacheSalt, Request};
+use crate::decide::{Question, Questions};
+use crate::engine::Request;
 use crate::image::ImageInputs;
 use crate::processor::{self, ProcessorError};
 use crate::sampler::SamplingParams;
@@ -100,16 +101,24 @@ impl Conversation {
         sampling.validate()?;
         let input_ids = self.input_ids(tokenizer)?;
         let budget = context_tokens.saturating_sub(input_ids.len()).max(1);
-        Ok(Request {
-            images: self.images.clone(),
-            sampling,
-            max_new_tokens: max_new_tokens.unwrap_or(budget.min(DEFAULT_MAX_NEW_TOKENS)),
-            stop,
-            constraint: None,
-            cache_salt: CacheSalt::default(),
-            scored: Vec::new(),
-            input_ids,
-        })
+        let max_new_tokens = max_new_tokens.unwrap_or(budget.min(DEFAULT_MAX_NEW_TOKENS));
+        Ok(Request { sampling, stop, ..Request::greedy(input_ids, self.images.clone(), max_new_tokens) })
+    }
+
+    /// The request for the scores of the choices of `questions`, of which there is one at least, for an engine whose context
+    /// holds `context_tokens` tokens. Each question goes on in the last message, which is the user's.
+    ///
+    /// # Errors
+    /// A question whose choices cannot be told apart, or one beyond the context.
+    pub fn decide<'a>(
+        &self,
+        tokenizer: &Tokenizer,
+        context_tokens: usize,
+        questions: impl IntoIterator<Item = &'a Question>,
+    ) -> Result<Request> {
+        let mut all = Questions::new(tokenizer, context_tokens, &self.messages, self.images.clone());
+        questions.into_iter().try_for_each(|question| all.add(question))?;
+        Ok(all.into_request())
     }
 }
 

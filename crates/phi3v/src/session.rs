@@ -3,7 +3,7 @@
 use crate::batch::{Asked, Batch};
 use crate::checkpoint::Checkpoint;
 use crate::conversation::{Conversation, GenerationOptions};
-use crate::decide::{Decision, Question, Questions};
+use crate::decide::{Decision, Question};
 use crate::device::{Device, DeviceOptions};
 use crate::engine::{Engine, EngineOptions, Event, FinishReason, Request, Timings, Usage};
 use crate::files::{ReadError, open_regular, read_to_limit};
@@ -358,10 +358,7 @@ impl Preparer {
     ) -> Result<Request> {
         let mut conversation = Conversation::new(None);
         conversation.ask(images, "");
-        let images = conversation.images().to_vec();
-        let mut all = Questions::new(&self.tokenizer, self.context_tokens, conversation.messages(), images);
-        questions.iter().try_for_each(|question| all.add(question))?;
-        Ok(all.into_request())
+        conversation.decide(&self.tokenizer, self.context_tokens, questions)
     }
 
     /// The request for the answer to the last question of a conversation.

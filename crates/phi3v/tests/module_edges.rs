@@ -29,9 +29,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("model", &["config", "weights", "image"]),
     ("engine", &["model", "image", "tokenizer", "sampler", "stop", "constraint"]),
     ("eval", &["model", "image"]),
-    ("conversation", &["chat_template", "engine", "image", "processor", "sampler", "stop", "tokenizer"]),
-    ("batch", &["engine"]),
     ("decide", &["chat_template", "engine", "image", "processor", "tokenizer"]),
+    (
+        "conversation",
+        &["chat_template", "decide", "engine", "image", "processor", "sampler", "stop", "tokenizer"],
+    ),
+    ("batch", &["engine"]),
     ("words", &["engine"]),
     ("fields", &["constraint", "engine"]),
     (

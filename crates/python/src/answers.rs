@@ -8,8 +8,8 @@ use crate::picture::Picture;
 use crate::work::{self, SLICE};
 use phi3v::constraint::Grammar;
 use phi3v::conversation::DEFAULT_MAX_NEW_TOKENS;
-use phi3v::decide::{Decision, Question, Questions};
-use phi3v::engine::{CacheSalt, Event, Finished, Request, Token};
+use phi3v::decide::{Decision, Question};
+use phi3v::engine::{Event, Finished, Request, Token};
 use phi3v::{Conversation, GenerationOptions, fields, words};
 use phi3v_cli::error::CliError;
 use pyo3::exceptions::PyRuntimeError;
@@ -177,16 +177,9 @@ impl Answers {
     ) -> PyResult<()> {
         let GenerationOptions { sampling, max_new_tokens, stop } = generation.options();
         let left = self.shared.context_tokens.saturating_sub(ids.len()).max(1);
-        let request = Request {
-            images: pictures.iter().map(|picture| Arc::clone(&picture.get().inputs)).collect(),
-            max_new_tokens: max_new_tokens.unwrap_or(left.min(DEFAULT_MAX_NEW_TOKENS)),
-            input_ids: ids,
-            sampling,
-            stop,
-            constraint: None,
-            cache_salt: CacheSalt::default(),
-            scored: Vec::new(),
-        };
+        let images = pictures.iter().map(|picture| Arc::clone(&picture.get().inputs)).collect();
+        let max_new_tokens = max_new_tokens.unwrap_or(left.min(DEFAULT_MAX_NEW_TOKENS));
+        let request = Request { sampling, stop, ..Request::greedy(ids, images, max_new_tokens) };
         let (request, form) = work::outside(py, || {
             request.sampling.validate().map_err(phi3v::Error::from)?;
             Ok(self.constrained(request, &generation)?)
@@ -207,10 +200,9 @@ impl Answers {
         conversation.ask(pictures.iter().map(|picture| Arc::clone(&picture.get().inputs)), "");
         let request = work::outside(py, || {
             let Shared { tokenizer, context_tokens, .. } = &*self.shared;
-            let images = conversation.images().to_vec();
-            let mut all = Questions::new(tokenizer, *context_tokens, conversation.messages(), images);
-            questions.into_iter().try_for_each(|(text, choices)| all.add(&Question::new(&text, choices)))?;
-            Ok(all.into_request())
+            let question = |(text, choices): (String, Vec<String>)| Question::new(&text, choices);
+            let questions: Vec<Question> = questions.into_iter().map(question).collect();
+            Ok(conversation.decide(tokenizer, *context_tokens, &questions)?)
         })?;
         self.send(py, key, request, None)
     }

@@ -13,7 +13,7 @@ use crate::terminal::{count, print};
 use crate::{note, tell};
 use phi3v::Conversation;
 use phi3v::batch::Answer;
-use phi3v::decide::{Calibration, Decision, Question, Questions};
+use phi3v::decide::{Calibration, Decision, Question};
 use phi3v::engine::FinishReason;
 use std::path::Path;
 use std::sync::Arc;
@@ -78,13 +78,10 @@ pub(super) fn scores(
 ) -> Result<Answer, CliError> {
     let mut conversation = Conversation::new(None);
     conversation.ask(pictures.iter().map(|picture| Arc::clone(&picture.inputs)), "");
-    let context_tokens = runtime.engine.context_tokens();
-    let images = conversation.images().to_vec();
-    let mut all = Questions::new(&runtime.tokenizer, context_tokens, conversation.messages(), images);
-    for asked in asked {
-        all.add(&Question::new(&asked.prompt, asked.choices.iter().cloned()))?;
-    }
-    let answer = answer::generate(&mut runtime.engine, all.into_request(), &mut (), interrupt)?;
+    let question = |asked: &&Asked| Question::new(&asked.prompt, asked.choices.iter().cloned());
+    let questions: Vec<Question> = asked.iter().map(question).collect();
+    let request = conversation.decide(&runtime.tokenizer, runtime.engine.context_tokens(), &questions)?;
+    let answer = answer::generate(&mut runtime.engine, request, &mut (), interrupt)?;
     match answer.finished.reason {
         FinishReason::Cancelled => Err(CliError::Interrupted),
         FinishReason::Stop | FinishReason::Length => Ok(answer),
