@@ -3,11 +3,12 @@
 use phi3v::constraint::Grammar;
 use phi3v::presets::Preset;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// Questions about one picture.
-const QUESTIONS_MAX: usize = 1024;
+/// Questions in a file.
+pub const QUESTIONS_MAX: usize = 1024;
 /// Bytes of a question's name.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -86,19 +87,7 @@ impl Question {
 /// # Errors
 /// What is wrong with it, in words that go on from the file's name.
 pub fn parse(text: &str) -> Result<Vec<Question>, String> {
-    let text = text.trim_start_matches('\u{feff}').trim();
-    let questions = match text.chars().next() {
-        None => Vec::new(),
-        Some('[') => serde_json::from_str(text).map_err(|error| plain(&error))?,
-        Some('{') => of_objects(text)?,
-        Some(_) => text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Question::alone).collect(),
-    };
-    check(questions)
-}
-
-fn of_objects(text: &str) -> Result<Vec<Question>, String> {
-    let objects = serde_json::Deserializer::from_str(text).into_iter();
-    objects.collect::<Result<_, _>>().map_err(|error| plain(&error))
+    check(read_list(text, Question::alone, plain)?)
 }
 
 /// The parser's message, without the names of Rust's types.
@@ -106,13 +95,34 @@ fn plain(error: &serde_json::Error) -> String {
     error.to_string().replace("struct Question", "an object with a prompt")
 }
 
+/// Reads a list of one to [`QUESTIONS_MAX`] questions: `of_line` makes one of a line, objects are read as they are, and
+/// `plain` puts the parser's message into words for people.
+///
+/// # Errors
+/// As for [`parse`].
+pub fn read_list<Q: DeserializeOwned>(
+    text: &str,
+    of_line: impl Fn(&str) -> Q,
+    plain: impl Fn(&serde_json::Error) -> String,
+) -> Result<Vec<Q>, String> {
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let questions: Vec<Q> = match text.chars().next() {
+        None => Vec::new(),
+        Some('[') => serde_json::from_str(text).map_err(|error| plain(&error))?,
+        Some('{') => {
+            let objects = serde_json::Deserializer::from_str(text).into_iter();
+            objects.collect::<Result<_, _>>().map_err(|error| plain(&error))?
+        }
+        Some(_) => text.lines().map(str::trim).filter(|line| !line.is_empty()).map(of_line).collect(),
+    };
+    match questions.len() {
+        0 => Err("there is none".to_owned()),
+        1..=QUESTIONS_MAX => Ok(questions),
+        many => Err(format!("there are {many}, the limit is {QUESTIONS_MAX}")),
+    }
+}
+
 fn check(mut questions: Vec<Question>) -> Result<Vec<Question>, String> {
-    if questions.is_empty() {
-        return Err("there is none".to_owned());
-    }
-    if questions.len() > QUESTIONS_MAX {
-        return Err(format!("there are {}, the limit is {QUESTIONS_MAX}", questions.len()));
-    }
     let mut names = HashSet::new();
     for (index, question) in questions.iter_mut().enumerate() {
         let number = index + 1;

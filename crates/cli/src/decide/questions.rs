@@ -1,9 +1,7 @@
 //! Questions to be decided: one with its choices, or a file of several.
 
+use crate::batch::questions::read_list;
 use serde::Deserialize;
-
-/// Questions in a file.
-pub const QUESTIONS_MAX: usize = 1024;
 
 /// A question and the answers to choose from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -32,25 +30,7 @@ impl Asked {
 /// # Errors
 /// What is wrong with it, in words that go on from the file's name.
 pub fn parse(text: &str, choices: &[String]) -> Result<Vec<Asked>, String> {
-    let text = text.trim_start_matches('\u{feff}').trim();
-    let mut questions: Vec<Asked> = match text.chars().next() {
-        None => Vec::new(),
-        Some('[') => serde_json::from_str(text).map_err(|error| plain(&error))?,
-        Some('{') => {
-            let objects = serde_json::Deserializer::from_str(text).into_iter();
-            objects.collect::<Result<_, _>>().map_err(|error| plain(&error))?
-        }
-        Some(_) => {
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            lines.map(|line| Asked::new(line, &[])).collect()
-        }
-    };
-    if questions.is_empty() {
-        return Err("there is none".to_owned());
-    }
-    if questions.len() > QUESTIONS_MAX {
-        return Err(format!("there are {}, the limit is {QUESTIONS_MAX}", questions.len()));
-    }
+    let mut questions = read_list(text, |line| Asked::new(line, &[]), plain)?;
     for (index, question) in questions.iter_mut().enumerate() {
         if question.prompt.trim().is_empty() {
             return Err(format!("question {} is empty", index + 1));
@@ -70,6 +50,7 @@ fn plain(error: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::questions::QUESTIONS_MAX;
 
     fn words(words: &[&str]) -> Vec<String> {
         words.iter().map(|&word| word.to_owned()).collect()
