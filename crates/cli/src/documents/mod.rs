@@ -16,5 +16,5 @@ pub use choice::PageChoice;
 pub use drawer::{Document, DrawLimits, Drawer};
 pub use error::DocumentError;
 pub use pages::{Page, Pages, Reading, count_pages};
-pub use process::{PrivateFolder, output_of};
+pub use process::{output_of, private_folder};
 pub use video::FrameChoice;

@@ -1,13 +1,13 @@
 //! A process that is ended where it takes too long or too much memory.
 
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use tempfile::TempDir;
 
 /// How often time and memory are looked at: a process takes some 100 MB more meanwhile, at most.
 const PERIOD: Duration = Duration::from_millis(20);
@@ -137,37 +137,16 @@ impl Memory {
     }
 }
 
-/// A folder that nobody else looks into: what is on a screen, or in a video, is not for others. It goes with this.
-pub struct PrivateFolder(PathBuf);
-
-impl PrivateFolder {
-    /// A new one among the system's folders for what is kept for a moment.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub fn new() -> io::Result<Self> {
-        use std::hash::{BuildHasher, RandomState};
-        // each state is seeded differently, so the hash of nothing differs too
-        let name = format!("phi3v-{:016x}", RandomState::new().hash_one(std::process::id()));
-        let path = std::env::temp_dir().join(name);
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path)?;
-        Ok(Self(path))
-    }
-
-    /// Its path, which is there as long as this is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for PrivateFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// A new folder that nobody else looks into, among the system's for what is kept for a moment: what is on a screen, or in
+/// a video, is not for others. It goes with what is returned.
+///
+/// # Errors
+/// It cannot be made.
+pub fn private_folder() -> io::Result<TempDir> {
+    let mut folder = tempfile::Builder::new();
+    #[cfg(unix)]
+    folder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    folder.prefix("phi3v-").tempdir()
 }
 
 #[cfg(test)]
@@ -176,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_folder_goes_with_its_end() {
-        let folder = PrivateFolder::new().unwrap();
+        let folder = private_folder().unwrap();
         let path = folder.path().to_owned();
         std::fs::write(path.join("x"), "").unwrap();
         drop(folder);

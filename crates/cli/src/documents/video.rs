@@ -1,7 +1,7 @@
 //! Frames of videos and animations, by ffmpeg where it is on the PATH.
 
 use super::error::DocumentError;
-use super::process::{PrivateFolder, output_of};
+use super::process::{output_of, private_folder};
 use phi3v::image::{ImageError, ImageLimits, RgbImage};
 use std::io;
 use std::path::Path;
@@ -42,7 +42,7 @@ pub(super) fn frames(
     choice: FrameChoice,
     limits: &ImageLimits,
 ) -> Result<Vec<Frame>, DocumentError> {
-    let folder = PrivateFolder::new().map_err(DocumentError::Start)?;
+    let folder = private_folder().map_err(DocumentError::Start)?;
     let file = folder.path().join("video");
     std::fs::write(&file, bytes).map_err(DocumentError::Start)?;
     let (fps, numbers) = match choice.fps {

@@ -1,6 +1,6 @@
 //! Pictures from the clipboard and of the screen, by the system's own tools.
 
-use crate::documents::{PrivateFolder, output_of};
+use crate::documents::{output_of, private_folder};
 use crate::variables::variable;
 use base64::Engine;
 use std::io;
@@ -202,7 +202,7 @@ impl Tool {
         let mut command = Command::new(self.program);
         command.args(self.arguments);
         if self.through == Through::File {
-            let folder = PrivateFolder::new()?;
+            let folder = private_folder()?;
             let file = folder.path().join("picture.png");
             output_of(command.arg(&file), TIME_MAX, bytes_max)?;
             return match std::fs::File::open(&file) {
