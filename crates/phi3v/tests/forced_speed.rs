@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::forms::Unforeseen;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
 use phi3v::constraint::{Constraint, ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
@@ -16,23 +17,6 @@ use phi3v::weights::quantized::Quant;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The same form, which does not tell what it forces.
-struct Unforeseen(GrammarConstraint);
-
-impl Constraint for Unforeseen {
-    fn allowed(&mut self, logits: &mut [f32]) -> phi3v::Result<()> {
-        self.0.allowed(logits)
-    }
-
-    fn accept(&mut self, token: u32) -> phi3v::Result<()> {
-        self.0.accept(token)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.0.is_complete()
-    }
-}
 
 /// A receipt with short values, so that a model of random weights comes to its end too.
 fn form() -> Grammar {

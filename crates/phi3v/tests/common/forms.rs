@@ -5,6 +5,23 @@ use phi3v::tokenizer::Tokenizer;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
 
+/// The same form, which does not tell what it forces.
+pub struct Unforeseen(pub GrammarConstraint);
+
+impl Constraint for Unforeseen {
+    fn allowed(&mut self, logits: &mut [f32]) -> phi3v::Result<()> {
+        self.0.allowed(logits)
+    }
+
+    fn accept(&mut self, token: u32) -> phi3v::Result<()> {
+        self.0.accept(token)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
+}
+
 /// Makes forms for the tokenizer of the tiny checkpoint.
 pub struct Forms {
     pub tokenizer: Tokenizer,

@@ -1,9 +1,10 @@
 //! What forms force is computed in one pass, and every answer is the one that choosing token by token gives.
 
 use super::{Device, device};
+use crate::common::forms::Unforeseen;
 use crate::common::repository;
 use phi3v::checkpoint::Checkpoint;
-use phi3v::constraint::{Constraint, ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
+use phi3v::constraint::{Constraint, ConstraintFactory, Grammar, GrammarLimits};
 use phi3v::engine::{Engine, EngineOptions, Event, FinishReason, Request, RequestId};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::sampler::SamplingParams;
@@ -19,23 +20,6 @@ fn engine_of(checkpoint: &Checkpoint, options: EngineOptions) -> Engine<Device> 
     let Checkpoint { config, weights, tokenizer, .. } = checkpoint;
     let model = Phi3V::load(device(2), config, weights, ModelOptions::F32, &mut |_| {}).unwrap();
     Engine::new(model, Arc::clone(tokenizer), checkpoint.stop_ids(), options).unwrap()
-}
-
-/// The same form, which does not tell what it forces.
-struct Unforeseen(GrammarConstraint);
-
-impl Constraint for Unforeseen {
-    fn allowed(&mut self, logits: &mut [f32]) -> phi3v::Result<()> {
-        self.0.allowed(logits)
-    }
-
-    fn accept(&mut self, token: u32) -> phi3v::Result<()> {
-        self.0.accept(token)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.0.is_complete()
-    }
 }
 
 fn forms() -> Vec<Grammar> {
