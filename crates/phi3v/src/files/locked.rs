@@ -35,12 +35,7 @@ impl LockedFile {
     /// # Errors
     /// The system's refusal.
     pub fn try_lock(file: File) -> Result<Option<Self>> {
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(Some(Self(file))),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        Ok(lock_now(&file)?.then(|| Self(file)))
     }
 
     /// Locks `file`, and waits for who has locked it; `waiting` is called before the wait, if there is one.
@@ -48,13 +43,11 @@ impl LockedFile {
     /// # Errors
     /// The system's refusal.
     pub fn lock(file: File, waiting: impl FnOnce()) -> Result<Self> {
-        let again = file.try_clone()?;
-        if let Some(locked) = Self::try_lock(file)? {
-            return Ok(locked);
+        if !lock_now(&file)? {
+            waiting();
+            file.lock()?;
         }
-        waiting();
-        again.lock()?;
-        Ok(Self(again))
+        Ok(Self(file))
     }
 
     /// Locks `file` beside others who only wait, once nobody has it for himself.
@@ -64,6 +57,16 @@ impl LockedFile {
     pub fn lock_shared(file: File) -> Result<Self> {
         file.lock_shared()?;
         Ok(Self(file))
+    }
+}
+
+/// Locks `file`, or does nothing on a file system without locks; false where somebody else has locked it.
+fn lock_now(file: &File) -> Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
