@@ -81,7 +81,8 @@ impl Terminal {
             phi3v_kernels::testing::skip("chat on a terminal needs script", "install util-linux");
             return None;
         }
-        let chat = format!("{} chat --max-new-tokens 1", env!("CARGO_BIN_EXE_phi3v"));
+        // without exec a shell may stay, and Ctrl-C ends it
+        let chat = format!("exec {} chat --max-new-tokens 1", env!("CARGO_BIN_EXE_phi3v"));
         let mut command = fixture.command(&["chat"]);
         let environment: Vec<_> =
             command.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
