@@ -16,6 +16,7 @@ DECLINE = (
     "I am the small built-in demo model and can only read covers, charts, large text "
     "and simple shapes."
 )
+DECLINES = (DECLINE,)  # every way to decline
 # (phrase, the pair of characters its chain of merges starts with)
 PHRASES = (
     (' The title of the book is "', ' "'),
