@@ -43,21 +43,20 @@ def form(rng: random.Random, source: Source) -> Example:
     return example
 
 
-def missing(rng: random.Random, source: Source) -> Example:
-    """A task's question about a picture that has no answer to it: it is said what is missing."""
-    task = rng.choice(TASKS)
+def missing(rng: random.Random, source: Source, images: int) -> Example:
+    """A task's question about so many pictures, one or two, that have no answer to it: it is said what is missing."""
+    task = "pair" if images == 2 else rng.choice(TASKS)
     if task == "chart" and rng.random() < 0.3:
         return lacking(rng, task, MISSING["series"], [two_series(rng)])
     if task == "text" and rng.random() < 0.4:
         return lacking(rng, task, UNREADABLE, [wider.blurred(rng)])
-    if task == "pair" and rng.random() < 0.3:
-        return lacking(rng, task, MISSING[task], source(rng, task).canvases[:1])
-    count = 2 if task == "pair" else 1
+    if task == "pair" and images == 1:
+        return lacking(rng, task, MISSING[task], source(rng, rng.choice(("pair", "pair", "cover", "chart"))).canvases[:1])
     if rng.random() < 0.5:
-        canvases = [wider.scene(rng) for _ in range(count)]
+        canvases = [wider.scene(rng) for _ in range(images)]
     else:
         other = rng.choice(OTHERS[task])
-        canvases = [source(rng, other).canvases[0] for _ in range(count)]
+        canvases = [source(rng, other).canvases[0] for _ in range(images)]
     return lacking(rng, task, MISSING[task], canvases)
 
 
@@ -66,27 +65,31 @@ def lacking(rng: random.Random, task: str, answer: str, canvases: list[Canvas]) 
     return Example("decline", canvases, wording(rng, task), [(answer, None)], {})
 
 
-def decline(rng: random.Random, source: Source) -> Example:
-    """Chatter and greetings of several languages, with a picture of any kind or without."""
+def decline(rng: random.Random, source: Source, images: int) -> Example:
+    """Chatter and greetings of several languages, with so many pictures of any kind; without one a task's question now and then."""
     question = rng.choice(GREETINGS) if rng.random() < 0.25 else off_topic(rng)
     canvases: list[Canvas] = []
-    kind = rng.random()
-    if kind < 0.48:
-        canvases = source(rng, rng.choice(TASKS)).canvases
-    elif kind < 0.6:
+    if images == 2:
+        canvases = source(rng, "pair").canvases
+    elif images == 1 and rng.random() < 0.8:
+        canvases = source(rng, rng.choice(("cover", "chart", "text"))).canvases
+    elif images == 1:
         canvases = [wider.scene(rng)]
         question = rng.choice(OPEN) if rng.random() < 0.5 else question
+    elif rng.random() < 0.3:
+        question = rng.choice(OPEN) if rng.random() < 0.2 else wording(rng, rng.choice(TASKS))
     return Example("decline", canvases, question, [(DECLINE, None)], {})
 
 
-KINDS: dict[str, Callable[[random.Random, Source], Example]] = {
-    **{task: (lambda rng, source, task=task: asked(rng, source, task)) for task in TASKS}, "form": form, "missing": missing, "decline": decline,
+KINDS: dict[str, Callable[[random.Random, Source, int], Example]] = {
+    **{task: (lambda rng, source, _, task=task: asked(rng, source, task)) for task in TASKS},
+    "form": lambda rng, source, _: form(rng, source), "missing": missing, "decline": decline,
 }
 
 
-def prompt(rng: random.Random, source: Source, kind: str) -> Example:
-    """An example of a kind, sometimes after a system message."""
-    example = KINDS[kind](rng, source)
+def prompt(rng: random.Random, source: Source, kind: str, images: int) -> Example:
+    """An example of a kind with so many pictures (of a task's kinds, as many as they have), sometimes after a system message."""
+    example = KINDS[kind](rng, source, images)
     if rng.random() < SYSTEM_SHARE:
         example.system = rng.choice(SYSTEMS)
     return example

@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 from drawing.example import Example
-from drawing.prompts import TASKS, prompt
+from drawing.prompts import prompt
 from drawing.wider import Source
 from drawing.wordings import wording
 
@@ -32,10 +32,8 @@ def conversation(rng: random.Random, source: Source) -> Example:
 
 def opened(rng: random.Random, source: Source, room: int) -> Example:
     """A turn with pictures of its own, or chatter without."""
-    kind = rng.choice((*TASKS, "pair", "decline"))
-    while len((example := prompt(rng, source, kind)).canvases) > (0 if kind == "decline" else room):
-        kind = rng.choice(TASKS) if kind != "decline" and room else "decline"
-    return example
+    kinds = ["decline"] + ["cover", "chart", "text"] * (room > 0) + ["pair"] * 2 * (room > 1)
+    return prompt(rng, source, rng.choice(kinds), 0)
 
 
 def followed(rng: random.Random, last: Example) -> Example:

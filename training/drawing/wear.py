@@ -25,7 +25,7 @@ def textured(rng: random.Random, canvas: Canvas, ink: Colour) -> None:
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         change = (x * math.cos(angle) + y * math.sin(angle)) * room * rng.uniform(0.2, 0.5)
     elif kind < 0.65:
-        change = make.normal(0, room * rng.uniform(0.04, 0.14), (height, width))
+        change = make.standard_normal((height, width), np.float32) * (room * rng.uniform(0.04, 0.14))
     elif kind < 0.75:
         high, wide = rng.randint(14, 40), rng.randint(30, 90)
         y, x = np.mgrid[0:height, 0:width]
@@ -60,7 +60,7 @@ def warped(rng: random.Random, canvas: Canvas, degrees: float, depth: float) -> 
     there, back = _homography(corners, moved), _homography(moved, corners)
     fill = canvas.image.getpixel((1, 1))
     image = canvas.image.transform(
-        (width, height), Image.Transform.PERSPECTIVE, tuple((back / back[2, 2]).flatten()[:8]), Image.Resampling.BICUBIC, fillcolor=fill
+        (width, height), Image.Transform.PERSPECTIVE, tuple((back / back[2, 2]).flatten()[:8]), Image.Resampling.BILINEAR, fillcolor=fill
     )
     return Canvas(image, [_moved(mark, there) for mark in canvas.marks], canvas.lines)
 
@@ -94,7 +94,7 @@ def worn(rng: random.Random, canvas: Canvas) -> Canvas:
         pixels = pixels * (1 - rng.uniform(0.05, 0.35) / (1 + np.exp(-rng.uniform(3, 25) * edge)))[..., None].astype(np.float32)
     if rng.random() < 0.4:
         make = np.random.default_rng(rng.getrandbits(32))
-        pixels = pixels + make.normal(0, rng.uniform(1, 8), pixels.shape).astype(np.float32)
+        pixels = pixels + make.standard_normal((height, width, 1), np.float32) * rng.uniform(1, 8)
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     if rng.random() < 0.2:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8) * max(width, height) / 480))
