@@ -37,12 +37,14 @@ from stages.stage1 import rate as tower_rate
 from stages.stage2 import TASKS, Student, answer_loss, cell_loss, guide_loss, held_out, hidden_after, rate, trained
 from stages.start import from_folder
 from stages.strengthen import strengthen
+from stages.tune import held_out as wide_held_out
 
 MIX = "0.25,0.36,0.25,0.25,0.14"  # of TASKS, near stage 2's, but more to be declined; pairs' (the third) is not used: see `drawn`
 TOWER, WIDE_TOWER = 0.21, 0.3  # of the time for stage 1, of plain pages and of wide ones
 PLAIN = 0.4  # of stage 1 without attention
 # Shares of stage 2 after which prompts are full, weights rounded, crops seen (these need full prompts: CROPS >= FULL)
 FULL, ROUNDED, CROPS = 0.75, 0.7, 0.75
+WIDE_HELD = {"cover": 1, "chart": 1, "pair": 2, "text": 1, "missing": 1}  # kinds of wide samples held out, and their pictures
 SIDE = 20  # patches along a side of stage 1's windows
 
 
@@ -325,6 +327,8 @@ def main(plan: Plan) -> None:
     renderers = Renderers(plan.workers, max(8, int(BLOCKS * plan.scale)), orders)  # before the GPU is touched: they fork
     torch.manual_seed(1)
     held = {task: held_out(task, max(8, int(128 * plan.scale))) for task in TASKS}
+    if plan.wide:
+        held |= {f"wide {kind}": wide_held_out(kind, images, True, max(8, int(64 * plan.scale))) for kind, images in WIDE_HELD.items()}
     stock = Stock(renderers, torch.device("cuda" if torch.cuda.is_available() else "cpu"), plan.scale)
     run = Run(plan)
     reader = train_tower(plan, run, stock) if run.part < 2 else None

@@ -434,9 +434,10 @@ def assemble(records: torch.Tensor, shape: Shape, longest: int = ROOM) -> Batch:
             named.gather(1, f.clamp(min=0).flatten(1)).view_as(f).masked_fill(f < 0, -1) for f in (rows, spots)
         )
     first = 0 if records.is_cuda else int(places.text.masked_fill(targets < 0, places.text.max()).min())
-    positions = places.positions if shape.short else torch.arange(places.order.shape[1], device=records.device)[None]
+    order = places.order
+    positions = places.positions if shape.short else torch.arange(order.shape[1], device=records.device)[None]
     return Batch(
-        part["text"][:, :longest].clamp(min=0), places.order, positions, places.text, first, targets.masked_fill(targets < 0, -100),
+        part["text"][:, :longest].clamp(min=0), order, positions, places.text, first, targets.masked_fill(targets < 0, -100),
         part["weights"][:, :longest].float(), guides, part["cells"][:, : shape.pictures], part["names"][:, : shape.pictures],
     )
 
