@@ -269,13 +269,14 @@ class Whole:
 def drawn(rng: random.Random, progress: float, size: int, wide: bool) -> tuple[Kind, int]:
     """The kind of the next batch and its number of samples."""
     pictures = rng.choices((0, 1, 2), (0.04, 0.71, 0.25))[0]
+    kind, share = (NONE, ONE, TWO)[pictures], max(1, pictures)
     late = pictures > 0 and progress > CROPS
     if late and wide and rng.random() < 0.15:
         kind = rng.choice(TALKS)
-        return kind, size // (4 * kind.pictures)
-    if late and rng.random() < (0.35 if wide else 0.25):
-        return (ONE_OF_FOUR, size // 4) if pictures == 1 else (TWO_OF_FOUR, size // 8)
-    return (NONE, ONE, TWO)[pictures], size // max(1, pictures)
+        share = 4 * kind.pictures
+    elif late and rng.random() < (0.35 if wide else 0.25):
+        kind, share = (ONE_OF_FOUR, TWO_OF_FOUR)[pictures - 1], 4 * pictures
+    return kind, max(1, size // share)
 
 
 def train_whole(plan: Plan, run: Run, stock: Stock, whole: Whole, held: dict[str, list[Sample]]) -> None:
