@@ -30,14 +30,16 @@ assert BLOCK >= max(PAGE.count * (PIXELS + 2 * MAP + TABLE), *(k.count * (k.tile
 
 @dataclass(frozen=True)
 class Orders:
-    """What renderers are told: shares of the tasks (`stage2.MIX`), whether to draw wide samples, and whether plain ones come first."""
+    """What renderers are told: shares of the tasks (`stage2.MIX`), whether samples are wide, whether plain ones come first, the first seed."""
 
     mix: str
     wide: bool
     easy: bool
+    seed: int
 
-    def feed(self, seed: int) -> Plain | Wide:
+    def feed(self, rank: int) -> Plain | Wide:
         """A renderer's feed."""
+        seed = self.seed + rank
         return Wide(self.mix, seed, self.easy) if self.wide else Plain(self.mix, seed)
 
 
@@ -102,7 +104,7 @@ class Renderers:
     def _work(self, rank: int, orders: Orders) -> None:
         os.nice(10)
         torch.set_num_threads(1)
-        feed = orders.feed(10_000 + rank)
+        feed = orders.feed(rank)
         while True:
             at = self.free.get()
             kind = feed.rng.choices(range(len(KINDS)), list(self.wanted))[0]

@@ -73,9 +73,14 @@ class Run:
     def __init__(self, plan: Plan) -> None:
         self.path = plan.work / "gpu.pt"
         self.saved: dict[str, Tensor] = torch.load(self.path, weights_only=True) if self.path.exists() else {}
-        self.started, self.seconds = time.time() - float(self.saved.get("spent", 0.0)), plan.minutes * 60
+        self.spent, self.seconds = float(self.saved.get("spent", 0.0)), plan.minutes * 60
+        self.started = time.time() - self.spent
         self.log = (plan.work / "gpu.jsonl").open("a" if self.saved else "w")
         self.noted = 0.0
+
+    def begin(self) -> None:
+        """Starts the clock."""
+        self.started = time.time() - self.spent
 
     @property
     def part(self) -> int:
@@ -324,14 +329,15 @@ def report(plan: Plan, run: Run, whole: Whole, optimizer: Optimizer, sums: Tenso
 def main(plan: Plan) -> None:
     """All of it."""
     plan.work.mkdir(parents=True, exist_ok=True)
-    orders = Orders(MIX, plan.wide, plan.start is None)
+    run = Run(plan)
+    orders = Orders(MIX, plan.wide, plan.start is None, 10_000 + 100 * int(run.spent))
     renderers = Renderers(plan.workers, max(8, int(BLOCKS * plan.scale)), orders)  # before the GPU is touched: they fork
     torch.manual_seed(1)
     held = {task: held_out(task, max(8, int(128 * plan.scale))) for task in TASKS}
     if plan.wide:
         held |= {f"wide {kind}": wide_held_out(kind, images, True, max(8, int(64 * plan.scale))) for kind, images in WIDE_HELD.items()}
     stock = Stock(renderers, torch.device("cuda" if torch.cuda.is_available() else "cpu"), plan.scale)
-    run = Run(plan)
+    run.begin()
     reader = train_tower(plan, run, stock) if run.part < 2 else None
     whole = Whole(reader, stock, plan.start)
     stock.rings.pop(PAGE)

@@ -29,7 +29,7 @@ from stages.stage2 import TASKS, Student, answer_loss, exact, guide_loss, hidden
 from stages.start import from_folder
 
 KEPT = {0: 64, 1: 800, 2: 160, 3: 40, 4: 40}  # recent samples replayed, by number of pictures
-ROUNDED, CROPS = 0.4, 0.15  # shares of the steps with rounded weights, and with pictures of four crops
+ROUNDED, CROPS = 0.4, 0.1  # shares of the steps with rounded weights, and with pictures of four crops
 HELD = (("cover", 1), ("chart", 1), ("pair", 2), ("text", 1), ("missing", 1), ("form", 1), ("decline", 0), ("talk", 2))
 
 

@@ -29,7 +29,7 @@ def block(kind, feed) -> list[torch.Tensor]:
 class Blocks(unittest.TestCase):
     def test_every_kind_can_be_trained_on(self) -> None:
         torch.manual_seed(1)
-        feed = Orders(MIX, True, False).feed(3)
+        feed = Orders(MIX, True, False, 0).feed(3)
         self.assertIsInstance(feed, Wide)
         stock = SimpleNamespace(device=torch.device("cpu"), mixed=lambda: torch.autocast("cpu", torch.bfloat16))
         whole = Whole(None, stock, DEMO)
@@ -46,7 +46,7 @@ class Blocks(unittest.TestCase):
         self.assertEqual(len(seen), len(KINDS) - 1)
 
     def test_pages_are_wide(self) -> None:
-        _, marks, tables = block(PAGE, Orders(MIX, True, False).feed(4))
+        _, marks, tables = block(PAGE, Orders(MIX, True, False, 0).feed(4))
         self.assertTrue(marks.flatten(1).any(1).all() and tables.any())
 
     def test_a_stopped_run_goes_on(self) -> None:
