@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import unittest
 from pathlib import Path
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 
 from drawing import wider
-from drawing.canvas import FONT_ROOT, Canvas
-from drawing.example import Example, legible
+from drawing.canvas import FONT_ROOT, Canvas, font
+from drawing.example import Example
 from drawing.faces import FACES
 from drawing.pages import page
 from drawing.prompts import KINDS, prompt
@@ -38,7 +39,7 @@ from samples.dataset import (
     tokenizer,
 )
 from samples.feed import GROUPS, SHARES, Prompts
-from samples.tokens import CHAT_TEMPLATE, DECLINE, DECLINES, MISSING, PHRASES, UNREADABLE
+from samples.tokens import DECLINE, DECLINES, MISSING, UNREADABLE
 from stages.stage2 import held_out, right_of
 from stages.start import from_folder, pieces_of
 
@@ -65,7 +66,6 @@ class Pictures(unittest.TestCase):
                 self.assertGreater(len(pairs), 0)
                 for char, drawn in pairs:  # what joins lines and columns points at the character that follows it
                     self.assertTrue(char == drawn or char in " \n", (name, seed, example.answer))
-                self.assertTrue(legible(example.canvases[0]) or name != "chart")
 
     def test_a_seed_draws_the_same(self) -> None:
         for kind in KINDS:
@@ -92,8 +92,6 @@ class Pictures(unittest.TestCase):
             self.assertEqual(worn(rng, canvas).image.size, (200, 150))
 
     def test_slanted_labels_stand_where_they_are_marked(self) -> None:
-        from drawing.canvas import font
-
         canvas = Canvas.blank(300, 300, (255, 255, 255))
         canvas.slanted((200, 100), "....H", font(FACES[0], 30), (0, 0, 0), 45)
         x0, y0, x1, y1 = canvas.marks[-1].box
@@ -126,22 +124,18 @@ class Questions(unittest.TestCase):
         self.assertTrue(said | {DECLINE} <= set(DECLINES))
 
     def test_forms_are_json(self) -> None:
-        import json
-
         for seed in range(6):
             example = prompt(random.Random(seed), wider.plain_source, "form", 1)
             self.assertTrue(set(json.loads(example.answer)) in ({"title", "author"}, {"text"}))
 
-    def test_each_phrase_is_one_token(self) -> None:
-        for phrase, _ in PHRASES:
-            ids = tokenizer().encode(phrase.removeprefix(" "), add_special_tokens=False).ids
-            self.assertEqual(len(ids), 1 if phrase.startswith(" ") else len(ids))
-            self.assertEqual(tokenizer().decode(ids), phrase.removeprefix(" "))
+    def test_each_way_to_decline_is_one_token(self) -> None:
+        for said in DECLINES:
+            ids = tokenizer().encode(said, add_special_tokens=False).ids
+            self.assertEqual((len(ids), tokenizer().decode(ids)), (1, said))
 
 
 class Prompting(unittest.TestCase):
     def test_a_conversation_is_written_as_the_template_says(self) -> None:
-        self.assertIn("<|end|>", CHAT_TEMPLATE)
         for seed in range(6):
             example = conversation(random.Random(seed), wider.plain_source)
             found = prepare(example, False)
