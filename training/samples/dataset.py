@@ -46,7 +46,9 @@ FIELDS = {
 SIZES = [math.prod(shape) for shape in FIELDS.values()]
 # of a counted number and of what a comparison comes to in the loss: few tokens among many easy ones
 WEIGHTS = {"tops": 5, "verdict": 3}
-PHRASED = 8  # weight in the loss of an answer's first token where nothing is copied: it is all there is to decide
+# Of the tokens that decide what is answered: an answer's first one where nothing is copied, else all up to the first copied one. (JSON
+# parts from a plain text there only; without this, texts came out as JSON.)
+PHRASED, LEADING = 8, 4
 
 
 @lru_cache(maxsize=1)
@@ -134,7 +136,11 @@ class Sample:
         parts["weights"][:] = 1
         for said in self.said:
             parts["targets"][said.begin : said.begin + len(said.tokens)] = said.tokens
-            parts["weights"][said.begin] = 1 if any(said.look) else PHRASED
+            leading = next((i for i, look in enumerate(said.look) if look), None)
+            if leading is None:
+                parts["weights"][said.begin] = PHRASED
+            else:
+                parts["weights"][said.begin : said.begin + leading + 1] = LEADING
         guides = guides_of(self)
         for kind, place in PLACES.items():
             for at, guide in zip(range(place.start, place.stop), (g for g in guides if g.kind == kind), strict=False):

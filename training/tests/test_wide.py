@@ -23,10 +23,12 @@ from heldout import words
 from network.model import MERGED
 from samples.dataset import (
     CELL,
+    FIELDS,
     FINE,
     FOUR_CROPS,
     LONG_ROWS,
     SHORT_ROWS,
+    SIZES,
     SUB,
     TEXT,
     Shape,
@@ -184,6 +186,12 @@ class Prompting(unittest.TestCase):
             self.assertEqual(positions[0, -1], 19 + 2 * shape.long)
             if not shape.short:
                 self.assertTrue(torch.equal(positions, torch.arange(positions.shape[1]).expand(2, -1)))
+
+    def test_what_decides_an_answer_weighs_more(self) -> None:
+        for kind, leading, weight in (("decline", 1, 8), ("text", 2, 4), ("cover", 2, 4)):
+            found = prepare(prompt(random.Random(f"weights {kind}"), wider.plain_source, kind, 0), False)
+            at = sum(SIZES[: list(FIELDS).index("weights")]) + found.said[0].begin
+            self.assertEqual(found.record[at - 1 : at + leading + 1].tolist(), [1, *[weight] * leading, 1], kind)
 
     def test_names_mean_the_same_cell_at_any_size(self) -> None:
         found = prepare(wider.plain_source(random.Random(4), "text"), True, fine=True)
