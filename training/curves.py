@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from drawing.canvas import FONTS, font
 
 SIZE = (640, 300)
-COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (80, 80, 80))
+COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (80, 80, 80), (23, 160, 180), (190, 150, 20))
 Series = dict[str, list[tuple[float, float]]]
 
 
@@ -65,10 +65,19 @@ def of_gpu(lines: list[dict]) -> list[Image.Image]:
     return [plot("Stage 1: patches of pages named right", first), plot("Stage 2: whole unseen answers right", whole)]
 
 
+def of_tuning(lines: list[dict]) -> list[Image.Image]:
+    """The plots of a run of `stages/tune.py`."""
+    named = {
+        "plain": "Unseen plain answers right", "asked": "Unseen answers to users' words right", "wide": "Unseen answers about wide pictures right",
+    }
+    groups = [name for name in named if name in lines[0]]
+    return [plot(named[g], {t: [(r["minutes"], r[g][t][0]) for r in lines] for t in lines[0][g]}) for g in groups]
+
+
 def main(work: Path, out: Path) -> None:
     """All plots, one under the other."""
-    lines = read(work / "gpu.jsonl")
-    plots = of_gpu(lines) if lines else of_processors(work)
+    lines, tuned = read(work / "gpu.jsonl"), read(work / "tune.jsonl")
+    plots = of_gpu(lines) if lines else of_tuning(tuned) if tuned else of_processors(work)
     sheet = Image.new("RGB", (SIZE[0], SIZE[1] * len(plots)), "white")
     for i, image in enumerate(plots):
         sheet.paste(image, (0, i * SIZE[1]))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
 from unittest.mock import patch
 
-from drawing import tasks
-from drawing.tasks import MAKERS, Example
+from drawing import charts, tasks
+from drawing.example import Example
+from drawing.tasks import MAKERS
 
 # Everyday words, so that a reader can tell a right answer from a misreading; training draws them at random.
 WORDS = {
@@ -24,11 +26,17 @@ SEEDS = {"cover": 3, "chart": 7, "pair": 16, "text": 15}
 NAMES = {"cover": ("cover.png",), "chart": ("chart.png",), "pair": ("left.png", "right.png"), "text": ("text.png",)}
 
 
+def next_of(words: list[str]) -> Callable[[random.Random], str]:
+    """A function that gives the words in turn, in place of one that draws some."""
+    turn = cycle(words)
+    return lambda _: next(turn)
+
+
 def example(task: str, seed: int) -> Example:
     """The example of a task at a seed."""
     with ExitStack() as fixed:
         for name, words in WORDS[task].items():
-            fixed.enter_context(patch.object(tasks, name, lambda _, turn=cycle(words): next(turn)))
+            fixed.enter_context(patch.object(charts if task == "chart" else tasks, name, next_of(words)))
         return MAKERS[task](random.Random(f"examples/{task}/{seed}"))
 
 

@@ -1,9 +1,10 @@
-"""Trains the demo checkpoint from nothing: pages, tower, answers, export. One command.
+"""Trains the demo checkpoint: pages, tower, answers, export. One command.
 
-    python training/train.py --work /tmp/demo --out crates/phi3v/src/demo [--gpu]
+    python training/train.py --work /tmp/demo --out crates/phi3v/src/demo [--gpu] [--wide] [--start FOLDER]
 
-On two processors times are minutes of each core. If it was stopped, run it again with the same --work: it goes on from the last save
-(stage 3 from its start). With --gpu it takes nine minutes on one NVIDIA GPU and always starts anew.
+On two processors times are minutes of each core. With --gpu it takes nine minutes on one NVIDIA GPU. If it was stopped, run it again with the same
+--work: it goes on from the last save (stage 3 on processors from its start). With --start it trains a finished checkpoint further: on processors all
+but its tower, --tune-minutes long, on a GPU everything. --wide draws pictures as users bring them (on processors only with --start).
 """
 
 from __future__ import annotations
@@ -53,15 +54,25 @@ def main() -> None:
     parser.add_argument("--stage1-minutes", type=float, default=25)
     parser.add_argument("--stage2-minutes", type=float, default=96)
     parser.add_argument("--stage3-minutes", type=float, default=8)
+    parser.add_argument("--start", type=Path, help="a checkpoint folder to begin from")
+    parser.add_argument("--tune-minutes", type=float, default=60, help="with --start on processors")
+    parser.add_argument("--workers", type=int, default=2, help="processes with --start on processors")
+    parser.add_argument("--wide", action="store_true", help="pictures as users bring them")
     parser.add_argument("--gpu", action="store_true", help="all stages on one GPU, in --gpu-minutes")
     parser.add_argument("--gpu-minutes", type=float, default=8.85)
     parser.add_argument("--pages", type=int, default=1500, help="of stage 1 on two processors")
     args = parser.parse_args()
+    if args.wide and not (args.gpu or args.start):
+        parser.error("--wide on processors needs --start: two cores do not see enough to learn wide pictures from nothing")
+    more = [*(("--start", str(args.start)) if args.start else ()), *(("--wide",) if args.wide else ())]
     if args.gpu:
-        step("gpu.run", "--work", str(args.work), "--minutes", str(args.gpu_minutes))
+        step("gpu.run", "--work", str(args.work), "--minutes", str(args.gpu_minutes), *more)
+    elif args.start:
+        step("stages.tune", "--work", str(args.work), "--minutes", str(args.tune_minutes), "--workers", str(args.workers), *more)
     else:
         on_processors(args)
-    step("stages.export", str(args.work / "stage3.pt"), str(args.out))
+    state = "tune.pt" if args.start and not args.gpu else "stage3.pt"
+    step("stages.export", str(args.work / state), str(args.out))
     step("curves", str(args.work), str(args.work / "curves.png"))
 
 

@@ -92,6 +92,23 @@ class Canvas:
         self.lines += 1
         return self.lines - 1
 
+    def slanted(self, end: tuple[float, float], text: str, face: ImageFont.FreeTypeFont, colour: Colour, degrees: float) -> int:
+        """Draws one line that rises by so many degrees and ends at `end`; returns its line number."""
+        long, (ascent, descent) = face.getlength(text), face.getmetrics()
+        mask = Image.new("L", (math.ceil(long) + 2, ascent + descent))
+        ImageDraw.Draw(mask).text((1, 0), text, font=face, fill=255)
+        mask = mask.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+        dx, dy = math.cos(math.radians(degrees)), -math.sin(math.radians(degrees))
+        x, y = end[0] - dx * long / 2, end[1] - dy * long / 2  # the middle
+        self.image.paste(colour, (round(x - mask.width / 2), round(y - mask.height / 2)), mask)
+        high = ascent + descent
+        for i, char in enumerate(text):
+            left, right = (face.getlength(text[: i + n]) - long / 2 for n in (0, 1))
+            cx, cy, half = x + dx * (left + right) / 2, y + dy * (left + right) / 2, max(right - left, 2) / 2
+            self.marks.append(Mark(char, self.lines, (cx - half, cy - 0.4 * high, cx + half, cy + 0.4 * high)))
+        self.lines += 1
+        return self.lines - 1
+
     def shape(self, what: str, colour: str, centre: tuple[float, float], size: float, fill: Colour) -> None:
         """Draws a filled shape of diameter `size`."""
         points = outline(what, centre, size)

@@ -7,6 +7,8 @@ import random
 import numpy as np
 
 from drawing.canvas import COLOURS, FONTS, SHAPES, TILE, Canvas, Mark, font, ink_on, jitter, palette, to_tile
+from drawing.faces import any_face
+from drawing.wear import textured, worn
 from drawing.words import ALPHABET, page_word
 
 # Classes: 0 none, then the characters, then the shapes.
@@ -20,12 +22,15 @@ TOP_COLUMN = COLOUR_COLUMN + 1
 FOOT_COLUMN = TOP_COLUMN + 1
 
 
-def page(rng: random.Random) -> tuple[np.ndarray, list[Mark]]:
-    """One page of 336x336 pixels filled with lines of 16 to 40 px (and some shapes)."""
+def page(rng: random.Random, wide: bool = False) -> tuple[np.ndarray, list[Mark]]:
+    """One page of 336x336 pixels filled with lines of 16 to 40 px (and some shapes); a `wide` one has any face, letters of
+    10 to 80 px, often a texture behind them, and may be worn."""
     zoom = rng.uniform(1.0, 2.0) if rng.random() < 0.7 else 1.0
     side = round(TILE * zoom)
     back, ink = palette(rng)
     canvas = Canvas.blank(side, side, back)
+    if wide and rng.random() < 0.4:
+        textured(rng, canvas, ink)
     y = rng.uniform(-10, 6) * zoom
     while y < side:
         if rng.random() < 0.3:
@@ -35,8 +40,8 @@ def page(rng: random.Random) -> tuple[np.ndarray, list[Mark]]:
         if rng.random() < 0.15:
             y += _shape_row(rng, canvas, y, zoom)
         else:
-            y += _text_row(rng, canvas, y, zoom, ink)
-    return to_tile(canvas)
+            y += _text_row(rng, canvas, y, zoom, ink, wide)
+    return to_tile(worn(rng, canvas) if wide else canvas)
 
 
 def _band(rng: random.Random, canvas: Canvas, y: float, zoom: float) -> float:
@@ -52,10 +57,10 @@ def _size(rng: random.Random) -> float:
     return rng.uniform(16, 26) if rng.random() < 0.55 else rng.uniform(24, 40)
 
 
-def _text_row(rng: random.Random, canvas: Canvas, y: float, zoom: float, ink: tuple[int, int, int]) -> float:
+def _text_row(rng: random.Random, canvas: Canvas, y: float, zoom: float, ink: tuple[int, int, int], wide: bool) -> float:
     """Fills one row with words; returns its height."""
-    size = _size(rng) * zoom
-    face = font(rng.choice(FONTS), round(size))
+    size = (10 * 8 ** rng.random() if wide else _size(rng)) * zoom
+    face = font(any_face(rng) if wide else rng.choice(FONTS), round(size))
     x = rng.uniform(-0.5, 1.0) * size
     side = canvas.image.width
     while x < side:
@@ -107,13 +112,13 @@ def label_maps(marks: list[Mark]) -> tuple[np.ndarray, np.ndarray]:
     return where, table
 
 
-def make_pages(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def make_pages(seed: int, count: int, wide: bool = False) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """`count` pages: pixels u8 [count, 336, 336, 3], mark maps i16 [count, 336, 336], class tables."""
     pixels = np.empty((count, TILE, TILE, 3), np.uint8)
     maps = np.empty((count, TILE, TILE), np.int16)
     tables = []
     for i in range(count):
-        tile, marks = page(random.Random(seed * 1_000_003 + i))
+        tile, marks = page(random.Random(seed * 1_000_003 + i), wide)
         pixels[i] = tile
         maps[i], table = label_maps(marks)
         tables.append(table)

@@ -16,38 +16,31 @@ from torch import Tensor
 
 from drawing.canvas import TILE
 from drawing.pages import FOOT_COLUMN, label_maps, page
-from samples.dataset import SIZES, Sample
-from stages import crops
-from stages.stage2 import Feed
+from gpu.feeds import KINDS, PAGE, Kind, Plain, Wide
+from samples.dataset import SIZES
 
 PIXELS, RECORD = TILE * TILE * 3, sum(SIZES)  # bytes of a tile; i16 numbers of a record
-MARKS = 1024  # rows of a page's table of classes; a page has some 300 marks
+MARKS = 2048  # rows of a page's table of classes; a page has some 300 marks, a wide one up to 2,000
 MAP = TILE * TILE  # i16 numbers of a page's marks
+
+BLOCK = 64 * (PIXELS + 2 * RECORD)  # bytes; the largest kind's
+TABLE = MARKS * (FOOT_COLUMN + 1)
+assert BLOCK >= max(PAGE.count * (PIXELS + 2 * MAP + TABLE), *(k.count * (k.tiles * PIXELS + 2 * RECORD) for k in KINDS))
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a block holds: `count` samples of so many pictures, each of so many views. Pages have no record."""
+class Orders:
+    """What renderers are told: shares of the tasks (`stage2.MIX`), whether samples are wide, whether plain ones come first, the first seed."""
 
-    name: str
-    pictures: int
-    views: int
-    count: int
+    mix: str
+    wide: bool
+    easy: bool
+    seed: int
 
-    @property
-    def tiles(self) -> int:
-        """Tiles of a sample."""
-        return self.pictures * self.views
-
-
-PAGE = Kind("page", 1, 1, 36)
-KINDS = (
-    PAGE, Kind("none", 0, 0, 64), Kind("one", 1, 1, 64), Kind("two", 2, 1, 32),
-    Kind("one of four crops", 1, 5, 12), Kind("two of four crops", 2, 5, 6),
-)
-BLOCK = 64 * (PIXELS + 2 * RECORD)  # bytes; the largest kind's
-TABLE = MARKS * (FOOT_COLUMN + 1)
-assert BLOCK >= PAGE.count * (PIXELS + 2 * MAP + TABLE)
+    def feed(self, rank: int) -> Plain | Wide:
+        """A renderer's feed."""
+        seed = self.seed + rank
+        return Wide(self.mix, seed, self.easy) if self.wide else Plain(self.mix, seed)
 
 
 def parts_of(block: np.ndarray, kind: Kind) -> list[np.ndarray]:
@@ -66,37 +59,36 @@ def parts_of(block: np.ndarray, kind: Kind) -> list[np.ndarray]:
     return found
 
 
-def render_pages(rng: random.Random, parts: list[np.ndarray]) -> None:
+def render_pages(rng: random.Random, parts: list[np.ndarray], wide: bool) -> None:
     """Fills a block with pages."""
     tiles, marks, tables = parts
     done = 0
     while done < len(tiles):
-        tile, found = page(rng)
+        tile, found = page(rng, wide)
         where, table = label_maps(found)
         if len(table) <= MARKS:
             tiles[done], marks[done], tables[done, : len(table)] = tile, where, table
             done += 1
 
 
-def render(feed: Feed, kind: Kind, parts: list[np.ndarray], progress: float) -> None:
-    """Fills a block with samples as easy as the progress asks for."""
+def render(feed: Plain | Wide, kind: Kind, parts: list[np.ndarray], progress: float) -> None:
+    """Fills a block with pages, or with samples as easy as the progress asks for."""
     if kind is PAGE:
-        return render_pages(feed.rng, parts)
+        return render_pages(feed.rng, parts, isinstance(feed, Wide))
     tiles, records = parts
-    if kind.views > 1:
-        samples, views = crops.fresh(feed.rng, kind.pictures, kind.count)
+    samples, views = feed.block(kind, progress)
+    if views is not None:
         tiles[:] = views.numpy().reshape(tiles.shape)
-    else:
-        samples: list[Sample] = feed.fresh(kind.pictures, kind.count, progress)
-        if kind.pictures:
-            tiles[:] = np.stack([t for s in samples for t in s.tiles])
+    elif kind.pictures:
+        tiles[:] = np.stack([t for s in samples for t in s.tiles])
     records[:] = np.stack([s.record for s in samples])
 
 
 class Renderers:
     """The processes, the blocks they share with the trainer, and what they are to make."""
 
-    def __init__(self, workers: int, blocks: int, mix: str) -> None:
+    def __init__(self, workers: int, blocks: int, orders: Orders) -> None:
+        self.orders = orders
         context = mp.get_context("fork")
         memory = np.frombuffer(mmap.mmap(-1, blocks * BLOCK), np.uint8)
         self.blocks = memory.reshape(blocks, BLOCK)
@@ -105,14 +97,14 @@ class Renderers:
             self.free.put(i)
         self.wanted = context.RawArray("d", [1.0] + [0.0] * (len(KINDS) - 1))  # share of the processes' work for each kind
         self.progress = context.RawValue("d", 0.0)
-        self.workers = [context.Process(target=self._work, args=(rank, mix), daemon=True) for rank in range(workers)]
+        self.workers = [context.Process(target=self._work, args=(rank, orders), daemon=True) for rank in range(workers)]
         for worker in self.workers:
             worker.start()
 
-    def _work(self, rank: int, mix: str) -> None:
+    def _work(self, rank: int, orders: Orders) -> None:
         os.nice(10)
         torch.set_num_threads(1)
-        feed = Feed(mix, 10_000 + rank)
+        feed = orders.feed(rank)
         while True:
             at = self.free.get()
             kind = feed.rng.choices(range(len(KINDS)), list(self.wanted))[0]

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from drawing.pages import COLOUR_COLUMN
-from gpu.render import KINDS, PAGE, Kind, Renderers
+from gpu.feeds import KINDS, NONE, ONE, ONE_OF_FOUR, PAGE, TALKS, TWO, TWO_OF_FOUR, Kind
+from gpu.render import Renderers
 from network.model import GRID, PATCH, ClipVision, patches_of
 
-NONE, ONE, TWO, ONE_OF_FOUR, TWO_OF_FOUR = KINDS[1:]
-# Kept of each kind: 7 GB of pages, later 32 GB of features
+# Kept of each kind: 7 GB of pages, later 36 GB of features
 ROOM = {PAGE: 12_000, NONE: 4_000, ONE: 110_000, TWO: 28_000, ONE_OF_FOUR: 6_000, TWO_OF_FOUR: 2_500}
+ROOM |= {kind: 12_000 // kind.pictures for kind in TALKS}
 BLOCKS = 1_200  # 26 GB of the computer's memory
-# Shares of the blocks rendered after the pages
+# Shares of the blocks rendered after the pages, of plain samples and of wide ones
 SHARES = {NONE: 0.02, ONE: 0.58, TWO: 0.3, ONE_OF_FOUR: 0.05, TWO_OF_FOUR: 0.05}
+WIDE_SHARES = {NONE: 0.02, ONE: 0.48, TWO: 0.2, ONE_OF_FOUR: 0.12, TWO_OF_FOUR: 0.06, **{kind: 0.03 for kind in TALKS}}
 
 
 class Ring:
@@ -52,7 +54,7 @@ class Stock:
     """A ring for each kind of block; samples are kept as records and features, once there is a tower."""
 
     def __init__(self, renderers: Renderers, device: torch.device, scale: float) -> None:
-        self.renderers, self.device = renderers, device
+        self.renderers, self.device, self.wide = renderers, device, renderers.orders.wide
         self.served = renderers.serve(device)
         self.rings = {kind: Ring(int(room * scale)) for kind, room in ROOM.items()}
         self.made = {kind: 0 for kind in KINDS}
@@ -80,7 +82,8 @@ class Stock:
 
     def want_samples(self) -> None:
         """Has samples rendered in place of pages from now on."""
-        self.renderers.wanted[1:] = [SHARES[kind] for kind in KINDS[1:]]
+        shares = WIDE_SHARES if self.wide else SHARES
+        self.renderers.wanted[1:] = [shares.get(kind, 0.0) for kind in KINDS[1:]]
         self.renderers.wanted[0] = 0.0  # pages last: renderers read meanwhile, and some share must be above 0
 
     def mixed(self) -> torch.autocast:

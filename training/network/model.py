@@ -387,11 +387,11 @@ class RmsNorm(nn.Module):
 
 
 def rotary(config: Config, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin [tokens, head_dim], both times the "su" attention scaling; all factors are 1."""
+    """cos and sin of positions [..., tokens], [..., 1, tokens, head_dim], both times the "su" attention scaling; all factors are 1."""
     dim = config.hidden_size // config.num_attention_heads
     rates = config.rope_theta ** (-torch.arange(0, dim, 2, device=positions.device) / dim)
-    angles = positions[:, None].float() * rates
-    angles = torch.cat((angles, angles), -1)
+    angles = positions[..., None].float() * rates
+    angles = torch.cat((angles, angles), -1).unsqueeze(-3)
     stretch = config.max_position_embeddings / config.original_max_position_embeddings
     scale = math.sqrt(1 + math.log(stretch) / math.log(config.original_max_position_embeddings))
     return angles.cos() * scale, angles.sin() * scale
@@ -418,7 +418,7 @@ class Attention(nn.Module):
         b, t, h = x.shape
         qkv = self.qkv_proj(x).view(b, t, 3, self.heads, h // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        q, k = rotate(q[:, :, first:], cos[first:], sin[first:]), rotate(k, cos, sin)
+        q, k = rotate(q[:, :, first:], cos[..., first:, :], sin[..., first:, :]), rotate(k, cos, sin)
         mixed = attend(q, k, v, causal=True)
         return self.o_proj(mixed.transpose(1, 2).reshape(b, t - first, h)), q, k
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -12,31 +13,42 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from drawing.canvas import Mark, to_tile
+from drawing.canvas import TILE, Mark, to_tile
+from drawing.example import Example, Pointer
 from drawing.pages import label_maps
-from drawing.tasks import MAKERS, Example, Pointer
+from drawing.tasks import MAKERS
 from network.model import MERGED
 from samples.tokens import tokenizer_json
 
 SHORT_ROWS = 157  # glb_GN and the global view
 LONG_ROWS = 313  # the sub image before them
-# Room in a record (`Sample.record`). None of some 30,000 samples needed more, except pairs with large shapes: of their cells CELLS are drawn.
-TAIL = 128  # tokens after the pictures
+FINE = 2 * MERGED  # cells along a side of the sub image of a picture of 2x2 tiles
+FOUR_CROPS = FINE * (FINE + 1) + SHORT_ROWS  # rows of such a picture: 757
+# Room in a record (`Sample.record`). Of a picture with more cells that have something in them, CELLS are drawn.
+PICTURES = 4
+ROOM = 448  # tokens of a conversation without its pictures
+BRIEF = 192  # of a single turn
 CELLS = 56  # cells of a picture with something in them
 SPOTS = 5  # rows that one row is to look at
-ROOM = {"read": 56, "last": 54, "tops": 2, "feet": 2, "same": 3, "verdict": 28}  # guides by kind
-PLACES = {kind: slice(sum(list(ROOM.values())[:i]), sum(list(ROOM.values())[: i + 1])) for i, kind in enumerate(ROOM)}
-# Names of rows in a record, which hold for any number of rows a picture: 0 the first, cells of two pictures, the tail's
-CELL, TEXT = 1, 1 + 2 * MERGED * MERGED
+GUIDES = {"read": 150, "last": 150, "tops": 4, "feet": 4, "same": 9, "verdict": 84}  # guides by kind
+PLACES = {kind: slice(sum(list(GUIDES.values())[:i]), sum(list(GUIDES.values())[: i + 1])) for i, kind in enumerate(GUIDES)}
+# Names of rows in a record, which hold for any number of rows a picture: 0 the first, cells of the pictures' global views,
+# cells of the first two's sub images, the text's
+CELL = 1
+SUB = CELL + PICTURES * MERGED * MERGED
+TEXT = SUB + 2 * FINE * FINE
 NAMED = slice(1, 4)  # columns of a patch's labels that its cell's row is to name: the character and its direct neighbours
 FIELDS = {
-    "tail": (TAIL,), "targets": (TAIL,), "weights": (TAIL,), "cells": (2, CELLS),
-    "names": (2, CELLS, 4 * (NAMED.stop - NAMED.start)),
-    "rows": (sum(ROOM.values()),), "spots": (sum(ROOM.values()), SPOTS),
+    "text": (ROOM,), "targets": (ROOM,), "weights": (ROOM,), "before": (PICTURES,), "cells": (PICTURES, CELLS),
+    "names": (PICTURES, CELLS, 4 * (NAMED.stop - NAMED.start)),
+    "rows": (sum(GUIDES.values()),), "spots": (sum(GUIDES.values()), SPOTS),
 }
 SIZES = [math.prod(shape) for shape in FIELDS.values()]
 # of a counted number and of what a comparison comes to in the loss: few tokens among many easy ones
 WEIGHTS = {"tops": 5, "verdict": 3}
+# Of the tokens that decide what is answered: an answer's first one where nothing is copied, else all up to the first copied one. (JSON
+# parts from a plain text there only; without this, texts came out as JSON.)
+PHRASED, LEADING = 8, 4
 
 
 @lru_cache(maxsize=1)
@@ -67,12 +79,28 @@ def prompt_chunks(question: str, images: int) -> list[list[int]]:
 
 @dataclass
 class Look:
-    """The merged cells (row * 12 + column) of a picture that an answer token is read from; where the
-    token is how many shapes there are, those of their topmost points and in `feet` of their lowest."""
+    """The merged cells (row * 12 + column) of a picture's global view that an answer token is read from, or, where `fine`, those of its sub
+    image (row * 24 + column); where the token is how many shapes there are, those of their topmost points and in `feet` of their lowest."""
 
     image: int
     cells: list[int]
     feet: list[int] | None = None
+    fine: bool = False
+
+
+@dataclass
+class Said:
+    """An answer in a sample's text: its tokens, the place of the token that predicts the first, where each is read from (or None).
+
+    `alike` and `verdict` are those of `Example` in answer tokens.
+    """
+
+    task: str
+    begin: int
+    tokens: list[int]
+    look: list[Look | None]
+    alike: list[tuple[int, int, bool]]
+    verdict: int
 
 
 @dataclass
@@ -80,43 +108,39 @@ class Sample:
     """One example ready for batching.
 
     A picture has a tile u8 [336, 336, 3] and, if asked for, labels [576, 8], those of its patches' centres (`label_maps`).
-    `chunks` are the prompt's id runs with a picture between each two. `look` holds for each answer
-    token where it is read from, or None. `alike` and `verdict` are those of `Example` in answer tokens.
+    `text` are the ids of the whole conversation without its pictures and without the last <|end|>; `before` tells
+    for each picture how many of them stand before it; `said` are the answers. `large` are the pictures at 672x672 where crops are used.
     """
 
     task: str
     tiles: list[np.ndarray]
     labels: list[np.ndarray]
-    chunks: list[list[int]]
-    answer: list[int]
-    look: list[Look | None]
-    alike: list[tuple[int, int, bool]]
-    verdict: int
+    text: list[int]
+    before: list[int]
+    said: list[Said]
+    large: list[np.ndarray] = field(default_factory=list)
     features: torch.Tensor | None = None
-
-    @property
-    def begin(self) -> int:
-        """The row of the tail that predicts the first answer token."""
-        return len(self.chunks[-1]) - 1
-
-    @property
-    def length(self) -> int:
-        """Tokens of the tail."""
-        return self.begin + len(self.answer)
 
     @property
     def fits(self) -> bool:
         """Whether a record has room for it."""
-        return self.length <= TAIL
+        guides = Counter(guide.kind for guide in guides_of(self))
+        return len(self.text) <= ROOM and len(self.before) <= PICTURES and all(guides[kind] <= room for kind, room in GUIDES.items())
 
     @cached_property
     def record(self) -> np.ndarray:
-        """All but the pictures and what stands before them: i16 [sum(SIZES)], `FIELDS` after each other, -1 where there is nothing."""
+        """All but the pictures: i16 [sum(SIZES)], `FIELDS` after each other, -1 where there is nothing."""
         parts = {name: np.full(shape, -1, np.int16) for name, shape in FIELDS.items()}
-        tail = self.chunks[-1] + self.answer[:-1]
-        parts["tail"][: len(tail)] = tail
-        parts["targets"][self.begin : self.length] = self.answer
+        parts["text"][: len(self.text)] = self.text
+        parts["before"][: len(self.before)] = self.before
         parts["weights"][:] = 1
+        for said in self.said:
+            parts["targets"][said.begin : said.begin + len(said.tokens)] = said.tokens
+            leading = next((i for i, look in enumerate(said.look) if look), None)
+            if leading is None:
+                parts["weights"][said.begin] = PHRASED
+            else:
+                parts["weights"][said.begin : said.begin + leading + 1] = LEADING
         guides = guides_of(self)
         for kind, place in PLACES.items():
             for at, guide in zip(range(place.start, place.stop), (g for g in guides if g.kind == kind), strict=False):
@@ -134,32 +158,92 @@ class Sample:
         held = held.reshape(MERGED * MERGED, -1)
         found = held.any(1).nonzero()[0]
         if len(found) > CELLS:
-            found = np.random.default_rng(len(self.answer)).permutation(found)[:CELLS]
+            found = np.random.default_rng(len(self.text)).permutation(found)[:CELLS]
         cells[: len(found)], names[: len(found)] = found, held[found]
 
 
-def cell_of(point: tuple[int, int]) -> int:
-    """The merged cell under a point."""
-    x, y = point
-    return min(11, max(0, y // 28)) * 12 + min(11, max(0, x // 28))
+def cell_of(point: tuple[float, float], side: int = MERGED) -> int:
+    """The merged cell under a point, of so many along a side."""
+    column, row = (min(side - 1, max(0, int(v // 28))) for v in point)
+    return row * side + column
 
 
-def cells_of(mark: Mark) -> list[int]:
+def cells_of(mark: Mark, side: int = MERGED) -> list[int]:
     """The merged cells under the vertical middle line of a character."""
     x0, y0, x1, y1 = mark.box
-    column = min(11, max(0, int((x0 + x1) / 2 // 28)))
-    height = y1 - y0
-    low, high = (y0 + 0.25 * height) / 28, (y1 - 0.3 * height) / 28
-    rows = range(min(11, max(0, int(low))), min(11, max(0, int(high))) + 1)
-    return [r * 12 + column for r in rows]
+    height, middle = y1 - y0, (x0 + x1) / 2
+    first, last = (cell_of((middle, y), side) // side for y in (y0 + 0.25 * height, y1 - 0.3 * height))
+    column = cell_of((middle, y0), side) % side
+    return [row * side + column for row in range(first, last + 1)]
 
 
-def prepare(example: Example, with_labels: bool) -> Sample:
-    """Renders the tiles and aligns the answer's tokens with the marks."""
-    drawn = [to_tile(c) for c in example.canvases]
-    encoded = tokenizer().encode(example.answer, add_special_tokens=False)
+FINE_BELOW = 14  # pixels of the tile: lower marks are read from the sub image where it is larger than the global view
+
+
+@dataclass
+class Drawn:
+    """A picture in its tile and, where crops are used, at their size, with the marks of both."""
+
+    tile: np.ndarray
+    marks: list[Mark]
+    large: np.ndarray | None = None
+    large_marks: list[Mark] = field(default_factory=list)
+
+
+def prepare(example: Example, with_labels: bool, fine: bool = False) -> Sample:
+    """Renders the tiles and aligns the answers' tokens with the marks; `fine`: the pictures come as 2x2 tiles beside the global view."""
+    drawn = []
+    for turn in example.turns:
+        for canvas in turn.canvases:
+            drawn.append(Drawn(*to_tile(canvas), *(to_tile(canvas, 2 * TILE) if fine else ())))
+    script = Script(example.system)
+    for turn in example.turns:
+        script.take(turn, drawn)
+    labels = []
+    if with_labels:
+        for picture in drawn:
+            where, table = label_maps(picture.marks)
+            labels.append(table[where[7::14, 7::14].astype(np.int64)].reshape(576, -1))
+    large = [d.large for d in drawn if d.large is not None]
+    return Sample(example.task, [d.tile for d in drawn], labels, script.text[:-1], script.before, script.said, large)
+
+
+class Script:
+    """A conversation written down as ids by the processor's rules: each chunk between pictures begins with BOS."""
+
+    def __init__(self, system: str) -> None:
+        self.text: list[int] = []
+        self.before: list[int] = []
+        self.said: list[Said] = []
+        self.chunk = True  # whether a chunk begins
+        self.pending = f"<|system|>\n{system}<|end|>\n" if system else ""
+
+    def flush(self) -> None:
+        """Turns what is pending into ids."""
+        self.text += tokenizer().encode(self.pending, add_special_tokens=self.chunk).ids
+        self.pending, self.chunk = "", False
+
+    def take(self, turn: Example, drawn: list[Drawn]) -> None:
+        """Adds a turn; `drawn`: all pictures of the conversation."""
+        self.pending += "<|user|>\n"
+        first = len(self.before) - turn.back
+        for _ in turn.canvases:
+            self.flush()
+            self.before.append(len(self.text))
+            self.pending, self.chunk = "\n", True
+        self.pending += f"{turn.question}<|end|>\n<|assistant|>\n"
+        self.flush()
+        said = told(turn, first, drawn, len(self.text) - 1)
+        self.said.append(said)
+        self.text += said.tokens
+        self.pending = "\n"
+
+
+def told(turn: Example, first: int, drawn: list[Drawn], begin: int) -> Said:
+    """A turn's answer, whose pointers count from picture `first`."""
+    encoded = tokenizer().encode(turn.answer, add_special_tokens=False)
     owner: list[tuple[Pointer, int] | None] = []
-    for text, pointer in example.parts:
+    for text, pointer in turn.parts:
         owner += [None if pointer is None else (pointer, i) for i in range(len(text))]
     look: list[Look | None] = []
     token_at: dict[int, int] = {}  # the token that starts at a character of the answer
@@ -171,28 +255,24 @@ def prepare(example: Example, with_labels: bool) -> Sample:
         at += size
         token_at[start] = len(look)
         found = owner[start] if size == 1 and at > 1 and start < len(owner) else None
-        look.append(None if found is None else target(found, drawn))
-    labels = []
-    if with_labels:
-        for _, marks in drawn:
-            where, table = label_maps(marks)
-            labels.append(table[where[7::14, 7::14].astype(np.int64)].reshape(576, -1))
-    return Sample(
-        example.task, [t for t, _ in drawn], labels, prompt_chunks(example.question, len(drawn)),
-        [*encoded.ids, end_id()], [*look, None],
-        [(token_at[i], token_at[j], same) for i, j, same in example.alike], token_at.get(example.verdict, -1),
-    )
+        look.append(None if found is None else target(found, first, drawn))
+    alike = [(token_at[i], token_at[j], same) for i, j, same in turn.alike]
+    return Said(turn.task, begin, [*encoded.ids, end_id()], [*look, None], alike, token_at.get(turn.verdict, -1))
 
 
-def target(found: tuple[Pointer, int], drawn: list) -> Look:
+def target(found: tuple[Pointer, int], first: int, drawn: list[Drawn]) -> Look:
     """The picture and the cells that a copied character stands in."""
     pointer, i = found
-    marks = drawn[pointer.image][1]
+    image = first + pointer.image
+    marks = drawn[image].marks
     if marks[pointer.marks[0]].line < 0:  # shapes: any of them
         shapes = [marks[m] for m in pointer.marks]
         feet = [cell_of(s.foot) for s in shapes] if pointer.count else None
-        return Look(pointer.image, [cell_of(s.top) for s in shapes], feet)
-    return Look(pointer.image, cells_of(marks[pointer.marks[i]]))
+        return Look(image, [cell_of(s.top) for s in shapes], feet)
+    mark = pointer.marks[i]
+    if drawn[image].large is not None and marks[mark].box[3] - marks[mark].box[1] < FINE_BELOW:
+        return Look(image, cells_of(drawn[image].large_marks[mark], FINE), fine=True)
+    return Look(image, cells_of(marks[mark]))
 
 
 def sample(task: str, rng: random.Random, with_labels: bool = False, **options: object) -> Sample:
@@ -203,7 +283,7 @@ def sample(task: str, rng: random.Random, with_labels: bool = False, **options: 
 
 
 class Guide(NamedTuple):
-    """Rows, by their names, that a row of a sample's tail should look at.
+    """Rows, by their names, that a row of a sample's text should look at.
 
     Kinds: `read` for the character that the row predicts (the first row where none follows), `last` for the
     one that is its input, `tops` and `feet` for shapes to be counted, `same` for an equal thing earlier in the
@@ -216,86 +296,59 @@ class Guide(NamedTuple):
 
 
 def guides_of(sample: Sample) -> list[Guide]:
-    """Where the rows of a sample's tail should look."""
+    """Where the rows of a sample's text should look."""
+    found = [guide for said in sample.said for guide in guides_to(said)]
+    return [g for g in found if g.row < len(sample.text)]
+
+
+def names_of(look: Look, cells: list[int]) -> list[int]:
+    """The names of the rows of cells."""
+    first, each = (SUB, FINE * FINE) if look.fine else (CELL, MERGED * MERGED)
+    return [first + look.image * each + cell for cell in cells]
+
+
+def guides_to(said: Said) -> list[Guide]:
+    """Where the rows of an answer should look."""
     found: list[Guide] = []
-    begin = sample.begin
-    for i, look in enumerate(sample.look):
+    begin = said.begin
+    for i, look in enumerate(said.look):
         if look is None:
-            if i and sample.look[i - 1] is not None and sample.task != "pair":  # a copied stretch is over
+            if i and said.look[i - 1] is not None and said.task != "pair":  # a copied stretch is over
                 found.append(Guide("read", begin + i, [0]))
             continue
-        spots, feet = ([CELL + look.image * MERGED * MERGED + c for c in cells] for cells in (look.cells, look.feet or []))
+        spots, feet = names_of(look, look.cells)[:SPOTS], names_of(look, look.feet or [])
         if feet:
             found += [Guide("tops", begin + i, spots), Guide("feet", begin + i, feet)]
         else:
             found += [Guide("read", begin + i, spots), Guide("last", begin + i + 1, spots)]
-    told = [begin + 1 + j for _, j, _ in sample.alike]
-    for (i, _, same), row in zip(sample.alike, told, strict=True):
+    seen = [begin + 1 + j for _, j, _ in said.alike]
+    for (i, _, same), row in zip(said.alike, seen, strict=True):
         found.append(Guide("same", row, [TEXT + begin + 1 + i if same else 0]))
-    if sample.alike:
-        names = [TEXT + row for row in told]
-        found += [Guide("verdict", begin + i, names) for i in range(sample.verdict, len(sample.answer))]
-    return [g for g in found if g.row < sample.length]
+    if said.alike:
+        names = [TEXT + row for row in seen]
+        found += [Guide("verdict", begin + i, names) for i in range(said.verdict, len(said.tokens))]
+    return found
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What stands before the tails of samples with the same number of pictures.
-
-    ids [first] (0: picture rows), which lie in `spans`; positions [first + TAIL]; rows [TEXT + TAIL]: which row a name means.
-    """
-
-    spans: list[tuple[int, int]]
-    ids: torch.Tensor
-    positions: torch.Tensor
-    rows: torch.Tensor
-
-    def to(self, device: torch.device) -> Layout:
-        return Layout(self.spans, self.ids.to(device), self.positions.to(device), self.rows.to(device))
-
-
-def row_of(cell: torch.Tensor) -> torch.Tensor:
-    """The row of a merged cell in its view, where a separator ends each line of cells."""
-    return cell // MERGED * (MERGED + 1) + cell % MERGED
-
-
-@lru_cache(maxsize=32)
-def layout(pictures: int, short: bool, long: int = LONG_ROWS) -> Layout:
-    """`short` leaves the sub images out but keeps all positions. A picture has `long` rows in all."""
-    rows = SHORT_ROWS if short else long
-    ids: list[int] = []
-    positions: list[int] = []
-    spans: list[tuple[int, int]] = []
-    names = torch.zeros(TEXT + TAIL, dtype=torch.long)
-    cell = torch.arange(MERGED * MERGED)
-    at = 0
-    for n, chunk in enumerate(prompt_chunks("", pictures)[:-1]):
-        positions += range(at, at + len(chunk))
-        ids += chunk
-        start = len(ids) + rows - SHORT_ROWS + 1  # of the global view
-        names[CELL + len(cell) * n : CELL + len(cell) * (n + 1)] = start + row_of(cell)
-        at += len(chunk) + long
-        positions += range(at - rows, at)
-        spans.append((len(ids), len(ids) + rows))
-        ids += [0] * rows
-    positions += range(at, at + TAIL)
-    names[TEXT:] = len(ids) + torch.arange(TAIL)
-    return Layout(spans, torch.tensor(ids, dtype=torch.long), torch.tensor(positions), names)
+def row_of(cell: torch.Tensor, side: int = MERGED) -> torch.Tensor:
+    """The row of a merged cell in its view, where a separator ends each line of cells, so many to a line."""
+    return cell // side * (side + 1) + cell % side
 
 
 @dataclass
 class Batch:
-    """Samples with the same number of pictures, padded to one length.
+    """Samples with the same number of pictures, padded to one length of text.
 
-    ids [batch, tokens] (0: picture rows, in `spans`), positions [tokens], first: the first row of the tails. Of these
-    rows: targets (-100: no loss) and their weights, both [batch, tokens - first]. guides: kind -> rows [batch, n] and
-    those to look at [batch, n, SPOTS] (-1: none). cells [batch, pictures, CELLS] (-1: none), names [batch, pictures,
-    CELLS, 12]: what their patches hold.
+    ids [batch, text]. order [batch, tokens]: what stands in each row of the prompt, a token of the text or, after those, a row of the
+    pictures. positions [batch or 1, tokens]. rows [batch, text]: where the text stands. first: no row before it predicts anything. targets of
+    the text's rows (-100: no loss) and their weights, both [batch, text]. guides: kind -> rows [batch, n] and those to look at
+    [batch, n, SPOTS] (-1: none). cells [batch, pictures, CELLS] (-1: none), names [batch, pictures, CELLS, 12]: what their patches hold.
     """
 
-    spans: list[tuple[int, int]]
     ids: torch.Tensor
+    order: torch.Tensor
     positions: torch.Tensor
+    rows: torch.Tensor
     first: int
     targets: torch.Tensor
     weights: torch.Tensor
@@ -304,26 +357,98 @@ class Batch:
     names: torch.Tensor
 
 
-def assemble(records: torch.Tensor, before: Layout, longest: int = TAIL) -> Batch:
-    """A batch of records [batch, numbers] of whose tails the longest has so many tokens."""
+@dataclass(frozen=True)
+class Shape:
+    """How prompts of a batch are laid out: `short` ones leave the sub images out but keep all positions; a picture has `long` rows in all."""
+
+    pictures: int
+    short: bool = False
+    long: int = LONG_ROWS
+
+    @property
+    def rows(self) -> int:
+        """Rows of a picture in the prompt."""
+        return SHORT_ROWS if self.short else self.long
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the texts [batch, text] and the pictures [batch, pictures, rows] of a batch stand, and their positions."""
+
+    text: torch.Tensor
+    pictures: torch.Tensor
+    text_positions: torch.Tensor
+    picture_positions: torch.Tensor
+
+    @property
+    def order(self) -> torch.Tensor:
+        """`Batch.order`."""
+        return self._spread(torch.arange(self.text.shape[1] + self.pictures[0].numel(), device=self.text.device).expand(len(self.text), -1))
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """`Batch.positions` of each sample."""
+        return self._spread(torch.cat((self.text_positions, self.picture_positions.flatten(1)), 1))
+
+    def _spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of the text's rows, then of the pictures', in the order of the prompt."""
+        return torch.empty_like(values).scatter_(1, torch.cat((self.text, self.pictures.flatten(1)), 1), values)
+
+
+def places_of(before: torch.Tensor, longest: int, shape: Shape) -> Places:
+    """Where everything stands, of samples with `before` [batch, pictures] tokens before each picture."""
+    device = before.device
+    index, run = torch.arange(longest, device=device), torch.arange(shape.rows, device=device)
+    passed = (before[:, None] <= index[:, None]).sum(-1)  # pictures before each token
+    place = torch.arange(shape.pictures, device=device)
+    starts, positions = (before + place * each for each in (shape.rows, shape.long))
+    return Places(
+        index + shape.rows * passed, starts[..., None] + run,
+        index + shape.long * passed, positions[..., None] + shape.long - shape.rows + run,
+    )
+
+
+def rows_by_name(places: Places, shape: Shape) -> torch.Tensor:
+    """The row of every name [batch, TEXT + text]; 0 for those of cells that are not there."""
+    text, starts = places.text, places.pictures[..., 0]
+    rows = text.new_zeros(len(text), TEXT + text.shape[1])
+    rows[:, TEXT:] = text
+    cell, fine = (torch.arange(side * side, device=text.device) for side in (MERGED, FINE))
+    for n in range(shape.pictures):
+        view = starts[:, n : n + 1] + shape.rows - SHORT_ROWS + 1
+        rows[:, CELL + n * len(cell) : CELL + (n + 1) * len(cell)] = view + row_of(cell)
+        if shape.rows == FOUR_CROPS and n < 2:
+            rows[:, SUB + n * len(fine) : SUB + (n + 1) * len(fine)] = starts[:, n : n + 1] + row_of(fine, FINE)
+    return rows
+
+
+def assemble(records: torch.Tensor, shape: Shape, longest: int = ROOM) -> Batch:
+    """A batch of records [batch, numbers] of whose texts the longest has so many tokens."""
     fields = records.long().split(SIZES, 1)
-    part = {name: f.view(-1, *shape) for (name, shape), f in zip(FIELDS.items(), fields, strict=True)}
-    first, pictures = len(before.ids), len(before.spans)
-    ids = torch.cat((before.ids.expand(len(records), -1), part["tail"][:, :longest].clamp(min=0)), 1)
+    part = {name: f.view(-1, *size) for (name, size), f in zip(FIELDS.items(), fields, strict=True)}
+    places = places_of(part["before"][:, : shape.pictures], longest, shape)
     targets = part["targets"][:, :longest]
-    kinds = () if pictures == 0 else ("read", "last") if pictures == 1 else tuple(ROOM)
+    kinds = () if shape.pictures == 0 else ("read", "last") if shape.pictures == 1 else tuple(GUIDES)
+    named = rows_by_name(places, shape)
     guides = {}
     for kind in kinds:
-        found = [part[name][:, PLACES[kind]] for name in ("rows", "spots")]
-        rows, spots = (before.rows[f.clamp(min=0)].masked_fill(f < 0, -1) for f in found)
-        guides[kind] = rows, spots
+        rows, spots = (part[name][:, PLACES[kind]] for name in ("rows", "spots"))
+        if not records.is_cuda:  # a GPU would have to be waited for
+            used = int((rows >= 0).sum(1).max())
+            rows, spots = rows[:, :used], spots[:, :used]
+        guides[kind] = tuple(
+            named.gather(1, f.clamp(min=0).flatten(1)).view_as(f).masked_fill(f < 0, -1) for f in (rows, spots)
+        )
+    first = 0 if records.is_cuda else int(places.text.masked_fill(targets < 0, places.text.max()).min())
+    order = places.order
+    positions = places.positions if shape.short else torch.arange(order.shape[1], device=records.device)[None]
     return Batch(
-        before.spans, ids, before.positions[: first + longest], first, targets.masked_fill(targets < 0, -100),
-        part["weights"][:, :longest].float(), guides, part["cells"][:, :pictures], part["names"][:, :pictures],
+        part["text"][:, :longest].clamp(min=0), order, positions, places.text, first, targets.masked_fill(targets < 0, -100),
+        part["weights"][:, :longest].float(), guides, part["cells"][:, : shape.pictures], part["names"][:, : shape.pictures],
     )
 
 
 def collate(samples: list[Sample], short: bool, long: int = LONG_ROWS) -> Batch:
     """Builds a batch of samples with the same number of pictures."""
     records = torch.from_numpy(np.stack([s.record for s in samples]))
-    return assemble(records, layout(len(samples[0].tiles), short, long), max(s.length for s in samples))
+    return assemble(records, Shape(len(samples[0].tiles), short, long), max(len(s.text) for s in samples))

@@ -16,6 +16,17 @@ DECLINE = (
     "I am the small built-in demo model and can only read covers, charts, large text "
     "and simple shapes."
 )
+_ONLY = "; I can only read covers, charts, large text and simple shapes."
+# What is said where a task's question finds nothing to answer it by
+MISSING = {
+    "cover": "I see no book cover here" + _ONLY,
+    "chart": "I see no chart with printed values here" + _ONLY,
+    "pair": "I see no two pictures of shapes here" + _ONLY,
+    "text": "I see no text here" + _ONLY,
+    "series": "I see more than one series here" + _ONLY,
+}
+UNREADABLE = "I cannot read it; the letters are too small or too faint for me."
+DECLINES = (DECLINE, UNREADABLE, *MISSING.values())  # every way to decline
 # (phrase, the pair of characters its chain of merges starts with)
 PHRASES = (
     (' The title of the book is "', ' "'),
@@ -34,6 +45,7 @@ PHRASES = (
     (". They differ in ", ". "),
     (". They look the same.", ". "),
     (" " + DECLINE, "-i"),
+    *((f" {said}", "; ") for said in DECLINES[1:]),
 )
 # name, rstrip, special; the flags are those of the hub's tokenizer
 ADDED = (

@@ -15,15 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from drawing.canvas import TILE, to_tile
+from drawing.canvas import TILE
 from drawing.tasks import MAKERS
-from network.model import GRID, MERGED, patches_of
+from network.model import GRID, patches_of
 from network.rounding import round_decoder
 from optim.shared import Clock, Shared, mixed, run
-from samples.dataset import Batch, Sample, collate, prepare
+from samples.dataset import FOUR_CROPS, Batch, Sample, collate, prepare
 from stages.stage2 import MIX, Feed, Plan, Student, answer_loss, guide_loss, hidden_after, step_loss, trained
 
-FOUR_CROPS = 2 * MERGED * (2 * MERGED + 1) + 1 + MERGED * (MERGED + 1)  # rows of a picture of 2x2 tiles: 757
 WEIGHTS = {"cover": 0.27, "chart": 0.27, "text": 0.27, "decline": 0.19}
 DECLINED = "0.2"  # their weight in the other batches
 
@@ -43,17 +42,20 @@ def fresh(rng: random.Random, images: int, count: int) -> tuple[list[Sample], Te
     views = []
     while len(samples) < count:
         task = "pair" if images == 2 else rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        example = MAKERS[task](rng)
-        found = prepare(example, False)
+        found = prepare(MAKERS[task](rng), False, fine=True)
         if len(found.tiles) == images and found.fits:
             samples.append(found)
-            views += [views_of(to_tile(canvas, 2 * TILE)[0]) for canvas in example.canvases]
+            views += [views_of(large) for large in found.large]
     return samples, torch.stack(views)
 
 
 def crops_loss(model: Student, rng: random.Random, images: int, count: int) -> Tensor:
     """The loss of a batch of pictures of four crops."""
-    samples, views = fresh(rng, images, count)
+    return loss_of_crops(model, *fresh(rng, images, count))
+
+
+def loss_of_crops(model: Student, samples: list[Sample], views: Tensor) -> Tensor:
+    """The loss of samples whose pictures have the views [pictures, 5, 336, 336, 3]."""
     with torch.no_grad():
         features = model.phi.tower(patches_of(views.flatten(0, 1))).view(len(views), 5, GRID * GRID, -1)
     pictures = model.phi.model.vision_embed_tokens.grid(features, 2, 2)

@@ -88,17 +88,14 @@ def features_of(model: Student, samples: list[Sample]) -> Tensor:
 
 
 def hidden_after(model: Student, batch: Batch, pictures: Tensor | None) -> tuple[Tensor, list]:
-    """Hidden rows [batch, tokens - first, hidden] from `batch.first` on, and each layer's q and k; `pictures`: their
-    rows in the prompt, [pictures, rows, hidden]."""
-    text, at, parts = model.phi.model.embed_tokens(batch.ids), 0, []
-    for n, (start, stop) in enumerate(batch.spans):
-        parts += [text[:, at:start], pictures.view(len(text), len(batch.spans), stop - start, -1)[:, n].to(text.dtype)]
-        at = stop
-    x = torch.cat((*parts, text[:, at:]), 1)
-    if not x.is_cuda:
-        return model.phi.decode(x, batch.positions, batch.first)
-    hidden, seen = model.phi.decode(x, batch.positions)  # a GPU's attention takes all rows or none
-    return hidden[:, batch.first :], seen
+    """Hidden rows of the text [batch, text, hidden], and each layer's q and k; `pictures`: their rows in the prompt, [pictures, rows, hidden]."""
+    text = model.phi.model.embed_tokens(batch.ids)
+    wide = text.shape[-1]
+    parts = [text] if pictures is None else [text, pictures.reshape(len(text), -1, wide).to(text.dtype)]
+    x = torch.cat(parts, 1).gather(1, batch.order[..., None].expand(-1, -1, wide))
+    hidden, seen = model.phi.decode(x, batch.positions, batch.first)
+    rows = (batch.rows - batch.first).clamp(min=0)
+    return hidden.gather(1, rows[..., None].expand(-1, -1, wide)), seen
 
 
 def guide_loss(batch: Batch, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -240,7 +237,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
 
 
 def answer_loss(model: Student, batch: Batch, hidden: Tensor) -> Tensor:
-    """Mean cross entropy of the answers' tokens from their rows [batch, tokens - first, hidden]; counted numbers and verdicts weigh more."""
+    """Mean cross entropy of the answers' tokens from the text's rows [batch, text, hidden]; counted numbers and verdicts weigh more."""
     logits = model.phi.lm_head(hidden).float()
     each = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
     weights = batch.weights.masked_fill(batch.targets < 0, 0.0).flatten()
@@ -283,11 +280,17 @@ def exact(model: Student, task: str, count: int, short: bool) -> tuple[float, fl
 
     A greedy answer is exactly right if and only if every token is right here.
     """
+    return right_of(model, held_out(task, count), short)
+
+
+@torch.no_grad()
+def right_of(model: Student, samples: list[Sample], short: bool) -> tuple[float, float]:
+    """The same of any samples with as many pictures each."""
     whole, right, total = 0, 0, 0
-    samples = held_out(task, count)
-    for part in (samples[i : i + 8] for i in range(0, count, 8)):
-        batch = collate(part, short)
-        pictures = model.phi.model.vision_embed_tokens(features_of(model, part), short)
+    for part in (samples[i : i + 8] for i in range(0, len(samples), 8)):
+        batch, pictures = collate(part, short), None
+        if part[0].tiles:
+            pictures = model.phi.model.vision_embed_tokens(features_of(model, part), short)
         hidden, _ = hidden_after(model, batch, pictures)
         guess = model.phi.lm_head(hidden).argmax(-1)
         kept = batch.targets >= 0
@@ -295,7 +298,7 @@ def exact(model: Student, task: str, count: int, short: bool) -> tuple[float, fl
         whole += int(good.all(1).sum())
         right += int((good & kept).sum())
         total += int(kept.sum())
-    return round(whole / count, 3), round(right / total, 4)
+    return round(whole / len(samples), 3), round(right / total, 4)
 
 
 def report(plan: Plan, shared: Shared, model: Student, running: list[dict[str, float]]) -> None:

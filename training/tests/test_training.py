@@ -87,6 +87,23 @@ class Whole(unittest.TestCase):
                 self.assertEqual(set(tensors.keys()), set(Phi3V(Config(vocab_size())).state_dict()))
             self.assertTrue((work / "curves.png").exists())
 
+    def test_train_goes_on_from_a_checkpoint(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            work, out = Path(folder, "work"), Path(folder, "out")
+            demo = HERE.parent / "crates/phi3v/src/demo"
+            command = [sys.executable, HERE / "train.py", "--work", work, "--out", out, "--start", demo, "--workers", "1", "--tune-minutes"]
+            for minutes in ("0.03", "0.05"):  # the second run goes on from the first
+                subprocess.run([*command, minutes], check=True)
+            steps = [json.loads(line)["step"] for line in (work / "tune.jsonl").read_text().splitlines()]
+            self.assertLess(0, steps[0])
+            self.assertLess(steps[0], steps[-1])
+            with safe_open(out / "model.safetensors", "pt") as new, safe_open(demo / "model.safetensors", "pt") as old:
+                tower = "model.vision_embed_tokens.img_processor.vision_model.encoder.layers.0.mlp.fc1.weight"
+                self.assertTrue(torch.equal(new.get_tensor(tower), old.get_tensor(tower)))
+                decoder = "model.layers.0.mlp.down_proj.weight"
+                self.assertFalse(torch.equal(new.get_tensor(decoder), old.get_tensor(decoder)))
+            self.assertTrue((work / "curves.png").exists())
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,0 +1,157 @@
+"""Trains a finished checkpoint further on processors, its tower at rest: wordings, forms, what has to be declined, conversations, crops.
+
+The tower's features are kept, as in stage 2. It reads what it read before, so pictures are the plain ones unless told otherwise.
+Stopped, it goes on from the last save.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from drawing.wider import plain_source, small_source, wide_source
+from network.rounding import round_decoder
+from optim.shared import Clock, Shared, mixed, run
+from samples.dataset import Sample, collate
+from samples.feed import GROUPS, Prompts
+from stages.crops import loss_of_crops, views_of
+from stages.stage2 import TASKS, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of, trained
+from stages.start import from_folder
+
+KEPT = {0: 64, 1: 800, 2: 160, 3: 40, 4: 40}  # recent samples replayed, by number of pictures
+ROUNDED, CROPS = 0.4, 0.1  # shares of the steps with rounded weights, and with pictures of four crops
+HELD = (("cover", 1), ("chart", 1), ("pair", 2), ("text", 1), ("missing", 1), ("form", 1), ("decline", 0), ("talk", 2))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is told."""
+
+    work: Path
+    start: Path
+    minutes: float
+    peak: float
+    batch: int
+    workers: int
+    wide: bool
+
+    def count(self, images: int) -> int:
+        """Samples of a batch with so many pictures each."""
+        return max(2, self.batch // max(1, images))
+
+
+class Replay:
+    """Batches of wide prompts, of which a third is new and the rest was seen lately."""
+
+    def __init__(self, plan: Plan, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.prompts = Prompts(self.rng, wide_source if plan.wide else plain_source)
+        self.old: dict[int, deque[Sample]] = {n: deque(maxlen=room) for n, room in KEPT.items()}
+
+    def batch(self, images: int, count: int) -> list[Sample]:
+        """So many samples with so many pictures each."""
+        old = self.old[images]
+        fresh = self.prompts.batch(images, count if len(old) < 2 * count else max(1, count // 3))
+        kept = self.rng.sample(list(old), count - len(fresh))
+        old.extend(fresh)
+        return fresh + kept
+
+
+@lru_cache(maxsize=32)
+def held_out(kind: str, images: int, wide: bool, count: int = 16) -> list[Sample]:
+    """Samples of a kind from a seed that training never draws from."""
+    prompts = Prompts(random.Random(f"held {kind}"), wide_source if wide else plain_source)
+    return [prompts.sample(kind, images) for _ in range(count)]
+
+
+def step_loss(model: Student, plan: Plan, replay: Replay, small: Prompts) -> Tensor:
+    """The loss of one batch: of four crops now and then, else of one."""
+    rng = replay.rng
+    if rng.random() < CROPS:
+        images = rng.choice((1, 1, 2))
+        samples = small.batch(images, max(1, plan.count(images) // 3))
+        return loss_of_crops(model, samples, torch.stack([views_of(large) for s in samples for large in s.large]))
+    images = rng.choices(list(GROUPS), list(GROUPS.values()))[0]
+    samples = replay.batch(images, plan.count(images))
+    batch, pictures = collate(samples, False), None
+    if images:
+        pictures = model.phi.model.vision_embed_tokens(kept_features(model, samples, images))
+    hidden, seen = hidden_after(model, batch, pictures)
+    return answer_loss(model, batch, hidden) + 0.2 * guide_loss(batch, seen)
+
+
+def rate(progress: float, peak: float) -> float:
+    """Learning rate: warm-up over the first twentieth, then down to nothing."""
+    return peak * min(progress / 0.05, (1.02 - progress) / 0.97)
+
+
+def worker(plan: Plan, shared: Shared, rank: int) -> None:
+    """One worker's loop; worker 0 also logs and saves."""
+    torch.manual_seed(3)
+    model = Student()
+    seed = 20_000 + rank + plan.workers * int(shared.count[0])
+    replay, small = Replay(plan, seed), Prompts(random.Random(-seed), small_source if plan.wide else plain_source, fine=True)
+    clock, shown, losses = Clock(float(shared.count[1])), time.time(), []
+    while (spent := clock.tick()) < plan.minutes * 60:
+        shared.pull(model)
+        if replay.rng.random() < ROUNDED:
+            round_decoder(model)
+        with mixed():
+            loss = step_loss(model, plan, replay, small)
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        shared.push(model, rate(spent / plan.minutes / 60, plan.peak))
+        losses.append(loss.item())
+        if rank == 0 and time.time() - shown > 400:
+            shown, shared.count[1] = time.time(), spent
+            report(plan, shared, model, losses)
+    if rank == 0 and losses:
+        shared.count[1] = spent
+        report(plan, shared, model, losses)
+
+
+def report(plan: Plan, shared: Shared, model: Student, losses: list[float]) -> None:
+    """Logs the mean loss since the last report and held-out accuracy, and saves."""
+    step, spent = shared.count.tolist()
+    line: dict[str, object] = {"step": int(step), "minutes": round(spent / 60, 2), "loss": round(float(np.mean(losses)), 4)}
+    losses.clear()
+    shared.pull(model)  # what is saved, not this worker's copy, which may be rounded
+    with mixed():
+        line["plain"] = {task: exact(model, task, 16, False) for task in TASKS}
+        line["wide" if plan.wide else "asked"] = {kind: right_of(model, held_out(kind, images, plan.wide), False) for kind, images in HELD}
+    with (plan.work / "tune.jsonl").open("a") as log:
+        print(json.dumps(line), file=log)
+    shared.save(plan.work / "tune.pt")
+
+
+def train(plan: Plan) -> None:
+    """Trains for `plan.minutes` of each worker's core (all runs together), resuming where it stopped."""
+    torch.set_num_threads(1)
+    plan.work.mkdir(parents=True, exist_ok=True)
+    model = from_folder(plan.start)
+    shared = Shared(model, trained(model))
+    if (plan.work / "tune.pt").exists():
+        shared.load(plan.work / "tune.pt")
+    run(plan.workers, lambda rank: worker(plan, shared, rank))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--start", type=Path, required=True, help="the checkpoint folder to begin from")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--peak", type=float, default=4e-4)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--wide", action="store_true", help="wide pictures, which a tower has to have learnt to read")
+    train(Plan(**vars(parser.parse_args())))
