@@ -5,7 +5,9 @@
 //! whatever rows are beside it, so neither the cut of a prompt into chunks nor the thread count changes a result.
 
 use super::tensor::Buffer;
-use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, RowState, SingleRow, SoftmaxRow};
+use crate::cpu::table::attention::{
+    FlashKernel, KEYS, Queries, RowState, SCORES_STEP, SingleRow, SoftmaxRow, VALUES_STEP,
+};
 use crate::cpu::table::kv::{HeadShape, KvHead};
 use crate::threads::SharedMut;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
@@ -227,16 +229,18 @@ unsafe fn attend_block(
         return;
     }
     let dim = queries.count * kernel.group;
-    let panels = KEYS.min(seen - block.first_key).div_ceil(KV_BLOCK_TOKENS);
-    let keys = panels * KV_BLOCK_TOKENS;
+    // what lies beyond the last key is neither multiplied nor read, but for what fills a register
+    let seen = KEYS.min(seen - block.first_key);
+    let (panels, keys) = (seen.div_ceil(KV_BLOCK_TOKENS), seen.next_multiple_of(SCORES_STEP));
     let weight_stride = KEYS / kernel.group;
     // SAFETY: the level is the caller's promise.
     unsafe {
         for (i, panel) in block.panels[..panels].iter().enumerate() {
             let scores = &mut scores[i * KV_BLOCK_TOKENS..];
+            let count = KV_BLOCK_TOKENS.min(seen - i * KV_BLOCK_TOKENS);
             match block.row_kernel {
                 Some(row) => (row.scores)(&queries.words[..queries.count], panel.keys, scores),
-                None => (kernel.scores)(queries, panel.keys, scores),
+                None => (kernel.scores)(queries, panel.keys, count, scores),
             }
         }
         for (i, state) in states.iter_mut().enumerate() {
@@ -255,9 +259,10 @@ unsafe fn attend_block(
                 sums[i * dim..(i + 1) * dim].iter_mut().for_each(|sum| *sum *= factor);
             }
         }
-        let count = KV_BLOCK_TOKENS / kernel.group;
+        let count = seen.next_multiple_of(VALUES_STEP) / kernel.group;
         if let Some(row) = block.row_kernel {
-            for (weights, panel) in weights.chunks_exact(count).zip(&block.panels[..panels]) {
+            let weights = weights[..count].chunks(KV_BLOCK_TOKENS / kernel.group);
+            for (weights, panel) in weights.zip(&block.panels[..panels]) {
                 (row.values)(weights, panel.values, &mut sums[..dim]);
             }
             return;

@@ -39,6 +39,12 @@ pub(crate) struct Seen {
 /// Keys of a block.
 pub(crate) const KEYS: usize = 512;
 
+/// Rows of scores have a multiple of so many keys: the lanes of two registers of AVX-512.
+pub(crate) const SCORES_STEP: usize = 32;
+
+/// Values are weighed by so many at a time: two pairs, as `bfmmla` takes them.
+pub(crate) const VALUES_STEP: usize = 4;
+
 /// The parts of an attention that depend on the instruction set. Words are f32 or pairs of bf16, as in
 /// [`crate::cpu::ops::gemm`].
 pub(crate) struct FlashKernel {
@@ -49,12 +55,13 @@ pub(crate) struct FlashKernel {
     /// `(panel, format, cols, out)`: a panel of a narrower format, `[_, cols, group]`, as a panel of words, 8-bit
     /// values without their scales.
     pub(crate) widen: unsafe fn(&[u8], KvFormat, usize, &mut [u32]),
-    /// `(queries, keys, scores)`: `[rows, dim]` by a key panel to columns of rows of [`KEYS`].
-    pub(crate) scores: unsafe fn(Queries<'_>, &[u32], &mut [f32]),
+    /// `(queries, keys, count, scores)`: `[rows, dim]` by the first `count` keys of a panel to columns of rows of
+    /// [`KEYS`]; columns up to the next multiple of 16 may be written.
+    pub(crate) scores: unsafe fn(Queries<'_>, &[u32], usize, &mut [f32]),
     /// Turns a row of scores to weights; returns by what the row's earlier sums must be multiplied.
     pub(crate) softmax: unsafe fn(SoftmaxRow<'_>) -> f32,
     /// `(weights, values, dim, sums)`: adds weights by value panels to `[rows, dim]`. The weights of a panel's 64 keys
-    /// follow those of the panel before.
+    /// follow those of the panel before; the last panel may have fewer, a multiple of [`VALUES_STEP`].
     pub(crate) values: unsafe fn(Queries<'_>, &[&[u32]], usize, &mut [f32]),
     /// Scores and values of a single row against 8-bit panels as they are: the same sums without widening first.
     pub(crate) row_q8: Option<SingleRow>,
@@ -65,7 +72,8 @@ pub(crate) struct FlashKernel {
 pub(crate) struct SingleRow {
     /// `(query, keys, scores)`: a query row, `[dim]` as words, by a key panel to the scores of its 64 keys.
     pub(crate) scores: unsafe fn(&[u32], &[u32], &mut [f32]),
-    /// `(weights, values, sums)`: adds 64 weights, as words, by a value panel to `[dim]`.
+    /// `(weights, values, sums)`: adds up to 64 weights, as words, a multiple of [`VALUES_STEP`], by a value panel to
+    /// `[dim]`.
     pub(crate) values: unsafe fn(&[u32], &[u32], &mut [f32]),
 }
 
@@ -82,7 +90,7 @@ pub(crate) struct Queries<'a> {
 
 /// One row of a block's scores on its way to weights.
 pub(crate) struct SoftmaxRow<'a> {
-    /// Scores, a multiple of 64; overwritten.
+    /// Scores, a multiple of [`SCORES_STEP`]; overwritten.
     pub(crate) scores: &'a mut [f32],
     /// How many of them count; the others get weight zero.
     pub(crate) valid: usize,
