@@ -11,7 +11,7 @@ use std::arch::aarch64::*;
 
 /// In bf16. A single row against 8-bit panels goes the same way: widening takes an instruction for each value.
 pub(super) static BF16: FlashKernel =
-    FlashKernel { group: 2, pack_query, widen, scores, softmax, values, row_q8: None };
+    FlashKernel { group: 2, pack_query, widen, scores, exp: f32::exp2, softmax, values, row_q8: None };
 
 /// Rows of a tile: four pairs by four of columns are 16 sums, as in the matrix kernel.
 const MR: usize = 8;

@@ -12,6 +12,7 @@ pub(crate) static F32: FlashKernel = FlashKernel {
     pack_query,
     widen,
     scores,
+    exp: f32::exp2,
     softmax,
     values,
     row_q8: Some(SingleRow { scores: row_scores, values: row_values }),

@@ -13,6 +13,7 @@ pub(super) static F32: FlashKernel = FlashKernel {
     pack_query,
     widen,
     scores,
+    exp: f32::exp,
     softmax,
     values,
     row_q8: Some(SingleRow { scores: row_scores, values: row_values }),
