@@ -6,11 +6,11 @@ use crate::progress::Progress;
 use crate::sources::{NamedImage, NamedImageError};
 use crate::terminal::TextSink;
 use phi3v::batch::Answer;
-use phi3v::engine::{Engine, Event, Observer, Request, StepProgress};
+use phi3v::engine::{CacheSalt, Engine, Event, Observer, Request, StepProgress};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often Ctrl-C is looked for while nothing else is done.
 const INTERRUPT_PERIOD: Duration = Duration::from_millis(50);
@@ -66,11 +66,11 @@ pub fn generate<B: Backend>(
 }
 
 /// Sends pictures through the vision tower while others are still being prepared elsewhere, and returns all of them with
-/// the time it took. What has come is taken before each, so that little is done for a request that cannot be run: one
+/// the time it took. What has come is taken before each step, so that little is done for a request that cannot be run: one
 /// with a picture that cannot be read, or with more than fits into the context.
 ///
 /// # Errors
-/// A picture that could not be prepared, the device's refusal, or Ctrl-C.
+/// A picture that could not be prepared, or Ctrl-C.
 ///
 /// # Panics
 /// If the thread that prepares what was named, `names` times one picture or more, did.
@@ -81,26 +81,27 @@ pub fn encode_pictures<B: Backend>(
     interrupt: &Interrupt,
 ) -> Result<(Vec<NamedImage>, Duration), CliError> {
     let (mut progress, mut time) = (Progress::new(), Duration::ZERO);
-    let (mut pictures, mut encoded) = (Vec::<NamedImage>::new(), 0);
+    let (mut pictures, mut rows) = (Vec::<NamedImage>::new(), 0);
     loop {
-        while let Ok(picture) = coming.try_recv() {
-            pictures.push(picture?);
-        }
-        let Some(picture) = pictures.get(encoded) else {
-            match coming.recv_timeout(INTERRUPT_PERIOD) {
-                Ok(picture) => pictures.push(picture?),
-                Err(RecvTimeoutError::Timeout) if interrupt.requested() => return Err(CliError::Interrupted),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break, // there are no more
+        let has_work = rows < engine.context_tokens() && !engine.is_idle();
+        let wait = if has_work { Duration::ZERO } else { INTERRUPT_PERIOD };
+        match coming.recv_timeout(wait) {
+            Ok(picture) => {
+                let picture = picture?;
+                rows += picture.inputs.num_img_tokens();
+                engine.encode_ahead(&picture.inputs, &CacheSalt::default());
+                pictures.push(picture);
+                continue;
             }
-            continue;
-        };
-        let rows: usize = pictures.iter().map(|picture| picture.inputs.num_img_tokens()).sum();
-        if rows < engine.context_tokens() {
-            time +=
-                engine.encode_ahead(&picture.inputs, &mut Watch { progress: &mut progress, interrupt })?;
+            Err(_) if interrupt.requested() => return Err(CliError::Interrupted),
+            Err(RecvTimeoutError::Disconnected) if !has_work => break, // there are no more
+            Err(_) => {}
         }
-        encoded += 1;
+        if has_work {
+            let start = Instant::now();
+            engine.step(&mut Watch { progress: &mut progress, interrupt });
+            time += start.elapsed();
+        }
     }
     progress.clear();
     assert!(pictures.len() >= names, "the thread that prepares pictures has ended early");

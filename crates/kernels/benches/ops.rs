@@ -91,11 +91,15 @@ fn main() {
         }
     }
     for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
-        for (past, rows) in [(0, 1941), (1941, 64), (1941, 1)] {
+        for (past, rows) in [(0, 1941), (1941, 64), (1941, 1), (16_383, 1), (65_535, 1)] {
             let name = format!("causal {format:?} {past}+{rows}");
             if name.contains(&filter) {
-                causal(&cpu, &name, format, (past, rows));
+                causal(&cpu, &name, format, (past, rows, 1));
             }
+        }
+        let name = format!("causal {format:?} 16 x 1941+1");
+        if name.contains(&filter) {
+            causal(&cpu, &name, format, (1941, 1, 16));
         }
     }
     for precision in [Precision::F32, Precision::Bf16] {
@@ -184,21 +188,30 @@ fn feed_forward(
     });
 }
 
-/// One layer of the decoder: 32 heads of 96.
-fn causal(cpu: &Cpu, name: &str, format: KvFormat, (past, rows): (usize, usize)) {
+/// One layer of the decoder, 32 heads of 96: so many sequences with so many tokens each in the cache and so many new ones.
+fn causal(cpu: &Cpu, name: &str, format: KvFormat, (past, rows, sequences): (usize, usize, usize)) {
     let heads = Heads { query: 32, key_value: 32, dim: 96 };
-    let blocks: Vec<u32> = (0..(past + rows).div_ceil(KV_BLOCK_TOKENS) as u32).collect();
+    let blocks_of_one = (past + rows).div_ceil(KV_BLOCK_TOKENS);
+    let blocks: Vec<u32> = (0..(sequences * blocks_of_one) as u32).collect();
+    let tables: Vec<&[u32]> = blocks.chunks_exact(blocks_of_one).collect();
     let layout = KvLayout { layers: 1, heads, format };
     let mut pool = cpu.kv_pool(layout, blocks.len()).unwrap();
     cpu.kv_grow(&mut pool, blocks.len()).unwrap();
-    let before = Span { rows: 0..past, past: 0, blocks: &blocks };
     let mut batch = cpu.batch();
-    cpu.set_batch(&[before], &mut batch).unwrap();
-    cpu.copy_kv(&tensor(cpu, past, 9216), 0, &batch, &mut pool);
-    let (qkv, mut out) = (tensor(cpu, rows, 9216), cpu.tensor(rows, 3072).unwrap());
-    cpu.set_batch(&[Span { rows: 0..rows, past, blocks: &blocks }], &mut batch).unwrap();
-    let pairs = rows * past + rows * (rows + 1) / 2;
-    let repeats = if rows == 1 { 100 } else { 1 };
+    for table in &tables {
+        for first in (0..past).step_by(2048) {
+            let count = 2048.min(past - first);
+            cpu.set_batch(&[Span { rows: 0..count, past: first, blocks: table }], &mut batch).unwrap();
+            cpu.copy_kv(&tensor(cpu, count, 9216), 0, &batch, &mut pool);
+        }
+    }
+    let (qkv, mut out) = (tensor(cpu, rows * sequences, 9216), cpu.tensor(rows * sequences, 3072).unwrap());
+    let spans: Vec<Span<'_>> = (tables.iter().enumerate())
+        .map(|(i, blocks)| Span { rows: i * rows..(i + 1) * rows, past, blocks })
+        .collect();
+    cpu.set_batch(&spans, &mut batch).unwrap();
+    let pairs = (rows * past + rows * (rows + 1) / 2) * sequences;
+    let repeats = if rows == 1 { (200_000 / (past * sequences)).max(1) } else { 1 };
     let bytes = (layout.block_bytes() * blocks.len() * repeats) as f64;
     report(name, (4 * 3072 * pairs * repeats) as f64, bytes, || {
         for _ in 0..repeats {

@@ -82,6 +82,17 @@ fn a_prompt_may_be_cut_into_chunks() {
 }
 
 #[test]
+fn the_attention_of_threads_is_that_of_one() {
+    for variant in variants().0 {
+        let with = |threads| Subject {
+            name: format!("{variant}, {threads} threads"),
+            backend: variant.cpu(threads).unwrap(),
+        };
+        attention::threads_do_not_show(&[1, 2, 5].map(with));
+    }
+}
+
+#[test]
 fn full_attention() {
     attention::full_agrees(&scalar().backend, &all()[1..]);
 }

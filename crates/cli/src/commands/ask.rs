@@ -50,8 +50,8 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     let mut request = conversation.request(&runtime, &args.generation, logprobs(args))?;
     request.constraint = constraint.map(|constraint| Box::new(constraint) as Box<dyn Constraint>);
     let mut answer = answer(args, request, &mut runtime, &interrupt)?;
-    let Timings { vision, first_token, .. } = &mut answer.finished.timings;
-    *vision += encoding;
+    // the user has waited for what was done before the request, too
+    let Timings { first_token, .. } = &mut answer.finished.timings;
     *first_token = first_token.map(|time| time + encoding);
     let report = args.json.then(|| AskReport::new(args, &pictures, &runtime, &answer, form.as_ref()));
     finish(args, form.as_ref(), report.as_ref(), &answer)

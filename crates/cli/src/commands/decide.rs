@@ -40,8 +40,7 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
-    let (pictures, encoding) =
-        answer::encode_pictures(&mut runtime.engine, images.len(), &coming, &interrupt)?;
+    let (pictures, _) = answer::encode_pictures(&mut runtime.engine, images.len(), &coming, &interrupt)?;
     if args.verbose {
         for (index, picture) in pictures.iter().enumerate() {
             tell!("image {}: {}", index + 1, picture.report());
@@ -49,7 +48,6 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
     }
     let all: Vec<&Asked> = asked.iter().collect();
     let mut answer = scores(&mut runtime, &pictures, &all, &interrupt)?;
-    answer.finished.timings.vision += encoding;
     let scores = std::mem::take(&mut answer.finished.scores);
     let decisions: Vec<Decision> = scores
         .into_iter()

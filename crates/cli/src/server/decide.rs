@@ -88,7 +88,7 @@ pub async fn request(
     budget: Budget,
     times: Times,
 ) -> Result<(Request, Budget), ApiError> {
-    let images = decide.take_images();
+    let images = prepare::Images { images: decide.take_images(), ahead: Some(decide.cache_salt) };
     let make = move |model: &ServedModel, documents, abandoned: &Abandoned| {
         build(model, decide, documents, abandoned)
     };

@@ -1,11 +1,12 @@
-//! The thread that owns the engine. Requests come in by a bounded channel; what happens to each goes out by a channel
-//! of its own.
+//! The thread that owns the engine. Requests come in by a channel; what happens to each goes out by a channel of its own.
 //!
 //! - Admission is a semaphore: a request holds a permit for each of its answers from before it is sent until the
 //!   engine has dropped it, so that a full queue is known at once, whatever step the engine is in.
 //! - A client that has gone has dropped its receiver. The thread notices between steps, and within a step between the
 //!   layers of vision and prefill, and cancels the request.
 //! - Events are not bounded by the channel but by what a request may produce: `max_new_tokens` tokens.
+//! - Images of a request that is still being prepared come ahead of it, so that the vision tower works on one while the
+//!   next is decoded. What nobody prepares any more is dropped by the engine itself.
 //! - Of several answers to one prompt the first is run until it speaks; the others then find the prompt in the
 //!   prefix cache.
 
@@ -13,13 +14,14 @@ use super::error::ApiError;
 use super::limits::Times;
 use super::metrics::Metrics;
 use phi3v::engine::{
-    Engine, Event, Finished, Load, Observer, Output, Request, RequestId, StepProgress, Token,
+    CacheSalt, Engine, Event, Finished, Load, Observer, Output, Request, RequestId, StepProgress, Token,
 };
+use phi3v::image::ImageInputs;
 use phi3v_kernels::{Backend, BackendError};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use std::sync::{Arc, Weak};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -37,8 +39,18 @@ pub enum Update {
 /// An update, or the failure of the request, which nothing follows.
 type Told = Result<Update, Box<phi3v::Error>>;
 
-/// A request on its way to the engine, one [`Request`] for each answer.
-struct Job {
+/// What is on its way to the engine.
+enum Job {
+    Ask(AskJob),
+    /// An image whose request is still being prepared.
+    Ahead {
+        inputs: Weak<ImageInputs>,
+        cache_salt: CacheSalt,
+    },
+}
+
+/// A request, one [`Request`] for each answer.
+struct AskJob {
     requests: Vec<Admitted>,
     client: Client,
 }
@@ -79,7 +91,8 @@ impl Client {
 /// The way from the server's tasks to the engine's thread; clones share one engine and its limit.
 #[derive(Clone)]
 pub struct EngineHandle {
-    jobs: Sender<Job>,
+    /// Bounded by the permits of `admission`, and by the images of requests that are prepared at one time.
+    jobs: UnboundedSender<Job>,
     admission: Arc<Semaphore>,
     capacity: usize,
 }
@@ -94,7 +107,7 @@ pub struct Updates {
 impl EngineHandle {
     /// A handle and the thread's end of it, for at most `capacity` answers running or waiting.
     pub fn new(capacity: usize) -> (Self, Jobs) {
-        let (jobs, receiver) = channel(capacity);
+        let (jobs, receiver) = unbounded_channel();
         let admission = Arc::new(Semaphore::new(capacity));
         (Self { jobs, admission, capacity }, Jobs { receiver })
     }
@@ -123,10 +136,16 @@ impl EngineHandle {
         let admitted = requests.into_iter().filter_map(admit).collect();
         let (updates, receiver) = unbounded_channel();
         let (arrived, span) = (times.arrived, tracing::Span::current());
-        let job = Job { requests: admitted, client: Client { updates, progress, arrived, span } };
-        // there is a permit for every place in the channel, so it can only be closed
-        self.jobs.try_send(job).map_err(|_| ApiError::engine_stopped())?;
+        let job = AskJob { requests: admitted, client: Client { updates, progress, arrived, span } };
+        self.jobs.send(Job::Ask(job)).map_err(|_| ApiError::engine_stopped())?;
         Ok(Updates { receiver, deadline: times.deadline })
+    }
+
+    /// Lets the engine begin with an image of a request that is still being prepared, see [`Engine::encode_ahead`]. Nothing
+    /// is held for it: where the request is given up, so is the image.
+    pub fn encode_ahead(&self, inputs: &Arc<ImageInputs>, cache_salt: CacheSalt) {
+        // an engine that has stopped is told to the request
+        let _ = self.jobs.send(Job::Ahead { inputs: Arc::downgrade(inputs), cache_salt });
     }
 
     /// Whether the engine thread is running or has yet to start.
@@ -161,7 +180,16 @@ impl Updates {
 
 /// The thread's end of the channel; closed when it is dropped, also by a panic.
 pub struct Jobs {
-    receiver: Receiver<Job>,
+    receiver: UnboundedReceiver<Job>,
+}
+
+#[cfg(test)]
+impl Jobs {
+    /// The images that have come ahead of their requests, and are still wanted.
+    pub(super) fn images_ahead(&mut self) -> Vec<Arc<ImageInputs>> {
+        let image = |job| if let Job::Ahead { inputs, .. } = job { inputs.upgrade() } else { None };
+        std::iter::from_fn(|| self.receiver.try_recv().ok()).filter_map(image).collect()
+    }
 }
 
 /// An answer in the engine.
@@ -239,9 +267,18 @@ impl<B: Backend> EngineLoop<'_, B> {
     }
 
     fn accept(&mut self, job: Job) {
-        let mut requests = job.requests.into_iter();
-        let Some(first) = requests.next() else { return };
-        self.submit(first, 0, job.client, requests.collect());
+        match job {
+            Job::Ask(AskJob { requests, client }) => {
+                let mut requests = requests.into_iter();
+                let Some(first) = requests.next() else { return };
+                self.submit(first, 0, client, requests.collect());
+            }
+            Job::Ahead { inputs, cache_salt } => {
+                if let Some(inputs) = inputs.upgrade() {
+                    self.engine.encode_ahead(&inputs, &cache_salt);
+                }
+            }
+        }
     }
 
     fn submit(

@@ -13,7 +13,7 @@ use crate::sources::{Budget, FetchFault, SourceError, Sources};
 use futures_util::future::{try_join, try_join_all};
 use phi3v::chat_template::{Message, Part, Role};
 use phi3v::constraint::{Constraint, Grammar, GrammarConstraint};
-use phi3v::engine::{EngineError, Request};
+use phi3v::engine::{CacheSalt, EngineError, Request};
 use phi3v::image::{ImageInputs, ImageMode, ImageParams, NUM_CROPS_HIGH};
 use phi3v::processor;
 use std::sync::Arc;
@@ -37,7 +37,15 @@ pub struct Prompt {
 /// The pages of a file of a request; the one image that it is, if it is one.
 pub(super) type Document = Vec<documents::Page>;
 
-/// Reads and cuts the images of a conversation and turns its text into ids. `budget` has been charged for the body.
+/// The images of a request.
+pub(super) struct Images {
+    pub(super) images: Vec<RequestImage>,
+    /// By what the engine keeps them apart, where it is to begin with each while the next is decoded.
+    pub(super) ahead: Option<CacheSalt>,
+}
+
+/// Reads and cuts the images of a conversation and turns its text into ids. `budget` has been charged for the body. `ahead`
+/// is as in [`Images`].
 ///
 /// # Errors
 /// An image that cannot be used, or more input than the budget has left.
@@ -45,10 +53,12 @@ pub async fn prompt(
     app: &Arc<App>,
     model: &ServedModel,
     mut turns: Vec<Turn>,
+    ahead: Option<CacheSalt>,
     budget: Budget,
     times: Times,
 ) -> Result<Prompt, ApiError> {
     let images = take_images(turns.iter_mut().flat_map(|turn| &mut turn.parts));
+    let images = Images { images, ahead };
     let make = move |model: &ServedModel, documents: Vec<Document>, _: &Abandoned| {
         let messages = messages(turns, documents.iter().map(Vec::len).collect());
         let (numbers, images): (Vec<Option<usize>>, Vec<Arc<ImageInputs>>) =
@@ -69,7 +79,7 @@ pub async fn prompt(
 pub(super) async fn with_images<T: Send + 'static>(
     app: &Arc<App>,
     model: &ServedModel,
-    images: Vec<RequestImage>,
+    Images { images, ahead }: Images,
     budget: Budget,
     times: Times,
     make: impl FnOnce(&ServedModel, Vec<Document>, &Abandoned) -> Result<T, ApiError> + Send + 'static,
@@ -79,7 +89,7 @@ pub(super) async fn with_images<T: Send + 'static>(
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
         let _permit = permit;
-        let documents = decode_all(&app, &model, files, &mut budget, abandoned)?;
+        let documents = decode_all(&app, &model, files, ahead, &mut budget, abandoned)?;
         Ok((make(&model, documents, abandoned)?, budget))
     })
     .await
@@ -97,7 +107,8 @@ pub async fn requests(
     times: Times,
 ) -> Result<(Vec<Request>, Budget), ApiError> {
     let turns = std::mem::take(&mut ask.turns);
-    prompt(app, model, turns, budget, times).await?.requests(app, model, ask).await
+    let prompt = prompt(app, model, turns, Some(ask.cache_salt), budget, times).await?;
+    prompt.requests(app, model, ask).await
 }
 
 impl Prompt {
@@ -305,16 +316,18 @@ fn read(app: &App, reading: Reading) -> Result<File, ApiError> {
     })
 }
 
-/// The images of each file: one, or the pages of a document.
+/// The images of each file: one, or the pages of a document. `ahead` is as in [`Images`].
 fn decode_all(
     app: &App,
     model: &ServedModel,
     files: Vec<File>,
+    ahead: Option<CacheSalt>,
     budget: &mut Budget,
     abandoned: &Abandoned,
 ) -> Result<Vec<Document>, ApiError> {
     let limit = app.limits.images_max;
     let (mut documents, mut left) = (Vec::with_capacity(files.len()), limit);
+    let (several, mut rows) = (files.len() > 1, 0);
     for File { bytes, detail, pages, param, _budget, .. } in files {
         abandoned.check()?;
         let refused = |error| ApiError::document(&error, &param);
@@ -328,6 +341,14 @@ fn decode_all(
                 tracing::warn!(page = page.number, "a part of a document could not be drawn");
             }
             budget.charge(size_of_val(page.inputs.distinct.as_slice()))?;
+            rows += page.inputs.num_img_tokens();
+            // one image alone is with the engine at once; with more rows than fit the request will be refused
+            if let Some(cache_salt) = ahead
+                && (several || page.number.is_some())
+                && rows < model.context_tokens
+            {
+                app.engine.encode_ahead(&page.inputs, cache_salt);
+            }
             images.push(page);
         }
         documents.push(images);
@@ -418,6 +439,8 @@ mod tests {
     use crate::documents::Drawer;
     use crate::server::engine_thread::EngineHandle;
     use crate::sources::Fetcher;
+    use phi3v::checkpoint::Checkpoint;
+    use phi3v::constraint::{ConstraintFactory, GrammarLimits};
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::sync::mpsc;
@@ -462,6 +485,49 @@ mod tests {
             Ok(())
         });
         assert_eq!(Times::start(&limits).within(work).await.unwrap_err().code, "deadline_exceeded");
+    }
+
+    fn demo() -> ServedModel {
+        let Checkpoint { name, tokenizer, preprocessor, .. } =
+            Checkpoint::from_files(&phi3v::demo::files()).unwrap();
+        let constraints = ConstraintFactory::new(&tokenizer, GrammarLimits::default()).unwrap();
+        let constraints = Arc::new(constraints);
+        let (description, image_params, context_tokens) = (None, preprocessor, 4096);
+        ServedModel { name, description, tokenizer, constraints, image_params, context_tokens }
+    }
+
+    #[test]
+    fn the_engine_begins_with_pictures_while_others_are_decoded() {
+        let (engine, mut jobs) = EngineHandle::new(1);
+        let limits = limits::Limits::default();
+        let app = App::new(limits, engine, Sources::data_urls_only(), Drawer::default());
+        let mut decode = |pictures: &[&[u8]], ahead, context_tokens| {
+            let file = |(index, bytes): (usize, &&[u8])| File {
+                index,
+                bytes: bytes.to_vec(),
+                detail: Detail::Auto,
+                pages: None,
+                param: String::new(),
+                _budget: app.budget(),
+            };
+            let files = pictures.iter().enumerate().map(file).collect();
+            let model = ServedModel { context_tokens, ..demo() };
+            let decoded = decode_all(&app, &model, files, ahead, &mut app.budget(), &Abandoned::default());
+            let decoded = decoded.map(|documents| documents.into_iter().flatten().map(|page| page.inputs));
+            (decoded.map(Vec::from_iter), jobs.images_ahead())
+        };
+        let (picture, broken) = (include_bytes!("../../../../examples/cover.png").as_slice(), b"no picture");
+        let salt = Some(CacheSalt::default());
+
+        let (decoded, begun) = decode(&[picture; 3], salt, 4096);
+        assert!(decoded.unwrap().iter().zip(&begun).all(|(decoded, begun)| Arc::ptr_eq(decoded, begun)));
+        assert_eq!(begun.len(), 3);
+        let two = 2 * begun[0].num_img_tokens();
+        assert_eq!(decode(&[picture], salt, 4096).1.len(), 0, "there is nothing to do meanwhile");
+        assert_eq!(decode(&[picture; 3], None, 4096).1.len(), 0, "there will be no request");
+        assert_eq!(decode(&[picture; 3], salt, two).1.len(), 1, "the request will be refused");
+        let (decoded, begun) = decode(&[picture, broken], salt, 4096);
+        assert!(decoded.is_err() && begun.is_empty(), "nothing is left of a request that was refused");
     }
 
     /// An image of a host that is really `listener`.

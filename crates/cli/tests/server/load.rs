@@ -15,8 +15,16 @@ fn options(queue_max: usize) -> ServerOptions {
 /// Texts and pictures of many lengths, greedy and sampled.
 fn mixed(index: usize) -> Value {
     let text = format!("Question {index}: {}", "what do you see here? ".repeat(index % 7));
+    let picture = |width: u32| data_url(&png(width, 30, index as u8 % 3));
     let message = match index % 4 {
-        0 => user_with_picture(&data_url(&png(40 + index as u32, 30, index as u8 % 3)), &text),
+        0 => user_with_picture(&picture(40 + index as u32), &text),
+        // the engine begins with the first of several while the others are decoded
+        2 => {
+            let mut message = user_with_picture(&picture(40 + index as u32), &text);
+            let second = json!({"type": "image_url", "image_url": {"url": picture(90)}});
+            message["content"].as_array_mut().unwrap().insert(1, second);
+            message
+        }
         _ => user(&text),
     };
     let temperature = if index.is_multiple_of(3) { 0.8 } else { 0.0 };

@@ -12,6 +12,7 @@
 //! The engine knows ids, pixel values and logits; it knows no files, formats of images, JSON or connections.
 
 mod advance;
+mod ahead;
 mod block_manager;
 mod image_cache;
 mod pictures;
@@ -28,6 +29,7 @@ pub use request::{
 };
 
 use crate::Result;
+use crate::image::ImageInputs;
 use crate::model::{Cache, Phi3V};
 use crate::tokenizer::Tokenizer;
 use phi3v_kernels::Backend;
@@ -263,6 +265,40 @@ impl<B: Backend> Engine<B> {
         Ok(id)
     }
 
+    /// Begins with an image before the request that will bring it, so that the next one can be read and cut meanwhile. Steps
+    /// send its tiles through the vision tower when no request needs that; a request with the same image and `cache_salt`
+    /// takes over what was done. The image is forgotten when nobody else holds `inputs` any more. Progress with it bears
+    /// the id of the next request.
+    ///
+    /// ```
+    /// use phi3v::engine::CacheSalt;
+    ///
+    /// let session = phi3v::load("demo")?;
+    /// let preparer = session.preparer();
+    /// let mut engine = session.into_engine();
+    /// # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    /// let (sender, coming) = std::sync::mpsc::channel();
+    /// let reader = preparer.clone();
+    /// std::thread::spawn(move || {
+    ///     for name in ["cover.png", "text.png"] {
+    ///         let _ = sender.send(reader.image(format!("{dir}/{name}")));
+    ///     }
+    /// });
+    /// let mut images = Vec::new();
+    /// for image in coming {
+    ///     let image = image?;
+    ///     engine.encode_ahead(&image, &CacheSalt::default());
+    ///     engine.step(&mut ()); // some of its tiles, while the next is read
+    ///     images.push(image);
+    /// }
+    /// let finished = engine.run(preparer.ask(images, "What do they have in common?")?, &mut ())?;
+    /// assert!(finished.usage.image_tokens > 0);
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    pub fn encode_ahead(&mut self, inputs: &Arc<ImageInputs>, cache_salt: &CacheSalt) {
+        self.images.queue_ahead(inputs, cache_salt);
+    }
+
     fn check(&self, request: &Request) -> Result<(), EngineError> {
         sequence::check_ids(request, self.model.config().vocab_size)?;
         if request.max_new_tokens == 0 {
@@ -291,9 +327,9 @@ impl<B: Backend> Engine<B> {
         self.scheduler.cancel(id);
     }
 
-    /// Whether nothing waits, runs or has still to be reported by a step.
+    /// Whether nothing waits, runs, has to be encoded ahead or has still to be reported by a step.
     pub fn is_idle(&self) -> bool {
-        self.scheduler.is_idle() && self.unreported.is_empty()
+        self.scheduler.is_idle() && self.unreported.is_empty() && !self.images.has_work_ahead()
     }
 
     /// What the engine holds at this moment: requests that wait and run, and blocks in use.

@@ -1,9 +1,9 @@
 //! Images on their way from tiles to embeddings, and the embeddings that requests need or that are kept.
 
+use super::ahead::{Ahead, AheadImage, Done, TilesOf};
 use super::image_cache::ImageCache;
 use super::request::{CacheSalt, RequestId};
 use super::sequence::{Sequence, image_key};
-use super::stopwatch::Stopwatch;
 use crate::Result;
 use crate::image::{ImageInputs, TILE_VALUES};
 use crate::model::{ImageJob, Phi3V, Progress, Segment};
@@ -11,12 +11,12 @@ use phi3v_kernels::Backend;
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The images of all requests.
 pub(super) struct Images<B: Backend> {
     requests: HashMap<RequestId, RequestImages<B>>,
     cache: ImageCache<B::Tensor>,
+    ahead: Ahead<B>,
 }
 
 /// The images of one request.
@@ -28,7 +28,7 @@ struct RequestImages<B: Backend> {
 }
 
 /// How far an image is.
-enum Encoded<B: Backend> {
+pub(super) enum Encoded<B: Backend> {
     /// Tiles of it still remain.
     Part(ImageJob<B>),
     /// Its rows, `[num_img_tokens, hidden_size]`.
@@ -41,11 +41,15 @@ pub(super) type TilesDone<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;
 impl<B: Backend> Images<B> {
     /// Keeps at most `cache_bytes_max` bytes of embeddings for later requests.
     pub(super) fn new(cache_bytes_max: usize) -> Self {
-        Self { requests: HashMap::new(), cache: ImageCache::new(cache_bytes_max) }
+        Self { requests: HashMap::new(), cache: ImageCache::new(cache_bytes_max), ahead: Ahead::new() }
     }
 
-    /// Takes the images that a sequence needs from those that are kept, as far as they are there.
+    /// Takes the images of a sequence that were encoded ahead of it, and those that it needs from those that are kept, as
+    /// far as they are there.
     pub(super) fn take_kept(&mut self, sequence: &mut Sequence) {
+        if !self.ahead.is_empty() {
+            self.take_ahead(sequence);
+        }
         while let Some(image) = sequence.image_needed() {
             let Some(embedding) = self.cache.get(&sequence.image_key(image)) else { return };
             self.set(sequence, image, embedding);
@@ -80,27 +84,50 @@ impl<B: Backend> Images<B> {
         Ok(())
     }
 
-    /// Sends an image that nobody has asked about yet through the vision tower and keeps it for requests without a
-    /// cache salt. Returns the time it took:
-    /// none if it is kept already, or if it could not be without dropping another.
+    /// Takes over what was done for the images of a sequence before it came. What was not begun is left to it.
+    fn take_ahead(&mut self, sequence: &mut Sequence) {
+        for image in 0..sequence.images.len() {
+            let Some(AheadImage { encoded, took, .. }) = self.ahead.take(&sequence.image_key(image)) else {
+                continue;
+            };
+            sequence.timings.vision += took;
+            match encoded {
+                Some(Encoded::All(embedding)) => self.set(sequence, image, embedding),
+                // one that the sequence has begun itself goes on
+                Some(Encoded::Part(job)) => _ = self.of(sequence).job.get_or_insert((image, job)),
+                None => {}
+            }
+        }
+    }
+
+    /// Queues an image whose request is still to come, unless it is kept already.
+    pub(super) fn queue_ahead(&mut self, inputs: &Arc<ImageInputs>, cache_salt: &CacheSalt) {
+        let key = image_key(&inputs.hash, cache_salt);
+        if self.cache.get(&key).is_none() {
+            self.ahead.queue(key, inputs);
+        }
+    }
+
+    /// Whether images whose requests are still to come have tiles to be encoded.
+    pub(super) fn has_work_ahead(&self) -> bool {
+        self.ahead.has_work()
+    }
+
+    /// Sends up to `tiles_max` tiles of an image whose request is still to come through the vision tower, and keeps an
+    /// image that is done.
     ///
     /// # Errors
-    /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal.
+    /// See [`Ahead::encode`].
     pub(super) fn encode_ahead(
         &mut self,
         model: &Phi3V<B>,
-        inputs: &ImageInputs,
-        tiles_done: TilesDone<'_>,
-    ) -> Result<Duration> {
-        let bytes = inputs.num_img_tokens() * model.config().hidden_size * size_of::<f32>();
-        let key = image_key(&inputs.hash, &CacheSalt::default());
-        if self.cache.get(&key).is_some() || !self.cache.fits(bytes) {
-            return Ok(Duration::ZERO);
+        tiles_max: usize,
+        tiles_done: TilesOf<'_>,
+    ) -> Result<()> {
+        if let Some(Done { key, embedding }) = self.ahead.encode(model, tiles_max, tiles_done)? {
+            self.keep(model, key, &embedding);
         }
-        let stopwatch = Stopwatch::start();
-        let (embedding, took) = stopwatch.stop(model.backend(), encode_all(model, inputs, tiles_done));
-        self.keep(model, key, &embedding?);
-        Ok(took)
+        Ok(())
     }
 
     /// The input rows of a sequence's positions `rows`: tokens, and rows of images.
@@ -155,24 +182,8 @@ impl<B: Backend> Images<B> {
     }
 }
 
-/// Sends all tiles of an image through the vision tower, as many at a time as suit the device.
-fn encode_all<B: Backend>(
-    model: &Phi3V<B>,
-    inputs: &ImageInputs,
-    tiles_done: TilesDone<'_>,
-) -> Result<Arc<B::Tensor>> {
-    let tiles_max = model.backend().sizes().tiles_at_once;
-    let mut job = model.begin_image(inputs.distinct_tiles())?;
-    loop {
-        match encode_tiles(model, inputs, job, tiles_max, tiles_done)? {
-            Encoded::Part(rest) => job = rest,
-            Encoded::All(embedding) => return Ok(embedding),
-        }
-    }
-}
-
 /// Sends up to `tiles_max` of the tiles that remain through the vision tower.
-fn encode_tiles<B: Backend>(
+pub(super) fn encode_tiles<B: Backend>(
     model: &Phi3V<B>,
     inputs: &ImageInputs,
     mut job: ImageJob<B>,

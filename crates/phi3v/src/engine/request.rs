@@ -182,7 +182,7 @@ pub struct Usage {
 pub struct Timings {
     /// From submission to admission.
     pub queued: Duration,
-    /// In the vision tower and projector.
+    /// In the vision tower and projector, also for images that were encoded ahead of the request.
     pub vision: Duration,
     /// In the decoder, for the prompt.
     pub prefill: Duration,

@@ -6,12 +6,10 @@ use super::scheduler::{Admission, DecodeChunk, PromptChunk, Repair};
 use super::sequence::Sequence;
 use super::stopwatch::Stopwatch;
 use super::{Engine, EngineError, Observer};
-use crate::image::ImageInputs;
 use crate::model::{Chunk, Segment};
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::ops::{ControlFlow, Range};
-use std::time::Duration;
 
 impl<B: Backend> Engine<B> {
     /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
@@ -83,13 +81,14 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Sends tiles of the oldest sequence that lacks an image through the vision tower: fewer while others are decoding.
+    /// Sends tiles of the oldest sequence that lacks an image through the vision tower, or of an image whose request is
+    /// still to come: fewer while others are decoding.
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         self.scheduler.running_mut().iter_mut().for_each(|sequence| self.images.take_kept(sequence));
-        let Some(index) = self.scheduler.needs_image() else { return };
         let tiles_at_once = self.model.backend().sizes().tiles_at_once;
         let shared = self.options.tiles_shared.clamp(1, tiles_at_once);
         let tiles_max = if self.scheduler.someone_decodes() { shared } else { tiles_at_once };
+        let Some(index) = self.scheduler.needs_image() else { return self.run_ahead(tiles_max, observer) };
         let sequence = &mut self.scheduler.running_mut()[index];
         let id = sequence.id;
         let total = sequence.image_needed().map_or(0, |image| sequence.images[image].distinct_tiles());
@@ -104,18 +103,13 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Sends an image through the vision tower ahead of the request that will bring it, so that the next image can be
-    /// read and cut meanwhile; the request, if it has no cache salt, then finds it among those kept. Returns the time it
-    /// took: none if the image is known, or if it could not be kept without dropping another. Progress bears the next
-    /// request's id.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`], or the device's refusal.
-    pub fn encode_ahead(&mut self, inputs: &ImageInputs, observer: &mut dyn Observer) -> Result<Duration> {
-        let (id, total) = (RequestId(self.next_id), inputs.distinct_tiles());
-        self.images.encode_ahead(&self.model, inputs, &mut |done| {
+    /// Sends tiles of an image whose request is still to come through the vision tower. What fails here is left to the
+    /// request, which will be told.
+    fn run_ahead(&mut self, tiles_max: usize, observer: &mut dyn Observer) {
+        let id = RequestId(self.next_id);
+        let _ = self.images.encode_ahead(&self.model, tiles_max, &mut |done, total| {
             observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
-        })
+        });
     }
 
     /// Runs a chunk of the oldest prompt whose images are encoded.

@@ -5,7 +5,7 @@ use crate::common::repository;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::constraint::{Constraint, ConstraintError};
 use phi3v::engine::{
-    Engine, EngineError, EngineOptions, Event, FinishReason, Observer, Phase, Request, RequestId,
+    CacheSalt, Engine, EngineError, EngineOptions, Event, FinishReason, Observer, Phase, Request, RequestId,
     StepProgress,
 };
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
@@ -649,19 +649,115 @@ fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
     assert_eq!(engine.load().blocks_in_use, 0);
 }
 
+/// Whether tiles went through the vision tower.
+#[derive(Default)]
+struct Tower(bool);
+
+impl Observer for Tower {
+    fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
+        self.0 |= progress.phase == Phase::Vision;
+        ControlFlow::Continue(())
+    }
+}
+
+/// Five distinct tiles, and a request about it.
+fn large_picture() -> (Arc<ImageInputs>, Request) {
+    let (width, height) = (96, 96);
+    let pixels = (0..width * height * 3).map(|i| ((i * i) % 251) as u8).collect();
+    let params = ImageParams { num_crops: 4, ..ImageParams::default() };
+    let picture = Arc::new(process(&RgbImage { width, height, pixels }, &params).unwrap());
+    assert_eq!(picture.distinct_tiles(), 5);
+    let request = Request::greedy(prompt(1, 9, Some(&picture)), vec![Arc::clone(&picture)], 6);
+    (picture, request)
+}
+
+/// The same request once more.
+fn again(request: &Request) -> Request {
+    Request::greedy(request.input_ids.clone(), request.images.clone(), request.max_new_tokens)
+}
+
 #[test]
 fn a_picture_encoded_ahead_gives_the_same_answer_and_is_not_encoded_again() {
-    let picture = picture(3);
-    let mut ahead = engine(EngineOptions::default());
-    assert!(ahead.encode_ahead(&picture, &mut ()).unwrap() > Duration::ZERO);
-    assert_eq!(ahead.encode_ahead(&picture, &mut ()).unwrap(), Duration::ZERO);
-    let id = ahead.submit(request(3)).unwrap();
-    assert_eq!(drain(&mut ahead)[&id], single(request(3)));
-    let mut ahead = engine(EngineOptions::default());
-    ahead.encode_ahead(&picture, &mut ()).unwrap();
-    assert_eq!(ahead.run(request(3), &mut ()).unwrap().timings.vision, Duration::ZERO);
-    let mut small = engine(EngineOptions { image_cache_bytes_max: 1, ..EngineOptions::default() });
-    assert_eq!(small.encode_ahead(&picture, &mut ()).unwrap(), Duration::ZERO, "it could not be kept");
+    let (picture, request) = large_picture();
+    let mut plain = engine(EngineOptions::default());
+    let id = plain.submit(again(&request)).unwrap();
+    let expected = drain(&mut plain).remove(&id).unwrap();
+    // two tiles a step: three steps are all of it
+    for ahead in 0..=4 {
+        // kept or not, it is there for its request
+        for image_cache_bytes_max in [1, 256 << 20] {
+            let mut engine = engine(EngineOptions { image_cache_bytes_max, ..EngineOptions::default() });
+            engine.encode_ahead(&picture, &CacheSalt::default());
+            engine.encode_ahead(&picture, &CacheSalt::default());
+            let mut steps = 0;
+            for _ in 0..ahead {
+                let mut tower = Tower::default();
+                assert!(engine.step(&mut tower).is_empty());
+                steps += usize::from(tower.0);
+            }
+            assert_eq!(steps, ahead.min(3));
+            engine.submit(again(&request)).unwrap();
+            let mut tokens = Vec::new();
+            while !engine.is_idle() {
+                let mut tower = Tower::default();
+                for output in engine.step(&mut tower) {
+                    match output.event {
+                        Event::Token(token) => tokens.push(token.id),
+                        Event::Finished(finished) => assert!(finished.timings.vision > Duration::ZERO),
+                        Event::Failed(error) => panic!("{error}"),
+                    }
+                }
+                steps += usize::from(tower.0);
+            }
+            assert_eq!((tokens, steps), (expected.clone(), 3), "after {ahead} steps");
+        }
+    }
+}
+
+#[test]
+fn a_picture_that_nobody_brings_any_more_is_forgotten() {
+    let (picture, request) = large_picture();
+    drop(request);
+    let mut engine = engine(EngineOptions::default());
+    engine.encode_ahead(&picture, &CacheSalt::default());
+    let mut tower = Tower::default();
+    engine.step(&mut tower);
+    assert!(tower.0 && !engine.is_idle());
+    drop(picture);
+    assert!(engine.is_idle());
+    let mut tower = Tower::default();
+    engine.step(&mut tower);
+    assert!(!tower.0);
+}
+
+#[test]
+fn a_picture_encoded_ahead_for_one_secret_is_not_another_s() {
+    let (picture, request) = large_picture();
+    let mut engine = engine(EngineOptions::default());
+    engine.encode_ahead(&picture, &[1; 32]);
+    while !engine.is_idle() {
+        engine.step(&mut ());
+    }
+    for (cache_salt, encoded) in [([2; 32], true), ([1; 32], false)] {
+        let mut tower = Tower::default();
+        engine.run(Request { cache_salt, ..again(&request) }, &mut tower).unwrap();
+        assert_eq!(tower.0, encoded, "{cache_salt:?}");
+    }
+}
+
+#[test]
+fn others_go_on_while_a_picture_is_encoded_ahead() {
+    let (picture, _) = large_picture();
+    let mut engine = engine(EngineOptions::default());
+    let id = engine.submit(request(4)).unwrap();
+    while engine.step(&mut ()).is_empty() {}
+    engine.encode_ahead(&picture, &CacheSalt::default());
+    for tile in 0..5 {
+        let mut tower = Tower::default();
+        let outputs = engine.step(&mut tower);
+        assert!(tower.0, "tile {tile}, one a step");
+        assert!(outputs.iter().any(|output| output.id == id && matches!(output.event, Event::Token(_))));
+    }
 }
 
 #[test]

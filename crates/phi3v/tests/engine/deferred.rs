@@ -1,6 +1,6 @@
 //! The cases on a backend that runs nothing before a download or a finish, and when it is timed.
 
-use phi3v::engine::{Engine, EngineOptions, Event, Request};
+use phi3v::engine::{CacheSalt, Engine, EngineOptions, Event, Request};
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v_kernels::testing::Deferred;
@@ -62,7 +62,13 @@ fn a_step_s_times_are_taken_when_its_work_is_done() {
 #[test]
 fn an_image_encoded_ahead_is_timed_when_it_is_done() {
     let mut engine = engine();
-    let took = engine.encode_ahead(&picture(), &mut ()).unwrap();
-    assert_eq!(engine.model().backend().waiting(), 0);
-    assert!(!took.is_zero());
+    let image = picture();
+    engine.encode_ahead(&image, &CacheSalt::default());
+    while !engine.is_idle() {
+        engine.step(&mut ());
+        assert_eq!(engine.model().backend().waiting(), 0);
+    }
+    let ids = [1].into_iter().chain(vec![-1; image.num_img_tokens()]).collect();
+    let finished = engine.run(Request::greedy(ids, vec![image], 1), &mut ()).unwrap();
+    assert!(!finished.timings.vision.is_zero());
 }

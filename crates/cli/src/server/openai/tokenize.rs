@@ -90,7 +90,7 @@ pub async fn tokenize(
     models::check_name(&model, request.model.as_deref())?;
     let ask = chat::ask(request)?;
     ask.check(&app.limits)?;
-    let prepared = times.within(prepare::prompt(&app, &model, ask.turns, budget, times)).await?;
+    let prepared = times.within(prepare::prompt(&app, &model, ask.turns, None, budget, times)).await?;
     let with_thumbnails = query.as_deref() == Some("thumbnails=true");
     let told = |(image, page): (&Arc<ImageInputs>, &Option<usize>)| {
         let thumbnail = with_thumbnails.then(|| thumbnail_url(image, &model.image_params)).flatten();

@@ -1,7 +1,8 @@
 //! Attention over the KV cache (causal) and within image tiles (full): how it is cut into tasks.
 
 use super::batch::CpuBatch;
-use super::flash::{self, Job, TASK_ROWS};
+use super::cut::{Cut, Part, SplitRow};
+use super::flash::{self, ChunkRoom, Job, TASK_ROWS};
 use super::kv::CpuKvPool;
 use super::rows::assert_same_shape;
 use super::runner::{Runner, ThreadScratch};
@@ -9,9 +10,8 @@ use super::tensor::CpuTensor;
 use crate::cpu::table::attention::{FlashKernel, KeyValues, Seen};
 use crate::cpu::table::kv::{HeadShape, KvHead, KvHeadMut, KvRows};
 use crate::threads::SharedMut;
-use crate::{FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Precision, Span};
+use crate::{FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Precision};
 use half::bf16;
-use std::ops::Range;
 
 /// One head of a sequence's cached keys and values.
 struct Cached<'a> {
@@ -66,25 +66,6 @@ impl KeyValues for Tile<'_> {
     }
 }
 
-/// Tasks of a span and head.
-fn span_tasks(span: &Span<'_>) -> usize {
-    span.rows.len().div_ceil(TASK_ROWS)
-}
-
-/// Span and rows (of the batch) of task `i`. The last rows of a span, which see most keys, come first.
-fn causal_task(batch: &CpuBatch, mut i: usize) -> (Span<'_>, Range<usize>) {
-    for span in batch.spans() {
-        let tasks = span_tasks(&span);
-        if i < tasks {
-            let first = span.rows.start + (tasks - 1 - i) * TASK_ROWS;
-            let rows = first..span.rows.end.min(first + TASK_ROWS);
-            return (span, rows);
-        }
-        i -= tasks;
-    }
-    panic!("task {i} past the last of the spans");
-}
-
 /// Causal attention of a batch.
 pub(crate) struct Causal<'a> {
     pub(crate) qkv: &'a CpuTensor,
@@ -118,11 +99,15 @@ impl Runner {
         let Heads { query, key_value, dim } = pool.layout().heads;
         let (stride, out_stride) = (qkv.cols(), out.cols());
         self.reserve_work::<u32>(flash::room_words(kernel, dim));
-        let out = SharedMut::new(out.values_mut());
-        let tasks = batch.spans().map(|span| span_tasks(&span)).sum::<usize>() * query;
-        self.pool.run(tasks, |task, thread| {
+        let cut = Cut::new(batch, query, self.threads());
+        let mut scratch = self.scratch();
+        let chunk_len = flash::chunk_len(dim);
+        // for all tokens a sequence may come to have, as with `reserve_work`
+        let chunks = scratch.chunks.take::<f32>(cut.parts_max() * query * chunk_len);
+        let (chunks, out) = (SharedMut::new(chunks), SharedMut::new(out.values_mut()));
+        self.pool.run(cut.parts() * query, |task, thread| {
             let (part, head) = (task / query, task % query);
-            let (span, rows) = causal_task(batch, part);
+            let Part { span, rows, chunk } = cut.part(part);
             let job = Job {
                 queries: qkv.values(),
                 stride,
@@ -135,10 +120,31 @@ impl Runner {
                 out_col: head * dim,
             };
             let block = |b: usize| pool.head(span.blocks[b], layer, head / (query / key_value));
-            // SAFETY: every task has its own rows and head; the kernel is of a level this processor has.
+            let work = &mut self.thread_scratch(thread).work;
+            match chunk {
+                // SAFETY: every task has its own rows and head; the kernel is of a level this processor has.
+                None => unsafe { flash::attend(kernel, &job, pool.shape(), block, work) },
+                Some(chunk) => {
+                    // SAFETY: every task has its own chunk's sums; the kernel is of a level this processor has.
+                    unsafe {
+                        let out = chunks.slice(task * chunk_len..(task + 1) * chunk_len);
+                        let room = ChunkRoom { buffer: work, out };
+                        flash::attend_chunk_of_row(kernel, &job, pool.shape(), chunk, block, room);
+                    }
+                }
+            }
+        });
+        let split = cut.split_rows().count();
+        self.pool.run(split * query, |task, _| {
+            let head = task % query;
+            let Some(SplitRow { row, parts }) = cut.split_rows().nth(task / query) else { return };
+            let start = row * out_stride + head * dim;
+            // SAFETY: every task has its own row and head, and no task of this loop writes sums of chunks.
             unsafe {
-                flash::attend(kernel, &job, pool.shape(), block, &mut self.thread_scratch(thread).work)
-            };
+                let of_chunk = |part: usize| (part * query + head) * chunk_len;
+                let parts = parts.map(|part| &*chunks.slice(of_chunk(part)..of_chunk(part) + chunk_len));
+                flash::merge_row(kernel, parts, out.slice(start..start + dim));
+            }
         });
     }
 
@@ -152,7 +158,7 @@ impl Runner {
         };
         // for all tokens a sequence may come to have: its next one must not need more
         let tokens_max = batch.spans().map(|span| span.blocks.len()).max().unwrap_or(0) * KV_BLOCK_TOKENS;
-        self.reserve_work::<f32>(dim + tokens_max);
+        self.reserve_work::<f32>(Seen::scratch(dim, tokens_max));
         let out = SharedMut::new(out.values_mut());
         self.pool.run(qkv.rows() * query, |task, thread| {
             let (row, head) = (task / query, task % query);
@@ -163,7 +169,7 @@ impl Runner {
             let mut scratch = self.thread_scratch(thread);
             // SAFETY: every task writes its own head of its own row.
             let out = unsafe { out.slice(task * dim..(task + 1) * dim) };
-            let (seen, work) = (Seen { tokens, bf16 }, scratch.work.take(dim + tokens));
+            let (seen, work) = (Seen { tokens, bf16 }, scratch.work.take(Seen::scratch(dim, tokens)));
             // SAFETY: the kernels are those of a level this processor has.
             unsafe { (self.kernels.attention.single)(q, &kv, seen, work, out) };
         });
@@ -264,29 +270,9 @@ impl Runner {
             let mut scratch = self.thread_scratch(thread);
             // SAFETY: every task writes its own head of its own row.
             let out = unsafe { out.slice(task * dim..(task + 1) * dim) };
-            let (seen, work) = (Seen { tokens: group, bf16 }, scratch.work.take(dim + group));
+            let (seen, work) = (Seen { tokens: group, bf16 }, scratch.work.take(Seen::scratch(dim, group)));
             // SAFETY: the kernels are those of a level this processor has.
             unsafe { (self.kernels.attention.single)(q, &kv, seen, work, out) };
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tasks_cover_every_row_once_the_longest_first() {
-        let spans = [
-            Span { rows: 0..1, past: 9, blocks: &[0] },
-            Span { rows: 1..500, past: 0, blocks: &[1, 2, 3, 4, 5, 6, 7, 8] },
-            Span { rows: 500..500, past: 0, blocks: &[] },
-            Span { rows: 500..692, past: 0, blocks: &[9, 10, 11] },
-        ];
-        let mut batch = CpuBatch::default();
-        batch.set(&spans);
-        let tasks: usize = spans.iter().map(span_tasks).sum();
-        let rows: Vec<_> = (0..tasks).map(|i| causal_task(&batch, i).1).collect();
-        assert_eq!(rows, [0..1, 385..500, 193..385, 1..193, 500..692]);
     }
 }

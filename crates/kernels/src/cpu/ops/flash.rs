@@ -1,14 +1,18 @@
 //! Attention in blocks that stay in cache (Dao et al. 2022): scores, softmax and weighted values of a few query rows
 //! against 512 keys at a time, the softmax's largest value and sum being corrected as they go.
 //!
-//! Invariants: blocks of keys start at multiples of 512 tokens of the sequence and a row's arithmetic is the same
-//! whatever rows are beside it, so neither the cut of a prompt into chunks nor the thread count changes a result.
+//! Invariants: blocks of keys start at multiples of 512 tokens of the sequence, chunks of them at multiples of 2,048, and a
+//! row's arithmetic is the same whatever rows are beside it, so neither the cut of a prompt nor the thread count changes a
+//! result.
 
 use super::tensor::Buffer;
-use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, RowState, SingleRow, SoftmaxRow};
+use crate::cpu::table::attention::{
+    CHUNK_KEYS, FlashKernel, KEYS, Queries, RowState, SCORES_STEP, SingleRow, SoftmaxRow, VALUES_STEP,
+};
 use crate::cpu::table::kv::{HeadShape, KvHead};
 use crate::threads::SharedMut;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
+use std::ops::Range;
 
 /// Query rows of a task; keys that must be widened first are widened once for all of them.
 pub(crate) const TASK_ROWS: usize = 192;
@@ -25,7 +29,7 @@ pub(crate) struct Job<'a> {
     /// First column of the head in the tensor.
     pub(crate) col: usize,
     /// Rows of the tensor.
-    pub(crate) rows: std::ops::Range<usize>,
+    pub(crate) rows: Range<usize>,
     /// Keys that the first row sees.
     pub(crate) tokens: usize,
     /// Whether each following row sees one more.
@@ -39,6 +43,17 @@ impl Job<'_> {
     /// Keys that row `i` of the job sees.
     fn tokens(&self, i: usize) -> usize {
         self.tokens + if self.causal { i } else { 0 }
+    }
+
+    /// The results of row `i` of the job, `[dim]`.
+    ///
+    /// # Safety
+    /// No other thread touches the job's rows and columns of `out`, and no other slice of the row lives.
+    #[expect(clippy::mut_from_ref, reason = "the contract keeps rows apart")]
+    unsafe fn out_row(&self, i: usize, dim: usize) -> &mut [f32] {
+        let start = (self.rows.start + i) * self.out_stride + self.out_col;
+        // SAFETY: the contract.
+        unsafe { self.out.slice(start..start + dim) }
     }
 }
 
@@ -123,6 +138,92 @@ pub(crate) unsafe fn attend<'a>(
     buffer: &mut Buffer,
 ) {
     let (rows, dim) = (job.rows.len(), shape.dim);
+    let mut totals = [RowState::EMPTY; TASK_ROWS];
+    for chunk in 0..job.tokens(rows - 1).div_ceil(CHUNK_KEYS) {
+        // SAFETY: the level is the caller's promise.
+        let ChunkSums { states, values } = unsafe { attend_chunk(kernel, job, shape, chunk, &head, buffer) };
+        for (i, (total, values)) in totals[..rows].iter_mut().zip(values.chunks_exact(dim)).enumerate() {
+            // SAFETY: these rows and columns are the job's alone, by the promise made to `attend`.
+            let out = unsafe { job.out_row(i, dim) };
+            total.merge(out, states[i], values, kernel.exp);
+        }
+    }
+    for (i, total) in totals[..rows].iter().enumerate() {
+        // SAFETY: see above.
+        divide(unsafe { job.out_row(i, dim) }, total.sum);
+    }
+}
+
+fn divide(values: &mut [f32], sum: f32) {
+    let inverse = 1.0 / sum;
+    values.iter_mut().for_each(|value| *value *= inverse);
+}
+
+/// Values in which [`attend_chunk_of_row`] leaves what a chunk came to, for heads of `dim` values.
+pub(crate) fn chunk_len(dim: usize) -> usize {
+    dim + STATE_LEN
+}
+
+/// The values of a [`RowState`], before the weighted values of its chunk.
+const STATE_LEN: usize = 2;
+
+/// A chunk of the keys that a single row sees; what it comes to is left in `out`, `[chunk_len(dim)]`.
+///
+/// # Safety
+/// The kernel is of a level this processor has.
+pub(crate) unsafe fn attend_chunk_of_row<'a>(
+    kernel: &FlashKernel,
+    job: &Job<'_>,
+    shape: HeadShape,
+    chunk: usize,
+    head: impl Fn(usize) -> KvHead<'a>,
+    ChunkRoom { buffer, out }: ChunkRoom<'_>,
+) {
+    assert_eq!(job.rows.len(), 1, "rows whose keys are split");
+    // SAFETY: the level is the caller's promise.
+    let sums = unsafe { attend_chunk(kernel, job, shape, chunk, &head, buffer) };
+    let (state, values) = out.split_at_mut(STATE_LEN);
+    state.copy_from_slice(&[sums.states[0].largest, sums.states[0].sum]);
+    values.copy_from_slice(&sums.values[..shape.dim]);
+}
+
+/// Memory of [`attend_chunk_of_row`].
+pub(crate) struct ChunkRoom<'a> {
+    pub(crate) buffer: &'a mut Buffer,
+    /// `[chunk_len(dim)]`
+    pub(crate) out: &'a mut [f32],
+}
+
+/// The attention of a row, `[dim]`, from what its chunks came to, in their order.
+pub(crate) fn merge_row<'a>(kernel: &FlashKernel, chunks: impl Iterator<Item = &'a [f32]>, out: &mut [f32]) {
+    let mut total = RowState::EMPTY;
+    for chunk in chunks {
+        let (state, values) = chunk.split_at(STATE_LEN);
+        total.merge(out, RowState { largest: state[0], sum: state[1] }, values, kernel.exp);
+    }
+    divide(out, total.sum);
+}
+
+/// What a chunk of keys comes to.
+struct ChunkSums<'a> {
+    states: [RowState; TASK_ROWS],
+    /// Weighted values, not divided by the sums of the weights, `[TASK_ROWS, dim]`.
+    values: &'a [f32],
+}
+
+/// The rows of a job against the keys of one chunk.
+///
+/// # Safety
+/// The kernel is of a level this processor has.
+unsafe fn attend_chunk<'a, 'b>(
+    kernel: &FlashKernel,
+    job: &Job<'_>,
+    shape: HeadShape,
+    chunk: usize,
+    head: &impl Fn(usize) -> KvHead<'a>,
+    buffer: &'b mut Buffer,
+) -> ChunkSums<'b> {
+    let (rows, dim) = (job.rows.len(), shape.dim);
     assert!((1..=TASK_ROWS).contains(&rows) && supports(dim), "{rows} rows of {dim}");
     let stride = dim.div_ceil(kernel.group).next_multiple_of(16);
     let row_kernel = kernel.row_q8.filter(|_| rows == 1 && shape.format == KvFormat::Q8);
@@ -134,26 +235,12 @@ pub(crate) unsafe fn attend<'a>(
     }
     sums[..rows.next_multiple_of(ROWS).min(TASK_ROWS) * dim].fill(0.0);
     let mut states = [RowState::EMPTY; TASK_ROWS];
-    for first_key in (0..job.tokens(rows - 1)).step_by(KEYS) {
-        let keys = KEYS.min(job.tokens(rows - 1) - first_key);
-        let mut panels = [Panels::default(); KEYS / KV_BLOCK_TOKENS];
-        let blocks = first_key / KV_BLOCK_TOKENS..(first_key + keys).div_ceil(KV_BLOCK_TOKENS);
-        let mut memory = &mut *widened;
-        for ((i, block), panels) in blocks.enumerate().zip(&mut panels) {
-            let head = head(block);
-            if shape.format.has_scales() {
-                scales[i * KV_BLOCK_TOKENS..][..KV_BLOCK_TOKENS].copy_from_slice(head.key_scales);
-                scales[KEYS + i * KV_BLOCK_TOKENS..][..KV_BLOCK_TOKENS].copy_from_slice(head.value_scales);
-            }
-            *panels = match row_kernel {
-                Some(_) => Panels::stored(&head),
-                // SAFETY: the level is the caller's promise.
-                None => unsafe { panels_of(kernel, &head, &mut memory) },
-            };
-        }
-        let (key_scales, value_scales) =
-            if shape.format.has_scales() { scales.split_at(KEYS) } else { (&[][..], &[][..]) };
-        let block = Block { first_key, panels, key_scales, value_scales, row_kernel };
+    let end = job.tokens(rows - 1).min((chunk + 1) * CHUNK_KEYS);
+    for first_key in (chunk * CHUNK_KEYS..end).step_by(KEYS) {
+        let keys = KEYS.min(end - first_key);
+        let room = BlockRoom { scales: &mut *scales, widened: &mut *widened };
+        // SAFETY: the level is the caller's promise.
+        let block = unsafe { block_of(kernel, row_kernel, first_key..first_key + keys, head, room) };
         for first in (0..rows).step_by(ROWS) {
             let count = ROWS.min(rows - first);
             let part = Part {
@@ -171,7 +258,44 @@ pub(crate) unsafe fn attend<'a>(
             unsafe { attend_block(kernel, job, &block, part, scores, weights) };
         }
     }
-    write_out(job, &states, sums, dim);
+    ChunkSums { states, values: sums }
+}
+
+/// Memory of a [`Block`], see [`Memory`].
+struct BlockRoom<'a> {
+    scales: &'a mut [f32],
+    widened: &'a mut [u32],
+}
+
+/// The block of the keys `keys` of a sequence, of which `head(b)` is block `b` of the cache.
+///
+/// # Safety
+/// As [`attend`].
+unsafe fn block_of<'a: 'b, 'b>(
+    kernel: &FlashKernel,
+    row_kernel: Option<SingleRow>,
+    keys: Range<usize>,
+    head: &impl Fn(usize) -> KvHead<'a>,
+    BlockRoom { scales, widened }: BlockRoom<'b>,
+) -> Block<'b> {
+    let mut panels = [Panels::default(); KEYS / KV_BLOCK_TOKENS];
+    let (mut memory, mut has_scales) = (widened, false);
+    let blocks = keys.start / KV_BLOCK_TOKENS..keys.end.div_ceil(KV_BLOCK_TOKENS);
+    for ((i, block), panels) in blocks.enumerate().zip(&mut panels) {
+        let head = head(block);
+        has_scales = head.shape.format.has_scales();
+        if has_scales {
+            scales[i * KV_BLOCK_TOKENS..][..KV_BLOCK_TOKENS].copy_from_slice(head.key_scales);
+            scales[KEYS + i * KV_BLOCK_TOKENS..][..KV_BLOCK_TOKENS].copy_from_slice(head.value_scales);
+        }
+        *panels = match row_kernel {
+            Some(_) => Panels::stored(&head),
+            // SAFETY: the level is the caller's promise.
+            None => unsafe { panels_of(kernel, &head, &mut memory) },
+        };
+    }
+    let (key_scales, value_scales) = if has_scales { scales.split_at(KEYS) } else { (&[][..], &[][..]) };
+    Block { first_key: keys.start, panels, key_scales, value_scales, row_kernel }
 }
 
 /// The panels of a head as words: as they are, or widened to memory cut from `memory`.
@@ -227,16 +351,18 @@ unsafe fn attend_block(
         return;
     }
     let dim = queries.count * kernel.group;
-    let panels = KEYS.min(seen - block.first_key).div_ceil(KV_BLOCK_TOKENS);
-    let keys = panels * KV_BLOCK_TOKENS;
+    // what lies beyond the last key is neither multiplied nor read, but for what fills a register
+    let seen = KEYS.min(seen - block.first_key);
+    let (panels, keys) = (seen.div_ceil(KV_BLOCK_TOKENS), seen.next_multiple_of(SCORES_STEP));
     let weight_stride = KEYS / kernel.group;
     // SAFETY: the level is the caller's promise.
     unsafe {
         for (i, panel) in block.panels[..panels].iter().enumerate() {
             let scores = &mut scores[i * KV_BLOCK_TOKENS..];
+            let count = KV_BLOCK_TOKENS.min(seen - i * KV_BLOCK_TOKENS);
             match block.row_kernel {
                 Some(row) => (row.scores)(&queries.words[..queries.count], panel.keys, scores),
-                None => (kernel.scores)(queries, panel.keys, scores),
+                None => (kernel.scores)(queries, panel.keys, count, scores),
             }
         }
         for (i, state) in states.iter_mut().enumerate() {
@@ -255,24 +381,15 @@ unsafe fn attend_block(
                 sums[i * dim..(i + 1) * dim].iter_mut().for_each(|sum| *sum *= factor);
             }
         }
-        let count = KV_BLOCK_TOKENS / kernel.group;
+        let count = seen.next_multiple_of(VALUES_STEP) / kernel.group;
         if let Some(row) = block.row_kernel {
-            for (weights, panel) in weights.chunks_exact(count).zip(&block.panels[..panels]) {
+            let weights = weights[..count].chunks(KV_BLOCK_TOKENS / kernel.group);
+            for (weights, panel) in weights.zip(&block.panels[..panels]) {
                 (row.values)(weights, panel.values, &mut sums[..dim]);
             }
             return;
         }
         let weights = Queries { words: weights, rows: queries.rows, count, stride: weight_stride };
         (kernel.values)(weights, &block.panels.map(|panel| panel.values)[..panels], dim, sums);
-    }
-}
-
-fn write_out(job: &Job<'_>, states: &[RowState], sums: &[f32], dim: usize) {
-    for ((row, state), sums) in job.rows.clone().zip(states).zip(sums.chunks_exact(dim)) {
-        let start = row * job.out_stride + job.out_col;
-        // SAFETY: these rows and columns are the job's alone, by the promise made to `attend`.
-        let out = unsafe { job.out.slice(start..start + dim) };
-        let inverse = 1.0 / state.sum;
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * inverse);
     }
 }

@@ -4,6 +4,7 @@ mod activations;
 mod attention;
 mod batch;
 mod columns;
+mod cut;
 mod dense;
 pub(crate) mod flash;
 pub(crate) mod gemm;

@@ -144,7 +144,7 @@ impl Runner {
         second: &Packed,
     ) {
         let (rows, cols) = (x.rows(), epilogue.out_cols(first.n()));
-        let Scratch { packed, hidden } = &mut *self.scratch();
+        let Scratch { packed, hidden, .. } = &mut *self.scratch();
         let normed = self.quantize(Input { x, norm: Some(norm) }, packed);
         let bytes = hidden.take::<u8>(activations::bytes(rows, cols));
         let out = Output::Quantized(SharedMut::new(bytes));

@@ -14,6 +14,8 @@ pub(super) struct Scratch {
     pub(super) packed: Buffer,
     /// What lies between the products of a feed-forward block, packed.
     pub(super) hidden: Buffer,
+    /// What chunks of the keys of single rows come to.
+    pub(super) chunks: Buffer,
 }
 
 /// Memory of one thread, kept from call to call.

@@ -27,17 +27,34 @@ pub(crate) trait KeyValues {
     fn value(&self, t: usize, out: &mut [f32]);
 }
 
+/// Keys of a chunk, a multiple of [`KEYS`]. Attention over more of them is that over each chunk, merged in the order of the
+/// chunks, see [`RowState::merge`]: so chunks can be computed by several threads, and no result depends on how many.
+pub(crate) const CHUNK_KEYS: usize = 2048;
+
 /// What a single query attends to.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen {
-    /// The first so many tokens; scratch is `[dim + tokens]`.
+    /// The first so many tokens.
     pub(crate) tokens: usize,
     /// Whether the query and the softmax's exponentials are rounded to bf16; the divisor sums them unrounded.
     pub(crate) bf16: bool,
 }
 
+impl Seen {
+    /// Values of scratch for `tokens` of `dim` values: a row, a chunk's sums, and its weights.
+    pub(crate) fn scratch(dim: usize, tokens: usize) -> usize {
+        2 * dim + tokens.min(CHUNK_KEYS)
+    }
+}
+
 /// Keys of a block.
 pub(crate) const KEYS: usize = 512;
+
+/// Rows of scores have a multiple of so many keys: the lanes of two registers of AVX-512.
+pub(crate) const SCORES_STEP: usize = 32;
+
+/// Values are weighed by so many at a time: two pairs, as `bfmmla` takes them.
+pub(crate) const VALUES_STEP: usize = 4;
 
 /// The parts of an attention that depend on the instruction set. Words are f32 or pairs of bf16, as in
 /// [`crate::cpu::ops::gemm`].
@@ -49,12 +66,15 @@ pub(crate) struct FlashKernel {
     /// `(panel, format, cols, out)`: a panel of a narrower format, `[_, cols, group]`, as a panel of words, 8-bit
     /// values without their scales.
     pub(crate) widen: unsafe fn(&[u8], KvFormat, usize, &mut [u32]),
-    /// `(queries, keys, scores)`: `[rows, dim]` by a key panel to columns of rows of [`KEYS`].
-    pub(crate) scores: unsafe fn(Queries<'_>, &[u32], &mut [f32]),
+    /// `(queries, keys, count, scores)`: `[rows, dim]` by the first `count` keys of a panel to columns of rows of
+    /// [`KEYS`]; columns up to the next multiple of 16 may be written.
+    pub(crate) scores: unsafe fn(Queries<'_>, &[u32], usize, &mut [f32]),
+    /// The exponential in the unit of [`RowState::largest`].
+    pub(crate) exp: fn(f32) -> f32,
     /// Turns a row of scores to weights; returns by what the row's earlier sums must be multiplied.
     pub(crate) softmax: unsafe fn(SoftmaxRow<'_>) -> f32,
     /// `(weights, values, dim, sums)`: adds weights by value panels to `[rows, dim]`. The weights of a panel's 64 keys
-    /// follow those of the panel before.
+    /// follow those of the panel before; the last panel may have fewer, a multiple of [`VALUES_STEP`].
     pub(crate) values: unsafe fn(Queries<'_>, &[&[u32]], usize, &mut [f32]),
     /// Scores and values of a single row against 8-bit panels as they are: the same sums without widening first.
     pub(crate) row_q8: Option<SingleRow>,
@@ -65,7 +85,8 @@ pub(crate) struct FlashKernel {
 pub(crate) struct SingleRow {
     /// `(query, keys, scores)`: a query row, `[dim]` as words, by a key panel to the scores of its 64 keys.
     pub(crate) scores: unsafe fn(&[u32], &[u32], &mut [f32]),
-    /// `(weights, values, sums)`: adds 64 weights, as words, by a value panel to `[dim]`.
+    /// `(weights, values, sums)`: adds up to 64 weights, as words, a multiple of [`VALUES_STEP`], by a value panel to
+    /// `[dim]`.
     pub(crate) values: unsafe fn(&[u32], &[u32], &mut [f32]),
 }
 
@@ -82,7 +103,7 @@ pub(crate) struct Queries<'a> {
 
 /// One row of a block's scores on its way to weights.
 pub(crate) struct SoftmaxRow<'a> {
-    /// Scores, a multiple of 64; overwritten.
+    /// Scores, a multiple of [`SCORES_STEP`]; overwritten.
     pub(crate) scores: &'a mut [f32],
     /// How many of them count; the others get weight zero.
     pub(crate) valid: usize,
@@ -107,4 +128,30 @@ pub(crate) struct RowState {
 
 impl RowState {
     pub(crate) const EMPTY: Self = Self { largest: f32::NEG_INFINITY, sum: 0.0 };
+
+    /// Adds what the row's later keys came to: their state, and their weighted values `later_values` to `values`, `[dim]`
+    /// each, not divided by the sums. `exp` is the exponential in the unit of the largest scores.
+    pub(crate) fn merge(
+        &mut self,
+        values: &mut [f32],
+        later: Self,
+        later_values: &[f32],
+        exp: fn(f32) -> f32,
+    ) {
+        if later.sum == 0.0 {
+            return; // it saw none of them
+        }
+        if self.sum == 0.0 {
+            *self = later;
+            values.copy_from_slice(later_values);
+            return;
+        }
+        let largest = self.largest.max(later.largest);
+        let (ours, theirs) = (exp(self.largest - largest), exp(later.largest - largest));
+        *self = Self { largest, sum: self.sum * ours + later.sum * theirs };
+        values
+            .iter_mut()
+            .zip(later_values)
+            .for_each(|(value, later)| *value = *value * ours + later * theirs);
+    }
 }

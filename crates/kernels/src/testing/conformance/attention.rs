@@ -101,6 +101,8 @@ fn sequences() -> Vec<Sequences> {
         Sequences::random(heads(1, 1, 96), &[(0, 600)]),
         Sequences::random(heads(2, 2, 80), &[(5, 49)]),
         Sequences::random(heads(1, 1, 128), &[(10, 7)]),
+        // several chunks of keys, one that begins with a row's own key, and a sequence beside them that has one
+        Sequences::random(heads(2, 1, 32), &[(4600, 1), (2048, 1), (2047, 1), (4095, 3), (9, 1)]),
         // not a multiple of a register
         Sequences::random(heads(2, 2, 12), &[(0, 70), (63, 2)]),
     ]
@@ -147,6 +149,36 @@ pub fn prompts_may_be_cut<B: Backend>(subjects: &[Subject<B>]) {
                 let found = rest.run(backend, format);
                 assert_eq!(found[..], all[past * 192..], "{} {format:?} after {past} tokens", name);
             }
+            // rows that see several chunks of keys, together and alone
+            let mut rest = Sequences::random(heads, &[(0, 4099)]);
+            rest.lengths = vec![(4000, 99)];
+            let together = rest.run(backend, format);
+            for past in [4095, 4096, 4098] {
+                rest.lengths = vec![(past, 4099 - past)];
+                let found = rest.run(backend, format);
+                assert_eq!(
+                    found[..],
+                    together[(past - 4000) * 192..],
+                    "{name} {format:?} after {past} tokens"
+                );
+            }
+        }
+    }
+}
+
+/// However many threads there are, and however the keys are cut among them, rows have the same bits.
+pub fn threads_do_not_show<B: Backend>(subjects: &[Subject<B>]) {
+    let lengths: [&[(usize, usize)]; 3] =
+        [&[(4300, 1)], &[(0, 200)], &[(2100, 1), (2040, 20), (4100, 1), (3, 1)]];
+    for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+        for (query, key_value, dim) in [(4, 2, 32), (8, 8, 16)] {
+            for lengths in lengths {
+                let case = Sequences::random(Heads { query, key_value, dim }, lengths);
+                let expected = case.run(&subjects[0].backend, format);
+                for Subject { name, backend } in &subjects[1..] {
+                    assert_eq!(case.run(backend, format), expected, "{name} {format:?} {lengths:?}");
+                }
+            }
         }
     }
 }
@@ -162,8 +194,12 @@ fn full<B: Backend>(backend: &B, parts: &[Vec<f32>; 3], shape: FullAttention) ->
 
 /// Full attention is that of `reference`, and in f32 its formula.
 pub fn full_agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>]) {
+    // the last block of keys ends within each register of a panel, and within a register
+    let last_blocks = [(513, 1, 1, 80), (66, 1, 2, 128), (47, 2, 1, 48), (32, 1, 1, 96), (63, 1, 1, 64)];
     for (group, groups, heads, dim) in
         [(577, 1, 2, 64), (5, 3, 2, 16), (64, 2, 1, 96), (193, 2, 3, 32), (9, 2, 1, 10)]
+            .into_iter()
+            .chain(last_blocks)
     {
         let mut random = Noise::new(group as u64);
         let cols = heads * dim;

@@ -11,12 +11,14 @@ use std::arch::aarch64::*;
 
 /// In bf16. A single row against 8-bit panels goes the same way: widening takes an instruction for each value.
 pub(super) static BF16: FlashKernel =
-    FlashKernel { group: 2, pack_query, widen, scores, softmax, values, row_q8: None };
+    FlashKernel { group: 2, pack_query, widen, scores, exp: f32::exp2, softmax, values, row_q8: None };
 
 /// Rows of a tile: four pairs by four of columns are 16 sums, as in the matrix kernel.
 const MR: usize = 8;
 /// Columns of a tile.
 const NR: usize = 8;
+/// Words of the weights of a panel's keys.
+const PANEL_WORDS: usize = KV_BLOCK_TOKENS / 2;
 
 /// See [`FlashKernel::pack_query`].
 #[target_feature(enable = "neon")]
@@ -148,8 +150,8 @@ fn rectangle<const R: usize, const PAIRS: usize, const Z: usize>(product: &Produ
 
 /// See [`FlashKernel::scores`].
 #[target_feature(enable = "neon,bf16")]
-fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
-    for col in (0..KV_BLOCK_TOKENS).step_by(NR) {
+fn scores(q: Queries<'_>, keys: &[u32], count: usize, scores: &mut [f32]) {
+    for col in (0..count).step_by(NR) {
         let (b, b_stride) = (&keys[col..], KV_BLOCK_TOKENS);
         columns(Product { a: q, b, b_stride, c_stride: KEYS, accumulate: false }, &mut scores[col..]);
     }
@@ -159,7 +161,12 @@ fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
 #[target_feature(enable = "neon,bf16")]
 fn values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32]) {
     for (i, panel) in panels.iter().enumerate() {
-        let a = Queries { words: &weights.words[i * weights.count..], ..weights };
+        let first = i * PANEL_WORDS;
+        let a = Queries {
+            words: &weights.words[first..],
+            count: PANEL_WORDS.min(weights.count - first),
+            ..weights
+        };
         for col in (0..dim).step_by(NR) {
             let b = &panel[col..];
             columns(Product { a, b, b_stride: dim, c_stride: dim, accumulate: true }, &mut sums[col..]);

@@ -12,6 +12,7 @@ pub(crate) static F32: FlashKernel = FlashKernel {
     pack_query,
     widen,
     scores,
+    exp: f32::exp2,
     softmax,
     values,
     row_q8: Some(SingleRow { scores: row_scores, values: row_values }),
@@ -166,8 +167,8 @@ fn columns(a: Queries<'_>, b: &[u32], b_stride: usize, c: &mut [f32], c_stride: 
 
 /// See [`FlashKernel::scores`].
 #[target_feature(enable = "neon")]
-fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
-    for col in (0..KV_BLOCK_TOKENS).step_by(NR) {
+fn scores(q: Queries<'_>, keys: &[u32], count: usize, scores: &mut [f32]) {
+    for col in (0..count).step_by(NR) {
         columns(q, &keys[col..], KV_BLOCK_TOKENS, &mut scores[col..], KEYS, false);
     }
 }
@@ -176,7 +177,9 @@ fn scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
 #[target_feature(enable = "neon")]
 fn values(weights: Queries<'_>, panels: &[&[u32]], dim: usize, sums: &mut [f32]) {
     for (i, panel) in panels.iter().enumerate() {
-        let weights = Queries { words: &weights.words[i * weights.count..], ..weights };
+        let first = i * KV_BLOCK_TOKENS;
+        let count = KV_BLOCK_TOKENS.min(weights.count - first);
+        let weights = Queries { words: &weights.words[first..], count, ..weights };
         for col in (0..dim).step_by(NR) {
             columns(weights, &panel[col..], dim, &mut sums[col..], dim, true);
         }

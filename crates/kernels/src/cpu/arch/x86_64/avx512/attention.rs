@@ -1,6 +1,6 @@
 //! The parts of the blocked attention, see [`crate::cpu::ops::flash`].
 
-use super::gemm::{Tile, dot_pairs, fma, rectangle_bf16, rectangle_f32};
+use super::gemm::{Right, Tile, dot_pairs, fma, rectangle_bf16, rectangle_f32};
 use super::load::{Words, input_pairs, input_words};
 use super::math::{exp2, load, mask, store};
 use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SingleRow, SoftmaxRow};
@@ -14,6 +14,7 @@ pub(super) static F32: FlashKernel = FlashKernel {
     pack_query: query_f32,
     widen: widen_f32,
     scores: scores_f32,
+    exp: f32::exp2,
     softmax: softmax_f32,
     values: values_f32,
     row_q8: Some(SingleRow { scores: row_scores_f32, values: row_values_f32 }),
@@ -25,6 +26,7 @@ pub(super) static BF16: FlashKernel = FlashKernel {
     pack_query: query_pairs,
     widen: widen_pairs,
     scores: scores_bf16,
+    exp: f32::exp2,
     softmax: softmax_bf16,
     values: values_bf16,
     row_q8: Some(SingleRow { scores: row_scores_bf16, values: row_values_bf16 }),
@@ -138,11 +140,17 @@ fn widen_f32(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
 }
 
 macro_rules! products {
-    ($scores:ident, $values:ident, $columns:ident, $features:literal, $rectangle:ident) => {
+    ($scores:ident, $values:ident, $columns:ident, $features:literal, $rectangle:ident, $group:literal) => {
         /// See [`FlashKernel::scores`].
         #[target_feature(enable = $features)]
-        fn $scores(q: Queries<'_>, keys: &[u32], scores: &mut [f32]) {
-            $columns::<6, 4>(q, &[keys], (KV_BLOCK_TOKENS, KEYS), scores, false);
+        fn $scores(q: Queries<'_>, keys: &[u32], count: usize, scores: &mut [f32]) {
+            let keys = Right { parts: &[keys], rows: q.count, stride: KV_BLOCK_TOKENS };
+            match count.div_ceil(16) {
+                1 => $columns::<6, 1>(q, keys, KEYS, scores, false),
+                2 => $columns::<6, 2>(q, keys, KEYS, scores, false),
+                3 => $columns::<6, 3>(q, keys, KEYS, scores, false),
+                _ => $columns::<6, 4>(q, keys, KEYS, scores, false),
+            }
         }
 
         /// `16 Z` columns of a product, `R` rows at a time, a single one alone.
@@ -150,8 +158,8 @@ macro_rules! products {
         #[target_feature(enable = $features)]
         fn $columns<const R: usize, const Z: usize>(
             a: Queries<'_>,
-            b: &[&[u32]],
-            (b_stride, c_stride): (usize, usize),
+            b: Right<'_>,
+            c_stride: usize,
             c: &mut [f32],
             accumulate: bool,
         ) {
@@ -162,7 +170,6 @@ macro_rules! products {
                     a: &a.words[row * a.stride..],
                     a_strides: (a.stride, 1),
                     b,
-                    b_stride,
                     c_stride,
                     accumulate,
                 };
@@ -186,13 +193,14 @@ macro_rules! products {
                 for (part, panel) in parts.iter_mut().zip(panels) {
                     *part = &panel[col..];
                 }
-                let (parts, sums) = (&parts[..panels.len()], &mut sums[col..]);
-                let registers = (dim - col) / 16;
+                let parts = &parts[..panels.len()];
+                let values = Right { parts, rows: KV_BLOCK_TOKENS / $group, stride: dim };
+                let (registers, sums) = ((dim - col) / 16, &mut sums[col..]);
                 match registers {
-                    1 => $columns::<6, 1>(weights, parts, (dim, dim), sums, true),
-                    2 => $columns::<6, 2>(weights, parts, (dim, dim), sums, true),
-                    3 | 6 => $columns::<6, 3>(weights, parts, (dim, dim), sums, true),
-                    _ => $columns::<6, 4>(weights, parts, (dim, dim), sums, true),
+                    1 => $columns::<6, 1>(weights, values, dim, sums, true),
+                    2 => $columns::<6, 2>(weights, values, dim, sums, true),
+                    3 | 6 => $columns::<6, 3>(weights, values, dim, sums, true),
+                    _ => $columns::<6, 4>(weights, values, dim, sums, true),
                 }
                 col += 16 * if matches!(registers, 3 | 6) { 3 } else { registers.min(4) };
             }
@@ -200,8 +208,8 @@ macro_rules! products {
     };
 }
 
-products!(scores_f32, values_f32, columns_f32, "avx512f", rectangle_f32);
-products!(scores_bf16, values_bf16, columns_bf16, "avx512f,avx512bf16", rectangle_bf16);
+products!(scores_f32, values_f32, columns_f32, "avx512f", rectangle_f32, 1);
+products!(scores_bf16, values_bf16, columns_bf16, "avx512f,avx512bf16", rectangle_bf16, 2);
 
 /// `sum` and the products of four bytes in each lane by the words that they are summed with, in order.
 #[inline]

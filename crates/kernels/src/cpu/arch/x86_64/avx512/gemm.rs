@@ -48,20 +48,27 @@ pub(super) fn dot_pairs(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
     _mm512_dpbf16_ps(sum, a, b)
 }
 
-/// A rectangle of sums: `c[i][j] (+)= Σ_w a[i · row + w · step] b[w][j]`, `R` rows of `Z` registers. The rows of b lie
-/// in several parts, one after the other.
+/// A rectangle of sums: `c[i][j] (+)= Σ_w a[i · row + w · step] b[w][j]`, `R` rows of `Z` registers.
 pub(super) struct Tile<'a> {
-    /// Words of the summed dimension in a part.
+    /// Words of the summed dimension.
     pub(super) words: usize,
     pub(super) a: &'a [u32],
     /// Distance of rows of `a`, and of words of one row.
     pub(super) a_strides: (usize, usize),
-    pub(super) b: &'a [&'a [u32]],
-    /// Distance of rows of a part of `b`.
-    pub(super) b_stride: usize,
+    pub(super) b: Right<'a>,
     pub(super) c_stride: usize,
     /// Whether `c` is added to, or overwritten.
     pub(super) accumulate: bool,
+}
+
+/// The right factor of a [`Tile`], whose rows lie in several parts, one after the other.
+#[derive(Clone, Copy)]
+pub(super) struct Right<'a> {
+    pub(super) parts: &'a [&'a [u32]],
+    /// Rows of a part; the last may have fewer.
+    pub(super) rows: usize,
+    /// Distance of rows of a part.
+    pub(super) stride: usize,
 }
 
 macro_rules! rectangle {
@@ -70,12 +77,14 @@ macro_rules! rectangle {
         #[inline]
         #[target_feature(enable = $features)]
         pub(super) fn $name<const R: usize, const Z: usize>(tile: &Tile<'_>, c: &mut [f32]) {
-            let Tile { words, a, a_strides: (row, step), b, b_stride, c_stride, accumulate } = *tile;
-            if words * b.len() == 0 {
+            let Tile { words, a, a_strides: (row, step), b, c_stride, accumulate } = *tile;
+            if words == 0 {
                 return;
             }
-            assert!(a.len() > (R - 1) * row + (words * b.len() - 1) * step, "left factor");
-            assert!(b.iter().all(|b| b.len() >= (words - 1) * b_stride + 16 * Z), "right factor");
+            assert!(a.len() > (R - 1) * row + (words - 1) * step, "left factor");
+            assert!(words <= b.parts.len() * b.rows, "rows of the right factor");
+            let least = (words.min(b.rows) - 1) * b.stride + 16 * Z;
+            assert!(b.parts.iter().all(|part| part.len() >= least), "right factor");
             assert!(c.len() >= (R - 1) * c_stride + 16 * Z, "sums");
             let mut sums = [[_mm512_setzero_ps(); Z]; R];
             // SAFETY: the largest offsets reached are those asserted.
@@ -88,12 +97,12 @@ macro_rules! rectangle {
                         }
                     }
                 }
-                for b in b {
-                    let mut b = b.as_ptr();
-                    for _ in 0..words {
+                for (i, part) in b.parts.iter().enumerate() {
+                    let mut from = part.as_ptr();
+                    for _ in 0..b.rows.min(words.saturating_sub(i * b.rows)) {
                         let mut right = [_mm512_setzero_si512(); Z];
                         for (j, right) in right.iter_mut().enumerate() {
-                            *right = _mm512_loadu_si512(b.add(16 * j).cast());
+                            *right = _mm512_loadu_si512(from.add(16 * j).cast());
                         }
                         for (i, sums) in sums.iter_mut().enumerate() {
                             let left = _mm512_set1_epi32(a.add(i * row).cast::<i32>().read());
@@ -102,7 +111,7 @@ macro_rules! rectangle {
                             }
                         }
                         // past the last word these may point past the end, where nothing is read
-                        (a, b) = (a.wrapping_add(step), b.wrapping_add(b_stride));
+                        (a, from) = (a.wrapping_add(step), from.wrapping_add(b.stride));
                     }
                 }
                 for i in 0..R {
@@ -119,7 +128,8 @@ rectangle!(rectangle_f32, "avx512f", fma);
 rectangle!(rectangle_bf16, "avx512f,avx512bf16", dot_pairs);
 
 fn tile<'a>(words: usize, a: &'a [u32], b: &'a [&'a [u32]], accumulate: bool) -> Tile<'a> {
-    Tile { words, a, a_strides: (1, MR), b, b_stride: 64, c_stride: 64, accumulate }
+    let b = Right { parts: b, rows: words, stride: 64 };
+    Tile { words, a, a_strides: (1, MR), b, c_stride: 64, accumulate }
 }
 
 /// See [`GemmKernel::tile`].

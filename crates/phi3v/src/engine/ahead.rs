@@ -1,0 +1,114 @@
+//! Images that go through the vision tower before the request that will bring them: whoever prepares a request hands each
+//! image over as soon as it is cut, and reads the next one meanwhile.
+
+use super::pictures::{Encoded, encode_tiles};
+use super::stopwatch::Stopwatch;
+use crate::Result;
+use crate::image::ImageInputs;
+use crate::model::{ImageJob, Phi3V};
+use phi3v_kernels::Backend;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Images whose requests are still to come, in the order in which they came.
+pub(super) struct Ahead<B: Backend> {
+    images: Vec<AheadImage<B>>,
+}
+
+/// An image whose request is still to come.
+pub(super) struct AheadImage<B: Backend> {
+    key: [u8; 32],
+    /// Held by whoever prepares the request: nobody wants the image any more when it is gone.
+    inputs: Weak<ImageInputs>,
+    /// How far it is; none before its first tile.
+    pub(super) encoded: Option<Encoded<B>>,
+    /// Time in the vision tower and projector.
+    pub(super) took: Duration,
+}
+
+impl<B: Backend> AheadImage<B> {
+    fn has_work(&self) -> bool {
+        !matches!(self.encoded, Some(Encoded::All(_))) && self.inputs.strong_count() > 0
+    }
+}
+
+/// An image that is done, with its rows, `[num_img_tokens, hidden_size]`.
+pub(super) struct Done<B: Backend> {
+    pub(super) key: [u8; 32],
+    pub(super) embedding: Arc<B::Tensor>,
+}
+
+/// Is called with the tiles of an image that are done, in parts, and with all there are, and can stop the work.
+pub(super) type TilesOf<'a> = &'a mut dyn FnMut(f64, usize) -> ControlFlow<()>;
+
+impl<B: Backend> Ahead<B> {
+    pub(super) fn new() -> Self {
+        Self { images: Vec::new() }
+    }
+
+    /// Queues an image that is kept by `key`.
+    pub(super) fn queue(&mut self, key: [u8; 32], inputs: &Arc<ImageInputs>) {
+        self.forget_unwanted();
+        if self.images.iter().all(|image| image.key != key) {
+            self.images.push(AheadImage {
+                key,
+                inputs: Arc::downgrade(inputs),
+                encoded: None,
+                took: Duration::ZERO,
+            });
+        }
+    }
+
+    fn forget_unwanted(&mut self) {
+        self.images.retain(|image| image.inputs.strong_count() > 0);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// Whether tiles remain that somebody wants.
+    pub(super) fn has_work(&self) -> bool {
+        self.images.iter().any(AheadImage::has_work)
+    }
+
+    /// Gives up an image to the request that has brought it.
+    pub(super) fn take(&mut self, key: &[u8; 32]) -> Option<AheadImage<B>> {
+        let index = self.images.iter().position(|image| image.key == *key)?;
+        Some(self.images.remove(index))
+    }
+
+    /// Sends up to `tiles_max` tiles of the first image that is not done through the vision tower, and returns it if
+    /// it is done by that.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal; the image is left to its request.
+    pub(super) fn encode(
+        &mut self,
+        model: &Phi3V<B>,
+        tiles_max: usize,
+        tiles_done: TilesOf<'_>,
+    ) -> Result<Option<Done<B>>> {
+        self.forget_unwanted();
+        let Some(index) = self.images.iter().position(AheadImage::has_work) else { return Ok(None) };
+        let mut image = self.images.remove(index);
+        let Some(inputs) = image.inputs.upgrade() else { return Ok(None) };
+        let tiles = inputs.distinct_tiles();
+        let job: ImageJob<B> = match image.encoded.take() {
+            Some(Encoded::Part(job)) => job,
+            _ => model.begin_image(tiles)?,
+        };
+        let stopwatch = Stopwatch::start();
+        let encoded = encode_tiles(model, &inputs, job, tiles_max, &mut |done| tiles_done(done, tiles));
+        let (encoded, took) = stopwatch.stop(model.backend(), encoded);
+        image.took += took;
+        let encoded = image.encoded.insert(encoded?);
+        let done = match encoded {
+            Encoded::Part(_) => None,
+            Encoded::All(embedding) => Some(Done { key: image.key, embedding: Arc::clone(embedding) }),
+        };
+        self.images.insert(index, image);
+        Ok(done)
+    }
+}
