@@ -22,12 +22,22 @@ fn the_demo_says_what_it_is_and_looks_at_no_more_than_it_can_use() {
     let request = json!({"messages": [{"role": "user", "content": content}]});
     let measured = server.post("/tokenize", &request).json();
     assert_eq!(measured["images"][0]["tiles"], 5);
-    // the page offers the pictures of the folder
-    assert_eq!(server.get("/examples/cover.png").body, bytes);
+}
+
+#[test]
+fn the_page_offers_the_pictures_of_the_folder() {
+    let server = Running::demo();
+    let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let told = std::fs::read_to_string(examples.join("answers.json")).unwrap();
+    assert_eq!(server.get("/examples/answers.json").body, told.as_bytes());
     for case in serde_json::from_str::<Vec<Value>>(&told).unwrap() {
         for name in case["pictures"].as_array().unwrap() {
-            assert_eq!(server.get(&format!("/examples/{}", name.as_str().unwrap())).status, 200);
+            let name = name.as_str().unwrap();
+            let bytes = std::fs::read(examples.join(name)).unwrap();
+            assert!(
+                server.get(&format!("/examples/{name}")).body == bytes,
+                "cp examples/{name} crates/cli/src/server/ui/examples"
+            );
         }
     }
 }

@@ -32,16 +32,17 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", include_str!("style.css")) }))
         .route(
             "/examples/answers.json",
-            get(|| async { file("application/json", include_str!("../../../../../examples/answers.json")) }),
+            get(|| async { file("application/json", include_str!("examples/answers.json")) }),
         )
-        .route("/examples/cover.png", example(include_bytes!("../../../../../examples/cover.png")))
-        .route("/examples/chart.png", example(include_bytes!("../../../../../examples/chart.png")))
-        .route("/examples/left.png", example(include_bytes!("../../../../../examples/left.png")))
-        .route("/examples/right.png", example(include_bytes!("../../../../../examples/right.png")))
-        .route("/examples/text.png", example(include_bytes!("../../../../../examples/text.png")))
+        .route("/examples/cover.png", example(include_bytes!("examples/cover.png")))
+        .route("/examples/chart.png", example(include_bytes!("examples/chart.png")))
+        .route("/examples/left.png", example(include_bytes!("examples/left.png")))
+        .route("/examples/right.png", example(include_bytes!("examples/right.png")))
+        .route("/examples/text.png", example(include_bytes!("examples/text.png")))
 }
 
-/// A picture to click while the page is empty.
+/// A picture to click while the page is empty. The folder repeats the repository's `examples`, since cargo packs nothing
+/// outside a crate.
 fn example(bytes: &'static [u8]) -> MethodRouter<Arc<App>> {
     get(move || async move { file("image/png", bytes) })
 }

@@ -174,10 +174,10 @@ impl Decoder<'_> {
         loop {
             let next = self.peek(color.code_bits())?;
             let code = color.code(next);
-            self.bits.skip(code.bits);
+            self.bits.skip(code.bits.into());
             match code.run {
-                Run::Last(pixels) => return self.row.push(pixels).map(|()| None),
-                Run::More(pixels) => self.row.extend(pixels),
+                Run::Last(pixels) => return self.row.push(pixels.into()).map(|()| None),
+                Run::More(pixels) => self.row.extend(pixels.into()),
                 other => {
                     self.row.broken = true;
                     return Ok(Some(other));

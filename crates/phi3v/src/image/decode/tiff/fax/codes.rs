@@ -6,9 +6,9 @@ use super::Color;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
     /// The run's last code: so many pixels.
-    Last(i64),
+    Last(u16),
     /// So many pixels, and another code follows.
-    More(i64),
+    More(u16),
     /// The eleven zeros that begin an end-of-line code.
     EndOfLine,
     /// No code begins like this.
@@ -239,10 +239,10 @@ const LONG: [&str; 13] = [
     "000000011111",
 ];
 
-/// A code: how many bits it has, and what it says.
+/// A code: how many bits it has, and what it says. Small, since the program holds 12,288 of them.
 #[derive(Clone, Copy)]
 pub(super) struct RunCode {
-    pub(super) bits: usize,
+    pub(super) bits: u8,
     pub(super) run: Run,
 }
 
@@ -288,13 +288,13 @@ const fn table<const N: usize>(codes: &[&str]) -> [RunCode; N] {
     let mut table = [RunCode { bits: 0, run: Run::Unknown }; N];
     let mut i = 0;
     while i < codes.len() {
-        let run = if i < 64 { Run::Last(i as i64) } else { Run::More((i as i64 - 63) * 64) };
+        let run = if i < 64 { Run::Last(i as u16) } else { Run::More((i as u16 - 63) * 64) };
         enter(&mut table, codes[i].as_bytes(), run);
         i += 1;
     }
     i = 0;
     while i < LONG.len() {
-        enter(&mut table, LONG[i].as_bytes(), Run::More(1792 + 64 * i as i64));
+        enter(&mut table, LONG[i].as_bytes(), Run::More(1792 + 64 * i as u16));
         i += 1;
     }
     enter(&mut table, b"00000000000", Run::EndOfLine);
@@ -314,7 +314,7 @@ const fn enter<const N: usize>(table: &mut [RunCode; N], code: &[u8], run: Run) 
     i = first;
     while i < first + places {
         assert!(table[i].bits == 0, "one code begins another");
-        table[i] = RunCode { bits: code.len(), run };
+        table[i] = RunCode { bits: code.len() as u8, run };
         i += 1;
     }
 }
