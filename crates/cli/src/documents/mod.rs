@@ -7,6 +7,7 @@
 mod choice;
 mod drawer;
 mod error;
+mod open;
 mod pages;
 mod process;
 mod video;
@@ -15,6 +16,7 @@ pub mod worker;
 pub use choice::PageChoice;
 pub use drawer::{Document, DrawLimits, Drawer};
 pub use error::DocumentError;
-pub use pages::{Page, Pages, Reading, count_pages};
+pub use open::OpenDocuments;
+pub use pages::{CountedPages, Page, Pages, Reading, count_pages};
 pub use process::{output_of, private_folder};
 pub use video::FrameChoice;

@@ -2,7 +2,10 @@
 #![cfg(feature = "pdf")]
 
 use super::{Fixture, Run};
-use phi3v_cli::documents::{DocumentError, DrawLimits, Drawer};
+use phi3v::image::{ImageLimits, ImageMode, ImageParams};
+use phi3v_cli::batch::inputs::{Inputs, find};
+use phi3v_cli::documents::{DocumentError, DrawLimits, Drawer, OpenDocuments};
+use phi3v_cli::sources::{ImageOptions, read_page};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -302,4 +305,64 @@ fn a_program_that_does_not_draw_is_an_error() {
         let refused = Drawer::by(Path::new(program)).open(&vec![0; 1 << 20]).err().unwrap();
         assert!(matches!(refused, DocumentError::Ended), "{refused}");
     }
+}
+
+/// A program that draws and leaves a line in a file for every time it was started.
+#[cfg(unix)]
+fn counted_drawer(fixture: &Fixture) -> (Drawer, impl Fn() -> usize) {
+    use std::os::unix::fs::PermissionsExt;
+    let (program, log) = (fixture.path("draws"), fixture.path("starts"));
+    let (real, noted) = (env!("CARGO_BIN_EXE_phi3v"), log.display());
+    std::fs::write(&program, format!("#!/bin/sh\necho start >> '{noted}'\nexec '{real}' \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let starts = move || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    (Drawer::by(&program), starts)
+}
+
+#[cfg(unix)]
+#[test]
+fn the_pages_of_a_batch_are_drawn_by_the_process_that_counted_them() {
+    let fixture = fixture();
+    let (drawer, starts) = counted_drawer(&fixture);
+    for name in ["a.pdf", "b.pdf", "c.pdf"] {
+        std::fs::write(fixture.path(name), blank_pages(60)).unwrap();
+    }
+    std::fs::write(fixture.path("one.pdf"), blank_pages(1)).unwrap();
+    let params = ImageParams::default().with_num_crops(1);
+    let files = ImageOptions::of_files(ImageMode::AsSeen, params, ImageLimits::default());
+    let options = files.drawn_by(drawer);
+    let names = ["a.pdf", "b.pdf", "c.pdf", "one.pdf"].map(|name| fixture.path(name).into_os_string());
+    let (open, no_input) = (OpenDocuments::default(), &mut std::io::empty());
+    let found = find(&names, no_input).unwrap().with_pages(&options, &open);
+    let Inputs::Pictures { items, .. } = found else { panic!("pictures") };
+    assert_eq!((items.len(), starts()), (181, 4));
+    for (index, item) in items.iter().enumerate() {
+        let picture = read_page(&item.source, item.page, &options, &open).unwrap();
+        assert_eq!(
+            picture.name.ends_with(&format!("#page={}", index % 60 + 1)),
+            index < 180,
+            "{}",
+            picture.name
+        );
+    }
+    assert_eq!(starts(), 4);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_process_that_was_ended_is_followed_by_another() {
+    let fixture = fixture();
+    let (drawer, starts) = counted_drawer(&fixture);
+    let drawer =
+        drawer.with_limits(DrawLimits { page_time_max: Duration::from_secs(2), ..DrawLimits::default() });
+    let path = document("endless.pdf").into_os_string();
+    let files = ImageOptions::of_files(ImageMode::AsSeen, ImageParams::default(), ImageLimits::default());
+    let (options, open) = (files.drawn_by(drawer), OpenDocuments::default());
+    for started in 1..=2 {
+        let refused = read_page(&path, Some(1), &options, &open).unwrap_err();
+        assert!(refused.to_string().contains("within 2 s for a page"), "{refused}");
+        assert_eq!((starts(), open.take(&path).is_none()), (started, true));
+    }
+    let missing = read_page(&path, Some(2), &options, &open).unwrap_err();
+    assert!(missing.to_string().contains("there is no page 2"), "{missing}");
 }
