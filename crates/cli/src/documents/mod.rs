@@ -4,6 +4,7 @@
 //! program once more, so that no document can take down, hang or swell the one that answers: it is ended where it takes
 //! too long or too much memory, and one that ends by itself, as by a stack that is too deep, is an error of the document.
 
+mod animation;
 mod choice;
 mod drawer;
 mod error;

@@ -1,5 +1,6 @@
 //! The pictures of a file, whatever it is.
 
+use super::animation;
 use super::choice::PageChoice;
 use super::drawer::{Document, Drawer};
 use super::error::DocumentError;
@@ -70,9 +71,8 @@ impl Reading {
             check_bytes(&bytes, &self.limits)?;
             return self.pages_of(self.drawer.open(&bytes)?);
         }
-        if let Some(choice) = self.frames.filter(|choice| is_video(&bytes, choice, &self.limits)) {
-            check_bytes(&bytes, &self.limits)?;
-            let frames = video::frames(&bytes, choice, &self.limits)?;
+        if let Some(frames) = self.frames.map(|choice| self.frames_of(&bytes, choice)).transpose()?.flatten()
+        {
             let left = (1..=frames.len()).collect();
             return Ok(self.pages(Content::Video(frames.into_iter()), left));
         }
@@ -101,6 +101,22 @@ impl Reading {
         Ok(self.pages(Content::Pdf(Box::new(document)), left))
     }
 
+    /// The frames of a video, or of an animation that somebody chose frames of; none where it is something else.
+    fn frames_of(&self, bytes: &[u8], choice: FrameChoice) -> Result<Option<Vec<Frame>>, DocumentError> {
+        let limits = &self.limits;
+        let told = image::pages(bytes, limits);
+        let is_video =
+            matches!(told, Err(ImageError::UnsupportedFormat { format }) if format.starts_with("video"));
+        if is_video || (choice.is_asked_for && bytes.starts_with(b"GIF8")) {
+            check_bytes(bytes, limits)?;
+            return video::frames(bytes, choice, limits).map(Some);
+        }
+        if choice.is_asked_for && told.is_ok() {
+            return animation::frames(bytes, choice, self.mode, limits);
+        }
+        Ok(None)
+    }
+
     fn pages(&self, content: Content, left: Vec<usize>) -> Pages {
         Pages { content, reading: self.clone(), left: left.into_iter() }
     }
@@ -109,14 +125,6 @@ impl Reading {
 /// Whether the file is drawn page by page, in this build.
 fn is_drawn(bytes: &[u8]) -> bool {
     cfg!(feature = "pdf") && is_pdf(bytes)
-}
-
-/// Whether frames are to be taken from the file: from a video, or from an animation that somebody chose frames of.
-fn is_video(bytes: &[u8], choice: &FrameChoice, limits: &ImageLimits) -> bool {
-    let told = image::pages(bytes, limits);
-    let unsupported =
-        matches!(told, Err(ImageError::UnsupportedFormat { format }) if format.starts_with("video"));
-    unsupported || (choice.is_asked_for && bytes.starts_with(b"GIF8"))
 }
 
 fn check_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {

@@ -176,6 +176,54 @@ fn frames_of_a_video_are_those_at_which_it_changes_or_so_many_a_second() {
 }
 
 #[test]
+fn frames_of_an_animated_webp_need_no_ffmpeg() {
+    let fixture = fixture();
+    std::fs::copy(document("scenes.webp"), fixture.path("scenes.webp")).unwrap();
+    let names = |args: &[&str]| {
+        let args = [
+            &["ask", "--json", "--max-new-tokens", "2", "--num-crops", "1", "scenes.webp"],
+            args,
+            &["What?"],
+        ];
+        let mut command = fixture.command(&args.concat());
+        let told = Run::of(command.env("PATH", fixture.path("nothing")).output().unwrap()).json();
+        let images = told["images"].as_array().unwrap().iter();
+        images.map(|image| image["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]), ["scenes.webp"], "an animation is its first frame");
+    // red for 2 s, blue for 2 s, blue with a white half for 2 s
+    assert_eq!(names(&["--frames", "8"]), ["scenes.webp#t=0", "scenes.webp#t=2", "scenes.webp#t=4"]);
+    assert_eq!(names(&["--frames", "2"]).len(), 2);
+    let even = names(&["--fps", "0.4", "--frames", "9"]);
+    assert_eq!(even, ["scenes.webp#t=0", "scenes.webp#t=2.5"]);
+    assert_eq!(names(&["--fps", "1", "--frames", "9"]).len(), 6);
+    let still =
+        fixture.command(&["ask", "small.png", "--frames", "3", "--max-new-tokens", "2", "What?"]).output();
+    assert_eq!(Run::of(still.unwrap()).code, Some(0), "a still picture is one");
+}
+
+#[test]
+fn the_guide_s_examples_work() {
+    let fixture = Fixture::new();
+    let example = |from: &str, to: &str| {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        std::fs::copy(examples.join(from), fixture.path(to)).unwrap();
+    };
+    example("cover.png", "before.png");
+    example("text.png", "after.png");
+    example("text.png", "chart.png");
+    std::fs::create_dir(fixture.path("scans")).unwrap();
+    std::fs::copy(document("words.pdf"), fixture.path("report.pdf")).unwrap();
+    std::fs::copy(document("words.pdf"), fixture.path("scans/letter.pdf")).unwrap();
+    std::fs::write(fixture.path("contract.pdf"), blank_pages(8)).unwrap();
+    let absent: &[&str] = if makes_video(&fixture, "clip.mp4") { &[] } else { &["clip.mp4"] };
+    let told = fixture.run_guide_but_for("images.md", absent);
+    assert!(told.len() + absent.len() >= 3, "{}", told.len());
+    let answers = std::fs::read_to_string(fixture.path("scans.jsonl"));
+    assert!(told.iter().all(|told| !told.is_empty()) || answers.is_ok());
+}
+
+#[test]
 fn a_video_without_ffmpeg_names_it() {
     let fixture = fixture();
     std::fs::write(fixture.path("clip.mp4"), b"\0\0\0\x18ftypisom\0\0\0\0isom").unwrap();
