@@ -414,3 +414,27 @@ fn a_process_that_was_ended_is_followed_by_another() {
     let missing = read_page(&path, Some(2), &options, &open).unwrap_err();
     assert!(missing.to_string().contains("there is no page 2"), "{missing}");
 }
+
+#[cfg(feature = "heic")]
+#[test]
+fn the_alt_text_of_a_photograph_is_what_photo_tools_read() {
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("phone")).unwrap();
+    let heic = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/heic/grid_turned.heic");
+    std::fs::copy(heic, fixture.path("phone/IMG_0001.HEIC")).unwrap();
+    let job =
+        ["batch", "phone", "--prompt", "What?", "--sidecar", "xmp", "--out", "r.jsonl", "--model", "demo"];
+    let run = fixture.run(&job);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let row: serde_json::Value =
+        std::fs::read_to_string(fixture.path("r.jsonl")).unwrap().lines().nth(1).unwrap().parse().unwrap();
+    let answer = row["response"]["body"]["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    let sidecar = fixture.path("phone/IMG_0001.xmp");
+    let told =
+        std::process::Command::new("exiftool").args(["-s3", "-AltTextAccessibility"]).arg(&sidecar).output();
+    let Ok(told) = told else {
+        phi3v_kernels::testing::skip("alt text is looked at with exiftool", "install exiftool");
+        return;
+    };
+    assert_eq!(String::from_utf8_lossy(&told.stdout).trim_end(), answer);
+}
