@@ -1,8 +1,8 @@
-//! Picture files: refused, or whole, within the limits and ready to be cut into tiles.
+//! Picture files, HEIC among them: refused, or whole, within the limits and ready to be cut into tiles; and frames of animations.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use phi3v::image::{ImageLimits, ImageMode, ImageParams, decode, process};
+use phi3v::image::{ImageLimits, ImageMode, ImageParams, decode, frames, process};
 
 /// Small, so that a run spends its time on files and not on pixels.
 const LIMITS: ImageLimits = ImageLimits {
@@ -24,6 +24,11 @@ fuzz_target!(|data: &[u8]| {
                 }
             }
             Err(error) => assert!(!error.to_string().contains('\n') && error.hint().is_some()),
+        }
+        if let Ok(Some(frames)) = frames(data, mode, &LIMITS) {
+            for frame in frames.flatten() {
+                assert_eq!(frame.image.pixels.len(), frame.image.width * frame.image.height * 3);
+            }
         }
     }
 });

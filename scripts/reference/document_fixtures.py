@@ -1,5 +1,6 @@
-"""Small PDF files for the tests of documents, written out byte by byte: nothing but Python is needed.
+"""Small PDF files for the tests of documents, written out byte by byte, and animations.
 
+    pip install pillow==10.3.0           # for the animations
     python scripts/reference/document_fixtures.py testdata/documents
 
 shapes.pdf       three pages with a text and a rectangle of a known place and colour: upright, wide, and turned by /Rotate
@@ -8,6 +9,8 @@ no_password.pdf  the same, encrypted with an empty password, as files that only 
 words.pdf        two pages with a text in large letters each, which the demo model reads
 endless.pdf      forms that draw each other ten times each, forty deep: more work than there is time
 pages.tif        three pages, 40x30, 30x40 and 20x20, of one gray each: 10, 120 and 250
+scenes.webp      red, blue, and blue with a white half, for two seconds each
+blended.webp     six frames with transparency, of which parts change; blended.png has what Pillow reads of them, one below the other
 """
 
 import hashlib
@@ -15,6 +18,8 @@ import pathlib
 import struct
 import sys
 import zlib
+
+from PIL import Image
 
 PADDING = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
 IDENTITY = hashlib.md5(b"phi3v").digest()
@@ -145,6 +150,31 @@ def tiff() -> bytes:
     return bytes(out)
 
 
+def scenes(path: pathlib.Path) -> None:
+    """An animation: red, blue, and blue with a white half, each for two seconds."""
+    red, blue = (Image.new("RGB", (64, 48), color) for color in ("#ff0000", "#0000ff"))
+    half = blue.copy()
+    half.paste("#ffffff", (0, 0, 32, 48))
+    red.save(path, save_all=True, append_images=[blue, half], duration=2000, lossless=True)
+
+
+def blended(path: pathlib.Path) -> None:
+    """An animation with transparency, whose frames change in parts, lossless and lossy; and its frames by Pillow."""
+    frames = []
+    for step in range(6):
+        frame = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+        frame.paste((255, 200 - 30 * step, 0, 255), (3 * step, 5, 3 * step + 12, 20))
+        frame.paste((0, 60, 200, 128), (20, 2 * step, 36, 2 * step + 9))
+        frames.append(frame)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[100, 40, 300, 100, 100, 70], allow_mixed=True)
+    with Image.open(path) as image:
+        read = Image.new("RGBA", (40, 30 * image.n_frames))
+        for number in range(image.n_frames):
+            image.seek(number)
+            read.paste(image.convert("RGBA"), (0, 30 * number))
+    read.save(path.with_suffix(".png"), optimize=True)
+
+
 def main() -> None:
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,6 +184,8 @@ def main() -> None:
     (folder / "words.pdf").write_bytes(pages(WORDS))
     (folder / "endless.pdf").write_bytes(endless())
     (folder / "pages.tif").write_bytes(tiff())
+    scenes(folder / "scenes.webp")
+    blended(folder / "blended.webp")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::tolerances;
 use phi3v::image::{
     HdGrid, ImageError, ImageLimits, ImageMode, ImageParams, RgbImage, TILE_SIDE, TILE_VALUES, decode,
-    hd_transform, process,
+    frames, hd_transform, process,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -353,4 +353,55 @@ fn hostile_files_never_panic() {
         }
     }
     assert_eq!(PANICS.load(Ordering::Relaxed), 0);
+}
+
+fn document(name: &str) -> Vec<u8> {
+    std::fs::read(folder().join("../documents").join(name)).unwrap()
+}
+
+#[test]
+fn frames_of_an_animation_are_what_pillow_reads() {
+    let limits = ImageLimits::default();
+    for mode in [ImageMode::AsSeen, ImageMode::Reference] {
+        let expected = decode(&document("blended.png"), mode, &limits).unwrap();
+        let read = frames(&document("blended.webp"), mode, &limits).unwrap().unwrap();
+        let (mut pixels, mut durations) = (Vec::new(), Vec::new());
+        for frame in read.map(Result::unwrap) {
+            assert_eq!((frame.image.width, frame.image.height), (40, 30));
+            pixels.extend(frame.image.pixels);
+            durations.push(frame.duration.as_millis());
+        }
+        assert_eq!(durations, [100, 40, 300, 100, 100, 70]);
+        assert_eq!(pixels.len(), expected.pixels.len());
+        let most = pixels.iter().zip(&expected.pixels).map(|(ours, theirs)| ours.abs_diff(*theirs)).max();
+        assert_eq!(most, Some(0), "{mode:?}");
+    }
+}
+
+#[test]
+fn frames_are_bounded_and_what_is_still_has_none() {
+    let limits = ImageLimits::default();
+    let of = |bytes: &[u8], limits: &ImageLimits| match frames(bytes, ImageMode::AsSeen, limits) {
+        Ok(Some(frames)) => Ok(frames.count()),
+        Ok(None) => Ok(0),
+        Err(error) => Err(error),
+    };
+    let animation = document("blended.webp");
+    assert_eq!(of(&animation, &limits), Ok(6));
+    assert_eq!(of(&std::fs::read(folder().join("lossless.webp")).unwrap(), &limits), Ok(0));
+    assert_eq!(of(&document("blended.png"), &limits), Ok(0));
+    let few = ImageLimits { frames_max: 5, ..limits };
+    assert!(matches!(of(&animation, &few), Err(ImageError::Frames { frames: 6, .. })));
+    let small = ImageLimits { pixels_max: 1199, ..limits };
+    assert!(matches!(of(&animation, &small), Err(ImageError::Pixels { .. })));
+    assert!(of(&animation[..animation.len() - 20], &limits).is_err());
+    for at in 12..animation.len() {
+        let mut damaged = animation.clone();
+        damaged[at] ^= 0x55;
+        // as many frames as it says at most, and none after one that is damaged
+        if let Ok(Some(read)) = frames(&damaged, ImageMode::AsSeen, &limits) {
+            let read: Vec<bool> = read.map(|frame| frame.is_ok()).collect();
+            assert!(read.len() <= 6 && read.iter().rev().skip(1).all(|is_whole| *is_whole), "{at}: {read:?}");
+        }
+    }
 }

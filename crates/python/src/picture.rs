@@ -3,10 +3,13 @@
 use crate::errors::{self, Class};
 use crate::source::{Origin, Source, data_url_limits};
 use crate::work;
+use phi3v::document::is_pdf;
 use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_VALUES};
+use phi3v_cli::documents::PageChoice;
 use phi3v_cli::error::CliError;
 use phi3v_cli::sources::{
-    AllowedHost, ImageOptions, Inputs, NamedImageError, Sources, read_image, thumbnail,
+    AllowedHost, ImageOptions, Inputs, NamedImageError, PAGES_UNASKED_MAX, Sources, pages_of, read_named,
+    thumbnail,
 };
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -44,6 +47,9 @@ pub(crate) struct Reading {
     max_image_bytes: Option<usize>,
     #[pyo3(default)]
     max_frames: Option<usize>,
+    /// Which pages of documents, as the command line has them.
+    #[pyo3(default)]
+    pages: Option<String>,
 }
 
 impl Reading {
@@ -61,52 +67,60 @@ impl Reading {
         };
         let mode = if self.reference { ImageMode::Reference } else { ImageMode::AsSeen };
         let params = own.with_num_crops(self.num_crops.unwrap_or(own.num_crops));
-        Ok(ImageOptions::of_files(mode, params, limits).with_hosts(&hosts))
+        let pages =
+            self.pages.as_ref().map(|pages| pages.parse::<PageChoice>()).transpose().map_err(refused)?;
+        Ok(ImageOptions::of_files(mode, params, limits).with_hosts(&hosts).with_pages(pages))
     }
 }
 
-/// Reads a picture for a model with the settings `own`.
+/// Reads the pictures of a source for a model with the settings `own`: one, or the pages of a document, of which there may be
+/// `pages_unasked_max` where nobody chose.
 pub(crate) fn read(
     py: Python<'_>,
     source: &Source,
     reading: &Reading,
     own: &ImageParams,
-) -> PyResult<Picture> {
+    pages_unasked_max: usize,
+) -> PyResult<Vec<Picture>> {
     let options = work::held(py, || reading.options(py, own))??;
     let (origin, params) = (source.origin.clone(), options.params);
-    // a pipe or a host may let one wait
-    let may_wait = matches!(origin, Origin::Named(_));
-    let work = move || prepared(origin, &options).map_err(CliError::from);
-    let (name, inputs) = if may_wait { work::beside(py, work, || ())? } else { work::outside(py, work)? };
-    Ok(Picture { inputs, name, params })
+    // a pipe, a host or a document may let one wait
+    let may_wait = match &origin {
+        Origin::Named(_) | Origin::DataUrl(_) => true,
+        Origin::Bytes(bytes, _) => is_pdf(bytes),
+        Origin::Pixels { .. } => false,
+    };
+    let work = move || prepared(origin, &options, pages_unasked_max).map_err(CliError::from);
+    let pictures = if may_wait { work::beside(py, work, || ())? } else { work::outside(py, work)? };
+    let picture = |(name, inputs)| Picture { inputs, name, params };
+    Ok(pictures.into_iter().map(picture).collect())
 }
 
-/// The picture's name, and the picture cut.
-fn prepared(origin: Origin, options: &ImageOptions) -> Result<(String, Arc<ImageInputs>), NamedImageError> {
-    let (name, rgb) = match origin {
-        Origin::Named(name) => {
-            let picture = read_image(&name, options)?;
-            return Ok((picture.name, picture.inputs));
-        }
-        Origin::Bytes(bytes, name) => {
-            let rgb = image::decode(&bytes, options.mode, &options.limits);
-            (name, rgb)
-        }
+/// The names of a source's pictures, and the pictures cut.
+fn prepared(
+    origin: Origin,
+    options: &ImageOptions,
+    pages_unasked_max: usize,
+) -> Result<Vec<(String, Arc<ImageInputs>)>, NamedImageError> {
+    let (name, bytes) = match origin {
+        Origin::Named(name) => (name.to_string_lossy().into_owned(), read_named(&name, options)?),
+        Origin::Bytes(bytes, name) => (name, bytes.to_vec()),
         Origin::DataUrl(url) => {
             let name = "the data URL".to_owned();
             let bytes = data_url(&url, &options.limits)
                 .map_err(|error| NamedImageError::Fetch { url: name.clone(), error })?;
-            let rgb = image::decode(&bytes, options.mode, &options.limits);
-            (name, rgb)
+            (name, bytes)
         }
         Origin::Pixels { width, height, rgb } => {
-            ("the pixels".to_owned(), Ok(RgbImage { width, height, pixels: rgb.to_vec() }))
+            let (name, rgb) = ("the pixels".to_owned(), RgbImage { width, height, pixels: rgb.to_vec() });
+            return match image::process(&rgb, &options.params) {
+                Ok(inputs) => Ok(vec![(name, Arc::new(inputs))]),
+                Err(error) => Err(NamedImageError::Image { name, error }),
+            };
         }
     };
-    match rgb.and_then(|rgb| image::process(&rgb, &options.params)) {
-        Ok(inputs) => Ok((name, Arc::new(inputs))),
-        Err(error) => Err(NamedImageError::Image { name, error }),
-    }
+    let pages = pages_of(name, bytes, options, pages_unasked_max)?;
+    pages.map(|page| page.map(|picture| (picture.name, picture.inputs))).collect()
 }
 
 fn data_url(url: &str, limits: &ImageLimits) -> Result<Vec<u8>, phi3v_cli::sources::SourceError> {
@@ -116,15 +130,16 @@ fn data_url(url: &str, limits: &ImageLimits) -> Result<Vec<u8>, phi3v_cli::sourc
     Sources::data_urls_only().read(url, &data_url_limits(limits.bytes_max), &mut budget, deadline)
 }
 
-/// Reads a picture for no certain model: with the settings of Phi-3-vision, cut into at most `num_crops` tiles.
+/// Reads the pictures of a source for no certain model: with the settings of Phi-3-vision, cut into at most `num_crops` tiles.
 #[pyfunction]
 pub(crate) fn prepare(
     py: Python<'_>,
     source: &Source,
     num_crops: usize,
     reading: Reading,
-) -> PyResult<Picture> {
-    read(py, source, &reading, &ImageParams { num_crops, ..ImageParams::default() })
+) -> PyResult<Vec<Picture>> {
+    let own = ImageParams { num_crops, ..ImageParams::default() };
+    read(py, source, &reading, &own, PAGES_UNASKED_MAX)
 }
 
 #[pymethods]

@@ -11,6 +11,7 @@ use phi3v_cli::error::CliError;
 use phi3v_cli::hub::HubOptions;
 use phi3v_cli::interrupt::Interrupt;
 use phi3v_cli::runtime;
+use phi3v_cli::sources::PAGES_UNASKED_MAX;
 use pyo3::prelude::*;
 use std::sync::Arc;
 
@@ -100,8 +101,14 @@ impl Processor {
         ids.map_err(|error| errors::exception(py, &CliError::from(phi3v::Error::from(error))))
     }
 
-    /// Reads a picture.
+    /// Reads a picture, or the pages of a document.
+    fn pictures(&self, py: Python<'_>, source: &Source, reading: Reading) -> PyResult<Vec<Picture>> {
+        read(py, source, &reading, &self.params, PAGES_UNASKED_MAX)
+    }
+
+    /// Reads one picture: of a document its only page, or the first that was chosen.
     fn picture(&self, py: Python<'_>, source: &Source, reading: Reading) -> PyResult<Picture> {
-        read(py, source, &reading, &self.params)
+        let pictures = read(py, source, &reading, &self.params, 1)?;
+        pictures.into_iter().next().ok_or_else(|| work::bug(py, "the file has no page"))
     }
 }

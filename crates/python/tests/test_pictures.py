@@ -256,3 +256,75 @@ def test_pictures_come_from_hosts_that_were_allowed():
         seen("http://localhost:1/a.png", allow_hosts="localhost:1")
     with pytest.raises(phi3v.PictureError, match="this host"):
         seen("http://localhost:1/a.png", allow_hosts=["images.example.org"])
+
+
+DOCUMENTS = REPOSITORY / "testdata" / "documents"
+
+
+def test_a_document_is_its_pages():
+    path = DOCUMENTS / "shapes.pdf"
+    sizes = [(cost.width, cost.height) for cost in phi3v.tokenize_cost(path, num_crops=1)]
+    assert sizes == [(237, 336), (336, 237), (336, 237)]
+    url = "data:application/pdf;base64," + base64.b64encode(path.read_bytes()).decode()
+    for document in (str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), url):
+        costs = phi3v.tokenize_cost(document, num_crops=1)
+        assert [(cost.width, cost.height) for cost in costs] == sizes
+        for pages, expected in [(2, sizes[1:2]), ("2-", sizes[1:]), ("3,1", [sizes[2], sizes[0]])]:
+            costs = phi3v.tokenize_cost(document, num_crops=1, pages=pages)
+            assert [(cost.width, cost.height) for cost in costs] == expected
+    both = phi3v.tokenize_cost([COVER, path], num_crops=1, pages=1)
+    assert len(both) == 2, "a picture has no pages to choose from"
+    tiff = DOCUMENTS / "pages.tif"
+    assert len(phi3v.tokenize_cost(tiff)) == 1
+    assert [cost.width for cost in phi3v.tokenize_cost(tiff, pages="2-")] == [30, 20]
+
+
+def test_pages_that_are_not_there_or_none():
+    path = DOCUMENTS / "shapes.pdf"
+    with pytest.raises(phi3v.PictureError, match="there is no page 9, the document has 3"):
+        phi3v.tokenize_cost(path, pages=9)
+    for pages in ("0", "a", "3-1", 0):
+        with pytest.raises(phi3v.OptionError, match="1-3,7,10-"):
+            phi3v.tokenize_cost(path, pages=pages)
+    with pytest.raises(TypeError, match="pages must be an int"):
+        phi3v.tokenize_cost(path, pages=1.5)
+    with pytest.raises(phi3v.PictureError, match="password"):
+        phi3v.tokenize_cost(DOCUMENTS / "password.pdf")
+    with pytest.raises(phi3v.PictureError, match="never|could not be|damaged"):
+        phi3v.tokenize_cost(b"%PDF-1.7 nothing")
+
+
+def test_the_model_reads_the_page_that_was_chosen(demo):
+    for page, written in [(1, "Garden Notes"), (2, "Team Plan")]:
+        choices = ["Garden Notes", "Team Plan"]
+        decision = demo.decide("What is written here?", DOCUMENTS / "words.pdf", choices=choices, pages=page)
+        assert decision == written
+    answers = list(demo.batch([{"question": "What is written here?", "images": DOCUMENTS / "words.pdf", "pages": 2}]))
+    assert len(answers) == 1
+    chat = demo.chat(DOCUMENTS / "words.pdf", pages=1)
+    assert str(chat.ask("What is written here?")) == str(
+        demo.ask("What is written here?", DOCUMENTS / "words.pdf", pages=1)
+    )
+
+
+def test_photographs_of_phones():
+    path = REPOSITORY / "testdata" / "heic" / "color_420.heic"
+    expected = seen(path)
+    assert expected[0] == (96, 64)
+    data = path.read_bytes()
+    url = "data:image/heic;base64," + base64.b64encode(data).decode()
+    for picture in (str(path), data, memoryview(data), io.BytesIO(data), url):
+        assert seen(picture) == expected
+
+
+@pytest.mark.parametrize("name", ["animated.gif", "animated.webp"])
+def test_a_frame_of_an_animation_is_the_one_that_pillow_is_at(name, tmp_path):
+    pil = needs("PIL.Image")
+    with pil.open(REPOSITORY / "testdata" / "images" / name) as image:
+        first = seen(image)
+        image.seek(1)
+        second = image.convert("RGBA")
+        second.save(tmp_path / "second.png")
+        assert seen(image) == seen(tmp_path / "second.png") != first
+        image.seek(0)
+        assert seen(image) == first == seen(REPOSITORY / "testdata" / "images" / name)

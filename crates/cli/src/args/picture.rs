@@ -34,10 +34,10 @@ pub struct PictureArgs {
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Pictures")]
 pub struct FrameArgs {
-    /// Frames of a video or an animated GIF, at most N: 1 to 64; those at which the picture changes most [default: 8 of a video]
+    /// Frames of a video or an animation (GIF, WebP), at most N: 1 to 64; those at which the picture changes most [default: 8 of a video]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub frames: Option<usize>,
-    /// Frames of a video or an animated GIF, F in a second from its beginning, up to --frames of them
+    /// Frames of a video or an animation (GIF, WebP), F in a second from its beginning, up to --frames of them
     #[arg(long, value_name = "F", value_parser = frames_per_second)]
     pub fps: Option<f64>,
 }

@@ -4,10 +4,10 @@ use super::inputs::PictureItem;
 use super::lines::Lines;
 use super::questions::Question;
 use super::row::{RowKey, salt};
-use crate::documents::PageChoice;
+use crate::documents::OpenDocuments;
 use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Extras, Offered, Offline, settle_seed};
-use crate::sources::{ImageOptions, NamedImage, NamedImageError, read_image};
+use crate::sources::{ImageOptions, NamedImage, NamedImageError, read_page};
 use axum::http::StatusCode;
 use phi3v::batch::Asked;
 use phi3v::constraint::{Constraint, GrammarConstraint};
@@ -32,6 +32,8 @@ pub type Group = Vec<Asked<Key, ApiError>>;
 pub struct PictureAsker {
     /// How pictures are read.
     pub options: ImageOptions,
+    /// Documents that are open from one page to the next.
+    pub open: OpenDocuments,
     /// Makes ids of the questions' texts.
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that prompt and answer may have.
@@ -68,11 +70,9 @@ impl PictureAsker {
     /// Reads and cuts a picture and asks about it. A picture that cannot be had gives every question its error.
     #[must_use]
     pub fn prepare(&self, work: &PictureWork) -> Group {
-        let options = match work.item.page {
-            Some(page) => &self.options.clone().with_pages(Some(PageChoice::of(page))),
-            None => &self.options,
-        };
-        let picture = read_image(&work.item.source, options).map_err(|error| refusal(&error));
+        let PictureItem { source, page, .. } = &work.item;
+        let picture = read_page(source, *page, &self.options, &self.open);
+        let picture = picture.map_err(|error| refusal(&error));
         let ask = |&number: &usize| {
             let prepared = &self.questions[number];
             let custom_id = prepared.question.row_id(&work.item.id);

@@ -10,6 +10,7 @@ use crate::batch::journal::{DoneRows, Header, Journal, Resumed, check_job};
 use crate::batch::meter::Meter;
 use crate::batch::row::RowMaker;
 use crate::batch::{BatchError, worker};
+use crate::documents::OpenDocuments;
 use crate::error::CliError;
 use crate::interrupt::Stop;
 use crate::note;
@@ -29,7 +30,8 @@ use work::{Asking, Work};
 pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     args.generation.check()?;
     let found = inputs::find(&args.inputs, &mut std::io::stdin().lock())?;
-    let found = found.with_pages(&args.picture.options(&ImageParams::default()));
+    let documents = OpenDocuments::default();
+    let found = found.with_pages(&args.picture.options(&ImageParams::default()), &documents);
     if let Inputs::Pictures { skipped: skipped @ 1.., .. } = found {
         note!("{} passed over: no pictures", count(skipped, "file"));
     }
@@ -66,7 +68,8 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
         model: checkpoint.name.clone(),
         tokenizer: Arc::clone(&checkpoint.tokenizer),
     };
-    let asking = Asking { args, opened: &opened, forms, job: maker.job.clone(), runtime: runtime.handle() };
+    let (job, runtime_handle) = (maker.job.clone(), runtime.handle());
+    let asking = Asking { args, opened: &opened, documents, forms, job, runtime: runtime_handle };
     let coming = asking.begin(work, prepared)?;
     let Runtime { mut engine, .. } = opened.load_for_batch(&args.model, args.width)?;
     outputs.measure(Meter::new(total));

@@ -107,6 +107,12 @@ impl Document {
         self.pages
     }
 
+    /// Whether its pages can be drawn: not after an error of its process.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.process.is_wanted()
+    }
+
     /// Draws page `page`, from 1, for at most `num_crops` tiles; and whether something of it is missing, such as a font or a
     /// picture that is not understood.
     ///

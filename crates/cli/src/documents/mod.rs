@@ -4,9 +4,11 @@
 //! program once more, so that no document can take down, hang or swell the one that answers: it is ended where it takes
 //! too long or too much memory, and one that ends by itself, as by a stack that is too deep, is an error of the document.
 
+mod animation;
 mod choice;
 mod drawer;
 mod error;
+mod open;
 mod pages;
 mod process;
 mod video;
@@ -15,6 +17,7 @@ pub mod worker;
 pub use choice::PageChoice;
 pub use drawer::{Document, DrawLimits, Drawer};
 pub use error::DocumentError;
-pub use pages::{Page, Pages, Reading, count_pages};
+pub use open::OpenDocuments;
+pub use pages::{CountedPages, Page, Pages, Reading, count_pages};
 pub use process::{output_of, private_folder};
 pub use video::FrameChoice;

@@ -1,5 +1,6 @@
 //! The pictures of a file, whatever it is.
 
+use super::animation;
 use super::choice::PageChoice;
 use super::drawer::{Document, Drawer};
 use super::error::DocumentError;
@@ -66,26 +67,14 @@ impl Reading {
     /// # Errors
     /// It is no picture, and no document that can be drawn; or it does not have the chosen pages.
     pub fn open(&self, bytes: Vec<u8>) -> Result<Pages, DocumentError> {
-        let pages =
-            |content, left: Vec<usize>| Pages { content, reading: self.clone(), left: left.into_iter() };
         if is_drawn(&bytes) {
             check_bytes(&bytes, &self.limits)?;
-            let document = self.drawer.open(&bytes)?;
-            let left = match &self.pages {
-                Some(choice) => choice.of_document(document.pages())?,
-                None if document.pages() > self.pages_unasked_max => {
-                    let (pages, limit) = (document.pages(), self.pages_unasked_max);
-                    return Err(DocumentError::ManyPages { pages, limit });
-                }
-                None => (1..=document.pages()).collect(),
-            };
-            return Ok(pages(Content::Pdf(Box::new(document)), left));
+            return self.pages_of(self.drawer.open(&bytes)?);
         }
-        if let Some(choice) = self.frames.filter(|choice| is_video(&bytes, choice, &self.limits)) {
-            check_bytes(&bytes, &self.limits)?;
-            let frames = video::frames(&bytes, choice, &self.limits)?;
+        if let Some(frames) = self.frames.map(|choice| self.frames_of(&bytes, choice)).transpose()?.flatten()
+        {
             let left = (1..=frames.len()).collect();
-            return Ok(pages(Content::Video(frames.into_iter()), left));
+            return Ok(self.pages(Content::Video(frames.into_iter()), left));
         }
         let left = match (&self.pages, image::pages(&bytes, &self.limits)) {
             (Some(choice), Ok(Some(count))) => Some(choice.of_document(count)?),
@@ -93,7 +82,43 @@ impl Reading {
             _ => None,
         };
         let has_pages = left.is_some();
-        Ok(pages(Content::Image { bytes, has_pages }, left.unwrap_or_else(|| vec![1])))
+        Ok(self.pages(Content::Image { bytes, has_pages }, left.unwrap_or_else(|| vec![1])))
+    }
+
+    /// The pages of a PDF that is open.
+    ///
+    /// # Errors
+    /// It does not have the chosen pages, or too many where nobody chose.
+    pub fn pages_of(&self, document: Document) -> Result<Pages, DocumentError> {
+        let left = match &self.pages {
+            Some(choice) => choice.of_document(document.pages())?,
+            None if document.pages() > self.pages_unasked_max => {
+                let (pages, limit) = (document.pages(), self.pages_unasked_max);
+                return Err(DocumentError::ManyPages { pages, limit });
+            }
+            None => (1..=document.pages()).collect(),
+        };
+        Ok(self.pages(Content::Pdf(Box::new(document)), left))
+    }
+
+    /// The frames of a video, or of an animation that somebody chose frames of; none where it is something else.
+    fn frames_of(&self, bytes: &[u8], choice: FrameChoice) -> Result<Option<Vec<Frame>>, DocumentError> {
+        let limits = &self.limits;
+        let told = image::pages(bytes, limits);
+        let is_video =
+            matches!(told, Err(ImageError::UnsupportedFormat { format }) if format.starts_with("video"));
+        if is_video || (choice.is_asked_for && bytes.starts_with(b"GIF8")) {
+            check_bytes(bytes, limits)?;
+            return video::frames(bytes, choice, limits).map(Some);
+        }
+        if choice.is_asked_for && told.is_ok() {
+            return animation::frames(bytes, choice, self.mode, limits);
+        }
+        Ok(None)
+    }
+
+    fn pages(&self, content: Content, left: Vec<usize>) -> Pages {
+        Pages { content, reading: self.clone(), left: left.into_iter() }
     }
 }
 
@@ -102,17 +127,17 @@ fn is_drawn(bytes: &[u8]) -> bool {
     cfg!(feature = "pdf") && is_pdf(bytes)
 }
 
-/// Whether frames are to be taken from the file: from a video, or from an animation that somebody chose frames of.
-fn is_video(bytes: &[u8], choice: &FrameChoice, limits: &ImageLimits) -> bool {
-    let told = image::pages(bytes, limits);
-    let unsupported =
-        matches!(told, Err(ImageError::UnsupportedFormat { format }) if format.starts_with("video"));
-    unsupported || (choice.is_asked_for && bytes.starts_with(b"GIF8"))
-}
-
 fn check_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
     let (bytes, limit) = (bytes.len(), limits.bytes_max);
     if bytes > limit { Err(ImageError::Bytes { bytes, limit }) } else { Ok(()) }
+}
+
+/// The pages of a file that are pictures of their own.
+pub struct CountedPages {
+    /// Their numbers, from 1.
+    pub numbers: Vec<usize>,
+    /// The document itself, where it had to be opened to count them.
+    pub document: Option<Document>,
 }
 
 /// The pages of a file that are pictures of their own: all of a PDF, and of a TIFF those that `reading` chooses. None
@@ -120,19 +145,19 @@ fn check_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
 ///
 /// # Errors
 /// As for [`Reading::open`].
-pub fn count_pages(bytes: &[u8], reading: &Reading) -> Result<Option<Vec<usize>>, DocumentError> {
-    let count = if is_drawn(bytes) {
+pub fn count_pages(bytes: &[u8], reading: &Reading) -> Result<Option<CountedPages>, DocumentError> {
+    let (count, document) = if is_drawn(bytes) {
         check_bytes(bytes, &reading.limits)?;
-        Some(reading.drawer.open(bytes)?.pages())
-    } else if reading.pages.is_some() {
-        image::pages(bytes, &reading.limits)?
+        let document = reading.drawer.open(bytes)?;
+        (document.pages(), Some(document))
     } else {
-        None
+        let asked = reading.pages.as_ref().map(|_| image::pages(bytes, &reading.limits));
+        let Some(count) = asked.transpose()?.flatten() else { return Ok(None) };
+        (count, None)
     };
-    let chosen = |count| {
-        reading.pages.as_ref().map_or_else(|| Ok((1..=count).collect()), |pages| pages.of_document(count))
-    };
-    count.map(chosen).transpose()
+    let chosen = reading.pages.as_ref().map(|choice| choice.of_document(count)).transpose()?;
+    let numbers = chosen.unwrap_or_else(|| (1..=count).collect());
+    Ok(Some(CountedPages { numbers, document }))
 }
 
 impl Iterator for Pages {
@@ -145,6 +170,15 @@ impl Iterator for Pages {
 }
 
 impl Pages {
+    /// The document that the pages are of, for others of its pages, where it is a PDF that is still open.
+    #[must_use]
+    pub fn into_document(self) -> Option<Document> {
+        match self.content {
+            Content::Pdf(document) => Some(*document).filter(Document::is_open),
+            Content::Video(_) | Content::Image { .. } => None,
+        }
+    }
+
     fn page(&mut self, page: usize) -> Result<Page, DocumentError> {
         let Reading { mode, params, limits, .. } = &self.reading;
         let mut time = None;

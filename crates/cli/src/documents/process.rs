@@ -80,6 +80,11 @@ impl Watched {
         self.watch.take().and_then(|watch| watch.join().ok().flatten())
     }
 
+    /// Whether nobody has ended it. It may have done so by itself.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// Ends it, and says why it was ended before, if it was.
     pub(super) fn end(&mut self) -> Option<Stopped> {
         drop(self.end.take());

@@ -11,11 +11,11 @@ use std::time::Duration;
 /// Time for ffmpeg to read a video once.
 const TIME_MAX: Duration = Duration::from_secs(300);
 /// Frames in a second that are compared to find those that differ.
-const SAMPLES_PER_SECOND: f64 = 2.0;
+pub(super) const SAMPLES_PER_SECOND: f64 = 2.0;
 /// Side of a frame that is compared.
-const SAMPLE_SIDE: usize = 32;
+pub(super) const SAMPLE_SIDE: usize = 32;
 /// Frames that are compared: four hours.
-const SAMPLES_MAX: usize = 4 * 3600 * 2;
+pub(super) const SAMPLES_MAX: usize = 4 * 3600 * 2;
 /// Steps of each colour in a histogram.
 const LEVELS: usize = 16;
 
@@ -84,7 +84,7 @@ fn run(file: &Path, filter: &str, output: &[&str], bytes_max: usize) -> Result<V
 }
 
 /// The first frame, and those at which the histogram differs most from that of the frame before, in order.
-fn changes(samples: &[u8], frames: usize) -> Vec<usize> {
+pub(super) fn changes(samples: &[u8], frames: usize) -> Vec<usize> {
     let histograms: Vec<[u32; 3 * LEVELS]> =
         samples.chunks_exact(SAMPLE_SIDE * SAMPLE_SIDE * 3).map(histogram).collect();
     let difference = |pair: &[[u32; 3 * LEVELS]]| -> u32 {

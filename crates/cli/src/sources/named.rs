@@ -5,7 +5,7 @@ use super::error::NamedImageError;
 use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
 use super::image::NamedImage;
-use crate::documents::{DocumentError, Drawer, FrameChoice, PageChoice, Pages, Reading};
+use crate::documents::{DocumentError, Drawer, FrameChoice, OpenDocuments, PageChoice, Pages, Reading};
 use crate::paths::{check_named, open_named};
 use phi3v::files::read_to_limit;
 use phi3v::image::{ImageLimits, ImageMode, ImageParams};
@@ -17,7 +17,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 /// Pages of a document that are looked at together where nobody chose.
-const PAGES_UNASKED_MAX: usize = 16;
+pub const PAGES_UNASKED_MAX: usize = 16;
 
 /// Time for a picture that is fetched, redirects included.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
@@ -35,6 +35,8 @@ pub struct ImageOptions {
     pub pages: Option<PageChoice>,
     /// Which frames of videos; none where videos are refused.
     pub frames: Option<FrameChoice>,
+    /// What draws PDF files.
+    drawer: Drawer,
     /// Where pictures may be fetched from.
     remote: Option<Arc<Fetcher>>,
 }
@@ -43,7 +45,8 @@ impl ImageOptions {
     /// Options for files and stdin alone, under these limits: no host is asked.
     #[must_use]
     pub fn of_files(mode: ImageMode, params: ImageParams, limits: ImageLimits) -> Self {
-        Self { mode, params, limits, pages: None, frames: None, remote: None }
+        let drawer = Drawer::default();
+        Self { mode, params, limits, pages: None, frames: None, drawer, remote: None }
     }
 
     /// The same options, and also addresses of `hosts` are fetched, if there are any.
@@ -59,6 +62,12 @@ impl ImageOptions {
         Self { pages, ..self }
     }
 
+    /// The same options, and PDF files are drawn by `drawer`.
+    #[must_use]
+    pub fn drawn_by(self, drawer: Drawer) -> Self {
+        Self { drawer, ..self }
+    }
+
     /// The same options, and of videos these frames.
     #[must_use]
     pub fn with_frames(self, frames: FrameChoice) -> Self {
@@ -68,8 +77,8 @@ impl ImageOptions {
     /// How a file becomes pictures, of which there may be `pages_unasked_max` where no pages were chosen.
     #[must_use]
     pub fn reading(&self, pages_unasked_max: usize) -> Reading {
-        let Self { mode, params, limits, pages, frames, .. } = self.clone();
-        Reading { mode, params, limits, pages, frames, pages_unasked_max, drawer: Drawer::default() }
+        let Self { mode, params, limits, pages, frames, drawer, .. } = self.clone();
+        Reading { mode, params, limits, pages, frames, pages_unasked_max, drawer }
     }
 }
 
@@ -160,6 +169,33 @@ pub fn read_image(source: &OsStr, options: &ImageOptions) -> Result<NamedImage, 
     only_page(&name, pages_of(name.clone(), read_named(source, options)?, options, 1)?)
 }
 
+/// Reads and prepares page `page`, from 1, of what was named, or its one picture. A document is taken from those that are
+/// `open`, and left among them for the next page.
+///
+/// # Errors
+/// [`NamedImageError`]: what is wrong with the name, the file or the page.
+pub fn read_page(
+    source: &OsStr,
+    page: Option<usize>,
+    options: &ImageOptions,
+    open: &OpenDocuments,
+) -> Result<NamedImage, NamedImageError> {
+    let name = display_name(source);
+    let refused = |error| NamedImageError::of_document(&name, error);
+    let mut reading = options.reading(1);
+    reading.pages = page.map(PageChoice::of).or(reading.pages);
+    let pages = match open.take(source) {
+        Some(document) => reading.pages_of(document),
+        None => reading.open(read_named(source, options)?),
+    };
+    let mut pages = pages.map_err(refused)?;
+    let drawn = pages.next().unwrap_or(Err(DocumentError::Ended));
+    if let Some(document) = pages.into_document() {
+        open.keep(source, document);
+    }
+    drawn.map(|page| NamedImage::of_page(&name, page)).map_err(refused)
+}
+
 /// The first page, where several that were chosen come to one.
 fn only_page(
     name: &str,
@@ -168,8 +204,12 @@ fn only_page(
     pages.next().unwrap_or_else(|| Err(NamedImageError::of_document(name, DocumentError::Ended)))
 }
 
-/// The pictures of a file that the user calls `name`.
-fn pages_of(
+/// The pictures of a file that the user calls `name`: one, or the pages of a document, of which there may be
+/// `pages_unasked_max` where nobody chose.
+///
+/// # Errors
+/// [`NamedImageError`]: what is wrong with the file.
+pub fn pages_of(
     name: String,
     bytes: Vec<u8>,
     options: &ImageOptions,

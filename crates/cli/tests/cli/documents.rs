@@ -2,7 +2,10 @@
 #![cfg(feature = "pdf")]
 
 use super::{Fixture, Run};
-use phi3v_cli::documents::{DocumentError, DrawLimits, Drawer};
+use phi3v::image::{ImageLimits, ImageMode, ImageParams};
+use phi3v_cli::batch::inputs::{Inputs, find};
+use phi3v_cli::documents::{DocumentError, DrawLimits, Drawer, OpenDocuments};
+use phi3v_cli::sources::{ImageOptions, read_page};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -173,6 +176,54 @@ fn frames_of_a_video_are_those_at_which_it_changes_or_so_many_a_second() {
 }
 
 #[test]
+fn frames_of_an_animated_webp_need_no_ffmpeg() {
+    let fixture = fixture();
+    std::fs::copy(document("scenes.webp"), fixture.path("scenes.webp")).unwrap();
+    let names = |args: &[&str]| {
+        let args = [
+            &["ask", "--json", "--max-new-tokens", "2", "--num-crops", "1", "scenes.webp"],
+            args,
+            &["What?"],
+        ];
+        let mut command = fixture.command(&args.concat());
+        let told = Run::of(command.env("PATH", fixture.path("nothing")).output().unwrap()).json();
+        let images = told["images"].as_array().unwrap().iter();
+        images.map(|image| image["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]), ["scenes.webp"], "an animation is its first frame");
+    // red for 2 s, blue for 2 s, blue with a white half for 2 s
+    assert_eq!(names(&["--frames", "8"]), ["scenes.webp#t=0", "scenes.webp#t=2", "scenes.webp#t=4"]);
+    assert_eq!(names(&["--frames", "2"]).len(), 2);
+    let even = names(&["--fps", "0.4", "--frames", "9"]);
+    assert_eq!(even, ["scenes.webp#t=0", "scenes.webp#t=2.5"]);
+    assert_eq!(names(&["--fps", "1", "--frames", "9"]).len(), 6);
+    let still =
+        fixture.command(&["ask", "small.png", "--frames", "3", "--max-new-tokens", "2", "What?"]).output();
+    assert_eq!(Run::of(still.unwrap()).code, Some(0), "a still picture is one");
+}
+
+#[test]
+fn the_guide_s_examples_work() {
+    let fixture = Fixture::new();
+    let example = |from: &str, to: &str| {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        std::fs::copy(examples.join(from), fixture.path(to)).unwrap();
+    };
+    example("cover.png", "before.png");
+    example("text.png", "after.png");
+    example("text.png", "chart.png");
+    std::fs::create_dir(fixture.path("scans")).unwrap();
+    std::fs::copy(document("words.pdf"), fixture.path("report.pdf")).unwrap();
+    std::fs::copy(document("words.pdf"), fixture.path("scans/letter.pdf")).unwrap();
+    std::fs::write(fixture.path("contract.pdf"), blank_pages(8)).unwrap();
+    let absent: &[&str] = if makes_video(&fixture, "clip.mp4") { &[] } else { &["clip.mp4"] };
+    let told = fixture.run_guide_but_for("images.md", absent);
+    assert!(told.len() + absent.len() >= 3, "{}", told.len());
+    let answers = std::fs::read_to_string(fixture.path("scans.jsonl"));
+    assert!(told.iter().all(|told| !told.is_empty()) || answers.is_ok());
+}
+
+#[test]
 fn a_video_without_ffmpeg_names_it() {
     let fixture = fixture();
     std::fs::write(fixture.path("clip.mp4"), b"\0\0\0\x18ftypisom\0\0\0\0isom").unwrap();
@@ -302,4 +353,88 @@ fn a_program_that_does_not_draw_is_an_error() {
         let refused = Drawer::by(Path::new(program)).open(&vec![0; 1 << 20]).err().unwrap();
         assert!(matches!(refused, DocumentError::Ended), "{refused}");
     }
+}
+
+/// A program that draws and leaves a line in a file for every time it was started.
+#[cfg(unix)]
+fn counted_drawer(fixture: &Fixture) -> (Drawer, impl Fn() -> usize) {
+    use std::os::unix::fs::PermissionsExt;
+    let (program, log) = (fixture.path("draws"), fixture.path("starts"));
+    let (real, noted) = (env!("CARGO_BIN_EXE_phi3v"), log.display());
+    std::fs::write(&program, format!("#!/bin/sh\necho start >> '{noted}'\nexec '{real}' \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let starts = move || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    (Drawer::by(&program), starts)
+}
+
+#[cfg(unix)]
+#[test]
+fn the_pages_of_a_batch_are_drawn_by_the_process_that_counted_them() {
+    let fixture = fixture();
+    let (drawer, starts) = counted_drawer(&fixture);
+    for name in ["a.pdf", "b.pdf", "c.pdf"] {
+        std::fs::write(fixture.path(name), blank_pages(60)).unwrap();
+    }
+    std::fs::write(fixture.path("one.pdf"), blank_pages(1)).unwrap();
+    let params = ImageParams::default().with_num_crops(1);
+    let files = ImageOptions::of_files(ImageMode::AsSeen, params, ImageLimits::default());
+    let options = files.drawn_by(drawer);
+    let names = ["a.pdf", "b.pdf", "c.pdf", "one.pdf"].map(|name| fixture.path(name).into_os_string());
+    let (open, no_input) = (OpenDocuments::default(), &mut std::io::empty());
+    let found = find(&names, no_input).unwrap().with_pages(&options, &open);
+    let Inputs::Pictures { items, .. } = found else { panic!("pictures") };
+    assert_eq!((items.len(), starts()), (181, 4));
+    for (index, item) in items.iter().enumerate() {
+        let picture = read_page(&item.source, item.page, &options, &open).unwrap();
+        assert_eq!(
+            picture.name.ends_with(&format!("#page={}", index % 60 + 1)),
+            index < 180,
+            "{}",
+            picture.name
+        );
+    }
+    assert_eq!(starts(), 4);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_process_that_was_ended_is_followed_by_another() {
+    let fixture = fixture();
+    let (drawer, starts) = counted_drawer(&fixture);
+    let drawer =
+        drawer.with_limits(DrawLimits { page_time_max: Duration::from_secs(2), ..DrawLimits::default() });
+    let path = document("endless.pdf").into_os_string();
+    let files = ImageOptions::of_files(ImageMode::AsSeen, ImageParams::default(), ImageLimits::default());
+    let (options, open) = (files.drawn_by(drawer), OpenDocuments::default());
+    for started in 1..=2 {
+        let refused = read_page(&path, Some(1), &options, &open).unwrap_err();
+        assert!(refused.to_string().contains("within 2 s for a page"), "{refused}");
+        assert_eq!((starts(), open.take(&path).is_none()), (started, true));
+    }
+    let missing = read_page(&path, Some(2), &options, &open).unwrap_err();
+    assert!(missing.to_string().contains("there is no page 2"), "{missing}");
+}
+
+#[cfg(feature = "heic")]
+#[test]
+fn the_alt_text_of_a_photograph_is_what_photo_tools_read() {
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("phone")).unwrap();
+    let heic = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/heic/grid_turned.heic");
+    std::fs::copy(heic, fixture.path("phone/IMG_0001.HEIC")).unwrap();
+    let job =
+        ["batch", "phone", "--prompt", "What?", "--sidecar", "xmp", "--out", "r.jsonl", "--model", "demo"];
+    let run = fixture.run(&job);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let row: serde_json::Value =
+        std::fs::read_to_string(fixture.path("r.jsonl")).unwrap().lines().nth(1).unwrap().parse().unwrap();
+    let answer = row["response"]["body"]["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    let sidecar = fixture.path("phone/IMG_0001.xmp");
+    let told =
+        std::process::Command::new("exiftool").args(["-s3", "-AltTextAccessibility"]).arg(&sidecar).output();
+    let Ok(told) = told else {
+        phi3v_kernels::testing::skip("alt text is looked at with exiftool", "install exiftool");
+        return;
+    };
+    assert_eq!(String::from_utf8_lossy(&told.stdout).trim_end(), answer);
 }

@@ -94,6 +94,11 @@ impl Fixture {
     /// Runs the examples of a page of the guide, on the demo model, with the pictures of examples/ in a folder `photos`;
     /// what each prints.
     fn run_guide(&self, page: &str) -> Vec<String> {
+        self.run_guide_but_for(page, &[])
+    }
+
+    /// The same without the examples that name one of `absent`.
+    fn run_guide_but_for(&self, page: &str, absent: &[&str]) -> Vec<String> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         std::fs::create_dir(self.path("photos")).unwrap();
         for entry in std::fs::read_dir(repository.join("examples")).unwrap() {
@@ -114,7 +119,9 @@ impl Fixture {
             assert_eq!(told.code, Some(0), "{script}\n{}", told.stderr);
             told.stdout
         };
-        guide.split("```sh\n").skip(1).map(run).collect()
+        let is_run =
+            |block: &&str| !absent.iter().any(|name| block.split("```").next().unwrap().contains(name));
+        guide.split("```sh\n").skip(1).filter(is_run).map(run).collect()
     }
 
     /// Runs with `input` on stdin.

@@ -190,11 +190,11 @@ await check('an answer without a text says so', async () => {
 
 await check('a picture given while the model loads is measured when it is there', async () => {
   await page.route('**/v1/models', (route) => route.fulfill(loading));
-  await page.route('**/tokenize', (route) => route.fulfill(loading));
+  await page.route('**/tokenize**', (route) => route.fulfill(loading));
   await page.reload();
   await page.setInputFiles('#files', await file('early.png', 'early'));
   await pictures().first().locator('.cost', { hasText: 'when the model is loaded' }).waitFor();
-  await page.unroute('**/tokenize');
+  await page.unroute('**/tokenize**');
   await page.unroute('**/v1/models');
   await measured(0);
 });
@@ -298,6 +298,27 @@ await check('the pages of a PDF can be chosen and asked about', async () => {
   await page.click('#stop');
   await idle();
   // what was stopped before its first word is given back
+  while (await pictures().count()) await page.click('#pictures .remove');
+  await page.fill('#question', '');
+});
+
+await check('a picture that the browser cannot show is shown as the server reads it', async () => {
+  const buffer = await readFile('../../../../testdata/heic/color_420.heic');
+  // as browsers hand it over that do not know the format
+  await page.setInputFiles('#files', { name: 'IMG_0001.HEIC', mimeType: '', buffer });
+  await measured(0);
+  assert.match(await pictures().nth(0).locator('.cost').textContent(), /96 × 64, \d+ tiles?, \d+ tokens/);
+  await page.waitForFunction(() => document.querySelector('#pictures img')?.naturalWidth > 0);
+  await page.setViewportSize({ width: 375, height: 700 });
+  await shot('8-heic-phone');
+  await page.setViewportSize({ width: 1000, height: 760 });
+  const [request] = await Promise.all([page.waitForRequest('**/v1/chat/completions'), ask('What is this?')]);
+  assert.equal(request.postDataJSON().messages.at(-1).content[0].type, 'image_url');
+  // in the question, or given back where that was stopped before its answer's first word
+  const shown = () => [[...document.querySelectorAll('article.user')].at(-1), document.getElementById('pictures')];
+  await page.waitForFunction(`(${shown})().some((node) => node?.querySelector('img')?.naturalWidth > 0)`);
+  await page.click('#stop');
+  await idle();
   while (await pictures().count()) await page.click('#pictures .remove');
   await page.fill('#question', '');
 });

@@ -11,6 +11,7 @@ mod tiff;
 mod webp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::error::ImageError;
 use super::format::Format;
@@ -73,6 +74,36 @@ pub fn decode_page(
     let Format::Tiff = Format::of(bytes)? else { return decode(bytes, mode, limits) };
     let index = page.saturating_sub(1);
     Ok(caught(Format::Tiff, || tiff::decode_page(bytes, index, mode, limits))?.into_rgb(mode))
+}
+
+/// A frame of an animation, as it is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnimationFrame {
+    /// The whole picture, also where only a part of it has changed.
+    pub image: RgbImage,
+    /// For how long it is shown.
+    pub duration: Duration,
+}
+
+/// The frames of an animated WebP, of which [`ImageLimits::frames_max`] may be looked at, decoded one after the other; none
+/// where the file is a still picture or in another format.
+///
+/// # Errors
+/// As for [`decode`]; a frame that cannot be decoded is the last.
+pub fn frames(
+    bytes: &[u8],
+    mode: ImageMode,
+    limits: &ImageLimits,
+) -> Result<Option<impl Iterator<Item = Result<AnimationFrame, ImageError>> + use<>>, ImageError> {
+    limits.check_bytes(bytes.len())?;
+    let Format::WebP = Format::of(bytes)? else { return Ok(None) };
+    let Some(mut frames) = caught(Format::WebP, || webp::Frames::of(bytes, mode, limits))? else {
+        return Ok(None);
+    };
+    Ok(Some(std::iter::from_fn(move || {
+        let frame = caught(Format::WebP, || frames.next().transpose()).transpose()?;
+        Some(frame.map(|(raster, duration)| AnimationFrame { image: raster.into_rgb(mode), duration }))
+    })))
 }
 
 /// What a decoder returns. It may be other people's code on hostile bytes: should it panic, it is this image's error and

@@ -21,7 +21,7 @@ mod orientation;
 mod resize;
 mod threads;
 
-pub use decode::{decode, decode_page, pages};
+pub use decode::{AnimationFrame, decode, decode_page, frames, pages};
 pub use error::ImageError;
 pub use format::{HEAD_BYTES, is_picture};
 pub use hd_transform::{HdGrid, NUM_CROPS_HIGH, NUM_CROPS_MAX, hd_transform};

@@ -64,10 +64,10 @@ def tokenize_cost(images: PictureLike | Iterable[PictureLike], **options: Unpack
     reading = split(options).reading
     num_crops = reading.get("num_crops") or _NUM_CROPS
 
-    def read(source: _phi3v.Source, reading: Any) -> Picture:
+    def read(source: _phi3v.Source, reading: Any) -> list[Picture]:
         return _phi3v.prepare(source, num_crops, reading)
 
-    return Costs(cost(prepare(read, image, reading)) for image in several(images))
+    return Costs(cost(page) for image in several(images) for page in prepare(read, image, reading))
 
 
 class Model:
@@ -290,8 +290,8 @@ class Model:
     def _read(
         self, images: PictureLike | Iterable[PictureLike], reading: Mapping[str, Any]
     ) -> list[Picture]:
-        read = self._inner.processor.picture
-        return [prepare(read, image, reading) for image in several(images)]
+        read = self._inner.processor.pictures
+        return [page for image in several(images) for page in prepare(read, image, reading)]
 
     def _ask(
         self, turns: list[Turn], pictures: list[Picture], parts: Split, want: Form | None

@@ -49,6 +49,8 @@ class PlainOptions(TypedDict, total=False):
     """Length of a picture's file."""
     max_frames: int
     """Frames of an animation, of which the first is looked at."""
+    pages: int | str
+    """Which pages of PDF and TIFF files, as 2 or "1-3,7,10-"; all of a PDF, up to 16, and the first of a TIFF where left out."""
 
 
 class Options(PlainOptions, total=False):
@@ -113,6 +115,10 @@ def _choices(name: str, value: object) -> list[str]:
     return _texts(name, value)
 
 
+def _pages(name: str, value: object) -> str:
+    return value if isinstance(value, str) else str(whole(name, value))
+
+
 def _side(name: str, value: object) -> int:
     return min(whole(name, value), (1 << 32) - 1)
 
@@ -140,6 +146,7 @@ _READING: dict[str, Callable[[str, object], Any]] = {
     "max_side": _side,
     "max_image_bytes": whole,
     "max_frames": whole,
+    "pages": _pages,
 }
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, TypeVar, Union
 
 from ._errors import PictureError
 from ._phi3v import Picture, Source
@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     import numpy
     from PIL.Image import Image
 
+T = TypeVar("T")
+
 PictureLike: TypeAlias = Union[
     str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO, "Image", "numpy.ndarray[Any, Any]"
 ]
 """A path, a data URL, an address (with `allow_hosts`), the bytes of a file, a file object, a PIL image, or uint8 pixels
-`[height, width]` or `[height, width, 1 | 3 | 4]`."""
+`[height, width]` or `[height, width, 1 | 3 | 4]`. A document is its pages, or those that `pages` chooses."""
 
-Reader: TypeAlias = Callable[[Source, Any], Picture]
-"""Decodes a source and cuts it into tiles."""
+Reader: TypeAlias = Callable[[Source, Any], T]
+"""Decodes a source and cuts it into tiles: a picture, or those of a document."""
 
 # What the command line reads where none is given, and one byte more, so that the decoder can tell of the excess.
 _FILE_BYTES_MAX = 256 << 20
@@ -81,8 +83,8 @@ def several(pictures: PictureLike | Iterable[PictureLike] | None) -> list[Pictur
     return [pictures]  # type: ignore[list-item]
 
 
-def prepare(read: Reader, picture: PictureLike, reading: Mapping[str, Any]) -> Picture:
-    """Reads a picture from the first of its sources that can be read."""
+def prepare(read: Reader[T], picture: PictureLike, reading: Mapping[str, Any]) -> T:
+    """Reads a picture, or those of a document, from the first of its sources that can be read."""
     refused: PictureError | None = None
     for source in _sources(picture, reading):
         try:

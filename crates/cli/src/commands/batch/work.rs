@@ -7,6 +7,7 @@ use crate::batch::journal::DoneRows;
 use crate::batch::lines::Lines;
 use crate::batch::prepare::{Group, LineAsker, PictureAsker, PictureWork, Prepared};
 use crate::batch::questions::Question;
+use crate::documents::OpenDocuments;
 use crate::error::CliError;
 use crate::runtime::Opened;
 use crate::server::limits::Limits;
@@ -79,6 +80,8 @@ impl Work {
 pub(super) struct Asking<'a> {
     pub(super) args: &'a BatchArgs,
     pub(super) opened: &'a Opened,
+    /// Those that are open already.
+    pub(super) documents: OpenDocuments,
     pub(super) forms: Arc<ConstraintFactory>,
     /// Names the job.
     pub(super) job: String,
@@ -104,16 +107,18 @@ impl Asking<'_> {
         }
     }
 
-    fn picture_asker(&self, questions: Vec<Prepared>) -> PictureAsker {
+    fn picture_asker(self, questions: Vec<Prepared>) -> PictureAsker {
         let (generation, checkpoint) = (&self.args.generation, &self.opened.checkpoint);
+        let context_tokens = self.context_tokens();
         PictureAsker {
             options: self.args.picture.options(&checkpoint.preprocessor),
+            open: self.documents,
             tokenizer: Arc::clone(&checkpoint.tokenizer),
-            context_tokens: self.context_tokens(),
+            context_tokens,
             system: generation.system.clone(),
             generation: generation.options(None),
             questions,
-            job: self.job.clone(),
+            job: self.job,
         }
     }
 

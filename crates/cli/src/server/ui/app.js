@@ -136,10 +136,16 @@ function thumbnails(picture, number) {
   }));
 }
 
-/** A picture, or a placeholder: browsers cannot show all that the model can read, and some files are no pictures. */
-function image(url, alt) {
+/** A picture as the browser shows it, or as the server has read it, or a placeholder: few browsers show HEIC or TIFF, and some
+ *  files are no pictures. */
+function image({ url, cost }, alt) {
   const node = make('img', { src: url, alt });
-  node.onerror = () => node.replaceWith(make('div', { className: 'placeholder', role: 'img', ariaLabel: alt, textContent: 'no preview' }));
+  const others = [cost?.thumbnail];
+  node.onerror = () => {
+    const other = others.pop();
+    if (other) node.src = other;
+    else node.replaceWith(make('div', { className: 'placeholder', role: 'img', ariaLabel: alt, textContent: 'no preview' }));
+  };
   return node;
 }
 
@@ -149,7 +155,7 @@ function drawPictures() {
   $('pictures').replaceChildren(...pictures.map((picture, index) => {
     const number = `picture ${index + 1}, ${picture.name}`;
     return make('li', {},
-      picture.thumbnails?.size ? thumbnails(picture, number) : image(picture.url, number),
+      picture.thumbnails?.size ? thumbnails(picture, number) : image(picture, number),
       ...(picture.pages === undefined ? [] : [pagesField(picture, number)]),
       make('div', { className: 'name', textContent: `${index + 1}. ${picture.name}`, title: picture.name }),
       make('div', { className: picture.error ? 'cost bad' : 'cost', textContent: costText(picture) }),
@@ -204,7 +210,7 @@ function setBusy(busy) {
 function drawQuestion({ text, pictures: shown }) {
   const node = make('article', { className: 'user' }, make('h2', { textContent: 'You' }));
   if (shown.length) {
-    const images = shown.map(({ url, name }) => image(url, name));
+    const images = shown.map((picture) => image(picture, picture.name));
     node.append(make('div', { className: 'pictures' }, ...images));
   }
   node.append(make('div', { className: 'question', textContent: text }));

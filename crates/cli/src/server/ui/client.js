@@ -35,10 +35,10 @@ export async function modelEntry() {
 }
 
 /**
- * What a part of a message would cost, a picture or a document: {pages, width, height, tiles, tokens, thumbnails}, the size that of the first; `thumbnails` are
- * [page, url]. */
+ * What a part of a message would cost, a picture or a document: {pages, width, height, tiles, tokens, thumbnail, thumbnails}, the size and `thumbnail` those of
+ * the first; `thumbnails` are [page, url]. */
 export async function measure(part, signal) {
-  const response = await post(part.type === 'file' ? 'tokenize?thumbnails=true' : 'tokenize', { messages: [{ role: 'user', content: [part] }] }, signal);
+  const response = await post('tokenize?thumbnails=true', { messages: [{ role: 'user', content: [part] }] }, signal);
   const { images } = await response.json();
   const sum = (name) => images.reduce((total, image) => total + image[name], 0);
   const thumbnails = images.filter(({ page }) => page).map(({ page, thumbnail }) => [page, thumbnail]);

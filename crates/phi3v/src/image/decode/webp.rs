@@ -3,6 +3,7 @@
 //! The container is walked here: sizes are checked before anything is decoded, and the first frame of an animation
 //! is handed to the decoder as a still image, which is how libwebp treats it (it blends onto nothing).
 
+mod animation;
 mod groups;
 
 use std::borrow::Cow;
@@ -10,6 +11,8 @@ use std::io::{Cursor, ErrorKind};
 use std::ops::Range;
 
 use image_webp::{DecodingError, WebPDecoder};
+
+pub(super) use animation::Frames;
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;

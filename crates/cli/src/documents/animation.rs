@@ -1,0 +1,126 @@
+//! Frames of animated WebP files, which ffmpeg reads in few of its versions: chosen as it chooses those of a video.
+
+use super::error::DocumentError;
+use super::video::{self, Frame, FrameChoice};
+use phi3v::image::{self, AnimationFrame, ImageError, ImageLimits, ImageMode, RgbImage};
+use std::time::{Duration, Instant};
+
+/// Time to read an animation once.
+const TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Bytes of a frame that is compared.
+const SAMPLE_BYTES: usize = video::SAMPLE_SIDE * video::SAMPLE_SIDE * 3;
+
+/// The chosen frames of an animation, in order; none where `bytes` are no animated WebP.
+pub(super) fn frames(
+    bytes: &[u8],
+    choice: FrameChoice,
+    mode: ImageMode,
+    limits: &ImageLimits,
+) -> Result<Option<Vec<Frame>>, DocumentError> {
+    let mut slots = Slots::new(choice.fps.unwrap_or(video::SAMPLES_PER_SECOND));
+    let Some(all) = image::frames(bytes, mode, limits)? else { return Ok(None) };
+    let mut samples = Vec::new();
+    for frame in in_time(all) {
+        let AnimationFrame { image, duration } = frame?;
+        let moments = slots.add(duration);
+        if choice.fps.is_none() {
+            let room = video::SAMPLES_MAX - samples.len() / SAMPLE_BYTES;
+            samples.extend(sample(&image).repeat(moments.min(room)));
+        }
+    }
+    let numbers = match choice.fps {
+        Some(_) => (0..choice.frames.min(slots.ends.last().copied().unwrap_or(0))).collect(),
+        None => video::changes(&samples, choice.frames),
+    };
+    let mut wanted = numbers.into_iter().peekable();
+    let mut chosen = Vec::with_capacity(choice.frames);
+    let Some(again) = image::frames(bytes, mode, limits)? else { return Ok(None) };
+    for (frame, end) in in_time(again).zip(&slots.ends) {
+        let AnimationFrame { image, .. } = frame?;
+        while let Some(number) = wanted.next_if(|number| number < end) {
+            let time = Duration::from_secs_f64(number as f64 / slots.per_second);
+            chosen.push(Frame { time, image: image.clone() });
+        }
+        if wanted.peek().is_none() {
+            break;
+        }
+    }
+    if chosen.is_empty() { Err(DocumentError::NoFrames) } else { Ok(Some(chosen)) }
+}
+
+/// The frames, until the time is over.
+fn in_time(
+    frames: impl Iterator<Item = Result<AnimationFrame, ImageError>>,
+) -> impl Iterator<Item = Result<AnimationFrame, DocumentError>> {
+    let end = Instant::now() + TIME_MAX;
+    frames.map(move |frame| {
+        let late = Instant::now() > end;
+        if late { Err(DocumentError::Time { limit: TIME_MAX }) } else { frame.map_err(DocumentError::from) }
+    })
+}
+
+/// The moments, so many in a second, at which a frame is looked for.
+struct Slots {
+    per_second: f64,
+    /// When the next frame is shown.
+    time: Duration,
+    /// Of each frame the moment behind the last at which it is seen.
+    ends: Vec<usize>,
+}
+
+impl Slots {
+    fn new(per_second: f64) -> Self {
+        Self { per_second, time: Duration::ZERO, ends: Vec::new() }
+    }
+
+    /// Adds a frame, and returns at how many moments it is seen. A moment sees the frame whose start is nearest before it, and
+    /// the first sees one in any case.
+    fn add(&mut self, duration: Duration) -> usize {
+        self.time += duration;
+        let begin = self.ends.last().copied().unwrap_or(0);
+        let end = (self.time.as_secs_f64() * self.per_second).round() as usize;
+        let end = if begin == 0 { end.max(1) } else { end.max(begin) };
+        self.ends.push(end);
+        end - begin
+    }
+}
+
+/// A frame as small as those of videos that are compared, `[side, side, 3]`.
+fn sample(image: &RgbImage) -> Vec<u8> {
+    const SIDE: usize = video::SAMPLE_SIDE;
+    let pixel = |x: usize, y: usize| {
+        let (x, y) = (x * image.width / SIDE, y * image.height / SIDE);
+        let at = (y * image.width + x) * 3;
+        [image.pixels[at], image.pixels[at + 1], image.pixels[at + 2]]
+    };
+    (0..SIDE * SIDE).flat_map(|index| pixel(index % SIDE, index / SIDE)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_sees_the_frame_that_is_shown() {
+        let ends = |per_second, milliseconds: &[u64]| {
+            let mut slots = Slots::new(per_second);
+            for &milliseconds in milliseconds {
+                slots.add(Duration::from_millis(milliseconds));
+            }
+            slots.ends
+        };
+        assert_eq!(ends(2.0, &[1000, 1000, 500]), [2, 4, 5]);
+        assert_eq!(ends(2.0, &[40, 40]), [1, 1], "a short animation is its first frame");
+        assert_eq!(ends(10.0, &[0, 100, 100]), [1, 1, 2]);
+    }
+
+    #[test]
+    fn a_sample_is_the_picture_in_small() {
+        let (width, height) = (64, 32);
+        let row = [[255, 0, 0].repeat(32), [0, 0, 255].repeat(32)].concat();
+        let small = sample(&RgbImage { width, height, pixels: row.repeat(32) });
+        assert_eq!(small.len(), 32 * 32 * 3);
+        assert_eq!((&small[..3], &small[small.len() - 3..]), (&[255, 0, 0][..], &[0, 0, 255][..]));
+    }
+}

@@ -1,0 +1,340 @@
+//! The items of a HEIF file: coded pictures, and those that are put together of others.
+
+use super::super::super::error::ImageError;
+use super::super::super::{ImageLimits, Size};
+use super::canvas::Canvas;
+use super::color::{Coding, to_canvas};
+use super::{container, damaged, unsupported};
+use heifer_hevc_dec::decoder::{DecodeOptions, decode_picture};
+use heifer_isobmff::boxes::{ColorInfo, Property};
+use heifer_isobmff::{HeifFile, ItemId};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// How deep pictures may be made of pictures.
+const DEPTH_MAX: u32 = 4;
+/// Pixels that may be made for each pixel of the picture: tiles overhang and are put together, layers lie over each other, and
+/// transparency is coded beside.
+const PER_PIXEL_MAX: u64 = 8;
+/// A picture that is smaller may cost as much as one of so many pixels.
+const PIXELS_MIN: u64 = 1 << 20;
+/// What a picture costs at least, in pixels.
+const COST_MIN: u64 = 1 << 12;
+/// Tiles that are decoded at the same time, at most.
+const THREADS_MAX: usize = 8;
+/// What marks a picture as the transparency of another.
+const ALPHA_TYPES: [&str; 2] = ["urn:mpeg:hevc:2015:auxid:1", "urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"];
+
+/// Makes pictures of a file's items.
+pub(super) struct Items<'a> {
+    file: &'a HeifFile<'a>,
+    limits: &'a ImageLimits,
+    /// Pixels that may still be made.
+    left: AtomicU64,
+}
+
+impl<'a> Items<'a> {
+    /// The items of a file whose picture is of `size`, if it says so.
+    pub(super) fn new(file: &'a HeifFile<'a>, size: Option<Size>, limits: &'a ImageLimits) -> Self {
+        let pixels = size.map_or(limits.pixels_max, Size::pixels).max(PIXELS_MIN);
+        Self { file, limits, left: AtomicU64::new(pixels.saturating_mul(PER_PIXEL_MAX)) }
+    }
+
+    /// The picture that the file is about, turned and cropped as it is to be seen.
+    pub(super) fn primary(&self) -> Result<Canvas, ImageError> {
+        self.picture(self.file.primary_id, 0)
+    }
+
+    /// An item's picture as it is to be seen. `depth` pictures are made of it.
+    fn picture(&self, id: ItemId, depth: u32) -> Result<Canvas, ImageError> {
+        let mut picture = self.as_coded(id, depth)?;
+        if let Some(alpha) = self.alpha_of(id)? {
+            // it is turned and cropped together with what it belongs to
+            picture.set_alpha(&self.as_coded(alpha, depth + 1)?);
+        }
+        self.transformed(id, picture)
+    }
+
+    /// An item's picture before it is turned and cropped.
+    fn as_coded(&self, id: ItemId, depth: u32) -> Result<Canvas, ImageError> {
+        if depth > DEPTH_MAX {
+            return Err(damaged("it is made of pictures that are made of others, too deep"));
+        }
+        let kind = self.file.item(id).map_err(container)?.item_type;
+        match &kind.0 {
+            b"hvc1" | b"hev1" => self.coded(id),
+            b"grid" => self.grid(id, depth),
+            b"iovl" => self.overlay(id, depth),
+            b"iden" => match *self.file.referenced_items(id, b"dimg") {
+                [source] => self.picture(source, depth + 1),
+                _ => Err(damaged("it is the same as several others")),
+            },
+            _ => Err(unsupported(format!("coded as `{kind}`"))),
+        }
+    }
+
+    fn alpha_of(&self, id: ItemId) -> Result<Option<ItemId>, ImageError> {
+        for item in self.file.referencing_items(id, b"auxl") {
+            let mut properties = self.file.item_properties(item).map_err(container)?;
+            let is_alpha = |property: &Property| matches!(property, Property::AuxiliaryType(kind) if ALPHA_TYPES.contains(&kind.as_str()));
+            if properties.any(is_alpha) {
+                return Ok(Some(item));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes pixels off what may still be made.
+    fn charge(&self, pixels: u64) -> Result<(), ImageError> {
+        let charged = |left: u64| left.checked_sub(pixels.max(COST_MIN));
+        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(damaged("it is made of more than a picture of its size can be")),
+        }
+    }
+
+    fn coded(&self, id: ItemId) -> Result<Canvas, ImageError> {
+        self.charge(0)?;
+        let stream = self.file.hevc_bitstream(id).map_err(container)?;
+        let options = DecodeOptions { max_pixels: self.limits.pixels_max, ..DecodeOptions::default() };
+        let frame = decode_picture(&stream, options).map_err(codec)?;
+        let (width, height) = (frame.widths[0], frame.heights[0]);
+        self.charge(Size { width, height }.pixels())?;
+        let stated = self.file.image_size(id).map_err(container)?;
+        let (width, height) = stated.unwrap_or((width, height));
+        let mut properties = self.file.item_properties(id).map_err(container)?;
+        let stated = properties.find_map(|property| match property {
+            Property::Color(ColorInfo::Nclx { matrix, full_range, .. }) => {
+                Some(Coding { matrix: *matrix, is_full_range: *full_range })
+            }
+            _ => None,
+        });
+        let coding = stated.unwrap_or_else(|| Coding::of_frame(&frame));
+        to_canvas(&frame, coding, width as usize, height as usize)
+    }
+
+    fn grid(&self, id: ItemId, depth: u32) -> Result<Canvas, ImageError> {
+        let grid = self.file.grid(id).map_err(container)?;
+        let (columns, rows) = (usize::from(grid.columns), usize::from(grid.rows));
+        let tiles = self.file.referenced_items(id, b"dimg");
+        if tiles.len() != columns * rows {
+            return Err(damaged("its tiles are more or fewer than its rows and columns"));
+        }
+        let size = Size { width: grid.output_width, height: grid.output_height };
+        self.limits.check_size(size)?;
+        self.charge(size.pixels())?;
+        let (width, height) = (grid.output_width as usize, grid.output_height as usize);
+        let first = self.picture(tiles[0], depth + 1)?;
+        // every tile is needed, and nothing is left empty
+        let is_covered = |tiles: usize, side: usize, whole: usize| {
+            let covered = tiles.checked_mul(side).is_some_and(|covered| covered >= whole);
+            covered && (tiles - 1) * side < whole
+        };
+        if !is_covered(columns, first.width, width) || !is_covered(rows, first.height, height) {
+            return Err(damaged("its tiles do not fit its size"));
+        }
+        let canvas = Mutex::new(Canvas::filled(width, height, [0, 0, 0, u8::MAX]));
+        let place = |index: usize, tile: &Canvas| {
+            if (tile.width, tile.height) != (first.width, first.height) {
+                return Err(damaged("its tiles differ in size"));
+            }
+            let (x, y) = (index % columns * tile.width, index / columns * tile.height);
+            canvas.lock().unwrap_or_else(PoisonError::into_inner).copy(tile, x, y);
+            Ok(())
+        };
+        place(0, &first)?;
+        // threads of threads would be too many
+        let threads = if depth == 0 { threads() } else { 1 };
+        each(1..tiles.len(), threads, |index| place(index, &self.picture(tiles[index], depth + 1)?))?;
+        Ok(canvas.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn overlay(&self, id: ItemId, depth: u32) -> Result<Canvas, ImageError> {
+        let data = self.file.item_data(id).map_err(container)?;
+        let layers = self.file.referenced_items(id, b"dimg");
+        let overlay =
+            Overlay::parse(&data, layers.len()).ok_or_else(|| damaged("its layers are not told"))?;
+        self.limits.check_size(overlay.size)?;
+        self.charge(overlay.size.pixels())?;
+        let (width, height) = (overlay.size.width as usize, overlay.size.height as usize);
+        let mut canvas = Canvas::filled(width, height, overlay.fill);
+        for (layer, (x, y)) in layers.iter().zip(overlay.places) {
+            canvas.lay_over(&self.picture(*layer, depth + 1)?, x, y);
+        }
+        Ok(canvas)
+    }
+
+    /// The picture turned, mirrored and cropped as its properties say, in their order.
+    fn transformed(&self, id: ItemId, mut picture: Canvas) -> Result<Canvas, ImageError> {
+        for property in self.file.item_properties(id).map_err(container)? {
+            picture = match property {
+                Property::Rotation(quarters) => picture.turned(*quarters),
+                Property::Mirror(top_to_bottom) => picture.mirrored(*top_to_bottom),
+                Property::CleanAperture { width, height, horiz_offset, vert_offset } => {
+                    let empty = || damaged("nothing is left of it when it is cropped");
+                    let columns = Aperture { side: *width, offset: *horiz_offset, is_rounded_down: true };
+                    let rows = Aperture { side: *height, offset: *vert_offset, is_rounded_down: false };
+                    let (left, width) = columns.of(picture.width).ok_or_else(empty)?;
+                    let (top, height) = rows.of(picture.height).ok_or_else(empty)?;
+                    picture.cropped(left, top, width, height)
+                }
+                _ => picture,
+            };
+        }
+        Ok(picture)
+    }
+}
+
+fn codec(error: heifer_hevc_dec::Error) -> ImageError {
+    match error {
+        heifer_hevc_dec::Error::Unimplemented(kind) => unsupported(kind),
+        other => damaged(&other.to_string()),
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
+}
+
+/// Does `work` for each of `indices` on so many threads, until one fails.
+fn each(
+    indices: std::ops::Range<usize>,
+    threads: usize,
+    work: impl Fn(usize) -> Result<(), ImageError> + Sync,
+) -> Result<(), ImageError> {
+    let (next, failed) = (AtomicUsize::new(indices.start), Mutex::new(None));
+    let run = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= indices.end {
+                return;
+            }
+            if let Err(error) = work(index) {
+                next.store(indices.end, Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(indices.len()) {
+            scope.spawn(run);
+        }
+        run();
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// What is said of a picture that is made of layers.
+struct Overlay {
+    size: Size,
+    /// What is below all layers.
+    fill: [u8; 4],
+    /// Where the top left of each layer is.
+    places: Vec<(i64, i64)>,
+}
+
+impl Overlay {
+    /// Reads version, flags, four colours of 16 bits, and numbers of 16 or 32 bits: size and places.
+    fn parse(data: &[u8], layers: usize) -> Option<Self> {
+        let (head, rest) = data.split_first_chunk::<10>()?;
+        let (version, is_long) = (head[0], head[1] & 1 == 1);
+        let bytes = if is_long { 4 } else { 2 };
+        if version != 0 || rest.len() < (2 + 2 * layers).checked_mul(bytes)? {
+            return None;
+        }
+        let mut numbers = rest.chunks_exact(bytes).map(|number| match *number {
+            [a, b, c, d] => i32::from_be_bytes([a, b, c, d]),
+            [a, b] => i16::from_be_bytes([a, b]).into(),
+            _ => 0,
+        });
+        // sides have no sign
+        let side = |number: i32| if is_long { number as u32 } else { u32::from(number as u16) };
+        let size = Size { width: side(numbers.next()?), height: side(numbers.next()?) };
+        let places = (0..layers).map(|_| Some((numbers.next()?.into(), numbers.next()?.into())));
+        // of 16 bits the upper 8
+        Some(Self {
+            size,
+            fill: [head[2], head[4], head[6], head[8]],
+            places: places.collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// The part of a side that is to be seen: its length and how far its middle is from the middle, as fractions.
+struct Aperture {
+    side: (u32, u32),
+    offset: (i32, u32),
+    /// Whether a start between two pixels is rounded down and not up: libheif does so with columns, and not with rows.
+    is_rounded_down: bool,
+}
+
+impl Aperture {
+    /// Start and length of a part of `whole` pixels; none where it is empty or a denominator is 0.
+    fn of(&self, whole: usize) -> Option<(usize, usize)> {
+        let (side, side_under) = (i128::from(self.side.0), i128::from(self.side.1));
+        let (offset, offset_under) = (i128::from(self.offset.0), i128::from(self.offset.1));
+        if side_under == 0 || offset_under == 0 {
+            return None;
+        }
+        let whole = i128::try_from(whole).ok()?;
+        // offset + (whole - 1) / 2 - (side - 1) / 2, over one denominator
+        let under = 2 * offset_under * side_under;
+        let start = 2 * offset * side_under + (whole - 1) * offset_under * side_under
+            - (side - side_under) * offset_under;
+        let rounding = if self.is_rounded_down { 0 } else { under / 2 };
+        let start = (start + rounding).div_euclid(under);
+        let end = start + (2 * side + side_under).div_euclid(2 * side_under);
+        let (start, end) = (start.max(0), end.min(whole));
+        let length = usize::try_from(end - start).ok().filter(|length| *length > 0)?;
+        Some((usize::try_from(start).ok()?, length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_about_the_middle() {
+        let part =
+            |side, offset, is_rounded_down, whole| Aperture { side, offset, is_rounded_down }.of(whole);
+        assert_eq!(part((6, 1), (0, 1), true, 10), Some((2, 6)));
+        assert_eq!(part((5, 1), (0, 1), true, 10), Some((2, 5)));
+        assert_eq!(part((5, 1), (0, 1), false, 10), Some((3, 5)));
+        assert_eq!(part((12, 2), (-4, 2), true, 10), Some((0, 6)));
+        assert_eq!(part((20, 1), (0, 1), true, 10), Some((0, 10)));
+        assert_eq!(part((4, 1), (9, 1), true, 10), None, "beyond the end");
+        assert_eq!(part((0, 1), (0, 1), true, 10), None);
+        assert_eq!(part((4, 0), (0, 1), true, 10), None);
+        assert_eq!(part((u32::MAX, 1), (i32::MIN, u32::MAX), false, 10).map(|(start, _)| start), Some(0));
+    }
+
+    #[test]
+    fn layers_are_told_by_16_or_32_bits() {
+        let head = |flags| [0, flags, 1, 0, 2, 0, 3, 0, 0xff, 0xff];
+        let short = [&head(0)[..], &[0, 9, 0xff, 0xfe, 0xff, 0xff, 0, 7]].concat();
+        let overlay = Overlay::parse(&short, 1).unwrap();
+        assert_eq!((overlay.size.width, overlay.size.height), (9, 65_534));
+        assert_eq!((overlay.fill, overlay.places), ([1, 2, 3, 255], vec![(-1, 7)]));
+        let long = [&head(1)[..], &[0, 0, 1, 0, 0, 0, 0, 2]].concat();
+        assert_eq!(Overlay::parse(&long, 0).unwrap().size.width, 256);
+        assert!(Overlay::parse(&short, 2).is_none() && Overlay::parse(&short[..9], 0).is_none());
+        assert!(Overlay::parse(&[&[1][..], &short[1..]].concat(), 1).is_none());
+    }
+
+    #[test]
+    fn work_is_done_once_each_until_one_fails() {
+        for threads in [0, 1, 3] {
+            let sum = AtomicUsize::new(0);
+            each(1..100, threads, |index| {
+                sum.fetch_add(index, Ordering::Relaxed);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(sum.into_inner(), 4950);
+            let refused = each(0..100, threads, |index| if index == 50 { Err(damaged("x")) } else { Ok(()) });
+            assert_eq!(refused, Err(damaged("x")));
+            assert_eq!(each(1..1, threads, |_| Err(damaged("x"))), Ok(()));
+        }
+    }
+}

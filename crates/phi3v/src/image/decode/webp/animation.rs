@@ -1,0 +1,64 @@
+//! All frames of an animation, each as it is seen: on what those before it have left.
+
+use super::super::super::error::ImageError;
+use super::super::super::orientation::Orientation;
+use super::super::super::{ImageLimits, ImageMode, Size};
+use super::super::raster::{Layout, Raster};
+use super::{Container, damaged, error, stated_part};
+use image_webp::WebPDecoder;
+use std::io::Cursor;
+use std::time::Duration;
+
+/// The frames of an animation that are to come.
+pub(in super::super) struct Frames {
+    decoder: WebPDecoder<Cursor<Vec<u8>>>,
+    orientation: Orientation,
+    left: usize,
+}
+
+impl Frames {
+    /// Those of `bytes`; none where it is a still picture.
+    pub(in super::super) fn of(
+        bytes: &[u8],
+        mode: ImageMode,
+        limits: &ImageLimits,
+    ) -> Result<Option<Self>, ImageError> {
+        let bytes = stated_part(bytes)?;
+        let container = Container::read(bytes, limits)?;
+        if container.frame.is_none() {
+            return Ok(None);
+        }
+        let mut decoder = WebPDecoder::new(Cursor::new(bytes.to_vec())).map_err(error)?;
+        let (width, height) = decoder.dimensions();
+        limits.check_size(Size { width, height })?;
+        if !decoder.is_animated() {
+            return Err(damaged("its header tells of no animation"));
+        }
+        // whatever the file advises: nothing is below the frames, as libwebp has it
+        decoder.set_background_color([0; 4]).map_err(error)?;
+        let exif = container.exif.filter(|_| mode == ImageMode::AsSeen);
+        let orientation = exif.map(Orientation::from_exif).unwrap_or_default();
+        Ok(Some(Self { decoder, orientation, left: container.frames }))
+    }
+
+    /// The next frame, and for how long it is shown.
+    pub(in super::super) fn next(&mut self) -> Option<Result<(Raster, Duration), ImageError>> {
+        self.left = self.left.checked_sub(1)?;
+        let frame = self.read();
+        if frame.is_err() {
+            self.left = 0;
+        }
+        Some(frame)
+    }
+
+    fn read(&mut self) -> Result<(Raster, Duration), ImageError> {
+        let bytes = self.decoder.output_buffer_size().ok_or_else(|| damaged("it is too large"))?;
+        let mut samples = vec![0; bytes];
+        let milliseconds = self.decoder.read_frame(&mut samples).map_err(error)?;
+        let (width, height) = self.decoder.dimensions();
+        let layout = if self.decoder.has_alpha() { Layout::Rgba } else { Layout::Rgb };
+        let mut raster = Raster::new(Size { width, height }, layout, samples);
+        raster.orientation = self.orientation;
+        Ok((raster, Duration::from_millis(milliseconds.into())))
+    }
+}
