@@ -602,6 +602,10 @@ fn a_calibration_is_read_as_it_was_written() {
     let others = ["yes".to_owned(), "maybe".to_owned()];
     assert!(matches!(read.temperature("Is it?", &others), Err(CalibrationError::UnknownQuestion { .. })));
     assert!(read.check_model("tiny f32").is_ok() && read.check_model("tiny bf16").is_err());
+    let mut tiny: serde_json::Value = serde_json::from_str(&written.to_json()).unwrap();
+    tiny["questions"][0]["temperature"] = 1e-300.into();
+    let refused = Calibration::from_json(tiny.to_string().as_bytes()).unwrap_err().to_string();
+    assert_eq!(refused, "this is no calibration: a temperature is 1e-300, it must be 0.05 to 20");
     for (from, to) in [
         ("\"phi3v_calibration\": 1", "\"phi3v_calibration\": 2"),
         ("\"temperature\": ", "\"temperature\": -"),
