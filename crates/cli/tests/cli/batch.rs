@@ -516,3 +516,17 @@ fn the_guide_s_examples_work() {
     let table = std::fs::read_to_string(fixture.path("photos.csv")).unwrap();
     assert!(table.starts_with("custom_id,answer,finish_reason,error\r\n"), "{table}");
 }
+
+/// What the front page says about many pictures, as a stranger would try it.
+#[cfg(unix)]
+#[test]
+fn the_front_page_s_example_works() {
+    let readme = super::repository_text("README.md");
+    let section = readme.split("\n## Many pictures\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let fixture = Fixture::new();
+    fixture.copy_examples("examples");
+    assert_eq!(fixture.run_examples(section).len(), 1);
+    assert_eq!(rows(&fixture.path("results.jsonl")).len(), 5);
+    assert!(std::fs::read_to_string(fixture.path("results.csv")).unwrap().contains("Fresh Bread"));
+    assert_eq!(fixture.run_examples(section).len(), 1, "the same command goes on");
+}
