@@ -48,7 +48,7 @@ fn conversation(text: &str, num_img_tokens: &[usize]) {
         .zip(roles.into_iter().cycle())
         .map(|(line, role)| Message { role, content: line.split('\t').map(part).collect() })
         .collect();
-    render(&messages);
+    let _ = render(&messages);
     let Ok(ids) = chat_prompt(&TOKENIZER, &messages, num_img_tokens) else { return };
     assert_eq!(count_images(&ids), num_img_tokens.iter().sum::<usize>());
     let [end, _] = TOKENIZER.stop_ids();
