@@ -1,7 +1,6 @@
 //! Questions to be decided: one with its choices, or a file of several.
 
 use crate::batch::questions::read_list;
-use crate::terminal::count;
 use phi3v::decide::CHOICES_MAX;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -55,7 +54,7 @@ pub fn parse(text: &str, choices: &[String]) -> Result<Vec<Asked>, String> {
 /// Says what is wrong with the choices that a question brings, in words that go on from its number.
 fn check_choices(choices: &[String]) -> Result<(), String> {
     if !(2..=CHOICES_MAX).contains(&choices.len()) {
-        return Err(format!("has {}, it must have 2 to {CHOICES_MAX}", count(choices.len(), "choice")));
+        return Err(format!("must have 2 to {CHOICES_MAX} choices, and has {}", choices.len()));
     }
     let mut words = HashSet::new();
     match choices.iter().map(|choice| choice.trim()).find(|word| word.is_empty() || !words.insert(*word)) {
@@ -106,7 +105,7 @@ mod tests {
             ("{\"prompt\": \"x\", \"choices\": \"yes\"}", "expected a sequence"),
             (
                 r#"{"prompt": "x", "choices": ["a", "b"]}{"prompt": "x", "choices": ["a"]}"#,
-                "question 2 has 1 choice, it",
+                "question 2 must have 2 to 255 choices, and has 1",
             ),
             (r#"{"prompt": "x", "choices": ["a", " "]}"#, "question 1 has an empty choice"),
             (r#"{"prompt": "x", "choices": ["a", "b", "a "]}"#, "question 1 has the choice \"a\" twice"),

@@ -5,7 +5,6 @@ use crate::batch::BatchError;
 use crate::batch::inputs::Inputs;
 use phi3v::files::Existing;
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -16,17 +15,16 @@ use std::path::{Path, PathBuf};
 pub(super) fn check<'a>(
     args: &BatchArgs,
     found: &Inputs,
-    sidecars: impl Iterator<Item = &'a Path> + Clone,
+    sidecars: impl Iterator<Item = &'a Path>,
 ) -> Result<(), BatchError> {
-    let one = |flag: &'static str, path: Option<&PathBuf>| path.cloned().map(|path| Output { flag, path });
-    let single = [one("--out", Some(&args.out)), one("--csv", args.csv.as_ref())];
-    let outputs: Vec<Output> =
-        single.into_iter().chain([one("--parquet", args.parquet.as_ref())]).flatten().collect();
-    let inputs = || match found {
-        Inputs::Pictures { items, .. } => items.iter().map(|item| item.source.as_os_str()).collect(),
-        Inputs::Lines(_) => args.inputs.iter().map(|input| input.as_os_str()).collect::<Vec<&OsStr>>(),
+    let named =
+        [("--out", Some(&args.out)), ("--csv", args.csv.as_ref()), ("--parquet", args.parquet.as_ref())];
+    let output = |(flag, path): (&'static str, Option<&PathBuf>)| Some(Output { flag, path: path?.clone() });
+    let outputs: Vec<Output> = named.into_iter().filter_map(output).collect();
+    let read: HashSet<&Path> = match found {
+        Inputs::Pictures { items, .. } => items.iter().map(|item| Path::new(&item.source)).collect(),
+        Inputs::Lines(_) => args.inputs.iter().map(Path::new).collect(),
     };
-    let read: HashSet<&Path> = inputs().into_iter().map(Path::new).collect();
     for (index, output) in outputs.iter().enumerate() {
         if let Some(other) = outputs[..index].iter().find(|other| same(&other.path, &output.path)) {
             let message = format!("{} and {} name one file, {}", other.flag, output.flag, output.shown());

@@ -57,8 +57,8 @@ impl Calls {
                 self.0.insert((kind, call_id), name);
                 Ok(Turn { role: Role::Assistant, parts: vec![TurnPart::Text(text)] })
             }
-            ItemType::FunctionCallOutput => self.output(ItemType::FunctionCall, (call_id, output), place),
-            ItemType::CustomToolCallOutput => self.output(ItemType::CustomToolCall, (call_id, output), place),
+            ItemType::FunctionCallOutput => self.output(ItemType::FunctionCall, call_id, output, place),
+            ItemType::CustomToolCallOutput => self.output(ItemType::CustomToolCall, call_id, output, place),
         }
     }
 
@@ -66,7 +66,8 @@ impl Calls {
     fn output(
         &self,
         of: ItemType,
-        (call_id, output): (Option<String>, Option<Content>),
+        call_id: Option<String>,
+        output: Option<Content>,
         place: &str,
     ) -> Result<Turn, ApiError> {
         let key = (of, needed(call_id, place, "call_id")?);
