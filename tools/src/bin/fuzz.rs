@@ -189,7 +189,8 @@ fn valid(random: &mut Random) -> (&'static str, Value) {
         4 => (
             "/v1/decisions",
             json!({"input": [{"role": "user", "content": [{"type": "input_text", "text": text},
-                {"type": "input_image", "image_url": PIXEL, "detail": "low"}]}], "questions": [
+                {"type": "input_image", "image_url": PIXEL, "detail": "low"}]}, {"type": "function_call", "call_id": "c",
+                "name": "f", "arguments": text}, {"type": "function_call_output", "call_id": "c", "output": text}], "questions": [
                 {"type": "predicate", "instructions": text}, {"type": "choice", "name": "n", "instructions": [
                 {"type": "input_json", "data": {"a": 1}}], "choices": [{"value": true}, {"value": text}]},
                 {"type": "score", "instructions": text, "levels": [{"label": "a"}, {"label": "b"}]}]}),

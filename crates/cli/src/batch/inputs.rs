@@ -85,6 +85,42 @@ impl Inputs {
         let items = items.into_iter().flat_map(|item| pages_of(item, options, open)).collect();
         Self::Pictures { items, skipped }
     }
+
+    /// Refuses two pictures of one name: a file may be called as a page of another is.
+    ///
+    /// # Errors
+    /// [`BatchError::SameId`].
+    pub fn check_ids(&self) -> Result<(), BatchError> {
+        let Self::Pictures { items, .. } = self else { return Ok(()) };
+        let mut named = Named::with_capacity(items.len());
+        items.iter().try_for_each(|item| match name_once(&mut named, item)? {
+            true => Ok(()),
+            false => {
+                let source = Path::new(&item.source).display().to_string();
+                Err(BatchError::SameId { id: item.id.clone(), first: source.clone(), second: source })
+            }
+        })
+    }
+}
+
+/// Sources by what their answers are called.
+type Named<'a> = HashMap<&'a str, &'a OsStr>;
+
+/// Takes a picture's name for it, and says whether it is there for the first time.
+///
+/// # Errors
+/// Another picture has the name.
+fn name_once<'a>(named: &mut Named<'a>, item: &'a PictureItem) -> Result<bool, BatchError> {
+    let PictureItem { id, source, .. } = item;
+    match named.insert(id, source) {
+        None => Ok(true),
+        // as paths: Windows has two separators
+        Some(first) if Path::new(first) == Path::new(source) => Ok(false),
+        Some(first) => {
+            let shown = |source: &OsStr| format!("{}", Path::new(source).display());
+            Err(BatchError::SameId { id: id.clone(), first: shown(first), second: shown(source) })
+        }
+    }
 }
 
 /// A picture for each page of a file; the file itself where it has one picture, or lies elsewhere.
@@ -238,24 +274,10 @@ impl Found {
             let names: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
             return Err(BatchError::NoPictures { names: names.join(", ") });
         }
-        let mut sources: HashMap<String, OsString> = HashMap::new();
-        let mut once = Vec::with_capacity(items.len());
-        for item in items {
-            match sources.get(&item.id) {
-                None => {
-                    sources.insert(item.id.clone(), item.source.clone());
-                    once.push(item);
-                }
-                // as paths: Windows has two separators
-                Some(first) if Path::new(first) == Path::new(&item.source) => {}
-                Some(first) => {
-                    let shown = |source: &OsStr| format!("{}", Path::new(source).display());
-                    let (first, second) = (shown(first), shown(&item.source));
-                    return Err(BatchError::SameId { id: item.id, first, second });
-                }
-            }
-        }
-        Ok(Inputs::Pictures { items: once, skipped })
+        let mut named = Named::with_capacity(items.len());
+        let first = items.iter().map(|item| name_once(&mut named, item)).collect::<Result<Vec<_>, _>>()?;
+        let once = items.iter().zip(first).filter(|(_, first)| *first).map(|(item, _)| item.clone());
+        Ok(Inputs::Pictures { items: once.collect(), skipped })
     }
 }
 
@@ -263,14 +285,14 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// The path as it is written on every system.
+/// The path as it is written on every system. Bytes that are no text are written as `\xFF`, so that two names stay two.
 fn with_slashes(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    if std::path::MAIN_SEPARATOR == '/' {
-        text.into_owned()
-    } else {
-        text.replace(std::path::MAIN_SEPARATOR, "/")
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02X}")));
     }
+    if std::path::MAIN_SEPARATOR == '/' { text } else { text.replace(std::path::MAIN_SEPARATOR, "/") }
 }
 
 #[cfg(test)]
@@ -356,6 +378,34 @@ mod tests {
         assert!(matches!(find(&dir.path().join("*.png")), BatchError::NoPictures { .. }));
         assert!(matches!(find(&dir.path().join("[")), BatchError::Pattern { .. }));
         assert!(matches!(find(dir.path()), BatchError::NoPictures { .. }));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_that_are_no_text_stay_apart() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        for name in [&b"\xfe.png"[..], b"\xff.png", b"\xc3\xa9\n.png"] {
+            std::fs::write(dir.path().join(OsStr::from_bytes(name)), PNG).unwrap();
+        }
+        assert_eq!(ids(&[dir.path().into()], ""), ["\u{e9}\n.png", "\\xFE.png", "\\xFF.png"]);
+    }
+
+    #[test]
+    fn a_file_called_as_a_page_of_another_is_refused() {
+        let item =
+            |id: &str, source: &str, page| PictureItem { id: id.to_owned(), source: source.into(), page };
+        let of = |items| Inputs::Pictures { items, skipped: 0 };
+        let pages = |last: &str| {
+            vec![
+                item("a.pdf#page=1", "a.pdf", Some(1)),
+                item("a.pdf#page=2", "a.pdf", Some(2)),
+                item(last, last, None),
+            ]
+        };
+        of(pages("b.png")).check_ids().unwrap();
+        let refused = of(pages("a.pdf#page=2")).check_ids().unwrap_err().to_string();
+        assert_eq!(refused, "a.pdf#page=2 is the name of two inputs: a.pdf and a.pdf#page=2");
     }
 
     #[cfg(unix)]

@@ -108,10 +108,12 @@ impl Journal {
         let file = open_locked(path, false)?;
         let read = |error| BatchError::read(path, error);
         let total = file.metadata().map_err(read)?.len();
+        // before a line is read: a file of somebody else may be one, however large it is
+        if !begins_as_a_header(&file) {
+            return Err(not_ours(path));
+        }
         let mut lines = Lines { reader: BufReader::new(&*file), number: 0, end: 0 };
-        let Some(first) = lines.next().map_err(read)? else {
-            return if total == 0 || begins_a_header(&file) { Ok(None) } else { Err(not_ours(path)) };
-        };
+        let Some(first) = lines.next().map_err(read)? else { return Ok(None) };
         let header: Header = serde_json::from_slice(&first).map_err(|_| not_ours(path))?;
         let mut done = DoneRows::new();
         // a line that is no row is damage, unless it is the last
@@ -145,7 +147,7 @@ impl Journal {
     pub fn begin(path: &Path, header: &Header) -> Result<Self, BatchError> {
         let file = open_locked(path, true)?;
         let write = |error| BatchError::written(path, error);
-        if file.metadata().map_err(write)?.len() > 0 && !begins_a_header(&file) {
+        if !begins_as_a_header(&file) || has_a_line(&file) {
             return Err(not_ours(path)); // somebody else has written it a moment ago
         }
         file.set_len(0).map_err(write)?;
@@ -168,7 +170,9 @@ impl Journal {
         let path = self.path.clone();
         let read = |error| BatchError::read(&path, error);
         let written = |error: phi3v::files::WriteError| write_error(error);
-        let mut new = NewFile::create(&path, Existing::Replace).map_err(written)?;
+        // a link stays one
+        let place = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        let mut new = NewFile::create(&place, Existing::Replace).map_err(written)?;
         self.file.rewind().map_err(read)?;
         let mut lines = Lines { reader: BufReader::new((&*self.file).take(self.length)), number: 0, end: 0 };
         let mut kept = DoneRows::new();
@@ -313,14 +317,17 @@ fn open_locked(path: &Path, create: bool) -> Result<LockedFile, BatchError> {
     file.ok_or_else(|| BatchError::Busy { path: path.display().to_string() })
 }
 
-/// Whether a file without a whole line holds the beginning of a header, or nothing.
-fn begins_a_header(mut file: &File) -> bool {
+/// Whether a file begins as a header does, or holds less than that. It is then at its beginning again.
+fn begins_as_a_header(mut file: &File) -> bool {
     let mark = b"{\"phi3v_batch\":";
     let mut head = Vec::new();
     let read = file.rewind().and_then(|()| file.take(mark.len() as u64).read_to_end(&mut head));
-    let mut rest = Vec::new();
-    let whole = file.read_to_end(&mut rest).is_ok() && rest.contains(&b'\n');
-    read.is_ok() && mark.starts_with(&head) && !whole
+    read.and_then(|_| file.rewind()).is_ok() && mark.starts_with(&head)
+}
+
+/// Whether there is a whole line in a file.
+fn has_a_line(mut file: &File) -> bool {
+    file.rewind().is_ok() && BufReader::new(file).bytes().any(|byte| matches!(byte, Ok(b'\n')))
 }
 
 fn not_ours(path: &Path) -> BatchError {

@@ -14,6 +14,7 @@ pub struct Meter {
     total: usize,
     done: usize,
     failed: usize,
+    cut: usize,
     started: Instant,
     told: Instant,
     bar: Option<ProgressBar>,
@@ -25,13 +26,15 @@ impl Meter {
     pub fn new(total: usize) -> Self {
         let now = Instant::now();
         let shown = std::io::stderr().is_terminal() && !is_quiet();
-        Self { total, done: 0, failed: 0, started: now, told: now, bar: shown.then(|| new_bar(total)) }
+        let bar = shown.then(|| new_bar(total));
+        Self { total, done: 0, failed: 0, cut: 0, started: now, told: now, bar }
     }
 
-    /// A row was written.
-    pub fn row(&mut self, failed: bool) {
+    /// A row was written; `failed`, or with an answer that its limit of tokens has `cut`.
+    pub fn row(&mut self, failed: bool, cut: bool) {
         self.done += 1;
         self.failed += usize::from(failed);
+        self.cut += usize::from(cut);
         let now = Instant::now();
         if let Some(bar) = &self.bar {
             bar.set_message(self.words());
@@ -59,6 +62,9 @@ impl Meter {
         }
         if self.failed > 0 {
             line += &format!("; {} failed", self.failed);
+        }
+        if self.cut > 0 {
+            line += &format!("; {} cut at the limit of tokens (--max-new-tokens)", self.cut);
         }
         if before > 0 {
             line += &format!("; {before} were there before");

@@ -2,6 +2,7 @@
 
 mod job;
 mod output;
+mod places;
 mod work;
 
 use crate::args::{BatchArgs, ContextArgs};
@@ -32,6 +33,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let found = inputs::find(&args.inputs, &mut std::io::stdin().lock())?;
     let documents = OpenDocuments::default();
     let found = found.with_pages(&args.picture.options(&ImageParams::default()), &documents);
+    found.check_ids()?;
     if let Inputs::Pictures { skipped: skipped @ 1.., .. } = found {
         note!("{} passed over: no pictures", count(skipped, "file"));
     }
@@ -47,7 +49,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let checkpoint = &opened.checkpoint;
     let forms = ConstraintFactory::new(&checkpoint.tokenizer, GrammarLimits::default());
     let forms = Arc::new(forms.map_err(phi3v::Error::from)?);
-    let prepared = work::prepared(&questions, &forms)?;
+    let prepared = work::prepared(args, &questions, &forms)?;
     let job = job::job(args, &found, &questions, checkpoint);
     let context_tokens = opened.plan.as_ref().map_or(0, |plan| plan.context_tokens);
     let outputs = Outputs::check(args, &found, &questions, resumed.as_ref())?;

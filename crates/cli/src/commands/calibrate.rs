@@ -72,7 +72,7 @@ fn examples(
         for (label, log_probs) in of_picture.iter().zip(answer.finished.scores) {
             examples[label.question].push(Labelled { log_probs, right: label.right });
         }
-        meter.row(false);
+        meter.row(false, false);
     }
     meter.finish(0, false);
     Ok(examples)

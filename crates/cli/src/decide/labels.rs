@@ -96,10 +96,16 @@ fn subfolders(path: &Path) -> Result<Vec<PathBuf>, String> {
         .into_iter()
         .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
         .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
+        .filter(|folder| folder.is_dir() && !leads_back(folder, path))
         .collect();
     folders.sort();
     Ok(folders)
+}
+
+/// Whether a folder is a link to the folder it stands in, or to one around that: its pictures are those of other choices.
+fn leads_back(folder: &Path, path: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    real(path).zip(real(folder)).is_some_and(|(path, folder)| path.starts_with(folder))
 }
 
 /// Reads labels as JSON lines; pictures lie below `folder` unless their paths are absolute. A question has the choices that
@@ -245,6 +251,10 @@ mod tests {
             }
         }
         std::fs::write(dir.path().join("readme.txt"), "x").unwrap();
+        #[cfg(unix)]
+        for (link, to) in [("same", "."), ("around", "..")] {
+            std::os::unix::fs::symlink(to, dir.path().join(link)).unwrap();
+        }
         let labels = find(dir.path(), Some("Is it?")).unwrap();
         assert_eq!(labels.questions, [Asked::new("Is it?", &["no".to_owned(), "yes".to_owned()])]);
         let right: Vec<usize> = labels.pictures.iter().map(|picture| picture.labels[0].right).collect();

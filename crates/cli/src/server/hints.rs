@@ -127,6 +127,7 @@ pub(super) mod question {
     pub(in crate::server) const CHOICES: &str = "ask for fewer answers, or ask several times";
     pub(in crate::server) const NO_MESSAGE: &str = "add the user's message";
     pub(in crate::server) const MESSAGES: &str = "leave the oldest messages out";
+    pub(in crate::server) const CALL_OF_OUTPUT: &str = "put the call with that call_id before its output";
     pub(in crate::server) const LAST_MESSAGE: &str = "add the user's next message";
     pub(in crate::server) const PICTURES: Hint =
         Hint::or_start_with("send fewer pictures", "a larger --images");

@@ -341,6 +341,54 @@ fn what_stands_beside_a_picture_is_not_replaced_unasked() {
     assert!(fixture.path("many/002.xmp").exists(), "made again from the results");
 }
 
+#[test]
+fn no_file_is_written_over_another() {
+    let fixture = fixture(3);
+    let picture = std::fs::read(fixture.path("many/001.png")).unwrap();
+    for (more, told) in [
+        (&["--csv", "results.jsonl"][..], "--out and --csv name one file, results.jsonl"),
+        (&["--csv", "many/../t.csv", "-o", "t.csv"], "--out and --csv name one file, many/../t.csv"),
+        (&["--csv", "many/001.png", "--force"], "--csv names a file that is asked about, many/001.png"),
+        (&["-o", "many/001.png"], "many/001.png exists already and was not begun by phi3v batch"),
+        (&["--sidecar", "json", "-o", "many/001.json"], "--sidecar and --out name one file, many/001.json"),
+    ] {
+        let refused = fixture.run(&many(more)).refusal(2);
+        assert!(refused.contains(told), "{refused}");
+    }
+    // whose sidecar would have the name of a picture
+    std::fs::copy(fixture.path("many/001.png"), fixture.path("many/001.jpg")).unwrap();
+    std::fs::copy(fixture.path("many/001.png"), fixture.path("many/001.png.txt")).unwrap();
+    let refused = fixture.run(&many(&["--sidecar", "txt", "--force"])).refusal(2);
+    assert!(refused.contains("--sidecar would write over a file that is asked about, many"), "{refused}");
+    assert!(!fixture.path("results.jsonl").exists() && !fixture.path("t.csv").exists());
+    assert_eq!(std::fs::read(fixture.path("many/001.png.txt")).unwrap(), picture);
+
+    // a table of the job is written anew, and one of somebody else is not, in a later run either
+    fixture.run(&many(&["--csv", "t.csv", "--limit", "1"])).answer();
+    std::fs::write(fixture.path("notes.csv"), "my notes\n").unwrap();
+    let refused = fixture.run(&many(&["--csv", "notes.csv"])).refusal(2);
+    assert!(refused.contains("notes.csv exists already"), "{refused}");
+    assert_eq!(std::fs::read_to_string(fixture.path("notes.csv")).unwrap(), "my notes\n");
+    fixture.run(&many(&["--csv", "t.csv"])).answer();
+    assert_eq!(std::fs::read_to_string(fixture.path("t.csv")).unwrap().lines().count(), 6);
+    fixture.run(&many(&["--csv", "notes.csv", "--force"])).answer();
+}
+
+#[cfg(unix)]
+#[test]
+fn results_behind_a_link_stay_there_when_errors_are_tried_again() {
+    let fixture = fixture(2);
+    std::fs::write(fixture.path("many/damaged.png"), b"\x89PNG\r\n\x1a\nand no more").unwrap();
+    std::fs::create_dir(fixture.path("kept")).unwrap();
+    std::fs::write(fixture.path("kept/rows"), "").unwrap();
+    std::os::unix::fs::symlink("kept/rows", fixture.path("link")).unwrap();
+    assert_eq!(fixture.run(&many(&["-o", "link"])).code, Some(6));
+    std::fs::copy(fixture.path("small.png"), fixture.path("many/damaged.png")).unwrap();
+    fixture.run(&many(&["-o", "link", "--retry-errors"])).answer();
+    assert!(std::fs::symlink_metadata(fixture.path("link")).unwrap().is_symlink());
+    assert_eq!(rows(&fixture.path("kept/rows")).len(), 3);
+}
+
 /// A line of OpenAI's form about pictures.
 fn line(id: &str, urls: &[String], more: &Value) -> String {
     let picture = |url: &String| json!({"type": "image_url", "image_url": {"url": url, "detail": "low"}});
@@ -417,6 +465,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     std::fs::write(fixture.path("half"), "{\"custom_id\": 1}").unwrap();
     std::fs::write(fixture.path("two"), "Who?\nWhat?\n").unwrap();
     std::fs::write(fixture.path("bad.json"), "{\"type\": ").unwrap();
+    std::fs::write(fixture.path("forms"), r#"{"prompt": "x"}{"prompt": "y", "choices": ["a", "a"]}"#)
+        .unwrap();
     let device = if cfg!(windows) {
         ("many --prompt x --out NUL", 1, "cannot write NUL: its name is one that Windows keeps for a device")
     } else {
@@ -433,6 +483,11 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         ("half", 2, "line 1 of half is no request: "),
         ("many --questions two --sidecar txt", 2, "--sidecar takes one answer for each picture"),
         ("many --questions nope", 1, "cannot read nope: "),
+        (
+            "many --questions forms",
+            2,
+            "the questions in forms cannot be used: question 2: the list of choices cannot be used",
+        ),
         ("many --prompt x --schema bad.json", 2, "the schema in bad.json is not valid JSON"),
         ("many --prompt x --shard 3/2", 2, "as 1/4"),
         ("many --prompt x --width 17", 2, "17 is not in 1..=16"),
@@ -460,4 +515,18 @@ fn the_guide_s_examples_work() {
     assert_eq!(answer(&titles["text.png"]), "Fresh Bread\nOpen Daily\nWelcome");
     let table = std::fs::read_to_string(fixture.path("photos.csv")).unwrap();
     assert!(table.starts_with("custom_id,answer,finish_reason,error\r\n"), "{table}");
+}
+
+/// What the front page says about many pictures, as a stranger would try it.
+#[cfg(unix)]
+#[test]
+fn the_front_page_s_example_works() {
+    let readme = super::repository_text("README.md");
+    let section = readme.split("\n## Many pictures\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let fixture = Fixture::new();
+    fixture.copy_examples("examples");
+    assert_eq!(fixture.run_examples(section, &[]).len(), 1);
+    assert_eq!(rows(&fixture.path("results.jsonl")).len(), 5);
+    assert!(std::fs::read_to_string(fixture.path("results.csv")).unwrap().contains("Fresh Bread"));
+    assert_eq!(fixture.run_examples(section, &[]).len(), 1, "the same command goes on");
 }

@@ -27,6 +27,15 @@ fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny")
 }
 
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A text of the repository.
+fn repository_text(path: &str) -> String {
+    std::fs::read_to_string(repository().join(path)).unwrap()
+}
+
 /// A folder with pictures, and the program.
 struct Fixture {
     dir: TempDir,
@@ -99,17 +108,25 @@ impl Fixture {
 
     /// The same without the examples that name one of `absent`.
     fn run_guide_but_for(&self, page: &str, absent: &[&str]) -> Vec<String> {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        std::fs::create_dir(self.path("photos")).unwrap();
-        for entry in std::fs::read_dir(repository.join("examples")).unwrap() {
+        self.copy_examples("photos");
+        self.run_examples(&repository_text(&format!("docs/guide/{page}")), absent)
+    }
+
+    /// Copies the pictures of examples/ to a folder called `name`.
+    fn copy_examples(&self, name: &str) {
+        std::fs::create_dir(self.path(name)).unwrap();
+        for entry in std::fs::read_dir(repository().join("examples")).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|ending| ending == "png") {
-                std::fs::copy(&path, self.path("photos").join(path.file_name().unwrap())).unwrap();
+                std::fs::copy(&path, self.path(name).join(path.file_name().unwrap())).unwrap();
             }
         }
+    }
+
+    /// Runs the shell's examples of a text but for those that name one of `absent`, on the demo model; what each prints.
+    fn run_examples(&self, text: &str, absent: &[&str]) -> Vec<String> {
         let program = Path::new(env!("CARGO_BIN_EXE_phi3v")).parent().unwrap().to_owned();
         let path = std::env::join_paths([program, "/usr/bin".into(), "/bin".into()]).unwrap();
-        let guide = std::fs::read_to_string(repository.join("docs/guide").join(page)).unwrap();
         let run = |block: &str| {
             let script = block.split("```").next().unwrap();
             let mut shell = Command::new("sh");
@@ -121,7 +138,7 @@ impl Fixture {
         };
         let is_run =
             |block: &&str| !absent.iter().any(|name| block.split("```").next().unwrap().contains(name));
-        guide.split("```sh\n").skip(1).filter(is_run).map(run).collect()
+        text.split("```sh\n").skip(1).filter(is_run).map(run).collect()
     }
 
     /// Runs with `input` on stdin.

@@ -56,6 +56,14 @@ if hasattr(client, "decisions"):  # from 3.57 on
     assert choice.name == "kind" and choice.choice in ("a cat", True) and len(choice.probabilities) == 2
     assert abs(score.score - score.probabilities[1].probability) < 1e-9 and score.probabilities[1].value == 1
     assert decision.model == model and decision.usage.input_tokens_details.cached_tokens > 0
+    calls = [
+        {"type": "function_call", "call_id": "1", "name": "measure", "arguments": "{}", "status": "completed"},
+        {"type": "function_call_output", "call_id": "1", "output": [image, {"type": "input_text", "text": "21"}]},
+        {"type": "custom_tool_call", "call_id": "2", "name": "look", "input": "out"},
+        {"type": "custom_tool_call_output", "call_id": "2", "output": "Sun."},
+    ]
+    warm = client.decisions.create(model=model, input=calls, questions=[{"type": "predicate", "instructions": "It is warm."}])
+    assert 0 <= warm.answers[0].probability <= 1
     try:
         client.decisions.create(model=model, input="x", questions=[])
         raise AssertionError("no question was accepted")

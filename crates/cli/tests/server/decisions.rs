@@ -94,6 +94,11 @@ fn input_comes_in_every_form_of_the_api() {
                {"role": "user", "content": [{"type": "input_text", "text": "Look:"}, picture, {"type": "input_json", "data": {"a": 1}}]}]),
         json!([{"role": "user", "content": "Hello"},
                {"role": "assistant", "type": "message", "phase": null, "content": [{"type": "output_text", "text": "Hi."}, {"type": "refusal", "refusal": "No."}]}]),
+        json!([{"role": "user", "content": "How warm is it?"},
+               {"type": "function_call", "call_id": "1", "name": "measure", "arguments": "{}", "id": "f", "namespace": null, "status": "completed"},
+               {"type": "custom_tool_call", "call_id": "1", "name": "look", "input": "window", "status": "completed"},
+               {"type": "function_call_output", "call_id": "1", "output": "21", "id": null},
+               {"type": "custom_tool_call_output", "call_id": "1", "output": [{"type": "input_text", "text": "Look:"}, picture]}]),
     ] {
         let body = json!({"input": input, "questions": questions, "model": "tiny", "prompt_cache_key": "x",
                           "prompt_cache_options": {"mode": "implicit", "ttl": "30m"}, "safety_identifier": "y"});
@@ -115,6 +120,27 @@ fn input_comes_in_every_form_of_the_api() {
     assert_ne!(with(json!({"a": null, "b": 1})), with(json!({"b": 1})));
 }
 
+#[test]
+fn calls_and_their_outputs_are_read_as_texts() {
+    let server = Running::demo();
+    let questions = json!([{"type": "predicate", "instructions": "It is warm."}]);
+    let calls = json!([
+        {"type": "function_call", "call_id": "a", "name": "measure", "arguments": "{\"at\": 1}"},
+        {"type": "custom_tool_call", "call_id": "a", "name": "look", "input": "out"},
+        {"type": "custom_tool_call_output", "call_id": "a", "output": "Sun."},
+        {"type": "function_call_output", "call_id": "a", "output": [{"type": "input_text", "text": "21"}]},
+    ]);
+    let texts = json!([
+        {"role": "assistant", "content": "Call of measure: {\"at\": 1}"},
+        {"role": "assistant", "content": "Call of look: out"},
+        {"role": "user", "content": "Output of look:\nSun."},
+        {"role": "user", "content": "Output of measure:\n21"},
+    ]);
+    let (calls, texts) = (decide(&server, &calls, &questions), decide(&server, &texts, &questions));
+    assert_eq!(calls["answers"], texts["answers"]);
+    assert_eq!(calls["usage"]["input_tokens"], texts["usage"]["input_tokens"]);
+}
+
 /// Code and field of the error that a request is refused with.
 fn refused(server: &Running, input: &Value, questions: &Value) -> (String, String) {
     let response = server.post("/v1/decisions", &json!({"input": input, "questions": questions}));
@@ -132,7 +158,13 @@ fn predicate(instructions: &Value) -> Value {
 #[test]
 fn what_is_wrong_with_the_input_is_said_with_its_place() {
     let server = Running::with_limits(Limits { messages_max: 3, ..Limits::default() });
-    let call = json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]);
+    let call = json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"});
+    let with = |field: &str, value: Value| {
+        let mut call = call.clone();
+        call[field] = value;
+        json!([call])
+    };
+    let output = |kind: &str, id: &str| json!([call, {"type": kind, "call_id": id, "output": "x"}]);
     let message = |role: &str, part: Value| json!([{"role": role, "content": [part]}]);
     let picture = |url: &str| json!({"type": "input_image", "image_url": url});
     let many = json!(vec![json!({"role": "user", "content": "x"}); 4]);
@@ -141,7 +173,16 @@ fn what_is_wrong_with_the_input_is_said_with_its_place() {
         (json!(7), "invalid_value", "input"),
         (many, "invalid_value", "input"),
         (json!([{"role": "user", "content": []}]), "invalid_value", "input[0].content"),
-        (call, "invalid_value", "input[0].type"),
+        (with("type", json!("computer_call")), "invalid_value", "input[0].type"),
+        (with("arguments", Value::Null), "invalid_value", "input[0]"),
+        (with("arguments", json!({})), "invalid_value", "input[0].arguments"),
+        (with("role", json!("user")), "invalid_value", "input[0]"),
+        (with("input", json!("x")), "invalid_value", "input[0]"),
+        (json!([{"role": "user", "content": "x", "call_id": "c"}]), "invalid_value", "input[0]"),
+        (json!([{"content": "x"}]), "invalid_value", "input[0]"),
+        (json!([{"role": "user"}]), "invalid_value", "input[0]"),
+        (output("function_call_output", "d"), "invalid_value", "input[1].call_id"),
+        (output("custom_tool_call_output", "c"), "invalid_value", "input[1].call_id"),
         (
             message("assistant", picture(&data_url(&png(8, 8, 1)))),
             "invalid_value",

@@ -227,7 +227,7 @@ impl Calibration {
         let wrong = read.questions.iter().map(|fitted| fitted.temperature).find(|t| !range.contains(t));
         match wrong {
             Some(wrong) => Err(malformed(format!(
-                "a temperature is {wrong}, it must be {TEMPERATURE_MIN} to {TEMPERATURE_MAX}"
+                "a temperature is {wrong:?}, it must be {TEMPERATURE_MIN} to {TEMPERATURE_MAX}"
             ))),
             None => Ok(read),
         }

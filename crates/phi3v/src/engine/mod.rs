@@ -1,8 +1,9 @@
 //! Sequences sharing one model: a step is schedule, forward, postprocess.
 //!
 //! Requests join and leave between steps. A step does at most one piece of each kind of work: tiles of one image,
-//! a chunk of one prompt, and one token for every sequence that is decoding, with those that its form forces behind it.
-//! While others decode, the pieces are small, so that a long prompt does not freeze their answers; alone, they are large.
+//! a chunk of one prompt with short ones that fit beside it, and one token for every sequence that is decoding, with those
+//! that its form forces behind it. While others decode, the pieces are small, so that a long prompt does not freeze their
+//! answers; alone, they are large.
 //!
 //! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
 //! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
@@ -15,6 +16,7 @@ mod advance;
 mod ahead;
 mod block_manager;
 mod image_cache;
+mod parts;
 mod pictures;
 mod request;
 mod scheduler;
@@ -32,6 +34,7 @@ use crate::Result;
 use crate::image::ImageInputs;
 use crate::model::{Cache, Phi3V};
 use crate::tokenizer::Tokenizer;
+use parts::Parts;
 use phi3v_kernels::Backend;
 use pictures::Images;
 use scheduler::Scheduler;
@@ -210,6 +213,7 @@ pub struct Engine<B: Backend> {
     cache: Cache<B>,
     scheduler: Scheduler,
     images: Images<B>,
+    parts: Parts,
     /// What [`Engine::run`] saw happen to other requests; the next step reports it.
     unreported: Vec<Output>,
     /// Of the last forward pass, `[n, vocab_size]`; kept, so that a step need not allocate it.
@@ -234,6 +238,7 @@ impl<B: Backend> Engine<B> {
             cache: model.cache(scheduler.load().blocks_total)?,
             scheduler,
             images: Images::new(options.image_cache_bytes_max),
+            parts: Parts::default(),
             unreported: Vec::new(),
             logits: Vec::new(),
             next_id: 0,

@@ -7,9 +7,15 @@ use super::request::RequestId;
 use super::sequence::Sequence;
 use super::{EngineOptions, Load};
 use crate::model::RopeFactors;
+use crate::tokenizer::Tokenizer;
 use phi3v_kernels::{KV_BLOCK_TOKENS, Sizes};
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
+
+/// Fewest prompts that a sequence which scores is given or left with: what the other has to compute again, a block at most,
+/// should be little beside its own work.
+const PART_PROMPTS_MIN: usize = 4;
 
 /// Sequences that wait or run, and the blocks of the KV cache that they have.
 pub(super) struct Scheduler {
@@ -72,6 +78,12 @@ pub(super) struct Repair {
 /// would run them.
 pub(super) fn prompt_rows_min(sizes: Sizes) -> usize {
     sizes.few_rows_max + 1
+}
+
+/// A sequence that scores, and how many of its prompts another could take over.
+struct Division {
+    index: usize,
+    prompts: usize,
 }
 
 struct KnownPrefix {
@@ -160,13 +172,23 @@ impl Scheduler {
 
     /// Lets the first of the queue in, if the blocks suffice for all that it may come to need.
     pub(super) fn admit(&mut self) -> Option<Admission> {
-        if self.running.len() >= self.running_max {
+        if !self.has_room() {
             return None;
         }
         let sequence = self.waiting.front()?;
         let known = self.known_prefix(sequence);
         let table = self.blocks.reserve(&known.table, sequence.blocks_needed())?;
-        let mut sequence = self.waiting.pop_front()?;
+        let sequence = self.waiting.pop_front()?;
+        Some(self.start(sequence, known, table))
+    }
+
+    /// Whether one more may run. Parts of requests run beside those that were let in, as many as [`divisible`](Self::divisible)
+    /// allows.
+    fn has_room(&self) -> bool {
+        self.running.iter().filter(|sequence| !sequence.is_part).count() < self.running_max
+    }
+
+    fn start(&mut self, mut sequence: Sequence, known: KnownPrefix, table: Vec<u32>) -> Admission {
         let blocks = BlockManager::high_water(&table);
         sequence.blocks = table;
         sequence.computed = known.table.len() * KV_BLOCK_TOKENS;
@@ -176,7 +198,40 @@ impl Scheduler {
         }
         sequence.end_wait();
         self.running.push(sequence);
-        Some(Admission { index: self.running.len() - 1, blocks })
+        Admission { index: self.running.len() - 1, blocks }
+    }
+
+    /// Splits a sequence that scores in two, if one can be and there are blocks for another, so that both run together.
+    pub(super) fn divide(&mut self, tokenizer: &Arc<Tokenizer>) -> Option<Admission> {
+        let Division { index, prompts } = self.divisible()?;
+        let part = self.running[index].split_off(prompts, tokenizer)?;
+        let known = self.known_prefix(&part);
+        let Some(table) = self.blocks.reserve(&known.table, part.blocks_needed()) else {
+            self.running[index].rejoin(part);
+            return None;
+        };
+        Some(self.start(part, known, table))
+    }
+
+    /// Undoes [`divide`](Self::divide), where the part at `index` cannot run.
+    pub(super) fn rejoin(&mut self, index: usize) {
+        let part = self.end(index);
+        if let Some(whole) = self.running.iter_mut().find(|sequence| sequence.id == part.id) {
+            whole.rejoin(part);
+        }
+    }
+
+    /// The sequence with most prompts to hand over, where nobody waits and fewer score than one decode step takes: so
+    /// requests that score use what others leave, and nobody waits for their parts.
+    fn divisible(&self) -> Option<Division> {
+        if !self.waiting.is_empty() || !self.options.prefix_cache {
+            return None;
+        }
+        let score = self.running.iter().filter(|sequence| sequence.scoring.is_some()).count();
+        let index = (0..self.running.len()).max_by_key(|&index| self.running[index].divisible())?;
+        let left = self.running[index].divisible();
+        let sequences = (left / PART_PROMPTS_MIN).min(1 + self.few_rows_max.saturating_sub(score));
+        (sequences > 1).then(|| Division { index, prompts: left / sequences })
     }
 
     /// Leading blocks of the sequence that another one has computed. What is left to compute is never so little that
@@ -211,16 +266,29 @@ impl Scheduler {
         self.running.iter().position(|sequence| sequence.image_needed().is_some())
     }
 
-    /// The next chunk of the oldest prompt whose next images are encoded.
-    pub(super) fn prompt_chunk(&self) -> Option<PromptChunk> {
+    /// The next chunk of the oldest prompt whose next images are encoded, and beside it what is left of others, as a whole,
+    /// as far as all together are no more than a chunk while others decode: so nobody's first token comes later for it.
+    pub(super) fn prompt_chunks(&self) -> Vec<PromptChunk> {
         let ready = |sequence: &Sequence| !sequence.decoding() && sequence.image_needed().is_none();
-        let index = self.running.iter().position(ready)?;
-        let alone = self.prefill_chunk_alone;
-        let shared = self.options.prefill_chunk_shared.min(alone);
-        let chunk = if self.someone_decodes() { shared } else { alone }.max(self.prefill_remainder_min);
-        let (past, total) = (self.running[index].computed, self.running[index].tokens.len());
-        let end = if total - past < chunk + self.prefill_remainder_min { total } else { past + chunk };
-        Some(PromptChunk { index, rows: past..end, is_last: end == total })
+        let mut others = (0..self.running.len()).filter(|&index| ready(&self.running[index]));
+        let Some(index) = others.next() else { return Vec::new() };
+        let (alone, rows_min) = (self.prefill_chunk_alone, self.prefill_remainder_min);
+        let shared = self.options.prefill_chunk_shared.min(alone).max(rows_min);
+        let chunk = if self.someone_decodes() { shared } else { alone.max(rows_min) };
+        let Range { start, end: total } = self.running[index].left_to_compute();
+        let end = if total - start < chunk + rows_min { total } else { start + chunk };
+        let mut chunks = vec![PromptChunk { index, rows: start..end, is_last: end == total }];
+        // beside others it would take the kernels for many rows
+        let mut spare = if end - start < rows_min { 0 } else { shared.saturating_sub(end - start) };
+        for index in others {
+            let rows = self.running[index].left_to_compute();
+            // and the logits of all take those for few
+            if (rows_min..=spare).contains(&rows.len()) && chunks.len() < self.few_rows_max {
+                spare -= rows.len();
+                chunks.push(PromptChunk { index, rows, is_last: true });
+            }
+        }
+        chunks
     }
 
     /// What the sequences that decode compute in this step: each its newest token, and those that were forced behind it as
@@ -238,6 +306,11 @@ impl Scheduler {
             DecodeChunk { index, rows }
         };
         indices().map(chunk).collect()
+    }
+
+    /// Most sequences of one decode step.
+    pub(super) fn decoding_max(&self) -> usize {
+        self.few_rows_max.max(self.running_max)
     }
 
     /// Notes that the first `end` tokens are in the cache, and publishes the blocks that have become full.
@@ -268,7 +341,7 @@ impl Scheduler {
     /// sequences that have ended. Where it is damaged, sequences with a block in doubt are removed, and the table is made
     /// anew from those that remain.
     pub(super) fn settle(&mut self) -> Option<Repair> {
-        let admits = !self.waiting.is_empty() && self.running.len() < self.running_max;
+        let admits = !self.waiting.is_empty() && self.has_room() || self.divisible().is_some();
         if self.ended_tables.is_empty() && !admits {
             return None;
         }
@@ -357,6 +430,31 @@ mod tests {
         assert_eq!(rows(&scheduler)[2], 22..26);
     }
 
+    fn only_chunk(scheduler: &Scheduler) -> PromptChunk {
+        let mut chunks = scheduler.prompt_chunks();
+        assert_eq!(chunks.len(), 1);
+        chunks.remove(0)
+    }
+
+    #[test]
+    fn short_prompts_are_computed_beside_one_another() {
+        let indices = |prompts: &[usize]| {
+            let mut scheduler = scheduler(8192);
+            for (id, &prompt) in (0..).zip(prompts) {
+                scheduler.enqueue(sequence(id, prompt, 10));
+            }
+            admit_all(&mut scheduler);
+            let chunks = scheduler.prompt_chunks();
+            assert!(chunks[1..].iter().all(|chunk| chunk.is_last && chunk.rows == (0..prompts[chunk.index])));
+            chunks.iter().map(|chunk| chunk.index).collect::<Vec<_>>()
+        };
+        assert_eq!(indices(&[40, 60, 30, 17, 20]), [0, 1, 3], "no more than 128 tokens, and whole prompts");
+        assert_eq!(indices(&[20, 16, 30]), [0, 2], "16 tokens take other kernels alone");
+        assert_eq!(indices(&[16, 30]), [0]);
+        assert_eq!(indices(&[120, 17]), [0]);
+        assert_eq!(indices(&[300, 17]), [0], "a long one is not made longer");
+    }
+
     /// Computes the whole prompt of a sequence and gives it its first token.
     fn prefill(scheduler: &mut Scheduler, index: usize) {
         let total = scheduler.running()[index].tokens.len();
@@ -401,8 +499,8 @@ mod tests {
             let second = &scheduler.running()[1];
             assert_eq!((second.computed, second.usage.cached_tokens), (known, known), "{prompt} tokens");
             assert_eq!(second.blocks[..known / 64], scheduler.running()[0].blocks[..known / 64]);
-            let chunk = scheduler.prompt_chunk().unwrap();
-            assert_eq!(chunk, PromptChunk { index: 1, rows: known..prompt, is_last: true });
+            let chunks = scheduler.prompt_chunks();
+            assert_eq!(chunks, [PromptChunk { index: 1, rows: known..prompt, is_last: true }]);
         }
     }
 
@@ -425,7 +523,7 @@ mod tests {
                 admit_all(&mut scheduler);
                 let mut computed = 0;
                 while computed < prompt {
-                    let PromptChunk { index, rows, is_last } = scheduler.prompt_chunk().unwrap();
+                    let PromptChunk { index, rows, is_last } = only_chunk(&scheduler);
                     assert_eq!((index, rows.start), (usize::from(shared), computed));
                     assert!(rows.len() >= (SIZES.few_rows_max + 1).min(prompt), "{rows:?} of {prompt}");
                     assert!(rows.len() < longest + SIZES.few_rows_max + 1, "{rows:?} of {prompt}");
@@ -457,8 +555,7 @@ mod tests {
         assert_eq!(admit_all(&mut scheduler), [0, 1], "before the one that waits already");
         let again = &scheduler.running()[1];
         assert_eq!((again.computed, again.factors, again.prompt_tokens), (0, RopeFactors::Long, 21));
-        let chunk = scheduler.prompt_chunk().unwrap();
-        assert_eq!(chunk, PromptChunk { index: 1, rows: 0..23, is_last: true });
+        assert_eq!(only_chunk(&scheduler), PromptChunk { index: 1, rows: 0..23, is_last: true });
     }
 
     #[test]
@@ -474,9 +571,9 @@ mod tests {
         scheduler.enqueue(sequence(1, 30, 10));
         admit_all(&mut scheduler);
         assert_eq!(scheduler.needs_image(), Some(0));
-        assert_eq!(scheduler.prompt_chunk().unwrap().index, 1);
+        assert_eq!(only_chunk(&scheduler).index, 1);
         scheduler.running_mut()[0].encoded[0] = true;
-        assert_eq!((scheduler.needs_image(), scheduler.prompt_chunk().unwrap().index), (None, 0));
+        assert_eq!((scheduler.needs_image(), scheduler.prompt_chunks()[0].index), (None, 0));
     }
 
     #[test]

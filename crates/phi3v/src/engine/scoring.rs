@@ -1,14 +1,19 @@
 //! Scoring instead of answering: how probable each of some given answers to each of some prompts is.
 //!
-//! One sequence does all of it. Prompts with a common beginning take turns in the same blocks: behind what they share each
-//! writes its keys and values over those of the one before. So do the answers: their prefixes are run in the order of a
-//! walk through the tree that they form, each over the branch that was left, so that what several answers begin with is
-//! run once. Causal attention never looks past the row it is for, so nothing of an earlier turn is seen.
+//! Prompts with a common beginning take turns in the blocks of one sequence: behind what they share each writes its keys and
+//! values over those of the one before. So do the answers: their prefixes are run in the order of a walk through the tree
+//! that they form, each over the branch that was left, so that what several answers begin with is run once. Causal attention
+//! never looks past the row it is for, so nothing of an earlier turn is seen.
+//!
+//! Where the device has room, prompts whose turn has not come are handed to further sequences ([`Scoring::split_off`]), which
+//! find the common beginning in the prefix cache and run together with the first. A row's results do not depend on the rows
+//! beside it, so neither do the scores.
 
 use super::request::{Request, ScoredPrompt};
 use crate::Result;
 use crate::model::RopeFactors;
 use crate::sampler::LogProbs;
+use phi3v_kernels::KV_BLOCK_TOKENS;
 
 /// The answers that a sequence scores, and how far it is.
 pub(super) struct Scoring {
@@ -23,11 +28,13 @@ pub(super) struct Scoring {
     lasting: usize,
     /// Fewest tokens of a prompt that are run together: fewer would take the kernels of decoding.
     rows_min: usize,
-    /// The sums so far, of each prompt's answers.
+    /// The sums so far of the answers to each of the request's prompts; empty where its turn was not here.
     scores: Vec<Vec<f64>>,
 }
 
 struct Prompt {
+    /// Its place among the request's.
+    index: usize,
     scored: ScoredPrompt,
     /// The factors for the prompt with its longest answer: all its answers are compared under one set.
     factors: RopeFactors,
@@ -75,12 +82,12 @@ impl Scoring {
         let scored = std::mem::take(&mut request.scored);
         let length = |prompt: &ScoredPrompt| shared.len() + prompt.input_ids.len();
         let shortest = scored.iter().map(length).min().unwrap_or(0);
-        let scores = scored.iter().map(|prompt| vec![0.0; prompt.answers.len()]).collect();
-        let prompt = |scored: ScoredPrompt| {
+        let scores = vec![Vec::new(); scored.len()];
+        let prompt = |(index, scored): (usize, ScoredPrompt)| {
             let factors = factors_for(length(&scored) + longest_answer(&scored) - 1);
-            Prompt { scored, factors }
+            Prompt { index, scored, factors }
         };
-        let prompts: Vec<Prompt> = scored.into_iter().map(prompt).collect();
+        let prompts: Vec<Prompt> = scored.into_iter().enumerate().map(prompt).collect();
         let alike = prompts.iter().all(|prompt| prompt.factors == prompts[0].factors);
         let reach = if prompts.len() == 1 { shortest } else { shared.len() };
         let lasting = if alike { reach.min(shortest.saturating_sub(rows_min)) } else { 0 };
@@ -99,8 +106,37 @@ impl Scoring {
         self.prompts.iter().map(rows).max().unwrap_or(0)
     }
 
+    /// The scores of the answers to each of the request's prompts; none of those that another sequence was given.
     pub(super) fn into_scores(self) -> Vec<Vec<f64>> {
         self.scores
+    }
+
+    /// Prompts that another sequence can take over: those whose turn has not come, unless it would have to compute more than
+    /// a block of what all begin with once more.
+    pub(super) fn divisible(&self) -> usize {
+        let known = self.lasting / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS;
+        if self.shared.len().saturating_sub(known) > KV_BLOCK_TOKENS + self.rows_min {
+            return 0;
+        }
+        self.prompts.len().saturating_sub(self.current + 1)
+    }
+
+    /// Hands over the last `prompts` of those whose turn has not come.
+    pub(super) fn split_off(&mut self, prompts: usize) -> Self {
+        let first = self.prompts.len() - prompts.min(self.divisible());
+        Self {
+            shared: self.shared.clone(),
+            prompts: self.prompts.split_off(first),
+            current: 0,
+            walk: Vec::new(),
+            scores: vec![Vec::new(); self.scores.len()],
+            ..*self
+        }
+    }
+
+    /// Takes back what was split off and has not begun.
+    pub(super) fn rejoin(&mut self, part: Self) {
+        self.prompts.extend(part.prompts);
     }
 
     /// The path to a place: the tokens of the answer before it.
@@ -115,8 +151,8 @@ impl Scoring {
     fn add(&mut self, path: &[u32], logits: &[f32]) -> Result<()> {
         crate::sampler::check_logits(logits)?;
         let distribution = LogProbs::of(logits, 0);
-        let answers = &self.prompts[self.current].scored.answers;
-        for (score, answer) in self.scores[self.current].iter_mut().zip(answers) {
+        let Prompt { index, scored, .. } = &self.prompts[self.current];
+        for (score, answer) in self.scores[*index].iter_mut().zip(&scored.answers) {
             if let Some([next, ..]) = answer.strip_prefix(path) {
                 *score += distribution.exact(logits[*next as usize]);
             }
@@ -126,7 +162,8 @@ impl Scoring {
 
     /// Begins the turn of the next prompt, behind one that was run with the factors `before`.
     pub(super) fn begin(&mut self, before: RopeFactors) -> Turn {
-        let Prompt { scored, factors } = &self.prompts[self.current];
+        let Prompt { index, scored, factors } = &self.prompts[self.current];
+        self.scores[*index] = vec![0.0; scored.answers.len()];
         let input_ids = [&self.shared[..], &scored.input_ids].concat();
         let known = if self.current == 0 || before != *factors {
             0

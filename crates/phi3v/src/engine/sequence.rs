@@ -62,6 +62,8 @@ pub(super) struct Sequence {
     pub(super) constraint: Option<Box<dyn Constraint>>,
     /// What is scored, where nothing is generated.
     pub(super) scoring: Option<Scoring>,
+    /// Whether it was split off another sequence of its request.
+    pub(super) is_part: bool,
 }
 
 impl Sequence {
@@ -101,6 +103,7 @@ impl Sequence {
             stop: StopStrings::new(&request.stop)?,
             constraint: request.constraint,
             scoring: None,
+            is_part: false,
         })
     }
 
@@ -112,6 +115,28 @@ impl Sequence {
             self.begin_prompt();
         }
         self
+    }
+
+    /// Prompts that another sequence could score: those that it has not begun, once what they begin with is computed.
+    pub(super) fn divisible(&self) -> usize {
+        self.scoring.as_ref().filter(|_| self.decoding() && !self.cancelled).map_or(0, Scoring::divisible)
+    }
+
+    /// A sequence for the last `prompts` of those that this one has to score and has not begun.
+    pub(super) fn split_off(&mut self, prompts: usize, tokenizer: &Arc<Tokenizer>) -> Option<Self> {
+        let request = Request::greedy(Vec::new(), self.images.clone(), self.max_new_tokens);
+        let request = Request { cache_salt: self.cache_salt, ..request };
+        let part = Self::new(self.id, request, tokenizer, self.factors).ok()?;
+        let scoring = self.scoring.as_mut()?.split_off(prompts);
+        let (encoded, submitted) = (self.encoded.clone(), self.submitted);
+        Some(Self { encoded, submitted, is_part: true, ..part.scoring(Some(scoring)) })
+    }
+
+    /// Takes back what was split off and has not begun.
+    pub(super) fn rejoin(&mut self, part: Self) {
+        if let (Some(scoring), Some(part)) = (&mut self.scoring, part.scoring) {
+            scoring.rejoin(part);
+        }
     }
 
     /// Begins the turn of a prompt that is scored: its tokens, and what of them is known from the one before.
@@ -201,6 +226,11 @@ impl Sequence {
             hasher.update(&self.images[run.image].hash);
         }
         *hasher.finalize().as_bytes()
+    }
+
+    /// Tokens of the prompt, or of what a restart has to compute again, that are not in the cache.
+    pub(super) fn left_to_compute(&self) -> Range<usize> {
+        self.computed..self.tokens.len()
     }
 
     /// Tokens that its next decode step computes, at most `rows_max` of them. The last of an answer whose end is known is

@@ -67,17 +67,23 @@ impl<B: Backend> Engine<B> {
         let Some(Repair { found, failed }) = self.scheduler.settle() else { return };
         observer.damage(&found);
         for id in failed {
-            self.images.forget(id);
-            outputs.push(Output { id, event: Event::Failed(EngineError::DamagedCache.into()) });
+            self.report_failure(id, EngineError::DamagedCache.into(), outputs);
         }
     }
 
-    /// Lets waiting sequences in, in order. One whose memory the device refuses fails, and nobody else.
+    /// Lets waiting sequences in, in order. One whose memory the device refuses fails, and nobody else. What is left is for
+    /// parts of requests that score.
     fn admit(&mut self, outputs: &mut Vec<Output>) {
         while let Some(Admission { index, blocks }) = self.scheduler.admit() {
             if let Err(error) = self.model.grow_cache(&mut self.cache, blocks) {
                 self.fail(index, error, outputs);
             }
+        }
+        while let Some(Admission { index, blocks }) = self.scheduler.divide(&self.tokenizer) {
+            if self.model.grow_cache(&mut self.cache, blocks).is_err() {
+                return self.scheduler.rejoin(index);
+            }
+            self.parts.split(self.scheduler.running()[index].id);
         }
     }
 
@@ -112,48 +118,83 @@ impl<B: Backend> Engine<B> {
         });
     }
 
-    /// Runs a chunk of the oldest prompt whose images are encoded.
+    /// Runs a chunk of the oldest prompt whose images are encoded, and short prompts beside it.
     fn run_prefill(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
-        let Some(chunk) = self.scheduler.prompt_chunk() else { return };
-        let stopwatch = Stopwatch::start();
-        let result = self.forward_prompt(&chunk, observer);
-        let (result, took) = stopwatch.stop(self.model.backend(), result);
-        let PromptChunk { index, rows, is_last } = chunk;
-        self.scheduler.running_mut()[index].timings.prefill += took;
-        if let Err(error) = result {
-            return self.fail(index, error, outputs);
-        }
-        self.scheduler.computed_to(index, rows.end);
-        if is_last {
-            self.postprocess(index, 0..1, outputs);
-        }
-    }
-
-    fn forward_prompt(&mut self, chunk: &PromptChunk, observer: &mut dyn Observer) -> Result<()> {
-        let PromptChunk { index, rows, is_last } = chunk;
-        let sequence = &self.scheduler.running()[*index];
-        let segments = self.images.segments(sequence, rows.clone());
-        let batch = [Chunk {
-            segments: &segments,
-            past: rows.start,
-            blocks: &sequence.blocks,
-            factors: sequence.factors,
-            logits: usize::from(*is_last),
-        }];
-        let (id, total) = (sequence.id, sequence.tokens.len());
-        self.model.forward(&batch, &mut self.cache, &mut self.logits, &mut |progress| {
-            let done = rows.start as f64 + rows.len() as f64 * progress.fraction();
-            observer.progress(StepProgress { id, phase: Phase::Prefill, done, total })
-        })
-    }
-
-    /// One token for every sequence that is decoding, and what is forced behind it.
-    fn run_decode(&mut self, outputs: &mut Vec<Output>) {
-        let rope = self.model.rope();
-        let chunks = self.scheduler.decoding(|tokens| rope.factors_for(tokens));
+        let chunks = self.scheduler.prompt_chunks();
         if chunks.is_empty() {
             return;
         }
+        let mut stopped = vec![false; chunks.len()];
+        let stopwatch = Stopwatch::start();
+        let result = self.forward_prompts(&chunks, &mut stopped, observer);
+        let (result, took) = stopwatch.stop(self.model.backend(), result);
+        for chunk in &chunks {
+            self.scheduler.running_mut()[chunk.index].timings.prefill += took;
+        }
+        if let Err(error) = result {
+            return self.fail_each(chunks.iter().map(|chunk| chunk.index), error, outputs);
+        }
+        let mut end = chunks.iter().filter(|chunk| chunk.is_last).count();
+        for (PromptChunk { index, rows, is_last }, stopped) in chunks.into_iter().zip(stopped).rev() {
+            let start = end - usize::from(is_last);
+            if stopped {
+                self.fail(index, Error::Stopped, outputs);
+            } else {
+                self.scheduler.computed_to(index, rows.end);
+                if is_last {
+                    self.postprocess(index, start..end, outputs);
+                }
+            }
+            end = start;
+        }
+    }
+
+    /// Runs chunks of prompts, and notes which of them their observer has stopped; where it has stopped all, the pass ends.
+    fn forward_prompts(
+        &mut self,
+        chunks: &[PromptChunk],
+        stopped: &mut [bool],
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let running = self.scheduler.running();
+        let segments = |chunk: &PromptChunk| self.images.segments(&running[chunk.index], chunk.rows.clone());
+        let segments: Vec<_> = chunks.iter().map(segments).collect();
+        let batch =
+            chunks.iter().zip(&segments).map(|(PromptChunk { index, rows, is_last }, segments)| Chunk {
+                segments,
+                past: rows.start,
+                blocks: &running[*index].blocks,
+                factors: running[*index].factors,
+                logits: usize::from(*is_last),
+            });
+        let batch: Vec<_> = batch.collect();
+        self.model.forward(&batch, &mut self.cache, &mut self.logits, &mut |progress| {
+            for (PromptChunk { index, rows, .. }, stopped) in chunks.iter().zip(&mut *stopped) {
+                let (id, total) = (running[*index].id, running[*index].tokens.len());
+                let done = rows.start as f64 + rows.len() as f64 * progress.fraction();
+                let progress = StepProgress { id, phase: Phase::Prefill, done, total };
+                *stopped = *stopped || observer.progress(progress).is_break();
+            }
+            if stopped.iter().all(|&stopped| stopped) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+    }
+
+    /// One token for every sequence that is decoding, and what is forced behind it. Those that are more than one pass takes
+    /// have another.
+    fn run_decode(&mut self, outputs: &mut Vec<Output>) {
+        let rope = self.model.rope();
+        let chunks = self.scheduler.decoding(|tokens| rope.factors_for(tokens));
+        // from the last to the first, since those that end are removed
+        for pass in chunks.rchunks(self.scheduler.decoding_max()) {
+            self.decode_together(pass, outputs);
+        }
+    }
+
+    fn decode_together(&mut self, chunks: &[DecodeChunk], outputs: &mut Vec<Output>) {
         let stopwatch = Stopwatch::start();
         let running = self.scheduler.running();
         let newest = |chunk: &DecodeChunk| newest_tokens::<B>(&running[chunk.index], &chunk.rows);
@@ -166,16 +207,11 @@ impl<B: Backend> Engine<B> {
         let never_stop = &mut |_| ControlFlow::Continue(());
         let result = self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop);
         let (result, took) = stopwatch.stop(self.model.backend(), result);
-        // from the last to the first, since those that end are removed
-        let last_to_first = chunks.iter().rev();
         if let Err(error) = result {
-            let errors = error.for_each(chunks.len());
-            return last_to_first
-                .zip(errors)
-                .for_each(|(chunk, error)| self.fail(chunk.index, error, outputs));
+            return self.fail_each(chunks.iter().map(|chunk| chunk.index), error, outputs);
         }
         let mut end = wanted.iter().sum();
-        for (DecodeChunk { index, rows }, wanted) in last_to_first.zip(wanted.iter().rev()) {
+        for (DecodeChunk { index, rows }, wanted) in chunks.iter().rev().zip(wanted.iter().rev()) {
             self.scheduler.running_mut()[*index].timings.decode += took;
             self.scheduler.computed_to(*index, rows.end);
             self.postprocess(*index, end - wanted..end, outputs);
@@ -203,20 +239,51 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Reports the end of an answer whose sequence the scheduler has given up.
+    /// Reports the end of an answer whose sequence the scheduler has given up; of a request with several, when all have ended.
     fn finish(&mut self, mut sequence: Sequence, reason: FinishReason, outputs: &mut Vec<Output>) {
-        self.images.forget(sequence.id);
-        outputs.push(Output { id: sequence.id, event: Event::Finished(sequence.finish(reason)) });
+        let id = sequence.id;
+        let finished = self.parts.finish(id, sequence.finish(reason));
+        if reason == FinishReason::Cancelled {
+            self.scheduler.cancel(id);
+        }
+        self.forget_images(id);
+        outputs.extend(finished.map(|finished| Output { id, event: Event::Finished(finished) }));
     }
 
     /// Ends a request by its error; one that its observer stopped was cancelled.
     fn fail(&mut self, index: usize, error: Error, outputs: &mut Vec<Output>) {
         let sequence = self.scheduler.end(index);
-        if matches!(error, Error::Stopped) {
+        if matches!(error.root(), Error::Stopped) {
             return self.finish(sequence, FinishReason::Cancelled, outputs);
         }
-        self.images.forget(sequence.id);
-        outputs.push(Output { id: sequence.id, event: Event::Failed(error) });
+        self.report_failure(sequence.id, error, outputs);
+    }
+
+    /// Ends the requests of the sequences at `indices`, which are in order, by the error of a pass that they shared.
+    fn fail_each(
+        &mut self,
+        indices: impl DoubleEndedIterator<Item = usize> + ExactSizeIterator,
+        error: Error,
+        outputs: &mut Vec<Output>,
+    ) {
+        let errors = error.for_each(indices.len());
+        indices.rev().zip(errors).for_each(|(index, error)| self.fail(index, error, outputs));
+    }
+
+    /// Tells of the failure of a request, one of whose sequences has been given up, and gives up the others.
+    fn report_failure(&mut self, id: RequestId, error: Error, outputs: &mut Vec<Output>) {
+        self.scheduler.cancel(id);
+        if self.parts.fail(id) {
+            outputs.push(Output { id, event: Event::Failed(error) });
+        }
+        self.forget_images(id);
+    }
+
+    /// Lets go of the images of a request all of whose sequences have ended.
+    fn forget_images(&mut self, id: RequestId) {
+        if !self.parts.are_open(id) {
+            self.images.forget(id);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 
 pub mod forms;
+pub mod schemas;
 pub mod tolerances;
 
 use phi3v::device::{Device, DeviceChoice, DeviceOptions};

@@ -1,5 +1,6 @@
 //! Where rows go: the journal first, then what stands beside the pictures, and in the end the tables.
 
+use super::places;
 use crate::args::BatchArgs;
 use crate::batch::BatchError;
 use crate::batch::inputs::{Inputs, PictureItem};
@@ -32,7 +33,8 @@ pub(super) struct Checked<'a> {
     columns: Columns,
     sidecars: Option<Sidecars>,
     /// What becomes of tables that are there.
-    tables: Existing,
+    csv: Existing,
+    parquet: Existing,
 }
 
 /// What is written to.
@@ -50,7 +52,7 @@ impl<'a> Outputs<'a> {
     /// Refuses what is there already and is not this job's, before anything is begun. `resumed` is the job so far.
     ///
     /// # Errors
-    /// A table or a file beside a picture that is to be kept, or a table that cannot be written.
+    /// A table or a file beside a picture that is to be kept, a table that cannot be written, or one place for two files.
     pub(super) fn check(
         args: &'a BatchArgs,
         found: &Inputs,
@@ -58,11 +60,16 @@ impl<'a> Outputs<'a> {
         resumed: Option<&Resumed>,
     ) -> Result<Checked<'a>, BatchError> {
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
-        let tables = if resumed.is_some() { Existing::Replace } else { existing };
-        for path in args.csv.iter().chain(&args.parquet) {
-            NewFile::check(path, tables).map_err(crate::batch::journal::write_error)?;
-        }
         let sidecars = sidecars(args, found, questions, existing);
+        let beside = sidecars.iter().flat_map(|sidecars| sidecars.places.values());
+        places::check(args, found, beside.map(PathBuf::as_path))?;
+        let table = |path: Option<&PathBuf>| {
+            let Some(path) = path else { return Ok(existing) };
+            let existing = places::existing_table(path, resumed.is_some(), args.force);
+            NewFile::check(path, existing).map_err(crate::batch::journal::write_error)?;
+            Ok(existing)
+        };
+        let (csv, parquet) = (table(args.csv.as_ref())?, table(args.parquet.as_ref())?);
         let done = resumed.map(|resumed| &resumed.done);
         if let Some(Sidecars { places, existing: Existing::Keep, .. }) = &sidecars {
             let is_done = |id: &String| done.is_some_and(|done| done.get(id).is_some_and(|row| !row.failed));
@@ -71,7 +78,7 @@ impl<'a> Outputs<'a> {
                 return Err(BatchError::Exists { path: path.display().to_string() });
             }
         }
-        Ok(Checked { args, columns: Columns::new(questions), sidecars, tables })
+        Ok(Checked { args, columns: Columns::new(questions), sidecars, csv, parquet })
     }
 
     /// Rows that are there.
@@ -95,12 +102,12 @@ impl<'a> Outputs<'a> {
     /// A table cannot be written; [`CliError::Interrupted`] where it was stopped; [`BatchError::SomeFailed`].
     pub(super) fn finish(mut self, stopped: bool) -> Result<(), CliError> {
         self.journal.sync()?;
-        let Checked { args, columns, tables, .. } = &self.checked;
+        let Checked { args, columns, csv, parquet, .. } = &self.checked;
         if let Some(path) = &args.csv {
-            write_csv(path, columns, &self.journal, &self.done, *tables)?;
+            write_csv(path, columns, &self.journal, &self.done, *csv)?;
         }
         if let Some(path) = &args.parquet {
-            parquet_writer()?(path, columns, &self.journal, &self.done, *tables)?;
+            parquet_writer()?(path, columns, &self.journal, &self.done, *parquet)?;
         }
         if let Some(meter) = self.meter {
             meter.finish(self.before, stopped);
@@ -153,7 +160,7 @@ impl Sink for Outputs<'_> {
             sidecars.write(path, &row)?;
         }
         if let Some(meter) = &mut self.meter {
-            meter.row(row.is_failed());
+            meter.row(row.is_failed(), row.finish_reason() == Some("length"));
         }
         Ok(())
     }

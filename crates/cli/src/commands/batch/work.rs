@@ -27,12 +27,22 @@ const READERS_MAX: usize = 4;
 /// The questions with the forms of their answers.
 ///
 /// # Errors
-/// A schema that cannot be followed.
-pub(super) fn prepared(questions: &[Question], forms: &ConstraintFactory) -> Result<Vec<Prepared>, CliError> {
+/// A form that cannot be followed, with its question where there are several.
+pub(super) fn prepared(
+    args: &BatchArgs,
+    questions: &[Question],
+    forms: &ConstraintFactory,
+) -> Result<Vec<Prepared>, CliError> {
     let prepare = |question: &Question| {
         let form = question.form();
-        let constraint =
-            form.as_ref().map(|form| forms.constraint(form)).transpose().map_err(phi3v::Error::from)?;
+        let constraint = form.as_ref().map(|form| forms.constraint(form)).transpose();
+        let constraint = constraint.map_err(|error| match (&args.questions, &question.name) {
+            (Some(path), Some(name)) => {
+                let reason = format!("question {name}: {error}");
+                CliError::from(BatchError::Questions { path: path.display().to_string(), reason })
+            }
+            _ => phi3v::Error::from(error).into(),
+        })?;
         let fields = form.as_ref().map(FieldReader::of);
         Ok(Prepared { question: question.clone(), constraint: constraint.map(Mutex::new), fields })
     };

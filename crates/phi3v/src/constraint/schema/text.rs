@@ -411,27 +411,44 @@ fn braced(letters: &mut Letters<'_>) -> Result<String, Refused> {
     Err(Refused::new("a pattern has \\p or \\u without a name or number in braces"))
 }
 
-/// Names with a point between; no two hyphens side by side, which international names begin with.
-const LABELS: &str =
-    r"[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}(\.[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}){0,2}";
+/// A name of letters, digits and hyphens, of 61 at most; no two hyphens side by side, which international names begin with.
+macro_rules! label {
+    () => {
+        r"([a-zA-Z0-9]{1,30}(-[a-zA-Z0-9]{1,30})?|[a-zA-Z0-9]{1,14}(-[a-zA-Z0-9]{1,14}){2,3})"
+    };
+}
+
+/// Days that there are in their years, leap days too.
+macro_rules! date {
+    () => {
+        r"([1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)-02-29)"
+    };
+}
+
+macro_rules! time {
+    () => {
+        r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+    };
+}
+
+/// Names with a point between, of 253 letters at most.
+const LABELS: &str = concat!(label!(), r"(\.", label!(), "){0,3}");
 
 /// The strings of a format: as many as are in use, and only those that all validators take. A name that the standard does
 /// not know says something to people only, as the standard has it.
 pub(super) fn format(name: &str) -> Option<Pattern> {
     Some(Pattern::of(Source::Whole(match name {
-        "date" => DATE,
-        "time" => {
-            r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-        }
-        "date-time" => {
-            r"[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-        }
+        "date" => date!(),
+        "time" => time!(),
+        "date-time" => concat!(date!(), "T", time!()),
         "duration" => {
             r"P([0-9]{1,4}W|([0-9]{1,4}Y([0-9]{1,3}M([0-9]{1,3}D)?)?|[0-9]{1,3}M([0-9]{1,3}D)?|[0-9]{1,3}D)(T([0-9]{1,3}H([0-9]{1,3}M([0-9]{1,3}S)?)?|[0-9]{1,3}M([0-9]{1,3}S)?|[0-9]{1,3}S))?|T([0-9]{1,3}H([0-9]{1,3}M([0-9]{1,3}S)?)?|[0-9]{1,3}M([0-9]{1,3}S)?|[0-9]{1,3}S))"
         }
-        "email" | "idn-email" => {
-            r"[a-zA-Z0-9_+-]{1,20}(\.[a-zA-Z0-9_+-]{1,20}){0,2}@[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}(\.[a-zA-Z0-9]{1,12}(-[a-zA-Z0-9]{1,12}){0,3}){0,2}\.[a-zA-Z]{2,12}"
-        }
+        "email" | "idn-email" => concat!(
+            r"[a-zA-Z0-9_+-]{1,20}(\.[a-zA-Z0-9_+-]{1,20}){0,2}@(",
+            label!(),
+            r"\.){1,3}[a-zA-Z]{2,12}"
+        ),
         "hostname" => LABELS,
         "idn-hostname" => LABELS,
         "ipv4" => IPV4,
@@ -453,8 +470,6 @@ pub(super) fn format(name: &str) -> Option<Pattern> {
     })))
 }
 
-/// Days that every year has.
-const DATE: &str = r"[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))";
 /// Four bytes.
 const IPV4: &str =
     r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";

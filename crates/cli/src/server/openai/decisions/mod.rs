@@ -1,10 +1,11 @@
 //! `POST /v1/decisions`: how likely statements, choices and levels are. Nothing is generated: each possible answer is
 //! scored as the model's whole answer.
 
+mod input;
 pub mod types;
 
 use super::{models, parse};
-use crate::server::ask::{RequestFile, Turn, TurnPart};
+use crate::server::ask::{RequestFile, TurnPart};
 use crate::server::decide::{self, Decide, DecideQuestion};
 use crate::server::engine_thread::Update;
 use crate::server::error::ApiError;
@@ -22,7 +23,7 @@ use phi3v::engine::{FinishReason, Finished};
 use std::sync::Arc;
 use types::{
     Answer, Choice, ChoiceProbability, ChoiceValue, Content, ContentPart, DecisionObject, DecisionRequest,
-    DecisionUsage, Input, InputTokensDetails, Level, LevelProbability, Question,
+    DecisionUsage, InputTokensDetails, Level, LevelProbability, Question,
 };
 
 /// Questions of a request.
@@ -77,25 +78,7 @@ fn decide(request: DecisionRequest, limits: &Limits) -> Result<(Decide, Vec<Aske
         let message = format!("there are {count} questions, there must be 1 to {QUESTIONS_MAX}");
         return Err(ApiError::invalid_value("questions", message).hint(hint::QUESTIONS));
     }
-    let turns = match request.input {
-        Input::Text(text) => vec![Turn { role: Role::User, parts: vec![TurnPart::Text(text)] }],
-        Input::Messages(messages) => {
-            if messages.len() > limits.messages_max {
-                let message =
-                    format!("there are {} messages, the limit is {}", messages.len(), limits.messages_max);
-                return Err(ApiError::invalid_value("input", message).hint(hint::MESSAGES));
-            }
-            let turn = |(index, message): (usize, types::InputMessage)| {
-                let (role, place) = (Role::from(message.role), format!("input[{index}].content"));
-                Ok(Turn { role, parts: parts(role, message.content, &place)? })
-            };
-            messages.into_iter().enumerate().map(turn).collect::<Result<Vec<_>, ApiError>>()?
-        }
-    };
-    if turns.is_empty() {
-        let message = "there is no message, at least 1 is needed";
-        return Err(ApiError::invalid_value("input", message).hint(hint::NO_MESSAGE));
-    }
+    let turns = input::turns(request.input, limits)?;
     let questions =
         request.questions.into_iter().enumerate().map(|(index, question)| self::question(index, question));
     let (questions, asked) = questions.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();

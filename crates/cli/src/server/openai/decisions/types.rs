@@ -1,7 +1,7 @@
 //! The wire types of `POST /v1/decisions`: an input of texts, pictures and JSON, questions about it, and an answer to each.
 
 use crate::server::ask::Detail;
-use crate::server::openai::responses::types::{MessageType, OutputTokensDetails};
+use crate::server::openai::responses::types::OutputTokensDetails;
 use crate::server::openai::text_or_list::of_two;
 use crate::server::openai::types::ChatRole;
 use schemars::JsonSchema;
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// A request for decisions, with the fields of OpenAI's Decisions API.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct DecisionRequest {
-    /// What every question is about: a text, or messages.
+    /// What every question is about: a text, or messages and calls.
     pub input: Input,
     /// Name of the model served, or absent.
     pub model: Option<String>,
@@ -19,28 +19,62 @@ pub struct DecisionRequest {
     pub questions: Vec<Question>,
 }
 
-/// What every question is about: a text by itself, or messages.
+/// What every question is about: a text by itself, or messages and calls.
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub enum Input {
     /// A text of the user.
     Text(String),
-    /// Messages, in their order.
-    Messages(Vec<InputMessage>),
+    /// Messages and calls, in their order.
+    Items(Vec<InputItem>),
 }
 
-/// A message: who wrote it, and its texts, pictures and JSON in order.
+/// A message, a call of a function or tool, or what came of a call. Its `type` says which of the fields it has.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct InputMessage {
-    /// `message`, or absent.
-    pub r#type: Option<MessageType>,
-    /// Who said it: `user`, `assistant`, `system` or `developer`.
-    pub role: ChatRole,
-    /// Text, or texts, pictures and JSON.
-    pub content: Content,
-    /// A field of the assistant's messages, taken and not used.
+pub struct InputItem {
+    /// What it is; a message, if absent.
+    #[serde(default)]
+    pub r#type: ItemType,
+    /// Of a message: who said it, `user`, `assistant`, `system` or `developer`.
+    pub role: Option<ChatRole>,
+    /// Of a message: text, or texts, pictures and JSON.
+    pub content: Option<Content>,
+    /// Of a message of the assistant: taken and not used.
     pub phase: Option<String>,
+    /// Of a call and of its output: what joins the two.
+    pub call_id: Option<String>,
+    /// Of a call: what was called.
+    pub name: Option<String>,
+    /// Of a function's call: what it was given, which is told to the model as it stands.
+    pub arguments: Option<String>,
+    /// Of a custom tool's call: what it was given.
+    pub input: Option<String>,
+    /// Of an output: text, or texts and pictures.
+    pub output: Option<Content>,
+    /// Of a call: taken and not used.
+    pub namespace: Option<String>,
+    /// Of a call or an output: taken and not used.
+    pub id: Option<String>,
+    /// Of a call or an output: taken and not used.
+    pub status: Option<String>,
+}
+
+/// What an item of the input is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemType {
+    /// A message of the conversation.
+    #[default]
+    Message,
+    /// A call of a function.
+    FunctionCall,
+    /// What came of a function's call.
+    FunctionCallOutput,
+    /// A call of a custom tool.
+    CustomToolCall,
+    /// What came of a custom tool's call.
+    CustomToolCallOutput,
 }
 
 /// Content of a message or of a question's instructions: a text, or parts in any order.
@@ -190,7 +224,7 @@ pub struct Level {
 
 impl<'de> Deserialize<'de> for Input {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        of_two(deserializer, "a text or a list of messages", Self::Text, Self::Messages)
+        of_two(deserializer, "a text or a list of messages", Self::Text, Self::Items)
     }
 }
 

@@ -1,0 +1,119 @@
+//! The files that a batch writes: each has a place of its own, none is read by it, and tables that are not its own stay.
+
+use crate::args::BatchArgs;
+use crate::batch::BatchError;
+use crate::batch::inputs::Inputs;
+use phi3v::files::Existing;
+use std::collections::HashSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Refuses a file that would be written twice, or over what is asked about. `sidecars` are the files beside pictures.
+///
+/// # Errors
+/// [`BatchError::Flags`], naming flag and file.
+pub(super) fn check<'a>(
+    args: &BatchArgs,
+    found: &Inputs,
+    sidecars: impl Iterator<Item = &'a Path>,
+) -> Result<(), BatchError> {
+    let named =
+        [("--out", Some(&args.out)), ("--csv", args.csv.as_ref()), ("--parquet", args.parquet.as_ref())];
+    let output = |(flag, path): (&'static str, Option<&PathBuf>)| Some(Output { flag, path: path?.clone() });
+    let outputs: Vec<Output> = named.into_iter().filter_map(output).collect();
+    let read: HashSet<&Path> = match found {
+        Inputs::Pictures { items, .. } => items.iter().map(|item| Path::new(&item.source)).collect(),
+        Inputs::Lines(_) => args.inputs.iter().map(Path::new).collect(),
+    };
+    for (index, output) in outputs.iter().enumerate() {
+        if let Some(other) = outputs[..index].iter().find(|other| same(&other.path, &output.path)) {
+            let message = format!("{} and {} name one file, {}", other.flag, output.flag, output.shown());
+            return refused(message, "give each a file of its own");
+        }
+        if read.iter().any(|input| same(input, &output.path)) {
+            let message = format!("{} names a file that is asked about, {}", output.flag, output.shown());
+            return refused(message, "give another file");
+        }
+    }
+    for sidecar in sidecars {
+        let shown = sidecar.display();
+        if read.contains(sidecar) {
+            let message = format!("--sidecar would write over a file that is asked about, {shown}");
+            return refused(message, "give the file another name, or leave --sidecar out");
+        }
+        if let Some(output) = outputs.iter().find(|output| same(sidecar, &output.path)) {
+            let message = format!("--sidecar and {} name one file, {shown}", output.flag);
+            return refused(message, "give the results another file");
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of a table that is there at `path`, where the job is `resumed`: one that a batch has written is written anew.
+pub(super) fn existing_table(path: &Path, resumed: bool, force: bool) -> Existing {
+    if force || (resumed && is_table(path)) { Existing::Replace } else { Existing::Keep }
+}
+
+/// Whether the file begins as the tables of a batch do.
+fn is_table(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = phi3v::files::open_regular(path).and_then(|file| file.take(10).read_to_end(&mut head));
+    read.is_ok() && (head == b"custom_id," || head.starts_with(b"PAR1"))
+}
+
+/// A file that is written.
+struct Output {
+    flag: &'static str,
+    path: PathBuf,
+}
+
+impl Output {
+    fn shown(&self) -> impl std::fmt::Display {
+        self.path.display()
+    }
+}
+
+fn refused(message: String, hint: &'static str) -> Result<(), BatchError> {
+    Err(BatchError::Flags { message, hint })
+}
+
+/// Whether two paths lead to one place, be it there or not. Most pairs differ in their names, which need no look at the disk.
+fn same(a: &Path, b: &Path) -> bool {
+    a.file_name() == b.file_name() && place(a) == place(b)
+}
+
+fn place(path: &Path) -> PathBuf {
+    let folder = crate::paths::folder_of(path);
+    let there = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(there).unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_place_has_many_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir(path("in")).unwrap();
+        std::fs::write(path("a"), "x").unwrap();
+        assert!(same(&path("a"), &path("in/../a")) && same(&path("b"), &path("./in/../b")));
+        assert!(!same(&path("a"), &path("b")) && !same(&path("in/a"), &path("a")));
+        assert!(!same(&path("nowhere/a"), &path("a")));
+    }
+
+    #[test]
+    fn only_tables_of_a_batch_are_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.csv");
+        for (text, kept) in
+            [("custom_id,answer\r\n", Existing::Replace), ("custom_id", Existing::Keep), ("", Existing::Keep)]
+        {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(existing_table(&path, true, false), kept, "{text}");
+            assert_eq!(existing_table(&path, false, false), Existing::Keep);
+            assert_eq!(existing_table(&path, false, true), Existing::Replace);
+        }
+    }
+}
