@@ -11,6 +11,15 @@ pub(super) const VIDEO_MP4: &str = "video (MP4 or QuickTime)";
 pub(super) const VIDEO_MATROSKA: &str = "video (Matroska or WebM)";
 pub(super) const VIDEO_AVI: &str = "video (AVI)";
 
+/// The feature of a build that reads a refused format.
+pub(super) fn missing_feature(format: &str) -> Option<&'static str> {
+    match format {
+        "HEIF" if cfg!(not(feature = "heic")) => Some("heic"),
+        "PDF" if cfg!(not(feature = "pdf")) => Some("pdf"),
+        _ => None,
+    }
+}
+
 /// A command of a well-known program that makes images of a refused format; file names stand for the user's.
 pub(super) fn converter(format: &str) -> Option<&'static str> {
     Some(match format {

@@ -1,6 +1,6 @@
 //! What can be wrong with an image, one sentence each.
 
-use super::converter::{SUPPORTED, converter};
+use super::converter::{SUPPORTED, converter, missing_feature};
 
 /// Why an image was refused: not a format that is read, damaged, beyond a limit, or not to be cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -164,9 +164,12 @@ impl ImageError {
                 "scale the picture down, or raise the limit if you trust the file".to_owned()
             }
             Self::NotAnImage { .. } => format!("convert it to one of {SUPPORTED}"),
-            Self::UnsupportedFormat { format } => match converter(format) {
-                Some(command) => format!("convert it, with `{command}` for example"),
-                None => format!("convert it to one of {SUPPORTED}"),
+            Self::UnsupportedFormat { format } => match (converter(format), missing_feature(format)) {
+                (Some(command), Some(feature)) => {
+                    format!("convert it, with `{command}` for example, or build phi3v with `--features {feature}`")
+                }
+                (Some(command), None) => format!("convert it, with `{command}` for example"),
+                (None, _) => format!("convert it to one of {SUPPORTED}"),
             },
             Self::Empty { .. } => {
                 "look where it came from; a camera's raw file is converted by `darktable-cli photo.nef photo.png`"
@@ -196,5 +199,20 @@ fn bytes_message(bytes: usize, limit: usize) -> String {
     match bytes {
         0 => "the file is empty: it has 0 bytes, and a picture has at least 1".to_owned(),
         _ => format!("the picture has {bytes} bytes, the limit is {limit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_build_reads_is_told_so() {
+        for (format, feature, is_read) in
+            [("PDF", "pdf", cfg!(feature = "pdf")), ("HEIF", "heic", cfg!(feature = "heic"))]
+        {
+            let hint = ImageError::UnsupportedFormat { format }.hint().unwrap();
+            assert_ne!(hint.contains(&format!("build phi3v with `--features {feature}`")), is_read, "{hint}");
+        }
     }
 }
