@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Fewest prompts that a sequence which scores is given or left with: what the other has to compute again, a block at most,
-/// should be little beside its own work.
+/// Fewest prompts that a sequence which scores is given or left with: what the other has to compute again, a
+/// block and a few tokens at most, should be little beside its own work.
 const PART_PROMPTS_MIN: usize = 4;
 
 /// Sequences that wait or run, and the blocks of the KV cache that they have.

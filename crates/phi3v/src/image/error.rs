@@ -166,7 +166,7 @@ impl ImageError {
             Self::NotAnImage { .. } => format!("convert it to one of {SUPPORTED}"),
             Self::UnsupportedFormat { format } => match (converter(format), missing_feature(format)) {
                 (Some(command), Some(feature)) => {
-                    format!("convert it, with `{command}` for example, or build phi3v with `--features {feature}`")
+                    format!("convert it, with `{command}` for example, or use a build with the feature `{feature}`")
                 }
                 (Some(command), None) => format!("convert it, with `{command}` for example"),
                 (None, _) => format!("convert it to one of {SUPPORTED}"),
@@ -212,7 +212,7 @@ mod tests {
             [("PDF", "pdf", cfg!(feature = "pdf")), ("HEIF", "heic", cfg!(feature = "heic"))]
         {
             let hint = ImageError::UnsupportedFormat { format }.hint().unwrap();
-            assert_ne!(hint.contains(&format!("build phi3v with `--features {feature}`")), is_read, "{hint}");
+            assert_ne!(hint.contains(&format!("a build with the feature `{feature}`")), is_read, "{hint}");
         }
     }
 }
