@@ -19,6 +19,7 @@ mod work;
 mod _phi3v {
     use pyo3::prelude::*;
     use std::ffi::OsString;
+    use std::path::PathBuf;
 
     #[pymodule_export]
     use crate::answers::{Answers, Ended, Piece, compare};
@@ -35,6 +36,16 @@ mod _phi3v {
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's name for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// Pages of documents are drawn by another process of this interpreter, where it knows which one it is.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let python: Option<PathBuf> = module.py().import("sys")?.getattr("executable")?.extract()?;
+        if let Some(python) = python.filter(|python| !python.as_os_str().is_empty()) {
+            phi3v_cli::documents::draw_by_python(python);
+        }
+        Ok(())
+    }
 
     /// Runs the command line `words`, the program's name first, and returns the number to exit with.
     #[pyfunction]

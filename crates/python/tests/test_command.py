@@ -12,7 +12,7 @@ from pathlib import Path
 
 import phi3v
 import pytest
-from conftest import COVER, COVER_ANSWER, TITLE
+from conftest import COVER, COVER_ANSWER, REPOSITORY, TITLE
 
 MODULE = [sys.executable, "-m", "phi3v"]
 SCRIPT = Path(sys.executable).with_name("phi3v")
@@ -56,6 +56,16 @@ def test_a_name_that_is_no_utf8_reaches_the_command(tmp_path):
     Path(os.fsdecode(name)).write_bytes(COVER.read_bytes())
     done = subprocess.run([*MODULE, "ask", name, TITLE], capture_output=True, timeout=300)
     assert done.stdout.decode() == COVER_ANSWER + "\n"
+
+
+@pytest.mark.parametrize("command", [*commands(), [sys.executable, "-P", "-m", "phi3v"]], ids=len)
+def test_pages_are_drawn_by_the_installed_package(command, tmp_path):
+    # -m alone takes what lies in the folder
+    if command != MODULE:
+        (tmp_path / "phi3v.py").write_text("raise SystemExit(1)")
+    document = REPOSITORY / "testdata" / "documents" / "words.pdf"
+    done = run("ask", document, "--pages", "1", "What is written here?", command=command, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "Garden Notes\n"), done.stderr
 
 
 def test_ctrl_c_stops_an_answer(endless):

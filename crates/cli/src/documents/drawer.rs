@@ -5,10 +5,10 @@ use super::process::{Stopped, Watched};
 use super::worker::{self, Reply, Request};
 use phi3v::image::RgbImage;
 use serde::de::DeserializeOwned;
-use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Time that a document may stay open without being asked for a page.
@@ -80,17 +80,28 @@ impl Drawer {
     }
 
     fn command(&self) -> io::Result<Command> {
-        let program = self.program.clone().map_or_else(std::env::current_exe, Ok)?;
-        let mut command = Command::new(&program);
-        command.args(before(&program)).arg(worker::WORD);
+        let mut command = match (&self.program, PYTHON.get()) {
+            (Some(program), _) => Command::new(program),
+            (None, Some(python)) => {
+                let mut command = Command::new(python);
+                // without the folder it is started in, where another phi3v may lie
+                command.args(["-P", "-m", "phi3v"]);
+                command
+            }
+            (None, None) => Command::new(std::env::current_exe()?),
+        };
+        command.arg(worker::WORD);
         Ok(command)
     }
 }
 
-/// What stands between the program and the word: the package of Python runs the command in Python's own process.
-fn before(program: &Path) -> Vec<OsString> {
-    let name = program.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-    if name.starts_with("python") { vec!["-m".into(), "phi3v".into()] } else { Vec::new() }
+/// The interpreter whose process this is, if it is one.
+static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+
+/// Draws by the interpreter `python` from here on, where phi3v is a package of Python: the program of the process would be
+/// the interpreter behind all virtual environments, which knows no package of theirs.
+pub fn draw_by_python(python: PathBuf) {
+    let _ = PYTHON.set(python);
 }
 
 /// A PDF that is open in another process.

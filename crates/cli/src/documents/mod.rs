@@ -15,7 +15,7 @@ mod video;
 pub mod worker;
 
 pub use choice::PageChoice;
-pub use drawer::{Document, DrawLimits, Drawer};
+pub use drawer::{Document, DrawLimits, Drawer, draw_by_python};
 pub use error::DocumentError;
 pub use open::OpenDocuments;
 pub use pages::{CountedPages, Page, Pages, Reading, count_pages};
