@@ -1,7 +1,7 @@
 //! Questions to be decided: one with its choices, or a file of several.
 
 use crate::batch::questions::read_list;
-use phi3v::decide::CHOICES_MAX;
+use phi3v::decide::check_choices;
 use serde::Deserialize;
 use std::collections::HashSet;
 
@@ -41,26 +41,13 @@ pub fn parse(text: &str, choices: &[String]) -> Result<Vec<Asked>, String> {
         if question.choices.is_empty() {
             question.choices = choices.to_vec();
         } else {
-            check_choices(&question.choices).map_err(|reason| format!("question {number} {reason}"))?;
+            check_choices(&question.choices).map_err(|reason| format!("question {number}: {reason}"))?;
         }
     }
     let mut names = HashSet::new();
     match questions.iter().filter_map(|question| question.name.as_ref()).find(|name| !names.insert(*name)) {
         Some(name) => Err(format!("{name} is the name of two questions")),
         None => Ok(questions),
-    }
-}
-
-/// Says what is wrong with the choices that a question brings, in words that go on from its number.
-fn check_choices(choices: &[String]) -> Result<(), String> {
-    if !(2..=CHOICES_MAX).contains(&choices.len()) {
-        return Err(format!("must have 2 to {CHOICES_MAX} choices, and has {}", choices.len()));
-    }
-    let mut words = HashSet::new();
-    match choices.iter().map(|choice| choice.trim()).find(|word| word.is_empty() || !words.insert(*word)) {
-        Some("") => Err("has an empty choice".to_owned()),
-        Some(word) => Err(format!("has the choice {word:?} twice")),
-        None => Ok(()),
     }
 }
 
@@ -105,10 +92,13 @@ mod tests {
             ("{\"prompt\": \"x\", \"choices\": \"yes\"}", "expected a sequence"),
             (
                 r#"{"prompt": "x", "choices": ["a", "b"]}{"prompt": "x", "choices": ["a"]}"#,
-                "question 2 must have 2 to 255 choices, and has 1",
+                "question 2: a question has 1 choices, it must have 2 to 255",
             ),
-            (r#"{"prompt": "x", "choices": ["a", " "]}"#, "question 1 has an empty choice"),
-            (r#"{"prompt": "x", "choices": ["a", "b", "a "]}"#, "question 1 has the choice \"a\" twice"),
+            (r#"{"prompt": "x", "choices": ["a", " "]}"#, "question 1: choice 2 is empty"),
+            (
+                r#"{"prompt": "x", "choices": ["a", "b", "a "]}"#,
+                "question 1: the choices \"a\" and \"a \" are the same answer",
+            ),
             (r#"{"prompt": "x", "name": "n"}{"prompt": "y", "name": "n"}"#, "n is the name of two questions"),
             (&many, "there are 1025, the limit is 1024"),
         ] {

@@ -250,16 +250,31 @@ impl<'a> Questions<'a> {
     }
 }
 
-/// The ids of the choices, each with the token that ends an answer.
-fn choice_ids(tokenizer: &Tokenizer, choices: &[String]) -> Result<Vec<Vec<u32>>, DecideError> {
+/// Checks what can be told of a question's choices without a tokenizer: their number, and that each is a text of its own.
+///
+/// # Errors
+/// Fewer than two or more than [`CHOICES_MAX`], an empty one, or two that are equal but for the space around them.
+pub fn check_choices(choices: &[String]) -> Result<(), DecideError> {
     if !(2..=CHOICES_MAX).contains(&choices.len()) {
         return Err(DecideError::ChoiceCount { choices: choices.len() });
     }
-    let mut answers: Vec<Vec<u32>> = Vec::with_capacity(choices.len());
     for (index, choice) in choices.iter().enumerate() {
-        if choice.trim().is_empty() {
+        let word = choice.trim();
+        if word.is_empty() {
             return Err(DecideError::EmptyChoice { number: index + 1 });
         }
+        if let Some(equal) = choices[..index].iter().find(|other| other.trim() == word) {
+            return Err(DecideError::EqualChoices { first: equal.clone(), second: choice.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The ids of the choices, each with the token that ends an answer.
+fn choice_ids(tokenizer: &Tokenizer, choices: &[String]) -> Result<Vec<Vec<u32>>, DecideError> {
+    check_choices(choices)?;
+    let mut answers: Vec<Vec<u32>> = Vec::with_capacity(choices.len());
+    for choice in choices {
         let ids = answer_ids(tokenizer, choice.trim());
         if let Some(equal) = answers.iter().position(|other| *other == ids) {
             let (first, second) = (choices[equal].clone(), choice.clone());
