@@ -20,15 +20,15 @@ mod table;
 mod tests;
 
 use crate::backend::{feed_forward_in_steps, normed_linear_in_steps};
-use crate::cores::default_threads;
+use crate::cores::{cache_bytes, default_threads};
 use crate::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
     Norm, Sizes, Span,
 };
 pub use features::{Feature, Features};
 pub use level::{CpuLevel, UnknownLevel};
-use ops::{Causal, Runner, STREAMED_ROWS_MAX};
-pub use ops::{CpuBatch, CpuKvPool, CpuLinear, CpuTable, CpuTensor, Limits};
+use ops::{Causal, ReadRoom, Runner, STREAMED_ROWS_MAX};
+pub use ops::{CpuBatch, CpuKvPool, CpuLinear, CpuTable, CpuTensor, Limits, Rate};
 use std::ops::Range;
 
 /// Environment variable that clamps the CPU level downwards: `scalar`; `avx2`, `avx512` or `amx` on x86-64; `neon`,
@@ -249,12 +249,13 @@ impl Cpu {
         self.processor.threads
     }
 
-    /// Measures for about a second what this machine can do at most at this level.
+    /// Measures for some seconds what this machine can do at most at this level. Half of the `memory` bytes, or less, are
+    /// taken meanwhile: memory is read that no cache holds, 1 GiB or four times as much as the caches.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`] where there is no memory to read from.
-    pub fn limits(&self) -> Result<Limits, BackendError> {
-        self.runner.limits()
+    pub fn limits(&self, memory: u64) -> Result<Limits, BackendError> {
+        self.runner.limits(ReadRoom { caches: cache_bytes(), memory })
     }
 }
 
