@@ -106,7 +106,11 @@ fn open_quantized(
 /// A card that is not there or cannot be used, an unknown level, or a number of threads out of range.
 pub fn device(args: &DeviceArgs) -> Result<Device, CliError> {
     let opened = Device::open_telling(&device_options(args), &mut tell_device);
-    Ok(opened.map_err(phi3v::Error::from)?)
+    let device = opened.map_err(phi3v::Error::from)?;
+    if let Some(warning) = device.cpu().and_then(|cpu| cpu.processor().warning()) {
+        note!("warning: {warning}");
+    }
+    Ok(device)
 }
 
 /// What the flags and `PHI3V_CPU` would use of this machine's processor, whichever device runs the model.

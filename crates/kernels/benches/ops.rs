@@ -62,7 +62,7 @@ fn main() {
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok());
     let cpu = Cpu::new(&CpuOptions { threads, level: None }).unwrap();
     println!("{} threads, {}", cpu.threads(), cpu.processor().features());
-    println!("{:.0?}", cpu.limits().unwrap());
+    println!("{:.0?}", cpu.limits(4 << 30).unwrap());
     for (format, precision) in [
         (Format::Q8, Precision::Bf16),
         (Format::Q4, Precision::Bf16),

@@ -7,6 +7,14 @@ pub(crate) fn default_threads() -> usize {
     cores().map_or(allowed, |cores| cores.min(allowed)).max(1)
 }
 
+/// Bytes that the largest caches hold, all of them together; `None` where the system does not tell.
+pub(crate) fn cache_bytes() -> Option<usize> {
+    #[cfg(not(target_os = "macos"))]
+    return linux::cache_bytes(std::path::Path::new("/sys/devices/system/cpu"));
+    #[cfg(target_os = "macos")]
+    return None;
+}
+
 /// Cores worth a thread; `None` where the system does not tell.
 #[cfg(not(target_os = "macos"))]
 fn cores() -> Option<usize> {
@@ -53,6 +61,38 @@ mod linux {
         Some(cores.values().filter(|&&capacity| capacity >= largest.div_ceil(2)).count())
     }
 
+    /// Bytes of the caches of the highest level: those of distinct sets of threads.
+    pub(super) fn cache_bytes(folder: &Path) -> Option<usize> {
+        let mut caches = BTreeMap::new();
+        for processor in std::fs::read_dir(folder).ok()?.flatten() {
+            let Ok(entries) = std::fs::read_dir(processor.path().join("cache")) else { continue };
+            for cache in entries.flatten() {
+                let text = |name| std::fs::read_to_string(cache.path().join(name)).ok();
+                let level = text("level").and_then(|level| level.trim().parse::<u8>().ok());
+                if let (Some(level), Some(sharing), Some(size)) =
+                    (level, text("shared_cpu_list"), text("size"))
+                {
+                    caches.insert((level, sharing), bytes(size.trim()));
+                }
+            }
+        }
+        let (highest, _) = caches.keys().max().cloned()?;
+        let of_level = caches.iter().filter(|((level, _), _)| *level == highest);
+        of_level.map(|(_, bytes)| *bytes).sum()
+    }
+
+    /// A size as the system writes it: `32768K`.
+    fn bytes(size: &str) -> Option<usize> {
+        let digits = size.trim_end_matches(['K', 'M', 'G']);
+        let shift = match &size[digits.len()..] {
+            "" => 0,
+            "K" => 10,
+            "M" => 20,
+            _ => 30,
+        };
+        digits.parse::<usize>().ok()?.checked_mul(1 << shift)
+    }
+
     #[cfg(test)]
     mod tests {
         use super::*;
@@ -87,6 +127,25 @@ mod linux {
         fn siblings_are_one_core() {
             let two = folder("smt", &[("0,2\n", None), ("1,3\n", None), ("0,2\n", None), ("1,3\n", None)]);
             assert_eq!(cores(&two.0), Some(2));
+        }
+
+        #[test]
+        fn the_largest_caches_are_counted_once_each() {
+            let two = folder("caches", &[("0\n", None), ("1\n", None), ("2\n", None)]);
+            let caches =
+                [(0, 2, "0", "1024K"), (0, 3, "0-1", "32768K"), (1, 3, "0-1", "32768K"), (2, 3, "2", "96M")];
+            for (processor, level, sharing, size) in caches {
+                let cache = two.0.join(format!("cpu{processor}/cache/index{level}"));
+                std::fs::create_dir_all(&cache).unwrap();
+                let level = level.to_string();
+                for (name, text) in [("level", &*level), ("shared_cpu_list", sharing), ("size", size)] {
+                    std::fs::write(cache.join(name), format!("{text}\n")).unwrap();
+                }
+            }
+            assert_eq!(cache_bytes(&two.0), Some(128 << 20));
+            std::fs::write(two.0.join("cpu2/cache/index3/size"), "much").unwrap();
+            assert_eq!(cache_bytes(&two.0), None);
+            assert_eq!(cache_bytes(Path::new("/nowhere/at/all")), None);
         }
 
         #[test]

@@ -19,6 +19,6 @@ pub use backend::{
     KvFormat, KvLayout, MatrixSource, Norm, Precision, Sizes, Span,
 };
 pub use bytes::Bytes;
-pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Feature, Features, Limits, Processor};
+pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Feature, Features, Limits, Processor, Rate};
 pub use format::Format;
 pub(crate) use format::{DenseFormat, PackedFormat, Storage};

@@ -56,7 +56,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "cpu/arch/x86_64/avx512",
         &["backend", "format", "quant", "cpu/prefetch", "cpu/table", "cpu/arch/scalar"],
     ),
-    ("cpu/arch/x86_64/amx", &["quant", "cpu/prefetch", "cpu/table", "cpu/arch/x86_64/avx512"]),
+    ("cpu/arch/x86_64/amx", &["backend", "quant", "cpu/prefetch", "cpu/table", "cpu/arch/x86_64/avx512"]),
 ];
 
 fn root() -> PathBuf {

@@ -57,7 +57,7 @@ impl Work {
     /// Operations per second of products with weights.
     fn product_peak(&self, limits: &Limits) -> f64 {
         let peak = if self.quant.is_some() { limits.int8_gops } else { limits.bf16_gflops };
-        peak * 1e9
+        peak.median * 1e9
     }
 
     /// Seconds that the tokens `range` of a prompt take at the limits; the logits of the last are wanted.
@@ -69,7 +69,7 @@ impl Work {
         let width = (self.config.num_attention_heads * self.config.head_dim()) as f64;
         // scores and sums of values
         let attention = OPERATIONS * 2.0 * width * keys * tokens * self.config.num_hidden_layers as f64;
-        products / self.product_peak(limits) + attention / (limits.bf16_gflops * 1e9)
+        products / self.product_peak(limits) + attention / (limits.bf16_gflops.median * 1e9)
     }
 
     /// Seconds that `tiles` tiles and the projector's `tokens` rows take at the limits.
@@ -79,7 +79,7 @@ impl Work {
         let rows = self.config.img_processor.num_positions() as f64;
         let products = OPERATIONS * (self.tower * rows * tiles as f64 + self.projector * tokens as f64);
         let attention = OPERATIONS * 2.0 * hidden_size as f64 * rows * rows * tiles as f64 * layers;
-        products / self.product_peak(limits) + attention / (limits.bf16_gflops * 1e9)
+        products / self.product_peak(limits) + attention / (limits.bf16_gflops.median * 1e9)
     }
 
     /// Seconds that a step takes at the limits which decodes one token after `depth` others in each of `rows` sequences:
@@ -88,14 +88,14 @@ impl Work {
         let rows = rows as f64;
         let bytes = self.weight_bytes + rows * self.kv_bytes * depth as f64;
         let products = OPERATIONS * (self.decoder + self.lm_head) * rows;
-        (bytes / (limits.read_gb_s * 1e9)).max(products / self.product_peak(limits))
+        (bytes / (limits.read_gb_s.median * 1e9)).max(products / self.product_peak(limits))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phi3v_kernels::{Heads, KvFormat};
+    use phi3v_kernels::{Heads, KvFormat, Rate};
 
     #[test]
     fn the_real_model_is_as_much_work_as_counted_by_hand() {
@@ -111,7 +111,9 @@ mod tests {
         assert!((work.lm_head - 98.5e6).abs() < 1e5, "{}", work.lm_head);
         assert!((work.kv_bytes - 393_216.0).abs() < 1.0, "{}", work.kv_bytes);
         // a peak of one operation per nanosecond: seconds are billions of operations
-        let limits = Limits { int8_gops: 1.0, bf16_gflops: 1.0, f32_gflops: 1.0, read_gb_s: 1.0 };
+        let one = Rate { median: 1.0, low: 1.0, high: 1.0 };
+        let limits =
+            Limits { int8_gops: one, bf16_gflops: one, f32_gflops: one, read_gb_s: one, read_bytes: 1 };
         let prefill = work.prefill_seconds(0..2500, &limits);
         assert!((prefill / 19_350.0 - 1.0).abs() < 0.01, "18.1 of products and 1.23 of attention: {prefill}");
         let (few, many) = (work.decode_seconds(1, 64, &limits), work.decode_seconds(16, 64, &limits));

@@ -8,15 +8,19 @@ use crate::hub::{HubOptions, ModelName};
 use crate::terminal::{count, print};
 use crate::{note, report, runtime};
 use phi3v::config::ModelConfig;
+use phi3v::memory::{available_bytes, size};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{Cpu, KvFormat, Processor};
+use phi3v_kernels::{KvFormat, Limits, Processor, Rate};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
 /// Printed where a share is above 100 %.
 const ABOVE_THE_LIMIT: &str = "note: a share above 100 % means that the machine was slower when its limit was measured, \
     or that the weights are so few that they stay in the processor's caches";
+
+/// Memory that may be read for the bandwidth where the system does not tell what there is.
+const MEMORY_UNKNOWN: u64 = 2 << 30;
 
 /// The processor, and the card where one runs the model.
 #[derive(Serialize)]
@@ -30,13 +34,25 @@ struct Machine {
     card: Option<CardInfo>,
 }
 
-/// What the processor can do at most, measured in this run.
+/// What the processor can do at most, measured in this run: medians.
 #[derive(Serialize)]
 struct MachineLimits {
     int8_gops: f64,
     bf16_gflops: f64,
     f32_gflops: f64,
     read_gb_s: f64,
+    quartiles: Quartiles,
+    /// How many bytes were read again and again.
+    read_bytes: usize,
+}
+
+/// Between which rates half of the readings lie.
+#[derive(Serialize)]
+struct Quartiles {
+    int8_gops: [f64; 2],
+    bf16_gflops: [f64; 2],
+    f32_gflops: [f64; 2],
+    read_gb_s: [f64; 2],
 }
 
 #[derive(Serialize)]
@@ -100,7 +116,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
 /// The device and its limits, measured now: a machine's speed drifts.
 fn start(args: &BenchArgs) -> Result<MeasuredDevice, CliError> {
     let device = runtime::device(&args.device)?;
-    let limits = device.cpu().map(Cpu::limits).transpose().map_err(phi3v::Error::from)?;
+    // where the system does not tell, the least there is of anything that runs the model
+    let memory = available_bytes().unwrap_or(MEMORY_UNKNOWN);
+    let limits = device.cpu().map(|cpu| cpu.limits(memory)).transpose().map_err(phi3v::Error::from)?;
     Ok(MeasuredDevice { device, limits })
 }
 
@@ -143,16 +161,45 @@ fn measure(
 impl Machine {
     fn new(processor: Processor, MeasuredDevice { device, limits }: &MeasuredDevice) -> Self {
         Self {
-            limits: limits.as_ref().map(|limits| MachineLimits {
-                int8_gops: limits.int8_gops,
-                bf16_gflops: limits.bf16_gflops,
-                f32_gflops: limits.f32_gflops,
-                read_gb_s: limits.read_gb_s,
-            }),
+            limits: limits.as_ref().map(MachineLimits::new),
             threads: processor.threads(),
             cpu_level: processor.level().to_string(),
             card: device.card().map(CardInfo::from),
         }
+    }
+}
+
+impl MachineLimits {
+    fn new(limits: &Limits) -> Self {
+        let Limits { int8_gops, bf16_gflops, f32_gflops, read_gb_s, read_bytes } = *limits;
+        let quartiles = |rate: Rate| [rate.low, rate.high];
+        Self {
+            int8_gops: int8_gops.median,
+            bf16_gflops: bf16_gflops.median,
+            f32_gflops: f32_gflops.median,
+            read_gb_s: read_gb_s.median,
+            quartiles: Quartiles {
+                int8_gops: quartiles(int8_gops),
+                bf16_gflops: quartiles(bf16_gflops),
+                f32_gflops: quartiles(f32_gflops),
+                read_gb_s: quartiles(read_gb_s),
+            },
+            read_bytes,
+        }
+    }
+}
+
+impl std::fmt::Display for MachineLimits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { int8_gops, bf16_gflops, f32_gflops, read_gb_s, quartiles, read_bytes } = self;
+        let between = |[low, high]: [f64; 2]| format!("({low:.0} to {high:.0})");
+        write!(f, "at most  int8 {int8_gops:.0} {} G/s, ", between(quartiles.int8_gops))?;
+        write!(f, "bf16 {bf16_gflops:.0} {} G/s, ", between(quartiles.bf16_gflops))?;
+        writeln!(f, "f32 {f32_gflops:.0} {} G/s", between(quartiles.f32_gflops))?;
+        let [low, high] = quartiles.read_gb_s;
+        let memory = size(*read_bytes as u64);
+        writeln!(f, "         {read_gb_s:.1} ({low:.1} to {high:.1}) GB/s read from {memory} of memory")?;
+        writeln!(f, "         (between the figures in brackets lie half of the readings)\n")
     }
 }
 
@@ -172,12 +219,8 @@ impl std::fmt::Display for Header<'_> {
         if let Some(card) = card {
             writeln!(f, "on {}, {}\n", card.name, card.kind)?;
         }
-        if let Some(MachineLimits { int8_gops, bf16_gflops, f32_gflops, read_gb_s }) = limits {
-            writeln!(
-                f,
-                "at most  int8 {int8_gops:.0} G/s, bf16 {bf16_gflops:.0} G/s, f32 {f32_gflops:.0} G/s"
-            )?;
-            writeln!(f, "         {read_gb_s:.1} GB/s read from memory\n")?;
+        if let Some(limits) = limits {
+            write!(f, "{limits}")?;
         }
         writeln!(f, "{:14} {:6} {:>6} {:>10} {:6} {:>6}", "", "format", "size", "value", "unit", "share")
     }

@@ -280,8 +280,12 @@ fn a_bench_has_the_documented_shape() {
         fixture.run(&["bench", "--quick", "--json", "--threads", "1", "--model", model.to_str().unwrap()]);
     let report = report.json();
     for key in ["int8_gops", "bf16_gflops", "f32_gflops", "read_gb_s"] {
-        assert!(report["machine"][key].as_f64().unwrap() > 0.0, "{key}");
+        let machine = &report["machine"];
+        let [low, high] = [0, 1].map(|i| machine["quartiles"][key][i].as_f64().unwrap());
+        let median = machine[key].as_f64().unwrap();
+        assert!(low > 0.0 && low <= median && median <= high, "{key}: {machine}");
     }
+    assert!(report["machine"]["read_bytes"].as_u64().unwrap() >= 1 << 20);
     assert_eq!(report["machine"]["threads"], 1);
     assert!(report["machine"]["cpu_level"].is_string());
     let results = report["results"].as_array().unwrap();

@@ -25,19 +25,44 @@ pub(super) fn kernels(level: CpuLevel, features: Features) -> Kernels {
         CpuLevel::Avx2 => avx2::KERNELS,
         CpuLevel::Avx512 if features.contains(Feature::Avx512Bf16) => avx512::KERNELS_BF16,
         CpuLevel::Avx512 => avx512::KERNELS,
-        CpuLevel::Amx => {
-            let avx512 = kernels(CpuLevel::Avx512, features);
-            Kernels {
-                packed_many: amx::KERNELS,
-                packed_many_from: amx::ROWS_MIN,
-                peak: PeakKernels { int8: amx::burn, ..avx512.peak },
-                ..avx512
-            }
-        }
+        CpuLevel::Amx => tiled::<amx::Hardware>(features),
         CpuLevel::Neon | CpuLevel::Dotprod | CpuLevel::I8mm => {
             unreachable!("{level} asks for features that are found on AArch64 only")
         }
     }
+}
+
+/// The kernels of the level with tiles.
+#[cfg(target_arch = "x86_64")]
+fn tiled<T: amx::Tiles>(features: Features) -> Kernels {
+    let kernels = amx::int8::<T>(kernels(CpuLevel::Avx512, features));
+    if features.contains(Feature::AmxBf16) { amx::bf16::<T>(kernels) } else { kernels }
+}
+
+/// As [`kernels`], for tests: where the level has tiles, their instructions are plain Rust.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn kernels_on_plain_tiles(level: CpuLevel, features: Features) -> Kernels {
+    if level == CpuLevel::Amx { tiled::<amx::Plain>(features) } else { kernels(level, features) }
+}
+
+/// As [`kernels`]: this architecture has no tiles.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn kernels_on_plain_tiles(level: CpuLevel, features: Features) -> Kernels {
+    kernels(level, features)
+}
+
+/// `features` without those whose instructions do not do here what they should.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn trusted(features: Features) -> Features {
+    // SAFETY: the feature means that the processor has the instructions and the system lets this process use them.
+    let wrong = features.contains(Feature::AmxBf16) && unsafe { !amx::bf16_is_right::<amx::Hardware>() };
+    if wrong { features.without(Feature::AmxBf16) } else { features }
+}
+
+/// `features`: nothing is known to go wrong on this architecture.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn trusted(features: Features) -> Features {
+    features
 }
 
 /// The kernels of `level`; calling them asks for its features.

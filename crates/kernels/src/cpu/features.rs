@@ -9,10 +9,14 @@ pub enum Feature {
     AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI: 16 lanes, and dot products of bytes in them.
     Avx512,
-    /// AVX-512 BF16: dot products of bf16 in 16 lanes.
+    /// AVX-512 BF16: dot products of bf16 in 16 lanes, where they are faster than products of f32. Intel's do half as many
+    /// operations a second, so bf16 is widened there. That is known by the maker and not measured: results differ in their
+    /// last bits, and must not from one start to the next.
     Avx512Bf16,
     /// AMX-TILE and AMX-INT8: products of tiles of bytes; on Linux, which has to be asked for their registers.
     AmxInt8,
+    /// AMX-BF16: products of tiles of bf16; and AVX-512 BF16, to make bf16 of f32.
+    AmxBf16,
     /// NEON, which every AArch64 has: 4 lanes of f32.
     Neon,
     /// AArch64's dot products of bytes: `sdot`.
@@ -23,12 +27,13 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature that is looked for, each of instructions that always come together.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512,
         Self::Avx512Bf16,
         Self::AmxInt8,
+        Self::AmxBf16,
         Self::Neon,
         Self::Dotprod,
         Self::I8mm,
@@ -51,8 +56,12 @@ impl Feature {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
-            Self::Avx512Bf16 => is_x86_feature_detected!("avx512bf16"),
-            Self::AmxInt8 => amx_is_allowed(),
+            Self::Avx512Bf16 => is_x86_feature_detected!("avx512bf16") && !is_of_intel(),
+            // AMX-TILE, and AMX-INT8 or AMX-BF16
+            Self::AmxInt8 => has_amx(1 << 24 | 1 << 25) && amx_is_allowed(),
+            Self::AmxBf16 => {
+                is_x86_feature_detected!("avx512bf16") && has_amx(1 << 24 | 1 << 22) && amx_is_allowed()
+            }
             Self::Neon | Self::Dotprod | Self::I8mm => false,
         }
     }
@@ -62,7 +71,9 @@ impl Feature {
     fn is_present(self) -> bool {
         use std::arch::is_aarch64_feature_detected as detected;
         match self {
-            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Bf16 | Self::AmxInt8 => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Bf16 | Self::AmxInt8 | Self::AmxBf16 => {
+                false
+            }
             Self::Neon => detected!("neon"),
             Self::Dotprod => detected!("dotprod"),
             Self::I8mm => detected!("i8mm") && detected!("bf16"),
@@ -76,18 +87,29 @@ impl Feature {
     }
 }
 
-/// Whether the processor has tiles of bytes and the system lets this process use them.
+/// Whether the processor is one of Intel's.
+#[cfg(target_arch = "x86_64")]
+fn is_of_intel() -> bool {
+    let leaf = std::arch::x86_64::__cpuid(0);
+    [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+}
+
+/// Whether leaf 7 of `cpuid` has these bits of edx.
+#[cfg(target_arch = "x86_64")]
+fn has_amx(bits: u32) -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & bits == bits
+}
+
+/// Whether the system lets this process use tiles.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn amx_is_allowed() -> bool {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
     use std::sync::LazyLock;
     static ALLOWED: LazyLock<bool> = LazyLock::new(|| {
         /// `ARCH_REQ_XCOMP_PERM` and `XFEATURE_XTILEDATA` of Linux' asm/prctl.h.
         const ASK: [libc::c_long; 2] = [0x1023, 18];
-        // AMX-TILE and AMX-INT8: bits 24 and 25 of leaf 7's edx
-        let edx = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
         // SAFETY: the call changes nothing but which registers the system saves for this process.
-        edx >> 24 & 3 == 3 && unsafe { libc::syscall(libc::SYS_arch_prctl, ASK[0], ASK[1]) } == 0
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ASK[0], ASK[1]) == 0 }
     });
     *ALLOWED
 }
@@ -110,6 +132,16 @@ impl Features {
     #[must_use]
     pub fn detect() -> Self {
         Feature::ALL.into_iter().filter(|feature| feature.is_present()).fold(Self::NONE, Self::with)
+    }
+
+    /// What this processor has if instructions of tiles are plain Rust.
+    pub(crate) fn with_plain_tiles() -> Self {
+        let found = Self::detect();
+        #[cfg(target_arch = "x86_64")]
+        if found.contains(Feature::Avx512) && is_x86_feature_detected!("avx512bf16") {
+            return found.with(Feature::AmxInt8).with(Feature::AmxBf16);
+        }
+        found
     }
 
     /// The set with `feature` in it.
@@ -146,6 +178,14 @@ impl Features {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn the_maker_is_the_one_that_the_system_names() {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        let vendor = text.lines().find(|line| line.starts_with("vendor_id")).unwrap();
+        assert_eq!(is_of_intel(), vendor.ends_with("GenuineIntel"), "{vendor}");
+    }
 
     #[test]
     fn a_set_has_what_was_put_in_and_not_taken_out() {

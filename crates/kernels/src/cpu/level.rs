@@ -13,7 +13,8 @@ pub enum CpuLevel {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI; BF16 is used where present.
     Avx512,
-    /// As `Avx512`, with AMX for products of bytes; on Linux, which has to be asked for its registers.
+    /// As `Avx512`, with AMX for products of bytes, and of bf16 where present; on Linux, which has to be asked for its
+    /// registers.
     Amx,
     /// Any AArch64 processor, by the vector instructions that all of them have.
     Neon,
@@ -69,7 +70,8 @@ impl CpuLevel {
         match self {
             Self::Scalar | Self::Neon | Self::Dotprod | Self::I8mm => &[],
             Self::Avx2 => &[Feature::AvxVnni],
-            Self::Avx512 | Self::Amx => &[Feature::Avx512Bf16],
+            Self::Avx512 => &[Feature::Avx512Bf16],
+            Self::Amx => &[Feature::Avx512Bf16, Feature::AmxBf16],
         }
     }
 

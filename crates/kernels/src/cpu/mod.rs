@@ -20,15 +20,15 @@ mod table;
 mod tests;
 
 use crate::backend::{feed_forward_in_steps, normed_linear_in_steps};
-use crate::cores::default_threads;
+use crate::cores::{cache_bytes, default_threads};
 use crate::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
     Norm, Sizes, Span,
 };
 pub use features::{Feature, Features};
 pub use level::{CpuLevel, UnknownLevel};
-use ops::{Causal, Runner, STREAMED_ROWS_MAX};
-pub use ops::{CpuBatch, CpuKvPool, CpuLinear, CpuTable, CpuTensor, Limits};
+use ops::{Causal, ReadRoom, Runner, STREAMED_ROWS_MAX};
+pub use ops::{CpuBatch, CpuKvPool, CpuLinear, CpuTable, CpuTensor, Limits, Rate};
 use std::ops::Range;
 
 /// Environment variable that clamps the CPU level downwards: `scalar`; `avx2`, `avx512` or `amx` on x86-64; `neon`,
@@ -99,6 +99,8 @@ pub struct Processor {
     level: CpuLevel,
     features: Features,
     threads: usize,
+    /// Whether instructions that are there do not do what they should, and are left out.
+    distrusted: bool,
 }
 
 /// The CPU backend.
@@ -135,7 +137,9 @@ impl Processor {
     /// # Errors
     /// [`CpuError`], but for threads that the system refuses.
     pub fn of(options: &CpuOptions) -> Result<Self, CpuError> {
-        Self::with_features(options, Features::detect())
+        let found = Features::detect();
+        let trusted = dispatch::trusted(found);
+        Ok(Self { distrusted: trusted != found, ..Self::with_features(options, trusted)? })
     }
 
     /// The same on a processor that has `features` alone.
@@ -146,7 +150,7 @@ impl Processor {
         if !(1..=THREADS_MAX).contains(&threads) {
             return Err(CpuError::Threads { asked: threads });
         }
-        Ok(Self { level, features, threads })
+        Ok(Self { level, features, threads, distrusted: false })
     }
 
     /// The level that runs.
@@ -161,16 +165,28 @@ impl Processor {
         self.threads
     }
 
+    /// What is wrong with this processor, in a sentence, if something is.
+    #[must_use]
+    pub fn warning(&self) -> Option<&'static str> {
+        const WRONG: &str =
+            "products of bf16 by AMX come out wrong on this machine and are left out, at some cost of speed";
+        self.distrusted.then_some(WRONG)
+    }
+
     /// The level and what it uses of this processor, for people.
     #[must_use]
     pub fn features(&self) -> String {
-        let bf16 = if self.features.contains(Feature::Avx512Bf16) { ", BF16" } else { "" };
+        let (tiles, bf16) = match [Feature::AmxBf16, Feature::Avx512Bf16].map(|f| self.features.contains(f)) {
+            [true, _] => (", AMX-BF16", ", BF16"),
+            [false, true] => ("", ", BF16"),
+            [false, false] => ("", "; products of bf16 by those of f32"),
+        };
         let vnni = if self.features.contains(Feature::AvxVnni) { ", AVX-VNNI" } else { "" };
         match self.level {
             CpuLevel::Scalar => "scalar".to_owned(),
             CpuLevel::Avx2 => format!("avx2 (AVX2, FMA, F16C{vnni})"),
             CpuLevel::Avx512 => format!("avx512 (F, BW, DQ, VL, VNNI{bf16})"),
-            CpuLevel::Amx => format!("amx (AMX-INT8, and AVX-512 F, BW, DQ, VL, VNNI{bf16})"),
+            CpuLevel::Amx => format!("amx (AMX-INT8{tiles}, and AVX-512 F, BW, DQ, VL, VNNI{bf16})"),
             CpuLevel::Neon => "neon (NEON)".to_owned(),
             CpuLevel::Dotprod => "dotprod (NEON, DotProd)".to_owned(),
             CpuLevel::I8mm => "i8mm (NEON, DotProd, I8MM, BF16)".to_owned(),
@@ -184,7 +200,7 @@ impl Cpu {
     /// # Errors
     /// [`CpuError`], see its variants.
     pub fn new(options: &CpuOptions) -> Result<Self, CpuError> {
-        Self::with_features(options, Features::detect())
+        Self::start(Processor::of(options)?)
     }
 
     /// Starts the backend as on a processor that has `features` alone; those that this one lacks are left out. Every
@@ -193,10 +209,25 @@ impl Cpu {
     /// # Errors
     /// [`CpuError`], see its variants.
     pub fn with_features(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
-        let processor = Processor::with_features(options, features.and(Features::detect()))?;
-        let Processor { level, features, threads } = processor;
+        let features = dispatch::trusted(features.and(Features::detect()));
+        Self::start(Processor::with_features(options, features)?)
+    }
+
+    /// Starts the backend on this machine's processor, of which `processor` is all or a part.
+    fn start(processor: Processor) -> Result<Self, CpuError> {
+        let Processor { level, features, threads, .. } = processor;
         // SAFETY: the processor has the features, and with them those that the level requires.
         let runner = unsafe { Runner::new(dispatch::kernels(level, features), threads)? };
+        Ok(Self { processor, runner })
+    }
+
+    /// As [`with_features`](Self::with_features), for tests: on any processor with AVX-512, the instructions of tiles being
+    /// plain Rust, many times slower.
+    pub(crate) fn on_plain_tiles(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
+        let processor = Processor::with_features(options, features.and(Features::with_plain_tiles()))?;
+        let Processor { level, features, threads, .. } = processor;
+        // SAFETY: the processor has the features but for those of tiles, which no kernel asks for here.
+        let runner = unsafe { Runner::new(dispatch::kernels_on_plain_tiles(level, features), threads)? };
         Ok(Self { processor, runner })
     }
 
@@ -218,12 +249,13 @@ impl Cpu {
         self.processor.threads
     }
 
-    /// Measures for about a second what this machine can do at most at this level.
+    /// Measures for some seconds what this machine can do at most at this level. Half of the `memory` bytes, or less, are
+    /// taken meanwhile: memory is read that no cache holds, 1 GiB or four times as much as the caches.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`] where there is no memory to read from.
-    pub fn limits(&self) -> Result<Limits, BackendError> {
-        self.runner.limits()
+    pub fn limits(&self, memory: u64) -> Result<Limits, BackendError> {
+        self.runner.limits(ReadRoom { caches: cache_bytes(), memory })
     }
 }
 

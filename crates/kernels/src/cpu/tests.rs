@@ -63,6 +63,28 @@ fn features_can_only_be_taken_away() {
 }
 
 #[test]
+fn what_is_used_of_the_processor_is_told() {
+    let processor = |level: CpuLevel, more: &[Feature]| {
+        let features = level.required().iter().chain(more).fold(Features::NONE, |set, &one| set.with(one));
+        Processor { level, features, threads: 1, distrusted: false }
+    };
+    let told = |level, more: &[Feature]| processor(level, more).features();
+    assert_eq!(told(CpuLevel::Avx512, &[]), "avx512 (F, BW, DQ, VL, VNNI; products of bf16 by those of f32)");
+    assert_eq!(told(CpuLevel::Avx512, &[Feature::Avx512Bf16]), "avx512 (F, BW, DQ, VL, VNNI, BF16)");
+    let amx = "AVX-512 F, BW, DQ, VL, VNNI";
+    let (bf16, tiles) = (&[Feature::Avx512Bf16][..], &[Feature::AmxBf16][..]);
+    assert_eq!(
+        told(CpuLevel::Amx, &[]),
+        format!("amx (AMX-INT8, and {amx}; products of bf16 by those of f32)")
+    );
+    assert_eq!(told(CpuLevel::Amx, bf16), format!("amx (AMX-INT8, and {amx}, BF16)"));
+    assert_eq!(told(CpuLevel::Amx, tiles), format!("amx (AMX-INT8, AMX-BF16, and {amx}, BF16)"));
+    let wrong = Processor { distrusted: true, ..processor(CpuLevel::Amx, &[]) };
+    assert!(wrong.warning().is_some_and(|warning| warning.contains("come out wrong")));
+    assert_eq!(processor(CpuLevel::Amx, tiles).warning(), None);
+}
+
+#[test]
 fn every_level_stores_the_bytes_of_the_definition() {
     let mut noise = Noise::new(5);
     for (format, dim) in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8]
@@ -75,7 +97,9 @@ fn every_level_stores_the_bytes_of_the_definition() {
             let heads = Heads { query: 4, key_value: 2, dim };
             let mut pool = CpuKvPool::new(KvLayout { layers: 2, heads, format }, 3);
             pool.grow(3).unwrap();
-            let store = dispatch::kernels(variant.level, variant.features).attention.store_kv;
+            let kernels =
+                if variant.plain_tiles { dispatch::kernels_on_plain_tiles } else { dispatch::kernels };
+            let store = kernels(variant.level, variant.features).attention.store_kv;
             // SAFETY: there is one thread, and the processor has the variant's features.
             unsafe { store(&mut pool.writer().head(0, 1, 1), 5, &rows) };
             let head = pool.head(0, 1, 1);

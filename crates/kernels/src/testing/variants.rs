@@ -8,11 +8,13 @@ use std::fmt;
 pub struct Variant {
     pub level: CpuLevel,
     pub features: Features,
+    /// Whether instructions of tiles are plain Rust, as they can be on any processor with AVX-512.
+    pub plain_tiles: bool,
 }
 
 impl Variant {
     /// The definition.
-    pub const SCALAR: Self = Self { level: CpuLevel::Scalar, features: Features::NONE };
+    pub const SCALAR: Self = Self { level: CpuLevel::Scalar, features: Features::NONE, plain_tiles: false };
 
     /// The variant as a backend.
     ///
@@ -20,19 +22,28 @@ impl Variant {
     /// See [`Cpu::with_features`].
     pub fn cpu(&self, threads: usize) -> Result<Cpu, CpuError> {
         let options = CpuOptions { threads: Some(threads), level: Some(self.level) };
-        Cpu::with_features(&options, self.features)
+        if self.plain_tiles {
+            Cpu::on_plain_tiles(&options, self.features)
+        } else {
+            Cpu::with_features(&options, self.features)
+        }
     }
 
     /// The level on a processor that has none of the features it can do without, and those with one of them each.
     fn of(level: CpuLevel) -> impl Iterator<Item = Self> {
         let least = level.required().iter().fold(Features::NONE, |set, &feature| set.with(feature));
         let more = level.optional().iter().map(move |&feature| least.with(feature));
-        std::iter::once(least).chain(more).map(move |features| Self { level, features })
+        let plain_tiles: &[bool] = if level == CpuLevel::Amx { &[false, true] } else { &[false] };
+        let features = std::iter::once(least).chain(more);
+        features.flat_map(move |features| {
+            plain_tiles.iter().map(move |&plain_tiles| Self { level, features, plain_tiles })
+        })
     }
 
     /// Whether this processor can run it.
     fn is_available(&self) -> bool {
-        self.features.and(Features::detect()) == self.features
+        let found = if self.plain_tiles { Features::with_plain_tiles() } else { Features::detect() };
+        self.features.and(found) == self.features
     }
 }
 
@@ -40,7 +51,8 @@ impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CPU level {}", self.level)?;
         let has = |feature: &&Feature| self.features.contains(**feature);
-        self.level.optional().iter().filter(has).try_for_each(|feature| write!(f, " with {feature:?}"))
+        self.level.optional().iter().filter(has).try_for_each(|feature| write!(f, " with {feature:?}"))?;
+        if self.plain_tiles { f.write_str(" on tiles in plain Rust") } else { Ok(()) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Matrix products of many rows, in blocks that stay in cache (Goto & van de Geijn 2008).
 //!
 //! Everything is counted in 32-bit *words*: one f32, or a pair of bf16. The input is packed once per call, in tiles of
-//! a few rows, `[words, rows]`. A task is one panel of 64 output columns for one block of rows: it packs the panel's
+//! a few rows, in the order that the kernel wants. A task is one panel of 64 output columns for one block of rows: it packs the panel's
 //! weights, block by block along K, into its thread's scratch, and sweeps the tiles of its rows over each.
 //!
 //! Invariant: K is always cut at the same places, so a row's result does not depend on the other rows.
@@ -17,6 +17,9 @@ use std::ops::Range;
 /// Words of K in a panel's block: 1536 words x 64 columns x 4 bytes = 393 KB, under half of an L2 of 1 MB, the rest of
 /// which streams the tiles and sums.
 const BLOCK_WORDS: usize = 1536;
+
+/// Words of K that kernels may take together: blocks but the last are multiples of it.
+const WORDS_STEP: usize = 16;
 
 /// Packed input that one block of rows may take: 8 MB stay in an L3 of 16 MB while the panels pass.
 const BLOCK_BYTES: usize = 8 << 20;
@@ -49,7 +52,8 @@ impl Plan {
         let wanted = (3 * threads).div_ceil(panels);
         let blocks = tiles.div_ceil(cached).max(wanted).min(tiles.div_ceil(least)).max(1);
         let parts = words.div_ceil(BLOCK_WORDS);
-        Self { tiles, block_tiles: tiles.div_ceil(blocks), words, block_words: words.div_ceil(parts), panels }
+        let block_words = words.div_ceil(parts).next_multiple_of(WORDS_STEP).min(words);
+        Self { tiles, block_tiles: tiles.div_ceil(blocks), words, block_words, panels }
     }
 
     fn tasks(&self) -> usize {
@@ -75,7 +79,7 @@ struct Product<'a> {
     panels: Panels,
     weight: &'a Dense,
     epilogue: Epilogue,
-    /// The packed input, `[tiles, words, rows]`.
+    /// The packed input, tiles of `words * rows` words.
     input: &'a [u32],
     /// Rows and columns of the output.
     shape: (usize, usize),
@@ -111,7 +115,7 @@ impl Runner {
         });
     }
 
-    /// `x` in tiles, `[tiles, words, rows]`.
+    /// `x` in tiles of `words * rows` words each.
     fn pack_input<'a>(
         &self,
         kernel: &GemmKernel,
@@ -231,6 +235,6 @@ mod tests {
         assert_eq!((plan.block_tiles, plan.block_words), (171, 1536));
         // 8192 bf16: 33 MB in 5 blocks, K in 3
         let plan = check(2048, 4096, 48, 2);
-        assert_eq!((plan.block_tiles, plan.block_words), (69, 1366));
+        assert_eq!((plan.block_tiles, plan.block_words), (69, 1376));
     }
 }

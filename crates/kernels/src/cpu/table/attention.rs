@@ -3,6 +3,7 @@
 
 use super::kv::{KvHeadMut, KvRows};
 use crate::KvFormat;
+use std::ops::Range;
 
 /// One query at a time: `(query, keys and values, what it sees, scratch, out)`, see [`Seen`].
 pub(crate) type SingleQuery = unsafe fn(&[f32], &dyn KeyValues, Seen, &mut [f32], &mut [f32]);
@@ -56,6 +57,13 @@ pub(crate) const SCORES_STEP: usize = 32;
 /// Values are weighed by so many at a time: two pairs, as `bfmmla` takes them.
 pub(crate) const VALUES_STEP: usize = 4;
 
+/// Query rows that are multiplied together where products overlap.
+pub(crate) const OVERLAPPED_ROWS: usize = 32;
+
+/// Distance of rows of scores where products overlap, and of rows of weights, in values: more than [`KEYS`], for 32 rows
+/// 2 KB apart would share two sets of an L1.
+pub(crate) const SCORES_STRIDE: usize = KEYS + 32;
+
 /// The parts of an attention that depend on the instruction set. Words are f32 or pairs of bf16, as in
 /// [`crate::cpu::ops::gemm`].
 pub(crate) struct FlashKernel {
@@ -66,19 +74,56 @@ pub(crate) struct FlashKernel {
     /// `(panel, format, cols, out)`: a panel of a narrower format, `[_, cols, group]`, as a panel of words, 8-bit
     /// values without their scales.
     pub(crate) widen: unsafe fn(&[u8], KvFormat, usize, &mut [u32]),
-    /// `(queries, keys, count, scores)`: `[rows, dim]` by the first `count` keys of a panel to columns of rows of
-    /// [`KEYS`]; columns up to the next multiple of 16 may be written.
-    pub(crate) scores: unsafe fn(Queries<'_>, &[u32], usize, &mut [f32]),
+    pub(crate) products: Products,
     /// The exponential in the unit of [`RowState::largest`].
     pub(crate) exp: fn(f32) -> f32,
     /// Turns a row of scores to weights; returns by what the row's earlier sums must be multiplied.
     pub(crate) softmax: unsafe fn(SoftmaxRow<'_>) -> f32,
-    /// `(weights, values, dim, sums)`: adds weights by value panels to `[rows, dim]`. The weights of a panel's 64 keys
-    /// follow those of the panel before; the last panel may have fewer, a multiple of [`VALUES_STEP`].
-    pub(crate) values: unsafe fn(Queries<'_>, &[&[u32]], usize, &mut [f32]),
     /// Scores and values of a single row against 8-bit panels as they are: the same sums without widening first.
     pub(crate) row_q8: Option<SingleRow>,
 }
+
+/// How queries are multiplied by keys, and weights by values.
+#[derive(Clone, Copy)]
+pub(crate) enum Products {
+    /// With the softmax between.
+    InTurn(InTurn),
+    /// While the softmax of other rows is computed.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only AMX has units that work side by side")
+    )]
+    Overlapped(Overlapped),
+}
+
+/// Products of rows, one after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct InTurn {
+    /// `(queries, keys, count, scores)`: `[rows, dim]` by the first `count` keys of a panel to columns of rows of
+    /// [`KEYS`]; columns up to the next multiple of 16 may be written.
+    pub(crate) scores: unsafe fn(Queries<'_>, &[u32], usize, &mut [f32]),
+    /// `(weights, values, dim, sums)`: adds weights by value panels to `[rows, dim]`. The weights of a panel's 64 keys
+    /// follow those of the panel before; the last panel may have fewer, a multiple of [`VALUES_STEP`].
+    pub(crate) values: unsafe fn(Queries<'_>, &[&[u32]], usize, &mut [f32]),
+}
+
+/// Products of up to [`OVERLAPPED_ROWS`] rows on a unit of their own. They call `meanwhile` every few hundred cycles: what
+/// it does is computed beside them.
+#[derive(Clone, Copy)]
+pub(crate) struct Overlapped {
+    /// `(queries, keys, count, scores, meanwhile)`: `[rows, dim]` by the first `count` keys of some panels to rows of
+    /// [`SCORES_STRIDE`]; columns up to the next multiple of [`SCORES_STEP`] are written.
+    pub(crate) scores: OverlappedProduct,
+    /// `(weights, values, dim, sums, meanwhile)`: adds weights by value panels to `[rows, dim]`. The weights of a panel's
+    /// 64 keys follow those of the panel before; the last panel may have fewer, a multiple of [`SCORES_STEP`].
+    pub(crate) values: OverlappedProduct,
+}
+
+/// A product of rows by panels, of so many keys or dimensions.
+pub(crate) type OverlappedProduct = unsafe fn(Queries<'_>, &[&[u32]], usize, &mut [f32], Meanwhile<'_>);
+
+/// Something else to do.
+pub(crate) type Meanwhile<'a> = &'a mut dyn FnMut();
 
 /// See [`FlashKernel::row_q8`].
 #[derive(Clone, Copy)]
@@ -99,6 +144,13 @@ pub(crate) struct Queries<'a> {
     pub(crate) count: usize,
     /// Distance of rows.
     pub(crate) stride: usize,
+}
+
+impl Queries<'_> {
+    /// Some of the rows.
+    pub(crate) fn part(self, rows: Range<usize>) -> Self {
+        Self { words: &self.words[rows.start * self.stride..], rows: rows.len(), ..self }
+    }
 }
 
 /// One row of a block's scores on its way to weights.

@@ -48,7 +48,8 @@ pub(crate) struct GemmKernel {
     pub(crate) rows: usize,
     /// Values in a word: 1 (f32) or 2 (bf16).
     pub(crate) group: usize,
-    /// `(x, k, out)`: packs up to `rows` rows of `k` values to a tile `[words, rows]`, missing rows as zeros.
+    /// `(x, k, out)`: packs up to `rows` rows of `k` values to a tile of `words * rows` words, `[words, rows]` or, for every
+    /// 16 words by themselves, in another order known to `tile`; missing rows and what is past the end of a row as zeros.
     pub(crate) pack_input: unsafe fn(&[f32], usize, &mut [u32]),
     /// `(rows, words, out)`: packs some words of up to 64 weight rows to a panel of `words * 64` words, in an order
     /// known to `tile`; missing rows and what is past the end of a row as zeros.

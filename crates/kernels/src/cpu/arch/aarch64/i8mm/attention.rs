@@ -5,13 +5,20 @@ use super::gemm::row_of;
 use crate::cpu::arch::aarch64::neon::attention::{bytes, softmax_to};
 use crate::cpu::arch::aarch64::neon::load::narrow;
 use crate::cpu::arch::aarch64::neon::math::{LANES, load};
-use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SoftmaxRow};
+use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SoftmaxRow};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
 
 /// In bf16. A single row against 8-bit panels goes the same way: widening takes an instruction for each value.
-pub(super) static BF16: FlashKernel =
-    FlashKernel { group: 2, pack_query, widen, scores, exp: f32::exp2, softmax, values, row_q8: None };
+pub(super) static BF16: FlashKernel = FlashKernel {
+    group: 2,
+    pack_query,
+    widen,
+    products: Products::InTurn(InTurn { scores, values }),
+    exp: f32::exp2,
+    softmax,
+    row_q8: None,
+};
 
 /// Rows of a tile: four pairs by four of columns are 16 sums, as in the matrix kernel.
 const MR: usize = 8;

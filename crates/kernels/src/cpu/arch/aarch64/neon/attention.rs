@@ -2,7 +2,7 @@
 
 use super::gemm::{Tile, rectangle};
 use super::math::{LANES, exp2_of_negative, load, load_whole, store, store_whole};
-use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SingleRow, SoftmaxRow};
+use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SoftmaxRow};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
 
@@ -11,10 +11,9 @@ pub(crate) static F32: FlashKernel = FlashKernel {
     group: 1,
     pack_query,
     widen,
-    scores,
+    products: Products::InTurn(InTurn { scores, values }),
     exp: f32::exp2,
     softmax,
-    values,
     row_q8: Some(SingleRow { scores: row_scores, values: row_values }),
 };
 

@@ -2,7 +2,7 @@
 
 use super::gemm::{Tile, rectangle};
 use super::math::{exp, largest, load, store, sum};
-use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SingleRow, SoftmaxRow};
+use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SoftmaxRow};
 use crate::cpu::table::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
@@ -12,10 +12,9 @@ pub(super) static F32: FlashKernel = FlashKernel {
     group: 1,
     pack_query,
     widen,
-    scores,
+    products: Products::InTurn(InTurn { scores, values }),
     exp: f32::exp,
     softmax,
-    values,
     row_q8: Some(SingleRow { scores: row_scores, values: row_values }),
 };
 

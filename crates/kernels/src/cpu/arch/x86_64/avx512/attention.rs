@@ -3,32 +3,30 @@
 use super::gemm::{Right, Tile, dot_pairs, fma, rectangle_bf16, rectangle_f32};
 use super::load::{Words, input_pairs, input_words};
 use super::math::{exp2, load, mask, store};
-use crate::cpu::table::attention::{FlashKernel, KEYS, Queries, SingleRow, SoftmaxRow};
+use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SoftmaxRow};
 use crate::cpu::table::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
 
 /// In f32.
-pub(super) static F32: FlashKernel = FlashKernel {
+pub(super) const F32: FlashKernel = FlashKernel {
     group: 1,
     pack_query: query_f32,
     widen: widen_f32,
-    scores: scores_f32,
+    products: Products::InTurn(InTurn { scores: scores_f32, values: values_f32 }),
     exp: f32::exp2,
     softmax: softmax_f32,
-    values: values_f32,
     row_q8: Some(SingleRow { scores: row_scores_f32, values: row_values_f32 }),
 };
 
 /// In pairs of bf16.
-pub(super) static BF16: FlashKernel = FlashKernel {
+pub(crate) const BF16: FlashKernel = FlashKernel {
     group: 2,
     pack_query: query_pairs,
     widen: widen_pairs,
-    scores: scores_bf16,
+    products: Products::InTurn(InTurn { scores: scores_bf16, values: values_bf16 }),
     exp: f32::exp2,
     softmax: softmax_bf16,
-    values: values_bf16,
     row_q8: Some(SingleRow { scores: row_scores_bf16, values: row_values_bf16 }),
 };
 
@@ -55,7 +53,7 @@ fn query_pairs(row: &[f32], out: &mut [u32]) {
 /// The four bytes of each lane, less the offset, as f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn bytes(lanes: __m512i) -> [__m512; 4] {
+pub(crate) fn bytes(lanes: __m512i) -> [__m512; 4] {
     // less 128, the stored bytes are signed ones
     const OFFSET: i32 = i32::from_ne_bytes([Q8_OFFSET as u8; 4]);
     let signed = _mm512_xor_si512(lanes, _mm512_set1_epi32(OFFSET));
@@ -97,7 +95,7 @@ fn groups(panel: &[u8], cols: usize, mut put: impl FnMut(usize, usize, __m512i))
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_words(words: &[u32; 16]) -> __m512i {
+pub(crate) fn load_words(words: &[u32; 16]) -> __m512i {
     // SAFETY: 64 bytes are read from an array of 64.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }

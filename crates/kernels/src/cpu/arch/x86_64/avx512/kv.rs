@@ -21,7 +21,7 @@ pub(super) fn store_kv(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>) {
 
 /// As [`store_kv`], by bf16 instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn store_kv_bf16(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>) {
+pub(crate) fn store_kv_bf16(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>) {
     let whole = head.shape.format == KvFormat::Bf16 && rows.dim.is_multiple_of(32);
     let mut i = 0;
     while i < rows.count {

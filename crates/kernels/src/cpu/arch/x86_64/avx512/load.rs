@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 /// What a word holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Words {
+pub(crate) enum Words {
     /// One f32 as it is.
     F32,
     /// One f32, rounded to bf16.
@@ -130,14 +130,14 @@ fn lanes(values: &[i32; 16]) -> __m512i {
 /// 16 words of a row of activations from word `at` on; zeros beyond its end.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn input_words(row: &[f32], words: Words, at: usize) -> __m512i {
+pub(crate) fn input_words(row: &[f32], words: Words, at: usize) -> __m512i {
     row_words::<false>(bytemuck::cast_slice(row), DenseFormat::F32, words, at)
 }
 
 /// 32 activations as 16 words of pairs, by the bf16 instruction.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn input_pairs(x: &[f32]) -> __m512i {
+pub(crate) fn input_pairs(x: &[f32]) -> __m512i {
     assert!(x.len() >= 32);
     // SAFETY: 32 values, as asserted; both register types are 64 bytes of which every pattern is a value.
     unsafe {

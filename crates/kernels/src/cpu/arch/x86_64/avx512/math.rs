@@ -62,14 +62,14 @@ pub(super) fn gelu(x: __m512) -> __m512 {
 
 /// Lanes `0..len`, all 16 if there are more.
 #[inline]
-pub(super) fn mask(len: usize) -> __mmask16 {
+pub(crate) fn mask(len: usize) -> __mmask16 {
     if len >= 16 { u16::MAX } else { (1 << len) - 1 }
 }
 
 /// The first lanes of `x`, zeros beyond its end.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn load(x: &[f32]) -> __m512 {
+pub(crate) fn load(x: &[f32]) -> __m512 {
     // SAFETY: the mask leaves out lanes beyond the slice, and masked lanes are not accessed.
     unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
 }
@@ -77,7 +77,7 @@ pub(super) fn load(x: &[f32]) -> __m512 {
 /// Writes the lanes that `out` has room for.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn store(out: &mut [f32], x: __m512) {
+pub(crate) fn store(out: &mut [f32], x: __m512) {
     // SAFETY: the mask leaves out lanes beyond the slice, and masked lanes are not accessed.
     unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask(out.len()), x) }
 }

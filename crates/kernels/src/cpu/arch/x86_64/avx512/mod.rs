@@ -3,16 +3,19 @@
 //! Functions are safe inside their instruction set; `unsafe` marks memory reached through pointers, whose bounds are
 //! asserted first. Loads of the last, incomplete register are masked, so nothing is read past the end of a slice.
 
-mod attention;
+pub(crate) mod attention;
 mod gemm;
 mod gemv;
 mod kv;
-mod load;
-mod math;
-mod pack;
+pub(crate) mod load;
+pub(crate) mod math;
+pub(crate) mod pack;
 pub(crate) mod packed;
 mod peak;
 mod rows;
+
+pub(crate) use attention::BF16 as FLASH_BF16;
+pub(crate) use kv::store_kv_bf16;
 
 use crate::cpu::arch::scalar;
 use crate::cpu::table::attention::AttentionKernels;
@@ -52,7 +55,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
 pub(crate) const KERNELS_BF16: Kernels = Kernels {
     dense: DenseKernels { gemv_bf16: gemv::gemv_bf16, gemm_bf16: Some(&gemm::BF16), ..KERNELS.dense },
     attention: AttentionKernels {
-        store_kv: kv::store_kv_bf16,
+        store_kv: store_kv_bf16,
         flash_bf16: Some(&attention::BF16),
         ..KERNELS.attention
     },

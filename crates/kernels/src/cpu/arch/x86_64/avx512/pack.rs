@@ -93,7 +93,7 @@ pub(super) fn weights_rounded(rows: &WeightRows<'_>, range: Range<usize>, out: &
 
 /// See [`crate::cpu::table::dense::GemmKernel::pack_weights`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn weights_pairs(rows: &WeightRows<'_>, range: Range<usize>, out: &mut [u32]) {
+pub(crate) fn weights_pairs(rows: &WeightRows<'_>, range: Range<usize>, out: &mut [u32]) {
     pack_panel(rows, Words::Pairs, range, out);
 }
 

@@ -5,57 +5,24 @@
 //! row's arithmetic is the same whatever rows are beside it, so neither the cut of a prompt nor the thread count changes a
 //! result.
 
+mod block;
+mod job;
+
 use super::tensor::Buffer;
 use crate::cpu::table::attention::{
-    CHUNK_KEYS, FlashKernel, KEYS, Queries, RowState, SCORES_STEP, SingleRow, SoftmaxRow, VALUES_STEP,
+    CHUNK_KEYS, FlashKernel, KEYS, OVERLAPPED_ROWS, Products, Queries, RowState, SCORES_STRIDE, SingleRow,
 };
 use crate::cpu::table::kv::{HeadShape, KvHead};
-use crate::threads::SharedMut;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
+use block::{Block, Panels, ROWS, Rows};
+pub(crate) use job::Job;
 use std::ops::Range;
 
 /// Query rows of a task; keys that must be widened first are widened once for all of them.
 pub(crate) const TASK_ROWS: usize = 192;
 
-/// Query rows taken together: 48 rows x 512 keys x 4 bytes of scores are 98 KB, a tenth of an L2. A multiple of the
-/// kernels' tiles of 4, 6 and 8 rows, which may write up to the next multiple.
-pub(crate) const ROWS: usize = 48;
-
-/// Query rows of one head, and where their results go.
-pub(crate) struct Job<'a> {
-    /// The tensor of the queries, `[_, stride]`.
-    pub(crate) queries: &'a [f32],
-    pub(crate) stride: usize,
-    /// First column of the head in the tensor.
-    pub(crate) col: usize,
-    /// Rows of the tensor.
-    pub(crate) rows: Range<usize>,
-    /// Keys that the first row sees.
-    pub(crate) tokens: usize,
-    /// Whether each following row sees one more.
-    pub(crate) causal: bool,
-    pub(crate) out: &'a SharedMut<'a, f32>,
-    pub(crate) out_stride: usize,
-    pub(crate) out_col: usize,
-}
-
-impl Job<'_> {
-    /// Keys that row `i` of the job sees.
-    fn tokens(&self, i: usize) -> usize {
-        self.tokens + if self.causal { i } else { 0 }
-    }
-
-    /// The results of row `i` of the job, `[dim]`.
-    ///
-    /// # Safety
-    /// No other thread touches the job's rows and columns of `out`, and no other slice of the row lives.
-    #[expect(clippy::mut_from_ref, reason = "the contract keeps rows apart")]
-    unsafe fn out_row(&self, i: usize, dim: usize) -> &mut [f32] {
-        let start = (self.rows.start + i) * self.out_stride + self.out_col;
-        // SAFETY: the contract.
-        unsafe { self.out.slice(start..start + dim) }
-    }
-}
+// kernels that overlap take two tiles of rows
+const _: () = assert!(TASK_ROWS.is_multiple_of(ROWS) && TASK_ROWS.is_multiple_of(OVERLAPPED_ROWS));
 
 /// Whether the blocked kernels can run heads of `dim` values: registers are filled whole.
 pub(crate) fn supports(dim: usize) -> bool {
@@ -66,9 +33,9 @@ pub(crate) fn supports(dim: usize) -> bool {
 struct Memory<'a> {
     /// Queries as the kernel reads them, `[TASK_ROWS, dim]` words.
     queries: &'a mut [u32],
-    /// Scores of a block's keys, `[ROWS, KEYS]`.
+    /// Scores of a block's keys, `[ROWS, KEYS]`, or `[2, OVERLAPPED_ROWS, SCORES_STRIDE]` where products overlap.
     scores: &'a mut [f32],
-    /// Weights of a block's values, `[ROWS, KEYS]` words.
+    /// Weights of a block's values, words of as many.
     weights: &'a mut [u32],
     /// Weighted sums of values, `[TASK_ROWS, dim]`.
     sums: &'a mut [f32],
@@ -86,14 +53,19 @@ fn carve<'a>(rest: &mut &'a mut [u32], count: usize) -> &'a mut [u32] {
 
 impl<'a> Memory<'a> {
     /// Words of each part, in the order of the fields.
-    fn sizes(dim: usize, group: usize) -> [usize; 6] {
+    fn sizes(dim: usize, kernel: &FlashKernel) -> [usize; 6] {
+        let group = kernel.group;
         let words = dim.div_ceil(group).next_multiple_of(16);
         let panels = 2 * KEYS * dim.div_ceil(group);
-        [TASK_ROWS * words, ROWS * KEYS, ROWS * KEYS / group, TASK_ROWS * dim, 2 * KEYS, panels]
+        let scores = match kernel.products {
+            Products::InTurn { .. } => ROWS * KEYS,
+            Products::Overlapped(_) => 2 * OVERLAPPED_ROWS * SCORES_STRIDE,
+        };
+        [TASK_ROWS * words, scores, scores / group, TASK_ROWS * dim, 2 * KEYS, panels]
     }
 
-    fn new(buffer: &'a mut Buffer, dim: usize, group: usize) -> Self {
-        let sizes = Self::sizes(dim, group);
+    fn new(buffer: &'a mut Buffer, dim: usize, kernel: &FlashKernel) -> Self {
+        let sizes = Self::sizes(dim, kernel);
         let mut rest = buffer.take::<u32>(sizes.iter().sum());
         let [queries, scores, weights, sums, scales, widened] = sizes.map(|size| carve(&mut rest, size));
         Self {
@@ -109,21 +81,7 @@ impl<'a> Memory<'a> {
 
 /// Words of memory that [`attend`] takes.
 pub(crate) fn room_words(kernel: &FlashKernel, dim: usize) -> usize {
-    Memory::sizes(dim, kernel.group).iter().sum()
-}
-
-/// A block's panels as the kernel reads them.
-#[derive(Clone, Copy, Default)]
-struct Panels<'a> {
-    keys: &'a [u32],
-    values: &'a [u32],
-}
-
-impl<'a> Panels<'a> {
-    /// A head's panels as they are stored.
-    fn stored(head: &KvHead<'a>) -> Self {
-        Self { keys: bytemuck::cast_slice(head.keys), values: bytemuck::cast_slice(head.values) }
-    }
+    Memory::sizes(dim, kernel).iter().sum()
 }
 
 /// At most [`TASK_ROWS`] query rows of one head against all keys they see. `head(b)` is block `b` of the sequence.
@@ -227,7 +185,7 @@ unsafe fn attend_chunk<'a, 'b>(
     assert!((1..=TASK_ROWS).contains(&rows) && supports(dim), "{rows} rows of {dim}");
     let stride = dim.div_ceil(kernel.group).next_multiple_of(16);
     let row_kernel = kernel.row_q8.filter(|_| rows == 1 && shape.format == KvFormat::Q8);
-    let Memory { queries, scores, weights, sums, scales, widened } = Memory::new(buffer, dim, kernel.group);
+    let Memory { queries, scores, weights, sums, scales, widened } = Memory::new(buffer, dim, kernel);
     for (row, out) in job.rows.clone().zip(queries.chunks_exact_mut(stride)) {
         let query = &job.queries[row * job.stride + job.col..][..dim];
         // SAFETY: the level is the caller's promise.
@@ -241,22 +199,10 @@ unsafe fn attend_chunk<'a, 'b>(
         let room = BlockRoom { scales: &mut *scales, widened: &mut *widened };
         // SAFETY: the level is the caller's promise.
         let block = unsafe { block_of(kernel, row_kernel, first_key..first_key + keys, head, room) };
-        for first in (0..rows).step_by(ROWS) {
-            let count = ROWS.min(rows - first);
-            let part = Part {
-                first,
-                queries: Queries {
-                    words: &queries[first * stride..],
-                    rows: count,
-                    count: dim / kernel.group,
-                    stride,
-                },
-                states: &mut states[first..first + count],
-                sums: &mut sums[first * dim..],
-            };
-            // SAFETY: the level is the caller's promise.
-            unsafe { attend_block(kernel, job, &block, part, scores, weights) };
-        }
+        let queries = Queries { words: queries, rows, count: dim / kernel.group, stride };
+        let rows = Rows { queries, states: &mut states[..rows], sums, scores, weights };
+        // SAFETY: the level is the caller's promise.
+        unsafe { block::attend(kernel, job, &block, rows) };
     }
     ChunkSums { states, values: sums }
 }
@@ -315,81 +261,4 @@ unsafe fn panels_of<'a>(kernel: &FlashKernel, head: &KvHead<'a>, memory: &mut &'
         (kernel.widen)(head.values, shape.format, shape.dim, values);
     }
     Panels { keys, values }
-}
-
-/// Up to [`KEYS`] keys.
-struct Block<'a> {
-    first_key: usize,
-    panels: [Panels<'a>; KEYS / KV_BLOCK_TOKENS],
-    key_scales: &'a [f32],
-    value_scales: &'a [f32],
-    /// What reads the panels where there is one row; else the kernel's own parts do.
-    row_kernel: Option<SingleRow>,
-}
-
-/// Up to [`ROWS`] rows of a job, from row `first` on.
-struct Part<'a> {
-    first: usize,
-    queries: Queries<'a>,
-    states: &'a mut [RowState],
-    sums: &'a mut [f32],
-}
-
-/// # Safety
-/// As [`attend`].
-unsafe fn attend_block(
-    kernel: &FlashKernel,
-    job: &Job<'_>,
-    block: &Block<'_>,
-    part: Part<'_>,
-    scores: &mut [f32],
-    weights: &mut [u32],
-) {
-    let Part { first, queries, states, sums } = part;
-    let seen = job.tokens(first + queries.rows - 1);
-    if seen <= block.first_key {
-        return;
-    }
-    let dim = queries.count * kernel.group;
-    // what lies beyond the last key is neither multiplied nor read, but for what fills a register
-    let seen = KEYS.min(seen - block.first_key);
-    let (panels, keys) = (seen.div_ceil(KV_BLOCK_TOKENS), seen.next_multiple_of(SCORES_STEP));
-    let weight_stride = KEYS / kernel.group;
-    // SAFETY: the level is the caller's promise.
-    unsafe {
-        for (i, panel) in block.panels[..panels].iter().enumerate() {
-            let scores = &mut scores[i * KV_BLOCK_TOKENS..];
-            let count = KV_BLOCK_TOKENS.min(seen - i * KV_BLOCK_TOKENS);
-            match block.row_kernel {
-                Some(row) => (row.scores)(&queries.words[..queries.count], panel.keys, scores),
-                None => (kernel.scores)(queries, panel.keys, count, scores),
-            }
-        }
-        for (i, state) in states.iter_mut().enumerate() {
-            let valid = job.tokens(first + i).saturating_sub(block.first_key).min(keys);
-            let scaled = |scales: &'_ [f32]| if scales.is_empty() { 0 } else { keys };
-            let factor = (kernel.softmax)(SoftmaxRow {
-                scores: &mut scores[i * KEYS..][..keys],
-                valid,
-                scale: 1.0 / (dim as f32).sqrt(),
-                key_scales: &block.key_scales[..scaled(block.key_scales)],
-                value_scales: &block.value_scales[..scaled(block.value_scales)],
-                weights: &mut weights[i * weight_stride..][..keys / kernel.group],
-                state,
-            });
-            if factor != 1.0 {
-                sums[i * dim..(i + 1) * dim].iter_mut().for_each(|sum| *sum *= factor);
-            }
-        }
-        let count = seen.next_multiple_of(VALUES_STEP) / kernel.group;
-        if let Some(row) = block.row_kernel {
-            let weights = weights[..count].chunks(KV_BLOCK_TOKENS / kernel.group);
-            for (weights, panel) in weights.zip(&block.panels[..panels]) {
-                (row.values)(weights, panel.values, &mut sums[..dim]);
-            }
-            return;
-        }
-        let weights = Queries { words: weights, rows: queries.rows, count, stride: weight_stride };
-        (kernel.values)(weights, &block.panels.map(|panel| panel.values)[..panels], dim, sums);
-    }
 }

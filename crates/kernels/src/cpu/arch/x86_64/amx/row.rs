@@ -1,0 +1,102 @@
+//! A single row's attention over 8-bit keys and values, as they are stored.
+//!
+//! The sums are made in the order of the tiles, so that a row has the same bits alone and in company: of 32 values along K
+//! those of even and those of odd number are summed by themselves, then added, and to what came before. (Tiles take what
+//! is below 2^-126 for zero, and this does not.) `vfmadd` does that at twice the rate at which these processors
+//! multiply pairs.
+
+use super::rectangle::STEP;
+use crate::KV_BLOCK_TOKENS;
+use crate::cpu::arch::x86_64::avx512::attention::{bytes, load_words};
+use crate::cpu::arch::x86_64::avx512::math::{load, store};
+use crate::cpu::table::attention::SingleRow;
+use std::arch::x86_64::*;
+
+/// See [`SingleRow`].
+pub(super) const Q8: SingleRow = SingleRow { scores, values };
+
+/// Words of pairs that four bytes are multiplied by.
+const WORDS: usize = 2;
+/// Registers of columns that are summed at a time.
+const REGISTERS: usize = KV_BLOCK_TOKENS / 16;
+
+/// Sums of one step.
+struct StepSums {
+    even: [__m512; REGISTERS],
+    odd: [__m512; REGISTERS],
+}
+
+impl StepSums {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn zero() -> Self {
+        Self { even: [_mm512_setzero_ps(); REGISTERS], odd: [_mm512_setzero_ps(); REGISTERS] }
+    }
+
+    /// Adds the products of two words, four values, by registers of four bytes each.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn add(&mut self, words: &[u32; WORDS], lanes: &[[u32; 16]]) {
+        const HIGH: u32 = 0xffff_0000;
+        let [even, odd, even2, odd2] =
+            [words[0] << 16, words[0] & HIGH, words[1] << 16, words[1] & HIGH].map(f32::from_bits);
+        let (even, odd) = (_mm512_set1_ps(even), _mm512_set1_ps(odd));
+        let (even2, odd2) = (_mm512_set1_ps(even2), _mm512_set1_ps(odd2));
+        for (j, lanes) in lanes.iter().enumerate().take(REGISTERS) {
+            let [a, b, c, d] = bytes(load_words(lanes));
+            self.even[j] = _mm512_fmadd_ps(even2, c, _mm512_fmadd_ps(even, a, self.even[j]));
+            self.odd[j] = _mm512_fmadd_ps(odd2, d, _mm512_fmadd_ps(odd, b, self.odd[j]));
+        }
+    }
+
+    /// Adds the step to `sums`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn add_to(&self, sums: &mut [__m512; REGISTERS]) {
+        for ((sum, even), odd) in sums.iter_mut().zip(self.even).zip(self.odd) {
+            *sum = _mm512_add_ps(*sum, _mm512_add_ps(even, odd));
+        }
+    }
+}
+
+/// See [`SingleRow::scores`].
+#[target_feature(enable = "avx512f")]
+fn scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+    let mut sums = [_mm512_setzero_ps(); REGISTERS];
+    let steps = query.chunks(STEP).zip(keys.chunks(STEP / WORDS * KV_BLOCK_TOKENS));
+    for (query, keys) in steps {
+        let mut step = StepSums::zero();
+        for (words, keys) in query.as_chunks().0.iter().zip(keys.as_chunks::<KV_BLOCK_TOKENS>().0) {
+            step.add(words, keys.as_chunks().0);
+        }
+        step.add_to(&mut sums);
+    }
+    for (scores, sum) in scores.chunks_exact_mut(16).zip(sums) {
+        store(scores, sum);
+    }
+}
+
+/// See [`SingleRow::values`].
+#[target_feature(enable = "avx512f")]
+fn values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+    let dim = sums.len();
+    for (part, sums) in sums.chunks_mut(16 * REGISTERS).enumerate() {
+        let count = sums.len() / 16;
+        let mut acc = [_mm512_setzero_ps(); REGISTERS];
+        for (acc, sums) in acc.iter_mut().zip(sums.chunks_exact(16)) {
+            *acc = load(sums);
+        }
+        let steps = weights.chunks(STEP).zip(values.chunks(STEP / WORDS * dim));
+        for (weights, values) in steps {
+            let mut step = StepSums::zero();
+            for (words, values) in weights.as_chunks().0.iter().zip(values.chunks_exact(dim)) {
+                let values = values[16 * REGISTERS * part..].as_chunks().0;
+                step.add(words, &values[..count]);
+            }
+            step.add_to(&mut acc);
+        }
+        for (sums, acc) in sums.chunks_exact_mut(16).zip(acc) {
+            store(sums, acc);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Rows against one block of keys: scores, softmax and weighted values.
+
+use super::job::Job;
+use crate::KV_BLOCK_TOKENS;
+use crate::cpu::table::attention::{
+    FlashKernel, InTurn, KEYS, OVERLAPPED_ROWS, Overlapped, Products, Queries, RowState, SCORES_STEP,
+    SCORES_STRIDE, SingleRow, SoftmaxRow, VALUES_STEP,
+};
+use crate::cpu::table::kv::KvHead;
+
+/// Query rows taken together: 48 rows x 512 keys x 4 bytes of scores are 98 KB, a tenth of an L2. A multiple of the
+/// kernels' tiles of 4, 6, 8 and 16 rows, which may write up to the next multiple.
+pub(super) const ROWS: usize = 48;
+
+/// A block's panels as the kernel reads them.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Panels<'a> {
+    pub(super) keys: &'a [u32],
+    pub(super) values: &'a [u32],
+}
+
+impl<'a> Panels<'a> {
+    /// A head's panels as they are stored.
+    pub(super) fn stored(head: &KvHead<'a>) -> Self {
+        Self { keys: bytemuck::cast_slice(head.keys), values: bytemuck::cast_slice(head.values) }
+    }
+}
+
+/// Up to [`KEYS`] keys.
+pub(super) struct Block<'a> {
+    pub(super) first_key: usize,
+    pub(super) panels: [Panels<'a>; KEYS / KV_BLOCK_TOKENS],
+    pub(super) key_scales: &'a [f32],
+    pub(super) value_scales: &'a [f32],
+    /// What reads the panels where there is one row; else the kernel's own parts do.
+    pub(super) row_kernel: Option<SingleRow>,
+}
+
+/// The rows of a job, and memory for what they come to.
+pub(super) struct Rows<'a> {
+    pub(super) queries: Queries<'a>,
+    pub(super) states: &'a mut [RowState],
+    /// `[rows, dim]`, and memory up to the next multiple of a tile's rows.
+    pub(super) sums: &'a mut [f32],
+    /// See [`super::Memory`].
+    pub(super) scores: &'a mut [f32],
+    pub(super) weights: &'a mut [u32],
+}
+
+/// What is the same for all rows.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    kernel: &'a FlashKernel,
+    job: &'a Job<'a>,
+    block: &'a Block<'a>,
+    dim: usize,
+}
+
+/// One row on its way from scores to weights.
+struct Row<'a> {
+    scores: &'a mut [f32],
+    weights: &'a mut [u32],
+    state: &'a mut RowState,
+    /// `[dim]`
+    sums: &'a mut [f32],
+}
+
+/// Adds what the rows see of the block to what they have seen before.
+///
+/// # Safety
+/// As [`super::attend`].
+pub(super) unsafe fn attend(kernel: &FlashKernel, job: &Job<'_>, block: &Block<'_>, mut rows: Rows<'_>) {
+    let context = Context { kernel, job, block, dim: rows.queries.count * kernel.group };
+    // SAFETY: the level is the caller's promise.
+    unsafe {
+        match (block.row_kernel, kernel.products) {
+            (Some(row_kernel), _) => context.single(row_kernel, rows),
+            (None, Products::InTurn(products)) => {
+                for first in (0..rows.queries.rows).step_by(ROWS) {
+                    context.in_turn(products, first, &mut rows);
+                }
+            }
+            (None, Products::Overlapped(products)) => context.overlapped(products, rows),
+        }
+    }
+}
+
+impl Context<'_> {
+    /// How many of the block's keys row `i` of the job sees.
+    fn seen(&self, i: usize) -> usize {
+        self.job.tokens(i).saturating_sub(self.block.first_key).min(KEYS)
+    }
+
+    /// The panels of the first `seen` keys: what lies beyond is neither multiplied nor read, but for what fills a register.
+    fn panels(&self, seen: usize) -> &[Panels<'_>] {
+        &self.block.panels[..seen.div_ceil(KV_BLOCK_TOKENS)]
+    }
+
+    /// Turns scores of the block's first keys, a multiple of [`SCORES_STEP`], of which row `i` sees `valid`, to weights.
+    ///
+    /// # Safety
+    /// As [`super::attend`].
+    unsafe fn softmax(&self, valid: usize, Row { scores, weights, state, sums }: Row<'_>) {
+        let Block { key_scales, value_scales, .. } = self.block;
+        let scaled = |scales: &'_ [f32]| if scales.is_empty() { 0 } else { scores.len() };
+        let row = SoftmaxRow {
+            valid,
+            scale: 1.0 / (self.dim as f32).sqrt(),
+            key_scales: &key_scales[..scaled(key_scales)],
+            value_scales: &value_scales[..scaled(value_scales)],
+            scores,
+            weights,
+            state,
+        };
+        // SAFETY: the level is the caller's promise.
+        let factor = unsafe { (self.kernel.softmax)(row) };
+        if factor != 1.0 {
+            sums.iter_mut().for_each(|sum| *sum *= factor);
+        }
+    }
+
+    /// A single row, by what reads the panels as they are stored.
+    ///
+    /// # Safety
+    /// As [`super::attend`].
+    unsafe fn single(&self, row_kernel: SingleRow, rows: Rows<'_>) {
+        let Rows { queries, states, sums, scores, weights } = rows;
+        let (seen, sums) = (self.seen(0), &mut sums[..self.dim]);
+        let (panels, keys) = (self.panels(seen), seen.next_multiple_of(SCORES_STEP));
+        // SAFETY: the level is the caller's promise.
+        unsafe {
+            for (panel, scores) in panels.iter().zip(scores.chunks_exact_mut(KV_BLOCK_TOKENS)) {
+                (row_kernel.scores)(&queries.words[..queries.count], panel.keys, scores);
+            }
+            let (scores, weights) = (&mut scores[..keys], &mut weights[..keys / self.kernel.group]);
+            self.softmax(seen, Row { scores, weights, state: &mut states[0], sums: &mut *sums });
+            let count = seen.next_multiple_of(VALUES_STEP) / self.kernel.group;
+            let weights = weights[..count].chunks(KV_BLOCK_TOKENS / self.kernel.group);
+            for (weights, panel) in weights.zip(panels) {
+                (row_kernel.values)(weights, panel.values, sums);
+            }
+        }
+    }
+
+    /// Up to [`ROWS`] rows from row `first` on.
+    ///
+    /// # Safety
+    /// As [`super::attend`].
+    unsafe fn in_turn(&self, products: InTurn, first: usize, rows: &mut Rows<'_>) {
+        let count = ROWS.min(rows.queries.rows - first);
+        let seen = self.seen(first + count - 1);
+        if seen == 0 {
+            return;
+        }
+        let (panels, keys) = (self.panels(seen), seen.next_multiple_of(SCORES_STEP));
+        let weight_stride = KEYS / self.kernel.group;
+        let queries = rows.queries.part(first..first + count);
+        // SAFETY: the level is the caller's promise.
+        unsafe {
+            for (i, panel) in panels.iter().enumerate() {
+                let count = KV_BLOCK_TOKENS.min(seen - i * KV_BLOCK_TOKENS);
+                (products.scores)(queries, panel.keys, count, &mut rows.scores[i * KV_BLOCK_TOKENS..]);
+            }
+            for i in 0..count {
+                let row = Row {
+                    scores: &mut rows.scores[i * KEYS..][..keys],
+                    weights: &mut rows.weights[i * weight_stride..][..keys / self.kernel.group],
+                    state: &mut rows.states[first + i],
+                    sums: &mut rows.sums[(first + i) * self.dim..][..self.dim],
+                };
+                self.softmax(self.seen(first + i), row);
+            }
+            let weights = Queries {
+                words: rows.weights,
+                rows: count,
+                count: seen.next_multiple_of(VALUES_STEP) / self.kernel.group,
+                stride: weight_stride,
+            };
+            let values = self.block.panels.map(|panel| panel.values);
+            (products.values)(weights, &values[..panels.len()], self.dim, &mut rows.sums[first * self.dim..]);
+        }
+    }
+
+    /// All rows, in groups of [`OVERLAPPED_ROWS`]: beside the scores of a group and the values of the last but one the
+    /// softmax of the one between them is computed.
+    ///
+    /// # Safety
+    /// As [`super::attend`].
+    unsafe fn overlapped(&self, products: Overlapped, rows: Rows<'_>) {
+        let Rows { queries, states, sums, scores, weights } = rows;
+        let group = |i: usize| i * OVERLAPPED_ROWS..queries.rows.min((i + 1) * OVERLAPPED_ROWS);
+        let seen = |i: usize| self.seen(group(i).end - 1);
+        let words = |i: usize| seen(i).next_multiple_of(SCORES_STEP) / self.kernel.group;
+        let (dim, weight_stride) = (self.dim, SCORES_STRIDE / self.kernel.group);
+        let (keys, values) =
+            (self.block.panels.map(|panel| panel.keys), self.block.panels.map(|panel| panel.values));
+        let groups = queries.rows.div_ceil(OVERLAPPED_ROWS);
+        // each row sees as much as the one before it at least
+        let Some(begin) = (0..groups).find(|&i| seen(i) > 0) else { return };
+        for step in begin..groups + 2 {
+            let at = |back: usize| step.checked_sub(back).filter(|i| (begin..groups).contains(i));
+            let (scores, scores_before) = halves(scores, step);
+            let (weights, weights_after) = halves(weights, step);
+            let between = at(1).map_or(0..0, group);
+            let words_between = at(1).map_or(0, words);
+            let (sums, sums_between) = sums.split_at_mut(step.saturating_sub(1) * OVERLAPPED_ROWS * dim);
+            let mut rows_left = between.clone();
+            let mut meanwhile = || {
+                let Some(i) = rows_left.next() else { return };
+                let row = i - between.start;
+                let row = Row {
+                    scores: &mut scores_before[row * SCORES_STRIDE..][..words_between * self.kernel.group],
+                    weights: &mut weights_after[row * weight_stride..][..words_between],
+                    state: &mut states[i],
+                    sums: &mut sums_between[row * dim..][..dim],
+                };
+                // SAFETY: the level is the caller's promise.
+                unsafe { self.softmax(self.seen(i), row) };
+            };
+            // SAFETY: the level is the caller's promise.
+            unsafe {
+                if let Some(i) = at(0) {
+                    let panels = &keys[..self.panels(seen(i)).len()];
+                    (products.scores)(queries.part(group(i)), panels, seen(i), scores, &mut meanwhile);
+                }
+                if let Some(i) = at(2) {
+                    let (rows, panels) = (group(i), &values[..self.panels(seen(i)).len()]);
+                    let (count, stride, first) = (words(i), weight_stride, rows.start * dim);
+                    let weights = Queries { words: weights, rows: rows.len(), count, stride };
+                    (products.values)(weights, panels, dim, &mut sums[first..], &mut meanwhile);
+                }
+            }
+            (0..OVERLAPPED_ROWS).for_each(|_| meanwhile());
+        }
+    }
+}
+
+/// The halves of memory of two groups of rows, that of the groups of even or of odd number first.
+fn halves<T>(memory: &mut [T], number: usize) -> (&mut [T], &mut [T]) {
+    let (even, odd) = memory.split_at_mut(memory.len() / 2);
+    if number.is_multiple_of(2) { (even, odd) } else { (odd, even) }
+}
