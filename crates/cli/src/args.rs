@@ -647,8 +647,10 @@ impl AskArgs {
 }
 
 /// Endings of names that are no questions.
-const PICTURE_ENDINGS: [&str; 14] =
-    ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "pdf", "mp4", "mov", "mkv", "webm"];
+const PICTURE_ENDINGS: [&str; 15] = [
+    "png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif", "pdf", "mp4", "mov", "mkv",
+    "webm",
+];
 
 /// Whether a word names a picture: stdin, a file, or one word that looks like the name or the address of one.
 fn is_picture(word: &OsStr) -> bool {

@@ -11,6 +11,8 @@ pub const COMMIT: Option<&str> = option_env!("PHI3V_BUILD_COMMIT");
 
 /// Features of this build that some builds do not have, by their names in `Cargo.toml`.
 pub const FEATURES: &[&str] = &[
+    #[cfg(feature = "avif")]
+    "avif",
     #[cfg(feature = "gpu")]
     "gpu",
     #[cfg(feature = "heic")]
@@ -21,7 +23,7 @@ pub const FEATURES: &[&str] = &[
     "pdf",
 ];
 
-/// What `phi3v --version` prints after the program's name: `0.2.0 (0123456789ab; gpu, heic, pdf)`.
+/// What `phi3v --version` prints after the program's name: `0.2.0 (0123456789ab; avif, gpu, heic, pdf)`.
 #[must_use]
 pub fn long() -> &'static str {
     static LONG: LazyLock<String> = LazyLock::new(|| {

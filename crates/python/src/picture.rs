@@ -4,12 +4,14 @@ use crate::errors::{self, Class};
 use crate::source::{Origin, Source, data_url_limits};
 use crate::work;
 use phi3v::document::is_pdf;
-use phi3v::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_VALUES};
+use phi3v::image::{
+    self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_VALUES, is_avif,
+};
 use phi3v_cli::documents::PageChoice;
 use phi3v_cli::error::CliError;
 use phi3v_cli::sources::{
-    AllowedHost, ImageOptions, Inputs, NamedImageError, PAGES_UNASKED_MAX, Sources, pages_of, read_named,
-    thumbnail,
+    AllowedHost, ImageOptions, Inputs, NamedImage, NamedImageError, PAGES_UNASKED_MAX, Sources, pages_of,
+    read_named, thumbnail,
 };
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -25,6 +27,9 @@ pub(crate) struct Picture {
     /// As the user named it.
     #[pyo3(get)]
     name: String,
+    /// What is to be told of a page that lacks something.
+    #[pyo3(get)]
+    notice: Option<String>,
     params: ImageParams,
 }
 
@@ -87,21 +92,24 @@ pub(crate) fn read(
     // a pipe, a host or a document may let one wait
     let may_wait = match &origin {
         Origin::Named(_) | Origin::DataUrl(_) => true,
-        Origin::Bytes(bytes, _) => is_pdf(bytes),
+        Origin::Bytes(bytes, _) => is_pdf(bytes) || is_avif(bytes),
         Origin::Pixels { .. } => false,
     };
     let work = move || prepared(origin, &options, pages_unasked_max).map_err(CliError::from);
     let pictures = if may_wait { work::beside(py, work, || ())? } else { work::outside(py, work)? };
-    let picture = |(name, inputs)| Picture { inputs, name, params };
+    let picture = |picture: NamedImage| {
+        let notice = picture.is_incomplete.then(|| picture.incomplete_notice());
+        Picture { inputs: picture.inputs, name: picture.name, notice, params }
+    };
     Ok(pictures.into_iter().map(picture).collect())
 }
 
-/// The names of a source's pictures, and the pictures cut.
+/// A source's pictures, cut.
 fn prepared(
     origin: Origin,
     options: &ImageOptions,
     pages_unasked_max: usize,
-) -> Result<Vec<(String, Arc<ImageInputs>)>, NamedImageError> {
+) -> Result<Vec<NamedImage>, NamedImageError> {
     let (name, bytes) = match origin {
         Origin::Named(name) => (name.to_string_lossy().into_owned(), read_named(&name, options)?),
         Origin::Bytes(bytes, name) => (name, bytes.to_vec()),
@@ -114,13 +122,14 @@ fn prepared(
         Origin::Pixels { width, height, rgb } => {
             let (name, rgb) = ("the pixels".to_owned(), RgbImage { width, height, pixels: rgb.to_vec() });
             return match image::process(&rgb, &options.params) {
-                Ok(inputs) => Ok(vec![(name, Arc::new(inputs))]),
+                Ok(inputs) => {
+                    Ok(vec![NamedImage { name, inputs: Arc::new(inputs), time: None, is_incomplete: false }])
+                }
                 Err(error) => Err(NamedImageError::Image { name, error }),
             };
         }
     };
-    let pages = pages_of(name, bytes, options, pages_unasked_max)?;
-    pages.map(|page| page.map(|picture| (picture.name, picture.inputs))).collect()
+    pages_of(name, bytes, options, pages_unasked_max)?.collect()
 }
 
 fn data_url(url: &str, limits: &ImageLimits) -> Result<Vec<u8>, phi3v_cli::sources::SourceError> {
@@ -152,7 +161,8 @@ impl Picture {
             let inputs = ImageInputs::from_pixel_values(&values, Size { width, height });
             Ok(inputs.map_err(phi3v::Error::from)?)
         })?;
-        Ok(Self { inputs: Arc::new(inputs), name: "pixel_values".to_owned(), params: ImageParams::default() })
+        let name = "pixel_values".to_owned();
+        Ok(Self { inputs: Arc::new(inputs), name, notice: None, params: ImageParams::default() })
     }
 
     /// `(width, height)` in pixels, as decoded.

@@ -294,6 +294,31 @@ def test_pages_that_are_not_there_or_none():
         phi3v.tokenize_cost(b"%PDF-1.7 nothing")
 
 
+def broken_page():
+    """A PDF with a red area, and a picture that cannot be decoded."""
+    contents = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents 4 0 R /Resources << /XObject << /I 5 0 R >> >> >>",
+    ]
+    drawn = b"1 0 0 rg 0 0 600 400 re f q 100 0 0 100 50 600 cm /I Do Q"
+    picture = b"/Type /XObject /Subtype /Image /Width 8 /Height 8 /ColorSpace /DeviceRGB /BitsPerComponent 8 /Filter /JPXDecode"
+    for words, data in [(b"", drawn), (picture, b"no picture at all")]:
+        contents.append(b"<< %s /Length %d >>\nstream\n%s\nendstream" % (words, len(data), data))
+    objects = b"".join(b"%d 0 obj\n%s\nendobj\n" % (number, content) for number, content in enumerate(contents, 1))
+    return b"%PDF-1.7\n" + objects + b"trailer\n<< /Root 1 0 R >>\n"
+
+
+def test_what_is_missing_on_a_page_is_warned_of(demo, recwarn):
+    told = "could not be drawn, and is missing"
+    for ask in (lambda: phi3v.tokenize_cost(broken_page()), lambda: demo.ask("What?", broken_page(), max_new_tokens=1)):
+        with pytest.warns(UserWarning, match=told) as warned:
+            ask()
+        assert [warning.filename for warning in warned] == [__file__]
+    phi3v.tokenize_cost(DOCUMENTS / "shapes.pdf")
+    assert not recwarn.list
+
+
 def test_the_model_reads_the_page_that_was_chosen(demo):
     for page, written in [(1, "Garden Notes"), (2, "Team Plan")]:
         choices = ["Garden Notes", "Team Plan"]
@@ -307,12 +332,13 @@ def test_the_model_reads_the_page_that_was_chosen(demo):
     )
 
 
-def test_photographs_of_phones():
-    path = REPOSITORY / "testdata" / "heic" / "color_420.heic"
+@pytest.mark.parametrize(("kind", "size"), [("heic", (96, 64)), ("avif", (64, 48))])
+def test_photographs_of_phones(kind, size):
+    path = REPOSITORY / "testdata" / kind / f"color_420.{kind}"
     expected = seen(path)
-    assert expected[0] == (96, 64)
+    assert expected[0] == size
     data = path.read_bytes()
-    url = "data:image/heic;base64," + base64.b64encode(data).decode()
+    url = f"data:image/{kind};base64," + base64.b64encode(data).decode()
     for picture in (str(path), data, memoryview(data), io.BytesIO(data), url):
         assert seen(picture) == expected
 

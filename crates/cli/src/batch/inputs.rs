@@ -2,7 +2,7 @@
 
 use super::error::BatchError;
 use super::lines::Lines;
-use crate::documents::{OpenDocuments, count_pages};
+use crate::documents::{OpenFiles, count_pages};
 use crate::paths::open_named;
 use crate::sources::{ImageOptions, http_url, page_name, read_named};
 use phi3v::document::{PDF_HEAD_BYTES, is_pdf};
@@ -78,9 +78,9 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
 
 impl Inputs {
     /// The same with every page of a document in the place of it, called as `report.pdf#page=3`. A document that cannot be
-    /// opened stays, and is told of in its row. The first documents are left `open`.
+    /// opened stays, and is told of in its row. The first of these files are left `open`.
     #[must_use]
-    pub fn with_pages(self, options: &ImageOptions, open: &OpenDocuments) -> Self {
+    pub fn with_pages(self, options: &ImageOptions, open: &OpenFiles) -> Self {
         let Self::Pictures { items, skipped } = self else { return self };
         let items = items.into_iter().flat_map(|item| pages_of(item, options, open)).collect();
         Self::Pictures { items, skipped }
@@ -124,17 +124,15 @@ fn name_once<'a>(named: &mut Named<'a>, item: &'a PictureItem) -> Result<bool, B
 }
 
 /// A picture for each page of a file; the file itself where it has one picture, or lies elsewhere.
-fn pages_of(item: PictureItem, options: &ImageOptions, open: &OpenDocuments) -> Vec<PictureItem> {
+fn pages_of(item: PictureItem, options: &ImageOptions, open: &OpenFiles) -> Vec<PictureItem> {
     let path = Path::new(&item.source);
     let may_have_pages = head(path).is_ok_and(|head| is_pdf(&head) || options.pages.is_some());
     let counted = may_have_pages.then(|| {
         let bytes = read_named(&item.source, options).ok()?;
-        count_pages(&bytes, &options.reading(usize::MAX)).ok()?
+        count_pages(bytes, &options.reading(usize::MAX)).ok()?
     });
     let Some(counted) = counted.flatten() else { return vec![item] };
-    if let Some(document) = counted.document {
-        open.keep_if_room(&item.source, document);
-    }
+    open.keep_if_room(&item.source, counted.file);
     if counted.numbers == [1] && options.pages.is_none() {
         return vec![item];
     }

@@ -4,7 +4,7 @@ use super::inputs::PictureItem;
 use super::lines::Lines;
 use super::questions::Question;
 use super::row::{RowKey, salt};
-use crate::documents::OpenDocuments;
+use crate::documents::OpenFiles;
 use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Extras, Offered, Offline, settle_seed};
 use crate::sources::{ImageOptions, NamedImage, NamedImageError, read_page};
@@ -33,7 +33,7 @@ pub struct PictureAsker {
     /// How pictures are read.
     pub options: ImageOptions,
     /// Documents that are open from one page to the next.
-    pub open: OpenDocuments,
+    pub open: OpenFiles,
     /// Makes ids of the questions' texts.
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that prompt and answer may have.

@@ -11,7 +11,7 @@ use crate::batch::journal::{DoneRows, Header, Journal, Resumed, check_job};
 use crate::batch::meter::Meter;
 use crate::batch::row::RowMaker;
 use crate::batch::{BatchError, worker};
-use crate::documents::OpenDocuments;
+use crate::documents::OpenFiles;
 use crate::error::CliError;
 use crate::interrupt::Stop;
 use crate::note;
@@ -31,7 +31,7 @@ use work::{Asking, Work};
 pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     args.generation.check()?;
     let found = inputs::find(&args.inputs, &mut std::io::stdin().lock())?;
-    let documents = OpenDocuments::default();
+    let documents = OpenFiles::default();
     let found = found.with_pages(&args.picture.options(&ImageParams::default()), &documents);
     found.check_ids()?;
     if let Inputs::Pictures { skipped: skipped @ 1.., .. } = found {

@@ -1,9 +1,10 @@
-//! A PDF drawn by another process: this side of the pipe.
+//! Files read by another process: this side of the pipe.
 
 use super::error::DocumentError;
 use super::process::{Stopped, Watched};
-use super::worker::{self, Reply, Request};
-use phi3v::image::RgbImage;
+use super::worker::{self, Refusal, Reply, Request, Work};
+use phi3v::image::{ImageLimits, ImageMode, RgbImage};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// What drawing may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrawLimits {
-    /// Time to open a document, and time for each page.
+    /// Time to open a document, and time for each page or picture.
     pub page_time_max: Duration,
     /// Memory of the process that draws.
     pub memory_max: u64,
@@ -32,7 +33,7 @@ impl Default for DrawLimits {
     }
 }
 
-/// Draws documents, each by a process of its own.
+/// Draws documents and decodes pictures that need it, each by a process of its own.
 #[derive(Clone, Debug, Default)]
 pub struct Drawer {
     /// The program; this one where none is named.
@@ -60,23 +61,64 @@ impl Drawer {
     /// It cannot be read within the limits, or the process for it cannot be started.
     pub fn open(&self, bytes: &[u8]) -> Result<Document, DocumentError> {
         let limits = self.limits;
-        let mut command = self.command().map_err(DocumentError::Start)?;
-        let process = Watched::start(&mut command, limits.page_time_max, limits.memory_max);
-        let mut document = Document { process: process.map_err(DocumentError::Start)?, limits, pages: 0 };
-        let sent = document.send(&(bytes.len() as u64).to_le_bytes()).and_then(|()| document.send(bytes));
-        let pages = sent.and_then(|()| document.reply());
-        match pages.map_err(|_| document.end())? {
+        let mut document = Document { peer: self.start()?, limits, pages: 0 };
+        let sent = document.peer.send_file(&Work::Pdf(bytes.len() as u64), bytes);
+        match sent.and_then(|()| document.peer.reply()).map_err(|_| document.end())? {
             Reply::Pages(pages) if pages > limits.pages_max => {
                 Err(DocumentError::ManyPages { pages, limit: limits.pages_max })
             }
             Reply::Pages(pages) => {
                 // until it is asked for a page it only waits
-                document.process.give(IDLE_TIME_MAX);
+                document.peer.process.give(IDLE_TIME_MAX);
                 Ok(Document { pages, ..document })
             }
             Reply::Failed(error) => Err(error.into()),
-            Reply::Page { .. } => Err(document.end()),
+            Reply::Page { .. } | Reply::Refused(_) => Err(document.end()),
         }
+    }
+
+    /// Decodes an AVIF, which has at least one byte and not too many.
+    ///
+    /// # Errors
+    /// It cannot be decoded within the limits, or the process for it cannot be started.
+    pub fn avif(
+        &self,
+        bytes: &[u8],
+        mode: ImageMode,
+        limits: &ImageLimits,
+    ) -> Result<RgbImage, DocumentError> {
+        let mut peer = self.start()?;
+        let sent = peer.send_file(&Work::avif(bytes.len(), mode, limits), bytes);
+        let reply = sent.and_then(|()| peer.reply()).and_then(|reply| {
+            Ok(match reply {
+                Reply::Page { width, height, .. } => {
+                    let pixels = (width as u64).checked_mul(height as u64);
+                    if pixels.is_none_or(|pixels| pixels > limits.pixels_max) {
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
+                    Ok(RgbImage { width, height, pixels: peer.pixels(width, height)? })
+                }
+                Reply::Refused(refusal) => Err(refusal),
+                Reply::Pages(_) | Reply::Failed(_) => Err(Refusal::of_end()),
+            })
+        });
+        let DrawLimits { page_time_max, memory_max, .. } = self.limits;
+        match reply {
+            Ok(Ok(image)) => Ok(image),
+            Ok(Err(refusal)) => Err(DocumentError::Image(refusal.into())),
+            Err(_) => Err(match peer.process.end() {
+                Some(Stopped::Time) => DocumentError::PictureTime { limit: page_time_max },
+                Some(Stopped::Memory) => DocumentError::PictureMemory { limit: memory_max },
+                None => DocumentError::Image(Refusal::of_end().into()),
+            }),
+        }
+    }
+
+    fn start(&self) -> Result<Peer, DocumentError> {
+        let mut command = self.command().map_err(DocumentError::Start)?;
+        let DrawLimits { page_time_max, memory_max, .. } = self.limits;
+        let process = Watched::start(&mut command, page_time_max, memory_max);
+        Ok(Peer { process: process.map_err(DocumentError::Start)? })
     }
 
     fn command(&self) -> io::Result<Command> {
@@ -104,9 +146,45 @@ pub fn draw_by_python(python: PathBuf) {
     let _ = PYTHON.set(python);
 }
 
+/// The other side of the pipe.
+struct Peer {
+    process: Watched,
+}
+
+impl Peer {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let stdin = self.process.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        stdin.write_all(bytes)?;
+        stdin.flush()
+    }
+
+    fn send_line(&mut self, words: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(words)?;
+        line.push(b'\n');
+        self.send(&line)
+    }
+
+    fn send_file(&mut self, work: &Work, bytes: &[u8]) -> io::Result<()> {
+        self.send_line(work)?;
+        self.send(bytes)
+    }
+
+    /// The next line of the other side. A line is short, so that it is read letter by letter: what follows are pixels.
+    fn reply(&mut self) -> io::Result<Reply> {
+        line(&mut self.process.stdout)
+    }
+
+    /// The pixels of a picture whose size is within the limits.
+    fn pixels(&mut self, width: usize, height: usize) -> io::Result<Vec<u8>> {
+        let mut pixels = vec![0; width * height * 3];
+        self.process.stdout.read_exact(&mut pixels)?;
+        Ok(pixels)
+    }
+}
+
 /// A PDF that is open in another process.
 pub struct Document {
-    process: Watched,
+    peer: Peer,
     limits: DrawLimits,
     pages: usize,
 }
@@ -121,7 +199,7 @@ impl Document {
     /// Whether its pages can be drawn: not after an error of its process.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.process.is_wanted()
+        self.peer.process.is_wanted()
     }
 
     /// Draws page `page`, from 1, for at most `num_crops` tiles; and whether something of it is missing, such as a font or a
@@ -130,33 +208,18 @@ impl Document {
     /// # Errors
     /// It cannot be drawn within the limits. After all but a [`DocumentError::Pdf`] no other can be drawn either.
     pub fn draw(&mut self, page: usize, num_crops: usize) -> Result<(RgbImage, bool), DocumentError> {
-        self.process.give(self.limits.page_time_max);
+        self.peer.process.give(self.limits.page_time_max);
         let request = Request { page, num_crops };
-        let reply = serde_json::to_vec(&request).map_err(io::Error::from).and_then(|mut line| {
-            line.push(b'\n');
-            self.send(&line)?;
-            self.reply()
-        });
+        let reply = self.peer.send_line(&request).and_then(|()| self.peer.reply());
         match reply.map_err(|_| self.end())? {
             Reply::Page { width, height, is_incomplete } => {
                 let pixels = self.pixels(width, height, num_crops).map_err(|_| self.end())?;
-                self.process.give(IDLE_TIME_MAX);
+                self.peer.process.give(IDLE_TIME_MAX);
                 Ok((RgbImage { width, height, pixels }, is_incomplete))
             }
             Reply::Failed(error) => Err(error.into()),
-            Reply::Pages(_) => Err(self.end()),
+            Reply::Pages(_) | Reply::Refused(_) => Err(self.end()),
         }
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let stdin = self.process.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        stdin.write_all(bytes)?;
-        stdin.flush()
-    }
-
-    /// The next line of the other side. A line is short, so that it is read letter by letter: what follows are pixels.
-    fn reply(&mut self) -> io::Result<Reply> {
-        line(&mut self.process.stdout)
     }
 
     /// The pixels of a page, if they are as many as a page of so many tiles can have.
@@ -166,14 +229,12 @@ impl Document {
         if !fits {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut pixels = vec![0; width * height * 3];
-        self.process.stdout.read_exact(&mut pixels)?;
-        Ok(pixels)
+        self.peer.pixels(width, height)
     }
 
     /// Why there is nothing to read.
     fn end(&mut self) -> DocumentError {
-        match self.process.end() {
+        match self.peer.process.end() {
             Some(Stopped::Time) => DocumentError::Time { limit: self.limits.page_time_max },
             Some(Stopped::Memory) => DocumentError::Memory { limit: self.limits.memory_max },
             None => DocumentError::Ended,

@@ -35,6 +35,18 @@ pub enum DocumentError {
         /// Bytes that drawing may take.
         limit: u64,
     },
+    /// Decoding a picture took too long.
+    #[error("the picture could not be decoded within {} s, the limit", .limit.as_secs())]
+    PictureTime {
+        /// Time for a picture.
+        limit: Duration,
+    },
+    /// Decoding a picture took too much memory.
+    #[error("decoding the picture takes more than {} MiB of memory, the limit", .limit >> 20)]
+    PictureMemory {
+        /// Bytes that decoding may take.
+        limit: u64,
+    },
     /// A video, and no program that reads it.
     #[error("videos need the program ffmpeg, which is not installed")]
     NoFfmpeg,
@@ -61,6 +73,9 @@ impl DocumentError {
                 "choose other pages, or draw it elsewhere, with `pdftoppm -r 150 -png file.pdf page` for example"
                     .to_owned(),
             ),
+            Self::PictureTime { .. } | Self::PictureMemory { .. } => {
+                Some("scale it down, or convert it, with `heif-convert photo.avif photo.png` for example".to_owned())
+            }
             Self::NoFfmpeg => Some("install ffmpeg, or make pictures of the video elsewhere".to_owned()),
             Self::NoFrames => Some("look whether it can be played".to_owned()),
             Self::Start(_) => None,

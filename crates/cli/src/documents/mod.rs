@@ -1,8 +1,8 @@
 //! Where one file becomes pictures: the pages of a PDF or a TIFF, frames of a video, or the picture that a file is.
 //!
-//! Commands and server read every picture by [`Pages`]. A PDF is drawn by a process of its own ([`Drawer`]), the same
-//! program once more, so that no document can take down, hang or swell the one that answers: it is ended where it takes
-//! too long or too much memory, and one that ends by itself, as by a stack that is too deep, is an error of the document.
+//! Commands and server read every picture by [`Pages`]. A PDF is drawn and AVIF decoded by a process of its own ([`Drawer`]),
+//! the same program once more, so that no file can take down, hang or swell the one that answers: it is ended where it takes
+//! too long or too much memory, and one that ends by itself, as by a stack that is too deep, is an error of the file.
 
 mod animation;
 mod choice;
@@ -17,7 +17,7 @@ pub mod worker;
 pub use choice::PageChoice;
 pub use drawer::{Document, DrawLimits, Drawer, draw_by_python};
 pub use error::DocumentError;
-pub use open::OpenDocuments;
+pub use open::{OpenFile, OpenFiles};
 pub use pages::{CountedPages, Page, Pages, Reading, count_pages};
 pub use process::{output_of, private_folder};
 pub use video::FrameChoice;

@@ -1,47 +1,61 @@
-//! Documents that stay open from one of their pages to the next.
+//! Files with pages that stay open from one of their pages to the next.
 
 use super::drawer::Document;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Documents that are open at most beside those that are being drawn: one for each thread that draws pages of a batch.
+/// Files that are open at most beside those whose pages are being drawn: one for each thread that draws pages of a batch.
 const OPEN_MAX: usize = 4;
 
-/// Documents that nobody draws at the moment, by the names of their files. Several threads may draw pages of the same file,
-/// each by a document of its own.
+/// A file with pages that is open.
+pub enum OpenFile {
+    /// A PDF, which one thread draws pages of.
+    Pdf(Box<Document>),
+    /// The bytes of a TIFF, which threads share.
+    Tiff(Arc<Vec<u8>>),
+}
+
+/// Files that are open, by their names. Several threads may draw pages of the same PDF, each by a document of its own.
 #[derive(Clone, Default)]
-pub struct OpenDocuments(Arc<Mutex<VecDeque<Open>>>);
+pub struct OpenFiles(Arc<Mutex<VecDeque<Open>>>);
 
 struct Open {
     source: OsString,
-    document: Document,
+    file: OpenFile,
 }
 
-impl OpenDocuments {
-    /// Takes an open document of the file `source`, if there is one.
+impl OpenFiles {
+    /// The open file `source`, if there is one. Nobody else has a PDF until it is kept again.
     #[must_use]
-    pub fn take(&self, source: &OsStr) -> Option<Document> {
+    pub fn take(&self, source: &OsStr) -> Option<OpenFile> {
         let mut open = self.locked();
         let index = open.iter().position(|open| open.source == source)?;
-        open.remove(index).map(|open| open.document)
+        if let OpenFile::Tiff(bytes) = &open[index].file {
+            return Some(OpenFile::Tiff(Arc::clone(bytes)));
+        }
+        open.remove(index).map(|open| open.file)
     }
 
-    /// Keeps a document for whoever wants a page of it next. The one that was kept longest is closed where there are too many.
-    pub fn keep(&self, source: &OsStr, document: Document) {
+    /// Keeps a file for whoever wants a page of it next. The one that was kept longest is closed where there are too many.
+    pub fn keep(&self, source: &OsStr, file: OpenFile) {
         let mut open = self.locked();
-        open.push_back(Open { source: source.to_owned(), document });
+        let same = |open: &Open| open.source == source && matches!(open.file, OpenFile::Tiff(_));
+        if open.iter().any(same) {
+            return;
+        }
+        open.push_back(Open { source: source.to_owned(), file });
         let closed = if open.len() > OPEN_MAX { open.pop_front() } else { None };
         // to close one is to wait for its process
         drop(open);
         drop(closed);
     }
 
-    /// Keeps a document if there is room: of many that are opened one after the other the first are wanted first.
-    pub fn keep_if_room(&self, source: &OsStr, document: Document) {
+    /// Keeps a file if there is room: of many that are opened one after the other the first are wanted first.
+    pub fn keep_if_room(&self, source: &OsStr, file: OpenFile) {
         let mut open = self.locked();
         if open.len() < OPEN_MAX {
-            open.push_back(Open { source: source.to_owned(), document });
+            open.push_back(Open { source: source.to_owned(), file });
         }
     }
 

@@ -4,9 +4,10 @@ use super::animation;
 use super::choice::PageChoice;
 use super::drawer::{Document, Drawer};
 use super::error::DocumentError;
+use super::open::OpenFile;
 use super::video::{self, Frame, FrameChoice};
 use phi3v::document::is_pdf;
-use phi3v::image::{self, ImageError, ImageInputs, ImageLimits, ImageMode, ImageParams};
+use phi3v::image::{self, ImageError, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub struct Reading {
     pub frames: Option<FrameChoice>,
     /// Pages of a document that are looked at where nobody chose.
     pub pages_unasked_max: usize,
-    /// What draws PDF files.
+    /// What draws PDF files and decodes AVIF.
     pub drawer: Drawer,
 }
 
@@ -54,11 +55,10 @@ enum Content {
     Pdf(Box<Document>),
     /// Frames that are to come.
     Video(std::vec::IntoIter<Frame>),
-    /// The bytes of a file, and whether it is one with pages.
-    Image {
-        bytes: Vec<u8>,
-        has_pages: bool,
-    },
+    /// The bytes of a TIFF whose pages were chosen.
+    Tiff(Arc<Vec<u8>>),
+    /// The bytes of a picture.
+    Image(Vec<u8>),
 }
 
 impl Reading {
@@ -69,36 +69,37 @@ impl Reading {
     pub fn open(&self, bytes: Vec<u8>) -> Result<Pages, DocumentError> {
         if is_drawn(&bytes) {
             check_bytes(&bytes, &self.limits)?;
-            return self.pages_of(self.drawer.open(&bytes)?);
+            return self.pages_of(OpenFile::Pdf(Box::new(self.drawer.open(&bytes)?)));
         }
         if let Some(frames) = self.frames.map(|choice| self.frames_of(&bytes, choice)).transpose()?.flatten()
         {
             let left = (1..=frames.len()).collect();
             return Ok(self.pages(Content::Video(frames.into_iter()), left));
         }
-        let left = match (&self.pages, image::pages(&bytes, &self.limits)) {
-            (Some(choice), Ok(Some(count))) => Some(choice.of_document(count)?),
-            (Some(_), Err(error)) => return Err(error.into()),
-            _ => None,
-        };
-        let has_pages = left.is_some();
-        Ok(self.pages(Content::Image { bytes, has_pages }, left.unwrap_or_else(|| vec![1])))
+        if self.pages.is_some() && image::pages(&bytes, &self.limits)?.is_some() {
+            return self.pages_of(OpenFile::Tiff(Arc::new(bytes)));
+        }
+        Ok(self.pages(Content::Image(bytes), vec![1]))
     }
 
-    /// The pages of a PDF that is open.
+    /// The pages of a file that is open.
     ///
     /// # Errors
     /// It does not have the chosen pages, or too many where nobody chose.
-    pub fn pages_of(&self, document: Document) -> Result<Pages, DocumentError> {
+    pub fn pages_of(&self, file: OpenFile) -> Result<Pages, DocumentError> {
+        let (pages, content) = match file {
+            OpenFile::Pdf(document) => (document.pages(), Content::Pdf(document)),
+            OpenFile::Tiff(bytes) => (image::pages(&bytes, &self.limits)?.unwrap_or(1), Content::Tiff(bytes)),
+        };
         let left = match &self.pages {
-            Some(choice) => choice.of_document(document.pages())?,
-            None if document.pages() > self.pages_unasked_max => {
-                let (pages, limit) = (document.pages(), self.pages_unasked_max);
+            Some(choice) => choice.of_document(pages)?,
+            None if pages > self.pages_unasked_max => {
+                let limit = self.pages_unasked_max;
                 return Err(DocumentError::ManyPages { pages, limit });
             }
-            None => (1..=document.pages()).collect(),
+            None => (1..=pages).collect(),
         };
-        Ok(self.pages(Content::Pdf(Box::new(document)), left))
+        Ok(self.pages(content, left))
     }
 
     /// The frames of a video, or of an animation that somebody chose frames of; none where it is something else.
@@ -115,6 +116,16 @@ impl Reading {
             return animation::frames(bytes, choice, self.mode, limits);
         }
         Ok(None)
+    }
+
+    /// The picture that a file is. What can end the process that decodes it is left to another.
+    fn picture(&self, bytes: &[u8]) -> Result<RgbImage, DocumentError> {
+        let Self { mode, limits, .. } = self;
+        if cfg!(feature = "avif") && image::is_avif(bytes) {
+            check_bytes(bytes, limits)?;
+            return self.drawer.avif(bytes, *mode, limits);
+        }
+        Ok(image::decode(bytes, *mode, limits)?)
     }
 
     fn pages(&self, content: Content, left: Vec<usize>) -> Pages {
@@ -136,8 +147,8 @@ fn check_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
 pub struct CountedPages {
     /// Their numbers, from 1.
     pub numbers: Vec<usize>,
-    /// The document itself, where it had to be opened to count them.
-    pub document: Option<Document>,
+    /// The file itself, which had to be opened to count them.
+    pub file: OpenFile,
 }
 
 /// The pages of a file that are pictures of their own: all of a PDF, and of a TIFF those that `reading` chooses. None
@@ -145,19 +156,19 @@ pub struct CountedPages {
 ///
 /// # Errors
 /// As for [`Reading::open`].
-pub fn count_pages(bytes: &[u8], reading: &Reading) -> Result<Option<CountedPages>, DocumentError> {
-    let (count, document) = if is_drawn(bytes) {
-        check_bytes(bytes, &reading.limits)?;
-        let document = reading.drawer.open(bytes)?;
-        (document.pages(), Some(document))
+pub fn count_pages(bytes: Vec<u8>, reading: &Reading) -> Result<Option<CountedPages>, DocumentError> {
+    let (count, file) = if is_drawn(&bytes) {
+        check_bytes(&bytes, &reading.limits)?;
+        let document = reading.drawer.open(&bytes)?;
+        (document.pages(), OpenFile::Pdf(Box::new(document)))
     } else {
-        let asked = reading.pages.as_ref().map(|_| image::pages(bytes, &reading.limits));
+        let asked = reading.pages.as_ref().map(|_| image::pages(&bytes, &reading.limits));
         let Some(count) = asked.transpose()?.flatten() else { return Ok(None) };
-        (count, None)
+        (count, OpenFile::Tiff(Arc::new(bytes)))
     };
     let chosen = reading.pages.as_ref().map(|choice| choice.of_document(count)).transpose()?;
     let numbers = chosen.unwrap_or_else(|| (1..=count).collect());
-    Ok(Some(CountedPages { numbers, document }))
+    Ok(Some(CountedPages { numbers, file }))
 }
 
 impl Iterator for Pages {
@@ -170,12 +181,13 @@ impl Iterator for Pages {
 }
 
 impl Pages {
-    /// The document that the pages are of, for others of its pages, where it is a PDF that is still open.
+    /// The file that the pages are of, for others of its pages, where it has pages and is still open.
     #[must_use]
-    pub fn into_document(self) -> Option<Document> {
+    pub fn into_open(self) -> Option<OpenFile> {
         match self.content {
-            Content::Pdf(document) => Some(*document).filter(Document::is_open),
-            Content::Video(_) | Content::Image { .. } => None,
+            Content::Pdf(document) => document.is_open().then_some(OpenFile::Pdf(document)),
+            Content::Tiff(bytes) => Some(OpenFile::Tiff(bytes)),
+            Content::Video(_) | Content::Image(_) => None,
         }
     }
 
@@ -194,10 +206,8 @@ impl Pages {
                 let number = (document.pages() > 1).then_some(page);
                 (rgb, number, is_incomplete)
             }
-            Content::Image { bytes, has_pages: true } => {
-                (image::decode_page(bytes, page, *mode, limits)?, Some(page), false)
-            }
-            Content::Image { bytes, has_pages: false } => (image::decode(bytes, *mode, limits)?, None, false),
+            Content::Tiff(bytes) => (image::decode_page(bytes, page, *mode, limits)?, Some(page), false),
+            Content::Image(bytes) => (self.reading.picture(bytes)?, None, false),
         };
         let inputs = Arc::new(image::process(&rgb, params)?);
         Ok(Page { number, inputs, time, is_incomplete })

@@ -1,16 +1,51 @@
-//! A PDF drawn by another process: the other side of the pipe.
+//! Files read by another process: the other side of the pipe.
 //!
-//! In comes the length of the document in 8 bytes, the lowest first, and the document; then a [`Request`] for every page, a
-//! line of JSON. Out goes a [`Reply`] to each of them, a line of JSON, and after that of a page its pixels,
-//! `[height, width, 3]`. The end of the input is the end.
+//! In comes a [`Work`], a line of JSON, and the file. Of a picture a [`Reply`] goes out, a line of JSON, and its pixels,
+//! `[height, width, 3]`, and that is the end. Of a document goes out how many pages it has; then a [`Request`] comes in for
+//! every page, and out goes a reply with its pixels. The end of the input is the end.
 
 use phi3v::document::PdfError;
+use phi3v::image::{ImageError, ImageLimits, ImageMode};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io;
 
 /// The word of the command line that makes a process one that draws. It is no command for people, and in no help.
 pub const WORD: &str = "__draw-pages";
+
+/// The format of the pictures that are read here.
+const AVIF: &str = "AVIF";
+
+/// A file that is to be read.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Work {
+    /// A PDF of so many bytes.
+    Pdf(u64),
+    /// An AVIF.
+    Avif {
+        /// Its bytes.
+        bytes: u64,
+        /// Whether it is read as people see it, and not as the reference would.
+        is_as_seen: bool,
+        /// Pixels that it may have.
+        pixels_max: u64,
+        /// Pixels that a side may have.
+        side_max: u32,
+    },
+}
+
+impl Work {
+    /// An AVIF of so many bytes, which are within the limits.
+    #[must_use]
+    pub fn avif(bytes: usize, mode: ImageMode, limits: &ImageLimits) -> Self {
+        Self::Avif {
+            bytes: bytes as u64,
+            is_as_seen: mode == ImageMode::AsSeen,
+            pixels_max: limits.pixels_max,
+            side_max: limits.side_max,
+        }
+    }
+}
 
 /// A page that is to be drawn.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,12 +56,12 @@ pub struct Request {
     pub num_crops: usize,
 }
 
-/// What is told of a document or a page.
+/// What is told of a document, a page or a picture.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// The document is open and has so many pages.
     Pages(usize),
-    /// The page is drawn; its pixels follow.
+    /// The page is drawn or the picture decoded; its pixels follow.
     Page {
         /// Pixels in each row.
         width: usize,
@@ -35,8 +70,58 @@ pub enum Reply {
         /// Whether something of it is missing.
         is_incomplete: bool,
     },
-    /// Why there are none.
+    /// Why there are no pages.
     Failed(PdfError),
+    /// Why there is no picture.
+    Refused(Refusal),
+}
+
+/// What can be wrong with a picture, of what [`ImageError`] tells.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Refusal {
+    /// It has no pixels.
+    Empty(u32, u32),
+    /// A side is too long: width, height and limit.
+    Side(u32, u32, u32),
+    /// It has too many pixels: width, height and limit.
+    Pixels(u32, u32, u64),
+    /// It is in a form that is not decoded.
+    Kind(String),
+    /// It contradicts its format.
+    Damaged(String),
+}
+
+impl From<ImageError> for Refusal {
+    fn from(error: ImageError) -> Self {
+        match error {
+            ImageError::Empty { width, height } => Self::Empty(width, height),
+            ImageError::Side { width, height, limit } => Self::Side(width, height, limit),
+            ImageError::Pixels { width, height, limit } => Self::Pixels(width, height, limit),
+            ImageError::UnsupportedKind { kind, .. } => Self::Kind(kind),
+            ImageError::Damaged { reason, .. } => Self::Damaged(reason),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for ImageError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Empty(width, height) => Self::Empty { width, height },
+            Refusal::Side(width, height, limit) => Self::Side { width, height, limit },
+            Refusal::Pixels(width, height, limit) => Self::Pixels { width, height, limit },
+            Refusal::Kind(kind) => Self::UnsupportedKind { format: AVIF, kind },
+            Refusal::Damaged(reason) => Self::Damaged { format: AVIF, reason },
+        }
+    }
+}
+
+impl Refusal {
+    /// What is said of a picture whose decoder has ended the process.
+    #[must_use]
+    pub fn of_end() -> Self {
+        Self::Damaged("the decoder gave up".to_owned())
+    }
 }
 
 /// Whether the command line `words` asks for a process that draws.
@@ -75,16 +160,53 @@ fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::
     })
 }
 
-#[cfg(feature = "pdf")]
 fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Result<()> {
-    use io::Read;
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    match serde_json::from_str(&line)? {
+        #[cfg(feature = "pdf")]
+        Work::Pdf(length) => pdf(file(input, length)?, input, output),
+        #[cfg(feature = "avif")]
+        Work::Avif { bytes, is_as_seen, pixels_max, side_max } => {
+            let bytes = file(input, bytes)?;
+            let limits = ImageLimits { bytes_max: bytes.len(), pixels_max, side_max, ..Default::default() };
+            avif(&bytes, if is_as_seen { ImageMode::AsSeen } else { ImageMode::Reference }, &limits, output)
+        }
+        // without the feature nobody asks
+        #[allow(unreachable_patterns, reason = "a build with all features")]
+        _ => {
+            let _ = output;
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+}
+
+/// The next `length` bytes.
+#[cfg(any(feature = "avif", feature = "pdf"))]
+fn file(input: &mut impl io::BufRead, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(input, length), &mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(feature = "avif")]
+fn avif(bytes: &[u8], mode: ImageMode, limits: &ImageLimits, output: &mut impl io::Write) -> io::Result<()> {
+    // a panic on one of the decoder's threads would let the others wait for it forever, and one in a function of C
+    // would leave a core behind
+    std::panic::set_hook(Box::new(|_| std::process::exit(1)));
+    match phi3v::image::decode_avif(bytes, mode, limits) {
+        Ok(image) => {
+            let page = Reply::Page { width: image.width, height: image.height, is_incomplete: false };
+            reply(output, &page, &image.pixels)
+        }
+        Err(error) => reply(output, &Reply::Refused(error.into()), &[]),
+    }
+}
+
+#[cfg(feature = "pdf")]
+fn pdf(bytes: Vec<u8>, input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Result<()> {
     use phi3v::document::Pdf;
 
-    let mut length = [0; 8];
-    input.read_exact(&mut length)?;
-    let length = u64::from_le_bytes(length);
-    let mut bytes = Vec::new();
-    input.take(length).read_to_end(&mut bytes)?;
     let pdf = match Pdf::open(bytes) {
         Ok(pdf) => pdf,
         Err(error) => return reply(output, &Reply::Failed(error), &[]),
@@ -106,7 +228,7 @@ fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Resul
     Ok(())
 }
 
-#[cfg(feature = "pdf")]
+#[cfg(any(feature = "avif", feature = "pdf"))]
 fn reply(output: &mut impl io::Write, reply: &Reply, pixels: &[u8]) -> io::Result<()> {
     serde_json::to_writer(&mut *output, reply)?;
     output.write_all(b"\n")?;
@@ -114,8 +236,22 @@ fn reply(output: &mut impl io::Write, reply: &Reply, pixels: &[u8]) -> io::Resul
     output.flush()
 }
 
-/// Without the feature nobody asks.
-#[cfg(not(feature = "pdf"))]
-fn serve(_: &mut impl io::BufRead, _: &mut impl io::Write) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_picture_is_told_on_the_other_side() {
+        let limits = (3, 4);
+        for error in [
+            ImageError::Empty { width: 0, height: 3 },
+            ImageError::Side { width: 9, height: 3, limit: limits.0 },
+            ImageError::Pixels { width: 9, height: 3, limit: limits.1 },
+            ImageError::UnsupportedKind { format: AVIF, kind: "coded as `x`".to_owned() },
+            ImageError::Damaged { format: AVIF, reason: "it has no colours".to_owned() },
+        ] {
+            let told = serde_json::to_string(&Refusal::from(error.clone())).unwrap();
+            assert_eq!(ImageError::from(serde_json::from_str::<Refusal>(&told).unwrap()), error);
+        }
+    }
 }

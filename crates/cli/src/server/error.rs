@@ -153,6 +153,9 @@ impl ApiError {
             DocumentError::Image(error) => return Self::image(error, param),
             DocumentError::ManyPages { .. } => ("too_many_images", Some(hints::question::PAGES)),
             DocumentError::Start(_) => return Self::internal("documents cannot be drawn"),
+            DocumentError::PictureTime { .. } | DocumentError::PictureMemory { .. } => {
+                ("image_invalid", error.hint().map(Hint::from))
+            }
             other => ("document_unusable", other.hint().map(Hint::from)),
         };
         let hint = hint.map(Box::new);

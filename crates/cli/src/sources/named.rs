@@ -5,7 +5,7 @@ use super::error::NamedImageError;
 use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
 use super::image::NamedImage;
-use crate::documents::{DocumentError, Drawer, FrameChoice, OpenDocuments, PageChoice, Pages, Reading};
+use crate::documents::{DocumentError, Drawer, FrameChoice, OpenFiles, PageChoice, Pages, Reading};
 use crate::paths::{check_named, open_named};
 use phi3v::files::read_to_limit;
 use phi3v::image::{ImageLimits, ImageMode, ImageParams};
@@ -169,7 +169,7 @@ pub fn read_image(source: &OsStr, options: &ImageOptions) -> Result<NamedImage, 
     only_page(&name, pages_of(name.clone(), read_named(source, options)?, options, 1)?)
 }
 
-/// Reads and prepares page `page`, from 1, of what was named, or its one picture. A document is taken from those that are
+/// Reads and prepares page `page`, from 1, of what was named, or its one picture. A file with pages is taken from those that are
 /// `open`, and left among them for the next page.
 ///
 /// # Errors
@@ -178,20 +178,20 @@ pub fn read_page(
     source: &OsStr,
     page: Option<usize>,
     options: &ImageOptions,
-    open: &OpenDocuments,
+    open: &OpenFiles,
 ) -> Result<NamedImage, NamedImageError> {
     let name = display_name(source);
     let refused = |error| NamedImageError::of_document(&name, error);
     let mut reading = options.reading(1);
     reading.pages = page.map(PageChoice::of).or(reading.pages);
     let pages = match open.take(source) {
-        Some(document) => reading.pages_of(document),
+        Some(file) => reading.pages_of(file),
         None => reading.open(read_named(source, options)?),
     };
     let mut pages = pages.map_err(refused)?;
     let drawn = pages.next().unwrap_or(Err(DocumentError::Ended));
-    if let Some(document) = pages.into_document() {
-        open.keep(source, document);
+    if let Some(file) = pages.into_open() {
+        open.keep(source, file);
     }
     drawn.map(|page| NamedImage::of_page(&name, page)).map_err(refused)
 }

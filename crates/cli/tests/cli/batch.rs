@@ -206,7 +206,7 @@ fn sigterm_ends_it_in_order() {
 fn what_fails_is_a_row_with_an_error_and_can_be_tried_again() {
     let fixture = fixture(4);
     std::fs::write(fixture.path("many/damaged.png"), b"\x89PNG\r\n\x1a\nand no more").unwrap();
-    std::fs::write(fixture.path("many/photo.heic"), b"\0\0\0\x18ftypavif").unwrap();
+    std::fs::write(fixture.path("many/photo.heic"), b"\0\0\0\x0cJXL \r\n\x87\n").unwrap();
     let told = fixture.run(&many(&[]));
     assert_eq!(told.code, Some(6), "{}", told.stderr);
     assert!(told.stderr.contains("error: 2 of 6 answers failed\nhint: "), "{}", told.stderr);

@@ -12,6 +12,7 @@ mod errors;
 mod forms;
 mod grab;
 mod others;
+mod photographs;
 mod quantized;
 mod streams;
 

@@ -323,6 +323,19 @@ await check('a picture that the browser cannot show is shown as the server reads
   await page.fill('#question', '');
 });
 
+await check('AVIF is taken too', async () => {
+  const buffer = await readFile('../../../../testdata/avif/turned.avif');
+  await page.setInputFiles('#files', { name: 'photo.avif', mimeType: '', buffer });
+  // without the feature it is refused
+  await pictures().first().locator('.cost', { hasText: /48 × 64, \d+ tiles?|feature/ }).waitFor({ timeout: 30_000 });
+  const told = await pictures().first().locator('.cost').textContent();
+  if (!/not supported/.test(told)) await page.waitForFunction(() => document.querySelector('#pictures img')?.naturalWidth === 48);
+  await page.setViewportSize({ width: 375, height: 700 });
+  await shot('9-avif-phone');
+  await page.setViewportSize({ width: 1000, height: 760 });
+  await page.click('#pictures .remove');
+});
+
 await check('an error says what to do and gives the question back', async () => {
   await page.setInputFiles('#files', { name: 'broken.png', mimeType: 'image/png', buffer: Buffer.from('no picture') });
   await pictures().first().locator('.bad').waitFor();

@@ -58,36 +58,6 @@ fn the_pages_of_a_file_are_pictures() {
     assert_eq!(image_tokens(&chat(&server, tiff)), 3);
 }
 
-#[cfg(feature = "heic")]
-#[test]
-fn photographs_of_phones_are_taken_in_every_way() {
-    let heic =
-        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/heic/color_420.heic"));
-    let heic = base64(&heic.unwrap());
-    let server = server();
-    // browsers and clients that do not know the format name none, or another
-    let types = ["image/heic", "image/heif", "application/octet-stream", "image/jpeg", ""];
-    let asked = types.map(|kind| {
-        let part = json!({"type": "image_url", "image_url": {"url": format!("data:{kind};base64,{heic}")}});
-        let answer = chat(&server, part);
-        assert_eq!(image_tokens(&answer), 1, "{kind}");
-        answer.content()
-    });
-    assert!(asked.iter().all(|answer| *answer == asked[0]));
-    for file_data in [format!("data:image/heic;base64,{heic}"), heic.clone()] {
-        let file = json!({"type": "file", "file": {"file_data": file_data, "filename": "IMG_0001.HEIC"}});
-        assert_eq!(chat(&server, file).content(), asked[0]);
-    }
-    let url = json!({"type": "image_url", "image_url": {"url": format!("data:image/heic;base64,{heic}")}});
-    let body = json!({"messages": [{"role": "user", "content": [url]}]});
-    let image = server.post("/tokenize?thumbnails=true", &body).json()["images"][0].clone();
-    assert_eq!((&image["width"], &image["height"]), (&json!(96), &json!(64)));
-    assert!(image["thumbnail"].as_str().unwrap().starts_with("data:image/png;base64,"));
-    let cut = json!({"type": "image_url", "image_url": {"url": format!("data:image/heic;base64,{}", &heic[..800])}});
-    let refused = chat(&server, cut);
-    assert_eq!((refused.status, refused.code().as_str()), (400, "image_invalid"));
-}
-
 #[test]
 fn the_responses_api_takes_files_too() {
     let server = server();

@@ -16,6 +16,7 @@ mod forms;
 mod harness;
 mod load;
 mod page;
+mod photographs;
 mod process;
 mod records;
 mod safety;

@@ -1,11 +1,12 @@
 //! What to do with an image of a format that is not decoded, in the words of well-known programs.
 
 /// The formats that are decoded, for messages.
-#[cfg(not(feature = "heic"))]
-pub(super) const SUPPORTED: &str = "PNG, JPEG, WebP, GIF, BMP, TIFF";
-/// The formats that are decoded, for messages.
-#[cfg(feature = "heic")]
-pub(super) const SUPPORTED: &str = "PNG, JPEG, WebP, GIF, BMP, TIFF, HEIC";
+pub(super) const SUPPORTED: &str = match (cfg!(feature = "heic"), cfg!(feature = "avif")) {
+    (false, false) => "PNG, JPEG, WebP, GIF, BMP, TIFF",
+    (true, false) => "PNG, JPEG, WebP, GIF, BMP, TIFF, HEIC",
+    (false, true) => "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF",
+    (true, true) => "PNG, JPEG, WebP, GIF, BMP, TIFF, HEIC, AVIF",
+};
 
 pub(super) const VIDEO_MP4: &str = "video (MP4 or QuickTime)";
 pub(super) const VIDEO_MATROSKA: &str = "video (Matroska or WebM)";
@@ -14,6 +15,7 @@ pub(super) const VIDEO_AVI: &str = "video (AVI)";
 /// The feature of a build that reads a refused format.
 pub(super) fn missing_feature(format: &str) -> Option<&'static str> {
     match format {
+        "AVIF" if cfg!(not(feature = "avif")) => Some("avif"),
         "HEIF" if cfg!(not(feature = "heic")) => Some("heic"),
         "PDF" if cfg!(not(feature = "pdf")) => Some("pdf"),
         _ => None,

@@ -2,8 +2,8 @@
 
 mod bmp;
 mod gif;
-#[cfg(feature = "heic")]
-mod heic;
+#[cfg(any(feature = "avif", feature = "heic"))]
+mod heif;
 mod jpeg;
 mod png;
 mod raster;
@@ -19,7 +19,7 @@ use super::{ImageLimits, ImageMode, RgbImage};
 use raster::Raster;
 
 /// Decodes an image: PNG, JPEG, WebP, GIF (first frame), BMP, TIFF (first page) or, with the feature `heic`, HEIC, told by
-/// content.
+/// content. AVIF is read by a function of its own, `decode_avif`.
 ///
 /// ```
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cover.png");
@@ -36,16 +36,41 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
     limits.check_bytes(bytes.len())?;
     let format = Format::of(bytes)?;
     let decoder: Decoder = match format {
+        #[cfg(feature = "avif")]
+        Format::Avif => return Err(ImageError::OwnProcess { format: format.name() }),
         Format::Bmp => bmp::decode,
         Format::Gif => gif::decode,
         #[cfg(feature = "heic")]
-        Format::Heic => heic::decode,
+        Format::Heic => heif::heic,
         Format::Tiff => tiff::decode,
         Format::WebP => webp::decode,
         Format::Png => png::decode,
         Format::Jpeg => jpeg::decode,
     };
     Ok(caught(format, || decoder(bytes, mode, limits))?.into_rgb(mode))
+}
+
+/// Decodes AVIF, or what [`decode`] decodes.
+///
+/// The decoder of AV1 is code translated from C: a damaged file may end the whole process. Programs that read files of strangers
+/// call this in a process of its own, with limits on its time and memory, as the command line and the server do.
+///
+/// ```
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/avif/color_420.avif");
+/// use phi3v::image::{ImageLimits, ImageMode, decode_avif};
+///
+/// let image = decode_avif(&std::fs::read(path)?, ImageMode::AsSeen, &ImageLimits::default())?;
+/// assert_eq!((image.width, image.height), (64, 48));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As for [`decode`].
+#[cfg(feature = "avif")]
+pub fn decode_avif(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<RgbImage, ImageError> {
+    limits.check_bytes(bytes.len())?;
+    let Format::Avif = Format::of(bytes)? else { return decode(bytes, mode, limits) };
+    Ok(caught(Format::Avif, || heif::avif(bytes, mode, limits))?.into_rgb(mode))
 }
 
 /// Number of pages of a TIFF, of which [`ImageLimits::frames_max`] may be looked at; none where the format has no pages.

@@ -26,6 +26,12 @@ pub enum ImageError {
         /// Name of the format.
         format: &'static str,
     },
+    /// A format that [`decode`](super::decode) leaves to a process of its own.
+    #[error("{format} is read by a process of its own only")]
+    OwnProcess {
+        /// Name of the format.
+        format: &'static str,
+    },
     /// A supported format in a form that is not decoded.
     #[error("this kind of {format} picture is not supported: {kind}")]
     UnsupportedKind {
@@ -171,6 +177,7 @@ impl ImageError {
                 (Some(command), None) => format!("convert it, with `{command}` for example"),
                 (None, _) => format!("convert it to one of {SUPPORTED}"),
             },
+            Self::OwnProcess { .. } => "call decode_avif in a process that may end".to_owned(),
             Self::Empty { .. } => {
                 "look where it came from; a camera's raw file is converted by `darktable-cli photo.nef photo.png`"
                     .to_owned()
@@ -208,9 +215,11 @@ mod tests {
 
     #[test]
     fn what_another_build_reads_is_told_so() {
-        for (format, feature, is_read) in
-            [("PDF", "pdf", cfg!(feature = "pdf")), ("HEIF", "heic", cfg!(feature = "heic"))]
-        {
+        for (format, feature, is_read) in [
+            ("PDF", "pdf", cfg!(feature = "pdf")),
+            ("HEIF", "heic", cfg!(feature = "heic")),
+            ("AVIF", "avif", cfg!(feature = "avif")),
+        ] {
             let hint = ImageError::UnsupportedFormat { format }.hint().unwrap();
             assert_ne!(hint.contains(&format!("a build with the feature `{feature}`")), is_read, "{hint}");
         }

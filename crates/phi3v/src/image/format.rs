@@ -14,17 +14,17 @@ pub(super) enum Format {
     Tiff,
     #[cfg(feature = "heic")]
     Heic,
+    #[cfg(feature = "avif")]
+    Avif,
 }
 
 /// Formats people may well hand us and that are refused by name: where the mark stands, the mark, the name.
 const REFUSED: &[(usize, &[u8], &str)] = &[
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
     (4, b"ftyphei", "HEIF"),
     (4, b"ftyphev", "HEIF"),
-    // where they are not HEVC's
-    (4, b"ftypmif1", if cfg!(feature = "heic") { "AVIF" } else { "HEIF" }),
-    (4, b"ftypmsf1", if cfg!(feature = "heic") { "AVIF" } else { "HEIF" }),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypmif2", "HEIF"),
+    (4, b"ftypmsf1", "HEIF"),
     (4, b"ftypcrx", "Canon RAW"),
     (4, b"ftyp", VIDEO_MP4),
     (0, b"\x1a\x45\xdf\xa3", VIDEO_MATROSKA),
@@ -69,6 +69,8 @@ impl Format {
             Self::Tiff => "TIFF",
             #[cfg(feature = "heic")]
             Self::Heic => "HEIC",
+            #[cfg(feature = "avif")]
+            Self::Avif => "AVIF",
         }
     }
 
@@ -93,6 +95,10 @@ impl Format {
         if starts(b"BM") && bytes.len() >= 18 {
             return Ok(Self::Bmp);
         }
+        #[cfg(feature = "avif")]
+        if is_avif(bytes) {
+            return Ok(Self::Avif);
+        }
         #[cfg(feature = "heic")]
         if is_heic(bytes) {
             return Ok(Self::Heic);
@@ -101,21 +107,56 @@ impl Format {
     }
 }
 
+/// The brands that a file of the family of MP4 begins with: its own, a version, then those that it may be read as.
+fn brands(bytes: &[u8]) -> Option<std::slice::ChunksExact<'_, u8>> {
+    if bytes.get(4..8) != Some(b"ftyp") {
+        return None;
+    }
+    // the box's length and its name come first
+    let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+    Some(bytes[8..length.clamp(8, bytes.len())].chunks_exact(4))
+}
+
+/// Whether a brand is one of HEVC pictures.
+fn is_hevc(brand: &[u8]) -> bool {
+    brand.starts_with(b"hei") || brand.starts_with(b"hev")
+}
+
+/// Whether a brand says nothing of the codec.
+fn is_general(brand: &[u8]) -> bool {
+    matches!(brand, b"mif1" | b"mif2" | b"msf1")
+}
+
 /// Whether a file's brand is one of HEVC pictures: `heic` and its kin, or a general one beside which none of another codec's stands.
 #[cfg(feature = "heic")]
 fn is_heic(bytes: &[u8]) -> bool {
-    if bytes.get(4..8) != Some(b"ftyp") {
-        return false;
-    }
-    // the box's length, its name, the brand and a version, then further brands
-    let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
-    let brands = &bytes[8..length.clamp(8, bytes.len())];
-    let has = |wanted: &[u8]| brands.chunks_exact(4).any(|brand| brand.starts_with(wanted));
-    match brands.get(..4) {
-        Some(b"mif1" | b"mif2" | b"msf1") => has(b"hei") || has(b"hev") || !has(b"avi"),
-        Some(brand) => brand.starts_with(b"hei") || brand.starts_with(b"hev"),
-        None => false,
-    }
+    let Some(mut brands) = brands(bytes) else { return false };
+    let own = brands.next().unwrap_or_default();
+    is_hevc(own) || (is_general(own) && !is_avif(bytes))
+}
+
+/// Whether a file that begins with `head`, of which [`HEAD_BYTES`] are enough, is AVIF: by its own brand, or by another where its
+/// own is one of several kinds of pictures.
+///
+/// ```
+/// use phi3v::image::is_avif;
+///
+/// assert!(is_avif(b"\0\0\0\x14ftypavif") && is_avif(b"\0\0\0\x18ftypmif1\0\0\0\0avifmiaf"));
+/// assert!(!is_avif(b"\0\0\0\x14ftypheic\0\0\0\0mif1") && !is_avif(b"avif"));
+/// ```
+#[must_use]
+pub fn is_avif(head: &[u8]) -> bool {
+    let Some(mut brands) = brands(head) else { return false };
+    let is_av1 = |brand: &[u8]| matches!(brand, b"avif" | b"avis");
+    let own = brands.next().unwrap_or_default();
+    let is_of_pictures = is_general(own) || matches!(own, b"miaf" | b"MA1A" | b"MA1B");
+    let mut others = brands.skip(1);
+    is_av1(own) || (is_of_pictures && others.any(is_av1) && !brands_hold_hevc(head))
+}
+
+/// Whether a file may be read as HEVC pictures.
+fn brands_hold_hevc(head: &[u8]) -> bool {
+    brands(head).is_some_and(|mut brands| brands.any(is_hevc))
 }
 
 /// Bytes of a file's beginning that are enough to tell what it is.
@@ -144,6 +185,9 @@ pub fn is_picture(head: &[u8]) -> bool {
 
 /// The error for bytes that are in no supported format.
 fn refusal(bytes: &[u8]) -> ImageError {
+    if is_avif(bytes) {
+        return ImageError::UnsupportedFormat { format: "AVIF" };
+    }
     for &(at, mark, format) in REFUSED {
         if bytes.get(at..at + mark.len()) == Some(mark) {
             return ImageError::UnsupportedFormat { format };
@@ -209,17 +253,22 @@ mod tests {
             let bytes = [&(4 + brands.len() as u32).to_be_bytes(), brands.as_bytes()].concat();
             assert_eq!(Format::of(&bytes), Ok(Format::Heic), "{brands}");
         }
+        #[cfg(feature = "avif")]
+        for brands in ["ftypavif", "ftypavis\0\0\0\0msf1", "ftypmif1\0\0\0\0miafavif", "ftypmiaf\0\0\0\0avif"]
+        {
+            let bytes = [&(4 + brands.len() as u32).to_be_bytes(), brands.as_bytes()].concat();
+            assert_eq!(Format::of(&bytes), Ok(Format::Avif), "{brands}");
+        }
     }
 
     #[test]
     fn unsupported_formats_are_named() {
-        assert_eq!(name_refused(b"\0\0\0\x1cftypavif"), "AVIF");
+        #[cfg(not(feature = "avif"))]
+        for file in [b"\0\0\0\x14ftypavif\0\0\0\0mif1", b"\0\0\0\x14ftypmif1\0\0\0\0avif"] {
+            assert_eq!(name_refused(file), "AVIF");
+        }
         #[cfg(not(feature = "heic"))]
         assert_eq!(name_refused(b"\0\0\0\x18ftypheic"), "HEIF");
-        assert_eq!(
-            name_refused(b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif"),
-            if cfg!(feature = "heic") { "AVIF" } else { "HEIF" }
-        );
         assert_eq!(name_refused(b"\0\0\0\x18ftypisom"), "video (MP4 or QuickTime)");
         assert_eq!(name_refused(b"%PDF-1.7"), "PDF");
         assert_eq!(name_refused(b"RIFF\0\0\0\0AVI LIST"), "video (AVI)");
@@ -233,7 +282,7 @@ mod tests {
     #[test]
     fn every_refused_format_has_a_command() {
         let marked = REFUSED.iter().map(|&(_, _, name)| name);
-        for format in marked.chain(["SVG", "TGA", "Windows icon", "Windows cursor"]) {
+        for format in marked.chain(["AVIF", "SVG", "TGA", "Windows icon", "Windows cursor"]) {
             let command = converter(format).unwrap_or_else(|| panic!("{format}"));
             let hint = ImageError::UnsupportedFormat { format }.hint();
             assert!(hint.is_some_and(|hint| hint.contains(command)), "{format}");

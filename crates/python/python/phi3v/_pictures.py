@@ -2,8 +2,9 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, Union
 
 from ._errors import PictureError
 from ._phi3v import Picture, Source
@@ -13,15 +14,13 @@ if TYPE_CHECKING:
     import numpy
     from PIL.Image import Image
 
-T = TypeVar("T")
-
 PictureLike: TypeAlias = Union[
     str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO, "Image", "numpy.ndarray[Any, Any]"
 ]
 """A path, a data URL, an address (with `allow_hosts`), the bytes of a file, a file object, a PIL image, or uint8 pixels
 `[height, width]` or `[height, width, 1 | 3 | 4]`. A document is its pages, or those that `pages` chooses."""
 
-Reader: TypeAlias = Callable[[Source, Any], T]
+Reader: TypeAlias = Callable[[Source, Any], list[Picture]]
 """Decodes a source and cuts it into tiles: a picture, or those of a document."""
 
 # What the command line reads where none is given, and one byte more, so that the decoder can tell of the excess.
@@ -83,15 +82,31 @@ def several(pictures: PictureLike | Iterable[PictureLike] | None) -> list[Pictur
     return [pictures]  # type: ignore[list-item]
 
 
-def prepare(read: Reader[T], picture: PictureLike, reading: Mapping[str, Any]) -> T:
-    """Reads a picture, or those of a document, from the first of its sources that can be read."""
+def prepare(read: Reader, picture: PictureLike, reading: Mapping[str, Any]) -> list[Picture]:
+    """Reads a picture, or those of a document, from the first of its sources that can be read; warns of pages that lack
+    something."""
     refused: PictureError | None = None
     for source in _sources(picture, reading):
         try:
-            return read(source, reading)
+            pages = read(source, reading)
         except PictureError as error:
             refused = refused or error
+        else:
+            _warn(pages)
+            return pages
     raise refused or PictureError("the picture has no pixels")
+
+
+def _warn(pages: list[Picture]) -> None:
+    """Tells of pages of which something could not be drawn, in the name of the line that called the package."""
+    notices = [page.notice for page in pages if page.notice]
+    if not notices:
+        return
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    for notice in notices:
+        warnings.warn(notice, UserWarning, stacklevel=level)
 
 
 def _sources(picture: object, reading: Mapping[str, Any]) -> Iterator[Source]:

@@ -7,7 +7,7 @@ use crate::batch::journal::DoneRows;
 use crate::batch::lines::Lines;
 use crate::batch::prepare::{Group, LineAsker, PictureAsker, PictureWork, Prepared};
 use crate::batch::questions::Question;
-use crate::documents::OpenDocuments;
+use crate::documents::OpenFiles;
 use crate::error::CliError;
 use crate::runtime::Opened;
 use crate::server::limits::Limits;
@@ -91,7 +91,7 @@ pub(super) struct Asking<'a> {
     pub(super) args: &'a BatchArgs,
     pub(super) opened: &'a Opened,
     /// Those that are open already.
-    pub(super) documents: OpenDocuments,
+    pub(super) documents: OpenFiles,
     pub(super) forms: Arc<ConstraintFactory>,
     /// Names the job.
     pub(super) job: String,

@@ -1,11 +1,13 @@
 //! The items of a HEIF file: coded pictures, and those that are put together of others.
 
-use super::super::super::error::ImageError;
 use super::super::super::{ImageLimits, Size};
+#[cfg(feature = "avif")]
+use super::av1;
 use super::canvas::Canvas;
-use super::color::{Coding, to_canvas};
-use super::{container, damaged, unsupported};
-use heifer_hevc_dec::decoder::{DecodeOptions, decode_picture};
+use super::coding::{Coding, Role};
+#[cfg(feature = "heic")]
+use super::hevc;
+use super::{Codec, Fault, damaged, unsupported};
 use heifer_isobmff::boxes::{ColorInfo, Property};
 use heifer_isobmff::{HeifFile, ItemId};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -28,6 +30,7 @@ const ALPHA_TYPES: [&str; 2] = ["urn:mpeg:hevc:2015:auxid:1", "urn:mpeg:mpegB:ci
 /// Makes pictures of a file's items.
 pub(super) struct Items<'a> {
     file: &'a HeifFile<'a>,
+    codec: Codec,
     limits: &'a ImageLimits,
     /// Pixels that may still be made.
     left: AtomicU64,
@@ -35,47 +38,56 @@ pub(super) struct Items<'a> {
 
 impl<'a> Items<'a> {
     /// The items of a file whose picture is of `size`, if it says so.
-    pub(super) fn new(file: &'a HeifFile<'a>, size: Option<Size>, limits: &'a ImageLimits) -> Self {
+    pub(super) fn new(
+        file: &'a HeifFile<'a>,
+        codec: Codec,
+        size: Option<Size>,
+        limits: &'a ImageLimits,
+    ) -> Self {
         let pixels = size.map_or(limits.pixels_max, Size::pixels).max(PIXELS_MIN);
-        Self { file, limits, left: AtomicU64::new(pixels.saturating_mul(PER_PIXEL_MAX)) }
+        Self { file, codec, limits, left: AtomicU64::new(pixels.saturating_mul(PER_PIXEL_MAX)) }
     }
 
     /// The picture that the file is about, turned and cropped as it is to be seen.
-    pub(super) fn primary(&self) -> Result<Canvas, ImageError> {
-        self.picture(self.file.primary_id, 0)
+    pub(super) fn primary(&self) -> Result<Canvas, Fault> {
+        self.picture(self.file.primary_id, 0, Role::Color)
     }
 
     /// An item's picture as it is to be seen. `depth` pictures are made of it.
-    fn picture(&self, id: ItemId, depth: u32) -> Result<Canvas, ImageError> {
-        let mut picture = self.as_coded(id, depth)?;
-        if let Some(alpha) = self.alpha_of(id)? {
+    fn picture(&self, id: ItemId, depth: u32, role: Role) -> Result<Canvas, Fault> {
+        let mut picture = self.as_coded(id, depth, role)?;
+        let alpha = if role == Role::Color { self.alpha_of(id)? } else { None };
+        if let Some(alpha) = alpha {
             // it is turned and cropped together with what it belongs to
-            picture.set_alpha(&self.as_coded(alpha, depth + 1)?);
+            picture.set_alpha(&self.as_coded(alpha, depth + 1, Role::Alpha)?);
+            if self.file.referenced_items(id, b"prem").contains(&alpha) {
+                picture.unmultiply();
+            }
         }
         self.transformed(id, picture)
     }
 
     /// An item's picture before it is turned and cropped.
-    fn as_coded(&self, id: ItemId, depth: u32) -> Result<Canvas, ImageError> {
+    fn as_coded(&self, id: ItemId, depth: u32, role: Role) -> Result<Canvas, Fault> {
         if depth > DEPTH_MAX {
             return Err(damaged("it is made of pictures that are made of others, too deep"));
         }
-        let kind = self.file.item(id).map_err(container)?.item_type;
+        let kind = self.file.item(id)?.item_type;
         match &kind.0 {
-            b"hvc1" | b"hev1" => self.coded(id),
-            b"grid" => self.grid(id, depth),
-            b"iovl" => self.overlay(id, depth),
+            kind if self.codec.is_of(*kind) => self.coded(id, depth, role),
+            b"grid" => self.grid(id, depth, role),
+            b"iovl" => self.overlay(id, depth, role),
             b"iden" => match *self.file.referenced_items(id, b"dimg") {
-                [source] => self.picture(source, depth + 1),
+                [source] => self.picture(source, depth + 1, role),
                 _ => Err(damaged("it is the same as several others")),
             },
             _ => Err(unsupported(format!("coded as `{kind}`"))),
         }
     }
 
-    fn alpha_of(&self, id: ItemId) -> Result<Option<ItemId>, ImageError> {
+    fn alpha_of(&self, id: ItemId) -> Result<Option<ItemId>, Fault> {
         for item in self.file.referencing_items(id, b"auxl") {
-            let mut properties = self.file.item_properties(item).map_err(container)?;
+            let mut properties = self.file.item_properties(item)?;
             let is_alpha = |property: &Property| matches!(property, Property::AuxiliaryType(kind) if ALPHA_TYPES.contains(&kind.as_str()));
             if properties.any(is_alpha) {
                 return Ok(Some(item));
@@ -85,7 +97,7 @@ impl<'a> Items<'a> {
     }
 
     /// Takes pixels off what may still be made.
-    fn charge(&self, pixels: u64) -> Result<(), ImageError> {
+    fn charge(&self, pixels: u64) -> Result<(), Fault> {
         let charged = |left: u64| left.checked_sub(pixels.max(COST_MIN));
         match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged) {
             Ok(_) => Ok(()),
@@ -93,28 +105,50 @@ impl<'a> Items<'a> {
         }
     }
 
-    fn coded(&self, id: ItemId) -> Result<Canvas, ImageError> {
+    fn coded(&self, id: ItemId, depth: u32, role: Role) -> Result<Canvas, Fault> {
         self.charge(0)?;
-        let stream = self.file.hevc_bitstream(id).map_err(container)?;
-        let options = DecodeOptions { max_pixels: self.limits.pixels_max, ..DecodeOptions::default() };
-        let frame = decode_picture(&stream, options).map_err(codec)?;
-        let (width, height) = (frame.widths[0], frame.heights[0]);
-        self.charge(Size { width, height }.pixels())?;
-        let stated = self.file.image_size(id).map_err(container)?;
-        let (width, height) = stated.unwrap_or((width, height));
-        let mut properties = self.file.item_properties(id).map_err(container)?;
-        let stated = properties.find_map(|property| match property {
-            Property::Color(ColorInfo::Nclx { matrix, full_range, .. }) => {
-                Some(Coding { matrix: *matrix, is_full_range: *full_range })
+        let mut properties = self.file.item_properties(id)?;
+        let coding = properties.find_map(|property| match *property {
+            Property::Color(ColorInfo::Nclx { primaries, matrix, full_range, .. }) => {
+                Some(Coding { primaries, matrix, is_full_range: full_range })
             }
             _ => None,
         });
-        let coding = stated.unwrap_or_else(|| Coding::of_frame(&frame));
-        to_canvas(&frame, coding, width as usize, height as usize)
+        let stated = self.file.image_size(id)?;
+        let stated = |size: Size| {
+            let (width, height) = stated.unwrap_or((size.width, size.height));
+            (width as usize, height as usize)
+        };
+        match self.codec {
+            #[cfg(feature = "heic")]
+            Codec::Hevc => {
+                // one picture is decoded by one thread
+                let _ = depth;
+                let frame = hevc::decode(self.file, id, self.limits.pixels_max)?;
+                let size = Size { width: frame.widths[0], height: frame.heights[0] };
+                self.charge(size.pixels())?;
+                let (width, height) = stated(size);
+                hevc::to_canvas(&frame, coding, role, width, height)
+            }
+            #[cfg(feature = "avif")]
+            Codec::Av1 => {
+                let picture = av1::decode(self.file, id, self.pixels_max(), threads_at(depth))?;
+                let size = Size { width: picture.width(), height: picture.height() };
+                self.charge(size.pixels())?;
+                let (width, height) = stated(size);
+                av1::to_canvas(&picture, coding, role, width, height)
+            }
+        }
     }
 
-    fn grid(&self, id: ItemId, depth: u32) -> Result<Canvas, ImageError> {
-        let grid = self.file.grid(id).map_err(container)?;
+    /// Pixels that a picture may have.
+    #[cfg(feature = "avif")]
+    fn pixels_max(&self) -> u64 {
+        self.limits.pixels_max.min(self.left.load(Ordering::Relaxed))
+    }
+
+    fn grid(&self, id: ItemId, depth: u32, role: Role) -> Result<Canvas, Fault> {
+        let grid = self.file.grid(id)?;
         let (columns, rows) = (usize::from(grid.columns), usize::from(grid.rows));
         let tiles = self.file.referenced_items(id, b"dimg");
         if tiles.len() != columns * rows {
@@ -124,7 +158,7 @@ impl<'a> Items<'a> {
         self.limits.check_size(size)?;
         self.charge(size.pixels())?;
         let (width, height) = (grid.output_width as usize, grid.output_height as usize);
-        let first = self.picture(tiles[0], depth + 1)?;
+        let first = self.picture(tiles[0], depth + 1, role)?;
         // every tile is needed, and nothing is left empty
         let is_covered = |tiles: usize, side: usize, whole: usize| {
             let covered = tiles.checked_mul(side).is_some_and(|covered| covered >= whole);
@@ -143,14 +177,14 @@ impl<'a> Items<'a> {
             Ok(())
         };
         place(0, &first)?;
-        // threads of threads would be too many
-        let threads = if depth == 0 { threads() } else { 1 };
-        each(1..tiles.len(), threads, |index| place(index, &self.picture(tiles[index], depth + 1)?))?;
+        each(1..tiles.len(), threads_at(depth), |index| {
+            place(index, &self.picture(tiles[index], depth + 1, role)?)
+        })?;
         Ok(canvas.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn overlay(&self, id: ItemId, depth: u32) -> Result<Canvas, ImageError> {
-        let data = self.file.item_data(id).map_err(container)?;
+    fn overlay(&self, id: ItemId, depth: u32, role: Role) -> Result<Canvas, Fault> {
+        let data = self.file.item_data(id)?;
         let layers = self.file.referenced_items(id, b"dimg");
         let overlay =
             Overlay::parse(&data, layers.len()).ok_or_else(|| damaged("its layers are not told"))?;
@@ -159,14 +193,14 @@ impl<'a> Items<'a> {
         let (width, height) = (overlay.size.width as usize, overlay.size.height as usize);
         let mut canvas = Canvas::filled(width, height, overlay.fill);
         for (layer, (x, y)) in layers.iter().zip(overlay.places) {
-            canvas.lay_over(&self.picture(*layer, depth + 1)?, x, y);
+            canvas.lay_over(&self.picture(*layer, depth + 1, role)?, x, y);
         }
         Ok(canvas)
     }
 
     /// The picture turned, mirrored and cropped as its properties say, in their order.
-    fn transformed(&self, id: ItemId, mut picture: Canvas) -> Result<Canvas, ImageError> {
-        for property in self.file.item_properties(id).map_err(container)? {
+    fn transformed(&self, id: ItemId, mut picture: Canvas) -> Result<Canvas, Fault> {
+        for property in self.file.item_properties(id)? {
             picture = match property {
                 Property::Rotation(quarters) => picture.turned(*quarters),
                 Property::Mirror(top_to_bottom) => picture.mirrored(*top_to_bottom),
@@ -185,11 +219,9 @@ impl<'a> Items<'a> {
     }
 }
 
-fn codec(error: heifer_hevc_dec::Error) -> ImageError {
-    match error {
-        heifer_hevc_dec::Error::Unimplemented(kind) => unsupported(kind),
-        other => damaged(&other.to_string()),
-    }
+/// Threads for a picture that so many others are made of: threads of threads would be too many.
+fn threads_at(depth: u32) -> usize {
+    if depth == 0 { threads() } else { 1 }
 }
 
 fn threads() -> usize {
@@ -200,8 +232,8 @@ fn threads() -> usize {
 fn each(
     indices: std::ops::Range<usize>,
     threads: usize,
-    work: impl Fn(usize) -> Result<(), ImageError> + Sync,
-) -> Result<(), ImageError> {
+    work: impl Fn(usize) -> Result<(), Fault> + Sync,
+) -> Result<(), Fault> {
     let (next, failed) = (AtomicUsize::new(indices.start), Mutex::new(None));
     let run = || {
         loop {

@@ -54,6 +54,17 @@ impl Canvas {
         }
     }
 
+    /// Divides colours by how opaque they are, by which they were multiplied.
+    pub(super) fn unmultiply(&mut self) {
+        for [colors @ .., alpha] in &mut self.pixels {
+            let alpha = u32::from(*alpha);
+            for color in colors {
+                let divided = (u32::from(*color) * 255 + alpha / 2).checked_div(alpha);
+                *color = divided.map_or(0, |divided| divided.min(255) as u8);
+            }
+        }
+    }
+
     /// Copies what of `tile` is within, with its top left at `x`, `y`.
     pub(super) fn copy(&mut self, tile: &Self, x: usize, y: usize) {
         let width = tile.width.min(self.width.saturating_sub(x));
@@ -154,6 +165,15 @@ mod tests {
         canvas.lay_over(&half, i64::MAX, i64::MIN);
         assert_eq!(reds(&canvas), [29, 9, 9, 9, 9, 9, 0, 22]);
         assert!(canvas.pixels.iter().all(|pixel| pixel[3] == 255));
+    }
+
+    #[test]
+    fn colours_are_divided_by_transparency() {
+        let mut canvas = numbered();
+        canvas.pixels[..4].copy_from_slice(&[[3, 2, 1, 255], [50, 60, 61, 100], [9, 0, 1, 0], [1, 2, 3, 2]]);
+        canvas.unmultiply();
+        let divided = [[3, 2, 1, 255], [128, 153, 156, 100], [0, 0, 0, 0], [128, 255, 255, 2]];
+        assert_eq!(canvas.pixels[..4], divided);
     }
 
     #[test]

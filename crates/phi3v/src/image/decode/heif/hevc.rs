@@ -1,29 +1,31 @@
-//! From the planes of a coded picture to RGB, as libheif does it: colours that pixels share are repeated.
+//! Pictures coded with HEVC, and from their planes to RGB, as libheif does it: colours that pixels share are repeated.
 
-use super::super::super::error::ImageError;
 use super::canvas::Canvas;
-use super::{damaged, unsupported};
+use super::coding::{Coding, Role};
+use super::{Fault, damaged, unsupported};
+use heifer_hevc_dec::decoder::{DecodeOptions, decode_picture};
 use heifer_hevc_dec::recon::Frame;
+use heifer_isobmff::{HeifFile, ItemId};
 
 /// What luma of the narrow range is multiplied by after its offset is taken off: libheif's number, 256 / 219.
 const NARROW_LUMA: f32 = 1.1689;
 /// What chroma of the narrow range is multiplied by: libheif's number, 256 / 224.
 const NARROW_CHROMA: f32 = 1.1429;
 
-/// How samples stand for colours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Coding {
-    /// `matrix_coefficients` of ITU-T H.273.
-    pub(super) matrix: u16,
-    /// Whether samples use all of their range.
-    pub(super) is_full_range: bool,
+/// The planes of an item, which may have so many pixels.
+pub(super) fn decode(file: &HeifFile<'_>, id: ItemId, pixels_max: u64) -> Result<Frame, Fault> {
+    let stream = file.hevc_bitstream(id)?;
+    let options = DecodeOptions { max_pixels: pixels_max, ..DecodeOptions::default() };
+    decode_picture(&stream, options).map_err(|error| match error {
+        heifer_hevc_dec::Error::Unimplemented(kind) => unsupported(kind),
+        other => damaged(&other.to_string()),
+    })
 }
 
-impl Coding {
-    /// What the coded picture says of itself.
-    pub(super) fn of_frame(frame: &Frame) -> Self {
-        Self { matrix: frame.matrix_coeffs.into(), is_full_range: frame.full_range }
-    }
+/// What the coded picture says of itself.
+fn coding_of(frame: &Frame) -> Coding {
+    const UNKNOWN: u16 = 2;
+    Coding { primaries: UNKNOWN, matrix: frame.matrix_coeffs.into(), is_full_range: frame.full_range }
 }
 
 /// From luma and two chromas to RGB.
@@ -39,7 +41,7 @@ enum Conversion {
 }
 
 impl Conversion {
-    fn of(matrix: u16, is_gray: bool) -> Result<Self, ImageError> {
+    fn of(matrix: u16, is_gray: bool) -> Result<Self, Fault> {
         // the weights of red and blue in luma
         let (kr, kb) = match matrix {
             _ if is_gray => return Ok(Self::Gray),
@@ -102,16 +104,19 @@ impl Converter {
     }
 }
 
-/// The picture's first `width` columns and `height` rows, of which it may have fewer: what is coded beyond is padding.
+/// The picture's first `width` columns and `height` rows, of which it may have fewer: what is coded beyond is padding. What its
+/// samples stand for is told by `coding`, or by itself.
 pub(super) fn to_canvas(
     frame: &Frame,
-    coding: Coding,
+    coding: Option<Coding>,
+    role: Role,
     width: usize,
     height: usize,
-) -> Result<Canvas, ImageError> {
+) -> Result<Canvas, Fault> {
+    let coding = coding.unwrap_or_else(|| coding_of(frame));
     let (coded_width, coded_height) = (frame.widths[0] as usize, frame.heights[0] as usize);
     let (width, height) = (width.min(coded_width), height.min(coded_height));
-    let is_gray = frame.chroma_format == 0;
+    let is_gray = frame.chroma_format == 0 || role == Role::Alpha;
     let [depth, chroma_depth] = frame.bit_depth;
     if !(8..=16).contains(&depth) || (!is_gray && depth != chroma_depth) {
         return Err(unsupported(format!("{depth} bits of luma and {chroma_depth} of chroma")));
@@ -159,8 +164,8 @@ mod tests {
         }
     }
 
-    fn rgb(frame: &Frame, coding: Coding) -> Vec<[u8; 3]> {
-        let canvas = to_canvas(frame, coding, 4, 2).unwrap();
+    fn rgb(frame: &Frame, coding: Option<Coding>) -> Vec<[u8; 3]> {
+        let canvas = to_canvas(frame, coding, Role::Color, 4, 2).unwrap();
         canvas.pixels.iter().map(|[r, g, b, _]| [*r, *g, *b]).collect()
     }
 
@@ -169,13 +174,13 @@ mod tests {
         let frame = frame(128, [128, 0], [128, 255], 8);
         let (gray, other) = ([128, 128, 128], [255, 81, 0]);
         let expected = [gray, gray, other, other, gray, gray, other, other];
-        assert_eq!(rgb(&frame, Coding::of_frame(&frame)), expected);
+        assert_eq!(rgb(&frame, None), expected);
     }
 
     #[test]
     fn ranges_and_matrices_are_heeded() {
         let of = |luma, cb, cr, matrix, is_full_range| {
-            rgb(&frame(luma, [cb; 2], [cr; 2], 8), Coding { matrix, is_full_range })[0]
+            rgb(&frame(luma, [cb; 2], [cr; 2], 8), Some(Coding { primaries: 1, matrix, is_full_range }))[0]
         };
         assert_eq!(of(16, 128, 128, 1, false), [0, 0, 0]);
         assert_eq!(of(235, 128, 128, 1, false), [255, 255, 255]);
@@ -184,16 +189,24 @@ mod tests {
         assert_eq!(of(100, 138, 128, 8, true), [90, 110, 90]);
         let frame = frame(1, [1; 2], [1; 2], 8);
         for matrix in [11, 14] {
-            let refused = to_canvas(&frame, Coding { matrix, is_full_range: true }, 4, 2).err().unwrap();
-            assert!(matches!(refused, ImageError::UnsupportedKind { .. }), "{refused}");
+            let coding = Coding { primaries: 1, matrix, is_full_range: true };
+            let refused = to_canvas(&frame, Some(coding), Role::Color, 4, 2).err().unwrap();
+            assert!(matches!(refused, Fault::Unsupported(_)), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn transparency_is_luma() {
+        let frame = frame(77, [0; 2], [255; 2], 8);
+        let canvas = to_canvas(&frame, None, Role::Alpha, 4, 2).unwrap();
+        assert!(canvas.pixels.iter().all(|pixel| pixel[0] == 77));
     }
 
     #[test]
     fn of_ten_bits_the_upper_eight_are_kept() {
         let deep = frame(515, [512; 2], [512; 2], 10);
-        assert_eq!(rgb(&deep, Coding::of_frame(&deep))[0], [128, 128, 128]);
+        assert_eq!(rgb(&deep, None)[0], [128, 128, 128]);
         let mixed = Frame { bit_depth: [8, 10], ..deep };
-        assert!(to_canvas(&mixed, Coding::of_frame(&mixed), 4, 2).is_err());
+        assert!(to_canvas(&mixed, None, Role::Color, 4, 2).is_err());
     }
 }
