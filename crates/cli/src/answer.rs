@@ -65,6 +65,15 @@ pub fn generate<B: Backend>(
     }
 }
 
+/// How far [`encode_pictures`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// All pictures are through the vision tower.
+    Encoded,
+    /// All pictures are prepared: what the tower has not done by then is left to their request.
+    Prepared,
+}
+
 /// Sends pictures through the vision tower while others are still being prepared elsewhere, and returns all of them with
 /// the time it took. What has come is taken before each step, so that little is done for a request that cannot be run: one
 /// with a picture that cannot be read, or with more than fits into the context.
@@ -78,6 +87,7 @@ pub fn encode_pictures<B: Backend>(
     engine: &mut Engine<B>,
     names: usize,
     coming: &Receiver<Result<NamedImage, NamedImageError>>,
+    until: Until,
     interrupt: &Interrupt,
 ) -> Result<(Vec<NamedImage>, Duration), CliError> {
     let (mut progress, mut time) = (Progress::new(), Duration::ZERO);
@@ -94,7 +104,8 @@ pub fn encode_pictures<B: Backend>(
                 continue;
             }
             Err(_) if interrupt.requested() => return Err(CliError::Interrupted),
-            Err(RecvTimeoutError::Disconnected) if !has_work => break, // there are no more
+            // there are no more
+            Err(RecvTimeoutError::Disconnected) if !has_work || until == Until::Prepared => break,
             Err(_) => {}
         }
         if has_work {

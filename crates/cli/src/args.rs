@@ -347,6 +347,10 @@ pub struct BenchArgs {
     /// Storage of keys and values [default: q8 with quantized weights, otherwise bf16]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub kv: Option<Kv>,
+    /// Also decode after so many tokens, separated by commas; their keys and values are made up
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub depth: Vec<usize>,
     /// What the model runs on
     #[command(flatten)]
     pub device: DeviceArgs,

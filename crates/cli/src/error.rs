@@ -33,6 +33,9 @@ pub enum CliError {
     /// More tokens or memory than there is room for, where the command has no `--context`.
     #[error("{0}")]
     Fixed(phi3v::Error),
+    /// The model or the memory cannot take the depths that are to be measured.
+    #[error(transparent)]
+    Depth(phi3v::Error),
     /// `-` where questions come from stdin.
     #[error("stdin cannot be a picture here: the questions come from it")]
     StdinTaken,
@@ -211,7 +214,7 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Phi3V(error) | Self::Fixed(error) => library_code(error),
+            Self::Phi3V(error) | Self::Fixed(error) | Self::Depth(error) => library_code(error),
             Self::Picture(NamedImageError::StdinTwice) => ExitCode::Usage,
             Self::Picture(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),

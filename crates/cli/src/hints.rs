@@ -37,6 +37,7 @@ impl CliError {
             Self::Batch(error) => return error.hint(),
             Self::Decide(error) => return Some(error.hint()),
             Self::Server { hint, .. } => return hint.clone(),
+            Self::Depth(_) => "lower --depth, or take the smallest keys and values, --kv q8".to_owned(),
             Self::Fixed(_) => {
                 "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens"
                     .to_owned()

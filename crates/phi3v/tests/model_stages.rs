@@ -8,13 +8,14 @@ use common::{relative_error, repository, safetensors_f32, tolerances};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::device::Device;
 use phi3v::image::{ImageInputs, ImageLimits, ImageMode, decode, process};
-use phi3v::model::{ModelOptions, Phi3V};
+use phi3v::model::{Chunk, ModelOptions, Phi3V, Segment};
 use phi3v::trace::{Entry, Trace, TraceOptions, Values, trace};
-use phi3v_kernels::Backend;
 use phi3v_kernels::cpu::CpuLevel;
 use phi3v_kernels::testing::Deferred;
+use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat};
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 type Goldens = BTreeMap<String, Vec<f32>>;
@@ -129,5 +130,31 @@ fn a_device_that_runs_at_downloads_alone_gives_the_same_bits() {
     for case in cases() {
         let (direct, deferred) = (run(&case, device(level)), run(&case, Deferred::new(device(level))));
         assert!(direct == deferred, "{}", case["name"]);
+    }
+}
+
+#[test]
+fn a_filled_cache_is_one_to_decode_after() {
+    let checkpoint = Checkpoint::open(&repository().join("testdata/tiny")).unwrap();
+    for options in [ModelOptions::F32, ModelOptions { kv_format: KvFormat::Q8, ..ModelOptions::BF16 }] {
+        let device = common::device(None, None);
+        let model =
+            Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {}).unwrap();
+        // a whole run of blocks, and some more
+        let blocks: Vec<u32> = (0..11).collect();
+        let mut cache = model.cache(blocks.len()).unwrap();
+        model.fill_cache(&mut cache, blocks.len()).unwrap();
+        let mut decode = |past: usize| {
+            let factors = model.rope().factors_for(past + 1);
+            let segments = [Segment::Tokens(&[5])];
+            let batch = [Chunk { segments: &segments, past, blocks: &blocks, factors, logits: 1 }];
+            let mut logits = Vec::new();
+            model.forward(&batch, &mut cache, &mut logits, &mut |_| ControlFlow::Continue(())).unwrap();
+            logits
+        };
+        let (near, far) = (decode(1), decode(11 * KV_BLOCK_TOKENS - 1));
+        assert!(near.iter().chain(&far).all(|logit| logit.is_finite()));
+        // what was filled in is seen
+        assert!(near != far && far != decode(10 * KV_BLOCK_TOKENS - 1));
     }
 }

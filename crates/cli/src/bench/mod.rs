@@ -105,8 +105,18 @@ pub struct Plan {
     pub kv_format: KvFormat,
     /// Leaves out all but the shortest prompt and the single tile: for trying things out.
     pub quick: bool,
+    /// Tokens after which it also decodes; their keys and values are made up.
+    pub depths: Vec<usize>,
     /// What opening the weights took before, if it is to count as loading.
     pub opened: Duration,
+}
+
+impl Plan {
+    /// Tokens of the longest sequence.
+    #[must_use]
+    pub fn tokens_max(&self) -> usize {
+        self.depths.iter().fold(PREFILL[2], |most, depth| most.max(*depth)) + DECODE_STEPS
+    }
 }
 
 /// A device, and what it can do at most where that can be measured; without, figures have no shares.
@@ -155,18 +165,23 @@ pub fn run(
     reset_peak_rss();
     let start = Instant::now();
     let model = Phi3V::load(device, config, weights, options, &mut |_| {})?;
-    let blocks = (PREFILL[2] + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS);
+    let tokens_max = plan.tokens_max();
+    let blocks = tokens_max.div_ceil(KV_BLOCK_TOKENS);
     let cache = model.cache(blocks)?;
     model.backend().finish()?;
     let load = plan.opened + start.elapsed();
     report(Figure { name: Name::Load, size: 0, value: load.as_secs_f64(), share: None });
     let work = Work::new(config, weights, quant, model.kv_layout());
-    let ids = (0..PREFILL[2] as u32).map(|i| i % config.vocab_size as u32).collect();
+    let ids = (0..tokens_max as u32).map(|i| i % config.vocab_size as u32).collect();
     let blocks = (0..blocks as u32).collect();
     let mut bench = Bench { model, cache, blocks, ids, logits: Vec::new(), limits, work, report };
-    bench.model.grow_cache(&mut bench.cache, bench.blocks.len())?;
+    bench.model.grow_cache(&mut bench.cache, (PREFILL[2] + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS))?;
     bench.forward(0..WARM_UP_TOKENS, None)?;
     bench.run_all(plan)?;
+    if !plan.depths.is_empty() {
+        bench.model.fill_cache(&mut bench.cache, bench.blocks.len())?;
+    }
+    plan.depths.iter().try_for_each(|depth| bench.decode(*depth))?;
     if let Some(bytes) = peak_rss() {
         bench.tell(Name::PeakRss, 0, bytes as f64 / 1e9, None);
     }

@@ -1,6 +1,6 @@
 //! `phi3v ask`: one question, one answer.
 
-use crate::answer;
+use crate::answer::{self, Until};
 use crate::args::{AnswerForm, AskArgs};
 use crate::conversation::Conversation;
 use crate::error::CliError;
@@ -36,7 +36,8 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
     let named = args.grabbed().len() + images.len();
-    let (pictures, encoding) = answer::encode_pictures(&mut runtime.engine, named, &coming, &interrupt)?;
+    let (pictures, encoding) =
+        answer::encode_pictures(&mut runtime.engine, named, &coming, Until::Encoded, &interrupt)?;
     for picture in pictures.iter().filter(|picture| picture.is_incomplete) {
         tell!("{}", picture.incomplete_notice());
     }

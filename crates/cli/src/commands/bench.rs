@@ -8,10 +8,11 @@ use crate::hub::{HubOptions, ModelName};
 use crate::terminal::{count, print};
 use crate::{note, report, runtime};
 use phi3v::config::ModelConfig;
-use phi3v::memory::{available_bytes, size};
+use phi3v::image::NUM_CROPS_HIGH;
+use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, available_bytes, size};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{KvFormat, Limits, Processor, Rate};
+use phi3v_kernels::{Backend, DeviceMemory, KvFormat, Limits, Processor, Rate};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -150,12 +151,37 @@ fn measure(
 ) -> Result<(), CliError> {
     let default = if subject.quant.is_some() { KvFormat::Q8 } else { KvFormat::Bf16 };
     let kv_format = args.kv.map_or(default, |kv| kv.format());
-    let plan = Plan { kv_format, quick: args.quick, opened: subject.opened };
+    let plan = Plan { kv_format, quick: args.quick, depths: args.depth.clone(), opened: subject.opened };
     let format = subject.quant.map_or("bf16", Quant::name);
+    check_depths(args, &device, subject, &plan)?;
     let Subject { config, weights, quant, .. } = subject;
     let model = bench::Subject { config, weights, quant: *quant };
     bench::run(device, model, &plan, &mut |figure| tell(Outcome::new(format, figure)))?;
     Ok(())
+}
+
+/// Refuses depths that the model or the memory cannot take.
+fn check_depths(
+    args: &BenchArgs,
+    MeasuredDevice { device, .. }: &MeasuredDevice,
+    subject: &Subject,
+    plan: &Plan,
+) -> Result<(), CliError> {
+    if plan.depths.is_empty() {
+        return Ok(());
+    }
+    // random weights are in memory by now
+    let is_held = args.model.is_none() && device.memory() == DeviceMemory::Host;
+    let request = MemoryRequest {
+        weights_bytes: if is_held { 0 } else { subject.weights.bytes_total() },
+        kv_format: plan.kv_format,
+        num_crops: NUM_CROPS_HIGH,
+        prefill_chunk: None,
+        image_cache_bytes: 0,
+        context: Some(plan.tokens_max()),
+    };
+    let planned = MemoryPlan::new(&subject.config, &request, Capacity::of(device));
+    planned.map(|_| ()).map_err(|error| CliError::Depth(error.into()))
 }
 
 impl Machine {

@@ -5,7 +5,7 @@
 mod complete;
 mod paths;
 
-use crate::answer;
+use crate::answer::{self, Until};
 use crate::args::ChatArgs;
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::conversation::Conversation;
@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::interrupt::{HOW_TO_LEAVE, Interrupt};
 use crate::report::Stats;
 use crate::runtime::{self, Runtime};
-use crate::sources::{self, Grab, ImageOptions, NamedImage};
+use crate::sources::{self, Grab, ImageOptions, NamedImage, NamedImageError};
 use crate::terminal::{answer_output, count, printable};
 use crate::{note, tell};
 use complete::Completion;
@@ -23,8 +23,9 @@ use phi3v::engine::FinishReason;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Editor};
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::sync::mpsc::Receiver;
 
 const HELP: &str = "\
 /image PATH  add a picture to the next question (Tab completes the path)
@@ -52,9 +53,10 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = args.picture.options(&opened.checkpoint.preprocessor).with_frames(args.frames.choice());
     let constraint = form.as_ref().map(|form| form.constraint(&opened.checkpoint.tokenizer)).transpose()?;
-    let pictures = sources::read_images(&args.images, &options)?;
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
+    // pictures are prepared while the model loads, and while those before them are encoded
+    let coming = sources::read_ahead(Vec::new(), args.images.clone(), options.clone());
     let runtime = opened.load(&args.model)?;
     let mut session = Session {
         args,
@@ -66,9 +68,7 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
         question: form.and_then(|form| form.question),
         interrupt: Interrupt::install(),
     };
-    for picture in pictures {
-        session.add(picture);
-    }
+    session.receive(args.images.len(), &coming)?;
     let mut lines = Lines::new()?;
     if lines.interactive() {
         session.interrupt.stay();
@@ -78,12 +78,16 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
         match session.turn(&line, &mut lines) {
             Ok(Turn::Leave) => break,
             Ok(Turn::Go) => {}
+            Err(CliError::Interrupted) if lines.interactive() => note!("(stopped)"),
             Err(error) if lines.interactive() && !error.is_closed_pipe() => error.in_chat().print(),
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
+
+/// Pictures that another thread prepares.
+type Coming = Receiver<Result<NamedImage, NamedImageError>>;
 
 enum Turn {
     Go,
@@ -134,7 +138,7 @@ impl Session<'_> {
                 return Err(CliError::ChatCommand { message });
             }
             ("image", "-") => return Err(CliError::StdinTaken),
-            ("image", path) => self.show(&typed(path))?,
+            ("image", path) => self.show(vec![typed(path)])?,
             (other, _) => {
                 return Err(CliError::ChatCommand { message: format!("there is no command /{other}") });
             }
@@ -156,9 +160,7 @@ impl Session<'_> {
         }
         match lines.confirm(&format!("Show {names} to the model? [Y/n] "))? {
             Some(true) => {
-                for path in &pictures {
-                    self.show(path.as_os_str())?;
-                }
+                self.show(pictures.into_iter().map(Into::into).collect())?;
                 if !question.is_empty() {
                     self.ask(&question)?;
                 }
@@ -170,8 +172,20 @@ impl Session<'_> {
         Ok(Turn::Go)
     }
 
-    fn show(&mut self, path: &OsStr) -> Result<(), CliError> {
-        let pictures = sources::read_images(&[path.to_owned()], &self.options)?;
+    /// Adds the pictures at `paths`, all or none.
+    fn show(&mut self, paths: Vec<OsString>) -> Result<(), CliError> {
+        let names = paths.len();
+        self.receive(names, &sources::read_ahead(Vec::new(), paths, self.options.clone()))
+    }
+
+    /// Adds the pictures that come of so many names. While one is prepared, those before it go through the vision tower; the
+    /// user waits for no more than that.
+    fn receive(&mut self, names: usize, coming: &Coming) -> Result<(), CliError> {
+        self.interrupt.begin_answer();
+        let engine = &mut self.runtime.engine;
+        let received = answer::encode_pictures(engine, names, coming, Until::Prepared, &self.interrupt);
+        self.interrupt.end_answer();
+        let (pictures, _) = received?;
         pictures.into_iter().for_each(|picture| self.add(picture));
         Ok(())
     }

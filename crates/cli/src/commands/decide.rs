@@ -1,6 +1,6 @@
 //! `phi3v decide`: how probable each of some choices is.
 
-use crate::answer;
+use crate::answer::{self, Until};
 use crate::args::DecideArgs;
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::decide::{Asked, InputError, questions};
@@ -40,7 +40,8 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
-    let (pictures, _) = answer::encode_pictures(&mut runtime.engine, images.len(), &coming, &interrupt)?;
+    let (pictures, _) =
+        answer::encode_pictures(&mut runtime.engine, images.len(), &coming, Until::Encoded, &interrupt)?;
     if args.verbose {
         for (index, picture) in pictures.iter().enumerate() {
             tell!("image {}: {}", index + 1, picture.report());

@@ -20,6 +20,28 @@ fn a_first_turn_answers_as_ask_does() {
 }
 
 #[test]
+fn several_pictures_are_those_of_ask_and_come_in_order() {
+    let fixture = Fixture::new();
+    let names = ["wide.png", "small.png", "wide.png"];
+    let question = "What is the difference?";
+    let ask = [&["ask", "--max-new-tokens", "8"], &names[..], &[question]].concat();
+    let asked = fixture.run(&ask).answer();
+    let chatted = chat(&fixture, &names, &format!("{question}\n"));
+    assert_eq!((chatted.code, chatted.stdout), (Some(0), asked));
+    let told: Vec<&str> =
+        chatted.stderr.lines().filter_map(|line| line.split_once(" goes with")).map(|told| told.0).collect();
+    assert_eq!(told, names);
+}
+
+#[test]
+fn a_picture_that_cannot_be_read_ends_chat_before_its_first_question() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("broken.png"), "no picture").unwrap();
+    let refusal = chat(&fixture, &["small.png", "broken.png"], "What?\n").refusal(3);
+    assert!(refusal.starts_with("error: broken.png"), "{refusal}");
+}
+
+#[test]
 fn a_later_turn_pays_only_for_what_is_new() {
     let fixture = Fixture::new();
     let run = chat(&fixture, &["--stats", "wide.png"], "What is this?\nAnd what else?\n");
@@ -96,12 +118,12 @@ impl Terminal {
         self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Reads until `words` come; what was before them is forgotten.
-    fn wait_for(&mut self, words: &str) {
+    /// Reads until `words` come, and returns what was seen up to their end.
+    fn wait_for(&mut self, words: &str) -> String {
         loop {
             if let Some(at) = self.seen.find(words) {
-                self.seen.drain(..at + words.len());
-                return;
+                let rest = self.seen.split_off(at + words.len());
+                return std::mem::replace(&mut self.seen, rest);
             }
             let mut bytes = [0; 1000];
             let count = self.child.stdout.as_mut().unwrap().read(&mut bytes).unwrap();
@@ -161,6 +183,29 @@ fn a_picture_dropped_on_a_terminal_is_offered() {
     terminal.wait_for("> ");
     let seen = terminal.leave();
     assert!(!seen.contains("goes with"), "{seen}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn of_pictures_dropped_together_all_are_added_or_none() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("broken.png"), "no picture").unwrap();
+    let Some(mut terminal) = Terminal::start(&fixture, "dumb") else { return };
+    terminal.wait_for("/help lists the commands");
+    terminal.wait_for("> ");
+    terminal.send("small.png broken.png\r");
+    terminal.wait_for("small.png, broken.png to the model? [Y/n] ");
+    terminal.send("\r");
+    let said = terminal.wait_for("hint: ");
+    assert!(said.contains("error: ") && !said.contains("goes with"), "{said}");
+    terminal.wait_for("> ");
+    terminal.send("small.png wide.png\r");
+    terminal.wait_for("small.png, wide.png to the model? [Y/n] ");
+    terminal.send("\r");
+    terminal.wait_for("small.png goes with the next question");
+    terminal.wait_for("wide.png goes with the next question");
+    terminal.wait_for("> ");
+    terminal.leave();
 }
 
 #[test]

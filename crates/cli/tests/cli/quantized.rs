@@ -299,6 +299,24 @@ fn a_bench_has_the_documented_shape() {
 }
 
 #[test]
+fn a_bench_decodes_at_the_depths_that_are_asked_for() {
+    let fixture = Fixture::new();
+    let bench = ["bench", "--quick", "--json", "--threads", "1", "--model", tiny().to_str().unwrap()]
+        .map(str::to_owned);
+    let with =
+        |depth: &str| fixture.run(&[&bench.each_ref().map(String::as_str)[..], &["--depth", depth]].concat());
+    // within the prompts of every bench, past them, and not in their order
+    let report = with("5000,100").json();
+    let results = report["results"].as_array().unwrap().iter();
+    let depths: Vec<_> =
+        results.filter(|result| result["name"] == "decode").map(|result| &result["size"]).collect();
+    assert_eq!(depths, [0, 512, 5000, 100]);
+    let refusal = with("131072").refusal(5);
+    assert!(refusal.contains("131084") && refusal.contains("hint: lower --depth"), "{refusal}");
+    assert!(with("0").refusal(2).contains("--depth"));
+}
+
+#[test]
 fn a_bench_of_a_card_tells_of_the_processor_too() {
     let fixture = Fixture::new();
     if fixture.run(&["info", "--json"]).json()["cards"].as_array().unwrap().is_empty() {
