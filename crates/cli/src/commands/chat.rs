@@ -57,11 +57,13 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
     opened.tell_memory(args.report.verbose);
     // pictures are prepared while the model loads, and while those before them are encoded
     let coming = sources::read_ahead(Vec::new(), args.images.clone(), options.clone());
+    let is_demo = opened.is_demo;
     let runtime = opened.load(&args.model)?;
     let mut session = Session {
         args,
         options,
         runtime,
+        is_demo,
         conversation: Conversation::new(args.generation.system.as_deref()),
         pending: Vec::new(),
         constraint,
@@ -98,6 +100,8 @@ struct Session<'a> {
     args: &'a ChatArgs,
     options: ImageOptions,
     runtime: Runtime,
+    /// Whether it is the built-in model that answers.
+    is_demo: bool,
     conversation: Conversation,
     /// Pictures of the next question.
     pending: Vec<NamedImage>,
@@ -208,7 +212,8 @@ impl Session<'_> {
         let mut conversation = self.conversation.clone();
         conversation.ask(&self.pending, question);
         let unsure = self.args.report.unsure;
-        let logprobs = unsure.then_some(0);
+        let is_doubted = self.is_demo && self.constraint.is_none();
+        let logprobs = (unsure || is_doubted).then_some(0);
         let mut request = conversation.request(&self.runtime, &self.args.generation, logprobs)?;
         let constraint = self.constraint.clone();
         request.constraint = constraint.map(|constraint| Box::new(constraint) as Box<dyn Constraint>);
@@ -218,6 +223,9 @@ impl Session<'_> {
         self.interrupt.end_answer();
         let answer = answer?;
         stdout.piece("\n").map_err(CliError::Output)?;
+        if is_doubted {
+            answer::tell_doubt(&answer);
+        }
         if self.args.report.stats {
             tell!("{}", Stats(&answer.finished));
         }
