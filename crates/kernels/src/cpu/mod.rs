@@ -176,10 +176,16 @@ impl Processor {
     /// The level and what it uses of this processor, for people.
     #[must_use]
     pub fn features(&self) -> String {
-        let (tiles, bf16) = match [Feature::AmxBf16, Feature::Avx512Bf16].map(|f| self.features.contains(f)) {
-            [true, _] => (", AMX-BF16", ", BF16"),
-            [false, true] => ("", ", BF16"),
-            [false, false] => ("", "; products of bf16 by those of f32"),
+        let tiles = match (self.features.contains(Feature::AmxBf16), self.distrusted) {
+            (true, _) => ", AMX-BF16",
+            (false, true) => ", AMX-BF16 left out as it is wrong",
+            (false, false) => "",
+        };
+        let on_tiles = self.level == CpuLevel::Amx && self.features.contains(Feature::AmxBf16);
+        let bf16 = if on_tiles || self.features.contains(Feature::Avx512Bf16) {
+            ", BF16"
+        } else {
+            "; products of bf16 by those of f32"
         };
         let vnni = if self.features.contains(Feature::AvxVnni) { ", AVX-VNNI" } else { "" };
         match self.level {

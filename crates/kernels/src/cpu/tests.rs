@@ -71,6 +71,8 @@ fn what_is_used_of_the_processor_is_told() {
     let told = |level, more: &[Feature]| processor(level, more).features();
     assert_eq!(told(CpuLevel::Avx512, &[]), "avx512 (F, BW, DQ, VL, VNNI; products of bf16 by those of f32)");
     assert_eq!(told(CpuLevel::Avx512, &[Feature::Avx512Bf16]), "avx512 (F, BW, DQ, VL, VNNI, BF16)");
+    // the level was asked for on a processor with tiles
+    assert_eq!(told(CpuLevel::Avx512, &[Feature::AmxBf16]), told(CpuLevel::Avx512, &[]));
     let amx = "AVX-512 F, BW, DQ, VL, VNNI";
     let (bf16, tiles) = (&[Feature::Avx512Bf16][..], &[Feature::AmxBf16][..]);
     assert_eq!(
@@ -80,6 +82,7 @@ fn what_is_used_of_the_processor_is_told() {
     assert_eq!(told(CpuLevel::Amx, bf16), format!("amx (AMX-INT8, and {amx}, BF16)"));
     assert_eq!(told(CpuLevel::Amx, tiles), format!("amx (AMX-INT8, AMX-BF16, and {amx}, BF16)"));
     let wrong = Processor { distrusted: true, ..processor(CpuLevel::Amx, &[]) };
+    assert!(wrong.features().contains("AMX-BF16 left out as it is wrong"), "{}", wrong.features());
     assert!(wrong.warning().is_some_and(|warning| warning.contains("come out wrong")));
     assert_eq!(processor(CpuLevel::Amx, tiles).warning(), None);
 }

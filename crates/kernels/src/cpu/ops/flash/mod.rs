@@ -58,7 +58,7 @@ impl<'a> Memory<'a> {
         let words = dim.div_ceil(group).next_multiple_of(16);
         let panels = 2 * KEYS * dim.div_ceil(group);
         let scores = match kernel.products {
-            Products::InTurn { .. } => ROWS * KEYS,
+            Products::InTurn(_) => ROWS * KEYS,
             Products::Overlapped(_) => 2 * OVERLAPPED_ROWS * SCORES_STRIDE,
         };
         [TASK_ROWS * words, scores, scores / group, TASK_ROWS * dim, 2 * KEYS, panels]

@@ -81,3 +81,31 @@ pub(super) unsafe fn bf16<T: Tiles>(rounds: usize) -> usize {
     }
     rounds * operations(ROW / 2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tiles::Plain;
+    use super::*;
+
+    #[test]
+    fn a_round_is_four_products() {
+        if !is_x86_feature_detected!("fma") {
+            crate::testing::skip("the peaks of tiles", "use a processor with FMA");
+            return;
+        }
+        // SAFETY: the processor has FMA, and tiles in plain Rust need nothing else.
+        let [int8, bf16] = unsafe { [int8::<Plain>(3), bf16::<Plain>(3)] };
+        // 16 x 16 sums of 64 or 32 products
+        assert_eq!([int8, bf16], [3 * 4 * 2 * 256 * 64, 3 * 4 * 2 * 256 * 32]);
+    }
+
+    #[test]
+    fn numbers_differ_and_are_finite() {
+        let Numbers(bytes) = Numbers::new();
+        let (pairs, _) = bytes.as_chunks::<2>();
+        let values = pairs.iter().map(|&pair| half::bf16::from_le_bytes(pair).to_f32());
+        assert!(values.clone().all(|x| (1.0 / 128.0..2.0).contains(&x.abs())));
+        let negative = values.clone().filter(|x| x.is_sign_negative()).count();
+        assert!((900..1150).contains(&negative) && pairs.len() == 2048, "{negative}");
+    }
+}
