@@ -6,6 +6,7 @@
 //! result.
 
 use super::tensor::Buffer;
+use crate::cpu::prefetch::{Ahead, fetch};
 use crate::cpu::table::attention::{
     CHUNK_KEYS, FlashKernel, KEYS, Queries, RowState, SCORES_STEP, SingleRow, SoftmaxRow, VALUES_STEP,
 };
@@ -180,6 +181,8 @@ pub(crate) unsafe fn attend_chunk_of_row<'a>(
     ChunkRoom { buffer, out }: ChunkRoom<'_>,
 ) {
     assert_eq!(job.rows.len(), 1, "rows whose keys are split");
+    // what lies past the chunk is read by another task, and not fetched by this one
+    let job = &Job { tokens: job.tokens.min((chunk + 1) * CHUNK_KEYS), rows: job.rows.clone(), ..*job };
     // SAFETY: the level is the caller's promise.
     let sums = unsafe { attend_chunk(kernel, job, shape, chunk, &head, buffer) };
     let (state, values) = out.split_at_mut(STATE_LEN);
@@ -241,6 +244,7 @@ unsafe fn attend_chunk<'a, 'b>(
         let room = BlockRoom { scales: &mut *scales, widened: &mut *widened };
         // SAFETY: the level is the caller's promise.
         let block = unsafe { block_of(kernel, row_kernel, first_key..first_key + keys, head, room) };
+        let block = block.with_next(job.tokens(rows - 1), head);
         for first in (0..rows).step_by(ROWS) {
             let count = ROWS.min(rows - first);
             let part = Part {
@@ -295,7 +299,14 @@ unsafe fn block_of<'a: 'b, 'b>(
         };
     }
     let (key_scales, value_scales) = if has_scales { scales.split_at(KEYS) } else { (&[][..], &[][..]) };
-    Block { first_key: keys.start, panels, key_scales, value_scales, row_kernel }
+    Block {
+        first_key: keys.start,
+        panels,
+        key_scales,
+        value_scales,
+        row_kernel,
+        ahead: [None; KEYS / KV_BLOCK_TOKENS],
+    }
 }
 
 /// The panels of a head as words: as they are, or widened to memory cut from `memory`.
@@ -325,6 +336,27 @@ struct Block<'a> {
     value_scales: &'a [f32],
     /// What reads the panels where there is one row; else the kernel's own parts do.
     row_kernel: Option<SingleRow>,
+    /// What of the next block is fetched while this one is computed with. The cache's blocks lie far from each other, and
+    /// no prefetcher finds the next.
+    ahead: [Option<KvHead<'a>>; KEYS / KV_BLOCK_TOKENS],
+}
+
+impl<'a> Block<'a> {
+    /// The block with the next of the `tokens` keys ahead, where a single row's kernel fetches it.
+    fn with_next<'h: 'a>(mut self, tokens: usize, head: &impl Fn(usize) -> KvHead<'h>) -> Self {
+        if self.row_kernel.is_some() {
+            let next = (self.first_key + KEYS) / KV_BLOCK_TOKENS..tokens.div_ceil(KV_BLOCK_TOKENS);
+            for (ahead, block) in self.ahead.iter_mut().zip(next) {
+                *ahead = Some(head(block));
+            }
+        }
+        self
+    }
+
+    /// The panels that are fetched beside panel `i`.
+    fn panels_ahead(&self, i: usize) -> Panels<'a> {
+        self.ahead[i].as_ref().map_or_else(Panels::default, Panels::stored)
+    }
 }
 
 /// Up to [`ROWS`] rows of a job, from row `first` on.
@@ -361,7 +393,10 @@ unsafe fn attend_block(
             let scores = &mut scores[i * KV_BLOCK_TOKENS..];
             let count = KV_BLOCK_TOKENS.min(seen - i * KV_BLOCK_TOKENS);
             match block.row_kernel {
-                Some(row) => (row.scores)(&queries.words[..queries.count], panel.keys, scores),
+                Some(row) => {
+                    let ahead = Ahead(block.panels_ahead(i).keys);
+                    (row.scores)(&queries.words[..queries.count], panel.keys, ahead, scores);
+                }
                 None => (kernel.scores)(queries, panel.keys, count, scores),
             }
         }
@@ -384,8 +419,12 @@ unsafe fn attend_block(
         let count = seen.next_multiple_of(VALUES_STEP) / kernel.group;
         if let Some(row) = block.row_kernel {
             let weights = weights[..count].chunks(KV_BLOCK_TOKENS / kernel.group);
-            for (weights, panel) in weights.zip(&block.panels[..panels]) {
-                (row.values)(weights, panel.values, &mut sums[..dim]);
+            for (i, (weights, panel)) in weights.zip(&block.panels[..panels]).enumerate() {
+                (row.values)(weights, panel.values, Ahead(block.panels_ahead(i).values), &mut sums[..dim]);
+                if let Some(head) = &block.ahead[i] {
+                    fetch(head.key_scales);
+                    fetch(head.value_scales);
+                }
             }
             return;
         }
