@@ -3,6 +3,7 @@
 
 use super::kv::{KvHeadMut, KvRows};
 use crate::KvFormat;
+use crate::cpu::prefetch::Ahead;
 use std::ops::Range;
 
 /// One query at a time: `(query, keys and values, what it sees, scratch, out)`, see [`Seen`].
@@ -128,11 +129,12 @@ pub(crate) type Meanwhile<'a> = &'a mut dyn FnMut();
 /// See [`FlashKernel::row_q8`].
 #[derive(Clone, Copy)]
 pub(crate) struct SingleRow {
-    /// `(query, keys, scores)`: a query row, `[dim]` as words, by a key panel to the scores of its 64 keys.
-    pub(crate) scores: unsafe fn(&[u32], &[u32], &mut [f32]),
-    /// `(weights, values, sums)`: adds up to 64 weights, as words, a multiple of [`VALUES_STEP`], by a value panel to
-    /// `[dim]`.
-    pub(crate) values: unsafe fn(&[u32], &[u32], &mut [f32]),
+    /// `(query, keys, ahead, scores)`: a query row, `[dim]` as words, by a key panel to the scores of its 64 keys. Another
+    /// key panel, or nothing, is fetched meanwhile.
+    pub(crate) scores: unsafe fn(&[u32], &[u32], Ahead<'_>, &mut [f32]),
+    /// `(weights, values, ahead, sums)`: adds up to 64 weights, as words, a multiple of [`VALUES_STEP`], by a value panel
+    /// to `[dim]`. Another value panel, or nothing, is fetched meanwhile.
+    pub(crate) values: unsafe fn(&[u32], &[u32], Ahead<'_>, &mut [f32]),
 }
 
 /// Rows of words; memory up to the next multiple of a tile's rows exists.

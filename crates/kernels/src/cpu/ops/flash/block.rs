@@ -2,6 +2,7 @@
 
 use super::job::Job;
 use crate::KV_BLOCK_TOKENS;
+use crate::cpu::prefetch::{Ahead, fetch};
 use crate::cpu::table::attention::{
     FlashKernel, InTurn, KEYS, OVERLAPPED_ROWS, Overlapped, Products, Queries, RowState, SCORES_STEP,
     SCORES_STRIDE, SingleRow, SoftmaxRow, VALUES_STEP,
@@ -34,6 +35,27 @@ pub(super) struct Block<'a> {
     pub(super) value_scales: &'a [f32],
     /// What reads the panels where there is one row; else the kernel's own parts do.
     pub(super) row_kernel: Option<SingleRow>,
+    /// What of the next block is fetched while this one is computed with. The cache's blocks lie far from each other, and
+    /// no prefetcher finds the next.
+    pub(super) ahead: [Option<KvHead<'a>>; KEYS / KV_BLOCK_TOKENS],
+}
+
+impl<'a> Block<'a> {
+    /// The block with the next of the `tokens` keys ahead, where a single row's kernel fetches it.
+    pub(super) fn with_next<'h: 'a>(mut self, tokens: usize, head: &impl Fn(usize) -> KvHead<'h>) -> Self {
+        if self.row_kernel.is_some() {
+            let next = (self.first_key + KEYS) / KV_BLOCK_TOKENS..tokens.div_ceil(KV_BLOCK_TOKENS);
+            for (ahead, block) in self.ahead.iter_mut().zip(next) {
+                *ahead = Some(head(block));
+            }
+        }
+        self
+    }
+
+    /// The panels that are fetched beside panel `i`.
+    fn panels_ahead(&self, i: usize) -> Panels<'a> {
+        self.ahead[i].as_ref().map_or_else(Panels::default, Panels::stored)
+    }
 }
 
 /// The rows of a job, and memory for what they come to.
@@ -129,15 +151,23 @@ impl Context<'_> {
         let (panels, keys) = (self.panels(seen), seen.next_multiple_of(SCORES_STEP));
         // SAFETY: the level is the caller's promise.
         unsafe {
-            for (panel, scores) in panels.iter().zip(scores.chunks_exact_mut(KV_BLOCK_TOKENS)) {
-                (row_kernel.scores)(&queries.words[..queries.count], panel.keys, scores);
+            for ((i, panel), scores) in
+                panels.iter().enumerate().zip(scores.chunks_exact_mut(KV_BLOCK_TOKENS))
+            {
+                let ahead = Ahead(self.block.panels_ahead(i).keys);
+                (row_kernel.scores)(&queries.words[..queries.count], panel.keys, ahead, scores);
             }
             let (scores, weights) = (&mut scores[..keys], &mut weights[..keys / self.kernel.group]);
             self.softmax(seen, Row { scores, weights, state: &mut states[0], sums: &mut *sums });
             let count = seen.next_multiple_of(VALUES_STEP) / self.kernel.group;
             let weights = weights[..count].chunks(KV_BLOCK_TOKENS / self.kernel.group);
-            for (weights, panel) in weights.zip(panels) {
-                (row_kernel.values)(weights, panel.values, sums);
+            for (i, (weights, panel)) in weights.zip(panels).enumerate() {
+                let ahead = Ahead(self.block.panels_ahead(i).values);
+                (row_kernel.values)(weights, panel.values, ahead, sums);
+                if let Some(head) = &self.block.ahead[i] {
+                    fetch(head.key_scales);
+                    fetch(head.value_scales);
+                }
             }
         }
     }

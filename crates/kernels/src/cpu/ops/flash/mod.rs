@@ -138,6 +138,8 @@ pub(crate) unsafe fn attend_chunk_of_row<'a>(
     ChunkRoom { buffer, out }: ChunkRoom<'_>,
 ) {
     assert_eq!(job.rows.len(), 1, "rows whose keys are split");
+    // what lies past the chunk is read by another task, and not fetched by this one
+    let job = &Job { tokens: job.tokens.min((chunk + 1) * CHUNK_KEYS), rows: job.rows.clone(), ..*job };
     // SAFETY: the level is the caller's promise.
     let sums = unsafe { attend_chunk(kernel, job, shape, chunk, &head, buffer) };
     let (state, values) = out.split_at_mut(STATE_LEN);
@@ -199,6 +201,7 @@ unsafe fn attend_chunk<'a, 'b>(
         let room = BlockRoom { scales: &mut *scales, widened: &mut *widened };
         // SAFETY: the level is the caller's promise.
         let block = unsafe { block_of(kernel, row_kernel, first_key..first_key + keys, head, room) };
+        let block = block.with_next(job.tokens(rows - 1), head);
         let queries = Queries { words: queries, rows, count: dim / kernel.group, stride };
         let rows = Rows { queries, states: &mut states[..rows], sums, scores, weights };
         // SAFETY: the level is the caller's promise.
@@ -241,7 +244,14 @@ unsafe fn block_of<'a: 'b, 'b>(
         };
     }
     let (key_scales, value_scales) = if has_scales { scales.split_at(KEYS) } else { (&[][..], &[][..]) };
-    Block { first_key: keys.start, panels, key_scales, value_scales, row_kernel }
+    Block {
+        first_key: keys.start,
+        panels,
+        key_scales,
+        value_scales,
+        row_kernel,
+        ahead: [None; KEYS / KV_BLOCK_TOKENS],
+    }
 }
 
 /// The panels of a head as words: as they are, or widened to memory cut from `memory`.

@@ -2,6 +2,7 @@
 
 use super::gemm::{Tile, rectangle};
 use super::math::{LANES, exp2_of_negative, load, load_whole, store, store_whole};
+use crate::cpu::prefetch::Ahead;
 use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SoftmaxRow};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
@@ -64,7 +65,7 @@ const TOGETHER: usize = 8 * LANES;
 
 /// See [`SingleRow::scores`].
 #[target_feature(enable = "neon")]
-fn row_scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+fn row_scores(query: &[u32], keys: &[u32], _: Ahead<'_>, scores: &mut [f32]) {
     for first in (0..KV_BLOCK_TOKENS).step_by(TOGETHER) {
         let mut sums = [vdupq_n_f32(0.0); TOGETHER / LANES];
         for (quad, keys) in query.as_chunks().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS)) {
@@ -80,7 +81,7 @@ fn row_scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
 
 /// See [`SingleRow::values`].
 #[target_feature(enable = "neon")]
-fn row_values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+fn row_values(weights: &[u32], values: &[u32], _: Ahead<'_>, sums: &mut [f32]) {
     let dim = sums.len();
     // heads are multiples of 16, so the last part may be half as long
     for (part, sums) in sums.chunks_mut(TOGETHER).enumerate() {

@@ -9,6 +9,7 @@ use super::rectangle::STEP;
 use crate::KV_BLOCK_TOKENS;
 use crate::cpu::arch::x86_64::avx512::attention::{bytes, load_words};
 use crate::cpu::arch::x86_64::avx512::math::{load, store};
+use crate::cpu::prefetch::Ahead;
 use crate::cpu::table::attention::SingleRow;
 use std::arch::x86_64::*;
 
@@ -61,12 +62,15 @@ impl StepSums {
 
 /// See [`SingleRow::scores`].
 #[target_feature(enable = "avx512f")]
-fn scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+fn scores(query: &[u32], keys: &[u32], ahead: Ahead<'_>, scores: &mut [f32]) {
+    const LINES: usize = KV_BLOCK_TOKENS / Ahead::LINE_WORDS;
     let mut sums = [_mm512_setzero_ps(); REGISTERS];
     let steps = query.chunks(STEP).zip(keys.chunks(STEP / WORDS * KV_BLOCK_TOKENS));
-    for (query, keys) in steps {
+    for (i, (query, keys)) in steps.enumerate() {
         let mut step = StepSums::zero();
-        for (words, keys) in query.as_chunks().0.iter().zip(keys.as_chunks::<KV_BLOCK_TOKENS>().0) {
+        let rows = query.as_chunks().0.iter().zip(keys.as_chunks::<KV_BLOCK_TOKENS>().0);
+        for (j, (words, keys)) in rows.enumerate() {
+            ahead.fetch_lines(LINES * (i * STEP / WORDS + j), LINES);
             step.add(words, keys.as_chunks().0);
         }
         step.add_to(&mut sums);
@@ -78,8 +82,9 @@ fn scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
 
 /// See [`SingleRow::values`].
 #[target_feature(enable = "avx512f")]
-fn values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+fn values(weights: &[u32], values: &[u32], ahead: Ahead<'_>, sums: &mut [f32]) {
     let dim = sums.len();
+    let lines = dim / Ahead::LINE_WORDS;
     for (part, sums) in sums.chunks_mut(16 * REGISTERS).enumerate() {
         let count = sums.len() / 16;
         let mut acc = [_mm512_setzero_ps(); REGISTERS];
@@ -87,9 +92,13 @@ fn values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
             *acc = load(sums);
         }
         let steps = weights.chunks(STEP).zip(values.chunks(STEP / WORDS * dim));
-        for (weights, values) in steps {
+        for (i, (weights, values)) in steps.enumerate() {
             let mut step = StepSums::zero();
-            for (words, values) in weights.as_chunks().0.iter().zip(values.chunks_exact(dim)) {
+            for (j, (words, values)) in weights.as_chunks().0.iter().zip(values.chunks_exact(dim)).enumerate()
+            {
+                if part == 0 {
+                    ahead.fetch_lines(lines * (i * STEP / WORDS + j), lines);
+                }
                 let values = values[16 * REGISTERS * part..].as_chunks().0;
                 step.add(words, &values[..count]);
             }

@@ -2,6 +2,7 @@
 
 use super::gemm::{Tile, rectangle};
 use super::math::{exp, largest, load, store, sum};
+use crate::cpu::prefetch::Ahead;
 use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SoftmaxRow};
 use crate::cpu::table::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
@@ -61,11 +62,16 @@ fn broadcast(words: &[u32; 4]) -> [__m256; 4] {
 
 /// See [`SingleRow::scores`].
 #[target_feature(enable = "avx2,fma")]
-fn row_scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+fn row_scores(query: &[u32], keys: &[u32], ahead: Ahead<'_>, scores: &mut [f32]) {
+    const LINES: usize = KV_BLOCK_TOKENS / Ahead::LINE_WORDS;
     // 32 keys are 4 registers of sums, which hide the latency of `vfmadd`
     for first in (0..KV_BLOCK_TOKENS).step_by(32) {
         let mut sums = [_mm256_setzero_ps(); 4];
-        for (quad, keys) in query.as_chunks().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS)) {
+        let quads = query.as_chunks().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS));
+        for (i, (quad, keys)) in quads.enumerate() {
+            if first == 0 {
+                ahead.fetch_lines(LINES * i, LINES);
+            }
             let factors = broadcast(quad);
             for (j, sum) in sums.iter_mut().enumerate() {
                 *sum = add_lanes(factors, &keys[first + 8 * j..], *sum);
@@ -79,13 +85,18 @@ fn row_scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
 
 /// See [`SingleRow::values`].
 #[target_feature(enable = "avx2,fma")]
-fn row_values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+fn row_values(weights: &[u32], values: &[u32], ahead: Ahead<'_>, sums: &mut [f32]) {
     let dim = sums.len();
+    let lines = dim / Ahead::LINE_WORDS;
     // up to 32 dimensions at a time, as above; heads are multiples of 16
     for (part, sums) in sums.chunks_mut(32).enumerate() {
         let count = sums.len() / 8;
         let mut acc: [__m256; 4] = std::array::from_fn(|j| load(&sums[(8 * j).min(sums.len())..]));
-        for (quad, values) in weights.as_chunks().0.iter().zip(values.chunks_exact(dim)) {
+        let quads = weights.as_chunks().0.iter().zip(values.chunks_exact(dim));
+        for (i, (quad, values)) in quads.enumerate() {
+            if part == 0 {
+                ahead.fetch_lines(lines * i, lines);
+            }
             let factors = broadcast(quad);
             for (j, acc) in acc[..count].iter_mut().enumerate() {
                 *acc = add_lanes(factors, &values[32 * part + 8 * j..], *acc);

@@ -3,6 +3,7 @@
 use super::gemm::{Right, Tile, dot_pairs, fma, rectangle_bf16, rectangle_f32};
 use super::load::{Words, input_pairs, input_words};
 use super::math::{exp2, load, mask, store};
+use crate::cpu::prefetch::Ahead;
 use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SoftmaxRow};
 use crate::cpu::table::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
@@ -233,11 +234,12 @@ macro_rules! row {
     ($scores:ident, $values:ident, $features:literal, $add:ident, $words:literal) => {
         /// See [`SingleRow::scores`].
         #[target_feature(enable = $features)]
-        fn $scores(query: &[u32], keys: &[u32], scores: &mut [f32]) {
+        fn $scores(query: &[u32], keys: &[u32], ahead: Ahead<'_>, scores: &mut [f32]) {
+            const LINES: usize = KV_BLOCK_TOKENS / Ahead::LINE_WORDS;
             let mut sums = [_mm512_setzero_ps(); KV_BLOCK_TOKENS / 16];
-            for (words, keys) in
-                query.as_chunks::<$words>().0.iter().zip(keys.as_chunks::<KV_BLOCK_TOKENS>().0)
-            {
+            let keys = keys.as_chunks::<KV_BLOCK_TOKENS>().0;
+            for (i, (words, keys)) in query.as_chunks::<$words>().0.iter().zip(keys).enumerate() {
+                ahead.fetch_lines(LINES * i, LINES);
                 for (keys, sum) in keys.as_chunks().0.iter().zip(&mut sums) {
                     *sum = $add(words, load_words(keys), *sum);
                 }
@@ -249,13 +251,18 @@ macro_rules! row {
 
         /// See [`SingleRow::values`].
         #[target_feature(enable = $features)]
-        fn $values(weights: &[u32], values: &[u32], sums: &mut [f32]) {
+        fn $values(weights: &[u32], values: &[u32], ahead: Ahead<'_>, sums: &mut [f32]) {
             let dim = sums.len();
+            let lines = dim / Ahead::LINE_WORDS;
             // up to 64 dimensions at a time: four registers of sums hide the latency of an addition
             for (part, sums) in sums.chunks_mut(64).enumerate() {
                 let count = sums.len() / 16;
                 let mut acc: [__m512; 4] = std::array::from_fn(|j| load(&sums[(16 * j).min(sums.len())..]));
-                for (words, values) in weights.as_chunks::<$words>().0.iter().zip(values.chunks_exact(dim)) {
+                let rows = weights.as_chunks::<$words>().0.iter().zip(values.chunks_exact(dim));
+                for (i, (words, values)) in rows.enumerate() {
+                    if part == 0 {
+                        ahead.fetch_lines(lines * i, lines);
+                    }
                     let values = values[64 * part..].as_chunks().0;
                     for (values, acc) in values.iter().zip(&mut acc[..count]) {
                         *acc = $add(words, load_words(values), *acc);
