@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn common_exponents_take_less_room() {
         // a quarter each of four exponents: 2 bits in place of 8
-        let packed = comes_back((0..8000u16).map(|i| 0x3f00 + (i % 4 << 7) + (i % 128)));
+        let packed = comes_back((0..8000u16).map(|i| 0x3f00 + ((i % 4) << 7) + (i % 128)));
         assert_eq!(packed, 256 + 8 + 8000 / 4 + STREAMS * (8 + 1 + ZEROS) + 8000);
     }
 
