@@ -194,7 +194,7 @@ fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);
     let ModelSource::Folder(dir) = source else {
-        hash_contents(&mut hasher, &phi3v::demo::FILES);
+        hash_contents(&mut hasher, &phi3v::demo::contents());
         return hasher.finalize().into();
     };
     let canonical = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());

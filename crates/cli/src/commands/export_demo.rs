@@ -10,9 +10,8 @@ use crate::terminal::print;
 /// # Errors
 /// The folder or a file cannot be written, or a file is there and is to be kept; then none is written.
 pub(super) fn run(args: &ExportDemoArgs) -> Result<(), CliError> {
-    let files = phi3v::demo::FILES
-        .each_ref()
-        .map(|&(name, bytes)| Output { name: name.to_owned(), bytes: bytes.into() });
+    let files =
+        phi3v::demo::contents().map(|(name, bytes)| Output { name: name.to_owned(), bytes: bytes.into() });
     write_all(&args.dir, &files, args.overwrite.existing())?;
     print(format_args!("{}\n", args.dir.display())).map_err(CliError::Output)
 }
