@@ -2,11 +2,13 @@
 
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
+use crate::note;
 use crate::progress::Progress;
 use crate::sources::{NamedImage, NamedImageError};
-use crate::terminal::TextSink;
+use crate::terminal::{TextSink, printable};
 use phi3v::batch::Answer;
 use phi3v::engine::{CacheSalt, Engine, Event, Observer, Request, StepProgress};
+use phi3v::words::{EVEN_MIN, words};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -62,6 +64,17 @@ pub fn generate<B: Backend>(
                 Event::Failed(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// Says that the built-in model's answer is probably wrong where it was not sure of a word: a stranger cannot know what it can read.
+/// The answer's tokens have to have their log probabilities.
+pub fn tell_doubt(answer: &Answer) {
+    let words = words(&answer.tokens, &answer.finished.text);
+    let worst = words.iter().min_by(|a, b| a.p.total_cmp(&b.p)).filter(|word| word.p < EVEN_MIN);
+    if let Some(worst) = worst {
+        let (text, percent) = (printable(&worst.text), 100.0 * worst.p);
+        note!("the demo model is not sure of \"{text}\" ({percent:.0} %): its answer is probably wrong");
     }
 }
 

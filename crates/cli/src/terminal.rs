@@ -6,7 +6,7 @@
 
 use crate::variables::variable;
 use phi3v::engine::Token;
-use phi3v::words::{Word, WordStream};
+use phi3v::words::{EVEN_MIN, SURE_MIN, Word, WordStream};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -173,16 +173,11 @@ pub fn has_colours(stream: &impl IsTerminal) -> bool {
 fn shaded(Word { space, text, p, .. }: &Word) -> String {
     let text = printable(text);
     match p {
-        p if *p >= SURE => format!("{space}{text}"),
-        p if *p >= EVEN => format!("{space}\x1b[33m{text}\x1b[0m"),
+        p if *p >= SURE_MIN => format!("{space}{text}"),
+        p if *p >= EVEN_MIN => format!("{space}\x1b[33m{text}\x1b[0m"),
         _ => format!("{space}\x1b[31m{text}\x1b[0m"),
     }
 }
-
-/// Least probability of a word that is shown as it is.
-const SURE: f32 = 0.8;
-/// Least probability of a word that is rather right than wrong.
-const EVEN: f32 = 0.5;
 
 impl TextSink for AnswerOutput {
     fn piece(&mut self, text: &str) -> std::io::Result<()> {

@@ -32,6 +32,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     opened.tell_memory(args.report.verbose);
     // Pictures are prepared while the model loads, and while those before them are encoded.
     let coming = sources::read_ahead(args.grabbed(), images.to_vec(), options);
+    let is_demo = opened.is_demo;
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
@@ -47,9 +48,14 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     }
     let mut conversation = Conversation::new(args.generation.system.as_deref());
     conversation.ask(&pictures, question);
-    let mut request = conversation.request(&runtime, &args.generation, logprobs(args))?;
+    let is_doubted = is_demo && form.is_none() && !args.json;
+    let logprobs = logprobs(args).or(is_doubted.then_some(0));
+    let mut request = conversation.request(&runtime, &args.generation, logprobs)?;
     request.constraint = constraint.map(|constraint| Box::new(constraint) as Box<dyn Constraint>);
     let mut answer = answer(args, request, &mut runtime, &interrupt)?;
+    if is_doubted {
+        answer::tell_doubt(&answer);
+    }
     // the user has waited for what was done before the request, too
     let Timings { first_token, .. } = &mut answer.finished.timings;
     *first_token = first_token.map(|time| time + encoding);

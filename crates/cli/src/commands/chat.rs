@@ -55,11 +55,13 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
     let pictures = sources::read_images(&args.images, &options)?;
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
+    let is_demo = opened.is_demo;
     let runtime = opened.load(&args.model)?;
     let mut session = Session {
         args,
         options,
         runtime,
+        is_demo,
         conversation: Conversation::new(args.generation.system.as_deref()),
         pending: Vec::new(),
         constraint,
@@ -94,6 +96,8 @@ struct Session<'a> {
     args: &'a ChatArgs,
     options: ImageOptions,
     runtime: Runtime,
+    /// Whether it is the built-in model that answers.
+    is_demo: bool,
     conversation: Conversation,
     /// Pictures of the next question.
     pending: Vec<NamedImage>,
@@ -194,7 +198,8 @@ impl Session<'_> {
         let mut conversation = self.conversation.clone();
         conversation.ask(&self.pending, question);
         let unsure = self.args.report.unsure;
-        let logprobs = unsure.then_some(0);
+        let is_doubted = self.is_demo && self.constraint.is_none();
+        let logprobs = (unsure || is_doubted).then_some(0);
         let mut request = conversation.request(&self.runtime, &self.args.generation, logprobs)?;
         let constraint = self.constraint.clone();
         request.constraint = constraint.map(|constraint| Box::new(constraint) as Box<dyn Constraint>);
@@ -204,6 +209,9 @@ impl Session<'_> {
         self.interrupt.end_answer();
         let answer = answer?;
         stdout.piece("\n").map_err(CliError::Output)?;
+        if is_doubted {
+            answer::tell_doubt(&answer);
+        }
         if self.args.report.stats {
             tell!("{}", Stats(&answer.finished));
         }

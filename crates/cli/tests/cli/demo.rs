@@ -84,3 +84,31 @@ fn the_examples_are_answered_to_the_letter() {
     let readme = std::fs::read_to_string(examples.join("../README.md")).unwrap();
     assert!(readme.contains(cases[0]["answer"].as_str().unwrap()), "README.md tells another answer");
 }
+
+#[test]
+fn the_built_in_model_says_when_its_answer_is_probably_wrong() {
+    let fixture = Fixture::new();
+    let of = |path: &str| super::repository().join(path).display().to_string();
+    let pictures = [
+        of("examples/text.png"),
+        of("docs/guide/demo/editor.png"),
+        of("docs/guide/demo/serif.png"),
+        of("docs/guide/demo/no-values.png"),
+        "small.png".to_owned(),
+        "wide.png".to_owned(),
+    ];
+    let mut doubted = Vec::new();
+    for picture in &pictures {
+        let ask = ["ask", "--model", "demo", picture, "What is written here?"];
+        let told = fixture.run(&[&ask[..], &["--json"]].concat()).json();
+        let words = told["words"].as_array().unwrap().iter();
+        let least = words.map(|word| word["p"].as_f64().unwrap()).fold(1.0, f64::min);
+        let stderr = fixture.run(&ask).stderr;
+        let doubt = stderr.lines().find(|line| line.starts_with("the demo model is not sure of "));
+        assert_eq!(doubt.is_some(), least < f64::from(phi3v::words::EVEN_MIN), "{picture} {told} {stderr}");
+        doubted.push(doubt.is_some());
+        assert!(!fixture.run(&[&ask[..], &["--quiet"]].concat()).stderr.contains("not sure"));
+    }
+    assert_eq!(doubted[..2], [false, false], "it reads these");
+    assert!(doubted.contains(&true));
+}

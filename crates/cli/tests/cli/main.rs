@@ -174,10 +174,16 @@ impl Run {
         }
     }
 
-    /// stdout of a run of the demo model that did well and said of nothing else than it.
+    /// stdout of a run of the demo model that did well and said of nothing else than it, and perhaps that it is not sure.
     fn demo_answer(self) -> String {
         let notice = format!("{}\n", phi3v_cli::runtime::demo_notice());
-        assert_eq!((self.code, self.stderr), (Some(0), notice), "{}", self.stdout);
+        let told: Vec<&str> = self.stderr.split_inclusive('\n').collect();
+        let is_notice = match told[..] {
+            [first] => first == notice,
+            [first, doubt] => first == notice && doubt.starts_with("the demo model is not sure of "),
+            _ => false,
+        };
+        assert!(self.code == Some(0) && is_notice, "{:?} {} {}", self.code, self.stderr, self.stdout);
         self.stdout
     }
 

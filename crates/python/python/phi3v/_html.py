@@ -7,8 +7,8 @@ from html import escape
 from ._answer import Answer, Word
 from ._png import png
 
-# Words less probable than this are shaded, the darker the less.
-_SURE = 0.9
+# Words less probable than this are shaded, the darker the less: `phi3v::words::SURE_MIN`.
+_SURE = 0.85
 
 
 def in_notebook() -> bool:
