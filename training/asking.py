@@ -53,17 +53,21 @@ class Served:
         self.process.communicate()
 
     def answers(self, case: dict, folder: Path) -> list[str]:
-        """The answers to all turns of a case, greedy; each turn knows the model's own earlier answers."""
+        """The answers to all turns of a case."""
+        return [choice["message"]["content"] for choice in self.choices(case, folder)]
+
+    def choices(self, case: dict, folder: Path, **more: object) -> list[dict]:
+        """The server's choices for all turns of a case, greedy; each turn knows the model's own earlier answers. `more` goes with each request."""
         messages = [{"role": "system", "content": case["system"]}] if "system" in case else []
         found = []
         for turn in turns_of(case):
             parts = [self._picture(folder / name, case.get("detail")) for name in turn["images"]]
             messages.append({"role": "user", "content": [*parts, {"type": "text", "text": turn["question"]}]})
-            body: dict[str, object] = {"messages": messages, "temperature": 0, "max_tokens": MOST_TOKENS}
+            body: dict[str, object] = {"messages": messages, "temperature": 0, "max_tokens": MOST_TOKENS, **more}
             if "schema" in case:
                 body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": case["schema"]}}
             found.append(self._post(body))
-            messages.append({"role": "assistant", "content": found[-1]})
+            messages.append({"role": "assistant", "content": found[-1]["message"]["content"]})
         return found
 
     @staticmethod
@@ -71,8 +75,8 @@ class Served:
         url = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
         return {"type": "image_url", "image_url": {"url": url, **({"detail": detail} if detail else {})}}
 
-    def _post(self, body: dict[str, object]) -> str:
+    def _post(self, body: dict[str, object]) -> dict:
         headers = {"content-type": "application/json"}
         request = urllib.request.Request(f"{self.address}/v1/chat/completions", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=600) as reply:
-            return json.load(reply)["choices"][0]["message"]["content"]
+            return json.load(reply)["choices"][0]

@@ -82,16 +82,30 @@ people|children|the person on the left|the background|the food on the plate|a ha
 the tallest building|a password|my health|sleep|dinosaurs|the economy|a new job|the stars|a bicycle|cheese|coffee|rivers|dance
 the engine|some flowers|a mountain|a holiday in Spain|the human brain|electricity|a song|history|biology|Chinese|the future
 """.replace("\n", "|").split("|")
+# Questions about anything, made of parts: what is asked for, how, of whom, and where or when
+_THINGS = """
+animal|city|country|year|month|hour|colour|number|fruit|vegetable|river|song|game|language|person|room|street|machine|tool|planet|season
+dish|drink|brand|shop|team|player|king|building|bridge|insect|fish|horse|toy|dress|shoe|coat|train|ship|plane|road|island|lake|hill
+doctor|teacher|child|friend|name|age|size|weight|speed|price|reason|answer|problem|idea|place|way|kind|part|side|end|effect|law
+window|door|chair|lamp|phone|computer|key|bag|bottle|cup|plate|knife|garden|forest|desert|cloud|storm|wind|stone|fire|snow|rain
+""".replace("\n", "|").split("|")
+_ASKS = "What|Which|Whose|How much|How many|In which|At what|From which|What kind of|Which other".split("|")
+_DOES = "is|was|are|do|does|did|can|could|will|should|has|had|would|may".split("|")
+_WHOM = "this|that|it|he|she|they|you|we|I|there|the man|the woman|my brother|everyone|people|that one|these|your teacher".split("|")
+_TAILS = "|now|here|again|in summer|on Monday|in the morning|next year|before lunch|from there|with me|for that|best|like|have|need|mean|cost|see|go|eat|on the left|over there|in front".split("|")
 PLAIN = tuple(q for q in _PLAIN if q)
 HELD = tuple(q for q in _HELD if q)
 MATTER = tuple(m for m in _MATTER if m)
+THINGS = tuple(t for t in _THINGS if t)
 
 
 def off_topic(rng: random.Random) -> str:
     """A training question that has to be declined."""
     kind, mark = rng.random(), "?"
-    if kind < 0.4:
+    if kind < 0.3:
         return varied(rng, rng.choice(PLAIN))
+    if kind < 0.45:
+        return varied(rng, about_anything(rng))
     if kind < 0.6:  # words in no order: whatever is not one of the tasks' questions is to be declined
         words = " ".join(rng.choice(COMMON) for _ in range(rng.randint(1, 6)))
         return varied(rng, f"{rng.choice(_WHAT + _VERBS)} {words}{rng.choice('?.')}")
@@ -100,6 +114,14 @@ def off_topic(rng: random.Random) -> str:
     else:
         head = rng.choice(_WHAT)
     return varied(rng, f"{head} {rng.choice(MATTER)}{mark}")
+
+
+def about_anything(rng: random.Random) -> str:
+    """A question about a thing that is none of the tasks' own, such as "Which fruit did he eat?"."""
+    words = (rng.choice(_ASKS), rng.choice(THINGS), rng.choice(_DOES), rng.choice(_WHOM), rng.choice(_TAILS))
+    if rng.random() < 0.3:
+        words = (rng.choice(("Where", "When", "Why", "How", "Who")), rng.choice(_DOES), "the", rng.choice(THINGS), rng.choice(_TAILS))
+    return " ".join(words).strip() + "?"
 
 
 def varied(rng: random.Random, question: str) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from asking import turns_of
+from certainty import Judged, area, chosen, judged, table
 from drawing.canvas import FONTS
-from drawing.questions import CHART, COVER, HELD, PAIR, PLAIN, TEXT
+from drawing.questions import CHART, COVER, HELD, PAIR, PLAIN, TEXT, about_anything
 from drawing.words import COMMON, FIRST_NAMES
 from evaluate import right, score
 from heldout import words
@@ -20,6 +21,7 @@ from heldout.cases import SETS, write
 from heldout.charts import Chart
 from heldout.paint import FACES
 from heldout.scenes import pair, shapes
+from samples.tokens import DECLINE
 
 
 class Cases(unittest.TestCase):
@@ -43,6 +45,9 @@ class Cases(unittest.TestCase):
         trained = {question.lower().rstrip("?.!") for question in (*COVER, *CHART, *PAIR, *TEXT, *PLAIN, *HELD)}
         asked = [*words.OPEN, *words.GREETINGS, *words.CHATTER, *(q for some in words.WORDINGS.values() for q in some)]
         self.assertFalse([question for question in asked if question.lower().rstrip("?.!") in trained])
+        rng = random.Random(5)
+        made = {about_anything(rng).lower().rstrip("?") for _ in range(20_000)}
+        self.assertFalse([question for question in (*asked, *HELD) if question.lower().rstrip("?.!") in made])
         families = {face.family.replace(" ", "").lower() for face in FACES}
         self.assertFalse([face for face in FONTS for family in families if family in face.lower()])
 
@@ -77,6 +82,21 @@ class Scores(unittest.TestCase):
         case = {"task": "talk", "of": "two", "answer": "x", "images": [], "question": "?", "turns": [{"answer": "y", "images": [], "question": "?"}]}
         table = score([case], [["x", "z"]])
         self.assertEqual((table["talk"]["cases"], table["talk"]["right"], table["talk/two"]["share"]), (2, 1, 0.5))
+
+
+class Certainty(unittest.TestCase):
+    def test_words_are_right_where_the_wanted_answer_has_them(self) -> None:
+        said = [{"text": word, "p": 0.5} for word in "Open 1fouse now".split()]
+        self.assertEqual([one.right for one in judged(said, "Open House now")], [True, False, True])
+        self.assertEqual([one.right for one in judged(said, None)], [False] * 3)
+        declined = [{"text": word, "p": 0.5} for word in DECLINE.split()]
+        self.assertTrue(all(one.right for one in judged(declined, None)))
+
+    def test_a_threshold_marks_few_right_words(self) -> None:
+        some = [Judged(True, 0.99)] * 96 + [Judged(True, 0.82)] * 4 + [Judged(True, 0.88)] * 2 + [Judged(False, 0.84)] * 5
+        self.assertEqual(chosen(table(some)), 0.85)
+        self.assertEqual([row["found"] for row in table(some) if row["below"] == 0.85], [1.0])
+        self.assertAlmostEqual(area(some), 98 / 102)
 
 
 if __name__ == "__main__":
