@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--stage3-minutes", type=float, default=8)
     parser.add_argument("--start", type=Path, help="a checkpoint folder to begin from")
     parser.add_argument("--tune-minutes", type=float, default=60, help="with --start on processors")
+    parser.add_argument("--share", type=float, default=0.75, help="of the tuned weights in what comes out, the rest are those of --start")
     parser.add_argument("--workers", type=int, default=2, help="processes with --start on processors")
     parser.add_argument("--wide", action="store_true", help="pictures as users bring them")
     parser.add_argument("--gpu", action="store_true", help="all stages on one GPU, in --gpu-minutes")
@@ -71,8 +72,10 @@ def main() -> None:
         step("stages.tune", "--work", str(args.work), "--minutes", str(args.tune_minutes), "--workers", str(args.workers), *more)
     else:
         on_processors(args)
-    state = "tune.pt" if args.start and not args.gpu else "stage3.pt"
-    step("stages.export", str(args.work / state), str(args.out))
+    if args.start and not args.gpu:
+        step("stages.export", str(args.work / "mean.pt"), str(args.out), "--start", str(args.start), "--share", str(args.share))
+    else:
+        step("stages.export", str(args.work / "stage3.pt"), str(args.out))
     step("curves", str(args.work), str(args.work / "curves.png"))
 
 

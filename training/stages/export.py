@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from network.model import IMAGE_MEAN, IMAGE_STD, Config, Phi3V
-from optim.update import fill
+from optim.update import fill, flat
 from samples import tokens
 from samples.dataset import tokenizer, vocab_size
 from stages.stage2 import Student
+from stages.start import from_folder
 
 
 def load_student(path: Path) -> Phi3V:
@@ -25,6 +26,13 @@ def load_student(path: Path) -> Phi3V:
         raise ValueError(f"{path} holds {len(weights)} weights, the model {held}")
     fill(student, weights.to(torch.bfloat16))
     return student.phi.eval()
+
+
+def averaged(start: Phi3V, tuned: Phi3V, share: float) -> Phi3V:
+    """The tuned model, whose weights become `share` of its own and the rest of those that it started from: such an average keeps what only the
+    start could do and most of what was learnt since (WiSE-FT)."""
+    fill(tuned, torch.lerp(flat(start), flat(tuned), share))
+    return tuned
 
 
 def config_json(config: Config) -> dict[str, object]:
@@ -105,5 +113,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("state", type=Path, help="stage3.pt, or stage2.pt")
     parser.add_argument("folder", type=Path, help="where the checkpoint goes")
+    parser.add_argument("--start", type=Path, help="the checkpoint folder that the state was tuned from, to average with")
+    parser.add_argument("--share", type=float, default=1.0, help="of the state in the average")
     args = parser.parse_args()
-    print(f"{export(load_student(args.state), args.folder)} bytes, vocabulary {vocab_size()}")
+    trained = load_student(args.state)
+    if args.start:
+        trained = averaged(from_folder(args.start).phi, trained, args.share)
+    print(f"{export(trained, args.folder)} bytes, vocabulary {vocab_size()}")

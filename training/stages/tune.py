@@ -21,15 +21,18 @@ from torch import Tensor
 
 from drawing.wider import plain_source, small_source, wide_source
 from network.rounding import round_decoder
-from optim.shared import Clock, Shared, mixed, run
+from optim.shared import Clock, Shared, keep, mixed, run
 from samples.dataset import Sample, collate
 from samples.feed import GROUPS, Prompts
-from stages.crops import loss_of_crops, views_of
-from stages.stage2 import TASKS, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of, trained
+from stages.crops import DECLINED, loss_of_crops, views_of
+from stages.stage2 import MIX, TASKS, Feed, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of, trained
 from stages.start import from_folder
 
 KEPT = {0: 64, 1: 800, 2: 160, 3: 40, 4: 40}  # recent samples replayed, by number of pictures
-ROUNDED, CROPS = 0.4, 0.1  # shares of the steps with rounded weights, and with pictures of four crops
+ROUNDED, CROPS = 0.4, 0.08  # shares of the steps with rounded weights, and with pictures of four crops
+REHEARSED, SHORT = 0.4, 0.5  # shares of the other steps with what the checkpoint was trained on, and without sub images, which are cheaper
+OLD = MIX.rsplit(",", 1)[0] + "," + DECLINED  # of what the checkpoint was trained on, as in stage 3
+RECENT = 0.02  # of a step's weights in the running mean that is exported: single steps stray, their mean reads better
 HELD = (("cover", 1), ("chart", 1), ("pair", 2), ("text", 1), ("missing", 1), ("form", 1), ("decline", 0), ("talk", 2))
 
 
@@ -74,18 +77,23 @@ def held_out(kind: str, images: int, wide: bool, count: int = 16) -> list[Sample
     return [prompts.sample(kind, images) for _ in range(count)]
 
 
-def step_loss(model: Student, plan: Plan, replay: Replay, small: Prompts) -> Tensor:
-    """The loss of one batch: of four crops now and then, else of one."""
+def step_loss(model: Student, plan: Plan, replay: Replay, feed: Feed, small: Prompts) -> Tensor:
+    """The loss of one batch: of four crops now and then, else of one, old or new."""
     rng = replay.rng
     if rng.random() < CROPS:
         images = rng.choice((1, 1, 2))
         samples = small.batch(images, max(1, plan.count(images) // 3))
         return loss_of_crops(model, samples, torch.stack([views_of(large) for s in samples for large in s.large]))
-    images = rng.choices(list(GROUPS), list(GROUPS.values()))[0]
-    samples = replay.batch(images, plan.count(images))
-    batch, pictures = collate(samples, False), None
+    if rng.random() < REHEARSED:
+        images = feed.group()
+        samples = feed.replay(images, plan.count(images), 1.0)
+    else:
+        images = rng.choices(list(GROUPS), list(GROUPS.values()))[0]
+        samples = replay.batch(images, plan.count(images))
+    short = rng.random() < SHORT
+    batch, pictures = collate(samples, short), None
     if images:
-        pictures = model.phi.model.vision_embed_tokens(kept_features(model, samples, images))
+        pictures = model.phi.model.vision_embed_tokens(kept_features(model, samples, images), short)
     hidden, seen = hidden_after(model, batch, pictures)
     return answer_loss(model, batch, hidden) + 0.2 * guide_loss(batch, seen)
 
@@ -100,24 +108,34 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     torch.manual_seed(3)
     model = Student()
     seed = 20_000 + rank + plan.workers * int(shared.count[0])
-    replay, small = Replay(plan, seed), Prompts(random.Random(-seed), small_source if plan.wide else plain_source, fine=True)
+    feed, replay, small = Feed(OLD, seed), Replay(plan, seed), Prompts(random.Random(-seed), small_source if plan.wide else plain_source, fine=True)
+    mean = mean_of(plan, shared)
     clock, shown, losses = Clock(float(shared.count[1])), time.time(), []
     while (spent := clock.tick()) < plan.minutes * 60:
         shared.pull(model)
         if replay.rng.random() < ROUNDED:
             round_decoder(model)
         with mixed():
-            loss = step_loss(model, plan, replay, small)
+            loss = step_loss(model, plan, replay, feed, small)
         model.zero_grad(set_to_none=True)
         loss.backward()
         shared.push(model, rate(spent / plan.minutes / 60, plan.peak))
+        mean.lerp_(shared.weights, max(RECENT, 1 / float(shared.count[0])))
         losses.append(loss.item())
-        if rank == 0 and time.time() - shown > 400:
+        if rank == 0 and time.time() - shown > 300:
             shown, shared.count[1] = time.time(), spent
             report(plan, shared, model, losses)
+            keep({"weights": mean}, plan.work / "mean.pt")
     if rank == 0 and losses:
         shared.count[1] = spent
         report(plan, shared, model, losses)
+        keep({"weights": mean}, plan.work / "mean.pt")
+
+
+def mean_of(plan: Plan, shared: Shared) -> Tensor:
+    """The running mean of the weights so far; where there is none yet, the weights."""
+    path = plan.work / "mean.pt"
+    return torch.load(path, weights_only=True)["weights"] if path.exists() else shared.weights.clone()
 
 
 def report(plan: Plan, shared: Shared, model: Student, losses: list[float]) -> None:
