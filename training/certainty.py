@@ -3,8 +3,8 @@
     certainty.py --binary phi3v --cases DIR [DIR ...] [-- further arguments for phi3v serve]
 
 A word is right where it stands in the wanted answer at its place; an answer where the model had to decline has no right word, unless
-it declines. The threshold told is the largest below which at most FALSE_ALARMS of the right ones lie; `phi3v::words::SURE_MIN` is that
-of words, `EVEN_MIN` that of answers, each taken as its least sure word, on the cases of `heldout`.
+it declines. An answer is taken as its least sure word. The threshold told is the largest below which at most FALSE_ALARMS of the right
+ones lie; `phi3v::words::SURE_MIN` is the lower of those of words on the two sets of `heldout`.
 """
 
 from __future__ import annotations

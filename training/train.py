@@ -3,8 +3,8 @@
     python training/train.py --work /tmp/demo --out crates/phi3v/src/demo [--gpu] [--wide] [--start FOLDER]
 
 On two processors times are minutes of each core. With --gpu it takes nine minutes on one NVIDIA GPU. If it was stopped, run it again with the same
---work: it goes on from the last save (stage 3 on processors from its start). With --start it trains a finished checkpoint further: on processors all
-but its tower, --tune-minutes long, on a GPU everything. --wide draws pictures as users bring them (on processors only with --start).
+--work: it goes on from the last save (stage 3 on processors from its start). With --start it trains a finished checkpoint further: on processors its
+decoder, --tune-minutes long, on a GPU everything. --wide draws pictures as users bring them (on processors only with --start).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--stage3-minutes", type=float, default=8)
     parser.add_argument("--start", type=Path, help="a checkpoint folder to begin from")
     parser.add_argument("--tune-minutes", type=float, default=60, help="with --start on processors")
-    parser.add_argument("--share", type=float, default=0.75, help="of the tuned weights in what comes out, the rest are those of --start")
+    parser.add_argument("--share", type=float, default=0.85, help="of the tuned weights in what comes out, the rest are those of --start")
     parser.add_argument("--workers", type=int, default=2, help="processes with --start on processors")
     parser.add_argument("--wide", action="store_true", help="pictures as users bring them")
     parser.add_argument("--gpu", action="store_true", help="all stages on one GPU, in --gpu-minutes")

@@ -1,6 +1,7 @@
-"""Trains a finished checkpoint further on processors, its tower at rest: wordings, forms, what has to be declined, conversations, crops.
+"""Trains a finished checkpoint's decoder further on processors: wordings, forms, what has to be declined, conversations, crops.
 
-The tower's features are kept, as in stage 2. It reads what it read before, so pictures are the plain ones unless told otherwise.
+The tower and the projector rest; the tower's features are kept, as in stage 2. The model reads what it read before, so pictures are the
+plain ones unless told otherwise.
 Stopped, it goes on from the last save.
 """
 
@@ -25,7 +26,7 @@ from optim.shared import Clock, Shared, keep, mixed, run
 from samples.dataset import Sample, collate
 from samples.feed import GROUPS, Prompts
 from stages.crops import DECLINED, loss_of_crops, views_of
-from stages.stage2 import MIX, TASKS, Feed, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of, trained
+from stages.stage2 import MIX, TASKS, Feed, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of
 from stages.start import from_folder
 
 KEPT = {0: 64, 1: 800, 2: 160, 3: 40, 4: 40}  # recent samples replayed, by number of pictures
@@ -93,9 +94,15 @@ def step_loss(model: Student, plan: Plan, replay: Replay, feed: Feed, small: Pro
     short = rng.random() < SHORT
     batch, pictures = collate(samples, short), None
     if images:
-        pictures = model.phi.model.vision_embed_tokens(kept_features(model, samples, images), short)
+        with torch.no_grad():
+            pictures = model.phi.model.vision_embed_tokens(kept_features(model, samples, images), short)
     hidden, seen = hidden_after(model, batch, pictures)
     return answer_loss(model, batch, hidden) + 0.2 * guide_loss(batch, seen)
+
+
+def decoding(model: Student) -> Tensor:
+    """1 for every weight of the decoder, 0 for those that make rows of pictures, flat: where these moved too, digits and letters were lost."""
+    return torch.cat([torch.full((p.numel(),), float("vision_embed_tokens" not in n)) for n, p in model.named_parameters()])
 
 
 def rate(progress: float, peak: float) -> float:
@@ -157,7 +164,7 @@ def train(plan: Plan) -> None:
     torch.set_num_threads(1)
     plan.work.mkdir(parents=True, exist_ok=True)
     model = from_folder(plan.start)
-    shared = Shared(model, trained(model))
+    shared = Shared(model, decoding(model))
     if (plan.work / "tune.pt").exists():
         shared.load(plan.work / "tune.pt")
     run(plan.workers, lambda rank: worker(plan, shared, rank))
