@@ -106,8 +106,8 @@ fn the_responses_api_takes_photographs_of_phones() {
             let answer = ask(file);
             assert_eq!((answer.status, text(&answer)), (200, text(&first)), "{kind}: {}", answer.text());
         }
-        let cut = json!({"type": "input_image", "image_url": &url[..400]});
-        let refused = ask(cut);
+        let cut = format!("data:image/{kind};base64,{}", &data[..400]);
+        let refused = ask(json!({"type": "input_image", "image_url": cut}));
         assert_eq!((refused.status, refused.code().as_str()), (400, "image_invalid"), "{kind}");
     }
 }

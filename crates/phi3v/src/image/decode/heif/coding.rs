@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Coding {
     /// `colour_primaries`, which one kind of matrix is made from.
-    #[cfg_attr(not(feature = "avif"), expect(dead_code, reason = "libheif does not read that kind"))]
+    #[cfg_attr(not(feature = "avif"), allow(dead_code, reason = "libheif does not read that kind"))]
     pub(super) primaries: u16,
     /// `matrix_coefficients`
     pub(super) matrix: u16,
