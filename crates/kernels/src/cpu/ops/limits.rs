@@ -25,13 +25,13 @@ pub struct Rate {
 /// What this machine can do at most at a CPU level, as measured in some seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Operations on int8.
+    /// Operations on int8, in 10^9 a second, of all threads together.
     pub int8_gops: Rate,
-    /// Operations on bf16, by what the level multiplies it with.
+    /// Operations on bf16 likewise, by what the level multiplies it with.
     pub bf16_gflops: Rate,
-    /// Operations on f32.
+    /// Operations on f32 likewise.
     pub f32_gflops: Rate,
-    /// Bytes read from memory.
+    /// Bytes read from memory, in 10^9 a second.
     pub read_gb_s: Rate,
     /// How many bytes were read for `read_gb_s`, again and again.
     pub read_bytes: usize,
