@@ -315,8 +315,8 @@ await check('a picture that the browser cannot show is shown as the server reads
   const [request] = await Promise.all([page.waitForRequest('**/v1/chat/completions'), ask('What is this?')]);
   assert.equal(request.postDataJSON().messages.at(-1).content[0].type, 'image_url');
   // in the question, or given back where that was stopped before its answer's first word
-  const shown = () => [[...document.querySelectorAll('article.user')].at(-1), document.getElementById('pictures')];
-  await page.waitForFunction(`(${shown})().some((node) => node?.querySelector('img')?.naturalWidth > 0)`);
+  await page.waitForFunction(() => [[...document.querySelectorAll('article.user')].at(-1), document.getElementById('pictures')]
+    .some((node) => node?.querySelector('img')?.naturalWidth > 0));
   await page.click('#stop');
   await idle();
   while (await pictures().count()) await page.click('#pictures .remove');
