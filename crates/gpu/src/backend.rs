@@ -4,7 +4,7 @@ use crate::adapter::choose;
 use crate::device::{Device, GpuOptions};
 use crate::linear::FEW_ROWS_MAX;
 use crate::recorder::{Counts, Recorder};
-use crate::{Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector};
+use crate::{Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector, KernelTime};
 use phi3v_kernels::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
     Norm, Sizes, Span,
@@ -67,6 +67,13 @@ impl Gpu {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.recorder().counts()
+    }
+
+    /// What each kernel took since this was last asked, the longest first; nothing unless
+    /// [`GpuOptions::timestamps`] is set. Kernels that were recorded and not waited for are not in it.
+    #[must_use]
+    pub fn take_kernel_times(&self) -> Vec<KernelTime> {
+        self.recorder().take_times()
     }
 
     pub(crate) fn recorder(&self) -> MutexGuard<'_, Recorder> {
