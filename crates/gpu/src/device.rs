@@ -40,6 +40,11 @@ impl Failure {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
 
+    /// That the card was lost, of which whatever went wrong before may be a consequence.
+    fn set_lost(&self, reason: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+
     pub(crate) fn check(&self) -> Result<(), BackendError> {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(reason) => Err(BackendError::Device { reason: reason.clone() }),
@@ -89,7 +94,7 @@ impl Device {
         raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| on_error.set(error.to_string())));
         raw.set_device_lost_callback(move |reason, message| {
             // a device that is dropped is lost too, and nobody is left who asks
-            on_loss.set(match reason {
+            on_loss.set_lost(match reason {
                 wgpu::DeviceLostReason::Destroyed => "it was lost".to_owned(),
                 wgpu::DeviceLostReason::Unknown => format!("it was lost: {message}"),
             });

@@ -222,7 +222,7 @@ mod tests {
     use crate::GpuOptions;
     use crate::kept::tests::Folder;
     use crate::kernel::{Kernel, all};
-    use crate::testing::card;
+    use crate::testing::{card, card_with};
     use std::collections::HashSet;
     use std::mem::{Discriminant, discriminant};
 
@@ -244,15 +244,9 @@ mod tests {
         }
     }
 
-    /// The card of the tests, opened anew and not tried.
-    fn untested(cache: Option<PathBuf>) -> Option<Gpu> {
-        let adapter = card()?.adapter().clone();
-        Some(Gpu::untested(adapter, &GpuOptions { cache, ..GpuOptions::default() }).unwrap())
-    }
-
     #[test]
     fn every_kind_of_kernel_is_tried() {
-        let Some(gpu) = untested(None) else { return };
+        let Some(gpu) = card() else { return };
         assert_eq!(first_wrong(&gpu).unwrap(), None);
         let kinds = |kernels: Vec<Kernel>| kernels.iter().map(discriminant).collect::<HashSet<_>>();
         let tried = kinds(gpu.device.pipelines.compiled());
@@ -265,7 +259,8 @@ mod tests {
     fn what_was_found_is_kept_and_what_was_damaged_is_found_anew() {
         let folder = Folder::new("self-test");
         let cache = folder.path().join("gpu");
-        let Some(gpu) = untested(Some(cache.clone())) else { return };
+        let options = GpuOptions { cache: Some(cache.clone()), ..GpuOptions::default() };
+        let Some(gpu) = card_with(&options) else { return };
         let file = path(&cache, &gpu);
         run(&gpu, Some(&cache)).unwrap();
         assert_eq!(crate::kept::read(&file).unwrap(), RIGHT.as_bytes());
