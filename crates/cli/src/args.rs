@@ -271,6 +271,9 @@ pub struct InfoArgs {
     /// Print one JSON object
     #[arg(long, short)]
     pub json: bool,
+    /// What of the support of graphics cards was tried on which, and what was not
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 /// `phi3v trace`

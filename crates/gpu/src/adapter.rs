@@ -1,6 +1,7 @@
 //! The cards of this machine, and which one is meant.
 
 use crate::GpuError;
+use std::cmp::Reverse;
 use std::str::FromStr;
 
 /// What kind of device an adapter is.
@@ -63,7 +64,7 @@ pub struct Adapter {
 /// Which card is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The best there is: a discrete one before an integrated one; never software.
+    /// The best there is: a discrete one before an integrated one, and of two the one with more memory; never software.
     #[default]
     Best,
     /// By its number in [`adapters`], from 0.
@@ -106,13 +107,18 @@ pub fn adapters() -> Vec<Adapter> {
     let mut found = Vec::new();
     for backend in backends {
         let of_backend = pollster::block_on(instance.enumerate_adapters(backend));
-        if !of_backend.is_empty() {
+        let is_card = |adapter: &wgpu::Adapter| adapter.get_info().device_type != wgpu::DeviceType::Cpu;
+        let has_card = of_backend.iter().any(is_card);
+        // a Vulkan driver in software must not hide the card that DirectX has
+        if has_card || found.is_empty() {
             found = of_backend;
+        }
+        if has_card {
             break;
         }
     }
     let mut adapters: Vec<_> = found.into_iter().map(Adapter::new).collect();
-    adapters.sort_by_key(|adapter| adapter.kind.rank());
+    adapters.sort_by_key(|adapter| (adapter.kind.rank(), Reverse(adapter.memory_bytes)));
     adapters
 }
 

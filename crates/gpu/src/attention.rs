@@ -136,26 +136,33 @@ impl Causal<'_> {
         Ok(())
     }
 
-    /// Rows of long spans, a tile of 16 to a workgroup.
+    /// Rows of long spans, a tile of 16 to a workgroup; after many tokens no more of them at once than the card shall be busy with.
     fn many(&self, recorder: &mut Recorder) {
         let Heads { query, key_value, dim } = self.pool.layout.heads;
+        let GpuBatch { entries, tiles, tokens, tile_blocks, .. } = *self.batch;
         let Some(buffer) = self.batch.buffer.as_ref().filter(|_| self.by_tiles()) else { return };
-        let numbers = [self.qkv.cols, dim, query, key_value, 4 * self.batch.entries].map(|v| v as u32);
-        let [cols, dim_, heads, kv_heads, first] = numbers;
-        let tokens = self.batch.tile_blocks * KV_BLOCK_TOKENS as u64;
-        let dispatch = Dispatch {
-            kernel: Kernel::AttendMany { format: self.pool.layout.format },
-            bound: &[
-                Bound::Buffer(&self.qkv.buffer),
-                self.cache(),
-                Bound::Buffer(buffer),
-                Bound::Buffer(&self.out.buffer),
-            ],
-            numbers: &[cols, dim_, heads, kv_heads, first, scale(dim)],
-            grid: [query, self.batch.tiles, 1],
-            reads: self.batch.tile_blocks * (self.pool.block_bytes() * query / key_value) as u64,
-            work: 2 * tokens * (TILE_ROWS * query * dim) as u64,
-        };
-        recorder.dispatch(&self.gpu.device, &dispatch);
+        let tile_work = 2 * (tokens.next_multiple_of(KV_BLOCK_TOKENS) * TILE_ROWS * query * dim) as u64;
+        let at_once = (self.gpu.device.work_max / tile_work.max(1)).clamp(1, 32_768) as usize;
+        for first in (0..tiles).step_by(at_once) {
+            let count = at_once.min(tiles - first);
+            let numbers = [self.qkv.cols, dim, query, key_value, 4 * (entries + first)].map(|v| v as u32);
+            let [cols, dim_, heads, kv_heads, first] = numbers;
+            // the blocks of all, by the share of these tiles
+            let blocks = tile_blocks * count as u64 / tiles as u64;
+            let dispatch = Dispatch {
+                kernel: Kernel::AttendMany { format: self.pool.layout.format },
+                bound: &[
+                    Bound::Buffer(&self.qkv.buffer),
+                    self.cache(),
+                    Bound::Buffer(buffer),
+                    Bound::Buffer(&self.out.buffer),
+                ],
+                numbers: &[cols, dim_, heads, kv_heads, first, scale(dim)],
+                grid: [query, count, 1],
+                reads: blocks * (self.pool.block_bytes() * query / key_value) as u64,
+                work: 2 * blocks * (KV_BLOCK_TOKENS * TILE_ROWS * query * dim) as u64,
+            };
+            recorder.dispatch(&self.gpu.device, &dispatch);
+        }
     }
 }

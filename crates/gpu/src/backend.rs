@@ -4,7 +4,7 @@ use crate::adapter::choose;
 use crate::device::{Device, GpuOptions};
 use crate::linear::FEW_ROWS_MAX;
 use crate::recorder::{Counts, Recorder};
-use crate::{Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector};
+use crate::{Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector, KernelTime};
 use phi3v_kernels::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
     Norm, Sizes, Span,
@@ -14,7 +14,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What suits cards: all tiles of a picture at once (16 and the global view), and a prompt in few pieces.
 const SIZES: Sizes = Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 17, prefill_chunk: 2048 };
-/// What suits a processor that plays a card, and one whose memory is the host's.
+/// Bytes that a buffer must be able to have for these: the tower's widest tensor has 161 MB.
+const LARGE_BYTES: u64 = 256 << 20;
+/// What suits a processor that plays a card, one whose memory is the host's, and one that sees little of it at a time.
 const SIZES_SMALL: Sizes = Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 4, prefill_chunk: 1024 };
 
 /// A graphics card. See the crate's introduction.
@@ -69,6 +71,13 @@ impl Gpu {
         self.recorder().counts()
     }
 
+    /// What each kernel took since this was last asked, the longest first; nothing unless
+    /// [`GpuOptions::timestamps`] is set. Kernels that were recorded and not waited for are not in it.
+    #[must_use]
+    pub fn take_kernel_times(&self) -> Vec<KernelTime> {
+        self.recorder().take_times()
+    }
+
     pub(crate) fn recorder(&self) -> MutexGuard<'_, Recorder> {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,7 +92,8 @@ impl Backend for Gpu {
     type KvPool = GpuKvPool;
 
     fn sizes(&self) -> Sizes {
-        if self.device.adapter.has_own_memory() { SIZES } else { SIZES_SMALL }
+        let large = self.device.adapter.has_own_memory() && self.device.binding_bytes_max >= LARGE_BYTES;
+        if large { SIZES } else { SIZES_SMALL }
     }
 
     fn memory(&self) -> DeviceMemory {
@@ -92,6 +102,10 @@ impl Backend for Gpu {
             Some(memory) => DeviceMemory::Own { available_bytes: memory.available },
             None => DeviceMemory::Host,
         }
+    }
+
+    fn buffer_bytes_max(&self) -> u64 {
+        self.device.binding_bytes_max
     }
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<GpuTensor, BackendError> {

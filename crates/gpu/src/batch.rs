@@ -105,7 +105,7 @@ impl Gpu {
         let buffer = match large_enough {
             Some(buffer) => buffer,
             // a sequence grows by a block every 64 tokens: not each time a new buffer
-            None => self.device.buffer(bytes.next_power_of_two().max(4096))?,
+            None => self.recorder().new_buffer(&self.device, bytes.next_power_of_two().max(4096))?,
         };
         self.recorder().write(&self.device, bytemuck::cast_slice(&batch.words), &buffer, 0)?;
         batch.buffer = Some(buffer);

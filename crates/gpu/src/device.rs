@@ -4,6 +4,7 @@ use crate::GpuError;
 use crate::adapter::{Adapter, Choice, MatrixUnits};
 use crate::buffer::{Buffer, Gone};
 use crate::pipelines::Pipelines;
+use crate::recorder::WORK_MAX;
 use phi3v_kernels::BackendError;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +19,16 @@ pub struct GpuOptions {
     pub cache: Option<PathBuf>,
     /// Leaves matrix units alone.
     pub no_matrix_units: bool,
+    /// Measures each kernel by timestamps, see [`Gpu::take_kernel_times`](crate::Gpu::take_kernel_times): for benchmarks. Costs
+    /// nothing where it is off.
+    pub timestamps: bool,
     /// Most bytes of a buffer that a kernel sees, where that shall be less than the card allows; for tests.
     pub binding_bytes_max: Option<u64>,
+    /// Most bytes of all buffers together, where that shall be less than the card has; for tests, and only on cards whose
+    /// driver is Vulkan's or DirectX 12's.
+    pub memory_bytes_max: Option<u64>,
+    /// Multiplications after which the card is told to begin, where they shall be fewer than usual; for tests.
+    pub work_max: Option<u64>,
 }
 
 /// The first thing that went wrong, from whichever thread the driver tells.
@@ -29,6 +38,11 @@ pub(crate) struct Failure(Arc<Mutex<Option<String>>>);
 impl Failure {
     pub(crate) fn set(&self, reason: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+
+    /// That the card was lost, of which whatever went wrong before may be a consequence.
+    fn set_lost(&self, reason: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }
 
     pub(crate) fn check(&self) -> Result<(), BackendError> {
@@ -52,6 +66,9 @@ pub(crate) struct Device {
     pub(crate) units: Option<MatrixUnits>,
     /// Most bytes of a buffer that a kernel sees.
     pub(crate) binding_bytes_max: u64,
+    memory_bytes_max: Option<u64>,
+    /// Multiplications after which the card is told to begin.
+    pub(crate) work_max: u64,
     pub(crate) gone: Gone,
     next_number: AtomicU64,
     /// Bytes of weights that were written since the card was last waited for.
@@ -61,7 +78,7 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn open(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
         let units = adapter.matrix_units.filter(|_| !options.no_matrix_units);
-        let features = features(&adapter, units)?;
+        let features = features(&adapter, units, options.timestamps)?;
         let limits = adapter.raw.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("phi3v"),
@@ -76,10 +93,11 @@ impl Device {
         let (on_error, on_loss) = (failure.clone(), failure.clone());
         raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| on_error.set(error.to_string())));
         raw.set_device_lost_callback(move |reason, message| {
-            // the device of a backend that is dropped is lost too
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                on_loss.set(format!("it was lost: {message}"));
-            }
+            // a device that is dropped is lost too, and nobody is left who asks
+            on_loss.set_lost(match reason {
+                wgpu::DeviceLostReason::Destroyed => "it was lost".to_owned(),
+                wgpu::DeviceLostReason::Unknown => format!("it was lost: {message}"),
+            });
         });
         let binding_bytes_max = adapter.binding_bytes_max.min(options.binding_bytes_max.unwrap_or(u64::MAX));
         let pipelines = Pipelines::new(&raw, &adapter, options.cache.as_deref());
@@ -91,6 +109,8 @@ impl Device {
             pipelines,
             // a word is the smallest thing that is bound
             binding_bytes_max: binding_bytes_max / 4 * 4,
+            memory_bytes_max: options.memory_bytes_max,
+            work_max: options.work_max.unwrap_or(WORK_MAX),
             gone: Gone::default(),
             next_number: AtomicU64::new(1),
             uploaded: Mutex::new(0),
@@ -107,9 +127,10 @@ impl Device {
     pub(crate) fn buffer_for(&self, bytes: usize, usage: wgpu::BufferUsages) -> Result<Buffer, BackendError> {
         // a binding of vec4s has 16 bytes at least
         let size = (bytes as u64).next_multiple_of(16).max(16);
-        if size > self.binding_bytes_max {
+        if size > self.binding_bytes_max || self.is_full(size) {
             return Err(BackendError::OutOfMemory { bytes });
         }
+        self.failure.check()?;
         let scope = self.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
         let raw = self.raw.create_buffer(&descriptor);
@@ -120,6 +141,19 @@ impl Device {
                 Ok(Buffer::new(raw, number, self.gone.clone()))
             }
         }
+    }
+
+    /// Whether `bytes` more would be past what a test allows.
+    fn is_full(&self, bytes: u64) -> bool {
+        let Some(limit) = self.memory_bytes_max else { return false };
+        let report = self.raw.generate_allocator_report();
+        let taken = report.map_or(0, |report| report.total_allocated_bytes);
+        taken + bytes > limit
+    }
+
+    /// Whether each kernel is measured.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// A buffer that holds `bytes`. What waits on the host for its copy is bounded.
@@ -161,7 +195,11 @@ impl Device {
 }
 
 /// What is asked of the card: numbers beside each dispatch, and what makes things faster where it is there.
-fn features(adapter: &Adapter, units: Option<MatrixUnits>) -> Result<wgpu::Features, GpuError> {
+fn features(
+    adapter: &Adapter,
+    units: Option<MatrixUnits>,
+    timestamps: bool,
+) -> Result<wgpu::Features, GpuError> {
     let found = adapter.raw.features();
     let needed = wgpu::Features::IMMEDIATES;
     let missing = |missing| GpuError::Unsuitable { name: adapter.name.clone(), missing };
@@ -174,7 +212,13 @@ fn features(adapter: &Adapter, units: Option<MatrixUnits>) -> Result<wgpu::Featu
     {
         return Err(missing("workgroups of 256 threads and 16 KB"));
     }
-    let mut features = needed | (found & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE));
+    let mut features = needed | (found & wgpu::Features::PIPELINE_CACHE);
+    if timestamps {
+        if !found.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Err(missing("timestamps, by which kernels are measured"));
+        }
+        features |= wgpu::Features::TIMESTAMP_QUERY;
+    }
     if units.is_some() {
         features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
     }

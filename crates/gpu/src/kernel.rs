@@ -2,7 +2,8 @@
 //!
 //! A size that a text needs as a constant is written before it; a kernel that is never used is never compiled.
 
-use phi3v_kernels::{Format, KvFormat};
+use phi3v_kernels::quant::GROUP;
+use phi3v_kernels::{Epilogue, Format, KvFormat};
 
 /// A kernel, with what its text depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +87,20 @@ impl Kernel {
     /// Its name, for messages and tests.
     pub(crate) fn name(self) -> String {
         format!("{self:?}")
+    }
+
+    /// Its name for a table of times, and of a product, by the numbers beside it, the matrix.
+    pub(crate) fn label(self, numbers: &[u32]) -> String {
+        let name = self.name();
+        let depth = match self {
+            Self::Few { .. } | Self::Many { .. } | Self::Units { .. } => GROUP as u32,
+            Self::DenseFew { .. } | Self::DenseMany { .. } => 1,
+            _ => return name,
+        };
+        let [length, _, cols, _, _, epilogue, ..] = *numbers else { return name };
+        // gates are counted without their ups
+        let halves = if epilogue == crate::linear::number(Epilogue::SiluMul) { 2 } else { 1 };
+        format!("{name} [{}, {}]", cols * halves, length * depth)
     }
 
     /// What it binds, in order: `r` to be read, `w` to be written.

@@ -43,7 +43,7 @@ impl Gpu {
         let mut pool = GpuKvPool { layers: Vec::new(), layout, blocks };
         let bytes = pool.block_bytes().saturating_mul(blocks);
         for _ in 0..layout.layers {
-            pool.layers.push(self.device.buffer(bytes)?);
+            pool.layers.push(self.recorder().new_buffer(&self.device, bytes)?);
         }
         Ok(pool)
     }

@@ -15,6 +15,7 @@ mod batch;
 mod buffer;
 mod device;
 mod error;
+mod kept;
 mod kernel;
 mod kv;
 mod linear;
@@ -26,6 +27,7 @@ mod self_test;
 mod tensor;
 #[doc(hidden)]
 pub mod testing;
+mod timer;
 
 pub use adapter::{Adapter, AdapterKind, Choice, MatrixUnits, adapters};
 pub use backend::Gpu;
@@ -36,3 +38,4 @@ pub use kv::GpuKvPool;
 pub use linear::{GpuLinear, GpuTable};
 pub use recorder::Counts;
 pub use tensor::{GpuTensor, GpuVector};
+pub use timer::KernelTime;

@@ -120,7 +120,8 @@ impl GpuTable {
     }
 }
 
-fn number(epilogue: Epilogue) -> u32 {
+/// How the kernels know an epilogue, see `epilogue.wgsl`.
+pub(crate) fn number(epilogue: Epilogue) -> u32 {
     match epilogue {
         Epilogue::Store => 0,
         Epilogue::Add => 1,
@@ -227,16 +228,21 @@ impl Gpu {
             }
             return Ok(());
         }
-        let input = if x.rows <= FEW_ROWS_MAX {
-            self.quantize(&mut self.recorder(), x, Some(norm))?
-        } else {
+        let few = x.rows <= FEW_ROWS_MAX;
+        if !few {
             self.reshape_tensor(normed, x.rows, x.cols)?;
             self.run_norm(x, norm, normed);
-            self.quantize(&mut self.recorder(), normed, None)?
+        }
+        // kept to the end: the quantized rows lie in scratch that other threads use as well
+        let recorder = &mut *self.recorder();
+        let input = if few {
+            self.quantize(recorder, x, Some(norm))?
+        } else {
+            self.quantize(recorder, normed, None)?
         };
         for (weight, epilogue, out) in products {
             assert_eq!(x.cols, weight.k, "input columns of a [{}, {}] matrix", weight.n, weight.k);
-            self.multiply(&mut self.recorder(), input, weight, *epilogue, out)?;
+            self.multiply(recorder, input, weight, *epilogue, out)?;
         }
         Ok(())
     }

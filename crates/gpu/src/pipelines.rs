@@ -35,6 +35,12 @@ impl Pipelines {
         }
     }
 
+    /// The kernels that were used.
+    #[cfg(test)]
+    pub(crate) fn compiled(&self) -> Vec<Kernel> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     /// `kernel`, compiled now if it was not before.
     pub(crate) fn get(&self, device: &wgpu::Device, kernel: Kernel) -> Arc<Compiled> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,13 +52,9 @@ impl Pipelines {
 impl Drop for Pipelines {
     fn drop(&mut self) {
         let Some(cache) = &self.cache else { return };
-        // whether the file can be written decides only how long the next start takes
         if let Some(data) = cache.raw.get_data().filter(|data| data.len() != cache.len) {
-            let part = cache.path.with_extension(format!("{}.part", std::process::id()));
-            let written = std::fs::write(&part, data).and_then(|()| std::fs::rename(&part, &cache.path));
-            if written.is_err() {
-                let _ = std::fs::remove_file(part);
-            }
+            // whether the file can be written decides only how long the next start takes
+            let _ = crate::kept::write(&cache.path, &data);
         }
     }
 }
@@ -64,12 +66,11 @@ impl Cache {
             return None;
         }
         let name = wgpu::util::pipeline_cache_key(&adapter.raw.get_info())?;
-        std::fs::create_dir_all(folder).ok()?;
         let path = folder.join(name);
-        let data = std::fs::read(&path).ok();
+        let data = crate::kept::read(&path);
         let descriptor = wgpu::PipelineCacheDescriptor { label: None, data: data.as_deref(), fallback: true };
-        // SAFETY: the file, in the user's own folder, holds what `get_data` gave for a card and driver of the same key; wgpu
-        // and the driver check its head.
+        // SAFETY: the file, in the user's own folder and undamaged by its sum, holds what `get_data` gave for a card and driver
+        // of the same key; wgpu and the driver check its head.
         let raw = unsafe { device.create_pipeline_cache(&descriptor) };
         Some(Self { raw, path, len: data.map_or(0, |data| data.len()) })
     }

@@ -7,6 +7,7 @@
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::kernel::Kernel;
+use crate::timer::{KernelTime, Timer};
 use phi3v_kernels::BackendError;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
@@ -21,7 +22,7 @@ const ARENA_BYTES: usize = 4 << 20;
 
 /// Multiplications after which the card is told to begin: a layer of 1,024 tokens has 116 G, a decode step of 16 sequences 60 G,
 /// and a card of 0.5 TFLOP/s takes 0.6 s for so many.
-const WORK_MAX: u64 = 1 << 37;
+pub(crate) const WORK_MAX: u64 = 1 << 37;
 
 /// Submissions under way before more is recorded.
 const IN_FLIGHT_MAX: usize = 2;
@@ -50,6 +51,8 @@ pub struct Counts {
     pub bytes_read: u64,
     /// Bytes copied into place before them: rows of the embedding, rotations, block tables.
     pub bytes_copied: u64,
+    /// Multiplications of the largest batch of commands so far, which decides how long the card is busy at a time.
+    pub work_largest: u64,
 }
 
 /// What a kernel binds.
@@ -113,6 +116,8 @@ pub(crate) struct Recorder {
     empty: Buffer,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
     work: u64,
+    /// Measures every kernel, where that was asked for.
+    timer: Option<Timer>,
     /// Buffers written since the last barrier, and those read.
     written: HashSet<u64>,
     read: HashSet<u64>,
@@ -134,6 +139,7 @@ impl Recorder {
             empty: device.buffer(64)?,
             in_flight: VecDeque::new(),
             work: 0,
+            timer: device.is_timed().then(|| Timer::new(&device.raw, device.queue.get_timestamp_period())),
             written: HashSet::new(),
             read: HashSet::new(),
             counts: Counts::default(),
@@ -143,6 +149,11 @@ impl Recorder {
 
     pub(crate) fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// What the kernels took since this was last asked, the longest first.
+    pub(crate) fn take_times(&mut self) -> Vec<KernelTime> {
+        self.timer.as_mut().map(Timer::take).unwrap_or_default()
     }
 
     /// Keeps the first error of an operation that cannot return one, for the next download.
@@ -163,9 +174,22 @@ impl Recorder {
         if slot.as_ref().is_none_or(|buffer| buffer.size() < bytes as u64) {
             // the smaller one goes first, should there not be room for both
             *slot = None;
-            *slot = Some(device.buffer(bytes)?);
+            let buffer = self.new_buffer(device, bytes)?;
+            self.scratch[scratch as usize] = Some(buffer);
         }
         Ok(())
+    }
+
+    /// A new buffer. Where there is no room for it, what nobody needs any more goes first: buffers that were dropped stay until
+    /// the work that uses them is done.
+    pub(crate) fn new_buffer(&mut self, device: &Device, bytes: usize) -> Result<Buffer, BackendError> {
+        match device.buffer(bytes) {
+            Err(BackendError::OutOfMemory { .. }) if bytes as u64 <= device.binding_bytes_max => {
+                self.wait_for_all(device)?;
+                device.buffer(bytes)
+            }
+            made => made,
+        }
     }
 
     /// Records a dispatch.
@@ -173,16 +197,27 @@ impl Recorder {
         if dispatch.grid.contains(&0) {
             return;
         }
+        // what was staged for this dispatch must stay where it is
+        let is_staged = dispatch.bound.iter().any(|bound| matches!(bound, Bound::Arena));
+        if !is_staged && self.work > 0 && self.work + dispatch.work > device.work_max {
+            let result = self.submit(device);
+            self.keep(result);
+        }
         let compiled = device.pipelines.get(&device.raw, dispatch.kernel);
         let key = self.key(dispatch);
         self.count(dispatch, &key.buffers);
         let group = self.group(device, dispatch, &compiled.layout, key);
         let mut words = [0u32; NUMBERS];
         words[..dispatch.numbers.len()].copy_from_slice(dispatch.numbers);
-        let encoder = &mut self.encoder;
+        let (encoder, timer) = (&mut self.encoder, &mut self.timer);
+        if timer.is_some() {
+            self.pass = None; // a kernel that is timed has a pass of its own
+        }
         let pass = self.pass.get_or_insert_with(|| {
             let encoder = encoder.get_or_insert_with(|| new_encoder(device));
-            encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime()
+            let timestamp_writes = timer.as_mut().map(|timer| timer.time(dispatch));
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            encoder.begin_compute_pass(&descriptor).forget_lifetime()
         });
         pass.set_pipeline(&compiled.pipeline);
         pass.set_bind_group(0, &group, &[]);
@@ -190,7 +225,7 @@ impl Recorder {
         let [x, y, z] = dispatch.grid.map(|size| size as u32);
         pass.dispatch_workgroups(x, y, z);
         self.work += dispatch.work;
-        if self.work >= WORK_MAX {
+        if self.work >= device.work_max || self.timer.as_ref().is_some_and(Timer::is_full) {
             let result = self.submit(device);
             self.keep(result);
         }
@@ -294,10 +329,18 @@ impl Recorder {
             device.queue.write_buffer(self.arena.raw(), 0, &self.staged);
             self.staged.clear();
         }
-        if let Some(encoder) = self.encoder.take() {
-            self.in_flight.push_back(device.queue.submit([encoder.finish()]));
+        if let Some(mut encoder) = self.encoder.take() {
+            if let Some(timer) = &self.timer {
+                timer.resolve(&mut encoder);
+            }
+            let submission = device.queue.submit([encoder.finish()]);
+            if let Some(timer) = &mut self.timer {
+                timer.read(device, &submission)?;
+            }
+            self.in_flight.push_back(submission);
             self.counts.submissions += 1;
         }
+        self.counts.work_largest = self.counts.work_largest.max(self.work);
         self.work = 0;
         self.forget_gone(device);
         while self.in_flight.len() > IN_FLIGHT_MAX {
@@ -356,12 +399,17 @@ impl Recorder {
         done
     }
 
-    /// Waits until everything is done.
-    pub(crate) fn finish(&mut self, device: &Device) -> Result<(), BackendError> {
+    fn wait_for_all(&mut self, device: &Device) -> Result<(), BackendError> {
         self.submit(device)?;
         if let Some(last) = self.in_flight.drain(..).next_back() {
             device.wait(last)?;
         }
+        Ok(())
+    }
+
+    /// Waits until everything is done.
+    pub(crate) fn finish(&mut self, device: &Device) -> Result<(), BackendError> {
+        self.wait_for_all(device)?;
         self.written.clear();
         self.read.clear();
         match self.failed.take() {

@@ -1,4 +1,5 @@
-//! A card whose results are wrong is found before it is used: each kernel's result against the processor's, on small shapes.
+//! A card whose results are wrong is found before it is used: the result of each kind of kernel against the processor's, on
+//! small shapes.
 //! What was found is kept for the card, its driver's version and this program's.
 
 use crate::GpuError;
@@ -17,6 +18,8 @@ const TOLERANCE: f32 = 0.02;
 /// Columns of the products, and rows for few and for many.
 const N: usize = 64;
 const ROWS: [usize; 3] = [1, 3, 20];
+/// Columns of gates and ups together: in panels of their own, and in one.
+const GATED: [usize; 2] = [2 * N, N];
 
 /// The word in the file of a card whose kernels are right; otherwise the first that is wrong stands there.
 const RIGHT: &str = "right";
@@ -25,15 +28,15 @@ const RIGHT: &str = "right";
 pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<(), GpuError> {
     let name = gpu.adapter().name.clone();
     let path = cache.map(|folder| path(folder, gpu));
-    let wrong = match path.as_ref().and_then(|path| std::fs::read_to_string(path).ok()) {
+    let kept = path.as_ref().and_then(|path| String::from_utf8(crate::kept::read(path)?).ok());
+    let wrong = match kept {
         Some(kept) => Some(kept).filter(|kept| kept != RIGHT),
         None => {
             let open_error = |e: BackendError| GpuError::Open { name: name.clone(), reason: e.to_string() };
             let wrong = first_wrong(gpu).map_err(open_error)?;
             if let Some(path) = path {
                 // without the file the next start tries again
-                let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-                let _ = folder.and_then(|()| std::fs::write(path, wrong.as_deref().unwrap_or(RIGHT)));
+                let _ = crate::kept::write(&path, wrong.as_deref().unwrap_or(RIGHT).as_bytes());
             }
             wrong
         }
@@ -77,7 +80,12 @@ fn results<B: Backend>(backend: &B) -> Result<Vec<Named>, BackendError> {
                 .push((format!("a {format:?} product of {rows} rows"), product(backend, format, rows, k)?));
         }
     }
-    results.push(("a norm".to_owned(), normed(backend)?));
+    for (rows, n) in [(1, GATED[0]), (20, GATED[0]), (3, GATED[1])] {
+        results.push((format!("{rows} rows of {} gates", n / 2), gated(backend, rows, n)?));
+    }
+    results.push(("a norm before a product".to_owned(), normed(backend)?));
+    results.push(("a norm".to_owned(), norm(backend)?));
+    results.push(("a rotation, a choice of rows or a sum".to_owned(), on_rows(backend)?));
     for format in [KvFormat::Bf16, KvFormat::Q8] {
         results.push((format!("attention over {format:?} keys"), causal(backend, format)?));
     }
@@ -107,22 +115,25 @@ fn values<B: Backend>(backend: &B, tensor: &B::Tensor) -> Result<Vec<f32>, Backe
     Ok(values)
 }
 
-fn matrix(format: Format, k: usize) -> MatrixSource {
-    let rows = numbers(N * k, 1);
-    let bytes = match PackedShape::new(format, N, k) {
+fn matrix(format: Format, n: usize, k: usize) -> MatrixSource {
+    let rows = numbers(n * k, 1);
+    let bytes = match PackedShape::new(format, n, k) {
         Some(shape) => {
             let mut bytes = vec![0; shape.bytes()];
-            encode_panel(shape, 0, &rows, &mut bytes);
+            for (panel, bytes) in bytes.chunks_exact_mut(shape.panel_bytes()).enumerate() {
+                let range = shape.panel_rows(panel);
+                encode_panel(shape, panel, &rows[range.start * k..range.end * k], bytes);
+            }
             bytes
         }
         None => rows.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
     };
-    let (bytes, bias) = (Bytes::from(bytes), Some(numbers(N, 2)));
-    MatrixSource { bytes, format, precision: Precision::Bf16, n: N, k, bias }
+    let (bytes, bias) = (Bytes::from(bytes), Some(numbers(n, 2)));
+    MatrixSource { bytes, format, precision: Precision::Bf16, n, k, bias }
 }
 
 fn product<B: Backend>(backend: &B, format: Format, rows: usize, k: usize) -> Result<Vec<f32>, BackendError> {
-    let weight = backend.linear_weight(matrix(format, k))?;
+    let weight = backend.linear_weight(matrix(format, N, k))?;
     let mut x = numbers(rows * k, 3);
     x[5] = 60.0; // an outlier
     let x = tensor(backend, &x, k)?;
@@ -135,9 +146,42 @@ fn normed<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
     const K: usize = 256;
     let weight = backend.vector(&numbers(K, 4))?;
     let x = tensor(backend, &numbers(3 * K, 5), K)?;
-    let matrix = backend.linear_weight(matrix(Format::Q8, K))?;
+    let matrix = backend.linear_weight(matrix(Format::Q8, N, K))?;
     let (mut out, mut between) = (backend.tensor(3, N)?, backend.tensor(0, 1)?);
     backend.normed_linear(&x, Norm::Rms(&weight, 1e-5), &mut [(&matrix, &mut out)], &mut between)?;
+    values(backend, &out)
+}
+
+/// Gates and ups, `n` together, and their product.
+fn gated<B: Backend>(backend: &B, rows: usize, n: usize) -> Result<Vec<f32>, BackendError> {
+    const K: usize = 128;
+    let weight = backend.linear_weight(matrix(Format::Q8, n, K))?;
+    let x = tensor(backend, &numbers(rows * K, 10), K)?;
+    let mut out = backend.tensor(rows, n / 2)?;
+    backend.linear(&x, &weight, Epilogue::SiluMul, &mut out);
+    values(backend, &out)
+}
+
+fn norm<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
+    const COLS: usize = 300;
+    let (weight, bias) = (backend.vector(&numbers(COLS, 11))?, backend.vector(&numbers(COLS, 12))?);
+    let x = tensor(backend, &numbers(2 * COLS, 13), COLS)?;
+    let mut out = backend.tensor(2, COLS)?;
+    backend.norm(&x, Norm::Layer((&weight, &bias), 1e-5), &mut out);
+    values(backend, &out)
+}
+
+/// Three rows chosen of four, rotated, and one row added to each.
+fn on_rows<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
+    let heads = Heads { query: 2, key_value: 1, dim: 32 };
+    let cols = 4 * heads.dim;
+    let x = tensor(backend, &numbers(4 * cols, 14), cols)?;
+    let mut out = backend.tensor(3, cols)?;
+    backend.gather(&x, &[3, 0, 2], 0, &mut out);
+    let angles = tensor(backend, &numbers(3 * heads.dim, 15), heads.dim)?;
+    backend.rope(&angles, heads, &mut out);
+    let addend = tensor(backend, &numbers(cols, 16), cols)?;
+    backend.add(&addend, &mut out);
     values(backend, &out)
 }
 
@@ -175,12 +219,18 @@ fn full<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GpuOptions;
+    use crate::kept::tests::Folder;
+    use crate::kernel::{Kernel, all};
+    use crate::testing::{card, card_with};
+    use std::collections::HashSet;
+    use std::mem::{Discriminant, discriminant};
 
     #[test]
     fn the_processor_agrees_with_itself_and_a_wrong_value_is_seen() {
         let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).unwrap();
         let right = results(&cpu).unwrap();
-        assert_eq!(right.len(), 13);
+        assert_eq!(right.len(), 18);
         for (name, right) in &right {
             assert!(are_close(right, right), "{name}");
             // a workgroup that did nothing
@@ -192,5 +242,40 @@ mod tests {
             found[3] = f32::NAN;
             assert!(!are_close(&found, right), "{name}");
         }
+    }
+
+    #[test]
+    fn every_kind_of_kernel_is_tried() {
+        let Some(gpu) = card() else { return };
+        assert_eq!(first_wrong(&gpu).unwrap(), None);
+        let kinds = |kernels: Vec<Kernel>| kernels.iter().map(discriminant).collect::<HashSet<_>>();
+        let tried = kinds(gpu.device.pipelines.compiled());
+        let there: HashSet<Discriminant<Kernel>> = kinds(all(&[]));
+        assert_eq!(there.difference(&tried).count(), 0, "of {there:?} were tried {tried:?}");
+        assert_eq!(gpu.uses_matrix_units(), tried.len() > there.len());
+    }
+
+    #[test]
+    fn what_was_found_is_kept_and_what_was_damaged_is_found_anew() {
+        let folder = Folder::new("self-test");
+        let cache = folder.path().join("gpu");
+        let options = GpuOptions { cache: Some(cache.clone()), ..GpuOptions::default() };
+        let Some(gpu) = card_with(&options) else { return };
+        let file = path(&cache, &gpu);
+        run(&gpu, Some(&cache)).unwrap();
+        assert_eq!(crate::kept::read(&file).unwrap(), RIGHT.as_bytes());
+        let dispatches = gpu.counts().dispatches;
+        run(&gpu, Some(&cache)).unwrap();
+        assert_eq!(gpu.counts().dispatches, dispatches, "it is looked up");
+        // as a full disk leaves it
+        std::fs::write(&file, "").unwrap();
+        run(&gpu, Some(&cache)).unwrap();
+        assert!(gpu.counts().dispatches > dispatches);
+        assert_eq!(crate::kept::read(&file).unwrap(), RIGHT.as_bytes());
+        crate::kept::write(&file, b"a norm").unwrap();
+        let refused = run(&gpu, Some(&cache)).unwrap_err().to_string();
+        assert_eq!(refused, format!("{} computes wrongly (a norm)", gpu.adapter().name));
+        // a folder that cannot be is no hindrance
+        run(&gpu, Some(&file.join("below a file"))).unwrap();
     }
 }

@@ -25,7 +25,8 @@ pub(crate) fn value_bytes(rows: usize, cols: usize) -> usize {
 
 impl Gpu {
     pub(crate) fn new_tensor(&self, rows: usize, cols: usize) -> Result<GpuTensor, BackendError> {
-        Ok(GpuTensor { buffer: self.device.buffer(value_bytes(rows, cols))?, rows, cols })
+        let buffer = self.recorder().new_buffer(&self.device, value_bytes(rows, cols))?;
+        Ok(GpuTensor { buffer, rows, cols })
     }
 
     pub(crate) fn reshape_tensor(
@@ -36,7 +37,7 @@ impl Gpu {
     ) -> Result<(), BackendError> {
         let bytes = value_bytes(rows, cols);
         if bytes as u64 > tensor.buffer.size() {
-            tensor.buffer = self.device.buffer(bytes)?;
+            tensor.buffer = self.recorder().new_buffer(&self.device, bytes)?;
         }
         (tensor.rows, tensor.cols) = (rows, cols);
         Ok(())

@@ -1,6 +1,7 @@
 //! What the tests of graphics cards share, those of this crate and of the library. Not part of the interface.
 #![allow(missing_docs, reason = "not part of the interface")]
 
+use crate::adapter::choose;
 use crate::{Choice, Gpu, GpuOptions, adapters};
 use phi3v_kernels::testing::skip;
 
@@ -12,16 +13,27 @@ pub fn choice() -> Choice {
         .map_or(first, |name| name.parse().unwrap_or_else(|never| match never {}))
 }
 
-/// That card, opened; a card in software is as good, for tests time nothing. None where there is none, which is said
-/// aloud, and is an error where `PHI3V_NEEDS_GPU` is set.
+/// Takes the card away from a backend, as a driver does that was reset.
+pub fn lose(gpu: &Gpu) {
+    gpu.device.raw.destroy();
+}
+
+/// That card, opened and not tried: tests do that, and a card in software takes seconds to compile every kernel. None where there is
+/// none, which is said aloud, and is an error where `PHI3V_NEEDS_GPU` is set.
 #[must_use]
 pub fn card() -> Option<Gpu> {
+    card_with(&GpuOptions::default())
+}
+
+/// The same with other options than the defaults.
+#[must_use]
+pub fn card_with(options: &GpuOptions) -> Option<Gpu> {
     if adapters().is_empty() {
         let needed = std::env::var_os("PHI3V_NEEDS_GPU").is_some_and(|value| value != "0");
         assert!(!needed, "no graphics card was found, and PHI3V_NEEDS_GPU asks for one");
         skip("no graphics card was found", "run scripts/test-gpu, which installs one in software");
         return None;
     }
-    let opened = Gpu::new(&GpuOptions { choice: choice(), ..GpuOptions::default() });
+    let opened = choose(&choice()).and_then(|adapter| Gpu::untested(adapter, options));
     Some(opened.unwrap_or_else(|error| panic!("{error}")))
 }

@@ -257,6 +257,11 @@ pub trait Backend: Send + Sync {
     /// Where weights, cache and buffers live.
     fn memory(&self) -> DeviceMemory;
 
+    /// Most bytes of one buffer, which a tensor is and the cache of a layer.
+    fn buffer_bytes_max(&self) -> u64 {
+        u64::MAX
+    }
+
     /// A tensor of `rows` rows of zeros.
     ///
     /// # Errors

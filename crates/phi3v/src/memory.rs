@@ -5,7 +5,7 @@
 //! as it is used: a context that is promised must not fail half-way through an answer.
 
 use crate::config::ModelConfig;
-use crate::device::{Device, DeviceChoice, DeviceOptions};
+use crate::device::{Device, DeviceOptions};
 use crate::model::{image_bytes, kv_layout, step_bytes};
 use phi3v_kernels::{Backend, DeviceMemory, KV_BLOCK_TOKENS, KvFormat, Sizes};
 
@@ -35,6 +35,22 @@ pub enum MemoryError {
         /// The longest context that would fit, in tokens; 0 if none.
         fits: usize,
     },
+    /// Keys and values of a layer lie in one buffer of the device, which holds less.
+    #[error(
+        "a context of {context} tokens takes {} for each layer, and a buffer of the device holds {}",
+        size(*.needed),
+        size(*.limit)
+    )]
+    BufferTooSmall {
+        /// Tokens that were asked for.
+        context: usize,
+        /// Bytes of their keys and values in a layer.
+        needed: u64,
+        /// Bytes that a buffer can have.
+        limit: u64,
+        /// The longest context that would fit, in tokens; 0 if none.
+        fits: usize,
+    },
     /// The model was not trained for so long a context.
     #[error("a context of {context} tokens is longer than the model's {limit}")]
     ContextTooLong {
@@ -55,6 +71,9 @@ impl MemoryError {
         Some(match self {
             Self::TooLittle { fits, .. } if *fits >= CONTEXT_DEFAULT_MIN => {
                 format!("choose a context of at most {fits} tokens, or close other programs")
+            }
+            Self::BufferTooSmall { fits, .. } => {
+                format!("choose a context of at most {fits} tokens, or another device")
             }
             Self::TooLittle { .. } => "close other programs, or choose a smaller model".to_owned(),
             Self::ContextTooLong { limit, .. } => {
@@ -91,6 +110,8 @@ pub struct Capacity {
     pub sizes: Sizes,
     /// Bytes that weights, cache and buffers can take now where the device keeps them; `None` where nobody tells.
     pub available_bytes: Option<u64>,
+    /// Most bytes of one buffer, which holds the keys and values of a layer.
+    pub buffer_bytes_max: u64,
 }
 
 impl Capacity {
@@ -101,7 +122,7 @@ impl Capacity {
             DeviceMemory::Host => available_bytes(),
             DeviceMemory::Own { available_bytes } => Some(available_bytes),
         };
-        Self { sizes: backend.sizes(), available_bytes }
+        Self { sizes: backend.sizes(), available_bytes, buffer_bytes_max: backend.buffer_bytes_max() }
     }
 }
 
@@ -120,6 +141,8 @@ pub struct MemoryPlan {
     pub image_cache_bytes: u64,
     /// What programs can have at this moment; `None` where the system does not tell.
     pub available_bytes: Option<u64>,
+    /// Tokens whose keys and values a buffer of the device can hold, for one layer.
+    pub buffer_tokens_max: usize,
 }
 
 impl MemoryPlan {
@@ -154,23 +177,35 @@ impl MemoryPlan {
         capacity: Capacity,
     ) -> Result<Self, MemoryError> {
         let limit = config.context_max();
+        let kv_bytes_per_token = kv_bytes_per_token(config, request.kv_format);
+        // of a token in one layer
+        let layer_bytes = (kv_bytes_per_token / config.num_hidden_layers.max(1) as u64).max(1);
         let mut plan = Self {
             weights_bytes: request.weights_bytes,
-            kv_bytes_per_token: kv_bytes_per_token(config, request.kv_format),
+            kv_bytes_per_token,
             context_tokens: request.context.unwrap_or(CONTEXT_DEFAULT_MAX),
             activation_bytes: activation_bytes(config, request, capacity.sizes),
             image_cache_bytes: request.image_cache_bytes,
             available_bytes: capacity.available_bytes,
+            buffer_tokens_max: whole_blocks(capacity.buffer_bytes_max / layer_bytes),
         };
         match request.context {
             Some(0) => return Err(MemoryError::NoContext),
             Some(context) if context > limit => return Err(MemoryError::ContextTooLong { context, limit }),
+            Some(context) if context > plan.buffer_tokens_max => {
+                return Err(MemoryError::BufferTooSmall {
+                    context,
+                    needed: layer_bytes.saturating_mul(context as u64),
+                    limit: capacity.buffer_bytes_max,
+                    fits: plan.buffer_tokens_max.min(limit),
+                });
+            }
             Some(_) => {}
             None => {
                 while plan.context_tokens > CONTEXT_DEFAULT_MIN && !plan.leaves_spare() {
                     plan.context_tokens /= 2;
                 }
-                plan.context_tokens = plan.context_tokens.min(limit);
+                plan.context_tokens = plan.context_tokens.min(plan.buffer_tokens_max).min(limit);
             }
         }
         plan.check().map(|()| plan)
@@ -190,8 +225,9 @@ impl MemoryPlan {
     ) -> (Device, Result<Self, MemoryError>) {
         let plan = |device: &Device| Self::new(config, request, Capacity::of(device));
         let planned = plan(&device);
-        if let (Err(MemoryError::TooLittle { .. }), DeviceChoice::Auto, Some(card)) =
-            (&planned, &options.choice, device.card())
+        if let (Err(MemoryError::TooLittle { .. } | MemoryError::BufferTooSmall { .. }), Some(card)) =
+            (&planned, device.card())
+            && options.choice.is_free()
             && let Ok(processor) = Device::processor(options)
         {
             let by_processor = plan(&processor);
@@ -231,6 +267,7 @@ impl MemoryPlan {
     /// up to `tokens_max`, and never less than the context itself.
     #[must_use]
     pub fn cache_tokens(&self, tokens_max: usize) -> usize {
+        let tokens_max = tokens_max.min(self.buffer_tokens_max);
         let mut tokens = self.context_tokens;
         while tokens < tokens_max {
             let more = tokens.saturating_mul(2).min(tokens_max);
@@ -258,7 +295,9 @@ impl MemoryPlan {
             needed: self.total_bytes(),
             available,
             context: self.context_tokens,
-            fits: ((for_kv / block_bytes) as usize).saturating_mul(KV_BLOCK_TOKENS),
+            fits: ((for_kv / block_bytes) as usize)
+                .saturating_mul(KV_BLOCK_TOKENS)
+                .min(self.buffer_tokens_max),
         })
     }
 }
@@ -291,6 +330,11 @@ fn unused_bytes(system: &sysinfo::System) -> u64 {
     } else {
         system.available_memory()
     }
+}
+
+/// As many of these tokens as fill whole blocks of the cache.
+fn whole_blocks(tokens: u64) -> usize {
+    usize::try_from(tokens).unwrap_or(usize::MAX) / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS
 }
 
 fn kv_bytes_per_token(config: &ModelConfig, format: KvFormat) -> u64 {
@@ -374,7 +418,7 @@ mod tests {
     const SIZES: Sizes = Sizes { few_rows_max: 16, tiles_at_once: 4, prefill_chunk: 2048 };
 
     fn having(available_bytes: Option<u64>) -> Capacity {
-        Capacity { sizes: SIZES, available_bytes }
+        Capacity { sizes: SIZES, available_bytes, buffer_bytes_max: u64::MAX }
     }
 
     #[test]
@@ -411,6 +455,31 @@ mod tests {
         assert!(error.hint().unwrap().contains(&fits.to_string()));
     }
 
+    /// A driver that lets a kernel see 128 MiB at a time, as WebGPU promises, holds 10,922 tokens of a layer in bf16.
+    #[test]
+    fn a_context_fits_the_buffers_of_the_device() {
+        let small = Capacity { buffer_bytes_max: 128 << 20, ..having(None) };
+        let plan = MemoryPlan::new(&config(), &REQUEST, small).unwrap();
+        assert_eq!((plan.context_tokens, plan.buffer_tokens_max), (10_880, 10_880));
+        assert_eq!(plan.cache_tokens(65_536), 10_880);
+        let fitting = MemoryRequest { context: Some(10_880), ..REQUEST };
+        assert!(MemoryPlan::new(&config(), &fitting, small).is_ok());
+        let error = MemoryPlan::new(&config(), &MemoryRequest { context: Some(10_881), ..REQUEST }, small)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a context of 10881 tokens takes 133.7 MB for each layer, and a buffer of the device holds 134.2 MB"
+        );
+        assert!(error.hint().unwrap().contains("at most 10880 tokens"));
+        // 131,072 tokens in f32 are 3.2 GB of a layer, past the 2 GiB of some drivers
+        let long = MemoryRequest { context: Some(131_072), kv_format: KvFormat::F32, ..REQUEST };
+        let gigabytes = Capacity { buffer_bytes_max: (1 << 31) - 1, ..having(None) };
+        assert!(matches!(
+            MemoryPlan::new(&config(), &long, gigabytes),
+            Err(MemoryError::BufferTooSmall { fits: 87_360, .. })
+        ));
+    }
+
     #[test]
     fn a_context_beyond_the_model_is_refused_and_a_default_one_is_cut() {
         let request = MemoryRequest { context: Some(131_073), ..REQUEST };
@@ -427,7 +496,7 @@ mod tests {
         let plan = |num_crops, tiles_at_once| {
             let request = MemoryRequest { num_crops, ..REQUEST };
             let sizes = Sizes { tiles_at_once, ..SIZES };
-            MemoryPlan::new(&config(), &request, Capacity { sizes, available_bytes: None }).unwrap()
+            MemoryPlan::new(&config(), &request, Capacity { sizes, ..having(None) }).unwrap()
         };
         // 577 rows of six of 1024 and one of 4096 values, 4 bytes each
         let tile = 577 * (6 * 1024 + 4096) * 4;

@@ -55,6 +55,26 @@ fn a_device_is_named_in_any_case_and_none_other() {
     }
 }
 
+/// A variable is a process's: the test runs itself again in one that has it.
+#[test]
+fn the_variable_names_the_device_where_nobody_else_does() {
+    const NAME: &str = "the_variable_names_the_device_where_nobody_else_does";
+    const CHILD: &str = "PHI3V_TEST_OF_DEVICE_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        let error = Device::open(&DeviceOptions::default()).err().unwrap().to_string();
+        assert!(error.starts_with("no device is called \"tpu\""), "{error}");
+        // who names one is asked no further
+        let named = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
+        assert!(Device::open(&named).unwrap().cpu().is_some());
+        return;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let child = child.args(["--exact", NAME]).env("PHI3V_DEVICE", "tpu").env(CHILD, "1");
+    let output = child.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
 #[test]
 fn the_processor_tells_what_only_it_has() {
     let device = common::device(Some(CpuLevel::Scalar), Some(3));

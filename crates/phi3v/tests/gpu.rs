@@ -8,13 +8,14 @@ use phi3v::checkpoint::Checkpoint;
 use phi3v::config::{ModelConfig, VisionConfig};
 use phi3v::device::DeviceOptions;
 use phi3v::files::Existing;
+use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest};
 use phi3v::model::{Chunk, ModelOptions, Phi3V, RopeFactors, Segment};
 use phi3v::weights::Weights;
 use phi3v::weights::convert::{self, Target};
 use phi3v::weights::quantized::Quant;
 use phi3v::{Session, SessionOptions};
-use phi3v_gpu::testing::card;
-use phi3v_gpu::{Counts, Gpu};
+use phi3v_gpu::testing::{card, card_with};
+use phi3v_gpu::{Counts, Gpu, GpuOptions};
 use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::{Format, KV_BLOCK_TOKENS, KvFormat};
 use std::ops::ControlFlow;
@@ -76,6 +77,7 @@ fn decode_counts(gpu: Gpu, quant: Quant, past: usize) -> [Counts; 2] {
             barriers: after.barriers - before.barriers,
             bytes_read: after.bytes_read - before.bytes_read,
             bytes_copied: after.bytes_copied - before.bytes_copied,
+            work_largest: after.work_largest,
         }
     };
     step(&ids, 0);
@@ -124,6 +126,29 @@ fn a_decode_step_is_one_submission_of_twelve_dispatches_a_layer() {
         (next.submissions, next.dispatches, next.barriers),
         (counts.submissions, counts.dispatches, counts.barriers)
     );
+}
+
+/// A driver that lets a kernel see little at a time: what the plan promises can be had, and no token more.
+#[test]
+fn no_context_is_promised_that_the_buffers_do_not_hold() {
+    let options = GpuOptions { binding_bytes_max: Some(4 << 20), ..GpuOptions::default() };
+    let Some(gpu) = card_with(&options) else { return };
+    let config = config();
+    let request = MemoryRequest {
+        weights_bytes: 0,
+        kv_format: KvFormat::F32,
+        num_crops: 1,
+        prefill_chunk: None,
+        image_cache_bytes: 0,
+        context: None,
+    };
+    let plan = MemoryPlan::new(&config, &request, Capacity::of(&gpu)).unwrap();
+    // 2 KiB a token in a layer
+    assert_eq!(plan.context_tokens, 2048);
+    let weights = Weights::random(&config, Some(Quant::Q8));
+    let model = Phi3V::load(gpu, &config, &weights, ModelOptions::F32, &mut |_| {}).unwrap();
+    assert!(model.cache(plan.context_tokens / KV_BLOCK_TOKENS).is_ok());
+    assert!(model.cache(plan.context_tokens / KV_BLOCK_TOKENS + 1).is_err());
 }
 
 /// A question of `examples/answers.json`.

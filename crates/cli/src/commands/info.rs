@@ -1,6 +1,6 @@
 //! `phi3v info`: what would run, on what, and in how much memory.
 
-use super::machine::{CardInfo, CpuInfo};
+use super::machine::{CardInfo, CpuInfo, TriedInfo};
 use crate::args::InfoArgs;
 use crate::error::CliError;
 use crate::hub::{self, HubError, HubOptions};
@@ -33,6 +33,9 @@ struct Info {
     gpu: Option<usize>,
     /// Graphics cards of this machine.
     cards: Vec<CardInfo>,
+    /// On which the support of them was tried: with --verbose.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tried: Vec<TriedInfo>,
     available_bytes: Option<u64>,
     model: ModelState,
     caches: Caches,
@@ -165,6 +168,7 @@ impl Info {
         Self {
             gpu: used.and_then(|used| cards.iter().position(|card| card.name == used.name)),
             cards: cards.into_iter().map(CardInfo::from).collect(),
+            tried: if args.verbose { TriedInfo::all() } else { Vec::new() },
             version: version::VERSION,
             commit: version::COMMIT,
             features: version::FEATURES,
@@ -222,13 +226,17 @@ impl MemoryInfo {
 
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu, gpu, cards, available_bytes, model, caches, memory, refusal, .. } = self;
+        let Self { cpu, gpu, cards, tried, available_bytes, model, caches, memory, refusal, .. } = self;
         writeln!(f, "phi3v         {}", version::long())?;
         cpu.fmt(f)?;
         for (number, card) in cards.iter().enumerate() {
             let used = if *gpu == Some(number) { ", runs the model" } else { "" };
             writeln!(f, "gpu:{number:<10}{}, {}{used}", card.name, card.kind)?;
             card.fmt(f)?;
+        }
+        if !tried.is_empty() {
+            writeln!(f, "tried of the support of graphics cards")?;
+            tried.iter().try_for_each(|tried| tried.fmt(f))?;
         }
         match model {
             ModelState::Here(model) => model.fmt(f)?,

@@ -1,7 +1,7 @@
 //! What commands tell of this machine: its processor and its graphics cards.
 
 use crate::terminal::count;
-use phi3v::device::Card;
+use phi3v::device::{Card, TRIED, Tried};
 use phi3v::memory::size;
 use phi3v_kernels::Processor;
 use serde::Serialize;
@@ -29,6 +29,21 @@ pub(super) struct CardInfo {
     /// Side of a tile; absent without matrix units that the kernels can use.
     #[serde(skip_serializing_if = "Option::is_none")]
     matrix_units: Option<u32>,
+}
+
+/// What of the support of graphics cards was tried on which.
+#[derive(Debug, Serialize)]
+pub(super) struct TriedInfo {
+    on: &'static str,
+    what: &'static str,
+}
+
+impl TriedInfo {
+    /// All that was tried, and what was not; nothing in a build that runs on no card.
+    pub(super) fn all() -> Vec<Self> {
+        let told = TRIED.iter().filter(|_| cfg!(feature = "gpu"));
+        told.map(|&Tried { on, what }| Self { on, what }).collect()
+    }
 }
 
 impl From<Processor> for CpuInfo {
@@ -63,6 +78,12 @@ impl fmt::Display for CpuInfo {
     }
 }
 
+impl fmt::Display for TriedInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  {}: {}", self.on, self.what)
+    }
+}
+
 impl fmt::Display for CardInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  driver      {} by {}", self.driver, self.api)?;
@@ -76,7 +97,10 @@ impl fmt::Display for CardInfo {
             writeln!(f, "  matrix      units of {tile} x {tile}, f16")?;
         }
         if self.kind != "software" {
-            writeln!(f, "  note        phi3v was tried on software Vulkan only, and on no card yet")?;
+            writeln!(
+                f,
+                "  note        phi3v was tried on software Vulkan only, and on no card yet (--verbose)"
+            )?;
         }
         Ok(())
     }

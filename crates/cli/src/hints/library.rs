@@ -78,6 +78,9 @@ fn memory(error: &MemoryError) -> Option<String> {
         MemoryError::TooLittle { .. } => {
             "close other programs, or choose a smaller model with --model".to_owned()
         }
+        MemoryError::BufferTooSmall { fits, .. } => {
+            format!("choose at most {fits} tokens with --context, or another device with --device")
+        }
         MemoryError::ContextTooLong { limit, .. } => {
             format!("choose a context of at most {limit} with --context")
         }

@@ -56,6 +56,21 @@ fn a_build_tells_what_it_is() {
     );
 }
 
+/// Who has a card shall know what was never run on one.
+#[test]
+fn info_tells_on_which_cards_it_was_tried() {
+    if !cfg!(feature = "gpu") {
+        return;
+    }
+    let fixture = Fixture::new();
+    let told = fixture.run(&["info", "--verbose", "--device", "cpu"]).answer();
+    let line = "  cards of NVIDIA, AMD, Intel and Apple: nothing; nor is their speed known\n";
+    assert!(told.contains("tried of the support of graphics cards\n") && told.contains(line), "{told}");
+    let json = fixture.run(&["info", "-v", "--json", "--device", "cpu"]).json();
+    assert_eq!(json["tried"].as_array().unwrap().len(), 4);
+    assert!(!fixture.run(&["info", "--device", "cpu"]).answer().contains("tried of"));
+}
+
 #[test]
 fn info_does_not_download() {
     let fixture = Fixture::new();

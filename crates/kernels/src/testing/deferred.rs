@@ -123,6 +123,10 @@ impl<B: Backend + 'static> Backend for Deferred<B> {
         self.backend.memory()
     }
 
+    fn buffer_bytes_max(&self) -> u64 {
+        self.backend.buffer_bytes_max()
+    }
+
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, BackendError> {
         Ok(DeferredTensor { values: Shared::new(self.backend.tensor(rows, cols)?), rows, cols })
     }

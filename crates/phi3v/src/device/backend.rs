@@ -84,6 +84,10 @@ impl Backend for Device {
         on!(self, device => device.memory())
     }
 
+    fn buffer_bytes_max(&self) -> u64 {
+        on!(self, device => device.buffer_bytes_max())
+    }
+
     fn tensor(&self, rows: usize, cols: usize) -> Result<DeviceTensor, BackendError> {
         make!(self, device, DeviceTensor as handle => device.tensor(rows, cols).map(handle))
     }

@@ -37,3 +37,33 @@ pub struct Card {
 pub fn cards() -> Vec<Card> {
     gpu::cards()
 }
+
+/// What was done with a part of the support of graphics cards before this version was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// On what.
+    pub on: &'static str,
+    /// What was run there, or was not.
+    pub what: &'static str,
+}
+
+/// What was tried of the support of graphics cards, and what was not: a card that is not named here ran none of it.
+///
+/// ```
+/// assert!(phi3v::device::TRIED.iter().any(|tried| tried.what.starts_with("nothing")));
+/// ```
+pub const TRIED: [Tried; 4] = [
+    Tried {
+        on: "software Vulkan (Mesa 25.0.7, lavapipe)",
+        what: "every kernel but those for matrix units, against the processor's; the built-in model, word for word in bf16 and q8",
+    },
+    Tried {
+        on: "matrix units",
+        what: "nothing but a prototype, on Mesa 26.2.6; the kernels are checked and translated to Metal, and tried on each card before use",
+    },
+    Tried {
+        on: "Metal, DirectX 12",
+        what: "nothing; the kernels are translated for both, DirectX without matrix units",
+    },
+    Tried { on: "cards of NVIDIA, AMD, Intel and Apple", what: "nothing; nor is their speed known" },
+];

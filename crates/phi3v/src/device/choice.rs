@@ -19,8 +19,10 @@ use std::str::FromStr;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceChoice {
-    /// The best device that there is.
+    /// What the variable `PHI3V_DEVICE` names, as the others are named; [`Auto`](Self::Auto) where it is not set.
     #[default]
+    Variable,
+    /// The best device that there is.
     Auto,
     /// The processor, whatever else there is.
     Cpu,
@@ -28,6 +30,25 @@ pub enum DeviceChoice {
     Gpu(Option<usize>),
     /// The first graphics card whose name has this in it, in any case.
     Named(String),
+}
+
+/// The variable that names the device where nobody else does.
+const VARIABLE: &str = "PHI3V_DEVICE";
+
+impl DeviceChoice {
+    /// The choice, where it is the variable's what that names.
+    pub(super) fn made(&self) -> Result<Self, DeviceError> {
+        match (self, std::env::var(VARIABLE)) {
+            (Self::Variable, Ok(name)) if !name.trim().is_empty() => name.parse(),
+            (Self::Variable, _) => Ok(Self::Auto),
+            _ => Ok(self.clone()),
+        }
+    }
+
+    /// Whether another device may be taken where the best does not suit.
+    pub(crate) fn is_free(&self) -> bool {
+        matches!(self.made(), Ok(Self::Auto))
+    }
 }
 
 impl FromStr for DeviceChoice {
@@ -54,6 +75,7 @@ impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
+            Self::Variable => f.write_str(VARIABLE),
             Self::Cpu => f.write_str("cpu"),
             Self::Gpu(None) => f.write_str("gpu"),
             Self::Gpu(Some(number)) => write!(f, "gpu:{number}"),

@@ -36,13 +36,13 @@ fn gpu_options(options: &DeviceOptions, choice: Choice) -> GpuOptions {
 }
 
 /// The card that was asked for.
-pub(super) fn open(options: &DeviceOptions) -> Result<Device, DeviceError> {
-    let choice = match &options.choice {
+pub(super) fn open(named: &DeviceChoice, options: &DeviceOptions) -> Result<Device, DeviceError> {
+    let choice = match named {
         DeviceChoice::Gpu(Some(number)) => Choice::Number(*number),
         DeviceChoice::Named(name) => Choice::Name(name.clone()),
-        DeviceChoice::Gpu(None) | DeviceChoice::Auto | DeviceChoice::Cpu => Choice::Best,
+        _ => Choice::Best,
     };
-    match (Gpu::new(&gpu_options(options, choice)), &options.choice) {
+    match (Gpu::new(&gpu_options(options, choice)), named) {
         (Ok(gpu), _) => Ok(Device::Gpu(gpu)),
         (Err(GpuError::UnknownAdapter { .. } | GpuError::NoAdapter), DeviceChoice::Named(name)) => {
             let names: Vec<_> = cards().into_iter().map(|card| format!("{:?}", card.name)).collect();
@@ -52,20 +52,28 @@ pub(super) fn open(options: &DeviceOptions) -> Result<Device, DeviceError> {
     }
 }
 
-/// The best card, where it is worth it: one with memory of its own or of Apple's always, one that shares the processor's
-/// where it is the faster of the two; never one in software.
+/// The best card that is worth it: one with memory of its own or of Apple's is, one that shares the processor's, or of which
+/// its driver does not tell, where it is the faster of the two; never one in software. A card that cannot be used is told of
+/// and the next one tried.
 pub(super) fn automatic(options: &DeviceOptions, tell: &mut dyn FnMut(&str)) -> Option<Device> {
-    let adapter = phi3v_gpu::adapters().into_iter().find(|adapter| adapter.kind != AdapterKind::Software)?;
-    match Gpu::open(adapter, &gpu_options(options, Choice::Best)) {
-        Ok(gpu) => {
-            let certain = gpu.adapter().has_own_memory() || cfg!(target_vendor = "apple");
-            (certain || is_faster(&gpu, options)).then_some(Device::Gpu(gpu))
-        }
-        Err(error) => {
-            tell(&format!("{error}, so the processor runs the model"));
-            None
+    let mut failed: Option<String> = None;
+    for adapter in phi3v_gpu::adapters().into_iter().filter(|adapter| adapter.kind != AdapterKind::Software) {
+        let certain = adapter.kind == AdapterKind::Discrete || cfg!(target_vendor = "apple");
+        match Gpu::open(adapter, &gpu_options(options, Choice::Best)) {
+            Ok(gpu) if certain || is_faster(&gpu, options) => {
+                if let Some(error) = failed {
+                    tell(&format!("{error}, so {} runs the model", gpu.adapter().name));
+                }
+                return Some(Device::Gpu(gpu));
+            }
+            Ok(_) => {}
+            Err(error) => failed = failed.or(Some(error.to_string())),
         }
     }
+    if let Some(error) = failed {
+        tell(&format!("{error}, so the processor runs the model"));
+    }
+    None
 }
 
 /// Whether the first token will come sooner than by the processor: it takes as long as products of many rows do.

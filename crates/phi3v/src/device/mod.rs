@@ -27,7 +27,7 @@ macro_rules! devices {
 }
 use devices;
 
-pub use card::{Card, cards};
+pub use card::{Card, TRIED, Tried, cards};
 pub use choice::{DeviceChoice, DeviceError};
 pub use handles::{DeviceBatch, DeviceKvPool, DeviceLinear, DeviceTable, DeviceTensor, DeviceVector};
 
@@ -110,10 +110,12 @@ impl Device {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_telling(options: &DeviceOptions, tell: &mut dyn FnMut(&str)) -> Result<Self, DeviceError> {
-        match &options.choice {
+        match options.choice.made()? {
             DeviceChoice::Cpu => Self::processor(options),
-            DeviceChoice::Auto => gpu::automatic(options, tell).map_or_else(|| Self::processor(options), Ok),
-            DeviceChoice::Gpu(_) | DeviceChoice::Named(_) => gpu::open(options),
+            DeviceChoice::Auto | DeviceChoice::Variable => {
+                gpu::automatic(options, tell).map_or_else(|| Self::processor(options), Ok)
+            }
+            choice @ (DeviceChoice::Gpu(_) | DeviceChoice::Named(_)) => gpu::open(&choice, options),
         }
     }
 

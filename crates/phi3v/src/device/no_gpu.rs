@@ -1,6 +1,6 @@
 //! What is said of graphics cards in a build that runs on none.
 
-use super::{Card, Device, DeviceError, DeviceOptions};
+use super::{Card, Device, DeviceChoice, DeviceError, DeviceOptions};
 
 pub(super) fn cards() -> Vec<Card> {
     Vec::new()
@@ -14,10 +14,10 @@ pub(super) fn automatic(_: &DeviceOptions, _: &mut dyn FnMut(&str)) -> Option<De
     None
 }
 
-pub(super) fn open(options: &DeviceOptions) -> Result<Device, DeviceError> {
-    let name = options.choice.to_string();
-    Err(match options.choice {
-        super::DeviceChoice::Named(_) => DeviceError::unknown(&name, &[]),
+pub(super) fn open(choice: &DeviceChoice, _: &DeviceOptions) -> Result<Device, DeviceError> {
+    let name = choice.to_string();
+    Err(match choice {
+        DeviceChoice::Named(_) => DeviceError::unknown(&name, &[]),
         _ => DeviceError::NoCards { name },
     })
 }

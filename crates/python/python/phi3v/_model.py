@@ -27,7 +27,7 @@ def load(
     model: str = "demo",
     *,
     quant: Literal["q8", "q4", "none"] | None = None,
-    device: str = "auto",
+    device: str | None = None,
     threads: int | None = None,
     dtype: Literal["bf16", "f32"] | None = None,
     kv: Literal["q8", "bf16", "f32"] | None = None,
@@ -39,7 +39,8 @@ def load(
     Args:
         model: Which one.
         quant: How far the weights are quantized, at first use; a large model is unasked, to q8.
-        device: Where it runs: "auto", "cpu", "gpu", "gpu:1" or a part of a graphics card's name.
+        device: Where it runs: "auto", "cpu", "gpu", "gpu:1" or a part of a graphics card's name; None is what
+            PHI3V_DEVICE says, or "auto".
         threads: One per core where None.
         dtype: Arithmetic of the products.
         kv: Storage of keys and values.
