@@ -180,6 +180,11 @@ impl MemoryPlan {
         let kv_bytes_per_token = kv_bytes_per_token(config, request.kv_format);
         // of a token in one layer
         let layer_bytes = (kv_bytes_per_token / config.num_hidden_layers.max(1) as u64).max(1);
+        // the cache grows by blocks
+        let in_blocks = |tokens: usize| {
+            let blocks = tokens.div_ceil(KV_BLOCK_TOKENS) as u64;
+            blocks.saturating_mul(layer_bytes.saturating_mul(KV_BLOCK_TOKENS as u64))
+        };
         let mut plan = Self {
             weights_bytes: request.weights_bytes,
             kv_bytes_per_token,
@@ -192,10 +197,10 @@ impl MemoryPlan {
         match request.context {
             Some(0) => return Err(MemoryError::NoContext),
             Some(context) if context > limit => return Err(MemoryError::ContextTooLong { context, limit }),
-            Some(context) if context > plan.buffer_tokens_max => {
+            Some(context) if in_blocks(context) > capacity.buffer_bytes_max => {
                 return Err(MemoryError::BufferTooSmall {
                     context,
-                    needed: layer_bytes.saturating_mul(context as u64),
+                    needed: in_blocks(context),
                     limit: capacity.buffer_bytes_max,
                     fits: plan.buffer_tokens_max.min(limit),
                 });
@@ -468,7 +473,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "a context of 10881 tokens takes 133.7 MB for each layer, and a buffer of the device holds 134.2 MB"
+            "a context of 10881 tokens takes 134.5 MB for each layer, and a buffer of the device holds 134.2 MB"
         );
         assert!(error.hint().unwrap().contains("at most 10880 tokens"));
         // 131,072 tokens in f32 are 3.2 GB of a layer, past the 2 GiB of some drivers

@@ -21,9 +21,9 @@ const AVIF: &str = "AVIF";
 pub enum Work {
     /// A PDF of so many bytes.
     Pdf(u64),
-    /// An AVIF.
+    /// An AVIF, and what decides how it is read.
     Avif {
-        /// Its bytes.
+        /// How many bytes it has.
         bytes: u64,
         /// Whether it is read as people see it, and not as the reference would.
         is_as_seen: bool,

@@ -41,7 +41,7 @@ pub fn cards() -> Vec<Card> {
 /// What was done with a part of the support of graphics cards before this version was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tried {
-    /// On what.
+    /// The cards or drivers it was tried on.
     pub on: &'static str,
     /// What was run there, or was not.
     pub what: &'static str,

@@ -83,7 +83,7 @@ struct Row<'a> {
     scores: &'a mut [f32],
     weights: &'a mut [u32],
     state: &'a mut RowState,
-    /// `[dim]`
+    /// `[dim]`, its weighted values so far.
     sums: &'a mut [f32],
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Coding {
 /// What a coded picture is in the picture that is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Its colours.
+    /// Its colours, or its brightness alone.
     Color,
     /// How opaque it is: luma is, and there is nothing else to it.
     Alpha,
