@@ -163,7 +163,7 @@ fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::
 fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Result<()> {
     let mut line = String::new();
     input.read_line(&mut line)?;
-    match serde_json::from_str(&line)? {
+    match serde_json::from_str::<Work>(&line)? {
         #[cfg(feature = "pdf")]
         Work::Pdf(length) => pdf(file(input, length)?, input, output),
         #[cfg(feature = "avif")]
