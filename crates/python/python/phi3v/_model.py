@@ -13,7 +13,7 @@ from ._errors import OptionError, Phi3VError
 from ._html import in_notebook
 from ._options import Options, PlainOptions, Split, split, whole
 from ._phi3v import Answers, Ended, Picture
-from ._pictures import Costs, PictureLike, cost, prepare, several
+from ._pictures import Costs, PictureLike, cost, prepare_all
 from ._schema import Form, form, question_of
 from ._stream import Stream, finished
 
@@ -68,7 +68,7 @@ def tokenize_cost(images: PictureLike | Iterable[PictureLike], **options: Unpack
     def read(source: _phi3v.Source, reading: Any) -> list[Picture]:
         return _phi3v.prepare(source, num_crops, reading)
 
-    return Costs(cost(page) for image in several(images) for page in prepare(read, image, reading))
+    return Costs(map(cost, prepare_all(read, images, reading)))
 
 
 class Model:
@@ -291,8 +291,7 @@ class Model:
     def _read(
         self, images: PictureLike | Iterable[PictureLike], reading: Mapping[str, Any]
     ) -> list[Picture]:
-        read = self._inner.processor.pictures
-        return [page for image in several(images) for page in prepare(read, image, reading)]
+        return prepare_all(self._inner.processor.pictures, images, reading)
 
     def _ask(
         self, turns: list[Turn], pictures: list[Picture], parts: Split, want: Form | None

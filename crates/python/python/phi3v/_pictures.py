@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, TypeVar, Union
 
 from ._errors import PictureError
 from ._phi3v import Picture, Source
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     import numpy
     from PIL.Image import Image
 
+T = TypeVar("T")
+
 PictureLike: TypeAlias = Union[
     str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO, "Image", "numpy.ndarray[Any, Any]"
 ]
 """A path, a data URL, an address (with `allow_hosts`), the bytes of a file, a file object, a PIL image, or uint8 pixels
 `[height, width]` or `[height, width, 1 | 3 | 4]`. A document is its pages, or those that `pages` chooses."""
 
-Reader: TypeAlias = Callable[[Source, Any], list[Picture]]
+Reader: TypeAlias = Callable[[Source, Any], T]
 """Decodes a source and cuts it into tiles: a picture, or those of a document."""
 
 # What the command line reads where none is given, and one byte more, so that the decoder can tell of the excess.
@@ -82,19 +84,24 @@ def several(pictures: PictureLike | Iterable[PictureLike] | None) -> list[Pictur
     return [pictures]  # type: ignore[list-item]
 
 
-def prepare(read: Reader, picture: PictureLike, reading: Mapping[str, Any]) -> list[Picture]:
-    """Reads a picture, or those of a document, from the first of its sources that can be read; warns of pages that lack
-    something."""
+def prepare(read: Reader[T], picture: PictureLike, reading: Mapping[str, Any]) -> T:
+    """Reads a picture, or those of a document, from the first of its sources that can be read."""
     refused: PictureError | None = None
     for source in _sources(picture, reading):
         try:
-            pages = read(source, reading)
+            return read(source, reading)
         except PictureError as error:
             refused = refused or error
-        else:
-            _warn(pages)
-            return pages
     raise refused or PictureError("the picture has no pixels")
+
+
+def prepare_all(
+    read: Reader[list[Picture]], images: PictureLike | Iterable[PictureLike], reading: Mapping[str, Any]
+) -> list[Picture]:
+    """Reads pictures, and those of documents; warns of pages that lack something."""
+    pages = [page for image in several(images) for page in prepare(read, image, reading)]
+    _warn(pages)
+    return pages
 
 
 def _warn(pages: list[Picture]) -> None:

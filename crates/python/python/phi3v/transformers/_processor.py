@@ -57,11 +57,7 @@ class Phi3VProcessor:
         if truncation or max_length is not None:
             raise UnsupportedError("prompts are not truncated", "leave truncation and max_length out")
         asked, reading = kind(return_tensors), split({"reference": True}).reading
-
-        def read(source: _phi3v.Source, reading: Any) -> list[_phi3v.Picture]:
-            return [self._inner.picture(source, reading)]
-
-        pictures = [picture for image in several(images) for picture in prepare(read, image, reading)]
+        pictures = [prepare(self._inner.picture, image, reading) for image in several(images)]
         np = numpy()
         ids = np.array([self._inner.raw_prompt(text, pictures)], dtype=np.int64)
         found = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
