@@ -12,8 +12,33 @@ const OPEN_MAX: usize = 4;
 pub enum OpenFile {
     /// A PDF, which one thread draws pages of.
     Pdf(Box<Document>),
-    /// The bytes of a TIFF, which threads share.
-    Tiff(Arc<Vec<u8>>),
+    /// A TIFF, which threads share.
+    Tiff {
+        /// The bytes of the file.
+        bytes: Arc<Vec<u8>>,
+        /// How many pages it has.
+        pages: usize,
+    },
+}
+
+impl OpenFile {
+    /// How many pages it has.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        match self {
+            Self::Pdf(document) => document.pages(),
+            Self::Tiff { pages, .. } => *pages,
+        }
+    }
+
+    /// Whether its pages can be read: not after an error of the process that draws them.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Pdf(document) => document.is_open(),
+            Self::Tiff { .. } => true,
+        }
+    }
 }
 
 /// Files that are open, by their names. Several threads may draw pages of the same PDF, each by a document of its own.
@@ -31,8 +56,8 @@ impl OpenFiles {
     pub fn take(&self, source: &OsStr) -> Option<OpenFile> {
         let mut open = self.locked();
         let index = open.iter().position(|open| open.source == source)?;
-        if let OpenFile::Tiff(bytes) = &open[index].file {
-            return Some(OpenFile::Tiff(Arc::clone(bytes)));
+        if let OpenFile::Tiff { bytes, pages } = &open[index].file {
+            return Some(OpenFile::Tiff { bytes: Arc::clone(bytes), pages: *pages });
         }
         open.remove(index).map(|open| open.file)
     }
@@ -40,7 +65,7 @@ impl OpenFiles {
     /// Keeps a file for whoever wants a page of it next. The one that was kept longest is closed where there are too many.
     pub fn keep(&self, source: &OsStr, file: OpenFile) {
         let mut open = self.locked();
-        let same = |open: &Open| open.source == source && matches!(open.file, OpenFile::Tiff(_));
+        let same = |open: &Open| open.source == source && matches!(open.file, OpenFile::Tiff { .. });
         if open.iter().any(same) {
             return;
         }

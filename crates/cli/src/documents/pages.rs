@@ -2,7 +2,7 @@
 
 use super::animation;
 use super::choice::PageChoice;
-use super::drawer::{Document, Drawer};
+use super::drawer::Drawer;
 use super::error::DocumentError;
 use super::open::OpenFile;
 use super::video::{self, Frame, FrameChoice};
@@ -52,11 +52,10 @@ pub struct Pages {
 }
 
 enum Content {
-    Pdf(Box<Document>),
+    /// A file with pages.
+    Open(OpenFile),
     /// Frames that are to come.
     Video(std::vec::IntoIter<Frame>),
-    /// The bytes of a TIFF whose pages were chosen.
-    Tiff(Arc<Vec<u8>>),
     /// The bytes of a picture.
     Image(Vec<u8>),
 }
@@ -68,18 +67,17 @@ impl Reading {
     /// It is no picture, and no document that can be drawn; or it does not have the chosen pages.
     pub fn open(&self, bytes: Vec<u8>) -> Result<Pages, DocumentError> {
         if is_drawn(&bytes) {
-            check_bytes(&bytes, &self.limits)?;
-            return self.pages_of(OpenFile::Pdf(Box::new(self.drawer.open(&bytes)?)));
+            return self.pages_of(self.pdf(&bytes)?);
         }
         if let Some(frames) = self.frames.map(|choice| self.frames_of(&bytes, choice)).transpose()?.flatten()
         {
             let left = (1..=frames.len()).collect();
             return Ok(self.pages(Content::Video(frames.into_iter()), left));
         }
-        if self.pages.is_some() && image::pages(&bytes, &self.limits)?.is_some() {
-            return self.pages_of(OpenFile::Tiff(Arc::new(bytes)));
+        match self.tiff_pages(&bytes)? {
+            Some(pages) => self.pages_of(OpenFile::Tiff { bytes: Arc::new(bytes), pages }),
+            None => Ok(self.pages(Content::Image(bytes), vec![1])),
         }
-        Ok(self.pages(Content::Image(bytes), vec![1]))
     }
 
     /// The pages of a file that is open.
@@ -87,19 +85,30 @@ impl Reading {
     /// # Errors
     /// It does not have the chosen pages, or too many where nobody chose.
     pub fn pages_of(&self, file: OpenFile) -> Result<Pages, DocumentError> {
-        let (pages, content) = match file {
-            OpenFile::Pdf(document) => (document.pages(), Content::Pdf(document)),
-            OpenFile::Tiff(bytes) => (image::pages(&bytes, &self.limits)?.unwrap_or(1), Content::Tiff(bytes)),
-        };
-        let left = match &self.pages {
-            Some(choice) => choice.of_document(pages)?,
+        let left = self.chosen(file.pages())?;
+        Ok(self.pages(Content::Open(file), left))
+    }
+
+    /// The chosen of so many pages; all where nobody chose.
+    fn chosen(&self, pages: usize) -> Result<Vec<usize>, DocumentError> {
+        match &self.pages {
+            Some(choice) => choice.of_document(pages),
             None if pages > self.pages_unasked_max => {
-                let limit = self.pages_unasked_max;
-                return Err(DocumentError::ManyPages { pages, limit });
+                Err(DocumentError::ManyPages { pages, limit: self.pages_unasked_max })
             }
-            None => (1..=pages).collect(),
-        };
-        Ok(self.pages(content, left))
+            None => Ok((1..=pages).collect()),
+        }
+    }
+
+    /// A PDF, opened.
+    fn pdf(&self, bytes: &[u8]) -> Result<OpenFile, DocumentError> {
+        check_bytes(bytes, &self.limits)?;
+        Ok(OpenFile::Pdf(Box::new(self.drawer.open(bytes)?)))
+    }
+
+    /// How many pages a TIFF has of which some were chosen; none where nobody chose, and where the file is one picture.
+    fn tiff_pages(&self, bytes: &[u8]) -> Result<Option<usize>, ImageError> {
+        if self.pages.is_some() { image::pages(bytes, &self.limits) } else { Ok(None) }
     }
 
     /// The frames of a video, or of an animation that somebody chose frames of; none where it is something else.
@@ -157,17 +166,13 @@ pub struct CountedPages {
 /// # Errors
 /// As for [`Reading::open`].
 pub fn count_pages(bytes: Vec<u8>, reading: &Reading) -> Result<Option<CountedPages>, DocumentError> {
-    let (count, file) = if is_drawn(&bytes) {
-        check_bytes(&bytes, &reading.limits)?;
-        let document = reading.drawer.open(&bytes)?;
-        (document.pages(), OpenFile::Pdf(Box::new(document)))
+    let file = if is_drawn(&bytes) {
+        reading.pdf(&bytes)?
     } else {
-        let asked = reading.pages.as_ref().map(|_| image::pages(&bytes, &reading.limits));
-        let Some(count) = asked.transpose()?.flatten() else { return Ok(None) };
-        (count, OpenFile::Tiff(Arc::new(bytes)))
+        let Some(pages) = reading.tiff_pages(&bytes)? else { return Ok(None) };
+        OpenFile::Tiff { bytes: Arc::new(bytes), pages }
     };
-    let chosen = reading.pages.as_ref().map(|choice| choice.of_document(count)).transpose()?;
-    let numbers = chosen.unwrap_or_else(|| (1..=count).collect());
+    let numbers = reading.chosen(file.pages())?;
     Ok(Some(CountedPages { numbers, file }))
 }
 
@@ -185,8 +190,7 @@ impl Pages {
     #[must_use]
     pub fn into_open(self) -> Option<OpenFile> {
         match self.content {
-            Content::Pdf(document) => document.is_open().then_some(OpenFile::Pdf(document)),
-            Content::Tiff(bytes) => Some(OpenFile::Tiff(bytes)),
+            Content::Open(file) => file.is_open().then_some(file),
             Content::Video(_) | Content::Image(_) => None,
         }
     }
@@ -200,13 +204,15 @@ impl Pages {
                 time = Some(frame.time);
                 (frame.image, None, false)
             }
-            Content::Pdf(document) => {
+            Content::Open(OpenFile::Pdf(document)) => {
                 let num_crops = params.with_num_crops(params.num_crops).num_crops;
                 let (rgb, is_incomplete) = document.draw(page, num_crops)?;
                 let number = (document.pages() > 1).then_some(page);
                 (rgb, number, is_incomplete)
             }
-            Content::Tiff(bytes) => (image::decode_page(bytes, page, *mode, limits)?, Some(page), false),
+            Content::Open(OpenFile::Tiff { bytes, .. }) => {
+                (image::decode_page(bytes, page, *mode, limits)?, Some(page), false)
+            }
             Content::Image(bytes) => (self.reading.picture(bytes)?, None, false),
         };
         let inputs = Arc::new(image::process(&rgb, params)?);
