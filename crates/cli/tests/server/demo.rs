@@ -1,7 +1,6 @@
 //! The three tasks of the cookbook page on the built-in model, over HTTP.
 
-use super::harness::Running;
-use base64::Engine;
+use super::harness::{Running, data_url};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -16,7 +15,7 @@ fn the_demo_says_what_it_is_and_looks_at_no_more_than_it_can_use() {
     );
     let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let bytes = std::fs::read(examples.join("cover.png")).unwrap();
-    let url = format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(&bytes));
+    let url = data_url(&bytes);
     let picture = json!({"type": "image_url", "image_url": {"url": url, "detail": "high"}});
     let content = [picture, json!({"type": "text", "text": "What are the title and the author?"})];
     let request = json!({"messages": [{"role": "user", "content": content}]});
@@ -52,7 +51,7 @@ fn the_examples_are_answered_to_the_letter() {
         let mut content = Vec::new();
         for name in case["pictures"].as_array().unwrap() {
             let bytes = std::fs::read(examples.join(name.as_str().unwrap())).unwrap();
-            let url = format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(bytes));
+            let url = data_url(&bytes);
             content.push(json!({"type": "image_url", "image_url": {"url": url}}));
         }
         content.push(json!({"type": "text", "text": case["question"]}));

@@ -1,7 +1,7 @@
 //! Documents in requests: their pages are asked about, and no document takes the server from others.
 #![cfg(feature = "pdf")]
 
-use super::harness::{Response, Running, drawer, user_with_picture};
+use super::harness::{Response, Running, base64, drawer, image_tokens, user_with_picture};
 use base64::Engine;
 use phi3v_cli::documents::DrawLimits;
 use phi3v_cli::server::ServerOptions;
@@ -13,28 +13,8 @@ fn document(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/documents").join(name)).unwrap()
 }
 
-fn base64(bytes: &[u8]) -> String {
-    base64::prelude::BASE64_STANDARD.encode(bytes)
-}
-
 fn data_url(name: &str) -> String {
     format!("data:application/pdf;base64,{}", base64(&document(name)))
-}
-
-fn server() -> Running {
-    Running::start(ServerOptions { drawer: drawer(), ..ServerOptions::default() })
-}
-
-/// Asks about a part of a chat's message.
-fn chat(server: &Running, part: Value) -> Response {
-    let content = json!([part, {"type": "text", "text": "What?"}]);
-    server.chat(&json!({"max_tokens": 2, "messages": [{"role": "user", "content": content}]}))
-}
-
-/// Tokens of pictures in the answer's prompt. Of one tile and the whole a picture has 313.
-fn image_tokens(answer: &Response) -> u64 {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()["usage"]["prompt_tokens"].as_u64().unwrap() / 313
 }
 
 fn file(name: &str) -> Value {
@@ -43,24 +23,24 @@ fn file(name: &str) -> Value {
 
 #[test]
 fn the_pages_of_a_file_are_pictures() {
-    let server = server();
-    assert_eq!(image_tokens(&chat(&server, file("shapes.pdf"))), 3);
+    let server = Running::drawing();
+    assert_eq!(image_tokens(&server.chat_about(file("shapes.pdf"))), 3);
     let mut some = file("shapes.pdf");
     some["file"]["pages"] = "2-3".into();
-    assert_eq!(image_tokens(&chat(&server, some.clone())), 2);
+    assert_eq!(image_tokens(&server.chat_about(some.clone())), 2);
     let bare = json!({"type": "file", "file": {"file_data": base64(&document("shapes.pdf"))}});
-    assert_eq!(image_tokens(&chat(&server, bare)), 3);
+    assert_eq!(image_tokens(&server.chat_about(bare)), 3);
     let url = json!({"max_tokens": 2, "messages": [user_with_picture(&data_url("shapes.pdf"), "What?")]});
     assert_eq!(image_tokens(&server.chat(&url)), 3);
-    let whole = chat(&server, file("shapes.pdf")).content();
+    let whole = server.chat_about(file("shapes.pdf")).content();
     assert_eq!(server.chat(&url).content(), whole);
     let tiff = json!({"type": "file", "file": {"file_data": base64(&document("pages.tif")), "pages": "1-"}});
-    assert_eq!(image_tokens(&chat(&server, tiff)), 3);
+    assert_eq!(image_tokens(&server.chat_about(tiff)), 3);
 }
 
 #[test]
 fn the_responses_api_takes_files_too() {
-    let server = server();
+    let server = Running::drawing();
     let ask = |pages: Value| {
         let mut part =
             json!({"type": "input_file", "filename": "a.pdf", "file_data": data_url("shapes.pdf")});
@@ -82,7 +62,7 @@ fn the_responses_api_takes_files_too() {
 
 #[test]
 fn pages_can_be_seen_before_they_are_asked_about() {
-    let server = server();
+    let server = Running::drawing();
     let mut some = file("shapes.pdf");
     some["file"]["pages"] = "2-".into();
     let body = json!({"messages": [{"role": "user", "content": [some]}]});
@@ -100,9 +80,9 @@ fn pages_can_be_seen_before_they_are_asked_about() {
 
 #[test]
 fn what_cannot_be_drawn_is_told() {
-    let server = server();
+    let server = Running::drawing();
     let told = |part: Value| {
-        let answer = chat(&server, part);
+        let answer = server.chat_about(part);
         let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
         (answer.status, answer.code(), message)
     };
@@ -123,7 +103,7 @@ fn what_cannot_be_drawn_is_told() {
 fn pages_count_as_pictures() {
     let limits = phi3v_cli::server::limits::Limits { images_max: 2, ..Default::default() };
     let server = Running::start(ServerOptions { limits, drawer: drawer(), ..ServerOptions::default() });
-    let refused = chat(&server, file("shapes.pdf"));
+    let refused = server.chat_about(file("shapes.pdf"));
     assert_eq!((refused.status, refused.code().as_str()), (400, "too_many_images"));
     assert_eq!(
         refused.json()["error"]["message"],
@@ -146,9 +126,9 @@ fn a_document_that_is_never_drawn_takes_nothing_from_others() {
     let drawer = drawer().with_limits(limits);
     let server = Running::start(ServerOptions { drawer, ..ServerOptions::default() });
     let endless = json!({"type": "file", "file": {"file_data": base64(&document("endless.pdf"))}});
-    let refused = chat(&server, endless);
+    let refused = server.chat_about(endless);
     assert_eq!((refused.status, refused.code().as_str()), (400, "document_unusable"));
-    assert_eq!(image_tokens(&chat(&server, file("shapes.pdf"))), 3, "it goes on");
+    assert_eq!(image_tokens(&server.chat_about(file("shapes.pdf"))), 3, "it goes on");
 }
 
 #[test]

@@ -99,16 +99,21 @@ impl Running {
             .until_ready()
     }
 
+    /// A server that draws documents and decodes pictures in other processes.
+    pub fn drawing() -> Self {
+        Self::start(ServerOptions { drawer: drawer(), ..ServerOptions::default() })
+    }
+
     /// A server of the built-in model.
     pub fn demo() -> Self {
         Self::start_with(ServerOptions::default(), load_demo).until_ready()
     }
 
-    /// A server whose answers are as long as they may be, up to `ENDLESS` tokens.
     pub fn with_limits(limits: Limits) -> Self {
         Self::start(ServerOptions { limits, ..ServerOptions::default() })
     }
 
+    /// A server whose answers are as long as they may be, up to `ENDLESS` tokens.
     pub fn endless(limits: Limits) -> Self {
         let limits = Limits { max_tokens_max: ENDLESS, ..limits };
         Self::start_with(ServerOptions { limits, drawer: drawer(), ..ServerOptions::default() }, load_endless)
@@ -154,6 +159,12 @@ impl Running {
 
     pub fn post_bytes(&self, path: &str, body: &[u8]) -> Response {
         request(self.address, "POST", path, &[("content-type", "application/json")], body)
+    }
+
+    /// Asks about a part of a chat's message.
+    pub fn chat_about(&self, part: Value) -> Response {
+        let content = json!([part, {"type": "text", "text": "What?"}]);
+        self.chat(&json!({"max_tokens": 2, "messages": [{"role": "user", "content": content}]}))
     }
 
     pub fn chat(&self, body: &Value) -> Response {
@@ -338,10 +349,21 @@ pub fn png(width: u32, height: u32, seed: u8) -> Vec<u8> {
     file
 }
 
+/// Bytes in base64.
+pub fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::prelude::BASE64_STANDARD.encode(bytes)
+}
+
 /// A data URL.
 pub fn data_url(bytes: &[u8]) -> String {
-    use base64::Engine;
-    format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(bytes))
+    format!("data:image/png;base64,{}", base64(bytes))
+}
+
+/// Tokens of pictures in the answer's prompt. Of one tile and the whole a picture has 313.
+pub fn image_tokens(answer: &Response) -> u64 {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["usage"]["prompt_tokens"].as_u64().unwrap() / 313
 }
 
 /// A user's message of text.

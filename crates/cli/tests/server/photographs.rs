@@ -1,30 +1,8 @@
 //! Photographs of phones in requests: taken in every way, and none takes the server from others.
 
-use super::harness::{Response, Running, drawer};
-use base64::Engine;
-use phi3v_cli::server::ServerOptions;
+use super::harness::{Response, Running, base64, image_tokens};
 use serde_json::{Value, json};
 use std::path::Path;
-
-fn base64(bytes: &[u8]) -> String {
-    base64::prelude::BASE64_STANDARD.encode(bytes)
-}
-
-fn server() -> Running {
-    Running::start(ServerOptions { drawer: drawer(), ..ServerOptions::default() })
-}
-
-/// Asks about a part of a chat's message.
-fn chat(server: &Running, part: Value) -> Response {
-    let content = json!([part, {"type": "text", "text": "What?"}]);
-    server.chat(&json!({"max_tokens": 2, "messages": [{"role": "user", "content": content}]}))
-}
-
-/// Tokens of pictures in the answer's prompt. Of one tile and the whole a picture has 313.
-fn image_tokens(answer: &Response) -> u64 {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()["usage"]["prompt_tokens"].as_u64().unwrap() / 313
-}
 
 /// A photograph as phones make them.
 struct Photograph {
@@ -55,7 +33,7 @@ impl Photograph {
 
 #[test]
 fn photographs_of_phones_are_taken_in_every_way() {
-    let server = server();
+    let server = Running::drawing();
     for photograph in Photograph::all() {
         let (kind, data) = (photograph.kind, photograph.base64());
         let own = format!("image/{kind}");
@@ -64,14 +42,14 @@ fn photographs_of_phones_are_taken_in_every_way() {
         let asked = types.map(|kind| {
             let part =
                 json!({"type": "image_url", "image_url": {"url": format!("data:{kind};base64,{data}")}});
-            let answer = chat(&server, part);
+            let answer = server.chat_about(part);
             assert_eq!(image_tokens(&answer), 1, "{kind}");
             answer.content()
         });
         assert!(asked.iter().all(|answer| *answer == asked[0]));
         for file_data in [format!("data:{own};base64,{data}"), data.clone()] {
             let file = json!({"type": "file", "file": {"file_data": file_data, "filename": "IMG_0001"}});
-            assert_eq!(chat(&server, file).content(), asked[0]);
+            assert_eq!(server.chat_about(file).content(), asked[0]);
         }
         let url = json!({"type": "image_url", "image_url": {"url": format!("data:{own};base64,{data}")}});
         let body = json!({"messages": [{"role": "user", "content": [url]}]});
@@ -80,14 +58,14 @@ fn photographs_of_phones_are_taken_in_every_way() {
         assert_eq!(size, (&json!(photograph.width), &json!(photograph.height)));
         assert!(image["thumbnail"].as_str().unwrap().starts_with("data:image/png;base64,"));
         let cut = format!("data:{own};base64,{}", &data[..400]);
-        let refused = chat(&server, json!({"type": "image_url", "image_url": {"url": cut}}));
+        let refused = server.chat_about(json!({"type": "image_url", "image_url": {"url": cut}}));
         assert_eq!((refused.status, refused.code().as_str()), (400, "image_invalid"), "{kind}");
     }
 }
 
 #[test]
 fn the_responses_api_takes_photographs_of_phones() {
-    let server = server();
+    let server = Running::drawing();
     for photograph in Photograph::all() {
         let (kind, data) = (photograph.kind, photograph.base64());
         let url = format!("data:image/{kind};base64,{data}");
@@ -115,7 +93,7 @@ fn the_responses_api_takes_photographs_of_phones() {
 #[cfg(feature = "avif")]
 #[test]
 fn a_photograph_that_ends_its_decoder_takes_nothing_from_others() {
-    let server = server();
+    let server = Running::drawing();
     // eight bytes that the decoder of AV1 cannot take, as the coded picture
     let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/avif/color_420.avif");
     let whole = std::fs::read(whole).unwrap();
@@ -123,8 +101,8 @@ fn a_photograph_that_ends_its_decoder_takes_nothing_from_others() {
     let start = bytes.windows(4).rposition(|name| name == b"mdat").unwrap() + 4;
     bytes[start..start + 8].copy_from_slice(&[0x2f, 0x2f, 5, 4, 0x80, 0, 0, 0]);
     let url = |bytes: &[u8]| json!({"type": "image_url", "image_url": {"url": format!("data:;base64,{}", base64(bytes))}});
-    let refused = chat(&server, url(&bytes));
+    let refused = server.chat_about(url(&bytes));
     assert_eq!((refused.status, refused.code().as_str()), (400, "image_invalid"));
     assert_eq!(refused.json()["error"]["message"], "the AVIF picture is damaged");
-    assert_eq!(image_tokens(&chat(&server, url(&whole))), 1, "it goes on");
+    assert_eq!(image_tokens(&server.chat_about(url(&whole))), 1, "it goes on");
 }
