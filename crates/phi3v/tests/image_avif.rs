@@ -3,39 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 #![cfg(feature = "avif")]
 
+mod common;
+
+use common::photographs::{LIMITS, Photographs, largest};
 use phi3v::image::{ImageError, ImageLimits, ImageMode, RgbImage, decode, decode_avif};
-use std::path::{Path, PathBuf};
 
-const LIMITS: ImageLimits =
-    ImageLimits { bytes_max: 1 << 20, pixels_max: 1 << 20, side_max: 4096, frames_max: 100 };
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/avif")
-}
-
-fn bytes(name: &str) -> Vec<u8> {
-    std::fs::read(folder().join(name)).unwrap()
-}
+const AVIF: Photographs = Photographs("avif");
 
 fn read(name: &str, mode: ImageMode) -> RgbImage {
-    decode_avif(&bytes(name), mode, &LIMITS).unwrap()
-}
-
-/// The names of all files.
-fn names() -> Vec<String> {
-    let paths = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
-    let is_avif = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "avif");
-    let name = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
-    let mut names: Vec<String> = paths.filter(is_avif).map(name).collect();
-    names.sort();
-    assert!(names.len() >= 30, "{names:?}");
-    names
-}
-
-/// The largest difference of a value.
-fn largest(ours: &RgbImage, theirs: &RgbImage) -> u8 {
-    assert_eq!((ours.width, ours.height), (theirs.width, theirs.height));
-    ours.pixels.iter().zip(&theirs.pixels).map(|(ours, theirs)| ours.abs_diff(*theirs)).max().unwrap()
+    decode_avif(&AVIF.bytes(name), mode, &LIMITS).unwrap()
 }
 
 /// What libavif converts by its own arithmetic. All else is converted by that of libyuv, whole numbers of few bits.
@@ -54,7 +30,7 @@ const EXACT: [&str; 10] = [
 
 #[test]
 fn pixels_are_libavifs() {
-    let names = names();
+    let names = AVIF.names(30);
     assert!(EXACT.iter().all(|name| names.iter().any(|other| other == name)));
     for name in names {
         for mode in [ImageMode::AsSeen, ImageMode::Reference] {
@@ -86,42 +62,48 @@ fn transparency_is_on_white() {
 
 #[test]
 fn limits_hold_before_anything_is_decoded() {
-    let limited =
-        |limits: ImageLimits| decode_avif(&bytes("color_420.avif"), ImageMode::AsSeen, &limits).unwrap_err();
+    let limited = |limits: ImageLimits| {
+        decode_avif(&AVIF.bytes("color_420.avif"), ImageMode::AsSeen, &limits).unwrap_err()
+    };
     assert!(matches!(limited(ImageLimits { pixels_max: 64 * 48 - 1, ..LIMITS }), ImageError::Pixels { .. }));
     assert!(matches!(limited(ImageLimits { side_max: 63, ..LIMITS }), ImageError::Side { .. }));
     assert!(matches!(limited(ImageLimits { bytes_max: 600, ..LIMITS }), ImageError::Bytes { .. }));
     // the size that the file states, made enormous: 2^31 pixels
-    let large =
-        changed("color_420.avif", b"ispe\0\0\0\0\0\0\0\x40\0\0\0\x30", b"ispe\0\0\0\0\0\0\x80\0\0\x01\0\0");
+    let large = AVIF.changed(
+        "color_420.avif",
+        b"ispe\0\0\0\0\0\0\0\x40\0\0\0\x30",
+        b"ispe\0\0\0\0\0\0\x80\0\0\x01\0\0",
+    );
     let refused = decode_avif(&large, ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
     assert!(matches!(refused, ImageError::Side { height: 65_536, .. }), "{refused}");
-    let large =
-        changed("color_420.avif", b"ispe\0\0\0\0\0\0\0\x40\0\0\0\x30", b"ispe\0\0\0\0\0\0\xff\xff\0\0\x80\0");
+    let large = AVIF.changed(
+        "color_420.avif",
+        b"ispe\0\0\0\0\0\0\0\x40\0\0\0\x30",
+        b"ispe\0\0\0\0\0\0\xff\xff\0\0\x80\0",
+    );
     let refused = decode_avif(&large, ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
     assert!(matches!(refused, ImageError::Pixels { width: 65_535, height: 32_768, .. }), "{refused}");
     // a small size, with a coded picture that has more pixels than the limit
-    let small =
-        changed("color_420.avif", b"ispe\0\0\0\0\0\0\0\x40\0\0\0\x30", b"ispe\0\0\0\0\0\0\0\x08\0\0\0\x08");
+    let small = AVIF.changed(
+        "color_420.avif",
+        b"ispe\0\0\0\0\0\0\0\x40\0\0\0\x30",
+        b"ispe\0\0\0\0\0\0\0\x08\0\0\0\x08",
+    );
     let limits = ImageLimits { pixels_max: 64 * 48 - 1, ..LIMITS };
     let refused = decode_avif(&small, ImageMode::AsSeen, &limits).unwrap_err();
     assert!(matches!(refused, ImageError::Damaged { format: "AVIF", .. }), "{refused}");
     assert!(decode_avif(&small, ImageMode::AsSeen, &LIMITS).is_ok());
 }
 
-/// A file with bytes changed that occur once.
-fn changed(name: &str, from: &[u8], to: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes(name);
-    let found = bytes.windows(from.len()).position(|window| window == from).unwrap();
-    bytes[found..found + to.len()].copy_from_slice(to);
-    bytes
-}
-
 #[test]
 fn a_grid_is_as_large_as_its_tiles() {
     let grid = |width: u8, height: u8| {
         let stated = [0, 0, 1, 1, 0, width, 0, height];
-        decode_avif(&changed("grid.avif", &[0, 0, 1, 1, 0, 128, 0, 128], &stated), ImageMode::AsSeen, &LIMITS)
+        decode_avif(
+            &AVIF.changed("grid.avif", &[0, 0, 1, 1, 0, 128, 0, 128], &stated),
+            ImageMode::AsSeen,
+            &LIMITS,
+        )
     };
     assert!(grid(128, 128).is_ok() && grid(65, 127).is_ok());
     for (width, height) in [(64, 100), (129, 100), (120, 129)] {
@@ -133,18 +115,18 @@ fn a_grid_is_as_large_as_its_tiles() {
 #[test]
 fn what_is_not_decoded_is_named() {
     let refused = |bytes: &[u8]| decode_avif(bytes, ImageMode::AsSeen, &LIMITS).unwrap_err().to_string();
-    let other = changed("color_420.avif", b"av01", b"vvc1");
+    let other = AVIF.changed("color_420.avif", b"av01", b"vvc1");
     assert_eq!(refused(&other), "this kind of AVIF picture is not supported: coded as `vvc1`");
-    let constant = changed("bt709.avif", b"nclx\0\x01\0\x0d\0\x01", b"nclx\0\x01\0\x0d\0\x0a");
+    let constant = AVIF.changed("bt709.avif", b"nclx\0\x01\0\x0d\0\x01", b"nclx\0\x01\0\x0d\0\x0a");
     assert_eq!(refused(&constant), "this kind of AVIF picture is not supported: colours by matrix 10");
-    let cut = &bytes("color_420.avif")[..500];
+    let cut = &AVIF.bytes("color_420.avif")[..500];
     assert!(refused(cut).starts_with("the AVIF picture is damaged"), "{}", refused(cut));
 }
 
 #[test]
 fn other_formats_are_read_as_ever_and_avif_by_its_own_function_only() {
-    let png = bytes("color_420.png");
+    let png = AVIF.bytes("color_420.png");
     assert_eq!(decode_avif(&png, ImageMode::AsSeen, &LIMITS), decode(&png, ImageMode::AsSeen, &LIMITS));
-    let refused = decode(&bytes("color_420.avif"), ImageMode::AsSeen, &LIMITS).unwrap_err();
+    let refused = decode(&AVIF.bytes("color_420.avif"), ImageMode::AsSeen, &LIMITS).unwrap_err();
     assert_eq!(refused, ImageError::OwnProcess { format: "AVIF" });
 }

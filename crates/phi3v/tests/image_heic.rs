@@ -2,47 +2,27 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 #![cfg(feature = "heic")]
 
+mod common;
+
+use common::photographs::{LIMITS, Photographs, largest};
 use phi3v::image::{ImageError, ImageLimits, ImageMode, RgbImage, decode};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
-use std::path::{Path, PathBuf};
 
-const LIMITS: ImageLimits =
-    ImageLimits { bytes_max: 1 << 20, pixels_max: 1 << 20, side_max: 4096, frames_max: 100 };
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/heic")
-}
+const HEIC: Photographs = Photographs("heic");
 
 fn read(name: &str, mode: ImageMode) -> RgbImage {
-    decode(&std::fs::read(folder().join(name)).unwrap(), mode, &LIMITS).unwrap()
-}
-
-/// The names of all files.
-fn names() -> Vec<String> {
-    let paths = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
-    let is_heic = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "heic");
-    let name = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
-    let mut names: Vec<String> = paths.filter(is_heic).map(name).collect();
-    names.sort();
-    assert!(names.len() >= 18, "{names:?}");
-    names
+    decode(&HEIC.bytes(name), mode, &LIMITS).unwrap()
 }
 
 fn files() -> Vec<Vec<u8>> {
-    names().iter().map(|name| std::fs::read(folder().join(format!("{name}.heic"))).unwrap()).collect()
-}
-
-/// The largest difference of a value.
-fn largest(ours: &RgbImage, theirs: &RgbImage) -> u8 {
-    assert_eq!((ours.width, ours.height), (theirs.width, theirs.height));
-    ours.pixels.iter().zip(&theirs.pixels).map(|(ours, theirs)| ours.abs_diff(*theirs)).max().unwrap()
+    HEIC.names(18).iter().map(|name| HEIC.bytes(&format!("{name}.heic"))).collect()
 }
 
 #[test]
 fn pixels_are_libheifs() {
     for mode in [ImageMode::AsSeen, ImageMode::Reference] {
-        for name in names() {
+        for name in HEIC.names(18) {
             let difference =
                 largest(&read(&format!("{name}.heic"), mode), &read(&format!("{name}.png"), mode));
             assert!(difference <= 1, "{name}: {difference}");
@@ -62,7 +42,7 @@ fn transparency_is_on_white() {
 
 #[test]
 fn limits_hold_before_anything_is_decoded() {
-    let bytes = std::fs::read(folder().join("color_420.heic")).unwrap();
+    let bytes = HEIC.bytes("color_420.heic");
     let limited = |limits: ImageLimits| decode(&bytes, ImageMode::AsSeen, &limits).unwrap_err();
     assert!(matches!(limited(ImageLimits { pixels_max: 96 * 64 - 1, ..LIMITS }), ImageError::Pixels { .. }));
     assert!(matches!(limited(ImageLimits { side_max: 95, ..LIMITS }), ImageError::Side { .. }));
@@ -134,20 +114,12 @@ fn a_grid_of_65_535_tiles_is_refused_by_its_size() {
     assert!(matches!(refused, ImageError::Side { .. } | ImageError::Pixels { .. }), "{refused}");
 }
 
-/// A file with bytes changed that occur once.
-fn changed(name: &str, from: &[u8], to: &[u8]) -> Vec<u8> {
-    let mut bytes = std::fs::read(folder().join(name)).unwrap();
-    let found = bytes.windows(from.len()).position(|window| window == from).unwrap();
-    bytes[found..found + to.len()].copy_from_slice(to);
-    bytes
-}
-
 #[test]
 fn what_is_put_together_is_bounded() {
     let refused = |bytes: &[u8]| decode(bytes, ImageMode::AsSeen, &LIMITS).unwrap_err().to_string();
     // two rows of two tiles of 64 x 64 for 120 x 100 pixels
     let grid = |width, height| {
-        changed("grid.heic", &[0, 0, 1, 1, 0, 120, 0, 100], &[0, 0, 1, 1, 0, width, 0, height])
+        HEIC.changed("grid.heic", &[0, 0, 1, 1, 0, 120, 0, 100], &[0, 0, 1, 1, 0, width, 0, height])
     };
     assert!(decode(&grid(128, 128), ImageMode::AsSeen, &LIMITS).is_ok());
     for (width, height) in [(64, 100), (120, 64), (129, 100), (120, 129)] {
@@ -155,10 +127,11 @@ fn what_is_put_together_is_bounded() {
         assert_eq!(told, "the HEIC picture is damaged: its tiles do not fit its size", "{width}x{height}");
     }
     // layers that are the picture itself
-    let itself = changed("layers.heic", b"dimg\0\x01\0\x02\0\x02\0\x02", b"dimg\0\x01\0\x02\0\x01\0\x01");
+    let itself =
+        HEIC.changed("layers.heic", b"dimg\0\x01\0\x02\0\x02\0\x02", b"dimg\0\x01\0\x02\0\x01\0\x01");
     assert!(refused(&itself).contains("made of others, too deep"));
     // as many layers of the same picture as the file has room to name
-    let bytes = std::fs::read(folder().join("layers.heic")).unwrap();
+    let bytes = HEIC.bytes("layers.heic");
     let many = many_layers(&bytes, 60_000);
     let told = refused(&many);
     assert!(told.contains("more than a picture of its size can be"), "{told}");

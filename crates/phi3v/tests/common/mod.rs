@@ -8,6 +8,7 @@
 )]
 
 pub mod forms;
+pub mod photographs;
 pub mod schemas;
 pub mod tolerances;
 
