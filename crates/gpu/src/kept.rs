@@ -39,34 +39,12 @@ pub(crate) fn write(path: &Path, data: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use std::path::PathBuf;
-
-    /// A folder that is gone when the test is over.
-    pub(crate) struct Folder(PathBuf);
-
-    impl Folder {
-        pub(crate) fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("phi3v-gpu-{name}-{}", std::process::id()));
-            std::fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-
-        pub(crate) fn path(&self) -> &Path {
-            &self.0
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
 
     #[test]
     fn a_damaged_file_is_none() {
-        let folder = Folder::new("damaged");
+        let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new").join("a.b");
         write(&path, b"some bytes").unwrap();
         assert_eq!(read(&path).as_deref(), Some(&b"some bytes"[..]));
@@ -88,7 +66,7 @@ pub(crate) mod tests {
 
     #[test]
     fn many_may_write_one_file_at_a_time() {
-        let folder = Folder::new("many");
+        let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::thread::scope(|scope| {
             for thread in 0..4u8 {

@@ -220,7 +220,6 @@ fn full<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
 mod tests {
     use super::*;
     use crate::GpuOptions;
-    use crate::kept::tests::Folder;
     use crate::kernel::{Kernel, all};
     use crate::testing::{card, card_with};
     use std::collections::HashSet;
@@ -257,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_was_found_is_kept_and_what_was_damaged_is_found_anew() {
-        let folder = Folder::new("self-test");
+        let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("gpu");
         let options = GpuOptions { cache: Some(cache.clone()), ..GpuOptions::default() };
         let Some(gpu) = card_with(&options) else { return };
