@@ -37,6 +37,10 @@ mod _phi3v {
     #[allow(non_upper_case_globals, reason = "Python's name for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
+    /// A word less probable than this is called unsure.
+    #[pymodule_export]
+    const SURE_MIN: f32 = phi3v::words::SURE_MIN;
+
     /// Pages of documents are drawn by another process of this interpreter, where it knows which one it is.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

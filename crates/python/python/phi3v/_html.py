@@ -5,10 +5,8 @@ import sys
 from html import escape
 
 from ._answer import Answer, Word
+from ._phi3v import SURE_MIN
 from ._png import png
-
-# Words less probable than this are shaded, the darker the less: `phi3v::words::SURE_MIN`.
-_SURE = 0.85
 
 
 def in_notebook() -> bool:
@@ -34,7 +32,7 @@ def answer(answer: Answer) -> str:
 
 def _word(word: Word) -> str:
     space, text = escape(word.space), escape(word.text)
-    if word.p >= _SURE:
+    if word.p >= SURE_MIN:
         return space + text
     shade = 0.1 + 0.4 * (1 - word.p)
     title = f"{word.p:.0%}"

@@ -11,6 +11,7 @@ __all__ = [
     "Picture",
     "Piece",
     "Processor",
+    "SURE_MIN",
     "Source",
     "__version__",
     "compare",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 __version__: str
+SURE_MIN: float
 
 def main(words: Sequence[str | bytes]) -> int: ...
 def load(loading: Mapping[str, Any]) -> Model: ...

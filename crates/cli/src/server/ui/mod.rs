@@ -58,3 +58,14 @@ fn file(content_type: &'static str, contents: impl IntoResponse) -> Response {
     ];
     (headers, contents).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use phi3v::words::{EVEN_MIN, SURE_MIN};
+
+    #[test]
+    fn the_page_calls_unsure_what_the_terminal_does() {
+        let shaded = format!("const DOUBT = [{SURE_MIN}, {EVEN_MIN}, ");
+        assert!(include_str!("answer.js").contains(&shaded), "{shaded}");
+    }
+}
