@@ -272,8 +272,8 @@ impl<B: Backend> Engine<B> {
 
     /// Begins with an image before the request that will bring it, so that the next one can be read and cut meanwhile. Steps
     /// send its tiles through the vision tower when no request needs that; a request with the same image and `cache_salt`
-    /// takes over what was done. The image is forgotten when nobody else holds `inputs` any more. Progress with it bears
-    /// the id of the next request.
+    /// takes over what was done, which its observer is told. The image is forgotten when nobody else holds `inputs` any more.
+    /// Progress with it before that bears the id of the next request.
     ///
     /// ```
     /// use phi3v::engine::CacheSalt;

@@ -35,6 +35,16 @@ pub(super) enum Encoded<B: Backend> {
     All(Arc<B::Tensor>),
 }
 
+impl<B: Backend> Encoded<B> {
+    /// Distinct tiles that have not been through the tower yet.
+    fn remaining(&self) -> usize {
+        match self {
+            Self::Part(job) => job.remaining(),
+            Self::All(_) => 0,
+        }
+    }
+}
+
 /// Is called with the tiles that are done, in parts, and can stop the work.
 pub(super) type TilesDone<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;
 
@@ -44,11 +54,11 @@ impl<B: Backend> Images<B> {
         Self { requests: HashMap::new(), cache: ImageCache::new(cache_bytes_max), ahead: Ahead::new() }
     }
 
-    /// Takes the images of a sequence that were encoded ahead of it, and those that it needs from those that are kept, as
-    /// far as they are there.
-    pub(super) fn take_kept(&mut self, sequence: &mut Sequence) {
+    /// Takes the images of a sequence that were encoded ahead of it, telling how far each is, and those that it needs from
+    /// those that are kept, as far as they are there.
+    pub(super) fn take_kept(&mut self, sequence: &mut Sequence, tiles_done: TilesOf<'_>) {
         if !self.ahead.is_empty() {
-            self.take_ahead(sequence);
+            self.take_ahead(sequence, tiles_done);
         }
         while let Some(image) = sequence.image_needed() {
             let Some(embedding) = self.cache.get(&sequence.image_key(image)) else { return };
@@ -85,17 +95,20 @@ impl<B: Backend> Images<B> {
     }
 
     /// Takes over what was done for the images of a sequence before it came. What was not begun is left to it.
-    fn take_ahead(&mut self, sequence: &mut Sequence) {
+    fn take_ahead(&mut self, sequence: &mut Sequence, tiles_done: TilesOf<'_>) {
         for image in 0..sequence.images.len() {
             let Some(AheadImage { encoded, took, .. }) = self.ahead.take(&sequence.image_key(image)) else {
                 continue;
             };
+            let Some(encoded) = encoded else { continue };
             sequence.timings.vision += took;
+            let tiles = sequence.images[image].distinct_tiles();
+            // who wants to stop is asked again at the next layer
+            let _ = tiles_done((tiles - encoded.remaining()) as f64, tiles);
             match encoded {
-                Some(Encoded::All(embedding)) => self.set(sequence, image, embedding),
+                Encoded::All(embedding) => self.set(sequence, image, embedding),
                 // one that the sequence has begun itself goes on
-                Some(Encoded::Part(job)) => _ = self.of(sequence).job.get_or_insert((image, job)),
-                None => {}
+                Encoded::Part(job) => _ = self.of(sequence).job.get_or_insert((image, job)),
             }
         }
     }

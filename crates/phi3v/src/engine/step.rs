@@ -90,7 +90,12 @@ impl<B: Backend> Engine<B> {
     /// Sends tiles of the oldest sequence that lacks an image through the vision tower, or of an image whose request is
     /// still to come: fewer while others are decoding.
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
-        self.scheduler.running_mut().iter_mut().for_each(|sequence| self.images.take_kept(sequence));
+        for sequence in self.scheduler.running_mut() {
+            let id = sequence.id;
+            self.images.take_kept(sequence, &mut |done, total| {
+                observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
+            });
+        }
         let tiles_at_once = self.model.backend().sizes().tiles_at_once;
         let shared = self.options.tiles_shared.clamp(1, tiles_at_once);
         let tiles_max = if self.scheduler.someone_decodes() { shared } else { tiles_at_once };

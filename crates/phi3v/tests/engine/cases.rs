@@ -655,7 +655,8 @@ struct Tower(bool);
 
 impl Observer for Tower {
     fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
-        self.0 |= progress.phase == Phase::Vision;
+        // all of an image is told, too, when its request takes over what was done ahead
+        self.0 |= progress.phase == Phase::Vision && progress.done < progress.total as f64;
         ControlFlow::Continue(())
     }
 }
@@ -711,6 +712,36 @@ fn a_picture_encoded_ahead_gives_the_same_answer_and_is_not_encoded_again() {
             }
             assert_eq!((tokens, steps), (expected.clone(), 3), "after {ahead} steps");
         }
+    }
+}
+
+/// Tiles that are done, and requests they are told to.
+#[derive(Default)]
+struct TilesTold(Vec<(RequestId, f64, usize)>);
+
+impl Observer for TilesTold {
+    fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
+        if progress.phase == Phase::Vision {
+            self.0.push((progress.id, progress.done, progress.total));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn a_request_is_told_how_far_its_picture_was_encoded_ahead() {
+    let (picture, request) = large_picture();
+    for (steps, done) in [(0, 0.0), (1, 2.0), (2, 4.0), (3, 5.0), (4, 5.0)] {
+        let mut engine = engine(EngineOptions::default());
+        engine.encode_ahead(&picture, &CacheSalt::default());
+        for _ in 0..steps {
+            engine.step(&mut ());
+        }
+        let id = engine.submit(again(&request)).unwrap();
+        let mut told = TilesTold::default();
+        engine.step(&mut told);
+        assert_eq!(told.0.first(), Some(&(id, done, 5)), "after {steps} steps");
+        assert!(told.0.is_sorted_by(|(_, a, _), (_, b, _)| a <= b), "{:?}", told.0);
     }
 }
 
