@@ -61,6 +61,11 @@ const ask = async (text) => {
   await page.fill('#question', text);
   await page.keyboard.press('Enter');
 };
+/** Stops an answer that may have reached its end meanwhile. */
+const end = async () => {
+  await page.dispatchEvent('#stop', 'click');
+  await idle();
+};
 const measured = (index) => pictures().nth(index).locator('.cost', { hasText: 'token' }).waitFor({ timeout: 30_000 });
 
 await page.goto(address);
@@ -277,6 +282,20 @@ await check('the pages of a PDF can be chosen and asked about', async () => {
   await thumbnails.nth(1).click();
   await cost('2 pages');
   assert.deepEqual([await pressed(), await page.inputValue('#pictures .pages')], [[true, false, true], '1,3']);
+  assert.equal(await page.evaluate(() => document.activeElement.ariaLabel), 'Page 2 of picture 1, shapes.pdf');
+  await page.fill('#pictures .pages', '2-3');
+  // what is typed while the server measures stays
+  let goOn;
+  const typed = new Promise((resolve) => { goOn = resolve; });
+  await page.route('**/tokenize*', (route) => typed.then(() => route.continue()), { times: 1 });
+  await page.keyboard.press('Enter');
+  await cost('measuring');
+  await page.fill('#pictures .pages', '2-3,1');
+  goOn();
+  await cost('2 pages');
+  assert.equal(await page.inputValue('#pictures .pages'), '2-3,1');
+  await page.keyboard.press('Enter');
+  await cost('3 pages');
   await page.fill('#pictures .pages', '2-3');
   await page.keyboard.press('Enter');
   await cost('2 pages');
@@ -295,8 +314,7 @@ await check('the pages of a PDF can be chosen and asked about', async () => {
   const [sent] = request.postDataJSON().messages.at(-1).content;
   assert.equal(sent.type, 'file');
   assert.match(sent.file.file_data, /^data:application\/pdf;base64,/);
-  await page.click('#stop');
-  await idle();
+  await end();
   // what was stopped before its first word is given back
   while (await pictures().count()) await page.click('#pictures .remove');
   await page.fill('#question', '');
@@ -317,8 +335,7 @@ await check('a picture that the browser cannot show is shown as the server reads
   // in the question, or given back where that was stopped before its answer's first word
   await page.waitForFunction(() => [[...document.querySelectorAll('article.user')].at(-1), document.getElementById('pictures')]
     .some((node) => node?.querySelector('img')?.naturalWidth > 0));
-  await page.click('#stop');
-  await idle();
+  await end();
   while (await pictures().count()) await page.click('#pictures .remove');
   await page.fill('#question', '');
 });

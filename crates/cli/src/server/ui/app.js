@@ -59,6 +59,7 @@ async function price(picture) {
   picture.abort?.abort();
   picture.abort = new AbortController();
   Object.assign(picture, { cost: null, error: null, waiting: false });
+  drawCost(picture);
   try {
     picture.cost = await measure(part(picture, $('detail').value), picture.abort.signal);
     for (const [page, url] of picture.cost.thumbnails) picture.thumbnails?.set(page, url);
@@ -68,7 +69,8 @@ async function price(picture) {
     if (error.code === 'loading') picture.waiting = true;
     else picture.error = error;
   }
-  drawPictures();
+  drawPreview(picture);
+  drawCost(picture);
 }
 
 function costText({ cost, error, waiting }) {
@@ -125,8 +127,9 @@ function thumbnails(picture, number) {
     const chosen = seen.map(([other]) => other).filter((other) => (other === page) !== isChosen(other, picture.pages));
     if (chosen.length === 0) return;
     picture.pages = chosen.join(',');
+    item(picture).querySelector('.pages').value = picture.pages;
     price(picture);
-    drawPictures();
+    drawPreview(picture);
   };
   return make('div', { className: 'thumbnails' }, ...seen.map(([page, url]) => {
     const label = `Page ${page} of ${number}`;
@@ -149,23 +152,51 @@ function image({ url, cost }, alt) {
   return node;
 }
 
+/** The list's item of a picture, if it is drawn already. */
+const item = (picture) => $('pictures').children[pictures.indexOf(picture)];
+const named = (picture) => `picture ${pictures.indexOf(picture) + 1}, ${picture.name}`;
+
+function preview(picture) {
+  return picture.thumbnails?.size ? thumbnails(picture, named(picture)) : image(picture, named(picture));
+}
+
+/** Draws a picture's preview anew and leaves the rest, in which somebody may be typing. */
+function drawPreview(picture) {
+  const old = item(picture)?.firstChild;
+  if (!old) return;
+  const focused = [...old.children].indexOf(document.activeElement);
+  old.replaceWith(preview(picture));
+  item(picture).firstChild.children[focused]?.focus();
+}
+
+const costLine = (picture) => make('div', { className: picture.error ? 'cost bad' : 'cost', textContent: costText(picture) });
+
+function drawCost(picture) {
+  item(picture)?.querySelector('.cost').replaceWith(costLine(picture));
+  drawTotal();
+}
+
+function drawTotal() {
+  const tokens = pictures.reduce((sum, { cost }) => sum + (cost?.tokens ?? 0), 0);
+  $('cost').textContent = tokens ? `${count(tokens, 'token')} of pictures` : '';
+}
+
 function drawPictures() {
   const button = (className, text, label, disabled, onclick) =>
     make('button', { type: 'button', className: `small ${className}`, textContent: text, ariaLabel: label, title: label, disabled, onclick });
   $('pictures').replaceChildren(...pictures.map((picture, index) => {
-    const number = `picture ${index + 1}, ${picture.name}`;
+    const number = named(picture);
     return make('li', {},
-      picture.thumbnails?.size ? thumbnails(picture, number) : image(picture, number),
+      preview(picture),
       ...(picture.pages === undefined ? [] : [pagesField(picture, number)]),
       make('div', { className: 'name', textContent: `${index + 1}. ${picture.name}`, title: picture.name }),
-      make('div', { className: picture.error ? 'cost bad' : 'cost', textContent: costText(picture) }),
+      costLine(picture),
       make('div', { className: 'buttons' },
         button('earlier', '←', `Move ${number} earlier`, index === 0, () => move(index, -1)),
         button('remove', '✕', `Remove ${number}`, false, () => remove(index)),
         button('later', '→', `Move ${number} later`, index === pictures.length - 1, () => move(index, 1))));
   }));
-  const tokens = pictures.reduce((sum, { cost }) => sum + (cost?.tokens ?? 0), 0);
-  $('cost').textContent = tokens ? `${count(tokens, 'token')} of pictures` : '';
+  drawTotal();
 }
 
 // --- errors and progress ----------------------------------------------------------------------------------------
