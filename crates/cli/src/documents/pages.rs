@@ -102,7 +102,7 @@ impl Reading {
 
     /// A PDF, opened.
     fn pdf(&self, bytes: &[u8]) -> Result<OpenFile, DocumentError> {
-        check_bytes(bytes, &self.limits)?;
+        self.limits.check_bytes(bytes.len())?;
         Ok(OpenFile::Pdf(Box::new(self.drawer.open(bytes)?)))
     }
 
@@ -118,7 +118,7 @@ impl Reading {
         let is_video =
             matches!(told, Err(ImageError::UnsupportedFormat { format }) if format.starts_with("video"));
         if is_video || (choice.is_asked_for && bytes.starts_with(b"GIF8")) {
-            check_bytes(bytes, limits)?;
+            limits.check_bytes(bytes.len())?;
             return video::frames(bytes, choice, limits).map(Some);
         }
         if choice.is_asked_for && told.is_ok() {
@@ -131,7 +131,7 @@ impl Reading {
     fn picture(&self, bytes: &[u8]) -> Result<RgbImage, DocumentError> {
         let Self { mode, limits, .. } = self;
         if cfg!(feature = "avif") && image::is_avif(bytes) {
-            check_bytes(bytes, limits)?;
+            limits.check_bytes(bytes.len())?;
             return self.drawer.avif(bytes, *mode, limits);
         }
         Ok(image::decode(bytes, *mode, limits)?)
@@ -145,11 +145,6 @@ impl Reading {
 /// Whether the file is drawn page by page, in this build.
 fn is_drawn(bytes: &[u8]) -> bool {
     cfg!(feature = "pdf") && is_pdf(bytes)
-}
-
-fn check_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
-    let (bytes, limit) = (bytes.len(), limits.bytes_max);
-    if bytes > limit { Err(ImageError::Bytes { bytes, limit }) } else { Ok(()) }
 }
 
 /// The pages of a file that are pictures of their own.

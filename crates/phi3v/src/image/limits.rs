@@ -26,8 +26,11 @@ impl Default for ImageLimits {
 }
 
 impl ImageLimits {
-    /// Checks the length of a file.
-    pub(super) fn check_bytes(&self, bytes: usize) -> Result<(), ImageError> {
+    /// Checks the length of a file, which decoders do themselves: for whoever hands a file to something else first.
+    ///
+    /// # Errors
+    /// [`ImageError::Bytes`]: it is empty, or has more than `bytes_max` bytes.
+    pub fn check_bytes(&self, bytes: usize) -> Result<(), ImageError> {
         if bytes == 0 || bytes > self.bytes_max {
             return Err(ImageError::Bytes { bytes, limit: self.bytes_max });
         }
