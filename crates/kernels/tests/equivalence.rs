@@ -77,6 +77,11 @@ fn causal_attention() {
 }
 
 #[test]
+fn a_block_of_keys_and_values_forgets_whose_it_was() {
+    attention::blocks_are_left_clean(&all());
+}
+
+#[test]
 fn a_prompt_may_be_cut_into_chunks() {
     attention::prompts_may_be_cut(&all()[1..]);
 }

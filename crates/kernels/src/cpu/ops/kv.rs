@@ -7,7 +7,7 @@ use super::batch::CpuBatch;
 use super::runner::Runner;
 use super::tensor::{Buffer, CpuTensor};
 use crate::cpu::table::kv::{HeadShape, KvHead, KvHeadMut, KvRows};
-use crate::{BackendError, Heads, KvLayout};
+use crate::{BackendError, Heads, KV_BLOCK_TOKENS, KvLayout};
 
 /// Blocks of keys and values in host memory, which is taken as the pool grows.
 pub struct CpuKvPool {
@@ -136,6 +136,11 @@ impl Runner {
                 dim,
                 count: part.rows.len(),
             };
+            if part.token == 0 && rows.count < KV_BLOCK_TOKENS {
+                // values of tokens to come have a weight of zero in sums, which is none where an infinity was left there
+                stored.values.fill(0);
+                stored.value_scales.fill(0.0);
+            }
             // SAFETY: the kernels are those of a level this processor has.
             unsafe { (self.kernels.attention.store_kv)(&mut stored, part.token, &rows) };
         });
@@ -145,7 +150,7 @@ impl Runner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{KV_BLOCK_TOKENS, KvFormat};
+    use crate::KvFormat;
 
     fn pool(format: KvFormat, dim: usize) -> CpuKvPool {
         let heads = Heads { query: 4, key_value: 2, dim };

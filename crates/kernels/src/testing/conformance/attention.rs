@@ -38,6 +38,11 @@ impl Sequences {
 
     /// Caches the past of all sequences, then runs their new tokens as one batch.
     fn run<B: Backend>(&self, backend: &B, format: KvFormat) -> Vec<f32> {
+        self.run_after(backend, format, None)
+    }
+
+    /// The same in blocks that others have filled with a value, if one is given, and have left.
+    fn run_after<B: Backend>(&self, backend: &B, format: KvFormat, left: Option<f32>) -> Vec<f32> {
         let blocks_of = |(past, new): &(usize, usize)| (past + new).div_ceil(KV_BLOCK_TOKENS);
         let total: usize = self.lengths.iter().map(blocks_of).sum();
         let layout = KvLayout { layers: 2, heads: self.heads, format };
@@ -52,6 +57,13 @@ impl Sequences {
             .collect();
         let (mut rows, mut spans, mut row) = (Vec::new(), Vec::new(), 0);
         let mut batch = backend.batch();
+        if let Some(left) = left {
+            let tokens = total * KV_BLOCK_TOKENS;
+            let blocks: Vec<u32> = (0..total as u32).collect();
+            backend.set_batch(&[Span { rows: 0..tokens, past: 0, blocks: &blocks }], &mut batch).unwrap();
+            let full = vec![left; tokens * self.cols()];
+            backend.copy_kv(&tensor(backend, &full, self.cols()), 1, &batch, &mut pool);
+        }
         for ((&(past, new), qkv), blocks) in self.lengths.iter().zip(&self.qkv).zip(&tables) {
             let (before, now) = qkv.split_at(past * self.cols());
             if past > 0 {
@@ -161,6 +173,26 @@ pub fn prompts_may_be_cut<B: Backend>(subjects: &[Subject<B>]) {
                     together[(past - 4000) * 192..],
                     "{name} {format:?} after {past} tokens"
                 );
+            }
+        }
+    }
+}
+
+/// What a block held before, infinities among it, changes no bit of who has it now.
+pub fn blocks_are_left_clean<B: Backend>(subjects: &[Subject<B>]) {
+    for case in sequences() {
+        for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+            for Subject { name, backend } in subjects {
+                let expected = case.run(backend, format);
+                for left in [f32::NAN, f32::INFINITY] {
+                    let found = case.run_after(backend, format, Some(left));
+                    assert!(
+                        found == expected,
+                        "{name} {format:?} {:?} {:?} after {left}",
+                        case.heads,
+                        case.lengths
+                    );
+                }
             }
         }
     }
