@@ -137,9 +137,18 @@ impl Processor {
     /// # Errors
     /// [`CpuError`], but for threads that the system refuses.
     pub fn of(options: &CpuOptions) -> Result<Self, CpuError> {
-        let found = Features::detect();
-        let trusted = dispatch::trusted(found);
-        Ok(Self { distrusted: trusted != found, ..Self::with_features(options, trusted)? })
+        Self::tried(options, Features::detect())
+    }
+
+    /// What they would use of a processor that has `features`, which is all or a part of what this one has, without what is
+    /// found to be wrong. A level without tiles runs no instruction of theirs, not even to try it.
+    fn tried(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
+        let chosen = Self::with_features(options, features)?;
+        if chosen.level != CpuLevel::Amx {
+            return Ok(chosen);
+        }
+        let trusted = dispatch::trusted(features);
+        Ok(Self { features: trusted, distrusted: trusted != features, ..chosen })
     }
 
     /// The same on a processor that has `features` alone.
@@ -215,8 +224,7 @@ impl Cpu {
     /// # Errors
     /// [`CpuError`], see its variants.
     pub fn with_features(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
-        let features = dispatch::trusted(features.and(Features::detect()));
-        Self::start(Processor::with_features(options, features)?)
+        Self::start(Processor::tried(options, features.and(Features::detect()))?)
     }
 
     /// Starts the backend on this machine's processor, of which `processor` is all or a part.

@@ -1,6 +1,7 @@
 //! `out = epilogue(x Wᵀ + bias)`: what a weight is, and products with dense ones.
 //!
-//! Invariant: a row's result depends neither on the other rows, nor on the cut into tasks, nor on the thread count.
+//! Invariant: a row's result depends neither on the other rows, nor on the cut into tasks, nor on the thread count; with dense
+//! weights it depends on whether the rows are more than [`STREAMED_ROWS_MAX`], for then they are summed in another order.
 
 use super::dense::{Dense, PANEL, Panels, panel_bias};
 use super::gemm::STREAMED_ROWS_MAX;

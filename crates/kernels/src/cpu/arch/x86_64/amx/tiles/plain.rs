@@ -154,8 +154,14 @@ mod tests {
     use crate::testing::{self, Noise};
     use crate::{Feature, Features};
 
-    /// Two products in a row, of shapes that fill the registers or do not; returns the bytes that were stored.
-    unsafe fn run<T: Tiles>([rows, groups, columns]: [usize; 3], data: &[u8; 4096], bytes: bool) -> Vec<u8> {
+    /// Two products in a row, of shapes that fill the registers or do not, added to what is loaded first or to zeros; returns the
+    /// bytes that were stored.
+    unsafe fn run<T: Tiles>(
+        [rows, groups, columns]: [usize; 3],
+        data: &[u8; 4096],
+        bytes: bool,
+        zeros: bool,
+    ) -> Vec<u8> {
         let sums = TileShape { rows, bytes: 4 * columns };
         let (a, b) = (TileShape { rows, bytes: 4 * groups }, TileShape { rows: groups, bytes: 4 * columns });
         let none = TileShape { rows: 0, bytes: 0 };
@@ -163,7 +169,11 @@ mod tests {
         // SAFETY: the caller has the instructions; every address is within `data` and `out`.
         unsafe {
             let _tiles = Configured::<T>::new(&Shapes::new([sums, none, a, none, b, none, none, none]));
-            T::load::<0, 4>(data.as_ptr(), 96);
+            if zeros {
+                T::zero::<0>()
+            } else {
+                T::load::<0, 4>(data.as_ptr(), 96)
+            }
             for _ in 0..2 {
                 T::load::<2, 64>(data.as_ptr(), 128);
                 T::load::<4, 0>(data[2048..].as_ptr(), 64);
@@ -182,16 +192,27 @@ mod tests {
         }
         let mut noise = Noise::new(3);
         for shape in [[16, 16, 16], [16, 8, 16], [5, 16, 16], [1, 3, 7]] {
-            for bits in [0x3fff_u16, 0x4f7f, 0x81ff] {
-                // numbers of many sizes, or some that are flushed, none infinite
-                let half = |x: f32| (x.to_bits() as u16 & bits & 0xff7f).to_le_bytes();
+            // numbers of many sizes of one sign, or of both, which cancel; some that are flushed, and some whose products nearly are: to
+            // these nothing larger is added; none infinite, for bit 7 is never kept
+            for (keep, set, zeros) in [
+                (0x3f7f_u16, 0, false),
+                (0x4f7f, 0, false),
+                (0x817f, 0, false),
+                (0x837f, 0x3c00, false),
+                (0x817f, 0x2000, true),
+            ] {
+                let half = |x: f32| (x.to_bits() as u16 & keep | set).to_le_bytes();
                 let data: Vec<u8> = noise.values(2048).into_iter().flat_map(half).collect();
                 let data = data.as_array().unwrap();
                 for bytes in [false, true] {
                     // SAFETY: the processor has the instructions.
-                    let found = unsafe { run::<Hardware>(shape, data, bytes) };
+                    let found = unsafe { run::<Hardware>(shape, data, bytes, zeros) };
                     // SAFETY: as above.
-                    assert_eq!(found, unsafe { run::<Plain>(shape, data, bytes) }, "{shape:?} {bits:x}");
+                    assert_eq!(
+                        found,
+                        unsafe { run::<Plain>(shape, data, bytes, zeros) },
+                        "{shape:?} {keep:x} {set:x}"
+                    );
                 }
             }
         }
