@@ -204,15 +204,19 @@ pub(crate) fn choose(choice: &Choice) -> Result<Adapter, GpuError> {
     };
     match (number, choice) {
         (Some(number), _) => Ok(all.swap_remove(number)),
-        (None, Choice::Best) => Err(GpuError::NoAdapter),
-        (None, Choice::Number(number)) => Err(unknown(number.to_string(), &all)),
-        (None, Choice::Name(name)) => Err(unknown(name.clone(), &all)),
+        (None, choice) => Err(missing(choice, &all)),
     }
 }
 
-fn unknown(asked: String, all: &[Adapter]) -> GpuError {
-    let name = |(i, adapter): (usize, &Adapter)| format!("{i} {}", adapter.name);
-    GpuError::UnknownAdapter { asked, found: all.iter().enumerate().map(name).collect() }
+/// Why none of the cards that are there is meant.
+fn missing(choice: &Choice, all: &[Adapter]) -> GpuError {
+    let name = |(i, adapter): (usize, &Adapter)| format!("gpu:{i} {}", adapter.name);
+    let found = all.iter().enumerate().map(name).collect();
+    match choice {
+        Choice::Best => GpuError::OnlySoftware { found },
+        Choice::Number(number) => GpuError::UnknownAdapter { asked: format!("gpu:{number}"), found },
+        Choice::Name(asked) => GpuError::UnknownAdapter { asked: asked.clone(), found },
+    }
 }
 
 #[cfg(test)]

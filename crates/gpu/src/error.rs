@@ -7,12 +7,18 @@ pub enum GpuError {
     /// There is no card at all, or no driver for one.
     #[error("no graphics card was found")]
     NoAdapter,
+    /// There is no card, only drivers that are the processor itself.
+    #[error("no graphics card was found, only {} in software", .found.join(", "))]
+    OnlySoftware {
+        /// Numbers and names of the drivers there are.
+        found: Vec<String>,
+    },
     /// Cards there are, but not this one.
-    #[error("there is no graphics card {asked:?}; found were {}", .found.join(", "))]
+    #[error("there is no graphics card {asked:?}, but {}", .found.join(", "))]
     UnknownAdapter {
         /// Number or name that was asked for.
         asked: String,
-        /// Names of the cards there are.
+        /// Numbers and names of the cards there are.
         found: Vec<String>,
     },
     /// A card's driver lacks something that every kernel needs.
@@ -47,6 +53,10 @@ impl GpuError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoAdapter => "install the card's driver, with Vulkan, or use the CPU".to_owned(),
+            Self::OnlySoftware { .. } => {
+                "install the card's driver, with Vulkan, or use the CPU; one in software, which is slow, has to be chosen by its number"
+                    .to_owned()
+            }
             Self::UnknownAdapter { .. } => {
                 "choose one of these, by a part of its name or by its number".to_owned()
             }
