@@ -21,7 +21,10 @@ target() { # of this machine
     esac
     case $system in
     Darwin) echo "$machine-apple-darwin" ;;
-    Linux) echo "$machine-unknown-linux-$(libc "$machine")" ;;
+    Linux)
+        libc=$(libc "$machine") || exit 1
+        echo "$machine-unknown-linux-$libc"
+        ;;
     *) fail "there is no program for $system; on Windows use install.ps1" ;;
     esac
 }
