@@ -5,9 +5,9 @@ use crate::interrupt::Interrupt;
 use crate::note;
 use crate::progress::Progress;
 use crate::sources::{NamedImage, NamedImageError};
-use crate::terminal::{TextSink, printable};
+use crate::terminal::{TextSink, count, printable};
 use phi3v::batch::Answer;
-use phi3v::engine::{CacheSalt, Engine, Event, Observer, Request, StepProgress};
+use phi3v::engine::{CacheSalt, Engine, Event, FinishReason, Finished, Observer, Request, StepProgress};
 use phi3v::words::{EVEN_MIN, words};
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
@@ -74,6 +74,15 @@ pub enum Until {
     Encoded,
     /// All pictures are prepared: what the tower has not done by then is left to their request.
     Prepared,
+}
+
+/// Says that an answer ends where it may have no more tokens: what was printed can be half a sentence, or half a form.
+pub fn tell_cut(answer: &Answer) {
+    let Finished { reason, usage, .. } = &answer.finished;
+    if *reason == FinishReason::Length {
+        let tokens = count(usage.completion_tokens, "token");
+        note!("the answer was cut after {tokens}; --max-new-tokens allows more");
+    }
 }
 
 /// Says that the built-in model's answer is probably wrong where it was not sure of a word: a stranger cannot know what it can read.

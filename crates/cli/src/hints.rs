@@ -169,6 +169,9 @@ fn picture(error: &NamedImageError) -> Option<String> {
                 "check the path".to_owned()
             }
         }
+        NamedImageError::File { error, .. } if error.kind() == io::ErrorKind::IsADirectory => {
+            "phi3v batch FOLDER --prompt \"...\" asks about every picture in a folder".to_owned()
+        }
         NamedImageError::File { .. } | NamedImageError::StdinTwice => return None,
         NamedImageError::Url { url } => address(url),
         NamedImageError::Fetch { url, error: SourceError::NotAllowed(Unallowed::Host) } => format!(

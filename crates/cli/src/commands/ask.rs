@@ -57,6 +57,9 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     if is_doubted {
         answer::tell_doubt(&answer);
     }
+    if !(args.json || args.csv) {
+        answer::tell_cut(&answer);
+    }
     // the user has waited for what was done before the request, too
     let Timings { first_token, .. } = &mut answer.finished.timings;
     *first_token = first_token.map(|time| time + encoding);

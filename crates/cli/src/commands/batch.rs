@@ -35,7 +35,8 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let found = found.with_pages(&args.picture.options(&ImageParams::default()), &documents);
     found.check_ids()?;
     if let Inputs::Pictures { skipped: skipped @ 1.., .. } = found {
-        note!("{} passed over: no pictures", count(skipped, "file"));
+        let what = if skipped == 1 { "not a picture" } else { "not pictures" };
+        note!("{} passed over: {what}", count(skipped, "file"));
     }
     let questions = job::questions(args, &found)?;
     job::check_flags(args, &found, &questions)?;

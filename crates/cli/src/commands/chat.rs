@@ -226,6 +226,7 @@ impl Session<'_> {
         if is_doubted {
             answer::tell_doubt(&answer);
         }
+        answer::tell_cut(&answer);
         if self.args.report.stats {
             tell!("{}", Stats(&answer.finished));
         }
