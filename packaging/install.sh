@@ -20,7 +20,11 @@ target() { # of this machine
     *) fail "there is no program for $machine; build it from the source" ;;
     esac
     case $system in
-    Darwin) echo "$machine-apple-darwin" ;;
+    Darwin)
+        # a shell that Rosetta translates is told of a processor of Intel's
+        [ "$(sysctl -n sysctl.proc_translated 2>/dev/null)" != 1 ] || machine=aarch64
+        echo "$machine-apple-darwin"
+        ;;
     Linux)
         libc=$(libc "$machine") || exit 1
         echo "$machine-unknown-linux-$libc"
