@@ -44,11 +44,18 @@ pub(in crate::files) fn is_at(_: &File, path: &Path) -> Result<bool> {
     }
 }
 
-/// Refuses the names that Windows keeps for devices. They stand for the same device in every folder, and, but for its
-/// newest versions, with any ending: `a\nul.png` too.
+/// Refuses the names that Windows keeps for devices, and the paths that lead to a device, a pipe or a whole volume.
 pub(in crate::files) fn refuse_device_name(path: &Path) -> Result<()> {
     let text = path.to_string_lossy().replace('/', r"\").to_uppercase();
-    let name = text.rsplit('\\').next().unwrap_or_default();
+    let is_device = is_device_name(&text) || is_device_path(&text);
+    if is_device { Err(Error::other("its name is one that Windows keeps for a device")) } else { Ok(()) }
+}
+
+/// Whether the last name of the path, in capitals, stands for the same device in every folder, on every drive (`C:nul`),
+/// and, but for Windows' newest versions, with any ending: `a\nul.png` too.
+fn is_device_name(path: &str) -> bool {
+    let name = path.rsplit('\\').next().unwrap_or_default();
+    let name = name.split_once(':').filter(|(drive, _)| drive.len() == 1).map_or(name, |(_, rest)| rest);
     let stem = name.split(['.', ':']).next().unwrap_or_default().trim_end();
     let numbered = ["COM", "LPT"].iter().find_map(|port| stem.strip_prefix(port));
     let is_port = numbered.is_some_and(|number| {
@@ -57,19 +64,62 @@ pub(in crate::files) fn refuse_device_name(path: &Path) -> Result<()> {
         letters.next().is_some_and(|letter| letter.is_ascii_digit() || "¹²³".contains(letter))
             && letters.next().is_none()
     });
-    let is_device = is_port
-        || ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem)
-        || text.starts_with(r"\\.\");
-    if is_device { Err(Error::other("its name is one that Windows keeps for a device")) } else { Ok(()) }
+    is_port || ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem)
+}
+
+/// Whether the path, in capitals, leads to where devices are, `\\.\` or `\\?\`, and there not into a volume or a share of
+/// files; or, of another machine's shares, to that of its pipes or mailslots.
+fn is_device_path(path: &str) -> bool {
+    if path.starts_with(r"\\.\") {
+        return true;
+    }
+    let root = path.strip_prefix(r"\\?\").or_else(|| path.strip_prefix(r"\??\"));
+    // with slashes for backslashes Windows follows `..` to beyond the volume
+    if root.is_some_and(|root| root.split('\\').any(|name| name == "..")) {
+        return true;
+    }
+    let shares = match root {
+        Some(root) => root.strip_prefix(r"UNC\"),
+        None => path.strip_prefix(r"\\"),
+    };
+    let Some(shares) = shares else {
+        return root.is_some_and(|root| !is_in_volume(root));
+    };
+    let share = shares.split('\\').filter(|name| !["", ".", ".."].contains(name)).nth(1).unwrap_or_default();
+    ["PIPE", "MAILSLOT", "IPC$"].contains(&share.trim_end_matches(['.', ' ']))
+}
+
+/// Whether what follows `\\?\` is a path in a drive, `C:\`, or in a volume, `VOLUME{...}\`, and not one of these itself.
+fn is_in_volume(path: &str) -> bool {
+    let Some((volume, _)) = path.split_once('\\') else {
+        return false;
+    };
+    match volume.strip_suffix(':') {
+        Some(drive) => drive.len() == 1 && drive.starts_with(|letter: char| letter.is_ascii_alphabetic()),
+        None => volume.starts_with("VOLUME{") && volume.ends_with('}'),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn assert_refused(names: &[&str]) {
+        for name in names {
+            let refused = refuse_device_name(Path::new(name)).expect_err(name).to_string();
+            assert_eq!(refused, "its name is one that Windows keeps for a device");
+        }
+    }
+
+    fn assert_accepted(names: &[&str]) {
+        for name in names {
+            refuse_device_name(Path::new(name)).expect(name);
+        }
+    }
+
     #[test]
     fn names_of_devices_are_refused_in_every_folder_and_with_every_ending() {
-        for name in [
+        assert_refused(&[
             "NUL",
             "nul",
             "a/nul.png",
@@ -79,19 +129,17 @@ mod tests {
             "prn:",
             "com1",
             "COM0.jpeg",
+        ]);
+        assert_refused(&[
             "lpt9",
             "COM²",
             "conin$",
             "CONOUT$",
-            r"\\.\PhysicalDrive0",
-            "//./pipe/x",
             r"C:\pictures\LPT³.png",
             "nul.partial",
-        ] {
-            let refused = refuse_device_name(Path::new(name)).expect_err(name).to_string();
-            assert_eq!(refused, "its name is one that Windows keeps for a device");
-        }
-        for name in [
+            "c:nul",
+        ]);
+        assert_accepted(&[
             "",
             "null",
             "a.nul",
@@ -102,13 +150,49 @@ mod tests {
             "COMA",
             "com1a",
             "lpt",
-            "prn-1.png",
-            "auxiliary",
-            r"\\server\share\a.png",
+        ]);
+        assert_accepted(&["prn-1.png", "auxiliary", "c:a.png", "a.png:nul"]);
+    }
+
+    #[test]
+    fn paths_to_devices_pipes_and_whole_volumes_are_refused() {
+        assert_refused(&[
+            r"\\.\PhysicalDrive0",
+            "//./pipe/x",
+            r"\\.\C:\a.png",
+            r"\\?\PhysicalDrive0",
+            r"\\?\pipe\x",
+            "//?/pipe/x",
+            r"\??\pipe\x",
+            r"\\?\GLOBALROOT\Device\Harddisk0\Partition0",
+            r"\\?\C:",
+            r"\\?\CD:\a.png",
+            r"\\?\Volume{0123}",
+            "//?/C:/../PhysicalDrive0",
+            r"\\?\UNC\host\pipe\x",
+            "//?/UNC/host/share/../pipe/x",
+            r"\\host\pipe\x",
+            r"\\host\Pipe.\x",
+            r"\\host\\pipe\x",
+            r"\\host\.\pipe\x",
+            r"\\host\..\pipe\x",
+            "//host/ipc$/x",
+            r"\\host\mailslot\x",
+        ]);
+        assert_accepted(&[
+            r"C:\pictures\..\a.png",
+            r"pipe\a.png",
             r"\\?\C:\a.png",
-        ] {
-            refuse_device_name(Path::new(name)).expect(name);
-        }
+            r"\\?\c:\pictures\a.png",
+            r"\??\C:\a.png",
+            r"\\?\Volume{0123}\a.png",
+            r"\\?\UNC\server\share\a.png",
+            r"\\server\share\a.png",
+            r"\\server\c$\a.png",
+            r"\\server\share\pipe\a.png",
+            r"\\server\pipes\a.png",
+            r"\\pipe\share\a.png",
+        ]);
     }
 
     #[test]
