@@ -4,8 +4,9 @@ use crate::sys::changed;
 use std::fs::Metadata;
 use std::time::SystemTime;
 
-/// Size, time of change of the contents, and, where the system has it, of any change at all, which no program can set
-/// back. Moving a file or changing its permissions changes it too.
+/// Size, time of change of the contents, and the time of any change at all, which no program can set back; so that moving a
+/// file or changing its permissions changes it too. On Windows the last is when the file was made, and what writes over a file
+/// and sets its time back is not noticed.
 #[must_use]
 pub fn identity(metadata: &Metadata) -> String {
     let since = |time: std::io::Result<SystemTime>| {
