@@ -76,10 +76,11 @@ pub enum Until {
     Prepared,
 }
 
-/// Says that an answer ends where it may have no more tokens: what was printed can be half a sentence, or half a form.
-pub fn tell_cut(answer: &Answer) {
+/// Says that an answer ends where it may have no more tokens: half a sentence, which `is_wanted` where the user has chosen the
+/// limit, or half a form.
+pub fn tell_cut(answer: &Answer, is_wanted: bool) {
     let Finished { reason, usage, .. } = &answer.finished;
-    if *reason == FinishReason::Length {
+    if *reason == FinishReason::Length && !is_wanted {
         let tokens = count(usage.completion_tokens, "token");
         note!("the answer was cut after {tokens}; --max-new-tokens allows more");
     }

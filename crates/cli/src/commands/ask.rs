@@ -58,7 +58,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
         answer::tell_doubt(&answer);
     }
     if !(args.json || args.csv) {
-        answer::tell_cut(&answer);
+        answer::tell_cut(&answer, args.generation.max_new_tokens.is_some() && form.is_none());
     }
     // the user has waited for what was done before the request, too
     let Timings { first_token, .. } = &mut answer.finished.timings;

@@ -226,7 +226,8 @@ impl Session<'_> {
         if is_doubted {
             answer::tell_doubt(&answer);
         }
-        answer::tell_cut(&answer);
+        let is_wanted = self.args.generation.max_new_tokens.is_some() && self.constraint.is_none();
+        answer::tell_cut(&answer, is_wanted);
         if self.args.report.stats {
             tell!("{}", Stats(&answer.finished));
         }

@@ -19,6 +19,8 @@ fn an_answer_has_the_form_that_is_asked_for() {
     assert!(["yes\n", "not sure\n"].contains(&ask(&["--choices", "yes, not sure"]).as_str()));
     let number = ask(&["--regex", "[0-9]{3}"]);
     assert!(number.trim_end().len() == 3 && number.trim_end().parse::<u32>().is_ok(), "{number}");
+    let cut = fixture.run(&["ask", "--max-new-tokens", "2", "--schema", "digits.json", "What?"]);
+    assert_eq!(cut.stderr, "the answer was cut after 2 tokens; --max-new-tokens allows more\n");
     let answer: Value = serde_json::from_str(&ask(&["--schema", "digits.json"])).unwrap();
     assert!(answer[0]["a digit"].is_u64());
     // the same answer, and how sure the model was of its values
