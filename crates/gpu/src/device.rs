@@ -220,7 +220,8 @@ fn features(
         features |= wgpu::Features::TIMESTAMP_QUERY;
     }
     if units.is_some() {
-        features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+        // where either is missing, their kernels are refused when they are compiled, and the card runs without them
+        features |= found & (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16);
     }
     Ok(features)
 }

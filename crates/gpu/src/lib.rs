@@ -28,6 +28,7 @@ mod tensor;
 #[doc(hidden)]
 pub mod testing;
 mod timer;
+mod units;
 
 pub use adapter::{Adapter, AdapterKind, Choice, MatrixUnits, adapters};
 pub use backend::Gpu;

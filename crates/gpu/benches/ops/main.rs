@@ -66,7 +66,10 @@ fn main() {
             attention(&gpu, tiny, &figures);
             dense(&gpu, tiny, &figures);
         } else if !gpu.uses_matrix_units() {
-            eprintln!("no matrix units that the kernels can use");
+            match gpu.matrix_units_fault() {
+                Some(fault) => eprintln!("matrix units fail the test ({fault})"),
+                None => eprintln!("no matrix units that the kernels can use"),
+            }
             continue;
         }
         many(&gpu, tiny, if no_matrix_units { "dot4" } else { "units" }, &figures);
