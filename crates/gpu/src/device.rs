@@ -53,8 +53,9 @@ impl Failure {
     }
 }
 
-/// Bytes of weights that may wait on the host for their copy to the card.
-const UPLOAD_BYTES: u64 = 64 << 20;
+/// Bytes of weights that may wait for their copy to the card: in memory that both can reach, of which a card without resizable
+/// BAR has 256 MB for all programs.
+const UPLOAD_BYTES: u64 = 16 << 20;
 
 /// An opened card.
 pub(crate) struct Device {
