@@ -105,9 +105,12 @@ impl Backend for Gpu {
     }
 
     fn memory(&self) -> DeviceMemory {
-        let memory = crate::memory::of(&self.device.adapter.raw);
-        match memory.filter(|_| self.device.adapter.has_own_memory()) {
-            Some(memory) => DeviceMemory::Own { available_bytes: memory.available },
+        match crate::memory::of(&self.device.adapter.raw).map(|memory| memory.available) {
+            Some(available_bytes) if self.device.adapter.has_own_memory() => {
+                DeviceMemory::Own { available_bytes }
+            }
+            // often half of the host's
+            Some(available_bytes) => DeviceMemory::Shared { available_bytes },
             None => DeviceMemory::Host,
         }
     }
