@@ -27,6 +27,7 @@ mod self_test;
 mod tensor;
 #[doc(hidden)]
 pub mod testing;
+mod ticks;
 mod timer;
 mod units;
 
