@@ -150,7 +150,10 @@ impl Adapter {
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             memory_bytes: memory.map(|memory| memory.total),
             available_bytes: memory.map(|memory| memory.available),
-            binding_bytes_max: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            binding_bytes_max: limits
+                .max_storage_buffer_binding_size
+                .min(limits.max_buffer_size)
+                .min(BINDING_BYTES_MAX),
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             matrix_units: matrix_units(&raw, &info, &limits),
             raw,
@@ -163,6 +166,9 @@ impl Adapter {
         matches!(self.kind, AdapterKind::Discrete | AdapterKind::Other)
     }
 }
+
+/// What the kernels can number of a buffer: they count its words by u32, and step past the last by at most 256.
+const BINDING_BYTES_MAX: u64 = (1 << 34) - 4 * 256;
 
 /// Workgroup memory of the kernel for matrix units.
 const UNITS_WORKGROUP_BYTES: u32 = 24_576;

@@ -23,6 +23,8 @@ const SIZES_SMALL: Sizes = Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 4,
 pub struct Gpu {
     pub(crate) device: Device,
     recorder: Mutex<Recorder>,
+    /// Why matrix units are left out that the card has.
+    pub(crate) units_fault: Option<String>,
 }
 
 impl Gpu {
@@ -34,14 +36,13 @@ impl Gpu {
         Self::open(choose(&options.choice)?, options)
     }
 
-    /// Opens a card and tries its kernels.
+    /// Opens a card and tries its kernels. Where those for matrix units fail, the card runs without them, see
+    /// [`matrix_units_fault`](Self::matrix_units_fault).
     ///
     /// # Errors
     /// [`GpuError`], see its variants.
     pub fn open(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
-        let gpu = Self::untested(adapter, options)?;
-        crate::self_test::run(&gpu, options.cache.as_deref())?;
-        Ok(gpu)
+        crate::units::open(&adapter, options)
     }
 
     /// Opens the card without trying its kernels.
@@ -50,7 +51,7 @@ impl Gpu {
         let open_error =
             |e: BackendError| GpuError::Open { name: device.adapter.name.clone(), reason: e.to_string() };
         let recorder = Recorder::new(&device).map_err(open_error)?;
-        Ok(Self { recorder: Mutex::new(recorder), device })
+        Ok(Self { recorder: Mutex::new(recorder), units_fault: None, device })
     }
 
     /// The card.
@@ -63,6 +64,13 @@ impl Gpu {
     #[must_use]
     pub fn uses_matrix_units(&self) -> bool {
         self.device.units.is_some()
+    }
+
+    /// What went wrong with matrix units that the card has, where that is why they are left out: the first operation whose
+    /// result was wrong, or what the driver said.
+    #[must_use]
+    pub fn matrix_units_fault(&self) -> Option<&str> {
+        self.units_fault.as_deref()
     }
 
     /// What was recorded since the card was opened.
@@ -97,9 +105,12 @@ impl Backend for Gpu {
     }
 
     fn memory(&self) -> DeviceMemory {
-        let memory = crate::memory::of(&self.device.adapter.raw);
-        match memory.filter(|_| self.device.adapter.has_own_memory()) {
-            Some(memory) => DeviceMemory::Own { available_bytes: memory.available },
+        match crate::memory::of(&self.device.adapter.raw).map(|memory| memory.available) {
+            Some(available_bytes) if self.device.adapter.has_own_memory() => {
+                DeviceMemory::Own { available_bytes }
+            }
+            // often half of the host's
+            Some(available_bytes) => DeviceMemory::Shared { available_bytes },
             None => DeviceMemory::Host,
         }
     }

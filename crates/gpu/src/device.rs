@@ -29,6 +29,8 @@ pub struct GpuOptions {
     pub memory_bytes_max: Option<u64>,
     /// Multiplications after which the card is told to begin, where they shall be fewer than usual; for tests.
     pub work_max: Option<u64>,
+    /// Notices a submission that failed on cards whose driver tells too, as it is with Metal; for tests.
+    pub count_submissions: bool,
 }
 
 /// The first thing that went wrong, from whichever thread the driver tells.
@@ -53,8 +55,9 @@ impl Failure {
     }
 }
 
-/// Bytes of weights that may wait on the host for their copy to the card.
-const UPLOAD_BYTES: u64 = 64 << 20;
+/// Bytes of weights that may wait for their copy to the card: in memory that both can reach, of which a card without resizable
+/// BAR has 256 MB for all programs.
+const UPLOAD_BYTES: u64 = 16 << 20;
 
 /// An opened card.
 pub(crate) struct Device {
@@ -69,6 +72,8 @@ pub(crate) struct Device {
     memory_bytes_max: Option<u64>,
     /// Multiplications after which the card is told to begin.
     pub(crate) work_max: u64,
+    /// Whether submissions are counted on the card, see `ticks.rs`.
+    pub(crate) counts_submissions: bool,
     pub(crate) gone: Gone,
     next_number: AtomicU64,
     /// Bytes of weights that were written since the card was last waited for.
@@ -111,6 +116,7 @@ impl Device {
             binding_bytes_max: binding_bytes_max / 4 * 4,
             memory_bytes_max: options.memory_bytes_max,
             work_max: options.work_max.unwrap_or(WORK_MAX),
+            counts_submissions: options.count_submissions || cfg!(target_vendor = "apple"),
             gone: Gone::default(),
             next_number: AtomicU64::new(1),
             uploaded: Mutex::new(0),
@@ -220,7 +226,8 @@ fn features(
         features |= wgpu::Features::TIMESTAMP_QUERY;
     }
     if units.is_some() {
-        features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+        // where either is missing, their kernels are refused when they are compiled, and the card runs without them
+        features |= found & (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16);
     }
     Ok(features)
 }

@@ -59,6 +59,8 @@ pub(crate) enum Kernel {
     },
     /// Attention within groups of rows.
     AttendFull,
+    /// Ends a submission.
+    Tick,
 }
 
 /// Heads of up to this many values go through the kernels for many rows: what their workgroup memory holds.
@@ -112,6 +114,7 @@ impl Kernel {
             Self::DenseFew { .. } | Self::DenseMany { .. } | Self::Norm => "rrrw",
             Self::Gather | Self::Add | Self::Gate | Self::Rope | Self::StoreKv { .. } | Self::Join => "rrw",
             Self::AttendFew { .. } | Self::AttendMany { .. } | Self::AttendFull => "rrrw",
+            Self::Tick => "wr",
         }
     }
 
@@ -181,6 +184,7 @@ impl Kernel {
                 text!("attend_many"),
             ]),
             Self::AttendFull => join(&[COMMON, SOFTMAX, text!("full"), text!("attend_many")]),
+            Self::Tick => text!("tick").to_owned(),
         }
     }
 }
@@ -243,6 +247,7 @@ pub(crate) fn all(units: &[(u32, u32)]) -> Vec<Kernel> {
         Kernel::Rope,
         Kernel::Join,
         Kernel::AttendFull,
+        Kernel::Tick,
     ];
     for format in [Format::Q8, Format::Q4] {
         kernels.extend([1, 2, 4].map(|rows| Kernel::Few { format, rows }));

@@ -50,6 +50,33 @@ fn every_kernel_is_valid_and_binds_what_it_says() {
     }
 }
 
+/// Whether a loop, by what follows `for (var `, goes up to a bound, or is halved or goes down to 0.
+fn counts_to_a_bound(head: &str) -> bool {
+    let parts: Vec<_> = head.split("; ").collect();
+    let [start, condition, rest, ..] = parts[..] else { return false };
+    let (counter, step) = (start.split(' ').next().unwrap(), rest.split(')').next().unwrap());
+    let up = condition.starts_with(&format!("{counter} < ")) && step.starts_with(&format!("{counter} += "));
+    let down = [format!("{counter} /= 2u"), format!("{counter} -= 1u")];
+    up || condition == format!("{counter} > 0u") && down.contains(&step.to_owned())
+}
+
+/// What wgpu is not to check when a kernel runs, see `pipelines.rs`: that every loop ends.
+#[test]
+fn every_loop_counts_to_a_bound() {
+    for kernel in all(&UNITS) {
+        let source = kernel.source();
+        let code = source.lines().map(|line| line.split("//").next().unwrap());
+        for line in code {
+            let words =
+                |word: &str| line.split(|c: char| !c.is_alphanumeric()).filter(|w| *w == word).count();
+            let heads: Vec<_> = line.split("for (var ").skip(1).collect();
+            let loops = [words("for"), words("while"), words("loop")];
+            assert_eq!(loops, [heads.len(), 0, 0], "{kernel:?}: {line}");
+            assert!(heads.iter().all(|head| counts_to_a_bound(head)), "{kernel:?}: {line}");
+        }
+    }
+}
+
 /// Metal's writer, for Apple's cards, and HLSL's, for DirectX 12; SPIR-V's is what the other tests run. Matrix units are not in
 /// HLSL, so no card shows them there.
 #[test]

@@ -27,7 +27,9 @@ mod self_test;
 mod tensor;
 #[doc(hidden)]
 pub mod testing;
+mod ticks;
 mod timer;
+mod units;
 
 pub use adapter::{Adapter, AdapterKind, Choice, MatrixUnits, adapters};
 pub use backend::Gpu;

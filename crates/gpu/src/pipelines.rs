@@ -76,10 +76,24 @@ impl Cache {
     }
 }
 
+/// The text of a kernel, with every check of wgpu's but the counter that it puts into each loop: that one costs time, and keeps
+/// drivers from unrolling.
+#[expect(unsafe_code, reason = "wgpu asks for it: loops are not bounded by a counter of its own")]
+fn module(device: &wgpu::Device, name: &str, kernel: Kernel) -> wgpu::ShaderModule {
+    let source = wgpu::ShaderSource::Wgsl(kernel.source().into());
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
+    let checks =
+        wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+    // SAFETY: without that counter every loop must end, and does: its counter is halved or counted down to 0, or goes up by at
+    // most 256 to a bound that no step wraps past: a constant, a multiple of a thread's number, columns, values or groups of one
+    // row, which lies in one buffer of at most `BINDING_BYTES_MAX`, words of a head of at most `DIM_MAX` values, or chunks of 256
+    // tokens, of which u32 counts 2^24. `kernel_tests.rs` reads the form of every loop.
+    unsafe { device.create_shader_module_trusted(descriptor, checks) }
+}
+
 fn compile(device: &wgpu::Device, kernel: Kernel, cache: Option<&wgpu::PipelineCache>) -> Compiled {
     let name = kernel.name();
-    let source = wgpu::ShaderSource::Wgsl(kernel.source().into());
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(&name), source });
+    let module = module(device, &name, kernel);
     let entry = |(binding, access): (usize, char)| wgpu::BindGroupLayoutEntry {
         binding: binding as u32,
         visibility: wgpu::ShaderStages::COMPUTE,

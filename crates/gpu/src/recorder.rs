@@ -7,6 +7,7 @@
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::kernel::Kernel;
+use crate::ticks::Ticks;
 use crate::timer::{KernelTime, Timer};
 use phi3v_kernels::BackendError;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -112,6 +113,10 @@ pub(crate) struct Recorder {
     groups: HashMap<GroupKey, wgpu::BindGroup>,
     scratch: [Option<Buffer>; 4],
     readback: Option<Buffer>,
+    /// Counts submissions, where the driver does not tell of those that failed.
+    ticks: Option<Ticks>,
+    /// What the last kernel that was recorded writes, where they are counted.
+    last: Option<wgpu::Buffer>,
     /// Bound where a kernel has nothing to read.
     empty: Buffer,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
@@ -136,6 +141,8 @@ impl Recorder {
             groups: HashMap::new(),
             scratch: [const { None }; 4],
             readback: None,
+            ticks: device.counts_submissions.then(|| Ticks::new(device)).transpose()?,
+            last: None,
             empty: device.buffer(64)?,
             in_flight: VecDeque::new(),
             work: 0,
@@ -149,6 +156,11 @@ impl Recorder {
 
     pub(crate) fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// See [`Ticks::miss`].
+    pub(crate) fn miss_submission(&mut self) {
+        self.ticks.iter_mut().for_each(Ticks::miss);
     }
 
     /// What the kernels took since this was last asked, the longest first.
@@ -224,6 +236,11 @@ impl Recorder {
         pass.set_immediates(0, bytemuck::cast_slice(&words));
         let [x, y, z] = dispatch.grid.map(|size| size as u32);
         pass.dispatch_workgroups(x, y, z);
+        if self.ticks.is_some() {
+            let mut accesses = dispatch.kernel.bindings().chars().zip(dispatch.bound);
+            let written = accesses.find(|(access, _)| *access == 'w');
+            self.last = written.map(|(_, bound)| self.buffer(*bound).raw().clone());
+        }
         self.work += dispatch.work;
         if self.work >= device.work_max || self.timer.as_ref().is_some_and(Timer::is_full) {
             let result = self.submit(device);
@@ -333,6 +350,10 @@ impl Recorder {
             if let Some(timer) = &self.timer {
                 timer.resolve(&mut encoder);
             }
+            let last = self.last.take();
+            if let Some(ticks) = &mut self.ticks {
+                ticks.end(device, &mut encoder, last.as_ref().unwrap_or(self.empty.raw()));
+            }
             let submission = device.queue.submit([encoder.finish()]);
             if let Some(timer) = &mut self.timer {
                 timer.read(device, &submission)?;
@@ -382,13 +403,16 @@ impl Recorder {
         encoder.copy_buffer_to_buffer(buffer.raw(), range.start, &raw, 0, bytes);
         self.submit(device)?;
         let slice = raw.slice(..bytes);
-        let failure = device.failure.clone();
-        slice.map_async(wgpu::MapMode::Read, move |result| {
-            if let Err(e) = result {
-                failure.set(e.to_string());
-            }
-        });
+        for slice in self.ticks.iter().map(Ticks::slice).chain([slice]) {
+            let failure = device.failure.clone();
+            slice.map_async(wgpu::MapMode::Read, move |result| {
+                if let Err(e) = result {
+                    failure.set(e.to_string());
+                }
+            });
+        }
         let done = self.finish(device).and_then(|()| {
+            self.ticks.iter().try_for_each(|ticks| ticks.check(device))?;
             let view =
                 slice.get_mapped_range().map_err(|e| BackendError::Device { reason: e.to_string() })?;
             out.extend_from_slice(bytemuck::cast_slice(&view));
@@ -396,6 +420,7 @@ impl Recorder {
         });
         // for the next time, also where something went wrong
         raw.unmap();
+        self.ticks.iter().for_each(Ticks::unmap);
         done
     }
 
@@ -423,7 +448,11 @@ fn new_encoder(device: &Device) -> wgpu::CommandEncoder {
     device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
 }
 
-fn bind(device: &Device, layout: &wgpu::BindGroupLayout, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {
+pub(crate) fn bind(
+    device: &Device,
+    layout: &wgpu::BindGroupLayout,
+    buffers: &[&wgpu::Buffer],
+) -> wgpu::BindGroup {
     let numbered = buffers.iter().enumerate();
     let entries: Vec<_> = numbered
         .map(|(binding, buffer)| wgpu::BindGroupEntry {

@@ -2,8 +2,8 @@
 //! small shapes.
 //! What was found is kept for the card, its driver's version and this program's.
 
-use crate::GpuError;
 use crate::backend::Gpu;
+use crate::{Adapter, GpuError};
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use phi3v_kernels::{
     Backend, BackendError, Bytes, Cpu, CpuOptions, Epilogue, Format, FullAttention, Heads, KvFormat,
@@ -27,9 +27,8 @@ const RIGHT: &str = "right";
 /// Tries the kernels, or looks up what they did when they were last tried.
 pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<(), GpuError> {
     let name = gpu.adapter().name.clone();
-    let path = cache.map(|folder| path(folder, gpu));
-    let kept = path.as_ref().and_then(|path| String::from_utf8(crate::kept::read(path)?).ok());
-    let wrong = match kept {
+    let path = cache.map(|folder| path(folder, gpu.adapter(), gpu.uses_matrix_units()));
+    let wrong = match path.as_deref().and_then(kept) {
         Some(kept) => Some(kept).filter(|kept| kept != RIGHT),
         None => {
             let open_error = |e: BackendError| GpuError::Open { name: name.clone(), reason: e.to_string() };
@@ -44,10 +43,27 @@ pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<(), GpuError> {
     wrong.map_or(Ok(()), |what| Err(GpuError::SelfTest { name, what }))
 }
 
-/// A file for the card, its driver and this program.
-fn path(folder: &Path, gpu: &Gpu) -> PathBuf {
-    let card = gpu.adapter();
-    let units = if gpu.uses_matrix_units() { "units" } else { "dot4" };
+/// Why a card's matrix units are known to fail.
+pub(crate) fn kept_fault(card: &Adapter, cache: Option<&Path>) -> Option<String> {
+    kept(&path(cache?, card, true)).filter(|kept| kept != RIGHT)
+}
+
+/// Keeps why a card's matrix units fail, for the next start.
+pub(crate) fn keep_fault(card: &Adapter, cache: Option<&Path>, fault: &str) {
+    if let Some(folder) = cache {
+        // without the file the next start tries again
+        let _ = crate::kept::write(&path(folder, card, true), fault.as_bytes());
+    }
+}
+
+/// What stands in a file of [`path`], if it is there and undamaged.
+fn kept(path: &Path) -> Option<String> {
+    String::from_utf8(crate::kept::read(path)?).ok()
+}
+
+/// A file for the card, with matrix units or without, its driver and this program.
+fn path(folder: &Path, card: &Adapter, units: bool) -> PathBuf {
+    let units = if units { "units" } else { "dot4" };
     let version = env!("CARGO_PKG_VERSION");
     let words = [&card.name, &card.driver, &card.api, version, units].join(" ");
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
@@ -221,7 +237,7 @@ mod tests {
     use super::*;
     use crate::GpuOptions;
     use crate::kernel::{Kernel, all};
-    use crate::testing::{card, card_with};
+    use crate::testing::card_with;
     use std::collections::HashSet;
     use std::mem::{Discriminant, discriminant};
 
@@ -245,7 +261,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_kernel_is_tried() {
-        let Some(gpu) = card() else { return };
+        let options = GpuOptions { count_submissions: true, ..GpuOptions::default() };
+        let Some(gpu) = card_with(&options) else { return };
         assert_eq!(first_wrong(&gpu).unwrap(), None);
         let kinds = |kernels: Vec<Kernel>| kernels.iter().map(discriminant).collect::<HashSet<_>>();
         let tried = kinds(gpu.device.pipelines.compiled());
@@ -260,7 +277,7 @@ mod tests {
         let cache = folder.path().join("gpu");
         let options = GpuOptions { cache: Some(cache.clone()), ..GpuOptions::default() };
         let Some(gpu) = card_with(&options) else { return };
-        let file = path(&cache, &gpu);
+        let file = path(&cache, gpu.adapter(), gpu.uses_matrix_units());
         run(&gpu, Some(&cache)).unwrap();
         assert_eq!(crate::kept::read(&file).unwrap(), RIGHT.as_bytes());
         let dispatches = gpu.counts().dispatches;

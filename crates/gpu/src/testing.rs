@@ -18,6 +18,11 @@ pub fn lose(gpu: &Gpu) {
     gpu.device.raw.destroy();
 }
 
+/// Takes a submission for done that the card never gets, as Metal's driver does with one that failed.
+pub fn miss_submission(gpu: &Gpu) {
+    gpu.recorder().miss_submission();
+}
+
 /// That card, opened and not tried: tests do that, and a card in software takes seconds to compile every kernel. None where there is
 /// none, which is said aloud, and is an error where `PHI3V_NEEDS_GPU` is set.
 #[must_use]

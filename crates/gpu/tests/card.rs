@@ -1,7 +1,7 @@
 //! What a card does besides computing: it is measured, shared, filled, lost and opened again.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use phi3v_gpu::testing::{card, card_with, lose};
+use phi3v_gpu::testing::{card, card_with, lose, miss_submission};
 use phi3v_gpu::{Gpu, GpuError, GpuOptions, GpuTensor, GpuVector};
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use phi3v_kernels::testing::{Noise, skip};
@@ -182,6 +182,19 @@ fn a_card_that_is_lost_is_an_error_and_can_be_opened_again() {
     drop(y);
     drop(gpu);
     assert_eq!(product(&card().unwrap(), 20).unwrap(), whole);
+}
+
+#[test]
+fn what_the_card_left_undone_is_an_error_and_not_an_earlier_result() {
+    let options = GpuOptions { count_submissions: true, ..GpuOptions::default() };
+    let Some(gpu) = card_with(&options) else { return };
+    let whole = product(&gpu, 20).unwrap();
+    assert_eq!(product(&gpu, 20).unwrap(), whole);
+    miss_submission(&gpu);
+    for _ in 0..2 {
+        let error = product(&gpu, 20).unwrap_err();
+        assert!(matches!(&error, BackendError::Device { reason } if reason.contains("undone")), "{error}");
+    }
 }
 
 /// A folder that is gone when the test is over.

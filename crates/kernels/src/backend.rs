@@ -228,11 +228,28 @@ pub struct Sizes {
 pub enum DeviceMemory {
     /// In the host's memory; the operating system knows how much is free.
     Host,
+    /// In the host's memory, of which the device's driver lets it have a part.
+    Shared {
+        /// Bytes of that part that are free at this moment.
+        available_bytes: u64,
+    },
     /// In memory of its own.
     Own {
         /// Bytes that are free at this moment.
         available_bytes: u64,
     },
+}
+
+impl DeviceMemory {
+    /// Bytes that weights, cache and buffers can take, where the host has `host` bytes free; `None` where nobody tells.
+    #[must_use]
+    pub fn available_bytes(self, host: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Host => host,
+            Self::Shared { available_bytes } => Some(host.unwrap_or(u64::MAX).min(available_bytes)),
+            Self::Own { available_bytes } => Some(available_bytes),
+        }
+    }
 }
 
 /// A device that can run the model. See the module's introduction for the rules.
@@ -454,4 +471,18 @@ pub(crate) fn feed_forward_in_steps<B: Backend + ?Sized>(
     backend.linear(normed, block.first, block.epilogue, hidden);
     backend.linear(hidden, block.second, Epilogue::Add, x);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shares_the_hosts_memory_has_the_smaller_of_two() {
+        let shared = DeviceMemory::Shared { available_bytes: 8 };
+        assert_eq!([Some(9), Some(7), None].map(|host| shared.available_bytes(host)), [8, 7, 8].map(Some));
+        let own = DeviceMemory::Own { available_bytes: 8 };
+        assert_eq!([Some(9), Some(7), None].map(|host| own.available_bytes(host)), [8; 3].map(Some));
+        assert_eq!([Some(9), None].map(|host| DeviceMemory::Host.available_bytes(host)), [Some(9), None]);
+    }
 }

@@ -7,7 +7,7 @@
 use crate::config::ModelConfig;
 use crate::device::{Device, DeviceOptions};
 use crate::model::{image_bytes, kv_layout, step_bytes};
-use phi3v_kernels::{Backend, DeviceMemory, KV_BLOCK_TOKENS, KvFormat, Sizes};
+use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat, Sizes};
 
 /// The context chosen where memory allows and nobody asks for another. It holds six images of 2,509 tokens; at
 /// 393 KB per token (Phi-3.5-vision, bf16) it takes 6.4 GB.
@@ -118,10 +118,7 @@ impl Capacity {
     /// That of a device, at this moment.
     #[must_use]
     pub fn of<B: Backend>(backend: &B) -> Self {
-        let available_bytes = match backend.memory() {
-            DeviceMemory::Host => available_bytes(),
-            DeviceMemory::Own { available_bytes } => Some(available_bytes),
-        };
+        let available_bytes = backend.memory().available_bytes(available_bytes());
         Self { sizes: backend.sizes(), available_bytes, buffer_bytes_max: backend.buffer_bytes_max() }
     }
 }

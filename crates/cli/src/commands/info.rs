@@ -163,10 +163,15 @@ impl Info {
     }
 
     fn without_model(args: &InfoArgs, processor: Processor, device: &Device) -> Self {
-        let cards = device::cards();
+        let mut cards = device::cards();
         let used = device.card();
+        let gpu = used.as_ref().and_then(|used| cards.iter().position(|card| card.name == used.name));
+        if let (Some(number), Some(used)) = (gpu, used) {
+            // which only who opened it knows
+            cards[number].matrix_units_fault = used.matrix_units_fault;
+        }
         Self {
-            gpu: used.and_then(|used| cards.iter().position(|card| card.name == used.name)),
+            gpu,
             cards: cards.into_iter().map(CardInfo::from).collect(),
             tried: if args.verbose { TriedInfo::all() } else { Vec::new() },
             version: version::VERSION,

@@ -29,6 +29,9 @@ pub(super) struct CardInfo {
     /// Side of a tile; absent without matrix units that the kernels can use.
     #[serde(skip_serializing_if = "Option::is_none")]
     matrix_units: Option<u32>,
+    /// Why the card runs without them, where they fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matrix_units_fault: Option<String>,
 }
 
 /// What of the support of graphics cards was tried on which.
@@ -56,7 +59,7 @@ impl From<Processor> for CpuInfo {
 impl From<Card> for CardInfo {
     fn from(card: Card) -> Self {
         let Card { name, kind, api, driver, memory_bytes, available_bytes, .. } = card;
-        let Card { binding_bytes_max, workgroup_bytes, matrix_units, .. } = card;
+        let Card { binding_bytes_max, workgroup_bytes, matrix_units, matrix_units_fault, .. } = card;
         Self {
             name,
             kind,
@@ -67,6 +70,7 @@ impl From<Card> for CardInfo {
             binding_bytes_max,
             workgroup_bytes,
             matrix_units,
+            matrix_units_fault,
         }
     }
 }
@@ -94,7 +98,9 @@ impl fmt::Display for CardInfo {
         let (buffer, workgroup) = (size(self.binding_bytes_max), size(self.workgroup_bytes.into()));
         writeln!(f, "  limits      {buffer} to a buffer, {workgroup} to a workgroup")?;
         if let Some(tile) = self.matrix_units {
-            writeln!(f, "  matrix      units of {tile} x {tile}, f16")?;
+            let fault = self.matrix_units_fault.as_ref();
+            let fault = fault.map(|fault| format!(", left out, for they fail the test ({fault})"));
+            writeln!(f, "  matrix      units of {tile} x {tile}, f16{}", fault.unwrap_or_default())?;
         }
         if self.kind != "software" {
             writeln!(
@@ -103,5 +109,35 @@ impl fmt::Display for CardInfo {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrix_units_that_fail_are_told_with_their_fault() {
+        let card = |matrix_units_fault: Option<&str>| Card {
+            name: "A card".to_owned(),
+            kind: "discrete".to_owned(),
+            api: "Vulkan".to_owned(),
+            driver: "a driver 1.2".to_owned(),
+            memory_bytes: None,
+            available_bytes: None,
+            binding_bytes_max: 1 << 31,
+            workgroup_bytes: 32_768,
+            matrix_units: Some(16),
+            matrix_units_fault: matrix_units_fault.map(str::to_owned),
+        };
+        let told = |fault| CardInfo::from(card(fault)).to_string();
+        assert!(told(None).contains("units of 16 x 16, f16\n"), "{}", told(None));
+        let wrong = told(Some("a Q8 product of 20 rows"));
+        assert!(
+            wrong.contains(
+                "units of 16 x 16, f16, left out, for they fail the test (a Q8 product of 20 rows)\n"
+            ),
+            "{wrong}"
+        );
     }
 }

@@ -113,11 +113,19 @@ fn open(name: &str, tiny: bool) -> Option<Bare> {
         bind_group_layouts: &[Some(&bindings)],
         immediate_size: 0,
     });
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: None,
-        source: wgpu::ShaderSource::Wgsl(TEXT.into()),
-    });
+    let module = module(&device);
     Some(Bare { source_bytes: source.size(), device, queue, group, layout, module })
+}
+
+/// With the checks that the backend's kernels have.
+#[expect(unsafe_code, reason = "wgpu asks for it: loops are not bounded by a counter of its own")]
+fn module(device: &wgpu::Device) -> wgpu::ShaderModule {
+    let source = wgpu::ShaderSource::Wgsl(TEXT.into());
+    let descriptor = wgpu::ShaderModuleDescriptor { label: None, source };
+    let checks =
+        wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+    // SAFETY: without that counter every loop must end, and does: it counts to a constant, or by at most 2^22 to at most 2^26.
+    unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }
 
 impl Bare {

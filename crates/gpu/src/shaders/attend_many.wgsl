@@ -84,7 +84,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     var all_largest = vec4<f32>(LOWEST);
     var all_total = vec4<f32>(0.0);
     var all: array<array<Values, 4>, STEPS>;
-    for (var chunk = 0u; chunk * CHUNK_BLOCKS * TOKENS < seen; chunk += 1u) {
+    let chunks = (seen - 1u) / (CHUNK_BLOCKS * TOKENS) + 1u;
+    for (var chunk = 0u; chunk < chunks; chunk += 1u) {
         workgroupBarrier();
         if (t < 16u) {
             largest[t] = LOWEST;

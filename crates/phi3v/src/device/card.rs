@@ -23,6 +23,9 @@ pub struct Card {
     pub workgroup_bytes: u32,
     /// Rows and columns of a tile of its matrix units, where the kernels can use them.
     pub matrix_units: Option<u32>,
+    /// Why an opened card runs without the matrix units that it has: the first operation whose result was wrong, or what the
+    /// driver said. `None` where they are not at fault, and of a card that was not opened.
+    pub matrix_units_fault: Option<String>,
 }
 
 /// All graphics cards of this machine, the best first, those in software last. None where no driver is installed, or where

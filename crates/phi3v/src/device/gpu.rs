@@ -18,6 +18,7 @@ impl From<&Adapter> for Card {
             binding_bytes_max: adapter.binding_bytes_max,
             workgroup_bytes: adapter.workgroup_bytes,
             matrix_units: adapter.matrix_units.map(|units| units.tile),
+            matrix_units_fault: None,
         }
     }
 }
@@ -28,7 +29,8 @@ pub(super) fn cards() -> Vec<Card> {
 
 pub(super) fn card(device: &Device) -> Option<Card> {
     let Device::Gpu(gpu) = device else { return None };
-    Some(gpu.adapter().into())
+    let matrix_units_fault = gpu.matrix_units_fault().map(str::to_owned);
+    Some(Card { matrix_units_fault, ..gpu.adapter().into() })
 }
 
 fn gpu_options(options: &DeviceOptions, choice: Choice) -> GpuOptions {

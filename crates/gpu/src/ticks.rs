@@ -1,0 +1,63 @@
+//! Submissions, counted on the card: Metal's driver tells wgpu that a submission has ended where it failed, for want of memory or
+//! of time, and what is read then is of an earlier one. So each ends there with a kernel that counts it, and who reads compares.
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::kernel::Kernel;
+use crate::recorder::bind;
+use phi3v_kernels::BackendError;
+
+const WORD_BYTES: u64 = 4;
+
+/// See the module's introduction.
+pub(crate) struct Ticks {
+    /// What the card has counted.
+    done: Buffer,
+    readback: Buffer,
+    sent: u32,
+}
+
+impl Ticks {
+    pub(crate) fn new(device: &Device) -> Result<Self, BackendError> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        Ok(Self { done: device.buffer(16)?, readback: device.buffer_for(16, usage)?, sent: 0 })
+    }
+
+    /// Ends a submission, whose last kernel wrote `last`.
+    pub(crate) fn end(&mut self, device: &Device, encoder: &mut wgpu::CommandEncoder, last: &wgpu::Buffer) {
+        let tick = device.pipelines.get(&device.raw, Kernel::Tick);
+        let group = bind(device, &tick.layout, &[self.done.raw(), last]);
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&tick.pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(1, 1, 1);
+        drop(pass);
+        encoder.copy_buffer_to_buffer(self.done.raw(), 0, self.readback.raw(), 0, WORD_BYTES);
+        self.sent = self.sent.wrapping_add(1);
+    }
+
+    /// Where the host reads the count.
+    pub(crate) fn slice(&self) -> wgpu::BufferSlice<'_> {
+        self.readback.raw().slice(..WORD_BYTES)
+    }
+
+    /// An error unless the card has done all that was sent; the count is to be mapped.
+    pub(crate) fn check(&self, device: &Device) -> Result<(), BackendError> {
+        let view = self.slice().get_mapped_range();
+        let view = view.map_err(|e| BackendError::Device { reason: e.to_string() })?;
+        if *view != self.sent.to_le_bytes() {
+            device.failure.set("it left work undone, for want of memory or of time".to_owned());
+        }
+        device.failure.check()
+    }
+
+    /// For the next time.
+    pub(crate) fn unmap(&self) {
+        self.readback.raw().unmap();
+    }
+
+    /// Takes a submission for sent that the card never gets, for tests.
+    pub(crate) fn miss(&mut self) {
+        self.sent = self.sent.wrapping_add(1);
+    }
+}
