@@ -313,16 +313,24 @@ impl Scheduler {
         self.few_rows_max.max(self.running_max)
     }
 
-    /// Notes that the first `end` tokens are in the cache, and publishes the blocks that have become full.
+    /// Notes that the first `end` tokens are in the cache.
     pub(super) fn computed_to(&mut self, index: usize, end: usize) {
+        self.running[index].computed = end;
+    }
+
+    /// Whether blocks of a sequence have become full that others do not know yet.
+    pub(super) fn has_unpublished(&self, index: usize) -> bool {
+        let sequence = &self.running[index];
+        self.options.prefix_cache && sequence.published.0 < sequence.full_blocks()
+    }
+
+    /// Publishes the blocks of a sequence that have become full. To be called once logits that were computed from them are
+    /// known to be numbers: a token that overflows also spoils rows before it, which share a block of attention with it, and
+    /// their hashes do not tell.
+    pub(super) fn publish(&mut self, index: usize) {
         let sequence = &mut self.running[index];
-        sequence.computed = end;
-        if !self.options.prefix_cache {
-            return;
-        }
         let (mut published, mut hash) = sequence.published;
-        let end = end.min(sequence.lasting_tokens());
-        while (published + 1) * KV_BLOCK_TOKENS <= end {
+        while published < sequence.full_blocks() {
             hash = sequence.block_hash(published, &hash);
             self.blocks.publish(sequence.blocks[published], hash);
             published += 1;
@@ -459,6 +467,7 @@ mod tests {
     fn prefill(scheduler: &mut Scheduler, index: usize) {
         let total = scheduler.running()[index].tokens.len();
         scheduler.computed_to(index, total);
+        scheduler.publish(index);
         scheduler.running_mut()[index].tokens.push(7);
     }
 
@@ -502,6 +511,28 @@ mod tests {
             let chunks = scheduler.prompt_chunks();
             assert_eq!(chunks, [PromptChunk { index: 1, rows: known..prompt, is_last: true }]);
         }
+    }
+
+    #[test]
+    fn blocks_are_known_to_others_once_they_are_published() {
+        let mut scheduler = scheduler(1024);
+        let known = |scheduler: &mut Scheduler, id| {
+            scheduler.enqueue(sequence(id, 150, 10));
+            admit_all(scheduler);
+            scheduler.running().last().unwrap().computed
+        };
+        assert_eq!(known(&mut scheduler, 0), 0);
+        assert!(!scheduler.has_unpublished(0));
+        scheduler.computed_to(0, 100);
+        assert!(scheduler.has_unpublished(0));
+        assert_eq!(known(&mut scheduler, 1), 0);
+        scheduler.publish(0);
+        assert!(!scheduler.has_unpublished(0));
+        assert_eq!(known(&mut scheduler, 2), 64);
+        scheduler.computed_to(0, 150);
+        // one that fails takes what it has not published with it
+        scheduler.end(0);
+        assert_eq!(known(&mut scheduler, 3), 64);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::sequence::Sequence;
 use super::stopwatch::Stopwatch;
 use super::{Engine, EngineError, Observer};
 use crate::model::{Chunk, Segment};
+use crate::sampler::check_logits;
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::ops::{ControlFlow, Range};
@@ -228,6 +229,9 @@ impl<B: Backend> Engine<B> {
     fn postprocess(&mut self, index: usize, rows: Range<usize>, outputs: &mut Vec<Output>) {
         let (vocab_size, rope) = (self.model.config().vocab_size, self.model.rope());
         let logits = &mut self.logits[rows.start * vocab_size..rows.end * vocab_size];
+        if self.scheduler.has_unpublished(index) && !logits.is_empty() && check_logits(logits).is_ok() {
+            self.scheduler.publish(index);
+        }
         let sequence = &mut self.scheduler.running_mut()[index];
         let (id, factors) = (sequence.id, sequence.factors);
         let keeps_factors = &|tokens| rope.factors_for(tokens) == factors;
