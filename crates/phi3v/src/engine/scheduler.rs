@@ -45,6 +45,15 @@ pub(super) struct Admission {
     pub(super) blocks: usize,
 }
 
+/// A sequence that was split in two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Divided {
+    /// The sequence that was split: its index among those that run.
+    pub(super) whole: usize,
+    /// The part that was split off it.
+    pub(super) part: Admission,
+}
+
 /// A piece of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PromptChunk {
@@ -202,7 +211,7 @@ impl Scheduler {
     }
 
     /// Splits a sequence that scores in two, if one can be and there are blocks for another, so that both run together.
-    pub(super) fn divide(&mut self, tokenizer: &Arc<Tokenizer>) -> Option<Admission> {
+    pub(super) fn divide(&mut self, tokenizer: &Arc<Tokenizer>) -> Option<Divided> {
         let Division { index, prompts } = self.divisible()?;
         let part = self.running[index].split_off(prompts, tokenizer)?;
         let known = self.known_prefix(&part);
@@ -210,15 +219,14 @@ impl Scheduler {
             self.running[index].rejoin(part);
             return None;
         };
-        Some(self.start(part, known, table))
+        Some(Divided { whole: index, part: self.start(part, known, table) })
     }
 
-    /// Undoes [`divide`](Self::divide), where the part at `index` cannot run.
-    pub(super) fn rejoin(&mut self, index: usize) {
-        let part = self.end(index);
-        if let Some(whole) = self.running.iter_mut().find(|sequence| sequence.id == part.id) {
-            whole.rejoin(part);
-        }
+    /// Undoes [`divide`](Self::divide), where the part cannot run. Nothing may have been let in or removed since: of a
+    /// request's sequences only the one that was split is sure to have the blocks for the part's prompts.
+    pub(super) fn rejoin(&mut self, Divided { whole, part }: Divided) {
+        let part = self.end(part.index);
+        self.running[whole].rejoin(part);
     }
 
     /// The sequence with most prompts to hand over, where nobody waits and fewer score than one decode step takes: so
@@ -376,7 +384,8 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{FinishReason, Request};
+    use crate::engine::scoring::Scoring;
+    use crate::engine::{FinishReason, Request, ScoredPrompt};
     use crate::image::{ImageParams, RgbImage, process};
     use crate::tokenizer::Tokenizer;
     use std::sync::{Arc, LazyLock};
@@ -605,6 +614,34 @@ mod tests {
         assert_eq!(only_chunk(&scheduler).index, 1);
         scheduler.running_mut()[0].encoded[0] = true;
         assert_eq!((scheduler.needs_image(), scheduler.prompt_chunks()[0].index), (None, 0));
+    }
+
+    /// A sequence of request 7 that scores `prompts` prompts, each of 10 tokens that all share and `own` of its own.
+    fn scoring(prompts: usize, own: usize) -> Sequence {
+        let scored = ScoredPrompt { input_ids: (0..own as i64).collect(), answers: vec![vec![5], vec![6]] };
+        let request = Request::greedy((0..10).collect(), Vec::new(), 1);
+        let mut request = Request { scored: vec![scored; prompts], ..request };
+        let scoring = Scoring::of(&mut request, short, prompt_rows_min(SIZES));
+        Sequence::new(RequestId(7), request, &TOKENIZER, RopeFactors::Short).unwrap().scoring(scoring)
+    }
+
+    #[test]
+    fn a_part_that_cannot_run_goes_back_to_the_sequence_that_it_was_split_off() {
+        let mut scheduler = scheduler(8192);
+        // the first has no blocks for the prompts of the second
+        scheduler.enqueue(scoring(2, 20));
+        scheduler.enqueue(scoring(20, 500));
+        admit_all(&mut scheduler);
+        (0..2).for_each(|index| prefill(&mut scheduler, index));
+        let left = |scheduler: &Scheduler| -> Vec<usize> {
+            scheduler.running().iter().map(Sequence::divisible).collect()
+        };
+        assert_eq!(left(&scheduler), [1, 19]);
+        let divided = scheduler.divide(&TOKENIZER).unwrap();
+        assert_eq!((divided.whole, divided.part.index), (1, 2));
+        assert!(left(&scheduler)[1] < 19);
+        scheduler.rejoin(divided);
+        assert_eq!(left(&scheduler), [1, 19]);
     }
 
     #[test]

@@ -80,11 +80,11 @@ impl<B: Backend> Engine<B> {
                 self.fail(index, error, outputs);
             }
         }
-        while let Some(Admission { index, blocks }) = self.scheduler.divide(&self.tokenizer) {
-            if self.model.grow_cache(&mut self.cache, blocks).is_err() {
-                return self.scheduler.rejoin(index);
+        while let Some(divided) = self.scheduler.divide(&self.tokenizer) {
+            if self.model.grow_cache(&mut self.cache, divided.part.blocks).is_err() {
+                return self.scheduler.rejoin(divided);
             }
-            self.parts.split(self.scheduler.running()[index].id);
+            self.parts.split(self.scheduler.running()[divided.part.index].id);
         }
     }
 
