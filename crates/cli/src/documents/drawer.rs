@@ -217,7 +217,10 @@ impl Document {
                 self.peer.process.give(IDLE_TIME_MAX);
                 Ok((RgbImage { width, height, pixels }, is_incomplete))
             }
-            Reply::Failed(error) => Err(error.into()),
+            Reply::Failed(error) => {
+                self.peer.process.give(IDLE_TIME_MAX);
+                Err(error.into())
+            }
             Reply::Pages(_) | Reply::Refused(_) => Err(self.end()),
         }
     }

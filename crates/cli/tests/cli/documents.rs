@@ -329,6 +329,9 @@ fn a_document_that_nobody_asks_for_a_page_is_not_ended() {
     let mut open = drawer(limits).open(&std::fs::read(document("shapes.pdf")).unwrap()).unwrap();
     for page in 1..=2 {
         std::thread::sleep(limits.page_time_max + Duration::from_millis(500));
+        // nor is it where a page could not be drawn
+        assert!(matches!(open.draw(9, 1), Err(DocumentError::Pdf(_))));
+        std::thread::sleep(limits.page_time_max + Duration::from_millis(500));
         assert_eq!(open.draw(page, 1).unwrap().0.width.max(237), if page == 1 { 237 } else { 336 });
     }
 }
