@@ -108,6 +108,11 @@ impl Times {
         Self { arrived, deadline: arrived + limits.request_time_max }
     }
 
+    /// Whether the deadline has passed.
+    pub fn is_over(self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
     /// What `work` comes to, if it does so before the deadline. Otherwise it is dropped.
     ///
     /// # Errors
