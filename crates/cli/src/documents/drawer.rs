@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time that a document may stay open without being asked for a page.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -40,6 +40,36 @@ pub struct Drawer {
     program: Option<PathBuf>,
     /// What drawing may cost.
     limits: DrawLimits,
+    /// How long all that it draws may take together, if that is limited.
+    together: Option<Together>,
+}
+
+/// A time that everything has together.
+#[derive(Clone, Copy, Debug)]
+struct Together {
+    limit: Duration,
+    end: Instant,
+}
+
+/// The time that one piece of work has.
+#[derive(Clone, Copy)]
+struct WorkTime {
+    page_time_max: Duration,
+    together: Option<Together>,
+}
+
+impl WorkTime {
+    /// What is left of it at this moment.
+    fn left(self) -> Duration {
+        let together = self.together.map(|together| together.end.saturating_duration_since(Instant::now()));
+        together.map_or(self.page_time_max, |together| together.min(self.page_time_max))
+    }
+
+    /// The time that everything had together, if it is over.
+    fn over(self) -> Option<DocumentError> {
+        let together = self.together.filter(|together| Instant::now() >= together.end)?;
+        Some(DocumentError::TimeTogether { limit: together.limit })
+    }
 }
 
 impl Drawer {
@@ -55,13 +85,19 @@ impl Drawer {
         Self { limits, ..self }
     }
 
+    /// The same for files that together have `limit` from now on, besides the time that each page has.
+    #[must_use]
+    pub fn together_within(self, limit: Duration) -> Self {
+        Self { together: Some(Together { limit, end: Instant::now() + limit }), ..self }
+    }
+
     /// Opens a PDF.
     ///
     /// # Errors
     /// It cannot be read within the limits, or the process for it cannot be started.
     pub fn open(&self, bytes: &[u8]) -> Result<Document, DocumentError> {
         let limits = self.limits;
-        let mut document = Document { peer: self.start()?, limits, pages: 0 };
+        let mut document = Document { peer: self.start()?, limits, time: self.time(), pages: 0 };
         let sent = document.peer.send_file(&Work::Pdf(bytes.len() as u64), bytes);
         match sent.and_then(|()| document.peer.reply()).map_err(|_| document.end())? {
             Reply::Pages(pages) if pages > limits.pages_max => {
@@ -103,21 +139,29 @@ impl Drawer {
             })
         });
         let DrawLimits { page_time_max, memory_max, .. } = self.limits;
+        let late = || self.time().over().unwrap_or(DocumentError::PictureTime { limit: page_time_max });
         match reply {
             Ok(Ok(image)) => Ok(image),
             Ok(Err(refusal)) => Err(DocumentError::Image(refusal.into())),
             Err(_) => Err(match peer.process.end() {
-                Some(Stopped::Time) => DocumentError::PictureTime { limit: page_time_max },
+                Some(Stopped::Time) => late(),
                 Some(Stopped::Memory) => DocumentError::PictureMemory { limit: memory_max },
                 None => DocumentError::Image(Refusal::of_end().into()),
             }),
         }
     }
 
+    fn time(&self) -> WorkTime {
+        WorkTime { page_time_max: self.limits.page_time_max, together: self.together }
+    }
+
     fn start(&self) -> Result<Peer, DocumentError> {
+        let time = self.time();
+        if let Some(over) = time.over() {
+            return Err(over);
+        }
         let mut command = self.command().map_err(DocumentError::Start)?;
-        let DrawLimits { page_time_max, memory_max, .. } = self.limits;
-        let process = Watched::start(&mut command, page_time_max, memory_max);
+        let process = Watched::start(&mut command, time.left(), self.limits.memory_max);
         Ok(Peer { process: process.map_err(DocumentError::Start)? })
     }
 
@@ -186,6 +230,7 @@ impl Peer {
 pub struct Document {
     peer: Peer,
     limits: DrawLimits,
+    time: WorkTime,
     pages: usize,
 }
 
@@ -208,7 +253,11 @@ impl Document {
     /// # Errors
     /// It cannot be drawn within the limits. After all but a [`DocumentError::Pdf`] no other can be drawn either.
     pub fn draw(&mut self, page: usize, num_crops: usize) -> Result<(RgbImage, bool), DocumentError> {
-        self.peer.process.give(self.limits.page_time_max);
+        if let Some(over) = self.time.over() {
+            self.peer.process.end();
+            return Err(over);
+        }
+        self.peer.process.give(self.time.left());
         let request = Request { page, num_crops };
         let reply = self.peer.send_line(&request).and_then(|()| self.peer.reply());
         match reply.map_err(|_| self.end())? {
@@ -217,7 +266,10 @@ impl Document {
                 self.peer.process.give(IDLE_TIME_MAX);
                 Ok((RgbImage { width, height, pixels }, is_incomplete))
             }
-            Reply::Failed(error) => Err(error.into()),
+            Reply::Failed(error) => {
+                self.peer.process.give(IDLE_TIME_MAX);
+                Err(error.into())
+            }
             Reply::Pages(_) | Reply::Refused(_) => Err(self.end()),
         }
     }
@@ -235,7 +287,9 @@ impl Document {
     /// Why there is nothing to read.
     fn end(&mut self) -> DocumentError {
         match self.peer.process.end() {
-            Some(Stopped::Time) => DocumentError::Time { limit: self.limits.page_time_max },
+            Some(Stopped::Time) => {
+                self.time.over().unwrap_or(DocumentError::Time { limit: self.limits.page_time_max })
+            }
             Some(Stopped::Memory) => DocumentError::Memory { limit: self.limits.memory_max },
             None => DocumentError::Ended,
         }

@@ -29,6 +29,12 @@ pub enum DocumentError {
         /// Time for a page.
         limit: Duration,
     },
+    /// The files of a request took too long together.
+    #[error("the documents and pictures could not be drawn within {} s together, the limit", .limit.as_secs())]
+    TimeTogether {
+        /// Time for all of them.
+        limit: Duration,
+    },
     /// Drawing took too much memory.
     #[error("drawing the document takes more than {} MiB of memory, the limit", .limit >> 20)]
     Memory {
@@ -76,6 +82,7 @@ impl DocumentError {
             Self::PictureTime { .. } | Self::PictureMemory { .. } => {
                 Some("scale it down, or convert it, with `heif-convert photo.avif photo.png` for example".to_owned())
             }
+            Self::TimeTogether { .. } => Some("send fewer pages or files at a time".to_owned()),
             Self::NoFfmpeg => Some("install ffmpeg, or make pictures of the video elsewhere".to_owned()),
             Self::NoFrames => Some("look whether it can be played".to_owned()),
             Self::Start(_) => None,

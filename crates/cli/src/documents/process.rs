@@ -40,14 +40,16 @@ impl Watched {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        // ended by the thread that watches it, or here where that does not start
+        let mut child = Owned(child);
         let stdout = stdout.ok_or(io::ErrorKind::BrokenPipe)?;
         let deadline = Arc::new(Mutex::new(Instant::now() + time));
         let (end, ended) = mpsc::channel();
         let shared = Arc::clone(&deadline);
         let watch = move || {
-            let pid = Pid::from_u32(child.id());
+            let pid = Pid::from_u32(child.0.id());
             let mut memory = Memory { system, pid, bytes_max: memory_max };
-            let stopped = loop {
+            loop {
                 match ended.recv_timeout(PERIOD) {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) | Err(RecvTimeoutError::Disconnected) => break None,
@@ -58,12 +60,10 @@ impl Watched {
                 if memory.is_exceeded() {
                     break Some(Stopped::Memory);
                 }
-                if !matches!(child.try_wait(), Ok(None)) {
+                if !matches!(child.0.try_wait(), Ok(None)) {
                     break None;
                 }
-            };
-            finish(child);
-            stopped
+            }
         };
         let watch = std::thread::Builder::new().name("watch".to_owned()).spawn(watch)?;
         Ok(Self { stdin, stdout, deadline, end: Some(end), watch: Some(watch) })
@@ -102,8 +102,17 @@ fn locked(deadline: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
     deadline.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A process that ends with this.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        finish(&mut self.0);
+    }
+}
+
 /// Ends a process that may have ended already, and waits, so that nothing is left of it.
-fn finish(mut child: Child) {
+fn finish(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -157,6 +166,19 @@ pub fn private_folder() -> io::Result<TempDir> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn nothing_is_left_of_a_process_whose_owner_has_gone() {
+        let mut sleep = Command::new("sleep");
+        let child = Owned(sleep.arg("1000").spawn().unwrap());
+        let place = format!("/proc/{}", child.0.id());
+        assert!(std::path::Path::new(&place).exists());
+        // as the thread that is to watch it, where it cannot be started
+        let watch = move || child.0.id();
+        drop(watch);
+        assert!(!std::path::Path::new(&place).exists(), "it would be there until somebody waits for it");
+    }
 
     #[test]
     fn a_folder_goes_with_its_end() {

@@ -3,7 +3,10 @@
 //! - Admission is a semaphore: a request holds a permit for each of its answers from before it is sent until the
 //!   engine has dropped it, so that a full queue is known at once, whatever step the engine is in.
 //! - A client that has gone has dropped its receiver. The thread notices between steps, and within a step between the
-//!   layers of vision and prefill, and cancels the request.
+//!   layers of vision and prefill, and cancels the request; so it does where the request's time is over, also while its
+//!   client leaves an answer unread and asks for no update.
+//! - The memory for inputs that a request was charged for goes with the last of its answers from the engine, however long
+//!   its client takes to read them.
 //! - Events are not bounded by the channel but by what a request may produce: `max_new_tokens` tokens.
 //! - Images of a request that is still being prepared come ahead of it, so that the vision tower works on one while the
 //!   next is decoded. What nobody prepares any more is dropped by the engine itself.
@@ -11,10 +14,12 @@
 //!   prefix cache.
 
 use super::error::ApiError;
-use super::limits::Times;
+use super::limits::{Times, deadline_exceeded};
 use super::metrics::Metrics;
+use crate::sources::Budget;
 use phi3v::engine::{
-    CacheSalt, Engine, Event, Finished, Load, Observer, Output, Request, RequestId, StepProgress, Token,
+    CacheSalt, Engine, Event, FinishReason, Finished, Load, Observer, Output, Request, RequestId,
+    StepProgress, Token,
 };
 use phi3v::image::ImageInputs;
 use phi3v_kernels::{Backend, BackendError};
@@ -55,10 +60,18 @@ struct AskJob {
     client: Client,
 }
 
-/// A request for one answer, with its permit to be in the engine.
+/// A request for one answer, with its place.
 struct Admitted {
     request: Request,
-    permit: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// What an answer holds until the engine has dropped it.
+struct Place {
+    /// Its permit to be in the engine.
+    _permit: OwnedSemaphorePermit,
+    /// The memory of the request's body and pictures, which all its answers share.
+    _inputs: Arc<Budget>,
 }
 
 /// Who waits for the answers of a request.
@@ -67,7 +80,7 @@ struct Client {
     updates: UnboundedSender<Told>,
     /// Whether to tell of progress.
     progress: bool,
-    arrived: Instant,
+    times: Times,
     /// The log span of the request, so that what is logged here carries its id.
     span: tracing::Span,
 }
@@ -83,8 +96,9 @@ impl Client {
         let _ = self.updates.send(Err(Box::new(error)));
     }
 
+    /// Whether nobody waits any more: the receiver has gone, or the time is over.
     fn has_gone(&self) -> bool {
-        self.updates.is_closed()
+        self.updates.is_closed() || self.times.is_over()
     }
 }
 
@@ -101,7 +115,7 @@ pub struct EngineHandle {
 #[derive(Debug)]
 pub struct Updates {
     receiver: UnboundedReceiver<Told>,
-    deadline: Instant,
+    times: Times,
 }
 
 impl EngineHandle {
@@ -123,22 +137,30 @@ impl EngineHandle {
         Ok(())
     }
 
-    /// Sends a request of one or more answers to the engine.
+    /// Sends a request of one or more answers to the engine. `inputs` has been charged for its body and pictures.
     ///
     /// # Errors
     /// Too many wait, or the engine has stopped.
-    pub fn submit(&self, requests: Vec<Request>, progress: bool, times: Times) -> Result<Updates, ApiError> {
+    pub fn submit(
+        &self,
+        requests: Vec<Request>,
+        inputs: Budget,
+        progress: bool,
+        times: Times,
+    ) -> Result<Updates, ApiError> {
         // all or none: two requests for several answers must not refuse each other
         let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
         let permits = Arc::clone(&self.admission).try_acquire_many_owned(count);
         let mut permits = permits.map_err(|_| super::limits::queue_full(self.capacity))?;
-        let admit = |request| Some(Admitted { request, permit: permits.split(1)? });
+        let inputs = Arc::new(inputs);
+        let mut place = || Some(Place { _permit: permits.split(1)?, _inputs: Arc::clone(&inputs) });
+        let admit = |request| Some(Admitted { request, place: place()? });
         let admitted = requests.into_iter().filter_map(admit).collect();
         let (updates, receiver) = unbounded_channel();
-        let (arrived, span) = (times.arrived, tracing::Span::current());
-        let job = AskJob { requests: admitted, client: Client { updates, progress, arrived, span } };
+        let span = tracing::Span::current();
+        let job = AskJob { requests: admitted, client: Client { updates, progress, times, span } };
         self.jobs.send(Job::Ask(job)).map_err(|_| ApiError::engine_stopped())?;
-        Ok(Updates { receiver, deadline: times.deadline })
+        Ok(Updates { receiver, times })
     }
 
     /// Lets the engine begin with an image of a request that is still being prepared, see [`Engine::encode_ahead`]. Nothing
@@ -170,10 +192,17 @@ impl Updates {
     /// # Errors
     /// The request's failure, its deadline, or the end of the engine.
     pub async fn next(&mut self) -> Result<Update, ApiError> {
-        match tokio::time::timeout_at(self.deadline, self.receiver.recv()).await {
-            Ok(Some(update)) => update.map_err(|error| ApiError::library(&error)),
-            Ok(None) => Err(ApiError::engine_stopped()),
-            Err(_) => Err(super::limits::deadline_exceeded()),
+        let told = self.times.within(async { Ok(self.receiver.recv().await) }).await?;
+        match told {
+            // the engine's thread may notice first that the time is over
+            Some(Ok(Update::Finished(_, finished)))
+                if finished.reason == FinishReason::Cancelled && self.times.is_over() =>
+            {
+                Err(deadline_exceeded())
+            }
+            None if self.times.is_over() => Err(deadline_exceeded()),
+            Some(update) => update.map_err(|error| ApiError::library(&error)),
+            None => Err(ApiError::engine_stopped()),
         }
     }
 }
@@ -200,7 +229,7 @@ struct Slot {
     last_token: Option<Instant>,
     /// The other answers, sent when this one speaks.
     siblings: Vec<Admitted>,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Cancels what nobody waits for, and passes progress on.
@@ -283,7 +312,7 @@ impl<B: Backend> EngineLoop<'_, B> {
 
     fn submit(
         &mut self,
-        Admitted { request, permit }: Admitted,
+        Admitted { request, place }: Admitted,
         index: usize,
         client: Client,
         siblings: Vec<Admitted>,
@@ -294,10 +323,10 @@ impl<B: Backend> EngineLoop<'_, B> {
         }
         match self.engine.submit(request) {
             Ok(id) => {
-                self.slots.insert(id, Slot { index, client, last_token: None, siblings, permit });
+                self.slots.insert(id, Slot { index, client, last_token: None, siblings, place });
             }
             Err(error) => {
-                drop((permit, siblings));
+                drop((place, siblings));
                 client.fail(error);
             }
         }
@@ -306,7 +335,11 @@ impl<B: Backend> EngineLoop<'_, B> {
     fn cancel_abandoned(&mut self) {
         for (id, slot) in self.slots.iter().filter(|(_, slot)| slot.client.has_gone()) {
             let _span = slot.client.span.enter();
-            tracing::debug!(engine_request = id.0, answer = slot.index, "the client has gone");
+            tracing::debug!(
+                engine_request = id.0,
+                answer = slot.index,
+                "nobody waits for the answer any more"
+            );
             self.engine.cancel(*id);
         }
     }
@@ -318,7 +351,7 @@ impl<B: Backend> EngineLoop<'_, B> {
                 let now = Instant::now();
                 match slot.last_token.replace(now) {
                     Some(last) => self.metrics.next_token(now - last),
-                    None => self.metrics.first_token(now - slot.client.arrived),
+                    None => self.metrics.first_token(now - slot.client.times.arrived),
                 }
                 let siblings = std::mem::take(&mut slot.siblings);
                 let client = slot.client.clone();
@@ -330,9 +363,9 @@ impl<B: Backend> EngineLoop<'_, B> {
                 self.metrics.finished(&finished);
                 // an answer may end with the first token chosen, which is then no part of it
                 if slot.last_token.is_none() && finished.timings.first_token.is_some() {
-                    self.metrics.first_token(slot.client.arrived.elapsed());
+                    self.metrics.first_token(slot.client.times.arrived.elapsed());
                 }
-                drop(slot.permit); // who reads the end may ask again at once
+                drop(slot.place); // who reads the end may ask again at once
                 slot.client.tell(Update::Finished(slot.index, Box::new(finished)));
                 self.release_siblings(slot.siblings, &slot.client);
             }
@@ -343,7 +376,7 @@ impl<B: Backend> EngineLoop<'_, B> {
                 self.metrics.failed();
                 self.device_failed |=
                     matches!(error.root(), phi3v::Error::Backend(BackendError::Device { .. }));
-                drop((slot.permit, slot.siblings));
+                drop((slot.place, slot.siblings));
                 slot.client.fail(error);
             }
         }
@@ -359,5 +392,57 @@ impl<B: Backend> EngineLoop<'_, B> {
     fn publish_load(&self) {
         let load: Load = self.engine.load();
         self.metrics.load(&load);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::limits::Limits;
+    use crate::sources::Inputs;
+    use std::time::Duration;
+
+    const INPUT_BYTES: usize = 4 << 10;
+
+    /// An engine, a request of two answers to it, and all memory for inputs, which the request was charged for.
+    fn asked(limits: &Limits) -> (Engine<phi3v::device::Device>, Jobs, Updates, Inputs) {
+        let session = phi3v::load("demo").unwrap();
+        let mut conversation = phi3v::Conversation::default();
+        conversation.ask([], "What can you do?");
+        let request = |_| session.request(&conversation).unwrap();
+        let requests = (0..2).map(request).collect();
+        let inputs = Inputs::new(INPUT_BYTES);
+        let mut budget = inputs.budget();
+        budget.charge(INPUT_BYTES).unwrap();
+        let (handle, jobs) = EngineHandle::new(2);
+        let updates = handle.submit(requests, budget, false, Times::start(limits)).unwrap();
+        (session.into_engine(), jobs, updates, inputs)
+    }
+
+    /// The next update, for whoever is in no runtime.
+    fn next(updates: &mut Updates) -> Result<Update, ApiError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(updates.next())
+    }
+
+    #[test]
+    fn an_answer_that_is_not_read_keeps_no_memory_for_inputs() {
+        let (engine, mut jobs, mut updates, inputs) = asked(&Limits::default());
+        assert!(inputs.budget().charge(1).is_err(), "both answers are still to come");
+        assert_eq!(run(engine, &mut jobs, &Metrics::new()), Ended::Done);
+        inputs.budget().charge(INPUT_BYTES).unwrap();
+        let mut finished = 0;
+        while finished < 2 {
+            finished += usize::from(matches!(next(&mut updates).unwrap(), Update::Finished(..)));
+        }
+    }
+
+    #[test]
+    fn an_answer_whose_time_is_over_ends_though_nobody_reads_it() {
+        let limits = Limits { request_time_max: Duration::ZERO, ..Limits::default() };
+        let (engine, mut jobs, mut updates, inputs) = asked(&limits);
+        assert_eq!(run(engine, &mut jobs, &Metrics::new()), Ended::Done);
+        inputs.budget().charge(INPUT_BYTES).unwrap();
+        assert_eq!(next(&mut updates).unwrap_err().code, "deadline_exceeded");
     }
 }

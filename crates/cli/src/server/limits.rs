@@ -51,6 +51,8 @@ pub struct Limits {
     pub remote_bytes_max: usize,
     /// Time for a picture from another server, redirects included.
     pub remote_time_max: Duration,
+    /// Time for drawing the documents of a request and decoding its AVIF, all together.
+    pub draw_time_max: Duration,
 }
 
 impl Default for Limits {
@@ -77,6 +79,8 @@ impl Default for Limits {
             input_bytes_max: 1024 * MIB,
             remote_bytes_max: 20 * MIB,
             remote_time_max: Duration::from_secs(15),
+            // two pages of the longest; others wait meanwhile, and 16 ordinary pages take a few seconds
+            draw_time_max: Duration::from_secs(60),
         }
     }
 }
@@ -106,6 +110,11 @@ impl Times {
     pub fn start(limits: &Limits) -> Self {
         let arrived = Instant::now();
         Self { arrived, deadline: arrived + limits.request_time_max }
+    }
+
+    /// Whether the deadline has passed.
+    pub fn is_over(self) -> bool {
+        Instant::now() >= self.deadline
     }
 
     /// What `work` comes to, if it does so before the deadline. Otherwise it is dropped.

@@ -8,7 +8,7 @@ use super::ask::{self, Ask, Detail, RequestImage, Turn, TurnPart};
 use super::error::ApiError;
 use super::limits::{self, Times};
 use super::state::{App, ServedModel};
-use crate::documents::{self, PageChoice};
+use crate::documents::{self, Drawer, PageChoice};
 use crate::sources::{Budget, FetchFault, SourceError, Sources};
 use futures_util::future::{try_join, try_join_all};
 use phi3v::chat_template::{Message, Part, Role};
@@ -328,10 +328,11 @@ fn decode_all(
     let limit = app.limits.images_max;
     let (mut documents, mut left) = (Vec::with_capacity(files.len()), limit);
     let (several, mut rows) = (files.len() > 1, 0);
+    let drawer = app.drawer.clone().together_within(app.limits.draw_time_max);
     for File { bytes, detail, pages, param, _budget, .. } in files {
         abandoned.check()?;
         let refused = |error| ApiError::document(&error, &param);
-        let reading = reading(app, model, detail, pages);
+        let reading = reading(app, model, &drawer, detail, pages);
         let mut images = Vec::new();
         for page in reading.open(bytes).map_err(refused)? {
             abandoned.check()?;
@@ -361,7 +362,13 @@ fn too_many_pages(limit: usize) -> ApiError {
 }
 
 /// How a file of a request becomes images.
-fn reading(app: &App, model: &ServedModel, detail: Detail, pages: Option<PageChoice>) -> documents::Reading {
+fn reading(
+    app: &App,
+    model: &ServedModel,
+    drawer: &Drawer,
+    detail: Detail,
+    pages: Option<PageChoice>,
+) -> documents::Reading {
     let num_crops = match detail {
         Detail::Auto => model.image_params.num_crops,
         Detail::Low => 1,
@@ -375,7 +382,7 @@ fn reading(app: &App, model: &ServedModel, detail: Detail, pages: Option<PageCho
         // no program of others is run on what strangers send
         frames: None,
         pages_unasked_max: app.limits.images_max,
-        drawer: app.drawer.clone(),
+        drawer: drawer.clone(),
     }
 }
 
@@ -436,7 +443,6 @@ fn max_new_tokens(app: &App, model: &ServedModel, ask: &Ask, prompt: usize) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::documents::Drawer;
     use crate::server::engine_thread::EngineHandle;
     use crate::sources::Fetcher;
     use phi3v::checkpoint::Checkpoint;

@@ -324,10 +324,27 @@ fn a_document_that_takes_too_long_is_ended() {
 }
 
 #[test]
+fn documents_have_a_time_together() {
+    let endless = std::fs::read(document("endless.pdf")).unwrap();
+    let drawer = drawer(DrawLimits::default()).together_within(Duration::from_secs(2));
+    let mut open = drawer.open(&endless).unwrap();
+    let words = "the documents and pictures could not be drawn within 2 s together, the limit";
+    assert_eq!(open.draw(1, 16).unwrap_err().to_string(), words);
+    assert!(!open.is_open());
+    // nothing is begun when the time is over
+    for refused in [open.draw(1, 16).err(), drawer.open(&blank_pages(1)).err()] {
+        assert!(matches!(refused, Some(DocumentError::TimeTogether { .. })), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_document_that_nobody_asks_for_a_page_is_not_ended() {
     let limits = DrawLimits { page_time_max: Duration::from_secs(3), ..DrawLimits::default() };
     let mut open = drawer(limits).open(&std::fs::read(document("shapes.pdf")).unwrap()).unwrap();
     for page in 1..=2 {
+        std::thread::sleep(limits.page_time_max + Duration::from_millis(500));
+        // nor is it where a page could not be drawn
+        assert!(matches!(open.draw(9, 1), Err(DocumentError::Pdf(_))));
         std::thread::sleep(limits.page_time_max + Duration::from_millis(500));
         assert_eq!(open.draw(page, 1).unwrap().0.width.max(237), if page == 1 { 237 } else { 336 });
     }

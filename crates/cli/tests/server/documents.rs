@@ -132,6 +132,22 @@ fn a_document_that_is_never_drawn_takes_nothing_from_others() {
 }
 
 #[test]
+fn the_files_of_a_request_have_one_time_for_drawing() {
+    let limits =
+        phi3v_cli::server::limits::Limits { draw_time_max: Duration::from_secs(2), ..Default::default() };
+    let server = Running::start(ServerOptions { limits, drawer: drawer(), ..ServerOptions::default() });
+    let endless = json!({"type": "file", "file": {"file_data": base64(&document("endless.pdf"))}});
+    let content = json!([endless, file("shapes.pdf"), {"type": "text", "text": "What?"}]);
+    let refused = server.chat(&json!({"messages": [{"role": "user", "content": content}]}));
+    assert_eq!((refused.status, refused.code().as_str()), (400, "document_unusable"));
+    assert_eq!(
+        refused.json()["error"]["message"],
+        "the documents and pictures could not be drawn within 2 s together, the limit"
+    );
+    assert_eq!(image_tokens(&server.chat_about(file("shapes.pdf"))), 3, "others have their own");
+}
+
+#[test]
 fn decisions_are_made_about_the_pages_of_a_file() {
     let options = || ServerOptions { drawer: drawer(), ..ServerOptions::default() };
     let server = Running::start_with(options(), super::harness::load_demo).until_ready();

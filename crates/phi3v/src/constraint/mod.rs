@@ -323,7 +323,7 @@ impl GrammarConstraint {
         }
         let tokens = self.matcher.tok_env().map_err(|error| grammar::too_complex(&error))?;
         on_large_stack(|| {
-            let Some(arrays) = check.open_arrays(&self.text) else { return Ok(()) };
+            let Some(mut arrays) = check.open_arrays(&self.text) else { return Ok(()) };
             for (token, allowed) in allowed.iter_mut().enumerate().filter(|(_, allowed)| **allowed) {
                 *allowed = !arrays.would_repeat(tokens.tok_trie().token(token as u32));
             }

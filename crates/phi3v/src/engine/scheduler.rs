@@ -45,6 +45,15 @@ pub(super) struct Admission {
     pub(super) blocks: usize,
 }
 
+/// A sequence that was split in two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Divided {
+    /// The sequence that was split: its index among those that run.
+    pub(super) whole: usize,
+    /// The part that was split off it.
+    pub(super) part: Admission,
+}
+
 /// A piece of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PromptChunk {
@@ -202,7 +211,7 @@ impl Scheduler {
     }
 
     /// Splits a sequence that scores in two, if one can be and there are blocks for another, so that both run together.
-    pub(super) fn divide(&mut self, tokenizer: &Arc<Tokenizer>) -> Option<Admission> {
+    pub(super) fn divide(&mut self, tokenizer: &Arc<Tokenizer>) -> Option<Divided> {
         let Division { index, prompts } = self.divisible()?;
         let part = self.running[index].split_off(prompts, tokenizer)?;
         let known = self.known_prefix(&part);
@@ -210,15 +219,14 @@ impl Scheduler {
             self.running[index].rejoin(part);
             return None;
         };
-        Some(self.start(part, known, table))
+        Some(Divided { whole: index, part: self.start(part, known, table) })
     }
 
-    /// Undoes [`divide`](Self::divide), where the part at `index` cannot run.
-    pub(super) fn rejoin(&mut self, index: usize) {
-        let part = self.end(index);
-        if let Some(whole) = self.running.iter_mut().find(|sequence| sequence.id == part.id) {
-            whole.rejoin(part);
-        }
+    /// Undoes [`divide`](Self::divide), where the part cannot run. Nothing may have been let in or removed since: of a
+    /// request's sequences only the one that was split is sure to have the blocks for the part's prompts.
+    pub(super) fn rejoin(&mut self, Divided { whole, part }: Divided) {
+        let part = self.end(part.index);
+        self.running[whole].rejoin(part);
     }
 
     /// The sequence with most prompts to hand over, where nobody waits and fewer score than one decode step takes: so
@@ -313,16 +321,24 @@ impl Scheduler {
         self.few_rows_max.max(self.running_max)
     }
 
-    /// Notes that the first `end` tokens are in the cache, and publishes the blocks that have become full.
+    /// Notes that the first `end` tokens are in the cache.
     pub(super) fn computed_to(&mut self, index: usize, end: usize) {
+        self.running[index].computed = end;
+    }
+
+    /// Whether blocks of a sequence have become full that others do not know yet.
+    pub(super) fn has_unpublished(&self, index: usize) -> bool {
+        let sequence = &self.running[index];
+        self.options.prefix_cache && sequence.published.0 < sequence.full_blocks()
+    }
+
+    /// Publishes the blocks of a sequence that have become full. To be called once logits that were computed from them are
+    /// known to be numbers: a token that overflows also spoils rows before it, which share a block of attention with it, and
+    /// their hashes do not tell.
+    pub(super) fn publish(&mut self, index: usize) {
         let sequence = &mut self.running[index];
-        sequence.computed = end;
-        if !self.options.prefix_cache {
-            return;
-        }
         let (mut published, mut hash) = sequence.published;
-        let end = end.min(sequence.lasting_tokens());
-        while (published + 1) * KV_BLOCK_TOKENS <= end {
+        while published < sequence.full_blocks() {
             hash = sequence.block_hash(published, &hash);
             self.blocks.publish(sequence.blocks[published], hash);
             published += 1;
@@ -368,7 +384,8 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{FinishReason, Request};
+    use crate::engine::scoring::Scoring;
+    use crate::engine::{FinishReason, Request, ScoredPrompt};
     use crate::image::{ImageParams, RgbImage, process};
     use crate::tokenizer::Tokenizer;
     use std::sync::{Arc, LazyLock};
@@ -459,6 +476,7 @@ mod tests {
     fn prefill(scheduler: &mut Scheduler, index: usize) {
         let total = scheduler.running()[index].tokens.len();
         scheduler.computed_to(index, total);
+        scheduler.publish(index);
         scheduler.running_mut()[index].tokens.push(7);
     }
 
@@ -502,6 +520,28 @@ mod tests {
             let chunks = scheduler.prompt_chunks();
             assert_eq!(chunks, [PromptChunk { index: 1, rows: known..prompt, is_last: true }]);
         }
+    }
+
+    #[test]
+    fn blocks_are_known_to_others_once_they_are_published() {
+        let mut scheduler = scheduler(1024);
+        let known = |scheduler: &mut Scheduler, id| {
+            scheduler.enqueue(sequence(id, 150, 10));
+            admit_all(scheduler);
+            scheduler.running().last().unwrap().computed
+        };
+        assert_eq!(known(&mut scheduler, 0), 0);
+        assert!(!scheduler.has_unpublished(0));
+        scheduler.computed_to(0, 100);
+        assert!(scheduler.has_unpublished(0));
+        assert_eq!(known(&mut scheduler, 1), 0);
+        scheduler.publish(0);
+        assert!(!scheduler.has_unpublished(0));
+        assert_eq!(known(&mut scheduler, 2), 64);
+        scheduler.computed_to(0, 150);
+        // one that fails takes what it has not published with it
+        scheduler.end(0);
+        assert_eq!(known(&mut scheduler, 3), 64);
     }
 
     #[test]
@@ -574,6 +614,34 @@ mod tests {
         assert_eq!(only_chunk(&scheduler).index, 1);
         scheduler.running_mut()[0].encoded[0] = true;
         assert_eq!((scheduler.needs_image(), scheduler.prompt_chunks()[0].index), (None, 0));
+    }
+
+    /// A sequence of request 7 that scores `prompts` prompts, each of 10 tokens that all share and `own` of its own.
+    fn scoring(prompts: usize, own: usize) -> Sequence {
+        let scored = ScoredPrompt { input_ids: (0..own as i64).collect(), answers: vec![vec![5], vec![6]] };
+        let request = Request::greedy((0..10).collect(), Vec::new(), 1);
+        let mut request = Request { scored: vec![scored; prompts], ..request };
+        let scoring = Scoring::of(&mut request, short, prompt_rows_min(SIZES));
+        Sequence::new(RequestId(7), request, &TOKENIZER, RopeFactors::Short).unwrap().scoring(scoring)
+    }
+
+    #[test]
+    fn a_part_that_cannot_run_goes_back_to_the_sequence_that_it_was_split_off() {
+        let mut scheduler = scheduler(8192);
+        // the first has no blocks for the prompts of the second
+        scheduler.enqueue(scoring(2, 20));
+        scheduler.enqueue(scoring(20, 500));
+        admit_all(&mut scheduler);
+        (0..2).for_each(|index| prefill(&mut scheduler, index));
+        let left = |scheduler: &Scheduler| -> Vec<usize> {
+            scheduler.running().iter().map(Sequence::divisible).collect()
+        };
+        assert_eq!(left(&scheduler), [1, 19]);
+        let divided = scheduler.divide(&TOKENIZER).unwrap();
+        assert_eq!((divided.whole, divided.part.index), (1, 2));
+        assert!(left(&scheduler)[1] < 19);
+        scheduler.rejoin(divided);
+        assert_eq!(left(&scheduler), [1, 19]);
     }
 
     #[test]

@@ -185,6 +185,11 @@ impl Sequence {
         self.scoring.as_ref().map_or(usize::MAX, Scoring::lasting)
     }
 
+    /// Leading blocks all of whose keys and values are in the cache and stay as they are.
+    pub(super) fn full_blocks(&self) -> usize {
+        self.computed.min(self.lasting_tokens()) / KV_BLOCK_TOKENS
+    }
+
     /// Whether it has to be computed again with other factors, as `factors_for` has them for its length. One that scores
     /// keeps those that it began its prompt with.
     pub(super) fn crosses(&self, factors_for: impl Fn(usize) -> RopeFactors) -> bool {

@@ -7,6 +7,7 @@ use super::sequence::Sequence;
 use super::stopwatch::Stopwatch;
 use super::{Engine, EngineError, Observer};
 use crate::model::{Chunk, Segment};
+use crate::sampler::check_logits;
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::ops::{ControlFlow, Range};
@@ -79,11 +80,11 @@ impl<B: Backend> Engine<B> {
                 self.fail(index, error, outputs);
             }
         }
-        while let Some(Admission { index, blocks }) = self.scheduler.divide(&self.tokenizer) {
-            if self.model.grow_cache(&mut self.cache, blocks).is_err() {
-                return self.scheduler.rejoin(index);
+        while let Some(divided) = self.scheduler.divide(&self.tokenizer) {
+            if self.model.grow_cache(&mut self.cache, divided.part.blocks).is_err() {
+                return self.scheduler.rejoin(divided);
             }
-            self.parts.split(self.scheduler.running()[index].id);
+            self.parts.split(self.scheduler.running()[divided.part.index].id);
         }
     }
 
@@ -228,6 +229,9 @@ impl<B: Backend> Engine<B> {
     fn postprocess(&mut self, index: usize, rows: Range<usize>, outputs: &mut Vec<Output>) {
         let (vocab_size, rope) = (self.model.config().vocab_size, self.model.rope());
         let logits = &mut self.logits[rows.start * vocab_size..rows.end * vocab_size];
+        if self.scheduler.has_unpublished(index) && !logits.is_empty() && check_logits(logits).is_ok() {
+            self.scheduler.publish(index);
+        }
         let sequence = &mut self.scheduler.running_mut()[index];
         let (id, factors) = (sequence.id, sequence.factors);
         let keeps_factors = &|tokens| rope.factors_for(tokens) == factors;

@@ -16,7 +16,8 @@ pub struct LockedFile(File);
 
 impl LockedFile {
     /// Opens or, by `options`, creates the file at `path` itself as [`open_in_place`](super::open_in_place) does, to be
-    /// written to by this process alone; others may read it meanwhile. None where somebody else writes to it.
+    /// written to by this process alone; others may read it meanwhile. None where somebody else writes to it, or has just
+    /// put another in its place.
     ///
     /// # Errors
     /// As for [`open_in_place`](super::open_in_place).

@@ -10,7 +10,7 @@ use phi3v::engine::{
 };
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
-use phi3v::sampler::SamplingParams;
+use phi3v::sampler::{SamplerError, SamplingParams};
 use phi3v_kernels::{
     Backend, BackendError, DeviceMemory, Epilogue, FullAttention, Heads, KvLayout, MatrixSource, Norm, Sizes,
     Span,
@@ -18,7 +18,7 @@ use phi3v_kernels::{
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 fn checkpoint() -> Checkpoint {
@@ -297,12 +297,21 @@ fn an_observer_can_stop_the_work_for_its_request() {
     assert_eq!(engine.run(request(3), &mut ()).unwrap().reason, FinishReason::Length);
 }
 
-/// A device whose memory for the cache can run out.
-struct Meagre {
-    inner: Device,
+/// What can go wrong on a device.
+#[derive(Clone)]
+struct Faults {
+    /// The memory for the cache has run out.
     full: Arc<AtomicBool>,
     /// Nothing comes back from the device: every forward pass fails.
     silent: Arc<AtomicBool>,
+    /// A token whose embedding is beyond all numbers.
+    overflowing: Arc<AtomicU32>,
+}
+
+/// A device with faults.
+struct Faulty {
+    inner: Device,
+    faults: Faults,
 }
 
 type Tensor = <Device as Backend>::Tensor;
@@ -312,7 +321,7 @@ type Vector = <Device as Backend>::Vector;
 type Batch = <Device as Backend>::Batch;
 type KvPool = <Device as Backend>::KvPool;
 
-impl Backend for Meagre {
+impl Backend for Faulty {
     type Tensor = Tensor;
     type Linear = Linear;
     type Table = Table;
@@ -321,7 +330,7 @@ impl Backend for Meagre {
     type KvPool = KvPool;
 
     fn kv_grow(&self, pool: &mut KvPool, blocks: usize) -> Result<(), BackendError> {
-        if self.full.load(Ordering::Relaxed) {
+        if self.faults.full.load(Ordering::Relaxed) {
             return Err(BackendError::OutOfMemory { bytes: 1 << 40 });
         }
         self.inner.kv_grow(pool, blocks)
@@ -346,7 +355,7 @@ impl Backend for Meagre {
         self.inner.upload(values, first_row, out);
     }
     fn download(&self, tensor: &Tensor, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), BackendError> {
-        if self.silent.load(Ordering::Relaxed) {
+        if self.faults.silent.load(Ordering::Relaxed) {
             return Err(BackendError::OutOfMemory { bytes: 7 });
         }
         self.inner.download(tensor, rows, out)
@@ -374,6 +383,11 @@ impl Backend for Meagre {
     }
     fn embed(&self, table: &Table, ids: &[u32], out_row: usize, out: &mut Tensor) {
         self.inner.embed(table, ids, out_row, out);
+        let overflowing = self.faults.overflowing.load(Ordering::Relaxed);
+        let (_, cols) = self.inner.shape(out);
+        for (row, _) in ids.iter().enumerate().filter(|(_, id)| **id == overflowing) {
+            self.inner.upload(&vec![f32::INFINITY; cols], out_row + row, out);
+        }
     }
     fn gather(&self, src: &Tensor, rows: &[u32], out_row: usize, out: &mut Tensor) {
         self.inner.gather(src, rows, out_row, out);
@@ -401,21 +415,58 @@ impl Backend for Meagre {
     }
 }
 
-/// An engine on such a device, and the two switches.
-fn meagre() -> (Engine<Meagre>, Arc<AtomicBool>, Arc<AtomicBool>) {
-    let (full, silent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+/// An engine on such a device, which has none of the faults yet.
+fn faulty() -> (Engine<Faulty>, Faults) {
+    let off = || Arc::new(AtomicBool::new(false));
+    let faults = Faults { full: off(), silent: off(), overflowing: Arc::new(AtomicU32::new(u32::MAX)) };
     let checkpoint = checkpoint();
-    let backend = Meagre { inner: device(1), full: Arc::clone(&full), silent: Arc::clone(&silent) };
+    let backend = Faulty { inner: device(1), faults: faults.clone() };
     let (config, weights) = (&checkpoint.config, &checkpoint.weights);
     let model = Phi3V::load(backend, config, weights, ModelOptions::F32, &mut |_| {}).unwrap();
     let tokenizer = Arc::clone(&checkpoint.tokenizer);
-    (Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap(), full, silent)
+    (Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap(), faults)
+}
+
+#[test]
+fn a_request_that_overflows_leaves_nothing_in_the_prefix_cache() {
+    const OVERFLOWING: i64 = 2;
+    let healthy = |length| Request::greedy(prompt(1, length, None), Vec::new(), 4);
+    let answer = single(healthy(100));
+    // in one chunk, in several, and while others decode
+    for length in [100, 2_100] {
+        for beside in [false, true] {
+            let (mut engine, faults) = faulty();
+            faults.overflowing.store(OVERFLOWING as u32, Ordering::Relaxed);
+            if beside {
+                engine.submit(Request { max_new_tokens: 1000, ..request(2) }).unwrap();
+                engine.step(&mut ());
+            }
+            let mut broken = healthy(length);
+            // behind the first block of the cache, and in one block of attention with its last rows
+            broken.input_ids[70] = OVERFLOWING;
+            let refused = engine.run(broken, &mut ()).unwrap_err();
+            let is_bad_logit = matches!(refused.root(), phi3v::Error::Sampler(SamplerError::BadLogit { .. }));
+            assert!(is_bad_logit, "{refused}");
+            let id = engine.submit(healthy(100)).unwrap();
+            let mut told = Vec::new();
+            while told.len() < answer.len() {
+                for output in engine.step(&mut ()).into_iter().filter(|output| output.id == id) {
+                    match output.event {
+                        Event::Token(token) => told.push(token.id),
+                        Event::Finished(_) => assert_eq!(told, answer),
+                        Event::Failed(error) => panic!("{error}"),
+                    }
+                }
+            }
+            assert_eq!(told, answer);
+        }
+    }
 }
 
 #[test]
 fn a_failed_step_gives_each_request_the_device_s_own_error() {
     for requests in [1, 2, 3] {
-        let (mut engine, _, silent) = meagre();
+        let (mut engine, Faults { silent, .. }) = faulty();
         let ids: Vec<RequestId> = (0..requests).map(|i| engine.submit(request(1 + 3 * i)).unwrap()).collect();
         let mut spoken = BTreeSet::new();
         while spoken.len() < requests {
@@ -613,7 +664,7 @@ fn an_answer_that_its_constraint_refuses_in_the_end_fails_alone() {
 
 #[test]
 fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
-    let (mut engine, full, _) = meagre();
+    let (mut engine, Faults { full, .. }) = faulty();
     let stays = engine.submit(request(1)).unwrap();
     engine.step(&mut ());
     let in_use = engine.load().blocks_in_use;

@@ -17,8 +17,6 @@ pub struct Session {
     pub updates: Updates,
     /// Answers that are not complete.
     pub remaining: usize,
-    /// Memory of the body and the pictures.
-    _budget: Budget,
 }
 
 impl Session {
@@ -40,8 +38,8 @@ impl Session {
         let prepared = prepare::requests(app, model, ask, budget, times);
         let (requests, budget) = times.within(prepared).await?;
         let remaining = requests.len();
-        let updates = app.engine.submit(requests, progress, times)?;
-        Ok(Self { updates, remaining, _budget: budget })
+        let updates = app.engine.submit(requests, budget, progress, times)?;
+        Ok(Self { updates, remaining })
     }
 }
 

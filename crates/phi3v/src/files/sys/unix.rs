@@ -43,10 +43,42 @@ pub(in crate::files) fn open_to_write_alone(
     path: &Path,
     options: &mut OpenOptions,
 ) -> Result<Option<LockedFile>> {
-    LockedFile::try_lock(open_in_place(path, options)?)
+    lock_in_place(open_in_place(path, options)?, path)
+}
+
+/// Locks `file`, which was opened at `path`; None where somebody else has locked it, or has put another in its place
+/// meanwhile: what is written to a file without a name is lost.
+fn lock_in_place(file: File, path: &Path) -> Result<Option<LockedFile>> {
+    let Some(file) = LockedFile::try_lock(file)? else { return Ok(None) };
+    Ok(is_at(&file, path)?.then_some(file))
 }
 
 /// No name stands for a device by itself: metadata tell.
 pub(in crate::files) fn refuse_device_name(_: &Path) -> Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_another_has_replaced_before_its_lock_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, new) = (folder.path().join("a"), folder.path().join("new"));
+        std::fs::write(&path, "old").unwrap();
+        let open = || open_in_place(&path, File::options().read(true).write(true)).unwrap();
+        let first = lock_in_place(open(), &path).unwrap().unwrap();
+        assert!(lock_in_place(open(), &path).unwrap().is_none());
+        // who has opened it gets the lock of a file that lies nowhere
+        let late = open();
+        std::fs::write(&new, "new").unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        drop(first);
+        assert!(lock_in_place(late, &path).unwrap().is_none());
+        assert!(lock_in_place(open(), &path).unwrap().is_some());
+        let late = open();
+        std::fs::remove_file(&path).unwrap();
+        assert!(lock_in_place(late, &path).unwrap().is_none());
+    }
 }

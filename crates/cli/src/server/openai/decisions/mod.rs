@@ -52,8 +52,8 @@ pub async fn decisions(
     let decide = Decide { cache_salt: caller.cache_salt, ..decide };
     decide.check(&app.limits)?;
     app.engine.check_places(1)?;
-    let (request, _budget) = times.within(decide::request(&app, &model, decide, budget, times)).await?;
-    let mut updates = app.engine.submit(vec![request], false, times)?;
+    let (request, budget) = times.within(decide::request(&app, &model, decide, budget, times)).await?;
+    let mut updates = app.engine.submit(vec![request], budget, false, times)?;
     loop {
         if let Update::Finished(_, finished) = updates.next().await? {
             return Ok(Json(object(asked, *finished, model.name)?));

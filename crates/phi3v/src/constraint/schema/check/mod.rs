@@ -74,7 +74,7 @@ impl Check {
         self.unique
     }
 
-    /// The arrays of different items that an answer is within; None where it is in none.
+    /// The arrays of different items that an answer is within; None where none of them has an item that could come again.
     pub(in super::super) fn open_arrays<'a>(&self, answer: &'a [u8]) -> Option<OpenArrays<'a>> {
         Some(OpenArrays::of(&self.schema, &self.references, answer)).filter(|arrays| !arrays.is_empty())
     }

@@ -3,7 +3,8 @@
 //! An array has different items here where any part of the schema that may be about it says `uniqueItems`, whether or
 //! not that part is the one that counts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use serde_json::{Map, Value};
 
@@ -16,16 +17,44 @@ const PARTS_MAX: usize = 1_000;
 
 /// An array that is not closed yet.
 struct Open {
-    /// The texts of its whole items.
-    seen: HashSet<String>,
+    /// Where its whole items stand in the text.
+    whole: Vec<Range<usize>>,
+    /// What those items are, once somebody has asked.
+    seen: Option<HashSet<String>>,
     /// Where the item begins that is not whole yet.
     item: usize,
+}
+
+/// Where in a value a text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// In none: between two, or where one is to begin.
+    Between,
+    /// In a number or a word, which ends with what follows it.
+    Scalar,
+    /// In a string, perhaps behind a backslash that the next byte belongs to.
+    String { escaped: bool },
 }
 
 /// The arrays of different items that an answer is within.
 pub(in super::super::super) struct OpenArrays<'a> {
     text: &'a [u8],
     arrays: Vec<Open>,
+    /// The arrays and objects that the text has opened, the outermost first: which of `arrays` each is, if it is one.
+    containers: Vec<Option<usize>>,
+    ending: Ending,
+    /// For an array and the rest of its item: whether the item has come before. Most tokens that end an item end it alike,
+    /// and to read an item takes as long as it is.
+    verdicts: HashMap<EndedItem, bool>,
+}
+
+/// An item that a token ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct EndedItem {
+    /// Its array, by its place among those that are open.
+    array: usize,
+    /// What the token adds to the item.
+    rest: Vec<u8>,
 }
 
 /// Whether some array must have different items.
@@ -49,27 +78,110 @@ fn says_unique(schema: &Map<String, Value>) -> bool {
 impl<'a> OpenArrays<'a> {
     /// Those at the end of a text.
     pub(super) fn of(schema: &Value, references: &References, text: &'a [u8]) -> Self {
-        let mut reader = Reader { root: schema, references, text, at: 0, arrays: Vec::new() };
+        let mut reader = Reader {
+            root: schema,
+            references,
+            text,
+            at: 0,
+            arrays: Vec::new(),
+            containers: Vec::new(),
+            ending: Ending::Between,
+        };
         reader.value(&reader.parts(vec![schema]));
-        Self { text, arrays: reader.arrays }
+        let Reader { arrays, containers, ending, .. } = reader;
+        Self { text, arrays, containers, ending, verdicts: HashMap::new() }
     }
 
-    /// Whether there is none.
+    /// Whether there is none with an item that could come again.
     pub(in super::super::super) fn is_empty(&self) -> bool {
-        self.arrays.is_empty()
+        self.arrays.iter().all(|array| array.whole.is_empty())
     }
 
-    /// Whether an item would be ended that has come before.
-    pub(in super::super::super) fn would_repeat(&self, bytes: &[u8]) -> bool {
-        if !bytes.iter().any(|byte| b"\",]} \t\r\n".contains(byte)) {
-            return false;
+    /// Whether a token would end an item that has come before.
+    pub(in super::super::super) fn would_repeat(&mut self, token: &[u8]) -> bool {
+        self.ended_by(token).into_iter().any(|item| self.has_come(item))
+    }
+
+    /// The items of arrays with whole items that a token ends, of each array the first.
+    fn ended_by(&self, token: &[u8]) -> Vec<EndedItem> {
+        let mut walk = Walk { arrays: self, open: self.containers.len(), new: 0, ended: Vec::new() };
+        let mut ending = self.ending;
+        for (at, byte) in token.iter().enumerate() {
+            ending = match (ending, byte) {
+                (Ending::String { escaped: true }, _) => Ending::String { escaped: false },
+                (Ending::String { .. }, b'\\') => Ending::String { escaped: true },
+                (Ending::String { .. }, b'"') => {
+                    walk.value_ends(&token[..=at]);
+                    Ending::Between
+                }
+                (Ending::String { .. }, _) => ending,
+                (_, b'"') => Ending::String { escaped: false },
+                (_, b'[' | b'{') => {
+                    walk.new += 1;
+                    Ending::Between
+                }
+                (_, b',' | b':' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n') => {
+                    if ending == Ending::Scalar {
+                        walk.value_ends(&token[..at]);
+                    }
+                    if matches!(byte, b']' | b'}') {
+                        walk.container_ends(&token[..=at]);
+                    }
+                    Ending::Between
+                }
+                _ => Ending::Scalar,
+            };
         }
-        self.arrays.iter().any(|array| {
-            let item = [&self.text[array.item..], bytes].concat();
-            whole_value(&item)
-                .and_then(|end| canonical(&item[..end]))
-                .is_some_and(|item| array.seen.contains(&item))
-        })
+        walk.ended
+    }
+
+    /// Whether an item, with what a token adds to it, is one of those before it.
+    fn has_come(&mut self, item: EndedItem) -> bool {
+        if let Some(&verdict) = self.verdicts.get(&item) {
+            return verdict;
+        }
+        let (text, array) = (self.text, &mut self.arrays[item.array]);
+        let seen = array.seen.get_or_insert_with(|| {
+            array.whole.iter().filter_map(|item| canonical(&text[item.clone()])).collect()
+        });
+        let whole = [&text[array.item..], &item.rest].concat();
+        // the comma before it may be the token's
+        let whole = whole.trim_ascii_start();
+        let verdict =
+            canonical(whole.strip_prefix(b",").unwrap_or(whole)).is_some_and(|whole| seen.contains(&whole));
+        self.verdicts.insert(item, verdict);
+        verdict
+    }
+}
+
+/// What a token does to the arrays and objects that a text has opened.
+struct Walk<'a> {
+    arrays: &'a OpenArrays<'a>,
+    /// How many of the text's are still open.
+    open: usize,
+    /// How many of its own it has opened within them.
+    new: usize,
+    ended: Vec<EndedItem>,
+}
+
+impl Walk<'_> {
+    /// A value ends with `rest` of the token.
+    fn value_ends(&mut self, rest: &[u8]) {
+        let container = self.open.checked_sub(1).filter(|_| self.new == 0);
+        let Some(array) = container.and_then(|container| self.arrays.containers[container]) else { return };
+        let is_first = self.ended.last().is_none_or(|last| last.array != array);
+        if is_first && !self.arrays.arrays[array].whole.is_empty() {
+            self.ended.push(EndedItem { array, rest: rest.to_vec() });
+        }
+    }
+
+    /// The innermost array or object ends with `rest` of the token.
+    fn container_ends(&mut self, rest: &[u8]) {
+        match self.new {
+            0 => self.open = self.open.saturating_sub(1),
+            _ => self.new -= 1,
+        }
+        self.value_ends(rest);
     }
 }
 
@@ -79,19 +191,14 @@ fn canonical(item: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// Where a value that begins a text ends, if what follows says so or it ends by itself.
-fn whole_value(text: &[u8]) -> Option<usize> {
-    let references = References::default();
-    let mut reader = Reader { root: &Value::Null, references: &references, text, at: 0, arrays: Vec::new() };
-    reader.value(&[]).then_some(reader.at)
-}
-
 struct Reader<'a> {
     root: &'a Value,
     references: &'a References,
     text: &'a [u8],
     at: usize,
     arrays: Vec<Open>,
+    containers: Vec<Option<usize>>,
+    ending: Ending,
 }
 
 impl<'a> Reader<'a> {
@@ -114,6 +221,9 @@ impl<'a> Reader<'a> {
                 let rest = &self.text[self.at..];
                 let length = rest.iter().position(|byte| b",]} \t\r\n".contains(byte));
                 self.at += length.unwrap_or(rest.len());
+                if length.is_none() {
+                    self.ending = Ending::Scalar;
+                }
                 length.is_some()
             }
         }
@@ -125,11 +235,15 @@ impl<'a> Reader<'a> {
         let mut escaped = false;
         loop {
             self.at += 1;
-            match self.text.get(self.at)? {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => break,
-                _ => {}
+            match self.text.get(self.at) {
+                None => {
+                    self.ending = Ending::String { escaped };
+                    return None;
+                }
+                Some(_) if escaped => escaped = false,
+                Some(b'\\') => escaped = true,
+                Some(b'"') => break,
+                Some(_) => {}
             }
         }
         self.at += 1;
@@ -141,10 +255,12 @@ impl<'a> Reader<'a> {
         self.at += 1;
         let place = self.arrays.len();
         if unique {
-            self.arrays.push(Open { seen: HashSet::new(), item: self.at });
+            self.arrays.push(Open { whole: Vec::new(), seen: None, item: self.at });
         }
-        let mut index = 0;
-        loop {
+        self.containers.push(unique.then_some(place));
+        // the parts about all items behind those that have parts of their own
+        let (singled_out, mut behind) = (singled_out(parts), None);
+        for index in 0.. {
             match self.peek() {
                 None => return false,
                 Some(b']') => break,
@@ -156,23 +272,28 @@ impl<'a> Reader<'a> {
             if let Some(array) = self.arrays.get_mut(place).filter(|_| unique) {
                 array.item = start;
             }
-            if !self.value(&self.parts(items(parts, index))) {
+            let is_whole = if index < singled_out {
+                self.value(&self.parts(items(parts, index)))
+            } else {
+                self.value(behind.get_or_insert_with(|| self.parts(items(parts, index))))
+            };
+            if !is_whole {
                 return false;
             }
-            let item = canonical(&self.text[start..self.at]);
             if let Some(array) = self.arrays.get_mut(place).filter(|_| unique) {
-                array.seen.extend(item);
+                array.whole.push(start..self.at);
                 array.item = self.at;
             }
-            index += 1;
         }
         self.at += 1;
         self.arrays.truncate(place);
+        self.containers.pop();
         true
     }
 
     fn object(&mut self, parts: &[&'a Value]) -> bool {
         self.at += 1;
+        self.containers.push(None);
         loop {
             match self.peek() {
                 None => return false,
@@ -193,11 +314,13 @@ impl<'a> Reader<'a> {
             }
         }
         self.at += 1;
+        self.containers.pop();
         true
     }
 
     /// Parts of the schema with all that they are made of.
     fn parts(&self, mut found: Vec<&'a Value>) -> Vec<&'a Value> {
+        let mut known: HashSet<*const Value> = found.iter().map(|part| std::ptr::from_ref(*part)).collect();
         let mut index = 0;
         while let Some(&part) = found.get(index).filter(|_| found.len() < PARTS_MAX) {
             index += 1;
@@ -212,14 +335,17 @@ impl<'a> Reader<'a> {
             }
             let place = part.get("$ref").and_then(|reference| self.references.target(reference).ok());
             more.extend(place.and_then(|place| pointer::find(self.root, place)));
-            for part in more {
-                if !found.iter().any(|known| std::ptr::eq(*known, part)) {
-                    found.push(part);
-                }
-            }
+            found.extend(more.into_iter().filter(|part| known.insert(std::ptr::from_ref(*part))));
         }
         found
     }
+}
+
+/// How many items of an array, from the first, have parts of their own.
+fn singled_out(parts: &[&Value]) -> usize {
+    let lists = parts.iter().filter_map(|part| part.as_object());
+    let lists = lists.flat_map(|part| ["prefixItems", "items"].map(|keyword| part.get(keyword)));
+    lists.filter_map(|list| list.and_then(Value::as_array)).map(Vec::len).max().unwrap_or(0)
 }
 
 /// Parts about the item at a place of an array.
@@ -247,4 +373,98 @@ fn members<'a>(parts: &[&'a Value], name: &str) -> Vec<&'a Value> {
         );
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn open_arrays<'a>(schema: &Value, text: &'a str) -> OpenArrays<'a> {
+        OpenArrays::of(schema, &References::of(schema), text.as_bytes())
+    }
+
+    /// Arrays within one another whose items must differ; those of the innermost are strings.
+    fn nested(levels: usize) -> Value {
+        (0..levels).fold(
+            json!({"type": "string"}),
+            |items, _| json!({"type": "array", "minItems": 1, "uniqueItems": true, "items": items}),
+        )
+    }
+
+    /// The items that a token ends, each by its array and what the token adds to it.
+    fn ended<'a>(arrays: &OpenArrays, token: &'a str) -> Vec<(usize, &'a str)> {
+        let rest = |item: EndedItem| (item.array, token.get(..item.rest.len()).unwrap());
+        arrays.ended_by(token.as_bytes()).into_iter().map(rest).collect()
+    }
+
+    #[test]
+    fn only_tokens_that_end_an_item_have_it_read() {
+        let text = format!("{}[\"a\"],[\"{}", "[".repeat(19), "long ".repeat(2_000));
+        let schema = nested(20);
+        let mut arrays = open_arrays(&schema, &text);
+        assert_eq!((arrays.containers.len(), arrays.ending), (20, Ending::String { escaped: false }));
+        for token in [" ", "  ", " a", ", b] c}", "\n", "]]", "\\\"", " \\\" ", "\\\\"] {
+            assert!(!arrays.would_repeat(token.as_bytes()));
+            assert_eq!(ended(&arrays, token), [], "{token}");
+        }
+        // the innermost array has no whole item, and the next outer one has one
+        assert_eq!(ended(&arrays, "\""), []);
+        assert_eq!(ended(&arrays, "\"]"), [(18, "\"]")]);
+        assert!(arrays.verdicts.is_empty(), "no item was read");
+        for token in ["\"]", "\"] ", "\"],", "\"],[", "\"]]", "\"]]]"] {
+            assert!(!arrays.would_repeat(token.as_bytes()), "{token}");
+        }
+        assert_eq!(arrays.verdicts.len(), 1, "tokens that end an item alike have it read once");
+    }
+
+    #[test]
+    fn arrays_without_a_whole_item_ask_nothing() {
+        let schema = nested(20);
+        assert!(open_arrays(&schema, &format!("{}\"a", "[".repeat(20))).is_empty());
+        assert!(!open_arrays(&schema, &format!("{}\"a\"", "[".repeat(20))).is_empty());
+    }
+
+    #[test]
+    fn an_item_ends_where_its_own_text_says() {
+        let schema = json!({"type": "array", "uniqueItems": true});
+        for (text, token, repeats) in [
+            ("[1,1", ",", true),
+            ("[1,1", " ", true),
+            ("[1,1", "]", true),
+            ("[1,1", "2,", false),
+            ("[1,1", ".0,", true),
+            ("[12,1", "2\n", true),
+            ("[true,tru", "e]", true),
+            ("[\"a,b\",\"a", ",b", false),
+            ("[\"a,b\",\"a", ",b\"", true),
+            ("[\"a,b\"", ", \"a,b\"", true),
+            ("[\"a\\\"\",\"a", "\\\"", false),
+            ("[\"a\\\"\",\"a\\", "\"\"", true),
+            ("[{\"a\":[1],\"b\":2},{\"b\":2,\"a\":[1", "]", false),
+            ("[{\"a\":[1],\"b\":2},{\"b\":2,\"a\":[1", "]}", true),
+            ("[[1,2],[1", ",2]", true),
+            ("[[1,2],[1", ",[2]]", false),
+            ("[[],", "[]", true),
+            ("{\"a\":[1,1", "]}", false),
+            ("[[[1]],[[1", "]]]", true),
+        ] {
+            assert_eq!(open_arrays(&schema, text).would_repeat(token.as_bytes()), repeats, "{text} {token}");
+        }
+    }
+
+    #[test]
+    fn items_have_their_own_parts_and_those_behind_them_the_others() {
+        let schema =
+            json!({"prefixItems": [true, {"uniqueItems": true}], "items": {"items": {"uniqueItems": true}}});
+        for (text, repeats) in [
+            ("[[1,1", false),
+            ("[0,[1,1", true),
+            ("[0,0,[1,1", false),
+            ("[0,0,[[1,1", true),
+            ("[0,0,[[1],[1,1", true),
+        ] {
+            assert_eq!(open_arrays(&schema, text).would_repeat(b"]"), repeats, "{text}");
+        }
+    }
 }
