@@ -4,7 +4,7 @@ use super::super::locked::LockedFile;
 use super::super::regular::open_in_place;
 use super::Links;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -49,4 +49,46 @@ pub(in crate::files) fn open_to_write_alone(
 /// No name stands for a device by itself: metadata tell.
 pub(in crate::files) fn refuse_device_name(_: &Path) -> Result<()> {
     Ok(())
+}
+
+/// Syncs `file` after a `refusal` of std's way to do it.
+#[cfg(target_os = "macos")]
+pub(in crate::files) fn sync_otherwise(file: &File, refusal: Error) -> Result<()> {
+    if !is_refused_full_sync(&refusal) {
+        return Err(refusal);
+    }
+    Ok(rustix::io::retry_on_intr(|| rustix::fs::fsync(file))?)
+}
+
+/// There is no other way.
+#[cfg(not(target_os = "macos"))]
+pub(in crate::files) fn sync_otherwise(_: &File, refusal: Error) -> Result<()> {
+    Err(refusal)
+}
+
+/// Whether a file system of macOS says that it cannot empty the disk's cache (`F_FULLFSYNC`), and not that the disk has
+/// failed: exFAT says `ENOTTY`, SMB and NTFS `ENOTSUP`, WebDAV `EINVAL`, FUSE any of them.
+#[cfg(any(test, target_os = "macos"))]
+fn is_refused_full_sync(error: &Error) -> bool {
+    let code = error.raw_os_error();
+    code.is_some_and(|code| {
+        [libc::ENOTTY, libc::ENOTSUP, libc::EOPNOTSUPP, libc::EINVAL, libc::ENOSYS].contains(&code)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_a_full_sync_is_told_from_a_disk_that_fails() {
+        let refused = |code| is_refused_full_sync(&Error::from_raw_os_error(code));
+        for code in [libc::ENOTTY, libc::ENOTSUP, libc::EOPNOTSUPP, libc::EINVAL, libc::ENOSYS] {
+            assert!(refused(code), "{code}");
+        }
+        for code in [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EROFS, libc::EBADF, libc::ENXIO] {
+            assert!(!refused(code), "{code}");
+        }
+        assert!(!is_refused_full_sync(&Error::other("words")));
+    }
 }

@@ -30,6 +30,12 @@ pub(in crate::files) fn open_to_write_alone(
     }
 }
 
+/// There is no other way to sync a file than std's, which has refused.
+#[cfg(windows)]
+pub(in crate::files) fn sync_otherwise(_: &File, refusal: Error) -> Result<()> {
+    Err(refusal)
+}
+
 /// What the metadata of something that is neither a file nor a folder tell of it.
 pub(in crate::files) fn kind(metadata: &Metadata) -> &'static str {
     if metadata.is_symlink() { "a link" } else { "something else" }
