@@ -46,6 +46,16 @@ pub(in crate::files) fn open_to_write_alone(
     LockedFile::try_lock(open_in_place(path, options)?)
 }
 
+/// Whether the system refuses to lock a regular file because it has no lock to give, and not because somebody else has it.
+/// `ENOTSUP` is what macOS says of most networks and of FUSE, `ENOLCK` what is said of NFS whose lock daemon does not run,
+/// `EINVAL` what file systems say that know no such call.
+pub(in crate::files) fn has_no_locks(error: &Error) -> bool {
+    /// `ENOTSUPP`, a number of the kernel's own that some file systems of clusters pass on.
+    const ENOTSUPP: i32 = 524;
+    let codes = [libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOLCK, libc::EINVAL, ENOTSUPP];
+    error.kind() == ErrorKind::Unsupported || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
 /// No name stands for a device by itself: metadata tell.
 pub(in crate::files) fn refuse_device_name(_: &Path) -> Result<()> {
     Ok(())
@@ -90,5 +100,17 @@ mod tests {
             assert!(!refused(code), "{code}");
         }
         assert!(!is_refused_full_sync(&Error::other("words")));
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_told_from_a_lock_that_is_taken() {
+        let has_none = |code| has_no_locks(&Error::from_raw_os_error(code));
+        for code in [libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOLCK, libc::EINVAL, 524] {
+            assert!(has_none(code), "{code}");
+        }
+        for code in [libc::EAGAIN, libc::EWOULDBLOCK, libc::EACCES, libc::EBADF, libc::EINTR, libc::EIO] {
+            assert!(!has_none(code), "{code}");
+        }
+        assert!(has_no_locks(&ErrorKind::Unsupported.into()));
     }
 }
