@@ -463,8 +463,8 @@ mod tests {
         }
         assert!(Journal::begin(dir.path(), &header()).is_err());
         #[cfg(unix)]
-        for device in ["/dev/null", "/dev/full"] {
-            let refused = Journal::begin(Path::new(device), &header()).unwrap_err();
+        {
+            let refused = Journal::begin(Path::new("/dev/null"), &header()).unwrap_err();
             assert!(refused.to_string().contains("it is a device and not a file"), "{refused}");
         }
     }

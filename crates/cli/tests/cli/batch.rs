@@ -470,7 +470,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     let device = if cfg!(windows) {
         ("many --prompt x --out NUL", 1, "cannot write NUL: its name is one that Windows keeps for a device")
     } else {
-        ("many --prompt x --out /dev/full", 1, "cannot write /dev/full: it is a device and not a file")
+        ("many --prompt x --out /dev/null", 1, "cannot write /dev/null: it is a device and not a file")
     };
     for (words, code, told) in [
         ("many", 2, "nothing is asked about the pictures\nhint: add --prompt"),
