@@ -12,6 +12,16 @@ pub(crate) const CACHE_VARIABLE: Option<&str> = None;
 /// Whether a file that is open can be replaced by another: who has opened it goes on with the old one.
 pub(crate) const REPLACES_OPEN_FILES: bool = true;
 
+/// Whether names of files that differ in upper and lower case alone are usually one.
+pub(crate) const FOLDS_CASE: bool = cfg!(target_os = "macos");
+
+/// Whether both paths lead to one file or folder, which is there.
+#[must_use]
+pub(crate) fn lead_to_one_file(a: &Path, b: &Path) -> bool {
+    let file = |path| std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    file(a).is_some_and(|a| file(b) == Some(a))
+}
+
 /// The time of any change at all to a file, which no program can set back.
 #[must_use]
 pub(crate) fn changed(metadata: &Metadata) -> String {

@@ -12,6 +12,16 @@ pub(crate) const CACHE_VARIABLE: Option<&str> = Some("LOCALAPPDATA");
 #[cfg(windows)]
 pub(crate) const REPLACES_OPEN_FILES: bool = false;
 
+/// Whether names of files that differ in upper and lower case alone are usually one.
+#[cfg(windows)]
+pub(crate) const FOLDS_CASE: bool = true;
+
+/// Whether both paths lead to one file or folder, which is there: its canonical path is written as the folders have it.
+#[must_use]
+pub(crate) fn lead_to_one_file(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
 /// When a file was made: copying another over it makes a new one.
 #[must_use]
 pub(crate) fn changed(metadata: &Metadata) -> String {
@@ -91,6 +101,19 @@ mod tests {
         ] {
             assert_eq!(named(canonical), plain);
         }
+    }
+
+    #[test]
+    fn one_file_has_many_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("a"), "").unwrap();
+        std::fs::write(path("b"), "").unwrap();
+        std::fs::create_dir(path("in")).unwrap();
+        assert!(
+            lead_to_one_file(&path("a"), &path("in/../a")) && lead_to_one_file(dir.path(), &path("in/.."))
+        );
+        assert!(!lead_to_one_file(&path("a"), &path("b")) && !lead_to_one_file(&path("c"), &path("c")));
     }
 
     #[test]
