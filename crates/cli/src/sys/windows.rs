@@ -45,6 +45,14 @@ pub(crate) fn open_without_waiting(_: &mut cap_std::fs::OpenOptions) {}
 #[cfg(windows)]
 pub(crate) fn outlive_size_limits() {}
 
+/// Makes `command` a process that a console's Ctrl-C does not reach: it goes to all of a group, and this is one of its own.
+#[cfg(windows)]
+pub(crate) fn away_from_ctrl_c(command: &mut std::process::Command) {
+    /// `CREATE_NEW_PROCESS_GROUP`.
+    const NEW_GROUP: u32 = 0x200;
+    std::os::windows::process::CommandExt::creation_flags(command, NEW_GROUP);
+}
+
 /// Resolves at the next Ctrl-C or Ctrl-Break, or when the console is closed, the user leaves or the machine is shut down,
 /// for who ends in order.
 ///
