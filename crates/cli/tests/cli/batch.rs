@@ -372,6 +372,15 @@ fn no_file_is_written_over_another() {
     fixture.run(&many(&["--csv", "t.csv"])).answer();
     assert_eq!(std::fs::read_to_string(fixture.path("t.csv")).unwrap().lines().count(), 6);
     fixture.run(&many(&["--csv", "notes.csv", "--force"])).answer();
+
+    // another name of the results: by itself where case is folded, and elsewhere by a link
+    let results = std::fs::read(fixture.path("results.jsonl")).unwrap();
+    if !fixture.path("RESULTS.jsonl").exists() {
+        std::fs::hard_link(fixture.path("results.jsonl"), fixture.path("RESULTS.jsonl")).unwrap();
+    }
+    let refused = fixture.run(&many(&["--csv", "RESULTS.jsonl", "--force"])).refusal(2);
+    assert!(refused.contains("--out and --csv name one file, RESULTS.jsonl"), "{refused}");
+    assert_eq!(std::fs::read(fixture.path("results.jsonl")).unwrap(), results);
 }
 
 #[cfg(unix)]
