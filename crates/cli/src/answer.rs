@@ -97,6 +97,29 @@ pub fn tell_doubt(answer: &Answer) {
     }
 }
 
+/// The next picture, which is being prepared elsewhere.
+///
+/// # Errors
+/// It could not be prepared, or Ctrl-C.
+///
+/// # Panics
+/// If there is none any more.
+pub fn next_picture(
+    coming: &Receiver<Result<NamedImage, NamedImageError>>,
+    interrupt: &Interrupt,
+) -> Result<NamedImage, CliError> {
+    loop {
+        match coming.recv_timeout(INTERRUPT_PERIOD) {
+            Ok(picture) => return Ok(picture?),
+            Err(_) if interrupt.requested() => return Err(CliError::Interrupted),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                panic!("the thread that prepares pictures has ended early")
+            }
+        }
+    }
+}
+
 /// Sends pictures through the vision tower while others are still being prepared elsewhere, and returns all of them with
 /// the time it took. What has come is taken before each step, so that little is done for a request that cannot be run: one
 /// with a picture that cannot be read, or with more than fits into the context.

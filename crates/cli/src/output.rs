@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::hub::{ModelName, ModelSource};
-use crate::paths::folder_of;
+use crate::paths::{folded, folder_of, lead_to_one_place};
 use phi3v::files::{Existing, NewFile};
 use std::borrow::Cow;
 use std::path::Path;
@@ -58,8 +58,9 @@ pub fn source_of(model: &str) -> ModelSource {
 /// Whether `out` is a file that the model consists of.
 fn is_part_of(model: &ModelSource, out: &Path) -> bool {
     let ModelSource::Folder(model) = model else { return false };
-    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    let in_folder = out.exists() && same(folder_of(out), model);
-    same(out, model) && model.is_file() || in_folder && (name.starts_with("model") || name.ends_with(".json"))
+    let name = out.file_name().map(folded).unwrap_or_default();
+    let name = name.to_string_lossy();
+    let in_folder = out.exists() && lead_to_one_place(folder_of(out), model);
+    model.is_file() && lead_to_one_place(out, model)
+        || in_folder && (name.starts_with("model") || name.ends_with(".json"))
 }

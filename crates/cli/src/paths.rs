@@ -14,6 +14,28 @@ pub fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Whether two paths lead to one place, be a file there or not. Volumes of macOS and Windows take names that differ in upper
+/// and lower case alone for one: what is there tells, and where nothing is yet, they are taken for one on these systems.
+#[must_use]
+pub fn lead_to_one_place(a: &Path, b: &Path) -> bool {
+    if a.exists() || b.exists() {
+        return sys::lead_to_one_file(a, b);
+    }
+    let (folder_a, folder_b) = (folder_of(a), folder_of(b));
+    a.file_name().map(folded) == b.file_name().map(folded)
+        && (folder_a == folder_b || sys::lead_to_one_file(folder_a, folder_b))
+}
+
+/// A name or path that is equal to all that are usually one with it on this system.
+#[must_use]
+pub fn folded(name: impl AsRef<Path>) -> PathBuf {
+    folded_on(sys::FOLDS_CASE, name.as_ref())
+}
+
+fn folded_on(folds_case: bool, name: &Path) -> PathBuf {
+    if folds_case { name.to_string_lossy().to_lowercase().into() } else { name.to_owned() }
+}
+
 /// Where no shell did, a leading `~` becomes the user's folder.
 #[must_use]
 pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
@@ -99,6 +121,39 @@ pub fn system_words(error: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_place_has_many_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let one = |a: &str, b: &str| lead_to_one_place(&path(a), &path(b));
+        std::fs::create_dir(path("in")).unwrap();
+        std::fs::write(path("a"), "x").unwrap();
+        std::fs::write(path("c"), "x").unwrap();
+        assert!(one("a", "in/../a") && one("b", "./in/../b") && one("nowhere/a", "nowhere/a"));
+        assert!(!one("a", "b") && !one("a", "c") && !one("in/a", "a") && !one("nowhere/a", "a"));
+        // where nothing is yet, as the system usually has it; where something is, as it is
+        let folds = cfg!(any(target_os = "macos", windows));
+        assert_eq!(one("new", "in/../NEW"), folds);
+        assert_eq!(one("a", "A"), path("A").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_and_its_file_are_one_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("a"), "x").unwrap();
+        std::os::unix::fs::symlink("a", path("link")).unwrap();
+        assert!(lead_to_one_place(&path("link"), &path("a")));
+    }
+
+    #[test]
+    fn names_are_folded_where_case_is() {
+        let folded = |folds, name| folded_on(folds, Path::new(name)).to_str().unwrap().to_owned();
+        assert_eq!(folded(true, "Bilder/GRÖSSE.Jsonl"), "bilder/grösse.jsonl");
+        assert_eq!(folded(false, "Bilder/GRÖSSE.Jsonl"), "Bilder/GRÖSSE.Jsonl");
+    }
 
     #[test]
     fn the_users_folders() {

@@ -11,6 +11,6 @@ use unix as system;
 use windows as system;
 
 pub(crate) use system::{
-    CACHE_VARIABLE, REPLACES_OPEN_FILES, as_named, changed, link_blob, open_without_waiting,
-    outlive_size_limits, quoted, termination,
+    CACHE_VARIABLE, FOLDS_CASE, REPLACES_OPEN_FILES, as_named, away_from_ctrl_c, changed, lead_to_one_file,
+    link_blob, open_without_waiting, outlive_size_limits, quoted, termination,
 };

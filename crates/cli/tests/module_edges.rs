@@ -21,7 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("paths", &["sys", "variables"]),
     ("bounded", &["paths"]),
     ("progress", &["terminal"]),
-    ("documents", &["paths"]),
+    ("documents", &["paths", "sys"]),
     ("sources", &["documents", "paths", "sys", "terminal", "variables"]),
     ("hub", &["disk", "paths", "sys", "terminal", "variables"]),
     ("server", &["bounded", "documents", "fields", "origin", "sources", "version"]),

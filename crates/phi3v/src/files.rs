@@ -4,11 +4,13 @@
 mod locked;
 mod new_file;
 mod regular;
+mod sync;
 mod sys;
 
 pub use locked::LockedFile;
 pub use new_file::{Existing, NewFile, WriteError, is_full, partial_path};
 pub use regular::{check_regular, open_in_place, open_regular, open_regular_with};
+pub use sync::{sync_all, sync_data};
 
 use phi3v_kernels::Bytes;
 use std::io::{ErrorKind, Read};

@@ -8,7 +8,7 @@
 use super::error::BatchError;
 use super::row::Row;
 use crate::sys::REPLACES_OPEN_FILES;
-use phi3v::files::{Existing, LockedFile, NewFile, check_regular};
+use phi3v::files::{Existing, LockedFile, NewFile, check_regular, sync_data};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -223,7 +223,7 @@ impl Journal {
     /// The disk's refusal.
     pub fn sync(&mut self) -> Result<(), BatchError> {
         if self.dirty {
-            self.file.sync_data().map_err(|error| BatchError::written(&self.path, error))?;
+            sync_data(&self.file).map_err(|error| BatchError::written(&self.path, error))?;
         }
         (self.synced, self.dirty) = (Instant::now(), false);
         Ok(())
@@ -263,7 +263,7 @@ impl Journal {
             Err(error) => {
                 // half a line is cut off at the next start too, should this fail
                 let _ = self.file.set_len(self.length);
-                let _ = self.file.sync_data();
+                let _ = sync_data(&self.file);
                 Err(BatchError::written(&self.path, error))
             }
         }
@@ -463,8 +463,8 @@ mod tests {
         }
         assert!(Journal::begin(dir.path(), &header()).is_err());
         #[cfg(unix)]
-        for device in ["/dev/null", "/dev/full"] {
-            let refused = Journal::begin(Path::new(device), &header()).unwrap_err();
+        {
+            let refused = Journal::begin(Path::new("/dev/null"), &header()).unwrap_err();
             assert!(refused.to_string().contains("it is a device and not a file"), "{refused}");
         }
     }

@@ -3,6 +3,7 @@
 use super::error::BatchError;
 use super::journal::write_error;
 use super::row::Row;
+use crate::paths::folded;
 use phi3v::files::{Existing, NewFile};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -62,10 +63,10 @@ fn as_json(answer: &str) -> Value {
 pub fn places(pictures: &[PathBuf], form: Form) -> Vec<PathBuf> {
     let short = |path: &PathBuf| path.with_extension(form.ending());
     let mut count: HashMap<PathBuf, usize> = HashMap::new();
-    pictures.iter().for_each(|path| *count.entry(short(path)).or_default() += 1);
+    pictures.iter().for_each(|path| *count.entry(folded(short(path))).or_default() += 1);
     let place = |path: &PathBuf| {
         // a picture that has the sidecar's name would be written over
-        if count[&short(path)] == 1 && short(path) != *path {
+        if count[&folded(short(path))] == 1 && folded(short(path)) != folded(path) {
             return short(path);
         }
         let mut name = OsString::from(path);
@@ -140,6 +141,11 @@ mod tests {
         let expected =
             ["a.txt", "b.jpg.txt", "b.png.txt", "x/a.txt", "plain.txt", "c.txt.txt"].map(PathBuf::from);
         assert_eq!(places(&paths, Form::Txt), expected);
+        // which some systems take for the same name
+        let paths: Vec<PathBuf> = ["D.jpg", "d.png"].map(PathBuf::from).into();
+        let folds = cfg!(any(target_os = "macos", windows));
+        let expected = if folds { ["D.jpg.txt", "d.png.txt"] } else { ["D.txt", "d.txt"] };
+        assert_eq!(places(&paths, Form::Txt), expected.map(PathBuf::from));
     }
 
     #[test]

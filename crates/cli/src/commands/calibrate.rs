@@ -1,6 +1,7 @@
 //! `phi3v calibrate`: a temperature for each question, of labelled pictures.
 
 use super::decide::scores;
+use crate::answer;
 use crate::args::CalibrateArgs;
 use crate::batch::meter::Meter;
 use crate::decide::Asked;
@@ -66,10 +67,10 @@ fn examples(
     let mut meter = Meter::new(labels.pictures.len());
     let mut examples = vec![Vec::new(); labels.questions.len()];
     for LabelledPicture { labels: of_picture, .. } in &labels.pictures {
-        let picture = coming.recv().expect("the thread that reads pictures ends with the last of them")?;
+        let picture = answer::next_picture(&coming, &interrupt)?;
         let asked: Vec<&Asked> = of_picture.iter().map(|label| &labels.questions[label.question]).collect();
-        let answer = scores(runtime, &[picture], &asked, &interrupt)?;
-        for (label, log_probs) in of_picture.iter().zip(answer.finished.scores) {
+        let answered = scores(runtime, &[picture], &asked, &interrupt)?;
+        for (label, log_probs) in of_picture.iter().zip(answered.finished.scores) {
             examples[label.question].push(Labelled { log_probs, right: label.right });
         }
         meter.row(false, false);

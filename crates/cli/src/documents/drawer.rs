@@ -3,6 +3,7 @@
 use super::error::DocumentError;
 use super::process::{Stopped, Watched};
 use super::worker::{self, Refusal, Reply, Request, Work};
+use crate::sys::away_from_ctrl_c;
 use phi3v::image::{ImageLimits, ImageMode, RgbImage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -177,6 +178,8 @@ impl Drawer {
             (None, None) => Command::new(std::env::current_exe()?),
         };
         command.arg(worker::WORD);
+        // who answers decides whether the answer is finished first
+        away_from_ctrl_c(&mut command);
         Ok(command)
     }
 }

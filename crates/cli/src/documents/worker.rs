@@ -2,13 +2,15 @@
 //!
 //! In comes a [`Work`], a line of JSON, and the file. Of a picture a [`Reply`] goes out, a line of JSON, and its pixels,
 //! `[height, width, 3]`, and that is the end. Of a document goes out how many pages it has; then a [`Request`] comes in for
-//! every page, and out goes a reply with its pixels. The end of the input is the end.
+//! every page, and out goes a reply with its pixels. The end of the input is the end, in the middle of a page too: nobody is
+//! there who wants it.
 
 use phi3v::document::PdfError;
 use phi3v::image::{ImageError, ImageLimits, ImageMode};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// The word of the command line that makes a process one that draws. It is no command for people, and in no help.
 pub const WORD: &str = "__draw-pages";
@@ -134,10 +136,57 @@ pub fn is_asked_for(words: &[OsString]) -> bool {
 #[must_use]
 pub fn main() -> u8 {
     end_with_parent();
-    u8::from(on_a_deep_stack(|| serve(&mut io::stdin().lock(), &mut io::stdout().lock())).is_err())
+    let draw = |input| on_a_deep_stack(|| serve(&mut io::BufReader::new(input), &mut io::stdout().lock()));
+    u8::from(Input::of_stdin().and_then(draw).is_err())
 }
 
-/// Ends this process soon after the one that started it, also where that was killed while a page is never done.
+/// What comes on stdin. A thread of its own reads it, so that its end is seen while a page is drawn.
+struct Input {
+    coming: Receiver<Vec<u8>>,
+    /// What has come and is not read.
+    here: io::Cursor<Vec<u8>>,
+}
+
+impl Input {
+    /// Reads from here on, and ends the process when nothing more can come.
+    fn of_stdin() -> io::Result<Self> {
+        let (sender, coming) = channel();
+        let read = move || {
+            let _ = pass_on(&mut io::stdin().lock(), &sender);
+            std::process::exit(1);
+        };
+        std::thread::Builder::new().name("input".to_owned()).spawn(read)?;
+        Ok(Self { coming, here: io::Cursor::default() })
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.here.read(bytes)?;
+        if read > 0 || bytes.is_empty() {
+            return Ok(read);
+        }
+        let Ok(here) = self.coming.recv() else { return Ok(0) };
+        self.here = io::Cursor::new(here);
+        self.here.read(bytes)
+    }
+}
+
+/// Passes on what comes from `from` until its end.
+fn pass_on(from: &mut impl Read, to: &Sender<Vec<u8>>) -> io::Result<()> {
+    let mut bytes = vec![0; 1 << 16];
+    loop {
+        match from.read(&mut bytes) {
+            Ok(0) => return Ok(()),
+            // nobody reads once all is drawn
+            Ok(read) => drop(to.send(bytes[..read].to_vec())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Ends this process soon after the one that started it, also where a fork of that one still holds the other end of stdin.
 fn end_with_parent() {
     #[cfg(unix)]
     {
@@ -185,7 +234,7 @@ fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Resul
 #[cfg(any(feature = "avif", feature = "pdf"))]
 fn file(input: &mut impl io::BufRead, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(input, length), &mut bytes)?;
+    input.take(length).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -3,7 +3,7 @@
 use super::cache::RepoCache;
 use super::client::{Client, RemoteFile, header};
 use super::{HubError, Progress};
-use phi3v::files::open_in_place;
+use phi3v::files::{open_in_place, sync_data};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
@@ -60,7 +60,7 @@ impl Download<'_> {
             let (file, expected) = (file.name.clone(), file.etag.clone());
             return Err(HubError::Checksum { file, found: checksum, expected });
         }
-        partial.file.sync_data().map_err(|source| HubError::writing(&path, file.size, source))?;
+        sync_data(&partial.file).map_err(|source| HubError::writing(&path, file.size, source))?;
         drop(partial);
         fs::rename(&path, blob).map_err(io)
     }

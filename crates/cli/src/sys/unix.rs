@@ -3,7 +3,9 @@
 use cap_std::fs::{OpenOptions, OpenOptionsExt};
 use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The variable that names the user's folder for what can be made again, beside `XDG_CACHE_HOME`: none.
@@ -11,6 +13,16 @@ pub(crate) const CACHE_VARIABLE: Option<&str> = None;
 
 /// Whether a file that is open can be replaced by another: who has opened it goes on with the old one.
 pub(crate) const REPLACES_OPEN_FILES: bool = true;
+
+/// Whether names of files that differ in upper and lower case alone are usually one.
+pub(crate) const FOLDS_CASE: bool = cfg!(target_os = "macos");
+
+/// Whether both paths lead to one file or folder, which is there.
+#[must_use]
+pub(crate) fn lead_to_one_file(a: &Path, b: &Path) -> bool {
+    let file = |path| std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    file(a).is_some_and(|a| file(b) == Some(a))
+}
 
 /// The time of any change at all to a file, which no program can set back.
 #[must_use]
@@ -41,6 +53,11 @@ pub(crate) fn outlive_size_limits() {
     let reached = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     // where that is refused, it is as it was
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, reached);
+}
+
+/// Makes `command` a process that a terminal's Ctrl-C does not reach: it goes to all of a group, and this is one of its own.
+pub(crate) fn away_from_ctrl_c(command: &mut Command) {
+    command.process_group(0);
 }
 
 /// Resolves at the next Ctrl-C or SIGTERM, for who ends in order.

@@ -12,6 +12,16 @@ pub(crate) const CACHE_VARIABLE: Option<&str> = Some("LOCALAPPDATA");
 #[cfg(windows)]
 pub(crate) const REPLACES_OPEN_FILES: bool = false;
 
+/// Whether names of files that differ in upper and lower case alone are usually one.
+#[cfg(windows)]
+pub(crate) const FOLDS_CASE: bool = true;
+
+/// Whether both paths lead to one file or folder, which is there: its canonical path is written as the folders have it.
+#[must_use]
+pub(crate) fn lead_to_one_file(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
 /// When a file was made, which tells one moved here from the one that it replaced. A file that is written over keeps it, and
 /// so does, on NTFS, one made within 15 seconds of the removal of another of its name: these differ in size or in the time
 /// of change of the contents, if in anything. The time of any change at all is had only by an `unsafe` call.
@@ -36,6 +46,14 @@ pub(crate) fn open_without_waiting(_: &mut cap_std::fs::OpenOptions) {}
 /// Nothing limits the sizes of files.
 #[cfg(windows)]
 pub(crate) fn outlive_size_limits() {}
+
+/// Makes `command` a process that a console's Ctrl-C does not reach: it goes to all of a group, and this is one of its own.
+#[cfg(windows)]
+pub(crate) fn away_from_ctrl_c(command: &mut std::process::Command) {
+    /// `CREATE_NEW_PROCESS_GROUP`.
+    const NEW_GROUP: u32 = 0x200;
+    std::os::windows::process::CommandExt::creation_flags(command, NEW_GROUP);
+}
 
 /// Resolves at the next Ctrl-C or Ctrl-Break, or when the console is closed, the user leaves or the machine is shut down,
 /// for who ends in order.
@@ -93,6 +111,19 @@ mod tests {
         ] {
             assert_eq!(named(canonical), plain);
         }
+    }
+
+    #[test]
+    fn one_file_has_many_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("a"), "").unwrap();
+        std::fs::write(path("b"), "").unwrap();
+        std::fs::create_dir(path("in")).unwrap();
+        assert!(
+            lead_to_one_file(&path("a"), &path("in/../a")) && lead_to_one_file(dir.path(), &path("in/.."))
+        );
+        assert!(!lead_to_one_file(&path("a"), &path("b")) && !lead_to_one_file(&path("c"), &path("c")));
     }
 
     #[test]

@@ -372,6 +372,15 @@ fn no_file_is_written_over_another() {
     fixture.run(&many(&["--csv", "t.csv"])).answer();
     assert_eq!(std::fs::read_to_string(fixture.path("t.csv")).unwrap().lines().count(), 6);
     fixture.run(&many(&["--csv", "notes.csv", "--force"])).answer();
+
+    // another name of the results: by itself where case is folded, and elsewhere by a link
+    let results = std::fs::read(fixture.path("results.jsonl")).unwrap();
+    if !fixture.path("RESULTS.jsonl").exists() {
+        std::fs::hard_link(fixture.path("results.jsonl"), fixture.path("RESULTS.jsonl")).unwrap();
+    }
+    let refused = fixture.run(&many(&["--csv", "RESULTS.jsonl", "--force"])).refusal(2);
+    assert!(refused.contains("--out and --csv name one file, RESULTS.jsonl"), "{refused}");
+    assert_eq!(std::fs::read(fixture.path("results.jsonl")).unwrap(), results);
 }
 
 #[cfg(unix)]
@@ -470,7 +479,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     let device = if cfg!(windows) {
         ("many --prompt x --out NUL", 1, "cannot write NUL: its name is one that Windows keeps for a device")
     } else {
-        ("many --prompt x --out /dev/full", 1, "cannot write /dev/full: it is a device and not a file")
+        ("many --prompt x --out /dev/null", 1, "cannot write /dev/null: it is a device and not a file")
     };
     for (words, code, told) in [
         ("many", 2, "nothing is asked about the pictures\nhint: add --prompt"),

@@ -380,7 +380,7 @@ fn a_program_that_does_not_draw_is_an_error() {
         assert_eq!(matches!(refused, DocumentError::Start(_)), !started, "{refused}");
     }
     #[cfg(unix)]
-    for program in ["/bin/true", "/bin/echo"] {
+    for program in ["true", "echo"] {
         let refused = Drawer::by(Path::new(program)).open(&vec![0; 1 << 20]).err().unwrap();
         assert!(matches!(refused, DocumentError::Ended), "{refused}");
     }
@@ -445,6 +445,53 @@ fn the_pages_of_a_batch_are_of_the_file_that_was_read_once() {
     assert_eq!(widths.collect::<Vec<_>>()[1..], [30, 20]);
     let unread = read_page(&names[0], Some(1), &options, &OpenFiles::default());
     assert!(unread.is_err(), "it is there no more");
+}
+
+/// Ctrl-C in a terminal goes to all of the group of the program that answers, which is to finish its answer.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_draws_is_not_of_the_group_that_ctrl_c_goes_to() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = fixture();
+    let (program, noted, real) = (fixture.path("draws"), fixture.path("group"), env!("CARGO_BIN_EXE_phi3v"));
+    let script = format!(
+        "#!/bin/sh\nread -r id name state parent group rest < /proc/$$/stat\necho $id $group > '{}'\nexec '{real}' \"$@\"\n",
+        noted.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(Drawer::by(&program).open(&blank_pages(1)).unwrap().pages(), 1);
+    let noted = std::fs::read_to_string(noted).unwrap();
+    let (id, group) = noted.trim().split_once(' ').unwrap();
+    assert_eq!(id, group, "it leads a group of its own");
+}
+
+#[test]
+fn a_process_that_draws_ends_with_its_input_in_the_middle_of_a_page() {
+    use phi3v_cli::documents::worker::{Reply, Request, WORD, Work};
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
+    let mut child = command.arg(WORD).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let bytes = std::fs::read(document("endless.pdf")).unwrap();
+    let work = serde_json::to_string(&Work::Pdf(bytes.len() as u64)).unwrap();
+    writeln!(stdin, "{work}").unwrap();
+    stdin.write_all(&bytes).unwrap();
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    assert!(matches!(serde_json::from_str(&line).unwrap(), Reply::Pages(1)), "{line}");
+    // which takes longer than anybody has
+    writeln!(stdin, "{}", serde_json::to_string(&Request { page: 1, num_crops: 1 }).unwrap()).unwrap();
+    drop(stdin);
+    let given_up = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > given_up {
+            child.kill().unwrap();
+            panic!("it goes on drawing");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[cfg(unix)]

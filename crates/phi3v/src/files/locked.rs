@@ -1,8 +1,8 @@
 //! Files that one process alone may write to.
 
-use super::sys::open_to_write_alone;
+use super::sys::{has_no_locks, open_to_write_alone};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Result, Seek, SeekFrom, Write};
+use std::io::{Read, Result, Seek, SeekFrom, Write};
 use std::ops::Deref;
 use std::path::Path;
 
@@ -66,7 +66,7 @@ fn lock_now(file: &File) -> Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(true),
+        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(true),
         Err(TryLockError::Error(error)) => Err(error),
     }
 }

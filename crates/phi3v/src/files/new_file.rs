@@ -2,6 +2,7 @@
 
 use super::locked::LockedFile;
 use super::regular::{open_in_place, refuse_special};
+use super::sync::sync_all;
 use super::sys::{is_at, refuse_device_name};
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
@@ -194,7 +195,7 @@ impl NewFile {
         {
             flushed = flushed.and_then(|()| self.file().get_ref().set_permissions(metadata.permissions()));
         }
-        flushed.and_then(|()| self.file().get_ref().sync_all()).map_err(|source| self.failed(source))?;
+        flushed.and_then(|()| sync_all(self.file().get_ref())).map_err(|source| self.failed(source))?;
         // the lock lasts until the file has its name; where it is given, nothing is left to be removed
         let named = self.name();
         if named.is_ok() {
@@ -202,7 +203,7 @@ impl NewFile {
         }
         named?;
         // the name too; where folders cannot be opened (Windows) there is nothing to be done
-        drop(File::open(folder_of(&self.out)).and_then(|folder| folder.sync_all()));
+        drop(File::open(folder_of(&self.out)).and_then(|folder| sync_all(&folder)));
         Ok(())
     }
 

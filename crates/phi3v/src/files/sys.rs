@@ -10,7 +10,9 @@ use unix as system;
 #[cfg(windows)]
 use windows as system;
 
-pub(super) use system::{is_at, kind, open_to_write_alone, prepare, refuse_device_name};
+pub(super) use system::{
+    has_no_locks, is_at, kind, open_to_write_alone, prepare, refuse_device_name, sync_otherwise,
+};
 
 /// What becomes of a link that has the name of a file to be opened.
 #[derive(Clone, Copy)]

@@ -3,6 +3,7 @@
 use crate::args::BatchArgs;
 use crate::batch::BatchError;
 use crate::batch::inputs::Inputs;
+use crate::paths::{folded, lead_to_one_place};
 use phi3v::files::Existing;
 use std::collections::HashSet;
 use std::io::Read;
@@ -26,22 +27,25 @@ pub(super) fn check<'a>(
         Inputs::Lines(_) => args.inputs.iter().map(Path::new).collect(),
     };
     for (index, output) in outputs.iter().enumerate() {
-        if let Some(other) = outputs[..index].iter().find(|other| same(&other.path, &output.path)) {
+        if let Some(other) =
+            outputs[..index].iter().find(|other| lead_to_one_place(&other.path, &output.path))
+        {
             let message = format!("{} and {} name one file, {}", other.flag, output.flag, output.shown());
             return refused(message, "give each a file of its own");
         }
-        if read.iter().any(|input| same(input, &output.path)) {
+        if read.iter().any(|input| is_place_of(input, output)) {
             let message = format!("{} names a file that is asked about, {}", output.flag, output.shown());
             return refused(message, "give another file");
         }
     }
+    let read_names: HashSet<PathBuf> = read.iter().map(folded).collect();
     for sidecar in sidecars {
         let shown = sidecar.display();
-        if read.contains(sidecar) {
+        if read_names.contains(&folded(sidecar)) {
             let message = format!("--sidecar would write over a file that is asked about, {shown}");
             return refused(message, "give the file another name, or leave --sidecar out");
         }
-        if let Some(output) = outputs.iter().find(|output| same(sidecar, &output.path)) {
+        if let Some(output) = outputs.iter().find(|output| is_place_of(sidecar, output)) {
             let message = format!("--sidecar and {} name one file, {shown}", output.flag);
             return refused(message, "give the results another file");
         }
@@ -77,15 +81,10 @@ fn refused(message: String, hint: &'static str) -> Result<(), BatchError> {
     Err(BatchError::Flags { message, hint })
 }
 
-/// Whether two paths lead to one place, be it there or not. Most pairs differ in their names, which need no look at the disk.
-fn same(a: &Path, b: &Path) -> bool {
-    a.file_name() == b.file_name() && place(a) == place(b)
-}
-
-fn place(path: &Path) -> PathBuf {
-    let folder = crate::paths::folder_of(path);
-    let there = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
-    path.canonicalize().ok().or_else(there).unwrap_or_else(|| path.to_owned())
+/// Whether one of many paths is that of an output. Most differ in their names, which need no look at the disk.
+fn is_place_of(path: &Path, output: &Output) -> bool {
+    path.file_name().map(folded) == output.path.file_name().map(folded)
+        && lead_to_one_place(path, &output.path)
 }
 
 #[cfg(test)]
@@ -93,14 +92,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_place_has_many_names() {
+    fn an_output_is_known_by_all_names_of_its_place() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         std::fs::create_dir(path("in")).unwrap();
         std::fs::write(path("a"), "x").unwrap();
-        assert!(same(&path("a"), &path("in/../a")) && same(&path("b"), &path("./in/../b")));
-        assert!(!same(&path("a"), &path("b")) && !same(&path("in/a"), &path("a")));
-        assert!(!same(&path("nowhere/a"), &path("a")));
+        let output = Output { flag: "--out", path: path("a") };
+        assert!(is_place_of(&path("in/../a"), &output));
+        assert!(!is_place_of(&path("b"), &output) && !is_place_of(&path("in/a"), &output));
+        assert_eq!(is_place_of(&path("A"), &output), path("A").exists());
     }
 
     #[test]

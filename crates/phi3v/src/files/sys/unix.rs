@@ -4,7 +4,7 @@ use super::super::locked::LockedFile;
 use super::super::regular::open_in_place;
 use super::Links;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -53,9 +53,44 @@ fn lock_in_place(file: File, path: &Path) -> Result<Option<LockedFile>> {
     Ok(is_at(&file, path)?.then_some(file))
 }
 
+/// Whether the system refuses to lock a regular file because it has no lock to give, and not because somebody else has it.
+/// `ENOTSUP` is what macOS says of most networks and of FUSE, `ENOLCK` what is said of NFS whose lock daemon does not run,
+/// `EINVAL` what file systems say that know no such call.
+pub(in crate::files) fn has_no_locks(error: &Error) -> bool {
+    /// `ENOTSUPP`, a number of the kernel's own that some file systems of clusters pass on.
+    const ENOTSUPP: i32 = 524;
+    let codes = [libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOLCK, libc::EINVAL, ENOTSUPP];
+    error.kind() == ErrorKind::Unsupported || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
 /// No name stands for a device by itself: metadata tell.
 pub(in crate::files) fn refuse_device_name(_: &Path) -> Result<()> {
     Ok(())
+}
+
+/// Syncs `file` after a `refusal` of std's way to do it.
+#[cfg(target_os = "macos")]
+pub(in crate::files) fn sync_otherwise(file: &File, refusal: Error) -> Result<()> {
+    if !is_refused_full_sync(&refusal) {
+        return Err(refusal);
+    }
+    Ok(rustix::io::retry_on_intr(|| rustix::fs::fsync(file))?)
+}
+
+/// There is no other way.
+#[cfg(not(target_os = "macos"))]
+pub(in crate::files) fn sync_otherwise(_: &File, refusal: Error) -> Result<()> {
+    Err(refusal)
+}
+
+/// Whether a file system of macOS says that it cannot empty the disk's cache (`F_FULLFSYNC`), and not that the disk has
+/// failed: exFAT says `ENOTTY`, SMB and NTFS `ENOTSUP`, WebDAV `EINVAL`, FUSE any of them.
+#[cfg(any(test, target_os = "macos"))]
+fn is_refused_full_sync(error: &Error) -> bool {
+    let code = error.raw_os_error();
+    code.is_some_and(|code| {
+        [libc::ENOTTY, libc::ENOTSUP, libc::EOPNOTSUPP, libc::EINVAL, libc::ENOSYS].contains(&code)
+    })
 }
 
 #[cfg(test)]
@@ -80,5 +115,29 @@ mod tests {
         let late = open();
         std::fs::remove_file(&path).unwrap();
         assert!(lock_in_place(late, &path).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_file_system_without_a_full_sync_is_told_from_a_disk_that_fails() {
+        let refused = |code| is_refused_full_sync(&Error::from_raw_os_error(code));
+        for code in [libc::ENOTTY, libc::ENOTSUP, libc::EOPNOTSUPP, libc::EINVAL, libc::ENOSYS] {
+            assert!(refused(code), "{code}");
+        }
+        for code in [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EROFS, libc::EBADF, libc::ENXIO] {
+            assert!(!refused(code), "{code}");
+        }
+        assert!(!is_refused_full_sync(&Error::other("words")));
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_told_from_a_lock_that_is_taken() {
+        let has_none = |code| has_no_locks(&Error::from_raw_os_error(code));
+        for code in [libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOLCK, libc::EINVAL, 524] {
+            assert!(has_none(code), "{code}");
+        }
+        for code in [libc::EAGAIN, libc::EWOULDBLOCK, libc::EACCES, libc::EBADF, libc::EINTR, libc::EIO] {
+            assert!(!has_none(code), "{code}");
+        }
+        assert!(has_no_locks(&ErrorKind::Unsupported.into()));
     }
 }

@@ -30,15 +30,33 @@ pub(in crate::files) fn open_to_write_alone(
     }
 }
 
+/// Whether the system refuses to lock a file because its file system has no locks, and not because somebody else has it.
+pub(in crate::files) fn has_no_locks(error: &Error) -> bool {
+    /// `ERROR_INVALID_FUNCTION` and `ERROR_NOT_SUPPORTED`.
+    const NONE: [i32; 2] = [1, 50];
+    error.kind() == ErrorKind::Unsupported || error.raw_os_error().is_some_and(|code| NONE.contains(&code))
+}
+
+/// There is no other way to sync a file than std's, which has refused.
+#[cfg(windows)]
+pub(in crate::files) fn sync_otherwise(_: &File, refusal: Error) -> Result<()> {
+    Err(refusal)
+}
+
 /// What the metadata of something that is neither a file nor a folder tell of it.
 pub(in crate::files) fn kind(metadata: &Metadata) -> &'static str {
     if metadata.is_symlink() { "a link" } else { "something else" }
 }
 
-/// Whether the open and locked `file` is what lies at `path`: a second opening of it cannot be locked.
+/// Whether the open and locked `file` is what lies at `path`: a second opening of it cannot be locked. Where there are no
+/// locks, nothing tells, and it is taken for that.
 pub(in crate::files) fn is_at(_: &File, path: &Path) -> Result<bool> {
     match File::options().write(true).open(path) {
-        Ok(again) => Ok(matches!(again.try_lock(), Err(TryLockError::WouldBlock))),
+        Ok(again) => Ok(match again.try_lock() {
+            Ok(()) => false,
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Error(error)) => has_no_locks(&error),
+        }),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -193,6 +211,16 @@ mod tests {
             r"\\server\pipes\a.png",
             r"\\pipe\share\a.png",
         ]);
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_told_from_a_lock_that_is_taken() {
+        let has_none = |code| has_no_locks(&Error::from_raw_os_error(code));
+        assert!(has_none(1) && has_none(50));
+        // access denied, invalid handle, somebody else's file, somebody else's lock
+        for code in [5, 6, 32, 33] {
+            assert!(!has_none(code), "{code}");
+        }
     }
 
     #[test]
