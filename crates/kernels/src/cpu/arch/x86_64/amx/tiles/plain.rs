@@ -208,11 +208,8 @@ mod tests {
                     // SAFETY: the processor has the instructions.
                     let found = unsafe { run::<Hardware>(shape, data, bytes, zeros) };
                     // SAFETY: as above.
-                    assert_eq!(
-                        found,
-                        unsafe { run::<Plain>(shape, data, bytes, zeros) },
-                        "{shape:?} {keep:x} {set:x}"
-                    );
+                    let expected = unsafe { run::<Plain>(shape, data, bytes, zeros) };
+                    assert_eq!(found, expected, "{shape:?} {keep:x} {set:x}");
                 }
             }
         }
