@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import phi3v
 import phi3v.transformers
 import pytest
+
+# a shell that starts the tests beside itself (`&`) has them ignore Ctrl-C, and with them what they start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 EXAMPLES = REPOSITORY / "examples"
