@@ -76,15 +76,16 @@ impl<B: Backend> Images<B> {
         model: &Phi3V<B>,
         sequence: &mut Sequence,
         tiles_max: usize,
-        tiles_done: TilesDone<'_>,
+        tiles_done: TilesOf<'_>,
     ) -> Result<()> {
         let Some(image) = sequence.image_needed() else { return Ok(()) };
         let inputs = Arc::clone(&sequence.images[image]);
+        let tiles = inputs.distinct_tiles();
         let job = match self.of(sequence).job.take() {
             Some((of, job)) if of == image => job,
-            _ => model.begin_image(inputs.distinct_tiles())?,
+            _ => model.begin_image(tiles)?,
         };
-        match encode_tiles(model, &inputs, job, tiles_max, tiles_done)? {
+        match encode_tiles(model, &inputs, job, tiles_max, &mut |done| tiles_done(done, tiles))? {
             Encoded::Part(job) => self.of(sequence).job = Some((image, job)),
             Encoded::All(embedding) => {
                 self.keep(model, sequence.image_key(image), &embedding);

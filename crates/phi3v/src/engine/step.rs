@@ -93,9 +93,7 @@ impl<B: Backend> Engine<B> {
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         for sequence in self.scheduler.running_mut() {
             let id = sequence.id;
-            self.images.take_kept(sequence, &mut |done, total| {
-                observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
-            });
+            self.images.take_kept(sequence, &mut tiles_told(observer, id));
         }
         let tiles_at_once = self.model.backend().sizes().tiles_at_once;
         let shared = self.options.tiles_shared.clamp(1, tiles_at_once);
@@ -103,11 +101,8 @@ impl<B: Backend> Engine<B> {
         let Some(index) = self.scheduler.needs_image() else { return self.run_ahead(tiles_max, observer) };
         let sequence = &mut self.scheduler.running_mut()[index];
         let id = sequence.id;
-        let total = sequence.image_needed().map_or(0, |image| sequence.images[image].distinct_tiles());
         let stopwatch = Stopwatch::start();
-        let result = self.images.encode(&self.model, sequence, tiles_max, &mut |done| {
-            observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
-        });
+        let result = self.images.encode(&self.model, sequence, tiles_max, &mut tiles_told(observer, id));
         let (result, took) = stopwatch.stop(self.model.backend(), result);
         sequence.timings.vision += took;
         if let Err(error) = result {
@@ -119,9 +114,7 @@ impl<B: Backend> Engine<B> {
     /// request, which will be told.
     fn run_ahead(&mut self, tiles_max: usize, observer: &mut dyn Observer) {
         let id = RequestId(self.next_id);
-        let _ = self.images.encode_ahead(&self.model, tiles_max, &mut |done, total| {
-            observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
-        });
+        let _ = self.images.encode_ahead(&self.model, tiles_max, &mut tiles_told(observer, id));
     }
 
     /// Runs a chunk of the oldest prompt whose images are encoded, and short prompts beside it.
@@ -294,6 +287,11 @@ impl<B: Backend> Engine<B> {
             self.images.forget(id);
         }
     }
+}
+
+/// Tells `observer` of the tiles of a request's image that are done, and of all there are.
+fn tiles_told(observer: &mut dyn Observer, id: RequestId) -> impl FnMut(f64, usize) -> ControlFlow<()> {
+    move |done, total| observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
 }
 
 /// Tokens of an answer, never rows of an image.
