@@ -157,7 +157,7 @@ PROMPTS = [
 
 
 def processor_ids(tokenizer, text, num_img_tokens):
-    """Ids of a raw prompt, or None where the processor refuses it: every chunk between image tags is tokenised alone
+    """Ids of a raw prompt, or None where the processor refuses it: every chunk between image tags is tokenized alone
     (and so begins with <s>), image i stands as -i repeated num_img_tokens[i - 1] times."""
     if not num_img_tokens:
         return tokenizer.encode(text).ids

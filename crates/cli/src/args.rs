@@ -88,7 +88,7 @@ pub enum Command {
     Ask(AskArgs),
     /// Ask the same about many pictures, and keep every result
     ///
-    /// Results are appended to a file as they come. Stopped in whatever way, the same command goes on where it was: nothing
+    /// Results are appended to a file as they come. However it is stopped, the same command continues where it left off: nothing
     /// is lost and nothing is asked twice.
     Batch(BatchArgs),
     /// Talk about pictures, several turns
@@ -100,7 +100,7 @@ pub enum Command {
     /// Nothing is generated: each choice is scored as the model's whole answer, and the likeliest is printed with the
     /// probabilities of all. What several questions about the same pictures have in common is computed once.
     Decide(DecideArgs),
-    /// Fit temperatures to labelled pictures, so that decide's probabilities can be taken at their word
+    /// Fit temperatures to labelled pictures, so that decide's probabilities mean what they say
     ///
     /// Prints how often the likeliest choice is right, and how far the probabilities were from that before and are after.
     Calibrate(CalibrateArgs),
@@ -131,7 +131,7 @@ pub enum Command {
     Eval(EvalArgs),
     /// Record every stage of a raw prompt, for comparison with the reference
     ///
-    /// Pictures are read and the prompt is tokenised exactly as the reference does. The file holds pixel_values.{i},
+    /// Pictures are read and the prompt is tokenized exactly as the reference does. The file holds pixel_values.{i},
     /// image_sizes, input_ids, vision_features.{i}, image_embeds.{i}, hidden_states.{l}, final_norm, logits and
     /// generated_ids; pictures count from 1, the rows of picture i in input_ids are -i. hidden_states.0 are the
     /// embeddings and hidden_states.{l} is what layer l - 1 puts out; that of the last layer is raw too, and
@@ -202,7 +202,7 @@ pub struct AskArgs {
     /// How much is kept
     #[command(flatten)]
     pub context: ContextArgs,
-    /// With --json: the logarithm of every token's probability, and of the N likeliest tokens in its place
+    /// With --json: the logarithm of every token's probability, and of the N likeliest alternatives to it
     #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = logprobs())]
     pub logprobs: Option<u8>,
 }
@@ -271,7 +271,7 @@ pub struct InfoArgs {
     /// Print one JSON object
     #[arg(long, short)]
     pub json: bool,
-    /// What of the support of graphics cards was tried on which, and what was not
+    /// Which parts of the graphics support were tried on which cards, and which were not
     #[arg(long, short)]
     pub verbose: bool,
 }
@@ -575,7 +575,7 @@ pub struct ReportArgs {
 }
 
 /// Bytes of weights above which a model is quantized unasked: below, there is little to be gained.
-const QUANTISED_MIN_BYTES: u64 = 1 << 30;
+const QUANTIZED_MIN_BYTES: u64 = 1_000_000_000;
 
 impl ModelArgs {
     /// How far a checkpoint with these weights is to be quantized; nothing for one that is already.
@@ -618,7 +618,7 @@ impl ModelArgs {
 /// What happens unasked: q8, which is near lossless, where it halves something large and no more exact arithmetic was
 /// asked for.
 fn default_quant(dtype: Dtype, format: Format, bytes: u64) -> Option<Quant> {
-    (dtype == Dtype::Bf16 && format == Format::Bf16 && bytes > QUANTISED_MIN_BYTES).then_some(Quant::Q8)
+    (dtype == Dtype::Bf16 && format == Format::Bf16 && bytes > QUANTIZED_MIN_BYTES).then_some(Quant::Q8)
 }
 
 impl AskArgs {

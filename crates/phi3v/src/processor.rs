@@ -1,6 +1,6 @@
 //! Prompts with images to the ids the model reads. A position of image i holds -i.
 //!
-//! The reference cuts a prompt at its image tags and tokenises every chunk alone, so each chunk begins with `<s>` and
+//! The reference cuts a prompt at its image tags and tokenizes every chunk alone, so each chunk begins with `<s>` and
 //! with a stretch of its own: chunk, image, `<s>` chunk, image, `<s>` chunk. [`reference_ids`] does exactly that
 //! with a raw prompt. [`chat_prompt`] builds the same ids from messages without ever searching text for special tokens,
 //! so what a user types stays text.

@@ -1,6 +1,6 @@
 //! A checkpoint as a whole: the tiny one in the repository opens, and what is missing is named.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

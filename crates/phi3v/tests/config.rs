@@ -1,6 +1,6 @@
 //! config.json, generation_config.json and preprocessor_config.json: read, or refused by name.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

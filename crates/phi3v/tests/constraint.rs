@@ -1,6 +1,6 @@
 //! Answers that must have a form have it, whatever is drawn.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

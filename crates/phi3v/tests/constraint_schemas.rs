@@ -1,6 +1,6 @@
 //! Answers held to a schema satisfy it: a few thousand random schemas, random logits, and an independent validator.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

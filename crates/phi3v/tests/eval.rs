@@ -1,6 +1,6 @@
 //! How far the formats are from f32 on the tiny checkpoint, and that the engine's rules hold for all of them.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! phi3v's own file: what is written opens again, means what the packed format says, and is refused when it is bent.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

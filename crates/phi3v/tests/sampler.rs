@@ -1,6 +1,6 @@
 //! Choosing tokens: ties, seeds, penalties, logprobs, and what is refused.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 use phi3v::sampler::{History, Sampled, Sampler, SamplerError, SamplingParams};
 

@@ -2,7 +2,7 @@
 //!
 //! `scripts/schema-suites` runs it on checkouts of two public suites, which are not part of this repository.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

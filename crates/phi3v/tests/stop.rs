@@ -1,6 +1,6 @@
 //! Stop strings: the answer is cut exactly before them, however the text arrives.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 use phi3v::sampler::SamplerError;
 use phi3v::stop::StopStrings;

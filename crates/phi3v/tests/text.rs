@@ -1,6 +1,6 @@
 //! Properties of prompts and streams: what users type stays text, and pieces equal the whole.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Text to ids and back against the reference: on our own small tokenizer always, on the hub's where the reference
 //! material is present.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

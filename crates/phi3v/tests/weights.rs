@@ -1,6 +1,6 @@
 //! The checkpoint's tensors: opened when they are right, refused by name when they are not.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, reason = "functions of tests are tests too")]
 
 mod common;
 

@@ -13,10 +13,10 @@ use std::path::PathBuf;
     override_usage = "phi3v decide [OPTIONS] [IMAGE|-]... <QUESTION> --choices A,B\n       phi3v decide [OPTIONS] [IMAGE|-]... --questions FILE",
     after_long_help = "Examples:
   phi3v decide door.jpg \"Is the door open? Answer yes or no.\" --choices yes,no
-  phi3v decide scan.png \"What is it? Answer invoice, receipt or letter.\" --choices invoice,receipt,letter
+  phi3v decide scan.png \"Is it an invoice, or a letter?\" --choices invoice,letter
   phi3v decide photo.jpg --questions questions.txt --choices yes,no
-  phi3v decide --json door.jpg \"Is the door open?\" --choices yes,no | jq -r '.decisions[0].choice'
-  phi3v decide --calibration door.json door.jpg \"Is the door open?\" --choices yes,no"
+  phi3v decide --json photo.jpg --questions questions.txt --choices yes,no | jq -r '.decisions[].choice'
+  phi3v decide --calibration door.json door.jpg \"Is the door open? Answer yes or no.\" --choices yes,no"
 )]
 pub struct DecideArgs {
     /// Pictures (files, addresses with --allow-url, or - for stdin), and last the question, which is asked as it is; without
@@ -53,7 +53,8 @@ pub struct DecideArgs {
 /// `phi3v calibrate`
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
-  phi3v calibrate doors --prompt \"Is the door open? Answer yes or no.\" --out door.json   # doors/yes/*.jpg, doors/no/*.jpg
+  # pictures are in doors/yes and doors/no
+  phi3v calibrate doors --prompt \"Is the door open? Answer yes or no.\" --out door.json
   phi3v calibrate labels.jsonl --out scans.json
   phi3v decide --calibration door.json new.jpg \"Is the door open? Answer yes or no.\" --choices yes,no")]
 pub struct CalibrateArgs {

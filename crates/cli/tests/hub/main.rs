@@ -1,6 +1,6 @@
 //! Downloads from a hub, against servers on this machine that do everything a network can do to them.
 
-#![allow(clippy::unwrap_used, unreachable_pub, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "functions of tests are tests too")]
 
 mod fixture;
 mod server;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Tokens of an answer that is still being made when a test has done what it wants.
-pub const ENDLESS: usize = 15_000;
+pub const ENDLESS: usize = 60_000;
 
 /// Where the tiny checkpoint is.
 pub fn tiny() -> PathBuf {
@@ -37,7 +37,7 @@ pub fn load(options: EngineOptions) -> Result<Loaded<Device>, phi3v::Error> {
 
 /// Loads the tiny checkpoint such that its answers are as long as they may be.
 pub fn load_endless() -> Result<Loaded<Device>, phi3v::Error> {
-    let options = EngineOptions { context_tokens: 40_000, ..EngineOptions::default() };
+    let options = EngineOptions { context_tokens: 2 * ENDLESS + 5_000, ..EngineOptions::default() };
     load_with(Checkpoint::open(&tiny())?, Vec::new(), options)
 }
 

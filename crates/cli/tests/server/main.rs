@@ -1,6 +1,6 @@
 //! The server on the tiny checkpoint, over real sockets on 127.0.0.1.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
-#![allow(unreachable_pub, reason = "the helpers of a test binary are for the test binary")]
+#![allow(unreachable_pub, reason = "what a test binary shares is for itself")]
 
 mod access;
 mod api;

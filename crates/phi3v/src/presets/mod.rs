@@ -32,7 +32,7 @@ pub static PRESETS: [Preset; 5] = [
     preset!("invoice", "parties, dates, items and sums of an invoice"),
     preset!("table", "columns and rows of a table"),
     preset!("card", "name, company and addresses of a business card"),
-    preset!("alt", "one sentence for who cannot see the picture"),
+    preset!("alt", "one sentence for people who cannot see the picture"),
 ];
 
 impl Preset {

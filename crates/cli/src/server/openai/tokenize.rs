@@ -74,7 +74,7 @@ impl From<&ImageInputs> for TokenizedImage {
     }
 }
 
-/// Tokenises a conversation.
+/// Tokenizes a conversation.
 ///
 /// # Errors
 /// What is wrong with the request.
