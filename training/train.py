@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--stage3-minutes", type=float, default=8)
     parser.add_argument("--start", type=Path, help="a checkpoint folder to begin from")
     parser.add_argument("--tune-minutes", type=float, default=60, help="with --start on processors")
-    parser.add_argument("--share", type=float, default=0.85, help="of the tuned weights in what comes out, the rest are those of --start")
+    parser.add_argument("--peak", type=float, default=4e-4, help="highest learning rate with --start on processors")
+    parser.add_argument("--teacher", type=Path, help="the checkpoint that --start was trained from: what it says is kept, and it is averaged with")
+    parser.add_argument("--share", type=float, default=0.8, help="of the tuned weights in what comes out; the rest are those of --teacher or --start")
     parser.add_argument("--workers", type=int, default=2, help="processes with --start on processors")
     parser.add_argument("--wide", action="store_true", help="pictures as users bring them")
     parser.add_argument("--gpu", action="store_true", help="all stages on one GPU, in --gpu-minutes")
@@ -65,15 +67,17 @@ def main() -> None:
     args = parser.parse_args()
     if args.wide and not (args.gpu or args.start):
         parser.error("--wide on processors needs --start: two cores do not see enough to learn wide pictures from nothing")
+    teacher = args.teacher or args.start
     more = [*(("--start", str(args.start)) if args.start else ()), *(("--wide",) if args.wide else ())]
     if args.gpu:
         step("gpu.run", "--work", str(args.work), "--minutes", str(args.gpu_minutes), *more)
     elif args.start:
-        step("stages.tune", "--work", str(args.work), "--minutes", str(args.tune_minutes), "--workers", str(args.workers), *more)
+        times = ("--minutes", str(args.tune_minutes), "--peak", str(args.peak), "--workers", str(args.workers))
+        step("stages.tune", "--work", str(args.work), *times, "--teacher", str(teacher), *more)
     else:
         on_processors(args)
     if args.start and not args.gpu:
-        step("stages.export", str(args.work / "mean.pt"), str(args.out), "--start", str(args.start), "--share", str(args.share))
+        step("stages.export", str(args.work / "mean.pt"), str(args.out), "--start", str(teacher), "--share", str(args.share))
     else:
         step("stages.export", str(args.work / "stage3.pt"), str(args.out))
     step("curves", str(args.work), str(args.work / "curves.png"))

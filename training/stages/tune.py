@@ -1,7 +1,8 @@
 """Trains a finished checkpoint's decoder further on processors: wordings, forms, what has to be declined, conversations, crops.
 
 The tower and the projector rest; the tower's features are kept, as in stage 2. The model reads what it read before, so pictures are the
-plain ones unless told otherwise.
+plain ones unless told otherwise. On what the checkpoint was trained on it is also to say what a teacher says, with the same probabilities: the
+checkpoint, or the one that this was made from.
 Stopped, it goes on from the last save.
 """
 
@@ -23,16 +24,16 @@ from torch import Tensor
 from drawing.wider import plain_source, small_source, wide_source
 from network.rounding import round_decoder
 from optim.shared import Clock, Shared, keep, mixed, run
-from samples.dataset import Sample, collate
+from samples.dataset import Batch, Sample, collate, tokenizer
 from samples.feed import GROUPS, Prompts
-from stages.crops import DECLINED, loss_of_crops, views_of
-from stages.stage2 import MIX, TASKS, Feed, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of
-from stages.start import from_folder
+from stages.crops import loss_of_crops, views_of
+from stages.stage2 import TASKS, Feed, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of
+from stages.start import from_folder, pieces_of
 
 KEPT = {0: 64, 1: 800, 2: 160, 3: 40, 4: 40}  # recent samples replayed, by number of pictures
 ROUNDED, CROPS = 0.4, 0.08  # shares of the steps with rounded weights, and with pictures of four crops
-REHEARSED, SHORT = 0.4, 0.5  # shares of the other steps with what the checkpoint was trained on, and without sub images, which are cheaper
-OLD = MIX.rsplit(",", 1)[0] + "," + DECLINED  # of what the checkpoint was trained on, as in stage 3
+REHEARSED, SHORT = 0.75, 0.5  # shares of the other steps with what the checkpoint was trained on, and without sub images, which are cheaper
+OLD = "0.34,0.44,0.16,0.2,0.15"  # of what the checkpoint was trained on: more covers and charts than in stage 3, which are lost first
 RECENT = 0.02  # of a step's weights in the running mean that is exported: single steps stray, their mean reads better
 HELD = (("cover", 1), ("chart", 1), ("pair", 2), ("text", 1), ("missing", 1), ("form", 1), ("decline", 0), ("talk", 2))
 
@@ -48,6 +49,7 @@ class Plan:
     batch: int
     workers: int
     wide: bool
+    teacher: Path
 
     def count(self, images: int) -> int:
         """Samples of a batch with so many pictures each."""
@@ -78,26 +80,56 @@ def held_out(kind: str, images: int, wide: bool, count: int = 16) -> list[Sample
     return [prompts.sample(kind, images) for _ in range(count)]
 
 
-def step_loss(model: Student, plan: Plan, replay: Replay, feed: Feed, small: Prompts) -> Tensor:
+class Teacher:
+    """A checkpoint that stays as it is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = from_folder(folder).requires_grad_(False)
+        old = pieces_of(folder)
+        self.unknown = torch.tensor([place for piece, place in tokenizer().get_vocab().items() if piece not in old], dtype=torch.long)
+
+    def divergence(self, model: Student, batch: Batch, pictures: Tensor | None, hidden: Tensor) -> Tensor:
+        """How far the answers' probabilities are from the teacher's: mean KL divergence of their tokens, nats. `hidden`: the model's rows
+        of the text [batch, text, hidden]. Tokens that the teacher does not know it never means."""
+        with torch.no_grad():
+            rows, _ = hidden_after(self.model, batch, pictures)
+            wanted = self.model.phi.lm_head(rows).float().index_fill(-1, self.unknown, -1e9).log_softmax(-1)
+        found = model.phi.lm_head(hidden).float().log_softmax(-1)
+        weights = batch.weights.masked_fill(batch.targets < 0, 0.0)
+        return ((wanted.exp() * (wanted - found)).sum(-1) * weights).sum() / weights.sum()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a worker's batches come from."""
+
+    old: Feed  # what the checkpoint was trained on
+    new: Replay
+    small: Prompts  # pictures of four crops
+
+
+def step_loss(model: Student, teacher: Teacher, plan: Plan, sources: Sources) -> Tensor:
     """The loss of one batch: of four crops now and then, else of one, old or new."""
-    rng = replay.rng
+    rng = sources.new.rng
     if rng.random() < CROPS:
         images = rng.choice((1, 1, 2))
-        samples = small.batch(images, max(1, plan.count(images) // 3))
+        samples = sources.small.batch(images, max(1, plan.count(images) // 3))
         return loss_of_crops(model, samples, torch.stack([views_of(large) for s in samples for large in s.large]))
-    if rng.random() < REHEARSED:
-        images = feed.group()
-        samples = feed.replay(images, plan.count(images), 1.0)
+    rehearsed = rng.random() < REHEARSED
+    if rehearsed:
+        images = sources.old.group()
+        samples = sources.old.replay(images, plan.count(images), 1.0)
     else:
         images = rng.choices(list(GROUPS), list(GROUPS.values()))[0]
-        samples = replay.batch(images, plan.count(images))
+        samples = sources.new.batch(images, plan.count(images))
     short = rng.random() < SHORT
     batch, pictures = collate(samples, short), None
     if images:
         with torch.no_grad():
             pictures = model.phi.model.vision_embed_tokens(kept_features(model, samples, images), short)
     hidden, seen = hidden_after(model, batch, pictures)
-    return answer_loss(model, batch, hidden) + 0.2 * guide_loss(batch, seen)
+    loss = answer_loss(model, batch, hidden) + 0.2 * guide_loss(batch, seen)
+    return loss + teacher.divergence(model, batch, pictures, hidden) if rehearsed else loss
 
 
 def decoding(model: Student) -> Tensor:
@@ -113,17 +145,18 @@ def rate(progress: float, peak: float) -> float:
 def worker(plan: Plan, shared: Shared, rank: int) -> None:
     """One worker's loop; worker 0 also logs and saves."""
     torch.manual_seed(3)
-    model = Student()
+    model, teacher = Student(), Teacher(plan.teacher)
     seed = 20_000 + rank + plan.workers * int(shared.count[0])
-    feed, replay, small = Feed(OLD, seed), Replay(plan, seed), Prompts(random.Random(-seed), small_source if plan.wide else plain_source, fine=True)
+    small = Prompts(random.Random(-seed), small_source if plan.wide else plain_source, fine=True)
+    sources = Sources(Feed(OLD, seed), Replay(plan, seed), small)
     mean = mean_of(plan, shared)
     clock, shown, losses = Clock(float(shared.count[1])), time.time(), []
     while (spent := clock.tick()) < plan.minutes * 60:
         shared.pull(model)
-        if replay.rng.random() < ROUNDED:
+        if sources.new.rng.random() < ROUNDED:
             round_decoder(model)
         with mixed():
-            loss = step_loss(model, plan, replay, feed, small)
+            loss = step_loss(model, teacher, plan, sources)
         model.zero_grad(set_to_none=True)
         loss.backward()
         shared.push(model, rate(spent / plan.minutes / 60, plan.peak))
@@ -174,9 +207,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--start", type=Path, required=True, help="the checkpoint folder to begin from")
+    parser.add_argument("--teacher", type=Path, help="the checkpoint folder whose probabilities are kept (--start)")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--peak", type=float, default=4e-4)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--wide", action="store_true", help="wide pictures, which a tower has to have learnt to read")
-    train(Plan(**vars(parser.parse_args())))
+    args = parser.parse_args()
+    args.teacher = args.teacher or args.start
+    train(Plan(**vars(args)))

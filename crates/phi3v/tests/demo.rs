@@ -12,7 +12,7 @@ fn the_examples_are_answered_to_the_letter() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let told = std::fs::read_to_string(examples.join("answers.json")).unwrap();
     let cases: Vec<serde_json::Value> = serde_json::from_str(&told).unwrap();
-    assert_eq!(cases.len(), 5);
+    assert!(!cases.is_empty());
     // one thread: emulated ones would only wait for each other
     let device =
         DeviceOptions { choice: "cpu".parse().unwrap(), threads: Some(1), ..DeviceOptions::default() };

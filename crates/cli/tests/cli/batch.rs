@@ -535,7 +535,7 @@ fn the_front_page_s_example_works() {
     let fixture = Fixture::new();
     fixture.copy_examples("examples");
     assert_eq!(fixture.run_examples(section, &[]).len(), 1);
-    assert_eq!(rows(&fixture.path("results.jsonl")).len(), 5);
+    assert_eq!(rows(&fixture.path("results.jsonl")).len(), 8);
     assert!(std::fs::read_to_string(fixture.path("results.csv")).unwrap().contains("Fresh Bread"));
     assert_eq!(fixture.run_examples(section, &[]).len(), 1, "the same command goes on");
 }

@@ -72,8 +72,8 @@ await page.goto(address);
 await check('the page names the model', async () => {
   await page.locator('#model', { hasText: 'context' }).waitFor();
   assert.match(await page.locator('#model').textContent(), /context \d+ tokens, up to \d+ pictures and \d+ tokens of answer/);
-  await page.locator('.example').nth(3).waitFor();
-  assert.equal(await page.locator('.example img').count(), 5);
+  await page.locator('.example').nth(6).waitFor();
+  assert.equal(await page.locator('.example img').count(), 8);
   await page.waitForFunction(() => [...document.querySelectorAll('.example img')].every((image) => image.naturalWidth > 0));
   await shot('1-start');
 });

@@ -6,7 +6,7 @@ import { render } from './markdown.js';
 export const NO_TEXT = 'The model ended its answer without a text.';
 
 /** Probabilities below which a token is shaded, from a little to much. */
-const DOUBT = [0.85, 0.5, 0.2];
+const DOUBT = [0.8, 0.5, 0.2];
 
 export function make(name, properties = {}, ...children) {
   const node = Object.assign(document.createElement(name), properties);

@@ -39,6 +39,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/examples/left.png", example(include_bytes!("examples/left.png")))
         .route("/examples/right.png", example(include_bytes!("examples/right.png")))
         .route("/examples/text.png", example(include_bytes!("examples/text.png")))
+        .route("/examples/sign.png", example(include_bytes!("examples/sign.png")))
+        .route("/examples/book.png", example(include_bytes!("examples/book.png")))
+        .route("/examples/bars.png", example(include_bytes!("examples/bars.png")))
 }
 
 /// A picture to click while the page is empty. The folder repeats the repository's `examples`, since cargo packs nothing
