@@ -334,7 +334,9 @@ fn a_bench_has_the_documented_shape() {
         let [low, high] = [0, 1].map(|i| found["quartiles"][i].as_f64().unwrap());
         let (value, readings) = (found["value"].as_f64().unwrap(), found["readings"].as_u64().unwrap());
         assert!(low <= value && value <= high, "{found}");
-        assert_eq!(readings > 1, name != "load", "{found}");
+        // what takes long is read once
+        assert!(readings == 1 || name != "load", "{found}");
+        assert!(readings > 1 || !name.starts_with("decode"), "{found}");
     }
     // the limits that shares refer to, for each format
     let limits = report["limits"].as_array().unwrap();
