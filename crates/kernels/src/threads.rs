@@ -3,6 +3,12 @@
 //! A decode step runs some 300 such loops, each a few dozen microseconds long, so waking a thread (about 50 us) for
 //! each would cost more than the work. Workers therefore spin for a short while after a loop and sleep only then.
 //!
+//! A loop is a *job*. While it is open, workers join it: each adds one to the state, a single word, and the value that was
+//! there before tells it whether the job was open and whether a seat was left, of which there are as many as can have a
+//! task beside the caller. Who comes too late or finds no seat has changed a number and nothing else. Closing the job takes
+//! the number of those who came in the same step, so the caller knows for how many it must wait: the smaller of that
+//! number and the seats. A worker adds at most once to a job, so the number stays below that of the workers.
+//!
 //! Invariants: tasks are handed out from a counter, in no promised order and to no promised thread, so a task may
 //! only write what no other task reads or writes, and a result never depends on the number of threads. A closure
 //! lent to [`Pool::run`] is never called after `run` has returned, not even when a task panics.
@@ -17,12 +23,50 @@ use std::thread::JoinHandle;
 /// Rounds of waiting before a worker sleeps: about 40 cycles each, so some 50 us at 4 GHz, as long as a wake-up takes.
 const SPIN_ROUNDS: u32 = 5_000;
 
+/// The low bits of the state count the workers that have come to the job.
+const CAME: u64 = (1 << 16) - 1;
+/// Where the state's number of seats begins.
+const SEATS: u32 = 16;
+/// Most seats of a job: what is left of the bits.
+const SEATS_MAX: usize = (1 << 15) - 1;
 /// Set in the state while workers may join the job of the state's epoch.
 const OPEN: u64 = 1 << 31;
-/// The low bits of the state count the workers that have joined.
-const JOINED: u64 = OPEN - 1;
 /// The high bits of the state number the jobs.
 const EPOCH: u32 = 32;
+
+/// A value on cache lines of its own: what one thread writes there does not take from others what lies beside it. 128 bytes
+/// are a line of Apple's processors, and two lines that Intel's fetch together.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Apart<T>(pub(crate) T);
+
+/// What the word of the pool's state says.
+#[derive(Clone, Copy)]
+struct State(u64);
+
+impl State {
+    fn open(epoch: u64, seats: usize) -> Self {
+        Self(epoch << EPOCH | OPEN | (seats as u64) << SEATS)
+    }
+
+    fn epoch(self) -> u64 {
+        self.0 >> EPOCH
+    }
+
+    fn seats(self) -> u64 {
+        (self.0 & (OPEN - 1)) >> SEATS
+    }
+
+    /// Workers that have a seat.
+    fn seated(self) -> usize {
+        (self.0 & CAME).min(self.seats()) as usize
+    }
+
+    /// Whether a worker that comes now gets a seat, its last job being that of epoch `seen`.
+    fn has_seat(self, seen: u64) -> bool {
+        self.0 & OPEN != 0 && self.epoch() != seen && self.0 & CAME < self.seats()
+    }
+}
 
 type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
@@ -34,10 +78,12 @@ struct Job {
 }
 
 struct Shared {
-    /// `epoch << EPOCH | OPEN | joined`
-    state: AtomicU64,
-    finished: AtomicUsize,
-    next: AtomicUsize,
+    /// See [`State`].
+    state: Apart<AtomicU64>,
+    /// Workers that had a seat and are done with the job.
+    finished: Apart<AtomicUsize>,
+    /// The first task that nobody has taken.
+    next: Apart<AtomicUsize>,
     job: UnsafeCell<Option<Job>>,
     panicked: AtomicBool,
     stop: AtomicBool,
@@ -49,7 +95,7 @@ struct Shared {
 }
 
 // SAFETY: `job` is written only by the thread that holds `Pool::turn`, while the state is closed and every worker that
-// had joined has finished; it is read only by workers that joined an open state. The closure behind it is `Sync`.
+// had a seat has finished; it is read only by workers that got a seat at an open state. The closure behind it is `Sync`.
 unsafe impl Sync for Shared {}
 // SAFETY: see above; the pointer in `job` is only followed while `Pool::run` keeps its closure alive.
 unsafe impl Send for Shared {}
@@ -63,7 +109,7 @@ struct Finished<'a>(&'a Shared);
 
 impl Drop for Finished<'_> {
     fn drop(&mut self) {
-        self.0.finished.fetch_add(1, Ordering::Release);
+        self.0.finished.0.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -73,7 +119,7 @@ impl Shared {
         // out, which happens after this function has returned or unwound.
         let call = unsafe { &*job.call };
         loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
+            let task = self.next.0.fetch_add(1, Ordering::Relaxed);
             if task >= job.tasks {
                 return;
             }
@@ -81,23 +127,30 @@ impl Shared {
         }
     }
 
-    /// Joins the open job if it is not the one of epoch `seen`; returns its epoch.
+    fn state(&self) -> State {
+        State(self.state.0.load(Ordering::SeqCst))
+    }
+
+    /// Joins the open job if it is not the one of epoch `seen` and has a seat left; returns its epoch.
     fn join(&self, seen: u64, thread: usize) -> Option<u64> {
-        let state = self.state.load(Ordering::SeqCst);
-        let epoch = state >> EPOCH;
-        if state & OPEN == 0 || epoch == seen {
+        if !self.state().has_seat(seen) {
             return None;
         }
-        self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        // what counts is the state that this finds: it may be that of a later job, or closed
+        let state = State(self.state.0.fetch_add(1, Ordering::AcqRel));
+        if !state.has_seat(seen) {
+            return None;
+        }
         let _finished = Finished(self);
-        // SAFETY: the state was open when this thread joined, so the job is complete and stays until we are counted out.
+        // SAFETY: the state was open with a seat left when this thread was counted in, so the job is complete and stays until
+        // we are counted out: `Close` waits for as many as had come, or for all seats.
         let job = unsafe { *self.job.get() };
         // A task's panic is reported by `Pool::run`, in the thread that asked for the loop; the worker lives on.
         let work = std::panic::AssertUnwindSafe(|| self.work(job.expect("an open state has a job"), thread));
         if std::panic::catch_unwind(work).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
         }
-        Some(epoch)
+        Some(state.epoch())
     }
 
     fn serve(&self, thread: usize) {
@@ -117,13 +170,12 @@ impl Shared {
         }
     }
 
-    /// Sleeps until a job other than that of epoch `seen` is open.
+    /// Sleeps until a job other than that of epoch `seen` is open and has a seat left.
     fn sleep(&self, seen: u64) {
         let mut guard = lock(&self.lock);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         loop {
-            let state = self.state.load(Ordering::SeqCst);
-            if self.stop.load(Ordering::SeqCst) || (state & OPEN != 0 && state >> EPOCH != seen) {
+            if self.stop.load(Ordering::SeqCst) || self.state().has_seat(seen) {
                 break;
             }
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -139,14 +191,14 @@ impl Shared {
     }
 }
 
-/// Closes the job when the loop ends, however it ends, and waits for the workers that had joined.
+/// Closes the job when the loop ends, however it ends, and waits for the workers that had a seat.
 struct Close<'a>(&'a Shared);
 
 impl Drop for Close<'_> {
     fn drop(&mut self) {
-        let joined = (self.0.state.fetch_and(!OPEN, Ordering::AcqRel) & JOINED) as usize;
+        let seated = State(self.0.state.0.fetch_and(!OPEN, Ordering::AcqRel)).seated();
         let mut rounds = 0u32;
-        while self.0.finished.load(Ordering::Acquire) != joined {
+        while self.0.finished.0.load(Ordering::Acquire) != seated {
             rounds += 1;
             if rounds < SPIN_ROUNDS {
                 std::hint::spin_loop();
@@ -169,9 +221,9 @@ impl Pool {
     /// A pool of `threads` threads, at least 1: the caller and `threads - 1` workers.
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            state: AtomicU64::new(0),
-            finished: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            state: Apart::default(),
+            finished: Apart::default(),
+            next: Apart::default(),
             job: UnsafeCell::new(None),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -217,10 +269,12 @@ impl Pool {
         // SAFETY: we hold the turn, and the previous loop's `Close` has seen its last worker out.
         unsafe { *shared.job.get() = Some(job) };
         shared.panicked.store(false, Ordering::Relaxed);
-        shared.next.store(0, Ordering::Relaxed);
-        shared.finished.store(0, Ordering::Relaxed);
-        let epoch = ((shared.state.load(Ordering::Relaxed) >> EPOCH) + 1) & u64::from(u32::MAX);
-        shared.state.store(epoch << EPOCH | OPEN, Ordering::SeqCst);
+        shared.next.0.store(0, Ordering::Relaxed);
+        shared.finished.0.store(0, Ordering::Relaxed);
+        let epoch = (shared.state().epoch() + 1) & u64::from(u32::MAX);
+        // the caller takes tasks, too
+        let seats = self.workers.len().min(tasks - 1).min(SEATS_MAX);
+        shared.state.0.store(State::open(epoch, seats).0, Ordering::SeqCst);
         shared.wake_all();
         let close = Close(shared);
         shared.work(job, 0);
@@ -327,6 +381,44 @@ mod tests {
             });
         }
         assert_eq!(sum.load(Ordering::Relaxed), 300 * 28);
+    }
+
+    #[test]
+    fn no_more_workers_than_tasks_join_and_none_is_lost() {
+        for threads in [2, 3, 8] {
+            let pool = Pool::new(threads).unwrap();
+            for round in 0..3000 {
+                // few tasks, as many as threads, and more; now and then after a while in which workers go to sleep
+                let tasks = 2 + round % (threads + 3);
+                if round % 1000 == 999 {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                let (counts, used) = ([(); 16].map(|()| AtomicUsize::new(0)), AtomicU64::new(0));
+                pool.run(tasks, |i, thread| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                    used.fetch_or(1 << thread, Ordering::Relaxed);
+                });
+                let counts = counts.map(AtomicUsize::into_inner);
+                assert!((0..16).all(|i| counts[i] == usize::from(i < tasks)), "{counts:?} of {tasks}");
+                assert!(used.into_inner().count_ones() as usize <= threads.min(tasks));
+                let state = pool.shared.state();
+                assert!(state.0 & OPEN == 0 && state.seated() < threads.min(tasks));
+            }
+        }
+    }
+
+    #[test]
+    fn the_state_tells_who_gets_a_seat() {
+        let open = State::open(7, 2);
+        assert!(open.has_seat(6) && !open.has_seat(7));
+        let came = |workers: u64| State(open.0 + workers);
+        assert!(came(1).has_seat(6) && !came(2).has_seat(6));
+        assert_eq!([0, 1, 2, 5].map(|workers| came(workers).seated()), [0, 1, 2, 2]);
+        let closed = State(came(5).0 & !OPEN);
+        assert!(!closed.has_seat(6));
+        assert_eq!((closed.epoch(), closed.seats()), (7, 2));
+        let most = State(State::open(u64::from(u32::MAX), SEATS_MAX).0 + CAME);
+        assert_eq!((most.epoch(), most.seats()), (u64::from(u32::MAX), SEATS_MAX as u64));
     }
 
     #[test]

@@ -82,6 +82,11 @@ fn a_block_of_keys_and_values_forgets_whose_it_was() {
 }
 
 #[test]
+fn what_is_no_number_shows_in_the_rows_that_see_it_alone() {
+    attention::broken_values(&all());
+}
+
+#[test]
 fn a_prompt_may_be_cut_into_chunks() {
     attention::prompts_may_be_cut(&all()[1..]);
 }

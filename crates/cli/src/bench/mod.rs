@@ -5,17 +5,22 @@
 //! peak (products at that of the weights' format, attention at that of bf16) over the time taken; for decoding, the
 //! time that reading the weights, keys and values would take at the read bandwidth, or the products at the peak where
 //! that is more. Operations are those of the whole mathematics: rows that a fast path leaves out count as done.
+//!
+//! A figure that takes less than some seconds is the median of three readings, of decoding that of some steps.
 
+mod figure;
 mod work;
 
-use phi3v::Result;
+use figure::Readings;
+pub use figure::{Figure, LeftOut, Name, Reason, Told};
 use phi3v::config::ModelConfig;
 use phi3v::device::{Device, DeviceTensor};
 use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, Size, process};
+use phi3v::memory::Capacity;
 use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat, Limits};
+use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat, KvLayout, Limits};
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 use work::Work;
@@ -33,70 +38,14 @@ const NEXT_QUESTION: usize = 32;
 const DECODE_STEPS: usize = 12;
 /// Answers that decode together for one figure: as many as `phi3v batch` and the server let run at once.
 const TOGETHER: usize = 16;
+/// Tokens before them where no depth is asked for.
+const TOGETHER_DEPTH: usize = 512;
+/// Readings of a figure that takes less than [`REPEATED_BELOW`].
+const READINGS: usize = 3;
+/// Seconds from which on one reading must do.
+const REPEATED_BELOW: f64 = 4.0;
 /// Passes of one warm-up: threads started, pages touched.
 const WARM_UP_TOKENS: usize = 64;
-
-/// What a figure measures, and with it the unit of its value and the meaning of its size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name {
-    /// Tokens of a prompt per second; the size is its length.
-    Prefill,
-    /// Tokens of an answer per second; the size is what came before.
-    Decode,
-    /// Tokens per second of 16 answers that decode together, of all of them; the size is what came before each.
-    Decode16,
-    /// Milliseconds of the vision tower and projector; the size counts tiles.
-    Vision,
-    /// Seconds from the decoded picture to the first token; the size is the prompt's length.
-    FirstToken,
-    /// Seconds to the first token of another question on the same picture; the size counts its tokens.
-    NextQuestion,
-    /// Seconds from the weights' file, or from weights in memory, to a model that can run.
-    Load,
-    /// Greatest memory of the process while it measured, in GB.
-    PeakRss,
-}
-
-impl Name {
-    /// The name that reports have for it, which does not change between versions.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prefill => "prefill",
-            Self::Decode => "decode",
-            Self::Decode16 => "decode_16",
-            Self::Vision => "vision",
-            Self::FirstToken => "first_token",
-            Self::NextQuestion => "next_question",
-            Self::Load => "load",
-            Self::PeakRss => "peak_rss",
-        }
-    }
-
-    /// The unit of its values as reports write it: tokens per second, time or memory.
-    #[must_use]
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::Prefill | Self::Decode | Self::Decode16 => "tok/s",
-            Self::Vision => "ms",
-            Self::FirstToken | Self::NextQuestion | Self::Load => "s",
-            Self::PeakRss => "GB",
-        }
-    }
-}
-
-/// One measured figure: what it measures, at which size, its value, and how near the limit it is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Figure {
-    /// What the figure measures, and with it its unit.
-    pub name: Name,
-    /// Tokens, depth or tiles.
-    pub size: usize,
-    /// The value, in the unit that [`Name::unit`] names.
-    pub value: f64,
-    /// Part of the measured limit, where there is one.
-    pub share: Option<f64>,
-}
 
 /// What is measured: with which KV cache, all of it or the shortest part.
 #[derive(Clone, Debug)]
@@ -105,7 +54,7 @@ pub struct Plan {
     pub kv_format: KvFormat,
     /// Leaves out all but the shortest prompt and the single tile: for trying things out.
     pub quick: bool,
-    /// Tokens after which it also decodes; their keys and values are made up.
+    /// Tokens after which it also decodes, one answer and several together; their keys and values are made up.
     pub depths: Vec<usize>,
     /// What opening the weights took before, if it is to count as loading.
     pub opened: Duration,
@@ -116,6 +65,12 @@ impl Plan {
     #[must_use]
     pub fn tokens_max(&self) -> usize {
         self.depths.iter().fold(PREFILL[2], |most, depth| most.max(*depth)) + DECODE_STEPS
+    }
+
+    /// Depths at which answers decode together: the one of every bench that is not quick, and those that are asked for.
+    fn together(&self) -> impl Iterator<Item = usize> {
+        let usual = (!self.quick && !self.depths.contains(&TOGETHER_DEPTH)).then_some(TOGETHER_DEPTH);
+        usual.into_iter().chain(self.depths.iter().copied())
     }
 }
 
@@ -138,6 +93,22 @@ pub struct Subject<'a> {
     pub quant: Option<Quant>,
 }
 
+/// Why measuring has ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// What is wrong with the weights, or the device's refusal.
+    #[error(transparent)]
+    Model(#[from] phi3v::Error),
+    /// Nobody can be told what was measured.
+    #[error(transparent)]
+    Report(#[from] std::io::Error),
+}
+
+type Result<T> = std::result::Result<T, BenchError>;
+
+/// Where what is known is told at once.
+pub type Report<'a> = &'a mut dyn FnMut(Told) -> std::io::Result<()>;
+
 /// The model being measured and what it has been fed.
 struct Bench<'a> {
     model: Phi3V<Device>,
@@ -147,18 +118,18 @@ struct Bench<'a> {
     logits: Vec<f32>,
     limits: Option<Limits>,
     work: Work,
-    report: &'a mut dyn FnMut(Figure),
+    report: Report<'a>,
 }
 
 /// Measures a model on a device and calls `report` with every figure as soon as it is there.
 ///
 /// # Errors
-/// What is wrong with the weights, or the device's refusal.
+/// [`BenchError`]; nothing more is measured once a report has failed.
 pub fn run(
     MeasuredDevice { device, limits }: MeasuredDevice,
     subject: Subject<'_>,
     plan: &Plan,
-    report: &mut dyn FnMut(Figure),
+    report: Report<'_>,
 ) -> Result<()> {
     let options = ModelOptions { kv_format: plan.kv_format, ..ModelOptions::BF16 };
     let Subject { config, weights, quant } = subject;
@@ -166,11 +137,12 @@ pub fn run(
     let start = Instant::now();
     let model = Phi3V::load(device, config, weights, options, &mut |_| {})?;
     let tokens_max = plan.tokens_max();
-    let blocks = tokens_max.div_ceil(KV_BLOCK_TOKENS);
-    let cache = model.cache(blocks)?;
-    model.backend().finish()?;
+    let (blocks, room) = (tokens_max.div_ceil(KV_BLOCK_TOKENS), Room::of(&model));
+    let together = plan.together().filter(|depth| room.lack(blocks_together(*depth)).is_none());
+    let cache = model.cache(together.map(blocks_together).fold(blocks, usize::max))?;
+    model.backend().finish().map_err(phi3v::Error::from)?;
     let load = plan.opened + start.elapsed();
-    report(Figure { name: Name::Load, size: 0, value: load.as_secs_f64(), share: None });
+    report(Told::Figure(Figure::single(Name::Load, load.as_secs_f64())))?;
     let work = Work::new(config, weights, quant, model.kv_layout());
     let ids = (0..tokens_max as u32).map(|i| i % config.vocab_size as u32).collect();
     let blocks = (0..blocks as u32).collect();
@@ -178,26 +150,55 @@ pub fn run(
     bench.model.grow_cache(&mut bench.cache, (PREFILL[2] + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS))?;
     bench.forward(0..WARM_UP_TOKENS, None)?;
     bench.run_all(plan)?;
-    if !plan.depths.is_empty() {
-        bench.model.fill_cache(&mut bench.cache, bench.blocks.len())?;
+    (bench.report)(match peak_rss() {
+        Some(bytes) => Told::Figure(Figure::single(Name::PeakRss, bytes as f64 / 1e9)),
+        None => Told::LeftOut(LeftOut { name: Name::PeakRss, size: 0, reason: Reason::NotTold }),
+    })?;
+    bench.run_at_depths(plan, room)
+}
+
+/// Blocks of sequences that decode together after `depth` tokens of their own.
+fn blocks_together(depth: usize) -> usize {
+    TOGETHER * (depth + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS)
+}
+
+/// How much memory there is for keys and values.
+#[derive(Clone, Copy)]
+struct Room {
+    layout: KvLayout,
+    /// Before any of them were taken, without what the model's other buffers may take.
+    available_bytes: Option<u64>,
+    /// Of one layer.
+    layer_bytes_max: u64,
+}
+
+impl Room {
+    fn of(model: &Phi3V<Device>) -> Self {
+        let Capacity { available_bytes, buffer_bytes_max, .. } = Capacity::of(model.backend());
+        // a quarter for everything else
+        let available_bytes = available_bytes.map(|bytes| bytes / 4 * 3);
+        Self { layout: model.kv_layout(), available_bytes, layer_bytes_max: buffer_bytes_max }
     }
-    plan.depths.iter().try_for_each(|depth| bench.decode(*depth))?;
-    if let Some(bytes) = peak_rss() {
-        bench.tell(Name::PeakRss, 0, bytes as f64 / 1e9, None);
+
+    /// Why there is no room for so many blocks.
+    fn lack(&self, blocks: usize) -> Option<Reason> {
+        let needed_bytes = (blocks * self.layout.block_bytes()) as u64;
+        let limit = self.layer_bytes_max.saturating_mul(self.layout.layers as u64);
+        let limit_bytes = self.available_bytes.map(|bytes| bytes.min(limit));
+        let fits = limit_bytes.is_some_and(|limit| needed_bytes <= limit);
+        (!fits).then_some(Reason::Memory { needed_bytes, limit_bytes })
     }
-    Ok(())
 }
 
 impl Bench<'_> {
     fn run_all(&mut self, plan: &Plan) -> Result<()> {
+        self.vision(1, &one_tile())?;
         if plan.quick {
-            self.vision(1, &one_tile())?;
             self.decode(0)?;
             self.decode_together(0)?;
             self.prefill(PREFILL[0])?;
             return self.decode(PREFILL[0]);
         }
-        self.vision(1, &one_tile())?;
         for num_crops in NUM_CROPS {
             let inputs = picture(num_crops)?;
             self.vision(inputs.distinct_tiles(), &inputs)?;
@@ -206,26 +207,61 @@ impl Bench<'_> {
         self.decode_together(0)?;
         self.prefill(PREFILL[0])?;
         self.decode(PREFILL[0])?;
-        self.decode_together(PREFILL[0])?;
         self.prefill(PREFILL[1])?;
         self.decode(PREFILL[1])?;
         self.prefill(PREFILL[2])?;
         self.first_token()
     }
 
-    fn tell(&mut self, name: Name, size: usize, value: f64, share: Option<f64>) {
-        (self.report)(Figure { name, size, value, share });
+    /// Decodes after made-up tokens.
+    fn run_at_depths(&mut self, plan: &Plan, room: Room) -> Result<()> {
+        let lack = |depth: usize| room.lack(blocks_together(depth));
+        let fitting = plan.together().filter(|depth| lack(*depth).is_none());
+        let single = plan.depths.iter().map(|depth| (depth + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS));
+        let blocks = single.chain(fitting.map(blocks_together)).max().unwrap_or(0);
+        if blocks > 0 {
+            self.model.fill_cache(&mut self.cache, blocks)?;
+        }
+        for depth in plan.together() {
+            if plan.depths.contains(&depth) {
+                self.decode(depth)?;
+            }
+            match lack(depth) {
+                None => self.decode_together(depth)?,
+                Some(reason) => {
+                    (self.report)(Told::LeftOut(LeftOut { name: Name::Decode16, size: depth, reason }))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the figure that readings come to; `at_limits` are the seconds that the work takes at the limits.
+    fn tell(
+        &mut self,
+        name: Name,
+        size: usize,
+        readings: &Readings,
+        value: impl Fn(f64) -> f64,
+        at_limits: impl FnOnce(&Work, &Limits) -> f64,
+    ) -> Result<()> {
+        let at_limit = self.limits.as_ref().map(|limits| at_limits(&self.work, limits));
+        Ok((self.report)(Told::Figure(readings.figure(name, size, value, at_limit)))?)
+    }
+
+    /// Readings of what takes the seconds that `one` returns: one of what takes long.
+    fn read(&mut self, mut one: impl FnMut(&mut Self) -> Result<f64>) -> Result<Readings> {
+        let mut seconds = vec![one(self)?];
+        while seconds[0] < REPEATED_BELOW && seconds.len() < READINGS {
+            seconds.push(one(self)?);
+        }
+        Ok(Readings::new(seconds))
     }
 
     /// Seconds until the device has done all that it was given.
     fn seconds_since(&self, start: Instant) -> Result<f64> {
-        self.model.backend().finish()?;
+        self.model.backend().finish().map_err(phi3v::Error::from)?;
         Ok(start.elapsed().as_secs_f64())
-    }
-
-    /// The part of the limits that was reached: the seconds that the work takes at them over those that it took.
-    fn share(&self, seconds: f64, at_limits: impl FnOnce(&Work, &Limits) -> f64) -> Option<f64> {
-        Some(at_limits(&self.work, self.limits.as_ref()?) / seconds)
     }
 
     /// Runs the tokens `range` of the sequence in chunks, as the engine does, and returns the seconds it took. The
@@ -251,77 +287,74 @@ impl Bench<'_> {
     }
 
     fn prefill(&mut self, tokens: usize) -> Result<()> {
-        let seconds = self.forward(0..tokens, None)?;
-        let share = self.share(seconds, |work, limits| work.prefill_seconds(0..tokens, limits));
-        self.tell(Name::Prefill, tokens, tokens as f64 / seconds, share);
-        Ok(())
+        let readings = self.read(|bench| bench.forward(0..tokens, None))?;
+        let rate = |seconds| tokens as f64 / seconds;
+        let at_limits = |work: &Work, limits: &Limits| work.prefill_seconds(0..tokens, limits);
+        self.tell(Name::Prefill, tokens, &readings, rate, at_limits)
     }
 
-    /// Decodes after `depth` tokens, which are in the cache: the median of some steps.
+    /// Decodes after `depth` tokens, which are in the cache: some steps.
     fn decode(&mut self, depth: usize) -> Result<()> {
-        let median = median_of_steps(depth, |past| self.forward(past..past + 1, None))?;
-        let share = self.share(median, |work, limits| work.decode_seconds(1, depth_mean(depth), limits));
-        self.tell(Name::Decode, depth, 1.0 / median, share);
-        Ok(())
+        let steps = (depth..depth + DECODE_STEPS).map(|past| self.forward(past..past + 1, None));
+        let readings = Readings::new(steps.collect::<Result<_>>()?);
+        let at_limits = |work: &Work, limits: &Limits| work.decode_seconds(1, depth_mean(depth), limits);
+        self.tell(Name::Decode, depth, &readings, |seconds| 1.0 / seconds, at_limits)
     }
 
-    /// Decodes [`TOGETHER`] answers that go on after the same `depth` tokens, whole blocks of which are in the cache.
+    /// Decodes [`TOGETHER`] answers, each after `depth` tokens of its own, which are in the cache: some steps.
     fn decode_together(&mut self, depth: usize) -> Result<()> {
-        let (shared, others) = self.blocks.split_at(depth / KV_BLOCK_TOKENS);
-        let blocks: Vec<Vec<u32>> = others[..TOGETHER].iter().map(|&own| [shared, &[own]].concat()).collect();
-        let median = median_of_steps(depth, |past| {
+        let blocks: Vec<u32> = (0..blocks_together(depth) as u32).collect();
+        let tables: Vec<&[u32]> = blocks.chunks_exact(blocks.len() / TOGETHER).collect();
+        let step = |past: usize| {
             let factors = self.model.rope().factors_for(past + 1);
             let segments: Vec<_> = self.ids[..TOGETHER].chunks(1).map(|id| [Segment::Tokens(id)]).collect();
-            let rows = segments.iter().zip(&blocks);
+            let rows = segments.iter().zip(&tables);
             let batch: Vec<_> =
                 rows.map(|(segments, blocks)| Chunk { segments, past, blocks, factors, logits: 1 }).collect();
             let start = Instant::now();
             let never_stop = &mut |_| ControlFlow::Continue(());
             self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop)?;
             self.seconds_since(start)
-        })?;
-        let share =
-            self.share(median, |work, limits| work.decode_seconds(TOGETHER, depth_mean(depth), limits));
-        self.tell(Name::Decode16, depth, TOGETHER as f64 / median, share);
-        Ok(())
+        };
+        let readings = Readings::new((depth..depth + DECODE_STEPS).map(step).collect::<Result<_>>()?);
+        let rate = |seconds| TOGETHER as f64 / seconds;
+        let at_limits =
+            |work: &Work, limits: &Limits| work.decode_seconds(TOGETHER, depth_mean(depth), limits);
+        self.tell(Name::Decode16, depth, &readings, rate, at_limits)
     }
 
     fn vision(&mut self, tiles: usize, inputs: &ImageInputs) -> Result<()> {
-        let start = Instant::now();
-        self.model.embed_image(inputs)?;
-        let seconds = self.seconds_since(start)?;
+        let readings = self.read(|bench| {
+            let start = Instant::now();
+            bench.model.embed_image(inputs)?;
+            bench.seconds_since(start)
+        })?;
         let tokens = inputs.num_img_tokens();
-        let share = self.share(seconds, |work, limits| work.vision_seconds(tiles, tokens, limits));
-        self.tell(Name::Vision, tiles, seconds * 1e3, share);
-        Ok(())
+        let at_limits = |work: &Work, limits: &Limits| work.vision_seconds(tiles, tokens, limits);
+        self.tell(Name::Vision, tiles, &readings, |seconds| 1e3 * seconds, at_limits)
     }
 
     /// The standard picture from its pixels to the first token, then another question on it.
     fn first_token(&mut self) -> Result<()> {
         let pixels = pixels(PICTURE);
-        let start = Instant::now();
-        let inputs = process(&pixels, &params(NUM_CROPS[0]))?;
-        let image = self.model.embed_image(&inputs)?;
-        self.forward(0..STANDARD_PROMPT, Some(&image))?;
-        let seconds = self.seconds_since(start)?;
-        let (tiles, tokens) = (inputs.distinct_tiles(), inputs.num_img_tokens());
-        let share = self.share(seconds, |work, limits| {
+        let (mut tiles, mut tokens) = (0, 0);
+        let readings = self.read(|bench| {
+            let start = Instant::now();
+            let inputs = process(&pixels, &params(NUM_CROPS[0])).map_err(phi3v::Error::from)?;
+            let image = bench.model.embed_image(&inputs)?;
+            bench.forward(0..STANDARD_PROMPT, Some(&image))?;
+            (tiles, tokens) = (inputs.distinct_tiles(), inputs.num_img_tokens());
+            bench.seconds_since(start)
+        })?;
+        let at_limits = |work: &Work, limits: &Limits| {
             work.vision_seconds(tiles, tokens, limits) + work.prefill_seconds(0..STANDARD_PROMPT, limits)
-        });
-        self.tell(Name::FirstToken, STANDARD_PROMPT, seconds, share);
+        };
+        self.tell(Name::FirstToken, STANDARD_PROMPT, &readings, |seconds| seconds, at_limits)?;
         let again = STANDARD_PROMPT - NEXT_QUESTION..STANDARD_PROMPT;
-        let seconds = self.forward(again.clone(), None)?;
-        let share = self.share(seconds, |work, limits| work.prefill_seconds(again, limits));
-        self.tell(Name::NextQuestion, NEXT_QUESTION, seconds, share);
-        Ok(())
+        let readings = self.read(|bench| bench.forward(again.clone(), None))?;
+        let at_limits = |work: &Work, limits: &Limits| work.prefill_seconds(again.clone(), limits);
+        self.tell(Name::NextQuestion, NEXT_QUESTION, &readings, |seconds| seconds, at_limits)
     }
-}
-
-/// The median time of the steps that decode after `depth` tokens; each is told how many came before.
-fn median_of_steps(depth: usize, step: impl FnMut(usize) -> Result<f64>) -> Result<f64> {
-    let mut seconds = (depth..depth + DECODE_STEPS).map(step).collect::<Result<Vec<_>>>()?;
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds[DECODE_STEPS / 2])
 }
 
 /// Tokens before an average step.
@@ -347,7 +380,7 @@ fn pixels(size: Size) -> RgbImage {
 }
 
 fn picture(num_crops: usize) -> Result<ImageInputs> {
-    Ok(process(&pixels(PICTURE), &params(num_crops))?)
+    Ok(process(&pixels(PICTURE), &params(num_crops)).map_err(phi3v::Error::from)?)
 }
 
 /// A square of one tile, whose global view is the same picture: computed once.

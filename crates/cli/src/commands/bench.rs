@@ -2,14 +2,14 @@
 
 use super::machine::CardInfo;
 use crate::args::{BenchArgs, BenchFormat};
-use crate::bench::{self, Figure, MeasuredDevice, Plan};
+use crate::bench::{self, BenchError, Figure, LeftOut, MeasuredDevice, Plan, Reason, Told};
 use crate::error::CliError;
 use crate::hub::{HubOptions, ModelName};
 use crate::terminal::{count, print};
 use crate::{note, report, runtime};
 use phi3v::config::ModelConfig;
 use phi3v::image::NUM_CROPS_HIGH;
-use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, available_bytes, size};
+use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, available_bytes, size as size_in_words};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::{Backend, DeviceMemory, KvFormat, Limits, Processor, Rate};
@@ -56,20 +56,44 @@ struct Quartiles {
     read_gb_s: [f64; 2],
 }
 
+/// The limits that the shares of a format's figures refer to, measured anew for each.
+#[derive(Serialize)]
+struct FormatLimits {
+    format: &'static str,
+    #[serde(flatten)]
+    limits: MachineLimits,
+}
+
 #[derive(Serialize)]
 struct Outcome {
     name: &'static str,
     format: &'static str,
     size: usize,
+    /// The median of the readings.
     value: f64,
+    /// Between which values half of them lie, all of up to three.
+    quartiles: [f64; 2],
+    readings: usize,
     unit: &'static str,
     share: Option<f64>,
 }
 
+/// A figure that there is none of.
+#[derive(Serialize)]
+struct Missing {
+    name: &'static str,
+    format: &'static str,
+    size: usize,
+    reason: String,
+}
+
 #[derive(Serialize)]
 struct Report {
+    /// With the limits of the first format.
     machine: Machine,
+    limits: Vec<FormatLimits>,
     results: Vec<Outcome>,
+    left_out: Vec<Missing>,
 }
 
 /// A model to measure.
@@ -94,21 +118,26 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     if !args.json {
         print(Header(&machine)).map_err(CliError::Output)?;
     }
-    let (mut results, mut printed, mut first) = (Vec::new(), Ok(()), Some(first));
+    let mut report = Report { machine, limits: Vec::new(), results: Vec::new(), left_out: Vec::new() };
+    let mut first = Some(first);
     for subject in subjects(args) {
+        let is_first = first.is_some();
         let device = first.take().map_or_else(|| start(args), Ok)?;
-        measure(args, device, &subject?, &mut |outcome| {
-            if !args.json && printed.is_ok() {
-                printed = print(&outcome);
+        let subject = subject?;
+        let format = subject.quant.map_or("bf16", Quant::name);
+        if let Some(limits) = &device.limits {
+            let limits = FormatLimits { format, limits: MachineLimits::new(limits) };
+            if !args.json && !is_first {
+                print(&limits).map_err(CliError::Output)?;
             }
-            results.push(outcome);
-        })?;
-        std::mem::replace(&mut printed, Ok(())).map_err(CliError::Output)?;
+            report.limits.push(limits);
+        }
+        measure(args, device, &subject, &mut |told| report.take(format, told, args.json))?;
     }
     if args.json {
-        return print(report::json(&Report { machine, results }) + "\n").map_err(CliError::Output);
+        return print(report::json(&report) + "\n").map_err(CliError::Output);
     }
-    if results.iter().any(|result| result.share.is_some_and(|share| share > 1.0)) {
+    if report.results.iter().any(|result| result.share.is_some_and(|share| share > 1.0)) {
         note!("{ABOVE_THE_LIMIT}");
     }
     Ok(())
@@ -147,17 +176,18 @@ fn measure(
     args: &BenchArgs,
     device: MeasuredDevice,
     subject: &Subject,
-    tell: &mut dyn FnMut(Outcome),
+    tell: bench::Report<'_>,
 ) -> Result<(), CliError> {
     let default = if subject.quant.is_some() { KvFormat::Q8 } else { KvFormat::Bf16 };
     let kv_format = args.kv.map_or(default, |kv| kv.format());
     let plan = Plan { kv_format, quick: args.quick, depths: args.depth.clone(), opened: subject.opened };
-    let format = subject.quant.map_or("bf16", Quant::name);
     check_depths(args, &device, subject, &plan)?;
     let Subject { config, weights, quant, .. } = subject;
     let model = bench::Subject { config, weights, quant: *quant };
-    bench::run(device, model, &plan, &mut |figure| tell(Outcome::new(format, figure)))?;
-    Ok(())
+    bench::run(device, model, &plan, tell).map_err(|error| match error {
+        BenchError::Model(error) => CliError::Phi3V(error),
+        BenchError::Report(error) => CliError::Output(error),
+    })
 }
 
 /// Refuses depths that the model or the memory cannot take.
@@ -223,15 +253,59 @@ impl std::fmt::Display for MachineLimits {
         write!(f, "bf16 {bf16_gflops:.0} {} G/s, ", between(quartiles.bf16_gflops))?;
         writeln!(f, "f32 {f32_gflops:.0} {} G/s", between(quartiles.f32_gflops))?;
         let [low, high] = quartiles.read_gb_s;
-        let memory = size(*read_bytes as u64);
+        let memory = size_in_words(*read_bytes as u64);
         writeln!(f, "         {read_gb_s:.1} ({low:.1} to {high:.1}) GB/s read from {memory} of memory")?;
         writeln!(f, "         (between the figures in brackets lie half of the readings)\n")
     }
 }
 
+impl Report {
+    /// Keeps what is told of a format, and prints it at once where the report as a whole is not what is asked for.
+    fn take(&mut self, format: &'static str, told: Told, json: bool) -> std::io::Result<()> {
+        match told {
+            Told::Figure(figure) => {
+                let outcome = Outcome::new(format, figure);
+                if !json {
+                    print(&outcome)?;
+                }
+                self.results.push(outcome);
+            }
+            Told::LeftOut(left_out) => {
+                let missing = Missing::new(format, left_out);
+                if !json {
+                    let Missing { name, size, reason, .. } = &missing;
+                    let after = if *size == 0 { String::new() } else { format!(" after {size} tokens") };
+                    note!("{name}{after} is left out: {reason}");
+                }
+                self.left_out.push(missing);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Outcome {
-    fn new(format: &'static str, Figure { name, size, value, share }: Figure) -> Self {
-        Self { name: name.name(), format, size, value, unit: name.unit(), share }
+    fn new(format: &'static str, figure: Figure) -> Self {
+        let Figure { name, size, value, quartiles, readings, share } = figure;
+        Self { name: name.name(), format, size, value, quartiles, readings, unit: name.unit(), share }
+    }
+}
+
+impl Missing {
+    fn new(format: &'static str, LeftOut { name, size, reason }: LeftOut) -> Self {
+        let reason = match reason {
+            Reason::NotTold => "this system does not tell it".to_owned(),
+            Reason::Memory { needed_bytes, limit_bytes: None } => format!(
+                "the keys and values take {}, and nobody tells how much memory is free",
+                size_in_words(needed_bytes)
+            ),
+            Reason::Memory { needed_bytes, limit_bytes: Some(limit) } => format!(
+                "the keys and values take {}, and {} of memory are free for them",
+                size_in_words(needed_bytes),
+                size_in_words(limit)
+            ),
+        };
+        Self { name: name.name(), format, size, reason }
     }
 }
 
@@ -248,14 +322,28 @@ impl std::fmt::Display for Header<'_> {
         if let Some(limits) = limits {
             write!(f, "{limits}")?;
         }
-        writeln!(f, "{:14} {:6} {:>6} {:>10} {:6} {:>6}", "", "format", "size", "value", "unit", "share")
+        writeln!(
+            f,
+            "{:14} {:6} {:>6} {:>10} {:6} {:>6}  half of the readings",
+            "", "format", "size", "value", "unit", "share"
+        )
+    }
+}
+
+impl std::fmt::Display for FormatLimits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\nmeasured anew for {}:\n{}", self.format, self.limits)
     }
 }
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, format, size, value, unit, share } = self;
+        let Self { name, format, size, value, quartiles: [low, high], readings, unit, share } = self;
         let share = share.map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share));
-        writeln!(f, "{name:14} {format:6} {size:6} {value:10.2} {unit:6} {share:>6}")
+        write!(f, "{name:14} {format:6} {size:6} {value:10.2} {unit:6} {share:>6}")?;
+        if *readings > 1 {
+            write!(f, "  {low:.2} to {high:.2}")?;
+        }
+        writeln!(f)
     }
 }

@@ -1,6 +1,7 @@
 //! `phi3v quantize`, `--quant`, `bench` and `eval`.
 
 use super::{Fixture, Run, tiny};
+use safetensors::SafeTensors;
 use std::io::{BufRead, BufReader};
 #[cfg(unix)]
 use std::path::Path;
@@ -273,6 +274,40 @@ fn the_cache_may_be_below_the_users_folder() {
 }
 
 #[test]
+fn a_broken_weight_is_no_answer_whatever_the_cache_and_the_level() {
+    let fixture = Fixture::new();
+    fixture.copy_model();
+    // the embedding of "z" of the tiny vocabulary
+    let (shard, z) = (fixture.path("model-00001-of-00002.safetensors"), 348);
+    let mut bytes = std::fs::read(&shard).unwrap();
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let embeddings = metadata.info("model.embed_tokens.weight").unwrap();
+    let row = 2 * embeddings.shape[1];
+    let start = 8 + header + embeddings.data_offsets.0 + z * row;
+    bytes[start..start + row].fill(0xff);
+    std::fs::write(shard, bytes).unwrap();
+    let mut levels = vec!["scalar", ""];
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        levels.push("avx2");
+    }
+    for level in levels {
+        for kv in ["f32", "bf16", "q8"] {
+            let ask = |question: &str| {
+                let ask =
+                    ["ask", "--model", ".", "--dtype", "f32", "--kv", kv, "--max-new-tokens", "2", question];
+                let mut command = fixture.command(&ask);
+                Run::of(command.env("PHI3V_DEVICE", "cpu").env("PHI3V_CPU", level).output().unwrap())
+            };
+            let told = ask("a zoo and more");
+            assert!(told.code != Some(0) && told.stdout.is_empty(), "{level} {kv}: {}", told.stdout);
+            assert!(told.stderr.contains("gave NaN as the logit"), "{level} {kv}: {}", told.stderr);
+            ask("a moor").answer();
+        }
+    }
+}
+
+#[test]
 fn a_bench_has_the_documented_shape() {
     let fixture = Fixture::new();
     let model = tiny();
@@ -295,7 +330,24 @@ fn a_bench_has_the_documented_shape() {
         assert_eq!(found["format"], "bf16", "{name}");
         assert!(found["unit"].is_string() && found["size"].is_u64(), "{name}");
         assert!(found["share"].is_null() || found["share"].is_f64(), "{name}");
+        // median and quartiles of several readings, but of what is read once
+        let [low, high] = [0, 1].map(|i| found["quartiles"][i].as_f64().unwrap());
+        let (value, readings) = (found["value"].as_f64().unwrap(), found["readings"].as_u64().unwrap());
+        assert!(low <= value && value <= high, "{found}");
+        // what takes long is read once
+        assert!(readings == 1 || name != "load", "{found}");
+        assert!(readings > 1 || !name.starts_with("decode"), "{found}");
     }
+    // the limits that shares refer to, for each format
+    let limits = report["limits"].as_array().unwrap();
+    assert_eq!(limits.len(), 1);
+    assert_eq!(
+        (&limits[0]["format"], &limits[0]["read_gb_s"]),
+        (&"bf16".into(), &report["machine"]["read_gb_s"])
+    );
+    let peak_is =
+        |part: &str| report[part].as_array().unwrap().iter().any(|found| found["name"] == "peak_rss");
+    assert_ne!(peak_is("results"), peak_is("left_out"), "told where it is not known");
 }
 
 #[test]
@@ -308,9 +360,11 @@ fn a_bench_decodes_at_the_depths_that_are_asked_for() {
     // within the prompts of every bench, past them, and not in their order
     let report = with("5000,100").json();
     let results = report["results"].as_array().unwrap().iter();
-    let depths: Vec<_> =
-        results.filter(|result| result["name"] == "decode").map(|result| &result["size"]).collect();
-    assert_eq!(depths, [0, 512, 5000, 100]);
+    let depths = |name: &str| -> Vec<_> {
+        results.clone().filter(|result| result["name"] == name).map(|result| &result["size"]).collect()
+    };
+    assert_eq!(depths("decode"), [0, 512, 5000, 100]);
+    assert_eq!(depths("decode_16"), [0, 5000, 100]);
     let refusal = with("131072").refusal(5);
     assert!(refusal.contains("131084") && refusal.contains("hint: lower --depth"), "{refusal}");
     assert!(with("0").refusal(2).contains("--depth"));

@@ -38,11 +38,18 @@ pub const LEVEL_VARIABLE: &str = "PHI3V_CPU";
 /// Most threads a pool may have; far more than any one machine of today gains from.
 const THREADS_MAX: usize = 1024;
 
-/// What suits processors. Tiles: the largest activations, 2 x 577 rows x 4,096 values x 4 bytes = 19 MB, still fit an L3
-/// of 32 MB, and the weights are read once for two tiles. Prefill: reading the weights once for each chunk, 3.7 GB (q8) at
-/// 50 GB/s, takes little beside its 5 s of arithmetic, while its largest rows, of 9,216 values, come to 38 MB; with twice
-/// as many all of them come from memory again for every operation.
-pub const SIZES: Sizes = Sizes { few_rows_max: STREAMED_ROWS_MAX, tiles_at_once: 2, prefill_chunk: 1024 };
+/// What suits a processor of so many threads. Tiles: the largest activations, 2 x 577 rows x 4,096 values x 4 bytes = 19 MB,
+/// still fit an L3 of 32 MB, and the weights are read once for two tiles; more threads have more to do with one more for
+/// each eight, since a tile has but 16 heads and 577 rows, and larger caches. Prefill: reading the weights once for each
+/// chunk, 3.7 GB (q8) at 50 GB/s, takes little beside its 5 s of arithmetic, while its largest rows, of 9,216 values, come
+/// to 38 MB; with twice as many all of them come from memory again for every operation.
+fn sizes(threads: usize) -> Sizes {
+    let tiles_at_once = (threads / 8).clamp(2, TILES_AT_ONCE_MAX);
+    Sizes { few_rows_max: STREAMED_ROWS_MAX, tiles_at_once, prefill_chunk: 1024 }
+}
+
+/// As many tiles as the model's largest picture has, which come to 160 MB at their widest.
+const TILES_AT_ONCE_MAX: usize = 17;
 
 /// Why the CPU backend could not start.
 #[derive(Debug, thiserror::Error)]
@@ -282,7 +289,7 @@ impl Backend for Cpu {
     type KvPool = CpuKvPool;
 
     fn sizes(&self) -> Sizes {
-        SIZES
+        sizes(self.threads())
     }
 
     fn memory(&self) -> DeviceMemory {

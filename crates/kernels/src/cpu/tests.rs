@@ -94,7 +94,19 @@ fn every_level_stores_the_bytes_of_the_definition() {
         .into_iter()
         .flat_map(|format| [2, 8, 24, 96].map(|dim| (format, dim)))
     {
-        let (keys, values) = (noise.normal(40 * (dim + 3)), noise.normal(40 * (dim + 3)));
+        let (mut keys, mut values) = (noise.normal(40 * (dim + 3)), noise.normal(40 * (dim + 3)));
+        for x in [&mut keys, &mut values] {
+            let row = |token: usize| token * (dim + 3)..token * (dim + 3) + dim;
+            // no numbers, at the first and the last place of a row; nothing at all; and, for 8-bit ones, next to nothing
+            (x[row(6).start], x[row(7).end - 1]) = (f32::NAN, f32::NAN);
+            (x[row(9).start], x[row(10).end - 1]) = (f32::NEG_INFINITY, f32::INFINITY);
+            x[row(12)].fill(0.0);
+            for (token, factor) in [(13, 1e-38), (14, 1e-40), (15, 1e-43)] {
+                if format == KvFormat::Q8 {
+                    x[row(token)].iter_mut().for_each(|value| *value *= factor);
+                }
+            }
+        }
         let rows = KvRows { keys: &keys, values: &values, stride: dim + 3, dim, count: 40 };
         let stored = |variant: Variant| {
             let heads = Heads { query: 4, key_value: 2, dim };
@@ -106,7 +118,8 @@ fn every_level_stores_the_bytes_of_the_definition() {
             // SAFETY: there is one thread, and the processor has the variant's features.
             unsafe { store(&mut pool.writer().head(0, 1, 1), 5, &rows) };
             let head = pool.head(0, 1, 1);
-            let scales = [head.key_scales, head.value_scales].map(<[f32]>::to_vec);
+            let scales = [head.key_scales, head.value_scales].map(bytemuck::cast_slice::<f32, u8>);
+            let scales = scales.map(<[u8]>::to_vec);
             (head.keys.to_vec(), head.values.to_vec(), scales)
         };
         let expected = stored(Variant::SCALAR);

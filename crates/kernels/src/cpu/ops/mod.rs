@@ -14,6 +14,7 @@ mod linear;
 mod packed;
 mod rows;
 mod runner;
+mod sweeps;
 mod tensor;
 
 pub(crate) use attention::Causal;

@@ -12,6 +12,7 @@
 use super::activations::Input;
 use super::columns::{Columns, PARTS_MAX, WIDTH_MAX};
 use super::runner::{Runner, Scratch, ThreadScratch};
+use super::sweeps::Sweeps;
 use super::tensor::CpuTensor;
 use crate::cpu::prefetch::fetch;
 use crate::cpu::table::activations::{self, QuantizedRows};
@@ -184,9 +185,10 @@ impl Runner {
             });
             return;
         }
-        let sweep = (kernels.sweep_bytes / activations::bytes(1, weight.k()))
-            .next_multiple_of(kernels.chunk_rows)
-            .max(kernels.chunk_rows);
+        let chunk_rows = kernels.chunk_rows;
+        let cached_rows = (kernels.sweep_bytes / activations::bytes(1, weight.k())).max(1);
+        let cached_rows = cached_rows.next_multiple_of(chunk_rows);
+        let sweep = Sweeps { rows, cached_rows, chunk_rows, tasks }.rows_for(self.pool.threads());
         self.pool.run(tasks * rows.div_ceil(sweep), |task, thread| {
             let first = task / tasks * sweep;
             self.run_columns(product, task % tasks, first..rows.min(first + sweep), thread);

@@ -2,7 +2,7 @@
 
 use super::tensor::Buffer;
 use crate::cpu::table::Kernels;
-use crate::threads::Pool;
+use crate::threads::{Apart, Pool};
 use bytemuck::Pod;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ pub(crate) struct Runner {
     pub(super) pool: Pool,
     scratch: Mutex<Scratch>,
     /// One per thread of the pool.
-    thread_scratch: Vec<Mutex<ThreadScratch>>,
+    thread_scratch: Vec<Apart<Mutex<ThreadScratch>>>,
     /// Bytes that `work` has in every thread's scratch at least.
     work_bytes: AtomicUsize,
 }
@@ -48,7 +48,7 @@ impl Runner {
             kernels,
             pool: Pool::new(threads)?,
             scratch: Mutex::default(),
-            thread_scratch: (0..threads).map(|_| Mutex::default()).collect(),
+            thread_scratch: (0..threads).map(|_| Apart::default()).collect(),
             work_bytes: AtomicUsize::new(0),
         })
     }
@@ -63,7 +63,7 @@ impl Runner {
     }
 
     pub(super) fn thread_scratch(&self, thread: usize) -> MutexGuard<'_, ThreadScratch> {
-        self.thread_scratch[thread].lock().unwrap_or_else(PoisonError::into_inner)
+        self.thread_scratch[thread].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes room for `len` values in every thread's `work`: which threads get a task is chance, and one that gets its

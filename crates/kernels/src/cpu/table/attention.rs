@@ -80,8 +80,27 @@ pub(crate) struct FlashKernel {
     pub(crate) exp: fn(f32) -> f32,
     /// Turns a row of scores to weights; returns by what the row's earlier sums must be multiplied.
     pub(crate) softmax: unsafe fn(SoftmaxRow<'_>) -> f32,
-    /// Scores and values of a single row against 8-bit panels as they are: the same sums without widening first.
-    pub(crate) row_q8: Option<SingleRow>,
+    pub(crate) single_rows: SingleRows,
+}
+
+/// Scores and values of a single row against panels as they are stored, where there is a kernel for their format: the same
+/// sums as those of several rows, without widening first, and the next panels are fetched ahead.
+#[derive(Clone, Copy)]
+pub(crate) struct SingleRows {
+    pub(crate) f32: Option<SingleRow>,
+    pub(crate) bf16: Option<SingleRow>,
+    pub(crate) q8: Option<SingleRow>,
+}
+
+impl SingleRows {
+    /// The kernel for panels of `format`.
+    pub(crate) fn of(&self, format: KvFormat) -> Option<SingleRow> {
+        match format {
+            KvFormat::F32 => self.f32,
+            KvFormat::Bf16 => self.bf16,
+            KvFormat::Q8 => self.q8,
+        }
+    }
 }
 
 /// How queries are multiplied by keys, and weights by values.
@@ -126,7 +145,7 @@ pub(crate) type OverlappedProduct = unsafe fn(Queries<'_>, &[&[u32]], usize, &mu
 /// Something else to do.
 pub(crate) type Meanwhile<'a> = &'a mut dyn FnMut();
 
-/// See [`FlashKernel::row_q8`].
+/// See [`SingleRows`].
 #[derive(Clone, Copy)]
 pub(crate) struct SingleRow {
     /// `(query, keys, ahead, scores)`: a query row, `[dim]` as words, by a key panel to the scores of its 64 keys. Another

@@ -6,7 +6,8 @@
 //!
 //! - keys `[dim / P, 64 tokens, P]`: a register holds the same dimensions of 16 keys, so scores need no horizontal sum;
 //! - values `[64 / P tokens, dim, P]`: a register holds 16 dimensions of the same tokens;
-//! - for 8 bit, the scales of 64 keys, then of 64 values; a byte `b` stands for `(b - 128) * scale`.
+//! - for 8 bit, the scales of 64 keys, then of 64 values; a byte `b` stands for `(b - 128) * scale`. The scale of values
+//!   of which any is no finite number is NaN, so that none is hidden.
 //!
 //! Invariant: tokens that were never stored read as finite numbers.
 
@@ -162,13 +163,27 @@ impl<'a> KvHeadMut<'a> {
     }
 }
 
-/// The largest magnitude becomes 127; zeros keep a scale of 1 so that nothing is divided by zero.
+/// Below it values count as zeros: their scale would be no normal number, and too coarse for its quotients to fit a byte.
+const TINY: f32 = 127.0 * f32::MIN_POSITIVE;
+
+/// The scale of 8-bit values of which `largest` is the largest magnitude, found by comparing bits as integers, in which
+/// order infinity is above all numbers and NaN above infinity: those two make it NaN. The largest magnitude becomes 127;
+/// zeros have a scale of 1 so that nothing is divided by zero.
+pub(crate) fn q8_scale(largest: f32) -> f32 {
+    if !largest.is_finite() {
+        f32::NAN
+    } else if largest < TINY {
+        1.0
+    } else {
+        largest / 127.0
+    }
+}
+
 fn scale(format: KvFormat, values: &[f32]) -> f32 {
     if !format.has_scales() {
         return 1.0;
     }
-    let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    if largest > 0.0 { largest / 127.0 } else { 1.0 }
+    q8_scale(f32::from_bits(values.iter().fold(0, |most, value| most.max(value.abs().to_bits()))))
 }
 
 fn encode(format: KvFormat, panel: &mut [u8], i: usize, value: f32) {
@@ -178,8 +193,8 @@ fn encode(format: KvFormat, panel: &mut [u8], i: usize, value: f32) {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "within 1..=255 by the scale"
+            reason = "within 1..=255 by the scale, or the offset alone if that is NaN"
         )]
-        KvFormat::Q8 => panel[i] = (value.round_ties_even() + Q8_OFFSET) as u8,
+        KvFormat::Q8 => panel[i] = (value.round_ties_even() as i32 + Q8_OFFSET as i32) as u8,
     }
 }

@@ -14,6 +14,7 @@ fn attention_tolerance(format: KvFormat) -> f32 {
 }
 
 /// Sequences of one model: for each the tokens already cached, and the new ones.
+#[derive(Clone)]
 struct Sequences {
     heads: Heads,
     lengths: Vec<(usize, usize)>,
@@ -193,6 +194,122 @@ pub fn blocks_are_left_clean<B: Backend>(subjects: &[Subject<B>]) {
                         case.lengths
                     );
                 }
+            }
+        }
+    }
+}
+
+/// A part of a token's row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    Query,
+    Key,
+    Value,
+}
+
+/// One value of a token that is no finite number.
+#[derive(Clone, Copy, Debug)]
+struct Broken {
+    part: Part,
+    value: f32,
+    sequence: usize,
+    token: usize,
+}
+
+impl Broken {
+    /// The head it is in, the last one, and its place there.
+    fn place(self, heads: Heads) -> (usize, usize) {
+        let count = if self.part == Part::Query { heads.query } else { heads.key_value };
+        (count - 1, heads.dim / 2 + 1)
+    }
+
+    fn put(self, case: &mut Sequences) {
+        let Heads { query, key_value, dim } = case.heads;
+        let before = match self.part {
+            Part::Query => 0,
+            Part::Key => query,
+            Part::Value => query + key_value,
+        };
+        let (head, at) = self.place(case.heads);
+        let cols = case.cols();
+        case.qkv[self.sequence][self.token * cols + (before + head) * dim + at] = self.value;
+    }
+
+    /// Whether it shows in column `at` of head `head` of a row.
+    fn shows(self, heads: Heads, format: KvFormat, token: usize, (head, at): (usize, usize)) -> bool {
+        let (broken_head, broken_at) = self.place(heads);
+        let kv_head = head / (heads.query / heads.key_value);
+        match self.part {
+            Part::Query => token == self.token && head == broken_head,
+            Part::Key => token >= self.token && kv_head == broken_head,
+            // 8-bit values share a scale
+            Part::Value => {
+                let shares = format == KvFormat::Q8 || at == broken_at;
+                token >= self.token && kv_head == broken_head && shares
+            }
+        }
+    }
+}
+
+/// What is no number in a query, a key or a value shows in the rows that see it, and changes no bit of the others.
+pub fn broken_values<B: Backend>(subjects: &[Subject<B>]) {
+    let heads = |query, key_value, dim| Heads { query, key_value, dim };
+    // sequences, and tokens of them: seen by many rows, by few, by the last alone; in a block that others fill up
+    for (heads, lengths, tokens) in [
+        (
+            heads(4, 2, 16),
+            &[(0, 70), (63, 2), (30, 1)][..],
+            &[(0, 0), (0, 37), (0, 69), (1, 3), (1, 64), (2, 30)][..],
+        ),
+        (heads(2, 2, 96), &[(500, 90), (9, 1)], &[(0, 20), (0, 505), (0, 589), (1, 9)]),
+        // several chunks of keys
+        (heads(2, 1, 32), &[(4600, 1), (4095, 3)], &[(0, 5), (0, 2050), (0, 4600), (1, 4095), (1, 4096)]),
+        // not a multiple of a register
+        (heads(2, 2, 12), &[(0, 70), (63, 2)], &[(0, 37), (1, 64)]),
+    ] {
+        let clean = Sequences::random(heads, lengths);
+        for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+            for Subject { name, backend } in subjects {
+                let expected = clean.run(backend, format);
+                for &(sequence, token) in tokens {
+                    for (part, value) in [
+                        (Part::Query, f32::NAN),
+                        (Part::Key, f32::NAN),
+                        (Part::Value, f32::NAN),
+                        (Part::Value, f32::INFINITY),
+                    ] {
+                        let broken = Broken { part, value, sequence, token };
+                        let mut case = clean.clone();
+                        broken.put(&mut case);
+                        let name = format!("{name} {format:?} {heads:?} {broken:?}");
+                        assert_shows(&case, broken, format, &case.run(backend, format), &expected, &name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Results are those of the case without what is broken, but where that shows.
+fn assert_shows(
+    case: &Sequences,
+    broken: Broken,
+    format: KvFormat,
+    found: &[f32],
+    expected: &[f32],
+    name: &str,
+) {
+    let Heads { query, dim, .. } = case.heads;
+    let rows = case.lengths.iter().enumerate();
+    let rows = rows.flat_map(|(i, (past, new))| (*past..past + new).map(move |token| (i, token)));
+    for (row, (sequence, token)) in rows.enumerate() {
+        for column in 0..query * dim {
+            let place = (column / dim, column % dim);
+            let (found, expected) = (found[row * query * dim + column], expected[row * query * dim + column]);
+            if sequence == broken.sequence && broken.shows(case.heads, format, token, place) {
+                assert!(!found.is_finite(), "{name}: token {token} {place:?} hides it");
+            } else {
+                assert!(found == expected, "{name}: token {token} {place:?} is {found}, not {expected}");
             }
         }
     }

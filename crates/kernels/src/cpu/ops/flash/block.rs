@@ -1,6 +1,7 @@
 //! Rows against one block of keys: scores, softmax and weighted values.
 
 use super::job::Job;
+use super::unseen::{FinitePanels, ValueShape};
 use crate::KV_BLOCK_TOKENS;
 use crate::cpu::prefetch::{Ahead, fetch};
 use crate::cpu::table::attention::{
@@ -8,6 +9,7 @@ use crate::cpu::table::attention::{
     SCORES_STRIDE, SingleRow, SoftmaxRow, VALUES_STEP,
 };
 use crate::cpu::table::kv::KvHead;
+use std::ops::Range;
 
 /// Query rows taken together: 48 rows x 512 keys x 4 bytes of scores are 98 KB, a tenth of an L2. A multiple of the
 /// kernels' tiles of 4, 6, 8 and 16 rows, which may write up to the next multiple.
@@ -31,6 +33,8 @@ impl<'a> Panels<'a> {
 pub(super) struct Block<'a> {
     pub(super) first_key: usize,
     pub(super) panels: [Panels<'a>; KEYS / KV_BLOCK_TOKENS],
+    /// Values in a word of the panels.
+    pub(super) group: usize,
     pub(super) key_scales: &'a [f32],
     pub(super) value_scales: &'a [f32],
     /// What reads the panels where there is one row; else the kernel's own parts do.
@@ -160,15 +164,43 @@ impl Context<'_> {
             let (scores, weights) = (&mut scores[..keys], &mut weights[..keys / self.kernel.group]);
             self.softmax(seen, Row { scores, weights, state: &mut states[0], sums: &mut *sums });
             let count = seen.next_multiple_of(VALUES_STEP) / self.kernel.group;
-            let weights = weights[..count].chunks(KV_BLOCK_TOKENS / self.kernel.group);
-            for (i, (weights, panel)) in weights.zip(panels).enumerate() {
-                let ahead = Ahead(self.block.panels_ahead(i).values);
-                (row_kernel.values)(weights, panel.values, ahead, sums);
-                if let Some(head) = &self.block.ahead[i] {
-                    fetch(head.key_scales);
-                    fetch(head.value_scales);
+            let weights = Queries { words: weights, rows: 1, count, stride: count };
+            self.weigh(0..1, weights, sums, |panels, sums| {
+                let weights = weights.words[..count].chunks(KV_BLOCK_TOKENS / self.kernel.group);
+                for (i, (weights, panel)) in weights.zip(panels).enumerate() {
+                    let ahead = Ahead(self.block.panels_ahead(i).values);
+                    (row_kernel.values)(weights, panel, ahead, sums);
+                    if let Some(head) = &self.block.ahead[i] {
+                        fetch(head.key_scales);
+                        fetch(head.value_scales);
+                    }
                 }
-            }
+            });
+        }
+    }
+
+    /// Adds to the sums of the rows `rows` of the job the values of the block times their weights, by what multiplies value
+    /// panels. A value that is no finite number reaches the rows that see it alone.
+    fn weigh(
+        &self,
+        rows: Range<usize>,
+        weights: Queries<'_>,
+        sums: &mut [f32],
+        product: impl FnOnce(&[&[u32]], &mut [f32]),
+    ) {
+        let weight_group = self.kernel.group;
+        let shape = ValueShape { dim: self.dim, group: self.block.group, weight_group };
+        let panels = self.block.panels.map(|panel| panel.values);
+        // the first row sees least, and the weights end where the last row's do
+        let (first, end) = (self.seen(rows.start), weights.count * weight_group);
+        let panels = &panels[..end.div_ceil(KV_BLOCK_TOKENS)];
+        // 8-bit values are finite, whatever their scales are
+        let are_finite = !self.block.value_scales.is_empty();
+        let found = if are_finite { None } else { FinitePanels::of(panels, &(first..end), shape) };
+        let Some(finite) = found else { return product(panels, sums) };
+        product(&finite.panels(), sums);
+        for ((i, row), sums) in rows.enumerate().zip(sums.chunks_exact_mut(self.dim)) {
+            finite.add_taken(self.seen(row), &weights.words[i * weights.stride..], sums);
         }
     }
 
@@ -206,8 +238,10 @@ impl Context<'_> {
                 count: seen.next_multiple_of(VALUES_STEP) / self.kernel.group,
                 stride: weight_stride,
             };
-            let values = self.block.panels.map(|panel| panel.values);
-            (products.values)(weights, &values[..panels.len()], self.dim, &mut rows.sums[first * self.dim..]);
+            let sums = &mut rows.sums[first * self.dim..];
+            self.weigh(first..first + count, weights, sums, |panels, sums| {
+                (products.values)(weights, panels, self.dim, sums);
+            });
         }
     }
 
@@ -222,8 +256,7 @@ impl Context<'_> {
         let seen = |i: usize| self.seen(group(i).end - 1);
         let words = |i: usize| seen(i).next_multiple_of(SCORES_STEP) / self.kernel.group;
         let (dim, weight_stride) = (self.dim, SCORES_STRIDE / self.kernel.group);
-        let (keys, values) =
-            (self.block.panels.map(|panel| panel.keys), self.block.panels.map(|panel| panel.values));
+        let keys = self.block.panels.map(|panel| panel.keys);
         let groups = queries.rows.div_ceil(OVERLAPPED_ROWS);
         // each row sees as much as the one before it at least
         let Some(begin) = (0..groups).find(|&i| seen(i) > 0) else { return };
@@ -254,10 +287,12 @@ impl Context<'_> {
                     (products.scores)(queries.part(group(i)), panels, seen(i), scores, &mut meanwhile);
                 }
                 if let Some(i) = at(2) {
-                    let (rows, panels) = (group(i), &values[..self.panels(seen(i)).len()]);
-                    let (count, stride, first) = (words(i), weight_stride, rows.start * dim);
+                    let (rows, count, stride) = (group(i), words(i), weight_stride);
                     let weights = Queries { words: weights, rows: rows.len(), count, stride };
-                    (products.values)(weights, panels, dim, &mut sums[first..], &mut meanwhile);
+                    let sums = &mut sums[rows.start * dim..];
+                    self.weigh(rows, weights, sums, |panels, sums| {
+                        (products.values)(weights, panels, dim, sums, &mut meanwhile);
+                    });
                 }
             }
             (0..OVERLAPPED_ROWS).for_each(|_| meanwhile());

@@ -7,13 +7,14 @@
 
 mod block;
 mod job;
+mod unseen;
 
 use super::tensor::Buffer;
+use crate::KV_BLOCK_TOKENS;
 use crate::cpu::table::attention::{
     CHUNK_KEYS, FlashKernel, KEYS, OVERLAPPED_ROWS, Products, Queries, RowState, SCORES_STRIDE, SingleRow,
 };
 use crate::cpu::table::kv::{HeadShape, KvHead};
-use crate::{KV_BLOCK_TOKENS, KvFormat};
 use block::{Block, Panels, ROWS, Rows};
 pub(crate) use job::Job;
 use std::ops::Range;
@@ -186,7 +187,7 @@ unsafe fn attend_chunk<'a, 'b>(
     let (rows, dim) = (job.rows.len(), shape.dim);
     assert!((1..=TASK_ROWS).contains(&rows) && supports(dim), "{rows} rows of {dim}");
     let stride = dim.div_ceil(kernel.group).next_multiple_of(16);
-    let row_kernel = kernel.row_q8.filter(|_| rows == 1 && shape.format == KvFormat::Q8);
+    let row_kernel = kernel.single_rows.of(shape.format).filter(|_| rows == 1);
     let Memory { queries, scores, weights, sums, scales, widened } = Memory::new(buffer, dim, kernel);
     for (row, out) in job.rows.clone().zip(queries.chunks_exact_mut(stride)) {
         let query = &job.queries[row * job.stride + job.col..][..dim];
@@ -228,7 +229,7 @@ unsafe fn block_of<'a: 'b, 'b>(
     BlockRoom { scales, widened }: BlockRoom<'b>,
 ) -> Block<'b> {
     let mut panels = [Panels::default(); KEYS / KV_BLOCK_TOKENS];
-    let (mut memory, mut has_scales) = (widened, false);
+    let (mut memory, mut has_scales, mut group) = (widened, false, kernel.group);
     let blocks = keys.start / KV_BLOCK_TOKENS..keys.end.div_ceil(KV_BLOCK_TOKENS);
     for ((i, block), panels) in blocks.enumerate().zip(&mut panels) {
         let head = head(block);
@@ -238,7 +239,10 @@ unsafe fn block_of<'a: 'b, 'b>(
             scales[KEYS + i * KV_BLOCK_TOKENS..][..KV_BLOCK_TOKENS].copy_from_slice(head.value_scales);
         }
         *panels = match row_kernel {
-            Some(_) => Panels::stored(&head),
+            Some(_) => {
+                group = head.shape.group;
+                Panels::stored(&head)
+            }
             // SAFETY: the level is the caller's promise.
             None => unsafe { panels_of(kernel, &head, &mut memory) },
         };
@@ -247,6 +251,7 @@ unsafe fn block_of<'a: 'b, 'b>(
     Block {
         first_key: keys.start,
         panels,
+        group,
         key_scales,
         value_scales,
         row_kernel,

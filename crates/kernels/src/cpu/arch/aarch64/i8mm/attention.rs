@@ -5,7 +5,7 @@ use super::gemm::row_of;
 use crate::cpu::arch::aarch64::neon::attention::{bytes, softmax_to};
 use crate::cpu::arch::aarch64::neon::load::narrow;
 use crate::cpu::arch::aarch64::neon::math::{LANES, load};
-use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SoftmaxRow};
+use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRows, SoftmaxRow};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
 
@@ -17,7 +17,7 @@ pub(super) static BF16: FlashKernel = FlashKernel {
     products: Products::InTurn(InTurn { scores, values }),
     exp: f32::exp2,
     softmax,
-    row_q8: None,
+    single_rows: SingleRows { f32: None, bf16: None, q8: None },
 };
 
 /// Rows of a tile: four pairs by four of columns are 16 sums, as in the matrix kernel.

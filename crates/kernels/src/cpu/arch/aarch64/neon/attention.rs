@@ -3,7 +3,9 @@
 use super::gemm::{Tile, rectangle};
 use super::math::{LANES, exp2_of_negative, load, load_whole, store, store_whole};
 use crate::cpu::prefetch::Ahead;
-use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SoftmaxRow};
+use crate::cpu::table::attention::{
+    FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SingleRows, SoftmaxRow,
+};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
 
@@ -15,7 +17,11 @@ pub(crate) static F32: FlashKernel = FlashKernel {
     products: Products::InTurn(InTurn { scores, values }),
     exp: f32::exp2,
     softmax,
-    row_q8: Some(SingleRow { scores: row_scores, values: row_values }),
+    single_rows: SingleRows {
+        f32: None,
+        bf16: None,
+        q8: Some(SingleRow { scores: row_scores, values: row_values }),
+    },
 };
 
 /// Rows of a tile.
@@ -235,6 +241,11 @@ pub(crate) fn softmax_to<const WORDS: usize>(
             }
             put(words, weight);
         }
+    }
+    if !value_scales.is_empty() {
+        // zero times a scale that is NaN would be NaN; a value has as many bytes as four of them have words
+        let words = weights.as_flattened_mut();
+        bytemuck::cast_slice_mut::<u32, u8>(words)[valid * WORDS..].fill(0);
     }
     let total = vaddq_f32(vaddq_f32(totals[0], totals[1]), vaddq_f32(totals[2], totals[3]));
     let factor = (state.largest - largest).exp2();

@@ -2,7 +2,7 @@
 
 use super::load::narrow;
 use super::math::{LANES, load};
-use crate::cpu::table::kv::{KvHeadMut, KvRows, Q8_OFFSET};
+use crate::cpu::table::kv::{self, KvHeadMut, KvRows, Q8_OFFSET};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
 
@@ -75,20 +75,19 @@ fn store_q8(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
     }
 }
 
-/// The largest magnitude becomes 127; see `scale` in `kv.rs`.
+/// See [`kv::q8_scale`].
 #[inline]
 #[target_feature(enable = "neon")]
 fn q8_scale(values: &[f32]) -> f32 {
-    let mut most = vdupq_n_f32(0.0);
+    let mut most = vdupq_n_u32(0);
     for values in values.chunks_exact(LANES) {
-        // of a number and none, the number, as `f32::max` has it
-        most = vmaxnmq_f32(most, vabsq_f32(load(values)));
+        // as integers, so that no NaN is lost
+        most = vmaxq_u32(most, vreinterpretq_u32_f32(vabsq_f32(load(values))));
     }
-    let most = vmaxnmvq_f32(most);
-    if most > 0.0 { most / 127.0 } else { 1.0 }
+    kv::q8_scale(f32::from_bits(vmaxvq_u32(most)))
 }
 
-/// 4 values as unsigned bytes.
+/// 4 values as unsigned bytes; the offset alone where the scale is NaN, which is converted to zero.
 #[inline]
 #[target_feature(enable = "neon")]
 fn q8(values: &[f32], scale: f32) -> [u8; LANES] {

@@ -33,13 +33,14 @@ fn power_of_two(n: int32x4_t) -> float32x4_t {
     vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(n, vdupq_n_s32(127))))
 }
 
-/// `2^t`, within 2e-7 of the value, for `t` up to 0; zero to -126 and below. A polynomial for the part after the point,
-/// fitted to the least relative error on [0, 1); the part before it is added to the exponent.
+/// `2^t`, within 2e-7 of the value, for `t` up to 0; zero to -126 and below, NaN of NaN. A polynomial for the part after
+/// the point, fitted to the least relative error on [0, 1); the part before it is added to the exponent.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn exp2_of_negative(t: float32x4_t) -> float32x4_t {
     let least = vdupq_n_f32(-126.0);
-    let counts = vcgtq_f32(t, least);
+    // what does not compare, NaN, counts
+    let counts = vmvnq_u32(vcleq_f32(t, least));
     let t = vmaxq_f32(t, least);
     let n = vrndmq_f32(t);
     let r = vsubq_f32(t, n);

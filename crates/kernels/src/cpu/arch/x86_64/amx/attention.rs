@@ -10,7 +10,7 @@ use super::tiles::{Configured, TILE, Tiles};
 use crate::KV_BLOCK_TOKENS;
 use crate::cpu::arch::x86_64::avx512;
 use crate::cpu::table::attention::{
-    FlashKernel, Meanwhile, OVERLAPPED_ROWS, Overlapped, Products, Queries, SCORES_STRIDE,
+    FlashKernel, Meanwhile, OVERLAPPED_ROWS, Overlapped, Products, Queries, SCORES_STRIDE, SingleRows,
 };
 use std::marker::PhantomData;
 
@@ -30,7 +30,7 @@ impl<T: Tiles> Kernel<T> {
     /// In pairs of bf16.
     pub(super) const BF16: FlashKernel = FlashKernel {
         products: Products::Overlapped(Overlapped { scores: scores::<T>, values: values::<T> }),
-        row_q8: Some(row::Q8),
+        single_rows: SingleRows { f32: None, bf16: None, q8: Some(row::Q8) },
         ..avx512::FLASH_BF16
     };
 }

@@ -3,7 +3,9 @@
 use super::gemm::{Tile, rectangle};
 use super::math::{exp, largest, load, store, sum};
 use crate::cpu::prefetch::Ahead;
-use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SoftmaxRow};
+use crate::cpu::table::attention::{
+    FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SingleRows, SoftmaxRow,
+};
 use crate::cpu::table::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
@@ -16,7 +18,11 @@ pub(super) static F32: FlashKernel = FlashKernel {
     products: Products::InTurn(InTurn { scores, values }),
     exp: f32::exp,
     softmax,
-    row_q8: Some(SingleRow { scores: row_scores, values: row_values }),
+    single_rows: SingleRows {
+        f32: Some(SingleRow { scores: row_scores_words, values: row_values_words }),
+        bf16: Some(SingleRow { scores: row_scores_halves, values: row_values_halves }),
+        q8: Some(SingleRow { scores: row_scores_bytes, values: row_values_bytes }),
+    },
 };
 
 fn pack_query(row: &[f32], out: &mut [u32]) {
@@ -40,73 +46,103 @@ fn bytes(lanes: __m256i) -> [__m256; 4] {
     [byte::<0>(lanes), byte::<8>(lanes), byte::<16>(lanes), byte::<24>(lanes)]
 }
 
-/// `sum + Σ factors[i] byte i`, in this order, for the 8 lanes at the start of `panel`.
+/// The 8 words at the start of `panel`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_words(panel: &[u32]) -> __m256i {
+    let words: &[u32; 8] = panel.first_chunk().expect("panels are whole registers");
+    // SAFETY: 8 words are read from an array of 8.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+/// `sum + factor word`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add_lanes(factors: [__m256; 4], panel: &[u32], mut sum: __m256) -> __m256 {
-    let lanes: &[u32; 8] = panel.first_chunk().expect("panels are whole registers");
-    // SAFETY: 8 words are read from an array of 8.
-    let lanes = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
+fn add_word([factor]: [__m256; 1], lanes: __m256i, sum: __m256) -> __m256 {
+    _mm256_fmadd_ps(factor, _mm256_castsi256_ps(lanes), sum)
+}
+
+/// `sum + Σ factors[i] bf16 i`, in this order.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_halves(factors: [__m256; 2], lanes: __m256i, sum: __m256) -> __m256 {
+    let high = _mm256_and_si256(lanes, _mm256_set1_epi32(-0x1_0000));
+    let sum = _mm256_fmadd_ps(factors[0], _mm256_castsi256_ps(_mm256_slli_epi32::<16>(lanes)), sum);
+    _mm256_fmadd_ps(factors[1], _mm256_castsi256_ps(high), sum)
+}
+
+/// `sum + Σ factors[i] byte i`, in this order.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_bytes(factors: [__m256; 4], lanes: __m256i, mut sum: __m256) -> __m256 {
     for (factor, byte) in factors.into_iter().zip(bytes(lanes)) {
         sum = _mm256_fmadd_ps(factor, byte, sum);
     }
     sum
 }
 
-/// Four f32 words, each in all lanes.
+/// f32 words, each in all lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn broadcast(words: &[u32; 4]) -> [__m256; 4] {
+fn broadcast<const N: usize>(words: &[u32; N]) -> [__m256; N] {
     words.map(|word| _mm256_set1_ps(f32::from_bits(word)))
 }
 
-/// See [`SingleRow::scores`].
-#[target_feature(enable = "avx2,fma")]
-fn row_scores(query: &[u32], keys: &[u32], ahead: Ahead<'_>, scores: &mut [f32]) {
-    const LINES: usize = KV_BLOCK_TOKENS / Ahead::LINE_WORDS;
-    // 32 keys are 4 registers of sums, which hide the latency of `vfmadd`
-    for first in (0..KV_BLOCK_TOKENS).step_by(32) {
-        let mut sums = [_mm256_setzero_ps(); 4];
-        let quads = query.as_chunks().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS));
-        for (i, (quad, keys)) in quads.enumerate() {
-            if first == 0 {
-                ahead.fetch_lines(LINES * i, LINES);
-            }
-            let factors = broadcast(quad);
-            for (j, sum) in sums.iter_mut().enumerate() {
-                *sum = add_lanes(factors, &keys[first + 8 * j..], *sum);
+macro_rules! row {
+    ($scores:ident, $values:ident, $add:ident, $words:literal) => {
+        /// See [`SingleRow::scores`].
+        #[target_feature(enable = "avx2,fma")]
+        fn $scores(query: &[u32], keys: &[u32], ahead: Ahead<'_>, scores: &mut [f32]) {
+            const LINES: usize = KV_BLOCK_TOKENS / Ahead::LINE_WORDS;
+            // 32 keys are 4 registers of sums, which hide the latency of `vfmadd`
+            for first in (0..KV_BLOCK_TOKENS).step_by(32) {
+                let mut sums = [_mm256_setzero_ps(); 4];
+                let rows = query.as_chunks::<$words>().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS));
+                for (i, (words, keys)) in rows.enumerate() {
+                    if first == 0 {
+                        ahead.fetch_lines(LINES * i, LINES);
+                    }
+                    let factors = broadcast(words);
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        *sum = $add(factors, load_words(&keys[first + 8 * j..]), *sum);
+                    }
+                }
+                for (j, sum) in sums.into_iter().enumerate() {
+                    store(&mut scores[first + 8 * j..], sum);
+                }
             }
         }
-        for (j, sum) in sums.into_iter().enumerate() {
-            store(&mut scores[first + 8 * j..], sum);
+
+        /// See [`SingleRow::values`].
+        #[target_feature(enable = "avx2,fma")]
+        fn $values(weights: &[u32], values: &[u32], ahead: Ahead<'_>, sums: &mut [f32]) {
+            let dim = sums.len();
+            let lines = dim / Ahead::LINE_WORDS;
+            // up to 32 dimensions at a time, as above; heads are multiples of 16
+            for (part, sums) in sums.chunks_mut(32).enumerate() {
+                let count = sums.len() / 8;
+                let mut acc: [__m256; 4] = std::array::from_fn(|j| load(&sums[(8 * j).min(sums.len())..]));
+                let rows = weights.as_chunks::<$words>().0.iter().zip(values.chunks_exact(dim));
+                for (i, (words, values)) in rows.enumerate() {
+                    if part == 0 {
+                        ahead.fetch_lines(lines * i, lines);
+                    }
+                    let factors = broadcast(words);
+                    for (j, acc) in acc[..count].iter_mut().enumerate() {
+                        *acc = $add(factors, load_words(&values[32 * part + 8 * j..]), *acc);
+                    }
+                }
+                for (sums, acc) in sums.chunks_exact_mut(8).zip(acc) {
+                    store(sums, acc);
+                }
+            }
         }
-    }
+    };
 }
 
-/// See [`SingleRow::values`].
-#[target_feature(enable = "avx2,fma")]
-fn row_values(weights: &[u32], values: &[u32], ahead: Ahead<'_>, sums: &mut [f32]) {
-    let dim = sums.len();
-    let lines = dim / Ahead::LINE_WORDS;
-    // up to 32 dimensions at a time, as above; heads are multiples of 16
-    for (part, sums) in sums.chunks_mut(32).enumerate() {
-        let count = sums.len() / 8;
-        let mut acc: [__m256; 4] = std::array::from_fn(|j| load(&sums[(8 * j).min(sums.len())..]));
-        let quads = weights.as_chunks().0.iter().zip(values.chunks_exact(dim));
-        for (i, (quad, values)) in quads.enumerate() {
-            if part == 0 {
-                ahead.fetch_lines(lines * i, lines);
-            }
-            let factors = broadcast(quad);
-            for (j, acc) in acc[..count].iter_mut().enumerate() {
-                *acc = add_lanes(factors, &values[32 * part + 8 * j..], *acc);
-            }
-        }
-        for (sums, acc) in sums.chunks_exact_mut(8).zip(acc) {
-            store(sums, acc);
-        }
-    }
-}
+row!(row_scores_words, row_values_words, add_word, 1);
+row!(row_scores_halves, row_values_halves, add_halves, 2);
+row!(row_scores_bytes, row_values_bytes, add_bytes, 4);
 
 /// See [`FlashKernel::widen`].
 #[target_feature(enable = "avx2")]
@@ -213,6 +249,8 @@ fn softmax(row: SoftmaxRow<'_>) -> f32 {
         }
         store(weights, weight);
     }
+    // zero times a scale that is NaN would be NaN
+    weights[valid..].fill(0.0);
     let factor = (state.largest - highest).exp();
     state.sum = state.sum * factor + sum(total);
     state.largest = highest;

@@ -1,8 +1,8 @@
 //! Storing keys and values in the panels of [`crate::cpu::table::kv`], one token at a time.
 
 use super::load::round;
-use super::math::{largest, load, store};
-use crate::cpu::table::kv::{KvHeadMut, KvRows, Q8_OFFSET};
+use super::math::{load, store};
+use crate::cpu::table::kv::{self, KvHeadMut, KvRows, Q8_OFFSET};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
 
@@ -75,7 +75,7 @@ fn store_q8(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
     }
 }
 
-/// Replaces the bits `mask` of 8 words.
+/// Replaces the bits `mask` of 8 words; `bits` has no others.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn insert(words: &mut [u32; 8], mask: i32, bits: __m256i) {
@@ -86,23 +86,26 @@ fn insert(words: &mut [u32; 8], mask: i32, bits: __m256i) {
     }
 }
 
-/// The largest magnitude becomes 127; see `scale` in `kv.rs`.
+/// See [`kv::q8_scale`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn q8_scale(values: &[f32]) -> f32 {
-    let sign = _mm256_set1_ps(-0.0);
-    let mut most = _mm256_setzero_ps();
+    let magnitude = _mm256_set1_epi32(i32::MAX);
+    let mut most = _mm256_setzero_si256();
     for values in values.chunks_exact(8) {
-        most = _mm256_max_ps(most, _mm256_andnot_ps(sign, load(values)));
+        // as integers, so that no NaN is lost
+        most = _mm256_max_epu32(most, _mm256_and_si256(_mm256_castps_si256(load(values)), magnitude));
     }
-    let most = largest(most);
-    if most > 0.0 { most / 127.0 } else { 1.0 }
+    let lanes: [u32; 8] = bytemuck::cast(most);
+    kv::q8_scale(f32::from_bits(lanes.into_iter().fold(0, u32::max)))
 }
 
-/// 8 values as unsigned bytes in 32-bit lanes.
+/// 8 values as unsigned bytes in 32-bit lanes; the offset alone where the scale is NaN.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn q8(values: &[f32], scale: f32) -> __m256i {
     let scaled = _mm256_div_ps(load(values), _mm256_set1_ps(scale));
-    _mm256_add_epi32(_mm256_cvtps_epi32(scaled), _mm256_set1_epi32(Q8_OFFSET as i32))
+    let bytes = _mm256_add_epi32(_mm256_cvtps_epi32(scaled), _mm256_set1_epi32(Q8_OFFSET as i32));
+    // NaN is converted to the highest bit
+    _mm256_and_si256(bytes, _mm256_set1_epi32(0xff))
 }

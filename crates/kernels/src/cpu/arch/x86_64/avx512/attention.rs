@@ -4,7 +4,9 @@ use super::gemm::{Right, Tile, dot_pairs, fma, rectangle_bf16, rectangle_f32};
 use super::load::{Words, input_pairs, input_words};
 use super::math::{exp2, load, mask, store};
 use crate::cpu::prefetch::Ahead;
-use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SoftmaxRow};
+use crate::cpu::table::attention::{
+    FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SingleRows, SoftmaxRow,
+};
 use crate::cpu::table::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
@@ -17,7 +19,11 @@ pub(super) const F32: FlashKernel = FlashKernel {
     products: Products::InTurn(InTurn { scores: scores_f32, values: values_f32 }),
     exp: f32::exp2,
     softmax: softmax_f32,
-    row_q8: Some(SingleRow { scores: row_scores_f32, values: row_values_f32 }),
+    single_rows: SingleRows {
+        f32: Some(SingleRow { scores: row_scores_words, values: row_values_words }),
+        bf16: Some(SingleRow { scores: row_scores_halves, values: row_values_halves }),
+        q8: Some(SingleRow { scores: row_scores_bytes, values: row_values_bytes }),
+    },
 };
 
 /// In pairs of bf16.
@@ -28,7 +34,11 @@ pub(crate) const BF16: FlashKernel = FlashKernel {
     products: Products::InTurn(InTurn { scores: scores_bf16, values: values_bf16 }),
     exp: f32::exp2,
     softmax: softmax_bf16,
-    row_q8: Some(SingleRow { scores: row_scores_bf16, values: row_values_bf16 }),
+    single_rows: SingleRows {
+        f32: None,
+        bf16: Some(SingleRow { scores: row_scores_pairs, values: row_values_pairs }),
+        q8: Some(SingleRow { scores: row_scores_byte_pairs, values: row_values_byte_pairs }),
+    },
 };
 
 #[target_feature(enable = "avx512f")]
@@ -210,6 +220,29 @@ macro_rules! products {
 products!(scores_f32, values_f32, columns_f32, "avx512f", rectangle_f32, 1);
 products!(scores_bf16, values_bf16, columns_bf16, "avx512f,avx512bf16", rectangle_bf16, 2);
 
+/// `sum` and the product of a word.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_word(words: &[u32; 1], lanes: __m512i, sum: __m512) -> __m512 {
+    fma(sum, _mm512_set1_epi32(words[0].cast_signed()), lanes)
+}
+
+/// The same with a word that is a pair.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn add_pair(words: &[u32; 1], lanes: __m512i, sum: __m512) -> __m512 {
+    dot_pairs(sum, _mm512_set1_epi32(words[0].cast_signed()), lanes)
+}
+
+/// `sum` and the products of the two bf16 in each lane by the words that they are summed with, in order.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_halves(words: &[u32; 2], lanes: __m512i, sum: __m512) -> __m512 {
+    let (low, high) = (_mm512_slli_epi32::<16>(lanes), _mm512_and_si512(lanes, _mm512_set1_epi32(-0x1_0000)));
+    let sum = fma(sum, _mm512_set1_epi32(words[0].cast_signed()), low);
+    fma(sum, _mm512_set1_epi32(words[1].cast_signed()), high)
+}
+
 /// `sum` and the products of four bytes in each lane by the words that they are summed with, in order.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -276,8 +309,11 @@ macro_rules! row {
     };
 }
 
-row!(row_scores_f32, row_values_f32, "avx512f", add_bytes, 4);
-row!(row_scores_bf16, row_values_bf16, "avx512f,avx512bf16", add_byte_pairs, 2);
+row!(row_scores_words, row_values_words, "avx512f", add_word, 1);
+row!(row_scores_halves, row_values_halves, "avx512f", add_halves, 2);
+row!(row_scores_bytes, row_values_bytes, "avx512f", add_bytes, 4);
+row!(row_scores_pairs, row_values_pairs, "avx512f,avx512bf16", add_pair, 1);
+row!(row_scores_byte_pairs, row_values_byte_pairs, "avx512f,avx512bf16", add_byte_pairs, 2);
 
 /// The largest of the scores.
 #[inline]
@@ -345,12 +381,18 @@ macro_rules! softmax {
             for (i, pair) in pairs.as_chunks::<2>().0.iter().enumerate() {
                 let weights = &mut weights[i * words..][..words];
                 let (mut low, mut high) = (exponents.weights(&pair[0]), exponents.weights(&pair[1]));
+                let mut scaled_low = scaled(low, value_scales, 32 * i);
+                let mut scaled_high = scaled(high, value_scales, 32 * i + 16);
                 if 32 * i + 32 > valid {
-                    low = _mm512_maskz_mov_ps(mask(valid.saturating_sub(32 * i)), low);
-                    high = _mm512_maskz_mov_ps(mask(valid.saturating_sub(32 * i + 16)), high);
+                    // the scaled ones too: a scale that does not count may be NaN
+                    let seen = [mask(valid.saturating_sub(32 * i)), mask(valid.saturating_sub(32 * i + 16))];
+                    low = _mm512_maskz_mov_ps(seen[0], low);
+                    high = _mm512_maskz_mov_ps(seen[1], high);
+                    scaled_low = _mm512_maskz_mov_ps(seen[0], scaled_low);
+                    scaled_high = _mm512_maskz_mov_ps(seen[1], scaled_high);
                 }
                 (even, odd) = (_mm512_add_ps(even, low), _mm512_add_ps(odd, high));
-                $put(weights, scaled(low, value_scales, 32 * i), scaled(high, value_scales, 32 * i + 16));
+                $put(weights, scaled_low, scaled_high);
             }
             let factor = _mm512_cvtss_f32(exp2(_mm512_set1_ps(state.largest - largest)));
             state.sum = state.sum * factor + _mm512_reduce_add_ps(_mm512_add_ps(even, odd));

@@ -3,7 +3,7 @@
 use super::load::{Words, input_pairs, input_words, round_high};
 use super::math::load;
 use super::pack::transpose;
-use crate::cpu::table::kv::{KvHeadMut, KvRows, Q8_OFFSET};
+use crate::cpu::table::kv::{self, KvHeadMut, KvRows, Q8_OFFSET};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
 
@@ -125,7 +125,7 @@ fn scatter(words: __m512i, count: usize, out: &mut [u32]) {
     }
 }
 
-/// Replaces the bits `mask` of 16 words.
+/// Replaces the bits `mask` of 16 words; `bits` has no others.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn insert(words: &mut [u32], mask: i32, bits: __m512i) {
@@ -159,20 +159,24 @@ fn store_q8(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
     }
 }
 
-/// The largest magnitude becomes 127; see `scale` in `kv.rs`.
+/// See [`kv::q8_scale`].
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn q8_scale(values: &[f32]) -> f32 {
-    let largest =
-        values.chunks_exact(16).fold(_mm512_setzero_ps(), |m, v| _mm512_max_ps(m, _mm512_abs_ps(load(v))));
-    let largest = _mm512_reduce_max_ps(largest);
-    if largest > 0.0 { largest / 127.0 } else { 1.0 }
+    let mut most = _mm512_setzero_si512();
+    for values in values.chunks_exact(16) {
+        // as integers, so that no NaN is lost
+        most = _mm512_max_epu32(most, _mm512_castps_si512(_mm512_abs_ps(load(values))));
+    }
+    kv::q8_scale(f32::from_bits(_mm512_reduce_max_epu32(most)))
 }
 
-/// 16 values as unsigned bytes in 32-bit lanes.
+/// 16 values as unsigned bytes in 32-bit lanes; the offset alone where the scale is NaN.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn q8(values: &[f32], scale: f32) -> __m512i {
     let scaled = _mm512_div_ps(load(values), _mm512_set1_ps(scale));
-    _mm512_add_epi32(_mm512_cvtps_epi32(scaled), _mm512_set1_epi32(Q8_OFFSET as i32))
+    let bytes = _mm512_add_epi32(_mm512_cvtps_epi32(scaled), _mm512_set1_epi32(Q8_OFFSET as i32));
+    // NaN is converted to the highest bit
+    _mm512_and_si512(bytes, _mm512_set1_epi32(0xff))
 }

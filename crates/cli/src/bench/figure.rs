@@ -1,0 +1,162 @@
+//! What is told of a measured model.
+
+/// What a figure measures, and with it the unit of its value and the meaning of its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Tokens of a prompt per second; the size is its length.
+    Prefill,
+    /// Tokens of an answer per second; the size is what came before.
+    Decode,
+    /// Tokens per second of 16 answers that decode together, of all of them; the size is what came before each, the tokens of
+    /// each its own.
+    Decode16,
+    /// Milliseconds of the vision tower and projector; the size counts tiles.
+    Vision,
+    /// Seconds from the decoded picture to the first token; the size is the prompt's length.
+    FirstToken,
+    /// Seconds to the first token of another question on the same picture; the size counts its tokens.
+    NextQuestion,
+    /// Seconds from the weights' file, or from weights in memory, to a model that can run.
+    Load,
+    /// Greatest memory of the process, in GB, while it measured all but what decodes after made-up tokens.
+    PeakRss,
+}
+
+impl Name {
+    /// The name that reports have for it, which does not change between versions.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+            Self::Decode16 => "decode_16",
+            Self::Vision => "vision",
+            Self::FirstToken => "first_token",
+            Self::NextQuestion => "next_question",
+            Self::Load => "load",
+            Self::PeakRss => "peak_rss",
+        }
+    }
+
+    /// The unit of its values as reports write it: tokens per second, time or memory.
+    #[must_use]
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Prefill | Self::Decode | Self::Decode16 => "tok/s",
+            Self::Vision => "ms",
+            Self::FirstToken | Self::NextQuestion | Self::Load => "s",
+            Self::PeakRss => "GB",
+        }
+    }
+}
+
+/// Seconds of the readings of one figure, in ascending order, at least one.
+#[derive(Clone, Debug)]
+pub(super) struct Readings(Vec<f64>);
+
+impl Readings {
+    pub(super) fn new(mut seconds: Vec<f64>) -> Self {
+        seconds.sort_by(f64::total_cmp);
+        Self(seconds)
+    }
+
+    pub(super) fn median(&self) -> f64 {
+        self.0[self.0.len() / 2]
+    }
+
+    /// The figure whose value comes of seconds by `value`, and `seconds_at_limit` those at the machine's limits.
+    pub(super) fn figure(
+        &self,
+        name: Name,
+        size: usize,
+        value: impl Fn(f64) -> f64,
+        seconds_at_limit: Option<f64>,
+    ) -> Figure {
+        let quarter = self.0.len() / 4;
+        let [a, b] = [self.0[quarter], self.0[self.0.len() - 1 - quarter]].map(&value);
+        Figure {
+            name,
+            size,
+            value: value(self.median()),
+            quartiles: [a.min(b), a.max(b)],
+            readings: self.0.len(),
+            share: seconds_at_limit.map(|seconds| seconds / self.median()),
+        }
+    }
+}
+
+/// One measured figure: what it measures, at which size, its value, and how near the limit it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    /// What the figure measures, and with it its unit.
+    pub name: Name,
+    /// Tokens, depth or tiles.
+    pub size: usize,
+    /// The median of the readings, in the unit that [`Name::unit`] names.
+    pub value: f64,
+    /// Between which values half of the readings lie, all of up to three.
+    pub quartiles: [f64; 2],
+    /// How many readings there were.
+    pub readings: usize,
+    /// Part of the measured limit, where there is one.
+    pub share: Option<f64>,
+}
+
+impl Figure {
+    /// A figure that was read once and has no limit.
+    pub(super) fn single(name: Name, value: f64) -> Self {
+        Self { name, size: 0, value, quartiles: [value; 2], readings: 1, share: None }
+    }
+}
+
+/// A figure that there is none of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// What it would have measured.
+    pub name: Name,
+    /// At which size.
+    pub size: usize,
+    /// Why not.
+    pub reason: Reason,
+}
+
+/// Why a figure is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The keys and values of what came before take more memory than they may.
+    Memory {
+        /// What they take.
+        needed_bytes: u64,
+        /// What they may take, where that is known.
+        limit_bytes: Option<u64>,
+    },
+    /// The system does not tell.
+    NotTold,
+}
+
+/// What is told as soon as it is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Told {
+    /// A figure was measured.
+    Figure(Figure),
+    /// There is none.
+    LeftOut(LeftOut),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_the_median_with_the_quartiles_of_its_readings() {
+        let rate = |seconds: f64| 60.0 / seconds;
+        let of = |seconds: &[f64]| Readings::new(seconds.to_vec()).figure(Name::Prefill, 60, rate, Some(1.0));
+        let three = of(&[3.0, 2.0, 4.0]);
+        assert_eq!((three.value, three.quartiles, three.readings), (20.0, [15.0, 30.0], 3));
+        assert_eq!(three.share, Some(1.0 / 3.0));
+        let one = of(&[2.0]);
+        assert_eq!((one.value, one.quartiles, one.readings), (30.0, [30.0, 30.0], 1));
+        let twelve: Vec<f64> = (1..=12).map(f64::from).collect();
+        assert_eq!(of(&twelve).quartiles, [60.0 / 9.0, 60.0 / 4.0]);
+    }
+}
