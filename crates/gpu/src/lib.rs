@@ -18,6 +18,8 @@ mod error;
 mod kept;
 mod kernel;
 mod kv;
+#[cfg(test)]
+mod limits_tests;
 mod linear;
 mod memory;
 mod pipelines;
