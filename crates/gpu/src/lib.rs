@@ -31,6 +31,8 @@ mod tensor;
 pub mod testing;
 mod ticks;
 mod timer;
+#[cfg(test)]
+mod traffic_tests;
 mod units;
 
 pub use adapter::{Adapter, AdapterKind, Choice, MatrixUnits, adapters};

@@ -22,7 +22,7 @@ const TILE: usize = 64;
 
 /// A weight matrix with its optional bias, on the card.
 pub struct GpuLinear {
-    parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     bias: Option<Buffer>,
     format: Format,
     precision: Precision,
@@ -31,8 +31,8 @@ pub struct GpuLinear {
 }
 
 /// Consecutive columns of a product: as many as a kernel can see of the matrix.
-struct Part {
-    buffer: Buffer,
+pub(crate) struct Part {
+    pub(crate) buffer: Buffer,
     first: usize,
     cols: usize,
     bytes: usize,
