@@ -14,10 +14,54 @@ const CHUNK_TOKENS: usize = 4 * KV_BLOCK_TOKENS;
 const TILE_ROWS: usize = 16;
 /// Most bytes of chunks between the two kernels for few rows.
 const CHUNKS_BYTES: usize = 32 << 20;
+/// Most rows or tiles of a dispatch.
+const AT_ONCE_MAX: usize = 32_768;
 
 /// By what scores are multiplied.
 fn scale(dim: usize) -> u32 {
     (1.0 / (dim as f32).sqrt()).to_bits()
+}
+
+/// How rows of short spans, `entries` of up to `tokens` tokens, are cut into dispatches.
+pub(crate) struct FewCut {
+    /// Chunks of keys of a row.
+    chunks: usize,
+    /// Bytes that the chunks of a row leave for `join.wgsl`.
+    entry_bytes: usize,
+    /// Rows of a dispatch.
+    pub(crate) at_once: usize,
+}
+
+impl FewCut {
+    pub(crate) fn new(heads: Heads, tokens: usize, entries: usize) -> Self {
+        let chunks = tokens.div_ceil(CHUNK_TOKENS);
+        let entry_bytes = value_bytes(heads.query * chunks, heads.dim + 2);
+        // not so many at once that their chunks take much memory, nor more than a dispatch can have
+        let most = (CHUNKS_BYTES / entry_bytes.max(1)).clamp(1, AT_ONCE_MAX);
+        Self { chunks, entry_bytes, at_once: most.min(entries) }
+    }
+
+    /// Bytes between the two kernels.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        self.at_once * self.entry_bytes
+    }
+
+    /// Workgroups of the kernel that makes the chunks of `count` rows, and of the one that joins them.
+    pub(crate) fn grids(&self, heads: Heads, count: usize) -> [[usize; 3]; 2] {
+        [[heads.query, self.chunks, count], [heads.query, count, 1]]
+    }
+}
+
+/// Tiles of long spans of up to `tokens` tokens in a dispatch: no more than the card shall be busy with.
+pub(crate) fn tiles_at_once(heads: Heads, tokens: usize, work_max: u64) -> usize {
+    let keys = tokens.next_multiple_of(KV_BLOCK_TOKENS);
+    let tile_work = 2 * (keys * TILE_ROWS * heads.query * heads.dim) as u64;
+    (work_max / tile_work.max(1)).clamp(1, AT_ONCE_MAX as u64) as usize
+}
+
+/// Workgroups of an attention within groups of `group` rows.
+pub(crate) fn full_grid(heads: Heads, rows: usize, group: usize) -> [usize; 3] {
+    [heads.query, rows / group * group.div_ceil(TILE_ROWS), 1]
 }
 
 impl Gpu {
@@ -45,7 +89,8 @@ impl Gpu {
         shape: FullAttention,
         out: &GpuTensor,
     ) {
-        let FullAttention { group, heads: Heads { query, key_value, dim }, precision } = shape;
+        let FullAttention { group, heads, precision } = shape;
+        let Heads { query, key_value, dim } = heads;
         assert_eq!(query, key_value, "heads of a full attention");
         assert!(dim <= MANY_DIM_MAX, "heads of {dim} values; the kernel holds {MANY_DIM_MAX}");
         for tensor in [q, k, v, out] {
@@ -53,12 +98,12 @@ impl Gpu {
         }
         assert!(q.rows.is_multiple_of(group), "{} rows in groups of {group}", q.rows);
         let rounded = u32::from(precision == Precision::Bf16);
-        let [cols, dim_, heads, group_] = [q.cols, dim, query, group].map(|v| v as u32);
+        let [cols, dim_, query_heads, group_] = [q.cols, dim, query, group].map(|v| v as u32);
         let dispatch = Dispatch {
             kernel: Kernel::AttendFull,
             bound: &[q, k, v, out].map(|tensor| Bound::Buffer(&tensor.buffer)),
-            numbers: &[cols, dim_, heads, group_, rounded, scale(dim)],
-            grid: [query, q.rows / group * group.div_ceil(TILE_ROWS), 1],
+            numbers: &[cols, dim_, query_heads, group_, rounded, scale(dim)],
+            grid: full_grid(heads, q.rows, group),
             reads: 0,
             work: (2 * q.rows * group * query * dim) as u64,
         };
@@ -88,26 +133,25 @@ impl Causal<'_> {
 
     /// Rows of short spans, and those of all spans where heads are large.
     fn few(&self, recorder: &mut Recorder) -> Result<(), BackendError> {
-        let Heads { query, key_value, dim } = self.pool.layout.heads;
+        let heads = self.pool.layout.heads;
+        let Heads { query, key_value, dim } = heads;
         assert!(dim <= DIM_MAX, "heads of {dim} values; the kernel holds {DIM_MAX}");
         let (entries, tokens) = if self.by_tiles() {
             (self.batch.few, self.batch.few_tokens)
         } else {
             (self.batch.entries, self.batch.tokens)
         };
-        let chunks = tokens.div_ceil(CHUNK_TOKENS);
         let (Some(buffer), 1..) = (&self.batch.buffer, entries) else { return Ok(()) };
-        let entry_bytes = value_bytes(query * chunks, dim + 2);
-        // not so many at once that their chunks take much memory, nor more than a dispatch can have
-        let at_once = (CHUNKS_BYTES / entry_bytes).clamp(1, 32_768).min(entries);
-        recorder.reserve(&self.gpu.device, Scratch::Chunks, at_once * entry_bytes)?;
+        let cut = FewCut::new(heads, tokens, entries);
+        recorder.reserve(&self.gpu.device, Scratch::Chunks, cut.scratch_bytes())?;
         let [qkv, batch, out] = [&self.qkv.buffer, buffer, &self.out.buffer].map(Bound::Buffer);
         let chunks_at = Bound::Scratch(Scratch::Chunks);
         let block_bytes = self.pool.block_bytes() as u64;
-        for first in (0..entries).step_by(at_once) {
-            let count = at_once.min(entries - first);
-            let numbers = [self.qkv.cols, dim, query, key_value, first, chunks].map(|v| v as u32);
-            let [cols, dim_, heads, kv_heads, first_, chunks_] = numbers;
+        for first in (0..entries).step_by(cut.at_once) {
+            let count = cut.at_once.min(entries - first);
+            let [grid, join_grid] = cut.grids(heads, count);
+            let numbers = [self.qkv.cols, dim, query, key_value, first, cut.chunks].map(|v| v as u32);
+            let [cols, dim_, query_heads, kv_heads, first_, chunks_] = numbers;
             // the blocks of all, by the share of these rows
             let blocks = self.batch.few_blocks * count as u64 / entries as u64;
             recorder.dispatch(
@@ -115,8 +159,8 @@ impl Causal<'_> {
                 &Dispatch {
                     kernel: Kernel::AttendFew { format: self.pool.layout.format },
                     bound: &[qkv, self.cache(), batch, chunks_at],
-                    numbers: &[cols, dim_, heads, kv_heads, first_, chunks_, scale(dim)],
-                    grid: [query, chunks, count],
+                    numbers: &[cols, dim_, query_heads, kv_heads, first_, chunks_, scale(dim)],
+                    grid,
                     reads: blocks * block_bytes * (query / key_value) as u64,
                     work: (2 * count * tokens * query * dim) as u64,
                 },
@@ -126,10 +170,10 @@ impl Causal<'_> {
                 &Dispatch {
                     kernel: Kernel::Join,
                     bound: &[chunks_at, batch, out],
-                    numbers: &[dim_, heads, first_, chunks_],
-                    grid: [query, count, 1],
+                    numbers: &[dim_, query_heads, first_, chunks_],
+                    grid: join_grid,
                     reads: 0,
-                    work: (count * chunks * query * dim) as u64,
+                    work: (count * cut.chunks * query * dim) as u64,
                 },
             );
         }
@@ -141,8 +185,7 @@ impl Causal<'_> {
         let Heads { query, key_value, dim } = self.pool.layout.heads;
         let GpuBatch { entries, tiles, tokens, tile_blocks, .. } = *self.batch;
         let Some(buffer) = self.batch.buffer.as_ref().filter(|_| self.by_tiles()) else { return };
-        let tile_work = 2 * (tokens.next_multiple_of(KV_BLOCK_TOKENS) * TILE_ROWS * query * dim) as u64;
-        let at_once = (self.gpu.device.work_max / tile_work.max(1)).clamp(1, 32_768) as usize;
+        let at_once = tiles_at_once(self.pool.layout.heads, tokens, self.gpu.device.work_max);
         for first in (0..tiles).step_by(at_once) {
             let count = at_once.min(tiles - first);
             let numbers = [self.qkv.cols, dim, query, key_value, 4 * (entries + first)].map(|v| v as u32);

@@ -13,11 +13,12 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What suits cards: all tiles of a picture at once (16 and the global view), and a prompt in few pieces.
-const SIZES: Sizes = Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 17, prefill_chunk: 2048 };
+pub(crate) const SIZES: Sizes = Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 17, prefill_chunk: 2048 };
 /// Bytes that a buffer must be able to have for these: the tower's widest tensor has 161 MB.
-const LARGE_BYTES: u64 = 256 << 20;
+pub(crate) const LARGE_BYTES: u64 = 256 << 20;
 /// What suits a processor that plays a card, one whose memory is the host's, and one that sees little of it at a time.
-const SIZES_SMALL: Sizes = Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 4, prefill_chunk: 1024 };
+pub(crate) const SIZES_SMALL: Sizes =
+    Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 4, prefill_chunk: 1024 };
 
 /// A graphics card. See the crate's introduction.
 pub struct Gpu {

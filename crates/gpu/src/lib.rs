@@ -18,6 +18,8 @@ mod error;
 mod kept;
 mod kernel;
 mod kv;
+#[cfg(test)]
+mod limits_tests;
 mod linear;
 mod memory;
 mod pipelines;
@@ -29,6 +31,8 @@ mod tensor;
 pub mod testing;
 mod ticks;
 mod timer;
+#[cfg(test)]
+mod traffic_tests;
 mod units;
 
 pub use adapter::{Adapter, AdapterKind, Choice, MatrixUnits, adapters};

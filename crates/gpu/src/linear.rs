@@ -22,7 +22,7 @@ const TILE: usize = 64;
 
 /// A weight matrix with its optional bias, on the card.
 pub struct GpuLinear {
-    parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     bias: Option<Buffer>,
     format: Format,
     precision: Precision,
@@ -31,8 +31,8 @@ pub struct GpuLinear {
 }
 
 /// Consecutive columns of a product: as many as a kernel can see of the matrix.
-struct Part {
-    buffer: Buffer,
+pub(crate) struct Part {
+    pub(crate) buffer: Buffer,
     first: usize,
     cols: usize,
     bytes: usize,
@@ -60,25 +60,49 @@ fn check_size(source: &MatrixSource) -> Result<(), BackendError> {
     if expected == found { Ok(()) } else { Err(BackendError::MatrixSize { n, k, format, expected, found }) }
 }
 
-impl GpuLinear {
-    pub(crate) fn new(device: &Device, source: &MatrixSource) -> Result<Self, BackendError> {
-        check_size(source)?;
-        let MatrixSource { format, precision, n, k, .. } = *source;
-        // columns that are cut apart nowhere, and their bytes: a panel, or two rows, which are whole words
+/// How a matrix is cut into parts that a kernel can see whole.
+pub(crate) struct PartCut {
+    /// Columns of the product in a part.
+    pub(crate) cols: usize,
+    /// Columns that are cut apart nowhere, and their bytes: a panel, or two rows, which are whole words.
+    unit: usize,
+    unit_bytes: usize,
+}
+
+impl PartCut {
+    /// For an `[n, k]` matrix, where a kernel sees at most so many bytes.
+    pub(crate) fn new(format: Format, n: usize, k: usize, bytes_max: u64) -> Result<Self, BackendError> {
         let (unit, unit_bytes) = match (PackedShape::new(format, n, k), value_size(format)) {
             (Some(shape), _) => (PANEL, shape.panel_bytes()),
             (None, size) => (2, 2 * k * size.unwrap_or_default()),
         };
-        let units = usize::try_from(device.binding_bytes_max).unwrap_or(usize::MAX) / unit_bytes.max(1);
-        if units == 0 {
-            return Err(BackendError::OutOfMemory { bytes: unit_bytes });
+        match usize::try_from(bytes_max).unwrap_or(usize::MAX) / unit_bytes.max(1) {
+            0 => Err(BackendError::OutOfMemory { bytes: unit_bytes }),
+            units => Ok(Self { cols: units.saturating_mul(unit), unit, unit_bytes }),
         }
-        let cut = units.saturating_mul(unit);
+    }
+
+    /// Where column `first` begins.
+    fn offset(&self, first: usize) -> usize {
+        first / self.unit * self.unit_bytes
+    }
+
+    /// Bytes of the part of `cols` columns, where the last is whole.
+    pub(crate) fn bytes(&self, cols: usize) -> usize {
+        cols.div_ceil(self.unit) * self.unit_bytes
+    }
+}
+
+impl GpuLinear {
+    pub(crate) fn new(device: &Device, source: &MatrixSource) -> Result<Self, BackendError> {
+        check_size(source)?;
+        let MatrixSource { format, precision, n, k, .. } = *source;
+        let cut = PartCut::new(format, n, k, device.binding_bytes_max)?;
         let mut parts = Vec::new();
-        for first in (0..n).step_by(cut) {
-            let cols = cut.min(n - first);
-            let at = first / unit * unit_bytes;
-            let bytes = (cols.div_ceil(unit) * unit_bytes).min(source.bytes.len() - at);
+        for first in (0..n).step_by(cut.cols) {
+            let cols = cut.cols.min(n - first);
+            let at = cut.offset(first);
+            let bytes = cut.bytes(cols).min(source.bytes.len() - at);
             let buffer = device.filled(&source.bytes[at..at + bytes])?;
             parts.push(Part { buffer, first, cols, bytes });
         }
@@ -118,6 +142,12 @@ impl GpuTable {
             _ => out.extend(row.chunks_exact(4).map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]]))),
         }
     }
+}
+
+/// Bytes of quantized rows: of their values, and of what belongs to each group of them.
+pub(crate) fn quantized_bytes(rows: usize, cols: usize) -> [usize; 2] {
+    let groups = rows * cols.div_ceil(GROUP);
+    [groups * GROUP_WORDS * 4, groups * META_BYTES]
 }
 
 /// How the kernels know an epilogue, see `epilogue.wgsl`.
@@ -160,19 +190,24 @@ impl Input<'_> {
 }
 
 /// What a workgroup makes of a product.
-struct Blocks {
+pub(crate) struct Blocks {
     rows: usize,
     /// Columns of the output.
     cols: usize,
 }
 
 impl Blocks {
-    fn new(format: Format, rows: usize, gated: bool) -> Self {
+    pub(crate) fn new(format: Format, rows: usize, gated: bool) -> Self {
         match (rows <= FEW_ROWS_MAX, format.is_packed()) {
             (true, true) => Self { rows: rows_at_once(rows) as usize, cols: 16 },
             (true, false) => Self { rows: rows_at_once(rows) as usize, cols: 4 },
             (false, _) => Self { rows: TILE, cols: if gated { TILE / 2 } else { TILE } },
         }
+    }
+
+    /// Workgroups for a product of so many rows and columns of the output.
+    pub(crate) fn grid(&self, rows: usize, cols: usize) -> [usize; 3] {
+        [cols.div_ceil(self.cols), rows.div_ceil(self.rows), 1]
     }
 }
 
@@ -255,8 +290,9 @@ impl Gpu {
         norm: Option<Norm<'a, GpuVector>>,
     ) -> Result<Input<'a>, BackendError> {
         let groups = x.cols.div_ceil(GROUP);
-        recorder.reserve(&self.device, Scratch::Quantized, x.rows * groups * GROUP_WORDS * 4)?;
-        recorder.reserve(&self.device, Scratch::Meta, x.rows * groups * META_BYTES)?;
+        let [values, metas] = quantized_bytes(x.rows, x.cols);
+        recorder.reserve(&self.device, Scratch::Quantized, values)?;
+        recorder.reserve(&self.device, Scratch::Meta, metas)?;
         let grid = crate::recorder::row_grid(groups, x.rows);
         let work = (x.rows * x.cols) as u64;
         let [rows, cols, groups] = [x.rows, x.cols, groups].map(|v| v as u32);
@@ -326,7 +362,7 @@ impl Gpu {
                 kernel: self.kernel_for(weight, rows),
                 bound: &packed,
                 numbers: &numbers,
-                grid: [cols.div_ceil(blocks.cols), rows.div_ceil(blocks.rows), 1],
+                grid: blocks.grid(rows, cols),
                 // a block of rows reads them all
                 reads: (part.bytes * rows.div_ceil(blocks.rows)) as u64,
                 work: (rows * part.cols * k) as u64,

@@ -93,7 +93,29 @@ fn module(device: &wgpu::Device, name: &str, kernel: Kernel) -> wgpu::ShaderModu
 
 fn compile(device: &wgpu::Device, kernel: Kernel, cache: Option<&wgpu::PipelineCache>) -> Compiled {
     let name = kernel.name();
-    let module = module(device, &name, kernel);
+    let text = Text {
+        name: &name,
+        module: &module(device, &name, kernel),
+        bindings: kernel.bindings(),
+        entry: kernel.entry(),
+    };
+    pipeline(device, &text, cache)
+}
+
+/// The text of a kernel, and what is known of it.
+pub(crate) struct Text<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) module: &'a wgpu::ShaderModule,
+    /// As [`Kernel::bindings`] has them.
+    pub(crate) bindings: &'a str,
+    pub(crate) entry: &'a str,
+}
+
+pub(crate) fn pipeline(
+    device: &wgpu::Device,
+    text: &Text<'_>,
+    cache: Option<&wgpu::PipelineCache>,
+) -> Compiled {
     let entry = |(binding, access): (usize, char)| wgpu::BindGroupLayoutEntry {
         binding: binding as u32,
         visibility: wgpu::ShaderStages::COMPUTE,
@@ -104,7 +126,7 @@ fn compile(device: &wgpu::Device, kernel: Kernel, cache: Option<&wgpu::PipelineC
         },
         count: None,
     };
-    let entries: Vec<_> = kernel.bindings().chars().enumerate().map(entry).collect();
+    let entries: Vec<_> = text.bindings.chars().enumerate().map(entry).collect();
     let layout =
         device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -118,10 +140,10 @@ fn compile(device: &wgpu::Device, kernel: Kernel, cache: Option<&wgpu::PipelineC
         ..Default::default()
     };
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(&name),
+        label: Some(text.name),
         layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some(kernel.entry()),
+        module: text.module,
+        entry_point: Some(text.entry),
         compilation_options: options,
         cache,
     });

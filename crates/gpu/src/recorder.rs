@@ -129,6 +129,20 @@ pub(crate) struct Recorder {
     counts: Counts,
     /// What went wrong where no error can be told.
     failed: Option<BackendError>,
+    /// Every dispatch, where a test looks at them.
+    #[cfg(test)]
+    pub(crate) log: Option<Vec<Logged>>,
+}
+
+/// A dispatch as it was recorded.
+#[cfg(test)]
+#[derive(Clone)]
+pub(crate) struct Logged {
+    pub(crate) kernel: Kernel,
+    pub(crate) buffers: Vec<wgpu::Buffer>,
+    pub(crate) words: [u32; NUMBERS],
+    pub(crate) grid: [u32; 3],
+    pub(crate) reads: u64,
 }
 
 impl Recorder {
@@ -151,6 +165,8 @@ impl Recorder {
             read: HashSet::new(),
             counts: Counts::default(),
             failed: None,
+            #[cfg(test)]
+            log: None,
         })
     }
 
@@ -236,6 +252,8 @@ impl Recorder {
         pass.set_immediates(0, bytemuck::cast_slice(&words));
         let [x, y, z] = dispatch.grid.map(|size| size as u32);
         pass.dispatch_workgroups(x, y, z);
+        #[cfg(test)]
+        self.log(dispatch, words);
         if self.ticks.is_some() {
             let mut accesses = dispatch.kernel.bindings().chars().zip(dispatch.bound);
             let written = accesses.find(|(access, _)| *access == 'w');
@@ -246,6 +264,19 @@ impl Recorder {
             let result = self.submit(device);
             self.keep(result);
         }
+    }
+
+    #[cfg(test)]
+    fn log(&mut self, dispatch: &Dispatch<'_>, words: [u32; NUMBERS]) {
+        let Some(mut log) = self.log.take() else { return };
+        log.push(Logged {
+            kernel: dispatch.kernel,
+            buffers: dispatch.bound.iter().map(|bound| self.buffer(*bound).raw().clone()).collect(),
+            words,
+            grid: dispatch.grid.map(|size| size as u32),
+            reads: dispatch.reads,
+        });
+        self.log = Some(log);
     }
 
     /// The buffer that is meant.

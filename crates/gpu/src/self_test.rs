@@ -1,9 +1,9 @@
-//! A card whose results are wrong is found before it is used: the result of each kind of kernel against the processor's, on
-//! small shapes.
+//! A card whose results are wrong is found before it is used: the result of every kernel against the processor's, on small shapes.
 //! What was found is kept for the card, its driver's version and this program's.
 
 use crate::backend::Gpu;
 use crate::{Adapter, GpuError};
+use half::{bf16, f16};
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use phi3v_kernels::{
     Backend, BackendError, Bytes, Cpu, CpuOptions, Epilogue, Format, FullAttention, Heads, KvFormat,
@@ -15,9 +15,21 @@ use std::path::{Path, PathBuf};
 /// `phi3v_kernels::testing::tolerances`); wrong ones, with a value left out or taken twice, are far from it.
 const TOLERANCE: f32 = 0.02;
 
-/// Columns of the products, and rows for few and for many.
+/// Columns of the products.
 const N: usize = 64;
-const ROWS: [usize; 3] = [1, 3, 20];
+/// Rows of the products: for each kernel of few rows, which make 1, 2 or 4 from one reading of the weights, and for many.
+const ROWS: [usize; 4] = [1, 2, 3, 20];
+/// Formats of the products' weights, with the arithmetic that has kernels of its own and values along K.
+const WEIGHTS: [(Format, Precision, usize); 8] = [
+    (Format::Q8, Precision::F32, 256),
+    (Format::Q4, Precision::F32, 256),
+    (Format::Bf16, Precision::Bf16, 96),
+    (Format::Bf16, Precision::F32, 96),
+    (Format::F16, Precision::Bf16, 96),
+    (Format::F16, Precision::F32, 96),
+    (Format::F32, Precision::Bf16, 96),
+    (Format::F32, Precision::F32, 96),
+];
 /// Columns of gates and ups together: in panels of their own, and in one.
 const GATED: [usize; 2] = [2 * N, N];
 
@@ -91,9 +103,10 @@ type Named = (String, Vec<f32>);
 fn results<B: Backend>(backend: &B) -> Result<Vec<Named>, BackendError> {
     let mut results = Vec::new();
     for rows in ROWS {
-        for (format, k) in [(Format::Q8, 256), (Format::Q4, 256), (Format::Bf16, 96)] {
-            results
-                .push((format!("a {format:?} product of {rows} rows"), product(backend, format, rows, k)?));
+        for (format, precision, k) in WEIGHTS {
+            let arithmetic = if format.is_packed() { String::new() } else { format!(" in {precision:?}") };
+            let name = format!("a {format:?} product of {rows} rows{arithmetic}");
+            results.push((name, product(backend, MatrixSource { precision, ..matrix(format, N, k) }, rows)?));
         }
     }
     for (rows, n) in [(1, GATED[0]), (20, GATED[0]), (3, GATED[1])] {
@@ -102,7 +115,7 @@ fn results<B: Backend>(backend: &B) -> Result<Vec<Named>, BackendError> {
     results.push(("a norm before a product".to_owned(), normed(backend)?));
     results.push(("a norm".to_owned(), norm(backend)?));
     results.push(("a rotation, a choice of rows or a sum".to_owned(), on_rows(backend)?));
-    for format in [KvFormat::Bf16, KvFormat::Q8] {
+    for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
         results.push((format!("attention over {format:?} keys"), causal(backend, format)?));
     }
     results.push(("attention within a tile".to_owned(), full(backend)?));
@@ -142,14 +155,17 @@ fn matrix(format: Format, n: usize, k: usize) -> MatrixSource {
             }
             bytes
         }
-        None => rows.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        None if format == Format::F32 => bytemuck::cast_slice(&rows).to_vec(),
+        None if format == Format::F16 => rows.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        None => rows.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
     };
     let (bytes, bias) = (Bytes::from(bytes), Some(numbers(n, 2)));
-    MatrixSource { bytes, format, precision: Precision::Bf16, n, k, bias }
+    MatrixSource { bytes, format, precision: Precision::F32, n, k, bias }
 }
 
-fn product<B: Backend>(backend: &B, format: Format, rows: usize, k: usize) -> Result<Vec<f32>, BackendError> {
-    let weight = backend.linear_weight(matrix(format, N, k))?;
+fn product<B: Backend>(backend: &B, source: MatrixSource, rows: usize) -> Result<Vec<f32>, BackendError> {
+    let k = source.k;
+    let weight = backend.linear_weight(source)?;
     let mut x = numbers(rows * k, 3);
     x[5] = 60.0; // an outlier
     let x = tensor(backend, &x, k)?;
@@ -235,17 +251,17 @@ fn full<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GpuOptions;
     use crate::kernel::{Kernel, all};
     use crate::testing::card_with;
+    use crate::{GpuOptions, MatrixUnits};
     use std::collections::HashSet;
-    use std::mem::{Discriminant, discriminant};
+    use std::time::Instant;
 
     #[test]
     fn the_processor_agrees_with_itself_and_a_wrong_value_is_seen() {
         let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).unwrap();
         let right = results(&cpu).unwrap();
-        assert_eq!(right.len(), 18);
+        assert_eq!(right.len(), 42);
         for (name, right) in &right {
             assert!(are_close(right, right), "{name}");
             // a workgroup that did nothing
@@ -259,16 +275,37 @@ mod tests {
         }
     }
 
+    /// Why a kernel is not tried on a card with such matrix units, or with none.
+    fn left_out(kernel: Kernel, units: Option<MatrixUnits>) -> Option<&'static str> {
+        match kernel {
+            Kernel::Many { .. } if units.is_some() => {
+                Some("matrix units make these products; the card that runs without them is tried anew")
+            }
+            _ => None,
+        }
+    }
+
     #[test]
-    fn every_kind_of_kernel_is_tried() {
+    fn every_kernel_is_tried() {
+        // as on Metal, whose submissions end with a kernel of their own
         let options = GpuOptions { count_submissions: true, ..GpuOptions::default() };
-        let Some(gpu) = card_with(&options) else { return };
-        assert_eq!(first_wrong(&gpu).unwrap(), None);
-        let kinds = |kernels: Vec<Kernel>| kernels.iter().map(discriminant).collect::<HashSet<_>>();
-        let tried = kinds(gpu.device.pipelines.compiled());
-        let there: HashSet<Discriminant<Kernel>> = kinds(all(&[]));
-        assert_eq!(there.difference(&tried).count(), 0, "of {there:?} were tried {tried:?}");
-        assert_eq!(gpu.uses_matrix_units(), tried.len() > there.len());
+        for no_matrix_units in [false, true] {
+            let Some(gpu) = card_with(&GpuOptions { no_matrix_units, ..options.clone() }) else { return };
+            let [compiled, done] = [(); 2].map(|()| {
+                let start = Instant::now();
+                assert_eq!(first_wrong(&gpu).unwrap(), None);
+                start.elapsed()
+            });
+            eprintln!("self-test of {}: {compiled:.2?}, once compiled {done:.2?}", gpu.adapter().name);
+            let units = gpu.device.units;
+            let sizes: Vec<_> = units.iter().map(|units| (units.tile, units.lanes)).collect();
+            let there = all(&sizes).into_iter().filter(|kernel| left_out(*kernel, units).is_none());
+            let tried: HashSet<Kernel> = gpu.device.pipelines.compiled().into_iter().collect();
+            assert_eq!(there.collect::<HashSet<_>>(), tried);
+            if units.is_none() {
+                return; // the same card once more
+            }
+        }
     }
 
     #[test]

@@ -84,6 +84,7 @@ fn decode_counts(gpu: Gpu, quant: Quant, past: usize) -> [Counts; 2] {
     [step(&[8], past), step(&[9], past + 1)]
 }
 
+/// By what the dispatches say that they read: `traffic_tests.rs` of crates/gpu counts on the card that it is so.
 #[test]
 fn a_decode_step_reads_the_weights_and_the_cache_once() {
     for (quant, format) in [(Quant::Q8, Format::Q8), (Quant::Q4, Format::Q4)] {

@@ -71,6 +71,20 @@ fn info_tells_on_which_cards_it_was_tried() {
     assert!(!fixture.run(&["info", "--device", "cpu"]).answer().contains("tried of"));
 }
 
+/// The loader of Vulkan looks for drivers where this variable says.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_printed_where_there_is_no_driver() {
+    let fixture = Fixture::new();
+    let ask = ["ask", "--max-new-tokens", "3", "--dtype", "f32", "--device", "auto", "Hello."];
+    for args in [&["info", "--device", "auto"][..], &ask] {
+        let mut command = fixture.command(args);
+        command.env("VK_DRIVER_FILES", "/nonexistent").env_remove("PHI3V_DEVICE");
+        let told = Run::of(command.output().unwrap()).answer();
+        assert!(!told.contains("gpu:"), "{told}");
+    }
+}
+
 #[test]
 fn info_does_not_download() {
     let fixture = Fixture::new();

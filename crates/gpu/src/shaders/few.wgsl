@@ -30,9 +30,11 @@ fn sum_unit(row0: u32, column: u32, group: u32, sub: u32, to: u32) {
                 quads[2u * j + 1u] = (words >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
             }
         }
+        // read before the first is multiplied: between products, Mesa 26.1 makes of these reads a program that crashes
+        var x: array<vec4<u32>, ROWS>;
+        for (var r = 0u; r < ROWS; r += 1u) { x[r] = quantized[row_at(row0, r, group) * 8u + sub * 2u + half]; }
         for (var r = 0u; r < ROWS; r += 1u) {
-            let x = quantized[row_at(row0, r, group) * 8u + sub * 2u + half];
-            sum[r] += dots(quads[0], x.x) + dots(quads[1], x.y) + dots(quads[2], x.z) + dots(quads[3], x.w);
+            sum[r] += dots(quads[0], x[r].x) + dots(quads[1], x[r].y) + dots(quads[2], x[r].z) + dots(quads[3], x[r].w);
         }
     }
     for (var r = 0u; r < ROWS; r += 1u) {

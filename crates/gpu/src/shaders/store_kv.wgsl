@@ -23,14 +23,18 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let base = (block * n.heads + head) * head_words(n.dim);
     let slot = token % TOKENS;
     var scale = 1.0;
+    var broken = false;
     if (KV == 2u) {
         if (t == 0u) { atomicStore(&largest, 0u); }
         workgroupBarrier();
-        for (var d = t; d < n.dim; d += 64u) { atomicMax(&largest, bitcast<u32>(abs(qkv[first + d]))); }
+        for (var d = t; d < n.dim; d += 64u) { atomicMax(&largest, bitcast<u32>(qkv[first + d]) & 0x7fffffffu); }
         workgroupBarrier();
-        let found = bitcast<f32>(atomicLoad(&largest));
+        // as bits, so that no NaN is lost
+        let bits = atomicLoad(&largest);
+        broken = bits >= 0x7f800000u;
+        let found = bitcast<f32>(bits);
         // zeros keep a scale of 1, so that nothing is divided by zero
-        if (found > 0.0) { scale = found / 127.0; }
+        if (found > 0.0 && !broken) { scale = found / 127.0; }
     }
     if (row_of(wg) >= n.entries) { return; }
     for (var i = t; i < words; i += 64u) {
@@ -46,6 +50,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         if (is_value) { kv[base + TOKENS * words + slot * words + i] = word; } else { kv[base + i * TOKENS + slot] = word; }
     }
     if (KV == 2u && t == 0u) {
-        kv[base + 2u * TOKENS * words + select(0u, TOKENS, is_value) + slot] = bitcast<u32>(scale);
+        // bytes of what is no number are numbers: the scale becomes NaN, so that it shows in all who see the token
+        kv[base + 2u * TOKENS * words + select(0u, TOKENS, is_value) + slot] = select(bitcast<u32>(scale), 0x7fc00000u, broken);
     }
 }

@@ -54,19 +54,40 @@ pub(super) fn open(named: &DeviceChoice, options: &DeviceOptions) -> Result<Devi
     }
 }
 
-/// The best card that is worth it: one with memory of its own or of Apple's is, one that shares the processor's, or of which
+/// A card that may run the model, before it is opened.
+struct Candidate<F> {
+    name: String,
+    kind: AdapterKind,
+    open: F,
+}
+
+/// The best card that is worth it, see [`first_worth`]; a card that cannot be used is told of.
+pub(super) fn automatic(options: &DeviceOptions, tell: &mut dyn FnMut(&str)) -> Option<Device> {
+    let candidates = phi3v_gpu::adapters().into_iter().map(|adapter| Candidate {
+        name: adapter.name.clone(),
+        kind: adapter.kind,
+        open: move || Gpu::open(adapter, &gpu_options(options, Choice::Best)),
+    });
+    first_worth(candidates, |gpu| is_faster(gpu, options), tell).map(Device::Gpu)
+}
+
+/// The first card that is worth it: one with memory of its own or of Apple's is, one that shares the processor's, or of which
 /// its driver does not tell, where it is the faster of the two; never one in software. A card that cannot be used is told of
 /// and the next one tried.
-pub(super) fn automatic(options: &DeviceOptions, tell: &mut dyn FnMut(&str)) -> Option<Device> {
+fn first_worth<T, F: FnOnce() -> Result<T, GpuError>>(
+    candidates: impl Iterator<Item = Candidate<F>>,
+    is_faster: impl Fn(&T) -> bool,
+    tell: &mut dyn FnMut(&str),
+) -> Option<T> {
     let mut failed: Option<String> = None;
-    for adapter in phi3v_gpu::adapters().into_iter().filter(|adapter| adapter.kind != AdapterKind::Software) {
-        let certain = adapter.kind == AdapterKind::Discrete || cfg!(target_vendor = "apple");
-        match Gpu::open(adapter, &gpu_options(options, Choice::Best)) {
-            Ok(gpu) if certain || is_faster(&gpu, options) => {
+    for Candidate { name, kind, open } in candidates.filter(|card| card.kind != AdapterKind::Software) {
+        let certain = kind == AdapterKind::Discrete || cfg!(target_vendor = "apple");
+        match open() {
+            Ok(card) if certain || is_faster(&card) => {
                 if let Some(error) = failed {
-                    tell(&format!("{error}, so {} runs the model", gpu.adapter().name));
+                    tell(&format!("{error}, so {name} runs the model"));
                 }
-                return Some(Device::Gpu(gpu));
+                return Some(card);
             }
             Ok(_) => {}
             Err(error) => failed = failed.or(Some(error.to_string())),
@@ -111,6 +132,7 @@ fn prefill_time<B: Backend>(backend: &B) -> Result<Duration, BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
 
     #[test]
     fn the_probe_measures_the_processor() {
@@ -119,5 +141,78 @@ mod tests {
         };
         let time = prefill_time(&cpu).unwrap();
         assert!(time > Duration::ZERO && time < Duration::MAX);
+    }
+
+    /// What a card does when it is opened.
+    #[derive(Clone, Copy)]
+    enum Is {
+        Faster,
+        Slower,
+        Wrong,
+        /// Its driver lacks something.
+        Unsuitable,
+    }
+
+    /// Which of these cards runs the model, which were opened, and what was told.
+    fn chosen(
+        cards: &[(&'static str, AdapterKind, Is)],
+    ) -> (Option<&'static str>, Vec<&'static str>, Vec<String>) {
+        let opened = RefCell::new(Vec::new());
+        let candidates = cards.iter().map(|&(name, kind, is)| {
+            let opened = &opened;
+            let open = move || {
+                opened.borrow_mut().push(name);
+                let (owned, what) = (name.to_owned(), "a norm".to_owned());
+                match is {
+                    Is::Faster | Is::Slower => Ok((name, matches!(is, Is::Faster))),
+                    Is::Wrong => Err(GpuError::SelfTest { name: owned, what }),
+                    Is::Unsuitable => Err(GpuError::Unsuitable { name: owned, missing: "timestamps" }),
+                }
+            };
+            Candidate { name: name.to_owned(), kind, open }
+        });
+        let mut told = Vec::new();
+        let card = first_worth(candidates, |(_, faster)| *faster, &mut |line| told.push(line.to_owned()));
+        (card.map(|(name, _)| name), opened.into_inner(), told)
+    }
+
+    #[test]
+    fn a_card_that_fails_is_told_of_once_and_the_next_or_the_processor_takes_its_place() {
+        use AdapterKind::{Discrete, Integrated};
+        let wrong = ("Wrong", Discrete, Is::Wrong);
+        let right = ("Right", Discrete, Is::Faster);
+        let told = |line: &str| vec![line.to_owned()];
+        assert_eq!(chosen(&[]), (None, vec![], vec![]));
+        assert_eq!(chosen(&[right, wrong]), (Some("Right"), vec!["Right"], vec![]));
+        assert_eq!(
+            chosen(&[wrong, right]),
+            (
+                Some("Right"),
+                vec!["Wrong", "Right"],
+                told("Wrong computes wrongly (a norm), so Right runs the model")
+            )
+        );
+        let none = "Wrong computes wrongly (a norm), so the processor runs the model";
+        assert_eq!(chosen(&[wrong]), (None, vec!["Wrong"], told(none)));
+        // of two that fail the first, which is the better, is told of
+        let old = ("Old", Integrated, Is::Unsuitable);
+        assert_eq!(chosen(&[wrong, old]), (None, vec!["Wrong", "Old"], told(none)));
+        let none = "Old has no timestamps, so the processor runs the model";
+        assert_eq!(chosen(&[old, wrong]), (None, vec!["Old", "Wrong"], told(none)));
+    }
+
+    #[test]
+    fn what_shares_the_processors_memory_must_be_faster_and_software_is_never_opened() {
+        use AdapterKind::{Discrete, Integrated, Other, Software};
+        assert_eq!(chosen(&[("Lavapipe", Software, Is::Faster)]), (None, vec![], vec![]));
+        assert_eq!(chosen(&[("Card", Discrete, Is::Slower)]), (Some("Card"), vec!["Card"], vec![]));
+        for kind in [Integrated, Other] {
+            assert_eq!(chosen(&[("Part", kind, Is::Faster)]), (Some("Part"), vec!["Part"], vec![]));
+            if cfg!(not(target_vendor = "apple")) {
+                assert_eq!(chosen(&[("Part", kind, Is::Slower)]), (None, vec!["Part"], vec![]));
+                let two = [("Part", kind, Is::Slower), ("Next", kind, Is::Faster)];
+                assert_eq!(chosen(&two), (Some("Next"), vec!["Part", "Next"], vec![]));
+            }
+        }
     }
 }

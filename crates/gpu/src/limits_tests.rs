@@ -1,0 +1,138 @@
+//! Phi-3.5-vision at its largest, without a card: every dispatch has a grid that a device can have and that covers what is to be
+//! computed, and every buffer is one that a kernel can see.
+
+use crate::attention::{FewCut, full_grid, tiles_at_once};
+use crate::backend::{LARGE_BYTES, SIZES, SIZES_SMALL};
+use crate::linear::{Blocks, FEW_ROWS_MAX, PartCut, quantized_bytes};
+use crate::recorder::{WORK_MAX, row_grid};
+use crate::tensor::value_bytes;
+use phi3v_kernels::quant::GROUP;
+use phi3v_kernels::{Format, Heads, Sizes};
+
+/// Workgroups along a side that WebGPU, Vulkan, Metal and DirectX 12 promise.
+const SIDE_MAX: usize = 65_535;
+/// What WebGPU and lavapipe let a kernel see of a buffer.
+const SMALL_BYTES: u64 = 128 << 20;
+
+const VOCABULARY: usize = 32_064;
+const HIDDEN: usize = 3072;
+const INTERMEDIATE: usize = 8192;
+const HEADS: Heads = Heads { query: 32, key_value: 32, dim: 96 };
+const CONTEXT: usize = 131_072;
+const SEQUENCES: usize = 16;
+/// The tower's: patches and their class, width, values between its products, heads.
+const PATCHES: usize = 577;
+const TOWER: usize = 1024;
+const TOWER_HEADS: Heads = Heads { query: 16, key_value: 16, dim: 64 };
+/// Every matrix, `[n, k]`, and whether gates and ups lie in it side by side: decoder, head, tower, projector.
+const MATRICES: [(usize, usize, bool); 10] = [
+    (9216, HIDDEN, false),
+    (HIDDEN, HIDDEN, false),
+    (2 * INTERMEDIATE, HIDDEN, true),
+    (HIDDEN, INTERMEDIATE, false),
+    (VOCABULARY, HIDDEN, false),
+    (TOWER, 588, false),
+    (TOWER, TOWER, false),
+    (4 * TOWER, TOWER, false),
+    (TOWER, 4 * TOWER, false),
+    (HIDDEN, 4 * TOWER, false),
+];
+const FORMATS: [Format; 5] = [Format::Q8, Format::Q4, Format::F32, Format::F16, Format::Bf16];
+
+/// The largest chunk of a prompt: what would be too short for a chunk of its own goes with the one before it.
+fn chunk_max(sizes: Sizes) -> usize {
+    sizes.prefill_chunk + FEW_ROWS_MAX
+}
+
+/// Numbers of rows that a step, the tower or the projector has.
+fn rows_of(sizes: Sizes) -> [usize; 10] {
+    let tiles = PATCHES * sizes.tiles_at_once;
+    [1, 2, SEQUENCES, SEQUENCES + 1, 128, sizes.prefill_chunk, chunk_max(sizes), PATCHES, tiles, 17 * PATCHES]
+}
+
+fn is_possible(grid: [usize; 3]) -> bool {
+    grid.iter().all(|side| (1..=SIDE_MAX).contains(side))
+}
+
+#[test]
+fn products_of_the_real_model_keep_within_grids_and_bindings() {
+    for (sizes, bytes_max) in [(SIZES, LARGE_BYTES), (SIZES_SMALL, SMALL_BYTES)] {
+        for (format, (n, k, gated)) in FORMATS.into_iter().flat_map(|format| MATRICES.map(|m| (format, m))) {
+            let cut = PartCut::new(format, n, k, bytes_max).unwrap();
+            for first in (0..n).step_by(cut.cols) {
+                let cols = cut.cols.min(n - first);
+                assert!(cut.bytes(cols) as u64 <= bytes_max, "{format:?} [{n}, {k}]: {cols} columns");
+                // fused only where both halves are in one part
+                for gated in [false, gated && cols == n] {
+                    let cols = if gated { cols / 2 } else { cols };
+                    for rows in rows_of(sizes) {
+                        let grid = Blocks::new(format, rows, gated).grid(rows, cols);
+                        assert!(is_possible(grid), "{format:?} [{n}, {k}], {rows} rows: {grid:?}");
+                        assert!(grid[1] >= rows.div_ceil(64) && grid[0] >= cols.div_ceil(64), "{grid:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn operations_on_rows_of_the_real_model_keep_within_grids() {
+    for rows in [SIZES, SIZES_SMALL].into_iter().flat_map(rows_of) {
+        // quantize, then those with a thread for each value, rotation and keys and values
+        let groups = (4 * TOWER).max(INTERMEDIATE).div_ceil(GROUP);
+        let values = VOCABULARY.max(INTERMEDIATE).div_ceil(64);
+        for across in [1, groups, values, HEADS.query * HEADS.dim / 64, 2 * HEADS.key_value] {
+            let grid = row_grid(across, rows);
+            assert!(is_possible(grid) && grid[1] * grid[2] >= rows, "{rows} rows: {grid:?}");
+        }
+    }
+    // more rows than a side has
+    assert_eq!(row_grid(3, 70_000), [3, 32_768, 3]);
+}
+
+#[test]
+fn attention_of_the_real_model_keeps_within_grids_and_bindings() {
+    for tokens in [1, 257, 4096, CONTEXT] {
+        for entries in [1, SEQUENCES, 15 * SEQUENCES, chunk_max(SIZES)] {
+            let cut = FewCut::new(HEADS, tokens, entries);
+            assert!(cut.at_once >= 1 && cut.scratch_bytes() as u64 <= SMALL_BYTES);
+            for count in [1, cut.at_once] {
+                assert!(
+                    cut.grids(HEADS, count).into_iter().all(is_possible),
+                    "{tokens} tokens, {count} rows"
+                );
+            }
+        }
+        let tiles = tiles_at_once(HEADS, tokens, WORK_MAX);
+        assert!(is_possible([HEADS.query, tiles, 1]), "{tokens} tokens: {tiles} tiles");
+    }
+    for sizes in [SIZES, SIZES_SMALL] {
+        let rows = sizes.tiles_at_once * PATCHES;
+        let grid = full_grid(TOWER_HEADS, rows, PATCHES);
+        assert!(is_possible(grid) && grid[1] * 16 >= rows, "{grid:?}");
+    }
+}
+
+#[test]
+fn tensors_of_the_real_model_keep_within_bindings() {
+    for (sizes, bytes_max) in [(SIZES, LARGE_BYTES), (SIZES_SMALL, SMALL_BYTES)] {
+        let (chunk, tiles) = (chunk_max(sizes), sizes.tiles_at_once * PATCHES);
+        // activations of a chunk, its logits where an evaluation asks for all, those of the tower, a picture in the projector
+        let tensors = [
+            (chunk, 3 * HIDDEN),
+            (chunk, 2 * INTERMEDIATE),
+            (chunk, VOCABULARY),
+            (tiles, 4 * TOWER),
+            (17 * PATCHES, TOWER),
+            (17 * 12 * 12 + 16 * 12 + 1, 4 * TOWER),
+        ];
+        for (rows, cols) in tensors {
+            let bytes = value_bytes(rows, cols) as u64;
+            assert!(bytes <= bytes_max, "[{rows}, {cols}] has {bytes} bytes of {bytes_max}");
+        }
+        for (rows, cols) in [(chunk, INTERMEDIATE), (tiles, 4 * TOWER)] {
+            assert!(quantized_bytes(rows, cols).into_iter().all(|bytes| bytes as u64 <= bytes_max));
+        }
+    }
+}
