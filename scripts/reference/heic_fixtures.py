@@ -5,7 +5,7 @@
     python scripts/reference/heic_fixtures.py testdata/heic
 
 Each NAME.heic is a made-up picture coded by heif-enc, NAME.png what heif-convert makes of it. Grids, turned and cropped pictures
-are put together here of what heif-enc has coded, as it makes none.
+are put together here of what heif-enc has coded, as it makes none. In bounds/ are those that cost more than they look like.
 """
 
 import struct
@@ -31,6 +31,9 @@ CASES = {
     "ten_bits_420": ("deep", ["-q", "60", "-b", "10", "-p", "chroma=420"]),
     "alpha_420": ("alpha", ["-q", "60", "-p", "chroma=420"]),
 }
+
+# Sides of pictures of one colour, which take few bytes whatever their size.
+FLAT, LARGE = 1024, 4096
 
 
 def picture(width, height):
@@ -156,6 +159,76 @@ def composed(folder, coded):
     put_together(folder / "layers.heic", [(b"iovl", [ispe(90, 60)], overlay), *layer], layers)
 
 
+class Bits:
+    """The bits of a parameter set, read from the first on."""
+
+    def __init__(self, content):
+        self.text = "".join(f"{byte:08b}" for byte in content)
+        self.at = 0
+
+    def number(self):
+        """One that says by zeros how many bits it has."""
+        zeros = self.text.index("1", self.at) - self.at
+        start, self.at = self.at + zeros, self.at + 2 * zeros + 1
+        return int(self.text[start : self.at], 2) - 1
+
+
+def coded_number(value):
+    digits = f"{value + 1:b}"
+    return "0" * (len(digits) - 1) + digits
+
+
+def escaped(content):
+    """With a 3 where a start code would be."""
+    out = bytearray()
+    for byte in content:
+        if out[-2:] == b"\0\0" and byte <= 3:
+            out.append(3)
+        out.append(byte)
+    return bytes(out)
+
+
+def windowed(unit):
+    """A sequence parameter set that leaves of its picture, in 4:2:0, the first 2 x 2 pixels."""
+    bits = Bits(unit.replace(b"\0\0\3", b"\0\0"))
+    bits.at = 16 + 4 + 3 + 1 + 96
+    identity, chroma, width, height = (bits.number() for _ in range(4))
+    assert (identity, chroma, width, height) == (0, 1, LARGE, LARGE), "there is one set, without layers"
+    start = bits.at
+    bits.at += 1
+    if bits.text[start] == "1":
+        for _ in range(4):
+            bits.number()
+    window = "1" + coded_number(0) + coded_number(LARGE // 2 - 1) + coded_number(0) + coded_number(LARGE // 2 - 1)
+    text = (bits.text[:start] + window + bits.text[bits.at :]).rstrip("0")
+    text += "0" * (-len(text) % 8)
+    return escaped(bytes(int(text[at : at + 8], 2) for at in range(0, len(text), 8)))
+
+
+def with_window(config):
+    """An `hvcC` box whose sequence parameter set is changed so."""
+    head, rest, units = config[8:30], config[31:], []
+    for _ in range(config[30]):
+        kind, count, rest = rest[0], int.from_bytes(rest[1:3], "big"), rest[3:]
+        assert count == 1
+        length = int.from_bytes(rest[:2], "big")
+        unit, rest = rest[2 : 2 + length], rest[2 + length :]
+        unit = windowed(unit) if kind & 63 == 33 else unit
+        units.append(bytes([kind]) + struct.pack(">HH", 1, len(unit)) + unit)
+    return box(b"hvcC", head, bytes([len(units)]), *units)
+
+
+def bounds(folder, flat, large):
+    """A picture of one colour, and a grid of 1 x 2 larger ones, of each of which 2 x 2 pixels are seen."""
+    folder.mkdir(exist_ok=True)
+    size = [ispe(FLAT, FLAT)]
+    put_together(folder / "flat.heic", [(b"hvc1", size + flat.properties, flat.data)])
+    config = next(own for own in large.properties if own[4:8] == b"hvcC")
+    tile = (b"hvc1", [ispe(2, 2), with_window(config)], large.data)
+    grid = (b"grid", [ispe(2, 4)], bytes([0, 0, 1, 0]) + struct.pack(">HH", 2, 4))
+    put_together(folder / "window.heic", [grid, tile], box(b"dimg", struct.pack(">HHHH", 1, 2, 2, 2)))
+
+
 def main():
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,6 +240,8 @@ def main():
         Image.fromarray(color[:, :, 0]).save(work / "gray.png")
         alpha = np.linspace(0, 255, 96).astype("uint8")[None, :, None].repeat(64, axis=0)
         Image.fromarray(np.concatenate([color, alpha], axis=2)).save(work / "alpha.png")
+        for name, side in [("flat", FLAT), ("large", LARGE)]:
+            Image.fromarray(np.full((side, side, 3), 90, "uint8")).save(work / f"{name}.png")
         (work / "deep.png").write_bytes(deep_png(color.astype("uint16") * 257))
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
         for name, (source, options) in CASES.items():
@@ -181,6 +256,7 @@ def main():
         for name, left, top in [("a", 0, 0), ("b", 64, 0), ("c", 0, 64), ("d", 64, 64)]:
             Image.fromarray(picture(128, 128)[top : top + 64, left : left + 64]).save(work / f"{name}.png")
         composed(folder, coded)
+        bounds(folder / "bounds", coded("flat"), coded("large"))
         for path in sorted(folder.glob("*.heic")):
             (work / "read.png").unlink(missing_ok=True)
             subprocess.run(["heif-convert", path, work / "read.png"], **quiet)

@@ -130,3 +130,16 @@ fn other_formats_are_read_as_ever_and_avif_by_its_own_function_only() {
     let refused = decode(&AVIF.bytes("color_420.avif"), ImageMode::AsSeen, &LIMITS).unwrap_err();
     assert_eq!(refused, ImageError::OwnProcess { format: "AVIF" });
 }
+
+#[test]
+fn a_file_that_is_cut_short_is_truncated_and_one_with_a_tail_is_read() {
+    for name in ["color_420", "alpha", "grid"] {
+        let whole = AVIF.bytes(&format!("{name}.avif"));
+        let of = |bytes: &[u8]| decode_avif(bytes, ImageMode::AsSeen, &LIMITS);
+        assert_eq!(of(&[&whole, &b"SEFT trailing bytes"[..]].concat()), of(&whole), "{name}");
+        for left in [whole.len() - 1, whole.len() / 2, 60] {
+            let refused = of(&whole[..left]).unwrap_err();
+            assert_eq!(refused, ImageError::Truncated { format: "AVIF" }, "{name}, {left} bytes");
+        }
+    }
+}

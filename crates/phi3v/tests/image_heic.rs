@@ -132,13 +132,134 @@ fn what_is_put_together_is_bounded() {
     assert!(refused(&itself).contains("made of others, too deep"));
     // as many layers of the same picture as the file has room to name
     let bytes = HEIC.bytes("layers.heic");
-    let many = many_layers(&bytes, 60_000);
-    let told = refused(&many);
+    let told = refused(&many_layers(&bytes, 60_000, 0));
+    assert!(told.contains("more than a picture of its size can be"), "{told}");
+    // a few hundred are read, but not with a megabyte of other data in each
+    assert!(decode(&many_layers(&bytes, 400, 0), ImageMode::AsSeen, &LIMITS).is_ok());
+    let large = ImageLimits { bytes_max: 2 << 20, ..LIMITS };
+    let told = decode(&many_layers(&bytes, 400, 1 << 20), ImageMode::AsSeen, &large).unwrap_err();
+    assert!(told.to_string().contains("more than a picture of its size can be"), "{told}");
+}
+
+#[test]
+fn what_a_window_hides_is_counted_before_it_is_decoded() {
+    // two tiles of 4096 x 4096 pixels, of each of which 2 x 2 are seen
+    let mut bytes = HEIC.bytes("bounds/window.heic");
+    let told = decode(&bytes, ImageMode::AsSeen, &LIMITS).unwrap_err();
+    assert_eq!(
+        told,
+        ImageError::Pixels { width: 4096, height: 4096, limit: LIMITS.pixels_max },
+        "by the limit of a picture"
+    );
+    let limits = ImageLimits::default();
+    let of_size = "the HEIC picture is damaged: it is made of more than a picture of its size can be";
+    assert_eq!(decode(&bytes, ImageMode::AsSeen, &limits).unwrap_err().to_string(), of_size);
+    // where it were decoded first, it would be damaged in another way
+    let end = bytes.len();
+    bytes[end - 9000..].fill(0x55);
+    assert_eq!(decode(&bytes, ImageMode::AsSeen, &limits).unwrap_err().to_string(), of_size);
+}
+
+#[test]
+fn turns_without_end_are_refused() {
+    let limits = ImageLimits::default();
+    for times in [0, 4] {
+        let image = decode(&turned(times), ImageMode::AsSeen, &limits).unwrap();
+        assert_eq!((image.width, image.height), (1024, 1024));
+    }
+    let told = decode(&turned(200), ImageMode::AsSeen, &limits).unwrap_err();
+    assert!(told.to_string().contains("more than a picture of its size can be"), "{told}");
+}
+
+/// A picture of 1024 x 1024 pixels that is turned so many times.
+fn turned(times: u8) -> Vec<u8> {
+    let mut bytes = HEIC.bytes("bounds/flat.heic");
+    // how many properties the picture has, all of which are its own
+    let count_at = find(&bytes, b"ipma") + 14;
+    let properties = bytes[count_at];
+    bytes[count_at] += times;
+    insert(&mut bytes, &[b"meta", b"iprp", b"ipma"], &vec![properties + 1; times.into()]);
+    insert(&mut bytes, &[b"meta", b"iprp", b"ipco"], &part(b"irot", &[1]));
+    bytes
+}
+
+fn find(bytes: &[u8], name: &[u8; 4]) -> usize {
+    bytes.windows(4).position(|window| window == name).unwrap()
+}
+
+/// Inserts `more` at the end of the last of `names`, boxes of which each is in the one before, in a file of one coded picture that
+/// the fixtures' script has put together.
+fn insert(bytes: &mut Vec<u8>, names: &[&[u8; 4]], more: &[u8]) {
+    let mut end = 0;
+    for name in names {
+        let start = find(bytes, name) - 4;
+        let length = u32::from_be_bytes(bytes[start..start + 4].try_into().unwrap());
+        bytes[start..start + 4].copy_from_slice(&(length + more.len() as u32).to_be_bytes());
+        end = start + length as usize;
+    }
+    bytes.splice(end..end, more.iter().copied());
+    // where the coded picture begins now
+    let (place, data) = (find(bytes, b"iloc") + 18, find(bytes, b"mdat") + 4);
+    bytes[place..place + 4].copy_from_slice(&(data as u32).to_be_bytes());
+}
+
+#[test]
+fn pictures_that_belong_to_another_are_counted() {
+    let with = |count: usize| {
+        let mut bytes = HEIC.bytes("narrow.heic");
+        let belongs = part(b"auxl", &[0, 1, 0, 1, 0, 1]);
+        insert(&mut bytes, &[b"meta"], &part(b"iref", &[&[0; 4][..], &belongs.repeat(count)].concat()));
+        decode(&bytes, ImageMode::AsSeen, &LIMITS)
+    };
+    // as phones have them: depth, skin, hair and the like
+    assert!(with(20) == Ok(read("narrow.heic", ImageMode::AsSeen)));
+    let told = with(50_000).unwrap_err().to_string();
     assert!(told.contains("more than a picture of its size can be"), "{told}");
 }
 
-/// A file whose picture is so many layers of one and the same, each of 96 x 64 pixels.
-fn many_layers(layers: &[u8], count: u16) -> Vec<u8> {
+#[test]
+fn a_file_that_is_cut_short_is_truncated_and_one_with_a_tail_is_read() {
+    for name in HEIC.names(18) {
+        let whole = HEIC.bytes(&format!("{name}.heic"));
+        let image = decode(&whole, ImageMode::AsSeen, &LIMITS).unwrap();
+        for tail in [&b"SEFT trailing bytes of a program"[..], &[0; 3], &[0xff; 9]] {
+            let file = [&whole, tail].concat();
+            assert!(decode(&file, ImageMode::AsSeen, &LIMITS).as_ref() == Ok(&image), "{name}");
+        }
+        for left in [whole.len() - 1, whole.len() - 200, whole.len() / 2, 60, 30] {
+            let refused = decode(&whole[..left], ImageMode::AsSeen, &LIMITS).unwrap_err();
+            assert_eq!(refused, ImageError::Truncated { format: "HEIC" }, "{name}, {left} bytes");
+        }
+    }
+}
+
+#[test]
+fn what_the_container_s_reader_does_not_know_is_unsupported() {
+    // an item told of in the way of an older format
+    let old = HEIC.changed("color_420.heic", b"infe\x02", b"infe\x01");
+    let refused = decode(&old, ImageMode::AsSeen, &LIMITS).unwrap_err();
+    assert!(matches!(refused, ImageError::UnsupportedKind { format: "HEIC", .. }), "{refused}");
+}
+
+#[test]
+fn lists_that_take_a_reader_minutes_are_refused_by_their_length() {
+    let item = |id: u16| part(b"infe", &[&[2, 0, 0, 0], &id.to_be_bytes()[..], b"\0\0hvc1\0"].concat());
+    let items: Vec<u8> = (1..=12_000).flat_map(item).collect();
+    let items = part(b"iinf", &[&[1, 0, 0, 0, 0, 0, 0x2e, 0xe0][..], &items].concat());
+    let owners = [&[0, 0, 0, 0, 0, 1, 0x38, 0x80][..], &[0xfd, 0xe8, 0].repeat(80_000)].concat();
+    let properties = part(b"iprp", &[part(b"ipco", &[]), part(b"ipma", &owners)].concat());
+    let handler = part(b"hdlr", &[&[0; 8][..], b"pict", &[0; 13]].concat());
+    let first = part(b"pitm", &[0, 0, 0, 0, 0, 1]);
+    let meta = part(b"meta", &[vec![0; 4], handler, first, items, properties].concat());
+    let refused =
+        decode(&[part(b"ftyp", b"heic\0\0\0\0mif1heic"), meta].concat(), ImageMode::AsSeen, &LIMITS);
+    let expected = "this kind of HEIC picture is not supported: \
+                    it has 80000 lists of items' properties, and 70000 at most are read";
+    assert_eq!(refused.unwrap_err().to_string(), expected);
+}
+
+/// A file whose picture is so many layers of one and the same, each of 96 x 64 pixels and with so many bytes besides.
+fn many_layers(layers: &[u8], count: u16, besides: usize) -> Vec<u8> {
     let find = |name: &[u8]| layers.windows(name.len()).position(|window| window == name).unwrap();
     let whole = |name: &[u8]| {
         let start = find(name) - 4;
@@ -147,13 +268,19 @@ fn many_layers(layers: &[u8], count: u16) -> Vec<u8> {
     };
     let coded = whole(b"mdat")[8..].to_vec();
     // the overlay's own 22 bytes come first
-    let coded = &coded[22..];
+    let mut coded = coded[22..].to_vec();
+    if besides > 0 {
+        // information that nobody needs
+        coded.extend((besides as u32).to_be_bytes());
+        coded.extend([39 << 1, 1]);
+        coded.resize(coded.len() + besides - 2, 0x55);
+    }
     let mut overlay = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 90, 0, 60];
     overlay.extend(vec![0; 4 * usize::from(count)]);
     let mut references = [1_u16.to_be_bytes(), count.to_be_bytes()].concat();
     references.extend([0, 2].repeat(count.into()));
     let references = part(b"iref", &[&[0; 4][..], &part(b"dimg", &references)].concat());
-    let data = [&overlay, coded].concat();
+    let data = [&overlay[..], &coded].concat();
     let place = |id: u16, start: usize, length: usize| {
         let (start, length) = (start as u32, length as u32);
         [&id.to_be_bytes()[..], &[0, 1, 0, 0, 0, 1], &start.to_be_bytes(), &length.to_be_bytes()].concat()

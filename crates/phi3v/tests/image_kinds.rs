@@ -170,6 +170,43 @@ fn a_transparent_index_is_known_however_long_its_extension() {
     }
 }
 
+/// A BMP of one row with a palette of two gray levels.
+fn two_levels(width: u32, bits: u16, levels: [u8; 2], row: &[u8]) -> Vec<u8> {
+    let mut file = b"BM\0\0\0\0\0\0\0\0".to_vec();
+    for number in [62, 40, width, 1] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend([1, 0]);
+    file.extend(bits.to_le_bytes());
+    for number in [0_u32, 0, 0, 0, 2, 0] {
+        file.extend(number.to_le_bytes());
+    }
+    let palette: Vec<u8> = levels.iter().flat_map(|level| [*level, *level, *level, 0]).collect();
+    [file.as_slice(), &palette, row].concat()
+}
+
+#[test]
+fn a_bmp_of_black_and_white_is_of_bits_for_the_reference() {
+    // what Pillow 10.3 reads: the first bits of the row, whatever a pixel has
+    let of = |file: &[u8], mode| -> Vec<u8> {
+        let image = read(file, mode).unwrap();
+        image.pixels.chunks(3).map(|pixel| pixel[0] / 255).collect()
+    };
+    let bytes = [1, 0x80, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0];
+    let file = two_levels(10, 8, [0, 255], &bytes);
+    assert_eq!(of(&file, ImageMode::Reference), [0, 0, 0, 0, 0, 0, 0, 1, 1, 0]);
+    assert_eq!(of(&file, ImageMode::AsSeen), [1, 0, 1, 0, 1, 1, 0, 1, 1, 1]);
+    let file = two_levels(10, 4, [0, 255], &[0x10, 0x40, 0x11, 0x01, 0x10, 0, 0, 0]);
+    assert_eq!(of(&file, ImageMode::Reference), [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(of(&file, ImageMode::AsSeen), [1, 0, 0, 0, 1, 1, 0, 1, 1, 0]);
+    let file = two_levels(10, 8, [255, 0], &bytes);
+    assert_eq!(of(&file, ImageMode::Reference), of(&file, ImageMode::AsSeen), "white first is a palette");
+    // the bits are all there
+    let file = two_levels(10, 8, [0, 255], &bytes[..2]);
+    assert_eq!(of(&file, ImageMode::Reference), [0, 0, 0, 0, 0, 0, 0, 1, 1, 0]);
+    assert!(matches!(read(&file, ImageMode::AsSeen), Err(ImageError::Truncated { .. })));
+}
+
 /// A BMP of run lengths, 4 pixels wide, with a palette of gray levels 16 times their index, upside down.
 fn rle(rows: u32, bits: u16, codes: &[u8]) -> Vec<u8> {
     let palette: Vec<u8> = (0..16).flat_map(|i| [i * 16, i * 16, i * 16, 0]).collect();

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::repository;
-use phi3v::image::{ImageError, ImageLimits, ImageMode, RgbImage, decode};
+use phi3v::image::{ImageError, ImageLimits, ImageMode, RgbImage, decode, decode_page, pages};
 use sha2::{Digest, Sha256};
 
 const WIDTH: u16 = 256;
@@ -279,4 +279,44 @@ fn what_is_not_read_is_named() {
     ] {
         assert!(refusal.contains("not supported") && refusal.contains(kind), "{refusal}");
     }
+}
+
+/// A TIFF of so many pages, each of one pixel, which is the same.
+fn many_pages(count: u32) -> Vec<u8> {
+    const ENTRIES: u32 = 8;
+    let directory = 2 + 12 * ENTRIES + 4;
+    let mut file = b"II\x2a\0\x0c\0\0\0\x80\0\0\0".to_vec();
+    for page in 1..=count {
+        file.extend((ENTRIES as u16).to_le_bytes());
+        for (tag, value) in [(256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 8), (278, 1), (279, 1)] {
+            file.extend([(tag as u16).to_le_bytes(), 3_u16.to_le_bytes()].concat());
+            file.extend([1_u32.to_le_bytes(), (value as u32).to_le_bytes()].concat());
+        }
+        let next = if page == count { 0 } else { 12 + page * directory };
+        file.extend(next.to_le_bytes());
+    }
+    file
+}
+
+#[test]
+fn pages_within_the_limit_are_read_however_many_follow() {
+    let read = |file: &[u8], page, limits: &ImageLimits| {
+        decode_page(file, page, ImageMode::AsSeen, limits).map(|image| image.pixels)
+    };
+    let limits = ImageLimits::default();
+    let many = many_pages(5000);
+    assert_eq!(pages(&many, &limits), Ok(Some(1001)), "all that are beyond are one");
+    for page in [1, 1000] {
+        assert_eq!(read(&many, page, &limits), Ok(vec![128; 3]), "{page}");
+    }
+    for page in [1001, 6000] {
+        let refused = read(&many, page, &limits).unwrap_err();
+        assert_eq!(refused.to_string(), "the TIFF picture has more than 1000 pages, the limit");
+    }
+    let two = ImageLimits { frames_max: 2, ..limits };
+    assert_eq!(pages(&many_pages(2), &two), Ok(Some(2)));
+    assert_eq!(read(&many_pages(5), 2, &two), Ok(vec![128; 3]));
+    assert!(matches!(read(&many_pages(5), 3, &two), Err(ImageError::Frames { limit: 2, .. })));
+    let none = read(&many_pages(2), 3, &two).unwrap_err();
+    assert!(!matches!(none, ImageError::Frames { .. }), "there are no more than the limit: {none}");
 }

@@ -5,7 +5,7 @@ use crate::source::{Origin, Source, data_url_limits};
 use crate::work;
 use phi3v::document::is_pdf;
 use phi3v::image::{
-    self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_VALUES, is_avif,
+    self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_VALUES, is_avif, is_heic,
 };
 use phi3v_cli::documents::PageChoice;
 use phi3v_cli::error::CliError;
@@ -92,7 +92,7 @@ pub(crate) fn read(
     // a pipe, a host or a document may let one wait
     let may_wait = match &origin {
         Origin::Named(_) | Origin::DataUrl(_) => true,
-        Origin::Bytes(bytes, _) => is_pdf(bytes) || is_avif(bytes),
+        Origin::Bytes(bytes, _) => is_pdf(bytes) || is_avif(bytes) || is_heic(bytes),
         Origin::Pixels { .. } => false,
     };
     let work = move || prepared(origin, &options, pages_unasked_max).map_err(CliError::from);

@@ -114,18 +114,19 @@ impl Drawer {
         }
     }
 
-    /// Decodes an AVIF, which has at least one byte and not too many.
+    /// Decodes a picture in `format`, HEIC or AVIF, which has at least one byte and not too many.
     ///
     /// # Errors
     /// It cannot be decoded within the limits, or the process for it cannot be started.
-    pub fn avif(
+    pub fn picture(
         &self,
+        format: &'static str,
         bytes: &[u8],
         mode: ImageMode,
         limits: &ImageLimits,
     ) -> Result<RgbImage, DocumentError> {
         let mut peer = self.start()?;
-        let sent = peer.send_file(&Work::avif(bytes.len(), mode, limits), bytes);
+        let sent = peer.send_file(&Work::picture(bytes.len(), mode, limits), bytes);
         let reply = sent.and_then(|()| peer.reply()).and_then(|reply| {
             Ok(match reply {
                 Reply::Page { width, height, .. } => {
@@ -143,11 +144,11 @@ impl Drawer {
         let late = || self.time().over().unwrap_or(DocumentError::PictureTime { limit: page_time_max });
         match reply {
             Ok(Ok(image)) => Ok(image),
-            Ok(Err(refusal)) => Err(DocumentError::Image(refusal.into())),
+            Ok(Err(refusal)) => Err(DocumentError::Image(refusal.of(format))),
             Err(_) => Err(match peer.process.end() {
                 Some(Stopped::Time) => late(),
                 Some(Stopped::Memory) => DocumentError::PictureMemory { limit: memory_max },
-                None => DocumentError::Image(Refusal::of_end().into()),
+                None => DocumentError::Image(Refusal::of_end().of(format)),
             }),
         }
     }

@@ -80,7 +80,7 @@ impl DocumentError {
                     .to_owned(),
             ),
             Self::PictureTime { .. } | Self::PictureMemory { .. } => {
-                Some("scale it down, or convert it, with `heif-convert photo.avif photo.png` for example".to_owned())
+                Some("scale it down, or convert it, with `heif-convert photo.heic photo.png` for example".to_owned())
             }
             Self::TimeTogether { .. } => Some("send fewer pages or files at a time".to_owned()),
             Self::NoFfmpeg => Some("install ffmpeg, or make pictures of the video elsewhere".to_owned()),

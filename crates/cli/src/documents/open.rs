@@ -16,7 +16,7 @@ pub enum OpenFile {
     Tiff {
         /// The bytes of the file.
         bytes: Arc<Vec<u8>>,
-        /// How many pages it has.
+        /// How many pages it has; one more than are looked at where there are more.
         pages: usize,
     },
 }

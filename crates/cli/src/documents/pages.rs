@@ -26,7 +26,7 @@ pub struct Reading {
     pub frames: Option<FrameChoice>,
     /// Pages of a document that are looked at where nobody chose.
     pub pages_unasked_max: usize,
-    /// What draws PDF files and decodes AVIF.
+    /// What draws PDF files and decodes HEIC and AVIF.
     pub drawer: Drawer,
 }
 
@@ -85,13 +85,20 @@ impl Reading {
     /// # Errors
     /// It does not have the chosen pages, or too many where nobody chose.
     pub fn pages_of(&self, file: OpenFile) -> Result<Pages, DocumentError> {
-        let left = self.chosen(file.pages())?;
+        let left = self.chosen(&file)?;
         Ok(self.pages(Content::Open(file), left))
     }
 
-    /// The chosen of so many pages; all where nobody chose.
-    fn chosen(&self, pages: usize) -> Result<Vec<usize>, DocumentError> {
+    /// The chosen pages of a file; all where nobody chose.
+    fn chosen(&self, file: &OpenFile) -> Result<Vec<usize>, DocumentError> {
+        let (pages, limit) = (file.pages(), self.limits.frames_max);
         match &self.pages {
+            // where there are more they were not counted
+            Some(choice) if matches!(file, OpenFile::Tiff { .. }) && pages > limit => {
+                let chosen = choice.of_document(pages).ok();
+                let chosen = chosen.filter(|chosen| chosen.iter().all(|page| *page <= limit));
+                Ok(chosen.ok_or(ImageError::Frames { format: "TIFF", frames: pages, limit })?)
+            }
             Some(choice) => choice.of_document(pages),
             None if pages > self.pages_unasked_max => {
                 Err(DocumentError::ManyPages { pages, limit: self.pages_unasked_max })
@@ -127,14 +134,18 @@ impl Reading {
         Ok(None)
     }
 
-    /// The picture that a file is. What can end the process that decodes it is left to another.
+    /// The picture that a file is. What can end the process that decodes it, or keep it for long, is left to another.
     fn picture(&self, bytes: &[u8]) -> Result<RgbImage, DocumentError> {
         let Self { mode, limits, .. } = self;
-        if cfg!(feature = "avif") && image::is_avif(bytes) {
-            limits.check_bytes(bytes.len())?;
-            return self.drawer.avif(bytes, *mode, limits);
-        }
-        Ok(image::decode(bytes, *mode, limits)?)
+        let format = if cfg!(feature = "avif") && image::is_avif(bytes) {
+            "AVIF"
+        } else if cfg!(feature = "heic") && image::is_heic(bytes) {
+            "HEIC"
+        } else {
+            return Ok(image::decode(bytes, *mode, limits)?);
+        };
+        limits.check_bytes(bytes.len())?;
+        self.drawer.picture(format, bytes, *mode, limits)
     }
 
     fn pages(&self, content: Content, left: Vec<usize>) -> Pages {
@@ -167,7 +178,7 @@ pub fn count_pages(bytes: Vec<u8>, reading: &Reading) -> Result<Option<CountedPa
         let Some(pages) = reading.tiff_pages(&bytes)? else { return Ok(None) };
         OpenFile::Tiff { bytes: Arc::new(bytes), pages }
     };
-    let numbers = reading.chosen(file.pages())?;
+    let numbers = reading.chosen(&file)?;
     Ok(Some(CountedPages { numbers, file }))
 }
 

@@ -15,16 +15,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 /// The word of the command line that makes a process one that draws. It is no command for people, and in no help.
 pub const WORD: &str = "__draw-pages";
 
-/// The format of the pictures that are read here.
-const AVIF: &str = "AVIF";
-
 /// A file that is to be read.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Work {
     /// A PDF of so many bytes.
     Pdf(u64),
-    /// An AVIF, and what decides how it is read.
-    Avif {
+    /// A picture, and what decides how it is read.
+    Picture {
         /// How many bytes it has.
         bytes: u64,
         /// Whether it is read as people see it, and not as the reference would.
@@ -37,10 +34,10 @@ pub enum Work {
 }
 
 impl Work {
-    /// An AVIF of so many bytes, which are within the limits.
+    /// A picture of so many bytes, which are within the limits.
     #[must_use]
-    pub fn avif(bytes: usize, mode: ImageMode, limits: &ImageLimits) -> Self {
-        Self::Avif {
+    pub fn picture(bytes: usize, mode: ImageMode, limits: &ImageLimits) -> Self {
+        Self::Picture {
             bytes: bytes as u64,
             is_as_seen: mode == ImageMode::AsSeen,
             pixels_max: limits.pixels_max,
@@ -89,6 +86,8 @@ pub enum Refusal {
     Pixels(u32, u32, u64),
     /// It is in a form that is not decoded.
     Kind(String),
+    /// It ends too early.
+    Truncated,
     /// It contradicts its format.
     Damaged(String),
 }
@@ -100,25 +99,28 @@ impl From<ImageError> for Refusal {
             ImageError::Side { width, height, limit } => Self::Side(width, height, limit),
             ImageError::Pixels { width, height, limit } => Self::Pixels(width, height, limit),
             ImageError::UnsupportedKind { kind, .. } => Self::Kind(kind),
+            ImageError::Truncated { .. } => Self::Truncated,
             ImageError::Damaged { reason, .. } => Self::Damaged(reason),
-            other => Self::Damaged(other.to_string()),
-        }
-    }
-}
-
-impl From<Refusal> for ImageError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Empty(width, height) => Self::Empty { width, height },
-            Refusal::Side(width, height, limit) => Self::Side { width, height, limit },
-            Refusal::Pixels(width, height, limit) => Self::Pixels { width, height, limit },
-            Refusal::Kind(kind) => Self::UnsupportedKind { format: AVIF, kind },
-            Refusal::Damaged(reason) => Self::Damaged { format: AVIF, reason },
+            // what else there is was looked at before the picture was sent
+            _ => Self::of_end(),
         }
     }
 }
 
 impl Refusal {
+    /// The error of a picture in this format.
+    #[must_use]
+    pub fn of(self, format: &'static str) -> ImageError {
+        match self {
+            Self::Empty(width, height) => ImageError::Empty { width, height },
+            Self::Side(width, height, limit) => ImageError::Side { width, height, limit },
+            Self::Pixels(width, height, limit) => ImageError::Pixels { width, height, limit },
+            Self::Kind(kind) => ImageError::UnsupportedKind { format, kind },
+            Self::Truncated => ImageError::Truncated { format },
+            Self::Damaged(reason) => ImageError::Damaged { format, reason },
+        }
+    }
+
     /// What is said of a picture whose decoder has ended the process.
     #[must_use]
     pub fn of_end() -> Self {
@@ -215,13 +217,18 @@ fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Resul
     match serde_json::from_str::<Work>(&line)? {
         #[cfg(feature = "pdf")]
         Work::Pdf(length) => pdf(file(input, length)?, input, output),
-        #[cfg(feature = "avif")]
-        Work::Avif { bytes, is_as_seen, pixels_max, side_max } => {
+        #[cfg(any(feature = "avif", feature = "heic"))]
+        Work::Picture { bytes, is_as_seen, pixels_max, side_max } => {
             let bytes = file(input, bytes)?;
             let limits = ImageLimits { bytes_max: bytes.len(), pixels_max, side_max, ..Default::default() };
-            avif(&bytes, if is_as_seen { ImageMode::AsSeen } else { ImageMode::Reference }, &limits, output)
+            picture(
+                &bytes,
+                if is_as_seen { ImageMode::AsSeen } else { ImageMode::Reference },
+                &limits,
+                output,
+            )
         }
-        // without the feature nobody asks
+        // without the features nobody asks
         #[allow(unreachable_patterns, reason = "a build with all features")]
         _ => {
             let _ = output;
@@ -231,19 +238,29 @@ fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Resul
 }
 
 /// The next `length` bytes.
-#[cfg(any(feature = "avif", feature = "pdf"))]
+#[cfg(any(feature = "avif", feature = "heic", feature = "pdf"))]
 fn file(input: &mut impl io::BufRead, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     input.take(length).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-#[cfg(feature = "avif")]
-fn avif(bytes: &[u8], mode: ImageMode, limits: &ImageLimits, output: &mut impl io::Write) -> io::Result<()> {
+#[cfg(any(feature = "avif", feature = "heic"))]
+fn picture(
+    bytes: &[u8],
+    mode: ImageMode,
+    limits: &ImageLimits,
+    output: &mut impl io::Write,
+) -> io::Result<()> {
+    #[cfg(not(feature = "avif"))]
+    use phi3v::image::decode;
+    #[cfg(feature = "avif")]
+    use phi3v::image::decode_avif as decode;
+
     // a panic on one of the decoder's threads would let the others wait for it forever, and one in a function of C
     // would leave a core behind
     std::panic::set_hook(Box::new(|_| std::process::exit(1)));
-    match phi3v::image::decode_avif(bytes, mode, limits) {
+    match decode(bytes, mode, limits) {
         Ok(image) => {
             let page = Reply::Page { width: image.width, height: image.height, is_incomplete: false };
             reply(output, &page, &image.pixels)
@@ -277,7 +294,7 @@ fn pdf(bytes: Vec<u8>, input: &mut impl io::BufRead, output: &mut impl io::Write
     Ok(())
 }
 
-#[cfg(any(feature = "avif", feature = "pdf"))]
+#[cfg(any(feature = "avif", feature = "heic", feature = "pdf"))]
 fn reply(output: &mut impl io::Write, reply: &Reply, pixels: &[u8]) -> io::Result<()> {
     serde_json::to_writer(&mut *output, reply)?;
     output.write_all(b"\n")?;
@@ -296,11 +313,15 @@ mod tests {
             ImageError::Empty { width: 0, height: 3 },
             ImageError::Side { width: 9, height: 3, limit: limits.0 },
             ImageError::Pixels { width: 9, height: 3, limit: limits.1 },
-            ImageError::UnsupportedKind { format: AVIF, kind: "coded as `x`".to_owned() },
-            ImageError::Damaged { format: AVIF, reason: "it has no colours".to_owned() },
+            ImageError::UnsupportedKind { format: "HEIC", kind: "coded as `x`".to_owned() },
+            ImageError::Truncated { format: "HEIC" },
+            ImageError::Damaged { format: "HEIC", reason: "it has no colours".to_owned() },
         ] {
             let told = serde_json::to_string(&Refusal::from(error.clone())).unwrap();
-            assert_eq!(ImageError::from(serde_json::from_str::<Refusal>(&told).unwrap()), error);
+            assert_eq!(serde_json::from_str::<Refusal>(&told).unwrap().of("HEIC"), error);
         }
+        // no sentence within a sentence
+        let other = Refusal::from(ImageError::Frames { format: "HEIC", frames: 2, limit: 1 });
+        assert_eq!(other.of("AVIF").to_string(), "the AVIF picture is damaged: the decoder gave up");
     }
 }

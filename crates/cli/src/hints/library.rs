@@ -60,8 +60,11 @@ pub(super) fn image(error: &ImageError) -> Option<String> {
         ImageError::Bytes { bytes: 1.., .. } => "--max-image-bytes",
         ImageError::Pixels { .. } => "--max-pixels",
         ImageError::Side { width: 1.., height: 1.., .. } => "--max-side",
-        // a JPEG's scans are none
-        ImageError::Frames { format, .. } if *format != "JPEG" => "--max-frames",
+        ImageError::Frames { .. } => {
+            return error
+                .hint()
+                .map(|hint| hint.replace("raise the limit", "raise the limit with --max-frames"));
+        }
         ImageError::TooNarrow { .. } => {
             return Some("crop the picture, or allow more crops with --num-crops".to_owned());
         }

@@ -51,7 +51,7 @@ pub struct Limits {
     pub remote_bytes_max: usize,
     /// Time for a picture from another server, redirects included.
     pub remote_time_max: Duration,
-    /// Time for drawing the documents of a request and decoding its AVIF, all together.
+    /// Time for drawing the documents of a request and decoding its HEIC and AVIF, all together.
     pub draw_time_max: Duration,
 }
 

@@ -64,6 +64,16 @@ fn pages_of_a_tiff_are_chosen_and_its_first_is_the_picture() {
     let page = |page: usize, width, height| (format!("pages.tif#page={page}"), width, height);
     let chosen = looked_at(&fixture, &["pages.tif", "--pages", "2-", "What?"]);
     assert_eq!(chosen, [page(2, 30, 40), page(3, 20, 20)]);
+    // pages that nobody chose count for nothing
+    let first = ["pages.tif", "--pages", "1-2", "--max-frames", "2", "What?"];
+    assert_eq!(looked_at(&fixture, &first).len(), 2);
+    for pages in ["3", "1-", "2-3", "7"] {
+        let refused =
+            ask(&fixture, &["pages.tif", "--pages", pages, "--max-frames", "2", "What?"]).refusal(3);
+        let expected = "pages.tif: the TIFF picture has more than 2 pages, the limit\nhint: \
+                        choose among its first 2 pages, or raise the limit with --max-frames if you trust the file";
+        assert!(refused.contains(expected), "{pages}: {refused}");
+    }
     let refused = ask(&fixture, &["pages.tif", "--pages", "4", "What?"]).refusal(3);
     assert!(refused.contains("pages.tif: there is no page 4, the document has 3"), "{refused}");
 }

@@ -95,7 +95,7 @@ mod avif {
     #[test]
     fn one_that_ends_its_decoder_is_refused() {
         let limits = ImageLimits::default();
-        let refused = drawer().avif(&ends_its_decoder(), ImageMode::AsSeen, &limits).unwrap_err();
+        let refused = drawer().picture("AVIF", &ends_its_decoder(), ImageMode::AsSeen, &limits).unwrap_err();
         assert!(matches!(refused, DocumentError::Image(ImageError::Damaged { .. })), "{refused}");
         let fixture = Fixture::new();
         std::fs::write(fixture.path("a.avif"), ends_its_decoder()).unwrap();
@@ -107,14 +107,18 @@ mod avif {
     #[test]
     fn limits_are_those_of_the_other_side_too() {
         let refused = |limits: &ImageLimits| {
-            drawer().avif(&bytes("color_420.avif"), ImageMode::AsSeen, limits).unwrap_err().to_string()
+            drawer()
+                .picture("AVIF", &bytes("color_420.avif"), ImageMode::AsSeen, limits)
+                .unwrap_err()
+                .to_string()
         };
         let few = ImageLimits { pixels_max: 3071, ..ImageLimits::default() };
         assert_eq!(refused(&few), "the picture is 64x48, that is 3072 pixels, the limit is 3071");
         let narrow = ImageLimits { side_max: 63, ..ImageLimits::default() };
         assert_eq!(refused(&narrow), "the picture is 64x48, the limit of a side is 63 pixels");
         let no_time = DrawLimits { page_time_max: Duration::ZERO, ..DrawLimits::default() };
-        let late = drawer().with_limits(no_time).avif(
+        let late = drawer().with_limits(no_time).picture(
+            "AVIF",
             &bytes("grid.avif"),
             ImageMode::AsSeen,
             &ImageLimits::default(),
@@ -151,7 +155,7 @@ mod avif {
                         _ => drop(bytes.drain(at..(at + below(9)).min(bytes.len()))),
                     }
                 }
-                match drawer().avif(&bytes, ImageMode::AsSeen, &limits) {
+                match drawer().picture("AVIF", &bytes, ImageMode::AsSeen, &limits) {
                     Ok(image) => {
                         whole += 1;
                         assert_eq!(image.pixels.len(), image.width * image.height * 3);
@@ -177,9 +181,70 @@ mod avif {
             for mode in [ImageMode::AsSeen, ImageMode::Reference] {
                 let limits = ImageLimits::default();
                 let bytes = bytes(&format!("{name}.avif"));
-                let image = drawer().avif(&bytes, mode, &limits).unwrap();
+                let image = drawer().picture("AVIF", &bytes, mode, &limits).unwrap();
                 assert_eq!(image, decode_avif(&bytes, mode, &limits).unwrap(), "{name}");
             }
         }
+    }
+}
+
+#[cfg(feature = "heic")]
+mod heic {
+    use super::*;
+    use phi3v::image::{ImageError, ImageLimits, ImageMode, decode};
+    use phi3v_cli::documents::{DocumentError, Drawer};
+
+    fn drawer() -> Drawer {
+        Drawer::by(Path::new(env!("CARGO_BIN_EXE_phi3v")))
+    }
+
+    fn bytes(name: &str) -> Vec<u8> {
+        std::fs::read(photograph("heic", name)).unwrap()
+    }
+
+    #[test]
+    fn the_process_gives_the_pixels_of_the_library() {
+        for name in ["alpha.heic", "ten_bits_420.heic", "grid_turned.heic", "layers.heic"] {
+            for mode in [ImageMode::AsSeen, ImageMode::Reference] {
+                let limits = ImageLimits::default();
+                let image = drawer().picture("HEIC", &bytes(name), mode, &limits).unwrap();
+                assert_eq!(image, decode(&bytes(name), mode, &limits).unwrap(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_told_as_the_library_tells_it() {
+        let limits = ImageLimits::default();
+        let whole = bytes("color_420.heic");
+        let few = ImageLimits { pixels_max: 6143, ..limits };
+        let cases = [
+            (&whole[..whole.len() - 200], limits, "the HEIC picture is truncated"),
+            (&whole[..], few, "the picture is 96x64, that is 6144 pixels, the limit is 6143"),
+            (&bytes("bounds/window.heic"), limits, "the HEIC picture is damaged: it is made of more than"),
+        ];
+        for (file, limits, expected) in cases {
+            let refused = drawer().picture("HEIC", file, ImageMode::AsSeen, &limits).unwrap_err();
+            let DocumentError::Image(told) = &refused else { panic!("{refused}") };
+            assert!(told.to_string().starts_with(expected), "{told}");
+            assert_eq!(*told, decode(file, ImageMode::AsSeen, &limits).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn a_download_that_was_cut_short_is_to_be_fetched_again() {
+        let fixture = Fixture::new();
+        let whole = bytes("color_420.heic");
+        std::fs::write(fixture.path("a.heic"), &whole[..whole.len() - 200]).unwrap();
+        let told = fixture.run(&["ask", "a.heic", "What?"]);
+        let expected = "a.heic: the HEIC picture is truncated\nhint: copy or download the file again";
+        assert!(told.code == Some(3) && told.stderr.contains(expected), "{:?} {}", told.code, told.stderr);
+    }
+
+    #[test]
+    fn a_picture_of_another_codec_is_refused_by_name() {
+        let file = b"\0\0\0\x18ftypavci\0\0\0\0mif1miaf";
+        let refused = decode(file, ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
+        assert_eq!(refused, ImageError::UnsupportedFormat { format: "HEIF" });
     }
 }

@@ -21,6 +21,9 @@ use raster::Raster;
 /// Decodes an image: PNG, JPEG, WebP, GIF (first frame), BMP, TIFF (first page) or, with the feature `heic`, HEIC, told by
 /// content. AVIF is read by a function of its own, `decode_avif`.
 ///
+/// What a file may cost grows with the size that it states: the largest HEIC that the limits allow takes many seconds, so that
+/// programs that read files of strangers may want a time limit, and thus a process, around this as well.
+///
 /// ```
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cover.png");
 /// use phi3v::image::{ImageLimits, ImageMode, decode};
@@ -73,22 +76,21 @@ pub fn decode_avif(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Resul
     Ok(caught(Format::Avif, || heif::avif(bytes, mode, limits))?.into_rgb(mode))
 }
 
-/// Number of pages of a TIFF, of which [`ImageLimits::frames_max`] may be looked at; none where the format has no pages.
+/// Number of pages of a TIFF; none where the format has no pages. No more than [`ImageLimits::frames_max`] are counted, and one
+/// more stands for all that there are beyond.
 ///
 /// # Errors
-/// The file is in no supported format, empty, too long or damaged at its beginning; or it has too many pages.
+/// The file is in no supported format, empty, too long or damaged at its beginning.
 pub fn pages(bytes: &[u8], limits: &ImageLimits) -> Result<Option<usize>, ImageError> {
     limits.check_bytes(bytes.len())?;
     let Format::Tiff = Format::of(bytes)? else { return Ok(None) };
-    let pages = caught(Format::Tiff, || tiff::pages(bytes, limits))?;
-    limits.check_frames(Format::Tiff.name(), pages)?;
-    Ok(Some(pages))
+    caught(Format::Tiff, || tiff::pages(bytes, limits)).map(Some)
 }
 
 /// Decodes page `page` of a TIFF, counted from 1. What has no pages is decoded as by [`decode`], whatever `page` is.
 ///
 /// # Errors
-/// As for [`decode`]; there are not so many pages.
+/// As for [`decode`]; there are not so many pages, or it lies beyond [`ImageLimits::frames_max`].
 pub fn decode_page(
     bytes: &[u8],
     page: usize,
@@ -98,7 +100,13 @@ pub fn decode_page(
     limits.check_bytes(bytes.len())?;
     let Format::Tiff = Format::of(bytes)? else { return decode(bytes, mode, limits) };
     let index = page.saturating_sub(1);
-    Ok(caught(Format::Tiff, || tiff::decode_page(bytes, index, mode, limits))?.into_rgb(mode))
+    let decoded = caught(Format::Tiff, || {
+        if page > limits.frames_max {
+            limits.check_frames(Format::Tiff.name(), tiff::pages(bytes, limits)?)?;
+        }
+        tiff::decode_page(bytes, index, mode, limits)
+    });
+    Ok(decoded?.into_rgb(mode))
 }
 
 /// A frame of an animation, as it is seen.

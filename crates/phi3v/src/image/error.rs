@@ -68,12 +68,12 @@ pub enum ImageError {
         /// The most that is allowed.
         limit: u32,
     },
-    /// More frames, pages or scans than [`ImageLimits::frames_max`](super::ImageLimits::frames_max).
-    #[error("the {format} picture has {frames} frames or scans, the limit is {limit}")]
+    /// More frames than [`ImageLimits::frames_max`](super::ImageLimits::frames_max), or a page beyond it; more scans than are read.
+    #[error("the {format} picture has more than {limit} {}, the limit", frames_of(.format))]
     Frames {
         /// Name of the format.
         format: &'static str,
-        /// Frames that the file has.
+        /// Frames, pages or scans that were counted; there may be more.
         frames: usize,
         /// The most that is allowed.
         limit: usize,
@@ -166,7 +166,10 @@ impl ImageError {
             Self::Frames { format: "JPEG", .. } => {
                 "open it in a picture viewer and save it again, as PNG for example".to_owned()
             }
-            Self::Bytes { .. } | Self::Pixels { .. } | Self::Side { .. } | Self::Frames { .. } => {
+            Self::Frames { format, limit, .. } => {
+                format!("{}, or raise the limit if you trust the file", fewer_frames(format, *limit))
+            }
+            Self::Bytes { .. } | Self::Pixels { .. } | Self::Side { .. } => {
                 "scale the picture down, or raise the limit if you trust the file".to_owned()
             }
             Self::NotAnImage { .. } => format!("convert it to one of {SUPPORTED}"),
@@ -202,6 +205,23 @@ impl ImageError {
     }
 }
 
+/// What a file of this format has many of.
+fn frames_of(format: &str) -> &'static str {
+    match format {
+        "JPEG" => "scans",
+        "TIFF" => "pages",
+        _ => "frames",
+    }
+}
+
+/// How a file with more than `limit` pages or frames is read all the same.
+fn fewer_frames(format: &str, limit: usize) -> String {
+    match format {
+        "TIFF" => format!("choose among its first {limit} pages"),
+        _ => "save its first frame as a picture of its own".to_owned(),
+    }
+}
+
 fn bytes_message(bytes: usize, limit: usize) -> String {
     match bytes {
         0 => "the file is empty: it has 0 bytes, and a picture has at least 1".to_owned(),
@@ -212,6 +232,20 @@ fn bytes_message(bytes: usize, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_many_of_something_are_called_what_they_are() {
+        let told = |format| {
+            let error = ImageError::Frames { format, frames: 6, limit: 5 };
+            (error.to_string(), error.hint().unwrap())
+        };
+        assert_eq!(told("TIFF").0, "the TIFF picture has more than 5 pages, the limit");
+        assert!(told("TIFF").1.starts_with("choose among its first 5 pages, or raise the limit"));
+        assert_eq!(told("GIF").0, "the GIF picture has more than 5 frames, the limit");
+        assert!(told("GIF").1.starts_with("save its first frame as a picture of its own, or raise"));
+        assert_eq!(told("JPEG").0, "the JPEG picture has more than 5 scans, the limit");
+        assert!(!told("JPEG").1.contains("raise"), "there is no limit to raise");
+    }
 
     #[test]
     fn what_another_build_reads_is_told_so() {

@@ -18,40 +18,40 @@ pub(super) enum Format {
     Avif,
 }
 
-/// Formats people may well hand us and that are refused by name: where the mark stands, the mark, the name.
+/// Formats people may well hand us and that are refused by name: where the mark stands, the mark, the name. A mark that could
+/// begin a text is one of the functions' of [`REFUSED_BY_HEADER`].
 const REFUSED: &[(usize, &[u8], &str)] = &[
-    (4, b"ftyphei", "HEIF"),
-    (4, b"ftyphev", "HEIF"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypmif2", "HEIF"),
-    (4, b"ftypmsf1", "HEIF"),
     (4, b"ftypcrx", "Canon RAW"),
     (4, b"ftyp", VIDEO_MP4),
     (0, b"\x1a\x45\xdf\xa3", VIDEO_MATROSKA),
-    (8, b"AVI LIST", VIDEO_AVI),
     (0, b"%PDF-", "PDF"),
     (0, b"%!PS", "PostScript"),
     (0, b"AT&TFORM", "DjVu"),
     (128, b"DICM", "DICOM"),
     (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"8BPS", "Photoshop"),
-    (0, b"qoif", "QOI"),
-    (0, b"DDS ", "DirectDraw surface"),
+    (0, b"8BPS\0", "Photoshop"),
+    (0, b"DDS \x7c\0\0\0", "DirectDraw surface"),
     (0, b"\x76\x2f\x31\x01", "OpenEXR"),
-    (0, b"#?RADIANCE", "Radiance HDR"),
-    (0, b"P1\n", "Netpbm"),
-    (0, b"P2\n", "Netpbm"),
-    (0, b"P3\n", "Netpbm"),
-    (0, b"P4\n", "Netpbm"),
-    (0, b"P5\n", "Netpbm"),
-    (0, b"P6\n", "Netpbm"),
-    (0, b"P7\n", "Netpbm"),
-    (0, b"FORM", "IFF"),
-    (0, b"gimp xcf", "GIMP"),
+    (0, b"#?RADIANCE\n", "Radiance HDR"),
+    (0, b"#?RGBE\n", "Radiance HDR"),
     (0, b"PK\x03\x04", "zip archive"),
+];
+
+/// Tells one format from its beginning.
+type Test = fn(&[u8]) -> bool;
+
+/// Formats whose mark is a word, which a text may begin with too: what stands behind it has to fit as well.
+const REFUSED_BY_HEADER: &[(Test, &str)] = &[
+    (is_avif, "AVIF"),
+    (is_heif, "HEIF"),
+    (is_avi, VIDEO_AVI),
+    (is_netpbm, "Netpbm"),
+    (is_iff, "IFF"),
+    (is_qoi, "QOI"),
+    (is_gimp, "GIMP"),
 ];
 
 /// How a TGA image ends, since version 2.
@@ -92,7 +92,7 @@ impl Format {
         if [b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"].iter().any(|mark| starts(*mark)) {
             return Ok(Self::Tiff);
         }
-        if starts(b"BM") && bytes.len() >= 18 {
+        if is_bmp(bytes) {
             return Ok(Self::Bmp);
         }
         #[cfg(feature = "avif")]
@@ -114,7 +114,8 @@ fn brands(bytes: &[u8]) -> Option<std::slice::ChunksExact<'_, u8>> {
     }
     // the box's length and its name come first
     let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
-    Some(bytes[8..length.clamp(8, bytes.len())].chunks_exact(4))
+    // no more than whoever looks at a head alone sees
+    Some(bytes[8..length.clamp(8, bytes.len().min(HEAD_BYTES))].chunks_exact(4))
 }
 
 /// Whether a brand is one of HEVC pictures.
@@ -122,21 +123,50 @@ fn is_hevc(brand: &[u8]) -> bool {
     brand.starts_with(b"hei") || brand.starts_with(b"hev")
 }
 
-/// Whether a brand says nothing of the codec.
+/// Whether a brand is one of AV1 pictures.
+fn is_av1(brand: &[u8]) -> bool {
+    matches!(brand, b"avif" | b"avis")
+}
+
+/// Whether a brand is one of pictures and says nothing of the codec.
 fn is_general(brand: &[u8]) -> bool {
-    matches!(brand, b"mif1" | b"mif2" | b"msf1")
+    matches!(brand, b"mif1" | b"mif2" | b"mif3" | b"msf1" | b"miaf") || brand.starts_with(b"MiH")
 }
 
-/// Whether a file's brand is one of HEVC pictures: `heic` and its kin, or a general one beside which none of another codec's stands.
-#[cfg(feature = "heic")]
-fn is_heic(bytes: &[u8]) -> bool {
-    let Some(mut brands) = brands(bytes) else { return false };
+/// Whether a brand is one of pictures of another codec: AVC, JPEG, JPEG 2000, VVC, EVC.
+fn is_of_another_codec(brand: &[u8]) -> bool {
+    matches!(
+        brand,
+        b"avci" | b"avcs" | b"jpeg" | b"jpgs" | b"j2ki" | b"j2is" | b"vvic" | b"vvis" | b"evbi" | b"evbs"
+    )
+}
+
+/// Whether a file that begins with `head`, of which [`HEAD_BYTES`] are enough, is HEIC: by its own brand, by another that it may be
+/// read as, or by one that says nothing of the codec and beside which no other codec's stands.
+///
+/// ```
+/// use phi3v::image::is_heic;
+///
+/// assert!(is_heic(b"\0\0\0\x14ftypheic\0\0\0\0mif1") && is_heic(b"\0\0\0\x18ftypmiaf\0\0\0\0mif1heic"));
+/// assert!(!is_heic(b"\0\0\0\x14ftypavif\0\0\0\0mif1") && !is_heic(b"heic"));
+/// ```
+#[must_use]
+pub fn is_heic(head: &[u8]) -> bool {
+    let Some(mut brands) = brands(head) else { return false };
     let own = brands.next().unwrap_or_default();
-    is_hevc(own) || (is_general(own) && !is_avif(bytes))
+    let others: Vec<&[u8]> = brands.skip(1).collect();
+    // also video of this codec has a brand that begins with "hev"
+    let is_read_as_one = |brand: &&[u8]| brand.starts_with(b"hei") || *brand == b"hevc" || *brand == b"hevx";
+    is_hevc(own)
+        || (!is_av1(own)
+            && (others.iter().any(is_read_as_one)
+                || (is_general(own)
+                    && !is_avif(head)
+                    && !others.iter().any(|brand| is_of_another_codec(brand)))))
 }
 
-/// Whether a file that begins with `head`, of which [`HEAD_BYTES`] are enough, is AVIF: by its own brand, or by another where its
-/// own is one of several kinds of pictures.
+/// Whether a file that begins with `head`, of which [`HEAD_BYTES`] are enough, is AVIF: by its own brand, or by another that it may
+/// be read as where it may not be read as HEIC.
 ///
 /// ```
 /// use phi3v::image::is_avif;
@@ -147,16 +177,69 @@ fn is_heic(bytes: &[u8]) -> bool {
 #[must_use]
 pub fn is_avif(head: &[u8]) -> bool {
     let Some(mut brands) = brands(head) else { return false };
-    let is_av1 = |brand: &[u8]| matches!(brand, b"avif" | b"avis");
     let own = brands.next().unwrap_or_default();
-    let is_of_pictures = is_general(own) || matches!(own, b"miaf" | b"MA1A" | b"MA1B");
-    let mut others = brands.skip(1);
-    is_av1(own) || (is_of_pictures && others.any(is_av1) && !brands_hold_hevc(head))
+    let others: Vec<&[u8]> = brands.skip(1).collect();
+    let may_be = |is_of: fn(&[u8]) -> bool| others.iter().any(|brand| is_of(brand));
+    is_av1(own) || (!is_hevc(own) && may_be(is_av1) && !may_be(is_hevc))
 }
 
-/// Whether a file may be read as HEVC pictures.
-fn brands_hold_hevc(head: &[u8]) -> bool {
-    brands(head).is_some_and(|mut brands| brands.any(is_hevc))
+/// Whether a file holds pictures of the family of HEIC, whatever they are coded with.
+fn is_heif(bytes: &[u8]) -> bool {
+    let Some(mut brands) = brands(bytes) else { return false };
+    let own = brands.next().unwrap_or_default();
+    is_heic(bytes) || is_general(own) || is_of_another_codec(own) || brands.skip(1).any(is_general)
+}
+
+/// A BMP, as far as its first bytes tell: of its two letters alone a text may begin. Its header has a length that is known, or
+/// that of OS/2's short form, which is refused with its name.
+fn is_bmp(bytes: &[u8]) -> bool {
+    let length = bytes.get(14..18).and_then(|length| length.first_chunk());
+    let length = length.map(|length| u32::from_le_bytes(*length));
+    bytes.starts_with(b"BM") && matches!(length, Some(12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
+}
+
+/// The form of RIFF that holds video.
+fn is_avi(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"AVI ")
+}
+
+/// `P1` to `P6`, white space and a number; `P7`, a new line and a word of its header, or the number of its older kind. A comment
+/// may come before each.
+fn is_netpbm(bytes: &[u8]) -> bool {
+    let Some(([b'P', kind @ b'1'..=b'7'], rest)) = bytes.split_first_chunk() else { return false };
+    // a vertical tab is white space here
+    let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
+    if rest.first() == Some(&b'#') {
+        return true;
+    }
+    let spaces = rest.iter().take_while(|byte| is_space(byte)).count();
+    let (spaces, rest) = rest.split_at(spaces);
+    let words: &[&[u8]] = &[b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL", b"TUPLTYPE", b"ENDHDR", b"332"];
+    match (spaces.is_empty(), rest.first()) {
+        (true, _) => false,
+        (false, None | Some(b'#')) => true,
+        (false, Some(first)) if *kind != b'7' => first.is_ascii_digit(),
+        (false, Some(_)) => words.iter().any(|word| rest.starts_with(word)),
+    }
+}
+
+/// A form of the Interchange File Format that holds pictures or sound.
+fn is_iff(bytes: &[u8]) -> bool {
+    const FORMS: &[&[u8]] = &[
+        b"ILBM", b"PBM ", b"ACBM", b"RGBN", b"RGB8", b"DEEP", b"ANIM", b"YUVN", b"FAXX", b"AIFF", b"AIFC",
+        b"8SVX",
+    ];
+    bytes.starts_with(b"FORM") && bytes.get(8..12).is_some_and(|form| FORMS.contains(&form))
+}
+
+/// Four letters, a width and a height, three or four channels, and one of two kinds of colours.
+fn is_qoi(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"qoif") && matches!(bytes.get(12..14), Some([3 | 4, 0 | 1]))
+}
+
+/// `gimp xcf`, a version, and a zero.
+fn is_gimp(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"gimp xcf ") && bytes.get(13) == Some(&0)
 }
 
 /// Bytes of a file's beginning that are enough to tell what it is.
@@ -185,8 +268,8 @@ pub fn is_picture(head: &[u8]) -> bool {
 
 /// The error for bytes that are in no supported format.
 fn refusal(bytes: &[u8]) -> ImageError {
-    if is_avif(bytes) {
-        return ImageError::UnsupportedFormat { format: "AVIF" };
+    if let Some(&(_, format)) = REFUSED_BY_HEADER.iter().find(|(test, _)| test(bytes)) {
+        return ImageError::UnsupportedFormat { format };
     }
     for &(at, mark, format) in REFUSED {
         if bytes.get(at..at + mark.len()) == Some(mark) {
@@ -199,10 +282,16 @@ fn refusal(bytes: &[u8]) -> ImageError {
     let head = &bytes[..bytes.len().min(1024)];
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    if text.starts_with("<svg") || (text.starts_with("<?xml") && text.contains("<svg")) {
+    if is_svg(text) {
         return ImageError::UnsupportedFormat { format: "SVG" };
     }
     ImageError::NotAnImage { start: printable(bytes) }
+}
+
+/// A drawing, which may begin with what XML files begin with; a page of the web may hold one as well.
+fn is_svg(text: &str) -> bool {
+    let may_begin = ["<?xml", "<!DOCTYPE svg", "<!--"].iter().any(|start| text.starts_with(start));
+    text.starts_with("<svg") || (may_begin && text.contains("<svg") && !text.contains("<html"))
 }
 
 /// A Windows icon or cursor. Its four bytes alone are no mark: TGA images begin with them as well.
@@ -247,15 +336,35 @@ mod tests {
         assert_eq!(Format::of(b"RIFF\0\0\0\0WEBPVP8 "), Ok(Format::WebP));
         assert_eq!(Format::of(b"GIF89a"), Ok(Format::Gif));
         assert_eq!(Format::of(b"MM\0\x2a"), Ok(Format::Tiff));
-        assert_eq!(Format::of(&[b"BM".as_slice(), &[0; 16]].concat()), Ok(Format::Bmp));
+        for length in [12, 16, 40, 52, 56, 64, 108, 124] {
+            let file = [b"BM".as_slice(), &[0; 12], &[length, 0, 0, 0]].concat();
+            assert_eq!(Format::of(&file), Ok(Format::Bmp), "{length}");
+        }
         #[cfg(feature = "heic")]
-        for brands in ["ftypheic", "ftypheix\0\0\0\0mif1", "ftypmif1\0\0\0\0mif1heic", "ftypmif1\0\0\0\0"] {
+        for brands in [
+            "ftypheic",
+            "ftypheix\0\0\0\0mif1",
+            "ftypmif1\0\0\0\0mif1heic",
+            "ftypmif1\0\0\0\0",
+            "ftypmif1\0\0\0\0avifheic",
+            "ftypmiaf\0\0\0\0mif1heic",
+            "ftypmif3\0\0\0\0heix",
+            "ftypMiHB\0\0\0\0mif1miafheic",
+            "ftypavci\0\0\0\0mif1heic",
+            "ftypabcd\0\0\0\0mif1heic",
+        ] {
             let bytes = [&(4 + brands.len() as u32).to_be_bytes(), brands.as_bytes()].concat();
             assert_eq!(Format::of(&bytes), Ok(Format::Heic), "{brands}");
         }
         #[cfg(feature = "avif")]
-        for brands in ["ftypavif", "ftypavis\0\0\0\0msf1", "ftypmif1\0\0\0\0miafavif", "ftypmiaf\0\0\0\0avif"]
-        {
+        for brands in [
+            "ftypavif",
+            "ftypavis\0\0\0\0msf1",
+            "ftypmif1\0\0\0\0miafavif",
+            "ftypmiaf\0\0\0\0avif",
+            "ftypMA1B\0\0\0\0avif",
+            "ftypabcd\0\0\0\0mif1avif",
+        ] {
             let bytes = [&(4 + brands.len() as u32).to_be_bytes(), brands.as_bytes()].concat();
             assert_eq!(Format::of(&bytes), Ok(Format::Avif), "{brands}");
         }
@@ -270,18 +379,77 @@ mod tests {
         #[cfg(not(feature = "heic"))]
         assert_eq!(name_refused(b"\0\0\0\x18ftypheic"), "HEIF");
         assert_eq!(name_refused(b"\0\0\0\x18ftypisom"), "video (MP4 or QuickTime)");
+        assert_eq!(name_refused(b"\0\0\0\x18ftypqt  \0\0\0\0hev1"), "video (MP4 or QuickTime)");
+        assert_eq!(name_refused(b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom"), "Canon RAW");
+        for pictures in [b"\0\0\0\x18ftypavci\0\0\0\0mif1miaf", b"\0\0\0\x18ftypj2ki\0\0\0\0mif1j2ki"] {
+            assert_eq!(name_refused(pictures), "HEIF");
+        }
         assert_eq!(name_refused(b"%PDF-1.7"), "PDF");
         assert_eq!(name_refused(b"RIFF\0\0\0\0AVI LIST"), "video (AVI)");
         assert_eq!(name_refused(b"<?xml version=\"1.0\"?>\n<svg xmlns"), "SVG");
         assert_eq!(name_refused(b"  <svg>"), "SVG");
+        assert_eq!(name_refused(b"<!DOCTYPE svg PUBLIC \"...\">\n<svg>"), "SVG");
+        assert_eq!(name_refused(b"<!-- drawn -->\n<svg>"), "SVG");
         assert_eq!(name_refused(b"\xff\x0a\0"), "JPEG XL");
         assert_eq!(name_refused(b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x18\0"), "Windows icon");
         assert_eq!(name_refused(b"\0\0\x02\0\x01\0\x20\x20\0\0\x05\0\x05\0"), "Windows cursor");
     }
 
     #[test]
+    fn marks_that_are_words_need_their_headers() {
+        for file in [
+            &b"P6\n2 2\n255\n"[..],
+            b"P6 2 2 255\n",
+            b"P3\t2\r\n2 255",
+            b"P1\x0b# by hand\n2 2",
+            b"P5\x0c2 2 255\n",
+            b"P4# by hand\n8 1\n",
+            b"P7\nWIDTH 2\n",
+            b"P7 332\n",
+            b"P2\n",
+        ] {
+            assert_eq!(name_refused(file), "Netpbm", "{file:?}");
+        }
+        for form in [b"ILBM", b"PBM ", b"AIFF"] {
+            assert_eq!(name_refused(&[b"FORM\0\0\x10\0", form.as_slice()].concat()), "IFF");
+        }
+        assert_eq!(name_refused(b"qoif\0\0\0\x02\0\0\0\x02\x03\0"), "QOI");
+        assert_eq!(name_refused(b"gimp xcf v011\0"), "GIMP");
+        assert_eq!(name_refused(b"8BPS\0\x01"), "Photoshop");
+        assert_eq!(name_refused(b"DDS \x7c\0\0\0"), "DirectDraw surface");
+        assert_eq!(name_refused(b"#?RGBE\nFORMAT="), "Radiance HDR");
+        assert_eq!(name_refused(b"\0\0\0\x0cJXL \r\n\x87\n"), "JPEG XL");
+    }
+
+    #[test]
+    fn texts_are_no_pictures() {
+        for text in [
+            "BMW sales figures of the third quarter",
+            "BM",
+            "FORMULA 1 results",
+            "FORM 1040 for the year",
+            "P1 is the first priority",
+            "P7 tiles in the kitchen",
+            "P3",
+            "P60 2 2 255",
+            "qoif is a picture format, and this a text",
+            "gimp xcf files are opened with gimp",
+            "8BPS is how Photoshop files begin",
+            "DDS files are textures",
+            "#?RADIANCE is how HDR files begin",
+            "RIFFs and AVI LIST and so on",
+            "<!DOCTYPE html><html><svg></svg></html>",
+            "<?xml version=\"1.0\"?><html xmlns=\"...\"><svg/></html>",
+        ] {
+            assert!(matches!(Format::of(text.as_bytes()), Err(ImageError::NotAnImage { .. })), "{text}");
+            assert!(!is_picture(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
     fn every_refused_format_has_a_command() {
         let marked = REFUSED.iter().map(|&(_, _, name)| name);
+        let marked = marked.chain(REFUSED_BY_HEADER.iter().map(|&(_, name)| name));
         for format in marked.chain(["AVIF", "SVG", "TGA", "Windows icon", "Windows cursor"]) {
             let command = converter(format).unwrap_or_else(|| panic!("{format}"));
             let hint = ImageError::UnsupportedFormat { format }.hint();

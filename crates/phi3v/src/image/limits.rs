@@ -12,8 +12,8 @@ pub struct ImageLimits {
     pub pixels_max: u64,
     /// Most pixels of the width and of the height.
     pub side_max: u32,
-    /// Frames of an animated PNG, WebP or GIF, of which only the first is ever decoded; and pages of a TIFF, where they are
-    /// counted.
+    /// Frames of an animated PNG, WebP or GIF, of which only the first is ever decoded; and pages of a TIFF that can be read,
+    /// however many follow.
     pub frames_max: usize,
 }
 

@@ -7,7 +7,8 @@
 //!
 //! Follows `image_processing_phi3_v.py` of the checkpoint on Pillow 10.3 and torch 2.4. Invariants: in reference mode
 //! the HD image is the reference's to the last byte; results do not depend on the number of threads; no input makes
-//! this module panic, or spend memory on pixels before the header has passed the limits; of AVIF, see `decode_avif`.
+//! this module panic, or spend memory on pixels before the header has passed the limits, and what HEIC is put together of is
+//! counted before it is decoded; of AVIF, see `decode_avif`.
 
 mod converter;
 mod decode;
@@ -25,7 +26,7 @@ mod threads;
 pub use decode::decode_avif;
 pub use decode::{AnimationFrame, decode, decode_page, frames, pages};
 pub use error::ImageError;
-pub use format::{HEAD_BYTES, is_avif, is_picture};
+pub use format::{HEAD_BYTES, is_avif, is_heic, is_picture};
 pub use hd_transform::{HdGrid, NUM_CROPS_HIGH, NUM_CROPS_MAX, hd_transform};
 pub use inputs::{ImageInputs, ImageParams, TILE_VALUES, process};
 pub use limits::ImageLimits;

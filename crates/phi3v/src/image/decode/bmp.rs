@@ -39,7 +39,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     let data = bytes.get(header.data..).unwrap_or_default();
     let size = Size { width: header.width, height: header.height };
     let (layout, mut samples) = match (header.coding, header.bits) {
-        (Coding::Raw, 1 | 4 | 8) => (Layout::Rgb, header.look_up(&header.raw_indices(data)?)),
+        (Coding::Raw, 1 | 4 | 8) => (Layout::Rgb, header.look_up(&header.raw_indices(data, mode)?)),
         (Coding::Raw, _) => header.direct(data)?,
         (coding, _) => {
             let indices = match mode {
@@ -172,9 +172,9 @@ impl Header {
         (self.width as usize * self.bits).div_ceil(32) * 4
     }
 
-    /// The rows without their padding; the last row's padding may be missing.
-    fn rows<'a>(&self, data: &'a [u8]) -> Result<impl Iterator<Item = &'a [u8]>, ImageError> {
-        let (row_bytes, used) = (self.row_bytes(), (self.width as usize * self.bits).div_ceil(8));
+    /// The rows as far as pixels of `bits` bits take; what is behind the last of them may be missing.
+    fn rows<'a>(&self, data: &'a [u8], bits: usize) -> Result<impl Iterator<Item = &'a [u8]>, ImageError> {
+        let (row_bytes, used) = (self.row_bytes(), (self.width as usize * bits).div_ceil(8));
         let height = self.height as usize;
         if data.len() < row_bytes * (height - 1) + used {
             return Err(ImageError::Truncated { format: FORMAT });
@@ -182,12 +182,16 @@ impl Header {
         Ok(data.chunks(row_bytes).take(height).map(move |row| &row[..used]))
     }
 
-    /// Palette indices of uncompressed pixels, `[height, width]`.
-    fn raw_indices(&self, data: &[u8]) -> Result<Vec<u8>, ImageError> {
+    /// Palette indices of uncompressed pixels, `[height, width]`. Where the palette is black and white the reference takes
+    /// every bit of a row for a pixel, however many a pixel has, and passes over the rest of the row.
+    fn raw_indices(&self, data: &[u8], mode: ImageMode) -> Result<Vec<u8>, ImageError> {
+        const BLACK_AND_WHITE: [[u8; 3]; 2] = [[0; 3], [255; 3]];
         let width = self.width as usize;
         let mut indices = Vec::with_capacity(width * self.height as usize);
-        for row in self.rows(data)? {
-            match self.bits {
+        let is_of_bits = mode == ImageMode::Reference && self.palette == BLACK_AND_WHITE;
+        let bits = if is_of_bits { 1 } else { self.bits };
+        for row in self.rows(data, bits)? {
+            match bits {
                 8 => indices.extend_from_slice(row),
                 bits => indices.extend(unpack_bits(row, width, row.len(), bits)),
             }
@@ -208,7 +212,7 @@ impl Header {
     /// Pixels that hold their colour: 16, 24 or 32 bits.
     fn direct(&self, data: &[u8]) -> Result<(Layout, Vec<u8>), ImageError> {
         let bytes = self.bits / 8;
-        let pixels = self.rows(data)?.flat_map(|row| row.chunks_exact(bytes));
+        let pixels = self.rows(data, self.bits)?.flat_map(|row| row.chunks_exact(bytes));
         let [red, _, _, alpha] = self.masks.unwrap_or([0xff_0000, 0, 0, 0]);
         // 5 or 6 bits become 8 by v * 255 / max, truncated.
         let wide = |v: u16, max: u16| (v * 255 / max) as u8;

@@ -10,6 +10,7 @@
 mod av1;
 mod canvas;
 mod coding;
+mod container;
 #[cfg(feature = "heic")]
 mod hevc;
 mod items;
@@ -64,7 +65,7 @@ pub(super) fn avif(bytes: &[u8], _: ImageMode, limits: &ImageLimits) -> Result<R
 }
 
 fn read(bytes: &[u8], limits: &ImageLimits, codec: Codec) -> Result<Raster, Fault> {
-    let file = HeifFile::parse(bytes)?;
+    let file = HeifFile::parse(container::checked(bytes)?)?;
     let stated = file.image_size(file.primary_id)?;
     let stated = stated.map(|(width, height)| Size { width, height });
     if let Some(size) = stated {
@@ -80,6 +81,8 @@ fn read(bytes: &[u8], limits: &ImageLimits, codec: Codec) -> Result<Raster, Faul
 /// Why there is no picture, before it is said in which format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
+    /// The file ends before its picture does.
+    Truncated,
     /// The file contradicts its format.
     Damaged(String),
     /// It is in a form that is not decoded.
@@ -91,6 +94,7 @@ enum Fault {
 impl Fault {
     fn of(self, format: &'static str) -> ImageError {
         match self {
+            Self::Truncated => ImageError::Truncated { format },
             Self::Damaged(reason) => {
                 ImageError::Damaged { format, reason: reason.trim_end_matches('.').to_owned() }
             }
@@ -108,7 +112,11 @@ impl From<ImageError> for Fault {
 
 impl From<heifer_isobmff::Error> for Fault {
     fn from(error: heifer_isobmff::Error) -> Self {
-        Self::Damaged(error.to_string())
+        match error {
+            heifer_isobmff::Error::UnexpectedEof => Self::Truncated,
+            heifer_isobmff::Error::Unimplemented(kind) => unsupported(kind),
+            other => Self::Damaged(other.to_string()),
+        }
     }
 }
 

@@ -1,25 +1,100 @@
 //! Pictures coded with HEVC, and from their planes to RGB, as libheif does it: colours that pixels share are repeated.
 
+use super::super::super::Size;
 use super::canvas::Canvas;
 use super::coding::{Coding, Role};
 use super::{Fault, damaged, unsupported};
-use heifer_hevc_dec::decoder::{DecodeOptions, decode_picture};
-use heifer_hevc_dec::recon::Frame;
-use heifer_isobmff::{HeifFile, ItemId};
+use heifer_hevc_dec::Error;
+use heifer_hevc_dec::nal::{NalUnit, split_annex_b};
+use heifer_hevc_dec::params::{ParameterSets, Pps, Sps};
+use heifer_hevc_dec::recon::{Frame, Reconstructor};
+use heifer_hevc_dec::slice::SliceHeader;
+use heifer_hevc_dec::syntax::{Picture, decode_slice_segment};
 
 /// What luma of the narrow range is multiplied by after its offset is taken off: libheif's number, 256 / 219.
 const NARROW_LUMA: f32 = 1.1689;
 /// What chroma of the narrow range is multiplied by: libheif's number, 256 / 224.
 const NARROW_CHROMA: f32 = 1.1429;
 
-/// The planes of an item, which may have so many pixels.
-pub(super) fn decode(file: &HeifFile<'_>, id: ItemId, pixels_max: u64) -> Result<Frame, Fault> {
-    let stream = file.hevc_bitstream(id)?;
-    let options = DecodeOptions { max_pixels: pixels_max, ..DecodeOptions::default() };
-    decode_picture(&stream, options).map_err(|error| match error {
-        heifer_hevc_dec::Error::Unimplemented(kind) => unsupported(kind),
-        other => damaged(&other.to_string()),
-    })
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unimplemented(kind) => unsupported(kind),
+            other => damaged(&other.to_string()),
+        }
+    }
+}
+
+/// A picture whose parameters are read and that is not decoded yet, so that one knows beforehand what it takes.
+pub(super) struct CodedPicture<'a> {
+    sets: ParameterSets,
+    /// Slice by slice.
+    slices: Vec<NalUnit<'a>>,
+}
+
+impl<'a> CodedPicture<'a> {
+    /// The first picture of a stream.
+    pub(super) fn of(stream: &'a [u8]) -> Result<Self, Fault> {
+        let (mut sets, mut slices) = (ParameterSets::default(), Vec::new());
+        for part in split_annex_b(stream) {
+            let part = NalUnit::parse(part)?;
+            if part.header.unit_type.is_slice() {
+                let is_first = part.rbsp.first().is_some_and(|byte| byte & 0x80 != 0);
+                if is_first && !slices.is_empty() {
+                    // another picture
+                    break;
+                }
+                slices.push(part);
+            } else if slices.is_empty() {
+                // those behind a slice are another picture's
+                sets.add(&part)?;
+            }
+        }
+        Ok(Self { sets, slices })
+    }
+
+    /// The parameters of the whole picture: those of its first slice.
+    fn parameters(&self) -> Result<(&Pps, &Sps), Fault> {
+        let first = self.slices.first().ok_or_else(|| damaged("there is no picture in it"))?;
+        let header = SliceHeader::parse(&first.rbsp, &first.header, &self.sets, None)?;
+        Ok(self.sets.get(header.slice_pic_parameter_set_id.into())?)
+    }
+
+    /// Its size as it is decoded, from which a window may leave as little as it likes.
+    pub(super) fn size(&self) -> Result<Size, Fault> {
+        let (_, sps) = self.parameters()?;
+        Ok(Size { width: sps.pic_width_in_luma_samples, height: sps.pic_height_in_luma_samples })
+    }
+
+    /// Its planes. Every block is decoded once: a slice begins where the one before it has ended.
+    pub(super) fn decode(&self) -> Result<Frame, Fault> {
+        let (pps, sps) = self.parameters()?;
+        let mut picture = Picture::new(sps, pps);
+        let mut planes = Reconstructor::new(sps, pps);
+        let mut previous = None;
+        for slice in &self.slices {
+            let header = SliceHeader::parse(&slice.rbsp, &slice.header, &self.sets, previous.as_ref())?;
+            let own = self.sets.get(header.slice_pic_parameter_set_id.into())?;
+            let start = picture.layout.rs_to_ts.get(header.slice_segment_address as usize);
+            if !std::ptr::eq(own.0, pps) || start != Some(&picture.decoded_ctbs) {
+                return Err(damaged("its slices do not follow each other"));
+            }
+            planes.start_slice(&header);
+            let data = slice.rbsp.get(header.header_size..).unwrap_or_default();
+            decode_slice_segment(&mut picture, &header, header.slice_qp_y(&self.sets)?, data, &mut planes)?;
+            if let Some(error) = planes.error.take() {
+                return Err(error.into());
+            }
+            if !header.dependent_slice_segment_flag {
+                previous = Some(header);
+            }
+        }
+        if !picture.is_complete() {
+            return Err(damaged("a part of its picture is missing"));
+        }
+        let frame = planes.finish(false);
+        Ok(if sps.conf_win_offsets == [0; 4] { frame } else { frame.cropped(sps) })
+    }
 }
 
 /// What the coded picture says of itself.
@@ -150,6 +225,7 @@ pub(super) fn to_canvas(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heifer_isobmff::HeifFile;
 
     /// A picture of 4 x 2 pixels of one luma, whose left and right half have other colours.
     fn frame(luma: u16, cb: [u16; 2], cr: [u16; 2], depth: u8) -> Frame {
@@ -208,5 +284,43 @@ mod tests {
         assert_eq!(rgb(&deep, None)[0], [128, 128, 128]);
         let mixed = Frame { bit_depth: [8, 10], ..deep };
         assert!(to_canvas(&mixed, None, Role::Color, 4, 2).is_err());
+    }
+
+    /// A slice of `picture` that does not begin it but repeats its blocks from the first on.
+    fn repeated(picture: &CodedPicture<'_>) -> NalUnit<'static> {
+        let first = &picture.slices[0];
+        let header = SliceHeader::parse(&first.rbsp, &first.header, &picture.sets, None).unwrap();
+        let (_, sps) = picture.parameters().unwrap();
+        let (width, height) = sps.pic_size_in_ctbs();
+        let address_bits = (width * height).next_power_of_two().ilog2() as usize;
+        let bits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:08b}")).collect::<String>();
+        let head = bits(&first.rbsp[..header.header_size]);
+        // whether it is the first, whether others before are shown, then the parameters' number 0
+        assert_eq!((&head[..1], &head[2..3], header.slice_pic_parameter_set_id), ("1", "1", 0));
+        let fields = head[3..].trim_end_matches('0').strip_suffix('1').unwrap();
+        let mut changed = format!("0{}{}{fields}1", &head[1..3], "0".repeat(address_bits));
+        changed.push_str(&"0".repeat(changed.len().next_multiple_of(8) - changed.len()));
+        let bytes = changed.as_bytes().chunks(8);
+        let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 2).unwrap();
+        let rbsp =
+            bytes.map(byte).chain(first.rbsp[header.header_size..].iter().copied()).collect::<Vec<_>>();
+        NalUnit { header: first.header, rbsp: rbsp.into() }
+    }
+
+    #[test]
+    fn blocks_are_decoded_once() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/heic");
+        let stream = |name| {
+            let bytes = std::fs::read(folder.join(name)).unwrap();
+            let file = HeifFile::parse(&bytes).unwrap();
+            file.hevc_bitstream(file.primary_id).unwrap()
+        };
+        let whole = stream("color_420.heic");
+        let mut picture = CodedPicture::of(&whole).unwrap();
+        assert!(picture.decode().is_ok());
+        let again = repeated(&picture);
+        picture.slices.extend(std::iter::repeat_n(again, 3));
+        let refused = picture.decode().err().unwrap();
+        assert_eq!(refused, damaged("its slices do not follow each other"));
     }
 }

@@ -1,5 +1,7 @@
 //! The items of a HEIF file: coded pictures, and those that are put together of others.
 
+#[cfg(feature = "heic")]
+use super::super::super::error::ImageError;
 use super::super::super::{ImageLimits, Size};
 #[cfg(feature = "avif")]
 use super::av1;
@@ -22,6 +24,12 @@ const PER_PIXEL_MAX: u64 = 8;
 const PIXELS_MIN: u64 = 1 << 20;
 /// What a picture costs at least, in pixels.
 const COST_MIN: u64 = 1 << 12;
+/// Bytes of an item that cost as much as a pixel that is decoded. A coded picture's are counted twice, as they are copied.
+const BYTES_PER_PIXEL: u64 = 4;
+/// Entries of the lists in which an item is looked up that cost as much.
+const ENTRIES_PER_PIXEL: u64 = 8;
+/// Pixels that are turned, mirrored or cropped and cost as much as one that is decoded.
+const MOVED_PER_PIXEL: u64 = 2;
 /// Tiles that are decoded at the same time, at most.
 const THREADS_MAX: usize = 8;
 /// What marks a picture as the transparency of another.
@@ -32,6 +40,8 @@ pub(super) struct Items<'a> {
     file: &'a HeifFile<'a>,
     codec: Codec,
     limits: &'a ImageLimits,
+    /// Entries of the lists that are gone through for every picture.
+    entries: u64,
     /// Pixels that may still be made.
     left: AtomicU64,
 }
@@ -45,7 +55,10 @@ impl<'a> Items<'a> {
         limits: &'a ImageLimits,
     ) -> Self {
         let pixels = size.map_or(limits.pixels_max, Size::pixels).max(PIXELS_MIN);
-        Self { file, codec, limits, left: AtomicU64::new(pixels.saturating_mul(PER_PIXEL_MAX)) }
+        let references: usize = file.references.iter().map(|list| 1 + list.to.len()).sum();
+        let entries = (file.items.len() + references) as u64;
+        let left = AtomicU64::new(pixels.saturating_mul(PER_PIXEL_MAX));
+        Self { file, codec, limits, entries, left }
     }
 
     /// The picture that the file is about, turned and cropped as it is to be seen.
@@ -72,6 +85,8 @@ impl<'a> Items<'a> {
         if depth > DEPTH_MAX {
             return Err(damaged("it is made of pictures that are made of others, too deep"));
         }
+        let bytes = self.file.item_data(id)?.len() as u64;
+        self.charge(bytes / BYTES_PER_PIXEL + self.entries / ENTRIES_PER_PIXEL)?;
         let kind = self.file.item(id)?.item_type;
         match &kind.0 {
             kind if self.codec.is_of(*kind) => self.coded(id, depth, role),
@@ -87,6 +102,7 @@ impl<'a> Items<'a> {
 
     fn alpha_of(&self, id: ItemId) -> Result<Option<ItemId>, Fault> {
         for item in self.file.referencing_items(id, b"auxl") {
+            self.charge(self.entries / ENTRIES_PER_PIXEL)?;
             let mut properties = self.file.item_properties(item)?;
             let is_alpha = |property: &Property| matches!(property, Property::AuxiliaryType(kind) if ALPHA_TYPES.contains(&kind.as_str()));
             if properties.any(is_alpha) {
@@ -105,8 +121,17 @@ impl<'a> Items<'a> {
         }
     }
 
+    /// Takes off the pixels of a coded picture of so many bytes before they are decoded, with those that nobody will see.
+    #[cfg(feature = "heic")]
+    fn charge_decoding(&self, size: Size, bytes: usize) -> Result<(), Fault> {
+        let (Size { width, height }, limit) = (size, self.limits.pixels_max);
+        if size.pixels() > limit {
+            return Err(ImageError::Pixels { width, height, limit }.into());
+        }
+        self.charge(size.pixels() + bytes as u64 / BYTES_PER_PIXEL)
+    }
+
     fn coded(&self, id: ItemId, depth: u32, role: Role) -> Result<Canvas, Fault> {
-        self.charge(0)?;
         let mut properties = self.file.item_properties(id)?;
         let coding = properties.find_map(|property| match *property {
             Property::Color(ColorInfo::Nclx { primaries, matrix, full_range, .. }) => {
@@ -124,10 +149,11 @@ impl<'a> Items<'a> {
             Codec::Hevc => {
                 // one picture is decoded by one thread
                 let _ = depth;
-                let frame = hevc::decode(self.file, id, self.limits.pixels_max)?;
-                let size = Size { width: frame.widths[0], height: frame.heights[0] };
-                self.charge(size.pixels())?;
-                let (width, height) = stated(size);
+                let stream = self.file.hevc_bitstream(id)?;
+                let picture = hevc::CodedPicture::of(&stream)?;
+                self.charge_decoding(picture.size()?, stream.len())?;
+                let frame = picture.decode()?;
+                let (width, height) = stated(Size { width: frame.widths[0], height: frame.heights[0] });
                 hevc::to_canvas(&frame, coding, role, width, height)
             }
             #[cfg(feature = "avif")]
@@ -201,6 +227,13 @@ impl<'a> Items<'a> {
     /// The picture turned, mirrored and cropped as its properties say, in their order.
     fn transformed(&self, id: ItemId, mut picture: Canvas) -> Result<Canvas, Fault> {
         for property in self.file.item_properties(id)? {
+            let moves = matches!(
+                property,
+                Property::Rotation(1..) | Property::Mirror(_) | Property::CleanAperture { .. }
+            );
+            if moves {
+                self.charge(picture.pixels.len() as u64 / MOVED_PER_PIXEL)?;
+            }
             picture = match property {
                 Property::Rotation(quarters) => picture.turned(*quarters),
                 Property::Mirror(top_to_bottom) => picture.mirrored(*top_to_bottom),
