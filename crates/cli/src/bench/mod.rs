@@ -8,13 +8,13 @@
 
 mod work;
 
-use phi3v::Result;
 use phi3v::config::ModelConfig;
 use phi3v::device::{Device, DeviceTensor};
 use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, Size, process};
 use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
+use phi3v::{Error, Result};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat, Limits};
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
@@ -147,18 +147,21 @@ struct Bench<'a> {
     logits: Vec<f32>,
     limits: Option<Limits>,
     work: Work,
-    report: &'a mut dyn FnMut(Figure),
+    report: &'a mut Report<'a>,
 }
+
+/// Takes each figure as soon as it is there, and says whether others are wanted.
+pub type Report<'a> = dyn FnMut(Figure) -> ControlFlow<()> + 'a;
 
 /// Measures a model on a device and calls `report` with every figure as soon as it is there.
 ///
 /// # Errors
-/// What is wrong with the weights, or the device's refusal.
+/// What is wrong with the weights, the device's refusal, or [`Error::Stopped`] where `report` wants no more.
 pub fn run(
     MeasuredDevice { device, limits }: MeasuredDevice,
     subject: Subject<'_>,
     plan: &Plan,
-    report: &mut dyn FnMut(Figure),
+    report: &mut Report<'_>,
 ) -> Result<()> {
     let options = ModelOptions { kv_format: plan.kv_format, ..ModelOptions::BF16 };
     let Subject { config, weights, quant } = subject;
@@ -170,7 +173,7 @@ pub fn run(
     let cache = model.cache(blocks)?;
     model.backend().finish()?;
     let load = plan.opened + start.elapsed();
-    report(Figure { name: Name::Load, size: 0, value: load.as_secs_f64(), share: None });
+    told(report, Figure { name: Name::Load, size: 0, value: load.as_secs_f64(), share: None })?;
     let work = Work::new(config, weights, quant, model.kv_layout());
     let ids = (0..tokens_max as u32).map(|i| i % config.vocab_size as u32).collect();
     let blocks = (0..blocks as u32).collect();
@@ -183,9 +186,13 @@ pub fn run(
     }
     plan.depths.iter().try_for_each(|depth| bench.decode(*depth))?;
     if let Some(bytes) = peak_rss() {
-        bench.tell(Name::PeakRss, 0, bytes as f64 / 1e9, None);
+        bench.tell(Name::PeakRss, 0, bytes as f64 / 1e9, None)?;
     }
     Ok(())
+}
+
+fn told(report: &mut Report<'_>, figure: Figure) -> Result<()> {
+    if report(figure).is_break() { Err(Error::Stopped) } else { Ok(()) }
 }
 
 impl Bench<'_> {
@@ -213,8 +220,8 @@ impl Bench<'_> {
         self.first_token()
     }
 
-    fn tell(&mut self, name: Name, size: usize, value: f64, share: Option<f64>) {
-        (self.report)(Figure { name, size, value, share });
+    fn tell(&mut self, name: Name, size: usize, value: f64, share: Option<f64>) -> Result<()> {
+        told(self.report, Figure { name, size, value, share })
     }
 
     /// Seconds until the device has done all that it was given.
@@ -253,16 +260,14 @@ impl Bench<'_> {
     fn prefill(&mut self, tokens: usize) -> Result<()> {
         let seconds = self.forward(0..tokens, None)?;
         let share = self.share(seconds, |work, limits| work.prefill_seconds(0..tokens, limits));
-        self.tell(Name::Prefill, tokens, tokens as f64 / seconds, share);
-        Ok(())
+        self.tell(Name::Prefill, tokens, tokens as f64 / seconds, share)
     }
 
     /// Decodes after `depth` tokens, which are in the cache: the median of some steps.
     fn decode(&mut self, depth: usize) -> Result<()> {
         let median = median_of_steps(depth, |past| self.forward(past..past + 1, None))?;
         let share = self.share(median, |work, limits| work.decode_seconds(1, depth_mean(depth), limits));
-        self.tell(Name::Decode, depth, 1.0 / median, share);
-        Ok(())
+        self.tell(Name::Decode, depth, 1.0 / median, share)
     }
 
     /// Decodes [`TOGETHER`] answers that go on after the same `depth` tokens, whole blocks of which are in the cache.
@@ -282,8 +287,7 @@ impl Bench<'_> {
         })?;
         let share =
             self.share(median, |work, limits| work.decode_seconds(TOGETHER, depth_mean(depth), limits));
-        self.tell(Name::Decode16, depth, TOGETHER as f64 / median, share);
-        Ok(())
+        self.tell(Name::Decode16, depth, TOGETHER as f64 / median, share)
     }
 
     fn vision(&mut self, tiles: usize, inputs: &ImageInputs) -> Result<()> {
@@ -292,8 +296,7 @@ impl Bench<'_> {
         let seconds = self.seconds_since(start)?;
         let tokens = inputs.num_img_tokens();
         let share = self.share(seconds, |work, limits| work.vision_seconds(tiles, tokens, limits));
-        self.tell(Name::Vision, tiles, seconds * 1e3, share);
-        Ok(())
+        self.tell(Name::Vision, tiles, seconds * 1e3, share)
     }
 
     /// The standard picture from its pixels to the first token, then another question on it.
@@ -308,12 +311,11 @@ impl Bench<'_> {
         let share = self.share(seconds, |work, limits| {
             work.vision_seconds(tiles, tokens, limits) + work.prefill_seconds(0..STANDARD_PROMPT, limits)
         });
-        self.tell(Name::FirstToken, STANDARD_PROMPT, seconds, share);
+        self.tell(Name::FirstToken, STANDARD_PROMPT, seconds, share)?;
         let again = STANDARD_PROMPT - NEXT_QUESTION..STANDARD_PROMPT;
         let seconds = self.forward(again.clone(), None)?;
         let share = self.share(seconds, |work, limits| work.prefill_seconds(again, limits));
-        self.tell(Name::NextQuestion, NEXT_QUESTION, seconds, share);
-        Ok(())
+        self.tell(Name::NextQuestion, NEXT_QUESTION, seconds, share)
     }
 }
 
@@ -368,4 +370,28 @@ fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phi3v::checkpoint::Checkpoint;
+    use phi3v::device::DeviceOptions;
+
+    #[test]
+    fn it_ends_where_nobody_wants_more() {
+        let checkpoint = Checkpoint::from_files(&phi3v::demo::files()).unwrap();
+        let options = DeviceOptions { threads: Some(1), ..DeviceOptions::default() };
+        let device = MeasuredDevice { device: Device::processor(&options).unwrap(), limits: None };
+        let Checkpoint { config, weights, .. } = &checkpoint;
+        let subject = Subject { config, weights, quant: weights.quant() };
+        let plan =
+            Plan { kv_format: KvFormat::Bf16, quick: true, depths: Vec::new(), opened: Duration::ZERO };
+        let mut told = 0;
+        let ended = run(device, subject, &plan, &mut |_| {
+            told += 1;
+            ControlFlow::Break(())
+        });
+        assert!(matches!(ended, Err(Error::Stopped)) && told == 1, "{told} figures");
+    }
 }

@@ -14,6 +14,7 @@ use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::{Backend, DeviceMemory, KvFormat, Limits, Processor, Rate};
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// Printed where a share is above 100 %.
@@ -97,13 +98,16 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     let (mut results, mut printed, mut first) = (Vec::new(), Ok(()), Some(first));
     for subject in subjects(args) {
         let device = first.take().map_or_else(|| start(args), Ok)?;
-        measure(args, device, &subject?, &mut |outcome| {
-            if !args.json && printed.is_ok() {
+        let measured = measure(args, device, &subject?, &mut |outcome| {
+            if !args.json {
                 printed = print(&outcome);
             }
             results.push(outcome);
-        })?;
+            // what nobody reads is not measured
+            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
         std::mem::replace(&mut printed, Ok(())).map_err(CliError::Output)?;
+        measured?;
     }
     if args.json {
         return print(report::json(&Report { machine, results }) + "\n").map_err(CliError::Output);
@@ -147,7 +151,7 @@ fn measure(
     args: &BenchArgs,
     device: MeasuredDevice,
     subject: &Subject,
-    tell: &mut dyn FnMut(Outcome),
+    tell: &mut dyn FnMut(Outcome) -> ControlFlow<()>,
 ) -> Result<(), CliError> {
     let default = if subject.quant.is_some() { KvFormat::Q8 } else { KvFormat::Bf16 };
     let kv_format = args.kv.map_or(default, |kv| kv.format());
