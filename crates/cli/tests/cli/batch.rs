@@ -264,7 +264,7 @@ fn what_cannot_be_written_is_refused_before_a_model_is_looked_for() {
     let model = ["--model", "no-such-model"];
     for (more, code, told) in [
         (&["-o", "nowhere/out"][..], 1, "cannot write nowhere"),
-        (&["-o", "many"], 1, "cannot write many: it is a folder and not a file"),
+        (&["-o", "many"], 1, "cannot write many: "),
         (&["--csv", "mine.csv"], 2, "mine.csv exists already"),
         (&["--csv", "nowhere/t.csv"], 1, "cannot write nowhere"),
         (&["--sidecar", "txt"], 2, "001.txt exists already"),
