@@ -125,7 +125,7 @@ pub fn next_picture(
 /// with a picture that cannot be read, or with more than fits into the context.
 ///
 /// # Errors
-/// A picture that could not be prepared, or Ctrl-C.
+/// A picture that could not be prepared, more pictures than fit into the context, or Ctrl-C.
 ///
 /// # Panics
 /// If the thread that prepares what was named, `names` times one picture or more, did.
@@ -139,12 +139,17 @@ pub fn encode_pictures<B: Backend>(
     let (mut progress, mut time) = (Progress::new(), Duration::ZERO);
     let (mut pictures, mut rows) = (Vec::<NamedImage>::new(), 0);
     loop {
-        let has_work = rows < engine.context_tokens() && !engine.is_idle();
+        let has_work = !engine.is_idle();
         let wait = if has_work { Duration::ZERO } else { INTERRUPT_PERIOD };
         match coming.recv_timeout(wait) {
             Ok(picture) => {
                 let picture = picture?;
                 rows += picture.inputs.num_img_tokens();
+                let context = engine.context_tokens();
+                if rows > context {
+                    // whoever reads on ends with the channel
+                    return Err(CliError::Pictures { rows, context });
+                }
                 engine.encode_ahead(&picture.inputs, &CacheSalt::default());
                 pictures.push(picture);
                 continue;

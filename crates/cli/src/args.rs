@@ -52,6 +52,7 @@ Environment:
   HF_HOME          where downloaded models are kept, in hub/; ~/.cache/huggingface if unset
   HF_HUB_CACHE     the same, without hub/
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  proxies for downloads, as curl has them
+  SSL_CERT_FILE    certificates (PEM) that downloads trust, instead of those that the system trusts
   RUST_LOG         level of the server's log: off, error, warn, info, debug or trace
   XDG_CACHE_HOME   instead of ~/.cache and %LOCALAPPDATA% in both
   HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE  as the hub's own tools have them
@@ -157,7 +158,7 @@ pub enum Command {
     after_long_help = "Examples:
   phi3v ask cover.jpg \"Help me get the title and author information of this book?\"
   phi3v ask before.png after.png \"What is difference in this two images?\"
-  curl -s https://example.org/chart.png | phi3v ask - \"Could you please introduce this stock to me?\"
+  curl -s https://example.org/a.png | phi3v ask - \"Could you please introduce this stock to me?\"
   phi3v ask --allow-url images.example.org https://images.example.org/cat.jpg \"What is this?\"
   phi3v ask --json receipt.jpg \"What is the total?\" | jq -r .answer
   phi3v ask --schema @receipt receipt.jpg
@@ -167,7 +168,7 @@ pub struct AskArgs {
     /// Pictures (files, addresses with --allow-url, or - for stdin), and last the question, which may call them image 1, image 2 and so on;
     /// a preset of --schema has one of its own
     // one argument, since flags may stand between its values
-    #[arg(value_name = "IMAGE|QUESTION", required = true)]
+    #[arg(value_name = "IMAGE|QUESTION", required_unless_present_any = ["clipboard", "screen"])]
     pub inputs: Vec<OsString>,
     /// Look at the picture on the clipboard, before those that are named
     #[arg(long)]
@@ -637,14 +638,13 @@ impl AskArgs {
         &'a self,
         own: Option<&'a str>,
     ) -> Result<(&'a [OsString], &'a str), CliError> {
-        let Some((question, images)) = self.inputs.split_last() else { return Err(CliError::QuestionText) };
-        if is_picture(question) {
+        let Some((question, images)) = self.inputs.split_last().filter(|(last, _)| !is_picture(last)) else {
             if let Some(own) = own {
                 return Ok((&self.inputs, own));
             }
             let names = self.inputs.iter().map(|name| name.to_string_lossy().into_owned()).collect();
             return Err(CliError::NoQuestion { names });
-        }
+        };
         let question = question.to_str().ok_or(CliError::QuestionText)?;
         if question.trim().is_empty() {
             return Err(CliError::EmptyQuestion);
@@ -776,6 +776,19 @@ pub fn reference_page() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn examples_fit_a_line_of_the_help() {
+        let mut seen = 0;
+        for command in Cli::command().get_subcommands() {
+            let examples = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            for line in examples.lines() {
+                assert!(line.chars().count() <= 98, "{}: {line}", command.get_name());
+                seen += 1;
+            }
+        }
+        assert!(seen > 20, "{seen} lines");
+    }
 
     #[test]
     fn large_bf16_models_are_quantized_unasked() {

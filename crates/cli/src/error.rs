@@ -33,6 +33,14 @@ pub enum CliError {
     /// More tokens or memory than there is room for, where the command has no `--context`.
     #[error("{0}")]
     Fixed(phi3v::Error),
+    /// More pictures than fit into the context, of which no more are read.
+    #[error("the pictures have {rows} tokens or more, which exceed the context of {context} tokens")]
+    Pictures {
+        /// Tokens of those that were read.
+        rows: usize,
+        /// Tokens that fit into the context.
+        context: usize,
+    },
     /// The model or the memory cannot take the depths that are to be measured.
     #[error(transparent)]
     Depth(phi3v::Error),
@@ -40,9 +48,9 @@ pub enum CliError {
     #[error("stdin cannot be a picture here: the questions come from it")]
     StdinTaken,
     /// A picture where the question should be.
-    #[error("no question was given: {} is a picture", .names.last().map_or("-", String::as_str))]
+    #[error("no question was given{}", .names.last().map_or(String::new(), |last| format!(": {last} is a picture")))]
     NoQuestion {
-        /// All arguments, pictures every one.
+        /// All arguments, pictures every one; none where the picture is taken from the clipboard or the screen.
         names: Vec<String>,
     },
     /// A preset of another name.
@@ -215,6 +223,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Phi3V(error) | Self::Fixed(error) | Self::Depth(error) => library_code(error),
+            Self::Pictures { .. } => ExitCode::Memory,
             Self::Picture(NamedImageError::StdinTwice) => ExitCode::Usage,
             Self::Picture(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
@@ -266,6 +275,7 @@ fn batch_code(error: &BatchError) -> ExitCode {
         BatchError::SomeFailed { .. } => ExitCode::SomeFailed,
         BatchError::NoPictures { .. } | BatchError::Read { .. } => ExitCode::Picture,
         BatchError::Pattern { .. }
+        | BatchError::Pipe { .. }
         | BatchError::Mixed { .. }
         | BatchError::SameId { .. }
         | BatchError::Line { .. }
@@ -279,6 +289,8 @@ fn batch_code(error: &BatchError) -> ExitCode {
         | BatchError::Busy { .. }
         | BatchError::DiskFull { .. }
         | BatchError::Write { .. }
+        | BatchError::Sidecars { .. }
+        | BatchError::Device(_)
         | BatchError::Threads { .. }
         | BatchError::Unprepared { .. } => ExitCode::Failure,
     }

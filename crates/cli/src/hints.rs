@@ -6,9 +6,10 @@ mod library;
 use crate::documents::DocumentError;
 use crate::error::{CliError, ExitCode};
 use crate::paths::quoted;
-use crate::sources::{NamedImageError, SourceError, Unallowed, http_url};
+use crate::sources::{FetchFault, NamedImageError, SourceError, Unallowed, http_url};
 use crate::tell;
 use crate::terminal::printable;
+use crate::trust;
 use phi3v::engine::EngineError;
 use phi3v::presets::Preset;
 use std::ffi::OsStr;
@@ -58,6 +59,7 @@ impl CliError {
             Self::NoTable { .. } => {
                 "ask for an object, or an array of them, and for more tokens with --max-new-tokens".to_owned()
             }
+            Self::Pictures { .. } => "use --detail low or fewer pictures, or raise --context".to_owned(),
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
             Self::Quantized { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
@@ -96,6 +98,7 @@ impl NamedImageError {
             Self::Fetch { error: SourceError::TooLarge { .. }, .. } => {
                 "raise the limit with --max-image-bytes if you trust the host"
             }
+            Self::Fetch { error: SourceError::Fetch(FetchFault::Certificate), .. } => trust::HINT,
             Self::Fetch { error: SourceError::Fetch(_), .. } => {
                 "try it again with --retry-errors, or fetch it yourself and give the path of the file"
             }
@@ -111,6 +114,7 @@ fn no_question(names: &[String]) -> String {
     let is_there = |name: &&String| *name == "-" || is_address(name) || std::path::Path::new(name).is_file();
     let (pictures, words): (Vec<&String>, Vec<&String>) = names.iter().partition(is_there);
     let question = match words[..] {
+        [] if pictures.is_empty() => return "put it last, in quotes: \"What is this?\"".to_owned(),
         [] => "What is this?",
         [question] if question.contains(char::is_whitespace) => question,
         _ => return "put the question last, in quotes: \"What is this?\"".to_owned(),
@@ -139,7 +143,12 @@ fn in_chat(error: &CliError) -> Option<String> {
             let host = http_host(url)?;
             format!("begin with phi3v chat --allow-url {host}; or {}", download(url))
         }
+        CliError::Picture(NamedImageError::Fetch {
+            error: SourceError::Fetch(FetchFault::Certificate),
+            ..
+        }) => trust::HINT.to_owned(),
         CliError::Picture(NamedImageError::Fetch { url, .. }) => download(url),
+        CliError::Pictures { .. } => "add fewer pictures; chat --context gives more room".to_owned(),
         CliError::Phi3V(phi3v::Error::Engine(EngineError::ContextLength { .. })) => {
             "/reset makes room; chat --context gives more of it".to_owned()
         }
@@ -180,6 +189,9 @@ fn picture(error: &NamedImageError) -> Option<String> {
         ),
         NamedImageError::Fetch { error: SourceError::TooLarge { .. }, .. } => {
             "raise the limit with --max-image-bytes if you trust the host".to_owned()
+        }
+        NamedImageError::Fetch { error: SourceError::Fetch(FetchFault::Certificate), .. } => {
+            trust::HINT.to_owned()
         }
         NamedImageError::Fetch { url, .. } => fetch_yourself(url),
     })

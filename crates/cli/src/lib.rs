@@ -35,5 +35,6 @@ pub mod sources;
 mod sys;
 pub mod tables;
 pub mod terminal;
+pub mod trust;
 pub mod variables;
 pub mod version;

@@ -89,6 +89,12 @@ pub fn noted_text(path: &Path, bytes_max: u64) -> Option<String> {
     Some(text)
 }
 
+/// Whether the path leads to a pipe or the like that a shell has opened for the program: what is read of it is gone.
+#[must_use]
+pub fn is_read_once(path: &Path) -> bool {
+    is_own_descriptor(path) && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
+}
+
 /// Whether the path leads to a file of the program's own that is open: somebody has its other end.
 fn is_own_descriptor(path: &Path) -> bool {
     cfg!(unix)

@@ -39,6 +39,11 @@ impl Progress {
         }
     }
 
+    /// Shows of how many documents the pages are counted.
+    pub fn documents(&mut self, done: usize, total: usize) {
+        self.update("counting pages", done as f64, total, &count(total, "document"));
+    }
+
     /// Shows how many of the bytes of a quantized file are written.
     pub fn quantize(&mut self, done: u64, total: u64) {
         const MEGABYTE: f64 = 1e6;

@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::variables::variable;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::{Existing, Files, NewFile, ReadError, WriteError, partial_path};
+use phi3v::memory::size;
 use phi3v::weights::convert::{self, ConvertError, Target, default_name};
 use phi3v::weights::digest;
 use phi3v::weights::quantized::{Quant, VERSION};
@@ -62,6 +63,7 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
     }
     // it was written a moment ago, by this program
     note_checked(&path, identity_of(&path));
+    note_source(&path, source);
     let quantized = Checkpoint::open(&path).map_err(phi3v::Error::from)?;
     Ok(Checkpoint { name: checkpoint.name, ..quantized })
 }
@@ -120,6 +122,39 @@ fn note_checked(path: &Path, identity: Option<String>) {
     let note = || {
         let mut file = NewFile::create(&checked_path(path), Existing::Replace)?;
         file.write(identity.as_bytes())?;
+        file.finish()
+    };
+    drop(note());
+}
+
+/// Beside a kept file: the folder that it was made from.
+fn source_path(path: &Path) -> PathBuf {
+    path.with_extension("source")
+}
+
+/// Notes which folder the file at `path` was made from, and tells of files that were made from it when it was another model:
+/// they are never looked for again, and nobody but the user knows whether another version of the program does.
+fn note_source(path: &Path, source: &ModelSource) {
+    /// More than a path.
+    const BYTES_MAX: u64 = 1 << 16;
+    let ModelSource::Folder(dir) = source else { return };
+    let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+    let Some(text) = dir.to_str() else { return };
+    let older = std::fs::read_dir(cache_folder()).into_iter().flatten().flatten();
+    let older = older.map(|entry| entry.path().join(path.file_name().unwrap_or_default()));
+    for older in older.filter(|older| older != path && older.is_file()) {
+        if noted_text(&source_path(&older), BYTES_MAX).is_some_and(|made_from| made_from == text) {
+            let bytes = std::fs::metadata(&older).map_or(0, |metadata| metadata.len());
+            note!(
+                "note: {} ({}) was made from {text} before that changed, and can be deleted",
+                older.display(),
+                size(bytes)
+            );
+        }
+    }
+    let note = || {
+        let mut file = NewFile::create(&source_path(path), Existing::Replace)?;
+        file.write(text.as_bytes())?;
         file.finish()
     };
     drop(note());

@@ -128,6 +128,8 @@ pub trait TextSink {
 pub struct ShadedOutput {
     out: AnswerOutput,
     words: WordStream,
+    /// White space since the last word, which belongs to none if no other comes.
+    space: String,
 }
 
 impl ShadedOutput {
@@ -135,7 +137,7 @@ impl ShadedOutput {
     #[must_use]
     pub fn new() -> Option<Self> {
         let out = AnswerOutput::new();
-        has_colours(&out.stdout).then(|| Self { out, words: WordStream::default() })
+        has_colours(&out.stdout).then(|| Self { out, words: WordStream::default(), space: String::new() })
     }
 
     fn write(&mut self, words: &[Word]) -> std::io::Result<()> {
@@ -151,13 +153,16 @@ impl TextSink for ShadedOutput {
     }
 
     fn token(&mut self, token: &Token) -> std::io::Result<()> {
+        follow_space(&mut self.space, &token.text);
         let words = self.words.push(token);
         self.write(&words)
     }
 
     fn end(&mut self, text: &str) -> std::io::Result<()> {
+        follow_space(&mut self.space, text);
         let words = self.words.finish(text);
-        self.write(&words)
+        self.write(&words)?;
+        self.out.piece(&std::mem::take(&mut self.space))
     }
 }
 
@@ -169,9 +174,18 @@ pub fn has_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && variable("NO_COLOR").is_none() && obeys()
 }
 
+/// Keeps in `space` the white space at the end of all text so far, to which `text` comes.
+fn follow_space(space: &mut String, text: &str) {
+    let end = text.trim_end();
+    if !end.is_empty() {
+        space.clear();
+    }
+    space.push_str(&text[end.len()..]);
+}
+
 /// A word with the white space before it, in the colour of its probability.
 fn shaded(Word { space, text, p, .. }: &Word) -> String {
-    let text = printable(text);
+    let (space, text) = (printable(space), printable(text));
     match p {
         p if *p >= SURE_MIN => format!("{space}{text}"),
         p if *p >= EVEN_MIN => format!("{space}\x1b[33m{text}\x1b[0m"),
@@ -218,6 +232,23 @@ mod tests {
         assert_eq!(word(0.9), " a\u{fffd}");
         assert_eq!(word(0.6), " \u{1b}[33ma\u{fffd}\u{1b}[0m");
         assert_eq!(word(0.2), " \u{1b}[31ma\u{fffd}\u{1b}[0m");
+        // white space that a terminal obeys
+        let space = "\r\u{b}\u{c}\u{85}\n\t ".to_owned();
+        let word = Word { space, text: "a".to_owned(), p: 0.9, mean: 1.0 };
+        assert_eq!(shaded(&word), "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\n\t a");
+    }
+
+    #[test]
+    fn white_space_at_the_end_belongs_to_no_word_and_is_not_lost() {
+        let after = |pieces: &[&str]| {
+            let mut space = String::new();
+            pieces.iter().for_each(|piece| follow_space(&mut space, piece));
+            space
+        };
+        assert_eq!(after(&["Bread", ".\n"]), "\n");
+        assert_eq!(after(&["Bread. ", "\n", "", "\n"]), " \n\n");
+        assert_eq!(after(&["Bread.\n", " Open"]), "");
+        assert_eq!(after(&["\u{2003}"]), "\u{2003}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let coming = read_ahead(images, 2, move |path| {
         let request = preparer.image(&path).and_then(|image| preparer.ask([image], &question));
         vec![Asked { key: path, request }]
-    });
+    })?;
     for ended in session.batch(coming) {
         match ended.result {
             Ok(answer) => println!("{}: {}", ended.key, answer.text),

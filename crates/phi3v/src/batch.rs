@@ -11,15 +11,15 @@
 //! let coming = read_ahead(paths, 2, move |path| {
 //!     let request = preparer.image(&path).and_then(|image| preparer.ask([image], "What is written here?"));
 //!     vec![Asked { key: path, request }]
-//! });
+//! })?;
 //! for ended in session.batch(coming) {
 //!     println!("{}: {}", ended.key, ended.result?.text);
 //! }
 //! # Ok::<(), phi3v::Error>(())
 //! ```
 
-use crate::Error;
 use crate::engine::{Engine, Event, Finished, Output, Request, RequestId, Token};
+use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
@@ -65,6 +65,8 @@ pub struct Answer {
 /// already. The iterator gives the answers in the order in which they end, and waits for the source where it must.
 ///
 /// What is answered does not depend on how many run together, see [`EngineOptions`](crate::engine::EngineOptions).
+///
+/// A batch that is dropped before its end cancels what runs, so that the engine is free for others.
 pub struct Batch<'e, B: Backend, K, E = Error> {
     engine: &'e mut Engine<B>,
     /// None when there are no more.
@@ -111,11 +113,21 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
         self.source.is_none() && self.taken.is_empty() && self.running.is_empty()
     }
 
-    /// Takes no more requests: those that run come to their ends, those that wait are dropped without a word.
+    /// Takes no more requests: those that run come to their ends, those that wait, here or in the engine, are dropped without
+    /// a word.
     pub fn stop(&mut self) {
         self.source = None;
         self.taken.clear();
+        let engine = &*self.engine;
         self.running.values_mut().for_each(|running| running.others.clear());
+        // one that waits again, for want of memory, has begun
+        let has_begun = |(id, running): &(&RequestId, &Running<K, E>)| {
+            !running.tokens.is_empty() || !engine.is_waiting(**id)
+        };
+        let unbegun: Vec<_> =
+            self.running.iter().filter(|entry| !has_begun(entry)).map(|(id, _)| *id).collect();
+        self.running.retain(|id, _| !unbegun.contains(id));
+        self.engine.discard(&unbegun);
     }
 
     /// Moves requests to the engine while it has room for them.
@@ -180,6 +192,13 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
     }
 }
 
+impl<B: Backend, K, E> Drop for Batch<'_, B, K, E> {
+    fn drop(&mut self) {
+        let running: Vec<_> = self.running.keys().copied().collect();
+        self.engine.discard(&running);
+    }
+}
+
 impl<B: Backend, K, E: From<Error>> Iterator for Batch<'_, B, K, E> {
     type Item = Ended<K, E>;
 
@@ -196,21 +215,25 @@ impl<B: Backend, K, E: From<Error>> Iterator for Batch<'_, B, K, E> {
 /// that has not been received. The threads end with the items, or when the receiver is dropped.
 ///
 /// ```
-/// let squares = phi3v::batch::read_ahead(1..=100_u32, 3, |number| number * number);
+/// let squares = phi3v::batch::read_ahead(1..=100_u32, 3, |number| number * number)?;
 /// assert_eq!(squares.iter().sum::<u32>(), 338_350);
+/// # Ok::<(), phi3v::Error>(())
 /// ```
+///
+/// # Errors
+/// [`Error::Threads`]: the system gives no thread at all. Where it gives fewer than `threads`, they do.
 pub fn read_ahead<T, R: Send + 'static>(
     items: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
     threads: usize,
     prepare: impl Fn(T) -> R + Send + Sync + 'static,
-) -> Receiver<R> {
+) -> Result<Receiver<R>> {
     let threads = threads.max(1);
     let (prepared, receiver) = sync_channel(threads);
     let items = Arc::new(Mutex::new(items.into_iter()));
     let prepare = Arc::new(prepare);
-    for _ in 0..threads {
+    for number in 0..threads {
         let (items, prepare, prepared) = (Arc::clone(&items), Arc::clone(&prepare), prepared.clone());
-        std::thread::spawn(move || {
+        let work = move || {
             loop {
                 // the lock is not held while an item is prepared
                 let item = items.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -219,7 +242,13 @@ pub fn read_ahead<T, R: Send + 'static>(
                     return; // nobody wants the rest
                 }
             }
-        });
+        };
+        match std::thread::Builder::new().spawn(work) {
+            // one does the work of several
+            Err(error) if number == 0 => return Err(Error::Threads(error)),
+            Err(_) => break,
+            Ok(_) => {}
+        }
     }
-    receiver
+    Ok(receiver)
 }

@@ -42,6 +42,9 @@ pub enum Error {
     /// A file is there and cannot be read.
     #[error(transparent)]
     Read(#[from] crate::files::ReadError),
+    /// The system gives no thread.
+    #[error("no thread can be had: {0}")]
+    Threads(std::io::Error),
     /// The device refused, mostly for lack of memory.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
@@ -104,6 +107,7 @@ impl Error {
             Self::Stopped => None,
             Self::Memory(error) => error.hint(),
             Self::Device(error) => error.hint(),
+            Self::Threads(_) => Some("close other programs, or allow more processes (ulimit -u)".to_owned()),
             Self::Read(_) => Some("check that the file can be read".to_owned()),
             Self::Backend(phi3v_kernels::BackendError::OutOfMemory { .. }) => {
                 Some("choose a smaller context, or close other programs".to_owned())

@@ -15,7 +15,7 @@
 //! let factory = ConstraintFactory::new(session.tokenizer(), GrammarLimits::default())?;
 //! request.constraint = Some(Box::new(factory.constraint(&form)?));
 //! # use phi3v::batch::{Asked, read_ahead};
-//! let asked = read_ahead([request], 1, |request| vec![Asked { key: (), request: Ok(request) }]);
+//! let asked = read_ahead([request], 1, |request| vec![Asked { key: (), request: Ok(request) }])?;
 //! for ended in session.batch::<_, phi3v::Error>(asked) {
 //!     let answer = ended.result?;
 //!     let fields = fields(&form, &answer.tokens, &answer.finished.text);

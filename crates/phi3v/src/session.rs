@@ -242,8 +242,8 @@ impl Session {
         let id = self.engine.submit(self.request(conversation)?)?;
         let mut answer = String::new();
         loop {
-            // nobody else has requests here, so every output is this one's
-            for output in self.engine.step(&mut ()) {
+            // what a caller has left unfinished may still be told of
+            for output in self.engine.step(&mut ()).into_iter().filter(|output| output.id == id) {
                 let text = match &output.event {
                     Event::Token(token) => &token.text,
                     Event::Finished(finished) => &finished.text,

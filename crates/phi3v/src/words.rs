@@ -9,7 +9,7 @@
 //! session.generation.max_new_tokens = Some(20);
 //! let request = session.preparer().ask([], "Who are you?")?;
 //! # use phi3v::batch::{Asked, read_ahead};
-//! let asked = read_ahead([request], 1, |request| vec![Asked { key: (), request: Ok(request) }]);
+//! let asked = read_ahead([request], 1, |request| vec![Asked { key: (), request: Ok(request) }])?;
 //! for ended in session.batch::<_, phi3v::Error>(asked) {
 //!     let answer = ended.result?;
 //!     let words = words(&answer.tokens, &answer.finished.text);

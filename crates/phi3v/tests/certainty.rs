@@ -170,7 +170,8 @@ fn ask(session: &mut Session, pictures: Vec<(RgbImage, String)>) -> (Vec<Judged>
         let inputs = Arc::new(process(&picture, &params).unwrap());
         conversation.ask([inputs], "What is written here?");
         vec![Asked { key: written, request: preparer.request(&conversation) }]
-    });
+    })
+    .unwrap();
     let (mut answers, mut all_words) = (Vec::new(), Vec::new());
     for ended in session.batch::<String, phi3v::Error>(asked) {
         let (written, answer) = (ended.key, ended.result.unwrap());

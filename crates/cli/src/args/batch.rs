@@ -17,7 +17,7 @@ use std::path::PathBuf;
   phi3v batch receipts --schema @receipt --csv receipts.csv
   find . -name '*.jpg' | phi3v batch - --prompt \"What is this?\"
   phi3v batch requests.jsonl --allow-image-dir \"$PWD/photos\" --out results.jsonl
-  jq -r 'select(.custom_id) | [.custom_id, .response.body.choices[0].message.content] | @tsv' results.jsonl")]
+  jq -r 'select(.custom_id) | .response.body.choices[0].message.content' results.jsonl")]
 pub struct BatchArgs {
     /// Folders, pictures, patterns in quotes, - for a list of names on stdin; or one file (or -) of requests as JSON lines
     /// in OpenAI's batch form

@@ -15,8 +15,8 @@ use std::path::PathBuf;
   phi3v decide door.jpg \"Is the door open? Answer yes or no.\" --choices yes,no
   phi3v decide scan.png \"Is it an invoice, or a letter?\" --choices invoice,letter
   phi3v decide photo.jpg --questions questions.txt --choices yes,no
-  phi3v decide --json photo.jpg --questions questions.txt --choices yes,no | jq -r '.decisions[].choice'
-  phi3v decide --calibration door.json door.jpg \"Is the door open? Answer yes or no.\" --choices yes,no"
+  phi3v decide -j photo.jpg --questions questions.txt --choices yes,no | jq '.decisions[].choice'
+  phi3v decide --calibration door.json door.jpg \"Is it open? Answer yes or no.\" --choices yes,no"
 )]
 pub struct DecideArgs {
     /// Pictures (files, addresses with --allow-url, or - for stdin), and last the question, which is asked as it is; without
@@ -54,9 +54,9 @@ pub struct DecideArgs {
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
   # pictures are in doors/yes and doors/no
-  phi3v calibrate doors --prompt \"Is the door open? Answer yes or no.\" --out door.json
+  phi3v calibrate doors --prompt \"Is it open? Answer yes or no.\" --out door.json
   phi3v calibrate labels.jsonl --out scans.json
-  phi3v decide --calibration door.json new.jpg \"Is the door open? Answer yes or no.\" --choices yes,no")]
+  phi3v decide --calibration door.json new.jpg \"Is it open? Answer yes or no.\" --choices yes,no")]
 pub struct CalibrateArgs {
     /// A folder with a subfolder of pictures for each choice, which it is called by; or a file of JSON lines with image,
     /// prompt and answer

@@ -31,6 +31,12 @@ pub enum BatchError {
         /// What the user has named.
         names: String,
     },
+    /// A pipe where it would have to be read again.
+    #[error("{path} is a pipe, and its pictures or names cannot be read twice")]
+    Pipe {
+        /// As the user named it.
+        path: String,
+    },
     /// JSON lines beside other inputs.
     #[error("{path} has requests as JSON lines, which come alone")]
     Mixed {
@@ -127,6 +133,17 @@ pub enum BatchError {
         /// Why the system refused it.
         error: io::Error,
     },
+    /// Files beside pictures that could not be written, though all was answered.
+    #[error("{} beside pictures could not be written, the first: {first}", count(*.failed, "file"))]
+    Sidecars {
+        /// How many.
+        failed: usize,
+        /// Why the first of them.
+        first: Box<BatchError>,
+    },
+    /// The device has failed while answers were made.
+    #[error("{0}")]
+    Device(String),
     /// The system gives no threads.
     #[error("no threads can be had: {}", system_words(.error))]
     Threads {
@@ -180,6 +197,9 @@ impl BatchError {
             Self::NoPictures { .. } => {
                 "give a folder with pictures, their names, a pattern, or - for a list of names on stdin"
             }
+            Self::Pipe { .. } => {
+                "give a list of names on stdin as -, pictures as files, and requests as JSON lines alone"
+            }
             Self::Mixed { .. } => "run phi3v batch once for the file of requests, and once for the pictures",
             Self::SameId { .. } => "give each input once, and each line a custom_id of its own",
             Self::Line { .. } => {
@@ -203,6 +223,10 @@ impl BatchError {
                     "the rows with an error in {path} say why; --retry-errors tries them again"
                 ));
             }
+            Self::Sidecars { .. } => {
+                "when they can be written, run the same command again: it writes what is missing"
+            }
+            Self::Device(_) => "run the same command again: it goes on from there",
             Self::Read { .. } | Self::Write { .. } | Self::Threads { .. } => return None,
             Self::Unprepared { .. } => "run the same command again, and report it if it comes again",
         };

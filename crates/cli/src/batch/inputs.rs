@@ -2,9 +2,10 @@
 
 use super::error::BatchError;
 use super::lines::Lines;
-use crate::documents::{OpenFiles, count_pages};
-use crate::paths::open_named;
-use crate::sources::{ImageOptions, http_url, page_name, read_named};
+use super::passed_over::PassedOver;
+use crate::bounded;
+use crate::paths::{is_read_once, open_named};
+use crate::sources::http_url;
 use phi3v::document::{PDF_HEAD_BYTES, is_pdf};
 use phi3v::files::read_to_limit;
 use phi3v::image::is_picture;
@@ -33,18 +34,19 @@ pub enum Inputs {
     Pictures {
         /// The pictures that are to be asked about.
         items: Vec<PictureItem>,
-        /// Files of folders that are no pictures.
-        skipped: usize,
+        /// What gave none.
+        passed_over: PassedOver,
     },
     /// Requests as JSON lines, which come alone.
     Lines(Lines),
 }
 
 /// Finds what the `names` stand for. `-` is what `stdin` has. A name alone that is a folder's gives the pictures below it
-/// names within it; otherwise a picture is called as it was named.
+/// names within it; otherwise a picture is called as it was named. Folders below the named ones that cannot be read are
+/// passed over.
 ///
 /// # Errors
-/// What cannot be read, is no pattern, or holds no picture.
+/// What cannot be read, or not twice, is no pattern, or one without a picture; no picture at all.
 pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchError> {
     if let [name] = names
         && let Some(lines) = lines_of(name, stdin)?
@@ -57,8 +59,13 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
         let path = Path::new(name);
         match std::fs::metadata(path) {
             _ if name == "-" => found.list(&text_of_stdin(stdin)?),
+            _ if is_read_once(path) => return Err(BatchError::Pipe { path: path.display().to_string() }),
             Ok(metadata) if metadata.is_dir() => {
-                found.folder(path, if alone { path } else { Path::new("") })?
+                let before = found.items.len();
+                found.folder(path, if alone { path } else { Path::new("") })?;
+                if found.items.len() == before {
+                    found.passed_over.empty.push(path.display().to_string());
+                }
             }
             Ok(metadata) => {
                 if metadata.is_file() && begins_with_brace(path) {
@@ -77,15 +84,6 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
 }
 
 impl Inputs {
-    /// The same with every page of a document in the place of it, called as `report.pdf#page=3`. A document that cannot be
-    /// opened stays, and is told of in its row. The first of these files are left `open`.
-    #[must_use]
-    pub fn with_pages(self, options: &ImageOptions, open: &OpenFiles) -> Self {
-        let Self::Pictures { items, skipped } = self else { return self };
-        let items = items.into_iter().flat_map(|item| pages_of(item, options, open)).collect();
-        Self::Pictures { items, skipped }
-    }
-
     /// Refuses two pictures of one name: a file may be called as a page of another is.
     ///
     /// # Errors
@@ -123,35 +121,25 @@ fn name_once<'a>(named: &mut Named<'a>, item: &'a PictureItem) -> Result<bool, B
     }
 }
 
-/// A picture for each page of a file; the file itself where it has one picture, or lies elsewhere.
-fn pages_of(item: PictureItem, options: &ImageOptions, open: &OpenFiles) -> Vec<PictureItem> {
-    let path = Path::new(&item.source);
-    let may_have_pages = head(path).is_ok_and(|head| is_pdf(&head) || options.pages.is_some());
-    let counted = may_have_pages.then(|| {
-        let bytes = read_named(&item.source, options).ok()?;
-        count_pages(bytes, &options.reading(usize::MAX)).ok()?
-    });
-    let Some(counted) = counted.flatten() else { return vec![item] };
-    open.keep_if_room(&item.source, counted.file);
-    if counted.numbers == [1] && options.pages.is_none() {
-        return vec![item];
-    }
-    let id = |page| page_name(&item.id, page);
-    let page_of = |page| PictureItem { id: id(page), source: item.source.clone(), page: Some(page) };
-    counted.numbers.into_iter().map(page_of).collect()
-}
-
 /// Requests as JSON lines, if that is what the only name stands for; told by content.
 fn lines_of(name: &OsStr, stdin: &mut dyn Read) -> Result<Option<Inputs>, BatchError> {
     let path = Path::new(name);
     if name == "-" {
         let bytes = bytes_of_stdin(stdin)?;
         if first_letter(&bytes) == Some(b'{') {
-            return Ok(Some(Inputs::Lines(Lines::of_bytes(bytes)?)));
+            return Ok(Some(Inputs::Lines(Lines::of_bytes(bytes, Path::new("stdin"))?)));
         }
         let mut found = Found::default();
         found.list(&text_of(bytes)?);
         return found.done(&[name.to_owned()]).map(Some);
+    }
+    if is_read_once(path) {
+        let refused = |error| BatchError::read(path, error);
+        let bytes = bounded::read(path, STDIN_BYTES_MAX).map_err(refused)?;
+        return match first_letter(&bytes) {
+            Some(b'{') => Ok(Some(Inputs::Lines(Lines::of_bytes(bytes, path)?))),
+            _ => Err(BatchError::Pipe { path: path.display().to_string() }),
+        };
     }
     if !path.is_dir() && begins_with_brace(path) {
         let file = open_named(path).map_err(|error| BatchError::read(path, error))?;
@@ -190,8 +178,11 @@ fn begins_with_brace(path: &Path) -> bool {
     head(path).is_ok_and(|head| first_letter(&head) == Some(b'{'))
 }
 
-/// The first bytes of a regular file.
-fn head(path: &Path) -> io::Result<Vec<u8>> {
+/// The first bytes of a regular file. A pipe is left as it is: they could not be read again.
+pub(super) fn head(path: &Path) -> io::Result<Vec<u8>> {
+    if is_read_once(path) {
+        return Err(io::Error::other("it is a pipe and not a file"));
+    }
     let mut head = Vec::with_capacity(PDF_HEAD_BYTES);
     open_named(path)?.take(PDF_HEAD_BYTES as u64).read_to_end(&mut head)?;
     Ok(head)
@@ -201,7 +192,7 @@ fn head(path: &Path) -> io::Result<Vec<u8>> {
 #[derive(Default)]
 struct Found {
     items: Vec<PictureItem>,
-    skipped: usize,
+    passed_over: PassedOver,
 }
 
 impl Found {
@@ -220,19 +211,27 @@ impl Found {
         let refused = |reason| BatchError::Pattern { pattern: pattern.to_owned(), reason };
         let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
         let paths = glob::glob_with(pattern, options).map_err(|error| refused(error.msg))?;
+        let before = self.items.len();
         for path in paths {
-            let path = path.map_err(|error| {
-                let path = error.path().to_owned();
-                BatchError::read(&path, error.into())
-            })?;
-            if path.is_file() {
-                self.file(&path, Path::new(""));
+            match path {
+                Ok(path) if path.is_file() => self.file(&path, Path::new("")),
+                Ok(_) => {}
+                Err(error) => {
+                    let path = error.path().to_owned();
+                    self.passed_over.unread(BatchError::read(&path, error.into()));
+                }
             }
+        }
+        if self.items.len() == before {
+            return Err(self.passed_over.none(pattern.to_owned()));
         }
         Ok(())
     }
 
     /// The pictures in a folder and those below it, in the order of their names. `base` is left out of their names.
+    ///
+    /// # Errors
+    /// The folder itself cannot be read; one below it is passed over.
     fn folder(&mut self, folder: &Path, base: &Path) -> Result<(), BatchError> {
         let refused = |error| BatchError::read(folder, error);
         let mut entries = Vec::new();
@@ -244,7 +243,9 @@ impl Found {
             // a link to a folder could lead back here
             let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
             match std::fs::metadata(path) {
-                Ok(metadata) if metadata.is_dir() && !is_link => self.folder(path, base)?,
+                Ok(metadata) if metadata.is_dir() && !is_link => {
+                    self.folder(path, base).unwrap_or_else(|error| self.passed_over.unread(error));
+                }
                 Ok(metadata) if metadata.is_file() => self.file(path, base),
                 _ => {}
             }
@@ -259,7 +260,7 @@ impl Found {
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         };
         if !is_one {
-            self.skipped += 1;
+            self.passed_over.files += 1;
             return;
         }
         let id = with_slashes(path.strip_prefix(base).unwrap_or(path));
@@ -267,15 +268,15 @@ impl Found {
     }
 
     fn done(self, names: &[OsString]) -> Result<Inputs, BatchError> {
-        let Self { items, skipped } = self;
+        let Self { items, mut passed_over } = self;
         if items.is_empty() {
             let names: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-            return Err(BatchError::NoPictures { names: names.join(", ") });
+            return Err(passed_over.none(names.join(", ")));
         }
         let mut named = Named::with_capacity(items.len());
         let first = items.iter().map(|item| name_once(&mut named, item)).collect::<Result<Vec<_>, _>>()?;
         let once = items.iter().zip(first).filter(|(_, first)| *first).map(|(item, _)| item.clone());
-        Ok(Inputs::Pictures { items: once.collect(), skipped })
+        Ok(Inputs::Pictures { items: once.collect(), passed_over })
     }
 }
 
@@ -331,7 +332,7 @@ mod tests {
         assert_eq!(ids(std::slice::from_ref(&name), ""), expected);
         let found = find(&[name], &mut io::empty()).unwrap();
         let others = if cfg!(feature = "pdf") { 2 } else { 3 };
-        assert!(matches!(found, Inputs::Pictures { skipped, .. } if skipped == others));
+        assert!(matches!(found, Inputs::Pictures { passed_over, .. } if passed_over.files == others));
     }
 
     #[test]
@@ -378,6 +379,48 @@ mod tests {
         assert!(matches!(find(dir.path()), BatchError::NoPictures { .. }));
     }
 
+    #[test]
+    fn a_pattern_without_a_picture_is_refused_beside_other_inputs_too() {
+        let dir = folder();
+        let below = |name: &str| dir.path().join(name).into_os_string();
+        for nothing in ["nosuch*.png", "*.txt"] {
+            let refused = find(&[below("z.png"), below(nothing)], &mut io::empty()).err().unwrap();
+            let BatchError::NoPictures { names } = refused else { panic!("{refused}") };
+            assert_eq!(OsString::from(names), below(nothing));
+        }
+        std::fs::create_dir(below("empty")).unwrap();
+        let Ok(Inputs::Pictures { passed_over, .. }) =
+            find(&[below("z.png"), below("empty")], &mut io::empty())
+        else {
+            panic!("a picture was named")
+        };
+        assert_eq!(passed_over.empty, [below("empty").into_string().unwrap()], "and told");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_cannot_be_read_is_passed_over_below_another() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = folder();
+        let closed = dir.path().join("b");
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
+        let is_root = std::fs::read_dir(&closed).is_ok();
+        let found = |name: &Path| find(&[name.as_os_str().to_owned()], &mut io::empty());
+        let (all, pattern, itself) = (found(dir.path()), found(&dir.path().join("**/*.*")), found(&closed));
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+        if is_root {
+            phi3v_kernels::testing::skip("a folder that cannot be read", "root reads every folder");
+            return;
+        }
+        for found in [all, pattern] {
+            let Ok(Inputs::Pictures { items, passed_over }) = found else { panic!("nothing was found") };
+            assert!(!items.is_empty());
+            let first = passed_over.first_unread.unwrap();
+            assert!(passed_over.unread == 1 && matches!(first, BatchError::Read { .. }), "{first}");
+        }
+        assert!(matches!(itself, Err(BatchError::Read { .. })));
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn names_that_are_no_text_stay_apart() {
@@ -393,7 +436,7 @@ mod tests {
     fn a_file_called_as_a_page_of_another_is_refused() {
         let item =
             |id: &str, source: &str, page| PictureItem { id: id.to_owned(), source: source.into(), page };
-        let of = |items| Inputs::Pictures { items, skipped: 0 };
+        let of = |items| Inputs::Pictures { items, passed_over: PassedOver::default() };
         let pages = |last: &str| {
             vec![
                 item("a.pdf#page=1", "a.pdf", Some(1)),

@@ -11,7 +11,7 @@ use crate::sys::REPLACES_OPEN_FILES;
 use phi3v::files::{Existing, LockedFile, NewFile, check_regular, sync_data};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -158,13 +158,17 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Takes the rows that have an error out, so that they can be tried again: the file is written anew without them and
+    /// Takes the rows that have an error out whose inputs are `asked` about again: the file is written anew without them and
     /// put into its place as a whole.
     ///
     /// # Errors
     /// It cannot be read or written.
-    pub fn without_failed(mut self, done: &mut DoneRows) -> Result<Self, BatchError> {
-        if done.values().all(|row| !row.failed) {
+    pub fn without_failed(
+        mut self,
+        done: &mut DoneRows,
+        asked: &HashSet<String>,
+    ) -> Result<Self, BatchError> {
+        if !done.iter().any(|(id, row)| row.failed && asked.contains(id)) {
             return Ok(self);
         }
         let path = self.path.clone();
@@ -180,10 +184,11 @@ impl Journal {
         while let Some(line) = lines.next().map_err(read)? {
             let row = serde_json::from_slice::<RowHead>(&line).ok();
             if let Some(RowHead { custom_id, error }) = row {
-                if error.is_some() {
+                let failed = error.is_some();
+                if failed && asked.contains(&custom_id) {
                     continue;
                 }
-                kept.insert(custom_id, Done { failed: false, offset: length });
+                kept.insert(custom_id, Done { failed, offset: length });
             }
             new.write(&line).map_err(written)?;
             length += line.len() as u64;
@@ -503,7 +508,10 @@ mod tests {
         let whole = String::from_utf8(journal(&path)).unwrap();
         let Resumed { journal, mut done, .. } = Journal::resume(&path).unwrap().unwrap();
         assert_eq!(ids(&done), [("a", false), ("b", true), ("c", false)]);
-        let mut journal = journal.without_failed(&mut done).unwrap();
+        let asked = |id: &str| HashSet::from([id.to_owned()]);
+        let journal = journal.without_failed(&mut done, &asked("c")).unwrap();
+        assert_eq!(ids(&done), [("a", false), ("b", true), ("c", false)], "nobody asks about it again");
+        let mut journal = journal.without_failed(&mut done, &asked("b")).unwrap();
         assert_eq!(ids(&done), [("a", false), ("c", false)]);
         assert_eq!(journal.row_at(done["c"].offset).unwrap(), row("c", false));
         journal.append(&row("b", false)).unwrap();

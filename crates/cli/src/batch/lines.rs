@@ -57,12 +57,12 @@ impl Lines {
         Self::of(Box::new(file), name)
     }
 
-    /// Goes through what stdin had.
+    /// Goes through what stdin, or another pipe called `name`, had.
     ///
     /// # Errors
     /// A line has no `custom_id` of its own.
-    pub fn of_bytes(bytes: Vec<u8>) -> Result<Self, BatchError> {
-        Self::of(Box::new(io::Cursor::new(bytes)), Path::new("stdin"))
+    pub fn of_bytes(bytes: Vec<u8>, name: &Path) -> Result<Self, BatchError> {
+        Self::of(Box::new(io::Cursor::new(bytes)), name)
     }
 
     fn of(mut source: Box<dyn Source>, name: &Path) -> Result<Self, BatchError> {
@@ -180,11 +180,15 @@ fn check_address(method: Option<&str>, url: Option<&str>) -> Result<(), ApiError
 mod tests {
     use super::*;
 
+    fn of_stdin(text: &str) -> Result<Lines, BatchError> {
+        Lines::of_bytes(text.as_bytes().to_vec(), Path::new("stdin"))
+    }
+
     #[test]
     fn lines_are_found_and_read_again() {
         let text = "\u{feff}{\"custom_id\": \"a\", \"body\": {\"x\": 1.10}}\r\n\n{\"body\": [2], \"custom_id\": \"b\", \
                     \"method\": \"POST\", \"url\": \"/v1/chat/completions\"}";
-        let lines = Lines::of_bytes(text.as_bytes().to_vec()).unwrap();
+        let lines = of_stdin(text).unwrap();
         assert_eq!(lines.ids().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(lines.body(1).unwrap(), b"[2]");
         assert_eq!(lines.body(0).unwrap(), b"{\"x\": 1.10}", "to the letter");
@@ -194,7 +198,7 @@ mod tests {
     fn a_request_for_somebody_else_is_an_error_of_its_own() {
         let line = |more: &str| format!("{{\"custom_id\": \"a\", \"body\": {{}}, {more}}}");
         for (more, param) in [("\"method\": \"GET\"", "method"), ("\"url\": \"/v1/embeddings\"", "url")] {
-            let lines = Lines::of_bytes(line(more).into_bytes()).unwrap();
+            let lines = of_stdin(&line(more)).unwrap();
             assert_eq!(lines.body(0).unwrap_err().param.as_deref(), Some(param));
         }
     }
@@ -213,7 +217,7 @@ mod tests {
                 "a is the name of two inputs: line 1 of stdin and line 3 of stdin",
             ),
         ] {
-            let Err(refused) = Lines::of_bytes(text.as_bytes().to_vec()) else { panic!("{text} was taken") };
+            let Err(refused) = of_stdin(text) else { panic!("{text} was taken") };
             assert!(refused.to_string().contains(told), "{text}: {refused}");
         }
     }

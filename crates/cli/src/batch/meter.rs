@@ -35,10 +35,21 @@ impl Meter {
         self.done += 1;
         self.failed += usize::from(failed);
         self.cut += usize::from(cut);
-        let now = Instant::now();
         if let Some(bar) = &self.bar {
             bar.set_message(self.words());
             bar.set_position(self.done as u64);
+        }
+        self.moment();
+    }
+
+    /// Time passes, with or without rows; to be called now and then.
+    pub fn moment(&mut self) {
+        let now = Instant::now();
+        if let Some(bar) = &self.bar {
+            if self.done == 0 {
+                bar.set_message(self.words());
+            }
+            bar.tick();
         } else if now - self.told >= LINE_PERIOD {
             self.told = now;
             note!("{} of {}: {}", self.done, self.total, self.words());
@@ -77,6 +88,9 @@ impl Meter {
 }
 
 fn words(done: usize, total: usize, failed: usize, elapsed: Duration) -> String {
+    if done == 0 {
+        return format!("none yet after {}", time(elapsed.as_secs_f64()));
+    }
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
     let left = (total - done.min(total)) as f64 / rate.max(1e-9);
     let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
@@ -97,7 +111,10 @@ fn new_bar(total: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("[{bar:30}] {pos} of {len}  {msg}")
         .expect("the template has only fields that indicatif knows")
         .progress_chars("=> ");
-    ProgressBar::new(total as u64).with_style(style)
+    let bar = ProgressBar::new(total as u64).with_style(style);
+    // shown at once: the first row may take minutes
+    bar.tick();
+    bar
 }
 
 #[cfg(test)]
@@ -111,6 +128,7 @@ mod tests {
         assert_eq!(told(500, 3, 50), "10.0 a second, 50 s left, 3 failed");
         assert_eq!(told(10, 0, 100), "0.1 a second, 2.8 h left");
         assert_eq!(told(1000, 0, 100), "10.0 a second, 0 s left");
+        assert_eq!(told(0, 0, 40), "none yet after 40 s");
         assert_eq!(time(864_000.0), "10.0 days");
     }
 }

@@ -9,6 +9,8 @@ pub mod inputs;
 pub mod journal;
 pub mod lines;
 pub mod meter;
+pub mod pages;
+pub mod passed_over;
 pub mod prepare;
 pub mod questions;
 pub mod row;

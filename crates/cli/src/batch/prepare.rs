@@ -15,6 +15,7 @@ use phi3v::engine::Request;
 use phi3v::fields::FieldReader;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::{Conversation, GenerationOptions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What an answer is for.
@@ -71,13 +72,13 @@ impl PictureAsker {
     #[must_use]
     pub fn prepare(&self, work: &PictureWork) -> Group {
         let PictureItem { source, page, .. } = &work.item;
-        let picture = read_page(source, *page, &self.options, &self.open);
-        let picture = picture.map_err(|error| refusal(&error));
+        let read = || read_page(source, *page, &self.options, &self.open).map_err(|error| refusal(&error));
+        let picture = caught(read);
         let ask = |&number: &usize| {
             let prepared = &self.questions[number];
             let custom_id = prepared.question.row_id(&work.item.id);
             let request = picture.as_ref().map_err(Clone::clone);
-            let request = request.and_then(|picture| self.request(picture, prepared, &custom_id));
+            let request = request.and_then(|picture| caught(|| self.request(picture, prepared, &custom_id)));
             let fields = prepared.fields.clone();
             let extras = Extras { fields, ..Extras::default() };
             let row = RowKey { custom_id, choices: 1, extras, _budget: None };
@@ -104,6 +105,12 @@ impl PictureAsker {
         }
         Ok(request)
     }
+}
+
+/// What `work` gives; an error where it panics, so that the input has a row that says so, and the others theirs.
+fn caught<T>(work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> {
+    let failed = || ApiError { hint: None, ..ApiError::internal("the request could not be prepared") };
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(failed()))
 }
 
 /// Why a picture that was named cannot be asked about, in the words of the command line: the rows are its user's own.
@@ -145,7 +152,8 @@ impl LineAsker {
     #[must_use]
     pub fn prepare(&self, index: usize, custom_id: &str) -> Group {
         let body = self.lines.body(index);
-        let offered = body.and_then(|body| self.offline.prepare(&body, salt(&self.job, custom_id)));
+        let salt = salt(&self.job, custom_id);
+        let offered = body.and_then(|body| caught(|| self.offline.prepare(&body, salt)));
         let custom_id = custom_id.to_owned();
         match offered {
             Ok(Offered { requests, extras, budget }) => {
@@ -216,6 +224,13 @@ mod tests {
                 assert!(!hint.contains(foreign), "{error}: {hint}");
             }
         }
+    }
+
+    #[test]
+    fn a_panic_is_an_error_of_the_input_that_it_comes_from() {
+        let told = caught::<()>(|| panic!("a bug")).unwrap_err();
+        assert_eq!((told.status.as_u16(), told.code), (500, "internal_error"));
+        assert_eq!(caught(|| Ok(7)).unwrap(), 7);
     }
 
     #[test]

@@ -25,11 +25,14 @@ pub trait Sink {
     fn moment(&mut self) -> Result<(), BatchError>;
 }
 
+/// The code of an error that the device is to blame for, and not what was asked: whatever is asked next has it too.
+const DEVICE_FAILED: &str = "device_failed";
+
 /// Answers what comes from `coming`, in the order in which answers end, until there is no more or `stop` says so:
 /// then what runs is finished.
 ///
 /// # Errors
-/// The sink's.
+/// The sink's, or [`BatchError::Device`]: the device has failed, and what it was asked then has no row.
 pub fn run<B: Backend>(
     engine: &mut Engine<B>,
     coming: Receiver<Group>,
@@ -45,12 +48,18 @@ pub fn run<B: Backend>(
             stopped = true;
             batch.stop();
         }
+        let mut lost = None;
         for ended in batch.step() {
-            if let Some(row) = parts.add(ended, maker) {
+            if let Some(error) = ended.result.as_ref().err().filter(|error| error.code == DEVICE_FAILED) {
+                lost = Some(error.message.clone());
+            } else if let Some(row) = parts.add(ended, maker) {
                 sink.row(row)?;
             }
         }
         sink.moment()?;
+        if let Some(reason) = lost {
+            return Err(BatchError::Device(reason));
+        }
     }
     Ok(())
 }
@@ -85,5 +94,62 @@ impl Parts {
             Some(error) => maker.failed(&row.custom_id, &error),
             None => maker.answered(&row, &answers),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::row::RowKey;
+    use super::*;
+    use crate::server::openai::offline::Extras;
+    use phi3v::batch::{Asked, read_ahead};
+    use phi3v_kernels::BackendError;
+    use std::sync::Arc;
+
+    /// Rows by name, and whether they have an error.
+    #[derive(Default)]
+    struct Rows(Vec<(String, bool)>);
+
+    impl Sink for Rows {
+        fn row(&mut self, row: Row) -> Result<(), BatchError> {
+            self.0.push((row.custom_id.clone(), row.is_failed()));
+            Ok(())
+        }
+
+        fn moment(&mut self) -> Result<(), BatchError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_device_that_fails_ends_the_run_and_gives_no_rows() {
+        let session = phi3v::load("demo").unwrap();
+        let tokenizer = Arc::clone(session.tokenizer());
+        let maker = RowMaker { job: "j".to_owned(), created: 7, model: "demo".to_owned(), tokenizer };
+        let mut engine = session.into_engine();
+        let asked = |(id, error): (&str, fn() -> phi3v::Error)| {
+            let (custom_id, extras) = (id.to_owned(), Extras::default());
+            let row = Arc::new(RowKey { custom_id, choices: 1, extras, _budget: None });
+            vec![Asked { key: Key { row, choice: 0 }, request: Err(ApiError::from(error())) }]
+        };
+        let picture = || phi3v::Error::from(phi3v::engine::EngineError::EmptyPrompt);
+        let memory = || phi3v::Error::from(BackendError::OutOfMemory { bytes: 7 });
+        let device = || {
+            let lost = BackendError::Device { reason: "the device is lost".to_owned() };
+            phi3v::Error::Shared(Arc::new(lost.into()))
+        };
+        let all: [(&str, fn() -> phi3v::Error); 5] =
+            [("a", picture), ("b", memory), ("c", device), ("d", device), ("e", picture)];
+        let coming = read_ahead(all, 1, asked).unwrap();
+        let mut rows = Rows::default();
+        let ended = run(&mut engine, coming, &maker, &|| false, &mut rows).unwrap_err();
+        assert!(
+            matches!(&ended, BatchError::Device(reason) if reason.contains("the device is lost")),
+            "{ended}"
+        );
+        let failed = |id: &str| (id.to_owned(), true);
+        // what has ended in the same step has a row
+        assert_eq!(rows.0[..2], [failed("a"), failed("b")]);
+        assert!(rows.0.iter().all(|(id, _)| id != "c" && id != "d"), "{:?}", rows.0);
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     // Pictures are prepared while the model loads, and while those before them are encoded.
-    let coming = sources::read_ahead(args.grabbed(), images.to_vec(), options);
+    let coming = sources::read_ahead(args.grabbed(), images.to_vec(), options)?;
     let is_demo = opened.is_demo;
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();

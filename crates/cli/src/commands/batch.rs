@@ -9,20 +9,28 @@ use crate::args::{BatchArgs, ContextArgs};
 use crate::batch::inputs::{self, Inputs};
 use crate::batch::journal::{DoneRows, Header, Journal, Resumed, check_job};
 use crate::batch::meter::Meter;
+use crate::batch::prepare::Group;
 use crate::batch::row::RowMaker;
 use crate::batch::{BatchError, worker};
 use crate::documents::OpenFiles;
 use crate::error::CliError;
 use crate::interrupt::Stop;
 use crate::note;
+use crate::progress::Progress;
 use crate::runtime::{self, Runtime};
 use crate::server::state::unix_seconds;
 use crate::terminal::count;
 use output::Outputs;
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
+use phi3v::device::Device;
+use phi3v::engine::Engine;
 use phi3v::image::ImageParams;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use work::{Asking, Work};
+
+/// As many documents as take long enough to open that the user wants to know why nothing happens.
+const MANY_DOCUMENTS: usize = 50;
 
 /// Answers everything that has no row yet.
 ///
@@ -30,17 +38,12 @@ use work::{Asking, Work};
 /// [`CliError`]; [`BatchError::SomeFailed`] where the job is done and has rows with an error.
 pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     args.generation.check()?;
-    let found = inputs::find(&args.inputs, &mut std::io::stdin().lock())?;
     let documents = OpenFiles::default();
-    let found = found.with_pages(&args.picture.options(&ImageParams::default()), &documents);
-    found.check_ids()?;
-    if let Inputs::Pictures { skipped: skipped @ 1.., .. } = found {
-        let what = if skipped == 1 { "not a picture" } else { "not pictures" };
-        note!("{} passed over: {what}", count(skipped, "file"));
-    }
+    let found = found(args, &documents)?;
     let questions = job::questions(args, &found)?;
     job::check_flags(args, &found, &questions)?;
     let resumed = Journal::resume(&args.out)?;
+    let outputs = Outputs::check(args, &found, &questions, resumed.as_ref())?;
     // as it was, so that no answer ends elsewhere for want of memory
     let before = resumed.as_ref().map(|resumed| resumed.header.context_tokens);
     let context = ContextArgs { context: args.context.context.or(before) };
@@ -53,18 +56,16 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let prepared = work::prepared(args, &questions, &forms)?;
     let job = job::job(args, &found, &questions, checkpoint);
     let context_tokens = opened.plan.as_ref().map_or(0, |plan| plan.context_tokens);
-    let outputs = Outputs::check(args, &found, &questions, resumed.as_ref())?;
-    let (journal, header, done) = begin(args, resumed, Header::new(job, unix_seconds(), context_tokens))?;
-    let mut outputs = outputs.begin(journal, done)?;
-    let work = Work::of(args, found, &questions, outputs.done());
-    let total = work.rows();
-    if total == 0 {
+    let (journal, header, mut done) = begin(args, resumed, Header::new(job, unix_seconds(), context_tokens))?;
+    let work = Work::of(args, found, &questions, &done);
+    let journal = journal.without_failed(&mut done, &work.row_ids(&questions))?;
+    let outputs = outputs.begin(journal, done)?;
+    if work.rows() == 0 {
         note!("nothing is left to do: {} there already", count(outputs.done().len(), "answer"));
         return outputs.finish(false);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
     let runtime = runtime.map_err(|error| BatchError::Threads { error })?;
-    let stop = Stop::on_signals(runtime.handle());
     let maker = RowMaker {
         job: header.digest(),
         created: header.created,
@@ -73,13 +74,46 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     };
     let (job, runtime_handle) = (maker.job.clone(), runtime.handle());
     let asking = Asking { args, opened: &opened, documents, forms, job, runtime: runtime_handle };
+    let stop = Stop::on_signals(runtime.handle());
+    let total = work.rows();
     let coming = asking.begin(work, prepared)?;
-    let Runtime { mut engine, .. } = opened.load_for_batch(&args.model, args.width)?;
-    outputs.measure(Meter::new(total));
-    let result = worker::run(&mut engine, coming, &maker, &|| stop.requested(), &mut outputs);
+    let Runtime { engine, .. } = opened.load_for_batch(&args.model, args.width)?;
+    let answered = answer(engine, coming, &maker, &stop, outputs, total);
     // a thread may hang on a network
     runtime.shutdown_background();
-    result?;
+    answered
+}
+
+/// What is asked about: the inputs with the pages of documents. Tells what was passed over.
+fn found(args: &BatchArgs, documents: &OpenFiles) -> Result<Inputs, CliError> {
+    let found = inputs::find(&args.inputs, &mut std::io::stdin().lock())?;
+    if let Inputs::Pictures { passed_over, .. } = &found {
+        passed_over.tell();
+    }
+    let mut progress = Progress::new();
+    let mut tell = |done, documents| {
+        if done == 0 && documents >= MANY_DOCUMENTS {
+            note!("counting the pages of {}", count(documents, "document"));
+        }
+        progress.documents(done, documents);
+    };
+    let found = found.with_pages(&args.picture.options(&ImageParams::default()), documents, &mut tell);
+    progress.clear();
+    found.check_ids()?;
+    Ok(found)
+}
+
+/// Answers the `total` rows that come to the end, and finishes what is written.
+fn answer(
+    mut engine: Engine<Device>,
+    coming: Receiver<Group>,
+    maker: &RowMaker,
+    stop: &Stop,
+    mut outputs: Outputs<'_>,
+    total: usize,
+) -> Result<(), CliError> {
+    outputs.measure(Meter::new(total));
+    worker::run(&mut engine, coming, maker, &|| stop.requested(), &mut outputs)?;
     let missing = total - outputs.answered();
     if missing > 0 && !stop.requested() {
         return Err(BatchError::Unprepared { missing }.into());
@@ -93,10 +127,9 @@ fn begin(
     resumed: Option<Resumed>,
     header: Header,
 ) -> Result<(Journal, Header, DoneRows), CliError> {
-    let Some(Resumed { journal, header: then, mut done }) = resumed else {
+    let Some(Resumed { journal, header: then, done }) = resumed else {
         return Ok((Journal::begin(&args.out, &header)?, header, DoneRows::new()));
     };
     check_job(&args.out, &then.job, &header.job)?;
-    let journal = if args.retry_errors { journal.without_failed(&mut done)? } else { journal };
     Ok((journal, then, done))
 }

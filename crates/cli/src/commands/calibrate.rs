@@ -12,7 +12,8 @@ use crate::output::{check_out, source_of};
 use crate::report::calibration_table;
 use crate::runtime::{self, Runtime};
 use crate::sources::{self, ImageOptions};
-use crate::terminal::print;
+use crate::tell;
+use crate::terminal::{print, printable};
 use phi3v::batch::read_ahead;
 use phi3v::decide::{Calibration, Fitted, Labelled};
 use phi3v::files::NewFile;
@@ -50,7 +51,10 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
     print(told).map_err(CliError::Output)
 }
 
-/// What the model says about each question's labelled pictures.
+/// What the model says about each question's labelled pictures. A picture that cannot be used is told of and left out.
+///
+/// # Errors
+/// A question is left without a picture, the model fails, or Ctrl-C.
 ///
 /// # Panics
 /// If the thread that reads the pictures did.
@@ -61,13 +65,23 @@ fn examples(
 ) -> Result<Vec<Vec<Labelled>>, CliError> {
     let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
     // one thread gives them in order
-    let coming = read_ahead(images, 1, move |image| sources::read_image(&image, &options));
+    let coming = read_ahead(images, 1, move |image| sources::read_image(&image, &options))?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
     let mut meter = Meter::new(labels.pictures.len());
     let mut examples = vec![Vec::new(); labels.questions.len()];
+    let mut refused = None;
     for LabelledPicture { labels: of_picture, .. } in &labels.pictures {
-        let picture = answer::next_picture(&coming, &interrupt)?;
+        let picture = match answer::next_picture(&coming, &interrupt) {
+            Ok(picture) => picture,
+            Err(error @ CliError::Picture(_)) => {
+                meter.row(true, false);
+                tell!("left out: {}", printable(&error.to_string()));
+                refused.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let asked: Vec<&Asked> = of_picture.iter().map(|label| &labels.questions[label.question]).collect();
         let answered = scores(runtime, &[picture], &asked, &interrupt)?;
         for (label, log_probs) in of_picture.iter().zip(answered.finished.scores) {
@@ -76,5 +90,8 @@ fn examples(
         meter.row(false, false);
     }
     meter.finish(0, false);
-    Ok(examples)
+    match refused {
+        Some(error) if examples.iter().any(Vec::is_empty) => Err(error),
+        _ => Ok(examples),
+    }
 }

@@ -56,7 +56,7 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
     // pictures are prepared while the model loads, and while those before them are encoded
-    let coming = sources::read_ahead(Vec::new(), args.images.clone(), options.clone());
+    let coming = sources::read_ahead(Vec::new(), args.images.clone(), options.clone())?;
     let is_demo = opened.is_demo;
     let runtime = opened.load(&args.model)?;
     let mut session = Session {
@@ -179,7 +179,7 @@ impl Session<'_> {
     /// Adds the pictures at `paths`, all or none.
     fn show(&mut self, paths: Vec<OsString>) -> Result<(), CliError> {
         let names = paths.len();
-        self.receive(names, &sources::read_ahead(Vec::new(), paths, self.options.clone()))
+        self.receive(names, &sources::read_ahead(Vec::new(), paths, self.options.clone())?)
     }
 
     /// Adds the pictures that come of so many names. While one is prepared, those before it go through the vision tower; the

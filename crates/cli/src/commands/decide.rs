@@ -36,7 +36,7 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
     opened.tell_demo();
     opened.tell_memory(args.verbose);
     // Pictures are prepared while the model loads, and while those before them are encoded.
-    let coming = sources::read_ahead(Vec::new(), images.to_vec(), options);
+    let coming = sources::read_ahead(Vec::new(), images.to_vec(), options)?;
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();

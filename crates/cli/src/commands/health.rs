@@ -4,6 +4,7 @@
 use crate::args::HealthArgs;
 use crate::error::CliError;
 use crate::terminal::print;
+use crate::trust::tls_config;
 use std::time::Duration;
 
 /// Asks the server at `args.url` for `/health`, which needs no key, and prints `healthy`.
@@ -15,6 +16,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CliError> {
     let config = ureq::config::Config::builder()
         .proxy(None) // it is asked about this machine's own server
         .http_status_as_error(false)
+        .tls_config(tls_config())
         .timeout_global(Some(Duration::from_secs(args.timeout)))
         .build();
     let unhealthy = |reason| CliError::Unhealthy { url: url.clone(), reason };

@@ -78,9 +78,11 @@ fn of_folder(path: &Path, prompt: &str) -> Result<Labels, InputError> {
         let name = name.ok_or_else(|| refused("a subfolder's name is not UTF-8 text".to_owned()))?;
         labels.questions[0].choices.push(name.to_owned());
         let found = inputs::find(&[folder.into_os_string()], &mut std::io::empty());
-        let Inputs::Pictures { items, .. } = found.map_err(|error| refused(error.to_string()))? else {
+        let Inputs::Pictures { items, passed_over } = found.map_err(|error| refused(error.to_string()))?
+        else {
             continue; // a folder holds pictures
         };
+        passed_over.tell_unread();
         let label = Label { question: 0, right };
         let picture = |item: inputs::PictureItem| LabelledPicture { image: item.source, labels: vec![label] };
         labels.pictures.extend(items.into_iter().map(picture));

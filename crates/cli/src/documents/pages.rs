@@ -192,6 +192,12 @@ impl Iterator for Pages {
 }
 
 impl Pages {
+    /// Whether the file is a picture that has no pages, and no frames that are looked at.
+    #[must_use]
+    pub fn is_one_picture(&self) -> bool {
+        matches!(self.content, Content::Image(_))
+    }
+
     /// The file that the pages are of, for others of its pages, where it has pages and is still open.
     #[must_use]
     pub fn into_open(self) -> Option<OpenFile> {

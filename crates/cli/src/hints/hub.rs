@@ -3,6 +3,7 @@
 use super::library;
 use crate::hub::{FileKind, HubError, Proxy};
 use crate::paths::{folder_of, quoted};
+use crate::trust;
 use std::path::Path;
 
 impl HubError {
@@ -43,6 +44,7 @@ impl HubError {
             Self::Unreachable { .. } => {
                 "check the network, or set HF_ENDPOINT to a mirror; a further run continues where this one stopped"
             }
+            Self::Certificate { .. } => trust::HINT,
             Self::ProxyRefused { proxy: Proxy { variable, .. }, status: 407, .. } => {
                 return Some(format!("give {variable} as http://USER:PASSWORD@HOST:PORT"));
             }

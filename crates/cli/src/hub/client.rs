@@ -3,6 +3,7 @@
 use super::name::Repo;
 use super::proxy::Proxies;
 use super::{HubError, HubOptions};
+use crate::trust::{is_certificate, tls_config};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -66,6 +67,7 @@ impl Client {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
+            .tls_config(tls_config())
             // chosen for each address
             .proxy(None)
             .timeout_connect(Some(ANSWER_TIME_MAX))
@@ -184,6 +186,9 @@ impl Client {
     fn unreachable(&self, url: &str, error: &ureq::Error) -> HubError {
         let proxy = url.parse().ok().as_ref().and_then(|uri| self.proxies.proxy_for(uri)).cloned();
         let url = url.to_owned();
+        if is_certificate(error) {
+            return HubError::Certificate { url, reason: error.to_string() };
+        }
         match (proxy, refusal(error)) {
             (Some(proxy), Some(status)) => HubError::ProxyRefused { url, proxy, status },
             (proxy, _) => HubError::Unreachable { url, proxy, reason: error.to_string() },
@@ -227,7 +232,7 @@ impl Client {
         let mut pause = self.retry_pause;
         for _ in 1..ATTEMPTS {
             match request() {
-                Err(error) if error.is_unreachable() => {
+                Err(error) if error.may_pass() => {
                     std::thread::sleep(pause);
                     pause *= 2;
                 }

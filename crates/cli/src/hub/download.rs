@@ -71,7 +71,7 @@ impl Download<'_> {
         while partial.len < file.size {
             let (before, restarts) = (partial.len, partial.restarts);
             let Err(error) = self.receive(partial, file) else { continue };
-            if !error.is_unreachable() {
+            if !error.may_pass() {
                 return Err(error);
             }
             // from zero again and again, the end would never come

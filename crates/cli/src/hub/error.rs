@@ -123,6 +123,14 @@ pub enum HubError {
         /// What happened, in the system's words.
         reason: String,
     },
+    /// The certificate of the hub, of a host of its files, or of what stands between is not trusted.
+    #[error("{url} shows a certificate that is not trusted here: {reason}", url = shown(url))]
+    Certificate {
+        /// Address that was asked.
+        url: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
     /// The proxy refuses to connect to the host.
     #[error(
         "the proxy {} of {} does not let {} through: it answered CONNECT with status {status}",
@@ -237,6 +245,11 @@ impl HubError {
 
     /// Whether the network is to blame, so that a copy in the cache may stand in.
     pub(super) fn is_unreachable(&self) -> bool {
+        self.may_pass() || matches!(self, Self::Certificate { .. })
+    }
+
+    /// Whether the network is to blame and may do better in a moment.
+    pub(super) fn may_pass(&self) -> bool {
         matches!(
             self,
             Self::Unreachable { .. } | Self::Storage { .. } | Self::Status { status: 429 | 500..=599, .. }

@@ -1,6 +1,7 @@
 //! What a user may call a model.
 
 use super::{FileKind, HubError};
+use crate::paths::from_home;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -50,8 +51,8 @@ pub fn is_known(model: &str) -> bool {
 }
 
 impl ModelName {
-    /// Understands `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder, a quantized file, `owner/name` and `owner/name@revision`; the
-    /// first that fits.
+    /// Understands `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder or a quantized file, below `~` too, `owner/name` and
+    /// `owner/name@revision`; the first that fits.
     ///
     /// # Errors
     /// [`HubError::NotAModel`] for another file, [`HubError::UnknownModel`] for anything else.
@@ -62,12 +63,12 @@ impl ModelName {
         if let Some((_, id)) = ALIASES.iter().find(|(alias, _)| *alias == model) {
             return Ok(Self::Repo(Repo { id: (*id).to_owned(), revision: "main".to_owned() }));
         }
-        let path = Path::new(model);
+        let path = from_home(model);
         if path.is_dir() {
-            return Ok(Self::Folder(PathBuf::from(model)));
+            return Ok(Self::Folder(path));
         }
         if path.exists() {
-            return file(path);
+            return file(&path);
         }
         let (id, revision) = model.split_once('@').unwrap_or((model, "main"));
         let known = id.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name));

@@ -89,6 +89,9 @@ pub enum FetchFault {
     /// The connection failed or broke.
     #[error("the picture could not be fetched")]
     Connection,
+    /// The server's certificate is not trusted.
+    #[error("the picture's server shows a certificate that is not trusted here")]
+    Certificate,
     /// The server answered with a failure.
     #[error("the picture's server did not give it")]
     Status,

@@ -9,12 +9,14 @@
 use super::budget::{Budget, SourceLimits};
 use super::error::{FetchFault, SourceError, Unallowed};
 use super::public::is_global;
+use crate::trust::{is_certificate, tls_config};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use url::Url;
@@ -240,9 +242,11 @@ fn request(
         .proxy(None)
         .timeout_global(Some(left))
         .user_agent(concat!("phi3v/", env!("CARGO_PKG_VERSION")))
+        .tls_config(if url.scheme() == "https" { tls_config() } else { TlsConfig::default() })
         .build();
     let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Checked(addresses));
     let response = agent.get(url.as_str()).call().map_err(|error| {
+        let fault = if is_certificate(&error) { FetchFault::Certificate } else { FetchFault::Connection };
         // other errors may hold the address, which is the client's affair
         let error = match error {
             ureq::Error::Io(error) => error.kind().to_string(),
@@ -251,7 +255,7 @@ fn request(
             _ => "the server does not speak HTTP".to_owned(),
         };
         tracing::warn!(error, "a picture could not be fetched");
-        FetchFault::Connection
+        fault
     })?;
     let status = response.status();
     if status.is_redirection() {

@@ -6,7 +6,9 @@ use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
 use super::image::NamedImage;
 use crate::documents::{DocumentError, Drawer, FrameChoice, OpenFiles, PageChoice, Pages, Reading};
+use crate::note;
 use crate::paths::{check_named, open_named};
+use crate::terminal::printable;
 use phi3v::files::read_to_limit;
 use phi3v::image::{ImageLimits, ImageMode, ImageParams};
 use std::ffi::{OsStr, OsString};
@@ -18,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Pages of a document that are looked at together where nobody chose.
 pub const PAGES_UNASKED_MAX: usize = 16;
+
+/// Pictures that are prepared before anybody takes them.
+const READ_AHEAD_MAX: usize = 8;
 
 /// Time for a picture that is fetched, redirects included.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
@@ -116,28 +121,34 @@ pub fn read_images(names: &[OsString], options: &ImageOptions) -> Result<Vec<Nam
 }
 
 /// Takes the pictures `grabbed` from the clipboard or the screen, and reads and prepares them and then the pictures `names`
-/// on a thread of its own, in order, of documents their pages. Nobody waits for its end: it may hang on stdin or a network.
+/// on a thread of its own, in order, of documents their pages, and no further ahead than a few. Nobody waits for its end: it may
+/// hang on stdin or a network.
+///
+/// # Errors
+/// [`phi3v::Error::Threads`]: the system gives no thread.
 pub fn read_ahead(
     grabbed: Vec<Grab>,
     names: Vec<OsString>,
     options: ImageOptions,
-) -> Receiver<Result<NamedImage, NamedImageError>> {
-    let (prepared, pictures) = mpsc::channel();
-    std::thread::spawn(move || {
+) -> phi3v::Result<Receiver<Result<NamedImage, NamedImageError>>> {
+    let (prepared, pictures) = mpsc::sync_channel(READ_AHEAD_MAX);
+    let work = move || {
         let send = |picture: Result<NamedImage, NamedImageError>| {
             let failed = picture.is_err();
             // nobody wants the rest
             if prepared.send(picture).is_err() || failed { Err(()) } else { Ok(()) }
         };
         let grabbed = grabbed.into_iter().try_for_each(|grab| send(read_grabbed(grab, &options)));
-        grabbed.and_then(|()| {
+        let named = grabbed.and_then(|()| {
             names.iter().try_for_each(|name| match read_pages(name, &options) {
                 Ok(mut pages) => pages.try_for_each(send),
                 Err(error) => send(Err(error)),
             })
-        })
-    });
-    pictures
+        });
+        named.unwrap_or(()) // the error was sent, or nobody wants it
+    };
+    std::thread::Builder::new().spawn(work).map_err(phi3v::Error::Threads)?;
+    Ok(pictures)
 }
 
 /// Takes a picture from the clipboard or the screen, and prepares it.
@@ -157,7 +168,12 @@ pub fn read_pages(
     source: &OsStr,
     options: &ImageOptions,
 ) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
-    pages_of(display_name(source), read_named(source, options)?, options, PAGES_UNASKED_MAX)
+    let name = display_name(source);
+    let pages = opened(&name, read_named(source, options)?, options, PAGES_UNASKED_MAX)?;
+    if options.pages.is_some() && pages.is_one_picture() {
+        note!("{} is one picture, of which --pages chooses nothing", printable(&name));
+    }
+    Ok(named(name, pages))
 }
 
 /// Reads and prepares one picture: of a document its only page, or the one that was chosen.
@@ -215,12 +231,26 @@ pub fn pages_of(
     options: &ImageOptions,
     pages_unasked_max: usize,
 ) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
+    let pages = opened(&name, bytes, options, pages_unasked_max)?;
+    Ok(named(name, pages))
+}
+
+fn opened(
+    name: &str,
+    bytes: Vec<u8>,
+    options: &ImageOptions,
+    pages_unasked_max: usize,
+) -> Result<Pages, NamedImageError> {
     let opened = options.reading(pages_unasked_max).open(bytes);
-    let pages: Pages = opened.map_err(|error| NamedImageError::of_document(&name, error))?;
-    Ok(pages.map(move |page| match page {
+    opened.map_err(|error| NamedImageError::of_document(name, error))
+}
+
+/// The pages with the name of their file.
+fn named(name: String, pages: Pages) -> impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<> {
+    pages.map(move |page| match page {
         Ok(page) => Ok(NamedImage::of_page(&name, page)),
         Err(error) => Err(NamedImageError::of_document(&name, error)),
-    }))
+    })
 }
 
 /// The bytes of what was named.

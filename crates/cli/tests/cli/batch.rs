@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-const PROMPT: [&str; 2] = ["--prompt", "What?"];
+pub(super) const PROMPT: [&str; 2] = ["--prompt", "What?"];
 /// Short answers about one tile.
-const SHORT: [&str; 4] = ["--max-new-tokens", "4", "--detail", "low"];
+pub(super) const SHORT: [&str; 4] = ["--max-new-tokens", "4", "--detail", "low"];
 
 /// A folder `many` with so many small pictures, some in a folder below it.
-fn fixture(pictures: u32) -> Fixture {
+pub(super) fn fixture(pictures: u32) -> Fixture {
     let fixture = Fixture::new();
     std::fs::create_dir_all(fixture.path("many/below")).unwrap();
     for number in 0..pictures {
@@ -22,17 +22,17 @@ fn fixture(pictures: u32) -> Fixture {
     fixture
 }
 
-fn batch<'a>(words: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+pub(super) fn batch<'a>(words: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [&["batch", "-q"], words, more].concat()
 }
 
 /// The command of most tests.
-fn many<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub(super) fn many<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&batch(&["many"], &PROMPT)[..], &SHORT, more].concat()
 }
 
 /// Rows of a file of results by name; its header is the first line.
-fn rows(path: &Path) -> BTreeMap<String, Value> {
+pub(super) fn rows(path: &Path) -> BTreeMap<String, Value> {
     let text = std::fs::read_to_string(path).unwrap();
     assert!(text.ends_with('\n'), "the last line is torn");
     let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -49,12 +49,12 @@ fn rows(path: &Path) -> BTreeMap<String, Value> {
     rows
 }
 
-fn answer(row: &Value) -> &str {
+pub(super) fn answer(row: &Value) -> &str {
     row["response"]["body"]["choices"][0]["message"]["content"].as_str().unwrap()
 }
 
 /// Rows that were written so far, whatever state the file is in.
-fn lines(path: &Path) -> usize {
+pub(super) fn lines(path: &Path) -> usize {
     std::fs::read(path)
         .map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1))
 }
@@ -224,8 +224,8 @@ fn what_fails_is_a_row_with_an_error_and_can_be_tried_again() {
     let second = rows(&path);
     assert_eq!((second.len(), &second["damaged.png"]["error"]), (6, &Value::Null));
     std::fs::remove_file(fixture.path("many/photo.heic")).unwrap();
-    fixture.run(&many(&["--retry-errors"])).answer();
-    assert_eq!(rows(&path).len(), 5, "what is no longer asked about has no row");
+    assert_eq!(fixture.run(&many(&["--retry-errors"])).code, Some(6));
+    assert_eq!(rows(&path), second, "what is not asked about keeps its row");
     // of a list, which names what has vanished
     let listed = ["batch", "-q", "-", "--prompt", "What?", "--max-new-tokens", "2", "-o", "listed.jsonl"];
     let told = fixture.run_with_input(&listed, b"small.png\nvanished.png\n");
@@ -234,6 +234,67 @@ fn what_fails_is_a_row_with_an_error_and_can_be_tried_again() {
     let told = rows["vanished.png"]["error"]["message"].as_str().unwrap();
     assert!(told.starts_with("cannot read vanished.png: ") && !told.ends_with('.'), "{told}");
     assert_eq!(rows["small.png"]["error"], Value::Null);
+}
+
+#[test]
+fn only_what_is_asked_about_again_loses_its_error() {
+    let fixture = fixture(1);
+    for name in ["one.png", "two.png"] {
+        std::fs::write(fixture.path(name), b"\x89PNG\r\n\x1a\nand no more").unwrap();
+    }
+    let run = |inputs: &[&str], more: &[&str]| {
+        let told = fixture.run(&batch(inputs, &[&PROMPT[..], &SHORT, more].concat()));
+        assert_eq!(told.code, Some(6), "{}", told.stderr);
+        rows(&fixture.path("results.jsonl"))
+    };
+    let all = ["small.png", "one.png", "two.png"];
+    let before = run(&all, &[]);
+    assert_eq!(run(&["one.png"], &["--retry-errors"]), before, "two.png is not an input");
+    assert_eq!(run(&all, &["--retry-errors", "--limit", "1"]), before, "nor is it among the first");
+    std::fs::copy(fixture.path("small.png"), fixture.path("one.png")).unwrap();
+    let after = run(&["one.png", "small.png"], &["--retry-errors"]);
+    assert_eq!((&after["one.png"]["error"], &after["two.png"]), (&Value::Null, &before["two.png"]));
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_a_model_is_looked_for() {
+    let fixture = fixture(2);
+    std::fs::write(fixture.path("mine.csv"), "mine").unwrap();
+    std::fs::write(fixture.path("many/001.txt"), "mine").unwrap();
+    let model = ["--model", "no-such-model"];
+    for (more, code, told) in [
+        (&["-o", "nowhere/out"][..], 1, "cannot write nowhere"),
+        (&["-o", "many"], 1, "cannot write many: "),
+        (&["--csv", "mine.csv"], 2, "mine.csv exists already"),
+        (&["--csv", "nowhere/t.csv"], 1, "cannot write nowhere"),
+        (&["--sidecar", "txt"], 2, "001.txt exists already"),
+        (&[], 4, "no-such-model"),
+    ] {
+        let refused = fixture.run(&many(&[more, &model].concat())).refusal(code);
+        assert!(refused.contains(told), "{more:?}: {refused}");
+        assert!(!fixture.path("results.jsonl").exists(), "{more:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_read_once_or_refused() {
+    let fixture = fixture(1);
+    let requests = [line("one", &[], &json!({})), line("two", &[], &json!({}))].join("\n");
+    for (name, out) in [("/dev/stdin", "a"), ("/dev/fd/0", "b"), ("-", "c")] {
+        let told = fixture.run_with_input(&batch(&[name, "-o", out], &[]), requests.as_bytes());
+        told.answer();
+        assert_eq!(rows(&fixture.path(out)), rows(&fixture.path("a")));
+    }
+    let picture = std::fs::read(fixture.path("small.png")).unwrap();
+    for inputs in [&["/dev/stdin"][..], &["small.png", "/dev/stdin"]] {
+        for input in [&picture[..], b"small.png\n"] {
+            let words = batch(inputs, &[&PROMPT[..], &["-o", "d"]].concat());
+            let refused = fixture.run_with_input(&words, input).refusal(2);
+            let told = "/dev/stdin is a pipe, and its pictures or names cannot be read twice\nhint: give a list of names on stdin as -";
+            assert!(refused.contains(told) && !fixture.path("d").exists(), "{refused}");
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

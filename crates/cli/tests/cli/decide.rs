@@ -205,6 +205,26 @@ fn labels_that_cannot_be_used_are_refused() {
     }
 }
 
+#[test]
+fn a_labelled_picture_that_cannot_be_read_is_left_out_and_told() {
+    let fixture = with_photos();
+    std::fs::write(fixture.path("photos/damaged.png"), b"\x89PNG\r\n\x1a\nand no more").unwrap();
+    let line = |image: &str, answer: &str| {
+        format!("{{\"image\": \"photos/{image}\", \"prompt\": \"Is it?\", \"answer\": \"{answer}\"}}\n")
+    };
+    let all = [line("damaged.png", "no"), line("text.png", "yes"), line("cover.png", "no")];
+    std::fs::write(fixture.path("labels.jsonl"), all.concat()).unwrap();
+    let run = fixture.run(&["calibrate", "--model", "demo", "labels.jsonl", "--out", "some.json"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("left out: ") && run.stderr.contains("damaged.png"), "{}", run.stderr);
+    assert!(fixture.path("some.json").exists());
+    let two = "\"prompt\": \"Is it?\", \"answer\": \"no\", \"choices\": [\"yes\", \"no\"]}";
+    std::fs::write(fixture.path("none.jsonl"), format!("{{\"image\": \"photos/damaged.png\", {two}\n"))
+        .unwrap();
+    let refused = fixture.run(&["calibrate", "--model", "demo", "none.jsonl", "--out", "none.json"]);
+    assert!(refused.code == Some(3) && !fixture.path("none.json").exists(), "{}", refused.stderr);
+}
+
 /// The guide's examples, on the demo model.
 #[test]
 fn the_guide_s_examples_work() {

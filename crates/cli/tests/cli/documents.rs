@@ -422,7 +422,7 @@ fn the_pages_of_a_batch_are_drawn_by_the_process_that_counted_them() {
     let options = files.drawn_by(drawer);
     let names = ["a.pdf", "b.pdf", "c.pdf", "one.pdf"].map(|name| fixture.path(name).into_os_string());
     let (open, no_input) = (OpenFiles::default(), &mut std::io::empty());
-    let found = find(&names, no_input).unwrap().with_pages(&options, &open);
+    let found = find(&names, no_input).unwrap().with_pages(&options, &open, &mut |_, _| {});
     let Inputs::Pictures { items, .. } = found else { panic!("pictures") };
     assert_eq!((items.len(), starts()), (181, 4));
     for (index, item) in items.iter().enumerate() {
@@ -444,7 +444,7 @@ fn the_pages_of_a_batch_are_of_the_file_that_was_read_once() {
     let options = files.with_pages(Some("1-".parse().unwrap()));
     let names = [fixture.path("pages.tif").into_os_string()];
     let (open, no_input) = (OpenFiles::default(), &mut std::io::empty());
-    let found = find(&names, no_input).unwrap().with_pages(&options, &open);
+    let found = find(&names, no_input).unwrap().with_pages(&options, &open, &mut |_, _| {});
     let Inputs::Pictures { items, .. } = found else { panic!("pictures") };
     assert_eq!(items.len(), 3);
     std::fs::remove_file(fixture.path("pages.tif")).unwrap();

@@ -83,6 +83,11 @@ fn too_much_is_refused_with_5() {
     assert!(odd.contains("exceed the context of 100 tokens\nhint: "), "{odd}");
     let long = refusal(&["--context", "256", "wide.png", "What?"]);
     assert!(long.contains("exceed the context of 256 tokens\nhint: "), "{long}");
+    let many = refusal(&[&["--context", "4000"][..], &["wide.png"; 40], &["What?"]].concat());
+    let told = many.strip_prefix("error: the pictures have ").and_then(|rest| rest.split_once(' ')).unwrap();
+    let rows: usize = told.0.parse().unwrap();
+    assert!((4001..8000).contains(&rows), "no more are read than it takes to know: {many}");
+    assert!(told.1.starts_with("tokens or more, which exceed the context of 4000 tokens\nhint: "), "{many}");
     let answer = refusal(&["--context", "256", "--max-new-tokens", "300", "What?"]);
     assert!(answer.contains("an answer of up to 300 exceed"), "{answer}");
     assert_eq!(

@@ -72,6 +72,22 @@ fn what_is_taken_comes_before_what_is_named() {
 }
 
 #[test]
+fn a_preset_asks_about_the_screen_by_itself() {
+    let tools = Tools::new(Some("DISPLAY"), &[("xclip", "exec /bin/cat small.png")]);
+    let ask = |flags: &[&str]| {
+        let words = [&["ask", "--max-new-tokens", "300", "--num-crops", "1"], flags].concat();
+        Run::of(tools.command(&words).output().unwrap())
+    };
+    let taken = ask(&["--clipboard", "--schema", "@receipt"]);
+    assert_eq!(taken.code, Some(0), "{}", taken.stderr);
+    assert_eq!(taken.stdout, ask(&["--schema", "@receipt", "small.png"]).stdout);
+    let refused = ask(&["--clipboard"]).refusal(2);
+    assert!(refused.starts_with("error: no question was given\nhint: put it last"), "{refused}");
+    let refused = ask(&["--clipboard", "small.png"]).refusal(2);
+    assert!(refused.starts_with("error: no question was given: small.png is a picture"), "{refused}");
+}
+
+#[test]
 fn a_missing_tool_is_named() {
     let refused =
         |display, flag, programs: &[(&str, &str)]| Tools::new(display, programs).ask(&[flag]).refusal(3);

@@ -14,6 +14,7 @@ mod grab;
 mod others;
 mod photographs;
 mod quantized;
+mod sidecars;
 mod streams;
 
 use safetensors::SafeTensors;

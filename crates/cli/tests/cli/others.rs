@@ -40,6 +40,16 @@ fn info_tells_of_model_processor_and_memory() {
 }
 
 #[test]
+fn a_model_may_be_below_the_users_folder() {
+    let fixture = Fixture::new();
+    let home = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+    let mut command = fixture.command(&["info", "--json"]);
+    command.env(home, tiny().parent().unwrap()).env("PHI3V_MODEL", "~/tiny");
+    let info = Run::of(command.output().unwrap()).json();
+    assert_eq!(info["model"]["num_hidden_layers"], 2);
+}
+
+#[test]
 fn a_build_tells_what_it_is() {
     let fixture = Fixture::new();
     let printed = fixture.run(&["--version"]).answer();

@@ -225,8 +225,11 @@ fn damage_to_a_kept_copy_or_a_change_of_its_source_is_seen() {
     // of the last number, not the half that holds its exponent
     let last = shard.metadata().unwrap().len() as usize - 2;
     damage(&shard, last);
-    stdout(fixture.run(&ask));
+    let told = fixture.run(&ask).stderr;
     assert_eq!(cached(&fixture).len(), 2);
+    let stale = format!("note: {} (", kept.display());
+    assert!(told.contains(&stale) && told.contains(" before that changed, and can be deleted\n"), "{told}");
+    assert!(!fixture.run(&ask).stderr.contains("can be deleted"), "it is told once");
 }
 
 #[cfg(unix)]

@@ -4,6 +4,7 @@
 
 mod fixture;
 mod server;
+mod tls;
 
 use fixture::{COMMIT, Heard, Hub, MODEL, TOKEN, WEIGHTS, contents, etag};
 use phi3v::checkpoint::Checkpoint;

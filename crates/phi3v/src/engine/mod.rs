@@ -332,6 +332,19 @@ impl<B: Backend> Engine<B> {
         self.scheduler.cancel(id);
     }
 
+    /// Whether a request waits for admission, for the first time or again. Unknown ids do not.
+    pub(crate) fn is_waiting(&self, id: RequestId) -> bool {
+        self.scheduler.is_waiting(id)
+    }
+
+    /// Ends requests at once, without a step and without a word of them.
+    pub(crate) fn discard(&mut self, ids: &[RequestId]) {
+        ids.iter().for_each(|id| self.scheduler.cancel(*id));
+        let mut outputs = self.end_cancelled();
+        outputs.retain(|output| !ids.contains(&output.id));
+        self.unreported.extend(outputs);
+    }
+
     /// Whether nothing waits, runs, has to be encoded ahead or has still to be reported by a step.
     pub fn is_idle(&self) -> bool {
         self.scheduler.is_idle() && self.unreported.is_empty() && !self.images.has_work_ahead()

@@ -151,6 +151,11 @@ impl Scheduler {
         all.filter(|sequence| sequence.id == id).for_each(|sequence| sequence.cancelled = true);
     }
 
+    /// Whether a sequence of the request waits.
+    pub(super) fn is_waiting(&self, id: RequestId) -> bool {
+        self.waiting.iter().any(|sequence| sequence.id == id)
+    }
+
     /// Removes the sequences that were cancelled.
     pub(super) fn take_cancelled(&mut self) -> Vec<Sequence> {
         let mut cancelled: Vec<Sequence> =

@@ -63,6 +63,16 @@ impl<B: Backend> Engine<B> {
         outputs
     }
 
+    /// Ends what was cancelled, and gives back its memory.
+    pub(super) fn end_cancelled(&mut self) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for sequence in self.scheduler.take_cancelled() {
+            self.finish(sequence, FinishReason::Cancelled, &mut outputs);
+        }
+        self.settle(&mut (), &mut outputs);
+        outputs
+    }
+
     /// Gives back the blocks of sequences that have ended; reports what had to be mended for it.
     fn settle(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         let Some(Repair { found, failed }) = self.scheduler.settle() else { return };

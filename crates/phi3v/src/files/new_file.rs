@@ -134,8 +134,14 @@ impl NewFile {
         let failed = |source| WriteError::new(&partial, source);
         // truncated only once it is ours alone
         let mut options = File::options();
-        let file =
-            open_in_place(&partial, options.write(true).create(true).truncate(false)).map_err(failed)?;
+        let options = options.write(true).create(true).truncate(false);
+        let mut file = open_in_place(&partial, options).map_err(failed)?;
+        if is_at(&file, out).unwrap_or(false) {
+            // a second name of what is finished, which must not be written to
+            drop(file);
+            std::fs::remove_file(&partial).map_err(failed)?;
+            file = open_in_place(&partial, options).map_err(failed)?;
+        }
         // without locks, two writers at once would damage each other's part
         let Some(file) = LockedFile::try_lock(file).map_err(failed)? else {
             return Err(WriteError::Busy { path: partial });
@@ -210,8 +216,11 @@ impl NewFile {
     fn name(&self) -> Result<(), WriteError> {
         if self.existing == Existing::Keep {
             match std::fs::hard_link(&self.partial, &self.out) {
-                // a second name for the same file does no harm should this fail
-                Ok(()) => return std::fs::remove_file(&self.partial).map_err(|source| self.failed(source)),
+                Ok(()) => {
+                    // `out` is whole; whoever begins it anew takes a second name away
+                    drop(std::fs::remove_file(&self.partial));
+                    return Ok(());
+                }
                 // a file system without hard links, where the look and the renaming are two steps
                 Err(_) if std::fs::symlink_metadata(&self.out).is_err() => {}
                 Err(_) => return Err(WriteError::Exists { path: self.out.clone() }),
@@ -311,6 +320,22 @@ mod tests {
         file.write_at(1, b"x").unwrap();
         drop(file);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_second_name_that_was_left_is_no_way_into_the_finished_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        write(&out, "first", Existing::Keep).unwrap();
+        std::fs::hard_link(&out, partial_path(&out)).unwrap();
+        let mut file = NewFile::create(&out, Existing::Replace).unwrap();
+        file.write(b"half of the").unwrap();
+        file.flush().unwrap();
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "first");
+        drop(file);
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "first");
+        write(&out, "second", Existing::Replace).unwrap();
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "second");
     }
 
     #[cfg(unix)]

@@ -1,30 +1,43 @@
 //! Where rows go: the journal first, then what stands beside the pictures, and in the end the tables.
 
-use super::places;
+use super::places::{self, Beside};
 use crate::args::BatchArgs;
 use crate::batch::BatchError;
 use crate::batch::inputs::{Inputs, PictureItem};
-use crate::batch::journal::{Done, DoneRows, Journal, Resumed};
+use crate::batch::journal::{Done, DoneRows, Journal, Resumed, write_error};
 use crate::batch::meter::Meter;
 use crate::batch::questions::Question;
 use crate::batch::row::Row;
 use crate::batch::sidecar::{self, Form};
 use crate::batch::table::{Columns, parquet_writer, write_csv};
 use crate::batch::worker::Sink;
+use crate::bounded;
 use crate::error::CliError;
+use crate::paths::folder_of;
 use crate::sources::http_url;
+use crate::terminal::count;
+use crate::{note, tell};
 use phi3v::files::{Existing, NewFile};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Files beside pictures.
+/// Files beside pictures: those of this run's part.
 struct Sidecars {
     form: Form,
     /// The file of each row, by its `custom_id`.
     places: HashMap<String, PathBuf>,
     prompt: String,
     existing: Existing,
+    /// Whether the job goes on: what is there may then be its own.
+    resumed: bool,
+    /// Rows whose files are to be written as soon as the journal is on the disk.
+    waiting: Vec<Row>,
+    /// Files that were there before, with something else in them.
+    kept: usize,
+    /// Files that could not be written, and why the first of them.
+    refused: usize,
+    first_refusal: Option<BatchError>,
 }
 
 /// What is to be written, all of which may be.
@@ -49,34 +62,33 @@ pub(super) struct Outputs<'a> {
 }
 
 impl<'a> Outputs<'a> {
-    /// Refuses what is there already and is not this job's, before anything is begun. `resumed` is the job so far.
+    /// Refuses what is there already and is not this job's, before anything is begun, downloaded or computed. `resumed` is the
+    /// job so far.
     ///
     /// # Errors
-    /// A table or a file beside a picture that is to be kept, a table that cannot be written, or one place for two files.
+    /// A table or a file beside a picture that is to be kept, results or a table that cannot be written, or one place for two
+    /// files.
     pub(super) fn check(
         args: &'a BatchArgs,
         found: &Inputs,
         questions: &[Question],
         resumed: Option<&Resumed>,
     ) -> Result<Checked<'a>, BatchError> {
+        check_out(&args.out)?;
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
-        let sidecars = sidecars(args, found, questions, existing);
-        let beside = sidecars.iter().flat_map(|sidecars| sidecars.places.values());
-        places::check(args, found, beside.map(PathBuf::as_path))?;
+        let beside = beside(args, found, questions);
+        places::check(args, found, &beside)?;
         let table = |path: Option<&PathBuf>| {
             let Some(path) = path else { return Ok(existing) };
             let existing = places::existing_table(path, resumed.is_some(), args.force);
-            NewFile::check(path, existing).map_err(crate::batch::journal::write_error)?;
+            // begun and taken away again: what refuses it now would refuse it when all is answered
+            NewFile::create(path, existing).map_err(write_error)?;
             Ok(existing)
         };
         let (csv, parquet) = (table(args.csv.as_ref())?, table(args.parquet.as_ref())?);
-        let done = resumed.map(|resumed| &resumed.done);
-        if let Some(Sidecars { places, existing: Existing::Keep, .. }) = &sidecars {
-            let is_done = |id: &String| done.is_some_and(|done| done.get(id).is_some_and(|row| !row.failed));
-            let mut others = places.iter().filter(|(id, path)| !is_done(id) && path.exists());
-            if let Some((_, path)) = others.next() {
-                return Err(BatchError::Exists { path: path.display().to_string() });
-            }
+        let sidecars = Sidecars::of(args, questions, beside, existing, resumed.is_some());
+        if let Some(sidecars) = &sidecars {
+            sidecars.check()?;
         }
         Ok(Checked { args, columns: Columns::new(questions), sidecars, csv, parquet })
     }
@@ -113,10 +125,14 @@ impl<'a> Outputs<'a> {
             meter.finish(self.before, stopped);
         }
         let failed = self.done.values().filter(|row| row.failed).count();
+        let beside = self.checked.sidecars.and_then(Sidecars::finish);
         match (stopped, failed) {
             (true, _) => Err(CliError::Interrupted),
-            (false, 0) => Ok(()),
+            (false, 0) => beside.map_or(Ok(()), |refused| Err(refused.into())),
             (false, failed) => {
+                if let Some(refused) = beside {
+                    tell!("{refused}");
+                }
                 let path = self.journal.path().display().to_string();
                 Err(BatchError::SomeFailed { failed, total: self.done.len(), path }.into())
             }
@@ -124,12 +140,11 @@ impl<'a> Outputs<'a> {
     }
 
     /// Writes the sidecars of rows that an earlier run has noted and had no time to write.
-    fn complete(&self) -> Result<(), BatchError> {
-        let Some(sidecars) = &self.checked.sidecars else { return Ok(()) };
+    fn complete(&mut self) -> Result<(), BatchError> {
+        let Some(sidecars) = &mut self.checked.sidecars else { return Ok(()) };
         for (id, row) in self.done.iter().filter(|(_, row)| !row.failed) {
-            let Some(path) = sidecars.places.get(id) else { continue };
-            if sidecars.existing == Existing::Replace || !path.exists() {
-                sidecars.write(path, &self.journal.row_at(row.offset)?)?;
+            if sidecars.places.get(id).is_some_and(|path| !path.exists()) {
+                sidecars.write(&self.journal.row_at(row.offset)?)?;
             }
         }
         Ok(())
@@ -140,10 +155,10 @@ impl<'a> Checked<'a> {
     /// Writes to `journal`, which has the rows `done`.
     ///
     /// # Errors
-    /// A file beside a picture that is missing cannot be written.
+    /// The disk is full while a file beside a picture is written that is missing.
     pub(super) fn begin(self, journal: Journal, done: DoneRows) -> Result<Outputs<'a>, BatchError> {
         let before = done.len();
-        let outputs = Outputs { checked: self, journal, done, meter: None, answered: 0, before };
+        let mut outputs = Outputs { checked: self, journal, done, meter: None, answered: 0, before };
         outputs.complete()?;
         Ok(outputs)
     }
@@ -154,45 +169,120 @@ impl Sink for Outputs<'_> {
         let offset = self.journal.append(&row)?;
         self.done.insert(row.custom_id.clone(), Done { failed: row.is_failed(), offset });
         self.answered += 1;
-        if let Some(sidecars) = &self.checked.sidecars
-            && let Some(path) = sidecars.places.get(&row.custom_id)
-        {
-            sidecars.write(path, &row)?;
-        }
         if let Some(meter) = &mut self.meter {
             meter.row(row.is_failed(), row.finish_reason() == Some("length"));
+        }
+        if let Some(sidecars) = &mut self.checked.sidecars {
+            sidecars.waiting.push(row);
         }
         Ok(())
     }
 
     fn moment(&mut self) -> Result<(), BatchError> {
-        self.journal.sync_in_time()
+        if let Some(meter) = &mut self.meter {
+            meter.moment();
+        }
+        let Some(sidecars) = self.checked.sidecars.as_mut().filter(|sidecars| !sidecars.waiting.is_empty())
+        else {
+            return self.journal.sync_in_time();
+        };
+        // a file whose row is lost with the power would be somebody else's
+        self.journal.sync()?;
+        std::mem::take(&mut sidecars.waiting).iter().try_for_each(|row| sidecars.write(row))
     }
 }
 
 impl Sidecars {
-    fn write(&self, path: &Path, row: &Row) -> Result<(), BatchError> {
-        match self.form.contents(row, &self.prompt) {
-            Some(contents) => sidecar::write(path, &contents, self.existing),
+    /// Those of the inputs in this run's part, if there are to be any.
+    fn of(
+        args: &BatchArgs,
+        questions: &[Question],
+        beside: Vec<Beside>,
+        existing: Existing,
+        resumed: bool,
+    ) -> Option<Self> {
+        let (form, [question]) = (args.sidecar?.form(), questions) else { return None };
+        let ours =
+            beside.into_iter().filter(|beside| args.shard.is_none_or(|shard| shard.has(&beside.input_id)));
+        let places = ours.map(|beside| (question.row_id(&beside.input_id), beside.path)).collect();
+        let (prompt, waiting) = (question.prompt.clone(), Vec::new());
+        let (kept, refused, first_refusal) = (0, 0, None);
+        Some(Self { form, places, prompt, existing, resumed, waiting, kept, refused, first_refusal })
+    }
+
+    /// Refuses to begin where a file is there that is to be kept.
+    fn check(&self) -> Result<(), BatchError> {
+        if self.resumed || self.existing == Existing::Replace {
+            return Ok(());
+        }
+        match self.places.values().find(|path| std::fs::symlink_metadata(path).is_ok()) {
+            Some(path) => Err(BatchError::Exists { path: path.display().to_string() }),
             None => Ok(()),
         }
     }
+
+    /// Writes the file of a row. What refuses one file need not refuse the next, so it is told and counted.
+    ///
+    /// # Errors
+    /// The disk is full.
+    fn write(&mut self, row: &Row) -> Result<(), BatchError> {
+        let Some(path) = self.places.get(&row.custom_id) else { return Ok(()) };
+        let Some(contents) = self.form.contents(row, &self.prompt) else { return Ok(()) };
+        match sidecar::write(path, &contents, self.existing) {
+            Ok(()) => {}
+            Err(error @ BatchError::DiskFull { .. }) => return Err(error),
+            Err(BatchError::Exists { .. }) if self.resumed => {
+                let same =
+                    bounded::read(path, contents.len()).is_ok_and(|there| there == contents.as_bytes());
+                self.kept += usize::from(!same);
+            }
+            Err(error) => {
+                if self.refused == 0 {
+                    note!("{error}; the batch goes on");
+                }
+                self.refused += 1;
+                self.first_refusal.get_or_insert(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what was kept, and gives the error of what could not be written.
+    fn finish(self) -> Option<BatchError> {
+        if self.kept > 0 {
+            let (files, were) = (count(self.kept, "file"), if self.kept == 1 { "was" } else { "were" });
+            note!(
+                "{files} beside pictures {were} there before and not replaced; the same command writes what is deleted"
+            );
+        }
+        let first = Box::new(self.first_refusal?);
+        Some(BatchError::Sidecars { failed: self.refused, first })
+    }
 }
 
-/// Where files beside the pictures go, if there are to be any. Pictures from addresses have none.
-fn sidecars(
-    args: &BatchArgs,
-    found: &Inputs,
-    questions: &[Question],
-    existing: Existing,
-) -> Option<Sidecars> {
-    let (form, Inputs::Pictures { items, .. }, [question]) = (args.sidecar?.form(), found, questions) else {
-        return None;
+/// Where files beside all pictures go, whichever part this is: so each part calls them the same. Pictures from addresses have
+/// none.
+fn beside(args: &BatchArgs, found: &Inputs, questions: &[Question]) -> Vec<Beside> {
+    let (Some(form), Inputs::Pictures { items, .. }, [_]) = (args.sidecar, found, questions) else {
+        return Vec::new();
     };
     let here = || items.iter().filter(|item| http_url(&item.source).is_none());
     let paths: Vec<PathBuf> = here().map(place_of).collect();
-    let places = here().map(|item| question.row_id(&item.id)).zip(sidecar::places(&paths, form)).collect();
-    Some(Sidecars { form, places, prompt: question.prompt.clone(), existing })
+    let places = here().zip(sidecar::places(&paths, form.form()));
+    places.map(|(item, path)| Beside { input_id: item.id.clone(), path }).collect()
+}
+
+/// Refuses a place for results where none can be written.
+///
+/// # Errors
+/// The system's refusal.
+fn check_out(out: &Path) -> Result<(), BatchError> {
+    if out.exists() {
+        return Ok(()); // it was opened to be written
+    }
+    NewFile::check(out, Existing::Replace).map_err(write_error)?;
+    tempfile::tempfile_in(folder_of(out)).map_err(|error| BatchError::written(out, error))?;
+    Ok(())
 }
 
 /// Where a picture lies; the pages of a document lie side by side, as `report.page3.pdf`.

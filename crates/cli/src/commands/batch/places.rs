@@ -3,21 +3,24 @@
 use crate::args::BatchArgs;
 use crate::batch::BatchError;
 use crate::batch::inputs::Inputs;
-use crate::paths::{folded, lead_to_one_place};
+use crate::paths::{folded, folder_of, lead_to_one_place};
 use phi3v::files::Existing;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Refuses a file that would be written twice, or over what is asked about. `sidecars` are the files beside pictures.
+/// A file beside a picture.
+pub(super) struct Beside {
+    /// What the picture is called.
+    pub(super) input_id: String,
+    pub(super) path: PathBuf,
+}
+
+/// Refuses a file that would be written twice, or over what is asked about.
 ///
 /// # Errors
 /// [`BatchError::Flags`], naming flag and file.
-pub(super) fn check<'a>(
-    args: &BatchArgs,
-    found: &Inputs,
-    sidecars: impl Iterator<Item = &'a Path>,
-) -> Result<(), BatchError> {
+pub(super) fn check(args: &BatchArgs, found: &Inputs, sidecars: &[Beside]) -> Result<(), BatchError> {
     let named =
         [("--out", Some(&args.out)), ("--csv", args.csv.as_ref()), ("--parquet", args.parquet.as_ref())];
     let output = |(flag, path): (&'static str, Option<&PathBuf>)| Some(Output { flag, path: path?.clone() });
@@ -38,19 +41,45 @@ pub(super) fn check<'a>(
             return refused(message, "give another file");
         }
     }
-    let read_names: HashSet<PathBuf> = read.iter().map(folded).collect();
-    for sidecar in sidecars {
-        let shown = sidecar.display();
-        if read_names.contains(&folded(sidecar)) {
+    if sidecars.is_empty() { Ok(()) } else { check_sidecars(&outputs, &read, sidecars) }
+}
+
+/// Refuses files beside pictures that would be written twice, or over what is asked about.
+fn check_sidecars(outputs: &[Output], read: &HashSet<&Path>, sidecars: &[Beside]) -> Result<(), BatchError> {
+    let mut names = Names::default();
+    let read_names: HashSet<PathBuf> = read.iter().map(|path| names.of(path)).collect();
+    let mut written = HashMap::new();
+    for Beside { input_id, path } in sidecars {
+        let (shown, name) = (path.display(), names.of(path));
+        if read_names.contains(&name) {
             let message = format!("--sidecar would write over a file that is asked about, {shown}");
             return refused(message, "give the file another name, or leave --sidecar out");
         }
-        if let Some(output) = outputs.iter().find(|output| is_place_of(sidecar, output)) {
+        if let Some(output) = outputs.iter().find(|output| is_place_of(path, output)) {
             let message = format!("--sidecar and {} name one file, {shown}", output.flag);
             return refused(message, "give the results another file");
         }
+        if let Some(other) = written.insert(name, input_id) {
+            let message = format!("--sidecar would write {shown} twice, for {other} and for {input_id}");
+            return refused(message, "name each picture once, and all of a folder in the same way");
+        }
     }
     Ok(())
+}
+
+/// Gives one name to all paths that lead to one place, through whatever folders. Each folder is looked up once.
+#[derive(Default)]
+struct Names(HashMap<PathBuf, PathBuf>);
+
+impl Names {
+    fn of(&mut self, path: &Path) -> PathBuf {
+        let folder = folder_of(path);
+        if !self.0.contains_key(folder) {
+            let real = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+            self.0.insert(folder.to_owned(), real);
+        }
+        folded(self.0[folder].join(path.file_name().unwrap_or_default()))
+    }
 }
 
 /// What becomes of a table that is there at `path`, where the job is `resumed`: one that a batch has written is written anew.
@@ -101,6 +130,17 @@ mod tests {
         assert!(is_place_of(&path("in/../a"), &output));
         assert!(!is_place_of(&path("b"), &output) && !is_place_of(&path("in/a"), &output));
         assert_eq!(is_place_of(&path("A"), &output), path("A").exists());
+    }
+
+    #[test]
+    fn a_place_has_one_name_whatever_leads_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("in/deep")).unwrap();
+        let mut names = Names::default();
+        let mut name = |path: &str| names.of(&dir.path().join(path));
+        assert_eq!(name("in/a.txt"), name("./in/deep/../a.txt"));
+        assert_ne!(name("in/a.txt"), name("in/deep/a.txt"));
+        assert_eq!(name("nowhere/a.txt"), name("nowhere/a.txt"));
     }
 
     #[test]

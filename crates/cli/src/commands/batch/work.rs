@@ -17,6 +17,7 @@ use crate::sources::{Fetcher, Sources};
 use phi3v::batch::read_ahead;
 use phi3v::constraint::ConstraintFactory;
 use phi3v::fields::FieldReader;
+use std::collections::HashSet;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -56,24 +57,39 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// Of the inputs, those in this run's part that are not `done`.
+    /// Of the inputs, those in this run's part that are not `done`, nor to be tried again.
     pub(super) fn of(args: &BatchArgs, found: Inputs, questions: &[Question], done: &DoneRows) -> Self {
         let limit = args.limit.unwrap_or(usize::MAX);
         let is_ours = |id: &str| args.shard.is_none_or(|shard| shard.has(id));
+        let is_left = |id: &str| done.get(id).is_none_or(|row| row.failed && args.retry_errors);
         match found {
             Inputs::Pictures { items, .. } => {
                 let work = items.into_iter().filter(|item| is_ours(&item.id)).map(|item| {
-                    let is_left = |&number: &usize| !done.contains_key(&questions[number].row_id(&item.id));
+                    let is_left = |&number: &usize| is_left(&questions[number].row_id(&item.id));
                     let questions = (0..questions.len()).filter(is_left).collect();
                     PictureWork { item, questions }
                 });
                 Self::Pictures(work.filter(|work| !work.questions.is_empty()).take(limit).collect())
             }
             Inputs::Lines(lines) => {
-                let left = lines.ids().enumerate().filter(|(_, id)| is_ours(id) && !done.contains_key(*id));
+                let left = lines.ids().enumerate().filter(|(_, id)| is_ours(id) && is_left(id));
                 let left = left.take(limit).map(|(index, id)| (index, id.to_owned())).collect();
                 Self::Lines { lines, left }
             }
+        }
+    }
+
+    /// The names of the rows that it will come to.
+    pub(super) fn row_ids(&self, questions: &[Question]) -> HashSet<String> {
+        match self {
+            Self::Pictures(work) => {
+                let of_picture = |work: &PictureWork| {
+                    let ids = work.questions.iter().map(|&number| questions[number].row_id(&work.item.id));
+                    ids.collect::<Vec<_>>()
+                };
+                work.iter().flat_map(of_picture).collect()
+            }
+            Self::Lines { left, .. } => left.iter().map(|(_, id)| id.clone()).collect(),
         }
     }
 
@@ -102,17 +118,17 @@ impl Asking<'_> {
     /// Begins to prepare requests on threads of their own.
     ///
     /// # Errors
-    /// The folder of pictures cannot be opened.
+    /// The folder of pictures cannot be opened, or the system gives no thread.
     pub(super) fn begin(self, work: Work, questions: Vec<Prepared>) -> Result<Receiver<Group>, CliError> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
         match work {
             Work::Pictures(work) => {
                 let asker = self.picture_asker(questions);
-                Ok(read_ahead(work, threads, move |work| asker.prepare(&work)))
+                Ok(read_ahead(work, threads, move |work| asker.prepare(&work))?)
             }
             Work::Lines { lines, left } => {
                 let asker = LineAsker { lines, job: self.job.clone(), offline: self.offline()? };
-                Ok(read_ahead(left, threads, move |(index, id)| asker.prepare(index, &id)))
+                Ok(read_ahead(left, threads, move |(index, id)| asker.prepare(index, &id))?)
             }
         }
     }

@@ -1,0 +1,96 @@
+//! The pages of documents among a batch's inputs, each of which is a picture of its own.
+
+use super::inputs::{Inputs, PictureItem, head};
+use crate::documents::{OpenFiles, count_pages};
+use crate::sources::{ImageOptions, page_name, read_named};
+use phi3v::document::is_pdf;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+impl Inputs {
+    /// The same with every page of a document in the place of it, called as `report.pdf#page=3`. A document that cannot be
+    /// opened stays, and is told of in its row. The first of these files are left `open`. `tell` hears of how many of how many
+    /// documents the pages were counted, which takes a process for each PDF.
+    #[must_use]
+    pub fn with_pages(
+        self,
+        options: &ImageOptions,
+        open: &OpenFiles,
+        tell: &mut dyn FnMut(usize, usize),
+    ) -> Self {
+        let Self::Pictures { items, passed_over } = self else { return self };
+        let may_have_pages = |item: &PictureItem| {
+            head(Path::new(&item.source)).is_ok_and(|head| is_pdf(&head) || options.pages.is_some())
+        };
+        let documents: Vec<usize> = (0..items.len()).filter(|&index| may_have_pages(&items[index])).collect();
+        let mut pages = for_each_of(&documents, &|index| pages_of(&items[index], options, open), tell);
+        let of_item = |(index, item)| pages.remove(&index).flatten().unwrap_or_else(|| vec![item]);
+        let items = items.into_iter().enumerate().flat_map(of_item).collect();
+        Self::Pictures { items, passed_over }
+    }
+}
+
+/// A picture for each page of a file; none where it has one picture, lies elsewhere or cannot be opened.
+fn pages_of(item: &PictureItem, options: &ImageOptions, open: &OpenFiles) -> Option<Vec<PictureItem>> {
+    let bytes = read_named(&item.source, options).ok()?;
+    let counted = count_pages(bytes, &options.reading(usize::MAX)).ok()??;
+    open.keep_if_room(&item.source, counted.file);
+    if counted.numbers == [1] && options.pages.is_none() {
+        return None;
+    }
+    let id = |page| page_name(&item.id, page);
+    let page_of = |page| PictureItem { id: id(page), source: item.source.clone(), page: Some(page) };
+    Some(counted.numbers.into_iter().map(page_of).collect())
+}
+
+/// Does `work` for each of `numbers`, several at a time, and gives what it gave by number. `tell` hears how many are done.
+fn for_each_of<T: Send>(
+    numbers: &[usize],
+    work: &(dyn Fn(usize) -> T + Sync),
+    tell: &mut dyn FnMut(usize, usize),
+) -> HashMap<usize, T> {
+    if numbers.is_empty() {
+        return HashMap::new();
+    }
+    tell(0, numbers.len());
+    // a process is waited for most of the time
+    let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let (sender, results) = mpsc::channel();
+    let work = |sender: mpsc::Sender<(usize, T)>| {
+        while let Some(&number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let _ = sender.send((number, work(number)));
+        }
+    };
+    let work = &work;
+    std::thread::scope(|scope| {
+        for index in 0..threads.min(numbers.len()) {
+            let own = sender.clone();
+            if std::thread::Builder::new().spawn_scoped(scope, move || work(own)).is_err() {
+                if index == 0 {
+                    work(sender.clone()); // without a thread
+                }
+                break;
+            }
+        }
+        drop(sender);
+        let told = results.iter().enumerate().inspect(|(done, _)| tell(done + 1, numbers.len()));
+        told.map(|(_, result)| result).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_worked_through_once_each_by_many_threads() {
+        let numbers: Vec<usize> = (0..50).map(|number| number * 3).collect();
+        let mut told = Vec::new();
+        let squares = for_each_of(&numbers, &|number| number * number, &mut |done, of| told.push((done, of)));
+        assert_eq!(squares, numbers.iter().map(|number| (*number, number * number)).collect());
+        assert_eq!(told, (0..=50).map(|done| (done, 50)).collect::<Vec<_>>());
+    }
+}
