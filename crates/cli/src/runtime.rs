@@ -1,6 +1,6 @@
 //! From a model's name to an engine that answers.
 
-use crate::args::{ContextArgs, DEFAULT_PULL, DeviceArgs, ModelArgs, PictureArgs, QuantChoice};
+use crate::args::{ContextArgs, DEFAULT_PULL, DeviceArgs, ModelArgs, QuantChoice};
 use crate::error::{CliError, ExitCode};
 use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
@@ -8,6 +8,7 @@ use crate::{note, quantized, tell};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::device::{Device, DeviceOptions};
 use phi3v::engine::{Engine, EngineError, EngineOptions};
+use phi3v::image::ImageParams;
 use phi3v::memory::{Capacity, MemoryError, MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
@@ -41,6 +42,25 @@ pub fn demo_notice() -> String {
     format!("{name} model: {abilities}; for your own pictures: phi3v pull {DEFAULT_PULL}")
 }
 
+/// A model and all that decides about its scores but for the pictures: its name, and the formats of weights, products and keys.
+#[derive(Clone, Debug)]
+pub struct ScoringModel {
+    name: String,
+    formats: String,
+    params: ImageParams,
+}
+
+impl ScoringModel {
+    /// It in words, as calibrations name what they were fitted to, with the number of tiles that it cuts pictures into;
+    /// `num_crops` tells how many are asked for where the checkpoint's own number is this.
+    #[must_use]
+    pub fn words(&self, num_crops: impl Fn(usize) -> usize) -> String {
+        let Self { name, formats, params } = self;
+        let tiles = params.with_num_crops(num_crops(params.num_crops)).num_crops;
+        format!("{name} ({formats}, num-crops {tiles})")
+    }
+}
+
 /// A loaded model in its engine, with its tokenizer and its name: what every command needs that asks.
 pub struct Runtime {
     /// The engine with the loaded model.
@@ -60,9 +80,22 @@ pub fn open(
     context: &ContextArgs,
     num_crops: impl Fn(usize) -> usize,
 ) -> Result<Opened, CliError> {
+    open_from(&HubOptions::from_env(), model, context, num_crops)
+}
+
+/// The same, from the hub and the cache that `hub` names.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_from(
+    hub: &HubOptions,
+    model: &ModelArgs,
+    context: &ContextArgs,
+    num_crops: impl Fn(usize) -> usize,
+) -> Result<Opened, CliError> {
     // before the download: a wrong flag or variable should not cost eight gigabytes first
     let device = device(&model.device)?;
-    let source = hub::resolve(&model.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
+    let source = hub::resolve(&model.model, hub, &mut *hub::for_stderr())?;
     let opened = open_quantized(&source, device, model, context, &num_crops)?;
     Ok(Opened { is_demo: source == ModelSource::Demo, ..opened })
 }
@@ -227,15 +260,14 @@ impl Opened {
         }
     }
 
-    /// The model and all that decides about its scores, in words: its name, the formats of weights, products and keys, and
-    /// into how many tiles it cuts pictures.
+    /// The model and all that decides about its scores but for the pictures.
     #[must_use]
-    pub fn words(&self, model: &ModelArgs, picture: &PictureArgs) -> String {
+    pub fn scoring(&self, model: &ModelArgs) -> ScoringModel {
         let Checkpoint { name, weights, preprocessor, .. } = &self.checkpoint;
         let quant = weights.quant().map_or("no", |quant| quant.name());
         let kv = format!("{:?}", model.options(weights).kv_format).to_lowercase();
-        let tiles = preprocessor.with_num_crops(picture.num_crops(preprocessor.num_crops)).num_crops;
-        format!("{name} (quant {quant}, dtype {}, kv {kv}, num-crops {tiles})", model.dtype.name())
+        let formats = format!("quant {quant}, dtype {}, kv {kv}", model.dtype.name());
+        ScoringModel { name: name.clone(), formats, params: *preprocessor }
     }
 
     /// Tells what will be taken of the memory, as [`tell`] does; a plan that does not fit is for

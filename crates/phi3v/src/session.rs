@@ -151,8 +151,8 @@ impl Session {
         &self.tokenizer
     }
 
-    /// Reads an image file (PNG, JPEG, WebP, GIF, BMP or TIFF) as people see it, and cuts it into the tiles that the model
-    /// encodes. It can be asked about as often as wanted.
+    /// Reads an image file (PNG, JPEG, WebP, GIF, BMP, TIFF or, with the feature `heic`, HEIC) as people see it, and cuts it into
+    /// the tiles that the model encodes. It can be asked about as often as wanted.
     ///
     /// # Errors
     /// The file cannot be read, or [`ImageError`](image::ImageError): it is not a whole image within the limits.

@@ -602,6 +602,13 @@ fn a_calibration_is_read_as_it_was_written() {
     let others = ["yes".to_owned(), "maybe".to_owned()];
     assert!(matches!(read.temperature("Is it?", &others), Err(CalibrationError::UnknownQuestion { .. })));
     assert!(read.check_model("tiny f32").is_ok() && read.check_model("tiny bf16").is_err());
+    let asked = choices();
+    let questions = || [("Is it?", asked.as_slice()), ("Is it?", asked.as_slice())];
+    assert_eq!(read.temperatures("tiny f32", questions()).unwrap(), [fitted.temperature; 2]);
+    let other = read.temperatures("tiny bf16", questions()).unwrap_err();
+    assert!(matches!(other, CalibrationError::OtherModel { .. }), "{other}");
+    let unknown = read.temperatures("tiny f32", [("Is it", asked.as_slice())]).unwrap_err();
+    assert!(matches!(unknown, CalibrationError::UnknownQuestion { .. }), "{unknown}");
     let mut tiny: serde_json::Value = serde_json::from_str(&written.to_json()).unwrap();
     tiny["questions"][0]["temperature"] = 1e-300.into();
     let refused = Calibration::from_json(tiny.to_string().as_bytes()).unwrap_err().to_string();

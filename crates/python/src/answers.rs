@@ -138,7 +138,7 @@ enum Next {
 impl Answers {
     #[new]
     fn new(py: Python<'_>, model: &Model) -> PyResult<Self> {
-        model.check_process(py)?;
+        model.shared.check_process(py)?;
         let (updates, received) = channel();
         Ok(Self {
             shared: Arc::clone(&model.shared),
@@ -209,7 +209,11 @@ impl Answers {
 
     /// Waits for what happens next: a piece where `pieces` are wanted, or the end of a request. None where no request
     /// is under way.
+    ///
+    /// # Errors
+    /// This is another process than that which asked: nothing will ever happen here.
     fn next(&self, py: Python<'_>, pieces: bool) -> PyResult<Option<Told>> {
+        self.check_process(py)?;
         loop {
             if self.open().is_empty() {
                 return Ok(None);
@@ -228,6 +232,12 @@ impl Answers {
         }
     }
 
+    /// Raises where this process was forked from the one that asked. Whoever may wait for another thread of that one looks
+    /// here first.
+    fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        self.shared.check_process(py)
+    }
+
     /// Requests under way.
     fn __len__(&self) -> usize {
         self.open().len()
@@ -241,7 +251,10 @@ impl Answers {
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        self.cancel();
+        // in a fork a thread that is not there may hold the lock
+        if self.shared.is_of_this_process() {
+            self.cancel();
+        }
     }
 }
 
@@ -262,6 +275,7 @@ impl Answers {
     }
 
     fn send(&self, py: Python<'_>, key: u64, request: Request, form: Option<Grammar>) -> PyResult<()> {
+        self.check_process(py)?;
         let cancelled = Arc::new(AtomicBool::new(false));
         let (text, tokens) = (String::new(), Vec::new());
         let open = Open { cancelled: Arc::clone(&cancelled), text, tokens, form };

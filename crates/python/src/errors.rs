@@ -1,5 +1,8 @@
 //! Errors as exceptions: the words of the command line, the few classes of `phi3v._errors`, and hints that name no flag.
 
+use crate::hub::LOCAL_FILES_ONLY;
+use phi3v::image::ImageError;
+use phi3v_cli::documents::DocumentError;
 use phi3v_cli::error::{CliError, ExitCode};
 use phi3v_cli::hub::HubError;
 use phi3v_cli::sources::{NamedImageError, SourceError, Unallowed};
@@ -40,7 +43,25 @@ pub(crate) fn exception(py: Python<'_>, error: &CliError) -> PyErr {
         ExitCode::Usage => Class::Option,
         ExitCode::Failure | ExitCode::SomeFailed => Class::Other,
     };
-    raise(py, class, &error.to_string(), hint(error).as_deref())
+    let raised = raise(py, class, &error.to_string(), hint(error).as_deref());
+    if is_undecoded(error) {
+        // where it cannot be noted, nobody else tries
+        let _ = raised.value(py).setattr("_is_undecoded", true);
+    }
+    raised
+}
+
+/// Whether a picture's file is one that the decoders here make nothing of, and others might; and not one that is refused.
+fn is_undecoded(error: &CliError) -> bool {
+    let CliError::Picture(NamedImageError::Image { error, .. }) = error else { return false };
+    matches!(
+        error,
+        ImageError::NotAnImage { .. }
+            | ImageError::UnsupportedFormat { .. }
+            | ImageError::UnsupportedKind { .. }
+            | ImageError::Truncated { .. }
+            | ImageError::Damaged { .. }
+    )
 }
 
 fn is_about_a_form(error: &CliError) -> bool {
@@ -66,11 +87,18 @@ fn hint(error: &CliError) -> Option<String> {
                 error: SourceError::NotAllowed(Unallowed::Host | Unallowed::Http), ..
             },
         ) => Some("name its host in allow_hosts, as well as one that it redirects to".to_owned()),
+        CliError::Picture(NamedImageError::Document { error: DocumentError::Start(_), .. }) => Some(
+            "set sys.executable to an interpreter of Python before phi3v is imported, or draw and decode it elsewhere"
+                .to_owned(),
+        ),
         CliError::Picture(NamedImageError::Document { .. }) => {
             Some("draw its pages to pictures first, with pypdfium2 for example".to_owned())
         }
         CliError::Picture(NamedImageError::Fetch { .. }) => {
             Some("fetch it yourself, and give its bytes".to_owned())
+        }
+        CliError::Hub(HubError::NotCached { offline_by: LOCAL_FILES_ONLY, .. }) => {
+            Some("leave local_files_only out, or give a folder with the checkpoint".to_owned())
         }
         CliError::Quantized { .. } => Some("give the original checkpoint, or leave quant out".to_owned()),
         other => other.hint(),

@@ -8,6 +8,7 @@ mod answers;
 mod engine_thread;
 mod errors;
 mod generation;
+mod hub;
 mod model;
 mod picture;
 mod processor;
@@ -17,16 +18,16 @@ mod work;
 /// What Python imports as `phi3v._phi3v`.
 #[pyo3::pymodule]
 mod _phi3v {
+    use phi3v_cli::documents::{HostProgram, draw_by_host};
     use pyo3::prelude::*;
     use std::ffi::OsString;
-    use std::path::PathBuf;
 
     #[pymodule_export]
     use crate::answers::{Answers, Ended, Piece, compare};
     #[pymodule_export]
     use crate::model::{Model, load, presets};
     #[pymodule_export]
-    use crate::picture::{Picture, prepare};
+    use crate::picture::{Picture, check_size, prepare};
     #[pymodule_export]
     use crate::processor::{Processor, open_processor};
     #[pymodule_export]
@@ -41,14 +42,13 @@ mod _phi3v {
     #[pymodule_export]
     const SURE_MIN: f32 = phi3v::words::SURE_MIN;
 
-    /// Pages of documents are drawn by another process of this interpreter, where it knows which one it is.
-    #[pymodule_init]
-    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        let python: Option<PathBuf> = module.py().import("sys")?.getattr("executable")?.extract()?;
-        if let Some(python) = python.filter(|python| !python.as_os_str().is_empty()) {
-            phi3v_cli::documents::draw_by_python(python);
-        }
-        Ok(())
+    /// Has pages of documents drawn by this command from here on, to which a word is added: its program first. None where there
+    /// is no program that could.
+    #[pyfunction]
+    fn draw_by(command: Option<Vec<OsString>>) {
+        let mut words = command.into_iter().flatten();
+        let program = words.next().map(Into::into);
+        draw_by_host(program.map(|program| HostProgram { program, words: words.collect() }));
     }
 
     /// Runs the command line `words`, the program's name first, and returns the number to exit with.

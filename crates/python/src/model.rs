@@ -2,20 +2,25 @@
 
 use crate::engine_thread::EngineHandle;
 use crate::errors::{self, Class};
+use crate::hub::Hub;
 use crate::processor::Processor;
 use crate::work;
 use clap::ValueEnum;
 use phi3v::constraint::{ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
+use phi3v::decide::Calibration;
 use phi3v::device::DeviceChoice;
 use phi3v::presets::PRESETS;
 use phi3v::tokenizer::Tokenizer;
 use phi3v_cli::args::{ContextArgs, DeviceArgs, Dtype, Kv, ModelArgs, QuantChoice};
+use phi3v_cli::bounded;
 use phi3v_cli::error::CliError;
+use phi3v_cli::hub::HubOptions;
 use phi3v_cli::interrupt::Interrupt;
-use phi3v_cli::runtime::{self, Runtime};
+use phi3v_cli::runtime::{self, Runtime, ScoringModel};
 use phi3v_cli::terminal::count;
 use phi3v_kernels::Cpu;
 use pyo3::prelude::*;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 /// A loaded model, whose engine runs on a thread of its own.
@@ -27,21 +32,7 @@ pub(crate) struct Model {
     #[pyo3(get)]
     device: String,
     pub(crate) shared: Arc<Shared>,
-    /// The process that has the engine's thread; one that was forked from it has none.
-    process: u32,
-}
-
-impl Model {
-    /// # Errors
-    /// The model was loaded by another process, whose threads this one lacks.
-    pub(crate) fn check_process(&self, py: Python<'_>) -> PyResult<()> {
-        if self.process == std::process::id() {
-            return Ok(());
-        }
-        let (message, hint) =
-            ("the model was loaded by the process that this one was forked from", "load it in this one");
-        Err(errors::raise(py, Class::Other, message, Some(hint)))
-    }
+    scoring: ScoringModel,
 }
 
 /// What the model and its askers share; the engine thread ends when all of them are gone.
@@ -50,9 +41,27 @@ pub(crate) struct Shared {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) context_tokens: usize,
     constraints: OnceLock<ConstraintFactory>,
+    /// The process that has the engine's thread; one that was forked from it has none.
+    process: u32,
 }
 
 impl Shared {
+    /// Whether this is the process that has the engine's thread.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// # Errors
+    /// The model was loaded by another process, whose threads this one lacks.
+    pub(crate) fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_of_this_process() {
+            return Ok(());
+        }
+        let (message, hint) =
+            ("the model was loaded by the process that this one was forked from", "load it in this one");
+        Err(errors::raise(py, Class::Other, message, Some(hint)))
+    }
+
     /// What holds an answer to a form.
     ///
     /// # Errors
@@ -92,6 +101,9 @@ pub(crate) struct Loading {
     threads: Option<usize>,
     #[pyo3(default)]
     context: Option<usize>,
+    /// Where it is downloaded from.
+    #[pyo3(default)]
+    hub: Hub,
 }
 
 impl Loading {
@@ -124,11 +136,11 @@ fn choice<T: ValueEnum>(py: Python<'_>, name: &str, value: Option<&str>) -> PyRe
 #[pyfunction]
 pub(crate) fn load(py: Python<'_>, loading: Loading) -> PyResult<Model> {
     let (model, context) = work::held(py, || loading.args(py))??;
+    let hub = work::held(py, || loading.hub.options())?;
     let interrupt = Interrupt::of_host();
-    let loaded = work::beside(py, move || started(&model, &context), move || interrupt.stop())?;
-    let Started { shared, processor, device } = loaded;
-    let (shared, process) = (Arc::new(shared), std::process::id());
-    Ok(Model { processor: Py::new(py, processor)?, device, shared, process })
+    let loaded = work::beside(py, move || started(&hub, &model, &context), move || interrupt.stop())?;
+    let Started { shared, processor, device, scoring } = loaded;
+    Ok(Model { processor: Py::new(py, processor)?, device, shared: Arc::new(shared), scoring })
 }
 
 /// A model on its engine thread.
@@ -136,21 +148,24 @@ struct Started {
     shared: Shared,
     processor: Processor,
     device: String,
+    scoring: ScoringModel,
 }
 
-fn started(model: &ModelArgs, context: &ContextArgs) -> Result<Started, CliError> {
-    let opened = runtime::open(model, context, |own| own)?;
+fn started(hub: &HubOptions, model: &ModelArgs, context: &ContextArgs) -> Result<Started, CliError> {
+    let opened = runtime::open_from(hub, model, context, |own| own)?;
     opened.tell_memory(false);
     let params = opened.checkpoint.preprocessor;
     let card = opened.device.card().map_or_else(String::new, |card| card.name);
     let device = opened.device.cpu().map_or(card, words);
+    let scoring = opened.scoring(model);
     let Runtime { engine, tokenizer, name } = opened.load(model)?;
     let context_tokens = engine.context_tokens();
-    let no_thread = |error| CliError::File { action: "start", path: "the engine's thread".to_owned(), error };
-    let engine = EngineHandle::start(engine).map_err(no_thread)?;
+    let engine =
+        EngineHandle::start(engine).map_err(|error| work::no_thread("the engine's thread", error))?;
     let processor = Processor { name, tokenizer: Arc::clone(&tokenizer), params };
-    let shared = Shared { engine, tokenizer, context_tokens, constraints: OnceLock::new() };
-    Ok(Started { shared, processor, device })
+    let process = std::process::id();
+    let shared = Shared { engine, tokenizer, context_tokens, constraints: OnceLock::new(), process };
+    Ok(Started { shared, processor, device, scoring })
 }
 
 /// The processor in words.
@@ -164,5 +179,26 @@ impl Model {
     #[getter]
     fn context_tokens(&self) -> usize {
         self.shared.context_tokens
+    }
+
+    /// The temperatures of questions, each a text with its choices, as the file `calibration` has them for this model and
+    /// pictures of at most `num_crops` tiles; of the model's own number where none is given.
+    fn temperatures(
+        &self,
+        py: Python<'_>,
+        calibration: PathBuf,
+        questions: Vec<(String, Vec<String>)>,
+        num_crops: Option<usize>,
+    ) -> PyResult<Vec<f64>> {
+        work::outside(py, || {
+            let refused =
+                |error| CliError::File { action: "read", path: calibration.display().to_string(), error };
+            let json = bounded::read(&calibration, Calibration::BYTES_MAX).map_err(refused)?;
+            let read = Calibration::from_json(&json).map_err(phi3v::Error::from)?;
+            let model = self.scoring.words(|own| num_crops.unwrap_or(own));
+            let questions =
+                questions.iter().map(|(question, choices)| (question.as_str(), choices.as_slice()));
+            Ok(read.temperatures(&model, questions).map_err(phi3v::Error::from)?)
+        })
     }
 }

@@ -5,7 +5,8 @@ use crate::source::{Origin, Source, data_url_limits};
 use crate::work;
 use phi3v::document::is_pdf;
 use phi3v::image::{
-    self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size, TILE_VALUES, is_avif, is_heic,
+    self, ImageError, ImageInputs, ImageLimits, ImageMode, ImageParams, NUM_CROPS_MAX, RgbImage, Size,
+    TILE_VALUES, is_avif, is_heic,
 };
 use phi3v_cli::documents::PageChoice;
 use phi3v_cli::error::CliError;
@@ -58,23 +59,33 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
+    /// What a picture may cost.
+    fn limits(&self) -> ImageLimits {
+        let default = ImageLimits::default();
+        ImageLimits {
+            bytes_max: self.max_image_bytes.unwrap_or(default.bytes_max),
+            pixels_max: self.max_pixels.unwrap_or(default.pixels_max),
+            side_max: self.max_side.unwrap_or(default.side_max),
+            frames_max: self.max_frames.unwrap_or(default.frames_max),
+        }
+    }
+
     /// The command line's words for it, of a model with the settings `own`.
     fn options(&self, py: Python<'_>, own: &ImageParams) -> PyResult<ImageOptions> {
         let refused = |message: String| errors::raise(py, Class::Option, &message, None);
         let host = |name: &String| name.parse::<AllowedHost>().map_err(refused);
         let hosts = self.allow_hosts.iter().map(host).collect::<PyResult<Vec<_>>>()?;
-        let default = ImageLimits::default();
-        let limits = ImageLimits {
-            bytes_max: self.max_image_bytes.unwrap_or(default.bytes_max),
-            pixels_max: self.max_pixels.unwrap_or(default.pixels_max),
-            side_max: self.max_side.unwrap_or(default.side_max),
-            frames_max: self.max_frames.unwrap_or(default.frames_max),
-        };
+        if let Some(num_crops) = self.num_crops
+            && !(1..=NUM_CROPS_MAX).contains(&num_crops)
+        {
+            let error = ImageError::NumCrops { num_crops, limit: NUM_CROPS_MAX };
+            return Err(errors::exception(py, &phi3v::Error::from(error).into()));
+        }
         let mode = if self.reference { ImageMode::Reference } else { ImageMode::AsSeen };
         let params = own.with_num_crops(self.num_crops.unwrap_or(own.num_crops));
         let pages =
             self.pages.as_ref().map(|pages| pages.parse::<PageChoice>()).transpose().map_err(refused)?;
-        Ok(ImageOptions::of_files(mode, params, limits).with_hosts(&hosts).with_pages(pages))
+        Ok(ImageOptions::of_files(mode, params, self.limits()).with_hosts(&hosts).with_pages(pages))
     }
 }
 
@@ -120,8 +131,8 @@ fn prepared(
             (name, bytes)
         }
         Origin::Pixels { width, height, rgb } => {
-            let (name, rgb) = ("the pixels".to_owned(), RgbImage { width, height, pixels: rgb.to_vec() });
-            return match image::process(&rgb, &options.params) {
+            let name = "the pixels".to_owned();
+            return match of_pixels(width, height, &rgb, options) {
                 Ok(inputs) => {
                     Ok(vec![NamedImage { name, inputs: Arc::new(inputs), time: None, is_incomplete: false }])
                 }
@@ -130,6 +141,37 @@ fn prepared(
         }
     };
     pages_of(name, bytes, options, pages_unasked_max)?.collect()
+}
+
+/// Pixels `[height, width, 3]` within the limits, cut.
+fn of_pixels(
+    width: usize,
+    height: usize,
+    rgb: &[u8],
+    options: &ImageOptions,
+) -> Result<ImageInputs, ImageError> {
+    options.limits.check_size(size(width, height))?;
+    image::process(&RgbImage { width, height, pixels: rgb.to_vec() }, &options.params)
+}
+
+/// A size of which sides beyond the type are the largest that it has, which are beyond any limit.
+fn size(width: usize, height: usize) -> Size {
+    let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+    Size { width: side(width), height: side(height) }
+}
+
+/// Refuses what `name` says has so many pixels where these are beyond the limits, before anything is made of them.
+#[pyfunction]
+pub(crate) fn check_size(
+    py: Python<'_>,
+    name: String,
+    width: usize,
+    height: usize,
+    reading: Reading,
+) -> PyResult<()> {
+    let checked = work::held(py, || reading.limits().check_size(size(width, height)))?;
+    let refused = |error| NamedImageError::Image { name, error };
+    checked.map_err(|error| errors::exception(py, &CliError::from(refused(error))))
 }
 
 fn data_url(url: &str, limits: &ImageLimits) -> Result<Vec<u8>, phi3v_cli::sources::SourceError> {

@@ -1,6 +1,7 @@
 //! What turns texts and pictures into what a model reads, and ids into text, without the model's weights.
 
 use crate::errors;
+use crate::hub::Hub;
 use crate::picture::{Picture, Reading, read};
 use crate::source::Source;
 use crate::work;
@@ -8,7 +9,6 @@ use phi3v::image::ImageParams;
 use phi3v::processor;
 use phi3v::tokenizer::Tokenizer;
 use phi3v_cli::error::CliError;
-use phi3v_cli::hub::HubOptions;
 use phi3v_cli::interrupt::Interrupt;
 use phi3v_cli::runtime;
 use phi3v_cli::sources::PAGES_UNASKED_MAX;
@@ -28,10 +28,12 @@ pub(crate) struct Processor {
 
 /// Opens the model of that name, downloading it where need be, and reads what is beside its weights.
 #[pyfunction]
-pub(crate) fn open_processor(py: Python<'_>, model: String) -> PyResult<Processor> {
+#[pyo3(signature = (model, hub=None))]
+pub(crate) fn open_processor(py: Python<'_>, model: String, hub: Option<Hub>) -> PyResult<Processor> {
+    let hub = work::held(py, || hub.unwrap_or_default().options())?;
     let interrupt = Interrupt::of_host();
     let open = move || {
-        let checkpoint = runtime::checkpoint(&model, &HubOptions::from_env())?;
+        let checkpoint = runtime::checkpoint(&model, &hub)?;
         let (name, tokenizer) = (checkpoint.name.clone(), Arc::clone(&checkpoint.tokenizer));
         Ok(Processor { name, tokenizer, params: checkpoint.preprocessor })
     };
@@ -89,8 +91,8 @@ impl Processor {
     }
 
     /// The text of a token, as tokenizer.json spells it.
-    fn token(&self, py: Python<'_>, id: u32) -> PyResult<Option<String>> {
-        work::held(py, || self.tokenizer.token(id))
+    fn token(&self, py: Python<'_>, id: i64) -> PyResult<Option<String>> {
+        work::held(py, || self.tokenizer.token(u32::try_from(id).ok()?))
     }
 
     /// Ids of a raw prompt with the pictures `pictures`, `-i` at the rows of picture i.

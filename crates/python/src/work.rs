@@ -34,17 +34,18 @@ pub(crate) fn held<T>(py: Python<'_>, work: impl FnOnce() -> T) -> PyResult<T> {
 /// Runs `work` on a thread of its own, so that Ctrl-C ends the waiting for it. It goes on then unless `stop` stops it.
 ///
 /// # Errors
-/// The work's own, as an exception; or what a handler of a signal raised.
+/// The work's own, as an exception; what a handler of a signal raised; or the system has no thread.
 pub(crate) fn beside<T: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
     stop: impl FnOnce(),
 ) -> PyResult<T> {
     let (sender, receiver) = channel();
-    std::thread::spawn(move || {
+    let spawned = std::thread::Builder::new().name("phi3v".to_owned()).spawn(move || {
         // nobody waits any more where this fails
         let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));
     });
+    spawned.map_err(|error| errors::exception(py, &no_thread("a thread for it", error)))?;
     let receiver = std::sync::Mutex::new(receiver);
     loop {
         let told = py.detach(|| match receiver.lock() {
@@ -62,6 +63,11 @@ pub(crate) fn beside<T: Send + 'static>(
             }
         }
     }
+}
+
+/// The error where the system has no thread for `what`.
+pub(crate) fn no_thread(what: &str, error: std::io::Error) -> CliError {
+    CliError::File { action: "start", path: what.to_owned(), error }
 }
 
 /// What a piece of work came to, or the payload of its panic.

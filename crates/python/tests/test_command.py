@@ -68,6 +68,60 @@ def test_pages_are_drawn_by_the_installed_package(command, tmp_path):
     assert (done.returncode, done.stdout) == (0, "Garden Notes\n"), done.stderr
 
 
+# The package found by its folder alone, in an interpreter that has not installed it.
+FROM_FOLDER = f"""
+import sys
+sys.path.insert(0, {str(Path(phi3v.__file__).parents[1])!r})
+import phi3v
+for name in ("documents/shapes.pdf", "avif/turned.avif"):
+    print([(cost.width, cost.height) for cost in phi3v.tokenize_cost({str(REPOSITORY / "testdata")!r} + "/" + name, num_crops=1)])
+"""
+DRAWN = "[(237, 336), (336, 237), (336, 237)]\n[(48, 64)]\n"
+
+
+def bare():
+    """An interpreter without the package."""
+    python = getattr(sys, "_base_executable", sys.executable)
+    done = subprocess.run([python, "-I", "-c", "import phi3v"], capture_output=True)
+    if done.returncode == 0:
+        pytest.skip("SKIPPED: needs an interpreter without phi3v")
+    return python
+
+
+def test_pages_are_drawn_where_only_the_importing_process_knows_the_package(tmp_path):
+    for module in ("phi3v", "json"):  # of which another part must not come from the working folder
+        (tmp_path / f"{module}.py").write_text("raise SystemExit(1)")
+    command = [bare(), "-I", "-c", FROM_FOLDER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.stdout == DRAWN, done.stderr
+
+
+@pytest.mark.parametrize("set_up", ["", "sys.frozen = True"], ids=["within a server", "frozen"])
+def test_a_program_that_has_python_within_is_not_started_again(tmp_path, set_up):
+    stub, started = tmp_path / "app", tmp_path / "started"
+    stub.write_text(f"#!/bin/sh\ntouch '{started}'\n")
+    stub.chmod(0o755)
+    code = f"import sys\nsys.executable = {str(stub)!r}\n{set_up}\n{FROM_FOLDER}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert not started.exists()
+    if set_up:
+        assert "PictureError" in done.stderr and "the process for it does not start: no interpreter" in done.stderr
+        assert "hint: set sys.executable to an interpreter of Python" in done.stderr
+    else:
+        assert done.stdout == DRAWN, done.stderr
+
+
+def test_an_interpreter_that_does_not_start_is_no_fault_of_the_file(tmp_path):
+    stub = tmp_path / "python3"
+    stub.write_text("#!/bin/sh\necho Error\n")
+    stub.chmod(0o755)
+    for python in (stub, tmp_path / "absent" / "python3"):
+        code = f"import sys\nsys.executable = {str(python)!r}\n{FROM_FOLDER}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+        assert "documents and AVIF cannot be read: the process for it does not start: " in done.stderr
+        assert "damaged" not in done.stderr
+
+
 def test_ctrl_c_stops_an_answer(endless):
     words = ["ask", "--quiet", "--model", endless, "--context", "30000", "--max-new-tokens", "25000"]
     process = subprocess.Popen([*MODULE, *words, "Tell me a story"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -89,6 +89,7 @@ def test_options_have_the_names_of_the_command_line(demo, talker, endless):
         ({"detail": "some"}, phi3v.OptionError, "detail is some"),
         ({"detail": "low", "num_crops": 2}, phi3v.OptionError, "detail and num_crops"),
         ({"num_crops": 0}, phi3v.PictureError, "num_crops is 0, it must be 1 to 256"),
+        ({"num_crops": 1000}, phi3v.PictureError, "num_crops is 1000, it must be 1 to 256"),
         ({"allow_hosts": "http://a"}, phi3v.OptionError, "is not the name of a host"),
         ({"max_pixels": 5}, phi3v.PictureError, "the limit is 5"),
         ({"schema": {"type": "nonsense"}}, phi3v.OptionError, "the JSON schema cannot be used"),
@@ -133,6 +134,38 @@ def test_errors_have_the_words_of_the_command_line(demo):
         demo.ask("  ")
 
 
+def test_none_is_no_picture_that_was_left_out(demo):
+    """As OpenCV's imread returns it of a file that is not there."""
+    asks = [
+        lambda: demo.ask(TITLE, None),
+        lambda: demo.stream(TITLE, None),
+        lambda: demo.chat(None),
+        lambda: demo.chat().ask(TITLE, None),
+        lambda: demo.decide(TITLE, None, choices=["yes", "no"]),
+        lambda: demo.tokenize_cost(None),
+        lambda: phi3v.tokenize_cost(None),
+        lambda: list(demo.batch([(TITLE, None)], progress=False)),
+        lambda: list(demo.batch([{"question": TITLE, "images": None}], progress=False)),
+        lambda: demo.ask(TITLE, [COVER, None]),
+    ]
+    for ask in asks:
+        with pytest.raises(TypeError, match="a picture must be a path, bytes, .* not NoneType"):
+            ask()
+
+
+def test_options_of_a_question_are_in_the_place_of_the_common_ones(demo):
+    items = [{"question": TITLE, "images": COVER, "num_crops": 1, "choices": ["yes", "no"]}]
+    (answer,) = demo.batch(items, detail="high", regex="[0-9]", progress=False)
+    assert answer in ("yes", "no")
+    chat = demo.chat(COVER, num_crops=4, regex="[0-9]{3}")
+    assert chat.ask(TITLE, COVER, detail="low", choices=["yes", "no"]) in ("yes", "no")
+    schema = {"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a"], "additionalProperties": False}
+    assert chat.ask(TITLE, schema=schema).parsed == {"a": None}
+    assert len(chat.ask(TITLE, choices=None)) == 3, "None is as good as leaving it out"
+    with pytest.raises(phi3v.OptionError, match="detail and num_crops"):
+        list(demo.batch([{"question": TITLE, "detail": "low", "num_crops": 1}], progress=False))
+
+
 def test_presets_choices_and_patterns(demo):
     assert list(phi3v.schemas()) == ["@receipt", "@invoice", "@table", "@card", "@alt"]
     alt = demo.ask(images=COVER, schema="@alt")
@@ -173,6 +206,37 @@ def test_forms(demo):
     assert demo.ask(TITLE, COVER, schema=found) == found, "an object stands for its class"
 
 
+class Picky:
+    """As a pydantic model whose validator takes nothing."""
+
+    @classmethod
+    def model_json_schema(cls):
+        title = {"type": "string", "maxLength": 20}
+        return {"type": "object", "properties": {"title": title}, "required": ["title"], "additionalProperties": False}
+
+    @classmethod
+    def model_validate_json(cls, text):
+        raise cls.error
+
+
+@pytest.mark.parametrize("error", [ValueError("too blue\nby far"), KeyError("page"), AssertionError()], ids=repr)
+def test_what_a_validator_raises_is_the_failure_of_its_answer(demo, error):
+    Picky.error = error
+    with pytest.raises(phi3v.Phi3VError, match="the answer does not pass the schema") as raised:
+        demo.ask(TITLE, COVER, schema=Picky)
+    assert raised.value.__cause__ is error
+    if str(error):
+        assert str(error).split("\n")[0] in str(raised.value)
+    found = list(demo.batch([(TITLE, COVER)] * 3, schema=Picky, errors="return", progress=False))
+    assert sorted(one.item for one in found) == [0, 1, 2]
+    assert all(isinstance(one, phi3v.Phi3VError) and one.__cause__ is error for one in found)
+    stream = demo.stream(TITLE, COVER, schema=Picky)
+    with pytest.raises(phi3v.Phi3VError, match="does not pass the schema"):
+        list(stream)
+    assert json.loads(stream.answer)["title"] and stream.answer.parsed is None
+    stream.close()
+
+
 def test_a_stream_tells_an_answer_piece_by_piece(demo, talker):
     stream = demo.stream(TITLE, COVER, stop="Porter")
     with pytest.raises(phi3v.Phi3VError, match="has not ended"):
@@ -193,6 +257,110 @@ def test_streams_that_wait_their_turn_can_be_closed(talker):
         stream.close()
         assert stream.answer.finish_reason == "cancelled"
     assert len(talker.ask("Tell me a story", max_new_tokens=5).tokens) == 5
+
+
+def test_a_stream_that_another_thread_reads_can_be_closed(talker):
+    for place in range(8):
+        stream, begun, raised = talker.stream("Tell me a story", **LONG), threading.Event(), []
+
+        def read(stream=stream, begun=begun, raised=raised, place=place):
+            try:
+                if place % 2:
+                    begun.set()
+                    stream.wait()
+                for _ in stream:
+                    begun.set()
+            except BaseException as error:
+                raised.append(error)
+
+        threads = [threading.Thread(target=read) for _ in range(1 + place // 4)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        stream.close()
+        assert stream.answer.finish_reason == "cancelled"
+        for thread in threads:
+            thread.join()
+        assert raised == []
+
+
+def test_a_closed_stream_has_no_form(talker):
+    schema = {"type": "object", "properties": {"a": {"type": "array"}}, "required": ["a"]}
+    stream = talker.stream("Tell me a story", schema=schema, **LONG)
+    raised = []
+
+    def read():
+        try:
+            list(stream)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    stream.close()
+    thread.join()
+    assert raised == [] and stream.answer.parsed is None
+
+
+def test_a_handler_of_a_signal_may_close_the_stream_that_it_interrupts(talker):
+    stream = talker.stream("Tell me a story", **LONG)
+    before = signal.signal(signal.SIGUSR1, lambda *_: stream.close())
+    try:
+        timer = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGUSR1))
+        timer.start()
+        list(stream)
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert stream.answer.finish_reason == "cancelled"
+
+
+def test_an_async_loop_within_a_with_block_may_be_left(talker):
+    async def leave():
+        with talker.stream("Tell me a story", **LONG) as stream:
+            async for _ in stream:
+                break
+        return stream.answer.finish_reason
+
+    for _ in range(6):
+        assert asyncio.run(leave()) == "cancelled"
+
+
+def test_pictures_are_read_beside_the_event_loop(demo, monkeypatch):
+    readers = []
+
+    def read(*args):
+        readers.append(threading.get_ident())
+        return prepare_all(*args)
+
+    prepare_all = phi3v._model.prepare_all
+    monkeypatch.setattr(phi3v._model, "prepare_all", read)
+
+    async def main():
+        for wrong in (lambda: demo.stream(TITLE, 5), lambda: demo.stream(5), lambda: demo.stream(TITLE, top_q=1)):
+            with pytest.raises((TypeError, phi3v.OptionError)):
+                wrong()
+        with open(COVER, "rb") as file:
+            stream = demo.stream(TITLE, file)
+        unread = demo.stream(TITLE, COVER)
+        unread.close()
+        assert (unread.answer, unread.answer.finish_reason, list(unread)) == ("", "cancelled", [])
+        absent = demo.stream(TITLE, "no-such.png")
+        with pytest.raises(phi3v.PictureError):
+            _ = [text async for text in absent]
+        with pytest.raises(phi3v.Phi3VError, match="has failed already") as raised:
+            absent.wait()
+        assert isinstance(raised.value.__cause__, phi3v.PictureError)
+        chat = demo.chat()
+        told = [text async for text in chat.stream(TITLE, COVER)]
+        assert chat.messages[-1]["content"] == "".join(told) == COVER_ANSWER
+        return "".join([text async for text in stream])
+
+    assert asyncio.run(main()) == COVER_ANSWER
+    # the conversation has read its own pictures, of which there are none
+    assert readers.count(threading.get_ident()) == 1 and len(readers) == 4
+    list(demo.stream(TITLE, COVER))
+    assert readers[-1] == threading.get_ident()
 
 
 def test_streams_of_asyncio(demo, talker):
@@ -231,6 +399,8 @@ def test_a_conversation_stays_known(demo, talker):
     said = chat.messages
     with pytest.raises(phi3v.PictureError):
         chat.ask("And this?", "no-such.png")
+    with pytest.raises(phi3v.OptionError, match="has its system text from its beginning"):
+        chat.ask("And this?", system="Be long.")
     assert chat.messages == said
     chat = talker.chat()
     stream = chat.stream("Tell me a story", **LONG)
@@ -414,3 +584,66 @@ print(os.waitpid(child, 0)[1], len(model.ask("Hello", max_new_tokens=1).tokens))
         pytest.skip("SKIPPED: needs fork")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "0 1\n", done.stderr
+
+
+FORKED_STREAM = """
+import os, signal, threading, phi3v
+model = phi3v.load({folder!r}, context=30000)
+read, unread = (model.stream("Tell me a story", max_new_tokens=25000) for _ in range(2))
+threading.Thread(target=lambda: list(read)).start()  # and holds its lock at most times
+answers = model.batch(["Tell me a story"] * 9, max_new_tokens=200, progress=False)
+next(answers)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    told = 0
+    for ask in (lambda: next(read), read.wait, read.close, lambda: next(unread), unread.close, lambda: next(answers)):
+        try:
+            ask()
+        except phi3v.Phi3VError as error:
+            told += "forked" in str(error)
+    os._exit(told)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for stream in (read, unread):
+    stream.close()
+answers.close()
+print(len(model.ask("Hello", max_new_tokens=2).tokens))
+"""
+
+
+def test_what_was_asked_before_a_fork_is_not_waited_for_in_it(endless):
+    if not hasattr(os, "fork"):
+        pytest.skip("SKIPPED: needs fork")
+    code = FORKED_STREAM.format(folder=str(endless))
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["6", "2"], done.stderr
+
+
+FORKED_LOAD = """
+import os, signal, phi3v
+phi3v.load(quant="q8")
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(len(phi3v.load(quant="q8").ask("Hello", max_new_tokens=1).tokens))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_can_load_what_its_parent_has_loaded(tmp_path):
+    """Also where it cannot be noted that the kept file was found right, so that all of it is hashed again."""
+    if not hasattr(os, "fork"):
+        pytest.skip("SKIPPED: needs fork")
+    env = {**os.environ, "PHI3V_CACHE": str(tmp_path)}
+
+    def run(code):
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run('import phi3v; phi3v.load(quant="q8")')
+    (noted,) = tmp_path.rglob("*.checked")
+    noted.unlink()
+    noted.mkdir()
+    assert run(FORKED_LOAD) == "1\n"

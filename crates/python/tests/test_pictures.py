@@ -354,3 +354,120 @@ def test_a_frame_of_an_animation_is_the_one_that_pillow_is_at(name, tmp_path):
         assert seen(image) == seen(tmp_path / "second.png") != first
         image.seek(0)
         assert seen(image) == first == seen(REPOSITORY / "testdata" / "images" / name)
+
+
+def test_limits_are_those_of_pixels_too():
+    """Whatever a picture comes as: what its file is refused for, its pixels are not taken for."""
+    np, pil = needs("numpy"), needs("PIL.Image")
+    array = np.zeros((500, 600, 4), np.uint8)
+    file = io.BytesIO()
+    pil.fromarray(array[:, :, :3]).save(file, "PNG")
+
+    def loaded():
+        image = pil.open(io.BytesIO(file.getvalue()))
+        image.load()
+        return image
+
+    pictures = [
+        array,
+        array[:, :, :3],
+        array[:, :, 0],
+        file.getvalue(),
+        pil.open(io.BytesIO(file.getvalue())),
+        loaded(),
+        pil.fromarray(array),
+        pil.new("CMYK", (600, 500)),
+    ]
+    for picture in pictures:
+        for reference in (False, True):
+            for options, words in [
+                ({"max_pixels": 299_999}, "the picture is 600x500, that is 300000 pixels, the limit is 299999"),
+                ({"max_side": 599}, "the picture is 600x500, the limit of a side is 599 pixels"),
+            ]:
+                with pytest.raises(phi3v.PictureError, match=words):
+                    seen(picture, reference=reference, **options)
+            assert seen(picture, max_pixels=300_000, max_side=600, reference=reference)[0] == (600, 500)
+
+
+def test_a_file_beyond_a_limit_is_not_read_as_pixels():
+    pil = needs("PIL.Image")
+    for name, options, words in [
+        ("animated.gif", {"max_frames": 1}, "frames or scans, the limit is 1"),
+        ("rgb.png", {"max_image_bytes": 50}, "bytes, the limit is 50"),
+    ]:
+        path = REPOSITORY / "testdata" / "images" / name
+        with pil.open(path) as opened, pil.open(io.BytesIO(path.read_bytes())) as of_bytes:
+            for picture in (path, opened, of_bytes):
+                with pytest.raises(phi3v.PictureError, match=words):
+                    seen(picture, **options)
+
+
+def test_pillow_decodes_nothing_of_what_is_beyond_a_limit(tmp_path):
+    pil = needs("PIL.Image")
+    for name in ("a.ppm", "a.png", "a.webp"):
+        pil.new("RGB", (60, 50)).save(tmp_path / name)
+        with pil.open(tmp_path / name) as image:
+            image.load = lambda: pytest.fail("it was decoded")
+            with pytest.raises(phi3v.PictureError, match="the limit is 2999"):
+                seen(image, max_pixels=2999)
+
+
+def test_what_has_no_pixels_is_told_so():
+    np, pil = needs("numpy"), needs("PIL.Image")
+    for picture in (np.zeros((0, 5, 3), np.uint8), np.zeros((0, 5, 4), np.uint8), pil.new("RGB", (5, 0))):
+        with pytest.raises(phi3v.PictureError, match="the picture is 5x0, a side must be 1 pixel or more"):
+            seen(picture)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_page_that_pillow_has_turned_is_not_turned_again(compression, tmp_path):
+    pil = needs("PIL.Image")
+    ramp = pil.linear_gradient("L")
+    first, second = ramp.resize((40, 30)).convert("RGB"), ramp.resize((30, 60)).convert("RGB")
+    second.encoderinfo = {"tiffinfo": {274: 6}, "compression": compression}
+    path = tmp_path / "pages.tif"
+    first.save(path, save_all=True, append_images=[second], compression=compression)
+    expected = tmp_path / "second.png"
+    second.transpose(pil.Transpose.ROTATE_270).save(expected)
+    for loads in (False, True):
+        with pil.open(path) as image:
+            image.seek(1)
+            if loads:
+                image.load()
+            assert seen(image) == seen(expected)
+            assert seen(image)[0] == (60, 30)
+    (page,) = phi3v.tokenize_cost(path, pages=2)
+    assert (page.width, page.height) == (60, 30)
+
+
+@pytest.mark.parametrize("name", ["turned", "mirrored", "alpha", "cropped", "gray", "color_420", "sequence"])
+def test_an_avif_that_pillow_has_opened_is_decoded_by_phi3v(name):
+    pil = needs("PIL.Image")
+    if not needs("PIL.features").check("avif"):
+        pytest.skip("SKIPPED: this Pillow reads no AVIF")
+    path = REPOSITORY / "testdata" / "avif" / f"{name}.avif"
+    expected = seen(path)
+    with pil.open(path) as image:
+        assert seen(image) == expected, "opened"
+        image.load()
+        assert seen(image) == expected, "loaded"
+    with pil.open(io.BytesIO(path.read_bytes())) as image:
+        assert seen(image) == expected, "opened from a file object"
+        image.load()
+        image.seek(0)
+        if name != "cropped":  # which Pillow leaves whole
+            assert seen(image)[0] == expected[0], "its file is out of reach"
+
+
+@pytest.mark.parametrize("name", ["turned", "color_420", "alpha"])
+def test_a_heic_that_pillow_has_opened_is_decoded_by_phi3v(name):
+    pil = needs("PIL.Image")
+    needs("pillow_heif").register_heif_opener()
+    path = REPOSITORY / "testdata" / "heic" / f"{name}.heic"
+    expected = seen(path)
+    for opened in (path, io.BytesIO(path.read_bytes())):
+        with pil.open(opened) as image:
+            assert image.format == "HEIF" and seen(image) == expected
+    with pil.open(path) as image:
+        image.load()
+        assert seen(image) == expected, "loaded"

@@ -1,5 +1,6 @@
 """The surface of transformers: the cookbook's cells, and what they may be asked."""
 
+import http.server
 import io
 import json
 import threading
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import phi3v
 import pytest
-from conftest import COVER_ANSWER, EXAMPLES, REPOSITORY, TITLE, needs
+from conftest import COVER_ANSWER, EXAMPLES, REPOSITORY, TINY, TITLE, needs
 from phi3v.transformers import (
     AutoModelForCausalLM,
     AutoProcessor,
@@ -150,6 +151,13 @@ def test_an_answer_ends_at_ids_that_are_asked_for(endless_processor, endless_mod
         ({"do_sample": True, "temperature": 9.0}, phi3v.OptionError, "temperature is 9, it must be from 0 to 2"),
         ({"max_new_tokens": None, "max_length": 1}, phi3v.OptionError, "max_length is 1"),
         ({"max_new_tokens": 0}, phi3v.OptionError, "max_new_tokens is 0"),
+        ({"max_new_tokens": -1}, phi3v.OptionError, "max_new_tokens is -1"),
+        ({"max_new_tokens": 1 << 70}, phi3v.OptionError, "max_new_tokens is"),
+        ({"max_new_tokens": None, "max_length": -1}, phi3v.OptionError, "max_length is -1"),
+        ({"num_return_sequences": -2}, phi3v.OptionError, "num_return_sequences is -2"),
+        ({"do_sample": True, "top_k": -1}, phi3v.OptionError, "top_k is -1"),
+        ({"position_ids": np.array([[0, 1, 2]])}, phi3v.UnsupportedError, "generate has no position_ids=<ndarray>"),
+        ({"use_cache": np.array([1, 2])}, phi3v.UnsupportedError, "generate has no use_cache=<ndarray>"),
         ({"attention_mask": np.zeros((1, 3))}, phi3v.UnsupportedError, "attention_mask hides"),
         ({"pixel_values": np.zeros((1, 2, 3, 336, 336))}, phi3v.OptionError, "without image_sizes"),
         (
@@ -172,8 +180,19 @@ def test_an_answer_ends_at_ids_that_are_asked_for(endless_processor, endless_mod
             phi3v.OptionError,
             "a size is more than 0",
         ),
+        (
+            {"pixel_values": np.zeros((1, 2, 3, 336, 336)), "image_sizes": np.array([[336, 1 << 40]])},
+            phi3v.OptionError,
+            "image_sizes hold 1099511627776",
+        ),
+        (
+            {"pixel_values": np.zeros((1, 2, 3, 336, 336)), "image_sizes": np.array([[336, np.nan]])},
+            phi3v.OptionError,
+            "image_sizes hold nan",
+        ),
         ({"input_ids": np.ones((2, 3), int)}, phi3v.UnsupportedError, "are not one prompt"),
         ({"input_ids": np.array([[1, 10**9]])}, phi3v.OptionError, "beyond the vocabulary"),
+        ({"input_ids": np.array([[1, 1 << 63]], np.uint64)}, phi3v.OptionError, "beyond the vocabulary"),
         ({"input_ids": np.array([[1, -1, -1]])}, phi3v.OptionError, "picture 1, but 0 were given"),
     ],
 )
@@ -182,6 +201,89 @@ def test_what_generate_does_not_offer_raises(model, options, error, words):
         model.generate(**{"input_ids": np.array([[1, 15, 20]]), **GREEDY, **options})
     assert words in str(raised.value)
     assert isinstance(raised.value, (NotImplementedError, ValueError))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_new_tokens": 1.5}, "max_new_tokens must be an int, not float"),
+        ({"max_new_tokens": "3"}, "max_new_tokens must be an int, not str"),
+        ({"do_sample": True, "temperature": "hot"}, "temperature must be a float, not str"),
+        ({"repetition_penalty": [1]}, "repetition_penalty must be a float, not list"),
+    ],
+)
+def test_what_has_a_wrong_type_is_named(model, options, words):
+    with pytest.raises(TypeError, match=words):
+        model.generate(input_ids=np.array([[1, 15, 20]]), **{**GREEDY, **options})
+
+
+def cached(folder, **commits):
+    """A hub's cache with the tiny model at these revisions."""
+    for revision, commit in commits.items():
+        repo = folder / "models--org--tiny"
+        (repo / "refs").mkdir(parents=True, exist_ok=True)
+        (repo / "refs" / revision).write_text(commit * 40)
+        snapshot = repo / "snapshots" / (commit * 40)
+        snapshot.mkdir(parents=True)
+        for file in TINY.iterdir():
+            (snapshot / file.name).write_bytes(file.read_bytes())
+
+
+OPENERS = [AutoModelForCausalLM.from_pretrained, AutoProcessor.from_pretrained, AutoTokenizer.from_pretrained]
+
+
+@pytest.mark.parametrize("open_model", OPENERS, ids=["model", "processor", "tokenizer"])
+def test_where_a_model_comes_from_is_followed(open_model, tmp_path, monkeypatch):
+    asked = []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers.get("Authorization")))
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_TOKEN", "hf_environment")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "other"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        cache = tmp_path / "cache"
+        cached(cache, v2="b")
+        for here in (str(cache), cache):
+            assert open_model("org/tiny", revision="v2", cache_dir=here)
+        assert open_model("org/tiny", revision="v2", cache_dir=cache, local_files_only=True, token="hf_a")
+        for options in ({"cache_dir": cache}, {"cache_dir": cache, "revision": "v3"}, {"revision": "v2"}):
+            with pytest.raises(phi3v.ModelError, match="local_files_only forbids to download it") as raised:
+                open_model("org/tiny", local_files_only=True, **options)
+            assert "local_files_only" in raised.value.hint
+        assert asked == []
+        for token, sent in [("hf_given", "hf_given"), (None, "hf_environment"), (True, "hf_environment"), (False, None)]:
+            with pytest.raises(phi3v.ModelError):
+                open_model("org/tiny", cache_dir=cache, revision="v3", token=token, local_files_only=False)
+            path, header = asked.pop()
+            assert header == (sent and f"Bearer {sent}") and path.endswith("/org/tiny/revision/v3")
+            asked.clear()
+        server.shutdown()
+    with pytest.raises(phi3v.OptionError, match="leave one|names a revision"):
+        open_model("org/tiny@v1", revision="v2")
+    with pytest.raises(phi3v.ModelError, match="there is no model"):
+        open_model("org/tiny", revision="../main")
+    for options, words in [
+        ({"revision": 5}, "revision must be a str, not int"),
+        ({"token": 5}, "token must be a str or a bool, not int"),
+        ({"local_files_only": 1}, "local_files_only must be a bool, not int"),
+    ]:
+        with pytest.raises(TypeError, match=words):
+            open_model("demo", **options)
+    with pytest.raises(phi3v.UnsupportedError, match="from_pretrained has no subfolder='a'"):
+        open_model("demo", subfolder="a")
+    assert open_model("demo", trust_remote_code=True, revision="main", use_fast=True)
 
 
 def test_what_from_pretrained_does_not_offer_raises():
@@ -257,7 +359,12 @@ def test_the_tokenizer(processor):
     messages = [{"role": "user", "content": "<|image_1|>\n" + TITLE}]
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert prompt == PROMPT
-    assert tokenizer.apply_chat_template(messages) == tokenizer.encode(PROMPT.removesuffix("<|assistant|>\n"))
+    # the template has no <s>, and transformers adds none
+    told = tokenizer.encode(PROMPT.removesuffix("<|assistant|>\n"), add_special_tokens=False)
+    assert tokenizer.apply_chat_template(messages) == told and tokenizer.bos_token_id not in told
+    arrays = tokenizer.apply_chat_template(messages, return_tensors="np")
+    assert arrays.tolist() == [told]
+    assert tokenizer.convert_ids_to_tokens([-1, 1 << 40]) == [None, None]
     with pytest.raises(phi3v.UnsupportedError, match="it must be text"):
         tokenizer.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
 
@@ -338,7 +445,7 @@ def test_texts_have_the_goldens_ids(golden: Path):
         assert tokenizer.decode(case["ids"]) == case["decoded"]
         assert tokenizer.decode(case["ids"], skip_special_tokens=True) == case["decoded_skip_special"]
     for case in cases["chat_template"]:
-        prompt = tokenizer.apply_chat_template(
-            case["messages"], tokenize=False, add_generation_prompt=case["add_generation_prompt"]
-        )
+        asked = {"add_generation_prompt": case["add_generation_prompt"]}
+        prompt = tokenizer.apply_chat_template(case["messages"], tokenize=False, **asked)
         assert prompt == case["prompt"]
+        assert [tokenizer.bos_token_id, *tokenizer.apply_chat_template(case["messages"], **asked)] == tokenizer.encode(prompt)

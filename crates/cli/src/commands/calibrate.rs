@@ -34,7 +34,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     opened.tell_demo();
     opened.tell_memory(false);
-    let model = opened.words(&args.model, &args.picture);
+    let model = opened.scoring(&args.model).words(|own| args.picture.num_crops(own));
     let options = args.picture.options(&opened.checkpoint.preprocessor);
     let mut runtime = opened.load(&args.model)?;
     let examples = examples(&mut runtime, &labels, options)?;

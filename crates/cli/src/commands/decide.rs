@@ -120,10 +120,9 @@ fn temperatures(
     opened: &Opened,
 ) -> Result<Vec<f64>, CliError> {
     let Some(calibration) = calibration else { return Ok(vec![1.0; asked.len()]) };
-    let model = opened.words(&args.model, &args.picture);
-    calibration.check_model(&model).map_err(phi3v::Error::from)?;
-    let temperature = |asked: &Asked| calibration.temperature(&asked.prompt, &asked.choices);
-    Ok(asked.iter().map(temperature).collect::<Result<_, _>>().map_err(phi3v::Error::from)?)
+    let model = opened.scoring(&args.model).words(|own| args.picture.num_crops(own));
+    let questions = asked.iter().map(|Asked { prompt, choices, .. }| (prompt.as_str(), choices.as_slice()));
+    Ok(calibration.temperatures(&model, questions).map_err(phi3v::Error::from)?)
 }
 
 /// Says for how many questions the model would rather have said something else.

@@ -7,6 +7,7 @@ use crate::sys::away_from_ctrl_c;
 use phi3v::image::{ImageLimits, ImageMode, RgbImage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -98,7 +99,8 @@ impl Drawer {
     /// It cannot be read within the limits, or the process for it cannot be started.
     pub fn open(&self, bytes: &[u8]) -> Result<Document, DocumentError> {
         let limits = self.limits;
-        let mut document = Document { peer: self.start()?, limits, time: self.time(), pages: 0 };
+        let peer = self.start(Kind::Document)?;
+        let mut document = Document { peer, limits, time: self.time(), pages: 0 };
         let sent = document.peer.send_file(&Work::Pdf(bytes.len() as u64), bytes);
         match sent.and_then(|()| document.peer.reply()).map_err(|_| document.end())? {
             Reply::Pages(pages) if pages > limits.pages_max => {
@@ -110,7 +112,7 @@ impl Drawer {
                 Ok(Document { pages, ..document })
             }
             Reply::Failed(error) => Err(error.into()),
-            Reply::Page { .. } | Reply::Refused(_) => Err(document.end()),
+            Reply::Ready | Reply::Page { .. } | Reply::Refused(_) => Err(document.end()),
         }
     }
 
@@ -125,7 +127,7 @@ impl Drawer {
         mode: ImageMode,
         limits: &ImageLimits,
     ) -> Result<RgbImage, DocumentError> {
-        let mut peer = self.start()?;
+        let mut peer = self.start(Kind::Picture)?;
         let sent = peer.send_file(&Work::picture(bytes.len(), mode, limits), bytes);
         let reply = sent.and_then(|()| peer.reply()).and_then(|reply| {
             Ok(match reply {
@@ -137,17 +139,14 @@ impl Drawer {
                     Ok(RgbImage { width, height, pixels: peer.pixels(width, height)? })
                 }
                 Reply::Refused(refusal) => Err(refusal),
-                Reply::Pages(_) | Reply::Failed(_) => Err(Refusal::of_end()),
+                Reply::Ready | Reply::Pages(_) | Reply::Failed(_) => Err(Refusal::of_end()),
             })
         });
-        let DrawLimits { page_time_max, memory_max, .. } = self.limits;
-        let late = || self.time().over().unwrap_or(DocumentError::PictureTime { limit: page_time_max });
         match reply {
             Ok(Ok(image)) => Ok(image),
             Ok(Err(refusal)) => Err(DocumentError::Image(refusal.of(format))),
             Err(_) => Err(match peer.process.end() {
-                Some(Stopped::Time) => late(),
-                Some(Stopped::Memory) => DocumentError::PictureMemory { limit: memory_max },
+                Some(stopped) => Kind::Picture.stopped(stopped, self.limits, self.time()),
                 None => DocumentError::Image(Refusal::of_end().of(format)),
             }),
         }
@@ -157,24 +156,35 @@ impl Drawer {
         WorkTime { page_time_max: self.limits.page_time_max, together: self.together }
     }
 
-    fn start(&self) -> Result<Peer, DocumentError> {
+    /// A process that has said that it can read a file. One that ends before is no `phi3v`, or cannot be loaded: no file is to
+    /// blame for that.
+    fn start(&self, kind: Kind) -> Result<Peer, DocumentError> {
         let time = self.time();
         if let Some(over) = time.over() {
             return Err(over);
         }
         let mut command = self.command().map_err(DocumentError::Start)?;
         let process = Watched::start(&mut command, time.left(), self.limits.memory_max);
-        Ok(Peer { process: process.map_err(DocumentError::Start)? })
+        let mut peer = Peer { process: process.map_err(DocumentError::Start)? };
+        match peer.reply() {
+            Ok(Reply::Ready) => Ok(peer),
+            _ => Err(match peer.process.end() {
+                Some(stopped) => kind.stopped(stopped, self.limits, time),
+                None => DocumentError::Start(io::Error::other("it ends without having read anything")),
+            }),
+        }
     }
 
     fn command(&self) -> io::Result<Command> {
-        let mut command = match (&self.program, PYTHON.get()) {
+        let mut command = match (&self.program, HOST.get()) {
             (Some(program), _) => Command::new(program),
-            (None, Some(python)) => {
-                let mut command = Command::new(python);
-                // without the folder it is started in, where another phi3v may lie
-                command.args(["-P", "-m", "phi3v"]);
+            (None, Some(Some(HostProgram { program, words }))) => {
+                let mut command = Command::new(program);
+                command.args(words);
                 command
+            }
+            (None, Some(None)) => {
+                return Err(io::Error::other("no interpreter of Python is known that could"));
             }
             (None, None) => Command::new(std::env::current_exe()?),
         };
@@ -185,13 +195,44 @@ impl Drawer {
     }
 }
 
-/// The interpreter whose process this is, if it is one.
-static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+/// How a process of phi3v is started where the program that runs is another's, which has loaded phi3v as a library.
+#[derive(Clone, Debug)]
+pub struct HostProgram {
+    /// The program, such as an interpreter of Python.
+    pub program: PathBuf,
+    /// Its words before those that phi3v's own program would get.
+    pub words: Vec<OsString>,
+}
 
-/// Draws by the interpreter `python` from here on, where phi3v is a package of Python: the program of the process would be
-/// the interpreter behind all virtual environments, which knows no package of theirs.
-pub fn draw_by_python(python: PathBuf) {
-    let _ = PYTHON.set(python);
+/// What [`draw_by_host`] was told, if it was.
+static HOST: OnceLock<Option<HostProgram>> = OnceLock::new();
+
+/// Says that this process is not phi3v's own, and what is started to draw from here on; none where there is nothing that could
+/// be: whatever program this is, it must not be started once more.
+pub fn draw_by_host(program: Option<HostProgram>) {
+    let _ = HOST.set(program);
+}
+
+/// What is read.
+#[derive(Clone, Copy)]
+enum Kind {
+    Document,
+    Picture,
+}
+
+impl Kind {
+    /// The error of one whose process was stopped.
+    fn stopped(self, stopped: Stopped, limits: DrawLimits, time: WorkTime) -> DocumentError {
+        let DrawLimits { page_time_max: limit, memory_max, .. } = limits;
+        match (stopped, self) {
+            (Stopped::Time, kind) => time.over().unwrap_or(match kind {
+                Self::Document => DocumentError::Time { limit },
+                Self::Picture => DocumentError::PictureTime { limit },
+            }),
+            (Stopped::Memory, Self::Document) => DocumentError::Memory { limit: memory_max },
+            (Stopped::Memory, Self::Picture) => DocumentError::PictureMemory { limit: memory_max },
+        }
+    }
 }
 
 /// The other side of the pipe.
@@ -274,7 +315,7 @@ impl Document {
                 self.peer.process.give(IDLE_TIME_MAX);
                 Err(error.into())
             }
-            Reply::Pages(_) | Reply::Refused(_) => Err(self.end()),
+            Reply::Ready | Reply::Pages(_) | Reply::Refused(_) => Err(self.end()),
         }
     }
 
@@ -291,10 +332,7 @@ impl Document {
     /// Why there is nothing to read.
     fn end(&mut self) -> DocumentError {
         match self.peer.process.end() {
-            Some(Stopped::Time) => {
-                self.time.over().unwrap_or(DocumentError::Time { limit: self.limits.page_time_max })
-            }
-            Some(Stopped::Memory) => DocumentError::Memory { limit: self.limits.memory_max },
+            Some(stopped) => Kind::Document.stopped(stopped, self.limits, self.time),
             None => DocumentError::Ended,
         }
     }

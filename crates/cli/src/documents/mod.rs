@@ -15,7 +15,7 @@ mod video;
 pub mod worker;
 
 pub use choice::PageChoice;
-pub use drawer::{Document, DrawLimits, Drawer, draw_by_python};
+pub use drawer::{Document, DrawLimits, Drawer, HostProgram, draw_by_host};
 pub use error::DocumentError;
 pub use open::{OpenFile, OpenFiles};
 pub use pages::{CountedPages, Page, Pages, Reading, count_pages};

@@ -1,6 +1,7 @@
 //! Files read by another process: the other side of the pipe.
 //!
-//! In comes a [`Work`], a line of JSON, and the file. Of a picture a [`Reply`] goes out, a line of JSON, and its pixels,
+//! Every [`Reply`] is a line of JSON. First [`Reply::Ready`] goes out, so that a process that cannot even begin is told from one
+//! that a file has ended. In comes a [`Work`], a line of JSON too, and the file. Of a picture a reply goes out with its pixels,
 //! `[height, width, 3]`, and that is the end. Of a document goes out how many pages it has; then a [`Request`] comes in for
 //! every page, and out goes a reply with its pixels. The end of the input is the end, in the middle of a page too: nobody is
 //! there who wants it.
@@ -58,6 +59,8 @@ pub struct Request {
 /// What is told of a document, a page or a picture.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
+    /// The process has been started and waits for a file.
+    Ready,
     /// The document is open and has so many pages.
     Pages(usize),
     /// The page is drawn or the picture decoded; its pixels follow.
@@ -212,6 +215,7 @@ fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::
 }
 
 fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Result<()> {
+    reply(output, &Reply::Ready, &[])?;
     let mut line = String::new();
     input.read_line(&mut line)?;
     match serde_json::from_str::<Work>(&line)? {
@@ -230,10 +234,7 @@ fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Resul
         }
         // without the features nobody asks
         #[allow(unreachable_patterns, reason = "a build with all features")]
-        _ => {
-            let _ = output;
-            Err(io::ErrorKind::Unsupported.into())
-        }
+        _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -294,7 +295,6 @@ fn pdf(bytes: Vec<u8>, input: &mut impl io::BufRead, output: &mut impl io::Write
     Ok(())
 }
 
-#[cfg(any(feature = "avif", feature = "heic", feature = "pdf"))]
 fn reply(output: &mut impl io::Write, reply: &Reply, pixels: &[u8]) -> io::Result<()> {
     serde_json::to_writer(&mut *output, reply)?;
     output.write_all(b"\n")?;

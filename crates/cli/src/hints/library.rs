@@ -59,7 +59,7 @@ pub(super) fn image(error: &ImageError) -> Option<String> {
     let flag = match error {
         ImageError::Bytes { bytes: 1.., .. } => "--max-image-bytes",
         ImageError::Pixels { .. } => "--max-pixels",
-        ImageError::Side { width: 1.., height: 1.., .. } => "--max-side",
+        ImageError::Side { .. } => "--max-side",
         ImageError::Frames { .. } => {
             return error
                 .hint()

@@ -26,10 +26,12 @@ pub enum HubError {
         kind: FileKind,
     },
     /// Offline, and not in the cache.
-    #[error("{model} is not in the cache, and HF_HUB_OFFLINE forbids to download it")]
+    #[error("{model} is not in the cache, and {offline_by} forbids to download it")]
     NotCached {
         /// Name of the model, `owner/name`.
         model: String,
+        /// What asks for that, in the user's words.
+        offline_by: &'static str,
     },
     /// The hub does not know the repository, or hides it.
     #[error("{endpoint} has no model {model}, or it is private", endpoint = shown(endpoint))]

@@ -67,13 +67,15 @@ pub fn resolve(
     let repo = match ModelName::parse(model)? {
         ModelName::Demo => return Ok(ModelSource::Demo),
         ModelName::Folder(dir) => return Ok(ModelSource::Folder(dir)),
-        ModelName::Repo(repo) => repo,
+        ModelName::Repo(repo) => repo.at(options.revision.as_deref())?,
     };
     let cache = RepoCache::new(&options.cache, &repo.id);
     let cached = cache.snapshot(&repo.revision).filter(|dir| is_complete(dir));
     match cached {
         Some(dir) if options.offline || !options.refresh => Ok(ModelSource::Folder(dir)),
-        _ if options.offline => Err(HubError::NotCached { model: repo.to_string() }),
+        _ if options.offline => {
+            Err(HubError::NotCached { model: repo.to_string(), offline_by: options.offline_by })
+        }
         cached => match (fetch(&repo, &cache, options, progress), cached) {
             (Err(error), Some(dir)) if error.is_unreachable() => {
                 progress.note(&format!("{error}; using the copy in the cache"));

@@ -43,6 +43,20 @@ impl fmt::Display for Repo {
     }
 }
 
+impl Repo {
+    /// The same at another revision, if one is given.
+    ///
+    /// # Errors
+    /// [`HubError::UnknownModel`] for what can be no branch, tag or commit.
+    pub(super) fn at(self, revision: Option<&str>) -> Result<Self, HubError> {
+        match revision {
+            None => Ok(self),
+            Some(revision) if is_revision(revision) => Ok(Self { revision: revision.to_owned(), ..self }),
+            Some(revision) => Err(HubError::UnknownModel { model: format!("{}@{revision}", self.id) }),
+        }
+    }
+}
+
 /// Whether `model` is one of those that people ask for most, whose shapes are known before they are here.
 #[must_use]
 pub fn is_known(model: &str) -> bool {

@@ -24,6 +24,10 @@ pub struct HubOptions {
     pub cache: PathBuf,
     /// Use only what is in the cache.
     pub offline: bool,
+    /// What asks for that, in the user's words, for the error where the cache lacks something.
+    pub offline_by: &'static str,
+    /// Branch, tag or commit of whatever repository is asked for; none where its name says which.
+    pub revision: Option<String>,
     /// Ask the hub for a newer commit although the cache has the model.
     pub refresh: bool,
     /// Pause before the first retry; doubles with each further one.
@@ -40,6 +44,7 @@ impl std::fmt::Debug for HubOptions {
             .field("proxies", &self.proxies)
             .field("cache", &self.cache)
             .field("offline", &self.offline)
+            .field("revision", &self.revision)
             .field("refresh", &self.refresh)
             .finish_non_exhaustive()
     }
@@ -69,6 +74,8 @@ impl HubOptions {
             proxies: Proxies::from_variables(text),
             cache: cache.map_or_else(|| home.join("hub"), from_home),
             offline: is_true(get("HF_HUB_OFFLINE")),
+            offline_by: "HF_HUB_OFFLINE",
+            revision: None,
             refresh: false,
             retry_pause: Duration::from_secs(1),
             stall_time_max: Duration::from_secs(60),

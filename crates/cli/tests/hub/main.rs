@@ -93,6 +93,20 @@ fn a_commit_may_be_named() {
         hub.check(&dir);
         assert_eq!(hub.repo().join("refs").join(revision).exists(), revision != COMMIT);
     }
+    hub.main.forget();
+    // beside the name, as programs have it, and over what the name says
+    let at = |revision: &str| HubOptions { revision: Some(revision.to_owned()), ..hub.options() };
+    for model in [MODEL.to_owned(), format!("{MODEL}@refs/pr/1")] {
+        let ModelSource::Folder(dir) = resolve(&model, &at("v1"), &mut Heard::default()).unwrap() else {
+            panic!()
+        };
+        hub.check(&dir);
+    }
+    assert!(hub.main.requests().is_empty(), "v1 is here already");
+    for revision in ["", "../main", "a//b", "a b"] {
+        let refused = resolve(MODEL, &at(revision), &mut Heard::default()).unwrap_err();
+        assert!(matches!(refused, HubError::UnknownModel { .. }), "{revision}: {refused}");
+    }
 }
 
 #[test]
@@ -497,6 +511,12 @@ fn offline_only_the_cache_is_used() {
     assert!(
         matches!(error, HubError::NotCached { .. }) && error.to_string().contains("HF_HUB_OFFLINE"),
         "{error}"
+    );
+    let by_option = HubOptions { offline_by: "local_files_only", ..options() };
+    let error = resolve(MODEL, &by_option, &mut Heard::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "org/tiny is not in the cache, and local_files_only forbids to download it"
     );
     assert!(hub.main.requests().is_empty());
     let dir = hub.download();

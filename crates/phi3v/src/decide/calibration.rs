@@ -250,6 +250,19 @@ impl Calibration {
         Err(CalibrationError::OtherModel { fitted: self.model.clone(), model: model.to_owned() })
     }
 
+    /// The temperatures of several questions to `model`, each a text with its choices in whatever order.
+    ///
+    /// # Errors
+    /// [`CalibrationError::OtherModel`], or [`CalibrationError::UnknownQuestion`] of the first that it was not fitted for.
+    pub fn temperatures<'a>(
+        &self,
+        model: &str,
+        questions: impl IntoIterator<Item = (&'a str, &'a [String])>,
+    ) -> Result<Vec<f64>, CalibrationError> {
+        self.check_model(model)?;
+        questions.into_iter().map(|(question, choices)| self.temperature(question, choices)).collect()
+    }
+
     /// The temperature of a question with these choices, in whatever order.
     ///
     /// # Errors

@@ -22,11 +22,11 @@ const SEARCH: usize = 3;
 /// ```
 ///
 /// # Errors
-/// [`ImageError::Side`] for a side that is not above 0, and those of [`HdGrid::of`].
+/// [`ImageError::Empty`] for a side that is not above 0, and those of [`HdGrid::of`].
 pub fn page_size(width: f64, height: f64, num_crops: usize) -> Result<Size, ImageError> {
     let long = width.max(height);
     if !(width > 0.0 && height > 0.0 && long.is_finite()) {
-        return Err(ImageError::Side { width: 0, height: 0, limit: u32::MAX });
+        return Err(ImageError::Empty { width: 0, height: 0 });
     }
     // at most LONG_SIDE
     let side = |side: f64| (side / long * LONG_SIDE).round() as usize;
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn a_page_without_a_size_is_refused() {
         for (width, height) in [(0.0, 1.0), (1.0, -1.0), (f64::NAN, 1.0), (f64::INFINITY, 1.0)] {
-            assert!(matches!(page_size(width, height, 4), Err(ImageError::Side { .. })));
+            assert!(matches!(page_size(width, height, 4), Err(ImageError::Empty { .. })));
         }
         assert!(matches!(page_size(1.0, 1.0, 0), Err(ImageError::NumCrops { .. })));
         assert!(matches!(page_size(1e9, 1.0, 16), Err(ImageError::TooNarrow { .. })));

@@ -44,6 +44,7 @@ use std::sync::Arc;
 
 /// Why the engine refuses a request, or cannot go on with it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EngineError {
     /// No ids at all.
     #[error("the prompt is empty")]

@@ -50,7 +50,7 @@ pub enum ImageError {
         /// The most that is allowed.
         limit: u64,
     },
-    /// The header announces no pixels.
+    /// There are no pixels: the header announces none, or pixels were given that are none.
     #[error("the picture is {width}x{height}, a side must be 1 pixel or more")]
     Empty {
         /// Width in the header.

@@ -44,17 +44,17 @@ impl HdGrid {
     /// ```
     ///
     /// # Errors
-    /// [`ImageError::Side`] for a zero side, [`ImageError::NumCrops`] outside 1 to [`NUM_CROPS_MAX`],
+    /// [`ImageError::Empty`] for a side of zero, [`ImageError::Side`] beyond `u32`, [`ImageError::NumCrops`] outside 1 to [`NUM_CROPS_MAX`],
     /// [`ImageError::TooNarrow`] when the short side would vanish in the resize.
     pub fn of(width: usize, height: usize, num_crops: usize) -> Result<Self, ImageError> {
         if num_crops == 0 || num_crops > NUM_CROPS_MAX {
             return Err(ImageError::NumCrops { num_crops, limit: NUM_CROPS_MAX });
         }
         let (Ok(width_u32), Ok(height_u32)) = (u32::try_from(width), u32::try_from(height)) else {
-            return Err(side_error(u32::MAX, u32::MAX));
+            return Err(ImageError::Side { width: u32::MAX, height: u32::MAX, limit: u32::MAX });
         };
         if width == 0 || height == 0 {
-            return Err(side_error(width_u32, height_u32));
+            return Err(ImageError::Empty { width: width_u32, height: height_u32 });
         }
         let (long, short) = (width_u32.max(height_u32), width_u32.min(height_u32));
         let ratio = f64::from(long) / f64::from(short);
@@ -102,10 +102,6 @@ impl HdGrid {
     pub fn num_img_tokens(&self) -> usize {
         (self.tiles() + 1) * TOKENS_SIDE * TOKENS_SIDE + 1 + (self.h_crop + 1) * TOKENS_SIDE
     }
-}
-
-fn side_error(width: u32, height: u32) -> ImageError {
-    ImageError::Side { width, height, limit: u32::MAX }
 }
 
 /// Tiles along the long side: the most such that the grid stays within `num_crops`.
@@ -184,8 +180,8 @@ mod tests {
 
     #[test]
     fn impossible_requests_are_errors() {
-        assert!(matches!(HdGrid::of(0, 5, 4), Err(ImageError::Side { .. })));
-        assert!(matches!(HdGrid::of(5, 0, 4), Err(ImageError::Side { .. })));
+        assert_eq!(HdGrid::of(0, 5, 4), Err(ImageError::Empty { width: 0, height: 5 }));
+        assert_eq!(HdGrid::of(5, 0, 4), Err(ImageError::Empty { width: 5, height: 0 }));
         assert!(matches!(HdGrid::of(5, 5, 0), Err(ImageError::NumCrops { .. })));
         assert!(matches!(HdGrid::of(5, 5, usize::MAX), Err(ImageError::NumCrops { .. })));
         assert!(matches!(HdGrid::of(usize::MAX, 5, 4), Err(ImageError::Side { .. })));

@@ -37,8 +37,20 @@ impl ImageLimits {
         Ok(())
     }
 
-    /// Checks the size a header announces.
-    pub(super) fn check_size(&self, size: Size) -> Result<(), ImageError> {
+    /// Checks the size of a picture, which decoders do themselves: for whoever has pixels already, or hands a file to something else.
+    ///
+    /// ```
+    /// use phi3v::image::{ImageError, ImageLimits, Size};
+    ///
+    /// let limits = ImageLimits { pixels_max: 1000, ..ImageLimits::default() };
+    /// assert!(limits.check_size(Size { width: 50, height: 20 }).is_ok());
+    /// let refused = limits.check_size(Size { width: 51, height: 20 });
+    /// assert!(matches!(refused, Err(ImageError::Pixels { limit: 1000, .. })));
+    /// ```
+    ///
+    /// # Errors
+    /// [`ImageError::Empty`] for a side of zero, [`ImageError::Side`] or [`ImageError::Pixels`] beyond `side_max` or `pixels_max`.
+    pub fn check_size(&self, size: Size) -> Result<(), ImageError> {
         let (Size { width, height }, limit) = (size, self.side_max);
         if width == 0 || height == 0 {
             return Err(ImageError::Empty { width, height });

@@ -20,6 +20,7 @@ pub use random::weights_bytes;
 
 use crate::config::ModelConfig;
 use crate::files::Files;
+use digest::AllCores;
 use half::{bf16, f16};
 use phi3v_kernels::{Bytes, Format, MatrixSource, Precision};
 use quantized::Quant;
@@ -198,12 +199,13 @@ impl Weights {
 
     /// Adds names, formats, shapes and bytes of all tensors to a digest, in the order of their names.
     pub(crate) fn hash_into(&self, hasher: &mut blake3::Hasher) {
+        let cores = AllCores::new();
         let mut names: Vec<&String> = self.tensors.keys().collect();
         names.sort_unstable();
         for name in names {
             let TensorView { format, shape, bytes } = &self.tensors[name];
             hasher.update(format!("{name} {format:?} {shape:?} {}\n", bytes.len()).as_bytes());
-            hasher.update_rayon(bytes);
+            cores.update(hasher, bytes);
         }
     }
 

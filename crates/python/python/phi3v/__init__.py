@@ -18,6 +18,7 @@ from ._phi3v import __version__
 from ._pictures import Cost, Costs, PictureLike
 from ._schema import schemas
 from ._stream import Stream
+from ._worker import tell as _tell_worker
 
 __all__ = [
     "Answer",
@@ -45,3 +46,5 @@ __all__ = [
     "schemas",
     "tokenize_cost",
 ]
+
+_tell_worker()

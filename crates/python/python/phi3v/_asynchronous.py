@@ -37,4 +37,4 @@ async def pieces(stream: "Stream") -> AsyncIterator[str]:
                 raise told
             yield told
     finally:
-        stream._answers.cancel()
+        stream._cancel()

@@ -32,6 +32,8 @@ def run(
     try:
         with Bar(total, progress) as bar:
             while True:
+                # where the threads that read are not
+                answers.check_process()
                 while more and sum(not future.done() for future in reading) + len(answers) < _IN_FLIGHT:
                     index, item = next(numbered, (None, None))
                     if index is None:

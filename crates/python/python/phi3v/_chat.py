@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from ._answer import Answer
 from ._errors import OptionError
-from ._options import Options, split
-from ._pictures import PictureLike
+from ._options import Options, over, split
+from ._pictures import PictureLike, opened
 from ._schema import form, question_of
-from ._stream import Stream
+from ._stream import Begun, Stream
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -17,12 +17,17 @@ Turn: TypeAlias = tuple[str, str, int]
 """Role, text and number of pictures of one side's turn."""
 
 
-def turns(question: object, pictures: int, system: str | None) -> list[Turn]:
-    """A conversation of one question: role, text and number of pictures of each turn."""
+def checked(question: object) -> str:
+    """The question, if it is one."""
     if not isinstance(question, str):
         raise TypeError(f"the question must be a str, not {type(question).__name__}")
     if not question.strip():
         raise OptionError("the question is empty")
+    return question
+
+
+def turns(question: str, pictures: int, system: str | None) -> list[Turn]:
+    """A conversation of one question: role, text and number of pictures of each turn."""
     before = [] if system is None else [("system", system, 0)]
     return [*before, ("user", question, pictures)]
 
@@ -36,7 +41,7 @@ class Chat:
         self._model = model
         self._options = dict(options)
         parts = split(self._options)
-        self._pictures = model._read(images, parts.reading)
+        self._pictures = model._read(opened(images, parts.reading), parts.reading)
         self._new = len(self._pictures)
         self._turns: list[Turn] = [] if parts.system is None else [("system", parts.system, 0)]
 
@@ -53,7 +58,8 @@ class Chat:
         schema: Any = None,
         **options: Unpack[Options],
     ) -> Answer:
-        """The answer to the next question, about `images` and all earlier ones."""
+        """The answer to the next question, about `images` and all earlier ones. Options are over those of the
+        conversation; `system` has been said at its beginning."""
         return self.stream(question, images, schema=schema, **options).wait()
 
     def stream(
@@ -65,14 +71,19 @@ class Chat:
         **options: Unpack[Options],
     ) -> Stream:
         """The same, piece by piece. The conversation goes on when the stream has ended, or was closed."""
-        parts, want = split({**self._options, **options}), form(schema)
-        added = self._model._read(images, parts.reading)
-        pictures = [*self._pictures, *added]
-        said = [*self._turns, *turns(question_of(question, want), self._new + len(added), None)]
-        stream = self._model._ask(said, pictures, parts, want)
+        if options.get("system") is not None:
+            raise OptionError("a conversation has its system text from its beginning", "give it to model.chat")
+        parts, want = split(over(self._options, options, schema)), form(schema)
+        asked, sources = checked(question_of(question, want)), opened(images, parts.reading)
 
-        def remember(answer: Answer) -> None:
-            self._turns, self._pictures, self._new = [*said, ("assistant", str(answer), 0)], pictures, 0
+        def begin() -> Begun:
+            added = self._model._read(sources, parts.reading)
+            pictures = [*self._pictures, *added]
+            said = [*self._turns, *turns(asked, self._new + len(added), None)]
 
-        stream._on_end = remember
-        return stream
+            def remember(answer: Answer) -> None:
+                self._turns, self._pictures, self._new = [*said, ("assistant", str(answer), 0)], pictures, 0
+
+            return self._model._ask(said, pictures, parts, want)._replace(on_end=remember)
+
+        return Stream(begin, want)

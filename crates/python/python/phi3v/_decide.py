@@ -1,7 +1,5 @@
 """Decisions: the likeliest of some answers, and how probable each is."""
 
-import json
-import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -78,29 +76,6 @@ def _texts(choices: object) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f"a choice must be a str, not {type(text).__name__}")
     return texts
-
-
-def calibrated(several: list[Asked], calibration: str | os.PathLike[str] | None, model: str) -> list[float]:
-    """The temperature of each question, as a file of `phi3v calibrate` has it, or 1."""
-    if calibration is None:
-        return [1.0] * len(several)
-    path = os.fspath(calibration)
-    try:
-        with open(path, encoding="utf-8") as file:
-            read = json.load(file)
-        version, fitted_to, questions = read["phi3v_calibration"], read["model"], read["questions"]
-        known = {(fitted["question"], frozenset(fitted["choices"])): float(fitted["temperature"]) for fitted in questions}
-    except (ValueError, KeyError, TypeError) as error:
-        raise OptionError(f"{path} is no calibration", "give a file that phi3v calibrate wrote") from error
-    if version != 1:
-        raise OptionError(f"the calibration in {path} has version {version}, 1 is known")
-    # the format stands behind the name
-    if str(fitted_to).rsplit(" (", 1)[0] != model:
-        raise OptionError(f"the calibration is for {fitted_to}, and the model is {model}", "calibrate this model")
-    for one in several:
-        if (one.question, frozenset(one.choices)) not in known:
-            raise OptionError(f"the calibration has no question {one.question!r} with the choices {', '.join(one.choices)}")
-    return [known[one.question, frozenset(one.choices)] for one in several]
 
 
 def of_ended(ended: Ended, several: list[Asked], temperatures: list[float]) -> list[Decision]:

@@ -20,6 +20,9 @@ class Phi3VError(Exception):
 class PictureError(Phi3VError, ValueError):
     """A picture cannot be read."""
 
+    # set where phi3v's decoders make nothing of a file, and others' might
+    _is_undecoded: bool = False
+
 
 class ModelError(Phi3VError):
     """A model cannot be found, read or downloaded."""

@@ -6,16 +6,16 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from . import _phi3v
 from ._answer import Answer
-from ._chat import Chat, Turn, turns
-from ._decide import Asked, Decision, asked, calibrated
+from ._chat import Chat, Turn, checked, turns
+from ._decide import Asked, Decision, asked
 from ._decide import of_ended as decisions_of
 from ._errors import OptionError, Phi3VError
 from ._html import in_notebook
-from ._options import Options, PlainOptions, Split, split, whole
+from ._options import Options, PlainOptions, Split, over, split, whole
 from ._phi3v import Answers, Ended, Picture
-from ._pictures import Costs, PictureLike, cost, prepare_all
+from ._pictures import Costs, Opened, PictureLike, cost, opened, prepare_all
 from ._schema import Form, form, question_of
-from ._stream import Stream, finished
+from ._stream import Begun, Stream, finished
 
 T = TypeVar("T")
 
@@ -46,18 +46,17 @@ def load(
         kv: Storage of keys and values.
         context: Tokens that prompt and answer may have together.
     """
-    if not isinstance(model, str):
-        raise TypeError(f"a model's name must be a str, not {type(model).__name__}")
-    loading = {
-        "model": model,
-        "quant": quant,
-        "device": device,
-        "threads": None if threads is None else whole("threads", threads),
-        "dtype": dtype,
-        "kv": kv,
-        "context": None if context is None else whole("context", context),
-    }
-    return Model(_phi3v.load({name: value for name, value in loading.items() if value is not None}))
+    formats = {"quant": quant, "dtype": dtype, "kv": kv}
+    return Model(loaded({"model": model, "device": device, "threads": threads, "context": context, **formats}))
+
+
+def loaded(loading: Mapping[str, Any]) -> _phi3v.Model:
+    """Loads by the arguments of `load`, of which None is as good as leaving one out, and `hub`."""
+    given = {name: value for name, value in loading.items() if value is not None}
+    if not isinstance(given.get("model"), str):
+        raise TypeError(f"a model's name must be a str, not {type(loading['model']).__name__}")
+    numbers: dict[str, Any] = {name: whole(name, given[name]) for name in ("threads", "context") if name in given}
+    return _phi3v.load({**given, **numbers})
 
 
 def tokenize_cost(images: PictureLike | Iterable[PictureLike], **options: Unpack[Options]) -> Costs:
@@ -68,7 +67,7 @@ def tokenize_cost(images: PictureLike | Iterable[PictureLike], **options: Unpack
     def read(source: _phi3v.Source, reading: Any) -> list[Picture]:
         return _phi3v.prepare(source, num_crops, reading)
 
-    return Costs(map(cost, prepare_all(read, images, reading)))
+    return Costs(map(cost, prepare_all(read, opened(images, reading), reading)))
 
 
 class Model:
@@ -100,7 +99,8 @@ class Model:
 
     def tokenize_cost(self, images: PictureLike | Iterable[PictureLike], **options: Unpack[Options]) -> Costs:
         """Tiles and tokens of pictures for this model."""
-        return Costs(cost(picture) for picture in self._read(images, split(options).reading))
+        reading = split(options).reading
+        return Costs(map(cost, self._read(opened(images, reading), reading)))
 
     @overload
     def ask(
@@ -163,8 +163,13 @@ class Model:
     ) -> Stream:
         """The same, piece by piece: an iterator of texts, also for `async for`, whose `answer` is there at the end."""
         parts, want = split(options), form(schema)
-        pictures = self._read(images, parts.reading)
-        return self._ask(turns(question_of(question, want), len(pictures), parts.system), pictures, parts, want)
+        asked, sources = checked(question_of(question, want)), opened(images, parts.reading)
+
+        def begin() -> Begun:
+            pictures = self._read(sources, parts.reading)
+            return self._ask(turns(asked, len(pictures), parts.system), pictures, parts, want)
+
+        return Stream(begin, want)
 
     def decide(
         self,
@@ -213,9 +218,12 @@ class Model:
         other = next((name for name, value in parts.generation.items() if name != "stop" or value), None)
         if other is not None:
             raise OptionError(f"{other} says nothing about decisions", "leave it out")
-        temperatures = calibrated(several, calibration, self.name)
+        temperatures = [1.0] * len(several)
+        if calibration is not None:
+            temperatures = self._inner.temperatures(calibration, several, parts.reading.get("num_crops"))
         answers = Answers(self._inner)
-        answers.submit_questions(0, parts.system, several, self._read(images, parts.reading))
+        pictures = self._read(opened(images, parts.reading), parts.reading)
+        answers.submit_questions(0, parts.system, several, pictures)
         ended = answers.next(False)
         if not isinstance(ended, Ended):
             raise Phi3VError("the decision has failed", "ask again")
@@ -274,32 +282,23 @@ class Model:
 
         def submit(answers: Answers, key: int, entry: Any) -> None:
             question, images, own = item(entry)
-            parts = split({**options, **own})
-            pictures = self._read(images, parts.reading)
-            answers.submit(
-                key,
-                turns(question_of(question, want), len(pictures), parts.system),
-                pictures,
-                _generation(parts, want),
-            )
+            parts = split(over(options, own))
+            asked, pictures = checked(question_of(question, want)), self._read(opened(images, parts.reading), parts.reading)
+            answers.submit(key, turns(asked, len(pictures), parts.system), pictures, _generation(parts, want))
 
         def finish(ended: Ended) -> Answer:
             return finished(ended, want)
 
         return run(Answers(self._inner), items, submit, finish, errors=errors, progress=progress)
 
-    def _read(
-        self, images: PictureLike | Iterable[PictureLike], reading: Mapping[str, Any]
-    ) -> list[Picture]:
-        return prepare_all(self._inner.processor.pictures, images, reading)
+    def _read(self, opened: Opened, reading: Mapping[str, Any]) -> list[Picture]:
+        return prepare_all(self._inner.processor.pictures, opened, reading)
 
-    def _ask(
-        self, turns: list[Turn], pictures: list[Picture], parts: Split, want: Form | None
-    ) -> Stream:
+    def _ask(self, turns: list[Turn], pictures: list[Picture], parts: Split, want: Form | None) -> Begun:
         answers = Answers(self._inner)
         answers.submit(0, turns, pictures, _generation(parts, want))
         thumbnails = tuple(picture.thumbnail() for picture in pictures) if in_notebook() else ()
-        return Stream(answers, want, thumbnails)
+        return Begun(answers, thumbnails)
 
 
 def _generation(parts: Split, want: Form | None) -> dict[str, Any]:

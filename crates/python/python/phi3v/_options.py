@@ -150,6 +150,23 @@ _READING: dict[str, Callable[[str, object], Any]] = {
 }
 
 
+# Options of which one is in the place of the others.
+_ALTERNATIVES = (("detail", "num_crops"), ("regex", "choices", "schema"))
+
+
+def over(common: Mapping[str, Any], own: Mapping[str, Any], schema: Any = None) -> dict[str, Any]:
+    """The options of one question where others are given for all: its own come first, also before what they replace. The
+    `schema` of the question is in the place of another form."""
+    given = {name for name, value in own.items() if value is not None} | ({"schema"} if schema is not None else set())
+    replaced = {name for names in _ALTERNATIVES if given.intersection(names) for name in names}
+    return {**{name: value for name, value in common.items() if name not in replaced}, **own}
+
+
+def generation(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `generate` by the same names and rules; None is as good as leaving one out."""
+    return {name: _GENERATION[name](name, value) for name, value in options.items() if value is not None}
+
+
 def split(options: Mapping[str, Any]) -> Split:
     """The options checked, and parted by who follows them. None is as good as leaving an option out."""
     system, detail = None, None

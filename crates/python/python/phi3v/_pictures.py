@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, TypeVar, Union
 
 from ._errors import PictureError
-from ._phi3v import Picture, Source
+from ._phi3v import Picture, Source, check_size
 from ._png import png
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ PictureLike: TypeAlias = Union[
     str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO, "Image", "numpy.ndarray[Any, Any]"
 ]
 """A path, a data URL, an address (with `allow_hosts`), the bytes of a file, a file object, a PIL image, or uint8 pixels
-`[height, width]` or `[height, width, 1 | 3 | 4]`. A document is its pages, or those that `pages` chooses."""
+`[height, width]` or `[height, width, 1 | 3 | 4]`, red first. A document is its pages, or those that `pages` chooses."""
 
 Reader: TypeAlias = Callable[[Source, Any], T]
 """Decodes a source and cuts it into tiles: a picture, or those of a document."""
@@ -28,7 +28,9 @@ Reader: TypeAlias = Callable[[Source, Any], T]
 # What the command line reads where none is given, and one byte more, so that the decoder can tell of the excess.
 _FILE_BYTES_MAX = 256 << 20
 # Formats of which the command line reads what Pillow has opened; the others are taken as pixels.
-_FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF"}
+_FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF"}
+# Those of which Pillow has no tiles before it decodes, and puts what it has decoded in the place of the file.
+_REPLACED = {"WEBP", "AVIF", "HEIF"}
 # Modes that PNG stores as they are.
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 # Modes with transparency that PNG does not store, and what they become.
@@ -73,10 +75,8 @@ def cost(picture: Picture) -> Cost:
     return Cost(width, height, picture.grid, picture.tiles, picture.distinct_tiles, picture.tokens)
 
 
-def several(pictures: PictureLike | Iterable[PictureLike] | None) -> list[PictureLike]:
-    """The pictures in a list, also where there is one only."""
-    if pictures is None:
-        return []
+def several(pictures: PictureLike | Iterable[PictureLike]) -> list[PictureLike]:
+    """The pictures in a list, also where there is one only, or what is none: None is no picture that was left out."""
     if isinstance(pictures, (list, tuple)):
         return list(pictures)
     if isinstance(pictures, Iterator) and not hasattr(pictures, "read"):
@@ -85,21 +85,35 @@ def several(pictures: PictureLike | Iterable[PictureLike] | None) -> list[Pictur
 
 
 def prepare(read: Reader[T], picture: PictureLike, reading: Mapping[str, Any]) -> T:
-    """Reads a picture, or those of a document, from the first of its sources that can be read."""
+    """Reads a picture, or those of a document."""
+    return _first(read, _sources(picture, reading), reading)
+
+
+def _first(read: Reader[T], sources: Iterable[Source], reading: Mapping[str, Any]) -> T:
+    """What can be read of the first source that phi3v's decoders understand. What is refused is not tried otherwise."""
     refused: PictureError | None = None
-    for source in _sources(picture, reading):
+    for source in sources:
         try:
             return read(source, reading)
         except PictureError as error:
+            if not error._is_undecoded:
+                raise
             refused = refused or error
     raise refused or PictureError("the picture has no pixels")
 
 
-def prepare_all(
-    read: Reader[list[Picture]], images: PictureLike | Iterable[PictureLike], reading: Mapping[str, Any]
-) -> list[Picture]:
+Opened: TypeAlias = list[Iterable[Source]]
+"""The sources of each picture. Files that were opened and arrays have been read, what is named by a path has not."""
+
+
+def opened(images: PictureLike | Iterable[PictureLike], reading: Mapping[str, Any]) -> Opened:
+    """Takes pictures as they are now, to be read by whatever thread."""
+    return [_sources(image, reading) for image in several(images)]
+
+
+def prepare_all(read: Reader[list[Picture]], opened: Opened, reading: Mapping[str, Any]) -> list[Picture]:
     """Reads pictures, and those of documents; warns of pages that lack something."""
-    pages = [page for image in several(images) for page in prepare(read, image, reading)]
+    pages = [page for sources in opened for page in _first(read, sources, reading)]
     _warn(pages)
     return pages
 
@@ -116,24 +130,24 @@ def _warn(pages: list[Picture]) -> None:
         warnings.warn(notice, UserWarning, stacklevel=level)
 
 
-def _sources(picture: object, reading: Mapping[str, Any]) -> Iterator[Source]:
+def _sources(picture: object, reading: Mapping[str, Any]) -> Iterable[Source]:
+    """Where a picture may be read from, best first."""
     if isinstance(picture, str):
-        yield Source.of_data_url(picture) if picture[:5].lower() == "data:" else Source.named(picture)
-    elif isinstance(picture, os.PathLike):
-        yield Source.named(os.fspath(picture))
-    elif isinstance(picture, (bytes, bytearray, memoryview)):
-        yield Source.of_bytes(bytes(picture), "the picture")
-    elif (pil := sys.modules.get("PIL.Image")) and isinstance(picture, pil.Image):
-        yield from _of_pil(picture, reading)
-    elif (numpy := sys.modules.get("numpy")) and isinstance(picture, numpy.ndarray):
-        yield _of_array(picture, reading["reference"])
-    elif hasattr(picture, "read"):
-        yield _of_file(picture, reading.get("max_image_bytes", _FILE_BYTES_MAX))
-    else:
-        raise TypeError(
-            "a picture must be a path, bytes, a file object, a PIL image or a numpy array, "
-            f"not {type(picture).__name__}"
-        )
+        return [Source.of_data_url(picture) if picture[:5].lower() == "data:" else Source.named(picture)]
+    if isinstance(picture, os.PathLike):
+        return [Source.named(os.fspath(picture))]
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return [Source.of_bytes(bytes(picture), "the picture")]
+    if (pil := sys.modules.get("PIL.Image")) and isinstance(picture, pil.Image):
+        return _of_pil(picture, reading)
+    if (numpy := sys.modules.get("numpy")) and isinstance(picture, numpy.ndarray):
+        return [_of_array(picture, reading)]
+    if hasattr(picture, "read"):
+        return [_of_file(picture, reading.get("max_image_bytes", _FILE_BYTES_MAX))]
+    raise TypeError(
+        "a picture must be a path, bytes, a file object, a PIL image or a numpy array, "
+        f"not {type(picture).__name__}"
+    )
 
 
 def _of_file(file: Any, bytes_max: int) -> Source:
@@ -161,7 +175,7 @@ def _words(error: Exception) -> str:
     return str(words)[:1].lower() + str(words)[1:].rstrip(".")
 
 
-def _of_array(array: Any, reference: bool) -> Source:
+def _of_array(array: Any, reading: Mapping[str, Any]) -> Source:
     if array.dtype.name != "uint8":
         raise TypeError(f"a picture's array must hold uint8, not {array.dtype}")
     if array.ndim == 2:
@@ -173,7 +187,8 @@ def _of_array(array: Any, reference: bool) -> Source:
             "give pixels as [height, width] or [height, width, 1 | 3 | 4]",
         )
     height, width, channels = array.shape
-    if channels == 4 and not reference and array.size:
+    check_size("the pixels", width, height, reading)
+    if channels == 4 and not reading["reference"]:
         return Source.of_bytes(png(array.tobytes(), width, height, channels), "the pixels")
     rgb = array.repeat(3, axis=2) if channels == 1 else array[:, :, :3]
     return Source.of_pixels(width, height, rgb.tobytes())
@@ -181,9 +196,12 @@ def _of_array(array: Any, reference: bool) -> Source:
 
 def _of_pil(image: Any, reading: Mapping[str, Any]) -> Iterator[Source]:
     """The file that the image was opened from, where its pixels are still that file's; then its pixels."""
+    name = _shown(getattr(image, "filename", "")) or "the image"
+    # before Pillow decodes anything
+    check_size(name, image.width, image.height, reading)
     data = _unchanged_file(image)
     if data is not None:
-        yield Source.of_bytes(data, getattr(image, "filename", "") or "the image")
+        yield Source.of_bytes(data, name)
     try:
         source = _of_pixels(image, reading["reference"])
     except (OSError, ValueError, SyntaxError) as error:
@@ -198,7 +216,8 @@ def _unchanged_file(image: Any) -> bytes | None:
         return None
     try:
         # not decoded yet, and not told to decode at another size
-        if getattr(image, "tile", None) and not getattr(image, "decoderconfig", ()):
+        is_pending = _is_pending(image) if image.format in _REPLACED else bool(getattr(image, "tile", None))
+        if is_pending and not getattr(image, "decoderconfig", ()):
             return _rewound(image.fp)
         # decoded, and perhaps drawn upon since
         filename = getattr(image, "filename", "")
@@ -214,6 +233,17 @@ def _unchanged_file(image: Any) -> bytes | None:
             return file.read()
     except (AttributeError, OSError, ValueError, SyntaxError):
         return None
+
+
+def _shown(filename: Any) -> str:
+    """A file's name as text that can be printed."""
+    return os.fsdecode(filename or "").encode("utf-8", "replace").decode()
+
+
+def _is_pending(image: Any) -> bool:
+    """Whether Pillow has decoded no frame of an image."""
+    known = vars(image)
+    return known.get("_im", known.get("im")) is None
 
 
 def _rewound(file: Any) -> bytes:
@@ -235,6 +265,7 @@ def _of_pixels(image: Any, reference: bool) -> Source:
     orientation = 1
     if not reference:
         if image.format is not None:  # as it was opened; what was made of it since is as it is
+            image.load()  # which turns a TIFF
             orientation = image.getexif().get(_ORIENTATION, 1)
         if image.mode.startswith("I"):
             image = image.convert("I").convert("I;16")

@@ -52,7 +52,11 @@ def form(schema: Any) -> Form | None:
 
 
 def parsed(form: Form | None, text: str, finish_reason: str) -> Any:
-    """What the text means by its form; None where it has none."""
+    """What the text means by its form; None where it has none.
+
+    Raises:
+        Phi3VError: It was cut off, or a validator does not accept it: its cause is what that raised.
+    """
     if form is None:
         return None
     if finish_reason != "stop":
@@ -60,4 +64,12 @@ def parsed(form: Form | None, text: str, finish_reason: str) -> Any:
             f"the answer ended by {finish_reason} before it fitted the schema: {text[:80]!r}",
             "raise max_new_tokens",
         )
-    return form.parse(text)
+    try:
+        return form.parse(text)
+    except Exception as error:
+        # whatever a validator of the caller's raises is about this answer
+        words = str(error).partition("\n")[0] or type(error).__name__
+        raise Phi3VError(
+            f"the answer does not pass the schema: {words}: {text[:80]!r}",
+            "ask more precisely, or put into the JSON schema what the validator wants",
+        ) from error

@@ -1,8 +1,10 @@
 """An answer on its way."""
 
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._answer import Answer, of_ended
 from ._errors import Phi3VError
@@ -10,24 +12,43 @@ from ._phi3v import Answers, Ended, Piece
 from ._schema import Form, parsed
 
 
-def finished(ended: Ended, want: Form | None, **known: Any) -> Answer:
+def finished(ended: Ended, want: Form | None) -> Answer:
     """The answer of a request that has ended, or its failure raised."""
     if ended.error is not None:
         raise ended.error
-    means = parsed(want, ended.text, ended.finish_reason)
-    return of_ended(ended, item=ended.key, parsed=means, **known)
+    answer = of_ended(ended, item=ended.key)
+    answer.parsed = parsed(want, ended.text, ended.finish_reason)
+    return answer
+
+
+class Begun(NamedTuple):
+    """A question that was asked."""
+
+    answers: Answers
+    """What comes of it."""
+    thumbnails: Any = ()
+    """Its pictures in small, for a notebook."""
+    on_end: Callable[[Answer], None] | None = None
+    """Told of the answer."""
 
 
 class Stream:
-    """An answer as it is made: an iterator of texts, also for `async for`. Closing it stops the answer."""
+    """An answer as it is made: an iterator of texts, also for `async for`. Closing it stops the answer, from whatever
+    thread. Where an event loop runs, the question is asked when the first text is asked for, so that the loop need not
+    wait for its pictures."""
 
-    def __init__(self, answers: Answers, want: Form | None, thumbnails: Any) -> None:
-        self._answers = answers
+    def __init__(self, begin: Callable[[], Begun], want: Form | None) -> None:
+        self._begin = begin
         self._want = want
-        self._thumbnails = thumbnails
+        # a handler of a signal may read or close what its own thread reads
+        self._lock = threading.RLock()
+        self._begun: Begun | None = None
         self._answer: Answer | None = None
+        self._failure: BaseException | None = None
+        self._closed = False
         self._told = 0
-        self._on_end: Callable[[Answer], None] | None = None
+        if not _in_loop():
+            self._start()
 
     @property
     def answer(self) -> Answer:
@@ -38,41 +59,88 @@ class Stream:
 
     def wait(self) -> Answer:
         """The whole answer, without its pieces."""
-        while self._answer is None:
-            self._take(self._answers.next(False))
-        return self._answer
+        while True:
+            with self._locked():
+                if self._answer is not None:
+                    return self._answer
+                self._take(False)
 
     def close(self) -> None:
         """Stops the answer; what was made of it until then is its text."""
-        self._answers.cancel()
-        if self._answer is None and len(self._answers):
-            self._want = None  # what is cut off means nothing
-            self.wait()
+        lock = self._locked()
+        self._cancel()
+        # who reads it at this moment sees its end soon
+        with lock:
+            if self._answer is not None or self._failure is not None:
+                return
+            if self._begun is None:
+                self._answer = Answer(finish_reason="cancelled")
+            else:
+                self.wait()
 
-    def _take(self, told: Piece | Ended | None) -> str | None:
-        """The text of what was told, or None at the end."""
+    def _cancel(self) -> None:
+        self._closed = True
+        if self._begun is not None:
+            self._begun.answers.cancel()
+
+    def _locked(self) -> threading.RLock:
+        """The lock. In a fork a thread that is not there may hold it, so that nobody waits for it there."""
+        if self._begun is not None:
+            self._begun.answers.check_process()
+        return self._lock
+
+    def _start(self) -> Begun:
+        """Asks the question, unless it was asked before."""
+        if self._failure is not None:
+            raise Phi3VError("the answer has failed already", "ask again") from self._failure
+        if self._begun is None:
+            try:
+                self._begun = self._begin()
+            except BaseException as error:
+                self._failure = error
+                raise
+            if self._closed:
+                self._begun.answers.cancel()
+        return self._begun
+
+    def _take(self, pieces: bool) -> str | None:
+        """The text of the next piece, or None at the end."""
+        begun = self._start()
+        told = begun.answers.next(pieces)
         if isinstance(told, Piece):
             self._told += len(told.text)
             return told.text
-        if told is None:
+        if told is not None:
+            self._end(told, begun)
+        elif self._answer is None:
             raise Phi3VError("the answer has failed already", "ask again")
-        self._answer = finished(told, self._want, thumbnails=self._thumbnails)
-        if self._on_end is not None:
-            self._on_end(self._answer)
         return None
+
+    def _end(self, ended: Ended, begun: Begun) -> None:
+        if ended.error is not None:
+            self._failure = ended.error
+            raise ended.error
+        self._answer = of_ended(ended, item=ended.key, thumbnails=begun.thumbnails)
+        # what was cut off means nothing
+        if not self._closed:
+            self._answer.parsed = parsed(self._want, ended.text, ended.finish_reason)
+        if begun.on_end is not None:
+            begun.on_end(self._answer)
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        while self._answer is None:
-            text = self._take(self._answers.next(True))
-            if text is None and self._answer is not None:
-                # what a stop string held back to the end
-                text = str(self._answer)[self._told :]
+        while True:
+            with self._locked():
+                if self._answer is not None:
+                    raise StopIteration
+                text = self._take(True)
+                if text is None:
+                    # what a stop string held back to the end
+                    text = str(self._answer)[self._told :]
             if text:
                 return text
-        raise StopIteration
 
     async def __aiter__(self) -> AsyncIterator[str]:
         from ._asynchronous import pieces
@@ -87,3 +155,15 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _in_loop() -> bool:
+    """Whether an event loop runs on this thread."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -4,6 +4,8 @@ import random
 from typing import Any, NamedTuple
 
 from .._errors import OptionError, UnsupportedError
+from .._options import generation, whole
+from ._arrays import ids
 
 # What transformers takes where a draw is asked for without it.
 _TOP_K = 50
@@ -57,49 +59,54 @@ def asked(prompt_tokens: int, options: dict[str, Any]) -> Asked:
     """
     rest = dict(options)
     draws = bool(rest.pop("do_sample", None))
-    sequences = rest.pop("num_return_sequences", None) or 1
+    sequences = whole("num_return_sequences", rest.pop("num_return_sequences", None) or 1)
     if sequences > 1 and not draws:
         raise OptionError(
             f"num_return_sequences is {sequences}, and without do_sample all would be the same",
             "ask for do_sample=True",
         )
-    generation: dict[str, Any] = {"stop": [], "repetition_penalty": rest.pop("repetition_penalty", None)}
-    drawn = {name: rest.pop(name, None) for name in ("temperature", "top_p", "top_k", "min_p")}
+    wanted = generation({"stop": [], "repetition_penalty": rest.pop("repetition_penalty", None)})
+    drawn = generation({name: rest.pop(name, None) for name in ("temperature", "top_p", "top_k", "min_p")})
     if draws:
-        if drawn["top_k"] is None:
-            drawn["top_k"] = _TOP_K
-        if drawn["temperature"] is None:
-            drawn["temperature"] = 1.0
+        drawn = {"top_k": _TOP_K, "temperature": 1.0, **drawn}
         if not drawn["temperature"] > 0:
             raise OptionError(
                 f"temperature is {drawn['temperature']}, a draw needs more than 0", "ask for do_sample=False"
             )
-        generation.update(drawn)
-    generation["max_new_tokens"] = _longest(prompt_tokens, rest)
-    ends, pad = rest.pop("eos_token_id", None), rest.pop("pad_token_id", None)
+        wanted.update(drawn)
+    longest = _longest(prompt_tokens, rest)
+    if longest is not None:
+        wanted["max_new_tokens"] = longest
+    ends, pad = (_ids(rest.pop(name, None)) for name in ("eos_token_id", "pad_token_id"))
     _refuse(rest)
-    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    generation = {name: value for name, value in generation.items() if value is not None}
-    return Asked(generation, frozenset(ends), pad, sequences, draws)
+    return Asked(wanted, frozenset(ends), pad[0] if pad else None, sequences, draws)
+
+
+def _ids(values: Any) -> list[int]:
+    return [] if values is None else ids(values)
 
 
 def _longest(prompt_tokens: int, rest: dict[str, Any]) -> int | None:
-    new, whole = rest.pop("max_new_tokens", None), rest.pop("max_length", None)
+    new, together = rest.pop("max_new_tokens", None), rest.pop("max_length", None)
     if new is not None:
-        return int(new)
-    if whole is None:
+        return whole("max_new_tokens", new)
+    if together is None:
         return None
-    if whole <= prompt_tokens:
+    together = whole("max_length", together)
+    if together <= prompt_tokens:
         raise OptionError(
-            f"max_length is {whole}, and the prompt has {prompt_tokens} tokens already", "use max_new_tokens"
+            f"max_length is {together}, and the prompt has {prompt_tokens} tokens already", "use max_new_tokens"
         )
-    return int(whole) - prompt_tokens
+    return together - prompt_tokens
 
 
 def _refuse(rest: dict[str, Any]) -> None:
     for name, value in rest.items():
-        if value not in _WITHOUT_EFFECT.get(name, (None,)):
-            raise UnsupportedError(f"generate has no {name}={value!r}", "leave it out")
+        known = _WITHOUT_EFFECT.get(name, (None,))
+        # arrays are compared with nothing: they have no one answer
+        if not any(value is one for one in known) and not (isinstance(value, (int, float)) and value in known):
+            told = repr(value) if isinstance(value, (str, int, float)) else f"<{type(value).__name__}>"
+            raise UnsupportedError(f"generate has no {name}={told}", "leave it out")
 
 
 def seeds(count: int) -> list[int]:

@@ -5,25 +5,17 @@ from typing import Any
 
 from .. import _phi3v
 from .._errors import OptionError, UnsupportedError
-from .._model import load
+from .._model import loaded
 from .._phi3v import Answers, Ended, Picture, Piece
 from ._arrays import array, is_torch, numpy, to_numpy
 from ._generate import Asked, asked, seeds
+from ._hub import hub
 
 _DTYPES = {"auto": None, "None": None, "bfloat16": None, "float32": "f32"}
-# What decides how transformers computes, and has no meaning here.
-_IGNORED = {
-    "_attn_implementation",
-    "attn_implementation",
-    "cache_dir",
-    "device_map",
-    "local_files_only",
-    "low_cpu_mem_usage",
-    "revision",
-    "token",
-    "trust_remote_code",
-    "use_safetensors",
-}
+# The largest size that the compiled part takes.
+_SIDE_MAX = (1 << 32) - 1
+# The largest id that the compiled part takes.
+_ID_MAX = (1 << 63) - 1
 
 
 class Phi3VForCausalLM:
@@ -84,6 +76,10 @@ class Phi3VForCausalLM:
             )
         _check_mask(attention_mask)
         prompt = [int(id) for id in ids[0]]
+        beyond = next((id for id in prompt if not -_ID_MAX <= id <= _ID_MAX), None)
+        if beyond is not None:
+            vocab_size = self._inner.processor.vocab_size
+            raise OptionError(f"token id {beyond} is beyond the vocabulary of {vocab_size}")
         want = asked(len(prompt), options)
         if streamer is not None and want.sequences > 1:
             raise OptionError("a streamer hears one answer, and num_return_sequences is more than 1")
@@ -126,8 +122,9 @@ def _pictures(pixel_values: Any, image_sizes: Any) -> list[Picture]:
             "give both, as the processor makes them",
         )
     values = np.ascontiguousarray(values, dtype=np.float32)
-    if (sizes < 0).any():
-        raise OptionError(f"image_sizes hold {int(sizes.min())}, a size is more than 0")
+    wrong = sizes[~((sizes >= 0) & (sizes <= _SIDE_MAX))]
+    if wrong.size:
+        raise OptionError(f"image_sizes hold {wrong[0]}, a size is more than 0 and at most {_SIDE_MAX}")
     pairs = zip(values, sizes, strict=True)
     return [Picture.of_values(tiles, int(size[0]), int(size[1])) for tiles, size in pairs]
 
@@ -169,16 +166,11 @@ class AutoModelForCausalLM:
         **options: Any,
     ) -> Phi3VForCausalLM:
         """The model of that name, which is downloaded where need be. No code of it is run. `quant`, `threads` and
-        `context` are those of `phi3v.load`; options that say how transformers computes have no effect."""
-        for name, value in options.items():
-            if name not in _IGNORED and value not in (None, False):
-                raise UnsupportedError(
-                    f"from_pretrained has no {name}={value!r}",
-                    'leave it out; quant="q4" or quant="q8" quantizes' if "bit" in name or "quant" in name else None,
-                )
+        `context` are those of `phi3v.load`; `revision`, `token`, `cache_dir` and `local_files_only` are followed; options
+        that say how transformers computes have no effect."""
+        where = hub(model_id, options)
         asked = str(torch_dtype if torch_dtype is not None else dtype).removeprefix("torch.")
         if asked not in _DTYPES:
             raise UnsupportedError(f"torch_dtype is {asked}, it must be auto, bfloat16 or float32")
-        found: Any = _DTYPES[asked]
-        model = load(model_id, quant=quant, threads=threads, dtype=found, context=context)
-        return Phi3VForCausalLM(model._inner)
+        loading = {"quant": quant, "threads": threads, "dtype": _DTYPES[asked], "context": context}
+        return Phi3VForCausalLM(loaded({"model": model_id, "hub": where, **loading}))

@@ -5,9 +5,10 @@ from typing import Any
 
 from .. import _phi3v
 from .._errors import OptionError, UnsupportedError
-from .._options import split
+from .._options import split, whole
 from .._pictures import PictureLike, prepare, several
 from ._arrays import array, kind, numpy
+from ._hub import hub
 from ._tokenizer import Phi3VTokenizer
 
 _TILE = (3, 336, 336)
@@ -57,7 +58,7 @@ class Phi3VProcessor:
         if truncation or max_length is not None:
             raise UnsupportedError("prompts are not truncated", "leave truncation and max_length out")
         asked, reading = kind(return_tensors), split({"reference": True}).reading
-        pictures = [prepare(self._inner.picture, image, reading) for image in several(images)]
+        pictures = [prepare(self._inner.picture, image, reading) for image in several(() if images is None else images)]
         np = numpy()
         ids = np.array([self._inner.raw_prompt(text, pictures)], dtype=np.int64)
         found = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
@@ -87,12 +88,13 @@ class AutoProcessor:
 
     @staticmethod
     def from_pretrained(
-        model_id: str, *, trust_remote_code: bool = True, num_crops: int | None = None
+        model_id: str, *, trust_remote_code: bool = True, num_crops: int | None = None, **options: Any
     ) -> Phi3VProcessor:
-        """The processor of the model of that name, which is downloaded where need be. No code of it is run."""
-        inner = _phi3v.open_processor(model_id)
+        """The processor of the model of that name, which is downloaded where need be. No code of it is run. `revision`,
+        `token`, `cache_dir` and `local_files_only` are followed."""
+        if num_crops is not None and not 1 <= whole("num_crops", num_crops) <= 256:
+            raise OptionError(f"num_crops is {num_crops}, it must be 1 to 256")
+        inner = _phi3v.open_processor(model_id, hub(model_id, options))
         if num_crops is not None:
-            if not 1 <= num_crops <= 256:
-                raise OptionError(f"num_crops is {num_crops}, it must be 1 to 256")
             inner = inner.with_num_crops(num_crops)
         return Phi3VProcessor(inner)

@@ -6,6 +6,7 @@ from typing import Any
 from .. import _phi3v
 from .._errors import UnsupportedError
 from ._arrays import array, ids, kind, numpy
+from ._hub import hub
 
 # What clean_up_tokenization_spaces takes the space before out of.
 _CLEAN = (".", "?", "!", ",")
@@ -99,7 +100,8 @@ class Phi3VTokenizer:
         return_tensors: Any = None,
     ) -> Any:
         """The prompt of messages with `role` and `content`, by the checkpoint's template: as ids, or as text where
-        `tokenize` is False. Pictures stand in the content as `<|image_1|>`."""
+        `tokenize` is False. Pictures stand in the content as `<|image_1|>`. The template has no `<s>`, and the ids none
+        either, as the reference's."""
         prompt = ""
         for message in conversation:
             content = message["content"]
@@ -113,7 +115,7 @@ class Phi3VTokenizer:
             prompt += "<|assistant|>\n"
         if not tokenize:
             return prompt
-        found = self.encode(prompt)
+        found = self.encode(prompt, add_special_tokens=False)
         if return_tensors is None:
             return found
         return array(numpy().array([found], dtype="int64"), kind(return_tensors))
@@ -131,6 +133,7 @@ class AutoTokenizer:
     """Opens tokenizers by their model's name."""
 
     @staticmethod
-    def from_pretrained(model_id: str, *, trust_remote_code: bool = True) -> Phi3VTokenizer:
-        """The tokenizer of the model of that name, which is downloaded where need be. No code of it is run."""
-        return Phi3VTokenizer(_phi3v.open_processor(model_id))
+    def from_pretrained(model_id: str, *, trust_remote_code: bool = True, **options: Any) -> Phi3VTokenizer:
+        """The tokenizer of the model of that name, which is downloaded where need be. No code of it is run. `revision`,
+        `token`, `cache_dir` and `local_files_only` are followed."""
+        return Phi3VTokenizer(_phi3v.open_processor(model_id, hub(model_id, options)))

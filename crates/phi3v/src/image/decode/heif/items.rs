@@ -282,7 +282,10 @@ fn each(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads.min(indices.len()) {
-            scope.spawn(run);
+            // where the system has no more threads, those that there are do it all
+            if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
+                break;
+            }
         }
         run();
     });
