@@ -1,6 +1,7 @@
 //! The binary as people run it, on the tiny random checkpoint in testdata: what it answers is noise, but the same
 //! noise every time.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(unreachable_pub, reason = "what test binaries share is for themselves")]
 
 mod ask;
 mod batch;
@@ -14,7 +15,10 @@ mod grab;
 mod others;
 mod photographs;
 mod quantized;
+#[path = "../common/signals.rs"]
+mod signals;
 mod streams;
+mod windows;
 
 use safetensors::SafeTensors;
 use std::ffi::OsStr;
