@@ -206,6 +206,7 @@ fn labels_that_cannot_be_used_are_refused() {
 }
 
 /// The guide's examples, on the demo model.
+#[cfg(unix)]
 #[test]
 fn the_guide_s_examples_work() {
     let fixture = with_photos();

@@ -202,6 +202,7 @@ fn frames_of_an_animated_webp_need_no_ffmpeg() {
     assert_eq!(Run::of(still.unwrap()).code, Some(0), "a still picture is one");
 }
 
+#[cfg(unix)]
 #[test]
 fn the_guide_s_examples_work() {
     let fixture = Fixture::new();
