@@ -69,7 +69,7 @@ fn cache_folder(get: impl Fn(&str) -> Option<OsString>, of_system: Option<&str>)
 /// # Errors
 /// As for [`open_named`].
 pub fn check_named(path: &Path) -> std::io::Result<()> {
-    if is_own_descriptor(path) { Ok(()) } else { check_regular(path) }
+    if sys::is_own_descriptor(path) { Ok(()) } else { check_regular(path) }
 }
 
 /// Opens a file that the user named for reading: a regular one, or what a shell has opened for the program already,
@@ -78,7 +78,7 @@ pub fn check_named(path: &Path) -> std::io::Result<()> {
 /// # Errors
 /// The system's refusal, or words of ours for a folder, a pipe, a device or a socket.
 pub fn open_named(path: &Path) -> std::io::Result<File> {
-    if is_own_descriptor(path) { File::open(path) } else { open_regular(path) }
+    if sys::is_own_descriptor(path) { File::open(path) } else { open_regular(path) }
 }
 
 /// The beginning, of at most `bytes_max` bytes, of a small text that a program has noted in a file of its own. None where
@@ -92,16 +92,7 @@ pub fn noted_text(path: &Path, bytes_max: u64) -> Option<String> {
 /// Whether the path leads to a pipe or the like that a shell has opened for the program: what is read of it is gone.
 #[must_use]
 pub fn is_read_once(path: &Path) -> bool {
-    is_own_descriptor(path) && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
-}
-
-/// Whether the path leads to a file of the program's own that is open: somebody has its other end.
-fn is_own_descriptor(path: &Path) -> bool {
-    cfg!(unix)
-        && (path == Path::new("/dev/stdin")
-            || path.starts_with("/dev/fd")
-            || path.starts_with("/proc/self/fd"))
-        && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
+    sys::is_own_descriptor(path) && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
 /// The word, in quotes where a shell would otherwise take it apart or change it.

@@ -11,6 +11,19 @@ use unix as system;
 use windows as system;
 
 pub(crate) use system::{
-    CACHE_VARIABLE, FOLDS_CASE, REPLACES_OPEN_FILES, as_named, away_from_ctrl_c, changed, lead_to_one_file,
-    link_blob, open_without_waiting, outlive_size_limits, quoted, termination,
+    BACKSLASH_ESCAPES, CACHE_VARIABLE, DESKTOP, FOLDS_CASE, PROGRAM_ENDING, REPLACES_OPEN_FILES, as_named,
+    away_from_ctrl_c, changed, end_with_parent, is_own_descriptor, lead_to_one_file, link_blob,
+    open_without_waiting, outlive_size_limits, quoted, termination,
 };
+
+/// What shows windows and keeps the clipboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "a build is for one of them"))]
+pub(crate) enum Desktop {
+    /// macOS itself.
+    Macos,
+    /// Windows itself.
+    Windows,
+    /// A Wayland or X server, named by variables where there is one.
+    Server,
+}

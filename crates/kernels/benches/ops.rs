@@ -27,11 +27,19 @@ const SHAPES: [(usize, usize, usize); 9] = [
 ];
 
 /// Seconds of processor time this process has used.
+#[cfg(unix)]
 fn process_seconds() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes one timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// Seconds by the wall clock, where the processor's is not told.
+#[cfg(not(unix))]
+fn process_seconds() -> f64 {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed().as_secs_f64()
 }
 
 /// Pseudo-random bytes that make sensible scales: bf16 of about 0.01.

@@ -6,6 +6,7 @@
 //! every page, and out goes a reply with its pixels. The end of the input is the end, in the middle of a page too: nobody is
 //! there who wants it.
 
+use crate::sys::end_with_parent;
 use phi3v::document::PdfError;
 use phi3v::image::{ImageError, ImageLimits, ImageMode};
 use serde::{Deserialize, Serialize};
@@ -188,20 +189,6 @@ fn pass_on(from: &mut impl Read, to: &Sender<Vec<u8>>) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// Ends this process soon after the one that started it, also where a fork of that one still holds the other end of stdin.
-fn end_with_parent() {
-    #[cfg(unix)]
-    {
-        let parent = std::os::unix::process::parent_id();
-        std::thread::spawn(move || {
-            while std::os::unix::process::parent_id() == parent {
-                std::thread::sleep(std::time::Duration::from_secs(1));
-            }
-            std::process::exit(1);
-        });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pictures from the clipboard and of the screen, by the system's own tools.
 
 use crate::documents::{output_of, private_folder};
+use crate::sys::{DESKTOP, Desktop, PROGRAM_ENDING};
 use crate::variables::variable;
 use base64::Engine;
 use std::io;
@@ -165,7 +166,7 @@ impl Grab {
     /// # Errors
     /// The tool for it is not there, fails, or has no picture to give.
     pub fn take(self, bytes_max: usize) -> Result<Vec<u8>, GrabError> {
-        let tool = match self.tools()? {
+        let tool = match self.tools(DESKTOP, |name| variable(name).is_some())? {
             // the second is a part of the system
             [first, second] if find(first.program).is_none() => second,
             [first, ..] => first,
@@ -179,21 +180,19 @@ impl Grab {
         if bytes.is_empty() { Err(GrabError::Nothing { grab: self, program }) } else { Ok(bytes) }
     }
 
-    /// The tools of this system, the first of which is preferred.
-    fn tools(self) -> Result<&'static [Tool], GrabError> {
-        if cfg!(target_os = "macos") {
-            return Ok(if self == Self::Clipboard { &[PNGPASTE, OSASCRIPT] } else { &[SCREENCAPTURE] });
-        }
-        if cfg!(windows) {
-            return Ok(if self == Self::Clipboard { &[POWERSHELL_PASTE] } else { &[POWERSHELL_SCREEN] });
-        }
-        match (self, variable("WAYLAND_DISPLAY"), variable("DISPLAY")) {
-            (Self::Clipboard, Some(_), _) => Ok(&[WL_PASTE]),
-            (Self::Clipboard, None, Some(_)) => Ok(&[XCLIP]),
-            (Self::Screen, Some(_), _) => Ok(&[GRIM]),
-            (Self::Screen, None, Some(_)) => Ok(&[SCROT]),
-            (_, None, None) => Err(GrabError::NoDisplay(self)),
-        }
+    /// The tools of a desktop, the first of which is preferred; `is_set` tells which variables name a display.
+    fn tools(self, desktop: Desktop, is_set: impl Fn(&str) -> bool) -> Result<&'static [Tool], GrabError> {
+        Ok(match (self, desktop) {
+            (Self::Clipboard, Desktop::Macos) => &[PNGPASTE, OSASCRIPT],
+            (Self::Screen, Desktop::Macos) => &[SCREENCAPTURE],
+            (Self::Clipboard, Desktop::Windows) => &[POWERSHELL_PASTE],
+            (Self::Screen, Desktop::Windows) => &[POWERSHELL_SCREEN],
+            (Self::Clipboard, Desktop::Server) if is_set("WAYLAND_DISPLAY") => &[WL_PASTE],
+            (Self::Screen, Desktop::Server) if is_set("WAYLAND_DISPLAY") => &[GRIM],
+            (Self::Clipboard, Desktop::Server) if is_set("DISPLAY") => &[XCLIP],
+            (Self::Screen, Desktop::Server) if is_set("DISPLAY") => &[SCROT],
+            (_, Desktop::Server) => return Err(GrabError::NoDisplay(self)),
+        })
     }
 }
 
@@ -236,7 +235,7 @@ fn decoded_hexadecimal(text: &[u8]) -> Vec<u8> {
 
 /// Where a program lies, by the folders of PATH.
 fn find(program: &str) -> Option<PathBuf> {
-    let name = if cfg!(windows) { format!("{program}.exe") } else { program.to_owned() };
+    let name = format!("{program}{PROGRAM_ENDING}");
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(&name)).find(|file| is_program(file))
 }
@@ -248,6 +247,25 @@ fn is_program(file: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_desktop_has_its_tools() {
+        let programs = |grab: Grab, desktop, display: &str| {
+            grab.tools(desktop, |name| name == display)
+                .map(|tools| tools.iter().map(|tool| tool.program).collect::<Vec<_>>())
+        };
+        for (desktop, display, clipboard, screen) in [
+            (Desktop::Macos, "", &["pngpaste", "osascript"][..], "screencapture"),
+            (Desktop::Windows, "", &["powershell"], "powershell"),
+            (Desktop::Server, "WAYLAND_DISPLAY", &["wl-paste"], "grim"),
+            (Desktop::Server, "DISPLAY", &["xclip"], "scrot"),
+        ] {
+            assert_eq!(programs(Grab::Clipboard, desktop, display).unwrap(), clipboard);
+            assert_eq!(programs(Grab::Screen, desktop, display).unwrap(), [screen]);
+        }
+        let none = programs(Grab::Screen, Desktop::Server, "").unwrap_err();
+        assert!(matches!(none, GrabError::NoDisplay(Grab::Screen)), "{none}");
+    }
 
     #[test]
     fn text_becomes_bytes() {

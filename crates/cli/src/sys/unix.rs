@@ -1,11 +1,13 @@
 //! Linux, macOS and the BSDs.
 
+use super::Desktop;
 use cap_std::fs::{OpenOptions, OpenOptionsExt};
 use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The variable that names the user's folder for what can be made again, beside `XDG_CACHE_HOME`: none.
@@ -16,6 +18,22 @@ pub(crate) const REPLACES_OPEN_FILES: bool = true;
 
 /// Whether names of files that differ in upper and lower case alone are usually one.
 pub(crate) const FOLDS_CASE: bool = cfg!(target_os = "macos");
+
+/// What shows windows and keeps the clipboard.
+pub(crate) const DESKTOP: Desktop = if cfg!(target_os = "macos") { Desktop::Macos } else { Desktop::Server };
+
+/// What the names of programs end in.
+pub(crate) const PROGRAM_ENDING: &str = "";
+
+/// Whether a backslash in a path that was typed or dropped takes the next letter as it is, as in a shell.
+pub(crate) const BACKSLASH_ESCAPES: bool = true;
+
+/// Whether the path leads to a file of the program's own that is open: somebody has its other end.
+#[must_use]
+pub(crate) fn is_own_descriptor(path: &Path) -> bool {
+    (path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd"))
+        && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
+}
 
 /// Whether both paths lead to one file or folder, which is there.
 #[must_use]
@@ -58,6 +76,17 @@ pub(crate) fn outlive_size_limits() {
 /// Makes `command` a process that a terminal's Ctrl-C does not reach: it goes to all of a group, and this is one of its own.
 pub(crate) fn away_from_ctrl_c(command: &mut Command) {
     command.process_group(0);
+}
+
+/// Ends this process soon after the one that started it, also where a fork of that one still holds the other end of stdin.
+pub(crate) fn end_with_parent() {
+    let parent = parent_id();
+    std::thread::spawn(move || {
+        while parent_id() == parent {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        std::process::exit(1);
+    });
 }
 
 /// Resolves at the next Ctrl-C or SIGTERM, for who ends in order.

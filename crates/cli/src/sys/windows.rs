@@ -16,6 +16,25 @@ pub(crate) const REPLACES_OPEN_FILES: bool = false;
 #[cfg(windows)]
 pub(crate) const FOLDS_CASE: bool = true;
 
+/// What shows windows and keeps the clipboard.
+#[cfg(windows)]
+pub(crate) const DESKTOP: super::Desktop = super::Desktop::Windows;
+
+/// What the names of programs end in.
+#[cfg(windows)]
+pub(crate) const PROGRAM_ENDING: &str = ".exe";
+
+/// Whether a backslash in a path that was typed or dropped takes the next letter as it is: it separates folders.
+#[cfg(windows)]
+pub(crate) const BACKSLASH_ESCAPES: bool = false;
+
+/// No path leads to a file of the program's own that is open.
+#[cfg(windows)]
+#[must_use]
+pub(crate) fn is_own_descriptor(_: &Path) -> bool {
+    false
+}
+
 /// Whether both paths lead to one file or folder, which is there: its canonical path is written as the folders have it.
 #[must_use]
 pub(crate) fn lead_to_one_file(a: &Path, b: &Path) -> bool {
@@ -54,6 +73,10 @@ pub(crate) fn away_from_ctrl_c(command: &mut std::process::Command) {
     const NEW_GROUP: u32 = 0x200;
     std::os::windows::process::CommandExt::creation_flags(command, NEW_GROUP);
 }
+
+/// The other end of stdin is closed with the process that has it, and nothing else is to be done.
+#[cfg(windows)]
+pub(crate) fn end_with_parent() {}
 
 /// Resolves at the next Ctrl-C or Ctrl-Break, or when the console is closed, the user leaves or the machine is shut down,
 /// for who ends in order.

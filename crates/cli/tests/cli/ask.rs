@@ -1,6 +1,6 @@
 //! `phi3v ask`.
 
-use super::{Fixture, Run};
+use super::{Fixture, Run, signals};
 use serde_json::Value;
 use std::io::Read;
 use std::process::Stdio;
@@ -142,20 +142,23 @@ fn endless(fixture: &Fixture) -> std::process::Child {
     fixture.endless_model();
     let args =
         ["ask", "--model", ".", "--max-new-tokens", "100000", "--context", "101000", "Go on for ever."];
-    fixture.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    let mut command = fixture.command(&args);
+    signals::hear(&mut command);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-#[cfg(unix)]
 #[test]
 fn the_answer_streams_and_ctrl_c_ends_it() {
+    if !signals::can_be_sent() {
+        return;
+    }
     let fixture = Fixture::new();
     let mut child = endless(&fixture);
     let mut stdout = child.stdout.take().unwrap();
     // the first byte comes while the end is far away
     stdout.read_exact(&mut [0; 1]).unwrap();
     assert!(child.try_wait().unwrap().is_none());
-    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
+    signals::interrupt(&child);
     let mut rest = Vec::new();
     stdout.read_to_end(&mut rest).unwrap();
     let run = Run::of(child.wait_with_output().unwrap());

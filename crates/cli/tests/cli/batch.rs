@@ -1,6 +1,6 @@
 //! `phi3v batch`: nothing is lost, nothing comes twice, and what is answered depends on the job alone.
 
-use super::{Fixture, Run, absence};
+use super::{Fixture, Run, absence, signals};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -130,6 +130,7 @@ fn the_same_command_goes_on_and_another_is_refused() {
 
 fn start(fixture: &Fixture, words: &[&str]) -> Child {
     let mut command = fixture.command(words);
+    signals::hear(&mut command);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
@@ -182,9 +183,11 @@ fn killed_fifty_times_it_loses_nothing_and_answers_the_same() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn sigterm_ends_it_in_order() {
+    if !signals::can_be_sent() {
+        return;
+    }
     let fixture = fixture(120);
     let mut child = start(&fixture, &many(&["--width", "4"]));
     let path = fixture.path("results.jsonl");
@@ -192,8 +195,7 @@ fn sigterm_ends_it_in_order() {
         assert!(child.try_wait().unwrap().is_none(), "it has ended early");
         std::thread::sleep(Duration::from_millis(2));
     }
-    let killed = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-    assert!(killed.unwrap().success());
+    signals::terminate(&child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let before = rows(&path);
     assert!((5..120).contains(&before.len()), "{}", before.len());

@@ -3,7 +3,6 @@
 use super::{Fixture, Run};
 use serde_json::Value;
 use std::path::Path;
-use std::process::Stdio;
 
 /// A fixture with the pictures of examples/ in a folder called `photos`.
 fn with_photos() -> Fixture {
@@ -226,6 +225,7 @@ fn a_labelled_picture_that_cannot_be_read_is_left_out_and_told() {
 }
 
 /// The guide's examples, on the demo model.
+#[cfg(unix)]
 #[test]
 fn the_guide_s_examples_work() {
     let fixture = with_photos();
@@ -237,7 +237,11 @@ fn the_guide_s_examples_work() {
     for block in guide.split("```sh\n").skip(1) {
         let script = block.split("```").next().unwrap();
         let mut shell = std::process::Command::new("sh");
-        shell.args(["-ec", script]).current_dir(fixture.dir.path()).env("PATH", &path).stdin(Stdio::null());
+        shell
+            .args(["-ec", script])
+            .current_dir(fixture.dir.path())
+            .env("PATH", &path)
+            .stdin(std::process::Stdio::null());
         shell.env("PHI3V_MODEL", "demo").env("PHI3V_CACHE", fixture.path("cache"));
         let run = Run::of(shell.output().unwrap());
         assert_eq!(run.code, Some(0), "{script}\n{}", run.stderr);

@@ -212,6 +212,7 @@ fn frames_of_an_animated_webp_need_no_ffmpeg() {
     assert_eq!(Run::of(still.unwrap()).code, Some(0), "a still picture is one");
 }
 
+#[cfg(unix)]
 #[test]
 fn the_guide_s_examples_work() {
     let fixture = Fixture::new();
@@ -392,7 +393,7 @@ fn a_program_that_does_not_draw_is_no_file_s_error() {
         let drawer = Drawer::by(Path::new(program));
         let document = drawer.open(&vec![0; 1 << 20]).err().unwrap();
         assert!(matches!(document, DocumentError::Start(_)), "{program}: {document}");
-        let picture = drawer.avif(&[0; 100], ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
+        let picture = drawer.picture("AVIF", &[0; 100], ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
         assert!(matches!(picture, DocumentError::Start(_)), "{program}: {picture}");
     }
 }

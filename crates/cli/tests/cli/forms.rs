@@ -166,6 +166,7 @@ fn a_form_that_cannot_be_is_refused_before_the_model_is_loaded() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn the_guide_s_examples_work() {
     let fixture = Fixture::new();

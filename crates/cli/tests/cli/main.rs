@@ -1,6 +1,7 @@
 //! The binary as people run it, on the tiny random checkpoint in testdata: what it answers is noise, but the same
 //! noise every time.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(unreachable_pub, reason = "what test binaries share is for themselves")]
 
 mod ask;
 mod batch;
@@ -15,7 +16,10 @@ mod others;
 mod photographs;
 mod quantized;
 mod sidecars;
+#[path = "../common/signals.rs"]
+mod signals;
 mod streams;
+mod windows;
 
 use safetensors::SafeTensors;
 use std::ffi::OsStr;
@@ -34,6 +38,7 @@ fn repository() -> PathBuf {
 }
 
 /// A text of the repository.
+#[cfg(unix)]
 fn repository_text(path: &str) -> String {
     std::fs::read_to_string(repository().join(path)).unwrap()
 }
@@ -102,6 +107,20 @@ impl Fixture {
         Run::of(self.command(args).output().unwrap())
     }
 
+    /// Runs with `input` on stdin.
+    fn run_with_input<S: AsRef<OsStr>>(&self, args: &[S], input: &[u8]) -> Run {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // a program that refuses its arguments does not read, and its pipe may be closed already
+        let _ = child.stdin.take().unwrap().write_all(input);
+        Run::of(child.wait_with_output().unwrap())
+    }
+}
+
+/// Examples, which are written for a shell.
+#[cfg(unix)]
+impl Fixture {
     /// Runs the examples of a page of the guide, on the demo model, with the pictures of examples/ in a folder `photos`;
     /// what each prints.
     fn run_guide(&self, page: &str) -> Vec<String> {
@@ -141,16 +160,6 @@ impl Fixture {
         let is_run =
             |block: &&str| !absent.iter().any(|name| block.split("```").next().unwrap().contains(name));
         text.split("```sh\n").skip(1).filter(is_run).map(run).collect()
-    }
-
-    /// Runs with `input` on stdin.
-    fn run_with_input<S: AsRef<OsStr>>(&self, args: &[S], input: &[u8]) -> Run {
-        let mut command = self.command(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        // a program that refuses its arguments does not read, and its pipe may be closed already
-        let _ = child.stdin.take().unwrap().write_all(input);
-        Run::of(child.wait_with_output().unwrap())
     }
 }
 

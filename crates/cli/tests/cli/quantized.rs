@@ -2,10 +2,9 @@
 
 use super::{Fixture, Run, tiny};
 use safetensors::SafeTensors;
+use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader};
-#[cfg(unix)]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// stdout of a run that did well, whatever it told on stderr.
@@ -16,7 +15,12 @@ fn stdout(run: Run) -> String {
 
 /// Quantized models that the fixture's cache holds.
 pub(super) fn cached(fixture: &Fixture) -> Vec<PathBuf> {
-    let folders = std::fs::read_dir(fixture.path("cache")).into_iter().flatten().flatten();
+    cached_in(&fixture.path("cache"))
+}
+
+/// Quantized models that the cache in `folder` holds.
+pub(super) fn cached_in(folder: &Path) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(folder).into_iter().flatten().flatten();
     folders
         .flat_map(|folder| std::fs::read_dir(folder.path()).unwrap())
         .map(|file| file.unwrap().path())
@@ -36,6 +40,21 @@ fn a_quantized_file_is_a_whole_model() {
         assert_eq!(fixture.run(&ask).answer(), answer, "the same every time");
         let info = fixture.run(&["info", "--json", "--model", out.trim()]).json();
         assert_eq!(info["model"]["weights_format"], bits);
+    }
+}
+
+/// Neither the system nor the processor's level changes a byte.
+#[test]
+fn a_quantized_file_is_the_same_everywhere() {
+    let fixture = Fixture::new();
+    for (bits, digest) in [
+        ("q8", "c4d5383021c2319885c624a7f2accf83b32f00b7c3c088ca5c76bee1775285f6"),
+        ("q4", "c568e1d282efa403cefb100378766197bf8d165f784f5feb573ae424bf6c6e3d"),
+    ] {
+        stdout(fixture.run(&["quantize", tiny().to_str().unwrap(), "--to", bits]));
+        let file = std::fs::read(fixture.path(&format!("tiny-{bits}.safetensors"))).unwrap();
+        let found: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, digest, "{bits}");
     }
 }
 

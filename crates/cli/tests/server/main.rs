@@ -21,5 +21,7 @@ mod process;
 mod records;
 mod safety;
 mod sampling;
+#[path = "../common/signals.rs"]
+mod signals;
 mod tls;
 mod wire;

@@ -1,7 +1,7 @@
 //! The real program: its signals, its exit code, and what its log holds.
-#![cfg(unix)]
 
 use super::harness::{data_url, events, png, receive, request, send, tiny, user, user_with_picture};
+use super::signals;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -25,6 +25,7 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
         command.args(["serve", "--port", "0", "--model"]).arg(tiny()).args(args);
         command.env("RUST_LOG", level).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        signals::hear(&mut command);
         let cache = tempfile::tempdir().unwrap();
         let mut child = command.env("PHI3V_CACHE", cache.path()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -51,11 +52,6 @@ impl Process {
             std::thread::sleep(Duration::from_millis(50));
         }
         self
-    }
-
-    fn signal(&self, name: &str) {
-        let told = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(told.success());
     }
 
     /// Exit code and log.
@@ -101,9 +97,12 @@ fn a_health_check_needs_no_key_and_tells_a_server_from_none() {
 
 #[test]
 fn ctrl_c_ends_a_server_as_sigterm_does_also_after_quantizing() {
+    if !signals::can_be_sent() {
+        return;
+    }
     // a level that is empty counts as unset, which is info
     let process = Process::start(&["--quant", "q8"], "").until_ready(&[]);
-    process.signal("-INT");
+    signals::interrupt(&process.child);
     let (code, log) = process.end();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("shutting down"), "{log}");
@@ -111,6 +110,9 @@ fn ctrl_c_ends_a_server_as_sigterm_does_also_after_quantizing() {
 
 #[test]
 fn sigterm_lets_running_answers_end_and_exits_with_0() {
+    if !signals::can_be_sent() {
+        return;
+    }
     let process = Process::start(&[], "info").until_ready(&[]);
     // some answers of the random model are short, so several run
     let body = |number: usize| {
@@ -126,7 +128,7 @@ fn sigterm_lets_running_answers_end_and_exits_with_0() {
     for stream in &mut running {
         assert!(stream.read(&mut [0; 16]).unwrap() > 0);
     }
-    process.signal("-TERM");
+    signals::terminate(&process.child);
     for mut stream in running {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -141,6 +143,9 @@ fn sigterm_lets_running_answers_end_and_exits_with_0() {
 
 #[test]
 fn the_log_tells_of_requests_and_holds_nothing_of_theirs() {
+    if !signals::can_be_sent() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let keys = dir.path().join("keys");
     std::fs::write(&keys, "secret-key-of-some-length\n").unwrap();
@@ -167,7 +172,7 @@ fn the_log_tells_of_requests_and_holds_nothing_of_theirs() {
     }
     let wrong = [("authorization", "Bearer secret-but-wrong-key")];
     assert_eq!(request(process.address, "GET", "/secret-path?secret=query", &wrong, b"").status, 401);
-    process.signal("-TERM");
+    signals::terminate(&process.child);
     let (code, log) = process.end();
     assert_eq!(code, Some(0), "{log}");
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -193,6 +198,7 @@ fn with_log(log: impl Into<Stdio>, args: &[&str]) -> (Process, std::net::SocketA
     command.args(["serve", "--port", &port.to_string(), "--model"]).arg(tiny()).args(args);
     let cache = tempfile::tempdir().unwrap();
     command.env("PHI3V_CACHE", cache.path()).env("RUST_LOG", "trace");
+    signals::hear(&mut command);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let process = Process { child, address, log: Arc::default(), reader: None, _cache: cache };
@@ -214,12 +220,15 @@ fn serves_to_the_end(name: &str, (mut process, address): (Process, SocketAddr)) 
         assert_eq!(answer.status, 200, "{name}");
         assert_eq!(request(address, "GET", "/nothing", &[], b"").status, 404, "{name}");
     }
-    process.signal("-TERM");
+    signals::terminate(&process.child);
     assert_eq!(process.child.wait().unwrap().code(), Some(0), "{name}");
 }
 
 #[test]
 fn a_log_that_cannot_be_written_changes_nothing() {
+    if !signals::can_be_sent() {
+        return;
+    }
     // a pipe whose reader has gone, from the beginning or later
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

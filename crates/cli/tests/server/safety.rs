@@ -192,9 +192,10 @@ fn pictures_come_from_the_allowed_folder_only() {
     std::fs::write(dir.join("a.png"), png(40, 30, 1)).unwrap();
     let sources = Sources::data_urls_only().with_folder(&dir).unwrap();
     let server = Running::start(ServerOptions { sources, ..ServerOptions::default() });
-    assert_eq!(server.chat(&picture(&format!("file://{}/a.png", dir.display()))).status, 200);
+    let folder = url::Url::from_file_path(&dir).unwrap();
+    assert_eq!(server.chat(&picture(&format!("{folder}/a.png"))).status, 200);
     for path in ["/b.png", "/../../etc/passwd", ""] {
-        let refused = server.chat(&picture(&format!("file://{}{path}", dir.display())));
+        let refused = server.chat(&picture(&format!("{folder}{path}")));
         assert_eq!(refused.code(), "image_source_not_allowed");
         assert!(!refused.text().contains(dir.to_str().unwrap()));
     }

@@ -2,6 +2,7 @@
 
 use crate::args::has_picture_ending;
 use crate::paths::from_home;
+use crate::sys::BACKSLASH_ESCAPES;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ pub(super) fn typed(path: &str) -> OsString {
     let mut plain = String::new();
     let mut letters = path.chars();
     while let Some(letter) = letters.next() {
-        let escaped = if cfg!(unix) && letter == '\\' { letters.next() } else { None };
+        let escaped = if BACKSLASH_ESCAPES && letter == '\\' { letters.next() } else { None };
         plain.push(escaped.unwrap_or(letter));
     }
     from_home(&plain).into()
