@@ -30,7 +30,7 @@ use shape::{ArrayShape, Definitions, ObjectShape, Shape, are_apart, both, contai
 use text::{Pattern, TextShape};
 
 pub(super) use check::Check;
-pub(super) use emit::grammar;
+pub(super) use emit::{choices, grammar};
 
 /// Why a schema cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
