@@ -332,6 +332,16 @@ fn grammars_that_cannot_be_used_say_why() {
     assert!(error(Grammar::Regex("(".to_owned())).starts_with("the regex cannot be used: "));
     assert!(error(Grammar::Lark("start: nothing".to_owned())).starts_with("the grammar cannot be used: "));
     assert!(error(Grammar::Lark(String::new())).starts_with("the grammar cannot be used: "));
+    for token in ["<|end|>", "<|image|>", "<nothing>", "<[*]>", "<[^0]>", "<[32007]>"] {
+        for grammar in [format!("start: \"a\" {token}"), format!("start: a\na: \"b\" | {token}")] {
+            let text = error(Grammar::Lark(grammar));
+            assert!(text.starts_with(&format!("the grammar cannot be used: it names {token}, ")), "{text}");
+        }
+    }
+    // within a text or a pattern they are letters
+    for grammar in ["start: \"<|end|>\"", "start: /<b>/ \"<[*]>\" // <b>"] {
+        assert!(factory.constraint(&Grammar::Lark(grammar.to_owned())).is_ok(), "{grammar}");
+    }
 }
 
 #[test]
