@@ -9,6 +9,7 @@ mod check;
 mod conditions;
 mod decimal;
 mod emit;
+mod format;
 mod number;
 mod outside;
 mod pointer;
@@ -679,7 +680,7 @@ fn texts(schema: &Map<String, Value>, wide: bool) -> Result<Option<TextShape>, R
         shape.patterns.retain(|pattern| !wide || pattern.is_exact());
     }
     if let Some(name) = word("format")?.filter(|_| !wide) {
-        shape.patterns.extend(text::format(name));
+        shape.patterns.extend(Pattern::format(name));
     }
     Ok(Some(shape))
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::super::decimal::Decimal;
 use super::super::number::{self, Multiple};
 use super::super::references::References;
-use super::super::text::{self, Pattern};
+use super::super::text::Pattern;
 use super::super::{Refused, count, pointer};
 use super::Unmet;
 use super::instance::{Instance, LEVELS_MAX};
@@ -206,7 +206,7 @@ impl<'a> Checker<'a> {
             return Ok(Some(format!("does not match the pattern {pattern:?}")));
         }
         if let Some(name) = schema.get("format").and_then(Value::as_str) {
-            let format = self.formats.entry(name).or_insert_with(|| text::format(name));
+            let format = self.formats.entry(name).or_insert_with(|| Pattern::format(name));
             // a name that the standard does not have is for people
             if let Some(format) = format
                 && !format.matches_within(text, &mut self.pattern_work)?
