@@ -9,7 +9,7 @@ use super::super::decimal::Decimal;
 use super::super::number::{self, Multiple};
 use super::super::references::References;
 use super::super::text::Pattern;
-use super::super::{Refused, count, pointer};
+use super::super::{Refused, asks_unique, count, pointer};
 use super::Unmet;
 use super::instance::{Instance, LEVELS_MAX};
 
@@ -257,7 +257,7 @@ impl<'a> Checker<'a> {
                 )));
             }
         }
-        if schema.get("uniqueItems").is_some_and(|unique| *unique != Value::Bool(false))
+        if asks_unique(schema)?
             && let Some(index) = first_repeated(items)
         {
             return Err(Unmet::violated("an array has an item twice, uniqueItems forbids it").within(index));
