@@ -265,20 +265,3 @@ fn pointers() -> Vec<Named> {
         ("uuid", Format::exact(&format!("{four}{four}-{four}-{four}-{four}-{four}{four}{four}"))),
     ]
 }
-
-#[cfg(test)]
-mod tests {
-    use super::super::text;
-    use super::*;
-
-    /// An answer that was written as a format asks is also taken for one.
-    #[test]
-    fn what_is_written_is_taken() {
-        for (name, format) in FORMATS.iter() {
-            let left = text::without(format.written(), vec![format.taken()]);
-            assert_eq!(text::is_empty(&left), Ok(true), "{name}");
-            assert_eq!(text::is_empty(&format.written()), Ok(false), "{name}");
-        }
-        assert!(Format::named("regex").is_none() && Format::named("int32").is_none());
-    }
-}
