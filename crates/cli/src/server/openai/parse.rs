@@ -183,7 +183,7 @@ fn text(body: &[u8]) -> Result<&[u8], ApiError> {
 fn known_fields<T: JsonSchema + 'static>() -> &'static [String] {
     static KNOWN: LazyLock<Mutex<HashMap<TypeId, &'static [String]>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    *known.entry(TypeId::of::<T>()).or_insert_with(|| {
+    known.entry(TypeId::of::<T>()).or_insert_with(|| {
         let schema = schema_for!(T);
         let properties = schema.get("properties").and_then(Value::as_object);
         let names: Vec<String> = properties.into_iter().flatten().map(|(name, _)| name.clone()).collect();
