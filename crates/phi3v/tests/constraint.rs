@@ -174,6 +174,17 @@ fn choices_are_texts_and_no_patterns() {
     check_answers(&grammar, 30, |answer| choices.contains(&answer));
 }
 
+/// Signs of patterns in choices cost nothing.
+#[test]
+fn many_choices_of_any_signs() {
+    let choices: Vec<String> = (0..600).map(|number| format!("is it {number}?? (a) (b)")).collect();
+    let known: std::collections::HashSet<&str> = choices.iter().map(String::as_str).collect();
+    check_answers(&Grammar::Choices(choices.clone()), 5, |answer| known.contains(answer));
+    let long = [" a|b".repeat(8_000), " a|b".repeat(8_000) + "c"];
+    let factory = factory(&fixture());
+    assert!(factory.constraint(&Grammar::Choices(long.to_vec())).is_ok());
+}
+
 #[test]
 fn a_tree_that_contains_itself() {
     let schema = json!({
@@ -310,6 +321,9 @@ fn grammars_that_cannot_be_used_say_why() {
     }
     let many = Grammar::Choices((0..1001).map(|number| number.to_string()).collect());
     assert_eq!(error(many), "the list of choices has 1001 texts, the limit is 1000");
+    let long = Grammar::Choices(vec!["a".repeat(40_000), "b".repeat(40_000)]);
+    assert_eq!(factory.constraint(&long).unwrap_err().hint().unwrap(), "give fewer choices, or shorter ones");
+    assert_eq!(error(long), "the list of choices has 80000 bytes, the limit is 65536");
     let letter = error(Grammar::JsonSchema(json!("@letter")));
     assert!(
         letter.ends_with("there is no preset \"@letter\", there are @receipt, @invoice, @table, @card, @alt"),
@@ -318,6 +332,16 @@ fn grammars_that_cannot_be_used_say_why() {
     assert!(error(Grammar::Regex("(".to_owned())).starts_with("the regex cannot be used: "));
     assert!(error(Grammar::Lark("start: nothing".to_owned())).starts_with("the grammar cannot be used: "));
     assert!(error(Grammar::Lark(String::new())).starts_with("the grammar cannot be used: "));
+    for token in ["<|end|>", "<|image|>", "<nothing>", "<[*]>", "<[^0]>", "<[32007]>"] {
+        for grammar in [format!("start: \"a\" {token}"), format!("start: a\na: \"b\" | {token}")] {
+            let text = error(Grammar::Lark(grammar));
+            assert!(text.starts_with(&format!("the grammar cannot be used: it names {token}, ")), "{text}");
+        }
+    }
+    // within a text or a pattern they are letters
+    for grammar in ["start: \"<|end|>\"", "start: /<b>/ \"<[*]>\" // <b>"] {
+        assert!(factory.constraint(&Grammar::Lark(grammar.to_owned())).is_ok(), "{grammar}");
+    }
 }
 
 #[test]

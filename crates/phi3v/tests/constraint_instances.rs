@@ -240,7 +240,7 @@ fn goes_round_somewhere(root: &Value, part: &Value) -> bool {
 }
 
 /// Whether docs/internals/forms.md says that the grammar may take less than the schema: what is left when values are taken
-/// away is found in part only, formats have those of their texts that are in use, and ends that doubles round are moved inwards.
+/// away is found in part only, formats have those of their texts that validators agree on, and ends that doubles round are moved inwards.
 fn may_take_less(part: &Value) -> bool {
     const IN_PART: [&str; 8] =
         ["not", "oneOf", "if", "contains", "dependentRequired", "propertyNames", "uniqueItems", "format"];

@@ -149,33 +149,242 @@ fn keywords_beyond_a_grammar() {
     }
 }
 
-/// What stands on paper can be answered: leap days, long names.
+/// Texts of each format that are right, and some that are wrong.
+const FORMATS: &[(&str, &[&str], &[&str])] = &[
+    (
+        "date",
+        &["2024-02-29", "2000-02-29", "2023-12-31", "1996-02-29", "0843-08-10", "0004-02-29"],
+        &["2023-02-29", "1900-02-29", "2024-02-30", "2024-04-31", "2024-13-01", "24-01-01", "0100-02-29"],
+    ),
+    (
+        "time",
+        &["12:30:00Z", "23:59:59.999999999z", "00:00:00+14:00", "08:15:00.1-03:30"],
+        &["24:00:00Z", "12:60:00Z", "12:30:00", "12:30:00.Z", "12:30:00+24:00"],
+    ),
+    (
+        "date-time",
+        &[
+            "2024-02-29T12:30:00Z",
+            "2024-05-01T08:15:30.1234567+02:00",
+            "2024-05-01t08:15:30z",
+            "2024-05-01T08:15:30.123456789012Z",
+        ],
+        &["2025-02-29T12:30:00Z", "2024-05-01", "2024-05-01T08:15:30"],
+    ),
+    (
+        "duration",
+        &["P1Y2M3DT4H5M6S", "PT36H", "P4W", "P10000D", "PT0S"],
+        &["P", "PT", "P1YT", "1D", "P1W2D", "P1S"],
+    ),
+    (
+        "hostname",
+        &[
+            "donaudampfschifffahrt.example",
+            "mail.eu.example.org",
+            "a-b-c.example",
+            "127.0.0.1",
+            "a.b.c.d.e.example.com",
+            "xn--mnchen-3ya.de",
+            "r3---sn-4g5e6nsy.example.com",
+            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijk.example",
+        ],
+        &[
+            "-a.example",
+            "a..b",
+            "a-.example",
+            "a_b.example",
+            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl.example",
+        ],
+    ),
+    (
+        "idn-hostname",
+        &["m\u{fc}nchen.de", "example.com", "\u{4f8b}\u{3048}.example", "a-b-c.de"],
+        &["-\u{fc}.de", "a b.de"],
+    ),
+    (
+        "email",
+        &[
+            "info@photographysupplies.example",
+            "first.last@eu.mail.example.org",
+            "customerserviceteamleader@example.com",
+            "o'neil@example.com",
+            "x@example.international",
+            "user+tag/dept=a@a.b.c.d.e.example.com",
+            "info@xn--mnchen-3ya.de",
+            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl@example.com",
+        ],
+        &[
+            "@example.org",
+            "a@b",
+            "a@-b.org",
+            "a..b@example.com",
+            ".a@example.com",
+            "a b@example.com",
+            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklm@example.com",
+        ],
+    ),
+    ("idn-email", &["info@m\u{fc}ller.de", "J\u{f6}rg@example.com", "a@b.de"], &["@m\u{fc}ller.de", "a@"]),
+    ("ipv4", &["0.0.0.0", "192.168.100.255"], &["256.0.0.1", "1.2.3", "01.2.3.4"]),
+    (
+        "ipv6",
+        &[
+            "::",
+            "::1",
+            "2001:db8::",
+            "1:2:3:4:5:6:7:8",
+            "1:2:3:4:5:6:7::",
+            "1:2:3:4:5::8",
+            "1::3:4:5:6:7:8",
+            "::ffff:1.2.3.4",
+            "64:ff9b::192.0.2.33",
+            "1:2:3:4:5:6:1.2.3.4",
+            "1:2:3:4:5::1.2.3.4",
+        ],
+        &[
+            ":",
+            "1::2::3",
+            "1:2:3:4:5:6:7",
+            "1:2:3:4:5:6:7:8:9",
+            "1:2:3:4:5:6::1.2.3.4",
+            "::1.2.3.256",
+            "12345::",
+            "fe80::1%eth0",
+        ],
+    ),
+    ("uuid", &["123e4567-e89b-12d3-a456-426614174000"], &["123e4567e89b12d3a456426614174000"]),
+    (
+        "uri",
+        &[
+            "https://www.stackoverflow.com/",
+            "http://localhost:11434/v1",
+            "https://medium.com/@user",
+            "https://en.wikipedia.org/wiki/Rust_(language)",
+            "https://example.org/%C3%A9",
+            "https://example.org/?q=1,2",
+            "https://example.org/?u=a/b",
+            "https://user@example.org/",
+            "https://user:pass%20word@example.org:65535",
+            "http://[2001:db8::1]:80/a#b?c/d",
+            "http://192.168.0.1/",
+            "http://my_host.example/a;b=c!$&'*+",
+            "file:///etc/hosts",
+            "mailto:a@example.org",
+            "tel:+1-816-555-1212",
+            "urn:isbn:0451450523",
+            "https://an-unusually-long-name-of-a-company-with-hyphens.example/",
+        ],
+        &[
+            "www.example.com",
+            "/a",
+            "https://",
+            "https://a b/",
+            "https://example.org:65536/",
+            "https://example.org/%zz",
+            "https://example.org/<a>",
+            "1a:b",
+        ],
+    ),
+    (
+        "iri",
+        &["https://m\u{fc}ller.de/stra\u{df}e?\u{e9}=1#\u{3042}", "https://example.org/a"],
+        &["https://a b/"],
+    ),
+    (
+        "uri-reference",
+        &["", "a/b", "../x", "/a/b?c#d", "#top", "?q", "//example.org/a", "https://example.org/a:b", "./a:b"],
+        &["a b", "1a:b", "/%z"],
+    ),
+    ("iri-reference", &["../\u{e9}", "https://example.org/"], &["a b"]),
+    (
+        "uri-template",
+        &["https://example.org/{a}/b{?c,d*}{&e:3}{#f.g}", "/plain"],
+        &["{", "{a", "a b", "{a b}"],
+    ),
+    ("json-pointer", &["", "/a b/0", "/~0~1", "/\u{e9}"], &["a", "/~", "/~2"]),
+    ("relative-json-pointer", &["0", "10/a b", "1#"], &["01", "-1", "a"]),
+];
+
+/// What stands on paper can be answered, and whoever asks for it in `const` or `enum` gets it.
 #[test]
 fn formats_take_what_is_in_use() {
     let forms = Forms::new();
-    for (format, right, wrong) in [
-        (
-            "date",
-            &["2024-02-29", "2000-02-29", "2023-12-31", "1996-02-29"][..],
-            &["2023-02-29", "1900-02-29", "2024-02-30", "2024-04-31"][..],
-        ),
-        ("date-time", &["2024-02-29T12:30:00Z"], &["2025-02-29T12:30:00Z"]),
-        (
-            "hostname",
-            &["donaudampfschifffahrt.example", "mail.eu.example.org", "a-b-c.example", "127.0.0.1"],
-            &["-a.example", "a..b", "a-.example"],
-        ),
-        (
-            "email",
-            &["info@photographysupplies.example", "first.last@eu.mail.example.org"],
-            &["@example.org", "a@b", "a@-b.org"],
-        ),
-    ] {
+    for (format, right, wrong) in FORMATS {
         let schema = json!({"type": "string", "format": format});
-        let taken = |text: &&str| forms.takes_for(&schema, &format!("\"{text}\""));
+        let taken = |text: &&str| forms.takes_for(&schema, &json!(text).to_string());
         assert_eq!(right.iter().find(|text| !taken(text)), None, "{format}");
         assert_eq!(wrong.iter().find(|text| taken(text)), None, "{format}");
         assert!(forms.check(&schema, (40, 5)).is_some_and(|finished| finished > 0), "{format}");
+        for text in *right {
+            assert!(forms.takes_for(&json!({"const": text, "format": format}), &json!(text).to_string()));
+        }
+        let listed = json!({"enum": right, "format": format});
+        assert!(right.iter().all(|text| forms.takes_for(&listed, &json!(text).to_string())), "{format}");
+    }
+}
+
+/// Formats of which validators differ: what the schema's author wrote is kept where some of them would.
+#[test]
+fn what_an_author_wrote_is_judged_kindly() {
+    let forms = Forms::new();
+    for (format, text) in [
+        ("date-time", "2024-05-01T08:15:30"),
+        ("time", "23:59:60Z"),
+        ("duration", "PT1.5S"),
+        ("email", "\"two words\"@example.com"),
+        ("email", "root@localhost"),
+        ("hostname", "_dmarc.example.com"),
+        ("uri", "https://example.com/\u{e9}?a=b|c"),
+        ("uri", "about:"),
+        ("idn-hostname", "xn--mnchen-3ya.de"),
+        ("regex", "[a-z]+(?=b)"),
+        ("int32", "anything"),
+    ] {
+        for schema in [
+            json!({"const": text, "format": format}),
+            json!({"enum": ["x y", text], "format": format}),
+            json!({"allOf": [{"enum": [text]}, {"format": format}]}),
+        ] {
+            assert!(forms.takes_for(&schema, &json!(text).to_string()), "{schema}");
+        }
+    }
+    for (format, text) in
+        [("date", "2024-02-30"), ("ipv4", "256.1.1.1"), ("email", "a"), ("uri", "example.com")]
+    {
+        let refusal = forms.refusal(Grammar::JsonSchema(json!({"const": text, "format": format})));
+        assert!(refusal.contains("no JSON value satisfies it"), "{refusal}");
+    }
+    // a pattern in the place of a text is no pattern of ours
+    assert!(forms.takes_for(&json!({"type": "string", "format": "regex"}), "\"[a-z]+\""));
+}
+
+/// Keywords of the wrong type, or of an earlier draft, are refused by name or say nothing: never one thing here and another there.
+#[test]
+fn keywords_of_other_types() {
+    let forms = Forms::new();
+    let digits = |unique: Value| {
+        json!({"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9},
+        "minItems": 3, "maxItems": 3, "uniqueItems": unique})
+    };
+    for (unique, repeats) in [(json!(null), true), (json!(false), true), (json!(true), false)] {
+        assert_eq!(forms.takes_for(&digits(unique.clone()), "[1,1,2]"), repeats, "{unique}");
+        // the validator takes no schema with null there
+        let drawn = || forms.check(&digits(unique.clone()), (20, 3)).is_some_and(|finished| finished > 10);
+        assert!(unique.is_null() || drawn(), "{unique}");
+    }
+    let member = |required: bool| json!({"properties": {"a": {"type": "string", "required": required}}});
+    assert!(forms.takes_for(&member(false), "{}"));
+    for (schema, words) in [
+        (digits(json!(1)), "uniqueItems is 1, it must be true or false"),
+        (digits(json!("yes")), "uniqueItems is \"yes\""),
+        (json!({"items": {"anyOf": [{"type": "null"}, digits(json!([]))]}}), "uniqueItems is []"),
+        (json!({"allOf": [{"not": digits(json!(0))}]}), "uniqueItems is 0"),
+        (member(true), "required must be a list of names, beside properties (at #/properties/a)"),
+        (json!({"required": "a"}), "required must be a list of names"),
+        (json!({"type": "number", "divisibleBy": 2}), "\"divisibleBy\" cannot be followed"),
+        (json!({"prefixItems": [true], "items": [true]}), "items must be a schema beside prefixItems"),
+    ] {
+        let refusal = forms.refusal(Grammar::JsonSchema(schema));
+        assert!(refusal.contains(words), "{refusal}");
     }
 }
 

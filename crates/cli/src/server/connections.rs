@@ -3,14 +3,15 @@
 //! A connection whose request is being answered keeps its place. Any other gives way to a new one: first those that
 //! never showed a key, and of these the one on which nothing has come or gone for longest. So whoever holds
 //! connections with half a request, an answer that is not read, or nothing at all, shuts nobody out. Where every
-//! connection is being answered, a few spare ones still tell how the server is.
+//! connection is being answered, a few spare ones still tell how the server is; one of them takes a place with the first
+//! request for which there is one.
 
 use axum::body::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -48,22 +49,37 @@ struct State {
 pub(super) struct Connection {
     state: Mutex<State>,
     gives_way: Notify,
-    spare: bool,
+    /// It has none of the places. Changes only while all connections are locked.
+    spare: AtomicBool,
+    id: u64,
+    connections: Weak<Connections>,
 }
 
 impl Connection {
-    fn new(spare: bool) -> Self {
+    fn new(connections: &Arc<Connections>, id: u64, spare: bool) -> Self {
         let state = State { phase: Phase::Waiting, progress: Instant::now(), unread: false, has_key: false };
-        Self { state: Mutex::new(state), gives_way: Notify::new(), spare }
+        Self {
+            state: Mutex::new(state),
+            gives_way: Notify::new(),
+            spare: AtomicBool::new(spare),
+            id,
+            connections: Arc::downgrade(connections),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it came when all places were taken.
-    pub(super) fn is_spare(&self) -> bool {
-        self.spare
+    /// Whether it has no place.
+    fn is_spare(&self) -> bool {
+        self.spare.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has a place for a request. One that came when all were taken takes one that has become free since, or
+    /// that another gives up.
+    pub(super) fn has_place(&self) -> bool {
+        !self.is_spare() || self.connections.upgrade().is_some_and(|connections| connections.promote(self))
     }
 
     /// A valid key has come.
@@ -133,14 +149,32 @@ impl Connections {
     /// being answered.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut all = self.all();
-        let spare = all.len() >= self.places && !give_way(&mut all);
-        if spare && all.len() >= self.places + SPARE {
+        let spare = !self.find_place(&mut all);
+        let spares = all.values().filter(|connection| connection.is_spare()).count();
+        if spare && spares >= SPARE && !give_way(&mut all, Connection::is_spare) {
             return None;
         }
-        let connection = Arc::new(Connection::new(spare));
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let connection = Arc::new(Connection::new(self, id, spare));
         all.insert(id, Arc::clone(&connection));
         Some(Place { connections: Arc::clone(self), id, connection })
+    }
+
+    /// Whether there is a free place, for which another connection gives way where need be.
+    fn find_place(&self, all: &mut HashMap<u64, Arc<Connection>>) -> bool {
+        let taken = all.values().filter(|connection| !connection.is_spare()).count();
+        taken < self.places || give_way(all, |connection| !connection.is_spare())
+    }
+
+    /// Gives a spare connection a place, if there is one.
+    fn promote(&self, connection: &Connection) -> bool {
+        let mut all = self.all();
+        // one that has given way is about to end
+        let promoted = all.contains_key(&connection.id) && self.find_place(&mut all);
+        if promoted {
+            connection.spare.store(false, Ordering::Relaxed);
+        }
+        promoted
     }
 
     /// Ends the connections that the end of the server need not wait for: those with no request or half of one, and
@@ -156,14 +190,15 @@ impl Connections {
     }
 }
 
-/// Lets the idlest connection give way, if there is one that may.
-fn give_way(all: &mut HashMap<u64, Arc<Connection>>) -> bool {
+/// Lets the idlest connection of a kind give way, if there is one that may.
+fn give_way(all: &mut HashMap<u64, Arc<Connection>>, is_of_kind: impl Fn(&Connection) -> bool) -> bool {
     let order = |connection: &Connection| {
         let state = connection.state();
         let may_go = state.phase != Phase::Answering || state.unread;
         may_go.then_some((state.has_key, state.progress))
     };
-    let idlest = all.iter().filter_map(|(id, connection)| Some((order(connection)?, *id))).min();
+    let of_kind = all.iter().filter(|(_, connection)| is_of_kind(connection));
+    let idlest = of_kind.filter_map(|(id, connection)| Some((order(connection)?, *id))).min();
     // its place is free at once: what it still holds goes within the same moment
     let Some(connection) = idlest.and_then(|(_, id)| all.remove(&id)) else { return false };
     connection.gives_way.notify_one();
@@ -284,5 +319,22 @@ mod tests {
         assert_eq!((spare, answering().is_none()), (SPARE, true));
         places.truncate(1);
         assert!(!answering().unwrap().connection.is_spare(), "a place given back is no spare one");
+    }
+
+    #[test]
+    fn a_spare_connection_takes_a_place_that_has_become_free() {
+        let connections = Arc::new(Connections::new(1));
+        let answering = connections.enter().unwrap();
+        answering.connection.enter(Phase::Answering);
+        let spare = connections.enter().unwrap();
+        assert!(spare.connection.is_spare() && !spare.connection.has_place());
+        // another spare one that does nothing is no reason for more places than there are
+        let other = connections.enter().unwrap();
+        assert!(other.connection.is_spare() && !other.connection.has_place());
+        drop(answering);
+        assert!(spare.connection.has_place() && !spare.connection.is_spare());
+        // it waits for a request, and so gives way to the one that has one
+        assert!(other.connection.has_place());
+        assert_eq!(gone(&connections, &[spare, other]), [0]);
     }
 }

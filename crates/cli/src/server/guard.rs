@@ -184,6 +184,7 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
         }
         Err(error) => {
             let unauthorised = error.status == StatusCode::UNAUTHORIZED;
+            let full = error.code == "connections_full";
             let mut response = error.into_response();
             if unauthorised {
                 // browsers ask their user for a password, and send it with everything the page asks for
@@ -192,18 +193,23 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
                 let challenge = axum::http::HeaderValue::from_static(challenge);
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             }
+            if full {
+                // the next try is a new connection, before which another gives way
+                let close = axum::http::HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
             response
         }
     }
 }
 
-/// Notes who has a key, and turns away who came when all places were taken; but asking how the server is goes always.
+/// Notes who has a key, and turns away who finds all places taken; but asking how the server is goes always.
 fn admit(connection: &Connection, caller: Caller, uri: &Uri) -> Result<(), ApiError> {
     if caller.has_key {
         connection.has_key();
     }
     let asks_how_it_is = matches!(uri.path(), "/health" | "/ready");
-    if connection.is_spare() && !asks_how_it_is { Err(limits::connections_full()) } else { Ok(()) }
+    if asks_how_it_is || connection.has_place() { Ok(()) } else { Err(limits::connections_full()) }
 }
 
 #[cfg(test)]

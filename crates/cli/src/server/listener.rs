@@ -58,6 +58,9 @@ pub(super) async fn serve(
             Ok((stream, place)) => {
                 tokio::spawn(connection(serving.clone(), stream, place, graceful.watcher()));
             }
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection ended before it was accepted");
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -78,11 +81,28 @@ pub(super) async fn serve(
     }
 }
 
+/// Whether a failure to accept is that of one connection, which its client or the network has ended; the next may be there
+/// already.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkUnreachable
+            | TimedOut
+    )
+}
+
 /// The next connection, for which another gives way where all places are taken.
 async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> io::Result<(TcpStream, Place)> {
     let (stream, _) = listener.accept().await?;
-    // tokens are small and are to be seen at once
-    stream.set_nodelay(true)?;
+    // tokens are small and are to be seen at once; a connection that has ended already is told of where it is read
+    let _ = stream.set_nodelay(true);
     loop {
         match connections.enter() {
             Some(place) => return Ok((stream, place)),
@@ -133,5 +153,25 @@ async fn http(
         .serve_connection(TokioIo::new(BadHeads::new(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_has_ended_holds_up_no_other() {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, OutOfMemory, PermissionDenied};
+        for (kind, alone) in [
+            (ConnectionAborted, true),
+            (ConnectionReset, true),
+            (OutOfMemory, false),
+            (PermissionDenied, false),
+        ] {
+            assert_eq!(is_of_one_connection(&kind.into()), alone, "{kind}");
+        }
+        // no file descriptors are left, which lasts
+        assert!(!is_of_one_connection(&io::Error::from_raw_os_error(24)));
     }
 }

@@ -465,6 +465,59 @@ fn harmless_fields_are_ignored() {
     assert_eq!(SERVER.chat(&body).status, 200);
 }
 
+/// What the official clients send although it asks for nothing, or what their users write.
+#[test]
+fn fields_of_the_official_clients_are_taken() {
+    let mut body = question("Hello", 3);
+    body["temperature"] = json!(1);
+    body["top_p"] = json!(0);
+    body["tools"] = json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]);
+    body["tool_choice"] = json!("none");
+    let answer = SERVER.chat(&body).content();
+    assert_eq!(answer, SERVER.chat(&question("Hello", 3)).content(), "a top_p of 0 leaves the likeliest");
+    body["tool_choice"] = json!("auto");
+    let refused = SERVER.chat(&body).json();
+    assert_eq!(refused["error"]["param"], "tools");
+
+    let answered = json!({"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "phase": "final_answer",
+        "content": [{"type": "output_text", "text": "Yes.", "annotations": [], "logprobs": null}]});
+    let body = json!({"input": [user("Is it?"), answered, user("Sure?")], "max_output_tokens": 3, "stream": true,
+        "stream_options": {"include_obfuscation": false}, "truncation": "auto", "max_tool_calls": null,
+        "text": {"verbosity": null, "format": {"type": "text"}}});
+    let answer = SERVER.post("/v1/responses", &body);
+    assert!(
+        answer.events().iter().any(|(name, _)| name == "response.completed" || name == "response.incomplete")
+    );
+    for (field, value, param) in [
+        ("text", json!({"verbosity": "low"}), "text.verbosity"),
+        ("stream_options", json!({"include_progress": true}), "stream_options.include_progress"),
+        ("stream", json!(false), "stream_options"),
+    ] {
+        let mut body = body.clone();
+        body[field] = value;
+        assert_eq!(SERVER.post("/v1/responses", &body).json()["error"]["param"], param);
+    }
+}
+
+#[test]
+fn a_picture_s_address_may_stand_by_itself() {
+    let url = data_url(&png(64, 48, 3));
+    let tokens = |image_url: Value| {
+        let content =
+            json!([{"type": "image_url", "image_url": image_url}, {"type": "text", "text": "What?"}]);
+        SERVER.post("/tokenize", &json!({"messages": [{"role": "user", "content": content}]}))
+    };
+    assert_eq!(tokens(json!(url)).json()["tokens"], tokens(json!({"url": url})).json()["tokens"]);
+    for wrong in [json!(5), json!([url]), json!(null), json!({"address": url}), json!({"url": {"a": 1}})] {
+        let refused = tokens(wrong);
+        assert_eq!(refused.code(), "invalid_value");
+        let message = refused.json()["error"]["message"].to_string();
+        for word in ["struct", "enum", "ImageUrl", "ImageFields", "sequence", "map"] {
+            assert!(!message.contains(word), "{message}");
+        }
+    }
+}
+
 #[test]
 fn every_answer_has_an_id() {
     let ids: Vec<String> =

@@ -129,6 +129,50 @@ fn what_is_being_answered_keeps_its_place_and_health_is_still_told() {
     assert!(answered, "there are places again");
 }
 
+/// Asks for a path on a connection that is kept, and reads the answer; its body is JSON.
+fn ask_on(stream: &mut TcpStream, path: &str) -> String {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).unwrap();
+    let (mut text, mut piece) = (String::new(), [0; 4096]);
+    while !text.ends_with('}') {
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "{text}");
+        text += &String::from_utf8_lossy(&piece[..count]);
+    }
+    text
+}
+
+/// Who comes while all places are taken is not turned away for as long as the connection is kept.
+#[test]
+fn a_refusal_ends_with_the_places_and_not_with_the_connection() {
+    let server = Running::endless(patient(1));
+    let body = json!({"messages": [user("x")], "max_tokens": ENDLESS}).to_string();
+    let mut running = Vec::new();
+    // one that was not read when the next connection came has given way
+    while server.get("/ready").json()["in_flight"] == 0 && running.len() < 64 {
+        running.push(server.open("POST", "/v1/chat/completions", &[JSON], body.as_bytes()));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // this one is refused, and closed so that the next try is a new connection
+    let mut refused = hold(server.address, b"");
+    let text = ask_on(&mut refused, "/v1/models");
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains("connections_full"), "{text}");
+    assert!(text.to_ascii_lowercase().contains("connection: close"), "{text}");
+    assert!(is_ended(refused));
+    // this one is kept, and has a place once there is one
+    let mut kept = hold(server.address, b"");
+    assert!(ask_on(&mut kept, "/ready").starts_with("HTTP/1.1 200"));
+    drop(running);
+    while !ask_on(&mut kept, "/ready").contains("\"in_flight\":0") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // the place is given back within the same moment
+    std::thread::sleep(Duration::from_millis(300));
+    for path in ["/v1/models", "/v1/models", "/v1/models/tiny"] {
+        let text = ask_on(&mut kept, path);
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
+}
+
 #[test]
 fn half_requests_do_not_delay_the_end() {
     for (name, half) in halves() {

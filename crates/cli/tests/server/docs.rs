@@ -58,6 +58,21 @@ fn the_description_has_every_route_with_its_method() {
     assert_eq!(served, described);
 }
 
+/// Every metric stands in the guide.
+#[test]
+fn the_guide_lists_the_metrics() {
+    let guide = std::fs::read_to_string(repository().join("docs/guide/server.md")).unwrap();
+    let text = Running::start(ServerOptions::default()).get("/metrics").text();
+    let mut named = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        assert!(guide.contains(&format!("| `{name}`")) || guide.contains(&format!(", `{name}` |")), "{name}");
+        named += 1;
+    }
+    assert!(named > 10, "{text}");
+}
+
 /// Every stable code stands in the guide.
 #[test]
 fn the_guide_lists_the_codes() {

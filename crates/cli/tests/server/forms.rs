@@ -55,6 +55,33 @@ fn choices_and_presets_are_forms() {
     }
 }
 
+/// Forms that cannot be followed are the client's to change, and are told of in its words.
+#[test]
+fn unusable_forms_are_no_fault_of_the_server() {
+    let ask = |format: Value| {
+        SERVER.chat(&json!({"messages": [user("x")], "max_tokens": 40, "response_format": format}))
+    };
+    let digits = json!({"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9},
+        "minItems": 3, "maxItems": 3, "uniqueItems": 1});
+    let choices: Vec<String> = (0..1_001).map(|number| format!("is it {number}??")).collect();
+    for (format, words) in [
+        (json!({"type": "json_schema", "json_schema": {"name": "a", "schema": digits}}), "uniqueItems is 1"),
+        (json!({"type": "grammar", "grammar": "start: \"a\" <|end|>"}), "it names <|end|>"),
+        (json!({"type": "choices", "choices": choices}), "the list of choices has 1001 texts"),
+        (
+            json!({"type": "choices", "choices": ["a".repeat(40_000), "b".repeat(40_000)]}),
+            "the list of choices has 80000 bytes",
+        ),
+    ] {
+        let refused = ask(format);
+        let error = &refused.json()["error"];
+        assert_eq!((refused.status, refused.code().as_str()), (400, "response_format_unusable"), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(words), "{error}");
+    }
+    let choices: Vec<String> = (0..600).map(|number| format!("is it {number}?? (a) (b)")).collect();
+    assert!(choices.contains(&ask(json!({"type": "choices", "choices": choices})).content()));
+}
+
 #[test]
 fn fields_come_with_a_chat_completion_whole_and_streamed() {
     let format = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema()}});

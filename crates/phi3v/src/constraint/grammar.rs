@@ -28,7 +28,7 @@ pub enum Grammar {
 /// How large a grammar may be before it is refused unread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrammarLimits {
-    /// Bytes of the schema (as compact JSON), regex or grammar.
+    /// Bytes of the schema (as compact JSON), regex or grammar, or of all choices together.
     pub bytes_max: usize,
     /// Nested arrays and objects of a schema.
     pub depth_max: usize,
@@ -45,7 +45,7 @@ impl Grammar {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::JsonObject | Self::JsonSchema(_) => "JSON schema",
-            Self::Choices(_) => "list of choices",
+            Self::Choices(_) => CHOICES,
             Self::Regex(_) => "regex",
             Self::Lark(_) => "grammar",
         }
@@ -57,10 +57,10 @@ impl Grammar {
         matches!(self, Self::JsonObject | Self::JsonSchema(_))
     }
 
-    /// The same form without names that stand for something: a preset's schema, and a pattern of choices.
+    /// The same form without a name that stands for something: a preset's schema in its place.
     ///
     /// # Errors
-    /// There is no such preset, or the choices are none.
+    /// There is no such preset.
     pub(super) fn resolved(&self) -> Result<Cow<'_, Self>, ConstraintError> {
         match self {
             Self::JsonSchema(Value::String(name)) => match Preset::named(name) {
@@ -70,17 +70,13 @@ impl Grammar {
                     Err(self.invalid(reason))
                 }
             },
-            Self::Choices(choices) => {
-                self.check_choices(choices)?;
-                let pattern: Vec<String> = choices.iter().map(|choice| regex::escape(choice)).collect();
-                Ok(Cow::Owned(Self::Regex(pattern.join("|"))))
-            }
             _ => Ok(Cow::Borrowed(self)),
         }
     }
 
-    fn check_choices(&self, choices: &[String]) -> Result<(), ConstraintError> {
+    fn check_choices(&self, choices: &[String], limits: &GrammarLimits) -> Result<(), ConstraintError> {
         self.check_size("texts", choices.len(), CHOICES_MAX)?;
+        self.check_size("bytes", choices.iter().map(String::len).sum(), limits.bytes_max)?;
         if choices.is_empty() {
             return Err(self.invalid("there is none".to_owned()));
         }
@@ -114,7 +110,10 @@ impl Grammar {
                 self.check_size("bytes", value.to_string().len(), limits.bytes_max)?;
                 return self.of_schema(value);
             }
-            Self::Choices(_) => return self.resolved()?.after_a_space(limits),
+            Self::Choices(choices) => {
+                self.check_choices(choices, limits)?;
+                return schema::choices(choices).map_err(|refused| self.invalid(refused.reason));
+            }
             Self::Regex(regex) => {
                 self.check_size("bytes", regex.len(), limits.bytes_max)?;
                 repetitions::check(regex).map_err(|reason| self.invalid(reason))?;
@@ -156,6 +155,9 @@ impl Grammar {
         Ok(())
     }
 }
+
+/// What errors call one.
+pub(super) const CHOICES: &str = "list of choices";
 
 /// Choices of a list.
 const CHOICES_MAX: usize = 1_000;

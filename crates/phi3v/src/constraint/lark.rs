@@ -26,6 +26,11 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
     if let Some(part) = parts.iter().find(|part| NOT_FOLLOWED.contains(&part.as_str())) {
         return Err(format!("{part} cannot be followed"));
     }
+    if let Some(token) = parts.iter().find(|part| part.len() > 1 && part.starts_with('<')) {
+        return Err(format!(
+            "it names {token}, special tokens have no text; an answer ends where start does"
+        ));
+    }
     // wherever they stand: this bound must hold however the engine reads the grammar
     let nested = grammar.bytes().filter(|byte| b":([{".contains(byte)).count();
     if nested > PARTS_MAX {

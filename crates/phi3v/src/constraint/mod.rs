@@ -59,7 +59,7 @@ pub enum ConstraintError {
     /// More text or more levels than are compiled.
     #[error("the {kind} has {value} {unit}, the limit is {limit}")]
     TooLarge {
-        /// JSON schema, regex or grammar.
+        /// JSON schema, list of choices, regex or grammar.
         kind: &'static str,
         /// Its size or depth.
         value: usize,
@@ -71,7 +71,7 @@ pub enum ConstraintError {
     /// The form is wrong or not supported.
     #[error("the {kind} cannot be used: {reason}")]
     Invalid {
-        /// JSON schema, regex or grammar.
+        /// JSON schema, list of choices, regex or grammar.
         kind: &'static str,
         /// What is wrong with it.
         reason: String,
@@ -106,6 +106,7 @@ impl ConstraintError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::TooLarge { kind: grammar::CHOICES, .. } => "give fewer choices, or shorter ones".to_owned(),
             Self::TooLarge { .. } | Self::TooComplex { .. } => {
                 "make it simpler: fewer alternatives, fewer levels, shorter patterns".to_owned()
             }

@@ -4,8 +4,8 @@ use super::chat_stream::ChatStream;
 use super::extras::{self, AnswerExtras, Extras, Told};
 use super::session::{Session, finish_reason};
 use super::types::{
-    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, Content, ContentPart, Logprobs,
-    ResponseFormat, UsageFields,
+    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, Content, ContentPart, ImageFields,
+    Logprobs, ResponseFormat, StreamOptions, UsageFields,
 };
 use super::{models, parse, stream};
 use crate::server::ask::{Ask, Names, Turn, TurnPart};
@@ -48,7 +48,7 @@ pub async fn completions(
     let (request, budget) = parse::read::<ChatRequest>(&app, &headers, body).await?;
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
-    let options = stream_options(&request)?;
+    let options = stream_options(request.stream_options, streamed)?;
     let Asked { ask, extras } = asked(request)?;
     let ask = Ask { cache_salt: caller.cache_salt, ..ask };
     ask.check(&app.limits)?;
@@ -67,14 +67,28 @@ pub async fn completions(
     Ok(Json(answers.completion(stamp)).into_response())
 }
 
-fn stream_options(request: &ChatRequest) -> Result<super::types::StreamOptions, ApiError> {
-    let options = request.stream_options.unwrap_or_default();
-    if request.stream_options.is_some() && !request.stream.unwrap_or(false) {
+/// The options of a stream, or those of one for which none were given.
+///
+/// # Errors
+/// There are some, and the answer is not streamed.
+pub(super) fn stream_options(
+    options: Option<StreamOptions>,
+    streamed: bool,
+) -> Result<StreamOptions, ApiError> {
+    if options.is_some() && !streamed {
         let message = "stream_options needs stream to be true";
         let error = ApiError::invalid_value("stream_options", message);
         return Err(error.hint(hints::question::STREAM));
     }
-    Ok(options)
+    Ok(options.unwrap_or_default())
+}
+
+/// The sampler's `top_p`. OpenAI's may be 0, which leaves the likeliest token, as the least that the sampler knows does.
+pub(super) fn top_p(asked: Option<f32>) -> f32 {
+    match asked {
+        Some(0.0) => f32::MIN_POSITIVE,
+        asked => asked.unwrap_or(SamplingParams::default().top_p),
+    }
 }
 
 /// A request in the server's own words, and what its answers are to carry.
@@ -160,7 +174,7 @@ fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
     Ok(SamplingParams {
         temperature: request.temperature.unwrap_or(default.temperature),
         top_k,
-        top_p: request.top_p.unwrap_or(default.top_p),
+        top_p: top_p(request.top_p),
         min_p: request.min_p.unwrap_or(default.min_p),
         repetition_penalty: request.repetition_penalty.unwrap_or(default.repetition_penalty),
         presence_penalty: request.presence_penalty.unwrap_or(default.presence_penalty),
@@ -198,7 +212,8 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
         }
         ContentPart::ImageUrl { image_url } => {
             let param = format!("messages[{index}].content[{number}].image_url");
-            TurnPart::image(role, image_url.url, image_url.detail, param)
+            let ImageFields { url, detail } = image_url.into();
+            TurnPart::image(role, url, detail, param)
         }
     };
     Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 /// Fields that do not change an answer.
 const HARMLESS: &[&str] = &[
+    "max_tool_calls",
     "metadata",
     "parallel_tool_calls",
     "prompt_cache_key",
@@ -29,29 +30,39 @@ const NEUTRAL: &[(&str, &str)] = &[
     ("prediction", ""),
     ("tool_choice", "\"none\""),
     ("tools", ""),
+    ("top_logprobs", "0"),
     ("truncation", "\"disabled\""),
+    ("verbosity", "\"medium\""),
 ];
+
+/// A choice that is `none`, and the list that nothing is then taken of.
+const OPTED_OUT: &[(&str, &str)] = &[("tool_choice", "tools"), ("function_call", "functions")];
 
 /// Takes what may be ignored out of `object`, and refuses what is left beside `known`.
 ///
 /// # Errors
 /// The first field that would change the answer.
-pub fn strip(object: &mut Map<String, Value>, known: &[&str]) -> Result<(), ApiError> {
+pub fn strip(object: &mut Map<String, Value>, known: &[String]) -> Result<(), ApiError> {
     for name in HARMLESS {
         object.remove(*name);
     }
-    object.retain(|name, value| known.contains(&name.as_str()) || !is_neutral(name, value));
-    match object.keys().find(|name| !known.contains(&name.as_str())) {
+    for (choice, list) in OPTED_OUT {
+        if object.get(*choice).is_some_and(|choice| choice == "none") {
+            object.remove(*list);
+        }
+    }
+    object.retain(|name, value| known.contains(name) || !is_neutral(name, value));
+    match object.keys().find(|name| !known.contains(name)) {
         Some(name) => Err(ApiError::unsupported_field(name)),
         None => Ok(()),
     }
 }
 
 /// Fields in whose values a member that is null is as good as one that is absent.
-const NULLABLE: &[&str] = &["input", "messages", "questions", "stream_options"];
+const NULLABLE: &[&str] = &["input", "messages", "questions", "response_format", "stream_options", "text"];
 
-/// Takes null members out of messages and questions: clients write `refusal: null`, `tool_calls: null` and the like, also when they
-/// send an answer of ours back.
+/// Takes null members out of messages, questions and options: clients write `refusal: null`, `tool_calls: null`, `verbosity: null`
+/// and the like, also when they send an answer of ours back. What is the client's own, schemas and JSON, stays as it is.
 pub fn drop_nulls(object: &mut Map<String, Value>) {
     let mut open: Vec<&mut Value> = object
         .iter_mut()
@@ -64,10 +75,8 @@ pub fn drop_nulls(object: &mut Map<String, Value>) {
             Value::Object(fields) => {
                 fields.retain(|_, value| !value.is_null());
                 let is_json = fields.get("type").is_some_and(|kind| kind == "input_json");
-                // what is in there is the client's own
-                open.extend(
-                    fields.iter_mut().filter(|(name, _)| !is_json || *name != "data").map(|(_, value)| value),
-                );
+                let is_own = |name: &str| name == "schema" || (is_json && name == "data");
+                open.extend(fields.iter_mut().filter(|(name, _)| !is_own(name)).map(|(_, value)| value));
             }
             _ => {}
         }
@@ -81,8 +90,9 @@ fn is_neutral(name: &str, value: &Value) -> bool {
         Value::Object(fields) => fields.is_empty(),
         _ => false,
     };
-    // "auto" chooses a tool only where there are tools, and those are refused
-    let auto = name == "tool_choice" && value == "auto";
+    // "auto" chooses a tool only where there are tools, and those are refused; it cuts an input only where it does not fit,
+    // and that is refused too
+    let auto = matches!(name, "tool_choice" | "function_call" | "truncation") && value == "auto";
     let written = value.to_string();
     NEUTRAL.iter().any(|(field, neutral)| *field == name && (empty || auto || written == *neutral))
         || value.is_null()
@@ -95,7 +105,7 @@ mod tests {
 
     fn stripped(value: Value) -> Result<Vec<String>, String> {
         let Value::Object(mut object) = value else { panic!("an object") };
-        strip(&mut object, &["messages"]).map_err(|error| error.message)?;
+        strip(&mut object, &["messages".to_owned()]).map_err(|error| error.message)?;
         Ok(object.keys().cloned().collect())
     }
 
@@ -104,6 +114,37 @@ mod tests {
         let request = json!({"messages": 1, "user": "me", "metadata": {"a": "b"}, "tools": [], "tool_choice": "auto",
             "logit_bias": {}, "modalities": ["text"], "anything": null});
         assert_eq!(stripped(request).unwrap(), ["messages"]);
+    }
+
+    #[test]
+    fn tools_that_are_not_to_be_called_are_ignored() {
+        let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+        let with = |choice: Value| stripped(json!({"messages": 1, "tools": tools, "tool_choice": choice}));
+        assert_eq!(with(json!("none")).unwrap(), ["messages"]);
+        for choice in [json!("auto"), json!("required"), json!(null), json!({"type": "function"})] {
+            assert!(with(choice.clone()).unwrap_err().contains("tool"), "{choice}");
+        }
+        let older = json!({"messages": 1, "functions": [{"name": "f"}], "function_call": "none"});
+        assert_eq!(stripped(older).unwrap(), ["messages"]);
+        assert_eq!(stripped(json!({"messages": 1, "truncation": "auto"})).unwrap(), ["messages"]);
+        assert!(stripped(json!({"truncation": "middle"})).is_err());
+    }
+
+    #[test]
+    fn nulls_are_absent_but_in_what_is_the_client_s_own() {
+        let schema = json!({"properties": {"a": {"default": null, "enum": [null]}}});
+        let mut request = json!({
+            "text": {"verbosity": null, "format": {"type": "json_schema", "description": null, "schema": schema}},
+            "response_format": {"type": "json_schema", "json_schema": {"strict": null, "schema": schema}},
+            "input": [{"type": "input_json", "data": {"a": null}, "phase": null}],
+        });
+        drop_nulls(request.as_object_mut().unwrap());
+        let expected = json!({
+            "text": {"format": {"type": "json_schema", "schema": schema}},
+            "response_format": {"type": "json_schema", "json_schema": {"schema": schema}},
+            "input": [{"type": "input_json", "data": {"a": null}}],
+        });
+        assert_eq!(request, expected);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod responses;
 pub mod session;
 mod stream;
 mod text_or_list;
+mod text_or_object;
 pub mod tokenize;
 pub mod types;
 mod unique_keys;

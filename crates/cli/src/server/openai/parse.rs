@@ -12,6 +12,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Characters of a parser's message that are passed on; a client's own value could make it as long as the body.
 const MESSAGE_MAX: usize = 200;
@@ -132,19 +135,32 @@ fn whole_numbers(object: &mut Map<String, Value>) {
     }
 }
 
-/// The parser's message without the names of Rust's types.
+/// The parser's message in the words of JSON, without the names of Rust's types.
 fn in_plain_words(message: &str) -> String {
-    const NUMBERS: [(&str, &str); 4] = [
+    const WORDS: [(&str, &str); 9] = [
         ("expected usize", "expected a whole number from 0 on"),
         ("expected u64", "expected a whole number from 0 on"),
         ("expected i64", "expected a whole number"),
         ("expected f32", "expected a number"),
+        ("expected string or map", "expected a string"),
+        ("expected a map", "expected an object"),
+        ("expected a sequence", "expected a list"),
+        ("invalid type: map", "invalid type: object"),
+        ("invalid type: sequence", "invalid type: list"),
     ];
-    let message = NUMBERS.iter().fold(message.to_owned(), |message, (from, to)| message.replace(from, to));
-    match message.split_once("expected internally tagged enum") {
-        Some((before, _)) => format!("{before}expected an object with a type"),
-        None => message,
-    }
+    // each is followed by the name of a type
+    const TYPES: [(&str, &str); 4] = [
+        ("expected internally tagged enum ", "expected an object with a type"),
+        ("expected struct variant ", "expected an object"),
+        ("expected struct ", "expected an object"),
+        ("expected enum ", "expected a string"),
+    ];
+    let message = WORDS.iter().fold(message.to_owned(), |message, (from, to)| message.replace(from, to));
+    TYPES.iter().fold(message, |message, (from, to)| {
+        let Some((before, after)) = message.split_once(from) else { return message };
+        let rest = after.trim_start_matches(|letter: char| letter.is_alphanumeric() || "_:".contains(letter));
+        format!("{before}{to}{rest}")
+    })
 }
 
 /// The body without a byte order mark, which some clients put before it. A body in UTF-16 is named as such.
@@ -163,11 +179,23 @@ fn text(body: &[u8]) -> Result<&[u8], ApiError> {
     Ok(body)
 }
 
+/// The names of a type's fields, which are found once for each type.
+fn known_fields<T: JsonSchema + 'static>() -> &'static [String] {
+    static KNOWN: LazyLock<Mutex<HashMap<TypeId, &'static [String]>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.entry(TypeId::of::<T>()).or_insert_with(|| {
+        let schema = schema_for!(T);
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let names: Vec<String> = properties.into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        names.leak()
+    })
+}
+
 /// Parses a body.
 ///
 /// # Errors
 /// It has too many values or a key twice, is not JSON, not an object, or not a `T`.
-pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiError> {
+pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(body: &[u8]) -> Result<T, ApiError> {
     let body = text(body)?;
     let count = values(body);
     if count > VALUES_MAX {
@@ -180,10 +208,7 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiErro
         let error = ApiError::bad_request("invalid_json", "the body must be a JSON object");
         return Err(error.hint(hints::body::OBJECT));
     };
-    let schema = schema_for!(T);
-    let properties = schema.get("properties").and_then(Value::as_object);
-    let known: Vec<&str> = properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-    fields::strip(&mut object, &known)?;
+    fields::strip(&mut object, known_fields::<T>())?;
     fields::drop_nulls(&mut object);
     whole_numbers(&mut object);
     serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
@@ -194,4 +219,38 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(body: &[u8]) -> Result<T, ApiErro
         }
         ApiError::invalid_value(path.clone(), format!("{path}: {message}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_no_type_of_rust() {
+        for (message, told) in [
+            (
+                "invalid type: string \"data:\", expected struct ImageUrl",
+                "invalid type: string \"data:\", expected an object",
+            ),
+            ("invalid type: map, expected a string", "invalid type: object, expected a string"),
+            (
+                "invalid type: sequence, expected struct variant ContentPart::ImageUrl at",
+                "invalid type: list, expected an object at",
+            ),
+            (
+                "invalid type: null, expected internally tagged enum ContentPart",
+                "invalid type: null, expected an object with a type",
+            ),
+            (
+                "invalid value: string \"x\", expected usize",
+                "invalid value: string \"x\", expected a whole number from 0 on",
+            ),
+            (
+                "invalid length 1, expected struct NamedSchema with 4 elements",
+                "invalid length 1, expected an object with 4 elements",
+            ),
+        ] {
+            assert_eq!(in_plain_words(message), told);
+        }
+    }
 }

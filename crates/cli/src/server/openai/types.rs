@@ -3,6 +3,7 @@
 //! Unknown fields are refused by name, nested ones too; [`super::fields`] says which top-level ones are ignored.
 
 use super::text_or_list::{self, TextOrList};
+use super::text_or_object;
 use crate::fields::{FieldMap, short};
 use crate::server::ask::{Detail, RequestFile};
 use phi3v::chat_template::Role;
@@ -207,15 +208,34 @@ pub enum ContentPart {
     },
 }
 
+/// Where a picture is: an address by itself, or one with how closely to look.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub enum ImageUrl {
+    /// A data URL; other addresses only where the server allows them.
+    Url(String),
+    /// An address, and into how many tiles the picture is cut.
+    Fields(ImageFields),
+}
+
 /// Where a picture is, and into how many tiles it is cut.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ImageUrl {
+pub struct ImageFields {
     /// A data URL; other addresses only where the server allows them.
     pub url: String,
     /// How closely to look.
     #[serde(default)]
     pub detail: Detail,
+}
+
+impl From<ImageUrl> for ImageFields {
+    fn from(image: ImageUrl) -> Self {
+        match image {
+            ImageUrl::Url(url) => Self { url, detail: Detail::default() },
+            ImageUrl::Fields(fields) => fields,
+        }
+    }
 }
 
 /// The form that the answer must have: free text, JSON, a regular expression or a grammar.
@@ -276,6 +296,12 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
         TextOrList::Text(text) => Ok(vec![text]),
         TextOrList::List(texts) => Ok(texts),
         TextOrList::Null => Ok(Vec::new()),
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_object::deserialize(deserializer, "an address or an object with url", Self::Url, Self::Fields)
     }
 }
 

@@ -34,6 +34,16 @@ pub(in super::super) fn grammar(schema: &Value) -> Result<GrammarInit, Refused> 
     })
 }
 
+/// The grammar of a space followed by one of some texts, which are no JSON.
+pub(in super::super) fn choices(texts: &[String]) -> Result<GrammarInit, Refused> {
+    let mut productions = Productions::default();
+    let texts = texts.iter().cloned().map(RegexAst::Literal).collect();
+    let start = productions.text(RegexAst::Or(texts))?;
+    let grammar = productions.after_a_space(start);
+    let grammar = grammar.map_err(|error| Refused::new(super::super::grammar::one_line(&error)))?;
+    grammar.ok_or_else(|| Refused::new("there is none"))
+}
+
 /// States of the engine for all numbers with `multipleOf`: sixteen of the largest.
 const STATES_MAX: u64 = 1 << 16;
 

@@ -9,6 +9,7 @@ mod check;
 mod conditions;
 mod decimal;
 mod emit;
+mod format;
 mod number;
 mod outside;
 mod pointer;
@@ -30,7 +31,7 @@ use shape::{ArrayShape, Definitions, ObjectShape, Shape, are_apart, both, contai
 use text::{Pattern, TextShape};
 
 pub(super) use check::Check;
-pub(super) use emit::grammar;
+pub(super) use emit::{choices, grammar};
 
 /// Why a schema cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +63,16 @@ const CONTAINED_MAX: u64 = 100;
 const CONTAINED_MORE: u64 = 2;
 
 /// Keywords that restrict what is valid and cannot be followed.
-const NOT_FOLLOWED: [&str; 6] =
-    ["unevaluatedItems", "unevaluatedProperties", "$recursiveRef", "$dynamicRef", "extends", "disallow"];
+const NOT_FOLLOWED: [&str; 7] = [
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "$recursiveRef",
+    "$dynamicRef",
+    // of draft 3
+    "extends",
+    "disallow",
+    "divisibleBy",
+];
 
 /// A definition that a reference has named.
 struct Definition {
@@ -461,13 +470,15 @@ impl<'a> Reader<'a> {
         }
         // before draft 2020-12 a list of first items was called items, and what follows additionalItems
         let (first, others) = match schema.get("items") {
+            Some(Value::Array(_)) if schema.contains_key("prefixItems") => {
+                return Err(Refused::new("items must be a schema beside prefixItems"));
+            }
             Some(Value::Array(_)) => ("items", "additionalItems"),
             _ => ("prefixItems", "items"),
         };
         let mut shape = ArrayShape { min: count(schema, "minItems")?.unwrap_or(0), ..ArrayShape::default() };
         shape.max = count(schema, "maxItems")?;
-        shape.unique =
-            !self.wide && schema.get("uniqueItems").is_some_and(|unique| *unique != Value::Bool(false));
+        shape.unique = asks_unique(schema)? && !self.wide;
         if let Some(items) = schema.get(first) {
             shape.first = self.choices(first, items)?;
         }
@@ -513,14 +524,9 @@ impl<'a> Reader<'a> {
         if let Some(others) = schema.get("additionalProperties") {
             shape.others = self.below("additionalProperties", |reader| reader.read(others))?;
         }
-        if let Some(names) = schema.get("required").filter(|names| !names.is_boolean()) {
-            let names =
-                names.as_array().map(|names| names.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-            let names = names.flatten().ok_or_else(|| Refused::new("required must be a list of names"))?;
-            for name in names {
-                if !shape.required.iter().any(|other| other == name) {
-                    shape.required.push(name.to_owned());
-                }
+        for name in required(schema)? {
+            if !shape.required.iter().any(|other| other == name) {
+                shape.required.push(name.to_owned());
             }
         }
         if let Some(names) = schema.get("propertyNames").filter(|_| !self.wide) {
@@ -590,6 +596,25 @@ fn list<'a>(keyword: &str, value: &'a Value) -> Result<&'a [Value], Refused> {
     match value.as_array() {
         Some(items) if !items.is_empty() || keyword == "prefixItems" || keyword == "items" => Ok(items),
         _ => Err(Refused::new(format!("{keyword} must be a list that is not empty"))),
+    }
+}
+
+/// The names of `required`. In draft 3 a member said it of itself; that it may be left out is what it is without it.
+fn required(schema: &Map<String, Value>) -> Result<Vec<&str>, Refused> {
+    let names = match schema.get("required") {
+        None | Some(Value::Bool(false)) => return Ok(Vec::new()),
+        Some(names) => names.as_array(),
+    };
+    let names = names.and_then(|names| names.iter().map(Value::as_str).collect());
+    names.ok_or_else(|| Refused::new("required must be a list of names, beside properties"))
+}
+
+/// Whether `uniqueItems` asks for different items. Some write null for what they leave out.
+fn asks_unique(schema: &Map<String, Value>) -> Result<bool, Refused> {
+    match schema.get("uniqueItems") {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(unique)) => Ok(*unique),
+        Some(other) => Err(Refused::new(format!("uniqueItems is {other}, it must be true or false"))),
     }
 }
 
@@ -679,7 +704,7 @@ fn texts(schema: &Map<String, Value>, wide: bool) -> Result<Option<TextShape>, R
         shape.patterns.retain(|pattern| !wide || pattern.is_exact());
     }
     if let Some(name) = word("format")?.filter(|_| !wide) {
-        shape.patterns.extend(text::format(name));
+        shape.patterns.extend(Pattern::format(name));
     }
     Ok(Some(shape))
 }

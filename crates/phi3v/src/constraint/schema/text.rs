@@ -7,6 +7,7 @@ use llguidance::derivre::{JsonQuoteOptions, Regex, RegexAst, RegexBuilder};
 
 use super::super::repetitions;
 use super::Refused;
+use super::format::{self, Format};
 
 /// Characters of the longest bound of a string. Longer ones are never needed: a `maxLength` above is cut to it.
 const LENGTH_MAX: usize = 20_000;
@@ -43,8 +44,8 @@ pub(super) struct Pattern {
 enum Source {
     /// Found anywhere in the text.
     Found(String),
-    /// Matches the whole string.
-    Whole(&'static str),
+    /// The strings of a format.
+    Format(&'static Format),
     /// Is this string and no other.
     Literal(String),
 }
@@ -78,12 +79,25 @@ impl Pattern {
         Ok(pattern)
     }
 
-    /// The regular expression, of strings without quotes.
+    /// The strings of a format. None where its name says something to people only.
+    pub(super) fn format(name: &str) -> Option<Self> {
+        Format::named(name).map(|format| Self::of(Source::Format(format)))
+    }
+
+    /// The regular expression that answers are written from, of strings without quotes.
     pub(super) fn regex(&self) -> RegexAst {
         match &self.source {
             Source::Found(pattern) => RegexAst::SearchRegex(pattern.clone()),
-            Source::Whole(pattern) => RegexAst::Regex((*pattern).to_owned()),
+            Source::Format(format) => format.written(),
             Source::Literal(text) => RegexAst::Literal(text.clone()),
+        }
+    }
+
+    /// The regular expression that strings are judged by which are there already.
+    fn judged(&self) -> RegexAst {
+        match &self.source {
+            Source::Format(format) => format.taken(),
+            Source::Found(_) | Source::Literal(_) => self.regex(),
         }
     }
 
@@ -91,14 +105,14 @@ impl Pattern {
     pub(super) fn repetitions(&self) -> usize {
         match &self.source {
             Source::Found(pattern) => repetitions::count(pattern),
-            Source::Whole(_) | Source::Literal(_) => 0,
+            Source::Format(_) | Source::Literal(_) => 0,
         }
     }
 
     fn len(&self) -> usize {
         match &self.source {
             Source::Found(pattern) => pattern.len(),
-            Source::Whole(pattern) => pattern.len(),
+            Source::Format(_) => format::BYTES_COUNTED,
             Source::Literal(_) => 1,
         }
     }
@@ -118,12 +132,12 @@ impl Pattern {
     pub(super) fn is_exact(&self) -> bool {
         match &self.source {
             Source::Found(pattern) => !pattern.contains(SPACE_OF_ALL) && !pattern.contains(SPACE_OF_ANY),
-            Source::Whole(_) => false,
+            Source::Format(_) => false,
             Source::Literal(_) => true,
         }
     }
 
-    /// Whether it matches a string.
+    /// Whether it matches a string that is there already: a finished answer, or a value or a name that the schema's author wrote.
     pub(super) fn matches(&self, text: &str) -> Result<bool, Refused> {
         self.matches_within(text, &mut { WORK_MAX })
     }
@@ -149,7 +163,7 @@ impl Pattern {
             return Ok(regex);
         }
         let mut builder = RegexBuilder::new();
-        let regex = builder.mk(&self.regex()).and_then(|regex| builder.into_regex_limited(regex, WORK_MAX));
+        let regex = builder.mk(&self.judged()).and_then(|regex| builder.into_regex_limited(regex, WORK_MAX));
         let regex = regex.map_err(|_| too_complex())?;
         Ok(self.compiled.get_or_init(|| RefCell::new(regex)))
     }
@@ -410,69 +424,6 @@ fn braced(letters: &mut Letters<'_>) -> Result<String, Refused> {
     }
     Err(Refused::new("a pattern has \\p or \\u without a name or number in braces"))
 }
-
-/// A name of letters, digits and hyphens, of 61 at most; no two hyphens side by side, which international names begin with.
-macro_rules! label {
-    () => {
-        r"([a-zA-Z0-9]{1,30}(-[a-zA-Z0-9]{1,30})?|[a-zA-Z0-9]{1,14}(-[a-zA-Z0-9]{1,14}){2,3})"
-    };
-}
-
-/// Days that there are in their years, leap days too.
-macro_rules! date {
-    () => {
-        r"([1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)-02-29)"
-    };
-}
-
-macro_rules! time {
-    () => {
-        r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-    };
-}
-
-/// Names with a point between, of 253 letters at most.
-const LABELS: &str = concat!(label!(), r"(\.", label!(), "){0,3}");
-
-/// The strings of a format: as many as are in use, and only those that all validators take. A name that the standard does
-/// not know says something to people only, as the standard has it.
-pub(super) fn format(name: &str) -> Option<Pattern> {
-    Some(Pattern::of(Source::Whole(match name {
-        "date" => date!(),
-        "time" => time!(),
-        "date-time" => concat!(date!(), "T", time!()),
-        "duration" => {
-            r"P([0-9]{1,4}W|([0-9]{1,4}Y([0-9]{1,3}M([0-9]{1,3}D)?)?|[0-9]{1,3}M([0-9]{1,3}D)?|[0-9]{1,3}D)(T([0-9]{1,3}H([0-9]{1,3}M([0-9]{1,3}S)?)?|[0-9]{1,3}M([0-9]{1,3}S)?|[0-9]{1,3}S))?|T([0-9]{1,3}H([0-9]{1,3}M([0-9]{1,3}S)?)?|[0-9]{1,3}M([0-9]{1,3}S)?|[0-9]{1,3}S))"
-        }
-        "email" | "idn-email" => concat!(
-            r"[a-zA-Z0-9_+-]{1,20}(\.[a-zA-Z0-9_+-]{1,20}){0,2}@(",
-            label!(),
-            r"\.){1,3}[a-zA-Z]{2,12}"
-        ),
-        "hostname" => LABELS,
-        "idn-hostname" => LABELS,
-        "ipv4" => IPV4,
-        "ipv6" => {
-            r"([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){0,6})?|[0-9a-fA-F]{1,4}::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){0,5})?|([0-9a-fA-F]{1,4}:){2}(:[0-9a-fA-F]{1,4}){1,5}|([0-9a-fA-F]{1,4}:){3}(:[0-9a-fA-F]{1,4}){1,4}|([0-9a-fA-F]{1,4}:){4}(:[0-9a-fA-F]{1,4}){1,3}"
-        }
-        "uuid" => r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",
-        "uri-reference" | "iri-reference" => {
-            r"(/[a-zA-Z0-9._~-]*)*(\?[a-zA-Z0-9._~&=-]*)?(#[a-zA-Z0-9._~-]*)?"
-        }
-        "uri-template" => r"(/[a-zA-Z0-9._~-]*|/\{[a-zA-Z][a-zA-Z0-9_]*\})*",
-        "json-pointer" => r"(/([a-zA-Z0-9._-]|~[01])*)*",
-        "relative-json-pointer" => r"(0|[1-9][0-9]{0,3})(#|(/([a-zA-Z0-9._-]|~[01])*)*)",
-        "regex" => r"\^?[a-zA-Z0-9 _-]*\$?",
-        "uri" | "iri" => {
-            r"([a-zA-Z][a-zA-Z0-9+.-]{0,15}://[a-zA-Z0-9]{1,12}([.-][a-zA-Z0-9]{1,12}){0,6}(:[1-9][0-9]{1,3})?(/([a-zA-Z0-9._~-]|%[2-7][0-9A-F])*)*|[a-zA-Z][a-zA-Z0-9+.-]{1,15}:[a-zA-Z0-9._~@:-]+)(\?([a-zA-Z0-9._~&=-]|%[2-7][0-9A-F])*)?(#[a-zA-Z0-9._~-]*)?"
-        }
-        _ => return None,
-    })))
-}
-
-/// Four bytes.
-const IPV4: &str =
-    r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 mod stream;
 pub mod types;
 
+use super::chat::{stream_options, top_p};
 use super::extras::{self, AnswerExtras, Extras, Told};
 use super::session::Session;
 use super::types::UsageFields;
@@ -48,6 +49,9 @@ pub async fn responses(
     let (request, budget) = parse::read::<ResponsesRequest>(&app, &headers, body).await?;
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
+    if stream_options(request.stream_options, streamed)?.include_progress {
+        return Err(ApiError::unsupported_field("stream_options.include_progress"));
+    }
     let empty = empty_response(&request, model.name.clone());
     let include = request.include.clone().unwrap_or_default();
     let ask = Ask { cache_salt: caller.cache_salt, ..ask(request)? };
@@ -108,7 +112,7 @@ fn ask(request: ResponsesRequest) -> Result<Ask, ApiError> {
         turns,
         sampling: SamplingParams {
             temperature: request.temperature.unwrap_or(default.temperature),
-            top_p: request.top_p.unwrap_or(default.top_p),
+            top_p: top_p(request.top_p),
             // the probabilities of words and fields are made of the tokens'
             logprobs: request.include.filter(|include| !include.is_empty()).map(|_| 0),
             ..default

@@ -3,7 +3,7 @@
 use crate::fields::FieldMap;
 use crate::server::ask::Detail;
 use crate::server::openai::text_or_list::of_two;
-use crate::server::openai::types::{Include, WordFields};
+use crate::server::openai::types::{Include, StreamOptions, WordFields};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -25,6 +25,8 @@ pub struct ResponsesRequest {
     pub top_p: Option<f32>,
     /// Send the answer as server-sent events while it is made.
     pub stream: Option<bool>,
+    /// What a stream carries besides the answer; its counts of tokens it has in any case.
+    pub stream_options: Option<StreamOptions>,
     /// The form that the answer must have: free text, any JSON object, or a schema.
     pub text: Option<TextOptions>,
     /// What the answer carries besides; an extension.
@@ -55,6 +57,8 @@ pub struct InputMessage {
     pub id: Option<String>,
     /// A field of earlier answers, taken and not used.
     pub status: Option<String>,
+    /// A field of OpenAI's answers, taken and not used.
+    pub phase: Option<String>,
 }
 
 /// The one type of item that is known.
@@ -145,6 +149,16 @@ impl<'de> Deserialize<'de> for InputContent {
 pub struct TextOptions {
     /// Form that the answer is held to.
     pub format: Option<TextFormat>,
+    /// How long answers are; only as they are.
+    pub verbosity: Option<Verbosity>,
+}
+
+/// How long answers are, which cannot be chosen here.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verbosity {
+    /// As they are without it.
+    Medium,
 }
 
 /// The form that the answer must have: free text, any JSON object, or a schema.

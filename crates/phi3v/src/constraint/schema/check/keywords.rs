@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::super::decimal::Decimal;
 use super::super::number::{self, Multiple};
 use super::super::references::References;
-use super::super::text::{self, Pattern};
-use super::super::{Refused, count, pointer};
+use super::super::text::Pattern;
+use super::super::{Refused, asks_unique, count, pointer};
 use super::Unmet;
 use super::instance::{Instance, LEVELS_MAX};
 
@@ -206,7 +206,7 @@ impl<'a> Checker<'a> {
             return Ok(Some(format!("does not match the pattern {pattern:?}")));
         }
         if let Some(name) = schema.get("format").and_then(Value::as_str) {
-            let format = self.formats.entry(name).or_insert_with(|| text::format(name));
+            let format = self.formats.entry(name).or_insert_with(|| Pattern::format(name));
             // a name that the standard does not have is for people
             if let Some(format) = format
                 && !format.matches_within(text, &mut self.pattern_work)?
@@ -257,7 +257,7 @@ impl<'a> Checker<'a> {
                 )));
             }
         }
-        if schema.get("uniqueItems").is_some_and(|unique| *unique != Value::Bool(false))
+        if asks_unique(schema)?
             && let Some(index) = first_repeated(items)
         {
             return Err(Unmet::violated("an array has an item twice, uniqueItems forbids it").within(index));

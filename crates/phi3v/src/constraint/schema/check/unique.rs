@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
+use super::super::asks_unique;
 use super::super::pointer;
 use super::super::references::References;
 use super::instance;
@@ -72,7 +73,8 @@ pub(super) fn is_asked_for(schema: &Value) -> bool {
 }
 
 fn says_unique(schema: &Map<String, Value>) -> bool {
-    schema.get("uniqueItems") == Some(&Value::Bool(true))
+    // what is neither true nor false has been refused where it counts
+    asks_unique(schema).unwrap_or(false)
 }
 
 impl<'a> OpenArrays<'a> {
