@@ -127,7 +127,8 @@ mod tests {
         let tokenizer = Arc::clone(session.tokenizer());
         let maker = RowMaker { job: "j".to_owned(), created: 7, model: "demo".to_owned(), tokenizer };
         let mut engine = session.into_engine();
-        let asked = |(id, error): (&str, fn() -> phi3v::Error)| {
+        type Made = fn() -> phi3v::Error;
+        let asked = |(id, error): (&str, Made)| {
             let (custom_id, extras) = (id.to_owned(), Extras::default());
             let row = Arc::new(RowKey { custom_id, choices: 1, extras, _budget: None });
             vec![Asked { key: Key { row, choice: 0 }, request: Err(ApiError::from(error())) }]
@@ -138,7 +139,7 @@ mod tests {
             let lost = BackendError::Device { reason: "the device is lost".to_owned() };
             phi3v::Error::Shared(Arc::new(lost.into()))
         };
-        let all: [(&str, fn() -> phi3v::Error); 5] =
+        let all: [(&str, Made); 5] =
             [("a", picture), ("b", memory), ("c", device), ("d", device), ("e", picture)];
         let coming = read_ahead(all, 1, asked).unwrap();
         let mut rows = Rows::default();

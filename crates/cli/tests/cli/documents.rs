@@ -393,7 +393,8 @@ fn a_program_that_does_not_draw_is_no_file_s_error() {
         let drawer = Drawer::by(Path::new(program));
         let document = drawer.open(&vec![0; 1 << 20]).err().unwrap();
         assert!(matches!(document, DocumentError::Start(_)), "{program}: {document}");
-        let picture = drawer.picture("AVIF", &[0; 100], ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
+        let picture =
+            drawer.picture("AVIF", &[0; 100], ImageMode::AsSeen, &ImageLimits::default()).unwrap_err();
         assert!(matches!(picture, DocumentError::Start(_)), "{program}: {picture}");
     }
 }
