@@ -223,8 +223,8 @@ fn no_instruction_set_is_chosen_when_compiling() {
 }
 
 /// Statics of the library and the kernels that are made or changed while the program runs: whether the system allows AMX
-/// to this process, patterns that are constants, the built-in model unpacked, and the turn of tests at telling what they skip.
-const STATICS: &[&str] = &["ALLOWED", "DIGIT", "TAG", "TURN", "WEIGHTS"];
+/// to this process, patterns and tables of them that are constants, the built-in model unpacked, and the turn of tests at telling what they skip.
+const STATICS: &[&str] = &["ALLOWED", "DIGIT", "FORMATS", "TAG", "TURN", "WEIGHTS"];
 
 /// Registers of tiles in plain Rust, which belong to a thread as those of a processor do; only tests compute with them.
 const THREAD_LOCAL: &str = "crates/kernels/src/cpu/arch/x86_64/amx/tiles/plain.rs";

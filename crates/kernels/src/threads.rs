@@ -78,7 +78,7 @@ struct Job {
 }
 
 struct Shared {
-    /// See [`State`].
+    /// Which loop runs and how many seats are taken, as [`State`] packs it.
     state: Apart<AtomicU64>,
     /// Workers that had a seat and are done with the job.
     finished: Apart<AtomicUsize>,

@@ -235,8 +235,9 @@ impl Broken {
         case.qkv[self.sequence][self.token * cols + (before + head) * dim + at] = self.value;
     }
 
-    /// Whether it shows in column `at` of head `head` of a row.
-    fn shows(self, heads: Heads, format: KvFormat, token: usize, (head, at): (usize, usize)) -> bool {
+    /// Whether it shows in a column of a row, counted through all heads.
+    fn shows(self, heads: Heads, format: KvFormat, token: usize, column: usize) -> bool {
+        let (head, at) = (column / heads.dim, column % heads.dim);
         let (broken_head, broken_at) = self.place(heads);
         let kv_head = head / (heads.query / heads.key_value);
         match self.part {
@@ -304,12 +305,14 @@ fn assert_shows(
     let rows = rows.flat_map(|(i, (past, new))| (*past..past + new).map(move |token| (i, token)));
     for (row, (sequence, token)) in rows.enumerate() {
         for column in 0..query * dim {
-            let place = (column / dim, column % dim);
             let (found, expected) = (found[row * query * dim + column], expected[row * query * dim + column]);
-            if sequence == broken.sequence && broken.shows(case.heads, format, token, place) {
-                assert!(!found.is_finite(), "{name}: token {token} {place:?} hides it");
+            if sequence == broken.sequence && broken.shows(case.heads, format, token, column) {
+                assert!(!found.is_finite(), "{name}: token {token}, column {column} hides it");
             } else {
-                assert!(found == expected, "{name}: token {token} {place:?} is {found}, not {expected}");
+                assert!(
+                    found == expected,
+                    "{name}: token {token}, column {column} is {found}, not {expected}"
+                );
             }
         }
     }
