@@ -67,6 +67,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.wide and not (args.gpu or args.start):
         parser.error("--wide on processors needs --start: two cores do not see enough to learn wide pictures from nothing")
+    if args.teacher and (args.gpu or not args.start):
+        parser.error("--teacher needs --start on processors")
     teacher = args.teacher or args.start
     more = [*(("--start", str(args.start)) if args.start else ()), *(("--wide",) if args.wide else ())]
     if args.gpu:

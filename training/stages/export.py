@@ -29,7 +29,7 @@ def load_student(path: Path) -> Phi3V:
 
 
 def averaged(start: Phi3V, tuned: Phi3V, share: float) -> Phi3V:
-    """The tuned model, whose weights become `share` of its own and the rest of those that it started from: such an average keeps what only the
+    """The tuned model, whose weights become `share` of its own and the rest of those of the checkpoint before: such an average keeps what only the
     start could do and most of what was learnt since (WiSE-FT)."""
     fill(tuned, torch.lerp(flat(start), flat(tuned), share))
     return tuned
@@ -113,7 +113,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("state", type=Path, help="stage3.pt, or stage2.pt")
     parser.add_argument("folder", type=Path, help="where the checkpoint goes")
-    parser.add_argument("--start", type=Path, help="the checkpoint folder that the state was tuned from, to average with")
+    parser.add_argument("--start", type=Path, help="the checkpoint folder to average with: the teacher, or what the state was tuned from")
     parser.add_argument("--share", type=float, default=1.0, help="of the state in the average")
     args = parser.parse_args()
     trained = load_student(args.state)

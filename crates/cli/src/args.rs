@@ -5,6 +5,7 @@ mod decide;
 mod form;
 mod formats;
 mod picture;
+mod report;
 mod serve;
 
 pub use batch::{BatchArgs, Sidecar};
@@ -12,6 +13,7 @@ pub use decide::{CalibrateArgs, DecideArgs};
 pub use form::{AnswerForm, FormArgs};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
 pub use picture::{Detail, FrameArgs, PictureArgs, PictureLimitArgs};
+pub use report::ReportArgs;
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
 use crate::error::CliError;
@@ -557,22 +559,6 @@ pub struct GenerationArgs {
     /// The same seed gives the same answer [default: another one every time]
     #[arg(long, help_heading = "Sampling", value_name = "N")]
     pub seed: Option<u64>,
-}
-
-/// What is told on stderr.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Reports")]
-pub struct ReportArgs {
-    /// Size, tiles and tokens of every picture; and what will be taken of the memory, which is told of models of more
-    /// than 1 GB in any case
-    #[arg(long, short, help_heading = None::<&str>)]
-    pub verbose: bool,
-    /// Tokens, time to the first token and tokens per second, after the answer
-    #[arg(long)]
-    pub stats: bool,
-    /// Show words that the model was not sure of in yellow, and those that are rather wrong in red, on a terminal with colours
-    #[arg(long)]
-    pub unsure: bool,
 }
 
 /// Bytes of weights above which a model is quantized unasked: below, there is little to be gained.

@@ -53,6 +53,10 @@ pub(crate) fn exception(py: Python<'_>, error: &CliError) -> PyErr {
 
 /// Whether a picture's file is one that the decoders here make nothing of, and others might; and not one that is refused.
 fn is_undecoded(error: &CliError) -> bool {
+    // nothing here has looked at the file
+    if let CliError::Picture(NamedImageError::Document { error: DocumentError::Start(_), .. }) = error {
+        return true;
+    }
     let CliError::Picture(NamedImageError::Image { error, .. }) = error else { return false };
     matches!(
         error,
@@ -91,6 +95,10 @@ fn hint(error: &CliError) -> Option<String> {
             "set sys.executable to an interpreter of Python before phi3v is imported, or draw and decode it elsewhere"
                 .to_owned(),
         ),
+        CliError::Picture(NamedImageError::Document {
+            error: error @ (DocumentError::PictureTime { .. } | DocumentError::PictureMemory { .. }),
+            ..
+        }) => error.hint(),
         CliError::Picture(NamedImageError::Document { .. }) => {
             Some("draw its pages to pictures first, with pypdfium2 for example".to_owned())
         }

@@ -118,7 +118,7 @@ def test_an_interpreter_that_does_not_start_is_no_fault_of_the_file(tmp_path):
     for python in (stub, tmp_path / "absent" / "python3"):
         code = f"import sys\nsys.executable = {str(python)!r}\n{FROM_FOLDER}"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-        assert "documents and AVIF cannot be read: the process for it does not start: " in done.stderr
+        assert "documents, HEIC and AVIF cannot be read: the process for it does not start: " in done.stderr
         assert "damaged" not in done.stderr
 
 

@@ -326,6 +326,21 @@ def test_an_async_loop_within_a_with_block_may_be_left(talker):
         assert asyncio.run(leave()) == "cancelled"
 
 
+def test_an_image_may_be_closed_before_its_stream_is_read(demo):
+    pil = needs("PIL.Image")
+
+    async def main():
+        with pil.open(COVER) as opened:
+            stream = demo.stream(TITLE, opened)
+        with pil.open(COVER) as opened:
+            changed = opened.convert("RGB")
+            other = demo.stream(TITLE, changed)
+        changed.close()
+        return ["".join([text async for text in each]) for each in (stream, other)]
+
+    assert asyncio.run(main()) == [COVER_ANSWER, COVER_ANSWER]
+
+
 def test_pictures_are_read_beside_the_event_loop(demo, monkeypatch):
     readers = []
 

@@ -62,8 +62,8 @@ pub enum DocumentError {
     /// The process that draws has ended before it was done.
     #[error("the document cannot be drawn: the process that draws it ended too early")]
     Ended,
-    /// The process that draws documents and decodes AVIF cannot be started, or ends before it has read anything.
-    #[error("documents and AVIF cannot be read: the process for it does not start: {}", system_words(.0))]
+    /// The process that draws documents and decodes HEIC and AVIF cannot be started, or ends before it has read anything.
+    #[error("documents, HEIC and AVIF cannot be read: the process for it does not start: {}", system_words(.0))]
     Start(io::Error),
 }
 

@@ -1,5 +1,7 @@
 """Pictures of every kind that Python has, on their way to the decoder that the command line uses."""
 
+import contextlib
+import itertools
 import os
 import sys
 import warnings
@@ -194,21 +196,24 @@ def _of_array(array: Any, reading: Mapping[str, Any]) -> Source:
     return Source.of_pixels(width, height, rgb.tobytes())
 
 
-def _of_pil(image: Any, reading: Mapping[str, Any]) -> Iterator[Source]:
+def _of_pil(image: Any, reading: Mapping[str, Any]) -> Iterable[Source]:
     """The file that the image was opened from, where its pixels are still that file's; then its pixels."""
     name = _shown(getattr(image, "filename", "")) or "the image"
     # before Pillow decodes anything
     check_size(name, image.width, image.height, reading)
     data = _unchanged_file(image)
     if data is not None:
-        yield Source.of_bytes(data, name)
+        return itertools.chain([Source.of_bytes(data, name)], _pixels_alone(image, reading["reference"]))
     try:
-        source = _of_pixels(image, reading["reference"])
+        return [_of_pixels(image, reading["reference"])]
     except (OSError, ValueError, SyntaxError) as error:
-        if data is None:
-            raise PictureError(f"cannot read the image: {_words(error)}") from error
-        return
-    yield source
+        raise PictureError(f"cannot read the image: {_words(error)}") from error
+
+
+def _pixels_alone(image: Any, reference: bool) -> Iterator[Source]:
+    """The pixels that Pillow makes of a file, if it makes any: where they are wanted, the file's own error is told."""
+    with contextlib.suppress(OSError, ValueError, SyntaxError):
+        yield _of_pixels(image, reference)
 
 
 def _unchanged_file(image: Any) -> bytes | None:
