@@ -291,7 +291,6 @@ fn batch_code(error: &BatchError) -> ExitCode {
         | BatchError::Write { .. }
         | BatchError::Sidecars { .. }
         | BatchError::Device(_)
-        | BatchError::Threads { .. }
         | BatchError::Unprepared { .. } => ExitCode::Failure,
     }
 }

@@ -9,8 +9,8 @@ pub const HINT: &str = "where the network looks into connections, name its certi
                         system's; otherwise check this machine's clock";
 
 /// The settings of a client's connections. Certificates of the system are read once in a process: those of `SSL_CERT_FILE` and
-/// `SSL_CERT_DIR` where one is set. Where there are none at all, as in the smallest containers, the program's own list counts,
-/// which is Mozilla's.
+/// `SSL_CERT_DIR` where one is set. Where neither is set and the system has none, as in the smallest containers, the program's own
+/// list counts, which is Mozilla's.
 #[must_use]
 pub fn tls_config() -> TlsConfig {
     static ROOTS: OnceLock<RootCerts> = OnceLock::new();
@@ -22,7 +22,10 @@ pub fn tls_config() -> TlsConfig {
             .for_each(|error| tracing::warn!(%error, "a certificate of the system is left out"));
         let certs = found.certs.iter().map(|der| Certificate::from_der(der).to_owned());
         let certs: Vec<Certificate<'static>> = certs.collect();
-        if certs.is_empty() { RootCerts::WebPki } else { certs.into() }
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let named = is_set("SSL_CERT_FILE") || is_set("SSL_CERT_DIR");
+        // who names certificates that cannot be read trusts nobody
+        if certs.is_empty() && !named { RootCerts::WebPki } else { certs.into() }
     });
     TlsConfig::builder().root_certs(roots.clone()).build()
 }

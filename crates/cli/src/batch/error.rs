@@ -144,12 +144,6 @@ pub enum BatchError {
     /// The device has failed while answers were made.
     #[error("{0}")]
     Device(String),
-    /// The system gives no threads.
-    #[error("no threads can be had: {}", system_words(.error))]
-    Threads {
-        /// Why the system refused it.
-        error: io::Error,
-    },
     /// A table that this build cannot write.
     #[error("this build of phi3v writes no Parquet files")]
     NoParquet,
@@ -227,7 +221,7 @@ impl BatchError {
                 "when they can be written, run the same command again: it writes what is missing"
             }
             Self::Device(_) => "run the same command again: it goes on from there",
-            Self::Read { .. } | Self::Write { .. } | Self::Threads { .. } => return None,
+            Self::Read { .. } | Self::Write { .. } => return None,
             Self::Unprepared { .. } => "run the same command again, and report it if it comes again",
         };
         Some(hint.to_owned())

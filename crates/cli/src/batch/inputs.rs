@@ -212,6 +212,8 @@ impl Found {
         let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
         let paths = glob::glob_with(pattern, options).map_err(|error| refused(error.msg))?;
         let before = self.items.len();
+        // of other inputs
+        let earlier = self.passed_over.first_unread.take();
         for path in paths {
             match path {
                 Ok(path) if path.is_file() => self.file(&path, Path::new("")),
@@ -225,6 +227,7 @@ impl Found {
         if self.items.len() == before {
             return Err(self.passed_over.none(pattern.to_owned()));
         }
+        self.passed_over.first_unread = earlier.or(self.passed_over.first_unread.take());
         Ok(())
     }
 

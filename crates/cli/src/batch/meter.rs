@@ -56,6 +56,14 @@ impl Meter {
         }
     }
 
+    /// Lets `tell` write lines above the bar, if there is one.
+    pub fn above(&self, tell: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(tell),
+            None => tell(),
+        }
+    }
+
     /// Rate, time left and failures.
     fn words(&self) -> String {
         words(self.done, self.total, self.failed, self.started.elapsed())

@@ -65,7 +65,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
         return outputs.finish(false);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
-    let runtime = runtime.map_err(|error| BatchError::Threads { error })?;
+    let runtime = runtime.map_err(phi3v::Error::Threads)?;
     let maker = RowMaker {
         job: header.digest(),
         created: header.created,

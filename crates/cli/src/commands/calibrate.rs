@@ -76,7 +76,7 @@ fn examples(
             Ok(picture) => picture,
             Err(error @ CliError::Picture(_)) => {
                 meter.row(true, false);
-                tell!("left out: {}", printable(&error.to_string()));
+                meter.above(|| tell!("left out: {}", printable(&error.to_string())));
                 refused.get_or_insert(error);
                 continue;
             }

@@ -6,6 +6,7 @@ use crate::error::CliError;
 use crate::terminal::print;
 use crate::trust::tls_config;
 use std::time::Duration;
+use ureq::tls::TlsConfig;
 
 /// Asks the server at `args.url` for `/health`, which needs no key, and prints `healthy`.
 ///
@@ -16,7 +17,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CliError> {
     let config = ureq::config::Config::builder()
         .proxy(None) // it is asked about this machine's own server
         .http_status_as_error(false)
-        .tls_config(tls_config())
+        .tls_config(if url.starts_with("https:") { tls_config() } else { TlsConfig::default() })
         .timeout_global(Some(Duration::from_secs(args.timeout)))
         .build();
     let unhealthy = |reason| CliError::Unhealthy { url: url.clone(), reason };

@@ -168,7 +168,7 @@ fn the_corpus_of_odd_pictures_never_breaks_the_server() {
         phi3v_kernels::testing::skip("the corpus of odd pictures is not there", remedy);
         return;
     };
-    let server = Running::with_limits(Limits::default());
+    let server = Running::drawing();
     let mut seen = 0;
     let paths = files.filter_map(|file| Some(file.ok()?.path()));
     for path in paths

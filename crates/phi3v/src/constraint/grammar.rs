@@ -156,7 +156,7 @@ impl Grammar {
     }
 }
 
-/// What errors call one.
+/// What errors call a list of choices.
 pub(super) const CHOICES: &str = "list of choices";
 
 /// Choices of a list.

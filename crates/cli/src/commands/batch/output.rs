@@ -38,6 +38,8 @@ struct Sidecars {
     /// Files that could not be written, and why the first of them.
     refused: usize,
     first_refusal: Option<BatchError>,
+    /// Whether the first was told of.
+    told: bool,
 }
 
 /// What is to be written, all of which may be.
@@ -147,7 +149,20 @@ impl<'a> Outputs<'a> {
                 sidecars.write(&self.journal.row_at(row.offset)?)?;
             }
         }
+        self.tell_refusal();
         Ok(())
+    }
+
+    /// Tells of the first file beside a picture that could not be written, as soon as there is one.
+    fn tell_refusal(&mut self) {
+        let Some(sidecars) = self.checked.sidecars.as_mut().filter(|sidecars| !sidecars.told) else { return };
+        let Some(error) = &sidecars.first_refusal else { return };
+        let tell = || note!("{error}; the batch goes on");
+        match &self.meter {
+            Some(meter) => meter.above(tell),
+            None => tell(),
+        }
+        sidecars.told = true;
     }
 }
 
@@ -188,7 +203,9 @@ impl Sink for Outputs<'_> {
         };
         // a file whose row is lost with the power would be somebody else's
         self.journal.sync()?;
-        std::mem::take(&mut sidecars.waiting).iter().try_for_each(|row| sidecars.write(row))
+        std::mem::take(&mut sidecars.waiting).iter().try_for_each(|row| sidecars.write(row))?;
+        self.tell_refusal();
+        Ok(())
     }
 }
 
@@ -206,8 +223,8 @@ impl Sidecars {
             beside.into_iter().filter(|beside| args.shard.is_none_or(|shard| shard.has(&beside.input_id)));
         let places = ours.map(|beside| (question.row_id(&beside.input_id), beside.path)).collect();
         let (prompt, waiting) = (question.prompt.clone(), Vec::new());
-        let (kept, refused, first_refusal) = (0, 0, None);
-        Some(Self { form, places, prompt, existing, resumed, waiting, kept, refused, first_refusal })
+        let (kept, refused, first_refusal, told) = (0, 0, None, false);
+        Some(Self { form, places, prompt, existing, resumed, waiting, kept, refused, first_refusal, told })
     }
 
     /// Refuses to begin where a file is there that is to be kept.
@@ -237,9 +254,6 @@ impl Sidecars {
                 self.kept += usize::from(!same);
             }
             Err(error) => {
-                if self.refused == 0 {
-                    note!("{error}; the batch goes on");
-                }
                 self.refused += 1;
                 self.first_refusal.get_or_insert(error);
             }

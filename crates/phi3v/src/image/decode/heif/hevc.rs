@@ -28,7 +28,7 @@ impl From<Error> for Fault {
 /// A picture whose parameters are read and that is not decoded yet, so that one knows beforehand what it takes.
 pub(super) struct CodedPicture<'a> {
     sets: ParameterSets,
-    /// Slice by slice.
+    /// The units of its slices, in their order in the stream.
     slices: Vec<NalUnit<'a>>,
 }
 
