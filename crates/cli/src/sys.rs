@@ -20,9 +20,9 @@ pub(crate) use system::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "a build is for one of them"))]
 pub(crate) enum Desktop {
-    /// macOS itself.
+    /// That of macOS, which is always there.
     Macos,
-    /// Windows itself.
+    /// That of Windows, which is always there.
     Windows,
     /// A Wayland or X server, named by variables where there is one.
     Server,

@@ -136,7 +136,7 @@ pub enum BatchError {
     /// Files beside pictures that could not be written, though all was answered.
     #[error("{} beside pictures could not be written, the first: {first}", count(*.failed, "file"))]
     Sidecars {
-        /// How many.
+        /// How many files could not be written.
         failed: usize,
         /// Why the first of them.
         first: Box<BatchError>,

@@ -34,7 +34,7 @@ pub enum Inputs {
     Pictures {
         /// The pictures that are to be asked about.
         items: Vec<PictureItem>,
-        /// What gave none.
+        /// What was named and gave no picture.
         passed_over: PassedOver,
     },
     /// Requests as JSON lines, which come alone.

@@ -114,9 +114,9 @@ impl Figure {
 pub struct LeftOut {
     /// What it would have measured.
     pub name: Name,
-    /// At which size.
+    /// At which size: tokens or pictures, as in [`Figure`].
     pub size: usize,
-    /// Why not.
+    /// Why it was not measured.
     pub reason: Reason,
 }
 
@@ -125,7 +125,7 @@ pub struct LeftOut {
 pub enum Reason {
     /// The keys and values of what came before take more memory than they may.
     Memory {
-        /// What they take.
+        /// What they would take, in bytes.
         needed_bytes: u64,
         /// What they may take, where that is known.
         limit_bytes: Option<u64>,
@@ -139,7 +139,7 @@ pub enum Reason {
 pub enum Told {
     /// A figure was measured.
     Figure(Figure),
-    /// There is none.
+    /// There is none, for this reason.
     LeftOut(LeftOut),
 }
 

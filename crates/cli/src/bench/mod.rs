@@ -168,7 +168,7 @@ struct Room {
     layout: KvLayout,
     /// Before any of them were taken, without what the model's other buffers may take.
     available_bytes: Option<u64>,
-    /// Of one layer.
+    /// The most that one layer may take, in bytes.
     layer_bytes_max: u64,
 }
 

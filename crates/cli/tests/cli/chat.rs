@@ -2,9 +2,13 @@
 
 use super::{Fixture, Run};
 #[cfg(target_os = "linux")]
-use std::io::{Read, Write};
+use std::io::Read;
+#[cfg(unix)]
+use std::io::Write;
 #[cfg(target_os = "linux")]
-use std::process::{Command, Stdio};
+use std::process::Command;
+#[cfg(unix)]
+use std::process::Stdio;
 
 fn chat(fixture: &Fixture, args: &[&str], input: &str) -> Run {
     fixture.run_with_input(&[&["chat", "--max-new-tokens", "8"], args].concat(), input.as_bytes())

@@ -308,12 +308,11 @@ fn a_broken_weight_is_no_answer_whatever_the_cache_and_the_level() {
     let start = 8 + header + embeddings.data_offsets.0 + z * row;
     bytes[start..start + row].fill(0xff);
     std::fs::write(shard, bytes).unwrap();
-    let mut levels = vec!["scalar", ""];
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        levels.push("avx2");
-    }
-    for level in levels {
+    let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has_avx2 = false;
+    for level in ["scalar", ""].into_iter().chain(has_avx2.then_some("avx2")) {
         for kv in ["f32", "bf16", "q8"] {
             let ask = |question: &str| {
                 let ask =

@@ -1,6 +1,6 @@
 //! `phi3v batch --sidecar`: each file is written once, by whoever has its picture, and what refuses one stops no other.
 
-use super::batch::{PROMPT, SHORT, answer, batch, fixture, lines, many, rows};
+use super::batch::{PROMPT, SHORT, answer, batch, fixture, many, rows};
 use std::path::Path;
 
 const TXT: [&str; 2] = ["--sidecar", "txt"];
@@ -39,7 +39,7 @@ fn a_file_that_cannot_be_written_is_told_and_stops_nothing() {
     for run in [first, fixture.run(&many(&TXT))] {
         assert!(run.code == Some(1) && run.stderr.contains(told), "{}", run.stderr);
         assert!(run.stderr.contains("hint: when they can be written, run the same command again"));
-        assert_eq!(lines(&fixture.path("results.jsonl")), 5);
+        assert_eq!(super::batch::lines(&fixture.path("results.jsonl")), 5);
     }
     for number in 0..4 {
         let folder = if number % 3 == 0 { "many/below" } else { "many" };
