@@ -1,4 +1,4 @@
-"""The process that draws pages of documents and decodes HEIC and AVIF: the compiled part once more, in an interpreter of its own."""
+"""The process that draws documents and decodes HEIC and AVIF: the compiled part once more, in an interpreter of its own."""
 
 import os
 import re
