@@ -107,20 +107,53 @@ impl Format {
     }
 }
 
-/// The brands that a file of the family of MP4 begins with: its own, a version, then those that it may be read as.
-fn brands(bytes: &[u8]) -> Option<std::slice::ChunksExact<'_, u8>> {
-    if bytes.get(4..8) != Some(b"ftyp") {
-        return None;
+/// The brands that a file of the family of MP4 begins with.
+struct Brands<'a> {
+    own: &'a [u8],
+    /// Those that it may be read as.
+    others: Vec<&'a [u8]>,
+}
+
+impl<'a> Brands<'a> {
+    /// Those of a file of this family.
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        if bytes.get(4..8) != Some(b"ftyp") {
+            return None;
+        }
+        // the box's length and its name come first
+        let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+        // no more than whoever looks at a head alone sees
+        let mut brands = bytes[8..length.clamp(8, bytes.len().min(HEAD_BYTES))].chunks_exact(4);
+        let own = brands.next().unwrap_or_default();
+        // a version stands between them
+        Some(Self { own, others: brands.skip(1).collect() })
     }
-    // the box's length and its name come first
-    let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
-    // no more than whoever looks at a head alone sees
-    Some(bytes[8..length.clamp(8, bytes.len().min(HEAD_BYTES))].chunks_exact(4))
+
+    /// Whether one that the file may be read as is so.
+    fn may_be(&self, is_so: fn(&[u8]) -> bool) -> bool {
+        self.others.iter().any(|brand| is_so(brand))
+    }
+
+    fn are_of_heic(&self) -> bool {
+        is_hevc(self.own)
+            || (!is_av1(self.own)
+                && (self.may_be(is_hevc_pictures)
+                    || (is_general(self.own) && !self.are_of_avif() && !self.may_be(is_of_another_codec))))
+    }
+
+    fn are_of_avif(&self) -> bool {
+        is_av1(self.own) || (!is_hevc(self.own) && self.may_be(is_av1) && !self.may_be(is_hevc))
+    }
 }
 
 /// Whether a brand is one of HEVC pictures.
 fn is_hevc(brand: &[u8]) -> bool {
     brand.starts_with(b"hei") || brand.starts_with(b"hev")
+}
+
+/// Whether a brand is one of HEVC pictures and of no video: also that of this codec has a brand that begins with "hev".
+fn is_hevc_pictures(brand: &[u8]) -> bool {
+    brand.starts_with(b"hei") || matches!(brand, b"hevc" | b"hevx")
 }
 
 /// Whether a brand is one of AV1 pictures.
@@ -152,17 +185,7 @@ fn is_of_another_codec(brand: &[u8]) -> bool {
 /// ```
 #[must_use]
 pub fn is_heic(head: &[u8]) -> bool {
-    let Some(mut brands) = brands(head) else { return false };
-    let own = brands.next().unwrap_or_default();
-    let others: Vec<&[u8]> = brands.skip(1).collect();
-    // also video of this codec has a brand that begins with "hev"
-    let is_read_as_one = |brand: &&[u8]| brand.starts_with(b"hei") || *brand == b"hevc" || *brand == b"hevx";
-    is_hevc(own)
-        || (!is_av1(own)
-            && (others.iter().any(is_read_as_one)
-                || (is_general(own)
-                    && !is_avif(head)
-                    && !others.iter().any(|brand| is_of_another_codec(brand)))))
+    Brands::of(head).is_some_and(|brands| brands.are_of_heic())
 }
 
 /// Whether a file that begins with `head`, of which [`HEAD_BYTES`] are enough, is AVIF: by its own brand, or by another that it may
@@ -176,18 +199,14 @@ pub fn is_heic(head: &[u8]) -> bool {
 /// ```
 #[must_use]
 pub fn is_avif(head: &[u8]) -> bool {
-    let Some(mut brands) = brands(head) else { return false };
-    let own = brands.next().unwrap_or_default();
-    let others: Vec<&[u8]> = brands.skip(1).collect();
-    let may_be = |is_of: fn(&[u8]) -> bool| others.iter().any(|brand| is_of(brand));
-    is_av1(own) || (!is_hevc(own) && may_be(is_av1) && !may_be(is_hevc))
+    Brands::of(head).is_some_and(|brands| brands.are_of_avif())
 }
 
 /// Whether a file holds pictures of the family of HEIC, whatever they are coded with.
 fn is_heif(bytes: &[u8]) -> bool {
-    let Some(mut brands) = brands(bytes) else { return false };
-    let own = brands.next().unwrap_or_default();
-    is_heic(bytes) || is_general(own) || is_of_another_codec(own) || brands.skip(1).any(is_general)
+    let Some(brands) = Brands::of(bytes) else { return false };
+    let is_named = is_general(brands.own) || is_of_another_codec(brands.own);
+    brands.are_of_heic() || is_named || brands.may_be(is_general)
 }
 
 /// A BMP, as far as its first bytes tell: of its two letters alone a text may begin. Its header has a length that is known, or
