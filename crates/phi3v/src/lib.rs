@@ -37,6 +37,7 @@ pub mod processor;
 pub mod sampler;
 pub mod session;
 pub mod stop;
+mod threads;
 pub mod tokenizer;
 pub mod trace;
 pub mod weights;

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// every one of them; everybody may name `error`, `Error` and `Result`.
 const EDGES: &[(&str, &[&str])] = &[
     ("config", &["image"]),
-    ("image", &[]),
+    ("threads", &[]),
+    ("image", &["threads"]),
     ("document", &["image"]),
     ("tokenizer", &[]),
     ("files", &[]),
@@ -22,7 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("presets", &[]),
     ("constraint", &["presets", "tokenizer"]),
     ("chat_template", &[]),
-    ("weights", &["config", "files"]),
+    ("weights", &["config", "files", "threads"]),
     ("processor", &["tokenizer", "chat_template"]),
     ("checkpoint", &["config", "files", "weights", "tokenizer", "image"]),
     ("memory", &["config", "device", "model"]),

@@ -1,7 +1,7 @@
 //! Splitting rows of pixels over the cores. Every row is computed by itself, so results do not depend on the split.
 
+use crate::threads::for_each;
 use std::num::NonZero;
-use std::sync::{Mutex, PoisonError};
 
 /// Below this many output bytes a thread costs more than it saves (a thread starts in about 20 us, a byte takes
 /// about 1 ns).
@@ -19,22 +19,8 @@ pub(super) fn for_each_band<T: Send>(out: &mut [T], row_len: usize, work: impl F
         return work(0, out);
     }
     let band_rows = rows.div_ceil(threads);
-    let bands = Mutex::new(out.chunks_mut(band_rows * row_len).enumerate());
-    let next = || bands.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let run = || {
-        while let Some((i, band)) = next() {
-            work(i * band_rows, band);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // where the system has no more threads, those that there are do it all
-            if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
-                break;
-            }
-        }
-        run();
-    });
+    let bands = out.chunks_mut(band_rows * row_len).enumerate();
+    for_each(threads, bands, |(i, band)| work(i * band_rows, band));
 }
 
 fn threads_for(bytes: usize) -> usize {

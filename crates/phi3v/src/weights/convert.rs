@@ -9,11 +9,11 @@ use super::safetensors::HEADER_BYTES_MAX;
 use super::{TensorView, Weights, WeightsError, shards, table, widen};
 use crate::config::ModelConfig;
 use crate::files::{Existing, Files, NewFile, WriteError};
+use crate::threads::for_each;
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 /// Panels encoded between two writes, at most: 64 of the largest take 34 MB of packed bytes.
 const PANELS_PER_WRITE: usize = 64;
@@ -207,22 +207,8 @@ fn write_packed(
         let count = PANELS_PER_WRITE.min(shape.panels() - first);
         let bytes = &mut buffer[..count * shape.panel_bytes()];
         let share = count.div_ceil(threads);
-        let parts = Mutex::new(bytes.chunks_mut(share * shape.panel_bytes()).enumerate());
-        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let run = || {
-            while let Some((i, part)) = next() {
-                encode(source, shape, first + i * share, part);
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                // where the system has no more threads, those that there are do it all
-                if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
-                    break;
-                }
-            }
-            run();
-        });
+        let parts = bytes.chunks_mut(share * shape.panel_bytes()).enumerate();
+        for_each(threads, parts, |(i, part)| encode(source, shape, first + i * share, part));
         output.write(bytes)?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use super::coding::{Coding, Role};
 #[cfg(feature = "heic")]
 use super::hevc;
 use super::{Codec, Fault, damaged, unsupported};
+use crate::threads::together;
 use heifer_isobmff::boxes::{ColorInfo, Property};
 use heifer_isobmff::{HeifFile, ItemId};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -280,15 +281,7 @@ fn each(
             }
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(indices.len()) {
-            // where the system has no more threads, those that there are do it all
-            if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
-                break;
-            }
-        }
-        run();
-    });
+    together(threads.min(indices.len()), run);
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
