@@ -35,10 +35,10 @@ pub(crate) fn is_own_descriptor(_: &Path) -> bool {
     false
 }
 
-/// Whether both paths lead to one file or folder, which is there: its canonical path is written as the folders have it.
+/// Whether both paths lead to one file or folder, which is there.
 #[must_use]
 pub(crate) fn lead_to_one_file(a: &Path, b: &Path) -> bool {
-    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+    same_file::is_same_file(a, b).unwrap_or(false)
 }
 
 /// When a file was made, which tells one moved here from the one that it replaced. A file that is written over keeps it, and
@@ -143,6 +143,8 @@ mod tests {
         std::fs::write(path("a"), "").unwrap();
         std::fs::write(path("b"), "").unwrap();
         std::fs::create_dir(path("in")).unwrap();
+        std::fs::hard_link(path("a"), path("second")).unwrap();
+        assert!(lead_to_one_file(&path("a"), &path("second")));
         assert!(
             lead_to_one_file(&path("a"), &path("in/../a")) && lead_to_one_file(dir.path(), &path("in/.."))
         );

@@ -415,7 +415,7 @@ fn no_file_is_written_over_another() {
         (&["-o", "many/001.png"], "many/001.png exists already and was not begun by phi3v batch"),
         (&["--sidecar", "json", "-o", "many/001.json"], "--sidecar and --out name one file, many/001.json"),
     ] {
-        let refused = fixture.run(&many(more)).refusal(2);
+        let refused = fixture.run(&many(more)).refusal(2).replace(std::path::MAIN_SEPARATOR, "/");
         assert!(refused.contains(told), "{refused}");
     }
     // whose sidecar would have the name of a picture

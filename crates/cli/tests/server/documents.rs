@@ -122,7 +122,7 @@ fn pages_count_as_pictures() {
 
 #[test]
 fn a_document_that_is_never_drawn_takes_nothing_from_others() {
-    let limits = DrawLimits { page_time_max: Duration::from_secs(1), ..DrawLimits::default() };
+    let limits = DrawLimits { page_time_max: Duration::from_secs(4), ..DrawLimits::default() };
     let drawer = drawer().with_limits(limits);
     let server = Running::start(ServerOptions { drawer, ..ServerOptions::default() });
     let endless = json!({"type": "file", "file": {"file_data": base64(&document("endless.pdf"))}});

@@ -1,6 +1,7 @@
 //! Windows, where names stand for devices, and a lock keeps readers out too.
 
-use std::fs::{File, Metadata, TryLockError};
+use same_file::Handle;
+use std::fs::{File, Metadata};
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 #[cfg(windows)]
@@ -48,15 +49,10 @@ pub(in crate::files) fn kind(metadata: &Metadata) -> &'static str {
     if metadata.is_symlink() { "a link" } else { "something else" }
 }
 
-/// Whether the open and locked `file` is what lies at `path`: a second opening of it cannot be locked. Where there are no
-/// locks, nothing tells, and it is taken for that.
-pub(in crate::files) fn is_at(_: &File, path: &Path) -> Result<bool> {
-    match File::options().write(true).open(path) {
-        Ok(again) => Ok(match again.try_lock() {
-            Ok(()) => false,
-            Err(TryLockError::WouldBlock) => true,
-            Err(TryLockError::Error(error)) => has_no_locks(&error),
-        }),
+/// Whether the open `file` is what lies at `path`.
+pub(in crate::files) fn is_at(file: &File, path: &Path) -> Result<bool> {
+    match Handle::from_path(path) {
+        Ok(found) => Ok(found == Handle::from_file(file.try_clone()?)?),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -224,18 +220,19 @@ mod tests {
     }
 
     #[test]
-    fn an_open_file_is_known_by_its_lock() {
+    fn an_open_file_is_known_under_every_name() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.partial");
-        let open = || File::create(&path).unwrap();
-        let file = open();
+        let path = |name: &str| folder.path().join(name);
+        let file = File::create(path("a.partial")).unwrap();
+        std::fs::hard_link(path("a.partial"), path("second")).unwrap();
+        assert!(is_at(&file, &path("a.partial")).unwrap() && is_at(&file, &path("second")).unwrap());
         file.lock().unwrap();
-        assert!(is_at(&file, &path).unwrap());
-        std::fs::rename(&path, folder.path().join("a")).unwrap();
-        assert!(!is_at(&file, &path).unwrap());
-        let _other = open();
-        assert!(!is_at(&file, &path).unwrap());
-        assert!(is_at(&file, folder.path()).is_err());
+        assert!(is_at(&file, &path("a.partial")).unwrap());
+        std::fs::rename(path("a.partial"), path("a")).unwrap();
+        assert!(!is_at(&file, &path("a.partial")).unwrap());
+        let _other = File::create(path("a.partial")).unwrap();
+        assert!(!is_at(&file, &path("a.partial")).unwrap());
+        assert!(!is_at(&file, folder.path()).unwrap());
     }
 
     #[test]
