@@ -429,6 +429,8 @@ pub struct ScoredToken {
     /// Its text; incomplete characters are shown as U+FFFD.
     pub token: String,
     /// Natural logarithm of its probability.
+    #[serde(serialize_with = "short")]
+    #[schemars(with = "f32")]
     pub logprob: f32,
     /// Its bytes in the answer's text; none of a special token, which is no part of it.
     pub bytes: Vec<u8>,

@@ -1,6 +1,6 @@
 //! The wire types of `POST /v1/responses`: texts and pictures in, one text out.
 
-use crate::fields::FieldMap;
+use crate::fields::{FieldMap, short_or_null};
 use crate::server::ask::Detail;
 use crate::server::openai::text_or_list::of_two;
 use crate::server::openai::types::{Include, StreamOptions, WordFields};
@@ -220,8 +220,12 @@ pub struct ResponseObject {
     /// Always null: nothing is stored.
     pub previous_response_id: Option<String>,
     /// As in the request.
+    #[serde(serialize_with = "short_or_null")]
+    #[schemars(with = "Option<f32>")]
     pub temperature: Option<f32>,
     /// As in the request.
+    #[serde(serialize_with = "short_or_null")]
+    #[schemars(with = "Option<f32>")]
     pub top_p: Option<f32>,
     /// Always `none`: there are no tools.
     pub tool_choice: &'static str,
