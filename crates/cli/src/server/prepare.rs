@@ -372,7 +372,7 @@ fn reading(
     let num_crops = match detail {
         Detail::Auto => model.image_params.num_crops,
         Detail::Low => 1,
-        Detail::High => NUM_CROPS_HIGH,
+        Detail::High | Detail::Original => NUM_CROPS_HIGH,
     };
     documents::Reading {
         mode: ImageMode::AsSeen,
