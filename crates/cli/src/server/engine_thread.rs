@@ -233,11 +233,15 @@ struct Slot {
 }
 
 /// Cancels what nobody waits for, and passes progress on.
-struct Watch<'a>(&'a HashMap<RequestId, Slot>);
+struct Watch<'a> {
+    slots: &'a HashMap<RequestId, Slot>,
+    /// Why the device failed, where no request is told of it.
+    lost: Option<String>,
+}
 
 impl Observer for Watch<'_> {
     fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
-        let Some(slot) = self.0.get(&progress.id) else { return ControlFlow::Continue(()) };
+        let Some(slot) = self.slots.get(&progress.id) else { return ControlFlow::Continue(()) };
         if slot.client.has_gone() {
             return ControlFlow::Break(());
         }
@@ -250,6 +254,18 @@ impl Observer for Watch<'_> {
     fn damage(&mut self, found: &str) {
         tracing::error!(found, "the table of the cache's blocks was damaged and is made anew");
     }
+
+    fn ahead_failed(&mut self, error: &phi3v::Error) {
+        self.lost = device_failure(error);
+    }
+}
+
+/// Why the device failed, if that is the error.
+fn device_failure(error: &phi3v::Error) -> Option<String> {
+    match error.root() {
+        phi3v::Error::Backend(BackendError::Device { reason }) => Some(reason.clone()),
+        _ => None,
+    }
 }
 
 /// Why the engine ran no longer.
@@ -257,13 +273,13 @@ impl Observer for Watch<'_> {
 pub enum Ended {
     /// Every [`EngineHandle`] is gone and all work is done.
     Done,
-    /// The device failed. Those who waited have been told; who comes now waits for another engine.
+    /// The device failed. Those whose requests the engine had have been told; who comes now waits for another engine.
     DeviceFailed,
 }
 
 /// Runs the engine until it has nothing more to do, or cannot.
 pub fn run<B: Backend>(engine: Engine<B>, jobs: &mut Jobs, metrics: &Metrics) -> Ended {
-    EngineLoop { engine, jobs, metrics, slots: HashMap::new(), device_failed: false }.run()
+    EngineLoop { engine, jobs, metrics, slots: HashMap::new(), lost: None }.run()
 }
 
 struct EngineLoop<'a, B: Backend> {
@@ -271,7 +287,8 @@ struct EngineLoop<'a, B: Backend> {
     jobs: &'a mut Jobs,
     metrics: &'a Metrics,
     slots: HashMap<RequestId, Slot>,
-    device_failed: bool,
+    /// Why the device failed, once it has.
+    lost: Option<String>,
 }
 
 impl<B: Backend> EngineLoop<'_, B> {
@@ -279,9 +296,6 @@ impl<B: Backend> EngineLoop<'_, B> {
         loop {
             if self.engine.is_idle() {
                 self.publish_load();
-                if self.device_failed {
-                    return Ended::DeviceFailed;
-                }
                 let Some(job) = self.jobs.receiver.blocking_recv() else { return Ended::Done };
                 self.accept(job);
             }
@@ -289,9 +303,24 @@ impl<B: Backend> EngineLoop<'_, B> {
                 self.accept(job);
             }
             self.cancel_abandoned();
-            let outputs = self.engine.step(&mut Watch(&self.slots));
+            let mut watch = Watch { slots: &self.slots, lost: None };
+            let outputs = self.engine.step(&mut watch);
+            self.lost = watch.lost;
             self.publish_load();
             outputs.into_iter().for_each(|output| self.deliver(output));
+            if let Some(reason) = self.lost.take() {
+                self.give_up(&reason);
+                return Ended::DeviceFailed;
+            }
+        }
+    }
+
+    /// Fails all that the engine has: of a device that failed nothing more comes.
+    fn give_up(&mut self, reason: &str) {
+        let mut ids: Vec<RequestId> = self.slots.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.fail(id, BackendError::Device { reason: reason.to_owned() }.into());
         }
     }
 
@@ -369,17 +398,18 @@ impl<B: Backend> EngineLoop<'_, B> {
                 slot.client.tell(Update::Finished(slot.index, Box::new(finished)));
                 self.release_siblings(slot.siblings, &slot.client);
             }
-            Event::Failed(error) => {
-                let Some(slot) = self.slots.remove(&output.id) else { return };
-                let _span = slot.client.span.enter();
-                tracing::error!(engine_request = output.id.0, %error, "a request failed");
-                self.metrics.failed();
-                self.device_failed |=
-                    matches!(error.root(), phi3v::Error::Backend(BackendError::Device { .. }));
-                drop((slot.place, slot.siblings));
-                slot.client.fail(error);
-            }
+            Event::Failed(error) => self.fail(output.id, error),
         }
+    }
+
+    fn fail(&mut self, id: RequestId, error: phi3v::Error) {
+        let Some(slot) = self.slots.remove(&id) else { return };
+        let _span = slot.client.span.enter();
+        tracing::error!(engine_request = id.0, %error, "a request failed");
+        self.metrics.failed();
+        self.lost = self.lost.take().or_else(|| device_failure(&error));
+        drop((slot.place, slot.siblings));
+        slot.client.fail(error);
     }
 
     fn release_siblings(&mut self, siblings: Vec<Admitted>, client: &Client) {
@@ -400,9 +430,73 @@ mod tests {
     use super::*;
     use crate::server::limits::Limits;
     use crate::sources::Inputs;
+    use phi3v::engine::EngineOptions;
+    use phi3v_kernels::testing::Deferred;
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     const INPUT_BYTES: usize = 4 << 10;
+
+    /// A request of a few tokens to the built-in model.
+    fn request() -> Request {
+        Request::greedy((3..30).collect(), Vec::new(), 2)
+    }
+
+    /// The built-in model on a device, one answer at a time.
+    fn one_at_a_time<B: Backend>(device: B) -> Engine<B> {
+        let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files()).unwrap();
+        let (config, weights) = (&checkpoint.config, &checkpoint.weights);
+        let options = phi3v::model::ModelOptions::of(weights);
+        let model = phi3v::model::Phi3V::load(device, config, weights, options, &mut |_| ()).unwrap();
+        let options = EngineOptions { running_max: Some(1), waiting_max: 1000, ..EngineOptions::default() };
+        Engine::new(model, checkpoint.tokenizer, Vec::new(), options).unwrap()
+    }
+
+    fn device() -> phi3v::device::Device {
+        phi3v::device::Device::open(&phi3v::device::DeviceOptions::default()).unwrap()
+    }
+
+    /// Sends a request with a client of its own.
+    fn ask(handle: &EngineHandle, times: Times) -> Updates {
+        handle.submit(vec![request()], Inputs::new(0).budget(), false, times).unwrap()
+    }
+
+    #[test]
+    fn what_comes_after_a_device_has_failed_waits_for_another_engine() {
+        let device = || Deferred::new(device());
+        let lost = device();
+        lost.lost().store(true, Ordering::Release);
+        let (handle, mut jobs) = EngineHandle::new(1000);
+        let times = Times::start(&Limits::default());
+        let mut early: Vec<_> = (0..500).map(|_| ask(&handle, times)).collect();
+        let mut first = early.remove(0);
+        let mut late = std::thread::scope(|scope| {
+            let late = scope.spawn(|| {
+                let failed = next(&mut first).unwrap_err();
+                (failed.code, ask(&handle, times))
+            });
+            assert_eq!(run(one_at_a_time(lost), &mut jobs, &Metrics::new()), Ended::DeviceFailed);
+            let (code, updates) = late.join().unwrap();
+            assert_eq!(code, "device_failed");
+            updates
+        });
+        assert!(early.iter_mut().all(|updates| next(updates).unwrap_err().code == "device_failed"));
+        drop(handle);
+        assert_eq!(run(one_at_a_time(device()), &mut jobs, &Metrics::new()), Ended::Done);
+        assert!(matches!(next(&mut late), Ok(Update::Token(0, _))));
+    }
+
+    #[test]
+    fn a_device_that_fails_at_a_picture_ahead_of_its_request_has_failed() {
+        let lost = Deferred::new(device());
+        lost.lost().store(true, Ordering::Release);
+        let picture = include_bytes!("../../../../examples/cover.png");
+        let picture = phi3v::load("demo").unwrap().image_from_bytes(picture).unwrap();
+        let (handle, mut jobs) = EngineHandle::new(1);
+        handle.encode_ahead(&picture, CacheSalt::default());
+        drop(handle);
+        assert_eq!(run(one_at_a_time(lost), &mut jobs, &Metrics::new()), Ended::DeviceFailed);
+    }
 
     /// An engine, a request of two answers to it, and all memory for inputs, which the request was charged for.
     fn asked(limits: &Limits) -> (Engine<phi3v::device::Device>, Jobs, Updates, Inputs) {

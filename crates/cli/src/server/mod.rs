@@ -165,6 +165,9 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
                     break;
                 }
                 tracing::error!(again = !last, "the device failed; the model is loaded anew, once");
+                if let Some(app) = weak.upgrade() {
+                    app.reload();
+                }
             }
             Ok(())
         };

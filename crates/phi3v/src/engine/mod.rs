@@ -428,6 +428,12 @@ pub trait Observer {
         let _ = found;
     }
 
+    /// Is called when an image could not be encoded ahead of its request, which will begin it anew; see
+    /// [`Engine::encode_ahead`].
+    fn ahead_failed(&mut self, error: &crate::Error) {
+        let _ = error;
+    }
+
     /// Is called with each token of [`Engine::run`].
     fn token(&mut self, token: &Token) {
         let _ = token;
