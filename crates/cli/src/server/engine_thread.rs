@@ -10,8 +10,6 @@
 //! - Events are not bounded by the channel but by what a request may produce: `max_new_tokens` tokens.
 //! - Images of a request that is still being prepared come ahead of it, so that the vision tower works on one while the
 //!   next is decoded. What nobody prepares any more is dropped by the engine itself.
-//! - Of several answers to one prompt the first is run until it speaks; the others then find the prompt in the
-//!   prefix cache.
 
 use super::error::ApiError;
 use super::limits::{Times, deadline_exceeded};
@@ -227,8 +225,6 @@ struct Slot {
     client: Client,
     /// When its last token was chosen.
     last_token: Option<Instant>,
-    /// The other answers, sent when this one speaks.
-    siblings: Vec<Admitted>,
     place: Place,
 }
 
@@ -327,9 +323,11 @@ impl<B: Backend> EngineLoop<'_, B> {
     fn accept(&mut self, job: Job) {
         match job {
             Job::Ask(AskJob { requests, client }) => {
-                let mut requests = requests.into_iter();
-                let Some(first) = requests.next() else { return };
-                self.submit(first, 0, client, requests.collect());
+                for (index, admitted) in requests.into_iter().enumerate() {
+                    // the answers to one prompt come on with it together
+                    let client = Client { progress: client.progress && index == 0, ..client.clone() };
+                    self.submit(admitted, index, client);
+                }
             }
             Job::Ahead { inputs, cache_salt } => {
                 if let Some(inputs) = inputs.upgrade() {
@@ -339,23 +337,17 @@ impl<B: Backend> EngineLoop<'_, B> {
         }
     }
 
-    fn submit(
-        &mut self,
-        Admitted { request, place }: Admitted,
-        index: usize,
-        client: Client,
-        siblings: Vec<Admitted>,
-    ) {
+    fn submit(&mut self, Admitted { request, place }: Admitted, index: usize, client: Client) {
         if client.has_gone() {
             self.metrics.abandoned();
             return;
         }
         match self.engine.submit(request) {
             Ok(id) => {
-                self.slots.insert(id, Slot { index, client, last_token: None, siblings, place });
+                self.slots.insert(id, Slot { index, client, last_token: None, place });
             }
             Err(error) => {
-                drop((place, siblings));
+                drop(place);
                 client.fail(error);
             }
         }
@@ -382,10 +374,7 @@ impl<B: Backend> EngineLoop<'_, B> {
                     Some(last) => self.metrics.next_token(now - last),
                     None => self.metrics.first_token(now - slot.client.times.arrived),
                 }
-                let siblings = std::mem::take(&mut slot.siblings);
-                let client = slot.client.clone();
-                client.tell(Update::Token(slot.index, token));
-                self.release_siblings(siblings, &client);
+                slot.client.tell(Update::Token(slot.index, token));
             }
             Event::Finished(finished) => {
                 let Some(slot) = self.slots.remove(&output.id) else { return };
@@ -396,7 +385,6 @@ impl<B: Backend> EngineLoop<'_, B> {
                 }
                 drop(slot.place); // who reads the end may ask again at once
                 slot.client.tell(Update::Finished(slot.index, Box::new(finished)));
-                self.release_siblings(slot.siblings, &slot.client);
             }
             Event::Failed(error) => self.fail(output.id, error),
         }
@@ -408,15 +396,8 @@ impl<B: Backend> EngineLoop<'_, B> {
         tracing::error!(engine_request = id.0, %error, "a request failed");
         self.metrics.failed();
         self.lost = self.lost.take().or_else(|| device_failure(&error));
-        drop((slot.place, slot.siblings));
+        drop(slot.place);
         slot.client.fail(error);
-    }
-
-    fn release_siblings(&mut self, siblings: Vec<Admitted>, client: &Client) {
-        for (offset, sibling) in siblings.into_iter().enumerate() {
-            let client = Client { progress: false, ..client.clone() };
-            self.submit(sibling, offset + 1, client, Vec::new());
-        }
     }
 
     fn publish_load(&self) {

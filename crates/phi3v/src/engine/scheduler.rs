@@ -2,13 +2,16 @@
 //!
 //! Pure: it knows sequences, lengths and block tables, and no tensor. The engine does what it says.
 
-use super::block_manager::{BlockHash, BlockManager};
+mod sharing;
+
+use super::block_manager::BlockManager;
 use super::request::RequestId;
 use super::sequence::Sequence;
 use super::{EngineOptions, Load};
 use crate::model::RopeFactors;
 use crate::tokenizer::Tokenizer;
 use phi3v_kernels::{KV_BLOCK_TOKENS, Sizes};
+use sharing::KnownPrefix;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -93,11 +96,6 @@ pub(super) fn prompt_rows_min(sizes: Sizes) -> usize {
 struct Division {
     index: usize,
     prompts: usize,
-}
-
-struct KnownPrefix {
-    table: Vec<u32>,
-    hash: BlockHash,
 }
 
 impl Scheduler {
@@ -205,11 +203,7 @@ impl Scheduler {
     fn start(&mut self, mut sequence: Sequence, known: KnownPrefix, table: Vec<u32>) -> Admission {
         let blocks = BlockManager::high_water(&table);
         sequence.blocks = table;
-        sequence.computed = known.table.len() * KV_BLOCK_TOKENS;
-        sequence.published = (known.table.len(), known.hash);
-        if sequence.tokens.len() == sequence.prompt_tokens {
-            sequence.usage.cached_tokens += sequence.computed;
-        }
+        sequence.take_over(known.table.len(), known.hash);
         sequence.end_wait();
         self.running.push(sequence);
         Admission { index: self.running.len() - 1, blocks }
@@ -247,23 +241,6 @@ impl Scheduler {
         (sequences > 1).then(|| Division { index, prompts: left / sequences })
     }
 
-    /// Leading blocks of the sequence that another one has computed. What is left to compute is never so little that
-    /// it would take the kernels for decoding.
-    fn known_prefix(&self, sequence: &Sequence) -> KnownPrefix {
-        let mut known = KnownPrefix { table: Vec::new(), hash: sequence.cache_salt };
-        if !self.options.prefix_cache {
-            return known;
-        }
-        let usable = sequence.tokens.len().saturating_sub(self.prefill_remainder_min);
-        for index in 0..usable.min(sequence.lasting_tokens()) / KV_BLOCK_TOKENS {
-            let hash = sequence.block_hash(index, &known.hash);
-            let Some(block) = self.blocks.find(&hash) else { break };
-            known.table.push(block);
-            known.hash = hash;
-        }
-        known
-    }
-
     /// Whether any sequence is past its prompt: pieces of other work are then kept small.
     pub(super) fn someone_decodes(&self) -> bool {
         self.running.iter().any(Sequence::decoding)
@@ -276,14 +253,19 @@ impl Scheduler {
 
     /// The oldest sequence with an image that has to be encoded next.
     pub(super) fn needs_image(&self) -> Option<usize> {
-        self.running.iter().position(|sequence| sequence.image_needed().is_some())
+        let needs =
+            |&index: &usize| self.running[index].image_needed().is_some() && !self.is_held_back(index);
+        (0..self.running.len()).find(needs)
     }
 
     /// The next chunk of the oldest prompt whose next images are encoded, and beside it what is left of others, as a whole,
     /// as far as all together are no more than a chunk while others decode: so nobody's first token comes later for it.
     pub(super) fn prompt_chunks(&self) -> Vec<PromptChunk> {
-        let ready = |sequence: &Sequence| !sequence.decoding() && sequence.image_needed().is_none();
-        let mut others = (0..self.running.len()).filter(|&index| ready(&self.running[index]));
+        let ready = |&index: &usize| {
+            let sequence = &self.running[index];
+            !sequence.decoding() && sequence.image_needed().is_none() && !self.is_held_back(index)
+        };
+        let mut others = (0..self.running.len()).filter(ready);
         let Some(index) = others.next() else { return Vec::new() };
         let (alone, rows_min) = (self.prefill_chunk_alone, self.prefill_remainder_min);
         let shared = self.options.prefill_chunk_shared.min(alone).max(rows_min);
@@ -397,18 +379,18 @@ mod tests {
 
     const SIZES: Sizes = Sizes { few_rows_max: 16, tiles_at_once: 2, prefill_chunk: 1024 };
 
-    static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
+    pub(super) static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/tiny/tokenizer.json");
         Arc::new(Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap())
     });
 
     /// A sequence of `prompt` tokens like those of every other, and an answer of up to `answer`.
-    fn sequence(id: u64, prompt: usize, answer: usize) -> Sequence {
+    pub(super) fn sequence(id: u64, prompt: usize, answer: usize) -> Sequence {
         let request = Request::greedy((0..prompt as i64).collect(), Vec::new(), answer);
         Sequence::new(RequestId(id), request, &TOKENIZER, RopeFactors::Short).unwrap()
     }
 
-    fn scheduler(context_tokens: usize) -> Scheduler {
+    pub(super) fn scheduler(context_tokens: usize) -> Scheduler {
         Scheduler::new(EngineOptions { context_tokens, ..EngineOptions::default() }, SIZES)
     }
 
@@ -417,7 +399,7 @@ mod tests {
     }
 
     /// Lets in whatever can be; ids of those that run.
-    fn admit_all(scheduler: &mut Scheduler) -> Vec<u64> {
+    pub(super) fn admit_all(scheduler: &mut Scheduler) -> Vec<u64> {
         assert_eq!(scheduler.settle(), None);
         while scheduler.admit().is_some() {}
         scheduler.running().iter().map(|sequence| sequence.id.0).collect()
@@ -452,7 +434,7 @@ mod tests {
         assert_eq!(rows(&scheduler)[2], 22..26);
     }
 
-    fn only_chunk(scheduler: &Scheduler) -> PromptChunk {
+    pub(super) fn only_chunk(scheduler: &Scheduler) -> PromptChunk {
         let mut chunks = scheduler.prompt_chunks();
         assert_eq!(chunks.len(), 1);
         chunks.remove(0)
@@ -478,7 +460,7 @@ mod tests {
     }
 
     /// Computes the whole prompt of a sequence and gives it its first token.
-    fn prefill(scheduler: &mut Scheduler, index: usize) {
+    pub(super) fn prefill(scheduler: &mut Scheduler, index: usize) {
         let total = scheduler.running()[index].tokens.len();
         scheduler.computed_to(index, total);
         scheduler.publish(index);

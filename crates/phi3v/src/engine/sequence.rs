@@ -233,6 +233,33 @@ impl Sequence {
         *hasher.finalize().as_bytes()
     }
 
+    /// Hash of the full block `index`, which is not published yet.
+    pub(super) fn hash_of(&self, index: usize) -> BlockHash {
+        let (published, hash) = self.published;
+        (published..=index).fold(hash, |previous, index| self.block_hash(index, &previous))
+    }
+
+    /// Whether the block `index` will be published when the prompt is computed, and not before.
+    pub(super) fn will_publish(&self, index: usize) -> bool {
+        let lasting = self.prefill_tokens.min(self.lasting_tokens()) / KV_BLOCK_TOKENS;
+        !self.decoding() && (self.published.0..lasting).contains(&index)
+    }
+
+    /// Whether it has computed anything that it has not published.
+    pub(super) fn has_begun(&self) -> bool {
+        self.decoding() || self.computed > self.published.0 * KV_BLOCK_TOKENS
+    }
+
+    /// Takes over so many `blocks` more from others, before it begins; `hash` is that of the last.
+    pub(super) fn take_over(&mut self, blocks: usize, hash: BlockHash) {
+        self.published = (self.published.0 + blocks, hash);
+        self.computed = self.published.0 * KV_BLOCK_TOKENS;
+        // where a restart computes all again it was counted
+        if self.tokens.len() == self.prompt_tokens {
+            self.usage.cached_tokens += blocks * KV_BLOCK_TOKENS;
+        }
+    }
+
     /// Tokens of the prompt, or of what a restart has to compute again, that are not in the cache.
     pub(super) fn left_to_compute(&self) -> Range<usize> {
         self.computed..self.tokens.len()

@@ -52,6 +52,7 @@ impl<B: Backend> Engine<B> {
         }
         let rope = self.model.rope();
         self.scheduler.restart_crossing(|tokens| rope.factors_for(tokens));
+        self.scheduler.share_published();
         self.settle(observer, &mut outputs);
         self.admit(&mut outputs);
         self.run_vision(observer, &mut outputs);
