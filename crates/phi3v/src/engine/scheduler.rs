@@ -189,9 +189,25 @@ impl Scheduler {
         }
         let sequence = self.waiting.front()?;
         let known = self.known_prefix(sequence);
-        let table = self.blocks.reserve(&known.table, sequence.blocks_needed())?;
+        let Some(table) = self.blocks.reserve(&known.table, sequence.blocks_needed()) else {
+            self.end_parts();
+            return None;
+        };
         let sequence = self.waiting.pop_front()?;
         Some(self.start(sequence, known, table))
+    }
+
+    /// Hands what parts of requests that score have not begun back to the sequences that they were split off, so that each
+    /// ends with the prompt it is at and its blocks are there for who waits. That sequence has the blocks for all prompts.
+    fn end_parts(&mut self) {
+        for index in 0..self.running.len() {
+            let id = self.running[index].id;
+            let is_whole = |sequence: &Sequence| sequence.id == id && !sequence.is_part;
+            if let Some(whole) = self.running.iter().position(is_whole) {
+                let unbegun = self.running[index].give_back();
+                self.running[whole].rejoin(unbegun);
+            }
+        }
     }
 
     /// Whether one more may run. Parts of requests run beside those that were let in, as many as [`divisible`](Self::divisible)
@@ -215,7 +231,7 @@ impl Scheduler {
         let part = self.running[index].split_off(prompts, tokenizer)?;
         let known = self.known_prefix(&part);
         let Some(table) = self.blocks.reserve(&known.table, part.blocks_needed()) else {
-            self.running[index].rejoin(part);
+            self.running[index].rejoin(part.scoring);
             return None;
         };
         Some(Divided { whole: index, part: self.start(part, known, table) })
@@ -225,7 +241,7 @@ impl Scheduler {
     /// request's sequences only the one that was split is sure to have the blocks for the part's prompts.
     pub(super) fn rejoin(&mut self, Divided { whole, part }: Divided) {
         let part = self.end(part.index);
-        self.running[whole].rejoin(part);
+        self.running[whole].rejoin(part.scoring);
     }
 
     /// The sequence with most prompts to hand over, where nobody waits and fewer score than one decode step takes: so
@@ -629,6 +645,38 @@ mod tests {
         assert!(left(&scheduler)[1] < 19);
         scheduler.rejoin(divided);
         assert_eq!(left(&scheduler), [1, 19]);
+    }
+
+    #[test]
+    fn parts_give_way_to_who_waits_for_their_blocks() {
+        let mut scheduler = scheduler(24 * KV_BLOCK_TOKENS);
+        scheduler.enqueue(scoring(20, 500));
+        admit_all(&mut scheduler);
+        prefill(&mut scheduler, 0);
+        while scheduler.divide(&TOKENIZER).is_some() {}
+        let unbegun = |scheduler: &Scheduler| -> Vec<usize> {
+            let of = |sequence: &Sequence| sequence.scoring.as_ref().map_or(0, Scoring::divisible);
+            scheduler.running().iter().map(of).collect()
+        };
+        let before = unbegun(&scheduler);
+        assert!(before.len() == 3 && before[1..].iter().all(|&prompts| prompts > 0), "{before:?}");
+        scheduler.enqueue(sequence(9, 600, 10));
+        assert_eq!(scheduler.admit(), None, "they have the blocks of the prompts that they are at");
+        assert_eq!(unbegun(&scheduler), [17, 0, 0]);
+        scheduler.end(2);
+        scheduler.end(1);
+        assert_eq!(scheduler.settle(), None);
+        assert!(scheduler.admit().is_some());
+        // where that has ended which they were split off, nobody else has the blocks
+        let mut orphans = Scheduler::new(EngineOptions::default(), SIZES);
+        orphans.enqueue(scoring(20, 500));
+        admit_all(&mut orphans);
+        prefill(&mut orphans, 0);
+        assert!(orphans.divide(&TOKENIZER).is_some());
+        orphans.end(0);
+        let before = unbegun(&orphans);
+        orphans.end_parts();
+        assert_eq!(unbegun(&orphans), before);
     }
 
     #[test]

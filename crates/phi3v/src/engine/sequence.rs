@@ -133,10 +133,17 @@ impl Sequence {
     }
 
     /// Takes back what was split off and has not begun.
-    pub(super) fn rejoin(&mut self, part: Self) {
-        if let (Some(scoring), Some(part)) = (&mut self.scoring, part.scoring) {
+    pub(super) fn rejoin(&mut self, part: Option<Scoring>) {
+        if let (Some(scoring), Some(part)) = (&mut self.scoring, part) {
             scoring.rejoin(part);
         }
+    }
+
+    /// What a part has not begun, for the sequence that it was split off.
+    pub(super) fn give_back(&mut self) -> Option<Scoring> {
+        let scoring = if self.is_part { self.scoring.as_mut()? } else { return None };
+        let unbegun = scoring.divisible();
+        (unbegun > 0).then(|| scoring.split_off(unbegun))
     }
 
     /// Begins the turn of a prompt that is scored: its tokens, and what of them is known from the one before.
