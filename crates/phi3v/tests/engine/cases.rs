@@ -881,6 +881,43 @@ fn a_request_is_told_how_far_its_picture_was_encoded_ahead() {
 }
 
 #[test]
+fn pictures_ahead_of_their_requests_take_no_more_memory_than_they_may() {
+    let pictures: Vec<_> = (0..6).map(|number| picture(2 * number)).collect();
+    let row_bytes = checkpoint().config.hidden_size * size_of::<f32>();
+    let image_cache_bytes_max = 2 * pictures[0].num_img_tokens() * row_bytes;
+    let mut engine = engine(EngineOptions { image_cache_bytes_max, ..EngineOptions::default() });
+    /// Steps that encode pictures ahead.
+    fn steps(engine: &mut Engine<Device>, pictures: &[Arc<ImageInputs>]) -> usize {
+        pictures.iter().for_each(|picture| engine.encode_ahead(picture, &CacheSalt::default()));
+        let mut count = 0;
+        while !engine.is_idle() {
+            assert!(engine.step(&mut ()).is_empty());
+            count += 1;
+        }
+        count
+    }
+    let one = steps(&mut engine, &pictures[..1]);
+    assert!(one > 0);
+    assert_eq!(steps(&mut engine, &pictures), one, "one more, and there is room for no third");
+    // their requests have come: they begin in the tower where nothing was done for them
+    let asked: Vec<_> = (0..6)
+        .map(|number| {
+            let picture = &pictures[number];
+            let request = Request::greedy(prompt(number, 20, Some(picture)), vec![Arc::clone(picture)], 12);
+            engine.submit(request).unwrap()
+        })
+        .collect();
+    let answers = drain(&mut engine);
+    for (number, id) in asked.iter().enumerate() {
+        let picture = picture(2 * number);
+        let request = Request::greedy(prompt(number, 20, Some(&picture)), vec![picture], 12);
+        assert_eq!(answers[id], single(request), "picture {number}");
+    }
+    let more: Vec<_> = (6..8).map(|number| picture(2 * number)).collect();
+    assert_eq!(steps(&mut engine, &more), 2 * one, "what requests have taken over makes room");
+}
+
+#[test]
 fn a_picture_that_nobody_brings_any_more_is_forgotten() {
     let (picture, request) = large_picture();
     drop(request);
