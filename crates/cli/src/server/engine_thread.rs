@@ -1,7 +1,7 @@
 //! The thread that owns the engine. Requests come in by a channel; what happens to each goes out by a channel of its own.
 //!
-//! - Admission is a semaphore: a request holds a permit for each of its answers from before it is sent until the
-//!   engine has dropped it, so that a full queue is known at once, whatever step the engine is in.
+//! - A request holds a place for each of its answers from before it is sent until the engine has dropped it, so that a full
+//!   queue is known at once, whatever step the engine is in; see [`Places`].
 //! - A client that has gone has dropped its receiver. The thread notices between steps, and within a step between the
 //!   layers of vision and prefill, and cancels the request; so it does where the request's time is over, also while its
 //!   client leaves an answer unread and asks for no update.
@@ -14,6 +14,7 @@
 use super::error::ApiError;
 use super::limits::{Times, deadline_exceeded};
 use super::metrics::Metrics;
+use super::places::{Place, Places};
 use crate::sources::Budget;
 use phi3v::engine::{
     CacheSalt, Engine, Event, FinishReason, Finished, Load, Observer, Output, Request, RequestId,
@@ -25,7 +26,6 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// What happens to a request, in the order in which it happens; answers are told apart by their index.
@@ -61,13 +61,12 @@ struct AskJob {
 /// A request for one answer, with its place.
 struct Admitted {
     request: Request,
-    place: Place,
+    holds: Holds,
 }
 
 /// What an answer holds until the engine has dropped it.
-struct Place {
-    /// Its permit to be in the engine.
-    _permit: OwnedSemaphorePermit,
+struct Holds {
+    _place: Place,
     /// The memory of the request's body and pictures, which all its answers share.
     _inputs: Arc<Budget>,
 }
@@ -103,10 +102,9 @@ impl Client {
 /// The way from the server's tasks to the engine's thread; clones share one engine and its limit.
 #[derive(Clone)]
 pub struct EngineHandle {
-    /// Bounded by the permits of `admission`, and by the images of requests that are prepared at one time.
+    /// Bounded by the places, and by the images of requests that are prepared at one time.
     jobs: UnboundedSender<Job>,
-    admission: Arc<Semaphore>,
-    capacity: usize,
+    places: Places,
 }
 
 /// What a request's updates are received by. Dropping it cancels the request.
@@ -117,22 +115,22 @@ pub struct Updates {
 }
 
 impl EngineHandle {
-    /// A handle and the thread's end of it, for at most `capacity` answers running or waiting.
+    /// A handle and the thread's end of it, for at most `capacity` answers of one client running or waiting.
     pub fn new(capacity: usize) -> (Self, Jobs) {
         let (jobs, receiver) = unbounded_channel();
-        let admission = Arc::new(Semaphore::new(capacity));
-        (Self { jobs, admission, capacity }, Jobs { receiver })
+        (Self { jobs, places: Places::new(capacity) }, Jobs { receiver })
     }
 
-    /// Whether so many answers could be let in at this moment.
+    /// Whether so many answers for a client, whose caches have that salt, could be let in at this moment.
     ///
     /// # Errors
     /// Too many run or wait.
-    pub fn check_places(&self, answers: usize) -> Result<(), ApiError> {
-        if self.admission.available_permits() < answers {
-            return Err(super::limits::queue_full(self.capacity));
-        }
-        Ok(())
+    pub fn check_places(&self, client: &CacheSalt, answers: usize) -> Result<(), ApiError> {
+        if self.places.has_room(client, answers) { Ok(()) } else { Err(self.full()) }
+    }
+
+    fn full(&self) -> ApiError {
+        super::limits::queue_full(self.places.capacity())
     }
 
     /// Sends a request of one or more answers to the engine. `inputs` has been charged for its body and pictures.
@@ -146,14 +144,13 @@ impl EngineHandle {
         progress: bool,
         times: Times,
     ) -> Result<Updates, ApiError> {
+        let client = requests.first().map_or(CacheSalt::default(), |request| request.cache_salt);
         // all or none: two requests for several answers must not refuse each other
-        let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
-        let permits = Arc::clone(&self.admission).try_acquire_many_owned(count);
-        let mut permits = permits.map_err(|_| super::limits::queue_full(self.capacity))?;
+        let places = self.places.take(client, requests.len()).ok_or_else(|| self.full())?;
         let inputs = Arc::new(inputs);
-        let mut place = || Some(Place { _permit: permits.split(1)?, _inputs: Arc::clone(&inputs) });
-        let admit = |request| Some(Admitted { request, place: place()? });
-        let admitted = requests.into_iter().filter_map(admit).collect();
+        let holds = |place| Holds { _place: place, _inputs: Arc::clone(&inputs) };
+        let admit = |(request, place)| Admitted { request, holds: holds(place) };
+        let admitted = requests.into_iter().zip(places).map(admit).collect();
         let (updates, receiver) = unbounded_channel();
         let span = tracing::Span::current();
         let job = AskJob { requests: admitted, client: Client { updates, progress, times, span } };
@@ -180,7 +177,7 @@ impl EngineHandle {
 
     /// Number of answers that run or wait at this moment, those not yet with the engine included.
     pub fn in_flight(&self) -> usize {
-        self.capacity - self.admission.available_permits()
+        self.places.held()
     }
 }
 
@@ -225,7 +222,7 @@ struct Slot {
     client: Client,
     /// When its last token was chosen.
     last_token: Option<Instant>,
-    place: Place,
+    holds: Holds,
 }
 
 /// Cancels what nobody waits for, and passes progress on.
@@ -337,17 +334,17 @@ impl<B: Backend> EngineLoop<'_, B> {
         }
     }
 
-    fn submit(&mut self, Admitted { request, place }: Admitted, index: usize, client: Client) {
+    fn submit(&mut self, Admitted { request, holds }: Admitted, index: usize, client: Client) {
         if client.has_gone() {
             self.metrics.abandoned();
             return;
         }
         match self.engine.submit(request) {
             Ok(id) => {
-                self.slots.insert(id, Slot { index, client, last_token: None, place });
+                self.slots.insert(id, Slot { index, client, last_token: None, holds });
             }
             Err(error) => {
-                drop(place);
+                drop(holds);
                 client.fail(error);
             }
         }
@@ -383,7 +380,7 @@ impl<B: Backend> EngineLoop<'_, B> {
                 if slot.last_token.is_none() && finished.timings.first_token.is_some() {
                     self.metrics.first_token(slot.client.times.arrived.elapsed());
                 }
-                drop(slot.place); // who reads the end may ask again at once
+                drop(slot.holds); // who reads the end may ask again at once
                 slot.client.tell(Update::Finished(slot.index, Box::new(finished)));
             }
             Event::Failed(error) => self.fail(output.id, error),
@@ -396,7 +393,7 @@ impl<B: Backend> EngineLoop<'_, B> {
         tracing::error!(engine_request = id.0, %error, "a request failed");
         self.metrics.failed();
         self.lost = self.lost.take().or_else(|| device_failure(&error));
-        drop(slot.place);
+        drop(slot.holds);
         slot.client.fail(error);
     }
 

@@ -5,14 +5,14 @@
 mod sharing;
 
 use super::block_manager::BlockManager;
-use super::request::RequestId;
+use super::request::{CacheSalt, RequestId};
 use super::sequence::Sequence;
 use super::{EngineOptions, Load};
 use crate::model::RopeFactors;
 use crate::tokenizer::Tokenizer;
 use phi3v_kernels::{KV_BLOCK_TOKENS, Sizes};
 use sharing::KnownPrefix;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -138,9 +138,18 @@ impl Scheduler {
         &mut self.running
     }
 
-    /// Adds a sequence to the end of the queue.
+    /// Adds a sequence to the queue, in which clients take turns: behind those of its own salt, and before any that has more
+    /// of its own before it. Clients are told apart by their salts; those of one come in their order.
     pub(super) fn enqueue(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+        let own = self.waiting.iter().filter(|waiting| waiting.cache_salt == sequence.cache_salt).count();
+        let mut before: HashMap<CacheSalt, usize> = HashMap::new();
+        let has_more = |waiting: &Sequence| {
+            let before = before.entry(waiting.cache_salt).or_default();
+            *before += 1;
+            *before > own + 1
+        };
+        let place = self.waiting.iter().position(has_more).unwrap_or(self.waiting.len());
+        self.waiting.insert(place, sequence);
     }
 
     /// Marks a sequence that [`take_cancelled`](Self::take_cancelled) then takes.
@@ -498,6 +507,30 @@ mod tests {
         assert_eq!(scheduler.admit(), Some(Admission { index: 0, blocks: 3 }));
         assert_eq!(scheduler.admit(), Some(Admission { index: 1, blocks: 4 }));
         assert_eq!(scheduler.admit(), None);
+    }
+
+    #[test]
+    fn clients_take_turns_in_the_queue() {
+        let mut scheduler =
+            Scheduler::new(EngineOptions { running_max: Some(1), ..EngineOptions::default() }, SIZES);
+        let of = |id: u64, client: u8| {
+            let salt = [client; 32];
+            Sequence { cache_salt: salt, published: (0, salt), ..sequence(id, 20, 10) }
+        };
+        let mut order = Vec::new();
+        let mut next = |scheduler: &mut Scheduler| {
+            order.extend(admit_all(scheduler));
+            scheduler.end(0);
+        };
+        (0..5).for_each(|id| scheduler.enqueue(of(id, 1)));
+        next(&mut scheduler);
+        [(10, 2), (11, 2), (20, 3), (12, 2)]
+            .into_iter()
+            .for_each(|(id, client)| scheduler.enqueue(of(id, client)));
+        next(&mut scheduler);
+        scheduler.enqueue(of(21, 3));
+        (0..8).for_each(|_| next(&mut scheduler));
+        assert_eq!(order, [0, 1, 10, 20, 2, 11, 3, 21, 12, 4], "each in its order, one at a time");
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub async fn decisions(
     let (decide, asked) = decide(request, &app.limits)?;
     let decide = Decide { cache_salt: caller.cache_salt, ..decide };
     decide.check(&app.limits)?;
-    app.engine.check_places(1)?;
+    app.engine.check_places(&caller.cache_salt, 1)?;
     let (request, budget) = times.within(decide::request(&app, &model, decide, budget, times)).await?;
     let mut updates = app.engine.submit(vec![request], budget, false, times)?;
     loop {
