@@ -321,7 +321,7 @@ impl<B: Backend> EngineLoop<'_, B> {
         match job {
             Job::Ask(AskJob { requests, client }) => {
                 for (index, admitted) in requests.into_iter().enumerate() {
-                    // the answers to one prompt come on with it together
+                    // the prompt is computed for the first
                     let client = Client { progress: client.progress && index == 0, ..client.clone() };
                     self.submit(admitted, index, client);
                 }

@@ -99,7 +99,8 @@ pub async fn tokenize(
             let thumbnail = params.and_then(|params| thumbnail_url(image, &params));
             Ok(TokenizedImage { page: *page, thumbnail, ..TokenizedImage::from(image.as_ref()) })
         };
-        let images = prepared.images.iter().zip(&prepared.numbers).map(told).collect::<Result<_, ApiError>>()?;
+        let images =
+            prepared.images.iter().zip(&prepared.numbers).map(told).collect::<Result<_, ApiError>>()?;
         Ok((images, prepared))
     };
     // thumbnails are written as files
