@@ -33,6 +33,17 @@ pub fn short<S: Serializer>(number: &f32, serializer: S) -> Result<S::Ok, S::Err
     serializer.serialize_f64(number.to_string().parse().unwrap_or_else(|_| f64::from(*number)))
 }
 
+/// As [`short`], for a number that may be missing.
+///
+/// # Errors
+/// The serializer's.
+pub fn short_or_null<S: Serializer>(number: &Option<f32>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => short(number, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 impl From<Vec<Field>> for FieldMap {
     /// Of members that have the same name, which readers of JSON may take the last of, the last is kept.
     fn from(fields: Vec<Field>) -> Self {

@@ -19,9 +19,9 @@ use std::sync::Arc;
 /// Bytes of weights above which the memory plan is printed without being asked for: 1 GB.
 const TOLD_MIN_BYTES: u64 = 1_000_000_000;
 
-/// Tokens that an answer of a batch is expected to take with its prompt, at most: those of the largest picture and the
-/// longest answer by default.
-const BATCH_TOKENS_MAX: usize = 4096;
+/// Tokens that an answer is expected to take with its prompt where many run together, at most: those of the largest picture
+/// and the longest answer by default.
+const SEAT_TOKENS_MAX: usize = 4096;
 
 /// A checkpoint that is open, and how it is to be run; nothing large has been read yet.
 pub struct Opened {
@@ -252,6 +252,11 @@ pub fn tell(plan: &MemoryPlan, verbose: bool) {
     }
 }
 
+/// Tokens of a KV cache for so many answers at a time, as far as memory allows.
+fn cache_tokens(plan: &MemoryPlan, running_max: usize) -> usize {
+    plan.cache_tokens(running_max * plan.context_tokens.min(SEAT_TOKENS_MAX))
+}
+
 impl Opened {
     /// Says that it is the demo model that will answer, if it is: a stranger takes it for the real one.
     pub fn tell_demo(&self) {
@@ -305,9 +310,26 @@ impl Opened {
         let few_rows_max = self.device.sizes().few_rows_max;
         let width = width.unwrap_or(few_rows_max).min(few_rows_max);
         self.load_with(model, |plan, options| {
-            let tokens_max = width * plan.context_tokens.min(BATCH_TOKENS_MAX);
-            let cache_tokens = plan.cache_tokens(tokens_max);
+            let cache_tokens = cache_tokens(plan, width);
             EngineOptions { running_max: Some(width), cache_tokens, ..options }.for_batch()
+        })
+    }
+
+    /// Loads the model for a server, whose requests' bodies and pictures take up to `input_bytes`. Its KV cache holds as many
+    /// answers as run together, as far as memory allows; the queue is the server's to bound.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_for_server(self, model: &ModelArgs, input_bytes: u64) -> Result<Runtime, CliError> {
+        let running_max = self.device.sizes().few_rows_max;
+        // a card has memory of its own
+        let input_bytes = if self.device.card().is_none() { input_bytes } else { 0 };
+        self.load_with(model, |plan, options| {
+            // images of requests that wait take as much as those that are kept
+            let beside = input_bytes.saturating_add(options.image_cache_bytes_max as u64);
+            let image_cache_bytes = plan.image_cache_bytes.saturating_add(beside);
+            let cache_tokens = cache_tokens(&MemoryPlan { image_cache_bytes, ..*plan }, running_max);
+            EngineOptions { cache_tokens, waiting_max: usize::MAX, ..options }
         })
     }
 

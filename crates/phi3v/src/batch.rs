@@ -60,9 +60,9 @@ pub struct Answer {
     pub finished: Finished,
 }
 
-/// Requests that run together on one engine. The source gives groups: of the requests in a group the first is run until
-/// it speaks, the others then find what they have in common with it (an image, the beginning of a conversation) computed
-/// already. The iterator gives the answers in the order in which they end, and waits for the source where it must.
+/// Requests that run together on one engine. The source gives groups, whose requests come one behind the other: what
+/// they have in common (an image, the beginning of a conversation) is computed once. The iterator gives the answers in the
+/// order in which they end, and waits for the source where it must.
 ///
 /// What is answered does not depend on how many run together, see [`EngineOptions`](crate::engine::EngineOptions).
 ///
@@ -71,20 +71,18 @@ pub struct Batch<'e, B: Backend, K, E = Error> {
     engine: &'e mut Engine<B>,
     /// None when there are no more.
     source: Option<Receiver<Vec<Asked<K, E>>>>,
-    /// Groups that were taken and not submitted yet.
-    taken: VecDeque<Vec<Asked<K, E>>>,
-    running: HashMap<RequestId, Running<K, E>>,
+    /// Requests that were taken and not submitted yet.
+    taken: VecDeque<Asked<K, E>>,
+    running: HashMap<RequestId, Running<K>>,
     /// Answers of steps that the iterator has not given out.
     ended: VecDeque<Ended<K, E>>,
 }
 
 /// A request in the engine.
-struct Running<K, E> {
+struct Running<K> {
     key: K,
     text: String,
     tokens: Vec<Token>,
-    /// The others of its group, to be submitted when it speaks.
-    others: Vec<Asked<K, E>>,
 }
 
 impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
@@ -119,9 +117,8 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
         self.source = None;
         self.taken.clear();
         let engine = &*self.engine;
-        self.running.values_mut().for_each(|running| running.others.clear());
         // one that waits again, for want of memory, has begun
-        let has_begun = |(id, running): &(&RequestId, &Running<K, E>)| {
+        let has_begun = |(id, running): &(&RequestId, &Running<K>)| {
             !running.tokens.is_empty() || !engine.is_waiting(**id)
         };
         let unbegun: Vec<_> =
@@ -133,9 +130,12 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
     /// Moves requests to the engine while it has room for them.
     fn take(&mut self, ended: &mut Vec<Ended<K, E>>) {
         while self.engine.load().waiting < WAITING {
-            let group = self.taken.pop_front().or_else(|| self.next_group());
-            let Some(group) = group else { return };
-            self.submit(group, ended);
+            while self.taken.is_empty() {
+                let Some(group) = self.next_group() else { return };
+                self.taken.extend(group);
+            }
+            let Some(asked) = self.taken.pop_front() else { return };
+            self.submit(asked, ended);
         }
     }
 
@@ -154,26 +154,18 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
         group.ok()
     }
 
-    /// Submits the first request of a group that can be; the failures of those before it are answers already.
-    fn submit(&mut self, group: Vec<Asked<K, E>>, ended: &mut Vec<Ended<K, E>>) {
-        let mut group = group.into_iter();
-        while let Some(Asked { key, request }) = group.next() {
-            match request.and_then(|request| Ok(self.engine.submit(request)?)) {
-                Ok(id) => {
-                    let (text, tokens, others) = (String::new(), Vec::new(), group.collect());
-                    self.running.insert(id, Running { key, text, tokens, others });
-                    return;
-                }
-                Err(error) => ended.push(Ended { key, result: Err(error) }),
+    /// Submits a request; the failure of one that cannot be is an answer already.
+    fn submit(&mut self, Asked { key, request }: Asked<K, E>, ended: &mut Vec<Ended<K, E>>) {
+        match request.and_then(|request| Ok(self.engine.submit(request)?)) {
+            Ok(id) => {
+                self.running.insert(id, Running { key, text: String::new(), tokens: Vec::new() });
             }
+            Err(error) => ended.push(Ended { key, result: Err(error) }),
         }
     }
 
     fn deliver(&mut self, output: Output, ended: &mut Vec<Ended<K, E>>) {
         let Some(running) = self.running.get_mut(&output.id) else { return };
-        // what they share with it is known from here on
-        let others = std::mem::take(&mut running.others);
-        self.taken.extend(others.into_iter().map(|asked| vec![asked]));
         let result = match output.event {
             Event::Token(token) => {
                 running.text.push_str(&token.text);
@@ -183,7 +175,7 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
             Event::Finished(finished) => Ok(finished),
             Event::Failed(error) => Err(error.into()),
         };
-        let Some(Running { key, mut text, tokens, .. }) = self.running.remove(&output.id) else { return };
+        let Some(Running { key, mut text, tokens }) = self.running.remove(&output.id) else { return };
         let result = result.map(|finished| {
             text.push_str(&finished.text);
             Answer { text, tokens, finished }

@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::conversation::{Conversation, GenerationOptions};
 use crate::decide::{Decision, Question};
 use crate::device::{Device, DeviceOptions};
-use crate::engine::{Engine, EngineOptions, Event, FinishReason, Request, Timings, Usage};
+use crate::engine::{Engine, EngineOptions, Event, FinishReason, Finished, Request, Timings, Usage};
 use crate::files::{ReadError, open_regular, read_to_limit};
 use crate::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
 use crate::memory::{MemoryPlan, MemoryRequest};
@@ -240,7 +240,7 @@ impl Session {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Reply> {
         let id = self.engine.submit(self.request(conversation)?)?;
-        let mut answer = String::new();
+        let (mut answer, mut stopped) = (String::new(), false);
         loop {
             // what a caller has left unfinished may still be told of
             for output in self.engine.step(&mut ()).into_iter().filter(|output| output.id == id) {
@@ -249,15 +249,19 @@ impl Session {
                     Event::Finished(finished) => &finished.text,
                     Event::Failed(_) => "",
                 };
-                answer.push_str(text);
-                if !text.is_empty() && on_text(text).is_break() {
-                    self.engine.cancel(id);
+                if !stopped && !text.is_empty() {
+                    answer.push_str(text);
+                    stopped = on_text(text).is_break();
+                    if stopped {
+                        self.engine.cancel(id);
+                    }
                 }
                 match output.event {
                     Event::Token(_) => {}
                     Event::Finished(finished) => {
                         conversation.answered(answer.clone());
-                        let (reason, usage, timings) = (finished.reason, finished.usage, finished.timings);
+                        let Finished { reason, usage, timings, .. } = finished;
+                        let reason = if stopped { FinishReason::Cancelled } else { reason };
                         return Ok(Reply { text: answer, reason, usage, timings });
                     }
                     Event::Failed(error) => return Err(error),

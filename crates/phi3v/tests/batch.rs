@@ -5,9 +5,10 @@ mod common;
 
 use common::repository;
 use phi3v::batch::{Asked, Batch, read_ahead};
+use phi3v::chat_template::{Message, Role};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::device::Device;
-use phi3v::engine::{Engine, EngineOptions, Event, Request};
+use phi3v::engine::{Engine, EngineOptions, Event, FinishReason, Request};
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use std::collections::BTreeMap;
@@ -159,4 +160,28 @@ fn a_request_that_was_not_made_comes_out_beside_the_others() {
         Batch::new(&mut engine, source).map(|ended| (ended.key, ended.result.is_ok())).collect();
     told.sort_unstable();
     assert_eq!(told, [(0, true), (1, false), (2, true)]);
+}
+
+#[test]
+fn a_caller_that_stops_an_answer_hears_no_more_of_it() {
+    let mut session = phi3v::load("demo").unwrap();
+    // of every word the last letter may begin one of these, so that it is held back
+    session.generation.stop = ('a'..='z').chain('A'..='Z').map(|letter| format!("{letter}\u{1}")).collect();
+    for max_new_tokens in [1, 12] {
+        session.generation.max_new_tokens = Some(max_new_tokens);
+        let whole = session.ask([], "Who are you?", |_| ()).unwrap().text;
+        let mut conversation = phi3v::Conversation::new(None);
+        conversation.ask([], "Who are you?");
+        let mut heard = Vec::new();
+        let reply = session.reply(&mut conversation, &mut |text| {
+            heard.push(text.to_owned());
+            std::ops::ControlFlow::Break(())
+        });
+        let reply = reply.unwrap();
+        assert_eq!(heard, [reply.text.as_str()], "once, up to {max_new_tokens} tokens");
+        assert!(whole.starts_with(&reply.text), "{}", reply.text);
+        assert_eq!(reply.reason, FinishReason::Cancelled);
+        let said = Message::text(Role::Assistant, reply.text);
+        assert_eq!(conversation.messages().last(), Some(&said));
+    }
 }

@@ -17,7 +17,7 @@ use crate::variables::variable;
 use crate::{note, tell};
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::device::Device;
-use phi3v::image::ImageParams;
+use phi3v::image::{ImageParams, NUM_CROPS_HIGH};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,9 +41,12 @@ impl From<ServeError<CliError>> for CliError {
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let _log = start_log(args.log_format);
     let options = options(args)?;
-    let opened = runtime::open(&args.model, &args.context, |own| args.num_crops.unwrap_or(own))?.fitting()?;
+    let num_crops = args.num_crops;
+    // requests may ask for high detail
+    let tiles_max = move |own| num_crops.unwrap_or(own).max(NUM_CROPS_HIGH);
+    let opened = runtime::open(&args.model, &args.context, tiles_max)?.fitting()?;
     opened.tell_demo();
-    let (model, num_crops) = (args.model.clone(), args.num_crops);
+    let (model, input_bytes) = (args.model.clone(), options.limits.input_bytes_max as u64);
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();
     let mut context = args.context.clone();
@@ -52,14 +55,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         let opened = match first.take() {
             Some(opened) => opened,
             // a device that failed is opened anew, and the model with it
-            None => runtime::open(&model, &context, |own| num_crops.unwrap_or(own))?.fitting()?,
+            None => runtime::open(&model, &context, tiles_max)?.fitting()?,
         };
         // what requests were promised
         context.context = opened.plan.as_ref().ok().map(|plan| plan.context_tokens);
         let own = opened.checkpoint.preprocessor;
         let image_params = own.with_num_crops(num_crops.unwrap_or(own.num_crops));
         let description = opened.is_demo.then(runtime::demo_notice);
-        loaded(opened.load(&model)?, image_params, description)
+        loaded(opened.load_for_server(&model, input_bytes)?, image_params, description)
     })?;
     note!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
     if open_to_all {

@@ -70,6 +70,8 @@ pub enum Detail {
     Low,
     /// Up to 16 tiles: small print.
     High,
+    /// As `high`: the most that there is.
+    Original,
 }
 
 /// An image that is to be read and cut, as the request names it.
@@ -92,6 +94,8 @@ pub struct RequestFile {
     pub data: Option<String>,
     /// An address that it is to be read from.
     pub url: Option<String>,
+    /// How closely to look at each page.
+    pub detail: Detail,
     /// Which pages, as `1-3,7`.
     pub pages: Option<String>,
 }
@@ -126,7 +130,7 @@ impl TurnPart {
                 return Err(error.hint(question::FILE_DATA));
             }
         };
-        let mut part = Self::image(role, url, Detail::Auto, param)?;
+        let mut part = Self::image(role, url, file.detail, param)?;
         if let Self::Image(image) = &mut part {
             image.pages = pages;
         }

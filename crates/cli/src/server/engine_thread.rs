@@ -1,7 +1,7 @@
 //! The thread that owns the engine. Requests come in by a channel; what happens to each goes out by a channel of its own.
 //!
-//! - Admission is a semaphore: a request holds a permit for each of its answers from before it is sent until the
-//!   engine has dropped it, so that a full queue is known at once, whatever step the engine is in.
+//! - A request holds a place for each of its answers from before it is sent until the engine has dropped it, so that a full
+//!   queue is known at once, whatever step the engine is in; see [`Places`].
 //! - A client that has gone has dropped its receiver. The thread notices between steps, and within a step between the
 //!   layers of vision and prefill, and cancels the request; so it does where the request's time is over, also while its
 //!   client leaves an answer unread and asks for no update.
@@ -10,12 +10,11 @@
 //! - Events are not bounded by the channel but by what a request may produce: `max_new_tokens` tokens.
 //! - Images of a request that is still being prepared come ahead of it, so that the vision tower works on one while the
 //!   next is decoded. What nobody prepares any more is dropped by the engine itself.
-//! - Of several answers to one prompt the first is run until it speaks; the others then find the prompt in the
-//!   prefix cache.
 
 use super::error::ApiError;
 use super::limits::{Times, deadline_exceeded};
 use super::metrics::Metrics;
+use super::places::{Place, Places};
 use crate::sources::Budget;
 use phi3v::engine::{
     CacheSalt, Engine, Event, FinishReason, Finished, Load, Observer, Output, Request, RequestId,
@@ -27,7 +26,6 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// What happens to a request, in the order in which it happens; answers are told apart by their index.
@@ -63,13 +61,12 @@ struct AskJob {
 /// A request for one answer, with its place.
 struct Admitted {
     request: Request,
-    place: Place,
+    holds: Holds,
 }
 
 /// What an answer holds until the engine has dropped it.
-struct Place {
-    /// Its permit to be in the engine.
-    _permit: OwnedSemaphorePermit,
+struct Holds {
+    _place: Place,
     /// The memory of the request's body and pictures, which all its answers share.
     _inputs: Arc<Budget>,
 }
@@ -105,10 +102,9 @@ impl Client {
 /// The way from the server's tasks to the engine's thread; clones share one engine and its limit.
 #[derive(Clone)]
 pub struct EngineHandle {
-    /// Bounded by the permits of `admission`, and by the images of requests that are prepared at one time.
+    /// Bounded by the places, and by the images of requests that are prepared at one time.
     jobs: UnboundedSender<Job>,
-    admission: Arc<Semaphore>,
-    capacity: usize,
+    places: Places,
 }
 
 /// What a request's updates are received by. Dropping it cancels the request.
@@ -119,22 +115,22 @@ pub struct Updates {
 }
 
 impl EngineHandle {
-    /// A handle and the thread's end of it, for at most `capacity` answers running or waiting.
+    /// A handle and the thread's end of it, for at most `capacity` answers of one client running or waiting.
     pub fn new(capacity: usize) -> (Self, Jobs) {
         let (jobs, receiver) = unbounded_channel();
-        let admission = Arc::new(Semaphore::new(capacity));
-        (Self { jobs, admission, capacity }, Jobs { receiver })
+        (Self { jobs, places: Places::new(capacity) }, Jobs { receiver })
     }
 
-    /// Whether so many answers could be let in at this moment.
+    /// Whether so many answers for a client, whose caches have that salt, could be let in at this moment.
     ///
     /// # Errors
     /// Too many run or wait.
-    pub fn check_places(&self, answers: usize) -> Result<(), ApiError> {
-        if self.admission.available_permits() < answers {
-            return Err(super::limits::queue_full(self.capacity));
-        }
-        Ok(())
+    pub fn check_places(&self, client: &CacheSalt, answers: usize) -> Result<(), ApiError> {
+        if self.places.has_room(client, answers) { Ok(()) } else { Err(self.full()) }
+    }
+
+    fn full(&self) -> ApiError {
+        super::limits::queue_full(self.places.capacity())
     }
 
     /// Sends a request of one or more answers to the engine. `inputs` has been charged for its body and pictures.
@@ -148,14 +144,13 @@ impl EngineHandle {
         progress: bool,
         times: Times,
     ) -> Result<Updates, ApiError> {
+        let client = requests.first().map_or(CacheSalt::default(), |request| request.cache_salt);
         // all or none: two requests for several answers must not refuse each other
-        let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
-        let permits = Arc::clone(&self.admission).try_acquire_many_owned(count);
-        let mut permits = permits.map_err(|_| super::limits::queue_full(self.capacity))?;
+        let places = self.places.take(client, requests.len()).ok_or_else(|| self.full())?;
         let inputs = Arc::new(inputs);
-        let mut place = || Some(Place { _permit: permits.split(1)?, _inputs: Arc::clone(&inputs) });
-        let admit = |request| Some(Admitted { request, place: place()? });
-        let admitted = requests.into_iter().filter_map(admit).collect();
+        let holds = |place| Holds { _place: place, _inputs: Arc::clone(&inputs) };
+        let admit = |(request, place)| Admitted { request, holds: holds(place) };
+        let admitted = requests.into_iter().zip(places).map(admit).collect();
         let (updates, receiver) = unbounded_channel();
         let span = tracing::Span::current();
         let job = AskJob { requests: admitted, client: Client { updates, progress, times, span } };
@@ -182,7 +177,7 @@ impl EngineHandle {
 
     /// Number of answers that run or wait at this moment, those not yet with the engine included.
     pub fn in_flight(&self) -> usize {
-        self.capacity - self.admission.available_permits()
+        self.places.held()
     }
 }
 
@@ -227,17 +222,19 @@ struct Slot {
     client: Client,
     /// When its last token was chosen.
     last_token: Option<Instant>,
-    /// The other answers, sent when this one speaks.
-    siblings: Vec<Admitted>,
-    place: Place,
+    holds: Holds,
 }
 
 /// Cancels what nobody waits for, and passes progress on.
-struct Watch<'a>(&'a HashMap<RequestId, Slot>);
+struct Watch<'a> {
+    slots: &'a HashMap<RequestId, Slot>,
+    /// Why the device failed, where no request is told of it.
+    lost: Option<String>,
+}
 
 impl Observer for Watch<'_> {
     fn progress(&mut self, progress: StepProgress) -> ControlFlow<()> {
-        let Some(slot) = self.0.get(&progress.id) else { return ControlFlow::Continue(()) };
+        let Some(slot) = self.slots.get(&progress.id) else { return ControlFlow::Continue(()) };
         if slot.client.has_gone() {
             return ControlFlow::Break(());
         }
@@ -250,6 +247,18 @@ impl Observer for Watch<'_> {
     fn damage(&mut self, found: &str) {
         tracing::error!(found, "the table of the cache's blocks was damaged and is made anew");
     }
+
+    fn ahead_failed(&mut self, error: &phi3v::Error) {
+        self.lost = device_failure(error);
+    }
+}
+
+/// Why the device failed, if that is the error.
+fn device_failure(error: &phi3v::Error) -> Option<String> {
+    match error.root() {
+        phi3v::Error::Backend(BackendError::Device { reason }) => Some(reason.clone()),
+        _ => None,
+    }
 }
 
 /// Why the engine ran no longer.
@@ -257,13 +266,13 @@ impl Observer for Watch<'_> {
 pub enum Ended {
     /// Every [`EngineHandle`] is gone and all work is done.
     Done,
-    /// The device failed. Those who waited have been told; who comes now waits for another engine.
+    /// The device failed. Those whose requests the engine had have been told; who comes now waits for another engine.
     DeviceFailed,
 }
 
 /// Runs the engine until it has nothing more to do, or cannot.
 pub fn run<B: Backend>(engine: Engine<B>, jobs: &mut Jobs, metrics: &Metrics) -> Ended {
-    EngineLoop { engine, jobs, metrics, slots: HashMap::new(), device_failed: false }.run()
+    EngineLoop { engine, jobs, metrics, slots: HashMap::new(), lost: None }.run()
 }
 
 struct EngineLoop<'a, B: Backend> {
@@ -271,7 +280,8 @@ struct EngineLoop<'a, B: Backend> {
     jobs: &'a mut Jobs,
     metrics: &'a Metrics,
     slots: HashMap<RequestId, Slot>,
-    device_failed: bool,
+    /// Why the device failed, once it has.
+    lost: Option<String>,
 }
 
 impl<B: Backend> EngineLoop<'_, B> {
@@ -279,9 +289,6 @@ impl<B: Backend> EngineLoop<'_, B> {
         loop {
             if self.engine.is_idle() {
                 self.publish_load();
-                if self.device_failed {
-                    return Ended::DeviceFailed;
-                }
                 let Some(job) = self.jobs.receiver.blocking_recv() else { return Ended::Done };
                 self.accept(job);
             }
@@ -289,18 +296,35 @@ impl<B: Backend> EngineLoop<'_, B> {
                 self.accept(job);
             }
             self.cancel_abandoned();
-            let outputs = self.engine.step(&mut Watch(&self.slots));
+            let mut watch = Watch { slots: &self.slots, lost: None };
+            let outputs = self.engine.step(&mut watch);
+            self.lost = watch.lost;
             self.publish_load();
             outputs.into_iter().for_each(|output| self.deliver(output));
+            if let Some(reason) = self.lost.take() {
+                self.give_up(&reason);
+                return Ended::DeviceFailed;
+            }
+        }
+    }
+
+    /// Fails all that the engine has: of a device that failed nothing more comes.
+    fn give_up(&mut self, reason: &str) {
+        let mut ids: Vec<RequestId> = self.slots.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.fail(id, BackendError::Device { reason: reason.to_owned() }.into());
         }
     }
 
     fn accept(&mut self, job: Job) {
         match job {
             Job::Ask(AskJob { requests, client }) => {
-                let mut requests = requests.into_iter();
-                let Some(first) = requests.next() else { return };
-                self.submit(first, 0, client, requests.collect());
+                for (index, admitted) in requests.into_iter().enumerate() {
+                    // the prompt is computed for the first
+                    let client = Client { progress: client.progress && index == 0, ..client.clone() };
+                    self.submit(admitted, index, client);
+                }
             }
             Job::Ahead { inputs, cache_salt } => {
                 if let Some(inputs) = inputs.upgrade() {
@@ -310,23 +334,17 @@ impl<B: Backend> EngineLoop<'_, B> {
         }
     }
 
-    fn submit(
-        &mut self,
-        Admitted { request, place }: Admitted,
-        index: usize,
-        client: Client,
-        siblings: Vec<Admitted>,
-    ) {
+    fn submit(&mut self, Admitted { request, holds }: Admitted, index: usize, client: Client) {
         if client.has_gone() {
             self.metrics.abandoned();
             return;
         }
         match self.engine.submit(request) {
             Ok(id) => {
-                self.slots.insert(id, Slot { index, client, last_token: None, siblings, place });
+                self.slots.insert(id, Slot { index, client, last_token: None, holds });
             }
             Err(error) => {
-                drop((place, siblings));
+                drop(holds);
                 client.fail(error);
             }
         }
@@ -353,10 +371,7 @@ impl<B: Backend> EngineLoop<'_, B> {
                     Some(last) => self.metrics.next_token(now - last),
                     None => self.metrics.first_token(now - slot.client.times.arrived),
                 }
-                let siblings = std::mem::take(&mut slot.siblings);
-                let client = slot.client.clone();
-                client.tell(Update::Token(slot.index, token));
-                self.release_siblings(siblings, &client);
+                slot.client.tell(Update::Token(slot.index, token));
             }
             Event::Finished(finished) => {
                 let Some(slot) = self.slots.remove(&output.id) else { return };
@@ -365,28 +380,21 @@ impl<B: Backend> EngineLoop<'_, B> {
                 if slot.last_token.is_none() && finished.timings.first_token.is_some() {
                     self.metrics.first_token(slot.client.times.arrived.elapsed());
                 }
-                drop(slot.place); // who reads the end may ask again at once
+                drop(slot.holds); // who reads the end may ask again at once
                 slot.client.tell(Update::Finished(slot.index, Box::new(finished)));
-                self.release_siblings(slot.siblings, &slot.client);
             }
-            Event::Failed(error) => {
-                let Some(slot) = self.slots.remove(&output.id) else { return };
-                let _span = slot.client.span.enter();
-                tracing::error!(engine_request = output.id.0, %error, "a request failed");
-                self.metrics.failed();
-                self.device_failed |=
-                    matches!(error.root(), phi3v::Error::Backend(BackendError::Device { .. }));
-                drop((slot.place, slot.siblings));
-                slot.client.fail(error);
-            }
+            Event::Failed(error) => self.fail(output.id, error),
         }
     }
 
-    fn release_siblings(&mut self, siblings: Vec<Admitted>, client: &Client) {
-        for (offset, sibling) in siblings.into_iter().enumerate() {
-            let client = Client { progress: false, ..client.clone() };
-            self.submit(sibling, offset + 1, client, Vec::new());
-        }
+    fn fail(&mut self, id: RequestId, error: phi3v::Error) {
+        let Some(slot) = self.slots.remove(&id) else { return };
+        let _span = slot.client.span.enter();
+        tracing::error!(engine_request = id.0, %error, "a request failed");
+        self.metrics.failed();
+        self.lost = self.lost.take().or_else(|| device_failure(&error));
+        drop(slot.holds);
+        slot.client.fail(error);
     }
 
     fn publish_load(&self) {
@@ -400,9 +408,73 @@ mod tests {
     use super::*;
     use crate::server::limits::Limits;
     use crate::sources::Inputs;
+    use phi3v::engine::EngineOptions;
+    use phi3v_kernels::testing::Deferred;
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     const INPUT_BYTES: usize = 4 << 10;
+
+    /// A request of a few tokens to the built-in model.
+    fn request() -> Request {
+        Request::greedy((3..30).collect(), Vec::new(), 2)
+    }
+
+    /// The built-in model on a device, one answer at a time.
+    fn one_at_a_time<B: Backend>(device: B) -> Engine<B> {
+        let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files()).unwrap();
+        let (config, weights) = (&checkpoint.config, &checkpoint.weights);
+        let options = phi3v::model::ModelOptions::of(weights);
+        let model = phi3v::model::Phi3V::load(device, config, weights, options, &mut |_| ()).unwrap();
+        let options = EngineOptions { running_max: Some(1), waiting_max: 1000, ..EngineOptions::default() };
+        Engine::new(model, checkpoint.tokenizer, Vec::new(), options).unwrap()
+    }
+
+    fn device() -> phi3v::device::Device {
+        phi3v::device::Device::open(&phi3v::device::DeviceOptions::default()).unwrap()
+    }
+
+    /// Sends a request with a client of its own.
+    fn ask(handle: &EngineHandle, times: Times) -> Updates {
+        handle.submit(vec![request()], Inputs::new(0).budget(), false, times).unwrap()
+    }
+
+    #[test]
+    fn what_comes_after_a_device_has_failed_waits_for_another_engine() {
+        let device = || Deferred::new(device());
+        let lost = device();
+        lost.lost().store(true, Ordering::Release);
+        let (handle, mut jobs) = EngineHandle::new(1000);
+        let times = Times::start(&Limits::default());
+        let mut early: Vec<_> = (0..500).map(|_| ask(&handle, times)).collect();
+        let mut first = early.remove(0);
+        let mut late = std::thread::scope(|scope| {
+            let late = scope.spawn(|| {
+                let failed = next(&mut first).unwrap_err();
+                (failed.code, ask(&handle, times))
+            });
+            assert_eq!(run(one_at_a_time(lost), &mut jobs, &Metrics::new()), Ended::DeviceFailed);
+            let (code, updates) = late.join().unwrap();
+            assert_eq!(code, "device_failed");
+            updates
+        });
+        assert!(early.iter_mut().all(|updates| next(updates).unwrap_err().code == "device_failed"));
+        drop(handle);
+        assert_eq!(run(one_at_a_time(device()), &mut jobs, &Metrics::new()), Ended::Done);
+        assert!(matches!(next(&mut late), Ok(Update::Token(0, _))));
+    }
+
+    #[test]
+    fn a_device_that_fails_at_a_picture_ahead_of_its_request_has_failed() {
+        let lost = Deferred::new(device());
+        lost.lost().store(true, Ordering::Release);
+        let picture = include_bytes!("../../../../examples/cover.png");
+        let picture = phi3v::load("demo").unwrap().image_from_bytes(picture).unwrap();
+        let (handle, mut jobs) = EngineHandle::new(1);
+        handle.encode_ahead(&picture, CacheSalt::default());
+        drop(handle);
+        assert_eq!(run(one_at_a_time(lost), &mut jobs, &Metrics::new()), Ended::DeviceFailed);
+    }
 
     /// An engine, a request of two answers to it, and all memory for inputs, which the request was charged for.
     fn asked(limits: &Limits) -> (Engine<phi3v::device::Device>, Jobs, Updates, Inputs) {

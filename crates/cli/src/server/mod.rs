@@ -24,6 +24,7 @@ mod log;
 pub mod log_writer;
 pub mod metrics;
 pub mod openai;
+mod places;
 pub mod prepare;
 pub mod router;
 pub mod state;
@@ -82,7 +83,8 @@ impl Default for ServerOptions {
 
 /// A loaded model: the engine that runs it, and what the server knows of it.
 pub struct Loaded<B: Backend> {
-    /// The engine that runs it. The server bounds the queue itself, so the engine's `waiting_max` should not be less.
+    /// The engine that runs it. The server bounds the queue itself, so the engine's `waiting_max` should not: with several
+    /// keys, more than [`queue_max`](Limits::queue_max) may wait.
     pub engine: Engine<B>,
     /// What requests need to know of it.
     pub model: ServedModel,
@@ -165,6 +167,9 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
                     break;
                 }
                 tracing::error!(again = !last, "the device failed; the model is loaded anew, once");
+                if let Some(app) = weak.upgrade() {
+                    app.reload();
+                }
             }
             Ok(())
         };

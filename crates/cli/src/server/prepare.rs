@@ -191,7 +191,7 @@ impl Drop for Waiting {
 
 /// Runs `work` on a blocking thread, within the span of the request. What `work` owns, its permit and its budget, is kept
 /// until it has really ended, also when this future is dropped before.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Abandoned) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let abandoned = Abandoned::default();
@@ -372,7 +372,7 @@ fn reading(
     let num_crops = match detail {
         Detail::Auto => model.image_params.num_crops,
         Detail::Low => 1,
-        Detail::High => NUM_CROPS_HIGH,
+        Detail::High | Detail::Original => NUM_CROPS_HIGH,
     };
     documents::Reading {
         mode: ImageMode::AsSeen,

@@ -47,7 +47,7 @@ async fn health() -> Json<serde_json::Value> {
 
 /// Requests are accepted.
 async fn ready(State(app): State<Arc<App>>) -> Result<Json<serde_json::Value>, ApiError> {
-    let model = app.ready()?;
+    let model = app.loaded()?;
     Ok(Json(json!({"status": "ready", "model": model.name, "in_flight": app.engine.in_flight()})))
 }
 

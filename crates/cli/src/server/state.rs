@@ -62,6 +62,8 @@ pub struct App {
     /// Turns at compiling forms: nobody without one waits there.
     pub forms: Arc<Semaphore>,
     model: OnceLock<ServedModel>,
+    /// Whether the model's device failed, and the model is being loaded anew.
+    reloading: AtomicBool,
     draining: AtomicBool,
     inputs: Inputs,
 }
@@ -81,6 +83,7 @@ impl App {
             texts: Arc::new(Semaphore::new(TEXTS)),
             forms: Arc::new(Semaphore::new(FORMS)),
             model: OnceLock::new(),
+            reloading: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
     }
@@ -89,6 +92,13 @@ impl App {
     pub fn set_model(&self, model: ServedModel) {
         // by the engine thread; a model that is loaded anew is the same one
         let _ = self.model.set(model);
+        self.reloading.store(false, Ordering::Release);
+    }
+
+    /// Says that the model is being loaded anew. Requests wait for it; [`loaded`](Self::loaded) says so to who looks for
+    /// another server.
+    pub fn reload(&self) {
+        self.reloading.store(true, Ordering::Release);
     }
 
     /// From now on no request is accepted; those that are being answered go on.
@@ -108,6 +118,14 @@ impl App {
             return Err(ApiError::engine_stopped());
         }
         self.model.get().ok_or_else(limits::loading)
+    }
+
+    /// The model, when requests are accepted and can begin at once.
+    ///
+    /// # Errors
+    /// Why they are not, or cannot.
+    pub fn loaded(&self) -> Result<&ServedModel, ApiError> {
+        if self.reloading.load(Ordering::Acquire) { Err(limits::loading()) } else { self.ready() }
     }
 
     /// A budget for a request's input, of which nothing is charged yet.

@@ -519,6 +519,10 @@ fn requests_come_as_json_lines() {
     assert_eq!(told["two"]["response"]["body"]["choices"].as_array().unwrap().len(), 2);
     let scored = &told["scored"]["response"]["body"]["choices"][0]["logprobs"]["content"];
     assert_eq!(scored.as_array().unwrap().len(), 5);
+    for token in scored.as_array().unwrap() {
+        let logprob = token["logprob"].as_f64().unwrap();
+        assert_eq!(logprob.to_string(), (logprob as f32).to_string(), "no digits that it does not have");
+    }
     let path = fixture.path("many/001.png");
     let asked = ["ask", "-j", "--detail", "low", "--max-new-tokens", "5", path.to_str().unwrap(), "What?"];
     assert_eq!(answer(&told["one"]), fixture.run(&asked).json()["answer"].as_str().unwrap());

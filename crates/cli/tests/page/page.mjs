@@ -139,6 +139,36 @@ await check('the conversation goes on and the pictures are not paid twice', asyn
   assert.match(await answers().nth(1).locator('.statistics').textContent(), /\d+ of them cached/);
 });
 
+await check('a question waits for a picture that is still being read', async () => {
+  const questions = await page.locator('article.user').count();
+  await page.evaluate(() => {
+    const read = FileReader.prototype.readAsDataURL;
+    FileReader.prototype.readAsDataURL = function (file) {
+      FileReader.prototype.readAsDataURL = read;
+      setTimeout(() => read.call(this, file), 500);
+    };
+  });
+  await hand('drop', 'main', await png('late'), 'late.png');
+  await ask('What is this?');
+  await page.locator('article.user').nth(questions).waitFor();
+  assert.equal(await page.locator('article.user').nth(questions).locator('img').count(), 1);
+  await end();
+});
+
+await check('a picture that cannot be read is named', async () => {
+  const before = await pictures().count();
+  await page.evaluate(() => {
+    const read = FileReader.prototype.readAsDataURL;
+    FileReader.prototype.readAsDataURL = function () {
+      FileReader.prototype.readAsDataURL = read;
+      this.onerror();
+    };
+  });
+  await hand('drop', 'main', await png('gone'), 'gone.png');
+  await page.locator('#error', { hasText: 'The file gone.png cannot be read.' }).waitFor();
+  assert.equal(await pictures().count(), before);
+});
+
 await check('unsure words can be shaded', async () => {
   await page.check('#shade');
   assert.ok(await page.locator('.token[data-doubt]').count() > 0);

@@ -1,25 +1,38 @@
 //! Keys, and what the holder of one can find out about the others; pages of listed origins.
 
-use super::harness::{Response, Running, data_url, load, png, request, user, user_with_picture};
+use super::harness::{
+    ENDLESS, Response, Running, data_url, load, load_endless, png, request, user, user_with_picture,
+};
+use phi3v::device::Device;
 use phi3v::engine::EngineOptions;
 use phi3v_cli::origin::Origin;
-use phi3v_cli::server::ServerOptions;
 use phi3v_cli::server::guard::Guard;
+use phi3v_cli::server::limits::Limits;
+use phi3v_cli::server::{Loaded, ServerOptions};
 use serde_json::{Value, json};
 
 const ALICE: &str = "alices-key-of-some-length";
 const BOB: &str = "bobs-key-of-the-same-length";
 
 fn server(guard: impl FnOnce(Guard) -> Guard, origins: &[&str]) -> Running {
+    let load = || load(EngineOptions { context_tokens: 4096, ..Default::default() });
+    limited(Limits::default(), guard, origins, load)
+}
+
+fn limited(
+    limits: Limits,
+    guard: impl FnOnce(Guard) -> Guard,
+    origins: &[&str],
+    load: fn() -> Result<Loaded<Device>, phi3v::Error>,
+) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let keys = dir.path().join("keys");
     std::fs::write(&keys, format!("\u{feff}# alice\n{ALICE}\r\n\n# bob of the second floor\n{BOB}\n"))
         .unwrap();
     let origins: Vec<Origin> = origins.iter().map(|origin| origin.parse().unwrap()).collect();
     let guard = guard(Guard::new(&[], &origins).with_key_file(&keys).unwrap());
-    let options = ServerOptions { guard, cors_origins: origins, ..ServerOptions::default() };
-    let server =
-        Running::start_with(options, || load(EngineOptions { context_tokens: 4096, ..Default::default() }));
+    let options = ServerOptions { guard, limits, cors_origins: origins, ..ServerOptions::default() };
+    let server = Running::start_with(options, load);
     while get(&server, ALICE, "/ready").status == 503 {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
@@ -61,6 +74,31 @@ fn one_key_does_not_tell_what_another_has_asked() {
     assert_eq!(cached(&server, ALICE, &body, "/v1/decisions"), 0);
     assert_eq!(cached(&server, BOB, &body, "/v1/decisions"), 0);
     assert!(cached(&server, ALICE, &body, "/v1/decisions") > 0);
+}
+
+#[test]
+fn one_key_does_not_keep_the_others_out() {
+    let limits = Limits { queue_max: 4, max_tokens_max: ENDLESS, ..Limits::default() };
+    let server = limited(limits, |guard| guard, &[], load_endless);
+    let body = |tokens: usize| {
+        json!({"messages": [user("A story")], "max_tokens": tokens, "stream": tokens > 9}).to_string()
+    };
+    let bearer = |key: &str| format!("Bearer {key}");
+    let open = |key: &str| {
+        let headers = [("content-type", "application/json"), ("authorization", &*bearer(key))];
+        server.open("POST", "/v1/chat/completions", &headers, body(ENDLESS / 2).as_bytes())
+    };
+    let held: Vec<_> = (0..4).map(|_| open(ALICE)).collect();
+    while get(&server, ALICE, "/ready").json()["in_flight"] != 4 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let ask = |key: &str| {
+        let headers = [("content-type", "application/json"), ("authorization", &*bearer(key))];
+        request(server.address, "POST", "/v1/chat/completions", &headers, body(2).as_bytes())
+    };
+    assert_eq!(ask(ALICE).code(), "queue_full");
+    assert_eq!(ask(BOB).status, 200);
+    drop(held);
 }
 
 #[test]

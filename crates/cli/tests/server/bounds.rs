@@ -166,7 +166,10 @@ fn requests_are_refused_while_the_model_loads() {
 fn a_device_that_fails_is_opened_anew_once() {
     let devices: Arc<Mutex<Vec<Arc<AtomicBool>>>> = Arc::default();
     let opened = Arc::clone(&devices);
+    let (go_on, wait) = mpsc::channel::<()>();
+    go_on.send(()).unwrap();
     let mut server = Running::start_with(ServerOptions::default(), move || {
+        wait.recv().unwrap();
         let device = Deferred::new(device()?);
         opened.lock().unwrap().push(device.lost());
         let checkpoint = Checkpoint::open(&tiny())?;
@@ -174,12 +177,25 @@ fn a_device_that_fails_is_opened_anew_once() {
         load_on(device, checkpoint, stop_ids, EngineOptions { context_tokens: 4096, ..Default::default() })
     })
     .until_ready();
-    for device in 0..2 {
-        assert_eq!(server.chat(&short()).status, 200, "on device {device}");
+    let fail = |device: usize| {
         devices.lock().unwrap()[device].store(true, Ordering::Release);
         let failed = server.chat(&short());
         assert_eq!((failed.status, failed.code().as_str()), (503, "device_failed"), "{}", failed.text());
-    }
+    };
+    assert_eq!(server.chat(&short()).status, 200);
+    fail(0);
+    // who looks for a server finds another; who comes nevertheless waits for the model
+    let ready = || server.get("/ready");
+    let not_ready = (0..500).map(|_| (std::thread::sleep(Duration::from_millis(10)), ready()).1);
+    let not_ready = { not_ready }.find(|ready| ready.status == 503).expect("the model is being loaded");
+    assert_eq!(not_ready.code(), "loading");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| server.chat(&short()));
+        go_on.send(()).unwrap();
+        assert_eq!(waiting.join().unwrap().status, 200);
+    });
+    assert_eq!(ready().status, 200);
+    fail(1);
     assert!(matches!(server.join(), Err(ServeError::EngineStopped)), "a second failure is the end");
     assert_eq!(devices.lock().unwrap().len(), 2);
 }

@@ -82,3 +82,50 @@ fn a_response_s_output_can_be_sent_back_as_it_came() {
     let second = SERVER.post("/v1/responses", &json!({"input": input, "max_output_tokens": 6}));
     assert_eq!(second.status, 200, "{}", second.text());
 }
+
+/// Each part with all that openai-python's types have for it, but for files by their ids.
+#[test]
+fn parts_of_the_official_clients_are_taken_whole() {
+    let url = data_url(&png(700, 500, 3));
+    let mark = json!({"mode": "explicit", "ttl": "30m"});
+    let taken = |path: &str, body: &Value| {
+        let answer = SERVER.post(path, body);
+        assert_eq!(answer.status, 200, "{body}: {}", answer.text());
+        answer.json()
+    };
+    let chat = |detail: &str| {
+        let parts = json!([
+            {"type": "image_url", "image_url": {"url": url, "detail": detail}, "prompt_cache_breakpoint": mark},
+            {"type": "file", "file": {"file_data": url, "filename": "a.png"}, "prompt_cache_breakpoint": mark},
+            {"type": "text", "text": "What?", "prompt_cache_breakpoint": mark},
+        ]);
+        let body = json!({"messages": [{"role": "user", "content": parts}], "max_tokens": 1});
+        taken("/v1/chat/completions", &body)["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    let parts = |picture: &str, file: &str| {
+        json!([
+            {"type": "input_image", "image_url": url, "detail": picture, "prompt_cache_breakpoint": mark},
+            {"type": "input_file", "file_data": url, "filename": "a.png", "detail": file, "prompt_cache_breakpoint": mark},
+            {"type": "input_text", "text": "What?", "prompt_cache_breakpoint": mark},
+            {"type": "input_json", "data": {"a": 1}},
+        ])
+    };
+    let responses = |picture, file| {
+        let body =
+            json!({"input": [{"role": "user", "content": parts(picture, file)}], "max_output_tokens": 1});
+        taken("/v1/responses", &body)["usage"]["input_tokens"].as_u64().unwrap()
+    };
+    let decisions = |picture, file| {
+        let question = json!({"type": "predicate", "instructions": "It is red."});
+        let input = json!([{"role": "user", "content": parts(picture, file)}]);
+        let body = json!({"input": input, "questions": [question]});
+        taken("/v1/decisions", &body)["usage"]["input_tokens"].as_u64().unwrap()
+    };
+    assert!(chat("low") < chat("high") && chat("high") == chat("original"));
+    for tokens in [&responses as &dyn Fn(&'static str, &'static str) -> u64, &decisions] {
+        assert!(tokens("low", "low") < tokens("original", "low"));
+        assert_eq!(tokens("high", "low"), tokens("original", "low"));
+        assert_eq!(tokens("high", "low"), tokens("low", "high"));
+        assert_eq!(tokens("auto", "auto"), tokens("low", "low"), "the server's own number of tiles is 1");
+    }
+}

@@ -53,6 +53,27 @@ fn sixty_four_at_once_answer_as_each_alone() {
 }
 
 #[test]
+fn questions_about_one_picture_that_come_together_compute_it_once() {
+    let server = Running::start(ServerOptions::default());
+    let url = data_url(&png(80, 60, 17));
+    let ask = |question: &str| {
+        let body = json!({"messages": [user_with_picture(&url, question)], "max_tokens": 4, "n": 2});
+        let usage = server.chat(&body).json()["usage"].clone();
+        usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap()
+    };
+    let questions = ["What is this?", "Which colour has it?", "Who made it?", "How large is it?"];
+    let cached: Vec<u64> = std::thread::scope(|scope| {
+        let asked: Vec<_> = questions.map(|question| scope.spawn(move || ask(question))).into();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    // 313 rows of the picture
+    assert_eq!(cached.iter().filter(|&&cached| cached == 0).count(), 1, "{cached:?}");
+    assert!(cached.iter().filter(|&&cached| cached > 0).all(|&cached| cached >= 256), "{cached:?}");
+    let computed = server.metric("phi3v_prompt_tokens_total") - server.metric("phi3v_cached_tokens_total");
+    assert!(computed < 313.0 + 8.0 * 128.0, "{computed} tokens of 8 answers were computed");
+}
+
+#[test]
 fn a_client_that_leaves_makes_room() {
     let server = Running::endless(Limits { queue_max: 2, ..Limits::default() });
     let long = |stream: bool| {

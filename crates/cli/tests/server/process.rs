@@ -250,3 +250,11 @@ fn a_log_that_cannot_be_written_changes_nothing() {
         Err(_) => phi3v_kernels::testing::skip("a full device needs /dev/full", "use Linux"),
     }
 }
+
+#[test]
+fn as_many_answers_as_run_together_have_memory() {
+    let server = Process::start(&["--context", "1024"], "warn").until_ready(&[]);
+    let metrics = request(server.address, "GET", "/metrics", &[], b"").text();
+    // 16 of them, in blocks of 64 tokens
+    assert!(metrics.contains("\nphi3v_kv_blocks 256\n"), "{metrics}");
+}

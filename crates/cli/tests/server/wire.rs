@@ -193,3 +193,19 @@ fn tokens_joined_are_the_text_too() {
     let joined: String = tokens.iter().map(|token| token["token"].as_str().unwrap()).collect();
     assert_eq!((joined.as_str(), answer.content().as_str()), ("abcde", "abcde"));
 }
+
+#[test]
+fn a_response_quotes_the_numbers_of_its_request() {
+    let mut body = json!({"input": "Hello", "max_output_tokens": 2, "temperature": 0.7, "top_p": 0.9});
+    for stream in [false, true] {
+        body["stream"] = json!(stream);
+        let text = SERVER.post("/v1/responses", &body).text();
+        let quoted = |name: &str, digits: &str| {
+            let all = text.matches(&format!("\"{name}\":")).count();
+            all > 0 && text.matches(&format!("\"{name}\":{digits},")).count() == all
+        };
+        assert!(quoted("temperature", "0.7") && quoted("top_p", "0.9"), "{text}");
+    }
+    let text = SERVER.post("/v1/responses", &json!({"input": "Hello", "max_output_tokens": 2})).text();
+    assert!(text.contains("\"temperature\":null,"), "{text}");
+}

@@ -11,9 +11,11 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Images whose requests are still to come, in the order in which they came.
+/// Images whose requests are still to come, or wait in the queue, in the order in which they came.
 pub(super) struct Ahead<B: Backend> {
     images: Vec<AheadImage<B>>,
+    /// Bytes of embeddings up to which another image is begun; a single one may be larger.
+    bytes_max: usize,
 }
 
 /// An image whose request is still to come.
@@ -21,6 +23,8 @@ pub(super) struct AheadImage<B: Backend> {
     key: [u8; 32],
     /// Held by whoever prepares the request: nobody wants the image any more when it is gone.
     inputs: Weak<ImageInputs>,
+    /// Of its embedding.
+    bytes: usize,
     /// How far it is; none before its first tile.
     pub(super) encoded: Option<Encoded<B>>,
     /// Time in the vision tower and projector.
@@ -43,17 +47,19 @@ pub(super) struct Done<B: Backend> {
 pub(super) type TilesOf<'a> = &'a mut dyn FnMut(f64, usize) -> ControlFlow<()>;
 
 impl<B: Backend> Ahead<B> {
-    pub(super) fn new() -> Self {
-        Self { images: Vec::new() }
+    /// Begins no further image where the embeddings of those that were begun would take more than `bytes_max` bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { images: Vec::new(), bytes_max }
     }
 
-    /// Queues an image that is kept by `key`.
-    pub(super) fn queue(&mut self, key: [u8; 32], inputs: &Arc<ImageInputs>) {
+    /// Queues an image that is kept by `key`, and whose embedding will take so many `bytes`.
+    pub(super) fn queue(&mut self, key: [u8; 32], inputs: &Arc<ImageInputs>, bytes: usize) {
         self.forget_unwanted();
         if self.images.iter().all(|image| image.key != key) {
             self.images.push(AheadImage {
                 key,
                 inputs: Arc::downgrade(inputs),
+                bytes,
                 encoded: None,
                 took: Duration::ZERO,
             });
@@ -68,9 +74,20 @@ impl<B: Backend> Ahead<B> {
         self.images.is_empty()
     }
 
-    /// Whether tiles remain that somebody wants.
+    /// Whether tiles remain that somebody wants, and there is room for them.
     pub(super) fn has_work(&self) -> bool {
-        self.images.iter().any(AheadImage::has_work)
+        self.next().is_some()
+    }
+
+    /// The first image that is not done, unless there is no room for it: those that are done stay until their requests have
+    /// a place, however many wait for one.
+    fn next(&self) -> Option<usize> {
+        let index = self.images.iter().position(AheadImage::has_work)?;
+        let image = &self.images[index];
+        let begun = self.images.iter().filter(|image| image.encoded.is_some());
+        let held: usize = begun.map(|image| image.bytes).sum();
+        let fits = held.saturating_add(image.bytes) <= self.bytes_max;
+        (fits || held == 0 || image.encoded.is_some()).then_some(index)
     }
 
     /// Gives up an image to the request that has brought it.
@@ -91,7 +108,7 @@ impl<B: Backend> Ahead<B> {
         tiles_done: TilesOf<'_>,
     ) -> Result<Option<Done<B>>> {
         self.forget_unwanted();
-        let Some(index) = self.images.iter().position(AheadImage::has_work) else { return Ok(None) };
+        let Some(index) = self.next() else { return Ok(None) };
         let mut image = self.images.remove(index);
         let Some(inputs) = image.inputs.upgrade() else { return Ok(None) };
         let tiles = inputs.distinct_tiles();

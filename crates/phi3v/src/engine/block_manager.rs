@@ -75,15 +75,18 @@ impl BlockManager {
             return None;
         }
         let mut table = known.to_vec();
-        for &id in known {
-            self.retain(id);
-        }
+        self.share(known);
         while table.len() < count {
             let id = self.take_unused()?;
             self.blocks[id as usize].references = 1;
             table.push(id);
         }
         Some(table)
+    }
+
+    /// Takes one more reference to each of `known` blocks, found by their hashes.
+    pub(super) fn share(&mut self, known: &[u32]) {
+        known.iter().for_each(|&id| self.retain(id));
     }
 
     /// Gives one reference to each block back.

@@ -143,7 +143,7 @@ pub struct EngineOptions {
     pub cache_tokens: usize,
     /// Requests that may wait.
     pub waiting_max: usize,
-    /// Bytes of image embeddings kept for later questions.
+    /// Bytes of image embeddings kept for later questions, and as many of those that were encoded ahead of their requests.
     pub image_cache_bytes_max: usize,
     /// Whether full blocks are shared between sequences with the same beginning.
     pub prefix_cache: bool,
@@ -274,6 +274,7 @@ impl<B: Backend> Engine<B> {
     /// Begins with an image before the request that will bring it, so that the next one can be read and cut meanwhile. Steps
     /// send its tiles through the vision tower when no request needs that; a request with the same image and `cache_salt`
     /// takes over what was done, which its observer is told. The image is forgotten when nobody else holds `inputs` any more.
+    /// No further image is begun where those ahead would take more than [`EngineOptions::image_cache_bytes_max`].
     /// Progress with it before that bears the id of the next request.
     ///
     /// ```
@@ -302,7 +303,8 @@ impl<B: Backend> Engine<B> {
     /// # Ok::<(), phi3v::Error>(())
     /// ```
     pub fn encode_ahead(&mut self, inputs: &Arc<ImageInputs>, cache_salt: &CacheSalt) {
-        self.images.queue_ahead(inputs, cache_salt);
+        let row_bytes = self.model.config().hidden_size * size_of::<f32>();
+        self.images.queue_ahead(inputs, cache_salt, row_bytes);
     }
 
     fn check(&self, request: &Request) -> Result<(), EngineError> {
@@ -426,6 +428,12 @@ pub trait Observer {
     /// Requests whose answers it may have changed have failed with [`EngineError::DamagedCache`].
     fn damage(&mut self, found: &str) {
         let _ = found;
+    }
+
+    /// Is called when an image could not be encoded ahead of its request, which will begin it anew; see
+    /// [`Engine::encode_ahead`].
+    fn ahead_failed(&mut self, error: &crate::Error) {
+        let _ = error;
     }
 
     /// Is called with each token of [`Engine::run`].

@@ -49,9 +49,11 @@ impl<B: Backend> Encoded<B> {
 pub(super) type TilesDone<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;
 
 impl<B: Backend> Images<B> {
-    /// Keeps at most `cache_bytes_max` bytes of embeddings for later requests.
+    /// Keeps at most `cache_bytes_max` bytes of embeddings for later requests, and as many of images that were encoded ahead
+    /// of theirs.
     pub(super) fn new(cache_bytes_max: usize) -> Self {
-        Self { requests: HashMap::new(), cache: ImageCache::new(cache_bytes_max), ahead: Ahead::new() }
+        let (cache, ahead) = (ImageCache::new(cache_bytes_max), Ahead::new(cache_bytes_max));
+        Self { requests: HashMap::new(), cache, ahead }
     }
 
     /// Takes the images of a sequence that were encoded ahead of it, telling how far each is, and those that it needs from
@@ -114,11 +116,17 @@ impl<B: Backend> Images<B> {
         }
     }
 
-    /// Queues an image whose request is still to come, unless it is kept already.
-    pub(super) fn queue_ahead(&mut self, inputs: &Arc<ImageInputs>, cache_salt: &CacheSalt) {
+    /// Queues an image whose request is still to come, unless it is kept already. A row of its embedding will take
+    /// `row_bytes`.
+    pub(super) fn queue_ahead(
+        &mut self,
+        inputs: &Arc<ImageInputs>,
+        cache_salt: &CacheSalt,
+        row_bytes: usize,
+    ) {
         let key = image_key(&inputs.hash, cache_salt);
         if self.cache.get(&key).is_none() {
-            self.ahead.queue(key, inputs);
+            self.ahead.queue(key, inputs, inputs.num_img_tokens() * row_bytes);
         }
     }
 

@@ -2,14 +2,17 @@
 //!
 //! Pure: it knows sequences, lengths and block tables, and no tensor. The engine does what it says.
 
-use super::block_manager::{BlockHash, BlockManager};
-use super::request::RequestId;
+mod sharing;
+
+use super::block_manager::BlockManager;
+use super::request::{CacheSalt, RequestId};
 use super::sequence::Sequence;
 use super::{EngineOptions, Load};
 use crate::model::RopeFactors;
 use crate::tokenizer::Tokenizer;
 use phi3v_kernels::{KV_BLOCK_TOKENS, Sizes};
-use std::collections::VecDeque;
+use sharing::KnownPrefix;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -95,11 +98,6 @@ struct Division {
     prompts: usize,
 }
 
-struct KnownPrefix {
-    table: Vec<u32>,
-    hash: BlockHash,
-}
-
 impl Scheduler {
     /// What the options leave to the device is as `sizes` has it.
     pub(super) fn new(options: EngineOptions, sizes: Sizes) -> Self {
@@ -140,9 +138,18 @@ impl Scheduler {
         &mut self.running
     }
 
-    /// Adds a sequence to the end of the queue.
+    /// Adds a sequence to the queue, in which clients take turns: behind those of its own salt, and before any that has more
+    /// of its own before it. Clients are told apart by their salts; those of one come in their order.
     pub(super) fn enqueue(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+        let own = self.waiting.iter().filter(|waiting| waiting.cache_salt == sequence.cache_salt).count();
+        let mut before: HashMap<CacheSalt, usize> = HashMap::new();
+        let has_more = |waiting: &Sequence| {
+            let before = before.entry(waiting.cache_salt).or_default();
+            *before += 1;
+            *before > own + 1
+        };
+        let place = self.waiting.iter().position(has_more).unwrap_or(self.waiting.len());
+        self.waiting.insert(place, sequence);
     }
 
     /// Marks a sequence that [`take_cancelled`](Self::take_cancelled) then takes.
@@ -191,9 +198,25 @@ impl Scheduler {
         }
         let sequence = self.waiting.front()?;
         let known = self.known_prefix(sequence);
-        let table = self.blocks.reserve(&known.table, sequence.blocks_needed())?;
+        let Some(table) = self.blocks.reserve(&known.table, sequence.blocks_needed()) else {
+            self.end_parts();
+            return None;
+        };
         let sequence = self.waiting.pop_front()?;
         Some(self.start(sequence, known, table))
+    }
+
+    /// Hands what parts of requests that score have not begun back to the sequences that they were split off, so that each
+    /// ends with the prompt it is at and its blocks are there for who waits. That sequence has the blocks for all prompts.
+    fn end_parts(&mut self) {
+        for index in 0..self.running.len() {
+            let id = self.running[index].id;
+            let is_whole = |sequence: &Sequence| sequence.id == id && !sequence.is_part;
+            if let Some(whole) = self.running.iter().position(is_whole) {
+                let unbegun = self.running[index].give_back();
+                self.running[whole].rejoin(unbegun);
+            }
+        }
     }
 
     /// Whether one more may run. Parts of requests run beside those that were let in, as many as [`divisible`](Self::divisible)
@@ -205,11 +228,7 @@ impl Scheduler {
     fn start(&mut self, mut sequence: Sequence, known: KnownPrefix, table: Vec<u32>) -> Admission {
         let blocks = BlockManager::high_water(&table);
         sequence.blocks = table;
-        sequence.computed = known.table.len() * KV_BLOCK_TOKENS;
-        sequence.published = (known.table.len(), known.hash);
-        if sequence.tokens.len() == sequence.prompt_tokens {
-            sequence.usage.cached_tokens += sequence.computed;
-        }
+        sequence.take_over(known.table.len(), known.hash);
         sequence.end_wait();
         self.running.push(sequence);
         Admission { index: self.running.len() - 1, blocks }
@@ -221,7 +240,7 @@ impl Scheduler {
         let part = self.running[index].split_off(prompts, tokenizer)?;
         let known = self.known_prefix(&part);
         let Some(table) = self.blocks.reserve(&known.table, part.blocks_needed()) else {
-            self.running[index].rejoin(part);
+            self.running[index].rejoin(part.scoring);
             return None;
         };
         Some(Divided { whole: index, part: self.start(part, known, table) })
@@ -231,7 +250,7 @@ impl Scheduler {
     /// request's sequences only the one that was split is sure to have the blocks for the part's prompts.
     pub(super) fn rejoin(&mut self, Divided { whole, part }: Divided) {
         let part = self.end(part.index);
-        self.running[whole].rejoin(part);
+        self.running[whole].rejoin(part.scoring);
     }
 
     /// The sequence with most prompts to hand over, where nobody waits and fewer score than one decode step takes: so
@@ -247,23 +266,6 @@ impl Scheduler {
         (sequences > 1).then(|| Division { index, prompts: left / sequences })
     }
 
-    /// Leading blocks of the sequence that another one has computed. What is left to compute is never so little that
-    /// it would take the kernels for decoding.
-    fn known_prefix(&self, sequence: &Sequence) -> KnownPrefix {
-        let mut known = KnownPrefix { table: Vec::new(), hash: sequence.cache_salt };
-        if !self.options.prefix_cache {
-            return known;
-        }
-        let usable = sequence.tokens.len().saturating_sub(self.prefill_remainder_min);
-        for index in 0..usable.min(sequence.lasting_tokens()) / KV_BLOCK_TOKENS {
-            let hash = sequence.block_hash(index, &known.hash);
-            let Some(block) = self.blocks.find(&hash) else { break };
-            known.table.push(block);
-            known.hash = hash;
-        }
-        known
-    }
-
     /// Whether any sequence is past its prompt: pieces of other work are then kept small.
     pub(super) fn someone_decodes(&self) -> bool {
         self.running.iter().any(Sequence::decoding)
@@ -276,14 +278,19 @@ impl Scheduler {
 
     /// The oldest sequence with an image that has to be encoded next.
     pub(super) fn needs_image(&self) -> Option<usize> {
-        self.running.iter().position(|sequence| sequence.image_needed().is_some())
+        let needs =
+            |&index: &usize| self.running[index].image_needed().is_some() && !self.is_held_back(index);
+        (0..self.running.len()).find(needs)
     }
 
     /// The next chunk of the oldest prompt whose next images are encoded, and beside it what is left of others, as a whole,
     /// as far as all together are no more than a chunk while others decode: so nobody's first token comes later for it.
     pub(super) fn prompt_chunks(&self) -> Vec<PromptChunk> {
-        let ready = |sequence: &Sequence| !sequence.decoding() && sequence.image_needed().is_none();
-        let mut others = (0..self.running.len()).filter(|&index| ready(&self.running[index]));
+        let ready = |&index: &usize| {
+            let sequence = &self.running[index];
+            !sequence.decoding() && sequence.image_needed().is_none() && !self.is_held_back(index)
+        };
+        let mut others = (0..self.running.len()).filter(ready);
         let Some(index) = others.next() else { return Vec::new() };
         let (alone, rows_min) = (self.prefill_chunk_alone, self.prefill_remainder_min);
         let shared = self.options.prefill_chunk_shared.min(alone).max(rows_min);
@@ -397,18 +404,18 @@ mod tests {
 
     const SIZES: Sizes = Sizes { few_rows_max: 16, tiles_at_once: 2, prefill_chunk: 1024 };
 
-    static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
+    pub(super) static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/tiny/tokenizer.json");
         Arc::new(Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap())
     });
 
     /// A sequence of `prompt` tokens like those of every other, and an answer of up to `answer`.
-    fn sequence(id: u64, prompt: usize, answer: usize) -> Sequence {
+    pub(super) fn sequence(id: u64, prompt: usize, answer: usize) -> Sequence {
         let request = Request::greedy((0..prompt as i64).collect(), Vec::new(), answer);
         Sequence::new(RequestId(id), request, &TOKENIZER, RopeFactors::Short).unwrap()
     }
 
-    fn scheduler(context_tokens: usize) -> Scheduler {
+    pub(super) fn scheduler(context_tokens: usize) -> Scheduler {
         Scheduler::new(EngineOptions { context_tokens, ..EngineOptions::default() }, SIZES)
     }
 
@@ -417,7 +424,7 @@ mod tests {
     }
 
     /// Lets in whatever can be; ids of those that run.
-    fn admit_all(scheduler: &mut Scheduler) -> Vec<u64> {
+    pub(super) fn admit_all(scheduler: &mut Scheduler) -> Vec<u64> {
         assert_eq!(scheduler.settle(), None);
         while scheduler.admit().is_some() {}
         scheduler.running().iter().map(|sequence| sequence.id.0).collect()
@@ -452,7 +459,7 @@ mod tests {
         assert_eq!(rows(&scheduler)[2], 22..26);
     }
 
-    fn only_chunk(scheduler: &Scheduler) -> PromptChunk {
+    pub(super) fn only_chunk(scheduler: &Scheduler) -> PromptChunk {
         let mut chunks = scheduler.prompt_chunks();
         assert_eq!(chunks.len(), 1);
         chunks.remove(0)
@@ -478,7 +485,7 @@ mod tests {
     }
 
     /// Computes the whole prompt of a sequence and gives it its first token.
-    fn prefill(scheduler: &mut Scheduler, index: usize) {
+    pub(super) fn prefill(scheduler: &mut Scheduler, index: usize) {
         let total = scheduler.running()[index].tokens.len();
         scheduler.computed_to(index, total);
         scheduler.publish(index);
@@ -500,6 +507,30 @@ mod tests {
         assert_eq!(scheduler.admit(), Some(Admission { index: 0, blocks: 3 }));
         assert_eq!(scheduler.admit(), Some(Admission { index: 1, blocks: 4 }));
         assert_eq!(scheduler.admit(), None);
+    }
+
+    #[test]
+    fn clients_take_turns_in_the_queue() {
+        let mut scheduler =
+            Scheduler::new(EngineOptions { running_max: Some(1), ..EngineOptions::default() }, SIZES);
+        let of = |id: u64, client: u8| {
+            let salt = [client; 32];
+            Sequence { cache_salt: salt, published: (0, salt), ..sequence(id, 20, 10) }
+        };
+        let mut order = Vec::new();
+        let mut next = |scheduler: &mut Scheduler| {
+            order.extend(admit_all(scheduler));
+            scheduler.end(0);
+        };
+        (0..5).for_each(|id| scheduler.enqueue(of(id, 1)));
+        next(&mut scheduler);
+        [(10, 2), (11, 2), (20, 3), (12, 2)]
+            .into_iter()
+            .for_each(|(id, client)| scheduler.enqueue(of(id, client)));
+        next(&mut scheduler);
+        scheduler.enqueue(of(21, 3));
+        (0..8).for_each(|_| next(&mut scheduler));
+        assert_eq!(order, [0, 1, 10, 20, 2, 11, 3, 21, 12, 4], "each in its order, one at a time");
     }
 
     #[test]
@@ -647,6 +678,38 @@ mod tests {
         assert!(left(&scheduler)[1] < 19);
         scheduler.rejoin(divided);
         assert_eq!(left(&scheduler), [1, 19]);
+    }
+
+    #[test]
+    fn parts_give_way_to_who_waits_for_their_blocks() {
+        let mut scheduler = scheduler(24 * KV_BLOCK_TOKENS);
+        scheduler.enqueue(scoring(20, 500));
+        admit_all(&mut scheduler);
+        prefill(&mut scheduler, 0);
+        while scheduler.divide(&TOKENIZER).is_some() {}
+        let unbegun = |scheduler: &Scheduler| -> Vec<usize> {
+            let of = |sequence: &Sequence| sequence.scoring.as_ref().map_or(0, Scoring::divisible);
+            scheduler.running().iter().map(of).collect()
+        };
+        let before = unbegun(&scheduler);
+        assert!(before.len() == 3 && before[1..].iter().all(|&prompts| prompts > 0), "{before:?}");
+        scheduler.enqueue(sequence(9, 600, 10));
+        assert_eq!(scheduler.admit(), None, "they have the blocks of the prompts that they are at");
+        assert_eq!(unbegun(&scheduler), [17, 0, 0]);
+        scheduler.end(2);
+        scheduler.end(1);
+        assert_eq!(scheduler.settle(), None);
+        assert!(scheduler.admit().is_some());
+        // where that has ended which they were split off, nobody else has the blocks
+        let mut orphans = Scheduler::new(EngineOptions::default(), SIZES);
+        orphans.enqueue(scoring(20, 500));
+        admit_all(&mut orphans);
+        prefill(&mut orphans, 0);
+        assert!(orphans.divide(&TOKENIZER).is_some());
+        orphans.end(0);
+        let before = unbegun(&orphans);
+        orphans.end_parts();
+        assert_eq!(unbegun(&orphans), before);
     }
 
     #[test]

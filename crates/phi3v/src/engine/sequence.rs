@@ -133,10 +133,17 @@ impl Sequence {
     }
 
     /// Takes back what was split off and has not begun.
-    pub(super) fn rejoin(&mut self, part: Self) {
-        if let (Some(scoring), Some(part)) = (&mut self.scoring, part.scoring) {
+    pub(super) fn rejoin(&mut self, part: Option<Scoring>) {
+        if let (Some(scoring), Some(part)) = (&mut self.scoring, part) {
             scoring.rejoin(part);
         }
+    }
+
+    /// What a part has not begun, for the sequence that it was split off.
+    pub(super) fn give_back(&mut self) -> Option<Scoring> {
+        let scoring = if self.is_part { self.scoring.as_mut()? } else { return None };
+        let unbegun = scoring.divisible();
+        (unbegun > 0).then(|| scoring.split_off(unbegun))
     }
 
     /// Begins the turn of a prompt that is scored: its tokens, and what of them is known from the one before.
@@ -231,6 +238,33 @@ impl Sequence {
             hasher.update(&self.images[run.image].hash);
         }
         *hasher.finalize().as_bytes()
+    }
+
+    /// Hash of the full block `index`, which is not published yet.
+    pub(super) fn hash_of(&self, index: usize) -> BlockHash {
+        let (published, hash) = self.published;
+        (published..=index).fold(hash, |previous, index| self.block_hash(index, &previous))
+    }
+
+    /// Whether the block `index` will be published when the prompt is computed, and not before.
+    pub(super) fn will_publish(&self, index: usize) -> bool {
+        let lasting = self.prefill_tokens.min(self.lasting_tokens()) / KV_BLOCK_TOKENS;
+        !self.decoding() && (self.published.0..lasting).contains(&index)
+    }
+
+    /// Whether it has computed anything that it has not published.
+    pub(super) fn has_begun(&self) -> bool {
+        self.decoding() || self.computed > self.published.0 * KV_BLOCK_TOKENS
+    }
+
+    /// Takes over so many `blocks` more from others, before it begins; `hash` is that of the last.
+    pub(super) fn take_over(&mut self, blocks: usize, hash: BlockHash) {
+        self.published = (self.published.0 + blocks, hash);
+        self.computed = self.published.0 * KV_BLOCK_TOKENS;
+        // where a restart computes all again it was counted
+        if self.tokens.len() == self.prompt_tokens {
+            self.usage.cached_tokens += blocks * KV_BLOCK_TOKENS;
+        }
     }
 
     /// Tokens of the prompt, or of what a restart has to compute again, that are not in the cache.

@@ -52,6 +52,7 @@ impl<B: Backend> Engine<B> {
         }
         let rope = self.model.rope();
         self.scheduler.restart_crossing(|tokens| rope.factors_for(tokens));
+        self.scheduler.share_published();
         self.settle(observer, &mut outputs);
         self.admit(&mut outputs);
         self.run_vision(observer, &mut outputs);
@@ -121,10 +122,14 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Sends tiles of an image whose request is still to come through the vision tower. What fails here is left to the
-    /// request, which will be told.
+    /// request.
     fn run_ahead(&mut self, tiles_max: usize, observer: &mut dyn Observer) {
         let id = RequestId(self.next_id);
-        let _ = self.images.encode_ahead(&self.model, tiles_max, &mut tiles_told(observer, id));
+        let result = self.images.encode_ahead(&self.model, tiles_max, &mut tiles_told(observer, id));
+        match result {
+            Err(error) if !matches!(error.root(), Error::Stopped) => observer.ahead_failed(&error),
+            _ => {}
+        }
     }
 
     /// Runs a chunk of the oldest prompt whose images are encoded, and short prompts beside it.

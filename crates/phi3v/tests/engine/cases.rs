@@ -246,6 +246,88 @@ fn crossing_the_short_factors_reach_equals_computing_everything_again() {
     }
 }
 
+/// Question `number` about one picture: 315 rows are common to all, four whole blocks of 64.
+fn about_one_picture(number: usize) -> Request {
+    let image = picture(0);
+    Request::greedy(prompt(number, 30, Some(&image)), vec![image], 8)
+}
+
+/// Steps until idle; what each request took, and its tokens.
+fn finish(engine: &mut Engine<Device>, observer: &mut dyn Observer) -> HashMap<RequestId, (usize, Vec<u32>)> {
+    let mut told: HashMap<RequestId, (usize, Vec<u32>)> = HashMap::new();
+    while !engine.is_idle() {
+        for output in engine.step(observer) {
+            let (cached, tokens) = told.entry(output.id).or_default();
+            match output.event {
+                Event::Token(token) => tokens.push(token.id),
+                Event::Finished(finished) => *cached = finished.usage.cached_tokens,
+                Event::Failed(error) => panic!("{error}"),
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn requests_that_come_together_compute_what_they_begin_with_once() {
+    let options = EngineOptions { prefill_chunk_alone: Some(32), ..EngineOptions::default() };
+    let mut engine = engine(options);
+    let ids: Vec<_> = (0..4).map(|number| engine.submit(about_one_picture(number)).unwrap()).collect();
+    let other = engine.submit(request(1)).unwrap();
+    let told = finish(&mut engine, &mut ());
+    for (number, id) in ids.iter().enumerate() {
+        let expected = (if number == 0 { 0 } else { 256 }, single(about_one_picture(number)));
+        assert_eq!(told[id], expected, "question {number}");
+    }
+    assert_eq!(told[&other], (0, single(request(1))));
+}
+
+#[test]
+fn those_that_wait_for_what_another_computes_go_on_without_it() {
+    let options = EngineOptions { prefill_chunk_alone: Some(32), ..EngineOptions::default() };
+    let mut engine = engine(options);
+    let ids: Vec<_> = (1..4).map(|number| engine.submit(about_one_picture(number)).unwrap()).collect();
+    (0..4).for_each(|_| assert!(engine.step(&mut ()).is_empty(), "the first prompt has some ten chunks"));
+    engine.cancel(ids[0]);
+    let told = finish(&mut engine, &mut ());
+    assert_eq!(told[&ids[1]], (0, single(about_one_picture(2))));
+    assert_eq!(told[&ids[2]], (256, single(about_one_picture(3))));
+    assert_eq!(engine.load().blocks_in_use, 0);
+}
+
+#[test]
+fn answers_that_cross_the_reach_together_compute_their_prompt_once_more() {
+    /// How far those are that were begun again, each time that is told.
+    #[derive(Default)]
+    struct Prefill(Vec<(RequestId, f64)>);
+    impl Observer for Prefill {
+        fn progress(&mut self, StepProgress { id, phase, done, total }: StepProgress) -> ControlFlow<()> {
+            self.0.extend((phase == Phase::Prefill && total > 345).then_some((id, done)));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut checkpoint = checkpoint();
+    checkpoint.config.original_max_position_embeddings = 350;
+    let answer = |seed| {
+        let sampling = SamplingParams { temperature: 1.5, seed: Some(seed), ..SamplingParams::default() };
+        Request { sampling, max_new_tokens: 12, ..about_one_picture(3) } // 345 tokens
+    };
+    let alone = |seed| {
+        let mut engine = engine_with(&checkpoint, EngineOptions::default(), 2);
+        engine.submit(answer(seed)).unwrap();
+        finish(&mut engine, &mut ()).into_values().next().unwrap().1
+    };
+    let mut engine = engine_with(&checkpoint, EngineOptions::default(), 2);
+    let ids: Vec<_> = (0..3).map(|seed| engine.submit(answer(seed)).unwrap()).collect();
+    let mut prefill = Prefill::default();
+    let told = finish(&mut engine, &mut prefill);
+    for (seed, id) in (0..).zip(&ids) {
+        assert_eq!(told[id], (if seed == 0 { 0 } else { 320 }, alone(seed)), "answer {seed}");
+        let (_, begins) = prefill.0.iter().find(|(told, _)| told == id).unwrap();
+        assert_eq!(*begins < 320.0, seed == 0, "answer {seed} begins again at {begins}");
+    }
+}
+
 #[test]
 fn a_seed_gives_the_same_text_on_any_thread_count() {
     let checkpoint = checkpoint();
@@ -794,6 +876,43 @@ fn a_request_is_told_how_far_its_picture_was_encoded_ahead() {
         assert_eq!(told.0.first(), Some(&(id, done, 5)), "after {steps} steps");
         assert!(told.0.is_sorted_by(|(_, a, _), (_, b, _)| a <= b), "{:?}", told.0);
     }
+}
+
+#[test]
+fn pictures_ahead_of_their_requests_take_no_more_memory_than_they_may() {
+    let pictures: Vec<_> = (0..6).map(|number| picture(2 * number)).collect();
+    let row_bytes = checkpoint().config.hidden_size * size_of::<f32>();
+    let image_cache_bytes_max = 2 * pictures[0].num_img_tokens() * row_bytes;
+    let mut engine = engine(EngineOptions { image_cache_bytes_max, ..EngineOptions::default() });
+    /// Steps that encode pictures ahead.
+    fn steps(engine: &mut Engine<Device>, pictures: &[Arc<ImageInputs>]) -> usize {
+        pictures.iter().for_each(|picture| engine.encode_ahead(picture, &CacheSalt::default()));
+        let mut count = 0;
+        while !engine.is_idle() {
+            assert!(engine.step(&mut ()).is_empty());
+            count += 1;
+        }
+        count
+    }
+    let one = steps(&mut engine, &pictures[..1]);
+    assert!(one > 0);
+    assert_eq!(steps(&mut engine, &pictures), one, "one more, and there is room for no third");
+    // their requests have come: they begin in the tower where nothing was done for them
+    let asked: Vec<_> = (0..6)
+        .map(|number| {
+            let picture = &pictures[number];
+            let request = Request::greedy(prompt(number, 20, Some(picture)), vec![Arc::clone(picture)], 12);
+            engine.submit(request).unwrap()
+        })
+        .collect();
+    let answers = drain(&mut engine);
+    for (number, id) in asked.iter().enumerate() {
+        let picture = picture(2 * number);
+        let request = Request::greedy(prompt(number, 20, Some(&picture)), vec![picture], 12);
+        assert_eq!(answers[id], single(request), "picture {number}");
+    }
+    let more: Vec<_> = (6..8).map(|number| picture(2 * number)).collect();
+    assert_eq!(steps(&mut engine, &more), 2 * one, "what requests have taken over makes room");
 }
 
 #[test]

@@ -203,14 +203,14 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
         return Err(error.hint(hints::question::CONTENT));
     }
     let part = |(number, part)| match part {
-        ContentPart::Text { text } => Ok(TurnPart::Text(text)),
+        ContentPart::Text { text, .. } => Ok(TurnPart::Text(text)),
         ContentPart::Refusal { refusal } => {
             TurnPart::refusal(role, refusal, format!("messages[{index}].content[{number}]"))
         }
-        ContentPart::File { file } => {
+        ContentPart::File { file, .. } => {
             TurnPart::file(role, file.into(), format!("messages[{index}].content[{number}].file"))
         }
-        ContentPart::ImageUrl { image_url } => {
+        ContentPart::ImageUrl { image_url, .. } => {
             let param = format!("messages[{index}].content[{number}].image_url");
             let ImageFields { url, detail } = image_url.into();
             TurnPart::image(role, url, detail, param)

@@ -2,6 +2,7 @@
 
 pub mod chat;
 mod chat_stream;
+pub mod content;
 pub mod decisions;
 mod extras;
 pub mod fields;

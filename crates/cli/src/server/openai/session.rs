@@ -34,7 +34,7 @@ impl Session {
         times: Times,
     ) -> Result<Self, ApiError> {
         // before the work of preparing; a place can still be gone when it is done
-        app.engine.check_places(ask.choices)?;
+        app.engine.check_places(&ask.cache_salt, ask.choices)?;
         let prepared = prepare::requests(app, model, ask, budget, times);
         let (requests, budget) = times.within(prepared).await?;
         let remaining = requests.len();

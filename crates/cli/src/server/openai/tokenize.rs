@@ -4,7 +4,7 @@ use super::types::ChatRequest;
 use super::{chat, models, parse};
 use crate::server::error::ApiError;
 use crate::server::limits::Times;
-use crate::server::prepare;
+use crate::server::prepare::{self, Abandoned};
 use crate::server::state::App;
 use crate::sources::thumbnail;
 use axum::Json;
@@ -92,11 +92,19 @@ pub async fn tokenize(
     ask.check(&app.limits)?;
     let prepared = times.within(prepare::prompt(&app, &model, ask.turns, None, budget, times)).await?;
     let with_thumbnails = query.as_deref() == Some("thumbnails=true");
-    let told = |(image, page): (&Arc<ImageInputs>, &Option<usize>)| {
-        let thumbnail = with_thumbnails.then(|| thumbnail_url(image, &model.image_params)).flatten();
-        TokenizedImage { page: *page, thumbnail, ..TokenizedImage::from(image.as_ref()) }
+    let params = with_thumbnails.then_some(model.image_params);
+    let told = move |abandoned: &Abandoned| {
+        let told = |(image, page): (&Arc<ImageInputs>, &Option<usize>)| {
+            abandoned.check()?;
+            let thumbnail = params.and_then(|params| thumbnail_url(image, &params));
+            Ok(TokenizedImage { page: *page, thumbnail, ..TokenizedImage::from(image.as_ref()) })
+        };
+        let images =
+            prepared.images.iter().zip(&prepared.numbers).map(told).collect::<Result<_, ApiError>>()?;
+        Ok((images, prepared))
     };
-    let images = prepared.images.iter().zip(&prepared.numbers).map(told).collect();
+    // thumbnails are written as files
+    let (images, prepared) = times.within(prepare::blocking(told)).await?;
     Ok(Json(Tokenized {
         count: prepared.input_ids.len(),
         image_tokens: prepared.input_ids.iter().filter(|id| **id < 0).count(),

@@ -178,7 +178,7 @@ pub struct FileFields {
 
 impl From<FileFields> for RequestFile {
     fn from(FileFields { file_data, filename: _, pages }: FileFields) -> Self {
-        Self { data: file_data, url: None, pages }
+        Self { data: file_data, url: None, detail: Detail::Auto, pages }
     }
 }
 
@@ -190,6 +190,8 @@ pub enum ContentPart {
     Text {
         /// Text of the part.
         text: String,
+        /// Taken and not used.
+        prompt_cache_breakpoint: Option<Value>,
     },
     /// What the assistant said instead of a text.
     Refusal {
@@ -200,11 +202,15 @@ pub enum ContentPart {
     File {
         /// The document and the pages of it.
         file: FileFields,
+        /// Taken and not used.
+        prompt_cache_breakpoint: Option<Value>,
     },
     /// A picture to be asked about.
     ImageUrl {
         /// Where the picture is.
         image_url: ImageUrl,
+        /// Taken and not used.
+        prompt_cache_breakpoint: Option<Value>,
     },
 }
 
@@ -429,6 +435,8 @@ pub struct ScoredToken {
     /// Its text; incomplete characters are shown as U+FFFD.
     pub token: String,
     /// Natural logarithm of its probability.
+    #[serde(serialize_with = "short")]
+    #[schemars(with = "f32")]
     pub logprob: f32,
     /// Its bytes in the answer's text; none of a special token, which is no part of it.
     pub bytes: Vec<u8>,

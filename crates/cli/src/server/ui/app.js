@@ -34,13 +34,27 @@ function readFile(file) {
   });
 }
 
-async function addFiles(files) {
+/** Ends when all files that were given are read, one behind the other; a question waits for it. */
+let reading = Promise.resolve();
+
+function addFiles(files) {
+  // a list of files is empty once its input is
+  const given = [...files];
+  reading = reading.then(() => readFiles(given));
+  return reading;
+}
+
+async function readFiles(files) {
   const isDocument = (file) => file.type === 'application/pdf' || /\.pdf$/i.test(file.name);
-  const images = [...files].filter((file) => file.type.startsWith('image/') || isDocument(file) || /\.(tiff?|bmp|webp|avif|hei[cf])$/i.test(file.name));
+  const images = files.filter((file) => file.type.startsWith('image/') || isDocument(file) || /\.(tiff?|bmp|webp|avif|hei[cf])$/i.test(file.name));
   if (images.length === 0 && files.length > 0) showError({ message: 'that is not a picture', hint: 'use a PNG, JPEG, HEIC, AVIF, WebP, GIF, BMP, TIFF or PDF file' });
   for (const file of images) {
     keepTaken(null);
-    const picture = { name: file.name || 'picture', url: await readFile(file) };
+    const picture = { name: file.name || 'picture', url: await readFile(file).catch(() => null) };
+    if (!picture.url) {
+      showError({ message: `the file ${picture.name} cannot be read`, hint: 'choose it again, or a copy of it' });
+      continue;
+    }
     if (isDocument(file)) Object.assign(picture, { pages: '', thumbnails: new Map() });
     pictures.push(picture);
     price(picture);
@@ -319,7 +333,8 @@ function retry(detail) {
   answer(detail);
 }
 
-function send() {
+async function send() {
+  await reading;
   const text = $('question').value.trim();
   if (running) return;
   if (!text) {

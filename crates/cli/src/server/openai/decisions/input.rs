@@ -1,12 +1,12 @@
 //! What questions are about: messages, and calls of functions and tools with what came of them, which the model reads as
 //! texts. An output needs its call before it, as in OpenAI's API.
 
-use super::parts;
-use super::types::{Content, Input, InputItem, ItemType};
+use super::types::{Input, InputItem, ItemType};
 use crate::server::ask::{Turn, TurnPart};
 use crate::server::error::ApiError;
 use crate::server::hints::question as hint;
 use crate::server::limits::Limits;
+use crate::server::openai::content::{Content, parts};
 use phi3v::chat_template::Role;
 use std::collections::HashMap;
 

@@ -4,8 +4,9 @@
 mod input;
 pub mod types;
 
+use super::content::parts;
 use super::{models, parse};
-use crate::server::ask::{RequestFile, TurnPart};
+use crate::server::ask::TurnPart;
 use crate::server::decide::{self, Decide, DecideQuestion};
 use crate::server::engine_thread::Update;
 use crate::server::error::ApiError;
@@ -22,8 +23,8 @@ use phi3v::decide::Decision;
 use phi3v::engine::{FinishReason, Finished};
 use std::sync::Arc;
 use types::{
-    Answer, Choice, ChoiceProbability, ChoiceValue, Content, ContentPart, DecisionObject, DecisionRequest,
-    DecisionUsage, InputTokensDetails, Level, LevelProbability, Question,
+    Answer, Choice, ChoiceProbability, ChoiceValue, DecisionObject, DecisionRequest, DecisionUsage,
+    InputTokensDetails, Level, LevelProbability, Question,
 };
 
 /// Questions of a request.
@@ -51,7 +52,7 @@ pub async fn decisions(
     let (decide, asked) = decide(request, &app.limits)?;
     let decide = Decide { cache_salt: caller.cache_salt, ..decide };
     decide.check(&app.limits)?;
-    app.engine.check_places(1)?;
+    app.engine.check_places(&caller.cache_salt, 1)?;
     let (request, budget) = times.within(decide::request(&app, &model, decide, budget, times)).await?;
     let mut updates = app.engine.submit(vec![request], budget, false, times)?;
     loop {
@@ -143,41 +144,6 @@ fn listing<'a>(head: &str, values: &[String], descriptions: impl Iterator<Item =
         }
     }
     text
-}
-
-/// The parts of a message of `role`, or of a question's instructions, which stand in the field `place`.
-fn parts(role: Role, content: Content, place: &str) -> Result<Vec<TurnPart>, ApiError> {
-    let parts = match content {
-        Content::Text(text) => return Ok(vec![TurnPart::Text(text)]),
-        Content::Parts(parts) => parts,
-    };
-    if parts.is_empty() {
-        let error = ApiError::invalid_value(place, format!("{place} has no part, at least 1 is needed"));
-        return Err(error.hint(hint::PARTS));
-    }
-    let part = |(number, part)| match part {
-        ContentPart::InputText { text, .. } | ContentPart::OutputText { text } => Ok(TurnPart::Text(text)),
-        ContentPart::Refusal { refusal } => TurnPart::refusal(role, refusal, format!("{place}[{number}]")),
-        ContentPart::InputJson { data } => json_text(&data, format!("{place}[{number}].data")),
-        ContentPart::InputFile { file_data: data, file_url: url, filename: _, pages } => {
-            TurnPart::file(role, RequestFile { data, url, pages }, format!("{place}[{number}]"))
-        }
-        ContentPart::InputImage { image_url, detail, .. } => {
-            TurnPart::image(role, image_url, detail.into(), format!("{place}[{number}].image_url"))
-        }
-    };
-    parts.into_iter().enumerate().map(part).collect()
-}
-
-/// An object, or a list of objects, as the text that the model reads.
-fn json_text(data: &serde_json::Value, param: String) -> Result<TurnPart, ApiError> {
-    let is_json =
-        data.is_object() || data.as_array().is_some_and(|items| items.iter().all(|item| item.is_object()));
-    if !is_json {
-        let message = format!("{param} is neither an object nor a list of objects");
-        return Err(ApiError::invalid_value(param, message).hint(hint::JSON));
-    }
-    Ok(TurnPart::Text(data.to_string()))
 }
 
 /// The answers in the shape of the API.

@@ -1,12 +1,11 @@
 //! The wire types of `POST /v1/decisions`: an input of texts, pictures and JSON, questions about it, and an answer to each.
 
-use crate::server::ask::Detail;
+use crate::server::openai::content::Content;
 use crate::server::openai::responses::types::OutputTokensDetails;
 use crate::server::openai::text_or_list::of_two;
 use crate::server::openai::types::ChatRole;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 
 /// A request for decisions, with the fields of OpenAI's Decisions API.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -77,90 +76,6 @@ pub enum ItemType {
     CustomToolCallOutput,
 }
 
-/// Content of a message or of a question's instructions: a text, or parts in any order.
-#[derive(Debug, JsonSchema)]
-#[schemars(untagged)]
-pub enum Content {
-    /// Text and nothing else.
-    Text(String),
-    /// Texts, pictures and JSON, in their order.
-    Parts(Vec<ContentPart>),
-}
-
-/// A part of a message or of instructions, told apart by `type`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum ContentPart {
-    /// A text, taken as it stands.
-    InputText {
-        /// Text of the part.
-        text: String,
-        /// Taken and not used.
-        prompt_cache_breakpoint: Option<Value>,
-    },
-    /// A picture to be asked about.
-    InputImage {
-        /// A data URL; other addresses only where the server allows them.
-        image_url: String,
-        /// How closely to look.
-        #[serde(default)]
-        detail: ImageDetail,
-        /// Taken and not used.
-        prompt_cache_breakpoint: Option<Value>,
-    },
-    /// A document to be asked about: its pages become pictures.
-    InputFile {
-        /// The document as a data URL, or its base64 alone.
-        file_data: Option<String>,
-        /// An address; only where the server allows it.
-        file_url: Option<String>,
-        /// What the client calls it; not used.
-        filename: Option<String>,
-        /// Pages to look at, as `1-3,7,10-`, all of a PDF if absent; an extension.
-        pages: Option<String>,
-    },
-    /// An object, or a list of objects, that the model reads as text.
-    InputJson {
-        /// The object, or the list of objects.
-        data: Value,
-    },
-    /// A text of the assistant.
-    OutputText {
-        /// Text of the part.
-        text: String,
-    },
-    /// What the assistant said instead of a text.
-    Refusal {
-        /// Text of the refusal.
-        refusal: String,
-    },
-}
-
-/// Into how many tiles a picture is cut.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ImageDetail {
-    /// The model's own number of tiles, or that of --num-crops.
-    #[default]
-    Auto,
-    /// One tile: fewest tokens.
-    Low,
-    /// Up to 16 tiles: small print.
-    High,
-    /// As `high`: the most that there is.
-    Original,
-}
-
-impl From<ImageDetail> for Detail {
-    fn from(detail: ImageDetail) -> Self {
-        match detail {
-            ImageDetail::Auto => Self::Auto,
-            ImageDetail::Low => Self::Low,
-            ImageDetail::High | ImageDetail::Original => Self::High,
-        }
-    }
-}
-
 /// A question about the input, told apart by `type`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -225,12 +140,6 @@ pub struct Level {
 impl<'de> Deserialize<'de> for Input {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         of_two(deserializer, "a text or a list of messages", Self::Text, Self::Items)
-    }
-}
-
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        of_two(deserializer, "a text or a list of parts", Self::Text, Self::Parts)
     }
 }
 

@@ -8,12 +8,11 @@ use super::chat::{stream_options, top_p};
 use super::extras::{self, AnswerExtras, Extras, Told};
 use super::session::Session;
 use super::types::UsageFields;
-use super::{models, parse};
-use crate::server::ask::{Ask, Names, RequestFile, Turn, TurnPart};
+use super::{content, models, parse};
+use crate::server::ask::{Ask, Names, Turn, TurnPart};
 use crate::server::engine_thread::Update;
 use crate::server::error::ApiError;
 use crate::server::guard::Caller;
-use crate::server::hints;
 use crate::server::limits::Times;
 use crate::server::state::{App, fresh_id, unix_seconds};
 use axum::body::Body;
@@ -27,8 +26,8 @@ use phi3v::engine::{CacheSalt, FinishReason, Token};
 use phi3v::sampler::SamplingParams;
 use std::sync::Arc;
 use types::{
-    IncompleteDetails, Input, InputContent, InputMessage, InputPart, OutputMessage, OutputText,
-    OutputTokensDetails, ResponseObject, ResponseUsage, ResponsesRequest, TextFormat,
+    IncompleteDetails, Input, InputMessage, OutputMessage, OutputText, OutputTokensDetails, ResponseObject,
+    ResponseUsage, ResponsesRequest, TextFormat,
 };
 
 /// This API's words.
@@ -127,30 +126,7 @@ fn ask(request: ResponsesRequest) -> Result<Ask, ApiError> {
 
 fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
     let role = Role::from(message.role);
-    let parts = match message.content {
-        InputContent::Text(text) => return Ok(Turn { role, parts: vec![TurnPart::Text(text)] }),
-        InputContent::Parts(parts) => parts,
-    };
-    if parts.is_empty() {
-        let param = format!("input[{index}].content");
-        let error = ApiError::invalid_value(param, "the message has no part, at least 1 is needed");
-        return Err(error.hint(hints::question::CONTENT));
-    }
-    let part = |(number, part)| match part {
-        InputPart::InputText { text } | InputPart::OutputText { text, .. } => Ok(TurnPart::Text(text)),
-        InputPart::Refusal { refusal } => {
-            TurnPart::refusal(role, refusal, format!("input[{index}].content[{number}]"))
-        }
-        InputPart::InputFile { file_data: data, file_url: url, filename: _, pages } => {
-            let param = format!("input[{index}].content[{number}]");
-            TurnPart::file(role, RequestFile { data, url, pages }, param)
-        }
-        InputPart::InputImage { image_url: url, detail } => {
-            let param = format!("input[{index}].content[{number}].image_url");
-            TurnPart::image(role, url, detail, param)
-        }
-    };
-    Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })
+    Ok(Turn { role, parts: content::parts(role, message.content, &format!("input[{index}].content"))? })
 }
 
 /// The text of an answer as it comes together, with what it carries.

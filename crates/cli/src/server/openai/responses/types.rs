@@ -1,12 +1,12 @@
 //! The wire types of `POST /v1/responses`: texts and pictures in, one text out.
 
-use crate::fields::FieldMap;
-use crate::server::ask::Detail;
+use crate::fields::{FieldMap, short_or_null};
+use crate::server::openai::content::Content;
 use crate::server::openai::text_or_list::of_two;
 use crate::server::openai::types::{Include, StreamOptions, WordFields};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// A request for a response, with the fields of OpenAI's Responses API that are supported.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -51,8 +51,8 @@ pub struct InputMessage {
     pub r#type: Option<MessageType>,
     /// Who said it: `user`, `assistant`, `system` or `developer`.
     pub role: crate::server::openai::types::ChatRole,
-    /// Text, or texts and pictures.
-    pub content: InputContent,
+    /// Text, or texts, pictures and JSON.
+    pub content: Content,
     /// A field of earlier answers, taken and not used.
     pub id: Option<String>,
     /// A field of earlier answers, taken and not used.
@@ -69,77 +69,9 @@ pub enum MessageType {
     Message,
 }
 
-/// Content of a message: a text, or texts and pictures in any order.
-#[derive(Debug, JsonSchema)]
-#[schemars(untagged)]
-pub enum InputContent {
-    /// Text and nothing else.
-    Text(String),
-    /// Texts and pictures, in their order.
-    Parts(Vec<InputPart>),
-}
-
-/// A part of a message's content: a text or a picture, told apart by `type`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum InputPart {
-    /// Text of a message to the model.
-    InputText {
-        /// Text of the part.
-        text: String,
-    },
-    /// A text of an earlier answer.
-    OutputText {
-        /// Text of the part.
-        text: String,
-        /// Taken and not used.
-        #[serde(default)]
-        annotations: Vec<Value>,
-        /// Taken and not used.
-        #[serde(default)]
-        logprobs: Vec<Value>,
-        /// Taken and not used.
-        #[serde(default)]
-        words: Vec<Value>,
-        /// Taken and not used.
-        #[serde(default)]
-        fields: Map<String, Value>,
-    },
-    /// What an earlier answer said instead of a text.
-    Refusal {
-        /// Text of the refusal.
-        refusal: String,
-    },
-    /// A document to be asked about: its pages become pictures.
-    InputFile {
-        /// The document as a data URL, or its base64 alone.
-        file_data: Option<String>,
-        /// An address; only where the server allows it.
-        file_url: Option<String>,
-        /// What the client calls it; not used.
-        filename: Option<String>,
-        /// Pages to look at, as `1-3,7,10-`, all of a PDF if absent; an extension.
-        pages: Option<String>,
-    },
-    /// A picture to be asked about.
-    InputImage {
-        /// A data URL; other addresses only where the server allows them.
-        image_url: String,
-        /// How closely to look.
-        #[serde(default)]
-        detail: Detail,
-    },
-}
-
 impl<'de> Deserialize<'de> for Input {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         of_two(deserializer, "a text or a list of messages", Self::Text, Self::Messages)
-    }
-}
-
-impl<'de> Deserialize<'de> for InputContent {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        of_two(deserializer, "a text or a list of parts", Self::Text, Self::Parts)
     }
 }
 
@@ -220,8 +152,12 @@ pub struct ResponseObject {
     /// Always null: nothing is stored.
     pub previous_response_id: Option<String>,
     /// As in the request.
+    #[serde(serialize_with = "short_or_null")]
+    #[schemars(with = "Option<f32>")]
     pub temperature: Option<f32>,
     /// As in the request.
+    #[serde(serialize_with = "short_or_null")]
+    #[schemars(with = "Option<f32>")]
     pub top_p: Option<f32>,
     /// Always `none`: there are no tools.
     pub tool_choice: &'static str,

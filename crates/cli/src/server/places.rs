@@ -1,0 +1,116 @@
+//! Places for answers in the engine: how many run or wait, and whose they are.
+//!
+//! All places are for whoever comes first, as long as that is one client. Others always get their equal part of them, also
+//! where the first has taken all: then there are so many more. Clients are told apart by the salts of their caches, that is by
+//! their keys; where keys share caches, and where there are none, all are one client.
+
+use phi3v::engine::CacheSalt;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The places of an engine; clones are the same.
+#[derive(Clone)]
+pub(super) struct Places {
+    /// Places held, by client; none with 0.
+    held: Arc<Mutex<HashMap<CacheSalt, usize>>>,
+    capacity: usize,
+}
+
+/// A place for an answer. Dropping it gives it back.
+pub(super) struct Place {
+    places: Places,
+    client: CacheSalt,
+}
+
+impl Places {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { held: Arc::default(), capacity }
+    }
+
+    /// Places for one client alone.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Places held at this moment, all clients together.
+    pub(super) fn held(&self) -> usize {
+        self.lock().values().sum()
+    }
+
+    /// Whether a client could have so many places at this moment.
+    pub(super) fn has_room(&self, client: &CacheSalt, count: usize) -> bool {
+        self.fits(&self.lock(), client, count)
+    }
+
+    /// So many places for a client: all of them, or none where they are not to be had.
+    pub(super) fn take(&self, client: CacheSalt, count: usize) -> Option<Vec<Place>> {
+        let mut held = self.lock();
+        if !self.fits(&held, &client, count) {
+            return None;
+        }
+        if count > 0 {
+            *held.entry(client).or_default() += count;
+        }
+        Some((0..count).map(|_| Place { places: self.clone(), client }).collect())
+    }
+
+    fn fits(&self, held: &HashMap<CacheSalt, usize>, client: &CacheSalt, count: usize) -> bool {
+        let all: usize = held.values().sum();
+        let own = held.get(client).copied().unwrap_or(0);
+        let clients = held.len() + usize::from(own == 0);
+        all + count <= self.capacity || own + count <= self.capacity / clients
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<CacheSalt, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.places.lock();
+        if let Some(own) = held.get_mut(&self.client) {
+            *own -= 1;
+            if *own == 0 {
+                held.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: CacheSalt = [1; 32];
+    const BOB: CacheSalt = [2; 32];
+
+    #[test]
+    fn one_client_has_all_places_and_no_more() {
+        let places = Places::new(4);
+        let three = places.take(ALICE, 3).unwrap();
+        assert!(places.has_room(&ALICE, 1) && !places.has_room(&ALICE, 2));
+        assert!(places.take(ALICE, 2).is_none(), "all or none");
+        let last = places.take(ALICE, 1).unwrap();
+        assert!(places.take(ALICE, 1).is_none());
+        assert_eq!(places.held(), 4);
+        drop((three, last));
+        assert_eq!(places.held(), 0);
+        assert!(places.has_room(&ALICE, 4));
+    }
+
+    #[test]
+    fn others_get_their_equal_part_of_the_places_however_many_the_first_has() {
+        let places = Places::new(4);
+        let alice = places.take(ALICE, 4).unwrap();
+        let bob = places.take(BOB, 2).unwrap();
+        assert!(!places.has_room(&BOB, 1) && !places.has_room(&ALICE, 1));
+        let carol = places.take([3; 32], 1).unwrap();
+        assert!(!places.has_room(&[3; 32], 1) && places.has_room(&[4; 32], 1));
+        drop(alice);
+        assert!(places.has_room(&BOB, 1), "what is free is for all");
+        assert!(places.has_room(&ALICE, 1) && !places.has_room(&ALICE, 2));
+        drop((bob, carol));
+        assert!(places.has_room(&ALICE, 4));
+    }
+}
