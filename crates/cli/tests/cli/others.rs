@@ -9,7 +9,7 @@ fn info_tells_of_model_processor_and_memory() {
     let fixture = Fixture::new();
     let text = fixture.run(&["info", "--context", "1000", "--threads", "1"]).answer();
     for line in
-        ["model         ", "  decoder     2 layers of 48, 3 heads", "processor     level ", ", 1 thread\n"]
+        ["model         ", "  decoder     2 layers of 48, 3 heads", "processor     level ", ", 1 thread"]
     {
         assert!(text.contains(line), "{line}: {text}");
     }
