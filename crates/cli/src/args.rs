@@ -16,23 +16,24 @@ pub use picture::{Detail, FrameArgs, PictureArgs, PictureLimitArgs};
 pub use report::ReportArgs;
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
-use crate::error::CliError;
-use crate::sources::Grab;
+use crate::error::{CliError, LooseQuestion};
+use crate::paths::{has_picture_ending, is_loose_word};
+use crate::sources::{self, AllowedHost, Grab, NamedImageError};
 use crate::variables::variable;
 use crate::version;
-use clap::builder::{RangedU64ValueParser, Resettable};
+use clap::builder::{PathBufValueParser, RangedU64ValueParser, Resettable, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use phi3v::GenerationOptions;
 use phi3v::device::DeviceChoice;
-use phi3v::engine::EngineError;
 use phi3v::files::Existing;
 use phi3v::model::ModelOptions;
-use phi3v::sampler::SamplingParams;
+use phi3v::sampler::{SamplerError, SamplingParams};
 use phi3v::stop::StopStrings;
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::{Format, KvFormat};
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Printed below the help; the numbers are those of [`crate::error::ExitCode`].
@@ -71,7 +72,7 @@ pub const DEFAULT_PULL: &str = "phi-3.5-vision";
 /// phi3v runs Phi-3-vision and Phi-3.5-vision: it describes pictures and charts, reads text, compares pictures and
 /// chats about them. Nothing leaves the machine; models are downloaded once.
 #[derive(Debug, Parser)]
-#[command(name = "phi3v", version = version::long(), after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "phi3v", version = version::long(), after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -205,7 +206,7 @@ pub struct AskArgs {
     /// How much is kept
     #[command(flatten)]
     pub context: ContextArgs,
-    /// With --json: the logarithm of every token's probability, and of the N likeliest alternatives to it
+    /// With --json: the logarithm of every token's probability, and of the N likeliest alternatives to it, 0 to 20
     #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = logprobs())]
     pub logprobs: Option<u8>,
 }
@@ -247,15 +248,65 @@ pub struct ChatArgs {
 /// `phi3v pull`
 #[derive(Debug, Args)]
 pub struct PullArgs {
-    /// phi-3-vision, phi-3.5-vision, or a repository of a hub: OWNER/NAME or OWNER/NAME@REVISION
-    #[arg(default_value = DEFAULT_PULL)]
-    pub model: String,
+    /// phi-3-vision, phi-3.5-vision, or a repository of a hub: OWNER/NAME or OWNER/NAME@REVISION [default: phi-3.5-vision]
+    #[arg(value_name = "MODEL")]
+    pub model: Option<String>,
+    /// The model as a flag
+    #[command(flatten)]
+    pub flag: ModelFlag,
+}
+
+impl PullArgs {
+    /// The model that is to be downloaded.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.flag.or(self.model.as_deref()).unwrap_or(DEFAULT_PULL)
+    }
+}
+
+/// The model as a flag, where it is an argument: other commands have it so.
+#[derive(Debug, Args)]
+pub struct ModelFlag {
+    /// The same as MODEL, as other commands have it
+    #[arg(long = "model", short = 'm', value_name = "NAME", conflicts_with = "model")]
+    flag: Option<String>,
+}
+
+impl ModelFlag {
+    /// What the flag has, or else the argument.
+    fn or<'a>(&'a self, argument: Option<&'a str>) -> Option<&'a str> {
+        self.flag.as_deref().or(argument)
+    }
+}
+
+/// A model that is named by an argument or a flag.
+#[derive(Debug, Args)]
+pub struct NamedModelArgs {
+    /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME or
+    /// OWNER/NAME@REVISION) [default: demo]
+    #[arg(value_name = "MODEL")]
+    pub model: Option<String>,
+    /// The model as a flag
+    #[command(flatten)]
+    pub flag: ModelFlag,
+}
+
+impl NamedModelArgs {
+    /// The model's name: as given, or that of `PHI3V_MODEL`, or the built-in one.
+    #[must_use]
+    pub fn name(&self) -> String {
+        // read here and not by clap, to which it would be an argument beside the flag
+        let of_environment = || variable("PHI3V_MODEL").map(|name| name.to_string_lossy().into_owned());
+        let given = self.flag.or(self.model.as_deref()).map(str::to_owned);
+        given.or_else(of_environment).unwrap_or_else(|| DEFAULT_MODEL.to_owned())
+    }
 }
 
 /// `phi3v schemas`
 #[derive(Debug, Args)]
 pub struct SchemasArgs {
     /// The preset whose schema is printed, such as @receipt
+    #[arg(value_name = "PRESET")]
     pub name: Option<String>,
     /// Print JSON: name, what it is for, question and schema
     #[arg(long, short)]
@@ -310,7 +361,7 @@ pub struct TraceArgs {
     #[arg(long)]
     pub hidden_states: bool,
     /// The file to write, in safetensors format
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = written_path())]
     pub out: PathBuf,
     /// What a picture may cost
     #[command(flatten)]
@@ -326,14 +377,14 @@ pub struct TraceArgs {
 /// `phi3v quantize`
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
-    /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
-    #[arg(env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true)]
-    pub model: String,
+    /// Which model
+    #[command(flatten)]
+    pub model: NamedModelArgs,
     /// How far: q8 is near lossless, q4 takes three fifths of its space
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "q8")]
     pub to: Bits,
     /// The file to write [default: NAME-q8.safetensors or NAME-q4.safetensors in this folder]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = written_path())]
     pub out: Option<PathBuf>,
     /// Whether it may replace what is there
     #[command(flatten)]
@@ -371,9 +422,9 @@ pub struct BenchArgs {
 /// `phi3v eval`
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME)
-    #[arg(env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true)]
-    pub model: String,
+    /// Which model
+    #[command(flatten)]
+    pub model: NamedModelArgs,
     /// A question; repeat it for several
     #[arg(long, value_name = "TEXT", required = true)]
     pub prompt: Vec<String>,
@@ -408,6 +459,14 @@ pub struct EvalArgs {
 
 /// `phi3v completions`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v completions bash > ~/.local/share/bash-completion/completions/phi3v
+  phi3v completions zsh > \"${fpath[1]}/_phi3v\"
+  phi3v completions fish > ~/.config/fish/completions/phi3v.fish
+  phi3v completions elvish >> ~/.config/elvish/rc.elv
+  phi3v completions powershell >> $PROFILE
+
+The shell's next session knows them; bash needs its package bash-completion.")]
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
@@ -416,7 +475,7 @@ pub struct CompletionsArgs {
 /// `phi3v health`
 #[derive(Debug, Args)]
 pub struct HealthArgs {
-    /// Where the server is
+    /// Where the server is; http:// may be left out
     #[arg(default_value = "http://127.0.0.1:8000")]
     pub url: String,
     /// Longest time to wait for its answer, in seconds
@@ -428,6 +487,7 @@ pub struct HealthArgs {
 #[derive(Debug, Args)]
 pub struct ExportDemoArgs {
     /// The folder to write to; it is made if need be
+    #[arg(value_name = "DIR", value_parser = written_path())]
     pub dir: PathBuf,
     /// Whether it may replace what is there
     #[command(flatten)]
@@ -436,12 +496,27 @@ pub struct ExportDemoArgs {
 
 /// `phi3v man`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v man ~/.local/share/man/man1
+  man phi3v-ask")]
 pub struct ManArgs {
     /// The folder to write phi3v.1, phi3v-ask.1 and so on to; it is made if need be
+    #[arg(value_name = "DIR", value_parser = written_path())]
     pub dir: PathBuf,
     /// Whether it may replace what is there
     #[command(flatten)]
     pub overwrite: OverwriteArgs,
+}
+
+/// The path of a file or folder that is written.
+pub(crate) fn written_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        if path == Path::new("-") {
+            Err("it is written to a file and not to stdout; give a name, or ./- for this one")
+        } else {
+            Ok(path)
+        }
+    })
 }
 
 /// What becomes of files that are there.
@@ -517,9 +592,10 @@ pub struct GenerationArgs {
     /// End the answer before this text; repeat it for several
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// 0 always takes the likeliest token, 1 draws by the model's own probabilities
+    /// 0 always takes the likeliest token, 1 draws by the model's own probabilities, 2 is the most
     #[arg(
         long,
+        value_parser = number,
         help_heading = "Sampling",
         value_name = "T",
         default_value_t = 0.0,
@@ -529,27 +605,29 @@ pub struct GenerationArgs {
     /// Draw from the K likeliest tokens; 0 is no limit
     #[arg(long, help_heading = "Sampling", value_name = "K", default_value_t = 0)]
     pub top_k: usize,
-    /// Draw from the likeliest tokens that together have this probability
-    #[arg(long, help_heading = "Sampling", value_name = "P", default_value_t = 1.0)]
+    /// Draw from the likeliest tokens that together have this probability: above 0, at most 1
+    #[arg(long, value_parser = number, help_heading = "Sampling", value_name = "P", default_value_t = 1.0)]
     pub top_p: f32,
-    /// Draw from tokens with at least this part of the likeliest one's probability
-    #[arg(long, help_heading = "Sampling", value_name = "P", default_value_t = 0.0)]
+    /// Draw from tokens with at least this part of the likeliest one's probability: 0 to 1
+    #[arg(long, value_parser = number, help_heading = "Sampling", value_name = "P", default_value_t = 0.0)]
     pub min_p: f32,
-    /// Make tokens that occurred less likely: divides their logits; 1 is off
-    #[arg(long, help_heading = "Sampling", value_name = "R", default_value_t = 1.0)]
+    /// Make tokens that occurred less likely: divides their logits; 0.1 to 10, 1 is off
+    #[arg(long, value_parser = number, help_heading = "Sampling", value_name = "R", default_value_t = 1.0)]
     pub repetition_penalty: f32,
-    /// Make tokens of the answer less likely: taken off their logits once
+    /// Make tokens of the answer less likely: taken off their logits once; -2 to 2
     #[arg(
         long,
+        value_parser = number,
         help_heading = "Sampling",
         value_name = "R",
         default_value_t = 0.0,
         allow_negative_numbers = true
     )]
     pub presence_penalty: f32,
-    /// Make tokens of the answer less likely: taken off their logits for each time
+    /// Make tokens of the answer less likely: taken off their logits for each time; -2 to 2
     #[arg(
         long,
+        value_parser = number,
         help_heading = "Sampling",
         value_name = "R",
         default_value_t = 0.0,
@@ -559,6 +637,11 @@ pub struct GenerationArgs {
     /// The same seed gives the same answer [default: another one every time]
     #[arg(long, help_heading = "Sampling", value_name = "N")]
     pub seed: Option<u64>,
+}
+
+/// A number that is not whole, as flags have it.
+fn number(text: &str) -> Result<f32, &'static str> {
+    text.trim().parse().map_err(|_| "write a number, as 0.5")
 }
 
 /// Bytes of weights above which a model is quantized unasked: below, there is little to be gained.
@@ -639,11 +722,32 @@ impl AskArgs {
     }
 }
 
-/// Endings of names that are no questions.
-const PICTURE_ENDINGS: [&str; 15] = [
-    "png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif", "pdf", "mp4", "mov", "mkv",
-    "webm",
-];
+/// Refuses pictures that are not there, as [`sources::check_names`] does. Where a question was given without quotes, its
+/// words are taken for pictures, of which the first that is none is told.
+///
+/// # Errors
+/// [`CliError`]: the first picture that cannot be read.
+pub fn check_pictures(
+    images: &[OsString],
+    last: Option<&str>,
+    allowed: &[AllowedHost],
+) -> Result<(), CliError> {
+    let Err(error) = sources::check_names(images, allowed) else { return Ok(()) };
+    let is_loose =
+        |name: &OsString| name.to_str().is_some_and(|name| is_loose_word(name) && !is_picture(name.as_ref()));
+    let NamedImageError::File { name, error: cause } = &error else { return Err(error.into()) };
+    let first = images.iter().position(|image| image == name.as_str() && is_loose(image));
+    let (Some(first), Some(last), ErrorKind::NotFound) = (first, last, cause.kind()) else {
+        return Err(error.into());
+    };
+    // of who has put one in quotes the other is no part
+    if last.contains(char::is_whitespace) {
+        return Err(error.into());
+    }
+    let words = images[first..].iter().filter_map(|word| word.to_str()).chain([last]);
+    let question = words.collect::<Vec<_>>().join(" ");
+    Err(CliError::LooseQuestion(Box::new(LooseQuestion { error, question })))
+}
 
 /// Whether a word names a picture: stdin, a file, or one word that looks like the name or the address of one.
 fn is_picture(word: &OsStr) -> bool {
@@ -653,13 +757,6 @@ fn is_picture(word: &OsStr) -> bool {
     let Some(text) = word.to_str().filter(|text| !text.contains(char::is_whitespace)) else { return false };
     let url = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
     url || has_picture_ending(text)
-}
-
-/// Whether a name ends as those of pictures do.
-#[must_use]
-pub fn has_picture_ending(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-    ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
 }
 
 impl Cli {
@@ -708,10 +805,13 @@ impl GenerationArgs {
     /// # Errors
     /// The first flag out of range.
     pub fn check(&self) -> Result<(), CliError> {
-        self.sampling(None).validate().map_err(phi3v::Error::from)?;
+        self.sampling(None).validate().map_err(of_flag)?;
         StopStrings::new(&self.stop).map_err(phi3v::Error::from)?;
         match self.max_new_tokens {
-            Some(0) => Err(phi3v::Error::from(EngineError::NoNewTokens).into()),
+            Some(0) => Err(CliError::Unusable {
+                message: "--max-new-tokens is 0, it must be at least 1".to_owned(),
+                hint: Some("ask for at least one token, or leave it out".to_owned()),
+            }),
             _ => Ok(()),
         }
     }
@@ -741,6 +841,18 @@ impl GenerationArgs {
     }
 }
 
+/// The library's error of an option of the sampler, by the flag that has it.
+fn of_flag(error: SamplerError) -> CliError {
+    match error {
+        SamplerError::OutOfRange { name, value, range } => {
+            let flag = format!("--{}", name.replace('_', "-"));
+            let hint = Some(format!("leave {flag} out to use its default"));
+            CliError::Unusable { message: format!("{flag} is {value}, it must be {range}"), hint }
+        }
+        other => phi3v::Error::from(other).into(),
+    }
+}
+
 /// docs/cli.md: the help of every command.
 #[must_use]
 pub fn reference_page() -> String {
@@ -752,7 +864,7 @@ pub fn reference_page() -> String {
         page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help.join("\n").trim_end()));
     };
     add("phi3v", command.render_long_help().to_string());
-    for sub in command.get_subcommands_mut() {
+    for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
         let title = format!("phi3v {}", sub.get_name());
         add(&title, sub.clone().term_width(100).render_long_help().to_string());
     }

@@ -6,6 +6,7 @@ use crate::disk;
 use crate::hub::HubError;
 use crate::paths::system_words;
 use crate::sources::NamedImageError;
+use crate::terminal::count;
 use phi3v::constraint::ConstraintError;
 use phi3v::engine::EngineError;
 use phi3v::files::WriteError;
@@ -13,7 +14,7 @@ use phi3v::memory::size;
 use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a command failed: each variant is a sentence for people, has an exit code and mostly a hint.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +35,7 @@ pub enum CliError {
     #[error("{0}")]
     Fixed(phi3v::Error),
     /// More pictures than fit into the context, of which no more are read.
-    #[error("the pictures have {rows} tokens or more, which exceed the context of {context} tokens")]
+    #[error("the pictures have {} or more, which exceed the context of {}", count(*.rows, "token"), count(*.context, "token"))]
     Pictures {
         /// Tokens of those that were read.
         rows: usize,
@@ -76,6 +77,12 @@ pub enum CliError {
     /// No words in the question.
     #[error("the question is empty")]
     EmptyQuestion,
+    /// No words in a question that a flag has.
+    #[error("the question is empty")]
+    EmptyPrompt,
+    /// The words of a question, each given as a word of its own and taken for a picture.
+    #[error(transparent)]
+    LooseQuestion(Box<LooseQuestion>),
     /// A line of `chat` that is no question and no command.
     #[error("{message}")]
     ChatCommand {
@@ -142,6 +149,24 @@ pub enum CliError {
     /// Questions or labels that cannot be used.
     #[error(transparent)]
     Decide(#[from] InputError),
+    /// A file or folder that a flag names and that cannot be read.
+    #[error("cannot read {path}: {}", system_words(.error))]
+    Unreadable {
+        /// The path, as the user gave it.
+        path: String,
+        /// Why it cannot be read.
+        error: io::Error,
+        /// What the user can do, where that is something else than of other files.
+        hint: Option<String>,
+    },
+    /// What a flag names can be read, and not used.
+    #[error("{message}")]
+    Unusable {
+        /// What is wrong with it, one sentence.
+        message: String,
+        /// What the user can do.
+        hint: Option<String>,
+    },
     /// Any other file that cannot be read or written.
     #[error("cannot {action} {path}: {}", system_words(.error))]
     File {
@@ -169,7 +194,7 @@ pub enum CliError {
         reason: String,
     },
     /// stdout cannot be written to.
-    #[error("cannot write the answer: {}", system_words(.0))]
+    #[error("cannot write to stdout: {}", unwritten(.0))]
     Output(io::Error),
     /// Any of the others in `chat`, where other things can be done about it.
     #[error(transparent)]
@@ -177,6 +202,16 @@ pub enum CliError {
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// A picture that is not there, and the question that its name is rather a word of.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct LooseQuestion {
+    /// Why there is no picture of that name.
+    pub error: NamedImageError,
+    /// The words from the first that is no picture, with blanks between them.
+    pub question: String,
 }
 
 /// The numbers that a command can end with, as `phi3v --help` explains them to scripts.
@@ -200,6 +235,12 @@ pub enum ExitCode {
 }
 
 impl CliError {
+    /// The error for a file or folder that a flag names and that cannot be read.
+    #[must_use]
+    pub fn unreadable(path: &Path, error: io::Error) -> Self {
+        Self::Unreadable { path: path.display().to_string(), error, hint: None }
+    }
+
     /// The error for a file of `needed` bytes that could not be written; 0 where the size is not known.
     #[must_use]
     pub fn written(error: WriteError, needed: u64) -> Self {
@@ -225,12 +266,15 @@ impl CliError {
             Self::Phi3V(error) | Self::Fixed(error) | Self::Depth(error) => library_code(error),
             Self::Pictures { .. } => ExitCode::Memory,
             Self::Picture(NamedImageError::StdinTwice) => ExitCode::Usage,
-            Self::Picture(_) => ExitCode::Picture,
+            Self::Picture(_) | Self::LooseQuestion(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
             Self::StdinTaken
             | Self::QuestionText
             | Self::EmptyQuestion
+            | Self::EmptyPrompt
+            | Self::Unreadable { .. }
+            | Self::Unusable { .. }
             | Self::ChatCommand { .. }
             | Self::Quantized { .. }
             | Self::OverwritesModel { .. }
@@ -270,10 +314,18 @@ impl CliError {
     }
 }
 
+/// Why stdout could not be written to. A full disk is called so everywhere.
+fn unwritten(error: &io::Error) -> String {
+    if phi3v::files::is_full(error) { "the disk is full".to_owned() } else { system_words(error) }
+}
+
 fn batch_code(error: &BatchError) -> ExitCode {
     match error {
+        BatchError::NoPrompt { error, .. } => batch_code(error),
         BatchError::SomeFailed { .. } => ExitCode::SomeFailed,
-        BatchError::NoPictures { .. } | BatchError::Read { .. } => ExitCode::Picture,
+        BatchError::NoPictures { .. } | BatchError::NoPdf { .. } | BatchError::Read { .. } => {
+            ExitCode::Picture
+        }
         BatchError::Pattern { .. }
         | BatchError::Pipe { .. }
         | BatchError::Mixed { .. }

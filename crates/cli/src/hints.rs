@@ -5,7 +5,7 @@ mod library;
 
 use crate::documents::DocumentError;
 use crate::error::{CliError, ExitCode};
-use crate::paths::quoted;
+use crate::paths::{quoted, unwritable};
 use crate::sources::{FetchFault, NamedImageError, SourceError, Unallowed, http_url};
 use crate::tell;
 use crate::terminal::printable;
@@ -46,14 +46,18 @@ impl CliError {
             Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
             Self::NoQuestion { names } => no_question(names),
             Self::InChat(error) => return in_chat(error).or_else(|| error.hint()),
+            Self::Unreadable { hint: Some(hint), .. } => hint.clone(),
+            Self::Unreadable { error, .. } => unreadable(error).to_owned(),
+            Self::Unusable { hint, .. } => return hint.clone(),
             Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
-                "check that it is the text you mean, or shorten it".to_owned()
+                unreadable(error).to_owned()
             }
             Self::File { action: "write", error, .. } | Self::Output(error)
                 if error.kind() == io::ErrorKind::FileTooLarge =>
             {
                 "raise the limit on the size of files (ulimit -f), or write to another disk".to_owned()
             }
+            Self::File { action: "write", error, .. } => return unwritable(error),
             Self::NoPreset { .. } => format!("there are {}; phi3v schemas shows them", Preset::names()),
             Self::Schema { .. } => "correct the JSON at that place".to_owned(),
             Self::NoTable { .. } => {
@@ -61,6 +65,8 @@ impl CliError {
             }
             Self::Pictures { .. } => "use --detail low or fewer pictures, or raise --context".to_owned(),
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
+            Self::EmptyPrompt => "give one, in quotes: --prompt \"What is in this picture?\"".to_owned(),
+            Self::LooseQuestion(loose) => format!("put the question in quotes: {}", quoted(&loose.question)),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
             Self::Quantized { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
             Self::Exists { .. } => "give another name, or replace it with --force".to_owned(),
@@ -77,6 +83,16 @@ impl CliError {
             _ => return None,
         };
         Some(hint)
+    }
+}
+
+/// What can be done about a file or folder that a flag names and that cannot be read.
+fn unreadable(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "check who may read it, or give another path",
+        io::ErrorKind::FileTooLarge => "check that it is the text you mean, or shorten it",
+        io::ErrorKind::InvalidData => "check that it is the text you mean, and save it as UTF-8",
+        _ => "check the path",
     }
 }
 
@@ -133,6 +149,11 @@ fn no_question(names: &[String]) -> String {
 /// What can be done within `chat`, where it is something else than elsewhere.
 fn in_chat(error: &CliError) -> Option<String> {
     Some(match error {
+        CliError::Picture(NamedImageError::File { name, error })
+            if error.kind() == io::ErrorKind::NotFound && name.contains(char::is_whitespace) =>
+        {
+            "check the path; questions are typed when chat has begun".to_owned()
+        }
         CliError::Picture(NamedImageError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
             "check the path; after /image Tab completes it".to_owned()
         }

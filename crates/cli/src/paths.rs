@@ -5,7 +5,7 @@ use crate::variables::is_blank;
 use phi3v::files::{check_regular, open_regular};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// The folder that a file stands in: this one for a bare name.
@@ -103,6 +103,41 @@ pub fn quoted(word: &str) -> String {
         return word.to_owned();
     }
     sys::quoted(word)
+}
+
+/// Endings of names that are no questions.
+const PICTURE_ENDINGS: [&str; 15] = [
+    "png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif", "pdf", "mp4", "mov", "mkv",
+    "webm",
+];
+
+/// Whether a name ends as those of pictures do.
+#[must_use]
+pub fn has_picture_ending(name: &str) -> bool {
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
+}
+
+/// Whether a word that names nothing is rather one of a question than the wrong name of a file.
+#[must_use]
+pub fn is_loose_word(word: &str) -> bool {
+    !word.contains(['/', '\\', '*', '[']) && !word.contains("://") && !has_picture_ending(word)
+}
+
+/// What can be done about a file that cannot be written for what its path is.
+#[must_use]
+pub fn unwritable(error: &std::io::Error) -> Option<String> {
+    let hint = match error.kind() {
+        ErrorKind::NotFound => "make the folder first, or give another path",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "give a path in a folder that you may write to"
+        }
+        ErrorKind::IsADirectory | ErrorKind::NotADirectory | ErrorKind::InvalidInput => {
+            "give the path of a file"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 /// The system's words for an error, without the number in brackets that Rust adds to them, and the full stop that Windows

@@ -269,7 +269,7 @@ impl Opened {
     #[must_use]
     pub fn scoring(&self, model: &ModelArgs) -> ScoringModel {
         let Checkpoint { name, weights, preprocessor, .. } = &self.checkpoint;
-        let quant = weights.quant().map_or("no", |quant| quant.name());
+        let quant = weights.quant().map_or("none", |quant| quant.name());
         let kv = format!("{:?}", model.options(weights).kv_format).to_lowercase();
         let formats = format!("quant {quant}, dtype {}, kv {kv}", model.dtype.name());
         ScoringModel { name: name.clone(), formats, params: *preprocessor }

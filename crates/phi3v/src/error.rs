@@ -8,6 +8,11 @@ use std::sync::Arc;
 /// Shorthand for results of this library, whose error is [`enum@Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A number of things in words, with the plural where it is due: `1 token`, `2 tokens`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Everything that can go wrong in the library, each area with an enum of its own.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -6,6 +6,7 @@
 
 use crate::config::ModelConfig;
 use crate::device::{Device, DeviceOptions};
+use crate::error::count;
 use crate::model::{image_bytes, kv_layout, step_bytes};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat, Sizes};
 
@@ -21,8 +22,9 @@ pub const CONTEXT_DEFAULT_MIN: usize = 1_024;
 pub enum MemoryError {
     /// The plan is larger than what is available.
     #[error(
-        "the model needs {} with a context of {context} tokens, and {} of memory are available",
+        "the model needs {} with a context of {}, and {} of memory are available",
         size(*.needed),
+        count(*.context, "token"),
         size(*.available)
     )]
     TooLittle {
@@ -37,7 +39,8 @@ pub enum MemoryError {
     },
     /// Keys and values of a layer lie in one buffer of the device, which holds less.
     #[error(
-        "a context of {context} tokens takes {} for each layer, and a buffer of the device holds {}",
+        "a context of {} takes {} for each layer, and a buffer of the device holds {}",
+        count(*.context, "token"),
         size(*.needed),
         size(*.limit)
     )]
@@ -73,7 +76,7 @@ impl MemoryError {
                 format!("choose a context of at most {fits} tokens, or close other programs")
             }
             Self::BufferTooSmall { fits, .. } => {
-                format!("choose a context of at most {fits} tokens, or another device")
+                format!("choose a context of at most {}, or another device", count(*fits, "token"))
             }
             Self::TooLittle { .. } => "close other programs, or choose a smaller model".to_owned(),
             Self::ContextTooLong { limit, .. } => {
@@ -354,8 +357,8 @@ impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (weights, kv, buffers) =
             (size(self.weights_bytes), size(self.kv_bytes()), size(self.buffer_bytes()));
-        let tokens = self.context_tokens;
-        write!(f, "{weights} of weights, {kv} of keys and values for {tokens} tokens, {buffers} of buffers")?;
+        let tokens = count(self.context_tokens, "token");
+        write!(f, "{weights} of weights, {kv} of keys and values for {tokens}, {buffers} of buffers")?;
         match self.available_bytes {
             Some(bytes) => write!(f, "; {} are available", size(bytes)),
             None => Ok(()),
@@ -370,6 +373,7 @@ pub fn size(bytes: u64) -> String {
     let value = bytes as f64;
     match units.iter().find(|(unit, _)| value >= *unit) {
         Some((unit, name)) => format!("{:.1} {name}", value / unit),
+        None if bytes == 1 => "1 byte".to_owned(),
         None => format!("{bytes} bytes"),
     }
 }

@@ -1,6 +1,6 @@
 //! The flags of `phi3v batch`.
 
-use super::{ContextArgs, FormArgs, GenerationArgs, ModelArgs, PictureArgs};
+use super::{ContextArgs, FormArgs, GenerationArgs, ModelArgs, PictureArgs, written_path};
 use crate::batch::shard::Shard;
 use crate::batch::sidecar;
 use clap::builder::RangedU64ValueParser;
@@ -27,10 +27,10 @@ pub struct BatchArgs {
     #[arg(long, short, value_name = "TEXT", conflicts_with = "questions")]
     pub prompt: Option<String>,
     /// Where the results go, a JSON object on each line; the same command goes on with what is there
-    #[arg(long, short, value_name = "FILE", default_value = "results.jsonl")]
+    #[arg(long, short, value_name = "FILE", default_value = "results.jsonl", value_parser = written_path())]
     pub out: PathBuf,
     /// Write the results as a table for spreadsheets, too
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = written_path())]
     pub csv: Option<PathBuf>,
     /// Write each answer beside its picture, too: as text, as JSON, or as XMP for photo tools
     #[arg(long, value_enum, value_name = "FORM")]
@@ -60,9 +60,9 @@ pub struct BatchArgs {
     #[arg(long, value_name = "N", help_heading = "Job", value_parser = RangedU64ValueParser::<usize>::new().range(1..=16))]
     pub width: Option<usize>,
     /// Write the results as a Parquet file, too; only where phi3v was built with the feature parquet
-    #[arg(long, value_name = "FILE", help_heading = "Job")]
+    #[arg(long, value_name = "FILE", help_heading = "Job", value_parser = written_path())]
     pub parquet: Option<PathBuf>,
-    /// Replace tables and files beside pictures that were there before the job
+    /// Replace tables and files beside pictures that were there before the job, but for those of answers that are there already
     #[arg(long, help_heading = "Job")]
     pub force: bool,
     /// A folder that requests may name pictures of, by file:// addresses

@@ -1,6 +1,6 @@
 //! The flags of `phi3v decide` and `phi3v calibrate`.
 
-use super::{ContextArgs, ModelArgs, OverwriteArgs, PictureArgs, is_picture};
+use super::{ContextArgs, ModelArgs, OverwriteArgs, PictureArgs, is_picture, written_path};
 use crate::decide::InputError;
 use crate::error::CliError;
 use clap::Args;
@@ -66,7 +66,7 @@ pub struct CalibrateArgs {
     #[arg(long, short, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// The file to write
-    #[arg(long, short, value_name = "FILE", default_value = "calibration.json")]
+    #[arg(long, short, value_name = "FILE", default_value = "calibration.json", value_parser = written_path())]
     pub out: PathBuf,
     /// Whether it may replace what is there
     #[command(flatten)]

@@ -7,6 +7,7 @@ use phi3v::constraint::{ConstraintError, ConstraintFactory, Grammar, GrammarCons
 use phi3v::presets::Preset;
 use phi3v::tokenizer::Tokenizer;
 use serde_json::Value;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The form of answers.
@@ -87,13 +88,21 @@ impl AnswerForm {
 
 fn read_schema(path: &Path) -> Result<Value, CliError> {
     let shown = || path.display().to_string();
-    let text = bounded::read_text(path, TEXT_BYTES_MAX).map_err(|error| CliError::File {
-        action: "read",
-        path: shown(),
-        error,
+    let text = bounded::read_text(path, TEXT_BYTES_MAX).map_err(|error| {
+        let hint = (error.kind() == ErrorKind::NotFound).then(|| no_schema(path));
+        CliError::Unreadable { path: shown(), error, hint }
     })?;
     let text = text.trim_start_matches('\u{feff}');
     serde_json::from_str(text).map_err(|error| CliError::Schema { path: shown(), reason: error.to_string() })
+}
+
+/// What the user can do where there is no file with a schema: a preset may be meant.
+fn no_schema(path: &Path) -> String {
+    let name = format!("@{}", path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase());
+    match Preset::named(&name) {
+        Some(preset) => format!("for the preset write --schema {}", preset.name),
+        None => format!("check the path, or take a preset: {}", Preset::names()),
+    }
 }
 
 #[cfg(test)]

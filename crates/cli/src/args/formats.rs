@@ -8,9 +8,9 @@ use phi3v_kernels::KvFormat;
 /// Arithmetic of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
-    /// 32-bit, as the goldens
+    /// 32-bit floating point: slower, closest to the reference
     F32,
-    /// 16-bit, as the checkpoint's weights
+    /// 16-bit floating point, as the checkpoint's weights
     Bf16,
 }
 

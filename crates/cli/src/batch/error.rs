@@ -1,7 +1,7 @@
 //! Why a batch cannot begin, cannot go on, or has not answered everything.
 
 use crate::disk;
-use crate::paths::system_words;
+use crate::paths::{quoted, system_words, unwritable};
 use crate::terminal::count;
 use std::io;
 use std::path::Path;
@@ -30,6 +30,20 @@ pub enum BatchError {
     NoPictures {
         /// What the user has named.
         names: String,
+    },
+    /// PDF files alone, in a build that does not read them.
+    #[error("there is no picture in {names}, and this build of phi3v reads no PDF files")]
+    NoPdf {
+        /// What the user has named.
+        names: String,
+    },
+    /// An input that is not there, and rather the question or the first word of it: none was given by a flag.
+    #[error("{error}")]
+    NoPrompt {
+        /// Why there is no such input.
+        error: Box<BatchError>,
+        /// What the question seems to be.
+        question: String,
     },
     /// A pipe where it would have to be read again.
     #[error("{path} is a pipe, and its pictures or names cannot be read twice")]
@@ -148,12 +162,14 @@ pub enum BatchError {
     #[error("this build of phi3v writes no Parquet files")]
     NoParquet,
     /// Some inputs were answered with an error.
-    #[error("{failed} of {} failed", count(*.total, "answer"))]
+    #[error("{}, the first: {first}", some_failed(*.failed, *.total))]
     SomeFailed {
         /// Rows that have an error.
         failed: usize,
         /// Rows of the whole job.
         total: usize,
+        /// What the first of them is about, and why it failed.
+        first: String,
         /// The path of the journal.
         path: String,
     },
@@ -163,6 +179,10 @@ pub enum BatchError {
         /// How many inputs are missing.
         missing: usize,
     },
+}
+
+fn some_failed(failed: usize, total: usize) -> String {
+    format!("{failed} of {total} answers failed")
 }
 
 impl BatchError {
@@ -187,9 +207,15 @@ impl BatchError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Read { error, .. } if error.kind() == io::ErrorKind::NotFound => "check the path",
+            Self::NoPrompt { question, .. } => {
+                return Some(format!("if it is the question, write --prompt {}", quoted(question)));
+            }
             Self::Pattern { .. } => "write it as 'photos/*.jpg' or 'photos/**/*.jpg', in quotes",
             Self::NoPictures { .. } => {
                 "give a folder with pictures, their names, a pattern, or - for a list of names on stdin"
+            }
+            Self::NoPdf { .. } => {
+                "build it with --features pdf, or make pictures of the pages: pdftoppm -r 150 -png file.pdf page"
             }
             Self::Pipe { .. } => {
                 "give a list of names on stdin as -, pictures as files, and requests as JSON lines alone"
@@ -212,6 +238,7 @@ impl BatchError {
             Self::Exists { .. } => "move it away, or replace it with --force",
             Self::DiskFull { .. } => "free some space and run the same command again: it goes on from there",
             Self::NoParquet => "build it with --features parquet, or use --csv",
+            Self::SomeFailed { failed: 1, .. } => "--retry-errors tries it again",
             Self::SomeFailed { path, .. } => {
                 return Some(format!(
                     "the rows with an error in {path} say why; --retry-errors tries them again"
@@ -221,7 +248,8 @@ impl BatchError {
                 "when they can be written, run the same command again: it writes what is missing"
             }
             Self::Device(_) => "run the same command again: it goes on from there",
-            Self::Read { .. } | Self::Write { .. } => return None,
+            Self::Write { error, .. } => return unwritable(error),
+            Self::Read { .. } => return None,
             Self::Unprepared { .. } => "run the same command again, and report it if it comes again",
         };
         Some(hint.to_owned())

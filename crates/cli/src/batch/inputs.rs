@@ -4,7 +4,7 @@ use super::error::BatchError;
 use super::lines::Lines;
 use super::passed_over::PassedOver;
 use crate::bounded;
-use crate::paths::{is_read_once, open_named};
+use crate::paths::{has_picture_ending, is_loose_word, is_read_once, open_named};
 use crate::sources::http_url;
 use phi3v::document::{PDF_HEAD_BYTES, is_pdf};
 use phi3v::files::read_to_limit;
@@ -99,6 +99,27 @@ impl Inputs {
             }
         })
     }
+}
+
+/// The error of the input `name`, or where nobody has asked anything and it looks like the question, that. It may have
+/// come word by word, so that those behind it belong to it.
+#[must_use]
+pub fn unless_a_question(names: &[OsString], error: BatchError) -> BatchError {
+    let name = match &error {
+        BatchError::Read { path, error } if error.kind() == io::ErrorKind::NotFound => path,
+        BatchError::NoPictures { names } => names,
+        _ => return error,
+    };
+    let Some(at) = names.iter().position(|other| other == name.as_str()) else { return error };
+    let is_sentence = name.contains(char::is_whitespace) && !has_picture_ending(name);
+    let is_there = Path::new(name).exists();
+    if is_there || !(is_sentence || (at > 0 && is_loose_word(name))) {
+        return error;
+    }
+    let words =
+        names[at..].iter().filter_map(|word| word.to_str()).take_while(|word| !Path::new(word).exists());
+    let question = if is_sentence { name.clone() } else { words.collect::<Vec<_>>().join(" ") };
+    BatchError::NoPrompt { error: Box::new(error), question }
 }
 
 /// Sources by what their answers are called.
@@ -217,7 +238,8 @@ impl Found {
         for path in paths {
             match path {
                 Ok(path) if path.is_file() => self.file(&path, Path::new("")),
-                Ok(_) => {}
+                Ok(path) if path.is_dir() => {}
+                Ok(path) => self.passed_over.no_file(&path, false),
                 Err(error) => {
                     let path = error.path().to_owned();
                     self.passed_over.unread(BatchError::read(&path, error.into()));
@@ -250,7 +272,7 @@ impl Found {
                     self.folder(path, base).unwrap_or_else(|error| self.passed_over.unread(error));
                 }
                 Ok(metadata) if metadata.is_file() => self.file(path, base),
-                _ => {}
+                told => self.passed_over.no_file(path, told.is_ok_and(|metadata| metadata.is_dir())),
             }
         }
         Ok(())
@@ -258,12 +280,12 @@ impl Found {
 
     /// A file that is taken if it is a picture, or cannot be looked into, which is then told in its row.
     fn file(&mut self, path: &Path, base: &Path) {
-        let is_one = match head(path) {
-            Ok(head) => is_picture(&head) || (cfg!(feature = "pdf") && is_pdf(&head)),
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        let (is_one, is_pdf) = match head(path) {
+            Ok(head) => (is_picture(&head) || (cfg!(feature = "pdf") && is_pdf(&head)), is_pdf(&head)),
+            Err(error) => (error.kind() != io::ErrorKind::NotFound, false),
         };
         if !is_one {
-            self.passed_over.files += 1;
+            self.passed_over.file(path, is_pdf);
             return;
         }
         let id = with_slashes(path.strip_prefix(base).unwrap_or(path));
@@ -299,6 +321,7 @@ fn with_slashes(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::passed_over::Passed;
     use super::*;
 
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and more";
@@ -334,8 +357,12 @@ mod tests {
         let expected: Vec<&str> = all.into_iter().filter(is_read).collect();
         assert_eq!(ids(std::slice::from_ref(&name), ""), expected);
         let found = find(&[name], &mut io::empty()).unwrap();
-        let others = if cfg!(feature = "pdf") { 2 } else { 3 };
-        assert!(matches!(found, Inputs::Pictures { passed_over, .. } if passed_over.files == others));
+        let Inputs::Pictures { passed_over, .. } = found else { panic!("lines") };
+        let PassedOver { files, called, pdfs, .. } = passed_over;
+        let first = |name: &str| dir.path().join(name).display().to_string();
+        assert_eq!((files, called), (1, Passed { count: 1, first: first("empty.png") }));
+        let report = Passed { count: 1, first: dir.path().join("b/report.pdf").display().to_string() };
+        assert_eq!(pdfs, if cfg!(feature = "pdf") { Passed::default() } else { report });
     }
 
     #[test]
@@ -459,6 +486,14 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), dir.path().join("b/up")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", dir.path().join("zero.png")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("z.png"), dir.path().join("link.png")).unwrap();
+        std::os::unix::fs::symlink("nowhere.png", dir.path().join("broken.png")).unwrap();
+        let found = find(&[dir.path().into()], &mut io::empty()).unwrap();
+        let Inputs::Pictures { passed_over: PassedOver { dangling, linked, special, .. }, .. } = found else {
+            panic!("lines")
+        };
+        let passed = |name: &str| Passed { count: 1, first: dir.path().join(name).display().to_string() };
+        let expected = (passed("broken.png"), passed("b/up"), passed("zero.png"));
+        assert_eq!((dangling, linked, special), expected);
         let ids = ids(&[dir.path().into()], "");
         assert!(ids.contains(&"link.png".to_owned()) && !ids.contains(&"zero.png".to_owned()));
         assert_eq!(ids.len(), if cfg!(feature = "pdf") { 8 } else { 7 });

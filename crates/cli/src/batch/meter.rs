@@ -86,11 +86,13 @@ impl Meter {
             line += &format!("; {} cut at the limit of tokens (--max-new-tokens)", self.cut);
         }
         if before > 0 {
-            line += &format!("; {before} were there before");
+            let were = if before == 1 { "was" } else { "were" };
+            line += &format!("; {before} {were} there before");
         }
         note!("{line}");
         if stopped && self.done < self.total {
-            tell!("stopped, {} are left; the same command goes on", self.total - self.done);
+            let left = self.total - self.done;
+            tell!("stopped, {left} {} left; the same command goes on", if left == 1 { "is" } else { "are" });
         }
     }
 }

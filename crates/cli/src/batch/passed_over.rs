@@ -3,18 +3,63 @@
 use super::error::BatchError;
 use crate::note;
 use crate::terminal::count;
+use std::path::Path;
+
+/// Endings of the names of photographs and pictures.
+const PICTURE_ENDINGS: &[&str] = &[
+    "arw", "avif", "bmp", "cr2", "cr3", "crw", "dng", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg",
+    "jpg", "jxl", "mrw", "nef", "orf", "png", "raf", "rw2", "tif", "tiff", "webp", "x3f",
+];
 
 /// What was come across in folders and by patterns, and is not asked about.
 #[derive(Debug, Default)]
 pub struct PassedOver {
-    /// Files that are no pictures.
+    /// Files that are no pictures and are not called so either.
     pub files: usize,
+    /// Files that are called as pictures are, and are none.
+    pub called: Passed,
+    /// PDF files, in a build that does not read them.
+    pub pdfs: Passed,
+    /// Links that lead nowhere.
+    pub dangling: Passed,
+    /// Links to folders, which are not followed.
+    pub linked: Passed,
+    /// Pipes, devices and sockets.
+    pub special: Passed,
     /// Named folders without a picture, as they were named.
     pub empty: Vec<String>,
     /// Folders below those that were named which cannot be read.
     pub unread: usize,
     /// Why the first of them cannot.
     pub first_unread: Option<BatchError>,
+}
+
+/// Files of one kind.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// How many there are.
+    pub count: usize,
+    /// The path of the first.
+    pub first: String,
+}
+
+impl Passed {
+    fn add(&mut self, path: &Path) {
+        if self.count == 0 {
+            self.first = path.display().to_string();
+        }
+        self.count += 1;
+    }
+
+    /// A note about them, if there are any: `thing` is what one is, `one` and `more` go on from the names.
+    fn tell(&self, thing: &str, one: &str, more: &str) {
+        let Self { count: number, first } = self;
+        match number {
+            0 => {}
+            1 => note!("1 {thing} passed over: {first} {one}"),
+            _ => note!("{} passed over: {first} and the others {more}", count(*number, thing)),
+        }
+    }
 }
 
 impl PassedOver {
@@ -24,8 +69,19 @@ impl PassedOver {
             let what = if self.files == 1 { "not a picture" } else { "not pictures" };
             note!("{} passed over: {what}", count(self.files, "file"));
         }
+        self.tell_named();
         self.empty.iter().for_each(|name| note!("there is no picture in {name}"));
         self.tell_unread();
+    }
+
+    /// Notes about what somebody may miss, each with the first name.
+    pub fn tell_named(&self) {
+        self.called.tell("file", "is called a picture and is none", "are called pictures and are none");
+        let build = "not read by this build of phi3v (feature pdf)";
+        self.pdfs.tell("PDF", &format!("is {build}"), &format!("are {build}"));
+        self.dangling.tell("link", "leads nowhere", "lead nowhere");
+        self.linked.tell("link", "is one to a folder", "are links to folders");
+        self.special.tell("pipe or device", "is no file", "are no files");
     }
 
     /// A note about folders that cannot be read, if there are any.
@@ -37,9 +93,40 @@ impl PassedOver {
         }
     }
 
-    /// Why nothing was found by `names`: a folder that cannot be read may be what they mean.
+    /// Why nothing was found by `names`: a folder that cannot be read may be what they mean, or files of which notes tell.
     pub(super) fn none(&mut self, names: String) -> BatchError {
-        self.first_unread.take().unwrap_or(BatchError::NoPictures { names })
+        self.tell_named();
+        if let Some(unread) = self.first_unread.take() {
+            return unread;
+        }
+        match self.pdfs.count {
+            0 => BatchError::NoPictures { names },
+            _ => BatchError::NoPdf { names },
+        }
+    }
+
+    /// Counts a file that is no picture.
+    pub(super) fn file(&mut self, path: &Path, is_pdf: bool) {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        if is_pdf {
+            self.pdfs.add(path);
+        } else if ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str())) {
+            self.called.add(path);
+        } else {
+            self.files += 1;
+        }
+    }
+
+    /// Counts what is no file: a link that leads nowhere or, where it is `is_dir`, to a folder, or a pipe or device.
+    pub(super) fn no_file(&mut self, path: &Path, is_dir: bool) {
+        let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+        match (is_link, path.exists()) {
+            (true, false) => self.dangling.add(path),
+            _ if is_dir => self.linked.add(path),
+            (_, true) => self.special.add(path),
+            // gone by now
+            (false, false) => {}
+        }
     }
 
     /// Counts a folder that cannot be read.

@@ -1,7 +1,7 @@
 //! `phi3v ask`: one question, one answer.
 
 use crate::answer::{self, Until};
-use crate::args::{AnswerForm, AskArgs};
+use crate::args::{AnswerForm, AskArgs, check_pictures};
 use crate::conversation::Conversation;
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
@@ -24,7 +24,7 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     let form = args.form.form()?;
     let (images, question) = args.images_and_question(form.as_ref().and_then(|form| form.question))?;
     args.generation.check()?;
-    sources::check_names(images, &args.picture.allow_url)?;
+    check_pictures(images, Some(question), &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let options = args.picture.options(&opened.checkpoint.preprocessor).with_frames(args.frames.choice());
     let constraint = form.as_ref().map(|form| form.constraint(&opened.checkpoint.tokenizer)).transpose()?;

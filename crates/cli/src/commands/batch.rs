@@ -86,7 +86,12 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
 
 /// What is asked about: the inputs with the pages of documents. Tells what was passed over.
 fn found(args: &BatchArgs, documents: &OpenFiles) -> Result<Inputs, CliError> {
-    let found = inputs::find(&args.inputs, &mut std::io::stdin().lock())?;
+    let is_asked = args.prompt.is_some() || args.questions.is_some();
+    let found = inputs::find(&args.inputs, &mut std::io::stdin().lock());
+    let found = found.map_err(|error| match is_asked {
+        true => error,
+        false => inputs::unless_a_question(&args.inputs, error),
+    })?;
     if let Inputs::Pictures { passed_over, .. } = &found {
         passed_over.tell();
     }

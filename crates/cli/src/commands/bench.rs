@@ -274,7 +274,8 @@ impl Report {
                 let missing = Missing::new(format, left_out);
                 if !json {
                     let Missing { name, size, reason, .. } = &missing;
-                    let after = if *size == 0 { String::new() } else { format!(" after {size} tokens") };
+                    let after =
+                        if *size == 0 { String::new() } else { format!(" after {}", count(*size, "token")) };
                     note!("{name}{after} is left out: {reason}");
                 }
                 self.left_out.push(missing);

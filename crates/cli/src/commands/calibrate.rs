@@ -24,7 +24,7 @@ use phi3v::files::NewFile;
 /// [`CliError`]: labels, a picture or the model are refused, the file cannot be written, or Ctrl-C.
 pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
     if args.prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty()) {
-        return Err(CliError::EmptyQuestion);
+        return Err(CliError::EmptyPrompt);
     }
     let existing = args.overwrite.existing();
     check_out(&args.out, existing, &source_of(&args.model.model))?;

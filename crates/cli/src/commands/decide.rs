@@ -1,7 +1,7 @@
 //! `phi3v decide`: how probable each of some choices is.
 
 use crate::answer::{self, Until};
-use crate::args::DecideArgs;
+use crate::args::{DecideArgs, check_pictures};
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::decide::{Asked, InputError, questions};
 use crate::error::CliError;
@@ -29,7 +29,7 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
     let (images, question) = args.images_and_question()?;
     let asked = asked(args, question)?;
     let calibration = args.calibration.as_deref().map(read_calibration).transpose()?;
-    sources::check_names(images, &args.picture.allow_url)?;
+    check_pictures(images, question, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     let temperatures = temperatures(args, &asked, calibration.as_ref(), &opened)?;
     let options = args.picture.options(&opened.checkpoint.preprocessor);
@@ -93,7 +93,7 @@ fn asked(args: &DecideArgs, question: Option<&str>) -> Result<Vec<Asked>, CliErr
         (Some(path), _) => {
             let told = || path.display().to_string();
             let text = bounded::read_text(path, TEXT_BYTES_MAX);
-            let text = text.map_err(|error| CliError::File { action: "read", path: told(), error })?;
+            let text = text.map_err(|error| CliError::unreadable(path, error))?;
             let refused = |reason| InputError::Questions { path: told(), reason };
             questions::parse(&text, &args.choices).map_err(refused)?
         }
@@ -107,8 +107,8 @@ fn asked(args: &DecideArgs, question: Option<&str>) -> Result<Vec<Asked>, CliErr
 }
 
 fn read_calibration(path: &Path) -> Result<Calibration, CliError> {
-    let refused = |error| CliError::File { action: "read", path: path.display().to_string(), error };
-    let json = bounded::read(path, Calibration::BYTES_MAX).map_err(refused)?;
+    let json = bounded::read(path, Calibration::BYTES_MAX);
+    let json = json.map_err(|error| CliError::unreadable(path, error))?;
     Ok(Calibration::from_json(&json).map_err(phi3v::Error::from)?)
 }
 

@@ -50,8 +50,11 @@ struct Questions {
 /// # Errors
 /// A picture or the model is refused, or a quantized form cannot be written.
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
+    if args.prompt.iter().any(|prompt| prompt.trim().is_empty()) {
+        return Err(CliError::EmptyPrompt);
+    }
     sources::check_names(&args.images, &[])?;
-    let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
+    let source = hub::resolve(&args.model.name(), &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
     if let Some(quant) = checkpoint.weights.quant() {
         // it would be its own reference

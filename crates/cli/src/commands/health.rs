@@ -13,7 +13,9 @@ use ureq::tls::TlsConfig;
 /// # Errors
 /// It does not answer within the time, or something else does.
 pub(super) fn run(args: &HealthArgs) -> Result<(), CliError> {
-    let url = format!("{}/health", args.url.trim_end_matches('/'));
+    // a bare address is one of http, as browsers have it
+    let scheme = if args.url.contains("://") { "" } else { "http://" };
+    let url = format!("{scheme}{}/health", args.url.trim_end_matches('/'));
     let config = ureq::config::Config::builder()
         .proxy(None) // it is asked about this machine's own server
         .http_status_as_error(false)

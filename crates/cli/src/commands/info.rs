@@ -233,7 +233,10 @@ impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cpu, gpu, cards, tried, available_bytes, model, caches, memory, refusal, .. } = self;
         writeln!(f, "phi3v         {}", version::long())?;
-        cpu.fmt(f)?;
+        // here as behind a card
+        let used = if gpu.is_none() { ", runs the model" } else { "" };
+        writeln!(f, "processor     level {}, {}{used}", cpu.level, count(cpu.threads, "thread"))?;
+        writeln!(f, "  features    {}", cpu.features)?;
         for (number, card) in cards.iter().enumerate() {
             let used = if *gpu == Some(number) { ", runs the model" } else { "" };
             writeln!(f, "gpu:{number:<10}{}, {}{used}", card.name, card.kind)?;
@@ -278,7 +281,12 @@ impl fmt::Display for ModelInfo {
             self.intermediate_size,
             self.vocab_size
         )?;
-        writeln!(f, "  vision      {} layers of {}", self.vision_num_hidden_layers, self.vision_hidden_size)?;
+        writeln!(
+            f,
+            "  vision      {} of {}",
+            count(self.vision_num_hidden_layers, "layer"),
+            self.vision_hidden_size
+        )?;
         writeln!(f, "  pictures    up to {} and the whole", count(self.num_crops, "tile"))?;
         writeln!(f, "  positions   {}", self.max_position_embeddings)
     }

@@ -1,6 +1,5 @@
 //! What commands tell of this machine: its processor and its graphics cards.
 
-use crate::terminal::count;
 use phi3v::device::{Card, TRIED, Tried};
 use phi3v::memory::size;
 use phi3v_kernels::Processor;
@@ -72,13 +71,6 @@ impl From<Card> for CardInfo {
             matrix_units,
             matrix_units_fault,
         }
-    }
-}
-
-impl fmt::Display for CpuInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "processor     level {}, {}", self.level, count(self.threads, "thread"))?;
-        writeln!(f, "  features    {}", self.features)
     }
 }
 

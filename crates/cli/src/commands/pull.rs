@@ -11,7 +11,7 @@ use crate::terminal::print;
 /// The model is unknown, or the download failed; what arrived is kept for the next run.
 pub(super) fn run(args: &PullArgs) -> Result<(), CliError> {
     let options = HubOptions { refresh: true, ..HubOptions::from_env() };
-    match hub::resolve(&args.model, &options, &mut *hub::for_stderr())? {
+    match hub::resolve(args.name(), &options, &mut *hub::for_stderr())? {
         ModelSource::Folder(dir) => print(format_args!("{}\n", dir.display())).map_err(CliError::Output),
         ModelSource::Demo => Err(CliError::DemoIsBuiltIn),
     }

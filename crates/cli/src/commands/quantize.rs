@@ -16,12 +16,12 @@ use std::path::PathBuf;
 /// There is no such model, it is quantized already, or the file cannot be written or is there and is to be kept.
 pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let quant = args.to.quant();
-    let existing = args.overwrite.existing();
+    let (model, existing) = (args.model.name(), args.overwrite.existing());
     // before a download; a folder that is not there will be made
     if let Some(out) = args.out.as_ref().filter(|out| out.symlink_metadata().is_ok()) {
-        check_out(out, existing, &source_of(&args.model))?;
+        check_out(out, existing, &source_of(&model))?;
     }
-    let source = hub::resolve(&args.model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
+    let source = hub::resolve(&model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(default_name(&checkpoint.name, quant)));
     if out.symlink_metadata().is_ok() {

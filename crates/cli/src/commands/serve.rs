@@ -95,20 +95,15 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
     let mut guard = Guard::new(allow_host, cors_origin);
     if let Some(path) = api_key_file {
         guard = guard.with_key_file(path).map_err(|error| match error {
-            KeyFileError::Read(error) => {
-                CliError::File { action: "read", path: path.display().to_string(), error }
-            }
-            error => CliError::Server { message: error.to_string(), hint: error.hint().map(str::to_owned) },
+            KeyFileError::Read(error) => CliError::unreadable(path, error),
+            error => CliError::Unusable { message: error.to_string(), hint: error.hint().map(str::to_owned) },
         })?;
     }
     if *share_cache {
         guard = guard.with_shared_cache();
     }
     let tls = match (tls_cert, tls_key) {
-        (Some(certificate), Some(key)) => {
-            let refused = |error: tls::TlsError| CliError::Server { message: error.to_string(), hint: None };
-            Some(tls::acceptor(certificate, key).map_err(refused)?)
-        }
+        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key).map_err(tls_error)?),
         _ => None,
     };
     Ok(ServerOptions {
@@ -122,14 +117,24 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
     })
 }
 
+fn tls_error(error: tls::TlsError) -> CliError {
+    let hint = match error {
+        tls::TlsError::Read { path, error } => return CliError::unreadable(&path, error),
+        tls::TlsError::Pem { .. } => {
+            "give a file that begins with -----BEGIN, as --tls-cert and --tls-key take it"
+        }
+        tls::TlsError::Refused(_) => "give a chain with --tls-cert whose first certificate is of the key",
+    };
+    CliError::Unusable { message: error.to_string(), hint: Some(hint.to_owned()) }
+}
+
 fn sources(access: &AccessArgs) -> Result<Sources, CliError> {
     let mut sources = Sources::data_urls_only();
     if !access.allow_image_host.is_empty() {
         sources = sources.with_remote(Fetcher::new(access.allow_image_host.clone()));
     }
     if let Some(dir) = &access.allow_image_dir {
-        let refused = |error| CliError::File { action: "read", path: dir.display().to_string(), error };
-        sources = sources.with_folder(dir).map_err(refused)?;
+        sources = sources.with_folder(dir).map_err(|error| CliError::unreadable(dir, error))?;
     }
     Ok(sources)
 }

@@ -88,11 +88,9 @@ fn as_stored(args: &TraceArgs) -> ModelArgs {
 
 fn prompt(args: &TraceArgs) -> Result<String, CliError> {
     match (&args.prompt, &args.prompt_file) {
-        (_, Some(path)) => bounded::read_text(path, TEXT_BYTES_MAX).map_err(|error| CliError::File {
-            action: "read",
-            path: path.display().to_string(),
-            error,
-        }),
+        (_, Some(path)) => {
+            bounded::read_text(path, TEXT_BYTES_MAX).map_err(|error| CliError::unreadable(path, error))
+        }
         (prompt, None) => Ok(prompt.clone().unwrap_or_default()),
     }
 }

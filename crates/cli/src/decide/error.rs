@@ -23,6 +23,14 @@ pub enum InputError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Labelled pictures that cannot be read at all.
+    #[error("cannot read {path}: {reason}")]
+    Unreadable {
+        /// The file's or folder's path, as the user gave it.
+        path: String,
+        /// Why the system refuses it.
+        reason: String,
+    },
     /// Labelled pictures that cannot be used.
     #[error("the labels in {path} cannot be used: {reason}")]
     Labels {
@@ -48,6 +56,7 @@ impl InputError {
     pub fn hint(&self) -> String {
         match self {
             Self::NoQuestion => "put it last, in quotes (\"Is the door open?\"), or several into a file: --questions FILE",
+            Self::Unreadable { .. } => "check the path",
             Self::TwoQuestions => "leave one of them out",
             Self::NoChoices { .. } => "add --choices yes,no",
             Self::Questions { .. } => {

@@ -3,6 +3,8 @@
 use super::{Asked, InputError};
 use crate::batch::inputs::{self, Inputs};
 use crate::bounded;
+use crate::paths::{folder_of, system_words};
+use crate::terminal;
 use phi3v::decide::CHOICES_MAX;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -57,14 +59,18 @@ struct Line {
 /// # Errors
 /// No labels, or no question.
 pub fn find(path: &Path, prompt: Option<&str>) -> Result<Labels, InputError> {
+    if let Err(error) = std::fs::metadata(path) {
+        let reason = system_words(&error);
+        return Err(InputError::Unreadable { path: path.display().to_string(), reason });
+    }
     match (path.is_dir(), prompt) {
         (true, Some(prompt)) => of_folder(path, prompt),
         (true, None) => Err(InputError::NoPrompt { path: path.display().to_string() }),
         (false, Some(_)) => Err(InputError::UselessPrompt),
         (false, None) => {
             let refused = |reason| InputError::Labels { path: path.display().to_string(), reason };
-            let text = bounded::read_text(path, BYTES_MAX).map_err(|error| refused(error.to_string()))?;
-            parse(&text, crate::paths::folder_of(path)).map_err(refused)
+            let text = bounded::read_text(path, BYTES_MAX).map_err(|error| refused(system_words(&error)))?;
+            parse(&text, folder_of(path)).map_err(refused)
         }
     }
 }
@@ -82,6 +88,7 @@ fn of_folder(path: &Path, prompt: &str) -> Result<Labels, InputError> {
         else {
             continue; // a folder holds pictures
         };
+        passed_over.tell_named();
         passed_over.tell_unread();
         let label = Label { question: 0, right };
         let picture = |item: inputs::PictureItem| LabelledPicture { image: item.source, labels: vec![label] };
@@ -94,7 +101,7 @@ fn of_folder(path: &Path, prompt: &str) -> Result<Labels, InputError> {
 fn subfolders(path: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let mut folders: Vec<PathBuf> = entries
-        .map_err(|error| crate::paths::system_words(&error))?
+        .map_err(|error| system_words(&error))?
         .into_iter()
         .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
         .map(|entry| entry.path())
@@ -178,8 +185,8 @@ fn checked(labels: Labels) -> Result<Labels, String> {
     for question in &labels.questions {
         let count = question.choices.len();
         if !(2..=CHOICES_MAX).contains(&count) {
-            let prompt = &question.prompt;
-            return Err(format!("{prompt:?} has {count} different answers, it must have 2 to {CHOICES_MAX}"));
+            let (prompt, answers) = (&question.prompt, terminal::count(count, "different answer"));
+            return Err(format!("{prompt:?} has {answers}, it must have 2 to {CHOICES_MAX}"));
         }
         if question.prompt.trim().is_empty() {
             return Err("a question is empty".to_owned());
@@ -226,7 +233,7 @@ mod tests {
         };
         for (text, told) in [
             (String::new(), "there is no labelled picture"),
-            (line("yes", ""), "\"Is it?\" has 1 different answers, it must have 2 to 255"),
+            (line("yes", ""), "\"Is it?\" has 1 different answer, it must have 2 to 255"),
             (format!("\n{}", line("yes", r#", "x": 1"#)), "line 2: unknown field `x`"),
             ("[]".to_owned(), "line 1"),
             ("1".to_owned(), "expected an object with image, prompt and answer"),
@@ -263,6 +270,8 @@ mod tests {
         assert_eq!(right, [0, 1, 1]);
         assert!(labels.pictures[1].image.ends_with("yes/a.png"), "{labels:?}");
         assert!(matches!(find(dir.path(), None), Err(InputError::NoPrompt { .. })));
+        let absent = dir.path().join("absent");
+        assert!(matches!(find(&absent, Some("Is it?")), Err(InputError::Unreadable { .. })));
         let file = dir.path().join("labels.jsonl");
         std::fs::write(&file, "{}").unwrap();
         assert!(matches!(find(&file, Some("Is it?")), Err(InputError::UselessPrompt)));

@@ -92,7 +92,7 @@ mod tests {
             ("{\"prompt\": \"x\", \"choices\": \"yes\"}", "expected a sequence"),
             (
                 r#"{"prompt": "x", "choices": ["a", "b"]}{"prompt": "x", "choices": ["a"]}"#,
-                "question 2: a question has 1 choices, it must have 2 to 255",
+                "question 2: a question has 1 choice, it must have 2 to 255",
             ),
             (r#"{"prompt": "x", "choices": ["a", " "]}"#, "question 1: choice 2 is empty"),
             (

@@ -51,6 +51,17 @@ pub struct Pages {
     left: std::vec::IntoIter<usize>,
 }
 
+/// What a file is, as it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A picture that has no pages, and no frames that are looked at.
+    Picture,
+    /// A file with pages.
+    Document,
+    /// Frames of a video or an animation.
+    Video,
+}
+
 enum Content {
     /// A file with pages.
     Open(OpenFile),
@@ -192,10 +203,14 @@ impl Iterator for Pages {
 }
 
 impl Pages {
-    /// Whether the file is a picture that has no pages, and no frames that are looked at.
+    /// What the file is: one picture, a document or a video.
     #[must_use]
-    pub fn is_one_picture(&self) -> bool {
-        matches!(self.content, Content::Image(_))
+    pub fn kind(&self) -> Kind {
+        match self.content {
+            Content::Open(_) => Kind::Document,
+            Content::Video(_) => Kind::Video,
+            Content::Image(_) => Kind::Picture,
+        }
     }
 
     /// The file that the pages are of, for others of its pages, where it has pages and is still open.

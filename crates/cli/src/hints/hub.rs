@@ -12,7 +12,8 @@ impl HubError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::UnknownModel { .. } => {
-                "give demo, phi-3-vision, phi-3.5-vision, a repository as owner/name, or a folder with a checkpoint"
+                "give demo, phi-3-vision, phi-3.5-vision, a repository as owner/name, a folder with a checkpoint, or a file made \
+                 by phi3v quantize"
             }
             Self::NotAModel { path, kind } => return Some(kind.hint(path)),
             Self::NotCached { .. } => "unset HF_HUB_OFFLINE, or give a folder with the checkpoint",

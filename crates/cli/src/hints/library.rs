@@ -1,5 +1,6 @@
 //! Hints about the library's errors. It knows no command line: where a flag or a command is what helps, it is named here.
 
+use crate::terminal::count;
 use phi3v::Error;
 use phi3v::checkpoint::CheckpointError;
 use phi3v::config::ConfigError;
@@ -82,7 +83,10 @@ fn memory(error: &MemoryError) -> Option<String> {
             "close other programs, or choose a smaller model with --model".to_owned()
         }
         MemoryError::BufferTooSmall { fits, .. } => {
-            format!("choose at most {fits} tokens with --context, or another device with --device")
+            format!(
+                "choose at most {} with --context, or another device with --device",
+                count(*fits, "token")
+            )
         }
         MemoryError::ContextTooLong { limit, .. } => {
             format!("choose a context of at most {limit} with --context")

@@ -18,7 +18,7 @@ pub enum HubError {
         model: String,
     },
     /// A file that is no model.
-    #[error("{} is {}, and no model", path.display(), kind.words())]
+    #[error("{} is {}, {}", path.display(), kind.words(), kind.verdict())]
     NotAModel {
         /// Path of the file.
         path: PathBuf,

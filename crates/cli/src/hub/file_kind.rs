@@ -111,6 +111,15 @@ impl FileKind {
         }
     }
 
+    /// Why it is not run, as it goes on from [`Self::words`]: some are models.
+    #[must_use]
+    pub fn verdict(self) -> &'static str {
+        match self {
+            Self::Gguf | Self::PyTorch | Self::Weights(_) => "which phi3v does not read",
+            _ => "and no model",
+        }
+    }
+
     /// The kind in words, with its article, as they fit into a sentence: `a PNG picture`.
     #[must_use]
     pub fn words(self) -> String {

@@ -173,7 +173,9 @@ impl Ask {
             && (tokens == 0 || tokens > limits.max_tokens_max)
         {
             let message = format!("{name} is {tokens}, it must be 1 to {}", limits.max_tokens_max);
-            return Err(ApiError::invalid_value(name, message).hint(question::max_tokens(name)));
+            // no server takes 0
+            let hint = if tokens == 0 { question::option(name).into() } else { question::max_tokens(name) };
+            return Err(ApiError::invalid_value(name, message).hint(hint));
         }
         if self.stop.len() > STOP_MAX {
             let message = format!("stop has {} texts, the limit is {STOP_MAX}", self.stop.len());

@@ -4,6 +4,7 @@
 use super::grab::GrabError;
 use crate::documents::DocumentError;
 use crate::paths::system_words;
+use crate::terminal::count;
 use phi3v::image::ImageError;
 use std::io;
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub enum SourceError {
     #[error("there is no picture that may be read at this address")]
     NoFile,
     /// The picture's file is too long.
-    #[error("the picture has more than {limit} bytes, the limit")]
+    #[error("the picture has more than {}, the limit", count(*.limit, "byte"))]
     TooLarge {
         /// Bytes that it may have.
         limit: usize,

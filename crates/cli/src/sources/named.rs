@@ -5,7 +5,7 @@ use super::error::NamedImageError;
 use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
 use super::image::NamedImage;
-use crate::documents::{DocumentError, Drawer, FrameChoice, OpenFiles, PageChoice, Pages, Reading};
+use crate::documents::{DocumentError, Drawer, FrameChoice, Kind, OpenFiles, PageChoice, Pages, Reading};
 use crate::note;
 use crate::paths::{check_named, open_named};
 use crate::terminal::printable;
@@ -170,10 +170,23 @@ pub fn read_pages(
 ) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
     let name = display_name(source);
     let pages = opened(&name, read_named(source, options)?, options, PAGES_UNASKED_MAX)?;
-    if options.pages.is_some() && pages.is_one_picture() {
-        note!("{} is one picture, of which --pages chooses nothing", printable(&name));
+    for flag in useless_flags(options, pages.kind()) {
+        let what = match pages.kind() {
+            Kind::Picture => "one picture",
+            Kind::Document => "a document",
+            Kind::Video => "a video",
+        };
+        note!("{} is {what}, of which {flag} chooses nothing", printable(&name));
     }
     Ok(named(name, pages))
+}
+
+/// The flags that were given and say nothing about a file of this kind.
+fn useless_flags(options: &ImageOptions, kind: Kind) -> impl Iterator<Item = &'static str> {
+    let frames = options.frames.filter(|choice| choice.is_asked_for && kind != Kind::Video);
+    let frames = frames.map(|choice| if choice.fps.is_some() { "--fps" } else { "--frames" });
+    let pages = (options.pages.is_some() && kind != Kind::Document).then_some("--pages");
+    pages.into_iter().chain(frames)
 }
 
 /// Reads and prepares one picture: of a document its only page, or the one that was chosen.

@@ -196,3 +196,13 @@ fn every_cpu_level_runs() {
     let mut command = fixture.command(&["ask", "--max-new-tokens", "3", "--dtype", "f32", "Hello."]);
     assert_eq!(Run::of(command.output().unwrap()).answer(), scalar);
 }
+
+#[test]
+fn flags_that_choose_nothing_of_a_picture_are_told() {
+    let fixture = Fixture::new();
+    for (flag, value) in [("--pages", "2"), ("--frames", "4"), ("--fps", "1")] {
+        let told = fixture.run(&["ask", "small.png", "What?", "--max-new-tokens", "1", flag, value]);
+        let note = format!("small.png is one picture, of which {flag} chooses nothing\n");
+        assert!(told.code == Some(0) && told.stderr.contains(&note), "{}", told.stderr);
+    }
+}

@@ -153,7 +153,7 @@ fn a_form_that_cannot_be_is_refused_before_the_model_is_loaded() {
         (&["--schema", "@letter"][..], 2, "there is no preset @letter\nhint: there are @receipt, @invoice"),
         (&["--schema", "bad.json"], 2, "the schema in bad.json is not valid JSON: "),
         (&["--schema", "none.json"], 2, "the JSON schema cannot be used: "),
-        (&["--schema", "missing.json"], 1, "cannot read missing.json: "),
+        (&["--schema", "missing.json"], 2, "cannot read missing.json: "),
         (&["--regex", "("], 2, "the regex cannot be used: "),
         (&["--choices", "a,,b"], 2, "the list of choices cannot be used: one of them is empty"),
         (&["--choices", "a,a"], 2, "the list of choices cannot be used: \"a\" stands there twice"),

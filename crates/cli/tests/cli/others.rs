@@ -9,7 +9,7 @@ fn info_tells_of_model_processor_and_memory() {
     let fixture = Fixture::new();
     let text = fixture.run(&["info", "--context", "1000", "--threads", "1"]).answer();
     for line in
-        ["model         ", "  decoder     2 layers of 48, 3 heads", "processor     level ", ", 1 thread\n"]
+        ["model         ", "  decoder     2 layers of 48, 3 heads", "processor     level ", ", 1 thread"]
     {
         assert!(text.contains(line), "{line}: {text}");
     }
@@ -212,7 +212,73 @@ fn completions_and_manual_pages_are_made() {
     assert_eq!(fixture.run(&["man", "pages"]).answer(), "");
     let page = std::fs::read_to_string(fixture.path("pages/phi3v-ask.1")).unwrap();
     assert!(page.contains("max\\-new\\-tokens"), "{page}");
+    let example = ".SH \"EXAMPLES\"\n.nf\n  phi3v ask cover.jpg ";
+    assert!(page.contains(example) && !page.contains("EXTRA"), "{page}");
+    let main = std::fs::read_to_string(fixture.path("pages/phi3v.1")).unwrap();
+    assert!(
+        main.contains(".SH \"EXIT STATUS\"\n.nf\n  0    done") && main.contains(".SH \"ENVIRONMENT\"\n.nf\n"),
+        "{main}"
+    );
     assert!(fixture.path("pages/phi3v.1").is_file());
+}
+
+#[test]
+fn help_is_a_command_and_a_model_a_flag_everywhere() {
+    let fixture = Fixture::new();
+    let help = fixture.run(&["help", "ask"]);
+    assert_eq!(help.answer(), fixture.run(&["ask", "--help"]).answer());
+    let told = fixture.run(&["quantize", "-m", "demo", "--out", "a.safetensors"]);
+    assert_eq!((told.code, told.stdout.trim_end()), (Some(0), "a.safetensors"), "{}", told.stderr);
+    for command in [&["quantize"][..], &["eval", "--prompt", "x"], &["pull"]] {
+        let unknown = fixture.run(&[command, &["--model", "phi-9"]].concat()).refusal(4);
+        assert!(unknown.starts_with("error: there is no model or folder \"phi-9\"\nhint: "), "{unknown}");
+        let both = fixture.run(&[command, &["demo", "--model", "demo"]].concat()).refusal(2);
+        assert!(both.contains("cannot be used with"), "{both}");
+    }
+}
+
+/// What bash offers for the last of the words, by the script.
+#[cfg(unix)]
+fn offered(fixture: &Fixture, words: &[&str]) -> Option<Vec<String>> {
+    let list = words.iter().map(|word| phi3v_cli::paths::quoted(word)).collect::<Vec<_>>().join(" ");
+    let (last, before) = (words[words.len() - 1], words[words.len() - 2]);
+    let script = format!(
+        "source <(\"$0\" completions bash); compopt() {{ :; }}; COMP_WORDS=({list}); COMP_CWORD={}; _phi3v_words phi3v {} {}; \
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        words.len() - 1,
+        phi3v_cli::paths::quoted(last),
+        phi3v_cli::paths::quoted(before)
+    );
+    let run = std::process::Command::new("bash")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_phi3v")])
+        .current_dir(fixture.path(""))
+        .output()
+        .ok()?;
+    let told = Run::of(run);
+    assert_eq!(told.stderr, "");
+    Some(told.stdout.lines().map(str::to_owned).collect())
+}
+
+#[cfg(unix)]
+#[test]
+fn bash_completes_what_values_are() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("two words.json"), "{}").unwrap();
+    for (words, expected) in [
+        (&["phi3v", "schemas", "@re"][..], &["@receipt"][..]),
+        (&["phi3v", "ask", "--schema", "@re"], &["@receipt"]),
+        (&["phi3v", "ask", "--model", "phi-3."], &["phi-3.5-vision"]),
+        (&["phi3v", "pull", "phi-3-"], &["phi-3-vision"]),
+        (&["phi3v", "chat", "--detail", "=", "h"], &["high"]),
+        (&["phi3v", "decide", "--calibration", "two"], &["two words.json"]),
+        (&["phi3v", "ask", "--choices", "sma"], &["sma"]),
+    ] {
+        let Some(offered) = offered(&fixture, words) else {
+            phi3v_kernels::testing::skip("completions", "install bash");
+            return;
+        };
+        assert_eq!(offered, expected, "{words:?}");
+    }
 }
 
 #[test]

@@ -87,9 +87,13 @@ fn a_row_that_was_lost_is_asked_again_beside_its_file() {
     let sidecar = fixture.path("many").join(lose_a_row(&path)).with_extension("txt");
     std::fs::write(&sidecar, "better").unwrap();
     let told = fixture.run(&[&["batch"], &many(&TXT)[2..]].concat());
-    let note =
-        "1 file beside pictures was there before and not replaced; the same command writes what is deleted";
-    assert!(told.code == Some(0) && told.stderr.contains(note), "{}", told.stderr);
+    let name = sidecar.strip_prefix(fixture.path("")).unwrap();
+    let note = format!(
+        "{} was there before and is left as it is: to have the answer there, delete it and run the same command again\n",
+        name.display()
+    );
+    let (stderr, note) = (told.stderr.replace('\\', "/"), note.replace('\\', "/"));
+    assert!(told.code == Some(0) && stderr.contains(&note), "{stderr}");
     assert_eq!((rows(&path), std::fs::read_to_string(&sidecar).unwrap()), (whole, "better".to_owned()));
     std::fs::remove_file(&sidecar).unwrap();
     fixture.run(&many(&TXT)).answer();

@@ -106,7 +106,7 @@ fn an_answer_that_nobody_reads_is_done_and_one_that_is_cut_has_failed() {
                 command.stdout(broken.stream());
             });
             assert_eq!(told.code, Some(code), "{:?} with {broken:?}: {}", case.words, told.stderr);
-            let named = told.stderr.contains("error: cannot write the answer: no space left on device\n");
+            let named = told.stderr.contains("error: cannot write to stdout: the disk is full\n");
             assert_eq!(named, code == 1, "{:?} with {broken:?}: {}", case.words, told.stderr);
         }
     }

@@ -82,8 +82,10 @@ fn a_health_check_needs_no_key_and_tells_a_server_from_none() {
     std::fs::write(&keys, "secret-of-the-server").unwrap();
     let server = Process::start(&["--api-key-file", keys.to_str().unwrap()], "warn");
     let address = format!("http://{}/", server.address);
-    let healthy = check(&address);
-    assert_eq!((healthy.status.code(), &healthy.stdout[..]), (Some(0), &b"healthy\n"[..]));
+    for address in [&address, &server.address.to_string()] {
+        let healthy = check(address);
+        assert_eq!((healthy.status.code(), &healthy.stdout[..]), (Some(0), &b"healthy\n"[..]), "{address}");
+    }
     drop(server);
     let none = check(&address);
     assert_eq!((none.status.code(), &none.stdout[..]), (Some(1), &b""[..]));

@@ -35,6 +35,7 @@ pub use calibration::{
 use crate::Result;
 use crate::chat_template::{Message, Part, Role};
 use crate::engine::{EngineError, Request, ScoredPrompt};
+use crate::error::count;
 use crate::image::ImageInputs;
 use crate::processor::{answer_ids, chat_prompt};
 use crate::tokenizer::Tokenizer;
@@ -48,7 +49,7 @@ pub const CHOICES_MAX: usize = 255;
 #[non_exhaustive]
 pub enum DecideError {
     /// Nothing to choose from, or too much.
-    #[error("a question has {choices} choices, it must have 2 to {CHOICES_MAX}")]
+    #[error("a question has {}, it must have 2 to {CHOICES_MAX}", count(*.choices, "choice"))]
     ChoiceCount {
         /// Choices that it has.
         choices: usize,

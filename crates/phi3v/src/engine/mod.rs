@@ -31,6 +31,7 @@ pub use request::{
 };
 
 use crate::Result;
+use crate::error::count;
 use crate::image::ImageInputs;
 use crate::model::{Cache, Phi3V};
 use crate::tokenizer::Tokenizer;
@@ -54,7 +55,9 @@ pub enum EngineError {
     NoNewTokens,
     /// Prompt and answer do not fit.
     #[error(
-        "the prompt of {prompt} tokens and an answer of up to {answer} exceed the context of {context} tokens"
+        "the prompt of {} and an answer of up to {answer} exceed the context of {}",
+        count(*.prompt, "token"),
+        count(*.context, "token")
     )]
     ContextLength {
         /// Tokens of the prompt, images included.

@@ -217,6 +217,7 @@ fn frames_of(format: &str) -> &'static str {
 /// How a file with more than `limit` pages or frames is read all the same.
 fn fewer_frames(format: &str, limit: usize) -> String {
     match format {
+        "TIFF" if limit == 1 => "choose its first page".to_owned(),
         "TIFF" => format!("choose among its first {limit} pages"),
         _ => "save its first frame as a picture of its own".to_owned(),
     }

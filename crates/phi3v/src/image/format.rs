@@ -23,6 +23,13 @@ pub(super) enum Format {
 const REFUSED: &[(usize, &[u8], &str)] = &[
     (4, b"ftypcrx", "Canon RAW"),
     (4, b"ftyp", VIDEO_MP4),
+    (0, b"II\x1a\0\0\0HEAPCCDR", "Canon RAW"),
+    (0, b"FUJIFILMCCD-RAW ", "Fujifilm RAW"),
+    (0, b"IIU\0", "Panasonic RAW"),
+    (0, b"IIRO\x08\0\0\0", "Olympus RAW"),
+    (0, b"IIRS\x08\0\0\0", "Olympus RAW"),
+    (0, b"MMOR\0\0\0\x08", "Olympus RAW"),
+    (0, b"\0MRM", "Minolta RAW"),
     (0, b"\x1a\x45\xdf\xa3", VIDEO_MATROSKA),
     (0, b"%PDF-", "PDF"),
     (0, b"%!PS", "PostScript"),
@@ -52,6 +59,7 @@ const REFUSED_BY_HEADER: &[(Test, &str)] = &[
     (is_iff, "IFF"),
     (is_qoi, "QOI"),
     (is_gimp, "GIMP"),
+    (is_foveon, "Sigma RAW"),
 ];
 
 /// How a TGA image ends, since version 2.
@@ -261,11 +269,27 @@ fn is_gimp(bytes: &[u8]) -> bool {
     bytes.starts_with(b"gimp xcf ") && bytes.get(13) == Some(&0)
 }
 
+/// `FOVb`, and a version of two numbers of 16 bits, little-endian, of which the second is a small one.
+fn is_foveon(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"FOVb") && matches!(bytes.get(6..8), Some([1..=9, 0]))
+}
+
 /// Bytes of a file's beginning that are enough to tell what it is.
 pub const HEAD_BYTES: usize = 64;
 
 /// Formats of photographs and pictures that are refused and that people keep among those that are read.
-const PICTURES_REFUSED: &[&str] = &["AVIF", "HEIF", "Canon RAW", "JPEG XL", "JPEG 2000"];
+const PICTURES_REFUSED: &[&str] = &[
+    "AVIF",
+    "HEIF",
+    "JPEG XL",
+    "JPEG 2000",
+    "Canon RAW",
+    "Fujifilm RAW",
+    "Minolta RAW",
+    "Olympus RAW",
+    "Panasonic RAW",
+    "Sigma RAW",
+];
 
 /// Whether a file that begins with `head` is a picture, as far as its first [`HEAD_BYTES`] bytes tell: of a format that is
 /// decoded, or of another that holds photographs (AVIF, HEIF, JPEG XL and the like).
@@ -403,6 +427,20 @@ mod tests {
         for pictures in [b"\0\0\0\x18ftypavci\0\0\0\0mif1miaf", b"\0\0\0\x18ftypj2ki\0\0\0\0mif1j2ki"] {
             assert_eq!(name_refused(pictures), "HEIF");
         }
+        for (head, name) in [
+            (&b"II\x1a\0\0\0HEAPCCDR\x02\0\x01\0"[..], "Canon RAW"),
+            (b"FUJIFILMCCD-RAW 0201FF383501X-T4", "Fujifilm RAW"),
+            (b"IIU\0\x18\0\0\0\x88\xe7\x74\xd8", "Panasonic RAW"),
+            (b"IIRO\x08\0\0\0\x0f\0", "Olympus RAW"),
+            (b"IIRS\x08\0\0\0\x0f\0", "Olympus RAW"),
+            (b"MMOR\0\0\0\x08\0\x0f", "Olympus RAW"),
+            (b"\0MRM\0\0\x12\x34\0PRD", "Minolta RAW"),
+            (b"FOVb\0\0\x02\0\x01\x02\x03\x04", "Sigma RAW"),
+            (b"FOVb\x01\0\x04\0\x01\x02\x03\x04", "Sigma RAW"),
+        ] {
+            assert_eq!(name_refused(head), name);
+            assert!(is_picture(head), "{name}");
+        }
         assert_eq!(name_refused(b"%PDF-1.7"), "PDF");
         assert_eq!(name_refused(b"RIFF\0\0\0\0AVI LIST"), "video (AVI)");
         assert_eq!(name_refused(b"<?xml version=\"1.0\"?>\n<svg xmlns"), "SVG");
@@ -455,6 +493,8 @@ mod tests {
             "gimp xcf files are opened with gimp",
             "8BPS is how Photoshop files begin",
             "DDS files are textures",
+            "FOVb is how X3F files begin",
+            "IIRO is how ORF files begin",
             "#?RADIANCE is how HDR files begin",
             "RIFFs and AVI LIST and so on",
             "<!DOCTYPE html><html><svg></svg></html>",

@@ -25,7 +25,7 @@ pub(super) fn questions(args: &BatchArgs, found: &Inputs) -> Result<Vec<Question
     let own = form.as_ref().and_then(|form| form.question);
     let own = own.filter(|_| args.questions.is_none());
     let mut questions = match (args.prompt.as_deref().or(own), &args.questions) {
-        (Some(prompt), _) if prompt.trim().is_empty() => return Err(CliError::EmptyQuestion),
+        (Some(prompt), _) if prompt.trim().is_empty() => return Err(CliError::EmptyPrompt),
         (Some(prompt), _) => vec![Question::alone(prompt)],
         (None, Some(path)) => {
             let refused = |reason| BatchError::Questions { path: path.display().to_string(), reason };
@@ -44,8 +44,7 @@ pub(super) fn questions(args: &BatchArgs, found: &Inputs) -> Result<Vec<Question
 }
 
 fn text(path: &Path) -> Result<String, CliError> {
-    let refused = |error| CliError::File { action: "read", path: path.display().to_string(), error };
-    bounded::read_text(path, TEXT_BYTES_MAX).map_err(refused)
+    bounded::read_text(path, TEXT_BYTES_MAX).map_err(|error| CliError::unreadable(path, error))
 }
 
 /// Refuses flags that say nothing about these inputs.

@@ -33,8 +33,9 @@ struct Sidecars {
     resumed: bool,
     /// Rows whose files are to be written as soon as the journal is on the disk.
     waiting: Vec<Row>,
-    /// Files that were there before, with something else in them.
+    /// Files that were there before, with something else in them, and the first of them.
     kept: usize,
+    first_kept: Option<PathBuf>,
     /// Files that could not be written, and why the first of them.
     refused: usize,
     first_refusal: Option<BatchError>,
@@ -135,8 +136,9 @@ impl<'a> Outputs<'a> {
                 if let Some(refused) = beside {
                     tell!("{refused}");
                 }
+                let first = first_failure(&self.journal, &self.done)?;
                 let path = self.journal.path().display().to_string();
-                Err(BatchError::SomeFailed { failed, total: self.done.len(), path }.into())
+                Err(BatchError::SomeFailed { failed, total: self.done.len(), first, path }.into())
             }
         }
     }
@@ -164,6 +166,17 @@ impl<'a> Outputs<'a> {
         }
         sidecars.told = true;
     }
+}
+
+/// What the first row with an error is about, and why there is no answer.
+///
+/// # Errors
+/// The row cannot be read again.
+fn first_failure(journal: &Journal, done: &DoneRows) -> Result<String, BatchError> {
+    let first = done.values().filter(|row| row.failed).map(|row| row.offset).min().unwrap_or(0);
+    let Row { custom_id, error, .. } = journal.row_at(first)?;
+    let message = error.map(|error| error.message).unwrap_or_default();
+    Ok(if message.contains(&custom_id) { message } else { format!("{custom_id}: {message}") })
 }
 
 impl<'a> Checked<'a> {
@@ -223,8 +236,20 @@ impl Sidecars {
             beside.into_iter().filter(|beside| args.shard.is_none_or(|shard| shard.has(&beside.input_id)));
         let places = ours.map(|beside| (question.row_id(&beside.input_id), beside.path)).collect();
         let (prompt, waiting) = (question.prompt.clone(), Vec::new());
-        let (kept, refused, first_refusal, told) = (0, 0, None, false);
-        Some(Self { form, places, prompt, existing, resumed, waiting, kept, refused, first_refusal, told })
+        let (kept, first_kept, refused, first_refusal, told) = (0, None, 0, None, false);
+        Some(Self {
+            form,
+            places,
+            prompt,
+            existing,
+            resumed,
+            waiting,
+            kept,
+            first_kept,
+            refused,
+            first_refusal,
+            told,
+        })
     }
 
     /// Refuses to begin where a file is there that is to be kept.
@@ -251,7 +276,10 @@ impl Sidecars {
             Err(BatchError::Exists { .. }) if self.resumed => {
                 let same =
                     bounded::read(path, contents.len()).is_ok_and(|there| there == contents.as_bytes());
-                self.kept += usize::from(!same);
+                if !same {
+                    self.kept += 1;
+                    self.first_kept.get_or_insert_with(|| path.clone());
+                }
             }
             Err(error) => {
                 self.refused += 1;
@@ -263,11 +291,17 @@ impl Sidecars {
 
     /// Tells what was kept, and gives the error of what could not be written.
     fn finish(self) -> Option<BatchError> {
-        if self.kept > 0 {
-            let (files, were) = (count(self.kept, "file"), if self.kept == 1 { "was" } else { "were" });
-            note!(
-                "{files} beside pictures {were} there before and not replaced; the same command writes what is deleted"
-            );
+        if let Some(first) = &self.first_kept {
+            let first = first.display();
+            match self.kept {
+                1 => note!(
+                    "{first} was there before and is left as it is: to have the answer there, delete it and run the same command again"
+                ),
+                kept => note!(
+                    "{first} and {} were there before and are left as they are: to have the answers there, delete them and run the same command again",
+                    count(kept - 1, "other file")
+                ),
+            }
         }
         let first = Box::new(self.first_refusal?);
         Some(BatchError::Sidecars { failed: self.refused, first })

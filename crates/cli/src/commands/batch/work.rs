@@ -155,7 +155,7 @@ impl Asking<'_> {
             sources = sources.with_remote(Fetcher::new(args.picture.allow_url.clone()));
         }
         if let Some(dir) = &args.allow_image_dir {
-            sources = sources.with_folder(dir).map_err(|error| BatchError::read(dir, error))?;
+            sources = sources.with_folder(dir).map_err(|error| CliError::unreadable(dir, error))?;
         }
         let own = &checkpoint.preprocessor;
         let model = ServedModel {

@@ -1,7 +1,7 @@
 //! Paths as people type them for a shell or drop them on a terminal.
 
-use crate::args::has_picture_ending;
 use crate::paths::from_home;
+use crate::paths::has_picture_ending;
 use crate::sys::BACKSLASH_ESCAPES;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
