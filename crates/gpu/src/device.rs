@@ -7,7 +7,7 @@ use crate::pipelines::Pipelines;
 use crate::recorder::WORK_MAX;
 use phi3v_kernels::BackendError;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How the GPU backend shall run.
@@ -66,7 +66,10 @@ pub(crate) struct Device {
     pub(crate) queue: wgpu::Queue,
     pub(crate) failure: Failure,
     pub(crate) pipelines: Pipelines,
+    /// Matrix units whose kernels may be used.
     pub(crate) units: Option<MatrixUnits>,
+    /// Whether they are.
+    by_units: AtomicBool,
     /// Most bytes of a buffer that a kernel sees.
     pub(crate) binding_bytes_max: u64,
     memory_bytes_max: Option<u64>,
@@ -108,6 +111,7 @@ impl Device {
         let pipelines = Pipelines::new(&raw, &adapter, options.cache.as_deref());
         Ok(Self {
             units,
+            by_units: AtomicBool::new(true),
             raw,
             queue,
             failure,
@@ -122,6 +126,16 @@ impl Device {
             uploaded: Mutex::new(0),
             adapter,
         })
+    }
+
+    /// Has products of many rows go through matrix units from now on, where there are any, or not.
+    pub(crate) fn use_units(&self, units: bool) {
+        self.by_units.store(units, Ordering::Relaxed);
+    }
+
+    /// Matrix units that products of many rows go through.
+    pub(crate) fn used_units(&self) -> Option<MatrixUnits> {
+        self.units.filter(|_| self.by_units.load(Ordering::Relaxed))
     }
 
     /// A buffer of at least `bytes` bytes, zeros.

@@ -15,6 +15,7 @@ mod batch;
 mod buffer;
 mod device;
 mod error;
+mod found;
 mod kept;
 mod kernel;
 mod kv;

@@ -382,7 +382,7 @@ impl Gpu {
         let format = weight.format;
         let round = weight.precision == Precision::Bf16;
         let few = rows <= FEW_ROWS_MAX;
-        match (format.is_packed(), few, self.device.units) {
+        match (format.is_packed(), few, self.device.used_units()) {
             (true, true, _) => Kernel::Few { format, rows: rows_at_once(rows) },
             (true, false, None) => Kernel::Many { format },
             (true, false, Some(units)) => Kernel::Units { format, tile: units.tile, lanes: units.lanes },

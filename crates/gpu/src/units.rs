@@ -15,8 +15,8 @@ pub(crate) fn open(adapter: &Adapter, options: &GpuOptions) -> Result<Gpu, GpuEr
     let cache = options.cache.as_deref();
     let open = |units: bool| {
         let options = GpuOptions { no_matrix_units: !units, ..options.clone() };
-        let gpu = Gpu::untested(adapter.clone(), &options)?;
-        self_test::run(&gpu, cache)?;
+        let mut gpu = Gpu::untested(adapter.clone(), &options)?;
+        gpu.found = self_test::run(&gpu, cache)?;
         Ok(gpu)
     };
     if options.no_matrix_units || adapter.matrix_units.is_none() {

@@ -32,6 +32,9 @@ pub(super) struct CardInfo {
     /// Why the card runs without them, where they fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     matrix_units_fault: Option<String>,
+    /// The first operation whose rows have other bits by one kernel than by another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bits_differ: Option<String>,
 }
 
 /// What of the support of graphics cards was tried on which.
@@ -59,7 +62,9 @@ impl From<Processor> for CpuInfo {
 impl From<Card> for CardInfo {
     fn from(card: Card) -> Self {
         let Card { name, kind, api, driver, memory_bytes, available_bytes, .. } = card;
-        let Card { binding_bytes_max, workgroup_bytes, matrix_units, matrix_units_fault, .. } = card;
+        let Card {
+            binding_bytes_max, workgroup_bytes, matrix_units, matrix_units_fault, bits_differ, ..
+        } = card;
         Self {
             name,
             kind,
@@ -71,6 +76,7 @@ impl From<Card> for CardInfo {
             workgroup_bytes,
             matrix_units,
             matrix_units_fault,
+            bits_differ,
         }
     }
 }
@@ -102,6 +108,9 @@ impl fmt::Display for CardInfo {
             let fault = fault.map(|fault| format!(", left out, for they fail the test ({fault})"));
             writeln!(f, "  matrix      units of {tile} x {tile}, f16{}", fault.unwrap_or_default())?;
         }
+        if let Some(what) = &self.bits_differ {
+            writeln!(f, "  last bits   depend on how many rows are computed at once ({what})")?;
+        }
         if self.kind != "software" {
             writeln!(
                 f,
@@ -129,13 +138,21 @@ mod tests {
             workgroup_bytes: 32_768,
             matrix_units: Some(16),
             matrix_units_fault: matrix_units_fault.map(str::to_owned),
+            bits_differ: matrix_units_fault.map(|_| "a norm of 1 row and of 20 rows".to_owned()),
         };
         let told = |fault| CardInfo::from(card(fault)).to_string();
         assert!(told(None).contains("units of 16 x 16, f16\n"), "{}", told(None));
+        assert!(!told(None).contains("last bits"));
         let wrong = told(Some("a Q8 product of 20 rows"));
         assert!(
             wrong.contains(
                 "units of 16 x 16, f16, left out, for they fail the test (a Q8 product of 20 rows)\n"
+            ),
+            "{wrong}"
+        );
+        assert!(
+            wrong.contains(
+                "last bits   depend on how many rows are computed at once (a norm of 1 row and of 20 rows)"
             ),
             "{wrong}"
         );

@@ -26,6 +26,9 @@ pub struct Card {
     /// Why an opened card runs without the matrix units that it has: the first operation whose result was wrong, or what the
     /// driver said. `None` where they are not at fault, and of a card that was not opened.
     pub matrix_units_fault: Option<String>,
+    /// The first operation whose rows have other bits on an opened card by one kernel than by another, though both are right: an
+    /// answer may then depend on how its prompt was cut. `None` where all is as promised, and of a card that was not opened.
+    pub bits_differ: Option<String>,
 }
 
 /// All graphics cards of this machine, the best first, those in software last. None where no driver is installed, or where

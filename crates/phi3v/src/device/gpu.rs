@@ -19,6 +19,7 @@ impl From<&Adapter> for Card {
             workgroup_bytes: adapter.workgroup_bytes,
             matrix_units: adapter.matrix_units.map(|units| units.tile),
             matrix_units_fault: None,
+            bits_differ: None,
         }
     }
 }
@@ -30,7 +31,8 @@ pub(super) fn cards() -> Vec<Card> {
 pub(super) fn card(device: &Device) -> Option<Card> {
     let Device::Gpu(gpu) = device else { return None };
     let matrix_units_fault = gpu.matrix_units_fault().map(str::to_owned);
-    Some(Card { matrix_units_fault, ..gpu.adapter().into() })
+    let bits_differ = gpu.bits_differ().map(str::to_owned);
+    Some(Card { matrix_units_fault, bits_differ, ..gpu.adapter().into() })
 }
 
 fn gpu_options(options: &DeviceOptions, choice: Choice) -> GpuOptions {
