@@ -5,7 +5,10 @@ use crate::device::{Device, GpuOptions};
 use crate::found::Found;
 use crate::linear::FEW_ROWS_MAX;
 use crate::recorder::{Counts, Recorder};
-use crate::{Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector, KernelTime};
+use crate::{
+    Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector, KernelTime,
+    ManyRowsTimes,
+};
 use phi3v_kernels::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
     Norm, Sizes, Span,
@@ -68,6 +71,13 @@ impl Gpu {
     #[must_use]
     pub fn uses_matrix_units(&self) -> bool {
         self.device.used_units().is_some()
+    }
+
+    /// What products of many rows take by matrix units and without, where the card has some that compute rightly: the faster
+    /// kernel makes them, unless [`GpuOptions::use_units`] says otherwise.
+    #[must_use]
+    pub fn many_rows_times(&self) -> Option<ManyRowsTimes> {
+        self.found.times
     }
 
     /// What went wrong with matrix units that the card has, where that is why they are left out: the first operation whose

@@ -10,6 +10,18 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Whether products of many rows go through matrix units, where a card has some that compute rightly. The bits are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UseUnits {
+    /// Where they are faster than integer products without them, which is measured once for a card and driver.
+    #[default]
+    IfFaster,
+    /// Nowhere.
+    Never,
+    /// Also where they are slower, for tests and benchmarks.
+    Always,
+}
+
 /// How the GPU backend shall run.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
@@ -17,8 +29,8 @@ pub struct GpuOptions {
     pub choice: Choice,
     /// Folder for compiled kernels and what the self-test found, per card and driver; nothing is kept if `None`.
     pub cache: Option<PathBuf>,
-    /// Leaves matrix units alone.
-    pub no_matrix_units: bool,
+    /// Whether products of many rows go through matrix units.
+    pub use_units: UseUnits,
     /// Measures each kernel by timestamps, see [`Gpu::take_kernel_times`](crate::Gpu::take_kernel_times): for benchmarks. Costs
     /// nothing where it is off.
     pub timestamps: bool,
@@ -85,7 +97,7 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn open(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
-        let units = adapter.matrix_units.filter(|_| !options.no_matrix_units);
+        let units = adapter.matrix_units.filter(|_| options.use_units != UseUnits::Never);
         let features = features(&adapter, units, options.timestamps)?;
         let limits = adapter.raw.limits();
         let descriptor = wgpu::DeviceDescriptor {

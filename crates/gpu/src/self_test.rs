@@ -4,7 +4,7 @@
 
 use crate::backend::Gpu;
 use crate::found::{Found, path};
-use crate::{Adapter, GpuError};
+use crate::{Adapter, GpuError, units};
 use half::{bf16, f16};
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use phi3v_kernels::{
@@ -56,8 +56,9 @@ const GATED: [usize; 2] = [2 * N, N];
 /// The first result that is wrong.
 pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<Found, GpuError> {
     let name = gpu.adapter().name.clone();
-    let path = cache.map(|folder| path(folder, gpu.adapter(), gpu.device.units.is_some()));
-    let found = match path.as_deref().and_then(Found::kept) {
+    let units = gpu.device.units.is_some();
+    let path = cache.map(|folder| path(folder, gpu.adapter(), units));
+    let found = match path.as_deref().and_then(Found::kept).filter(|kept| kept.is_whole(units)) {
         Some(kept) => kept,
         None => {
             let open_error = |e: BackendError| GpuError::Open { name: name.clone(), reason: e.to_string() };
@@ -84,18 +85,21 @@ pub(crate) fn keep_fault(card: &Adapter, cache: Option<&Path>, fault: &str) {
     }
 }
 
-/// Every kernel against the processor, and those that promise the same bits against each other.
+/// Every kernel against the processor, and those that promise the same bits against each other; matrix units that compute
+/// rightly are timed.
 fn try_kernels(gpu: &Gpu) -> Result<Found, BackendError> {
     let failed = |reason: String| BackendError::Device { reason };
     let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).map_err(|e| failed(e.to_string()))?;
     gpu.device.use_units(false);
     let by_dot4 = results(gpu)?;
     let mut wrong = first_wrong(&by_dot4, &results(&cpu)?);
-    if gpu.device.units.is_some() && wrong.is_none() {
+    let has_units = gpu.device.units.is_some();
+    if has_units && wrong.is_none() {
         gpu.device.use_units(true);
         wrong = first_other(&by_dot4, &many_rows(gpu)?);
     }
-    Ok(Found { wrong, bits_differ: first_that_differs(&by_dot4) })
+    let times = (has_units && wrong.is_none()).then(|| units::times(gpu)).transpose()?;
+    Ok(Found { wrong, bits_differ: first_that_differs(&by_dot4), times })
 }
 
 /// The first operation whose result is not the processor's.
@@ -361,9 +365,9 @@ fn full<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GpuOptions;
     use crate::kernel::{Kernel, all};
     use crate::testing::card_with;
+    use crate::{GpuOptions, UseUnits};
     use std::collections::HashSet;
     use std::time::Instant;
 
@@ -404,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_bit_that_differs_between_kernels_is_seen() {
-        let Some(gpu) = card_with(&GpuOptions { no_matrix_units: true, ..GpuOptions::default() }) else {
+        let Some(gpu) = card_with(&GpuOptions { use_units: UseUnits::Never, ..GpuOptions::default() }) else {
             return;
         };
         let mut right = results(&gpu).unwrap();
@@ -435,11 +439,12 @@ mod tests {
     fn every_kernel_is_tried() {
         // as on Metal, whose submissions end with a kernel of their own
         let options = GpuOptions { count_submissions: true, ..GpuOptions::default() };
-        for no_matrix_units in [false, true] {
-            let Some(gpu) = card_with(&GpuOptions { no_matrix_units, ..options.clone() }) else { return };
+        for use_units in [UseUnits::IfFaster, UseUnits::Never] {
+            let Some(gpu) = card_with(&GpuOptions { use_units, ..options.clone() }) else { return };
             let [compiled, done] = [(); 2].map(|()| {
                 let start = Instant::now();
-                assert_eq!(try_kernels(&gpu).unwrap(), Found::default());
+                let Found { wrong, bits_differ, times } = try_kernels(&gpu).unwrap();
+                assert_eq!((wrong, bits_differ, times.is_some()), (None, None, gpu.device.units.is_some()));
                 start.elapsed()
             });
             eprintln!("self-test of {}: {compiled:.2?}, once compiled {done:.2?}", gpu.adapter().name);
@@ -460,16 +465,16 @@ mod tests {
         let options = GpuOptions { cache: Some(cache.clone()), ..GpuOptions::default() };
         let Some(gpu) = card_with(&options) else { return };
         let file = path(&cache, gpu.adapter(), gpu.uses_matrix_units());
-        run(&gpu, Some(&cache)).unwrap();
-        assert_eq!(Found::kept(&file), Some(Found::default()));
+        let found = run(&gpu, Some(&cache)).unwrap();
+        assert_eq!(Found::kept(&file), Some(found.clone()));
         let dispatches = gpu.counts().dispatches;
-        run(&gpu, Some(&cache)).unwrap();
+        assert_eq!(run(&gpu, Some(&cache)).unwrap(), found);
         assert_eq!(gpu.counts().dispatches, dispatches, "it is looked up");
         // as a full disk leaves it
         std::fs::write(&file, "").unwrap();
         run(&gpu, Some(&cache)).unwrap();
         assert!(gpu.counts().dispatches > dispatches);
-        assert_eq!(Found::kept(&file), Some(Found::default()));
+        assert!(Found::kept(&file).is_some_and(|found| found.is_whole(gpu.uses_matrix_units())));
         Found { wrong: Some("a norm".to_owned()), ..Found::default() }.keep(&file);
         let refused = run(&gpu, Some(&cache)).unwrap_err().to_string();
         assert_eq!(refused, format!("{} computes wrongly (a norm)", gpu.adapter().name));

@@ -1,6 +1,7 @@
 //! Graphics cards, as people are told of them.
 
 use super::gpu;
+use std::time::Duration;
 
 /// A graphics card of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +27,21 @@ pub struct Card {
     /// Why an opened card runs without the matrix units that it has: the first operation whose result was wrong, or what the
     /// driver said. `None` where they are not at fault, and of a card that was not opened.
     pub matrix_units_fault: Option<String>,
+    /// What a product of many rows takes on an opened card by its matrix units and without them, where they compute rightly: the
+    /// faster way is taken. `None` of a card that was not opened, and of one without such units.
+    pub many_rows_times: Option<ManyRowsTimes>,
     /// The first operation whose rows have other bits on an opened card by one kernel than by another, though both are right: an
     /// answer may then depend on how its prompt was cut. `None` where all is as promised, and of a card that was not opened.
     pub bits_differ: Option<String>,
+}
+
+/// What a product of many rows, as of a prompt, takes on a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManyRowsTimes {
+    /// By integer dot products.
+    pub dot4: Duration,
+    /// By matrix units.
+    pub units: Duration,
 }
 
 /// All graphics cards of this machine, the best first, those in software last. None where no driver is installed, or where
