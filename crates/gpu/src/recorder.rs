@@ -1,7 +1,8 @@
-//! Operations recorded, and sent to the card a few hundred at a time.
+//! Operations recorded, and sent to the card a hundred at a time.
 //!
-//! A decode step is one submission, a prefill one for every one or two layers: the card is told to begin when enough work is
-//! recorded, and no more than two submissions are under way before more is recorded. So no submission lasts near the two
+//! A decode step is a few submissions, so that the card computes its first layers while the last are recorded, a prefill one for
+//! every one or two layers: the card is told to begin when enough work or enough kernels are recorded, and no more than two
+//! submissions are under way before more is recorded. So no submission lasts near the two
 //! seconds after which Windows takes the card for dead, and who watches the layers go by sees true progress.
 
 use crate::buffer::Buffer;
@@ -24,6 +25,11 @@ const ARENA_BYTES: usize = 4 << 20;
 /// Multiplications after which the card is told to begin: a layer of 1,024 tokens has 116 G, a decode step of 16 sequences 60 G,
 /// and a card of 0.5 TFLOP/s takes 0.6 s for so many.
 pub(crate) const WORK_MAX: u64 = 1 << 37;
+
+/// Kernels after which a card that has nothing to do is told to begin.
+const KERNELS_FIRST: usize = 32;
+/// The same of a card that is at work.
+const KERNELS_NEXT: usize = 128;
 
 /// Submissions under way before more is recorded.
 const IN_FLIGHT_MAX: usize = 2;
@@ -120,7 +126,9 @@ pub(crate) struct Recorder {
     /// Bound where a kernel has nothing to read.
     empty: Buffer,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
+    /// Multiplications and kernels since the last submission.
     work: u64,
+    kernels: usize,
     /// Measures every kernel, where that was asked for.
     timer: Option<Timer>,
     /// Buffers written since the last barrier, and those read.
@@ -160,6 +168,7 @@ impl Recorder {
             empty: device.buffer(64)?,
             in_flight: VecDeque::new(),
             work: 0,
+            kernels: 0,
             timer: device.is_timed().then(|| Timer::new(&device.raw, device.queue.get_timestamp_period())),
             written: HashSet::new(),
             read: HashSet::new(),
@@ -260,7 +269,10 @@ impl Recorder {
             self.last = written.map(|(_, bound)| self.buffer(*bound).raw().clone());
         }
         self.work += dispatch.work;
-        if self.work >= device.work_max || self.timer.as_ref().is_some_and(Timer::is_full) {
+        self.kernels += 1;
+        let kernels_max = if self.in_flight.is_empty() { KERNELS_FIRST } else { KERNELS_NEXT };
+        let is_full = self.kernels >= kernels_max || self.timer.as_ref().is_some_and(Timer::is_full);
+        if self.work >= device.work_max || is_full {
             let result = self.submit(device);
             self.keep(result);
         }
@@ -394,6 +406,7 @@ impl Recorder {
         }
         self.counts.work_largest = self.counts.work_largest.max(self.work);
         self.work = 0;
+        self.kernels = 0;
         self.forget_gone(device);
         while self.in_flight.len() > IN_FLIGHT_MAX {
             if let Some(oldest) = self.in_flight.pop_front() {
