@@ -50,7 +50,7 @@ pub struct Adapter {
     pub driver: String,
     /// Bytes of its own memory, or of what it shares, where the driver tells.
     pub memory_bytes: Option<u64>,
-    /// Bytes of that which are free at this moment, where the driver tells.
+    /// Bytes of that which can be had for sure at this moment, where the driver tells.
     pub available_bytes: Option<u64>,
     /// Largest buffer that a kernel can see.
     pub binding_bytes_max: u64,
@@ -99,7 +99,7 @@ pub fn adapters() -> Vec<Adapter> {
         // no validation layers: they are for shaders under work, and write to stderr where they are missing
         flags: wgpu::InstanceFlags::empty(),
         memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
-            for_resource_creation: Some(97),
+            for_resource_creation: Some(crate::memory::BUDGET_PERCENT),
             for_device_loss: None,
         },
         ..wgpu::InstanceDescriptor::new_without_display_handle()

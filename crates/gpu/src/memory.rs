@@ -1,10 +1,22 @@
 //! How much memory a card has, which wgpu does not tell.
 
+/// What of a driver's budget wgpu lets this program have, in percent: it refuses a buffer past that.
+pub(crate) const BUDGET_PERCENT: u8 = 97;
+/// What wgpu takes from the driver at a time, of which the last may be for little.
+const BLOCK_BYTES: u64 = 256 << 20;
+
+/// What can be had, where the driver lets the program have `budget` bytes and `usage` of them are taken.
+fn available(budget: u64, usage: u64) -> u64 {
+    // as wgpu counts
+    let most = budget / 100 * u64::from(BUDGET_PERCENT);
+    most.saturating_sub(usage).saturating_sub(BLOCK_BYTES)
+}
+
 /// Bytes of a card's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) total: u64,
-    /// What can be had at this moment; `total` where the driver does not tell.
+    /// What can be had for sure at this moment, of all where the driver does not tell what is taken.
     pub(crate) available: u64,
 }
 
@@ -33,12 +45,26 @@ pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
     let heaps = &properties.memory_heaps[..properties.memory_heap_count as usize];
     let own = |(_, heap): &(usize, &vk::MemoryHeap)| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL);
     let (index, heap) = heaps.iter().enumerate().filter(own).max_by_key(|(_, heap)| heap.size)?;
-    let free = budget.heap_budget[index].saturating_sub(budget.heap_usage[index]);
-    Some(Memory { total: heap.size, available: if budget_known { free } else { heap.size } })
+    let (budget, usage) =
+        if budget_known { (budget.heap_budget[index], budget.heap_usage[index]) } else { (heap.size, 0) };
+    Some(Memory { total: heap.size, available: available(budget, usage) })
 }
 
 /// Apple's cards share the host's memory, which others tell.
 #[cfg(target_vendor = "apple")]
 pub(crate) fn of(_: &wgpu::Adapter) -> Option<Memory> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wgpu_would_refuse_is_not_available() {
+        const GB: u64 = 1 << 30;
+        assert_eq!(available(8 * GB, GB), 8 * GB / 100 * 97 - GB - (256 << 20));
+        assert_eq!(available(8 * GB, 8 * GB), 0);
+        assert_eq!(available(100 << 20, 0), 0);
+    }
 }

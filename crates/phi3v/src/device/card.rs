@@ -16,7 +16,7 @@ pub struct Card {
     pub driver: String,
     /// Bytes of its memory; `None` where the driver does not tell, as where it is the processor's.
     pub memory_bytes: Option<u64>,
-    /// Bytes of that which are free at this moment.
+    /// Bytes of that which this program can have for sure at this moment: a few hundred million less than are free.
     pub available_bytes: Option<u64>,
     /// Largest buffer that a kernel can see, in bytes.
     pub binding_bytes_max: u64,
