@@ -173,13 +173,19 @@ const BINDING_BYTES_MAX: u64 = (1 << 34) - 4 * 256;
 /// Workgroup memory of the kernel for matrix units.
 const UNITS_WORKGROUP_BYTES: u32 = 24_576;
 
+/// Threads of a subgroup, where that is known, for which thread is in which subgroup the kernel has to know: where all are of one
+/// size, and on Metal, where wgpu names the sizes that any card may have, but those with matrix units have 32.
+fn lanes(info: &wgpu::AdapterInfo) -> Option<u32> {
+    match info.backend {
+        wgpu::Backend::Metal => Some(32),
+        _ => Some(info.subgroup_min_size).filter(|size| *size == info.subgroup_max_size),
+    }
+}
+
 fn matrix_units(raw: &wgpu::Adapter, info: &wgpu::AdapterInfo, limits: &wgpu::Limits) -> Option<MatrixUnits> {
     let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
-    let lanes = info.subgroup_min_size;
-    // which thread is in which subgroup is only known where all subgroups have one size
-    let one_size = lanes == info.subgroup_max_size;
+    let lanes = lanes(info)?;
     if !raw.features().contains(features)
-        || !one_size
         || limits.max_compute_workgroup_storage_size < UNITS_WORKGROUP_BYTES
     {
         return None;
@@ -228,6 +234,17 @@ fn missing(choice: &Choice, all: &[Adapter]) -> GpuError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subgroup_whose_size_may_vary_has_no_matrix_units() {
+        let lanes_of = |backend, subgroup_min_size, subgroup_max_size| {
+            let info = wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, backend);
+            lanes(&wgpu::AdapterInfo { subgroup_min_size, subgroup_max_size, ..info })
+        };
+        assert_eq!(lanes_of(wgpu::Backend::Vulkan, 32, 32), Some(32));
+        assert_eq!(lanes_of(wgpu::Backend::Vulkan, 32, 64), None);
+        assert_eq!(lanes_of(wgpu::Backend::Metal, 4, 64), Some(32));
+    }
 
     #[test]
     fn a_choice_is_a_number_or_a_name() {
