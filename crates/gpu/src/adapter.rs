@@ -147,7 +147,7 @@ impl Adapter {
                 wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterKind::Other,
             },
             api: format!("{:?}", info.backend),
-            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            driver: driver(&info),
             memory_bytes: memory.map(|memory| memory.total),
             available_bytes: memory.map(|memory| memory.available),
             binding_bytes_max: limits
@@ -165,6 +165,23 @@ impl Adapter {
     pub fn has_own_memory(&self) -> bool {
         matches!(self.kind, AdapterKind::Discrete | AdapterKind::Other)
     }
+}
+
+/// Name and version of its driver; on Metal, which tells neither, of the system that it is part of.
+fn driver(info: &wgpu::AdapterInfo) -> String {
+    let told = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
+    if told.is_empty() && cfg!(target_vendor = "apple") {
+        let version = std::fs::read_to_string("/System/Library/CoreServices/SystemVersion.plist");
+        return format!("macOS {}", version.as_deref().ok().and_then(build_of).unwrap_or_default());
+    }
+    told
+}
+
+/// The build in a `SystemVersion.plist`, which every update changes.
+fn build_of(plist: &str) -> Option<&str> {
+    let (_, rest) = plist.split_once("<key>ProductBuildVersion</key>")?;
+    let (_, rest) = rest.split_once("<string>")?;
+    rest.split_once("</string>").map(|(build, _)| build)
 }
 
 /// What the kernels can number of a buffer: they count its words by u32, and step past the last by at most 256.
@@ -244,6 +261,13 @@ mod tests {
         assert_eq!(lanes_of(wgpu::Backend::Vulkan, 32, 32), Some(32));
         assert_eq!(lanes_of(wgpu::Backend::Vulkan, 32, 64), None);
         assert_eq!(lanes_of(wgpu::Backend::Metal, 4, 64), Some(32));
+    }
+
+    #[test]
+    fn an_update_of_macos_is_another_driver() {
+        let plist = "<dict>\n\t<key>ProductName</key>\n\t<string>macOS</string>\n\t<key>ProductBuildVersion</key>\n\t<string>24A335</string>\n</dict>";
+        assert_eq!(build_of(plist), Some("24A335"));
+        assert_eq!(build_of("<dict/>"), None);
     }
 
     #[test]
