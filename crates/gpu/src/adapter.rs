@@ -202,8 +202,7 @@ fn lanes(info: &wgpu::AdapterInfo) -> Option<u32> {
 fn matrix_units(raw: &wgpu::Adapter, info: &wgpu::AdapterInfo, limits: &wgpu::Limits) -> Option<MatrixUnits> {
     let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
     let lanes = lanes(info)?;
-    if !raw.features().contains(features)
-        || limits.max_compute_workgroup_storage_size < UNITS_WORKGROUP_BYTES
+    if !raw.features().contains(features) || limits.max_compute_workgroup_storage_size < UNITS_WORKGROUP_BYTES
     {
         return None;
     }

@@ -190,7 +190,7 @@ impl Causal<'_> {
         let Heads { query, key_value, dim } = self.pool.layout.heads;
         let GpuBatch { entries, tiles, tokens, tile_blocks, .. } = *self.batch;
         let Some(buffer) = self.batch.buffer.as_ref().filter(|_| self.by_tiles()) else { return };
-        let at_once = tiles_at_once(self.pool.layout.heads, tokens, self.gpu.device.work_max);
+        let at_once = tiles_at_once(self.pool.layout.heads, tokens, self.gpu.device.pace.work_max());
         for first in (0..tiles).step_by(at_once) {
             let count = at_once.min(tiles - first);
             let numbers = [self.qkv.cols, dim, query, key_value, 4 * (entries + first)].map(|v| v as u32);

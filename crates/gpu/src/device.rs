@@ -3,8 +3,8 @@
 use crate::GpuError;
 use crate::adapter::{Adapter, Choice, MatrixUnits};
 use crate::buffer::{Buffer, Gone};
+use crate::pace::Pace;
 use crate::pipelines::Pipelines;
-use crate::recorder::WORK_MAX;
 use phi3v_kernels::BackendError;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,7 +39,7 @@ pub struct GpuOptions {
     /// Most bytes of all buffers together, where that shall be less than the card has; for tests, and only on cards whose
     /// driver is Vulkan's or DirectX 12's.
     pub memory_bytes_max: Option<u64>,
-    /// Multiplications after which the card is told to begin, where they shall be fewer than usual; for tests.
+    /// Multiplications after which the card is told to begin, where they shall not depend on how fast it is; for tests.
     pub work_max: Option<u64>,
     /// Notices a submission that failed on cards whose driver tells too, as it is with Metal; for tests.
     pub count_submissions: bool,
@@ -85,8 +85,8 @@ pub(crate) struct Device {
     /// Most bytes of a buffer that a kernel sees.
     pub(crate) binding_bytes_max: u64,
     memory_bytes_max: Option<u64>,
-    /// Multiplications after which the card is told to begin.
-    pub(crate) work_max: u64,
+    /// How much work it is sent at a time.
+    pub(crate) pace: Pace,
     /// Whether submissions are counted on the card, see `ticks.rs`.
     pub(crate) counts_submissions: bool,
     pub(crate) gone: Gone,
@@ -131,7 +131,7 @@ impl Device {
             // a word is the smallest thing that is bound
             binding_bytes_max: binding_bytes_max / 4 * 4,
             memory_bytes_max: options.memory_bytes_max,
-            work_max: options.work_max.unwrap_or(WORK_MAX),
+            pace: Pace::new(options.work_max),
             counts_submissions: options.count_submissions || cfg!(target_vendor = "apple"),
             gone: Gone::default(),
             next_number: AtomicU64::new(1),

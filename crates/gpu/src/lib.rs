@@ -23,6 +23,7 @@ mod kv;
 mod limits_tests;
 mod linear;
 mod memory;
+mod pace;
 mod pipelines;
 mod recorder;
 mod rows;

@@ -4,7 +4,8 @@
 use crate::attention::{FewCut, full_grid, tiles_at_once};
 use crate::backend::{LARGE_BYTES, SIZES, SIZES_SMALL};
 use crate::linear::{Blocks, FEW_ROWS_MAX, PartCut, quantized_bytes};
-use crate::recorder::{WORK_MAX, row_grid};
+use crate::pace::WORK_MAX;
+use crate::recorder::row_grid;
 use crate::tensor::value_bytes;
 use phi3v_kernels::quant::GROUP;
 use phi3v_kernels::{Format, Heads, Sizes};
