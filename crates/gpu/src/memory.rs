@@ -12,7 +12,7 @@ fn available(budget: u64, usage: u64) -> u64 {
     most.saturating_sub(usage).saturating_sub(BLOCK_BYTES)
 }
 
-/// Bytes of a card's memory.
+/// Bytes of a card's memory, or of what it shares with the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) total: u64,
@@ -20,10 +20,20 @@ pub(crate) struct Memory {
     pub(crate) available: u64,
 }
 
-/// The memory of `adapter`'s largest heap of its own, by Vulkan alone; `None` where it cannot be told.
+/// The memory of `adapter`; `None` where it cannot be told.
+pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
+    #[cfg(target_vendor = "apple")]
+    return metal(adapter);
+    #[cfg(windows)]
+    return vulkan(adapter).or_else(|| dx12(adapter));
+    #[cfg(not(any(windows, target_vendor = "apple")))]
+    vulkan(adapter)
+}
+
+/// By Vulkan: of the largest heap of the card's own.
 #[cfg(not(target_vendor = "apple"))]
 #[expect(unsafe_code, reason = "a question to the Vulkan driver")]
-pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
+fn vulkan(adapter: &wgpu::Adapter) -> Option<Memory> {
     use ash::vk;
     // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
@@ -50,10 +60,27 @@ pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
     Some(Memory { total: heap.size, available: available(budget, usage) })
 }
 
-/// Apple's cards share the host's memory, which others tell.
+/// By DirectX 12: what Windows lets this program have of the memory next to the card.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "a question to Windows")]
+fn dx12(adapter: &wgpu::Adapter) -> Option<Memory> {
+    // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
+    let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Dx12>() }?;
+    // 0 is the memory next to the card, 1 would be what it shares with the processor
+    let info = hal.raw_adapter().query_video_memory_info(Default::default()).ok()?;
+    Some(Memory { total: info.Budget, available: available(info.Budget, info.CurrentUsage) })
+}
+
+/// By Metal: what a card should have in use at most, which it shares with the processor.
 #[cfg(target_vendor = "apple")]
-pub(crate) fn of(_: &wgpu::Adapter) -> Option<Memory> {
-    None
+#[expect(unsafe_code, reason = "a question to Metal")]
+fn metal(adapter: &wgpu::Adapter) -> Option<Memory> {
+    use objc2_metal::MTLDevice;
+    // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
+    let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Metal>() }?;
+    let device = hal.raw_device();
+    let (budget, usage) = (device.recommendedMaxWorkingSetSize(), device.currentAllocatedSize() as u64);
+    Some(Memory { total: budget, available: available(budget, usage) })
 }
 
 #[cfg(test)]
