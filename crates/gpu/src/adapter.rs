@@ -50,7 +50,7 @@ pub struct Adapter {
     pub driver: String,
     /// Bytes of its own memory, or of what it shares, where the driver tells.
     pub memory_bytes: Option<u64>,
-    /// Bytes of that which are free at this moment, where the driver tells.
+    /// Bytes of that which can be had for sure at this moment, where the driver tells.
     pub available_bytes: Option<u64>,
     /// Largest buffer that a kernel can see.
     pub binding_bytes_max: u64,
@@ -99,7 +99,7 @@ pub fn adapters() -> Vec<Adapter> {
         // no validation layers: they are for shaders under work, and write to stderr where they are missing
         flags: wgpu::InstanceFlags::empty(),
         memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
-            for_resource_creation: Some(97),
+            for_resource_creation: Some(crate::memory::BUDGET_PERCENT),
             for_device_loss: None,
         },
         ..wgpu::InstanceDescriptor::new_without_display_handle()
@@ -147,7 +147,7 @@ impl Adapter {
                 wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterKind::Other,
             },
             api: format!("{:?}", info.backend),
-            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            driver: driver(&info),
             memory_bytes: memory.map(|memory| memory.total),
             available_bytes: memory.map(|memory| memory.available),
             binding_bytes_max: limits
@@ -167,20 +167,42 @@ impl Adapter {
     }
 }
 
+/// Name and version of its driver; on Metal, which tells neither, of the system that it is part of.
+fn driver(info: &wgpu::AdapterInfo) -> String {
+    let told = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
+    if told.is_empty() && cfg!(target_vendor = "apple") {
+        let version = std::fs::read_to_string("/System/Library/CoreServices/SystemVersion.plist");
+        return format!("macOS {}", version.as_deref().ok().and_then(build_of).unwrap_or_default());
+    }
+    told
+}
+
+/// The build in a `SystemVersion.plist`, which every update changes.
+fn build_of(plist: &str) -> Option<&str> {
+    let (_, rest) = plist.split_once("<key>ProductBuildVersion</key>")?;
+    let (_, rest) = rest.split_once("<string>")?;
+    rest.split_once("</string>").map(|(build, _)| build)
+}
+
 /// What the kernels can number of a buffer: they count its words by u32, and step past the last by at most 256.
 const BINDING_BYTES_MAX: u64 = (1 << 34) - 4 * 256;
 
 /// Workgroup memory of the kernel for matrix units.
 const UNITS_WORKGROUP_BYTES: u32 = 24_576;
 
+/// Threads of a subgroup, where that is known, for which thread is in which subgroup the kernel has to know: where all are of one
+/// size, and on Metal, where wgpu names the sizes that any card may have, but those with matrix units have 32.
+fn lanes(info: &wgpu::AdapterInfo) -> Option<u32> {
+    match info.backend {
+        wgpu::Backend::Metal => Some(32),
+        _ => Some(info.subgroup_min_size).filter(|size| *size == info.subgroup_max_size),
+    }
+}
+
 fn matrix_units(raw: &wgpu::Adapter, info: &wgpu::AdapterInfo, limits: &wgpu::Limits) -> Option<MatrixUnits> {
     let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
-    let lanes = info.subgroup_min_size;
-    // which thread is in which subgroup is only known where all subgroups have one size
-    let one_size = lanes == info.subgroup_max_size;
-    if !raw.features().contains(features)
-        || !one_size
-        || limits.max_compute_workgroup_storage_size < UNITS_WORKGROUP_BYTES
+    let lanes = lanes(info)?;
+    if !raw.features().contains(features) || limits.max_compute_workgroup_storage_size < UNITS_WORKGROUP_BYTES
     {
         return None;
     }
@@ -228,6 +250,24 @@ fn missing(choice: &Choice, all: &[Adapter]) -> GpuError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subgroup_whose_size_may_vary_has_no_matrix_units() {
+        let lanes_of = |backend, subgroup_min_size, subgroup_max_size| {
+            let info = wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, backend);
+            lanes(&wgpu::AdapterInfo { subgroup_min_size, subgroup_max_size, ..info })
+        };
+        assert_eq!(lanes_of(wgpu::Backend::Vulkan, 32, 32), Some(32));
+        assert_eq!(lanes_of(wgpu::Backend::Vulkan, 32, 64), None);
+        assert_eq!(lanes_of(wgpu::Backend::Metal, 4, 64), Some(32));
+    }
+
+    #[test]
+    fn an_update_of_macos_is_another_driver() {
+        let plist = "<dict>\n\t<key>ProductName</key>\n\t<string>macOS</string>\n\t<key>ProductBuildVersion</key>\n\t<string>24A335</string>\n</dict>";
+        assert_eq!(build_of(plist), Some("24A335"));
+        assert_eq!(build_of("<dict/>"), None);
+    }
 
     #[test]
     fn a_choice_is_a_number_or_a_name() {

@@ -143,9 +143,14 @@ impl Causal<'_> {
         };
         let (Some(buffer), 1..) = (&self.batch.buffer, entries) else { return Ok(()) };
         let cut = FewCut::new(heads, tokens, entries);
-        recorder.reserve(&self.gpu.device, Scratch::Chunks, cut.scratch_bytes())?;
         let [qkv, batch, out] = [&self.qkv.buffer, buffer, &self.out.buffer].map(Bound::Buffer);
-        let chunks_at = Bound::Scratch(Scratch::Chunks);
+        // a single chunk is the result
+        let is_joined = cut.chunks > 1;
+        let mut to = out;
+        if is_joined {
+            recorder.reserve(&self.gpu.device, Scratch::Chunks, cut.scratch_bytes())?;
+            to = Bound::Scratch(Scratch::Chunks);
+        }
         let block_bytes = self.pool.block_bytes() as u64;
         for first in (0..entries).step_by(cut.at_once) {
             let count = cut.at_once.min(entries - first);
@@ -158,24 +163,24 @@ impl Causal<'_> {
                 &self.gpu.device,
                 &Dispatch {
                     kernel: Kernel::AttendFew { format: self.pool.layout.format },
-                    bound: &[qkv, self.cache(), batch, chunks_at],
+                    bound: &[qkv, self.cache(), batch, to],
                     numbers: &[cols, dim_, query_heads, kv_heads, first_, chunks_, scale(dim)],
                     grid,
                     reads: blocks * block_bytes * (query / key_value) as u64,
                     work: (2 * count * tokens * query * dim) as u64,
                 },
             );
-            recorder.dispatch(
-                &self.gpu.device,
-                &Dispatch {
-                    kernel: Kernel::Join,
-                    bound: &[chunks_at, batch, out],
-                    numbers: &[dim_, query_heads, first_, chunks_],
-                    grid: join_grid,
-                    reads: 0,
-                    work: (count * cut.chunks * query * dim) as u64,
-                },
-            );
+            let join = Dispatch {
+                kernel: Kernel::Join,
+                bound: &[to, batch, out],
+                numbers: &[dim_, query_heads, first_, chunks_],
+                grid: join_grid,
+                reads: 0,
+                work: (count * cut.chunks * query * dim) as u64,
+            };
+            if is_joined {
+                recorder.dispatch(&self.gpu.device, &join);
+            }
         }
         Ok(())
     }
@@ -185,7 +190,7 @@ impl Causal<'_> {
         let Heads { query, key_value, dim } = self.pool.layout.heads;
         let GpuBatch { entries, tiles, tokens, tile_blocks, .. } = *self.batch;
         let Some(buffer) = self.batch.buffer.as_ref().filter(|_| self.by_tiles()) else { return };
-        let at_once = tiles_at_once(self.pool.layout.heads, tokens, self.gpu.device.work_max);
+        let at_once = tiles_at_once(self.pool.layout.heads, tokens, self.gpu.device.pace.work_max());
         for first in (0..tiles).step_by(at_once) {
             let count = at_once.min(tiles - first);
             let numbers = [self.qkv.cols, dim, query, key_value, 4 * (entries + first)].map(|v| v as u32);

@@ -2,9 +2,13 @@
 
 use crate::adapter::choose;
 use crate::device::{Device, GpuOptions};
+use crate::found::Found;
 use crate::linear::FEW_ROWS_MAX;
 use crate::recorder::{Counts, Recorder};
-use crate::{Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector, KernelTime};
+use crate::{
+    Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector, KernelTime,
+    ManyRowsTimes,
+};
 use phi3v_kernels::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
     Norm, Sizes, Span,
@@ -26,6 +30,8 @@ pub struct Gpu {
     recorder: Mutex<Recorder>,
     /// Why matrix units are left out that the card has.
     pub(crate) units_fault: Option<String>,
+    /// What its kernels did when they were tried.
+    pub(crate) found: Found,
 }
 
 impl Gpu {
@@ -52,7 +58,7 @@ impl Gpu {
         let open_error =
             |e: BackendError| GpuError::Open { name: device.adapter.name.clone(), reason: e.to_string() };
         let recorder = Recorder::new(&device).map_err(open_error)?;
-        Ok(Self { recorder: Mutex::new(recorder), units_fault: None, device })
+        Ok(Self { recorder: Mutex::new(recorder), units_fault: None, found: Found::default(), device })
     }
 
     /// The card.
@@ -64,7 +70,14 @@ impl Gpu {
     /// Whether products of many rows go through matrix units.
     #[must_use]
     pub fn uses_matrix_units(&self) -> bool {
-        self.device.units.is_some()
+        self.device.used_units().is_some()
+    }
+
+    /// What products of many rows take by matrix units and without, where the card has some that compute rightly: the faster
+    /// kernel makes them, unless [`GpuOptions::use_units`] says otherwise.
+    #[must_use]
+    pub fn many_rows_times(&self) -> Option<ManyRowsTimes> {
+        self.found.times
     }
 
     /// What went wrong with matrix units that the card has, where that is why they are left out: the first operation whose
@@ -72,6 +85,13 @@ impl Gpu {
     #[must_use]
     pub fn matrix_units_fault(&self) -> Option<&str> {
         self.units_fault.as_deref()
+    }
+
+    /// The first operation whose rows have other bits by one kernel than by another, where that was found: an answer may then
+    /// depend on how many rows are computed at a time. `None` where all that is promised holds.
+    #[must_use]
+    pub fn bits_differ(&self) -> Option<&str> {
+        self.found.bits_differ.as_deref()
     }
 
     /// What was recorded since the card was opened.

@@ -3,12 +3,24 @@
 use crate::GpuError;
 use crate::adapter::{Adapter, Choice, MatrixUnits};
 use crate::buffer::{Buffer, Gone};
+use crate::pace::Pace;
 use crate::pipelines::Pipelines;
-use crate::recorder::WORK_MAX;
 use phi3v_kernels::BackendError;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Whether products of many rows go through matrix units, where a card has some that compute rightly. The bits are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UseUnits {
+    /// Where they are faster than integer products without them, which is measured once for a card and driver.
+    #[default]
+    IfFaster,
+    /// Nowhere.
+    Never,
+    /// Also where they are slower, for tests and benchmarks.
+    Always,
+}
 
 /// How the GPU backend shall run.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +29,8 @@ pub struct GpuOptions {
     pub choice: Choice,
     /// Folder for compiled kernels and what the self-test found, per card and driver; nothing is kept if `None`.
     pub cache: Option<PathBuf>,
-    /// Leaves matrix units alone.
-    pub no_matrix_units: bool,
+    /// Whether products of many rows go through matrix units.
+    pub use_units: UseUnits,
     /// Measures each kernel by timestamps, see [`Gpu::take_kernel_times`](crate::Gpu::take_kernel_times): for benchmarks. Costs
     /// nothing where it is off.
     pub timestamps: bool,
@@ -27,7 +39,7 @@ pub struct GpuOptions {
     /// Most bytes of all buffers together, where that shall be less than the card has; for tests, and only on cards whose
     /// driver is Vulkan's or DirectX 12's.
     pub memory_bytes_max: Option<u64>,
-    /// Multiplications after which the card is told to begin, where they shall be fewer than usual; for tests.
+    /// Multiplications after which the card is told to begin, where they shall not depend on how fast it is; for tests.
     pub work_max: Option<u64>,
     /// Notices a submission that failed on cards whose driver tells too, as it is with Metal; for tests.
     pub count_submissions: bool,
@@ -66,12 +78,15 @@ pub(crate) struct Device {
     pub(crate) queue: wgpu::Queue,
     pub(crate) failure: Failure,
     pub(crate) pipelines: Pipelines,
+    /// Matrix units whose kernels may be used.
     pub(crate) units: Option<MatrixUnits>,
+    /// Whether they are.
+    by_units: AtomicBool,
     /// Most bytes of a buffer that a kernel sees.
     pub(crate) binding_bytes_max: u64,
     memory_bytes_max: Option<u64>,
-    /// Multiplications after which the card is told to begin.
-    pub(crate) work_max: u64,
+    /// How much work it is sent at a time.
+    pub(crate) pace: Pace,
     /// Whether submissions are counted on the card, see `ticks.rs`.
     pub(crate) counts_submissions: bool,
     pub(crate) gone: Gone,
@@ -82,7 +97,7 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn open(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
-        let units = adapter.matrix_units.filter(|_| !options.no_matrix_units);
+        let units = adapter.matrix_units.filter(|_| options.use_units != UseUnits::Never);
         let features = features(&adapter, units, options.timestamps)?;
         let limits = adapter.raw.limits();
         let descriptor = wgpu::DeviceDescriptor {
@@ -108,6 +123,7 @@ impl Device {
         let pipelines = Pipelines::new(&raw, &adapter, options.cache.as_deref());
         Ok(Self {
             units,
+            by_units: AtomicBool::new(true),
             raw,
             queue,
             failure,
@@ -115,13 +131,23 @@ impl Device {
             // a word is the smallest thing that is bound
             binding_bytes_max: binding_bytes_max / 4 * 4,
             memory_bytes_max: options.memory_bytes_max,
-            work_max: options.work_max.unwrap_or(WORK_MAX),
+            pace: Pace::new(options.work_max),
             counts_submissions: options.count_submissions || cfg!(target_vendor = "apple"),
             gone: Gone::default(),
             next_number: AtomicU64::new(1),
             uploaded: Mutex::new(0),
             adapter,
         })
+    }
+
+    /// Has products of many rows go through matrix units from now on, where there are any, or not.
+    pub(crate) fn use_units(&self, units: bool) {
+        self.by_units.store(units, Ordering::Relaxed);
+    }
+
+    /// Matrix units that products of many rows go through.
+    pub(crate) fn used_units(&self) -> Option<MatrixUnits> {
+        self.units.filter(|_| self.by_units.load(Ordering::Relaxed))
     }
 
     /// A buffer of at least `bytes` bytes, zeros.

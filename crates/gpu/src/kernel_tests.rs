@@ -4,7 +4,7 @@
 use super::*;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-/// Tiles and subgroups of the matrix units that are known: Metal; NVIDIA and RDNA3; RDNA3 in wave 64; Mesa in software.
+/// Tiles and subgroups of the matrix units that are known: Metal; NVIDIA, and RDNA3 in waves of 32 or of 64; Mesa in software.
 const UNITS: [(u32, u32); 4] = [(8, 32), (16, 32), (16, 64), (8, 8)];
 
 struct Checked {

@@ -4,7 +4,8 @@
 use crate::attention::{FewCut, full_grid, tiles_at_once};
 use crate::backend::{LARGE_BYTES, SIZES, SIZES_SMALL};
 use crate::linear::{Blocks, FEW_ROWS_MAX, PartCut, quantized_bytes};
-use crate::recorder::{WORK_MAX, row_grid};
+use crate::pace::WORK_MAX;
+use crate::recorder::row_grid;
 use crate::tensor::value_bytes;
 use phi3v_kernels::quant::GROUP;
 use phi3v_kernels::{Format, Heads, Sizes};
@@ -68,7 +69,9 @@ fn products_of_the_real_model_keep_within_grids_and_bindings() {
                     for rows in rows_of(sizes) {
                         let grid = Blocks::new(format, rows, gated).grid(rows, cols);
                         assert!(is_possible(grid), "{format:?} [{n}, {k}], {rows} rows: {grid:?}");
-                        assert!(grid[1] >= rows.div_ceil(64) && grid[0] >= cols.div_ceil(64), "{grid:?}");
+                        let [of_cols, of_rows] = if rows <= FEW_ROWS_MAX { [1, 0] } else { [0, 1] };
+                        let [blocks, block_rows] = [grid[of_cols], grid[of_rows]];
+                        assert!(block_rows >= rows.div_ceil(64) && blocks >= cols.div_ceil(64), "{grid:?}");
                     }
                 }
             }

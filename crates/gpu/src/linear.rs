@@ -194,20 +194,24 @@ pub(crate) struct Blocks {
     rows: usize,
     /// Columns of the output.
     cols: usize,
+    /// Whether blocks of rows are side by side along the grid's first side, which runs fastest: those of the same columns, which read
+    /// the same weights, then follow each other and find them in the card's cache.
+    rows_first: bool,
 }
 
 impl Blocks {
     pub(crate) fn new(format: Format, rows: usize, gated: bool) -> Self {
-        match (rows <= FEW_ROWS_MAX, format.is_packed()) {
-            (true, true) => Self { rows: rows_at_once(rows) as usize, cols: 16 },
-            (true, false) => Self { rows: rows_at_once(rows) as usize, cols: 4 },
-            (false, _) => Self { rows: TILE, cols: if gated { TILE / 2 } else { TILE } },
+        if rows <= FEW_ROWS_MAX {
+            let cols = if format.is_packed() { 16 } else { 4 };
+            return Self { rows: rows_at_once(rows) as usize, cols, rows_first: true };
         }
+        Self { rows: TILE, cols: if gated { TILE / 2 } else { TILE }, rows_first: false }
     }
 
     /// Workgroups for a product of so many rows and columns of the output.
     pub(crate) fn grid(&self, rows: usize, cols: usize) -> [usize; 3] {
-        [cols.div_ceil(self.cols), rows.div_ceil(self.rows), 1]
+        let (rows, cols) = (rows.div_ceil(self.rows), cols.div_ceil(self.cols));
+        if self.rows_first { [rows, cols, 1] } else { [cols, rows, 1] }
     }
 }
 
@@ -382,7 +386,7 @@ impl Gpu {
         let format = weight.format;
         let round = weight.precision == Precision::Bf16;
         let few = rows <= FEW_ROWS_MAX;
-        match (format.is_packed(), few, self.device.units) {
+        match (format.is_packed(), few, self.device.used_units()) {
             (true, true, _) => Kernel::Few { format, rows: rows_at_once(rows) },
             (true, false, None) => Kernel::Many { format },
             (true, false, Some(units)) => Kernel::Units { format, tile: units.tile, lanes: units.lanes },

@@ -1,17 +1,39 @@
 //! How much memory a card has, which wgpu does not tell.
 
-/// Bytes of a card's memory.
+/// What of a driver's budget wgpu lets this program have, in percent: it refuses a buffer past that.
+pub(crate) const BUDGET_PERCENT: u8 = 97;
+/// What wgpu takes from the driver at a time, of which the last may be for little.
+const BLOCK_BYTES: u64 = 256 << 20;
+
+/// What can be had, where the driver lets the program have `budget` bytes and `usage` of them are taken.
+fn available(budget: u64, usage: u64) -> u64 {
+    // as wgpu counts
+    let most = budget / 100 * u64::from(BUDGET_PERCENT);
+    most.saturating_sub(usage).saturating_sub(BLOCK_BYTES)
+}
+
+/// Bytes of a card's memory, or of what it shares with the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) total: u64,
-    /// What can be had at this moment; `total` where the driver does not tell.
+    /// What can be had for sure at this moment, of all where the driver does not tell what is taken.
     pub(crate) available: u64,
 }
 
-/// The memory of `adapter`'s largest heap of its own, by Vulkan alone; `None` where it cannot be told.
+/// The memory of `adapter`; `None` where it cannot be told.
+pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
+    #[cfg(target_vendor = "apple")]
+    return metal(adapter);
+    #[cfg(windows)]
+    return vulkan(adapter).or_else(|| dx12(adapter));
+    #[cfg(not(any(windows, target_vendor = "apple")))]
+    vulkan(adapter)
+}
+
+/// By Vulkan: of the largest heap of the card's own.
 #[cfg(not(target_vendor = "apple"))]
 #[expect(unsafe_code, reason = "a question to the Vulkan driver")]
-pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
+fn vulkan(adapter: &wgpu::Adapter) -> Option<Memory> {
     use ash::vk;
     // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
@@ -33,12 +55,43 @@ pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
     let heaps = &properties.memory_heaps[..properties.memory_heap_count as usize];
     let own = |(_, heap): &(usize, &vk::MemoryHeap)| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL);
     let (index, heap) = heaps.iter().enumerate().filter(own).max_by_key(|(_, heap)| heap.size)?;
-    let free = budget.heap_budget[index].saturating_sub(budget.heap_usage[index]);
-    Some(Memory { total: heap.size, available: if budget_known { free } else { heap.size } })
+    let (budget, usage) =
+        if budget_known { (budget.heap_budget[index], budget.heap_usage[index]) } else { (heap.size, 0) };
+    Some(Memory { total: heap.size, available: available(budget, usage) })
 }
 
-/// Apple's cards share the host's memory, which others tell.
+/// By DirectX 12: what Windows lets this program have of the memory next to the card.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "a question to Windows")]
+fn dx12(adapter: &wgpu::Adapter) -> Option<Memory> {
+    // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
+    let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Dx12>() }?;
+    // 0 is the memory next to the card, 1 would be what it shares with the processor
+    let info = hal.raw_adapter().query_video_memory_info(Default::default()).ok()?;
+    Some(Memory { total: info.Budget, available: available(info.Budget, info.CurrentUsage) })
+}
+
+/// By Metal: what a card should have in use at most, which it shares with the processor.
 #[cfg(target_vendor = "apple")]
-pub(crate) fn of(_: &wgpu::Adapter) -> Option<Memory> {
-    None
+#[expect(unsafe_code, reason = "a question to Metal")]
+fn metal(adapter: &wgpu::Adapter) -> Option<Memory> {
+    use objc2_metal::MTLDevice;
+    // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
+    let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Metal>() }?;
+    let device = hal.raw_device();
+    let (budget, usage) = (device.recommendedMaxWorkingSetSize(), device.currentAllocatedSize() as u64);
+    Some(Memory { total: budget, available: available(budget, usage) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wgpu_would_refuse_is_not_available() {
+        const GB: u64 = 1 << 30;
+        assert_eq!(available(8 * GB, GB), 8 * GB / 100 * 97 - GB - (256 << 20));
+        assert_eq!(available(8 * GB, 8 * GB), 0);
+        assert_eq!(available(100 << 20, 0), 0);
+    }
 }

@@ -1,17 +1,20 @@
-//! Operations recorded, and sent to the card a few hundred at a time.
+//! Operations recorded, and sent to the card a hundred at a time.
 //!
-//! A decode step is one submission, a prefill one for every one or two layers: the card is told to begin when enough work is
-//! recorded, and no more than two submissions are under way before more is recorded. So no submission lasts near the two
+//! A decode step is a few submissions, so that the card computes its first layers while the last are recorded, a prefill one for
+//! every one or two layers: the card is told to begin when enough work or enough kernels are recorded, and no more than two
+//! submissions are under way before more is recorded. So no submission lasts near the two
 //! seconds after which Windows takes the card for dead, and who watches the layers go by sees true progress.
 
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::kernel::Kernel;
+use crate::pace::Done;
 use crate::ticks::Ticks;
 use crate::timer::{KernelTime, Timer};
 use phi3v_kernels::BackendError;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 /// Numbers beside a dispatch, in words.
 const NUMBERS: usize = 8;
@@ -21,12 +24,16 @@ pub(crate) const NUMBERS_BYTES: u32 = 4 * NUMBERS as u32;
 /// Bytes that are staged for one submission; more at once goes by a write of its own.
 const ARENA_BYTES: usize = 4 << 20;
 
-/// Multiplications after which the card is told to begin: a layer of 1,024 tokens has 116 G, a decode step of 16 sequences 60 G,
-/// and a card of 0.5 TFLOP/s takes 0.6 s for so many.
-pub(crate) const WORK_MAX: u64 = 1 << 37;
+/// Kernels after which a card that has nothing to do is told to begin.
+const KERNELS_FIRST: usize = 32;
+/// The same of a card that is at work.
+const KERNELS_NEXT: usize = 128;
 
 /// Submissions under way before more is recorded.
 const IN_FLIGHT_MAX: usize = 2;
+
+/// A wait that took longer was one: the submission was not done before.
+const WAIT_MIN: Duration = Duration::from_micros(200);
 
 /// Bindings of a kernel at most.
 const BINDINGS_MAX: usize = 5;
@@ -103,6 +110,14 @@ struct GroupKey {
     buffers: [u64; BINDINGS_MAX],
 }
 
+/// A submission under way.
+struct Submitted {
+    index: wgpu::SubmissionIndex,
+    /// Its multiplications.
+    work: u64,
+    at: Instant,
+}
+
 /// See the module's introduction.
 pub(crate) struct Recorder {
     // the pass is dropped before what it records into
@@ -119,8 +134,12 @@ pub(crate) struct Recorder {
     last: Option<wgpu::Buffer>,
     /// Bound where a kernel has nothing to read.
     empty: Buffer,
-    in_flight: VecDeque<wgpu::SubmissionIndex>,
+    in_flight: VecDeque<Submitted>,
+    /// When the last submission was seen to be done.
+    last_done: Option<Instant>,
+    /// Multiplications and kernels since the last submission.
     work: u64,
+    kernels: usize,
     /// Measures every kernel, where that was asked for.
     timer: Option<Timer>,
     /// Buffers written since the last barrier, and those read.
@@ -159,7 +178,9 @@ impl Recorder {
             last: None,
             empty: device.buffer(64)?,
             in_flight: VecDeque::new(),
+            last_done: None,
             work: 0,
+            kernels: 0,
             timer: device.is_timed().then(|| Timer::new(&device.raw, device.queue.get_timestamp_period())),
             written: HashSet::new(),
             read: HashSet::new(),
@@ -227,7 +248,7 @@ impl Recorder {
         }
         // what was staged for this dispatch must stay where it is
         let is_staged = dispatch.bound.iter().any(|bound| matches!(bound, Bound::Arena));
-        if !is_staged && self.work > 0 && self.work + dispatch.work > device.work_max {
+        if !is_staged && self.work > 0 && self.work + dispatch.work > device.pace.work_max() {
             let result = self.submit(device);
             self.keep(result);
         }
@@ -260,7 +281,10 @@ impl Recorder {
             self.last = written.map(|(_, bound)| self.buffer(*bound).raw().clone());
         }
         self.work += dispatch.work;
-        if self.work >= device.work_max || self.timer.as_ref().is_some_and(Timer::is_full) {
+        self.kernels += 1;
+        let kernels_max = if self.in_flight.is_empty() { KERNELS_FIRST } else { KERNELS_NEXT };
+        let is_full = self.kernels >= kernels_max || self.timer.as_ref().is_some_and(Timer::is_full);
+        if self.work >= device.pace.work_max() || is_full {
             let result = self.submit(device);
             self.keep(result);
         }
@@ -389,18 +413,30 @@ impl Recorder {
             if let Some(timer) = &mut self.timer {
                 timer.read(device, &submission)?;
             }
-            self.in_flight.push_back(submission);
+            self.in_flight.push_back(Submitted { index: submission, work: self.work, at: Instant::now() });
             self.counts.submissions += 1;
         }
         self.counts.work_largest = self.counts.work_largest.max(self.work);
         self.work = 0;
+        self.kernels = 0;
         self.forget_gone(device);
         while self.in_flight.len() > IN_FLIGHT_MAX {
-            if let Some(oldest) = self.in_flight.pop_front() {
-                device.wait(oldest)?;
-            }
+            self.wait_for_oldest(device)?;
         }
         Ok(())
+    }
+
+    /// Waits for the oldest submission under way, and learns how fast the card is.
+    fn wait_for_oldest(&mut self, device: &Device) -> Result<(), BackendError> {
+        let Some(Submitted { index, work, at }) = self.in_flight.pop_front() else { return Ok(()) };
+        let start = Instant::now();
+        let waited = device.wait(index);
+        let done = Instant::now();
+        let began = self.last_done.map_or(at, |last| last.max(at));
+        let was_waited_for = done - start > WAIT_MIN;
+        device.pace.learn(Done { work, took: done.saturating_duration_since(began), was_waited_for });
+        self.last_done = Some(done);
+        waited
     }
 
     /// Drops bindings of buffers that are gone, which would keep their memory.
@@ -457,8 +493,8 @@ impl Recorder {
 
     fn wait_for_all(&mut self, device: &Device) -> Result<(), BackendError> {
         self.submit(device)?;
-        if let Some(last) = self.in_flight.drain(..).next_back() {
-            device.wait(last)?;
+        while !self.in_flight.is_empty() {
+            self.wait_for_oldest(device)?;
         }
         Ok(())
     }

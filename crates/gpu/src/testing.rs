@@ -18,6 +18,11 @@ pub fn lose(gpu: &Gpu) {
     gpu.device.raw.destroy();
 }
 
+/// Has products of many rows go through matrix units from now on, where there are any, or not.
+pub fn use_units(gpu: &Gpu, units: bool) {
+    gpu.device.use_units(units);
+}
+
 /// Takes a submission for done that the card never gets, as Metal's driver does with one that failed.
 pub fn miss_submission(gpu: &Gpu) {
     gpu.recorder().miss_submission();

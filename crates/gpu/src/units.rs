@@ -1,7 +1,92 @@
-//! Matrix units that fail: the card runs without them, for its other kernels may be right.
+//! Matrix units that fail, or are slower than integer products without them: the card does not use them.
 
 use crate::backend::Gpu;
-use crate::{Adapter, GpuError, GpuOptions, self_test};
+use crate::{Adapter, GpuError, GpuOptions, UseUnits, self_test};
+use phi3v_kernels::quant::PackedShape;
+use phi3v_kernels::{Backend, BackendError, Bytes, Epilogue, Format, MatrixSource, Precision};
+use std::time::{Duration, Instant};
+
+/// What a product of many rows takes by each kernel for it, on an opened card whose matrix units compute rightly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManyRowsTimes {
+    /// By integer dot products.
+    pub dot4: Duration,
+    /// By matrix units.
+    pub units: Duration,
+}
+
+impl ManyRowsTimes {
+    /// Whether matrix units are used: they give the same bits, so only where they are the faster.
+    pub(crate) fn suit(self, use_units: UseUnits) -> bool {
+        match use_units {
+            UseUnits::IfFaster => self.units < self.dot4,
+            UseUnits::Never => false,
+            UseUnits::Always => true,
+        }
+    }
+}
+
+/// A q8 product that is timed.
+struct Probe {
+    rows: usize,
+    cols: usize,
+    k: usize,
+    /// How often at a time.
+    calls: u32,
+}
+
+/// The first is enough for a card in software, the second for one that is part of a processor; the last has 2,048 tiles, for cards
+/// of hundreds of units, as a prompt has.
+const PROBES: [Probe; 3] = [
+    Probe { rows: 64, cols: 256, k: 512, calls: 1 },
+    Probe { rows: 256, cols: 1024, k: 1024, calls: 2 },
+    Probe { rows: 1024, cols: 8192, k: 1024, calls: 4 },
+];
+
+/// A product that takes as long is measured well enough.
+const LONG_ENOUGH: Duration = Duration::from_millis(2);
+
+/// How often each kernel is timed, in turn, so that a card which wakes up meanwhile wakes up for both.
+const TIMES: usize = 4;
+
+/// What a product of many rows takes by each kernel, at its fastest.
+pub(crate) fn times(gpu: &Gpu) -> Result<ManyRowsTimes, BackendError> {
+    let mut times = ManyRowsTimes { dot4: Duration::MAX, units: Duration::MAX };
+    for (i, probe) in PROBES.iter().enumerate() {
+        times = match probe.times(gpu) {
+            // a card that is nearly full is measured by what it has room for
+            Err(BackendError::OutOfMemory { .. }) if i > 0 => break,
+            times => times?,
+        };
+        if times.dot4.min(times.units) >= LONG_ENOUGH {
+            break;
+        }
+    }
+    Ok(times)
+}
+
+impl Probe {
+    fn times(&self, gpu: &Gpu) -> Result<ManyRowsTimes, BackendError> {
+        let &Self { rows, cols, k, .. } = self;
+        let format = Format::Q8;
+        let bytes = Bytes::from(vec![0; PackedShape::new(format, cols, k).map_or(0, PackedShape::bytes)]);
+        let source = MatrixSource { bytes, format, precision: Precision::F32, n: cols, k, bias: None };
+        let weight = gpu.linear_weight(source)?;
+        let x = gpu.tensor(rows, k)?;
+        let mut out = gpu.tensor(rows, cols)?;
+        let mut times = ManyRowsTimes { dot4: Duration::MAX, units: Duration::MAX };
+        for _ in 0..TIMES {
+            for (units, time) in [(false, &mut times.dot4), (true, &mut times.units)] {
+                gpu.device.use_units(units);
+                let start = Instant::now();
+                (0..self.calls).for_each(|_| gpu.linear(&x, &weight, Epilogue::Store, &mut out));
+                gpu.finish()?;
+                *time = start.elapsed().min(*time);
+            }
+        }
+        Ok(ManyRowsTimes { dot4: times.dot4 / self.calls, units: times.units / self.calls })
+    }
+}
 
 /// What was opened.
 struct Opened<T> {
@@ -10,16 +95,19 @@ struct Opened<T> {
     fault: Option<String>,
 }
 
-/// Opens a card and tries its kernels; matrix units that fail are left out, and known to the next start.
+/// Opens a card and tries its kernels; matrix units that fail are left out, and known to the next start. Of those that do not the
+/// times decide.
 pub(crate) fn open(adapter: &Adapter, options: &GpuOptions) -> Result<Gpu, GpuError> {
     let cache = options.cache.as_deref();
     let open = |units: bool| {
-        let options = GpuOptions { no_matrix_units: !units, ..options.clone() };
-        let gpu = Gpu::untested(adapter.clone(), &options)?;
-        self_test::run(&gpu, cache)?;
+        let use_units = if units { options.use_units } else { UseUnits::Never };
+        let options = GpuOptions { use_units, ..options.clone() };
+        let mut gpu = Gpu::untested(adapter.clone(), &options)?;
+        gpu.found = self_test::run(&gpu, cache)?;
+        gpu.device.use_units(gpu.found.times.is_some_and(|times| times.suit(use_units)));
         Ok(gpu)
     };
-    if options.no_matrix_units || adapter.matrix_units.is_none() {
+    if options.use_units == UseUnits::Never || adapter.matrix_units.is_none() {
         return open(false);
     }
     let known = self_test::kept_fault(adapter, cache);
@@ -54,6 +142,7 @@ fn with_units_or_without<T>(
 mod tests {
     use super::*;
     use crate::MatrixUnits;
+    use crate::found::Found;
     use crate::testing::card;
     use phi3v_kernels::testing::skip;
 
@@ -102,6 +191,39 @@ mod tests {
     }
 
     #[test]
+    fn the_faster_kernel_makes_products_of_many_rows_and_the_next_start_knows() {
+        let times = |dot4, units| {
+            let [dot4, units] = [dot4, units].map(Duration::from_micros);
+            ManyRowsTimes { dot4, units }
+        };
+        let (faster, slower) = (times(200, 100), times(100, 200));
+        assert!(faster.suit(UseUnits::IfFaster) && !slower.suit(UseUnits::IfFaster));
+        assert!(slower.suit(UseUnits::Always) && !faster.suit(UseUnits::Never));
+        let Some(plain) = card() else { return };
+        let adapter = plain.adapter().clone();
+        let folder = tempfile::tempdir().unwrap();
+        let options = GpuOptions { cache: Some(folder.path().to_owned()), ..GpuOptions::default() };
+        let gpu = Gpu::open(adapter.clone(), &options).unwrap();
+        let Some(found) = gpu.many_rows_times() else {
+            assert!(!gpu.uses_matrix_units());
+            return skip("the card has no matrix units", "take Mesa 26.1, as scripts/test-gpu says");
+        };
+        assert!(found.dot4 > Duration::ZERO && found.units > Duration::ZERO, "{found:?}");
+        assert_eq!(gpu.uses_matrix_units(), found.units < found.dot4);
+        for (times, use_units, used) in [
+            (faster, UseUnits::IfFaster, true),
+            (slower, UseUnits::IfFaster, false),
+            (slower, UseUnits::Always, true),
+        ] {
+            let file = crate::found::path(folder.path(), &adapter, true);
+            Found { times: Some(times), ..Found::default() }.keep(&file);
+            let options = GpuOptions { use_units, ..options.clone() };
+            let gpu = Gpu::open(adapter.clone(), &options).unwrap();
+            assert_eq!((gpu.many_rows_times(), gpu.uses_matrix_units()), (Some(times), used));
+        }
+    }
+
+    #[test]
     fn a_card_that_refuses_their_kernels_runs_without_them_and_the_next_start_knows() {
         let Some(plain) = card() else { return };
         let mut adapter = plain.adapter().clone();
@@ -122,7 +244,7 @@ mod tests {
         assert_eq!(gpu.matrix_units_fault(), Some("a Q4 product of 20 rows"));
         assert!(!gpu.uses_matrix_units());
         // who leaves them alone is told of no fault
-        let options = GpuOptions { no_matrix_units: true, ..options };
+        let options = GpuOptions { use_units: UseUnits::Never, ..options };
         assert_eq!(Gpu::open(adapter, &options).unwrap().matrix_units_fault(), None);
     }
 }

@@ -112,6 +112,26 @@ fn no_submission_is_longer_than_it_may_be() {
     assert!(short.counts().submissions > whole.counts().submissions);
 }
 
+/// As many kernels as a step of Phi-3.5-vision has: the card begins when 32 are recorded, and four submissions do.
+#[test]
+fn a_card_with_nothing_to_do_begins_before_all_is_recorded() {
+    let Some(gpu) = card() else { return };
+    let a = tensor(&gpu, &[1.0; 64], 64);
+    let mut sum = gpu.tensor(1, 64).unwrap();
+    gpu.finish().unwrap();
+    let before = gpu.counts().submissions;
+    let submitted = || gpu.counts().submissions - before;
+    for (adds, submissions) in [(31, 0), (1, 1), (127, 1), (1, 2), (227, 3)] {
+        (0..adds).for_each(|_| gpu.add(&a, &mut sum));
+        assert_eq!(submitted(), submissions, "{:?}", gpu.counts());
+    }
+    assert_eq!(values(&gpu, &sum).unwrap(), [387.0; 64]);
+    assert_eq!((gpu.counts().dispatches, submitted()), (387, 4));
+    // nothing is under way again
+    (0..32).for_each(|_| gpu.add(&a, &mut sum));
+    assert_eq!(submitted(), 5);
+}
+
 /// One norm and two products of it, as many threads do it at a time.
 fn normed(gpu: &Gpu, weight: &GpuVector, rows: usize) -> Vec<f32> {
     const K: usize = 256;

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use phi3v_gpu::testing::card;
-use phi3v_gpu::{Choice, Gpu, GpuOptions};
+use phi3v_gpu::{Choice, Gpu, GpuOptions, UseUnits};
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use phi3v_kernels::testing::conformance::{Subject, attention, dense, packed, rows};
 use phi3v_kernels::testing::{Noise, Variant, skip};
@@ -188,7 +188,8 @@ fn matrix_units_give_the_bits_of_integer_products() {
     if !gpu.uses_matrix_units() {
         return skip("the card has no matrix units", "take Mesa 26.1, as scripts/test-gpu says");
     }
-    let options = GpuOptions { choice: Choice::Name(name), no_matrix_units: true, ..GpuOptions::default() };
+    let options =
+        GpuOptions { choice: Choice::Name(name), use_units: UseUnits::Never, ..GpuOptions::default() };
     let without = Gpu::new(&options).unwrap();
     let mut noise = Noise::new(21);
     for format in [Format::Q8, Format::Q4] {

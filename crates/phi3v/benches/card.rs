@@ -8,7 +8,7 @@ use phi3v::image::{ImageInputs, ImageParams, NUM_CROPS_HIGH, RgbImage, Size, pro
 use phi3v::model::{Cache, Chunk, ModelOptions, Phi3V, Segment};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
-use phi3v_gpu::testing::choice;
+use phi3v_gpu::testing::{choice, use_units};
 use phi3v_gpu::{Gpu, GpuError, GpuOptions, GpuTensor, KernelTime};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat};
 use serde_json::json;
@@ -172,6 +172,7 @@ fn measure(plan: &Plan, quant: Quant, format: &str) {
     plan.tell(&format!("model {format}: prefill of {prompt} tokens"), prefill, rate, "tok/s");
     let both = vision + prefill;
     plan.tell(&format!("model {format}: first token"), both, both, "s");
+    each_way(plan, &mut bench, format);
     for depth in [0, prompt] {
         let before = bench.model.backend().counts();
         let step = bench.decode(depth, plan.steps());
@@ -181,6 +182,22 @@ fn measure(plan: &Plan, quant: Quant, format: &str) {
         let name = format!("model {format}: decode at depth {depth}, read");
         plan.tell(&name, step, bytes / step / 1e9, "GB/s");
     }
+}
+
+/// The first token by each kernel for many rows, whichever is used.
+fn each_way(plan: &Plan, bench: &mut Bench, format: &str) {
+    let used = bench.model.backend().uses_matrix_units();
+    let has_units = bench.model.backend().many_rows_times().is_some();
+    for (units, name) in [(false, "dot4"), (true, "units")] {
+        if units && !has_units {
+            break;
+        }
+        use_units(bench.model.backend(), units);
+        bench.first_token(); // kernels compiled
+        let seconds = bench.first_token().iter().sum();
+        plan.tell(&format!("model {format}: first token by {name}"), seconds, seconds, "s");
+    }
+    use_units(bench.model.backend(), used);
 }
 
 /// What each kernel takes of a first token and of a step, and what is left beside them.

@@ -116,17 +116,21 @@ fn a_decode_step_reads_the_weights_and_the_cache_once() {
 
 /// What docs/internals/gpu.md says of a step.
 #[test]
-fn a_decode_step_is_one_submission_of_twelve_dispatches_a_layer() {
-    let Some(gpu) = card() else { return };
-    let [counts, next] = decode_counts(gpu, Quant::Q8, 70);
-    assert_eq!(counts.submissions, 1);
-    assert_eq!(counts.dispatches, 12 * LAYERS as u64 + 3);
-    // every kernel needs what the one before it wrote
-    assert_eq!(counts.barriers, counts.dispatches);
-    assert_eq!(
-        (next.submissions, next.dispatches, next.barriers),
-        (counts.submissions, counts.dispatches, counts.barriers)
-    );
+fn a_decode_step_is_twelve_dispatches_a_layer_of_which_the_first_are_not_waited_for() {
+    // up to 256 tokens there is nothing to join
+    for (past, each) in [(70, 11), (254, 11), (256, 12)] {
+        let Some(gpu) = card() else { return };
+        let [counts, next] = decode_counts(gpu, Quant::Q8, past);
+        assert_eq!(counts.dispatches, each * LAYERS as u64 + 3, "after {past} tokens");
+        // the first 32, and the rest
+        assert_eq!(counts.submissions, 2);
+        // every kernel needs what the one before it wrote
+        assert_eq!(counts.barriers, counts.dispatches);
+        assert_eq!(
+            (next.submissions, next.dispatches, next.barriers),
+            (counts.submissions, counts.dispatches, counts.barriers)
+        );
+    }
 }
 
 /// A driver that lets a kernel see little at a time: what the plan promises can be had, and no token more.

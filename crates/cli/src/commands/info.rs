@@ -10,7 +10,7 @@ use crate::terminal::{count, print};
 use crate::version;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
-use phi3v::device::{self, Device};
+use phi3v::device::{self, Card, Device};
 use phi3v::engine::EngineOptions;
 use phi3v::image::ImageParams;
 use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, size};
@@ -167,8 +167,8 @@ impl Info {
         let used = device.card();
         let gpu = used.as_ref().and_then(|used| cards.iter().position(|card| card.name == used.name));
         if let (Some(number), Some(used)) = (gpu, used) {
-            // which only who opened it knows
-            cards[number].matrix_units_fault = used.matrix_units_fault;
+            // what its kernels do knows only who opened it
+            cards[number] = Card { available_bytes: cards[number].available_bytes, ..used };
         }
         Self {
             gpu,

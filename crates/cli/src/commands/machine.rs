@@ -1,6 +1,6 @@
 //! What commands tell of this machine: its processor and its graphics cards.
 
-use phi3v::device::{Card, TRIED, Tried};
+use phi3v::device::{Card, ManyRowsTimes, TRIED, Tried};
 use phi3v::memory::size;
 use phi3v_kernels::Processor;
 use serde::Serialize;
@@ -31,6 +31,38 @@ pub(super) struct CardInfo {
     /// Why the card runs without them, where they fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     matrix_units_fault: Option<String>,
+    /// Nanoseconds of a product of many rows by these and without them, of which the faster way is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    many_rows_nanos: Option<ManyRowsNanos>,
+    /// The first operation whose rows have other bits by one kernel than by another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bits_differ: Option<String>,
+}
+
+/// What a product of many rows takes.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct ManyRowsNanos {
+    dot4: u64,
+    units: u64,
+}
+
+impl From<ManyRowsTimes> for ManyRowsNanos {
+    fn from(times: ManyRowsTimes) -> Self {
+        let [dot4, units] = [times.dot4, times.units].map(|time| time.as_nanos() as u64);
+        Self { dot4, units }
+    }
+}
+
+impl fmt::Display for ManyRowsNanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dot4, units } = *self;
+        let ratio = dot4.max(units) as f64 / dot4.min(units).max(1) as f64;
+        if units < dot4 {
+            write!(f, ", {ratio:.1} times as fast as integer products")
+        } else {
+            write!(f, ", left alone, for integer products are {ratio:.1} times as fast")
+        }
+    }
 }
 
 /// What of the support of graphics cards was tried on which.
@@ -58,7 +90,8 @@ impl From<Processor> for CpuInfo {
 impl From<Card> for CardInfo {
     fn from(card: Card) -> Self {
         let Card { name, kind, api, driver, memory_bytes, available_bytes, .. } = card;
-        let Card { binding_bytes_max, workgroup_bytes, matrix_units, matrix_units_fault, .. } = card;
+        let Card { binding_bytes_max, workgroup_bytes, bits_differ, .. } = card;
+        let Card { matrix_units, matrix_units_fault, many_rows_times, .. } = card;
         Self {
             name,
             kind,
@@ -70,6 +103,8 @@ impl From<Card> for CardInfo {
             workgroup_bytes,
             matrix_units,
             matrix_units_fault,
+            many_rows_nanos: many_rows_times.map(ManyRowsNanos::from),
+            bits_differ,
         }
     }
 }
@@ -92,7 +127,12 @@ impl fmt::Display for CardInfo {
         if let Some(tile) = self.matrix_units {
             let fault = self.matrix_units_fault.as_ref();
             let fault = fault.map(|fault| format!(", left out, for they fail the test ({fault})"));
-            writeln!(f, "  matrix      units of {tile} x {tile}, f16{}", fault.unwrap_or_default())?;
+            let speed = self.many_rows_nanos.map(|times| times.to_string());
+            let note = fault.or(speed).unwrap_or_default();
+            writeln!(f, "  matrix      units of {tile} x {tile}, f16{note}")?;
+        }
+        if let Some(what) = &self.bits_differ {
+            writeln!(f, "  last bits   depend on how many rows are computed at once ({what})")?;
         }
         if self.kind != "software" {
             writeln!(
@@ -109,6 +149,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_faster_way_of_many_rows_is_told() {
+        let told = |dot4, units| ManyRowsNanos { dot4, units }.to_string();
+        assert_eq!(told(300, 200), ", 1.5 times as fast as integer products");
+        assert_eq!(told(200, 460), ", left alone, for integer products are 2.3 times as fast");
+    }
+
+    #[test]
     fn matrix_units_that_fail_are_told_with_their_fault() {
         let card = |matrix_units_fault: Option<&str>| Card {
             name: "A card".to_owned(),
@@ -121,13 +168,22 @@ mod tests {
             workgroup_bytes: 32_768,
             matrix_units: Some(16),
             matrix_units_fault: matrix_units_fault.map(str::to_owned),
+            many_rows_times: None,
+            bits_differ: matrix_units_fault.map(|_| "a norm of 1 row and of 20 rows".to_owned()),
         };
         let told = |fault| CardInfo::from(card(fault)).to_string();
         assert!(told(None).contains("units of 16 x 16, f16\n"), "{}", told(None));
+        assert!(!told(None).contains("last bits"));
         let wrong = told(Some("a Q8 product of 20 rows"));
         assert!(
             wrong.contains(
                 "units of 16 x 16, f16, left out, for they fail the test (a Q8 product of 20 rows)\n"
+            ),
+            "{wrong}"
+        );
+        assert!(
+            wrong.contains(
+                "last bits   depend on how many rows are computed at once (a norm of 1 row and of 20 rows)"
             ),
             "{wrong}"
         );

@@ -6,7 +6,7 @@
 mod peaks;
 
 use phi3v_gpu::testing::choice;
-use phi3v_gpu::{AdapterKind, Gpu, GpuLinear, GpuOptions, adapters};
+use phi3v_gpu::{AdapterKind, Gpu, GpuLinear, GpuOptions, UseUnits, adapters};
 use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::{
     Backend, Bytes, Epilogue, Format, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout,
@@ -61,10 +61,10 @@ fn main() {
         let gpu = Gpu::new(&GpuOptions { choice: choice(), ..GpuOptions::default() }).unwrap();
         return println!("{} ({}, {})", gpu.adapter().name, gpu.adapter().kind, gpu.adapter().driver);
     }
-    for no_matrix_units in [true, false] {
-        let gpu =
-            Gpu::new(&GpuOptions { choice: choice(), no_matrix_units, ..GpuOptions::default() }).unwrap();
-        if no_matrix_units {
+    for use_units in [UseUnits::Never, UseUnits::Always] {
+        let gpu = Gpu::new(&GpuOptions { choice: choice(), use_units, ..GpuOptions::default() }).unwrap();
+        let name = if use_units == UseUnits::Never { "dot4" } else { "units" };
+        if use_units == UseUnits::Never {
             eprintln!("{} ({}, {})", gpu.adapter().name, gpu.adapter().kind, gpu.adapter().driver);
             peaks::tell(&gpu.adapter().name, tiny, &figures);
             recording(&gpu, &figures);
@@ -78,7 +78,7 @@ fn main() {
             }
             continue;
         }
-        many(&gpu, tiny, if no_matrix_units { "dot4" } else { "units" }, &figures);
+        many(&gpu, tiny, name, &figures);
     }
 }
 

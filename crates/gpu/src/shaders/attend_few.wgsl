@@ -1,4 +1,5 @@
-// Causal attention, few rows: a workgroup has one head of one row and the keys of one chunk; `join.wgsl` puts the chunks together.
+// Causal attention, few rows: a workgroup has one head of one row and the keys of one chunk; `join.wgsl` puts the chunks together
+// unless there is one alone.
 // Per chunk: blocks of 64 keys with a running maximum (Milakov & Gimelshein 2018). Sums run in one order here and in
 // `attend_many.wgsl`, so that a row has the same bits in both.
 var<workgroup> query: array<f32, 256>;
@@ -77,6 +78,17 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             }
         }
         workgroupBarrier();
+    }
+    if (n.chunks == 1u) {
+        let joined = join(LOWEST, 0.0, largest, total); // as of many, for the same bits
+        let to = (row * n.heads + head) * n.dim;
+        for (var i = 0u; i < 4u / PER_WORD; i += 1u) {
+            for (var j = 0u; j < PER_WORD; j += 1u) {
+                let d = (t + 64u * i) * PER_WORD + j;
+                if (d < n.dim) { out[to + d] = fma(value_of(sum[i], j), joined.added, 0.0) / joined.total; }
+            }
+        }
+        return;
     }
     let to = ((wg.z * n.heads + head) * n.chunks + chunk) * (n.dim + 2u);
     for (var i = 0u; i < 4u / PER_WORD; i += 1u) {

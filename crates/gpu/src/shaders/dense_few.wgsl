@@ -29,13 +29,13 @@ fn product(row0: u32, column: u32, t: u32) -> f32 {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let row0 = wg.y * ROWS;
-    let read = min(wg.x * 4u + t / 64u, n.cols - 1u);
+    let row0 = wg.x * ROWS;
+    let read = min(wg.y * 4u + t / 64u, n.cols - 1u);
     var y = product(row0, read, t);
     var up = 0.0;
     if (n.epilogue == SILU_MUL) { up = product(row0, n.cols + read, t); }
     let row = row0 + t / 4u;
-    let column = wg.x * 4u + t % 4u;
+    let column = wg.y * 4u + t % 4u;
     if (t >= 4u * ROWS || row >= n.rows || column >= n.cols) { return; }
     if (n.has_bias != 0u) {
         y += bias[n.first_col + column];

@@ -86,8 +86,8 @@ fn product(row0: u32, column0: u32, t: u32) -> f32 {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let row0 = wg.y * ROWS;
-    let column0 = wg.x * COLUMNS;
+    let row0 = wg.x * ROWS;
+    let column0 = wg.y * COLUMNS;
     var y = product(row0, column0, t);
     var up = 0.0;
     if (n.epilogue == SILU_MUL) { up = product(row0, n.cols + column0, t); }

@@ -1,6 +1,7 @@
 //! Graphics cards, as people are told of them.
 
 use super::gpu;
+use std::time::Duration;
 
 /// A graphics card of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub struct Card {
     pub driver: String,
     /// Bytes of its memory; `None` where the driver does not tell, as where it is the processor's.
     pub memory_bytes: Option<u64>,
-    /// Bytes of that which are free at this moment.
+    /// Bytes of that which this program can have for sure at this moment: a few hundred million less than are free.
     pub available_bytes: Option<u64>,
     /// Largest buffer that a kernel can see, in bytes.
     pub binding_bytes_max: u64,
@@ -26,6 +27,21 @@ pub struct Card {
     /// Why an opened card runs without the matrix units that it has: the first operation whose result was wrong, or what the
     /// driver said. `None` where they are not at fault, and of a card that was not opened.
     pub matrix_units_fault: Option<String>,
+    /// What a product of many rows takes on an opened card by its matrix units and without them, where they compute rightly: the
+    /// faster way is taken. `None` of a card that was not opened, and of one without such units.
+    pub many_rows_times: Option<ManyRowsTimes>,
+    /// The first operation whose rows have other bits on an opened card by one kernel than by another, though both are right: an
+    /// answer may then depend on how its prompt was cut. `None` where all is as promised, and of a card that was not opened.
+    pub bits_differ: Option<String>,
+}
+
+/// What a product of many rows, as of a prompt, takes on a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManyRowsTimes {
+    /// By integer dot products.
+    pub dot4: Duration,
+    /// By matrix units.
+    pub units: Duration,
 }
 
 /// All graphics cards of this machine, the best first, those in software last. None where no driver is installed, or where

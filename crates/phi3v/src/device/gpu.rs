@@ -1,6 +1,6 @@
 //! Graphics cards: which one, and whether it is worth it.
 
-use super::{Card, Device, DeviceChoice, DeviceError, DeviceOptions};
+use super::{Card, Device, DeviceChoice, DeviceError, DeviceOptions, ManyRowsTimes};
 use phi3v_gpu::{Adapter, AdapterKind, Choice, Gpu, GpuError, GpuOptions};
 use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::{Backend, BackendError, Bytes, Epilogue, Format, MatrixSource, Precision};
@@ -19,6 +19,8 @@ impl From<&Adapter> for Card {
             workgroup_bytes: adapter.workgroup_bytes,
             matrix_units: adapter.matrix_units.map(|units| units.tile),
             matrix_units_fault: None,
+            many_rows_times: None,
+            bits_differ: None,
         }
     }
 }
@@ -30,7 +32,10 @@ pub(super) fn cards() -> Vec<Card> {
 pub(super) fn card(device: &Device) -> Option<Card> {
     let Device::Gpu(gpu) = device else { return None };
     let matrix_units_fault = gpu.matrix_units_fault().map(str::to_owned);
-    Some(Card { matrix_units_fault, ..gpu.adapter().into() })
+    let bits_differ = gpu.bits_differ().map(str::to_owned);
+    let times = |phi3v_gpu::ManyRowsTimes { dot4, units }| ManyRowsTimes { dot4, units };
+    let many_rows_times = gpu.many_rows_times().map(times);
+    Some(Card { matrix_units_fault, many_rows_times, bits_differ, ..gpu.adapter().into() })
 }
 
 fn gpu_options(options: &DeviceOptions, choice: Choice) -> GpuOptions {

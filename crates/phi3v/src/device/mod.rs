@@ -27,7 +27,7 @@ macro_rules! devices {
 }
 use devices;
 
-pub use card::{Card, TRIED, Tried, cards};
+pub use card::{Card, ManyRowsTimes, TRIED, Tried, cards};
 pub use choice::{DeviceChoice, DeviceError};
 pub use handles::{DeviceBatch, DeviceKvPool, DeviceLinear, DeviceTable, DeviceTensor, DeviceVector};
 

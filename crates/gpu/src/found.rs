@@ -1,0 +1,105 @@
+//! What the self-test found of a card, and the file that keeps it.
+
+use crate::{Adapter, ManyRowsTimes};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the kernels of a card did when they were tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The first operation whose result is wrong, for which the card is not used, or not by its matrix units.
+    pub(crate) wrong: Option<String>,
+    /// The first operation whose rows have other bits by one kernel than by another, though all are right.
+    pub(crate) bits_differ: Option<String>,
+    /// What many rows take, on a card whose matrix units compute rightly.
+    pub(crate) times: Option<ManyRowsTimes>,
+}
+
+impl Found {
+    /// A line for each thing that was found, and the word `right` where all results are.
+    fn text(&self) -> String {
+        let Self { wrong, bits_differ, times } = self;
+        let mut lines = vec![wrong.as_ref().map_or("right".to_owned(), |what| format!("wrong {what}"))];
+        lines.extend(bits_differ.iter().map(|what| format!("differ {what}")));
+        let nanos = |time: Duration| time.as_nanos();
+        lines.extend(times.map(|times| format!("times {} {}", nanos(times.dot4), nanos(times.units))));
+        lines.join("\n")
+    }
+
+    /// What [`text`](Self::text) made, and nothing else.
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let wrong = match lines.next()? {
+            "right" => None,
+            line => Some(line.strip_prefix("wrong ")?.to_owned()),
+        };
+        let mut found = Self { wrong, ..Self::default() };
+        for line in lines {
+            match line.split_once(' ')? {
+                ("differ", what) => found.bits_differ = Some(what.to_owned()),
+                ("times", times) => {
+                    let (dot4, units) = times.split_once(' ')?;
+                    let [dot4, units] =
+                        [dot4, units].map(|nanos| nanos.parse().ok().map(Duration::from_nanos));
+                    found.times = Some(ManyRowsTimes { dot4: dot4?, units: units? });
+                }
+                _ => return None,
+            }
+        }
+        Some(found)
+    }
+
+    /// Whether it has everything that is found of a card with matrix units, or of one without.
+    pub(crate) fn is_whole(&self, units: bool) -> bool {
+        self.wrong.is_some() || self.times.is_some() == units
+    }
+
+    /// What was kept, if it is there and undamaged.
+    pub(crate) fn kept(path: &Path) -> Option<Self> {
+        Self::parse(&String::from_utf8(crate::kept::read(path)?).ok()?)
+    }
+
+    /// Keeps it for the next start, which tries the kernels again where the file could not be written.
+    pub(crate) fn keep(&self, path: &Path) {
+        let _ = crate::kept::write(path, self.text().as_bytes());
+    }
+}
+
+/// The file for a card, with matrix units or without, its driver and this program.
+pub(crate) fn path(folder: &Path, card: &Adapter, units: bool) -> PathBuf {
+    let units = if units { "units" } else { "dot4" };
+    let version = env!("CARGO_PKG_VERSION");
+    let words = [&card.name, &card.driver, &card.api, version, units].join(" ");
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    folder.join(words.chars().map(plain).collect::<String>() + ".self-test")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_read_as_it_was_written() {
+        let what = |words: &str| Some(words.to_owned());
+        for found in [
+            Found::default(),
+            Found { wrong: what("a norm"), ..Found::default() },
+            Found { bits_differ: what("a Q8 product of 1 row and of 20 rows"), ..Found::default() },
+            Found {
+                times: Some(ManyRowsTimes {
+                    dot4: Duration::from_micros(3),
+                    units: Duration::from_nanos(17),
+                }),
+                bits_differ: what("a norm"),
+                wrong: None,
+            },
+        ] {
+            assert_eq!(Found::parse(&found.text()), Some(found));
+        }
+        for text in
+            ["", "a norm", "right\nsomething else", "right\ndiffer", "right\ntimes 3", "right\ntimes 3 x"]
+        {
+            assert_eq!(Found::parse(text), None, "{text}");
+        }
+    }
+}

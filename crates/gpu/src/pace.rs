@@ -1,0 +1,93 @@
+//! How much work is sent to a card at a time, by how fast it turned out to be.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Multiplications of a submission at most, however fast the card: a layer of 1,024 tokens has 116 G, a decode step of 16 sequences
+/// 60 G.
+pub(crate) const WORK_MAX: u64 = 1 << 37;
+/// The same of one that nothing is known of: 0.2 s of a processor's part whose integer products are emulated (50 G a second).
+const WORK_FIRST: u64 = 1 << 33;
+/// The same of the slowest, so that a submission is worth its costs.
+const WORK_MIN: u64 = 1 << 30;
+
+/// What a submission shall take at most: a quarter of what Windows grants one.
+const AIM: Duration = Duration::from_millis(500);
+
+/// What a submission took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    /// Its multiplications.
+    pub(crate) work: u64,
+    /// From when it was sent, or the one before it was done, until it was seen to be done.
+    pub(crate) took: Duration,
+    /// Whether it was waited for; otherwise it may have been done long before that was seen.
+    pub(crate) was_waited_for: bool,
+}
+
+/// Multiplications after which a card is told to begin.
+pub(crate) struct Pace {
+    work_max: AtomicU64,
+    is_fixed: bool,
+}
+
+impl Pace {
+    /// Where a test says how many, that many for ever.
+    pub(crate) fn new(fixed: Option<u64>) -> Self {
+        Self { work_max: AtomicU64::new(fixed.unwrap_or(WORK_FIRST)), is_fixed: fixed.is_some() }
+    }
+
+    pub(crate) fn work_max(&self) -> u64 {
+        self.work_max.load(Ordering::Relaxed)
+    }
+
+    /// Learns from a submission. One with little work says more of its costs than of the card.
+    pub(crate) fn learn(&self, done: Done) {
+        let before = self.work_max();
+        if self.is_fixed || done.work < before / 4 {
+            return;
+        }
+        let most = done.work as f64 * AIM.as_secs_f64() / done.took.as_secs_f64().max(1e-9);
+        let most = (most as u64).clamp(WORK_MIN, WORK_MAX);
+        self.work_max.store(if done.was_waited_for { most } else { most.max(before) }, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A card of so many multiplications a second, after some submissions as large as they may be.
+    fn learned(per_second: f64, was_waited_for: bool) -> u64 {
+        let pace = Pace::new(None);
+        for _ in 0..4 {
+            let work = pace.work_max();
+            let took = Duration::from_secs_f64(work as f64 / per_second);
+            pace.learn(Done { work, took, was_waited_for });
+        }
+        pace.work_max()
+    }
+
+    #[test]
+    fn a_submission_takes_half_a_second_at_most_however_slow_the_card() {
+        assert_eq!(learned(3e13, true), WORK_MAX);
+        assert_eq!(learned(3e13, false), WORK_MAX);
+        for (per_second, most) in [(5e10, 2.5e10), (4e9, 2e9)] {
+            let learned = learned(per_second, true) as f64;
+            assert!((learned / most - 1.0).abs() < 1e-6, "{learned}, not {most}");
+        }
+        assert_eq!(learned(1e9, true), WORK_MIN);
+        // which is no reason to go slower where nobody looked before
+        assert_eq!(learned(1e9, false), WORK_FIRST);
+    }
+
+    #[test]
+    fn little_work_teaches_nothing_and_what_a_test_says_stays() {
+        let pace = Pace::new(None);
+        pace.learn(Done { work: 1 << 30, took: Duration::from_secs(1), was_waited_for: true });
+        assert_eq!(pace.work_max(), WORK_FIRST);
+        let pace = Pace::new(Some(1000));
+        pace.learn(Done { work: 1000, took: Duration::from_secs(1), was_waited_for: true });
+        assert_eq!(pace.work_max(), 1000);
+    }
+}
