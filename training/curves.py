@@ -74,10 +74,18 @@ def of_tuning(lines: list[dict]) -> list[Image.Image]:
     return [plot(named[g], {t: [(r["minutes"], r[g][t][0]) for r in lines] for t in lines[0][g]}) for g in groups]
 
 
+def of_widening(lines: list[dict]) -> list[Image.Image]:
+    """The plot of a run of `stages/widen.py`."""
+    moved = [r for r in lines if not r["heads"]]
+    series = {f"{kind}, {name}": [(r["minutes"], r[kind][i]) for r in moved] for kind in ("plain", "wide") for name, i in list(NAMES.items())[:2]}
+    return [plot("The tower: unseen patches named right", series)] if moved else []
+
+
 def main(work: Path, out: Path) -> None:
     """All plots, one under the other."""
     lines, tuned = read(work / "gpu.jsonl"), read(work / "tune.jsonl")
-    plots = of_gpu(lines) if lines else of_tuning(tuned) if tuned else of_processors(work)
+    further = of_widening(read(work / "widen.jsonl")) + (of_tuning(tuned) if tuned else [])
+    plots = of_gpu(lines) if lines else further or of_processors(work)
     sheet = Image.new("RGB", (SIZE[0], SIZE[1] * len(plots)), "white")
     for i, image in enumerate(plots):
         sheet.paste(image, (0, i * SIZE[1]))

@@ -4,7 +4,8 @@
 
 On two processors times are minutes of each core. With --gpu it takes nine minutes on one NVIDIA GPU. If it was stopped, run it again with the same
 --work: it goes on from the last save (stage 3 on processors from its start). With --start it trains a finished checkpoint further: on processors its
-decoder, --tune-minutes long, on a GPU everything. --wide draws pictures as users bring them (on processors only with --start).
+decoder, --tune-minutes long, on a GPU everything. --wide draws pictures as users bring them (on processors only with --start, whose tower learns
+to read them first, --tower-minutes long).
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--stage2-minutes", type=float, default=96)
     parser.add_argument("--stage3-minutes", type=float, default=8)
     parser.add_argument("--start", type=Path, help="a checkpoint folder to begin from")
+    parser.add_argument("--tower-minutes", type=float, default=35, help="with --start and --wide on processors")
     parser.add_argument("--tune-minutes", type=float, default=60, help="with --start on processors")
     parser.add_argument("--peak", type=float, default=4e-4, help="highest learning rate with --start on processors")
     parser.add_argument("--teacher", type=Path, help="the checkpoint that --start was trained from: what it says is kept, and it is averaged with")
@@ -63,7 +65,7 @@ def main() -> None:
     parser.add_argument("--wide", action="store_true", help="pictures as users bring them")
     parser.add_argument("--gpu", action="store_true", help="all stages on one GPU, in --gpu-minutes")
     parser.add_argument("--gpu-minutes", type=float, default=8.85)
-    parser.add_argument("--pages", type=int, default=1500, help="of stage 1 on two processors")
+    parser.add_argument("--pages", type=int, default=1500, help="of stage 1 on two processors; three times as many wide pictures for --tower-minutes")
     args = parser.parse_args()
     if args.wide and not (args.gpu or args.start):
         parser.error("--wide on processors needs --start: two cores do not see enough to learn wide pictures from nothing")
@@ -74,8 +76,7 @@ def main() -> None:
     if args.gpu:
         step("gpu.run", "--work", str(args.work), "--minutes", str(args.gpu_minutes), *more)
     elif args.start:
-        times = ("--minutes", str(args.tune_minutes), "--peak", str(args.peak), "--workers", str(args.workers))
-        step("stages.tune", "--work", str(args.work), *times, "--teacher", str(teacher), *more)
+        further(args, teacher)
     else:
         on_processors(args)
     if args.start and not args.gpu:
@@ -83,6 +84,20 @@ def main() -> None:
     else:
         step("stages.export", str(args.work / "stage3.pt"), str(args.out))
     step("curves", str(args.work), str(args.work / "curves.png"))
+
+
+def further(args: argparse.Namespace, teacher: Path) -> None:
+    """A finished checkpoint on processors: its tower if pictures are wide, then its decoder."""
+    told, start = ("--work", str(args.work), "--workers", str(args.workers)), args.start
+    if args.wide:
+        seeing = args.work / "seeing"
+        if not (seeing / "model.safetensors").exists():
+            times = ("--minutes", str(args.tower_minutes), "--pages", str(3 * args.pages))
+            step("stages.widen", *told, "--start", str(start), "--out", str(seeing), *times)
+        start = seeing
+    wide = ("--wide",) if args.wide else ()
+    times = ("--minutes", str(args.tune_minutes), "--peak", str(args.peak))
+    step("stages.tune", *told, "--start", str(start), "--teacher", str(teacher), *times, *wide)
 
 
 def on_processors(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from drawing.charts import Facts, Plot, chart_example, draw_bars, draw_line, hea
 from drawing.example import Example, scale_of
 from drawing.faces import any_face
 from drawing.wordings import wording
-from drawing.words import plain_word
+from drawing.words import ALPHABET, plain_word
 
 FORMS = ("{:.0f}", "{:.0f}", "{:.0f}", "{:.1f}", "{:.0f}%", "${:.0f}", "{:.2f}")
 
@@ -68,6 +68,23 @@ def data(rng: random.Random) -> tuple[list[float], list[str]]:
             return values, printed
 
 
+def free_labels(rng: random.Random, count: int) -> list[str]:
+    """Labels of no known series, all different: words in one case, numbers, letters with numbers, characters in no order."""
+    kind, case = rng.random(), rng.choice((str.lower, str.capitalize, str.capitalize, str.upper))
+    first, step, letter = rng.randint(0, 2090), rng.choice((1, 1, 2, 5, 10)), rng.choice("ABCDEFGHKLMNPRSTVWX")
+    while True:
+        if kind < 0.5:
+            found = [case(plain_word(rng)[: rng.choice((3, 3, 4, 5, 7))]) for _ in range(count)]
+        elif kind < 0.65:
+            found = [str(first + step * i) for i in range(count)]
+        elif kind < 0.75:
+            found = [f"{letter}{first % 90 + i}" for i in range(count)]
+        else:
+            found = ["".join(rng.choice(ALPHABET[:62]) for _ in range(rng.randint(1, 4))) for _ in range(count)]
+        if len(set(found)) == count:
+            return found
+
+
 def drawn(rng: random.Random, series: int) -> tuple[Canvas, Facts]:
     """A chart in any style, and what it shows."""
     width, height = rng.choice(((640, 480), (640, 480), (800, 600), (640, 400), (480, 480), (720, 480), (800, 450)))
@@ -76,7 +93,7 @@ def drawn(rng: random.Random, series: int) -> tuple[Canvas, Facts]:
     if series > 1 and not style.legend:
         style = replace(style, legend="First")
     (values, printed), zoom, bars = data(rng), scale_of(canvas), rng.random() < 0.55
-    labels, name = labels_of(rng, len(values)), heading(rng)
+    labels, name = (labels_of if rng.random() < 0.4 else free_labels)(rng, len(values)), heading(rng)
     face = fitted_face(rng, printed + labels * (style.slant == 0), 0.86 * width / len(values), style.size, zoom)
     big = fitted_face(rng, [name], 0.94 * width, style.size * rng.uniform(1.0, 1.4), zoom)
     title_line = canvas.text(((width - big.getlength(name)) * rng.choice((0.5, 0.5, 0.1)), 0.02 * height), name, big, ink)
@@ -116,7 +133,7 @@ def dress(rng: random.Random, canvas: Canvas, area: Plot, style: Style, face, in
             draw.line((area.left, y, area.right, y), fill=faint)
         if style.scale:
             told = f"{value:.0f}"
-            draw.text((area.left - face.getlength(told) - 6, y - 0.5 * sum(face.getmetrics())), told, font=face, fill=ink)
+            canvas.text((area.left - face.getlength(told) - 6, y - 0.5 * sum(face.getmetrics())), told, face, ink)
     if style.box:
         draw.rectangle((area.left, area.top - 1.5 * sum(face.getmetrics()), area.right, area.bottom), outline=ink)
     else:
@@ -130,7 +147,7 @@ def legend(canvas: Canvas, names: list[str], fills: list[Colour], face, ink: Col
     for name, fill in zip(names, fills, strict=False):
         y = height - 1.15 * row
         canvas.draw.rectangle((x, y + 0.3 * row, x + 0.5 * row, y + 0.8 * row), fill=fill)
-        canvas.draw.text((x + 0.7 * row, y), name, font=face, fill=ink)
+        canvas.text((x + 0.7 * row, y), name, face, ink)
         x += face.getlength(name) + 1.6 * row
 
 

@@ -110,6 +110,7 @@ class Sample:
     A picture has a tile u8 [336, 336, 3] and, if asked for, labels [576, 8], those of its patches' centres (`label_maps`).
     `text` are the ids of the whole conversation without its pictures and without the last <|end|>; `before` tells
     for each picture how many of them stand before it; `said` are the answers. `large` are the pictures at 672x672 where crops are used.
+    `features` and `taught` are what the tower in training and a teacher's make of the tiles, [pictures, 576, hidden], once asked for.
     """
 
     task: str
@@ -120,6 +121,7 @@ class Sample:
     said: list[Said]
     large: list[np.ndarray] = field(default_factory=list)
     features: torch.Tensor | None = None
+    taught: torch.Tensor | None = None
 
     @property
     def fits(self) -> bool:

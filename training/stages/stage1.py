@@ -12,6 +12,7 @@ import argparse
 import json
 import multiprocessing as mp
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,18 +46,25 @@ class Reader(nn.Module):
         nn.init.constant_(self.norm.weight, 2.5)
 
     def forward(self, patches: Tensor, places: Tensor, rows: int = 0) -> list[Tensor]:
-        x = self.norm(self.tower(patches, places, rows))
+        return self.named(self.tower(patches, places, rows))
+
+    def named(self, features: Tensor) -> list[Tensor]:
+        """What the heads make of the tower's features [batch, n, hidden]."""
+        x = self.norm(features)
         return [head(x) for head in self.heads]
 
 
-def cache_pages(folder: Path, seed: int, count: int, workers: int = 2) -> None:
+Maker = Callable[[int, int], tuple[np.ndarray, np.ndarray, list[np.ndarray]]]  # `make_pages` or its like
+
+
+def cache_pages(folder: Path, seed: int, count: int, workers: int = 2, make: Maker = make_pages) -> None:
     """Renders pages into `folder` unless they are there."""
     if (folder / f"pages{seed}_starts.npy").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     part = (count + workers * 4 - 1) // (workers * 4)
     with mp.get_context("fork").Pool(workers) as pool:
-        parts = pool.starmap(make_pages, [(seed * 100 + i, part) for i in range(workers * 4)])
+        parts = pool.starmap(make, [(seed * 100 + i, part) for i in range(workers * 4)])
     tables = [t for p in parts for t in p[2]]
     np.save(folder / f"pages{seed}_pixels.npy", np.concatenate([p[0] for p in parts]))
     np.save(folder / f"pages{seed}_maps.npy", np.concatenate([p[1] for p in parts]))

@@ -1,8 +1,8 @@
 """Trains a finished checkpoint's decoder further on processors: wordings, forms, what has to be declined, conversations, crops.
 
-The tower and the projector rest; the tower's features are kept, as in stage 2. The model reads what it read before, so pictures are the
-plain ones unless told otherwise. On what the checkpoint was trained on it is also to say what a teacher says, with the same probabilities: the
-checkpoint, or the one that this was made from.
+The tower rests and its features are kept, as in stage 2. The model reads what it read before, so pictures are the plain ones and the projector
+rests, too, unless the tower has learnt wide ones (`stages/widen.py`). On what the checkpoint was trained on it is also to say what a teacher
+says, with the same probabilities: the checkpoint, or the one that this was made from.
 Stopped, it goes on from the last save.
 """
 
@@ -24,15 +24,18 @@ from torch import Tensor
 from drawing.wider import plain_source, small_source, wide_source
 from network.rounding import round_decoder
 from optim.shared import Clock, Shared, keep, mixed, run
+from optim.update import BF16
 from samples.dataset import Batch, Sample, collate, tokenizer
 from samples.feed import GROUPS, Prompts
 from stages.crops import loss_of_crops, views_of
-from stages.stage2 import TASKS, Feed, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of
+from stages.stage2 import TASKS, Feed, Student, answer_loss, exact, features_of, guide_loss, hidden_after, kept_features, right_of
 from stages.start import from_folder, pieces_of
 
 KEPT = {0: 64, 1: 800, 2: 160, 3: 40, 4: 40}  # recent samples replayed, by number of pictures
-ROUNDED, CROPS = 0.4, 0.08  # shares of the steps with rounded weights, and with pictures of four crops
-REHEARSED, SHORT = 0.75, 0.5  # shares of the other steps with what the checkpoint was trained on, and without sub images, which are cheaper
+ROUNDED, CROPS, WIDE_CROPS = 0.4, 0.08, 0.14  # shares of the steps with rounded weights, and with pictures of four crops, plain or wide
+REHEARSED, WIDE_REHEARSED = 0.75, 0.5  # shares of the other steps with what the checkpoint was trained on
+SHORT = 0.5  # share of the other steps without sub images, which are cheaper
+PROJECTOR = 0.2  # of the learning rate, for the projector where pictures are wide
 OLD = "0.34,0.44,0.16,0.2,0.15"  # of what the checkpoint was trained on: more covers and charts than in stage 3, which are lost first
 RECENT = 0.02  # of a step's weights in the running mean that is exported: single steps stray, their mean reads better
 HELD = (("cover", 1), ("chart", 1), ("pair", 2), ("text", 1), ("missing", 1), ("form", 1), ("decline", 0), ("talk", 2))
@@ -88,9 +91,18 @@ class Teacher:
         old = pieces_of(folder)
         self.unknown = torch.tensor([place for piece, place in tokenizer().get_vocab().items() if piece not in old], dtype=torch.long)
 
+    @torch.no_grad()
+    def sees(self, samples: list[Sample], short: bool) -> Tensor | None:
+        """The pictures' rows [pictures, rows, hidden] as its own tower has them; computed once for each sample."""
+        new = [s for s in samples if s.tiles and s.taught is None]
+        for s, found in zip(new, features_of(self.model, new).split([len(s.tiles) for s in new]) if new else (), strict=True):
+            s.taught = found.bfloat16() if BF16 else found
+        seen = [s.taught for s in samples if s.taught is not None]
+        return self.model.phi.model.vision_embed_tokens(torch.cat(seen), short) if seen else None
+
     def divergence(self, model: Student, batch: Batch, pictures: Tensor | None, hidden: Tensor) -> Tensor:
-        """How far the answers' probabilities are from the teacher's: mean KL divergence of their tokens, nats. `hidden`: the model's rows
-        of the text [batch, text, hidden]. Tokens that the teacher does not know it never means."""
+        """How far the answers' probabilities are from the teacher's: mean KL divergence of their tokens, nats. `pictures`: as it sees them.
+        `hidden`: the model's rows of the text [batch, text, hidden]. Tokens that the teacher does not know it never means."""
         with torch.no_grad():
             rows, _ = hidden_after(self.model, batch, pictures)
             wanted = self.model.phi.lm_head(rows).float().index_fill(-1, self.unknown, -1e9).log_softmax(-1)
@@ -111,11 +123,11 @@ class Sources:
 def step_loss(model: Student, teacher: Teacher, plan: Plan, sources: Sources) -> Tensor:
     """The loss of one batch: of four crops now and then, else of one, old or new."""
     rng = sources.new.rng
-    if rng.random() < CROPS:
+    if rng.random() < (WIDE_CROPS if plan.wide else CROPS):
         images = rng.choice((1, 1, 2))
         samples = sources.small.batch(images, max(1, plan.count(images) // 3))
         return loss_of_crops(model, samples, torch.stack([views_of(large) for s in samples for large in s.large]))
-    rehearsed = rng.random() < REHEARSED
+    rehearsed = rng.random() < (WIDE_REHEARSED if plan.wide else REHEARSED)
     if rehearsed:
         images = sources.old.group()
         samples = sources.old.replay(images, plan.count(images), 1.0)
@@ -125,16 +137,19 @@ def step_loss(model: Student, teacher: Teacher, plan: Plan, sources: Sources) ->
     short = rng.random() < SHORT
     batch, pictures = collate(samples, short), None
     if images:
-        with torch.no_grad():
+        with torch.set_grad_enabled(plan.wide):
             pictures = model.phi.model.vision_embed_tokens(kept_features(model, samples, images), short)
     hidden, seen = hidden_after(model, batch, pictures)
     loss = answer_loss(model, batch, hidden) + 0.2 * guide_loss(batch, seen)
-    return loss + teacher.divergence(model, batch, pictures, hidden) if rehearsed else loss
+    return loss + teacher.divergence(model, batch, teacher.sees(samples, short), hidden) if rehearsed else loss
 
 
-def decoding(model: Student) -> Tensor:
-    """1 for every weight of the decoder, 0 for those that make rows of pictures, flat: where these moved too, digits and letters were lost."""
-    return torch.cat([torch.full((p.numel(),), float("vision_embed_tokens" not in n)) for n, p in model.named_parameters()])
+def moving(model: Student, wide: bool) -> Tensor:
+    """Each weight's share of the learning rate, flat: 1 for the decoder's, 0 for those that make rows of pictures: where these moved too, digits
+    and letters were lost. To see wide pictures the projector has to move, a little."""
+    seeing = PROJECTOR if wide else 0.0
+    shares = [0.0 if ".vision_model." in n else seeing if "vision_embed_tokens" in n else 1.0 for n, _ in model.named_parameters()]
+    return torch.cat([torch.full((p.numel(),), share) for share, p in zip(shares, model.parameters(), strict=True)])
 
 
 def rate(progress: float, peak: float) -> float:
@@ -197,7 +212,7 @@ def train(plan: Plan) -> None:
     torch.set_num_threads(1)
     plan.work.mkdir(parents=True, exist_ok=True)
     model = from_folder(plan.start)
-    shared = Shared(model, decoding(model))
+    shared = Shared(model, moving(model, plan.wide))
     if (plan.work / "tune.pt").exists():
         shared.load(plan.work / "tune.pt")
     run(plan.workers, lambda rank: worker(plan, shared, rank))

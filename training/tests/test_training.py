@@ -106,6 +106,28 @@ class Whole(unittest.TestCase):
                 self.assertFalse(torch.equal(new.get_tensor(decoder), old.get_tensor(decoder)))
             self.assertTrue((work / "curves.png").exists())
 
+    def test_a_checkpoint_learns_to_see_wide_pictures(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            work, out = Path(folder, "work"), Path(folder, "out")
+            demo = HERE.parent / "crates/phi3v/src/demo"
+            minutes = ("--tower-minutes", "0.2", "--tune-minutes", "0.03", "--pages", "6")
+            command = [sys.executable, HERE / "train.py", "--wide", "--start", demo, "--work", work, "--out", out, "--workers", "1", "--share", "1"]
+            subprocess.run([*command, *minutes], check=True)
+            seeing = work / "seeing"
+            with (
+                safe_open(demo / "model.safetensors", "pt") as old,
+                safe_open(seeing / "model.safetensors", "pt") as seen,
+                safe_open(out / "model.safetensors", "pt") as new,
+            ):
+                tower = "model.vision_embed_tokens.img_processor.vision_model."
+                written, held = (f"{tower}encoder.layers.0.{name}.weight" for name in ("mlp.fc1", "self_attn.q_proj"))
+                self.assertFalse(torch.equal(old.get_tensor(written), seen.get_tensor(written)))
+                self.assertTrue(torch.equal(old.get_tensor(held), seen.get_tensor(held)))
+                self.assertTrue(torch.equal(seen.get_tensor(written), new.get_tensor(written)))
+                decoder = "model.layers.0.mlp.down_proj.weight"
+                self.assertTrue(torch.equal(old.get_tensor(decoder), seen.get_tensor(decoder)))
+                self.assertFalse(torch.equal(seen.get_tensor(decoder), new.get_tensor(decoder)))
+
 
 if __name__ == "__main__":
     unittest.main()
