@@ -35,7 +35,7 @@ pub enum Inputs {
         /// The pictures that are to be asked about.
         items: Vec<PictureItem>,
         /// What was named and gave no picture.
-        passed_over: PassedOver,
+        passed_over: Box<PassedOver>,
     },
     /// Requests as JSON lines, which come alone.
     Lines(Lines),
@@ -301,7 +301,7 @@ impl Found {
         let mut named = Named::with_capacity(items.len());
         let first = items.iter().map(|item| name_once(&mut named, item)).collect::<Result<Vec<_>, _>>()?;
         let once = items.iter().zip(first).filter(|(_, first)| *first).map(|(item, _)| item.clone());
-        Ok(Inputs::Pictures { items: once.collect(), passed_over })
+        Ok(Inputs::Pictures { items: once.collect(), passed_over: Box::new(passed_over) })
     }
 }
 
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(ids(std::slice::from_ref(&name), ""), expected);
         let found = find(&[name], &mut io::empty()).unwrap();
         let Inputs::Pictures { passed_over, .. } = found else { panic!("lines") };
-        let PassedOver { files, called, pdfs, .. } = passed_over;
+        let PassedOver { files, called, pdfs, .. } = *passed_over;
         let first = |name: &str| dir.path().join(name).display().to_string();
         assert_eq!((files, called), (1, Passed { count: 1, first: first("empty.png") }));
         let report = Passed { count: 1, first: dir.path().join("b/report.pdf").display().to_string() };
@@ -466,7 +466,7 @@ mod tests {
     fn a_file_called_as_a_page_of_another_is_refused() {
         let item =
             |id: &str, source: &str, page| PictureItem { id: id.to_owned(), source: source.into(), page };
-        let of = |items| Inputs::Pictures { items, passed_over: PassedOver::default() };
+        let of = |items| Inputs::Pictures { items, passed_over: Box::default() };
         let pages = |last: &str| {
             vec![
                 item("a.pdf#page=1", "a.pdf", Some(1)),
@@ -488,9 +488,8 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("z.png"), dir.path().join("link.png")).unwrap();
         std::os::unix::fs::symlink("nowhere.png", dir.path().join("broken.png")).unwrap();
         let found = find(&[dir.path().into()], &mut io::empty()).unwrap();
-        let Inputs::Pictures { passed_over: PassedOver { dangling, linked, special, .. }, .. } = found else {
-            panic!("lines")
-        };
+        let Inputs::Pictures { passed_over, .. } = found else { panic!("lines") };
+        let PassedOver { dangling, linked, special, .. } = *passed_over;
         let passed = |name: &str| Passed { count: 1, first: dir.path().join(name).display().to_string() };
         let expected = (passed("broken.png"), passed("b/up"), passed("zero.png"));
         assert_eq!((dangling, linked, special), expected);

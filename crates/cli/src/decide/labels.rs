@@ -215,7 +215,7 @@ mod tests {
             .iter()
             .map(|picture| {
                 let labels = picture.labels.iter().map(|label| (label.question, label.right));
-                (picture.image.as_path(), labels.collect())
+                (Path::new(&picture.image), labels.collect())
             })
             .collect();
         let expected = [
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(labels.questions, [Asked::new("Is it?", &["no".to_owned(), "yes".to_owned()])]);
         let right: Vec<usize> = labels.pictures.iter().map(|picture| picture.labels[0].right).collect();
         assert_eq!(right, [0, 1, 1]);
-        assert!(labels.pictures[1].image.ends_with("yes/a.png"), "{labels:?}");
+        assert!(Path::new(&labels.pictures[1].image).ends_with("yes/a.png"), "{labels:?}");
         assert!(matches!(find(dir.path(), None), Err(InputError::NoPrompt { .. })));
         let absent = dir.path().join("absent");
         assert!(matches!(find(&absent, Some("Is it?")), Err(InputError::Unreadable { .. })));
