@@ -503,7 +503,7 @@ fn choices_that_cannot_be_told_apart_are_refused() {
     let told =
         |choices: &[&str]| refused(choices.iter().map(|&choice| choice.to_owned()).collect()).to_string();
     assert_eq!(told(&[]), "a question has 0 choices, it must have 2 to 255");
-    assert_eq!(told(&["yes"]), "a question has 1 choices, it must have 2 to 255");
+    assert_eq!(told(&["yes"]), "a question has 1 choice, it must have 2 to 255");
     let many = refused((0..256).map(|number| number.to_string()).collect());
     assert_eq!(many.to_string(), "a question has 256 choices, it must have 2 to 255");
     assert_eq!(told(&["yes", " "]), "choice 2 is empty");

@@ -23,7 +23,7 @@ pub(super) struct AheadImage<B: Backend> {
     key: [u8; 32],
     /// Held by whoever prepares the request: nobody wants the image any more when it is gone.
     inputs: Weak<ImageInputs>,
-    /// Of its embedding.
+    /// Size of its embedding, known before it is computed.
     bytes: usize,
     /// How far it is; none before its first tile.
     pub(super) encoded: Option<Encoded<B>>,

@@ -47,7 +47,7 @@ function addFiles(files) {
 async function readFiles(files) {
   const isDocument = (file) => file.type === 'application/pdf' || /\.pdf$/i.test(file.name);
   const images = files.filter((file) => file.type.startsWith('image/') || isDocument(file) || /\.(tiff?|bmp|webp|avif|hei[cf])$/i.test(file.name));
-  if (images.length === 0 && files.length > 0) showError({ message: 'that is not a picture', hint: 'use a PNG, JPEG, HEIC, AVIF, WebP, GIF, BMP, TIFF or PDF file' });
+  if (images.length === 0 && files.length > 0) showError({ message: 'that is not a picture', hint: 'use a picture, as a PNG or a JPEG file' });
   for (const file of images) {
     keepTaken(null);
     const picture = { name: file.name || 'picture', url: await readFile(file).catch(() => null) };

@@ -15,7 +15,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 /// The page's routes.
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/", get(|| async { file("text/html; charset=utf-8", include_str!("index.html")) }))
+        .route("/", get(|| async { file("text/html; charset=utf-8", index()) }))
         .route("/app.js", get(|| async { file("text/javascript; charset=utf-8", include_str!("app.js")) }))
         .route(
             "/answer.js",
@@ -42,6 +42,21 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/examples/sign.png", example(include_bytes!("examples/sign.png")))
         .route("/examples/book.png", example(include_bytes!("examples/book.png")))
         .route("/examples/bars.png", example(include_bytes!("examples/bars.png")))
+}
+
+/// The page itself, which offers only what this build reads.
+fn index() -> String {
+    let mut page = include_str!("index.html").to_owned();
+    for (is_read, offers) in [
+        (cfg!(feature = "pdf"), &[" or a PDF", ",.pdf,application/pdf"][..]),
+        (cfg!(feature = "avif"), &[",.avif"]),
+        (cfg!(feature = "heic"), &[",.heic,.heif"]),
+    ] {
+        for offer in offers.iter().filter(|_| !is_read) {
+            page = page.replace(offer, "");
+        }
+    }
+    page
 }
 
 /// A picture to click while the page is empty. The folder repeats the repository's `examples`, since cargo packs nothing
