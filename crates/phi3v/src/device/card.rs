@@ -38,9 +38,9 @@ pub struct Card {
 /// What a product of many rows, as of a prompt, takes on a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManyRowsTimes {
-    /// By integer dot products.
+    /// Made by products of four integers at a time.
     pub dot4: Duration,
-    /// By matrix units.
+    /// Made by the card's matrix units.
     pub units: Duration,
 }
 
