@@ -12,6 +12,7 @@ use phi3v_cli::hub::{HubError, HubOptions, ModelSource, Token, resolve};
 use server::{Reply, Request};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+#[cfg(unix)]
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
