@@ -126,7 +126,7 @@ def test_a_calibration_that_cannot_be_read_is_named(demo, tmp_path):
 @pytest.mark.parametrize(
     ("question", "options", "error", "words"),
     [
-        ("Is it?", {"choices": ["yes"]}, phi3v.OptionError, "a question has 1 choices, it must have 2 to 255"),
+        ("Is it?", {"choices": ["yes"]}, phi3v.OptionError, "a question has 1 choice, it must have 2 to 255"),
         ("Is it?", {"choices": ["yes", " "]}, phi3v.OptionError, "choice 2 is empty"),
         ("Is it?", {"choices": ["yes", "yes "]}, phi3v.OptionError, "are the same answer"),
         (" ", {"choices": ["yes", "no"]}, phi3v.OptionError, "the question is empty"),
