@@ -84,15 +84,20 @@ fn product(format: PackedFormat, panel: &[u8], x: &QuantizedRows<'_>, rows: Rang
                     };
                     let sum: i32 = (0..GROUP).map(product).sum();
                     let scale = quant::scale(block, column);
-                    *y = (sum as f32 * scale).mul_add(meta.scale, *y);
+                    *y = fused(sum as f32 * scale, meta.scale, *y);
                     for (place, outlier) in meta.outliers() {
                         let q = f32::from(shape.quantized(block, column, place));
-                        *y = (q * scale).mul_add(outlier, *y);
+                        *y = fused(q * scale, outlier, *y);
                     }
                 }
             }
         }
     }
+}
+
+/// `a * b + c`, rounded once. std asks the C library where no instruction may be used, and mingw's `fmaf` rounds twice.
+fn fused(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(all(windows, target_env = "gnu")) { libm::fmaf(a, b, c) } else { a.mul_add(b, c) }
 }
 
 /// Turns a q4 panel into the q8 panel of the same values.
