@@ -182,15 +182,15 @@ class Feed:
 
 
 @torch.no_grad()
-def kept_features(model: Student, samples: list[Sample], images: int) -> Tensor:
-    """Features of the samples, computed once for each: the tower rests."""
-    new = [s for s in samples if s.features is None]
+def kept_features(model: Student, samples: list[Sample], images: int, kept: str = "features") -> Tensor:
+    """Features of the samples, computed once for each: the tower rests. `kept`: the sample's field that they lie in."""
+    new = [s for s in samples if getattr(s, kept) is None]
     if new:
         found = features_of(model, new)
         found = found.bfloat16() if BF16 else found
         for s, f in zip(new, found.split(images), strict=True):
-            s.features = f
-    return torch.cat([s.features for s in samples])  # type: ignore[misc]
+            setattr(s, kept, f)
+    return torch.cat([getattr(s, kept) for s in samples])
 
 
 def rate(progress: float, peak: float) -> float:

@@ -24,11 +24,10 @@ from torch import Tensor
 from drawing.wider import plain_source, small_source, wide_source
 from network.rounding import round_decoder
 from optim.shared import Clock, Shared, keep, mixed, run
-from optim.update import BF16
 from samples.dataset import Batch, Sample, collate, tokenizer
 from samples.feed import GROUPS, Prompts
 from stages.crops import loss_of_crops, views_of
-from stages.stage2 import TASKS, Feed, Student, answer_loss, exact, features_of, guide_loss, hidden_after, kept_features, right_of
+from stages.stage2 import TASKS, Feed, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of
 from stages.start import from_folder, pieces_of
 
 KEPT = {0: 64, 1: 800, 2: 160, 3: 40, 4: 40}  # recent samples replayed, by number of pictures
@@ -94,11 +93,8 @@ class Teacher:
     @torch.no_grad()
     def sees(self, samples: list[Sample], short: bool) -> Tensor | None:
         """The pictures' rows [pictures, rows, hidden] as its own tower has them; computed once for each sample."""
-        new = [s for s in samples if s.tiles and s.taught is None]
-        for s, found in zip(new, features_of(self.model, new).split([len(s.tiles) for s in new]) if new else (), strict=True):
-            s.taught = found.bfloat16() if BF16 else found
-        seen = [s.taught for s in samples if s.taught is not None]
-        return self.model.phi.model.vision_embed_tokens(torch.cat(seen), short) if seen else None
+        images = len(samples[0].tiles)
+        return self.model.phi.model.vision_embed_tokens(kept_features(self.model, samples, images, "taught"), short) if images else None
 
     def divergence(self, model: Student, batch: Batch, pictures: Tensor | None, hidden: Tensor) -> Tensor:
         """How far the answers' probabilities are from the teacher's: mean KL divergence of their tokens, nats. `pictures`: as it sees them.

@@ -12,6 +12,7 @@ use regex::Regex;
 use std::sync::LazyLock;
 
 use crate::chat_template::{Message, Part, Role, assistant_is_next};
+use crate::error::count;
 use crate::tokenizer::{AddedToken, Tokenizer};
 
 /// Why a prompt is refused: its image numbers do not fit the images, or it is empty.
@@ -319,10 +320,6 @@ fn list(numbers: &[u64]) -> String {
 
 /// An error is one line: more numbers than this are cut in the message.
 const LISTED_MAX: usize = 16;
-
-fn count(n: usize, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
-}
 
 fn count_given(n: usize) -> String {
     if n == 1 { "1 is".to_owned() } else { format!("{n} are") }
