@@ -1,8 +1,9 @@
 //! Bars on stderr while the user waits; nothing where stderr is no terminal.
 
-use crate::terminal::{count, is_quiet};
+use crate::terminal::is_quiet;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phi3v::engine::{Phase, StepProgress};
+use phi3v::error::count;
 use phi3v::model::Progress as LoadProgress;
 use std::io::IsTerminal;
 

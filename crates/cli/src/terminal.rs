@@ -54,12 +54,6 @@ macro_rules! note {
     ($($words:tt)*) => { $crate::terminal::write_note(format_args!($($words)*)) };
 }
 
-/// A number of things in words, with the plural where it is due: `1 tile`, `2 tiles`.
-#[must_use]
-pub fn count(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}
-
 /// Writes a command's result to stdout, to the last byte.
 ///
 /// # Errors
@@ -220,11 +214,6 @@ impl TextSink for () {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_thing_has_no_plural() {
-        assert_eq!([0, 1, 2].map(|n| count(n, "tile")), ["0 tiles", "1 tile", "2 tiles"]);
-    }
 
     #[test]
     fn words_are_shaded_by_the_least_probability_of_their_tokens() {

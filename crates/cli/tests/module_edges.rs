@@ -27,8 +27,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hub", &["disk", "paths", "sys", "terminal", "trust", "variables"]),
     ("server", &["bounded", "documents", "fields", "origin", "sources", "version"]),
     ("batch", &["bounded", "disk", "documents", "paths", "server", "sources", "sys", "tables", "terminal"]),
-    ("decide", &["batch", "bounded", "paths", "terminal"]),
-    ("error", &["batch", "decide", "disk", "hub", "paths", "sources", "terminal"]),
+    ("decide", &["batch", "bounded", "paths"]),
+    ("error", &["batch", "decide", "disk", "hub", "paths", "sources"]),
     ("hints", &["documents", "error", "hub", "paths", "sources", "terminal", "trust"]),
     ("interrupt", &["error", "sys", "terminal"]),
     (

@@ -211,7 +211,7 @@ impl Failure {
         let kind = match code {
             // the arithmetic decoder cannot return early
             JERR_CANT_SUSPEND => return JpegError::Ended,
-            JERR_BAD_PRECISION => format!("{number} bits per sample"),
+            JERR_BAD_PRECISION => format!("{number}-bit samples"),
             JERR_SOF_UNSUPPORTED | JERR_UNKNOWN_MARKER => match process(number) {
                 Some(name) => name.to_owned(),
                 None => return JpegError::Damaged { reason: message },
@@ -375,7 +375,7 @@ mod tests {
             assert_eq!(read, Err(JpegError::Ended), "{end}");
         }
         let kind = |kind: &str| Err(JpegError::Unsupported { kind: kind.to_owned() });
-        assert_eq!(Jpeg::open(&flat(3, 12), 1).map(drop), kind("12 bits per sample"));
+        assert_eq!(Jpeg::open(&flat(3, 12), 1).map(drop), kind("12-bit samples"));
         assert_eq!(Jpeg::open(&flat(2, 8), 1).and_then(Jpeg::read).map(drop), kind("2 colour components"));
         let damaged = Jpeg::open(b"no picture", 1).map(drop);
         assert!(matches!(damaged, Err(JpegError::Damaged { .. })), "{damaged:?}");

@@ -3,14 +3,17 @@
 //! Messages are one sentence, lower case, without a full stop, and name the value and the limit. The command line prints
 //! them unchanged; the server repeats of them what a stranger may know, and has hints of its own.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 /// Shorthand for results of this library, whose error is [`enum@Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A number of things in words, with the plural where it is due: `1 token`, `2 tokens`.
-pub(crate) fn count(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+#[must_use]
+pub fn count(number: impl Display, thing: &str) -> String {
+    let number = number.to_string();
+    format!("{number} {thing}{}", if number == "1" { "" } else { "s" })
 }
 
 /// Everything that can go wrong in the library, each area with an enum of its own.
@@ -122,5 +125,15 @@ impl Error {
             }
             Self::Backend(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_has_no_plural() {
+        assert_eq!([0, 1, 2, 11].map(|n| count(n, "tile")), ["0 tiles", "1 tile", "2 tiles", "11 tiles"]);
     }
 }

@@ -82,7 +82,7 @@ fn kinds_of_jpeg_that_are_not_decoded_are_named() {
         assert_eq!(kind(&changed(&sound, SOF0, 1, marker)), name);
     }
     for bits in [2, 12, 16] {
-        assert_eq!(kind(&changed(&sound, SOF0, 4, bits)), format!("{bits} bits per sample"));
+        assert_eq!(kind(&changed(&sound, SOF0, 4, bits)), format!("{bits}-bit samples"));
     }
     let two = changed(&fixture("gray.jpg"), b"\xff\xc0\0\x0b\x08", 9, 2);
     assert!(matches!(read_alike(&two), Err(ImageError::Damaged { .. })), "its header has the wrong length");

@@ -17,7 +17,6 @@ use phi3v_cli::error::CliError;
 use phi3v_cli::hub::HubOptions;
 use phi3v_cli::interrupt::Interrupt;
 use phi3v_cli::runtime::{self, Runtime, ScoringModel};
-use phi3v_cli::terminal::count;
 use phi3v_kernels::Cpu;
 use pyo3::prelude::*;
 use std::path::PathBuf;

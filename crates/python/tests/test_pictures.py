@@ -392,7 +392,7 @@ def test_limits_are_those_of_pixels_too():
 def test_a_file_beyond_a_limit_is_not_read_as_pixels():
     pil = needs("PIL.Image")
     for name, options, words in [
-        ("animated.gif", {"max_frames": 1}, "has more than 1 frames, the limit"),
+        ("animated.gif", {"max_frames": 1}, "has more than 1 frame, the limit"),
         ("rgb.png", {"max_image_bytes": 50}, "bytes, the limit is 50"),
     ]:
         path = REPOSITORY / "testdata" / "images" / name

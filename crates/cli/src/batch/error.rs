@@ -2,7 +2,7 @@
 
 use crate::disk;
 use crate::paths::{quoted, system_words, unwritable};
-use crate::terminal::count;
+use phi3v::error::count;
 use std::io;
 use std::path::Path;
 
@@ -182,7 +182,7 @@ pub enum BatchError {
 }
 
 fn some_failed(failed: usize, total: usize) -> String {
-    format!("{failed} of {total} answers failed")
+    format!("{failed} of {} failed", count(total, "answer"))
 }
 
 impl BatchError {

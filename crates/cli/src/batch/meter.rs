@@ -1,8 +1,9 @@
 //! How far a batch is, on stderr: a bar on a terminal, otherwise a line every half minute.
 
-use crate::terminal::{count, is_quiet};
+use crate::terminal::is_quiet;
 use crate::{note, tell};
 use indicatif::{ProgressBar, ProgressStyle};
+use phi3v::error::count;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 

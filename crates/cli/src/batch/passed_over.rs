@@ -2,7 +2,7 @@
 
 use super::error::BatchError;
 use crate::note;
-use crate::terminal::count;
+use phi3v::error::count;
 use std::path::Path;
 
 /// Endings of the names of photographs and pictures.

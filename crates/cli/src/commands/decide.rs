@@ -9,12 +9,13 @@ use crate::interrupt::Interrupt;
 use crate::report::{self, DecideReport, decision_table};
 use crate::runtime::{self, Opened, Runtime};
 use crate::sources::{self, NamedImage};
-use crate::terminal::{count, print};
+use crate::terminal::print;
 use crate::{note, tell};
 use phi3v::Conversation;
 use phi3v::batch::Answer;
 use phi3v::decide::{Calibration, Decision, Question};
 use phi3v::engine::FinishReason;
+use phi3v::error::count;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -6,12 +6,13 @@ use crate::error::CliError;
 use crate::hub::{self, HubError, HubOptions};
 use crate::quantized;
 use crate::runtime::{self, Opened};
-use crate::terminal::{count, print};
+use crate::terminal::print;
 use crate::version;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
 use phi3v::device::{self, Card, Device};
 use phi3v::engine::EngineOptions;
+use phi3v::error::count;
 use phi3v::image::ImageParams;
 use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, size};
 use phi3v::weights::quantized::Quant;
@@ -273,10 +274,10 @@ impl fmt::Display for ModelInfo {
         writeln!(f, "  weights     {} in {}", size(self.weights_bytes), self.weights_format)?;
         writeln!(
             f,
-            "  decoder     {} of {}, {} heads ({} for keys and values), feed-forward {}, vocabulary {}",
+            "  decoder     {} of {}, {} ({} for keys and values), feed-forward {}, vocabulary {}",
             count(self.num_hidden_layers, "layer"),
             self.hidden_size,
-            self.num_attention_heads,
+            count(self.num_attention_heads, "head"),
             self.num_key_value_heads,
             self.intermediate_size,
             self.vocab_size

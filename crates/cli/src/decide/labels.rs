@@ -4,8 +4,8 @@ use super::{Asked, InputError};
 use crate::batch::inputs::{self, Inputs};
 use crate::bounded;
 use crate::paths::{folder_of, system_words};
-use crate::terminal;
 use phi3v::decide::CHOICES_MAX;
+use phi3v::error;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -185,7 +185,7 @@ fn checked(labels: Labels) -> Result<Labels, String> {
     for question in &labels.questions {
         let count = question.choices.len();
         if !(2..=CHOICES_MAX).contains(&count) {
-            let (prompt, answers) = (&question.prompt, terminal::count(count, "different answer"));
+            let (prompt, answers) = (&question.prompt, error::count(count, "different answer"));
             return Err(format!("{prompt:?} has {answers}, it must have 2 to {CHOICES_MAX}"));
         }
         if question.prompt.trim().is_empty() {

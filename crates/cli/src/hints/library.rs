@@ -1,12 +1,12 @@
 //! Hints about the library's errors. It knows no command line: where a flag or a command is what helps, it is named here.
 
-use crate::terminal::count;
 use phi3v::Error;
 use phi3v::checkpoint::CheckpointError;
 use phi3v::config::ConfigError;
 use phi3v::decide::{CalibrationError, DecideError};
 use phi3v::device::DeviceError;
 use phi3v::engine::EngineError;
+use phi3v::error::count;
 use phi3v::image::ImageError;
 use phi3v::kernels::{BackendError, CpuError};
 use phi3v::memory::{CONTEXT_DEFAULT_MIN, MemoryError};

@@ -3,6 +3,7 @@
 use super::cache::RepoCache;
 use super::client::{Client, RemoteFile, header};
 use super::{HubError, Progress};
+use phi3v::error::count;
 use phi3v::files::{open_in_place, sync_data};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -93,7 +94,7 @@ impl Download<'_> {
         let response = self.client.open(file, partial.len)?;
         if let Some(size) = stated_size(&response).filter(|size| *size != file.size) {
             // a proxy's page, or another file: what has been received stays
-            let reason = format!("it answers with {size} bytes, and the file has {}", file.size);
+            let reason = format!("it answers with {}, and the file has {}", count(size, "byte"), file.size);
             return Err(unreachable_error(file, &reason));
         }
         let begins_at = match response.status().as_u16() {

@@ -5,9 +5,10 @@ use crate::args::ModelArgs;
 use crate::decide::Asked;
 use crate::runtime::Runtime;
 use crate::sources::{ImageReport, NamedImage};
-use crate::terminal::{count, printable};
+use crate::terminal::printable;
 use phi3v::decide::{Calibration, Decision};
 use phi3v::engine::Finished;
+use phi3v::error::count;
 use serde::Serialize;
 use std::fmt::Write;
 

@@ -7,6 +7,7 @@ use crate::documents::PageChoice;
 use phi3v::chat_template::Role;
 use phi3v::constraint::Grammar;
 use phi3v::engine::CacheSalt;
+use phi3v::error::count;
 use phi3v::sampler::SamplingParams;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -219,7 +220,8 @@ pub(super) fn check_parts<'a, P: Iterator<Item = &'a TurnPart>>(
 ) -> Result<(), ApiError> {
     let images = parts().filter(|part| matches!(part, TurnPart::Image(_))).count();
     if images > limits.images_max {
-        let message = format!("the request has {images} pictures, the limit is {}", limits.images_max);
+        let message =
+            format!("the request has {}, the limit is {}", count(images, "picture"), limits.images_max);
         return Err(too_many_images(message).param(name));
     }
     let bytes = text_bytes(parts()) + more;

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use phi3v::engine::CacheSalt;
+use phi3v::error::count;
 use std::path::Path;
 
 /// Some ten thousand keys.
@@ -25,7 +26,7 @@ pub enum KeyFileError {
     #[error("the file of API keys is empty")]
     Empty,
     /// A key that can be guessed.
-    #[error("line {line} of the file of API keys has {bytes} bytes, at least {KEY_BYTES_MIN} are needed")]
+    #[error("line {line} of the file of API keys has {}, at least {KEY_BYTES_MIN} are needed", count(*.bytes, "byte"))]
     Short {
         /// Number of the line, from 1.
         line: usize,

@@ -4,6 +4,7 @@ use super::error::ApiError;
 use super::hints;
 use crate::sources::SourceLimits;
 use axum::http::StatusCode;
+use phi3v::error::count;
 use phi3v::image::ImageLimits;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -144,7 +145,7 @@ pub fn body_too_slow(limit: Duration) -> ApiError {
 
 /// The error where `capacity` answers run or wait already, after which it is worth trying again.
 pub fn queue_full(capacity: usize) -> ApiError {
-    let message = format!("{capacity} answers are running or waiting already, the limit");
+    let message = format!("{} running or waiting already, the limit", count(capacity, "answer"));
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
         .hint(hints::load::LATER)
         .retry_after(Duration::from_secs(2))

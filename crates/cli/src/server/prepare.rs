@@ -358,7 +358,7 @@ fn decode_all(
 }
 
 fn too_many_pages(limit: usize) -> ApiError {
-    ask::too_many_images(format!("the request has more than {limit} pictures and pages, the limit"))
+    ask::too_many_images(format!("the request has more pictures and pages than {limit}, the limit"))
 }
 
 /// How a file of a request becomes images.

@@ -4,7 +4,7 @@
 use super::grab::GrabError;
 use crate::documents::DocumentError;
 use crate::paths::system_words;
-use crate::terminal::count;
+use phi3v::error::count;
 use phi3v::image::ImageError;
 use std::io;
 use std::time::Duration;

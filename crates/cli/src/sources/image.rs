@@ -1,7 +1,8 @@
 //! Pictures that are ready for the model, and what is told about them.
 
 use crate::documents::Page;
-use crate::terminal::{count, printable};
+use crate::terminal::printable;
+use phi3v::error::count;
 use phi3v::image::{ImageInputs, Size};
 use serde::Serialize;
 use std::sync::Arc;

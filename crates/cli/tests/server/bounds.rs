@@ -141,6 +141,7 @@ fn who_finds_no_place_is_refused_before_pictures_are_looked_at() {
     let broken = user_with_picture("data:image/png;base64,AAAA", "x");
     let refused = server.chat(&json!({"messages": [broken], "max_tokens": 1}));
     assert_eq!((refused.status, refused.code().as_str()), (429, "queue_full"), "{}", refused.text());
+    assert!(refused.text().contains("1 answer running or waiting already, the limit"), "{}", refused.text());
 }
 
 #[test]

@@ -439,7 +439,7 @@ mod tests {
         assert_eq!(followed(object.clone(), object.clone(), b"{\"a\":1}"), Ok(true));
         assert_eq!(followed(object.clone(), other.clone(), b"{\"a\":1"), Ok(false));
         let refused =
-            "the answer does not satisfy its JSON schema: an object has 1 members, maxProperties is 0";
+            "the answer does not satisfy its JSON schema: an object has 1 member, maxProperties is 0";
         assert_eq!(followed(object, other, b"{\"a\":1}"), Err(refused.to_owned()));
         // one that may go on goes on
         let tens = json!({"type": "integer", "multipleOf": 10});

@@ -68,7 +68,7 @@ pub enum EngineError {
         context: usize,
     },
     /// Too many requests are waiting.
-    #[error("{waiting} requests are waiting already, the limit")]
+    #[error("{} waiting already, the limit", count(*.waiting, "request"))]
     QueueFull {
         /// Requests that wait already.
         waiting: usize,
@@ -97,7 +97,8 @@ pub enum EngineError {
     },
     /// A wrong number of rows for an image, or the image twice.
     #[error(
-        "picture {number} has {rows} rows in one place of the prompt, it takes {expected} in exactly one"
+        "picture {number} has {} in one place of the prompt, it takes {expected} in exactly one",
+        count(*.rows, "row")
     )]
     ImageRows {
         /// The image's number, from 1.

@@ -1,5 +1,7 @@
 //! What can be wrong with an image, one sentence each.
 
+use crate::error::count;
+
 use super::converter::{SUPPORTED, converter, missing_feature};
 
 /// Why an image was refused: not a format that is read, damaged, beyond a limit, or not to be cut.
@@ -69,7 +71,7 @@ pub enum ImageError {
         limit: u32,
     },
     /// More frames than [`ImageLimits::frames_max`](super::ImageLimits::frames_max), or a page beyond it; more scans than are read.
-    #[error("the {format} picture has more than {limit} {}, the limit", frames_of(.format))]
+    #[error("the {format} picture has more than {}, the limit", count(*.limit, frame_of(.format)))]
     Frames {
         /// Name of the format.
         format: &'static str,
@@ -205,12 +207,12 @@ impl ImageError {
     }
 }
 
-/// What a file of this format has many of.
-fn frames_of(format: &str) -> &'static str {
+/// One of what a file of this format has many of.
+fn frame_of(format: &str) -> &'static str {
     match format {
-        "JPEG" => "scans",
-        "TIFF" => "pages",
-        _ => "frames",
+        "JPEG" => "scan",
+        "TIFF" => "page",
+        _ => "frame",
     }
 }
 

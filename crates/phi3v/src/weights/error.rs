@@ -1,5 +1,6 @@
 //! What can be wrong with a checkpoint's files.
 
+use crate::error::count;
 use crate::files::ReadError;
 
 /// Why a checkpoint's weights were refused, with the file or tensor that is wrong.
@@ -51,7 +52,7 @@ pub enum WeightsError {
         limit: usize,
     },
     /// A file ends before its header does.
-    #[error("{file} is truncated: it has {bytes} bytes and needs at least {needed}")]
+    #[error("{file} is truncated: it has {} and needs at least {needed}", count(*.bytes, "byte"))]
     Truncated {
         /// Name of the file.
         file: String,
@@ -123,7 +124,7 @@ pub enum WeightsError {
         bytes: u64,
     },
     /// Bytes at the end belong to no tensor.
-    #[error("the last {bytes} bytes of {file} belong to no tensor")]
+    #[error("{file} ends with {} of no tensor", count(*.bytes, "byte"))]
     TrailingBytes {
         /// Name of the file.
         file: String,
@@ -131,7 +132,7 @@ pub enum WeightsError {
         bytes: u64,
     },
     /// A tensor's length is not what its dtype and shape ask for.
-    #[error("{name} in {file} has {found} bytes, which is not what {dtype} {shape:?} takes")]
+    #[error("{name} in {file} has {}, which is not what {dtype} {shape:?} takes", count(*.found, "byte"))]
     TensorBytes {
         /// Name of the file.
         file: String,

@@ -979,8 +979,8 @@ fn what_cannot_be_run_is_refused_before_it_is_queued() {
     refused(ask(&[1, i64::MIN], 1), "refers to picture 9223372036854775808, but 0 were given");
     let image = || vec![picture(0)];
     refused(Request::greedy(vec![1, 2], image(), 1), "picture 1 is not mentioned");
-    refused(Request::greedy(vec![1, -1, 2], image(), 1), "picture 1 has 1 rows");
+    refused(Request::greedy(vec![1, -1, 2], image(), 1), "picture 1 has 1 row in");
     engine.submit(ask(&[1], 1)).unwrap();
     let error = engine.submit(ask(&[1], 1)).unwrap_err();
-    assert!(error.to_string().contains("1 requests are waiting") && error.hint().is_some());
+    assert!(error.to_string().contains("1 request waiting") && error.hint().is_some());
 }

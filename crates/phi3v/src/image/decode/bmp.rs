@@ -1,5 +1,7 @@
 //! BMP: 1, 4, 8, 16, 24 and 32 bits, run-length coded or with colour masks.
 
+use crate::error::count;
+
 use super::super::error::ImageError;
 use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, colors_of, is_gray_ramp, unpack_bits};
@@ -76,7 +78,7 @@ impl Header {
         let mut header = match length {
             OS2_HEADER => Self::read_os2(&fields)?,
             40 | 52 | 56 | 64 | 108 | 124 => Self::read_windows(&fields)?,
-            other => return Err(unsupported(format!("a header of {other} bytes"))),
+            other => return Err(unsupported(format!("a header of {}", count(other, "byte")))),
         };
         limits.check_size(Size { width: header.width, height: header.height })?;
         let mut at = FILE_HEADER + length;
@@ -90,7 +92,7 @@ impl Header {
                 at += if length == 40 { 12 } else { 0 };
             }
             (compression, bits) => {
-                return Err(unsupported(format!("{bits} bits with compression {compression}")));
+                return Err(unsupported(format!("{} with compression {compression}", count(bits, "bit"))));
             }
         }
         if header.bits <= 8 {

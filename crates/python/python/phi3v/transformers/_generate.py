@@ -95,7 +95,7 @@ def _longest(prompt_tokens: int, rest: dict[str, Any]) -> int | None:
     together = whole("max_length", together)
     if together <= prompt_tokens:
         raise OptionError(
-            f"max_length is {together}, and the prompt has {prompt_tokens} tokens already", "use max_new_tokens"
+            f"max_length is {together}, of which the prompt takes {prompt_tokens} already", "use max_new_tokens"
         )
     return together - prompt_tokens
 

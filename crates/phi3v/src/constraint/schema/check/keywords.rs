@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use crate::error;
+
 use super::super::decimal::Decimal;
 use super::super::number::{self, Multiple};
 use super::super::references::References;
@@ -195,10 +197,10 @@ impl<'a> Checker<'a> {
     fn text(&mut self, schema: &'a Map<String, Value>, text: &str) -> Result<Option<String>, Unmet> {
         let length = text.chars().count() as u64;
         if let Some(min) = count(schema, "minLength")?.filter(|&min| length < min) {
-            return Ok(Some(format!("has {length} characters, minLength is {min}")));
+            return Ok(Some(format!("has {}, minLength is {min}", error::count(length, "character"))));
         }
         if let Some(max) = count(schema, "maxLength")?.filter(|&max| length > max) {
-            return Ok(Some(format!("has {length} characters, maxLength is {max}")));
+            return Ok(Some(format!("has {}, maxLength is {max}", error::count(length, "character"))));
         }
         if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
             && !self.matches(pattern, text)?
@@ -228,10 +230,16 @@ impl<'a> Checker<'a> {
     fn array(&mut self, schema: &'a Map<String, Value>, items: &[Instance<'_>]) -> Outcome {
         let length = items.len() as u64;
         if let Some(min) = count(schema, "minItems")?.filter(|&min| length < min) {
-            return Err(Unmet::violated(format!("an array has {length} items, minItems is {min}")));
+            return Err(Unmet::violated(format!(
+                "an array has {}, minItems is {min}",
+                error::count(length, "item")
+            )));
         }
         if let Some(max) = count(schema, "maxItems")?.filter(|&max| length > max) {
-            return Err(Unmet::violated(format!("an array has {length} items, maxItems is {max}")));
+            return Err(Unmet::violated(format!(
+                "an array has {}, maxItems is {max}",
+                error::count(length, "item")
+            )));
         }
         // before draft 2020-12 a list of first items was called items, and what follows additionalItems
         let (first, others) = match schema.get("items") {
@@ -253,7 +261,8 @@ impl<'a> Checker<'a> {
             let most = count(schema, "maxContains")?;
             if found < least || most.is_some_and(|most| found > most) {
                 return Err(Unmet::violated(format!(
-                    "an array has {found} items of the kind that contains counts"
+                    "an array has {} of the kind that contains counts",
+                    error::count(found, "item")
                 )));
             }
         }
@@ -275,10 +284,16 @@ impl<'a> Checker<'a> {
         let names: HashSet<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         let length = names.len() as u64;
         if let Some(min) = count(schema, "minProperties")?.filter(|&min| length < min) {
-            return Err(Unmet::violated(format!("an object has {length} members, minProperties is {min}")));
+            return Err(Unmet::violated(format!(
+                "an object has {}, minProperties is {min}",
+                error::count(length, "member")
+            )));
         }
         if let Some(max) = count(schema, "maxProperties")?.filter(|&max| length > max) {
-            return Err(Unmet::violated(format!("an object has {length} members, maxProperties is {max}")));
+            return Err(Unmet::violated(format!(
+                "an object has {}, maxProperties is {max}",
+                error::count(length, "member")
+            )));
         }
         for name in list(schema, "required").iter().filter_map(Value::as_str) {
             if !names.contains(name) {

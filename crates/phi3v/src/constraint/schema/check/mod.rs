@@ -135,7 +135,7 @@ mod tests {
             (json!({"maximum": -1}), "-1", "-0.5", "outside of maximum -1"),
             (json!({"exclusiveMaximum": long}), "9007199254740992", "9007199254740993", "which is excluded"),
             (json!({"multipleOf": 0.01}), "0.07", "0.075", "no multiple of 0.01"),
-            (json!({"minLength": 2}), "\"\u{e9}\u{e9}\"", "\"\u{e9}\"", "has 1 characters, minLength is 2"),
+            (json!({"minLength": 2}), "\"\u{e9}\u{e9}\"", "\"\u{e9}\"", "has 1 character, minLength is 2"),
             (json!({"maxLength": 1}), "\"\\n\"", "\"ab\"", "maxLength is 1"),
             (json!({"pattern": "^a+$"}), "\"aa\"", "\"ab\"", "does not match the pattern"),
             (json!({"format": "date"}), "\"2024-02-28\"", "\"2024-02-30\"", "is not of the format \"date\""),

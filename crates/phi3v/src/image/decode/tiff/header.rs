@@ -4,6 +4,7 @@ use super::compression::Compression;
 use super::directory::{Directory, place};
 use super::ycbcr::Subsampling;
 use super::{ImageError, ImageLimits, ImageMode, Orientation, Size, tag, unsupported};
+use crate::error::count;
 
 /// Gray with alpha is 2, RGB with three extra samples is 6.
 const SAMPLES_MAX: usize = 6;
@@ -118,7 +119,7 @@ impl<'a> Header<'a> {
             Photometric::Cmyk => 4,
         };
         if self.samples < wanted || self.samples > SAMPLES_MAX {
-            return Err(unsupported(&format!("{} samples per pixel", self.samples)));
+            return Err(unsupported(&format!("{} per pixel", count(self.samples, "sample"))));
         }
         let plain_gray = self.is_gray() && self.samples == 1;
         let format_known = match self.format {
@@ -128,7 +129,7 @@ impl<'a> Header<'a> {
         };
         if !format_known {
             let kind = if self.format == SampleFormat::Float { "floating point" } else { "signed" };
-            return Err(unsupported(&format!("{kind} samples of {} bits", self.bits)));
+            return Err(unsupported(&format!("{kind} samples of {}", count(self.bits, "bit"))));
         }
         let bits_known = match (self.photometric, self.bits) {
             (_, 8) => true,
@@ -142,7 +143,7 @@ impl<'a> Header<'a> {
         };
         let fax = matches!(self.compression, Compression::Fax(_));
         if !bits_known || (fax && self.bits != 1) || (self.compression.is_jpeg() && self.bits != 8) {
-            return Err(unsupported(&format!("{} bits per sample", self.bits)));
+            return Err(unsupported(&format!("{} per sample", count(self.bits, "bit"))));
         }
         let predictable = match self.predictor {
             1 => true,
@@ -152,8 +153,9 @@ impl<'a> Header<'a> {
         };
         if !predictable {
             return Err(unsupported(&format!(
-                "predictor {} with {} bits per sample",
-                self.predictor, self.bits
+                "predictor {} with {} per sample",
+                self.predictor,
+                count(self.bits, "bit")
             )));
         }
         self.check_planes()
