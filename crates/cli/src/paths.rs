@@ -105,17 +105,29 @@ pub fn quoted(word: &str) -> String {
     sys::quoted(word)
 }
 
-/// Endings of names that are no questions.
-const PICTURE_ENDINGS: [&str; 15] = [
-    "png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif", "pdf", "mp4", "mov", "mkv",
-    "webm",
+/// Endings of the names of pictures and photographs, whether phi3v reads them or not: who has one of the others wants to hear of it.
+const PICTURE_ENDINGS: &[&str] = &[
+    "arw", "avif", "bmp", "cr2", "cr3", "crw", "dng", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg",
+    "jpg", "jxl", "mrw", "nef", "orf", "png", "raf", "rw2", "tif", "tiff", "webp", "x3f",
 ];
+/// Endings of the names of documents and videos, which pictures are taken from.
+const ENDINGS_OF_SEVERAL: &[&str] = &["mkv", "mov", "mp4", "pdf", "webm"];
+
+fn has_ending(name: &str, endings: &[&str]) -> bool {
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    ending.is_some_and(|ending| endings.contains(&ending.as_str()))
+}
 
 /// Whether a name ends as those of pictures do.
 #[must_use]
+pub fn is_called_a_picture(name: &str) -> bool {
+    has_ending(name, PICTURE_ENDINGS)
+}
+
+/// Whether a name ends as those of pictures do, or of what pictures are taken from.
+#[must_use]
 pub fn has_picture_ending(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-    ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
+    is_called_a_picture(name) || has_ending(name, ENDINGS_OF_SEVERAL)
 }
 
 /// Whether a word that names nothing is rather one of a question than the wrong name of a file.
@@ -178,6 +190,21 @@ mod tests {
         std::fs::write(path("a"), "x").unwrap();
         std::os::unix::fs::symlink("a", path("link")).unwrap();
         assert!(lead_to_one_place(&path("link"), &path("a")));
+    }
+
+    #[test]
+    fn what_is_called_as_a_picture_is_no_word_of_a_question() {
+        for (name, picture, word) in [
+            ("a.JPG", true, false),
+            ("IMG_7.nef", true, false),
+            ("a.b.heif", true, false),
+            ("report.pdf", false, false),
+            ("trip.mov", false, false),
+            ("jpg", false, true),
+            ("etc.", false, true),
+        ] {
+            assert_eq!((is_called_a_picture(name), is_loose_word(name)), (picture, word), "{name}");
+        }
     }
 
     #[test]

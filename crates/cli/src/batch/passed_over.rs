@@ -2,14 +2,9 @@
 
 use super::error::BatchError;
 use crate::note;
+use crate::paths::is_called_a_picture;
 use phi3v::error::count;
 use std::path::Path;
-
-/// Endings of the names of photographs and pictures.
-const PICTURE_ENDINGS: &[&str] = &[
-    "arw", "avif", "bmp", "cr2", "cr3", "crw", "dng", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg",
-    "jpg", "jxl", "mrw", "nef", "orf", "png", "raf", "rw2", "tif", "tiff", "webp", "x3f",
-];
 
 /// What was come across in folders and by patterns, and is not asked about.
 #[derive(Debug, Default)]
@@ -107,10 +102,9 @@ impl PassedOver {
 
     /// Counts a file that is no picture.
     pub(super) fn file(&mut self, path: &Path, is_pdf: bool) {
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         if is_pdf {
             self.pdfs.add(path);
-        } else if ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str())) {
+        } else if is_called_a_picture(&path.to_string_lossy()) {
             self.called.add(path);
         } else {
             self.files += 1;
