@@ -59,7 +59,8 @@ Environment:
   RUST_LOG         level of the server's log: off, error, warn, info, debug or trace
   XDG_CACHE_HOME   instead of ~/.cache and %LOCALAPPDATA% in both
   HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE  as the hub's own tools have them
-  NO_COLOR         no colours";
+  NO_COLOR         no colours
+  A variable that is empty, or of blanks, counts as unset";
 
 /// The model that answers where none is named.
 pub const DEFAULT_MODEL: &str = phi3v::demo::NAME;

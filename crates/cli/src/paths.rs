@@ -40,7 +40,7 @@ fn folded_on(folds_case: bool, name: &Path) -> PathBuf {
 #[must_use]
 pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();
-    match (path.strip_prefix("~"), std::env::home_dir()) {
+    match (path.strip_prefix("~"), home()) {
         (Ok(rest), Some(home)) => home.join(rest),
         _ => path.to_owned(),
     }
@@ -61,7 +61,11 @@ pub fn shared_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
 fn cache_folder(get: impl Fn(&str) -> Option<OsString>, of_system: Option<&str>) -> PathBuf {
     let given = |name: &str| get(name).filter(|value| !is_blank(value)).map(from_home);
     let folder = given("XDG_CACHE_HOME").or_else(|| given(of_system?));
-    folder.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache"))
+    folder.unwrap_or_else(|| home().unwrap_or_default().join(".cache"))
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::home_dir().filter(|home| !is_blank(home.as_os_str()))
 }
 
 /// Refuses a file named by the user that would be waited for without end, or is none.

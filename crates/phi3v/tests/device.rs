@@ -60,19 +60,24 @@ fn a_device_is_named_in_any_case_and_none_other() {
 fn the_variable_names_the_device_where_nobody_else_does() {
     const NAME: &str = "the_variable_names_the_device_where_nobody_else_does";
     const CHILD: &str = "PHI3V_TEST_OF_DEVICE_CHILD";
-    if std::env::var_os(CHILD).is_some() {
+    if let Some(called) = std::env::var_os(CHILD) {
         let error = Device::open(&DeviceOptions::default()).err().unwrap().to_string();
-        assert!(error.starts_with("no device is called \"tpu\""), "{error}");
+        assert!(error.starts_with(&format!("no device is called {:?}", called.to_str().unwrap())), "{error}");
         // who names one is asked no further
         let named = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
         assert!(Device::open(&named).unwrap().cpu().is_some());
         return;
     }
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    let child = child.args(["--exact", NAME]).env("PHI3V_DEVICE", "tpu").env(CHILD, "1");
-    let output = child.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    #[cfg(unix)]
+    let odd: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(b"tp\xff".to_vec());
+    #[cfg(not(unix))]
+    let odd = std::ffi::OsString::from("tp\u{fffd}");
+    for (value, called) in [(" tpu".into(), "tpu"), (odd, "tp\u{fffd}")] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", NAME]).env("PHI3V_DEVICE", value).env(CHILD, called).output();
+        let told = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(told.contains("1 passed"), "{told}");
+    }
 }
 
 #[test]

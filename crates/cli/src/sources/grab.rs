@@ -236,7 +236,7 @@ fn decoded_hexadecimal(text: &[u8]) -> Vec<u8> {
 /// Where a program lies, by the folders of PATH.
 fn find(program: &str) -> Option<PathBuf> {
     let name = format!("{program}{PROGRAM_ENDING}");
-    let path = std::env::var_os("PATH")?;
+    let path = variable("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(&name)).find(|file| is_program(file))
 }
 

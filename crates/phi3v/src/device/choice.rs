@@ -38,10 +38,13 @@ const VARIABLE: &str = "PHI3V_DEVICE";
 impl DeviceChoice {
     /// The choice, where it is the variable's what that names.
     pub(super) fn made(&self) -> Result<Self, DeviceError> {
-        match (self, std::env::var(VARIABLE)) {
-            (Self::Variable, Ok(name)) if !name.trim().is_empty() => name.parse(),
-            (Self::Variable, _) => Ok(Self::Auto),
-            _ => Ok(self.clone()),
+        if *self != Self::Variable {
+            return Ok(self.clone());
+        }
+        let name = std::env::var_os(VARIABLE).unwrap_or_default();
+        match name.to_string_lossy().trim() {
+            "" => Ok(Self::Auto),
+            name => name.parse(),
         }
     }
 
