@@ -6,7 +6,7 @@ use crate::note;
 use crate::progress::Progress;
 use crate::sources::{NamedImage, NamedImageError};
 use crate::terminal::{TextSink, printable};
-use phi3v::batch::Answer;
+use phi3v::batch::{Answer, Coming};
 use phi3v::engine::{CacheSalt, Engine, Event, FinishReason, Finished, Observer, Request, StepProgress};
 use phi3v::error::count;
 use phi3v::words::{EVEN_MIN, words};
@@ -102,11 +102,8 @@ pub fn tell_doubt(answer: &Answer) {
 ///
 /// # Errors
 /// It could not be prepared, or Ctrl-C.
-///
-/// # Panics
-/// If there is none any more.
 pub fn next_picture(
-    coming: &Receiver<Result<NamedImage, NamedImageError>>,
+    coming: &Coming<Result<NamedImage, NamedImageError>>,
     interrupt: &Interrupt,
 ) -> Result<NamedImage, CliError> {
     loop {
@@ -114,9 +111,7 @@ pub fn next_picture(
             Ok(picture) => return Ok(picture?),
             Err(_) if interrupt.requested() => return Err(CliError::Interrupted),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                panic!("the thread that prepares pictures has ended early")
-            }
+            Err(RecvTimeoutError::Disconnected) => return Err(NamedImageError::Unprepared.into()),
         }
     }
 }
@@ -127,12 +122,8 @@ pub fn next_picture(
 ///
 /// # Errors
 /// A picture that could not be prepared, more pictures than fit into the context, or Ctrl-C.
-///
-/// # Panics
-/// If the thread that prepares what was named, `names` times one picture or more, did.
 pub fn encode_pictures<B: Backend>(
     engine: &mut Engine<B>,
-    names: usize,
     coming: &Receiver<Result<NamedImage, NamedImageError>>,
     until: Until,
     interrupt: &Interrupt,
@@ -167,6 +158,5 @@ pub fn encode_pictures<B: Backend>(
         }
     }
     progress.clear();
-    assert!(pictures.len() >= names, "the thread that prepares pictures has ended early");
     Ok((pictures, time))
 }

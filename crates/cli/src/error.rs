@@ -266,6 +266,7 @@ impl CliError {
             Self::Phi3V(error) | Self::Fixed(error) | Self::Depth(error) => library_code(error),
             Self::Pictures { .. } => ExitCode::Memory,
             Self::Picture(NamedImageError::StdinTwice) => ExitCode::Usage,
+            Self::Picture(NamedImageError::Unprepared) => ExitCode::Failure,
             Self::Picture(_) | Self::LooseQuestion(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,

@@ -96,6 +96,9 @@ fn unreadable(error: &io::Error) -> &'static str {
     }
 }
 
+/// What can be done about a bug.
+const REPORT: &str = "report it, with the picture where others may see it";
+
 impl NamedImageError {
     /// What the user of a batch can do about it, for the picture's row: other flags of the same command.
     #[must_use]
@@ -104,6 +107,7 @@ impl NamedImageError {
             Self::Image { error, .. } => return library::image(error),
             Self::Document { error, .. } => return error.hint(),
             Self::File { .. } | Self::Grab(_) | Self::StdinTwice => "check that the file can be read",
+            Self::Unprepared => REPORT,
             Self::Url { url } => match http_host(url) {
                 Some(host) => return Some(format!("allow its host with --allow-url {host}")),
                 None => "fetch it yourself, and give the path of the file",
@@ -203,6 +207,7 @@ fn picture(error: &NamedImageError) -> Option<String> {
             "phi3v batch FOLDER --prompt \"...\" asks about every picture in a folder".to_owned()
         }
         NamedImageError::File { .. } | NamedImageError::StdinTwice => return None,
+        NamedImageError::Unprepared => REPORT.to_owned(),
         NamedImageError::Url { url } => address(url),
         NamedImageError::Fetch { url, error: SourceError::NotAllowed(Unallowed::Host) } => format!(
             "name its host with --allow-url, as well as one that it redirects to; or {}",

@@ -22,7 +22,8 @@ use crate::engine::{Engine, Event, Finished, Output, Request, RequestId, Token};
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::collections::{HashMap, VecDeque};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ pub struct Answer {
 pub struct Batch<'e, B: Backend, K, E = Error> {
     engine: &'e mut Engine<B>,
     /// None when there are no more.
-    source: Option<Receiver<Vec<Asked<K, E>>>>,
+    source: Option<Coming<Vec<Asked<K, E>>>>,
     /// Requests that were taken and not submitted yet.
     taken: VecDeque<Asked<K, E>>,
     running: HashMap<RequestId, Running<K>>,
@@ -86,14 +87,17 @@ struct Running<K> {
 }
 
 impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
-    /// Requests of `source` on `engine`, which should have no others: it ends when the source's other end is dropped.
-    pub fn new(engine: &'e mut Engine<B>, source: Receiver<Vec<Asked<K, E>>>) -> Self {
+    /// Requests of `source` on `engine`, which should have no others: it ends when no more are coming.
+    pub fn new(engine: &'e mut Engine<B>, source: Coming<Vec<Asked<K, E>>>) -> Self {
         let (taken, ended) = (VecDeque::new(), VecDeque::new());
         Self { engine, source: Some(source), taken, running: HashMap::new(), ended }
     }
 
     /// Takes requests as far as there is a place for them, does one step of the engine, and gives what has ended by it.
     /// Where nothing runs it waits a twentieth of a second for the source, so that a caller can look at other things.
+    ///
+    /// # Panics
+    /// As a thread did that prepared requests.
     pub fn step(&mut self) -> Vec<Ended<K, E>> {
         let mut ended = Vec::new();
         self.take(&mut ended);
@@ -140,15 +144,9 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
     }
 
     fn next_group(&mut self) -> Option<Vec<Asked<K, E>>> {
-        let source = self.source.as_ref()?;
-        let group = if self.running.is_empty() {
-            source.recv_timeout(WAIT).map_err(|error| error == RecvTimeoutError::Disconnected)
-        } else {
-            source.try_recv().map_err(|error| error == TryRecvError::Disconnected)
-        };
-        if let Err(is_end) = group
-            && is_end
-        {
+        let wait = if self.running.is_empty() { WAIT } else { Duration::ZERO };
+        let group = self.source.as_ref()?.recv_timeout(wait);
+        if group.as_ref().is_err_and(|error| *error == RecvTimeoutError::Disconnected) {
             self.source = None;
         }
         group.ok()
@@ -203,8 +201,38 @@ impl<B: Backend, K, E: From<Error>> Iterator for Batch<'_, B, K, E> {
     }
 }
 
+/// What [`read_ahead`] prepares, as it comes. The panic of one of its threads goes on in whoever receives: what is missing for it would
+/// pass for the end.
+#[derive(Debug)]
+pub struct Coming<R>(Receiver<std::thread::Result<R>>);
+
+impl<R> Coming<R> {
+    /// The next, for which `time` is waited.
+    ///
+    /// # Errors
+    /// It has not come within that time, or there are no more.
+    ///
+    /// # Panics
+    /// As the thread did that prepared it.
+    pub fn recv_timeout(&self, time: Duration) -> Result<R, RecvTimeoutError> {
+        self.0.recv_timeout(time).map(sound)
+    }
+
+    /// All that are still to come, each of which is waited for.
+    ///
+    /// # Panics
+    /// As a thread did that prepared one.
+    pub fn iter(&self) -> impl Iterator<Item = R> {
+        self.0.iter().map(sound)
+    }
+}
+
+fn sound<R>(prepared: std::thread::Result<R>) -> R {
+    prepared.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
 /// Prepares `items` on `threads` threads of its own, nearly in their order, and no further ahead than one for each thread
-/// that has not been received. The threads end with the items, or when the receiver is dropped.
+/// that has not been received. The threads end with the items, or when [`Coming`] is dropped.
 ///
 /// ```
 /// let squares = phi3v::batch::read_ahead(1..=100_u32, 3, |number| number * number)?;
@@ -218,7 +246,7 @@ pub fn read_ahead<T, R: Send + 'static>(
     items: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
     threads: usize,
     prepare: impl Fn(T) -> R + Send + Sync + 'static,
-) -> Result<Receiver<R>> {
+) -> Result<Coming<R>> {
     let threads = threads.max(1);
     let (prepared, receiver) = sync_channel(threads);
     let items = Arc::new(Mutex::new(items.into_iter()));
@@ -226,11 +254,14 @@ pub fn read_ahead<T, R: Send + 'static>(
     for number in 0..threads {
         let (items, prepare, prepared) = (Arc::clone(&items), Arc::clone(&prepare), prepared.clone());
         let work = move || {
-            loop {
+            let next = || {
                 // the lock is not held while an item is prepared
                 let item = items.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some(item) = item else { return };
-                if prepared.send(prepare(item)).is_err() {
+                item.map(&*prepare)
+            };
+            while let Some(result) = catch_unwind(AssertUnwindSafe(&next)).transpose() {
+                let panicked = result.is_err();
+                if prepared.send(result).is_err() || panicked {
                     return; // nobody wants the rest
                 }
             }
@@ -242,5 +273,5 @@ pub fn read_ahead<T, R: Send + 'static>(
             Ok(_) => {}
         }
     }
-    Ok(receiver)
+    Ok(Coming(receiver))
 }

@@ -1,6 +1,6 @@
 //! The first use in five lines: a model opened by name or folder, images, a question, an answer as it is made.
 
-use crate::batch::{Asked, Batch};
+use crate::batch::{Asked, Batch, Coming};
 use crate::checkpoint::Checkpoint;
 use crate::conversation::{Conversation, GenerationOptions};
 use crate::decide::{Decision, Question};
@@ -15,7 +15,6 @@ use crate::{Result, demo};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 /// A loaded model on a device of this machine, ready to answer.
 ///
@@ -295,7 +294,7 @@ impl Session {
     /// Answers the requests that come from `source`, many at a time, each as soon as it ends; see [`Batch`].
     pub fn batch<K, E: From<crate::Error>>(
         &mut self,
-        source: Receiver<Vec<Asked<K, E>>>,
+        source: Coming<Vec<Asked<K, E>>>,
     ) -> Batch<'_, Device, K, E> {
         Batch::new(&mut self.engine, source)
     }

@@ -148,6 +148,22 @@ fn a_session_answers_the_same_after_a_batch_that_was_dropped() {
 }
 
 #[test]
+fn a_thread_that_panics_does_not_pass_for_the_end_of_the_batch() {
+    for threads in [1, 3] {
+        let mut engine = engine(2, 1);
+        let source = read_ahead(0..9, threads, |seed| {
+            assert_ne!(seed, 4, "a bug of whoever prepares");
+            ask(seed % 4)
+        });
+        let batch = Batch::new(&mut engine, source.unwrap());
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| batch.count()));
+        let reason = ended.unwrap_err().downcast::<String>().unwrap();
+        assert!(reason.contains("a bug of whoever prepares"), "{reason}");
+        assert!(engine.is_idle(), "what ran is cancelled");
+    }
+}
+
+#[test]
 fn a_request_that_was_not_made_comes_out_beside_the_others() {
     let mut engine = engine(4, 1);
     let source = read_ahead(0..3, 1, |seed| {

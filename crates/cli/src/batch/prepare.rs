@@ -129,6 +129,7 @@ fn refusal(error: &NamedImageError) -> ApiError {
             (told.status, told.code)
         }
         NamedImageError::Url { .. } => (StatusCode::BAD_REQUEST, "image_source_not_allowed"),
+        NamedImageError::Unprepared => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         NamedImageError::File { .. } | NamedImageError::Grab(_) | NamedImageError::StdinTwice => {
             (StatusCode::BAD_REQUEST, "image_unreadable")
         }

@@ -4,11 +4,10 @@ use super::error::BatchError;
 use super::prepare::{Group, Key};
 use super::row::{Row, RowMaker};
 use crate::server::error::ApiError;
-use phi3v::batch::{Answer, Batch, Ended};
+use phi3v::batch::{Answer, Batch, Coming, Ended};
 use phi3v::engine::Engine;
 use phi3v_kernels::Backend;
 use std::collections::HashMap;
-use std::sync::mpsc::Receiver;
 
 /// Takes the rows of a batch as they come.
 pub trait Sink {
@@ -35,7 +34,7 @@ const DEVICE_FAILED: &str = "device_failed";
 /// The sink's, or [`BatchError::Device`]: the device has failed, and what it was asked then has no row.
 pub fn run<B: Backend>(
     engine: &mut Engine<B>,
-    coming: Receiver<Group>,
+    coming: Coming<Group>,
     maker: &RowMaker,
     stop: &dyn Fn() -> bool,
     sink: &mut dyn Sink,

@@ -36,9 +36,8 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
-    let named = args.grabbed().len() + images.len();
     let (pictures, encoding) =
-        answer::encode_pictures(&mut runtime.engine, named, &coming, Until::Encoded, &interrupt)?;
+        answer::encode_pictures(&mut runtime.engine, &coming, Until::Encoded, &interrupt)?;
     for picture in pictures.iter().filter(|picture| picture.is_incomplete) {
         tell!("{}", picture.incomplete_notice());
     }

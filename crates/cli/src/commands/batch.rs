@@ -20,13 +20,13 @@ use crate::progress::Progress;
 use crate::runtime::{self, Runtime};
 use crate::server::state::unix_seconds;
 use output::Outputs;
+use phi3v::batch::Coming;
 use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::device::Device;
 use phi3v::engine::Engine;
 use phi3v::error::count;
 use phi3v::image::ImageParams;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use work::{Asking, Work};
 
 /// As many documents as take long enough to open that the user wants to know why nothing happens.
@@ -111,7 +111,7 @@ fn found(args: &BatchArgs, documents: &OpenFiles) -> Result<Inputs, CliError> {
 /// Answers the `total` rows that come to the end, and finishes what is written.
 fn answer(
     mut engine: Engine<Device>,
-    coming: Receiver<Group>,
+    coming: Coming<Group>,
     maker: &RowMaker,
     stop: &Stop,
     mut outputs: Outputs<'_>,

@@ -55,9 +55,6 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
 ///
 /// # Errors
 /// A question is left without a picture, the model fails, or Ctrl-C.
-///
-/// # Panics
-/// If the thread that reads the pictures did.
 fn examples(
     runtime: &mut Runtime,
     labels: &Labels,
@@ -65,7 +62,8 @@ fn examples(
 ) -> Result<Vec<Vec<Labelled>>, CliError> {
     let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
     // one thread gives them in order
-    let coming = read_ahead(images, 1, move |image| sources::read_image(&image, &options))?;
+    let coming =
+        read_ahead(images, 1, move |image| sources::caught(|| sources::read_image(&image, &options)))?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
     let mut meter = Meter::new(labels.pictures.len());

@@ -71,7 +71,7 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
         question: form.and_then(|form| form.question),
         interrupt: Interrupt::install(),
     };
-    session.receive(args.images.len(), &coming)?;
+    session.receive(&coming)?;
     let mut lines = Lines::new()?;
     if lines.interactive() {
         session.interrupt.stay();
@@ -179,16 +179,15 @@ impl Session<'_> {
 
     /// Adds the pictures at `paths`, all or none.
     fn show(&mut self, paths: Vec<OsString>) -> Result<(), CliError> {
-        let names = paths.len();
-        self.receive(names, &sources::read_ahead(Vec::new(), paths, self.options.clone())?)
+        self.receive(&sources::read_ahead(Vec::new(), paths, self.options.clone())?)
     }
 
-    /// Adds the pictures that come of so many names. While one is prepared, those before it go through the vision tower; the
+    /// Adds the pictures that come. While one is prepared, those before it go through the vision tower; the
     /// user waits for no more than that.
-    fn receive(&mut self, names: usize, coming: &Coming) -> Result<(), CliError> {
+    fn receive(&mut self, coming: &Coming) -> Result<(), CliError> {
         self.interrupt.begin_answer();
         let engine = &mut self.runtime.engine;
-        let received = answer::encode_pictures(engine, names, coming, Until::Prepared, &self.interrupt);
+        let received = answer::encode_pictures(engine, coming, Until::Prepared, &self.interrupt);
         self.interrupt.end_answer();
         let (pictures, _) = received?;
         pictures.into_iter().for_each(|picture| self.add(picture));

@@ -41,8 +41,7 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
     let mut runtime = opened.load(&args.model)?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
-    let (pictures, _) =
-        answer::encode_pictures(&mut runtime.engine, images.len(), &coming, Until::Encoded, &interrupt)?;
+    let (pictures, _) = answer::encode_pictures(&mut runtime.engine, &coming, Until::Encoded, &interrupt)?;
     if args.verbose {
         for (index, picture) in pictures.iter().enumerate() {
             tell!("image {}: {}", index + 1, picture.report());

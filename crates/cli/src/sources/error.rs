@@ -175,6 +175,9 @@ pub enum NamedImageError {
     /// Nothing was had from the clipboard or the screen.
     #[error(transparent)]
     Grab(#[from] GrabError),
+    /// A bug: a thread that prepares pictures has panicked.
+    #[error("a picture could not be prepared, for a fault of phi3v's own")]
+    Unprepared,
     /// `-` was given for two pictures.
     #[error("stdin can be one picture only, and - was given twice")]
     StdinTwice,

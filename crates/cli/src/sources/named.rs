@@ -12,7 +12,7 @@ use crate::terminal::printable;
 use phi3v::files::read_to_limit;
 use phi3v::image::{ImageLimits, ImageMode, ImageParams};
 use std::ffi::{OsStr, OsString};
-
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -131,24 +131,41 @@ pub fn read_ahead(
     names: Vec<OsString>,
     options: ImageOptions,
 ) -> phi3v::Result<Receiver<Result<NamedImage, NamedImageError>>> {
-    let (prepared, pictures) = mpsc::sync_channel(READ_AHEAD_MAX);
+    ahead(move |send| {
+        grabbed.into_iter().try_for_each(|grab| send(read_grabbed(grab, &options)))?;
+        names.iter().try_for_each(|name| match read_pages(name, &options) {
+            Ok(mut pages) => pages.try_for_each(send),
+            Err(error) => send(Err(error)),
+        })
+    })
+}
+
+/// What `work` sends on a thread of its own, to its first error. Where it panics, that is the last.
+fn ahead<T: Send + 'static>(
+    work: impl FnOnce(&dyn Fn(Result<T, NamedImageError>) -> Result<(), ()>) -> Result<(), ()> + Send + 'static,
+) -> phi3v::Result<Receiver<Result<T, NamedImageError>>> {
+    let (prepared, received) = mpsc::sync_channel(READ_AHEAD_MAX);
     let work = move || {
-        let send = |picture: Result<NamedImage, NamedImageError>| {
-            let failed = picture.is_err();
+        let send = |result: Result<T, NamedImageError>| {
+            let failed = result.is_err();
             // nobody wants the rest
-            if prepared.send(picture).is_err() || failed { Err(()) } else { Ok(()) }
+            if prepared.send(result).is_err() || failed { Err(()) } else { Ok(()) }
         };
-        let grabbed = grabbed.into_iter().try_for_each(|grab| send(read_grabbed(grab, &options)));
-        let named = grabbed.and_then(|()| {
-            names.iter().try_for_each(|name| match read_pages(name, &options) {
-                Ok(mut pages) => pages.try_for_each(send),
-                Err(error) => send(Err(error)),
-            })
-        });
-        named.unwrap_or(()) // the error was sent, or nobody wants it
+        // where work ends early the error was sent, or nobody wants it
+        if let Err(panicked) = caught(|| Ok(work(&send))) {
+            let _ = send(Err(panicked));
+        }
     };
     std::thread::Builder::new().spawn(work).map_err(phi3v::Error::Threads)?;
-    Ok(pictures)
+    Ok(received)
+}
+
+/// What `work` gives; an error where it panics, so that what is missing does not pass for the end.
+///
+/// # Errors
+/// That of `work`, or [`NamedImageError::Unprepared`].
+pub fn caught<T>(work: impl FnOnce() -> Result<T, NamedImageError>) -> Result<T, NamedImageError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(NamedImageError::Unprepared))
 }
 
 /// Takes a picture from the clipboard or the screen, and prepares it.
@@ -321,5 +338,25 @@ fn refuse_url(name: &OsStr) -> Result<(), NamedImageError> {
             Err(NamedImageError::Url { url })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_ends_with_an_error() {
+        let received = |received: Receiver<Result<i32, NamedImageError>>| {
+            received.iter().map(|result| result.map_err(|error| error.to_string())).collect::<Vec<_>>()
+        };
+        let panicking = ahead(|send| {
+            send(Ok(1))?;
+            panic!("a bug")
+        });
+        assert_eq!(received(panicking.unwrap()), [Ok(1), Err(NamedImageError::Unprepared.to_string())]);
+        let refused =
+            ahead(|send| [Ok(1), Err(NamedImageError::StdinTwice), Ok(2)].into_iter().try_for_each(send));
+        assert_eq!(received(refused.unwrap()), [Ok(1), Err(NamedImageError::StdinTwice.to_string())]);
     }
 }

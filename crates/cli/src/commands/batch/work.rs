@@ -14,11 +14,10 @@ use crate::server::limits::Limits;
 use crate::server::openai::offline::Offline;
 use crate::server::state::ServedModel;
 use crate::sources::{Fetcher, Sources};
-use phi3v::batch::read_ahead;
+use phi3v::batch::{Coming, read_ahead};
 use phi3v::constraint::ConstraintFactory;
 use phi3v::fields::FieldReader;
 use std::collections::HashSet;
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
@@ -119,7 +118,7 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// The folder of pictures cannot be opened, or the system gives no thread.
-    pub(super) fn begin(self, work: Work, questions: Vec<Prepared>) -> Result<Receiver<Group>, CliError> {
+    pub(super) fn begin(self, work: Work, questions: Vec<Prepared>) -> Result<Coming<Group>, CliError> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
         match work {
             Work::Pictures(work) => {
