@@ -8,11 +8,11 @@ use phi3v::image::{
     self, ImageError, ImageInputs, ImageLimits, ImageMode, ImageParams, NUM_CROPS_MAX, RgbImage, Size,
     TILE_VALUES, is_avif, is_heic,
 };
-use phi3v_cli::documents::PageChoice;
+use phi3v_cli::documents::{Kind, PageChoice};
 use phi3v_cli::error::CliError;
 use phi3v_cli::sources::{
     AllowedHost, ImageOptions, Inputs, NamedImage, NamedImageError, PAGES_UNASKED_MAX, Sources, pages_of,
-    read_named, thumbnail,
+    read_named, thumbnail, useless_flags,
 };
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -28,7 +28,7 @@ pub(crate) struct Picture {
     /// As the user named it.
     #[pyo3(get)]
     name: String,
-    /// What is to be told of a page that lacks something.
+    /// What is to be told of a page that lacks something, or of `pages` that choose nothing.
     #[pyo3(get)]
     notice: Option<String>,
     params: ImageParams,
@@ -107,20 +107,23 @@ pub(crate) fn read(
         Origin::Pixels { .. } => false,
     };
     let work = move || prepared(origin, &options, pages_unasked_max).map_err(CliError::from);
-    let pictures = if may_wait { work::beside(py, work, || ())? } else { work::outside(py, work)? };
+    let (pictures, useless) =
+        if may_wait { work::beside(py, work, || ())? } else { work::outside(py, work)? };
     let picture = |picture: NamedImage| {
-        let notice = picture.is_incomplete.then(|| picture.incomplete_notice());
+        let notice = picture.is_incomplete.then(|| picture.incomplete_notice()).or_else(|| useless.clone());
         Picture { inputs: picture.inputs, name: picture.name, notice, params }
     };
     Ok(pictures.into_iter().map(picture).collect())
 }
 
-/// A source's pictures, cut.
+/// A source's pictures, cut, and what is told of an option that chooses nothing of them.
 fn prepared(
     origin: Origin,
     options: &ImageOptions,
     pages_unasked_max: usize,
-) -> Result<Vec<NamedImage>, NamedImageError> {
+) -> Result<(Vec<NamedImage>, Option<String>), NamedImageError> {
+    let mut useless = None;
+    let mut tell = |line: String| useless = Some(line.replace("--pages", "pages"));
     let (name, bytes) = match origin {
         Origin::Named(name) => (name.to_string_lossy().into_owned(), read_named(&name, options)?),
         Origin::Bytes(bytes, name) => (name, bytes.to_vec()),
@@ -132,15 +135,18 @@ fn prepared(
         }
         Origin::Pixels { width, height, rgb } => {
             let name = "the pixels".to_owned();
+            useless_flags(&name, Kind::Picture, options).into_iter().for_each(tell);
             return match of_pixels(width, height, &rgb, options) {
                 Ok(inputs) => {
-                    Ok(vec![NamedImage { name, inputs: Arc::new(inputs), time: None, is_incomplete: false }])
+                    let inputs = Arc::new(inputs);
+                    Ok((vec![NamedImage { name, inputs, time: None, is_incomplete: false }], useless))
                 }
                 Err(error) => Err(NamedImageError::Image { name, error }),
             };
         }
     };
-    pages_of(name, bytes, options, pages_unasked_max)?.collect()
+    let pictures = pages_of(name, bytes, options, pages_unasked_max, &mut tell)?.collect::<Result<_, _>>()?;
+    Ok((pictures, useless))
 }
 
 /// Pixels `[height, width, 3]` within the limits, cut.

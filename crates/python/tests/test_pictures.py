@@ -279,6 +279,16 @@ def test_a_document_is_its_pages():
     assert [cost.width for cost in phi3v.tokenize_cost(tiff, pages="2-")] == [30, 20]
 
 
+def test_pages_of_what_has_none_are_warned_of():
+    pil = needs("PIL.Image")
+    with pil.open(COVER) as image:
+        pixels = image.convert("RGB")
+    for picture in (COVER, COVER.read_bytes(), pixels):
+        with pytest.warns(UserWarning, match="is one picture, of which pages chooses nothing") as warned:
+            phi3v.tokenize_cost(picture, pages="2-")
+        assert [warning.filename for warning in warned] == [__file__]
+
+
 def test_pages_that_are_not_there_or_none():
     path = DOCUMENTS / "shapes.pdf"
     with pytest.raises(phi3v.PictureError, match="there is no page 9, the document has 3"):

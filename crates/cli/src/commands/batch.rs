@@ -105,6 +105,12 @@ fn found(args: &BatchArgs, documents: &OpenFiles) -> Result<Inputs, CliError> {
     let found = found.with_pages(&args.picture.options(&ImageParams::default()), documents, &mut tell);
     progress.clear();
     found.check_ids()?;
+    if let (Inputs::Pictures { items, .. }, Some(choice)) = (&found, &args.picture.pages)
+        && choice.of_document(1).is_err()
+        && items.iter().all(|item| item.page.is_none())
+    {
+        note!("no input has pages, so that --pages chooses nothing");
+    }
     Ok(found)
 }
 

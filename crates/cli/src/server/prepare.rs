@@ -8,7 +8,7 @@ use super::ask::{self, Ask, Detail, RequestImage, Turn, TurnPart};
 use super::error::ApiError;
 use super::limits::{self, Times};
 use super::state::{App, ServedModel};
-use crate::documents::{self, Drawer, PageChoice};
+use crate::documents::{self, Drawer, Kind, PageChoice};
 use crate::sources::{Budget, FetchFault, SourceError, Sources};
 use futures_util::future::{try_join, try_join_all};
 use phi3v::chat_template::{Message, Part, Role};
@@ -334,7 +334,11 @@ fn decode_all(
         let refused = |error| ApiError::document(&error, &param);
         let reading = reading(app, model, &drawer, detail, pages);
         let mut images = Vec::new();
-        for page in reading.open(bytes).map_err(refused)? {
+        let pages = reading.open(bytes).map_err(refused)?;
+        if pages.kind() == Kind::Picture {
+            reading.pages.iter().try_for_each(|choice| choice.of_document(1).map(drop)).map_err(refused)?;
+        }
+        for page in pages {
             abandoned.check()?;
             left = left.checked_sub(1).ok_or_else(|| too_many_pages(limit).param(&param))?;
             let page = page.map_err(refused)?;

@@ -5,7 +5,7 @@ use super::error::NamedImageError;
 use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
 use super::image::NamedImage;
-use crate::documents::{DocumentError, Drawer, FrameChoice, Kind, OpenFiles, PageChoice, Pages, Reading};
+use crate::documents::{DocumentError, Drawer, FrameChoice, Kind, OpenFiles, PageChoice, Reading};
 use crate::note;
 use crate::paths::{check_named, open_named};
 use crate::terminal::printable;
@@ -174,7 +174,8 @@ pub fn caught<T>(work: impl FnOnce() -> Result<T, NamedImageError>) -> Result<T,
 /// [`NamedImageError`]: there is none, or it cannot be used.
 pub fn read_grabbed(grab: Grab, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
     let bytes = grab.take(options.limits.bytes_max)?;
-    only_page(&grab.to_string(), pages_of(grab.to_string(), bytes, options, 1)?)
+    let name = grab.to_string();
+    only_page(&name, pages_of(name.clone(), bytes, options, 1, &mut |line| note!("{line}"))?)
 }
 
 /// Reads what was named and prepares its picture, or the pages of a document, one after the other.
@@ -185,25 +186,25 @@ pub fn read_pages(
     source: &OsStr,
     options: &ImageOptions,
 ) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
-    let name = display_name(source);
-    let pages = opened(&name, read_named(source, options)?, options, PAGES_UNASKED_MAX)?;
-    for flag in useless_flags(options, pages.kind()) {
-        let what = match pages.kind() {
-            Kind::Picture => "one picture",
-            Kind::Document => "a document",
-            Kind::Video => "a video",
-        };
-        note!("{} is {what}, of which {flag} chooses nothing", printable(&name));
-    }
-    Ok(named(name, pages))
+    let bytes = read_named(source, options)?;
+    pages_of(display_name(source), bytes, options, PAGES_UNASKED_MAX, &mut |line| note!("{line}"))
 }
 
-/// The flags that were given and say nothing about a file of this kind.
-fn useless_flags(options: &ImageOptions, kind: Kind) -> impl Iterator<Item = &'static str> {
+/// What is told of a file of this kind that the user calls `name`: flags that were given and choose nothing of it.
+#[must_use]
+pub fn useless_flags(name: &str, kind: Kind, options: &ImageOptions) -> Vec<String> {
     let frames = options.frames.filter(|choice| choice.is_asked_for && kind != Kind::Video);
     let frames = frames.map(|choice| if choice.fps.is_some() { "--fps" } else { "--frames" });
-    let pages = (options.pages.is_some() && kind != Kind::Document).then_some("--pages");
-    pages.into_iter().chain(frames)
+    // a picture is its own first page
+    let is_beyond = |choice: &PageChoice| kind != Kind::Document && choice.of_document(1).is_err();
+    let pages = options.pages.as_ref().is_some_and(is_beyond).then_some("--pages");
+    let what = match kind {
+        Kind::Picture => "one picture",
+        Kind::Document => "a document",
+        Kind::Video => "a video",
+    };
+    let told = |flag| format!("{} is {what}, of which {flag} chooses nothing", printable(name));
+    pages.into_iter().chain(frames).map(told).collect()
 }
 
 /// Reads and prepares one picture: of a document its only page, or the one that was chosen.
@@ -212,7 +213,7 @@ fn useless_flags(options: &ImageOptions, kind: Kind) -> impl Iterator<Item = &'s
 /// [`NamedImageError`]: what is wrong with the name, the file or the picture; there are several.
 pub fn read_image(source: &OsStr, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
     let name = display_name(source);
-    only_page(&name, pages_of(name.clone(), read_named(source, options)?, options, 1)?)
+    only_page(&name, pages_of(name.clone(), read_named(source, options)?, options, 1, &mut |_| ())?)
 }
 
 /// Reads and prepares page `page`, from 1, of what was named, or its one picture. A file with pages is taken from those that are
@@ -251,7 +252,7 @@ fn only_page(
 }
 
 /// The pictures of a file that the user calls `name`: one, or the pages of a document, of which there may be
-/// `pages_unasked_max` where nobody chose.
+/// `pages_unasked_max` where nobody chose. `tell` hears of [`useless_flags`].
 ///
 /// # Errors
 /// [`NamedImageError`]: what is wrong with the file.
@@ -260,27 +261,15 @@ pub fn pages_of(
     bytes: Vec<u8>,
     options: &ImageOptions,
     pages_unasked_max: usize,
+    tell: &mut dyn FnMut(String),
 ) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
-    let pages = opened(&name, bytes, options, pages_unasked_max)?;
-    Ok(named(name, pages))
-}
-
-fn opened(
-    name: &str,
-    bytes: Vec<u8>,
-    options: &ImageOptions,
-    pages_unasked_max: usize,
-) -> Result<Pages, NamedImageError> {
     let opened = options.reading(pages_unasked_max).open(bytes);
-    opened.map_err(|error| NamedImageError::of_document(name, error))
-}
-
-/// The pages with the name of their file.
-fn named(name: String, pages: Pages) -> impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<> {
-    pages.map(move |page| match page {
+    let pages = opened.map_err(|error| NamedImageError::of_document(&name, error))?;
+    useless_flags(&name, pages.kind(), options).into_iter().for_each(tell);
+    Ok(pages.map(move |page| match page {
         Ok(page) => Ok(NamedImage::of_page(&name, page)),
         Err(error) => Err(NamedImageError::of_document(&name, error)),
-    })
+    }))
 }
 
 /// The bytes of what was named.

@@ -205,4 +205,6 @@ fn flags_that_choose_nothing_of_a_picture_are_told() {
         let note = format!("small.png is one picture, of which {flag} chooses nothing\n");
         assert!(told.code == Some(0) && told.stderr.contains(&note), "{}", told.stderr);
     }
+    let told = fixture.run(&["ask", "small.png", "What?", "--max-new-tokens", "1", "--pages", "1-3"]);
+    assert!(told.code == Some(0) && !told.stderr.contains("--pages"), "its first is itself: {}", told.stderr);
 }

@@ -609,3 +609,22 @@ fn the_front_page_s_example_works() {
     assert!(std::fs::read_to_string(fixture.path("results.csv")).unwrap().contains("Fresh Bread"));
     assert_eq!(fixture.run_examples(section, &[]).len(), 1, "the same command goes on");
 }
+
+#[test]
+fn pages_that_no_input_has_are_told() {
+    let fixture = fixture(2);
+    let pages = super::repository().join("testdata/documents/pages.tif");
+    let told = |out: &str, input: &str, chosen: &str| {
+        let words = ["batch", "many", input, "--pages", chosen, "--out", out];
+        fixture.run(&[&words, &PROMPT[..], &SHORT].concat()).stderr
+    };
+    let note = "no input has pages, so that --pages chooses nothing";
+    let none_has = told("none.jsonl", "small.png", "2-");
+    assert!(none_has.contains(note), "{none_has}");
+    for (out, input, chosen) in
+        [("one.jsonl", pages.to_str().unwrap(), "2-"), ("first.jsonl", "small.png", "1")]
+    {
+        let told = told(out, input, chosen);
+        assert!(!told.contains(note) && told.contains("answers in"), "{told}");
+    }
+}

@@ -570,3 +570,15 @@ fn the_page_is_ours_and_strict() {
     assert!(!page.text().contains("http://") && !page.text().contains("https://"));
     assert!(events("").is_empty());
 }
+
+#[test]
+fn of_a_picture_there_is_no_page_but_the_first() {
+    let ask = |pages: &str| {
+        let file = json!({"file_data": data_url(&png(40, 30, 1)), "pages": pages});
+        SERVER.chat_about(json!({"type": "file", "file": file}))
+    };
+    assert_eq!(ask("1-3").status, 200);
+    let refused = ask("2");
+    assert_eq!((refused.status, refused.code().as_str()), (400, "document_unusable"));
+    assert_eq!(refused.json()["error"]["message"], "there is no page 2, the document has 1");
+}
