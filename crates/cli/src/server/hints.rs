@@ -140,7 +140,6 @@ pub(super) mod question {
     pub(in crate::server) const INSTRUCTIONS: &str = "say what is to be decided";
     pub(in crate::server) const PARTS: &str = "give a text, or parts";
     pub(in crate::server) const JSON: &str = "send an object, or other things as text";
-    pub(in crate::server) const CONTENT: &str = "give the message a text, or parts";
     pub(in crate::server) const ONE_MAX_TOKENS: &str = "leave max_tokens out";
     pub(in crate::server) const LOGPROBS: &str = "set logprobs to true, or leave top_logprobs out";
     pub(in crate::server) const STREAM: &str = "set stream to true, or leave stream_options out";

@@ -1,11 +1,12 @@
 //! `POST /v1/chat/completions`.
 
 use super::chat_stream::ChatStream;
+use super::content::{Content, Part, parts};
 use super::extras::{self, AnswerExtras, Extras, Told};
 use super::session::{Session, finish_reason};
 use super::types::{
-    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, Content, ContentPart, ImageFields,
-    Logprobs, ResponseFormat, StreamOptions, UsageFields,
+    AnswerMessage, ChatCompletion, ChatMessage, ChatRequest, Choice, ContentPart, ImageFields, Logprobs,
+    ResponseFormat, StreamOptions, UsageFields,
 };
 use super::{models, parse, stream};
 use crate::server::ask::{Ask, Names, Turn, TurnPart};
@@ -189,34 +190,26 @@ fn turn(index: usize, message: ChatMessage) -> Result<Turn, ApiError> {
     if !message.tool_calls.is_empty() {
         return Err(ApiError::unsupported_field(&format!("messages[{index}].tool_calls")));
     }
-    let param = format!("messages[{index}].content");
-    let parts = match message.content.or(message.refusal.map(Content::Text)) {
-        Some(Content::Text(text)) => return Ok(Turn { role, parts: vec![TurnPart::Text(text)] }),
-        Some(Content::Parts(parts)) => parts,
-        None => {
-            let error = ApiError::invalid_value(param, "the message has no content");
-            return Err(error.hint(hints::question::CONTENT));
-        }
+    let place = format!("messages[{index}].content");
+    let Some(content) = message.content.or(message.refusal.map(Content::Text)) else {
+        let error = ApiError::invalid_value(place, "the message has no content");
+        return Err(error.hint(hints::question::PARTS));
     };
-    if parts.is_empty() {
-        let error = ApiError::invalid_value(param, "the message has no part, at least 1 is needed");
-        return Err(error.hint(hints::question::CONTENT));
+    Ok(Turn { role, parts: parts(role, content, &place)? })
+}
+
+impl Part for ContentPart {
+    fn told(self, role: Role, place: String) -> Result<TurnPart, ApiError> {
+        match self {
+            Self::Text { text, .. } => Ok(TurnPart::Text(text)),
+            Self::Refusal { refusal } => TurnPart::refusal(role, refusal, place),
+            Self::File { file, .. } => TurnPart::file(role, file.into(), place + ".file"),
+            Self::ImageUrl { image_url, .. } => {
+                let ImageFields { url, detail } = image_url.into();
+                TurnPart::image(role, url, detail, place + ".image_url")
+            }
+        }
     }
-    let part = |(number, part)| match part {
-        ContentPart::Text { text, .. } => Ok(TurnPart::Text(text)),
-        ContentPart::Refusal { refusal } => {
-            TurnPart::refusal(role, refusal, format!("messages[{index}].content[{number}]"))
-        }
-        ContentPart::File { file, .. } => {
-            TurnPart::file(role, file.into(), format!("messages[{index}].content[{number}].file"))
-        }
-        ContentPart::ImageUrl { image_url, .. } => {
-            let param = format!("messages[{index}].content[{number}].image_url");
-            let ImageFields { url, detail } = image_url.into();
-            TurnPart::image(role, url, detail, param)
-        }
-    };
-    Ok(Turn { role, parts: parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()? })
 }
 
 /// Waits for all answers.

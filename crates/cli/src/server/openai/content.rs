@@ -1,4 +1,5 @@
-//! Content of the messages of `/v1/responses` and `/v1/decisions`: a text, or parts in any order.
+//! Content of messages: a text, or parts in any order, which each API calls by names of its own; here those of `/v1/responses` and
+//! `/v1/decisions`.
 
 use super::text_or_list::of_two;
 use crate::server::ask::{Detail, RequestFile, TurnPart};
@@ -12,17 +13,26 @@ use serde_json::{Map, Value};
 /// Content of a message, or of a question's instructions: a text, or parts in any order.
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
-pub enum Content {
+pub enum Content<P = InputPart> {
     /// Text and nothing else.
     Text(String),
-    /// Texts, pictures and JSON, in their order.
-    Parts(Vec<ContentPart>),
+    /// Texts, pictures and whatever else there is, in their order.
+    Parts(Vec<P>),
+}
+
+/// A part of content, whatever an API calls it.
+pub(super) trait Part {
+    /// What the model is told of it, in a message of `role`; `place` is the part's own field.
+    ///
+    /// # Errors
+    /// It cannot stand there.
+    fn told(self, role: Role, place: String) -> Result<TurnPart, ApiError>;
 }
 
 /// A part of a message or of instructions, told apart by `type`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum ContentPart {
+pub enum InputPart {
     /// A text, taken as it stands.
     InputText {
         /// Text of the part.
@@ -85,7 +95,7 @@ pub enum ContentPart {
     },
 }
 
-impl<'de> Deserialize<'de> for Content {
+impl<'de, P: Deserialize<'de>> Deserialize<'de> for Content<P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         of_two(deserializer, "a text or a list of parts", Self::Text, Self::Parts)
     }
@@ -95,7 +105,11 @@ impl<'de> Deserialize<'de> for Content {
 ///
 /// # Errors
 /// There are none, or the first that cannot stand there.
-pub(super) fn parts(role: Role, content: Content, place: &str) -> Result<Vec<TurnPart>, ApiError> {
+pub(super) fn parts<P: Part>(
+    role: Role,
+    content: Content<P>,
+    place: &str,
+) -> Result<Vec<TurnPart>, ApiError> {
     let parts = match content {
         Content::Text(text) => return Ok(vec![TurnPart::Text(text)]),
         Content::Parts(parts) => parts,
@@ -104,20 +118,24 @@ pub(super) fn parts(role: Role, content: Content, place: &str) -> Result<Vec<Tur
         let error = ApiError::invalid_value(place, format!("{place} has no part, at least 1 is needed"));
         return Err(error.hint(hint::PARTS));
     }
-    let part = |(number, part)| match part {
-        ContentPart::InputText { text, .. } | ContentPart::OutputText { text, .. } => {
-            Ok(TurnPart::Text(text))
+    let told = |(number, part): (usize, P)| part.told(role, format!("{place}[{number}]"));
+    parts.into_iter().enumerate().map(told).collect()
+}
+
+impl Part for InputPart {
+    fn told(self, role: Role, place: String) -> Result<TurnPart, ApiError> {
+        match self {
+            Self::InputText { text, .. } | Self::OutputText { text, .. } => Ok(TurnPart::Text(text)),
+            Self::Refusal { refusal } => TurnPart::refusal(role, refusal, place),
+            Self::InputJson { data } => json_text(&data, place + ".data"),
+            Self::InputFile { file_data: data, file_url: url, detail, pages, .. } => {
+                TurnPart::file(role, RequestFile { data, url, detail, pages }, place)
+            }
+            Self::InputImage { image_url, detail, .. } => {
+                TurnPart::image(role, image_url, detail, place + ".image_url")
+            }
         }
-        ContentPart::Refusal { refusal } => TurnPart::refusal(role, refusal, format!("{place}[{number}]")),
-        ContentPart::InputJson { data } => json_text(&data, format!("{place}[{number}].data")),
-        ContentPart::InputFile { file_data: data, file_url: url, detail, pages, .. } => {
-            TurnPart::file(role, RequestFile { data, url, detail, pages }, format!("{place}[{number}]"))
-        }
-        ContentPart::InputImage { image_url, detail, .. } => {
-            TurnPart::image(role, image_url, detail, format!("{place}[{number}].image_url"))
-        }
-    };
-    parts.into_iter().enumerate().map(part).collect()
+    }
 }
 
 /// An object, or a list of objects, as the text that the model reads.

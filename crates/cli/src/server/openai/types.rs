@@ -2,6 +2,7 @@
 //!
 //! Unknown fields are refused by name, nested ones too; [`super::fields`] says which top-level ones are ignored.
 
+use super::content::Content;
 use super::text_or_list::{self, TextOrList};
 use super::text_or_object;
 use crate::fields::{FieldMap, short};
@@ -113,7 +114,7 @@ pub struct ChatMessage {
     /// Who wrote the message.
     pub role: ChatRole,
     /// Text, or texts and pictures.
-    pub content: Option<Content>,
+    pub content: Option<Content<ContentPart>>,
     /// What was said where there is no `content`.
     pub refusal: Option<String>,
     /// Taken and not used.
@@ -152,16 +153,6 @@ impl From<ChatRole> for Role {
             ChatRole::Assistant => Self::Assistant,
         }
     }
-}
-
-/// Content of a message: a text, or texts and pictures in any order.
-#[derive(Debug, JsonSchema)]
-#[schemars(untagged)]
-pub enum Content {
-    /// Text and nothing else.
-    Text(String),
-    /// Texts and pictures, in their order.
-    Parts(Vec<ContentPart>),
 }
 
 /// A document, whose pages become pictures; a picture is taken too.
@@ -308,12 +299,6 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 impl<'de> Deserialize<'de> for ImageUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text_or_object::deserialize(deserializer, "an address or an object with url", Self::Url, Self::Fields)
-    }
-}
-
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text_or_list::of_two(deserializer, "a text or a list of parts", Self::Text, Self::Parts)
     }
 }
 
