@@ -14,7 +14,13 @@ use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
 use phi3v_kernels::{Backend, Processor};
+use std::io::IsTerminal;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+/// How long a device is opened before the user wants to know why: the first time the kernels of a graphics card are compiled and tried.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Bytes of weights above which the memory plan is printed without being asked for: 1 GB.
 const TOLD_MIN_BYTES: u64 = 1_000_000_000;
@@ -138,12 +144,35 @@ fn open_quantized(
 /// # Errors
 /// A card that is not there or cannot be used, an unknown level, or a number of threads out of range.
 pub fn device(args: &DeviceArgs) -> Result<Device, CliError> {
-    let opened = Device::open_telling(&device_options(args), &mut tell_device);
+    let tell_waiting = || {
+        if std::io::stderr().is_terminal() {
+            note!("trying the graphics card; what comes of it is kept for the next time");
+        }
+    };
+    let opened =
+        while_slow(SLOW, tell_waiting, || Device::open_telling(&device_options(args), &mut tell_device));
     let device = opened.map_err(phi3v::Error::from)?;
     if let Some(warning) = device.cpu().and_then(|cpu| cpu.processor().warning()) {
         note!("warning: {warning}");
     }
     Ok(device)
+}
+
+/// What `work` gives; `tell` is called beside it where it takes longer than `slow`.
+fn while_slow<T>(slow: Duration, tell: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
+    let (working, ended) = mpsc::channel::<()>();
+    let wait = move || {
+        if ended.recv_timeout(slow) == Err(RecvTimeoutError::Timeout) {
+            tell();
+        }
+    };
+    std::thread::scope(|scope| {
+        // without a thread nothing is told
+        let _ = std::thread::Builder::new().spawn_scoped(scope, wait);
+        let done = work();
+        drop(working);
+        done
+    })
 }
 
 /// What the flags and `PHI3V_CPU` would use of this machine's processor, whichever device runs the model.
@@ -347,5 +376,19 @@ impl Opened {
         let loaded = Phi3V::load(self.device, config, weights, model.options(weights), &mut observe)?;
         let engine = Engine::new(loaded, Arc::clone(tokenizer), self.checkpoint.stop_ids(), options)?;
         Ok(Runtime { engine, tokenizer: Arc::clone(tokenizer), name: name.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_is_told_while_it_does() {
+        let (told, heard) = mpsc::channel();
+        // it ends when it has been told
+        let done = while_slow(Duration::ZERO, || told.send(7).unwrap(), || heard.recv().unwrap());
+        assert_eq!(done, 7);
+        while_slow(Duration::MAX, || panic!("it did not take so long"), || ());
     }
 }
