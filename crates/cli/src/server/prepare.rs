@@ -518,11 +518,18 @@ mod tests {
                 detail: Detail::Auto,
                 pages: None,
                 param: String::new(),
-                _budget: app.budget(),
+                _budget: app.budget(CacheSalt::default()),
             };
             let files = pictures.iter().enumerate().map(file).collect();
             let model = ServedModel { context_tokens, ..demo() };
-            let decoded = decode_all(&app, &model, files, ahead, &mut app.budget(), &Abandoned::default());
+            let decoded = decode_all(
+                &app,
+                &model,
+                files,
+                ahead,
+                &mut app.budget(CacheSalt::default()),
+                &Abandoned::default(),
+            );
             let decoded = decoded.map(|documents| documents.into_iter().flatten().map(|page| page.inputs));
             (decoded.map(Vec::from_iter), jobs.images_ahead())
         };
@@ -565,7 +572,8 @@ mod tests {
                 pages: None,
                 param: String::new(),
             };
-            let (app, budget, times) = (Arc::clone(&app), app.budget(), Times::start(&app.limits));
+            let (app, budget, times) =
+                (Arc::clone(&app), app.budget(CacheSalt::default()), Times::start(&app.limits));
             tokio::spawn(async move { read_all(&app, vec![image], budget, times).await })
         };
         // it takes connections and says nothing

@@ -7,6 +7,7 @@ use super::metrics::Metrics;
 use crate::documents::Drawer;
 use crate::sources::{Budget, Inputs, Sources};
 use phi3v::constraint::ConstraintFactory;
+use phi3v::engine::CacheSalt;
 use phi3v::image::ImageParams;
 use phi3v::tokenizer::Tokenizer;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,9 +129,9 @@ impl App {
         if self.reloading.load(Ordering::Acquire) { Err(limits::loading()) } else { self.ready() }
     }
 
-    /// A budget for a request's input, of which nothing is charged yet.
-    pub fn budget(&self) -> Budget {
-        self.inputs.budget()
+    /// A budget for the input of a request of `client`, of which nothing is charged yet.
+    pub fn budget(&self, client: CacheSalt) -> Budget {
+        self.inputs.budget_of(client)
     }
 }
 

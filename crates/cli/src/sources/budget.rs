@@ -1,16 +1,23 @@
 //! What inputs may cost: bounds on each picture's file, and one memory for what all clients send together (bodies, files
 //! of pictures, tiles).
 //!
-//! A budget is charged as bytes arrive, never by what a client announces: nobody keeps others out by promising much.
+//! A budget is charged as bytes arrive, never by what a client announces: nobody keeps others out by promising much. Nor by sending
+//! much: of several clients none holds more than three times what it leaves free. So there is always some for one more, and never
+//! more taken than there is, which equal parts for however many come, as of places in the queue, would not hold to.
 
 use super::error::{BudgetError, SourceError};
+use phi3v::engine::CacheSalt;
+use std::collections::HashMap;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of one permit: small enough for short questions to take little, large enough to count 1 TiB in a `u32`.
+/// Bytes that are counted as one: small enough for short questions to take little, so large that few charges change the count.
 const UNIT: usize = 1 << 10;
+
+/// How many times what it leaves free a client may hold where there are several. One alone has three quarters, enough for 16 of the
+/// largest pictures by addresses.
+const OF_FREE: usize = 3;
 
 /// Bytes that are read before the budget is charged for them.
 const PIECE: usize = 64 << 10;
@@ -29,20 +36,29 @@ pub struct SourceLimits {
 /// The memory that is set aside for the inputs of all requests together.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    permits: Arc<Semaphore>,
+    /// Units that are held, by client; none with 0.
+    held: Arc<Mutex<HashMap<CacheSalt, usize>>>,
     bytes_max: usize,
 }
 
 impl Inputs {
     /// A memory of `bytes_max` bytes for all requests together, counted in units of 1 KiB.
     pub fn new(bytes_max: usize) -> Self {
-        let permits = (bytes_max / UNIT).min(Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(permits)), bytes_max }
+        Self { held: Arc::default(), bytes_max }
     }
 
-    /// A request's share of the memory, of which nothing is charged yet.
+    /// A request's share of the memory, of which nothing is charged yet, where all are one client.
     pub fn budget(&self) -> Budget {
-        Budget { inputs: self.clone(), held: None, bytes: 0 }
+        self.budget_of(CacheSalt::default())
+    }
+
+    /// The same for a request of `client`: clients are told apart by the salts of their caches. That without one is alone.
+    pub fn budget_of(&self, client: CacheSalt) -> Budget {
+        Budget { inputs: self.clone(), client, units: 0, bytes: 0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<CacheSalt, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -50,7 +66,9 @@ impl Inputs {
 #[derive(Debug)]
 pub struct Budget {
     inputs: Inputs,
-    held: Option<OwnedSemaphorePermit>,
+    client: CacheSalt,
+    /// Units that are held for its bytes.
+    units: usize,
     bytes: usize,
 }
 
@@ -61,17 +79,21 @@ impl Budget {
     /// There is none left, or there could never be.
     pub fn charge(&mut self, bytes: usize) -> Result<(), BudgetError> {
         let total = self.bytes.saturating_add(bytes);
-        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = total.div_ceil(UNIT).saturating_sub(held);
-        if total > self.inputs.bytes_max {
-            return Err(BudgetError::TooLarge { bytes: total, limit: self.inputs.bytes_max });
+        let (all, is_alone) = (self.inputs.bytes_max, self.client == CacheSalt::default());
+        let limit = if is_alone { all } else { all / (OF_FREE + 1) * OF_FREE };
+        if total > limit {
+            return Err(BudgetError::TooLarge { bytes: total, limit });
         }
-        let count = u32::try_from(missing).map_err(|_| BudgetError::Full)?;
-        let more = Arc::clone(&self.inputs.permits).try_acquire_many_owned(count);
-        let more = more.map_err(|_| BudgetError::Full)?;
-        match &mut self.held {
-            Some(held) => held.merge(more),
-            None => self.held = Some(more),
+        let missing = total.div_ceil(UNIT).saturating_sub(self.units);
+        if missing > 0 {
+            let mut held = self.inputs.lock();
+            let left = (all / UNIT).checked_sub(held.values().sum::<usize>() + missing);
+            let own = held.get(&self.client).copied().unwrap_or(0) + missing;
+            if left.is_none_or(|left| !is_alone && own > left.saturating_mul(OF_FREE)) {
+                return Err(BudgetError::Full);
+            }
+            held.insert(self.client, own);
+            self.units += missing;
         }
         self.bytes = total;
         Ok(())
@@ -80,7 +102,7 @@ impl Budget {
     /// Another share of the same memory, of which nothing is charged yet.
     #[must_use]
     pub fn beside(&self) -> Self {
-        self.inputs.budget()
+        self.inputs.budget_of(self.client)
     }
 
     /// Reads `source` to its end, charging what comes. Blocks.
@@ -111,6 +133,18 @@ impl Budget {
     }
 }
 
+impl Drop for Budget {
+    fn drop(&mut self) {
+        let mut held = self.inputs.lock();
+        if let Some(own) = held.get_mut(&self.client) {
+            *own -= self.units;
+            if *own == 0 {
+                held.remove(&self.client);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,14 +156,47 @@ mod tests {
         for _ in 0..3 * UNIT {
             first.charge(1).unwrap();
         }
-        assert_eq!(inputs.permits.available_permits(), 1);
+        assert_eq!(inputs.lock().values().sum::<usize>(), 3);
         second.charge(UNIT).unwrap();
         assert_eq!(second.charge(1), Err(BudgetError::Full));
         drop(first);
         second.charge(3 * UNIT).unwrap();
         assert_eq!(second.charge(1), Err(BudgetError::TooLarge { bytes: 4 * UNIT + 1, limit: 4 * UNIT }));
         drop(second);
-        assert_eq!(inputs.permits.available_permits(), 4);
+        assert!(inputs.lock().is_empty());
+    }
+
+    #[test]
+    fn no_client_takes_all_where_there_are_several_and_together_they_take_no_more_than_there_is() {
+        let inputs = Inputs::new(64 * UNIT);
+        let mut held: Vec<Budget> = Vec::new();
+        for (client, most) in [(1, 48), (2, 12), (3, 3)] {
+            // in several requests
+            let mut took = 0;
+            for _ in 0..64 {
+                let mut budget = inputs.budget_of([client; 32]);
+                took += usize::from(budget.charge(UNIT).is_ok());
+                held.push(budget);
+            }
+            assert_eq!(took, most, "client {client}");
+        }
+        assert_eq!(
+            inputs.budget_of([4; 32]).charge(UNIT),
+            Err(BudgetError::Full),
+            "of the last unit three leave none"
+        );
+        held.clear();
+        let mut one = inputs.budget_of([1; 32]);
+        assert_eq!(one.charge(49 * UNIT), Err(BudgetError::TooLarge { bytes: 49 * UNIT, limit: 48 * UNIT }));
+        one.charge(48 * UNIT).unwrap();
+        assert_eq!(
+            one.beside().charge(1),
+            Err(BudgetError::Full),
+            "pictures beside it are the same client's"
+        );
+        drop(one);
+        inputs.budget().charge(64 * UNIT).unwrap();
+        assert!(inputs.lock().is_empty());
     }
 
     #[test]

@@ -102,6 +102,23 @@ fn one_key_does_not_keep_the_others_out() {
 }
 
 #[test]
+fn one_key_does_not_take_all_memory_for_input() {
+    let limits = Limits { input_bytes_max: 64 << 10, ..Limits::default() };
+    let server = limited(limits, |guard| guard, &[], || load(EngineOptions::default()));
+    let ask = |path: &str, bytes: usize| {
+        let body = json!({"messages": [user(&"x".repeat(bytes))], "max_tokens": 1}).to_string();
+        let headers = [("content-type", "application/json"), ("authorization", &*format!("Bearer {ALICE}"))];
+        request(server.address, "POST", path, &headers, body.as_bytes())
+    };
+    for path in ["/v1/chat/completions", "/tokenize"] {
+        let refused = ask(path, 50 << 10);
+        assert_eq!((refused.status, refused.code().as_str()), (413, "input_too_large"), "{path}");
+        assert!(refused.text().contains("the limit is 49152"), "{}", refused.text());
+        assert_eq!(ask(path, 100).status, 200);
+    }
+}
+
+#[test]
 fn keys_share_what_is_known_where_the_server_is_told_to() {
     let server = server(Guard::with_shared_cache, &[]);
     let body = json!({"messages": [user(&"a long question ".repeat(40))], "max_tokens": 1});

@@ -46,7 +46,7 @@ pub async fn completions(
 ) -> Result<Response, ApiError> {
     let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, budget) = parse::read::<ChatRequest>(&app, &headers, body).await?;
+    let (request, budget) = parse::read::<ChatRequest>(&app, &headers, body, caller.cache_salt).await?;
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
     let options = stream_options(request.stream_options, streamed)?;

@@ -16,7 +16,7 @@ use crate::server::state::{App, ServedModel};
 use crate::sources::{Budget, Sources};
 use phi3v::batch::Answer;
 use phi3v::chat_template::Role;
-use phi3v::engine::Request;
+use phi3v::engine::{CacheSalt, Request};
 use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl Offline {
         }
         settle_seed(&mut ask.sampling, &salt);
         let (app, times) = (&self.app, Times::start(&self.app.limits));
-        let prepared = prepare::requests(app, &self.model, ask, app.budget(), times);
+        let prepared = prepare::requests(app, &self.model, ask, app.budget(CacheSalt::default()), times);
         let (requests, budget) = self.runtime.block_on(prepared)?;
         Ok(Offered { requests, extras, budget })
     }

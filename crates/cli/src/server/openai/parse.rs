@@ -9,6 +9,7 @@ use crate::sources::Budget;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use phi3v::engine::CacheSalt;
 use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -22,7 +23,7 @@ const MESSAGE_MAX: usize = 200;
 /// Bytes of a body that is parsed aside: others on the same thread would wait for milliseconds.
 const LARGE: usize = 256 << 10;
 
-/// Reads a JSON body into `T`, whose fields are the known ones. The budget has been charged for the body.
+/// Reads a JSON body into `T`, whose fields are the known ones. The budget, a share of `client`'s, has been charged for the body.
 ///
 /// # Errors
 /// A body that is too large, too slow, not JSON, or not a `T`; or no budget is left.
@@ -30,6 +31,7 @@ pub async fn read<T: DeserializeOwned + JsonSchema + Send + 'static>(
     app: &App,
     headers: &HeaderMap,
     body: Body,
+    client: CacheSalt,
 ) -> Result<(T, Budget), ApiError> {
     check_content_type(headers)?;
     check_content_encoding(headers)?;
@@ -38,7 +40,7 @@ pub async fn read<T: DeserializeOwned + JsonSchema + Send + 'static>(
     if length.is_some_and(|length: usize| length > limit) {
         return Err(limits::body_too_large(limit));
     }
-    let mut budget = app.budget();
+    let mut budget = app.budget(client);
     let time = app.limits.body_time_max;
     let bytes = tokio::time::timeout(time, collect(body, limit, &mut budget)).await;
     let bytes = bytes.unwrap_or_else(|_| Err(limits::body_too_slow(time)))?;

@@ -3,14 +3,15 @@
 use super::types::ChatRequest;
 use super::{chat, models, parse};
 use crate::server::error::ApiError;
+use crate::server::guard::Caller;
 use crate::server::limits::Times;
 use crate::server::prepare::{self, Abandoned};
 use crate::server::state::App;
 use crate::sources::thumbnail;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use base64::Engine;
 use phi3v::image::{ImageInputs, ImageParams, Size};
 use schemars::JsonSchema;
@@ -80,13 +81,14 @@ impl From<&ImageInputs> for TokenizedImage {
 /// What is wrong with the request.
 pub async fn tokenize(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Tokenized>, ApiError> {
     let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, budget) = parse::read::<ChatRequest>(&app, &headers, body).await?;
+    let (request, budget) = parse::read::<ChatRequest>(&app, &headers, body, caller.cache_salt).await?;
     models::check_name(&model, request.model.as_deref())?;
     let ask = chat::ask(request)?;
     ask.check(&app.limits)?;

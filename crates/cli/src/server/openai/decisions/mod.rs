@@ -47,7 +47,7 @@ pub async fn decisions(
 ) -> Result<Json<DecisionObject>, ApiError> {
     let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, budget) = parse::read::<DecisionRequest>(&app, &headers, body).await?;
+    let (request, budget) = parse::read::<DecisionRequest>(&app, &headers, body, caller.cache_salt).await?;
     models::check_name(&model, request.model.as_deref())?;
     let (decide, asked) = decide(request, &app.limits)?;
     let decide = Decide { cache_salt: caller.cache_salt, ..decide };

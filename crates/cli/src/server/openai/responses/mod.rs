@@ -45,7 +45,7 @@ pub async fn responses(
 ) -> Result<Response, ApiError> {
     let times = Times::start(&app.limits);
     let model = app.ready()?.clone();
-    let (request, budget) = parse::read::<ResponsesRequest>(&app, &headers, body).await?;
+    let (request, budget) = parse::read::<ResponsesRequest>(&app, &headers, body, caller.cache_salt).await?;
     models::check_name(&model, request.model.as_deref())?;
     let streamed = request.stream.unwrap_or(false);
     if stream_options(request.stream_options, streamed)?.include_progress {
