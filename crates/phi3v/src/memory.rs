@@ -366,7 +366,8 @@ impl std::fmt::Display for MemoryPlan {
     }
 }
 
-/// Bytes in the unit that leaves one to three digits before the point.
+/// Bytes in the decimal unit that leaves one to three digits before the point: sizes are told as disks and the hub count them, and in
+/// MiB or GiB only limits that are powers of two.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];

@@ -14,6 +14,16 @@ fn the_exported_folder_is_the_built_in_model() {
     assert_eq!(ask("demo").demo_answer(), ask("./demo").answer());
 }
 
+/// In the program's unit; `info` tells of what is loaded, which the tower's last layer is not.
+#[cfg(unix)]
+#[test]
+fn the_front_page_says_how_large_the_file_is() {
+    let (name, bytes) = phi3v::demo::contents()[6];
+    let size = phi3v::memory::size(bytes.len() as u64);
+    let readme = super::repository_text("README.md");
+    assert!(readme.contains(&format!("The demo model (a file of {size}, ")), "{name} has {size}");
+}
+
 #[test]
 fn the_program_holds_the_built_in_model_once() {
     let program = std::fs::read(env!("CARGO_BIN_EXE_phi3v")).unwrap();
