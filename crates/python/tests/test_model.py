@@ -16,6 +16,7 @@ from pathlib import Path
 import phi3v
 import pytest
 from conftest import COVER, COVER_ANSWER, EXAMPLES, TITLE, needs
+from phi3v._options import over, split
 
 LONG = {"max_new_tokens": 25000}
 
@@ -164,6 +165,22 @@ def test_options_of_a_question_are_in_the_place_of_the_common_ones(demo):
     assert len(chat.ask(TITLE, choices=None)) == 3, "None is as good as leaving it out"
     with pytest.raises(phi3v.OptionError, match="detail and num_crops"):
         list(demo.batch([{"question": TITLE, "detail": "low", "num_crops": 1}], progress=False))
+
+
+def test_none_leaves_a_common_option_as_it_is(demo):
+    nothing = {"temperature": None, "max_new_tokens": None, "regex": None, "choices": None, "system": None, "detail": None}
+    assert split(over({"temperature": 0.7, "regex": "[0-9]{3}", "system": "S", "num_crops": 2}, nothing)) == (
+        "S",
+        {"reference": False, "allow_hosts": [], "num_crops": 2},
+        {"stop": [], "temperature": 0.7, "regex": "[0-9]{3}"},
+    )
+    common = {"regex": "[0-9]{3}", "max_new_tokens": 2}
+    (answer,) = demo.batch([{"question": TITLE, "images": COVER, **nothing}], **common, progress=False)
+    assert answer.isdigit() and answer.finish_reason == "length"
+    asked = demo.chat(COVER, **common).ask(TITLE, **nothing)
+    assert asked.isdigit() and asked.finish_reason == "length"
+    with pytest.raises(TypeError, match="there is no option temprature"):
+        list(demo.batch([{"question": TITLE, "temprature": None}], progress=False))
 
 
 def test_presets_choices_and_patterns(demo):

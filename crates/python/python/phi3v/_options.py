@@ -156,10 +156,11 @@ _ALTERNATIVES = (("detail", "num_crops"), ("regex", "choices", "schema"))
 
 def over(common: Mapping[str, Any], own: Mapping[str, Any], schema: Any = None) -> dict[str, Any]:
     """The options of one question where others are given for all: its own come first, also before what they replace. The
-    `schema` of the question is in the place of another form."""
+    `schema` of the question is in the place of another form. None is as good as leaving an option out."""
     given = {name for name, value in own.items() if value is not None} | ({"schema"} if schema is not None else set())
-    replaced = {name for names in _ALTERNATIVES if given.intersection(names) for name in names}
-    return {**{name: value for name, value in common.items() if name not in replaced}, **own}
+    replaced = given.union(*(names for names in _ALTERNATIVES if given.intersection(names)))
+    # also what is None is told of where there is no such option
+    return {**own, **{name: value for name, value in common.items() if name not in replaced}}
 
 
 def generation(options: Mapping[str, Any]) -> dict[str, Any]:
