@@ -183,6 +183,22 @@ def test_none_leaves_a_common_option_as_it_is(demo):
         list(demo.batch([{"question": TITLE, "temprature": None}], progress=False))
 
 
+def test_texts_that_can_be_read_once_are_followed_each_time(demo):
+    whole, cut = COVER_ANSWER, COVER_ANSWER.split(" and")[0]
+    given = [" and"]
+    answers = demo.batch([(TITLE, COVER)] * 3, stop=map(str, given), progress=False)
+    given.append(" book")
+    assert list(answers) == [cut] * 3 != [whole] * 3
+    assert set(demo.batch(["Is it?"] * 3, choices=iter(["yes", "no"]), progress=False)) <= {"yes", "no"}
+    chat = demo.chat(COVER, stop=(word for word in [" and"]), allow_hosts=iter(["images.example.org"]))
+    assert [chat.ask(TITLE) for _ in range(2)] == [cut] * 2
+    for _ in range(2):
+        with pytest.raises(phi3v.PictureError, match="this host"):
+            chat.ask(TITLE, "http://localhost:1/a.png")
+    with pytest.raises(TypeError, match="choices must be texts, not one str"):
+        demo.batch([TITLE], choices="ab")
+
+
 def test_presets_choices_and_patterns(demo):
     assert list(phi3v.schemas()) == ["@receipt", "@invoice", "@table", "@card", "@alt"]
     alt = demo.ask(images=COVER, schema="@alt")

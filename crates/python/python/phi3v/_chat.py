@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from ._answer import Answer
 from ._errors import OptionError
-from ._options import Options, over, split
+from ._options import Options, over, split, taken
 from ._pictures import PictureLike, opened
 from ._schema import form, question_of
 from ._stream import Begun, Stream
@@ -39,7 +39,7 @@ class Chat:
         self, model: "Model", images: PictureLike | Iterable[PictureLike], options: Mapping[str, Any]
     ) -> None:
         self._model = model
-        self._options = dict(options)
+        self._options = taken(options)
         parts = split(self._options)
         self._pictures = model._read(opened(images, parts.reading), parts.reading)
         self._new = len(self._pictures)

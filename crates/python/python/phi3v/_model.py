@@ -11,7 +11,7 @@ from ._decide import Asked, Decision, asked
 from ._decide import of_ended as decisions_of
 from ._errors import OptionError, Phi3VError
 from ._html import in_notebook
-from ._options import Options, PlainOptions, Split, over, split, whole
+from ._options import Options, PlainOptions, Split, over, split, taken, whole
 from ._phi3v import Answers, Ended, Picture
 from ._pictures import Costs, Opened, PictureLike, cost, opened, prepare_all
 from ._schema import Form, form, question_of
@@ -277,12 +277,12 @@ class Model:
 
         if errors not in ("raise", "return"):
             raise OptionError(f"errors is {errors}, it must be raise or return")
-        want = form(schema)
-        split(options)
+        want, common = form(schema), taken(options)
+        split(common)
 
         def submit(answers: Answers, key: int, entry: Any) -> None:
             question, images, own = item(entry)
-            parts = split(over(options, own))
+            parts = split(over(common, own))
             asked, pictures = checked(question_of(question, want)), self._read(opened(images, parts.reading), parts.reading)
             answers.submit(key, turns(asked, len(pictures), parts.system), pictures, _generation(parts, want))
 

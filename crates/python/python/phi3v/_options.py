@@ -150,6 +150,19 @@ _READING: dict[str, Callable[[str, object], Any]] = {
 }
 
 
+# Options of several texts, which may come from what can be read once.
+_SEVERAL = ("stop", "choices", "allow_hosts")
+
+
+def taken(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as they are now, to be followed as often as need be: texts of an iterator would be gone the second time."""
+
+    def one(name: str, value: Any) -> Any:
+        return list(value) if name in _SEVERAL and isinstance(value, Iterable) and not isinstance(value, str) else value
+
+    return {name: one(name, value) for name, value in options.items()}
+
+
 # Options of which one is in the place of the others.
 _ALTERNATIVES = (("detail", "num_crops"), ("regex", "choices", "schema"))
 
