@@ -504,11 +504,29 @@ def test_a_batch_says_which_item_failed(demo):
     assert raised.value.item == 1 and "item 1 of the batch" in raised.value.__notes__
     found = {one.item: one for one in demo.batch(items, progress=False, errors="return")}
     assert found[0] == found[2] == COVER_ANSWER and isinstance(found[1], phi3v.PictureError)
-    with pytest.raises(TypeError, match="an item of a batch must be"):
-        list(demo.batch([5], progress=False))
+    with pytest.raises(TypeError, match="an item of a batch must be") as raised:
+        list(demo.batch([TITLE, 5], progress=False))
+    assert raised.value.__notes__ == ["item 1 of the batch"]
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     cut = list(demo.batch(items[:1], schema=schema, max_new_tokens=1, errors="return", progress=False))
     assert isinstance(cut[0], phi3v.Phi3VError) and cut[0].item == 0
+
+
+def test_an_item_of_a_wrong_type_is_an_item_that_failed(demo):
+    class Broken:
+        def read(self, size):
+            raise ZeroDivisionError
+
+    wrong = [5, (5, COVER), (TITLE, None), {"question": TITLE, "temperature": "hot"}, {"query": TITLE}, (TITLE, Broken())]
+    causes = [TypeError] * 5 + [ZeroDivisionError]
+    items = [(TITLE, COVER), *wrong, (TITLE, COVER)]
+    found = {one.item: one for one in demo.batch(items, errors="return", progress=False)}
+    assert found[0] == found[7] == COVER_ANSWER and sorted(found) == list(range(8))
+    for place, cause in enumerate(causes, 1):
+        failure = found[place]
+        assert type(failure) is phi3v.Phi3VError and type(failure.__cause__) is cause
+        assert str(failure) == (str(failure.__cause__) or "ZeroDivisionError")
+        assert failure.__notes__ == [f"item {place} of the batch"]
 
 
 def test_the_bar_of_a_batch(demo, capfd):

@@ -41,13 +41,11 @@ def run(
                     else:
                         reading[readers.submit(submit, answers, index, item)] = index
                 for index, result in _ended(answers, reading, finish):
-                    if isinstance(result, Phi3VError):
-                        result.item = index
-                        result.add_note(f"item {index} of the batch")
-                        if errors == "raise":
-                            raise result
+                    told = _failure(result, index) if isinstance(result, Exception) else result
+                    if isinstance(result, Exception) and errors == "raise":
+                        raise result
                     bar.step()
-                    yield result
+                    yield told
                 if not more and not reading and not len(answers):
                     return
     finally:
@@ -56,16 +54,27 @@ def run(
         answers.cancel()
 
 
+def _failure(error: Exception, index: int) -> Phi3VError:
+    """What became of an item that failed, which knows its place; `error` tells it too."""
+    failure = error if isinstance(error, Phi3VError) else Phi3VError(str(error) or type(error).__name__)
+    if failure is not error:
+        failure.__cause__ = error
+        failure.add_note(f"item {index} of the batch")
+    error.add_note(f"item {index} of the batch")
+    failure.item = index
+    return failure
+
+
 def _ended(
     answers: Answers, reading: dict[Future[None], int], finish: Finish
-) -> Iterator[tuple[int, Answer | Phi3VError]]:
+) -> Iterator[tuple[int, Answer | Exception]]:
     """What has ended since the last time; waits for the first where nothing has."""
     if not len(answers) and reading:
         wait(reading, return_when=FIRST_COMPLETED)
     for future in [future for future in reading if future.done()]:
         index = reading.pop(future)
         error = future.exception()
-        if isinstance(error, Phi3VError):
+        if isinstance(error, Exception):
             yield index, error
         elif error is not None:
             raise error
@@ -73,7 +82,7 @@ def _ended(
     if isinstance(ended, Ended):
         try:
             yield ended.key, finish(ended)
-        except Phi3VError as error:
+        except Exception as error:
             yield ended.key, error
 
 

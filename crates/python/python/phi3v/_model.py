@@ -270,7 +270,8 @@ class Model:
             items: Questions, pairs of question and pictures, or dicts with `question`, `images` and options. They are
                 taken as they are needed.
             schema: The form of all answers; `parsed` of each is what it means.
-            errors: "return" yields the exception of an item that fails in its place, "raise" ends the batch with it.
+            errors: "return" yields the exception of an item that fails in its place, as the cause of a `Phi3VError` where it
+                is another; "raise" ends the batch with it.
             progress: Whether a bar is shown; None is where a terminal or a notebook shows one.
         """
         from ._batch import item, run
