@@ -16,6 +16,7 @@ pub(crate) enum Class {
     Model,
     Room,
     Option,
+    GivenUp,
     Other,
 }
 
@@ -26,6 +27,7 @@ impl Class {
             Self::Model => "ModelError",
             Self::Room => "RoomError",
             Self::Option => "OptionError",
+            Self::GivenUp => "GivenUp",
             Self::Other => "Phi3VError",
         }
     }

@@ -32,6 +32,8 @@ mod _phi3v {
     use crate::processor::{Processor, open_processor};
     #[pymodule_export]
     use crate::source::Source;
+    #[pymodule_export]
+    use crate::work::CancelFlag;
 
     /// The version of the program.
     #[pymodule_export]

@@ -20,6 +20,7 @@ use phi3v_cli::runtime::{self, Runtime, ScoringModel};
 use phi3v_kernels::Cpu;
 use pyo3::prelude::*;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 /// A loaded model, whose engine runs on a thread of its own.
@@ -137,7 +138,8 @@ pub(crate) fn load(py: Python<'_>, loading: Loading) -> PyResult<Model> {
     let (model, context) = work::held(py, || loading.args(py))??;
     let hub = work::held(py, || loading.hub.options())?;
     let interrupt = Interrupt::of_host();
-    let loaded = work::beside(py, move || started(&hub, &model, &context), move || interrupt.stop())?;
+    let start = move || started(&hub, &model, &context);
+    let loaded = work::beside(py, &AtomicBool::new(false), start, move || interrupt.stop())?;
     let Started { shared, processor, device, scoring } = loaded;
     Ok(Model { processor: Py::new(py, processor)?, device, shared: Arc::new(shared), scoring })
 }

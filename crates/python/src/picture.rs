@@ -2,7 +2,7 @@
 
 use crate::errors::{self, Class};
 use crate::source::{Origin, Source, data_url_limits};
-use crate::work;
+use crate::work::{self, CancelFlag};
 use phi3v::document::is_pdf;
 use phi3v::image::{
     self, ImageError, ImageInputs, ImageLimits, ImageMode, ImageParams, NUM_CROPS_MAX, RgbImage, Size,
@@ -19,6 +19,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A picture ready for the model.
@@ -56,6 +57,9 @@ pub(crate) struct Reading {
     /// Which pages of documents, as the command line has them.
     #[pyo3(default)]
     pages: Option<String>,
+    /// Set when the pictures are not wanted any more.
+    #[pyo3(default)]
+    cancel: Option<Py<CancelFlag>>,
 }
 
 impl Reading {
@@ -98,6 +102,8 @@ pub(crate) fn read(
     own: &ImageParams,
     pages_unasked_max: usize,
 ) -> PyResult<Vec<Picture>> {
+    let cancelled = reading.cancel.as_ref().map(|flag| flag.get().shared()).unwrap_or_default();
+    work::check_wanted(py, &cancelled)?;
     let options = work::held(py, || reading.options(py, own))??;
     let (origin, params) = (source.origin.clone(), options.params);
     // a pipe, a host or a document may let one wait
@@ -106,9 +112,13 @@ pub(crate) fn read(
         Origin::Bytes(bytes, _) => is_pdf(bytes) || is_avif(bytes) || is_heic(bytes),
         Origin::Pixels { .. } => false,
     };
-    let work = move || prepared(origin, &options, pages_unasked_max).map_err(CliError::from);
-    let (pictures, useless) =
-        if may_wait { work::beside(py, work, || ())? } else { work::outside(py, work)? };
+    let told = Arc::clone(&cancelled);
+    let work = move || prepared(origin, &options, pages_unasked_max, &told).map_err(CliError::from);
+    let (pictures, useless) = if may_wait {
+        work::beside(py, &cancelled, work, || cancelled.store(true, Ordering::Relaxed))?
+    } else {
+        work::outside(py, work)?
+    };
     let picture = |picture: NamedImage| {
         let notice = picture.is_incomplete.then(|| picture.incomplete_notice()).or_else(|| useless.clone());
         Picture { inputs: picture.inputs, name: picture.name, notice, params }
@@ -116,11 +126,12 @@ pub(crate) fn read(
     Ok(pictures.into_iter().map(picture).collect())
 }
 
-/// A source's pictures, cut, and what is told of an option that chooses nothing of them.
+/// A source's pictures, cut, those until `cancelled` was set; and what is told of an option that chooses nothing of them.
 fn prepared(
     origin: Origin,
     options: &ImageOptions,
     pages_unasked_max: usize,
+    cancelled: &AtomicBool,
 ) -> Result<(Vec<NamedImage>, Option<String>), NamedImageError> {
     let mut useless = None;
     let mut tell = |line: String| useless = Some(line.replace("--pages", "pages"));
@@ -145,7 +156,9 @@ fn prepared(
             };
         }
     };
-    let pictures = pages_of(name, bytes, options, pages_unasked_max, &mut tell)?.collect::<Result<_, _>>()?;
+    let mut pages = pages_of(name, bytes, options, pages_unasked_max, &mut tell)?;
+    let wanted = std::iter::from_fn(|| if cancelled.load(Ordering::Relaxed) { None } else { pages.next() });
+    let pictures = wanted.collect::<Result<_, _>>()?;
     Ok((pictures, useless))
 }
 

@@ -14,6 +14,7 @@ use phi3v_cli::runtime;
 use phi3v_cli::sources::PAGES_UNASKED_MAX;
 use pyo3::prelude::*;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Texts and pictures to ids and tiles, and ids to text.
 #[pyclass(frozen, skip_from_py_object, module = "phi3v._phi3v")]
@@ -37,7 +38,7 @@ pub(crate) fn open_processor(py: Python<'_>, model: String, hub: Option<Hub>) ->
         let (name, tokenizer) = (checkpoint.name.clone(), Arc::clone(&checkpoint.tokenizer));
         Ok(Processor { name, tokenizer, params: checkpoint.preprocessor })
     };
-    work::beside(py, open, move || interrupt.stop())
+    work::beside(py, &AtomicBool::new(false), open, move || interrupt.stop())
 }
 
 #[pymethods]

@@ -5,6 +5,8 @@ use phi3v_cli::error::CliError;
 use pyo3::prelude::*;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -31,12 +33,39 @@ pub(crate) fn held<T>(py: Python<'_>, work: impl FnOnce() -> T) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| bug(py, reason(payload.as_ref())))
 }
 
-/// Runs `work` on a thread of its own, so that Ctrl-C ends the waiting for it. It goes on then unless `stop` stops it.
+/// What who asked sets, on whatever thread, when the work is not wanted any more.
+#[pyclass(frozen, module = "phi3v._phi3v")]
+#[derive(Default)]
+pub(crate) struct CancelFlag(Arc<AtomicBool>);
+
+#[pymethods]
+impl CancelFlag {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends the waiting for what it was given to.
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl CancelFlag {
+    /// What the work may look at, and what says that Ctrl-C ended the waiting for it.
+    pub(crate) fn shared(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// Runs `work` on a thread of its own, so that Ctrl-C ends the waiting for it, and whoever sets `cancelled`. It goes on then
+/// unless `stop` stops it.
 ///
 /// # Errors
-/// The work's own, as an exception; what a handler of a signal raised; or the system has no thread.
+/// The work's own, as an exception; what a handler of a signal raised; it was given up; or the system has no thread.
 pub(crate) fn beside<T: Send + 'static>(
     py: Python<'_>,
+    cancelled: &AtomicBool,
     work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
     stop: impl FnOnce(),
 ) -> PyResult<T> {
@@ -56,13 +85,22 @@ pub(crate) fn beside<T: Send + 'static>(
             Ok(done) => return finished(py, done),
             Err(RecvTimeoutError::Disconnected) => return Err(bug(py, "the work was dropped")),
             Err(RecvTimeoutError::Timeout) => {
-                if let Err(raised) = py.check_signals() {
+                if let Err(raised) = py.check_signals().and_then(|()| check_wanted(py, cancelled)) {
                     stop();
                     return Err(raised);
                 }
             }
         }
     }
+}
+
+/// # Errors
+/// Who asked has given up.
+pub(crate) fn check_wanted(py: Python<'_>, cancelled: &AtomicBool) -> PyResult<()> {
+    if cancelled.load(Ordering::Relaxed) {
+        return Err(errors::raise(py, Class::GivenUp, "who asked has given up", None));
+    }
+    Ok(())
 }
 
 /// The error where the system has no thread for `what`.

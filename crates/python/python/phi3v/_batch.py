@@ -7,15 +7,15 @@ from typing import Any
 from ._answer import Answer
 from ._bar import Bar
 from ._errors import Phi3VError
-from ._phi3v import Answers, Ended
+from ._phi3v import Answers, CancelFlag, Ended
 
 # 16 answers run together, and the pictures of as many wait: each picture takes some megabytes until it is encoded.
 _IN_FLIGHT = 32
 # Pictures that are read at one time, beside the engine, which has the cores.
 _READERS = 2
 
-Submit = Callable[[Answers, int, Any], None]
-"""Reads an item's pictures and sends its question with the key."""
+Submit = Callable[[Answers, CancelFlag, int, Any], None]
+"""Reads an item's pictures, unless that is given up, and sends its question with the key."""
 Finish = Callable[[Ended], Answer]
 """Makes an answer of what came back."""
 
@@ -27,7 +27,7 @@ def run(
     total = len(items) if isinstance(items, Sized) else None
     numbered = enumerate(items)
     reading: dict[Future[None], int] = {}
-    readers = ThreadPoolExecutor(_READERS, "phi3v-pictures")
+    readers, cancel = ThreadPoolExecutor(_READERS, "phi3v-pictures"), CancelFlag()
     more = True
     try:
         with Bar(total, progress) as bar:
@@ -39,7 +39,7 @@ def run(
                     if index is None:
                         more = False
                     else:
-                        reading[readers.submit(submit, answers, index, item)] = index
+                        reading[readers.submit(submit, answers, cancel, index, item)] = index
                 for index, result in _ended(answers, reading, finish):
                     told = _failure(result, index) if isinstance(result, Exception) else result
                     if isinstance(result, Exception) and errors == "raise":
@@ -49,6 +49,7 @@ def run(
                 if not more and not reading and not len(answers):
                     return
     finally:
+        cancel.set()
         answers.cancel()
         readers.shutdown(wait=True, cancel_futures=True)
         answers.cancel()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 from ._answer import Answer
 from ._errors import OptionError
 from ._options import Options, over, split, taken
+from ._phi3v import CancelFlag
 from ._pictures import PictureLike, opened
 from ._schema import form, question_of
 from ._stream import Begun, Stream
@@ -76,8 +77,8 @@ class Chat:
         parts, want = split(over(self._options, options, schema)), form(schema)
         asked, sources = checked(question_of(question, want)), opened(images, parts.reading)
 
-        def begin() -> Begun:
-            added = self._model._read(sources, parts.reading)
+        def begin(cancel: CancelFlag) -> Begun:
+            added = self._model._read(sources, parts.reading, cancel)
             pictures = [*self._pictures, *added]
             said = [*self._turns, *turns(asked, self._new + len(added), None)]
 

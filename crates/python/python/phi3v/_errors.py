@@ -24,6 +24,10 @@ class PictureError(Phi3VError, ValueError):
     _is_undecoded: bool = False
 
 
+class GivenUp(Phi3VError):
+    """Nobody waits for a picture any more: its stream or its batch was closed. It is never told of."""
+
+
 class ModelError(Phi3VError):
     """A model cannot be found, read or downloaded."""
 

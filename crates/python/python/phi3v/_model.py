@@ -12,7 +12,7 @@ from ._decide import of_ended as decisions_of
 from ._errors import OptionError, Phi3VError
 from ._html import in_notebook
 from ._options import Options, PlainOptions, Split, over, split, taken, whole
-from ._phi3v import Answers, Ended, Picture
+from ._phi3v import Answers, CancelFlag, Ended, Picture
 from ._pictures import Costs, Opened, PictureLike, cost, opened, prepare_all
 from ._schema import Form, form, question_of
 from ._stream import Begun, Stream, finished
@@ -165,8 +165,8 @@ class Model:
         parts, want = split(options), form(schema)
         asked, sources = checked(question_of(question, want)), opened(images, parts.reading)
 
-        def begin() -> Begun:
-            pictures = self._read(sources, parts.reading)
+        def begin(cancel: CancelFlag) -> Begun:
+            pictures = self._read(sources, parts.reading, cancel)
             return self._ask(turns(asked, len(pictures), parts.system), pictures, parts, want)
 
         return Stream(begin, want)
@@ -281,10 +281,11 @@ class Model:
         want, common = form(schema), taken(options)
         split(common)
 
-        def submit(answers: Answers, key: int, entry: Any) -> None:
+        def submit(answers: Answers, cancel: CancelFlag, key: int, entry: Any) -> None:
             question, images, own = item(entry)
             parts = split(over(common, own))
-            asked, pictures = checked(question_of(question, want)), self._read(opened(images, parts.reading), parts.reading)
+            asked, sources = checked(question_of(question, want)), opened(images, parts.reading)
+            pictures = self._read(sources, parts.reading, cancel)
             answers.submit(key, turns(asked, len(pictures), parts.system), pictures, _generation(parts, want))
 
         def finish(ended: Ended) -> Answer:
@@ -292,8 +293,8 @@ class Model:
 
         return run(Answers(self._inner), items, submit, finish, errors=errors, progress=progress)
 
-    def _read(self, opened: Opened, reading: Mapping[str, Any]) -> list[Picture]:
-        return prepare_all(self._inner.processor.pictures, opened, reading)
+    def _read(self, opened: Opened, reading: Mapping[str, Any], cancel: CancelFlag | None = None) -> list[Picture]:
+        return prepare_all(self._inner.processor.pictures, opened, reading, cancel)
 
     def _ask(self, turns: list[Turn], pictures: list[Picture], parts: Split, want: Form | None) -> Begun:
         answers = Answers(self._inner)

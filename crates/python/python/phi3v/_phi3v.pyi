@@ -6,6 +6,7 @@ from typing import Any, final
 
 __all__ = [
     "Answers",
+    "CancelFlag",
     "Ended",
     "Model",
     "Picture",
@@ -35,6 +36,11 @@ def check_size(name: str, width: int, height: int, reading: Mapping[str, Any]) -
 def compare(scores: Sequence[float], temperature: float) -> dict[str, Any]: ...
 def presets() -> list[tuple[str, str, str]]: ...
 def prepare(source: Source, num_crops: int, reading: Mapping[str, Any]) -> list[Picture]: ...
+@final
+class CancelFlag:
+    def __new__(cls) -> CancelFlag: ...
+    def set(self) -> None: ...
+
 @final
 class Source:
     @staticmethod

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, TypeVar, Union
 
 from ._errors import PictureError
-from ._phi3v import Picture, Source, check_size
+from ._phi3v import CancelFlag, Picture, Source, check_size
 from ._png import png
 
 if TYPE_CHECKING:
@@ -113,9 +113,16 @@ def opened(images: PictureLike | Iterable[PictureLike], reading: Mapping[str, An
     return [_sources(image, reading) for image in several(images)]
 
 
-def prepare_all(read: Reader[list[Picture]], opened: Opened, reading: Mapping[str, Any]) -> list[Picture]:
-    """Reads pictures, and those of documents; warns of pages that lack something."""
-    pages = [page for sources in opened for page in _first(read, sources, reading)]
+def prepare_all(
+    read: Reader[list[Picture]], opened: Opened, reading: Mapping[str, Any], cancel: CancelFlag | None = None
+) -> list[Picture]:
+    """Reads pictures, and those of documents; warns of pages that lack something.
+
+    Raises:
+        GivenUp: `cancel` was set, by whatever thread.
+    """
+    asked = {**reading, "cancel": cancel}
+    pages = [page for sources in opened for page in _first(read, sources, asked)]
     _warn(pages)
     return pages
 

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ._answer import Answer, of_ended
-from ._errors import Phi3VError
-from ._phi3v import Answers, Ended, Piece
+from ._errors import GivenUp, Phi3VError
+from ._phi3v import Answers, CancelFlag, Ended, Piece
 from ._schema import Form, parsed
 
 
@@ -37,8 +37,9 @@ class Stream:
     thread. Where an event loop runs, the question is asked when the first text is asked for, so that the loop need not
     wait for its pictures."""
 
-    def __init__(self, begin: Callable[[], Begun], want: Form | None) -> None:
+    def __init__(self, begin: Callable[[CancelFlag], Begun], want: Form | None) -> None:
         self._begin = begin
+        self._cancelled = CancelFlag()
         self._want = want
         # a handler of a signal may read or close what its own thread reads
         self._lock = threading.RLock()
@@ -80,6 +81,8 @@ class Stream:
 
     def _cancel(self) -> None:
         self._closed = True
+        # where its pictures are still waited for
+        self._cancelled.set()
         if self._begun is not None:
             self._begun.answers.cancel()
 
@@ -89,13 +92,16 @@ class Stream:
             self._begun.answers.check_process()
         return self._lock
 
-    def _start(self) -> Begun:
-        """Asks the question, unless it was asked before."""
+    def _start(self) -> Begun | None:
+        """Asks the question, unless it was asked before; None where the stream was closed before its pictures were read."""
         if self._failure is not None:
             raise Phi3VError("the answer has failed already", "ask again") from self._failure
         if self._begun is None:
             try:
-                self._begun = self._begin()
+                self._begun = self._begin(self._cancelled)
+            except GivenUp:
+                self._answer = Answer(finish_reason="cancelled")
+                return None
             except BaseException as error:
                 self._failure = error
                 raise
@@ -106,6 +112,8 @@ class Stream:
     def _take(self, pieces: bool) -> str | None:
         """The text of the next piece, or None at the end."""
         begun = self._start()
+        if begun is None:
+            return None
         told = begun.answers.next(pieces)
         if isinstance(told, Piece):
             self._told += len(told.text)
