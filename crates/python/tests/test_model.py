@@ -135,6 +135,15 @@ def test_errors_have_the_words_of_the_command_line(demo):
         demo.ask("  ")
 
 
+def test_a_model_may_be_named_by_a_path(endless):
+    assert phi3v.load(endless, threads=1).ask("Hello", max_new_tokens=2).finish_reason == "length"
+    with pytest.raises(phi3v.ModelError, match="no-such-folder"):
+        phi3v.load(endless / "no-such-folder")
+    for wrong in (5, b"demo", None):
+        with pytest.raises(TypeError, match="a model's name must be a str or a path, not "):
+            phi3v.load(wrong)
+
+
 def test_none_is_no_picture_that_was_left_out(demo):
     """As OpenCV's imread returns it of a file that is not there."""
     asks = [

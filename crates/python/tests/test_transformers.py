@@ -286,6 +286,16 @@ def test_where_a_model_comes_from_is_followed(open_model, tmp_path, monkeypatch)
     assert open_model("demo", trust_remote_code=True, revision="main", use_fast=True)
 
 
+@pytest.mark.parametrize("open_model", OPENERS, ids=["model", "processor", "tokenizer"])
+def test_a_folder_may_be_a_path(open_model):
+    assert open_model(TINY) and open_model(TINY, revision=None)
+    with pytest.raises(phi3v.ModelError, match="no-such-folder"):
+        open_model(TINY / "no-such-folder")
+    for wrong in (5, b"demo", None):
+        with pytest.raises(TypeError, match="a model's name must be a str or a path, not "):
+            open_model(wrong, revision="main")
+
+
 def test_what_from_pretrained_does_not_offer_raises():
     for options, words in (
         ({"load_in_4bit": True}, "from_pretrained has no load_in_4bit=True"),

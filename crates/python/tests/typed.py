@@ -21,6 +21,7 @@ async def read(model: phi3v.Model) -> str:
 
 def main() -> None:
     model = phi3v.load("phi-3.5-vision", quant="q8", device="auto", threads=None)
+    assert_type(phi3v.load(Path("model")), phi3v.Model)
     answer = model.ask("Who wrote this?", Path("cover.png"), temperature=0.5, stop=["."], detail="low")
     assert_type(answer, phi3v.Answer)
     assert_type(answer.words[0].p, float)

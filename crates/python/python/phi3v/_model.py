@@ -24,7 +24,7 @@ _NUM_CROPS = 4
 
 
 def load(
-    model: str = "demo",
+    model: str | os.PathLike[str] = "demo",
     *,
     quant: Literal["q8", "q4", "none"] | None = None,
     device: str | None = None,
@@ -34,7 +34,7 @@ def load(
     context: int | None = None,
 ) -> "Model":
     """Loads a model by name, as the command line does: "demo", "phi-3-vision", "phi-3.5-vision", a repository of the
-    hub, a folder, or a file made by `phi3v quantize`. What is not here is downloaded once.
+    hub, a folder, or a file made by `phi3v quantize`, also as a `pathlib.Path`. What is not here is downloaded once.
 
     Args:
         model: Which one.
@@ -53,10 +53,16 @@ def load(
 def loaded(loading: Mapping[str, Any]) -> _phi3v.Model:
     """Loads by the arguments of `load`, of which None is as good as leaving one out, and `hub`."""
     given = {name: value for name, value in loading.items() if value is not None}
-    if not isinstance(given.get("model"), str):
-        raise TypeError(f"a model's name must be a str, not {type(loading['model']).__name__}")
     numbers: dict[str, Any] = {name: whole(name, given[name]) for name in ("threads", "context") if name in given}
-    return _phi3v.load({**given, **numbers})
+    return _phi3v.load({**given, "model": model_name(loading["model"]), **numbers})
+
+
+def model_name(model: object) -> str:
+    """What a model is called: a text, or a path."""
+    name = os.fspath(model) if isinstance(model, os.PathLike) else model
+    if not isinstance(name, str):
+        raise TypeError(f"a model's name must be a str or a path, not {type(name).__name__}")
+    return name
 
 
 def tokenize_cost(images: PictureLike | Iterable[PictureLike], **options: Unpack[Options]) -> Costs:

@@ -1,11 +1,12 @@
 """The model, generating from what the processor made."""
 
+import os
 import sys
 from typing import Any
 
 from .. import _phi3v
 from .._errors import OptionError, UnsupportedError
-from .._model import loaded
+from .._model import loaded, model_name
 from .._phi3v import Answers, Ended, Picture, Piece
 from ._arrays import array, is_torch, numpy, to_numpy
 from ._generate import Asked, asked, seeds
@@ -156,7 +157,7 @@ class AutoModelForCausalLM:
 
     @staticmethod
     def from_pretrained(
-        model_id: str,
+        model_id: str | os.PathLike[str],
         *,
         torch_dtype: Any = None,
         dtype: Any = None,
@@ -168,9 +169,10 @@ class AutoModelForCausalLM:
         """The model of that name, which is downloaded where need be. No code of it is run. `quant`, `threads` and
         `context` are those of `phi3v.load`; `revision`, `token`, `cache_dir` and `local_files_only` are followed; options
         that say how transformers computes have no effect."""
-        where = hub(model_id, options)
+        name = model_name(model_id)
+        where = hub(name, options)
         asked = str(torch_dtype if torch_dtype is not None else dtype).removeprefix("torch.")
         if asked not in _DTYPES:
             raise UnsupportedError(f"torch_dtype is {asked}, it must be auto, bfloat16 or float32")
         loading = {"quant": quant, "threads": threads, "dtype": _DTYPES[asked], "context": context}
-        return Phi3VForCausalLM(loaded({"model": model_id, "hub": where, **loading}))
+        return Phi3VForCausalLM(loaded({"model": name, "hub": where, **loading}))

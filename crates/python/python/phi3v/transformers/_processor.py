@@ -1,10 +1,12 @@
 """Prompts and pictures to what the model reads."""
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 from .. import _phi3v
 from .._errors import OptionError, UnsupportedError
+from .._model import model_name
 from .._options import split, whole
 from .._pictures import PictureLike, prepare, several
 from ._arrays import array, kind, numpy
@@ -88,13 +90,14 @@ class AutoProcessor:
 
     @staticmethod
     def from_pretrained(
-        model_id: str, *, trust_remote_code: bool = True, num_crops: int | None = None, **options: Any
+        model_id: str | os.PathLike[str], *, trust_remote_code: bool = True, num_crops: int | None = None, **options: Any
     ) -> Phi3VProcessor:
         """The processor of the model of that name, which is downloaded where need be. No code of it is run. `revision`,
         `token`, `cache_dir` and `local_files_only` are followed."""
         if num_crops is not None and not 1 <= whole("num_crops", num_crops) <= 256:
             raise OptionError(f"num_crops is {num_crops}, it must be 1 to 256")
-        inner = _phi3v.open_processor(model_id, hub(model_id, options))
+        name = model_name(model_id)
+        inner = _phi3v.open_processor(name, hub(name, options))
         if num_crops is not None:
             inner = inner.with_num_crops(num_crops)
         return Phi3VProcessor(inner)

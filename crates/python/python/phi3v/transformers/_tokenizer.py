@@ -1,10 +1,12 @@
 """The processor's tokenizer."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import _phi3v
 from .._errors import UnsupportedError
+from .._model import model_name
 from ._arrays import array, ids, kind, numpy
 from ._hub import hub
 
@@ -133,7 +135,8 @@ class AutoTokenizer:
     """Opens tokenizers by their model's name."""
 
     @staticmethod
-    def from_pretrained(model_id: str, *, trust_remote_code: bool = True, **options: Any) -> Phi3VTokenizer:
+    def from_pretrained(model_id: str | os.PathLike[str], *, trust_remote_code: bool = True, **options: Any) -> Phi3VTokenizer:
         """The tokenizer of the model of that name, which is downloaded where need be. No code of it is run. `revision`,
         `token`, `cache_dir` and `local_files_only` are followed."""
-        return Phi3VTokenizer(_phi3v.open_processor(model_id, hub(model_id, options)))
+        name = model_name(model_id)
+        return Phi3VTokenizer(_phi3v.open_processor(name, hub(name, options)))
