@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gc
+import io
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ import weakref
 from pathlib import Path
 
 import phi3v
+import phi3v.transformers
 import pytest
 from conftest import COVER, COVER_ANSWER, EXAMPLES, TITLE, needs
 from phi3v._options import over, split
@@ -603,6 +605,26 @@ def test_the_bar_of_a_batch(demo, capfd):
     assert "2/2" in told and "left" in told
     list(demo.batch([TITLE], progress=None))
     assert capfd.readouterr().err == "", "nothing where nobody looks"
+
+
+@pytest.mark.parametrize("stderr", ["absent", "closed", "full"])
+def test_a_stderr_that_cannot_be_written_to_changes_nothing(demo, stderr, monkeypatch, capfd):
+    class Full(io.StringIO):
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            raise OSError("no space left on device")
+
+    broken = {"absent": lambda: None, "closed": io.StringIO, "full": Full}[stderr]()
+    if stderr == "closed":
+        broken.close()
+    monkeypatch.setattr(sys, "stderr", broken)
+    for progress in (None, True):
+        assert len(list(demo.batch([TITLE, TITLE], progress=progress, max_new_tokens=2))) == 2
+    model = phi3v.transformers.AutoModelForCausalLM.from_pretrained("demo")
+    assert model.cuda() is model
+    assert capfd.readouterr().out == "", "nothing is told elsewhere"
 
 
 def test_keyboard_interrupt_stops_an_answer_and_no_more(talker):

@@ -1,12 +1,12 @@
 """A bar while a batch runs, where a terminal or a notebook shows one."""
 
-import sys
 import time
 from importlib import import_module
 from types import TracebackType
 from typing import Any
 
 from ._html import in_notebook
+from ._terminal import is_watched, tell
 
 # Seconds between two looks of the bar.
 _PERIOD = 0.1
@@ -24,7 +24,7 @@ class Bar:
         self._display: Any = None
         notebook = in_notebook()
         if shown is None:
-            shown = notebook or sys.stderr.isatty()
+            shown = notebook or is_watched()
         self._shown = shown
         if shown and notebook:
             self._ipython: Any = import_module("IPython.display")
@@ -41,8 +41,7 @@ class Bar:
     def _draw(self, now: float) -> None:
         words = self.words(now - self._start)
         if self._display is None:
-            sys.stderr.write(f"\r{words}\x1b[K")
-            sys.stderr.flush()
+            tell(f"\r{words}\x1b[K")
         else:
             of = f"max={self._total}" if self._total else ""
             self._display.update(self._ipython.HTML(f"<progress value={self._done} {of}></progress> {words}"))
@@ -66,4 +65,4 @@ class Bar:
         if self._shown:
             self._draw(time.monotonic())
             if self._display is None:
-                sys.stderr.write("\n")
+                tell("\n")

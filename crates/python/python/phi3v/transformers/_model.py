@@ -1,13 +1,13 @@
 """The model, generating from what the processor made."""
 
 import os
-import sys
 from typing import Any
 
 from .. import _phi3v
 from .._errors import OptionError, UnsupportedError
 from .._model import loaded, model_name
 from .._phi3v import Answers, Ended, Picture, Piece
+from .._terminal import tell
 from ._arrays import array, is_torch, numpy, to_numpy
 from ._generate import Asked, asked, seeds
 from ._hub import hub
@@ -52,7 +52,7 @@ class Phi3VForCausalLM:
     def _tell(self) -> None:
         if not self._told:
             self._told = True
-            print(f"phi3v: the model runs on {self._inner.device}", file=sys.stderr)
+            tell(f"phi3v: the model runs on {self._inner.device}\n")
 
     def generate(
         self,
