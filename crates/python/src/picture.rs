@@ -137,7 +137,13 @@ fn prepared(
     let mut tell = |line: String| useless = Some(line.replace("--pages", "pages"));
     let (name, bytes) = match origin {
         Origin::Named(name) => (name.to_string_lossy().into_owned(), read_named(&name, options)?),
-        Origin::Bytes(bytes, name) => (name, bytes.to_vec()),
+        Origin::Bytes(bytes, name) => {
+            // before they are copied
+            if let Err(error) = options.limits.check_bytes(bytes.len()) {
+                return Err(NamedImageError::Image { name, error });
+            }
+            (name, bytes.to_vec())
+        }
         Origin::DataUrl(url) => {
             let name = "the data URL".to_owned();
             let bytes = data_url(&url, &options.limits)

@@ -412,6 +412,39 @@ def test_a_file_beyond_a_limit_is_not_read_as_pixels():
                     seen(picture, **options)
 
 
+def test_no_more_of_a_file_is_read_than_a_picture_may_have(tmp_path):
+    pil = needs("PIL.Image")
+    data = COVER.read_bytes() + bytes(1 << 20)
+    path = tmp_path / "long.png"
+    path.write_bytes(data)
+
+    class Counted(io.BytesIO):
+        most = 0
+
+        def read(self, size=-1):
+            chunk = super().read(size)
+            self.most = max(self.most, len(chunk))
+            return chunk
+
+    limit = len(data) - 5000
+    words = f"has {limit + 1} bytes, the limit is {limit}"
+    files = [Counted(data), Counted(data)]
+    for file, picture in zip(files, (files[0], pil.open(files[1])), strict=True):
+        file.most = 0
+        with pytest.raises(phi3v.PictureError, match=words):
+            seen(picture, max_image_bytes=limit)
+        assert file.most <= limit + 1
+    for loads in (False, True):
+        with pil.open(path) as image:
+            if loads:
+                image.load()
+            with pytest.raises(phi3v.PictureError, match=words):
+                seen(image, max_image_bytes=limit)
+            assert seen(image, max_image_bytes=len(data)) == seen(COVER)
+    with pytest.raises(phi3v.PictureError, match=f"has {len(data)} bytes, the limit is {limit}"):
+        seen(data, max_image_bytes=limit)
+
+
 def test_pillow_decodes_nothing_of_what_is_beyond_a_limit(tmp_path):
     pil = needs("PIL.Image")
     for name in ("a.ppm", "a.png", "a.webp"):

@@ -27,7 +27,7 @@ PictureLike: TypeAlias = Union[
 Reader: TypeAlias = Callable[[Source, Any], T]
 """Decodes a source and cuts it into tiles: a picture, or those of a document."""
 
-# What the command line reads where none is given, and one byte more, so that the decoder can tell of the excess.
+# What the command line reads of a file where no limit is given.
 _FILE_BYTES_MAX = 256 << 20
 # Formats of which the command line reads what Pillow has opened; the others are taken as pixels.
 _FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF"}
@@ -152,31 +152,37 @@ def _sources(picture: object, reading: Mapping[str, Any]) -> Iterable[Source]:
     if (numpy := sys.modules.get("numpy")) and isinstance(picture, numpy.ndarray):
         return [_of_array(picture, reading)]
     if hasattr(picture, "read"):
-        return [_of_file(picture, reading.get("max_image_bytes", _FILE_BYTES_MAX))]
+        return [_of_file(picture, reading)]
     raise TypeError(
         "a picture must be a path, bytes, a file object, a PIL image or a numpy array, "
         f"not {type(picture).__name__}"
     )
 
 
-def _of_file(file: Any, bytes_max: int) -> Source:
+def _of_file(file: Any, reading: Mapping[str, Any]) -> Source:
     name = getattr(file, "name", None)
     name = name if isinstance(name, str) else "the file"
-    chunks, length = [], 0
     try:
         if getattr(file, "seekable", bool)():
             file.seek(0)
-        while length <= bytes_max:
-            chunk = file.read(bytes_max + 1 - length)
-            if not chunk:
-                break
-            if not isinstance(chunk, (bytes, bytearray, memoryview)):
-                raise TypeError(f"a picture's file must give bytes, not {type(chunk).__name__}: open it with 'rb'")
-            chunks.append(bytes(chunk))
-            length += len(chunk)
+        return Source.of_bytes(_read(file, reading), name)
     except (OSError, ValueError) as error:
         raise PictureError(f"cannot read {name}: {_words(error)}") from error
-    return Source.of_bytes(b"".join(chunks), name)
+
+
+def _read(file: Any, reading: Mapping[str, Any]) -> bytes:
+    """What follows in a file, up to one byte more than a picture may have, so that the decoder can tell of the excess."""
+    bytes_max = reading.get("max_image_bytes", _FILE_BYTES_MAX)
+    chunks, length = [], 0
+    while length <= bytes_max:
+        chunk = file.read(bytes_max + 1 - length)
+        if not chunk:
+            break
+        if not isinstance(chunk, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a picture's file must give bytes, not {type(chunk).__name__}: open it with 'rb'")
+        chunks.append(bytes(chunk))
+        length += len(chunk)
+    return b"".join(chunks)
 
 
 def _words(error: Exception) -> str:
@@ -208,7 +214,7 @@ def _of_pil(image: Any, reading: Mapping[str, Any]) -> Iterable[Source]:
     name = _shown(getattr(image, "filename", "")) or "the image"
     # before Pillow decodes anything
     check_size(name, image.width, image.height, reading)
-    data = _unchanged_file(image)
+    data = _unchanged_file(image, reading)
     if data is not None:
         return itertools.chain([Source.of_bytes(data, name)], _pixels_alone(image, reading["reference"]))
     try:
@@ -223,14 +229,14 @@ def _pixels_alone(image: Any, reference: bool) -> Iterator[Source]:
         yield _of_pixels(image, reference)
 
 
-def _unchanged_file(image: Any) -> bytes | None:
+def _unchanged_file(image: Any, reading: Mapping[str, Any]) -> bytes | None:
     if image.format not in _FORMATS or image.tell() != 0:
         return None
     try:
         # not decoded yet, and not told to decode at another size
         is_pending = _is_pending(image) if image.format in _REPLACED else bool(getattr(image, "tile", None))
         if is_pending and not getattr(image, "decoderconfig", ()):
-            return _rewound(image.fp)
+            return _rewound(image.fp, reading)
         # decoded, and perhaps drawn upon since
         filename = getattr(image, "filename", "")
         if not filename:
@@ -242,7 +248,7 @@ def _unchanged_file(image: Any) -> bytes | None:
             if again != image:
                 return None
         with open(filename, "rb") as file:
-            return file.read()
+            return _read(file, reading)
     except (AttributeError, OSError, ValueError, SyntaxError):
         return None
 
@@ -258,15 +264,14 @@ def _is_pending(image: Any) -> bool:
     return known.get("_im", known.get("im")) is None
 
 
-def _rewound(file: Any) -> bytes:
-    """All bytes of a file, which is left where it was."""
+def _rewound(file: Any, reading: Mapping[str, Any]) -> bytes:
+    """What `_read` takes of a file from its beginning; the file is left where it was."""
     place = file.tell()
     file.seek(0)
     try:
-        data: bytes = file.read()
+        return _read(file, reading)
     finally:
         file.seek(place)
-    return data
 
 
 def _of_pixels(image: Any, reference: bool) -> Source:
