@@ -1,5 +1,6 @@
 """The command that comes with the wheel, in the process of Python."""
 
+import importlib.metadata
 import os
 import re
 import signal
@@ -154,6 +155,16 @@ def test_a_command_that_takes_no_notice_of_ctrl_c_is_ended_by_it():
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130)
+
+
+def test_the_wheel_has_its_licences():
+    try:
+        files = importlib.metadata.distribution("phi3v").files
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("SKIPPED: needs an installed phi3v")
+    told = {file.name: file.read_text() for file in files if file.name in ("LICENSE", "THIRD-PARTY.txt")}
+    assert told["LICENSE"] == (REPOSITORY / "LICENSE").read_text()
+    assert "mozjpeg-sys" in told["THIRD-PARTY.txt"] and "re_rav1d" in told["THIRD-PARTY.txt"]
 
 
 def test_importing_brings_nothing_heavy():
