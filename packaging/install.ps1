@@ -40,11 +40,25 @@
         Write-Output "$folder was put on the path; open a new terminal for it"
     }
 
+    function Set-Program([string] $new, [string] $program) {
+        $folder = Split-Path $program
+        Remove-Item -Force -ErrorAction SilentlyContinue "$folder\phi3v.old-*.exe"
+        $old = "$folder\phi3v.old-$PID.exe"
+        # a program that runs can be renamed, and not be written over
+        if (Test-Path -LiteralPath $program) { Move-Item -LiteralPath $program $old }
+        try { Move-Item -LiteralPath $new $program }
+        catch {
+            if (Test-Path -LiteralPath $old) { Move-Item -LiteralPath $old $program }
+            throw
+        }
+        Remove-Item -Force -ErrorAction SilentlyContinue $old
+    }
+
     function Install-Phi3v {
         $target = Get-Target
         $releases = 'https://github.com/phi3v/phi3v/releases'
         $place = if ($env:PHI3V_DOWNLOAD) { $env:PHI3V_DOWNLOAD }
-        elseif ($env:PHI3V_VERSION) { "$releases/download/v$env:PHI3V_VERSION" }
+        elseif ($env:PHI3V_VERSION) { "$releases/download/v$($env:PHI3V_VERSION.TrimStart('v'))" }
         else { "$releases/latest/download" }
         $folder = if ($env:PHI3V_INSTALL_DIR) { $env:PHI3V_INSTALL_DIR } else { "$env:LOCALAPPDATA\Programs\phi3v" }
         $work = Join-Path ([IO.Path]::GetTempPath()) ([Guid]::NewGuid())
@@ -62,13 +76,18 @@
             # named, since this one is written in PowerShell and does not see the preference above
             Expand-Archive "$work\$name.zip" $work -ErrorAction Stop
             New-Item -ItemType Directory -Force -Path $folder | Out-Null
-            Copy-Item -Force "$work\$name\phi3v.exe" "$folder\phi3v.exe"
+            $new = "$folder\phi3v.new.exe"
+            try {
+                Copy-Item -Force "$work\$name\phi3v.exe" $new
+                & $new --version
+                if ($LASTEXITCODE -ne 0) {
+                    throw "the program does not run on this machine: it ended with $LASTEXITCODE, and nothing was changed; build it from the source"
+                }
+                Set-Program $new "$folder\phi3v.exe"
+            }
+            finally { Remove-Item -Force -ErrorAction SilentlyContinue $new }
         }
         finally { Remove-Item -Recurse -Force $work }
-        & "$folder\phi3v.exe" --version
-        if ($LASTEXITCODE -ne 0) {
-            throw "the program does not run on this machine: it ended with $LASTEXITCODE; build it from the source"
-        }
         Add-ToPath $folder
         Write-Output "installed in $folder"
     }

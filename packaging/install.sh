@@ -51,29 +51,51 @@ fetch() { # URL FILE
 }
 
 sum() { # FILE
-    if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
+    if command -v sha256sum >/dev/null; then
+        told=$(sha256sum "$1")
+    elif command -v shasum >/dev/null; then
+        told=$(shasum -a 256 "$1")
+    else
+        fail "sha256sum or shasum is needed, to check what was downloaded"
+    fi
+    echo "${told%% *}"
+}
+
+try() { # TARGET: puts its program at $new, and says whether it runs there
+    line=$(grep -- "-$1.tar.gz\$" "$work/SHA256SUMS") || fail "the release has no archive for $1"
+    archive=${line#*  }
+    case $archive in */* | .*) fail "the release's sums are damaged" ;; esac
+    fetch "$place/$archive" "$work/$archive"
+    sum=$(sum "$work/$archive") || exit 1
+    [ "$sum" = "${line%% *}" ] || fail "$archive is damaged: its SHA-256 sum is not the release's"
+    tar -xzf "$work/$archive" -C "$work" || fail "$archive cannot be unpacked"
+    cp "$work/${archive%.tar.gz}/phi3v" "$new" || fail "$new cannot be written"
+    said=$("$new" --version 2>&1)
 }
 
 main() {
     releases=https://github.com/phi3v/phi3v/releases
-    place=${PHI3V_DOWNLOAD:-$releases/${PHI3V_VERSION:+download/v$PHI3V_VERSION}}
-    [ -n "${PHI3V_DOWNLOAD:-}${PHI3V_VERSION:-}" ] || place=$releases/latest/download
+    version=${PHI3V_VERSION:-}
+    place=${PHI3V_DOWNLOAD:-$releases/${version:+download/v${version#v}}}
+    [ -n "${PHI3V_DOWNLOAD:-}$version" ] || place=$releases/latest/download
     folder=${PHI3V_INSTALL_DIR:-$HOME/.local/bin}
+    new=$folder/.phi3v.new
     target=$(target)
     work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
+    trap 'rm -rf "$work" "$new"' EXIT
+    # dash does not run the trap of EXIT where a signal ends it
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
     fetch "$place/SHA256SUMS" "$work/SHA256SUMS"
-    line=$(grep -- "-$target.tar.gz\$" "$work/SHA256SUMS") || fail "the release has no archive for $target"
-    archive=${line#*  }
-    case $archive in */* | .*) fail "the release's sums are damaged" ;; esac
-    fetch "$place/$archive" "$work/$archive"
-    [ "$(sum "$work/$archive")" = "${line%% *}" ] || fail "$archive is damaged: its SHA-256 sum is not the release's"
-    tar -xzf "$work/$archive" -C "$work"
     mkdir -p "$folder"
+    if ! try "$target"; then
+        # glibc is new enough, and yet not where programs look for it, or not for this kind of program
+        [ "$target" = x86_64-unknown-linux-gnu ] && try x86_64-unknown-linux-musl ||
+            fail "the program does not run on this machine ($said), and nothing was changed; build it from the source"
+    fi
     # a new file under the name, so that one that runs is not written over
-    cp "$work/${archive%.tar.gz}/phi3v" "$folder/.phi3v.new"
-    mv -f "$folder/.phi3v.new" "$folder/phi3v"
-    "$folder/phi3v" --version || fail "the program does not run on this machine; build it from the source"
+    mv -f "$new" "$folder/phi3v"
+    echo "$said"
     echo "installed in $folder"
     case :$PATH: in
     *:"$folder":*) ;;
