@@ -54,7 +54,10 @@ def test_exit_codes_are_the_command_lines(words, code):
 
 def test_a_name_that_is_no_utf8_reaches_the_command(tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff.png"
-    Path(os.fsdecode(name)).write_bytes(COVER.read_bytes())
+    try:
+        Path(os.fsdecode(name)).write_bytes(COVER.read_bytes())
+    except OSError:
+        pytest.skip("SKIPPED: this file system takes no such name")
     done = subprocess.run([*MODULE, "ask", name, TITLE], capture_output=True, timeout=300)
     assert done.stdout.decode() == COVER_ANSWER + "\n"
 
