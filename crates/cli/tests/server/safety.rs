@@ -284,8 +284,17 @@ fn what_does_not_end_in_time_is_given_up() {
     let headers = [("content-type", "application/json")];
     let mut running = server.open("POST", "/v1/chat/completions", &headers, body.as_bytes());
     assert!(running.read(&mut [0; 64]).unwrap() > 0);
+    // read on, since a client that does not is cut for that alone
+    let reader = std::thread::spawn(move || {
+        let mut told = Vec::new();
+        // a reset is as good as an end
+        let _ = running.read_to_end(&mut told);
+        String::from_utf8_lossy(&told).into_owned()
+    });
     server.shut_down();
     server.join().unwrap();
+    let told = reader.join().unwrap();
+    assert!(!told.contains("[DONE]") && !told.contains("\"finish_reason\":\""), "{told}");
 }
 
 #[test]
