@@ -429,7 +429,7 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
         Command::new("mkfifo").arg(fixture.path(name)).status().is_ok_and(|status| status.success())
     };
     if !pipe("pipe") {
-        eprintln!("SKIPPED: a pipe needs mkfifo");
+        phi3v_kernels::testing::skip("a pipe needs mkfifo", "install mkfifo");
         return;
     }
     for file in [
@@ -482,6 +482,6 @@ fn what_a_shell_has_opened_is_read() {
     bash.current_dir(fixture.path("")).env("PHI3V_MODEL", tiny());
     match bash.output() {
         Ok(output) => drop(Run::of(output).answer()),
-        Err(_) => eprintln!("SKIPPED: <(...) needs bash"),
+        Err(_) => phi3v_kernels::testing::skip("<(...) needs bash", "install bash"),
     }
 }
