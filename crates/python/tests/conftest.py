@@ -9,6 +9,12 @@ import phi3v
 import phi3v.transformers
 import pytest
 
+# what a user has set would choose another model and device than a test means
+for name in ("PHI3V_MODEL", "PHI3V_DEVICE"):
+    os.environ.pop(name, None)
+# what a test asks of this machine it asks without a proxy
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"
+
 # a shell that starts the tests beside itself (`&`) has them ignore Ctrl-C, and with them what they start
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

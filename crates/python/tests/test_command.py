@@ -147,6 +147,9 @@ def test_ctrl_c_ends_a_server_in_order():
                 break
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.1)
+    else:
+        server.kill()
+        pytest.fail(f"the server is not ready: {server.communicate()[1]}")
     server.send_signal(signal.SIGINT)
     _, rest = server.communicate(timeout=60)
     assert server.returncode == 0, rest
