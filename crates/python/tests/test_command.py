@@ -157,7 +157,7 @@ def test_ctrl_c_ends_a_server_in_order():
 
 def test_a_command_that_takes_no_notice_of_ctrl_c_is_ended_by_it():
     process = subprocess.Popen([*MODULE, "bench"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(2)
+    assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130)
