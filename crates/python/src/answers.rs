@@ -243,18 +243,18 @@ impl Answers {
         self.open().len()
     }
 
-    /// Cancels all requests; each still ends.
+    /// Cancels all requests; each still ends. A process that was forked from the one that asked has none.
     fn cancel(&self) {
-        self.open().values().for_each(|open| open.cancelled.store(true, Ordering::Relaxed));
+        // where a thread that is not there may hold the lock
+        if self.shared.is_of_this_process() {
+            self.open().values().for_each(|open| open.cancelled.store(true, Ordering::Relaxed));
+        }
     }
 }
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        // in a fork a thread that is not there may hold the lock
-        if self.shared.is_of_this_process() {
-            self.cancel();
-        }
+        self.cancel();
     }
 }
 

@@ -753,6 +753,8 @@ child = os.fork()
 if child == 0:
     signal.alarm(60)
     told = 0
+    for stream in (read, unread):
+        stream._cancel()
     for ask in (lambda: next(read), read.wait, read.close, lambda: next(unread), unread.close, lambda: next(answers)):
         try:
             ask()
