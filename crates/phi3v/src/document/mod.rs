@@ -1,7 +1,7 @@
 //! Documents: the pages of a PDF, drawn as images.
 //!
 //! A page is drawn on white paper at the size at which the tiles of the model see every pixel ([`page_size`]), so that
-//! nothing is scaled afterwards. Without the feature `pdf` there is no [`Pdf`].
+//! nothing is scaled afterwards. Without the feature `pdf` there is no `Pdf`.
 //!
 //! What a hostile document can make its reader do is not bounded here: code of others recurses and allocates as the
 //! document says. Whoever draws documents of strangers does so in a process of its own, with limits on its time and
