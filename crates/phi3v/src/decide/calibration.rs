@@ -19,7 +19,7 @@ const BINS: usize = 15;
 pub struct Labelled {
     /// Natural logarithms of the choices' probabilities.
     pub log_probs: Vec<f64>,
-    /// Index of the right choice.
+    /// Index of the right choice, less than their number.
     pub right: usize,
 }
 
@@ -35,7 +35,10 @@ pub struct Quality {
     pub accuracy: f64,
 }
 
-/// How well the probabilities at `temperature` fit `examples`.
+/// How well the probabilities at `temperature`, more than 0, fit `examples`.
+///
+/// # Panics
+/// An example has no choice [`right`](Labelled::right).
 #[must_use]
 pub fn quality(examples: &[Labelled], temperature: f64) -> Quality {
     let (mut nll, mut right) = (0.0, 0.0);
@@ -88,6 +91,9 @@ fn log_probability(Labelled { log_probs, right }: &Labelled, temperature: f64) -
 /// let probability = 1.0 / (1.0 + (-4.0 / temperature).exp());
 /// assert!((probability - 0.75).abs() < 1e-6);
 /// ```
+///
+/// # Panics
+/// An example has no choice [`right`](Labelled::right).
 #[must_use]
 pub fn fit(examples: &[Labelled]) -> f64 {
     let golden = (5f64.sqrt() - 1.0) / 2.0;
@@ -132,6 +138,9 @@ pub struct Fitted {
 
 impl Fitted {
     /// Fits the temperature of a question with these `choices` to `examples`.
+    ///
+    /// # Panics
+    /// An example has no choice [`right`](Labelled::right).
     #[must_use]
     pub fn new(question: String, choices: Vec<String>, examples: &[Labelled]) -> Self {
         let temperature = fit(examples);

@@ -114,7 +114,14 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Of the scores of a question's choices, compared at a temperature; 1 is the model's own.
+    /// Of the scores of a question's choices, compared at a temperature; 1 is the model's own. At 0, and at what is less, the
+    /// likeliest has all.
+    ///
+    /// ```
+    /// use phi3v::decide::Decision;
+    ///
+    /// assert_eq!(Decision::new(vec![-2.0, -1.0], 0.0).probabilities, [0.0, 1.0]);
+    /// ```
     #[must_use]
     pub fn new(log_probs: Vec<f64>, temperature: f64) -> Self {
         let probabilities = softmax(&log_probs, temperature);
@@ -141,6 +148,7 @@ fn softmax(log_probs: &[f64], temperature: f64) -> Vec<f64> {
     if highest == f64::NEG_INFINITY {
         return vec![1.0 / log_probs.len() as f64; log_probs.len()];
     }
+    let temperature = temperature.max(f64::MIN_POSITIVE);
     let powers: Vec<f64> = log_probs.iter().map(|log| ((log - highest) / temperature).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|power| power / sum).collect()
