@@ -22,6 +22,7 @@ use crate::engine::{Engine, Event, Finished, Output, Request, RequestId, Token};
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +35,7 @@ const WAIT: Duration = Duration::from_millis(50);
 const WAITING: usize = 2;
 
 /// A request with the caller's name for it, or why there is none: the failure comes out again beside the answers.
+#[derive(Debug)]
 pub struct Asked<K, E = Error> {
     /// What the caller knows the answer by; it comes back with it.
     pub key: K,
@@ -77,6 +79,13 @@ pub struct Batch<'e, B: Backend, K, E = Error> {
     running: HashMap<RequestId, Running<K>>,
     /// Answers of steps that the iterator has not given out.
     ended: VecDeque<Ended<K, E>>,
+}
+
+impl<B: Backend, K, E> fmt::Debug for Batch<'_, B, K, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (taken, running) = (self.taken.len(), self.running.len());
+        f.debug_struct("Batch").field("taken", &taken).field("running", &running).finish_non_exhaustive()
+    }
 }
 
 /// A request in the engine.

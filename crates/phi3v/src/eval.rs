@@ -10,6 +10,7 @@ use crate::Result;
 use crate::image::ImageInputs;
 use crate::model::{Cache, Chunk, Phi3V, Segment};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -120,6 +121,12 @@ pub struct Subject<'a, B: Backend> {
     model: &'a Phi3V<B>,
     cache: Cache<B>,
     blocks: Vec<u32>,
+}
+
+impl<B: Backend> fmt::Debug for Subject<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject").field("model", self.model).finish_non_exhaustive()
+    }
 }
 
 impl<'a, B: Backend> Subject<'a, B> {

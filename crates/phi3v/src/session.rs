@@ -12,6 +12,7 @@ use crate::memory::{MemoryPlan, MemoryRequest};
 use crate::model::{ModelOptions, Phi3V};
 use crate::tokenizer::Tokenizer;
 use crate::{Result, demo};
+use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +42,16 @@ pub struct Session {
 /// How a model is loaded; the defaults suit nearly everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let context_tokens = self.context_tokens();
+        f.debug_struct("Session")
+            .field("name", &self.name)
+            .field("context_tokens", &context_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
     /// The device that runs the model, and how.
     pub device: DeviceOptions,
     /// Tokens that a prompt and its answer may have together; `None` chooses by the memory that is available.

@@ -201,3 +201,13 @@ fn a_caller_that_stops_an_answer_hears_no_more_of_it() {
         assert_eq!(conversation.messages().last(), Some(&said));
     }
 }
+
+#[test]
+fn what_cannot_be_loaded_is_shown_and_what_can_too() {
+    let error = phi3v::load("no such folder").unwrap_err().to_string();
+    assert!(error.contains("no such folder"), "{error}");
+    let session = phi3v::load("demo").unwrap();
+    let shown = format!("{session:?} {:?}", session.preparer().ask([], "Who are you?").unwrap());
+    assert!(shown.contains("demo") && shown.contains("max_new_tokens"), "{shown}");
+    assert!(format!("{:?}", session.into_engine()).contains("options"));
+}

@@ -39,6 +39,7 @@ use crate::error::count;
 use crate::image::ImageInputs;
 use crate::processor::{answer_ids, chat_prompt};
 use crate::tokenizer::Tokenizer;
+use std::fmt;
 use std::sync::Arc;
 
 /// Choices that a question may have.
@@ -183,6 +184,12 @@ pub struct Questions<'a> {
     first: Vec<i64>,
     shared: usize,
     prompts: Vec<Prompt>,
+}
+
+impl fmt::Debug for Questions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Questions").field("questions", &self.prompts.len()).finish_non_exhaustive()
+    }
 }
 
 struct Prompt {

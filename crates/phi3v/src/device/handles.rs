@@ -2,6 +2,7 @@
 
 use super::devices;
 use phi3v_kernels::Backend;
+use std::fmt;
 
 /// What a device of type `B` finds in a handle: its own tensor, weight, table, batch, vector or cache.
 pub(super) trait Handle<B> {
@@ -31,6 +32,12 @@ macro_rules! handle {
                 #[doc = concat!("Of a [`", stringify!($variant), "`](", stringify!($backend), ").")]
                 $variant(<$backend as Backend>::$assoc),
             )+
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
         }
 
         $(

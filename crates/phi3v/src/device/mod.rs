@@ -32,6 +32,7 @@ pub use choice::{DeviceChoice, DeviceError};
 pub use handles::{DeviceBatch, DeviceKvPool, DeviceLinear, DeviceTable, DeviceTensor, DeviceVector};
 
 use phi3v_kernels::{Cpu, CpuLevel, CpuOptions, Processor};
+use std::fmt;
 use std::path::PathBuf;
 
 macro_rules! device {
@@ -92,6 +93,13 @@ impl DeviceOptions {
 
     fn of_processor(&self) -> CpuOptions {
         CpuOptions { threads: self.threads, level: self.cpu_level }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.card().map(|card| card.name);
+        f.debug_struct("Device").field("card", &name).finish_non_exhaustive()
     }
 }
 

@@ -41,6 +41,7 @@ use pictures::Images;
 use scheduler::Scheduler;
 use scoring::Scoring;
 use sequence::Sequence;
+use std::fmt;
 use std::sync::Arc;
 
 /// Why the engine refuses a request, or cannot go on with it.
@@ -225,6 +226,15 @@ pub struct Engine<B: Backend> {
     logits: Vec<f32>,
     stop_ids: Vec<u32>,
     next_id: u64,
+}
+
+impl<B: Backend> fmt::Debug for Engine<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("options", &self.options)
+            .field("load", &self.load())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<B: Backend> Engine<B> {

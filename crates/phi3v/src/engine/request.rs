@@ -3,6 +3,7 @@
 use crate::constraint::Constraint;
 use crate::image::ImageInputs;
 use crate::sampler::SamplingParams;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,22 @@ pub struct Request {
     /// Where there are any, nothing is generated: each is a prompt that begins with `input_ids`, and what is wanted is how
     /// probable each of its answers is.
     pub scored: Vec<ScoredPrompt>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { input_ids, images, sampling, max_new_tokens, stop, constraint, scored, .. } = self;
+        // caches are kept apart by the salt, which is nobody else's business
+        f.debug_struct("Request")
+            .field("tokens", &input_ids.len())
+            .field("images", &images.len())
+            .field("sampling", sampling)
+            .field("max_new_tokens", max_new_tokens)
+            .field("stop", stop)
+            .field("is_constrained", &constraint.is_some())
+            .field("scored", &scored.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// How one prompt of a request that scores goes on, and the answers that are scored behind it.

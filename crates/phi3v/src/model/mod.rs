@@ -20,6 +20,7 @@ use decoder::{Decoder, HiddenStates, Outputs, Workspace};
 use linear::Loader;
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat, KvLayout, Precision, Span};
 use projector::Projector;
+use std::fmt;
 use std::ops::ControlFlow;
 use vision_tower::VisionTower;
 
@@ -103,6 +104,13 @@ pub struct ImageJob<B: Backend> {
     done: usize,
 }
 
+impl<B: Backend> fmt::Debug for ImageJob<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tiles, done, .. } = self;
+        f.debug_struct("ImageJob").field("tiles", tiles).field("done", done).finish_non_exhaustive()
+    }
+}
+
 /// Most bytes that an image of `tiles` tiles takes on its way through the vision tower, `tiles_at_once` of them at a time:
 /// its pixel values, its [`ImageJob`] and the buffers of a run.
 #[must_use]
@@ -130,6 +138,12 @@ pub struct Phi3V<B: Backend> {
     vision_tower: VisionTower<B>,
     projector: Projector<B>,
     decoder: Decoder<B>,
+}
+
+impl<B: Backend> fmt::Debug for Phi3V<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Phi3V").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl<B: Backend> Phi3V<B> {
@@ -306,4 +320,10 @@ impl<B: Backend> Phi3V<B> {
 pub struct Cache<B: Backend> {
     pool: B::KvPool,
     workspace: Workspace<B>,
+}
+
+impl<B: Backend> fmt::Debug for Cache<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").finish_non_exhaustive()
+    }
 }
