@@ -4,6 +4,7 @@
 //! use phi3v::constraint::{ConstraintFactory, Grammar, GrammarLimits};
 //! use phi3v::fields::fields;
 //! use serde_json::json;
+//! use std::ops::ControlFlow;
 //!
 //! let mut session = phi3v::load("demo")?;
 //! session.generation.sampling.logprobs = Some(0);
@@ -14,14 +15,10 @@
 //!     "required": ["title"], "additionalProperties": false}));
 //! let factory = ConstraintFactory::new(session.tokenizer(), GrammarLimits::default())?;
 //! request.constraint = Some(Box::new(factory.constraint(&form)?));
-//! # use phi3v::batch::{Asked, read_ahead};
-//! let asked = read_ahead([request], 1, |request| vec![Asked { key: (), request: Ok(request) }])?;
-//! for ended in session.batch::<_, phi3v::Error>(asked) {
-//!     let answer = ended.result?;
-//!     let fields = fields(&form, &answer.tokens, &answer.finished.text);
-//!     assert_eq!(fields[0].path, "/title");
-//!     assert!(fields[0].p > 0.0 && fields[0].p <= 1.0);
-//! }
+//! let answer = session.run(request, &mut |_| ControlFlow::Continue(()))?;
+//! let fields = fields(&form, &answer.tokens, &answer.finished.text);
+//! assert_eq!(fields[0].path, "/title");
+//! assert!(fields[0].p > 0.0 && fields[0].p <= 1.0);
 //! # Ok::<(), phi3v::Error>(())
 //! ```
 

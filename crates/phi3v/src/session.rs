@@ -1,13 +1,13 @@
 //! The first use in five lines: a model opened by name or folder, images, a question, an answer as it is made.
 
-use crate::batch::{Asked, Batch, Coming};
+use crate::batch::{Answer, Asked, Batch, Coming};
 use crate::checkpoint::Checkpoint;
 use crate::conversation::{Conversation, GenerationOptions};
 use crate::decide::{Decision, Question};
 use crate::device::{Device, DeviceOptions};
-use crate::engine::{Engine, EngineOptions, Event, FinishReason, Finished, Request, Timings, Usage};
+use crate::engine::{Engine, EngineOptions, Event, FinishReason, Finished, Request, Timings, Token, Usage};
 use crate::files::{ReadError, open_regular, read_to_limit};
-use crate::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams};
+use crate::image::{self, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, Size};
 use crate::memory::{MemoryPlan, MemoryRequest};
 use crate::model::{ModelOptions, Phi3V};
 use crate::tokenizer::Tokenizer;
@@ -33,15 +33,15 @@ pub struct Session {
     pub generation: GenerationOptions,
     /// What an image file may cost; a larger one is refused before memory is spent on its pixels.
     pub image_limits: ImageLimits,
+    /// How image files are read: as people see them, unless it is changed.
+    pub image_mode: ImageMode,
+    /// How images are cut: the checkpoint's settings, unless they are changed, as by [`ImageParams::with_num_crops`].
+    pub image_params: ImageParams,
     engine: Engine<Device>,
     tokenizer: Arc<Tokenizer>,
-    image_params: ImageParams,
     name: String,
 }
 
-/// How a model is loaded; the defaults suit nearly everybody.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SessionOptions {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let context_tokens = self.context_tokens();
@@ -52,6 +52,9 @@ impl fmt::Debug for Session {
     }
 }
 
+/// How a model is loaded; the defaults suit nearly everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionOptions {
     /// The device that runs the model, and how.
     pub device: DeviceOptions,
     /// Tokens that a prompt and its answer may have together; `None` chooses by the memory that is available.
@@ -136,9 +139,10 @@ impl Session {
         Ok(Self {
             generation: GenerationOptions::default(),
             image_limits: ImageLimits::default(),
+            image_mode: ImageMode::AsSeen,
+            image_params: *preprocessor,
             engine: Engine::new(model, Arc::clone(tokenizer), checkpoint.stop_ids(), engine_options)?,
             tokenizer: Arc::clone(tokenizer),
-            image_params: *preprocessor,
             name: name.clone(),
         })
     }
@@ -176,6 +180,25 @@ impl Session {
     /// [`ImageError`](image::ImageError): they are not a whole image within the limits.
     pub fn image_from_bytes(&self, bytes: &[u8]) -> Result<Arc<ImageInputs>> {
         self.preparer().image_from_bytes(bytes)
+    }
+
+    /// As [`image`](Self::image), from pixels, such as those of a camera's frame.
+    ///
+    /// ```
+    /// use phi3v::image::RgbImage;
+    ///
+    /// let mut session = phi3v::load("demo")?;
+    /// session.image_params = session.image_params.with_num_crops(1);
+    /// let frame = RgbImage { width: 640, height: 480, pixels: vec![128; 640 * 480 * 3] };
+    /// let frame = session.image_from_rgb(&frame)?;
+    /// assert_eq!(frame.num_img_tokens(), 313);
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ImageError`](image::ImageError): they are not an image within the limits.
+    pub fn image_from_rgb(&self, rgb: &RgbImage) -> Result<Arc<ImageInputs>> {
+        self.preparer().image_from_rgb(rgb)
     }
 
     /// Answers one question about `images`, without what was asked before. `on_text` gets the answer's text piece by piece,
@@ -249,30 +272,68 @@ impl Session {
         conversation: &mut Conversation,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Reply> {
-        let id = self.engine.submit(self.request(conversation)?)?;
-        let (mut answer, mut stopped) = (String::new(), false);
+        let request = self.request(conversation)?;
+        let mut hear = |text: &str| if text.is_empty() { ControlFlow::Continue(()) } else { on_text(text) };
+        let Answer { text, finished, .. } = self.run(request, &mut |token| hear(&token.text))?;
+        let Finished { mut reason, usage, timings, text: rest, .. } = finished;
+        if reason != FinishReason::Cancelled && hear(&rest).is_break() {
+            reason = FinishReason::Cancelled;
+        }
+        conversation.answered(text.clone());
+        Ok(Reply { text, reason, usage, timings })
+    }
+
+    /// Runs a request to its end: one of [`request`](Self::request) or of a [`Preparer`], to which a
+    /// [`constraint`](Request::constraint) may have been added, or any other. The answer has its tokens, of which
+    /// [`words`](crate::words) and [`fields`](crate::fields) tell how sure the model was. `on_token` hears of each as it is
+    /// chosen; [`ControlFlow::Break`] ends the answer there, as [`FinishReason::Cancelled`].
+    ///
+    /// ```
+    /// use phi3v::constraint::{ConstraintFactory, Grammar, GrammarLimits};
+    /// use std::ops::ControlFlow;
+    ///
+    /// let mut session = phi3v::load("demo")?;
+    /// session.generation.sampling.logprobs = Some(0);
+    /// let mut request = session.preparer().ask([], "Is it raining?")?;
+    /// let factory = ConstraintFactory::new(session.tokenizer(), GrammarLimits::default())?;
+    /// request.constraint = Some(Box::new(factory.constraint(&Grammar::Choices(vec!["yes".into(), "no".into()]))?));
+    /// let answer = session.run(request, &mut |_| ControlFlow::Continue(()))?;
+    /// assert!(["yes", "no"].contains(&answer.text.as_str()));
+    /// assert!(answer.tokens.iter().all(|token| token.logprob.is_some()));
+    /// # Ok::<(), phi3v::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The engine's refusal, such as a prompt beyond the context, or its failure.
+    pub fn run(
+        &mut self,
+        request: Request,
+        on_token: &mut dyn FnMut(&Token) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        let id = self.engine.submit(request)?;
+        let (mut text, mut tokens, mut stopped) = (String::new(), Vec::new(), false);
         loop {
             // what a caller has left unfinished may still be told of
             for output in self.engine.step(&mut ()).into_iter().filter(|output| output.id == id) {
-                let text = match &output.event {
-                    Event::Token(token) => &token.text,
-                    Event::Finished(finished) => &finished.text,
-                    Event::Failed(_) => "",
-                };
-                if !stopped && !text.is_empty() {
-                    answer.push_str(text);
-                    stopped = on_text(text).is_break();
-                    if stopped {
-                        self.engine.cancel(id);
-                    }
-                }
                 match output.event {
-                    Event::Token(_) => {}
+                    // what was chosen before the engine heard of it
+                    Event::Token(_) if stopped => {}
+                    Event::Token(token) => {
+                        text.push_str(&token.text);
+                        stopped = on_token(&token).is_break();
+                        tokens.push(token);
+                        if stopped {
+                            self.engine.cancel(id);
+                        }
+                    }
+                    Event::Finished(finished) if stopped => {
+                        let finished =
+                            Finished { reason: FinishReason::Cancelled, text: String::new(), ..finished };
+                        return Ok(Answer { text, tokens, finished });
+                    }
                     Event::Finished(finished) => {
-                        conversation.answered(answer.clone());
-                        let Finished { reason, usage, timings, .. } = finished;
-                        let reason = if stopped { FinishReason::Cancelled } else { reason };
-                        return Ok(Reply { text: answer, reason, usage, timings });
+                        text.push_str(&finished.text);
+                        return Ok(Answer { text, tokens, finished });
                     }
                     Event::Failed(error) => return Err(error),
                 }
@@ -290,14 +351,15 @@ impl Session {
     }
 
     /// What reads images and makes requests on other threads while this one answers, with the session's present
-    /// [`generation`](Self::generation) and [`image_limits`](Self::image_limits).
+    /// [`generation`](Self::generation) and settings of images.
     #[must_use]
     pub fn preparer(&self) -> Preparer {
         Preparer {
             generation: self.generation.clone(),
             image_limits: self.image_limits,
-            tokenizer: Arc::clone(&self.tokenizer),
+            image_mode: self.image_mode,
             image_params: self.image_params,
+            tokenizer: Arc::clone(&self.tokenizer),
             context_tokens: self.context_tokens(),
         }
     }
@@ -324,8 +386,11 @@ pub struct Preparer {
     pub generation: GenerationOptions,
     /// What an image file may cost; a larger one is refused before memory is spent on its pixels.
     pub image_limits: ImageLimits,
+    /// How image files are read.
+    pub image_mode: ImageMode,
+    /// How images are cut.
+    pub image_params: ImageParams,
     tokenizer: Arc<Tokenizer>,
-    image_params: ImageParams,
     context_tokens: usize,
 }
 
@@ -347,8 +412,19 @@ impl Preparer {
     /// # Errors
     /// [`ImageError`](image::ImageError): they are not a whole image within the limits.
     pub fn image_from_bytes(&self, bytes: &[u8]) -> Result<Arc<ImageInputs>> {
-        let rgb = image::decode(bytes, ImageMode::AsSeen, &self.image_limits)?;
+        let rgb = image::decode(bytes, self.image_mode, &self.image_limits)?;
         Ok(Arc::new(image::process(&rgb, &self.image_params)?))
+    }
+
+    /// As [`image`](Self::image), from pixels, such as those of a camera's frame.
+    ///
+    /// # Errors
+    /// [`ImageError`](image::ImageError): they are not an image within the limits.
+    pub fn image_from_rgb(&self, rgb: &RgbImage) -> Result<Arc<ImageInputs>> {
+        // sides beyond the type are beyond any limit
+        let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+        self.image_limits.check_size(Size { width: side(rgb.width), height: side(rgb.height) })?;
+        Ok(Arc::new(image::process(rgb, &self.image_params)?))
     }
 
     /// The request for the answer to one question about `images`.

@@ -3,20 +3,17 @@
 //!
 //! ```
 //! use phi3v::words::words;
+//! use std::ops::ControlFlow;
 //!
 //! let mut session = phi3v::load("demo")?;
 //! session.generation.sampling.logprobs = Some(0);
 //! session.generation.max_new_tokens = Some(20);
 //! let request = session.preparer().ask([], "Who are you?")?;
-//! # use phi3v::batch::{Asked, read_ahead};
-//! let asked = read_ahead([request], 1, |request| vec![Asked { key: (), request: Ok(request) }])?;
-//! for ended in session.batch::<_, phi3v::Error>(asked) {
-//!     let answer = ended.result?;
-//!     let words = words(&answer.tokens, &answer.finished.text);
-//!     let text: String = words.iter().flat_map(|word| [word.space.as_str(), &word.text]).collect();
-//!     assert_eq!(text, answer.text);
-//!     assert!(words.iter().all(|word| word.p > 0.0 && word.p <= word.mean));
-//! }
+//! let answer = session.run(request, &mut |_| ControlFlow::Continue(()))?;
+//! let words = words(&answer.tokens, &answer.finished.text);
+//! let text: String = words.iter().flat_map(|word| [word.space.as_str(), &word.text]).collect();
+//! assert_eq!(text, answer.text);
+//! assert!(words.iter().all(|word| word.p > 0.0 && word.p <= word.mean));
 //! # Ok::<(), phi3v::Error>(())
 //! ```
 

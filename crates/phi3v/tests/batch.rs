@@ -9,9 +9,10 @@ use phi3v::chat_template::{Message, Role};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::device::Device;
 use phi3v::engine::{Engine, EngineOptions, Event, FinishReason, Request};
-use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
+use phi3v::image::{ImageInputs, ImageMode, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// The tiny checkpoint as its dense weights are, where rows that decode together could show in the last bits.
@@ -191,7 +192,7 @@ fn a_caller_that_stops_an_answer_hears_no_more_of_it() {
         let mut heard = Vec::new();
         let reply = session.reply(&mut conversation, &mut |text| {
             heard.push(text.to_owned());
-            std::ops::ControlFlow::Break(())
+            ControlFlow::Break(())
         });
         let reply = reply.unwrap();
         assert_eq!(heard, [reply.text.as_str()], "once, up to {max_new_tokens} tokens");
@@ -200,6 +201,47 @@ fn a_caller_that_stops_an_answer_hears_no_more_of_it() {
         let said = Message::text(Role::Assistant, reply.text);
         assert_eq!(conversation.messages().last(), Some(&said));
     }
+}
+
+#[test]
+fn a_request_runs_to_its_end_or_to_where_it_is_stopped() {
+    let mut session = phi3v::load("demo").unwrap();
+    session.generation.max_new_tokens = Some(12);
+    session.generation.sampling.logprobs = Some(1);
+    let whole = session.ask([], "Who are you?", |_| ()).unwrap().text;
+    let asked = || session.preparer().ask([], "Who are you?").unwrap();
+    let (first, second) = (asked(), asked());
+    let mut heard = Vec::new();
+    let mut hear = |token: &phi3v::engine::Token| {
+        heard.push(token.id);
+        ControlFlow::Continue(())
+    };
+    let answer = session.run(first, &mut hear).unwrap();
+    assert_eq!(answer.text, whole);
+    assert_eq!(heard, answer.tokens.iter().map(|token| token.id).collect::<Vec<_>>());
+    assert!(answer.tokens.iter().all(|token| token.logprob.is_some() && token.top.len() == 1));
+    let cut = session.run(second, &mut |_| ControlFlow::Break(())).unwrap();
+    assert_eq!((cut.tokens.len(), cut.finished.reason), (1, FinishReason::Cancelled));
+    assert_eq!((cut.tokens[0].id, &cut.text), (heard[0], &cut.tokens[0].text));
+    assert_eq!(session.ask([], "Who are you?", |_| ()).unwrap().text, whole);
+}
+
+#[test]
+fn a_session_reads_images_as_it_is_told() {
+    let mut session = phi3v::load("demo").unwrap();
+    let path = repository().join("testdata/images/rgba.png");
+    let read = |session: &phi3v::Session| session.image(&path).unwrap();
+    let as_seen = read(&session);
+    session.image_mode = ImageMode::Reference;
+    assert_ne!(read(&session).distinct, as_seen.distinct);
+    let preparer = session.preparer();
+    assert_eq!(preparer.image(&path).unwrap().distinct, read(&session).distinct);
+    let rgb = phi3v::image::decode(&std::fs::read(&path).unwrap(), ImageMode::AsSeen, &session.image_limits);
+    let rgb = rgb.unwrap();
+    assert_eq!(session.image_from_rgb(&rgb).unwrap().distinct, as_seen.distinct);
+    session.image_limits.side_max = 5;
+    let refused = session.image_from_rgb(&rgb).unwrap_err().to_string();
+    assert!(refused.contains("the limit of a side is 5"), "{refused}");
 }
 
 #[test]

@@ -172,23 +172,15 @@ impl ConstraintFactory {
     ///
     /// ```
     /// use phi3v::constraint::{ConstraintFactory, Grammar, GrammarLimits};
+    /// use std::ops::ControlFlow;
     ///
     /// let mut session = phi3v::load("demo")?;
-    /// let mut conversation = phi3v::Conversation::default();
-    /// conversation.ask([], "Is it raining?");
-    /// let mut request = session.request(&conversation)?;
+    /// let mut request = session.preparer().ask([], "Is it raining?")?;
     /// let factory = ConstraintFactory::new(session.tokenizer(), GrammarLimits::default())?;
     /// request.constraint = Some(Box::new(factory.constraint(&Grammar::Regex("yes|no".to_owned()))?));
     ///
-    /// struct Text(String);
-    /// impl phi3v::engine::Observer for Text {
-    ///     fn token(&mut self, token: &phi3v::engine::Token) {
-    ///         self.0 += &token.text;
-    ///     }
-    /// }
-    /// let mut text = Text(String::new());
-    /// let finished = session.into_engine().run(request, &mut text)?;
-    /// assert!(["yes", "no"].contains(&(text.0 + &finished.text).as_str()));
+    /// let answer = session.run(request, &mut |_| ControlFlow::Continue(()))?;
+    /// assert!(["yes", "no"].contains(&answer.text.as_str()));
     /// # Ok::<(), phi3v::Error>(())
     /// ```
     ///
