@@ -168,7 +168,7 @@ def test_the_wheel_has_its_licences():
         files = importlib.metadata.distribution("phi3v").files
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("SKIPPED: needs an installed phi3v")
-    told = {file.name: file.read_text() for file in files if file.name in ("LICENSE", "THIRD-PARTY.txt")}
+    told = {file.name: file.read_text("utf-8") for file in files if file.name in ("LICENSE", "THIRD-PARTY.txt")}
     assert told["LICENSE"] == (REPOSITORY / "LICENSE").read_text()
     assert "mozjpeg-sys" in told["THIRD-PARTY.txt"] and "re_rav1d" in told["THIRD-PARTY.txt"]
 
