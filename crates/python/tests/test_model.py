@@ -202,7 +202,7 @@ def test_texts_that_can_be_read_once_are_followed_each_time(demo):
     assert list(answers) == [cut] * 3 != [whole] * 3
     assert set(demo.batch(["Is it?"] * 3, choices=iter(["yes", "no"]), progress=False)) <= {"yes", "no"}
     chat = demo.chat(COVER, stop=(word for word in [" and"]), allow_hosts=iter(["images.example.org"]))
-    assert [chat.ask(TITLE) for _ in range(2)] == [cut] * 2
+    assert chat.ask(TITLE) == cut and " and" not in chat.ask(TITLE)
     for _ in range(2):
         with pytest.raises(phi3v.PictureError, match="this host"):
             chat.ask(TITLE, "http://localhost:1/a.png")
