@@ -1,6 +1,6 @@
 //! Packs the weights: for the build script, and for tests.
 
-use super::code::{BLOCK_BYTES, CODE_BITS_MAX, STREAMS, codes};
+use super::code::{BLOCK_BYTES, CODE_BITS_MAX, SECTION_BLOCKS, STREAMS, SYMBOLS, ZERO, codes};
 
 /// Zeros after the codes of a stream: it is read 8 bytes at a time, and 7 bytes ahead.
 pub(super) const ZEROS: usize = 16;
@@ -8,47 +8,78 @@ pub(super) const ZEROS: usize = 16;
 /// The packed form of a file.
 pub(super) fn pack(file: &[u8]) -> Vec<u8> {
     let (blocks, rest) = file.as_chunks::<BLOCK_BYTES>();
-    let parts: Vec<Parts> = blocks.as_flattened().as_chunks().0.iter().map(|&number| split(number)).collect();
-    let mut counts = [0; 256];
-    for number in &parts {
-        counts[usize::from(number.exponent)] += 1;
-    }
-    let lengths = code_lengths(counts);
-    let mut packed = lengths.to_vec();
-    packed.extend((blocks.len() as u64).to_le_bytes());
+    let mut numbers: Vec<Number> =
+        blocks.as_flattened().as_chunks().0.iter().map(|&number| split(number)).collect();
+    numbers.chunks_mut(SECTION_BLOCKS * STREAMS * STREAMS).for_each(choose_zeros);
+    let sections: Vec<_> = numbers
+        .chunks(SECTION_BLOCKS * STREAMS * STREAMS)
+        .map(|numbers| (numbers, code_lengths(counts(numbers))))
+        .collect();
+    let mut packed = (blocks.len() as u64).to_le_bytes().to_vec();
     for stream in 0..STREAMS {
-        let codes = encoded(parts.chunks(STREAMS).skip(stream).step_by(STREAMS).flatten(), &lengths);
+        let codes = encoded(&sections, stream);
         packed.extend((codes.len() as u64).to_le_bytes());
         packed.extend(codes);
     }
-    packed.extend(parts.iter().map(|number| number.rest));
+    for (_, lengths) in &sections {
+        packed.extend(written_lengths(lengths));
+    }
+    packed.extend(numbers.iter().filter(|number| number.symbol != ZERO).map(|number| number.rest));
+    packed.extend([0; STREAMS]);
     packed.extend(rest);
     packed
 }
 
-struct Parts {
-    exponent: u8,
+/// The lengths of a section's codes, as they are written.
+fn written_lengths(lengths: &[u8; SYMBOLS]) -> Vec<u8> {
+    let mut written = vec![lengths[ZERO]];
+    for (exponent, &length) in (0..=255).zip(lengths).filter(|(_, length)| **length > 0) {
+        written.extend([length, exponent]);
+    }
+    written.push(0);
+    written
+}
+
+struct Number {
+    symbol: usize,
     /// The mantissa, and below it the sign.
     rest: u8,
 }
 
-fn split(number: [u8; 2]) -> Parts {
+fn split(number: [u8; 2]) -> Number {
     let [exponent, rest] = u16::from_le_bytes(number).rotate_left(1).to_be_bytes();
-    Parts { exponent, rest }
+    Number { symbol: if number == [0, 0] { ZERO } else { exponent.into() }, rest }
 }
 
-/// A stream of these numbers' exponents.
-fn encoded<'a>(numbers: impl Iterator<Item = &'a Parts>, lengths: &[u8; 256]) -> Vec<u8> {
-    let codes = codes(lengths);
-    let (mut written, mut pending, mut pending_bits) = (Vec::new(), 0u32, 0);
+/// Gives zero the code of its exponent where it is rare: a section without zero's own code is read faster.
+fn choose_zeros(section: &mut [Number]) {
+    let zeros = section.iter().filter(|number| number.symbol == ZERO).count();
+    if zeros < section.len() / 256 {
+        section.iter_mut().filter(|number| number.symbol == ZERO).for_each(|number| number.symbol = 0);
+    }
+}
+
+fn counts(numbers: &[Number]) -> [u64; SYMBOLS] {
+    let mut counts = [0; SYMBOLS];
     for number in numbers {
-        let exponent = usize::from(number.exponent);
-        pending |= u32::from(codes[exponent]) << pending_bits;
-        pending_bits += lengths[exponent];
-        while pending_bits >= 8 {
-            written.push(pending as u8);
-            pending >>= 8;
-            pending_bits -= 8;
+        counts[number.symbol] += 1;
+    }
+    counts
+}
+
+/// The codes of a stream, whose numbers are those of every block that have its turn.
+fn encoded(sections: &[(&[Number], [u8; SYMBOLS])], stream: usize) -> Vec<u8> {
+    let (mut written, mut pending, mut pending_bits) = (Vec::new(), 0u32, 0);
+    for (numbers, lengths) in sections {
+        let codes = codes(lengths);
+        for number in numbers.chunks(STREAMS).skip(stream).step_by(STREAMS).flatten() {
+            pending |= u32::from(codes[number.symbol]) << pending_bits;
+            pending_bits += lengths[number.symbol];
+            while pending_bits >= 8 {
+                written.push(pending as u8);
+                pending >>= 8;
+                pending_bits -= 8;
+            }
         }
     }
     written.push(pending as u8);
@@ -56,9 +87,9 @@ fn encoded<'a>(numbers: impl Iterator<Item = &'a Parts>, lengths: &[u8; 256]) ->
     written
 }
 
-/// Lengths of the codes of what occurs so often. Where the longest would be too long, rare exponents are taken for more
+/// Lengths of the codes of what occurs so often. Where the longest would be too long, rare symbols are taken for more
 /// common ones.
-fn code_lengths(mut counts: [u64; 256]) -> [u8; 256] {
+fn code_lengths(mut counts: [u64; SYMBOLS]) -> [u8; SYMBOLS] {
     loop {
         let lengths = huffman(&counts);
         if lengths.iter().all(|&length| length <= CODE_BITS_MAX) {
@@ -70,7 +101,7 @@ fn code_lengths(mut counts: [u64; 256]) -> [u8; 256] {
     }
 }
 
-/// Exponents that share the bits that their codes have so far.
+/// Symbols that share the bits that their codes have so far.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
     count: u64,
@@ -78,11 +109,11 @@ struct Group {
 }
 
 /// Huffman's lengths, which may exceed the limit; the same for the same counts.
-fn huffman(counts: &[u64; 256]) -> [u8; 256] {
-    let occurs = (0..256).filter(|&exponent| counts[exponent] > 0);
+fn huffman(counts: &[u64; SYMBOLS]) -> [u8; SYMBOLS] {
+    let occurs = (0..SYMBOLS).filter(|&symbol| counts[symbol] > 0);
     let mut groups: Vec<Group> =
-        occurs.map(|exponent| Group { count: counts[exponent], members: vec![exponent] }).collect();
-    let mut lengths = [0; 256];
+        occurs.map(|symbol| Group { count: counts[symbol], members: vec![symbol] }).collect();
+    let mut lengths = [0; SYMBOLS];
     if let [only] = &groups[..] {
         lengths[only.members[0]] = 1;
     }
