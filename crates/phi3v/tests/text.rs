@@ -349,6 +349,21 @@ fn what_was_said_in_bytes_is_read_again_as_the_same_ids() {
 }
 
 #[test]
+fn files_that_say_the_same_otherwise_give_the_same_ids() {
+    let json: Value = serde_json::from_slice(&fixture_json()).unwrap();
+    let text = "a stretch of several words<|end|>";
+    let ids = fixture().encode_raw(text);
+    let cut = json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
+    let templates = json!({"type": "Sequence", "processors": [json["post_processor"]]});
+    for (key, value) in [("truncation", cut), ("post_processor", templates), ("version", Value::Null)] {
+        let mut json = json.clone();
+        json[key] = value;
+        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(tokenizer.encode_raw(text), ids, "{key}");
+    }
+}
+
+#[test]
 fn tokenizers_of_other_rules_are_refused() {
     let change = |from: &str, to: &str| {
         let json = String::from_utf8(fixture_json()).unwrap();
@@ -390,6 +405,8 @@ fn tokenizers_of_other_rules_are_refused() {
     }
     let large = vec![b' '; (16 << 20) + 1];
     assert!(matches!(Tokenizer::from_json(&large), Err(TokenizerError::TooLarge { .. })));
+    assert_eq!(part(change("\"version\": \"1.0\"", "\"version\": \"2.0\"")), "version");
+    assert_eq!(part(change("\"type\": \"BPE\"", "\"type\": \"WordPiece\"")), "model");
     assert_eq!(part(change("\"byte_fallback\": true", "\"byte_fallback\": false")), "model");
     assert_eq!(part(change("\"dropout\": null", "\"dropout\": 0.5")), "model");
     assert_eq!(part(change("\"normalized\": false", "\"normalized\": true")), "added token");

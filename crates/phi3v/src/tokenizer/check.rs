@@ -3,11 +3,13 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{AddedToken, TemplateTokens, TokenizerError, bpe};
+use super::{AddedToken, Inner, TemplateTokens, TokenizerError};
 
 /// The parts of the file whose rules are phi3v's own, as they stand there.
 #[derive(Deserialize)]
 struct Parts {
+    #[serde(default)]
+    version: Value,
     normalizer: Value,
     pre_tokenizer: Value,
     decoder: Value,
@@ -21,6 +23,7 @@ struct Parts {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ModelPart {
+    r#type: Value,
     continuing_subword_prefix: Value,
     vocab: Value,
     merges: Value,
@@ -31,6 +34,12 @@ struct ModelPart {
 pub(super) fn parts(json: &[u8]) -> Result<(), TokenizerError> {
     let parts: Parts = serde_json::from_slice(json)
         .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
+    for (part, found, expected) in [("version", &parts.version, "1.0"), ("model", &parts.model.r#type, "BPE")]
+    {
+        if !found.is_null() && found != expected {
+            return Err(unsupported_part(part, found, expected));
+        }
+    }
     let expected = json!({"type": "Sequence", "normalizers": [
         {"type": "Prepend", "prepend": "\u{2581}"},
         {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
@@ -95,7 +104,7 @@ fn templates_are_whole(part: &Value) -> bool {
 }
 
 /// Refuses a model or a post-processor that would give other ids.
-pub(super) fn behaviour(inner: &tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+pub(super) fn behaviour(inner: &Inner) -> Result<(), TokenizerError> {
     bpe_flags(inner)?;
     let bos = id_of(inner, "<s>")?;
     let begin = inner
@@ -112,12 +121,10 @@ pub(super) fn behaviour(inner: &tokenizers::Tokenizer) -> Result<(), TokenizerEr
 }
 
 /// The BPE options that the reference's vocabulary is made for.
-fn bpe_flags(inner: &tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+fn bpe_flags(inner: &Inner) -> Result<(), TokenizerError> {
     let unsupported =
         |found: String, expected| TokenizerError::Unsupported { part: "model", found, expected };
-    let Some(bpe) = bpe(inner) else {
-        return Err(unsupported("another type than BPE".to_owned(), "BPE"));
-    };
+    let bpe = inner.get_model();
     if !bpe.byte_fallback {
         return Err(unsupported("byte_fallback false".to_owned(), "byte_fallback true"));
     }
@@ -136,7 +143,7 @@ fn bpe_flags(inner: &tokenizers::Tokenizer) -> Result<(), TokenizerError> {
 }
 
 /// The added tokens of the chat template, which must be matched in the text as it stands.
-pub(super) fn template_tokens(inner: &tokenizers::Tokenizer) -> Result<TemplateTokens, TokenizerError> {
+pub(super) fn template_tokens(inner: &Inner) -> Result<TemplateTokens, TokenizerError> {
     let decoder = inner.get_added_tokens_decoder();
     let find = |content: &str| {
         let id = id_of(inner, content)?;
@@ -164,7 +171,7 @@ pub(super) fn template_tokens(inner: &tokenizers::Tokenizer) -> Result<TemplateT
 }
 
 /// The id of a token that must exist.
-pub(super) fn id_of(inner: &tokenizers::Tokenizer, token: &str) -> Result<u32, TokenizerError> {
+pub(super) fn id_of(inner: &Inner, token: &str) -> Result<u32, TokenizerError> {
     inner.token_to_id(token).ok_or_else(|| TokenizerError::MissingToken { token: token.to_owned() })
 }
 

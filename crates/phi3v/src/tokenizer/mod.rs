@@ -9,6 +9,7 @@
 //! never gives the id of an added token.
 
 mod check;
+mod inner;
 mod pieces;
 mod speller;
 mod stream;
@@ -17,8 +18,9 @@ pub(crate) use speller::Speller;
 pub use stream::DecodeStream;
 
 use std::sync::Arc;
-use tokenizers::{Model, ModelWrapper};
+use tokenizers::Model;
 
+use inner::Inner;
 use pieces::{Piece, PieceText, pieces_of};
 
 /// Why a tokenizer.json is refused: not read, or not one that gives the reference's ids.
@@ -98,7 +100,7 @@ pub(crate) struct TemplateTokens {
 
 /// The checkpoint's tokenizer: text to ids as the reference's does it, and back.
 pub struct Tokenizer {
-    inner: Arc<tokenizers::Tokenizer>,
+    inner: Arc<Inner>,
     pieces: Vec<Option<Piece>>, // [vocab_size]
     template: TemplateTokens,
     bos: u32,
@@ -127,17 +129,7 @@ impl Tokenizer {
             return Err(TokenizerError::TooLarge { bytes: json.len(), limit: BYTES_MAX });
         }
         check::parts(json)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(json)
-            .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
-        // Lengths are the caller's business: a prompt is never cut or filled up here.
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
-        // to its cache a whole stretch of text is a word: few come again, and every thread would keep 10,000 of them
-        let mut model = inner.get_model().clone();
-        model.resize_cache(CACHED_STRETCHES);
-        inner.with_model(model);
+        let inner = inner::inner(json)?;
         check::behaviour(&inner)?;
         let pieces = pieces_of(&inner)?;
         let template = check::template_tokens(&inner)?;
@@ -280,9 +272,6 @@ impl Tokenizer {
     }
 }
 
-/// Stretches of text whose ids each thread remembers, such as those of the chat template: 1 kB each.
-const CACHED_STRETCHES: usize = 64;
-
 /// SentencePiece's visible space, U+2581.
 const SPACE: &str = "\u{2581}";
 
@@ -293,11 +282,4 @@ fn end_run(run: &mut Vec<u8>, text: &mut String) {
         Err(_) => text.extend(std::iter::repeat_n(char::REPLACEMENT_CHARACTER, run.len())),
     }
     run.clear();
-}
-
-fn bpe(inner: &tokenizers::Tokenizer) -> Option<&tokenizers::models::bpe::BPE> {
-    match inner.get_model() {
-        ModelWrapper::BPE(bpe) => Some(bpe),
-        _ => None,
-    }
 }

@@ -1,6 +1,6 @@
 //! What each id adds to a text: the table that decoding walks.
 
-use super::{SPACE, Tokenizer, TokenizerError};
+use super::{Inner, SPACE, Tokenizer, TokenizerError};
 use tokenizers::Model;
 
 /// What an id stands for.
@@ -23,7 +23,7 @@ pub(crate) struct Piece {
 }
 
 /// The table over all ids; `None` where an id has no token.
-pub(super) fn pieces_of(inner: &tokenizers::Tokenizer) -> Result<Vec<Option<Piece>>, TokenizerError> {
+pub(super) fn pieces_of(inner: &Inner) -> Result<Vec<Option<Piece>>, TokenizerError> {
     let vocab = inner.get_vocab(true);
     if let Some((token, &id)) = vocab.iter().find(|&(_, &id)| id > Tokenizer::MAX_ID) {
         return Err(TokenizerError::IdTooLarge { token: token.clone(), id });

@@ -1,18 +1,18 @@
 //! The ids of text that goes on from other text, of which nothing is known but that it ended with a token.
 
-use super::SPACE;
+use super::{Inner, SPACE};
 use std::sync::Arc;
 use tokenizers::Model;
 
 /// Spells bytes with tokens, by the merges of the vocabulary. It shares the tokenizer's tables.
 pub(crate) struct Speller {
-    inner: Arc<tokenizers::Tokenizer>,
+    inner: Arc<Inner>,
     /// The token of each byte. // [256]
     byte_ids: [u32; 256],
 }
 
 impl Speller {
-    pub(super) fn new(inner: Arc<tokenizers::Tokenizer>, byte_ids: [u32; 256]) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, byte_ids: [u32; 256]) -> Self {
         Self { inner, byte_ids }
     }
 

@@ -1,0 +1,83 @@
+//! The tokenizers package with the parts that `check::parts` lets through, and no others: its own `Tokenizer` brings all
+//! of its models, normalisers and decoders into the program, with their engines and tables of Unicode.
+
+use super::{SPACE, TokenizerError};
+use serde::Deserialize;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, Encoding, NormalizedString, Normalizer, PostProcessor, TokenizerBuilder};
+
+/// BPE on stretches of text. Of the types of pre-tokenizer and decoder there is none.
+pub(super) type Inner = tokenizers::TokenizerImpl<BPE, Spaces, WhitespaceSplit, Templates, Fuse>;
+
+/// What of a tokenizer.json phi3v has no rules of its own for.
+#[derive(Deserialize)]
+struct File {
+    model: BPE,
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    post_processor: Option<Templates>,
+}
+
+/// Reads a file whose parts were checked. It neither cuts nor fills up what it encodes, whatever the file says: lengths
+/// are the caller's business.
+pub(super) fn inner(json: &[u8]) -> Result<Inner, TokenizerError> {
+    let malformed = |reason: String| TokenizerError::Malformed { reason };
+    let File { mut model, added_tokens, post_processor } =
+        serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
+    // to its cache a whole stretch of text is a word: few come again, and every thread would keep 10,000 of them
+    model.resize_cache(CACHED_STRETCHES);
+    let builder = TokenizerBuilder::new().with_model(model).with_normalizer(Some(Spaces));
+    let mut inner =
+        builder.with_post_processor(post_processor).build().map_err(|error| malformed(error.to_string()))?;
+    inner.add_tokens(added_tokens).map_err(|error| malformed(error.to_string()))?;
+    Ok(inner)
+}
+
+/// Stretches of text whose ids each thread remembers, such as those of the chat template: 1 kB each.
+const CACHED_STRETCHES: usize = 64;
+
+/// The normaliser: U+2581 in front of a stretch and in place of its spaces.
+pub(super) struct Spaces;
+
+impl Normalizer for Spaces {
+    fn normalize(&self, stretch: &mut NormalizedString) -> tokenizers::Result<()> {
+        stretch.prepend(SPACE);
+        stretch.replace(' ', SPACE)
+    }
+}
+
+/// What is put around a text: templates, one after the other.
+#[derive(Deserialize)]
+#[serde(tag = "type")]
+pub(super) enum Templates {
+    TemplateProcessing(TemplateProcessing),
+    Sequence { processors: Vec<Self> },
+}
+
+impl PostProcessor for Templates {
+    fn added_tokens(&self, is_pair: bool) -> usize {
+        match self {
+            Self::TemplateProcessing(template) => template.added_tokens(is_pair),
+            Self::Sequence { processors } => {
+                processors.iter().map(|templates| templates.added_tokens(is_pair)).sum()
+            }
+        }
+    }
+
+    fn process_encodings(
+        &self,
+        encodings: Vec<Encoding>,
+        add_special_tokens: bool,
+    ) -> tokenizers::Result<Vec<Encoding>> {
+        match self {
+            Self::TemplateProcessing(template) => template.process_encodings(encodings, add_special_tokens),
+            Self::Sequence { processors } => processors
+                .iter()
+                .try_fold(encodings, |encodings, next| next.process_encodings(encodings, add_special_tokens)),
+        }
+    }
+}
