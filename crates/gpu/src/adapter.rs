@@ -1,6 +1,7 @@
 //! The cards of this machine, and which one is meant.
 
 use crate::GpuError;
+use crate::kernel::SIDES;
 use std::cmp::Reverse;
 use std::str::FromStr;
 
@@ -35,6 +36,8 @@ pub struct MatrixUnits {
     pub tile: u32,
     /// Threads of the subgroup that has one.
     pub lanes: u32,
+    /// Whether they are filled from arrays of vectors, as Metal's are not.
+    pub vectors: bool,
 }
 
 /// A card, before it is opened.
@@ -187,8 +190,13 @@ fn build_of(plist: &str) -> Option<&str> {
 /// What the kernels can number of a buffer: they count its words by u32, and step past the last by at most 256.
 const BINDING_BYTES_MAX: u64 = (1 << 34) - 4 * 256;
 
-/// Workgroup memory of the kernel for matrix units.
-const UNITS_WORKGROUP_BYTES: u32 = 24_576;
+/// What the kernel for matrix units is made of.
+pub(crate) const UNITS_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER);
+/// Workgroup memory of the kernel for matrix units of 8 and of 16.
+pub(crate) const UNITS_WORKGROUP_BYTES: [u32; 2] = [31_744, 41_984];
 
 /// Threads of a subgroup, where that is known, for which thread is in which subgroup the kernel has to know: where all are of one
 /// size, and on Metal, where wgpu names the sizes that any card may have, but those with matrix units have 32.
@@ -200,10 +208,8 @@ fn lanes(info: &wgpu::AdapterInfo) -> Option<u32> {
 }
 
 fn matrix_units(raw: &wgpu::Adapter, info: &wgpu::AdapterInfo, limits: &wgpu::Limits) -> Option<MatrixUnits> {
-    let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
     let lanes = lanes(info)?;
-    if !raw.features().contains(features) || limits.max_compute_workgroup_storage_size < UNITS_WORKGROUP_BYTES
-    {
+    if !raw.features().contains(UNITS_FEATURES) {
         return None;
     }
     let (f16, f32) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
@@ -211,9 +217,24 @@ fn matrix_units(raw: &wgpu::Adapter, info: &wgpu::AdapterInfo, limits: &wgpu::Li
     let fits = |p: &&wgpu::CooperativeMatrixProperties| {
         (p.ab_type, p.cr_type) == (f16, f32) && p.m_size == p.n_size && p.n_size == p.k_size
     };
-    let tile = shapes.iter().filter(fits).map(|p| p.m_size).filter(|size| matches!(size, 8 | 16)).max()?;
-    // at least one tile for each of the 256 / lanes subgroups
-    ((64 / tile).pow(2) * lanes >= 256).then_some(MatrixUnits { tile, lanes })
+    let tiles = shapes.iter().filter(fits).map(|p| p.m_size);
+    let tile = tiles.filter(|&tile| fits_workgroups(tile, lanes, limits)).max()?;
+    Some(MatrixUnits { tile, lanes, vectors: info.backend != wgpu::Backend::Metal })
+}
+
+/// Whether a workgroup of the kernel is one that a card with these limits has.
+fn fits_workgroups(tile: u32, lanes: u32, limits: &wgpu::Limits) -> bool {
+    let bytes = match tile {
+        8 => UNITS_WORKGROUP_BYTES[0],
+        16 => UNITS_WORKGROUP_BYTES[1],
+        _ => return false,
+    };
+    let threads = lanes * SIDES[1] / 16;
+    // 8 threads to a row of a piece of the sums, and no more rows than a tile has
+    let shares_rows = lanes.is_multiple_of(8) && lanes / 8 <= tile;
+    shares_rows
+        && bytes <= limits.max_compute_workgroup_storage_size
+        && threads <= limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)
 }
 
 /// The card that `choice` means.

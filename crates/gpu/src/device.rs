@@ -1,13 +1,14 @@
 //! An opened card: its buffers, and what goes wrong on it.
 
 use crate::GpuError;
-use crate::adapter::{Adapter, Choice, MatrixUnits};
+use crate::adapter::{Adapter, Choice, MatrixUnits, UNITS_FEATURES};
 use crate::buffer::{Buffer, Gone};
+use crate::linear::side_for;
 use crate::pace::Pace;
 use crate::pipelines::Pipelines;
 use phi3v_kernels::BackendError;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whether products of many rows go through matrix units, where a card has some that compute rightly. The bits are the same.
@@ -82,6 +83,8 @@ pub(crate) struct Device {
     pub(crate) units: Option<MatrixUnits>,
     /// Whether they are.
     by_units: AtomicBool,
+    /// Rows and columns to a workgroup of theirs, where that shall not depend on the product; 0 where it shall.
+    side: AtomicU32,
     /// Most bytes of a buffer that a kernel sees.
     pub(crate) binding_bytes_max: u64,
     memory_bytes_max: Option<u64>,
@@ -124,6 +127,7 @@ impl Device {
         Ok(Self {
             units,
             by_units: AtomicBool::new(true),
+            side: AtomicU32::new(0),
             raw,
             queue,
             failure,
@@ -148,6 +152,19 @@ impl Device {
     /// Matrix units that products of many rows go through.
     pub(crate) fn used_units(&self) -> Option<MatrixUnits> {
         self.units.filter(|_| self.by_units.load(Ordering::Relaxed))
+    }
+
+    /// Has the kernel for matrix units make so many rows and columns in a workgroup, of whichever product, or as many as suit.
+    pub(crate) fn use_side(&self, side: Option<u32>) {
+        self.side.store(side.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Rows and columns to a workgroup of the kernel for matrix units, of a product of `rows` rows and `cols` columns of the matrix.
+    pub(crate) fn side_for(&self, rows: usize, cols: usize) -> u32 {
+        match self.side.load(Ordering::Relaxed) {
+            0 => side_for(rows, cols),
+            side => side,
+        }
     }
 
     /// A buffer of at least `bytes` bytes, zeros.
@@ -253,7 +270,7 @@ fn features(
     }
     if units.is_some() {
         // where either is missing, their kernels are refused when they are compiled, and the card runs without them
-        features |= found & (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16);
+        features |= found & UNITS_FEATURES;
     }
     Ok(features)
 }

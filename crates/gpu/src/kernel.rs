@@ -2,6 +2,7 @@
 //!
 //! A size that a text needs as a constant is written before it; a kernel that is never used is never compiled.
 
+use crate::MatrixUnits;
 use phi3v_kernels::quant::GROUP;
 use phi3v_kernels::{Epilogue, Format, KvFormat};
 
@@ -21,11 +22,11 @@ pub(crate) enum Kernel {
     Many {
         format: Format,
     },
-    /// The same on matrix units of `tile` x `tile`, by subgroups of `lanes`.
+    /// The same on matrix units, `side` rows and columns to a workgroup.
     Units {
         format: Format,
-        tile: u32,
-        lanes: u32,
+        units: MatrixUnits,
+        side: u32,
     },
     /// Product of up to 16 rows with a dense matrix; `round` rounds both factors to bf16.
     DenseFew {
@@ -63,6 +64,8 @@ pub(crate) enum Kernel {
     Tick,
 }
 
+/// Rows and columns to a workgroup of the kernel for matrix units, the smaller for products that have few tiles.
+pub(crate) const SIDES: [u32; 2] = [64, 128];
 /// Heads of up to this many values go through the kernels for many rows: what their workgroup memory holds.
 pub(crate) const MANY_DIM_MAX: usize = 128;
 /// Heads of up to this many values go through the kernel for few rows.
@@ -80,6 +83,7 @@ const ACTIVATIONS: &str = text!("activations");
 const PACKED: &str = text!("packed");
 const GROUPS: &str = text!("groups");
 const TILES: &str = text!("tiles");
+const FINISH: &str = text!("finish");
 const DENSE: &str = text!("dense_weights");
 const NORM_SUMS: &str = text!("norm_sums");
 const SOFTMAX: &str = text!("softmax");
@@ -143,13 +147,28 @@ impl Kernel {
             }
             Self::Many { format } => {
                 let constants = packed_constant(format);
-                join(&[&constants, COMMON, EPILOGUE, ACTIVATIONS, PACKED, GROUPS, TILES, text!("many")])
+                join(&[
+                    &constants,
+                    COMMON,
+                    EPILOGUE,
+                    ACTIVATIONS,
+                    PACKED,
+                    GROUPS,
+                    TILES,
+                    FINISH,
+                    text!("many"),
+                ])
             }
-            Self::Units { format, tile, lanes } => {
-                let constants = packed_constant(format);
+            Self::Units { format, units, side } => {
                 let enable = "enable f16;\nenable wgpu_cooperative_matrix;\n";
-                let units = units_text(tile, lanes);
-                join(&[enable, &constants, COMMON, EPILOGUE, ACTIVATIONS, PACKED, GROUPS, TILES, &units])
+                let MatrixUnits { tile, lanes, vectors } = units;
+                let sizes = format!(
+                    "const TILE: u32 = {tile}u;\nconst LANES: u32 = {lanes}u;\nconst SIDE: u32 = {side}u;\n"
+                );
+                let constants = [enable, &packed_constant(format), &sizes].concat();
+                let memory = if vectors { text!("units_vectors") } else { text!("units_values") };
+                let units = units_text(units, side);
+                join(&[&constants, COMMON, EPILOGUE, ACTIVATIONS, PACKED, GROUPS, TILES, memory, &units])
             }
             Self::DenseFew { format, round, rows } => {
                 let constants = format!("{}const ROWS: u32 = {rows}u;\n", dense_constants(format, round));
@@ -157,7 +176,7 @@ impl Kernel {
             }
             Self::DenseMany { format, round } => {
                 let constants = dense_constants(format, round);
-                join(&[&constants, COMMON, EPILOGUE, DENSE, TILES, text!("dense_many")])
+                join(&[&constants, COMMON, EPILOGUE, DENSE, TILES, FINISH, text!("dense_many")])
             }
             Self::Norm => join(&[COMMON, text!("norm"), NORM_SUMS]),
             Self::Gather | Self::Add | Self::Gate | Self::Rope => join(&[COMMON, EPILOGUE, text!("rows")]),
@@ -215,28 +234,74 @@ fn kv_text(format: KvFormat) -> &'static str {
     }
 }
 
-/// `units.wgsl` for tiles and subgroups of a size: matrices are types, so each tile is a variable of its own.
-fn units_text(tile: u32, lanes: u32) -> String {
-    let tiles = (64 / tile).pow(2) * lanes / 256;
+/// `units.wgsl` with what it does tile by tile: matrices are types, so each is a variable of its own, and so is what a thread holds,
+/// which shall not go through memory.
+fn units_text(units: MatrixUnits, side: u32) -> String {
+    let MatrixUnits { tile, lanes, .. } = units;
     let matrix = format!("coop_mat{tile}x{tile}");
-    let each = |line: &dyn Fn(u32) -> String| (0..tiles).map(line).collect::<Vec<_>>().join("\n");
-    let row = |i: u32| format!("(first + {i}u) / PER_SIDE * TILE");
-    let column = |i: u32| format!("(first + {i}u) % PER_SIDE * TILE");
-    let sums = each(&|i| format!("var sum_{i} = {matrix}<f32, C>();"));
-    let add = each(&|i| {
-        let a = format!("coopLoadT<{matrix}<f16, A>>(&rows_of_x[{} * 32u + k], 32u)", row(i));
-        let b = format!("coopLoad<{matrix}<f16, B>>(&weights[{} * 32u + k], 32u)", column(i));
-        format!("sum_{i} = coopMultiplyAdd({a}, {b}, sum_{i});")
-    });
-    let store = each(&|i| format!("coopStoreT(sum_{i}, &sums[{} * 64u + {}], 64u);", row(i), column(i)));
-    let text = text!("units").replace("SUMS_OF_TILES", &sums);
-    let text = text.replace("ADD_TO_TILES", &add).replace("STORE_TILES", &store);
-    format!("const TILE: u32 = {tile}u;\nconst LANES: u32 = {lanes}u;\n{text}")
+    let (row_tiles, column_tiles) = (side / 4 / tile, 64 / tile);
+    // rows of half a row tile that a thread holds
+    let held_rows = tile * 8 / lanes;
+    let held = row_tiles * 2 * held_rows;
+    let each = |count: u32, line: &dyn Fn(u32) -> String| (0..count).map(line).collect::<Vec<_>>().join("\n");
+    let tiles = row_tiles * column_tiles;
+    let name = |i: u32| format!("{}_{}", i / column_tiles, i % column_tiles);
+    let sums = each(tiles, &|i| format!("var sum_{} = {matrix}<f32, C>();", name(i)));
+    let at = |first: &str, i: u32| format!("(({first} + {}u) * STRIDE + k / 4u) * EACH", i * tile);
+    let load = [
+        each(row_tiles, &|i| {
+            let from = at("first_row", i);
+            format!("let a_{i} = coopLoadT<{matrix}<f16, A>>(&rows_of_x[{from}], STRIDE * EACH);")
+        }),
+        each(column_tiles, &|i| {
+            let from = at("first_column", i);
+            format!("let b_{i} = coopLoad<{matrix}<f16, B>>(&weights[{from}], STRIDE * EACH);")
+        }),
+        each(tiles, &|i| {
+            let (name, row, column) = (name(i), i / column_tiles, i % column_tiles);
+            format!("sum_{name} = coopMultiplyAdd(a_{row}, b_{column}, sum_{name});")
+        }),
+    ];
+    let pieces = each(row_tiles, &|row| units_row_tile(row, tile, held_rows, lanes));
+    let all = (0..held).map(|i| format!("y_{i}")).collect::<Vec<_>>().join(", ");
+    text!("units")
+        .replace("NO_SUMS_YET", &each(held, &|i| format!("var y_{i} = vec4<f32>(0.0);")))
+        .replace("SUMS_OF_TILES", &sums)
+        .replace("ADD_TO_TILES", &load.join("\n"))
+        .replace("ADD_PIECES", &pieces)
+        .replace("TAKE_HELD", &each(held, &|i| format!("y_{i} = y.y[{i}];")))
+        .replace("ALL_HELD", &format!("array<vec4<f32>, HELD>({all})"))
+        .replace("HOW_MANY_HELD", &format!("{held}u"))
 }
 
-/// Every kernel there can be, but for matrix units of sizes that are not in `units`, `(tile, lanes)`.
+/// The sums of one row tile of a subgroup to what its threads hold: 32 columns at a time through the subgroup's workgroup memory.
+fn units_row_tile(row: u32, tile: u32, held_rows: u32, lanes: u32) -> String {
+    let mut text = String::new();
+    for i in 0..held_rows {
+        let at = row * tile + i * lanes / 8;
+        text +=
+            &format!("let mark_{row}_{i} = marks[row + {at}u];\nplaces = max(places, mark_{row}_{i}.y);\n");
+    }
+    for half in 0..2 {
+        for column in 0..32 / tile {
+            let (to, sum) = (column * tile / 4, half * 32 / tile + column);
+            text +=
+                &format!("coopStoreT(sum_{row}_{sum}, &pieces[(piece + {to}u) * EACH], STRIDE * EACH);\n");
+        }
+        text += "subgroupBarrier();\n";
+        for i in 0..held_rows {
+            let y = (row * 2 + half) * held_rows + i;
+            let sum = format!("piece_at(mine + {}u * STRIDE)", i * lanes / 8);
+            text += &format!("y_{y} = added(y_{y}, {sum}, scales_{half}, mark_{row}_{i});\n");
+        }
+        text += "subgroupBarrier();\n";
+    }
+    text
+}
+
+/// Every kernel there can be, but for matrix units that are not in `units`.
 #[cfg(test)]
-pub(crate) fn all(units: &[(u32, u32)]) -> Vec<Kernel> {
+pub(crate) fn all(units: &[MatrixUnits]) -> Vec<Kernel> {
     let mut kernels = vec![
         Kernel::Quantize,
         Kernel::NormQuantize,
@@ -252,7 +317,9 @@ pub(crate) fn all(units: &[(u32, u32)]) -> Vec<Kernel> {
     for format in [Format::Q8, Format::Q4] {
         kernels.extend([1, 2, 4].map(|rows| Kernel::Few { format, rows }));
         kernels.push(Kernel::Many { format });
-        kernels.extend(units.iter().map(|&(tile, lanes)| Kernel::Units { format, tile, lanes }));
+        for &units in units {
+            kernels.extend(SIDES.map(|side| Kernel::Units { format, units, side }));
+        }
     }
     for format in [Format::F32, Format::F16, Format::Bf16] {
         for round in [false, true] {

@@ -2,10 +2,16 @@
 //! and of real cards.
 
 use super::*;
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use crate::adapter::UNITS_WORKGROUP_BYTES;
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
 /// Tiles and subgroups of the matrix units that are known: Metal; NVIDIA, and RDNA3 in waves of 32 or of 64; Mesa in software.
-const UNITS: [(u32, u32); 4] = [(8, 32), (16, 32), (16, 64), (8, 8)];
+const UNITS: [MatrixUnits; 4] = [
+    MatrixUnits { tile: 8, lanes: 32, vectors: false },
+    MatrixUnits { tile: 16, lanes: 32, vectors: true },
+    MatrixUnits { tile: 16, lanes: 64, vectors: true },
+    MatrixUnits { tile: 8, lanes: 8, vectors: true },
+];
 
 struct Checked {
     module: naga::Module,
@@ -23,6 +29,7 @@ fn check(kernel: Kernel) -> Checked {
     let module = naga::front::wgsl::Frontend::new_with_options(options()).parse(&source);
     let module = module.unwrap_or_else(|e| panic!("{kernel:?}: {}", e.emit_to_string(&source)));
     let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+    validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::BASIC);
     let info =
         validator.validate(&module).unwrap_or_else(|e| panic!("{kernel:?}: {}", e.emit_to_string(&source)));
     Checked { module, info }
@@ -122,8 +129,8 @@ struct Limits {
     invocations: u32,
     side_x: u32,
     buffers: usize,
-    /// Whether it has matrix units of a size in [`UNITS`].
-    units: bool,
+    /// Tiles of its matrix units.
+    units: Option<u32>,
 }
 
 /// WebGPU's defaults, which its specification lists, and three cards as far as is known of their drivers (in Vulkan's names:
@@ -136,7 +143,7 @@ const LIMITS: [Limits; 4] = [
         invocations: 256,
         side_x: 256,
         buffers: 8,
-        units: false,
+        units: None,
     },
     Limits {
         name: "GeForce RTX 3060",
@@ -144,7 +151,7 @@ const LIMITS: [Limits; 4] = [
         invocations: 1024,
         side_x: 1024,
         buffers: 1 << 20,
-        units: true,
+        units: Some(16),
     },
     Limits {
         name: "Intel UHD 770",
@@ -152,7 +159,7 @@ const LIMITS: [Limits; 4] = [
         invocations: 1024,
         side_x: 1024,
         buffers: 1 << 20,
-        units: false,
+        units: None,
     },
     Limits {
         name: "Apple M1",
@@ -160,7 +167,7 @@ const LIMITS: [Limits; 4] = [
         invocations: 1024,
         side_x: 1024,
         buffers: 31,
-        units: true,
+        units: Some(8),
     },
 ];
 
@@ -176,10 +183,15 @@ fn every_kernel_keeps_within_the_limits_of_cards() {
             let variables = module.global_variables.iter().filter(|(_, variable)| variable.space == space);
             variables.map(|(_, variable)| layouter[variable.ty].size.next_multiple_of(16)).sum()
         };
+        if let Kernel::Units { units, side: 128, .. } = kernel {
+            // what a card is asked for before it is opened
+            let said = UNITS_WORKGROUP_BYTES[usize::from(units.tile == 16)];
+            assert_eq!(bytes(naga::AddressSpace::WorkGroup), said, "{kernel:?}");
+        }
         let immediates = bytes(naga::AddressSpace::Immediate);
         assert!(immediates <= crate::recorder::NUMBERS_BYTES, "{kernel:?} has {immediates} bytes of numbers");
         for limits in &LIMITS {
-            if matches!(kernel, Kernel::Units { .. }) && !limits.units {
+            if matches!(kernel, Kernel::Units { units, .. } if limits.units != Some(units.tile)) {
                 continue;
             }
             let name = limits.name;

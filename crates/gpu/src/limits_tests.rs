@@ -1,14 +1,16 @@
 //! Phi-3.5-vision at its largest, without a card: every dispatch has a grid that a device can have and that covers what is to be
 //! computed, and every buffer is one that a kernel can see.
 
+use crate::MatrixUnits;
 use crate::attention::{FewCut, full_grid, tiles_at_once};
 use crate::backend::{LARGE_BYTES, SIZES, SIZES_SMALL};
-use crate::linear::{Blocks, FEW_ROWS_MAX, PartCut, quantized_bytes};
+use crate::kernel::SIDES;
+use crate::linear::{Blocks, FEW_ROWS_MAX, PartCut, kernel_for, quantized_bytes, side_for};
 use crate::pace::WORK_MAX;
 use crate::recorder::row_grid;
 use crate::tensor::value_bytes;
 use phi3v_kernels::quant::GROUP;
-use phi3v_kernels::{Format, Heads, Sizes};
+use phi3v_kernels::{Format, Heads, Precision, Sizes};
 
 /// Workgroups along a side that WebGPU, Vulkan, Metal and DirectX 12 promise.
 const SIDE_MAX: usize = 65_535;
@@ -38,6 +40,7 @@ const MATRICES: [(usize, usize, bool); 10] = [
     (TOWER, 4 * TOWER, false),
     (HIDDEN, 4 * TOWER, false),
 ];
+const UNITS: MatrixUnits = MatrixUnits { tile: 16, lanes: 32, vectors: true };
 const FORMATS: [Format; 5] = [Format::Q8, Format::Q4, Format::F32, Format::F16, Format::Bf16];
 
 /// The largest chunk of a prompt: what would be too short for a chunk of its own goes with the one before it.
@@ -66,12 +69,15 @@ fn products_of_the_real_model_keep_within_grids_and_bindings() {
                 // fused only where both halves are in one part
                 for gated in [false, gated && cols == n] {
                     let cols = if gated { cols / 2 } else { cols };
-                    for rows in rows_of(sizes) {
-                        let grid = Blocks::new(format, rows, gated).grid(rows, cols);
+                    for (rows, units) in
+                        rows_of(sizes).into_iter().flat_map(|rows| [(rows, None), (rows, Some(UNITS))])
+                    {
+                        let side = side_for(rows, cols);
+                        let kernel = kernel_for(format, Precision::F32, rows, units, side);
+                        let grid = Blocks::new(kernel, gated).grid(rows, cols);
                         assert!(is_possible(grid), "{format:?} [{n}, {k}], {rows} rows: {grid:?}");
-                        let [of_cols, of_rows] = if rows <= FEW_ROWS_MAX { [1, 0] } else { [0, 1] };
-                        let [blocks, block_rows] = [grid[of_cols], grid[of_rows]];
-                        assert!(block_rows >= rows.div_ceil(64) && blocks >= cols.div_ceil(64), "{grid:?}");
+                        let most = SIDES[1] as usize;
+                        assert!(grid[0] >= rows.div_ceil(most) && grid[1] >= cols.div_ceil(most), "{grid:?}");
                     }
                 }
             }

@@ -1,9 +1,10 @@
 //! Weights on the card, and products with them.
 
+use crate::MatrixUnits;
 use crate::backend::Gpu;
 use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, SIDES};
 use crate::recorder::{Bound, Dispatch, Recorder, Scratch};
 use crate::rows::NormParts;
 use crate::tensor::{GpuTensor, GpuVector, value_bytes};
@@ -17,8 +18,11 @@ pub(crate) const FEW_ROWS_MAX: usize = 16;
 const GROUP_WORDS: usize = GROUP / 4;
 /// Bytes of a `RowMeta` of `activations.wgsl`.
 const META_BYTES: usize = 32;
-/// Rows and columns of a tile of the kernels for many rows.
+/// Rows and columns of a tile of the kernels for many rows that have one size.
 const TILE: usize = 64;
+/// Large tiles from which on a product has them: they take less memory traffic, but fewer would leave a card of a hundred units and
+/// more idle, that four times as many smaller ones do not.
+const LARGE_TILES_MIN: usize = 64;
 
 /// A weight matrix with its optional bias, on the card.
 pub struct GpuLinear {
@@ -189,29 +193,36 @@ impl Input<'_> {
     }
 }
 
+/// Rows and columns to a workgroup of the kernel for matrix units, see [`Device::side_for`].
+pub(crate) fn side_for(rows: usize, cols: usize) -> u32 {
+    let [small, large] = SIDES;
+    let tiles = [rows, cols].map(|count| count.div_ceil(large as usize)).iter().product::<usize>();
+    if tiles < LARGE_TILES_MIN { small } else { large }
+}
+
 /// What a workgroup makes of a product.
 pub(crate) struct Blocks {
-    rows: usize,
+    pub(crate) rows: usize,
     /// Columns of the output.
     cols: usize,
-    /// Whether blocks of rows are side by side along the grid's first side, which runs fastest: those of the same columns, which read
-    /// the same weights, then follow each other and find them in the card's cache.
-    rows_first: bool,
 }
 
 impl Blocks {
-    pub(crate) fn new(format: Format, rows: usize, gated: bool) -> Self {
-        if rows <= FEW_ROWS_MAX {
-            let cols = if format.is_packed() { 16 } else { 4 };
-            return Self { rows: rows_at_once(rows) as usize, cols, rows_first: true };
-        }
-        Self { rows: TILE, cols: if gated { TILE / 2 } else { TILE }, rows_first: false }
+    /// Of a kernel for products; `gated` where a column of the output is a gate and an up.
+    pub(crate) fn new(kernel: Kernel, gated: bool) -> Self {
+        let (rows, cols) = match kernel {
+            Kernel::Few { rows, .. } => return Self { rows: rows as usize, cols: 16 },
+            Kernel::DenseFew { rows, .. } => return Self { rows: rows as usize, cols: 4 },
+            Kernel::Units { side, .. } => (side as usize, side as usize),
+            _ => (TILE, TILE),
+        };
+        Self { rows, cols: if gated { cols / 2 } else { cols } }
     }
 
-    /// Workgroups for a product of so many rows and columns of the output.
+    /// Workgroups for a product of so many rows and columns of the output. Rows are along the side that runs fastest: workgroups of the
+    /// same columns, which read the same weights, follow each other and find them in the card's cache.
     pub(crate) fn grid(&self, rows: usize, cols: usize) -> [usize; 3] {
-        let (rows, cols) = (rows.div_ceil(self.rows), cols.div_ceil(self.cols));
-        if self.rows_first { [rows, cols, 1] } else { [cols, rows, 1] }
+        [rows.div_ceil(self.rows), cols.div_ceil(self.cols), 1]
     }
 }
 
@@ -354,7 +365,9 @@ impl Gpu {
         for part in &weight.parts {
             let gated = output.epilogue.is_gated();
             let cols = if gated { part.cols / 2 } else { part.cols };
-            let blocks = Blocks::new(weight.format, rows, gated);
+            let (units, side) = (self.device.used_units(), self.device.side_for(rows, part.cols));
+            let kernel = kernel_for(weight.format, weight.precision, rows, units, side);
+            let blocks = Blocks::new(kernel, gated);
             let [depth, row_count, width] = [depth, rows, cols].map(|v| v as u32);
             let [out_cols, first] = [output.cols, part.first].map(|v| v as u32);
             let has_bias = u32::from(weight.bias.is_some());
@@ -363,7 +376,7 @@ impl Gpu {
             let packed = [weights, quantized, meta, bias, output.to];
             let dense = |x| [weights, x, bias, output.to];
             let mut dispatch = Dispatch {
-                kernel: self.kernel_for(weight, rows),
+                kernel,
                 bound: &packed,
                 numbers: &numbers,
                 grid: blocks.grid(rows, cols),
@@ -381,17 +394,23 @@ impl Gpu {
             }
         }
     }
+}
 
-    fn kernel_for(&self, weight: &GpuLinear, rows: usize) -> Kernel {
-        let format = weight.format;
-        let round = weight.precision == Precision::Bf16;
-        let few = rows <= FEW_ROWS_MAX;
-        match (format.is_packed(), few, self.device.used_units()) {
-            (true, true, _) => Kernel::Few { format, rows: rows_at_once(rows) },
-            (true, false, None) => Kernel::Many { format },
-            (true, false, Some(units)) => Kernel::Units { format, tile: units.tile, lanes: units.lanes },
-            (false, true, _) => Kernel::DenseFew { format, round, rows: rows_at_once(rows) },
-            (false, false, _) => Kernel::DenseMany { format, round },
-        }
+/// The kernel for a product of `rows` rows; on matrix units, where they are to be used, with so many rows and columns to a workgroup.
+pub(crate) fn kernel_for(
+    format: Format,
+    precision: Precision,
+    rows: usize,
+    units: Option<MatrixUnits>,
+    side: u32,
+) -> Kernel {
+    let round = precision == Precision::Bf16;
+    let few = rows <= FEW_ROWS_MAX;
+    match (format.is_packed(), few, units) {
+        (true, true, _) => Kernel::Few { format, rows: rows_at_once(rows) },
+        (true, false, None) => Kernel::Many { format },
+        (true, false, Some(units)) => Kernel::Units { format, units, side },
+        (false, true, _) => Kernel::DenseFew { format, round, rows: rows_at_once(rows) },
+        (false, false, _) => Kernel::DenseMany { format, round },
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::backend::Gpu;
 use crate::found::{Found, path};
+use crate::kernel::SIDES;
 use crate::{Adapter, GpuError, units};
 use half::{bf16, f16};
 use phi3v_kernels::quant::{PackedShape, encode_panel};
@@ -96,10 +97,22 @@ fn try_kernels(gpu: &Gpu) -> Result<Found, BackendError> {
     let has_units = gpu.device.units.is_some();
     if has_units && wrong.is_none() {
         gpu.device.use_units(true);
-        wrong = first_other(&by_dot4, &many_rows(gpu)?);
+        wrong = first_wrong_by_units(gpu, &by_dot4)?;
     }
     let times = (has_units && wrong.is_none()).then(|| units::times(gpu)).transpose()?;
     Ok(Found { wrong, bits_differ: first_that_differs(&by_dot4), times })
+}
+
+/// The first operation that matrix units give other bits than integer products do, by tiles of either size.
+fn first_wrong_by_units(gpu: &Gpu, by_dot4: &[Outcome]) -> Result<Option<String>, BackendError> {
+    let by_tiles = |side| {
+        gpu.device.use_side(Some(side));
+        let results = many_rows(gpu);
+        gpu.device.use_side(None);
+        Ok(first_other(by_dot4, &results?))
+    };
+    let [small, large] = SIDES.map(by_tiles);
+    Ok(small?.or(large?))
 }
 
 /// The first operation whose result is not the processor's.
@@ -449,9 +462,8 @@ mod tests {
             });
             eprintln!("self-test of {}: {compiled:.2?}, once compiled {done:.2?}", gpu.adapter().name);
             let units = gpu.device.units;
-            let sizes: Vec<_> = units.iter().map(|units| (units.tile, units.lanes)).collect();
             let tried: HashSet<Kernel> = gpu.device.pipelines.compiled().into_iter().collect();
-            assert_eq!(all(&sizes).into_iter().collect::<HashSet<_>>(), tried);
+            assert_eq!(all(units.as_slice()).into_iter().collect::<HashSet<_>>(), tried);
             if units.is_none() {
                 return; // the same card once more
             }

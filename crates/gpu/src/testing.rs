@@ -23,6 +23,11 @@ pub fn use_units(gpu: &Gpu, units: bool) {
     gpu.device.use_units(units);
 }
 
+/// Has matrix units make so many rows and columns in a workgroup from now on, 64 or 128, of whichever product.
+pub fn use_side(gpu: &Gpu, side: u32) {
+    gpu.device.use_side(Some(side));
+}
+
 /// Takes a submission for done that the card never gets, as Metal's driver does with one that failed.
 pub fn miss_submission(gpu: &Gpu) {
     gpu.recorder().miss_submission();

@@ -3,6 +3,7 @@
 
 use crate::backend::Gpu;
 use crate::kernel::Kernel;
+use crate::linear::Blocks;
 use crate::pipelines::{Text, pipeline};
 use crate::recorder::{Logged, bind};
 use crate::testing::card;
@@ -125,7 +126,7 @@ fn a_product_loads_each_packed_weight_once_for_a_block_of_rows() {
             let (logged, found) = product_loads(&gpu, &source, rows, epilogue);
             let few = matches!(logged.kernel, Kernel::Few { .. });
             assert_eq!(few, rows <= 16);
-            let blocks = rows.div_ceil(if few { rows.min(4) } else { 64 });
+            let blocks = rows.div_ceil(Blocks::new(logged.kernel, false).rows);
             // an element of q4 has two quads along K, which two neighbouring threads take where rows are many
             let each = blocks * if few || format == Format::Q8 { 1 } else { 2 };
             for (i, &loads) in found.iter().enumerate() {

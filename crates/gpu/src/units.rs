@@ -35,8 +35,8 @@ struct Probe {
     calls: u32,
 }
 
-/// The first is enough for a card in software, the second for one that is part of a processor; the last has 2,048 tiles, for cards
-/// of hundreds of units, as a prompt has.
+/// The first is enough for a card in software, the second for one that is part of a processor; the last has 512 of the larger tiles, for
+/// cards of a hundred units and more, as a prompt has.
 const PROBES: [Probe; 3] = [
     Probe { rows: 64, cols: 256, k: 512, calls: 1 },
     Probe { rows: 256, cols: 1024, k: 1024, calls: 2 },
@@ -224,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn units_that_are_filled_value_by_value_give_the_same_bits() {
+        let Some(plain) = card() else { return };
+        let mut adapter = plain.adapter().clone();
+        let Some(units) = adapter.matrix_units.as_mut() else {
+            return skip("the card has no matrix units", "take Mesa 26.1, as scripts/test-gpu says");
+        };
+        // as Metal's are, where this card's are not
+        units.vectors = false;
+        let gpu = Gpu::open(adapter, &GpuOptions::default()).unwrap();
+        assert_eq!((gpu.matrix_units_fault(), gpu.many_rows_times().is_some()), (None, true));
+    }
+
+    #[test]
     fn a_card_that_refuses_their_kernels_runs_without_them_and_the_next_start_knows() {
         let Some(plain) = card() else { return };
         let mut adapter = plain.adapter().clone();
@@ -233,7 +246,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = GpuOptions { cache: Some(folder.path().to_owned()), ..GpuOptions::default() };
         // units that are not there
-        adapter.matrix_units = Some(MatrixUnits { tile: 16, lanes: 32 });
+        adapter.matrix_units = Some(MatrixUnits { tile: 16, lanes: 32, vectors: true });
         let gpu = Gpu::open(adapter.clone(), &options).unwrap();
         let fault = gpu.matrix_units_fault().unwrap().to_owned();
         assert!(!gpu.uses_matrix_units() && !fault.contains('\n') && !fault.is_empty(), "{fault}");

@@ -2,7 +2,7 @@
 //! Mesa's software Vulkan.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use phi3v_gpu::testing::card;
+use phi3v_gpu::testing::{card, use_side};
 use phi3v_gpu::{Choice, Gpu, GpuOptions, UseUnits};
 use phi3v_kernels::quant::{PackedShape, encode_panel};
 use phi3v_kernels::testing::conformance::{Subject, attention, dense, packed, rows};
@@ -201,9 +201,19 @@ fn matrix_units_give_the_bits_of_integer_products() {
             (&random, noise.normal(77 * K), Epilogue::SiluMul),
             (&largest, vec![-127.0; 20 * K], Epilogue::Store),
         ] {
-            let [found, expected] = [&gpu, &without].map(|gpu| product(gpu, source, &x, epilogue));
-            let different = found.iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
-            assert_eq!(different, 0, "of {} values, {format:?}, {epilogue:?}", found.len());
+            let expected = product(&without, source, &x, epilogue);
+            for side in [64, 128] {
+                use_side(&gpu, side);
+                let found = product(&gpu, source, &x, epilogue);
+                let different =
+                    found.iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+                assert_eq!(
+                    different,
+                    0,
+                    "of {} values, {format:?}, {epilogue:?}, tiles of {side}",
+                    found.len()
+                );
+            }
         }
     }
 }

@@ -23,12 +23,12 @@ fn load(tile: u32, row0: u32, k0: u32, t: u32) {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let row0 = wg.y * 64u;
+    let row0 = wg.x * 64u;
     let mine = t % 16u;
     let rows = t / 16u;
     var y: array<vec4<f32>, 4>;
     for (var k0 = 0u; k0 < n.k; k0 += 16u) {
-        load(wg.x, row0, k0, t);
+        load(wg.y, row0, k0, t);
         workgroupBarrier();
         for (var i = 0u; i < 256u; i += 16u) {
             let a = ws[i + mine];
@@ -40,5 +40,5 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         }
         workgroupBarrier();
     }
-    finish(&y, wg.x, row0, t);
+    finish(&y, wg.y, row0, t);
 }

@@ -29,16 +29,16 @@ fn load_rows(row0: u32, group: u32, i: u32) {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let row0 = wg.y * 64u;
+    let row0 = wg.x * 64u;
     let mine = t % 16u;
     let rows = t / 16u;
-    let column = column_of(wg.x, mine * 4u);
+    let column = column_of(wg.y, mine * 4u);
     var y: array<vec4<f32>, 4>;
     for (var group = 0u; group < n.groups; group += 1u) {
         if (t < 128u) {
             load_rows(row0, group, t);
         } else {
-            for (var i = t - 128u; i < 512u; i += 128u) { load_weights(wg.x, group, i); }
+            for (var i = t - 128u; i < 512u; i += 128u) { load_weights(wg.y, group, i); }
         }
         workgroupBarrier();
         var sum: array<vec4<i32>, 4>;
@@ -53,5 +53,5 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         add_group(&y, &sum, row0 + rows * 4u, column, group);
         workgroupBarrier();
     }
-    finish(&y, wg.x, row0, t);
+    finish(&y, wg.y, row0, t);
 }

@@ -42,11 +42,15 @@ fn sub_scales_of(block: u32, column: u32, sub: u32) -> vec4<i32> {
     return vec4<i32>(unpack4xU8(word & 0x0f0f0f0fu));
 }
 
-// Four values along K, the quad `i` of the group, of each of four columns, as signed bytes.
+// Four values along K, the quad `i` of the group, of each of four columns, as they lie there; of q4 with the quad beside it.
+fn raw_quads_of(block: u32, column: u32, i: u32) -> vec4<u32> {
+    return w[block + VALUES + select(i / 2u, i, Q8) * 16u + column % 64u / 4u];
+}
+// As signed bytes.
 fn quads_of(block: u32, column: u32, i: u32) -> vec4<u32> {
-    let c = column % 64u / 4u;
-    if (Q8) { return w[block + VALUES + i * 16u + c] ^ vec4<u32>(0x80808080u); }
-    let nibbles = (w[block + VALUES + i / 2u * 16u + c] >> vec4<u32>(4u * (i & 1u))) & vec4<u32>(0x0f0f0f0fu);
+    let raw = raw_quads_of(block, column, i);
+    if (Q8) { return raw ^ vec4<u32>(0x80808080u); }
+    let nibbles = (raw >> vec4<u32>(4u * (i & 1u))) & vec4<u32>(0x0f0f0f0fu);
     let s = sub_scales_of(block, column, i / 8u);
     return vec4<u32>(widened(nibbles.x, s.x), widened(nibbles.y, s.y), widened(nibbles.z, s.z), widened(nibbles.w, s.w));
 }

@@ -1,65 +1,143 @@
-// Many rows on matrix units: 64 columns by 64 rows to a workgroup. Products of integers that f16 holds are summed in f32, which is
-// exact up to 2^24; those of a group stay below 2^21. So the sums are the integers of the other kernels, and so are the bits.
-// TILE is 8 or 16, LANES the size of a subgroup, MINE the tiles of one.
-var<workgroup> weights: array<f16, 2048>;  // [64 columns][32 values]
-var<workgroup> rows_of_x: array<f16, 2048>; // [64 rows][32 values]
-var<workgroup> sums: array<f32, 4096>;     // [64 rows][64 columns]
-const PER_SIDE: u32 = 64u / TILE;
-const MINE: u32 = PER_SIDE * PER_SIDE * LANES / 256u;
+// Many rows on matrix units: SIDE columns by SIDE rows to a workgroup, 64 columns by SIDE / 4 rows of them to a subgroup. Products of
+// integers that f16 holds are summed in f32, which is exact up to 2^24; those of a group stay below 2^21. So the sums are the integers
+// of the other kernels, and so are the bits.
+// TILE is 8 or 16, LANES the size of a subgroup, SIDE 64 or 128. What lies in workgroup memory is units_vectors.wgsl's or
+// units_values.wgsl's.
+const THREADS: u32 = LANES * SIDE / 16u;
+const ROWS: u32 = SIDE / 4u;                 // of a subgroup
+const PART: u32 = 32u;                       // values along K that lie in workgroup memory at a time
+// of what lies side by side there, in vec4s: values along K, or 32 columns of sums. Eight more than there are, so that what is read
+// or written together, by rows of 16 bytes or by threads side by side, lies in banks of its own
+const STRIDE: u32 = 10u;
+const LOADS: u32 = max(2u * SIDE / THREADS, 1u); // of a thread, for a part
+var<workgroup> marks: array<vec2<u32>, SIDE>; // of each row's group: scale, places of outliers
 
-fn pass_on(i: u32, ups: vec4<f32>) {
-    for (var c = 0u; c < 4u; c += 1u) { sums[4u * i + c] = ups[c]; }
-}
-fn passed_on(i: u32) -> vec4<f32> { return vec4<f32>(sums[4u * i], sums[4u * i + 1u], sums[4u * i + 2u], sums[4u * i + 3u]); }
-
-// 32 values of 64 columns and 64 rows as f16.
-fn load(tile: u32, row0: u32, group: u32, part: u32, t: u32) {
-    for (var i = t; i < 128u; i += 256u) {
-        let c = i % 16u * 4u;
-        let quads = quads_of(block_of(column_of(tile, c), group), column_of(tile, c), part * 8u + i / 16u);
-        for (var j = 0u; j < 4u; j += 1u) {
-            let v = vec4<f32>(unpack4xI8(quads[j]));
-            let to = (c + j) * 32u + i / 16u * 4u;
-            for (var k = 0u; k < 4u; k += 1u) { weights[to + k] = f16(v[k]); }
-        }
-    }
-    for (var i = t; i < 128u; i += 256u) {
-        let row = min(row0 + i / 2u, n.rows - 1u);
-        let quads = quantized[(row * n.groups + group) * 8u + part * 2u + i % 2u];
-        for (var j = 0u; j < 4u; j += 1u) {
-            let v = vec4<f32>(unpack4xI8(quads[j]));
-            let to = i / 2u * 32u + i % 2u * 16u + 4u * j;
-            for (var k = 0u; k < 4u; k += 1u) { rows_of_x[to + k] = f16(v[k]); }
-        }
-    }
+// A part on its way from the buffers to workgroup memory. Weights as they lie there: the quad `i % 8` of four columns.
+struct Part {
+    weights: array<vec4<u32>, LOADS>,
+    sub_scales: array<vec4<i32>, LOADS>,
+    rows: array<vec4<u32>, LOADS>,
+    marks: array<u32, LOADS>,
 }
 
-@compute @workgroup_size(256)
+// Columns of a tile, subgroup by subgroup.
+fn column_at(tile: u32, c: u32) -> u32 { return column_of(tile * (SIDE / 64u) + c / 64u, c % 64u); }
+
+fn fetch(tile: u32, row0: u32, step: u32, t: u32) -> Part {
+    var next: Part;
+    let group = step / 4u;
+    let part = step % 4u;
+    for (var l = 0u; l < LOADS; l += 1u) {
+        let i = min(t + THREADS * l, 2u * SIDE - 1u);
+        let column = column_at(tile, i / 8u * 4u);
+        let block = block_of(column, group);
+        next.weights[l] = raw_quads_of(block, column, part * 8u + i % 8u);
+        if (!Q8) { next.sub_scales[l] = sub_scales_of(block, column, part); }
+        let at = min(row0 + i / 2u, n.rows - 1u) * n.groups + group;
+        next.rows[l] = quantized[at * 8u + part * 2u + i % 2u];
+        next.marks[l] = select(row_meta[at].places, bitcast<u32>(row_meta[at].scale), i % 2u == 0u);
+    }
+    return next;
+}
+
+fn weights_of(raw: u32, quad: u32, sub_scale: i32) -> vec4<f16> {
+    if (Q8) { return vec4<f16>(vec4<f32>(unpack4xI8(raw ^ 0x80808080u))); }
+    let nibbles = (raw >> (4u * (quad & 1u))) & 0x0f0f0f0fu;
+    return vec4<f16>(vec4<f32>((vec4<i32>(unpack4xU8(nibbles)) - vec4<i32>(8)) * sub_scale));
+}
+
+// The order along K is free, as long as weights and rows have the same: quad `q` is at 2 (q % 4) + q / 4, so that the two threads of
+// a row write to banks of their own.
+fn store(part: ptr<function, Part>, t: u32) {
+    for (var l = 0u; l < LOADS; l += 1u) {
+        let i = t + THREADS * l;
+        if (i < 2u * SIDE) {
+            let quad = i % 8u;
+            let to = i / 8u * 4u * STRIDE + 2u * (quad % 4u) + quad / 4u;
+            for (var j = 0u; j < 4u; j += 1u) {
+                put_weights(to + j * STRIDE, weights_of((*part).weights[l][j], quad, (*part).sub_scales[l][j]));
+                let x = vec4<f16>(vec4<f32>(unpack4xI8((*part).rows[l][j])));
+                put_rows(i / 2u * STRIDE + 2u * j + i % 2u, x);
+            }
+            marks[i / 2u][i % 2u] = (*part).marks[l];
+        }
+    }
+}
+
+// y of the next group, of four columns of a row.
+fn added(y: vec4<f32>, sum: vec4<f32>, scales: vec4<f32>, mark: vec2<u32>) -> vec4<f32> {
+    return fma(sum * scales, vec4<f32>(bitcast<f32>(mark.x)), y);
+}
+
+const HELD: u32 = HOW_MANY_HELD;
+struct Held { y: array<vec4<f32>, HELD> }
+
+// What a thread holds: of each row tile, of either half of the columns, every (LANES / 8)th row.
+fn row_of_held(i: u32) -> u32 {
+    return i / (2u * TILE * 8u / LANES) * TILE + i % (TILE * 8u / LANES) * (LANES / 8u);
+}
+fn half_of_held(i: u32) -> u32 { return i / (TILE * 8u / LANES) % 2u; }
+
+fn add_outliers(held: Held, row0: u32, row: u32, columns: vec2<u32>, group: u32) -> Held {
+    var y = held;
+    for (var i = 0u; i < HELD; i += 1u) {
+        let r = row + row_of_held(i);
+        let at = min(row0 + r, n.rows - 1u) * n.groups + group;
+        let column = columns[half_of_held(i)];
+        y.y[i] = with_four_outliers(y.y[i], at, marks[r].y, block_of(column, group), column);
+    }
+    return y;
+}
+
+// Bias, epilogue and output: the second half has the ups of the first's gates.
+fn finish_held(held: Held, row: u32, columns: vec2<u32>) {
+    var y = held;
+    for (var i = 0u; i < HELD; i += 1u) {
+        let half = half_of_held(i);
+        if (n.epilogue != SILU_MUL) {
+            write(row + row_of_held(i), columns[half], with_bias(y.y[i], columns[half]), vec4<f32>(0.0));
+        } else if (half == 0u) {
+            let ups = with_bias(y.y[i + TILE * 8u / LANES], columns.y);
+            write(row + row_of_held(i), columns.x, with_bias(y.y[i], columns.x), ups);
+        }
+    }
+}
+
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let row0 = wg.y * 64u;
-    let column = column_of(wg.x, t % 16u * 4u);
-    let rows = t / 16u * 4u;
-    let first = t / LANES * MINE;
-    var y: array<vec4<f32>, 4>;
+    let row0 = wg.x * SIDE;
+    let subgroup = t / LANES;
+    let lane = t % LANES;
+    let first_row = subgroup % 4u * ROWS;
+    let first_column = subgroup / 4u * 64u;
+    let piece = subgroup * TILE * STRIDE;
+    let mine = piece + lane / 8u * STRIDE + lane % 8u;
+    let row = first_row + lane / 8u;
+    let column = first_column + lane % 8u * 4u;
+    let columns = vec2<u32>(column_at(wg.y, column), column_at(wg.y, column + 32u));
+    NO_SUMS_YET
+    var next = fetch(wg.y, row0, 0u, t);
     for (var group = 0u; group < n.groups; group += 1u) {
         SUMS_OF_TILES
+        let scales_0 = scales_of(block_of(columns.x, group), columns.x);
+        let scales_1 = scales_of(block_of(columns.y, group), columns.y);
         for (var part = 0u; part < 4u; part += 1u) {
             workgroupBarrier();
-            load(wg.x, row0, group, part, t);
+            store(&next, t);
             workgroupBarrier();
-            for (var k = 0u; k < 32u; k += TILE) {
+            // on its way while the units multiply
+            let step = 4u * group + part + 1u;
+            if (step < 4u * n.groups) { next = fetch(wg.y, row0, step, t); }
+            for (var k = 0u; k < PART; k += TILE) {
                 ADD_TO_TILES
             }
         }
-        STORE_TILES
-        workgroupBarrier();
-        var sum: array<vec4<i32>, 4>;
-        for (var r = 0u; r < 4u; r += 1u) {
-            let at = (rows + r) * 64u + t % 16u * 4u;
-            sum[r] = vec4<i32>(vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]));
+        var places = 0u;
+        ADD_PIECES
+        if (places >= 0x10000u) {
+            let y = add_outliers(Held(ALL_HELD), row0, row, columns, group);
+            TAKE_HELD
         }
-        add_group(&y, &sum, row0 + rows, column, group);
     }
-    workgroupBarrier();
-    finish(&y, wg.x, row0, t);
+    finish_held(Held(ALL_HELD), row0 + row, columns);
 }
