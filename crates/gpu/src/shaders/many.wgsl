@@ -12,15 +12,15 @@ fn load_weights(tile: u32, group: u32, i: u32) {
     ws[i] = quads_of(block_of(column, group), column, i / 16u);
 }
 
-// Four quads of four rows, turned.
+// Four quads of four rows, turned. Threads side by side have other rows, which lie side by side: so they write to banks of their own.
 fn load_rows(row0: u32, group: u32, i: u32) {
-    let rows = min(vec4<u32>(row0 + i / 8u * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(n.rows - 1u));
-    let at = (rows * n.groups + vec4<u32>(group)) * 8u + vec4<u32>(i % 8u);
+    let rows = min(vec4<u32>(row0 + i % 16u * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(n.rows - 1u));
+    let at = (rows * n.groups + vec4<u32>(group)) * 8u + vec4<u32>(i / 16u);
     let a = quantized[at.x];
     let b = quantized[at.y];
     let c = quantized[at.z];
     let d = quantized[at.w];
-    let to = i % 8u * 64u + i / 8u;
+    let to = i / 16u * 64u + i % 16u;
     xs[to] = vec4<u32>(a.x, b.x, c.x, d.x);
     xs[to + 16u] = vec4<u32>(a.y, b.y, c.y, d.y);
     xs[to + 32u] = vec4<u32>(a.z, b.z, c.z, d.z);
