@@ -278,9 +278,9 @@ fn units_text(units: MatrixUnits, side: u32) -> String {
 fn units_row_tile(row: u32, tile: u32, held_rows: u32, lanes: u32) -> String {
     let mut text = String::new();
     for i in 0..held_rows {
-        let at = row * tile + i * lanes / 8;
-        text +=
-            &format!("let mark_{row}_{i} = marks[row + {at}u];\nplaces = max(places, mark_{row}_{i}.y);\n");
+        let at = 2 * (row * tile + i * lanes / 8);
+        text += &format!("let scale_{row}_{i} = bitcast<f32>(marks[2u * row + {at}u]);\n");
+        text += &format!("places = max(places, marks[2u * row + {}u]);\n", at + 1);
     }
     for half in 0..2 {
         for column in 0..32 / tile {
@@ -292,7 +292,7 @@ fn units_row_tile(row: u32, tile: u32, held_rows: u32, lanes: u32) -> String {
         for i in 0..held_rows {
             let y = (row * 2 + half) * held_rows + i;
             let sum = format!("piece_at(mine + {}u * STRIDE)", i * lanes / 8);
-            text += &format!("y_{y} = added(y_{y}, {sum}, scales_{half}, mark_{row}_{i});\n");
+            text += &format!("y_{y} = added(y_{y}, {sum}, scales_{half}, scale_{row}_{i});\n");
         }
         text += "subgroupBarrier();\n";
     }

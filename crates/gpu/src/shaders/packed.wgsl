@@ -22,24 +22,29 @@ const VALUES: u32 = select(16u, 8u, Q8);   // vec4s before the values
 
 fn block_of(column: u32, group: u32) -> u32 { return (column / 64u * n.groups + group) * BLOCK; }
 
-// Of the four columns from `column` on.
-fn scales_of(block: u32, column: u32) -> vec4<f32> {
-    let c = column % 64u;
-    let words = w[block + c / 8u];
-    let pair = select(words.xy, words.zw, (c & 4u) != 0u);
+// Of the four columns from `column` on: the words that hold them, and what they are.
+fn raw_scales_of(block: u32, column: u32) -> vec4<u32> { return w[block + column % 64u / 8u]; }
+fn scales_in(words: vec4<u32>, column: u32) -> vec4<f32> {
+    let pair = select(words.xy, words.zw, (column & 4u) != 0u);
     return vec4<f32>(bf16_low(pair.x), bf16_high(pair.x), bf16_low(pair.y), bf16_high(pair.y));
 }
+fn scales_of(block: u32, column: u32) -> vec4<f32> { return scales_in(raw_scales_of(block, column), column); }
 fn scale_of(block: u32, column: u32) -> f32 {
     let c = column % 64u;
     let word = w[block + c / 8u][c / 2u % 4u];
     return select(bf16_high(word), bf16_low(word), (c & 1u) == 0u);
 }
 
-// q4: of the four columns from `column` on, for 32 values.
-fn sub_scales_of(block: u32, column: u32, sub: u32) -> vec4<i32> {
+// q4: the same, for 32 values.
+fn raw_sub_scales_of(block: u32, column: u32, sub: u32) -> u32 {
     let at = sub / 2u * 16u + column % 64u / 4u; // words, four columns each
-    let word = w[block + 8u + at / 4u][at % 4u] >> (4u * (sub & 1u));
-    return vec4<i32>(unpack4xU8(word & 0x0f0f0f0fu));
+    return w[block + 8u + at / 4u][at % 4u];
+}
+fn sub_scales_in(word: u32, sub: u32) -> vec4<i32> {
+    return vec4<i32>(unpack4xU8((word >> (4u * (sub & 1u))) & 0x0f0f0f0fu));
+}
+fn sub_scales_of(block: u32, column: u32, sub: u32) -> vec4<i32> {
+    return sub_scales_in(raw_sub_scales_of(block, column, sub), sub);
 }
 
 // Four values along K, the quad `i` of the group, of each of four columns, as they lie there; of q4 with the quad beside it.

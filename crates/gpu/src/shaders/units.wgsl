@@ -10,14 +10,16 @@ const PART: u32 = 32u;                       // values along K that lie in workg
 // or written together, by rows of 16 bytes or by threads side by side, lies in banks of its own
 const STRIDE: u32 = 10u;
 const LOADS: u32 = max(2u * SIDE / THREADS, 1u); // of a thread, for a part
-var<workgroup> marks: array<vec2<u32>, SIDE>; // of each row's group: scale, places of outliers
+var<workgroup> marks: array<u32, 2u * SIDE>; // [SIDE rows][scale, places of outliers] of a group
 
-// A part on its way from the buffers to workgroup memory. Weights as they lie there: the quad `i % 8` of four columns.
+// A part on its way from the buffers to workgroup memory, as it lies in the buffers: nothing is computed from it that would have to
+// wait until it is there. Of weights a quad of four columns, of rows 16 values.
 struct Part {
     weights: array<vec4<u32>, LOADS>,
-    sub_scales: array<vec4<i32>, LOADS>,
+    sub_scales: array<u32, LOADS>,
     rows: array<vec4<u32>, LOADS>,
-    marks: array<u32, LOADS>,
+    scales: array<u32, LOADS>,
+    places: array<u32, LOADS>,
 }
 
 // Columns of a tile, subgroup by subgroup.
@@ -32,10 +34,11 @@ fn fetch(tile: u32, row0: u32, step: u32, t: u32) -> Part {
         let column = column_at(tile, i / 8u * 4u);
         let block = block_of(column, group);
         next.weights[l] = raw_quads_of(block, column, part * 8u + i % 8u);
-        if (!Q8) { next.sub_scales[l] = sub_scales_of(block, column, part); }
+        if (!Q8) { next.sub_scales[l] = raw_sub_scales_of(block, column, part); }
         let at = min(row0 + i / 2u, n.rows - 1u) * n.groups + group;
         next.rows[l] = quantized[at * 8u + part * 2u + i % 2u];
-        next.marks[l] = select(row_meta[at].places, bitcast<u32>(row_meta[at].scale), i % 2u == 0u);
+        next.scales[l] = bitcast<u32>(row_meta[at].scale);
+        next.places[l] = row_meta[at].places;
     }
     return next;
 }
@@ -48,25 +51,26 @@ fn weights_of(raw: u32, quad: u32, sub_scale: i32) -> vec4<f16> {
 
 // The order along K is free, as long as weights and rows have the same: quad `q` is at 2 (q % 4) + q / 4, so that the two threads of
 // a row write to banks of their own.
-fn store(part: ptr<function, Part>, t: u32) {
+fn store(fetched: ptr<function, Part>, part: u32, t: u32) {
     for (var l = 0u; l < LOADS; l += 1u) {
         let i = t + THREADS * l;
         if (i < 2u * SIDE) {
             let quad = i % 8u;
             let to = i / 8u * 4u * STRIDE + 2u * (quad % 4u) + quad / 4u;
+            let sub_scales = sub_scales_in((*fetched).sub_scales[l], part);
             for (var j = 0u; j < 4u; j += 1u) {
-                put_weights(to + j * STRIDE, weights_of((*part).weights[l][j], quad, (*part).sub_scales[l][j]));
-                let x = vec4<f16>(vec4<f32>(unpack4xI8((*part).rows[l][j])));
+                put_weights(to + j * STRIDE, weights_of((*fetched).weights[l][j], quad, sub_scales[j]));
+                let x = vec4<f16>(vec4<f32>(unpack4xI8((*fetched).rows[l][j])));
                 put_rows(i / 2u * STRIDE + 2u * j + i % 2u, x);
             }
-            marks[i / 2u][i % 2u] = (*part).marks[l];
+            marks[i] = select((*fetched).places[l], (*fetched).scales[l], i % 2u == 0u);
         }
     }
 }
 
 // y of the next group, of four columns of a row.
-fn added(y: vec4<f32>, sum: vec4<f32>, scales: vec4<f32>, mark: vec2<u32>) -> vec4<f32> {
-    return fma(sum * scales, vec4<f32>(bitcast<f32>(mark.x)), y);
+fn added(y: vec4<f32>, sum: vec4<f32>, scales: vec4<f32>, scale: f32) -> vec4<f32> {
+    return fma(sum * scales, vec4<f32>(scale), y);
 }
 
 const HELD: u32 = HOW_MANY_HELD;
@@ -84,7 +88,7 @@ fn add_outliers(held: Held, row0: u32, row: u32, columns: vec2<u32>, group: u32)
         let r = row + row_of_held(i);
         let at = min(row0 + r, n.rows - 1u) * n.groups + group;
         let column = columns[half_of_held(i)];
-        y.y[i] = with_four_outliers(y.y[i], at, marks[r].y, block_of(column, group), column);
+        y.y[i] = with_four_outliers(y.y[i], at, marks[2u * r + 1u], block_of(column, group), column);
     }
     return y;
 }
@@ -119,11 +123,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     var next = fetch(wg.y, row0, 0u, t);
     for (var group = 0u; group < n.groups; group += 1u) {
         SUMS_OF_TILES
-        let scales_0 = scales_of(block_of(columns.x, group), columns.x);
-        let scales_1 = scales_of(block_of(columns.y, group), columns.y);
+        let raw_scales_0 = raw_scales_of(block_of(columns.x, group), columns.x);
+        let raw_scales_1 = raw_scales_of(block_of(columns.y, group), columns.y);
         for (var part = 0u; part < 4u; part += 1u) {
             workgroupBarrier();
-            store(&next, t);
+            store(&next, part, t);
             workgroupBarrier();
             // on its way while the units multiply
             let step = 4u * group + part + 1u;
@@ -132,6 +136,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
                 ADD_TO_TILES
             }
         }
+        let scales_0 = scales_in(raw_scales_0, columns.x);
+        let scales_1 = scales_in(raw_scales_1, columns.y);
         var places = 0u;
         ADD_PIECES
         if (places >= 0x10000u) {
