@@ -117,7 +117,7 @@ pub fn next_picture(
 }
 
 /// Sends pictures through the vision tower while others are still being prepared elsewhere, and returns all of them with
-/// the time it took. What has come is taken before each step, so that little is done for a request that cannot be run: one
+/// the time it took; tells of pages that lack something. What has come is taken before each step, so that little is done for a request that cannot be run: one
 /// with a picture that cannot be read, or with more than fits into the context.
 ///
 /// # Errors
@@ -158,5 +158,6 @@ pub fn encode_pictures<B: Backend>(
         }
     }
     progress.clear();
+    pictures.iter().for_each(NamedImage::tell_incomplete);
     Ok((pictures, time))
 }

@@ -391,7 +391,7 @@ mod tests {
     fn row(custom_id: &str, failed: bool) -> Row {
         let response = RowResponse { status_code: 200, request_id: "r".to_owned(), body: json!({"n": 1}) };
         let error = failed.then(|| RowError { code: "c".to_owned(), message: "m".to_owned() });
-        Row { id: "i".to_owned(), custom_id: custom_id.to_owned(), response, error }
+        Row { id: "i".to_owned(), custom_id: custom_id.to_owned(), response, error, warning: None }
     }
 
     fn ids(done: &DoneRows) -> Vec<(&str, bool)> {

@@ -81,7 +81,9 @@ impl PictureAsker {
             let request = request.and_then(|picture| caught(|| self.request(picture, prepared, &custom_id)));
             let fields = prepared.fields.clone();
             let extras = Extras { fields, ..Extras::default() };
-            let row = RowKey { custom_id, choices: 1, extras, _budget: None };
+            let warning = picture.as_ref().ok().filter(|picture| picture.is_incomplete);
+            let warning = warning.map(NamedImage::incomplete_notice);
+            let row = RowKey { custom_id, choices: 1, extras, warning, _budget: None };
             Asked { key: Key { row: Arc::new(row), choice: 0 }, request }
         };
         work.questions.iter().map(ask).collect()
@@ -138,6 +140,9 @@ fn refusal(error: &NamedImageError) -> ApiError {
     ApiError { hint, ..ApiError::new(status, code, error.to_string()) }
 }
 
+/// What is told of a request some page of which lacks something.
+const LINE_INCOMPLETE: &str = "a picture or a font on a page could not be drawn, and is missing";
+
 /// Asks what JSON lines ask.
 pub struct LineAsker {
     /// The file's lines, each of them a request.
@@ -157,8 +162,10 @@ impl LineAsker {
         let offered = body.and_then(|body| caught(|| self.offline.prepare(&body, salt)));
         let custom_id = custom_id.to_owned();
         match offered {
-            Ok(Offered { requests, extras, budget }) => {
-                let row = RowKey { custom_id, choices: requests.len(), extras, _budget: Some(budget) };
+            Ok(Offered { requests, extras, is_incomplete, budget }) => {
+                let warning = is_incomplete.then(|| format!("{custom_id}: {LINE_INCOMPLETE}"));
+                let choices = requests.len();
+                let row = RowKey { custom_id, choices, extras, warning, _budget: Some(budget) };
                 let row = Arc::new(row);
                 let asked = |(choice, request)| {
                     let key = Key { row: Arc::clone(&row), choice };
@@ -168,7 +175,7 @@ impl LineAsker {
             }
             Err(error) => {
                 let extras = Extras::default();
-                let row = RowKey { custom_id, choices: 1, extras, _budget: None };
+                let row = RowKey { custom_id, choices: 1, extras, warning: None, _budget: None };
                 vec![Asked { key: Key { row: Arc::new(row), choice: 0 }, request: Err(in_a_batch(error)) }]
             }
         }

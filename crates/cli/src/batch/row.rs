@@ -31,6 +31,8 @@ pub struct RowKey {
     pub choices: usize,
     /// What they carry besides their text.
     pub extras: Extras,
+    /// What may make them wrong: something of the picture that the model could not see.
+    pub warning: Option<String>,
     /// Memory that its requests hold.
     pub(super) _budget: Option<Budget>,
 }
@@ -46,6 +48,9 @@ pub struct Row {
     pub response: RowResponse,
     /// Why there is no answer.
     pub error: Option<RowError>,
+    /// What may make the answer wrong, if there is something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// What a server would have answered.
@@ -76,7 +81,9 @@ impl RowMaker {
         let stamp =
             Stamp { id: self.name("chatcmpl-", custom_id), created: self.created, model: self.model.clone() };
         match completion(stamp, answers, extras, &self.tokenizer) {
-            Ok(completion) => self.row(custom_id, 200, body(&completion)),
+            Ok(completion) => {
+                Row { warning: key.warning.clone(), ..self.row(custom_id, 200, body(&completion)) }
+            }
             Err(error) => self.failed(custom_id, &error),
         }
     }
@@ -90,7 +97,13 @@ impl RowMaker {
 
     fn row(&self, custom_id: &str, status_code: u16, body: Value) -> Row {
         let response = RowResponse { status_code, request_id: self.name("req_", custom_id), body };
-        Row { id: self.name("batch_req_", custom_id), custom_id: custom_id.to_owned(), response, error: None }
+        Row {
+            id: self.name("batch_req_", custom_id),
+            custom_id: custom_id.to_owned(),
+            response,
+            error: None,
+            warning: None,
+        }
     }
 
     /// A name that is the same in every run of the job.

@@ -131,7 +131,7 @@ mod tests {
         let body =
             json!({"model": "demo", "choices": [{"message": {"content": answer}, "finish_reason": "stop"}]});
         let response = RowResponse { status_code: 200, request_id: "r".to_owned(), body };
-        Row { id: "i".to_owned(), custom_id: "a.png".to_owned(), response, error: None }
+        Row { id: "i".to_owned(), custom_id: "a.png".to_owned(), response, error: None, warning: None }
     }
 
     #[test]

@@ -193,7 +193,7 @@ mod tests {
     pub(super) fn row(custom_id: &str, answer: &str) -> Row {
         let body = json!({"choices": [{"message": {"content": answer}, "finish_reason": "stop"}]});
         let response = RowResponse { status_code: 200, request_id: "r".to_owned(), body };
-        Row { id: "i".to_owned(), custom_id: custom_id.to_owned(), response, error: None }
+        Row { id: "i".to_owned(), custom_id: custom_id.to_owned(), response, error: None, warning: None }
     }
 
     pub(super) fn failed(custom_id: &str) -> Row {

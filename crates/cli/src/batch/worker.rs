@@ -129,7 +129,7 @@ mod tests {
         type Made = fn() -> phi3v::Error;
         let asked = |(id, error): (&str, Made)| {
             let (custom_id, extras) = (id.to_owned(), Extras::default());
-            let row = Arc::new(RowKey { custom_id, choices: 1, extras, _budget: None });
+            let row = Arc::new(RowKey { custom_id, choices: 1, extras, warning: None, _budget: None });
             vec![Asked { key: Key { row, choice: 0 }, request: Err(ApiError::from(error())) }]
         };
         let picture = || phi3v::Error::from(phi3v::engine::EngineError::EmptyPrompt);

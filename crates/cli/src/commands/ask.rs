@@ -38,9 +38,6 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     interrupt.begin_answer();
     let (pictures, encoding) =
         answer::encode_pictures(&mut runtime.engine, &coming, Until::Encoded, &interrupt)?;
-    for picture in pictures.iter().filter(|picture| picture.is_incomplete) {
-        tell!("{}", picture.incomplete_notice());
-    }
     if args.report.verbose {
         for (index, picture) in pictures.iter().enumerate() {
             tell!("image {}: {}", index + 1, picture.report());

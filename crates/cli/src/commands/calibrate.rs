@@ -80,6 +80,7 @@ fn examples(
             }
             Err(error) => return Err(error),
         };
+        meter.above(|| picture.tell_incomplete());
         let asked: Vec<&Asked> = of_picture.iter().map(|label| &labels.questions[label.question]).collect();
         let answered = scores(runtime, &[picture], &asked, &interrupt)?;
         for (label, log_probs) in of_picture.iter().zip(answered.finished.scores) {

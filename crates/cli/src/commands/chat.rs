@@ -195,9 +195,6 @@ impl Session<'_> {
     }
 
     fn add(&mut self, picture: NamedImage) {
-        if picture.is_incomplete {
-            tell!("{}", picture.incomplete_notice());
-        }
         if self.args.report.verbose {
             tell!("{}", picture.report());
         } else {

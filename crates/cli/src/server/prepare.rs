@@ -30,6 +30,8 @@ pub struct Prompt {
     pub images: Vec<Arc<ImageInputs>>,
     /// For each image its page, where it is one of a document.
     pub numbers: Vec<Option<usize>>,
+    /// Whether something of a page could not be drawn.
+    pub is_incomplete: bool,
     /// The memory of the body and the images, to be held as long as the request.
     pub budget: Budget,
 }
@@ -61,15 +63,17 @@ pub async fn prompt(
     let images = Images { images, ahead };
     let make = move |model: &ServedModel, documents: Vec<Document>, _: &Abandoned| {
         let messages = messages(turns, documents.iter().map(Vec::len).collect());
+        let is_incomplete = documents.iter().flatten().any(|page| page.is_incomplete);
         let (numbers, images): (Vec<Option<usize>>, Vec<Arc<ImageInputs>>) =
             documents.into_iter().flatten().map(|page| (page.number, page.inputs)).unzip();
         let num_img_tokens: Vec<usize> = images.iter().map(|image| image.num_img_tokens()).collect();
         let input_ids = processor::chat_prompt(&model.tokenizer, &messages, &num_img_tokens)
             .map_err(|error| ApiError::library(&error.into()))?;
-        Ok((input_ids, images, numbers))
+        Ok((input_ids, images, numbers, is_incomplete))
     };
-    let ((input_ids, images, numbers), budget) = with_images(app, model, images, budget, times, make).await?;
-    Ok(Prompt { input_ids, images, numbers, budget })
+    let ((input_ids, images, numbers, is_incomplete), budget) =
+        with_images(app, model, images, budget, times, make).await?;
+    Ok(Prompt { input_ids, images, numbers, is_incomplete, budget })
 }
 
 /// Reads and cuts `images`, and what `make` makes of them on the same thread, with the budget that was charged for them.
@@ -112,7 +116,11 @@ pub async fn requests(
 }
 
 impl Prompt {
-    async fn requests(
+    /// The engine's requests about it, as [`requests`] has them.
+    ///
+    /// # Errors
+    /// Prompt and answer do not fit into the context, or the answer's form cannot be followed.
+    pub async fn requests(
         self,
         app: &Arc<App>,
         model: &ServedModel,

@@ -1,6 +1,7 @@
 //! Pictures that are ready for the model, and what is told about them.
 
 use crate::documents::Page;
+use crate::tell;
 use crate::terminal::printable;
 use phi3v::error::count;
 use phi3v::image::{ImageInputs, Size};
@@ -57,6 +58,13 @@ impl NamedImage {
     #[must_use]
     pub fn incomplete_notice(&self) -> String {
         format!("{}: a picture or a font on it could not be drawn, and is missing", printable(&self.name))
+    }
+
+    /// Tells on stderr of a page that lacks something, if it does.
+    pub fn tell_incomplete(&self) {
+        if self.is_incomplete {
+            tell!("{}", self.incomplete_notice());
+        }
     }
 
     /// What reports tell of the picture: its name, size, tiles and tokens.

@@ -106,7 +106,7 @@ pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), Na
     Ok(())
 }
 
-/// Reads and prepares the pictures `names`, in order, of documents their pages.
+/// Reads and prepares the pictures `names`, in order, of documents their pages; tells of pages that lack something.
 ///
 /// # Errors
 /// [`NamedImageError`], naming the first picture that cannot be read.
@@ -114,7 +114,9 @@ pub fn read_images(names: &[OsString], options: &ImageOptions) -> Result<Vec<Nam
     let mut pictures = Vec::with_capacity(names.len());
     for name in names {
         for picture in read_pages(name, options)? {
-            pictures.push(picture?);
+            let picture = picture?;
+            picture.tell_incomplete();
+            pictures.push(picture);
         }
     }
     Ok(pictures)

@@ -2,6 +2,7 @@
 #![cfg(feature = "pdf")]
 
 use super::{Fixture, Run};
+use base64::Engine as _;
 use phi3v::image::{ImageLimits, ImageMode, ImageParams};
 use phi3v_cli::batch::inputs::{Inputs, find};
 use phi3v_cli::documents::{DocumentError, DrawLimits, Drawer, OpenFiles};
@@ -312,6 +313,59 @@ fn enormous() -> Vec<u8> {
         &[0x81, 0x81].repeat(3000),
     );
     page("/XObject << /I 5 0 R >>", "595 0 0 842 0 0 cm /I Do", &[image])
+}
+
+/// A page with a red field, and a picture on it that no decoder understands.
+fn lacking() -> Vec<u8> {
+    let image = stream(
+        "/Type /XObject /Subtype /Image /Width 8 /Height 8 /ColorSpace /DeviceRGB /BitsPerComponent 8 /Filter /JPXDecode",
+        b"no picture at all",
+    );
+    let content = "1 0 0 rg 0 0 600 400 re f q 100 0 0 100 50 600 cm /I Do Q";
+    page("/XObject << /I 5 0 R >>", content, &[image])
+}
+
+#[test]
+fn a_page_that_lacks_something_is_told_of_by_every_command() {
+    let fixture = fixture();
+    std::fs::create_dir_all(fixture.path("scans/no")).unwrap();
+    std::fs::create_dir_all(fixture.path("scans/yes")).unwrap();
+    for name in ["lacking.pdf", "scans/no/lacking.pdf"] {
+        std::fs::write(fixture.path(name), lacking()).unwrap();
+    }
+    std::fs::copy(fixture.path("small.png"), fixture.path("scans/yes/small.png")).unwrap();
+    let told = "lacking.pdf: a picture or a font on it could not be drawn, and is missing\n";
+    for args in [
+        &["ask", "lacking.pdf", "What?", "--max-new-tokens", "2"][..],
+        &["decide", "lacking.pdf", "What?", "--choices", "a,b"],
+        &["calibrate", "scans", "--prompt", "What?", "--num-crops", "1"],
+        &["trace", "--prompt", "<|image_1|>", "--image", "lacking.pdf", "--out", "t"],
+        &["eval", "--prompt", "What?", "--image", "lacking.pdf", "--max-new-tokens", "2", "--quant", "none"],
+        &["batch", "-q", "scans", "--prompt", "What?", "--max-new-tokens", "2"],
+    ] {
+        let run = fixture.run(args);
+        assert_eq!(run.code, Some(0), "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(told), "{args:?}: {}", run.stderr);
+    }
+    let rows = super::batch::rows(&fixture.path("results.jsonl"));
+    let warning = rows["no/lacking.pdf"]["warning"].as_str().unwrap();
+    assert!(warning.ends_with(told.trim_end()) && rows["yes/small.png"].get("warning").is_none(), "{rows:?}");
+    let url = format!("data:application/pdf;base64,{}", base64::prelude::BASE64_STANDARD.encode(lacking()));
+    let parts = serde_json::json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What?"}]);
+    let body = serde_json::json!({"messages": [{"role": "user", "content": parts}], "max_tokens": 2});
+    std::fs::write(
+        fixture.path("lines.jsonl"),
+        serde_json::json!({"custom_id": "one", "body": body}).to_string(),
+    )
+    .unwrap();
+    let run = fixture.run(&["batch", "-q", "lines.jsonl", "--out", "answers.jsonl"]);
+    assert!(
+        run.code == Some(0) && run.stderr.starts_with("one: a picture or a font on a page"),
+        "{}",
+        run.stderr
+    );
+    let rows = super::batch::rows(&fixture.path("answers.jsonl"));
+    assert!(rows["one"]["warning"].is_string(), "{rows:?}");
 }
 
 fn drawer(limits: DrawLimits) -> Drawer {

@@ -62,6 +62,8 @@ pub(super) struct Outputs<'a> {
     /// Rows of this run, and those before it.
     answered: usize,
     before: usize,
+    /// Rows of this run with a warning.
+    warned: usize,
 }
 
 impl<'a> Outputs<'a> {
@@ -127,6 +129,9 @@ impl<'a> Outputs<'a> {
         if let Some(meter) = self.meter {
             meter.finish(self.before, stopped);
         }
+        if self.warned > 1 {
+            tell!("{} in all have a warning in their rows", count(self.warned, "answer"));
+        }
         let failed = self.done.values().filter(|row| row.failed).count();
         let beside = self.checked.sidecars.and_then(Sidecars::finish);
         match (stopped, failed) {
@@ -153,6 +158,23 @@ impl<'a> Outputs<'a> {
         }
         self.tell_refusal();
         Ok(())
+    }
+
+    /// Counts a row that has a warning, and tells of the first: of many every one would be too much.
+    fn warn(&mut self, row: &Row) {
+        let Some(warning) = &row.warning else { return };
+        self.warned += 1;
+        if self.warned == 1 {
+            self.above(|| tell!("{warning}"));
+        }
+    }
+
+    /// Lets `tell` write lines above the bar, if there is one.
+    fn above(&self, tell: impl FnOnce()) {
+        match &self.meter {
+            Some(meter) => meter.above(tell),
+            None => tell(),
+        }
     }
 
     /// Tells of the first file beside a picture that could not be written, as soon as there is one.
@@ -186,7 +208,8 @@ impl<'a> Checked<'a> {
     /// The disk is full while a file beside a picture is written that is missing.
     pub(super) fn begin(self, journal: Journal, done: DoneRows) -> Result<Outputs<'a>, BatchError> {
         let before = done.len();
-        let mut outputs = Outputs { checked: self, journal, done, meter: None, answered: 0, before };
+        let mut outputs =
+            Outputs { checked: self, journal, done, meter: None, answered: 0, before, warned: 0 };
         outputs.complete()?;
         Ok(outputs)
     }

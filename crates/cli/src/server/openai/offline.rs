@@ -36,6 +36,8 @@ pub struct Offered {
     pub requests: Vec<Request>,
     /// What the answers are to carry besides their text.
     pub extras: Extras,
+    /// Whether something of a page that is asked about could not be drawn.
+    pub is_incomplete: bool,
     /// Memory of the body and the pictures, to be held as long as the requests.
     pub budget: Budget,
 }
@@ -71,9 +73,14 @@ impl Offline {
         }
         settle_seed(&mut ask.sampling, &salt);
         let (app, times) = (&self.app, Times::start(&self.app.limits));
-        let prepared = prepare::requests(app, &self.model, ask, app.budget(CacheSalt::default()), times);
-        let (requests, budget) = self.runtime.block_on(prepared)?;
-        Ok(Offered { requests, extras, budget })
+        let turns = std::mem::take(&mut ask.turns);
+        let (ahead, budget) = (Some(ask.cache_salt), app.budget(CacheSalt::default()));
+        self.runtime.block_on(async {
+            let prompt = prepare::prompt(app, &self.model, turns, ahead, budget, times).await?;
+            let is_incomplete = prompt.is_incomplete;
+            let (requests, budget) = prompt.requests(app, &self.model, ask).await?;
+            Ok(Offered { requests, extras, is_incomplete, budget })
+        })
     }
 }
 
