@@ -105,6 +105,13 @@ impl NamedImageError {
     pub fn hint_in_batch(&self) -> Option<String> {
         let hint = match self {
             Self::Image { error, .. } => return library::image(error),
+            // its pages could not be counted, or it is at an address that does not look like a document's
+            Self::Document {
+                error: DocumentError::ChosenPages { .. } | DocumentError::ManyPages { .. },
+                ..
+            } => {
+                "run the same command again with --retry-errors, and --pages 1- for documents at addresses that do not end in .pdf"
+            }
             Self::Document { error, .. } => return error.hint(),
             Self::File { .. } | Self::Grab(_) | Self::StdinTwice => "check that the file can be read",
             Self::Unprepared => REPORT,

@@ -4,6 +4,7 @@ use super::inputs::{Inputs, PictureItem, head};
 use crate::documents::{OpenFiles, count_pages};
 use crate::sources::{ImageOptions, page_name, read_named};
 use phi3v::document::is_pdf;
+use phi3v::image::is_tiff;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,8 @@ use std::sync::mpsc;
 impl Inputs {
     /// The same with every page of a document in the place of it, called as `report.pdf#page=3`. A document that cannot be
     /// opened stays, and is told of in its row. The first of these files are left `open`. `tell` hears of how many of how many
-    /// documents the pages were counted, which takes a process for each PDF.
+    /// documents the pages were counted, which takes a process for each PDF. Addresses are fetched for it where their path ends
+    /// as a document's, or where pages were chosen.
     #[must_use]
     pub fn with_pages(
         self,
@@ -21,8 +23,10 @@ impl Inputs {
         tell: &mut dyn FnMut(usize, usize),
     ) -> Self {
         let Self::Pictures { items, passed_over } = self else { return self };
-        let may_have_pages = |item: &PictureItem| {
-            head(Path::new(&item.source)).is_ok_and(|head| is_pdf(&head) || options.pages.is_some())
+        let may_have_pages = |item: &PictureItem| match options.fetched_url(&item.source) {
+            Some(url) => options.pages.is_some() || is_called_pdf(url),
+            None => head(Path::new(&item.source))
+                .is_ok_and(|head| is_pdf(&head) || (options.pages.is_some() && is_tiff(&head))),
         };
         let documents: Vec<usize> = (0..items.len()).filter(|&index| may_have_pages(&items[index])).collect();
         let mut pages = for_each_of(&documents, &|index| pages_of(&items[index], options, open), tell);
@@ -32,7 +36,13 @@ impl Inputs {
     }
 }
 
-/// A picture for each page of a file; none where it has one picture, lies elsewhere or cannot be opened.
+/// Whether the path of an address ends as the name of a PDF does.
+fn is_called_pdf(url: &str) -> bool {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    path.to_ascii_lowercase().ends_with(".pdf")
+}
+
+/// A picture for each page of a file; none where it has one picture or cannot be had.
 fn pages_of(item: &PictureItem, options: &ImageOptions, open: &OpenFiles) -> Option<Vec<PictureItem>> {
     let bytes = read_named(&item.source, options).ok()?;
     let counted = count_pages(bytes, &options.reading(usize::MAX)).ok()??;
@@ -84,6 +94,18 @@ fn for_each_of<T: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_called_a_pdf_by_its_path() {
+        for url in ["https://example.org/a.pdf", "http://example.org/A.PDF?x=1#page=2"] {
+            assert!(is_called_pdf(url), "{url}");
+        }
+        for url in
+            ["https://example.org/a.png", "https://example.org/a?of=b.pdf", "https://example.org/#a.pdf"]
+        {
+            assert!(!is_called_pdf(url), "{url}");
+        }
+    }
 
     #[test]
     fn numbers_are_worked_through_once_each_by_many_threads() {

@@ -23,6 +23,12 @@ pub enum DocumentError {
         /// Pages that are looked at.
         limit: usize,
     },
+    /// Several pages were chosen where one is looked at.
+    #[error("{chosen} pages of the document were chosen, and one is looked at here")]
+    ChosenPages {
+        /// Pages that were chosen.
+        chosen: usize,
+    },
     /// Drawing took too long.
     #[error("the document could not be drawn within {} s for a page, the limit", .limit.as_secs())]
     Time {
@@ -75,6 +81,7 @@ impl DocumentError {
             Self::Image(error) => error.hint(),
             Self::Pdf(error) => Some(error.hint()),
             Self::ManyPages { limit, .. } => Some(format!("choose pages, as 1-{limit}")),
+            Self::ChosenPages { .. } => Some("choose one of them".to_owned()),
             Self::Time { .. } | Self::Memory { .. } | Self::Ended => Some(
                 "choose other pages, or draw it elsewhere, with `pdftoppm -r 150 -png file.pdf page` for example"
                     .to_owned(),

@@ -213,6 +213,12 @@ impl Pages {
         }
     }
 
+    /// How many pages are to come, at most.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left.len()
+    }
+
     /// The file that the pages are of, for others of its pages, where it has pages and is still open.
     #[must_use]
     pub fn into_open(self) -> Option<OpenFile> {

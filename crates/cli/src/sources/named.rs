@@ -5,7 +5,9 @@ use super::error::NamedImageError;
 use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
 use super::image::NamedImage;
-use crate::documents::{DocumentError, Drawer, FrameChoice, Kind, OpenFiles, PageChoice, Reading};
+use crate::documents::{
+    DocumentError, Drawer, FrameChoice, Kind, OpenFiles, Page, PageChoice, Pages, Reading,
+};
 use crate::note;
 use crate::paths::{check_named, open_named};
 use crate::terminal::printable;
@@ -77,6 +79,12 @@ impl ImageOptions {
     #[must_use]
     pub fn with_frames(self, frames: FrameChoice) -> Self {
         Self { frames: Some(frames), ..self }
+    }
+
+    /// The address in `name`, if addresses are fetched.
+    #[must_use]
+    pub fn fetched_url<'a>(&self, name: &'a OsStr) -> Option<&'a str> {
+        http_url(name).filter(|_| self.remote.is_some())
     }
 
     /// How a file becomes pictures, of which there may be `pages_unasked_max` where no pages were chosen.
@@ -177,7 +185,7 @@ pub fn caught<T>(work: impl FnOnce() -> Result<T, NamedImageError>) -> Result<T,
 pub fn read_grabbed(grab: Grab, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
     let bytes = grab.take(options.limits.bytes_max)?;
     let name = grab.to_string();
-    only_page(&name, pages_of(name.clone(), bytes, options, 1, &mut |line| note!("{line}"))?)
+    only_page(&name, opened(&name, bytes, options, 1, &mut |line| note!("{line}"))?)
 }
 
 /// Reads what was named and prepares its picture, or the pages of a document, one after the other.
@@ -215,7 +223,7 @@ pub fn useless_flags(name: &str, kind: Kind, options: &ImageOptions) -> Vec<Stri
 /// [`NamedImageError`]: what is wrong with the name, the file or the picture; there are several.
 pub fn read_image(source: &OsStr, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
     let name = display_name(source);
-    only_page(&name, pages_of(name.clone(), read_named(source, options)?, options, 1, &mut |_| ())?)
+    only_page(&name, opened(&name, read_named(source, options)?, options, 1, &mut |_| ())?)
 }
 
 /// Reads and prepares page `page`, from 1, of what was named, or its one picture. A file with pages is taken from those that are
@@ -238,19 +246,25 @@ pub fn read_page(
         None => reading.open(read_named(source, options)?),
     };
     let mut pages = pages.map_err(refused)?;
-    let drawn = pages.next().unwrap_or(Err(DocumentError::Ended));
+    let drawn = only(&mut pages);
     if let Some(file) = pages.into_open() {
         open.keep(source, file);
     }
     drawn.map(|page| NamedImage::of_page(&name, page)).map_err(refused)
 }
 
-/// The first page, where several that were chosen come to one.
-fn only_page(
-    name: &str,
-    mut pages: impl Iterator<Item = Result<NamedImage, NamedImageError>>,
-) -> Result<NamedImage, NamedImageError> {
-    pages.next().unwrap_or_else(|| Err(NamedImageError::of_document(name, DocumentError::Ended)))
+/// The only page that was chosen.
+fn only_page(name: &str, mut pages: Pages) -> Result<NamedImage, NamedImageError> {
+    let page = only(&mut pages).map_err(|error| NamedImageError::of_document(name, error))?;
+    Ok(NamedImage::of_page(name, page))
+}
+
+/// The one page that is left of a file: several would be answered as one.
+fn only(pages: &mut Pages) -> Result<Page, DocumentError> {
+    match pages.left() {
+        0 | 1 => pages.next().unwrap_or(Err(DocumentError::Ended)),
+        chosen => Err(DocumentError::ChosenPages { chosen }),
+    }
 }
 
 /// The pictures of a file that the user calls `name`: one, or the pages of a document, of which there may be
@@ -265,13 +279,25 @@ pub fn pages_of(
     pages_unasked_max: usize,
     tell: &mut dyn FnMut(String),
 ) -> Result<impl Iterator<Item = Result<NamedImage, NamedImageError>> + use<>, NamedImageError> {
-    let opened = options.reading(pages_unasked_max).open(bytes);
-    let pages = opened.map_err(|error| NamedImageError::of_document(&name, error))?;
-    useless_flags(&name, pages.kind(), options).into_iter().for_each(tell);
+    let pages = opened(&name, bytes, options, pages_unasked_max, tell)?;
     Ok(pages.map(move |page| match page {
         Ok(page) => Ok(NamedImage::of_page(&name, page)),
         Err(error) => Err(NamedImageError::of_document(&name, error)),
     }))
+}
+
+/// A file, of which `tell` hears [`useless_flags`].
+fn opened(
+    name: &str,
+    bytes: Vec<u8>,
+    options: &ImageOptions,
+    pages_unasked_max: usize,
+    tell: &mut dyn FnMut(String),
+) -> Result<Pages, NamedImageError> {
+    let opened = options.reading(pages_unasked_max).open(bytes);
+    let pages = opened.map_err(|error| NamedImageError::of_document(name, error))?;
+    useless_flags(name, pages.kind(), options).into_iter().for_each(tell);
+    Ok(pages)
 }
 
 /// The bytes of what was named.

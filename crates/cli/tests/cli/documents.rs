@@ -6,7 +6,7 @@ use base64::Engine as _;
 use phi3v::image::{ImageLimits, ImageMode, ImageParams};
 use phi3v_cli::batch::inputs::{Inputs, find};
 use phi3v_cli::documents::{DocumentError, DrawLimits, Drawer, OpenFiles};
-use phi3v_cli::sources::{ImageOptions, read_page};
+use phi3v_cli::sources::{ImageOptions, NamedImage, NamedImageError, read_image, read_page};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -136,6 +136,31 @@ fn a_batch_has_a_row_for_each_page() {
         small,
     ];
     assert_eq!(rows("some.jsonl", &["--pages", "2-"]), chosen);
+}
+
+#[test]
+fn of_several_chosen_pages_none_is_taken_for_all() {
+    let fixture = fixture();
+    let source = fixture.path("shapes.pdf").into_os_string();
+    let files = ImageOptions::of_files(ImageMode::AsSeen, ImageParams::default(), ImageLimits::default());
+    let files = files.drawn_by(drawer(DrawLimits::default()));
+    let read = |pages: &str, page| {
+        let options = files.clone().with_pages(Some(pages.parse().unwrap()));
+        let of_batch = read_page(&source, page, &options, &OpenFiles::default());
+        let of_labels = page.is_none().then(|| read_image(&source, &options));
+        let name = |read: Result<NamedImage, NamedImageError>| {
+            read.map(|picture| picture.name).map_err(|e| e.to_string())
+        };
+        let of_batch = name(of_batch);
+        assert!(of_labels.is_none_or(|read| name(read) == of_batch));
+        of_batch.map_or_else(|told| told, |name| name.rsplit('/').next().unwrap_or_default().to_owned())
+    };
+    assert!(
+        read("1-2", None)
+            .ends_with("shapes.pdf: 2 pages of the document were chosen, and one is looked at here")
+    );
+    assert_eq!(read("2", None), "shapes.pdf#page=2");
+    assert_eq!(read("1-2", Some(3)), "shapes.pdf#page=3");
 }
 
 #[test]

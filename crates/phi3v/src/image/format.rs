@@ -309,6 +309,18 @@ pub fn is_picture(head: &[u8]) -> bool {
     }
 }
 
+/// Whether a file that begins with `head` is a TIFF, which may have several pages.
+///
+/// ```
+/// use phi3v::image::is_tiff;
+///
+/// assert!(is_tiff(b"II\x2a\0") && is_tiff(b"MM\0\x2a") && !is_tiff(b"\x89PNG\r\n\x1a\n"));
+/// ```
+#[must_use]
+pub fn is_tiff(head: &[u8]) -> bool {
+    matches!(Format::of(head), Ok(Format::Tiff))
+}
+
 /// The error for bytes that are in no supported format.
 fn refusal(bytes: &[u8]) -> ImageError {
     if let Some(&(_, format)) = REFUSED_BY_HEADER.iter().find(|(test, _)| test(bytes)) {

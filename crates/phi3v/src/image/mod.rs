@@ -26,7 +26,7 @@ mod threads;
 pub use decode::decode_avif;
 pub use decode::{AnimationFrame, decode, decode_page, frames, pages};
 pub use error::ImageError;
-pub use format::{HEAD_BYTES, is_avif, is_heic, is_picture};
+pub use format::{HEAD_BYTES, is_avif, is_heic, is_picture, is_tiff};
 pub use hd_transform::{HdGrid, NUM_CROPS_HIGH, NUM_CROPS_MAX, hd_transform};
 pub use inputs::{ImageInputs, ImageParams, TILE_VALUES, process};
 pub use limits::ImageLimits;
