@@ -5,7 +5,7 @@ use super::lines::Lines;
 use super::passed_over::PassedOver;
 use crate::bounded;
 use crate::paths::{has_picture_ending, is_loose_word, is_read_once, open_named};
-use crate::sources::http_url;
+use crate::sources::{http_url, page_name};
 use phi3v::document::{PDF_HEAD_BYTES, is_pdf};
 use phi3v::files::read_to_limit;
 use phi3v::image::is_picture;
@@ -26,6 +26,14 @@ pub struct PictureItem {
     pub source: OsString,
     /// Which page of it, from 1, where it is a document.
     pub page: Option<usize>,
+}
+
+impl PictureItem {
+    /// What the answers about the whole file would be called, where this is a page of it.
+    #[must_use]
+    pub fn file_id(&self) -> Option<&str> {
+        self.id.strip_suffix(&page_name("", self.page?))
+    }
 }
 
 /// What the names of a batch's inputs stand for.

@@ -158,7 +158,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Takes the rows that have an error out whose inputs are `asked` about again: the file is written anew without them and
+    /// Takes the rows that have an error out which are `asked` for again, or whose files are asked about page by page now: the file is written anew without them and
     /// put into its place as a whole.
     ///
     /// # Errors

@@ -57,8 +57,10 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let job = job::job(args, &found, &questions, checkpoint);
     let context_tokens = opened.plan.as_ref().map_or(0, |plan| plan.context_tokens);
     let (journal, header, mut done) = begin(args, resumed, Header::new(job, unix_seconds(), context_tokens))?;
+    let mut asked = work::replaced_ids(&found, &questions);
     let work = Work::of(args, found, &questions, &done);
-    let journal = journal.without_failed(&mut done, &work.row_ids(&questions))?;
+    asked.extend(work.row_ids(&questions));
+    let journal = journal.without_failed(&mut done, &asked)?;
     let outputs = outputs.begin(journal, done)?;
     if work.rows() == 0 {
         note!("nothing is left to do: {} there already", count(outputs.done().len(), "answer"));

@@ -136,6 +136,16 @@ fn a_batch_has_a_row_for_each_page() {
         small,
     ];
     assert_eq!(rows("some.jsonl", &["--pages", "2-"]), chosen);
+    // what could not be opened has pages when it is repaired, and its own row is theirs now
+    std::fs::copy(fixture.path("shapes.pdf"), fixture.path("scans/password.pdf")).unwrap();
+    let repaired = fixture.run(&[&job[..], &["--out", "all.jsonl", "--retry-errors"]].concat());
+    assert_eq!(repaired.code, Some(0), "{}", repaired.stderr);
+    let after = super::batch::rows(&fixture.path("all.jsonl"));
+    assert!(after.contains_key("password.pdf#page=3") && !after.contains_key("password.pdf"), "{after:?}");
+    // also where the pages are not of this run
+    let part = [&job[..], &["--out", "some.jsonl", "--pages", "2-", "--limit", "1"]].concat();
+    assert_eq!(fixture.run(&part).code, Some(0));
+    assert!(!super::batch::rows(&fixture.path("some.jsonl")).contains_key("password.pdf"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::args::BatchArgs;
 use crate::batch::BatchError;
-use crate::batch::inputs::Inputs;
+use crate::batch::inputs::{Inputs, PictureItem};
 use crate::batch::journal::DoneRows;
 use crate::batch::lines::Lines;
 use crate::batch::prepare::{Group, LineAsker, PictureAsker, PictureWork, Prepared};
@@ -47,6 +47,14 @@ pub(super) fn prepared(
         Ok(Prepared { question: question.clone(), constraint: constraint.map(Mutex::new), fields })
     };
     questions.iter().map(prepare).collect()
+}
+
+/// The names of rows about whole files of which every page is asked about by now: there are some where a document could not be
+/// opened before.
+pub(super) fn replaced_ids(found: &Inputs, questions: &[Question]) -> HashSet<String> {
+    let Inputs::Pictures { items, .. } = found else { return HashSet::new() };
+    let files = items.iter().filter_map(PictureItem::file_id);
+    files.flat_map(|file| questions.iter().map(|question| question.row_id(file))).collect()
 }
 
 /// What has no row yet.
