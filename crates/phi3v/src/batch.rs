@@ -31,6 +31,9 @@ use std::time::Duration;
 /// How long a step waits for the next request where there is nothing else to do.
 const WAIT: Duration = Duration::from_millis(50);
 
+/// Failures of requests that are taken in one step, so that the caller hears of them and can stop.
+const FAILURES_MAX: usize = 16;
+
 /// Requests that wait in the engine, so that a place which becomes free is filled in the same step.
 const WAITING: usize = 2;
 
@@ -103,7 +106,8 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
     }
 
     /// Takes requests as far as there is a place for them, does one step of the engine, and gives what has ended by it.
-    /// Where nothing runs it waits a twentieth of a second for the source, so that a caller can look at other things.
+    /// Where nothing runs and nothing has ended it waits a twentieth of a second for the source, so that a caller can look at
+    /// other things; so it can after some failures, however many come.
     ///
     /// # Panics
     /// As a thread did that prepared requests.
@@ -142,9 +146,10 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
 
     /// Moves requests to the engine while it has room for them.
     fn take(&mut self, ended: &mut Vec<Ended<K, E>>) {
-        while self.engine.load().waiting < WAITING {
+        while self.engine.load().waiting < WAITING && ended.len() < FAILURES_MAX {
             while self.taken.is_empty() {
-                let Some(group) = self.next_group() else { return };
+                let may_wait = self.running.is_empty() && ended.is_empty();
+                let Some(group) = self.next_group(may_wait) else { return };
                 self.taken.extend(group);
             }
             let Some(asked) = self.taken.pop_front() else { return };
@@ -152,8 +157,8 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
         }
     }
 
-    fn next_group(&mut self) -> Option<Vec<Asked<K, E>>> {
-        let wait = if self.running.is_empty() { WAIT } else { Duration::ZERO };
+    fn next_group(&mut self, may_wait: bool) -> Option<Vec<Asked<K, E>>> {
+        let wait = if may_wait { WAIT } else { Duration::ZERO };
         let group = self.source.as_ref()?.recv_timeout(wait);
         if group.as_ref().is_err_and(|error| *error == RecvTimeoutError::Disconnected) {
             self.source = None;

@@ -113,6 +113,25 @@ fn a_batch_that_is_stopped_ends_what_runs_and_begins_nothing() {
 }
 
 #[test]
+fn requests_that_all_fail_come_out_before_the_last_of_them_is_taken() {
+    const REFUSED: usize = 10_000;
+    let (sender, source) = std::sync::mpsc::channel();
+    for key in 0..REFUSED {
+        let request = Err(phi3v::engine::EngineError::EmptyPrompt.into());
+        sender.send(vec![Asked::<usize> { key, request }]).unwrap();
+    }
+    drop(sender);
+    let mut engine = engine(2, 1);
+    let mut batch = Batch::new(&mut engine, source);
+    let first: Vec<usize> = batch.step().into_iter().map(|ended| ended.key).collect();
+    assert!((1..100).contains(&first.len()), "{} in one step", first.len());
+    let more = batch.step().len();
+    assert!(!batch.is_done() && more > 0);
+    let rest: Vec<usize> = batch.map(|ended| ended.key).collect();
+    assert_eq!(first.len() + more + rest.len(), REFUSED, "none is lost");
+}
+
+#[test]
 fn a_batch_that_is_dropped_leaves_the_engine_to_others() {
     let expected = engine(2, 1).run(request(0, 1), &mut ()).unwrap().usage.completion_tokens;
     let mut engine = engine(2, 1);

@@ -502,6 +502,17 @@ def test_a_batch_yields_answers_as_they_end(demo):
     assert {len(next(answers).tokens) for _ in range(50)} == {1, 2, 3}
     answers.close()
     assert len(taken) < 100, "items are taken as they are needed"
+    taken.clear()
+
+    def failing():
+        while True:
+            taken.append(None)
+            yield TITLE, "no-such.png"
+
+    answers = demo.batch(failing(), errors="return", progress=False)
+    assert isinstance(next(answers), phi3v.PictureError)
+    answers.close()
+    assert len(taken) < 200, "failures come out before others are taken"
     assert list(demo.batch([], progress=False)) == []
     assert [str(answer) for answer in demo.batch(["What is the capital of France?"], progress=False)] == [
         cases()[-1]["answer"]

@@ -34,7 +34,12 @@ def run(
             while True:
                 # where the threads that read are not
                 answers.check_process()
-                while more and sum(not future.done() for future in reading) + len(answers) < _IN_FLIGHT:
+                # what has failed is read no more, and has to come out before others are taken
+                while (
+                    more
+                    and len(reading) < 2 * _IN_FLIGHT
+                    and sum(not future.done() for future in reading) + len(answers) < _IN_FLIGHT
+                ):
                     index, item = next(numbered, (None, None))
                     if index is None:
                         more = False

@@ -223,7 +223,8 @@ impl Sink for Outputs<'_> {
         if let Some(meter) = &mut self.meter {
             meter.row(row.is_failed(), row.finish_reason() == Some("length"));
         }
-        if let Some(sidecars) = &mut self.checked.sidecars {
+        self.warn(&row);
+        if let Some(sidecars) = self.checked.sidecars.as_mut().filter(|_| !row.is_failed()) {
             sidecars.waiting.push(row);
         }
         Ok(())
