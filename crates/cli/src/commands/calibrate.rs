@@ -16,7 +16,8 @@ use crate::tell;
 use crate::terminal::{print, printable};
 use phi3v::batch::read_ahead;
 use phi3v::decide::{Calibration, Fitted, Labelled};
-use phi3v::files::NewFile;
+use phi3v::files::{Existing, NewFile};
+use std::path::Path;
 
 /// Asks about all pictures, fits, writes the file and prints what it has brought.
 ///
@@ -43,12 +44,17 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
         fitted.map(|(asked, examples)| Fitted::new(asked.prompt.clone(), asked.choices.clone(), &examples));
     let calibration = Calibration::new(model, fitted.collect());
     let json = calibration.to_json();
-    let failed = |error| CliError::written(error, json.len() as u64);
-    let mut file = NewFile::create(&args.out, existing).map_err(failed)?;
-    file.write(json.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;
-    file.finish().map_err(failed)?;
+    let written = write(&args.out, &json, existing);
+    // where the disk has become full, what took so long is not lost
     let told = if args.json { json } else { calibration_table(&calibration) };
-    print(told).map_err(CliError::Output)
+    print(told).map_err(CliError::Output).and(written)
+}
+
+fn write(out: &Path, json: &str, existing: Existing) -> Result<(), CliError> {
+    let failed = |error| CliError::written(error, json.len() as u64);
+    let mut file = NewFile::create(out, existing).map_err(failed)?;
+    file.write(json.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;
+    file.finish().map_err(failed)
 }
 
 /// What the model says about each question's labelled pictures. A picture that cannot be used is told of and left out.

@@ -4,6 +4,7 @@ use crate::args::QuantizeArgs;
 use crate::error::CliError;
 use crate::hub::{self, HubOptions};
 use crate::output::{check_out, source_of};
+use crate::paths::folder_of;
 use crate::terminal::print;
 use crate::{note, quantized, runtime};
 use phi3v::memory::size;
@@ -18,7 +19,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let quant = args.to.quant();
     let (model, existing) = (args.model.name(), args.overwrite.existing());
     // before a download; a folder that is not there will be made
-    if let Some(out) = args.out.as_ref().filter(|out| out.symlink_metadata().is_ok()) {
+    if let Some(out) = args.out.as_ref().filter(|out| folder_of(out).is_dir()) {
         check_out(out, existing, &source_of(&model))?;
     }
     let source = hub::resolve(&model, &HubOptions::from_env(), &mut *hub::for_stderr())?;

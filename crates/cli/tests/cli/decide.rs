@@ -204,6 +204,20 @@ fn labels_that_cannot_be_used_are_refused() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_written_is_refused_before_a_model_is_looked_for() {
+    let fixture = with_photos();
+    for args in
+        [&["calibrate", "photos", "--prompt", "Is it?"][..], &["trace", "--prompt", "x"], &["quantize"]]
+    {
+        // a folder in which no file can be made, whoever asks
+        let refused =
+            fixture.run(&[args, &["--out", "/proc/x", "--model", "no-such-model"]].concat()).refusal(1);
+        assert!(refused.starts_with("error: cannot write /proc/x"), "{args:?}: {refused}");
+    }
+}
+
 #[test]
 fn a_labelled_picture_that_cannot_be_read_is_left_out_and_told() {
     let fixture = with_photos();
