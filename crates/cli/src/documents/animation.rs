@@ -1,7 +1,7 @@
 //! Frames of animated WebP files, which ffmpeg reads in few of its versions: chosen as it chooses those of a video.
 
 use super::error::DocumentError;
-use super::video::{self, Frame, FrameChoice};
+use super::video::{self, Frame, FrameChoice, Frames};
 use phi3v::image::{self, AnimationFrame, ImageError, ImageLimits, ImageMode, RgbImage};
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,14 @@ const TIME_MAX: Duration = Duration::from_secs(300);
 /// Bytes of a frame that is compared.
 const SAMPLE_BYTES: usize = video::SAMPLE_SIDE * video::SAMPLE_SIDE * 3;
 
-/// The chosen frames of an animation, in order; none where `bytes` are no animated WebP.
+/// The chosen frames of an animation; none where `bytes` are no animated WebP. It is read twice: once to choose, and once frame
+/// by frame as they are wanted.
 pub(super) fn frames(
     bytes: &[u8],
     choice: FrameChoice,
     mode: ImageMode,
     limits: &ImageLimits,
-) -> Result<Option<Vec<Frame>>, DocumentError> {
+) -> Result<Option<Frames>, DocumentError> {
     let mut slots = Slots::new(choice.fps.unwrap_or(video::SAMPLES_PER_SECOND));
     let Some(all) = image::frames(bytes, mode, limits)? else { return Ok(None) };
     let mut samples = Vec::new();
@@ -29,34 +30,42 @@ pub(super) fn frames(
             samples.extend(sample(&image).repeat(moments.min(room)));
         }
     }
-    let numbers = match choice.fps {
-        Some(_) => (0..choice.frames.min(slots.ends.last().copied().unwrap_or(0))).collect(),
+    let Some(&end) = slots.ends.last() else { return Err(DocumentError::NoFrames) };
+    let numbers: Vec<usize> = match choice.fps {
+        Some(_) => (0..choice.frames.min(end)).collect(),
         None => video::changes(&samples, choice.frames),
     };
-    let mut wanted = numbers.into_iter().peekable();
-    let mut chosen = Vec::with_capacity(choice.frames);
     let Some(again) = image::frames(bytes, mode, limits)? else { return Ok(None) };
-    for (frame, end) in in_time(again).zip(&slots.ends) {
-        let AnimationFrame { image, .. } = frame?;
-        while let Some(number) = wanted.next_if(|number| number < end) {
-            let time = Duration::from_secs_f64(number as f64 / slots.per_second);
-            chosen.push(Frame { time, image: image.clone() });
+    let Slots { per_second, ends, .. } = slots;
+    let mut shown = in_time(again).zip(ends);
+    let most = numbers.len();
+    let mut now = None;
+    let chosen = numbers.into_iter().map_while(move |number| {
+        // the frame that is seen at that moment, which those before it are decoded for
+        while !matches!(&now, Some((_, end)) if number < *end) {
+            match shown.next()? {
+                (Ok(frame), end) => now = Some((frame.image, end)),
+                (Err(error), _) => return Some(Err(error)),
+            }
         }
-        if wanted.peek().is_none() {
-            break;
-        }
-    }
-    if chosen.is_empty() { Err(DocumentError::NoFrames) } else { Ok(Some(chosen)) }
+        let (image, _) = now.as_ref()?;
+        let time = Duration::from_secs_f64(number as f64 / per_second);
+        Some(Ok(Frame { time, image: image.clone() }))
+    });
+    Ok(Some(Frames { most, frames: Box::new(chosen) }))
 }
 
-/// The frames, until the time is over.
+/// The frames, until the time is over, which passes while one is read.
 fn in_time(
-    frames: impl Iterator<Item = Result<AnimationFrame, ImageError>>,
+    mut frames: impl Iterator<Item = Result<AnimationFrame, ImageError>>,
 ) -> impl Iterator<Item = Result<AnimationFrame, DocumentError>> {
-    let end = Instant::now() + TIME_MAX;
-    frames.map(move |frame| {
-        let late = Instant::now() > end;
-        if late { Err(DocumentError::Time { limit: TIME_MAX }) } else { frame.map_err(DocumentError::from) }
+    let mut left = TIME_MAX;
+    std::iter::from_fn(move || {
+        let begin = Instant::now();
+        let frame = frames.next()?;
+        left = left.saturating_sub(begin.elapsed());
+        let late = DocumentError::VideoTime { limit: TIME_MAX };
+        Some(if left.is_zero() { Err(late) } else { frame.map_err(DocumentError::from) })
     })
 }
 

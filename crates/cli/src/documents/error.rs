@@ -65,6 +65,30 @@ pub enum DocumentError {
     /// A video that ffmpeg gives nothing of.
     #[error("ffmpeg finds no picture in the video")]
     NoFrames,
+    /// A video that ffmpeg does not come to the end of.
+    #[error("ffmpeg cannot read the video: {reason}")]
+    Ffmpeg {
+        /// What it said, or what it ended with.
+        reason: String,
+    },
+    /// ffmpeg is there and cannot be started.
+    #[error("ffmpeg does not start: {}", system_words(.0))]
+    FfmpegStart(io::Error),
+    /// A video has no place where ffmpeg could read it.
+    #[error("the video cannot be kept for ffmpeg: {}", system_words(.0))]
+    VideoFile(io::Error),
+    /// Reading the frames of a video or an animation took too long.
+    #[error("the frames could not be read within {} s, the limit", .limit.as_secs())]
+    VideoTime {
+        /// Time to read a video once.
+        limit: Duration,
+    },
+    /// Reading a video took too much memory.
+    #[error("ffmpeg takes more than {} MiB of memory for the video, the limit", .limit >> 20)]
+    VideoMemory {
+        /// Bytes that ffmpeg may take.
+        limit: u64,
+    },
     /// The process that draws has ended before it was done.
     #[error("the document cannot be drawn: the process that draws it ended too early")]
     Ended,

@@ -5,7 +5,7 @@ use super::choice::PageChoice;
 use super::drawer::Drawer;
 use super::error::DocumentError;
 use super::open::OpenFile;
-use super::video::{self, Frame, FrameChoice};
+use super::video::{self, Frame, FrameChoice, Frames};
 use phi3v::document::is_pdf;
 use phi3v::image::{self, ImageError, ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ enum Content {
     /// A file with pages.
     Open(OpenFile),
     /// Frames that are to come.
-    Video(std::vec::IntoIter<Frame>),
+    Video(Frames),
     /// The bytes of a picture.
     Image(Vec<u8>),
 }
@@ -82,8 +82,8 @@ impl Reading {
         }
         if let Some(frames) = self.frames.map(|choice| self.frames_of(&bytes, choice)).transpose()?.flatten()
         {
-            let left = (1..=frames.len()).collect();
-            return Ok(self.pages(Content::Video(frames.into_iter()), left));
+            let left = (1..=frames.most).collect();
+            return Ok(self.pages(Content::Video(frames), left));
         }
         match self.tiff_pages(&bytes)? {
             Some(pages) => self.pages_of(OpenFile::Tiff { bytes: Arc::new(bytes), pages }),
@@ -130,7 +130,7 @@ impl Reading {
     }
 
     /// The frames of a video, or of an animation that somebody chose frames of; none where it is something else.
-    fn frames_of(&self, bytes: &[u8], choice: FrameChoice) -> Result<Option<Vec<Frame>>, DocumentError> {
+    fn frames_of(&self, bytes: &[u8], choice: FrameChoice) -> Result<Option<Frames>, DocumentError> {
         let limits = &self.limits;
         let told = image::pages(bytes, limits);
         let is_video =
@@ -198,7 +198,7 @@ impl Iterator for Pages {
 
     fn next(&mut self) -> Option<Self::Item> {
         let page = self.left.next()?;
-        Some(self.page(page))
+        self.page(page)
     }
 }
 
@@ -228,27 +228,37 @@ impl Pages {
         }
     }
 
-    fn page(&mut self, page: usize) -> Result<Page, DocumentError> {
+    /// A page, or the next frame, if there is one more.
+    fn page(&mut self, page: usize) -> Option<Result<Page, DocumentError>> {
         let Reading { mode, params, limits, .. } = &self.reading;
-        let mut time = None;
-        let (rgb, number, is_incomplete) = match &mut self.content {
+        let plain = |image| Seen { image, number: None, time: None, is_incomplete: false };
+        let seen = match &mut self.content {
             Content::Video(frames) => {
-                let frame = frames.next().ok_or(DocumentError::NoFrames)?;
-                time = Some(frame.time);
-                (frame.image, None, false)
+                frames.frames.next()?.map(|Frame { time, image }| Seen { time: Some(time), ..plain(image) })
             }
             Content::Open(OpenFile::Pdf(document)) => {
                 let num_crops = params.with_num_crops(params.num_crops).num_crops;
-                let (rgb, is_incomplete) = document.draw(page, num_crops)?;
                 let number = (document.pages() > 1).then_some(page);
-                (rgb, number, is_incomplete)
+                let drawn = document.draw(page, num_crops);
+                drawn.map(|(image, is_incomplete)| Seen { number, is_incomplete, ..plain(image) })
             }
-            Content::Open(OpenFile::Tiff { bytes, .. }) => {
-                (image::decode_page(bytes, page, *mode, limits)?, Some(page), false)
-            }
-            Content::Image(bytes) => (self.reading.picture(bytes)?, None, false),
+            Content::Open(OpenFile::Tiff { bytes, .. }) => image::decode_page(bytes, page, *mode, limits)
+                .map(|image| Seen { number: Some(page), ..plain(image) })
+                .map_err(DocumentError::from),
+            Content::Image(bytes) => self.reading.picture(bytes).map(plain),
         };
-        let inputs = Arc::new(image::process(&rgb, params)?);
-        Ok(Page { number, inputs, time, is_incomplete })
+        Some(seen.and_then(|seen| {
+            let Seen { image, number, time, is_incomplete } = seen;
+            let inputs = Arc::new(image::process(&image, params)?);
+            Ok(Page { number, inputs, time, is_incomplete })
+        }))
     }
+}
+
+/// A page as it was drawn or decoded; the fields are those of [`Page`].
+struct Seen {
+    image: RgbImage,
+    number: Option<usize>,
+    time: Option<Duration>,
+    is_incomplete: bool,
 }

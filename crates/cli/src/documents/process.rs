@@ -1,7 +1,7 @@
 //! A process that is ended where it takes too long or too much memory.
 
 use std::io::{self, Read};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -21,6 +21,15 @@ pub(super) enum Stopped {
     Memory,
 }
 
+/// How a process came to its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ending {
+    /// Why it was ended; none where it ended by itself, or was not wanted any more.
+    pub(super) stopped: Option<Stopped>,
+    /// What it ended with, where it did so by itself.
+    pub(super) status: Option<ExitStatus>,
+}
+
 /// A process with its input and output, and a thread that watches it. It ends with this.
 pub(super) struct Watched {
     /// What it reads.
@@ -30,43 +39,59 @@ pub(super) struct Watched {
     deadline: Arc<Mutex<Instant>>,
     /// Dropped, it ends the process.
     end: Option<Sender<()>>,
-    watch: Option<JoinHandle<Option<Stopped>>>,
+    watch: Option<JoinHandle<Ending>>,
+    /// The end of what it says on stderr, where that is heard.
+    heard: Option<JoinHandle<Vec<u8>>>,
 }
 
 impl Watched {
     /// Starts `command`, which has `time` from now on and may have `memory_max` bytes. What it says on stderr is not heard.
     pub(super) fn start(command: &mut Command, time: Duration, memory_max: u64) -> io::Result<Self> {
+        Self::spawn(command.stdin(Stdio::piped()).stderr(Stdio::null()), time, memory_max)
+    }
+
+    /// Starts a tool that others wrote, which has `time` from now on and reads what `command` says.
+    pub(super) fn start_tool(command: &mut Command, time: Duration) -> io::Result<Self> {
+        Self::spawn(command.stderr(Stdio::piped()), time, TOOL_MEMORY_MAX)
+    }
+
+    fn spawn(command: &mut Command, time: Duration, memory_max: u64) -> io::Result<Self> {
         let system = System::new().map_err(io::Error::other)?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn()?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         // ended by the thread that watches it, or here where that does not start
         let mut child = Owned(child);
         let stdout = stdout.ok_or(io::ErrorKind::BrokenPipe)?;
+        let hear = |stderr: ChildStderr| {
+            std::thread::Builder::new().name("hear".to_owned()).spawn(move || last_bytes(stderr))
+        };
+        let heard = stderr.map(hear).transpose()?;
         let deadline = Arc::new(Mutex::new(Instant::now() + time));
         let (end, ended) = mpsc::channel();
         let shared = Arc::clone(&deadline);
         let watch = move || {
             let pid = Pid::from_u32(child.0.id());
             let mut memory = Memory { system, pid, bytes_max: memory_max };
+            let stopped = |stopped| Ending { stopped: Some(stopped), status: None };
             loop {
                 match ended.recv_timeout(PERIOD) {
                     Err(RecvTimeoutError::Timeout) => {}
-                    Ok(()) | Err(RecvTimeoutError::Disconnected) => break None,
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => break Ending::default(),
                 }
                 if Instant::now() > *locked(&shared) {
-                    break Some(Stopped::Time);
+                    break stopped(Stopped::Time);
                 }
                 if memory.is_exceeded() {
-                    break Some(Stopped::Memory);
+                    break stopped(Stopped::Memory);
                 }
-                if !matches!(child.0.try_wait(), Ok(None)) {
-                    break None;
+                match child.0.try_wait() {
+                    Ok(None) => {}
+                    ended => break Ending { stopped: None, status: ended.ok().flatten() },
                 }
             }
         };
         let watch = std::thread::Builder::new().name("watch".to_owned()).spawn(watch)?;
-        Ok(Self { stdin, stdout, deadline, end: Some(end), watch: Some(watch) })
+        Ok(Self { stdin, stdout, deadline, end: Some(end), watch: Some(watch), heard })
     }
 
     /// Gives it `time` from now on.
@@ -74,10 +99,19 @@ impl Watched {
         *locked(&self.deadline) = Instant::now() + time;
     }
 
-    /// Waits for its own end, and says why it was ended before, if it was.
-    fn wait(&mut self) -> Option<Stopped> {
+    /// Waits for its own end, and says how it came to it.
+    pub(super) fn wait(&mut self) -> Ending {
         drop(self.stdin.take());
-        self.watch.take().and_then(|watch| watch.join().ok().flatten())
+        self.watch.take().and_then(|watch| watch.join().ok()).unwrap_or_default()
+    }
+
+    /// What it said on stderr, after its end: the first line and the last, of which one tells more than the other.
+    pub(super) fn words(&mut self) -> Option<String> {
+        let heard = self.heard.take()?.join().ok()?;
+        let heard = String::from_utf8_lossy(&heard);
+        let mut lines = heard.lines().map(without_source).filter(|line| !line.is_empty());
+        let first = lines.next()?.to_owned();
+        Some(lines.next_back().map_or_else(|| first.clone(), |last| format!("{first}; {last}")))
     }
 
     /// Whether nobody has ended it. It may have done so by itself.
@@ -88,8 +122,25 @@ impl Watched {
     /// Ends it, and says why it was ended before, if it was.
     pub(super) fn end(&mut self) -> Option<Stopped> {
         drop(self.end.take());
-        self.wait()
+        self.wait().stopped
     }
+}
+
+/// A line of ffmpeg's without the part of it that speaks, as `[mov @ 0x5d0]`.
+fn without_source(line: &str) -> &str {
+    let rest = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    rest.map_or(line, |(_, rest)| rest).trim()
+}
+
+/// The end of what comes from `stderr`, which is read to its own.
+fn last_bytes(mut stderr: impl Read) -> Vec<u8> {
+    const KEPT_MAX: usize = 4 << 10;
+    let (mut kept, mut more) = (Vec::new(), [0; 1 << 10]);
+    while let Ok(read @ 1..) = stderr.read(&mut more) {
+        kept.extend_from_slice(&more[..read]);
+        kept.drain(..kept.len().saturating_sub(KEPT_MAX));
+    }
+    kept
 }
 
 impl Drop for Watched {
@@ -118,9 +169,10 @@ fn finish(child: &mut Child) {
 }
 
 /// Memory of a tool that others wrote.
-const TOOL_MEMORY_MAX: u64 = 2 << 30;
+pub(super) const TOOL_MEMORY_MAX: u64 = 2 << 30;
 
-/// What `command` writes on its stdout, one byte more than `bytes_max` at most, after which it is ended. It reads nothing.
+/// What `command` writes on its stdout, one byte more than `bytes_max` at most, after which it is ended. It reads nothing, and
+/// what it ends with is not looked at: tools that have nothing to give end as those that fail.
 ///
 /// # Errors
 /// It cannot be started, or is not done within `time`.
@@ -129,7 +181,7 @@ pub fn output_of(command: &mut Command, time: Duration, bytes_max: usize) -> io:
     drop(process.stdin.take());
     let mut output = Vec::new();
     (&mut process.stdout).take((bytes_max as u64).saturating_add(1)).read_to_end(&mut output)?;
-    match if output.len() > bytes_max { process.end() } else { process.wait() } {
+    match if output.len() > bytes_max { process.end() } else { process.wait().stopped } {
         Some(Stopped::Time) => Err(io::ErrorKind::TimedOut.into()),
         Some(Stopped::Memory) => Err(io::ErrorKind::OutOfMemory.into()),
         None => Ok(output),
@@ -178,6 +230,27 @@ mod tests {
         let watch = move || child.0.id();
         drop(watch);
         assert!(!std::path::Path::new(&place).exists(), "it would be there until somebody waits for it");
+    }
+
+    #[test]
+    fn the_end_of_what_is_said_is_kept() {
+        let said = [b"first\n".repeat(2000), b"last words".to_vec()].concat();
+        let kept = last_bytes(&said[..]);
+        assert!(kept.len() == 4096 && said.ends_with(&kept));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn how_a_tool_ended_and_what_it_said_last_is_known() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo written; echo '[a @ 0x1] one' >&2; echo two >&2; echo 'three: wrong ' >&2; echo >&2; exit 8"]);
+        let mut tool = Watched::start_tool(shell.stdin(Stdio::null()), Duration::from_secs(60)).unwrap();
+        let mut output = String::new();
+        tool.stdout.read_to_string(&mut output).unwrap();
+        let ending = tool.wait();
+        assert_eq!((output.as_str(), ending.stopped), ("written\n", None));
+        assert_eq!(ending.status.and_then(|status| status.code()), Some(8));
+        assert_eq!(tool.words().as_deref(), Some("one; three: wrong"));
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Frames of videos and animations, by ffmpeg where it is on the PATH.
 
 use super::error::DocumentError;
-use super::process::{output_of, private_folder};
+use super::process::{Ending, Stopped, TOOL_MEMORY_MAX, Watched};
+use crate::sys::{HandedFile, away_from_ctrl_c};
 use phi3v::image::{ImageError, ImageLimits, RgbImage};
-use std::io;
-use std::path::Path;
+use std::io::{self, Read};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time for ffmpeg to read a video once.
 const TIME_MAX: Duration = Duration::from_secs(300);
+/// Time that ffmpeg may wait for somebody to take the next frame.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Frames in a second that are compared to find those that differ.
 pub(super) const SAMPLES_PER_SECOND: f64 = 2.0;
 /// Side of a frame that is compared.
@@ -36,51 +38,123 @@ pub(super) struct Frame {
     pub(super) image: RgbImage,
 }
 
-/// The chosen frames of a video, in order.
+/// Frames that are read one after the other, as they are wanted.
+pub(super) struct Frames {
+    /// How many there are at most.
+    pub(super) most: usize,
+    /// The frames in order; at least one, or an error.
+    pub(super) frames: Box<dyn Iterator<Item = Result<Frame, DocumentError>> + Send>,
+}
+
+/// The chosen frames of a video.
 pub(super) fn frames(
     bytes: &[u8],
     choice: FrameChoice,
     limits: &ImageLimits,
-) -> Result<Vec<Frame>, DocumentError> {
-    let folder = private_folder().map_err(DocumentError::Start)?;
-    let file = folder.path().join("video");
-    std::fs::write(&file, bytes).map_err(DocumentError::Start)?;
+) -> Result<Frames, DocumentError> {
+    let file = HandedFile::new(bytes).map_err(DocumentError::VideoFile)?;
     let (fps, numbers) = match choice.fps {
         Some(fps) => (fps, (0..choice.frames).collect()),
         None => (SAMPLES_PER_SECOND, changes(&samples(&file)?, choice.frames)),
     };
     let wanted: Vec<String> = numbers.iter().map(|number| format!("eq(n,{number})")).collect();
-    let filter = format!("fps={fps},select='{}'", wanted.join("+"));
-    let output = ["-vsync", "0", "-f", "image2pipe", "-c:v", "ppm"];
-    let bytes_max = limits.bytes_max.saturating_mul(choice.frames);
-    let pictures = ppm(&run(&file, &filter, &output, bytes_max)?, limits)?;
-    let time = |number: usize| Duration::from_secs_f64(number as f64 / fps);
-    let frames: Vec<Frame> = numbers
-        .into_iter()
-        .zip(pictures)
-        .map(|(number, image)| Frame { time: time(number), image })
-        .collect();
-    if frames.is_empty() { Err(DocumentError::NoFrames) } else { Ok(frames) }
+    // side by side at a constant rate, so that ffmpeg repeats and drops none to keep time
+    let filter = format!("fps={fps},select='{}',setpts=N", wanted.join("+"));
+    let rate = fps.to_string();
+    let process = start(&file, &filter, &["-r", &rate, "-f", "image2pipe", "-c:v", "ppm"])?;
+    let most = numbers.len();
+    let (numbers, limits) = (numbers.into_iter(), *limits);
+    let running = Running { process, _file: file, numbers, fps, limits, left: TIME_MAX, is_first: true };
+    Ok(Frames { most, frames: Box::new(running) })
 }
 
 /// Small frames of the whole video, `[frames, side, side, 3]`.
-fn samples(file: &Path) -> Result<Vec<u8>, DocumentError> {
+fn samples(file: &HandedFile) -> Result<Vec<u8>, DocumentError> {
     let filter = format!("fps={SAMPLES_PER_SECOND},scale={SAMPLE_SIDE}:{SAMPLE_SIDE}");
-    let frame = SAMPLE_SIDE * SAMPLE_SIDE * 3;
-    run(file, &filter, &["-f", "rawvideo", "-pix_fmt", "rgb24"], SAMPLES_MAX * frame)
+    let mut process = start(file, &filter, &["-f", "rawvideo", "-pix_fmt", "rgb24"])?;
+    let bytes_max = SAMPLES_MAX * SAMPLE_SIDE * SAMPLE_SIDE * 3;
+    let mut samples = Vec::new();
+    let read = (&mut process.stdout).take(bytes_max as u64).read_to_end(&mut samples);
+    if read.is_err() || samples.len() < bytes_max {
+        ended(&mut process)?;
+    }
+    Ok(samples)
 }
 
-/// What ffmpeg writes of the video in `file`.
-fn run(file: &Path, filter: &str, output: &[&str], bytes_max: usize) -> Result<Vec<u8>, DocumentError> {
+/// ffmpeg, which writes what `filter` leaves of the video in `file`.
+fn start(file: &HandedFile, filter: &str, output: &[&str]) -> Result<Watched, DocumentError> {
     let mut command = Command::new("ffmpeg");
+    let path = file.give_to(&mut command).map_err(DocumentError::VideoFile)?;
     // a list of other files or addresses is no video
-    command.args(["-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i"]).arg(file);
+    command.args(["-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i"]).arg(path);
     command.args(["-an", "-sn", "-dn", "-vf", filter]).args(output).arg("pipe:1");
-    output_of(&mut command, TIME_MAX, bytes_max).map_err(|error| match error.kind() {
+    away_from_ctrl_c(&mut command);
+    Watched::start_tool(&mut command, TIME_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DocumentError::NoFfmpeg,
-        io::ErrorKind::TimedOut => DocumentError::Time { limit: TIME_MAX },
-        _ => DocumentError::Start(error),
+        _ => DocumentError::FfmpegStart(error),
     })
+}
+
+/// Waits for ffmpeg's end.
+///
+/// # Errors
+/// It was ended, or has failed.
+fn ended(process: &mut Watched) -> Result<(), DocumentError> {
+    // where it goes on with what is no picture, it would wait for somebody to read it
+    let _ = io::copy(&mut process.stdout, &mut io::sink());
+    let Ending { stopped, status } = process.wait();
+    match (stopped, status) {
+        (Some(Stopped::Time), _) => Err(DocumentError::VideoTime { limit: TIME_MAX }),
+        (Some(Stopped::Memory), _) => Err(DocumentError::VideoMemory { limit: TOOL_MEMORY_MAX }),
+        (None, Some(status)) if !status.success() => {
+            let reason = process.words().unwrap_or_else(|| format!("it ended with {status}"));
+            Err(DocumentError::Ffmpeg { reason })
+        }
+        (None, _) => Ok(()),
+    }
+}
+
+/// ffmpeg at work, from which one frame is taken after the other. It waits where nobody takes them.
+struct Running {
+    process: Watched,
+    /// What it reads.
+    _file: HandedFile,
+    /// Of the frames that are to come.
+    numbers: std::vec::IntoIter<usize>,
+    fps: f64,
+    limits: ImageLimits,
+    /// What is left of its time. It passes while a frame is waited for.
+    left: Duration,
+    is_first: bool,
+}
+
+impl Iterator for Running {
+    type Item = Result<Frame, DocumentError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let number = self.numbers.next()?;
+        self.process.give(self.left);
+        let begin = Instant::now();
+        let read = read_ppm(&mut self.process.stdout, &self.limits);
+        self.left = self.left.saturating_sub(begin.elapsed());
+        let is_first = std::mem::take(&mut self.is_first);
+        let frame = match read {
+            Ok(Some(image)) => {
+                self.process.give(IDLE_TIME_MAX);
+                let time = Duration::from_secs_f64(number as f64 / self.fps);
+                return Some(Ok(Frame { time, image }));
+            }
+            Ok(None) => ended(&mut self.process),
+            Err(error) => Err(error.into()),
+        };
+        // nothing comes behind it
+        self.numbers = Vec::new().into_iter();
+        match frame {
+            Ok(()) if is_first => Some(Err(DocumentError::NoFrames)),
+            Ok(()) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
 }
 
 /// The first frame, and those at which the histogram differs most from that of the frame before, in order.
@@ -110,33 +184,34 @@ fn histogram(frame: &[u8]) -> [u32; 3 * LEVELS] {
     counts
 }
 
-/// The pictures of a stream of PPM files, as ffmpeg writes them; one that is cut off is left out.
-fn ppm(mut stream: &[u8], limits: &ImageLimits) -> Result<Vec<RgbImage>, ImageError> {
-    let mut pictures = Vec::new();
-    while let Some((width, height, rest)) = ppm_head(stream) {
-        let pixels = (width as u64).saturating_mul(height as u64);
-        if pixels > limits.pixels_max {
-            let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
-            return Err(ImageError::Pixels {
-                width: side(width),
-                height: side(height),
-                limit: limits.pixels_max,
-            });
-        }
-        let Some((picture, rest)) = rest.split_at_checked(width * height * 3) else { break };
-        pictures.push(RgbImage { width, height, pixels: picture.to_vec() });
-        stream = rest;
+/// The next picture of a stream of PPM files, as ffmpeg writes them; none at its end, also where that cuts one off.
+fn read_ppm(stream: &mut impl Read, limits: &ImageLimits) -> Result<Option<RgbImage>, ImageError> {
+    let Some((width, height)) = read_ppm_head(stream) else { return Ok(None) };
+    let pixels = (width as u64).saturating_mul(height as u64);
+    if pixels > limits.pixels_max {
+        let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+        return Err(ImageError::Pixels {
+            width: side(width),
+            height: side(height),
+            limit: limits.pixels_max,
+        });
     }
-    Ok(pictures)
+    let mut pixels = vec![0; width * height * 3];
+    Ok(stream.read_exact(&mut pixels).ok().map(|()| RgbImage { width, height, pixels }))
 }
 
-/// Width and height of the PPM that `stream` begins with, and what follows its head.
-fn ppm_head(stream: &[u8]) -> Option<(usize, usize, &[u8])> {
-    let mut lines = stream.splitn(4, |byte| *byte == b'\n');
-    let (mark, size, depth, rest) = (lines.next()?, lines.next()?, lines.next()?, lines.next()?);
-    let (width, height) = std::str::from_utf8(size).ok()?.split_once(' ')?;
-    let (width, height) = (width.parse().ok()?, height.parse().ok()?);
-    (mark == b"P6" && depth == b"255").then_some((width, height, rest))
+/// Width and height of the PPM that `stream` goes on with, read to the end of its head.
+fn read_ppm_head(stream: &mut impl Read) -> Option<(usize, usize)> {
+    const BYTES_MAX: usize = 64;
+    let (mut head, mut byte, mut lines) = (Vec::new(), [0], 0);
+    while lines < 3 {
+        stream.read_exact(&mut byte).ok().filter(|()| head.len() < BYTES_MAX)?;
+        head.push(byte[0]);
+        lines += usize::from(byte == *b"\n");
+    }
+    let size = std::str::from_utf8(&head).ok()?.strip_prefix("P6\n")?.strip_suffix("\n255\n")?;
+    let (width, height) = size.split_once(' ')?;
+    Some((width.parse().ok()?, height.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -162,21 +237,25 @@ mod tests {
         assert_eq!(changes(&[plain(3), plain(3)].concat(), 8), [0], "nothing changes");
     }
 
+    /// The pictures of a stream.
+    fn ppm(mut stream: &[u8]) -> Result<Vec<RgbImage>, ImageError> {
+        let limits = ImageLimits::default();
+        std::iter::from_fn(|| read_ppm(&mut stream, &limits).transpose()).collect()
+    }
+
     #[test]
     fn a_stream_of_pictures_is_taken_apart() {
-        let limits = ImageLimits::default();
         let stream = b"P6\n1 2\n255\n\n\n\nabcP6\n2 1\n255\nABCDEF";
-        let pictures = ppm(stream, &limits).unwrap();
+        let pictures = ppm(stream).unwrap();
         assert_eq!(pictures.len(), 2);
         assert_eq!((pictures[0].height, pictures[0].pixels.as_slice()), (2, b"\n\n\nabc".as_slice()));
         assert_eq!((pictures[1].width, pictures[1].pixels.as_slice()), (2, b"ABCDEF".as_slice()));
-        assert_eq!(ppm(&stream[..stream.len() - 1], &limits).unwrap().len(), 1, "one is cut off");
-        assert!(
-            ppm(b"P6\n99999999999 99999999999\n255\n", &limits)
-                .is_err_and(|error| matches!(error, ImageError::Pixels { .. }))
-        );
-        for other in [&b""[..], b"P5\n1 1\n255\na", b"P6\n1\n255\n", b"no picture"] {
-            assert!(ppm(other, &limits).unwrap().is_empty());
+        assert_eq!(ppm(&stream[..stream.len() - 1]).unwrap().len(), 1, "one is cut off");
+        // before anything is read or kept of it
+        let too_large = ppm(b"P6\n99999999999 99999999999\n255\n");
+        assert!(too_large.is_err_and(|error| matches!(error, ImageError::Pixels { .. })));
+        for other in [&b""[..], b"P5\n1 1\n255\na", b"P6\n1\n255\n", b"no picture", &[b'\n'; 100]] {
+            assert!(ppm(other).unwrap().is_empty());
         }
     }
 }

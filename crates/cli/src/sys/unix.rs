@@ -2,7 +2,8 @@
 
 use super::Desktop;
 use cap_std::fs::{OpenOptions, OpenOptionsExt};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::{Seek, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
@@ -56,6 +57,34 @@ pub(crate) fn link_blob(blob: &Path, link: &Path) -> std::io::Result<()> {
     let linked = symlink(Path::new("../../blobs").join(blob.file_name().unwrap_or_default()), link);
     // FAT, exFAT and some folders of the network know no links
     linked.or_else(|_| std::fs::hard_link(blob, link)).or_else(|_| std::fs::copy(blob, link).map(drop))
+}
+
+/// Bytes that another program reads as a file, in which it may seek. It has no name, so that nothing is left of it however this
+/// process ends.
+pub(crate) struct HandedFile(File);
+
+impl HandedFile {
+    /// A file with `bytes`.
+    ///
+    /// # Errors
+    /// It cannot be made or written.
+    pub(crate) fn new(bytes: &[u8]) -> std::io::Result<Self> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(bytes)?;
+        Ok(Self(file))
+    }
+
+    /// The path at which `command` can read it from its beginning.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub(crate) fn give_to(&self, command: &mut Command) -> std::io::Result<PathBuf> {
+        let mut file = self.0.try_clone()?;
+        // where the path does not open it anew, the place in it is shared
+        file.rewind()?;
+        command.stdin(file);
+        Ok("/dev/stdin".into())
+    }
 }
 
 /// Makes opening wait for nobody at a pipe's other end.

@@ -58,6 +58,32 @@ pub(crate) fn link_blob(blob: &Path, link: &Path) -> std::io::Result<()> {
     std::fs::hard_link(blob, link).or_else(|_| std::fs::copy(blob, link).map(drop))
 }
 
+/// Bytes that another program reads as a file, in a folder that goes with this.
+#[cfg(windows)]
+pub(crate) struct HandedFile(tempfile::TempDir);
+
+#[cfg(windows)]
+impl HandedFile {
+    /// A file with `bytes`.
+    ///
+    /// # Errors
+    /// It cannot be made or written.
+    pub(crate) fn new(bytes: &[u8]) -> std::io::Result<Self> {
+        let folder = crate::documents::private_folder()?;
+        std::fs::write(folder.path().join("file"), bytes)?;
+        Ok(Self(folder))
+    }
+
+    /// The path at which `command` can read it from its beginning.
+    ///
+    /// # Errors
+    /// None here.
+    pub(crate) fn give_to(&self, command: &mut std::process::Command) -> std::io::Result<PathBuf> {
+        command.stdin(std::process::Stdio::null());
+        Ok(self.0.path().join("file"))
+    }
+}
+
 /// No file waits for somebody when it is opened.
 #[cfg(windows)]
 pub(crate) fn open_without_waiting(_: &mut cap_std::fs::OpenOptions) {}

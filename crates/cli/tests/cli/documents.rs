@@ -298,6 +298,62 @@ fn a_video_without_ffmpeg_names_it() {
     assert!(wrong.contains("it must be a number from 0.001 to 60"), "{wrong}");
 }
 
+/// A program `ffmpeg` that is this script for `sh`, and the folders of PATH with it first.
+#[cfg(unix)]
+fn fake_ffmpeg(fixture: &Fixture, script: &str) -> std::ffi::OsString {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(fixture.path("bin")).unwrap();
+    let program = fixture.path("bin/ffmpeg");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::env::join_paths([fixture.path("bin"), "/usr/bin".into(), "/bin".into()]).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn an_ffmpeg_that_fails_is_told_with_its_words_and_not_taken_for_the_video() {
+    let fixture = fixture();
+    std::fs::write(fixture.path("clip.mp4"), b"\0\0\0\x18ftypisom\0\0\0\0isom").unwrap();
+    std::fs::create_dir(fixture.path("temporary")).unwrap();
+    let run = |script: &str, more: &[&str]| {
+        let path = fake_ffmpeg(&fixture, script);
+        let words = ["ask", "clip.mp4", "What?", "--max-new-tokens", "2", "--num-crops", "1", "--json"];
+        let mut command = fixture.command(&[&words[..], more].concat());
+        command.env("PATH", path).env("TMPDIR", fixture.path("temporary"));
+        Run::of(command.output().unwrap())
+    };
+    let told = |script: &str| run(script, &["--fps", "1", "--frames", "3"]).refusal(3);
+    let failed = "error: clip.mp4: ffmpeg cannot read the video: ";
+    let unknown = "echo \"Unrecognized option 'vsync'.\" >&2; exit 8";
+    for refused in [told(unknown), run(unknown, &[]).refusal(3)] {
+        assert!(refused.starts_with(&format!("{failed}Unrecognized option 'vsync'.\n")), "{refused}");
+    }
+    let silent = told("exit 8");
+    assert!(silent.starts_with(&format!("{failed}it ended with exit status: 8\n")), "{silent}");
+    let picture = r"printf 'P6\n1 1\n255\nabc'";
+    let midway = told(&format!("{picture}; echo crashed >&2; exit 139"));
+    assert!(midway.starts_with(&format!("{failed}crashed\n")), "{midway}");
+    let nothing = told("exit 0");
+    assert!(nothing.contains("ffmpeg finds no picture in the video"), "{nothing}");
+    // a frame that is too large is refused by its head, before the rest is waited for
+    let large = told(r"printf 'P6\n99999 99999\n255\n'; exec sleep 1000");
+    assert!(large.contains("99999x99999") && large.contains("the limit"), "{large}");
+    // of a video that is shorter, and of one whose frames go on, those that were chosen; nothing of it lies in a folder
+    let none_there = "test -z \"$(ls -A \"$TMPDIR\")\" && test $(wc -c < /dev/stdin) = 20 || exit 9";
+    for (script, frames) in
+        [(format!("{picture}; {picture}"), 2), (format!("while {picture}; do :; done"), 3)]
+    {
+        let told = run(&format!("{none_there}; {script}"), &["--fps", "1", "--frames", "3"]).json();
+        assert_eq!(told["images"].as_array().unwrap().len(), frames, "{told}");
+    }
+    std::fs::set_permissions(fixture.path("bin/ffmpeg"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .unwrap();
+    let mut command = fixture.command(&["ask", "clip.mp4", "What?"]);
+    let refused = Run::of(command.env("PATH", fixture.path("bin")).output().unwrap()).refusal(3);
+    assert!(refused.contains("clip.mp4: ffmpeg does not start: permission denied"), "{refused}");
+    assert_eq!(std::fs::read_dir(fixture.path("temporary")).unwrap().count(), 0);
+}
+
 /// A PDF of these objects, the first of which is its catalogue. Its table is left to the reader to make.
 fn pdf(objects: &[Vec<u8>]) -> Vec<u8> {
     let mut file = b"%PDF-1.7\n".to_vec();
