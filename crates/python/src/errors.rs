@@ -56,7 +56,11 @@ pub(crate) fn exception(py: Python<'_>, error: &CliError) -> PyErr {
 /// Whether a picture's file is one that the decoders here make nothing of, and others might; and not one that is refused.
 fn is_undecoded(error: &CliError) -> bool {
     // nothing here has looked at the file
-    if let CliError::Picture(NamedImageError::Document { error: DocumentError::Start(_), .. }) = error {
+    if let CliError::Picture(NamedImageError::Document {
+        error: DocumentError::Start(_) | DocumentError::Replaced { .. },
+        ..
+    }) = error
+    {
         return true;
     }
     let CliError::Picture(NamedImageError::Image { error, .. }) = error else { return false };
@@ -98,7 +102,10 @@ fn hint(error: &CliError) -> Option<String> {
                 .to_owned(),
         ),
         CliError::Picture(NamedImageError::Document {
-            error: error @ (DocumentError::PictureTime { .. } | DocumentError::PictureMemory { .. }),
+            error:
+                error @ (DocumentError::PictureTime { .. }
+                | DocumentError::PictureMemory { .. }
+                | DocumentError::Replaced { .. }),
             ..
         }) => error.hint(),
         CliError::Picture(NamedImageError::Document { .. }) => {

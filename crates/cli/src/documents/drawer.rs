@@ -3,7 +3,8 @@
 use super::error::DocumentError;
 use super::process::{Stopped, Watched};
 use super::worker::{self, Refusal, Reply, Request, Work};
-use crate::sys::away_from_ctrl_c;
+use crate::sys::{away_from_ctrl_c, own_program};
+use crate::version;
 use phi3v::image::{ImageLimits, ImageMode, RgbImage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -112,7 +113,7 @@ impl Drawer {
                 Ok(Document { pages, ..document })
             }
             Reply::Failed(error) => Err(error.into()),
-            Reply::Ready | Reply::Page { .. } | Reply::Refused(_) => Err(document.end()),
+            Reply::Ready { .. } | Reply::Page { .. } | Reply::Refused(_) => Err(document.end()),
         }
     }
 
@@ -139,7 +140,7 @@ impl Drawer {
                     Ok(RgbImage { width, height, pixels: peer.pixels(width, height)? })
                 }
                 Reply::Refused(refusal) => Err(refusal),
-                Reply::Ready | Reply::Pages(_) | Reply::Failed(_) => Err(Refusal::of_end()),
+                Reply::Ready { .. } | Reply::Pages(_) | Reply::Failed(_) => Err(Refusal::of_end()),
             })
         });
         match reply {
@@ -167,7 +168,8 @@ impl Drawer {
         let process = Watched::start(&mut command, time.left(), self.limits.memory_max);
         let mut peer = Peer { process: process.map_err(DocumentError::Start)? };
         match peer.reply() {
-            Ok(Reply::Ready) => Ok(peer),
+            Ok(Reply::Ready { version }) if version == version::VERSION => Ok(peer),
+            Ok(Reply::Ready { version }) => Err(DocumentError::Replaced { version }),
             _ => Err(match peer.process.end() {
                 Some(stopped) => kind.stopped(stopped, self.limits, time),
                 None => DocumentError::Start(io::Error::other("it ends without having read anything")),
@@ -186,7 +188,7 @@ impl Drawer {
             (None, Some(None)) => {
                 return Err(io::Error::other("no interpreter of Python is known that could"));
             }
-            (None, None) => Command::new(std::env::current_exe()?),
+            (None, None) => Command::new(own_program()?),
         };
         command.arg(worker::WORD);
         // who answers decides whether the answer is finished first
@@ -315,7 +317,7 @@ impl Document {
                 self.peer.process.give(IDLE_TIME_MAX);
                 Err(error.into())
             }
-            Reply::Ready | Reply::Pages(_) | Reply::Refused(_) => Err(self.end()),
+            Reply::Ready { .. } | Reply::Pages(_) | Reply::Refused(_) => Err(self.end()),
         }
     }
 

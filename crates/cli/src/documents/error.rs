@@ -92,6 +92,12 @@ pub enum DocumentError {
     /// The process that draws has ended before it was done.
     #[error("the document cannot be drawn: the process that draws it ended too early")]
     Ended,
+    /// Another version of the program has taken its place, which does not speak as this one does.
+    #[error("documents, HEIC and AVIF cannot be read: phi3v was replaced by version {version} while it runs")]
+    Replaced {
+        /// Version of the program that was started to draw.
+        version: String,
+    },
     /// The process that draws documents and decodes HEIC and AVIF cannot be started, or ends before it has read anything.
     #[error("documents, HEIC and AVIF cannot be read: the process for it does not start: {}", system_words(.0))]
     Start(io::Error),
@@ -115,7 +121,15 @@ impl DocumentError {
             }
             Self::TimeTogether { .. } => Some("send fewer pages or files at a time".to_owned()),
             Self::NoFfmpeg => Some("install ffmpeg, or make pictures of the video elsewhere".to_owned()),
-            Self::NoFrames => Some("look whether it can be played".to_owned()),
+            Self::NoFrames | Self::Ffmpeg { .. } => Some("look whether it can be played".to_owned()),
+            Self::VideoTime { .. } | Self::VideoMemory { .. } => {
+                Some("cut a part out of it or scale it down, or make pictures of it elsewhere".to_owned())
+            }
+            Self::VideoFile(_) => {
+                Some("make room for temporary files, or name another folder for them (TMPDIR, on Windows TMP)".to_owned())
+            }
+            Self::FfmpegStart(_) => Some("look whether ffmpeg -version runs".to_owned()),
+            Self::Replaced { .. } => Some("end it and start it again".to_owned()),
             Self::Start(_) => None,
         }
     }

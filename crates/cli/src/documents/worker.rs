@@ -7,6 +7,7 @@
 //! there who wants it.
 
 use crate::sys::end_with_parent;
+use crate::version::VERSION;
 use phi3v::document::PdfError;
 use phi3v::image::{ImageError, ImageLimits, ImageMode};
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,10 @@ pub struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// The process has been started and waits for a file.
-    Ready,
+    Ready {
+        /// Version of the program that it runs.
+        version: String,
+    },
     /// The document is open and has so many pages.
     Pages(usize),
     /// The page is drawn or the picture decoded; its pixels follow.
@@ -202,7 +206,7 @@ fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::
 }
 
 fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Result<()> {
-    reply(output, &Reply::Ready, &[])?;
+    reply(output, &Reply::Ready { version: VERSION.to_owned() }, &[])?;
     let mut line = String::new();
     input.read_line(&mut line)?;
     match serde_json::from_str::<Work>(&line)? {

@@ -152,7 +152,9 @@ impl ApiError {
         let (code, hint) = match error {
             DocumentError::Image(error) => return Self::image(error, param),
             DocumentError::ManyPages { .. } => ("too_many_images", Some(hints::question::PAGES)),
-            DocumentError::Start(_) => return Self::internal("documents, HEIC and AVIF cannot be read"),
+            DocumentError::Start(_) | DocumentError::Replaced { .. } => {
+                return Self::internal("documents, HEIC and AVIF cannot be read");
+            }
             DocumentError::PictureTime { .. } | DocumentError::PictureMemory { .. } => {
                 ("image_invalid", error.hint().map(Hint::from))
             }

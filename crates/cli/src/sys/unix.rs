@@ -87,6 +87,16 @@ impl HandedFile {
     }
 }
 
+/// This program, to be started once more: also where another has taken its name by now.
+///
+/// # Errors
+/// The system does not know.
+pub(crate) fn own_program() -> std::io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let running = Path::new("/proc/self/exe");
+    Ok(if cfg!(target_os = "linux") && !program.exists() { running.to_owned() } else { program })
+}
+
 /// Makes opening wait for nobody at a pipe's other end.
 pub(crate) fn open_without_waiting(options: &mut OpenOptions) {
     /// `O_NONBLOCK` of Linux on the processors it is built for, and of macOS and the BSDs.

@@ -84,6 +84,15 @@ impl HandedFile {
     }
 }
 
+/// This program, to be started once more.
+///
+/// # Errors
+/// The system does not know.
+#[cfg(windows)]
+pub(crate) fn own_program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
 /// No file waits for somebody when it is opened.
 #[cfg(windows)]
 pub(crate) fn open_without_waiting(_: &mut cap_std::fs::OpenOptions) {}

@@ -354,6 +354,42 @@ fn an_ffmpeg_that_fails_is_told_with_its_words_and_not_taken_for_the_video() {
     assert_eq!(std::fs::read_dir(fixture.path("temporary")).unwrap().count(), 0);
 }
 
+/// As an installer replaces a program that runs.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_that_was_replaced_goes_on_drawing() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let fixture = fixture();
+    let (program, new) = (fixture.path("phi3v"), fixture.path("new"));
+    let real = env!("CARGO_BIN_EXE_phi3v");
+    std::fs::hard_link(real, &program).or_else(|_| std::fs::copy(real, &program).map(drop)).unwrap();
+    std::fs::write(&new, "another version").unwrap();
+    let mut command = Command::new(&program);
+    command.args(["chat", "--max-new-tokens", "2", "--num-crops", "1", "--pages", "1"]);
+    let settings = fixture.command(&[""; 0]);
+    command.envs(settings.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(fixture.path("")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    std::fs::rename(&new, &program).unwrap();
+    child.stdin.take().unwrap().write_all(b"/image shapes.pdf\nWhat?\n").unwrap();
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert!(run.code == Some(0) && run.stderr.contains("shapes.pdf#page=1 goes with"), "{}", run.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn another_version_in_the_program_s_place_is_told_by_name() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = fixture();
+    let program = fixture.path("draws");
+    std::fs::write(&program, "#!/bin/sh\necho '{\"Ready\":{\"version\":\"9.9.9\"}}'\nexec cat\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = Drawer::by(&program).open(&blank_pages(1)).err().unwrap();
+    assert!(refused.to_string().contains("phi3v was replaced by version 9.9.9 while it runs"), "{refused}");
+    assert!(refused.hint().unwrap().contains("start it again"));
+}
+
 /// A PDF of these objects, the first of which is its catalogue. Its table is left to the reader to make.
 fn pdf(objects: &[Vec<u8>]) -> Vec<u8> {
     let mut file = b"%PDF-1.7\n".to_vec();
@@ -638,7 +674,7 @@ fn a_process_that_draws_ends_with_its_input_in_the_middle_of_a_page() {
     stdin.write_all(&bytes).unwrap();
     let mut replies =
         BufReader::new(stdout).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
-    assert!(matches!(replies.next(), Some(Reply::Ready)));
+    assert!(matches!(replies.next(), Some(Reply::Ready { .. })));
     assert!(matches!(replies.next(), Some(Reply::Pages(1))));
     // which takes longer than anybody has
     writeln!(stdin, "{}", serde_json::to_string(&Request { page: 1, num_crops: 1 }).unwrap()).unwrap();
