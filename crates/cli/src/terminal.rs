@@ -26,11 +26,12 @@ pub fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// Writes a line to stderr: an error, or what was asked for. Use it through [`tell!`](crate::tell).
+/// Writes a line to stderr, without the control characters that terminals obey: an error, or what was asked for. Use it through
+/// [`tell!`](crate::tell).
 pub fn write_line(line: fmt::Arguments<'_>) {
     // in one piece, so that lines of several threads do not mix
     let line = format!("{line}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let _ = std::io::stderr().write_all(printable(&line).as_bytes());
 }
 
 /// Writes a line that nobody asked for to stderr, unless the user wants quiet. Use it through [`note!`](crate::note).
@@ -54,14 +55,12 @@ macro_rules! note {
     ($($words:tt)*) => { $crate::terminal::write_note(format_args!($($words)*)) };
 }
 
-/// Writes a command's result to stdout, to the last byte.
+/// Writes a command's result to stdout: to the last byte, but without control characters where it is a terminal.
 ///
 /// # Errors
 /// stdout cannot be written to.
 pub fn print(result: impl fmt::Display) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    write!(stdout, "{result}")?;
-    stdout.flush()
+    AnswerOutput::new().piece(&result.to_string())
 }
 
 /// `text` without the control characters that terminals obey; lines and tabs stay.

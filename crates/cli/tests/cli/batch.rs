@@ -451,6 +451,27 @@ fn no_file_is_written_over_another() {
 
 #[cfg(unix)]
 #[test]
+fn a_terminal_is_told_no_control_characters_of_names() {
+    let fixture = fixture(2);
+    std::fs::write(fixture.path("many/\u{1b}]0;x\u{7}.png"), "no picture").unwrap();
+    std::fs::write(fixture.path("many/\u{1b}c.jpg"), b"\x89PNG\r\n\x1a\nand no more").unwrap();
+    let words = [&["batch", "many", "--prompt", "What?"][..], &SHORT, &["--sidecar", "txt"]].concat();
+    let told = fixture.run(&words);
+    assert_eq!(told.code, Some(6), "{}", told.stderr);
+    assert!(
+        told.stderr.contains("1 file passed over: many/\u{fffd}]0;x\u{fffd}.png is called"),
+        "{}",
+        told.stderr
+    );
+    assert!(
+        told.stderr.contains("many/\u{fffd}c.jpg: ") && !told.stderr.contains('\u{1b}'),
+        "{}",
+        told.stderr
+    );
+}
+
+#[cfg(unix)]
+#[test]
 fn results_behind_a_link_stay_there_when_errors_are_tried_again() {
     let fixture = fixture(2);
     std::fs::write(fixture.path("many/damaged.png"), b"\x89PNG\r\n\x1a\nand no more").unwrap();
