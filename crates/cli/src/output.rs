@@ -57,7 +57,8 @@ pub fn source_of(model: &str) -> ModelSource {
 }
 
 /// Whether `out` is a file that the model consists of.
-fn is_part_of(model: &ModelSource, out: &Path) -> bool {
+#[must_use]
+pub fn is_part_of(model: &ModelSource, out: &Path) -> bool {
     let ModelSource::Folder(model) = model else { return false };
     let name = out.file_name().map(folded).unwrap_or_default();
     let name = name.to_string_lossy();

@@ -421,6 +421,31 @@ fn no_file_is_written_over_another() {
         let refused = fixture.run(&many(more)).refusal(2).replace(std::path::MAIN_SEPARATOR, "/");
         assert!(refused.contains(told), "{refused}");
     }
+    // what flags name to be read, and the model
+    fixture.copy_model();
+    std::fs::write(fixture.path("q.txt"), "What?\nWho?\n").unwrap();
+    std::fs::write(fixture.path("s.json"), "{\"type\": \"object\"}").unwrap();
+    for (more, told) in [
+        (
+            &["--questions", "q.txt", "--csv", "many/../q.txt"][..],
+            "--csv names the file of --questions, many/../q.txt",
+        ),
+        (
+            &["--prompt", "x", "--schema", "s.json", "--csv", "s.json"],
+            "--csv names the file of --schema, s.json",
+        ),
+        (
+            &["--prompt", "x", "--model", ".", "--csv", "config.json"],
+            "--csv names a part of the model, config.json",
+        ),
+    ] {
+        let refused = fixture.run(&batch(&["many", "--force"], more)).refusal(2);
+        assert!(refused.replace(std::path::MAIN_SEPARATOR, "/").contains(told), "{refused}");
+    }
+    std::fs::copy(fixture.path("many/001.png"), fixture.path("s.png")).unwrap();
+    let words = ["s.png", "--prompt", "x", "--schema", "s.json", "--sidecar", "json", "--force"];
+    let refused = fixture.run(&batch(&words, &[])).refusal(2);
+    assert!(refused.contains("--sidecar would write over the file of --schema, s.json"), "{refused}");
     // whose sidecar would have the name of a picture
     std::fs::copy(fixture.path("many/001.png"), fixture.path("many/001.jpg")).unwrap();
     std::fs::copy(fixture.path("many/001.png"), fixture.path("many/001.png.txt")).unwrap();

@@ -3,6 +3,7 @@
 use crate::args::BatchArgs;
 use crate::batch::BatchError;
 use crate::batch::inputs::Inputs;
+use crate::output::{is_part_of, source_of};
 use crate::paths::{folded, folder_of, lead_to_one_place};
 use phi3v::files::Existing;
 use std::collections::{HashMap, HashSet};
@@ -16,19 +17,20 @@ pub(super) struct Beside {
     pub(super) path: PathBuf,
 }
 
-/// Refuses a file that would be written twice, or over what is asked about.
+/// Refuses a file that would be written twice, or over what is asked about or read for it.
 ///
 /// # Errors
 /// [`BatchError::Flags`], naming flag and file.
 pub(super) fn check(args: &BatchArgs, found: &Inputs, sidecars: &[Beside]) -> Result<(), BatchError> {
     let named =
         [("--out", Some(&args.out)), ("--csv", args.csv.as_ref()), ("--parquet", args.parquet.as_ref())];
-    let output = |(flag, path): (&'static str, Option<&PathBuf>)| Some(Output { flag, path: path?.clone() });
-    let outputs: Vec<Output> = named.into_iter().filter_map(output).collect();
+    let outputs: Vec<FlagFile> =
+        named.into_iter().filter_map(|(flag, path)| FlagFile::of(flag, path)).collect();
     let read: HashSet<&Path> = match found {
         Inputs::Pictures { items, .. } => items.iter().map(|item| Path::new(&item.source)).collect(),
         Inputs::Lines(_) => args.inputs.iter().map(Path::new).collect(),
     };
+    let told = told_files(args);
     for (index, output) in outputs.iter().enumerate() {
         if let Some(other) =
             outputs[..index].iter().find(|other| lead_to_one_place(&other.path, &output.path))
@@ -40,19 +42,45 @@ pub(super) fn check(args: &BatchArgs, found: &Inputs, sidecars: &[Beside]) -> Re
             let message = format!("{} names a file that is asked about, {}", output.flag, output.shown());
             return refused(message, "give another file");
         }
+        if let Some(told) = told.iter().find(|told| is_place_of(&told.path, output)) {
+            let message = format!("{} names the file of {}, {}", output.flag, told.flag, output.shown());
+            return refused(message, "give another file");
+        }
+        if is_part_of(&source_of(&args.model.model), &output.path) {
+            let message = format!("{} names a part of the model, {}", output.flag, output.shown());
+            return refused(message, "give another file");
+        }
     }
-    if sidecars.is_empty() { Ok(()) } else { check_sidecars(&outputs, &read, sidecars) }
+    if sidecars.is_empty() { Ok(()) } else { check_sidecars(&outputs, &read, &told, sidecars) }
 }
 
-/// Refuses files beside pictures that would be written twice, or over what is asked about.
-fn check_sidecars(outputs: &[Output], read: &HashSet<&Path>, sidecars: &[Beside]) -> Result<(), BatchError> {
+/// The files that flags name to be read.
+fn told_files(args: &BatchArgs) -> Vec<FlagFile> {
+    let is_preset = |name: &&PathBuf| name.as_os_str().as_encoded_bytes().starts_with(b"@");
+    let schema = args.form.schema.as_ref().filter(|name| !is_preset(name));
+    let named = [("--questions", args.questions.as_ref()), ("--schema", schema)];
+    named.into_iter().filter_map(|(flag, path)| FlagFile::of(flag, path)).collect()
+}
+
+/// Refuses files beside pictures that would be written twice, or over what is asked about or `told` by flags.
+fn check_sidecars(
+    outputs: &[FlagFile],
+    read: &HashSet<&Path>,
+    told: &[FlagFile],
+    sidecars: &[Beside],
+) -> Result<(), BatchError> {
     let mut names = Names::default();
     let read_names: HashSet<PathBuf> = read.iter().map(|path| names.of(path)).collect();
+    let told: Vec<_> = told.iter().map(|told| (told.flag, names.of(&told.path))).collect();
     let mut written = HashMap::new();
     for Beside { input_id, path } in sidecars {
         let (shown, name) = (path.display(), names.of(path));
         if read_names.contains(&name) {
             let message = format!("--sidecar would write over a file that is asked about, {shown}");
+            return refused(message, "give the file another name, or leave --sidecar out");
+        }
+        if let Some((flag, _)) = told.iter().find(|(_, file)| *file == name) {
+            let message = format!("--sidecar would write over the file of {flag}, {shown}");
             return refused(message, "give the file another name, or leave --sidecar out");
         }
         if let Some(output) = outputs.iter().find(|output| is_place_of(path, output)) {
@@ -100,7 +128,12 @@ struct Output {
     path: PathBuf,
 }
 
-impl Output {
+impl FlagFile {
+    /// The file of a flag, if it was given.
+    fn of(flag: &'static str, path: Option<&PathBuf>) -> Option<Self> {
+        Some(Self { flag, path: path?.clone() })
+    }
+
     fn shown(&self) -> impl std::fmt::Display {
         self.path.display()
     }
@@ -111,7 +144,7 @@ fn refused(message: String, hint: &'static str) -> Result<(), BatchError> {
 }
 
 /// Whether one of many paths is that of an output. Most differ in their names, which need no look at the disk.
-fn is_place_of(path: &Path, output: &Output) -> bool {
+fn is_place_of(path: &Path, output: &FlagFile) -> bool {
     path.file_name().map(folded) == output.path.file_name().map(folded)
         && lead_to_one_place(path, &output.path)
 }
@@ -126,7 +159,7 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         std::fs::create_dir(path("in")).unwrap();
         std::fs::write(path("a"), "x").unwrap();
-        let output = Output { flag: "--out", path: path("a") };
+        let output = FlagFile { flag: "--out", path: path("a") };
         assert!(is_place_of(&path("in/../a"), &output));
         assert!(!is_place_of(&path("b"), &output) && !is_place_of(&path("in/a"), &output));
         assert_eq!(is_place_of(&path("A"), &output), path("A").exists());
