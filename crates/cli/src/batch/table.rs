@@ -12,7 +12,7 @@ use crate::tables::{self, Cell, CsvWriter, Names, Record};
 use phi3v::files::{Existing, NewFile, WriteError};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// What the columns are.
@@ -144,8 +144,33 @@ pub fn write_csv(
     file.finish().map_err(write_error)
 }
 
+/// Whether the file at `path` begins as [`write_csv`] does.
+#[must_use]
+pub fn is_csv(path: &Path) -> bool {
+    const HEADS: [&str; 2] =
+        ["custom_id,answer,finish_reason,error", "custom_id,question,answer,finish_reason,error"];
+    let mut begin = Vec::new();
+    let longest = HEADS[1].len() as u64 + 1;
+    let read = phi3v::files::open_regular(path).and_then(|file| file.take(longest).read_to_end(&mut begin));
+    // behind the columns of every table come others, or the end of the line
+    let is_head = |head: &str| matches!(begin.strip_prefix(head.as_bytes()), Some([b',' | b'\r', ..]));
+    read.is_ok() && HEADS.into_iter().any(is_head)
+}
+
 #[cfg(feature = "parquet")]
 mod parquet_file;
+
+/// Whether the file at `path` is one that was written by [`parquet_writer`]; no file is where this build has none.
+#[must_use]
+pub fn is_parquet(path: &Path) -> bool {
+    #[cfg(feature = "parquet")]
+    return parquet_file::is_ours(path);
+    #[cfg(not(feature = "parquet"))]
+    {
+        let _ = path;
+        false
+    }
+}
 
 /// What writes all rows of a journal as a file, as [`write_csv`] does.
 pub type WriteTable = fn(&Path, &Columns, &Journal, &DoneRows, Existing) -> Result<(), BatchError>;

@@ -7,11 +7,15 @@ use parquet::basic::{LogicalType, Repetition, Type as Physical};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 use phi3v::files::{Existing, NewFile};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Name of the schema of every file.
+const ROOT: &str = "answers";
 
 /// Rows of a group: what is held in memory before it is written.
 const GROUP_ROWS: usize = 1 << 16;
@@ -47,6 +51,16 @@ pub(super) fn write_parquet(
     file.finish().map_err(write_error)
 }
 
+/// Whether the file at `path` has the schema of one that was written here.
+pub(super) fn is_ours(path: &Path) -> bool {
+    let Ok(file) = phi3v::files::open_regular(path) else { return false };
+    let Ok(reader) = SerializedFileReader::new(file) else { return false };
+    let schema = reader.metadata().file_metadata().schema();
+    schema.is_group()
+        && schema.name() == ROOT
+        && schema.get_fields().first().is_some_and(|field| field.name() == "custom_id")
+}
+
 fn schema(names: &[String]) -> Result<Arc<Type>, ParquetError> {
     let field = |name: &String| {
         let field = Type::primitive_type_builder(name, Physical::BYTE_ARRAY);
@@ -57,7 +71,7 @@ fn schema(names: &[String]) -> Result<Arc<Type>, ParquetError> {
             .map(Arc::new)
     };
     let fields = names.iter().map(field).collect::<Result<Vec<_>, _>>()?;
-    Type::group_type_builder("answers").with_fields(fields).build().map(Arc::new)
+    Type::group_type_builder(ROOT).with_fields(fields).build().map(Arc::new)
 }
 
 /// A group of rows, column by column.
@@ -82,7 +96,6 @@ fn write_group(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parquet::file::reader::{FileReader, SerializedFileReader};
 
     #[test]
     fn a_parquet_file_has_the_same_cells() {
@@ -91,11 +104,23 @@ mod tests {
         let rows = [super::super::tests::row("b.png", "A d\u{f6}g"), super::super::tests::failed("a.png")];
         let (journal, done) = super::super::tests::journal(&dir.path().join("out.jsonl"), &rows);
         write_parquet(&path, &Columns::default(), &journal, &done, Existing::Keep).unwrap();
-        let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+        let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
         let told: Vec<String> =
             reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
         assert_eq!(told.len(), 2);
         assert!(told[0].contains("a.png") && told[0].contains("it is damaged") && told[0].contains("null"));
         assert!(told[1].contains("A d\u{f6}g"));
+        assert!(is_ours(&path));
+        // of another program, damaged, or none
+        let others = dir.path().join("others.parquet");
+        let field = Type::primitive_type_builder("custom_id", Physical::BYTE_ARRAY).build().unwrap();
+        let schema = Type::group_type_builder("schema").with_fields(vec![Arc::new(field)]).build().unwrap();
+        let file = std::fs::File::create(&others).unwrap();
+        let writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::default()).unwrap();
+        writer.close().unwrap();
+        assert!(!is_ours(&others));
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&others, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(!is_ours(&others) && !is_ours(&dir.path().join("absent")));
     }
 }

@@ -9,7 +9,7 @@ use crate::batch::meter::Meter;
 use crate::batch::questions::Question;
 use crate::batch::row::Row;
 use crate::batch::sidecar::{self, Form};
-use crate::batch::table::{Columns, parquet_writer, write_csv};
+use crate::batch::table::{Columns, is_csv, is_parquet, parquet_writer, write_csv};
 use crate::batch::worker::Sink;
 use crate::bounded;
 use crate::error::CliError;
@@ -83,14 +83,14 @@ impl<'a> Outputs<'a> {
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
         let beside = beside(args, found, questions);
         places::check(args, found, &beside)?;
-        let table = |path: Option<&PathBuf>| {
+        let table = |path: Option<&PathBuf>, is_table: fn(&Path) -> bool| {
             let Some(path) = path else { return Ok(existing) };
-            let existing = places::existing_table(path, resumed.is_some(), args.force);
+            let existing = places::existing_table(path, is_table, resumed.is_some(), args.force);
             // begun and taken away again: what refuses it now would refuse it when all is answered
             NewFile::create(path, existing).map_err(write_error)?;
             Ok(existing)
         };
-        let (csv, parquet) = (table(args.csv.as_ref())?, table(args.parquet.as_ref())?);
+        let (csv, parquet) = (table(args.csv.as_ref(), is_csv)?, table(args.parquet.as_ref(), is_parquet)?);
         let sidecars = Sidecars::of(args, questions, beside, existing, resumed.is_some());
         if let Some(sidecars) = &sidecars {
             sidecars.check()?;

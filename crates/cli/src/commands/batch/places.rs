@@ -7,7 +7,6 @@ use crate::output::{is_part_of, source_of};
 use crate::paths::{folded, folder_of, lead_to_one_place};
 use phi3v::files::Existing;
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A file beside a picture.
@@ -110,20 +109,19 @@ impl Names {
     }
 }
 
-/// What becomes of a table that is there at `path`, where the job is `resumed`: one that a batch has written is written anew.
-pub(super) fn existing_table(path: &Path, resumed: bool, force: bool) -> Existing {
+/// What becomes of a table that is there at `path`, where the job is `resumed`: one that a batch has written, as `is_table`
+/// knows them, is written anew.
+pub(super) fn existing_table(
+    path: &Path,
+    is_table: fn(&Path) -> bool,
+    resumed: bool,
+    force: bool,
+) -> Existing {
     if force || (resumed && is_table(path)) { Existing::Replace } else { Existing::Keep }
 }
 
-/// Whether the file begins as the tables of a batch do.
-fn is_table(path: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = phi3v::files::open_regular(path).and_then(|file| file.take(10).read_to_end(&mut head));
-    read.is_ok() && (head == b"custom_id," || head.starts_with(b"PAR1"))
-}
-
-/// A file that is written.
-struct Output {
+/// A file that a flag names.
+struct FlagFile {
     flag: &'static str,
     path: PathBuf,
 }
@@ -152,6 +150,7 @@ fn is_place_of(path: &Path, output: &FlagFile) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::table::is_csv;
 
     #[test]
     fn an_output_is_known_by_all_names_of_its_place() {
@@ -180,13 +179,19 @@ mod tests {
     fn only_tables_of_a_batch_are_written_anew() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.csv");
-        for (text, kept) in
-            [("custom_id,answer\r\n", Existing::Replace), ("custom_id", Existing::Keep), ("", Existing::Keep)]
-        {
+        for (text, kept) in [
+            ("custom_id,answer,finish_reason,error\r\n", Existing::Replace),
+            ("custom_id,question,answer,finish_reason,error,total\r\na", Existing::Replace),
+            ("custom_id,answer\r\n", Existing::Keep),
+            ("custom_id,answer,finish_reason,errors\r\n", Existing::Keep),
+            ("custom_id", Existing::Keep),
+            ("", Existing::Keep),
+        ] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(existing_table(&path, true, false), kept, "{text}");
-            assert_eq!(existing_table(&path, false, false), Existing::Keep);
-            assert_eq!(existing_table(&path, false, true), Existing::Replace);
+            let existing = |resumed, force| existing_table(&path, is_csv, resumed, force);
+            assert_eq!(existing(true, false), kept, "{text}");
+            assert_eq!(existing(false, false), Existing::Keep);
+            assert_eq!(existing(false, true), Existing::Replace);
         }
     }
 }
