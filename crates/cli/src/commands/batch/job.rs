@@ -1,6 +1,6 @@
 //! What a job is: its questions, and all that decides about its answers.
 
-use crate::args::BatchArgs;
+use crate::args::{BatchArgs, GenerationArgs};
 use crate::batch::BatchError;
 use crate::batch::inputs::Inputs;
 use crate::batch::journal::Job;
@@ -58,7 +58,7 @@ pub(super) fn check_flags(
 ) -> Result<(), BatchError> {
     let refused = |message: &str, hint| Err(BatchError::Flags { message: message.to_owned(), hint });
     if matches!(found, Inputs::Lines(_)) {
-        let given = [
+        let own = [
             ("--prompt", args.prompt.is_some()),
             ("--questions", args.questions.is_some()),
             ("--schema", args.form.schema.is_some()),
@@ -66,9 +66,10 @@ pub(super) fn check_flags(
             ("--choices", !args.form.choices.is_empty()),
             ("--sidecar", args.sidecar.is_some()),
             ("--reference", args.picture.reference),
-            ("--system", args.generation.system.is_some()),
+            ("--pages", args.picture.pages.is_some()),
         ];
-        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+        let mut all = own.into_iter().chain(given(&args.generation));
+        if let Some((flag, _)) = all.find(|(_, given)| *given) {
             let message = format!("{flag} says nothing about requests that come as JSON lines");
             return refused(&message, "leave it out: each request has its own messages and options");
         }
@@ -85,6 +86,24 @@ pub(super) fn check_flags(
         parquet_writer()?;
     }
     Ok(())
+}
+
+/// The flags that say how an answer is made, and whether each was given with another value than it has by itself.
+fn given(flags: &GenerationArgs) -> [(&'static str, bool); 11] {
+    let other = |value: f32, default: f32| (value - default).abs() > 0.0;
+    [
+        ("--system", flags.system.is_some()),
+        ("--max-new-tokens", flags.max_new_tokens.is_some()),
+        ("--stop", !flags.stop.is_empty()),
+        ("--temperature", other(flags.temperature, 0.0)),
+        ("--top-k", flags.top_k != 0),
+        ("--top-p", other(flags.top_p, 1.0)),
+        ("--min-p", other(flags.min_p, 0.0)),
+        ("--repetition-penalty", other(flags.repetition_penalty, 1.0)),
+        ("--presence-penalty", other(flags.presence_penalty, 0.0)),
+        ("--frequency-penalty", other(flags.frequency_penalty, 0.0)),
+        ("--seed", flags.seed.is_some()),
+    ]
 }
 
 /// All that decides about the answers. What does not (threads, width, part, limit) may change from run to run.
