@@ -4,11 +4,12 @@ use super::{Asked, InputError};
 use crate::batch::inputs::{self, Inputs};
 use crate::bounded;
 use crate::paths::{folder_of, system_words};
+use crate::sources::http_url;
 use phi3v::decide::CHOICES_MAX;
 use phi3v::error;
 use serde::Deserialize;
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// Bytes of a file of labels.
@@ -28,7 +29,7 @@ pub struct Labels {
 /// A picture, and the right answers to some of the questions.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LabelledPicture {
-    /// Where the picture is, as a path.
+    /// Where the picture is: a path, or an address.
     pub image: OsString,
     /// Its labels, in the order in which they came.
     pub labels: Vec<Label>,
@@ -117,7 +118,7 @@ fn leads_back(folder: &Path, path: &Path) -> bool {
     real(path).zip(real(folder)).is_some_and(|(path, folder)| path.starts_with(folder))
 }
 
-/// Reads labels as JSON lines; pictures lie below `folder` unless their paths are absolute. A question has the choices that
+/// Reads labels as JSON lines; pictures lie below `folder` unless their paths are absolute, or at addresses. A question has the choices that
 /// its first line with some names, or all that are right anywhere.
 ///
 /// # Errors
@@ -150,7 +151,8 @@ pub fn parse(text: &str, folder: &Path) -> Result<Labels, String> {
                 choices.len() - 1
             }
         };
-        let image = folder.join(&line.image).into_os_string();
+        let is_address = http_url(OsStr::new(&line.image)).is_some();
+        let image = if is_address { line.image.into() } else { folder.join(&line.image).into_os_string() };
         let index = *pictures.entry(image.clone()).or_insert_with(|| {
             labels.pictures.push(LabelledPicture { image, labels: Vec::new() });
             labels.pictures.len() - 1
@@ -206,7 +208,8 @@ mod tests {
             {"image": "b/b.png", "prompt": "Is it red?", "answer": "yes"}
 
             {"image": "a.png", "prompt": "What is it?", "answer": "a cat", "choices": ["a dog", "a cat", "a hen"]}
-            {"image": "/c.png", "prompt": "What is it?", "answer": "a hen"}"#;
+            {"image": "/c.png", "prompt": "What is it?", "answer": "a hen"}
+            {"image": "https://example.org/d.png", "prompt": "Is it red?", "answer": "no"}"#;
         let Labels { questions, pictures } = parse(text, Path::new("folder")).unwrap();
         let words = |words: &[&str]| -> Vec<String> { words.iter().map(|&word| word.to_owned()).collect() };
         let kinds = Asked::new("What is it?", &words(&["a dog", "a cat", "a hen"]));
@@ -222,6 +225,7 @@ mod tests {
             ("folder/a.png", vec![(0, 0), (1, 1)]),
             ("folder/b/b.png", vec![(0, 1)]),
             ("/c.png", vec![(1, 2)]),
+            ("https://example.org/d.png", vec![(0, 0)]),
         ];
         assert_eq!(told, expected.map(|(image, labels)| (Path::new(image), labels)));
     }
