@@ -31,7 +31,7 @@ impl OpenFile {
         }
     }
 
-    /// Whether its pages can be read: not after an error of the process that draws them.
+    /// Whether its pages can be read, as far as is known: not after an error of the process that draws them.
     #[must_use]
     pub fn is_open(&self) -> bool {
         match self {

@@ -241,15 +241,19 @@ pub fn read_page(
     let refused = |error| NamedImageError::of_document(&name, error);
     let mut reading = options.reading(1);
     reading.pages = page.map(PageChoice::of).or(reading.pages);
-    let pages = match open.take(source) {
-        Some(file) => reading.pages_of(file),
-        None => reading.open(read_named(source, options)?),
+    let draw = |pages: Result<Pages, DocumentError>| {
+        let mut pages = pages?;
+        let drawn = only(&mut pages);
+        if let Some(file) = pages.into_open() {
+            open.keep(source, file);
+        }
+        drawn
     };
-    let mut pages = pages.map_err(refused)?;
-    let drawn = only(&mut pages);
-    if let Some(file) = pages.into_open() {
-        open.keep(source, file);
-    }
+    let drawn = match open.take(source).map(|file| draw(reading.pages_of(file))) {
+        // what it was opened by has ended meanwhile, or it was the page; another process tells
+        None | Some(Err(DocumentError::Ended)) => draw(reading.open(read_named(source, options)?)),
+        Some(drawn) => drawn,
+    };
     drawn.map(|page| NamedImage::of_page(&name, page)).map_err(refused)
 }
 

@@ -580,13 +580,13 @@ fn a_program_that_does_not_draw_is_no_file_s_error() {
     }
 }
 
-/// A program that draws and leaves a line in a file for every time it was started.
+/// A program that draws and leaves a line in the file `starts` for every time it was started: the number of its process.
 #[cfg(unix)]
 fn counted_drawer(fixture: &Fixture) -> (Drawer, impl Fn() -> usize) {
     use std::os::unix::fs::PermissionsExt;
     let (program, log) = (fixture.path("draws"), fixture.path("starts"));
     let (real, noted) = (env!("CARGO_BIN_EXE_phi3v"), log.display());
-    std::fs::write(&program, format!("#!/bin/sh\necho start >> '{noted}'\nexec '{real}' \"$@\"\n")).unwrap();
+    std::fs::write(&program, format!("#!/bin/sh\necho $$ >> '{noted}'\nexec '{real}' \"$@\"\n")).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let starts = move || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
     (Drawer::by(&program), starts)
@@ -619,6 +619,22 @@ fn the_pages_of_a_batch_are_drawn_by_the_process_that_counted_them() {
         );
     }
     assert_eq!(starts(), 4);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_document_whose_process_has_ended_is_opened_once_more() {
+    let fixture = fixture();
+    let (drawer, starts) = counted_drawer(&fixture);
+    let files = ImageOptions::of_files(ImageMode::AsSeen, ImageParams::default(), ImageLimits::default());
+    let (options, open) = (files.drawn_by(drawer), OpenFiles::default());
+    let source = fixture.path("shapes.pdf").into_os_string();
+    read_page(&source, Some(1), &options, &open).unwrap();
+    let process = std::fs::read_to_string(fixture.path("starts")).unwrap();
+    let killed = std::process::Command::new("kill").args(["-9", process.trim()]).status().unwrap();
+    assert!(killed.success() && starts() == 1);
+    let second = read_page(&source, Some(2), &options, &open).unwrap();
+    assert!(second.name.ends_with("#page=2") && starts() == 2, "{}", second.name);
 }
 
 #[test]
