@@ -148,6 +148,7 @@ pub fn unwritable(error: &std::io::Error) -> Option<String> {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "give a path in a folder that you may write to"
         }
+        ErrorKind::InvalidFilename => "give a shorter name",
         ErrorKind::IsADirectory | ErrorKind::NotADirectory | ErrorKind::InvalidInput => {
             "give the path of a file"
         }

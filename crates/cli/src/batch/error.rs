@@ -186,6 +186,11 @@ fn some_failed(failed: usize, total: usize) -> String {
 }
 
 impl BatchError {
+    /// Whether a file's name is longer than the system takes.
+    fn is_too_long(&self) -> bool {
+        matches!(self, Self::Write { error, .. } if error.kind() == io::ErrorKind::InvalidFilename)
+    }
+
     /// Of a file that could not be read.
     #[must_use]
     pub fn read(path: &Path, error: io::Error) -> Self {
@@ -244,6 +249,7 @@ impl BatchError {
                     "the rows with an error in {path} say why; --retry-errors tries them again"
                 ));
             }
+            Self::Sidecars { first, .. } if first.is_too_long() => "give the pictures shorter names",
             Self::Sidecars { .. } => {
                 "when they can be written, run the same command again: it writes what is missing"
             }

@@ -4,6 +4,8 @@ use super::batch::{PROMPT, SHORT, answer, batch, fixture, many, rows};
 use std::path::Path;
 
 const TXT: [&str; 2] = ["--sidecar", "txt"];
+#[cfg(unix)]
+const JSON: [&str; 2] = ["--sidecar", "json"];
 
 #[test]
 fn parts_write_the_files_of_their_own_pictures() {
@@ -31,22 +33,25 @@ fn parts_write_the_files_of_their_own_pictures() {
 #[test]
 fn a_file_that_cannot_be_written_is_told_and_stops_nothing() {
     let fixture = fixture(4);
-    // whose sidecar has a name that is allowed, and not its unfinished form
-    let long = format!("{}.png", "n".repeat(246));
-    std::fs::copy(fixture.path("small.png"), fixture.path("many").join(&long)).unwrap();
-    let first = fixture.run(&many(&TXT));
+    // whose sidecar has a name that is one letter too long; that of the next is as long as may be
+    for (letter, letters) in [("n", 251), ("m", 250)] {
+        let long = format!("{}.png", letter.repeat(letters));
+        std::fs::copy(fixture.path("small.png"), fixture.path("many").join(&long)).unwrap();
+    }
+    let first = fixture.run(&many(&JSON));
     let told = "1 file beside pictures could not be written, the first: cannot write many/nnn";
-    for run in [first, fixture.run(&many(&TXT))] {
+    for run in [first, fixture.run(&many(&JSON))] {
         assert!(run.code == Some(1) && run.stderr.contains(told), "{}", run.stderr);
-        assert!(run.stderr.contains("hint: when they can be written, run the same command again"));
-        assert_eq!(super::batch::lines(&fixture.path("results.jsonl")), 5);
+        assert!(run.stderr.contains("hint: give the pictures shorter names"), "{}", run.stderr);
+        assert_eq!(super::batch::lines(&fixture.path("results.jsonl")), 6);
     }
     for number in 0..4 {
         let folder = if number % 3 == 0 { "many/below" } else { "many" };
-        assert!(fixture.path(&format!("{folder}/{number:03}.txt")).exists());
+        assert!(fixture.path(&format!("{folder}/{number:03}.json")).exists());
     }
-    std::fs::remove_file(fixture.path("many").join(&long)).unwrap();
-    fixture.run(&many(&TXT)).answer();
+    assert!(fixture.path(&format!("many/{}.json", "m".repeat(250))).exists());
+    std::fs::remove_file(fixture.path(&format!("many/{}.png", "n".repeat(251)))).unwrap();
+    fixture.run(&many(&JSON)).answer();
 }
 
 #[test]

@@ -68,6 +68,9 @@ impl WriteError {
             Self::Write { source, .. } if source.kind() == ErrorKind::FileTooLarge => {
                 "raise the limit on the size of files (ulimit -f), or write to another disk"
             }
+            Self::Write { source, .. } if source.kind() == ErrorKind::InvalidFilename => {
+                "give a shorter name"
+            }
             Self::Write { .. } => "check that the folder can be written to",
         };
         hint.to_owned()
@@ -80,12 +83,18 @@ pub fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// Where `out` is written to before it is whole: `NAME.partial`.
+/// Where `out` is written to before it is whole: `NAME.partial`, or a digest of the name where that would be too long.
 #[must_use]
 pub fn partial_path(out: &Path) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    out.with_file_name(name)
+    /// What a name may have on most systems.
+    const NAME_BYTES_MAX: usize = 255;
+    let name = out.file_name().unwrap_or_default();
+    let mut partial = name.to_owned();
+    partial.push(".partial");
+    if partial.len() > NAME_BYTES_MAX {
+        partial = format!("{}.partial", blake3::hash(name.as_encoded_bytes()).to_hex()).into();
+    }
+    out.with_file_name(partial)
 }
 
 /// An unfinished file. It is written to [`partial_path`], which is locked against a second writer, overwritten where a
@@ -307,6 +316,21 @@ mod tests {
             let out = folder.path().join(nowhere);
             assert!(NewFile::create(&out, Existing::Keep).is_err(), "{}", out.display());
         }
+    }
+
+    #[test]
+    fn a_name_may_be_as_long_as_the_system_lets_it_be() {
+        let folder = tempfile::tempdir().unwrap();
+        for length in [247, 248, 255] {
+            let out = folder.path().join("n".repeat(length));
+            write(&out, "long", Existing::Keep).unwrap();
+            assert_eq!(std::fs::read_to_string(&out).unwrap(), "long");
+            let other = folder.path().join(format!("m{}", "n".repeat(length - 1)));
+            assert_ne!(partial_path(&out), partial_path(&other));
+        }
+        let longer = write(&folder.path().join("n".repeat(256)), "x", Existing::Keep).unwrap_err();
+        assert!(matches!(longer, WriteError::Write { .. }), "{longer}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "no part is left");
     }
 
     #[test]
