@@ -335,6 +335,7 @@ fn batch_code(error: &BatchError) -> ExitCode {
         | BatchError::Questions { .. }
         | BatchError::Flags { .. }
         | BatchError::OtherJob { .. }
+        | BatchError::OtherContent { .. }
         | BatchError::NotAJournal { .. }
         | BatchError::Exists { .. }
         | BatchError::NoParquet => ExitCode::Usage,

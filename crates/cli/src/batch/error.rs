@@ -105,6 +105,14 @@ pub enum BatchError {
         /// The value that was given now.
         now: String,
     },
+    /// The output belongs to another job, which differs in what only a digest tells.
+    #[error("{path} holds the results of another job: {what} since then")]
+    OtherContent {
+        /// The path of the journal.
+        path: String,
+        /// What differs.
+        what: &'static str,
+    },
     /// The output is a file that no batch has written.
     #[error("{path} exists already and was not begun by phi3v batch")]
     NotAJournal {
@@ -235,6 +243,9 @@ impl BatchError {
             }
             Self::Flags { hint, .. } => hint,
             Self::OtherJob { .. } => "give another file with --out, or the flags of the job that is to go on",
+            Self::OtherContent { .. } => {
+                "give another file with --out, or what the job was begun with; requests that were added can have a job of their own"
+            }
             Self::NotAJournal { .. } => "give another file with --out",
             Self::Damaged { .. } => {
                 "delete the line, which is then asked again, or give another file with --out"

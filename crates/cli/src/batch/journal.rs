@@ -275,15 +275,24 @@ impl Journal {
     }
 }
 
+/// What of a job is a digest, and what has happened where it is another.
+const DIGESTS: [(&str, &str); 2] = [
+    ("lines", "the requests have changed"),
+    ("model_digest", "the files of the model, or --quant, have changed"),
+];
+
 /// Refuses to go on with another job.
 ///
 /// # Errors
-/// [`BatchError::OtherJob`], naming the first difference.
+/// [`BatchError::OtherJob`] or [`BatchError::OtherContent`], naming the first difference.
 pub fn check_job(path: &Path, then: &Job, now: &Job) -> Result<(), BatchError> {
     let names = then.keys().chain(now.keys().filter(|name| !then.contains_key(*name)));
     for name in names {
         let (before, after) = (then.get(name), now.get(name));
         if before.unwrap_or(&Value::Null) != after.unwrap_or(&Value::Null) {
+            if let Some(&(_, what)) = DIGESTS.iter().find(|(digest, _)| digest == name) {
+                return Err(BatchError::OtherContent { path: path.display().to_string(), what });
+            }
             return Err(BatchError::OtherJob {
                 path: path.display().to_string(),
                 field: name.replace('_', " "),
