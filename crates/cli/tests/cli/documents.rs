@@ -148,6 +148,37 @@ fn a_batch_has_a_row_for_each_page() {
     assert!(!super::batch::rows(&fixture.path("some.jsonl")).contains_key("password.pdf"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn files_beside_pages_are_called_as_the_document_whatever_its_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let fixture = fixture();
+    let scans = fixture.path("scans");
+    std::fs::create_dir(&scans).unwrap();
+    let name = |first: u8, rest: &[u8]| scans.join(std::ffi::OsStr::from_bytes(&[&[first], rest].concat()));
+    // two names that are no text, in which one letter stands for both
+    for first in [0xfe, 0xff] {
+        std::fs::copy(document("shapes.pdf"), name(first, b".pdf")).unwrap();
+    }
+    let job = [
+        "batch",
+        "-q",
+        "scans",
+        "--prompt",
+        "What?",
+        "--max-new-tokens",
+        "2",
+        "--num-crops",
+        "1",
+        "--sidecar",
+        "txt",
+    ];
+    fixture.run(&job).answer();
+    for first in [0xfe, 0xff] {
+        assert!(name(first, b".page3.txt").exists());
+    }
+}
+
 #[test]
 fn of_several_chosen_pages_none_is_taken_for_all() {
     let fixture = fixture();

@@ -19,7 +19,6 @@ use crate::{note, tell};
 use phi3v::error::count;
 use phi3v::files::{Existing, NewFile};
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// Files beside pictures: those of this run's part.
@@ -361,6 +360,8 @@ fn check_out(out: &Path) -> Result<(), BatchError> {
 fn place_of(item: &PictureItem) -> PathBuf {
     let path = PathBuf::from(&item.source);
     let Some(page) = item.page else { return path };
-    let part = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    path.with_file_name(format!("{}.page{page}.{}", part(path.file_stem()), part(path.extension())))
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!(".page{page}."));
+    name.push(path.extension().unwrap_or_default());
+    path.with_file_name(name)
 }
