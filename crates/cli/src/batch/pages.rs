@@ -55,6 +55,9 @@ fn pages_of(item: &PictureItem, options: &ImageOptions, open: &OpenFiles) -> Opt
     Some(counted.numbers.into_iter().map(page_of).collect())
 }
 
+/// Documents whose pages are counted at one time: each by a process of its own, which may take the memory that drawing may.
+const COUNTING_MAX: usize = 16;
+
 /// Does `work` for each of `numbers`, several at a time, and gives what it gave by number. `tell` hears how many are done.
 fn for_each_of<T: Send>(
     numbers: &[usize],
@@ -66,7 +69,7 @@ fn for_each_of<T: Send>(
     }
     tell(0, numbers.len());
     // a process is waited for most of the time
-    let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (2 * std::thread::available_parallelism().map_or(1, usize::from)).min(COUNTING_MAX);
     let next = AtomicUsize::new(0);
     let (sender, results) = mpsc::channel();
     let work = |sender: mpsc::Sender<(usize, T)>| {
