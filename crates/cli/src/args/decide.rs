@@ -77,7 +77,7 @@ pub struct CalibrateArgs {
     /// How pictures are read
     #[command(flatten)]
     pub picture: PictureArgs,
-    /// Print what is written as JSON, too
+    /// Print the file that is written, JSON, in place of the table
     #[arg(long, short, help_heading = None::<&str>)]
     pub json: bool,
     /// How much is kept
