@@ -27,12 +27,12 @@ from network.model import PLACE, ClipVision, place_mask
 from optim.shared import Clock, Shared, mixed, run
 from optim.update import fill
 from stages.export import export
-from stages.stage1 import Reader, Windows, accuracy, cache_pages, loss_of, rate
+from stages.stage1 import Reader, Windows, accuracy, cache_pages, loss_of
 from stages.start import from_folder
 
 SIDE = 20  # patches along a side of a window
 WIDE, PLAIN = 5, 3  # windows of wide and of plain pictures in a step
-HEADS = 0.08  # of the time, before the tower's, for the heads
+HEADS = 0.04  # of the time, before the tower's, for the heads
 NEAR = 4.0  # weight of the distance from the features of before
 WIDE_PAGES, PLAIN_PAGES, HELD_WIDE, HELD_PLAIN = 31, 32, 33, 34  # names of the cached pictures
 TASKS = ("cover", "chart", "chart", "text", "pair")  # those of the pictures that are not pages
@@ -112,6 +112,11 @@ def tower_loss(model: Reader, old: ClipVision, sources: Sources) -> tuple[Tensor
         loss = loss_of(model.named(features), labels)
     away = distance(features[WIDE:], before)
     return loss + NEAR * away, away.item()
+
+
+def rate(progress: float, peak: float) -> float:
+    """Learning rate: warm-up over the first hundredth, level to two fifths, then down to a thirtieth: most is learnt on the way down."""
+    return peak * min(0.05 + 95 * progress, 1.0, max(0.03, (1 - progress) / 0.6))
 
 
 def worker(plan: Plan, shared: Shared, rank: int, heads: bool) -> None:
