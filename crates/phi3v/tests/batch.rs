@@ -115,12 +115,11 @@ fn a_batch_that_is_stopped_ends_what_runs_and_begins_nothing() {
 #[test]
 fn requests_that_all_fail_come_out_before_the_last_of_them_is_taken() {
     const REFUSED: usize = 10_000;
-    let (sender, source) = std::sync::mpsc::channel();
-    for key in 0..REFUSED {
+    let refused = |key: usize| {
         let request = Err(phi3v::engine::EngineError::EmptyPrompt.into());
-        sender.send(vec![Asked::<usize> { key, request }]).unwrap();
-    }
-    drop(sender);
+        vec![Asked::<usize> { key, request }]
+    };
+    let source = read_ahead(0..REFUSED, 1, refused).unwrap();
     let mut engine = engine(2, 1);
     let mut batch = Batch::new(&mut engine, source);
     let first: Vec<usize> = batch.step().into_iter().map(|ended| ended.key).collect();

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use phi3v::constraint::{ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
 use phi3v::decide::Calibration;
 use phi3v::device::DeviceChoice;
+use phi3v::error::count;
 use phi3v::presets::PRESETS;
 use phi3v::tokenizer::Tokenizer;
 use phi3v_cli::args::{ContextArgs, DeviceArgs, Dtype, Kv, ModelArgs, QuantChoice};

@@ -1,5 +1,6 @@
 //! PDF, by hayro.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +37,12 @@ pub struct DrawnPage {
     pub image: RgbImage,
     /// Whether a font or a picture of the page is not understood, and missing in the image.
     pub is_incomplete: bool,
+}
+
+impl fmt::Debug for Pdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pdf").field("pages", &self.pages()).finish_non_exhaustive()
+    }
 }
 
 impl Pdf {
