@@ -23,7 +23,9 @@ fn head_bytes(layout: &KvLayout) -> usize {
         KvFormat::Q8 => 4,
     };
     let scale = if layout.format.has_scales() { 1 } else { 0 };
-    4 * KV_BLOCK_TOKENS * (layout.heads.dim.div_ceil(per_word) + scale)
+    // words in fours
+    let words = layout.heads.dim.div_ceil(4 * per_word) * 4;
+    4 * KV_BLOCK_TOKENS * (words + scale)
 }
 
 impl GpuKvPool {

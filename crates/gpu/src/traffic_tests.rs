@@ -37,7 +37,7 @@ fn counted(source: &str, name: &str, element: &str, binding: usize) -> String {
 /// How often the dispatch loads each element of its binding number `at`.
 fn loads(gpu: &Gpu, logged: &Logged, at: usize) -> Vec<u32> {
     let (name, element, bytes) = match logged.kernel {
-        Kernel::AttendFew { .. } | Kernel::AttendMany { .. } => ("kv", "u32", 4),
+        Kernel::AttendFew { .. } | Kernel::AttendMany { .. } => ("kv", "vec4<u32>", 16),
         Kernel::DenseFew { .. } | Kernel::DenseMany { .. } => ("w", "u32", 4),
         _ => ("w", "vec4<u32>", 16),
     };
@@ -175,22 +175,49 @@ fn attention_loads(gpu: &Gpu, layout: KvLayout, past: usize, rows: usize) -> (Lo
     (logged, loads)
 }
 
+/// What element `i` of `len` holds, of two blocks of two heads.
+#[derive(PartialEq)]
+enum Holds {
+    Key,
+    Value,
+    Scales,
+}
+
+fn holds(layout: KvLayout, i: usize, len: usize) -> Holds {
+    let head = len / 4;
+    let scales = if layout.format.has_scales() { 2 * KV_BLOCK_TOKENS / 4 } else { 0 };
+    match i % head {
+        at if at >= head - scales => Holds::Scales,
+        at if at >= (head - scales) / 2 => Holds::Value,
+        _ => Holds::Key,
+    }
+}
+
 #[test]
 fn attention_loads_the_keys_and_values_of_a_head_once() {
     let Some(gpu) = card() else { return };
     let heads = Heads { query: 4, key_value: 2, dim: 32 };
     for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
         let layout = KvLayout { layers: 1, heads, format };
-        // two query heads have their keys and values in common, and each loads them for itself
+        let bytes = |found: &[u32]| -> u64 {
+            let of = |i| if holds(layout, i, found.len()) == Holds::Scales { 4 } else { 16 };
+            found.iter().enumerate().map(|(i, &loads)| of(i) * u64::from(loads)).sum()
+        };
+        // two query heads have their keys and values in common, and each loads them for itself; a scale is a quarter of an element
         let (logged, found) = attention_loads(&gpu, layout, 2 * KV_BLOCK_TOKENS - 1, 1);
         assert!(matches!(logged.kernel, Kernel::AttendFew { .. }));
-        assert_eq!(found.iter().position(|&loads| loads != 2), None, "{format:?}");
-        assert_eq!(logged.reads, 4 * u64::from(found.iter().sum::<u32>()));
+        for (i, &loads) in found.iter().enumerate() {
+            let each = if holds(layout, i, found.len()) == Holds::Scales { 4 } else { 1 };
+            assert_eq!(loads, 2 * each, "{format:?}, element {i}");
+        }
+        assert_eq!(logged.reads, bytes(&found));
         // what lies behind the last token is left alone; what a dispatch says is in whole blocks
         let (logged, found) = attention_loads(&gpu, layout, 69, 1);
-        assert_eq!(found.iter().position(|&loads| loads != 2 && loads != 0), None, "{format:?}");
-        let seen = 4 * u64::from(found.iter().sum::<u32>());
-        assert_eq!(logged.reads * 70, seen * 128, "{format:?}");
+        for (i, &loads) in found.iter().enumerate() {
+            let is_scales = holds(layout, i, found.len()) == Holds::Scales;
+            assert!(matches!(loads, 0 | 2) || is_scales && loads <= 8, "{format:?}: {loads} of element {i}");
+        }
+        assert_eq!(logged.reads * 70, bytes(&found) * 128, "{format:?}");
     }
 }
 
@@ -202,12 +229,16 @@ fn attention_of_many_rows_loads_keys_and_values_once_for_four_of_a_tile() {
         let layout = KvLayout { layers: 1, heads, format };
         let (logged, found) = attention_loads(&gpu, layout, 2 * KV_BLOCK_TOKENS - 16, 16);
         assert!(matches!(logged.kernel, Kernel::AttendMany { .. }));
-        let scales = if format.has_scales() { 2 * KV_BLOCK_TOKENS } else { 0 };
-        // four query rows to a thread, two query heads to a head of the cache; a value's scale is needed by each row that sees it
+        // four query rows to a thread, two query heads to a head of the cache; of values a thread loads a word, a quarter of an element;
+        // a value's scale is needed by each row that sees it
         for (i, &loads) in found.iter().enumerate() {
-            let is_scale = i % (found.len() / 4) >= found.len() / 4 - scales;
-            assert!(loads == 8 || is_scale && loads > 0, "{format:?}: {loads} of word {i}");
+            let is_right = match holds(layout, i, found.len()) {
+                Holds::Key => loads == 8,
+                Holds::Value => loads == 4 * 8,
+                Holds::Scales => loads > 0,
+            };
+            assert!(is_right, "{format:?}: {loads} of element {i}");
         }
-        assert_eq!(logged.reads, 2 * 4 * found.len() as u64);
+        assert_eq!(logged.reads, 2 * 16 * found.len() as u64);
     }
 }

@@ -1,6 +1,6 @@
 // Attention, many rows: a workgroup has one head of a tile of up to 16 rows. Per block of 64 keys 256 threads find scores, four
 // queries each; then sixteen of them find maximum and sum for each query; then all add up values, four queries each. In the
-// order of sums it is `attend_few.wgsl`.
+// order of sums it is `attend_few.wgsl`: of the values of eight keys at a time.
 var<workgroup> queries: array<vec4<f32>, 512>; // [128 values][4] of four queries
 var<workgroup> weights: array<f32, 1024>;      // [64 keys][16 queries]
 var<workgroup> partial: array<f32, 256>;       // [16 queries][16]
@@ -10,7 +10,7 @@ var<workgroup> faded: array<f32, 16>;
 const STEPS: u32 = max(2u / PER_WORD, 1u);     // words of a thread
 
 fn load_queries(tile: Tile, head: u32, t: u32) {
-    for (var i = t; i < 4u * words_of(n.dim) * PER_WORD; i += 256u) {
+    for (var i = t; i < 16u * fours_of(n.dim) * PER_WORD; i += 256u) {
         var four: vec4<f32>;
         for (var c = 0u; c < 4u; c += 1u) {
             let row = tile.row + min(i % 4u * 4u + c, tile.rows - 1u);
@@ -24,10 +24,12 @@ fn scores(tile: Tile, block: Block, first: u32, t: u32) {
     let token = t % 64u;
     let four = t / 64u;
     var dot = vec4<f32>(0.0);
-    for (var i = 0u; i < words_of(n.dim); i += 1u) {
-        let key = key_word(block, i, token);
-        for (var j = 0u; j < PER_WORD; j += 1u) {
-            dot = fma(queries[(i * PER_WORD + j) * 4u + four], vec4<f32>(value_of(key, j)), dot);
+    for (var i = 0u; i < fours_of(n.dim); i += 1u) {
+        let words = key_words(block, i, token);
+        for (var g = 0u; g < PER_WORD; g += 1u) {
+            let key = four_of(words, g);
+            let at = (i * PER_WORD + g) * 16u + four;
+            for (var c = 0u; c < 4u; c += 1u) { dot = fma(queries[at + 4u * c], vec4<f32>(key[c]), dot); }
         }
     }
     let score = dot * key_scale(block, token) * bitcast<f32>(n.scale);
@@ -73,13 +75,31 @@ fn softmax(tile: Tile, block: Block, first: u32, t: u32) {
     workgroupBarrier();
 }
 
+// Sums of the values of a word over `count` keys of a block, by the weights of four queries.
+fn value_sums(block: Block, word: u32, four: u32, count: u32) -> array<Values, 4> {
+    var sums: array<Values, 4>;
+    for (var slice = 0u; slice < count; slice += SLICE) {
+        var of_slice: array<Values, 4>;
+        for (var j = slice; j < min(slice + SLICE, count); j += 1u) {
+            let value = value_word(block, word, j);
+            for (var c = 0u; c < 4u; c += 1u) {
+                of_slice[c] = fma(Values(weights[j * 16u + four + c]), value, of_slice[c]);
+            }
+        }
+        for (var c = 0u; c < 4u; c += 1u) { sums[c] += of_slice[c]; }
+    }
+    return sums;
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let head = wg.x;
     let tile = tile_at(wg.y);
     let seen = seen_by(tile, tile.rows - 1u);
     let words = words_of(n.dim);
-    let four = t / 64u * 4u;
+    // the first 32 words, which may be all, keep one warp busy for each four of the queries, and not half as many
+    let first_word = t % 32u + t / 128u * 32u;
+    let four = t / 32u % 4u * 4u;
     load_queries(tile, head, t);
     var all_largest = vec4<f32>(LOWEST);
     var all_total = vec4<f32>(0.0);
@@ -101,14 +121,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             workgroupBarrier();
             softmax(tile, block, first, t);
             for (var i = 0u; i < STEPS; i += 1u) {
-                let word = t % 64u + 64u * i;
+                let word = first_word + 64u * i;
                 if (word < words) {
-                    for (var c = 0u; c < 4u; c += 1u) { sum[i][c] *= faded[four + c]; }
-                    for (var j = 0u; j < min(TOKENS, seen - first); j += 1u) {
-                        let value = value_word(block, word, j);
-                        for (var c = 0u; c < 4u; c += 1u) {
-                            sum[i][c] = fma(Values(weights[j * 16u + four + c]), value, sum[i][c]);
-                        }
+                    let of_block = value_sums(block, word, four, min(TOKENS, seen - first));
+                    for (var c = 0u; c < 4u; c += 1u) {
+                        sum[i][c] = fma(sum[i][c], Values(faded[four + c]), of_block[c]);
                     }
                 }
             }
@@ -127,7 +144,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         if (four + c < tile.rows) {
             for (var i = 0u; i < STEPS; i += 1u) {
                 for (var j = 0u; j < PER_WORD; j += 1u) {
-                    let d = (t % 64u + 64u * i) * PER_WORD + j;
+                    let d = (first_word + 64u * i) * PER_WORD + j;
                     if (d < n.dim) {
                         out[((tile.row + four + c) * n.heads + head) * n.dim + d] = value_of(all[i][c], j) / all_total[c];
                     }

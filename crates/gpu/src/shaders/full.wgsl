@@ -9,7 +9,10 @@ const PER_WORD: u32 = 1u;
 const TOKENS: u32 = 64u;
 alias Values = f32;
 fn value_of(values: Values, i: u32) -> f32 { return values; }
+alias Words = vec4<f32>;
+fn fours_of(dim: u32) -> u32 { return (dim + 3u) / 4u; }
 fn words_of(dim: u32) -> u32 { return dim; }
+fn four_of(words: Words, i: u32) -> vec4<f32> { return words; }
 
 struct Tile { row: u32, rows: u32, first: u32 }
 fn tile_at(index: u32) -> Tile {
@@ -26,7 +29,14 @@ struct Block { at: u32, rows: u32 }
 fn block_of_tile(tile: Tile, index: u32, head: u32) -> Block {
     return Block((tile.first + index * TOKENS) * n.cols + head * n.dim, n.group - index * TOKENS);
 }
-fn key_word(block: Block, i: u32, token: u32) -> Values { return rounded(keys[block.at + min(token, block.rows - 1u) * n.cols + i]); }
+fn key_words(block: Block, i: u32, token: u32) -> Words {
+    let at = block.at + min(token, block.rows - 1u) * n.cols + 4u * i;
+    var words: Words;
+    for (var j = 0u; j < 4u; j += 1u) {
+        if (4u * i + j < n.dim) { words[j] = rounded(keys[at + j]); }
+    }
+    return words;
+}
 fn value_word(block: Block, i: u32, token: u32) -> Values { return rounded(values[block.at + token * n.cols + i]); }
 fn key_scale(block: Block, token: u32) -> f32 { return 1.0; }
 fn rounded(value: f32) -> f32 {

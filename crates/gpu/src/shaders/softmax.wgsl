@@ -1,6 +1,8 @@
 // What the kernels of attention share: a chunk is 4 blocks of 64 keys. Chunks are summed apart and put together in order, however
 // many workgroups have them.
 const CHUNK_BLOCKS: u32 = 4u;
+// Keys whose values are summed apart, in order within a block.
+const SLICE: u32 = 8u;
 const LOWEST: f32 = -3.4e38;
 
 // Sums of one more chunk: largest score, sum of the weights, and by what the two sums of values are multiplied.

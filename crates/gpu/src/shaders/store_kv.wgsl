@@ -38,16 +38,16 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     }
     if (row_of(wg) >= n.entries) { return; }
     for (var i = t; i < words; i += 64u) {
-        let at = first + i * PER_WORD;
         var word: u32;
-        if (KV == 0u) { word = bitcast<u32>(qkv[at]); }
+        if (KV == 0u) { word = bitcast<u32>(value_at(first, i)); }
         if (KV == 1u) { word = (bf16_bits(value_at(first, i * 2u)) >> 16u) | bf16_bits(value_at(first, i * 2u + 1u)); }
         if (KV == 2u) {
             let d = i * 4u;
             let four = vec4<f32>(value_at(first, d), value_at(first, d + 1u), value_at(first, d + 2u), value_at(first, d + 3u));
             word = pack4xI8(clamp(vec4<i32>(round(four / scale)), vec4<i32>(-127), vec4<i32>(127)));
         }
-        if (is_value) { kv[base + TOKENS * words + slot * words + i] = word; } else { kv[base + i * TOKENS + slot] = word; }
+        let of_key = (i / 4u * TOKENS + slot) * 4u + i % 4u;
+        kv[base + select(of_key, TOKENS * words + slot * words + i, is_value)] = word;
     }
     if (KV == 2u && t == 0u) {
         // bytes of what is no number are numbers: the scale becomes NaN, so that it shows in all who see the token
