@@ -1,12 +1,16 @@
-// Few rows: a workgroup makes 16 columns of ROWS rows; 4 threads side by side read 16 columns, 64 such fours share K. Sums over 32
-// values meet as integers in workgroup memory, so they are exact; then the groups are added in order, which gives the bits of
+// Few rows: a workgroup makes 16 columns of ROWS rows; 4 threads side by side read 16 columns, 48 such fours share K, of which a thread
+// has half a group at a time, all on its way before any of it is needed: K of 3,072 is one unit for each. Sums over 64 values
+// meet as integers in workgroup memory, so they are exact; then the groups are added in order, which gives the bits of
 // the definition. K is taken in passes of what workgroup memory holds.
-const PASS: u32 = 48u / ROWS;   // groups of a pass
+const PASS: u32 = 96u / ROWS;   // groups of a pass
 const COLUMNS: u32 = 16u;
-const SLICES: u32 = 64u;
-var<workgroup> parts: array<i32, 3072>;  // [PASS * 4][ROWS][COLUMNS]
-var<workgroup> steps: array<f32, 48>;    // [PASS][ROWS] scales of the activations
-var<workgroup> places: array<u32, 48>;   // [PASS][ROWS] of outliers
+const THREADS: u32 = 192u;
+const SLICES: u32 = 48u;
+const WORDS: u32 = select(8u, 16u, Q8);    // words of a column in a unit
+var<workgroup> parts: array<i32, 3072>;    // [PASS * 2][ROWS][COLUMNS]
+var<workgroup> scales: array<vec4<u32>, 192>; // [PASS][COLUMNS] of the weights, bf16
+var<workgroup> steps: array<f32, 96>;      // [PASS][ROWS] scales of the activations
+var<workgroup> places: array<u32, 96>;     // [PASS][ROWS] of outliers
 
 fn sum_of(at: u32, sub: u32) -> i32 {
     let word = i32(select(row_meta[at].sums_high, row_meta[at].sums_low, sub < 2u));
@@ -15,36 +19,89 @@ fn sum_of(at: u32, sub: u32) -> i32 {
 
 fn row_at(row0: u32, r: u32, group: u32) -> u32 { return min(row0 + r, n.rows - 1u) * n.groups + group; }
 
-// Sums over the 32 values `sub` of a group, of four columns and all rows, to the workgroup's memory.
-fn sum_unit(row0: u32, column: u32, group: u32, sub: u32, to: u32) {
+struct Unit { words: array<vec4<u32>, WORDS> }
+
+// Four values along K, the quad `i` of a unit, of each of four columns; of q4 the nibbles.
+fn quads_in(unit: Unit, i: u32) -> vec4<u32> {
+    if (Q8) { return unit.words[i % WORDS] ^ vec4<u32>(0x80808080u); }
+    return (unit.words[i / 2u] >> vec4<u32>(4u * (i & 1u))) & vec4<u32>(0x0f0f0f0fu);
+}
+
+// Sums over half a group, of four columns and all rows, to the workgroup's memory.
+fn sum_unit(row0: u32, column: u32, group: u32, half: u32, to: u32) {
     let block = block_of(column, group);
-    var sum: array<vec4<i32>, ROWS>;
-    for (var half = 0u; half < 2u; half += 1u) {
-        var quads: array<vec4<u32>, 4>;
-        if (Q8) {
-            for (var j = 0u; j < 4u; j += 1u) { quads[j] = quads_of(block, column, sub * 8u + half * 4u + j); }
-        } else {
-            for (var j = 0u; j < 2u; j += 1u) {
-                let words = w[block + VALUES + (sub * 4u + half * 2u + j) * 16u + column % 64u / 4u];
-                quads[2u * j] = words & vec4<u32>(0x0f0f0f0fu);
-                quads[2u * j + 1u] = (words >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
+    var unit: Unit;
+    for (var j = 0u; j < WORDS; j += 1u) {
+        unit.words[j] = w[block + VALUES + (half * WORDS + j) * 16u + column % 64u / 4u];
+    }
+    var sub_scales = 0u;
+    if (!Q8) { sub_scales = raw_sub_scales_of(block, column, 2u * half); }
+    // read before the first is multiplied: between products, Mesa 26.1 makes of these reads a program that crashes
+    var x: array<vec4<u32>, 4u * ROWS>;
+    for (var r = 0u; r < ROWS; r += 1u) {
+        for (var i = 0u; i < 4u; i += 1u) { x[4u * r + i] = quantized[row_at(row0, r, group) * 8u + half * 4u + i]; }
+    }
+    var total: array<vec4<i32>, ROWS>;
+    for (var sub = 0u; sub < 2u; sub += 1u) {
+        var sum: array<vec4<i32>, ROWS>;
+        for (var i = 2u * sub; i < 2u * sub + 2u; i += 1u) {
+            let a = quads_in(unit, 4u * i);
+            let b = quads_in(unit, 4u * i + 1u);
+            let c = quads_in(unit, 4u * i + 2u);
+            let d = quads_in(unit, 4u * i + 3u);
+            for (var r = 0u; r < ROWS; r += 1u) {
+                let four = x[4u * r + i];
+                sum[r] += dots(a, four.x) + dots(b, four.y) + dots(c, four.z) + dots(d, four.w);
             }
         }
-        // read before the first is multiplied: between products, Mesa 26.1 makes of these reads a program that crashes
-        var x: array<vec4<u32>, ROWS>;
-        for (var r = 0u; r < ROWS; r += 1u) { x[r] = quantized[row_at(row0, r, group) * 8u + sub * 2u + half]; }
         for (var r = 0u; r < ROWS; r += 1u) {
-            sum[r] += dots(quads[0], x[r].x) + dots(quads[1], x[r].y) + dots(quads[2], x[r].z) + dots(quads[3], x[r].w);
+            if (!Q8) {
+                let of_row = sum_of(row_at(row0, r, group), 2u * half + sub);
+                sum[r] = (sum[r] - vec4<i32>(8 * of_row)) * sub_scales_in(sub_scales, sub);
+            }
+            total[r] += sum[r];
         }
     }
     for (var r = 0u; r < ROWS; r += 1u) {
-        var total = sum[r];
-        if (!Q8) { total = (total - vec4<i32>(8 * sum_of(row_at(row0, r, group), sub))) * sub_scales_of(block, column, sub); }
         let at = (to * ROWS + r) * COLUMNS + column % COLUMNS;
-        parts[at] = total.x;
-        parts[at + 1u] = total.y;
-        parts[at + 2u] = total.z;
-        parts[at + 3u] = total.w;
+        parts[at] = total[r].x;
+        parts[at + 1u] = total[r].y;
+        parts[at + 2u] = total[r].z;
+        parts[at + 3u] = total[r].w;
+    }
+}
+
+// All units of a pass, and what belongs to its groups.
+fn sum_pass(row0: u32, column0: u32, first: u32, groups: u32, t: u32) {
+    var of_columns: vec4<u32>;
+    if (t < 2u * groups) { of_columns = raw_scales_of(block_of(column0, first + t / 2u), column0 + t % 2u * 8u); }
+    var step = 0.0;
+    var place = 0u;
+    if (t < groups * ROWS) {
+        let at = row_at(row0, t % ROWS, first + t / ROWS);
+        step = row_meta[at].scale;
+        place = row_meta[at].places;
+    }
+    for (var i = t / 4u; i < 2u * groups; i += SLICES) {
+        sum_unit(row0, column0 + t % 4u * 4u, first + i / 2u, i % 2u, i);
+    }
+    scales[t] = of_columns;
+    if (t < 96u) {
+        steps[t] = step;
+        places[t] = place;
+    }
+}
+
+// Sums of groups times their scale.
+fn scale_groups(groups: u32, t: u32) {
+    for (var i = t; i < groups * ROWS * COLUMNS; i += THREADS) {
+        let group = i / (ROWS * COLUMNS);
+        let rest = i % (ROWS * COLUMNS);
+        let at = group * 2u * ROWS * COLUMNS + rest;
+        let column = rest % COLUMNS;
+        let word = scales[2u * group + column / 8u][column / 2u % 4u];
+        let scale = select(bf16_high(word), bf16_low(word), (column & 1u) == 0u);
+        parts[at] = bitcast<i32>(f32(parts[at] + parts[at + ROWS * COLUMNS]) * scale);
     }
 }
 
@@ -55,28 +112,29 @@ fn product(row0: u32, column0: u32, t: u32) -> f32 {
     var y = 0.0;
     for (var first = 0u; first < n.groups; first += PASS) {
         let groups = min(PASS, n.groups - first);
-        for (var i = t / 4u; i < 4u * groups; i += SLICES) {
-            sum_unit(row0, column0 + t % 4u * 4u, first + i / 4u, i % 4u, i);
-        }
-        if (t < groups * ROWS) {
-            let at = row_at(row0, t % ROWS, first + t / ROWS);
-            steps[t] = row_meta[at].scale;
-            places[t] = row_meta[at].places;
-        }
+        sum_pass(row0, column0, first, groups, t);
         workgroupBarrier();
-        for (var i = t; i < groups * ROWS * COLUMNS; i += 256u) {
-            let group = i / (ROWS * COLUMNS);
-            let rest = i % (ROWS * COLUMNS);
-            let at = group * 4u * ROWS * COLUMNS + rest;
-            let sum = parts[at] + parts[at + ROWS * COLUMNS] + parts[at + 2u * ROWS * COLUMNS] + parts[at + 3u * ROWS * COLUMNS];
-            let column = column0 + rest % COLUMNS;
-            parts[at] = bitcast<i32>(f32(sum) * scale_of(block_of(column, first + group), column));
-        }
+        scale_groups(groups, t);
         workgroupBarrier();
         if (t < ROWS * COLUMNS) {
-            for (var g = 0u; g < groups; g += 1u) {
-                y = fma(bitcast<f32>(parts[g * 4u * ROWS * COLUMNS + t]), steps[g * ROWS + r], y);
-                y = with_outliers(y, row_at(row0, r, first + g), places[g * ROWS + r], block_of(mine, first + g), mine);
+            // four groups are read before the first is added
+            for (var g = 0u; g < groups; g += 4u) {
+                var scaled: array<f32, 4>;
+                var step: array<f32, 4>;
+                var place: array<u32, 4>;
+                for (var i = 0u; i < 4u; i += 1u) {
+                    scaled[i] = bitcast<f32>(parts[(g + i) * 2u * ROWS * COLUMNS + t]);
+                    step[i] = steps[(g + i) * ROWS + r];
+                    place[i] = places[(g + i) * ROWS + r];
+                }
+                for (var i = 0u; i < 4u; i += 1u) {
+                    if (g + i < groups) {
+                        y = fma(scaled[i], step[i], y);
+                        if (place[i] >= 0x10000u) {
+                            y = with_outliers(y, row_at(row0, r, first + g + i), place[i], block_of(mine, first + g + i), mine);
+                        }
+                    }
+                }
             }
         }
         workgroupBarrier();
@@ -84,7 +142,7 @@ fn product(row0: u32, column0: u32, t: u32) -> f32 {
     return y;
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(192)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let row0 = wg.x * ROWS;
     let column0 = wg.y * COLUMNS;
