@@ -191,10 +191,8 @@ fn build_of(plist: &str) -> Option<&str> {
 const BINDING_BYTES_MAX: u64 = (1 << 34) - 4 * 256;
 
 /// What the kernel for matrix units is made of.
-pub(crate) const UNITS_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
-    .union(wgpu::Features::SHADER_F16)
-    .union(wgpu::Features::SUBGROUP)
-    .union(wgpu::Features::SUBGROUP_BARRIER);
+pub(crate) const UNITS_FEATURES: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
 /// Workgroup memory of the kernel for matrix units of 8 and of 16.
 pub(crate) const UNITS_WORKGROUP_BYTES: [u32; 2] = [31_744, 41_984];
 

@@ -288,13 +288,13 @@ fn units_row_tile(row: u32, tile: u32, held_rows: u32, lanes: u32) -> String {
             text +=
                 &format!("coopStoreT(sum_{row}_{sum}, &pieces[(piece + {to}u) * EACH], STRIDE * EACH);\n");
         }
-        text += "subgroupBarrier();\n";
+        text += "workgroupBarrier();\n";
         for i in 0..held_rows {
             let y = (row * 2 + half) * held_rows + i;
             let sum = format!("piece_at(mine + {}u * STRIDE)", i * lanes / 8);
             text += &format!("y_{y} = added(y_{y}, {sum}, scales_{half}, scale_{row}_{i});\n");
         }
-        text += "subgroupBarrier();\n";
+        text += "workgroupBarrier();\n";
     }
     text
 }
