@@ -110,7 +110,7 @@ pub enum BatchError {
     OtherContent {
         /// The path of the journal.
         path: String,
-        /// What differs.
+        /// What differs, and how.
         what: &'static str,
     },
     /// The output is a file that no batch has written.

@@ -117,9 +117,9 @@ fn ended(process: &mut Watched) -> Result<(), DocumentError> {
 /// ffmpeg at work, from which one frame is taken after the other. It waits where nobody takes them.
 struct Running {
     process: Watched,
-    /// What it reads.
+    /// The video, which it reads as long as it runs.
     _file: HandedFile,
-    /// Of the frames that are to come.
+    /// Numbers of the frames that are still to come.
     numbers: std::vec::IntoIter<usize>,
     fps: f64,
     limits: ImageLimits,

@@ -69,7 +69,7 @@ impl HandedFile {
     /// # Errors
     /// It cannot be made or written.
     pub(crate) fn new(bytes: &[u8]) -> std::io::Result<Self> {
-        let folder = crate::documents::private_folder()?;
+        let folder = tempfile::Builder::new().prefix("phi3v-").tempdir()?;
         std::fs::write(folder.path().join("file"), bytes)?;
         Ok(Self(folder))
     }
