@@ -421,9 +421,7 @@ impl Preparer {
     /// # Errors
     /// [`ImageError`](image::ImageError): they are not an image within the limits.
     pub fn image_from_rgb(&self, rgb: &RgbImage) -> Result<Arc<ImageInputs>> {
-        // sides beyond the type are beyond any limit
-        let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
-        self.image_limits.check_size(Size { width: side(rgb.width), height: side(rgb.height) })?;
+        self.image_limits.check_size(Size::of(rgb.width, rgb.height))?;
         Ok(Arc::new(image::process(rgb, &self.image_params)?))
     }
 

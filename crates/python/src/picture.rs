@@ -175,14 +175,8 @@ fn of_pixels(
     rgb: &[u8],
     options: &ImageOptions,
 ) -> Result<ImageInputs, ImageError> {
-    options.limits.check_size(size(width, height))?;
+    options.limits.check_size(Size::of(width, height))?;
     image::process(&RgbImage { width, height, pixels: rgb.to_vec() }, &options.params)
-}
-
-/// A size of which sides beyond the type are the largest that it has, which are beyond any limit.
-fn size(width: usize, height: usize) -> Size {
-    let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
-    Size { width: side(width), height: side(height) }
 }
 
 /// Refuses what `name` says has so many pixels where these are beyond the limits, before anything is made of them.
@@ -194,7 +188,7 @@ pub(crate) fn check_size(
     height: usize,
     reading: Reading,
 ) -> PyResult<()> {
-    let checked = work::held(py, || reading.limits().check_size(size(width, height)))?;
+    let checked = work::held(py, || reading.limits().check_size(Size::of(width, height)))?;
     let refused = |error| NamedImageError::Image { name, error };
     checked.map_err(|error| errors::exception(py, &CliError::from(refused(error))))
 }

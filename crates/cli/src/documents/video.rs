@@ -3,7 +3,7 @@
 use super::error::DocumentError;
 use super::process::{Ending, Stopped, TOOL_MEMORY_MAX, Watched};
 use crate::sys::{HandedFile, away_from_ctrl_c};
-use phi3v::image::{ImageError, ImageLimits, RgbImage};
+use phi3v::image::{ImageError, ImageLimits, RgbImage, Size};
 use std::io::{self, Read};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -189,12 +189,8 @@ fn read_ppm(stream: &mut impl Read, limits: &ImageLimits) -> Result<Option<RgbIm
     let Some((width, height)) = read_ppm_head(stream) else { return Ok(None) };
     let pixels = (width as u64).saturating_mul(height as u64);
     if pixels > limits.pixels_max {
-        let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
-        return Err(ImageError::Pixels {
-            width: side(width),
-            height: side(height),
-            limit: limits.pixels_max,
-        });
+        let Size { width, height } = Size::of(width, height);
+        return Err(ImageError::Pixels { width, height, limit: limits.pixels_max });
     }
     let mut pixels = vec![0; width * height * 3];
     Ok(stream.read_exact(&mut pixels).ok().map(|()| RgbImage { width, height, pixels }))

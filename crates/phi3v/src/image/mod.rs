@@ -55,6 +55,19 @@ pub struct Size {
 }
 
 impl Size {
+    /// Of sides as they are counted in memory. One beyond the type is the largest that it has, which is beyond any limit.
+    ///
+    /// ```
+    /// use phi3v::image::Size;
+    ///
+    /// assert_eq!(Size::of(640, usize::MAX), Size { width: 640, height: u32::MAX });
+    /// ```
+    #[must_use]
+    pub fn of(width: usize, height: usize) -> Self {
+        let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+        Self { width: side(width), height: side(height) }
+    }
+
     /// Number of pixels, which cannot overflow.
     #[must_use]
     pub fn pixels(self) -> u64 {

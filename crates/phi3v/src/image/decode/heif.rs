@@ -72,8 +72,7 @@ fn read(bytes: &[u8], limits: &ImageLimits, codec: Codec) -> Result<Raster, Faul
         limits.check_size(size)?;
     }
     let picture = Items::new(&file, codec, stated, limits).primary()?;
-    let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
-    let size = Size { width: side(picture.width), height: side(picture.height) };
+    let size = Size::of(picture.width, picture.height);
     limits.check_size(size)?;
     Ok(Raster::new(size, Layout::Rgba, picture.pixels.into_flattened()))
 }
