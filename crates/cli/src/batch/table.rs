@@ -52,14 +52,20 @@ impl Columns {
         Ok(whole)
     }
 
+    /// The columns of every table, of one question or of `several`.
+    fn own_names(several: bool) -> &'static [&'static str] {
+        if several {
+            &["custom_id", "question", "answer", "finish_reason", "error"]
+        } else {
+            &["custom_id", "answer", "finish_reason", "error"]
+        }
+    }
+
     /// Their names. Properties that are called as a column of every table bear a mark.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let mut names = vec!["custom_id".to_owned()];
-        if !self.questions.is_empty() {
-            names.push("question".to_owned());
-        }
-        names.extend(["answer", "finish_reason", "error"].map(str::to_owned));
+        let mut names: Vec<String> =
+            Self::own_names(!self.questions.is_empty()).iter().map(|&name| name.to_owned()).collect();
         let own = names.len();
         for property in self.properties.iter() {
             let taken = names[..own].iter().any(|name| name == property);
@@ -147,14 +153,13 @@ pub fn write_csv(
 /// Whether the file at `path` begins as [`write_csv`] does.
 #[must_use]
 pub fn is_csv(path: &Path) -> bool {
-    const HEADS: [&str; 2] =
-        ["custom_id,answer,finish_reason,error", "custom_id,question,answer,finish_reason,error"];
+    let [one, several] = [false, true].map(|several| Columns::own_names(several).join(","));
     let mut begin = Vec::new();
-    let longest = HEADS[1].len() as u64 + 1;
+    let longest = several.len() as u64 + 1;
     let read = phi3v::files::open_regular(path).and_then(|file| file.take(longest).read_to_end(&mut begin));
     // behind the columns of every table come others, or the end of the line
-    let is_head = |head: &str| matches!(begin.strip_prefix(head.as_bytes()), Some([b',' | b'\r', ..]));
-    read.is_ok() && HEADS.into_iter().any(is_head)
+    let is_head = |head: String| matches!(begin.strip_prefix(head.as_bytes()), Some([b',' | b'\r', ..]));
+    read.is_ok() && [one, several].into_iter().any(is_head)
 }
 
 #[cfg(feature = "parquet")]
