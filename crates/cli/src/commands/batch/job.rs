@@ -10,6 +10,7 @@ use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::error::CliError;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::conversation::DEFAULT_MAX_NEW_TOKENS;
+use phi3v::sampler::SamplingParams;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -91,17 +92,18 @@ pub(super) fn check_flags(
 /// The flags that say how an answer is made, and whether each was given with another value than it has by itself.
 fn given(flags: &GenerationArgs) -> [(&'static str, bool); 11] {
     let other = |value: f32, default: f32| (value - default).abs() > 0.0;
+    let default = SamplingParams::default();
     [
         ("--system", flags.system.is_some()),
         ("--max-new-tokens", flags.max_new_tokens.is_some()),
         ("--stop", !flags.stop.is_empty()),
-        ("--temperature", other(flags.temperature, 0.0)),
-        ("--top-k", flags.top_k != 0),
-        ("--top-p", other(flags.top_p, 1.0)),
-        ("--min-p", other(flags.min_p, 0.0)),
-        ("--repetition-penalty", other(flags.repetition_penalty, 1.0)),
-        ("--presence-penalty", other(flags.presence_penalty, 0.0)),
-        ("--frequency-penalty", other(flags.frequency_penalty, 0.0)),
+        ("--temperature", other(flags.temperature, default.temperature)),
+        ("--top-k", flags.top_k != default.top_k),
+        ("--top-p", other(flags.top_p, default.top_p)),
+        ("--min-p", other(flags.min_p, default.min_p)),
+        ("--repetition-penalty", other(flags.repetition_penalty, default.repetition_penalty)),
+        ("--presence-penalty", other(flags.presence_penalty, default.presence_penalty)),
+        ("--frequency-penalty", other(flags.frequency_penalty, default.frequency_penalty)),
         ("--seed", flags.seed.is_some()),
     ]
 }
