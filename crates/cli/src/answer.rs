@@ -5,7 +5,7 @@ use crate::interrupt::Interrupt;
 use crate::note;
 use crate::progress::Progress;
 use crate::sources::{NamedImage, NamedImageError};
-use crate::terminal::{TextSink, printable};
+use crate::terminal::TextSink;
 use phi3v::batch::{Answer, Coming};
 use phi3v::engine::{CacheSalt, Engine, Event, FinishReason, Finished, Observer, Request, StepProgress};
 use phi3v::error::count;
@@ -93,7 +93,7 @@ pub fn tell_doubt(answer: &Answer) {
     let words = words(&answer.tokens, &answer.finished.text);
     let worst = words.iter().min_by(|a, b| a.p.total_cmp(&b.p)).filter(|word| word.p < EVEN_MIN);
     if let Some(worst) = worst {
-        let (text, percent) = (printable(&worst.text), 100.0 * worst.p);
+        let (text, percent) = (&worst.text, 100.0 * worst.p);
         note!("the demo model is not sure of \"{text}\" ({percent:.0} %): its answer is probably wrong");
     }
 }
@@ -117,8 +117,8 @@ pub fn next_picture(
 }
 
 /// Sends pictures through the vision tower while others are still being prepared elsewhere, and returns all of them with
-/// the time it took; tells of pages that lack something. What has come is taken before each step, so that little is done for a request that cannot be run: one
-/// with a picture that cannot be read, or with more than fits into the context.
+/// the time it took; tells of pages that lack something. What has come is taken before each step, so that little is done for a
+/// request that cannot be run: one with a picture that cannot be read, or with more than fits into the context.
 ///
 /// # Errors
 /// A picture that could not be prepared, more pictures than fit into the context, or Ctrl-C.

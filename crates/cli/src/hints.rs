@@ -8,7 +8,6 @@ use crate::error::{CliError, ExitCode};
 use crate::paths::{quoted, unwritable};
 use crate::sources::{FetchFault, NamedImageError, SourceError, Unallowed, http_url};
 use crate::tell;
-use crate::terminal::printable;
 use crate::trust;
 use phi3v::engine::EngineError;
 use phi3v::presets::Preset;
@@ -22,9 +21,9 @@ impl CliError {
         if self.exit_code() == ExitCode::Interrupted {
             return;
         }
-        tell!("error: {}", printable(&self.to_string()));
+        tell!("error: {self}");
         if let Some(hint) = self.hint() {
-            tell!("hint: {}", printable(&hint));
+            tell!("hint: {hint}");
         }
     }
 

@@ -158,8 +158,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Takes the rows that have an error out which are `asked` for again, or whose files are asked about page by page now: the file is written anew without them and
-    /// put into its place as a whole.
+    /// Takes the rows that have an error out which are `asked` for again, or whose files are asked about page by page now: the
+    /// file is written anew without them and put into its place as a whole.
     ///
     /// # Errors
     /// It cannot be read or written.

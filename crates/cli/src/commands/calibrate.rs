@@ -13,7 +13,7 @@ use crate::report::calibration_table;
 use crate::runtime::{self, Runtime};
 use crate::sources::{self, ImageOptions};
 use crate::tell;
-use crate::terminal::{print, printable};
+use crate::terminal::print;
 use phi3v::batch::read_ahead;
 use phi3v::decide::{Calibration, Fitted, Labelled};
 use phi3v::files::{Existing, NewFile};
@@ -80,7 +80,7 @@ fn examples(
             Ok(picture) => picture,
             Err(error @ CliError::Picture(_)) => {
                 meter.row(true, false);
-                meter.above(|| tell!("left out: {}", printable(&error.to_string())));
+                meter.above(|| tell!("left out: {error}"));
                 refused.get_or_insert(error);
                 continue;
             }

@@ -199,7 +199,7 @@ impl Session<'_> {
             tell!("{}", picture.report());
         } else {
             let tokens = count(picture.inputs.num_img_tokens(), "token");
-            note!("{} goes with the next question ({tokens})", printable(&picture.name));
+            note!("{} goes with the next question ({tokens})", picture.name);
         }
         self.pending.push(picture);
     }
