@@ -4,15 +4,14 @@
 //! where the first has taken all: then there are so many more. Clients are told apart by the salts of their caches, that is by
 //! their keys; where keys share caches, and where there are none, all are one client.
 
+use crate::sources::Held;
 use phi3v::engine::CacheSalt;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The places of an engine; clones are the same.
 #[derive(Clone)]
 pub(super) struct Places {
-    /// Places held, by client; none with 0.
-    held: Arc<Mutex<HashMap<CacheSalt, usize>>>,
+    held: Held,
     capacity: usize,
 }
 
@@ -24,7 +23,7 @@ pub(super) struct Place {
 
 impl Places {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { held: Arc::default(), capacity }
+        Self { held: Held::default(), capacity }
     }
 
     /// Places for one client alone.
@@ -34,17 +33,17 @@ impl Places {
 
     /// Places held at this moment, all clients together.
     pub(super) fn held(&self) -> usize {
-        self.lock().values().sum()
+        self.held.lock().values().sum()
     }
 
     /// Whether a client could have so many places at this moment.
     pub(super) fn has_room(&self, client: &CacheSalt, count: usize) -> bool {
-        self.fits(&self.lock(), client, count)
+        self.fits(&self.held.lock(), client, count)
     }
 
     /// So many places for a client: all of them, or none where they are not to be had.
     pub(super) fn take(&self, client: CacheSalt, count: usize) -> Option<Vec<Place>> {
-        let mut held = self.lock();
+        let mut held = self.held.lock();
         if !self.fits(&held, &client, count) {
             return None;
         }
@@ -60,21 +59,11 @@ impl Places {
         let clients = held.len() + usize::from(own == 0);
         all + count <= self.capacity || own + count <= self.capacity / clients
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<CacheSalt, usize>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut held = self.places.lock();
-        if let Some(own) = held.get_mut(&self.client) {
-            *own -= 1;
-            if *own == 0 {
-                held.remove(&self.client);
-            }
-        }
+        self.places.held.give_back(&self.client, 1);
     }
 }
 

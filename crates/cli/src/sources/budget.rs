@@ -6,10 +6,9 @@
 //! more taken than there is, which equal parts for however many come, as of places in the queue, would not hold to.
 
 use super::error::{BudgetError, SourceError};
+use super::held::Held;
 use phi3v::engine::CacheSalt;
-use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bytes that are counted as one: small enough for short questions to take little, so large that few charges change the count.
@@ -36,15 +35,15 @@ pub struct SourceLimits {
 /// The memory that is set aside for the inputs of all requests together.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    /// Units that are held, by client; none with 0.
-    held: Arc<Mutex<HashMap<CacheSalt, usize>>>,
+    /// Units that are held.
+    held: Held,
     bytes_max: usize,
 }
 
 impl Inputs {
     /// A memory of `bytes_max` bytes for all requests together, counted in units of 1 KiB.
     pub fn new(bytes_max: usize) -> Self {
-        Self { held: Arc::default(), bytes_max }
+        Self { held: Held::default(), bytes_max }
     }
 
     /// A request's share of the memory, of which nothing is charged yet, where all are one client.
@@ -55,10 +54,6 @@ impl Inputs {
     /// The same for a request of `client`: clients are told apart by the salts of their caches. That without one is alone.
     pub fn budget_of(&self, client: CacheSalt) -> Budget {
         Budget { inputs: self.clone(), client, units: 0, bytes: 0 }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<CacheSalt, usize>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,7 +81,7 @@ impl Budget {
         }
         let missing = total.div_ceil(UNIT).saturating_sub(self.units);
         if missing > 0 {
-            let mut held = self.inputs.lock();
+            let mut held = self.inputs.held.lock();
             let left = (all / UNIT).checked_sub(held.values().sum::<usize>() + missing);
             let own = held.get(&self.client).copied().unwrap_or(0) + missing;
             if left.is_none_or(|left| !is_alone && own > left.saturating_mul(OF_FREE)) {
@@ -135,13 +130,7 @@ impl Budget {
 
 impl Drop for Budget {
     fn drop(&mut self) {
-        let mut held = self.inputs.lock();
-        if let Some(own) = held.get_mut(&self.client) {
-            *own -= self.units;
-            if *own == 0 {
-                held.remove(&self.client);
-            }
-        }
+        self.inputs.held.give_back(&self.client, self.units);
     }
 }
 
@@ -156,14 +145,14 @@ mod tests {
         for _ in 0..3 * UNIT {
             first.charge(1).unwrap();
         }
-        assert_eq!(inputs.lock().values().sum::<usize>(), 3);
+        assert_eq!(inputs.held.lock().values().sum::<usize>(), 3);
         second.charge(UNIT).unwrap();
         assert_eq!(second.charge(1), Err(BudgetError::Full));
         drop(first);
         second.charge(3 * UNIT).unwrap();
         assert_eq!(second.charge(1), Err(BudgetError::TooLarge { bytes: 4 * UNIT + 1, limit: 4 * UNIT }));
         drop(second);
-        assert!(inputs.lock().is_empty());
+        assert!(inputs.held.lock().is_empty());
     }
 
     #[test]
@@ -196,7 +185,7 @@ mod tests {
         );
         drop(one);
         inputs.budget().charge(64 * UNIT).unwrap();
-        assert!(inputs.lock().is_empty());
+        assert!(inputs.held.lock().is_empty());
     }
 
     #[test]

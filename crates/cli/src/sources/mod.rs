@@ -10,6 +10,7 @@ mod data_url;
 mod error;
 mod folder;
 mod grab;
+mod held;
 mod hosts;
 mod image;
 mod named;
@@ -20,6 +21,7 @@ pub use addresses::Sources;
 pub use budget::{Budget, Inputs, SourceLimits};
 pub use error::{BudgetError, DataUrlFault, FetchFault, NamedImageError, SourceError, Unallowed};
 pub use grab::{Grab, GrabError};
+pub use held::Held;
 pub use hosts::{AllowedHost, Fetcher};
 pub use image::{ImageReport, NamedImage, page_name, times_of};
 pub use named::{
