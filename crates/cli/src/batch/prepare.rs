@@ -6,7 +6,7 @@ use super::questions::Question;
 use super::row::{RowKey, salt};
 use crate::documents::OpenFiles;
 use crate::server::error::{ApiError, Hint};
-use crate::server::openai::offline::{Extras, Offered, Offline, settle_seed};
+use crate::server::openai::offline::{Extras, Offered, Offline, Requests, settle_seed};
 use crate::sources::{ImageOptions, NamedImage, NamedImageError, read_page};
 use axum::http::StatusCode;
 use phi3v::batch::Asked;
@@ -162,7 +162,7 @@ impl LineAsker {
         let offered = body.and_then(|body| caught(|| self.offline.prepare(&body, salt)));
         let custom_id = custom_id.to_owned();
         match offered {
-            Ok(Offered { requests, extras, is_incomplete, budget }) => {
+            Ok(Offered { requests: Requests { requests, is_incomplete, budget }, extras }) => {
                 let warning = is_incomplete.then(|| format!("{custom_id}: {LINE_INCOMPLETE}"));
                 let choices = requests.len();
                 let row = RowKey { custom_id, choices, extras, warning, _budget: Some(budget) };

@@ -99,7 +99,17 @@ pub(super) async fn with_images<T: Send + 'static>(
     .await
 }
 
-/// The engine's requests for a question, one for each answer, and the budget that was charged for body and images.
+/// A question that is ready for the engine.
+pub struct Requests {
+    /// One request for each answer.
+    pub requests: Vec<Request>,
+    /// Whether something of a page that is asked about could not be drawn.
+    pub is_incomplete: bool,
+    /// What was charged for body and images, to be held as long as the requests.
+    pub budget: Budget,
+}
+
+/// The engine's requests for a question.
 ///
 /// # Errors
 /// As [`prompt`]; prompt and answer do not fit into the context, or the answer's form cannot be followed.
@@ -109,23 +119,14 @@ pub async fn requests(
     mut ask: Ask,
     budget: Budget,
     times: Times,
-) -> Result<(Vec<Request>, Budget), ApiError> {
+) -> Result<Requests, ApiError> {
     let turns = std::mem::take(&mut ask.turns);
     let prompt = prompt(app, model, turns, Some(ask.cache_salt), budget, times).await?;
     prompt.requests(app, model, ask).await
 }
 
 impl Prompt {
-    /// The engine's requests about it, as [`requests`] has them.
-    ///
-    /// # Errors
-    /// Prompt and answer do not fit into the context, or the answer's form cannot be followed.
-    pub async fn requests(
-        self,
-        app: &Arc<App>,
-        model: &ServedModel,
-        ask: Ask,
-    ) -> Result<(Vec<Request>, Budget), ApiError> {
+    async fn requests(self, app: &Arc<App>, model: &ServedModel, ask: Ask) -> Result<Requests, ApiError> {
         let max_new_tokens = max_new_tokens(app, model, &ask, self.input_ids.len())?;
         if ask.form.is_none() {
             return Ok(self.build(&ask, max_new_tokens, None));
@@ -143,12 +144,7 @@ impl Prompt {
         .await
     }
 
-    fn build(
-        self,
-        ask: &Ask,
-        max_new_tokens: usize,
-        constraint: Option<GrammarConstraint>,
-    ) -> (Vec<Request>, Budget) {
+    fn build(self, ask: &Ask, max_new_tokens: usize, constraint: Option<GrammarConstraint>) -> Requests {
         let request = |choice: usize| {
             let mut sampling = ask.sampling.clone();
             sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
@@ -163,7 +159,8 @@ impl Prompt {
                 scored: Vec::new(),
             }
         };
-        ((0..ask.choices).map(request).collect(), self.budget)
+        let requests = (0..ask.choices).map(request).collect();
+        Requests { requests, is_incomplete: self.is_incomplete, budget: self.budget }
     }
 }
 

@@ -12,11 +12,12 @@ use crate::server::error::ApiError;
 use crate::server::hints;
 use crate::server::limits::{Limits, Times};
 use crate::server::prepare;
+pub use crate::server::prepare::Requests;
 use crate::server::state::{App, ServedModel};
-use crate::sources::{Budget, Sources};
+use crate::sources::Sources;
 use phi3v::batch::Answer;
 use phi3v::chat_template::Role;
-use phi3v::engine::{CacheSalt, Request};
+use phi3v::engine::CacheSalt;
 use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -32,14 +33,10 @@ pub struct Offline {
 
 /// What a body asks for.
 pub struct Offered {
-    /// One request for each answer.
-    pub requests: Vec<Request>,
+    /// Its requests, with what they hold.
+    pub requests: Requests,
     /// What the answers are to carry besides their text.
     pub extras: Extras,
-    /// Whether something of a page that is asked about could not be drawn.
-    pub is_incomplete: bool,
-    /// Memory of the body and the pictures, to be held as long as the requests.
-    pub budget: Budget,
 }
 
 impl Offline {
@@ -73,14 +70,8 @@ impl Offline {
         }
         settle_seed(&mut ask.sampling, &salt);
         let (app, times) = (&self.app, Times::start(&self.app.limits));
-        let turns = std::mem::take(&mut ask.turns);
-        let (ahead, budget) = (Some(ask.cache_salt), app.budget(CacheSalt::default()));
-        self.runtime.block_on(async {
-            let prompt = prepare::prompt(app, &self.model, turns, ahead, budget, times).await?;
-            let is_incomplete = prompt.is_incomplete;
-            let (requests, budget) = prompt.requests(app, &self.model, ask).await?;
-            Ok(Offered { requests, extras, is_incomplete, budget })
-        })
+        let prepared = prepare::requests(app, &self.model, ask, app.budget(CacheSalt::default()), times);
+        Ok(Offered { requests: self.runtime.block_on(prepared)?, extras })
     }
 }
 

@@ -5,7 +5,7 @@ use crate::server::ask::Ask;
 use crate::server::engine_thread::Updates;
 use crate::server::error::ApiError;
 use crate::server::limits::Times;
-use crate::server::prepare;
+use crate::server::prepare::{self, Requests};
 use crate::server::state::{App, ServedModel};
 use crate::sources::Budget;
 use phi3v::engine::{FinishReason, Usage};
@@ -36,7 +36,7 @@ impl Session {
         // before the work of preparing; a place can still be gone when it is done
         app.engine.check_places(&ask.cache_salt, ask.choices)?;
         let prepared = prepare::requests(app, model, ask, budget, times);
-        let (requests, budget) = times.within(prepared).await?;
+        let Requests { requests, budget, .. } = times.within(prepared).await?;
         let remaining = requests.len();
         let updates = app.engine.submit(requests, budget, progress, times)?;
         Ok(Self { updates, remaining })
