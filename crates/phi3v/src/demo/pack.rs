@@ -1,6 +1,6 @@
 //! Packs the weights: for the build script, and for tests.
 
-use super::code::{BLOCK_BYTES, CODE_BITS_MAX, SECTION_BLOCKS, STREAMS, SYMBOLS, ZERO, codes};
+use super::code::{BLOCK_BYTES, CODE_BITS_MAX, HALF, SECTION_BLOCKS, STREAMS, SYMBOLS, ZERO, codes};
 
 /// Zeros after the codes of a stream: it is read 8 bytes at a time, and 7 bytes ahead.
 pub(super) const ZEROS: usize = 16;
@@ -10,24 +10,55 @@ pub(super) fn pack(file: &[u8]) -> Vec<u8> {
     let (blocks, rest) = file.as_chunks::<BLOCK_BYTES>();
     let mut numbers: Vec<Number> =
         blocks.as_flattened().as_chunks().0.iter().map(|&number| split(number)).collect();
-    numbers.chunks_mut(SECTION_BLOCKS * STREAMS * STREAMS).for_each(choose_zeros);
-    let sections: Vec<_> = numbers
-        .chunks(SECTION_BLOCKS * STREAMS * STREAMS)
-        .map(|numbers| (numbers, code_lengths(counts(numbers))))
-        .collect();
+    let sections: Vec<_> = numbers.chunks_mut(SECTION_BLOCKS * STREAMS * STREAMS).map(Section::of).collect();
     let mut packed = (blocks.len() as u64).to_le_bytes().to_vec();
     for stream in 0..STREAMS {
         let codes = encoded(&sections, stream);
         packed.extend((codes.len() as u64).to_le_bytes());
         packed.extend(codes);
     }
-    for (_, lengths) in &sections {
-        packed.extend(written_lengths(lengths));
+    for section in &sections {
+        packed.push(section.halves.into());
+        packed.extend(written_lengths(&section.lengths));
     }
-    packed.extend(numbers.iter().filter(|number| number.symbol != ZERO).map(|number| number.rest));
+    for section in &sections {
+        packed.extend(section.rests());
+    }
     packed.extend([0; STREAMS]);
     packed.extend(rest);
     packed
+}
+
+/// Numbers that share a code.
+struct Section<'a> {
+    numbers: &'a [Number],
+    /// Of the codes, in bits.
+    lengths: [u8; SYMBOLS],
+    /// Whether mantissas and signs take half a byte.
+    halves: bool,
+}
+
+impl<'a> Section<'a> {
+    /// Zero has the code of its exponent where it has half a byte, too, and where it is rare: a section without zero's own
+    /// code is read faster.
+    fn of(numbers: &'a mut [Number]) -> Self {
+        let zeros = numbers.iter().filter(|number| number.symbol == ZERO).count();
+        let halves = numbers.iter().all(|number| number.rest & !HALF == 0) && zeros <= numbers.len() / 2;
+        if halves || zeros < numbers.len() / 256 {
+            numbers.iter_mut().filter(|number| number.symbol == ZERO).for_each(|number| number.symbol = 0);
+        }
+        Self { lengths: code_lengths(counts(numbers)), numbers, halves }
+    }
+
+    /// The mantissas and signs, as they are written.
+    fn rests(&self) -> Vec<u8> {
+        if self.halves {
+            let half = |number: &Number| number.rest >> 4 | number.rest & 1;
+            let pairs = self.numbers.as_chunks::<2>().0;
+            return pairs.iter().map(|[first, second]| half(first) | half(second) << 4).collect();
+        }
+        self.numbers.iter().filter(|number| number.symbol != ZERO).map(|number| number.rest).collect()
+    }
 }
 
 /// The lengths of a section's codes, as they are written.
@@ -51,14 +82,6 @@ fn split(number: [u8; 2]) -> Number {
     Number { symbol: if number == [0, 0] { ZERO } else { exponent.into() }, rest }
 }
 
-/// Gives zero the code of its exponent where it is rare: a section without zero's own code is read faster.
-fn choose_zeros(section: &mut [Number]) {
-    let zeros = section.iter().filter(|number| number.symbol == ZERO).count();
-    if zeros < section.len() / 256 {
-        section.iter_mut().filter(|number| number.symbol == ZERO).for_each(|number| number.symbol = 0);
-    }
-}
-
 fn counts(numbers: &[Number]) -> [u64; SYMBOLS] {
     let mut counts = [0; SYMBOLS];
     for number in numbers {
@@ -68,9 +91,9 @@ fn counts(numbers: &[Number]) -> [u64; SYMBOLS] {
 }
 
 /// The codes of a stream, whose numbers are those of every block that have its turn.
-fn encoded(sections: &[(&[Number], [u8; SYMBOLS])], stream: usize) -> Vec<u8> {
+fn encoded(sections: &[Section], stream: usize) -> Vec<u8> {
     let (mut written, mut pending, mut pending_bits) = (Vec::new(), 0u32, 0);
-    for (numbers, lengths) in sections {
+    for Section { numbers, lengths, .. } in sections {
         let codes = codes(lengths);
         for number in numbers.chunks(STREAMS).skip(stream).step_by(STREAMS).flatten() {
             pending |= u32::from(codes[number.symbol]) << pending_bits;

@@ -1,6 +1,6 @@
 //! Unpacks the weights that lie in the program.
 
-use super::code::{BLOCK_BYTES, CODE_BITS_MAX, SECTION_BLOCKS, STREAMS, SYMBOLS, ZERO, codes};
+use super::code::{BLOCK_BYTES, CODE_BITS_MAX, HALF, SECTION_BLOCKS, STREAMS, SYMBOLS, ZERO, codes};
 
 /// The file that was packed.
 ///
@@ -14,15 +14,17 @@ pub(super) fn unpack(packed: &[u8]) -> Vec<u8> {
         Bits { left: packed.split_off(..bytes).expect("a stream"), pending: 0, count: 0 }
     });
     let sections = blocks.div_ceil(SECTION_BLOCKS);
-    let tables: Vec<_> = (0..sections).map(|_| lengths(&mut packed)).collect();
+    let forms: Vec<_> = (0..sections).map(|_| Form::read(&mut packed)).collect();
     let mut file = vec![0; blocks * BLOCK_BYTES];
-    for (section, lengths) in file.chunks_mut(SECTION_BLOCKS * BLOCK_BYTES).zip(&tables) {
+    for (section, form) in file.chunks_mut(SECTION_BLOCKS * BLOCK_BYTES).zip(&forms) {
         let (numbers, _) = section.as_chunks_mut();
-        let table = table(lengths);
-        packed = if lengths[ZERO] > 0 {
+        let table = table(&form.lengths);
+        packed = if form.halves {
+            unpack_section(numbers, &mut streams, &table, packed, halves)
+        } else if form.lengths[ZERO] > 0 {
             unpack_zeros(numbers, &mut streams, &table, packed)
         } else {
-            unpack_section(numbers, &mut streams, &table, packed)
+            unpack_section(numbers, &mut streams, &table, packed, bytes)
         };
     }
     file.extend(&packed[STREAMS..]);
@@ -32,21 +34,39 @@ pub(super) fn unpack(packed: &[u8]) -> Vec<u8> {
 /// Numbers whose codes follow each other in a stream, in the file's order of bytes.
 type Few = [u8; 2 * STREAMS];
 
-/// A section's numbers, none of which has zero's code, from its codes and from the bytes `rests`; what follows those.
-fn unpack_section<'a>(
+/// A section's numbers, none of which has zero's code, from its codes and from `rests`, `N` bytes for four numbers, which
+/// `spread` puts into lanes; what follows those.
+fn unpack_section<'a, const N: usize>(
     numbers: &mut [Few],
     streams: &mut [Bits; STREAMS],
     table: &Table,
     rests: &'a [u8],
+    spread: impl Fn([u8; N]) -> u64,
 ) -> &'a [u8] {
-    let (here, after) = rests.split_at(numbers.len() * STREAMS);
+    let (here, after) = rests.split_at(numbers.len() * N);
     let (here, _) = here.as_chunks();
     for (block, rests) in numbers.chunks_exact_mut(STREAMS).zip(here.chunks_exact(STREAMS)) {
         for ((few, rests), stream) in block.iter_mut().zip(rests).zip(&mut *streams) {
-            *few = joined(stream.take_few(table), *rests);
+            *few = joined(stream.take_few(table), spread(*rests));
         }
     }
     after
+}
+
+/// Mantissas and signs of a byte each in lanes of 16 bits.
+fn bytes(rests: [u8; STREAMS]) -> u64 {
+    let rests = u64::from(u32::from_le_bytes(rests));
+    let rests = (rests | rests << 16) & 0x0000_ffff_0000_ffff;
+    (rests | rests << 8) & 0x00ff_00ff_00ff_00ff
+}
+
+/// Mantissas and signs of half a byte each in lanes of 16 bits.
+fn halves(rests: [u8; STREAMS / 2]) -> u64 {
+    let rests = u64::from(u16::from_le_bytes(rests));
+    let rests = (rests | rests << 24) & 0x0000_00ff_0000_00ff;
+    let rests = (rests | rests << 12) & 0x000f_000f_000f_000f;
+    // the mantissa's bits go up, the sign stays
+    (rests | rests << 4) & (0x0001_0001_0001_0001 * u64::from(HALF))
 }
 
 /// The same of a section some of whose numbers have zero's code.
@@ -61,9 +81,9 @@ fn unpack_zeros<'a>(
         for (few, stream) in block.iter_mut().zip(&mut *streams) {
             let entries = stream.take_few(table);
             let following = rests.first_chunk().expect("bytes after the last");
-            let (bytes, count) = among_zeros(following, entries);
+            let (found, count) = among_zeros(following, entries);
             rests = &rests[count..];
-            *few = joined(entries, bytes);
+            *few = joined(entries, bytes(found));
         }
     }
     rests
@@ -76,26 +96,33 @@ fn among_zeros(following: &[u8; STREAMS], entries: [Entry; STREAMS]) -> ([u8; ST
     (entries.map(rest).map(Option::unwrap_or_default), STREAMS - bytes.len())
 }
 
-/// Numbers of these exponents, mantissas and signs. Where each is put together alone, the file takes a quarter longer.
-fn joined(entries: [Entry; STREAMS], rests: [u8; STREAMS]) -> Few {
+/// Numbers of these exponents, and of mantissas and signs in lanes. Where each is put together alone, the file takes a quarter longer.
+fn joined(entries: [Entry; STREAMS], rests: u64) -> Few {
     let [a, b, c, d] = entries.map(|entry| u64::from(entry.0));
     let exponents = (a | b << 16 | c << 32 | d << 48) & 0xff00_ff00_ff00_ff00;
-    let rests = u64::from(u32::from_le_bytes(rests));
-    let rests = (rests | rests << 16) & 0x0000_ffff_0000_ffff;
-    let rests = (rests | rests << 8) & 0x00ff_00ff_00ff_00ff;
     let rotated = (exponents | rests) >> 1 & 0x7fff_7fff_7fff_7fff | (rests & 0x0001_0001_0001_0001) << 15;
     rotated.to_le_bytes()
 }
 
-/// The lengths of a section's codes.
-fn lengths(packed: &mut &[u8]) -> [u8; SYMBOLS] {
-    let mut next = || *packed.split_off_first().expect("lengths of codes");
-    let mut lengths = [0; SYMBOLS];
-    lengths[ZERO] = next();
-    loop {
-        match next() {
-            0 => return lengths,
-            length => lengths[usize::from(next())] = length,
+/// How a section is written.
+struct Form {
+    /// Whether mantissas and signs take half a byte.
+    halves: bool,
+    /// Of its codes, in bits.
+    lengths: [u8; SYMBOLS],
+}
+
+impl Form {
+    fn read(packed: &mut &[u8]) -> Self {
+        let mut next = || *packed.split_off_first().expect("a section's form");
+        let halves = next() == 1;
+        let mut lengths = [0; SYMBOLS];
+        lengths[ZERO] = next();
+        loop {
+            match next() {
+                0 => return Self { halves, lengths },
+                length => lengths[usize::from(next())] = length,
+            }
         }
     }
 }
@@ -203,7 +230,7 @@ mod tests {
     fn common_exponents_take_less_room() {
         // a quarter each of four exponents: 2 bits in place of 8
         let packed = comes_back((0..8000u16).map(|i| 0x3f00 + ((i % 4) << 7) + (i % 128)));
-        assert_eq!(packed, AROUND + (2 + 2 * 4) + 8000 / 4 + 8000);
+        assert_eq!(packed, AROUND + (3 + 2 * 4) + 8000 / 4 + 8000);
     }
 
     #[test]
@@ -212,17 +239,34 @@ mod tests {
         let numbers = SECTION_BLOCKS * BLOCK_BYTES / 2;
         let packed =
             comes_back((0..2 * numbers).map(|i| {
-                if i < numbers { 0x3f00 + 0x80 * (i as u16 % 2) } else { 0x100 * (1 + i as u16 % 2) }
+                if i < numbers { 0x3f01 + 0x80 * (i as u16 % 2) } else { 0x101 * (1 + i as u16 % 2) }
             }));
-        assert_eq!(packed, AROUND + 2 * (2 + 2 * 2) + 2 * numbers / 8 + 2 * numbers);
+        assert_eq!(packed, AROUND + 2 * (3 + 2 * 2) + 2 * numbers / 8 + 2 * numbers);
     }
 
     #[test]
     fn zeros_take_a_bit_and_their_negatives_and_neighbours_more() {
         let zeros = SECTION_BLOCKS * BLOCK_BYTES / 2;
-        assert_eq!(comes_back(vec![0; zeros]), AROUND + 2 + zeros / 8);
-        assert_eq!(comes_back(vec![0x8000; zeros]), AROUND + (2 + 2) + zeros / 8 + zeros);
+        assert_eq!(comes_back(vec![0; zeros]), AROUND + 3 + zeros / 8);
+        assert_eq!(comes_back(vec![0x8001; zeros]), AROUND + (3 + 2) + zeros / 8 + zeros);
         comes_back([0, 1, 0x8000, 0x8001].repeat(100));
+    }
+
+    #[test]
+    fn mantissas_that_end_in_zeros_take_half_a_byte() {
+        let numbers = SECTION_BLOCKS * BLOCK_BYTES / 2;
+        // all of them of two exponents and both signs
+        let coarse = |i: usize| 0x3f00 + 0x10 * (i as u16 % 16) | (i as u16 / 16 % 2) << 15;
+        let small = AROUND + (3 + 2 * 2) + numbers / 8 + numbers / 2;
+        assert_eq!(comes_back((0..numbers).map(coarse)), small);
+        // one that does not
+        let large = small + numbers / 2;
+        assert_eq!(comes_back((0..numbers).map(|i| coarse(i) | u16::from(i == 77))), large);
+        // zeros have half a byte, too, up to half of the numbers
+        let zeros = |least| move |i| if i % 4096 < least { 0 } else { coarse(i) };
+        for least in [1, 2048, 2049, 4095] {
+            comes_back((0..numbers).map(zeros(least)));
+        }
     }
 
     #[test]
