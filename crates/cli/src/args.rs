@@ -1,39 +1,33 @@
 //! Every flag, once: help, completions, manual pages and docs/cli.md are made from these definitions.
 
+mod ask;
 mod batch;
 mod decide;
 mod form;
 mod formats;
+mod generation;
+mod model;
 mod picture;
 mod report;
 mod serve;
 
+pub use ask::{AskArgs, ChatArgs, check_pictures};
 pub use batch::{BatchArgs, Sidecar};
 pub use decide::{CalibrateArgs, DecideArgs};
 pub use form::{AnswerForm, FormArgs};
 pub use formats::{BenchFormat, Bits, Dtype, Kv, QuantChoice};
+pub use generation::GenerationArgs;
+pub use model::{ContextArgs, DeviceArgs, ModelArgs, ModelFlag, NamedModelArgs};
 pub use picture::{Detail, FrameArgs, PictureArgs, PictureLimitArgs};
 pub use report::ReportArgs;
 pub use serve::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 
-use crate::error::{CliError, LooseQuestion};
-use crate::paths::{has_picture_ending, is_loose_word};
-use crate::sources::{self, AllowedHost, Grab, NamedImageError};
 use crate::variables::variable;
 use crate::version;
 use clap::builder::{PathBufValueParser, RangedU64ValueParser, Resettable, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use phi3v::GenerationOptions;
-use phi3v::device::DeviceChoice;
 use phi3v::files::Existing;
-use phi3v::model::ModelOptions;
-use phi3v::sampler::{SamplerError, SamplingParams};
-use phi3v::stop::StopStrings;
-use phi3v::weights::Weights;
-use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{Format, KvFormat};
-use std::ffi::{OsStr, OsString};
-use std::io::ErrorKind;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Printed below the help; the numbers are those of [`crate::error::ExitCode`].
@@ -155,97 +149,6 @@ pub enum Command {
     ExportDemo(ExportDemoArgs),
 }
 
-/// `phi3v ask`
-#[derive(Debug, Args)]
-#[command(
-    override_usage = "phi3v ask [OPTIONS] [IMAGE|-]... <QUESTION>",
-    after_long_help = "Examples:
-  phi3v ask cover.jpg \"Help me get the title and author information of this book?\"
-  phi3v ask before.png after.png \"What is difference in this two images?\"
-  curl -s https://example.org/a.png | phi3v ask - \"Could you please introduce this stock to me?\"
-  phi3v ask --allow-url images.example.org https://images.example.org/cat.jpg \"What is this?\"
-  phi3v ask --json receipt.jpg \"What is the total?\" | jq -r .answer
-  phi3v ask --schema @receipt receipt.jpg
-  phi3v ask --choices yes,no photo.jpg \"Is there a dog in this picture?\""
-)]
-pub struct AskArgs {
-    /// Pictures (files, addresses with --allow-url, or - for stdin), and last the question, which may call them image 1, image 2 and so on;
-    /// a preset of --schema has one of its own
-    // one argument, since flags may stand between its values
-    #[arg(value_name = "IMAGE|QUESTION", required_unless_present_any = ["clipboard", "screen"])]
-    pub inputs: Vec<OsString>,
-    /// Look at the picture on the clipboard, before those that are named
-    #[arg(long)]
-    pub clipboard: bool,
-    /// Look at the screen as it is now, before those that are named
-    #[arg(long)]
-    pub screen: bool,
-    /// Which model
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// How pictures are read
-    #[command(flatten)]
-    pub picture: PictureArgs,
-    /// Which frames of videos
-    #[command(flatten)]
-    pub frames: FrameArgs,
-    /// Print one JSON object: answer, finish reason, usage, timings, model, pictures, words, and the fields of a form
-    #[arg(long, short, help_heading = None::<&str>)]
-    pub json: bool,
-    /// What is told on stderr
-    #[command(flatten)]
-    pub report: ReportArgs,
-    /// How the answer is made
-    #[command(flatten)]
-    pub generation: GenerationArgs,
-    /// The form of the answer
-    #[command(flatten)]
-    pub form: FormArgs,
-    /// With --schema: print the answer as a table (CSV), a row for each object of an array or each row of a table
-    #[arg(long, help_heading = "Form of the answer", requires = "schema", conflicts_with = "json")]
-    pub csv: bool,
-    /// How much is kept
-    #[command(flatten)]
-    pub context: ContextArgs,
-    /// With --json: the logarithm of every token's probability, and of the N likeliest alternatives to it, 0 to 20
-    #[arg(long, value_name = "N", help_heading = "Reports", requires = "json", value_parser = logprobs())]
-    pub logprobs: Option<u8>,
-}
-
-/// `--logprobs`: as many as the sampler reports.
-fn logprobs() -> clap::builder::RangedI64ValueParser<u8> {
-    clap::value_parser!(u8).range(0..=SamplingParams::LOGPROBS_MAX as i64)
-}
-
-/// `phi3v chat`
-#[derive(Debug, Args)]
-pub struct ChatArgs {
-    /// Pictures to begin with: files, or addresses with --allow-url; more can be added with /image
-    #[arg(value_name = "IMAGE")]
-    pub images: Vec<OsString>,
-    /// Which model
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// How pictures are read
-    #[command(flatten)]
-    pub picture: PictureArgs,
-    /// Which frames of videos
-    #[command(flatten)]
-    pub frames: FrameArgs,
-    /// What is told on stderr
-    #[command(flatten)]
-    pub report: ReportArgs,
-    /// How the answer is made
-    #[command(flatten)]
-    pub generation: GenerationArgs,
-    /// The form of every answer
-    #[command(flatten)]
-    pub form: FormArgs,
-    /// How much is kept
-    #[command(flatten)]
-    pub context: ContextArgs,
-}
-
 /// `phi3v pull`
 #[derive(Debug, Args)]
 pub struct PullArgs {
@@ -262,44 +165,6 @@ impl PullArgs {
     #[must_use]
     pub fn name(&self) -> &str {
         self.flag.or(self.model.as_deref()).unwrap_or(DEFAULT_PULL)
-    }
-}
-
-/// The model as a flag, where it is an argument: other commands have it so.
-#[derive(Debug, Args)]
-pub struct ModelFlag {
-    /// The same as MODEL, as other commands have it
-    #[arg(long = "model", short = 'm', value_name = "NAME", conflicts_with = "model")]
-    flag: Option<String>,
-}
-
-impl ModelFlag {
-    /// What the flag has, or else the argument.
-    fn or<'a>(&'a self, argument: Option<&'a str>) -> Option<&'a str> {
-        self.flag.as_deref().or(argument)
-    }
-}
-
-/// A model that is named by an argument or a flag.
-#[derive(Debug, Args)]
-pub struct NamedModelArgs {
-    /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, or a repository of a hub (OWNER/NAME or
-    /// OWNER/NAME@REVISION) [default: demo]
-    #[arg(value_name = "MODEL")]
-    pub model: Option<String>,
-    /// The model as a flag
-    #[command(flatten)]
-    pub flag: ModelFlag,
-}
-
-impl NamedModelArgs {
-    /// The model's name: as given, or that of `PHI3V_MODEL`, or the built-in one.
-    #[must_use]
-    pub fn name(&self) -> String {
-        // read here and not by clap, to which it would be an argument beside the flag
-        let of_environment = || variable("PHI3V_MODEL").map(|name| name.to_string_lossy().into_owned());
-        let given = self.flag.or(self.model.as_deref()).map(str::to_owned);
-        given.or_else(of_environment).unwrap_or_else(|| DEFAULT_MODEL.to_owned())
     }
 }
 
@@ -536,230 +401,6 @@ impl OverwriteArgs {
     }
 }
 
-/// Which model, and what it may use.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Model")]
-pub struct ModelArgs {
-    /// demo, phi-3-vision, phi-3.5-vision, a folder with a checkpoint, a file made by phi3v quantize, or a repository
-    /// of a hub (OWNER/NAME or OWNER/NAME@REVISION)
-    #[arg(long, short, env = "PHI3V_MODEL", default_value = DEFAULT_MODEL, hide_env = true, help_heading = None::<&str>)]
-    pub model: String,
-    /// Arithmetic of the products; sums are always f32
-    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
-    pub dtype: Dtype,
-    /// Quantize the weights, at first use, and keep the result for the next [default: q8 for a bf16 model of more than
-    /// 1 GB with --dtype bf16, otherwise none]
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub quant: Option<QuantChoice>,
-    /// Storage of keys and values [default: q8 with quantized weights, otherwise as --dtype]
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub kv: Option<Kv>,
-    /// What it runs on
-    #[command(flatten)]
-    pub device: DeviceArgs,
-}
-
-/// What runs the model.
-#[derive(Clone, Debug, Args)]
-pub struct DeviceArgs {
-    /// What runs the model: auto (a graphics card where one is worth it), cpu, gpu, gpu:N (as phi3v info numbers them)
-    /// or a part of a card's name
-    #[arg(long, value_name = "DEVICE", env = "PHI3V_DEVICE", default_value = "auto", hide_env = true)]
-    pub device: DeviceChoice,
-    /// Threads of the processor [default: one per core, little ones left out]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-}
-
-/// How much is kept of a conversation.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Model")]
-pub struct ContextArgs {
-    /// Tokens that prompt and answer may have together [default: by free memory, up to 16384]
-    #[arg(long, value_name = "TOKENS")]
-    pub context: Option<usize>,
-}
-
-/// How the answer is made.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Answer")]
-pub struct GenerationArgs {
-    /// Instructions that come before the conversation
-    #[arg(long, value_name = "TEXT")]
-    pub system: Option<String>,
-    /// Longest answer [default: 1000, or what the context leaves]
-    #[arg(long, value_name = "TOKENS")]
-    pub max_new_tokens: Option<usize>,
-    /// End the answer before this text; repeat it for several
-    #[arg(long, value_name = "TEXT")]
-    pub stop: Vec<String>,
-    /// 0 always takes the likeliest token, 1 draws by the model's own probabilities, 2 is the most
-    #[arg(
-        long,
-        value_parser = number,
-        help_heading = "Sampling",
-        value_name = "T",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
-    pub temperature: f32,
-    /// Draw from the K likeliest tokens; 0 is no limit
-    #[arg(long, help_heading = "Sampling", value_name = "K", default_value_t = 0)]
-    pub top_k: usize,
-    /// Draw from the likeliest tokens that together have this probability: above 0, at most 1
-    #[arg(long, value_parser = number, help_heading = "Sampling", value_name = "P", default_value_t = 1.0)]
-    pub top_p: f32,
-    /// Draw from tokens with at least this part of the likeliest one's probability: 0 to 1
-    #[arg(long, value_parser = number, help_heading = "Sampling", value_name = "P", default_value_t = 0.0)]
-    pub min_p: f32,
-    /// Make tokens that occurred less likely: divides their logits; 0.1 to 10, 1 is off
-    #[arg(long, value_parser = number, help_heading = "Sampling", value_name = "R", default_value_t = 1.0)]
-    pub repetition_penalty: f32,
-    /// Make tokens of the answer less likely: taken off their logits once; -2 to 2
-    #[arg(
-        long,
-        value_parser = number,
-        help_heading = "Sampling",
-        value_name = "R",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
-    pub presence_penalty: f32,
-    /// Make tokens of the answer less likely: taken off their logits for each time; -2 to 2
-    #[arg(
-        long,
-        value_parser = number,
-        help_heading = "Sampling",
-        value_name = "R",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
-    pub frequency_penalty: f32,
-    /// The same seed gives the same answer [default: another one every time]
-    #[arg(long, help_heading = "Sampling", value_name = "N")]
-    pub seed: Option<u64>,
-}
-
-/// A number that is not whole, as flags have it.
-fn number(text: &str) -> Result<f32, &'static str> {
-    text.trim().parse().map_err(|_| "write a number, as 0.5")
-}
-
-/// Bytes of weights above which a model is quantized unasked: below, there is little to be gained.
-const QUANTIZED_MIN_BYTES: u64 = 1_000_000_000;
-
-impl ModelArgs {
-    /// How far a checkpoint with these weights is to be quantized; nothing for one that is already.
-    #[must_use]
-    pub fn quantized(&self, weights: &Weights) -> Option<Quant> {
-        if weights.quant().is_some() {
-            return None;
-        }
-        self.quantized_from(weights.dtype(), weights.bytes_total())
-    }
-
-    /// How far weights of `bytes` bytes in `format`, which is no quantized one, are to be quantized.
-    #[must_use]
-    pub fn quantized_from(&self, format: Format, bytes: u64) -> Option<Quant> {
-        match self.quant {
-            Some(choice) => choice.quant(),
-            None => default_quant(self.dtype, format, bytes),
-        }
-    }
-
-    /// The arithmetic for a model with these weights.
-    #[must_use]
-    pub fn options(&self, weights: &Weights) -> ModelOptions {
-        self.options_when(weights.quant().is_some())
-    }
-
-    /// The arithmetic for a model whose weights are `quantized` by the time it is loaded.
-    #[must_use]
-    pub fn options_when(&self, quantized: bool) -> ModelOptions {
-        let mut options = self.dtype.options();
-        match self.kv {
-            Some(kv) => options.kv_format = kv.format(),
-            None if quantized => options.kv_format = KvFormat::Q8,
-            None => {}
-        }
-        options
-    }
-}
-
-/// What happens unasked: q8, which is near lossless, where it halves something large and no more exact arithmetic was
-/// asked for.
-fn default_quant(dtype: Dtype, format: Format, bytes: u64) -> Option<Quant> {
-    (dtype == Dtype::Bf16 && format == Format::Bf16 && bytes > QUANTIZED_MIN_BYTES).then_some(Quant::Q8)
-}
-
-impl AskArgs {
-    /// Pictures that are taken and not named.
-    #[must_use]
-    pub fn grabbed(&self) -> Vec<Grab> {
-        let asked = [(Grab::Clipboard, self.clipboard), (Grab::Screen, self.screen)];
-        asked.into_iter().filter(|(_, asked)| *asked).map(|(grab, _)| grab).collect()
-    }
-
-    /// The pictures' names, and the question: `own`, where there are pictures alone.
-    ///
-    /// # Errors
-    /// The question is missing, empty or not text.
-    pub fn images_and_question<'a>(
-        &'a self,
-        own: Option<&'a str>,
-    ) -> Result<(&'a [OsString], &'a str), CliError> {
-        let Some((question, images)) = self.inputs.split_last().filter(|(last, _)| !is_picture(last)) else {
-            if let Some(own) = own {
-                return Ok((&self.inputs, own));
-            }
-            let names = self.inputs.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-            return Err(CliError::NoQuestion { names });
-        };
-        let question = question.to_str().ok_or(CliError::QuestionText)?;
-        if question.trim().is_empty() {
-            return Err(CliError::EmptyQuestion);
-        }
-        Ok((images, question))
-    }
-}
-
-/// Refuses pictures that are not there, as [`sources::check_names`] does. Where a question was given without quotes, its
-/// words are taken for pictures, of which the first that is none is told.
-///
-/// # Errors
-/// [`CliError`]: the first picture that cannot be read.
-pub fn check_pictures(
-    images: &[OsString],
-    last: Option<&str>,
-    allowed: &[AllowedHost],
-) -> Result<(), CliError> {
-    let Err(error) = sources::check_names(images, allowed) else { return Ok(()) };
-    let is_loose =
-        |name: &OsString| name.to_str().is_some_and(|name| is_loose_word(name) && !is_picture(name.as_ref()));
-    let NamedImageError::File { name, error: cause } = &error else { return Err(error.into()) };
-    let first = images.iter().position(|image| image == name.as_str() && is_loose(image));
-    let (Some(first), Some(last), ErrorKind::NotFound) = (first, last, cause.kind()) else {
-        return Err(error.into());
-    };
-    // of who has put one in quotes the other is no part
-    if last.contains(char::is_whitespace) {
-        return Err(error.into());
-    }
-    let words = images[first..].iter().filter_map(|word| word.to_str()).chain([last]);
-    let question = words.collect::<Vec<_>>().join(" ");
-    Err(CliError::LooseQuestion(Box::new(LooseQuestion { error, question })))
-}
-
-/// Whether a word names a picture: stdin, a file, or one word that looks like the name or the address of one.
-fn is_picture(word: &OsStr) -> bool {
-    if word == "-" || Path::new(word).is_file() {
-        return true;
-    }
-    let Some(text) = word.to_str().filter(|text| !text.contains(char::is_whitespace)) else { return false };
-    let url = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-    url || has_picture_ending(text)
-}
-
 impl Cli {
     /// From the words of the command line, the program's name first. The question of `ask` or `decide` may begin with a dash
     /// where it comes last: of several words it can be no flag.
@@ -781,9 +422,7 @@ impl Cli {
             _ => Err(error),
         }
     }
-}
 
-impl Cli {
     fn parse_words(words: &[OsString]) -> Result<Self, clap::Error> {
         let mut command = without_empty_variables(Self::command());
         let matches = command.try_get_matches_from_mut(words)?;
@@ -798,60 +437,6 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         _ => arg,
     });
     command.mut_subcommands(without_empty_variables)
-}
-
-impl GenerationArgs {
-    /// Refuses what no model could follow, before one is loaded.
-    ///
-    /// # Errors
-    /// The first flag out of range.
-    pub fn check(&self) -> Result<(), CliError> {
-        self.sampling(None).validate().map_err(of_flag)?;
-        StopStrings::new(&self.stop).map_err(phi3v::Error::from)?;
-        match self.max_new_tokens {
-            Some(0) => Err(CliError::Unusable {
-                message: "--max-new-tokens is 0, it must be at least 1".to_owned(),
-                hint: Some("ask for at least one token, or leave it out".to_owned()),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// The library's words for the sampling flags.
-    #[must_use]
-    pub fn sampling(&self, logprobs: Option<usize>) -> SamplingParams {
-        SamplingParams {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            seed: self.seed,
-            logprobs,
-        }
-    }
-
-    /// The library's words for all that decides about an answer.
-    #[must_use]
-    pub fn options(&self, logprobs: Option<usize>) -> GenerationOptions {
-        let (sampling, max_new_tokens, stop) =
-            (self.sampling(logprobs), self.max_new_tokens, self.stop.clone());
-        GenerationOptions { sampling, max_new_tokens, stop }
-    }
-}
-
-/// The library's error of an option of the sampler, by the flag that has it.
-fn of_flag(error: SamplerError) -> CliError {
-    match error {
-        SamplerError::OutOfRange { name, value, range } => {
-            let flag = format!("--{}", name.replace('_', "-"));
-            let hint = Some(format!("leave {flag} out to use its default"));
-            CliError::Unusable { message: format!("{flag} is {value}, it must be {range}"), hint }
-        }
-        other => phi3v::Error::from(other).into(),
-    }
 }
 
 /// docs/cli.md: the help of every command.
@@ -887,14 +472,5 @@ mod tests {
             }
         }
         assert!(seen > 20, "{seen} lines");
-    }
-
-    #[test]
-    fn large_bf16_models_are_quantized_unasked() {
-        let real = 8_300_000_000;
-        assert_eq!(default_quant(Dtype::Bf16, Format::Bf16, real), Some(Quant::Q8));
-        assert_eq!(default_quant(Dtype::F32, Format::Bf16, real), None, "f32 was asked for");
-        assert_eq!(default_quant(Dtype::Bf16, Format::Q4, real), None, "quantized already");
-        assert_eq!(default_quant(Dtype::Bf16, Format::Bf16, 4_133_440), None, "the built-in model");
     }
 }

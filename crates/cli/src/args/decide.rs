@@ -1,6 +1,7 @@
 //! The flags of `phi3v decide` and `phi3v calibrate`.
 
-use super::{ContextArgs, ModelArgs, OverwriteArgs, PictureArgs, is_picture, written_path};
+use super::ask::is_picture;
+use super::{ContextArgs, ModelArgs, OverwriteArgs, PictureArgs, written_path};
 use crate::decide::InputError;
 use crate::error::CliError;
 use clap::Args;
