@@ -233,6 +233,48 @@ fn no_instruction_set_is_chosen_when_compiling() {
     assert!(!manifest.contains("rustflags") && !manifest.contains("target-cpu"));
 }
 
+/// What tells systems apart: `sys` of the command and of the library's files, the cores and memory that each system
+/// tells of in its own way, and files of one line or two where a call differs.
+const SYSTEMS: &[&str] = &[
+    "crates/cli/src/documents/process.rs",
+    "crates/cli/src/sys",
+    "crates/cli/src/trust.rs",
+    "crates/gpu/src/adapter.rs",
+    "crates/gpu/src/device.rs",
+    "crates/gpu/src/memory.rs",
+    "crates/kernels/src/bytes.rs",
+    "crates/kernels/src/cores",
+    "crates/kernels/src/cpu/arch/scalar/packed.rs",
+    "crates/kernels/src/cpu/features.rs",
+    "crates/kernels/src/cpu/ops/tensor.rs",
+    "crates/kernels/src/testing",
+    "crates/phi3v/src/device/gpu.rs",
+    "crates/phi3v/src/files/locked.rs",
+    "crates/phi3v/src/files/regular.rs",
+    "crates/phi3v/src/files/sys",
+    "crates/phi3v/src/memory.rs",
+];
+
+#[test]
+fn few_files_tell_systems_apart() {
+    let told = ["target_os", "target_vendor", "(unix", "(windows", " unix)", " windows)"];
+    let crates = ["kernels", "gpu", "phi3v", "cli", "jpeg", "python"];
+    for file in crates.iter().flat_map(|name| rust_files(&format!("crates/{name}/src"))) {
+        let name = file.strip_prefix(repository()).unwrap().to_str().unwrap().replace('\\', "/");
+        let known = SYSTEMS.iter().any(|path| {
+            name.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '/']) || rest.is_empty())
+        });
+        let code = code(&file);
+        let tells =
+            code.lines().any(|line| line.contains("cfg") && told.iter().any(|word| line.contains(word)));
+        assert!(known || !tells, "{name}");
+    }
+    let known = |path: &&str| {
+        rust_files("crates").iter().any(|file| file.to_str().unwrap().replace('\\', "/").contains(path))
+    };
+    assert!(SYSTEMS.iter().all(known), "of these some are no longer there");
+}
+
 /// Statics of the library and the kernels that are made or changed while the program runs: whether the system allows AMX
 /// to this process, patterns and tables of them that are constants, the built-in model unpacked, and the turn of tests at telling what they skip.
 const STATICS: &[&str] = &["ALLOWED", "DIGIT", "FORMATS", "TAG", "TURN", "WEIGHTS"];
