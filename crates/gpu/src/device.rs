@@ -4,6 +4,7 @@ use crate::GpuError;
 use crate::adapter::{Adapter, Choice, MatrixUnits, UNITS_FEATURES};
 use crate::buffer::{Buffer, Gone};
 use crate::linear::side_for;
+use crate::memory::BLOCK_BYTES;
 use crate::pace::Pace;
 use crate::pipelines::Pipelines;
 use phi3v_kernels::BackendError;
@@ -37,8 +38,8 @@ pub struct GpuOptions {
     pub timestamps: bool,
     /// Most bytes of a buffer that a kernel sees, where that shall be less than the card allows; for tests.
     pub binding_bytes_max: Option<u64>,
-    /// Most bytes of all buffers together, where that shall be less than the card has; for tests, and only on cards whose
-    /// driver is Vulkan's or DirectX 12's.
+    /// Most bytes that are taken from the driver for buffers, where that shall be less than the card has; for tests, and only on
+    /// cards whose driver is Vulkan's or DirectX 12's.
     pub memory_bytes_max: Option<u64>,
     /// Multiplications after which the card is told to begin, where they shall not depend on how fast it is; for tests.
     pub work_max: Option<u64>,
@@ -108,6 +109,10 @@ impl Device {
             required_features: features,
             required_limits: limits,
             experimental_features: experimental(units),
+            // where the driver is Metal, each buffer has memory of its own anyway
+            memory_hints: wgpu::MemoryHints::Manual {
+                suballocated_device_memory_block_size: BLOCK_BYTES..BLOCK_BYTES,
+            },
             ..Default::default()
         };
         let (raw, queue) = pollster::block_on(adapter.raw.request_device(&descriptor))
@@ -196,7 +201,7 @@ impl Device {
     fn is_full(&self, bytes: u64) -> bool {
         let Some(limit) = self.memory_bytes_max else { return false };
         let report = self.raw.generate_allocator_report();
-        let taken = report.map_or(0, |report| report.total_allocated_bytes);
+        let taken = report.map_or(0, |report| report.total_reserved_bytes);
         taken + bytes > limit
     }
 
@@ -281,5 +286,41 @@ fn experimental(units: Option<MatrixUnits>) -> wgpu::ExperimentalFeatures {
         // SAFETY: of the experimental features matrix units alone are used, by a kernel of ours that a self-test compares.
         Some(_) => unsafe { wgpu::ExperimentalFeatures::enabled() },
         None => wgpu::ExperimentalFeatures::disabled(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::SPARE_BYTES;
+    use crate::testing::card;
+    use phi3v_kernels::testing::skip;
+
+    #[test]
+    fn what_is_taken_from_the_driver_is_what_the_buffers_need() {
+        let Some(gpu) = card() else { return };
+        let reserved =
+            || gpu.device.raw.generate_allocator_report().map(|report| report.total_reserved_bytes);
+        if reserved().is_none() {
+            return skip(
+                "the card's driver keeps its own accounts",
+                "run it on Vulkan, as Mesa's in software",
+            );
+        }
+        // to which nothing is written, so that they take no memory of a card in software
+        let taken_for = |sizes: &[usize]| {
+            let before = reserved().unwrap();
+            let buffers: Vec<_> = sizes.iter().map(|bytes| gpu.device.buffer(*bytes).unwrap()).collect();
+            (reserved().unwrap() - before, buffers.iter().map(Buffer::size).sum::<u64>())
+        };
+        // keys and values of a layer, gates and ups in q8 and in q4, the smallest matrix of a layer in q4
+        for bytes in [96 << 20, 51 << 20, 27 << 20, 5 << 20] {
+            let (taken, needed) = taken_for(&[bytes; 2]);
+            assert!((needed..needed + (1 << 20)).contains(&taken), "{taken} bytes for {needed}");
+        }
+        // what is no larger than a block: of the tower in bf16, and norms of the decoder
+        let tower = [2 << 20, 4096].repeat(4 * 23);
+        let (taken, needed) = taken_for(&[&tower[..], &[12_288; 64]].concat());
+        assert!(taken <= needed + SPARE_BYTES, "{taken} bytes for {needed}");
     }
 }

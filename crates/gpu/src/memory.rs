@@ -2,14 +2,18 @@
 
 /// What of a driver's budget wgpu lets this program have, in percent: it refuses a buffer past that.
 pub(crate) const BUDGET_PERCENT: u8 = 97;
-/// What wgpu takes from the driver at a time, of which the last may be for little.
-const BLOCK_BYTES: u64 = 256 << 20;
+/// What wgpu takes from the driver at a time for buffers up to this size; a larger one has memory of its own, no more than it needs. It
+/// is the least that wgpu takes: matrices of 5 to 50 MB fill no larger block, so that of wgpu's default, 128 and 256 MB, Phi-3.5-vision
+/// would leave 0.4 to 3.7 GB empty.
+pub(crate) const BLOCK_BYTES: u64 = 4 << 20;
+/// What is not promised: blocks are not full to the end, of which `device.rs` has a test, and wgpu keeps copies on the host for a while.
+pub(crate) const SPARE_BYTES: u64 = 256 << 20;
 
 /// What can be had, where the driver lets the program have `budget` bytes and `usage` of them are taken.
 fn available(budget: u64, usage: u64) -> u64 {
     // as wgpu counts
     let most = budget / 100 * u64::from(BUDGET_PERCENT);
-    most.saturating_sub(usage).saturating_sub(BLOCK_BYTES)
+    most.saturating_sub(usage).saturating_sub(SPARE_BYTES)
 }
 
 /// Bytes of a card's memory, or of what it shares with the processor.
@@ -90,7 +94,7 @@ mod tests {
     #[test]
     fn what_wgpu_would_refuse_is_not_available() {
         const GB: u64 = 1 << 30;
-        assert_eq!(available(8 * GB, GB), 8 * GB / 100 * 97 - GB - (256 << 20));
+        assert_eq!(available(8 * GB, GB), 8 * GB / 100 * 97 - GB - SPARE_BYTES);
         assert_eq!(available(8 * GB, 8 * GB), 0);
         assert_eq!(available(100 << 20, 0), 0);
     }

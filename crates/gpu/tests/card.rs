@@ -162,7 +162,7 @@ fn threads_may_share_a_card() {
 #[test]
 fn a_buffer_waits_for_the_memory_of_one_that_was_dropped() {
     const ROWS: usize = 3000;
-    let limit = Some(24 << 20);
+    let limit = Some(30 << 20);
     let Some(gpu) = card_with(&GpuOptions { memory_bytes_max: limit, ..GpuOptions::default() }) else {
         return;
     };
