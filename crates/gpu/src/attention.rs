@@ -52,16 +52,16 @@ impl FewCut {
     }
 }
 
-/// Tiles of long spans of up to `tokens` tokens in a dispatch: no more than the card shall be busy with.
+/// Tiles of rows that see up to `tokens` tokens in a dispatch: no more than the card shall be busy with.
 pub(crate) fn tiles_at_once(heads: Heads, tokens: usize, work_max: u64) -> usize {
     let keys = tokens.next_multiple_of(KV_BLOCK_TOKENS);
     let tile_work = 2 * (keys * TILE_ROWS * heads.query * heads.dim) as u64;
     (work_max / tile_work.max(1)).clamp(1, AT_ONCE_MAX as u64) as usize
 }
 
-/// Workgroups of an attention within groups of `group` rows.
-pub(crate) fn full_grid(heads: Heads, rows: usize, group: usize) -> [usize; 3] {
-    [heads.query, rows / group * group.div_ceil(TILE_ROWS), 1]
+/// Tiles of an attention within groups of `group` rows.
+pub(crate) fn full_tiles(rows: usize, group: usize) -> usize {
+    rows / group * group.div_ceil(TILE_ROWS)
 }
 
 impl Gpu {
@@ -99,15 +99,22 @@ impl Gpu {
         assert!(q.rows.is_multiple_of(group), "{} rows in groups of {group}", q.rows);
         let rounded = u32::from(precision == Precision::Bf16);
         let [cols, dim_, query_heads, group_] = [q.cols, dim, query, group].map(|v| v as u32);
-        let dispatch = Dispatch {
-            kernel: Kernel::AttendFull,
-            bound: &[q, k, v, out].map(|tensor| Bound::Buffer(&tensor.buffer)),
-            numbers: &[cols, dim_, query_heads, group_, rounded, scale(dim)],
-            grid: full_grid(heads, q.rows, group),
-            reads: 0,
-            work: (2 * q.rows * group * query * dim) as u64,
-        };
-        self.recorder().dispatch(&self.device, &dispatch);
+        let tiles = full_tiles(q.rows, group);
+        let at_once = tiles_at_once(heads, group, self.device.pace.work_max());
+        let mut recorder = self.recorder();
+        for first in (0..tiles).step_by(at_once) {
+            let count = at_once.min(tiles - first);
+            let dispatch = Dispatch {
+                kernel: Kernel::AttendFull,
+                bound: &[q, k, v, out].map(|tensor| Bound::Buffer(&tensor.buffer)),
+                numbers: &[cols, dim_, query_heads, group_, rounded, scale(dim), first as u32],
+                grid: [query, count, 1],
+                reads: 0,
+                // all rows, by the share of these tiles
+                work: (2 * q.rows * group * query * dim * count / tiles) as u64,
+            };
+            recorder.dispatch(&self.device, &dispatch);
+        }
     }
 }
 

@@ -2,11 +2,11 @@
 //! computed, and every buffer is one that a kernel can see.
 
 use crate::MatrixUnits;
-use crate::attention::{FewCut, full_grid, tiles_at_once};
+use crate::attention::{FewCut, full_tiles, tiles_at_once};
 use crate::backend::{LARGE_BYTES, SIZES, SIZES_SMALL};
 use crate::kernel::SIDES;
-use crate::linear::{Blocks, FEW_ROWS_MAX, PartCut, kernel_for, quantized_bytes, side_for};
-use crate::pace::WORK_MAX;
+use crate::linear::{Blocks, FEW_ROWS_MAX, PartCut, kernel_for, quantized_bytes, rows_of_dispatch, side_for};
+use crate::pace::{WORK_FIRST, WORK_MAX};
 use crate::recorder::row_grid;
 use crate::tensor::value_bytes;
 use phi3v_kernels::quant::GROUP;
@@ -86,6 +86,30 @@ fn products_of_the_real_model_keep_within_grids_and_bindings() {
 }
 
 #[test]
+fn products_of_the_real_model_are_cut_by_what_the_card_shall_be_busy_with() {
+    let all = rows_of(SIZES).into_iter().flat_map(|rows| MATRICES.map(|matrix| (rows, matrix)));
+    for ((rows, (n, k, gated)), work_max) in
+        all.flat_map(|product| [(product, WORK_FIRST), (product, WORK_MAX)])
+    {
+        let blocks = Blocks::new(kernel_for(Format::Q8, Precision::F32, rows, None, 0), gated);
+        let row_work = (n * k) as u64;
+        let (mut first, mut dispatches) = (0, 0);
+        while first < rows {
+            let count = rows_of_dispatch(rows - first, &blocks, row_work, work_max);
+            assert!(
+                count as u64 * row_work <= work_max,
+                "{count} rows of [{n}, {k}] are too long for {work_max}"
+            );
+            assert!(first + count == rows || count.is_multiple_of(blocks.rows));
+            (first, dispatches) = (first + count, dispatches + 1);
+        }
+        // no more of them than need be: each reads the weights
+        let most = (work_max / row_work) as usize / blocks.rows * blocks.rows;
+        assert!(first == rows && (rows <= FEW_ROWS_MAX || dispatches == rows.div_ceil(most)));
+    }
+}
+
+#[test]
 fn operations_on_rows_of_the_real_model_keep_within_grids() {
     for rows in [SIZES, SIZES_SMALL].into_iter().flat_map(rows_of) {
         // quantize, then those with a thread for each value, rotation and keys and values
@@ -118,8 +142,10 @@ fn attention_of_the_real_model_keeps_within_grids_and_bindings() {
     }
     for sizes in [SIZES, SIZES_SMALL] {
         let rows = sizes.tiles_at_once * PATCHES;
-        let grid = full_grid(TOWER_HEADS, rows, PATCHES);
-        assert!(is_possible(grid) && grid[1] * 16 >= rows, "{grid:?}");
+        let tiles = full_tiles(rows, PATCHES);
+        assert!(tiles * 16 >= rows, "{tiles} tiles");
+        let at_once = tiles_at_once(TOWER_HEADS, PATCHES, WORK_MAX).min(tiles);
+        assert!(is_possible([TOWER_HEADS.query, at_once, 1]), "{at_once} tiles");
     }
 }
 

@@ -226,6 +226,17 @@ impl Blocks {
     }
 }
 
+/// Rows of a product that one dispatch makes: of few all, of many no more than the card shall be busy with, but whole `blocks`. A row has
+/// `row_work` multiplications.
+pub(crate) fn rows_of_dispatch(rows: usize, blocks: &Blocks, row_work: u64, work_max: u64) -> usize {
+    let most = usize::try_from(work_max / row_work.max(1)).unwrap_or(usize::MAX);
+    if rows <= FEW_ROWS_MAX {
+        rows
+    } else {
+        (most / blocks.rows).max(1).saturating_mul(blocks.rows).min(rows)
+    }
+}
+
 /// Where a product goes, and what happens to it on the way.
 struct Output<'a> {
     to: Bound<'a>,
@@ -356,7 +367,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// A product, part by part.
+    /// A product, part by part, and of many rows no more at once than the card shall be busy with.
     fn parts(&self, recorder: &mut Recorder, input: Input<'_>, weight: &GpuLinear, output: &Output<'_>) {
         let bias = weight.bias.as_ref().map_or(Bound::Empty, Bound::Buffer);
         let [quantized, meta] = [Scratch::Quantized, Scratch::Meta].map(Bound::Scratch);
@@ -371,26 +382,43 @@ impl Gpu {
             let [depth, row_count, width] = [depth, rows, cols].map(|v| v as u32);
             let [out_cols, first] = [output.cols, part.first].map(|v| v as u32);
             let has_bias = u32::from(weight.bias.is_some());
-            let numbers = [depth, row_count, width, out_cols, first, number(output.epilogue), has_bias];
+            let epilogue = number(output.epilogue);
             let weights = Bound::Buffer(&part.buffer);
             let packed = [weights, quantized, meta, bias, output.to];
-            let dense = |x| [weights, x, bias, output.to];
-            let mut dispatch = Dispatch {
-                kernel,
-                bound: &packed,
-                numbers: &numbers,
-                grid: blocks.grid(rows, cols),
-                // a block of rows reads them all
-                reads: (part.bytes * rows.div_ceil(blocks.rows)) as u64,
-                work: (rows * part.cols * k) as u64,
-            };
-            match input {
-                Input::Quantized { .. } => recorder.dispatch(&self.device, &dispatch),
+            let dense;
+            let bound: &[_] = match input {
+                Input::Quantized { .. } => &packed,
                 Input::Rows(x) => {
-                    let bound = dense(Bound::Buffer(&x.buffer));
-                    dispatch.bound = &bound;
-                    recorder.dispatch(&self.device, &dispatch);
+                    dense = [weights, Bound::Buffer(&x.buffer), bias, output.to];
+                    &dense
                 }
+            };
+            let row_work = (part.cols * k) as u64;
+            let mut first_row = 0;
+            while first_row < rows {
+                // asked anew: the first dispatches teach how fast the card is
+                let work_max = self.device.pace.work_max();
+                let count = rows_of_dispatch(rows - first_row, &blocks, row_work, work_max);
+                let dispatch = Dispatch {
+                    kernel,
+                    bound,
+                    numbers: &[
+                        depth,
+                        row_count,
+                        width,
+                        out_cols,
+                        first,
+                        epilogue,
+                        has_bias,
+                        first_row as u32,
+                    ],
+                    grid: blocks.grid(count, cols),
+                    // a block of rows reads them all
+                    reads: (part.bytes * count.div_ceil(blocks.rows)) as u64,
+                    work: count as u64 * row_work,
+                };
+                recorder.dispatch(&self.device, &dispatch);
+                first_row += count;
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// 60 G.
 pub(crate) const WORK_MAX: u64 = 1 << 37;
 /// The same of one that nothing is known of: 0.2 s of a processor's part whose integer products are emulated (50 G a second).
-const WORK_FIRST: u64 = 1 << 33;
+pub(crate) const WORK_FIRST: u64 = 1 << 33;
 /// The same of the slowest, so that a submission is worth its costs.
 const WORK_MIN: u64 = 1 << 30;
 

@@ -2,7 +2,8 @@
 //!
 //! A decode step is a few submissions, so that the card computes its first layers while the last are recorded, a prefill one for
 //! every one or two layers: the card is told to begin when enough work or enough kernels are recorded, and no more than two
-//! submissions are under way before more is recorded. So no submission lasts near the two
+//! submissions are under way before more is recorded. Attention and products of many rows, of which one alone could be too long, come in
+//! several dispatches. So no submission lasts near the two
 //! seconds after which Windows takes the card for dead, and who watches the layers go by sees true progress.
 
 use crate::buffer::Buffer;

@@ -23,7 +23,7 @@ fn load(tile: u32, row0: u32, k0: u32, t: u32) {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let row0 = wg.x * 64u;
+    let row0 = n.first_row + wg.x * 64u;
     let mine = t % 16u;
     let rows = t / 16u;
     var y: array<vec4<f32>, 4>;

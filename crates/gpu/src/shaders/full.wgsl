@@ -1,5 +1,5 @@
 // Rows of a group that attend to each other: keys and values are tensors.
-struct Numbers { cols: u32, dim: u32, heads: u32, group: u32, rounded: u32, scale: u32 }
+struct Numbers { cols: u32, dim: u32, heads: u32, group: u32, rounded: u32, scale: u32, first_tile: u32 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> q: array<f32>;          // [rows, heads * dim] each
 @group(0) @binding(1) var<storage, read> keys: array<f32>;
@@ -17,8 +17,9 @@ fn four_of(words: Words, i: u32) -> vec4<f32> { return words; }
 struct Tile { row: u32, rows: u32, first: u32 }
 fn tile_at(index: u32) -> Tile {
     let tiles = (n.group + 15u) / 16u;
-    let first = index / tiles * n.group;
-    let row = index % tiles * 16u;
+    let tile = n.first_tile + index;
+    let first = tile / tiles * n.group;
+    let row = tile % tiles * 16u;
     return Tile(first + row, min(16u, n.group - row), first);
 }
 fn seen_by(tile: Tile, i: u32) -> u32 { return n.group; }

@@ -29,7 +29,7 @@ fn load_rows(row0: u32, group: u32, i: u32) {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let row0 = wg.x * 64u;
+    let row0 = n.first_row + wg.x * 64u;
     let mine = t % 16u;
     let rows = t / 16u;
     let column = column_of(wg.y, mine * 4u);

@@ -109,7 +109,7 @@ fn finish_held(held: Held, row: u32, columns: vec2<u32>) {
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let row0 = wg.x * SIDE;
+    let row0 = n.first_row + wg.x * SIDE;
     let subgroup = t / LANES;
     let lane = t % LANES;
     let first_row = subgroup % 4u * ROWS;
