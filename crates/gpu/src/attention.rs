@@ -56,7 +56,7 @@ impl FewCut {
 pub(crate) fn tiles_at_once(heads: Heads, tokens: usize, work_max: u64) -> usize {
     let keys = tokens.next_multiple_of(KV_BLOCK_TOKENS);
     let tile_work = 2 * (keys * TILE_ROWS * heads.query * heads.dim) as u64;
-    (work_max / tile_work.max(1)).clamp(1, AT_ONCE_MAX as u64) as usize
+    (work_max / (tile_work * Kernel::AttendFull.cost()).max(1)).clamp(1, AT_ONCE_MAX as u64) as usize
 }
 
 /// Tiles of an attention within groups of `group` rows.

@@ -109,6 +109,14 @@ impl Kernel {
         format!("{name} [{}, {}]", cols * halves, length * depth)
     }
 
+    /// What one of its multiplications costs, where one of integers, of which an instruction (`dot4`) makes four, costs 1.
+    pub(crate) fn cost(self) -> u64 {
+        match self {
+            Self::Few { .. } | Self::Many { .. } | Self::Units { .. } => 1,
+            _ => 4,
+        }
+    }
+
     /// What it binds, in order: `r` to be read, `w` to be written.
     pub(crate) fn bindings(self) -> &'static str {
         match self {

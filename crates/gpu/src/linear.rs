@@ -227,7 +227,7 @@ impl Blocks {
 }
 
 /// Rows of a product that one dispatch makes: of few all, of many no more than the card shall be busy with, but whole `blocks`. A row has
-/// `row_work` multiplications.
+/// `row_work` multiplications, by what they cost.
 pub(crate) fn rows_of_dispatch(rows: usize, blocks: &Blocks, row_work: u64, work_max: u64) -> usize {
     let most = usize::try_from(work_max / row_work.max(1)).unwrap_or(usize::MAX);
     if rows <= FEW_ROWS_MAX {
@@ -394,11 +394,12 @@ impl Gpu {
                 }
             };
             let row_work = (part.cols * k) as u64;
+            let row_cost = row_work * kernel.cost();
             let mut first_row = 0;
             while first_row < rows {
                 // asked anew: the first dispatches teach how fast the card is
                 let work_max = self.device.pace.work_max();
-                let count = rows_of_dispatch(rows - first_row, &blocks, row_work, work_max);
+                let count = rows_of_dispatch(rows - first_row, &blocks, row_cost, work_max);
                 let dispatch = Dispatch {
                     kernel,
                     bound,

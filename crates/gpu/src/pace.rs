@@ -1,4 +1,5 @@
-//! How much work is sent to a card at a time, by how fast it turned out to be.
+//! How much work is sent to a card at a time, by how fast it turned out to be. Work is counted in multiplications of integers, of which
+//! the pace is learnt where weights are packed; one of floats counts for as many as [`Kernel::cost`](crate::kernel::Kernel::cost) says.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +18,7 @@ const AIM: Duration = Duration::from_millis(500);
 /// What a submission took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Done {
-    /// Its multiplications.
+    /// Its multiplications, by what they cost.
     pub(crate) work: u64,
     /// From when it was sent, or the one before it was done, until it was seen to be done.
     pub(crate) took: Duration,

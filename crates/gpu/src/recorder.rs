@@ -60,7 +60,8 @@ pub struct Counts {
     pub bytes_read: u64,
     /// Bytes copied into place before them: rows of the embedding, rotations, block tables.
     pub bytes_copied: u64,
-    /// Multiplications of the largest batch of commands so far, which decides how long the card is busy at a time.
+    /// Multiplications of the largest batch of commands so far, which decides how long the card is busy at a time; those of floats
+    /// count four times.
     pub work_largest: u64,
 }
 
@@ -90,6 +91,13 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) work: u64,
 }
 
+impl Dispatch<'_> {
+    /// Its multiplications by what they cost, by which the pace counts.
+    fn cost(&self) -> u64 {
+        self.work * self.kernel.cost()
+    }
+}
+
 /// Buffers between kernels of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scratch {
@@ -114,7 +122,7 @@ struct GroupKey {
 /// A submission under way.
 struct Submitted {
     index: wgpu::SubmissionIndex,
-    /// Its multiplications.
+    /// What its multiplications cost.
     work: u64,
     at: Instant,
 }
@@ -138,7 +146,7 @@ pub(crate) struct Recorder {
     in_flight: VecDeque<Submitted>,
     /// When the last submission was seen to be done.
     last_done: Option<Instant>,
-    /// Multiplications and kernels since the last submission.
+    /// What multiplications since the last submission cost, and its kernels.
     work: u64,
     kernels: usize,
     /// Measures every kernel, where that was asked for.
@@ -249,7 +257,7 @@ impl Recorder {
         }
         // what was staged for this dispatch must stay where it is
         let is_staged = dispatch.bound.iter().any(|bound| matches!(bound, Bound::Arena));
-        if !is_staged && self.work > 0 && self.work + dispatch.work > device.pace.work_max() {
+        if !is_staged && self.work > 0 && self.work + dispatch.cost() > device.pace.work_max() {
             let result = self.submit(device);
             self.keep(result);
         }
@@ -281,7 +289,7 @@ impl Recorder {
             let written = accesses.find(|(access, _)| *access == 'w');
             self.last = written.map(|(_, bound)| self.buffer(*bound).raw().clone());
         }
-        self.work += dispatch.work;
+        self.work += dispatch.cost();
         self.kernels += 1;
         let kernels_max = if self.in_flight.is_empty() { KERNELS_FIRST } else { KERNELS_NEXT };
         let is_full = self.kernels >= kernels_max || self.timer.as_ref().is_some_and(Timer::is_full);
