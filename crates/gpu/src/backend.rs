@@ -170,7 +170,7 @@ impl Backend for Gpu {
     }
 
     fn linear_weight(&self, source: MatrixSource) -> Result<GpuLinear, BackendError> {
-        GpuLinear::new(&self.device, &source)
+        GpuLinear::new(self, &source)
     }
 
     fn embedding(&self, source: MatrixSource) -> Result<GpuTable, BackendError> {

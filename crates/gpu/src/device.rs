@@ -69,7 +69,7 @@ impl Failure {
     }
 }
 
-/// Bytes of weights that may wait for their copy to the card: in memory that both can reach, of which a card without resizable
+/// Bytes that may wait for their copy to the card: in memory that both can reach, of which a card without resizable
 /// BAR has 256 MB for all programs.
 const UPLOAD_BYTES: u64 = 16 << 20;
 
@@ -95,7 +95,7 @@ pub(crate) struct Device {
     pub(crate) counts_submissions: bool,
     pub(crate) gone: Gone,
     next_number: AtomicU64,
-    /// Bytes of weights that were written since the card was last waited for.
+    /// Bytes that were written since the card was last waited for.
     uploaded: Mutex<u64>,
 }
 
@@ -213,29 +213,43 @@ impl Device {
     /// A buffer that holds `bytes`. What waits on the host for its copy is bounded.
     pub(crate) fn filled(&self, bytes: &[u8]) -> Result<Buffer, BackendError> {
         let buffer = self.buffer(bytes.len())?;
-        for (i, piece) in bytes.chunks(UPLOAD_BYTES as usize).enumerate() {
-            let at = i as u64 * UPLOAD_BYTES;
-            let whole = piece.len() / 4 * 4;
-            self.queue.write_buffer(buffer.raw(), at, &piece[..whole]);
-            if whole < piece.len() {
-                let mut word = [0; 4];
-                word[..piece.len() - whole].copy_from_slice(&piece[whole..]);
-                self.queue.write_buffer(buffer.raw(), at + whole as u64, &word);
-            }
-            self.count_upload(piece.len() as u64)?;
+        let whole = bytes.len() / 4 * 4;
+        self.write(&bytes[..whole], &buffer, 0)?;
+        if whole < bytes.len() {
+            let mut word = [0; 4];
+            word[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            self.write(&word, &buffer, whole as u64)?;
         }
         Ok(buffer)
+    }
+
+    /// Writes `bytes`, whole words, to `buffer` at `at`, before whatever is submitted from now on. In pieces: wgpu counts a card for lost
+    /// where there is no room for what waits on the host.
+    pub(crate) fn write(&self, bytes: &[u8], buffer: &Buffer, at: u64) -> Result<(), BackendError> {
+        for (i, piece) in bytes.chunks(UPLOAD_BYTES as usize).enumerate() {
+            if self.is_full(piece.len() as u64) {
+                return Err(BackendError::OutOfMemory { bytes: piece.len() });
+            }
+            self.queue.write_buffer(buffer.raw(), at + i as u64 * UPLOAD_BYTES, piece);
+            self.count_upload(piece.len() as u64)?;
+        }
+        Ok(())
     }
 
     fn count_upload(&self, bytes: u64) -> Result<(), BackendError> {
         let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
         *uploaded += bytes;
-        if *uploaded >= UPLOAD_BYTES {
-            *uploaded = 0;
-            let index = self.queue.submit([]);
-            self.wait(index)?;
+        if *uploaded < UPLOAD_BYTES {
+            return Ok(());
         }
-        Ok(())
+        *uploaded = 0;
+        self.finish_writes()
+    }
+
+    /// Waits until what was written has been copied, for which room was taken on the host.
+    pub(crate) fn finish_writes(&self) -> Result<(), BackendError> {
+        let index = self.queue.submit([]);
+        self.wait(index)
     }
 
     /// Waits for a submission.

@@ -3,7 +3,6 @@
 use crate::MatrixUnits;
 use crate::backend::Gpu;
 use crate::buffer::Buffer;
-use crate::device::Device;
 use crate::kernel::{Kernel, SIDES};
 use crate::recorder::{Bound, Dispatch, Recorder, Scratch};
 use crate::rows::NormParts;
@@ -98,21 +97,22 @@ impl PartCut {
 }
 
 impl GpuLinear {
-    pub(crate) fn new(device: &Device, source: &MatrixSource) -> Result<Self, BackendError> {
+    pub(crate) fn new(gpu: &Gpu, source: &MatrixSource) -> Result<Self, BackendError> {
         check_size(source)?;
         let MatrixSource { format, precision, n, k, .. } = *source;
-        let cut = PartCut::new(format, n, k, device.binding_bytes_max)?;
+        let filled = |bytes: &[u8]| gpu.recorder().filled(&gpu.device, bytes);
+        let cut = PartCut::new(format, n, k, gpu.device.binding_bytes_max)?;
         let mut parts = Vec::new();
         for first in (0..n).step_by(cut.cols) {
             let cols = cut.cols.min(n - first);
             let at = cut.offset(first);
             let bytes = cut.bytes(cols).min(source.bytes.len() - at);
-            let buffer = device.filled(&source.bytes[at..at + bytes])?;
+            let buffer = filled(&source.bytes[at..at + bytes])?;
             parts.push(Part { buffer, first, cols, bytes });
         }
         let bias = source.bias.as_ref().map(|bias| {
             assert_eq!(bias.len(), n, "bias of a [{n}, {k}] matrix");
-            device.filled(bytemuck::cast_slice(bias))
+            filled(bytemuck::cast_slice(bias))
         });
         Ok(Self { parts, bias: bias.transpose()?, format, precision, n, k })
     }
@@ -193,7 +193,8 @@ impl Input<'_> {
     }
 }
 
-/// Rows and columns to a workgroup of the kernel for matrix units, see [`Device::side_for`].
+/// Rows and columns to a workgroup of the kernel for matrix units, see
+/// [`Device::side_for`](crate::device::Device::side_for).
 pub(crate) fn side_for(rows: usize, cols: usize) -> u32 {
     let [small, large] = SIDES;
     let tiles = [rows, cols].map(|count| count.div_ceil(large as usize)).iter().product::<usize>();

@@ -238,15 +238,30 @@ impl Recorder {
         Ok(())
     }
 
-    /// A new buffer. Where there is no room for it, what nobody needs any more goes first: buffers that were dropped stay until
-    /// the work that uses them is done.
+    /// A new buffer, see [`with_room`](Self::with_room).
     pub(crate) fn new_buffer(&mut self, device: &Device, bytes: usize) -> Result<Buffer, BackendError> {
-        match device.buffer(bytes) {
-            Err(BackendError::OutOfMemory { .. }) if bytes as u64 <= device.binding_bytes_max => {
+        self.with_room(device, || device.buffer(bytes))
+    }
+
+    /// A new buffer that holds `bytes`, see [`with_room`](Self::with_room).
+    pub(crate) fn filled(&mut self, device: &Device, bytes: &[u8]) -> Result<Buffer, BackendError> {
+        self.with_room(device, || device.filled(bytes))
+    }
+
+    /// Does what takes memory of the card. Where there is no room, what nobody needs any more goes first, and it is done once more:
+    /// buffers that were dropped stay until the work that uses them is done.
+    fn with_room<T>(
+        &mut self,
+        device: &Device,
+        take: impl Fn() -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        match take() {
+            Err(BackendError::OutOfMemory { bytes }) if bytes as u64 <= device.binding_bytes_max => {
                 self.wait_for_all(device)?;
-                device.buffer(bytes)
+                device.finish_writes()?;
+                take()
             }
-            made => made,
+            done => done,
         }
     }
 
@@ -392,8 +407,7 @@ impl Recorder {
         self.counts.bytes_copied += bytes.len() as u64;
         if bytes.len() > ARENA_BYTES / 4 {
             self.submit(device)?;
-            device.queue.write_buffer(buffer.raw(), at, bytes);
-            return Ok(());
+            return self.with_room(device, || device.write(bytes, buffer, at));
         }
         let from = 4 * u64::from(self.stage(device, bytemuck::cast_slice(bytes))?);
         self.pass = None;
@@ -468,7 +482,7 @@ impl Recorder {
         if self.readback.as_ref().is_none_or(|readback| readback.size() < bytes) {
             let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
             self.readback = None;
-            self.readback = Some(device.buffer_for(bytes as usize, usage)?);
+            self.readback = Some(self.with_room(device, || device.buffer_for(bytes as usize, usage))?);
         }
         self.pass = None;
         let Some(readback) = &self.readback else {

@@ -69,6 +69,7 @@ impl Gpu {
     }
 
     pub(crate) fn new_vector(&self, values: &[f32]) -> Result<GpuVector, BackendError> {
-        Ok(GpuVector { buffer: self.device.filled(bytemuck::cast_slice(values))?, len: values.len() })
+        let buffer = self.recorder().filled(&self.device, bytemuck::cast_slice(values))?;
+        Ok(GpuVector { buffer, len: values.len() })
     }
 }

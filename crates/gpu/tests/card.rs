@@ -205,6 +205,42 @@ fn a_buffer_waits_for_the_memory_of_one_that_was_dropped() {
     assert_eq!(last, [1.0; 1024]);
 }
 
+/// As norms, weights and pictures come: each needs 12 MB, and as much on the host until it is copied, which what was dropped gives.
+#[test]
+fn what_is_sent_waits_for_the_memory_of_what_was_dropped() {
+    const ROWS: usize = 3000;
+    let limit = Some(42 << 20);
+    let Some(gpu) = card_with(&GpuOptions { memory_bytes_max: limit, ..GpuOptions::default() }) else {
+        return;
+    };
+    let ones = vec![1.0; ROWS * 1024];
+    let shape = PackedShape::new(Format::Q8, 4096, 2944).unwrap();
+    let bytes = Bytes::from(vec![0; shape.bytes()]);
+    let zeros = MatrixSource { bytes, n: 4096, k: 2944, ..matrix(64, 128) };
+    for _ in 0..3 {
+        drop(gpu.vector(&ones).unwrap());
+        drop(gpu.linear_weight(zeros.clone()).unwrap());
+        let x = tensor(&gpu, &ones, 1024);
+        let mut last = Vec::new();
+        gpu.download(&x, ROWS - 1..ROWS, &mut last).unwrap();
+        assert_eq!(last, [1.0; 1024]);
+    }
+    // where there is none to be had, that is an error of what was asked for, and the card goes on
+    let mut held = [(); 2].map(|()| gpu.tensor(ROWS, 1024).unwrap());
+    gpu.upload(&ones, 0, &mut held[0]);
+    assert!(matches!(gpu.finish(), Err(BackendError::OutOfMemory { .. })));
+    drop(held);
+    assert_eq!(product(&gpu, 20).unwrap(), product(&card().unwrap(), 20).unwrap());
+}
+
+/// 20 MB, which go in two pieces.
+#[test]
+fn what_is_sent_in_pieces_arrives_whole() {
+    let Some(gpu) = card() else { return };
+    let sent: Vec<f32> = (0..5_000_000).map(|i| i as f32).collect();
+    assert_eq!(values(&gpu, &tensor(&gpu, &sent, 1000)).unwrap(), sent);
+}
+
 #[test]
 fn a_card_that_is_lost_is_an_error_and_can_be_opened_again() {
     let Some(gpu) = card() else { return };
