@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::adapter::UNITS_WORKGROUP_BYTES;
+use naga::back::hlsl::ShaderModel;
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
 /// Tiles and subgroups of the matrix units that are known: Metal; NVIDIA, and RDNA3 in waves of 32 or of 64; Mesa in software.
@@ -84,8 +85,8 @@ fn every_loop_counts_to_a_bound() {
     }
 }
 
-/// Metal's writer, for Apple's cards, and HLSL's, for DirectX 12; SPIR-V's is what the other tests run. Matrix units are not in
-/// HLSL, so no card shows them there.
+/// Metal's writer, for Apple's cards, and HLSL's, for DirectX 12: with packed dot products, and for the compiler that every Windows has,
+/// which knows none. SPIR-V's is what the other tests run. Matrix units are not in HLSL, so no card shows them there.
 #[test]
 fn every_kernel_can_be_written_for_metal_and_directx() {
     for kernel in all(&UNITS) {
@@ -96,8 +97,12 @@ fn every_kernel_can_be_written_for_metal_and_directx() {
             assert!(metal.contains("simdgroup"), "{kernel:?}");
             continue;
         }
-        let hlsl = hlsl(&module, &info).unwrap_or_else(|e| panic!("{kernel:?} in HLSL: {e}"));
-        assert!(hlsl.contains("numthreads"), "{kernel:?}");
+        for (model, has_dots) in [(ShaderModel::V6_4, true), (ShaderModel::V5_1, false)] {
+            let hlsl = hlsl(&module, &info, model);
+            let hlsl = hlsl.unwrap_or_else(|e| panic!("{kernel:?} in HLSL of {model:?}: {e}"));
+            assert!(hlsl.contains("numthreads"), "{kernel:?} in HLSL of {model:?}");
+            assert!(has_dots || !hlsl.contains("dot4add"), "{kernel:?} in HLSL of {model:?}");
+        }
     }
 }
 
@@ -108,10 +113,13 @@ fn metal(module: &naga::Module, info: &naga::valid::ModuleInfo) -> Result<String
     naga::back::msl::write_string(module, info, &options, &pipeline).map(|(text, _)| text)
 }
 
-fn hlsl(module: &naga::Module, info: &naga::valid::ModuleInfo) -> Result<String, naga::back::hlsl::Error> {
+fn hlsl(
+    module: &naga::Module,
+    info: &naga::valid::ModuleInfo,
+    shader_model: ShaderModel,
+) -> Result<String, naga::back::hlsl::Error> {
     let options = naga::back::hlsl::Options {
-        // packed dot products
-        shader_model: naga::back::hlsl::ShaderModel::V6_4,
+        shader_model,
         immediates_target: Some(naga::back::hlsl::BindTarget::default()),
         special_constants_binding: Some(naga::back::hlsl::BindTarget { space: 1, ..Default::default() }),
         ..Default::default()
