@@ -10,7 +10,7 @@ use crate::pipelines::Pipelines;
 use phi3v_kernels::BackendError;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Whether products of many rows go through matrix units, where a card has some that compute rightly. The bits are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,21 +49,43 @@ pub struct GpuOptions {
 
 /// The first thing that went wrong, from whichever thread the driver tells.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Failure(Arc<Mutex<Option<String>>>);
+pub(crate) struct Failure(Arc<Mutex<Option<Failed>>>);
+
+#[derive(Debug)]
+struct Failed {
+    reason: String,
+    /// Whether something is not as the driver wants it, which will be so at the next start: a kernel, for all else is checked.
+    is_refusal: bool,
+}
 
 impl Failure {
+    fn failed(&self) -> MutexGuard<'_, Option<Failed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn set(&self, reason: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.failed().get_or_insert(Failed { reason, is_refusal: false });
+    }
+
+    /// An error that nobody waits for.
+    fn set_error(&self, error: &wgpu::Error) {
+        let is_refusal = !matches!(error, wgpu::Error::OutOfMemory { .. });
+        self.failed().get_or_insert(Failed { reason: error.to_string(), is_refusal });
     }
 
     /// That the card was lost, of which whatever went wrong before may be a consequence.
     fn set_lost(&self, reason: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        *self.failed() = Some(Failed { reason, is_refusal: false });
+    }
+
+    /// Whether the driver refused a kernel.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.failed().as_ref().is_some_and(|failed| failed.is_refusal)
     }
 
     pub(crate) fn check(&self) -> Result<(), BackendError> {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(reason) => Err(BackendError::Device { reason: reason.clone() }),
+        match &*self.failed() {
+            Some(Failed { reason, .. }) => Err(BackendError::Device { reason: reason.clone() }),
             None => Ok(()),
         }
     }
@@ -119,7 +141,7 @@ impl Device {
             .map_err(|e| GpuError::Open { name: adapter.name.clone(), reason: e.to_string() })?;
         let failure = Failure::default();
         let (on_error, on_loss) = (failure.clone(), failure.clone());
-        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| on_error.set(error.to_string())));
+        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| on_error.set_error(&error)));
         raw.set_device_lost_callback(move |reason, message| {
             // a device that is dropped is lost too, and nobody is left who asks
             on_loss.set_lost(match reason {

@@ -1,5 +1,7 @@
 //! Why a card could not be used.
 
+use std::path::PathBuf;
+
 /// Why the GPU backend could not start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -29,7 +31,15 @@ pub enum GpuError {
         /// What is missing.
         missing: &'static str,
     },
-    /// The driver would not open the card.
+    /// The driver does not compile a kernel.
+    #[error("{name} refuses a kernel: {reason}")]
+    Refused {
+        /// The card's name.
+        name: String,
+        /// What the driver, or what translates kernels for it, says.
+        reason: String,
+    },
+    /// The driver would not open the card, or lost it or had no memory when it was tried.
     #[error("{name} could not be opened: {reason}")]
     Open {
         /// The card's name.
@@ -44,6 +54,8 @@ pub enum GpuError {
         name: String,
         /// The first operation that failed.
         what: String,
+        /// The file that keeps this for the next start, which does not try the card again while it is there.
+        kept: Option<PathBuf>,
     },
 }
 
@@ -60,7 +72,11 @@ impl GpuError {
             Self::UnknownAdapter { .. } => {
                 "choose one of these, by a part of its name or by its number".to_owned()
             }
-            Self::Unsuitable { .. } | Self::Open { .. } | Self::SelfTest { .. } => {
+            Self::SelfTest { kept: Some(kept), .. } => {
+                let file = kept.display();
+                format!("install a newer driver, or use the CPU; delete {file} to have the card tried again")
+            }
+            Self::Unsuitable { .. } | Self::Refused { .. } | Self::Open { .. } | Self::SelfTest { .. } => {
                 "install a newer driver, or use the CPU".to_owned()
             }
         })

@@ -62,14 +62,17 @@ pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<Found, GpuError> {
     let found = match path.as_deref().and_then(Found::kept).filter(|kept| kept.is_whole(units)) {
         Some(kept) => kept,
         None => {
-            let open_error = |e: BackendError| GpuError::Open { name: name.clone(), reason: e.to_string() };
-            let found = try_kernels(gpu).map_err(open_error)?;
+            let found = try_kernels(gpu).map_err(|error| {
+                let (name, reason) = (name.clone(), error.to_string());
+                let refused = gpu.device.failure.is_refusal();
+                if refused { GpuError::Refused { name, reason } } else { GpuError::Open { name, reason } }
+            })?;
             path.iter().for_each(|path| found.keep(path));
             found
         }
     };
     match found.wrong {
-        Some(what) => Err(GpuError::SelfTest { name, what }),
+        Some(what) => Err(GpuError::SelfTest { name, what, kept: path.filter(|path| path.exists()) }),
         None => Ok(found),
     }
 }
@@ -488,8 +491,10 @@ mod tests {
         assert!(gpu.counts().dispatches > dispatches);
         assert!(Found::kept(&file).is_some_and(|found| found.is_whole(gpu.uses_matrix_units())));
         Found { wrong: Some("a norm".to_owned()), ..Found::default() }.keep(&file);
-        let refused = run(&gpu, Some(&cache)).unwrap_err().to_string();
-        assert_eq!(refused, format!("{} computes wrongly (a norm)", gpu.adapter().name));
+        let refused = run(&gpu, Some(&cache)).unwrap_err();
+        assert_eq!(refused.to_string(), format!("{} computes wrongly (a norm)", gpu.adapter().name));
+        let hint = refused.hint().unwrap();
+        assert!(hint.contains(&format!("delete {} to have", file.display())), "{hint}");
         // a folder that cannot be is no hindrance
         run(&gpu, Some(&file.join("below a file"))).unwrap();
     }

@@ -92,7 +92,15 @@ impl Probe {
 struct Opened<T> {
     card: T,
     /// Why matrix units are left out.
-    fault: Option<String>,
+    fault: Option<Fault>,
+}
+
+/// Why matrix units are left out.
+#[derive(Clone, Debug, PartialEq)]
+struct Fault {
+    what: String,
+    /// Whether it is theirs, and so will be there at the next start.
+    is_theirs: bool,
 }
 
 /// Opens a card and tries its kernels; matrix units that fail are left out, and known to the next start. Of those that do not the
@@ -111,27 +119,31 @@ pub(crate) fn open(adapter: &Adapter, options: &GpuOptions) -> Result<Gpu, GpuEr
         return open(false);
     }
     let known = self_test::kept_fault(adapter, cache);
-    let Opened { card: mut gpu, fault } = with_units_or_without(known.clone(), open)?;
-    if let Some(fault) = fault.as_ref().filter(|_| known.is_none()) {
-        self_test::keep_fault(adapter, cache, fault);
+    let is_known = known.is_some();
+    let Opened { card: mut gpu, fault } = with_units_or_without(known, open)?;
+    if let Some(fault) = fault.as_ref().filter(|fault| fault.is_theirs && !is_known) {
+        self_test::keep_fault(adapter, cache, &fault.what);
     }
-    gpu.units_fault = fault;
+    gpu.units_fault = fault.map(|fault| fault.what);
     Ok(gpu)
 }
 
-/// Opens by `open(true)`, with matrix units, or by `open(false)` where they are known to fail or do so now. The error is of the
-/// card without them: they are not what is wrong with a card that fails both times.
+/// Opens by `open(true)`, with matrix units, or by `open(false)` where they are known to fail or do so now, or where the card does: for
+/// want of memory, or because it was lost, which need not be their fault. The error is of the card without them: they are not what is
+/// wrong with a card that fails both times.
 fn with_units_or_without<T>(
     known: Option<String>,
     mut open: impl FnMut(bool) -> Result<T, GpuError>,
 ) -> Result<Opened<T>, GpuError> {
+    // what is said of a shader has many lines
+    let line = |reason: String| reason.split_whitespace().collect::<Vec<_>>().join(" ");
     let fault = match known {
-        Some(fault) => fault,
+        Some(what) => Fault { what, is_theirs: true },
         None => match open(true) {
             Ok(card) => return Ok(Opened { card, fault: None }),
-            Err(GpuError::SelfTest { what, .. }) => what,
-            // of a shader over many lines
-            Err(GpuError::Open { reason, .. }) => reason.split_whitespace().collect::<Vec<_>>().join(" "),
+            Err(GpuError::SelfTest { what, .. }) => Fault { what, is_theirs: true },
+            Err(GpuError::Refused { reason, .. }) => Fault { what: line(reason), is_theirs: true },
+            Err(GpuError::Open { reason, .. }) => Fault { what: line(reason), is_theirs: false },
             Err(error) => return Err(error),
         },
     };
@@ -147,7 +159,7 @@ mod tests {
     use phi3v_kernels::testing::skip;
 
     fn wrong(what: &str) -> GpuError {
-        GpuError::SelfTest { name: "a card".to_owned(), what: what.to_owned() }
+        GpuError::SelfTest { name: "a card".to_owned(), what: what.to_owned(), kept: None }
     }
 
     /// What is opened, whether with units, where these are the results with and without; and how it was asked for.
@@ -155,7 +167,7 @@ mod tests {
         known: Option<&str>,
         with: Result<(), GpuError>,
         without: Result<(), GpuError>,
-    ) -> (Result<Option<String>, GpuError>, Vec<bool>) {
+    ) -> (Result<Option<Fault>, GpuError>, Vec<bool>) {
         let mut asked = Vec::new();
         let result = with_units_or_without(known.map(str::to_owned), |units| {
             asked.push(units);
@@ -172,15 +184,18 @@ mod tests {
     #[test]
     fn units_that_fail_are_left_out_and_a_card_that_fails_without_them_is_refused() {
         let product = || wrong("a Q8 product of 20 rows");
-        let fault = || Ok(Some("a Q8 product of 20 rows".to_owned()));
+        let found = |what: &str, is_theirs| Ok(Some(Fault { what: what.to_owned(), is_theirs }));
+        let fault = || found("a Q8 product of 20 rows", true);
         assert_eq!(opened(None, Ok(()), Err(wrong("a norm"))), (Ok(None), vec![true]));
         assert_eq!(opened(None, Err(product()), Ok(())), (fault(), vec![true, false]));
         assert_eq!(opened(Some("a Q8 product of 20 rows"), Ok(()), Ok(())), (fault(), vec![false]));
-        let refused = GpuError::Open { name: "a card".to_owned(), reason: "no such\n  type".to_owned() };
-        assert_eq!(
-            opened(None, Err(refused), Ok(())),
-            (Ok(Some("no such type".to_owned())), vec![true, false])
-        );
+        let (name, reason) = ("a card".to_owned(), "no such\n  type".to_owned());
+        let refused = GpuError::Refused { name: name.clone(), reason };
+        assert_eq!(opened(None, Err(refused), Ok(())), (found("no such type", true), vec![true, false]));
+        // which the next start may not meet
+        let lost = GpuError::Open { name, reason: "it was lost".to_owned() };
+        assert_eq!(opened(None, Err(lost.clone()), Ok(())), (found("it was lost", false), vec![true, false]));
+        assert_eq!(opened(None, Err(lost.clone()), Err(lost.clone())), (Err(lost), vec![true, false]));
         assert_eq!(
             opened(None, Err(product()), Err(wrong("a norm"))),
             (Err(wrong("a norm")), vec![true, false])

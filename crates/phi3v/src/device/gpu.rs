@@ -170,7 +170,7 @@ mod tests {
                 let (owned, what) = (name.to_owned(), "a norm".to_owned());
                 match is {
                     Is::Faster | Is::Slower => Ok((name, matches!(is, Is::Faster))),
-                    Is::Wrong => Err(GpuError::SelfTest { name: owned, what }),
+                    Is::Wrong => Err(GpuError::SelfTest { name: owned, what, kept: None }),
                     Is::Unsuitable => Err(GpuError::Unsuitable { name: owned, missing: "timestamps" }),
                 }
             };
