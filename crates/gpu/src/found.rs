@@ -1,5 +1,6 @@
 //! What the self-test found of a card, and the file that keeps it.
 
+use crate::kernel::{Kernel, all};
 use crate::{Adapter, ManyRowsTimes};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -65,18 +66,35 @@ impl Found {
     }
 }
 
-/// The file for a card, with matrix units or without, its driver and this program.
+/// The file for a card, with matrix units or without, its driver and this program's version and kernels.
 pub(crate) fn path(folder: &Path, card: &Adapter, units: bool) -> PathBuf {
+    let kernels = kernels_sum(&all(card.matrix_units.filter(|_| units).as_slice()));
     let units = if units { "units" } else { "dot4" };
     let version = env!("CARGO_PKG_VERSION");
-    let words = [&card.name, &card.driver, &card.api, version, units].join(" ");
+    let words = [&card.name, &card.driver, &card.api, version, units, &kernels].join(" ");
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
     folder.join(words.chars().map(plain).collect::<String>() + ".self-test")
+}
+
+/// By which kernels are told from those of another build of the same version.
+fn kernels_sum(kernels: &[Kernel]) -> String {
+    let texts: String = kernels.iter().map(|kernel| kernel.source()).collect();
+    format!("{:016x}", u64::from_le_bytes(crate::kept::sum(texts.as_bytes())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_kernels_are_tried_anew() {
+        let sum = kernels_sum(&all(&[]));
+        assert_eq!((kernels_sum(&all(&[])), sum.len()), (sum.clone(), 16));
+        let [first, second] = [8, 16].map(|tile| crate::MatrixUnits { tile, lanes: 32, vectors: true });
+        let sums =
+            [sum, kernels_sum(&all(&[first])), kernels_sum(&all(&[second])), kernels_sum(&[Kernel::Norm])];
+        assert!(sums.iter().enumerate().all(|(i, sum)| !sums[..i].contains(sum)), "{sums:?}");
+    }
 
     #[test]
     fn what_was_found_is_read_as_it_was_written() {

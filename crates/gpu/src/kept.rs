@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of the sum that ends a file.
-const SUM_BYTES: usize = 8;
+pub(crate) const SUM_BYTES: usize = 8;
 
 /// A sum by which damage is noticed (FNV-1a); who means harm is not kept off by it.
-fn sum(data: &[u8]) -> [u8; SUM_BYTES] {
+pub(crate) fn sum(data: &[u8]) -> [u8; SUM_BYTES] {
     let add = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     data.iter().fold(0xcbf2_9ce4_8422_2325, add).to_le_bytes()
 }

@@ -308,7 +308,6 @@ fn units_row_tile(row: u32, tile: u32, held_rows: u32, lanes: u32) -> String {
 }
 
 /// Every kernel there can be, but for matrix units that are not in `units`.
-#[cfg(test)]
 pub(crate) fn all(units: &[MatrixUnits]) -> Vec<Kernel> {
     let mut kernels = vec![
         Kernel::Quantize,

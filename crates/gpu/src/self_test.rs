@@ -1,6 +1,6 @@
 //! A card whose results are wrong is found before it is used: the result of every kernel against the processor's, on small shapes.
 //! Those that promise each other's bits are compared with each other too, on the card. What was found is kept for the card, its
-//! driver's version and this program's.
+//! driver's version and this program's, and its kernels.
 
 use crate::backend::Gpu;
 use crate::found::{Found, path};
