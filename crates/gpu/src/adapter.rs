@@ -153,10 +153,7 @@ impl Adapter {
             driver: driver(&info),
             memory_bytes: memory.map(|memory| memory.total),
             available_bytes: memory.map(|memory| memory.available),
-            binding_bytes_max: limits
-                .max_storage_buffer_binding_size
-                .min(limits.max_buffer_size)
-                .min(BINDING_BYTES_MAX),
+            binding_bytes_max: binding_bytes_max(info.backend, &limits),
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             matrix_units: matrix_units(&raw, &info, &limits),
             raw,
@@ -189,6 +186,15 @@ fn build_of(plist: &str) -> Option<&str> {
 
 /// What the kernels can number of a buffer: they count its words by u32, and step past the last by at most 256.
 const BINDING_BYTES_MAX: u64 = (1 << 34) - 4 * 256;
+
+/// What wgpu tells a kernel of a buffer's size on Metal, in 32 bits: of a larger one it would leave out the rest, and say nothing.
+const METAL_BINDING_BYTES_MAX: u64 = u32::MAX as u64 / 16 * 16;
+
+/// Largest buffer that a kernel can see.
+fn binding_bytes_max(backend: wgpu::Backend, limits: &wgpu::Limits) -> u64 {
+    let most = if backend == wgpu::Backend::Metal { METAL_BINDING_BYTES_MAX } else { BINDING_BYTES_MAX };
+    limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(most)
+}
 
 /// What the kernel for matrix units is made of.
 pub(crate) const UNITS_FEATURES: wgpu::Features =
@@ -279,6 +285,20 @@ mod tests {
         assert_eq!(lanes_of(wgpu::Backend::Vulkan, 32, 32), Some(32));
         assert_eq!(lanes_of(wgpu::Backend::Vulkan, 32, 64), None);
         assert_eq!(lanes_of(wgpu::Backend::Metal, 4, 64), Some(32));
+    }
+
+    #[test]
+    fn no_buffer_is_larger_than_the_kernels_can_see() {
+        let most = |backend, max_buffer_size, max_storage_buffer_binding_size| {
+            let limits =
+                wgpu::Limits { max_buffer_size, max_storage_buffer_binding_size, ..Default::default() };
+            binding_bytes_max(backend, &limits)
+        };
+        const GB: u64 = 1 << 30;
+        assert_eq!(most(wgpu::Backend::Metal, 18 * GB, 18 * GB), 4 * GB - 16);
+        assert_eq!(most(wgpu::Backend::Vulkan, 18 * GB, 18 * GB), 16 * GB - 1024);
+        assert_eq!(most(wgpu::Backend::Vulkan, 18 * GB, 2 * GB), 2 * GB);
+        assert_eq!(most(wgpu::Backend::Metal, 3 * GB, 18 * GB), 3 * GB);
     }
 
     #[test]
