@@ -8,9 +8,11 @@ use crate::memory::BLOCK_BYTES;
 use crate::pace::Pace;
 use crate::pipelines::Pipelines;
 use phi3v_kernels::BackendError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Whether products of many rows go through matrix units, where a card has some that compute rightly. The bits are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +96,11 @@ impl Failure {
 /// Bytes that may wait for their copy to the card: in memory that both can reach, of which a card without resizable
 /// BAR has 256 MB for all programs.
 const UPLOAD_BYTES: u64 = 16 << 20;
+
+/// How long is waited for a submission before it is looked whether the card was lost, and how often: a submission shall take half a second,
+/// on a busy card in software perhaps a minute.
+const WAIT: Duration = Duration::from_secs(30);
+const WAITS: u32 = 10;
 
 /// An opened card.
 pub(crate) struct Device {
@@ -274,12 +281,39 @@ impl Device {
         self.wait(index)
     }
 
-    /// Waits for a submission.
+    /// Waits for a submission, but not for ever: a driver may forget one.
     pub(crate) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
-        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
-        if let Err(e) = self.raw.poll(wait) {
-            self.failure.set(e.to_string());
+        let timeout = Some(WAIT);
+        self.waited(|| {
+            let submission_index = Some(submission.clone());
+            self.raw.poll(wgpu::PollType::Wait { submission_index, timeout })
+        })
+    }
+
+    /// Waits by `poll`, for as long as that does, [`WAITS`] times at most.
+    fn waited(
+        &self,
+        poll: impl Fn() -> Result<wgpu::PollStatus, wgpu::PollError>,
+    ) -> Result<(), BackendError> {
+        for _ in 0..WAITS {
+            match catch_unwind(AssertUnwindSafe(&poll)) {
+                Ok(Ok(_)) => return self.failure.check(),
+                // another thread may have been told what it is
+                Ok(Err(wgpu::PollError::Timeout)) => self.failure.check()?,
+                Ok(Err(error)) => {
+                    self.failure.set(error.to_string());
+                    return self.failure.check();
+                }
+                // it is no error to wgpu but a panic if the driver says, when it is waited for, that the card was lost
+                Err(_) => {
+                    self.failure.set_lost("it was lost".to_owned());
+                    return self.failure.check();
+                }
+            }
         }
+        // who drops wgpu's device waits for all that was submitted, without end
+        std::mem::forget((self.raw.clone(), self.queue.clone()));
+        self.failure.set(format!("it did not answer within {} s", (WAITS * WAIT).as_secs()));
         self.failure.check()
     }
 }
@@ -328,9 +362,37 @@ fn experimental(units: Option<MatrixUnits>) -> wgpu::ExperimentalFeatures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Gpu;
     use crate::memory::SPARE_BYTES;
     use crate::testing::card;
+    use phi3v_kernels::Backend;
     use phi3v_kernels::testing::skip;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_card_that_does_not_answer_or_is_lost_while_it_is_waited_for_is_an_error() {
+        let error_of = |gpu: &Gpu, poll: &dyn Fn() -> Result<wgpu::PollStatus, wgpu::PollError>| {
+            let error = gpu.device.waited(poll).unwrap_err().to_string();
+            // told by every one after it, too
+            assert_eq!(gpu.finish().unwrap_err().to_string(), error);
+            error
+        };
+        let Some(gpu) = card() else { return };
+        let calls = Cell::new(0);
+        let never = || {
+            calls.set(calls.get() + 1);
+            Err(wgpu::PollError::Timeout)
+        };
+        assert_eq!(error_of(&gpu, &never), "the device failed: it did not answer within 300 s");
+        assert_eq!(calls.get(), 10);
+        let gpu = card().unwrap();
+        assert_eq!(error_of(&gpu, &|| panic!("as wgpu does")), "the device failed: it was lost");
+        let gpu = card().unwrap();
+        calls.set(0);
+        let late = || if calls.get() < 3 { never() } else { Ok(wgpu::PollStatus::QueueEmpty) };
+        gpu.device.waited(late).unwrap();
+        gpu.finish().unwrap();
+    }
 
     #[test]
     fn what_is_taken_from_the_driver_is_what_the_buffers_need() {
