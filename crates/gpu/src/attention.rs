@@ -1,7 +1,7 @@
 //! Attention: few rows by a workgroup for every 256 keys, many by one for 16 rows.
 
 use crate::backend::Gpu;
-use crate::batch::GpuBatch;
+use crate::batch::{GpuBatch, TILE_ROWS};
 use crate::kernel::{DIM_MAX, Kernel, MANY_DIM_MAX};
 use crate::kv::GpuKvPool;
 use crate::recorder::{Bound, Dispatch, Recorder, Scratch};
@@ -10,8 +10,6 @@ use phi3v_kernels::{BackendError, FullAttention, Heads, KV_BLOCK_TOKENS, Precisi
 
 /// Tokens of a chunk, `CHUNK_BLOCKS` of `softmax.wgsl`.
 const CHUNK_TOKENS: usize = 4 * KV_BLOCK_TOKENS;
-/// Rows of a tile of `attend_many.wgsl`.
-const TILE_ROWS: usize = 16;
 /// Most bytes of chunks between the two kernels for few rows.
 const CHUNKS_BYTES: usize = 32 << 20;
 /// Most rows or tiles of a dispatch.

@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 use phi3v_kernels::{BackendError, KV_BLOCK_TOKENS, Span};
 
 /// Rows of a tile of `attend_many.wgsl`.
-const TILE_ROWS: usize = 16;
+pub(crate) const TILE_ROWS: usize = 16;
 
 /// See [`phi3v_kernels::Backend::Batch`]. Memory is kept from step to step.
 #[derive(Default)]

@@ -27,8 +27,8 @@ const ARENA_BYTES: usize = 4 << 20;
 
 /// Kernels after which a card that has nothing to do is told to begin.
 const KERNELS_FIRST: usize = 32;
-/// The same of a card that is at work.
-const KERNELS_NEXT: usize = 128;
+/// The same of a card that is at work, and so most of a submission.
+pub(crate) const KERNELS_NEXT: usize = 128;
 
 /// Submissions under way before more is recorded.
 const IN_FLIGHT_MAX: usize = 2;
@@ -307,8 +307,7 @@ impl Recorder {
         self.work += dispatch.cost();
         self.kernels += 1;
         let kernels_max = if self.in_flight.is_empty() { KERNELS_FIRST } else { KERNELS_NEXT };
-        let is_full = self.kernels >= kernels_max || self.timer.as_ref().is_some_and(Timer::is_full);
-        if self.work >= device.pace.work_max() || is_full {
+        if self.work >= device.pace.work_max() || self.kernels >= kernels_max {
             let result = self.submit(device);
             self.keep(result);
         }

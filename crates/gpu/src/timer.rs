@@ -2,7 +2,7 @@
 //! has a pass of its own and each submission is waited for, so the time of a whole step is longer than otherwise.
 
 use crate::device::Device;
-use crate::recorder::Dispatch;
+use crate::recorder::{Dispatch, KERNELS_NEXT};
 use phi3v_kernels::BackendError;
 use std::collections::HashMap;
 
@@ -21,8 +21,6 @@ pub struct KernelTime {
     pub multiplications: u64,
 }
 
-/// Dispatches that are timed before the card is waited for: two queries each, of the 4,096 that WebGPU lets a set have.
-const DISPATCHES_MAX: usize = 2048;
 /// Bytes of a timestamp.
 const STAMP_BYTES: u64 = 8;
 
@@ -40,7 +38,8 @@ pub(crate) struct Timer {
 
 impl Timer {
     pub(crate) fn new(device: &wgpu::Device, period: f32) -> Self {
-        let count = 2 * DISPATCHES_MAX as u32;
+        // two to a kernel
+        let count = 2 * KERNELS_NEXT as u32;
         let buffer = |usage| {
             let size = u64::from(count) * STAMP_BYTES;
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -76,10 +75,6 @@ impl Timer {
             beginning_of_pass_write_index: Some(first),
             end_of_pass_write_index: Some(first + 1),
         }
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.recorded.len() >= DISPATCHES_MAX
     }
 
     /// Bytes of the timestamps since the last submission.
