@@ -93,9 +93,11 @@ impl Gpu {
 
     fn on_rows(&self, recorder: &mut Recorder, call: &OnRows<'_>) {
         let OnRows { kernel, source, out, rows, threads, a, b } = *call;
+        // what is staged for a kernel keeps it from waiting for the next submission
+        let numbers = if kernel == Kernel::Gather { Bound::Arena } else { Bound::Empty };
         let dispatch = Dispatch {
             kernel,
-            bound: &[source, Bound::Arena, Bound::Buffer(&out.buffer)],
+            bound: &[source, numbers, Bound::Buffer(&out.buffer)],
             numbers: &[out.cols as u32, rows as u32, a, b],
             grid: row_grid(threads.div_ceil(WIDTH), rows),
             reads: 0,

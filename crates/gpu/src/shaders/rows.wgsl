@@ -3,7 +3,7 @@
 struct Numbers { cols: u32, rows: u32, a: u32, b: u32 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> source: array<f32>;
-@group(0) @binding(1) var<storage, read> numbers: array<u32>; // words of the arena
+@group(0) @binding(1) var<storage, read> numbers: array<u32>; // words of the arena, of a gather
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 
 // out[a + row] = source[numbers[b + row]]
