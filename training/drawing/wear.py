@@ -7,7 +7,7 @@ import math
 import random
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from drawing.canvas import Canvas, Colour, Mark, luminance
 
@@ -15,7 +15,7 @@ Corners = list[tuple[float, float]]
 
 
 def textured(rng: random.Random, canvas: Canvas, ink: Colour) -> None:
-    """Gives a fresh canvas a texture in which the ink still stands out: a gradient, paper, bricks or an unsharp scene."""
+    """Gives a fresh canvas a texture in which the ink still stands out: a gradient, paper, bricks, blobs or a pale scene."""
     width, height = canvas.image.size
     kind, make = rng.random(), np.random.default_rng(rng.getrandbits(32))
     base = np.asarray(canvas.image, np.float32)
@@ -31,10 +31,26 @@ def textured(rng: random.Random, canvas: Canvas, ink: Colour) -> None:
         y, x = np.mgrid[0:height, 0:width]
         joint = (y % high < 2) | ((x + (y // high % 2) * wide // 2) % wide < 2)
         change = joint * -room * rng.uniform(0.2, 0.5)
+    elif kind < 0.88:
+        change = (np.asarray(scenery(rng, width, height), np.float32) / 255 - 0.5) * room
     else:  # blobs, as a photograph out of focus
         coarse = Image.fromarray(make.integers(0, 256, (rng.randint(3, 9), rng.randint(3, 9)), np.uint8))
         change = (np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255 - 0.5) * room
-    canvas.image.paste(Image.fromarray((base + np.asarray(change, np.float32)[..., None]).clip(0, 255).astype(np.uint8)))
+    change = np.asarray(change, np.float32).reshape(height, width, -1)  # of one tint or of three colours
+    canvas.image.paste(Image.fromarray((base + change).clip(0, 255).astype(np.uint8)))
+
+
+def scenery(rng: random.Random, width: int, height: int) -> Image.Image:
+    """Ground, sky and things of any colour between, as a photograph has them, more or less sharp."""
+    image = Image.new("RGB", (width, height), tuple(rng.randint(0, 255) for _ in range(3)))  # type: ignore[arg-type]
+    draw = ImageDraw.Draw(image)
+    horizon = rng.uniform(0.3, 0.7) * height
+    draw.rectangle((0, horizon, width, height), fill=tuple(rng.randint(20, 160) for _ in range(3)))
+    for _ in range(rng.randint(3, 12)):
+        x, y, r = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0.03, 0.3) * width
+        tint = tuple(rng.randint(0, 255) for _ in range(3))
+        draw.polygon([(x + rng.uniform(-r, r), y + rng.uniform(-r, r)) for _ in range(rng.randint(3, 9))], fill=tint)
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 6)))
 
 
 def _homography(source: Corners, target: Corners) -> np.ndarray:

@@ -15,7 +15,7 @@ from drawing.canvas import COLOURS, Canvas, Colour, font, ink_on, jitter, lumina
 from drawing.example import Example, Look, Pointer, draw_block, joined, legible, line_marks, scale_of
 from drawing.faces import FIXED, any_face
 from drawing.plots import plot
-from drawing.wear import textured, worn
+from drawing.wear import scenery, textured, worn
 from drawing.words import plain_word
 
 
@@ -151,7 +151,7 @@ def pair(rng: random.Random, look: Look = LARGE) -> Example:
 
 
 def scene(rng: random.Random) -> Canvas:
-    """A picture without anything that the model can tell of: blank, noise, a gradient, blobs, or a landscape."""
+    """A picture without anything that the model can tell of: blank, noise, a gradient, blobs, or scenery."""
     width, height = rng.choice(((480, 360), (400, 400), (360, 480), (640, 480)))
     canvas, kind = Canvas.blank(width, height, tuple(rng.randint(0, 255) for _ in range(3))), rng.random()  # type: ignore[arg-type]
     make = np.random.default_rng(rng.getrandbits(32))
@@ -162,15 +162,7 @@ def scene(rng: random.Random) -> Canvas:
         coarse = Image.fromarray(make.integers(0, 256, (side, side, 3), np.uint8))
         how = rng.choice((Image.Resampling.NEAREST, Image.Resampling.BICUBIC))
         return worn(rng, Canvas(coarse.resize((width, height), how)))
-    draw = canvas.draw
-    horizon = rng.uniform(0.3, 0.7) * height
-    draw.rectangle((0, horizon, width, height), fill=tuple(rng.randint(20, 160) for _ in range(3)))
-    for _ in range(rng.randint(3, 12)):
-        x, y, r = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0.03, 0.3) * width
-        tint = tuple(rng.randint(0, 255) for _ in range(3))
-        draw.polygon([(x + rng.uniform(-r, r), y + rng.uniform(-r, r)) for _ in range(rng.randint(3, 9))], fill=tint)
-    canvas.image = canvas.image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 6)))
-    return worn(rng, canvas)
+    return worn(rng, Canvas(scenery(rng, width, height)))
 
 
 def blurred(rng: random.Random) -> Canvas:

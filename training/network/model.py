@@ -27,7 +27,7 @@ class ClipConfig:
     """Shape of the vision tower; the last encoder layer exists but is never run."""
 
     hidden_size: int = 128
-    num_hidden_layers: int = 4
+    num_hidden_layers: int = 5
     num_attention_heads: int = 8
     intermediate_size: int = 512
     layer_norm_eps: float = 1e-5
@@ -244,6 +244,7 @@ class ClipVision(nn.Module):
 OFFSETS = (
     ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)),
     ((-1, 0), (1, 0), (-2, 0), (2, 0), (0, -1), (0, 1), (-1, 1), (1, -1)),
+    ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)),
     ((-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0), (0, -1), (0, 1)),
 )
 PLACE = 16  # leading channels that hold the place

@@ -53,9 +53,9 @@ class Shared:
         self.count = torch.zeros(2, dtype=torch.float64).share_memory_()  # steps, seconds spent
         self.lock = mp.get_context("fork").Lock()
 
-    def pull(self, model: nn.Module) -> None:
-        """Copies the shared weights into a worker's model."""
-        fill(model, self.weights)
+    def pull(self, model: nn.Module, rounded: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Copies the shared weights into a worker's model, rounded if told how."""
+        fill(model, rounded(self.weights) if rounded else self.weights)
 
     def push(self, model: nn.Module, rate: float) -> None:
         """One step with the model's gradients, unless they are not finite."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +66,10 @@ def loss_of_crops(model: Student, samples: list[Sample], views: Tensor) -> Tenso
 
 
 def worker(plan: Plan, shared: Shared, rank: int) -> None:
-    """One worker's loop."""
+    """One worker's loop; worker 0 also tells and saves."""
     model = Student()
-    feed = Feed(plan.mix, 5000 + rank)
-    clock = Clock(0.0)
+    feed = Feed(plan.mix, 5000 + rank + 2 * int(shared.count[0]))
+    clock, saved = Clock(float(shared.count[1])), time.time()
     step = 0
     while (spent := clock.tick()) < plan.minutes * 60:
         shared.pull(model)
@@ -87,6 +88,9 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
         if rank == 0 and step % 20 < 2:
             print(f"{spent / 60:.2f} minutes, {'four crops' if step % 2 == 0 else 'one crop'}: {loss.item():.4f}", flush=True)
         step += 1
+        if rank == 0 and time.time() - saved > 60:
+            saved, shared.count[1] = time.time(), spent
+            shared.save(plan.work / "crops.pt")
 
 
 def main() -> None:
@@ -100,6 +104,9 @@ def main() -> None:
     model = Student()
     shared = Shared(model, trained(model))
     shared.load(args.work / "stage2.pt")
+    shared.count[1] = 0
+    if (args.work / "crops.pt").exists():
+        shared.load(args.work / "crops.pt")
     mix = MIX.rsplit(",", 1)[0] + "," + DECLINED
     plan = Plan(args.work, args.minutes, args.peak, batch=12, full=0.0, rounded=0.0, mix=mix)
     run(2, lambda rank: worker(plan, shared, rank))

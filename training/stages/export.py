@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from network.model import IMAGE_MEAN, IMAGE_STD, Config, Phi3V
+from network.rounding import coarse
 from optim.update import fill, flat
 from samples import tokens
 from samples.dataset import tokenizer, vocab_size
@@ -104,7 +105,9 @@ def export(model: Phi3V, folder: Path) -> int:
     }
     for name, value in files.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
-    tensors = {n: t.to(torch.bfloat16).contiguous() for n, t in model.state_dict().items()}
+    tensors = {n: coarse(t.float()).to(torch.bfloat16) for n, t in model.state_dict().items()}
+    never_run = f"encoder.layers.{model.config.clip.num_hidden_layers - 1}."
+    tensors |= {n: torch.zeros_like(t) for n, t in tensors.items() if never_run in n}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return sum(f.stat().st_size for f in folder.iterdir())
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from samples.dataset import tokenizer, vocab_size
 from samples.tokens import DECLINE, SPACE
+from stages.grow import tower_of
 from stages.stage2 import Student
 
+TOWER = "model.vision_embed_tokens.img_processor.vision_model."
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")  # one row a token
 
 
@@ -44,5 +46,7 @@ def from_folder(folder: Path) -> Student:
     tensors = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     for name in TABLES:
         tensors[name] = moved(tensors[name], old)
-    student.phi.load_state_dict(tensors)
+    layers = json.loads((folder / "config.json").read_text())["img_processor"]["clip_config"]["num_hidden_layers"]
+    tower = tower_of({name.removeprefix(TOWER): tensors.pop(name) for name in list(tensors) if name.startswith(TOWER)}, layers)
+    student.phi.load_state_dict(tensors | {TOWER + name: tensor for name, tensor in tower.state_dict().items()})
     return student

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from drawing.wider import plain_source, small_source, wide_source
-from network.rounding import round_decoder
+from network.rounding import coarse, round_decoder
 from optim.shared import Clock, Shared, keep, mixed, run
 from samples.dataset import Batch, Sample, collate, tokenizer
 from samples.feed import GROUPS, Prompts
@@ -163,7 +163,7 @@ def worker(plan: Plan, shared: Shared, rank: int) -> None:
     mean = mean_of(plan, shared)
     clock, shown, losses = Clock(float(shared.count[1])), time.time(), []
     while (spent := clock.tick()) < plan.minutes * 60:
-        shared.pull(model)
+        shared.pull(model, coarse)
         if sources.new.rng.random() < ROUNDED:
             round_decoder(model)
         with mixed():

@@ -24,6 +24,7 @@ from drawing.canvas import Mark, to_tile
 from drawing.pages import label_maps, page
 from drawing.wider import plain_source, wide_source
 from network.model import PLACE, ClipVision, place_mask
+from network.rounding import coarse
 from optim.shared import Clock, Shared, mixed, run
 from optim.update import fill
 from stages.export import export
@@ -33,6 +34,7 @@ from stages.start import from_folder
 SIDE = 20  # patches along a side of a window
 WIDE, PLAIN = 5, 3  # windows of wide and of plain pictures in a step
 HEADS = 0.04  # of the time, before the tower's, for the heads
+ROUNDED = 0.5  # of the time, after which weights are seen as they are exported
 NEAR = 4.0  # weight of the distance from the features of before
 WIDE_PAGES, PLAIN_PAGES, HELD_WIDE, HELD_PLAIN = 31, 32, 33, 34  # names of the cached pictures
 TASKS = ("cover", "chart", "chart", "text", "pair")  # those of the pictures that are not pages
@@ -127,7 +129,7 @@ def worker(plan: Plan, shared: Shared, rank: int, heads: bool) -> None:
     minutes = plan.minutes * (HEADS if heads else 1 - HEADS)
     clock, shown, running = Clock(float(shared.count[1])), time.time(), []
     while (spent := clock.tick()) < minutes * 60:
-        shared.pull(model)
+        shared.pull(model, coarse if spent > ROUNDED * minutes * 60 else None)
         loss, away = (heads_loss(model, sources), 0.0) if heads else tower_loss(model, old, sources)
         model.zero_grad(set_to_none=True)
         loss.backward()

@@ -13,6 +13,7 @@ import numpy as np
 from asking import turns_of
 from certainty import Judged, area, chosen, judged, table
 from drawing.canvas import FONTS
+from drawing.faces import FACES as TRAINED
 from drawing.questions import CHART, COVER, HELD, PAIR, PLAIN, TEXT, about_anything
 from drawing.words import COMMON, FIRST_NAMES
 from evaluate import right, score
@@ -49,7 +50,7 @@ class Cases(unittest.TestCase):
         made = {about_anything(rng).lower().rstrip("?") for _ in range(20_000)}
         self.assertFalse([question for question in (*asked, *HELD) if question.lower().rstrip("?.!") in made])
         families = {face.family.replace(" ", "").lower() for face in FACES}
-        self.assertFalse([face for face in FONTS for family in families if family in face.lower()])
+        self.assertFalse([face for face in (*FONTS, *TRAINED) for family in families if family in face.lower()])
 
     def test_twenty_faces_differ(self) -> None:
         self.assertEqual(len({face.name for face in FACES}), 20)
