@@ -4,7 +4,7 @@
 //! A bf16 number is a sign, 8 bits of exponent and 7 of mantissa. Exponents of a trained model are few and unequally
 //! common, under 3 bits of information each, and are written in a Huffman code, of which each section of the file has its
 //! own; signs and mantissas look like chance and stay as they are, in a byte, or in half a byte where the last 4 bits of
-//! all mantissas of a section are 0, as those of this model's weights. Zero, of which some matrices mostly consist, is a
+//! all mantissas of a section are 0, as those are that training rounds. Zero, of which some matrices mostly consist, is a
 //! symbol of its own beside the exponents in sections of bytes, and has neither. The file is taken as numbers of 16 bits
 //! throughout: its header costs next to nothing.
 //!

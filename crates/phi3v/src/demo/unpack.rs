@@ -256,7 +256,7 @@ mod tests {
     fn mantissas_that_end_in_zeros_take_half_a_byte() {
         let numbers = SECTION_BLOCKS * BLOCK_BYTES / 2;
         // all of them of two exponents and both signs
-        let coarse = |i: usize| 0x3f00 + 0x10 * (i as u16 % 16) | (i as u16 / 16 % 2) << 15;
+        let coarse = |i: usize| (0x3f00 + 0x10 * (i as u16 % 16)) | ((i as u16 / 16 % 2) << 15);
         let small = AROUND + (3 + 2 * 2) + numbers / 8 + numbers / 2;
         assert_eq!(comes_back((0..numbers).map(coarse)), small);
         // one that does not
