@@ -92,6 +92,8 @@ def near(rng: random.Random) -> tuple[np.ndarray, Chart]:
     """A few bars or points with large whole numbers and short labels, nothing beside them."""
     chart = facts(rng, 4, "{:.0f}")
     short = [label[:3] for label in chart.labels]
+    if len(set(short)) < len(short):  # years: matplotlib draws all values of one label at one place
+        short = chart.labels
     chart = Chart(chart.bars, chart.title, short, chart.values, chart.printed)
     return draw(chart, "default", rng.uniform(22, 28), scale=False), chart
 

@@ -19,7 +19,7 @@ from drawing.words import COMMON, FIRST_NAMES
 from evaluate import right, score
 from heldout import words
 from heldout.cases import SETS, write
-from heldout.charts import Chart
+from heldout.charts import Chart, near, plausible
 from heldout.paint import FACES
 from heldout.scenes import pair, shapes
 from samples.tokens import DECLINE
@@ -51,6 +51,12 @@ class Cases(unittest.TestCase):
         self.assertFalse([question for question in (*asked, *HELD) if question.lower().rstrip("?.!") in made])
         families = {face.family.replace(" ", "").lower() for face in FACES}
         self.assertFalse([face for face in (*FONTS, *TRAINED) for family in families if family in face.lower()])
+
+    def test_labels_of_a_chart_differ(self) -> None:
+        for seed in range(60):
+            for make in (near, plausible):
+                labels = make(random.Random(seed))[1].labels
+                self.assertEqual(len(set(labels)), len(labels))
 
     def test_twenty_faces_differ(self) -> None:
         self.assertEqual(len({face.name for face in FACES}), 20)

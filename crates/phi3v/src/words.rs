@@ -19,13 +19,12 @@
 
 use crate::engine::Token;
 
-/// A word less probable than this is called unsure. It is the largest of the tried figures (steps of 0.05) below which at most one in
-/// twenty of the right words lie that the demo model says about held-out pictures, of either of two kinds
-/// (`training/certainty.py`); other models may need others.
+/// A word less probable than this is called unsure: about one in twenty of the right words lie below that the demo model says about held-out
+/// pictures, 3 and 6 of a hundred of two kinds (`training/certainty.py`, docs/guide/demo.md); other models may need other figures.
 pub const SURE_MIN: f32 = 0.8;
 
 /// A word less probable than this, an even chance, is rather wrong than right, and so is the answer that it stands in: of the demo
-/// model's answers to held-out pictures with such a word 248 of 255 were wrong.
+/// model's answers to held-out pictures with such a word 216 of 222 were wrong.
 pub const EVEN_MIN: f32 = 0.5;
 
 /// A run of letters without white space, and the probabilities of the tokens that it was made of.
