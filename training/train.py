@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--tune-minutes", type=float, default=60, help="with --start on processors")
     parser.add_argument("--peak", type=float, default=4e-4, help="highest learning rate with --start on processors")
     parser.add_argument("--teacher", type=Path, help="the checkpoint that --start was trained from: what it says is kept, and it is averaged with")
-    parser.add_argument("--share", type=float, default=0.8, help="of the tuned weights in what comes out; the rest are those of --teacher or --start, but for a tower that has learnt wide pictures")
+    parser.add_argument("--share", type=float, default=0.8, help="of the tuned weights in what comes out (of a wide tower all)")
     parser.add_argument("--workers", type=int, default=2, help="processes with --start on processors")
     parser.add_argument("--wide", action="store_true", help="pictures as users bring them")
     parser.add_argument("--gpu", action="store_true", help="all stages on one GPU, in --gpu-minutes")
