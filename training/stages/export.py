@@ -86,8 +86,8 @@ def config_json(config: Config) -> dict[str, object]:
     }
 
 
-def export(model: Phi3V, folder: Path) -> int:
-    """Writes all files; returns the bytes they take."""
+def export(model: Phi3V, folder: Path, rounded: bool) -> int:
+    """Writes all files; returns the bytes they take. `rounded`: as `coarse` has it, which costs answers where it was not seen in training."""
     folder.mkdir(parents=True, exist_ok=True)
     tokens.write(folder)
     stops = [2, tokenizer().token_to_id("<|endoftext|>"), tokenizer().token_to_id("<|end|>")]
@@ -105,7 +105,7 @@ def export(model: Phi3V, folder: Path) -> int:
     }
     for name, value in files.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
-    tensors = {n: coarse(t.float()).to(torch.bfloat16) for n, t in model.state_dict().items()}
+    tensors = {n: (coarse(t.float()) if rounded else t).to(torch.bfloat16).contiguous() for n, t in model.state_dict().items()}
     never_run = f"encoder.layers.{model.config.clip.num_hidden_layers - 1}."
     tensors |= {n: torch.zeros_like(t) for n, t in tensors.items() if never_run in n}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -122,4 +122,4 @@ if __name__ == "__main__":
     trained = load_student(args.state)
     if args.start:
         trained = averaged(from_folder(args.start).phi, trained, args.share)
-    print(f"{export(trained, args.folder)} bytes, vocabulary {vocab_size()}")
+    print(f"{export(trained, args.folder, rounded=args.start is not None)} bytes, vocabulary {vocab_size()}")

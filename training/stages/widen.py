@@ -172,7 +172,7 @@ def train(plan: Plan) -> None:
         run(plan.workers, lambda rank: worker(plan, shared, rank, heads))  # noqa: B023 (called here)
         fill(model, shared.weights)
     student.phi.tower.load_state_dict(model.tower.state_dict())
-    export(student.phi, plan.out)
+    export(student.phi, plan.out, rounded=True)
 
 
 if __name__ == "__main__":
