@@ -31,13 +31,17 @@ def textured(rng: random.Random, canvas: Canvas, ink: Colour) -> None:
         y, x = np.mgrid[0:height, 0:width]
         joint = (y % high < 2) | ((x + (y // high % 2) * wide // 2) % wide < 2)
         change = joint * -room * rng.uniform(0.2, 0.5)
-    elif kind < 0.88:
-        change = (np.asarray(scenery(rng, width, height), np.float32) / 255 - 0.5) * room
-    else:  # blobs, as a photograph out of focus
-        coarse = Image.fromarray(make.integers(0, 256, (rng.randint(3, 9), rng.randint(3, 9)), np.uint8))
-        change = (np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255 - 0.5) * room
+    else:
+        seen = scenery(rng, width, height) if kind < 0.88 else blobs(rng, make, width, height)
+        change = (np.asarray(seen, np.float32) / 255 - 0.5) * room
     change = np.asarray(change, np.float32).reshape(height, width, -1)  # of one tint or of three colours
     canvas.image.paste(Image.fromarray((base + change).clip(0, 255).astype(np.uint8)))
+
+
+def blobs(rng: random.Random, make: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Light and dark, as a photograph out of focus."""
+    coarse = Image.fromarray(make.integers(0, 256, (rng.randint(3, 9), rng.randint(3, 9)), np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def scenery(rng: random.Random, width: int, height: int) -> Image.Image:

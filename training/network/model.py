@@ -240,11 +240,12 @@ class ClipVision(nn.Module):
         return x if rows else x[:, 1:]
 
 
+_AROUND = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
 # Neighbour offsets (columns, rows) that the heads of each layer look at before training.
 OFFSETS = (
-    ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)),
+    _AROUND,
     ((-1, 0), (1, 0), (-2, 0), (2, 0), (0, -1), (0, 1), (-1, 1), (1, -1)),
-    ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)),
+    _AROUND,
     ((-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0), (0, -1), (0, 1)),
 )
 PLACE = 16  # leading channels that hold the place

@@ -103,10 +103,11 @@ def main() -> None:
     torch.set_num_threads(1)
     model = Student()
     shared = Shared(model, trained(model))
-    shared.load(args.work / "stage2.pt")
-    shared.count[1] = 0
     if (args.work / "crops.pt").exists():
         shared.load(args.work / "crops.pt")
+    else:
+        shared.load(args.work / "stage2.pt")
+        shared.count[1] = 0
     mix = MIX.rsplit(",", 1)[0] + "," + DECLINED
     plan = Plan(args.work, args.minutes, args.peak, batch=12, full=0.0, rounded=0.0, mix=mix)
     run(2, lambda rank: worker(plan, shared, rank))
