@@ -76,7 +76,7 @@ impl Feature {
             }
             Self::Neon => detected!("neon"),
             Self::Dotprod => detected!("dotprod"),
-            Self::I8mm => detected!("i8mm") && detected!("bf16"),
+            Self::I8mm => detected!("i8mm") && detected!("bf16") || windows_tells_of_i8mm(),
         }
     }
 
@@ -117,6 +117,22 @@ fn amx_is_allowed() -> bool {
 /// Whether this process may use tiles: no other system is asked.
 #[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
 fn amx_is_allowed() -> bool {
+    false
+}
+
+/// Whether Windows tells of both, which std of Rust 1.95 does not ask it. What a Windows does not know of it denies.
+#[cfg(all(target_arch = "aarch64", windows))]
+fn windows_tells_of_i8mm() -> bool {
+    use windows_sys::Win32::System::Threading::IsProcessorFeaturePresent;
+    /// `PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE` and `PF_ARM_V86_BF16_INSTRUCTIONS_AVAILABLE` of winnt.h.
+    const ASK: [u32; 2] = [66, 68];
+    // SAFETY: the call takes a number, whatever it is, and changes nothing.
+    ASK.into_iter().all(|feature| unsafe { IsProcessorFeaturePresent(feature) } != 0)
+}
+
+/// Whether Windows tells of both: another system does not.
+#[cfg(all(target_arch = "aarch64", not(windows)))]
+fn windows_tells_of_i8mm() -> bool {
     false
 }
 
