@@ -7,9 +7,10 @@ use std::path::Path;
 /// Capacity of the fastest core, and of all where the system does not tell them apart.
 const FULL_CAPACITY: u32 = 1024;
 
-/// Physical cores, distinct sets of sibling threads, that this thread may run on, with at least half the largest
-/// `cpu_capacity`: of Arm's mixed processors the little cores have a fifth to two fifths, the middle ones three quarters and
-/// more. Intel's have capacities only where no core has two threads; their large cores are those of a device of that name.
+/// Physical cores, distinct sets of sibling threads, that this thread may run on, with at least three fifths of the largest
+/// `cpu_capacity`: of Arm's mixed processors the little cores have a fifth to two fifths, of Apple's up to 571 of 1,024 (M2), the
+/// middle ones three quarters and more. Intel's have capacities only where no core has two threads; their large cores are those
+/// of a device of that name.
 ///
 /// `devices` is the folder of all of the system's devices, `status` the file of what it knows of this thread.
 pub(super) fn cores(devices: &Path, status: &Path) -> Option<usize> {
@@ -36,7 +37,7 @@ pub(super) fn cores(devices: &Path, status: &Path) -> Option<usize> {
         cores.insert(siblings, if is_small { 0 } else { capacity });
     }
     let largest = *cores.values().max()?;
-    Some(cores.values().filter(|&&capacity| capacity >= largest.div_ceil(2)).count())
+    Some(cores.values().filter(|&&capacity| 5 * u64::from(capacity) >= 3 * u64::from(largest)).count())
 }
 
 /// Numbers of processors, in ranges.
@@ -194,9 +195,13 @@ mod tests {
         let numbers = ["0\n", "1\n", "2\n", "3\n", "4\n", "5\n", "6\n", "7\n"];
         let mixed: Vec<_> = numbers.into_iter().zip(capacities.map(Some)).collect();
         assert_eq!(cores(&folder("mixed", &mixed).0), Some(4));
-        // the largest is what counts, not 1024, and half of it is enough
-        let slow = [("0\n", Some("512\n")), ("1\n", Some("256\n")), ("2\n", Some("255\n"))];
+        // the largest is what counts, not 1024, and three fifths of it are enough
+        let slow = [("0\n", Some("512\n")), ("1\n", Some("308\n")), ("2\n", Some("307\n"))];
         assert_eq!(cores(&folder("slow", &slow).0), Some(2));
+        // an M2's, as its device tree and clocks make them
+        let apple = ["571", "571", "571", "571", "1024", "1024", "1024", "1024"];
+        let apple: Vec<_> = numbers.into_iter().zip(apple.map(Some)).collect();
+        assert_eq!(cores(&folder("apple", &apple).0), Some(4));
     }
 
     #[test]
