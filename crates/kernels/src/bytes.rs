@@ -107,6 +107,16 @@ impl From<Vec<u8>> for Bytes {
 mod tests {
     use super::*;
 
+    /// Where the tests are told how large pages are, in an emulator, they are.
+    #[test]
+    #[cfg(unix)]
+    fn pages_are_as_large_as_was_said() {
+        let Some(told) = std::env::var_os("PHI3V_PAGE_BYTES") else { return };
+        // SAFETY: the call reads a number of the system's.
+        let found = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        assert_eq!(told.to_str(), Some(&*found.to_string()));
+    }
+
     #[test]
     fn forgotten_pages_come_back_wherever_they_begin() {
         // four pages of 16 KB and a part of one: ranges of a view begin on no page's border, of whatever size
