@@ -4,6 +4,8 @@
 //! whether they are in the page cache already or not. The KV cache is counted whole, though its memory is taken only
 //! as it is used: a context that is promised must not fail half-way through an answer.
 
+mod groups;
+
 use crate::config::ModelConfig;
 use crate::device::{Device, DeviceOptions};
 use crate::error::count;
@@ -311,20 +313,11 @@ impl MemoryPlan {
 /// is not used), and within a container no more than its limit leaves. `None` where the system does not tell.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
-    use sysinfo::{MemoryRefreshKind, ProcessesToUpdate, System};
+    use sysinfo::{MemoryRefreshKind, System};
     let mut system = System::new().ok()?;
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-    let mut available = Some(unused_bytes(&system)).filter(|&bytes| bytes > 0)?;
-    let own = sysinfo::get_current_pid().ok();
-    if let Some(pid) = own {
-        system.refresh_processes(ProcessesToUpdate::Some(&[pid]), false);
-    }
-    let process = own.and_then(|pid| system.process(pid));
-    if let Some(limits) = process.and_then(sysinfo::Process::cgroup_limits) {
-        // page cache counts as used in a container, but is given back when needed; only `rss` is not
-        available = available.min(limits.total_memory.saturating_sub(limits.rss));
-    }
-    Some(available)
+    let available = Some(unused_bytes(&system)).filter(|&bytes| bytes > 0)?;
+    Some(groups::bytes_left().map_or(available, |left| available.min(left)))
 }
 
 /// Memory that no program holds. On macOS, where processor and GPU share all of it, what the system calls available

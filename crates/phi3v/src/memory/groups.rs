@@ -1,0 +1,96 @@
+//! What the control groups of Linux leave to this process: a container, a session and a job have limits of their own.
+
+use std::path::Path;
+
+/// Where the groups of a version lie, and what their files are called.
+struct Hierarchy {
+    root: &'static str,
+    /// Controllers of its line in `/proc/self/cgroup`, one of which is named so.
+    controller: &'static str,
+    /// The file of a group's limit, in bytes.
+    limit: &'static str,
+    /// In `memory.stat`, bytes of the group and of those in it that cannot be given back. Page cache can.
+    held: &'static str,
+}
+
+const VERSIONS: [Hierarchy; 2] = [
+    Hierarchy { root: "/sys/fs/cgroup", controller: "", limit: "memory.max", held: "anon " },
+    Hierarchy {
+        root: "/sys/fs/cgroup/memory",
+        controller: "memory",
+        limit: "memory.limit_in_bytes",
+        held: "total_rss ",
+    },
+];
+
+/// Bytes that the limits on this process's memory leave; `None` where there are none.
+pub(super) fn bytes_left() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let left = |version: &Hierarchy| version.left(Path::new(version.root), version.group(&groups)?);
+    VERSIONS.iter().filter_map(left).min()
+}
+
+impl Hierarchy {
+    /// This process's group, of lines `number:controllers:group`.
+    fn group<'a>(&self, groups: &'a str) -> Option<&'a str> {
+        groups.lines().find_map(|line| {
+            let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+            controllers.split(',').any(|name| name == self.controller).then_some(group)
+        })
+    }
+
+    /// The least that is left by the group and by those around it: what another group holds counts against the limit that it
+    /// shares with this one. A container may have its own group for a root, under which its outer name leads nowhere.
+    fn left(&self, root: &Path, group: &str) -> Option<u64> {
+        let left = Path::new(group.trim_start_matches('/')).ancestors().filter_map(|group| {
+            let text = |name| std::fs::read_to_string(root.join(group).join(name)).ok();
+            // "max" limits nothing
+            let limit: u64 = text(self.limit)?.trim().parse().ok()?;
+            let held = text("memory.stat")?
+                .lines()
+                .find_map(|line| line.strip_prefix(self.held)?.parse::<u64>().ok())?;
+            Some(limit.saturating_sub(held))
+        });
+        left.min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_told_by_its_controllers() {
+        let groups = "9:name=systemd:/\n4:cpu,memory:/jobs/a:b\n0::/user.slice\n";
+        assert_eq!(
+            VERSIONS.each_ref().map(|version| version.group(groups)),
+            [Some("/user.slice"), Some("/jobs/a:b")]
+        );
+        assert_eq!(VERSIONS[1].group("0::/\n"), None);
+    }
+
+    #[test]
+    fn what_others_hold_counts_against_a_shared_limit() {
+        let root = std::env::temp_dir().join(format!("phi3v-groups-{}", std::process::id()));
+        let write = |group: &str, limit: &str, held: u64| {
+            std::fs::create_dir_all(root.join(group)).unwrap();
+            std::fs::write(root.join(group).join("memory.max"), format!("{limit}\n")).unwrap();
+            let stat = format!("file 77\nanon {held}\nanon_thp 5\n");
+            std::fs::write(root.join(group).join("memory.stat"), stat).unwrap();
+        };
+        write("slice", "16000", 10_000);
+        write("slice/one", "max", 3);
+        write("slice/two", "9000", 8_000);
+        write("free", "max", 3);
+        write("full", "5", 8);
+        let left = |group| VERSIONS[0].left(&root, group);
+        // the slice's 16,000, of which 10,000 are held by whomever
+        assert_eq!(left("/slice/one"), Some(6_000));
+        assert_eq!(left("/slice/two/of/a/container"), Some(1_000));
+        assert_eq!([left("/free"), left("/"), left("/nowhere"), left("/full")], [None, None, None, Some(0)]);
+        // a container whose group is the root
+        write("", "4000", 1_000);
+        assert_eq!(left("/docker/0123"), Some(3_000));
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}
