@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--tune-minutes", type=float, default=60, help="with --start on processors")
     parser.add_argument("--peak", type=float, default=4e-4, help="highest learning rate with --start on processors")
     parser.add_argument("--teacher", type=Path, help="the checkpoint that --start was trained from: what it says is kept, and it is averaged with")
-    parser.add_argument("--share", type=float, default=0.8, help="of the tuned weights in what comes out (of a wide tower all)")
+    parser.add_argument("--share", type=float, default=0.8, help="of the tuned weights in what comes out")
     parser.add_argument("--workers", type=int, default=2, help="processes with --start on processors")
     parser.add_argument("--wide", action="store_true", help="pictures as users bring them")
     parser.add_argument("--gpu", action="store_true", help="all stages on one GPU, in --gpu-minutes")
@@ -80,9 +80,7 @@ def main() -> None:
     else:
         on_processors(args)
     if args.start and not args.gpu:
-        # a tower halfway between two reads neither what the one nor what the other reads
-        before = args.work / "seeing" if args.wide else teacher
-        step("stages.export", str(args.work / "mean.pt"), str(args.out), "--start", str(before), "--share", str(args.share))
+        step("stages.export", str(args.work / "mean.pt"), str(args.out), "--start", str(teacher), "--share", str(args.share))
     else:
         step("stages.export", str(args.work / "stage3.pt"), str(args.out))
     step("curves", str(args.work), str(args.work / "curves.png"))
