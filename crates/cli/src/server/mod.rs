@@ -44,7 +44,7 @@ use state::{App, ServedModel};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
@@ -126,6 +126,16 @@ pub struct Server<E> {
 /// Time for connections to end after their requests were given up.
 const ABORT_TIME: Duration = Duration::from_secs(1);
 
+/// Whether the thread comes to its end within `time`.
+fn ends_within<T>(thread: &JoinHandle<T>, time: Duration) -> bool {
+    const PERIOD: Duration = Duration::from_millis(10);
+    let begun = Instant::now();
+    while !thread.is_finished() && begun.elapsed() < time {
+        std::thread::sleep(PERIOD);
+    }
+    thread.is_finished()
+}
+
 /// Resolves when the engine has stopped and its last errors have had time to reach their clients.
 async fn given_up(app: &App) {
     app.engine.stopped().await;
@@ -178,7 +188,9 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
         Ok(Self { address, listener, app, options, engine, runtime })
     }
 
-    /// Serves until `shutdown` resolves and then until running requests are done, or until `hurry` resolves.
+    /// Serves until `shutdown` resolves and then until running requests are done, or until `hurry` resolves. A model that is
+    /// still being loaded then, and work for requests that were given up, are waited for two seconds at most; what has not ended
+    /// by then goes on until it does, or the process ends.
     ///
     /// # Errors
     /// The model cannot be loaded, or the engine has stopped.
@@ -211,6 +223,11 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
         drop(app);
         // requests that were given up are cancelled as their connections are dropped
         runtime.shutdown_timeout(ABORT_TIME);
+        // no signal is heard any more: a model that is being loaded, and work that does not notice within a picture, end with
+        // the process
+        if !died && !ends_within(&engine, ABORT_TIME) {
+            return Ok(());
+        }
         match engine.join() {
             Ok(Ok(())) if !died => Ok(()),
             Ok(Err(error)) => Err(ServeError::Load(error)),

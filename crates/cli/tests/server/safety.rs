@@ -11,6 +11,7 @@ use phi3v_cli::sources::{Fetcher, Sources};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::time::Duration;
 
 fn picture(url: &str) -> Value {
@@ -302,6 +303,21 @@ fn a_model_that_cannot_be_loaded_ends_the_server() {
     let mut server =
         Running::start_with::<phi3v::device::Device>(ServerOptions::default(), || Err(phi3v::Error::Stopped));
     assert!(matches!(server.join(), Err(ServeError::Load(_))));
+}
+
+#[test]
+fn who_ends_a_server_that_loads_does_not_wait_for_the_model() {
+    let (gate, opened) = mpsc::channel::<()>();
+    let load = move || {
+        let _ = opened.recv();
+        load(EngineOptions::default())
+    };
+    let mut server = Running::start_with(ServerOptions::default(), load);
+    assert_eq!(server.get("/ready").status, 503);
+    server.shut_down();
+    server.join().unwrap();
+    // until here it was being loaded
+    drop(gate);
 }
 
 #[test]
