@@ -4,8 +4,8 @@
 pub use super::chat::Stamp;
 use super::chat::{self, Answers, Asked};
 pub use super::extras::Extras;
+use super::parse;
 use super::types::{ChatCompletion, ChatRequest};
-use super::{models, parse};
 use crate::documents::Drawer;
 use crate::server::engine_thread::EngineHandle;
 use crate::server::error::ApiError;
@@ -51,14 +51,14 @@ impl Offline {
         Self { app: Arc::new(App::new(limits, engine, sources, Drawer::default())), model, runtime }
     }
 
-    /// Reads a body, fetches, decodes and cuts its pictures. Blocks. `salt` keeps what is computed for the request apart
-    /// from that for others where it could show in the last bits of an answer: where an answer is a part of the prompt.
+    /// Reads a body, fetches, decodes and cuts its pictures. Blocks. Whichever model the body names, it is asked of this one.
+    /// `salt` keeps what is computed for the request apart from that for others where it could show in the last bits of an
+    /// answer: where an answer is a part of the prompt.
     ///
     /// # Errors
     /// What is wrong with the body, in the server's words.
     pub fn prepare(&self, body: &[u8], salt: [u8; 32]) -> Result<Offered, ApiError> {
         let request: ChatRequest = parse::parse(body)?;
-        models::check_name(&self.model, request.model.as_deref())?;
         if request.stream == Some(true) || request.stream_options.is_some() {
             let error = ApiError::invalid_value("stream", "the answers of a batch are not streamed");
             return Err(error.hint(hints::question::NO_STREAM));
