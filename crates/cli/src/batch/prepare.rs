@@ -5,7 +5,7 @@ use super::lines::Lines;
 use super::questions::Question;
 use super::row::{RowKey, salt};
 use crate::documents::OpenFiles;
-use crate::server::error::{ApiError, Hint};
+use crate::server::error::ApiError;
 use crate::server::openai::offline::{Extras, Offered, Offline, Requests, settle_seed};
 use crate::sources::{ImageOptions, NamedImage, NamedImageError, read_page};
 use axum::http::StatusCode;
@@ -111,7 +111,7 @@ impl PictureAsker {
 
 /// What `work` gives; an error where it panics, so that the input has a row that says so, and the others theirs.
 fn caught<T>(work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> {
-    let failed = || ApiError { hint: None, ..ApiError::internal("the request could not be prepared") };
+    let failed = || ApiError::internal("the request could not be prepared");
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(failed()))
 }
 
@@ -176,24 +176,10 @@ impl LineAsker {
             Err(error) => {
                 let extras = Extras::default();
                 let row = RowKey { custom_id, choices: 1, extras, warning: None, _budget: None };
-                vec![Asked { key: Key { row: Arc::new(row), choice: 0 }, request: Err(in_a_batch(error)) }]
+                vec![Asked { key: Key { row: Arc::new(row), choice: 0 }, request: Err(error) }]
             }
         }
     }
-}
-
-/// An error of the server without advice that only whoever runs a server can follow.
-fn in_a_batch(mut error: ApiError) -> ApiError {
-    if let Some(Hint { asker, start_with }) = error.hint.as_deref_mut() {
-        let or = match start_with.take() {
-            Some("--allow-image-host") => "allow its host with --allow-url",
-            Some("--allow-image-dir") => "allow its folder with --allow-image-dir",
-            Some("a larger --context") => "give a larger --context",
-            _ => return error,
-        };
-        *asker = format!("{asker}, or {or}").into();
-    }
-    error
 }
 
 #[cfg(test)]
@@ -239,17 +225,5 @@ mod tests {
         let told = caught::<()>(|| panic!("a bug")).unwrap_err();
         assert_eq!((told.status.as_u16(), told.code), (500, "internal_error"));
         assert_eq!(caught(|| Ok(7)).unwrap(), 7);
-    }
-
-    #[test]
-    fn a_row_advises_what_the_user_of_a_batch_can_do() {
-        let hint = |error: SourceError| in_a_batch(ApiError::from(error)).hint.unwrap().to_string();
-        let host = hint(SourceError::NotAllowed(Unallowed::Http));
-        assert_eq!(host, "send the picture as a data URL, or allow its host with --allow-url");
-        let folder = hint(SourceError::NotAllowed(Unallowed::Files));
-        assert_eq!(folder, "send the picture as a data URL, or allow its folder with --allow-image-dir");
-        let hint = Hint { asker: "do this".into(), start_with: Some("a larger --images") };
-        let other = in_a_batch(ApiError::bad_request("x", "y").hint(hint));
-        assert_eq!(other.hint.unwrap().to_string(), "do this");
     }
 }

@@ -1,7 +1,7 @@
 //! A row of the results, in the form of OpenAI's batches: `{id, custom_id, response: {status_code, request_id, body},
 //! error}`. Nothing in it says when or beside whom the row was made: the same job gives the same rows.
 
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Extras, Stamp, completion};
 use crate::sources::Budget;
 use phi3v::batch::Answer;
@@ -91,6 +91,7 @@ impl RowMaker {
     /// The row of what could not be answered.
     #[must_use]
     pub fn failed(&self, custom_id: &str, error: &ApiError) -> Row {
+        let error = in_a_batch(error.clone());
         let told = RowError { code: error.code.to_owned(), message: error.message.clone() };
         Row { error: Some(told), ..self.row(custom_id, error.status.as_u16(), body(&error.body())) }
     }
@@ -143,5 +144,63 @@ impl Row {
     #[must_use]
     pub fn finish_reason(&self) -> Option<&str> {
         self.response.body.pointer("/choices/0/finish_reason")?.as_str()
+    }
+}
+
+/// An error of the server without advice that only whoever runs or asks a server can follow.
+fn in_a_batch(mut error: ApiError) -> ApiError {
+    if let Some(Hint { asker, of_server, start_with }) = error.hint.as_deref_mut() {
+        *of_server = None;
+        let or = match start_with.take() {
+            Some("--allow-image-host") => "allow its host with --allow-url",
+            Some("--allow-image-dir") => "allow its folder with --allow-image-dir",
+            Some("a larger --context") => "give a larger --context",
+            Some("a smaller --context") => "give a smaller --context",
+            _ => return error,
+        };
+        *asker = format!("{asker}, or {or}").into();
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::{SourceError, Unallowed};
+    use phi3v::constraint::ConstraintError;
+    use phi3v::engine::EngineError;
+    use phi3v_kernels::BackendError;
+
+    #[test]
+    fn a_row_advises_what_the_user_of_a_batch_can_do() {
+        let context = EngineError::ContextLength { prompt: 1, answer: 2, context: 2 };
+        let bug = ConstraintError::NotValid { reason: "a bug".to_owned() };
+        let larger = Hint { asker: "do this".into(), of_server: None, start_with: Some("a larger --images") };
+        let cases = [
+            (
+                ApiError::source(&SourceError::NotAllowed(Unallowed::Http)),
+                "send the picture as a data URL, or allow its host with --allow-url",
+            ),
+            (
+                ApiError::source(&SourceError::NotAllowed(Unallowed::Files)),
+                "send the picture as a data URL, or allow its folder with --allow-image-dir",
+            ),
+            (
+                ApiError::library(&context.into()),
+                "shorten the text, send fewer pictures or ask for detail low, lower max_tokens, or give a larger --context",
+            ),
+            (
+                ApiError::library(&BackendError::OutOfMemory { bytes: 7 }.into()),
+                "try again later, send fewer pictures, or give a smaller --context",
+            ),
+            (ApiError::bad_request("x", "y").hint(larger), "do this"),
+            (ApiError::invalid_value("seed", "x"), "correct seed"),
+            (ApiError::unsupported_field("x"), "leave it out"),
+            (ApiError::internal("x"), "report it"),
+            (ApiError::library(&bug.into()), "ask again; if it comes again, report it"),
+        ];
+        for (error, hint) in cases {
+            assert_eq!(in_a_batch(error).hint.unwrap().to_string(), hint);
+        }
     }
 }

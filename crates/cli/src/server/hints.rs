@@ -13,10 +13,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// What to do about an error: what whoever asks can do, and what whoever starts the server can.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hint {
     /// What whoever asks can do, in words that may be followed by "or".
     pub asker: Cow<'static, str>,
+    /// Where a server answers, what goes on behind them, its mark before it: what that tells or has logged of it.
+    pub of_server: Option<&'static str>,
     /// What the server could be started with instead: a flag, as it goes on from "or start the server with".
     pub start_with: Option<&'static str>,
 }
@@ -24,28 +26,31 @@ pub struct Hint {
 impl Hint {
     /// Words for both.
     const fn or_start_with(asker: &'static str, flag: &'static str) -> Self {
-        Self { asker: Cow::Borrowed(asker), start_with: Some(flag) }
+        Self { asker: Cow::Borrowed(asker), of_server: None, start_with: Some(flag) }
+    }
+
+    /// Words that go on where a server answers.
+    const fn with_server(asker: &'static str, of_server: &'static str) -> Self {
+        Self { asker: Cow::Borrowed(asker), of_server: Some(of_server), start_with: None }
     }
 }
 
 impl From<&'static str> for Hint {
     fn from(asker: &'static str) -> Self {
-        Self { asker: asker.into(), start_with: None }
+        Self { asker: asker.into(), ..Self::default() }
     }
 }
 
 impl From<String> for Hint {
     fn from(asker: String) -> Self {
-        Self { asker: asker.into(), start_with: None }
+        Self { asker: asker.into(), ..Self::default() }
     }
 }
 
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.start_with {
-            Some(flag) => write!(f, "{}, or start the server with {flag}", self.asker),
-            None => f.write_str(&self.asker),
-        }
+        write!(f, "{}{}", self.asker, self.of_server.unwrap_or_default())?;
+        self.start_with.map_or(Ok(()), |flag| write!(f, ", or start the server with {flag}"))
     }
 }
 
@@ -62,7 +67,16 @@ pub(super) mod load {
 
 /// About faults of the server.
 pub(super) mod fault {
-    pub(in crate::server) const LOG: &str = "report it with the server's log";
+    use super::Hint;
+
+    const WITH_LOG: &str = " with the server's log";
+    pub(in crate::server) const LOG: Hint = Hint::with_server("report it", WITH_LOG);
+    pub(in crate::server) const ONCE_MORE: Hint =
+        Hint::with_server("ask again; if it comes again, report it", WITH_LOG);
+    pub(in crate::server) const DEVICE: Hint = Hint::with_server(
+        "try again in some seconds, when the model is loaded anew; if it comes again, report it",
+        WITH_LOG,
+    );
     pub(in crate::server) const RESTART: &str = "restart the server and report what its log says";
 }
 
@@ -84,6 +98,8 @@ pub(super) mod size {
 
 /// About bodies that are no request.
 pub(super) mod body {
+    use super::Hint;
+
     pub(in crate::server) const WHOLE: &str = "send as many bytes as the header content-length says";
     pub(in crate::server) const TYPE: &str = "send the header content-type: application/json";
     pub(in crate::server) const ONE_TYPE: &str = "send one header content-type: application/json";
@@ -94,12 +110,15 @@ pub(super) mod body {
     pub(in crate::server) const JSON: &str = "correct the JSON at that place";
     pub(in crate::server) const OBJECT: &str = "put the fields into braces";
     pub(in crate::server) const ONE_OF_KEYS: &str = "leave one of the two out";
-    pub(in crate::server) const NEEDED_FIELDS: &str = "/openapi.json tells which fields are needed";
-    pub(in crate::server) const KNOWN_FIELDS: &str = "leave it out; /openapi.json lists the fields that are";
+    pub(in crate::server) const NEEDED_FIELDS: Hint =
+        Hint::with_server("add what is missing", "; /openapi.json tells which fields are needed");
+    pub(in crate::server) const KNOWN_FIELDS: Hint =
+        Hint::with_server("leave it out", "; /openapi.json lists the fields that are");
 
     /// About a value of the field `name` that cannot be used.
-    pub(in crate::server) fn value(name: &str) -> String {
-        format!("correct {name}; /openapi.json tells what it may be")
+    pub(in crate::server) fn value(name: &str) -> Hint {
+        let of_server = Some("; /openapi.json tells what it may be");
+        Hint { asker: format!("correct {name}").into(), of_server, start_with: None }
     }
 }
 
@@ -159,8 +178,8 @@ pub(super) mod question {
 
     /// About a number of tokens in the field `name`.
     pub(in crate::server) fn max_tokens(name: &str) -> Hint {
-        let asker = format!("correct {name}, leave it out").into();
-        Hint { asker, start_with: Some("a larger --max-tokens") }
+        let asker = format!("correct {name} or leave it out").into();
+        Hint { asker, of_server: None, start_with: Some("a larger --max-tokens") }
     }
 }
 
@@ -200,15 +219,13 @@ pub(super) fn library(error: &Error) -> Option<Hint> {
         }
         Error::Engine(EngineError::NoNewTokens) => "ask for at least 1 token with max_tokens",
         Error::Engine(EngineError::QueueFull { .. }) => load::LATER,
-        Error::Backend(BackendError::Device { .. }) => {
-            "try again in some seconds, when the model is loaded anew; if it comes again, report it with the server's log"
-        }
+        Error::Backend(BackendError::Device { .. }) => return Some(fault::DEVICE),
         Error::Backend(_) => {
             let asker = "try again later, send fewer pictures";
             return Some(Hint::or_start_with(asker, "a smaller --context"));
         }
         Error::Constraint(ConstraintError::NotAllowed { .. } | ConstraintError::NotValid { .. }) => {
-            "ask again, and report it with the server's log if it comes again"
+            return Some(fault::ONCE_MORE);
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => {
             "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"
@@ -217,7 +234,7 @@ pub(super) fn library(error: &Error) -> Option<Hint> {
             return error.hint().map(Hint::from);
         }
         Error::Image(error) => return image(error),
-        _ => "ask again, and report it with the server's log if it comes again",
+        _ => return Some(fault::ONCE_MORE),
     };
     Some(hint.into())
 }
@@ -231,7 +248,7 @@ pub(super) fn image(error: &ImageError) -> Option<Hint> {
         ImageError::Frames { format: "TIFF", .. } => "choose among its first pages",
         ImageError::Frames { .. } => "send its first frame, or the picture saved as PNG",
         ImageError::TooNarrow { .. } => "crop the picture, or ask for detail high",
-        ImageError::NumCrops { .. } | ImageError::Normalisation { .. } => fault::LOG,
+        ImageError::NumCrops { .. } | ImageError::Normalisation { .. } => return Some(fault::LOG),
         other => return other.hint().map(Hint::from),
     };
     Some(hint.into())
