@@ -174,6 +174,8 @@ pub enum BatchError {
     SomeFailed {
         /// Rows that have an error.
         failed: usize,
+        /// Those of them that are about what is not among the inputs any more.
+        gone: usize,
         /// Rows of the whole job.
         total: usize,
         /// What the first of them is about, and why it failed.
@@ -191,6 +193,23 @@ pub enum BatchError {
 
 fn some_failed(failed: usize, total: usize) -> String {
     format!("{failed} of {} failed", count(total, "answer"))
+}
+
+/// What can be done about `failed` rows of the results in `path`, of which `gone` are about what is not among the inputs.
+fn after_failures(failed: usize, gone: usize, path: &str) -> String {
+    match (failed, gone) {
+        (1, 1) => format!(
+            "its file is not among the inputs any more: take its line out of {path}, and run the same command again"
+        ),
+        _ if gone == failed => format!(
+            "their files are not among the inputs any more: take their lines out of {path}, and run the same command again"
+        ),
+        (1, _) => "--retry-errors tries it again".to_owned(),
+        (_, 0) => format!("the rows with an error in {path} say why; --retry-errors tries them again"),
+        _ => format!(
+            "the rows with an error in {path} say why; --retry-errors tries those again that are among the inputs"
+        ),
+    }
 }
 
 impl BatchError {
@@ -254,12 +273,7 @@ impl BatchError {
             Self::Exists { .. } => "move it away, or replace it with --force",
             Self::DiskFull { .. } => "free some space and run the same command again: it goes on from there",
             Self::NoParquet => "build it with --features parquet, or use --csv",
-            Self::SomeFailed { failed: 1, .. } => "--retry-errors tries it again",
-            Self::SomeFailed { path, .. } => {
-                return Some(format!(
-                    "the rows with an error in {path} say why; --retry-errors tries them again"
-                ));
-            }
+            Self::SomeFailed { failed, gone, path, .. } => return Some(after_failures(*failed, *gone, path)),
             Self::Sidecars { first, .. } if first.is_too_long() => "give the pictures shorter names",
             Self::Sidecars { .. } => {
                 "when they can be written, run the same command again: it writes what is missing"
@@ -270,5 +284,29 @@ impl BatchError {
             Self::Unprepared { .. } => "run the same command again, and report it if it comes again",
         };
         Some(hint.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_among_the_inputs_is_tried_again() {
+        let hint = |failed, gone| {
+            let (first, path) = ("a".to_owned(), "out.jsonl".to_owned());
+            BatchError::SomeFailed { failed, gone, total: 9, first, path }.hint().unwrap()
+        };
+        for (failed, gone, words) in [
+            (1, 0, "tries it again"),
+            (1, 1, "take its line out of out.jsonl"),
+            (3, 0, "tries them again"),
+            (3, 1, "tries those again that are among the inputs"),
+            (3, 3, "take their lines out of out.jsonl"),
+        ] {
+            let hint = hint(failed, gone);
+            assert!(hint.contains(words), "{hint}");
+            assert_eq!(hint.contains("--retry-errors"), gone < failed, "{hint}");
+        }
     }
 }

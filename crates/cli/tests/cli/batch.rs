@@ -229,8 +229,17 @@ fn what_fails_is_a_row_with_an_error_and_can_be_tried_again() {
     let second = rows(&path);
     assert_eq!((second.len(), &second["damaged.png"]["error"]), (6, &Value::Null));
     std::fs::remove_file(fixture.path("many/photo.heic")).unwrap();
-    assert_eq!(fixture.run(&many(&["--retry-errors"])).code, Some(6));
+    let told = fixture.run(&many(&["--retry-errors"]));
+    assert_eq!(told.code, Some(6));
     assert_eq!(rows(&path), second, "what is not asked about keeps its row");
+    assert!(!told.stderr.contains("--retry-errors"), "{}", told.stderr);
+    assert!(told.stderr.contains("hint: its file is not among the inputs any more"), "{}", told.stderr);
+    assert!(told.stderr.contains("take its line out of results.jsonl"), "{}", told.stderr);
+    // as it was told
+    let text = std::fs::read_to_string(&path).unwrap();
+    let others: String = text.split_inclusive('\n').filter(|line| !line.contains("photo.heic")).collect();
+    std::fs::write(&path, others).unwrap();
+    fixture.run(&many(&[])).answer();
     // of a list, which names what has vanished
     let listed = ["batch", "-q", "-", "--prompt", "What?", "--max-new-tokens", "2", "-o", "listed.jsonl"];
     let told = fixture.run_with_input(&listed, b"small.png\nvanished.png\n");

@@ -57,6 +57,8 @@ pub(super) struct Outputs<'a> {
     checked: Checked<'a>,
     journal: Journal,
     done: DoneRows,
+    /// Rows with an error about what is not among the inputs any more.
+    gone: usize,
     meter: Option<Meter>,
     /// Rows of this run, and those before it.
     answered: usize,
@@ -141,8 +143,9 @@ impl<'a> Outputs<'a> {
                     tell!("{refused}");
                 }
                 let first = first_failure(&self.journal, &self.done)?;
+                let (gone, total) = (self.gone, self.done.len());
                 let path = self.journal.path().display().to_string();
-                Err(BatchError::SomeFailed { failed, total: self.done.len(), first, path }.into())
+                Err(BatchError::SomeFailed { failed, gone, total, first, path }.into())
             }
         }
     }
@@ -201,14 +204,20 @@ fn first_failure(journal: &Journal, done: &DoneRows) -> Result<String, BatchErro
 }
 
 impl<'a> Checked<'a> {
-    /// Writes to `journal`, which has the rows `done`.
+    /// Writes to `journal`, which has the rows `done`. Of those with an error `gone` are about what is not among the inputs any
+    /// more.
     ///
     /// # Errors
     /// The disk is full while a file beside a picture is written that is missing.
-    pub(super) fn begin(self, journal: Journal, done: DoneRows) -> Result<Outputs<'a>, BatchError> {
+    pub(super) fn begin(
+        self,
+        journal: Journal,
+        done: DoneRows,
+        gone: usize,
+    ) -> Result<Outputs<'a>, BatchError> {
         let before = done.len();
         let mut outputs =
-            Outputs { checked: self, journal, done, meter: None, answered: 0, before, warned: 0 };
+            Outputs { checked: self, journal, done, gone, meter: None, answered: 0, before, warned: 0 };
         outputs.complete()?;
         Ok(outputs)
     }

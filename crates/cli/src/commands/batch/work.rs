@@ -57,6 +57,26 @@ pub(super) fn replaced_ids(found: &Inputs, questions: &[Question]) -> HashSet<St
     files.flat_map(|file| questions.iter().map(|question| question.row_id(file))).collect()
 }
 
+/// How many of the rows that have failed are about what is not among the inputs any more: nothing tries them again.
+pub(super) fn gone(found: &Inputs, questions: &[Question], done: &DoneRows) -> usize {
+    let failed = done.iter().filter(|(_, row)| row.failed).map(|(id, _)| id.as_str());
+    let mut left: HashSet<&str> = failed.collect();
+    match found {
+        Inputs::Pictures { items, .. } => {
+            for (item, question) in items.iter().flat_map(|item| questions.iter().map(move |q| (item, q))) {
+                left.remove(question.row_id(&item.id).as_str());
+            }
+        }
+        Inputs::Lines(lines) => {
+            for id in lines.ids() {
+                left.remove(id);
+            }
+        }
+    }
+    let replaced = replaced_ids(found, questions);
+    left.iter().filter(|id| !replaced.contains(**id)).count()
+}
+
 /// What has no row yet.
 pub(super) enum Work {
     Pictures(Vec<PictureWork>),
