@@ -147,7 +147,15 @@ impl<W: Write> CsvWriter<W> {
     /// # Errors
     /// The output cannot be written to.
     pub fn row<'a>(&mut self, cells: impl IntoIterator<Item = Option<&'a str>>) -> io::Result<()> {
-        Ok(self.0.write_record(cells.into_iter().map(Option::unwrap_or_default))?)
+        let written = self.0.write_record(cells.into_iter().map(Option::unwrap_or_default));
+        written.map_err(|error| {
+            let kind = match error.kind() {
+                csv::ErrorKind::Io(error) => error.kind(),
+                _ => io::ErrorKind::Other,
+            };
+            // by itself the conversion makes all kinds one
+            io::Error::new(kind, error)
+        })
     }
 
     /// Ends the table, and gives the output back.
@@ -179,6 +187,29 @@ pub fn csv_of(answer: &Value, schema: &Value) -> Option<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// A disk without room.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_known_for_one_however_much_is_written() {
+        for letters in [1, 1 << 16] {
+            let mut table = CsvWriter::new(Full);
+            let row = table.row([Some("x".repeat(letters).as_str())]);
+            let refused = row.and_then(|()| table.finish().map(drop)).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::StorageFull, "{letters}: {refused}");
+        }
+    }
 
     #[test]
     fn objects_arrays_of_them_and_tables_are_rows() {

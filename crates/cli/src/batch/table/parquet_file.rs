@@ -11,6 +11,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 use phi3v::files::{Existing, NewFile};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,13 +32,13 @@ pub(super) fn write_parquet(
     done: &DoneRows,
     existing: Existing,
 ) -> Result<(), BatchError> {
-    let file = NewFile::create(path, existing).map_err(write_error)?;
-    let failed = |error: ParquetError| BatchError::written(path, std::io::Error::other(error));
+    let mut file = Unfinished(NewFile::create(path, existing).map_err(write_error)?);
+    let failed = |error| BatchError::written(path, system_error(error));
     let columns = columns.complete(journal, done)?;
     let names = columns.names();
     let schema = schema(&names).map_err(failed)?;
     let properties = Arc::new(WriterProperties::builder().build());
-    let mut writer = SerializedFileWriter::new(Unfinished(file), schema, properties).map_err(failed)?;
+    let mut writer = SerializedFileWriter::new(&mut file, schema, properties).map_err(failed)?;
     let mut group: Vec<Vec<super::Cell>> = Vec::new();
     for row in rows(journal, done) {
         group.extend(columns.lines(&row?));
@@ -47,8 +48,18 @@ pub(super) fn write_parquet(
         }
     }
     write_group(&mut writer, &group, names.len()).map_err(failed)?;
-    let Unfinished(file) = writer.into_inner().map_err(failed)?;
-    file.finish().map_err(write_error)
+    writer.close().map_err(failed)?;
+    file.0.finish().map_err(write_error)
+}
+
+/// The error as the system has it, if it is one of the system's: wrapped in others it would lose its kind.
+fn system_error(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(inner) => {
+            inner.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error)
+        }
+        other => io::Error::other(other),
+    }
 }
 
 /// Whether the file at `path` has the schema of one that was written here.
@@ -76,7 +87,7 @@ fn schema(names: &[String]) -> Result<Arc<Type>, ParquetError> {
 
 /// A group of rows, column by column.
 fn write_group(
-    writer: &mut SerializedFileWriter<Unfinished>,
+    writer: &mut SerializedFileWriter<impl Write + Send>,
     rows: &[Vec<super::Cell>],
     columns: usize,
 ) -> Result<(), ParquetError> {
@@ -96,6 +107,39 @@ fn write_group(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A disk with so many bytes left.
+    struct Disk(usize);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_known_for_one_wherever_it_is_met() {
+        let write = |room: usize, letters: usize| -> Result<(), ParquetError> {
+            let schema = schema(&["custom_id".to_owned()])?;
+            let mut disk = Disk(room);
+            let mut writer = SerializedFileWriter::new(&mut disk, schema, Arc::default())?;
+            write_group(&mut writer, &[vec![Some("x".repeat(letters))]], 1)?;
+            writer.close().map(drop)
+        };
+        // all of it, and what comes last: where columns and groups stand
+        let whole = |letters| (0..).find(|&room| write(room, letters).is_ok()).unwrap();
+        for (room, letters) in [(0, 1), (whole(1) - 1, 1), (0, 1 << 16)] {
+            let refused = system_error(write(room, letters).unwrap_err());
+            assert_eq!(refused.kind(), io::ErrorKind::StorageFull, "{room}, {letters}: {refused}");
+        }
+        let other = system_error(ParquetError::General("a bug".to_owned()));
+        assert_eq!((other.kind(), other.to_string().contains("a bug")), (io::ErrorKind::Other, true));
+    }
 
     #[test]
     fn a_parquet_file_has_the_same_cells() {
