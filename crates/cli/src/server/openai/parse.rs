@@ -142,7 +142,7 @@ fn in_plain_words(message: &str) -> String {
     const WORDS: [(&str, &str); 9] = [
         ("expected usize", "expected a whole number from 0 on"),
         ("expected u64", "expected a whole number from 0 on"),
-        ("expected i64", "expected a whole number"),
+        ("expected i64", "expected a whole number from -2^63 to 2^63 - 1"),
         ("expected f32", "expected a number"),
         ("expected string or map", "expected a string"),
         ("expected a map", "expected an object"),
@@ -225,6 +225,7 @@ pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(body: &[u8]) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use super::super::types::ChatRequest;
     use super::*;
 
     #[test]
@@ -248,11 +249,28 @@ mod tests {
                 "invalid value: string \"x\", expected a whole number from 0 on",
             ),
             (
+                "invalid type: string \"x\", expected i64",
+                "invalid type: string \"x\", expected a whole number from -2^63 to 2^63 - 1",
+            ),
+            (
                 "invalid length 1, expected struct NamedSchema with 4 elements",
                 "invalid length 1, expected an object with 4 elements",
             ),
         ] {
             assert_eq!(in_plain_words(message), told);
         }
+    }
+
+    #[test]
+    fn a_seed_beyond_what_is_taken_is_told_the_range() {
+        let parsed = |seed: u64| {
+            let body = format!(r#"{{"messages": [{{"role": "user", "content": "x"}}], "seed": {seed}}}"#);
+            parse::<ChatRequest>(body.as_bytes())
+        };
+        let largest = i64::MAX.unsigned_abs();
+        assert_eq!(parsed(largest).unwrap().seed, Some(i64::MAX));
+        let refused = parsed(largest + 1).unwrap_err();
+        assert_eq!((refused.code, refused.param.as_deref()), ("invalid_value", Some("seed")));
+        assert!(refused.message.ends_with("from -2^63 to 2^63 - 1"), "{}", refused.message);
     }
 }
