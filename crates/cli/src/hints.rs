@@ -51,12 +51,10 @@ impl CliError {
             Self::File { action: "read", error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
                 unreadable(error).to_owned()
             }
-            Self::File { action: "write", error, .. } | Self::Output(error)
-                if error.kind() == io::ErrorKind::FileTooLarge =>
-            {
-                "raise the limit on the size of files (ulimit -f), or write to another disk".to_owned()
+            Self::File { action: "write", error, .. } => unwritable(error).to_owned(),
+            Self::Output(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                unwritable(error).to_owned()
             }
-            Self::File { action: "write", error, .. } => return unwritable(error),
             Self::NoPreset { .. } => format!("there are {}; phi3v schemas shows them", Preset::names()),
             Self::Schema { .. } => "correct the JSON at that place".to_owned(),
             Self::NoTable { .. } => {

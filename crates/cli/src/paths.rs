@@ -140,10 +140,10 @@ pub fn is_loose_word(word: &str) -> bool {
     !word.contains(['/', '\\', '*', '[']) && !word.contains("://") && !has_picture_ending(word)
 }
 
-/// What can be done about a file that cannot be written for what its path is.
+/// What can be done about a file that cannot be written.
 #[must_use]
-pub fn unwritable(error: &std::io::Error) -> Option<String> {
-    let hint = match error.kind() {
+pub fn unwritable(error: &std::io::Error) -> &'static str {
+    match error.kind() {
         ErrorKind::NotFound => "make the folder first, or give another path",
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "give a path in a folder that you may write to"
@@ -152,9 +152,13 @@ pub fn unwritable(error: &std::io::Error) -> Option<String> {
         ErrorKind::IsADirectory | ErrorKind::NotADirectory | ErrorKind::InvalidInput => {
             "give the path of a file"
         }
-        _ => return None,
-    };
-    Some(hint.to_owned())
+        ErrorKind::FileTooLarge => {
+            "raise the limit on the size of files (ulimit -f), or write to another disk"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space, or write to another disk",
+        // a link, a pipe or a device, too, which are refused in words of ours
+        _ => "give the path of another file",
+    }
 }
 
 /// The system's words for an error, without the number in brackets that Rust adds to them, and the full stop that Windows

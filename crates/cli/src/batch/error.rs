@@ -279,7 +279,7 @@ impl BatchError {
                 "when they can be written, run the same command again: it writes what is missing"
             }
             Self::Device(_) => "run the same command again: it goes on from there",
-            Self::Write { error, .. } => return unwritable(error),
+            Self::Write { error, .. } => unwritable(error),
             Self::Read { .. } => return None,
             Self::Unprepared { .. } => "run the same command again, and report it if it comes again",
         };

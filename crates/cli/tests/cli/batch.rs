@@ -292,6 +292,17 @@ fn what_cannot_be_written_is_refused_before_a_model_is_looked_for() {
 
 #[cfg(unix)]
 #[test]
+fn results_that_would_go_to_a_link_to_nothing_are_refused_with_a_hint() {
+    let fixture = fixture(1);
+    std::os::unix::fs::symlink("nowhere/x", fixture.path("link.jsonl")).unwrap();
+    // before a model is looked for
+    let refused = fixture.run(&many(&["-o", "link.jsonl", "--model", "no-such-model"])).refusal(1);
+    assert!(refused.contains("cannot write link.jsonl: it is a link and not a file\n"), "{refused}");
+    assert!(refused.contains("hint: give the path of another file"), "{refused}");
+}
+
+#[cfg(unix)]
+#[test]
 fn a_pipe_is_read_once_or_refused() {
     let fixture = fixture(1);
     let requests = [line("one", &[], &json!({})), line("two", &[], &json!({}))].join("\n");

@@ -17,8 +17,10 @@ use crate::paths::folder_of;
 use crate::sources::http_url;
 use crate::{note, tell};
 use phi3v::error::count;
-use phi3v::files::{Existing, NewFile};
+use phi3v::files::{Existing, NewFile, open_in_place};
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Files beside pictures: those of this run's part.
@@ -360,8 +362,14 @@ fn check_out(out: &Path) -> Result<(), BatchError> {
     if out.exists() {
         return Ok(()); // it was opened to be written
     }
+    let refused = |error| BatchError::written(out, error);
+    match open_in_place(out, File::options().read(true)) {
+        // a link that leads nowhere
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(refused(error)),
+        _ => {}
+    }
     NewFile::check(out, Existing::Replace).map_err(write_error)?;
-    tempfile::tempfile_in(folder_of(out)).map_err(|error| BatchError::written(out, error))?;
+    tempfile::tempfile_in(folder_of(out)).map_err(refused)?;
     Ok(())
 }
 
