@@ -17,7 +17,7 @@ use std::fmt;
 pub struct Hint {
     /// What whoever asks can do, in words that may be followed by "or".
     pub asker: Cow<'static, str>,
-    /// Where a server answers, what goes on behind them, its mark before it: what that tells or has logged of it.
+    /// What follows them where a server answers, with the mark or blank between: what it tells of it, or has logged.
     pub of_server: Option<&'static str>,
     /// What the server could be started with instead: a flag, as it goes on from "or start the server with".
     pub start_with: Option<&'static str>,
