@@ -330,8 +330,9 @@ pub struct EvalArgs {
   phi3v completions zsh > \"${fpath[1]}/_phi3v\"
   phi3v completions fish > ~/.config/fish/completions/phi3v.fish
   phi3v completions elvish >> ~/.config/elvish/rc.elv
-  phi3v completions powershell >> $PROFILE
+  phi3v completions powershell | Out-String | Invoke-Expression
 
+The last is a line to write into PowerShell's $PROFILE.
 The shell's next session knows them; bash needs its package bash-completion.")]
 pub struct CompletionsArgs {
     /// The shell
@@ -472,5 +473,17 @@ mod tests {
             }
         }
         assert!(seen > 20, "{seen} lines");
+    }
+
+    /// Its script begins with `using namespace`, which may stand nowhere but at a script's start, and a profile has lines before it.
+    #[test]
+    fn powershell_s_completions_are_not_appended_to_a_profile() {
+        let mut script = Vec::new();
+        clap_complete::generate(clap_complete::Shell::PowerShell, &mut Cli::command(), "phi3v", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        assert!(script.trim_start().starts_with("using namespace "), "{}", &script[..80]);
+        let page = reference_page();
+        let told: Vec<&str> = page.lines().filter(|line| line.contains("completions powershell")).collect();
+        assert_eq!(told, ["  phi3v completions powershell | Out-String | Invoke-Expression"]);
     }
 }
