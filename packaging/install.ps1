@@ -61,6 +61,11 @@
         elseif ($env:PHI3V_VERSION) { "$releases/download/v$($env:PHI3V_VERSION.TrimStart('v'))" }
         else { "$releases/latest/download" }
         $folder = if ($env:PHI3V_INSTALL_DIR) { $env:PHI3V_INSTALL_DIR } else { "$env:LOCALAPPDATA\Programs\phi3v" }
+        # the path keeps it for good, whatever folder is the current one then
+        $folder = $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($folder)
+        if (Test-Path -LiteralPath "$folder\phi3v.exe" -PathType Container) {
+            throw "$folder\phi3v.exe is a folder; name another place in PHI3V_INSTALL_DIR"
+        }
         $work = Join-Path ([IO.Path]::GetTempPath()) ([Guid]::NewGuid())
         New-Item -ItemType Directory -Path $work | Out-Null
         try {

@@ -88,6 +88,10 @@ main() {
     trap 'exit 143' TERM HUP
     fetch "$place/SHA256SUMS" "$work/SHA256SUMS"
     mkdir -p "$folder"
+    # as it stands on a path: from the root on, and no slash at its end
+    folder=$(CDPATH='' cd -- "$folder" && pwd) || exit 1
+    # mv would move the program into it
+    [ ! -d "$folder/phi3v" ] || fail "$folder/phi3v is a folder; name another place in PHI3V_INSTALL_DIR"
     if ! try "$target"; then
         # glibc is new enough, and yet not where programs look for it, or not for this kind of program
         [ "$target" = x86_64-unknown-linux-gnu ] && try x86_64-unknown-linux-musl ||
