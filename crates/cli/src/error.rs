@@ -10,6 +10,7 @@ use phi3v::constraint::ConstraintError;
 use phi3v::engine::EngineError;
 use phi3v::error::count;
 use phi3v::files::WriteError;
+use phi3v::image::ImageError;
 use phi3v::memory::size;
 use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
@@ -267,6 +268,9 @@ impl CliError {
             Self::Pictures { .. } => ExitCode::Memory,
             Self::Picture(NamedImageError::StdinTwice) => ExitCode::Usage,
             Self::Picture(NamedImageError::Unprepared) => ExitCode::Failure,
+            Self::Picture(NamedImageError::Image { error: ImageError::OutOfMemory { .. }, .. }) => {
+                ExitCode::Memory
+            }
             Self::Picture(_) | Self::LooseQuestion(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
@@ -353,6 +357,7 @@ fn batch_code(error: &BatchError) -> ExitCode {
 fn library_code(error: &phi3v::Error) -> ExitCode {
     use phi3v::Error;
     match error.root() {
+        Error::Image(ImageError::OutOfMemory { .. }) => ExitCode::Memory,
         Error::Image(_) => ExitCode::Picture,
         Error::Convert(ConvertError::Interrupted) => ExitCode::Interrupted,
         Error::Checkpoint(_) | Error::Config(_) | Error::Weights(_) | Error::Tokenizer(_) => ExitCode::Model,

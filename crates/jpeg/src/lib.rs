@@ -10,9 +10,10 @@ use std::marker::PhantomData;
 use std::os::raw::{c_int, c_long};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use bytemuck::allocation::try_zeroed_vec;
 use mozjpeg_sys::{
     J_COLOR_SPACE, J_DCT_METHOD, JERR_BAD_PRECISION, JERR_CANT_SUSPEND, JERR_CCIR601_NOTIMPL,
-    JERR_CONVERSION_NOTIMPL, JERR_FRACT_SAMPLE_NOTIMPL, JERR_NOT_COMPILED, JERR_NOTIMPL,
+    JERR_CONVERSION_NOTIMPL, JERR_FRACT_SAMPLE_NOTIMPL, JERR_NOT_COMPILED, JERR_NOTIMPL, JERR_OUT_OF_MEMORY,
     JERR_SOF_UNSUPPORTED, JERR_UNKNOWN_MARKER, JPEG_LIB_VERSION, jpeg_CreateDecompress, jpeg_common_struct,
     jpeg_component_info, jpeg_decompress_struct, jpeg_destroy_decompress, jpeg_error_mgr, jpeg_read_header,
     jpeg_read_scanlines, jpeg_resync_to_restart, jpeg_save_markers, jpeg_source_mgr, jpeg_start_decompress,
@@ -33,6 +34,9 @@ pub enum JpegError {
     /// The data ends before the picture does.
     #[error("the data ends before the picture does")]
     Ended,
+    /// The system has no memory for the picture.
+    #[error("there is no memory for the picture")]
+    OutOfMemory,
     /// A sound file, as far as can be seen, of a kind that is not decoded.
     #[error("this kind is not decoded: {kind}")]
     Unsupported {
@@ -155,7 +159,8 @@ impl<'a> Jpeg<'a> {
             n => return Err(JpegError::Unsupported { kind: format!("{n} colour components") }),
         };
         let row_bytes = width as usize * components;
-        let mut samples = vec![0; row_bytes * height as usize];
+        let samples = try_zeroed_vec(row_bytes * height as usize);
+        let mut samples = samples.map_err(|()| JpegError::OutOfMemory)?;
         // SAFETY: the state is alive and borrowed by nobody else while `self` is owned here.
         let picture = unsafe { &raw mut (*self.state).picture };
         // SAFETY: as above; without scaling the output has the size and the samples per pixel of the header, so
@@ -211,6 +216,7 @@ impl Failure {
         let kind = match code {
             // the arithmetic decoder cannot return early
             JERR_CANT_SUSPEND => return JpegError::Ended,
+            JERR_OUT_OF_MEMORY => return JpegError::OutOfMemory,
             JERR_BAD_PRECISION => format!("{number}-bit samples"),
             JERR_SOF_UNSUPPORTED | JERR_UNKNOWN_MARKER => match process(number) {
                 Some(name) => name.to_owned(),

@@ -71,6 +71,34 @@ fn tiff(side: u32) -> Vec<u8> {
     file
 }
 
+/// Such a head with the beginning of data behind it: an empty stream.
+fn started_png(side: u32) -> Vec<u8> {
+    let data = b"IDAT\x78\x9c\x03\0\0\0\0\x01";
+    [png(side, side), 8_u32.to_be_bytes().to_vec(), data.to_vec(), crc32(data).to_be_bytes().to_vec()]
+        .concat()
+}
+
+#[test]
+fn pixels_that_no_memory_holds_are_an_error_where_the_limits_were_raised() {
+    let limits = ImageLimits { pixels_max: u64::MAX, side_max: u32::MAX, ..ImageLimits::default() };
+    let told = decode(&started_png(1 << 24), ImageMode::AsSeen, &limits);
+    assert_eq!(told, Err(ImageError::OutOfMemory { bytes: 3 << 48 }));
+}
+
+#[test]
+fn pixels_within_the_limits_take_no_memory_before_they_are_decoded() {
+    let before = peak_kb();
+    let told = decode(&started_png(13_000), ImageMode::AsSeen, &ImageLimits::default());
+    assert!(
+        matches!(told, Err(ImageError::Truncated { .. } | ImageError::Damaged { .. })),
+        "{:?}",
+        told.err()
+    );
+    if let (Some(before), Some(after)) = (before, peak_kb()) {
+        assert!(after - before < GROWTH_MAX_KB, "{} kB", after - before);
+    }
+}
+
 /// A TIFF of 8x8 pixels whose only strip is this JPEG stream, with these tables.
 fn tiff_of_jpeg(strip: &[u8], tables: &[u8]) -> Vec<u8> {
     const FIELDS: usize = 9;

@@ -92,6 +92,8 @@ pub enum Refusal {
     Side(u32, u32, u32),
     /// It has too many pixels: width, height and limit.
     Pixels(u32, u32, u64),
+    /// There is no memory for so many bytes of it.
+    Memory(usize),
     /// It is in a form that is not decoded.
     Kind(String),
     /// It ends too early.
@@ -106,6 +108,7 @@ impl From<ImageError> for Refusal {
             ImageError::Empty { width, height } => Self::Empty(width, height),
             ImageError::Side { width, height, limit } => Self::Side(width, height, limit),
             ImageError::Pixels { width, height, limit } => Self::Pixels(width, height, limit),
+            ImageError::OutOfMemory { bytes } => Self::Memory(bytes),
             ImageError::UnsupportedKind { kind, .. } => Self::Kind(kind),
             ImageError::Truncated { .. } => Self::Truncated,
             ImageError::Damaged { reason, .. } => Self::Damaged(reason),
@@ -123,6 +126,7 @@ impl Refusal {
             Self::Empty(width, height) => ImageError::Empty { width, height },
             Self::Side(width, height, limit) => ImageError::Side { width, height, limit },
             Self::Pixels(width, height, limit) => ImageError::Pixels { width, height, limit },
+            Self::Memory(bytes) => ImageError::OutOfMemory { bytes },
             Self::Kind(kind) => ImageError::UnsupportedKind { format, kind },
             Self::Truncated => ImageError::Truncated { format },
             Self::Damaged(reason) => ImageError::Damaged { format, reason },
@@ -304,6 +308,7 @@ mod tests {
             ImageError::Empty { width: 0, height: 3 },
             ImageError::Side { width: 9, height: 3, limit: limits.0 },
             ImageError::Pixels { width: 9, height: 3, limit: limits.1 },
+            ImageError::OutOfMemory { bytes: 1 << 40 },
             ImageError::UnsupportedKind { format: "HEIC", kind: "coded as `x`".to_owned() },
             ImageError::Truncated { format: "HEIC" },
             ImageError::Damaged { format: "HEIC", reason: "it has no colours".to_owned() },

@@ -34,6 +34,30 @@ fn pictures_are_refused_with_3() {
     assert!(empty.starts_with("error: stdin: the file is empty: it has 0 bytes"), "{empty}");
 }
 
+/// A picture of 2^16 x 2^16 pixels takes 12.9 GB, and the process may have 8.
+#[cfg(target_os = "linux")]
+#[test]
+fn pixels_that_the_memory_does_not_hold_are_refused_with_5() {
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\
+        \0\0\0\x0dIHDR\0\x01\0\0\0\x01\0\0\x08\x02\0\0\0\xe3\xe6\xa7\xb4\
+        \0\0\0\x08IDAT\x78\x9c\x03\0\0\0\0\x01\x48\x06\x89\xd2\
+        \0\0\0\0IEND\xae\x42\x60\x82";
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("large.png"), PNG).unwrap();
+    let program = fixture.command::<&str>(&[]);
+    let mut shell = Command::new("sh");
+    let limits = "--max-pixels 4294967296 --max-side 1048576";
+    let line = format!("ulimit -v 8000000; exec \"$0\" ask -q --model demo {limits} large.png What?");
+    shell.args(["-c", &line]);
+    shell.arg(program.get_program()).current_dir(fixture.dir.path());
+    shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert_eq!(
+        Run::of(shell.output().unwrap()).refusal(5),
+        "error: large.png: there is no memory for 12884901888 bytes of the picture's pixels\n\
+         hint: scale the picture down, or close other programs\n"
+    );
+}
+
 #[test]
 fn models_are_refused_with_4() {
     let fixture = Fixture::new();

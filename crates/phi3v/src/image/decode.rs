@@ -50,7 +50,7 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
         Format::Png => png::decode,
         Format::Jpeg => jpeg::decode,
     };
-    Ok(caught(format, || decoder(bytes, mode, limits))?.into_rgb(mode))
+    caught(format, || decoder(bytes, mode, limits))?.into_rgb(mode)
 }
 
 /// Decodes AVIF, or what [`decode`] decodes.
@@ -73,7 +73,7 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
 pub fn decode_avif(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     limits.check_bytes(bytes.len())?;
     let Format::Avif = Format::of(bytes)? else { return decode(bytes, mode, limits) };
-    Ok(caught(Format::Avif, || heif::avif(bytes, mode, limits))?.into_rgb(mode))
+    caught(Format::Avif, || heif::avif(bytes, mode, limits))?.into_rgb(mode)
 }
 
 /// Number of pages of a TIFF; none where the format has no pages. No more than [`ImageLimits::frames_max`] are counted, and one
@@ -106,7 +106,7 @@ pub fn decode_page(
         }
         tiff::decode_page(bytes, index, mode, limits)
     });
-    Ok(decoded?.into_rgb(mode))
+    decoded?.into_rgb(mode)
 }
 
 /// A frame of an animation, as it is seen.
@@ -135,7 +135,11 @@ pub fn frames(
     };
     Ok(Some(std::iter::from_fn(move || {
         let frame = caught(Format::WebP, || frames.next().transpose()).transpose()?;
-        Some(frame.map(|(raster, duration)| AnimationFrame { image: raster.into_rgb(mode), duration }))
+        Some(
+            frame.and_then(|(raster, duration)| {
+                Ok(AnimationFrame { image: raster.into_rgb(mode)?, duration })
+            }),
+        )
     })))
 }
 

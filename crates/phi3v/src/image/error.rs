@@ -80,6 +80,12 @@ pub enum ImageError {
         /// The most that is allowed.
         limit: usize,
     },
+    /// The system has no memory for pixels.
+    #[error("there is no memory for {bytes} bytes of the picture's pixels")]
+    OutOfMemory {
+        /// Bytes that were asked for.
+        bytes: usize,
+    },
     /// The file ends before the image does.
     #[error("the {format} picture is truncated")]
     Truncated {
@@ -174,6 +180,7 @@ impl ImageError {
             Self::Bytes { .. } | Self::Pixels { .. } | Self::Side { .. } => {
                 "scale the picture down, or raise the limit if you trust the file".to_owned()
             }
+            Self::OutOfMemory { .. } => "scale the picture down, or close other programs".to_owned(),
             Self::NotAnImage { .. } => format!("convert it to one of {SUPPORTED}"),
             Self::UnsupportedFormat { format } => match (converter(format), missing_feature(format)) {
                 (Some(command), Some(feature)) => {

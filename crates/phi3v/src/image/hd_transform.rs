@@ -6,6 +6,7 @@
 
 use super::error::ImageError;
 use super::resize::{Order, resize};
+use super::room::filled;
 use super::{RgbImage, Size, TILE_SIDE};
 
 /// The most crops of an image that Phi-3-vision was trained with, and what "high detail" means. With the global view an
@@ -113,29 +114,29 @@ fn tiles_along(ratio: f64, num_crops: usize) -> usize {
 /// Resizes and pads an image to the HD image, `[h_crop * 336, w_crop * 336, 3]`.
 ///
 /// # Errors
-/// Those of [`HdGrid::of`], and [`ImageError::PixelBytes`] when the image's pixels do not fit its size.
+/// Those of [`HdGrid::of`], [`ImageError::PixelBytes`] when the image's pixels do not fit its size, and
+/// [`ImageError::OutOfMemory`].
 pub fn hd_transform(image: &RgbImage, num_crops: usize) -> Result<RgbImage, ImageError> {
     image.check()?;
     let grid = HdGrid::of(image.width, image.height, num_crops)?;
     let order = if image.width < image.height { Order::VerticalFirst } else { Order::HorizontalFirst };
-    let resized = resize(image, grid.resized_width, grid.resized_height, order);
-    Ok(pad(resized, &grid))
+    pad(resize(image, grid.resized_width, grid.resized_height, order)?, &grid)
 }
 
 /// Puts the resized image in the middle of a white HD image, the odd pixel below or right.
-fn pad(resized: RgbImage, grid: &HdGrid) -> RgbImage {
+fn pad(resized: RgbImage, grid: &HdGrid) -> Result<RgbImage, ImageError> {
     let Size { width, height } = grid.image_size();
     let (width, height) = (width as usize, height as usize);
     if (resized.height, resized.width) == (height, width) {
-        return resized;
+        return Ok(resized);
     }
     let (top, left) = ((height - resized.height) / 2, (width - resized.width) / 2);
-    let mut pixels = vec![PAD; height * width * 3];
+    let mut pixels = filled(height * width * 3, PAD)?;
     let rows = pixels.chunks_exact_mut(width * 3).skip(top);
     for (out, row) in rows.zip(resized.pixels.chunks_exact(resized.width * 3)) {
         out[left * 3..left * 3 + row.len()].copy_from_slice(row);
     }
-    RgbImage { width, height, pixels }
+    Ok(RgbImage { width, height, pixels })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::error::ImageError;
 use super::global_view::{self, Axis};
 use super::hd_transform::{HdGrid, NUM_CROPS_HIGH, NUM_CROPS_MAX, hd_transform};
+use super::room::zeros;
 use super::threads::for_each_band;
 use super::{RgbImage, Size, TILE_SIDE};
 
@@ -195,7 +196,7 @@ pub fn process(image: &RgbImage, params: &ImageParams) -> Result<ImageInputs, Im
     let lut = params.lut();
     let global = global_view(&hd, &grid, &lut);
     let (sources, tile_of) = distinct_tiles(&hd, &grid, &global, &lut);
-    let mut distinct = vec![0.0; sources.len() * TILE_VALUES];
+    let mut distinct = zeros(sources.len() * TILE_VALUES)?;
     for_each_band(&mut distinct, PLANE, |first_plane, band| {
         for (i, out) in band.chunks_exact_mut(PLANE).enumerate() {
             let (source, channel) = ((first_plane + i) / 3, (first_plane + i) % 3);

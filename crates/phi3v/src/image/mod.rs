@@ -20,6 +20,7 @@ mod inputs;
 mod limits;
 mod orientation;
 mod resize;
+mod room;
 mod threads;
 
 #[cfg(feature = "avif")]

@@ -1,6 +1,8 @@
 //! EXIF orientation: how a camera was held, and turning the pixels accordingly.
 
 use super::RgbImage;
+use super::error::ImageError;
+use super::room::zeros;
 
 /// The EXIF orientation tag.
 const ORIENTATION: u16 = 0x0112;
@@ -72,12 +74,15 @@ impl Orientation {
     }
 
     /// Turns the pixels upright.
-    pub(super) fn apply(self, image: RgbImage) -> RgbImage {
+    ///
+    /// # Errors
+    /// [`ImageError::OutOfMemory`].
+    pub(super) fn apply(self, image: RgbImage) -> Result<RgbImage, ImageError> {
         let (w, h) = (image.width, image.height);
         let (kept, swapped) = (Sides::Kept, Sides::Swapped);
         // Where pixel (x, y) of the result comes from.
         match self {
-            Self::Upright => image,
+            Self::Upright => Ok(image),
             Self::MirroredX => gather(&image, kept, |x, y| (w - 1 - x, y)),
             Self::Turned180 => gather(&image, kept, |x, y| (w - 1 - x, h - 1 - y)),
             Self::MirroredY => gather(&image, kept, |x, y| (x, h - 1 - y)),
@@ -97,13 +102,17 @@ enum Sides {
 
 /// Builds an image by asking where each pixel comes from, in blocks of 64x64 pixels, so that
 /// the 64 source lines of a block (64 * 64 * 3 = 12 KiB) stay in the L1 cache when rows become columns.
-fn gather(image: &RgbImage, sides: Sides, from: impl Fn(usize, usize) -> (usize, usize)) -> RgbImage {
+fn gather(
+    image: &RgbImage,
+    sides: Sides,
+    from: impl Fn(usize, usize) -> (usize, usize),
+) -> Result<RgbImage, ImageError> {
     const BLOCK: usize = 64;
     let (width, height) = match sides {
         Sides::Kept => (image.width, image.height),
         Sides::Swapped => (image.height, image.width),
     };
-    let mut pixels = vec![0; image.pixels.len()];
+    let mut pixels = zeros(image.pixels.len())?;
     let bands = pixels.chunks_mut(BLOCK * width * 3).enumerate();
     for (band, rows) in bands {
         for left in (0..width).step_by(BLOCK) {
@@ -119,7 +128,7 @@ fn gather(image: &RgbImage, sides: Sides, from: impl Fn(usize, usize) -> (usize,
             }
         }
     }
-    RgbImage { width, height, pixels }
+    Ok(RgbImage { width, height, pixels })
 }
 
 /// Finds the orientation in the first directory.

@@ -8,6 +8,8 @@
 //! most 255 * (2^22 + taps / 2) + 2^21 < 2^31 as long as an output sample has fewer than 8 million taps.
 
 use super::RgbImage;
+use super::error::ImageError;
+use super::room::zeros;
 use super::threads::for_each_band;
 use std::borrow::Cow;
 
@@ -84,29 +86,37 @@ fn clip8(sum: i32) -> u8 {
 }
 
 /// Resizes to `width` x `height`, all sides at least 1.
-pub(super) fn resize(image: &RgbImage, width: usize, height: usize, order: Order) -> RgbImage {
-    match order {
-        Order::HorizontalFirst => resize_height(resize_width(Cow::Borrowed(image), width), height),
-        Order::VerticalFirst => resize_width(resize_height(Cow::Borrowed(image), height), width),
-    }
-    .into_owned()
+///
+/// # Errors
+/// [`ImageError::OutOfMemory`].
+pub(super) fn resize(
+    image: &RgbImage,
+    width: usize,
+    height: usize,
+    order: Order,
+) -> Result<RgbImage, ImageError> {
+    let resized = match order {
+        Order::HorizontalFirst => resize_height(resize_width(Cow::Borrowed(image), width)?, height),
+        Order::VerticalFirst => resize_width(resize_height(Cow::Borrowed(image), height)?, width),
+    };
+    resized.map(Cow::into_owned)
 }
 
 /// The horizontal pass: every row to `width` pixels.
-fn resize_width(image: Cow<'_, RgbImage>, width: usize) -> Cow<'_, RgbImage> {
+fn resize_width(image: Cow<'_, RgbImage>, width: usize) -> Result<Cow<'_, RgbImage>, ImageError> {
     let source: &RgbImage = &image;
     if source.width == width {
-        return image;
+        return Ok(image);
     }
     let weights = Weights::new(source.width, width);
-    let mut pixels = vec![0; source.height * width * 3];
+    let mut pixels = zeros(source.height * width * 3)?;
     for_each_band(&mut pixels, width * 3, |first_row, band| {
         let rows = source.pixels[first_row * source.width * 3..].chunks_exact(source.width * 3);
         for (row, out) in rows.zip(band.chunks_exact_mut(width * 3)) {
             resize_row(row, out, &weights);
         }
     });
-    Cow::Owned(RgbImage { width, height: source.height, pixels })
+    Ok(Cow::Owned(RgbImage { width, height: source.height, pixels }))
 }
 
 /// One row `[width_in, 3]` to `[width_out, 3]`.
@@ -127,21 +137,21 @@ fn resize_row(row: &[u8], out: &mut [u8], weights: &Weights) {
 }
 
 /// The vertical pass: every column to `height` pixels.
-fn resize_height(image: Cow<'_, RgbImage>, height: usize) -> Cow<'_, RgbImage> {
+fn resize_height(image: Cow<'_, RgbImage>, height: usize) -> Result<Cow<'_, RgbImage>, ImageError> {
     let source: &RgbImage = &image;
     if source.height == height {
-        return image;
+        return Ok(image);
     }
     let weights = Weights::new(source.height, height);
     let row_bytes = source.width * 3;
-    let mut pixels = vec![0; height * row_bytes];
+    let mut pixels = zeros(height * row_bytes)?;
     for_each_band(&mut pixels, row_bytes, |first_row, band| {
         for (i, out) in band.chunks_exact_mut(row_bytes).enumerate() {
             let (first, taps) = weights.of(first_row + i);
             blend_rows(source, first, taps, out);
         }
     });
-    Cow::Owned(RgbImage { width: source.width, height, pixels })
+    Ok(Cow::Owned(RgbImage { width: source.width, height, pixels }))
 }
 
 /// One output row: the weighted sum of `taps.len()` rows from row `first` on.
@@ -186,7 +196,7 @@ mod tests {
     fn a_flat_image_stays_flat() {
         let image = RgbImage { width: 3, height: 5, pixels: [255, 0, 7].repeat(15) };
         for order in [Order::HorizontalFirst, Order::VerticalFirst] {
-            assert_eq!(resize(&image, 8, 2, order).pixels, [255, 0, 7].repeat(16));
+            assert_eq!(resize(&image, 8, 2, order).unwrap().pixels, [255, 0, 7].repeat(16));
         }
     }
 
@@ -194,6 +204,6 @@ mod tests {
     fn the_same_size_is_a_copy() {
         let pixels: Vec<u8> = (0..60).collect();
         let image = RgbImage { width: 4, height: 5, pixels };
-        assert_eq!(resize(&image, 4, 5, Order::HorizontalFirst), image);
+        assert_eq!(resize(&image, 4, 5, Order::HorizontalFirst).unwrap(), image);
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::count;
 
 use super::super::error::ImageError;
+use super::super::room::{gathered, room, zeros};
 use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, colors_of, is_gray_ramp, unpack_bits};
 
@@ -41,14 +42,14 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     let data = bytes.get(header.data..).unwrap_or_default();
     let size = Size { width: header.width, height: header.height };
     let (layout, mut samples) = match (header.coding, header.bits) {
-        (Coding::Raw, 1 | 4 | 8) => (Layout::Rgb, header.look_up(&header.raw_indices(data, mode)?)),
+        (Coding::Raw, 1 | 4 | 8) => (Layout::Rgb, header.look_up(&header.raw_indices(data, mode)?)?),
         (Coding::Raw, _) => header.direct(data)?,
         (coding, _) => {
             let indices = match mode {
                 ImageMode::AsSeen => header.run_lengths(data, coding)?,
                 ImageMode::Reference => header.run_lengths_of_reference(data, coding)?,
             };
-            (Layout::Rgb, header.look_up(&indices))
+            (Layout::Rgb, header.look_up(&indices)?)
         }
     };
     if !header.top_down {
@@ -189,36 +190,36 @@ impl Header {
     fn raw_indices(&self, data: &[u8], mode: ImageMode) -> Result<Vec<u8>, ImageError> {
         const BLACK_AND_WHITE: [[u8; 3]; 2] = [[0; 3], [255; 3]];
         let width = self.width as usize;
-        let mut indices = Vec::with_capacity(width * self.height as usize);
+        let mut indices = room(width * self.height as usize)?;
         let is_of_bits = mode == ImageMode::Reference && self.palette == BLACK_AND_WHITE;
         let bits = if is_of_bits { 1 } else { self.bits };
         for row in self.rows(data, bits)? {
             match bits {
                 8 => indices.extend_from_slice(row),
-                bits => indices.extend(unpack_bits(row, width, row.len(), bits)),
+                bits => indices.extend(unpack_bits(row, width, row.len(), bits)?),
             }
         }
         Ok(indices)
     }
 
-    fn look_up(&self, indices: &[u8]) -> Vec<u8> {
+    fn look_up(&self, indices: &[u8]) -> Result<Vec<u8>, ImageError> {
         let palette = self.palette.as_flattened();
         let mut table = colors_of(palette);
         if palette.len() != 2 * 3 && is_gray_ramp(palette) {
             // the reference takes it for no palette
             table = std::array::from_fn(|i| [i as u8; 3]);
         }
-        indices.iter().flat_map(|&i| table[usize::from(i)]).collect()
+        gathered(indices.len() * 3, indices.iter().flat_map(|&i| table[usize::from(i)]))
     }
 
     /// Pixels that hold their colour: 16, 24 or 32 bits.
     fn direct(&self, data: &[u8]) -> Result<(Layout, Vec<u8>), ImageError> {
-        let bytes = self.bits / 8;
+        let (bytes, count) = (self.bits / 8, self.width as usize * self.height as usize);
         let pixels = self.rows(data, self.bits)?.flat_map(|row| row.chunks_exact(bytes));
         let [red, _, _, alpha] = self.masks.unwrap_or([0xff_0000, 0, 0, 0]);
         // 5 or 6 bits become 8 by v * 255 / max, truncated.
         let wide = |v: u16, max: u16| (v * 255 / max) as u8;
-        Ok(match (self.bits, red) {
+        match (self.bits, red) {
             (16, _) => {
                 let six = red == 0xf800;
                 let pixel = |p: &[u8]| {
@@ -229,21 +230,21 @@ impl Header {
                         [wide(v >> 10 & 31, 31), wide(v >> 5 & 31, 31), wide(v & 31, 31)]
                     }
                 };
-                (Layout::Rgb, pixels.flat_map(pixel).collect())
+                Ok((Layout::Rgb, gathered(count * 3, pixels.flat_map(pixel))?))
             }
-            (24, _) => (Layout::Rgb, pixels.flat_map(|p| [p[2], p[1], p[0]]).collect()),
-            (_, 0xff00_0000) => with_alpha(pixels.map(|p| [p[3], p[2], p[1], p[0]]), alpha != 0),
-            (_, 0xff) => with_alpha(pixels.map(|p| [p[0], p[1], p[2], p[3]]), alpha != 0),
+            (24, _) => Ok((Layout::Rgb, gathered(count * 3, pixels.flat_map(|p| [p[2], p[1], p[0]]))?)),
+            (_, 0xff00_0000) => with_alpha(count, pixels.map(|p| [p[3], p[2], p[1], p[0]]), alpha != 0),
+            (_, 0xff) => with_alpha(count, pixels.map(|p| [p[0], p[1], p[2], p[3]]), alpha != 0),
             // All masks zero stand for blue, green, red, alpha.
-            (_, 0) => with_alpha(pixels.map(|p| [p[2], p[1], p[0], p[3]]), true),
-            (_, _) => with_alpha(pixels.map(|p| [p[2], p[1], p[0], p[3]]), alpha != 0),
-        })
+            (_, 0) => with_alpha(count, pixels.map(|p| [p[2], p[1], p[0], p[3]]), true),
+            (_, _) => with_alpha(count, pixels.map(|p| [p[2], p[1], p[0], p[3]]), alpha != 0),
+        }
     }
 
     /// Palette indices of run-length coded pixels, `[height, width]`; what is skipped or missing is index 0.
     fn run_lengths(&self, data: &[u8], coding: Coding) -> Result<Vec<u8>, ImageError> {
         let (width, height) = (self.width as usize, self.height as usize);
-        let mut canvas = Canvas { indices: vec![0; width * height], width, x: 0, y: 0 };
+        let mut canvas = Canvas { indices: zeros(width * height)?, width, x: 0, y: 0 };
         let mut codes = Codes { data, at: 0 };
         // The codes for the last end of line and the end of the image may be missing.
         while canvas.y < height && (canvas.y + 1 < height || canvas.x < width) {
@@ -279,7 +280,8 @@ impl Header {
     /// line at the end of a row ends nothing.
     fn run_lengths_of_reference(&self, data: &[u8], coding: Coding) -> Result<Vec<u8>, ImageError> {
         let (width, pixels) = (self.width as usize, self.width as usize * self.height as usize);
-        let (mut indices, mut x) = (Vec::with_capacity(pixels), 0);
+        // the last code may give more than fits
+        let (mut indices, mut x) = (room(pixels + 2 * usize::from(u8::MAX))?, 0);
         let mut codes = Codes { data, at: 0 };
         while indices.len() < pixels {
             match codes.take()? {
@@ -372,13 +374,17 @@ impl Canvas {
     }
 }
 
-/// 32-bit pixels. Where alpha is declared but zero throughout, it was not meant.
-fn with_alpha(pixels: impl Iterator<Item = [u8; 4]>, declared: bool) -> (Layout, Vec<u8>) {
-    let mut samples: Vec<u8> = pixels.flatten().collect();
+/// So many 32-bit pixels. Where alpha is declared but zero throughout, it was not meant.
+fn with_alpha(
+    count: usize,
+    pixels: impl Iterator<Item = [u8; 4]>,
+    declared: bool,
+) -> Result<(Layout, Vec<u8>), ImageError> {
+    let mut samples = gathered(count, pixels)?.into_flattened();
     if !declared || samples.chunks_exact(4).all(|p| p[3] == 0) {
         samples.chunks_exact_mut(4).for_each(|p| p[3] = 255);
     }
-    (Layout::Rgba, samples)
+    Ok((Layout::Rgba, samples))
 }
 
 fn flip_rows(samples: &mut [u8], row_bytes: usize) {

@@ -6,6 +6,7 @@
 use weezl::{BitOrder, LzwStatus, decode::Configuration};
 
 use super::super::error::ImageError;
+use super::super::room::{filled, zeros};
 use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, colors_of, is_gray_ramp};
 
@@ -38,7 +39,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
         return Err(damaged("its first frame is empty"));
     }
     let indices = frame.indices()?;
-    Ok(compose(size, &frame, &indices, &frame.colors(global, mode), mode))
+    compose(size, &frame, &indices, &frame.colors(global, mode), mode)
 }
 
 /// The frames of a file, by a walk over its blocks that unpacks nothing. What is cut off ends it.
@@ -159,7 +160,7 @@ impl Frame<'_> {
             return Err(damaged(&format!("its codes begin with {} bits", self.code_bits)));
         }
         let width = usize::from(self.width);
-        let mut indices = vec![0; width * usize::from(self.height)];
+        let mut indices = zeros(width * usize::from(self.height))?;
         let mut decoder =
             Configuration::new(BitOrder::Lsb, self.code_bits).with_yield_on_full_buffer(true).build();
         let mut left = indices.as_mut_slice();
@@ -178,7 +179,7 @@ impl Frame<'_> {
         if !left.is_empty() {
             return Err(TRUNCATED);
         }
-        Ok(if self.interlaced { in_order(&indices, width) } else { indices })
+        if self.interlaced { in_order(&indices, width) } else { Ok(indices) }
     }
 
     /// The colour of each index. The reference takes a palette in which every colour is the gray level of its own
@@ -194,28 +195,34 @@ impl Frame<'_> {
 }
 
 /// The rows of an interlaced frame from the top down.
-fn in_order(rows: &[u8], width: usize) -> Vec<u8> {
-    let mut sorted = vec![0; rows.len()];
+fn in_order(rows: &[u8], width: usize) -> Result<Vec<u8>, ImageError> {
+    let mut sorted = zeros(rows.len())?;
     let height = rows.len() / width;
     let places = PASSES.into_iter().flat_map(|(first, step)| (first..height).step_by(step));
     for (row, y) in rows.chunks_exact(width).zip(places) {
         sorted[y * width..][..width].copy_from_slice(row);
     }
-    sorted
+    Ok(sorted)
 }
 
 /// Puts the frame on its screen. As people see it, what the frame leaves bare or transparent is see-through; the
 /// reference shows it in the colour stored for "transparent", or in colour 0.
-fn compose(size: Size, frame: &Frame<'_>, indices: &[u8], table: &[[u8; 3]; 256], mode: ImageMode) -> Raster {
+fn compose(
+    size: Size,
+    frame: &Frame<'_>,
+    indices: &[u8],
+    table: &[[u8; 3]; 256],
+    mode: ImageMode,
+) -> Result<Raster, ImageError> {
     let color = |i: u8| table[usize::from(i)];
     let clear = frame.transparent.unwrap_or(0);
     let alpha = |i: u8| if frame.transparent == Some(i) { 0 } else { 255 };
     let [r, g, b] = color(clear);
-    let bare: &[u8] = match mode {
-        ImageMode::AsSeen => &[r, g, b, 0],
-        ImageMode::Reference => &[r, g, b, 255],
+    let bare = match mode {
+        ImageMode::AsSeen => [r, g, b, 0],
+        ImageMode::Reference => [r, g, b, 255],
     };
-    let mut samples = bare.repeat(size.pixels() as usize);
+    let mut samples = filled(size.pixels() as usize, bare)?.into_flattened();
     let row_bytes = size.width as usize * 4;
     let rows = samples.chunks_exact_mut(row_bytes).skip(usize::from(frame.top));
     for (row, line) in rows.zip(indices.chunks_exact(usize::from(frame.width))) {
@@ -225,7 +232,7 @@ fn compose(size: Size, frame: &Frame<'_>, indices: &[u8], table: &[[u8; 3]; 256]
             pixel.copy_from_slice(&[r, g, b, alpha(i)]);
         }
     }
-    Raster::new(size, Layout::Rgba, samples)
+    Ok(Raster::new(size, Layout::Rgba, samples))
 }
 
 const TRUNCATED: ImageError = ImageError::Truncated { format: FORMAT };

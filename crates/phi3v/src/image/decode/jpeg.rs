@@ -18,7 +18,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     let (layout, samples) = match image.components {
         1 => (Layout::Gray, image.samples),
         3 => (Layout::Rgb, image.samples),
-        _ => (Layout::Rgb, inverted_cmyk_to_rgb(image.samples)),
+        _ => (Layout::Rgb, inverted_cmyk_to_rgb(image.samples)?),
     };
     let mut raster = Raster::new(image.size, layout, samples);
     if mode == ImageMode::AsSeen {
@@ -53,25 +53,27 @@ fn decompress_by(
     read: impl FnOnce(Stream<'_>) -> Result<Vec<u8>, JpegError>,
 ) -> Result<Jpeg, ImageError> {
     check_scans(bytes)?;
-    let stream = Stream::open(bytes, EXIF).map_err(error)?;
+    let stream = Stream::open(bytes, EXIF).map_err(|fault| error(fault, bytes.len()))?;
     let (size, components) = (Size { width: stream.width(), height: stream.height() }, stream.components());
     limits.check_size(size)?;
     let exif = stream.segments().find(|body| body.starts_with(b"Exif\0\0"));
     let orientation = exif.map(Orientation::from_exif).unwrap_or_default();
-    let samples = read(stream).map_err(error)?;
+    let samples = read(stream).map_err(|fault| error(fault, size.pixels() as usize * components))?;
     Ok(Jpeg { size, components, samples, orientation })
 }
 
-fn error(error: JpegError) -> ImageError {
+/// The error for a stream that takes so many bytes of memory.
+fn error(error: JpegError, bytes: usize) -> ImageError {
     match error {
         JpegError::Ended => ImageError::Truncated { format: FORMAT },
+        JpegError::OutOfMemory => ImageError::OutOfMemory { bytes },
         JpegError::Unsupported { kind } => ImageError::UnsupportedKind { format: FORMAT, kind },
         other => ImageError::Damaged { format: FORMAT, reason: other.to_string() },
     }
 }
 
 /// Adobe stores CMYK inverted, and so does practically everybody since.
-fn inverted_cmyk_to_rgb(mut samples: Vec<u8>) -> Vec<u8> {
+fn inverted_cmyk_to_rgb(mut samples: Vec<u8>) -> Result<Vec<u8>, ImageError> {
     samples.iter_mut().for_each(|v| *v = 255 - *v);
     cmyk_to_rgb(&samples)
 }

@@ -1,6 +1,8 @@
 //! What the decoders hand over, and how it becomes RGB.
 
+use super::super::error::ImageError;
 use super::super::orientation::Orientation;
+use super::super::room::{gathered, room};
 use super::super::{ImageMode, RgbImage, Size};
 
 /// The samples of a pixel, 8 bits each.
@@ -44,17 +46,20 @@ impl Raster {
     }
 
     /// To RGB: transparency on white or dropped, as the mode says, then turned upright.
-    pub(super) fn into_rgb(self, mode: ImageMode) -> RgbImage {
+    pub(super) fn into_rgb(self, mode: ImageMode) -> Result<RgbImage, ImageError> {
         let as_seen = mode == ImageMode::AsSeen;
         let over = |c: u8, a: u8| if as_seen { over_white(c, a) } else { c };
         let samples = &self.samples;
+        let bytes = self.width * self.height * 3;
         let pixels = match self.layout {
             Layout::Rgb => self.samples,
-            Layout::Gray => samples.iter().flat_map(|&v| [v; 3]).collect(),
-            Layout::GrayAlpha => samples.chunks_exact(2).flat_map(|p| [over(p[0], p[1]); 3]).collect(),
+            Layout::Gray => gathered(bytes, samples.iter().flat_map(|&v| [v; 3]))?,
+            Layout::GrayAlpha => {
+                gathered(bytes, samples.chunks_exact(2).flat_map(|p| [over(p[0], p[1]); 3]))?
+            }
             Layout::Rgba => {
                 let pixel = |p: &[u8]| [over(p[0], p[3]), over(p[1], p[3]), over(p[2], p[3])];
-                samples.chunks_exact(4).flat_map(pixel).collect()
+                gathered(bytes, samples.chunks_exact(4).flat_map(pixel))?
             }
         };
         self.orientation.apply(RgbImage { width: self.width, height: self.height, pixels })
@@ -84,13 +89,13 @@ pub(super) fn is_gray_ramp(palette: &[u8]) -> bool {
 
 /// From amounts of ink, `[pixels, 4]`, to RGB as Pillow does it: `light - light * ink / 255` with light = 255 - black,
 /// the product rounded to nearest.
-pub(super) fn cmyk_to_rgb(samples: &[u8]) -> Vec<u8> {
+pub(super) fn cmyk_to_rgb(samples: &[u8]) -> Result<Vec<u8>, ImageError> {
     let pixel = |p: &[u8]| {
         let light = 255 - p[3];
         let channel = |ink: u8| light - rounded_product(ink, light);
         [channel(p[0]), channel(p[1]), channel(p[2])]
     };
-    samples.chunks_exact(4).flat_map(pixel).collect()
+    gathered(samples.len() / 4 * 3, samples.chunks_exact(4).flat_map(pixel))
 }
 
 /// `a * b / 255`, rounded to nearest; never more than `b`.
@@ -100,15 +105,20 @@ fn rounded_product(a: u8, b: u8) -> u8 {
 }
 
 /// Spreads samples of 1, 2 or 4 bits, highest bits first and rows padded to whole bytes, to one byte each.
-pub(super) fn unpack_bits(packed: &[u8], width: usize, row_bytes: usize, bits: usize) -> Vec<u8> {
+pub(super) fn unpack_bits(
+    packed: &[u8],
+    width: usize,
+    row_bytes: usize,
+    bits: usize,
+) -> Result<Vec<u8>, ImageError> {
     let mask = ((1_u16 << bits) - 1) as u8;
     let per_byte = 8 / bits;
-    let mut samples = Vec::with_capacity(packed.len() / row_bytes * width);
+    let mut samples = room(packed.len() / row_bytes * width)?;
     for row in packed.chunks_exact(row_bytes) {
         let sample = |x: usize| (row[x / per_byte] >> (8 - bits - x % per_byte * bits)) & mask;
         samples.extend((0..width).map(sample));
     }
-    samples
+    Ok(samples)
 }
 
 /// Stretches samples of `bits` bits to the full range of 8: 255 / (2^bits - 1) is whole for 1, 2, 4 and 8.
@@ -134,9 +144,9 @@ mod tests {
 
     #[test]
     fn bits_are_unpacked_row_by_row() {
-        assert_eq!(unpack_bits(&[0b1010_0000, 0b0111_1111], 3, 1, 1), [1, 0, 1, 0, 1, 1]);
-        assert_eq!(unpack_bits(&[0b11_10_01_00, 0b1000_0000], 5, 2, 2), [3, 2, 1, 0, 2]);
-        let mut samples = unpack_bits(&[0xf0, 0x50], 3, 2, 4);
+        assert_eq!(unpack_bits(&[0b1010_0000, 0b0111_1111], 3, 1, 1).unwrap(), [1, 0, 1, 0, 1, 1]);
+        assert_eq!(unpack_bits(&[0b11_10_01_00, 0b1000_0000], 5, 2, 2).unwrap(), [3, 2, 1, 0, 2]);
+        let mut samples = unpack_bits(&[0xf0, 0x50], 3, 2, 4).unwrap();
         stretch(&mut samples, 4);
         assert_eq!(samples, [255, 0, 85]);
     }

@@ -18,6 +18,7 @@ mod ycbcr;
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
+use super::super::room::{gathered, room, zeros};
 use super::super::{ImageLimits, ImageMode, Size};
 use super::jpeg;
 use super::raster::Raster;

@@ -16,6 +16,7 @@ pub(super) use animation::Frames;
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
+use super::super::room::zeros;
 use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster};
 
@@ -37,7 +38,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     let container = Container::read(bytes, limits)?;
     let mut raster = match &container.frame {
         None => still(&container.with_true_flags(bytes), limits)?,
-        Some(frame) => on_canvas(still(&frame.as_still(), limits)?, frame, container.canvas),
+        Some(frame) => on_canvas(still(&frame.as_still(), limits)?, frame, container.canvas)?,
     };
     if mode == ImageMode::AsSeen {
         raster.orientation = container.exif.map(Orientation::from_exif).unwrap_or_default();
@@ -60,15 +61,15 @@ fn still(bytes: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError> {
     limits.check_size(size)?;
     let bytes_out = decoder.output_buffer_size().ok_or_else(|| damaged("it is too large"))?;
     let layout = if decoder.has_alpha() { Layout::Rgba } else { Layout::Rgb };
-    let mut samples = vec![0; bytes_out];
+    let mut samples = zeros(bytes_out)?;
     decoder.read_image(&mut samples).map_err(error)?;
     Ok(Raster::new(size, layout, samples))
 }
 
 /// Puts the first frame of an animation on its canvas, which is black and fully transparent.
-fn on_canvas(frame: Raster, place: &Frame<'_>, canvas: Size) -> Raster {
+fn on_canvas(frame: Raster, place: &Frame<'_>, canvas: Size) -> Result<Raster, ImageError> {
     let width = canvas.width as usize;
-    let mut samples = vec![0; width * canvas.height as usize * 4];
+    let mut samples = zeros(width * canvas.height as usize * 4)?;
     let rows = samples.chunks_exact_mut(width * 4).skip(place.top as usize);
     let bytes = frame.layout.samples();
     for (row, line) in rows.zip(frame.samples.chunks_exact(frame.width * bytes)) {
@@ -78,7 +79,7 @@ fn on_canvas(frame: Raster, place: &Frame<'_>, canvas: Size) -> Raster {
             pixel[..bytes].copy_from_slice(sample);
         }
     }
-    Raster::new(canvas, Layout::Rgba, samples)
+    Ok(Raster::new(canvas, Layout::Rgba, samples))
 }
 
 /// What the container says.

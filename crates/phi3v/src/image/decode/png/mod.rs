@@ -9,6 +9,7 @@ use png::{BitDepth, ColorType, DecodeOptions, DecodingError, Info, Transformatio
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
+use super::super::room::{gathered, zeros};
 use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, colors_of, stretch, unpack_bits};
 
@@ -48,7 +49,7 @@ fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<R
     if info.color_type == ColorType::Indexed && info.palette.is_none() {
         return Err(damaged("its palette does not stand before its pixels"));
     }
-    let mut packed = vec![0; bytes_out];
+    let mut packed = zeros(bytes_out)?;
     let frame = reader.next_frame(&mut packed).map_err(error)?;
     if (frame.width, frame.height) != reader.info().size() {
         return Err(damaged("its first frame does not cover it"));
@@ -66,10 +67,10 @@ fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<R
 /// From packed rows to 8-bit samples.
 fn raster(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, mode: ImageMode) -> Result<Raster, ImageError> {
     let (layout, samples) = match (info.color_type, info.bit_depth) {
-        (ColorType::Indexed, depth) => palette(info, indices(info, packed, row_bytes, depth), mode),
-        (color, BitDepth::Sixteen) => sixteen_bits(info, color, &packed, mode),
-        (ColorType::Grayscale, depth) => gray(info, indices(info, packed, row_bytes, depth), mode),
-        (ColorType::Rgb, _) => rgb(info, packed, mode),
+        (ColorType::Indexed, depth) => palette(info, &indices(info, packed, row_bytes, depth)?, mode)?,
+        (color, BitDepth::Sixteen) => sixteen_bits(info, color, &packed, mode)?,
+        (ColorType::Grayscale, depth) => gray(info, indices(info, packed, row_bytes, depth)?, mode)?,
+        (ColorType::Rgb, _) => rgb(info, packed, mode)?,
         (ColorType::GrayscaleAlpha, _) => (Layout::GrayAlpha, packed),
         (ColorType::Rgba, _) => (Layout::Rgba, packed),
     };
@@ -80,77 +81,88 @@ fn raster(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, mode: ImageMode) -
 }
 
 /// One byte per sample of an image with one sample per pixel.
-fn indices(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, depth: BitDepth) -> Vec<u8> {
+fn indices(
+    info: &Info<'_>,
+    packed: Vec<u8>,
+    row_bytes: usize,
+    depth: BitDepth,
+) -> Result<Vec<u8>, ImageError> {
     match depth as usize {
         bits @ (1 | 2 | 4) => unpack_bits(&packed, info.width as usize, row_bytes, bits),
-        _ => packed,
+        _ => Ok(packed),
     }
 }
 
+/// Samples of 8 bits, and what they are.
+type Samples = Result<(Layout, Vec<u8>), ImageError>;
+
 /// Looks colours up.
-fn palette(info: &Info<'_>, indices: Vec<u8>, mode: ImageMode) -> (Layout, Vec<u8>) {
+fn palette(info: &Info<'_>, indices: &[u8], mode: ImageMode) -> Samples {
     let table = colors_of(info.palette.as_deref().unwrap_or_default());
-    let color = |i: u8| table[usize::from(i)];
+    let color = |&i: &u8| table[usize::from(i)];
     let Some(alphas) = info.trns.as_deref().filter(|_| mode == ImageMode::AsSeen) else {
-        return (Layout::Rgb, indices.into_iter().flat_map(color).collect());
+        return Ok((Layout::Rgb, gathered(indices.len() * 3, indices.iter().flat_map(color))?));
     };
-    let pixel = |i: u8| {
+    let pixel = |i: &u8| {
         let [r, g, b] = color(i);
-        [r, g, b, alphas.get(usize::from(i)).copied().unwrap_or(255)]
+        [r, g, b, alphas.get(usize::from(*i)).copied().unwrap_or(255)]
     };
-    (Layout::Rgba, indices.into_iter().flat_map(pixel).collect())
+    Ok((Layout::Rgba, gathered(indices.len() * 4, indices.iter().flat_map(pixel))?))
 }
 
 /// Gray of up to 8 bits; a transparent level, where there is one, becomes alpha.
-fn gray(info: &Info<'_>, mut samples: Vec<u8>, mode: ImageMode) -> (Layout, Vec<u8>) {
+fn gray(info: &Info<'_>, mut samples: Vec<u8>, mode: ImageMode) -> Samples {
     let bits = info.bit_depth as usize;
     let Some([clear]) = transparent_color(info, mode) else {
         stretch(&mut samples, bits);
-        return (Layout::Gray, samples);
+        return Ok((Layout::Gray, samples));
     };
     let factor = 255 / ((1_u16 << bits) - 1);
     let pixel = |&v: &u8| [(u16::from(v) * factor) as u8, opacity(u16::from(v) == clear)];
-    (Layout::GrayAlpha, samples.iter().flat_map(pixel).collect())
+    Ok((Layout::GrayAlpha, gathered(samples.len() * 2, samples.iter().flat_map(pixel))?))
 }
 
 /// RGB of 8 bits; a transparent colour, where there is one, becomes alpha.
-fn rgb(info: &Info<'_>, samples: Vec<u8>, mode: ImageMode) -> (Layout, Vec<u8>) {
+fn rgb(info: &Info<'_>, samples: Vec<u8>, mode: ImageMode) -> Samples {
     let Some(clear) = transparent_color::<3>(info, mode) else {
-        return (Layout::Rgb, samples);
+        return Ok((Layout::Rgb, samples));
     };
     let pixel = |p: &[u8]| {
         let hit = [p[0], p[1], p[2]].map(u16::from) == clear;
         [p[0], p[1], p[2], opacity(hit)]
     };
-    (Layout::Rgba, samples.chunks_exact(3).flat_map(pixel).collect())
+    Ok((Layout::Rgba, gathered(samples.len() / 3 * 4, samples.chunks_exact(3).flat_map(pixel))?))
 }
 
 /// 16-bit samples: the high byte. The reference reads 16-bit gray without alpha differently: it clips at 255, so
 /// that nearly all of an ordinary image turns white.
-fn sixteen_bits(info: &Info<'_>, color: ColorType, packed: &[u8], mode: ImageMode) -> (Layout, Vec<u8>) {
+fn sixteen_bits(info: &Info<'_>, color: ColorType, packed: &[u8], mode: ImageMode) -> Samples {
+    let count = packed.len() / 2;
     let values = packed.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]]));
     let high = |v: u16| (v >> 8) as u8;
     match color {
         ColorType::Grayscale => {
             if let Some([clear]) = transparent_color(info, mode) {
                 let pixels = values.flat_map(|v| [high(v), opacity(v == clear)]);
-                return (Layout::GrayAlpha, pixels.collect());
+                return Ok((Layout::GrayAlpha, gathered(count * 2, pixels)?));
             }
             let level = |v: u16| match mode {
                 ImageMode::AsSeen => high(v),
                 ImageMode::Reference => v.min(255) as u8,
             };
-            (Layout::Gray, values.map(level).collect())
+            Ok((Layout::Gray, gathered(count, values.map(level))?))
         }
-        ColorType::GrayscaleAlpha => (Layout::GrayAlpha, values.map(high).collect()),
-        ColorType::Rgba => (Layout::Rgba, values.map(high).collect()),
+        ColorType::GrayscaleAlpha => Ok((Layout::GrayAlpha, gathered(count, values.map(high))?)),
+        ColorType::Rgba => Ok((Layout::Rgba, gathered(count, values.map(high))?)),
         ColorType::Rgb | ColorType::Indexed => {
             let Some(clear) = transparent_color::<3>(info, mode) else {
-                return (Layout::Rgb, values.map(high).collect());
+                return Ok((Layout::Rgb, gathered(count, values.map(high))?));
             };
-            let values: Vec<u16> = values.collect();
-            let pixel = |p: &[u16]| [high(p[0]), high(p[1]), high(p[2]), opacity(p == clear)];
-            (Layout::Rgba, values.chunks_exact(3).flat_map(pixel).collect())
+            let pixel = |p: &[u8]| {
+                let color = [0, 2, 4].map(|at| u16::from_be_bytes([p[at], p[at + 1]]));
+                [high(color[0]), high(color[1]), high(color[2]), opacity(color == clear)]
+            };
+            Ok((Layout::Rgba, gathered(count / 3 * 4, packed.chunks_exact(6).flat_map(pixel))?))
         }
     }
 }

@@ -5,7 +5,7 @@ use super::directory::place;
 use super::header::{Header, Photometric};
 use super::jpeg_stream::JpegStream;
 use super::ycbcr::Subsampling;
-use super::{FORMAT, ImageError, ImageLimits, damaged, jpeg, tag};
+use super::{FORMAT, ImageError, ImageLimits, damaged, gathered, jpeg, tag, zeros};
 
 /// Longest JPEG tables, which are read for every strip: four of quantization and eight of Huffman codes take 2.8 kB.
 const JPEG_TABLES_MAX: usize = 8 << 10;
@@ -35,7 +35,7 @@ impl<'a> Header<'a> {
         if places.offsets.len() < chunks {
             return Err(ImageError::Truncated { format: FORMAT });
         }
-        let mut samples = vec![0; self.width as usize * self.height as usize * self.samples];
+        let mut samples = zeros(self.width as usize * self.height as usize * self.samples)?;
         // Tiles may share their bytes, all white ones for example. But bytes that become no pixels are paid for once,
         // so that a small file cannot ask for endless work.
         let mut budget = self.directory.bytes.len();
@@ -93,19 +93,19 @@ impl<'a> Header<'a> {
         if self.compression == Compression::Jpeg {
             return self.jpeg_samples(packed, rows, limits);
         }
-        let mut unpacked = vec![0; self.rows_bytes(rows)];
+        let mut unpacked = zeros(self.rows_bytes(rows))?;
         let reversed: Vec<u8>;
         let packed = if self.reversed_bits {
-            reversed = packed.iter().map(|b| b.reverse_bits()).collect();
+            reversed = gathered(packed.len(), packed.iter().map(|b| b.reverse_bits()))?;
             &reversed
         } else {
             packed
         };
         unpack(self.compression, packed, self.chunk.width, self.row_bytes(), &mut unpacked)?;
         if self.subsampling != Subsampling::NONE {
-            return Ok(self.subsampling.spread(&unpacked, self.chunk.width as usize, rows));
+            return self.subsampling.spread(&unpacked, self.chunk.width as usize, rows);
         }
-        Ok(self.to_samples(unpacked))
+        self.to_samples(unpacked)
     }
 
     /// Decodes a chunk that is a JPEG stream without its tables.

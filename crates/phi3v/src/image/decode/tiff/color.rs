@@ -4,7 +4,7 @@ use super::super::raster::{Layout, Raster, cmyk_to_rgb, stretch};
 use super::compression::Compression;
 use super::header::{Header, Photometric};
 use super::ycbcr::YCbCr;
-use super::{ImageError, ImageMode, Size, tag};
+use super::{ImageError, ImageMode, Size, gathered, tag};
 
 impl Header<'_> {
     /// From samples, `[height, width, samples]`, to gray or RGB, with alpha where there is one.
@@ -36,11 +36,11 @@ impl Header<'_> {
         if let Some(layout) = layout {
             return Ok(Raster::new(size, layout, samples));
         }
-        let pixels = samples.chunks_exact(self.samples);
+        let (pixels, count) = (samples.chunks_exact(self.samples), size.pixels() as usize);
         Ok(match (self.photometric, alpha) {
             (Photometric::Cmyk, _) => {
-                let ink: Vec<u8> = pixels.flat_map(|p| [p[0], p[1], p[2], p[3]]).collect();
-                Raster::new(size, Layout::Rgb, cmyk_to_rgb(&ink))
+                let ink = gathered(count * 4, pixels.flat_map(|p| [p[0], p[1], p[2], p[3]]))?;
+                Raster::new(size, Layout::Rgb, cmyk_to_rgb(&ink)?)
             }
             (Photometric::Palette, _) => {
                 let table = self.palette()?;
@@ -49,24 +49,24 @@ impl Header<'_> {
                     let [r, g, b] = table[usize::from(p[0])];
                     [r, g, b, opacity(p)]
                 };
-                Raster::new(size, Layout::Rgba, pixels.flat_map(pixel).collect())
+                Raster::new(size, Layout::Rgba, gathered(count * 4, pixels.flat_map(pixel))?)
             }
             (Photometric::WhiteIsZero | Photometric::BlackIsZero, None) => {
-                Raster::new(size, Layout::Gray, pixels.map(|p| p[0]).collect())
+                Raster::new(size, Layout::Gray, gathered(count, pixels.map(|p| p[0]))?)
             }
             (Photometric::WhiteIsZero | Photometric::BlackIsZero, Some(alpha)) => {
                 let pixel = |p: &[u8]| [alpha.color(p[0], p[1]), p[1]];
-                Raster::new(size, Layout::GrayAlpha, pixels.flat_map(pixel).collect())
+                Raster::new(size, Layout::GrayAlpha, gathered(count * 2, pixels.flat_map(pixel))?)
             }
             (Photometric::Rgb | Photometric::YCbCr, None) => {
-                Raster::new(size, Layout::Rgb, pixels.flat_map(|p| [p[0], p[1], p[2]]).collect())
+                Raster::new(size, Layout::Rgb, gathered(count * 3, pixels.flat_map(|p| [p[0], p[1], p[2]]))?)
             }
             (Photometric::Rgb | Photometric::YCbCr, Some(alpha)) => {
                 let pixel = |p: &[u8]| {
                     let [r, g, b] = [p[0], p[1], p[2]].map(|c| alpha.color(c, p[3]));
                     [r, g, b, p[3]]
                 };
-                Raster::new(size, Layout::Rgba, pixels.flat_map(pixel).collect())
+                Raster::new(size, Layout::Rgba, gathered(count * 4, pixels.flat_map(pixel))?)
             }
         })
     }

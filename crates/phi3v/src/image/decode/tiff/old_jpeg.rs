@@ -8,7 +8,7 @@ use super::directory::place;
 use super::header::Header;
 use super::jpeg_stream::JpegStream;
 use super::ycbcr::Subsampling;
-use super::{FORMAT, ImageError, ImageLimits, damaged, jpeg, tag};
+use super::{FORMAT, ImageError, ImageLimits, damaged, gathered, jpeg, tag};
 
 impl<'a> Header<'a> {
     /// Decodes the image, its colours as they are stored. `[height, width, samples]`
@@ -32,7 +32,8 @@ impl<'a> Header<'a> {
         }
         let rows = image.samples.chunks_exact(image.size.width as usize * self.samples);
         let used = self.width as usize * self.samples;
-        Ok(rows.take(self.height as usize).flat_map(|row| &row[..used]).copied().collect())
+        let height = self.height as usize;
+        gathered(height * used, rows.take(height).flat_map(|row| &row[..used]).copied())
     }
 
     /// The stream that tag 513 points to.

@@ -1,25 +1,35 @@
 //! From the bytes of a strip or tile to samples of 8 bits.
 
 use super::super::raster::unpack_bits;
-use super::ImageMode;
 use super::compression::Compression;
 use super::header::{Header, SampleFormat};
+use super::{ImageError, ImageMode, gathered};
 
 impl Header<'_> {
     /// Makes 8-bit samples of a chunk's bytes; those of fewer than 8 bits are not yet stretched.
-    pub(super) fn to_samples(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+    pub(super) fn to_samples(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>, ImageError> {
         let row_bytes = self.row_bytes();
         match self.predictor {
             2 => bytes.chunks_exact_mut(row_bytes).for_each(|row| self.undo_differences(row)),
             3 => bytes.chunks_exact_mut(row_bytes).for_each(|row| self.undo_float_differences(row)),
             _ => {}
         }
+        let width = self.chunk.width as usize;
         match self.bits {
-            8 => bytes,
-            12 => bytes.chunks_exact(row_bytes).flat_map(|row| self.narrow_12(row)).collect(),
-            16 => bytes.chunks_exact(2).map(|v| self.narrow_16(self.number(v) as u16)).collect(),
-            32 => bytes.chunks_exact(4).map(|v| self.narrow_32(self.number_32(v))).collect(),
-            bits => unpack_bits(&bytes, self.chunk.width as usize, row_bytes, bits),
+            8 => Ok(bytes),
+            12 => {
+                let rows = bytes.chunks_exact(row_bytes);
+                gathered(rows.len() * width, rows.flat_map(|row| self.narrow_12(row)))
+            }
+            16 => {
+                let values = bytes.chunks_exact(2);
+                gathered(values.len(), values.map(|v| self.narrow_16(self.number(v) as u16)))
+            }
+            32 => {
+                let values = bytes.chunks_exact(4);
+                gathered(values.len(), values.map(|v| self.narrow_32(self.number_32(v))))
+            }
+            bits => unpack_bits(&bytes, width, row_bytes, bits),
         }
     }
 

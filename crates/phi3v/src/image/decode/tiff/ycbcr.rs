@@ -1,8 +1,7 @@
 //! YCbCr to RGB as libtiff does it (TIFF 6.0 section 21), for everything but JPEG, which converts by itself.
 
-use super::super::super::error::ImageError;
 use super::directory::Directory;
-use super::{damaged, tag};
+use super::{ImageError, damaged, room, tag};
 
 /// Bits behind the point of the products.
 const SHIFT: u32 = 16;
@@ -112,8 +111,8 @@ impl Subsampling {
     }
 
     /// Spreads blocks to pixels. `[rows, width, 3]`
-    pub(super) fn spread(self, blocks: &[u8], width: usize, rows: usize) -> Vec<u8> {
-        let mut pixels = Vec::with_capacity(width * rows * 3);
+    pub(super) fn spread(self, blocks: &[u8], width: usize, rows: usize) -> Result<Vec<u8>, ImageError> {
+        let mut pixels = room(width * rows * 3)?;
         let block_bytes = self.across * self.down + 2;
         for y in 0..rows {
             let line = &blocks[y / self.down * self.block_row_bytes(width)..];
@@ -123,6 +122,6 @@ impl Subsampling {
                 pixels.extend([luma, block[block_bytes - 2], block[block_bytes - 1]]);
             }
         }
-        pixels
+        Ok(pixels)
     }
 }

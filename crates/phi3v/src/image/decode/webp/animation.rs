@@ -2,6 +2,7 @@
 
 use super::super::super::error::ImageError;
 use super::super::super::orientation::Orientation;
+use super::super::super::room::zeros;
 use super::super::super::{ImageLimits, ImageMode, Size};
 use super::super::raster::{Layout, Raster};
 use super::{Container, damaged, error, stated_part};
@@ -53,7 +54,7 @@ impl Frames {
 
     fn read(&mut self) -> Result<(Raster, Duration), ImageError> {
         let bytes = self.decoder.output_buffer_size().ok_or_else(|| damaged("it is too large"))?;
-        let mut samples = vec![0; bytes];
+        let mut samples = zeros(bytes)?;
         let milliseconds = self.decoder.read_frame(&mut samples).map_err(error)?;
         let (width, height) = self.decoder.dimensions();
         let layout = if self.decoder.has_alpha() { Layout::Rgba } else { Layout::Rgb };
