@@ -2,7 +2,11 @@
 
 import base64
 import io
+import struct
+import subprocess
+import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import phi3v
@@ -443,6 +447,65 @@ def test_no_more_of_a_file_is_read_than_a_picture_may_have(tmp_path):
             assert seen(image, max_image_bytes=len(data)) == seen(COVER)
     with pytest.raises(phi3v.PictureError, match=f"has {len(data)} bytes, the limit is {limit}"):
         seen(data, max_image_bytes=limit)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("max_pixels", 1 << 32), ("max_side", 1 << 20), ("max_image_bytes", 1 << 34), ("max_frames", (1 << 32) - 1)],
+)
+def test_limits_have_the_ranges_of_the_command_line(name, most):
+    expected = seen(COVER)
+    data = COVER.read_bytes()
+    url = "data:image/png;base64," + base64.b64encode(data).decode()
+    with open(COVER, "rb") as file:
+        for picture in (COVER, data, io.BytesIO(data), file, url):
+            assert seen(picture, **{name: most}) == expected
+    for beyond in (0, -1, most + 1, (1 << 63) - 1, 1 << 80):
+        with pytest.raises(phi3v.OptionError, match=f"^{name} is {beyond}, it must be from 1 to {most}$"):
+            seen(COVER, **{name: beyond})
+    flag = f"--{name.replace('_', '-')}"
+    command = [sys.executable, "-m", "phi3v", "ask", "no-such.png", "What is this?"]
+    for number, told in [(most, "cannot read no-such.png"), (most + 1, "is not in ")]:
+        done = subprocess.run([*command, f"{flag}={number}"], capture_output=True, text=True, timeout=300)
+        assert told in done.stderr, done.stderr
+
+
+def head(side):
+    """A PNG of so many rows and columns, and none of their pixels."""
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("side", "limits", "words"),
+    [
+        (1 << 20, {"max_pixels": 2**63 - 1, "max_side": 2**63 - 1}, "OptionError max_pixels is 9223372036854775807, it must"),
+        (
+            1 << 16,  # 12.9 GB, where a process may have 8
+            {"max_pixels": 1 << 32, "max_side": 1 << 20},
+            "RoomError the picture: there is no memory for 12884901888 bytes of the picture's pixels",
+        ),
+    ],
+)
+def test_a_head_that_states_a_huge_picture_ends_no_process(side, limits, words):
+    if side == 1 << 16 and sys.platform != "linux":
+        pytest.skip("SKIPPED: needs Linux' limit on the memory of a process")
+    code = f"""
+import phi3v, sys
+if sys.platform == "linux":
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+try:
+    phi3v.tokenize_cost({head(side)!r}, **{limits})
+except phi3v.Phi3VError as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(words), done
 
 
 def test_pillow_decodes_nothing_of_what_is_beyond_a_limit(tmp_path):

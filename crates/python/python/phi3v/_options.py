@@ -42,11 +42,11 @@ class PlainOptions(TypedDict, total=False):
     allow_hosts: str | Iterable[str]
     """Hosts that pictures may be fetched from."""
     max_pixels: int
-    """Width times height of a picture."""
+    """Width times height of a picture: at most 2^32."""
     max_side: int
-    """Width, and height."""
+    """Width, and height: at most 2^20."""
     max_image_bytes: int
-    """Length of a picture's file."""
+    """Length of a picture's file: at most 2^34."""
     max_frames: int
     """Frames of an animation, of which the first is looked at."""
     pages: int | str
@@ -73,13 +73,13 @@ class Split(NamedTuple):
 _CROPS = {"low": 1, "high": 16, "auto": None}
 
 
-def whole(name: str, value: object) -> int:
-    """A whole number from 0, whatever type it has."""
+def whole(name: str, value: object, least: int = 0, most: int = (1 << 63) - 1) -> int:
+    """A whole number of a range, whatever type it has."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     number = value.__index__()
-    if not 0 <= number < 1 << 63:
-        raise OptionError(f"{name} is {number}, it must be from 0 to {(1 << 63) - 1}")
+    if not least <= number <= most:
+        raise OptionError(f"{name} is {number}, it must be from {least} to {most}")
     return int(number)
 
 
@@ -119,8 +119,8 @@ def _pages(name: str, value: object) -> str:
     return value if isinstance(value, str) else str(whole(name, value))
 
 
-def _side(name: str, value: object) -> int:
-    return min(whole(name, value), (1 << 32) - 1)
+def _limit(most: int) -> Callable[[str, object], int]:
+    return lambda name, value: whole(name, value, 1, most)
 
 
 _GENERATION: dict[str, Callable[[str, object], Any]] = {
@@ -142,10 +142,11 @@ _READING: dict[str, Callable[[str, object], Any]] = {
     "num_crops": whole,
     "reference": _flag,
     "allow_hosts": _texts,
-    "max_pixels": whole,
-    "max_side": _side,
-    "max_image_bytes": whole,
-    "max_frames": whole,
+    # the command line's ranges: beyond them a picture's memory cannot be told in advance
+    "max_pixels": _limit(1 << 32),
+    "max_side": _limit(1 << 20),
+    "max_image_bytes": _limit(1 << 34),
+    "max_frames": _limit((1 << 32) - 1),
     "pages": _pages,
 }
 

@@ -29,6 +29,8 @@ Reader: TypeAlias = Callable[[Source, Any], T]
 
 # What the command line reads of a file where no limit is given.
 _FILE_BYTES_MAX = 256 << 20
+# What a file is asked for at once.
+_CHUNK_BYTES = 16 << 20
 # Formats of which the command line reads what Pillow has opened; the others are taken as pixels.
 _FORMATS = {"PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF"}
 # Those of which Pillow has no tiles before it decodes, and puts what it has decoded in the place of the file.
@@ -175,7 +177,8 @@ def _read(file: Any, reading: Mapping[str, Any]) -> bytes:
     bytes_max = reading.get("max_image_bytes", _FILE_BYTES_MAX)
     chunks, length = [], 0
     while length <= bytes_max:
-        chunk = file.read(bytes_max + 1 - length)
+        # in parts, since a file may make room for all that it is asked for
+        chunk = file.read(min(bytes_max + 1 - length, _CHUNK_BYTES))
         if not chunk:
             break
         if not isinstance(chunk, (bytes, bytearray, memoryview)):
