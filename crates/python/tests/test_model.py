@@ -146,6 +146,20 @@ def test_a_model_may_be_named_by_a_path(endless):
             phi3v.load(wrong)
 
 
+def test_pictures_beyond_the_context_are_not_all_read(demo):
+    many = [COVER] * (demo.context_tokens // demo.tokenize_cost(COVER).tokens + 1)
+    asks = [
+        lambda: demo.ask(TITLE, [*many, "no-such.png"]),
+        lambda: demo.decide(TITLE, [*many, "no-such.png"], choices=["yes", "no"]),
+        lambda: list(demo.batch([(TITLE, [*many, "no-such.png"])], progress=False)),
+        lambda: demo.chat([*many, "no-such.png"]),
+    ]
+    for ask in asks:
+        with pytest.raises(phi3v.RoomError, match=f"tokens or more, which exceed the context of {demo.context_tokens}"):
+            ask()
+    assert demo.tokenize_cost(many).tokens > demo.context_tokens
+
+
 def test_none_is_no_picture_that_was_left_out(demo):
     """As OpenCV's imread returns it of a file that is not there."""
     asks = [

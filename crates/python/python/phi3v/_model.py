@@ -106,7 +106,7 @@ class Model:
     def tokenize_cost(self, images: PictureLike | Iterable[PictureLike], **options: Unpack[Options]) -> Costs:
         """Tiles and tokens of pictures for this model."""
         reading = split(options).reading
-        return Costs(map(cost, self._read(opened(images, reading), reading)))
+        return Costs(map(cost, prepare_all(self._inner.processor.pictures, opened(images, reading), reading)))
 
     @overload
     def ask(
@@ -300,7 +300,7 @@ class Model:
         return run(Answers(self._inner), items, submit, finish, errors=errors, progress=progress)
 
     def _read(self, opened: Opened, reading: Mapping[str, Any], cancel: CancelFlag | None = None) -> list[Picture]:
-        return prepare_all(self._inner.processor.pictures, opened, reading, cancel)
+        return prepare_all(self._inner.processor.pictures, opened, reading, cancel, self.context_tokens)
 
     def _ask(self, turns: list[Turn], pictures: list[Picture], parts: Split, want: Form | None) -> Begun:
         answers = Answers(self._inner)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, TypeVar, Union
 
-from ._errors import PictureError
+from ._errors import PictureError, RoomError
 from ._phi3v import CancelFlag, Picture, Source, check_size
 from ._png import png
 
@@ -116,15 +116,30 @@ def opened(images: PictureLike | Iterable[PictureLike], reading: Mapping[str, An
 
 
 def prepare_all(
-    read: Reader[list[Picture]], opened: Opened, reading: Mapping[str, Any], cancel: CancelFlag | None = None
+    read: Reader[list[Picture]],
+    opened: Opened,
+    reading: Mapping[str, Any],
+    cancel: CancelFlag | None = None,
+    context: int | None = None,
 ) -> list[Picture]:
     """Reads pictures, and those of documents; warns of pages that lack something.
 
     Raises:
         GivenUp: `cancel` was set, by whatever thread.
+        RoomError: The pictures have more than `context` tokens, and no more of them are read.
     """
     asked = {**reading, "cancel": cancel}
-    pages = [page for sources in opened for page in _first(read, sources, asked)]
+    pages: list[Picture] = []
+    tokens = 0
+    for sources in opened:
+        added = _first(read, sources, asked)
+        pages += added
+        tokens += sum(page.tokens for page in added)
+        if context is not None and tokens > context:
+            raise RoomError(
+                f"the pictures have {tokens} tokens or more, which exceed the context of {context} tokens",
+                'ask with detail="low" or fewer pictures, or load the model with a larger context',
+            )
     _warn(pages)
     return pages
 
