@@ -280,7 +280,9 @@ impl Picture {
                 out.copy_from_slice(bytemuck::cast_slice(values));
             }
         };
-        PyByteArray::new_with(py, tiles * TILE_BYTES, |bytes| work::held(py, || copy(bytes)))
+        let bytes = tiles.checked_mul(TILE_BYTES).filter(|bytes| isize::try_from(*bytes).is_ok());
+        let bytes = bytes.ok_or_else(|| PyValueError::new_err(format!("no memory holds {tiles} tiles")))?;
+        PyByteArray::new_with(py, bytes, |bytes| work::held(py, || copy(bytes)))
     }
 
     /// The picture small, as the model's global view has it: width, height and `[height, width, 3]`.

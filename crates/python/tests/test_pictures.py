@@ -370,6 +370,15 @@ def test_a_frame_of_an_animation_is_the_one_that_pillow_is_at(name, tmp_path):
         assert seen(image) == first == seen(REPOSITORY / "testdata" / "images" / name)
 
 
+def test_room_for_more_tiles_than_a_memory_has_is_an_error():
+    read = prepare(processor.picture, COVER, split({}).reading)
+    for tiles in (1 << 43, 1 << 62, (1 << 64) - 1):
+        with pytest.raises(ValueError, match=f"^no memory holds {tiles} tiles$"):
+            read.pixel_values(tiles)
+    with pytest.raises(ValueError, match="the picture has 2 tiles, and room was asked for 1"):
+        read.pixel_values(1)
+
+
 def test_limits_are_those_of_pixels_too():
     """Whatever a picture comes as: what its file is refused for, its pixels are not taken for."""
     np, pil = needs("numpy"), needs("PIL.Image")
