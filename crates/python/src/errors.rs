@@ -1,13 +1,16 @@
 //! Errors as exceptions: the words of the command line, the few classes of `phi3v._errors`, and hints that name no flag.
 
 use crate::hub::LOCAL_FILES_ONLY;
+use phi3v::document::PdfError;
 use phi3v::image::ImageError;
 use phi3v_cli::documents::DocumentError;
 use phi3v_cli::error::{CliError, ExitCode};
-use phi3v_cli::hub::HubError;
+use phi3v_cli::hub::{FileKind, HubError};
+use phi3v_cli::paths::folder_of;
 use phi3v_cli::sources::{NamedImageError, SourceError, Unallowed};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
+use std::io;
 
 /// A class of `phi3v._errors`.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +106,10 @@ fn hint(error: &CliError) -> Option<String> {
         ),
         CliError::Picture(NamedImageError::Document {
             error:
-                error @ (DocumentError::PictureTime { .. }
+                error @ (DocumentError::ManyPages { .. }
+                | DocumentError::ChosenPages { .. }
+                | DocumentError::Pdf(PdfError::NoPage { .. } | PdfError::Empty)
+                | DocumentError::PictureTime { .. }
                 | DocumentError::PictureMemory { .. }
                 | DocumentError::Replaced { .. }),
             ..
@@ -111,13 +117,41 @@ fn hint(error: &CliError) -> Option<String> {
         CliError::Picture(NamedImageError::Document { .. }) => {
             Some("draw its pages to pictures first, with pypdfium2 for example".to_owned())
         }
+        CliError::Picture(NamedImageError::Fetch { error: SourceError::DataUrl(_), .. }) => {
+            Some("write it as data:image/png;base64,..., or give the bytes of the file".to_owned())
+        }
+        CliError::Picture(NamedImageError::Fetch { error: SourceError::TooLarge { .. }, .. }) => {
+            Some("scale the picture down, or raise max_image_bytes if you trust where it comes from".to_owned())
+        }
         CliError::Picture(NamedImageError::Fetch { .. }) => {
             Some("fetch it yourself, and give its bytes".to_owned())
         }
+        CliError::Picture(NamedImageError::File { error, .. }) => file(error),
         CliError::Hub(HubError::NotCached { offline_by: LOCAL_FILES_ONLY, .. }) => {
             Some("leave local_files_only out, or give a folder with the checkpoint".to_owned())
         }
+        CliError::Hub(HubError::NotAModel { path, kind: FileKind::Part }) => {
+            Some(format!("give its folder, {}", folder_of(path).display()))
+        }
+        CliError::Hub(HubError::NotAModel { kind: FileKind::Picture(_), .. }) => {
+            Some("load a model by its name, and give it the picture with a question".to_owned())
+        }
+        CliError::Disk { .. } => Some(
+            "free some space, or name a folder on another disk in PHI3V_CACHE; q4 takes three fifths of q8"
+                .to_owned(),
+        ),
         CliError::Quantized { .. } => Some("give the original checkpoint, or leave quant out".to_owned()),
         other => other.hint(),
+    }
+}
+
+/// What can be done about a picture's file that cannot be read.
+fn file(error: &io::Error) -> Option<String> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Some("check the path".to_owned()),
+        io::ErrorKind::IsADirectory => {
+            Some("give its pictures; Model.batch asks about many, each by itself".to_owned())
+        }
+        _ => None,
     }
 }

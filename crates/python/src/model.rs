@@ -193,9 +193,8 @@ impl Model {
         num_crops: Option<usize>,
     ) -> PyResult<Vec<f64>> {
         work::outside(py, || {
-            let refused =
-                |error| CliError::File { action: "read", path: calibration.display().to_string(), error };
-            let json = bounded::read(&calibration, Calibration::BYTES_MAX).map_err(refused)?;
+            let json = bounded::read(&calibration, Calibration::BYTES_MAX)
+                .map_err(|error| CliError::unreadable(&calibration, error))?;
             let read = Calibration::from_json(&json).map_err(phi3v::Error::from)?;
             let model = self.scoring.words(|own| num_crops.unwrap_or(own));
             let questions =

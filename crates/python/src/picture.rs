@@ -189,8 +189,14 @@ pub(crate) fn check_size(
     reading: Reading,
 ) -> PyResult<()> {
     let checked = work::held(py, || reading.limits().check_size(Size::of(width, height)))?;
-    let refused = |error| NamedImageError::Image { name, error };
-    checked.map_err(|error| errors::exception(py, &CliError::from(refused(error))))
+    checked.map_err(|error| match error {
+        // which is no file, as that of a camera
+        ImageError::Empty { .. } => {
+            let hint = "look how it was made: a part cut out beyond a picture's edge has no pixels";
+            errors::raise(py, Class::Picture, &format!("{name}: {error}"), Some(hint))
+        }
+        error => errors::exception(py, &CliError::from(NamedImageError::Image { name, error })),
+    })
 }
 
 fn data_url(url: &str, limits: &ImageLimits) -> Result<Vec<u8>, phi3v_cli::sources::SourceError> {

@@ -119,8 +119,9 @@ def test_a_calibration_that_the_command_line_refuses_is_refused(demo, tmp_path, 
 
 def test_a_calibration_that_cannot_be_read_is_named(demo, tmp_path):
     for file in (tmp_path / "absent.json", tmp_path):
-        with pytest.raises(phi3v.Phi3VError, match=f"cannot read {file}: "):
+        with pytest.raises(phi3v.OptionError, match=f"cannot read {file}: ") as raised:
             demo.decide(READ, SIGN, choices=CHOICES, calibration=file)
+        assert raised.value.hint == "check the path"
 
 
 @pytest.mark.parametrize(

@@ -295,8 +295,9 @@ def test_pages_of_what_has_none_are_warned_of():
 
 def test_pages_that_are_not_there_or_none():
     path = DOCUMENTS / "shapes.pdf"
-    with pytest.raises(phi3v.PictureError, match="there is no page 9, the document has 3"):
+    with pytest.raises(phi3v.PictureError, match="there is no page 9, the document has 3") as raised:
         phi3v.tokenize_cost(path, pages=9)
+    assert raised.value.hint == "its pages are 1 to 3"
     for pages in ("0", "a", "3-1", 0):
         with pytest.raises(phi3v.OptionError, match="1-3,7,10-"):
             phi3v.tokenize_cost(path, pages=pages)
@@ -306,6 +307,18 @@ def test_pages_that_are_not_there_or_none():
         phi3v.tokenize_cost(DOCUMENTS / "password.pdf")
     with pytest.raises(phi3v.PictureError, match="never|could not be|damaged"):
         phi3v.tokenize_cost(b"%PDF-1.7 nothing")
+
+
+def test_a_document_of_many_pages_asks_for_a_choice():
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 90 90] >>"
+    kids = b" ".join(b"%d 0 R" % number for number in range(3, 20))
+    contents = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [%s] /Count 17 >>" % kids, *[page] * 17]
+    objects = b"".join(b"%d 0 obj\n%s\nendobj\n" % (number, content) for number, content in enumerate(contents, 1))
+    document = b"%PDF-1.7\n" + objects + b"trailer\n<< /Root 1 0 R >>\n"
+    with pytest.raises(phi3v.PictureError, match="17 pages, and 16 at most are looked at together") as raised:
+        phi3v.tokenize_cost(document)
+    assert raised.value.hint == "choose pages, as 1-16"
+    assert len(phi3v.tokenize_cost(document, pages="1-16", num_crops=1)) == 16
 
 
 def broken_page():
@@ -530,8 +543,9 @@ def test_pillow_decodes_nothing_of_what_is_beyond_a_limit(tmp_path):
 def test_what_has_no_pixels_is_told_so():
     np, pil = needs("numpy"), needs("PIL.Image")
     for picture in (np.zeros((0, 5, 3), np.uint8), np.zeros((0, 5, 4), np.uint8), pil.new("RGB", (5, 0))):
-        with pytest.raises(phi3v.PictureError, match="the picture is 5x0, a side must be 1 pixel or more"):
+        with pytest.raises(phi3v.PictureError, match="the picture is 5x0, a side must be 1 pixel or more") as raised:
             seen(picture)
+        assert raised.value.hint == "look how it was made: a part cut out beyond a picture's edge has no pixels"
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
