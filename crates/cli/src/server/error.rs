@@ -131,9 +131,10 @@ impl ApiError {
             ImageError::Bytes { bytes, .. } if *bytes > 0 => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large")
             }
-            ImageError::Pixels { .. } | ImageError::Side { .. } | ImageError::Frames { .. } => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large")
-            }
+            ImageError::Pixels { .. }
+            | ImageError::Side { .. }
+            | ImageError::Frames { .. }
+            | ImageError::OutOfMemory { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large"),
             ImageError::UnsupportedFormat { .. } | ImageError::UnsupportedKind { .. } => {
                 (StatusCode::BAD_REQUEST, "image_format_unsupported")
             }
@@ -336,6 +337,13 @@ mod tests {
         let told = ApiError::library(&phi3v::constraint::ConstraintError::NoOtherItem.into());
         assert_eq!((told.status.as_u16(), told.code), (400, "response_format_unusable"));
         assert!(told.hint.is_some_and(|hint| hint.to_string().contains("maxItems")));
+    }
+
+    #[test]
+    fn a_picture_that_there_is_no_memory_for_is_too_large() {
+        let told = ApiError::image(&ImageError::OutOfMemory { bytes: 7 }, "messages");
+        assert_eq!((told.status.as_u16(), told.code), (413, "image_too_large"));
+        assert_eq!(told.hint.unwrap().to_string(), "scale the picture down");
     }
 
     /// What a source says, and what a client hears: status, code, message, hint.

@@ -242,9 +242,10 @@ pub(super) fn library(error: &Error) -> Option<Hint> {
 /// What a client can do about a picture.
 pub(super) fn image(error: &ImageError) -> Option<Hint> {
     let hint = match error {
-        ImageError::Bytes { bytes: 1.., .. } | ImageError::Pixels { .. } | ImageError::Side { .. } => {
-            "scale the picture down"
-        }
+        ImageError::Bytes { bytes: 1.., .. }
+        | ImageError::Pixels { .. }
+        | ImageError::Side { .. }
+        | ImageError::OutOfMemory { .. } => "scale the picture down",
         ImageError::Frames { format: "TIFF", .. } => "choose among its first pages",
         ImageError::Frames { .. } => "send its first frame, or the picture saved as PNG",
         ImageError::TooNarrow { .. } => "crop the picture, or ask for detail high",
