@@ -116,6 +116,9 @@ const VOCAB_SIZE_MAX: usize = 1 << 18;
 /// Longest context; the real model has 131,072.
 const POSITIONS_MAX: usize = 1 << 22;
 
+/// What `Phi3VConfig.__init__` of the reference takes where a file has no `original_max_position_embeddings`.
+const ORIGINAL_POSITIONS: usize = 4096;
+
 /// Keys by which other programs mark a checkpoint they have quantized.
 const QUANTIZATION_KEYS: [&str; 3] = ["quantization_config", "quantization", "compression_config"];
 
@@ -223,7 +226,7 @@ impl ModelConfig {
             max_position_embeddings,
             original_max_position_embeddings: keys.integer(
                 "original_max_position_embeddings",
-                Some(max_position_embeddings),
+                Some(ORIGINAL_POSITIONS),
                 2..=POSITIONS_MAX,
             )?,
             rope_scaling: None,

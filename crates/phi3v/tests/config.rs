@@ -71,6 +71,29 @@ fn the_hubs_config() {
     assert_eq!((scaling.short_factor.len(), scaling.long_factor[47]), (48, 60.0));
 }
 
+/// As in the reference's `Phi3VConfig.__init__`: with any other value the factors, and so all logits, would be others.
+#[test]
+fn absent_keys_have_the_references_defaults() {
+    let mut config = hub();
+    for key in [
+        "original_max_position_embeddings",
+        "num_key_value_heads",
+        "rms_norm_eps",
+        "rope_theta",
+        "bos_token_id",
+        "sliding_window",
+        "tie_word_embeddings",
+        "hidden_act",
+    ] {
+        config.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    let config = parse(&config).unwrap();
+    assert_eq!(config.original_max_position_embeddings, 4096);
+    assert!((config.rope_attention_scale() - (17.0_f64 / 12.0).sqrt()).abs() < 1e-15);
+    assert_eq!((config.num_key_value_heads, config.bos_token_id, config.sliding_window), (32, 1, None));
+    assert_eq!((config.rms_norm_eps, config.rope_theta), (1e-5, 10_000.0));
+}
+
 #[test]
 fn the_golden_checkpoints_files() {
     let Some(dir) = common::shared("reference/golden/tiny") else { return };
