@@ -137,6 +137,12 @@ fn keywords_beyond_a_grammar() {
         (json!({"type": "array", "contains": {"const": 7}, "maxContains": 1}), "[7,1]", "[7,1,7]"),
         (named, "[\"x\",null]", "[\"y\"]"),
         (
+            json!({"type": "object", "properties": {"examples": {"items": {"$ref": "#/$defs/default"}}},
+                "required": ["examples"], "$defs": {"default": {"enum": [1, null]}}}),
+            "{\"examples\":[1,null]}",
+            "{\"examples\":[2]}",
+        ),
+        (
             json!({"type": "integer", "minimum": 2.0, "maximum": 4.0, "multipleOf": 2.0, "format": "int32"}),
             "4",
             "3",

@@ -10,6 +10,10 @@ use super::pointer::{self, Pointer};
 /// Keywords whose values are no schemas, whatever they look like.
 const NO_SCHEMAS: [&str; 4] = ["const", "enum", "default", "examples"];
 
+/// Keywords whose members are schemas under names of the author's own, which say nothing.
+const NAMED_SCHEMAS: [&str; 6] =
+    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+
 /// The references of a schema.
 #[derive(Debug, Default)]
 pub(super) struct References {
@@ -22,6 +26,24 @@ struct Resource {
     address: String,
     pointer: Pointer,
     anchors: HashMap<String, Pointer>,
+}
+
+/// A place on a way through a schema.
+struct Place<'a> {
+    value: &'a Value,
+    pointer: Pointer,
+    /// The resource that it is in.
+    resource: usize,
+    /// Whether its members are schemas, and it is none.
+    is_of_names: bool,
+}
+
+impl<'a> Place<'a> {
+    /// The place of a part.
+    fn below(&self, value: &'a Value, key: &str, resource: usize) -> Self {
+        let pointer = [self.pointer.as_slice(), &[key.to_owned()]].concat();
+        Self { value, pointer, resource, is_of_names: false }
+    }
 }
 
 /// What is found on a way through a schema.
@@ -43,25 +65,23 @@ impl References {
             references: Vec::new(),
             id: if is_old { "id" } else { "$id" },
         };
-        let mut open = vec![(root, Pointer::new(), 0)];
-        while let Some((value, pointer, resource)) = open.pop() {
-            match value {
+        let mut open = vec![Place { value: root, pointer: Pointer::new(), resource: 0, is_of_names: false }];
+        while let Some(place) = open.pop() {
+            match place.value {
+                Value::Object(members) if place.is_of_names => {
+                    open.extend(members.iter().map(|(name, part)| place.below(part, name, place.resource)));
+                }
                 Value::Object(members) => {
-                    let resource = walk.visit(members, &pointer, resource);
-                    for (name, part) in members {
-                        if !NO_SCHEMAS.contains(&name.as_str()) && (part.is_object() || part.is_array()) {
-                            open.push((
-                                part,
-                                [pointer.as_slice(), std::slice::from_ref(name)].concat(),
-                                resource,
-                            ));
-                        }
-                    }
+                    let resource = walk.visit(members, &place.pointer, place.resource);
+                    let parts = members.iter().filter(|(name, _)| !NO_SCHEMAS.contains(&name.as_str()));
+                    open.extend(parts.map(|(name, part)| Place {
+                        is_of_names: NAMED_SCHEMAS.contains(&name.as_str()),
+                        ..place.below(part, name, resource)
+                    }));
                 }
                 Value::Array(items) => {
-                    for (index, part) in items.iter().enumerate() {
-                        open.push((part, [pointer.as_slice(), &[index.to_string()]].concat(), resource));
-                    }
+                    let items = items.iter().enumerate();
+                    open.extend(items.map(|(i, part)| place.below(part, &i.to_string(), place.resource)));
                 }
                 _ => {}
             }
@@ -107,7 +127,7 @@ impl<'a> Walk<'a> {
         for anchor in anchors.into_iter().flatten() {
             self.resources[resource].anchors.entry(anchor.to_owned()).or_insert_with(|| pointer.clone());
         }
-        if let Some(reference) = members.get("$ref").filter(|reference| !reference.is_object()) {
+        if let Some(reference) = members.get("$ref") {
             self.references.push((reference, resource));
         }
         resource
@@ -222,5 +242,53 @@ mod tests {
         assert_eq!(target("/$defs/p/$defs/y/$ref").as_deref(), Ok("$defs p $defs x"));
         assert!(target("/properties/g/$ref").unwrap_err().contains("leads out of the schema"));
         assert!(target("/properties/h/$ref").unwrap_err().contains("anchor that is not there"));
+    }
+
+    #[test]
+    fn names_of_members_and_definitions_are_no_keywords() {
+        let schema = json!({
+            "properties": {
+                "examples": {"items": {"$ref": "#/$defs/default"}},
+                "enum": {"$ref": "#const"},
+                "$id": {"$ref": "#/$defs/const"},
+                "$ref": {"properties": {"properties": {"$ref": "#/$defs/default"}}},
+                "properties": {"default": {"$ref": "#/$defs/default"}},
+            },
+            "patternProperties": {"const": {"$ref": "#/$defs/const"}},
+            "dependentSchemas": {"default": {"$ref": "#/$defs/const"}},
+            "$defs": {
+                "default": {"properties": {"const": {"$ref": "#/$defs/const"}}},
+                "const": {"$anchor": "const", "default": {"$ref": "#", "$anchor": "no anchor"}},
+                "$anchor": {"$ref": "#no anchor"},
+            },
+            "definitions": {"enum": {"$ref": "#/$defs/default"}},
+            "dependencies": {"examples": {"$ref": "#/$defs/default"}},
+        });
+        let references = References::of(&schema);
+        let target = |place: &str| {
+            let place = references.target(schema.pointer(place).unwrap());
+            place.map(|place| place.join(" ")).map_err(|refused| refused.reason)
+        };
+        for (place, expected) in [
+            ("/properties/examples/items", "$defs default"),
+            ("/properties/enum", "$defs const"),
+            ("/properties/$id", "$defs const"),
+            ("/properties/$ref/properties/properties", "$defs default"),
+            ("/patternProperties/const", "$defs const"),
+            ("/dependentSchemas/default", "$defs const"),
+            ("/$defs/default/properties/const", "$defs const"),
+            ("/definitions/enum", "$defs default"),
+            ("/dependencies/examples", "$defs default"),
+        ] {
+            assert_eq!(target(&format!("{place}/$ref")).as_deref(), Ok(expected), "{place}");
+        }
+        // what stands below the keyword `default` is a value, also where the keyword is one of a member named `properties`
+        for place in ["/$defs/const/default", "/properties/properties/default"] {
+            assert!(
+                target(&format!("{place}/$ref")).unwrap_err().contains("stands where no schema is"),
+                "{place}"
+            );
+        }
+        assert!(target("/$defs/$anchor/$ref").unwrap_err().contains("anchor that is not there"));
     }
 }
