@@ -146,7 +146,9 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
 
     /// Moves requests to the engine while it has room for them.
     fn take(&mut self, ended: &mut Vec<Ended<K, E>>) {
-        while self.engine.load().waiting < WAITING && ended.len() < FAILURES_MAX {
+        // an engine that lets fewer wait would refuse the others; one that lets none wait tells each request so
+        let places = WAITING.min(self.engine.waiting_max().max(1));
+        while self.engine.load().waiting < places && ended.len() < FAILURES_MAX {
             while self.taken.is_empty() {
                 let may_wait = self.running.is_empty() && ended.is_empty();
                 let Some(group) = self.next_group(may_wait) else { return };

@@ -17,12 +17,15 @@ use std::sync::Arc;
 
 /// The tiny checkpoint as its dense weights are, where rows that decode together could show in the last bits.
 fn engine(running_max: usize, threads: usize) -> Engine<Device> {
+    let running_max = Some(running_max);
+    engine_of(EngineOptions { running_max, cache_tokens: 32_768, ..EngineOptions::default() }, threads)
+}
+
+fn engine_of(options: EngineOptions, threads: usize) -> Engine<Device> {
     let checkpoint = Checkpoint::open(&repository().join("testdata/tiny")).unwrap();
     let Checkpoint { config, weights, tokenizer, .. } = &checkpoint;
     let device = common::device(None, Some(threads));
     let model = Phi3V::load(device, config, weights, ModelOptions::of(weights), &mut |_| ()).unwrap();
-    let running_max = Some(running_max);
-    let options = EngineOptions { running_max, cache_tokens: 32_768, ..EngineOptions::default() };
     Engine::new(model, Arc::clone(tokenizer), Vec::new(), options.for_batch()).unwrap()
 }
 
@@ -180,6 +183,24 @@ fn a_thread_that_panics_does_not_pass_for_the_end_of_the_batch() {
         assert!(reason.contains("a bug of whoever prepares"), "{reason}");
         assert!(engine.is_idle(), "what ran is cancelled");
     }
+}
+
+#[test]
+fn no_more_requests_are_submitted_than_may_wait() {
+    let answered = |waiting_max| {
+        let options = EngineOptions { running_max: Some(1), waiting_max, ..EngineOptions::default() };
+        let mut engine = engine_of(options, 1);
+        // one group, so that all are there at once
+        let asked = |key| Asked::<usize> { key, request: Ok(Request::greedy(vec![1, 5, 9], Vec::new(), 3)) };
+        let source = read_ahead([5], 1, move |count| (0..count).map(asked).collect());
+        let batch = Batch::new(&mut engine, source.unwrap());
+        let mut ended: Vec<_> = batch.map(|ended| (ended.key, ended.result.is_ok())).collect();
+        ended.sort_unstable();
+        ended
+    };
+    let all = |answered| (0..5).map(|key| (key, answered)).collect::<Vec<_>>();
+    assert_eq!(answered(1), all(true));
+    assert_eq!(answered(0), all(false), "where none may wait each is refused, and the batch ends");
 }
 
 #[test]

@@ -349,6 +349,11 @@ impl<B: Backend> Engine<B> {
         self.scheduler.cancel(id);
     }
 
+    /// Requests that may wait: [`submit`](Self::submit) refuses others.
+    pub(crate) fn waiting_max(&self) -> usize {
+        self.options.waiting_max
+    }
+
     /// Whether a request waits for admission, for the first time or again. Unknown ids do not.
     pub(crate) fn is_waiting(&self, id: RequestId) -> bool {
         self.scheduler.is_waiting(id)
