@@ -6,7 +6,7 @@ mod common;
 
 use common::forms::Forms;
 use common::schemas::random_schema;
-use phi3v::constraint::{ConstraintError, Grammar, GrammarLimits};
+use phi3v::constraint::{Constraint, ConstraintError, Grammar, GrammarConstraint, GrammarLimits};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::SeedableRng;
 use serde_json::{Map, Value, json};
@@ -152,6 +152,65 @@ fn keywords_beyond_a_grammar() {
         assert!(forms.takes_for(&schema, right), "{schema}: {right}");
         assert!(!forms.takes_for(&schema, wrong), "{schema}: {wrong}");
         assert!(forms.check(&schema, (20, 3)).is_some_and(|finished| finished > 0), "{schema}");
+    }
+}
+
+/// A form of which what it forces is taken without asking which tokens it allows.
+struct Foreseen(GrammarConstraint);
+
+impl Constraint for Foreseen {
+    fn allowed(&mut self, logits: &mut [f32]) -> phi3v::Result<()> {
+        let Some(forced) = self.0.forced()? else { return self.0.allowed(logits) };
+        for (id, logit) in (0..).zip(logits) {
+            *logit = if id == forced { *logit } else { f32::NEG_INFINITY };
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, token: u32) -> phi3v::Result<()> {
+        self.0.accept(token)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
+}
+
+/// No order in which items are drawn leads to where none is left, so long as there are enough.
+#[test]
+fn arrays_of_different_items_come_to_their_end() {
+    let forms = Forms::new();
+    let array = |items: Value, least: u32, most: u32| json!({"type": "array", "items": items, "minItems": least, "maxItems": most, "uniqueItems": true});
+    let text = |pattern: &str| json!({"type": "string", "pattern": pattern});
+    let number = |maximum: u32| json!({"type": "integer", "minimum": 1, "maximum": maximum});
+    let flags = json!({"type": "object", "properties": {"k": text("^[A-D]$"), "v": {"type": "boolean"}},
+        "required": ["k", "v"], "additionalProperties": false});
+    let pairs = array(number(3), 2, 2);
+    for schema in [
+        array(number(12), 3, 5),
+        array(number(12), 12, 12),
+        array(number(50), 20, 30),
+        array(text("^[A-Z]{2}$"), 10, 20),
+        array(text("^[A-C]{2}$"), 9, 9),
+        array(text("^[AB]{1,2}$"), 6, 8),
+        array(flags, 6, 8),
+        array(pairs, 6, 6),
+        array(json!({"type": "number", "minimum": 0, "maximum": 1, "multipleOf": 0.25}), 5, 5),
+        json!({"type": "object", "properties": {"a": array(number(9), 9, 9)}, "required": ["a"]}),
+    ] {
+        let constraint = forms.factory.constraint(&Grammar::JsonSchema(schema.clone())).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        for seed in 1..=8 {
+            let answer = |constraint: &mut dyn Constraint| {
+                let answer = forms.answer(constraint, &mut Pcg64::seed_from_u64(seed), 2_000);
+                let answer = answer.unwrap_or_else(|error| panic!("{schema} {seed}: {error}"));
+                answer.unwrap_or_else(|| panic!("{schema} {seed}: the answer does not end"))
+            };
+            let foreseen = answer(&mut Foreseen(constraint.clone()));
+            let answer = answer(&mut constraint.clone());
+            assert_eq!(answer, foreseen, "{schema} {seed}");
+            assert!(validator.is_valid(&serde_json::from_str(&answer).unwrap()), "{schema}: {answer}");
+        }
     }
 }
 

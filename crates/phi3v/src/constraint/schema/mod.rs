@@ -30,7 +30,7 @@ use references::References;
 use shape::{ArrayShape, Definitions, ObjectShape, Shape, are_apart, both, contains, either};
 use text::{Pattern, TextShape};
 
-pub(super) use check::Check;
+pub(super) use check::{Check, Outlook};
 pub(super) use emit::{choices, grammar};
 
 /// Why a schema cannot be followed.

@@ -6,6 +6,7 @@
 
 mod instance;
 mod keywords;
+mod outline;
 mod unique;
 
 use serde_json::Value;
@@ -15,6 +16,7 @@ use super::Refused;
 use super::references::References;
 use keywords::Checker;
 use unique::OpenArrays;
+pub(in super::super) use unique::Outlook;
 
 /// Why an answer is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]

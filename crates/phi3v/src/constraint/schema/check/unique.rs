@@ -12,6 +12,7 @@ use super::super::asks_unique;
 use super::super::pointer;
 use super::super::references::References;
 use super::instance;
+use super::outline::Outline;
 
 /// Parts of a schema that are thought of for one value. There are never many more than the schema nests.
 const PARTS_MAX: usize = 1_000;
@@ -24,6 +25,30 @@ struct Open {
     seen: Option<HashSet<String>>,
     /// Where the item begins that is not whole yet.
     item: usize,
+}
+
+/// Whole items of an array that the one which is not whole yet may still become.
+struct Alike {
+    array: usize,
+    /// The place of the array among the containers.
+    container: usize,
+    /// What there is of the item that is not whole.
+    begun: Outline,
+    /// The rests of the outlines of the whole ones, in order.
+    rests: Vec<Vec<u8>>,
+    /// The length of the longest rest.
+    longest: usize,
+}
+
+/// What becomes of the items of the arrays by a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super::super) enum Outlook {
+    /// No item can be one that its array already has, but if more is chosen for it.
+    Free,
+    /// An item is begun that may be one of those before it; whether it has to be is the grammar's to say.
+    InDoubt,
+    /// An item has ended that its array already has.
+    Repeats,
 }
 
 /// Where in a value a text ends.
@@ -44,6 +69,8 @@ pub(in super::super::super) struct OpenArrays<'a> {
     /// The arrays and objects that the text has opened, the outermost first: which of `arrays` each is, if it is one.
     containers: Vec<Option<usize>>,
     ending: Ending,
+    /// The arrays whose items may come to be some that have come before, once somebody has asked.
+    alike: Option<Vec<Alike>>,
     /// For an array and the rest of its item: whether the item has come before. Most tokens that end an item end it alike,
     /// and to read an item takes as long as it is.
     verdicts: HashMap<EndedItem, bool>,
@@ -91,7 +118,7 @@ impl<'a> OpenArrays<'a> {
         };
         reader.value(&reader.parts(vec![schema]));
         let Reader { arrays, containers, ending, .. } = reader;
-        Self { text, arrays, containers, ending, verdicts: HashMap::new() }
+        Self { text, arrays, containers, ending, alike: None, verdicts: HashMap::new() }
     }
 
     /// Whether there is none with an item that could come again.
@@ -99,14 +126,33 @@ impl<'a> OpenArrays<'a> {
         self.arrays.iter().all(|array| array.whole.is_empty())
     }
 
-    /// Whether a token would end an item that has come before.
-    pub(in super::super::super) fn would_repeat(&mut self, token: &[u8]) -> bool {
-        self.ended_by(token).into_iter().any(|item| self.has_come(item))
+    /// Whether it ends within a string.
+    pub(in super::super::super) fn ends_in_a_string(&self) -> bool {
+        matches!(self.ending, Ending::String { .. })
     }
 
-    /// The items of arrays with whole items that a token ends, of each array the first.
-    fn ended_by(&self, token: &[u8]) -> Vec<EndedItem> {
-        let mut walk = Walk { arrays: self, open: self.containers.len(), new: 0, ended: Vec::new() };
+    /// What becomes of the items by a token.
+    pub(in super::super::super) fn outlook(&mut self, token: &[u8]) -> Outlook {
+        let Walk { open, ended, begins_item, .. } = self.walk(token);
+        if ended.iter().any(|item| self.has_come(item.clone())) {
+            return Outlook::Repeats;
+        }
+        if self.alike.is_none() {
+            self.alike = Some(self.alike());
+        }
+        let goes_on =
+            |alike: &&Alike| alike.container < open && !ended.iter().any(|item| item.array == alike.array);
+        let mut alike = self.alike.iter().flatten().filter(goes_on);
+        if begins_item || alike.any(|alike| self.may_become_one_of(alike, token)) {
+            return Outlook::InDoubt;
+        }
+        Outlook::Free
+    }
+
+    /// Follows a token through the arrays and objects.
+    fn walk(&self, token: &[u8]) -> Walk<'_> {
+        let open = self.containers.len();
+        let mut walk = Walk { arrays: self, open, new: 0, ended: Vec::new(), begins_item: false };
         let mut ending = self.ending;
         for (at, byte) in token.iter().enumerate() {
             ending = match (ending, byte) {
@@ -126,15 +172,53 @@ impl<'a> OpenArrays<'a> {
                     if ending == Ending::Scalar {
                         walk.value_ends(&token[..at]);
                     }
-                    if matches!(byte, b']' | b'}') {
-                        walk.container_ends(&token[..=at]);
+                    match byte {
+                        b']' | b'}' => walk.container_ends(&token[..=at]),
+                        b',' => walk.begins_item |= walk.array().is_some(),
+                        _ => {}
                     }
                     Ending::Between
                 }
                 _ => Ending::Scalar,
             };
         }
-        walk.ended
+        walk
+    }
+
+    /// The arrays whose items may come to be some that have come before.
+    fn alike(&self) -> Vec<Alike> {
+        let arrays = self.containers.iter().enumerate();
+        let arrays = arrays.filter_map(|(container, array)| array.map(|array| (container, array)));
+        arrays.filter_map(|(container, array)| self.alike_in(container, array)).collect()
+    }
+
+    fn alike_in(&self, container: usize, array: usize) -> Option<Alike> {
+        let Open { whole, item, .. } = &self.arrays[array];
+        let whole = whole.iter().map(|item| Outline::of(&self.text[item.clone()], true, usize::MAX).bytes);
+        let whole: Vec<Vec<u8>> = whole.collect();
+        let longest = whole.iter().map(Vec::len).max()?;
+        let begun = Outline::of(without_comma(&self.text[*item..]), false, longest);
+        let rests = whole.iter().filter_map(|outline| outline.strip_prefix(begun.bytes.as_slice()));
+        let mut rests: Vec<Vec<u8>> = rests.map(<[u8]>::to_vec).collect();
+        rests.sort_unstable();
+        let longest = rests.iter().map(Vec::len).max()?;
+        Some(Alike { array, container, begun, rests, longest })
+    }
+
+    /// Whether an item that a token goes on with may be one of those that it was like so far.
+    fn may_become_one_of(&self, alike: &Alike, token: &[u8]) -> bool {
+        let Alike { array, begun, rests, longest, .. } = alike;
+        let begins_one = |added: &[u8]| {
+            let place = rests.partition_point(|rest| rest.as_slice() < added);
+            rests.get(place).is_some_and(|rest| rest.starts_with(added))
+        };
+        let in_string = self.ending == Ending::String { escaped: false } && !begun.is_cut;
+        if in_string && !token.iter().any(|byte| b"\"\\".contains(byte)) {
+            return begins_one(token);
+        }
+        let item = without_comma(&self.text[self.arrays[*array].item..]);
+        let outline = Outline::of(&[item, token].concat(), false, begun.bytes.len() + longest);
+        outline.bytes.strip_prefix(begun.bytes.as_slice()).is_some_and(begins_one)
     }
 
     /// Whether an item, with what a token adds to it, is one of those before it.
@@ -147,13 +231,16 @@ impl<'a> OpenArrays<'a> {
             array.whole.iter().filter_map(|item| canonical(&text[item.clone()])).collect()
         });
         let whole = [&text[array.item..], &item.rest].concat();
-        // the comma before it may be the token's
-        let whole = whole.trim_ascii_start();
-        let verdict =
-            canonical(whole.strip_prefix(b",").unwrap_or(whole)).is_some_and(|whole| seen.contains(&whole));
+        let verdict = canonical(without_comma(&whole)).is_some_and(|whole| seen.contains(&whole));
         self.verdicts.insert(item, verdict);
         verdict
     }
+}
+
+/// An item without the comma before it, which a token may bring together with it.
+fn without_comma(item: &[u8]) -> &[u8] {
+    let item = item.trim_ascii_start();
+    item.strip_prefix(b",").unwrap_or(item)
 }
 
 /// What a token does to the arrays and objects that a text has opened.
@@ -163,14 +250,22 @@ struct Walk<'a> {
     open: usize,
     /// How many of its own it has opened within them.
     new: usize,
+    /// The items of arrays with whole items that it ends, of each array the first.
     ended: Vec<EndedItem>,
+    /// Whether a further item of an array has to follow.
+    begins_item: bool,
 }
 
 impl Walk<'_> {
+    /// The array of different items that it is in, if no array or object is between.
+    fn array(&self) -> Option<usize> {
+        let container = self.open.checked_sub(1).filter(|_| self.new == 0)?;
+        self.arrays.containers[container]
+    }
+
     /// A value ends with `rest` of the token.
     fn value_ends(&mut self, rest: &[u8]) {
-        let container = self.open.checked_sub(1).filter(|_| self.new == 0);
-        let Some(array) = container.and_then(|container| self.arrays.containers[container]) else { return };
+        let Some(array) = self.array() else { return };
         let is_first = self.ended.last().is_none_or(|last| last.array != array);
         if is_first && !self.arrays.arrays[array].whole.is_empty() {
             self.ended.push(EndedItem { array, rest: rest.to_vec() });
@@ -397,7 +492,7 @@ mod tests {
     /// The items that a token ends, each by its array and what the token adds to it.
     fn ended<'a>(arrays: &OpenArrays, token: &'a str) -> Vec<(usize, &'a str)> {
         let rest = |item: EndedItem| (item.array, token.get(..item.rest.len()).unwrap());
-        arrays.ended_by(token.as_bytes()).into_iter().map(rest).collect()
+        arrays.walk(token.as_bytes()).ended.into_iter().map(rest).collect()
     }
 
     #[test]
@@ -407,7 +502,7 @@ mod tests {
         let mut arrays = open_arrays(&schema, &text);
         assert_eq!((arrays.containers.len(), arrays.ending), (20, Ending::String { escaped: false }));
         for token in [" ", "  ", " a", ", b] c}", "\n", "]]", "\\\"", " \\\" ", "\\\\"] {
-            assert!(!arrays.would_repeat(token.as_bytes()));
+            assert_eq!(arrays.outlook(token.as_bytes()), Outlook::Free);
             assert_eq!(ended(&arrays, token), [], "{token}");
         }
         // the innermost array has no whole item, and the next outer one has one
@@ -415,7 +510,7 @@ mod tests {
         assert_eq!(ended(&arrays, "\"]"), [(18, "\"]")]);
         assert!(arrays.verdicts.is_empty(), "no item was read");
         for token in ["\"]", "\"] ", "\"],", "\"],[", "\"]]", "\"]]]"] {
-            assert!(!arrays.would_repeat(token.as_bytes()), "{token}");
+            assert_ne!(arrays.outlook(token.as_bytes()), Outlook::Repeats, "{token}");
         }
         assert_eq!(arrays.verdicts.len(), 1, "tokens that end an item alike have it read once");
     }
@@ -451,7 +546,46 @@ mod tests {
             ("{\"a\":[1,1", "]}", false),
             ("[[[1]],[[1", "]]]", true),
         ] {
-            assert_eq!(open_arrays(&schema, text).would_repeat(token.as_bytes()), repeats, "{text} {token}");
+            let outlook = open_arrays(&schema, text).outlook(token.as_bytes());
+            assert_eq!(outlook == Outlook::Repeats, repeats, "{text} {token}");
+        }
+    }
+
+    #[test]
+    fn an_item_is_in_doubt_while_it_may_be_one_of_those_before_it() {
+        let schema = json!({"type": "array", "uniqueItems": true});
+        for (text, token, in_doubt) in [
+            ("[12,", "1", true),
+            ("[12,", "2", false),
+            ("[12,1", "3", false),
+            // another spelling of the same number
+            ("[12,1", ".", true),
+            ("[12,12", ".0", true),
+            ("[12", ",", true),
+            ("[12", ",3", true),
+            ("[\"ab\",", "\"", true),
+            ("[\"ab\",\"", "a", true),
+            ("[\"ab\",\"", "ac", false),
+            // what the escape is going to be does not show yet
+            ("[\"ab\",\"", "\\", true),
+            ("[\"ab\",\"c", "\\", false),
+            ("[\"a\\nb\",\"a", "\\u000", true),
+            ("[\"a\\nb\",\"a\\u000", "a", true),
+            ("[\"a\\nb\",\"a\\u000", "b", false),
+            ("[\"ab\",\"c", "d", false),
+            ("[\"ab\",\"c", "\"", false),
+            // a further item has to follow, which may be none but those before it
+            ("[\"ab\",\"c", "\",", true),
+            ("[\"ab\",\"c", "\"]", false),
+            ("[{\"a\":1,\"b\":2},{\"a\":1.0,\"b", "\":", true),
+            ("[{\"a\":1,\"b\":2},{\"a\":2,\"b", "\":", false),
+            // an array within another, of which one may go on with other items
+            ("[[1,2],[1", ",", true),
+            ("[[1,2],[3,4", "5", false),
+            ("[[1,2],[3,2", "]", false),
+        ] {
+            let outlook = open_arrays(&schema, text).outlook(token.as_bytes());
+            assert_eq!(outlook == Outlook::InDoubt, in_doubt, "{text} {token}: {outlook:?}");
         }
     }
 
@@ -466,7 +600,7 @@ mod tests {
             ("[0,0,[[1,1", true),
             ("[0,0,[[1],[1,1", true),
         ] {
-            assert_eq!(open_arrays(&schema, text).would_repeat(b"]"), repeats, "{text}");
+            assert_eq!(open_arrays(&schema, text).outlook(b"]") == Outlook::Repeats, repeats, "{text}");
         }
     }
 }

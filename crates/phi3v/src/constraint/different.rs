@@ -1,0 +1,200 @@
+//! Arrays of different items (`uniqueItems`): no grammar knows what came before, so that tokens which it allows are left
+//! out here. Left out are those that end an item which its array already has, and those after which the grammar lets an
+//! item become nothing else: what is done in vain is seen before it is begun.
+
+use llguidance::Matcher;
+use llguidance::toktrie::{TokTrie, TokenId};
+use std::cmp::Reverse;
+
+use super::schema::{Check, Outlook};
+use super::{ConstraintError, grammar};
+
+/// Questions to the grammar engine before one token, so that hostile forms cost no more. What is not decided then is allowed.
+const QUESTIONS_MAX: usize = 16_384;
+
+/// What it counts to read the answer once more, in questions.
+const READING: usize = 16;
+
+/// Bytes that a value most often goes on or ends with, which are tried first.
+const LIKELY: &[u8] = b"a0A1,]}\"";
+
+/// Bytes that stand outside of strings. Answers have no white space there.
+const OUTSIDE_OF_STRINGS: &[u8] = b"0123456789-+.eE,:[]{}\"truefalsn";
+
+/// Bytes of strings: those of UTF-8 without control characters.
+const OF_STRINGS: std::ops::RangeInclusive<u8> = b' '..=0xf4;
+
+/// Takes the tokens out after which an array would have an item twice.
+pub(super) fn leave_out_repetitions(
+    matcher: &mut Matcher,
+    check: &Check,
+    answer: &[u8],
+    allowed: &mut [bool],
+) -> Result<(), ConstraintError> {
+    let Some(mut arrays) = check.open_arrays(answer) else { return Ok(()) };
+    let tokens = matcher.tok_env().map_err(|error| grammar::too_complex(&error))?;
+    let trie = tokens.tok_trie();
+    let mut in_doubt: Vec<TokenId> = Vec::new();
+    for (token, allowed) in (0..).zip(allowed.iter_mut()).filter(|(_, allowed)| **allowed) {
+        match arrays.outlook(trie.token(token)) {
+            Outlook::Free => {}
+            Outlook::InDoubt => in_doubt.push(token),
+            Outlook::Repeats => *allowed = false,
+        }
+    }
+    // what a long token leads to, those that it begins with lead to as well
+    in_doubt.sort_by_key(|&token| Reverse(trie.token(token).len()));
+    let text = answer.to_vec();
+    let mut search = Search { matcher, check, trie, path: Vec::new(), text, questions: QUESTIONS_MAX };
+    let (mut ways, mut dead_ends): (Vec<Vec<u8>>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+    for token in in_doubt {
+        let added = trie.token(token);
+        if ways.iter().any(|way| way.starts_with(added)) {
+            continue;
+        }
+        let way = if dead_ends.contains(&added) { None } else { search.way_from(answer.len(), token)? };
+        match way {
+            Some(way) => ways.push(way),
+            None => {
+                dead_ends.push(added);
+                allowed[token as usize] = false;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Looks for a way on from a token, byte by byte.
+struct Search<'a> {
+    matcher: &'a mut Matcher,
+    check: &'a Check,
+    trie: &'a TokTrie,
+    /// The tokens behind the answer.
+    path: Vec<TokenId>,
+    /// The answer with the text of these.
+    text: Vec<u8>,
+    /// Questions that are left.
+    questions: usize,
+}
+
+impl Search<'_> {
+    /// What may be added to an answer so long, beginning with a token, until no item is in doubt; None if nothing may.
+    fn way_from(&mut self, answer: usize, token: TokenId) -> Result<Option<Vec<u8>>, ConstraintError> {
+        self.path.push(token);
+        self.text.extend_from_slice(self.trie.token(token));
+        let goes_on = self.goes_on().map_err(|error| grammar::too_complex(&error))?;
+        self.path.clear();
+        let way = self.text.split_off(answer);
+        Ok(goes_on.then_some(way))
+    }
+
+    /// Whether something may follow after which no item is in doubt; it is added then.
+    fn goes_on(&mut self) -> anyhow::Result<bool> {
+        let Some(left) = self.questions.checked_sub(READING) else { return Ok(true) };
+        self.questions = left;
+        let Some([free, in_doubt]) = self.next_bytes() else { return Ok(true) };
+        let likely = free.iter().take_while(|byte| LIKELY.contains(byte)).count();
+        let (likely, others) = free.split_at(likely);
+        Ok(self.one_may_follow(likely, false)?
+            || self.one_may_follow(&in_doubt, true)?
+            || self.one_may_follow(others, false)?)
+    }
+
+    /// Whether one of some bytes may follow, and something behind it where it leaves an item in doubt.
+    fn one_may_follow(&mut self, bytes: &[u8], in_doubt: bool) -> anyhow::Result<bool> {
+        for &byte in bytes {
+            let Some(token) = self.trie.token_id(&[byte]) else { continue };
+            let Some(left) = self.questions.checked_sub(1) else { return Ok(true) };
+            self.questions = left;
+            self.path.push(token);
+            self.text.push(byte);
+            let may_follow = self.matcher.validate_tokens(&self.path)? == self.path.len();
+            if may_follow && (!in_doubt || self.goes_on()?) {
+                return Ok(true);
+            }
+            self.path.pop();
+            self.text.pop();
+        }
+        Ok(false)
+    }
+
+    /// The bytes that leave no item in doubt, and those that leave one so; None where all items are free.
+    fn next_bytes(&self) -> Option<[Vec<u8>; 2]> {
+        let mut arrays = self.check.open_arrays(&self.text)?;
+        let others: Vec<u8> =
+            if arrays.ends_in_a_string() { OF_STRINGS.collect() } else { OUTSIDE_OF_STRINGS.to_vec() };
+        let others = others.into_iter().filter(|byte| !LIKELY.contains(byte));
+        let mut next = [Vec::new(), Vec::new()];
+        for byte in LIKELY.iter().copied().chain(others) {
+            match arrays.outlook(&[byte]) {
+                Outlook::Free => next[0].push(byte),
+                Outlook::InDoubt => next[1].push(byte),
+                Outlook::Repeats => {}
+            }
+        }
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Constraint, ConstraintFactory, Grammar, GrammarLimits};
+    use crate::tokenizer::Tokenizer;
+    use serde_json::json;
+
+    /// Which of some bytes may follow the beginning of an array of different items.
+    fn following(items: &serde_json::Value, answer: &str, bytes: &str) -> String {
+        let tokenizer =
+            Tokenizer::from_json(include_bytes!("../../../../testdata/tiny/tokenizer.json")).unwrap();
+        let factory = ConstraintFactory::new(&tokenizer, GrammarLimits::default()).unwrap();
+        let schema = json!({"type": "array", "minItems": 2, "uniqueItems": true, "items": items});
+        let mut constraint = factory.constraint(&Grammar::JsonSchema(schema)).unwrap();
+        let mut logits = vec![0.0; tokenizer.vocab_size()];
+        for byte in answer.bytes() {
+            constraint.allowed(&mut vec![0.0; tokenizer.vocab_size()]).unwrap();
+            constraint.accept(tokenizer.byte_id(byte)).unwrap();
+        }
+        constraint.allowed(&mut logits).unwrap();
+        let may_follow = |byte: &u8| logits[tokenizer.byte_id(*byte) as usize] == 0.0;
+        bytes.bytes().filter(may_follow).map(char::from).collect()
+    }
+
+    #[test]
+    fn no_item_is_begun_that_could_only_be_one_of_those_before_it() {
+        let number = |maximum: u32| json!({"type": "integer", "minimum": 1, "maximum": maximum});
+        let text = |pattern: &str| json!({"type": "string", "pattern": pattern});
+        let members = |key: &str| {
+            json!({"type": "object", "properties": {"k": text(key), "v": {"type": "boolean"}},
+                "required": ["k", "v"], "additionalProperties": false})
+        };
+        let pairs = json!({"type": "array", "items": number(2), "minItems": 2, "maxItems": 2});
+        for (items, answer, bytes, expected) in [
+            (number(12), "[3,9,", "139", "1"),
+            (number(12), "[1,10,11,12,", "123456789", "23456789"),
+            (number(12), "[1,10,11,", "123456789", "123456789"),
+            (number(12), "[1,10,11,1", "0123,]", "2"),
+            (number(2), "[1,2", ",]", "]"),
+            (text("^[A-Z]{2}$"), "[\"KL\",\"IH\",\"I", "HIL", "IL"),
+            (text("^[A-Z]{2}$"), "[\"KL\",\"IH\",\"", "IKL", "IKL"),
+            (text("^(ab|ac|b)$"), "[\"ab\",\"ac\",\"", "abc", "b"),
+            (text("^(ab|ac|b)$"), "[\"ab\",\"ac\",\"b\"", ",]", "]"),
+            // a character that has several escapes
+            (text("^(a\\n|a\\t|b)$"), "[\"a\\n\",\"", "ab", "ab"),
+            (text("^(a\\n|a\\t|b)$"), "[\"a\\n\",\"a\\", "ntu", "tu"),
+            (text("^(a\\n|a\\t|b)$"), "[\"a\\n\",\"a\\u000", "9aA", "9"),
+            (text("^(a\\n|b)$"), "[\"a\\n\",\"", "ab", "b"),
+            // what is wrong in the end is seen before everything that is forced
+            (members("^[FG]$"), "[{\"k\":\"F\",\"v\":true},{\"k\":\"F\",\"v\":", "tf", "f"),
+            (members("^[FG]$"), "[{\"k\":\"F\",\"v\":true},{\"k\":\"", "FG", "FG"),
+            (members("^[FG]$"), "[{\"k\":\"F\",\"v\":true},{\"k\":\"F\",\"v\":false},{\"k\":\"", "FG", "G"),
+            (members("^F?G?$"), "[{\"k\":\"F\",\"v\":true},{\"k\":\"F\",\"v\":false},{\"k\":\"F", "G\"", "G"),
+            (pairs.clone(), "[[1,2],[1,", "12", "1"),
+            (pairs.clone(), "[[1,1],[1,2],[", "12", "2"),
+            (pairs, "[[1,1],[1,2],[2,1],[2,2]", ",]", "]"),
+            (json!({"type": "number", "minimum": 0, "maximum": 9}), "[0.5,0.50000000000000", "01,", "1"),
+            (json!({"type": "string"}), "[\"ab\",\"a", "b\"", "b\""),
+        ] {
+            assert_eq!(following(&items, answer, bytes), expected, "{answer}");
+        }
+    }
+}
