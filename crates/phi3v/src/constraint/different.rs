@@ -5,15 +5,17 @@
 use llguidance::Matcher;
 use llguidance::toktrie::{TokTrie, TokenId};
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use super::schema::{Check, Outlook};
 use super::{ConstraintError, grammar};
 
-/// Questions to the grammar engine before one token, so that hostile forms cost no more. What is not decided then is allowed.
+/// Questions to the grammar engine before one token, which bound what a form can cost. What is not decided then is allowed.
 const QUESTIONS_MAX: usize = 16_384;
 
-/// What it counts to read the answer once more, in questions.
+/// What it counts to read the answer once more, in questions: so many, and one for each of these bytes of it.
 const READING: usize = 16;
+const READING_BYTES: usize = 128;
 
 /// Bytes that a value most often goes on or ends with, which are tried first.
 const LIKELY: &[u8] = b"a0A1,]}\"";
@@ -24,7 +26,8 @@ const OUTSIDE_OF_STRINGS: &[u8] = b"0123456789-+.eE,:[]{}\"truefalsn";
 /// Bytes of strings: those of UTF-8 without control characters.
 const OF_STRINGS: std::ops::RangeInclusive<u8> = b' '..=0xf4;
 
-/// Takes the tokens out after which an array would have an item twice.
+/// Takes the tokens out after which an array would have an item twice. A token without an alternative stays unless it ends such
+/// an item: to know sooner would change nothing.
 pub(super) fn leave_out_repetitions(
     matcher: &mut Matcher,
     check: &Check,
@@ -34,31 +37,26 @@ pub(super) fn leave_out_repetitions(
     let Some(mut arrays) = check.open_arrays(answer) else { return Ok(()) };
     let tokens = matcher.tok_env().map_err(|error| grammar::too_complex(&error))?;
     let trie = tokens.tok_trie();
+    let has_choice = allowed.iter().filter(|allowed| **allowed).count() > 1;
     let mut in_doubt: Vec<TokenId> = Vec::new();
     for (token, allowed) in (0..).zip(allowed.iter_mut()).filter(|(_, allowed)| **allowed) {
         match arrays.outlook(trie.token(token)) {
-            Outlook::Free => {}
-            Outlook::InDoubt => in_doubt.push(token),
+            Outlook::InDoubt if has_choice => in_doubt.push(token),
+            Outlook::Free | Outlook::InDoubt => {}
             Outlook::Repeats => *allowed = false,
         }
     }
     // what a long token leads to, those that it begins with lead to as well
     in_doubt.sort_by_key(|&token| Reverse(trie.token(token).len()));
-    let text = answer.to_vec();
-    let mut search = Search { matcher, check, trie, path: Vec::new(), text, questions: QUESTIONS_MAX };
-    let (mut ways, mut dead_ends): (Vec<Vec<u8>>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+    let mut search = Search::new(matcher, check, trie, answer);
+    let mut ways: Vec<Vec<u8>> = Vec::new();
     for token in in_doubt {
-        let added = trie.token(token);
-        if ways.iter().any(|way| way.starts_with(added)) {
+        if ways.iter().any(|way| way.starts_with(trie.token(token))) {
             continue;
         }
-        let way = if dead_ends.contains(&added) { None } else { search.way_from(answer.len(), token)? };
-        match way {
+        match search.way_from(token).map_err(|error| grammar::too_complex(&error))? {
             Some(way) => ways.push(way),
-            None => {
-                dead_ends.push(added);
-                allowed[token as usize] = false;
-            }
+            None => allowed[token as usize] = false,
         }
     }
     Ok(())
@@ -69,53 +67,113 @@ struct Search<'a> {
     matcher: &'a mut Matcher,
     check: &'a Check,
     trie: &'a TokTrie,
-    /// The tokens behind the answer.
-    path: Vec<TokenId>,
-    /// The answer with the text of these.
+    /// The length of the answer.
+    answer: usize,
+    /// The answer with what is looked at behind it.
     text: Vec<u8>,
+    /// The tokens behind the answer that the matcher has consumed.
+    consumed: usize,
+    /// Texts from which no way leads on.
+    dead_ends: HashSet<Vec<u8>>,
     /// Questions that are left.
     questions: usize,
 }
 
-impl Search<'_> {
-    /// What may be added to an answer so long, beginning with a token, until no item is in doubt; None if nothing may.
-    fn way_from(&mut self, answer: usize, token: TokenId) -> Result<Option<Vec<u8>>, ConstraintError> {
-        self.path.push(token);
-        self.text.extend_from_slice(self.trie.token(token));
-        let goes_on = self.goes_on().map_err(|error| grammar::too_complex(&error))?;
-        self.path.clear();
-        let way = self.text.split_off(answer);
-        Ok(goes_on.then_some(way))
+impl<'a> Search<'a> {
+    fn new(matcher: &'a mut Matcher, check: &'a Check, trie: &'a TokTrie, answer: &[u8]) -> Self {
+        Self {
+            matcher,
+            check,
+            trie,
+            answer: answer.len(),
+            text: answer.to_vec(),
+            consumed: 0,
+            dead_ends: HashSet::new(),
+            questions: QUESTIONS_MAX,
+        }
+    }
+
+    /// What may be added to the answer, beginning with a token, until no item is in doubt; None if nothing may.
+    fn way_from(&mut self, token: TokenId) -> anyhow::Result<Option<Vec<u8>>> {
+        let found = self.leads_on(&[token])?;
+        self.matcher.rollback(self.consumed)?;
+        self.consumed = 0;
+        let way = self.text.split_off(self.answer);
+        Ok(found.then_some(way))
+    }
+
+    /// Whether something may follow these tokens, which the grammar allows, after which no item is in doubt. All is added then,
+    /// else nothing.
+    fn leads_on(&mut self, tokens: &[TokenId]) -> anyhow::Result<bool> {
+        let before = self.text.len();
+        tokens.iter().for_each(|&token| self.text.extend_from_slice(self.trie.token(token)));
+        if !self.dead_ends.contains(&self.text[self.answer..]) {
+            self.matcher.consume_tokens(tokens)?;
+            self.consumed += tokens.len();
+            if self.goes_on()? {
+                return Ok(true);
+            }
+            self.matcher.rollback(tokens.len())?;
+            self.consumed -= tokens.len();
+            self.dead_ends.insert(self.text[self.answer..].to_vec());
+        }
+        self.text.truncate(before);
+        Ok(false)
     }
 
     /// Whether something may follow after which no item is in doubt; it is added then.
     fn goes_on(&mut self) -> anyhow::Result<bool> {
-        let Some(left) = self.questions.checked_sub(READING) else { return Ok(true) };
-        self.questions = left;
+        if !self.may_ask(READING + self.text.len() / READING_BYTES) {
+            return Ok(true);
+        }
+        let forced = self.matcher.compute_ff_bytes();
+        if !forced.is_empty() {
+            return self.run_leads_on(&forced);
+        }
         let Some([free, in_doubt]) = self.next_bytes() else { return Ok(true) };
-        let likely = free.iter().take_while(|byte| LIKELY.contains(byte)).count();
-        let (likely, others) = free.split_at(likely);
-        Ok(self.one_may_follow(likely, false)?
-            || self.one_may_follow(&in_doubt, true)?
-            || self.one_may_follow(others, false)?)
-    }
-
-    /// Whether one of some bytes may follow, and something behind it where it leaves an item in doubt.
-    fn one_may_follow(&mut self, bytes: &[u8], in_doubt: bool) -> anyhow::Result<bool> {
-        for &byte in bytes {
-            let Some(token) = self.trie.token_id(&[byte]) else { continue };
-            let Some(left) = self.questions.checked_sub(1) else { return Ok(true) };
-            self.questions = left;
-            self.path.push(token);
-            self.text.push(byte);
-            let may_follow = self.matcher.validate_tokens(&self.path)? == self.path.len();
-            if may_follow && (!in_doubt || self.goes_on()?) {
-                return Ok(true);
+        for (bytes, is_free) in [(free, true), (in_doubt, false)] {
+            for byte in bytes {
+                let Some(token) = self.trie.token_id(&[byte]) else { continue };
+                if !self.may_ask(1) {
+                    return Ok(true);
+                }
+                if self.matcher.validate_tokens(&[token])? == 0 {
+                    continue;
+                }
+                if is_free {
+                    self.text.push(byte);
+                    return Ok(true);
+                }
+                if self.leads_on(&[token])? {
+                    return Ok(true);
+                }
             }
-            self.path.pop();
-            self.text.pop();
         }
         Ok(false)
+    }
+
+    /// The same where the grammar says which bytes follow.
+    fn run_leads_on(&mut self, bytes: &[u8]) -> anyhow::Result<bool> {
+        let outlook = self.check.open_arrays(&self.text).map(|mut arrays| arrays.outlook(bytes));
+        match outlook.unwrap_or(Outlook::Free) {
+            Outlook::Free => {
+                self.text.extend_from_slice(bytes);
+                Ok(true)
+            }
+            Outlook::Repeats => Ok(false),
+            Outlook::InDoubt => {
+                let tokens: Option<Vec<TokenId>> =
+                    bytes.iter().map(|&byte| self.trie.token_id(&[byte])).collect();
+                tokens.map_or(Ok(true), |tokens| self.leads_on(&tokens))
+            }
+        }
+    }
+
+    /// Whether so many questions are left, which are asked then.
+    fn may_ask(&mut self, questions: usize) -> bool {
+        let left = self.questions.checked_sub(questions);
+        self.questions = left.unwrap_or_default();
+        left.is_some()
     }
 
     /// The bytes that leave no item in doubt, and those that leave one so; None where all items are free.

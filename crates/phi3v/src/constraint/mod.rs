@@ -440,8 +440,9 @@ mod tests {
     fn an_array_that_has_run_out_of_different_items_is_no_fault_of_the_library() {
         let schema = json!({"items": {"type": "string", "pattern": "^[ab]$"}, "type": "array", "minItems": 3,
             "uniqueItems": true});
-        assert_eq!(followed(schema.clone(), schema.clone(), b"[\"a\",\"b"), Ok(false));
-        let refused = followed(schema.clone(), schema, b"[\"a\",\"b\"");
+        // what has to follow does, and then both letters have come
+        assert_eq!(followed(schema.clone(), schema.clone(), b"[\"a\",\"b\","), Ok(false));
+        let refused = followed(schema.clone(), schema, b"[\"a\",\"b\",\"");
         assert_eq!(refused, Err(ConstraintError::NoOtherItem.to_string()));
         let hint = ConstraintError::NoOtherItem.hint().unwrap();
         assert!(hint.contains("minItems") && !hint.contains("report"), "{hint}");

@@ -16,6 +16,11 @@ pub(super) struct Outline {
     pub is_cut: bool,
 }
 
+/// Whether an escape is the first of two that are one sign, as JSON writes those beyond U+FFFF.
+fn begins_a_pair(escape: &[u8]) -> bool {
+    matches!(escape.get(2..4), Some([b'd' | b'D', b'8' | b'9' | b'a' | b'b' | b'A' | b'B']))
+}
+
 impl Outline {
     /// That of an item, as far as it is not longer than `longest`.
     pub(super) fn of(item: &[u8], is_whole: bool, longest: usize) -> Self {
@@ -44,6 +49,7 @@ impl Outline {
         let mut at = 1;
         while let Some(&byte) = text.get(at) {
             let length = match (byte, text.get(at + 1)) {
+                (b'\\', Some(b'u')) if begins_a_pair(&text[at..]) => 12,
                 (b'\\', Some(b'u')) => 6,
                 (b'\\', _) => 2,
                 _ => 1,
@@ -104,6 +110,7 @@ mod tests {
             &[r#""a\nb""#, r#""a\u000ab""#, r#""a\u000Ab""#],
             &[r#""\"""#, r#""\u0022""#],
             &[r#""\u00e9""#, "\"\u{e9}\""],
+            &[r#""\ud83d\ude00""#, r#""\uD83D\uDE00""#, "\"\u{1f600}\""],
             &[r#"{"a":[1,"\t"],"b":0.5}"#, r#"{"a":[1.0,"\u0009"],"b":0.50}"#],
             &["[]"],
             &["[[]]"],

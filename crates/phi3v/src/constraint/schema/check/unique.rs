@@ -43,7 +43,7 @@ struct Alike {
 /// What becomes of the items of the arrays by a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super::super) enum Outlook {
-    /// No item can be one that its array already has, but if more is chosen for it.
+    /// No item that is not whole has only items before it as its continuations.
     Free,
     /// An item is begun that may be one of those before it; whether it has to be is the grammar's to say.
     InDoubt,
