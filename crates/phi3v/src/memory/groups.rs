@@ -9,17 +9,17 @@ struct Hierarchy {
     controller: &'static str,
     /// The file of a group's limit, in bytes.
     limit: &'static str,
-    /// In `memory.stat`, bytes of the group and of those in it that cannot be given back. Page cache can.
-    held: &'static str,
+    /// In `memory.stat`, bytes of the group and of those in it that cannot be given back, of processes and shared. Page cache can.
+    held: [&'static str; 2],
 }
 
 const VERSIONS: [Hierarchy; 2] = [
-    Hierarchy { root: "/sys/fs/cgroup", controller: "", limit: "memory.max", held: "anon " },
+    Hierarchy { root: "/sys/fs/cgroup", controller: "", limit: "memory.max", held: ["anon", "shmem"] },
     Hierarchy {
         root: "/sys/fs/cgroup/memory",
         controller: "memory",
         limit: "memory.limit_in_bytes",
-        held: "total_rss ",
+        held: ["total_rss", "total_shmem"],
     },
 ];
 
@@ -48,7 +48,10 @@ impl Hierarchy {
             let limit: u64 = text(self.limit)?.trim().parse().ok()?;
             let held = text("memory.stat")?
                 .lines()
-                .find_map(|line| line.strip_prefix(self.held)?.parse::<u64>().ok())?;
+                .filter_map(|line| line.split_once(' '))
+                .filter(|(name, _)| self.held.contains(name))
+                .filter_map(|(_, bytes)| bytes.parse::<u64>().ok())
+                .sum();
             Some(limit.saturating_sub(held))
         });
         left.min()
@@ -75,7 +78,7 @@ mod tests {
         let write = |group: &str, limit: &str, held: u64| {
             std::fs::create_dir_all(root.join(group)).unwrap();
             std::fs::write(root.join(group).join("memory.max"), format!("{limit}\n")).unwrap();
-            let stat = format!("file 77\nanon {held}\nanon_thp 5\n");
+            let stat = format!("file 77\nanon {}\nanon_thp 5\nshmem {}\n", held / 4, held - held / 4);
             std::fs::write(root.join(group).join("memory.stat"), stat).unwrap();
         };
         write("slice", "16000", 10_000);
