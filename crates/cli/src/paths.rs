@@ -156,8 +156,9 @@ pub fn unwritable(error: &std::io::Error) -> &'static str {
             "raise the limit on the size of files (ulimit -f), or write to another disk"
         }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space, or write to another disk",
-        // a link, a pipe or a device, too, which are refused in words of ours
-        _ => "give the path of another file",
+        // a link, a pipe or a device, which are refused in words of ours
+        ErrorKind::Other => "give the path of another file",
+        _ => "try again, or write to another disk",
     }
 }
 

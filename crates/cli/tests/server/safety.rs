@@ -315,9 +315,16 @@ fn who_ends_a_server_that_loads_does_not_wait_for_the_model() {
     let mut server = Running::start_with(ServerOptions::default(), load);
     assert_eq!(server.get("/ready").status, 503);
     server.shut_down();
+    let (ended, waited) = mpsc::channel();
+    let loading = std::thread::spawn(move || {
+        let in_time = waited.recv_timeout(Duration::from_secs(60)).is_ok();
+        drop(gate);
+        in_time
+    });
     server.join().unwrap();
-    // until here it was being loaded
-    drop(gate);
+    // where it has waited for the model, nobody hears this
+    let _ = ended.send(());
+    assert!(loading.join().unwrap(), "it ended when the model was loaded");
 }
 
 #[test]

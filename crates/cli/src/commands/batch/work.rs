@@ -59,19 +59,12 @@ pub(super) fn replaced_ids(found: &Inputs, questions: &[Question]) -> HashSet<St
 
 /// How many of the rows that have failed are about what is not among the inputs any more: nothing tries them again.
 pub(super) fn gone(found: &Inputs, questions: &[Question], done: &DoneRows) -> usize {
+    // requests are part of what a job is
+    let Inputs::Pictures { items, .. } = found else { return 0 };
     let failed = done.iter().filter(|(_, row)| row.failed).map(|(id, _)| id.as_str());
     let mut left: HashSet<&str> = failed.collect();
-    match found {
-        Inputs::Pictures { items, .. } => {
-            for (item, question) in items.iter().flat_map(|item| questions.iter().map(move |q| (item, q))) {
-                left.remove(question.row_id(&item.id).as_str());
-            }
-        }
-        Inputs::Lines(lines) => {
-            for id in lines.ids() {
-                left.remove(id);
-            }
-        }
+    for (item, question) in items.iter().flat_map(|item| questions.iter().map(move |q| (item, q))) {
+        left.remove(question.row_id(&item.id).as_str());
     }
     let replaced = replaced_ids(found, questions);
     left.iter().filter(|id| !replaced.contains(**id)).count()
