@@ -71,8 +71,6 @@ struct Search<'a> {
     answer: usize,
     /// The answer with what is looked at behind it.
     text: Vec<u8>,
-    /// The tokens behind the answer that the matcher has consumed.
-    consumed: usize,
     /// Texts from which no way leads on.
     dead_ends: HashSet<Vec<u8>>,
     /// Questions that are left.
@@ -87,7 +85,6 @@ impl<'a> Search<'a> {
             trie,
             answer: answer.len(),
             text: answer.to_vec(),
-            consumed: 0,
             dead_ends: HashSet::new(),
             questions: QUESTIONS_MAX,
         }
@@ -96,25 +93,22 @@ impl<'a> Search<'a> {
     /// What may be added to the answer, beginning with a token, until no item is in doubt; None if nothing may.
     fn way_from(&mut self, token: TokenId) -> anyhow::Result<Option<Vec<u8>>> {
         let found = self.leads_on(&[token])?;
-        self.matcher.rollback(self.consumed)?;
-        self.consumed = 0;
         let way = self.text.split_off(self.answer);
         Ok(found.then_some(way))
     }
 
-    /// Whether something may follow these tokens, which the grammar allows, after which no item is in doubt. All is added then,
-    /// else nothing.
+    /// Whether something may follow these tokens, which the grammar allows, after which no item is in doubt. All is added to the
+    /// text then, else nothing. The matcher is where it was.
     fn leads_on(&mut self, tokens: &[TokenId]) -> anyhow::Result<bool> {
         let before = self.text.len();
         tokens.iter().for_each(|&token| self.text.extend_from_slice(self.trie.token(token)));
         if !self.dead_ends.contains(&self.text[self.answer..]) {
             self.matcher.consume_tokens(tokens)?;
-            self.consumed += tokens.len();
-            if self.goes_on()? {
+            let goes_on = self.goes_on()?;
+            self.matcher.rollback(tokens.len())?;
+            if goes_on {
                 return Ok(true);
             }
-            self.matcher.rollback(tokens.len())?;
-            self.consumed -= tokens.len();
             self.dead_ends.insert(self.text[self.answer..].to_vec());
         }
         self.text.truncate(before);
