@@ -29,6 +29,22 @@ pub fn shortage(needed: u64, available: u64) -> String {
     format!("{cause}: {needed}{} are free", size(available))
 }
 
+/// A disk with so many bytes left, for tests.
+#[cfg(test)]
+pub(crate) struct Disk(pub(crate) usize);
+
+#[cfg(test)]
+impl std::io::Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -186,25 +186,13 @@ pub fn csv_of(answer: &Value, schema: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
     use serde_json::json;
-
-    /// A disk without room.
-    struct Full;
-
-    impl Write for Full {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::StorageFull.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Err(io::ErrorKind::StorageFull.into())
-        }
-    }
 
     #[test]
     fn a_full_disk_is_known_for_one_however_much_is_written() {
         for letters in [1, 1 << 16] {
-            let mut table = CsvWriter::new(Full);
+            let mut table = CsvWriter::new(Disk(0));
             let row = table.row([Some("x".repeat(letters).as_str())]);
             let refused = row.and_then(|()| table.finish().map(drop)).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::StorageFull, "{letters}: {refused}");

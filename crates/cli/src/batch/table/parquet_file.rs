@@ -107,20 +107,7 @@ fn write_group(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A disk with so many bytes left.
-    struct Disk(usize);
-
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::disk::Disk;
 
     #[test]
     fn a_full_disk_is_known_for_one_wherever_it_is_met() {

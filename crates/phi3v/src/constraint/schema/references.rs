@@ -214,6 +214,15 @@ mod tests {
         }
     }
 
+    /// Where the reference at a place of a schema leads, or why it leads nowhere.
+    fn targets(schema: &Value) -> impl Fn(&str) -> Result<String, String> {
+        let references = References::of(schema);
+        move |place| {
+            let place = references.target(schema.pointer(place).unwrap());
+            place.map(|place| place.join(" ")).map_err(|refused| refused.reason)
+        }
+    }
+
     #[test]
     fn references_lead_to_places_addresses_and_anchors() {
         let schema = json!({"$id": "http://x.org/root.json", "properties": {
@@ -224,11 +233,7 @@ mod tests {
             "a/b": {"$anchor": "here"},
             "p": {"$id": "part.json", "$defs": {"x": {"$anchor": "there"}, "y": {"$ref": "#/$defs/x"}}},
         }});
-        let references = References::of(&schema);
-        let target = |place: &str| {
-            let place = references.target(schema.pointer(place).unwrap());
-            place.map(|place| place.join(" ")).map_err(|refused| refused.reason)
-        };
+        let target = targets(&schema);
         for (name, expected) in [
             ("a", "$defs a/b"),
             ("b", "$defs p"),
@@ -264,11 +269,7 @@ mod tests {
             "definitions": {"enum": {"$ref": "#/$defs/default"}},
             "dependencies": {"examples": {"$ref": "#/$defs/default"}},
         });
-        let references = References::of(&schema);
-        let target = |place: &str| {
-            let place = references.target(schema.pointer(place).unwrap());
-            place.map(|place| place.join(" ")).map_err(|refused| refused.reason)
-        };
+        let target = targets(&schema);
         for (place, expected) in [
             ("/properties/examples/items", "$defs default"),
             ("/properties/enum", "$defs const"),
