@@ -10,6 +10,7 @@ use crate::sources::{FetchFault, NamedImageError, SourceError, Unallowed, http_u
 use crate::tell;
 use crate::trust;
 use phi3v::engine::EngineError;
+use phi3v::files::is_full;
 use phi3v::presets::Preset;
 use std::ffi::OsStr;
 use std::io;
@@ -52,7 +53,9 @@ impl CliError {
                 unreadable(error).to_owned()
             }
             Self::File { action: "write", error, .. } => unwritable(error).to_owned(),
-            Self::Output(error) if has_no_room(error) => unwritable(error).to_owned(),
+            Self::Output(error) if is_full(error) || error.kind() == io::ErrorKind::FileTooLarge => {
+                unwritable(error).to_owned()
+            }
             Self::NoPreset { .. } => format!("there are {}; phi3v schemas shows them", Preset::names()),
             Self::Schema { .. } => "correct the JSON at that place".to_owned(),
             Self::NoTable { .. } => {
@@ -79,12 +82,6 @@ impl CliError {
         };
         Some(hint)
     }
-}
-
-/// Whether what the answer goes to takes no more.
-fn has_no_room(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull)
 }
 
 /// What can be done about a file or folder that a flag names and that cannot be read.

@@ -2,7 +2,7 @@
 
 use crate::sys;
 use crate::variables::is_blank;
-use phi3v::files::{check_regular, open_regular};
+use phi3v::files::{check_regular, is_full, open_regular};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -155,7 +155,7 @@ pub fn unwritable(error: &std::io::Error) -> &'static str {
         ErrorKind::FileTooLarge => {
             "raise the limit on the size of files (ulimit -f), or write to another disk"
         }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space, or write to another disk",
+        _ if is_full(error) => "free some space, or write to another disk",
         // a link, a pipe or a device, which are refused in words of ours
         ErrorKind::Other => "give the path of another file",
         _ => "try again, or write to another disk",

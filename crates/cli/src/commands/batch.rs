@@ -58,7 +58,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let context_tokens = opened.plan.as_ref().map_or(0, |plan| plan.context_tokens);
     let (journal, header, mut done) = begin(args, resumed, Header::new(job, unix_seconds(), context_tokens))?;
     let mut asked = work::replaced_ids(&found, &questions);
-    let gone = work::gone(&found, &questions, &done);
+    let gone = work::gone(&found, &questions, &done, &asked);
     let work = Work::of(args, found, &questions, &done);
     asked.extend(work.row_ids(&questions));
     let journal = journal.without_failed(&mut done, &asked)?;

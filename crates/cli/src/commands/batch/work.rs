@@ -57,17 +57,25 @@ pub(super) fn replaced_ids(found: &Inputs, questions: &[Question]) -> HashSet<St
     files.flat_map(|file| questions.iter().map(|question| question.row_id(file))).collect()
 }
 
-/// How many of the rows that have failed are about what is not among the inputs any more: nothing tries them again.
-pub(super) fn gone(found: &Inputs, questions: &[Question], done: &DoneRows) -> usize {
+/// How many of the rows that have failed are about what is not among the inputs any more, and are not `replaced`: nothing tries
+/// them again.
+pub(super) fn gone(
+    found: &Inputs,
+    questions: &[Question],
+    done: &DoneRows,
+    replaced: &HashSet<String>,
+) -> usize {
     // requests are part of what a job is
     let Inputs::Pictures { items, .. } = found else { return 0 };
     let failed = done.iter().filter(|(_, row)| row.failed).map(|(id, _)| id.as_str());
-    let mut left: HashSet<&str> = failed.collect();
+    let mut left: HashSet<&str> = failed.filter(|id| !replaced.contains(*id)).collect();
+    if left.is_empty() {
+        return 0; // no name of a row has to be made
+    }
     for (item, question) in items.iter().flat_map(|item| questions.iter().map(move |q| (item, q))) {
         left.remove(question.row_id(&item.id).as_str());
     }
-    let replaced = replaced_ids(found, questions);
-    left.iter().filter(|id| !replaced.contains(**id)).count()
+    left.len()
 }
 
 /// What has no row yet.
