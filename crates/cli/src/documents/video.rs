@@ -192,7 +192,10 @@ fn read_ppm(stream: &mut impl Read, limits: &ImageLimits) -> Result<Option<RgbIm
         let Size { width, height } = Size::of(width, height);
         return Err(ImageError::Pixels { width, height, limit: limits.pixels_max });
     }
-    let mut pixels = vec![0; width * height * 3];
+    let bytes = width.saturating_mul(height).saturating_mul(3);
+    let mut pixels = Vec::new();
+    pixels.try_reserve_exact(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
+    pixels.resize(bytes, 0);
     Ok(stream.read_exact(&mut pixels).ok().map(|()| RgbImage { width, height, pixels }))
 }
 
@@ -250,6 +253,12 @@ mod tests {
         // before anything is read or kept of it
         let too_large = ppm(b"P6\n99999999999 99999999999\n255\n");
         assert!(too_large.is_err_and(|error| matches!(error, ImageError::Pixels { .. })));
+        let any_size = ImageLimits { pixels_max: u64::MAX, ..ImageLimits::default() };
+        for sides in ["2147483648 1073741824", "99999999999 99999999999"] {
+            let stream = format!("P6\n{sides}\n255\n");
+            let refused = read_ppm(&mut stream.as_bytes(), &any_size);
+            assert!(matches!(refused, Err(ImageError::OutOfMemory { .. })), "{sides}");
+        }
         for other in [&b""[..], b"P5\n1 1\n255\na", b"P6\n1\n255\n", b"no picture", &[b'\n'; 100]] {
             assert!(ppm(other).unwrap().is_empty());
         }

@@ -1,5 +1,8 @@
 //! Pixels with transparency, and what the properties of a HEIF file do to them.
 
+use super::super::super::error::ImageError;
+use super::super::super::room::filled;
+
 /// A picture while it is put together.
 pub(super) struct Canvas {
     pub(super) width: usize,
@@ -10,20 +13,26 @@ pub(super) struct Canvas {
 
 impl Canvas {
     /// A canvas of one colour.
-    pub(super) fn filled(width: usize, height: usize, pixel: [u8; 4]) -> Self {
-        Self { width, height, pixels: vec![pixel; width * height] }
+    pub(super) fn filled(width: usize, height: usize, pixel: [u8; 4]) -> Result<Self, ImageError> {
+        Ok(Self { width, height, pixels: filled(width * height, pixel)? })
     }
 
     /// The part that begins at `left`, `top`, which must be within.
-    pub(super) fn cropped(&self, left: usize, top: usize, width: usize, height: usize) -> Self {
+    pub(super) fn cropped(
+        &self,
+        left: usize,
+        top: usize,
+        width: usize,
+        height: usize,
+    ) -> Result<Self, ImageError> {
         self.gather(width, height, |x, y| (left + x, top + y))
     }
 
     /// Turned against the clock by so many quarters.
-    pub(super) fn turned(self, quarters: u8) -> Self {
+    pub(super) fn turned(self, quarters: u8) -> Result<Self, ImageError> {
         let (w, h) = (self.width, self.height);
         match quarters % 4 {
-            0 => self,
+            0 => Ok(self),
             1 => self.gather(h, w, |x, y| (w - 1 - y, x)),
             2 => self.gather(w, h, |x, y| (w - 1 - x, h - 1 - y)),
             _ => self.gather(h, w, |x, y| (y, h - 1 - x)),
@@ -31,7 +40,7 @@ impl Canvas {
     }
 
     /// Mirrored: its top becomes its bottom, or its left its right.
-    pub(super) fn mirrored(self, top_to_bottom: bool) -> Self {
+    pub(super) fn mirrored(self, top_to_bottom: bool) -> Result<Self, ImageError> {
         let (w, h) = (self.width, self.height);
         if top_to_bottom {
             self.gather(w, h, |x, y| (x, h - 1 - y))
@@ -89,9 +98,14 @@ impl Canvas {
     }
 
     /// A picture whose pixel at `x`, `y` is this one's at `from(x, y)`; in blocks, so that columns become rows within the cache.
-    fn gather(&self, width: usize, height: usize, from: impl Fn(usize, usize) -> (usize, usize)) -> Self {
+    fn gather(
+        &self,
+        width: usize,
+        height: usize,
+        from: impl Fn(usize, usize) -> (usize, usize),
+    ) -> Result<Self, ImageError> {
         const BLOCK: usize = 32;
-        let mut turned = Self::filled(width, height, [0; 4]);
+        let mut turned = Self::filled(width, height, [0; 4])?;
         for top in (0..height).step_by(BLOCK) {
             for left in (0..width).step_by(BLOCK) {
                 for y in top..(top + BLOCK).min(height) {
@@ -102,7 +116,7 @@ impl Canvas {
                 }
             }
         }
-        turned
+        Ok(turned)
     }
 }
 
@@ -141,25 +155,34 @@ mod tests {
     #[test]
     fn pictures_are_turned_mirrored_and_cropped() {
         let turned = |quarters| {
-            let turned = numbered().turned(quarters);
+            let turned = numbered().turned(quarters).unwrap();
             (turned.width, reds(&turned))
         };
         assert_eq!(turned(0), (3, vec![0, 1, 2, 3, 4, 5]));
         assert_eq!(turned(1), (2, vec![2, 5, 1, 4, 0, 3]));
         assert_eq!(turned(2), (3, vec![5, 4, 3, 2, 1, 0]));
         assert_eq!(turned(3), (2, vec![3, 0, 4, 1, 5, 2]));
-        assert_eq!(reds(&numbered().mirrored(true)), [3, 4, 5, 0, 1, 2]);
-        assert_eq!(reds(&numbered().mirrored(false)), [2, 1, 0, 5, 4, 3]);
-        assert_eq!(reds(&numbered().cropped(1, 0, 2, 2)), [1, 2, 4, 5]);
+        assert_eq!(reds(&numbered().mirrored(true).unwrap()), [3, 4, 5, 0, 1, 2]);
+        assert_eq!(reds(&numbered().mirrored(false).unwrap()), [2, 1, 0, 5, 4, 3]);
+        assert_eq!(reds(&numbered().cropped(1, 0, 2, 2).unwrap()), [1, 2, 4, 5]);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_an_error() {
+        // more bytes than an address has bits for, in fewer pixels than that
+        let (width, height) = (1 << 31, 1 << 30);
+        let refused = Err(ImageError::OutOfMemory { bytes: width * height * 4 });
+        assert_eq!(Canvas::filled(width, height, [0; 4]).map(|_| ()), refused);
+        assert_eq!(numbered().cropped(0, 0, width, height).map(|_| ()), refused);
     }
 
     #[test]
     fn tiles_are_copied_and_layers_laid_over() {
-        let mut canvas = Canvas::filled(4, 2, [9, 9, 9, 255]);
+        let mut canvas = Canvas::filled(4, 2, [9, 9, 9, 255]).unwrap();
         canvas.copy(&numbered(), 2, 1);
         canvas.copy(&numbered(), 9, 9);
         assert_eq!(reds(&canvas), [9, 9, 9, 9, 9, 9, 0, 1]);
-        let half = Canvas::filled(3, 1, [109, 9, 9, 51]);
+        let half = Canvas::filled(3, 1, [109, 9, 9, 51]).unwrap();
         canvas.lay_over(&half, -2, 0);
         canvas.lay_over(&half, 3, 1);
         canvas.lay_over(&half, i64::MAX, i64::MIN);

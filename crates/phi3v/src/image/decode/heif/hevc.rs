@@ -1,6 +1,7 @@
 //! Pictures coded with HEVC, and from their planes to RGB, as libheif does it: colours that pixels share are repeated.
 
 use super::super::super::Size;
+use super::super::super::room::room;
 use super::canvas::Canvas;
 use super::coding::{Coding, Role};
 use super::{Fault, damaged, unsupported};
@@ -205,7 +206,7 @@ pub(super) fn to_canvas(
     if !is_gray && (chroma_width == 0 || chroma_rows == 0) {
         return Err(damaged("it has no colours"));
     }
-    let mut pixels = Vec::with_capacity(width * height);
+    let mut pixels = room(width * height)?;
     for y in 0..height {
         let luma = &frame.planes[0][y * coded_width..][..width];
         if is_gray {

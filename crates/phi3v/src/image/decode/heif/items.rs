@@ -194,7 +194,7 @@ impl<'a> Items<'a> {
         if !is_covered(columns, first.width, width) || !is_covered(rows, first.height, height) {
             return Err(damaged("its tiles do not fit its size"));
         }
-        let canvas = Mutex::new(Canvas::filled(width, height, [0, 0, 0, u8::MAX]));
+        let canvas = Mutex::new(Canvas::filled(width, height, [0, 0, 0, u8::MAX])?);
         let place = |index: usize, tile: &Canvas| {
             if (tile.width, tile.height) != (first.width, first.height) {
                 return Err(damaged("its tiles differ in size"));
@@ -218,7 +218,7 @@ impl<'a> Items<'a> {
         self.limits.check_size(overlay.size)?;
         self.charge(overlay.size.pixels())?;
         let (width, height) = (overlay.size.width as usize, overlay.size.height as usize);
-        let mut canvas = Canvas::filled(width, height, overlay.fill);
+        let mut canvas = Canvas::filled(width, height, overlay.fill)?;
         for (layer, (x, y)) in layers.iter().zip(overlay.places) {
             canvas.lay_over(&self.picture(*layer, depth + 1, role)?, x, y);
         }
@@ -236,15 +236,15 @@ impl<'a> Items<'a> {
                 self.charge(picture.pixels.len() as u64 / MOVED_PER_PIXEL)?;
             }
             picture = match property {
-                Property::Rotation(quarters) => picture.turned(*quarters),
-                Property::Mirror(top_to_bottom) => picture.mirrored(*top_to_bottom),
+                Property::Rotation(quarters) => picture.turned(*quarters)?,
+                Property::Mirror(top_to_bottom) => picture.mirrored(*top_to_bottom)?,
                 Property::CleanAperture { width, height, horiz_offset, vert_offset } => {
                     let empty = || damaged("nothing is left of it when it is cropped");
                     let columns = Aperture { side: *width, offset: *horiz_offset, is_rounded_down: true };
                     let rows = Aperture { side: *height, offset: *vert_offset, is_rounded_down: false };
                     let (left, width) = columns.of(picture.width).ok_or_else(empty)?;
                     let (top, height) = rows.of(picture.height).ok_or_else(empty)?;
-                    picture.cropped(left, top, width, height)
+                    picture.cropped(left, top, width, height)?
                 }
                 _ => picture,
             };

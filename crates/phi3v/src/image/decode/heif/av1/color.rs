@@ -1,6 +1,7 @@
 //! From planes to RGB, as libavif does it where it is asked for the best quality: single precision, and colours that pixels share
 //! are blended with those beside.
 
+use super::super::super::super::room::room;
 use super::super::canvas::Canvas;
 use super::super::coding::Coding;
 use super::super::{Fault, damaged, unsupported};
@@ -161,7 +162,7 @@ pub(super) fn to_canvas(planes: &Planes<'_>, coding: Coding) -> Result<Canvas, F
     }
     let conversion = Conversion::of(planes, coding)?;
     let tables = Tables::of(planes.depth, coding.is_full_range, &conversion);
-    let mut pixels = Vec::with_capacity(width * height);
+    let mut pixels = room(width * height)?;
     let (mut luma, mut blue, mut red) = (Vec::new(), Chroma::default(), Chroma::default());
     let to_byte = |value: f32| (0.5 + value.clamp(0.0, 1.0) * 255.0) as u8;
     for y in 0..height {
