@@ -60,13 +60,18 @@ pub fn columns(schema: &Value) -> Named {
 /// The rows of an answer, which an array without objects and a value by itself do not have.
 #[must_use]
 pub fn records(answer: &Value) -> Option<Vec<Record>> {
+    named_records(answer).map(|(_, records)| records)
+}
+
+/// The rows of an answer, with the names of columns that are there without a row.
+fn named_records(answer: &Value) -> Option<(Vec<String>, Vec<Record>)> {
+    let unnamed = |records| (Vec::new(), records);
     match answer {
-        Value::Array(items) => objects(items),
-        Value::Object(members) => Some(
-            read_table(members)
-                .or_else(|| only_array(members).and_then(objects))
-                .unwrap_or_else(|| vec![Record::of(members)]),
-        ),
+        Value::Array(items) => objects(items).map(unnamed),
+        Value::Object(members) => Some(read_table(members).unwrap_or_else(|| {
+            let found = only_array(members).and_then(objects);
+            unnamed(found.unwrap_or_else(|| vec![Record::of(members)]))
+        })),
         _ => None,
     }
 }
@@ -79,21 +84,36 @@ fn only_array(members: &Map<String, Value>) -> Option<&[Value]> {
     members.values().next().filter(|_| members.len() == 1)?.as_array().map(Vec::as_slice)
 }
 
-/// The rows of a table that was read. Cells beyond its columns, and columns without a name of their own, are called by their number.
-fn read_table(members: &Map<String, Value>) -> Option<Vec<Record>> {
+/// The columns and rows of a table that was read.
+fn read_table(members: &Map<String, Value>) -> Option<(Vec<String>, Vec<Record>)> {
     let [columns, rows] = ["columns", "rows"].map(|name| members.get(name)?.as_array());
     let (columns, rows) = (columns?, rows.filter(|_| members.len() == 2)?);
-    let mut names: Vec<String> = Vec::new();
     let width = rows.iter().filter_map(Value::as_array).map(Vec::len).max().unwrap_or(0);
-    for index in 0..width.max(columns.len()) {
-        let name = columns.get(index).and_then(cell).filter(|name| !name.is_empty() && !names.contains(name));
-        names.push(name.unwrap_or_else(|| format!("column {}", index + 1)));
-    }
+    let names = column_names(columns, width);
     let record = |row: &Value| {
         let cells = row.as_array()?.iter().map(cell).chain(std::iter::repeat(None));
         Some(Record(names.iter().cloned().zip(cells).collect()))
     };
-    rows.iter().map(record).collect()
+    let records = rows.iter().map(record).collect::<Option<_>>()?;
+    Some((names, records))
+}
+
+/// The names of at least `width` columns, no two alike. Cells beyond the columns that were read, and columns without a name of their own, are
+/// called by their number, or by the next that no column is called by.
+fn column_names(columns: &[Value], width: usize) -> Vec<String> {
+    let mut taken: HashSet<String> = columns.iter().filter_map(cell).collect();
+    let mut named = HashSet::new();
+    let name = |index: usize| {
+        let own =
+            columns.get(index).and_then(cell).filter(|own| !own.is_empty() && named.insert(own.clone()));
+        own.unwrap_or_else(|| {
+            let mut numbered = (index + 1..).map(|number| format!("column {number}"));
+            let free = numbered.find(|name| !taken.contains(name)).unwrap_or_default();
+            taken.insert(free.clone());
+            free
+        })
+    };
+    (0..width.max(columns.len())).map(name).collect()
 }
 
 /// A text as it is, anything else as JSON.
@@ -167,13 +187,18 @@ impl<W: Write> CsvWriter<W> {
     }
 }
 
-/// A whole answer as CSV: the columns that its schema names, and those that it brings. None where it has no rows.
+/// A whole answer as CSV: the columns that its schema names, and those that it brings; without any of them no line at all. None
+/// where it is one value and no table.
 #[must_use]
 pub fn csv_of(answer: &Value, schema: &Value) -> Option<String> {
-    let records = records(answer)?;
+    let (own, records) = named_records(answer)?;
     let mut names = Names::default();
     names.extend(columns(schema).names);
+    names.extend(own);
     records.iter().for_each(|record| names.extend(record.names()));
+    if names.iter().next().is_none() {
+        return Some(String::new()); // the writer's line of no cells would be read as one of an empty cell
+    }
     let mut table = CsvWriter::new(Vec::new());
     table.row(names.iter().map(Some)).ok()?;
     for record in &records {
@@ -217,6 +242,28 @@ mod tests {
                 phi3v::presets::Preset::named("@table").unwrap().schema(),
                 "day,column 2,column 3,column 4\r\nMon,1,,\r\nTue,2,3,4\r\n",
             ),
+            // no name stands twice, and no cell is lost
+            (
+                json!({"columns": ["x", "column 3"], "rows": [["1", "2", "3"]]}),
+                json!({}),
+                "x,column 3,column 4\r\n1,2,3\r\n",
+            ),
+            (
+                json!({"columns": ["column 2", ""], "rows": [["a", "b"]]}),
+                json!({}),
+                "column 2,column 3\r\na,b\r\n",
+            ),
+            (
+                json!({"columns": [null, "column 1", "column 1"], "rows": [["a", "b", "c"]]}),
+                json!({}),
+                "column 2,column 1,column 3\r\na,b,c\r\n",
+            ),
+            (json!({"columns": ["day"], "rows": []}), json!({}), "day\r\n"),
+            (json!({"columns": [], "rows": []}), json!({}), ""),
+            (json!({"columns": [], "rows": [[]]}), json!({}), ""),
+            (json!([]), json!({"const": []}), ""),
+            (json!([{}]), json!({}), ""),
+            (json!({}), json!({}), ""),
             // an array among others is a cell
             (json!({"a": [{"b": 1}], "c": 2}), json!({}), "a,c\r\n\"[{\"\"b\"\":1}]\",2\r\n"),
         ];
