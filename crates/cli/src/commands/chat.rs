@@ -34,12 +34,13 @@ const HELP: &str = "\
 /reset       forget the conversation and its pictures
 /help        this list
 /quit        leave (Ctrl-D too)
-Ctrl-C stops an answer. A question that begins with / is written with a space before it.";
+Ctrl-C stops an answer; twice more while it is being stopped ends chat.
+A question that begins with / is written with a space before it.";
 
 /// Talks until the user leaves.
 ///
 /// # Errors
-/// [`CliError`]. On a terminal only what happens before the first question; in a script the first failed turn too.
+/// [`CliError`]. On a terminal only what happens before the first question; in a script the first turn that fails or is stopped too.
 pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     talk(args).map_err(CliError::in_chat)
 }
@@ -204,7 +205,8 @@ impl Session<'_> {
         self.pending.push(picture);
     }
 
-    /// Asks; a question that fails leaves the conversation and the waiting pictures as they were.
+    /// Asks; a question that fails leaves the conversation and the waiting pictures as they were. Of an answer that Ctrl-C has
+    /// stopped, [`CliError::Interrupted`], what was said stays.
     fn ask(&mut self, question: &str) -> Result<(), CliError> {
         let mut conversation = self.conversation.clone();
         conversation.ask(&self.pending, question);
@@ -229,16 +231,13 @@ impl Session<'_> {
             tell!("{}", Stats(&answer.finished));
         }
         let cancelled = answer.finished.reason == FinishReason::Cancelled;
-        if cancelled {
-            note!("(stopped)");
-        }
         // what was stopped before its first word was not said
         if !(cancelled && answer.text.is_empty()) {
             conversation.answered(answer.text);
             self.conversation = conversation;
             self.pending.clear();
         }
-        Ok(())
+        if cancelled { Err(CliError::Interrupted) } else { Ok(()) }
     }
 }
 

@@ -1,13 +1,9 @@
 //! `phi3v chat`, spoken to by a pipe.
 
-use super::{Fixture, Run};
-#[cfg(target_os = "linux")]
-use std::io::Read;
-#[cfg(unix)]
-use std::io::Write;
+use super::{Fixture, Run, signals};
+use std::io::{Read, Write};
 #[cfg(target_os = "linux")]
 use std::process::Command;
-#[cfg(unix)]
 use std::process::Stdio;
 
 fn chat(fixture: &Fixture, args: &[&str], input: &str) -> Run {
@@ -92,6 +88,29 @@ fn a_failed_turn_ends_a_script() {
     assert!(!address.contains("phi3v ask"), "{address}");
 }
 
+#[test]
+fn ctrl_c_ends_a_script() {
+    if !signals::can_be_sent() {
+        return;
+    }
+    let fixture = Fixture::new();
+    fixture.endless_model();
+    let mut command = fixture.command(&["chat", "--model", ".", "--max-new-tokens", "4000"]);
+    signals::hear(&mut command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&b"Go on.\n".repeat(3)).unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    // the first byte comes while the end of the first answer is far away
+    stdout.read_exact(&mut [0; 1]).unwrap();
+    signals::interrupt(&child);
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(130), ""));
+    assert_eq!(rest.last(), Some(&b'\n'));
+}
+
 /// `chat` on a terminal of its own.
 #[cfg(target_os = "linux")]
 struct Terminal {
@@ -103,12 +122,17 @@ struct Terminal {
 impl Terminal {
     /// Begins; nothing where `script`, which makes the terminal, is not installed.
     fn start(fixture: &Fixture, kind: &str) -> Option<Self> {
+        Self::start_with(fixture, kind, "--max-new-tokens 1")
+    }
+
+    /// The same with these flags.
+    fn start_with(fixture: &Fixture, kind: &str, flags: &str) -> Option<Self> {
         if Command::new("script").arg("--version").output().is_err() {
             phi3v_kernels::testing::skip("chat on a terminal needs script", "install util-linux");
             return None;
         }
         // without exec a shell may stay, and Ctrl-C ends it
-        let chat = format!("exec {} chat --max-new-tokens 1", env!("CARGO_BIN_EXE_phi3v"));
+        let chat = format!("exec {} chat {flags}", env!("CARGO_BIN_EXE_phi3v"));
         let mut command = fixture.command(&["chat"]);
         let environment: Vec<_> =
             command.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
@@ -167,6 +191,26 @@ fn on_every_terminal_ctrl_c_at_the_prompt_does_not_leave() {
         }
         terminal.leave();
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_terminal_ctrl_c_stops_the_answer_and_chat_goes_on() {
+    let fixture = Fixture::new();
+    fixture.endless_model();
+    let asked = fixture.run(&["ask", "--model", ".", "--max-new-tokens", "8", "Go on."]).answer();
+    let begin = asked.split_whitespace().next().unwrap();
+    let flags = "--model . --max-new-tokens 100000 --context 101000";
+    let Some(mut terminal) = Terminal::start_with(&fixture, "dumb", flags) else { return };
+    terminal.wait_for("/help lists the commands");
+    terminal.wait_for("> ");
+    terminal.send("Go on.\r");
+    terminal.wait_for("Go on.");
+    terminal.wait_for(begin);
+    terminal.send("\u{3}");
+    terminal.wait_for("(stopped)");
+    terminal.wait_for("> ");
+    terminal.leave();
 }
 
 #[cfg(target_os = "linux")]
