@@ -1,4 +1,5 @@
-//! Ctrl-C stops the answer that is being made; where none is, or pressed again, it stops the program.
+//! Ctrl-C stops the answer that is being made; where none is, or pressed again, it stops the program. One that stays where none is
+//! says so first.
 
 use crate::sys::termination;
 use crate::{note, tell};
@@ -10,9 +11,13 @@ const ANSWERING: u8 = 1;
 const STOPPING: u8 = 2;
 const ELSEWHERE: u8 = 3;
 const STAYING: u8 = 4;
+const WARNED: u8 = 5;
 
 /// Printed where Ctrl-C stops neither an answer nor the program.
 pub const HOW_TO_LEAVE: &str = "(Ctrl-D or /quit to leave)";
+
+/// Printed where the next Ctrl-C ends a program that would stay.
+const ONCE_MORE: &str = "(stopping; Ctrl-C once more ends chat)";
 
 static SHARED: OnceLock<Interrupt> = OnceLock::new();
 
@@ -25,6 +30,19 @@ struct State {
     now: AtomicU8,
     /// What it is between answers.
     at_rest: AtomicU8,
+}
+
+/// What a press of Ctrl-C means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Press {
+    /// The answer that is being made is to stop, or somebody else acts on it.
+    Taken,
+    /// Nothing is answered, and the program is to stay.
+    Stay,
+    /// The answer has not stopped yet, and the next press ends a program that is to stay.
+    Warn,
+    /// The program ends.
+    End,
 }
 
 impl Default for State {
@@ -54,18 +72,32 @@ impl Interrupt {
 
     fn set_handler() -> Self {
         let interrupt = Self::default();
-        let state = Arc::clone(&interrupt.0);
-        let installed = ctrlc::set_handler(move || {
-            match state.now.compare_exchange(ANSWERING, STOPPING, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) | Err(ELSEWHERE) => {}
-                Err(STAYING) => tell!("{HOW_TO_LEAVE}"),
-                Err(_) => std::process::exit(i32::from(crate::error::ExitCode::Interrupted as u8)),
-            }
+        let pressed = interrupt.clone();
+        let installed = ctrlc::set_handler(move || match pressed.press() {
+            Press::Taken => {}
+            Press::Stay => tell!("{HOW_TO_LEAVE}"),
+            Press::Warn => tell!("{ONCE_MORE}"),
+            Press::End => std::process::exit(i32::from(crate::error::ExitCode::Interrupted as u8)),
         });
         if let Err(error) = installed {
             note!("warning: Ctrl-C will end the program at once: {error}");
         }
         interrupt
+    }
+
+    /// Notes a press of Ctrl-C.
+    fn press(&self) -> Press {
+        let State { now, at_rest } = &*self.0;
+        let becomes = |from, to| now.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+        match becomes(ANSWERING, STOPPING) {
+            Ok(_) | Err(ELSEWHERE) => Press::Taken,
+            Err(STAYING) => Press::Stay,
+            // a step of a large model takes seconds, and who waits presses again
+            Err(STOPPING) if at_rest.load(Ordering::SeqCst) == STAYING => {
+                becomes(STOPPING, WARNED).map_or(Press::Taken, |_| Press::Warn)
+            }
+            Err(_) => Press::End,
+        }
     }
 
     /// From here on Ctrl-C does nothing here, where it was taken over at all: somebody else acts on it.
@@ -95,7 +127,7 @@ impl Interrupt {
     /// Whether Ctrl-C was pressed since the answer began, which is then to be stopped.
     #[must_use]
     pub fn requested(&self) -> bool {
-        self.0.now.load(Ordering::SeqCst) == STOPPING
+        matches!(self.0.now.load(Ordering::SeqCst), STOPPING | WARNED)
     }
 }
 
@@ -128,5 +160,38 @@ impl Stop {
     #[must_use]
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_press_ends_a_script() {
+        let interrupt = Interrupt::default();
+        interrupt.begin_answer();
+        assert!(!interrupt.requested());
+        assert_eq!((interrupt.press(), interrupt.requested()), (Press::Taken, true));
+        assert_eq!(interrupt.press(), Press::End);
+        interrupt.end_answer();
+        assert_eq!(interrupt.press(), Press::End, "nothing is answered");
+    }
+
+    #[test]
+    fn a_conversation_is_not_lost_before_it_was_told() {
+        let interrupt = Interrupt::default();
+        interrupt.stay();
+        assert_eq!(interrupt.press(), Press::Stay);
+        for _ in 0..2 {
+            interrupt.begin_answer();
+            assert_eq!((interrupt.press(), interrupt.requested()), (Press::Taken, true));
+            assert_eq!((interrupt.press(), interrupt.requested()), (Press::Warn, true));
+            interrupt.end_answer();
+            assert_eq!((interrupt.press(), interrupt.requested()), (Press::Stay, false));
+        }
+        interrupt.begin_answer();
+        let pressed = [(); 3].map(|()| interrupt.press());
+        assert_eq!(pressed, [Press::Taken, Press::Warn, Press::End]);
     }
 }
