@@ -114,8 +114,9 @@ const PICTURE_ENDINGS: &[&str] = &[
     "arw", "avif", "bmp", "cr2", "cr3", "crw", "dng", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg",
     "jpg", "jxl", "mrw", "nef", "orf", "png", "raf", "rw2", "tif", "tiff", "webp", "x3f",
 ];
-/// Endings of the names of documents and videos, which pictures are taken from.
-const ENDINGS_OF_SEVERAL: &[&str] = &["mkv", "mov", "mp4", "pdf", "webm"];
+/// Endings of the names of documents and videos, which pictures are taken from, whether phi3v reads them or not.
+const ENDINGS_OF_SEVERAL: &[&str] =
+    &["3gp", "avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "pdf", "webm", "wmv"];
 
 fn has_ending(name: &str, endings: &[&str]) -> bool {
     let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
@@ -210,6 +211,8 @@ mod tests {
             ("a.b.heif", true, false),
             ("report.pdf", false, false),
             ("trip.mov", false, false),
+            ("trip.AVI", false, false),
+            ("clip.m4v", false, false),
             ("jpg", false, true),
             ("etc.", false, true),
         ] {
