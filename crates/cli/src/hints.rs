@@ -161,11 +161,17 @@ fn in_chat(error: &CliError) -> Option<String> {
         CliError::Picture(NamedImageError::File { name, error })
             if error.kind() == io::ErrorKind::NotFound && name.contains(char::is_whitespace) =>
         {
-            "check the path; questions are typed when chat has begun".to_owned()
+            "check the path; a question is a line of its own, not behind a picture".to_owned()
         }
         CliError::Picture(NamedImageError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
             "check the path; after /image Tab completes it".to_owned()
         }
+        CliError::Picture(NamedImageError::Document {
+            error: DocumentError::ManyPages { limit, .. },
+            ..
+        }) => format!(
+            "begin with phi3v chat --pages 1-{limit}, or others; phi3v batch asks about each page by itself"
+        ),
         CliError::Picture(
             NamedImageError::Url { url }
             | NamedImageError::Fetch { url, error: SourceError::NotAllowed(_) | SourceError::NoFile },
@@ -257,6 +263,14 @@ fn address(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_of_chat_are_given_when_it_begins() {
+        let error = DocumentError::ManyPages { pages: 20, limit: 16 };
+        let error = NamedImageError::Document { name: "a.pdf".to_owned(), error };
+        let hint = CliError::from(error).in_chat().hint().unwrap_or_default();
+        assert!(hint.starts_with("begin with phi3v chat --pages 1-16, "), "{hint}");
+    }
 
     #[test]
     fn an_address_is_one_however_its_scheme_is_written() {
