@@ -83,6 +83,14 @@ fn a_failed_turn_ends_a_script() {
     }
     let absent = chat(&fixture, &[], "/image absent.png\n").refusal(3);
     assert!(absent.ends_with("\nhint: check the path; after /image Tab completes it\n"), "{absent}");
+    // what stands behind the picture is taken for a part of its path, wherever it is named
+    for (args, input) in
+        [(&[][..], "/image small.png What is this?\n"), (&["small.png", "What is this?"][..], "")]
+    {
+        let absent = chat(&fixture, args, input).refusal(3);
+        let hint = "\nhint: check the path; a question is a line of its own, not behind a picture\n";
+        assert!(absent.ends_with(hint), "{absent}");
+    }
     let address = chat(&fixture, &[], "/image https://example.org/a.png\n").refusal(3);
     assert!(address.contains("begin with phi3v chat --allow-url example.org"), "{address}");
     assert!(!address.contains("phi3v ask"), "{address}");
@@ -267,6 +275,22 @@ fn a_picture_that_a_script_names_is_text_and_noted() {
         run.stderr
     );
     assert_eq!(run.stdout, fixture.run(&["ask", "--max-new-tokens", "8", "What is in small.png?"]).answer());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_absolute_path_is_no_command() {
+    let fixture = Fixture::new();
+    for name in ["clip.avi", "a scan"] {
+        std::fs::copy(fixture.path("small.png"), fixture.path(name)).unwrap();
+        let path = fixture.path(name).display().to_string().replace(' ', "\\ ");
+        let run = chat(&fixture, &[], &format!("{path} What happens?\n"));
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let told = format!("{name} is there, but not shown to the model");
+        assert!(run.stderr.contains(&told) && run.stdout.len() > 1, "{}", run.stderr);
+    }
+    let typo = chat(&fixture, &[], "/tmp/absent.avi What happens?\n").refusal(2);
+    assert!(typo.contains("there is no command /tmp/absent.avi"), "{typo}");
 }
 
 #[test]

@@ -35,15 +35,20 @@ pub(super) struct Named {
     pub(super) first: bool,
 }
 
-/// Looks for pictures in a line.
+/// Looks for pictures in a line. The file that an absolute path at its beginning leads to is taken for one whatever it is called: the
+/// line is no command.
 pub(super) fn named(line: &str) -> Named {
-    if let Some(picture) = picture(line.trim()) {
+    if let Some(picture) = picture(line.trim()).or_else(|| absolute(line.trim_end())) {
         return Named { pictures: vec![picture], question: String::new(), first: true };
     }
     let words = words(line);
     let found: Vec<Option<PathBuf>> = words
         .iter()
-        .map(|word| picture(word).or_else(|| picture(word.trim_end_matches(PUNCTUATION))))
+        .enumerate()
+        .map(|(index, word)| {
+            let named = picture(word).or_else(|| picture(word.trim_end_matches(PUNCTUATION)));
+            named.or_else(|| absolute(word).filter(|_| index == 0 && line.starts_with('/')))
+        })
         .collect();
     let pictures: Vec<PathBuf> = found.iter().flatten().cloned().collect();
     let Some(first) = found.iter().position(Option::is_none) else {
@@ -61,6 +66,12 @@ const PUNCTUATION: [char; 7] = ['?', '.', '!', ':', ';', ',', ')'];
 fn picture(word: &str) -> Option<PathBuf> {
     let path = PathBuf::from(typed(word));
     (has_picture_ending(&path.to_string_lossy()) && path.is_file()).then_some(path)
+}
+
+/// The file at an absolute path; a command is called by one name, without a folder.
+fn absolute(word: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(typed(word));
+    (word.strip_prefix('/')?.contains('/') && path.is_file()).then_some(path)
 }
 
 /// The words of a line; blanks in quotes or behind a backslash belong to a word.
@@ -105,10 +116,12 @@ mod tests {
     fn pictures_are_found_as_they_are_typed_and_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let (cat, dog) = (folder.path().join("cat.png"), folder.path().join("my dog.jpeg"));
-        for file in [&cat, &dog, &folder.path().join("notes.txt")] {
+        let scan = folder.path().join("scan 7");
+        for file in [&cat, &dog, &scan] {
             std::fs::write(file, "").unwrap();
         }
         let (c, d) = (cat.display().to_string(), dog.display().to_string());
+        let s = scan.display().to_string().replace(' ', "\\ ");
         let escaped = d.replace(' ', "\\ ");
         let both = vec![cat.clone(), dog.clone()];
         for (line, pictures, question) in [
@@ -127,11 +140,14 @@ mod tests {
             (format!("{c} {escaped}"), both, String::new()),
             (format!("{c}x What?"), vec![], format!("{c}x What?")),
             ("It's John's, isn't it?".to_owned(), vec![], "It's John's, isn't it?".to_owned()),
-            (
-                folder.path().join("notes.txt").display().to_string(),
-                vec![],
-                folder.path().join("notes.txt").display().to_string(),
-            ),
+            // no command begins so, whatever the file is called
+            (s.clone(), vec![scan.clone()], String::new()),
+            (scan.display().to_string(), vec![scan.clone()], String::new()),
+            (format!("{s} What is it?"), vec![scan.clone()], "What is it?".to_owned()),
+            (format!(" {s} is it?"), vec![], format!("{s} is it?")),
+            (format!("What is {s}?"), vec![], format!("What is {s}?")),
+            (format!("{s}x What?"), vec![], format!("{s}x What?")),
+            (folder.path().display().to_string(), vec![], folder.path().display().to_string()),
         ] {
             let found = named(&line);
             assert_eq!((found.pictures, found.question), (pictures, question), "{line}");
