@@ -77,13 +77,33 @@ pub enum Until {
     Prepared,
 }
 
-/// Says that an answer ends where it may have no more tokens: half a sentence, which `is_wanted` where the user has chosen the
-/// limit, or half a form.
-pub fn tell_cut(answer: &Answer, is_wanted: bool) {
-    let Finished { reason, usage, .. } = &answer.finished;
-    if *reason == FinishReason::Length && !is_wanted {
-        let tokens = count(usage.completion_tokens, "token");
-        note!("the answer was cut after {tokens}; --max-new-tokens allows more");
+/// Why an answer has ended at its limit of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// It had as many as it may have.
+    Limit,
+    /// There was no room for more in the context.
+    Context,
+}
+
+impl Cut {
+    /// Of an answer in a context of `context_tokens`, if it was cut.
+    #[must_use]
+    pub fn of(answer: &Answer, context_tokens: usize) -> Option<Self> {
+        let Finished { reason, usage, .. } = &answer.finished;
+        let is_full = usage.prompt_tokens + usage.completion_tokens >= context_tokens;
+        (*reason == FinishReason::Length).then_some(if is_full { Self::Context } else { Self::Limit })
+    }
+}
+
+/// Says that an answer ends where it may have no more tokens, half a sentence or half a form. `room` says what makes room in a context
+/// that is full.
+pub fn tell_cut(answer: &Answer, context_tokens: usize, room: &str) {
+    let tokens = count(answer.finished.usage.completion_tokens, "token");
+    match Cut::of(answer, context_tokens) {
+        Some(Cut::Limit) => note!("the answer was cut after {tokens}; --max-new-tokens allows more"),
+        Some(Cut::Context) => note!("the answer was cut after {tokens}, where the context is full; {room}"),
+        None => {}
     }
 }
 

@@ -74,6 +74,8 @@ pub enum CliError {
     NoTable {
         /// Why it is none.
         reason: &'static str,
+        /// What to do about it.
+        hint: &'static str,
     },
     /// No words in the question.
     #[error("the question is empty")]

@@ -58,9 +58,7 @@ impl CliError {
             }
             Self::NoPreset { .. } => format!("there are {}; phi3v schemas shows them", Preset::names()),
             Self::Schema { .. } => "correct the JSON at that place".to_owned(),
-            Self::NoTable { .. } => {
-                "ask for an object, or an array of them, and for more tokens with --max-new-tokens".to_owned()
-            }
+            Self::NoTable { hint, .. } => (*hint).to_owned(),
             Self::Pictures { .. } => "use --detail low or fewer pictures, or raise --context".to_owned(),
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::EmptyPrompt => "give one, in quotes: --prompt \"What is in this picture?\"".to_owned(),

@@ -1,6 +1,6 @@
 //! `phi3v ask`: one question, one answer.
 
-use crate::answer::{self, Until};
+use crate::answer::{self, Cut, Until};
 use crate::args::{AnswerForm, AskArgs, check_pictures};
 use crate::conversation::Conversation;
 use crate::error::CliError;
@@ -53,14 +53,17 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     if is_doubted {
         answer::tell_doubt(&answer);
     }
-    if !(args.json || args.csv) {
-        answer::tell_cut(&answer, args.generation.max_new_tokens.is_some() && form.is_none());
+    let context_tokens = runtime.engine.context_tokens();
+    // half a sentence is wanted where its length was chosen, half a form never
+    let is_wanted = args.generation.max_new_tokens.is_some() && form.is_none();
+    if !(args.json || args.csv || is_wanted) {
+        answer::tell_cut(&answer, context_tokens, "--context gives more room");
     }
     // the user has waited for what was done before the request, too
     let Timings { first_token, .. } = &mut answer.finished.timings;
     *first_token = first_token.map(|time| time + encoding);
     let report = args.json.then(|| AskReport::new(args, &pictures, &runtime, &answer, form.as_ref()));
-    finish(args, form.as_ref(), report.as_ref(), &answer)
+    finish(args, form.as_ref(), report.as_ref(), &answer, context_tokens)
 }
 
 /// Which logprobs the answer takes: words and fields are told with their probabilities.
@@ -89,6 +92,7 @@ fn finish(
     form: Option<&AnswerForm>,
     report: Option<&AskReport>,
     answer: &Answer,
+    context_tokens: usize,
 ) -> Result<(), CliError> {
     if let Some(report) = report {
         print(report::json(report) + "\n").map_err(CliError::Output)?;
@@ -100,19 +104,29 @@ fn finish(
     if args.report.stats {
         tell!("{}", Stats(&answer.finished));
     }
-    match answer.finished.reason {
-        FinishReason::Cancelled => Err(CliError::Interrupted),
-        FinishReason::Length if args.csv => {
-            Err(CliError::NoTable { reason: "it was cut at its limit of tokens" })
-        }
-        FinishReason::Stop | FinishReason::Length => Ok(()),
+    match (answer.finished.reason, Cut::of(answer, context_tokens)) {
+        (FinishReason::Cancelled, _) => Err(CliError::Interrupted),
+        (_, Some(cut)) if args.csv => Err(no_table(cut)),
+        _ => Ok(()),
     }
+}
+
+/// Why half an answer is no table.
+fn no_table(cut: Cut) -> CliError {
+    let (reason, hint) = match cut {
+        Cut::Limit => ("it was cut at its limit of tokens", "allow more with --max-new-tokens"),
+        Cut::Context => {
+            ("it was cut where the context is full", "raise --context, or use --detail low or fewer pictures")
+        }
+    };
+    CliError::NoTable { reason, hint }
 }
 
 /// The answer as CSV.
 fn table(answer: &str, schema: &Value) -> Result<String, CliError> {
-    let no_table = |reason| CliError::NoTable { reason };
-    // a stop string can cut it too
-    let answer = serde_json::from_str(answer).map_err(|_| no_table("it is not whole"))?;
-    tables::csv_of(&answer, schema).ok_or_else(|| no_table("it is one value"))
+    let refused = |reason, hint| CliError::NoTable { reason, hint };
+    let answer = serde_json::from_str(answer)
+        .map_err(|_| refused("it is not whole", "leave --stop out, which has cut it"))?;
+    let table = tables::csv_of(&answer, schema);
+    table.ok_or_else(|| refused("it is one value", "ask for an object, or an array of them"))
 }

@@ -37,6 +37,9 @@ const HELP: &str = "\
 Ctrl-C stops an answer; twice more while it is being stopped ends chat.
 A question that begins with / is written with a space before it.";
 
+/// What helps where the context is full.
+const MAKES_ROOM: &str = "/reset makes room, and chat --context gives more of it";
+
 /// Talks until the user leaves.
 ///
 /// # Errors
@@ -226,7 +229,9 @@ impl Session<'_> {
             answer::tell_doubt(&answer);
         }
         let is_wanted = self.args.generation.max_new_tokens.is_some() && self.constraint.is_none();
-        answer::tell_cut(&answer, is_wanted);
+        if !is_wanted {
+            answer::tell_cut(&answer, self.runtime.engine.context_tokens(), MAKES_ROOM);
+        }
         if self.args.report.stats {
             tell!("{}", Stats(&answer.finished));
         }

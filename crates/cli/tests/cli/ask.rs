@@ -113,6 +113,27 @@ fn json_tells_everything_in_one_object() {
 }
 
 #[test]
+fn an_answer_that_is_cut_says_what_allows_more() {
+    let fixture = Fixture::new();
+    let question = ["wide.png", "What is this?"];
+    let prompt = &ask(&fixture, &[&["--json"], &question[..]].concat()).json()["usage"]["prompt_tokens"];
+    let context = (prompt.as_u64().unwrap() + 5).to_string();
+    let full = ["--context", &context];
+    let told = fixture.run(&[&["ask"], &question[..], &full].concat()).stderr;
+    let cut = "the answer was cut after 5 tokens, where the context is full; ";
+    assert_eq!(told, format!("{cut}--context gives more room\n"));
+    let chat = [&["chat", "wide.png"], &full[..]].concat();
+    let told = fixture.run_with_input(&chat, b"What is this?\n").stderr;
+    assert!(
+        told.ends_with(&format!("{cut}/reset makes room, and chat --context gives more of it\n")),
+        "{told}"
+    );
+    // as many as were asked for are no surprise
+    ask(&fixture, &question).answer();
+    fixture.run(&[&["ask", "--max-new-tokens", "5"], &question[..], &full].concat()).answer();
+}
+
+#[test]
 fn detail_and_crops_choose_the_tiles() {
     let fixture = Fixture::new();
     let tokens = |flags: &[&str]| {

@@ -49,10 +49,16 @@ fn objects_are_printed_as_a_table() {
     assert_eq!(table, format!("a digit\r\n{}", rows.collect::<String>()));
     let cut = ["ask", "--csv", "--schema", "digits.json", "--max-new-tokens", "2", "What?"];
     let refused = fixture.run(&cut).refusal(1);
-    assert!(
-        refused.contains("the answer is no table: it was cut at its limit of tokens\nhint: "),
-        "{refused}"
-    );
+    let told = "the answer is no table: it was cut at its limit of tokens\nhint: allow more with --max-new";
+    assert!(refused.contains(told), "{refused}");
+    let ask = ["ask", "--schema", "digits.json", "What?"];
+    let prompt = &fixture.run(&[&ask[..], &["--json"]].concat()).json()["usage"]["prompt_tokens"];
+    let context = (prompt.as_u64().unwrap() + 2).to_string();
+    let full = fixture.run(&[&ask[..], &["--csv", "--context", &context]].concat()).refusal(1);
+    let told = "the answer is no table: it was cut where the context is full\nhint: raise --context, ";
+    assert!(full.contains(told), "{full}");
+    let stopped = fixture.run(&[&ask[..], &["--csv", "--stop", "digit"]].concat()).refusal(1);
+    assert!(stopped.contains("it is not whole\nhint: leave --stop out"), "{stopped}");
     assert!(fixture.run(&["ask", "--csv", "What?"]).refusal(2).contains("--schema"));
 }
 
