@@ -113,9 +113,15 @@ pub fn tell_doubt(answer: &Answer) {
     let words = words(&answer.tokens, &answer.finished.text);
     let worst = words.iter().min_by(|a, b| a.p.total_cmp(&b.p)).filter(|word| word.p < EVEN_MIN);
     if let Some(worst) = worst {
-        let (text, percent) = (&worst.text, 100.0 * worst.p);
+        let (text, percent) = (bare(&worst.text), 100.0 * worst.p);
         note!("the demo model is not sure of \"{text}\" ({percent:.0} %): its answer is probably wrong");
     }
+}
+
+/// A word without the quotation marks and stops that stand at it, so that it can be put in quotes.
+fn bare(word: &str) -> &str {
+    let bare = word.trim_matches(|letter: char| "\"'`“”„‟«»‘’‚‹›.,;:!?()[]".contains(letter));
+    if bare.is_empty() { word } else { bare }
 }
 
 /// The next picture, which is being prepared elsewhere.
@@ -180,4 +186,24 @@ pub fn encode_pictures<B: Backend>(
     progress.clear();
     pictures.iter().for_each(NamedImage::tell_incomplete);
     Ok((pictures, time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_told_without_what_stands_at_it() {
+        for (word, told) in [
+            ("Summend", "Summend"),
+            ("\"Summend\"", "Summend"),
+            ("(\"Summend\").", "Summend"),
+            ("„Gärten“,", "Gärten"),
+            ("don't", "don't"),
+            ("-12.5", "-12.5"),
+            ("\"", "\""),
+        ] {
+            assert_eq!(bare(word), told);
+        }
+    }
 }
