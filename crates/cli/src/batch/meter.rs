@@ -16,19 +16,21 @@ pub struct Meter {
     done: usize,
     failed: usize,
     cut: usize,
+    /// What the limit that cuts answers is called.
+    limit: &'static str,
     started: Instant,
     told: Instant,
     bar: Option<ProgressBar>,
 }
 
 impl Meter {
-    /// Of `total` rows that are to be written.
+    /// Of `total` rows that are to be written, whose answers end at the limit of tokens that is called `limit`.
     #[must_use]
-    pub fn new(total: usize) -> Self {
+    pub fn new(total: usize, limit: &'static str) -> Self {
         let now = Instant::now();
         let shown = std::io::stderr().is_terminal() && !is_quiet();
         let bar = shown.then(|| new_bar(total));
-        Self { total, done: 0, failed: 0, cut: 0, started: now, told: now, bar }
+        Self { total, done: 0, failed: 0, cut: 0, limit, started: now, told: now, bar }
     }
 
     /// A row was written; `failed`, or with an answer that its limit of tokens has `cut`.
@@ -75,26 +77,32 @@ impl Meter {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let seconds = self.started.elapsed().as_secs_f64();
-        let mut line = format!("{} in {seconds:.1} s", count(self.done, "answer"));
-        if self.done > 0 && seconds > 0.0 {
-            line += &format!(", {:.1} a second", self.done as f64 / seconds);
+        note!("{}", self.summary(before, self.started.elapsed().as_secs_f64()));
+        if stopped && self.done < self.total {
+            let left = self.total - self.done;
+            tell!("stopped, {left} {} left; the same command goes on", if left == 1 { "is" } else { "are" });
+        }
+    }
+
+    /// What was done in `seconds`.
+    fn summary(&self, before: usize, seconds: f64) -> String {
+        let answers = self.done - self.failed;
+        let mut line = format!("{} in {seconds:.1} s", count(answers, "answer"));
+        if answers > 0 && seconds > 0.0 {
+            line += &format!(", {:.1} a second", answers as f64 / seconds);
         }
         if self.failed > 0 {
             line += &format!("; {} failed", self.failed);
         }
         if self.cut > 0 {
-            line += &format!("; {} cut at the limit of tokens (--max-new-tokens)", self.cut);
+            let (cut, limit) = (self.cut, self.limit);
+            line += &format!("; {cut} cut at the limit of tokens ({limit}) or of the context (--context)");
         }
         if before > 0 {
             let were = if before == 1 { "was" } else { "were" };
             line += &format!("; {before} {were} there before");
         }
-        note!("{line}");
-        if stopped && self.done < self.total {
-            let left = self.total - self.done;
-            tell!("stopped, {left} {} left; the same command goes on", if left == 1 { "is" } else { "are" });
-        }
+        line
     }
 }
 
@@ -131,6 +139,20 @@ fn new_bar(total: usize) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_failed_is_no_answer() {
+        let mut meter = Meter::new(4, "--max-new-tokens");
+        for (failed, cut) in [(false, false), (true, false), (false, true)] {
+            meter.row(failed, cut);
+        }
+        let told = "2 answers in 4.0 s, 0.5 a second; 1 failed; \
+                    1 cut at the limit of tokens (--max-new-tokens) or of the context (--context)";
+        assert_eq!(meter.summary(0, 4.0), told);
+        let mut meter = Meter::new(1, "--max-new-tokens");
+        meter.row(true, false);
+        assert_eq!(meter.summary(1, 4.0), "0 answers in 4.0 s; 1 failed; 1 was there before");
+    }
 
     #[test]
     fn rate_and_time_left_are_said_in_words() {

@@ -21,6 +21,8 @@ pub struct RowMaker {
     pub model: String,
     /// Tells the texts of tokens beside log probabilities.
     pub tokenizer: Arc<Tokenizer>,
+    /// What the limit of an answer's tokens is called where its user sets it.
+    pub limit: &'static str,
 }
 
 /// A row that is to be written.
@@ -91,7 +93,7 @@ impl RowMaker {
     /// The row of what could not be answered.
     #[must_use]
     pub fn failed(&self, custom_id: &str, error: &ApiError) -> Row {
-        let error = in_a_batch(error.clone());
+        let error = in_a_batch(error.clone(), self.limit);
         let told = RowError { code: error.code.to_owned(), message: error.message.clone() };
         Row { error: Some(told), ..self.row(custom_id, error.status.as_u16(), body(&error.body())) }
     }
@@ -147,10 +149,11 @@ impl Row {
     }
 }
 
-/// An error of the server without advice that only whoever runs or asks a server can follow.
-fn in_a_batch(mut error: ApiError) -> ApiError {
+/// An error of the server without advice that only whoever runs or asks a server can follow. An answer's tokens are bounded by `limit`.
+fn in_a_batch(mut error: ApiError, limit: &str) -> ApiError {
     if let Some(Hint { asker, of_server, start_with }) = error.hint.as_deref_mut() {
         *of_server = None;
+        *asker = asker.replace("max_tokens", limit).into();
         let or = match start_with.take() {
             Some("--allow-image-host") => "allow its host with --allow-url",
             Some("--allow-image-dir") => "allow its folder with --allow-image-dir",
@@ -200,7 +203,9 @@ mod tests {
             (ApiError::library(&bug.into()), "ask again; if it comes again, report it"),
         ];
         for (error, hint) in cases {
-            assert_eq!(in_a_batch(error).hint.unwrap().to_string(), hint);
+            let told = |limit| in_a_batch(error.clone(), limit).hint.unwrap().to_string();
+            assert_eq!(told("max_tokens"), hint);
+            assert_eq!(told("--max-new-tokens"), hint.replace("max_tokens", "--max-new-tokens"));
         }
     }
 }

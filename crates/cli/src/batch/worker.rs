@@ -124,7 +124,8 @@ mod tests {
     fn a_device_that_fails_ends_the_run_and_gives_no_rows() {
         let session = phi3v::load("demo").unwrap();
         let tokenizer = Arc::clone(session.tokenizer());
-        let maker = RowMaker { job: "j".to_owned(), created: 7, model: "demo".to_owned(), tokenizer };
+        let (job, model) = ("j".to_owned(), "demo".to_owned());
+        let maker = RowMaker { job, created: 7, model, tokenizer, limit: "max_tokens" };
         let mut engine = session.into_engine();
         type Made = fn() -> phi3v::Error;
         let asked = |(id, error): (&str, Made)| {

@@ -59,6 +59,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let (journal, header, mut done) = begin(args, resumed, Header::new(job, unix_seconds(), context_tokens))?;
     let mut asked = work::replaced_ids(&found, &questions);
     let gone = work::gone(&found, &questions, &done, &asked);
+    let limit = if matches!(found, Inputs::Lines(_)) { "max_tokens" } else { "--max-new-tokens" };
     let work = Work::of(args, found, &questions, &done);
     asked.extend(work.row_ids(&questions));
     let journal = journal.without_failed(&mut done, &asked)?;
@@ -74,6 +75,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
         created: header.created,
         model: checkpoint.name.clone(),
         tokenizer: Arc::clone(&checkpoint.tokenizer),
+        limit,
     };
     let (job, runtime_handle) = (maker.job.clone(), runtime.handle());
     let asking = Asking { args, opened: &opened, documents, forms, job, runtime: runtime_handle };
@@ -126,7 +128,7 @@ fn answer(
     mut outputs: Outputs<'_>,
     total: usize,
 ) -> Result<(), CliError> {
-    outputs.measure(Meter::new(total));
+    outputs.measure(Meter::new(total, maker.limit));
     worker::run(&mut engine, coming, maker, &|| stop.requested(), &mut outputs)?;
     let missing = total - outputs.answered();
     if missing > 0 && !stop.requested() {

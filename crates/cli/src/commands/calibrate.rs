@@ -72,7 +72,8 @@ fn examples(
         read_ahead(images, 1, move |image| sources::caught(|| sources::read_image(&image, &options)))?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
-    let mut meter = Meter::new(labels.pictures.len());
+    // scores are not cut
+    let mut meter = Meter::new(labels.pictures.len(), "");
     let mut examples = vec![Vec::new(); labels.questions.len()];
     let mut refused = None;
     for LabelledPicture { labels: of_picture, .. } in &labels.pictures {

@@ -628,6 +628,18 @@ fn what_rows_advise_asks_no_server() {
             "{id}: {hint}"
         );
     }
+    // each by the word that its user has for it
+    let hint = |out: &str, id: &str| {
+        let row = &rows(&fixture.path(out))[id];
+        row["response"]["body"]["error"]["hint"].as_str().unwrap().to_owned()
+    };
+    let told = hint("results.jsonl", "longer");
+    assert!(told.contains(", lower max_tokens, or give a larger --context"), "{told}");
+    let flags = ["--max-new-tokens", "900", "--context", "1000", "--out", "picture.jsonl"];
+    let run = fixture.run(&[&["batch", "wide.png", "--prompt", "What?"], &flags[..]].concat());
+    assert_eq!(run.code, Some(6), "{}", run.stderr);
+    let told = hint("picture.jsonl", "wide.png");
+    assert!(told.contains(", lower --max-new-tokens, or give a larger --context"), "{told}");
 }
 
 #[test]
