@@ -31,7 +31,8 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
     check_out(&args.out, existing, &source_of(&args.model.model))?;
     let labels = labels::find(&args.labels, args.prompt.as_deref())?;
     let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
-    sources::check_names(&images, &args.picture.allow_url)?;
+    // one that is not there is left out like one that is damaged
+    sources::check_addresses(&images, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     opened.tell_demo();
     opened.tell_memory(false);

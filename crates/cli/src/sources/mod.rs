@@ -25,7 +25,7 @@ pub use held::Held;
 pub use hosts::{AllowedHost, Fetcher};
 pub use image::{ImageReport, NamedImage, page_name, times_of};
 pub use named::{
-    ImageOptions, PAGES_UNASKED_MAX, caught, check_names, http_url, pages_of, read_ahead, read_grabbed,
-    read_image, read_images, read_named, read_page, read_pages, useless_flags,
+    ImageOptions, PAGES_UNASKED_MAX, caught, check_addresses, check_names, http_url, pages_of, read_ahead,
+    read_grabbed, read_image, read_images, read_named, read_page, read_pages, useless_flags,
 };
 pub use thumbnail::thumbnail;

@@ -104,14 +104,26 @@ pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), Na
     if names.iter().filter(|name| *name == "-").count() > 1 {
         return Err(NamedImageError::StdinTwice);
     }
-    let fetched = |name: &OsStr| !allowed.is_empty() && http_url(name).is_some();
-    for name in names.iter().filter(|name| *name != "-" && !fetched(name)) {
+    for name in names.iter().filter(|name| *name != "-" && !is_fetched(name, allowed)) {
         refuse_url(name)?;
         if let Err(error) = check_named(Path::new(name)) {
             return Err(NamedImageError::File { name: display_name(name), error });
         }
     }
     Ok(())
+}
+
+/// Refuses addresses of which none will be fetched, as [`check_names`] does, and no file.
+///
+/// # Errors
+/// The first of them.
+pub fn check_addresses(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), NamedImageError> {
+    names.iter().filter(|name| !is_fetched(name, allowed)).try_for_each(|name| refuse_url(name))
+}
+
+/// Whether the name is an address that the fetcher is asked for, where hosts are `allowed`.
+fn is_fetched(name: &OsStr, allowed: &[AllowedHost]) -> bool {
+    !allowed.is_empty() && http_url(name).is_some()
 }
 
 /// Reads and prepares the pictures `names`, in order, of documents their pages; tells of pages that lack something.

@@ -225,17 +225,31 @@ fn a_labelled_picture_that_cannot_be_read_is_left_out_and_told() {
     let line = |image: &str, answer: &str| {
         format!("{{\"image\": \"photos/{image}\", \"prompt\": \"Is it?\", \"answer\": \"{answer}\"}}\n")
     };
-    let all = [line("damaged.png", "no"), line("text.png", "yes"), line("cover.png", "no")];
+    let all = [
+        line("gone.png", "yes"),
+        line("damaged.png", "no"),
+        line("text.png", "yes"),
+        line("cover.png", "no"),
+    ];
     std::fs::write(fixture.path("labels.jsonl"), all.concat()).unwrap();
     let run = fixture.run(&["calibrate", "--model", "demo", "labels.jsonl", "--out", "some.json"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
-    assert!(run.stderr.contains("left out: ") && run.stderr.contains("damaged.png"), "{}", run.stderr);
+    for name in ["gone.png", "damaged.png"] {
+        let is_told = |line: &str| line.starts_with("left out: ") && line.contains(name);
+        assert!(run.stderr.lines().any(is_told), "{}", run.stderr);
+    }
+    assert!(run.stderr.contains("2 answers in ") && run.stderr.contains("; 2 failed\n"), "{}", run.stderr);
     assert!(fixture.path("some.json").exists());
     let two = "\"prompt\": \"Is it?\", \"answer\": \"no\", \"choices\": [\"yes\", \"no\"]}";
     std::fs::write(fixture.path("none.jsonl"), format!("{{\"image\": \"photos/damaged.png\", {two}\n"))
         .unwrap();
     let refused = fixture.run(&["calibrate", "--model", "demo", "none.jsonl", "--out", "none.json"]);
     assert!(refused.code == Some(3) && !fixture.path("none.json").exists(), "{}", refused.stderr);
+    // an address of a host that is not allowed is refused before anything is asked
+    let address = line("", "yes").replace("photos/", "https://example.org/a.png") + &all.concat();
+    std::fs::write(fixture.path("address.jsonl"), address).unwrap();
+    let refused = fixture.run(&["calibrate", "--model", "no-such-model", "address.jsonl"]).refusal(3);
+    assert!(refused.starts_with("error: https://example.org/a.png is not fetched: "), "{refused}");
 }
 
 /// The guide's examples, on the demo model.
