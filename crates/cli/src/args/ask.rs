@@ -112,15 +112,17 @@ impl AskArgs {
     /// The pictures' names, and the question: `own`, where there are pictures alone.
     ///
     /// # Errors
-    /// The question is missing, empty or not text.
+    /// The question is missing, empty or not text; a folder stands in its place.
     pub fn images_and_question<'a>(
         &'a self,
         own: Option<&'a str>,
     ) -> Result<(&'a [OsString], &'a str), CliError> {
-        let Some((question, images)) = self.inputs.split_last().filter(|(last, _)| !is_picture(last)) else {
+        let is_image = |last: &OsString| is_picture(last) || (own.is_some() && self.is_rather_a_name(last));
+        let Some((question, images)) = self.inputs.split_last().filter(|(last, _)| !is_image(last)) else {
             if let Some(own) = own {
                 return Ok((&self.inputs, own));
             }
+            check_last(&self.inputs)?;
             let names = self.inputs.iter().map(|name| name.to_string_lossy().into_owned()).collect();
             return Err(CliError::NoQuestion { names });
         };
@@ -129,6 +131,24 @@ impl AskArgs {
             return Err(CliError::EmptyQuestion);
         }
         Ok((images, question))
+    }
+
+    /// Whether the last word is rather the wrong name of a picture than a question, where none has to be given.
+    fn is_rather_a_name(&self, last: &OsStr) -> bool {
+        let is_about_nothing = self.inputs.len() == 1 && self.grabbed().is_empty();
+        let word = last.to_str().filter(|word| !word.is_empty() && !word.contains(char::is_whitespace));
+        word.is_some_and(|word| is_about_nothing || !is_loose_word(word))
+    }
+}
+
+/// Refuses what stands where a question should and is there, but no file: a folder, a pipe or a device.
+///
+/// # Errors
+/// What it is.
+pub(super) fn check_last(inputs: &[OsString]) -> Result<(), NamedImageError> {
+    match inputs.last() {
+        Some(last) if Path::new(last).exists() => sources::check_names(std::slice::from_ref(last), &[]),
+        _ => Ok(()),
     }
 }
 
@@ -159,9 +179,10 @@ pub fn check_pictures(
     Err(CliError::LooseQuestion(Box::new(LooseQuestion { error, question })))
 }
 
-/// Whether a word names a picture: stdin, a file, or one word that looks like the name or the address of one.
+/// Whether a word names a picture: stdin, what is there, or one word that looks like the name or the address of one. A folder or a
+/// pipe is no question, and is refused for what it is.
 pub(super) fn is_picture(word: &OsStr) -> bool {
-    if word == "-" || Path::new(word).is_file() {
+    if word == "-" || Path::new(word).exists() {
         return true;
     }
     let Some(text) = word.to_str().filter(|text| !text.contains(char::is_whitespace)) else { return false };

@@ -1,6 +1,6 @@
 //! The flags of `phi3v decide` and `phi3v calibrate`.
 
-use super::ask::is_picture;
+use super::ask::{check_last, is_picture};
 use super::{ContextArgs, ModelArgs, OverwriteArgs, PictureArgs, written_path};
 use crate::decide::InputError;
 use crate::error::CliError;
@@ -90,7 +90,7 @@ impl DecideArgs {
     /// The pictures' names, and the question where it is not in a file.
     ///
     /// # Errors
-    /// A question is missing, empty, not text, or given twice.
+    /// A question is missing, empty, not text, or given twice; a folder stands in its place.
     pub fn images_and_question(&self) -> Result<(&[OsString], Option<&str>), CliError> {
         if self.questions.is_some() {
             return match self.inputs.iter().find(|input| !is_picture(input) && looks_like_question(input)) {
@@ -99,7 +99,10 @@ impl DecideArgs {
             };
         }
         let question = self.inputs.split_last().filter(|(last, _)| !is_picture(last));
-        let Some((question, images)) = question else { return Err(InputError::NoQuestion.into()) };
+        let Some((question, images)) = question else {
+            check_last(&self.inputs)?;
+            return Err(InputError::NoQuestion.into());
+        };
         let question = question.to_str().ok_or(CliError::QuestionText)?;
         if question.trim().is_empty() {
             return Err(CliError::EmptyQuestion);

@@ -180,6 +180,43 @@ fn a_picture_where_the_question_should_be_is_refused() {
 }
 
 #[test]
+fn a_folder_is_no_question() {
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("photos")).unwrap();
+    for args in [
+        &["ask", "photos"][..],
+        &["ask", "small.png", "photos"],
+        &["ask", "--schema", "@receipt", "photos"],
+        &["ask", "--schema", "@receipt", "small.png", "photos"],
+        &["ask", "photos", "What?"],
+        &["decide", "--choices", "a,b", "photos"],
+        &["decide", "--choices", "a,b", "small.png", "photos"],
+    ] {
+        let told = fixture.run(args).refusal(3);
+        assert!(told.starts_with("error: cannot read photos: "), "{args:?}: {told}");
+        assert!(told.contains("\nhint: phi3v batch FOLDER "), "{args:?}: {told}");
+    }
+}
+
+#[test]
+fn beside_a_preset_a_wrong_name_is_no_question() {
+    let fixture = Fixture::new();
+    for names in [&["receipt1"][..], &["scans/receipt1"], &["clip.avi"], &["small.png", "scans/receipt2"]] {
+        let told = fixture.run(&[&["ask", "--schema", "@receipt"], names].concat()).refusal(3);
+        let absent = names[names.len() - 1];
+        assert_eq!(told, format!("error: cannot read {absent}: {}\nhint: check the path\n", absence(absent)));
+    }
+    // words about a picture are, and several words
+    for words in [&["small.png", "Total?"][..], &["What is it?"]] {
+        let ask = ["ask", "--schema", "@alt", "--max-new-tokens", "2"];
+        let asked = fixture.run(&[&ask[..], words].concat());
+        assert!(asked.code == Some(0) && asked.stdout.len() > 1, "{}", asked.stderr);
+    }
+    let empty = fixture.run(&["ask", "--schema", "@receipt", ""]).refusal(2);
+    assert!(empty.starts_with("error: the question is empty\n"), "{empty}");
+}
+
+#[test]
 fn a_question_without_quotes_is_told_from_a_picture_that_is_not_there() {
     let fixture = Fixture::new();
     let refusal = |args: &[&str], code| fixture.run(args).refusal(code);
@@ -480,6 +517,9 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
     std::os::unix::fs::symlink("/dev/zero", fixture.path("config")).unwrap();
     for (args, code) in [
         (&["ask", "pipe", "What?"][..], 3),
+        (&["ask", "pipe"], 3),
+        (&["ask", "--schema", "@receipt", "pipe"], 3),
+        (&["decide", "--choices", "a,b", "pipe"], 3),
         (&["trace", "--prompt-file", "pipe", "--out", "x"], 2),
         (&["serve", "--port", "0", "--api-key-file", "pipe"], 2),
         (&["serve", "--port", "0", "--tls-cert", "pipe", "--tls-key", "pipe"], 2),
