@@ -20,6 +20,21 @@ pub fn check_out(out: &Path, existing: Existing, model: &ModelSource) -> Result<
     NewFile::create(out, existing).map(drop).map_err(|error| CliError::written(error, 0))
 }
 
+/// Refuses to replace what is read for it, by whatever name.
+///
+/// # Errors
+/// [`CliError::Unusable`], naming the file.
+pub fn check_inputs<P: AsRef<Path>>(out: &Path, inputs: impl IntoIterator<Item = P>) -> Result<(), CliError> {
+    // nothing can be lost where nothing is
+    if !(out.exists() && inputs.into_iter().any(|input| lead_to_one_place(input.as_ref(), out))) {
+        return Ok(());
+    }
+    Err(CliError::Unusable {
+        message: format!("writing {} would destroy what it is made from", out.display()),
+        hint: Some("give another name with --out".to_owned()),
+    })
+}
+
 /// A file that a command writes: its name in the folder and its contents.
 pub struct Output<'a> {
     /// Its name in the folder.

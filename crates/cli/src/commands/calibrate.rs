@@ -8,7 +8,7 @@ use crate::decide::Asked;
 use crate::decide::labels::{self, LabelledPicture, Labels};
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
-use crate::output::{check_out, source_of};
+use crate::output::{check_inputs, check_out, source_of};
 use crate::report::calibration_table;
 use crate::runtime::{self, Runtime};
 use crate::sources::{self, ImageOptions};
@@ -31,6 +31,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
     check_out(&args.out, existing, &source_of(&args.model.model))?;
     let labels = labels::find(&args.labels, args.prompt.as_deref())?;
     let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
+    check_inputs(&args.out, images.iter().map(Path::new).chain([args.labels.as_path()]))?;
     // one that is not there is left out like one that is damaged
     sources::check_addresses(&images, &args.picture.allow_url)?;
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;

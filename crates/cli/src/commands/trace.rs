@@ -3,7 +3,7 @@
 use crate::args::{ContextArgs, ModelArgs, QuantChoice, TraceArgs};
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::error::CliError;
-use crate::output::{check_out, source_of};
+use crate::output::{check_inputs, check_out, source_of};
 use crate::progress::Progress;
 use crate::runtime::{self, Opened};
 use crate::sources::{self, ImageOptions};
@@ -15,6 +15,7 @@ use phi3v::model::Phi3V;
 use phi3v::processor;
 use phi3v::trace::{self, Entry, TraceOptions, Values};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Records the trace and writes it.
@@ -24,6 +25,7 @@ use std::sync::Arc;
 pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     let prompt = prompt(args)?;
     sources::check_names(&args.images, &[])?;
+    check_inputs(&args.out, args.images.iter().map(Path::new).chain(args.prompt_file.as_deref()))?;
     check_out(&args.out, args.overwrite.existing(), &source_of(&args.model.model))?;
     // prompt and answer are known, so the context that would be chosen for a conversation does not matter
     let no_context = ContextArgs { context: None };

@@ -252,6 +252,34 @@ fn a_labelled_picture_that_cannot_be_read_is_left_out_and_told() {
     assert!(refused.starts_with("error: https://example.org/a.png is not fetched: "), "{refused}");
 }
 
+#[test]
+fn a_calibration_replaces_nothing_that_it_is_made_from() {
+    let fixture = with_photos();
+    let line = |image: &str, answer: &str| {
+        format!("{{\"image\": \"photos/{image}\", \"prompt\": \"Is it?\", \"answer\": \"{answer}\"}}\n")
+    };
+    std::fs::write(fixture.path("labels.jsonl"), line("text.png", "yes") + &line("cover.png", "no")).unwrap();
+    for (folder, from) in [("yes", "text.png"), ("no", "cover.png")] {
+        std::fs::create_dir_all(fixture.path("signs").join(folder)).unwrap();
+        let to = fixture.path("signs").join(folder).join("1.png");
+        std::fs::copy(fixture.path("photos").join(from), to).unwrap();
+    }
+    for (out, labels) in [
+        ("labels.jsonl", &["labels.jsonl"][..]),
+        ("./labels.jsonl", &["labels.jsonl"]),
+        ("photos/cover.png", &["labels.jsonl"]),
+        ("signs/../signs/no/1.png", &["signs", "--prompt", "Is it?"]),
+    ] {
+        let before = std::fs::read(fixture.path(out)).unwrap();
+        let flags = ["--model", "demo", "--out", out, "--force"];
+        let refused = fixture.run(&[&["calibrate"], labels, &flags].concat()).refusal(2);
+        let told =
+            format!("error: writing {out} would destroy what it is made from\nhint: give another name");
+        assert!(refused.starts_with(&told), "{refused}");
+        assert!(std::fs::read(fixture.path(out)).unwrap() == before, "{out}");
+    }
+}
+
 /// The guide's examples, on the demo model.
 #[cfg(unix)]
 #[test]

@@ -205,6 +205,25 @@ fn a_trace_refuses_a_prompt_that_does_not_fit_its_pictures() {
 }
 
 #[test]
+fn a_trace_replaces_nothing_that_it_is_made_from() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("prompt.txt"), "<|image_1|>").unwrap();
+    let trace = ["trace", "--prompt-file", "prompt.txt", "--image", "small.png", "--force", "--out"];
+    for out in ["small.png", "prompt.txt"] {
+        let before = std::fs::read(fixture.path(out)).unwrap();
+        let refused = fixture.run(&[&trace[..], &[out]].concat()).refusal(2);
+        let told = format!("error: writing {out} would destroy what it is made from\n");
+        assert!(refused.starts_with(&told), "{refused}");
+        assert!(std::fs::read(fixture.path(out)).unwrap() == before, "{out}");
+    }
+    let stdin = fixture.run_with_input(
+        &["trace", "--prompt", "<|image_1|>", "--image", "-", "--out", "x"],
+        &std::fs::read(fixture.path("small.png")).unwrap(),
+    );
+    stdin.answer();
+}
+
+#[test]
 fn completions_and_manual_pages_are_made() {
     let fixture = Fixture::new();
     let script = fixture.run(&["completions", "bash"]).answer();
