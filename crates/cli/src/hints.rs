@@ -253,7 +253,9 @@ fn address(url: &str) -> String {
                 fetch_yourself(url)
             )
         }
-        None if url.starts_with("file:") => "give the path of the file".to_owned(),
+        None if url::Url::parse(url).is_ok_and(|url| url.scheme() == "file") => {
+            "give the path of the file".to_owned()
+        }
         None => fetch_yourself(url),
     }
 }
@@ -275,5 +277,6 @@ mod tests {
         let names = ["HTTPS://example.org/a.png", "What is this?"].map(str::to_owned);
         let told = no_question(&names);
         assert!(told.contains("phi3v ask --allow-url example.org HTTPS://example.org/a.png "), "{told}");
+        assert_eq!(address("FILE:///a.png"), "give the path of the file");
     }
 }

@@ -6,6 +6,7 @@ use crate::error::CliError;
 use crate::terminal::print;
 use crate::trust::tls_config;
 use std::time::Duration;
+use ureq::http::Uri;
 use ureq::tls::TlsConfig;
 
 /// Asks the server at `args.url` for `/health`, which needs no key, and prints `healthy`.
@@ -19,7 +20,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CliError> {
     let config = ureq::config::Config::builder()
         .proxy(None) // it is asked about this machine's own server
         .http_status_as_error(false)
-        .tls_config(if url.starts_with("https:") { tls_config() } else { TlsConfig::default() })
+        .tls_config(if is_encrypted(&url) { tls_config() } else { TlsConfig::default() })
         .timeout_global(Some(Duration::from_secs(args.timeout)))
         .build();
     let unhealthy = |reason| CliError::Unhealthy { url: url.clone(), reason };
@@ -29,4 +30,9 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CliError> {
         return Err(unhealthy(format!("it answered {}", status.as_u16())));
     }
     print("healthy\n").map_err(CliError::Output)
+}
+
+/// Whether the address is one of https, however its scheme is written.
+fn is_encrypted(url: &str) -> bool {
+    url.parse().is_ok_and(|uri: Uri| uri.scheme_str() == Some("https"))
 }

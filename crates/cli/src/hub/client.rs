@@ -81,7 +81,7 @@ impl Client {
         let token = options.token.as_ref().map(|token| token.checked().map(str::to_owned)).transpose()?;
         Ok(Self {
             agent: config.into(),
-            endpoint: options.endpoint.clone(),
+            endpoint: with_folded_scheme(&options.endpoint),
             token,
             proxies: options.proxies.clone(),
             repo: repo.clone(),
@@ -317,10 +317,19 @@ fn origin(url: &str) -> String {
     format!("{}://{}{port}", uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default())
 }
 
+/// The address with its scheme in lower case, which may be written either way (RFC 3986 section 3.1).
+fn with_folded_scheme(address: &str) -> String {
+    address.split_once("://").map_or_else(
+        || address.to_owned(),
+        |(scheme, rest)| format!("{}://{rest}", scheme.to_ascii_lowercase()),
+    )
+}
+
 /// The address that `location` means, seen from `base` (RFC 3986 section 5, of which servers use these forms).
 fn join(base: &str, location: &str) -> Option<String> {
-    if location.starts_with("http://") || location.starts_with("https://") {
-        return Some(location.to_owned());
+    let whole = with_folded_scheme(location);
+    if whole.starts_with("http://") || whole.starts_with("https://") {
+        return Some(whole);
     }
     let uri: Uri = base.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
@@ -342,6 +351,13 @@ mod tests {
     fn redirects_are_joined() {
         let base = "https://hub.example/a/b?c";
         assert_eq!(join(base, "https://cdn.example/x").as_deref(), Some("https://cdn.example/x"));
+        // of whatever case, or a check of it would miss an address without encryption
+        assert_eq!(join(base, "HTTPS://cdn.example/x").as_deref(), Some("https://cdn.example/x"));
+        assert_eq!(
+            join(base, "Http://CDN.example/X?u=A://B").as_deref(),
+            Some("http://CDN.example/X?u=A://B")
+        );
+        assert_eq!(join(base, "/x?u=A://B").as_deref(), Some("https://hub.example/x?u=A://B"));
         assert_eq!(join(base, "//cdn.example/x").as_deref(), Some("https://cdn.example/x"));
         assert_eq!(join(base, "/x?y").as_deref(), Some("https://hub.example/x?y"));
         assert_eq!(join(base, "x").as_deref(), Some("https://hub.example/a/x"));

@@ -586,6 +586,15 @@ fn hostile_answers_lead_nowhere() {
 }
 
 #[test]
+fn a_scheme_may_be_written_either_way() {
+    let hub = Hub::start();
+    let endpoint = hub.main.url.replace("http://", "HTTP://");
+    resolve(MODEL, &HubOptions { endpoint, ..hub.options() }, &mut Heard::default()).unwrap();
+    let token = format!("Bearer {TOKEN}");
+    assert!(hub.main.requests().iter().all(|request| request.header("authorization") == Some(&token)));
+}
+
+#[test]
 fn redirects_end() {
     let hub = Hub::bent(contents(), |_, _| Reply::new(302).with("Location", "/again"));
     let error = hub.resolve().unwrap_err();

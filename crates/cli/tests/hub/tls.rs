@@ -66,8 +66,10 @@ fn a_certificate_of_ssl_cert_file_is_trusted_and_another_is_told_of() {
     );
     let found = told(run(dir.path(), &url, true, &["pull", "org/tiny"]));
     assert!(found.contains("org/tiny") && !found.contains("certificate"), "the hub has answered: {found}");
-    for (trusted, words) in [(false, "certificate"), (true, "it answered 404")] {
-        let told = told(run(dir.path(), &url, trusted, &["health", &url]));
-        assert!(told.contains(words), "{told}");
+    for address in [&url, &url.replace("https", "HTTPS")] {
+        for (trusted, words) in [(false, "certificate"), (true, "it answered 404")] {
+            let told = told(run(dir.path(), &url, trusted, &["health", address]));
+            assert!(told.contains(words), "{address}: {told}");
+        }
     }
 }
