@@ -53,6 +53,7 @@ impl Download<'_> {
         let mut checksum = self.complete(&mut partial, file)?;
         if checksum != file.etag && resumed {
             partial.restart(file)?;
+            self.progress.file_resumed(0);
             checksum = self.complete(&mut partial, file)?;
         }
         let io = |source| HubError::io(&path, source);

@@ -107,8 +107,10 @@ pub struct DownloadLines {
     total: u64,
     /// Bytes of the files that are complete.
     complete: u64,
-    /// Bytes that did not have to be downloaded.
+    /// Bytes of the complete files that did not have to be downloaded.
     skipped: u64,
+    /// Those of the current file.
+    resumed: u64,
     begun: Instant,
     last_line: Instant,
 }
@@ -116,7 +118,15 @@ pub struct DownloadLines {
 impl Default for DownloadLines {
     fn default() -> Self {
         let now = Instant::now();
-        Self { model: String::new(), total: 0, complete: 0, skipped: 0, begun: now, last_line: now }
+        Self {
+            model: String::new(),
+            total: 0,
+            complete: 0,
+            skipped: 0,
+            resumed: 0,
+            begun: now,
+            last_line: now,
+        }
     }
 }
 
@@ -127,20 +137,21 @@ impl Progress for DownloadLines {
     }
 
     fn file_resumed(&mut self, bytes: u64) {
-        self.skipped += bytes;
+        self.resumed = bytes;
     }
 
     fn file_bytes(&mut self, bytes: u64) {
         if self.total > 0 && self.last_line.elapsed() >= LINE_PAUSE {
             self.last_line = Instant::now();
-            note!("{}", line(self.complete + bytes, self.total, self.skipped, self.begun.elapsed()));
+            note!("{}", self.line(bytes, self.begun.elapsed()));
         }
     }
 
     fn file_done(&mut self, size: u64, was_there: bool) {
         if self.total > 0 {
             self.complete += size;
-            self.skipped += if was_there { size } else { 0 };
+            self.skipped += if was_there { size } else { self.resumed };
+            self.resumed = 0;
         }
     }
 
@@ -153,18 +164,22 @@ impl Progress for DownloadLines {
     }
 }
 
-/// How far, how fast, how long still.
-fn line(done: u64, total: u64, skipped: u64, elapsed: Duration) -> String {
-    let speed = done.saturating_sub(skipped) as f64 / elapsed.as_secs_f64().max(1e-3);
-    let left = (total.saturating_sub(done)) as f64 / speed.max(1.0);
-    format!(
-        "{:.1} of {:.1} MB, {:.1} MB/s, {}:{:02} left",
-        done as f64 / 1e6,
-        total as f64 / 1e6,
-        speed / 1e6,
-        left as u64 / 60,
-        left as u64 % 60
-    )
+impl DownloadLines {
+    /// How far, how fast, how long still, with `bytes` of the current file.
+    fn line(&self, bytes: u64, elapsed: Duration) -> String {
+        let (done, total) = (self.complete + bytes, self.total);
+        let fetched = done.saturating_sub(self.skipped + self.resumed);
+        let speed = fetched as f64 / elapsed.as_secs_f64().max(1e-3);
+        let left = (total.saturating_sub(done)) as f64 / speed.max(1.0);
+        format!(
+            "{:.1} of {:.1} MB, {:.1} MB/s, {}:{:02} left",
+            done as f64 / 1e6,
+            total as f64 / 1e6,
+            speed / 1e6,
+            left as u64 / 60,
+            left as u64 % 60
+        )
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +188,16 @@ mod tests {
 
     #[test]
     fn lines_tell_speed_and_time_left_without_what_was_there() {
-        let text = line(3_000_000, 9_000_000, 1_000_000, Duration::from_secs(2));
-        assert_eq!(text, "3.0 of 9.0 MB, 1.0 MB/s, 0:06 left");
+        let two_seconds = Duration::from_secs(2);
+        let mut lines = DownloadLines { total: 9_000_000, ..DownloadLines::default() };
+        lines.file_resumed(1_000_000);
+        assert_eq!(lines.line(3_000_000, two_seconds), "3.0 of 9.0 MB, 1.0 MB/s, 0:06 left");
+        // begun again: nothing of it was there any more
+        lines.file_resumed(0);
+        assert_eq!(lines.line(3_000_000, two_seconds), "3.0 of 9.0 MB, 1.5 MB/s, 0:04 left");
+        lines.file_resumed(1_000_000);
+        lines.file_done(3_000_000, false);
+        lines.file_done(2_000_000, true);
+        assert_eq!(lines.line(2_000_000, two_seconds), "7.0 of 9.0 MB, 2.0 MB/s, 0:01 left");
     }
 }
