@@ -6,6 +6,9 @@ use crate::paths::{folder_of, quoted};
 use crate::trust;
 use std::path::Path;
 
+/// How a proxy's user and password are written in its address.
+const SIGNS: &str = " (of a user and a password with %40 for @, %3A for :, %2F for / and %25 for %)";
+
 impl HubError {
     /// What the user can do about it, one sentence with names, variables or commands to copy.
     #[must_use]
@@ -32,7 +35,11 @@ impl HubError {
             Self::NoToken { .. } | Self::TokenSize { .. } => {
                 "copy the token again, or unset it for a public model"
             }
-            Self::NoProxy { .. } => "give it as http://HOST:PORT or socks5://HOST:PORT, or unset it",
+            Self::NoProxy { .. } => {
+                return Some(format!(
+                    "give it as http://HOST:PORT or socks5://HOST:PORT{SIGNS}, or unset it"
+                ));
+            }
             Self::NotACheckpoint { .. } | Self::FileSize { .. } => {
                 "phi3v runs Phi-3-vision and Phi-3.5-vision checkpoints in safetensors files"
             }
@@ -47,7 +54,7 @@ impl HubError {
             }
             Self::Certificate { .. } => trust::HINT,
             Self::ProxyRefused { proxy: Proxy { variable, .. }, status: 407, .. } => {
-                return Some(format!("give {variable} as http://USER:PASSWORD@HOST:PORT"));
+                return Some(format!("give {variable} as http://USER:PASSWORD@HOST:PORT{SIGNS}"));
             }
             Self::ProxyRefused { proxy: Proxy { variable, .. }, .. } => {
                 return Some(format!(

@@ -400,7 +400,10 @@ fn proxies_are_for_their_scheme_and_not_for_exceptions() {
 fn a_proxy_that_connects_to_nothing_is_named_at_once() {
     for (status, hint) in [
         ("405 Method Not Allowed", "let the proxy of http_proxy allow CONNECT"),
-        ("407 Proxy Authentication Required", "give http_proxy as http://USER:PASSWORD@HOST:PORT"),
+        (
+            "407 Proxy Authentication Required",
+            "give http_proxy as http://USER:PASSWORD@HOST:PORT (of a user and a password with %40 for @, ",
+        ),
     ] {
         let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://user:secret@{}", proxy.local_addr().unwrap());
