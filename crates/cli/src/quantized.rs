@@ -6,7 +6,7 @@
 
 use crate::disk;
 use crate::error::CliError;
-use crate::hub::ModelSource;
+use crate::hub::{self, ModelSource};
 use crate::identity::identity;
 use crate::interrupt::Interrupt;
 use crate::note;
@@ -224,7 +224,8 @@ fn hash_contents(hasher: &mut Sha256, files: &[(&str, &[u8])]) {
     }
 }
 
-/// A digest of the files that a model is made from: of names and times, or of contents where there are no times.
+/// A digest of the files that a model is made from, whatever else is in its folder: of names and times, or of contents where
+/// there are no times.
 fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);
@@ -234,14 +235,9 @@ fn fingerprint(source: &ModelSource) -> [u8; 32] {
     };
     let canonical = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     hasher.update(canonical.as_os_str().as_encoded_bytes());
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|e| e == "safetensors" || e == "json"));
-    files.sort();
-    for path in files {
-        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        hasher.update(identity(&metadata));
+    for name in hub::checkpoint_files(dir) {
+        hasher.update(&name);
+        hasher.update(identity_of(&dir.join(&name)).unwrap_or_default());
     }
     hasher.finalize().into()
 }

@@ -160,14 +160,26 @@ fn weight_files(
 /// Whether a snapshot has every file that loading it needs.
 fn is_complete(dir: &Path) -> bool {
     let has = |name: &str| dir.join(name).is_file();
-    if !REQUIRED.into_iter().all(has) {
-        return false;
+    REQUIRED.into_iter().all(has) && weights_in(dir).is_some_and(|names| names.iter().all(|name| has(name)))
+}
+
+/// Names of the files of the checkpoint in `dir`, in one order: those that are read of it, whatever else is there.
+#[must_use]
+pub fn checkpoint_files(dir: &Path) -> Vec<String> {
+    let beside = REQUIRED.into_iter().chain(OPTIONAL).map(str::to_owned);
+    let files = beside.chain(weights_in(dir).unwrap_or_default());
+    files.filter(|name| dir.join(name).is_file()).collect()
+}
+
+/// Names of the weight files of the checkpoint in `dir`, whether they are there or not, the index of several first; none where
+/// there is neither a single file nor an index that can be read.
+fn weights_in(dir: &Path) -> Option<Vec<String>> {
+    if dir.join(shards::SINGLE_FILE).is_file() {
+        return Some(vec![shards::SINGLE_FILE.to_owned()]);
     }
-    if has(shards::SINGLE_FILE) {
-        return true;
-    }
-    let Ok(bytes) = map_regular(&dir.join(shards::INDEX_FILE)) else { return false };
-    shards::parse_index(&bytes).is_ok_and(|index| index.values().all(|name| has(name)))
+    let index = map_regular(&dir.join(shards::INDEX_FILE)).ok()?;
+    let names: BTreeSet<String> = shards::parse_index(&index).ok()?.into_values().collect();
+    Some([shards::INDEX_FILE.to_owned()].into_iter().chain(names).collect())
 }
 
 /// Refuses to begin what the disk cannot hold.

@@ -251,6 +251,26 @@ fn damage_to_a_kept_copy_or_a_change_of_its_source_is_seen() {
     assert!(!fixture.run(&ask).stderr.contains("can be deleted"), "it is told once");
 }
 
+#[test]
+fn what_else_lies_in_a_checkpoint_s_folder_makes_no_other_model_of_it() {
+    let fixture = Fixture::new();
+    fixture.copy_model();
+    let ask = ["ask", "Who?", "--model", ".", "--max-new-tokens", "4", "--quant", "q8"];
+    let first = stdout(fixture.run(&ask));
+    let kept = cached(&fixture);
+    stdout(fixture.run(&["quantize", ".", "--to", "q4", "--out", "q4.safetensors"]));
+    for name in ["labels.json", "calibration.json", "trace.safetensors"] {
+        std::fs::write(fixture.path(name), "{}").unwrap();
+    }
+    assert_eq!(fixture.run(&ask).answer(), first, "nothing is made again");
+    assert_eq!(cached(&fixture), kept);
+    // what it consists of does
+    let config = std::fs::read_to_string(fixture.path("config.json")).unwrap();
+    std::fs::write(fixture.path("config.json"), config + "\n").unwrap();
+    stdout(fixture.run(&ask));
+    assert_eq!(cached(&fixture).len(), 2);
+}
+
 #[cfg(unix)]
 #[test]
 fn what_is_no_note_of_a_check_is_neither_waited_for_nor_read_to_its_end() {
