@@ -7,7 +7,7 @@
 use crate::disk;
 use crate::error::CliError;
 use crate::hub::{self, ModelSource};
-use crate::identity::identity;
+use crate::identity::{identity_of, is_noted, note_right};
 use crate::interrupt::Interrupt;
 use crate::note;
 use crate::paths::{folder_of, from_home, noted_text, user_cache};
@@ -62,7 +62,9 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
         }
     }
     // it was written a moment ago, by this program
-    note_checked(&path, identity_of(&path));
+    if let Some(identity) = identity_of(&path) {
+        note_right(&checked_path(&path), &identity);
+    }
     note_source(&path, source);
     let quantized = Checkpoint::open(&path).map_err(phi3v::Error::from)?;
     Ok(Checkpoint { name: checkpoint.name, ..quantized })
@@ -89,42 +91,21 @@ fn kept(path: &Path, original: &Checkpoint, tell: bool) -> Option<Checkpoint> {
 
 /// Whether the kept file is what was written. It is read for that once; afterwards a look at its size and times will do.
 fn is_undamaged(path: &Path) -> Result<bool, ReadError> {
-    let identity = identity_of(path);
-    if identity.is_some() && noted_identity(path) == identity {
+    let (identity, note) = (identity_of(path), checked_path(path));
+    if identity.as_ref().is_some_and(|identity| is_noted(&note, identity)) {
         return Ok(true);
     }
     let undamaged = digest::is_undamaged(path)?;
-    if undamaged {
-        note_checked(path, identity);
+    // as it was before it was read: what was written meanwhile is another
+    if let Some(identity) = identity.filter(|_| undamaged) {
+        note_right(&note, &identity);
     }
     Ok(undamaged)
-}
-
-fn identity_of(path: &Path) -> Option<String> {
-    std::fs::metadata(path).ok().map(|metadata| identity(&metadata))
 }
 
 /// Beside a kept file: the identity for which its contents are known to be right.
 fn checked_path(path: &Path) -> PathBuf {
     path.with_extension("checked")
-}
-
-/// The identity that [`note_checked`] has noted. None where there is something else by the name.
-fn noted_identity(path: &Path) -> Option<String> {
-    /// More than an identity.
-    const BYTES_MAX: u64 = 1000;
-    noted_text(&checked_path(path), BYTES_MAX)
-}
-
-/// Notes that the file of that identity is right. Where it cannot be noted, the file is read again next time.
-fn note_checked(path: &Path, identity: Option<String>) {
-    let Some(identity) = identity else { return };
-    let note = || {
-        let mut file = NewFile::create(&checked_path(path), Existing::Replace)?;
-        file.write(identity.as_bytes())?;
-        file.finish()
-    };
-    drop(note());
 }
 
 /// Beside a kept file: the folder that it was made from.

@@ -33,7 +33,8 @@ pub(super) fn hint(error: &Error) -> Option<String> {
             "calibrate with the same --model, --quant, --dtype, --kv and --detail, or leave --calibration out"
         }
         Error::Sampler(SamplerError::BadLogit { .. }) => {
-            "check the checkpoint's files and the copies quantized from them, or try --dtype f32 if they are right"
+            "check the checkpoint's files, as phi3v pull does of a downloaded model, and the copies quantized from them, or try \
+             --dtype f32 if they are right"
         }
         Error::Device(DeviceError::Cpu(error)) => return cpu(error),
         Error::Memory(error) => return memory(error),

@@ -6,11 +6,13 @@
 //! <cache>/models--owner--name/blobs/<etag>.incomplete        the part that a download has so far
 //! <cache>/models--owner--name/snapshots/<commit>/<file>      links to ../../blobs/<etag>
 //! <cache>/.locks/models--owner--name/<etag>.lock             held while a blob is written
+//! <cache>/.locks/models--owner--name/<etag>.checked          which file was read in full and found right; phi3v's own
 //! ```
 
 use super::HubError;
 use super::client::{RemoteFile, is_commit};
 use crate::disk;
+use crate::identity::{is_noted, note_right};
 use crate::paths::noted_text;
 use crate::sys::link_blob;
 use phi3v::files::{LockedFile, open_in_place};
@@ -93,9 +95,33 @@ impl RepoCache {
         disk::available(&blobs).map_err(|source| HubError::io(&blobs, source))
     }
 
+    /// What is kept of a blob beside the repository.
+    fn beside(&self, etag: &str, ending: &str) -> PathBuf {
+        self.cache.join(".locks").join(&self.folder).join(format!("{etag}.{ending}"))
+    }
+
+    /// The file that is read by its name in the commit's folder: what stands there in place of a link, or else the blob.
+    pub(super) fn read_as(&self, commit: &str, file: &RemoteFile) -> PathBuf {
+        let (path, blob) = (self.snapshot_dir(commit).join(&file.name), self.blob(&file.etag));
+        if is_copy_of(&blob, &path) { path } else { blob }
+    }
+
+    /// Whether the file of that identity is known to have the contents that its checksum says.
+    pub(super) fn is_known_right(&self, etag: &str, identity: &str) -> bool {
+        is_noted(&self.beside(etag, "checked"), identity)
+    }
+
+    /// Remembers that it has, where the cache can be written to.
+    pub(super) fn remember_right(&self, etag: &str, identity: &str) {
+        let note = self.beside(etag, "checked");
+        if create_parent(&note).is_ok() {
+            note_right(&note, identity);
+        }
+    }
+
     /// Waits until no other process writes the blob. The lock ends with the returned file.
     pub(super) fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<LockedFile, HubError> {
-        let path = self.cache.join(".locks").join(&self.folder).join(format!("{etag}.lock"));
+        let path = self.beside(etag, "lock");
         create_parent(&path)?;
         let io = |source| HubError::io(&path, source);
         // Windows locks no file that is open for appending alone

@@ -3,16 +3,20 @@
 use super::cache::RepoCache;
 use super::client::{Client, RemoteFile, header};
 use super::{HubError, Progress};
+use crate::identity::{identity, identity_of};
 use phi3v::error::count;
-use phi3v::files::{open_in_place, sync_data};
+use phi3v::files::{open_in_place, open_regular, sync_data};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// How often in a row a connection may bring nothing that is kept before the download is given up.
 const FAILURES_MAX: u32 = 5;
+
+/// Longest file beside the weights that is fetched: tokenizer.json has 1.8 MB.
+const SMALL_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 1 << 18;
@@ -26,22 +30,80 @@ pub(super) struct Download<'a> {
 }
 
 impl Download<'_> {
+    /// Makes sure that a file beside the weights, for which nobody checks the disk, is in the cache and whole, and returns its
+    /// path there.
+    pub(super) fn small_file(&mut self, name: &str) -> Result<PathBuf, HubError> {
+        let file = self.client.head(self.commit, name)?;
+        if file.size > SMALL_BYTES_MAX {
+            return Err(HubError::FileSize { file: file.name, bytes: file.size, limit: SMALL_BYTES_MAX });
+        }
+        self.discard_damaged(&file)?;
+        self.file(&file)
+    }
+
+    /// Removes what the cache has of the file if its contents are not what its checksum says.
+    pub(super) fn discard_damaged(&mut self, file: &RemoteFile) -> Result<(), HubError> {
+        if !self.is_damaged(file)? {
+            return Ok(());
+        }
+        let progress = &mut *self.progress;
+        progress.note(&format!("{} in the cache is damaged and is downloaded again", file.name));
+        let note = format!("waiting for another download of {}", file.name);
+        let _lock = self.cache.lock(&file.etag, || progress.note(&note))?;
+        // whoever held the lock may have replaced it; a copy goes before the blob that it was made from
+        while self.is_damaged(file)? {
+            let path = self.cache.read_as(self.commit, file);
+            fs::remove_file(&path).map_err(|source| HubError::io(&path, source))?;
+        }
+        Ok(())
+    }
+
+    /// Whether what the cache has of the file, if anything, is not what its checksum says. It is read for that once; afterwards
+    /// a look at its size and times will do.
+    fn is_damaged(&mut self, file: &RemoteFile) -> Result<bool, HubError> {
+        let path = self.cache.read_as(self.commit, file);
+        let Some(metadata) = fs::metadata(&path).ok().filter(|metadata| metadata.len() == file.size) else {
+            return Ok(false);
+        };
+        let identity = identity(&metadata);
+        if self.cache.is_known_right(&file.etag, &identity) {
+            return Ok(false);
+        }
+        if file.size > SMALL_BYTES_MAX {
+            self.progress.note(&format!("checking {} in the cache, which is done once", file.name));
+        }
+        let mut hasher = Hasher::new(file);
+        let read = open_regular(&path).and_then(|mut opened| hasher.read(&mut opened));
+        read.map_err(|source| HubError::io(&path, source))?;
+        let right = hasher.finish() == file.etag;
+        if right {
+            self.cache.remember_right(&file.etag, &identity);
+        }
+        Ok(!right)
+    }
+
     /// Makes sure that the file is in the cache, and returns its path there. Another process that is downloading the
     /// same file is waited for.
     pub(super) fn file(&mut self, file: &RemoteFile) -> Result<PathBuf, HubError> {
         let blob = self.cache.blob(&file.etag);
         let is_there = || fs::metadata(&blob).is_ok_and(|metadata| metadata.len() == file.size);
         let already_there = is_there();
+        let mut fetched = false;
         if !already_there {
             let progress = &mut *self.progress;
             let note = format!("waiting for another download of {}", file.name);
             let _lock = self.cache.lock(&file.etag, || progress.note(&note))?;
             if !is_there() {
                 self.fetch(file, &blob)?;
+                fetched = true;
             }
         }
         self.progress.file_done(file.size, already_there);
-        self.cache.link(self.commit, file)
+        let path = self.cache.link(self.commit, file)?;
+        if let Some(identity) = identity_of(&path).filter(|_| fetched) {
+            self.cache.remember_right(&file.etag, &identity);
+        }
+        Ok(path)
     }
 
     /// Downloads and checks the file. A damaged beginning from an earlier run is replaced once.
@@ -172,15 +234,8 @@ impl Partial {
         if partial.file.metadata().map_err(io)?.len() > remote.size {
             partial.restart(remote)?;
         }
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            let bytes = partial.file.read(&mut chunk).map_err(io)?;
-            if bytes == 0 {
-                return Ok(partial);
-            }
-            partial.hasher.update(&chunk[..bytes]);
-            partial.len += bytes as u64;
-        }
+        partial.len = partial.hasher.read(&mut partial.file).map_err(io)?;
+        Ok(partial)
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), HubError> {
@@ -221,6 +276,19 @@ impl Hasher {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
             Self::Git(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// Takes all that is left of a file, and returns how many bytes that was.
+    fn read(&mut self, file: &mut File) -> io::Result<u64> {
+        let (mut chunk, mut total) = (vec![0; CHUNK_BYTES], 0);
+        loop {
+            let bytes = file.read(&mut chunk)?;
+            if bytes == 0 {
+                return Ok(total);
+            }
+            self.update(&chunk[..bytes]);
+            total += bytes as u64;
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The cache is the hub's standard one, so what other programs have downloaded is used and the other way round. Only
 //! files that phi3v reads are fetched. A name is resolved to a commit first and all files come from that commit; each
-//! goes to an `.incomplete` file that a later run resumes, and into the cache only once its checksum is right. The
+//! goes to an `.incomplete` file that a later run resumes, and into the cache only once its checksum is right. Of what is
+//! there already the checksum is compared once, whenever the hub is asked, and damaged files are fetched again. The
 //! access token goes to the configured endpoint and nowhere else. A storage host that refuses is asked at a fresh
 //! address: those that the hub gives are valid for a short time.
 //!
@@ -51,9 +52,6 @@ const REQUIRED: [&str; 3] = ["config.json", "preprocessor_config.json", "tokeniz
 /// Files that are fetched where the repository has them.
 const OPTIONAL: [&str; 1] = ["generation_config.json"];
 
-/// Longest file beside the weights that is fetched: tokenizer.json has 1.8 MB.
-const SMALL_BYTES_MAX: u64 = 16 << 20;
-
 /// Finds the model that the user named, downloading it where necessary. Without `options.refresh` a model in the
 /// cache is used as it is, without asking the hub.
 ///
@@ -86,7 +84,7 @@ pub fn resolve(
     }
 }
 
-/// Downloads whatever the cache lacks of the revision's files.
+/// Downloads whatever the cache lacks of the revision's files, or has damaged.
 fn fetch(
     repo: &Repo,
     cache: &RepoCache,
@@ -103,11 +101,12 @@ fn fetch(
     let snapshot = cache.snapshot_dir(&revision.commit);
     let mut download = Download { client: &client, cache, commit: &revision.commit, progress };
     for name in small {
-        download.file(&small_file(&client, &revision.commit, name)?)?;
+        download.small_file(name)?;
     }
     let weights = weight_files(repo, &revision.files, &mut download)?;
     let weights: Vec<RemoteFile> =
         weights.iter().map(|name| client.head(&revision.commit, name)).collect::<Result<_, _>>()?;
+    weights.iter().try_for_each(|file| download.discard_damaged(file))?;
     let missing = weights.iter().map(|file| cache.bytes_missing(file)).fold(0, u64::saturating_add);
     if missing > 0 {
         check_disk(cache, missing)?;
@@ -124,15 +123,6 @@ fn fetch(
     Ok(snapshot)
 }
 
-/// A file beside the weights, which nobody checks the disk for.
-fn small_file(client: &Client, commit: &str, name: &str) -> Result<RemoteFile, HubError> {
-    let file = client.head(commit, name)?;
-    if file.size > SMALL_BYTES_MAX {
-        return Err(HubError::FileSize { file: file.name, bytes: file.size, limit: SMALL_BYTES_MAX });
-    }
-    Ok(file)
-}
-
 /// Names of the weight files: a single one, or the shards of the index, which is downloaded for it.
 fn weight_files(
     repo: &Repo,
@@ -146,8 +136,7 @@ fn weight_files(
         let file = shards::SINGLE_FILE.to_owned();
         return Err(HubError::NotACheckpoint { model: repo.to_string(), file });
     }
-    let index = small_file(download.client, download.commit, shards::INDEX_FILE)?;
-    let path = download.file(&index)?;
+    let path = download.small_file(shards::INDEX_FILE)?;
     let bytes = map_regular(&path).map_err(|source| HubError::io(&path, source))?;
     let names: BTreeSet<String> =
         shards::parse_index(&bytes).map_err(phi3v::Error::from)?.into_values().collect();

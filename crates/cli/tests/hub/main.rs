@@ -76,6 +76,103 @@ fn what_is_in_the_cache_is_used() {
     assert_eq!(hub.storage.requests().len(), 1);
 }
 
+/// Writes as many other bytes in the place of a file's.
+fn damage(path: &std::path::Path) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, vec![0; bytes.len()]).unwrap();
+}
+
+#[test]
+fn what_is_damaged_in_the_cache_is_downloaded_again() {
+    let hub = Hub::start();
+    let dir = hub.download();
+    let options = HubOptions { refresh: true, ..hub.options() };
+    for name in ["config.json", "model.safetensors.index.json", WEIGHTS] {
+        damage(&hub.blob(name));
+        // as a program that was only looking has left it
+        let heard = Heard::default();
+        let source = resolve(MODEL, &options, &mut heard.clone()).unwrap();
+        assert_eq!(source, ModelSource::Folder(dir.clone()));
+        hub.check(&dir);
+        let told = format!("{name} in the cache is damaged and is downloaded again");
+        assert_eq!(heard.all().iter().filter(|heard| heard.contains("damaged")).collect::<Vec<_>>(), [&told]);
+        let total: usize =
+            [WEIGHTS, "model-00002-of-00002.safetensors"].map(|n| hub.contents[n].len()).iter().sum();
+        let started = heard.all().contains(&format!("start {MODEL} {total}"));
+        assert_eq!(started, name == WEIGHTS, "{:?}", heard.all());
+    }
+    hub.storage.forget();
+    let heard = Heard::default();
+    resolve(MODEL, &options, &mut heard.clone()).unwrap();
+    assert!(hub.storage.requests().is_empty(), "what is right is left alone");
+    assert!(!heard.all().iter().any(|heard| heard.contains("damaged")));
+}
+
+/// Where there are no links, two files may be damaged each by itself, or both as one.
+#[test]
+fn a_damaged_copy_in_the_place_of_a_link_is_replaced() {
+    for (copied, damaged) in [("linked", "both"), ("copied", "copy"), ("copied", "both")] {
+        let hub = Hub::start();
+        let dir = hub.download();
+        let (blob, path) = (hub.blob(WEIGHTS), dir.join(WEIGHTS));
+        fs::remove_file(&path).unwrap();
+        if copied == "linked" {
+            fs::hard_link(&blob, &path).unwrap();
+        } else {
+            fs::copy(&blob, &path).unwrap();
+        }
+        damage(&path);
+        if damaged == "both" {
+            damage(&blob);
+        }
+        hub.storage.forget();
+        let options = HubOptions { refresh: true, ..hub.options() };
+        resolve(MODEL, &options, &mut Heard::default()).unwrap();
+        hub.check(&dir);
+        assert_eq!(hub.starts(WEIGHTS).len(), usize::from(damaged == "both"), "{copied} {damaged}");
+    }
+}
+
+#[test]
+fn a_file_that_was_found_right_is_not_read_again_until_it_changes() {
+    let hub = Hub::start();
+    let dir = hub.download();
+    let checked = hub.cache.path().join(".locks/models--org--tiny");
+    let checked = checked.join(etag(WEIGHTS, &hub.contents[WEIGHTS]) + ".checked");
+    let options = HubOptions { refresh: true, ..hub.options() };
+    let pull = || resolve(MODEL, &options, &mut Heard::default()).unwrap();
+    assert!(checked.is_file(), "what was downloaded was checked");
+    fs::remove_file(&checked).unwrap();
+    pull();
+    assert!(checked.is_file(), "as another program's download is, once");
+    // a note of the file as it is now is believed
+    damage(&hub.blob(WEIGHTS));
+    fs::write(&checked, phi3v_cli::identity::identity_of(&hub.blob(WEIGHTS)).unwrap()).unwrap();
+    pull();
+    assert_ne!(fs::read(dir.join(WEIGHTS)).unwrap(), hub.contents[WEIGHTS]);
+    fs::write(&checked, "of another time").unwrap();
+    pull();
+    hub.check(&dir);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cache_that_cannot_be_written_to_is_checked_and_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let hub = Hub::start();
+    let dir = hub.download();
+    let locks = hub.cache.path().join(".locks/models--org--tiny");
+    for entry in fs::read_dir(&locks).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let set = |mode| fs::set_permissions(&locks, fs::Permissions::from_mode(mode)).unwrap();
+    set(0o500);
+    let options = HubOptions { refresh: true, ..hub.options() };
+    let source = resolve(MODEL, &options, &mut Heard::default());
+    set(0o700);
+    assert_eq!(source.unwrap(), ModelSource::Folder(dir));
+}
+
 #[test]
 fn a_commit_may_be_named() {
     let hub = Hub::bent(contents(), |request, reply| {
