@@ -11,6 +11,7 @@ use phi3v::engine::EngineError;
 use phi3v::error::count;
 use phi3v::files::WriteError;
 use phi3v::image::ImageError;
+use phi3v::kernels::BackendError;
 use phi3v::memory::size;
 use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
@@ -363,9 +364,13 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         Error::Image(_) => ExitCode::Picture,
         Error::Convert(ConvertError::Interrupted) => ExitCode::Interrupted,
         Error::Checkpoint(_) | Error::Config(_) | Error::Weights(_) | Error::Tokenizer(_) => ExitCode::Model,
-        Error::Memory(_) | Error::Backend(_) | Error::Engine(EngineError::ContextLength { .. }) => {
-            ExitCode::Memory
-        }
+        Error::Memory(_) | Error::Engine(EngineError::ContextLength { .. }) => ExitCode::Memory,
+        Error::Backend(error) => match error {
+            BackendError::OutOfMemory { .. } => ExitCode::Memory,
+            // a card that is lost, as a batch has it
+            BackendError::Device { .. } => ExitCode::Failure,
+            BackendError::MatrixSize { .. } | BackendError::MatrixShape { .. } => ExitCode::Model,
+        },
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
         Error::Engine(EngineError::DamagedCache) => ExitCode::Failure,
         Error::Constraint(ConstraintError::TooLarge { .. } | ConstraintError::Invalid { .. }) => {
@@ -381,8 +386,25 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phi3v_kernels::BackendError;
+    use phi3v::kernels::Format;
     use std::sync::Arc;
+
+    #[test]
+    fn a_device_without_memory_a_lost_one_and_a_wrong_matrix_are_different_failures() {
+        let (n, k, format) = (3, 5, Format::Q8);
+        for (error, code) in [
+            (BackendError::OutOfMemory { bytes: 7 }, ExitCode::Memory),
+            (BackendError::Device { reason: "it was lost".to_owned() }, ExitCode::Failure),
+            (BackendError::MatrixSize { n, k, format, expected: 9, found: 8 }, ExitCode::Model),
+            (BackendError::MatrixShape { n, k, format }, ExitCode::Model),
+        ] {
+            let told = error.to_string();
+            assert_eq!(CliError::from(phi3v::Error::from(error)).exit_code(), code, "{told}");
+        }
+        let lost = || BackendError::Device { reason: "it was lost".to_owned() };
+        let in_batch = CliError::from(BatchError::Device(lost().to_string()));
+        assert_eq!(in_batch.exit_code(), CliError::from(phi3v::Error::from(lost())).exit_code());
+    }
 
     #[test]
     fn an_error_that_requests_share_counts_as_itself() {
