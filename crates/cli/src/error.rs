@@ -33,7 +33,7 @@ pub enum CliError {
     /// A picture that cannot be read, fetched or decoded.
     #[error(transparent)]
     Picture(#[from] NamedImageError),
-    /// More tokens or memory than there is room for, where the command has no `--context`.
+    /// More tokens or memory than there is room for, where the command has no `--context` and plans for what it asks.
     #[error("{0}")]
     Fixed(phi3v::Error),
     /// More pictures than fit into the context, of which no more are read.
@@ -44,9 +44,9 @@ pub enum CliError {
         /// Tokens that fit into the context.
         context: usize,
     },
-    /// The model or the memory cannot take the depths that are to be measured.
+    /// The model, the memory or the device cannot take what is to be measured.
     #[error(transparent)]
-    Depth(phi3v::Error),
+    Bench(phi3v::Error),
     /// `-` where questions come from stdin.
     #[error("stdin cannot be a picture here: the questions come from it")]
     StdinTaken,
@@ -267,7 +267,7 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Phi3V(error) | Self::Fixed(error) | Self::Depth(error) => library_code(error),
+            Self::Phi3V(error) | Self::Fixed(error) | Self::Bench(error) => library_code(error),
             Self::Pictures { .. } => ExitCode::Memory,
             Self::Picture(NamedImageError::StdinTwice) => ExitCode::Usage,
             Self::Picture(NamedImageError::Unprepared) => ExitCode::Failure,

@@ -38,11 +38,8 @@ impl CliError {
             Self::Batch(error) => return error.hint(),
             Self::Decide(error) => return Some(error.hint()),
             Self::Server { hint, .. } => return hint.clone(),
-            Self::Depth(_) => "lower --depth, or take the smallest keys and values, --kv q8".to_owned(),
-            Self::Fixed(_) => {
-                "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens"
-                    .to_owned()
-            }
+            Self::Bench(error) => return library::hint_of_bench(error),
+            Self::Fixed(error) => library::hint_of_fixed(error),
             Self::DemoIsBuiltIn => "write its files to a folder with phi3v export-demo DIR".to_owned(),
             Self::NoQuestion { names } => no_question(names),
             Self::InChat(error) => return in_chat(error).or_else(|| error.hint()),

@@ -6,10 +6,11 @@ use crate::hub::{self, HubOptions, ModelSource};
 use crate::progress::Progress;
 use crate::{note, quantized, tell};
 use phi3v::checkpoint::Checkpoint;
+use phi3v::config::ModelConfig;
 use phi3v::device::{Device, DeviceOptions};
 use phi3v::engine::{Engine, EngineError, EngineOptions};
 use phi3v::image::ImageParams;
-use phi3v::memory::{Capacity, MemoryError, MemoryPlan, MemoryRequest};
+use phi3v::memory::{MemoryError, MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
@@ -227,10 +228,19 @@ pub fn plan(
     let own = checkpoint.preprocessor;
     let num_crops = own.with_num_crops(num_crops(own.num_crops)).num_crops;
     let request = MemoryRequest { context: context.context, ..memory_request(&checkpoint, model, num_crops) };
-    let options = device_options(&model.device);
-    let (device, plan) =
-        MemoryPlan::on_fitting(device, &options, &checkpoint.config, &request, &mut tell_device);
+    let (device, plan) = on_fitting(device, &model.device, &checkpoint.config, &request);
     Opened { checkpoint, device, plan, is_demo: false }
+}
+
+/// The plan on the device that the flags have opened, and that device; or on the processor, of which a line tells, where the flags
+/// leave the choice and a card has too little memory ([`MemoryPlan::on_fitting`]).
+pub fn on_fitting(
+    device: Device,
+    args: &DeviceArgs,
+    config: &ModelConfig,
+    request: &MemoryRequest,
+) -> (Device, Result<MemoryPlan, MemoryError>) {
+    MemoryPlan::on_fitting(device, &device_options(args), config, request, &mut tell_device)
 }
 
 /// What an engine with the default options takes for this checkpoint, quantized as the flags will have it.
@@ -250,17 +260,18 @@ pub fn memory_request(checkpoint: &Checkpoint, model: &ModelArgs, num_crops: usi
     }
 }
 
-/// Plans for a prompt and an answer of known length, and refuses what the model or the memory cannot take.
+/// Plans for a prompt and an answer of known length, as [`on_fitting`] does, and refuses what the model or the memory cannot take.
 ///
 /// # Errors
 /// [`CliError::Fixed`]: too many tokens, or too little memory.
 pub fn plan_exactly(
+    device: Device,
+    args: &DeviceArgs,
     checkpoint: &Checkpoint,
     request: MemoryRequest,
-    capacity: Capacity,
     prompt: usize,
     answer: usize,
-) -> Result<MemoryPlan, CliError> {
+) -> Result<(Device, MemoryPlan), CliError> {
     let context = checkpoint.config.context_max();
     let tokens = prompt.saturating_add(answer);
     if tokens > context {
@@ -268,8 +279,8 @@ pub fn plan_exactly(
         return Err(CliError::Fixed(error.into()));
     }
     let request = MemoryRequest { context: Some(tokens), prefill_chunk: Some(prompt), ..request };
-    let plan = MemoryPlan::new(&checkpoint.config, &request, capacity);
-    plan.map_err(|error| CliError::Fixed(error.into()))
+    let (device, plan) = on_fitting(device, args, &checkpoint.config, &request);
+    Ok((device, plan.map_err(|error| CliError::Fixed(error.into()))?))
 }
 
 /// Tells what will be taken of the memory: of a large model always, of a small one where it is asked for.

@@ -7,13 +7,15 @@ use crate::error::CliError;
 use crate::hub::{HubOptions, ModelName};
 use crate::terminal::print;
 use crate::{note, report, runtime};
+use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
+use phi3v::device::Device;
 use phi3v::error::count;
 use phi3v::image::NUM_CROPS_HIGH;
-use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, available_bytes, size as size_in_words};
-use phi3v::weights::Weights;
+use phi3v::memory::{MemoryRequest, available_bytes, size as size_in_words};
 use phi3v::weights::quantized::Quant;
-use phi3v_kernels::{Backend, DeviceMemory, KvFormat, Limits, Processor, Rate};
+use phi3v::weights::{Weights, weights_bytes};
+use phi3v_kernels::{KvFormat, Limits, Processor, Rate};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -88,20 +90,27 @@ struct Missing {
     reason: String,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Report {
-    /// With the limits of the first format.
-    machine: Machine,
+    /// With the limits of the first format; none before that.
+    machine: Option<Machine>,
     limits: Vec<FormatLimits>,
     results: Vec<Outcome>,
     left_out: Vec<Missing>,
 }
 
-/// A model to measure.
+/// What is to be measured: a model by its name, or random weights of a format.
+enum Wanted<'a> {
+    Checkpoint(&'a str),
+    Random(BenchFormat),
+}
+
+/// A model to measure, of which nothing large is in memory yet.
 struct Subject {
     config: ModelConfig,
-    weights: Weights,
     quant: Option<Quant>,
+    /// Those of a checkpoint, mapped; random ones are made if `None`.
+    stored: Option<Weights>,
     opened: Duration,
 }
 
@@ -114,26 +123,27 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
         // before half a minute is spent on the machine's limits
         ModelName::parse(model)?;
     }
-    let first = start(args)?;
-    let machine = Machine::new(runtime::processor(&args.device)?, &first);
-    if !args.json {
-        print(Header(&machine)).map_err(CliError::Output)?;
-    }
-    let mut report = Report { machine, limits: Vec::new(), results: Vec::new(), left_out: Vec::new() };
-    let mut first = Some(first);
-    for subject in subjects(args) {
-        let is_first = first.is_some();
-        let device = first.take().map_or_else(|| start(args), Ok)?;
-        let subject = subject?;
+    let processor = runtime::processor(&args.device)?;
+    let mut report = Report::default();
+    for wanted in Wanted::all(args) {
+        // before a download, which a wrong flag should not cost
+        let device = runtime::device(&args.device)?;
+        let subject = wanted.open()?;
+        let plan = subject.plan(args);
+        let device = measured(device, args, &subject, &plan)?;
         let format = subject.quant.map_or("bf16", Quant::name);
-        if let Some(limits) = &device.limits {
-            let limits = FormatLimits { format, limits: MachineLimits::new(limits) };
-            if !args.json && !is_first {
-                print(&limits).map_err(CliError::Output)?;
+        let limits =
+            device.limits.as_ref().map(|limits| FormatLimits { format, limits: MachineLimits::new(limits) });
+        if report.machine.is_none() {
+            let machine = report.machine.insert(Machine::new(processor, &device));
+            if !args.json {
+                print(Header(machine)).map_err(CliError::Output)?;
             }
-            report.limits.push(limits);
+        } else if let Some(limits) = limits.as_ref().filter(|_| !args.json) {
+            print(limits).map_err(CliError::Output)?;
         }
-        measure(args, device, &subject, &mut |told| report.take(format, told, args.json))?;
+        report.limits.extend(limits);
+        measure(device, subject, &plan, &mut |told| report.take(format, told, args.json))?;
     }
     if args.json {
         return print(report::json(&report) + "\n").map_err(CliError::Output);
@@ -144,75 +154,81 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The device and its limits, measured now: a machine's speed drifts.
-fn start(args: &BenchArgs) -> Result<MeasuredDevice, CliError> {
-    let device = runtime::device(&args.device)?;
-    // where the system does not tell, the least there is of anything that runs the model
-    let memory = available_bytes().unwrap_or(MEMORY_UNKNOWN);
-    let limits = device.cpu().map(|cpu| cpu.limits(memory)).transpose().map_err(phi3v::Error::from)?;
-    Ok(MeasuredDevice { device, limits })
-}
-
-/// What is measured, opened or made as it is needed.
-fn subjects(args: &BenchArgs) -> Box<dyn Iterator<Item = Result<Subject, CliError>> + '_> {
-    match &args.model {
-        Some(model) => Box::new(std::iter::once_with(move || open(model))),
-        None => Box::new(args.format.iter().map(|format| Ok(random(*format)))),
-    }
-}
-
-fn random(format: BenchFormat) -> Subject {
-    let (config, quant) = (ModelConfig::phi_3_5_vision(), format.quant());
-    Subject { weights: Weights::random(&config, quant), config, quant, opened: Duration::ZERO }
-}
-
-fn open(model: &str) -> Result<Subject, CliError> {
-    let start = Instant::now();
-    let checkpoint = runtime::checkpoint(model, &HubOptions::from_env())?;
-    let quant = checkpoint.weights.quant();
-    Ok(Subject { config: checkpoint.config, weights: checkpoint.weights, quant, opened: start.elapsed() })
-}
-
-fn measure(
+/// The device, if it has room for the model (or the one in its place), and its limits, measured now: a machine's speed drifts.
+///
+/// # Errors
+/// The model or the memory cannot take what is to be measured.
+fn measured(
+    device: Device,
     args: &BenchArgs,
-    device: MeasuredDevice,
-    subject: &Subject,
-    tell: bench::Report<'_>,
-) -> Result<(), CliError> {
-    let default = if subject.quant.is_some() { KvFormat::Q8 } else { KvFormat::Bf16 };
-    let kv_format = args.kv.map_or(default, |kv| kv.format());
-    let plan = Plan { kv_format, quick: args.quick, depths: args.depth.clone(), opened: subject.opened };
-    check_depths(args, &device, subject, &plan)?;
-    let Subject { config, weights, quant, .. } = subject;
-    let model = bench::Subject { config, weights, quant: *quant };
-    bench::run(device, model, &plan, tell).map_err(|error| match error {
-        BenchError::Model(error) => CliError::Phi3V(error),
-        BenchError::Report(error) => CliError::Output(error),
-    })
-}
-
-/// Refuses depths that the model or the memory cannot take.
-fn check_depths(
-    args: &BenchArgs,
-    MeasuredDevice { device, .. }: &MeasuredDevice,
     subject: &Subject,
     plan: &Plan,
-) -> Result<(), CliError> {
-    if plan.depths.is_empty() {
-        return Ok(());
-    }
-    // random weights are in memory by now
-    let is_held = args.model.is_none() && device.memory() == DeviceMemory::Host;
+) -> Result<MeasuredDevice, CliError> {
     let request = MemoryRequest {
-        weights_bytes: if is_held { 0 } else { subject.weights.bytes_total() },
+        weights_bytes: subject.weights_bytes(),
         kv_format: plan.kv_format,
         num_crops: NUM_CROPS_HIGH,
         prefill_chunk: None,
         image_cache_bytes: 0,
         context: Some(plan.tokens_max()),
     };
-    let planned = MemoryPlan::new(&subject.config, &request, Capacity::of(device));
-    planned.map(|_| ()).map_err(|error| CliError::Depth(error.into()))
+    let (device, planned) = runtime::on_fitting(device, &args.device, &subject.config, &request);
+    planned.map_err(|error| CliError::Bench(error.into()))?;
+    // where the system does not tell, the least there is of anything that runs the model
+    let memory = available_bytes().unwrap_or(MEMORY_UNKNOWN);
+    let limits = device.cpu().map(|cpu| cpu.limits(memory)).transpose().map_err(phi3v::Error::from)?;
+    Ok(MeasuredDevice { device, limits })
+}
+
+impl<'a> Wanted<'a> {
+    fn all(args: &'a BenchArgs) -> Vec<Self> {
+        match &args.model {
+            Some(model) => vec![Self::Checkpoint(model)],
+            None => args.format.iter().map(|format| Self::Random(*format)).collect(),
+        }
+    }
+
+    fn open(self) -> Result<Subject, CliError> {
+        let start = Instant::now();
+        match self {
+            Self::Checkpoint(name) => {
+                let Checkpoint { config, weights, .. } = runtime::checkpoint(name, &HubOptions::from_env())?;
+                let quant = weights.quant();
+                Ok(Subject { config, quant, stored: Some(weights), opened: start.elapsed() })
+            }
+            Self::Random(format) => {
+                let (config, quant) = (ModelConfig::phi_3_5_vision(), format.quant());
+                Ok(Subject { config, quant, stored: None, opened: Duration::ZERO })
+            }
+        }
+    }
+}
+
+impl Subject {
+    fn weights_bytes(&self) -> u64 {
+        self.stored.as_ref().map_or_else(|| weights_bytes(&self.config, self.quant), Weights::bytes_total)
+    }
+
+    fn plan(&self, args: &BenchArgs) -> Plan {
+        let default = if self.quant.is_some() { KvFormat::Q8 } else { KvFormat::Bf16 };
+        let kv_format = args.kv.map_or(default, |kv| kv.format());
+        Plan { kv_format, quick: args.quick, depths: args.depth.clone(), opened: self.opened }
+    }
+}
+
+fn measure(
+    device: MeasuredDevice,
+    subject: Subject,
+    plan: &Plan,
+    tell: bench::Report<'_>,
+) -> Result<(), CliError> {
+    let Subject { config, quant, stored, .. } = subject;
+    let weights = stored.unwrap_or_else(|| Weights::random(&config, quant));
+    let model = bench::Subject { config: &config, weights: &weights, quant };
+    bench::run(device, model, plan, tell).map_err(|error| match error {
+        BenchError::Model(error) => CliError::Bench(error),
+        BenchError::Report(error) => CliError::Output(error),
+    })
 }
 
 impl Machine {

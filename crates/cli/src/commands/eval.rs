@@ -12,7 +12,7 @@ use phi3v::device::Device;
 use phi3v::error::count;
 use phi3v::eval::{Answer, Comparison, Sample, Subject};
 use phi3v::image::ImageMode;
-use phi3v::memory::{Capacity, MemoryRequest};
+use phi3v::memory::MemoryRequest;
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::processor::chat_prompt;
 use serde::Serialize;
@@ -128,7 +128,7 @@ fn load(
     };
     let device = runtime::device(&args.device)?;
     let (prompt, answer) = (questions.prompt_max, args.max_new_tokens);
-    runtime::plan_exactly(checkpoint, request, Capacity::of(&device), prompt, answer)?;
+    let (device, _) = runtime::plan_exactly(device, &args.device, checkpoint, request, prompt, answer)?;
     Ok(Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
 }
 

@@ -114,7 +114,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
             let opened = runtime::plan(checkpoint, device, &args.model, &args.context, |own| own);
             Info::new(args, processor, &opened)
         }
-        Err(CliError::Hub(HubError::NotCached { .. })) => Info::before_download(args, processor, &device),
+        Err(CliError::Hub(HubError::NotCached { .. })) => Info::before_download(args, processor, device),
         Err(error) => return Err(error),
     };
     let text = if args.json { crate::report::json(&info) + "\n" } else { info.to_string() };
@@ -135,10 +135,10 @@ impl Info {
     }
 
     /// The memory of a well-known model is known before it is downloaded, since all of them have one shape.
-    fn before_download(args: &InfoArgs, processor: Processor, device: &Device) -> Self {
-        let (name, info) = (&args.model.model, Self::without_model(args, processor, device));
-        if !hub::is_known(name) {
-            return info;
+    fn before_download(args: &InfoArgs, processor: Processor, device: Device) -> Self {
+        let name = args.model.model.clone();
+        if !hub::is_known(&name) {
+            return Self::without_model(args, processor, &device);
         }
         let config = ModelConfig::phi_3_5_vision();
         let stored = weights_bytes(&config, None);
@@ -153,13 +153,12 @@ impl Info {
             image_cache_bytes: options.image_cache_bytes_max as u64,
             context: args.context.context,
         };
-        let plan = MemoryPlan::new(&config, &request, Capacity::of(device));
-        let name = name.clone();
+        let (device, plan) = runtime::on_fitting(device, &args.model.device, &config, &request);
         Self {
             model: ModelState::Elsewhere { name, downloaded: false, weights_bytes: Some(stored) },
             memory: plan.as_ref().ok().map(|plan| MemoryInfo::new(args, quant, plan)),
             refusal: plan.err().map(|error| error.to_string()),
-            ..info
+            ..Self::without_model(args, processor, &device)
         }
     }
 

@@ -10,7 +10,7 @@ use crate::sources::{self, ImageOptions};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::{NewFile, WriteError};
 use phi3v::image::{ImageInputs, ImageMode};
-use phi3v::memory::{Capacity, MemoryRequest};
+use phi3v::memory::MemoryRequest;
 use phi3v::model::Phi3V;
 use phi3v::processor;
 use phi3v::trace::{self, Entry, TraceOptions, Values};
@@ -38,10 +38,11 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     let pictures = sources::read_images(&args.images, &options)?;
     let inputs: Vec<_> = pictures.into_iter().map(|picture| picture.inputs).collect();
     let PromptMemory { request, prompt_tokens } = memory_request(args, &checkpoint, &inputs, &prompt)?;
-    let plan = runtime::plan_exactly(
+    let (device, plan) = runtime::plan_exactly(
+        device,
+        &model.device,
         &checkpoint,
         request,
-        Capacity::of(&device),
         prompt_tokens,
         args.max_new_tokens,
     )?;

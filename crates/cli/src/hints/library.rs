@@ -47,6 +47,30 @@ pub(super) fn hint(error: &Error) -> Option<String> {
     Some(hint.to_owned())
 }
 
+/// What the user can do where a prompt and its answer are known before a model is loaded, and no `--context` is.
+pub(super) fn hint_of_fixed(error: &Error) -> String {
+    match error.root() {
+        // whatever is asked
+        Error::Memory(MemoryError::TooLittle { fits: 0, .. }) => {
+            "close other programs, or choose a smaller model or another device with --device"
+        }
+        _ => "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens",
+    }
+    .to_owned()
+}
+
+/// What the user can do where a model's speed is to be measured.
+pub(super) fn hint_of_bench(error: &Error) -> Option<String> {
+    let hint = match error.root() {
+        Error::Memory(MemoryError::TooLittle { .. }) | Error::Backend(BackendError::OutOfMemory { .. }) => {
+            "close other programs, choose a smaller --format or --model, lower --depth, or take --kv q8"
+        }
+        Error::Memory(_) => "lower --depth, or take the smallest keys and values, --kv q8",
+        _ => return hint(error),
+    };
+    Some(hint.to_owned())
+}
+
 /// What the user can do about the processor's refusal.
 fn cpu(error: &CpuError) -> Option<String> {
     match error {
@@ -179,6 +203,25 @@ mod tests {
         let unknown = "x".parse::<phi3v::kernels::CpuLevel>().unwrap_err();
         assert!(words(CpuError::Threads { asked: 0 }).contains("--threads"));
         assert!(words(unknown.into()).contains("PHI3V_CPU"));
+    }
+
+    #[test]
+    fn what_cannot_fit_is_not_told_to_ask_for_less() {
+        let fixed = |error: Error| hint_of_fixed(&error);
+        assert!(fixed(too_little(0).into()).contains("smaller model"));
+        assert!(fixed(too_little(1).into()).contains("shorten the prompt"));
+        assert!(
+            fixed(EngineError::ContextLength { prompt: 1, answer: 2, context: 2 }.into()).contains("shorten")
+        );
+        let bench = |error: Error| hint_of_bench(&error).unwrap_or_default();
+        for error in [Error::from(too_little(9)), BackendError::OutOfMemory { bytes: 7 }.into()] {
+            let told = bench(error);
+            assert!(told.contains("--format") && !told.contains("--context"), "{told}");
+        }
+        assert!(
+            bench(MemoryError::ContextTooLong { context: 9, limit: 8 }.into()).starts_with("lower --depth")
+        );
+        assert!(bench(BackendError::Device { reason: String::new() }.into()).contains("--device cpu"));
     }
 
     fn too_little(fits: usize) -> MemoryError {

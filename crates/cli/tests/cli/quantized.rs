@@ -409,6 +409,9 @@ fn a_bench_decodes_at_the_depths_that_are_asked_for() {
     let refusal = with("131072").refusal(5);
     assert!(refusal.contains("131084") && refusal.contains("hint: lower --depth"), "{refusal}");
     assert!(with("0").refusal(2).contains("--depth"));
+    // before gigabytes of random weights are made, and the machine's limits measured and told
+    let refusal = fixture.run(&["bench", "--threads", "1", "--depth", "131072"]).refusal(5);
+    assert!(refusal.contains("131084") && refusal.contains("hint: lower --depth"), "{refusal}");
 }
 
 #[test]
