@@ -43,6 +43,8 @@ pub struct MatrixUnits {
 /// A card, before it is opened.
 #[derive(Clone, Debug)]
 pub struct Adapter {
+    /// Its number in [`adapters`], which tells two of one name apart.
+    pub number: usize,
     /// Its name, from the driver.
     pub name: String,
     /// Its kind.
@@ -122,6 +124,7 @@ pub fn adapters() -> Vec<Adapter> {
     }
     let mut adapters: Vec<_> = found.into_iter().map(Adapter::new).collect();
     adapters.sort_by_key(|adapter| (adapter.kind.rank(), Reverse(adapter.memory_bytes)));
+    adapters.iter_mut().enumerate().for_each(|(number, adapter)| adapter.number = number);
     adapters
 }
 
@@ -142,6 +145,8 @@ impl Adapter {
         let limits = raw.limits();
         let memory = crate::memory::of(&raw);
         Self {
+            // known when all are sorted
+            number: 0,
             name: info.name.trim().to_owned(),
             kind: match info.device_type {
                 wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,

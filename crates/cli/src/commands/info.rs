@@ -164,12 +164,7 @@ impl Info {
 
     fn without_model(args: &InfoArgs, processor: Processor, device: &Device) -> Self {
         let mut cards = device::cards();
-        let used = device.card();
-        let gpu = used.as_ref().and_then(|used| cards.iter().position(|card| card.name == used.name));
-        if let (Some(number), Some(used)) = (gpu, used) {
-            // what its kernels do knows only who opened it
-            cards[number] = Card { available_bytes: cards[number].available_bytes, ..used };
-        }
+        let gpu = device.card().and_then(|used| put_among(used, &mut cards));
         Self {
             gpu,
             cards: cards.into_iter().map(CardInfo::from).collect(),
@@ -189,6 +184,14 @@ impl Info {
             refusal: None,
         }
     }
+}
+
+/// Puts the card that was opened in its place among all, and returns its number there: what its kernels do knows only who opened it.
+fn put_among(used: Card, cards: &mut [Card]) -> Option<usize> {
+    let number = used.number;
+    let place = cards.get_mut(number).filter(|card| card.name == used.name)?;
+    *place = Card { available_bytes: place.available_bytes, ..used };
+    Some(number)
 }
 
 impl ModelInfo {
@@ -309,5 +312,36 @@ impl fmt::Display for MemoryInfo {
         )?;
         writeln!(f, "  activations {}", size(self.activation_bytes))?;
         writeln!(f, "  pictures    up to {}, kept for later questions", size(self.image_cache_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_cards_of_one_name_the_one_that_was_opened_is_shown() {
+        let card = |number, name: &str| Card {
+            number,
+            name: name.to_owned(),
+            kind: "discrete".to_owned(),
+            api: "Vulkan".to_owned(),
+            driver: "a driver 1.2".to_owned(),
+            memory_bytes: None,
+            available_bytes: Some(7),
+            binding_bytes_max: 1 << 31,
+            workgroup_bytes: 32_768,
+            matrix_units: Some(16),
+            matrix_units_fault: None,
+            many_rows_times: None,
+            bits_differ: None,
+        };
+        let opened = Card { bits_differ: Some("a norm".to_owned()), ..card(1, "One") };
+        let mut cards = [card(0, "One"), card(1, "One")];
+        assert_eq!(put_among(opened.clone(), &mut cards), Some(1));
+        assert_eq!(cards, [card(0, "One"), opened.clone()]);
+        let mut others = [card(0, "One"), card(1, "Other")];
+        assert_eq!(put_among(opened.clone(), &mut others), None, "the cards have changed");
+        assert_eq!(put_among(opened, &mut others[..1]), None);
     }
 }

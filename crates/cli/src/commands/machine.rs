@@ -158,6 +158,7 @@ mod tests {
     #[test]
     fn matrix_units_that_fail_are_told_with_their_fault() {
         let card = |matrix_units_fault: Option<&str>| Card {
+            number: 0,
             name: "A card".to_owned(),
             kind: "discrete".to_owned(),
             api: "Vulkan".to_owned(),

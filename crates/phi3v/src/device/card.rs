@@ -6,6 +6,8 @@ use std::time::Duration;
 /// A graphics card of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
+    /// Its number in [`cards`], as `gpu:1` names it: two cards may have one name.
+    pub number: usize,
     /// Its name, from its driver.
     pub name: String,
     /// `discrete`, `integrated`, `software` or `other`; software is the processor, for tests.

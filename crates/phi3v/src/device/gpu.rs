@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 impl From<&Adapter> for Card {
     fn from(adapter: &Adapter) -> Self {
         Self {
+            number: adapter.number,
             name: adapter.name.clone(),
             kind: adapter.kind.to_string(),
             api: adapter.api.clone(),
