@@ -93,9 +93,17 @@ pub enum CliError {
         /// What is wrong with it.
         message: String,
     },
-    /// A model that something is to be made of, or to be compared with.
+    /// A model that is in another format than the one that is asked for.
     #[error("{name} is quantized to {quant} already")]
     Quantized {
+        /// What the model is called.
+        name: String,
+        /// The format it is in.
+        quant: &'static str,
+    },
+    /// A model that others are to be compared with, and that could only be compared with itself.
+    #[error("{name} is quantized to {quant} already")]
+    QuantizedReference {
         /// What the model is called.
         name: String,
         /// The format it is in.
@@ -285,6 +293,7 @@ impl CliError {
             | Self::Unusable { .. }
             | Self::ChatCommand { .. }
             | Self::Quantized { .. }
+            | Self::QuantizedReference { .. }
             | Self::OverwritesModel { .. }
             | Self::Exists { .. }
             | Self::NoPreset { .. }

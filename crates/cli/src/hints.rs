@@ -62,6 +62,7 @@ impl CliError {
             Self::LooseQuestion(loose) => format!("put the question in quotes: {}", quoted(&loose.question)),
             Self::ChatCommand { .. } => "/help lists the commands".to_owned(),
             Self::Quantized { .. } => "give the original checkpoint, or leave --quant out".to_owned(),
+            Self::QuantizedReference { .. } => "give the original checkpoint".to_owned(),
             Self::Exists { .. } => "give another name, or replace it with --force".to_owned(),
             Self::Busy { .. } => "wait until the other run has finished".to_owned(),
             Self::DiskFull { .. } => "free some space, or write to another disk".to_owned(),

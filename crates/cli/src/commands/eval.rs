@@ -59,7 +59,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     let checkpoint = runtime::open_source(&source)?;
     if let Some(quant) = checkpoint.weights.quant() {
         // it would be its own reference
-        return Err(CliError::Quantized { name: checkpoint.name, quant: quant.name() });
+        return Err(CliError::QuantizedReference { name: checkpoint.name, quant: quant.name() });
     }
     let questions = questions(args, &checkpoint)?;
     let answers = answers(args, &checkpoint, &questions)?;
