@@ -110,7 +110,7 @@ impl NamedImageError {
             Self::File { .. } | Self::Grab(_) | Self::StdinTwice => "check that the file can be read",
             Self::Unprepared => REPORT,
             Self::Url { url } => match http_host(url) {
-                Some(host) => return Some(format!("allow its host with --allow-url {host}")),
+                Some(host) => return Some(format!("allow its host with --allow-url {}", quoted(&host))),
                 None => "fetch it yourself, and give the path of the file",
             },
             Self::Fetch { error: SourceError::NotAllowed(Unallowed::Host), .. } => {
@@ -142,7 +142,7 @@ fn no_question(names: &[String]) -> String {
     };
     let mut command = "phi3v ask".to_owned();
     for host in pictures.iter().filter_map(|name| http_host(name)) {
-        command += &format!(" --allow-url {host}");
+        command += &format!(" --allow-url {}", quoted(&host));
     }
     for picture in pictures {
         command += &format!(" {}", quoted(picture));
@@ -173,7 +173,7 @@ fn in_chat(error: &CliError) -> Option<String> {
             | NamedImageError::Fetch { url, error: SourceError::NotAllowed(_) | SourceError::NoFile },
         ) if http_host(url).is_some() => {
             let host = http_host(url)?;
-            format!("begin with phi3v chat --allow-url {host}; or {}", download(url))
+            format!("begin with phi3v chat --allow-url {}; or {}", quoted(&host), download(url))
         }
         CliError::Picture(NamedImageError::Fetch {
             error: SourceError::Fetch(FetchFault::Certificate),
@@ -245,7 +245,7 @@ fn http_host(url: &str) -> Option<String> {
 fn address(url: &str) -> String {
     match http_host(url) {
         Some(host) => {
-            let address = quoted(url);
+            let (host, address) = (quoted(&host), quoted(url));
             format!(
                 "allow its host: phi3v ask --allow-url {host} {address} \"...\"; or {}",
                 fetch_yourself(url)

@@ -39,7 +39,7 @@ const LOOKUPS_MAX: usize = 2 * *FETCHES_OF_A_HOST.end();
 /// A host that pictures may come from, by its name and port; other names of it do not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
-    /// Its name, in lower case.
+    /// As addresses have it: a name in lower case and in ASCII, an IPv6 address in brackets.
     name: String,
     /// A port other than the scheme's own.
     port: Option<u16>,
@@ -55,17 +55,23 @@ impl std::str::FromStr for AllowedHost {
             ));
         }
         let (name, port) = match text.rsplit_once(':') {
-            Some((name, port)) => {
+            // within the brackets of an IPv6 address there is no port
+            Some((name, port)) if !port.ends_with(']') => {
                 let port = port.parse().map_err(|_| format!("the port in {text} is not a number"))?;
                 (name, Some(port))
             }
-            None => (text, None),
+            _ => (text, None),
         };
-        let parsed = Url::parse(&format!("http://{name}/")).ok();
-        match parsed.as_ref().and_then(Url::host_str) {
-            Some(host) if host.eq_ignore_ascii_case(name) => Ok(Self { name: host.to_owned(), port }),
-            _ => Err(format!("{text} is not the name of a host, like images.example.com")),
-        }
+        let no_host = || format!("{text} is not the name of a host, like images.example.com");
+        let host = url::Host::parse(name).map_err(|_| no_host())?;
+        let as_addresses_have_it = host.to_string();
+        let is_it = match host {
+            // an address may be written in several ways, a name of other letters than ASCII's is spelt in those
+            url::Host::Ipv6(_) => true,
+            url::Host::Domain(_) if !name.is_ascii() => !name.contains('%'),
+            url::Host::Domain(_) | url::Host::Ipv4(_) => as_addresses_have_it.eq_ignore_ascii_case(name),
+        };
+        if is_it { Ok(Self { name: as_addresses_have_it, port }) } else { Err(no_host()) }
     }
 }
 
@@ -478,8 +484,40 @@ mod tests {
     fn hosts_are_names_with_an_optional_port() {
         assert!("images.example.com".parse::<AllowedHost>().is_ok());
         assert!("Images.Example.com:8443".parse::<AllowedHost>().is_ok());
-        for text in ["", "a b", "http://a.example/", "a.example:x", "a.example/x"] {
+        for text in [
+            "",
+            "a b",
+            "http://a.example/",
+            "a.example:x",
+            "a.example/x",
+            "b\u{fc}.example/x",
+            "me@b\u{fc}.example",
+            "b\u{fc}%2f.example",
+            "0x7f.1",
+            "\u{ff11}27.0.0.1",
+            "::1",
+            "2606:4700::1111",
+            "[::1",
+            "[::1]:x",
+            "[::1]x",
+        ] {
             assert!(text.parse::<AllowedHost>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_may_be_written_as_in_any_address_of_it() {
+        for (text, url) in [
+            ("[2606:4700::1111]", "https://[2606:4700::1111]/a"),
+            ("[2606:4700:0:0::1111]", "https://[2606:4700::1111]/a"),
+            ("[2606:4700::1111]:8443", "https://[2606:4700::1111]:8443/a"),
+            ("1.1.1.1:80", "http://1.1.1.1/a"),
+            ("b\u{fc}cher.example", "https://b\u{fc}cher.example/a"),
+            ("B\u{dc}CHER.example:8443", "https://xn--bcher-kva.example:8443/a"),
+            ("xn--bcher-kva.example", "https://b\u{fc}cher.example/a"),
+        ] {
+            let fetcher = Fetcher::new(vec![text.parse().unwrap()]);
+            assert!(fetcher.permits(url).is_some(), "{text} {url}");
         }
     }
 }
