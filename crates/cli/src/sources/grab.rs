@@ -166,16 +166,13 @@ impl Grab {
     /// # Errors
     /// The tool for it is not there, fails, or has no picture to give.
     pub fn take(self, bytes_max: usize) -> Result<Vec<u8>, GrabError> {
-        let tool = match self.tools(DESKTOP, |name| variable(name).is_some())? {
-            // the second is a part of the system
-            [first, second] if find(first.program).is_none() => second,
-            [first, ..] => first,
-            [] => return Err(GrabError::NoDisplay(self)),
+        let tools = self.tools(DESKTOP, |name| variable(name).is_some())?;
+        let preferred = tools.first().ok_or(GrabError::NoDisplay(self))?;
+        let Some(tool) = tools.iter().find(|tool| find(tool.program).is_some()) else {
+            let Tool { program, package, .. } = *preferred;
+            return Err(GrabError::NoTool { grab: self, program, package });
         };
         let program = tool.program;
-        if find(program).is_none() {
-            return Err(GrabError::NoTool { grab: self, program, package: tool.package });
-        }
         let bytes = tool.run(bytes_max).map_err(|error| GrabError::Failed { program, error })?;
         if bytes.is_empty() { Err(GrabError::Nothing { grab: self, program }) } else { Ok(bytes) }
     }
@@ -187,6 +184,10 @@ impl Grab {
             (Self::Screen, Desktop::Macos) => &[SCREENCAPTURE],
             (Self::Clipboard, Desktop::Windows) => &[POWERSHELL_PASTE],
             (Self::Screen, Desktop::Windows) => &[POWERSHELL_SCREEN],
+            // both have the same clipboard, and not the same screen
+            (Self::Clipboard, Desktop::Server) if is_set("WAYLAND_DISPLAY") && is_set("DISPLAY") => {
+                &[WL_PASTE, XCLIP]
+            }
             (Self::Clipboard, Desktop::Server) if is_set("WAYLAND_DISPLAY") => &[WL_PASTE],
             (Self::Screen, Desktop::Server) if is_set("WAYLAND_DISPLAY") => &[GRIM],
             (Self::Clipboard, Desktop::Server) if is_set("DISPLAY") => &[XCLIP],
@@ -263,6 +264,10 @@ mod tests {
             assert_eq!(programs(Grab::Clipboard, desktop, display).unwrap(), clipboard);
             assert_eq!(programs(Grab::Screen, desktop, display).unwrap(), [screen]);
         }
+        let both =
+            |grab: Grab| grab.tools(Desktop::Server, |_| true).unwrap().iter().map(|tool| tool.program);
+        assert_eq!(both(Grab::Clipboard).collect::<Vec<_>>(), ["wl-paste", "xclip"]);
+        assert_eq!(both(Grab::Screen).collect::<Vec<_>>(), ["grim"]);
         let none = programs(Grab::Screen, Desktop::Server, "").unwrap_err();
         assert!(matches!(none, GrabError::NoDisplay(Grab::Screen)), "{none}");
     }

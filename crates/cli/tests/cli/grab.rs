@@ -63,6 +63,20 @@ fn a_picture_is_taken_by_the_tool_of_the_display() {
 }
 
 #[test]
+fn without_wayland_s_tool_that_of_x11_takes_the_clipboard_where_both_are_there() {
+    let show = ("xclip", "exec /bin/cat small.png");
+    let tools = Tools::new(Some("WAYLAND_DISPLAY"), &[show]);
+    let with_both = |flag: &str| {
+        let words = [&["ask"], &SHORT[..], &[flag, "What?"]].concat();
+        Run::of(tools.command(&words).env("DISPLAY", "display-0").output().unwrap())
+    };
+    assert_eq!(with_both("--clipboard").answer(), tools.expected());
+    // X11 sees nothing of the screen there
+    assert!(with_both("--screen").refusal(3).contains("needs the program grim"));
+    assert!(tools.ask(&["--clipboard"]).refusal(3).contains("needs the program wl-paste"));
+}
+
+#[test]
 fn what_is_taken_comes_before_what_is_named() {
     let tools = Tools::new(Some("DISPLAY"), &[("xclip", "exec /bin/cat small.png")]);
     let told = tools.ask(&["--json", "--clipboard", "wide.png"]).json();
