@@ -12,8 +12,12 @@ fn repository() -> PathBuf {
 
 #[test]
 fn the_guide_s_examples_work() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        phi3v_kernels::testing::skip("the guide's examples need curl", "install curl");
+    let has = Command::new("sh").args(["-ec", "command -v curl; command -v base64; command -v tr"]).output();
+    if !has.is_ok_and(|output| output.status.success()) {
+        phi3v_kernels::testing::skip(
+            "the guide's examples need curl, and a shell with base64 and tr",
+            "install curl, on Windows Git with its shell on the path",
+        );
         return;
     }
     let server = Running::start(ServerOptions { drawer: drawer(), ..ServerOptions::default() });
