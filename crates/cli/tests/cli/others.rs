@@ -243,7 +243,7 @@ fn offered(fixture: &Fixture, words: &[&str]) -> Option<Vec<String>> {
     let list = words.iter().map(|word| phi3v_cli::paths::quoted(word)).collect::<Vec<_>>().join(" ");
     let (last, before) = (words[words.len() - 1], words[words.len() - 2]);
     let script = format!(
-        "source <(\"$0\" completions bash); compopt() {{ :; }}; COMP_WORDS=({list}); COMP_CWORD={}; _phi3v_words phi3v {} {}; \
+        "eval \"$(\"$0\" completions bash)\"; compopt() {{ :; }}; COMP_WORDS=({list}); COMP_CWORD={}; _phi3v_words phi3v {} {}; \
          printf '%s\\n' \"${{COMPREPLY[@]}}\"",
         words.len() - 1,
         phi3v_cli::paths::quoted(last),
