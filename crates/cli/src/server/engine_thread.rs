@@ -431,7 +431,9 @@ mod tests {
     }
 
     fn device() -> phi3v::device::Device {
-        phi3v::device::Device::open(&phi3v::device::DeviceOptions::default()).unwrap()
+        let choice = phi3v_kernels::testing::test_device().parse().unwrap();
+        let options = phi3v::device::DeviceOptions { choice, ..Default::default() };
+        phi3v::device::Device::open(&options).unwrap()
     }
 
     /// Sends a request with a client of its own.
