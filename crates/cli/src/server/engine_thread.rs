@@ -406,6 +406,7 @@ impl<B: Backend> EngineLoop<'_, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::error::Code;
     use crate::server::limits::Limits;
     use crate::sources::Inputs;
     use phi3v::engine::EngineOptions;
@@ -457,10 +458,10 @@ mod tests {
             });
             assert_eq!(run(one_at_a_time(lost), &mut jobs, &Metrics::new()), Ended::DeviceFailed);
             let (code, updates) = late.join().unwrap();
-            assert_eq!(code, "device_failed");
+            assert_eq!(code, Code::DeviceFailed);
             updates
         });
-        assert!(early.iter_mut().all(|updates| next(updates).unwrap_err().code == "device_failed"));
+        assert!(early.iter_mut().all(|updates| next(updates).unwrap_err().code == Code::DeviceFailed));
         drop(handle);
         assert_eq!(run(one_at_a_time(device()), &mut jobs, &Metrics::new()), Ended::Done);
         assert!(matches!(next(&mut late), Ok(Update::Token(0, _))));
@@ -517,6 +518,6 @@ mod tests {
         let (engine, mut jobs, mut updates, inputs) = asked(&limits);
         assert_eq!(run(engine, &mut jobs, &Metrics::new()), Ended::Done);
         inputs.budget().charge(INPUT_BYTES).unwrap();
-        assert_eq!(next(&mut updates).unwrap_err().code, "deadline_exceeded");
+        assert_eq!(next(&mut updates).unwrap_err().code, Code::DeadlineExceeded);
     }
 }
