@@ -7,6 +7,7 @@ mod deferred;
 pub mod oracle;
 mod settings;
 mod skips;
+pub mod sources;
 pub mod tolerances;
 mod variants;
 
