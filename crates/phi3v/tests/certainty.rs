@@ -142,7 +142,7 @@ const PICTURES: usize = 160;
 
 #[test]
 fn the_least_probability_of_an_answer_s_tokens_tells_right_from_wrong() {
-    let mut session = phi3v::load("demo").unwrap();
+    let mut session = common::demo();
     session.generation.sampling.logprobs = Some(0);
     session.generation.max_new_tokens = Some(40);
     let mut writer = Writer { random: Pcg64::seed_from_u64(15), glyphs: Glyphs::read() };

@@ -121,7 +121,10 @@ mod tests {
 
     #[test]
     fn a_device_that_fails_ends_the_run_and_gives_no_rows() {
-        let session = phi3v::load("demo").unwrap();
+        let choice = phi3v_kernels::testing::test_device().parse().unwrap();
+        let device = phi3v::device::DeviceOptions { choice, ..Default::default() };
+        let options = phi3v::SessionOptions { device, ..Default::default() };
+        let session = phi3v::Session::load("demo", &options).unwrap();
         let tokenizer = Arc::clone(session.tokenizer());
         let maker = RowMaker { job: "j".to_owned(), created: 7, model: "demo".to_owned(), tokenizer };
         let mut engine = session.into_engine();

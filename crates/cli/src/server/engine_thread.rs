@@ -431,10 +431,19 @@ mod tests {
         Engine::new(model, checkpoint.tokenizer, Vec::new(), options).unwrap()
     }
 
-    fn device() -> phi3v::device::Device {
+    fn device_options() -> phi3v::device::DeviceOptions {
         let choice = phi3v_kernels::testing::test_device().parse().unwrap();
-        let options = phi3v::device::DeviceOptions { choice, ..Default::default() };
-        phi3v::device::Device::open(&options).unwrap()
+        phi3v::device::DeviceOptions { choice, ..Default::default() }
+    }
+
+    fn device() -> phi3v::device::Device {
+        phi3v::device::Device::open(&device_options()).unwrap()
+    }
+
+    /// The built-in model.
+    fn session() -> phi3v::Session {
+        let options = phi3v::SessionOptions { device: device_options(), ..Default::default() };
+        phi3v::Session::load(phi3v::demo::NAME, &options).unwrap()
     }
 
     /// Sends a request with a client of its own.
@@ -472,7 +481,7 @@ mod tests {
         let lost = Deferred::new(device());
         lost.lost().store(true, Ordering::Release);
         let picture = include_bytes!("../../../../examples/cover.png");
-        let picture = phi3v::load("demo").unwrap().image_from_bytes(picture).unwrap();
+        let picture = session().image_from_bytes(picture).unwrap();
         let (handle, mut jobs) = EngineHandle::new(1);
         handle.encode_ahead(&picture, CacheSalt::default());
         drop(handle);
@@ -481,7 +490,7 @@ mod tests {
 
     /// An engine, a request of two answers to it, and all memory for inputs, which the request was charged for.
     fn asked(limits: &Limits) -> (Engine<phi3v::device::Device>, Jobs, Updates, Inputs) {
-        let session = phi3v::load("demo").unwrap();
+        let session = session();
         let mut conversation = phi3v::Conversation::default();
         conversation.ask([], "What can you do?");
         let request = |_| session.request(&conversation).unwrap();

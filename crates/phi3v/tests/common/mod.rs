@@ -13,6 +13,7 @@ pub mod schemas;
 pub mod tolerances;
 
 use phi3v::device::{Device, DeviceChoice, DeviceOptions};
+use phi3v::{Session, SessionOptions};
 use phi3v_kernels::CpuLevel;
 use phi3v_kernels::testing::{self, skip};
 use std::io::Write;
@@ -37,6 +38,13 @@ pub fn device(cpu_level: Option<CpuLevel>, threads: Option<usize>) -> Device {
 /// The device that tests run on.
 pub fn test_device() -> DeviceChoice {
     testing::test_device().parse().unwrap()
+}
+
+/// The built-in model on the device that tests run on.
+pub fn demo() -> Session {
+    let device = DeviceOptions { choice: test_device(), ..DeviceOptions::default() };
+    let options = SessionOptions { device, ..SessionOptions::default() };
+    Session::load(phi3v::demo::NAME, &options).unwrap()
 }
 
 /// The device that tests run on, where it is not the processor; says loudly that a test is skipped otherwise.
