@@ -1,6 +1,6 @@
 """Asks a running `phi3v serve` a question about every picture of a folder, by Daft's prompt(), and writes Parquet.
 
-    python daft_folder.py "PICTURES/*.png" ANSWERS "What is written here?" http://127.0.0.1:8080
+    python daft_folder.py "PICTURES/*.png" ANSWERS "What is written here?" http://127.0.0.1:8000
 """
 
 import sys

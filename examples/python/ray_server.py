@@ -1,6 +1,6 @@
 """Asks a running `phi3v serve` a question about every picture of a folder, by Ray Data, and writes the answers as Parquet.
 
-    python ray_server.py PICTURES ANSWERS "What is written here?" http://127.0.0.1:8080
+    python ray_server.py PICTURES ANSWERS "What is written here?" http://127.0.0.1:8000
 """
 
 import base64

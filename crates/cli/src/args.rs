@@ -326,13 +326,17 @@ pub struct EvalArgs {
 /// `phi3v completions`
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
+  mkdir -p ~/.local/share/bash-completion/completions
   phi3v completions bash > ~/.local/share/bash-completion/completions/phi3v
-  phi3v completions zsh > \"${fpath[1]}/_phi3v\"
+  mkdir -p ~/.zfunc
+  phi3v completions zsh > ~/.zfunc/_phi3v
+  mkdir -p ~/.config/fish/completions
   phi3v completions fish > ~/.config/fish/completions/phi3v.fish
   phi3v completions elvish >> ~/.config/elvish/rc.elv
   phi3v completions powershell | Out-String | Invoke-Expression
 
 The last is a line to write into PowerShell's $PROFILE.
+zsh looks there where ~/.zshrc has: fpath=(~/.zfunc $fpath); autoload -Uz compinit; compinit
 The shell's next session knows them; bash needs its package bash-completion.")]
 pub struct CompletionsArgs {
     /// The shell

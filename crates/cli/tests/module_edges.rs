@@ -3,6 +3,7 @@
 //! The table is the architecture: a new edge is a decision to be made here first.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+use phi3v_kernels::testing::sources::{self, code, paths_from};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -95,44 +96,20 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The Rust files at a path below the repository's root: itself, or all in the folder.
+/// The Rust files at a path below the repository's root.
 fn rust_files(path: &str) -> Vec<PathBuf> {
-    let (mut open, mut found) = (vec![repository().join(path)], Vec::new());
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    assert!(!found.is_empty(), "{path} has no source");
-    found
+    sources::rust_files(&repository().join(path))
 }
 
-/// The code of a file, without its comments and tests.
-fn code(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).unwrap();
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
-}
-
-/// Modules that the code names after `root`, as `crate::`.
+/// Modules that the code names from `root` on, as `crate::`.
 fn named(code: &str, root: &str) -> BTreeSet<String> {
-    let mut named = BTreeSet::new();
-    for rest in code.split(root).skip(1) {
-        let words: Vec<&str> = match rest.strip_prefix('{') {
-            Some(group) => group.split('}').next().unwrap_or(group).split(',').map(str::trim).collect(),
-            None => vec![rest],
-        };
-        for word in words {
-            let name: String = word.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-            let module =
-                MACROS.iter().find(|(of, _)| *of == name).map_or(name.as_str(), |(_, module)| module);
-            named.insert(module.to_owned());
-        }
-    }
-    named.remove("");
-    named
+    let module = |path: &String| {
+        let first = path.split('/').next().unwrap_or_default();
+        MACROS.iter().find(|(of, _)| *of == first).map_or(first, |(_, module)| module).to_owned()
+    };
+    // types of the root are those of modules
+    let is_module = |name: &String| name.starts_with(|c: char| c.is_ascii_lowercase());
+    paths_from(code, root).iter().map(module).filter(is_module).collect()
 }
 
 /// The folder or file, or both, of a module of the command.

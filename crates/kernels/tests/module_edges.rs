@@ -5,6 +5,7 @@
 //! way for all of them. A new edge is a decision to be made here first.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+use phi3v_kernels::testing::sources::{code, paths_from, rust_files};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -66,61 +67,17 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// All source files, as paths below `src` without their ending; the `mod.rs` of a folder goes by the folder's name.
-fn files(folder: &Path, found: &mut BTreeMap<String, PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-            continue;
-        }
+/// All source files by their paths below `src` without their ending; the `mod.rs` of a folder goes by the folder's name.
+fn files() -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
+    for path in rust_files(&root()) {
         let below = path.strip_prefix(root()).unwrap().with_extension("");
         let name = below.to_str().unwrap().replace('\\', "/");
-        if name.ends_with("/tests") {
-            continue;
-        }
-        found.insert(name.strip_suffix("/mod").unwrap_or(&name).to_owned(), path);
-    }
-}
-
-/// The code of a file without its comments and tests.
-fn code(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).unwrap();
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
-}
-
-/// Every path that a `use` tree stands for, its names joined by slashes.
-fn expand(tree: &str, prefix: &str, out: &mut Vec<String>) {
-    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
-    for (i, c) in tree.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                parts.push(&tree[start..i]);
-                start = i + 1;
-            }
-            _ => {}
+        if !name.ends_with("/tests") {
+            found.insert(name.strip_suffix("/mod").unwrap_or(&name).to_owned(), path);
         }
     }
-    parts.push(&tree[start..]);
-    for part in parts.into_iter().map(str::trim).filter(|part| !part.is_empty()) {
-        if let Some(inner) = part.strip_prefix('{') {
-            expand(inner.strip_suffix('}').unwrap(), prefix, out);
-            continue;
-        }
-        match part.split_once("::{") {
-            Some((head, rest)) => {
-                let inner = rest.strip_suffix('}').unwrap();
-                expand(inner, &format!("{prefix}{}/", head.replace("::", "/")), out);
-            }
-            None => {
-                let path = part.split(" as ").next().unwrap().replace("::", "/");
-                out.push(format!("{prefix}{}", path.trim_end_matches("/self")));
-            }
-        }
-    }
+    found
 }
 
 /// Paths that the code names from `crate` or `super` on, as paths below `src`. `names` has the items of the crate's root.
@@ -128,21 +85,8 @@ fn named(file: &str, path: &Path, names: &BTreeMap<String, String>) -> BTreeSet<
     let parent = file.rsplit_once('/').map_or("", |(parent, _)| parent);
     let code = code(path);
     let mut found = Vec::new();
-    for (start, word) in code.match_indices("crate::").chain(code.match_indices("super::")) {
-        let before = &code[..start];
-        if before.ends_with("super::") || before.ends_with(|c: char| c.is_alphanumeric() || c == '_') {
-            continue;
-        }
-        let rest = &code[start + word.len()..];
-        let mut depth = 0;
-        let end = rest.find(|c: char| {
-            depth += i32::from(c == '{') - i32::from(c == '}');
-            depth <= 0 && !(c.is_alphanumeric() || "_:{}".contains(c))
-        });
-        let mut paths = Vec::new();
-        expand(rest[..end.unwrap_or(rest.len())].trim_end_matches(':'), "", &mut paths);
-        let base = if word == "crate::" { "" } else { parent };
-        found.extend(paths.into_iter().map(|path| resolve(base, &path, names)));
+    for (root, base) in [("crate::", ""), ("super::", parent)] {
+        found.extend(paths_from(&code, root).iter().map(|path| resolve(base, path, names)));
     }
     found.into_iter().collect()
 }
@@ -168,13 +112,9 @@ fn resolve(base: &str, path: &str, names: &BTreeMap<String, String>) -> String {
 fn root_names() -> BTreeMap<String, String> {
     let text = code(&root().join("lib.rs"));
     let mut names = BTreeMap::new();
-    for item in text.split("use ").skip(1) {
-        let mut paths = Vec::new();
-        expand(item.split(';').next().unwrap(), "", &mut paths);
-        for path in paths {
-            let (module, name) = path.rsplit_once('/').unwrap();
-            names.insert(name.to_owned(), module.to_owned());
-        }
+    for path in paths_from(&text, "use ") {
+        let (module, name) = path.rsplit_once('/').unwrap();
+        names.insert(name.to_owned(), module.to_owned());
     }
     names
 }
@@ -188,8 +128,7 @@ fn within<'a>(path: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a st
 
 #[test]
 fn parts_name_only_what_they_may() {
-    let mut all = BTreeMap::new();
-    files(&root(), &mut all);
+    let all = files();
     let names = root_names();
     let parts = || EDGES.iter().map(|(part, _)| *part);
     for part in parts() {
@@ -210,8 +149,7 @@ fn parts_name_only_what_they_may() {
 
 #[test]
 fn no_files_name_each_other_in_a_circle() {
-    let mut all = BTreeMap::new();
-    files(&root(), &mut all);
+    let all = files();
     let names = root_names();
     let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (file, path) in &all {
@@ -229,8 +167,7 @@ fn no_files_name_each_other_in_a_circle() {
 
 #[test]
 fn operations_know_no_instruction_set() {
-    let mut all = BTreeMap::new();
-    files(&root(), &mut all);
+    let all = files();
     for (file, path) in all.iter().filter(|(file, _)| file.starts_with("cpu/ops")) {
         assert!(!code(path).contains("target_arch"), "{file} asks for an architecture");
     }

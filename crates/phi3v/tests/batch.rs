@@ -155,7 +155,7 @@ fn a_batch_that_is_dropped_leaves_the_engine_to_others() {
 
 #[test]
 fn a_session_answers_the_same_after_a_batch_that_was_dropped() {
-    let mut session = phi3v::load("demo").unwrap();
+    let mut session = common::demo();
     session.generation.max_new_tokens = Some(12);
     let ask = |session: &mut phi3v::Session| session.ask([], "Who are you?", |_| ()).unwrap().text;
     let expected = ask(&mut session);
@@ -220,7 +220,7 @@ fn a_request_that_was_not_made_comes_out_beside_the_others() {
 
 #[test]
 fn a_caller_that_stops_an_answer_hears_no_more_of_it() {
-    let mut session = phi3v::load("demo").unwrap();
+    let mut session = common::demo();
     // of every word the last letter may begin one of these, so that it is held back
     session.generation.stop = ('a'..='z').chain('A'..='Z').map(|letter| format!("{letter}\u{1}")).collect();
     for max_new_tokens in [1, 12] {
@@ -244,7 +244,7 @@ fn a_caller_that_stops_an_answer_hears_no_more_of_it() {
 
 #[test]
 fn a_request_runs_to_its_end_or_to_where_it_is_stopped() {
-    let mut session = phi3v::load("demo").unwrap();
+    let mut session = common::demo();
     session.generation.max_new_tokens = Some(12);
     session.generation.sampling.logprobs = Some(1);
     let whole = session.ask([], "Who are you?", |_| ()).unwrap().text;
@@ -267,7 +267,7 @@ fn a_request_runs_to_its_end_or_to_where_it_is_stopped() {
 
 #[test]
 fn a_session_reads_images_as_it_is_told() {
-    let mut session = phi3v::load("demo").unwrap();
+    let mut session = common::demo();
     let path = repository().join("testdata/images/rgba.png");
     let read = |session: &phi3v::Session| session.image(&path).unwrap();
     let as_seen = read(&session);
@@ -287,7 +287,7 @@ fn a_session_reads_images_as_it_is_told() {
 fn what_cannot_be_loaded_is_shown_and_what_can_too() {
     let error = phi3v::load("no such folder").unwrap_err().to_string();
     assert!(error.contains("no such folder"), "{error}");
-    let session = phi3v::load("demo").unwrap();
+    let session = common::demo();
     let shown = format!("{session:?} {:?}", session.preparer().ask([], "Who are you?").unwrap());
     assert!(shown.contains("demo") && shown.contains("max_new_tokens"), "{shown}");
     assert!(format!("{:?}", session.into_engine()).contains("options"));

@@ -1,6 +1,7 @@
 //! What documentation a stranger finds, in all crates: long enough to say what an item is, in which shape and unit.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+use phi3v_kernels::testing::sources::rust_files;
 use std::path::{Path, PathBuf};
 
 /// A documented item, field or variant.
@@ -27,21 +28,9 @@ impl Documented {
     }
 }
 
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 /// What a crate's files document, tests left out, and the command line's flags: their texts are its help.
 fn documented(name: &str) -> Vec<Documented> {
-    let mut files = Vec::new();
-    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut files);
+    let mut files = rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"));
     let is_help = |file: &PathBuf| {
         let file = file.to_string_lossy();
         file.contains("cli/src/args.rs") || file.contains("cli/src/args/")
@@ -86,10 +75,7 @@ fn documentation_is_no_heading() {
 
 #[test]
 fn examples_are_short() {
-    let mut files = Vec::new();
-    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), &mut files);
-    assert!(!files.is_empty());
-    for file in files {
+    for file in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")) {
         let lines = std::fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines < 30, "{} has {lines} lines", file.display());
     }

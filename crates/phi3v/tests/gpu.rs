@@ -177,7 +177,7 @@ fn quantized_demo(folder: &Path) -> String {
 
 #[test]
 fn the_demo_answers_word_for_word_in_bf16_and_in_q8() {
-    let Some(choice) = common::named_device().and_then(|_| common::test_device()) else { return };
+    let Some(choice) = common::named_device().map(|_| common::test_device()) else { return };
     let folder = tempfile::tempdir().unwrap();
     let examples = common::repository().join("examples");
     let questions = std::fs::read(examples.join("answers.json")).unwrap();

@@ -4,6 +4,7 @@
 //! decision to be made here first.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+use phi3v_kernels::testing::sources::{code, files, paths_from, rust_files};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -58,39 +59,16 @@ const EDGES: &[(&str, &[&str])] = &[
     ("trace", &["engine", "model", "image", "tokenizer", "processor"]),
 ];
 
-fn rust_files(path: &Path, found: &mut Vec<PathBuf>) {
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).unwrap() {
-            rust_files(&entry.unwrap().path(), found);
-        }
-    } else if path.extension().is_some_and(|extension| extension == "rs") {
-        found.push(path.to_owned());
-    }
-}
-
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name)
 }
 
-/// Modules of this crate that the text names, outside comments and tests: a test may need more than what it tests.
-fn named_modules(text: &str) -> BTreeSet<String> {
-    let text = text.split("\n#[cfg(test)]").next().unwrap_or(text);
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let code = lines.collect::<Vec<_>>().join("\n");
-    let mut named = BTreeSet::new();
-    for rest in code.split("crate::").skip(1) {
-        let words: Vec<&str> = match rest.strip_prefix('{') {
-            Some(group) => group.split('}').next().unwrap_or(group).split(',').map(str::trim).collect(),
-            None => vec![rest],
-        };
-        for word in words {
-            let name: String = word.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-            if !name.is_empty() {
-                named.insert(name);
-            }
-        }
-    }
-    named
+/// Modules of this crate that the code names.
+fn named_modules(code: &str) -> BTreeSet<String> {
+    let first = |path: &String| path.split('/').next().unwrap_or_default().to_owned();
+    // types and functions of the root are those of modules, or `Error` and `Result`
+    let is_module = |name: &String| name.starts_with(|c: char| c.is_ascii_lowercase());
+    paths_from(code, "crate::").iter().map(first).filter(is_module).collect()
 }
 
 #[test]
@@ -100,13 +78,13 @@ fn modules_name_only_what_they_may() {
         let mut files = Vec::new();
         for candidate in [format!("{module}.rs"), (*module).to_owned()] {
             if source(&candidate).exists() {
-                rust_files(&source(&candidate), &mut files);
+                files.extend(rust_files(&source(&candidate)));
             }
         }
         assert!(!files.is_empty(), "module {module} has no source");
         listed.insert((*module).to_owned());
         for file in files {
-            for name in named_modules(&std::fs::read_to_string(&file).unwrap()) {
+            for name in named_modules(&code(&file)) {
                 let fine = name == *module || name == "error" || allowed.contains(&name.as_str());
                 assert!(fine, "{} names crate::{name}, which {module} may not know", file.display());
             }
@@ -157,8 +135,7 @@ const COMMANDS: &[&str] = &[
 #[test]
 fn the_library_and_the_kernels_name_no_flag_and_no_command() {
     for name in ["phi3v", "kernels", "gpu"] {
-        let mut files = Vec::new();
-        rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut files);
+        let files = rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"));
         assert!(files.len() > 10, "{name} has no source");
         for file in files {
             let text = std::fs::read_to_string(&file).unwrap();
@@ -251,10 +228,7 @@ fn no_function_takes_a_tuple() {
         fn d(x: &(dyn Any + Send), y: fn((u8, u8)) -> u8) fn e<T>(x: T, (y,): (u8,))";
     assert_eq!(takes_tuples(text), ["b", "c", "e"]);
     for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap() {
-        let mut files = Vec::new();
-        rust_files(&entry.unwrap().path().join("src"), &mut files);
-        assert!(!files.is_empty(), "a crate without source");
-        for file in files {
+        for file in rust_files(&entry.unwrap().path().join("src")) {
             let text = std::fs::read_to_string(&file).unwrap();
             let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
             let found = takes_tuples(&code.join("\n")).join(", ");
@@ -264,5 +238,22 @@ fn no_function_takes_a_tuple() {
                 file.display()
             );
         }
+    }
+}
+
+#[test]
+fn no_file_is_long() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let of_python = ["crates/python/python", "crates/python/tests", "examples/python", "scripts/reference"]
+        .map(|folder| root.join(folder));
+    let packages = std::fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path());
+    let of_rust = packages.chain([root.join("tools"), root.join("fuzz")]).flat_map(|package| {
+        ["src", "tests", "benches", "examples", "fuzz_targets"].map(|folder| package.join(folder))
+    });
+    let of_rust = of_rust.filter(|folder| folder.is_dir() && !of_python.contains(folder));
+    let rust = of_rust.flat_map(|folder| rust_files(&folder));
+    for file in rust.chain(of_python.iter().flat_map(|folder| files(folder, "py"))) {
+        let lines = std::fs::read_to_string(&file).unwrap().lines().count();
+        assert!(lines <= 800, "{} has {lines} lines, the limit is 800", file.display());
     }
 }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from collections import deque
 from pathlib import Path
 
 import phi3v
@@ -14,7 +15,7 @@ import pytest
 from conftest import COVER, EXAMPLES, REPOSITORY, needs
 from phi3v import _phi3v
 from phi3v._options import split
-from phi3v._pictures import prepare
+from phi3v._pictures import prepare, several
 
 PICTURES = sorted(path for path in (REPOSITORY / "testdata" / "images").iterdir() if path.suffix != ".json")
 processor = _phi3v.open_processor("demo")
@@ -24,6 +25,19 @@ def seen(picture, **options):
     """What the model sees of a picture."""
     read = prepare(processor.picture, picture, split(options).reading)
     return read.size, read.grid, bytes(read.pixel_values(read.tiles))
+
+
+def test_several_pictures_are_all_that_can_be_iterated():
+    paths = [str(COVER), EXAMPLES / "text.png"]
+    for kind in (list, tuple, iter, deque, dict.fromkeys, lambda paths: dict(enumerate(paths)).values()):
+        assert several(kind(paths)) == paths
+        assert len(phi3v.tokenize_cost(kind(paths))) == 2
+    assert several(set(paths[:1])) == paths[:1]
+    with open(COVER, "rb") as file:
+        for one in (*paths, b"", bytearray(), memoryview(b""), io.BytesIO(), file, None):
+            assert several(one) == [one]
+    for one in (needs("numpy").zeros((2, 2), "uint8"), needs("PIL.Image").open(COVER)):
+        assert len(several(one)) == 1 and several(one)[0] is one
 
 
 @pytest.mark.parametrize("reference", [False, True], ids=["as_seen", "reference"])

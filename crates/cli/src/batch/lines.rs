@@ -2,7 +2,7 @@
 //! be left out. They are gone through once, for their names and places, and read again one by one.
 
 use super::error::BatchError;
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Code};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
@@ -106,7 +106,7 @@ impl Lines {
     /// # Errors
     /// The request is meant for somebody else, or the file has changed or gone since it was gone through.
     pub fn body(&self, index: usize) -> Result<Vec<u8>, ApiError> {
-        let changed = || ApiError::bad_request("input_changed", "the line has changed since the batch began");
+        let changed = || ApiError::new(Code::InputChanged, "the line has changed since the batch began");
         let Place { id, offset, bytes } = &self.places[index];
         let mut line = vec![0; *bytes];
         {
@@ -230,6 +230,6 @@ mod tests {
             .unwrap();
         let lines = Lines::of_file(File::open(&path).unwrap(), &path).unwrap();
         std::fs::write(&path, "{\"custom_id\": \"b\", \"body\": 1}\n").unwrap();
-        assert!((0..2).all(|index| lines.body(index).unwrap_err().code == "input_changed"));
+        assert!((0..2).all(|index| lines.body(index).unwrap_err().code == Code::InputChanged));
     }
 }

@@ -5,10 +5,9 @@ use super::lines::Lines;
 use super::questions::Question;
 use super::row::{RowKey, salt};
 use crate::documents::OpenFiles;
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Code};
 use crate::server::openai::offline::{Extras, Offered, Offline, Requests, settle_seed};
 use crate::sources::{ImageOptions, NamedImage, NamedImageError, read_page};
-use axum::http::StatusCode;
 use phi3v::batch::Asked;
 use phi3v::constraint::{Constraint, GrammarConstraint};
 use phi3v::engine::Request;
@@ -117,27 +116,18 @@ fn caught<T>(work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> 
 
 /// Why a picture that was named cannot be asked about, in the words of the command line: the rows are its user's own.
 fn refusal(error: &NamedImageError) -> ApiError {
-    let (status, code) = match error {
-        NamedImageError::Image { error, .. } => {
-            let told = ApiError::image(error, "");
-            (told.status, told.code)
-        }
-        NamedImageError::Document { error, .. } => {
-            let told = ApiError::document(error, "");
-            (told.status, told.code)
-        }
-        NamedImageError::Fetch { error, .. } => {
-            let told = ApiError::source(error);
-            (told.status, told.code)
-        }
-        NamedImageError::Url { .. } => (StatusCode::BAD_REQUEST, "image_source_not_allowed"),
-        NamedImageError::Unprepared => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+    let code = match error {
+        NamedImageError::Image { error, .. } => ApiError::image(error, "").code,
+        NamedImageError::Document { error, .. } => ApiError::document(error, "").code,
+        NamedImageError::Fetch { error, .. } => ApiError::source(error).code,
+        NamedImageError::Url { .. } => Code::ImageSourceNotAllowed,
+        NamedImageError::Unprepared => Code::InternalError,
         NamedImageError::File { .. } | NamedImageError::Grab(_) | NamedImageError::StdinTwice => {
-            (StatusCode::BAD_REQUEST, "image_unreadable")
+            Code::ImageUnreadable
         }
     };
     let hint = error.hint_in_batch().map(|hint| Box::new(hint.into()));
-    ApiError { hint, ..ApiError::new(status, code, error.to_string()) }
+    ApiError { hint, ..ApiError::new(code, error.to_string()) }
 }
 
 /// What is told of a request some page of which lacks something.
@@ -194,19 +184,19 @@ mod tests {
         let url = |url: &str| NamedImageError::Url { url: url.to_owned() };
         let too_wide = ImageError::Side { width: 9, height: 1, limit: 8 };
         let cases = [
-            (fetch(SourceError::NotAllowed(Unallowed::Host)), "image_source_not_allowed", "--allow-url"),
+            (fetch(SourceError::NotAllowed(Unallowed::Host)), Code::ImageSourceNotAllowed, "--allow-url"),
             (
                 fetch(SourceError::NotAllowed(Unallowed::PrivateHost)),
-                "image_source_not_allowed",
+                Code::ImageSourceNotAllowed,
                 "fetch it yourself",
             ),
-            (fetch(SourceError::TooLarge { limit: 4 }), "image_too_large", "--max-image-bytes"),
-            (fetch(FetchFault::Status.into()), "image_fetch_failed", "--retry-errors"),
-            (url("https://example.org/a.png"), "image_source_not_allowed", "--allow-url example.org"),
-            (url("ftp://example.org/a.png"), "image_source_not_allowed", "fetch it yourself"),
+            (fetch(SourceError::TooLarge { limit: 4 }), Code::ImageTooLarge, "--max-image-bytes"),
+            (fetch(FetchFault::Status.into()), Code::ImageFetchFailed, "--retry-errors"),
+            (url("https://example.org/a.png"), Code::ImageSourceNotAllowed, "--allow-url example.org"),
+            (url("ftp://example.org/a.png"), Code::ImageSourceNotAllowed, "fetch it yourself"),
             (
                 NamedImageError::Image { name: "a".to_owned(), error: too_wide },
-                "image_too_large",
+                Code::ImageTooLarge,
                 "--max-side",
             ),
         ];
@@ -223,7 +213,7 @@ mod tests {
     #[test]
     fn a_panic_is_an_error_of_the_input_that_it_comes_from() {
         let told = caught::<()>(|| panic!("a bug")).unwrap_err();
-        assert_eq!((told.status.as_u16(), told.code), (500, "internal_error"));
+        assert_eq!(told.code, Code::InternalError);
         assert_eq!(caught(|| Ok(7)).unwrap(), 7);
     }
 }

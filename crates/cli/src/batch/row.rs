@@ -94,8 +94,8 @@ impl RowMaker {
     #[must_use]
     pub fn failed(&self, custom_id: &str, error: &ApiError) -> Row {
         let error = in_a_batch(error.clone(), self.limit);
-        let told = RowError { code: error.code.to_owned(), message: error.message.clone() };
-        Row { error: Some(told), ..self.row(custom_id, error.status.as_u16(), body(&error.body())) }
+        let told = RowError { code: error.code.name().to_owned(), message: error.message.clone() };
+        Row { error: Some(told), ..self.row(custom_id, error.status().as_u16(), body(&error.body())) }
     }
 
     fn row(&self, custom_id: &str, status_code: u16, body: Value) -> Row {
@@ -169,6 +169,7 @@ fn in_a_batch(mut error: ApiError, limit: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::error::Code;
     use crate::sources::{SourceError, Unallowed};
     use phi3v::constraint::ConstraintError;
     use phi3v::engine::EngineError;
@@ -196,7 +197,7 @@ mod tests {
                 ApiError::library(&BackendError::OutOfMemory { bytes: 7 }.into()),
                 "try again later, send fewer pictures, or give a smaller --context",
             ),
-            (ApiError::bad_request("x", "y").hint(larger), "do this"),
+            (ApiError::new(Code::TextTooLong, "y").hint(larger), "do this"),
             (ApiError::invalid_value("seed", "x"), "correct seed"),
             (ApiError::unsupported_field("x"), "leave it out"),
             (ApiError::internal("x"), "report it"),

@@ -3,7 +3,7 @@
 use super::error::BatchError;
 use super::prepare::{Group, Key};
 use super::row::{Row, RowMaker};
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Code};
 use phi3v::batch::{Answer, Batch, Coming, Ended};
 use phi3v::engine::Engine;
 use phi3v_kernels::Backend;
@@ -23,9 +23,6 @@ pub trait Sink {
     /// What was written has not reached the disk.
     fn moment(&mut self) -> Result<(), BatchError>;
 }
-
-/// The code of an error that the device is to blame for, and not what was asked: whatever is asked next has it too.
-const DEVICE_FAILED: &str = "device_failed";
 
 /// Answers what comes from `coming`, in the order in which answers end, until there is no more or `stop` says so:
 /// then what runs is finished.
@@ -49,7 +46,9 @@ pub fn run<B: Backend>(
         }
         let mut lost = None;
         for ended in batch.step() {
-            if let Some(error) = ended.result.as_ref().err().filter(|error| error.code == DEVICE_FAILED) {
+            // the device is to blame, and not what was asked: whatever is asked next has the error too
+            if let Some(error) = ended.result.as_ref().err().filter(|error| error.code == Code::DeviceFailed)
+            {
                 lost = Some(error.message.clone());
             } else if let Some(row) = parts.add(ended, maker) {
                 sink.row(row)?;
@@ -122,7 +121,10 @@ mod tests {
 
     #[test]
     fn a_device_that_fails_ends_the_run_and_gives_no_rows() {
-        let session = phi3v::load("demo").unwrap();
+        let choice = phi3v_kernels::testing::test_device().parse().unwrap();
+        let device = phi3v::device::DeviceOptions { choice, ..Default::default() };
+        let options = phi3v::SessionOptions { device, ..Default::default() };
+        let session = phi3v::Session::load("demo", &options).unwrap();
         let tokenizer = Arc::clone(session.tokenizer());
         let (job, model) = ("j".to_owned(), "demo".to_owned());
         let maker = RowMaker { job, created: 7, model, tokenizer, limit: "max_tokens" };

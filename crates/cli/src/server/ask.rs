@@ -1,6 +1,6 @@
 //! A validated question: what every API of the server turns its requests into.
 
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::hints::question;
 use super::limits::Limits;
 use crate::documents::PageChoice;
@@ -228,7 +228,7 @@ pub(super) fn check_parts<'a, P: Iterator<Item = &'a TurnPart>>(
     if bytes > limits.text_bytes_max {
         let message =
             format!("the messages have {bytes} bytes of text, the limit is {}", limits.text_bytes_max);
-        let error = ApiError::bad_request("text_too_long", message).param(name);
+        let error = ApiError::new(Code::TextTooLong, message).param(name);
         return Err(error.hint(question::TEXT));
     }
     Ok(())
@@ -241,5 +241,5 @@ pub(super) fn text_bytes<'a>(parts: impl Iterator<Item = &'a TurnPart>) -> usize
 
 /// The error for a request with more pictures, or pages of documents, than the limit.
 pub(super) fn too_many_images(message: String) -> ApiError {
-    ApiError::bad_request("too_many_images", message).hint(question::PICTURES)
+    ApiError::new(Code::TooManyImages, message).hint(question::PICTURES)
 }

@@ -2,7 +2,7 @@
 //! came by.
 
 use super::ask::{self, RequestImage, Turn, TurnPart};
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::hints::question as hint;
 use super::limits::{Limits, Times};
 use super::prepare::{self, Abandoned, Document};
@@ -60,7 +60,7 @@ impl Decide {
             let message = format!(
                 "the questions have {bytes} bytes of text, the input with each of them, and the limit is {bytes_max}"
             );
-            let error = ApiError::bad_request("text_too_long", message).param("questions");
+            let error = ApiError::new(Code::TextTooLong, message).param("questions");
             return Err(error.hint(hint::QUESTIONS));
         }
         Ok(())

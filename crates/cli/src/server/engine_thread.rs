@@ -406,6 +406,7 @@ impl<B: Backend> EngineLoop<'_, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::error::Code;
     use crate::server::limits::Limits;
     use crate::sources::Inputs;
     use phi3v::engine::EngineOptions;
@@ -430,8 +431,19 @@ mod tests {
         Engine::new(model, checkpoint.tokenizer, Vec::new(), options).unwrap()
     }
 
+    fn device_options() -> phi3v::device::DeviceOptions {
+        let choice = phi3v_kernels::testing::test_device().parse().unwrap();
+        phi3v::device::DeviceOptions { choice, ..Default::default() }
+    }
+
     fn device() -> phi3v::device::Device {
-        phi3v::device::Device::open(&phi3v::device::DeviceOptions::default()).unwrap()
+        phi3v::device::Device::open(&device_options()).unwrap()
+    }
+
+    /// The built-in model.
+    fn session() -> phi3v::Session {
+        let options = phi3v::SessionOptions { device: device_options(), ..Default::default() };
+        phi3v::Session::load(phi3v::demo::NAME, &options).unwrap()
     }
 
     /// Sends a request with a client of its own.
@@ -455,10 +467,10 @@ mod tests {
             });
             assert_eq!(run(one_at_a_time(lost), &mut jobs, &Metrics::new()), Ended::DeviceFailed);
             let (code, updates) = late.join().unwrap();
-            assert_eq!(code, "device_failed");
+            assert_eq!(code, Code::DeviceFailed);
             updates
         });
-        assert!(early.iter_mut().all(|updates| next(updates).unwrap_err().code == "device_failed"));
+        assert!(early.iter_mut().all(|updates| next(updates).unwrap_err().code == Code::DeviceFailed));
         drop(handle);
         assert_eq!(run(one_at_a_time(device()), &mut jobs, &Metrics::new()), Ended::Done);
         assert!(matches!(next(&mut late), Ok(Update::Token(0, _))));
@@ -469,7 +481,7 @@ mod tests {
         let lost = Deferred::new(device());
         lost.lost().store(true, Ordering::Release);
         let picture = include_bytes!("../../../../examples/cover.png");
-        let picture = phi3v::load("demo").unwrap().image_from_bytes(picture).unwrap();
+        let picture = session().image_from_bytes(picture).unwrap();
         let (handle, mut jobs) = EngineHandle::new(1);
         handle.encode_ahead(&picture, CacheSalt::default());
         drop(handle);
@@ -478,7 +490,7 @@ mod tests {
 
     /// An engine, a request of two answers to it, and all memory for inputs, which the request was charged for.
     fn asked(limits: &Limits) -> (Engine<phi3v::device::Device>, Jobs, Updates, Inputs) {
-        let session = phi3v::load("demo").unwrap();
+        let session = session();
         let mut conversation = phi3v::Conversation::default();
         conversation.ask([], "What can you do?");
         let request = |_| session.request(&conversation).unwrap();
@@ -515,6 +527,6 @@ mod tests {
         let (engine, mut jobs, mut updates, inputs) = asked(&limits);
         assert_eq!(run(engine, &mut jobs, &Metrics::new()), Ended::Done);
         inputs.budget().charge(INPUT_BYTES).unwrap();
-        assert_eq!(next(&mut updates).unwrap_err().code, "deadline_exceeded");
+        assert_eq!(next(&mut updates).unwrap_err().code, Code::DeadlineExceeded);
     }
 }

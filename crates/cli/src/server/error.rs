@@ -3,6 +3,7 @@
 //! `code` is stable and `message` is the library's own sentence. Nothing a decoder, the file system or the network
 //! said is repeated: it could tell a stranger about the machine or about what lies behind an address.
 
+pub use super::codes::Code;
 use super::hints;
 pub use super::hints::Hint;
 use crate::documents::DocumentError;
@@ -23,10 +24,8 @@ const BUDGET_RETRY: Duration = Duration::from_secs(5);
 /// Why a request is refused or ended, with what HTTP and OpenAI's clients want to know of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
-    /// HTTP status of the answer.
-    pub status: StatusCode,
-    /// Stable name of the error.
-    pub code: &'static str,
+    /// What kind of error it is, which is also the HTTP status of the answer.
+    pub code: Code,
     /// What is wrong, one sentence.
     pub message: String,
     /// What to do about it.
@@ -62,26 +61,26 @@ pub struct ErrorFields {
 
 impl ApiError {
     /// An error of any kind, without a hint, a field at fault or a time to wait.
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), hint: None, param: None, retry_after: None }
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, param: None, retry_after: None }
     }
 
-    /// An error with status 400, for a request that is wrong in itself, whatever the server does.
-    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, message)
+    /// HTTP status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.code.status()
     }
 
     /// An error with status 400 and code `invalid_value`, for a field whose value cannot be used.
     pub fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
         let param = param.into();
         let hint = hints::body::value(&param);
-        Self::bad_request("invalid_value", message).param(param).hint(hint)
+        Self::new(Code::InvalidValue, message).param(param).hint(hint)
     }
 
     /// A field that this server does not have and that would change the answer.
     pub fn unsupported_field(name: &str) -> Self {
         let name: String = name.chars().take(64).collect();
-        Self::bad_request("unsupported_field", format!("the field {name} is not supported"))
+        Self::new(Code::UnsupportedField, format!("the field {name} is not supported"))
             .param(name)
             .hint(hints::body::KNOWN_FIELDS)
     }
@@ -90,18 +89,17 @@ impl ApiError {
     pub fn not_json(error: &serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
         let message = format!("the body is not valid JSON: see line {line}, column {column}");
-        Self::bad_request("invalid_json", message).hint(hints::body::JSON)
+        Self::new(Code::InvalidJson, message).hint(hints::body::JSON)
     }
 
     /// An error with status 500 for something that should not happen, which `message` says to a stranger.
     pub fn internal(message: &str) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message).hint(hints::fault::LOG)
+        Self::new(Code::InternalError, message).hint(hints::fault::LOG)
     }
 
     /// An error with status 500, after which no question is answered any more: the engine's thread is gone.
     pub fn engine_stopped() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_stopped", "the engine has stopped")
-            .hint(hints::fault::RESTART)
+        Self::new(Code::EngineStopped, "the engine has stopped").hint(hints::fault::RESTART)
     }
 
     /// The same error with a hint: what the client can do about it, one sentence.
@@ -127,66 +125,60 @@ impl ApiError {
 
     /// An error for a picture that cannot be decoded or is over a limit; `param` is its field.
     pub fn image(error: &ImageError, param: &str) -> Self {
-        let (status, code) = match error {
-            ImageError::Bytes { bytes, .. } if *bytes > 0 => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large")
-            }
+        let code = match error {
+            ImageError::Bytes { bytes, .. } if *bytes > 0 => Code::ImageTooLarge,
             ImageError::Pixels { .. }
             | ImageError::Side { .. }
             | ImageError::Frames { .. }
-            | ImageError::OutOfMemory { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large"),
+            | ImageError::OutOfMemory { .. } => Code::ImageTooLarge,
             ImageError::UnsupportedFormat { .. } | ImageError::UnsupportedKind { .. } => {
-                (StatusCode::BAD_REQUEST, "image_format_unsupported")
+                Code::ImageFormatUnsupported
             }
-            _ => (StatusCode::BAD_REQUEST, "image_invalid"),
+            _ => Code::ImageInvalid,
         };
         let message = match error {
             ImageError::NotAnImage { .. } => "this is not a picture".to_owned(),
             ImageError::Damaged { format, .. } => format!("the {format} picture is damaged"),
             other => other.to_string(),
         };
-        Self { hint: hints::image(error).map(Box::new), ..Self::new(status, code, message).param(param) }
+        Self { hint: hints::image(error).map(Box::new), ..Self::new(code, message).param(param) }
     }
 
     /// An error for a document that cannot be drawn, or a picture in its place; `param` is its field.
     pub fn document(error: &DocumentError, param: &str) -> Self {
         let (code, hint) = match error {
             DocumentError::Image(error) => return Self::image(error, param),
-            DocumentError::ManyPages { .. } => ("too_many_images", Some(hints::question::PAGES)),
+            DocumentError::ManyPages { .. } => (Code::TooManyImages, Some(hints::question::PAGES)),
             DocumentError::Start(_) | DocumentError::Replaced { .. } => {
                 return Self::internal("documents, HEIC and AVIF cannot be read");
             }
             DocumentError::PictureTime { .. } | DocumentError::PictureMemory { .. } => {
-                ("image_invalid", error.hint().map(Hint::from))
+                (Code::ImageInvalid, error.hint().map(Hint::from))
             }
-            other => ("document_unusable", other.hint().map(Hint::from)),
+            other => (Code::DocumentUnusable, other.hint().map(Hint::from)),
         };
         let hint = hint.map(Box::new);
-        Self { hint, ..Self::bad_request(code, error.to_string()).param(param) }
+        Self { hint, ..Self::new(code, error.to_string()).param(param) }
     }
 
     /// An error for a picture whose bytes could not be read or fetched, with what the client can do about it.
     pub fn source(error: &SourceError) -> Self {
-        let (status, code) = match error {
-            SourceError::DataUrl(_) => (StatusCode::BAD_REQUEST, "image_url_invalid"),
-            SourceError::NotAllowed(_) | SourceError::NoFile => {
-                (StatusCode::BAD_REQUEST, "image_source_not_allowed")
-            }
-            SourceError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "image_too_large"),
-            SourceError::Fetch(_) => (StatusCode::BAD_REQUEST, "image_fetch_failed"),
+        let code = match error {
+            SourceError::DataUrl(_) => Code::ImageUrlInvalid,
+            SourceError::NotAllowed(_) | SourceError::NoFile => Code::ImageSourceNotAllowed,
+            SourceError::TooLarge { .. } => Code::ImageTooLarge,
+            SourceError::Fetch(_) => Code::ImageFetchFailed,
             SourceError::Budget(error) => return Self::budget(error),
         };
-        Self::new(status, code, error.to_string()).hint(hints::source(error))
+        Self::new(code, error.to_string()).hint(hints::source(error))
     }
 
     /// An error for a body or pictures that the memory set aside for input cannot hold.
     pub fn budget(error: &BudgetError) -> Self {
-        let refused = |status, code| Self::new(status, code, error.to_string()).hint(hints::budget(error));
+        let refused = |code| Self::new(code, error.to_string()).hint(hints::budget(error));
         match error {
-            BudgetError::TooLarge { .. } => refused(StatusCode::PAYLOAD_TOO_LARGE, "input_too_large"),
-            BudgetError::Full => {
-                refused(StatusCode::TOO_MANY_REQUESTS, "queue_full").retry_after(BUDGET_RETRY)
-            }
+            BudgetError::TooLarge { .. } => refused(Code::InputTooLarge),
+            BudgetError::Full => refused(Code::QueueFull).retry_after(BUDGET_RETRY),
         }
     }
 
@@ -199,21 +191,19 @@ impl ApiError {
         use phi3v_kernels::BackendError;
         let internal = || {
             let message = "the answer could not be computed".to_owned();
-            (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+            (Code::InternalError, message)
         };
-        let (status, code, message) = match error {
+        let (code, message) = match error {
             phi3v::Error::Engine(EngineError::ContextLength { .. }) => {
-                (StatusCode::BAD_REQUEST, "context_length_exceeded", error.to_string())
+                (Code::ContextLengthExceeded, error.to_string())
             }
             phi3v::Error::Constraint(ConstraintError::NotAllowed { .. }) => internal(),
             phi3v::Error::Constraint(ConstraintError::NotValid { .. }) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string())
+                (Code::InternalError, error.to_string())
             }
-            phi3v::Error::Constraint(_) => (
-                StatusCode::BAD_REQUEST,
-                "response_format_unusable",
-                hints::without_places(&error.to_string()),
-            ),
+            phi3v::Error::Constraint(_) => {
+                (Code::ResponseFormatUnusable, hints::without_places(&error.to_string()))
+            }
             phi3v::Error::Sampler(SamplerError::BadLogit { .. })
             | phi3v::Error::Engine(EngineError::DamagedCache) => internal(),
             phi3v::Error::Sampler(SamplerError::OutOfRange { name, .. }) => {
@@ -222,19 +212,17 @@ impl ApiError {
             phi3v::Error::Engine(_)
             | phi3v::Error::Processor(_)
             | phi3v::Error::Sampler(_)
-            | phi3v::Error::Decide(_) => (StatusCode::BAD_REQUEST, "invalid_value", error.to_string()),
-            phi3v::Error::Backend(BackendError::Device { .. }) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "device_failed", error.to_string())
-            }
-            phi3v::Error::Backend(_) => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory", error.to_string()),
+            | phi3v::Error::Decide(_) => (Code::InvalidValue, error.to_string()),
+            phi3v::Error::Backend(BackendError::Device { .. }) => (Code::DeviceFailed, error.to_string()),
+            phi3v::Error::Backend(_) => (Code::OutOfMemory, error.to_string()),
             _ => internal(),
         };
-        Self { hint: hints::library(error).map(Box::new), ..Self::new(status, code, message) }
+        Self { hint: hints::library(error).map(Box::new), ..Self::new(code, message) }
     }
 
     /// OpenAI's class of the error.
     fn class(&self) -> &'static str {
-        match self.status {
+        match self.status() {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::FORBIDDEN => "permission_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -251,7 +239,7 @@ impl ApiError {
                 message: self.message.clone(),
                 r#type: self.class(),
                 param: self.param.clone(),
-                code: self.code,
+                code: self.code.name(),
                 hint: self.hint.as_ref().map(ToString::to_string),
             },
         }
@@ -284,24 +272,20 @@ impl From<BudgetError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response =
-            (self.status, [(header::CONTENT_TYPE, "application/json")], self.json()).into_response();
+            (self.status(), [(header::CONTENT_TYPE, "application/json")], self.json()).into_response();
         if let Some(after) = self.retry_after {
             let seconds = HeaderValue::from(after.as_secs().max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
-        if self.status == StatusCode::GATEWAY_TIMEOUT {
+        if self.code == Code::DeadlineExceeded {
             // they would ask twice more, each time for as long
             response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         // the log line of the request names the error; see `super::log`
-        response.extensions_mut().insert(ErrorCode(self.code));
+        response.extensions_mut().insert(self.code);
         response
     }
 }
-
-/// The code of an error response, which it carries to the line of the log.
-#[derive(Clone, Copy, Debug)]
-pub struct ErrorCode(pub &'static str);
 
 #[cfg(test)]
 mod tests {
@@ -327,7 +311,7 @@ mod tests {
     fn an_answer_that_does_not_validate_is_no_fault_of_the_request() {
         let reason = "1 is not of type string (at /a)".to_owned();
         let told = ApiError::library(&phi3v::constraint::ConstraintError::NotValid { reason }.into());
-        assert_eq!((told.status.as_u16(), told.code), (500, "internal_error"));
+        assert_eq!(told.code, Code::InternalError);
         assert!(told.message.ends_with("does not satisfy its JSON schema: 1 is not of type string (at /a)"));
         assert!(told.hint.is_some_and(|hint| hint.to_string().starts_with("ask again")));
     }
@@ -335,19 +319,19 @@ mod tests {
     #[test]
     fn an_array_that_has_run_out_of_items_is_a_fault_of_the_schema() {
         let told = ApiError::library(&phi3v::constraint::ConstraintError::NoOtherItem.into());
-        assert_eq!((told.status.as_u16(), told.code), (400, "response_format_unusable"));
+        assert_eq!(told.code, Code::ResponseFormatUnusable);
         assert!(told.hint.is_some_and(|hint| hint.to_string().contains("maxItems")));
     }
 
     #[test]
     fn a_picture_that_there_is_no_memory_for_is_too_large() {
         let told = ApiError::image(&ImageError::OutOfMemory { bytes: 7 }, "messages");
-        assert_eq!((told.status.as_u16(), told.code), (413, "image_too_large"));
+        assert_eq!(told.code, Code::ImageTooLarge);
         assert_eq!(told.hint.unwrap().to_string(), "scale the picture down");
     }
 
-    /// What a source says, and what a client hears: status, code, message, hint.
-    type Told = (SourceError, u16, &'static str, &'static str, &'static str);
+    /// What a source says, and what a client hears: code, message, hint.
+    type Told = (SourceError, Code, &'static str, &'static str);
 
     fn told() -> [Told; 9] {
         use SourceError::{Budget, DataUrl, Fetch, NoFile, NotAllowed, TooLarge};
@@ -355,64 +339,55 @@ mod tests {
         [
             (
                 DataUrl(DataUrlFault::NoComma),
-                400,
-                "image_url_invalid",
+                Code::ImageUrlInvalid,
                 "the data URL has no comma",
                 "write it as data:image/png;base64,iVBORw0K...",
             ),
             (
                 NotAllowed(Unallowed::Http),
-                400,
-                "image_source_not_allowed",
+                Code::ImageSourceNotAllowed,
                 "pictures from http addresses are not allowed",
                 "send the picture as a data URL, or start the server with --allow-image-host",
             ),
             (
                 NotAllowed(Unallowed::PrivateHost),
-                400,
-                "image_source_not_allowed",
+                Code::ImageSourceNotAllowed,
                 "pictures from hosts outside the public internet are not allowed",
                 "send the picture as a data URL",
             ),
             (
                 NoFile,
-                400,
-                "image_source_not_allowed",
+                Code::ImageSourceNotAllowed,
                 "there is no picture that may be read at this address",
                 "give the path of a file below the folder of --allow-image-dir",
             ),
             (
                 TooLarge { limit: 4 },
-                413,
-                "image_too_large",
+                Code::ImageTooLarge,
                 "the picture has more than 4 bytes, the limit",
                 "scale the picture down or compress it more",
             ),
             (
                 Fetch(FetchFault::Redirects { limit: 3 }),
-                400,
-                "image_fetch_failed",
+                Code::ImageFetchFailed,
                 "the picture's server redirected more than 3 times, the limit",
                 "open the address in a browser, or send the picture as a data URL",
             ),
             (
                 Fetch(FetchFault::Time { limit: seconds }),
-                400,
-                "image_fetch_failed",
+                Code::ImageFetchFailed,
                 "the picture was not fetched within 15 s, the limit",
                 "try again later, or send the picture as a data URL",
             ),
             (
                 Budget(BudgetError::TooLarge { bytes: 9, limit: 8 }),
-                413,
-                "input_too_large",
+                Code::InputTooLarge,
                 "the body and the pictures of the request take 9 bytes or more, the limit is 8",
                 "send fewer or smaller pictures, or set their detail to low",
             ),
             (
                 Budget(BudgetError::Full),
-                429,
-                "queue_full",
+                Code::QueueFull,
                 "the bodies and pictures of other requests fill the memory set aside for them",
                 "try again later",
             ),
@@ -421,13 +396,13 @@ mod tests {
 
     #[test]
     fn a_source_that_gave_nothing_is_told_in_the_clients_terms() {
-        for (error, status, code, message, hint) in told() {
+        for (error, code, message, hint) in told() {
             let told = ApiError::from(error);
-            assert_eq!((told.status.as_u16(), told.code), (status, code));
+            assert_eq!(told.code, code);
             let told_hint = told.hint.map(|hint| hint.to_string());
             assert_eq!((told.message.as_str(), told_hint.as_deref()), (message, Some(hint)));
-            let again = (status == 429).then_some(Duration::from_secs(5));
-            assert_eq!(told.retry_after, again, "{code}");
+            let again = (code == Code::QueueFull).then_some(Duration::from_secs(5));
+            assert_eq!(told.retry_after, again, "{code:?}");
         }
     }
 }

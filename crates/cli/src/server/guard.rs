@@ -9,14 +9,14 @@
 pub use super::keys::KeyFileError;
 
 use super::connections::Connection;
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::hints;
 use super::keys::{Claim, Keys};
 use super::limits;
 use crate::origin::Origin;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use phi3v::engine::CacheSalt;
@@ -80,22 +80,20 @@ impl Guard {
         match &host {
             Some(host) if !self.knows_host(host) => {
                 let message = "the server is not known by the name in the Host header";
-                return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message)
-                    .hint(hints::access::HOST));
+                return Err(ApiError::new(Code::HostNotAllowed, message).hint(hints::access::HOST));
             }
             None if !may_lack_host(request) => {
                 let message = match headers.get_all(header::HOST).iter().count() {
                     1 => "the Host header is no valid host",
                     _ => "the request has no Host header, or more than one",
                 };
-                return Err(ApiError::bad_request("host_missing", message).hint(hints::access::ONE_HOST));
+                return Err(ApiError::new(Code::HostMissing, message).hint(hints::access::ONE_HOST));
             }
             _ => {}
         }
         if !self.knows_origin(headers, host.as_deref()) {
             let message = "pages of this origin may not use the server";
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
-                .hint(hints::access::ORIGIN));
+            return Err(ApiError::new(Code::OriginNotAllowed, message).hint(hints::access::ORIGIN));
         }
         self.check_key(uri, headers)
     }
@@ -113,7 +111,7 @@ impl Guard {
             Claim::Invalid => ("the request has no valid API key", hints::access::KEY),
             Claim::Several => ("the request has more than one Authorization header", hints::access::ONE_KEY),
         };
-        Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).hint(hint))
+        Err(ApiError::new(Code::InvalidApiKey, message).hint(hint))
     }
 
     fn knows_host(&self, host: &str) -> bool {
@@ -183,8 +181,8 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
             next.run(Request::from_parts(parts, body)).await
         }
         Err(error) => {
-            let unauthorised = error.status == StatusCode::UNAUTHORIZED;
-            let full = error.code == "connections_full";
+            let unauthorised = error.code == Code::InvalidApiKey;
+            let full = error.code == Code::ConnectionsFull;
             let mut response = error.into_response();
             if unauthorised {
                 // browsers ask their user for a password, and send it with everything the page asks for
@@ -224,7 +222,7 @@ mod tests {
         let request = axum::http::Request::builder().version(version).uri(path);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        guard.check(&parts).map_or_else(|error| error.code, |_| "ok")
+        guard.check(&parts).map_or_else(|error| error.code.name(), |_| "ok")
     }
 
     #[test]

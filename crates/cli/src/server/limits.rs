@@ -1,9 +1,8 @@
 //! The bounds of what a client may ask for, and the errors beyond them.
 
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::hints;
 use crate::sources::SourceLimits;
-use axum::http::StatusCode;
 use phi3v::error::count;
 use phi3v::image::ImageLimits;
 use std::time::Duration;
@@ -130,8 +129,7 @@ impl Times {
 /// The error for a body of more than `limit` bytes, whether announced or sent.
 pub fn body_too_large(limit: usize) -> ApiError {
     ApiError::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "body_too_large",
+        Code::BodyTooLarge,
         format!("the body of the request has more than {limit} bytes, the limit"),
     )
     .hint(hints::size::SMALLER_BODY)
@@ -140,41 +138,37 @@ pub fn body_too_large(limit: usize) -> ApiError {
 /// The error for a body that has not come completely within `limit`.
 pub fn body_too_slow(limit: Duration) -> ApiError {
     let message = format!("the body of the request took longer than {} s, the limit", limit.as_secs());
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message).hint(hints::size::FASTER_BODY)
+    ApiError::new(Code::BodyTimeout, message).hint(hints::size::FASTER_BODY)
 }
 
 /// The error where `capacity` answers run or wait already, after which it is worth trying again.
 pub fn queue_full(capacity: usize) -> ApiError {
     let message = format!("{} running or waiting already, the limit", count(capacity, "answer"));
-    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
-        .hint(hints::load::LATER)
-        .retry_after(Duration::from_secs(2))
+    ApiError::new(Code::QueueFull, message).hint(hints::load::LATER).retry_after(Duration::from_secs(2))
 }
 
 /// The error for a new connection while all are taken by requests that are being answered.
 pub fn connections_full() -> ApiError {
     let message = "all connections are taken by requests that are being answered";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "connections_full", message)
-        .hint(hints::load::LATER)
-        .retry_after(Duration::from_secs(2))
+    ApiError::new(Code::ConnectionsFull, message).hint(hints::load::LATER).retry_after(Duration::from_secs(2))
 }
 
 /// The error for a request whose time is over before its answer is complete.
 pub fn deadline_exceeded() -> ApiError {
     let message = "the answer was not complete within the time a request may take";
-    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message).hint(hints::load::LESS_TIME)
+    ApiError::new(Code::DeadlineExceeded, message).hint(hints::load::LESS_TIME)
 }
 
 /// The error for requests that come while the model is still being loaded.
 pub fn loading() -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded")
+    ApiError::new(Code::Loading, "the model is being loaded")
         .hint(hints::load::WHEN_READY)
         .retry_after(Duration::from_secs(2))
 }
 
 /// The error for requests that come while the server is shutting down.
 pub fn draining() -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down")
+    ApiError::new(Code::Draining, "the server is shutting down")
         .hint(hints::load::AFTER_RESTART)
         .retry_after(Duration::from_secs(10))
 }

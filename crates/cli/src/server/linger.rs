@@ -2,7 +2,7 @@
 //! meet a closed connection and never see the reason. Bodies that are coded for their transfer in a way that is not
 //! undone here are refused.
 
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::hints;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -88,5 +88,5 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = "the body of the request has a transfer coding other than chunked";
-    Err(ApiError::bad_request("transfer_encoding", message).hint(hints::size::PLAIN_BODY))
+    Err(ApiError::new(Code::TransferEncoding, message).hint(hints::size::PLAIN_BODY))
 }

@@ -1,7 +1,7 @@
 //! One log line and one count for each request. Neither holds a path, a key, a text or a picture of a client: the
 //! route is the router's own pattern, and the id is ours.
 
-use super::error::ErrorCode;
+use super::error::Code;
 use super::metrics::Metrics;
 use super::state::{App, fresh_id};
 use axum::extract::{MatchedPath, Request, State};
@@ -58,7 +58,7 @@ pub(super) async fn request(State(app): State<Arc<App>>, request: Request, next:
         answered: false,
     };
     let mut response = next.run(request).instrument(line.span.clone()).await;
-    let code = response.extensions().get::<ErrorCode>().map(|code| code.0);
+    let code = response.extensions().get::<Code>().map(|code| code.name());
     line.write(response.status().as_u16(), code);
     line.answered = true;
     if let Ok(value) = HeaderValue::from_str(&id) {

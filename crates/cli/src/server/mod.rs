@@ -9,6 +9,7 @@
 //! here panics on what a client sends.
 
 pub mod ask;
+mod codes;
 mod connections;
 mod cors;
 pub mod decide;

@@ -453,6 +453,7 @@ fn max_new_tokens(app: &App, model: &ServedModel, ask: &Ask, prompt: usize) -> R
 mod tests {
     use super::*;
     use crate::server::engine_thread::EngineHandle;
+    use crate::server::error::Code;
     use crate::sources::Fetcher;
     use phi3v::checkpoint::Checkpoint;
     use phi3v::constraint::{ConstraintFactory, GrammarLimits};
@@ -499,7 +500,7 @@ mod tests {
             let _ = wait.recv_timeout(Duration::from_secs(2));
             Ok(())
         });
-        assert_eq!(Times::start(&limits).within(work).await.unwrap_err().code, "deadline_exceeded");
+        assert_eq!(Times::start(&limits).within(work).await.unwrap_err().code, Code::DeadlineExceeded);
     }
 
     fn demo() -> ServedModel {
@@ -594,7 +595,7 @@ mod tests {
         assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "the fast one waits for no slow one");
         for waiting in waiting {
             let error = waiting.await.unwrap().err().unwrap();
-            assert_eq!(error.code, "image_fetch_failed");
+            assert_eq!(error.code, Code::ImageFetchFailed);
         }
         // those that never got a permit had no more time than the others
         slow.set_nonblocking(true).unwrap();

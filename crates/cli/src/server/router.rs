@@ -1,6 +1,6 @@
 //! The routes, and what every request passes on its way to them: log, CORS, guard.
 
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::guard::{self, Guard};
 use super::hints;
 use super::openai::{chat, decisions, models, openapi, responses, tokenize};
@@ -8,7 +8,7 @@ use super::state::App;
 use super::{cors, linger, log, ui};
 use crate::origin::Origin;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
@@ -57,11 +57,9 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "there is nothing at this address")
-        .hint(hints::access::ROUTES)
+    ApiError::new(Code::RouteNotFound, "there is nothing at this address").hint(hints::access::ROUTES)
 }
 
 async fn method_not_allowed() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
-        .hint(hints::access::ROUTES)
+    ApiError::new(Code::MethodNotAllowed, "this address takes another method").hint(hints::access::ROUTES)
 }

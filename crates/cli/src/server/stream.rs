@@ -1,9 +1,8 @@
 //! What a connection's bytes pass: a watch that notes when they move, and errors of heads in the server's own words.
 
 use super::connections::Connection;
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::hints;
-use axum::http::StatusCode;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -192,40 +191,33 @@ fn with_body(buf: &[u8], is_http_2: bool) -> Option<Vec<u8>> {
     );
     let line_end = head.find("\r\n")?;
     let rest = head[line_end..].replace(EMPTY, &length);
-    let answer = format!("{} {}{rest}{body}", &head[..8], error.status);
+    let answer = format!("{} {}{rest}{body}", &head[..8], error.status());
     Some([&buf[..begin], answer.as_bytes()].concat())
 }
 
 /// The error for a client that begins with HTTP/2.
 fn other_version() -> ApiError {
     let message = "the request is HTTP/2, and the server speaks HTTP/1.1";
-    ApiError::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", message).hint(hints::access::HTTP_1)
+    ApiError::new(Code::HttpVersion, message).hint(hints::access::HTTP_1)
 }
 
 /// The error for a head that hyper answers with `status`.
 fn bad_head(status: &str) -> Option<ApiError> {
-    let (status, code, message, hint) = match status {
-        "400" => (
-            StatusCode::BAD_REQUEST,
-            "head_invalid",
-            "the head of the request is not valid HTTP/1.1",
-            hints::size::HEAD,
-        ),
+    let (code, message, hint) = match status {
+        "400" => (Code::HeadInvalid, "the head of the request is not valid HTTP/1.1", hints::size::HEAD),
         "414" => (
-            StatusCode::URI_TOO_LONG,
-            "uri_too_long",
+            Code::UriTooLong,
             "the address in the request is longer than the server reads",
             hints::size::ADDRESS,
         ),
         "431" => (
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "head_too_large",
+            Code::HeadTooLarge,
             "the headers of the request are more than the server reads",
             hints::size::HEADERS,
         ),
         _ => return None,
     };
-    Some(ApiError::new(status, code, message).hint(hint))
+    Some(ApiError::new(code, message).hint(hint))
 }
 
 #[cfg(test)]

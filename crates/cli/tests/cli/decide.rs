@@ -2,19 +2,11 @@
 
 use super::{Fixture, Run};
 use serde_json::Value;
-use std::path::Path;
 
 /// A fixture with the pictures of examples/ in a folder called `photos`.
 fn with_photos() -> Fixture {
     let fixture = Fixture::new();
-    std::fs::create_dir(fixture.path("photos")).unwrap();
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-    for entry in std::fs::read_dir(examples).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|ending| ending == "png") {
-            std::fs::copy(&path, fixture.path("photos").join(path.file_name().unwrap())).unwrap();
-        }
-    }
+    fixture.copy_examples("photos");
     fixture
 }
 
@@ -285,24 +277,8 @@ fn a_calibration_replaces_nothing_that_it_is_made_from() {
 #[test]
 fn the_guide_s_examples_work() {
     let fixture = with_photos();
-    let program = Path::new(env!("CARGO_BIN_EXE_phi3v")).parent().unwrap().to_owned();
-    let path = std::env::join_paths([program, "/usr/bin".into(), "/bin".into()]).unwrap();
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/decide.md");
-    let guide = std::fs::read_to_string(guide).unwrap();
-    let mut told = Vec::new();
-    for block in guide.split("```sh\n").skip(1) {
-        let script = block.split("```").next().unwrap();
-        let mut shell = std::process::Command::new("sh");
-        shell
-            .args(["-ec", script])
-            .current_dir(fixture.dir.path())
-            .env("PATH", &path)
-            .stdin(std::process::Stdio::null());
-        shell.env("PHI3V_MODEL", "demo").env("PHI3V_CACHE", fixture.path("cache"));
-        let run = Run::of(shell.output().unwrap());
-        assert_eq!(run.code, Some(0), "{script}\n{}", run.stderr);
-        told.push(run.stdout);
-    }
+    let guide = super::repository_text("docs/guide/decide.md");
+    let told = fixture.run_examples(&guide, &[]);
     assert!(told.len() >= 4, "{}", told.len());
     assert!(guide.contains(&format!("```text\n{}```", told[0])), "{}", told[0]);
 }

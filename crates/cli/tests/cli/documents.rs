@@ -311,8 +311,7 @@ fn the_guide_s_examples_work() {
     needs(cfg!(feature = "avif"), "photo.avif");
     let told = fixture.run_guide_but_for("images.md", &absent);
     assert!(told.len() + absent.len() >= 5, "{}", told.len());
-    let answers = std::fs::read_to_string(fixture.path("scans.jsonl"));
-    assert!(told.iter().all(|told| !told.is_empty()) || answers.is_ok());
+    assert!(told.iter().all(|told| !told.is_empty()), "{told:?}");
 }
 
 #[test]

@@ -543,7 +543,9 @@ fn what_a_shell_has_opened_is_read() {
     let mut bash = Command::new("bash");
     let program = env!("CARGO_BIN_EXE_phi3v");
     bash.args(["-c", &format!("{program} ask <(sleep 0.2; cat small.png) What? --max-new-tokens 1")]);
-    bash.current_dir(fixture.path("")).env("PHI3V_MODEL", tiny());
+    let environment = fixture.command::<&str>(&[]);
+    bash.envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    bash.current_dir(fixture.path(""));
     match bash.output() {
         Ok(output) => drop(Run::of(output).answer()),
         Err(_) => phi3v_kernels::testing::skip("<(...) needs bash", "install bash"),

@@ -21,6 +21,7 @@ mod signals;
 mod streams;
 mod windows;
 
+use phi3v_kernels::testing::test_device;
 use safetensors::SafeTensors;
 use std::ffi::OsStr;
 use std::io::Write;
@@ -70,6 +71,17 @@ impl Fixture {
         encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
     }
 
+    /// Copies the pictures of examples/ to a folder called `name`.
+    fn copy_examples(&self, name: &str) {
+        std::fs::create_dir(self.path(name)).unwrap();
+        for entry in std::fs::read_dir(repository().join("examples")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "png") {
+                std::fs::copy(&path, self.path(name).join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+
     /// Copies the checkpoint, so that a test can change it.
     fn copy_model(&self) {
         for file in std::fs::read_dir(tiny()).unwrap() {
@@ -93,13 +105,16 @@ impl Fixture {
         std::fs::write(&shard, bytes).unwrap();
     }
 
-    /// The program in the folder, with the tiny checkpoint, and nothing of the user's environment that matters.
+    /// The program in the folder, with the tiny checkpoint, on the device that tests run on, and of what matters in the
+    /// user's environment nothing but `PHI3V_CPU`.
     fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
         command.args(args).current_dir(self.dir.path()).env("PHI3V_MODEL", tiny());
         command.env("HF_HOME", self.path("hub")).env("HF_HUB_OFFLINE", "1").env_remove("HF_HUB_CACHE");
-        command.env("PHI3V_CACHE", self.path("cache"));
-        command.env_remove("PHI3V_CPU").stdin(Stdio::null());
+        command
+            .env("PHI3V_CACHE", self.path("cache"))
+            .env("PHI3V_DEVICE", test_device())
+            .stdin(Stdio::null());
         command
     }
 
@@ -133,17 +148,6 @@ impl Fixture {
         self.run_examples(&repository_text(&format!("docs/guide/{page}")), absent)
     }
 
-    /// Copies the pictures of examples/ to a folder called `name`.
-    fn copy_examples(&self, name: &str) {
-        std::fs::create_dir(self.path(name)).unwrap();
-        for entry in std::fs::read_dir(repository().join("examples")).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|ending| ending == "png") {
-                std::fs::copy(&path, self.path(name).join(path.file_name().unwrap())).unwrap();
-            }
-        }
-    }
-
     /// Runs the shell's examples of a text but for those that name one of `absent`, on the demo model; what each prints.
     fn run_examples(&self, text: &str, absent: &[&str]) -> Vec<String> {
         let program = Path::new(env!("CARGO_BIN_EXE_phi3v")).parent().unwrap().to_owned();
@@ -153,6 +157,7 @@ impl Fixture {
             let mut shell = Command::new("sh");
             shell.args(["-ec", script]).current_dir(self.dir.path()).env("PATH", &path).stdin(Stdio::null());
             shell.env("PHI3V_MODEL", "demo").env("PHI3V_CACHE", self.path("cache"));
+            shell.env("PHI3V_DEVICE", test_device());
             let told = Run::of(shell.output().unwrap());
             assert_eq!(told.code, Some(0), "{script}\n{}", told.stderr);
             told.stdout

@@ -256,13 +256,32 @@ fn help_is_a_command_and_a_model_a_flag_everywhere() {
     }
 }
 
+/// In a home where no shell has put anything yet.
+#[cfg(unix)]
+#[test]
+fn completions_are_put_where_the_help_says() {
+    let fixture = Fixture::new();
+    let help = fixture.run(&["completions", "--help"]).answer();
+    let of_files = |line: &&str| line.starts_with("  mkdir") || line.contains(" > ~");
+    let lines: Vec<&str> = help.lines().filter(of_files).collect();
+    fixture.run_examples(&format!("```sh\nHOME=$PWD/home\n{}\n```", lines.join("\n")), &[]);
+    for (shell, file) in [
+        ("bash", ".local/share/bash-completion/completions/phi3v"),
+        ("zsh", ".zfunc/_phi3v"),
+        ("fish", ".config/fish/completions/phi3v.fish"),
+    ] {
+        let written = std::fs::read_to_string(fixture.path("home").join(file)).unwrap();
+        assert_eq!(written, fixture.run(&["completions", shell]).answer());
+    }
+}
+
 /// What bash offers for the last of the words, by the script.
 #[cfg(unix)]
 fn offered(fixture: &Fixture, words: &[&str]) -> Option<Vec<String>> {
     let list = words.iter().map(|word| phi3v_cli::paths::quoted(word)).collect::<Vec<_>>().join(" ");
     let (last, before) = (words[words.len() - 1], words[words.len() - 2]);
     let script = format!(
-        "source <(\"$0\" completions bash); compopt() {{ :; }}; COMP_WORDS=({list}); COMP_CWORD={}; _phi3v_words phi3v {} {}; \
+        "eval \"$(\"$0\" completions bash)\"; compopt() {{ :; }}; COMP_WORDS=({list}); COMP_CWORD={}; _phi3v_words phi3v {} {}; \
          printf '%s\\n' \"${{COMPREPLY[@]}}\"",
         words.len() - 1,
         phi3v_cli::paths::quoted(last),

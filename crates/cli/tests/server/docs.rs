@@ -2,6 +2,7 @@
 
 use super::harness::{Running, drawer, png, user};
 use phi3v_cli::server::ServerOptions;
+use phi3v_cli::server::error::Code;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,8 +13,12 @@ fn repository() -> PathBuf {
 
 #[test]
 fn the_guide_s_examples_work() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        phi3v_kernels::testing::skip("the guide's examples need curl", "install curl");
+    let has = Command::new("sh").args(["-ec", "command -v curl; command -v base64; command -v tr"]).output();
+    if !has.is_ok_and(|output| output.status.success()) {
+        phi3v_kernels::testing::skip(
+            "the guide's examples need curl, and a shell with base64 and tr",
+            "install curl, on Windows Git with its shell on the path",
+        );
         return;
     }
     let server = Running::start(ServerOptions { drawer: drawer(), ..ServerOptions::default() });
@@ -74,44 +79,28 @@ fn the_guide_lists_the_metrics() {
     assert!(named > 10, "{text}");
 }
 
-/// Every stable code stands in the guide.
+/// Codes that rows of a batch have, and no answer of the server.
+const CODES_OF_BATCHES: [Code; 2] = [Code::ImageUnreadable, Code::InputChanged];
+
+/// Every stable code stands in the guide's table with its status, and nothing else does.
 #[test]
 fn the_guide_lists_the_codes() {
-    let guide = std::fs::read_to_string(repository().join("docs/guide/server.md")).unwrap();
-    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/server");
-    let mut folders = vec![source];
-    let code = regex_like("\"", "\"");
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = std::fs::read_to_string(&path).unwrap();
-                let text = text.split("#[cfg(test)]").next().unwrap();
-                for line in
-                    text.lines().filter(|line| line.contains("bad_request(") || line.contains("StatusCode::"))
-                {
-                    for name in code(line) {
-                        assert!(guide.contains(&format!("`{name}`")), "{name} of {}", path.display());
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Finds words of lower-case letters and underscores between two marks.
-fn regex_like(before: &'static str, after: &'static str) -> impl Fn(&str) -> Vec<String> {
-    move |line| {
-        let pieces = line.split(before).skip(1);
-        pieces
-            .filter_map(|piece| piece.split(after).next())
-            .filter(|word| {
-                word.contains('_') && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-            })
-            .map(str::to_owned)
-            .collect()
+    let guide = |name: &str| std::fs::read_to_string(repository().join("docs/guide").join(name)).unwrap();
+    let page = guide("server.md");
+    let table = page.split("| status | code |\n|---|---|\n").nth(1).unwrap();
+    let rows = table.lines().map_while(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let names = |codes: &str| codes.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let mut listed: Vec<_> = rows
+        .flat_map(|(status, codes)| names(codes).into_iter().map(move |code| (status.to_owned(), code)))
+        .collect();
+    let of_server = Code::ALL.iter().filter(|code| !CODES_OF_BATCHES.contains(code));
+    let mut codes: Vec<_> =
+        of_server.map(|code| (code.status().as_str().to_owned(), code.name().to_owned())).collect();
+    listed.sort();
+    codes.sort();
+    assert_eq!(listed, codes);
+    for code in CODES_OF_BATCHES {
+        assert!(guide("batch.md").contains(&format!("`{}`", code.name())), "{code:?}");
     }
 }
 

@@ -58,7 +58,8 @@ fn load_with(
 
 /// The device that tests run on.
 pub fn device() -> Result<Device, phi3v::Error> {
-    Ok(Device::open(&DeviceOptions { threads: Some(1), ..DeviceOptions::default() })?)
+    let choice = phi3v_kernels::testing::test_device().parse()?;
+    Ok(Device::open(&DeviceOptions { choice, threads: Some(1), ..DeviceOptions::default() })?)
 }
 
 /// Loads a checkpoint on a device.

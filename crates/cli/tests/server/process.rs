@@ -5,10 +5,21 @@ use super::signals;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// `phi3v serve` of the tiny checkpoint on the device that tests run on, with quantized weights in `cache`.
+fn serve(port: u16, args: &[&str], cache: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
+    command.args(["serve", "--port", &port.to_string(), "--model"]).arg(tiny()).args(args);
+    command.env("PHI3V_CACHE", cache).env("PHI3V_DEVICE", phi3v_kernels::testing::test_device());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    signals::hear(&mut command);
+    command
+}
 
 /// A running `phi3v serve`; killed when this is dropped.
 struct Process {
@@ -22,12 +33,9 @@ struct Process {
 
 impl Process {
     fn start(args: &[&str], level: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
-        command.args(["serve", "--port", "0", "--model"]).arg(tiny()).args(args);
-        command.env("RUST_LOG", level).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        signals::hear(&mut command);
         let cache = tempfile::tempdir().unwrap();
-        let mut child = command.env("PHI3V_CACHE", cache.path()).spawn().unwrap();
+        let mut command = serve(0, args, cache.path());
+        let mut child = command.env("RUST_LOG", level).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let address = loop {
@@ -196,12 +204,8 @@ fn free_port() -> u16 {
 /// A server whose stderr is `log`, and its address.
 fn with_log(log: impl Into<Stdio>, args: &[&str]) -> (Process, std::net::SocketAddr) {
     let port = free_port();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
-    command.args(["serve", "--port", &port.to_string(), "--model"]).arg(tiny()).args(args);
     let cache = tempfile::tempdir().unwrap();
-    command.env("PHI3V_CACHE", cache.path()).env("RUST_LOG", "trace");
-    signals::hear(&mut command);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let child = serve(port, args, cache.path()).env("RUST_LOG", "trace").stderr(log).spawn().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let process = Process { child, address, log: Arc::default(), reader: None, _cache: cache };
     for _ in 0..3000 {

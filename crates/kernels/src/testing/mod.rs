@@ -5,11 +5,14 @@
 pub mod conformance;
 mod deferred;
 pub mod oracle;
+mod settings;
 mod skips;
+pub mod sources;
 pub mod tolerances;
 mod variants;
 
 pub use deferred::{Deferred, DeferredTensor, Shared};
+pub use settings::{shared, test_device};
 pub use skips::{skip, take_skips};
 pub use variants::{Variant, variants};
 

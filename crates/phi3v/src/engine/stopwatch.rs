@@ -30,11 +30,12 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::device::{Device, DeviceOptions};
-    use phi3v_kernels::testing::Deferred;
+    use phi3v_kernels::testing::{Deferred, test_device};
 
     #[test]
     fn it_stops_when_the_device_has_done_all() {
-        let backend = Deferred::new(Device::open(&DeviceOptions::default()).unwrap());
+        let options = DeviceOptions { choice: test_device().parse().unwrap(), ..DeviceOptions::default() };
+        let backend = Deferred::new(Device::open(&options).unwrap());
         let mut x = backend.tensor(2, 2).unwrap();
         for result in [Ok(7), Err(Error::Stopped)] {
             let stopwatch = Stopwatch::start();

@@ -13,8 +13,9 @@ pub mod schemas;
 pub mod tolerances;
 
 use phi3v::device::{Device, DeviceChoice, DeviceOptions};
+use phi3v::{Session, SessionOptions};
 use phi3v_kernels::CpuLevel;
-use phi3v_kernels::testing::skip;
+use phi3v_kernels::testing::{self, skip};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -23,45 +24,39 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// `path` within the folder of reference material that is not ours to publish: `$PHI3V_SHARED`, or `../shared`
-/// beside the repository. Says loudly that a test is skipped where it is absent.
-///
-/// # Panics
-/// If `PHI3V_SHARED` is set and does not have it: whoever sets it wants these tests to run.
+/// `path` within the folder of reference material, as [`testing::shared`] finds it.
 pub fn shared(path: &str) -> Option<PathBuf> {
-    let given = std::env::var_os("PHI3V_SHARED").map(PathBuf::from);
-    let wanted = given.is_some();
-    let found = given.unwrap_or_else(|| repository().join("../shared")).join(path);
-    if found.exists() {
-        return Some(found);
-    }
-    assert!(!wanted, "{} is not there, and PHI3V_SHARED says that it should be", found.display());
-    let what = format!("{} is not there", found.display());
-    skip(&what, "set PHI3V_SHARED to the folder of reference material");
-    None
+    testing::shared(path)
 }
 
-/// The device that tests run on, with `threads` threads; at the best level where none is given, or what
-/// `PHI3V_TEST_DEVICE` names.
+/// The device that tests run on, with `threads` threads; the processor where a level is given.
 pub fn device(cpu_level: Option<CpuLevel>, threads: Option<usize>) -> Device {
-    let choice = test_device().filter(|_| cpu_level.is_none()).unwrap_or(DeviceChoice::Cpu);
+    let choice = if cpu_level.is_some() { DeviceChoice::Cpu } else { test_device() };
     Device::open(&DeviceOptions { choice, cpu_level, threads, ..DeviceOptions::default() }).unwrap()
 }
 
-/// What `PHI3V_TEST_DEVICE` names: `scripts/test-gpu` sets it.
-pub fn test_device() -> Option<DeviceChoice> {
-    std::env::var("PHI3V_TEST_DEVICE").ok().map(|name| name.parse().unwrap())
+/// The device that tests run on.
+pub fn test_device() -> DeviceChoice {
+    testing::test_device().parse().unwrap()
 }
 
-/// The device that `PHI3V_TEST_DEVICE` names; says loudly that a test is skipped without it.
+/// The built-in model on the device that tests run on.
+pub fn demo() -> Session {
+    let device = DeviceOptions { choice: test_device(), ..DeviceOptions::default() };
+    let options = SessionOptions { device, ..SessionOptions::default() };
+    Session::load(phi3v::demo::NAME, &options).unwrap()
+}
+
+/// The device that tests run on, where it is not the processor; says loudly that a test is skipped otherwise.
 pub fn named_device() -> Option<Device> {
-    if test_device().is_none() {
+    if test_device() == DeviceChoice::Cpu {
         skip(
             "no other device than the processor is named",
             "run scripts/test-gpu, which names a graphics card",
         );
+        return None;
     }
-    test_device().map(|_| device(None, None))
+    Some(device(None, None))
 }
 
 /// Writes a line to stderr that is seen although the test passes: only what the print macros write is captured.

@@ -81,11 +81,15 @@ def cost(picture: Picture) -> Cost:
 
 def several(pictures: PictureLike | Iterable[PictureLike]) -> list[PictureLike]:
     """The pictures in a list, also where there is one only, or what is none: None is no picture that was left out."""
-    if isinstance(pictures, (list, tuple)):
-        return list(pictures)
-    if isinstance(pictures, Iterator) and not hasattr(pictures, "read"):
-        return list(pictures)
-    return [pictures]  # type: ignore[list-item]
+    # file objects and arrays are pictures, though lines and rows could be taken of them
+    if (
+        isinstance(pictures, (str, os.PathLike, bytes, bytearray, memoryview))
+        or hasattr(pictures, "read")
+        or hasattr(pictures, "__array_interface__")
+        or not isinstance(pictures, Iterable)
+    ):
+        return [pictures]  # type: ignore[list-item]
+    return list(pictures)
 
 
 def prepare(read: Reader[T], picture: PictureLike, reading: Mapping[str, Any]) -> T:

@@ -1,13 +1,12 @@
 //! `GET /v1/models`.
 
 use super::types::{ModelEntry, ModelList};
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Code};
 use crate::server::hints;
 use crate::server::state::{App, ServedModel};
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use std::sync::Arc;
 
 fn entry(app: &App, model: &ServedModel) -> ModelEntry {
@@ -58,7 +57,7 @@ pub fn check_name(model: &ServedModel, name: Option<&str>) -> Result<(), ApiErro
         Some(name) if name != model.name => {
             let name: String = name.chars().take(100).collect();
             let message = format!("there is no model {name}");
-            Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message)
+            Err(ApiError::new(Code::ModelNotFound, message)
                 .param("model")
                 .hint(hints::question::model(&model.name)))
         }

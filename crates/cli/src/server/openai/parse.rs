@@ -1,13 +1,13 @@
 //! Bodies of requests: read under limits, parsed, unknown fields refused.
 
 use super::{fields, unique_keys};
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Code};
 use crate::server::hints;
 use crate::server::limits;
 use crate::server::state::App;
 use crate::sources::Budget;
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use phi3v::engine::CacheSalt;
 use schemars::{JsonSchema, schema_for};
@@ -60,7 +60,7 @@ async fn collect(body: Body, limit: usize, budget: &mut Budget) -> Result<Vec<u8
             if error.is::<LengthLimitError>() {
                 return limits::body_too_large(limit);
             }
-            ApiError::bad_request("body_incomplete", "the body of the request ended early")
+            ApiError::new(Code::BodyIncomplete, "the body of the request ended early")
                 .hint(hints::body::WHOLE)
         })?;
         if let Ok(data) = frame.into_data() {
@@ -77,7 +77,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if count > 1 {
         // somebody before the server may have looked at another than it would
         let message = format!("the request has {count} content-type headers");
-        return Err(ApiError::bad_request("head_invalid", message).hint(hints::body::ONE_TYPE));
+        return Err(ApiError::new(Code::HeadInvalid, message).hint(hints::body::ONE_TYPE));
     }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim();
@@ -85,7 +85,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = "the body of the request is not declared as application/json";
-    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message).hint(hints::body::TYPE))
+    Err(ApiError::new(Code::ContentType, message).hint(hints::body::TYPE))
 }
 
 /// Nothing is decompressed here: a small body could become a large one.
@@ -97,8 +97,7 @@ fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
             let coding: String = coding.chars().take(32).collect();
             let message =
                 format!("the body has the content-encoding {coding}, which the server does not read");
-            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message)
-                .hint(hints::body::ENCODING));
+            return Err(ApiError::new(Code::ContentEncoding, message).hint(hints::body::ENCODING));
         }
     }
     Ok(())
@@ -172,11 +171,11 @@ fn text(body: &[u8]) -> Result<&[u8], ApiError> {
     let wide = body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
     if wide || body.iter().take(2).any(|byte| *byte == 0) {
         let message = "the body is in UTF-16 or UTF-32, it must be in UTF-8";
-        return Err(ApiError::bad_request("invalid_json", message).hint(hints::body::UTF_8));
+        return Err(ApiError::new(Code::InvalidJson, message).hint(hints::body::UTF_8));
     }
     if let Err(error) = std::str::from_utf8(body) {
         let message = format!("the body is not valid UTF-8: see byte {}", error.valid_up_to() + 1);
-        return Err(ApiError::bad_request("invalid_json", message).hint(hints::body::UTF_8));
+        return Err(ApiError::new(Code::InvalidJson, message).hint(hints::body::UTF_8));
     }
     Ok(body)
 }
@@ -202,12 +201,12 @@ pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(body: &[u8]) -> Result<
     let count = values(body);
     if count > VALUES_MAX {
         let message = format!("the body has some {count} values, the limit is {VALUES_MAX}");
-        return Err(ApiError::bad_request("invalid_json", message).hint(hints::body::VALUES));
+        return Err(ApiError::new(Code::InvalidJson, message).hint(hints::body::VALUES));
     }
     unique_keys::check(body)?;
     let value = serde_json::from_slice(body).map_err(|error| ApiError::not_json(&error))?;
     let Value::Object(mut object) = value else {
-        let error = ApiError::bad_request("invalid_json", "the body must be a JSON object");
+        let error = ApiError::new(Code::InvalidJson, "the body must be a JSON object");
         return Err(error.hint(hints::body::OBJECT));
     };
     fields::strip(&mut object, known_fields::<T>())?;
@@ -217,7 +216,7 @@ pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(body: &[u8]) -> Result<
         let path = error.path().to_string();
         let message: String = in_plain_words(&error.inner().to_string()).chars().take(MESSAGE_MAX).collect();
         if path == "." {
-            return ApiError::bad_request("invalid_value", message).hint(hints::body::NEEDED_FIELDS);
+            return ApiError::new(Code::InvalidValue, message).hint(hints::body::NEEDED_FIELDS);
         }
         ApiError::invalid_value(path.clone(), format!("{path}: {message}"))
     })
@@ -270,7 +269,7 @@ mod tests {
         let largest = i64::MAX.unsigned_abs();
         assert_eq!(parsed(largest).unwrap().seed, Some(i64::MAX));
         let refused = parsed(largest + 1).unwrap_err();
-        assert_eq!((refused.code, refused.param.as_deref()), ("invalid_value", Some("seed")));
+        assert_eq!((refused.code, refused.param.as_deref()), (Code::InvalidValue, Some("seed")));
         assert!(refused.message.ends_with("from -2^63 to 2^63 - 1"), "{}", refused.message);
     }
 }

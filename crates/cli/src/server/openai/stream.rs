@@ -95,7 +95,8 @@ impl<R: Render> EventStream<R> {
                 Err(error) => Err(error),
             };
             if let Err(error) = updated {
-                self.span.in_scope(|| tracing::warn!(code = error.code, "a streamed answer ended early"));
+                self.span
+                    .in_scope(|| tracing::warn!(code = error.code.name(), "a streamed answer ended early"));
                 self.render.failed(&error, &mut self.queue);
                 self.ended = true;
             }

@@ -1,7 +1,7 @@
 //! Refuses JSON objects with a key that stands twice: parsers differ in which they take, so a proxy before the server
 //! may have checked another value than the one that counts here.
 
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Code};
 use crate::server::hints;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::cell::RefCell;
@@ -24,7 +24,7 @@ pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
             let (line, column) = (error.line(), error.column());
             let message =
                 format!("the key {key:?} stands twice in one object: see line {line}, column {column}");
-            Err(ApiError::bad_request("invalid_json", message).hint(hints::body::ONE_OF_KEYS))
+            Err(ApiError::new(Code::InvalidJson, message).hint(hints::body::ONE_OF_KEYS))
         }
         None => Err(ApiError::not_json(&error)),
     }
@@ -121,7 +121,7 @@ mod tests {
             (r#"{"a": 1} {"a": 1}"#, "not valid JSON"),
         ] {
             let error = check(body.as_bytes()).unwrap_err();
-            assert_eq!(error.code, "invalid_json");
+            assert_eq!(error.code, Code::InvalidJson);
             assert!(error.message.contains(told), "{body}: {}", error.message);
         }
     }

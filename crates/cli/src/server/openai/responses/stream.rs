@@ -85,7 +85,7 @@ impl Render for ResponseStream {
     }
 
     fn failed(&mut self, error: &ApiError, queue: &mut Queue) {
-        let fields = json!({"code": error.code, "message": error.message, "param": error.param});
+        let fields = json!({"code": error.code.name(), "message": error.message, "param": error.param});
         self.push("error", fields, queue);
     }
 }
