@@ -4,6 +4,7 @@ use super::ahead::{Ahead, AheadImage, Done, TilesOf};
 use super::image_cache::ImageCache;
 use super::request::{CacheSalt, RequestId};
 use super::sequence::{Sequence, image_key};
+use super::stopwatch::timed;
 use crate::Result;
 use crate::image::{ImageInputs, TILE_VALUES};
 use crate::model::{ImageJob, Phi3V, Progress, Segment};
@@ -69,7 +70,7 @@ impl<B: Backend> Images<B> {
     }
 
     /// Sends up to `tiles_max` tiles of the image that a sequence needs through the vision tower, and keeps an image
-    /// that is done.
+    /// that is done, once the device has done it. Returns whether one is.
     ///
     /// # Errors
     /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal; the image is then begun anew.
@@ -79,22 +80,30 @@ impl<B: Backend> Images<B> {
         sequence: &mut Sequence,
         tiles_max: usize,
         tiles_done: TilesOf<'_>,
-    ) -> Result<()> {
-        let Some(image) = sequence.image_needed() else { return Ok(()) };
+    ) -> Result<bool> {
+        let Some(image) = sequence.image_needed() else { return Ok(false) };
         let inputs = Arc::clone(&sequence.images[image]);
         let tiles = inputs.distinct_tiles();
-        let job = match self.of(sequence).job.take() {
-            Some((of, job)) if of == image => job,
-            _ => model.begin_image(tiles)?,
-        };
-        match encode_tiles(model, &inputs, job, tiles_max, &mut |done| tiles_done(done, tiles))? {
-            Encoded::Part(job) => self.of(sequence).job = Some((image, job)),
+        let begun = self.of(sequence).job.take();
+        let (encoded, took) = timed(model.backend(), || {
+            let job = match begun {
+                Some((of, job)) if of == image => job,
+                _ => model.begin_image(tiles)?,
+            };
+            encode_tiles(model, &inputs, job, tiles_max, &mut |done| tiles_done(done, tiles))
+        });
+        sequence.timings.vision += took;
+        match encoded? {
+            Encoded::Part(job) => {
+                self.of(sequence).job = Some((image, job));
+                Ok(false)
+            }
             Encoded::All(embedding) => {
                 self.keep(model, sequence.image_key(image), &embedding);
                 self.set(sequence, image, embedding);
+                Ok(true)
             }
         }
-        Ok(())
     }
 
     /// Takes over what was done for the images of a sequence before it came. What was not begun is left to it.

@@ -4,13 +4,14 @@ use super::advance::{Advance, Bounds};
 use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress};
 use super::scheduler::{Admission, DecodeChunk, PromptChunk, Repair};
 use super::sequence::Sequence;
-use super::stopwatch::Stopwatch;
+use super::stopwatch::timed;
 use super::{Engine, EngineError, Observer};
-use crate::model::{Chunk, Segment};
+use crate::model::{Chunk, Progress, Segment};
 use crate::sampler::check_logits;
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::ops::{ControlFlow, Range};
+use std::time::Duration;
 
 impl<B: Backend> Engine<B> {
     /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
@@ -112,10 +113,7 @@ impl<B: Backend> Engine<B> {
         let Some(index) = self.scheduler.needs_image() else { return self.run_ahead(tiles_max, observer) };
         let sequence = &mut self.scheduler.running_mut()[index];
         let id = sequence.id;
-        let stopwatch = Stopwatch::start();
         let result = self.images.encode(&self.model, sequence, tiles_max, &mut tiles_told(observer, id));
-        let (result, took) = stopwatch.stop(self.model.backend(), result);
-        sequence.timings.vision += took;
         if let Err(error) = result {
             self.fail(index, error, outputs);
         }
@@ -139,9 +137,7 @@ impl<B: Backend> Engine<B> {
             return;
         }
         let mut stopped = vec![false; chunks.len()];
-        let stopwatch = Stopwatch::start();
-        let result = self.forward_prompts(&chunks, &mut stopped, observer);
-        let (result, took) = stopwatch.stop(self.model.backend(), result);
+        let (result, took) = self.forward_prompts(&chunks, &mut stopped, observer);
         for chunk in &chunks {
             self.scheduler.running_mut()[chunk.index].timings.prefill += took;
         }
@@ -164,12 +160,13 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Runs chunks of prompts, and notes which of them their observer has stopped; where it has stopped all, the pass ends.
+    /// Tells how long it took.
     fn forward_prompts(
         &mut self,
         chunks: &[PromptChunk],
         stopped: &mut [bool],
         observer: &mut dyn Observer,
-    ) -> Result<()> {
+    ) -> (Result<()>, Duration) {
         let running = self.scheduler.running();
         let segments = |chunk: &PromptChunk| self.images.segments(&running[chunk.index], chunk.rows.clone());
         let segments: Vec<_> = chunks.iter().map(segments).collect();
@@ -182,7 +179,7 @@ impl<B: Backend> Engine<B> {
                 logits: usize::from(*is_last),
             });
         let batch: Vec<_> = batch.collect();
-        self.model.forward(&batch, &mut self.cache, &mut self.logits, &mut |progress| {
+        let observe = &mut |progress: Progress| {
             for (PromptChunk { index, rows, .. }, stopped) in chunks.iter().zip(&mut *stopped) {
                 let (id, total) = (running[*index].id, running[*index].tokens.len());
                 let done = rows.start as f64 + rows.len() as f64 * progress.fraction();
@@ -194,7 +191,9 @@ impl<B: Backend> Engine<B> {
             } else {
                 ControlFlow::Continue(())
             }
-        })
+        };
+        let (model, cache, logits) = (&self.model, &mut self.cache, &mut self.logits);
+        timed(model.backend(), || model.forward(&batch, cache, logits, observe))
     }
 
     /// One token for every sequence that is decoding, and what is forced behind it. Those that are more than one pass takes
@@ -209,7 +208,6 @@ impl<B: Backend> Engine<B> {
     }
 
     fn decode_together(&mut self, chunks: &[DecodeChunk], outputs: &mut Vec<Output>) {
-        let stopwatch = Stopwatch::start();
         let running = self.scheduler.running();
         let newest = |chunk: &DecodeChunk| newest_tokens::<B>(&running[chunk.index], &chunk.rows);
         let segments: Vec<_> = chunks.iter().map(newest).collect();
@@ -219,8 +217,8 @@ impl<B: Backend> Engine<B> {
             .collect();
         let wanted: Vec<usize> = batch.iter().map(|chunk| chunk.logits).collect();
         let never_stop = &mut |_| ControlFlow::Continue(());
-        let result = self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop);
-        let (result, took) = stopwatch.stop(self.model.backend(), result);
+        let (model, cache, logits) = (&self.model, &mut self.cache, &mut self.logits);
+        let (result, took) = timed(model.backend(), || model.forward(&batch, cache, logits, never_stop));
         if let Err(error) = result {
             return self.fail_each(chunks.iter().map(|chunk| chunk.index), error, outputs);
         }

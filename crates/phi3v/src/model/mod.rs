@@ -163,6 +163,8 @@ impl<B: Backend> Phi3V<B> {
         let projector = Projector::load(&loader, config)?;
         let layers = config.num_hidden_layers;
         let decoder = Decoder::load(&loader, config, &mut |done| observe(Progress::Load { done, layers }))?;
+        // what was computed of the weights may have gone wrong; no request is to hear of it, or to go on without it
+        backend.finish()?;
         Ok(Self { config: config.clone(), options, vision_tower, projector, decoder, backend })
     }
 
