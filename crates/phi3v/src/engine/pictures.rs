@@ -82,7 +82,7 @@ impl<B: Backend> Images<B> {
         tiles_done: TilesOf<'_>,
     ) -> Result<bool> {
         let Some(image) = sequence.image_needed() else { return Ok(false) };
-        let inputs = Arc::clone(&sequence.images[image]);
+        let Some(inputs) = sequence.images[image].inputs.clone() else { return Ok(false) };
         let tiles = inputs.distinct_tiles();
         let begun = self.of(sequence).job.take();
         let (encoded, took) = timed(model.backend(), || {
@@ -109,12 +109,13 @@ impl<B: Backend> Images<B> {
     /// Takes over what was done for the images of a sequence before it came. What was not begun is left to it.
     fn take_ahead(&mut self, sequence: &mut Sequence, tiles_done: TilesOf<'_>) {
         for image in 0..sequence.images.len() {
+            let Some(inputs) = &sequence.images[image].inputs else { continue };
+            let tiles = inputs.distinct_tiles();
             let Some(AheadImage { encoded, took, .. }) = self.ahead.take(&sequence.image_key(image)) else {
                 continue;
             };
             let Some(encoded) = encoded else { continue };
             sequence.timings.vision += took;
-            let tiles = sequence.images[image].distinct_tiles();
             // who wants to stop is asked again at the next layer
             let _ = tiles_done((tiles - encoded.remaining()) as f64, tiles);
             match encoded {
@@ -192,7 +193,7 @@ impl<B: Backend> Images<B> {
         segments
     }
 
-    /// Lets go of the images of a request that has ended; what is kept stays.
+    /// Lets go of the images of a request that needs none any more; what is kept stays.
     pub(super) fn forget(&mut self, id: RequestId) {
         self.requests.remove(&id);
     }
@@ -204,7 +205,7 @@ impl<B: Backend> Images<B> {
 
     fn set(&mut self, sequence: &mut Sequence, image: usize, embedding: Arc<B::Tensor>) {
         self.of(sequence).embeddings[image] = Some(embedding);
-        sequence.encoded[image] = true;
+        sequence.images[image].inputs = None;
     }
 
     fn keep(&mut self, model: &Phi3V<B>, key: [u8; 32], embedding: &Arc<B::Tensor>) {
@@ -230,4 +231,54 @@ pub(super) fn encode_tiles<B: Backend>(
         return Ok(Encoded::Part(job));
     }
     Ok(Encoded::All(Arc::new(model.finish_image(job, &inputs.grid, &inputs.tile_of)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::checkpoint::Checkpoint;
+    use crate::device::{Device, DeviceOptions};
+    use crate::engine::{Engine, EngineOptions, Event, Request};
+    use crate::image::{ImageInputs, ImageParams, RgbImage, process};
+    use crate::model::{ModelOptions, Phi3V};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    fn engine() -> Engine<Device> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny");
+        let Checkpoint { config, weights, tokenizer, .. } = Checkpoint::open(&folder).unwrap();
+        let device = Device::open(&DeviceOptions::default()).unwrap();
+        let model = Phi3V::load(device, &config, &weights, ModelOptions::F32, &mut |_| {}).unwrap();
+        Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap()
+    }
+
+    fn image(shade: u8) -> ImageInputs {
+        let params = ImageParams { num_crops: 1, ..ImageParams::default() };
+        process(&RgbImage { width: 20, height: 20, pixels: vec![shade; 20 * 20 * 3] }, &params).unwrap()
+    }
+
+    #[test]
+    fn a_request_holds_its_images_while_they_may_be_needed() {
+        let mut engine = engine();
+        // an answer of 5,000 tokens may outgrow the short factors; the rows of an image that was seen are in the cache
+        for (shade, answer, held) in [
+            (9, 8, [false, false]),
+            (9, 8, [false, false]),
+            (9, 5_000, [true, false]),
+            (1, 5_000, [false, true]),
+        ] {
+            let image = Arc::new(image(shade));
+            let pixels = Arc::downgrade(&image);
+            let rows = vec![-1; image.num_img_tokens()];
+            let ids = [1, 5].into_iter().chain(rows).chain(3..30).collect();
+            let id = engine.submit(Request::greedy(ids, vec![image], answer)).unwrap();
+            let is_token = |event: &Event| matches!(event, Event::Token(_));
+            while !engine.step(&mut ()).iter().any(|output| output.id == id && is_token(&output.event)) {}
+            let [pixels_held, embedding_held] = held;
+            assert_eq!(pixels.upgrade().is_some(), pixels_held, "an answer of up to {answer} tokens");
+            assert_eq!(engine.images.requests.contains_key(&id), embedding_held);
+            engine.cancel(id);
+            engine.step(&mut ());
+            assert!(engine.images.requests.is_empty() && pixels.upgrade().is_none());
+        }
+    }
 }

@@ -648,7 +648,7 @@ mod tests {
         admit_all(&mut scheduler);
         assert_eq!(scheduler.needs_image(), Some(0));
         assert_eq!(only_chunk(&scheduler).index, 1);
-        scheduler.running_mut()[0].encoded[0] = true;
+        scheduler.running_mut()[0].images[0].inputs = None;
         assert_eq!((scheduler.needs_image(), scheduler.prompt_chunks()[0].index), (None, 0));
     }
 

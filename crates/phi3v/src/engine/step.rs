@@ -152,10 +152,21 @@ impl<B: Backend> Engine<B> {
             } else {
                 self.scheduler.computed_to(index, rows.end);
                 if is_last {
+                    self.let_images_go(index);
                     self.postprocess(index, start..end, outputs);
                 }
             }
             end = start;
+        }
+    }
+
+    /// Lets go of the images of a sequence whose prompt is computed, unless it may have to be computed again.
+    fn let_images_go(&mut self, index: usize) {
+        let rope = self.model.rope();
+        let sequence = &mut self.scheduler.running_mut()[index];
+        if !sequence.may_begin_again(|tokens| rope.factors_for(tokens)) {
+            sequence.images.iter_mut().for_each(|image| image.inputs = None);
+            self.images.forget(sequence.id);
         }
     }
 
