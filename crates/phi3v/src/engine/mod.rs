@@ -3,7 +3,7 @@
 //! Requests join and leave between steps. A step does at most one piece of each kind of work: tiles of one image,
 //! a chunk of one prompt with short ones that fit beside it, and one token for every sequence that is decoding, with those
 //! that its form forces behind it. While others decode, the pieces are small, so that a long prompt does not freeze their
-//! answers; alone, they are large.
+//! answers; alone, they are large. Clients, told apart by their salts, take turns with images and chunks of prompts.
 //!
 //! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
 //! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of

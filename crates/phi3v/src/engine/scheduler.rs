@@ -3,6 +3,7 @@
 //! Pure: it knows sequences, lengths and block tables, and no tensor. The engine does what it says.
 
 mod sharing;
+mod turns;
 
 use super::block_manager::BlockManager;
 use super::request::{CacheSalt, RequestId};
@@ -15,6 +16,7 @@ use sharing::KnownPrefix;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+pub(super) use turns::{Turns, Work};
 
 /// Fewest prompts that a sequence which scores is given or left with: what the other has to compute again, a
 /// block and a few tokens at most, should be little beside its own work.
@@ -34,7 +36,10 @@ pub(super) struct Scheduler {
     few_rows_max: usize,
     blocks: BlockManager,
     waiting: VecDeque<Sequence>,
+    /// In the order in which they were let in for the first time.
     running: Vec<Sequence>,
+    /// Counts admissions and turns.
+    clock: u64,
     /// Block tables of sequences that have ended; given back when all tables have been checked.
     ended_tables: Vec<Vec<u32>>,
 }
@@ -111,6 +116,7 @@ impl Scheduler {
             blocks: BlockManager::new(cache_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
             waiting: VecDeque::new(),
             running: Vec::new(),
+            clock: 0,
             ended_tables: Vec::new(),
         }
     }
@@ -178,7 +184,7 @@ impl Scheduler {
     }
 
     /// Puts sequences whose next token lies beyond the short factors' reach back to the head of the queue, to be
-    /// computed again as a whole with the long ones. Their images stay encoded.
+    /// computed again as a whole with the long ones. Their images stay encoded, and they come before whom they came before.
     pub(super) fn restart_crossing(&mut self, factors_for: impl Fn(usize) -> RopeFactors) {
         let crossed: Vec<Sequence> =
             self.running.extract_if(.., |sequence| sequence.crosses(&factors_for)).collect();
@@ -230,8 +236,7 @@ impl Scheduler {
         sequence.blocks = table;
         sequence.take_over(known.table.len(), known.hash);
         sequence.end_wait();
-        self.running.push(sequence);
-        Admission { index: self.running.len() - 1, blocks }
+        Admission { index: self.join(sequence), blocks }
     }
 
     /// Splits a sequence that scores in two, if one can be and there are blocks for another, so that both run together.
@@ -276,22 +281,23 @@ impl Scheduler {
         self.running.iter().any(|sequence| !sequence.decoding())
     }
 
-    /// The oldest sequence with an image that has to be encoded next.
+    /// The oldest sequence with an image that has to be encoded next, of the client whose turn it is.
     pub(super) fn needs_image(&self) -> Option<usize> {
         let needs =
             |&index: &usize| self.running[index].image_needed().is_some() && !self.is_held_back(index);
-        (0..self.running.len()).find(needs)
+        self.next_in_turn(Work::Image, (0..self.running.len()).filter(needs))
     }
 
-    /// The next chunk of the oldest prompt whose next images are encoded, and beside it what is left of others, as a whole,
-    /// as far as all together are no more than a chunk while others decode: so nobody's first token comes later for it.
+    /// The next chunk of the oldest prompt whose next images are encoded, of the client whose turn it is, and beside it what is
+    /// left of others, as a whole, as far as all together are no more than a chunk while others decode: so nobody's first token
+    /// comes later for it. In the order of the sequences.
     pub(super) fn prompt_chunks(&self) -> Vec<PromptChunk> {
         let ready = |&index: &usize| {
             let sequence = &self.running[index];
             !sequence.decoding() && sequence.image_needed().is_none() && !self.is_held_back(index)
         };
-        let mut others = (0..self.running.len()).filter(ready);
-        let Some(index) = others.next() else { return Vec::new() };
+        let ready: Vec<usize> = (0..self.running.len()).filter(ready).collect();
+        let Some(index) = self.next_in_turn(Work::Prompt, ready.iter().copied()) else { return Vec::new() };
         let (alone, rows_min) = (self.prefill_chunk_alone, self.prefill_remainder_min);
         let shared = self.options.prefill_chunk_shared.min(alone).max(rows_min);
         let chunk = if self.someone_decodes() { shared } else { alone.max(rows_min) };
@@ -300,7 +306,7 @@ impl Scheduler {
         let mut chunks = vec![PromptChunk { index, rows: start..end, is_last: end == total }];
         // beside others it would take the kernels for many rows
         let mut spare = if end - start < rows_min { 0 } else { shared.saturating_sub(end - start) };
-        for index in others {
+        for index in ready.into_iter().filter(|&other| other != index) {
             let rows = self.running[index].left_to_compute();
             // and the logits of all take those for few
             if (rows_min..=spare).contains(&rows.len()) && chunks.len() < self.few_rows_max {
@@ -308,6 +314,7 @@ impl Scheduler {
                 chunks.push(PromptChunk { index, rows, is_last: true });
             }
         }
+        chunks.sort_unstable_by_key(|chunk| chunk.index);
         chunks
     }
 
@@ -335,6 +342,9 @@ impl Scheduler {
 
     /// Notes that the first `end` tokens are in the cache.
     pub(super) fn computed_to(&mut self, index: usize, end: usize) {
+        if !self.running[index].decoding() {
+            self.had_turn(index, Work::Prompt);
+        }
         self.running[index].computed = end;
     }
 

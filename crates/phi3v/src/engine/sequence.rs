@@ -4,6 +4,7 @@
 use super::EngineError;
 use super::block_manager::BlockHash;
 use super::request::{CacheSalt, FinishReason, Finished, Request, RequestId, ScoredPrompt, Timings, Usage};
+use super::scheduler::Turns;
 use super::scoring::{Next, Scoring, Turn};
 use crate::Result;
 use crate::constraint::Constraint;
@@ -38,6 +39,7 @@ pub(super) struct PromptImage {
 /// A request's state.
 pub(super) struct Sequence {
     pub(super) id: RequestId,
+    pub(super) turns: Turns,
     /// The prompt with `-i` at the rows of image `i`.
     pub(super) input_ids: Vec<i64>,
     /// Prompt and answer; 0 at the rows of images.
@@ -87,6 +89,7 @@ impl Sequence {
         let image = |inputs: Arc<ImageInputs>| PromptImage { hash: inputs.hash, inputs: Some(inputs) };
         Ok(Self {
             id,
+            turns: Turns::default(),
             prompt_tokens: tokens.len(),
             prefill_tokens: tokens.len(),
             told: tokens.len(),

@@ -2,7 +2,7 @@
 
 use super::advance::{Advance, Bounds};
 use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress};
-use super::scheduler::{Admission, DecodeChunk, PromptChunk, Repair};
+use super::scheduler::{Admission, DecodeChunk, PromptChunk, Repair, Work};
 use super::sequence::Sequence;
 use super::stopwatch::timed;
 use super::{Engine, EngineError, Observer};
@@ -100,8 +100,8 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Sends tiles of the oldest sequence that lacks an image through the vision tower, or of an image whose request is
-    /// still to come: fewer while others are decoding.
+    /// Sends tiles of a sequence that lacks an image, of the client whose turn it is, through the vision tower, or of an image
+    /// whose request is still to come: fewer while others are decoding.
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         for sequence in self.scheduler.running_mut() {
             let id = sequence.id;
@@ -114,8 +114,11 @@ impl<B: Backend> Engine<B> {
         let sequence = &mut self.scheduler.running_mut()[index];
         let id = sequence.id;
         let result = self.images.encode(&self.model, sequence, tiles_max, &mut tiles_told(observer, id));
-        if let Err(error) = result {
-            self.fail(index, error, outputs);
+        match result {
+            // one that is begun comes to its end first: of each that is not, all rows are held
+            Ok(false) => {}
+            Ok(true) => self.scheduler.had_turn(index, Work::Image),
+            Err(error) => self.fail(index, error, outputs),
         }
     }
 
@@ -130,7 +133,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Runs a chunk of the oldest prompt whose images are encoded, and short prompts beside it.
+    /// Runs a chunk of a prompt whose images are encoded, of the client whose turn it is, and short prompts beside it.
     fn run_prefill(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         let chunks = self.scheduler.prompt_chunks();
         if chunks.is_empty() {
