@@ -137,8 +137,8 @@ impl EngineError {
 /// Bounds of an engine: of its context and KV cache, its queue, its caches and its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds at
-    /// least as many, rounded up to whole blocks.
+    /// Tokens that prompt and answer of a sequence may have together, as far as the model's own context goes. The KV cache, which
+    /// all sequences share, holds at least as many, rounded up to whole blocks.
     pub context_tokens: usize,
     /// Sequences that run at the same time; `None` is the device's
     /// [`few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense weights takes the kernels for
@@ -248,6 +248,8 @@ impl<B: Backend> Engine<B> {
         stop_ids: Vec<u32>,
         options: EngineOptions,
     ) -> Result<Self> {
+        let context_tokens = options.context_tokens.min(model.config().context_max());
+        let options = EngineOptions { context_tokens, ..options };
         let scheduler = Scheduler::new(options, model.backend().sizes());
         Ok(Self {
             cache: model.cache(scheduler.load().blocks_total)?,
@@ -341,7 +343,7 @@ impl<B: Backend> Engine<B> {
 
     /// Tokens that fit: those asked for, and no more than the model's longest context.
     pub fn context_tokens(&self) -> usize {
-        self.options.context_tokens.min(self.model.config().context_max())
+        self.options.context_tokens
     }
 
     /// Ends a request at the next step, which reports it as [`FinishReason::Cancelled`]. Unknown ids are ignored.

@@ -107,13 +107,14 @@ impl Scheduler {
     /// What the options leave to the device is as `sizes` has it.
     pub(super) fn new(options: EngineOptions, sizes: Sizes) -> Self {
         let cache_tokens = options.context_tokens.max(options.cache_tokens);
+        let blocks = u32::try_from(cache_tokens.div_ceil(KV_BLOCK_TOKENS)).unwrap_or(u32::MAX).max(1);
         Self {
             options,
             running_max: options.running_max.unwrap_or(sizes.few_rows_max).max(1),
             prefill_chunk_alone: options.prefill_chunk_alone.unwrap_or(sizes.prefill_chunk),
             prefill_remainder_min: prompt_rows_min(sizes),
             few_rows_max: sizes.few_rows_max,
-            blocks: BlockManager::new(cache_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
+            blocks: BlockManager::new(blocks),
             waiting: VecDeque::new(),
             running: Vec::new(),
             clock: 0,
@@ -127,7 +128,7 @@ impl Scheduler {
             waiting: self.waiting.len(),
             running: self.running.len(),
             blocks_in_use: self.blocks.in_use(),
-            blocks_total: self.blocks.total(),
+            blocks_total: self.blocks.total() as usize,
         }
     }
 
@@ -302,7 +303,7 @@ impl Scheduler {
         let shared = self.options.prefill_chunk_shared.min(alone).max(rows_min);
         let chunk = if self.someone_decodes() { shared } else { alone.max(rows_min) };
         let Range { start, end: total } = self.running[index].left_to_compute();
-        let end = if total - start < chunk + rows_min { total } else { start + chunk };
+        let end = if total - start < chunk.saturating_add(rows_min) { total } else { start + chunk };
         let mut chunks = vec![PromptChunk { index, rows: start..end, is_last: end == total }];
         // beside others it would take the kernels for many rows
         let mut spare = if end - start < rows_min { 0 } else { shared.saturating_sub(end - start) };
@@ -642,6 +643,23 @@ mod tests {
         let again = &scheduler.running()[1];
         assert_eq!((again.computed, again.factors, again.prompt_tokens), (0, RopeFactors::Long, 21));
         assert_eq!(only_chunk(&scheduler), PromptChunk { index: 1, rows: 0..23, is_last: true });
+    }
+
+    #[test]
+    fn options_have_no_greatest_values() {
+        let all = usize::MAX;
+        let options = EngineOptions {
+            context_tokens: all,
+            running_max: Some(all),
+            cache_tokens: all,
+            prefill_chunk_alone: Some(all),
+            tiles_shared: all,
+            ..EngineOptions::default().for_batch()
+        };
+        let mut scheduler = Scheduler::new(options, SIZES);
+        scheduler.enqueue(sequence(0, 5_000, 10));
+        assert_eq!(admit_all(&mut scheduler), [0]);
+        assert_eq!(only_chunk(&scheduler), PromptChunk { index: 0, rows: 0..5_000, is_last: true });
     }
 
     #[test]
