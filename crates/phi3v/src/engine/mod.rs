@@ -356,6 +356,11 @@ impl<B: Backend> Engine<B> {
         self.options.waiting_max
     }
 
+    /// Requests that may run beside those that do, as far as there are blocks for them.
+    pub(crate) fn places_free(&self) -> usize {
+        self.scheduler.places_free()
+    }
+
     /// Whether a request waits for admission, for the first time or again. Unknown ids do not.
     pub(crate) fn is_waiting(&self, id: RequestId) -> bool {
         self.scheduler.is_waiting(id)

@@ -200,7 +200,7 @@ impl Scheduler {
 
     /// Lets the first of the queue in, if the blocks suffice for all that it may come to need.
     pub(super) fn admit(&mut self) -> Option<Admission> {
-        if !self.has_room() {
+        if self.places_free() == 0 {
             return None;
         }
         let sequence = self.waiting.front()?;
@@ -226,10 +226,10 @@ impl Scheduler {
         }
     }
 
-    /// Whether one more may run. Parts of requests run beside those that were let in, as many as [`divisible`](Self::divisible)
+    /// How many more may run. Parts of requests run beside those that were let in, as many as [`divisible`](Self::divisible)
     /// allows.
-    fn has_room(&self) -> bool {
-        self.running.iter().filter(|sequence| !sequence.is_part).count() < self.running_max
+    pub(super) fn places_free(&self) -> usize {
+        self.running_max.saturating_sub(self.running.iter().filter(|sequence| !sequence.is_part).count())
     }
 
     fn start(&mut self, mut sequence: Sequence, known: KnownPrefix, table: Vec<u32>) -> Admission {
@@ -380,7 +380,7 @@ impl Scheduler {
     /// sequences that have ended. Where it is damaged, sequences with a block in doubt are removed, and the table is made
     /// anew from those that remain.
     pub(super) fn settle(&mut self) -> Option<Repair> {
-        let admits = !self.waiting.is_empty() && self.has_room() || self.divisible().is_some();
+        let admits = !self.waiting.is_empty() && self.places_free() > 0 || self.divisible().is_some();
         if self.ended_tables.is_empty() && !admits {
             return None;
         }
