@@ -34,7 +34,8 @@ const WAIT: Duration = Duration::from_millis(50);
 /// Failures of requests that are taken in one step, so that the caller hears of them and can stop.
 const FAILURES_MAX: usize = 16;
 
-/// Requests that wait in the engine, so that a place which becomes free is filled in the same step.
+/// Requests that wait in the engine beyond those for which there is a place, so that one which becomes free is filled in the
+/// same step.
 const WAITING: usize = 2;
 
 /// A request with the caller's name for it, or why there is none: the failure comes out again beside the answers.
@@ -146,8 +147,10 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
 
     /// Moves requests to the engine while it has room for them.
     fn take(&mut self, ended: &mut Vec<Ended<K, E>>) {
+        // who waits already waits for memory
+        let free = if self.engine.load().waiting == 0 { self.engine.places_free() } else { 0 };
         // an engine that lets fewer wait would refuse the others; one that lets none wait tells each request so
-        let places = WAITING.min(self.engine.waiting_max().max(1));
+        let places = free.saturating_add(WAITING).min(self.engine.waiting_max().max(1));
         while self.engine.load().waiting < places && ended.len() < FAILURES_MAX {
             while self.taken.is_empty() {
                 let may_wait = self.running.is_empty() && ended.is_empty();

@@ -8,7 +8,7 @@
 
 use crate::Result;
 use crate::image::ImageInputs;
-use crate::model::{Cache, Chunk, Phi3V, Segment};
+use crate::model::{Cache, Chunk, Phi3V, RopeFactors, Segment};
 use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -26,10 +26,12 @@ pub struct Sample {
 /// An answer and the logits it was chosen from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The answer's tokens, without the one that ended it.
+    /// The answer's tokens, with the one that ended it.
     pub tokens: Vec<u32>,
     /// Logits, `[vocab_size]`, that each was chosen from.
     pub logits: Vec<Vec<f32>>,
+    /// The factors that rotated the prompt and the answer.
+    pub factors: RopeFactors,
 }
 
 /// How far a candidate is from the reference over one or more answers.
@@ -141,13 +143,15 @@ impl<'a, B: Backend> Subject<'a, B> {
         Ok(Self { model, cache, blocks: (0..blocks as u32).collect() })
     }
 
-    /// The greedy answer, of at most `tokens_max` tokens; it ends after any of `stop_ids`.
+    /// The greedy answer, of at most `tokens_max` tokens; it ends after any of `stop_ids`. The factors are those of the
+    /// longest answer.
     ///
     /// # Errors
     /// The device's refusal.
     pub fn answer(&mut self, sample: &Sample, tokens_max: usize, stop_ids: &[u32]) -> Result<Answer> {
-        let mut answer = Answer { tokens: Vec::new(), logits: Vec::new() };
-        let mut logits = self.prompt(sample, tokens_max)?;
+        let factors = self.model.rope().factors_for(sample.input_ids.len() + tokens_max);
+        let mut answer = Answer { tokens: Vec::new(), logits: Vec::new(), factors };
+        let mut logits = self.prompt(sample, factors)?;
         while answer.tokens.len() < tokens_max {
             let token = argmax(&logits) as u32;
             answer.tokens.push(token);
@@ -155,47 +159,45 @@ impl<'a, B: Backend> Subject<'a, B> {
             if stop_ids.contains(&token) || answer.tokens.len() == tokens_max {
                 break;
             }
-            logits = self.next(sample, &answer.tokens, tokens_max)?;
+            logits = self.next(sample, &answer.tokens, factors)?;
         }
         Ok(answer)
     }
 
-    /// The logits from which each of `tokens`, an answer to `sample`, would have been chosen.
+    /// The logits from which each of `tokens`, an answer to `sample`, would have been chosen, where `factors` rotate both.
     ///
     /// # Errors
     /// The device's refusal.
-    pub fn follow(&mut self, sample: &Sample, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-        let mut logits = vec![self.prompt(sample, tokens.len())?];
+    pub fn follow(&mut self, sample: &Sample, tokens: &[u32], factors: RopeFactors) -> Result<Vec<Vec<f32>>> {
+        let mut logits = vec![self.prompt(sample, factors)?];
         for said in 1..tokens.len() {
-            logits.push(self.next(sample, &tokens[..said], tokens.len())?);
+            logits.push(self.next(sample, &tokens[..said], factors)?);
         }
         Ok(logits)
     }
 
-    /// Runs the prompt of an answer of up to `answer` tokens.
-    fn prompt(&mut self, sample: &Sample, answer: usize) -> Result<Vec<f32>> {
+    /// Runs the prompt.
+    fn prompt(&mut self, sample: &Sample, factors: RopeFactors) -> Result<Vec<f32>> {
         let embeddings =
             sample.images.iter().map(|image| self.model.embed_image(image)).collect::<Result<Vec<_>>>()?;
         let ids: Vec<u32> = sample.input_ids.iter().map(|&id| u32::try_from(id).unwrap_or(0)).collect();
         let segments = Segment::of_prompt(&sample.input_ids, &ids, &embeddings);
-        self.forward(&segments, 0, sample.input_ids.len() + answer)
+        self.forward(&segments, 0, factors)
     }
 
-    /// Runs the last of the tokens said so far, of an answer of up to `answer` tokens.
-    fn next(&mut self, sample: &Sample, said: &[u32], answer: usize) -> Result<Vec<f32>> {
+    /// Runs the last of the tokens said so far.
+    fn next(&mut self, sample: &Sample, said: &[u32], factors: RopeFactors) -> Result<Vec<f32>> {
         let past = sample.input_ids.len() + said.len() - 1;
         let last = &said[said.len() - 1..];
-        self.forward(&[Segment::Tokens(last)], past, sample.input_ids.len() + answer)
+        self.forward(&[Segment::Tokens(last)], past, factors)
     }
 
-    /// `length` is that of the whole sequence in the end, which chooses the rotary factors for all of it.
     fn forward(
         &mut self,
         segments: &[Segment<'_, B::Tensor>],
         past: usize,
-        length: usize,
+        factors: RopeFactors,
     ) -> Result<Vec<f32>> {
-        let factors = self.model.rope().factors_for(length);
         let batch = [Chunk { segments, past, blocks: &self.blocks, factors, logits: 1 }];
         let mut logits = Vec::new();
         self.model.forward(&batch, &mut self.cache, &mut logits, &mut |_| ControlFlow::Continue(()))?;
@@ -208,7 +210,8 @@ mod tests {
     use super::*;
 
     fn answer(tokens: &[u32], logits: &[&[f32]]) -> Answer {
-        Answer { tokens: tokens.to_vec(), logits: logits.iter().map(|l| l.to_vec()).collect() }
+        let logits = logits.iter().map(|logits| logits.to_vec()).collect();
+        Answer { tokens: tokens.to_vec(), logits, factors: RopeFactors::Short }
     }
 
     #[test]

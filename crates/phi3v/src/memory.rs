@@ -342,7 +342,7 @@ fn kv_bytes_per_token(config: &ModelConfig, format: KvFormat) -> u64 {
 /// Buffers of one request: a prefill step's stay while the next image goes through the vision tower, so they add.
 fn activation_bytes(config: &ModelConfig, request: &MemoryRequest, sizes: Sizes) -> u64 {
     let tiles = request.num_crops.saturating_add(1);
-    let image = image_bytes(&config.img_processor, tiles, sizes.tiles_at_once);
+    let image = image_bytes(config, tiles, sizes.tiles_at_once);
     step_bytes(config, request.prefill_chunk.unwrap_or(sizes.prefill_chunk)).saturating_add(image)
 }
 
@@ -502,6 +502,10 @@ mod tests {
         let tile = 577 * (6 * 1024 + 4096) * 4;
         assert_eq!(plan(16, 4).activation_bytes - plan(16, 3).activation_bytes, tile);
         assert_eq!(plan(1, 4).activation_bytes, plan(1, 2).activation_bytes, "there are but two tiles");
+        // 144 rows of 3072 values are kept of each, and put in order with the separators of 12 in the end
+        let (pixels, kept, ordered) = (3 * 336 * 336 * 4, 144 * 3072 * 4, (144 + 12) * 3072 * 4);
+        assert_eq!(plan(16, 4).activation_bytes - plan(15, 4).activation_bytes, pixels + kept);
+        assert_eq!(plan(256, 4).activation_bytes - plan(255, 4).activation_bytes, pixels + kept + ordered);
         assert_eq!(plan(16, 4).buffer_bytes() - plan(16, 4).activation_bytes, 256 << 20);
     }
 
@@ -525,7 +529,7 @@ mod tests {
         let request = MemoryRequest { context: Some(1024), ..REQUEST };
         assert_eq!(
             MemoryPlan::new(&config(), &request, having(Some(12_345_678_901))).unwrap().to_string(),
-            "8.0 GB of weights, 402.7 MB of keys and values for 1024 tokens, 645.8 MB of buffers; 12.3 GB are available"
+            "8.0 GB of weights, 402.7 MB of keys and values for 1024 tokens, 635.8 MB of buffers; 12.3 GB are available"
         );
     }
 

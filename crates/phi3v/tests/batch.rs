@@ -105,6 +105,21 @@ fn what_a_group_shares_is_computed_once() {
 }
 
 #[test]
+fn short_prompts_that_are_there_together_are_computed_together() {
+    let mut engine = engine(8, 1);
+    let prompt = |key: i64| (0..60).map(|i| 3 + (i * i + key * i + key) % 250).collect();
+    let asked = move |key| Asked::<i64> { key, request: Ok(Request::greedy(prompt(key), Vec::new(), 1)) };
+    let source = read_ahead([10], 1, move |count| (0..count).map(asked).collect()).unwrap();
+    let mut batch = Batch::new(&mut engine, source);
+    let mut in_steps = Vec::new();
+    while !batch.is_done() {
+        let ended = batch.step().len();
+        in_steps.extend((ended > 0).then_some(ended));
+    }
+    assert_eq!(in_steps, [8, 2], "one pass for each eight");
+}
+
+#[test]
 fn a_batch_that_is_stopped_ends_what_runs_and_begins_nothing() {
     let mut engine = engine(2, 1);
     let mut batch = Batch::new(&mut engine, read_ahead(0.., 1, |seed| ask(seed % 4)).unwrap());

@@ -1,4 +1,4 @@
-//! A decode step allocates nothing in the model, and nothing as large as its logits in the engine. The allocator counts
+//! A decode step allocates nothing in the model, nor does a prompt like one before, and nothing as large as its logits in the engine. The allocator counts
 //! for the whole process, so that worker threads count too; hence a `main`, with no other test or harness beside it.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
@@ -27,8 +27,8 @@ const SEQUENCES: usize = SEQUENCES_ON_STACK;
 /// Tokens before those that are decoded, which go on into the second block of 64.
 const PAST: usize = 60;
 const STEPS: usize = 8;
-/// Steps in which buffers may grow: some change places from step to step.
-const WARM_UP: usize = 2;
+/// Steps in which buffers may grow.
+const WARM_UP: usize = 1;
 
 /// What was allocated, on all threads, while `work` ran.
 fn allocations(work: impl FnOnce()) -> Stats {
@@ -60,7 +60,22 @@ fn decode(
     assert_eq!(logits.len(), sequences * model.config().vocab_size);
 }
 
+/// Runs a prompt of [`PAST`] tokens, whose next token is wanted.
+fn prefill(model: &Phi3V<Device>, cache: &mut Cache<Device>, logits: &mut Vec<f32>) {
+    let segments = &[Segment::Tokens(&[7; PAST])];
+    let factors = model.rope().factors_for(PAST);
+    let chunk = Chunk { segments, past: 0, blocks: &[0], factors, logits: 1 };
+    model.forward(&[chunk], cache, logits, &mut |_| ControlFlow::Continue(())).unwrap();
+}
+
 fn check_model(model: &Phi3V<Device>, name: &str) {
+    let mut cache = model.cache(1).unwrap();
+    model.grow_cache(&mut cache, 1).unwrap();
+    for prompt in 0..3 {
+        let mut logits = Vec::with_capacity(model.config().vocab_size);
+        let found = allocations(|| prefill(model, &mut cache, &mut logits));
+        assert_eq!(found == Stats::default(), prompt > 0, "{name}: prompt {prompt}: {found:?}");
+    }
     let mut cache = model.cache(2 * SEQUENCES).unwrap();
     model.grow_cache(&mut cache, 2 * SEQUENCES).unwrap();
     let mut logits = Vec::new();

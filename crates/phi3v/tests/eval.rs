@@ -10,7 +10,7 @@ use phi3v::device::Device;
 use phi3v::eval::{Comparison, Sample, Subject};
 use phi3v::files::{Existing, Files};
 use phi3v::image::{ImageParams, RgbImage, process};
-use phi3v::model::{ModelOptions, Phi3V};
+use phi3v::model::{ModelOptions, Phi3V, RopeFactors};
 use phi3v::weights::convert::{self, Target};
 use phi3v::weights::quantized::Quant;
 use phi3v_kernels::{CpuLevel, KvFormat};
@@ -60,7 +60,7 @@ fn compare(reference: &Phi3V<Device>, candidate: &Phi3V<Device>) -> Comparison {
     let mut comparison = Comparison::default();
     for sample in samples() {
         let answer = reference.answer(&sample, ANSWER, &[]).unwrap();
-        let logits = candidate.follow(&sample, &answer.tokens).unwrap();
+        let logits = candidate.follow(&sample, &answer.tokens, answer.factors).unwrap();
         comparison.add(&answer, &logits);
     }
     comparison
@@ -73,6 +73,21 @@ fn following_an_answer_gives_the_logits_it_came_from() {
     let comparison = compare(&model, &model);
     assert_eq!((comparison.kl_max, comparison.agreed), (0.0, comparison.positions));
     assert_eq!(comparison.positions, 4 * ANSWER);
+}
+
+#[test]
+fn an_answer_that_ends_early_is_followed_with_its_own_factors() {
+    let mut checkpoint = checkpoint();
+    let sample = Sample { input_ids: (3..43).collect(), images: Vec::new() };
+    // the longest answer outgrows the short factors, those of a token or two do not
+    checkpoint.config.original_max_position_embeddings = sample.input_ids.len() + 4;
+    let model = model(&checkpoint, ModelOptions::F32, device(None, None));
+    let [mut reference, mut candidate] = [(); 2].map(|()| Subject::new(&model, 1024).unwrap());
+    let whole = reference.answer(&sample, ANSWER, &[]).unwrap();
+    let answer = reference.answer(&sample, ANSWER, &whole.tokens[1..2]).unwrap();
+    assert!(answer.tokens.len() <= 2 && answer.factors == RopeFactors::Long);
+    assert_eq!(answer.tokens, whole.tokens[..answer.tokens.len()], "the token that ends it is the last");
+    assert!(candidate.follow(&sample, &answer.tokens, answer.factors).unwrap() == answer.logits);
 }
 
 #[test]

@@ -7,12 +7,16 @@ mod common;
 use common::{relative_error, repository, safetensors_f32, tolerances};
 use phi3v::checkpoint::Checkpoint;
 use phi3v::device::Device;
-use phi3v::image::{ImageInputs, ImageLimits, ImageMode, decode, process};
+use phi3v::image::{
+    ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, TILE_VALUES, decode, process,
+};
 use phi3v::model::{Chunk, ModelOptions, Phi3V, Segment};
 use phi3v::trace::{Entry, Trace, TraceOptions, Values, trace};
+use phi3v::weights::Weights;
+use phi3v::weights::quantized::Quant;
 use phi3v_kernels::cpu::CpuLevel;
 use phi3v_kernels::testing::Deferred;
-use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat};
+use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat, Precision};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::ControlFlow;
@@ -130,6 +134,42 @@ fn a_device_that_runs_at_downloads_alone_gives_the_same_bits() {
     for case in cases() {
         let (direct, deferred) = (run(&case, device(level)), run(&case, Deferred::new(device(level))));
         assert!(direct == deferred, "{}", case["name"]);
+    }
+}
+
+/// The rows of an image whose tiles go through the model `tiles_at_once` at a time.
+fn embedding<B: Backend>(model: &Phi3V<B>, image: &ImageInputs, tiles_at_once: usize) -> Vec<f32> {
+    let mut job = model.begin_image(image.distinct_tiles()).unwrap();
+    for tiles in image.distinct.chunks(tiles_at_once * TILE_VALUES) {
+        model.vision_tower(&mut job, tiles, &mut |_| ControlFlow::Continue(())).unwrap();
+    }
+    let rows = model.finish_image(job, &image.grid, &image.tile_of).unwrap();
+    let (count, mut values) = (model.backend().shape(&rows).0, Vec::new());
+    model.backend().download(&rows, 0..count, &mut values).unwrap();
+    values
+}
+
+#[test]
+fn the_rows_of_a_picture_do_not_depend_on_how_many_tiles_go_together() {
+    let config = Checkpoint::open(&repository().join("testdata/tiny")).unwrap().config;
+    let params = ImageParams { num_crops: 2, ..ImageParams::default() };
+    let pixels = (0..80 * 40 * 3).map(|i| ((i * i + 7 * i) % 251) as u8).collect();
+    let image = process(&RgbImage { width: 80, height: 40, pixels }, &params).unwrap();
+    assert_eq!(image.distinct_tiles(), 3);
+    let (f32, bf16) = (Precision::F32, Precision::Bf16);
+    for (quant, precision) in [(None, f32), (None, bf16), (Some(Quant::Q8), bf16), (Some(Quant::Q4), bf16)] {
+        let weights = Weights::random(&config, quant);
+        let options = ModelOptions { precision, ..ModelOptions::F32 };
+        let levels = CpuLevel::ALL.into_iter().filter(|&level| CpuLevel::detect().includes(level));
+        for device in levels.map(device).chain(common::named_device()) {
+            let model = Phi3V::load(device, &config, &weights, options, &mut |_| {}).unwrap();
+            let [all, others @ ..] = [3, 1, 2].map(|at_once| embedding(&model, &image, at_once));
+            assert!(
+                others.iter().all(|rows| *rows == all),
+                "{quant:?} {precision:?} on {:?}",
+                model.backend()
+            );
+        }
     }
 }
 

@@ -165,7 +165,7 @@ fn compare(
     let mut comparison = Comparison::default();
     for (index, (sample, answer)) in questions.samples.iter().zip(answers).enumerate() {
         note!("{}: question {} of {}", quant_name(quant), index + 1, answers.len());
-        comparison.add(answer, &subject.follow(sample, &answer.tokens)?);
+        comparison.add(answer, &subject.follow(sample, &answer.tokens, answer.factors)?);
     }
     Ok(comparison)
 }

@@ -2,10 +2,10 @@
 //! image over as soon as it is cut, and reads the next one meanwhile.
 
 use super::pictures::{Encoded, encode_tiles};
-use super::stopwatch::Stopwatch;
+use super::stopwatch::timed;
 use crate::Result;
 use crate::image::ImageInputs;
-use crate::model::{ImageJob, Phi3V};
+use crate::model::Phi3V;
 use phi3v_kernels::Backend;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
@@ -112,13 +112,14 @@ impl<B: Backend> Ahead<B> {
         let mut image = self.images.remove(index);
         let Some(inputs) = image.inputs.upgrade() else { return Ok(None) };
         let tiles = inputs.distinct_tiles();
-        let job: ImageJob<B> = match image.encoded.take() {
-            Some(Encoded::Part(job)) => job,
-            _ => model.begin_image(tiles)?,
-        };
-        let stopwatch = Stopwatch::start();
-        let encoded = encode_tiles(model, &inputs, job, tiles_max, &mut |done| tiles_done(done, tiles));
-        let (encoded, took) = stopwatch.stop(model.backend(), encoded);
+        let begun = image.encoded.take();
+        let (encoded, took) = timed(model.backend(), || {
+            let job = match begun {
+                Some(Encoded::Part(job)) => job,
+                _ => model.begin_image(tiles)?,
+            };
+            encode_tiles(model, &inputs, job, tiles_max, &mut |done| tiles_done(done, tiles))
+        });
         image.took += took;
         let encoded = image.encoded.insert(encoded?);
         let done = match encoded {

@@ -4,8 +4,8 @@
 //! are known by a hash can be shared by sequences with the same beginning, and is kept after its last user has gone
 //! until it is needed; the least recently used goes first.
 //!
-//! Invariant, checked by [`BlockManager::check`]: every block is in use by as many sequences as have it in their tables,
-//! or idle (known but unused), or free.
+//! Invariant, checked by [`BlockManager::check`]: every block that was ever used is in use by as many sequences as have it in
+//! their tables, or idle (known but unused), or free.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,49 +23,63 @@ struct Block {
 /// Book-keeping of all blocks.
 #[derive(Debug)]
 pub(super) struct BlockManager {
+    /// All there may be.
+    total: u32,
+    /// Those that were ever used: like the storage, it grows as it is needed.
     blocks: Vec<Block>,
     by_hash: HashMap<BlockHash, u32>,
+    /// Of those that were ever used.
     free: BTreeSet<u32>,
     idle: BTreeMap<u64, u32>,
     clock: u64,
 }
 
 impl BlockManager {
-    pub(super) fn new(blocks: usize) -> Self {
+    pub(super) fn new(total: u32) -> Self {
         Self {
-            blocks: vec![Block::default(); blocks],
+            total,
+            blocks: Vec::new(),
             by_hash: HashMap::new(),
-            free: (0..blocks as u32).collect(),
+            free: BTreeSet::new(),
             idle: BTreeMap::new(),
             clock: 0,
         }
     }
 
-    /// The book-keeping of `blocks` blocks of which those of `tables` are in use and nothing is known.
-    pub(super) fn holding<'a>(blocks: usize, tables: impl Iterator<Item = &'a [u32]>) -> Self {
-        let mut manager = Self::new(blocks);
-        for &id in tables.flatten() {
-            if let Some(block) = manager.blocks.get_mut(id as usize) {
-                block.references += 1;
-                manager.free.remove(&id);
+    /// The book-keeping of `total` blocks of which those of `tables` are in use and nothing is known.
+    pub(super) fn holding<'a>(total: u32, tables: impl Iterator<Item = &'a [u32]>) -> Self {
+        let mut manager = Self::new(total);
+        for &id in tables.flatten().filter(|&&id| id < total) {
+            while manager.blocks.len() <= id as usize {
+                let unused = manager.add_block();
+                manager.free.insert(unused);
             }
+            manager.blocks[id as usize].references += 1;
+            manager.free.remove(&id);
         }
         manager
     }
 
     /// All blocks.
-    pub(super) fn total(&self) -> usize {
-        self.blocks.len()
+    pub(super) fn total(&self) -> u32 {
+        self.total
     }
 
     /// Blocks that a new sequence could get.
     pub(super) fn available(&self) -> usize {
-        self.free.len() + self.idle.len()
+        self.total as usize - self.in_use()
     }
 
     /// Blocks in use by a sequence.
     pub(super) fn in_use(&self) -> usize {
-        self.total() - self.available()
+        // where the book-keeping is damaged, a block may be in two states
+        self.blocks.len().saturating_sub(self.free.len() + self.idle.len())
+    }
+
+    /// Begins to use the next of the blocks that never were.
+    fn add_block(&mut self) -> u32 {
+        self.blocks.push(Block::default());
+        self.blocks.len() as u32 - 1
     }
 
     /// Reserves `known` blocks, found by their hashes, and enough others to make `count`; nothing if there are too few.
@@ -138,6 +152,9 @@ impl BlockManager {
     fn take_unused(&mut self) -> Option<u32> {
         if let Some(id) = self.free.pop_first() {
             return Some(id);
+        }
+        if self.blocks.len() < self.total as usize {
+            return Some(self.add_block());
         }
         let (_, id) = self.idle.pop_first()?;
         let block = &mut self.blocks[id as usize];
@@ -239,6 +256,14 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_were_never_used_take_no_memory() {
+        let mut manager = BlockManager::new(u32::MAX);
+        assert_eq!(manager.reserve(&[], 2), Some(vec![0, 1]));
+        assert_eq!((manager.in_use(), manager.available()), (2, u32::MAX as usize - 2));
+        assert_eq!(check(&manager, &[&[0, 1]]), Ok(()));
+    }
+
+    #[test]
     fn a_published_block_is_shared_and_outlives_its_user() {
         let mut manager = BlockManager::new(3);
         let first = manager.reserve(&[], 2).unwrap();
@@ -285,6 +310,8 @@ mod tests {
             manager.publish(idle[0], hash(2));
             manager.release(&idle);
             assert_eq!(manager.reserve(&[0], 2), Some(vec![0, 3]));
+            let free = manager.reserve(&[], 1).unwrap();
+            manager.release(&free);
             assert_eq!(check(&manager, &[&[0, 1], &[0, 3]]), Ok(()));
             manager
         };
@@ -309,7 +336,7 @@ mod tests {
         let tables: [&[u32]; 2] = [&[0, 1], &[0, 3]];
         let anew = BlockManager::holding(5, tables.into_iter());
         assert_eq!(check(&anew, &tables), Ok(()));
-        assert_eq!((anew.in_use(), anew.find(&hash(1))), (3, None));
+        assert_eq!((anew.in_use(), anew.available(), anew.find(&hash(1))), (3, 2, None));
         let beyond = check(&anew, &[&[0, 1], &[0, 3], &[9]]).unwrap_err();
         assert_eq!(beyond.found, "block 9 does not exist");
     }

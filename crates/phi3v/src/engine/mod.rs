@@ -3,7 +3,7 @@
 //! Requests join and leave between steps. A step does at most one piece of each kind of work: tiles of one image,
 //! a chunk of one prompt with short ones that fit beside it, and one token for every sequence that is decoding, with those
 //! that its form forces behind it. While others decode, the pieces are small, so that a long prompt does not freeze their
-//! answers; alone, they are large.
+//! answers; alone, they are large. Clients, told apart by their salts, take turns with images and chunks of prompts.
 //!
 //! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
 //! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
@@ -137,8 +137,8 @@ impl EngineError {
 /// Bounds of an engine: of its context and KV cache, its queue, its caches and its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Tokens that prompt and answer of a sequence may have together. The KV cache, which all sequences share, holds at
-    /// least as many, rounded up to whole blocks.
+    /// Tokens that prompt and answer of a sequence may have together, as far as the model's own context goes. The KV cache, which
+    /// all sequences share, holds at least as many, rounded up to whole blocks.
     pub context_tokens: usize,
     /// Sequences that run at the same time; `None` is the device's
     /// [`few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense weights takes the kernels for
@@ -248,6 +248,8 @@ impl<B: Backend> Engine<B> {
         stop_ids: Vec<u32>,
         options: EngineOptions,
     ) -> Result<Self> {
+        let context_tokens = options.context_tokens.min(model.config().context_max());
+        let options = EngineOptions { context_tokens, ..options };
         let scheduler = Scheduler::new(options, model.backend().sizes());
         Ok(Self {
             cache: model.cache(scheduler.load().blocks_total)?,
@@ -341,7 +343,7 @@ impl<B: Backend> Engine<B> {
 
     /// Tokens that fit: those asked for, and no more than the model's longest context.
     pub fn context_tokens(&self) -> usize {
-        self.options.context_tokens.min(self.model.config().context_max())
+        self.options.context_tokens
     }
 
     /// Ends a request at the next step, which reports it as [`FinishReason::Cancelled`]. Unknown ids are ignored.
@@ -352,6 +354,11 @@ impl<B: Backend> Engine<B> {
     /// Requests that may wait: [`submit`](Self::submit) refuses others.
     pub(crate) fn waiting_max(&self) -> usize {
         self.options.waiting_max
+    }
+
+    /// Requests that may run beside those that do, as far as there are blocks for them.
+    pub(crate) fn places_free(&self) -> usize {
+        self.scheduler.places_free()
     }
 
     /// Whether a request waits for admission, for the first time or again. Unknown ids do not.

@@ -4,6 +4,7 @@ use super::ahead::{Ahead, AheadImage, Done, TilesOf};
 use super::image_cache::ImageCache;
 use super::request::{CacheSalt, RequestId};
 use super::sequence::{Sequence, image_key};
+use super::stopwatch::timed;
 use crate::Result;
 use crate::image::{ImageInputs, TILE_VALUES};
 use crate::model::{ImageJob, Phi3V, Progress, Segment};
@@ -69,7 +70,7 @@ impl<B: Backend> Images<B> {
     }
 
     /// Sends up to `tiles_max` tiles of the image that a sequence needs through the vision tower, and keeps an image
-    /// that is done.
+    /// that is done, once the device has done it. Returns whether one is.
     ///
     /// # Errors
     /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal; the image is then begun anew.
@@ -79,33 +80,42 @@ impl<B: Backend> Images<B> {
         sequence: &mut Sequence,
         tiles_max: usize,
         tiles_done: TilesOf<'_>,
-    ) -> Result<()> {
-        let Some(image) = sequence.image_needed() else { return Ok(()) };
-        let inputs = Arc::clone(&sequence.images[image]);
+    ) -> Result<bool> {
+        let Some(image) = sequence.image_needed() else { return Ok(false) };
+        let Some(inputs) = sequence.images[image].inputs.clone() else { return Ok(false) };
         let tiles = inputs.distinct_tiles();
-        let job = match self.of(sequence).job.take() {
-            Some((of, job)) if of == image => job,
-            _ => model.begin_image(tiles)?,
-        };
-        match encode_tiles(model, &inputs, job, tiles_max, &mut |done| tiles_done(done, tiles))? {
-            Encoded::Part(job) => self.of(sequence).job = Some((image, job)),
+        let begun = self.of(sequence).job.take();
+        let (encoded, took) = timed(model.backend(), || {
+            let job = match begun {
+                Some((of, job)) if of == image => job,
+                _ => model.begin_image(tiles)?,
+            };
+            encode_tiles(model, &inputs, job, tiles_max, &mut |done| tiles_done(done, tiles))
+        });
+        sequence.timings.vision += took;
+        match encoded? {
+            Encoded::Part(job) => {
+                self.of(sequence).job = Some((image, job));
+                Ok(false)
+            }
             Encoded::All(embedding) => {
                 self.keep(model, sequence.image_key(image), &embedding);
                 self.set(sequence, image, embedding);
+                Ok(true)
             }
         }
-        Ok(())
     }
 
     /// Takes over what was done for the images of a sequence before it came. What was not begun is left to it.
     fn take_ahead(&mut self, sequence: &mut Sequence, tiles_done: TilesOf<'_>) {
         for image in 0..sequence.images.len() {
+            let Some(inputs) = &sequence.images[image].inputs else { continue };
+            let tiles = inputs.distinct_tiles();
             let Some(AheadImage { encoded, took, .. }) = self.ahead.take(&sequence.image_key(image)) else {
                 continue;
             };
             let Some(encoded) = encoded else { continue };
             sequence.timings.vision += took;
-            let tiles = sequence.images[image].distinct_tiles();
             // who wants to stop is asked again at the next layer
             let _ = tiles_done((tiles - encoded.remaining()) as f64, tiles);
             match encoded {
@@ -183,7 +193,7 @@ impl<B: Backend> Images<B> {
         segments
     }
 
-    /// Lets go of the images of a request that has ended; what is kept stays.
+    /// Lets go of the images of a request that needs none any more; what is kept stays.
     pub(super) fn forget(&mut self, id: RequestId) {
         self.requests.remove(&id);
     }
@@ -195,7 +205,7 @@ impl<B: Backend> Images<B> {
 
     fn set(&mut self, sequence: &mut Sequence, image: usize, embedding: Arc<B::Tensor>) {
         self.of(sequence).embeddings[image] = Some(embedding);
-        sequence.encoded[image] = true;
+        sequence.images[image].inputs = None;
     }
 
     fn keep(&mut self, model: &Phi3V<B>, key: [u8; 32], embedding: &Arc<B::Tensor>) {
@@ -221,4 +231,54 @@ pub(super) fn encode_tiles<B: Backend>(
         return Ok(Encoded::Part(job));
     }
     Ok(Encoded::All(Arc::new(model.finish_image(job, &inputs.grid, &inputs.tile_of)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::checkpoint::Checkpoint;
+    use crate::device::{Device, DeviceOptions};
+    use crate::engine::{Engine, EngineOptions, Event, Request};
+    use crate::image::{ImageInputs, ImageParams, RgbImage, process};
+    use crate::model::{ModelOptions, Phi3V};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    fn engine() -> Engine<Device> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny");
+        let Checkpoint { config, weights, tokenizer, .. } = Checkpoint::open(&folder).unwrap();
+        let device = Device::open(&DeviceOptions::default()).unwrap();
+        let model = Phi3V::load(device, &config, &weights, ModelOptions::F32, &mut |_| {}).unwrap();
+        Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap()
+    }
+
+    fn image(shade: u8) -> ImageInputs {
+        let params = ImageParams { num_crops: 1, ..ImageParams::default() };
+        process(&RgbImage { width: 20, height: 20, pixels: vec![shade; 20 * 20 * 3] }, &params).unwrap()
+    }
+
+    #[test]
+    fn a_request_holds_its_images_while_they_may_be_needed() {
+        let mut engine = engine();
+        // an answer of 5,000 tokens may outgrow the short factors; the rows of an image that was seen are in the cache
+        for (shade, answer, held) in [
+            (9, 8, [false, false]),
+            (9, 8, [false, false]),
+            (9, 5_000, [true, false]),
+            (1, 5_000, [false, true]),
+        ] {
+            let image = Arc::new(image(shade));
+            let pixels = Arc::downgrade(&image);
+            let rows = vec![-1; image.num_img_tokens()];
+            let ids = [1, 5].into_iter().chain(rows).chain(3..30).collect();
+            let id = engine.submit(Request::greedy(ids, vec![image], answer)).unwrap();
+            let is_token = |event: &Event| matches!(event, Event::Token(_));
+            while !engine.step(&mut ()).iter().any(|output| output.id == id && is_token(&output.event)) {}
+            let [pixels_held, embedding_held] = held;
+            assert_eq!(pixels.upgrade().is_some(), pixels_held, "an answer of up to {answer} tokens");
+            assert_eq!(engine.images.requests.contains_key(&id), embedding_held);
+            engine.cancel(id);
+            engine.step(&mut ());
+            assert!(engine.images.requests.is_empty() && pixels.upgrade().is_none());
+        }
+    }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 pub struct RequestId(pub u64);
 
 /// Keeps the caches of one client apart from those of others: keys and values of prompts and embeddings of images
-/// are found again only by requests with the same salt. Requests of several salts take turns in the queue. All zeros is the
-/// salt of who has none.
+/// are found again only by requests with the same salt. Requests of several salts take turns in the queue, and with
+/// their images and the pieces of their prompts. All zeros is the salt of who has none.
 pub type CacheSalt = [u8; 32];
 
 /// One prompt to be continued, and how; [`Conversation`](crate::Conversation) makes them from messages.

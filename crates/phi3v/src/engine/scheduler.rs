@@ -3,6 +3,7 @@
 //! Pure: it knows sequences, lengths and block tables, and no tensor. The engine does what it says.
 
 mod sharing;
+mod turns;
 
 use super::block_manager::BlockManager;
 use super::request::{CacheSalt, RequestId};
@@ -15,6 +16,7 @@ use sharing::KnownPrefix;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+pub(super) use turns::{Turns, Work};
 
 /// Fewest prompts that a sequence which scores is given or left with: what the other has to compute again, a
 /// block and a few tokens at most, should be little beside its own work.
@@ -34,7 +36,10 @@ pub(super) struct Scheduler {
     few_rows_max: usize,
     blocks: BlockManager,
     waiting: VecDeque<Sequence>,
+    /// In the order in which they were let in for the first time.
     running: Vec<Sequence>,
+    /// Counts admissions and turns.
+    clock: u64,
     /// Block tables of sequences that have ended; given back when all tables have been checked.
     ended_tables: Vec<Vec<u32>>,
 }
@@ -102,15 +107,17 @@ impl Scheduler {
     /// What the options leave to the device is as `sizes` has it.
     pub(super) fn new(options: EngineOptions, sizes: Sizes) -> Self {
         let cache_tokens = options.context_tokens.max(options.cache_tokens);
+        let blocks = u32::try_from(cache_tokens.div_ceil(KV_BLOCK_TOKENS)).unwrap_or(u32::MAX).max(1);
         Self {
             options,
             running_max: options.running_max.unwrap_or(sizes.few_rows_max).max(1),
             prefill_chunk_alone: options.prefill_chunk_alone.unwrap_or(sizes.prefill_chunk),
             prefill_remainder_min: prompt_rows_min(sizes),
             few_rows_max: sizes.few_rows_max,
-            blocks: BlockManager::new(cache_tokens.div_ceil(KV_BLOCK_TOKENS).max(1)),
+            blocks: BlockManager::new(blocks),
             waiting: VecDeque::new(),
             running: Vec::new(),
+            clock: 0,
             ended_tables: Vec::new(),
         }
     }
@@ -121,7 +128,7 @@ impl Scheduler {
             waiting: self.waiting.len(),
             running: self.running.len(),
             blocks_in_use: self.blocks.in_use(),
-            blocks_total: self.blocks.total(),
+            blocks_total: self.blocks.total() as usize,
         }
     }
 
@@ -178,7 +185,7 @@ impl Scheduler {
     }
 
     /// Puts sequences whose next token lies beyond the short factors' reach back to the head of the queue, to be
-    /// computed again as a whole with the long ones. Their images stay encoded.
+    /// computed again as a whole with the long ones. Their images stay encoded, and they come before whom they came before.
     pub(super) fn restart_crossing(&mut self, factors_for: impl Fn(usize) -> RopeFactors) {
         let crossed: Vec<Sequence> =
             self.running.extract_if(.., |sequence| sequence.crosses(&factors_for)).collect();
@@ -193,7 +200,7 @@ impl Scheduler {
 
     /// Lets the first of the queue in, if the blocks suffice for all that it may come to need.
     pub(super) fn admit(&mut self) -> Option<Admission> {
-        if !self.has_room() {
+        if self.places_free() == 0 {
             return None;
         }
         let sequence = self.waiting.front()?;
@@ -219,10 +226,10 @@ impl Scheduler {
         }
     }
 
-    /// Whether one more may run. Parts of requests run beside those that were let in, as many as [`divisible`](Self::divisible)
+    /// How many more may run. Parts of requests run beside those that were let in, as many as [`divisible`](Self::divisible)
     /// allows.
-    fn has_room(&self) -> bool {
-        self.running.iter().filter(|sequence| !sequence.is_part).count() < self.running_max
+    pub(super) fn places_free(&self) -> usize {
+        self.running_max.saturating_sub(self.running.iter().filter(|sequence| !sequence.is_part).count())
     }
 
     fn start(&mut self, mut sequence: Sequence, known: KnownPrefix, table: Vec<u32>) -> Admission {
@@ -230,8 +237,7 @@ impl Scheduler {
         sequence.blocks = table;
         sequence.take_over(known.table.len(), known.hash);
         sequence.end_wait();
-        self.running.push(sequence);
-        Admission { index: self.running.len() - 1, blocks }
+        Admission { index: self.join(sequence), blocks }
     }
 
     /// Splits a sequence that scores in two, if one can be and there are blocks for another, so that both run together.
@@ -276,31 +282,32 @@ impl Scheduler {
         self.running.iter().any(|sequence| !sequence.decoding())
     }
 
-    /// The oldest sequence with an image that has to be encoded next.
+    /// The oldest sequence with an image that has to be encoded next, of the client whose turn it is.
     pub(super) fn needs_image(&self) -> Option<usize> {
         let needs =
             |&index: &usize| self.running[index].image_needed().is_some() && !self.is_held_back(index);
-        (0..self.running.len()).find(needs)
+        self.next_in_turn(Work::Image, (0..self.running.len()).filter(needs))
     }
 
-    /// The next chunk of the oldest prompt whose next images are encoded, and beside it what is left of others, as a whole,
-    /// as far as all together are no more than a chunk while others decode: so nobody's first token comes later for it.
+    /// The next chunk of the oldest prompt whose next images are encoded, of the client whose turn it is, and beside it what is
+    /// left of others, as a whole, as far as all together are no more than a chunk while others decode: so nobody's first token
+    /// comes later for it. In the order of the sequences.
     pub(super) fn prompt_chunks(&self) -> Vec<PromptChunk> {
         let ready = |&index: &usize| {
             let sequence = &self.running[index];
             !sequence.decoding() && sequence.image_needed().is_none() && !self.is_held_back(index)
         };
-        let mut others = (0..self.running.len()).filter(ready);
-        let Some(index) = others.next() else { return Vec::new() };
+        let ready: Vec<usize> = (0..self.running.len()).filter(ready).collect();
+        let Some(index) = self.next_in_turn(Work::Prompt, ready.iter().copied()) else { return Vec::new() };
         let (alone, rows_min) = (self.prefill_chunk_alone, self.prefill_remainder_min);
         let shared = self.options.prefill_chunk_shared.min(alone).max(rows_min);
         let chunk = if self.someone_decodes() { shared } else { alone.max(rows_min) };
         let Range { start, end: total } = self.running[index].left_to_compute();
-        let end = if total - start < chunk + rows_min { total } else { start + chunk };
+        let end = if total - start < chunk.saturating_add(rows_min) { total } else { start + chunk };
         let mut chunks = vec![PromptChunk { index, rows: start..end, is_last: end == total }];
         // beside others it would take the kernels for many rows
         let mut spare = if end - start < rows_min { 0 } else { shared.saturating_sub(end - start) };
-        for index in others {
+        for index in ready.into_iter().filter(|&other| other != index) {
             let rows = self.running[index].left_to_compute();
             // and the logits of all take those for few
             if (rows_min..=spare).contains(&rows.len()) && chunks.len() < self.few_rows_max {
@@ -308,6 +315,7 @@ impl Scheduler {
                 chunks.push(PromptChunk { index, rows, is_last: true });
             }
         }
+        chunks.sort_unstable_by_key(|chunk| chunk.index);
         chunks
     }
 
@@ -335,6 +343,9 @@ impl Scheduler {
 
     /// Notes that the first `end` tokens are in the cache.
     pub(super) fn computed_to(&mut self, index: usize, end: usize) {
+        if !self.running[index].decoding() {
+            self.had_turn(index, Work::Prompt);
+        }
         self.running[index].computed = end;
     }
 
@@ -369,7 +380,7 @@ impl Scheduler {
     /// sequences that have ended. Where it is damaged, sequences with a block in doubt are removed, and the table is made
     /// anew from those that remain.
     pub(super) fn settle(&mut self) -> Option<Repair> {
-        let admits = !self.waiting.is_empty() && self.has_room() || self.divisible().is_some();
+        let admits = !self.waiting.is_empty() && self.places_free() > 0 || self.divisible().is_some();
         if self.ended_tables.is_empty() && !admits {
             return None;
         }
@@ -635,6 +646,23 @@ mod tests {
     }
 
     #[test]
+    fn options_have_no_greatest_values() {
+        let all = usize::MAX;
+        let options = EngineOptions {
+            context_tokens: all,
+            running_max: Some(all),
+            cache_tokens: all,
+            prefill_chunk_alone: Some(all),
+            tiles_shared: all,
+            ..EngineOptions::default().for_batch()
+        };
+        let mut scheduler = Scheduler::new(options, SIZES);
+        scheduler.enqueue(sequence(0, 5_000, 10));
+        assert_eq!(admit_all(&mut scheduler), [0]);
+        assert_eq!(only_chunk(&scheduler), PromptChunk { index: 0, rows: 0..5_000, is_last: true });
+    }
+
+    #[test]
     fn a_prompt_waits_for_its_own_images_only() {
         let pixels = vec![9; 20 * 20 * 3];
         let params = ImageParams { num_crops: 1, ..ImageParams::default() };
@@ -648,7 +676,7 @@ mod tests {
         admit_all(&mut scheduler);
         assert_eq!(scheduler.needs_image(), Some(0));
         assert_eq!(only_chunk(&scheduler).index, 1);
-        scheduler.running_mut()[0].encoded[0] = true;
+        scheduler.running_mut()[0].images[0].inputs = None;
         assert_eq!((scheduler.needs_image(), scheduler.prompt_chunks()[0].index), (None, 0));
     }
 

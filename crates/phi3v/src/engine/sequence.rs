@@ -4,6 +4,7 @@
 use super::EngineError;
 use super::block_manager::BlockHash;
 use super::request::{CacheSalt, FinishReason, Finished, Request, RequestId, ScoredPrompt, Timings, Usage};
+use super::scheduler::Turns;
 use super::scoring::{Next, Scoring, Turn};
 use crate::Result;
 use crate::constraint::Constraint;
@@ -26,18 +27,26 @@ pub(super) struct ImageRun {
     pub(super) image: usize,
 }
 
+/// An image of a request.
+#[derive(Clone)]
+pub(super) struct PromptImage {
+    /// Of its pixel values: what it is known by.
+    pub(super) hash: [u8; 32],
+    /// Its tiles, until they have been through the vision tower.
+    pub(super) inputs: Option<Arc<ImageInputs>>,
+}
+
 /// A request's state.
 pub(super) struct Sequence {
     pub(super) id: RequestId,
+    pub(super) turns: Turns,
     /// The prompt with `-i` at the rows of image `i`.
     pub(super) input_ids: Vec<i64>,
     /// Prompt and answer; 0 at the rows of images.
     pub(super) tokens: Vec<u32>,
     pub(super) prompt_tokens: usize,
     pub(super) image_runs: Vec<ImageRun>,
-    pub(super) images: Vec<Arc<ImageInputs>>,
-    /// Which of the images have been through the vision tower.
-    pub(super) encoded: Vec<bool>,
+    pub(super) images: Vec<PromptImage>,
     /// Leading tokens whose keys and values are in the cache.
     pub(super) computed: usize,
     pub(super) blocks: Vec<u32>,
@@ -77,8 +86,10 @@ impl Sequence {
     ) -> Result<Self> {
         let (tokens, image_runs) = split_runs(&request.input_ids);
         let image_tokens = image_runs.iter().map(|run| run.rows.len()).sum();
+        let image = |inputs: Arc<ImageInputs>| PromptImage { hash: inputs.hash, inputs: Some(inputs) };
         Ok(Self {
             id,
+            turns: Turns::default(),
             prompt_tokens: tokens.len(),
             prefill_tokens: tokens.len(),
             told: tokens.len(),
@@ -87,8 +98,7 @@ impl Sequence {
             tokens,
             image_runs,
             input_ids: request.input_ids,
-            encoded: vec![false; request.images.len()],
-            images: request.images,
+            images: request.images.into_iter().map(image).collect(),
             computed: 0,
             blocks: Vec::new(),
             published: (0, request.cache_salt),
@@ -124,12 +134,12 @@ impl Sequence {
 
     /// A sequence for the last `prompts` of those that this one has to score and has not begun.
     pub(super) fn split_off(&mut self, prompts: usize, tokenizer: &Arc<Tokenizer>) -> Option<Self> {
-        let request = Request::greedy(Vec::new(), self.images.clone(), self.max_new_tokens);
+        let request = Request::greedy(Vec::new(), Vec::new(), self.max_new_tokens);
         let request = Request { cache_salt: self.cache_salt, ..request };
         let part = Self::new(self.id, request, tokenizer, self.factors).ok()?;
         let scoring = self.scoring.as_mut()?.split_off(prompts);
-        let (encoded, submitted) = (self.encoded.clone(), self.submitted);
-        Some(Self { encoded, submitted, is_part: true, ..part.scoring(Some(scoring)) })
+        let (images, submitted) = (self.images.clone(), self.submitted);
+        Some(Self { images, submitted, is_part: true, ..part.scoring(Some(scoring)) })
     }
 
     /// Takes back what was split off and has not begun.
@@ -203,6 +213,12 @@ impl Sequence {
         self.scoring.is_none() && self.decoding() && factors_for(self.tokens.len()) != self.factors
     }
 
+    /// Whether rows of the prompt that are in the cache may have to be computed again: for further prompts that are scored, or
+    /// with other factors once the answer is as long as it may become.
+    pub(super) fn may_begin_again(&self, factors_for: impl Fn(usize) -> RopeFactors) -> bool {
+        self.scoring.is_some() || factors_for(self.prompt_tokens + self.max_new_tokens) != self.factors
+    }
+
     /// Whether all of the prompt, or of what a restart has to compute again, is in the cache.
     pub(super) fn decoding(&self) -> bool {
         self.computed >= self.prefill_tokens && self.computed < self.tokens.len()
@@ -210,7 +226,8 @@ impl Sequence {
 
     /// The first image with rows still to be computed that is not encoded.
     pub(super) fn image_needed(&self) -> Option<usize> {
-        let missing = |run: &&ImageRun| run.rows.end > self.computed && !self.encoded[run.image];
+        let missing =
+            |run: &&ImageRun| run.rows.end > self.computed && self.images[run.image].inputs.is_some();
         self.image_runs.iter().find(missing).map(|run| run.image)
     }
 

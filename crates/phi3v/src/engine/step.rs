@@ -2,15 +2,16 @@
 
 use super::advance::{Advance, Bounds};
 use super::request::{Event, FinishReason, Output, Phase, RequestId, StepProgress};
-use super::scheduler::{Admission, DecodeChunk, PromptChunk, Repair};
+use super::scheduler::{Admission, DecodeChunk, PromptChunk, Repair, Work};
 use super::sequence::Sequence;
-use super::stopwatch::Stopwatch;
+use super::stopwatch::timed;
 use super::{Engine, EngineError, Observer};
-use crate::model::{Chunk, Segment};
+use crate::model::{Chunk, Progress, Segment};
 use crate::sampler::check_logits;
 use crate::{Error, Result};
 use phi3v_kernels::Backend;
 use std::ops::{ControlFlow, Range};
+use std::time::Duration;
 
 impl<B: Backend> Engine<B> {
     /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
@@ -99,8 +100,8 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Sends tiles of the oldest sequence that lacks an image through the vision tower, or of an image whose request is
-    /// still to come: fewer while others are decoding.
+    /// Sends tiles of a sequence that lacks an image, of the client whose turn it is, through the vision tower, or of an image
+    /// whose request is still to come: fewer while others are decoding.
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         for sequence in self.scheduler.running_mut() {
             let id = sequence.id;
@@ -112,12 +113,12 @@ impl<B: Backend> Engine<B> {
         let Some(index) = self.scheduler.needs_image() else { return self.run_ahead(tiles_max, observer) };
         let sequence = &mut self.scheduler.running_mut()[index];
         let id = sequence.id;
-        let stopwatch = Stopwatch::start();
         let result = self.images.encode(&self.model, sequence, tiles_max, &mut tiles_told(observer, id));
-        let (result, took) = stopwatch.stop(self.model.backend(), result);
-        sequence.timings.vision += took;
-        if let Err(error) = result {
-            self.fail(index, error, outputs);
+        match result {
+            // one that is begun comes to its end first: of each that is not, all rows are held
+            Ok(false) => {}
+            Ok(true) => self.scheduler.had_turn(index, Work::Image),
+            Err(error) => self.fail(index, error, outputs),
         }
     }
 
@@ -132,16 +133,14 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Runs a chunk of the oldest prompt whose images are encoded, and short prompts beside it.
+    /// Runs a chunk of a prompt whose images are encoded, of the client whose turn it is, and short prompts beside it.
     fn run_prefill(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         let chunks = self.scheduler.prompt_chunks();
         if chunks.is_empty() {
             return;
         }
         let mut stopped = vec![false; chunks.len()];
-        let stopwatch = Stopwatch::start();
-        let result = self.forward_prompts(&chunks, &mut stopped, observer);
-        let (result, took) = stopwatch.stop(self.model.backend(), result);
+        let (result, took) = self.forward_prompts(&chunks, &mut stopped, observer);
         for chunk in &chunks {
             self.scheduler.running_mut()[chunk.index].timings.prefill += took;
         }
@@ -156,6 +155,7 @@ impl<B: Backend> Engine<B> {
             } else {
                 self.scheduler.computed_to(index, rows.end);
                 if is_last {
+                    self.let_images_go(index);
                     self.postprocess(index, start..end, outputs);
                 }
             }
@@ -163,13 +163,24 @@ impl<B: Backend> Engine<B> {
         }
     }
 
+    /// Lets go of the images of a sequence whose prompt is computed, unless it may have to be computed again.
+    fn let_images_go(&mut self, index: usize) {
+        let rope = self.model.rope();
+        let sequence = &mut self.scheduler.running_mut()[index];
+        if !sequence.may_begin_again(|tokens| rope.factors_for(tokens)) {
+            sequence.images.iter_mut().for_each(|image| image.inputs = None);
+            self.images.forget(sequence.id);
+        }
+    }
+
     /// Runs chunks of prompts, and notes which of them their observer has stopped; where it has stopped all, the pass ends.
+    /// Tells how long it took.
     fn forward_prompts(
         &mut self,
         chunks: &[PromptChunk],
         stopped: &mut [bool],
         observer: &mut dyn Observer,
-    ) -> Result<()> {
+    ) -> (Result<()>, Duration) {
         let running = self.scheduler.running();
         let segments = |chunk: &PromptChunk| self.images.segments(&running[chunk.index], chunk.rows.clone());
         let segments: Vec<_> = chunks.iter().map(segments).collect();
@@ -182,7 +193,7 @@ impl<B: Backend> Engine<B> {
                 logits: usize::from(*is_last),
             });
         let batch: Vec<_> = batch.collect();
-        self.model.forward(&batch, &mut self.cache, &mut self.logits, &mut |progress| {
+        let observe = &mut |progress: Progress| {
             for (PromptChunk { index, rows, .. }, stopped) in chunks.iter().zip(&mut *stopped) {
                 let (id, total) = (running[*index].id, running[*index].tokens.len());
                 let done = rows.start as f64 + rows.len() as f64 * progress.fraction();
@@ -194,7 +205,9 @@ impl<B: Backend> Engine<B> {
             } else {
                 ControlFlow::Continue(())
             }
-        })
+        };
+        let (model, cache, logits) = (&self.model, &mut self.cache, &mut self.logits);
+        timed(model.backend(), || model.forward(&batch, cache, logits, observe))
     }
 
     /// One token for every sequence that is decoding, and what is forced behind it. Those that are more than one pass takes
@@ -209,7 +222,6 @@ impl<B: Backend> Engine<B> {
     }
 
     fn decode_together(&mut self, chunks: &[DecodeChunk], outputs: &mut Vec<Output>) {
-        let stopwatch = Stopwatch::start();
         let running = self.scheduler.running();
         let newest = |chunk: &DecodeChunk| newest_tokens::<B>(&running[chunk.index], &chunk.rows);
         let segments: Vec<_> = chunks.iter().map(newest).collect();
@@ -219,8 +231,8 @@ impl<B: Backend> Engine<B> {
             .collect();
         let wanted: Vec<usize> = batch.iter().map(|chunk| chunk.logits).collect();
         let never_stop = &mut |_| ControlFlow::Continue(());
-        let result = self.model.forward(&batch, &mut self.cache, &mut self.logits, never_stop);
-        let (result, took) = stopwatch.stop(self.model.backend(), result);
+        let (model, cache, logits) = (&self.model, &mut self.cache, &mut self.logits);
+        let (result, took) = timed(model.backend(), || model.forward(&batch, cache, logits, never_stop));
         if let Err(error) = result {
             return self.fail_each(chunks.iter().map(|chunk| chunk.index), error, outputs);
         }

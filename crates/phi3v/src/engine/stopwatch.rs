@@ -1,28 +1,21 @@
-//! How long the device takes, not how long it takes to tell it what to do.
+//! How long the device takes, not how long it takes to tell it what to do, and whether it has done it.
 
 use crate::Result;
 use phi3v_kernels::Backend;
 use std::time::{Duration, Instant};
 
-/// The time of a stage. Every duration of work that the engine tells of is measured by one.
-pub(super) struct Stopwatch {
-    start: Instant,
-}
-
-impl Stopwatch {
-    pub(super) fn start() -> Self {
-        Self { start: Instant::now() }
-    }
-
-    /// Waits until the device has done what it was given, and tells what came of it and how long it took.
-    pub(super) fn stop<B: Backend, T>(self, backend: &B, result: Result<T>) -> (Result<T>, Duration) {
-        let finished = backend.finish();
-        let result = result.and_then(|value| {
-            finished?;
-            Ok(value)
-        });
-        (result, self.start.elapsed())
-    }
+/// Does a stage's `work`, waits until the device has done what it was given, and tells what came of it and how long it took.
+/// Every duration of work that the engine tells of is measured here. What goes wrong on the device is known behind it: only then
+/// may what the work has made be given to anybody.
+pub(super) fn timed<B: Backend, T>(backend: &B, work: impl FnOnce() -> Result<T>) -> (Result<T>, Duration) {
+    let start = Instant::now();
+    let result = work();
+    let finished = backend.finish();
+    let result = result.and_then(|value| {
+        finished?;
+        Ok(value)
+    });
+    (result, start.elapsed())
 }
 
 #[cfg(test)]
@@ -32,19 +25,32 @@ mod tests {
     use crate::device::{Device, DeviceOptions};
     use phi3v_kernels::testing::{Deferred, test_device};
 
-    #[test]
-    fn it_stops_when_the_device_has_done_all() {
+    fn deferred() -> Deferred<Device> {
         let options = DeviceOptions { choice: test_device().parse().unwrap(), ..DeviceOptions::default() };
-        let backend = Deferred::new(Device::open(&options).unwrap());
+        Deferred::new(Device::open(&options).unwrap())
+    }
+
+    #[test]
+    fn time_is_taken_when_the_device_has_done_all() {
+        let backend = deferred();
         let mut x = backend.tensor(2, 2).unwrap();
         for result in [Ok(7), Err(Error::Stopped)] {
-            let stopwatch = Stopwatch::start();
-            backend.upload(&[1.0; 4], 0, &mut x);
-            assert_eq!(backend.waiting(), 1);
-            let (stopped, took) = stopwatch.stop(&backend, result);
+            let (result, took) = timed(&backend, || {
+                backend.upload(&[1.0; 4], 0, &mut x);
+                assert_eq!(backend.waiting(), 1);
+                result
+            });
             assert_eq!(backend.waiting(), 0);
-            assert!(matches!(stopped, Ok(7) | Err(Error::Stopped)));
+            assert!(matches!(result, Ok(7) | Err(Error::Stopped)));
             assert!(took > Duration::ZERO);
         }
+    }
+
+    #[test]
+    fn what_the_device_did_not_do_did_not_succeed() {
+        let backend = deferred();
+        backend.lost().store(true, std::sync::atomic::Ordering::Release);
+        let (result, _) = timed(&backend, || Ok(7));
+        assert!(matches!(result, Err(Error::Backend(_))));
     }
 }

@@ -92,23 +92,33 @@ impl<B: Backend> DecoderLayer<B> {
     }
 }
 
+/// Rows that go through a layer together, and whose they are.
+struct Rows<B: Backend> {
+    x: B::Tensor,   // [rows, hidden_size]
+    qkv: B::Tensor, // [rows, (heads + 2 key_value_heads) * head_dim]
+    batch: B::Batch,
+}
+
+impl<B: Backend> Rows<B> {
+    fn new(backend: &B) -> Result<Self> {
+        Ok(Self { x: backend.tensor(0, 1)?, qkv: backend.tensor(0, 1)?, batch: backend.batch() })
+    }
+}
+
 /// Buffers that live from step to step, so that a decode step allocates none; `rows` is the batch's token count.
 pub(super) struct Workspace<B: Backend> {
-    x: B::Tensor,         // [rows, hidden_size]
+    all: Rows<B>,
+    last: Rows<B>,        // those that go on past the last layer's keys and values
     normed: B::Tensor,    // [rows, hidden_size]
-    qkv: B::Tensor,       // [rows, (heads + 2 key_value_heads) * head_dim]
     attention: B::Tensor, // [rows, heads * head_dim]
     act: B::Tensor,       // [rows, intermediate_size]
     cos_sin: B::Tensor,   // [rows, head_dim]
-    picked: B::Tensor,    // rows that go on past the last layer's keys and values
     logits: B::Tensor,    // [rows whose logits are wanted, vocab_size]
-    batch: B::Batch,
-    last_batch: B::Batch, // of the rows that go on
     angles: Vec<f32>,
     image_rows: Vec<u32>, // of one segment
 }
 
-/// Most bytes that the buffers of a step of `rows` tokens take, beside its logits.
+/// Most bytes that the buffers of a step of `rows` tokens take, beside its logits and the few rows that they are made of.
 #[must_use]
 pub fn step_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let ModelConfig { hidden_size, intermediate_size, .. } = *config;
@@ -121,16 +131,13 @@ impl<B: Backend> Workspace<B> {
     pub(super) fn new(backend: &B) -> Result<Self> {
         let empty = || backend.tensor(0, 1);
         Ok(Self {
-            x: empty()?,
+            all: Rows::new(backend)?,
+            last: Rows::new(backend)?,
             normed: empty()?,
-            qkv: empty()?,
             attention: empty()?,
             act: empty()?,
             cos_sin: empty()?,
-            picked: empty()?,
             logits: empty()?,
-            batch: backend.batch(),
-            last_batch: backend.batch(),
             angles: Vec::new(),
             image_rows: Vec::new(),
         })
@@ -247,12 +254,12 @@ impl<B: Backend> Decoder<B> {
         let layout = Layout::new(batch);
         self.embed(backend, batch, ws)?;
         // in a decode step every row is a last one, and stays where it is
-        let picks = outputs.hidden.is_none() && layout.last_rows.len() < backend.shape(&ws.x).0;
-        backend.set_batch(&layout.spans, &mut ws.batch)?;
+        let picks = outputs.hidden.is_none() && layout.last_rows.len() < backend.shape(&ws.all.x).0;
+        backend.set_batch(&layout.spans, &mut ws.all.batch)?;
         if picks {
-            backend.set_batch(&layout.last_spans, &mut ws.last_batch)?;
+            backend.set_batch(&layout.last_spans, &mut ws.last.batch)?;
         }
-        outputs.record(backend, &ws.x)?;
+        outputs.record(backend, &ws.all.x)?;
         let last = self.layers.len() - 1;
         for index in 0..=last {
             check(observe(Progress::DecoderLayer { done: index, layers: last + 1 }))?;
@@ -265,15 +272,16 @@ impl<B: Backend> Decoder<B> {
                 pick_rows(backend, &layout.last_rows, ws)?;
             }
             self.attend_and_feed(backend, index, pick, pool, ws)?;
-            outputs.record(backend, &ws.x)?;
+            outputs.record(backend, &ws.all.x)?;
         }
-        self.logits(backend, &layout, ws, outputs)
+        self.logits(backend, &layout.last_rows, picks, ws, outputs)
     }
 
     /// Input rows into `x` and rotations into `cos_sin`.
     fn embed(&self, backend: &B, batch: &[Chunk<'_, B::Tensor>], ws: &mut Workspace<B>) -> Result<()> {
         let rows = batch.iter().map(Chunk::len).sum();
-        backend.reshape(&mut ws.x, rows, self.config.hidden_size)?;
+        let x = &mut ws.all.x;
+        backend.reshape(x, rows, self.config.hidden_size)?;
         backend.reshape(&mut ws.cos_sin, rows, self.heads.dim)?;
         ws.angles.clear();
         let mut row = 0;
@@ -283,11 +291,11 @@ impl<B: Backend> Decoder<B> {
             }
             for segment in chunk.segments {
                 match segment {
-                    Segment::Tokens(ids) => backend.embed(&self.embed_tokens, ids, row, &mut ws.x),
+                    Segment::Tokens(ids) => backend.embed(&self.embed_tokens, ids, row, x),
                     Segment::Image(embeds, range) => {
                         ws.image_rows.clear();
                         ws.image_rows.extend(range.start as u32..range.end as u32);
-                        backend.gather(embeds, &ws.image_rows, row, &mut ws.x);
+                        backend.gather(embeds, &ws.image_rows, row, x);
                     }
                 }
                 row += segment.len();
@@ -306,16 +314,17 @@ impl<B: Backend> Decoder<B> {
         ws: &mut Workspace<B>,
     ) -> Result<()> {
         let layer = &self.layers[index];
+        let Rows { x, qkv, batch } = &mut ws.all;
         let qkv_width = (self.heads.query + 2 * self.heads.key_value) * self.heads.dim;
         let norm = Norm::Rms(&layer.input_layernorm, self.config.rms_norm_eps);
-        backend.reshape(&mut ws.qkv, backend.shape(&ws.x).0, qkv_width)?;
-        backend.normed_linear(&ws.x, norm, &mut [(&layer.qkv_proj, &mut ws.qkv)], &mut ws.normed)?;
-        backend.rope(&ws.cos_sin, self.heads, &mut ws.qkv);
-        backend.copy_kv(&ws.qkv, index, &ws.batch, pool);
+        backend.reshape(qkv, backend.shape(x).0, qkv_width)?;
+        backend.normed_linear(x, norm, &mut [(&layer.qkv_proj, &mut *qkv)], &mut ws.normed)?;
+        backend.rope(&ws.cos_sin, self.heads, qkv);
+        backend.copy_kv(qkv, index, batch, pool);
         Ok(())
     }
 
-    /// Attention and feed-forward of layer `index` for the rows in `x`: of the batch, or those that were picked from it.
+    /// Attention and feed-forward of layer `index` for the rows of the batch, or those that were picked from it.
     fn attend_and_feed(
         &self,
         backend: &B,
@@ -325,11 +334,11 @@ impl<B: Backend> Decoder<B> {
         ws: &mut Workspace<B>,
     ) -> Result<()> {
         let layer = &self.layers[index];
-        let rows = backend.shape(&ws.x).0;
-        backend.reshape(&mut ws.attention, rows, self.heads.query * self.heads.dim)?;
-        let batch = if picked { &ws.last_batch } else { &ws.batch };
-        backend.attention_causal(&ws.qkv, index, batch, pool, &mut ws.attention);
-        backend.linear(&ws.attention, &layer.o_proj, Epilogue::Add, &mut ws.x);
+        let Workspace { all, last, attention, normed, act, .. } = ws;
+        let Rows { x, qkv, batch } = if picked { last } else { all };
+        backend.reshape(attention, backend.shape(x).0, self.heads.query * self.heads.dim)?;
+        backend.attention_causal(qkv, index, batch, pool, attention);
+        backend.linear(attention, &layer.o_proj, Epilogue::Add, x);
 
         let norm = Norm::Rms(&layer.post_attention_layernorm, self.config.rms_norm_eps);
         let block = FeedForward {
@@ -338,44 +347,44 @@ impl<B: Backend> Decoder<B> {
             hidden: self.config.intermediate_size,
             second: &layer.down_proj,
         };
-        Ok(backend.feed_forward(&mut ws.x, norm, block, [&mut ws.normed, &mut ws.act])?)
+        Ok(backend.feed_forward(x, norm, block, [normed, act])?)
     }
 
-    /// Final norm and `lm_head` of the rows whose logits are wanted.
+    /// Final norm and `lm_head` of the rows whose logits are wanted, `last_rows` of the batch, which may have been picked.
     fn logits(
         &self,
         backend: &B,
-        layout: &Layout<'_>,
+        last_rows: &[u32],
+        picked: bool,
         ws: &mut Workspace<B>,
         mut outputs: Outputs<'_>,
     ) -> Result<()> {
-        let rows = backend.shape(&ws.x).0;
-        backend.reshape(&mut ws.normed, rows, self.config.hidden_size)?;
-        backend.norm(&ws.x, Norm::Rms(&self.norm, self.config.rms_norm_eps), &mut ws.normed);
+        let Workspace { all, last, normed, logits, .. } = ws;
+        let hidden = self.config.hidden_size;
+        let x = if picked { &last.x } else { &all.x };
+        backend.reshape(normed, backend.shape(x).0, hidden)?;
+        backend.norm(x, Norm::Rms(&self.norm, self.config.rms_norm_eps), normed);
+        let mut wanted = &*normed;
         if outputs.hidden.is_some() {
-            outputs.record(backend, &ws.normed)?;
-            backend.reshape(&mut ws.picked, layout.last_rows.len(), self.config.hidden_size)?;
-            backend.gather(&ws.normed, &layout.last_rows, 0, &mut ws.picked);
-            std::mem::swap(&mut ws.normed, &mut ws.picked);
+            outputs.record(backend, normed)?;
+            backend.reshape(&mut last.x, last_rows.len(), hidden)?;
+            backend.gather(normed, last_rows, 0, &mut last.x);
+            wanted = &last.x;
         }
-        linear_into(
-            backend,
-            &ws.normed,
-            &self.lm_head,
-            self.config.vocab_size,
-            Epilogue::Store,
-            &mut ws.logits,
-        )?;
-        Ok(backend.download(&ws.logits, 0..layout.last_rows.len(), outputs.logits)?)
+        linear_into(backend, wanted, &self.lm_head, self.config.vocab_size, Epilogue::Store, logits)?;
+        Ok(backend.download(logits, 0..last_rows.len(), outputs.logits)?)
     }
 }
 
-/// Leaves only `rows` in `x` and `qkv`: past the last layer's keys and values nothing else is needed.
-fn pick_rows<B: Backend>(backend: &B, rows: &[u32], ws: &mut Workspace<B>) -> Result<()> {
-    for tensor in [&mut ws.x, &mut ws.qkv] {
-        backend.reshape(&mut ws.picked, rows.len(), backend.shape(tensor).1)?;
-        backend.gather(tensor, rows, 0, &mut ws.picked);
-        std::mem::swap(tensor, &mut ws.picked);
+/// Picks `rows` of the batch: past the last layer's keys and values nothing else is needed.
+fn pick_rows<B: Backend>(
+    backend: &B,
+    rows: &[u32],
+    Workspace { all, last, .. }: &mut Workspace<B>,
+) -> Result<()> {
+    for (from, to) in [(&all.x, &mut last.x), (&all.qkv, &mut last.qkv)] {
+        backend.reshape(to, rows.len(), backend.shape(from).1)?;
+        backend.gather(from, rows, 0, to);
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ mod vision_tower;
 pub use decoder::{Chunk, Segment, kv_layout, step_bytes};
 pub use rope::{Rope, RopeFactors};
 
-use crate::config::{ModelConfig, VisionConfig};
+use crate::config::ModelConfig;
 use crate::image::{HdGrid, ImageInputs, TILE_VALUES};
 use crate::weights::Weights;
 use crate::{Error, Result};
@@ -96,10 +96,10 @@ impl ModelOptions {
     }
 }
 
-/// An image whose tiles are on their way through the vision tower. Work can be done tile by tile, between the
-/// steps of other sequences, or all at once.
+/// An image whose tiles are on their way through the vision tower and the projector. Work can be done tile by tile, between
+/// the steps of other sequences, or all at once.
 pub struct ImageJob<B: Backend> {
-    merged: B::Tensor, // [tiles * 576, image_dim_out], see Projector::merge
+    rows: B::Tensor, // [tiles * 144 + 2, hidden_size], see Projector::rows_of
     tiles: usize,
     done: usize,
 }
@@ -111,15 +111,20 @@ impl<B: Backend> fmt::Debug for ImageJob<B> {
     }
 }
 
-/// Most bytes that an image of `tiles` tiles takes on its way through the vision tower, `tiles_at_once` of them at a time:
-/// its pixel values, its [`ImageJob`] and the buffers of a run.
+/// Most bytes that an image of `tiles` tiles takes on its way through the vision tower and the projector, `tiles_at_once` of them
+/// at a time: its pixel values, its [`ImageJob`], and the buffers of a run or, in the end, what comes of all.
 #[must_use]
-pub fn image_bytes(config: &VisionConfig, tiles: usize, tiles_at_once: usize) -> u64 {
-    let pixels = 3 * config.image_size * config.image_size * size_of::<f32>();
+pub fn image_bytes(config: &ModelConfig, tiles: usize, tiles_at_once: usize) -> u64 {
+    let image_size = config.img_processor.image_size;
+    let pixels = 3 * image_size * image_size * size_of::<f32>();
+    let at_once = tiles_at_once.min(tiles);
+    let run = vision_tower::run_bytes(&config.img_processor, at_once);
+    let passing =
+        run.max(projector::run_bytes(config, at_once)).max(projector::embedding_bytes(config, tiles));
     (tiles as u64)
         .saturating_mul(pixels as u64)
-        .saturating_add(projector::merge_bytes(config, tiles))
-        .saturating_add(vision_tower::run_bytes(config, tiles_at_once.min(tiles)))
+        .saturating_add(projector::rows_bytes(config, tiles))
+        .saturating_add(passing)
 }
 
 impl<B: Backend> ImageJob<B> {
@@ -163,6 +168,8 @@ impl<B: Backend> Phi3V<B> {
         let projector = Projector::load(&loader, config)?;
         let layers = config.num_hidden_layers;
         let decoder = Decoder::load(&loader, config, &mut |done| observe(Progress::Load { done, layers }))?;
+        // what was computed of the weights may have gone wrong; no request is to hear of it, or to go on without it
+        backend.finish()?;
         Ok(Self { config: config.clone(), options, vision_tower, projector, decoder, backend })
     }
 
@@ -191,10 +198,10 @@ impl<B: Backend> Phi3V<B> {
     /// # Errors
     /// The device's refusal.
     pub fn begin_image(&self, tiles: usize) -> Result<ImageJob<B>> {
-        Ok(ImageJob { merged: self.projector.merge_buffer(&self.backend, tiles)?, tiles, done: 0 })
+        Ok(ImageJob { rows: self.projector.rows_of(&self.backend, tiles)?, tiles, done: 0 })
     }
 
-    /// Sends the next `tiles`, `[n, 3, 336, 336]`, through the vision tower and returns its features,
+    /// Sends the next `tiles`, `[n, 3, 336, 336]`, through the vision tower and the projector, and returns the tower's features,
     /// `[n * 577, hidden_size]`, class row first in each tile.
     ///
     /// # Errors
@@ -206,7 +213,7 @@ impl<B: Backend> Phi3V<B> {
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<B::Tensor> {
         let features = self.vision_tower.forward(&self.backend, tiles, observe)?;
-        self.projector.merge(&self.backend, &features, job.done, &mut job.merged);
+        self.projector.project_tiles(&self.backend, &features, job.done, &mut job.rows)?;
         job.done += tiles.len() / TILE_VALUES;
         Ok(features)
     }
@@ -221,7 +228,7 @@ impl<B: Backend> Phi3V<B> {
     /// If tiles remain.
     pub fn finish_image(&self, job: ImageJob<B>, grid: &HdGrid, tile_of: &[usize]) -> Result<B::Tensor> {
         assert_eq!(job.done, job.tiles, "every tile goes through the vision tower first");
-        self.projector.embed(&self.backend, job.merged, grid, tile_of)
+        self.projector.embed(&self.backend, &job.rows, grid, tile_of)
     }
 
     /// An image's rows in the prompt, `[num_img_tokens, hidden_size]`, all at once.

@@ -6,7 +6,7 @@
 
 use super::linear::{Loader, linear_into};
 use crate::Result;
-use crate::config::{ModelConfig, VisionConfig};
+use crate::config::ModelConfig;
 use crate::image::HdGrid;
 use crate::weights::names;
 use phi3v_kernels::{Backend, Epilogue};
@@ -16,7 +16,7 @@ const PATCHES: usize = 24;
 /// Merged patches along one side of a tile.
 const MERGED: usize = PATCHES / 2;
 /// Merged rows of one tile.
-pub(super) const MERGED_ROWS: usize = MERGED * MERGED;
+const MERGED_ROWS: usize = MERGED * MERGED;
 /// Rows of the separators' tensor.
 const SUB_GN: u32 = 0;
 const GLB_GN: u32 = 1;
@@ -30,9 +30,28 @@ pub(super) struct Projector<B: Backend> {
     separators: B::Tensor,          // [2, hidden]: projected sub_GN, glb_GN
 }
 
-/// Bytes of [`Projector::merge_buffer`] for `tiles` tiles.
-pub(super) fn merge_bytes(config: &VisionConfig, tiles: usize) -> u64 {
-    (tiles as u64).saturating_mul((config.num_patches() * config.hidden_size * size_of::<f32>()) as u64)
+/// Bytes of `rows` rows of `cols` values.
+fn row_bytes(rows: usize, cols: usize) -> u64 {
+    (rows as u64).saturating_mul((cols * size_of::<f32>()) as u64)
+}
+
+/// Bytes of [`Projector::rows_of`] for `tiles` tiles.
+pub(super) fn rows_bytes(config: &ModelConfig, tiles: usize) -> u64 {
+    row_bytes(tiles.saturating_mul(MERGED_ROWS).saturating_add(SEPARATORS.len()), config.hidden_size)
+}
+
+/// Most bytes that [`Projector::project_tiles`] takes for `tiles` tiles: their features, merged, and two rows of the decoder's
+/// width for each that was merged.
+pub(super) fn run_bytes(config: &ModelConfig, tiles: usize) -> u64 {
+    let merged = MERGED_ROWS * (4 * config.img_processor.hidden_size + 2 * config.hidden_size);
+    let features = config.img_processor.num_positions() * config.img_processor.hidden_size;
+    row_bytes(tiles, features + merged)
+}
+
+/// Most bytes of the rows that stand for an image of `tiles` tiles: where they are one above the other, each of their rows has a
+/// separator.
+pub(super) fn embedding_bytes(config: &ModelConfig, tiles: usize) -> u64 {
+    row_bytes(tiles.saturating_mul(MERGED_ROWS + MERGED).saturating_add(1), config.hidden_size)
 }
 
 impl<B: Backend> Projector<B> {
@@ -52,15 +71,34 @@ impl<B: Backend> Projector<B> {
         Ok(projector)
     }
 
-    /// A buffer for the merged rows of `tiles` tiles, `[tiles * 144, 4 * image_dim_out]`, viewed as the patches they
-    /// are made of: `[tiles * 576, image_dim_out]`.
-    pub(super) fn merge_buffer(&self, backend: &B, tiles: usize) -> Result<B::Tensor> {
-        Ok(backend.tensor(tiles * PATCHES * PATCHES, self.image_dim_out)?)
+    /// The projected rows of `tiles` tiles, still to come, and behind them those of the separators:
+    /// `[tiles * 144 + 2, hidden_size]`.
+    pub(super) fn rows_of(&self, backend: &B, tiles: usize) -> Result<B::Tensor> {
+        let separators = tiles * MERGED_ROWS;
+        let mut rows = backend.tensor(separators + SEPARATORS.len(), self.hidden_size)?;
+        backend.gather(&self.separators, &SEPARATORS, separators, &mut rows);
+        Ok(rows)
     }
 
-    /// Puts the 2 x 2 patches of each merged row of `features`, `[n * 577, image_dim_out]`, side by side, from tile
-    /// `first_tile` of `merged` on. The class rows are dropped.
-    pub(super) fn merge(&self, backend: &B, features: &B::Tensor, first_tile: usize, merged: &mut B::Tensor) {
+    /// Merges and projects tiles of `features`, `[n * 577, image_dim_out]`, into `rows`, from tile `first_tile` on. A row does not
+    /// depend on how many there are: those of one tile are more than the device's kernels for few rows take.
+    pub(super) fn project_tiles(
+        &self,
+        backend: &B,
+        features: &B::Tensor,
+        first_tile: usize,
+        rows: &mut B::Tensor,
+    ) -> Result<()> {
+        let merged = self.merge(backend, features)?;
+        let projected = self.project(backend, &merged)?;
+        let all: Vec<u32> = (0..backend.shape(&projected).0 as u32).collect();
+        backend.gather(&projected, &all, first_tile * MERGED_ROWS, rows);
+        Ok(())
+    }
+
+    /// The 2 x 2 patches of each merged row of `features`, `[n * 577, image_dim_out]`, side by side:
+    /// `[n * 144, 4 * image_dim_out]`. The class rows are dropped.
+    fn merge(&self, backend: &B, features: &B::Tensor) -> Result<B::Tensor> {
         let rows_per_tile = 1 + PATCHES * PATCHES;
         let tiles = backend.shape(features).0 / rows_per_tile;
         let mut rows = Vec::with_capacity(tiles * PATCHES * PATCHES);
@@ -73,36 +111,33 @@ impl<B: Backend> Projector<B> {
                 }
             }
         }
-        backend.gather(features, &rows, first_tile * PATCHES * PATCHES, merged);
+        let mut merged = backend.tensor(rows.len(), self.image_dim_out)?;
+        backend.gather(features, &rows, 0, &mut merged);
+        backend.reshape(&mut merged, rows.len() / 4, 4 * self.image_dim_out)?;
+        Ok(merged)
     }
 
-    /// The image's rows, `[num_img_tokens, hidden_size]`, of its distinct tiles' merged patches.
+    /// The image's rows, `[num_img_tokens, hidden_size]`, of the projected `rows` of its distinct tiles and the separators.
     /// `tile_of` maps the global view, then every tile in row-major order, to the distinct tiles.
     pub(super) fn embed(
         &self,
         backend: &B,
-        mut merged: B::Tensor,
+        rows: &B::Tensor,
         grid: &HdGrid,
         tile_of: &[usize],
     ) -> Result<B::Tensor> {
-        let rows = backend.shape(&merged).0 / 4;
-        backend.reshape(&mut merged, rows, 4 * self.image_dim_out)?;
-        let mut projected = self.project(backend, &merged)?;
-        // the separators become its last rows, so that one gather puts everything in order
-        backend.reshape(&mut projected, rows + SEPARATORS.len(), self.hidden_size)?;
-        backend.gather(&self.separators, &SEPARATORS, rows, &mut projected);
-        let order = row_order(grid, tile_of, rows as u32);
+        let separators = backend.shape(rows).0 - SEPARATORS.len();
+        let order = row_order(grid, tile_of, separators as u32);
         let mut out = backend.tensor(grid.num_img_tokens(), self.hidden_size)?;
-        backend.gather(&projected, &order, 0, &mut out);
+        backend.gather(rows, &order, 0, &mut out);
         Ok(out)
     }
 
-    /// `[rows, 4 * image_dim_out] -> [rows, hidden_size]`, which the separators' rows can be added to without an
-    /// allocation.
+    /// `[rows, 4 * image_dim_out] -> [rows, hidden_size]`.
     fn project(&self, backend: &B, merged: &B::Tensor) -> Result<B::Tensor> {
         let rows = backend.shape(merged).0;
         let mut hidden = backend.tensor(rows, self.hidden_size)?;
-        let mut out = backend.tensor(rows + SEPARATORS.len(), self.hidden_size)?;
+        let mut out = backend.tensor(rows, self.hidden_size)?;
         let [first, second] = &self.img_projection;
         linear_into(backend, merged, first, self.hidden_size, Epilogue::Gelu, &mut hidden)?;
         linear_into(backend, &hidden, second, self.hidden_size, Epilogue::Store, &mut out)?;

@@ -108,16 +108,18 @@ impl<B: Backend> VisionTower<B> {
         let (count, patches) = (tiles.len() / tile_values, (image_size / patch_size).pow(2));
         let patch_values = 3 * patch_size * patch_size;
 
-        let mut columns = Vec::with_capacity(tiles.len()); // [tiles * patches, 3 * patch_size * patch_size]
+        let mut values = Vec::with_capacity(tiles.len()); // [tiles * patches, 3 * patch_size * patch_size]
         for tile in tiles.chunks_exact(tile_values) {
-            push_patches(tile, image_size, patch_size, &mut columns);
+            push_patches(tile, image_size, patch_size, &mut values);
         }
-        let mut ffn = backend.tensor(count * patches, patch_values)?;
-        backend.upload(&columns, 0, &mut ffn);
-        let mut normed = backend.tensor(count * patches, hidden)?;
-        backend.linear(&ffn, &self.patch_embedding, Epilogue::Store, &mut normed);
-
+        let mut columns = backend.tensor(count * patches, patch_values)?;
+        backend.upload(&values, 0, &mut columns);
         let rows = count * (1 + patches);
+        // as large as it becomes
+        let mut normed = backend.tensor(rows, hidden)?;
+        backend.reshape(&mut normed, count * patches, hidden)?;
+        backend.linear(&columns, &self.patch_embedding, Epilogue::Store, &mut normed);
+
         let mut embeddings = backend.tensor(rows, hidden)?;
         for tile in 0..count {
             let first = (tile * patches) as u32;
@@ -133,7 +135,8 @@ impl<B: Backend> VisionTower<B> {
         backend.reshape(&mut normed, rows, hidden)?;
         let qkv =
             [backend.tensor(rows, hidden)?, backend.tensor(rows, hidden)?, backend.tensor(rows, hidden)?];
-        Ok(Buffers { x, normed, qkv, attention: embeddings, ffn })
+        // a backend that fuses feed-forward blocks never needs the last
+        Ok(Buffers { x, normed, qkv, attention: embeddings, ffn: backend.tensor(0, 1)? })
     }
 
     fn encoder_layer(
@@ -169,12 +172,12 @@ impl<B: Backend> VisionTower<B> {
 
 /// Appends the patches of `tile`, `[3, image_size, image_size]`, row by row, each flattened as the convolution's
 /// weight is: `[3, patch_size, patch_size]`.
-fn push_patches(tile: &[f32], image_size: usize, patch_size: usize, columns: &mut Vec<f32>) {
+fn push_patches(tile: &[f32], image_size: usize, patch_size: usize, values: &mut Vec<f32>) {
     for patch_y in (0..image_size).step_by(patch_size) {
         for patch_x in (0..image_size).step_by(patch_size) {
             for channel in tile.chunks_exact(image_size * image_size) {
                 for row in channel.chunks_exact(image_size).skip(patch_y).take(patch_size) {
-                    columns.extend_from_slice(&row[patch_x..patch_x + patch_size]);
+                    values.extend_from_slice(&row[patch_x..patch_x + patch_size]);
                 }
             }
         }

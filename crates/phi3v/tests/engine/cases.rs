@@ -113,6 +113,26 @@ fn a_batch_equals_its_single_runs() {
 }
 
 #[test]
+fn options_have_no_greatest_values() {
+    let all = usize::MAX;
+    let options = EngineOptions {
+        context_tokens: all,
+        running_max: Some(all),
+        waiting_max: all,
+        image_cache_bytes_max: all,
+        prefill_chunk_alone: Some(all),
+        ..EngineOptions::default().for_batch()
+    };
+    let mut engine = engine(options);
+    assert_eq!(engine.context_tokens(), engine.model().config().context_max());
+    let ids = [3, 4].map(|seed| engine.submit(request(seed)).unwrap());
+    let answers = drain(&mut engine);
+    for (id, seed) in ids.iter().zip([3, 4]) {
+        assert_eq!(answers[id], single(request(seed)), "request {seed}");
+    }
+}
+
+#[test]
 fn late_arrivals_and_a_cache_too_small_for_all_change_nothing() {
     let tight = EngineOptions { context_tokens: 640, running_max: Some(3), ..EngineOptions::default() };
     let mut engine = engine(tight);

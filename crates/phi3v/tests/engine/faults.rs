@@ -1,7 +1,10 @@
 //! What goes wrong on a device, and whom it touches.
 
-use super::{Device, Recorder, checkpoint, device, engine, prompt, request, single};
-use phi3v::engine::{Engine, EngineError, EngineOptions, Event, FinishReason, Observer, Request, RequestId};
+use super::{Device, Recorder, checkpoint, device, engine, picture, prompt, request, single};
+use phi3v::checkpoint::Checkpoint;
+use phi3v::engine::{
+    Engine, EngineError, EngineOptions, Event, FinishReason, Observer, Request, RequestId, Token,
+};
 use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::sampler::SamplerError;
 use phi3v_kernels::{
@@ -22,6 +25,26 @@ struct Faults {
     silent: Arc<AtomicBool>,
     /// A token whose embedding is beyond all numbers.
     overflowing: Arc<AtomicU32>,
+    /// Products are refused: nothing is written, and the next download or finish tells why.
+    refusing: Arc<AtomicBool>,
+    /// Whether one was, and nobody was told.
+    refused: Arc<AtomicBool>,
+}
+
+impl Faults {
+    fn none() -> Self {
+        let off = || Arc::new(AtomicBool::new(false));
+        let overflowing = Arc::new(AtomicU32::new(u32::MAX));
+        Self { full: off(), silent: off(), overflowing, refusing: off(), refused: off() }
+    }
+
+    /// What went wrong since this was last asked.
+    fn check(&self) -> Result<(), BackendError> {
+        match self.refused.swap(false, Ordering::Relaxed) {
+            true => Err(BackendError::OutOfMemory { bytes: 5 }),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A device with faults.
@@ -74,10 +97,12 @@ impl Backend for Faulty {
         if self.faults.silent.load(Ordering::Relaxed) {
             return Err(BackendError::OutOfMemory { bytes: 7 });
         }
-        self.inner.download(tensor, rows, out)
+        self.inner.download(tensor, rows, out)?;
+        self.faults.check()
     }
     fn finish(&self) -> Result<(), BackendError> {
-        self.inner.finish()
+        self.inner.finish()?;
+        self.faults.check()
     }
     fn linear_weight(&self, source: MatrixSource) -> Result<Linear, BackendError> {
         self.inner.linear_weight(source)
@@ -109,6 +134,9 @@ impl Backend for Faulty {
         self.inner.gather(src, rows, out_row, out);
     }
     fn linear(&self, x: &Tensor, weight: &Linear, epilogue: Epilogue, out: &mut Tensor) {
+        if self.faults.refusing.load(Ordering::Relaxed) {
+            return self.faults.refused.store(true, Ordering::Relaxed);
+        }
         self.inner.linear(x, weight, epilogue, out);
     }
     fn norm(&self, x: &Tensor, norm: Norm<'_, Vector>, out: &mut Tensor) {
@@ -131,16 +159,67 @@ impl Backend for Faulty {
     }
 }
 
+/// The model on a device with these faults.
+fn load(faults: &Faults) -> phi3v::Result<Phi3V<Faulty>> {
+    let Checkpoint { config, weights, .. } = checkpoint();
+    let backend = Faulty { inner: device(1), faults: faults.clone() };
+    Phi3V::load(backend, &config, &weights, ModelOptions::F32, &mut |_| {})
+}
+
 /// An engine on such a device, which has none of the faults yet.
 fn faulty() -> (Engine<Faulty>, Faults) {
-    let off = || Arc::new(AtomicBool::new(false));
-    let faults = Faults { full: off(), silent: off(), overflowing: Arc::new(AtomicU32::new(u32::MAX)) };
-    let checkpoint = checkpoint();
-    let backend = Faulty { inner: device(1), faults: faults.clone() };
-    let (config, weights) = (&checkpoint.config, &checkpoint.weights);
-    let model = Phi3V::load(backend, config, weights, ModelOptions::F32, &mut |_| {}).unwrap();
-    let tokenizer = Arc::clone(&checkpoint.tokenizer);
+    let faults = Faults::none();
+    let (model, tokenizer) = (load(&faults).unwrap(), checkpoint().tokenizer);
     (Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap(), faults)
+}
+
+fn is_refusal(error: &phi3v::Error) -> bool {
+    matches!(error.root(), phi3v::Error::Backend(BackendError::OutOfMemory { bytes: 5 }))
+}
+
+#[test]
+fn a_picture_that_failed_is_computed_anew() {
+    // all of it in one step, and what fails is the last of it
+    for (seed, steps) in [(6, 0), (3, 1)] {
+        for ahead in [false, true] {
+            let (mut engine, faults) = faulty();
+            let (asked, picture) = (request(seed), picture(seed));
+            if ahead {
+                engine.encode_ahead(&picture, &asked.cache_salt);
+            } else {
+                engine.submit(request(seed)).unwrap();
+            }
+            for step in 0..=steps {
+                faults.refusing.store(step == steps, Ordering::Relaxed);
+                let outputs = engine.step(&mut ());
+                let failed = outputs
+                    .iter()
+                    .any(|output| matches!(&output.event, Event::Failed(error) if is_refusal(error)));
+                assert_eq!(failed, step == steps && !ahead, "step {step} of picture {seed}");
+            }
+            faults.refusing.store(false, Ordering::Relaxed);
+            let mut told = Told::default();
+            engine.run(asked, &mut told).unwrap();
+            assert_eq!(told.0, single(request(seed)), "picture {seed}, ahead: {ahead}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_the_device_did_not_compute_is_not_loaded() {
+    let faults = Faults::none();
+    faults.refusing.store(true, Ordering::Relaxed);
+    assert!(is_refusal(&load(&faults).unwrap_err()));
+}
+
+/// The tokens of the request that is run.
+#[derive(Default)]
+struct Told(Vec<u32>);
+
+impl Observer for Told {
+    fn token(&mut self, token: &Token) {
+        self.0.push(token.id);
+    }
 }
 
 #[test]

@@ -153,7 +153,7 @@ mod tests {
             .for_each(|sequence| scheduler.enqueue(sequence));
         admit_all(&mut scheduler);
         assert_eq!((scheduler.needs_image(), only_chunk(&scheduler).index), (Some(0), 3));
-        scheduler.running_mut()[0].encoded[0] = true;
+        scheduler.running_mut()[0].images[0].inputs = None;
         assert_eq!(scheduler.needs_image(), None, "the others may find theirs computed");
         prefill(&mut scheduler, 3);
         scheduler.share_published();

@@ -1,0 +1,167 @@
+//! In which order sequences come: those of one client by their admission, and clients in turns, so that one that asks for much
+//! keeps no other waiting for all of it. How work is cut and ordered changes no answer.
+
+use super::Scheduler;
+use crate::engine::sequence::Sequence;
+
+/// What clients take turns with.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) enum Work {
+    /// An image on its way through the vision tower.
+    Image,
+    /// A chunk of a prompt.
+    Prompt,
+}
+
+/// By the scheduler's clock, when a sequence was let in for the first time, and since then its client's last turns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::engine) struct Turns {
+    /// 0 before it is let in.
+    admission: u64,
+    /// With each kind of [`Work`]; at first the admission, behind all who are in line.
+    last: [u64; 2],
+}
+
+impl Scheduler {
+    /// Puts a sequence among those that run: behind all others, or where it was before it had to begin again. Returns its
+    /// index.
+    pub(super) fn join(&mut self, mut sequence: Sequence) -> usize {
+        if sequence.turns.admission == 0 {
+            let admission = self.tick();
+            sequence.turns = Turns { admission, last: [admission; 2] };
+        }
+        let is_before = |running: &Sequence| running.turns.admission < sequence.turns.admission;
+        let index = self.running.partition_point(is_before);
+        self.running.insert(index, sequence);
+        index
+    }
+
+    /// Of sequences that have such work, the oldest of the client whose last turn is longest ago.
+    pub(super) fn next_in_turn(&self, work: Work, indices: impl Iterator<Item = usize>) -> Option<usize> {
+        // the first of equals
+        indices.min_by_key(|&index| self.running[index].turns.last[work as usize])
+    }
+
+    /// Notes that the client of a sequence has had its turn. Clients are told apart by their salts.
+    pub(in crate::engine) fn had_turn(&mut self, index: usize, work: Work) {
+        let now = self.tick();
+        let client = self.running[index].cache_salt;
+        let of_client = self.running.iter_mut().filter(|sequence| sequence.cache_salt == client);
+        of_client.for_each(|sequence| sequence.turns.last[work as usize] = now);
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PromptChunk;
+    use super::super::tests::{TOKENIZER, admit_all, prefill, scheduler, sequence};
+    use super::*;
+    use crate::engine::{Request, RequestId};
+    use crate::image::{ImageParams, RgbImage, process};
+    use crate::model::RopeFactors;
+    use std::sync::Arc;
+
+    /// A sequence of `prompt` tokens of a client.
+    fn of(client: u8, id: u64, prompt: usize) -> Sequence {
+        let salt = [client; 32];
+        Sequence { cache_salt: salt, published: (0, salt), ..sequence(id, prompt, 10) }
+    }
+
+    /// Computes the next chunk of a prompt, and tells whose it was. A sequence ends with its prompt.
+    fn next(scheduler: &mut Scheduler) -> u64 {
+        let PromptChunk { index, rows, is_last } = scheduler.prompt_chunks().remove(0);
+        scheduler.computed_to(index, rows.end);
+        let id = scheduler.running()[index].id.0;
+        if is_last {
+            scheduler.end(index);
+        }
+        id
+    }
+
+    #[test]
+    fn clients_take_turns_with_the_chunks_of_their_prompts() {
+        let mut scheduler = scheduler(65_536);
+        [of(1, 10, 5_000), of(1, 11, 3_000)].into_iter().for_each(|sequence| scheduler.enqueue(sequence));
+        admit_all(&mut scheduler);
+        assert_eq!([next(&mut scheduler), next(&mut scheduler)], [10, 10], "the older first");
+        scheduler.enqueue(of(2, 20, 1_500));
+        admit_all(&mut scheduler);
+        let order: Vec<u64> = (0..8).map(|_| next(&mut scheduler)).collect();
+        assert_eq!(order, [10, 20, 10, 20, 10, 11, 11, 11]);
+    }
+
+    #[test]
+    fn a_long_prompt_goes_on_whoever_else_comes() {
+        let mut scheduler = scheduler(65_536);
+        scheduler.enqueue(of(1, 1, 10_000));
+        admit_all(&mut scheduler);
+        let mut order = Vec::new();
+        for client in 2..12 {
+            scheduler.enqueue(of(client, client.into(), 100));
+            admit_all(&mut scheduler);
+            order.push(next(&mut scheduler));
+        }
+        assert_eq!(order, [1, 2, 1, 3, 4, 1, 5, 6, 7, 1], "behind those who are in line, and no others");
+    }
+
+    #[test]
+    fn what_is_computed_beside_a_prompt_is_in_the_order_of_all() {
+        let mut scheduler = scheduler(8192);
+        [of(1, 1, 40), of(2, 2, 60), of(3, 3, 100)]
+            .into_iter()
+            .for_each(|sequence| scheduler.enqueue(sequence));
+        admit_all(&mut scheduler);
+        [0, 2].into_iter().for_each(|index| scheduler.had_turn(index, Work::Prompt));
+        let indices: Vec<usize> = scheduler.prompt_chunks().iter().map(|chunk| chunk.index).collect();
+        assert_eq!(indices, [0, 1], "the second's turn");
+    }
+
+    #[test]
+    fn clients_take_turns_with_their_images() {
+        let with_images = |client, shades: &[u8]| {
+            let image = |&shade: &u8| {
+                let pixels = vec![shade; 20 * 20 * 3];
+                let params = ImageParams { num_crops: 1, ..ImageParams::default() };
+                Arc::new(process(&RgbImage { width: 20, height: 20, pixels }, &params).unwrap())
+            };
+            let images: Vec<_> = shades.iter().map(image).collect();
+            let rows = (1..).zip(&images).flat_map(|(number, image)| vec![-number; image.num_img_tokens()]);
+            let request = Request::greedy([1].into_iter().chain(rows).collect(), images, 10);
+            let request = Request { cache_salt: [client; 32], ..request };
+            Sequence::new(RequestId(client.into()), request, &TOKENIZER, RopeFactors::Short).unwrap()
+        };
+        let mut scheduler = scheduler(8192);
+        [with_images(1, &[1, 2]), with_images(2, &[1])]
+            .into_iter()
+            .for_each(|sequence| scheduler.enqueue(sequence));
+        assert_eq!(admit_all(&mut scheduler), [1, 2]);
+        for expected in [0, 1, 0] {
+            assert_eq!(scheduler.needs_image(), Some(expected));
+            let sequence = &mut scheduler.running_mut()[expected];
+            let image = sequence.image_needed().unwrap();
+            sequence.images[image].inputs = None;
+            scheduler.had_turn(expected, Work::Image);
+        }
+        assert_eq!(scheduler.needs_image(), None);
+    }
+
+    #[test]
+    fn a_sequence_that_begins_again_comes_before_whom_it_came_before() {
+        let factors_for = |tokens| if tokens > 22 { RopeFactors::Long } else { RopeFactors::Short };
+        let mut scheduler = scheduler(8192);
+        scheduler.enqueue(sequence(0, 22, 10));
+        admit_all(&mut scheduler);
+        prefill(&mut scheduler, 0);
+        (1..3).for_each(|id| scheduler.enqueue(sequence(id, 2_000, 10)));
+        admit_all(&mut scheduler);
+        assert_eq!(next(&mut scheduler), 1);
+        scheduler.restart_crossing(factors_for);
+        assert_eq!(admit_all(&mut scheduler), [0, 1, 2]);
+        assert_eq!([next(&mut scheduler), next(&mut scheduler)], [0, 1]);
+    }
+}
