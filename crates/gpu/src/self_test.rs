@@ -7,7 +7,7 @@ use crate::found::{Found, path};
 use crate::kernel::SIDES;
 use crate::{Adapter, GpuError, units};
 use half::{bf16, f16};
-use phi3v_kernels::quant::{PackedShape, encode_panel};
+use phi3v_kernels::quant::{GROUP, PackedShape, encode_panel};
 use phi3v_kernels::{
     Backend, BackendError, Bytes, Cpu, CpuOptions, Epilogue, Format, FullAttention, Heads, KvFormat,
     KvLayout, MatrixSource, Norm, Precision, Span,
@@ -24,6 +24,10 @@ const N: usize = 64;
 const FEW_ROWS: [usize; 3] = [1, 2, 3];
 /// The same for many.
 const MANY_ROWS: usize = 20;
+/// Values along K of packed products: 97 groups, of which no kernel for few rows sums all in one pass, be it of one row, two or four.
+const LONG: usize = 97 * GROUP;
+/// Values along K after which packed weights recur: encoding more would take longer than all else. As many groups divide no pass.
+const RECURRING: usize = 7 * GROUP;
 /// Weights of a product, with the arithmetic that has kernels of its own and values along K.
 #[derive(Clone, Copy)]
 struct Weights {
@@ -34,20 +38,22 @@ struct Weights {
 
 /// All that have kernels of their own, the packed ones first.
 const WEIGHTS: [Weights; 8] = [
-    Weights { format: Format::Q8, precision: Precision::F32, k: 256 },
-    Weights { format: Format::Q4, precision: Precision::F32, k: 256 },
-    Weights { format: Format::Bf16, precision: Precision::Bf16, k: 96 },
-    Weights { format: Format::Bf16, precision: Precision::F32, k: 96 },
-    Weights { format: Format::F16, precision: Precision::Bf16, k: 96 },
-    Weights { format: Format::F16, precision: Precision::F32, k: 96 },
-    Weights { format: Format::F32, precision: Precision::Bf16, k: 96 },
-    Weights { format: Format::F32, precision: Precision::F32, k: 96 },
+    Weights { format: Format::Q8, precision: Precision::F32, k: LONG },
+    Weights { format: Format::Q4, precision: Precision::F32, k: LONG },
+    Weights { format: Format::Bf16, precision: Precision::Bf16, k: 300 },
+    Weights { format: Format::Bf16, precision: Precision::F32, k: 300 },
+    Weights { format: Format::F16, precision: Precision::Bf16, k: 300 },
+    Weights { format: Format::F16, precision: Precision::F32, k: 300 },
+    Weights { format: Format::F32, precision: Precision::Bf16, k: 300 },
+    Weights { format: Format::F32, precision: Precision::F32, k: 300 },
 ];
 /// How many of these are packed.
 const PACKED: usize = 2;
 /// Tokens of an attention, a few more than the kernels sum apart, and those of them that are not asked for.
 const TOKENS: usize = 270;
 const CACHED: usize = 240;
+/// Rows of a group that attend to each other: two chunks of keys.
+const ATTENDED: usize = 270;
 /// Columns of gates and ups together: in panels of their own, and in one.
 const GATED: [usize; 2] = [2 * N, N];
 
@@ -248,14 +254,27 @@ fn matrix(format: Format, n: usize, k: usize, rows: &[f32]) -> MatrixSource {
     MatrixSource { bytes, format, precision: Precision::F32, n, k, bias }
 }
 
+/// A matrix of [`N`] rows for a product, whose packed weights recur.
+fn recurring(format: Format, k: usize) -> MatrixSource {
+    let encoded = if format.is_packed() { k.min(RECURRING) } else { k };
+    let source = matrix(format, N, encoded, &numbers(N * encoded, 1));
+    // a panel, group after group
+    let bytes =
+        source.bytes.iter().copied().cycle().take(source.bytes.len() / encoded * k).collect::<Vec<_>>();
+    MatrixSource { bytes: Bytes::from(bytes), k, ..source }
+}
+
 /// Products of `rows` rows with each of these.
 fn products<B: Backend>(backend: &B, weights: &[Weights], rows: usize) -> Result<Vec<Outcome>, BackendError> {
     let product = |&Weights { format, precision, k }: &Weights| {
         let is_exact = format.is_packed();
         let arithmetic = if is_exact { String::new() } else { format!(" in {precision:?}") };
-        let source = MatrixSource { precision, ..matrix(format, N, k, &numbers(N * k, 1)) };
+        let source = MatrixSource { precision, ..recurring(format, k) };
         let mut x = numbers(rows * k, 3);
-        x[5] = 60.0; // an outlier
+        for row in x.chunks_exact_mut(k) {
+            // outliers: two of one group, and one
+            (row[5], row[7], row[k - 3]) = (60.0, -55.0, 50.0);
+        }
         let values = product(backend, source, &x, Epilogue::QuickGelu)?;
         Ok(Outcome {
             what: format!("a {format:?} product{arithmetic}"),
@@ -370,10 +389,11 @@ fn causal<B: Backend>(backend: &B, format: KvFormat) -> Result<[Outcome; 2], Bac
 fn full<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
     let heads = Heads { query: 2, key_value: 2, dim: 64 };
     let cols = heads.query * heads.dim;
-    let part = |seed| tensor(backend, &numbers(70 * cols, seed), cols);
+    let rows = 2 * ATTENDED;
+    let part = |seed| tensor(backend, &numbers(rows * cols, seed), cols);
     let parts = [part(7)?, part(8)?, part(9)?];
-    let mut out = backend.tensor(70, cols)?;
-    let shape = FullAttention { group: 35, heads, precision: Precision::Bf16 };
+    let mut out = backend.tensor(rows, cols)?;
+    let shape = FullAttention { group: ATTENDED, heads, precision: Precision::Bf16 };
     backend.attention_full(parts.each_ref(), shape, &mut out);
     values(backend, &out)
 }

@@ -54,6 +54,16 @@ fn packed_products_in_any_company() {
 }
 
 #[test]
+fn packed_products_of_long_rows() {
+    packed::long_rows(&scalar().backend, &subjects());
+}
+
+#[test]
+fn packed_products_within_the_stated_errors() {
+    packed::errors(&subjects());
+}
+
+#[test]
 fn dense_products() {
     let subjects = subjects();
     subjects.iter().for_each(dense::is_the_formula);
