@@ -2,6 +2,7 @@
 
 use crate::GpuError;
 use crate::kernel::SIDES;
+use crate::memory::Memory;
 use std::cmp::Reverse;
 use std::str::FromStr;
 
@@ -101,10 +102,8 @@ pub fn adapters() -> Vec<Adapter> {
         backends: backends[0] | backends[1],
         // no validation layers: they are for shaders under work, and write to stderr where they are missing
         flags: wgpu::InstanceFlags::empty(),
-        memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
-            for_resource_creation: Some(crate::memory::BUDGET_PERCENT),
-            for_device_loss: None,
-        },
+        // wgpu would refuse past them what it makes for itself to send a step's words, and count the card for lost: `Device` asks
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds::default(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let mut found = Vec::new();
@@ -152,7 +151,7 @@ impl Adapter {
             api: format!("{:?}", info.backend),
             driver: driver(&info),
             memory_bytes: memory.map(|memory| memory.total),
-            available_bytes: memory.map(|memory| memory.available),
+            available_bytes: memory.map(Memory::available),
             binding_bytes_max: binding_bytes_max(info.backend, &limits),
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             matrix_units: matrix_units(&raw, &info, &limits),

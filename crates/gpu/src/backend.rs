@@ -4,6 +4,7 @@ use crate::adapter::choose;
 use crate::device::{Device, GpuOptions};
 use crate::found::Found;
 use crate::linear::FEW_ROWS_MAX;
+use crate::memory::Memory;
 use crate::recorder::{Counts, Recorder};
 use crate::{
     Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector, KernelTime,
@@ -126,7 +127,7 @@ impl Backend for Gpu {
     }
 
     fn memory(&self) -> DeviceMemory {
-        match crate::memory::of(&self.device.adapter.raw).map(|memory| memory.available) {
+        match crate::memory::of(&self.device.adapter.raw).map(Memory::available) {
             Some(available_bytes) if self.device.adapter.has_own_memory() => {
                 DeviceMemory::Own { available_bytes }
             }

@@ -406,7 +406,7 @@ impl Recorder {
         self.counts.bytes_copied += bytes.len() as u64;
         if bytes.len() > ARENA_BYTES / 4 {
             self.submit(device)?;
-            return self.with_room(device, || device.write(bytes, buffer, at));
+            return device.write(bytes, buffer, at);
         }
         let from = 4 * u64::from(self.stage(device, bytemuck::cast_slice(bytes))?);
         self.pass = None;

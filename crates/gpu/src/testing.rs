@@ -18,6 +18,12 @@ pub fn lose(gpu: &Gpu) {
     gpu.device.raw.destroy();
 }
 
+/// Has the card no more memory than this from now on, as where another program takes it, or what it has again. Only on cards whose
+/// driver is Vulkan's or DirectX 12's.
+pub fn limit_memory(gpu: &Gpu, bytes: Option<u64>) {
+    gpu.device.limit_memory(bytes);
+}
+
 /// Has products of many rows go through matrix units from now on, where there are any, or not.
 pub fn use_units(gpu: &Gpu, units: bool) {
     gpu.device.use_units(units);
