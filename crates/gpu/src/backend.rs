@@ -3,6 +3,7 @@
 use crate::adapter::choose;
 use crate::device::{Device, GpuOptions};
 use crate::found::Found;
+use crate::kernel::{DIM_MAX, MANY_DIM_MAX};
 use crate::linear::FEW_ROWS_MAX;
 use crate::memory::Memory;
 use crate::recorder::{Counts, Recorder};
@@ -11,8 +12,8 @@ use crate::{
     ManyRowsTimes,
 };
 use phi3v_kernels::{
-    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
-    Norm, Sizes, Span,
+    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
+    MatrixSource, Norm, Sizes, Span,
 };
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -139,6 +140,10 @@ impl Backend for Gpu {
 
     fn buffer_bytes_max(&self) -> u64 {
         self.device.binding_bytes_max
+    }
+
+    fn head_dims_max(&self) -> HeadDims {
+        HeadDims { causal: DIM_MAX, full: MANY_DIM_MAX }
     }
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<GpuTensor, BackendError> {

@@ -279,6 +279,11 @@ pub trait Backend: Send + Sync {
         u64::MAX
     }
 
+    /// Most values of a head; with larger ones the cache and the attention may panic.
+    fn head_dims_max(&self) -> HeadDims {
+        HeadDims { causal: usize::MAX, full: usize::MAX }
+    }
+
     /// A tensor of `rows` rows of zeros.
     ///
     /// # Errors

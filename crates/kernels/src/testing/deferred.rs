@@ -4,8 +4,8 @@
 //! borrowed value for later, or expects an error where it happens. Shapes are known at once, as on any device.
 
 use crate::{
-    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
-    Norm, Sizes, Span,
+    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
+    MatrixSource, Norm, Sizes, Span,
 };
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,6 +125,10 @@ impl<B: Backend + 'static> Backend for Deferred<B> {
 
     fn buffer_bytes_max(&self) -> u64 {
         self.backend.buffer_bytes_max()
+    }
+
+    fn head_dims_max(&self) -> HeadDims {
+        self.backend.head_dims_max()
     }
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, BackendError> {

@@ -5,8 +5,8 @@ use super::{
     Device, DeviceBatch, DeviceKvPool, DeviceLinear, DeviceTable, DeviceTensor, DeviceVector, devices,
 };
 use phi3v_kernels::{
-    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
-    Norm, Sizes, Span,
+    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
+    MatrixSource, Norm, Sizes, Span,
 };
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -86,6 +86,10 @@ impl Backend for Device {
 
     fn buffer_bytes_max(&self) -> u64 {
         on!(self, device => device.buffer_bytes_max())
+    }
+
+    fn head_dims_max(&self) -> HeadDims {
+        on!(self, device => device.head_dims_max())
     }
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<DeviceTensor, BackendError> {
