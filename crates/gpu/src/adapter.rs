@@ -4,7 +4,6 @@ use crate::GpuError;
 use crate::kernel::SIDES;
 use crate::memory::Memory;
 use std::cmp::Reverse;
-use std::str::FromStr;
 
 /// What kind of device an adapter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,18 +74,6 @@ pub enum Choice {
     Number(usize),
     /// The first whose name has this in it, whatever the case.
     Name(String),
-}
-
-impl FromStr for Choice {
-    type Err = std::convert::Infallible;
-
-    /// `gpu:1` or a number, or else a part of a name; `gpu` or nothing for the best.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.strip_prefix("gpu:").unwrap_or(text) {
-            "" | "gpu" => Self::Best,
-            name => name.parse().map_or_else(|_| Self::Name(name.to_owned()), Self::Number),
-        })
-    }
 }
 
 /// All cards of this machine, the best first; none where no driver is installed.
@@ -305,13 +292,5 @@ mod tests {
         let plist = "<dict>\n\t<key>ProductName</key>\n\t<string>macOS</string>\n\t<key>ProductBuildVersion</key>\n\t<string>24A335</string>\n</dict>";
         assert_eq!(build_of(plist), Some("24A335"));
         assert_eq!(build_of("<dict/>"), None);
-    }
-
-    #[test]
-    fn a_choice_is_a_number_or_a_name() {
-        let parse = |text: &str| text.parse::<Choice>();
-        assert_eq!((parse(""), parse("gpu")), (Ok(Choice::Best), Ok(Choice::Best)));
-        assert_eq!((parse("1"), parse("gpu:1")), (Ok(Choice::Number(1)), Ok(Choice::Number(1))));
-        assert_eq!(parse("RTX 4090"), Ok(Choice::Name("RTX 4090".to_owned())));
     }
 }
