@@ -5,6 +5,7 @@
 use crate::backend::Gpu;
 use crate::found::{Found, path};
 use crate::kernel::SIDES;
+use crate::trial::Trial;
 use crate::{Adapter, GpuError, units};
 use half::{bf16, f16};
 use phi3v_kernels::quant::{GROUP, PackedShape, encode_panel};
@@ -68,12 +69,14 @@ pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<Found, GpuError> {
     let found = match path.as_deref().and_then(Found::kept).filter(|kept| kept.is_whole(units)) {
         Some(kept) => kept,
         None => {
-            let found = try_kernels(gpu).map_err(|error| {
+            let found = try_once(gpu, path.as_deref()).map_err(|error| {
                 let (name, reason) = (name.clone(), error.to_string());
                 let refused = gpu.device.failure.is_refusal();
                 if refused { GpuError::Refused { name, reason } } else { GpuError::Open { name, reason } }
             })?;
             path.iter().for_each(|path| found.keep(path));
+            // all are compiled, and a program does not always end by itself
+            gpu.device.pipelines.keep();
             found
         }
     };
@@ -93,6 +96,22 @@ pub(crate) fn keep_fault(card: &Adapter, cache: Option<&Path>, fault: &str) {
     if let Some(folder) = cache {
         Found { wrong: Some(fault.to_owned()), ..Found::default() }.keep(&path(folder, card, true));
     }
+}
+
+/// Tries the kernels, unless they were tried before and no result came back; it is to be kept at `path`.
+fn try_once(gpu: &Gpu, path: Option<&Path>) -> Result<Found, BackendError> {
+    let Some(trial) = path.and_then(Trial::begin) else { return try_kernels(gpu) };
+    let found = if trial.is_last() {
+        let wrong = Some("its driver crashed or hung twice when the kernels were tried".to_owned());
+        Ok(Found { wrong, ..Found::default() })
+    } else {
+        try_kernels(gpu)
+    };
+    let failed = matches!(found, Err(BackendError::Device { .. })) && !gpu.device.failure.is_refusal();
+    if !failed {
+        trial.end();
+    }
+    found
 }
 
 /// Every kernel against the processor, and those that promise the same bits against each other; matrix units that compute
@@ -404,6 +423,7 @@ mod tests {
     use crate::kernel::{Kernel, all};
     use crate::testing::card_with;
     use crate::{GpuOptions, UseUnits};
+    use phi3v_kernels::testing::skip;
     use std::collections::HashSet;
     use std::time::Instant;
 
@@ -517,5 +537,55 @@ mod tests {
         assert!(hint.contains(&format!("delete {} to have", file.display())), "{hint}");
         // a folder that cannot be is no hindrance
         run(&gpu, Some(&file.join("below a file"))).unwrap();
+    }
+
+    #[test]
+    fn a_card_on_which_no_trial_came_back_is_not_tried_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(gpu) = card_with(&GpuOptions::default()) else { return };
+        let file = path(folder.path(), gpu.adapter(), gpu.uses_matrix_units());
+        // as where the driver ends the program, and where its user does
+        drop(Trial::begin(&file).unwrap());
+        assert_eq!(run(&gpu, Some(folder.path())).map(|found| found.wrong), Ok(None));
+        std::fs::remove_file(&file).unwrap();
+        // what came back forgets what was before; as where the driver hangs
+        let hung = card_with(&GpuOptions::default()).unwrap();
+        hung.device.failure.set("it did not answer".to_owned());
+        for _ in 0..2 {
+            assert!(matches!(run(&hung, Some(folder.path())), Err(GpuError::Open { .. })));
+        }
+        let dispatches = gpu.counts().dispatches;
+        let error = run(&gpu, Some(folder.path())).unwrap_err();
+        assert!(matches!(&error, GpuError::SelfTest { what, .. } if what.contains("twice")), "{error}");
+        assert_eq!(gpu.counts().dispatches, dispatches);
+        // which the hint names, and nothing else is there
+        assert!(error.hint().unwrap().contains(&format!("delete {}", file.display())));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        run(&gpu, Some(folder.path())).unwrap();
+    }
+
+    #[test]
+    fn compiled_kernels_are_kept_as_soon_as_they_were_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = GpuOptions { cache: Some(folder.path().to_owned()), ..GpuOptions::default() };
+        let Some(gpu) = card_with(&options) else { return };
+        if !gpu.device.raw.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return skip(
+                "the card's driver gives no compiled kernels",
+                "run it on Vulkan, as Mesa's in software",
+            );
+        }
+        let kept = || {
+            let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+            let kernels = files.filter(|file| file.extension().is_none_or(|end| end != "self-test"));
+            kernels.map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()
+        };
+        assert!(kept().is_empty());
+        run(&gpu, Some(folder.path())).unwrap();
+        let [file] = &kept()[..] else { panic!("{} files", kept().len()) };
+        // no kernel was compiled since
+        drop(gpu);
+        assert!(kept()[0].len() == file.len());
     }
 }
