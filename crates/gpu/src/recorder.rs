@@ -39,6 +39,9 @@ const WAIT_MIN: Duration = Duration::from_micros(200);
 /// Bindings of a kernel at most.
 const BINDINGS_MAX: usize = 5;
 
+/// Workgroups along a side of a grid that WebGPU, Vulkan, Metal and DirectX 12 promise.
+pub(crate) const SIDE_MAX: usize = 65_535;
+
 /// Rows along one dimension of a dispatch, as `common.wgsl` has them.
 const ROWS_PER_LAYER: usize = 32_768;
 
