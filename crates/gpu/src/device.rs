@@ -47,6 +47,8 @@ pub struct GpuOptions {
     pub work_max: Option<u64>,
     /// Notices a submission that failed on cards whose driver tells too, as it is with Metal; for tests.
     pub count_submissions: bool,
+    /// Counts barriers in [`Counts`](crate::Counts): for tests.
+    pub count_barriers: bool,
 }
 
 /// The first thing that went wrong, from whichever thread the driver tells.
@@ -127,6 +129,7 @@ pub(crate) struct Device {
     pub(crate) pace: Pace,
     /// Whether submissions are counted on the card, see `ticks.rs`.
     pub(crate) counts_submissions: bool,
+    pub(crate) counts_barriers: bool,
     pub(crate) gone: Gone,
     next_number: AtomicU64,
     /// Bytes that were written since the card was last waited for.
@@ -176,6 +179,7 @@ impl Device {
             memory_bytes_max: AtomicU64::new(options.memory_bytes_max.unwrap_or(u64::MAX)),
             pace: Pace::new(options.work_max),
             counts_submissions: options.count_submissions || cfg!(target_vendor = "apple"),
+            counts_barriers: options.count_barriers,
             gone: Gone::default(),
             next_number: AtomicU64::new(1),
             uploaded: Mutex::new(0),
