@@ -13,7 +13,7 @@ use crate::{
 };
 use phi3v_kernels::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
-    MatrixSource, Norm, Sizes, Span,
+    MatrixSource, Norm, Rotation, Sizes, Span,
 };
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -255,6 +255,17 @@ impl Backend for Gpu {
 
     fn copy_kv(&self, qkv: &GpuTensor, layer: usize, batch: &GpuBatch, pool: &mut GpuKvPool) {
         self.run_copy_kv(qkv, layer, batch, pool);
+    }
+
+    fn rope_and_copy_kv(
+        &self,
+        rotation: Rotation<'_, GpuTensor>,
+        qkv: &mut GpuTensor,
+        layer: usize,
+        batch: &GpuBatch,
+        pool: &mut GpuKvPool,
+    ) {
+        self.run_rope_and_copy_kv(rotation, qkv, layer, batch, pool);
     }
 
     fn attention_causal(

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use phi3v_kernels::quant::{GROUP, PackedShape, encode_panel};
 use phi3v_kernels::{
     Backend, BackendError, Bytes, Cpu, CpuOptions, Epilogue, Format, FullAttention, Heads, KvFormat,
-    KvLayout, MatrixSource, Norm, Precision, Span,
+    KvLayout, MatrixSource, Norm, Precision, Rotation, Span,
 };
 use std::path::Path;
 
@@ -216,6 +216,7 @@ fn results<B: Backend>(backend: &B) -> Result<Vec<Outcome>, BackendError> {
     results.push(once("a rotation, a choice of rows or a sum", on_rows(backend)?));
     for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
         results.extend(causal(backend, format)?);
+        results.push(rotated(backend, format)?);
     }
     results.push(once("attention within a tile", full(backend)?));
     Ok(results)
@@ -405,6 +406,24 @@ fn causal<B: Backend>(backend: &B, format: KvFormat) -> Result<[Outcome; 2], Bac
     Ok([outcome("at once", ends(&[TOKENS])?), outcome("in parts", ends(&[255, 256, TOKENS])?)])
 }
 
+/// A short prompt, rotated while its keys and values are stored, and its attention.
+fn rotated<B: Backend>(backend: &B, format: KvFormat) -> Result<Outcome, BackendError> {
+    let heads = Heads { query: 4, key_value: 2, dim: 96 };
+    let (cols, rows) = ((heads.query + 2 * heads.key_value) * heads.dim, MANY_ROWS);
+    let mut pool = backend.kv_pool(KvLayout { layers: 1, heads, format }, 2)?;
+    backend.kv_grow(&mut pool, 2)?;
+    let mut batch = backend.batch();
+    backend.set_batch(&[Span { rows: 0..rows, past: 0, blocks: &[1] }], &mut batch)?;
+    let mut qkv = tensor(backend, &numbers(rows * cols, 19), cols)?;
+    let cos_sin = &tensor(backend, &numbers(rows * heads.dim, 20), heads.dim)?;
+    backend.rope_and_copy_kv(Rotation { cos_sin, heads }, &mut qkv, 0, &batch, &mut pool);
+    let mut out = backend.tensor(rows, heads.query * heads.dim)?;
+    backend.attention_causal(&qkv, 0, &batch, &pool, &mut out);
+    let values = [values(backend, &qkv)?, values(backend, &out)?].concat();
+    let what = format!("a rotation of {format:?} keys");
+    Ok(Outcome { what, how: String::new(), is_exact: true, values })
+}
+
 fn full<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
     let heads = Heads { query: 2, key_value: 2, dim: 64 };
     let cols = heads.query * heads.dim;
@@ -431,7 +450,7 @@ mod tests {
     fn the_processor_agrees_with_itself_and_a_wrong_value_is_seen() {
         let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).unwrap();
         let right = results(&cpu).unwrap();
-        assert_eq!(right.len(), 48);
+        assert_eq!(right.len(), 51);
         assert_eq!(first_wrong(&right, &right), None);
         for Outcome { what, how, values: right, .. } in &right {
             assert!(are_close(right, right), "{what} {how}");

@@ -152,6 +152,11 @@ fn what_is_no_number_in_the_cache_is_not_hidden() {
 }
 
 #[test]
+fn what_is_rotated_and_stored_at_a_time_is_as_in_steps() {
+    attention::rotated_rows_are_stored(&subjects());
+}
+
+#[test]
 fn a_prompt_may_be_cut_into_chunks() {
     attention::prompts_may_be_cut(&subjects());
 }

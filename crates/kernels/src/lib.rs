@@ -16,7 +16,7 @@ mod threads;
 
 pub use backend::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads,
-    KV_BLOCK_TOKENS, KvFormat, KvLayout, MatrixSource, Norm, Precision, Sizes, Span,
+    KV_BLOCK_TOKENS, KvFormat, KvLayout, MatrixSource, Norm, Precision, Rotation, Sizes, Span,
 };
 pub use bytes::Bytes;
 pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Feature, Features, Limits, Processor, Rate};

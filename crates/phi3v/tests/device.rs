@@ -30,6 +30,7 @@ fn operations_are_those_of_the_device_inside() {
 fn operations_that_a_device_may_fuse_are_their_steps() {
     packed::normed_products(&best());
     packed::feed_forward(&best());
+    attention::rotated_rows_are_stored(&best());
 }
 
 #[test]

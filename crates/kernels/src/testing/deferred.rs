@@ -5,7 +5,7 @@
 
 use crate::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
-    MatrixSource, Norm, Sizes, Span,
+    MatrixSource, Norm, Rotation, Sizes, Span,
 };
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -291,6 +291,24 @@ impl<B: Backend + 'static> Backend for Deferred<B> {
         let (qkv, batch, pool) = (qkv.values.handle(), Arc::clone(batch), pool.handle());
         self.later(move |backend| {
             backend.copy_kv(&qkv.read(), layer, &batch, &mut pool.write());
+            Ok(())
+        });
+    }
+
+    fn rope_and_copy_kv(
+        &self,
+        rotation: Rotation<'_, Self::Tensor>,
+        qkv: &mut Self::Tensor,
+        layer: usize,
+        batch: &Self::Batch,
+        pool: &mut Self::KvPool,
+    ) {
+        let Rotation { cos_sin, heads } = rotation;
+        let (cos_sin, qkv) = (cos_sin.values.handle(), qkv.values.handle());
+        let (batch, pool) = (Arc::clone(batch), pool.handle());
+        self.later(move |backend| {
+            let rotation = Rotation { cos_sin: &*cos_sin.read(), heads };
+            backend.rope_and_copy_kv(rotation, &mut qkv.write(), layer, &batch, &mut pool.write());
             Ok(())
         });
     }

@@ -6,7 +6,7 @@ use super::{
 };
 use phi3v_kernels::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
-    MatrixSource, Norm, Sizes, Span,
+    MatrixSource, Norm, Rotation, Sizes, Span,
 };
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -207,6 +207,22 @@ impl Backend for Device {
     fn copy_kv(&self, qkv: &DeviceTensor, layer: usize, batch: &DeviceBatch, pool: &mut DeviceKvPool) {
         on!(self, device => {
             device.copy_kv(qkv.of(device), layer, batch.of(device), pool.of_mut(device));
+        });
+    }
+
+    fn rope_and_copy_kv(
+        &self,
+        rotation: Rotation<'_, DeviceTensor>,
+        qkv: &mut DeviceTensor,
+        layer: usize,
+        batch: &DeviceBatch,
+        pool: &mut DeviceKvPool,
+    ) {
+        let Rotation { cos_sin, heads } = rotation;
+        on!(self, device => {
+            let rotation = Rotation { cos_sin: cos_sin.of(device), heads };
+            let (batch, pool) = (batch.of(device), pool.of_mut(device));
+            device.rope_and_copy_kv(rotation, qkv.of_mut(device), layer, batch, pool);
         });
     }
 
