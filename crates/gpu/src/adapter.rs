@@ -2,8 +2,8 @@
 
 use crate::GpuError;
 use crate::kernel::SIDES;
+use crate::memory::Memory;
 use std::cmp::Reverse;
-use std::str::FromStr;
 
 /// What kind of device an adapter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,18 +78,6 @@ pub enum Choice {
     Name(String),
 }
 
-impl FromStr for Choice {
-    type Err = std::convert::Infallible;
-
-    /// `gpu:1` or a number, or else a part of a name; `gpu` or nothing for the best.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.strip_prefix("gpu:").unwrap_or(text) {
-            "" | "gpu" => Self::Best,
-            name => name.parse().map_or_else(|_| Self::Name(name.to_owned()), Self::Number),
-        })
-    }
-}
-
 /// All cards of this machine, the best first; none where no driver is installed.
 #[must_use]
 pub fn adapters() -> Vec<Adapter> {
@@ -103,10 +91,8 @@ pub fn adapters() -> Vec<Adapter> {
         backends: backends[0] | backends[1],
         // no validation layers: they are for shaders under work, and write to stderr where they are missing
         flags: wgpu::InstanceFlags::empty(),
-        memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
-            for_resource_creation: Some(crate::memory::BUDGET_PERCENT),
-            for_device_loss: None,
-        },
+        // wgpu would refuse past them what it makes for itself to send a step's words, and count the card for lost: `Device` asks
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds::default(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let mut found = Vec::new();
@@ -157,7 +143,7 @@ impl Adapter {
             api: format!("{:?}", info.backend),
             driver: driver(&info),
             memory_bytes: memory.map(|memory| memory.total),
-            available_bytes: memory.map(|memory| memory.available),
+            available_bytes: memory.map(Memory::available),
             binding_bytes_max: binding_bytes_max(info.backend, &limits),
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             matrix_units: matrix_units(&raw, &info, &limits),
@@ -311,13 +297,5 @@ mod tests {
         let plist = "<dict>\n\t<key>ProductName</key>\n\t<string>macOS</string>\n\t<key>ProductBuildVersion</key>\n\t<string>24A335</string>\n</dict>";
         assert_eq!(build_of(plist), Some("24A335"));
         assert_eq!(build_of("<dict/>"), None);
-    }
-
-    #[test]
-    fn a_choice_is_a_number_or_a_name() {
-        let parse = |text: &str| text.parse::<Choice>();
-        assert_eq!((parse(""), parse("gpu")), (Ok(Choice::Best), Ok(Choice::Best)));
-        assert_eq!((parse("1"), parse("gpu:1")), (Ok(Choice::Number(1)), Ok(Choice::Number(1))));
-        assert_eq!(parse("RTX 4090"), Ok(Choice::Name("RTX 4090".to_owned())));
     }
 }

@@ -3,15 +3,17 @@
 use crate::adapter::choose;
 use crate::device::{Device, GpuOptions};
 use crate::found::Found;
+use crate::kernel::{DIM_MAX, MANY_DIM_MAX};
 use crate::linear::FEW_ROWS_MAX;
+use crate::memory::Memory;
 use crate::recorder::{Counts, Recorder};
 use crate::{
     Adapter, GpuBatch, GpuError, GpuKvPool, GpuLinear, GpuTable, GpuTensor, GpuVector, KernelTime,
     ManyRowsTimes,
 };
 use phi3v_kernels::{
-    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
-    Norm, Sizes, Span,
+    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
+    MatrixSource, Norm, Rotation, Sizes, Span,
 };
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -126,7 +128,7 @@ impl Backend for Gpu {
     }
 
     fn memory(&self) -> DeviceMemory {
-        match crate::memory::of(&self.device.adapter.raw).map(|memory| memory.available) {
+        match crate::memory::of(&self.device.adapter.raw).map(Memory::available) {
             Some(available_bytes) if self.device.adapter.has_own_memory() => {
                 DeviceMemory::Own { available_bytes }
             }
@@ -138,6 +140,10 @@ impl Backend for Gpu {
 
     fn buffer_bytes_max(&self) -> u64 {
         self.device.binding_bytes_max
+    }
+
+    fn head_dims_max(&self) -> HeadDims {
+        HeadDims { causal: DIM_MAX, full: MANY_DIM_MAX }
     }
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<GpuTensor, BackendError> {
@@ -249,6 +255,17 @@ impl Backend for Gpu {
 
     fn copy_kv(&self, qkv: &GpuTensor, layer: usize, batch: &GpuBatch, pool: &mut GpuKvPool) {
         self.run_copy_kv(qkv, layer, batch, pool);
+    }
+
+    fn rope_and_copy_kv(
+        &self,
+        rotation: Rotation<'_, GpuTensor>,
+        qkv: &mut GpuTensor,
+        layer: usize,
+        batch: &GpuBatch,
+        pool: &mut GpuKvPool,
+    ) {
+        self.run_rope_and_copy_kv(rotation, qkv, layer, batch, pool);
     }
 
     fn attention_causal(

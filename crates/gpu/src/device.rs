@@ -40,13 +40,15 @@ pub struct GpuOptions {
     pub timestamps: bool,
     /// Most bytes of a buffer that a kernel sees, where that shall be less than the card allows; for tests.
     pub binding_bytes_max: Option<u64>,
-    /// Most bytes that are taken from the driver for buffers, where that shall be less than the card has; for tests, and only on
-    /// cards whose driver is Vulkan's or DirectX 12's.
+    /// Most bytes that are taken from the driver for buffers of 1 MB and more, where that shall be less than the card has; for tests, and
+    /// only on cards whose driver is Vulkan's or DirectX 12's.
     pub memory_bytes_max: Option<u64>,
     /// Multiplications after which the card is told to begin, where they shall not depend on how fast it is; for tests.
     pub work_max: Option<u64>,
     /// Notices a submission that failed on cards whose driver tells too, as it is with Metal; for tests.
     pub count_submissions: bool,
+    /// Counts barriers in [`Counts`](crate::Counts): for tests.
+    pub count_barriers: bool,
 }
 
 /// The first thing that went wrong, from whichever thread the driver tells.
@@ -93,6 +95,10 @@ impl Failure {
     }
 }
 
+/// Bytes of a buffer from which on it is asked whether the card has room. What is smaller lies in blocks, most of which are there: a step
+/// shall not fail for the sake of its table because another program has taken memory.
+const ASKED_BYTES: u64 = 1 << 20;
+
 /// Bytes that may wait for their copy to the card: in memory that both can reach, of which a card without resizable
 /// BAR has 256 MB for all programs.
 const UPLOAD_BYTES: u64 = 16 << 20;
@@ -117,11 +123,13 @@ pub(crate) struct Device {
     side: AtomicU32,
     /// Most bytes of a buffer that a kernel sees.
     pub(crate) binding_bytes_max: u64,
-    memory_bytes_max: Option<u64>,
+    /// Most bytes that are taken from the driver, where a test says how many.
+    memory_bytes_max: AtomicU64,
     /// How much work it is sent at a time.
     pub(crate) pace: Pace,
     /// Whether submissions are counted on the card, see `ticks.rs`.
     pub(crate) counts_submissions: bool,
+    pub(crate) counts_barriers: bool,
     pub(crate) gone: Gone,
     next_number: AtomicU64,
     /// Bytes that were written since the card was last waited for.
@@ -168,9 +176,10 @@ impl Device {
             pipelines,
             // a word is the smallest thing that is bound
             binding_bytes_max: binding_bytes_max / 4 * 4,
-            memory_bytes_max: options.memory_bytes_max,
+            memory_bytes_max: AtomicU64::new(options.memory_bytes_max.unwrap_or(u64::MAX)),
             pace: Pace::new(options.work_max),
             counts_submissions: options.count_submissions || cfg!(target_vendor = "apple"),
+            counts_barriers: options.count_barriers,
             gone: Gone::default(),
             next_number: AtomicU64::new(1),
             uploaded: Mutex::new(0),
@@ -210,7 +219,8 @@ impl Device {
     pub(crate) fn buffer_for(&self, bytes: usize, usage: wgpu::BufferUsages) -> Result<Buffer, BackendError> {
         // a binding of vec4s has 16 bytes at least
         let size = (bytes as u64).next_multiple_of(16).max(16);
-        if size > self.binding_bytes_max || self.is_full(size) {
+        let is_on_card = usage.contains(wgpu::BufferUsages::STORAGE);
+        if size > self.binding_bytes_max || is_on_card && size >= ASKED_BYTES && self.is_full(size) {
             return Err(BackendError::OutOfMemory { bytes });
         }
         self.failure.check()?;
@@ -226,12 +236,20 @@ impl Device {
         }
     }
 
-    /// Whether `bytes` more would be past what a test allows.
+    /// Whether the card has no room for `bytes` more: because another program took it, or by what a test allows.
     fn is_full(&self, bytes: u64) -> bool {
-        let Some(limit) = self.memory_bytes_max else { return false };
+        let limit = self.memory_bytes_max.load(Ordering::Relaxed);
+        if limit == u64::MAX {
+            return crate::memory::of(&self.adapter.raw).is_some_and(|memory| bytes > memory.room);
+        }
         let report = self.raw.generate_allocator_report();
         let taken = report.map_or(0, |report| report.total_reserved_bytes);
         taken + bytes > limit
+    }
+
+    /// Has the card no more memory than this from now on, for tests, or what it has.
+    pub(crate) fn limit_memory(&self, bytes: Option<u64>) {
+        self.memory_bytes_max.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Whether each kernel is measured.
@@ -253,12 +271,10 @@ impl Device {
     }
 
     /// Writes `bytes`, whole words, to `buffer` at `at`, before whatever is submitted from now on. In pieces: wgpu counts a card for lost
-    /// where there is no room for what waits on the host.
+    /// where there is no room for what waits for its copy. That is nothing that a full card decides: where memory of the card that the
+    /// host can reach is not to be had, wgpu takes the host's.
     pub(crate) fn write(&self, bytes: &[u8], buffer: &Buffer, at: u64) -> Result<(), BackendError> {
         for (i, piece) in bytes.chunks(UPLOAD_BYTES as usize).enumerate() {
-            if self.is_full(piece.len() as u64) {
-                return Err(BackendError::OutOfMemory { bytes: piece.len() });
-            }
             self.queue.write_buffer(buffer.raw(), at + i as u64 * UPLOAD_BYTES, piece);
             self.count_upload(piece.len() as u64)?;
         }

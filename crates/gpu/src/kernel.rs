@@ -48,6 +48,10 @@ pub(crate) enum Kernel {
     StoreKv {
         format: KvFormat,
     },
+    /// The same of rows that are rotated on the way.
+    RopeStoreKv {
+        format: KvFormat,
+    },
     /// Causal attention, a workgroup for a chunk of the keys of one row.
     AttendFew {
         format: KvFormat,
@@ -125,6 +129,7 @@ impl Kernel {
             Self::Few { .. } | Self::Many { .. } | Self::Units { .. } => "rrrrw",
             Self::DenseFew { .. } | Self::DenseMany { .. } | Self::Norm => "rrrw",
             Self::Gather | Self::Add | Self::Gate | Self::Rope | Self::StoreKv { .. } | Self::Join => "rrw",
+            Self::RopeStoreKv { .. } => "rrww",
             Self::AttendFew { .. } | Self::AttendMany { .. } | Self::AttendFull => "rrrw",
             Self::Tick => "wr",
         }
@@ -155,17 +160,8 @@ impl Kernel {
             }
             Self::Many { format } => {
                 let constants = packed_constant(format);
-                join(&[
-                    &constants,
-                    COMMON,
-                    EPILOGUE,
-                    ACTIVATIONS,
-                    PACKED,
-                    GROUPS,
-                    TILES,
-                    FINISH,
-                    text!("many"),
-                ])
+                let weights = [ACTIVATIONS, PACKED, GROUPS].join("\n");
+                join(&[&constants, COMMON, EPILOGUE, &weights, TILES, FINISH, text!("many")])
             }
             Self::Units { format, units, side } => {
                 let enable = "enable f16;\nenable wgpu_cooperative_matrix;\n";
@@ -188,7 +184,8 @@ impl Kernel {
             }
             Self::Norm => join(&[COMMON, text!("norm"), NORM_SUMS]),
             Self::Gather | Self::Add | Self::Gate | Self::Rope => join(&[COMMON, EPILOGUE, text!("rows")]),
-            Self::StoreKv { format } => join(&[COMMON, kv_text(format), text!("kv"), text!("store_kv")]),
+            Self::StoreKv { format } => store_text(format, text!("plain_heads")),
+            Self::RopeStoreKv { format } => store_text(format, text!("rotated_heads")),
             Self::AttendFew { format } => join(&[
                 COMMON,
                 SOFTMAX,
@@ -232,6 +229,11 @@ fn dense_constants(format: Format, round: bool) -> String {
         Format::Q8 | Format::Q4 => unreachable!("packed matrices have kernels of their own"),
     };
     format!("const FORMAT: u32 = {number}u;\nconst ROUND: bool = {round};\n")
+}
+
+/// `store_kv.wgsl` with where it takes its heads from.
+fn store_text(format: KvFormat, heads: &str) -> String {
+    join(&[COMMON, kv_text(format), text!("kv"), heads, text!("store_kv")])
 }
 
 fn kv_text(format: KvFormat) -> &'static str {
@@ -337,6 +339,7 @@ pub(crate) fn all(units: &[MatrixUnits]) -> Vec<Kernel> {
     for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
         kernels.extend([
             Kernel::StoreKv { format },
+            Kernel::RopeStoreKv { format },
             Kernel::AttendFew { format },
             Kernel::AttendMany { format },
         ]);

@@ -6,13 +6,22 @@ use crate::buffer::Buffer;
 use crate::kernel::{DIM_MAX, Kernel};
 use crate::recorder::{Bound, Dispatch, row_grid};
 use crate::tensor::GpuTensor;
-use phi3v_kernels::{BackendError, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout};
+use phi3v_kernels::{BackendError, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Rotation};
 
 /// Blocks of keys and values on the card. All of its memory is taken at once: a promised context must not fail later.
 pub struct GpuKvPool {
     pub(crate) layers: Vec<Buffer>,
     pub(crate) layout: KvLayout,
     pub(crate) blocks: usize,
+}
+
+/// Rows whose keys and values are stored.
+struct Store<'a> {
+    qkv: &'a GpuTensor,
+    batch: &'a GpuBatch,
+    pool: &'a GpuKvPool,
+    /// Heads of a row that have workgroups.
+    heads: usize,
 }
 
 /// Bytes of one key or value head in one block, scales included.
@@ -51,17 +60,39 @@ impl Gpu {
     }
 
     pub(crate) fn run_copy_kv(&self, qkv: &GpuTensor, layer: usize, batch: &GpuBatch, pool: &GpuKvPool) {
+        let Some(buffer) = &batch.buffer else { return };
+        let bound = [&qkv.buffer, buffer, &pool.layers[layer]].map(Bound::Buffer);
+        let call = Store { qkv, batch, pool, heads: 2 * pool.layout.heads.key_value };
+        self.store(Kernel::StoreKv { format: pool.layout.format }, &bound, &call);
+    }
+
+    pub(crate) fn run_rope_and_copy_kv(
+        &self,
+        Rotation { cos_sin, heads }: Rotation<'_, GpuTensor>,
+        qkv: &GpuTensor,
+        layer: usize,
+        batch: &GpuBatch,
+        pool: &GpuKvPool,
+    ) {
+        assert_eq!(heads, pool.layout.heads, "heads of rows that are stored");
+        crate::rows::check_rotation(cos_sin, heads, qkv);
+        let Some(buffer) = &batch.buffer else { return };
+        let bound = [&cos_sin.buffer, buffer, &qkv.buffer, &pool.layers[layer]].map(Bound::Buffer);
+        let call = Store { qkv, batch, pool, heads: heads.query + 2 * heads.key_value };
+        self.store(Kernel::RopeStoreKv { format: pool.layout.format }, &bound, &call);
+    }
+
+    fn store(&self, kernel: Kernel, bound: &[Bound<'_>], call: &Store<'_>) {
+        let Store { qkv, batch, pool, heads } = *call;
         let Heads { query, key_value, dim } = pool.layout.heads;
         assert_eq!(qkv.cols, (query + 2 * key_value) * dim, "columns of qkv");
-        let Some(buffer) = &batch.buffer else { return };
-        let numbers = [qkv.cols, query * dim, dim, key_value, batch.entries].map(|v| v as u32);
         let dispatch = Dispatch {
-            kernel: Kernel::StoreKv { format: pool.layout.format },
-            bound: &[Bound::Buffer(&qkv.buffer), Bound::Buffer(buffer), Bound::Buffer(&pool.layers[layer])],
-            numbers: &numbers,
-            grid: row_grid(2 * key_value, batch.entries),
+            kernel,
+            bound,
+            numbers: &[qkv.cols, query * dim, dim, key_value, batch.entries].map(|v| v as u32),
+            grid: row_grid(heads, batch.entries),
             reads: 0,
-            work: (2 * batch.entries * key_value * dim) as u64,
+            work: (batch.entries * heads * dim) as u64,
         };
         self.recorder().dispatch(&self.device, &dispatch);
     }

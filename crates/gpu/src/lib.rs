@@ -35,6 +35,7 @@ mod ticks;
 mod timer;
 #[cfg(test)]
 mod traffic_tests;
+mod trial;
 mod units;
 
 pub use adapter::{Adapter, AdapterKind, Choice, MatrixUnits, adapters};

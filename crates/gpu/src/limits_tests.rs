@@ -7,13 +7,11 @@ use crate::backend::{LARGE_BYTES, SIZES, SIZES_SMALL};
 use crate::kernel::SIDES;
 use crate::linear::{Blocks, FEW_ROWS_MAX, PartCut, kernel_for, quantized_bytes, rows_of_dispatch, side_for};
 use crate::pace::{WORK_FIRST, WORK_MAX};
-use crate::recorder::row_grid;
+use crate::recorder::{SIDE_MAX, row_grid};
 use crate::tensor::value_bytes;
 use phi3v_kernels::quant::GROUP;
 use phi3v_kernels::{Format, Heads, Precision, Sizes};
 
-/// Workgroups along a side that WebGPU, Vulkan, Metal and DirectX 12 promise.
-const SIDE_MAX: usize = 65_535;
 /// What WebGPU and lavapipe let a kernel see of a buffer.
 const SMALL_BYTES: u64 = 128 << 20;
 
@@ -40,6 +38,18 @@ const MATRICES: [(usize, usize, bool); 10] = [
     (TOWER, 4 * TOWER, false),
     (HIDDEN, 4 * TOWER, false),
 ];
+/// The most that a configuration may ask for: words, width, values between the products of a block.
+const VOCABULARY_MAX: usize = 1 << 18;
+const HIDDEN_MAX: usize = 1 << 14;
+const INTERMEDIATE_MAX: usize = 1 << 16;
+/// Matrices as large as that: decoder, then the head of a wide model and of a narrow one, which any binding holds whole.
+const LARGEST: [(usize, usize, bool); 5] = [
+    (3 * HIDDEN_MAX, HIDDEN_MAX, false),
+    (2 * INTERMEDIATE_MAX, HIDDEN_MAX, true),
+    (HIDDEN_MAX, INTERMEDIATE_MAX, false),
+    (VOCABULARY_MAX, HIDDEN_MAX, false),
+    (VOCABULARY_MAX, 64, false),
+];
 const UNITS: MatrixUnits = MatrixUnits { tile: 16, lanes: 32, vectors: true };
 const FORMATS: [Format; 5] = [Format::Q8, Format::Q4, Format::F32, Format::F16, Format::Bf16];
 
@@ -59,9 +69,10 @@ fn is_possible(grid: [usize; 3]) -> bool {
 }
 
 #[test]
-fn products_of_the_real_model_keep_within_grids_and_bindings() {
-    for (sizes, bytes_max) in [(SIZES, LARGE_BYTES), (SIZES_SMALL, SMALL_BYTES)] {
-        for (format, (n, k, gated)) in FORMATS.into_iter().flat_map(|format| MATRICES.map(|m| (format, m))) {
+fn products_of_the_real_model_and_of_the_largest_keep_within_grids_and_bindings() {
+    for (sizes, bytes_max) in [(SIZES, 1 << 34), (SIZES, LARGE_BYTES), (SIZES_SMALL, SMALL_BYTES)] {
+        let matrices = MATRICES.into_iter().chain(LARGEST);
+        for ((n, k, gated), format) in matrices.flat_map(|matrix| FORMATS.map(|format| (matrix, format))) {
             let cut = PartCut::new(format, n, k, bytes_max).unwrap();
             for first in (0..n).step_by(cut.cols) {
                 let cols = cut.cols.min(n - first);
@@ -110,12 +121,12 @@ fn products_of_the_real_model_are_cut_by_what_the_card_shall_be_busy_with() {
 }
 
 #[test]
-fn operations_on_rows_of_the_real_model_keep_within_grids() {
+fn operations_on_rows_keep_within_grids() {
     for rows in [SIZES, SIZES_SMALL].into_iter().flat_map(rows_of) {
         // quantize, then those with a thread for each value, rotation and keys and values
-        let groups = (4 * TOWER).max(INTERMEDIATE).div_ceil(GROUP);
-        let values = VOCABULARY.max(INTERMEDIATE).div_ceil(64);
-        for across in [1, groups, values, HEADS.query * HEADS.dim / 64, 2 * HEADS.key_value] {
+        let groups = INTERMEDIATE_MAX.div_ceil(GROUP);
+        let values = VOCABULARY_MAX.max(2 * INTERMEDIATE_MAX).div_ceil(64);
+        for across in [1, groups, values, HEADS.query * HEADS.dim / 64, HEADS.query + 2 * HEADS.key_value] {
             let grid = row_grid(across, rows);
             assert!(is_possible(grid) && grid[1] * grid[2] >= rows, "{rows} rows: {grid:?}");
         }

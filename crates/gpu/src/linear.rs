@@ -4,7 +4,7 @@ use crate::MatrixUnits;
 use crate::backend::Gpu;
 use crate::buffer::Buffer;
 use crate::kernel::{Kernel, SIDES};
-use crate::recorder::{Bound, Dispatch, Recorder, Scratch};
+use crate::recorder::{Bound, Dispatch, Recorder, SIDE_MAX, Scratch};
 use crate::rows::NormParts;
 use crate::tensor::{GpuTensor, GpuVector, value_bytes};
 use half::{bf16, f16};
@@ -63,7 +63,7 @@ fn check_size(source: &MatrixSource) -> Result<(), BackendError> {
     if expected == found { Ok(()) } else { Err(BackendError::MatrixSize { n, k, format, expected, found }) }
 }
 
-/// How a matrix is cut into parts that a kernel can see whole.
+/// How a matrix is cut into parts that a kernel can see whole, and a grid of workgroups cover.
 pub(crate) struct PartCut {
     /// Columns of the product in a part.
     pub(crate) cols: usize,
@@ -81,7 +81,10 @@ impl PartCut {
         };
         match usize::try_from(bytes_max).unwrap_or(usize::MAX) / unit_bytes.max(1) {
             0 => Err(BackendError::OutOfMemory { bytes: unit_bytes }),
-            units => Ok(Self { cols: units.saturating_mul(unit), unit, unit_bytes }),
+            units => {
+                let units = units.min(SIDE_MAX * FEWEST_COLS / unit);
+                Ok(Self { cols: units * unit, unit, unit_bytes })
+            }
         }
     }
 
@@ -201,6 +204,9 @@ pub(crate) fn side_for(rows: usize, cols: usize) -> u32 {
     if tiles < LARGE_TILES_MIN { small } else { large }
 }
 
+/// Columns of the kernel whose workgroups have the fewest.
+const FEWEST_COLS: usize = 4;
+
 /// What a workgroup makes of a product.
 pub(crate) struct Blocks {
     pub(crate) rows: usize,
@@ -213,7 +219,7 @@ impl Blocks {
     pub(crate) fn new(kernel: Kernel, gated: bool) -> Self {
         let (rows, cols) = match kernel {
             Kernel::Few { rows, .. } => return Self { rows: rows as usize, cols: 16 },
-            Kernel::DenseFew { rows, .. } => return Self { rows: rows as usize, cols: 4 },
+            Kernel::DenseFew { rows, .. } => return Self { rows: rows as usize, cols: FEWEST_COLS },
             Kernel::Units { side, .. } => (side as usize, side as usize),
             _ => (TILE, TILE),
         };

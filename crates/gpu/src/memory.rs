@@ -1,7 +1,7 @@
 //! How much memory a card has, which wgpu does not tell.
 
-/// What of a driver's budget wgpu lets this program have, in percent: it refuses a buffer past that.
-pub(crate) const BUDGET_PERCENT: u8 = 97;
+/// What of a driver's budget this program takes, in percent.
+const BUDGET_PERCENT: u64 = 97;
 /// What wgpu takes from the driver at a time for buffers up to this size; a larger one has memory of its own, no more than it needs. It
 /// is the least that wgpu takes: matrices of 5 to 50 MB fill no larger block, so that of wgpu's default, 128 and 256 MB, Phi-3.5-vision
 /// would leave 0.4 to 3.7 GB empty.
@@ -9,19 +9,25 @@ pub(crate) const BLOCK_BYTES: u64 = 4 << 20;
 /// What is not promised: blocks are not full to the end, of which `device.rs` has a test, and wgpu keeps copies on the host for a while.
 pub(crate) const SPARE_BYTES: u64 = 256 << 20;
 
-/// What can be had, where the driver lets the program have `budget` bytes and `usage` of them are taken.
-fn available(budget: u64, usage: u64) -> u64 {
-    // as wgpu counts
-    let most = budget / 100 * u64::from(BUDGET_PERCENT);
-    most.saturating_sub(usage).saturating_sub(SPARE_BYTES)
-}
-
 /// Bytes of a card's memory, or of what it shares with the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) total: u64,
-    /// What can be had for sure at this moment, of all where the driver does not tell what is taken.
-    pub(crate) available: u64,
+    /// What a buffer can have at this moment, of all where the driver does not tell what is taken.
+    pub(crate) room: u64,
+}
+
+impl Memory {
+    /// Where the driver lets the program have `budget` bytes, and `usage` of them are taken: by this program, for the driver takes from
+    /// the budget what others have.
+    fn new(total: u64, budget: u64, usage: u64) -> Self {
+        Self { total, room: (budget / 100 * BUDGET_PERCENT).saturating_sub(usage) }
+    }
+
+    /// What can be had for sure at this moment.
+    pub(crate) fn available(self) -> u64 {
+        self.room.saturating_sub(SPARE_BYTES)
+    }
 }
 
 /// The memory of `adapter`; `None` where it cannot be told.
@@ -61,7 +67,7 @@ fn vulkan(adapter: &wgpu::Adapter) -> Option<Memory> {
     let (index, heap) = heaps.iter().enumerate().filter(own).max_by_key(|(_, heap)| heap.size)?;
     let (budget, usage) =
         if budget_known { (budget.heap_budget[index], budget.heap_usage[index]) } else { (heap.size, 0) };
-    Some(Memory { total: heap.size, available: available(budget, usage) })
+    Some(Memory::new(heap.size, budget, usage))
 }
 
 /// By DirectX 12: what Windows lets this program have of the memory next to the card.
@@ -72,7 +78,7 @@ fn dx12(adapter: &wgpu::Adapter) -> Option<Memory> {
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Dx12>() }?;
     // 0 is the memory next to the card, 1 would be what it shares with the processor
     let info = hal.raw_adapter().query_video_memory_info(Default::default()).ok()?;
-    Some(Memory { total: info.Budget, available: available(info.Budget, info.CurrentUsage) })
+    Some(Memory::new(info.Budget, info.Budget, info.CurrentUsage))
 }
 
 /// By Metal: what a card should have in use at most, which it shares with the processor.
@@ -84,7 +90,7 @@ fn metal(adapter: &wgpu::Adapter) -> Option<Memory> {
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Metal>() }?;
     let device = hal.raw_device();
     let (budget, usage) = (device.recommendedMaxWorkingSetSize(), device.currentAllocatedSize() as u64);
-    Some(Memory { total: budget, available: available(budget, usage) })
+    Some(Memory::new(budget, budget, usage))
 }
 
 #[cfg(test)]
@@ -92,10 +98,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_wgpu_would_refuse_is_not_available() {
+    fn what_is_promised_is_less_than_there_is_room_for() {
         const GB: u64 = 1 << 30;
-        assert_eq!(available(8 * GB, GB), 8 * GB / 100 * 97 - GB - SPARE_BYTES);
-        assert_eq!(available(8 * GB, 8 * GB), 0);
-        assert_eq!(available(100 << 20, 0), 0);
+        let memory = |budget, usage| Memory::new(12 * GB, budget, usage);
+        let room = 8 * GB / 100 * 97 - GB;
+        assert_eq!(memory(8 * GB, GB), Memory { total: 12 * GB, room });
+        assert_eq!(memory(8 * GB, GB).available(), room - SPARE_BYTES);
+        // another program has taken what this one thought its own
+        assert_eq!((memory(4 * GB, 5 * GB).room, memory(4 * GB, 5 * GB).available()), (0, 0));
+        assert_eq!((memory(100 << 20, 0).room, memory(100 << 20, 0).available()), (97 << 20, 0));
     }
 }

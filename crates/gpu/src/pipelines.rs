@@ -1,6 +1,7 @@
 //! Kernels, compiled when they are first used; Vulkan's drivers keep them in a file.
 
 use crate::adapter::Adapter;
+use crate::kept::{SUM_BYTES, sum};
 use crate::kernel::Kernel;
 use crate::recorder::NUMBERS_BYTES;
 use std::collections::HashMap;
@@ -23,8 +24,8 @@ pub(crate) struct Pipelines {
 struct Cache {
     raw: wgpu::PipelineCache,
     path: PathBuf,
-    /// Bytes that the file held.
-    len: usize,
+    /// The sum of what the file holds, if there is one.
+    held: Mutex<Option<[u8; SUM_BYTES]>>,
 }
 
 impl Pipelines {
@@ -47,19 +48,29 @@ impl Pipelines {
         let compile = || Arc::new(compile(device, kernel, self.cache.as_ref().map(|cache| &cache.raw)));
         Arc::clone(compiled.entry(kernel).or_insert_with(compile))
     }
+
+    /// Keeps in the cache folder what has been compiled.
+    pub(crate) fn keep(&self) {
+        self.cache.iter().for_each(Cache::keep);
+    }
 }
 
 impl Drop for Pipelines {
     fn drop(&mut self) {
-        let Some(cache) = &self.cache else { return };
-        if let Some(data) = cache.raw.get_data().filter(|data| data.len() != cache.len) {
-            // whether the file can be written decides only how long the next start takes
-            let _ = crate::kept::write(&cache.path, &data);
-        }
+        self.keep();
     }
 }
 
 impl Cache {
+    fn keep(&self) {
+        let Some(data) = self.raw.get_data() else { return };
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // whether the file can be written decides only how long the next start takes
+        if held.replace(sum(&data)) != Some(sum(&data)) {
+            let _ = crate::kept::write(&self.path, &data);
+        }
+    }
+
     #[expect(unsafe_code, reason = "a driver reads what it wrote to a file")]
     fn open(device: &wgpu::Device, adapter: &Adapter, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
@@ -72,7 +83,7 @@ impl Cache {
         // SAFETY: the file, in the user's own folder and undamaged by its sum, holds what `get_data` gave for a card and driver
         // of the same key; wgpu and the driver check its head.
         let raw = unsafe { device.create_pipeline_cache(&descriptor) };
-        Some(Self { raw, path, len: data.map_or(0, |data| data.len()) })
+        Some(Self { raw, path, held: Mutex::new(data.as_deref().map(sum)) })
     }
 }
 

@@ -39,6 +39,9 @@ const WAIT_MIN: Duration = Duration::from_micros(200);
 /// Bindings of a kernel at most.
 const BINDINGS_MAX: usize = 5;
 
+/// Workgroups along a side of a grid that WebGPU, Vulkan, Metal and DirectX 12 promise.
+pub(crate) const SIDE_MAX: usize = 65_535;
+
 /// Rows along one dimension of a dispatch, as `common.wgsl` has them.
 const ROWS_PER_LAYER: usize = 32_768;
 
@@ -54,7 +57,8 @@ pub struct Counts {
     pub dispatches: u64,
     /// Batches of commands sent to the card.
     pub submissions: u64,
-    /// Dispatches and copies that had to wait for an earlier one, because it wrote what they read or write.
+    /// Dispatches that had to wait for an earlier one or a copy, because it wrote what they read or write; 0 unless
+    /// [`GpuOptions::count_barriers`](crate::GpuOptions::count_barriers) is set.
     pub barriers: u64,
     /// Bytes of weights, keys and values that the dispatches read.
     pub bytes_read: u64,
@@ -111,6 +115,36 @@ pub(crate) enum Scratch {
     Gates,
 }
 
+/// Buffers that were used since the last barrier, by their numbers.
+#[derive(Default)]
+struct Used {
+    written: HashSet<u64>,
+    read: HashSet<u64>,
+}
+
+impl Used {
+    fn clear(&mut self) {
+        self.written.clear();
+        self.read.clear();
+    }
+
+    /// Notes what `kernel` binds, the buffers of these numbers; whether it must wait for one before it.
+    fn note(&mut self, kernel: Kernel, numbers: &[u64]) -> bool {
+        let accesses = || kernel.bindings().chars().zip(numbers);
+        let Self { written, read } = &*self;
+        let waits = accesses()
+            .any(|(access, number)| written.contains(number) || access == 'w' && read.contains(number));
+        if waits {
+            self.clear();
+        }
+        for (access, number) in accesses() {
+            let of_access = if access == 'w' { &mut self.written } else { &mut self.read };
+            of_access.insert(*number);
+        }
+        waits
+    }
+}
+
 /// What decides about a kernel's bindings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct GroupKey {
@@ -151,9 +185,8 @@ pub(crate) struct Recorder {
     kernels: usize,
     /// Measures every kernel, where that was asked for.
     timer: Option<Timer>,
-    /// Buffers written since the last barrier, and those read.
-    written: HashSet<u64>,
-    read: HashSet<u64>,
+    /// By which barriers are counted, where that was asked for.
+    used: Option<Used>,
     counts: Counts,
     /// What went wrong where no error can be told.
     failed: Option<BackendError>,
@@ -191,8 +224,7 @@ impl Recorder {
             work: 0,
             kernels: 0,
             timer: device.is_timed().then(|| Timer::new(&device.raw, device.queue.get_timestamp_period())),
-            written: HashSet::new(),
-            read: HashSet::new(),
+            used: device.counts_barriers.then(Used::default),
             counts: Counts::default(),
             failed: None,
             #[cfg(test)]
@@ -361,21 +393,10 @@ impl Recorder {
     }
 
     fn count(&mut self, dispatch: &Dispatch<'_>, numbers: &[u64]) {
-        let Self { written, read, counts, .. } = self;
-        let accesses = || dispatch.kernel.bindings().chars().zip(numbers);
-        if accesses()
-            .any(|(access, number)| written.contains(number) || access == 'w' && read.contains(number))
-        {
-            counts.barriers += 1;
-            written.clear();
-            read.clear();
-        }
-        for (access, number) in accesses() {
-            let of_access = if access == 'w' { &mut *written } else { &mut *read };
-            of_access.insert(*number);
-        }
-        counts.dispatches += 1;
-        counts.bytes_read += dispatch.reads;
+        let waits = self.used.as_mut().is_some_and(|used| used.note(dispatch.kernel, numbers));
+        self.counts.barriers += u64::from(waits);
+        self.counts.dispatches += 1;
+        self.counts.bytes_read += dispatch.reads;
     }
 
     /// Puts words where the next dispatch finds them, in the arena, and says at which.
@@ -406,13 +427,15 @@ impl Recorder {
         self.counts.bytes_copied += bytes.len() as u64;
         if bytes.len() > ARENA_BYTES / 4 {
             self.submit(device)?;
-            return self.with_room(device, || device.write(bytes, buffer, at));
+            return device.write(bytes, buffer, at);
         }
         let from = 4 * u64::from(self.stage(device, bytemuck::cast_slice(bytes))?);
         self.pass = None;
         let encoder = self.encoder.get_or_insert_with(|| new_encoder(device));
         encoder.copy_buffer_to_buffer(self.arena.raw(), from, buffer.raw(), at, bytes.len() as u64);
-        self.written.insert(buffer.number());
+        if let Some(used) = &mut self.used {
+            used.written.insert(buffer.number());
+        }
         Ok(())
     }
 
@@ -524,8 +547,7 @@ impl Recorder {
     /// Waits until everything is done.
     pub(crate) fn finish(&mut self, device: &Device) -> Result<(), BackendError> {
         self.wait_for_all(device)?;
-        self.written.clear();
-        self.read.clear();
+        self.used.iter_mut().for_each(Used::clear);
         match self.failed.take() {
             Some(error) => Err(error),
             None => device.failure.check(),

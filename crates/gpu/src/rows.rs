@@ -33,6 +33,15 @@ impl<'a> NormParts<'a> {
     }
 }
 
+/// # Panics
+/// If the rows cannot be rotated so.
+pub(crate) fn check_rotation(cos_sin: &GpuTensor, heads: Heads, qkv: &GpuTensor) {
+    let cols = (heads.query + 2 * heads.key_value) * heads.dim;
+    assert_eq!(qkv.cols, cols, "columns of qkv for {heads:?}");
+    assert_eq!((cos_sin.rows, cos_sin.cols), (qkv.rows, heads.dim), "shape of cos_sin for {heads:?}");
+    assert!(heads.dim.is_multiple_of(2), "rotated heads have an even dimension, not {}", heads.dim);
+}
+
 impl Gpu {
     pub(crate) fn run_norm(&self, x: &GpuTensor, norm: Norm<'_, GpuVector>, out: &GpuTensor) {
         assert_eq!((x.rows, x.cols), (out.rows, out.cols), "shapes of a norm");
@@ -81,10 +90,8 @@ impl Gpu {
     }
 
     pub(crate) fn run_rope(&self, cos_sin: &GpuTensor, heads: Heads, qkv: &GpuTensor) {
+        check_rotation(cos_sin, heads, qkv);
         let rotated = heads.query + heads.key_value;
-        assert_eq!(qkv.cols, (rotated + heads.key_value) * heads.dim, "columns of qkv for {heads:?}");
-        assert_eq!((cos_sin.rows, cos_sin.cols), (qkv.rows, heads.dim), "shape of cos_sin for {heads:?}");
-        assert!(heads.dim.is_multiple_of(2), "rotated heads have an even dimension, not {}", heads.dim);
         let (source, threads) = (Bound::Buffer(&cos_sin.buffer), rotated * heads.dim / 2);
         let (a, b) = (heads.dim as u32, rotated as u32);
         let call = OnRows { kernel: Kernel::Rope, source, out: qkv, rows: qkv.rows, threads, a, b };

@@ -5,12 +5,13 @@
 use crate::backend::Gpu;
 use crate::found::{Found, path};
 use crate::kernel::SIDES;
+use crate::trial::Trial;
 use crate::{Adapter, GpuError, units};
 use half::{bf16, f16};
-use phi3v_kernels::quant::{PackedShape, encode_panel};
+use phi3v_kernels::quant::{GROUP, PackedShape, encode_panel};
 use phi3v_kernels::{
     Backend, BackendError, Bytes, Cpu, CpuOptions, Epilogue, Format, FullAttention, Heads, KvFormat,
-    KvLayout, MatrixSource, Norm, Precision, Span,
+    KvLayout, MatrixSource, Norm, Precision, Rotation, Span,
 };
 use std::path::Path;
 
@@ -24,6 +25,10 @@ const N: usize = 64;
 const FEW_ROWS: [usize; 3] = [1, 2, 3];
 /// The same for many.
 const MANY_ROWS: usize = 20;
+/// Values along K of packed products: 97 groups, of which no kernel for few rows sums all in one pass, be it of one row, two or four.
+const LONG: usize = 97 * GROUP;
+/// Values along K after which packed weights recur: encoding more would take longer than all else. As many groups divide no pass.
+const RECURRING: usize = 7 * GROUP;
 /// Weights of a product, with the arithmetic that has kernels of its own and values along K.
 #[derive(Clone, Copy)]
 struct Weights {
@@ -34,20 +39,22 @@ struct Weights {
 
 /// All that have kernels of their own, the packed ones first.
 const WEIGHTS: [Weights; 8] = [
-    Weights { format: Format::Q8, precision: Precision::F32, k: 256 },
-    Weights { format: Format::Q4, precision: Precision::F32, k: 256 },
-    Weights { format: Format::Bf16, precision: Precision::Bf16, k: 96 },
-    Weights { format: Format::Bf16, precision: Precision::F32, k: 96 },
-    Weights { format: Format::F16, precision: Precision::Bf16, k: 96 },
-    Weights { format: Format::F16, precision: Precision::F32, k: 96 },
-    Weights { format: Format::F32, precision: Precision::Bf16, k: 96 },
-    Weights { format: Format::F32, precision: Precision::F32, k: 96 },
+    Weights { format: Format::Q8, precision: Precision::F32, k: LONG },
+    Weights { format: Format::Q4, precision: Precision::F32, k: LONG },
+    Weights { format: Format::Bf16, precision: Precision::Bf16, k: 300 },
+    Weights { format: Format::Bf16, precision: Precision::F32, k: 300 },
+    Weights { format: Format::F16, precision: Precision::Bf16, k: 300 },
+    Weights { format: Format::F16, precision: Precision::F32, k: 300 },
+    Weights { format: Format::F32, precision: Precision::Bf16, k: 300 },
+    Weights { format: Format::F32, precision: Precision::F32, k: 300 },
 ];
 /// How many of these are packed.
 const PACKED: usize = 2;
 /// Tokens of an attention, a few more than the kernels sum apart, and those of them that are not asked for.
 const TOKENS: usize = 270;
 const CACHED: usize = 240;
+/// Rows of a group that attend to each other: two chunks of keys.
+const ATTENDED: usize = 270;
 /// Columns of gates and ups together: in panels of their own, and in one.
 const GATED: [usize; 2] = [2 * N, N];
 
@@ -62,12 +69,14 @@ pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<Found, GpuError> {
     let found = match path.as_deref().and_then(Found::kept).filter(|kept| kept.is_whole(units)) {
         Some(kept) => kept,
         None => {
-            let found = try_kernels(gpu).map_err(|error| {
+            let found = try_once(gpu, path.as_deref()).map_err(|error| {
                 let (name, reason) = (name.clone(), error.to_string());
                 let refused = gpu.device.failure.is_refusal();
                 if refused { GpuError::Refused { name, reason } } else { GpuError::Open { name, reason } }
             })?;
             path.iter().for_each(|path| found.keep(path));
+            // all are compiled, and a program does not always end by itself
+            gpu.device.pipelines.keep();
             found
         }
     };
@@ -87,6 +96,22 @@ pub(crate) fn keep_fault(card: &Adapter, cache: Option<&Path>, fault: &str) {
     if let Some(folder) = cache {
         Found { wrong: Some(fault.to_owned()), ..Found::default() }.keep(&path(folder, card, true));
     }
+}
+
+/// Tries the kernels, unless they were tried before and no result came back; it is to be kept at `path`.
+fn try_once(gpu: &Gpu, path: Option<&Path>) -> Result<Found, BackendError> {
+    let Some(trial) = path.and_then(Trial::begin) else { return try_kernels(gpu) };
+    let found = if trial.is_last() {
+        let wrong = Some("its driver crashed or hung twice when the kernels were tried".to_owned());
+        Ok(Found { wrong, ..Found::default() })
+    } else {
+        try_kernels(gpu)
+    };
+    let failed = matches!(found, Err(BackendError::Device { .. })) && !gpu.device.failure.is_refusal();
+    if !failed {
+        trial.end();
+    }
+    found
 }
 
 /// Every kernel against the processor, and those that promise the same bits against each other; matrix units that compute
@@ -191,6 +216,7 @@ fn results<B: Backend>(backend: &B) -> Result<Vec<Outcome>, BackendError> {
     results.push(once("a rotation, a choice of rows or a sum", on_rows(backend)?));
     for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
         results.extend(causal(backend, format)?);
+        results.push(rotated(backend, format)?);
     }
     results.push(once("attention within a tile", full(backend)?));
     Ok(results)
@@ -248,14 +274,27 @@ fn matrix(format: Format, n: usize, k: usize, rows: &[f32]) -> MatrixSource {
     MatrixSource { bytes, format, precision: Precision::F32, n, k, bias }
 }
 
+/// A matrix of [`N`] rows for a product, whose packed weights recur.
+fn recurring(format: Format, k: usize) -> MatrixSource {
+    let encoded = if format.is_packed() { k.min(RECURRING) } else { k };
+    let source = matrix(format, N, encoded, &numbers(N * encoded, 1));
+    // a panel, group after group
+    let bytes =
+        source.bytes.iter().copied().cycle().take(source.bytes.len() / encoded * k).collect::<Vec<_>>();
+    MatrixSource { bytes: Bytes::from(bytes), k, ..source }
+}
+
 /// Products of `rows` rows with each of these.
 fn products<B: Backend>(backend: &B, weights: &[Weights], rows: usize) -> Result<Vec<Outcome>, BackendError> {
     let product = |&Weights { format, precision, k }: &Weights| {
         let is_exact = format.is_packed();
         let arithmetic = if is_exact { String::new() } else { format!(" in {precision:?}") };
-        let source = MatrixSource { precision, ..matrix(format, N, k, &numbers(N * k, 1)) };
+        let source = MatrixSource { precision, ..recurring(format, k) };
         let mut x = numbers(rows * k, 3);
-        x[5] = 60.0; // an outlier
+        for row in x.chunks_exact_mut(k) {
+            // outliers: two of one group, and one
+            (row[5], row[7], row[k - 3]) = (60.0, -55.0, 50.0);
+        }
         let values = product(backend, source, &x, Epilogue::QuickGelu)?;
         Ok(Outcome {
             what: format!("a {format:?} product{arithmetic}"),
@@ -367,13 +406,32 @@ fn causal<B: Backend>(backend: &B, format: KvFormat) -> Result<[Outcome; 2], Bac
     Ok([outcome("at once", ends(&[TOKENS])?), outcome("in parts", ends(&[255, 256, TOKENS])?)])
 }
 
+/// A short prompt, rotated while its keys and values are stored, and its attention.
+fn rotated<B: Backend>(backend: &B, format: KvFormat) -> Result<Outcome, BackendError> {
+    let heads = Heads { query: 4, key_value: 2, dim: 96 };
+    let (cols, rows) = ((heads.query + 2 * heads.key_value) * heads.dim, MANY_ROWS);
+    let mut pool = backend.kv_pool(KvLayout { layers: 1, heads, format }, 2)?;
+    backend.kv_grow(&mut pool, 2)?;
+    let mut batch = backend.batch();
+    backend.set_batch(&[Span { rows: 0..rows, past: 0, blocks: &[1] }], &mut batch)?;
+    let mut qkv = tensor(backend, &numbers(rows * cols, 19), cols)?;
+    let cos_sin = &tensor(backend, &numbers(rows * heads.dim, 20), heads.dim)?;
+    backend.rope_and_copy_kv(Rotation { cos_sin, heads }, &mut qkv, 0, &batch, &mut pool);
+    let mut out = backend.tensor(rows, heads.query * heads.dim)?;
+    backend.attention_causal(&qkv, 0, &batch, &pool, &mut out);
+    let values = [values(backend, &qkv)?, values(backend, &out)?].concat();
+    let what = format!("a rotation of {format:?} keys");
+    Ok(Outcome { what, how: String::new(), is_exact: true, values })
+}
+
 fn full<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
     let heads = Heads { query: 2, key_value: 2, dim: 64 };
     let cols = heads.query * heads.dim;
-    let part = |seed| tensor(backend, &numbers(70 * cols, seed), cols);
+    let rows = 2 * ATTENDED;
+    let part = |seed| tensor(backend, &numbers(rows * cols, seed), cols);
     let parts = [part(7)?, part(8)?, part(9)?];
-    let mut out = backend.tensor(70, cols)?;
-    let shape = FullAttention { group: 35, heads, precision: Precision::Bf16 };
+    let mut out = backend.tensor(rows, cols)?;
+    let shape = FullAttention { group: ATTENDED, heads, precision: Precision::Bf16 };
     backend.attention_full(parts.each_ref(), shape, &mut out);
     values(backend, &out)
 }
@@ -384,6 +442,7 @@ mod tests {
     use crate::kernel::{Kernel, all};
     use crate::testing::card_with;
     use crate::{GpuOptions, UseUnits};
+    use phi3v_kernels::testing::skip;
     use std::collections::HashSet;
     use std::time::Instant;
 
@@ -391,7 +450,7 @@ mod tests {
     fn the_processor_agrees_with_itself_and_a_wrong_value_is_seen() {
         let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).unwrap();
         let right = results(&cpu).unwrap();
-        assert_eq!(right.len(), 48);
+        assert_eq!(right.len(), 51);
         assert_eq!(first_wrong(&right, &right), None);
         for Outcome { what, how, values: right, .. } in &right {
             assert!(are_close(right, right), "{what} {how}");
@@ -497,5 +556,55 @@ mod tests {
         assert!(hint.contains(&format!("delete {} to have", file.display())), "{hint}");
         // a folder that cannot be is no hindrance
         run(&gpu, Some(&file.join("below a file"))).unwrap();
+    }
+
+    #[test]
+    fn a_card_on_which_no_trial_came_back_is_not_tried_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(gpu) = card_with(&GpuOptions::default()) else { return };
+        let file = path(folder.path(), gpu.adapter(), gpu.uses_matrix_units());
+        // as where the driver ends the program, and where its user does
+        drop(Trial::begin(&file).unwrap());
+        assert_eq!(run(&gpu, Some(folder.path())).map(|found| found.wrong), Ok(None));
+        std::fs::remove_file(&file).unwrap();
+        // what came back forgets what was before; as where the driver hangs
+        let hung = card_with(&GpuOptions::default()).unwrap();
+        hung.device.failure.set("it did not answer".to_owned());
+        for _ in 0..2 {
+            assert!(matches!(run(&hung, Some(folder.path())), Err(GpuError::Open { .. })));
+        }
+        let dispatches = gpu.counts().dispatches;
+        let error = run(&gpu, Some(folder.path())).unwrap_err();
+        assert!(matches!(&error, GpuError::SelfTest { what, .. } if what.contains("twice")), "{error}");
+        assert_eq!(gpu.counts().dispatches, dispatches);
+        // which the hint names, and nothing else is there
+        assert!(error.hint().unwrap().contains(&format!("delete {}", file.display())));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        run(&gpu, Some(folder.path())).unwrap();
+    }
+
+    #[test]
+    fn compiled_kernels_are_kept_as_soon_as_they_were_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = GpuOptions { cache: Some(folder.path().to_owned()), ..GpuOptions::default() };
+        let Some(gpu) = card_with(&options) else { return };
+        if !gpu.device.raw.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return skip(
+                "the card's driver gives no compiled kernels",
+                "run it on Vulkan, as Mesa's in software",
+            );
+        }
+        let kept = || {
+            let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+            let kernels = files.filter(|file| file.extension().is_none_or(|end| end != "self-test"));
+            kernels.map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()
+        };
+        assert!(kept().is_empty());
+        run(&gpu, Some(folder.path())).unwrap();
+        let [file] = &kept()[..] else { panic!("{} files", kept().len()) };
+        // no kernel was compiled since
+        drop(gpu);
+        assert!(kept()[0].len() == file.len());
     }
 }

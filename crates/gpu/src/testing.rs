@@ -5,17 +5,23 @@ use crate::adapter::choose;
 use crate::{Choice, Gpu, GpuOptions, adapters};
 use phi3v_kernels::testing::skip;
 
-/// The card that `PHI3V_TEST_DEVICE` names, as `--device` does, or the first.
+/// The card that `PHI3V_TEST_DEVICE` names, as `gpu:1` or by a part of its name, or the first.
 #[must_use]
 pub fn choice() -> Choice {
-    let first = Choice::Number(0);
-    std::env::var("PHI3V_TEST_DEVICE")
-        .map_or(first, |name| name.parse().unwrap_or_else(|never| match never {}))
+    let Ok(name) = std::env::var("PHI3V_TEST_DEVICE") else { return Choice::Number(0) };
+    let number = name.strip_prefix("gpu:").and_then(|number| number.parse().ok());
+    number.map_or(Choice::Name(name), Choice::Number)
 }
 
 /// Takes the card away from a backend, as a driver does that was reset.
 pub fn lose(gpu: &Gpu) {
     gpu.device.raw.destroy();
+}
+
+/// Has the card no more memory than this from now on, as where another program takes it, or what it has again. Only on cards whose
+/// driver is Vulkan's or DirectX 12's.
+pub fn limit_memory(gpu: &Gpu, bytes: Option<u64>) {
+    gpu.device.limit_memory(bytes);
 }
 
 /// Has products of many rows go through matrix units from now on, where there are any, or not.

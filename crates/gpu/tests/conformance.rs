@@ -54,6 +54,16 @@ fn packed_products_in_any_company() {
 }
 
 #[test]
+fn packed_products_of_long_rows() {
+    packed::long_rows(&scalar().backend, &subjects());
+}
+
+#[test]
+fn packed_products_within_the_stated_errors() {
+    packed::errors(&subjects());
+}
+
+#[test]
 fn dense_products() {
     let subjects = subjects();
     subjects.iter().for_each(dense::is_the_formula);
@@ -139,6 +149,11 @@ fn what_is_no_number_in_the_cache_is_not_hidden() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_rotated_and_stored_at_a_time_is_as_in_steps() {
+    attention::rotated_rows_are_stored(&subjects());
 }
 
 #[test]

@@ -252,6 +252,24 @@ impl DeviceMemory {
     }
 }
 
+/// By what [`Backend::rope_and_copy_kv`] rotates, as [`Backend::rope`] has it.
+#[derive(Debug)]
+pub struct Rotation<'a, T> {
+    /// `[rows, dim]`: cosines, then sines.
+    pub cos_sin: &'a T,
+    /// Heads of the rows that are rotated.
+    pub heads: Heads,
+}
+
+/// Most values of an attention head that a device takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadDims {
+    /// In [`Backend::attention_causal`] and the cache.
+    pub causal: usize,
+    /// In [`Backend::attention_full`].
+    pub full: usize,
+}
+
 /// A device that can run the model. See the module's introduction for the rules.
 pub trait Backend: Send + Sync {
     /// f32 activations, `[rows, cols]`, row-major.
@@ -277,6 +295,11 @@ pub trait Backend: Send + Sync {
     /// Most bytes of one buffer, which a tensor is and the cache of a layer.
     fn buffer_bytes_max(&self) -> u64 {
         u64::MAX
+    }
+
+    /// Most values of a head; with larger ones the cache and the attention may panic.
+    fn head_dims_max(&self) -> HeadDims {
+        HeadDims { causal: usize::MAX, full: usize::MAX }
     }
 
     /// A tensor of `rows` rows of zeros.
@@ -411,6 +434,19 @@ pub trait Backend: Send + Sync {
 
     /// Stores the key and value columns of `qkv` for the batch's rows in `layer` of the pool.
     fn copy_kv(&self, qkv: &Self::Tensor, layer: usize, batch: &Self::Batch, pool: &mut Self::KvPool);
+
+    /// [`rope`](Self::rope), then [`copy_kv`](Self::copy_kv), where the batch has all rows of `qkv`. A device may do both at a time.
+    fn rope_and_copy_kv(
+        &self,
+        rotation: Rotation<'_, Self::Tensor>,
+        qkv: &mut Self::Tensor,
+        layer: usize,
+        batch: &Self::Batch,
+        pool: &mut Self::KvPool,
+    ) {
+        self.rope(rotation.cos_sin, rotation.heads, qkv);
+        self.copy_kv(qkv, layer, batch, pool);
+    }
 
     /// Causal attention of the batch's rows, each over its sequence's cached keys and values, its own included. Queries
     /// are columns `0..query * dim` of `qkv`; `out` is `[rows, query * dim]`; scores are divided by `sqrt(dim)`.

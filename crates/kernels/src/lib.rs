@@ -15,8 +15,8 @@ pub mod testing;
 mod threads;
 
 pub use backend::{
-    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KV_BLOCK_TOKENS,
-    KvFormat, KvLayout, MatrixSource, Norm, Precision, Sizes, Span,
+    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads,
+    KV_BLOCK_TOKENS, KvFormat, KvLayout, MatrixSource, Norm, Precision, Rotation, Sizes, Span,
 };
 pub use bytes::Bytes;
 pub use cpu::{Cpu, CpuError, CpuLevel, CpuOptions, Feature, Features, Limits, Processor, Rate};

@@ -77,6 +77,12 @@ fn causal_attention() {
 }
 
 #[test]
+fn what_is_rotated_and_stored_at_a_time_is_as_in_steps() {
+    attention::rotated_rows_are_stored(&all());
+    attention::rotated_rows_are_stored(&deferred());
+}
+
+#[test]
 fn a_block_of_keys_and_values_forgets_whose_it_was() {
     attention::blocks_are_left_clean(&all());
 }

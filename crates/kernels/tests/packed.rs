@@ -28,6 +28,11 @@ fn sweeps_give_the_bits_of_single_rows() {
 }
 
 #[test]
+fn long_rows_give_the_bits_that_they_have_among_many() {
+    packed::long_rows(&Variant::SCALAR.cpu(2).unwrap(), &all(2)[1..]);
+}
+
+#[test]
 fn normed_products_are_those_of_the_normed_rows() {
     packed::normed_products(&all(2));
 }

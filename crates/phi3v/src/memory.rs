@@ -10,7 +10,7 @@ use crate::config::ModelConfig;
 use crate::device::{Device, DeviceOptions};
 use crate::error::count;
 use crate::model::{image_bytes, kv_layout, step_bytes};
-use phi3v_kernels::{Backend, KV_BLOCK_TOKENS, KvFormat, Sizes};
+use phi3v_kernels::{Backend, HeadDims, KV_BLOCK_TOKENS, KvFormat, Sizes};
 
 /// The context chosen where memory allows and nobody asks for another. It holds six images of 2,509 tokens; at
 /// 393 KB per token (Phi-3.5-vision, bf16) it takes 6.4 GB.
@@ -18,7 +18,7 @@ pub const CONTEXT_DEFAULT_MAX: usize = 16_384;
 /// The least context that is chosen unasked: one image at num_crops 1 (313 tokens), a question and an answer.
 pub const CONTEXT_DEFAULT_MIN: usize = 1_024;
 
-/// Why a model cannot be loaded: too little memory, or a context that cannot be.
+/// Why a model cannot be loaded: too little memory, a context that cannot be, or heads that the device does not take.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryError {
@@ -64,6 +64,16 @@ pub enum MemoryError {
         /// Tokens the model can take.
         limit: usize,
     },
+    /// The device's attention is not made for heads as large as the model's.
+    #[error("heads of {part} have {dim} values, and the device takes at most {limit}")]
+    HeadsTooLarge {
+        /// Whose heads: the decoder's or the vision tower's.
+        part: &'static str,
+        /// Their values.
+        dim: usize,
+        /// Values that the device takes.
+        limit: usize,
+    },
     /// No token would fit.
     #[error("a context of 0 tokens holds nothing")]
     NoContext,
@@ -84,6 +94,7 @@ impl MemoryError {
             Self::ContextTooLong { limit, .. } => {
                 format!("choose a context of at most {limit} tokens")
             }
+            Self::HeadsTooLarge { .. } => "choose the processor, which takes heads of any size".to_owned(),
             Self::NoContext => {
                 "choose a context of at least 1 token, or leave the choice to free memory".to_owned()
             }
@@ -117,6 +128,8 @@ pub struct Capacity {
     pub available_bytes: Option<u64>,
     /// Most bytes of one buffer, which holds the keys and values of a layer.
     pub buffer_bytes_max: u64,
+    /// Most values of an attention head.
+    pub head_dims_max: HeadDims,
 }
 
 impl Capacity {
@@ -124,7 +137,24 @@ impl Capacity {
     #[must_use]
     pub fn of<B: Backend>(backend: &B) -> Self {
         let available_bytes = backend.memory().available_bytes(available_bytes());
-        Self { sizes: backend.sizes(), available_bytes, buffer_bytes_max: backend.buffer_bytes_max() }
+        Self {
+            sizes: backend.sizes(),
+            available_bytes,
+            buffer_bytes_max: backend.buffer_bytes_max(),
+            head_dims_max: backend.head_dims_max(),
+        }
+    }
+
+    fn check_heads(&self, config: &ModelConfig) -> Result<(), MemoryError> {
+        let HeadDims { causal, full } = self.head_dims_max;
+        let heads = [
+            ("the decoder", config.head_dim(), causal),
+            ("the vision tower", config.img_processor.head_dim(), full),
+        ];
+        match heads.into_iter().find(|(_, dim, limit)| dim > limit) {
+            Some((part, dim, limit)) => Err(MemoryError::HeadsTooLarge { part, dim, limit }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -172,12 +202,13 @@ impl MemoryPlan {
     /// ```
     ///
     /// # Errors
-    /// [`MemoryError`]: the plan does not fit, or the model cannot take such a context.
+    /// [`MemoryError`]: the plan does not fit, the model cannot take such a context, or the device such a model.
     pub fn new(
         config: &ModelConfig,
         request: &MemoryRequest,
         capacity: Capacity,
     ) -> Result<Self, MemoryError> {
+        capacity.check_heads(config)?;
         let limit = config.context_max();
         let kv_bytes_per_token = kv_bytes_per_token(config, request.kv_format);
         // of a token in one layer
@@ -219,7 +250,8 @@ impl MemoryPlan {
     }
 
     /// The plan on `device`, which `options` has opened, and that device. Where a card that was chosen unasked has too
-    /// little memory and the processor has enough, it is the processor's, and `tell` hears of it in a sentence.
+    /// little memory, or does not take the model's heads, and the processor can run it, it is the processor's, and `tell` hears of it
+    /// in a sentence.
     ///
     /// # Errors
     /// As for [`new`](Self::new), of the device that is given back.
@@ -232,14 +264,20 @@ impl MemoryPlan {
     ) -> (Device, Result<Self, MemoryError>) {
         let plan = |device: &Device| Self::new(config, request, Capacity::of(device));
         let planned = plan(&device);
-        if let (Err(MemoryError::TooLittle { .. } | MemoryError::BufferTooSmall { .. }), Some(card)) =
-            (&planned, device.card())
+        let why = match &planned {
+            Err(MemoryError::TooLittle { .. } | MemoryError::BufferTooSmall { .. }) => {
+                "has too little memory"
+            }
+            Err(MemoryError::HeadsTooLarge { .. }) => "takes no heads as large as the model's",
+            _ => return (device, planned),
+        };
+        if let Some(card) = device.card()
             && options.choice.is_free()
             && let Ok(processor) = Device::processor(options)
         {
             let by_processor = plan(&processor);
             if by_processor.is_ok() {
-                tell(&format!("{} has too little memory, so the processor runs the model", card.name));
+                tell(&format!("{} {why}, so the processor runs the model", card.name));
                 return (processor, by_processor);
             }
         }
@@ -418,7 +456,24 @@ mod tests {
     const SIZES: Sizes = Sizes { few_rows_max: 16, tiles_at_once: 4, prefill_chunk: 2048 };
 
     fn having(available_bytes: Option<u64>) -> Capacity {
-        Capacity { sizes: SIZES, available_bytes, buffer_bytes_max: u64::MAX }
+        let head_dims_max = HeadDims { causal: 256, full: 128 };
+        Capacity { sizes: SIZES, available_bytes, buffer_bytes_max: u64::MAX, head_dims_max }
+    }
+
+    #[test]
+    fn heads_that_the_device_does_not_take_are_refused() {
+        let plan = |config: &ModelConfig| MemoryPlan::new(config, &REQUEST, having(None));
+        let decoder = |num_attention_heads| ModelConfig { num_attention_heads, ..config() };
+        assert!(plan(&decoder(12)).is_ok());
+        let error = plan(&decoder(6)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "heads of the decoder have 512 values, and the device takes at most 256"
+        );
+        let img_processor = VisionConfig { num_attention_heads: 4, ..config().img_processor };
+        let error = plan(&ModelConfig { img_processor, ..config() }).unwrap_err();
+        assert_eq!(error, MemoryError::HeadsTooLarge { part: "the vision tower", dim: 256, limit: 128 });
+        assert!(error.hint().unwrap().contains("the processor"));
     }
 
     #[test]

@@ -30,6 +30,7 @@ fn operations_are_those_of_the_device_inside() {
 fn operations_that_a_device_may_fuse_are_their_steps() {
     packed::normed_products(&best());
     packed::feed_forward(&best());
+    attention::rotated_rows_are_stored(&best());
 }
 
 #[test]
@@ -40,8 +41,14 @@ fn a_device_is_named_in_any_case_and_none_other() {
         assert_eq!(name.parse::<DeviceChoice>().unwrap(), choice);
         assert_eq!(choice.to_string().parse::<DeviceChoice>().unwrap(), choice);
     }
-    for (name, number) in [("gpu", None), ("gpu:0", Some(0)), ("GPU:12", Some(12))] {
+    // of two H100, 1 is the second and not the first whose name has a 1 in it
+    for (name, number) in
+        [("gpu", None), ("gpu:0", Some(0)), ("GPU:12", Some(12)), ("0", Some(0)), (" 1 ", Some(1))]
+    {
         assert_eq!(name.parse::<DeviceChoice>().unwrap(), DeviceChoice::Gpu(number));
+    }
+    for name in ["4090", "100", "RTX 4090", "H100"] {
+        assert_eq!(name.parse::<DeviceChoice>().unwrap(), DeviceChoice::Named(name.to_owned()));
     }
     let unknown = |name: &str| {
         let choice = name.parse::<DeviceChoice>()?;

@@ -116,6 +116,9 @@ fn memory(error: &MemoryError) -> Option<String> {
         MemoryError::ContextTooLong { limit, .. } => {
             format!("choose a context of at most {limit} with --context")
         }
+        MemoryError::HeadsTooLarge { .. } => {
+            "run it on the processor with --device cpu, which takes heads of any size".to_owned()
+        }
         MemoryError::NoContext => {
             "choose a context with --context, or leave it out to have one chosen by free memory".to_owned()
         }

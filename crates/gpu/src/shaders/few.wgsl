@@ -157,5 +157,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         if (n.epilogue == SILU_MUL) { up += bias[n.cols + column]; }
     }
     let at = row * n.out_cols + n.first_col + column;
-    out[at] = apply(n.epilogue, y, out[at], up);
+    var before = 0.0;
+    if (n.epilogue == ADD) { before = out[at]; }
+    out[at] = apply(n.epilogue, y, before, up);
 }

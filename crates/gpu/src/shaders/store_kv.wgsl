@@ -1,14 +1,9 @@
 // Stores keys and values of a batch's rows: a workgroup has the key or value of one head of one row.
-struct Numbers { cols: u32, first_col: u32, dim: u32, heads: u32, entries: u32 }
-var<immediate> n: Numbers;
-@group(0) @binding(0) var<storage, read> qkv: array<f32>;        // [rows, cols]
-@group(0) @binding(1) var<storage, read> batch: array<u32>;      // [entries][row, token, first word of its block table, 0], tables
-@group(0) @binding(2) var<storage, read_write> kv: array<u32>;
 var<workgroup> largest: atomic<u32>;
 
-fn value_at(first: u32, d: u32) -> f32 {
+fn value_at(row: u32, x: u32, d: u32) -> f32 {
     if (d >= n.dim) { return 0.0; }
-    return qkv[first + d];
+    return value_of_head(row, x, d);
 }
 
 @compute @workgroup_size(64)
@@ -16,9 +11,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let entry = min(row_of(wg), n.entries - 1u);
     let token = batch[4u * entry + 1u];
     let block = batch[batch[4u * entry + 2u] + token / TOKENS];
-    let head = wg.x % n.heads;
-    let is_value = wg.x >= n.heads;
-    let first = batch[4u * entry] * n.cols + n.first_col + wg.x * n.dim;
+    let row = batch[4u * entry];
+    prepare(row, wg.x, row_of(wg) < n.entries, t);
+    let head = head_of(wg.x) % n.heads;
+    let is_value = head_of(wg.x) >= n.heads;
     let words = words_of(n.dim);
     let base = (block * n.heads + head) * head_words(n.dim);
     let slot = token % TOKENS;
@@ -27,7 +23,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     if (KV == 2u) {
         if (t == 0u) { atomicStore(&largest, 0u); }
         workgroupBarrier();
-        for (var d = t; d < n.dim; d += 64u) { atomicMax(&largest, bitcast<u32>(qkv[first + d]) & 0x7fffffffu); }
+        for (var d = t; d < n.dim; d += 64u) { atomicMax(&largest, bitcast<u32>(value_at(row, wg.x, d)) & 0x7fffffffu); }
         workgroupBarrier();
         // as bits, so that no NaN is lost
         let bits = atomicLoad(&largest);
@@ -36,14 +32,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         // zeros keep a scale of 1, so that nothing is divided by zero
         if (found > 0.0 && !broken) { scale = found / 127.0; }
     }
-    if (row_of(wg) >= n.entries) { return; }
+    if (row_of(wg) >= n.entries || !is_stored(wg.x)) { return; }
     for (var i = t; i < words; i += 64u) {
         var word: u32;
-        if (KV == 0u) { word = bitcast<u32>(value_at(first, i)); }
-        if (KV == 1u) { word = (bf16_bits(value_at(first, i * 2u)) >> 16u) | bf16_bits(value_at(first, i * 2u + 1u)); }
+        if (KV == 0u) { word = bitcast<u32>(value_at(row, wg.x, i)); }
+        if (KV == 1u) { word = (bf16_bits(value_at(row, wg.x, i * 2u)) >> 16u) | bf16_bits(value_at(row, wg.x, i * 2u + 1u)); }
         if (KV == 2u) {
             let d = i * 4u;
-            let four = vec4<f32>(value_at(first, d), value_at(first, d + 1u), value_at(first, d + 2u), value_at(first, d + 3u));
+            let four = vec4<f32>(
+                value_at(row, wg.x, d), value_at(row, wg.x, d + 1u), value_at(row, wg.x, d + 2u), value_at(row, wg.x, d + 3u));
             word = pack4xI8(clamp(vec4<i32>(round(four / scale)), vec4<i32>(-127), vec4<i32>(127)));
         }
         let of_key = (i / 4u * TOKENS + slot) * 4u + i % 4u;

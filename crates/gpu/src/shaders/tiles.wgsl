@@ -18,7 +18,9 @@ fn write(row: u32, column: u32, y: vec4<f32>, ups: vec4<f32>) {
     for (var j = 0u; j < 4u; j += 1u) {
         if (column + j < n.cols) {
             let at = row * n.out_cols + n.first_col + column + j;
-            out[at] = apply(n.epilogue, y[j], out[at], ups[j]);
+            var before = 0.0;
+            if (n.epilogue == ADD) { before = out[at]; }
+            out[at] = apply(n.epilogue, y[j], before, ups[j]);
         }
     }
 }

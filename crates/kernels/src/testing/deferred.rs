@@ -4,8 +4,8 @@
 //! borrowed value for later, or expects an error where it happens. Shapes are known at once, as on any device.
 
 use crate::{
-    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
-    Norm, Sizes, Span,
+    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
+    MatrixSource, Norm, Rotation, Sizes, Span,
 };
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,6 +125,10 @@ impl<B: Backend + 'static> Backend for Deferred<B> {
 
     fn buffer_bytes_max(&self) -> u64 {
         self.backend.buffer_bytes_max()
+    }
+
+    fn head_dims_max(&self) -> HeadDims {
+        self.backend.head_dims_max()
     }
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, BackendError> {
@@ -287,6 +291,24 @@ impl<B: Backend + 'static> Backend for Deferred<B> {
         let (qkv, batch, pool) = (qkv.values.handle(), Arc::clone(batch), pool.handle());
         self.later(move |backend| {
             backend.copy_kv(&qkv.read(), layer, &batch, &mut pool.write());
+            Ok(())
+        });
+    }
+
+    fn rope_and_copy_kv(
+        &self,
+        rotation: Rotation<'_, Self::Tensor>,
+        qkv: &mut Self::Tensor,
+        layer: usize,
+        batch: &Self::Batch,
+        pool: &mut Self::KvPool,
+    ) {
+        let Rotation { cos_sin, heads } = rotation;
+        let (cos_sin, qkv) = (cos_sin.values.handle(), qkv.values.handle());
+        let (batch, pool) = (Arc::clone(batch), pool.handle());
+        self.later(move |backend| {
+            let rotation = Rotation { cos_sin: &*cos_sin.read(), heads };
+            backend.rope_and_copy_kv(rotation, &mut qkv.write(), layer, &batch, &mut pool.write());
             Ok(())
         });
     }

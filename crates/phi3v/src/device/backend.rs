@@ -5,8 +5,8 @@ use super::{
     Device, DeviceBatch, DeviceKvPool, DeviceLinear, DeviceTable, DeviceTensor, DeviceVector, devices,
 };
 use phi3v_kernels::{
-    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, Heads, KvLayout, MatrixSource,
-    Norm, Sizes, Span,
+    Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
+    MatrixSource, Norm, Rotation, Sizes, Span,
 };
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -86,6 +86,10 @@ impl Backend for Device {
 
     fn buffer_bytes_max(&self) -> u64 {
         on!(self, device => device.buffer_bytes_max())
+    }
+
+    fn head_dims_max(&self) -> HeadDims {
+        on!(self, device => device.head_dims_max())
     }
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<DeviceTensor, BackendError> {
@@ -203,6 +207,22 @@ impl Backend for Device {
     fn copy_kv(&self, qkv: &DeviceTensor, layer: usize, batch: &DeviceBatch, pool: &mut DeviceKvPool) {
         on!(self, device => {
             device.copy_kv(qkv.of(device), layer, batch.of(device), pool.of_mut(device));
+        });
+    }
+
+    fn rope_and_copy_kv(
+        &self,
+        rotation: Rotation<'_, DeviceTensor>,
+        qkv: &mut DeviceTensor,
+        layer: usize,
+        batch: &DeviceBatch,
+        pool: &mut DeviceKvPool,
+    ) {
+        let Rotation { cos_sin, heads } = rotation;
+        on!(self, device => {
+            let rotation = Rotation { cos_sin: cos_sin.of(device), heads };
+            let (batch, pool) = (batch.of(device), pool.of_mut(device));
+            device.rope_and_copy_kv(rotation, qkv.of_mut(device), layer, batch, pool);
         });
     }
 

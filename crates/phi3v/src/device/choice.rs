@@ -32,6 +32,9 @@ pub enum DeviceChoice {
     Named(String),
 }
 
+/// A number alone is a card's below this; from here on it is a name's, as 4090 is.
+const NUMBERS_END: usize = 100;
+
 /// The variable that names the device where nobody else does.
 const VARIABLE: &str = "PHI3V_DEVICE";
 
@@ -63,12 +66,13 @@ impl FromStr for DeviceChoice {
             "cpu" => Ok(Self::Cpu),
             "gpu" => Ok(Self::Gpu(None)),
             "" => Err(DeviceError::unknown(name, &[])),
-            other => match other.strip_prefix("gpu:") {
-                None => Ok(Self::Named(name.trim().to_owned())),
-                Some(number) => number
+            other => match (other.strip_prefix("gpu:"), other.parse()) {
+                (Some(number), _) => number
                     .parse()
                     .map(|number| Self::Gpu(Some(number)))
                     .map_err(|_| DeviceError::unknown(name, &[])),
+                (None, Ok(number)) if number < NUMBERS_END => Ok(Self::Gpu(Some(number))),
+                (None, _) => Ok(Self::Named(name.trim().to_owned())),
             },
         }
     }

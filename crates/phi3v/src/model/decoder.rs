@@ -9,7 +9,7 @@ use super::{Cache, Progress, SEQUENCES_ON_STACK, check};
 use crate::Result;
 use crate::config::ModelConfig;
 use crate::weights::names;
-use phi3v_kernels::{Backend, Epilogue, FeedForward, Heads, KvFormat, KvLayout, Norm, Span};
+use phi3v_kernels::{Backend, Epilogue, FeedForward, Heads, KvFormat, KvLayout, Norm, Rotation, Span};
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range};
 
@@ -319,8 +319,8 @@ impl<B: Backend> Decoder<B> {
         let norm = Norm::Rms(&layer.input_layernorm, self.config.rms_norm_eps);
         backend.reshape(qkv, backend.shape(x).0, qkv_width)?;
         backend.normed_linear(x, norm, &mut [(&layer.qkv_proj, &mut *qkv)], &mut ws.normed)?;
-        backend.rope(&ws.cos_sin, self.heads, qkv);
-        backend.copy_kv(qkv, index, batch, pool);
+        let rotation = Rotation { cos_sin: &ws.cos_sin, heads: self.heads };
+        backend.rope_and_copy_kv(rotation, qkv, index, batch, pool);
         Ok(())
     }
 

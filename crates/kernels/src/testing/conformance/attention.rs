@@ -3,7 +3,7 @@
 use super::dense::PRECISIONS;
 use super::{Subject, tensor, values};
 use crate::testing::{Noise, error, oracle, tolerances};
-use crate::{Backend, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Precision, Span};
+use crate::{Backend, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Precision, Rotation, Span};
 
 fn attention_tolerance(format: KvFormat) -> f32 {
     match format {
@@ -119,6 +119,42 @@ fn sequences() -> Vec<Sequences> {
         // not a multiple of a register
         Sequences::random(heads(2, 2, 12), &[(0, 70), (63, 2)]),
     ]
+}
+
+/// Two sequences side by side, rotated and stored at a time or in steps: their rows, and the attention over them.
+fn stored<B: Backend>(backend: &B, layout: KvLayout, at_a_time: bool) -> [Vec<f32>; 2] {
+    let heads = layout.heads;
+    let (cols, rows, mut random) = ((heads.query + 2 * heads.key_value) * heads.dim, 73, Noise::new(12));
+    let mut pool = backend.kv_pool(layout, 3).unwrap();
+    backend.kv_grow(&mut pool, 3).unwrap();
+    let mut batch = backend.batch();
+    let spans =
+        [Span { rows: 0..70, past: 0, blocks: &[2, 0] }, Span { rows: 70..rows, past: 0, blocks: &[1] }];
+    backend.set_batch(&spans, &mut batch).unwrap();
+    let mut qkv = tensor(backend, &random.normal(rows * cols), cols);
+    let cos_sin = &tensor(backend, &random.normal(rows * heads.dim), heads.dim);
+    if at_a_time {
+        backend.rope_and_copy_kv(Rotation { cos_sin, heads }, &mut qkv, 1, &batch, &mut pool);
+    } else {
+        backend.rope(cos_sin, heads, &mut qkv);
+        backend.copy_kv(&qkv, 1, &batch, &mut pool);
+    }
+    let mut out = backend.tensor(rows, heads.query * heads.dim).unwrap();
+    backend.attention_causal(&qkv, 1, &batch, &pool, &mut out);
+    [values(backend, &qkv), values(backend, &out)]
+}
+
+/// Rows that are rotated while their keys and values are stored are those of both steps.
+pub fn rotated_rows_are_stored<B: Backend>(subjects: &[Subject<B>]) {
+    for Subject { name, backend } in subjects {
+        for (query, key_value, dim) in [(2, 2, 96), (4, 2, 16), (2, 1, 12), (2, 1, 150)] {
+            for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+                let layout = KvLayout { layers: 2, heads: Heads { query, key_value, dim }, format };
+                let [found, expected] = [true, false].map(|at_a_time| stored(backend, layout, at_a_time));
+                assert!(found == expected, "{name} {layout:?}");
+            }
+        }
+    }
 }
 
 /// Causal attention in f32 is its formula.

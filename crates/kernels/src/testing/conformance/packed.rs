@@ -99,6 +99,29 @@ pub fn sweeps<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
+/// Rows so long that no workgroup holds the sums of their groups at once, whether it makes one row, two or four: 97 groups. Each
+/// has the bits that it has among many, and is near the definition's.
+pub fn long_rows<B: Backend, D: Backend>(definition: &D, subjects: &[Subject<B>]) {
+    let (n, k, many, mut noise) = (18, 12_416, 20, Noise::new(11));
+    let x = noise.with_outliers(many, k);
+    for format in FORMATS {
+        let matrix = Matrix::random(format, n, k, &mut noise);
+        let right = product(definition, &matrix.source, &x, Epilogue::Store, &[]);
+        let largest = right.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+        for Subject { name, backend } in subjects {
+            let of_many = product(backend, &matrix.source, &x, Epilogue::Store, &[]);
+            for (i, (found, right)) in of_many.iter().zip(&right).enumerate() {
+                let bound = tolerances::PACKED_LONG * largest;
+                assert!((found - right).abs() <= bound, "{name} {format:?} value {i}: {found}, not {right}");
+            }
+            for rows in [1, 2, 3, 16] {
+                let found = product(backend, &matrix.source, &x[..rows * k], Epilogue::Store, &[]);
+                assert!(found == of_many[..rows * n], "{name} {format:?}, {rows} rows");
+            }
+        }
+    }
+}
+
 /// A dense matrix of random values.
 fn plain(n: usize, k: usize, noise: &mut Noise) -> MatrixSource {
     let values = bytemuck::cast_slice::<f32, u8>(&noise.normal(n * k)).to_vec();
