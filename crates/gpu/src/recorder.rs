@@ -546,12 +546,12 @@ impl Recorder {
 
     /// Waits until everything is done.
     pub(crate) fn finish(&mut self, device: &Device) -> Result<(), BackendError> {
-        self.wait_for_all(device)?;
+        let waited = self.wait_for_all(device);
+        // however it ends, whoever asks next hears nothing of it
+        let failed = self.failed.take();
+        waited?;
         self.used.iter_mut().for_each(Used::clear);
-        match self.failed.take() {
-            Some(error) => Err(error),
-            None => device.failure.check(),
-        }
+        failed.map_or_else(|| device.failure.check(), Err)
     }
 }
 
