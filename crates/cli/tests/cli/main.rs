@@ -105,8 +105,8 @@ impl Fixture {
         std::fs::write(&shard, bytes).unwrap();
     }
 
-    /// The program in the folder, with the tiny checkpoint, on the device that tests run on, and of what matters in the
-    /// user's environment nothing but `PHI3V_CPU`.
+    /// The program in the folder, with the tiny checkpoint, on the device that tests run on, and nothing of the user's
+    /// environment that matters.
     fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
         command.args(args).current_dir(self.dir.path()).env("PHI3V_MODEL", tiny());
@@ -114,6 +114,7 @@ impl Fixture {
         command
             .env("PHI3V_CACHE", self.path("cache"))
             .env("PHI3V_DEVICE", test_device())
+            .env_remove("PHI3V_CPU")
             .stdin(Stdio::null());
         command
     }
@@ -157,7 +158,7 @@ impl Fixture {
             let mut shell = Command::new("sh");
             shell.args(["-ec", script]).current_dir(self.dir.path()).env("PATH", &path).stdin(Stdio::null());
             shell.env("PHI3V_MODEL", "demo").env("PHI3V_CACHE", self.path("cache"));
-            shell.env("PHI3V_DEVICE", test_device());
+            shell.env("PHI3V_DEVICE", test_device()).env_remove("PHI3V_CPU");
             let told = Run::of(shell.output().unwrap());
             assert_eq!(told.code, Some(0), "{script}\n{}", told.stderr);
             told.stdout
