@@ -264,9 +264,9 @@ pub struct Rotation<'a, T> {
 /// Most values of an attention head that a device takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadDims {
-    /// In [`Backend::attention_causal`] and the cache.
+    /// Values of a head in [`Backend::attention_causal`] and the cache.
     pub causal: usize,
-    /// In [`Backend::attention_full`].
+    /// Values of a head in [`Backend::attention_full`].
     pub full: usize,
 }
 

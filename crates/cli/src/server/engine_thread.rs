@@ -451,11 +451,19 @@ mod tests {
         handle.submit(vec![request()], Inputs::new(0).budget(), false, times).unwrap()
     }
 
+    /// An engine on a device that fails once the model is loaded.
+    fn lost_later() -> Engine<Deferred<phi3v::device::Device>> {
+        let device = Deferred::new(device());
+        let lost = device.lost();
+        let engine = one_at_a_time(device);
+        lost.store(true, Ordering::Release);
+        engine
+    }
+
     #[test]
     fn what_comes_after_a_device_has_failed_waits_for_another_engine() {
         let device = || Deferred::new(device());
-        let lost = device();
-        lost.lost().store(true, Ordering::Release);
+        let lost = lost_later();
         let (handle, mut jobs) = EngineHandle::new(1000);
         let times = Times::start(&Limits::default());
         let mut early: Vec<_> = (0..500).map(|_| ask(&handle, times)).collect();
@@ -465,7 +473,7 @@ mod tests {
                 let failed = next(&mut first).unwrap_err();
                 (failed.code, ask(&handle, times))
             });
-            assert_eq!(run(one_at_a_time(lost), &mut jobs, &Metrics::new()), Ended::DeviceFailed);
+            assert_eq!(run(lost, &mut jobs, &Metrics::new()), Ended::DeviceFailed);
             let (code, updates) = late.join().unwrap();
             assert_eq!(code, Code::DeviceFailed);
             updates
@@ -478,14 +486,13 @@ mod tests {
 
     #[test]
     fn a_device_that_fails_at_a_picture_ahead_of_its_request_has_failed() {
-        let lost = Deferred::new(device());
-        lost.lost().store(true, Ordering::Release);
+        let lost = lost_later();
         let picture = include_bytes!("../../../../examples/cover.png");
         let picture = session().image_from_bytes(picture).unwrap();
         let (handle, mut jobs) = EngineHandle::new(1);
         handle.encode_ahead(&picture, CacheSalt::default());
         drop(handle);
-        assert_eq!(run(one_at_a_time(lost), &mut jobs, &Metrics::new()), Ended::DeviceFailed);
+        assert_eq!(run(lost, &mut jobs, &Metrics::new()), Ended::DeviceFailed);
     }
 
     /// An engine, a request of two answers to it, and all memory for inputs, which the request was charged for.
