@@ -79,10 +79,10 @@ impl RepoCache {
         self.repo().join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// Bytes still to be downloaded of a file.
-    pub(super) fn bytes_missing(&self, file: &RemoteFile) -> u64 {
+    /// Bytes still to be downloaded of a file, or of what replaces one that is damaged.
+    pub(super) fn bytes_missing(&self, file: &RemoteFile, is_damaged: bool) -> u64 {
         let len = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.len()).unwrap_or(0);
-        if len(self.blob(&file.etag)) == file.size {
+        if !is_damaged && len(self.blob(&file.etag)) == file.size {
             return 0;
         }
         file.size.saturating_sub(len(self.incomplete(&file.etag)))
@@ -131,12 +131,12 @@ impl RepoCache {
         LockedFile::lock(file, waiting).map_err(io)
     }
 
-    /// Makes a blob appear under its name in the commit's folder.
-    pub(super) fn link(&self, commit: &str, file: &RemoteFile) -> Result<PathBuf, HubError> {
+    /// Makes a blob appear under its name in the commit's folder, also in place of a copy of what it was before, if it is `new`.
+    pub(super) fn link(&self, commit: &str, file: &RemoteFile, new: bool) -> Result<PathBuf, HubError> {
         let (path, blob) = (self.snapshot_dir(commit).join(&file.name), self.blob(&file.etag));
         // nothing is written to a cache that has everything: it may be read-only
         if fs::canonicalize(&path).is_ok_and(|there| fs::canonicalize(&blob).is_ok_and(|blob| there == blob))
-            || is_copy_of(&blob, &path)
+            || !new && is_copy_of(&blob, &path)
         {
             return Ok(path);
         }
@@ -193,12 +193,12 @@ mod tests {
         fs::write(&blob, "bytes").unwrap();
         // as a system without links has it
         fs::hard_link(&blob, &path).unwrap();
-        assert_eq!(cache.link("commit", &file).unwrap(), path);
+        assert_eq!(cache.link("commit", &file, false).unwrap(), path);
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
         // another program's, cut short
         fs::remove_file(&path).unwrap();
         fs::write(&path, "byt").unwrap();
-        cache.link("commit", &file).unwrap();
+        cache.link("commit", &file, false).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"bytes");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no part is left");
     }

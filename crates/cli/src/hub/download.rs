@@ -9,7 +9,7 @@ use phi3v::files::{open_in_place, open_regular, sync_data};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// How often in a row a connection may bring nothing that is kept before the download is given up.
@@ -37,70 +37,74 @@ impl Download<'_> {
         if file.size > SMALL_BYTES_MAX {
             return Err(HubError::FileSize { file: file.name, bytes: file.size, limit: SMALL_BYTES_MAX });
         }
-        self.discard_damaged(&file)?;
-        self.file(&file)
+        let damaged = self.damaged(&file)?;
+        self.file(&file, damaged.as_deref())
     }
 
-    /// Removes what the cache has of the file if its contents are not what its checksum says.
-    pub(super) fn discard_damaged(&mut self, file: &RemoteFile) -> Result<(), HubError> {
-        if !self.is_damaged(file)? {
-            return Ok(());
+    /// The identity of what the cache has of the file, if its contents are not what its checksum says or cannot be read.
+    pub(super) fn damaged(&mut self, file: &RemoteFile) -> Result<Option<String>, HubError> {
+        let damaged = self.damaged_at(&self.cache.read_as(self.commit, file), file)?;
+        if damaged.is_some() {
+            self.progress.note(&format!("{} in the cache is damaged and is downloaded again", file.name));
         }
-        let progress = &mut *self.progress;
-        progress.note(&format!("{} in the cache is damaged and is downloaded again", file.name));
-        let note = format!("waiting for another download of {}", file.name);
-        let _lock = self.cache.lock(&file.etag, || progress.note(&note))?;
-        // whoever held the lock may have replaced it; a copy goes before the blob that it was made from
-        while self.is_damaged(file)? {
-            let path = self.cache.read_as(self.commit, file);
-            fs::remove_file(&path).map_err(|source| HubError::io(&path, source))?;
-        }
-        Ok(())
+        Ok(damaged)
     }
 
-    /// Whether what the cache has of the file, if anything, is not what its checksum says. It is read for that once; afterwards
-    /// a look at its size and times will do.
-    fn is_damaged(&mut self, file: &RemoteFile) -> Result<bool, HubError> {
-        let path = self.cache.read_as(self.commit, file);
-        let Some(metadata) = fs::metadata(&path).ok().filter(|metadata| metadata.len() == file.size) else {
-            return Ok(false);
+    /// The same of what is at `path`. It is read for that once; afterwards a look at its size and times will do.
+    fn damaged_at(&mut self, path: &Path, file: &RemoteFile) -> Result<Option<String>, HubError> {
+        let Some(metadata) = fs::metadata(path).ok().filter(|metadata| metadata.len() == file.size) else {
+            return Ok(None);
         };
         let identity = identity(&metadata);
         if self.cache.is_known_right(&file.etag, &identity) {
-            return Ok(false);
+            return Ok(None);
         }
         if file.size > SMALL_BYTES_MAX {
-            self.progress.note(&format!("checking {} in the cache, which is done once", file.name));
+            self.progress.note(&format!("checking {} in the cache", file.name));
         }
         let mut hasher = Hasher::new(file);
-        let read = open_regular(&path).and_then(|mut opened| hasher.read(&mut opened));
-        read.map_err(|source| HubError::io(&path, source))?;
-        let right = hasher.finish() == file.etag;
-        if right {
-            self.cache.remember_right(&file.etag, &identity);
+        match open_regular(path).and_then(|mut opened| hasher.read(&mut opened)) {
+            Ok(_) if hasher.finish() == file.etag => {
+                self.cache.remember_right(&file.etag, &identity);
+                Ok(None)
+            }
+            Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                Err(HubError::io(path, source))
+            }
+            // or the disk does not give it any more
+            _ => Ok(Some(identity)),
         }
-        Ok(!right)
     }
 
     /// Makes sure that the file is in the cache, and returns its path there. Another process that is downloading the
-    /// same file is waited for.
-    pub(super) fn file(&mut self, file: &RemoteFile) -> Result<PathBuf, HubError> {
+    /// same file is waited for. What is there and has the identity `damaged` is replaced, once there is something in its place.
+    pub(super) fn file(&mut self, file: &RemoteFile, damaged: Option<&str>) -> Result<PathBuf, HubError> {
         let blob = self.cache.blob(&file.etag);
-        let is_there = || fs::metadata(&blob).is_ok_and(|metadata| metadata.len() == file.size);
+        let (cache, commit) = (self.cache, self.commit);
+        let is_there = || {
+            let there = fs::metadata(cache.read_as(commit, file)).ok();
+            let there = there.filter(|metadata| metadata.len() == file.size);
+            there.is_some_and(|metadata| damaged.is_none_or(|damaged| identity(&metadata) != damaged))
+        };
         let already_there = is_there();
-        let mut fetched = false;
+        let mut is_new = false;
         if !already_there {
             let progress = &mut *self.progress;
             let note = format!("waiting for another download of {}", file.name);
             let _lock = self.cache.lock(&file.etag, || progress.note(&note))?;
             if !is_there() {
-                self.fetch(file, &blob)?;
-                fetched = true;
+                // where only a copy of it is damaged the blob is made a copy of again
+                let other =
+                    damaged.is_some_and(|damaged| identity_of(&blob).is_some_and(|blob| blob != damaged));
+                if !other || self.damaged_at(&blob, file)?.is_some() {
+                    self.fetch(file, &blob)?;
+                }
+                is_new = true;
             }
         }
         self.progress.file_done(file.size, already_there);
-        let path = self.cache.link(self.commit, file)?;
-        if let Some(identity) = identity_of(&path).filter(|_| fetched) {
+        let path = self.cache.link(self.commit, file, is_new)?;
+        if let Some(identity) = identity_of(&path).filter(|_| is_new) {
             self.cache.remember_right(&file.etag, &identity);
         }
         Ok(path)

@@ -106,15 +106,17 @@ fn fetch(
     let weights = weight_files(repo, &revision.files, &mut download)?;
     let weights: Vec<RemoteFile> =
         weights.iter().map(|name| client.head(&revision.commit, name)).collect::<Result<_, _>>()?;
-    weights.iter().try_for_each(|file| download.discard_damaged(file))?;
-    let missing = weights.iter().map(|file| cache.bytes_missing(file)).fold(0, u64::saturating_add);
+    let damaged: Vec<_> = weights.iter().map(|file| download.damaged(file)).collect::<Result<_, _>>()?;
+    let missing =
+        weights.iter().zip(&damaged).map(|(file, damaged)| cache.bytes_missing(file, damaged.is_some()));
+    let missing = missing.fold(0, u64::saturating_add);
     if missing > 0 {
         check_disk(cache, missing)?;
         let total = weights.iter().map(|file| file.size).fold(0, u64::saturating_add);
         download.progress.start(&repo.to_string(), total);
     }
-    for file in &weights {
-        download.file(file)?;
+    for (file, damaged) in weights.iter().zip(&damaged) {
+        download.file(file, damaged.as_deref())?;
     }
     if missing > 0 {
         download.progress.finish();

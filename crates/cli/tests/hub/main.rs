@@ -108,6 +108,27 @@ fn what_is_damaged_in_the_cache_is_downloaded_again() {
     assert!(!heard.all().iter().any(|heard| heard.contains("damaged")));
 }
 
+#[test]
+fn what_is_damaged_stays_until_there_is_something_in_its_place() {
+    let count = AtomicUsize::new(0);
+    let hub = Hub::bent(contents(), move |request, reply| match nth(request, &count) {
+        Some(1..) => Reply { cut: Some(0), ..reply },
+        _ => reply,
+    });
+    let dir = hub.download();
+    damage(&hub.blob(WEIGHTS));
+    let options = HubOptions { refresh: true, ..hub.options() };
+    let heard = Heard::default();
+    assert_eq!(resolve(MODEL, &options, &mut heard.clone()).unwrap(), ModelSource::Folder(dir.clone()));
+    assert!(
+        heard.all().iter().any(|heard| heard.contains("using the copy in the cache")),
+        "{:?}",
+        heard.all()
+    );
+    let bytes = fs::read(dir.join(WEIGHTS)).unwrap();
+    assert_eq!(bytes, vec![0; hub.contents[WEIGHTS].len()]);
+}
+
 /// Where there are no links, two files may be damaged each by itself, or both as one.
 #[test]
 fn a_damaged_copy_in_the_place_of_a_link_is_replaced() {
