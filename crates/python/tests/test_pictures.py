@@ -29,15 +29,18 @@ def seen(picture, **options):
 
 def test_several_pictures_are_all_that_can_be_iterated():
     paths = [str(COVER), EXAMPLES / "text.png"]
-    for kind in (list, tuple, iter, deque, dict.fromkeys, lambda paths: dict(enumerate(paths)).values()):
+    for kind in (list, tuple, iter, deque, lambda paths: dict(enumerate(paths)).values()):
         assert several(kind(paths)) == paths
         assert len(phi3v.tokenize_cost(kind(paths))) == 2
     assert several(set(paths[:1])) == paths[:1]
     with open(COVER, "rb") as file:
-        for one in (*paths, b"", bytearray(), memoryview(b""), io.BytesIO(), file, None):
+        for one in (*paths, b"", bytearray(), memoryview(b""), io.BytesIO(), file, None, {"bytes": b"", "path": None}):
             assert several(one) == [one]
     for one in (needs("numpy").zeros((2, 2), "uint8"), needs("PIL.Image").open(COVER)):
         assert len(several(one)) == 1 and several(one)[0] is one
+    image = needs("PIL.Image").open(COVER)
+    image.tobytes = None  # as it is asked for by NumPy's protocol: nothing is to be decoded yet
+    assert several(image)[0] is image
 
 
 @pytest.mark.parametrize("reference", [False, True], ids=["as_seen", "reference"])

@@ -81,12 +81,13 @@ def cost(picture: Picture) -> Cost:
 
 def several(pictures: PictureLike | Iterable[PictureLike]) -> list[PictureLike]:
     """The pictures in a list, also where there is one only, or what is none: None is no picture that was left out."""
-    # file objects and arrays are pictures, though lines and rows could be taken of them
+    # file objects and arrays are pictures, though lines and rows could be taken of them, and a mapping's keys are none; of an
+    # object of Pillow its pixels would be asked for by the same name
     if (
-        isinstance(pictures, (str, os.PathLike, bytes, bytearray, memoryview))
-        or hasattr(pictures, "read")
-        or hasattr(pictures, "__array_interface__")
+        isinstance(pictures, (str, os.PathLike, bytes, bytearray, memoryview, Mapping))
         or not isinstance(pictures, Iterable)
+        or hasattr(pictures, "read")
+        or hasattr(type(pictures), "__array_interface__")
     ):
         return [pictures]  # type: ignore[list-item]
     return list(pictures)
