@@ -133,23 +133,34 @@ impl AskArgs {
         Ok((images, question))
     }
 
-    /// Whether the last word is rather the wrong name of a picture than a question, where none has to be given.
+    /// Whether the last word is rather the wrong name of a picture than a question, where none has to be given. A question mark, also those
+    /// of other scripts, tells a question.
     fn is_rather_a_name(&self, last: &OsStr) -> bool {
         let is_about_nothing = self.inputs.len() == 1 && self.grabbed().is_empty();
-        let word = last.to_str().filter(|word| !word.is_empty() && !word.contains(char::is_whitespace));
+        let is_question = |word: &str| {
+            word.is_empty() || word.contains(char::is_whitespace) || word.ends_with(['?', '？', '؟'])
+        };
+        let word = last.to_str().filter(|word| !is_question(word));
         word.is_some_and(|word| is_about_nothing || !is_loose_word(word))
     }
 }
 
-/// Refuses what stands where a question should and is there, but no file: a folder, a pipe or a device.
+/// Refuses what stands where a question should and is there, but no file: a folder, a pipe or a device. Of a question without quotes
+/// it may be the last word.
 ///
 /// # Errors
-/// What it is.
-pub(super) fn check_last(inputs: &[OsString]) -> Result<(), NamedImageError> {
-    match inputs.last() {
-        Some(last) if Path::new(last).exists() => sources::check_names(std::slice::from_ref(last), &[]),
-        _ => Ok(()),
+/// [`CliError`]: what it is, or that the question has no quotes.
+pub(super) fn check_last(inputs: &[OsString]) -> Result<(), CliError> {
+    let is_there_but_no_file = |last: &Path| last.exists() && !last.is_file();
+    let Some((last, others)) = inputs.split_last().filter(|(last, _)| is_there_but_no_file(last.as_ref()))
+    else {
+        return Ok(());
+    };
+    let whole = check_pictures(others, last.to_str(), &[]);
+    if matches!(whole, Err(CliError::LooseQuestion(_))) {
+        return whole;
     }
+    Ok(sources::check_names(std::slice::from_ref(last), &[])?)
 }
 
 /// Refuses pictures that are not there, as [`sources::check_names`] does. Where a question was given without quotes, its

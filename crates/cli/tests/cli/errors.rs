@@ -196,6 +196,12 @@ fn a_folder_is_no_question() {
         assert!(told.starts_with("error: cannot read photos: "), "{args:?}: {told}");
         assert!(told.contains("\nhint: phi3v batch FOLDER "), "{args:?}: {told}");
     }
+    // but the last word of one without quotes
+    for command in [&["ask"][..], &["decide", "--choices", "a,b"]] {
+        let told = fixture.run(&[command, &["small.png", "What", "is", "in", "photos"]].concat()).refusal(3);
+        let hint = format!("\nhint: put the question in quotes: {}\n", quoted("What is in photos"));
+        assert!(told.starts_with("error: cannot read What: ") && told.ends_with(&hint), "{told}");
+    }
 }
 
 #[test]
@@ -207,7 +213,8 @@ fn beside_a_preset_a_wrong_name_is_no_question() {
         assert_eq!(told, format!("error: cannot read {absent}: {}\nhint: check the path\n", absence(absent)));
     }
     // words about a picture are, and several words
-    for words in [&["small.png", "Total?"][..], &["What is it?"]] {
+    for words in [&["small.png", "Total?"][..], &["small.png", "a/b?"], &["这是什么？"], &["What is it?"]]
+    {
         let ask = ["ask", "--schema", "@alt", "--max-new-tokens", "2"];
         let asked = fixture.run(&[&ask[..], words].concat());
         assert!(asked.code == Some(0) && asked.stdout.len() > 1, "{}", asked.stderr);
