@@ -17,7 +17,9 @@ use crate::terminal::print;
 use phi3v::batch::read_ahead;
 use phi3v::decide::{Calibration, Fitted, Labelled};
 use phi3v::files::{Existing, NewFile};
+use std::ffi::OsString;
 use std::path::Path;
+use std::slice;
 
 /// Asks about all pictures, fits, writes the file and prints what it has brought.
 ///
@@ -32,8 +34,13 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
     let labels = labels::find(&args.labels, args.prompt.as_deref())?;
     let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
     check_inputs(&args.out, images.iter().map(Path::new).chain([args.labels.as_path()]))?;
-    // one that is not there is left out like one that is damaged
+    // one that is not there is left out like one that is damaged; without any no model is loaded
     sources::check_addresses(&images, &args.picture.allow_url)?;
+    let is_there =
+        |image: &OsString| sources::check_names(slice::from_ref(image), &args.picture.allow_url).is_ok();
+    if !images.iter().any(is_there) {
+        sources::check_names(&images, &args.picture.allow_url)?;
+    }
     let opened = runtime::open(&args.model, &args.context, |own| args.picture.num_crops(own))?;
     opened.tell_demo();
     opened.tell_memory(false);
