@@ -5,12 +5,15 @@ use crate::adapter::choose;
 use crate::{Choice, Gpu, GpuOptions, adapters};
 use phi3v_kernels::testing::skip;
 
-/// The card that `PHI3V_TEST_DEVICE` names, as `gpu:1` or by a part of its name, or the first.
+/// The card that `PHI3V_TEST_DEVICE` names, as `gpu`, `gpu:1` or by a part of its name, or the first.
 #[must_use]
 pub fn choice() -> Choice {
     let Ok(name) = std::env::var("PHI3V_TEST_DEVICE") else { return Choice::Number(0) };
-    let number = name.strip_prefix("gpu:").and_then(|number| number.parse().ok());
-    number.map_or(Choice::Name(name), Choice::Number)
+    if name.eq_ignore_ascii_case("gpu") {
+        return Choice::Best;
+    }
+    let number = name.rsplit_once(':').map_or(name.as_str(), |(_, number)| number);
+    number.parse().map_or(Choice::Name(name), Choice::Number)
 }
 
 /// Takes the card away from a backend, as a driver does that was reset.

@@ -1,7 +1,7 @@
 //! A mark in the cache folder that a card's kernels are being tried. A driver that crashes or hangs on one takes the program with it, or
 //! minutes, and would do so at every start: so the mark is left where no result came back, and counts how often.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -21,8 +21,12 @@ impl Trial {
     pub(crate) fn begin(result: &Path) -> Option<Self> {
         let path = result.with_added_extension("trial");
         std::fs::create_dir_all(path.parent()?).ok()?;
-        let mut file = OpenOptions::new().create(true).append(true).open(&path).ok()?;
-        file.try_lock().ok()?;
+        // Windows locks no file that is open for appending alone
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path).ok()?;
+        // without locks, which not every file system has, two trials at once count as two
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return None;
+        }
         // a byte each
         let failures = file.metadata().ok()?.len();
         file.write_all(b"x").ok()?;
