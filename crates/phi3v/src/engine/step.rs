@@ -115,8 +115,8 @@ impl<B: Backend> Engine<B> {
         let id = sequence.id;
         let result = self.images.encode(&self.model, sequence, tiles_max, &mut tiles_told(observer, id));
         match result {
-            // one that is begun comes to its end first: of each that is not, all rows are held
-            Ok(false) => {}
+            // of each that is begun all rows are held
+            Ok(false) => self.scheduler.comes_first(index, Work::Image),
             Ok(true) => self.scheduler.had_turn(index, Work::Image),
             Err(error) => self.fail(index, error, outputs),
         }

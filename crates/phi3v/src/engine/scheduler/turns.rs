@@ -50,6 +50,12 @@ impl Scheduler {
         of_client.for_each(|sequence| sequence.turns.last[work as usize] = now);
     }
 
+    /// Notes that a sequence has begun what comes to its end before the other work of its kind.
+    pub(in crate::engine) fn comes_first(&mut self, index: usize, work: Work) {
+        // no turn is as old
+        self.running[index].turns.last[work as usize] = 0;
+    }
+
     fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
@@ -140,6 +146,10 @@ mod tests {
             .into_iter()
             .for_each(|sequence| scheduler.enqueue(sequence));
         assert_eq!(admit_all(&mut scheduler), [1, 2]);
+        let mut other = scheduler.running()[1].turns;
+        scheduler.comes_first(1, Work::Image);
+        assert_eq!(scheduler.needs_image(), Some(1), "one that is begun");
+        std::mem::swap(&mut scheduler.running_mut()[1].turns, &mut other);
         for expected in [0, 1, 0] {
             assert_eq!(scheduler.needs_image(), Some(expected));
             let sequence = &mut scheduler.running_mut()[expected];
@@ -162,6 +172,9 @@ mod tests {
         assert_eq!(next(&mut scheduler), 1);
         scheduler.restart_crossing(factors_for);
         assert_eq!(admit_all(&mut scheduler), [0, 1, 2]);
-        assert_eq!([next(&mut scheduler), next(&mut scheduler)], [0, 1]);
+        scheduler.enqueue(of(1, 9, 2_000));
+        admit_all(&mut scheduler);
+        // another client, which has had no turn since, is next
+        assert_eq!([0; 4].map(|_| next(&mut scheduler)), [0, 9, 1, 9]);
     }
 }
