@@ -69,7 +69,7 @@ pub enum MemoryError {
     HeadsTooLarge {
         /// Whose heads: the decoder's or the vision tower's.
         part: &'static str,
-        /// Their values.
+        /// Values that one of them has.
         dim: usize,
         /// Values that the device takes.
         limit: usize,
