@@ -41,7 +41,7 @@ enum Press {
     Stay,
     /// The answer has not stopped yet, and the next press ends a program that is to stay.
     Warn,
-    /// The program ends.
+    /// The program ends at once.
     End,
 }
 
