@@ -66,7 +66,8 @@ impl Cache {
         let Some(data) = self.raw.get_data() else { return };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         // whether the file can be written decides only how long the next start takes
-        if held.replace(sum(&data)) != Some(sum(&data)) {
+        let new = Some(sum(&data));
+        if std::mem::replace(&mut *held, new) != new {
             let _ = crate::kept::write(&self.path, &data);
         }
     }

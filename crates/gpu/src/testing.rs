@@ -5,15 +5,22 @@ use crate::adapter::choose;
 use crate::{Choice, Gpu, GpuOptions, adapters};
 use phi3v_kernels::testing::skip;
 
-/// The card that `PHI3V_TEST_DEVICE` names, as `gpu`, `gpu:1` or by a part of its name, or the first.
+/// The card that `PHI3V_TEST_DEVICE` names, or the first.
 #[must_use]
 pub fn choice() -> Choice {
-    let Ok(name) = std::env::var("PHI3V_TEST_DEVICE") else { return Choice::Number(0) };
-    if name.eq_ignore_ascii_case("gpu") {
-        return Choice::Best;
+    std::env::var("PHI3V_TEST_DEVICE").map_or(Choice::Number(0), |name| named(&name))
+}
+
+/// The choice of a card as people make it: `gpu`, `gpu:1`, `1` or a part of its name, which a larger number is, as 4090.
+fn named(name: &str) -> Choice {
+    let lower = name.trim().to_ascii_lowercase();
+    let numbered = lower.strip_prefix("gpu:").map(str::parse);
+    match (numbered, lower.parse()) {
+        _ if lower == "gpu" => Choice::Best,
+        (Some(Ok(number)), _) => Choice::Number(number),
+        (None, Ok(number)) if number < 100 => Choice::Number(number),
+        _ => Choice::Name(name.trim().to_owned()),
     }
-    let number = name.rsplit_once(':').map_or(name.as_str(), |(_, number)| number);
-    number.parse().map_or(Choice::Name(name), Choice::Number)
 }
 
 /// Takes the card away from a backend, as a driver does that was reset.
