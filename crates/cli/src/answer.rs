@@ -98,9 +98,9 @@ impl Cut {
 
 /// Says that an answer ends where it may have no more tokens, half a sentence or half a form. `room` says what makes room in a context
 /// that is full.
-pub fn tell_cut(answer: &Answer, context_tokens: usize, room: &str) {
+pub fn tell_cut(answer: &Answer, cut: Option<Cut>, room: &str) {
     let tokens = count(answer.finished.usage.completion_tokens, "token");
-    match Cut::of(answer, context_tokens) {
+    match cut {
         Some(Cut::Limit) => note!("the answer was cut after {tokens}; --max-new-tokens allows more"),
         Some(Cut::Context) => note!("the answer was cut after {tokens}, where the context is full; {room}"),
         None => {}

@@ -53,17 +53,17 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
     if is_doubted {
         answer::tell_doubt(&answer);
     }
-    let context_tokens = runtime.engine.context_tokens();
+    let cut = Cut::of(&answer, runtime.engine.context_tokens());
     // half a sentence is wanted where its length was chosen, half a form never
     let is_wanted = args.generation.max_new_tokens.is_some() && form.is_none();
     if !(args.json || args.csv || is_wanted) {
-        answer::tell_cut(&answer, context_tokens, "--context gives more room");
+        answer::tell_cut(&answer, cut, "--context gives more room");
     }
     // the user has waited for what was done before the request, too
     let Timings { first_token, .. } = &mut answer.finished.timings;
     *first_token = first_token.map(|time| time + encoding);
     let report = args.json.then(|| AskReport::new(args, &pictures, &runtime, &answer, form.as_ref()));
-    finish(args, form.as_ref(), report.as_ref(), &answer, context_tokens)
+    finish(args, form.as_ref(), report.as_ref(), &answer, cut)
 }
 
 /// Which logprobs the answer takes: words and fields are told with their probabilities.
@@ -92,7 +92,7 @@ fn finish(
     form: Option<&AnswerForm>,
     report: Option<&AskReport>,
     answer: &Answer,
-    context_tokens: usize,
+    cut: Option<Cut>,
 ) -> Result<(), CliError> {
     if let Some(report) = report {
         print(report::json(report) + "\n").map_err(CliError::Output)?;
@@ -104,7 +104,7 @@ fn finish(
     if args.report.stats {
         tell!("{}", Stats(&answer.finished));
     }
-    match (answer.finished.reason, Cut::of(answer, context_tokens)) {
+    match (answer.finished.reason, cut) {
         (FinishReason::Cancelled, _) => Err(CliError::Interrupted),
         (_, Some(cut)) if args.csv => Err(no_table(cut)),
         _ => Ok(()),

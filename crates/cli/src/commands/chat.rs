@@ -5,7 +5,7 @@
 mod complete;
 mod paths;
 
-use crate::answer::{self, Until};
+use crate::answer::{self, Cut, Until};
 use crate::args::ChatArgs;
 use crate::bounded::{self, TEXT_BYTES_MAX};
 use crate::conversation::Conversation;
@@ -230,7 +230,8 @@ impl Session<'_> {
         }
         let is_wanted = self.args.generation.max_new_tokens.is_some() && self.constraint.is_none();
         if !is_wanted {
-            answer::tell_cut(&answer, self.runtime.engine.context_tokens(), MAKES_ROOM);
+            let cut = Cut::of(&answer, self.runtime.engine.context_tokens());
+            answer::tell_cut(&answer, cut, MAKES_ROOM);
         }
         if self.args.report.stats {
             tell!("{}", Stats(&answer.finished));
