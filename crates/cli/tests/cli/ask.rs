@@ -1,6 +1,6 @@
 //! `phi3v ask`.
 
-use super::{Fixture, Run, signals};
+use super::{Fixture, Run, check_ctrl_c_ends, signals};
 use serde_json::Value;
 use std::io::Read;
 use std::process::Stdio;
@@ -174,17 +174,7 @@ fn the_answer_streams_and_ctrl_c_ends_it() {
         return;
     }
     let fixture = Fixture::new();
-    let mut child = endless(&fixture);
-    let mut stdout = child.stdout.take().unwrap();
-    // the first byte comes while the end is far away
-    stdout.read_exact(&mut [0; 1]).unwrap();
-    assert!(child.try_wait().unwrap().is_none());
-    signals::interrupt(&child);
-    let mut rest = Vec::new();
-    stdout.read_to_end(&mut rest).unwrap();
-    let run = Run::of(child.wait_with_output().unwrap());
-    assert_eq!((run.code, run.stderr.as_str()), (Some(130), ""));
-    assert_eq!(rest.last(), Some(&b'\n'));
+    check_ctrl_c_ends(endless(&fixture));
 }
 
 #[test]

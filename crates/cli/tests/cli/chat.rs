@@ -1,6 +1,6 @@
 //! `phi3v chat`, spoken to by a pipe.
 
-use super::{Fixture, Run, signals};
+use super::{Fixture, Run, check_ctrl_c_ends, signals};
 use std::io::{Read, Write};
 #[cfg(target_os = "linux")]
 use std::process::Command;
@@ -108,15 +108,7 @@ fn ctrl_c_ends_a_script() {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(&b"Go on.\n".repeat(3)).unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    // the first byte comes while the end of the first answer is far away
-    stdout.read_exact(&mut [0; 1]).unwrap();
-    signals::interrupt(&child);
-    let mut rest = Vec::new();
-    stdout.read_to_end(&mut rest).unwrap();
-    let run = Run::of(child.wait_with_output().unwrap());
-    assert_eq!((run.code, run.stderr.as_str()), (Some(130), ""));
-    assert_eq!(rest.last(), Some(&b'\n'));
+    check_ctrl_c_ends(child);
 }
 
 /// `chat` on a terminal of its own.

@@ -24,9 +24,9 @@ mod windows;
 use phi3v_kernels::testing::test_device;
 use safetensors::SafeTensors;
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// The checkpoint of the tests.
@@ -180,6 +180,20 @@ struct Run {
     code: Option<i32>,
     stdout: String,
     stderr: String,
+}
+
+/// Ctrl-C ends a program whose answer has begun and has no end: silently, with its line.
+fn check_ctrl_c_ends(mut child: Child) {
+    let mut stdout = child.stdout.take().unwrap();
+    // the first byte comes while the end is far away
+    stdout.read_exact(&mut [0; 1]).unwrap();
+    assert!(child.try_wait().unwrap().is_none());
+    signals::interrupt(&child);
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(130), ""));
+    assert_eq!(rest.last(), Some(&b'\n'));
 }
 
 impl Run {
