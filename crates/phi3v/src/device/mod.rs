@@ -149,3 +149,10 @@ impl Device {
         gpu::card(self)
     }
 }
+
+/// The device that unit tests run on.
+#[cfg(test)]
+pub(crate) fn test_device() -> Device {
+    let choice = phi3v_kernels::testing::test_device().parse().unwrap();
+    Device::open(&DeviceOptions { choice, ..DeviceOptions::default() }).unwrap()
+}

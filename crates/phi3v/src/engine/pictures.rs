@@ -236,20 +236,17 @@ pub(super) fn encode_tiles<B: Backend>(
 #[cfg(test)]
 mod tests {
     use crate::checkpoint::Checkpoint;
-    use crate::device::{Device, DeviceOptions};
+    use crate::device::{Device, test_device};
     use crate::engine::{Engine, EngineOptions, Event, Request};
     use crate::image::{ImageInputs, ImageParams, RgbImage, process};
     use crate::model::{ModelOptions, Phi3V};
-    use phi3v_kernels::testing::test_device;
     use std::path::Path;
     use std::sync::Arc;
 
     fn engine() -> Engine<Device> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny");
         let Checkpoint { config, weights, tokenizer, .. } = Checkpoint::open(&folder).unwrap();
-        let options = DeviceOptions { choice: test_device().parse().unwrap(), ..DeviceOptions::default() };
-        let device = Device::open(&options).unwrap();
-        let model = Phi3V::load(device, &config, &weights, ModelOptions::F32, &mut |_| {}).unwrap();
+        let model = Phi3V::load(test_device(), &config, &weights, ModelOptions::F32, &mut |_| {}).unwrap();
         Engine::new(model, tokenizer, Vec::new(), EngineOptions::default()).unwrap()
     }
 

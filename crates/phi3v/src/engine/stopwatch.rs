@@ -22,17 +22,12 @@ pub(super) fn timed<B: Backend, T>(backend: &B, work: impl FnOnce() -> Result<T>
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::device::{Device, DeviceOptions};
-    use phi3v_kernels::testing::{Deferred, test_device};
-
-    fn deferred() -> Deferred<Device> {
-        let options = DeviceOptions { choice: test_device().parse().unwrap(), ..DeviceOptions::default() };
-        Deferred::new(Device::open(&options).unwrap())
-    }
+    use crate::device::test_device;
+    use phi3v_kernels::testing::Deferred;
 
     #[test]
     fn time_is_taken_when_the_device_has_done_all() {
-        let backend = deferred();
+        let backend = Deferred::new(test_device());
         let mut x = backend.tensor(2, 2).unwrap();
         for result in [Ok(7), Err(Error::Stopped)] {
             let (result, took) = timed(&backend, || {
@@ -48,7 +43,7 @@ mod tests {
 
     #[test]
     fn what_the_device_did_not_do_did_not_succeed() {
-        let backend = deferred();
+        let backend = Deferred::new(test_device());
         backend.lost().store(true, std::sync::atomic::Ordering::Release);
         let (result, _) = timed(&backend, || Ok(7));
         assert!(matches!(result, Err(Error::Backend(_))));
