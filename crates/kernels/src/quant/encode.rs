@@ -108,9 +108,17 @@ struct Scales {
     error: f32,
 }
 
+/// 2^60: squares of 128 values have a finite sum where none is larger.
+const LARGE: f32 = 1_152_921_504_606_846_976.0;
+/// 2^70, by which every f32 is brought below that.
+const UNIT_OF_LARGE: f32 = 1024.0 * LARGE;
+
 #[inline(always)]
 fn encode_q4(x: &[f32; GROUP], column: usize, block: &mut [u8]) {
-    let found = search(x);
+    let largest = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let unit = if largest < LARGE { 1.0 } else { UNIT_OF_LARGE };
+    let mut found = search(&x.map(|x| x / unit));
+    found.scale *= unit;
     put_scale(block, column, bf16::from_f32(found.scale));
     for (s, sub_scale) in found.sub_scales.into_iter().enumerate() {
         block[SCALE_BYTES + s / 2 * PANEL + column] |= sub_scale << (s % 2 * 4);
@@ -245,9 +253,9 @@ mod tests {
         decoded
     }
 
-    fn relative_error(x: &[f32], y: &[f32]) -> f32 {
-        let error: f32 = x.iter().zip(y).map(|(x, y)| (x - y) * (x - y)).sum();
-        (error / x.iter().map(|x| x * x).sum::<f32>()).sqrt()
+    fn relative_error(x: &[f32], y: &[f32]) -> f64 {
+        let error: f64 = x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum();
+        (error / x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()).sqrt()
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -303,7 +311,7 @@ mod tests {
     #[test]
     fn groups_of_small_values_survive_beside_large_ones() {
         // matrices differ by orders of magnitude, and so do the rows of one matrix
-        for magnitude in [1e-12f32, 1e-3, 1e6] {
+        for magnitude in [1e-12f32, 1e-3, 1e6, 1e18, 1e37] {
             let rows: Vec<f32> = values(64 * 256, 11).iter().map(|v| v * magnitude).collect();
             assert!(relative_error(&rows, &round_trip(Format::Q8, 64, 256, &rows)) < 0.01);
             assert!(relative_error(&rows, &round_trip(Format::Q4, 64, 256, &rows)) < 0.1);
@@ -320,6 +328,23 @@ mod tests {
                     group.iter().all(|v| if i == 2 { v.is_nan() } else { v.is_finite() }),
                     "{format:?}, group {i}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_of_any_size_is_kept() {
+        for format in [Format::Q8, Format::Q4] {
+            for large in [1e18f32, -2e19, 1e25, -3e38] {
+                let mut rows = values(3 * 2 * GROUP, 5);
+                let others = round_trip(format, 3, 2 * GROUP, &rows);
+                rows[2 * GROUP + 7] = large;
+                let found = round_trip(format, 3, 2 * GROUP, &rows);
+                for (i, ((found, x), other)) in found.iter().zip(&rows).zip(&others).enumerate() {
+                    let kept =
+                        if i / GROUP == 2 { (found - x).abs() < large.abs() / 14.0 } else { found == other };
+                    assert!(kept, "{format:?} beside {large}: {found} for {x}");
+                }
             }
         }
     }
