@@ -5,7 +5,7 @@
 use super::{ROW, Shapes, TILE, Tiles};
 use std::cell::RefCell;
 
-/// The instructions in plain Rust, on registers that each thread has of its own. Processors must have FMA.
+/// The instructions in plain Rust, on registers that each thread has of its own. Processors must have AVX2 and FMA.
 pub(crate) enum Plain {}
 
 #[derive(Clone, Copy)]
