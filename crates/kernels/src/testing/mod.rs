@@ -47,16 +47,23 @@ impl Noise {
         (0..count).map(|_| (0..12).map(|_| self.uniform()).sum()).collect()
     }
 
-    /// `[rows, k]` such values, with every 768th channel (four of 3072) 50 to 100 times as large.
+    /// `[rows, k]` such values, with the channels of [`is_outlier`] 50 to 100 times as large.
     pub fn with_outliers(&mut self, rows: usize, k: usize) -> Vec<f32> {
         let mut x = self.normal(rows * k);
         for (i, v) in x.iter_mut().enumerate() {
-            if i % k % 768 == 100 % k {
+            if is_outlier(i % k, k) {
                 *v *= 75.0 + 50.0 * self.uniform();
             }
         }
         x
     }
+}
+
+/// Whether a channel of `k` is one of [`Noise::with_outliers`]: every 768th (four of 3072), and in the group of every other
+/// of these a second one, 40 before it.
+#[must_use]
+pub fn is_outlier(channel: usize, k: usize) -> bool {
+    channel % 768 == 100 % k || channel % 1536 == 60 % k
 }
 
 /// Square root of the sum of squares of `found - exact`.

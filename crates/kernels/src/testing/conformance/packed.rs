@@ -3,7 +3,7 @@
 
 use super::{Subject, tensor, values};
 use crate::quant::{PackedShape, encode_panel};
-use crate::testing::{Noise, difference, oracle, tolerances};
+use crate::testing::{Noise, difference, is_outlier, oracle, tolerances};
 use crate::{Backend, Bytes, Epilogue, FeedForward, Format, MatrixSource, Norm, Precision};
 
 const FORMATS: [Format; 2] = [Format::Q8, Format::Q4];
@@ -253,7 +253,7 @@ pub fn errors<B: Backend>(subjects: &[Subject<B>]) {
             let bytes = encode(PackedShape::new(format, n, k).unwrap(), &weights);
             let source = MatrixSource { bytes, format, precision: Precision::F32, n, k, bias: None };
             let whole = exact(&x, &weights, k, |_| true);
-            let ordinary = exact(&x, &weights, k, |i| !outliers || i % 768 != 100);
+            let ordinary = exact(&x, &weights, k, |i| !outliers || !is_outlier(i, k));
             let size = ordinary.iter().map(|v| v * v).sum::<f64>().sqrt();
             for Subject { name, backend } in subjects {
                 let found = product(backend, &source, &x, Epilogue::Store, &[]);
