@@ -133,15 +133,16 @@ pub fn agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>]) {
 /// Within few rows and within many, a row's bits depend neither on the other rows nor on what the two subjects differ
 /// in, such as their threads.
 pub fn rows_know_no_company<B: Backend>(one: &Subject<B>, three: &Subject<B>) {
-    for precision in PRECISIONS {
-        for (few, many) in [(1, 16), (17, 61)] {
-            let case = Linear::random(many, 192, 1600);
-            let mut part = Linear::random(many, 192, 1600);
-            part.x.truncate(few * part.k);
-            part.before.truncate(few * part.n);
-            let all = case.run(&three.backend, Format::Bf16, precision, Epilogue::Add);
-            let some = part.run(&one.backend, Format::Bf16, precision, Epilogue::Add);
-            assert_eq!(some[..], all[..few * 192], "{} {precision:?} {few} of {many} rows", one.name);
+    for (few, many, k) in [(1, 16, 1600), (17, 61, 1600), (1, 16, 131), (17, 61, 131)] {
+        let case = Linear::random(many, 192, k);
+        let mut part = Linear::random(many, 192, k);
+        part.x.truncate(few * k);
+        part.before.truncate(few * part.n);
+        for (format, precision) in DENSE.into_iter().flat_map(|f| PRECISIONS.map(|p| (f, p))) {
+            let all = case.run(&three.backend, format, precision, Epilogue::Add);
+            let some = part.run(&one.backend, format, precision, Epilogue::Add);
+            let name = format!("{} {format:?} {precision:?}", one.name);
+            assert_eq!(some[..], all[..few * 192], "{name} {few} of {many} rows of {k}");
         }
     }
 }
