@@ -19,9 +19,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// Rounds of waiting before a worker sleeps: about 40 cycles each, so some 50 us at 4 GHz, as long as a wake-up takes.
-const SPIN_ROUNDS: u32 = 5_000;
+/// How long is waited without sleeping: as long as a wake-up takes.
+const SPIN: Duration = Duration::from_micros(50);
+/// Rounds of waiting between two looks at the clock. How long one takes differs: `pause` is some 40 cycles on AMD's
+/// processors and 140 on Intel's since Skylake.
+const SPIN_ROUNDS: u32 = 256;
 
 /// The low bits of the state count the workers that have come to the job.
 const CAME: u64 = (1 << 16) - 1;
@@ -39,6 +43,29 @@ const EPOCH: u32 = 32;
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Apart<T>(pub(crate) T);
+
+/// A wait for what comes soon, or does not.
+#[derive(Default)]
+struct Spin {
+    rounds: u32,
+    /// When the clock was first looked at.
+    since: Option<Instant>,
+}
+
+impl Spin {
+    /// Waits a moment; false once that has been done for [`SPIN`].
+    fn wait(&mut self) -> bool {
+        if self.rounds == SPIN_ROUNDS {
+            if self.since.get_or_insert_with(Instant::now).elapsed() >= SPIN {
+                return false;
+            }
+            self.rounds = 0;
+        }
+        self.rounds += 1;
+        std::hint::spin_loop();
+        true
+    }
+}
 
 /// What the word of the pool's state says.
 #[derive(Clone, Copy)]
@@ -155,20 +182,17 @@ impl Shared {
 
     fn serve(&self, thread: usize) {
         self.started.fetch_add(1, Ordering::Release);
-        let (mut seen, mut heard, mut idle) = (0, 0, 0);
+        let (mut seen, mut heard, mut idle) = (0, 0, Spin::default());
         while !self.stop.load(Ordering::Acquire) {
             let epoch = self.state().epoch();
             if let Some(joined) = self.join(seen, thread) {
-                (seen, idle) = (joined, 0);
+                (seen, idle) = (joined, Spin::default());
             } else if epoch != heard {
                 // jobs come, though this had no seat: the next may have one
-                (heard, idle) = (epoch, 0);
-            } else if idle < SPIN_ROUNDS {
-                idle += 1;
-                std::hint::spin_loop();
-            } else {
+                (heard, idle) = (epoch, Spin::default());
+            } else if !idle.wait() {
                 self.sleep(seen);
-                idle = 0;
+                idle = Spin::default();
             }
         }
     }
@@ -200,12 +224,9 @@ struct Close<'a>(&'a Shared);
 impl Drop for Close<'_> {
     fn drop(&mut self) {
         let seated = State(self.0.state.0.fetch_and(!OPEN, Ordering::AcqRel)).seated();
-        let mut rounds = 0u32;
+        let mut spin = Spin::default();
         while self.0.finished.0.load(Ordering::Acquire) != seated {
-            rounds += 1;
-            if rounds < SPIN_ROUNDS {
-                std::hint::spin_loop();
-            } else {
+            if !spin.wait() {
                 std::thread::yield_now();
             }
         }
