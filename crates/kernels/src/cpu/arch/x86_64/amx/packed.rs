@@ -42,6 +42,9 @@ const CHUNK_ROWS: usize = 4 * TILE;
 /// Half of the L2 of 2 MB, so that the activations stay there beside the panel that they are multiplied with: the L3
 /// of these processors gives a core some 10 bytes a cycle, and 32 rows of a group are 5 KB in 300 cycles.
 const SWEEP_BYTES: usize = 1 << 20;
+/// q4 blocks that are unpacked before they are multiplied, of 8 KB: between them a step of one is multiplied while the last
+/// of the one before is made floats.
+const UNPACKED: usize = 2;
 /// Sums of a step: two tiles of rows by two of columns.
 const SUMS: usize = 4 * TILE * TILE;
 
@@ -66,8 +69,8 @@ fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn q8<T: Tiles>(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
-    let mut sums = [StepSums::ZERO; 2];
-    let mut pipeline = Pipeline::<T>::new(&mut sums);
+    let (mut sums, mut registers) = ([StepSums::ZERO; 2], Registers::<T>::new());
+    let mut pipeline = Pipeline::new(&mut sums, &mut registers);
     for (group, block) in panel.bytes.chunks_exact(Q8_BLOCK).enumerate() {
         let next = panel.next_block(group, Q8_BLOCK);
         pipeline.block(Fetching { block, next: Some(next) }, x, rows.clone(), group, y);
@@ -77,11 +80,17 @@ fn q8<T: Tiles>(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: 
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn q4<T: Tiles>(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<'_>) {
-    let (mut unpacked, mut sums) = (Block([0; Q8_BLOCK]), [StepSums::ZERO; 2]);
-    for (group, block) in panel.bytes.chunks_exact(Q4_BLOCK).enumerate() {
-        unpack_block(block, panel.ahead(group + Q4_AHEAD, Q4_BLOCK), &mut unpacked.0);
-        let mut pipeline = Pipeline::<T>::new(&mut sums);
-        pipeline.block(Fetching { block: &unpacked.0, next: None }, x, rows.clone(), group, y);
+    let (mut sums, mut registers) = ([StepSums::ZERO; 2], Registers::<T>::new());
+    let mut unpacked = [const { Block([0; Q8_BLOCK]) }; UNPACKED];
+    for (i, blocks) in panel.bytes.chunks(UNPACKED * Q4_BLOCK).enumerate() {
+        let blocks = || (UNPACKED * i..).zip(blocks.chunks_exact(Q4_BLOCK));
+        for ((group, block), unpacked) in blocks().zip(&mut unpacked) {
+            unpack_block(block, panel.ahead(group + Q4_AHEAD, Q4_BLOCK), &mut unpacked.0);
+        }
+        let mut pipeline = Pipeline::new(&mut sums, &mut registers);
+        for ((group, _), unpacked) in blocks().zip(&unpacked) {
+            pipeline.block(Fetching { block: &unpacked.0, next: None }, x, rows.clone(), group, y);
+        }
         pipeline.finish(y);
     }
 }
@@ -117,28 +126,49 @@ struct Fetching<'a> {
     next: Option<*const u8>,
 }
 
-/// Multiplies one step while the one before it is made floats.
-struct Pipeline<'a, T: Tiles> {
+/// The tile registers; they are given back with it.
+struct Registers<T: Tiles> {
+    /// Rows of the two tiles that they have shapes for.
     shape: [usize; 2],
-    sums: &'a mut [StepSums; 2],
-    /// Which of `sums` is `pending`'s.
-    at: usize,
-    pending: Option<Step<'a>>,
     tiles: PhantomData<T>,
 }
 
-impl<T: Tiles> Drop for Pipeline<'_, T> {
-    /// Gives the tile registers back.
+impl<T: Tiles> Registers<T> {
+    fn new() -> Self {
+        Self { shape: [0; 2], tiles: PhantomData }
+    }
+
+    /// Gives them the shapes for tiles of so many rows, where they have others.
+    #[inline(always)]
+    fn fit(&mut self, shape: [usize; 2]) {
+        if shape != self.shape {
+            // SAFETY: this level has the instruction.
+            unsafe { T::configure(&shapes(shape)) };
+            self.shape = shape;
+        }
+    }
+}
+
+impl<T: Tiles> Drop for Registers<T> {
     fn drop(&mut self) {
         // SAFETY: this level has the instruction.
         unsafe { T::release() };
     }
 }
 
+/// Multiplies one step while the one before it is made floats.
+struct Pipeline<'a, T: Tiles> {
+    sums: &'a mut [StepSums; 2],
+    registers: &'a mut Registers<T>,
+    /// Which of `sums` is `pending`'s.
+    at: usize,
+    pending: Option<Step<'a>>,
+}
+
 impl<'a, T: Tiles> Pipeline<'a, T> {
     /// Leaves its sums in `sums`, whatever stands there before.
-    fn new(sums: &'a mut [StepSums; 2]) -> Self {
-        Self { shape: [0; 2], sums, at: 0, pending: None, tiles: PhantomData }
+    fn new(sums: &'a mut [StepSums; 2], registers: &'a mut Registers<T>) -> Self {
+        Self { sums, registers, at: 0, pending: None }
     }
 
     /// `y += ` the product of a block and group `group` of some rows, but for the last step's.
@@ -171,11 +201,7 @@ impl<'a, T: Tiles> Pipeline<'a, T> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn advance(&mut self, step: Step<'a>, next: Option<*const u8>, y: &mut Sums<'_>) {
         let shape = step.tiles.map(|tile| tile.meta.len());
-        if shape != self.shape {
-            // SAFETY: this level has the instruction.
-            unsafe { T::configure(&shapes(shape)) };
-            self.shape = shape;
-        }
+        self.registers.fit(shape);
         let [first, second] = step.tiles;
         assert!(first.values.len() == shape[0] * GROUP && second.values.len() == shape[1] * GROUP);
         assert!(step.block.len() == Q8_BLOCK && step.half < 2);
