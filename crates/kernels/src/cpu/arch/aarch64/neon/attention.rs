@@ -18,9 +18,9 @@ pub(crate) static F32: FlashKernel = FlashKernel {
     exp: f32::exp2,
     softmax,
     single_rows: SingleRows {
-        f32: None,
-        bf16: None,
-        q8: Some(SingleRow { scores: row_scores, values: row_values }),
+        f32: Some(SingleRow { scores: row_scores_words, values: row_values_words }),
+        bf16: Some(SingleRow { scores: row_scores_halves, values: row_values_halves }),
+        q8: Some(SingleRow { scores: row_scores_bytes, values: row_values_bytes }),
     },
 };
 
@@ -44,24 +44,46 @@ fn byte<const SHIFT: i32>(lanes: int32x4_t) -> float32x4_t {
     vcvtq_f32_s32(vshrq_n_s32::<24>(vshlq_n_s32::<SHIFT>(lanes)))
 }
 
+/// The 4 words at the start of `panel`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_words(panel: &[u32]) -> uint32x4_t {
+    let words: &[u32; LANES] = panel.first_chunk().expect("panels are whole registers");
+    // SAFETY: 4 words are read from an array of 4.
+    unsafe { vld1q_u32(words.as_ptr()) }
+}
+
+/// 4 words, which are f32.
+#[inline]
+#[target_feature(enable = "neon")]
+fn floats(panel: &[u32]) -> [float32x4_t; 1] {
+    [vreinterpretq_f32_u32(load_words(panel))]
+}
+
+/// The two bf16 of each of 4 words.
+#[inline]
+#[target_feature(enable = "neon")]
+fn halves(panel: &[u32]) -> [float32x4_t; 2] {
+    let lanes = load_words(panel);
+    let high = vandq_u32(lanes, vdupq_n_u32(0xffff_0000));
+    [vreinterpretq_f32_u32(vshlq_n_u32::<16>(lanes)), vreinterpretq_f32_u32(high)]
+}
+
 /// The four bytes of each of 4 words, less [`Q8_OFFSET`](crate::cpu::table::kv::Q8_OFFSET).
 #[inline]
 #[target_feature(enable = "neon")]
-pub(crate) fn bytes(words: &[u32]) -> [float32x4_t; 4] {
-    let words: &[u32; LANES] = words.first_chunk().expect("panels are whole registers");
-    // SAFETY: 4 words are read from an array of 4.
-    let lanes = unsafe { vld1q_u32(words.as_ptr()) };
+pub(crate) fn bytes(panel: &[u32]) -> [float32x4_t; 4] {
     // a byte less 128 is the byte with its highest bit turned, as a signed one
-    let lanes = vreinterpretq_s32_u32(veorq_u32(lanes, vdupq_n_u32(0x8080_8080)));
+    let lanes = vreinterpretq_s32_u32(veorq_u32(load_words(panel), vdupq_n_u32(0x8080_8080)));
     [byte::<24>(lanes), byte::<16>(lanes), byte::<8>(lanes), vcvtq_f32_s32(vshrq_n_s32::<24>(lanes))]
 }
 
-/// `sum + Σ factors[i] byte i`, in this order, for the 4 words at the start of `panel`.
+/// `sum + Σ factors[i] values[i]`, in this order.
 #[inline]
 #[target_feature(enable = "neon")]
-fn add_lanes(factors: &[u32; 4], panel: &[u32], mut sum: float32x4_t) -> float32x4_t {
-    for (factor, byte) in factors.iter().zip(bytes(panel)) {
-        sum = vfmaq_n_f32(sum, byte, f32::from_bits(*factor));
+fn add<const N: usize>(factors: &[u32; N], values: [float32x4_t; N], mut sum: float32x4_t) -> float32x4_t {
+    for (factor, values) in factors.iter().zip(values) {
+        sum = vfmaq_n_f32(sum, values, f32::from_bits(*factor));
     }
     sum
 }
@@ -69,54 +91,79 @@ fn add_lanes(factors: &[u32; 4], panel: &[u32], mut sum: float32x4_t) -> float32
 /// Keys, or dimensions, of a single row taken together: their 8 registers of sums hide the latency of `fmla`.
 const TOGETHER: usize = 8 * LANES;
 
-/// See [`SingleRow::scores`].
-#[target_feature(enable = "neon")]
-fn row_scores(query: &[u32], keys: &[u32], _: Ahead<'_>, scores: &mut [f32]) {
-    for first in (0..KV_BLOCK_TOKENS).step_by(TOGETHER) {
-        let mut sums = [vdupq_n_f32(0.0); TOGETHER / LANES];
-        for (quad, keys) in query.as_chunks().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS)) {
-            for (j, sum) in sums.iter_mut().enumerate() {
-                *sum = add_lanes(quad, &keys[first + LANES * j..], *sum);
+macro_rules! row {
+    ($scores:ident, $values:ident, $part:ident, $lanes:ident) => {
+        /// See [`SingleRow::scores`].
+        #[target_feature(enable = "neon")]
+        fn $scores(query: &[u32], keys: &[u32], ahead: Ahead<'_>, scores: &mut [f32]) {
+            const LINES: usize = KV_BLOCK_TOKENS / Ahead::LINE_WORDS;
+            for first in (0..KV_BLOCK_TOKENS).step_by(TOGETHER) {
+                let mut sums = [vdupq_n_f32(0.0); TOGETHER / LANES];
+                let rows = query.as_chunks().0.iter().zip(keys.chunks_exact(KV_BLOCK_TOKENS));
+                for (i, (factors, keys)) in rows.enumerate() {
+                    if first == 0 {
+                        ahead.fetch_lines(LINES * i, LINES);
+                    }
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        *sum = add(factors, $lanes(&keys[first + LANES * j..]), *sum);
+                    }
+                }
+                for (j, sum) in sums.into_iter().enumerate() {
+                    store(&mut scores[first + LANES * j..], sum);
+                }
             }
         }
-        for (j, sum) in sums.into_iter().enumerate() {
-            store(&mut scores[first + LANES * j..], sum);
+
+        /// See [`SingleRow::values`].
+        #[target_feature(enable = "neon")]
+        fn $values(weights: &[u32], values: &[u32], ahead: Ahead<'_>, sums: &mut [f32]) {
+            let dim = sums.len();
+            // heads are multiples of 16, so the last part may be half as long
+            for (part, sums) in sums.chunks_mut(TOGETHER).enumerate() {
+                let first = part * TOGETHER;
+                if sums.len() == TOGETHER {
+                    $part::<{ TOGETHER / LANES }>(weights, values, dim, first, ahead, sums);
+                } else {
+                    $part::<{ TOGETHER / LANES / 2 }>(weights, values, dim, first, ahead, sums);
+                }
+            }
         }
-    }
+
+        /// The same for the dimensions from `first` on, `Z` registers of them.
+        #[inline]
+        #[target_feature(enable = "neon")]
+        fn $part<const Z: usize>(
+            weights: &[u32],
+            values: &[u32],
+            dim: usize,
+            first: usize,
+            ahead: Ahead<'_>,
+            sums: &mut [f32],
+        ) {
+            let lines = dim / Ahead::LINE_WORDS;
+            let mut acc = [vdupq_n_f32(0.0); Z];
+            for (acc, sums) in acc.iter_mut().zip(sums.chunks_exact(LANES)) {
+                *acc = load(sums);
+            }
+            let rows = weights.as_chunks().0.iter().zip(values.chunks_exact(dim));
+            for (i, (factors, values)) in rows.enumerate() {
+                if first == 0 {
+                    ahead.fetch_lines(lines * i, lines);
+                }
+                for (j, acc) in acc.iter_mut().enumerate() {
+                    *acc = add(factors, $lanes(&values[first + LANES * j..]), *acc);
+                }
+            }
+            for (sums, acc) in sums.chunks_exact_mut(LANES).zip(acc) {
+                store(sums, acc);
+            }
+        }
+    };
 }
 
-/// See [`SingleRow::values`].
-#[target_feature(enable = "neon")]
-fn row_values(weights: &[u32], values: &[u32], _: Ahead<'_>, sums: &mut [f32]) {
-    let dim = sums.len();
-    // heads are multiples of 16, so the last part may be half as long
-    for (part, sums) in sums.chunks_mut(TOGETHER).enumerate() {
-        let first = part * TOGETHER;
-        if sums.len() == TOGETHER {
-            row_part::<{ TOGETHER / LANES }>(weights, values, dim, first, sums);
-        } else {
-            row_part::<{ TOGETHER / LANES / 2 }>(weights, values, dim, first, sums);
-        }
-    }
-}
-
-/// [`row_values`] for the dimensions from `first` on, `Z` registers of them.
-#[inline]
-#[target_feature(enable = "neon")]
-fn row_part<const Z: usize>(weights: &[u32], values: &[u32], dim: usize, first: usize, sums: &mut [f32]) {
-    let mut acc = [vdupq_n_f32(0.0); Z];
-    for (acc, sums) in acc.iter_mut().zip(sums.chunks_exact(LANES)) {
-        *acc = load(sums);
-    }
-    for (quad, values) in weights.as_chunks().0.iter().zip(values.chunks_exact(dim)) {
-        for (j, acc) in acc.iter_mut().enumerate() {
-            *acc = add_lanes(quad, &values[first + LANES * j..], *acc);
-        }
-    }
-    for (sums, acc) in sums.chunks_exact_mut(LANES).zip(acc) {
-        store(sums, acc);
-    }
-}
+row!(row_scores_words, row_values_words, row_part_words, floats);
+row!(row_scores_halves, row_values_halves, row_part_halves, halves);
+row!(row_scores_bytes, row_values_bytes, row_part_bytes, bytes);
 
 /// See [`FlashKernel::widen`].
 #[target_feature(enable = "neon")]
@@ -132,12 +179,9 @@ fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
                     }
                 }
                 KvFormat::Bf16 => {
-                    let at = 2 * row * cols + LANES * i;
-                    // SAFETY: 4 words.
-                    let lanes = unsafe { vld1q_u32(words.as_ptr()) };
-                    let high = vandq_u32(lanes, vdupq_n_u32(0xffff_0000));
-                    store(&mut out[at..], vreinterpretq_f32_u32(vshlq_n_u32::<16>(lanes)));
-                    store(&mut out[at + cols..], vreinterpretq_f32_u32(high));
+                    for (k, values) in halves(words).into_iter().enumerate() {
+                        store(&mut out[(2 * row + k) * cols + LANES * i..], values);
+                    }
                 }
                 KvFormat::F32 => unreachable!("panels of f32 are not widened"),
             }
