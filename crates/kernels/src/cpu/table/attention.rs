@@ -190,6 +190,17 @@ pub(crate) struct SoftmaxRow<'a> {
     pub(crate) state: &'a mut RowState,
 }
 
+/// What scores have still to be multiplied by, so that they are exponents once `largest` is subtracted: the largest score
+/// times `scale`, rounded. Subtracting it from a product that is not rounded leaves the largest score an exponent above 0
+/// where the rounding was down. That is half of 1 at most up to 2^24; larger ones are multiplied here, and so rounded, too.
+pub(crate) fn scale_left(scores: &mut [f32], scale: f32, largest: f32) -> f32 {
+    if largest.abs() < 16_777_216.0 {
+        return scale;
+    }
+    scores.iter_mut().for_each(|score| *score *= scale);
+    1.0
+}
+
 /// What a row's softmax knows of the keys it has seen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowState {

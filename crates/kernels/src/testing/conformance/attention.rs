@@ -417,7 +417,7 @@ pub fn full_agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>
     }
 }
 
-/// Scores of tens of thousands do not overflow the softmax.
+/// Scores of tens of thousands, and of more than f32 has digits for, do not overflow the softmax.
 pub fn large_scores<B: Backend>(subjects: &[Subject<B>]) {
     let heads = Heads { query: 1, key_value: 1, dim: 32 };
     let mut case = Sequences::random(heads, &[(0, 200)]);
@@ -427,5 +427,22 @@ pub fn large_scores<B: Backend>(subjects: &[Subject<B>]) {
         // the largest scores are some 50,000: f32 keeps them to 1/256, and e^(1/256) is 0.4 % off
         let error = error(&case.run(backend, KvFormat::F32), &expected);
         assert!(error < 0.01, "{}: {error}", name);
+    }
+    // 8-bit integers times a power of two, which every format has exactly, and f32 the scores
+    let mut integers = Sequences::random(heads, &[(0, 200), (130, 1), (700, 1)]);
+    for (i, v) in integers.qkv.iter_mut().flat_map(|qkv| qkv.iter_mut().enumerate()) {
+        *v = if i % heads.dim == 0 { 127.0 } else { (*v * 63.0).round() };
+    }
+    // the largest are some 20,000 times the square of the factor
+    for factor in [1.0, 1024.0, 16_777_216.0] {
+        let mut case = integers.clone();
+        case.qkv.iter_mut().flatten().for_each(|v| *v *= factor);
+        let expected = case.expected();
+        for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+            for Subject { name, backend } in subjects {
+                let error = error(&case.run(backend, format), &expected);
+                assert!(error < 0.01, "{name} {format:?} times {factor}: {error}");
+            }
+        }
     }
 }

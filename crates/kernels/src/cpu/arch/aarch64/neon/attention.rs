@@ -4,7 +4,7 @@ use super::gemm::{Tile, rectangle};
 use super::math::{LANES, exp2_of_negative, load, load_whole, store, store_whole};
 use crate::cpu::prefetch::Ahead;
 use crate::cpu::table::attention::{
-    FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SingleRows, SoftmaxRow,
+    FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SingleRows, SoftmaxRow, scale_left,
 };
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
@@ -261,9 +261,8 @@ pub(crate) fn softmax_to<const WORDS: usize>(
     }
     // what does not count weighs nothing
     scores[valid..].fill(f32::NEG_INFINITY);
-    let (scores, value_scales) = (scores.as_chunks::<LANES>().0, value_scales.as_chunks::<LANES>().0);
     let mut highest = [vdupq_n_f32(f32::NEG_INFINITY); PART];
-    for part in scores.as_chunks::<PART>().0 {
+    for part in scores.as_chunks::<LANES>().0.as_chunks::<PART>().0 {
         for (highest, scores) in highest.iter_mut().zip(part) {
             *highest = vmaxq_f32(*highest, load_whole(scores));
         }
@@ -271,6 +270,8 @@ pub(crate) fn softmax_to<const WORDS: usize>(
     let highest = vmaxq_f32(vmaxq_f32(highest[0], highest[1]), vmaxq_f32(highest[2], highest[3]));
     let scale = scale * std::f32::consts::LOG2_E;
     let largest = state.largest.max(vmaxvq_f32(highest) * scale);
+    let scale = scale_left(scores, scale, largest);
+    let (scores, value_scales) = (scores.as_chunks::<LANES>().0, value_scales.as_chunks::<LANES>().0);
     let mut totals = [vdupq_n_f32(0.0); PART];
     let weights = weights.as_chunks_mut::<WORDS>().0;
     for (i, (part, words)) in

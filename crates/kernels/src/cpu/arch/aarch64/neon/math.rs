@@ -33,7 +33,7 @@ fn power_of_two(n: int32x4_t) -> float32x4_t {
     vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(n, vdupq_n_s32(127))))
 }
 
-/// `2^t`, within 2e-7 of the value, for `t` up to 0; zero to -126 and below, NaN of NaN. A polynomial for the part after
+/// `2^t`, within 2e-7 of the value, for `t` up to 1; zero to -126 and below, NaN of NaN. A polynomial for the part after
 /// the point, fitted to the least relative error on [0, 1); the part before it is added to the exponent.
 #[inline]
 #[target_feature(enable = "neon")]

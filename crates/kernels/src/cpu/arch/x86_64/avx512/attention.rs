@@ -5,7 +5,7 @@ use super::load::{Words, input_pairs, input_words};
 use super::math::{exp2, load, mask, store};
 use crate::cpu::prefetch::Ahead;
 use crate::cpu::table::attention::{
-    FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SingleRows, SoftmaxRow,
+    FlashKernel, InTurn, KEYS, Products, Queries, SingleRow, SingleRows, SoftmaxRow, scale_left,
 };
 use crate::cpu::table::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
@@ -375,6 +375,7 @@ macro_rules! softmax {
             }
             let scale = scale * std::f32::consts::LOG2_E;
             let largest = state.largest.max(largest_of(&scores[..valid]) * scale);
+            let scale = scale_left(scores, scale, largest);
             let exponents = Exponents { scale: _mm512_set1_ps(scale), largest: _mm512_set1_ps(largest) };
             let (mut even, mut odd) = (_mm512_setzero_ps(), _mm512_setzero_ps());
             let (words, pairs) = (weights.len() * 32 / scores.len(), scores.as_chunks::<16>().0);
