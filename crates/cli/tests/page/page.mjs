@@ -423,6 +423,25 @@ await check('markdown is rendered and cannot become script', async () => {
   assert.equal(await page.evaluate(() => window.hacked), undefined);
 });
 
+await check('markdown of many signs is rendered soon and without end of stack', async () => {
+  const found = await page.evaluate(async () => {
+    const { render } = await import('/markdown.js');
+    const rendered = (text) => {
+      const host = document.createElement('div');
+      host.append(render(text));
+      return host;
+    };
+    const deep = rendered(`${'>'.repeat(20000)} end\n${'> '.repeat(20000)}last`);
+    const two = rendered('> a\n>> b\n> > c').innerHTML;
+    const open = ['[', '[a](http://', '*', '__', '`', '- ', '| '].map((sign) => rendered(`|x\n${sign.repeat(16000)}x`).textContent.length);
+    return { quotes: deep.querySelectorAll('blockquote').length, text: deep.textContent, two, open };
+  });
+  assert.equal(found.quotes, 20);
+  assert.match(found.text, /^ ?end ?last$/);
+  assert.equal(found.two, '<blockquote><p>a</p><blockquote><p>b<br>c</p></blockquote></blockquote>');
+  assert.ok(found.open.every((length) => length >= 1), `${found.open}`);
+});
+
 await check('everything can be reached and has a name', async () => {
   const nameless = await page.evaluate(() => [...document.querySelectorAll('button, input:not([hidden]), select, textarea, img')]
     .filter((node) => !(node.ariaLabel || node.getAttribute('aria-label') || node.textContent.trim() || node.alt || node.labels?.length))

@@ -292,16 +292,17 @@ async function answer(again) {
     timings: (timings) => { shown.timings = timings; },
   };
   try {
-    await ask(messages(again), on, control.signal);
-  } catch (error) {
-    if (error.name === 'AbortError') shown.end('stopped');
-    else {
-      shown.end('failed');
-      showError(error);
-    }
+    await ask(messages(again), on, control.signal).catch((error) => {
+      shown.end(error.name === 'AbortError' ? 'stopped' : 'failed');
+      if (error.name !== 'AbortError') showError(error);
+    });
+    finish(shown);
+  } finally {
+    // whatever became of the answer, there can be another question
+    running = null;
+    setBusy(false);
+    focusQuestion();
   }
-  running = null;
-  finish(shown);
 }
 
 /** Keeps an answer, or gives the question back when there is none. */
@@ -321,8 +322,6 @@ function finish(shown) {
     drawPictures();
   }
   $('welcome').hidden = turns.length > 0;
-  setBusy(false);
-  focusQuestion();
 }
 
 /** Answers the last question again, looking at the pictures with another detail this once. */

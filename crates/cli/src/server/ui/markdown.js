@@ -1,7 +1,11 @@
 // Markdown to DOM nodes. Text only ever becomes text nodes and a fixed set of elements without attributes from the
 // text, but for the href of http(s) links: what a picture makes the model say cannot become script.
 
-const INLINE = /`([^`\n]+)`|\*\*([^\n]+?)\*\*|__([^\n]+?)__|\*([^*\s][^*\n]*?)\*|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/;
+// what is bounded would be looked through to its end from each of its beginnings
+const INLINE = /`([^`\n]+)`|\*\*([^\n]+?)\*\*|__([^\n]+?)__|\*([^*\s][^*\n]*?)\*|\[([^\]\n]{1,300})\]\((https?:\/\/[^\s)]{1,2000})\)/;
+
+/** Quotations within one another; deeper ones are shown as the last of these. */
+const QUOTES_MAX = 20;
 
 function element(name, ...children) {
   const node = document.createElement(name);
@@ -76,7 +80,7 @@ function paragraph(lines, at) {
   return [node, at];
 }
 
-function block(lines, at) {
+function block(lines, at, quotes) {
   const line = lines[at];
   const heading = /^(#{1,6})\s+(.*)$/.exec(line);
   // the page has h1 and h2 itself
@@ -90,16 +94,17 @@ function block(lines, at) {
   if (line.startsWith('>')) {
     let end = at;
     while (end < lines.length && lines[end].startsWith('>')) end += 1;
-    const inner = lines.slice(at, end).map((quoted) => quoted.replace(/^>\s?/, ''));
-    return [element('blockquote', render(inner.join('\n'))), end];
+    const mark = quotes < QUOTES_MAX - 1 ? /^>\s?/ : /^(?:>\s?)+/;
+    const inner = lines.slice(at, end).map((quoted) => quoted.replace(mark, ''));
+    return [element('blockquote', render(inner.join('\n'), quotes + 1)), end];
   }
   if (ITEM.test(line)) return list(lines, at);
-  if (line.includes('|') && /^\s*\|?\s*:?-{3,}/.test(lines[at + 1] ?? '')) return table(lines, at);
+  if (line.includes('|') && /^\s*(?:\|\s*)?:?-{3,}/.test(lines[at + 1] ?? '')) return table(lines, at);
   return paragraph(lines, at);
 }
 
-/** The nodes of a whole text. */
-export function render(text) {
+/** The nodes of a whole text, which stands within so many quotations. */
+export function render(text, quotes = 0) {
   const fragment = document.createDocumentFragment();
   const lines = text.split('\n');
   for (let at = 0; at < lines.length;) {
@@ -107,7 +112,7 @@ export function render(text) {
       at += 1;
       continue;
     }
-    const [node, next] = block(lines, at);
+    const [node, next] = block(lines, at, quotes);
     fragment.append(node);
     at = next;
   }
