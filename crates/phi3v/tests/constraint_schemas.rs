@@ -652,6 +652,55 @@ fn classes_of_patterns() {
     }
 }
 
+/// What a pattern forbids is let through in no spelling, and what it allows in those of JSON: classes that hold all control
+/// characters and not both of `"` and `\`.
+#[test]
+fn quotes_and_backslashes_that_patterns_forbid() {
+    let forms = Forms::new();
+    // a text whose every byte the grammar takes must be an answer, or nothing is left to choose at its end
+    let taken = |schema: &Value, answer: &str| {
+        let mut constraint = forms.factory.constraint(&Grammar::JsonSchema(schema.clone())).unwrap();
+        let takes = |byte| constraint.accept(forms.tokenizer.byte_id(byte)).is_ok();
+        let all = answer.bytes().all(takes);
+        assert_eq!(all, constraint.may_end(), "{schema} {answer}");
+        all
+    };
+    for (pattern, quote, backslash, newline) in [
+        ("^[^\"]*$", false, true, true),
+        ("^[^<>\"'&]*$", false, true, true),
+        ("^[^,\"]+$", false, true, true),
+        ("^[^\\\\/:*?\"<>|]+$", false, false, true),
+        ("^[^\\\\]+$", true, false, true),
+        ("^a[^\\x20-\\x7e]b$", false, false, true),
+        ("^a\\p{Cc}b$", false, false, true),
+        ("^a[\\p{Cc}]b$", false, false, true),
+        ("^a[^\\n\"]b$", false, true, false),
+        ("^a(?:(\\x00)|([^\\x00\"]))b$", false, true, true),
+        ("^a(?:(\\u0000)|([^\\u{0}\\\\]))b$", true, false, true),
+        ("^a(?:(\0)|([^\0\"]))b$", false, true, true),
+        ("a[^\"]b", false, true, true),
+        ("^[^\\d]*$", true, true, true),
+        ("^\\D*$", true, true, true),
+    ] {
+        for (text, allowed) in [("a\"b", quote), ("a\\b", backslash), ("a\nb", newline)] {
+            let schema = json!({"type": "string", "pattern": pattern});
+            let answer = json!(text).to_string();
+            assert_eq!(taken(&schema, &answer), allowed, "{schema} {answer}");
+            let never = json!({"type": "string", "not": {"pattern": pattern}});
+            assert_eq!(taken(&never, &answer), !allowed, "{never} {answer}");
+            let named = json!({"type": "object", "patternProperties": {pattern: {"type": "null"}}, "additionalProperties": false});
+            assert_eq!(taken(&named, &format!("{{{answer}:null}}")), allowed, "{named} {answer}");
+            let others =
+                json!({"type": "object", "patternProperties": {pattern: {"type": "null"}, "^z": true}});
+            assert_eq!(taken(&others, &format!("{{{answer}:1}}")), !allowed, "{others} {answer}");
+            // what is there already is judged by the pattern as it stands
+            let written = json!({"pattern": pattern, "enum": [text, "a\0b", 1]});
+            assert_eq!(taken(&written, &answer), allowed, "{written}");
+        }
+    }
+    assert!(taken(&json!({"pattern": "^[^\"]$", "enum": ["\0", ""]}), "\"\\u0000\""));
+}
+
 #[test]
 fn bounds_beyond_64_bits_are_refused_in_their_own_words() {
     let forms = Forms::new();

@@ -333,6 +333,9 @@ impl Writer {
         let patterns: Vec<RegexAst> =
             shape.patterns.iter().map(|(pattern, _)| text::quoted(pattern.regex())).collect();
         let names: Vec<RegexAst> = names.iter().map(|name| quoted_name(name)).collect();
+        // what other patterns match is known of names without U+0000 only
+        let leaves_nul_out = shape.patterns.iter().any(|(pattern, _)| pattern.leaves_nul_out());
+        let all_names = if leaves_nul_out { text::quoted(text::without_nul()) } else { text::any() };
         let mut sequences = Vec::new();
         let colon = self.productions.literal(":")?;
         for (index, (_, part)) in shape.patterns.iter().enumerate() {
@@ -340,7 +343,10 @@ impl Writer {
             taken.extend(
                 patterns.iter().enumerate().filter(|&(other, _)| other != index).map(|(_, rx)| rx.clone()),
             );
-            let name = text::without(patterns[index].clone(), taken);
+            let mut name = text::without(patterns[index].clone(), taken);
+            if leaves_nul_out {
+                name = RegexAst::And(vec![name, all_names.clone()]);
+            }
             if !text::is_empty(&name)? {
                 sequences.push(vec![self.productions.text(name)?, colon, self.shape(part)?]);
             }
@@ -348,7 +354,7 @@ impl Writer {
         if *shape.others != Shape::Never {
             let name = match [names, patterns].concat() {
                 taken if taken.is_empty() => self.any_text()?,
-                taken => self.productions.text(text::without(text::any(), taken))?,
+                taken => self.productions.text(text::without(all_names, taken))?,
             };
             sequences.push(vec![name, colon, self.shape(&shape.others)?]);
         }

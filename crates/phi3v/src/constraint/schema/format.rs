@@ -13,7 +13,7 @@ use llguidance::derivre::RegexAst;
 pub(super) const BYTES_COUNTED: usize = 300;
 
 /// The strings of one format.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Format {
     /// Regular expressions that a string of an answer matches as a whole, all of them.
     written: Vec<String>,

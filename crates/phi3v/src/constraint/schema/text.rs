@@ -1,6 +1,7 @@
 //! Strings: lengths, patterns and formats, and the JSON texts they allow.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use llguidance::derivre::{JsonQuoteOptions, Regex, RegexAst, RegexBuilder};
@@ -40,10 +41,15 @@ pub(super) struct Pattern {
     compiled: Rc<OnceCell<RefCell<Regex>>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Source {
     /// Found anywhere in the text.
-    Found(String),
+    Found {
+        /// The pattern in the engine's syntax.
+        pattern: String,
+        /// The one that answers are written from, where it is another: see [`Nul`].
+        written: Option<String>,
+    },
     /// The strings of a format.
     Format(&'static Format),
     /// Is this string and no other.
@@ -69,9 +75,21 @@ impl Pattern {
 
     /// A pattern of the schema.
     pub(super) fn new(pattern: &str) -> Result<Self, Refused> {
+        Self::read(pattern, false)
+    }
+
+    /// A pattern of the schema that must not match: where validators differ in what it matches it has all of it.
+    pub(super) fn never(pattern: &str) -> Result<Self, Refused> {
+        Self::read(pattern, true)
+    }
+
+    fn read(pattern: &str, wide: bool) -> Result<Self, Refused> {
         repetitions::check(pattern)
             .map_err(|reason| Refused::new(format!("a pattern cannot be used: {reason}")))?;
-        let pattern = Self::of(Source::Found(translated(pattern)?));
+        let written = translated(pattern, Reading { nul: Nul::LeftOut, wide })?;
+        let pattern = translated(pattern, Reading { nul: Nul::Kept, wide })?;
+        let written = (written != pattern).then_some(written);
+        let pattern = Self::of(Source::Found { pattern, written });
         RegexBuilder::new().mk(&pattern.regex()).map_err(|error| {
             let error = super::super::grammar::one_line(&error);
             Refused::new(format!("a pattern cannot be used: {error}"))
@@ -87,7 +105,9 @@ impl Pattern {
     /// The regular expression that answers are written from, of strings without quotes.
     pub(super) fn regex(&self) -> RegexAst {
         match &self.source {
-            Source::Found(pattern) => RegexAst::SearchRegex(pattern.clone()),
+            Source::Found { pattern, written } => {
+                RegexAst::SearchRegex(written.as_ref().unwrap_or(pattern).clone())
+            }
             Source::Format(format) => format.written(),
             Source::Literal(text) => RegexAst::Literal(text.clone()),
         }
@@ -96,22 +116,28 @@ impl Pattern {
     /// The regular expression that strings are judged by which are there already.
     fn judged(&self) -> RegexAst {
         match &self.source {
+            Source::Found { pattern, .. } => RegexAst::SearchRegex(pattern.clone()),
             Source::Format(format) => format.taken(),
-            Source::Found(_) | Source::Literal(_) => self.regex(),
+            Source::Literal(_) => self.regex(),
         }
+    }
+
+    /// Whether answers are written from less than it matches: from the strings without U+0000 alone.
+    pub(super) fn leaves_nul_out(&self) -> bool {
+        matches!(self.source, Source::Found { written: Some(_), .. })
     }
 
     /// Repetitions and groups, if the schema wrote it.
     pub(super) fn repetitions(&self) -> usize {
         match &self.source {
-            Source::Found(pattern) => repetitions::count(pattern),
+            Source::Found { pattern, .. } => repetitions::count(pattern),
             Source::Format(_) | Source::Literal(_) => 0,
         }
     }
 
     fn len(&self) -> usize {
         match &self.source {
-            Source::Found(pattern) => pattern.len(),
+            Source::Found { pattern, .. } => pattern.len(),
             Source::Format(_) => format::BYTES_COUNTED,
             Source::Literal(_) => 1,
         }
@@ -120,7 +146,7 @@ impl Pattern {
     /// Strings of some length.
     pub(super) fn of_length(min: usize, max: Option<usize>) -> Self {
         let max = max.map(|max| max.min(LENGTH_MAX).to_string()).unwrap_or_default();
-        Self::of(Source::Found(format!("^(?s:.{{{min},{max}}})$")))
+        Self::of(Source::Found { pattern: format!("^(?s:.{{{min},{max}}})$"), written: None })
     }
 
     /// Just one string.
@@ -131,7 +157,9 @@ impl Pattern {
     /// Whether it is all that the schema means by it; where validators differ it is less.
     pub(super) fn is_exact(&self) -> bool {
         match &self.source {
-            Source::Found(pattern) => !pattern.contains(SPACE_OF_ALL) && !pattern.contains(SPACE_OF_ANY),
+            Source::Found { pattern, .. } => {
+                !pattern.contains(SPACE_OF_ALL) && !pattern.contains(SPACE_OF_ANY)
+            }
             Source::Format(_) => false,
             Source::Literal(_) => true,
         }
@@ -178,23 +206,21 @@ impl TextShape {
     pub(super) fn and(mut self, other: Self) -> Self {
         self.min = self.min.max(other.min);
         self.max = [self.max, other.max].into_iter().flatten().min();
-        for pattern in other.patterns {
-            if !self.patterns.contains(&pattern) {
-                self.patterns.push(pattern);
-            }
-        }
-        for pattern in other.never {
-            if !self.never.contains(&pattern) {
-                self.never.push(pattern);
-            }
-        }
+        self.patterns = joined(self.patterns, other.patterns);
+        self.never = joined(self.never, other.never);
         self
+    }
+
+    /// Patterns that hold or do not.
+    pub(super) fn held(&self) -> usize {
+        self.patterns.len() + self.never.len()
     }
 
     /// Whether it is seen at once that there are none.
     pub(super) fn is_never(&self) -> bool {
+        let never: HashSet<&Source> = self.never.iter().map(|pattern| &pattern.source).collect();
         self.max.is_some_and(|max| max < self.min)
-            || self.patterns.iter().any(|pattern| self.never.contains(pattern))
+            || self.patterns.iter().any(|pattern| never.contains(&pattern.source))
     }
 
     /// Repetitions and groups of all patterns of the schema.
@@ -236,11 +262,13 @@ impl TextShape {
         };
         let held = self.patterns.iter().chain(&self.never);
         let product = held.fold(1_usize, |all, pattern| all.saturating_mul(pattern.len().max(1)));
-        if self.patterns.len() + self.never.len() > 1 && product > PATTERNS_PRODUCT_MAX {
+        if self.held() > 1 && product > PATTERNS_PRODUCT_MAX {
             return Err(Refused::new("too many patterns must hold at once"));
         }
         let mut all: Vec<RegexAst> = self.patterns.iter().map(Pattern::regex).collect();
         all.extend(length.map(RegexAst::Regex));
+        // what is not to be matched is known of strings without it only
+        all.extend(self.never.iter().any(Pattern::leaves_nul_out).then(without_nul));
         let texts = match all.len() {
             0 => RegexAst::Regex("(?s:.*)".to_owned()),
             1 => all.remove(0),
@@ -256,6 +284,14 @@ impl TextShape {
         let texts = without(quoted(texts), never);
         Ok(if is_empty(&texts)? { None } else { Some(texts) })
     }
+}
+
+/// The patterns of both lists, in their order, each once.
+fn joined(mut list: Vec<Pattern>, more: Vec<Pattern>) -> Vec<Pattern> {
+    let known: HashSet<&Source> = list.iter().map(|pattern| &pattern.source).collect();
+    let new: Vec<Pattern> = more.into_iter().filter(|pattern| !known.contains(&pattern.source)).collect();
+    list.extend(new);
+    list
 }
 
 /// The texts of `all` that are none of `taken`.
@@ -278,21 +314,59 @@ pub(super) fn any() -> RegexAst {
     quoted(RegexAst::Regex("(?s:.*)".to_owned()))
 }
 
+/// Any string without U+0000, not as JSON writes it.
+pub(super) fn without_nul() -> RegexAst {
+    RegexAst::Regex("[^\\x00]*".to_owned())
+}
+
 /// Strings as JSON writes them.
 pub(super) fn quoted(texts: RegexAst) -> RegexAst {
     RegexAst::JsonQuote(Box::new(texts), JsonQuoteOptions::regular())
 }
 
-/// A pattern of JSON Schema, which is one of JavaScript, in the engine's syntax. Where the two and Python's differ in
-/// what a class holds, the characters that all agree on are taken.
-fn translated(pattern: &str) -> Result<String, Refused> {
+/// What becomes of U+0000 in a pattern.
+///
+/// The engine writes a class of all control characters, as JSON escapes them, with `\"` and `\\` among them, though the
+/// class may be without these two, as `[^"]` is. It does so with no class that lacks one of the control characters. So answers are
+/// written from classes without U+0000, but for those that hold the two, to which this does no harm, together with
+/// one another neither.
+#[derive(Clone, Copy, PartialEq)]
+enum Nul {
+    /// It stays, for strings that are there already.
+    Kept,
+    /// It is taken from classes that are without a quote or a backslash.
+    LeftOut,
+}
+
+impl Nul {
+    /// A class as it is then.
+    fn of_class(self, class: String) -> String {
+        let is_short = || {
+            let class = regex::Regex::new(&class);
+            class.is_ok_and(|class| class.is_match("\0") && !(class.is_match("\"") && class.is_match("\\")))
+        };
+        if self == Self::LeftOut && is_short() { format!("[{class}--\\x00]") } else { class }
+    }
+}
+
+/// How a pattern is read.
+#[derive(Clone, Copy)]
+struct Reading {
+    nul: Nul,
+    /// Whether it has the characters that any of JavaScript, Python and the engine knows in a class, or those that all agree on.
+    wide: bool,
+}
+
+/// A pattern of JSON Schema, which is one of JavaScript, in the engine's syntax.
+fn translated(pattern: &str, reading: Reading) -> Result<String, Refused> {
     let mut out = String::with_capacity(pattern.len());
     let mut letters = pattern.chars().peekable();
     while let Some(letter) = letters.next() {
         match letter {
-            '\\' => out.push_str(&outside_escape(letters.next())?),
+            '\\' => out.push_str(&outside_escape(&mut letters, reading)?),
             '.' => out.push_str(r"[^\n\r\u2028\u2029]"),
-            '[' => class(&mut letters, &mut out)?,
+            '[' => out.push_str(&reading.nul.of_class(class(&mut letters, reading.wide)?)),
+            '\0' => out.push_str(&reading.nul.of_class("[\0]".to_owned())),
             _ => out.push(letter),
         }
     }
@@ -304,10 +378,20 @@ const SPACE_OF_ALL: &str = r" \t\n\r\x0b\x0c";
 /// White space that one of them knows.
 const SPACE_OF_ANY: &str = r"\s\x1c-\x1f\x85\ufeff";
 
-fn outside_escape(letter: Option<char>) -> Result<String, Refused> {
-    match letter {
+fn outside_escape(letters: &mut Letters<'_>, reading: Reading) -> Result<String, Refused> {
+    match letters.next() {
         Some(letter @ ('b' | 'B' | 'k' | '1'..='9')) => Ok(format!("\\{letter}")),
-        letter => match escape(letter, false)? {
+        Some(letter @ ('p' | 'P' | 'x' | 'u')) => {
+            let named = if letters.peek() == Some(&'{') {
+                braced(letters)?
+            } else if letter == 'x' || letter == 'u' {
+                code(letters, letter)?
+            } else {
+                letters.next().map(String::from).unwrap_or_default()
+            };
+            Ok(reading.nul.of_class(format!("[\\{letter}{named}]")))
+        }
+        letter => match escape(letter, reading.wide)? {
             Item::Set(set) => Ok(format!("[{set}]")),
             Item::Letter(letter) => Ok(letter),
         },
@@ -321,11 +405,11 @@ enum Item {
     Set(String),
 }
 
-/// What a backslash and a letter stand for in a class, or outside of one where it is the same.
-fn escape(letter: Option<char>, negated: bool) -> Result<Item, Refused> {
+/// What a backslash and a letter stand for in a class, or outside of one where it is the same, with most characters or fewest.
+fn escape(letter: Option<char>, most: bool) -> Result<Item, Refused> {
     let letter = letter.ok_or_else(|| Refused::new("a pattern ends with a backslash"))?;
     let set = |set: &str| Ok(Item::Set(set.to_owned()));
-    let (space, no_space) = if negated { (SPACE_OF_ANY, SPACE_OF_ALL) } else { (SPACE_OF_ALL, SPACE_OF_ANY) };
+    let (space, no_space) = if most { (SPACE_OF_ANY, SPACE_OF_ALL) } else { (SPACE_OF_ALL, SPACE_OF_ANY) };
     match letter {
         'd' => set("0-9"),
         'D' => set("[^0-9]"),
@@ -335,8 +419,7 @@ fn escape(letter: Option<char>, negated: bool) -> Result<Item, Refused> {
         'S' => set(&format!("[^{no_space}]")),
         // for the engine these are the ends of a word
         '/' | '<' | '>' => Ok(Item::Letter(letter.to_string())),
-        // x, u and p go on, which the callers leave to the engine
-        'f' | 'n' | 'r' | 't' | 'v' | 'x' | 'u' | 'p' | 'P' => Ok(Item::Letter(format!("\\{letter}"))),
+        'f' | 'n' | 'r' | 't' | 'v' => Ok(Item::Letter(format!("\\{letter}"))),
         letter if letter.is_ascii_punctuation() => Ok(Item::Letter(format!("\\{letter}"))),
         letter if !letter.is_alphanumeric() => Ok(Item::Letter(letter.to_string())),
         letter => Err(Refused::new(format!("a pattern has \\{letter}, which cannot be followed"))),
@@ -347,13 +430,14 @@ type Letters<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
 /// A class after its opening bracket. Hyphens make ranges as in JavaScript, and nothing else that has a meaning in the
 /// engine's classes has one here.
-fn class(letters: &mut Letters<'_>, out: &mut String) -> Result<(), Refused> {
+fn class(letters: &mut Letters<'_>, wide: bool) -> Result<String, Refused> {
     let negated = letters.next_if_eq(&'^').is_some();
-    out.push_str(if negated { "[^" } else { "[" });
+    let mut out = if negated { "[^" } else { "[" }.to_owned();
     if letters.peek() == Some(&']') {
         return Err(Refused::new("a pattern has an empty class, which cannot be followed"));
     }
-    while let Some(first) = item(letters, negated)? {
+    let most = negated != wide;
+    while let Some(first) = item(letters, most)? {
         let mut after = letters.clone();
         let is_range = after.next() == Some('-') && after.peek().is_some_and(|&letter| letter != ']');
         if !is_range {
@@ -363,7 +447,7 @@ fn class(letters: &mut Letters<'_>, out: &mut String) -> Result<(), Refused> {
             continue;
         }
         letters.next();
-        match (first, item(letters, negated)?) {
+        match (first, item(letters, most)?) {
             (Item::Letter(first), Some(Item::Letter(last))) => out.extend([&first, "-", &last]),
             // beside several characters the hyphen stands for itself
             (Item::Letter(first) | Item::Set(first), Some(Item::Letter(last) | Item::Set(last))) => {
@@ -373,7 +457,7 @@ fn class(letters: &mut Letters<'_>, out: &mut String) -> Result<(), Refused> {
         }
     }
     out.push(']');
-    Ok(())
+    Ok(out)
 }
 
 fn unclosed() -> Refused {
@@ -381,14 +465,14 @@ fn unclosed() -> Refused {
 }
 
 /// The next item of a class; None at its end.
-fn item(letters: &mut Letters<'_>, negated: bool) -> Result<Option<Item>, Refused> {
+fn item(letters: &mut Letters<'_>, most: bool) -> Result<Option<Item>, Refused> {
     Ok(Some(match letters.next().ok_or_else(unclosed)? {
         ']' => return Ok(None),
         '\\' => match letters.next() {
             Some('b') => Item::Letter(r"\x08".to_owned()),
             Some(letter @ ('p' | 'P')) => Item::Set(format!("\\{letter}{}", braced(letters)?)),
             Some(letter @ ('x' | 'u')) => Item::Letter(format!("\\{letter}{}", code(letters, letter)?)),
-            letter => escape(letter, negated)?,
+            letter => escape(letter, most)?,
         },
         letter if letter.is_ascii_punctuation() && !"<>".contains(letter) => {
             Item::Letter(format!("\\{letter}"))
