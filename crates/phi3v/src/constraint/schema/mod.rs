@@ -10,6 +10,7 @@ mod conditions;
 mod decimal;
 mod emit;
 mod format;
+mod lookahead;
 mod number;
 mod outside;
 mod pointer;
@@ -24,6 +25,7 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 use super::repetitions;
+use lookahead::Expression;
 use number::{Bound, Multiple, NumberShape};
 use pointer::Pointer;
 use references::References;
@@ -101,6 +103,9 @@ struct Reader<'a> {
     wide: bool,
     level: usize,
     steps: usize,
+    entries: usize,
+    /// Patterns that have been read, by what the schema has written.
+    patterns: HashMap<&'a str, Expression>,
 }
 
 /// A schema that has been read.
@@ -184,6 +189,8 @@ fn read(root: &Value) -> Result<Schema, Refused> {
         wide: false,
         level: 0,
         steps: 0,
+        entries: 0,
+        patterns: HashMap::new(),
     };
     let result = reader.read_all();
     let place: String = reader.path.iter().map(|key| format!("/{key}")).collect();
@@ -433,7 +440,7 @@ impl<'a> Reader<'a> {
     /// What `type` and the keywords of the types allow.
     fn of_types(&mut self, schema: &'a Map<String, Value>) -> Result<Rc<Shape>, Refused> {
         let number = numbers(schema)?;
-        let text = texts(schema, self.wide)?;
+        let text = self.texts(schema)?;
         let array = self.arrays(schema)?;
         let object = self.objects(schema)?;
         let all = ["null", "boolean", "number", "string", "array", "object"];
@@ -505,7 +512,7 @@ impl<'a> Reader<'a> {
             ObjectShape { min: count(schema, "minProperties")?.unwrap_or(0), ..ObjectShape::default() };
         shape.max = count(schema, "maxProperties")?;
         for (pattern, part) in self.members("patternProperties", schema)? {
-            shape.patterns.push((Pattern::new(&pattern)?, part));
+            shape.patterns.push((self.pattern(pattern)?.alone()?, part));
         }
         if shape.patterns.len() > NAME_PATTERNS_MAX {
             let count = shape.patterns.len();
@@ -515,11 +522,11 @@ impl<'a> Reader<'a> {
         }
         for (name, mut part) in self.members("properties", schema)? {
             for (pattern, by_pattern) in &shape.patterns {
-                if pattern.matches(&name)? {
+                if pattern.matches(name)? {
                     part = self.meet(&part, Rc::clone(by_pattern))?;
                 }
             }
-            shape.members.push((name, part));
+            shape.members.push((name.to_owned(), part));
         }
         if let Some(others) = schema.get("additionalProperties") {
             shape.others = self.below("additionalProperties", |reader| reader.read(others))?;
@@ -575,17 +582,56 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// What the keywords of strings allow, or more; None without any of them.
+    fn texts(&mut self, schema: &'a Map<String, Value>) -> Result<Option<TextShape>, Refused> {
+        let keywords = ["minLength", "maxLength", "pattern", "format"];
+        if !keywords.iter().any(|&keyword| schema.contains_key(keyword)) {
+            return Ok(None);
+        }
+        let length = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let word = |keyword: &str| match schema.get(keyword) {
+            None => Ok(None),
+            Some(Value::String(word)) => Ok(Some(word)),
+            Some(_) => Err(Refused::new(format!("{keyword} must be a string"))),
+        };
+        let mut shape = TextShape {
+            min: count(schema, "minLength")?.map_or(0, length),
+            max: count(schema, "maxLength")?.map(length),
+            ..TextShape::default()
+        };
+        if let Some(pattern) = word("pattern")? {
+            let Expression { held, never } = self.pattern(pattern)?;
+            let kept = |pattern: &Pattern| !self.wide || pattern.is_exact();
+            shape.patterns.extend(held.into_iter().filter(kept));
+            shape.never.extend(never.into_iter().filter(kept));
+        }
+        if let Some(name) = word("format")?.filter(|_| !self.wide) {
+            shape.patterns.extend(Pattern::format(name));
+        }
+        Ok(Some(shape))
+    }
+
+    /// A pattern of the schema, which is compiled once however often its part is read.
+    fn pattern(&mut self, pattern: &'a str) -> Result<Expression, Refused> {
+        if let Some(known) = self.patterns.get(pattern) {
+            return Ok(known.clone());
+        }
+        let new = Expression::new(pattern)?;
+        self.patterns.insert(pattern, new.clone());
+        Ok(new)
+    }
+
     fn members(
         &mut self,
         keyword: &str,
         schema: &'a Map<String, Value>,
-    ) -> Result<Vec<(String, Rc<Shape>)>, Refused> {
+    ) -> Result<Vec<(&'a str, Rc<Shape>)>, Refused> {
         let Some(members) = schema.get(keyword) else { return Ok(Vec::new()) };
         let members =
             members.as_object().ok_or_else(|| Refused::new(format!("{keyword} must be an object")))?;
         self.below(keyword, |reader| {
-            let member = |(name, part): (&String, &'a Value)| {
-                Ok((name.clone(), reader.below(name, |reader| reader.read(part))?))
+            let member = |(name, part): (&'a String, &'a Value)| {
+                Ok((name.as_str(), reader.below(name, |reader| reader.read(part))?))
             };
             members.iter().map(member).collect()
         })
@@ -680,31 +726,4 @@ fn numbers(schema: &Map<String, Value>) -> Result<Option<NumberShape>, Refused> 
         shapes.push(NumberShape { multiple: Some(Multiple::of(multiple)?), ..NumberShape::default() });
     }
     shapes.into_iter().map(Ok).reduce(|a, b| a?.and(b?)).transpose()
-}
-
-/// What the keywords of strings allow, or more; None without any of them.
-fn texts(schema: &Map<String, Value>, wide: bool) -> Result<Option<TextShape>, Refused> {
-    let keywords = ["minLength", "maxLength", "pattern", "format"];
-    if !keywords.iter().any(|&keyword| schema.contains_key(keyword)) {
-        return Ok(None);
-    }
-    let length = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-    let word = |keyword: &str| match schema.get(keyword) {
-        None => Ok(None),
-        Some(Value::String(word)) => Ok(Some(word)),
-        Some(_) => Err(Refused::new(format!("{keyword} must be a string"))),
-    };
-    let mut shape = TextShape {
-        min: count(schema, "minLength")?.map_or(0, length),
-        max: count(schema, "maxLength")?.map(length),
-        ..TextShape::default()
-    };
-    if let Some(pattern) = word("pattern")? {
-        shape.patterns.push(Pattern::new(pattern)?);
-        shape.patterns.retain(|pattern| !wide || pattern.is_exact());
-    }
-    if let Some(name) = word("format")?.filter(|_| !wide) {
-        shape.patterns.extend(Pattern::format(name));
-    }
-    Ok(Some(shape))
 }

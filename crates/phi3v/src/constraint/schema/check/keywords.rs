@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::error;
 
 use super::super::decimal::Decimal;
+use super::super::lookahead::Expression;
 use super::super::number::{self, Multiple};
 use super::super::references::References;
 use super::super::text::Pattern;
@@ -27,7 +28,7 @@ type Outcome = Result<(), Unmet>;
 /// A schema with what is known of one answer.
 pub(super) struct Checker<'a> {
     root: &'a Value,
-    patterns: HashMap<&'a str, Pattern>,
+    patterns: HashMap<&'a str, Expression>,
     formats: HashMap<&'a str, Option<Pattern>>,
     targets: &'a References,
     /// References by the places of what they lead to and of the value that it is asked about.
@@ -222,7 +223,7 @@ impl<'a> Checker<'a> {
     fn matches(&mut self, pattern: &'a str, text: &str) -> Result<bool, Refused> {
         let pattern = match self.patterns.get(pattern) {
             Some(pattern) => pattern,
-            None => self.patterns.entry(pattern).or_insert(Pattern::new(pattern)?),
+            None => self.patterns.entry(pattern).or_insert(Expression::new(pattern)?),
         };
         pattern.matches_within(text, &mut self.pattern_work)
     }
