@@ -6,7 +6,7 @@
 #[path = "common/hostile_forms.rs"]
 mod hostile_forms;
 
-use phi3v::constraint::{Constraint, ConstraintFactory, GrammarLimits};
+use phi3v::constraint::{Constraint, ConstraintFactory, Grammar, GrammarLimits};
 use phi3v::tokenizer::Tokenizer;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -29,6 +29,10 @@ fn hostile_forms_cost_no_more_than_is_stated() {
     let tokenizer = Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap();
     let factory = ConstraintFactory::new(&tokenizer, GrammarLimits::default()).unwrap();
     let mut random = Pcg64::seed_from_u64(7);
+    for schema in hostile_forms::long_lists() {
+        let error = factory.constraint(&Grammar::JsonSchema(schema)).unwrap_err().to_string();
+        assert!(error.contains("to be brought together") || error.contains("to be kept apart"), "{error}");
+    }
     let mut compiled = 0;
     let (mut most_compile, mut most_token) = (0, 0);
     let made = (0..400).map(|_| {

@@ -23,6 +23,23 @@ pub(crate) fn form(bytes: &[u8]) -> Grammar {
     }
 }
 
+/// Schemas with long lists that are met with one another again and again.
+#[allow(dead_code, reason = "the fuzz target makes its own")]
+pub(crate) fn long_lists() -> [Value; 4] {
+    let names = |count: usize| -> Vec<String> { (0..count).map(|index| format!("{index:x}")).collect() };
+    let list = json!({"$ref": "#/$defs/a"});
+    let others = json!({"not": list});
+    let members: Map<_, _> = names(4_000).into_iter().map(|name| (name, json!({}))).collect();
+    let word = json!({"$ref": "#/$defs/a", "minLength": 1});
+    let words: Map<_, _> = names(400).into_iter().map(|name| (name, word.clone())).collect();
+    [
+        json!({"properties": words, "$defs": {"a": {"type": "string", "not": {"enum": names(4_000)}}}}),
+        json!({"type": "object", "allOf": vec![&list; 1_117], "$defs": {"a": {"type": "object", "required": names(5_500)}}}),
+        json!({"allOf": vec![&others; 900], "$defs": {"a": {"enum": names(5_000)}}}),
+        json!({"type": "object", "allOf": vec![&list; 500], "$defs": {"a": {"type": "object", "properties": members}}}),
+    ]
+}
+
 /// Forms just within the bounds on their input.
 #[allow(dead_code, reason = "the fuzz target makes its own")]
 pub(crate) fn known() -> Vec<Grammar> {
@@ -48,7 +65,8 @@ pub(crate) fn known() -> Vec<Grammar> {
         .collect();
     let wide =
         |count: usize| (0..count).map(|index| (format!("p{index}"), json!(true))).collect::<Map<_, _>>();
-    vec![
+    let long = long_lists().map(schema);
+    let mut forms = vec![
         lark(4_000, "AB", ""),
         lark(490, "ABC", ""),
         lark(180, "ABCD", ""),
@@ -83,7 +101,9 @@ pub(crate) fn known() -> Vec<Grammar> {
         schema(json!({"properties": multiples.clone(), "required": multiples.keys().collect::<Vec<_>>()})),
         Grammar::Regex(alternatives(60_000, 0)),
         Grammar::Regex(format!("({})*a.{{1000}}", alternatives(2_000, 0))),
-    ]
+    ];
+    forms.extend(long);
+    forms
 }
 
 /// Decisions; after the last byte they are all the first choice.

@@ -1,10 +1,11 @@
 //! Keywords that ask for something on a condition: `if`, and members that ask for others.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::shape::{ObjectShape, Shape, either};
+use super::shape::{Definitions, ObjectShape, Shape, either};
 use super::{Reader, Refused, outside};
 
 impl<'a> Reader<'a> {
@@ -56,6 +57,7 @@ impl<'a> Reader<'a> {
                         let names = names.iter().map(Value::as_str).collect::<Option<Vec<_>>>();
                         let names =
                             names.ok_or_else(|| Refused::new(format!("{keyword} must be lists of names")))?;
+                        self.spend(names.len())?;
                         requiring(std::iter::once(name.as_str()).chain(names))
                     }
                     // draft 3 has a name without a list
@@ -76,11 +78,7 @@ impl<'a> Reader<'a> {
 
 /// Objects that have some members.
 fn requiring<'a>(names: impl Iterator<Item = &'a str>) -> Rc<Shape> {
-    let mut required: Vec<String> = Vec::new();
-    for name in names {
-        if !required.iter().any(|other| other == name) {
-            required.push(name.to_owned());
-        }
-    }
+    let mut known = HashSet::new();
+    let required = names.filter(|name| known.insert(*name)).map(str::to_owned).collect();
     Rc::new(Shape::Object(ObjectShape { required, ..ObjectShape::default() }))
 }

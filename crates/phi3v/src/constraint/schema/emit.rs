@@ -1,6 +1,6 @@
 //! The grammar of the JSON texts of a set of values.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use llguidance::api::GrammarInit;
@@ -47,6 +47,9 @@ pub(in super::super) fn choices(texts: &[String]) -> Result<GrammarInit, Refused
 /// States of the engine for all numbers with `multipleOf`: sixteen of the largest.
 const STATES_MAX: u64 = 1 << 16;
 
+/// Patterns and values that all strings of a grammar have to match, or not to.
+const HELD_MAX: usize = 100_000;
+
 /// Values that are counted at all.
 const DIFFERENT_MAX: usize = 200;
 
@@ -69,6 +72,8 @@ struct Writer {
     states: u64,
     /// Repetitions and groups of the patterns.
     repetitions: usize,
+    /// Patterns and values that strings have to match, or not to.
+    held: usize,
     /// What was left out of the grammar, which may then allow nothing.
     left_out: Option<Refused>,
 }
@@ -146,8 +151,16 @@ impl Writer {
     fn scalar(&mut self, shape: &Shape) -> Result<Option<RegexAst>, Refused> {
         match shape {
             Shape::Number(shape) => self.states = self.states.saturating_add(shape.states()),
-            Shape::Text(shape) => self.repetitions += shape.repetitions(),
+            Shape::Text(shape) => {
+                self.repetitions += shape.repetitions();
+                self.held += shape.held();
+            }
             _ => {}
+        }
+        if self.held > HELD_MAX {
+            return Err(Refused::new(format!(
+                "its strings are to be kept apart from more than {HELD_MAX} patterns and values together"
+            )));
         }
         if self.states > STATES_MAX {
             return Err(Refused::new(format!(
@@ -306,15 +319,16 @@ impl Writer {
     fn object(&mut self, shape: &ObjectShape) -> Result<Symbol, Refused> {
         let (open, colon) = (self.productions.literal("{")?, self.productions.literal(":")?);
         let mut members = Vec::new();
+        let named: HashSet<&String> = shape.members.iter().map(|(name, _)| name).collect();
+        let required: HashSet<&String> = shape.required.iter().collect();
+        let beside = shape.required.iter().filter(|name| !named.contains(name));
         let beside =
-            shape.required.iter().filter(|name| !shape.members.iter().any(|(other, _)| other == *name));
-        let beside =
-            beside.map(|name| Ok((name.clone(), shape.member(name)?))).collect::<Result<Vec<_>, _>>()?;
+            beside.map(|name| Ok((name.clone(), shape.unnamed(name)?))).collect::<Result<Vec<_>, _>>()?;
         for (name, part) in shape.members.iter().chain(&beside) {
             let name_text = self.productions.text(quoted_name(name))?;
             let part = self.shape(part)?;
             let member = self.productions.choice(vec![vec![name_text, colon, part]])?;
-            members.push((member, shape.required.contains(name)));
+            members.push((member, required.contains(name)));
         }
         let names: Vec<&String> = shape.members.iter().chain(&beside).map(|(name, _)| name).collect();
         let others = self.other_members(shape, &names)?;

@@ -19,7 +19,7 @@ mod references;
 mod shape;
 mod text;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
@@ -54,6 +54,9 @@ const LEVELS_MAX: usize = 200;
 
 /// Steps of reading a schema and of meeting its parts with one another. The largest schemas in use take some thousand.
 const STEPS_MAX: usize = 100_000;
+
+/// Entries of lists that are gone through in these steps: names, values of `enum`, patterns that must hold at once.
+const ENTRIES_MAX: usize = 2_000_000;
 
 /// Patterns of names in one object: each is kept apart from every other.
 const NAME_PATTERNS_MAX: usize = 50;
@@ -175,6 +178,16 @@ impl Definitions for Reader<'_> {
     fn leave(&mut self) {
         self.level -= 1;
     }
+
+    fn spend(&mut self, entries: usize) -> Result<(), Refused> {
+        self.entries = self.entries.saturating_add(entries);
+        if self.entries > ENTRIES_MAX {
+            return Err(Refused::new(format!(
+                "its lists have more than {ENTRIES_MAX} entries to be brought together"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// Reads a schema and all definitions it names.
@@ -268,7 +281,9 @@ impl<'a> Reader<'a> {
             shape = self.meet(&shape, Rc::new(Shape::Values(exact_values(std::slice::from_ref(value))?)))?;
         }
         if let Some(values) = schema.get("enum") {
-            shape = self.meet(&shape, Rc::new(Shape::Values(exact_values(list("enum", values)?)?)))?;
+            let values = list("enum", values)?;
+            self.spend(values.len())?;
+            shape = self.meet(&shape, Rc::new(Shape::Values(exact_values(values)?)))?;
         }
         for part in schema.get("allOf").map_or(Ok(&[][..]), |parts| list("allOf", parts))?.iter().enumerate()
         {
@@ -521,6 +536,7 @@ impl<'a> Reader<'a> {
             )));
         }
         for (name, mut part) in self.members("properties", schema)? {
+            self.spend(shape.patterns.len())?;
             for (pattern, by_pattern) in &shape.patterns {
                 if pattern.matches(name)? {
                     part = self.meet(&part, Rc::clone(by_pattern))?;
@@ -531,11 +547,10 @@ impl<'a> Reader<'a> {
         if let Some(others) = schema.get("additionalProperties") {
             shape.others = self.below("additionalProperties", |reader| reader.read(others))?;
         }
-        for name in required(schema)? {
-            if !shape.required.iter().any(|other| other == name) {
-                shape.required.push(name.to_owned());
-            }
-        }
+        let mut known = HashSet::new();
+        let required = required(schema)?;
+        self.spend(required.len())?;
+        shape.required = required.into_iter().filter(|name| known.insert(*name)).map(str::to_owned).collect();
         if let Some(names) = schema.get("propertyNames").filter(|_| !self.wide) {
             let names = self.below("propertyNames", |reader| reader.read(names))?;
             self.keep_names(&mut shape, &names)?;
@@ -565,6 +580,7 @@ impl<'a> Reader<'a> {
                 }
             }
             Shape::Values(values) => {
+                self.spend(values.len().saturating_mul(shape.members.len().max(1)))?;
                 for name in values.iter().filter_map(Value::as_str) {
                     if !shape.members.iter().any(|(other, _)| other == name) {
                         shape.members.push((name.to_owned(), shape.member(name)?));

@@ -29,6 +29,11 @@ fn below(definitions: &mut dyn Definitions, shape: &Rc<Shape>, levels: usize) ->
         return Ok(Rc::new(Shape::Never));
     }
     definitions.enter()?;
+    definitions.spend(match &**shape {
+        Shape::Values(values) => values.len(),
+        Shape::Text(shape) => shape.held(),
+        _ => 0,
+    })?;
     let (kind, parts) = match &**shape {
         Shape::Any => (None, Vec::new()),
         Shape::Never => (None, vec![Rc::new(Shape::Any)]),
@@ -161,6 +166,7 @@ fn objects(
     if let Some(max) = shape.max {
         shapes.push(ObjectShape { min: max.saturating_add(1), ..ObjectShape::default() });
     }
+    definitions.spend(shape.required.len())?;
     for name in &shape.required {
         let members = vec![(name.clone(), Rc::new(Shape::Never))];
         shapes.push(ObjectShape { members, ..ObjectShape::default() });

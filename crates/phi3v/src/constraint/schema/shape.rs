@@ -1,5 +1,6 @@
 //! What a schema allows, type by type, and what two schemas allow together.
 
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use serde_json::Value;
@@ -89,9 +90,14 @@ impl Default for ObjectShape {
 impl ObjectShape {
     /// The shape of the member of a name.
     pub(super) fn member(&self, name: &str) -> Result<Rc<Shape>, Refused> {
-        if let Some((_, shape)) = self.members.iter().find(|(other, _)| other == name) {
-            return Ok(Rc::clone(shape));
+        match self.members.iter().find(|(other, _)| other == name) {
+            Some((_, shape)) => Ok(Rc::clone(shape)),
+            None => self.unnamed(name),
         }
+    }
+
+    /// The shape of the member of a name that is not in `members`.
+    pub(super) fn unnamed(&self, name: &str) -> Result<Rc<Shape>, Refused> {
         let mut matching = Vec::new();
         for (pattern, shape) in &self.patterns {
             if pattern.matches(name)? {
@@ -105,12 +111,62 @@ impl ObjectShape {
         }
     }
 
+    /// Names that it has, in all its lists.
+    fn names(&self) -> usize {
+        self.members.len() + self.required.len()
+    }
+
     /// Whether it is seen at once that there are none.
     fn is_never(&self) -> bool {
-        let never =
-            |(name, shape): &(String, Rc<Shape>)| **shape == Shape::Never && self.required.contains(name);
+        let never = self.members.iter().filter(|(_, shape)| **shape == Shape::Never);
+        let never: HashSet<&str> = never.map(|(name, _)| name.as_str()).collect();
         self.max.is_some_and(|max| max < self.min || max < self.required.len() as u64)
-            || self.members.iter().any(never)
+            || self.required.iter().any(|name| never.contains(name.as_str()))
+    }
+}
+
+/// The members of an object, to be found by their names.
+struct Members<'a> {
+    object: &'a ObjectShape,
+    by_name: HashMap<&'a str, &'a Rc<Shape>>,
+}
+
+impl<'a> Members<'a> {
+    fn of(object: &'a ObjectShape) -> Self {
+        let by_name = object.members.iter().map(|(name, shape)| (name.as_str(), shape)).collect();
+        Self { object, by_name }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// The shape of the member of a name.
+    fn member(&self, name: &str) -> Result<Rc<Shape>, Refused> {
+        self.by_name.get(name).map_or_else(|| self.object.unnamed(name), |shape| Ok(Rc::clone(shape)))
+    }
+}
+
+/// Values that others are looked for among.
+struct Among<'a> {
+    texts: HashSet<&'a str>,
+    others: Vec<&'a Value>,
+}
+
+impl<'a> Among<'a> {
+    fn of(values: &'a [Value]) -> Self {
+        Self {
+            texts: values.iter().filter_map(Value::as_str).collect(),
+            others: values.iter().filter(|value| !value.is_string()).collect(),
+        }
+    }
+
+    fn has(&self, definitions: &mut dyn Definitions, value: &Value) -> Result<bool, Refused> {
+        if let Value::String(text) = value {
+            return Ok(self.texts.contains(text.as_str()));
+        }
+        definitions.spend(self.others.len())?;
+        Ok(self.others.iter().any(|other| same(other, value)))
     }
 }
 
@@ -173,6 +229,12 @@ pub(super) trait Definitions {
 
     /// The end of a step.
     fn leave(&mut self);
+
+    /// Counts entries of lists that are gone through in a step.
+    ///
+    /// # Errors
+    /// Too many of them.
+    fn spend(&mut self, entries: usize) -> Result<(), Refused>;
 }
 
 /// The values that are in both.
@@ -214,6 +276,7 @@ fn both_below(definitions: &mut dyn Definitions, a: &Rc<Shape>, b: &Rc<Shape>) -
             if shape.is_never() { Shape::Never } else { Shape::Number(shape) }
         }
         (Shape::Text(a), Shape::Text(b)) => {
+            definitions.spend(a.held() + b.held())?;
             let shape = a.clone().and(b.clone());
             if shape.is_never() { Shape::Never } else { Shape::Text(shape) }
         }
@@ -243,9 +306,21 @@ fn kept(
     values: &[Value],
     shape: &Rc<Shape>,
 ) -> Result<Rc<Shape>, Refused> {
+    let among = match &**shape {
+        Shape::Values(others) => {
+            definitions.spend(others.len())?;
+            Some(Among::of(others))
+        }
+        _ => None,
+    };
+    definitions.spend(values.len())?;
     let mut kept = Vec::new();
     for value in values {
-        if contains(definitions, shape, value)? {
+        let is_in = match &among {
+            Some(others) => others.has(definitions, value)?,
+            None => contains(definitions, shape, value)?,
+        };
+        if is_in {
             kept.push(value.clone());
         }
     }
@@ -274,14 +349,14 @@ fn both_objects(
     a: &ObjectShape,
     b: &ObjectShape,
 ) -> Result<ObjectShape, Refused> {
+    definitions.spend(a.names() + b.names())?;
+    let (in_a, in_b) = (Members::of(a), Members::of(b));
     let mut members = Vec::new();
     for (name, shape) in &a.members {
-        members.push((name.clone(), both(definitions, shape, &b.member(name)?)?));
+        members.push((name.clone(), both(definitions, shape, &in_b.member(name)?)?));
     }
-    for (name, shape) in &b.members {
-        if !a.members.iter().any(|(other, _)| other == name) {
-            members.push((name.clone(), both(definitions, &a.member(name)?, shape)?));
-        }
+    for (name, shape) in b.members.iter().filter(|(name, _)| !in_a.has(name)) {
+        members.push((name.clone(), both(definitions, &in_a.member(name)?, shape)?));
     }
     let patterns = match (a.patterns.is_empty(), b.patterns.is_empty()) {
         (true, true) => Vec::new(),
@@ -291,8 +366,9 @@ fn both_objects(
             return Err(Refused::new("patternProperties of several schemas meet in one object"));
         }
     };
+    let required_by_a: HashSet<&String> = a.required.iter().collect();
     let mut required = a.required.clone();
-    required.extend(b.required.iter().filter(|name| !a.required.contains(name)).cloned());
+    required.extend(b.required.iter().filter(|name| !required_by_a.contains(name)).cloned());
     Ok(ObjectShape {
         members,
         patterns,
@@ -333,9 +409,15 @@ fn contains_below(
 ) -> Result<bool, Refused> {
     Ok(match (&**shape, value) {
         (Shape::Any, _) | (Shape::Null, Value::Null) | (Shape::Boolean, Value::Bool(_)) => true,
-        (Shape::Values(values), _) => values.iter().any(|other| same(other, value)),
+        (Shape::Values(values), _) => {
+            definitions.spend(values.len())?;
+            values.iter().any(|other| same(other, value))
+        }
         (Shape::Number(shape), Value::Number(number)) => shape.contains(&number::decimal(number)?),
-        (Shape::Text(shape), Value::String(text)) => shape.contains(text)?,
+        (Shape::Text(shape), Value::String(text)) => {
+            definitions.spend(shape.held())?;
+            shape.contains(text)?
+        }
         (Shape::Array(shape), Value::Array(items)) => {
             let count = items.len() as u64;
             if count < shape.min || shape.max.is_some_and(|max| count > max) {
@@ -346,6 +428,9 @@ fn contains_below(
                     return Ok(false);
                 }
             }
+            if shape.unique {
+                definitions.spend(items.len().saturating_mul(items.len()))?;
+            }
             let is_first =
                 |(index, item): (usize, &Value)| !items[..index].iter().any(|other| same(other, item));
             !shape.unique || items.iter().enumerate().all(is_first)
@@ -355,8 +440,10 @@ fn contains_below(
             if count < shape.min || shape.max.is_some_and(|max| count > max) {
                 return Ok(false);
             }
+            definitions.spend(shape.names())?;
+            let by_name = Members::of(shape);
             for (name, member) in members {
-                if !contains(definitions, &shape.member(name)?, member)? {
+                if !contains(definitions, &by_name.member(name)?, member)? {
                     return Ok(false);
                 }
             }
@@ -411,13 +498,7 @@ fn are_apart_below(definitions: &mut dyn Definitions, a: &Rc<Shape>, b: &Rc<Shap
     Ok(match (&**a, &**b) {
         (Shape::Never, _) | (_, Shape::Never) => true,
         (Shape::Values(values), other) | (other, Shape::Values(values)) => {
-            let other = Rc::new(other.clone());
-            for value in values {
-                if contains(definitions, &other, value)? {
-                    return Ok(false);
-                }
-            }
-            true
+            *kept(definitions, values, &Rc::new(other.clone()))? == Shape::Never
         }
         (Shape::Any, _) | (_, Shape::Any) => false,
         (Shape::Definition(definition), _) => {
@@ -436,6 +517,7 @@ fn are_apart_below(definitions: &mut dyn Definitions, a: &Rc<Shape>, b: &Rc<Shap
         (_, Shape::Either(_)) => are_apart(definitions, b, a)?,
         (Shape::Number(a), Shape::Number(b)) => a.is_apart_from(b),
         (Shape::Text(a), Shape::Text(b)) => {
+            definitions.spend(a.held() + b.held())?;
             a.clone().and(b.clone()).is_never()
                 || a.max.is_some_and(|max| max < b.min)
                 || b.max.is_some_and(|max| max < a.min)
@@ -454,8 +536,10 @@ fn objects_are_apart(
     a: &ObjectShape,
     b: &ObjectShape,
 ) -> Result<bool, Refused> {
+    definitions.spend(a.names() + b.names())?;
+    let (in_a, in_b) = (Members::of(a), Members::of(b));
     for name in a.required.iter().chain(&b.required) {
-        if are_apart(definitions, &a.member(name)?, &b.member(name)?)? {
+        if are_apart(definitions, &in_a.member(name)?, &in_b.member(name)?)? {
             return Ok(true);
         }
     }
