@@ -51,6 +51,13 @@ impl Forms {
         self.takes(&mut constraint, answer)
     }
 
+    /// Checks answers of a schema, of which one is given, and one that is none.
+    fn check_between(&self, schema: &Value, right: &str, wrong: &str) {
+        assert!(self.takes_for(schema, right), "{schema}: {right}");
+        assert!(!self.takes_for(schema, wrong), "{schema}: {wrong}");
+        assert!(self.check(schema, (20, 3)).is_some_and(|finished| finished > 0), "{schema}");
+    }
+
     fn refusal(&self, grammar: Grammar) -> String {
         let error = self.factory.constraint(&grammar).unwrap_err();
         check_words(&error);
@@ -151,9 +158,36 @@ fn keywords_beyond_a_grammar() {
         ),
         (json!({"type": "string", "format": "currency", "minLength": 1.0}), "\"x\"", "\"\""),
     ] {
-        assert!(forms.takes_for(&schema, right), "{schema}: {right}");
-        assert!(!forms.takes_for(&schema, wrong), "{schema}: {wrong}");
-        assert!(forms.check(&schema, (20, 3)).is_some_and(|finished| finished > 0), "{schema}");
+        forms.check_between(&schema, right, wrong);
+    }
+}
+
+/// Patterns that look ahead, and choices that lead back to themselves.
+#[test]
+fn what_pydantic_writes() {
+    let forms = Forms::new();
+    // as pydantic writes a decimal number and a tree of expressions
+    let decimal = json!({"anyOf": [{"type": "number"}, {"type": "string", "maxLength": 12,
+        "pattern": "^(?!^[-+.]*$)[+-]?0*\\d*\\.?\\d*$"}]});
+    let operand = json!({"discriminator": {"propertyName": "kind"}, "oneOf": [{"$ref": "#/$defs/Add"}, {"$ref": "#/$defs/Num"}]});
+    let sums = json!({"$ref": "#/$defs/Add", "$defs": {
+        "Add": {"type": "object", "properties": {"kind": {"const": "add"}, "left": operand}, "required": ["kind"], "additionalProperties": false},
+        "Num": {"type": "object", "properties": {"kind": {"$ref": "#/$defs/Kind"}}, "required": ["kind"], "additionalProperties": false},
+        "Kind": {"enum": ["num", "zero"]},
+    }});
+    for (schema, right, wrong) in [
+        (decimal.clone(), "\"-1.50\"", "\"-\""),
+        (decimal, "0.1", "\"\""),
+        (json!({"type": "string", "pattern": "^(?=.*[a-z])(?=.*\\d)[a-z\\d]{4,8}$"}), "\"ab12\"", "\"abcd\""),
+        (json!({"type": "string", "pattern": "^(?!\\s*$).+"}), "\" a\"", "\"  \""),
+        (json!({"type": "string", "not": {"pattern": "^(?!a)b"}, "maxLength": 9}), "\"ab\"", "\"bc\""),
+        (
+            sums,
+            "{\"kind\":\"add\",\"left\":{\"kind\":\"add\"}}",
+            "{\"kind\":\"add\",\"left\":{\"kind\":\"sub\"}}",
+        ),
+    ] {
+        forms.check_between(&schema, right, wrong);
     }
 }
 
@@ -415,6 +449,27 @@ fn references_with_escapes_and_to_themselves() {
     ] {
         let refusal = forms.refusal(Grammar::JsonSchema(endless));
         assert!(refusal.ends_with("no JSON value satisfies it, or none that comes to an end"), "{refusal}");
+    }
+    // choices that one value may satisfy both of are not told apart by their tags
+    let tagged = |kind: Value, required: Value, of: &str| {
+        json!({"$ref": "#/$defs/a", "$defs": {
+            "a": {"type": of, "properties": {"kind": {"const": "a"}, "left": {"oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]}}, "required": required},
+            "b": {"properties": {"kind": kind}},
+        }})
+    };
+    assert!(
+        forms
+            .factory
+            .constraint(&Grammar::JsonSchema(tagged(json!({"const": "b"}), json!(["kind"]), "object")))
+            .is_ok()
+    );
+    for (kind, required, of) in [
+        (json!({"enum": ["a", "b"]}), json!(["kind"]), "object"),
+        (json!({"const": 1}), json!(["kind"]), "object"),
+        (json!({"const": "b"}), json!(["left"]), "object"),
+    ] {
+        let refusal = forms.refusal(Grammar::JsonSchema(tagged(kind, required, of)));
+        assert!(refusal.contains("leads back to itself"), "{refusal}");
     }
     let beside = json!({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string", "$ref": "#/$defs/a"}}});
     assert!(forms.refusal(Grammar::JsonSchema(beside)).contains("leads back to itself"));

@@ -17,6 +17,7 @@ mod pointer;
 mod productions;
 mod references;
 mod shape;
+mod tags;
 mod text;
 
 use std::collections::{HashMap, HashSet};
@@ -354,6 +355,7 @@ impl<'a> Reader<'a> {
 
     /// What is in a shape and in one of the choices alone.
     fn one_of(&mut self, shape: &Rc<Shape>, choices: &'a Value) -> Result<Rc<Shape>, Refused> {
+        let written = list("oneOf", choices)?;
         let narrow = self.choices("oneOf", choices)?;
         let narrow =
             narrow.into_iter().map(|choice| self.meet(shape, choice)).collect::<Result<Vec<_>, _>>()?;
@@ -366,7 +368,11 @@ impl<'a> Reader<'a> {
         for (index, choice) in narrow.iter().enumerate() {
             let mut rest = Rc::clone(choice);
             for (other_index, other) in wide.iter().enumerate() {
-                if index != other_index && *rest != Shape::Never && !are_apart(self, &rest, other)? {
+                if index != other_index
+                    && *rest != Shape::Never
+                    && !self.have_other_tags(&written[index], &written[other_index])?
+                    && !are_apart(self, &rest, other)?
+                {
                     overlap = overlap.or(Some((index, other_index)));
                     let outside = outside::outside(self, other)?;
                     rest = self.meet(&rest, outside)?;
