@@ -34,7 +34,7 @@ pub(super) fn leave_out_repetitions(
     answer: &[u8],
     allowed: &mut [bool],
 ) -> Result<(), ConstraintError> {
-    let Some(mut arrays) = check.open_arrays(answer) else { return Ok(()) };
+    let Some(mut arrays) = check.open_arrays(answer)? else { return Ok(()) };
     let tokens = matcher.tok_env().map_err(|error| grammar::too_complex(&error))?;
     let trie = tokens.tok_trie();
     let has_choice = allowed.iter().filter(|allowed| **allowed).count() > 1;
@@ -148,7 +148,8 @@ impl<'a> Search<'a> {
 
     /// The same where the grammar says which bytes follow.
     fn run_leads_on(&mut self, bytes: &[u8]) -> anyhow::Result<bool> {
-        let outlook = self.check.open_arrays(&self.text).map(|mut arrays| arrays.outlook(bytes));
+        let outlook =
+            self.check.open_arrays(&self.text).ok().flatten().map(|mut arrays| arrays.outlook(bytes));
         match outlook.unwrap_or(Outlook::Free) {
             Outlook::Free => {
                 self.text.extend_from_slice(bytes);
@@ -172,7 +173,7 @@ impl<'a> Search<'a> {
 
     /// The bytes that leave no item in doubt, and those that leave one so; None where all items are free.
     fn next_bytes(&self) -> Option<[Vec<u8>; 2]> {
-        let mut arrays = self.check.open_arrays(&self.text)?;
+        let mut arrays = self.check.open_arrays(&self.text).ok().flatten()?;
         let others: Vec<u8> =
             if arrays.ends_in_a_string() { OF_STRINGS.collect() } else { OUTSIDE_OF_STRINGS.to_vec() };
         let others = others.into_iter().filter(|byte| !LIKELY.contains(byte));

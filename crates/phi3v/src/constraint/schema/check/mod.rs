@@ -77,8 +77,16 @@ impl Check {
     }
 
     /// The arrays of different items that an answer is within; None where none of them has an item that could come again.
-    pub(in super::super) fn open_arrays<'a>(&self, answer: &'a [u8]) -> Option<OpenArrays<'a>> {
-        Some(OpenArrays::of(&self.schema, &self.references, answer)).filter(|arrays| !arrays.is_empty())
+    ///
+    /// # Errors
+    /// [`ConstraintError::TooComplex`] where the answer has too many levels.
+    pub(in super::super) fn open_arrays<'a>(
+        &self,
+        answer: &'a [u8],
+    ) -> Result<Option<OpenArrays<'a>>, ConstraintError> {
+        let arrays = OpenArrays::of(&self.schema, &self.references, answer);
+        let arrays = arrays.map_err(|refused| ConstraintError::TooComplex { reason: refused.reason })?;
+        Ok(Some(arrays).filter(|arrays| !arrays.is_empty()))
     }
 
     /// Whether the schema validates the answer. Takes much stack where schema and answer are deep.

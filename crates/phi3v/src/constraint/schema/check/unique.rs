@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::super::asks_unique;
 use super::super::pointer;
 use super::super::references::References;
-use super::instance;
+use super::super::{Refused, asks_unique};
+use super::instance::{self, LEVELS_MAX};
 use super::outline::Outline;
 
 /// Parts of a schema that are thought of for one value. There are never many more than the schema nests.
@@ -106,7 +106,10 @@ fn says_unique(schema: &Map<String, Value>) -> bool {
 
 impl<'a> OpenArrays<'a> {
     /// Those at the end of a text.
-    pub(super) fn of(schema: &Value, references: &References, text: &'a [u8]) -> Self {
+    ///
+    /// # Errors
+    /// The text has too many levels, each of which takes stack.
+    pub(super) fn of(schema: &Value, references: &References, text: &'a [u8]) -> Result<Self, Refused> {
         let mut reader = Reader {
             root: schema,
             references,
@@ -115,10 +118,14 @@ impl<'a> OpenArrays<'a> {
             arrays: Vec::new(),
             containers: Vec::new(),
             ending: Ending::Between,
+            is_too_deep: false,
         };
         reader.value(&reader.parts(vec![schema]));
-        let Reader { arrays, containers, ending, .. } = reader;
-        Self { text, arrays, containers, ending, alike: None, verdicts: HashMap::new() }
+        let Reader { arrays, containers, ending, is_too_deep, .. } = reader;
+        if is_too_deep {
+            return Err(Refused::new(format!("the answer has more than {LEVELS_MAX} levels")));
+        }
+        Ok(Self { text, arrays, containers, ending, alike: None, verdicts: HashMap::new() })
     }
 
     /// Whether there is none with an item that could come again.
@@ -296,6 +303,8 @@ struct Reader<'a> {
     arrays: Vec<Open>,
     containers: Vec<Option<usize>>,
     ending: Ending,
+    /// Whether it has given up for the number of arrays and objects within one another.
+    is_too_deep: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -311,6 +320,10 @@ impl<'a> Reader<'a> {
     fn value(&mut self, parts: &[&'a Value]) -> bool {
         match self.peek() {
             None => false,
+            Some(b'[' | b'{') if self.containers.len() >= LEVELS_MAX => {
+                self.is_too_deep = true;
+                false
+            }
             Some(b'"') => self.string().is_some(),
             Some(b'[') => self.array(parts),
             Some(b'{') => self.object(parts),
@@ -478,7 +491,7 @@ mod tests {
     use serde_json::json;
 
     fn open_arrays<'a>(schema: &Value, text: &'a str) -> OpenArrays<'a> {
-        OpenArrays::of(schema, &References::of(schema), text.as_bytes())
+        OpenArrays::of(schema, &References::of(schema), text.as_bytes()).unwrap()
     }
 
     /// Arrays within one another whose items must differ; those of the innermost are strings.
@@ -487,6 +500,19 @@ mod tests {
             json!({"type": "string"}),
             |items, _| json!({"type": "array", "minItems": 1, "uniqueItems": true, "items": items}),
         )
+    }
+
+    #[test]
+    fn levels_are_bounded() {
+        let schema =
+            json!({"items": {"$ref": "#"}, "additionalProperties": {"$ref": "#"}, "uniqueItems": true});
+        let references = References::of(&schema);
+        let ends = |text: String| OpenArrays::of(&schema, &references, text.as_bytes()).err();
+        for open in ["[1,", "{\"a\":"] {
+            assert_eq!(ends(open.repeat(LEVELS_MAX)), None);
+            let refused = ends(open.repeat(LEVELS_MAX + 1)).unwrap();
+            assert_eq!(refused.reason, "the answer has more than 10000 levels");
+        }
     }
 
     /// The items that a token ends, each by its array and what the token adds to it.
