@@ -364,3 +364,28 @@ fn clones_go_on_independently() {
         assert!(!constraint.is_complete(), "the other clone's token does not count here");
     }
 }
+
+#[test]
+fn what_the_engine_would_take_as_something_else_is_refused() {
+    let factory = factory(&fixture());
+    for (regex, ends) in [("a\\", true), ("a\\\\", false), ("a\\\\\\", true)] {
+        let constraint = factory.constraint(&Grammar::Regex(regex.to_owned()));
+        assert_eq!(
+            constraint.is_err_and(|error| error.to_string().ends_with("it ends with a backslash")),
+            ends
+        );
+    }
+    for attribute in
+        ["lazy", "capture", "capture=\"a\"", "stop=\"x\"", "suffix=/x/", "max_tokens=3", "temperature=0.5"]
+    {
+        let name = attribute.split('=').next().unwrap();
+        for grammar in
+            [format!("start[{attribute}]: /a+/"), format!("start: a \"x\"\na.5 [ {attribute} ] : /a+/")]
+        {
+            let reason = format!("a rule has the attribute {name}, which cannot be followed");
+            let error = factory.constraint(&Grammar::Lark(grammar)).unwrap_err().to_string();
+            assert_eq!(error, format!("the grammar cannot be used: {reason}"));
+        }
+    }
+    assert!(factory.constraint(&Grammar::Lark("start: [lazy] \"x]:\"\nlazy: \"a\"".to_owned())).is_ok());
+}

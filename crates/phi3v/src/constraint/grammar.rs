@@ -117,6 +117,10 @@ impl Grammar {
             Self::Regex(regex) => {
                 self.check_size("bytes", regex.len(), limits.bytes_max)?;
                 repetitions::check(regex).map_err(|reason| self.invalid(reason))?;
+                // the engine would leave the last one out
+                if !(regex.len() - regex.trim_end_matches('\\').len()).is_multiple_of(2) {
+                    return Err(self.invalid("it ends with a backslash".to_owned()));
+                }
                 GrammarWithLexer::from_regex(regex)
             }
             Self::Lark(grammar) => {

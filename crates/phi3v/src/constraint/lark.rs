@@ -31,6 +31,7 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
             "it names {token}, special tokens have no text; an answer ends where start does"
         ));
     }
+    check_attributes(&parts)?;
     // wherever they stand: this bound must hold however the engine reads the grammar
     let nested = grammar.bytes().filter(|byte| b":([{".contains(byte)).count();
     if nested > PARTS_MAX {
@@ -60,7 +61,15 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The sum of all numbers. Attributes of rules, which have some too, are none that the engine follows.
+/// Refuses attributes of rules: all of them (`lazy`, `stop`, `suffix`, `capture`, `max_tokens` and the like) are about tokens, or cut
+/// from the text what the grammar has matched, so that text and grammar would no longer go together.
+fn check_attributes(parts: &[String]) -> Result<(), String> {
+    let Some(end) = parts.windows(2).position(|pair| pair == ["]", ":"]) else { return Ok(()) };
+    let name = parts[..end].iter().rposition(|part| part == "[").and_then(|start| parts.get(start + 1));
+    Err(format!("a rule has the attribute {}, which cannot be followed", name.map_or("", String::as_str)))
+}
+
+/// The sum of all numbers.
 fn repeats(parts: &[String]) -> u64 {
     let numbers = parts.iter().filter(|part| part.starts_with(|letter: char| letter.is_ascii_digit()));
     // one too long for the type is too large as well
