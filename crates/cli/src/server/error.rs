@@ -277,8 +277,7 @@ impl IntoResponse for ApiError {
             let seconds = HeaderValue::from(after.as_secs().max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
-        if self.code == Code::DeadlineExceeded {
-            // they would ask twice more, each time for as long
+        if !self.code.may_be_retried() {
             response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         // the log line of the request names the error; see `super::log`
@@ -321,6 +320,16 @@ mod tests {
         let told = ApiError::library(&phi3v::constraint::ConstraintError::NoOtherItem.into());
         assert_eq!(told.code, Code::ResponseFormatUnusable);
         assert!(told.hint.is_some_and(|hint| hint.to_string().contains("maxItems")));
+    }
+
+    #[test]
+    fn clients_are_told_not_to_ask_again_where_the_same_would_come_of_it() {
+        for code in Code::ALL {
+            let response = ApiError::new(*code, "").into_response();
+            let told = response.headers().get(&X_SHOULD_RETRY).map(|told| told.to_str().unwrap());
+            let is_final = ["internal_error", "engine_stopped", "deadline_exceeded"].contains(&code.name());
+            assert_eq!(told, is_final.then_some("false"), "{}", code.name());
+        }
     }
 
     #[test]
