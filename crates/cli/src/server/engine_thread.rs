@@ -1,7 +1,7 @@
 //! The thread that owns the engine. Requests come in by a channel; what happens to each goes out by a channel of its own.
 //!
-//! - A request holds a place for each of its answers from before it is sent until the engine has dropped it, so that a full
-//!   queue is known at once, whatever step the engine is in; see [`Places`].
+//! - A request holds a place for each of its answers from before it is prepared until the engine has dropped it, so that a
+//!   full queue is known at once, whatever step the engine is in; see [`Places`].
 //! - A client that has gone has dropped its receiver. The thread notices between steps, and within a step between the
 //!   layers of vision and prefill, and cancels the request; so it does where the request's time is over, also while its
 //!   client leaves an answer unread and asks for no update.
@@ -121,36 +121,32 @@ impl EngineHandle {
         (Self { jobs, places: Places::new(capacity) }, Jobs { receiver })
     }
 
-    /// Whether so many answers for a client, whose caches have that salt, could be let in at this moment.
+    /// Places for so many answers to a client, whose caches have that salt: all, or none, so that two requests for several answers
+    /// do not refuse each other. To be taken before the work of preparing them.
     ///
     /// # Errors
     /// Too many run or wait.
-    pub fn check_places(&self, client: &CacheSalt, answers: usize) -> Result<(), ApiError> {
-        if self.places.has_room(client, answers) { Ok(()) } else { Err(self.full()) }
+    pub fn places(&self, client: CacheSalt, answers: usize) -> Result<Vec<Place>, ApiError> {
+        let places = self.places.take(client, answers);
+        places.ok_or_else(|| super::limits::queue_full(self.places.capacity()))
     }
 
-    fn full(&self) -> ApiError {
-        super::limits::queue_full(self.places.capacity())
-    }
-
-    /// Sends a request of one or more answers to the engine. `inputs` has been charged for its body and pictures.
+    /// Sends a request of one or more answers, each with its place, to the engine. `inputs` has been charged for its body and
+    /// pictures.
     ///
     /// # Errors
-    /// Too many wait, or the engine has stopped.
+    /// The engine has stopped.
     pub fn submit(
         &self,
-        requests: Vec<Request>,
+        requests: impl IntoIterator<Item = (Request, Place)>,
         inputs: Budget,
         progress: bool,
         times: Times,
     ) -> Result<Updates, ApiError> {
-        let client = requests.first().map_or(CacheSalt::default(), |request| request.cache_salt);
-        // all or none: two requests for several answers must not refuse each other
-        let places = self.places.take(client, requests.len()).ok_or_else(|| self.full())?;
         let inputs = Arc::new(inputs);
         let holds = |place| Holds { _place: place, _inputs: Arc::clone(&inputs) };
         let admit = |(request, place)| Admitted { request, holds: holds(place) };
-        let admitted = requests.into_iter().zip(places).map(admit).collect();
+        let admitted = requests.into_iter().map(admit).collect();
         let (updates, receiver) = unbounded_channel();
         let span = tracing::Span::current();
         let job = AskJob { requests: admitted, client: Client { updates, progress, times, span } };
@@ -209,6 +205,15 @@ pub struct Jobs {
 
 #[cfg(test)]
 impl Jobs {
+    /// Whose request comes next.
+    pub(super) async fn next_client(&mut self) -> CacheSalt {
+        loop {
+            if let Some(Job::Ask(job)) = self.receiver.recv().await {
+                return job.requests[0].request.cache_salt;
+            }
+        }
+    }
+
     /// The images that have come ahead of their requests, and are still wanted.
     pub(super) fn images_ahead(&mut self) -> Vec<Arc<ImageInputs>> {
         let image = |job| if let Job::Ahead { inputs, .. } = job { inputs.upgrade() } else { None };
@@ -448,7 +453,8 @@ mod tests {
 
     /// Sends a request with a client of its own.
     fn ask(handle: &EngineHandle, times: Times) -> Updates {
-        handle.submit(vec![request()], Inputs::new(0).budget(), false, times).unwrap()
+        let place = handle.places(CacheSalt::default(), 1).unwrap().remove(0);
+        handle.submit([(request(), place)], Inputs::new(0).budget(), false, times).unwrap()
     }
 
     /// An engine on a device that fails once the model is loaded.
@@ -501,11 +507,12 @@ mod tests {
         let mut conversation = phi3v::Conversation::default();
         conversation.ask([], "What can you do?");
         let request = |_| session.request(&conversation).unwrap();
-        let requests = (0..2).map(request).collect();
         let inputs = Inputs::new(INPUT_BYTES);
         let mut budget = inputs.budget();
         budget.charge(INPUT_BYTES).unwrap();
         let (handle, jobs) = EngineHandle::new(2);
+        let places = handle.places(CacheSalt::default(), 2).unwrap();
+        let requests = (0..2).map(request).zip(places);
         let updates = handle.submit(requests, budget, false, Times::start(limits)).unwrap();
         (session.into_engine(), jobs, updates, inputs)
     }

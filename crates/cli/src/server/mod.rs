@@ -31,6 +31,7 @@ pub mod router;
 pub mod state;
 mod stream;
 pub mod tls;
+pub mod turns;
 mod ui;
 
 use crate::documents::Drawer;

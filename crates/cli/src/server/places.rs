@@ -16,7 +16,7 @@ pub(super) struct Places {
 }
 
 /// A place for an answer. Dropping it gives it back.
-pub(super) struct Place {
+pub struct Place {
     places: Places,
     client: CacheSalt,
 }
@@ -34,11 +34,6 @@ impl Places {
     /// Places held at this moment, all clients together.
     pub(super) fn held(&self) -> usize {
         self.held.lock().values().sum()
-    }
-
-    /// Whether a client could have so many places at this moment.
-    pub(super) fn has_room(&self, client: &CacheSalt, count: usize) -> bool {
-        self.fits(&self.held.lock(), client, count)
     }
 
     /// So many places for a client: all of them, or none where they are not to be had.
@@ -70,6 +65,13 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Places {
+        /// Whether a client could have so many places at this moment.
+        fn has_room(&self, client: &CacheSalt, count: usize) -> bool {
+            self.fits(&self.held.lock(), client, count)
+        }
+    }
 
     const ALICE: CacheSalt = [1; 32];
     const BOB: CacheSalt = [2; 32];

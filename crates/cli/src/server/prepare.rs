@@ -2,7 +2,7 @@
 //!
 //! The work is done on blocking threads, decoding by a few at a time, so that a large image delays neither other
 //! connections nor the engine's threads for long. A thread cannot be stopped: where the client leaves or the time is
-//! over, the work keeps its permit and its budget until it notices, between two images.
+//! over, the work keeps its turn and its budget until it notices, between two images.
 
 use super::ask::{self, Ask, Detail, RequestImage, Turn, TurnPart};
 use super::error::ApiError;
@@ -89,10 +89,11 @@ pub(super) async fn with_images<T: Send + 'static>(
     make: impl FnOnce(&ServedModel, Vec<Document>, &Abandoned) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Budget), ApiError> {
     let (files, mut budget) = read_all(app, images, budget, times).await?;
-    let permit = take_permit(if files.is_empty() { &app.texts } else { &app.decoders }).await?;
+    let turns = if files.is_empty() { &app.texts } else { &app.decoders };
+    let turn = turns.take(budget.client()).await?;
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
-        let _permit = permit;
+        let _turn = turn;
         let documents = decode_all(&app, &model, files, ahead, &mut budget, abandoned)?;
         Ok((make(&model, documents, abandoned)?, budget))
     })
@@ -132,10 +133,10 @@ impl Prompt {
             return Ok(self.build(&ask, max_new_tokens, None));
         }
         // a large schema takes its time
-        let permit = take_permit(&app.forms).await?;
+        let turn = app.forms.take(self.budget.client()).await?;
         let model = model.clone();
         blocking(move |abandoned| {
-            let _permit = permit;
+            let _turn = turn;
             abandoned.check()?;
             let constraint =
                 ask.form.as_ref().map(|form| constraint(&model, form, ask.names.form)).transpose()?;
@@ -454,23 +455,22 @@ mod tests {
     use super::*;
     use crate::server::engine_thread::EngineHandle;
     use crate::server::error::Code;
+    use crate::server::turns::Turns;
     use crate::sources::Fetcher;
-    use phi3v::checkpoint::Checkpoint;
-    use phi3v::constraint::{ConstraintFactory, GrammarLimits};
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::sync::mpsc;
     use std::time::Duration;
 
     #[tokio::test]
-    async fn work_that_nobody_waits_for_keeps_its_permit_until_it_has_ended() {
-        let permits = Arc::new(Semaphore::new(1));
-        let permit = take_permit(&permits).await.unwrap();
+    async fn work_that_nobody_waits_for_keeps_its_turn_until_it_has_ended() {
+        let turns = Turns::new(1);
+        let turn = turns.take(CacheSalt::default()).await.unwrap();
         let (go_on, wait) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let (begin, begun) = mpsc::channel();
         let mut work = Box::pin(blocking(move |abandoned| {
-            let _permit = permit;
+            let _turn = turn;
             begin.send(()).unwrap();
             wait.recv().unwrap();
             tell.send(abandoned.check().is_err()).unwrap();
@@ -480,15 +480,12 @@ mod tests {
         // work that has not begun when nobody waits any more never does
         begun.recv().unwrap();
         drop(work);
-        assert_eq!(
-            permits.available_permits(),
-            0,
-            "a client that left must not make budget for another decoder"
-        );
+        assert_eq!(turns.free(), 0, "a client that left must not make room for another decoder");
         go_on.send(()).unwrap();
         assert!(told.recv().unwrap(), "the work learns that nobody waits");
-        let permit = tokio::time::timeout(Duration::from_secs(10), take_permit(&permits)).await.unwrap();
-        assert!(permit.is_ok(), "the permit is given back");
+        let again = turns.take(CacheSalt::default());
+        let turn = tokio::time::timeout(Duration::from_secs(10), again).await.unwrap();
+        assert!(turn.is_ok(), "the turn is given back");
     }
 
     #[tokio::test]
@@ -501,15 +498,6 @@ mod tests {
             Ok(())
         });
         assert_eq!(Times::start(&limits).within(work).await.unwrap_err().code, Code::DeadlineExceeded);
-    }
-
-    fn demo() -> ServedModel {
-        let Checkpoint { name, tokenizer, preprocessor, .. } =
-            Checkpoint::from_files(&phi3v::demo::files()).unwrap();
-        let constraints = ConstraintFactory::new(&tokenizer, GrammarLimits::default()).unwrap();
-        let constraints = Arc::new(constraints);
-        let (description, image_params, context_tokens) = (None, preprocessor, 4096);
-        ServedModel { name, description, tokenizer, constraints, image_params, context_tokens }
     }
 
     #[test]
@@ -527,7 +515,7 @@ mod tests {
                 _budget: app.budget(CacheSalt::default()),
             };
             let files = pictures.iter().enumerate().map(file).collect();
-            let model = ServedModel { context_tokens, ..demo() };
+            let model = ServedModel { context_tokens, ..ServedModel::demo() };
             let decoded = decode_all(
                 &app,
                 &model,

@@ -4,6 +4,7 @@ use super::engine_thread::EngineHandle;
 use super::error::ApiError;
 use super::limits::{self, Limits};
 use super::metrics::Metrics;
+use super::turns::Turns;
 use crate::documents::Drawer;
 use crate::sources::{Budget, Inputs, Sources};
 use phi3v::constraint::ConstraintFactory;
@@ -13,7 +14,6 @@ use phi3v::tokenizer::Tokenizer;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
 
 /// Requests that are decoded at one time: enough to hide one behind the other's input, few enough for a decoder's
 /// transient memory (a picture at the pixel limit takes 150 MB, and as much again to be cut).
@@ -42,6 +42,20 @@ pub struct ServedModel {
     pub context_tokens: usize,
 }
 
+#[cfg(test)]
+impl ServedModel {
+    /// The built-in model.
+    pub(super) fn demo() -> Self {
+        let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files()).unwrap();
+        let phi3v::checkpoint::Checkpoint { name, tokenizer, preprocessor, .. } = checkpoint;
+        let constraints =
+            ConstraintFactory::new(&tokenizer, phi3v::constraint::GrammarLimits::default()).unwrap();
+        let constraints = Arc::new(constraints);
+        let (description, image_params, context_tokens) = (None, preprocessor, 4096);
+        Self { name, description, tokenizer, constraints, image_params, context_tokens }
+    }
+}
+
 /// What all requests share: bounds, the engine, the sources of pictures, counters, and the model once it is there.
 pub struct App {
     /// Bounds of requests, connections and times.
@@ -57,11 +71,11 @@ pub struct App {
     /// Seconds since 1970 of the start.
     pub started: u64,
     /// Turns at decoding pictures.
-    pub decoders: Arc<Semaphore>,
+    pub decoders: Turns,
     /// Turns at text without pictures: nobody waits there for the pictures of others.
-    pub texts: Arc<Semaphore>,
+    pub texts: Turns,
     /// Turns at compiling forms: nobody without one waits there.
-    pub forms: Arc<Semaphore>,
+    pub forms: Turns,
     model: OnceLock<ServedModel>,
     /// Whether the model's device failed, and the model is being loaded anew.
     reloading: AtomicBool,
@@ -80,9 +94,9 @@ impl App {
             sources,
             drawer,
             started: unix_seconds(),
-            decoders: Arc::new(Semaphore::new(DECODERS)),
-            texts: Arc::new(Semaphore::new(TEXTS)),
-            forms: Arc::new(Semaphore::new(FORMS)),
+            decoders: Turns::new(DECODERS),
+            texts: Turns::new(TEXTS),
+            forms: Turns::new(FORMS),
             model: OnceLock::new(),
             reloading: AtomicBool::new(false),
             draining: AtomicBool::new(false),

@@ -68,6 +68,11 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Whose request it is.
+    pub fn client(&self) -> CacheSalt {
+        self.client
+    }
+
     /// Charges `bytes` more.
     ///
     /// # Errors

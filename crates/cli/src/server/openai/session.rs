@@ -33,12 +33,12 @@ impl Session {
         progress: bool,
         times: Times,
     ) -> Result<Self, ApiError> {
-        // before the work of preparing; a place can still be gone when it is done
-        app.engine.check_places(&ask.cache_salt, ask.choices)?;
+        // before the work of preparing, which is not to be done in vain
+        let places = app.engine.places(ask.cache_salt, ask.choices)?;
         let prepared = prepare::requests(app, model, ask, budget, times);
         let Requests { requests, budget, .. } = times.within(prepared).await?;
         let remaining = requests.len();
-        let updates = app.engine.submit(requests, budget, progress, times)?;
+        let updates = app.engine.submit(requests.into_iter().zip(places), budget, progress, times)?;
         Ok(Self { updates, remaining })
     }
 }
@@ -66,5 +66,87 @@ impl UsageFields {
         }
         self.completion_tokens += usage.completion_tokens;
         self.total_tokens = self.prompt_tokens + self.completion_tokens;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documents::Drawer;
+    use crate::server::ask::{Names, Turn, TurnPart};
+    use crate::server::engine_thread::EngineHandle;
+    use crate::server::error::Code;
+    use crate::server::limits::Limits;
+    use crate::sources::Sources;
+    use phi3v::chat_template::Role;
+    use phi3v::engine::CacheSalt;
+    use phi3v::sampler::SamplingParams;
+    use std::time::Duration;
+    use tokio::task::JoinHandle;
+
+    const ALICE: CacheSalt = [1; 32];
+    const BOB: CacheSalt = [2; 32];
+
+    fn ask(cache_salt: CacheSalt) -> Ask {
+        let parts = vec![TurnPart::Text("What can you do?".to_owned())];
+        Ask {
+            names: Names { turns: "messages", form: "response_format" },
+            turns: vec![Turn { role: Role::User, parts }],
+            sampling: SamplingParams::default(),
+            choices: 1,
+            max_tokens: Some((1, "max_tokens")),
+            stop: Vec::new(),
+            form: None,
+            cache_salt,
+        }
+    }
+
+    /// A request of a client that is on its way to the engine.
+    async fn start(app: &Arc<App>, client: CacheSalt) -> JoinHandle<Result<Session, ApiError>> {
+        let app = Arc::clone(app);
+        let started = tokio::spawn(async move {
+            let (budget, times) = (app.budget(client), Times::start(&app.limits));
+            Session::start(&app, &ServedModel::demo(), ask(client), budget, false, times).await
+        });
+        // it comes as far as it can before the next one
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        started
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_before_anything_is_prepared() {
+        let app =
+            App::new(Limits::default(), EngineHandle::new(1).0, Sources::data_urls_only(), Drawer::default());
+        let app = Arc::new(app);
+        let held = [app.texts.take(ALICE).await.ok(), app.texts.take(ALICE).await.ok()];
+        let waits = start(&app, ALICE).await;
+        // were it to wait for its turn, this would not end
+        let refused = start(&app, ALICE).await.await.unwrap();
+        assert_eq!(refused.err().map(|error| error.code), Some(Code::QueueFull));
+        assert!(!waits.is_finished());
+        waits.abort();
+        assert!(waits.await.is_err_and(|error| error.is_cancelled()));
+        assert_eq!(app.engine.in_flight(), 0, "who has gone makes room");
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn one_clients_flood_keeps_no_other_waiting_for_all_of_it() {
+        let (engine, mut jobs) = EngineHandle::new(32);
+        let app = App::new(Limits::default(), engine, Sources::data_urls_only(), Drawer::default());
+        let app = Arc::new(app);
+        let held = [app.texts.take(ALICE).await.ok(), app.texts.take(ALICE).await.ok()];
+        let mut asked = Vec::new();
+        for client in [ALICE; 16].into_iter().chain([BOB]) {
+            asked.push(start(&app, client).await);
+        }
+        let [turn, _held] = held;
+        drop(turn);
+        let mut order = Vec::new();
+        for _ in 0..asked.len() {
+            order.push(jobs.next_client().await);
+        }
+        // the second, but for the order in which threads that are done tell of it
+        assert!(order[..8].contains(&BOB), "{order:?}");
     }
 }

@@ -52,9 +52,9 @@ pub async fn decisions(
     let (decide, asked) = decide(request, &app.limits)?;
     let decide = Decide { cache_salt: caller.cache_salt, ..decide };
     decide.check(&app.limits)?;
-    app.engine.check_places(&caller.cache_salt, 1)?;
+    let places = app.engine.places(caller.cache_salt, 1)?;
     let (request, budget) = times.within(decide::request(&app, &model, decide, budget, times)).await?;
-    let mut updates = app.engine.submit(vec![request], budget, false, times)?;
+    let mut updates = app.engine.submit([request].into_iter().zip(places), budget, false, times)?;
     loop {
         if let Update::Finished(_, finished) = updates.next().await? {
             return Ok(Json(object(asked, *finished, model.name)?));

@@ -1,0 +1,183 @@
+//! Turns at work of which little is done at one time: pictures that are decoded, text that becomes ids, forms.
+//!
+//! Of one client's requests who came first is first; clients take turns, so that much of one keeps no other waiting for all of
+//! it. They are told apart as in [`super::places`].
+
+use phi3v::engine::CacheSalt;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+use super::error::ApiError;
+
+/// Turns at one kind of work; clones are the same.
+#[derive(Clone)]
+pub struct Turns(Arc<Mutex<Queue>>);
+
+/// Who has to wait.
+struct Queue {
+    /// Turns that nobody has.
+    free: usize,
+    /// Clients with a request that waits, the next one first. None of them is without.
+    clients: VecDeque<(CacheSalt, VecDeque<oneshot::Sender<Turn>>)>,
+}
+
+/// A turn, to be moved into the work. Dropping it ends it.
+pub struct Turn {
+    /// None where nobody has come to have it.
+    of: Option<Turns>,
+}
+
+impl Turns {
+    /// So many at one time.
+    pub fn new(count: usize) -> Self {
+        Self(Arc::new(Mutex::new(Queue { free: count, clients: VecDeque::new() })))
+    }
+
+    /// A turn for a client's request, as soon as it is its own.
+    ///
+    /// # Errors
+    /// There are no turns any more.
+    pub async fn take(&self, client: CacheSalt) -> Result<Turn, ApiError> {
+        let waiting = {
+            let mut queue = self.lock();
+            if queue.free > 0 {
+                queue.free -= 1;
+                return Ok(self.turn());
+            }
+            queue.wait(client)
+        };
+        waiting.await.map_err(|_| ApiError::engine_stopped())
+    }
+
+    fn turn(&self) -> Turn {
+        Turn { of: Some(self.clone()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a turn that has ended to who is next.
+    fn pass_on(&self) {
+        let mut queue = self.lock();
+        while let Some(next) = queue.next() {
+            match next.send(self.turn()) {
+                Ok(()) => return,
+                // it has gone meanwhile; this turn ends no further time
+                Err(mut turn) => turn.of = None,
+            }
+        }
+        queue.free += 1;
+    }
+}
+
+impl Queue {
+    fn wait(&mut self, client: CacheSalt) -> oneshot::Receiver<Turn> {
+        let (sender, receiver) = oneshot::channel();
+        match self.clients.iter_mut().find(|(other, _)| *other == client) {
+            Some((_, waiting)) => {
+                waiting.retain(|other| !other.is_closed());
+                waiting.push_back(sender);
+            }
+            None => self.clients.push_back((client, VecDeque::from([sender]))),
+        }
+        receiver
+    }
+
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        let (client, mut waiting) = self.clients.pop_front()?;
+        let next = waiting.pop_front();
+        if !waiting.is_empty() {
+            self.clients.push_back((client, waiting));
+        }
+        next
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(turns) = self.of.take() {
+            turns.pass_on();
+        }
+    }
+}
+
+#[cfg(test)]
+impl Turns {
+    /// Turns that nobody has.
+    pub(super) fn free(&self) -> usize {
+        self.lock().free
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    type Waiting = Pin<Box<dyn Future<Output = Result<Turn, ApiError>>>>;
+
+    /// A request of a client that has begun to wait.
+    fn wait(turns: &Turns, client: u8) -> Waiting {
+        let turns = turns.clone();
+        let mut waiting: Waiting = Box::pin(async move { turns.take([client; 32]).await });
+        assert!(has_turn(&mut waiting).is_none(), "all turns are taken");
+        waiting
+    }
+
+    fn has_turn(waiting: &mut Waiting) -> Option<Turn> {
+        match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(turn) => Some(turn.unwrap()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_take_turns_and_each_is_served_in_order() {
+        let turns = Turns::new(1);
+        let mut turn = turns.take([1; 32]).await.unwrap();
+        let mut waiting: Vec<(&str, Waiting)> = Vec::new();
+        for (name, client) in [("a1", 1), ("a2", 1), ("a3", 1), ("b1", 2), ("b2", 2), ("c1", 3)] {
+            waiting.push((name, wait(&turns, client)));
+        }
+        let mut order = Vec::new();
+        while !waiting.is_empty() {
+            drop(turn);
+            let mut ready: Vec<(usize, Turn)> = Vec::new();
+            for (index, (_, waiting)) in waiting.iter_mut().enumerate() {
+                ready.extend(has_turn(waiting).map(|turn| (index, turn)));
+            }
+            assert_eq!(ready.len(), 1, "one at a time");
+            let (index, next) = ready.remove(0);
+            order.push(waiting.remove(index).0);
+            turn = next;
+        }
+        assert_eq!(order, ["a1", "b1", "c1", "a2", "b2", "a3"]);
+        drop(turn);
+        assert_eq!(turns.free(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_is_passed_over() {
+        let turns = Turns::new(2);
+        let held = [turns.take([1; 32]).await.unwrap(), turns.take([1; 32]).await.unwrap()];
+        let gone: Vec<Waiting> = (0..1_000).map(|client| wait(&turns, client as u8)).collect();
+        let mut last = wait(&turns, 7);
+        drop(gone);
+        drop(held);
+        let turn = has_turn(&mut last).unwrap();
+        assert_eq!(turns.free(), 1, "the other has come back");
+        // one that is handed over and not taken comes back too
+        let held = turns.take([1; 32]).await.unwrap();
+        let handed = wait(&turns, 2);
+        drop(turn);
+        assert_eq!(turns.free(), 0);
+        drop(handed);
+        assert_eq!(turns.free(), 1);
+        drop(held);
+        assert_eq!(turns.free(), 2);
+    }
+}
