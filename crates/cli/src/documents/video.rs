@@ -18,6 +18,8 @@ pub(super) const SAMPLES_PER_SECOND: f64 = 2.0;
 pub(super) const SAMPLE_SIDE: usize = 32;
 /// Frames that are compared: four hours.
 pub(super) const SAMPLES_MAX: usize = 4 * 3600 * 2;
+/// Makes frames as wide as they are shown, where pixels are no squares; pixels of no known shape are taken for such.
+const SQUARE_PIXELS: &str = "scale=iw*sar:ih,setsar=1";
 /// Steps of each colour in a histogram.
 const LEVELS: usize = 16;
 
@@ -59,7 +61,7 @@ pub(super) fn frames(
     };
     let wanted: Vec<String> = numbers.iter().map(|number| format!("eq(n,{number})")).collect();
     // side by side at a constant rate, so that ffmpeg repeats and drops none to keep time
-    let filter = format!("fps={fps},select='{}',setpts=N", wanted.join("+"));
+    let filter = format!("fps={fps},select='{}',setpts=N,{SQUARE_PIXELS}", wanted.join("+"));
     let rate = fps.to_string();
     let process = start(&file, &filter, &["-r", &rate, "-f", "image2pipe", "-c:v", "ppm"])?;
     let most = numbers.len();
@@ -71,7 +73,7 @@ pub(super) fn frames(
 /// Small frames of the whole video, `[frames, side, side, 3]`.
 fn samples(file: &HandedFile) -> Result<Vec<u8>, DocumentError> {
     let filter = format!("fps={SAMPLES_PER_SECOND},scale={SAMPLE_SIDE}:{SAMPLE_SIDE}");
-    let mut process = start(file, &filter, &["-f", "rawvideo", "-pix_fmt", "rgb24"])?;
+    let mut process = start(file, &filter, &["-f", "rawvideo"])?;
     let bytes_max = SAMPLES_MAX * SAMPLE_SIDE * SAMPLE_SIDE * 3;
     let mut samples = Vec::new();
     let read = (&mut process.stdout).take(bytes_max as u64).read_to_end(&mut samples);
@@ -87,7 +89,9 @@ fn start(file: &HandedFile, filter: &str, output: &[&str]) -> Result<Watched, Do
     let path = file.give_to(&mut command).map_err(DocumentError::VideoFile)?;
     // a list of other files or addresses is no video
     command.args(["-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i"]).arg(path);
-    command.args(["-an", "-sn", "-dn", "-vf", filter]).args(output).arg("pipe:1");
+    command.args(["-an", "-sn", "-dn", "-vf", filter]);
+    // of a video of more than 8 bits it would write 16
+    command.args(["-pix_fmt", "rgb24"]).args(output).arg("pipe:1");
     away_from_ctrl_c(&mut command);
     Watched::start_tool(&mut command, TIME_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DocumentError::NoFfmpeg,

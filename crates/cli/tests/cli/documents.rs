@@ -219,11 +219,14 @@ fn chat_takes_the_pages_of_a_document() {
 fn makes_video(fixture: &Fixture, name: &str) -> bool {
     let color = |color: &str, label: &str| format!("color={color}:s=64x48:r=10:d=2[{label}]");
     let scenes = [color("red", "a"), color("blue", "b"), color("white", "c")].join(";");
+    let encoder: &[&str] = if name.ends_with(".mp4") { &["-c:v", "mpeg4"] } else { &[] };
+    makes_clip(fixture, name, &format!("{scenes};[a][b][c]concat=n=3"), encoder)
+}
+
+/// A video of what this graph of filters draws; whether ffmpeg is there to make it.
+fn makes_clip(fixture: &Fixture, name: &str, graph: &str, encoder: &[&str]) -> bool {
     let mut command = std::process::Command::new("ffmpeg");
-    command.args(["-v", "error", "-f", "lavfi", "-i", &format!("{scenes};[a][b][c]concat=n=3")]);
-    if name.ends_with(".mp4") {
-        command.args(["-c:v", "mpeg4"]);
-    }
+    command.args(["-v", "error", "-f", "lavfi", "-i", graph]).args(encoder);
     let made = command.arg(fixture.path(name)).status().is_ok_and(|status| status.success());
     if !made {
         phi3v_kernels::testing::skip("frames of a video need ffmpeg", "install ffmpeg");
@@ -250,6 +253,29 @@ fn frames_of_a_video_are_those_at_which_it_changes_or_so_many_a_second() {
     assert_eq!(times(&["clip.mp4", "--fps", "0.4", "--frames", "2", "What?"]), ["0", "2.5"]);
     assert_eq!(times(&["clip.gif", "What?"]), [""], "an animation is its first frame");
     assert_eq!(times(&["clip.gif", "--frames", "3", "What?"]), ["0", "2", "4"]);
+}
+
+#[test]
+fn frames_of_deep_videos_and_of_those_whose_pixels_are_no_squares_are_read_as_they_are_seen() {
+    let fixture = fixture();
+    let red = "color=red:s=64x48:r=10:d=2";
+    let ten_bits = ["-c:v", "ffv1", "-pix_fmt", "yuv420p10le"];
+    let clips = [
+        ("deep.mkv", red.to_owned(), &ten_bits[..], (64, 48)),
+        ("wide.mp4", format!("{red},setsar=2"), &["-c:v", "mpeg4"], (128, 48)),
+        ("narrow.mkv", format!("{red},setsar=1/2"), &ten_bits, (32, 48)),
+        ("unknown.mkv", format!("{red},setsar=0"), &ten_bits, (64, 48)),
+    ];
+    for (name, graph, encoder, expected) in clips {
+        if !makes_clip(&fixture, name, &graph, encoder) {
+            return;
+        }
+        for choice in [&[][..], &["--fps", "1", "--frames", "1"]] {
+            let told = looked_at(&fixture, &[&[name, "What?"], choice].concat());
+            let sizes: Vec<_> = told.into_iter().map(|(_, width, height)| (width, height)).collect();
+            assert_eq!(sizes, [expected], "{name} {choice:?}");
+        }
+    }
 }
 
 #[test]
