@@ -3,6 +3,7 @@
 use super::error::BatchError;
 use super::lines::Lines;
 use super::passed_over::PassedOver;
+use super::pattern::{self, Part};
 use crate::bounded;
 use crate::paths::{has_picture_ending, is_loose_word, is_read_once, open_named};
 use crate::sources::{http_url, page_name};
@@ -11,6 +12,7 @@ use phi3v::files::read_to_limit;
 use phi3v::image::is_picture;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::FileType;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -238,22 +240,11 @@ impl Found {
 
     fn pattern(&mut self, pattern: &str) -> Result<(), BatchError> {
         let refused = |reason| BatchError::Pattern { pattern: pattern.to_owned(), reason };
-        let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
-        let paths = glob::glob_with(pattern, options).map_err(|error| refused(error.msg))?;
+        let (begin, parts) = pattern::parts(pattern).map_err(refused)?;
         let before = self.items.len();
         // of other inputs
         let earlier = self.passed_over.first_unread.take();
-        for path in paths {
-            match path {
-                Ok(path) if path.is_file() => self.file(&path, Path::new("")),
-                Ok(path) if path.is_dir() => {}
-                Ok(path) => self.passed_over.no_file(&path, false),
-                Err(error) => {
-                    let path = error.path().to_owned();
-                    self.passed_over.unread(BatchError::read(&path, error.into()));
-                }
-            }
-        }
+        self.matching(&begin, &parts);
         if self.items.len() == before {
             return Err(self.passed_over.none(pattern.to_owned()));
         }
@@ -261,26 +252,59 @@ impl Found {
         Ok(())
     }
 
+    /// The pictures below `folder` whose paths from there on match `parts`, in the order of their names. Links to folders lead
+    /// on where a part is theirs, and not in any depth: one could lead back here.
+    fn matching(&mut self, folder: &Path, parts: &[Part]) {
+        let is_deep = matches!(parts, [Part::AnyDepth, ..]);
+        let [part, rest @ ..] = &parts[usize::from(is_deep)..] else { return };
+        if let Part::Name(name) = part {
+            self.matched(&folder.join(name), rest);
+            if !is_deep {
+                return;
+            }
+        }
+        let entries = match entries(folder) {
+            Ok(entries) => entries,
+            Err(error) => return self.passed_over.unread(error),
+        };
+        for (name, kind) in entries {
+            let path = folder.join(&name);
+            if matches!(part, Part::Pattern(pattern) if pattern.matches(&name.to_string_lossy())) {
+                self.matched(&path, rest);
+            }
+            if is_deep && kind.is_dir() {
+                self.matching(&path, parts);
+            } else if is_deep && kind.is_symlink() && path.is_dir() {
+                self.passed_over.linked.add(&path);
+            }
+        }
+    }
+
+    /// What is found at `path`: a file, or where `parts` are left, those in a folder.
+    fn matched(&mut self, path: &Path, parts: &[Part]) {
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => self.matching(path, parts),
+            Ok(metadata) if metadata.is_file() && parts.is_empty() => self.file(path, Path::new("")),
+            Ok(_) if !parts.is_empty() => {}
+            told => self.passed_over.no_file(path, told),
+        }
+    }
+
     /// The pictures in a folder and those below it, in the order of their names. `base` is left out of their names.
     ///
     /// # Errors
     /// The folder itself cannot be read; one below it is passed over.
     fn folder(&mut self, folder: &Path, base: &Path) -> Result<(), BatchError> {
-        let refused = |error| BatchError::read(folder, error);
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(refused)? {
-            entries.push(entry.map_err(refused)?.path());
-        }
-        entries.sort_unstable();
-        for path in entries.iter().filter(|path| !is_hidden(path)) {
-            // a link to a folder could lead back here
-            let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-            match std::fs::metadata(path) {
-                Ok(metadata) if metadata.is_dir() && !is_link => {
-                    self.folder(path, base).unwrap_or_else(|error| self.passed_over.unread(error));
-                }
-                Ok(metadata) if metadata.is_file() => self.file(path, base),
-                told => self.passed_over.no_file(path, told.is_ok_and(|metadata| metadata.is_dir())),
+        for (name, kind) in entries(folder)? {
+            let path = folder.join(name);
+            // and not through a link, which could lead back here
+            if kind.is_dir() {
+                self.folder(&path, base).unwrap_or_else(|error| self.passed_over.unread(error));
+                continue;
+            }
+            match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() => self.file(&path, base),
+                told => self.passed_over.no_file(&path, told),
             }
         }
         Ok(())
@@ -313,8 +337,25 @@ impl Found {
     }
 }
 
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+/// The names in a folder that are not hidden, in their order, with what each is: of a link that it is one.
+fn entries(folder: &Path) -> Result<Vec<(OsString, FileType)>, BatchError> {
+    let refused = |error| BatchError::read(folder, error);
+    // where a pattern begins
+    let place = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(place).map_err(refused)? {
+        let entry = entry.map_err(refused)?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        match entry.file_type() {
+            Ok(kind) => entries.push((entry.file_name(), kind)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // gone by now
+            Err(error) => return Err(BatchError::read(&folder.join(entry.file_name()), error)),
+        }
+    }
+    entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(entries)
 }
 
 /// The path as it is written on every system. Bytes that are no text are written as `\xFF`, so that two names stay two.
@@ -468,6 +509,88 @@ mod tests {
             std::fs::write(dir.path().join(OsStr::from_bytes(name)), PNG).unwrap();
         }
         assert_eq!(ids(&[dir.path().into()], ""), ["\u{e9}\n.png", "\\xFE.png", "\\xFF.png"]);
+        let below = |names: [&str; 3]| names.map(|name| format!("{}/{name}", dir.path().display()));
+        let all = below(["\u{e9}\n.png", "\\xFE.png", "\\xFF.png"]);
+        assert_eq!(ids(&[dir.path().join("*.png").into()], ""), all, "by a pattern too");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_looked_at_is_told() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = folder();
+        let closed = dir.path().join("b/c");
+        symlink("x".repeat(300), dir.path().join("b/far.png")).unwrap();
+        let told = |pattern: &str| {
+            let found = find(&[dir.path().join(pattern).into()], &mut io::empty());
+            let Ok(Inputs::Pictures { passed_over, .. }) = found else { panic!("nothing was found") };
+            let first = passed_over.first_unread.map(|error| error.to_string()).unwrap_or_default();
+            (passed_over.unread, first)
+        };
+        let patterns = ["b", "b/*", "b/**/*.*"];
+        for pattern in patterns {
+            let (unread, first) = told(pattern);
+            assert!(unread == 1 && first.contains("b/far.png: file name too long"), "{pattern}: {first}");
+        }
+        std::fs::remove_file(dir.path().join("b/far.png")).unwrap();
+        // its names can be read, and nothing behind them
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o444)).unwrap();
+        let is_root = std::fs::metadata(closed.join("y.txt")).is_ok();
+        let all = patterns.map(told);
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+        if is_root {
+            phi3v_kernels::testing::skip("a file that cannot be looked at", "root looks at every file");
+            return;
+        }
+        for index in [0, 2] {
+            let (unread, first) = &all[index];
+            assert!(*unread == 1 && first.contains("b/c/y.txt: permission denied"), "{first}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn patterns_of_any_depth_follow_no_links_to_folders() {
+        use std::os::unix::fs::symlink;
+        let dir = folder();
+        symlink(".", dir.path().join("around")).unwrap();
+        let below = |name: &str| dir.path().join(name).into_os_string();
+        let shown = |names: &[&str]| -> Vec<String> {
+            names.iter().map(|name| with_slashes(&dir.path().join(name))).collect()
+        };
+        assert_eq!(ids(&[below("**/*.jpg")], ""), shown(&["b/x.jpg"]));
+        // two of them go around without an end
+        symlink(".", dir.path().join("b/around")).unwrap();
+        let found = find(&[below("**/*")], &mut io::empty()).unwrap();
+        let Inputs::Pictures { items, passed_over } = found else { panic!("lines") };
+        assert_eq!(items.len(), if cfg!(feature = "pdf") { 7 } else { 6 });
+        let first = dir.path().join("around").display().to_string();
+        assert_eq!(passed_over.linked, Passed { count: 2, first });
+        // one that is named, or reached by a part of the pattern of its own, is
+        assert_eq!(ids(&[below("around/b/*.jpg")], ""), shown(&["around/b/x.jpg"]));
+        assert_eq!(ids(&[below("a*d/z.png")], ""), shown(&["around/z.png"]));
+    }
+
+    #[test]
+    fn patterns_take_names_part_by_part_and_no_hidden_ones() {
+        let dir = folder();
+        for (pattern, expected) in [
+            ("*.[pP][nN][gG]", &["a.PNG", "z.png"][..]),
+            ("?/?/?.txt", &["b/c/y.txt"]),
+            ("b/**/y.txt", &["b/c/y.txt"]),
+            ("**/c/../x.jpg", &["b/c/../x.jpg"]),
+            ("**/b/**/**/*.[jt]*", &["b/c/y.txt", "b/x.jpg"]),
+            ("*/x.jpg", &["b/x.jpg"]),
+            (".thumbs/*.png", &[".thumbs/z.png"]),
+        ] {
+            let expected: Vec<String> =
+                expected.iter().map(|name| with_slashes(&dir.path().join(name))).collect();
+            assert_eq!(ids(&[dir.path().join(pattern).into()], ""), expected, "{pattern}");
+        }
+        for nothing in ["*hidden*", ".*", "*.png/", "b*x.jpg", "**", "b/*/z.png", "z.png/*"] {
+            let found = find(&[dir.path().join(nothing).into()], &mut io::empty());
+            assert!(matches!(found, Err(BatchError::NoPictures { .. })), "{nothing}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod lines;
 pub mod meter;
 pub mod pages;
 pub mod passed_over;
+mod pattern;
 pub mod prepare;
 pub mod questions;
 pub mod row;

@@ -4,6 +4,8 @@ use super::error::BatchError;
 use crate::note;
 use crate::paths::is_called_a_picture;
 use phi3v::error::count;
+use std::fs::Metadata;
+use std::io;
 use std::path::Path;
 
 /// What was come across in folders and by patterns, and is not asked about.
@@ -23,7 +25,7 @@ pub struct PassedOver {
     pub special: Passed,
     /// Named folders without a picture, as they were named.
     pub empty: Vec<String>,
-    /// Folders below those that were named which cannot be read.
+    /// Folders below those that were named which cannot be read, and what in them cannot be looked at.
     pub unread: usize,
     /// Why the first of them cannot.
     pub first_unread: Option<BatchError>,
@@ -39,7 +41,7 @@ pub struct Passed {
 }
 
 impl Passed {
-    fn add(&mut self, path: &Path) {
+    pub(super) fn add(&mut self, path: &Path) {
         if self.count == 0 {
             self.first = path.display().to_string();
         }
@@ -79,12 +81,12 @@ impl PassedOver {
         self.special.tell("pipe or device", "is no file", "are no files");
     }
 
-    /// A note about folders that cannot be read, if there are any.
+    /// A note about what cannot be read, if there is something.
     pub fn tell_unread(&self) {
         let Some(first) = &self.first_unread else { return };
         match self.unread {
             1 => note!("{first}; it was passed over"),
-            unread => note!("{first}; it was passed over, as were {}", count(unread - 1, "other folder")),
+            unread => note!("{first}; it was passed over, and {} like it", count(unread - 1, "other")),
         }
     }
 
@@ -111,19 +113,22 @@ impl PassedOver {
         }
     }
 
-    /// Counts what is no file: a link that leads nowhere or, where it is `is_dir`, to a folder, or a pipe or device.
-    pub(super) fn no_file(&mut self, path: &Path, is_dir: bool) {
-        let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-        match (is_link, path.exists()) {
-            (true, false) => self.dangling.add(path),
-            _ if is_dir => self.linked.add(path),
-            (_, true) => self.special.add(path),
-            // gone by now
-            (false, false) => {}
+    /// Counts what is no file, as it was `told`: a link to a folder or to nowhere, a pipe or device, or what cannot be looked at.
+    pub(super) fn no_file(&mut self, path: &Path, told: io::Result<Metadata>) {
+        match told {
+            Ok(metadata) if metadata.is_dir() => self.linked.add(path),
+            Ok(_) => self.special.add(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // without a link it is gone by now
+                if path.is_symlink() {
+                    self.dangling.add(path);
+                }
+            }
+            Err(error) => self.unread(BatchError::read(path, error)),
         }
     }
 
-    /// Counts a folder that cannot be read.
+    /// Counts a folder that cannot be read, or what cannot be looked at.
     pub(super) fn unread(&mut self, error: BatchError) {
         self.unread += 1;
         self.first_unread.get_or_insert(error);
