@@ -7,6 +7,7 @@ use super::pattern::{self, Part};
 use crate::bounded;
 use crate::paths::{has_picture_ending, is_loose_word, is_read_once, open_named};
 use crate::sources::{http_url, page_name};
+use crate::sys::name_of_bytes;
 use phi3v::document::{PDF_HEAD_BYTES, is_pdf};
 use phi3v::files::read_to_limit;
 use phi3v::image::is_picture;
@@ -68,7 +69,7 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
     for name in names {
         let path = Path::new(name);
         match std::fs::metadata(path) {
-            _ if name == "-" => found.list(&text_of_stdin(stdin)?),
+            _ if name == "-" => found.list(&bytes_of_stdin(stdin)?)?,
             _ if is_read_once(path) => return Err(BatchError::Pipe { path: path.display().to_string() }),
             Ok(metadata) if metadata.is_dir() => {
                 let before = found.items.len();
@@ -161,7 +162,7 @@ fn lines_of(name: &OsStr, stdin: &mut dyn Read) -> Result<Option<Inputs>, BatchE
             return Ok(Some(Inputs::Lines(Lines::of_bytes(bytes, Path::new("stdin"))?)));
         }
         let mut found = Found::default();
-        found.list(&text_of(bytes)?);
+        found.list(&bytes)?;
         return found.done(&[name.to_owned()]).map(Some);
     }
     if is_read_once(path) {
@@ -186,17 +187,6 @@ fn bytes_of_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, BatchError> {
         return Err(refused(crate::bounded::too_large("it", STDIN_BYTES_MAX)));
     }
     Ok(bytes)
-}
-
-fn text_of_stdin(stdin: &mut dyn Read) -> Result<String, BatchError> {
-    text_of(bytes_of_stdin(stdin)?)
-}
-
-fn text_of(bytes: Vec<u8>) -> Result<String, BatchError> {
-    String::from_utf8(bytes).map_err(|_| {
-        let error = io::Error::new(io::ErrorKind::InvalidData, "the list of names is not UTF-8 text");
-        BatchError::read(Path::new("stdin"), error)
-    })
 }
 
 /// The first byte that is no blank and no byte order mark.
@@ -232,10 +222,24 @@ impl Found {
         self.items.push(PictureItem { id: with_slashes(Path::new(&source)), source, page: None });
     }
 
-    /// A list of names, one a line.
-    fn list(&mut self, text: &str) {
-        let lines = text.trim_start_matches('\u{feff}').lines().filter(|line| !line.trim().is_empty());
-        lines.for_each(|line| self.named(line.into()));
+    /// A list of names from stdin, one a line.
+    ///
+    /// # Errors
+    /// A line that can be no name on this system.
+    fn list(&mut self, bytes: &[u8]) -> Result<(), BatchError> {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if String::from_utf8_lossy(line).trim().is_empty() {
+                continue;
+            }
+            let name = name_of_bytes(line).ok_or_else(|| {
+                let reason = format!("its line {} is not UTF-8 text", index + 1);
+                BatchError::read(Path::new("stdin"), io::Error::new(io::ErrorKind::InvalidData, reason))
+            })?;
+            self.named(name);
+        }
+        Ok(())
     }
 
     fn pattern(&mut self, pattern: &str) -> Result<(), BatchError> {
@@ -590,6 +594,20 @@ mod tests {
         for nothing in ["*hidden*", ".*", "*.png/", "b*x.jpg", "**", "b/*/z.png", "z.png/*"] {
             let found = find(&[dir.path().join(nothing).into()], &mut io::empty());
             assert!(matches!(found, Err(BatchError::NoPictures { .. })), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_list_that_is_no_text_is_a_name_where_it_can_be_one() {
+        let text = b"a.png\r\n\n\xff.png\nb.png";
+        let found = find(&["-".into()], &mut text.as_slice());
+        if cfg!(unix) {
+            let Ok(Inputs::Pictures { items, .. }) = found else { panic!("it was refused") };
+            let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
+            assert_eq!(ids, ["a.png", "\\xFF.png", "b.png"]);
+        } else {
+            let refused = found.err().unwrap().to_string();
+            assert!(refused.contains("line 3"), "{refused}");
         }
     }
 

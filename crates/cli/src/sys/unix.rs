@@ -2,8 +2,10 @@
 
 use super::Desktop;
 use cap_std::fs::{OpenOptions, OpenOptionsExt};
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
@@ -47,6 +49,12 @@ pub(crate) fn lead_to_one_file(a: &Path, b: &Path) -> bool {
 #[must_use]
 pub(crate) fn changed(metadata: &Metadata) -> String {
     format!("{}.{:09}", metadata.ctime(), metadata.ctime_nsec())
+}
+
+/// The name of a file that these bytes are.
+#[must_use]
+pub(crate) fn name_of_bytes(bytes: &[u8]) -> Option<OsString> {
+    Some(OsStr::from_bytes(bytes).to_owned())
 }
 
 /// Makes a blob of a cache appear at `link`: by a relative link, so that the cache may be moved.

@@ -50,6 +50,13 @@ pub(crate) fn changed(metadata: &Metadata) -> String {
     made.map_or(0, |time| time.as_nanos()).to_string()
 }
 
+/// The name of a file that these bytes are, which must be text.
+#[cfg(windows)]
+#[must_use]
+pub(crate) fn name_of_bytes(bytes: &[u8]) -> Option<std::ffi::OsString> {
+    std::str::from_utf8(bytes).ok().map(Into::into)
+}
+
 /// Makes a blob of a cache appear at `link`. Links need privileges: a hard link, or else a copy.
 ///
 /// # Errors
