@@ -3,7 +3,7 @@
 mod hub;
 mod library;
 
-use crate::documents::DocumentError;
+use crate::documents::{DocumentError, DrawLimits};
 use crate::error::{CliError, ExitCode};
 use crate::paths::{quoted, unwritable};
 use crate::sources::{FetchFault, NamedImageError, SourceError, Unallowed, http_url};
@@ -99,6 +99,12 @@ impl NamedImageError {
     pub fn hint_in_batch(&self) -> Option<String> {
         let hint = match self {
             Self::Image { error, .. } => return library::image(error),
+            Self::Document { error: DocumentError::ManyPages { pages, .. }, .. }
+                if *pages > DrawLimits::default().pages_max =>
+            {
+                let most = DrawLimits::default().pages_max;
+                return Some(format!("choose some with another --out, as --pages 1-{most}"));
+            }
             // its pages could not be counted, or it is at an address that does not look like a document's
             Self::Document {
                 error: DocumentError::ChosenPages { .. } | DocumentError::ManyPages { .. },
@@ -268,6 +274,18 @@ mod tests {
         let error = NamedImageError::Document { name: "a.pdf".to_owned(), error };
         let hint = CliError::from(error).in_chat().hint().unwrap_or_default();
         assert!(hint.starts_with("begin with phi3v chat --pages 1-16, "), "{hint}");
+    }
+
+    #[test]
+    fn a_batch_is_told_to_choose_where_no_page_is_asked_about() {
+        let hint = |pages, limit| {
+            let error = DocumentError::ManyPages { pages, limit };
+            NamedImageError::Document { name: "a.pdf".to_owned(), error }.hint_in_batch().unwrap()
+        };
+        for limit in [1, 10_000] {
+            assert_eq!(hint(10_001, limit), "choose some with another --out, as --pages 1-10000");
+        }
+        assert!(hint(10_000, 1).contains("--pages 1- for documents at addresses"));
     }
 
     #[test]

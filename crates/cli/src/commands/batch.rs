@@ -111,7 +111,7 @@ fn found(args: &BatchArgs, documents: &OpenFiles) -> Result<Inputs, CliError> {
     progress.clear();
     found.check_ids()?;
     if let (Inputs::Pictures { items, .. }, Some(choice)) = (&found, &args.picture.pages)
-        && choice.of_document(1).is_err()
+        && choice.of_document(1, 1).is_err()
         && items.iter().all(|item| item.page.is_none())
     {
         note!("no input has pages, so that --pages chooses nothing");

@@ -28,15 +28,20 @@ impl PageChoice {
     /// document ends with it.
     ///
     /// # Errors
-    /// A page or range that begins behind the end.
-    pub fn of_document(&self, pages: usize) -> Result<Vec<usize>, DocumentError> {
+    /// A page or range that begins behind the end, or more than `limit` pages.
+    pub fn of_document(&self, pages: usize, limit: usize) -> Result<Vec<usize>, DocumentError> {
         let (mut seen, mut chosen) = (BTreeSet::new(), Vec::new());
         for Range { first, last } in &self.0 {
             if *first > pages {
                 return Err(PdfError::NoPage { page: *first, pages }.into());
             }
             let last = last.unwrap_or(pages).min(pages);
-            chosen.extend((*first..=last).filter(|page| seen.insert(*page)));
+            // one more than may be, of however many
+            let more = (*first..=last).filter(|page| seen.insert(*page)).take(limit.saturating_add(1));
+            chosen.extend(more);
+            if chosen.len() > limit {
+                return Err(DocumentError::ManyPages { pages, limit });
+            }
         }
         Ok(chosen)
     }
@@ -82,19 +87,31 @@ mod tests {
 
     #[test]
     fn pages_are_chosen_in_order_and_once() {
-        let chosen = |text: &str, pages| text.parse::<PageChoice>().unwrap().of_document(pages).unwrap();
+        let chosen = |text: &str, pages| text.parse::<PageChoice>().unwrap().of_document(pages, 5).unwrap();
         assert_eq!(chosen("1-3", 9), [1, 2, 3]);
         assert_eq!(chosen("1-3", 2), [1, 2], "a range ends with the document");
         assert_eq!(chosen("7-, 2,1-2", 9), [7, 8, 9, 2, 1]);
         assert_eq!(chosen(" 4 ", 4), [4]);
         assert_eq!(chosen("1-18446744073709551615", 2), [1, 2]);
-        assert_eq!(PageChoice::of(3).of_document(3).unwrap(), [3]);
+        assert_eq!(PageChoice::of(3).of_document(3, 1).unwrap(), [3]);
+    }
+
+    #[test]
+    fn more_pages_than_the_limit_are_refused_and_the_last_of_many_is_not() {
+        let many = usize::MAX;
+        let chosen = |text: &str| text.parse::<PageChoice>().unwrap().of_document(many, 3);
+        assert_eq!(chosen(&format!("7,1,{many}")).unwrap(), [7, 1, many]);
+        assert_eq!(chosen("2-3,1-3").unwrap(), [2, 3, 1]);
+        for text in ["1-4", "1-", "1-3,7"] {
+            let refused = chosen(text).unwrap_err();
+            assert!(matches!(refused, DocumentError::ManyPages { limit: 3, .. }), "{text}: {refused}");
+        }
     }
 
     #[test]
     fn what_is_behind_the_end_is_refused() {
         for text in ["5", "5-", "5-6", "1,5"] {
-            let refused = text.parse::<PageChoice>().unwrap().of_document(4).unwrap_err();
+            let refused = text.parse::<PageChoice>().unwrap().of_document(4, 4).unwrap_err();
             assert_eq!(refused.to_string(), "there is no page 5, the document has 4", "{text}");
         }
     }

@@ -25,7 +25,7 @@ pub struct DrawLimits {
     pub page_time_max: Duration,
     /// Memory of the process that draws.
     pub memory_max: u64,
-    /// Pages of a document, of which some or all may be drawn.
+    /// Pages of a document that may be chosen.
     pub pages_max: usize,
 }
 
@@ -82,6 +82,12 @@ impl Drawer {
         Self { program: Some(program.to_owned()), ..Self::default() }
     }
 
+    /// What drawing may cost.
+    #[must_use]
+    pub fn limits(&self) -> DrawLimits {
+        self.limits
+    }
+
     /// The same within `limits`.
     #[must_use]
     pub fn with_limits(self, limits: DrawLimits) -> Self {
@@ -104,9 +110,6 @@ impl Drawer {
         let mut document = Document { peer, limits, time: self.time(), pages: 0 };
         let sent = document.peer.send_file(&Work::Pdf(bytes.len() as u64), bytes);
         match sent.and_then(|()| document.peer.reply()).map_err(|_| document.end())? {
-            Reply::Pages(pages) if pages > limits.pages_max => {
-                Err(DocumentError::ManyPages { pages, limit: limits.pages_max })
-            }
             Reply::Pages(pages) => {
                 // until it is asked for a page it only waits
                 document.peer.process.give(IDLE_TIME_MAX);

@@ -15,7 +15,7 @@ pub enum DocumentError {
     /// It is a PDF that cannot be drawn.
     #[error(transparent)]
     Pdf(#[from] PdfError),
-    /// Nobody chose pages, and there are more than are looked at unasked.
+    /// More pages were chosen than may be, or nobody chose and there are more than are looked at unasked.
     #[error("the document has {pages} pages, and {limit} at most are looked at together")]
     ManyPages {
         /// Pages of the document.

@@ -103,17 +103,17 @@ impl Reading {
     /// The chosen pages of a file; all where nobody chose.
     fn chosen(&self, file: &OpenFile) -> Result<Vec<usize>, DocumentError> {
         let (pages, limit) = (file.pages(), self.limits.frames_max);
+        let chosen_max = self.drawer.limits().pages_max;
+        let unasked_max = self.pages_unasked_max.min(chosen_max);
         match &self.pages {
             // where there are more they were not counted
             Some(choice) if matches!(file, OpenFile::Tiff { .. }) && pages > limit => {
-                let chosen = choice.of_document(pages).ok();
+                let chosen = choice.of_document(pages, limit).ok();
                 let chosen = chosen.filter(|chosen| chosen.iter().all(|page| *page <= limit));
                 Ok(chosen.ok_or(ImageError::Frames { format: "TIFF", frames: pages, limit })?)
             }
-            Some(choice) => choice.of_document(pages),
-            None if pages > self.pages_unasked_max => {
-                Err(DocumentError::ManyPages { pages, limit: self.pages_unasked_max })
-            }
+            Some(choice) => choice.of_document(pages, chosen_max),
+            None if pages > unasked_max => Err(DocumentError::ManyPages { pages, limit: unasked_max }),
             None => Ok((1..=pages).collect()),
         }
     }

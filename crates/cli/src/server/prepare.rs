@@ -342,7 +342,11 @@ fn decode_all(
         let mut images = Vec::new();
         let pages = reading.open(bytes).map_err(refused)?;
         if pages.kind() == Kind::Picture {
-            reading.pages.iter().try_for_each(|choice| choice.of_document(1).map(drop)).map_err(refused)?;
+            reading
+                .pages
+                .iter()
+                .try_for_each(|choice| choice.of_document(1, 1).map(drop))
+                .map_err(refused)?;
         }
         for page in pages {
             abandoned.check()?;

@@ -218,7 +218,7 @@ pub fn useless_flags(name: &str, kind: Kind, options: &ImageOptions) -> Vec<Stri
     let frames = options.frames.filter(|choice| choice.is_asked_for && kind != Kind::Video);
     let frames = frames.map(|choice| if choice.fps.is_some() { "--fps" } else { "--frames" });
     // a picture is its own first page
-    let is_beyond = |choice: &PageChoice| kind != Kind::Document && choice.of_document(1).is_err();
+    let is_beyond = |choice: &PageChoice| kind != Kind::Document && choice.of_document(1, 1).is_err();
     let pages = options.pages.as_ref().is_some_and(is_beyond).then_some("--pages");
     let what = match kind {
         Kind::Picture => "one picture",

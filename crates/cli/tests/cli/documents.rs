@@ -614,11 +614,21 @@ fn a_document_that_takes_too_much_memory_is_ended_or_refused() {
 }
 
 #[test]
-fn a_document_of_too_many_pages_is_refused() {
-    let limits = DrawLimits { pages_max: 100, ..DrawLimits::default() };
-    let refused = draw(&blank_pages(101), limits).unwrap_err();
-    assert!(matches!(refused, DocumentError::ManyPages { pages: 101, limit: 100 }), "{refused}");
-    assert_eq!(draw(&blank_pages(10_000), DrawLimits::default()).unwrap(), 10_000);
+fn of_a_document_of_more_pages_than_are_looked_at_some_can_be_chosen() {
+    let fixture = fixture();
+    std::fs::write(fixture.path("long.pdf"), blank_pages(10_001)).unwrap();
+    let chosen = looked_at(&fixture, &["long.pdf", "--pages", "10001,2", "What?"]);
+    let names: Vec<String> = chosen.into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(names, ["long.pdf#page=10001", "long.pdf#page=2"]);
+    let refused = ask(&fixture, &["long.pdf", "--pages", "1-", "What?"]).refusal(3);
+    assert!(refused.contains("the document has 10001 pages, and 10000 at most"), "{refused}");
+    assert!(refused.contains("--pages 1-10000"), "{refused}");
+    let job = ["batch", "-q", "long.pdf", "--prompt", "What?", "--max-new-tokens", "2", "--num-crops", "1"];
+    let all = fixture.run(&[&job[..], &["--out", "all.jsonl"]].concat());
+    assert!(all.code == Some(6) && all.stderr.contains("the document has 10001 pages"), "{}", all.stderr);
+    fixture.run(&[&job[..], &["--out", "some.jsonl", "--pages", "3,10001"]].concat()).answer();
+    let rows = std::fs::read_to_string(fixture.path("some.jsonl")).unwrap();
+    assert!(rows.contains("\"long.pdf#page=10001\"") && rows.contains("\"long.pdf#page=3\""), "{rows}");
 }
 
 #[test]
