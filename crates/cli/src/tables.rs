@@ -4,14 +4,14 @@
 //! (`{"columns": [...], "rows": [[...]]}`, as the preset `@table` has it); or else the one object that the answer is.
 
 use serde_json::{Map, Value};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
 /// A cell; none is empty.
 pub type Cell = Option<String>;
 
 /// A row of a table: cells by the names of their columns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record(Vec<(String, Cell)>);
 
 impl Record {
@@ -20,10 +20,9 @@ impl Record {
         self.0.iter().map(|(name, _)| name)
     }
 
-    /// The cell of the column `name`; none where the row has no such column.
-    #[must_use]
-    pub fn cell(&self, name: &str) -> Cell {
-        self.0.iter().find(|(own, _)| own == name).and_then(|(_, cell)| cell.clone())
+    /// The cells that are not empty, each with the index of its column among `names`, which has all of them.
+    pub fn cells(self, names: &Names) -> impl Iterator<Item = (usize, String)> {
+        self.0.into_iter().filter_map(|(name, cell)| Some((names.index(&name)?, cell?)))
     }
 
     fn of(members: &Map<String, Value>) -> Self {
@@ -129,16 +128,22 @@ fn cell(value: &Value) -> Cell {
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     order: Vec<String>,
-    known: HashSet<String>,
+    indices: HashMap<String, usize>,
 }
 
 impl Names {
     /// Adds a name behind the others, if it is not among them.
     pub fn add(&mut self, name: &str) {
-        if !self.known.contains(name) {
-            self.known.insert(name.to_owned());
+        if !self.indices.contains_key(name) {
+            self.indices.insert(name.to_owned(), self.order.len());
             self.order.push(name.to_owned());
         }
+    }
+
+    /// Which of the names it is, from 0, if it is one of them.
+    #[must_use]
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.indices.get(name).copied()
     }
 
     /// The names, in the order in which they were added.
@@ -178,6 +183,18 @@ impl<W: Write> CsvWriter<W> {
         })
     }
 
+    /// Writes a row of `width` cells, of which all but these, by their indices, are empty.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    pub fn line(&mut self, cells: impl IntoIterator<Item = (usize, String)>, width: usize) -> io::Result<()> {
+        let mut row = vec![None; width];
+        for (index, cell) in cells {
+            row[index] = Some(cell);
+        }
+        self.row(row.iter().map(Option::as_deref))
+    }
+
     /// Ends the table, and gives the output back.
     ///
     /// # Errors
@@ -201,9 +218,9 @@ pub fn csv_of(answer: &Value, schema: &Value) -> Option<String> {
     }
     let mut table = CsvWriter::new(Vec::new());
     table.row(names.iter().map(Some)).ok()?;
-    for record in &records {
-        let cells: Vec<Cell> = names.iter().map(|name| record.cell(name)).collect();
-        table.row(cells.iter().map(Option::as_deref)).ok()?;
+    let width = names.iter().count();
+    for record in records {
+        table.line(record.cells(&names), width).ok()?;
     }
     String::from_utf8(table.finish().ok()?).ok()
 }

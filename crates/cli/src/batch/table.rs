@@ -74,27 +74,19 @@ impl Columns {
         names
     }
 
-    /// The lines of a result, at least one, each with as many cells as there are names.
-    fn lines(&self, row: &Row) -> Vec<Vec<Cell>> {
-        let records = records(row);
-        let cells = |record: &Record| self.properties.iter().map(|name| record.cell(name)).collect();
-        let mut properties = records.iter().map(cells);
-        let none = || self.properties.iter().map(|_| None).collect();
-        let mut first = self.cells(row);
-        first.extend(properties.next().unwrap_or_else(none));
-        let further = properties.map(|properties: Vec<Cell>| {
-            let mut cells = self.cells(row);
-            if let Some(answer) = cells.get_mut(self.answer_index()) {
-                *answer = None;
-            }
-            cells.extend(properties);
-            cells
-        });
-        std::iter::once(first).chain(further).collect()
-    }
-
-    fn answer_index(&self) -> usize {
-        1 + usize::from(!self.questions.is_empty())
+    /// The lines of a result, at least one: of each the cells that are not empty, with the indices of their columns.
+    fn lines(&self, row: &Row) -> impl Iterator<Item = Vec<(usize, String)>> {
+        let own = self.cells(row);
+        let (width, answer) = (own.len(), 1 + usize::from(!self.questions.is_empty()));
+        let mut records = records(row);
+        if records.is_empty() {
+            records.push(Record::default());
+        }
+        records.into_iter().enumerate().map(move |(number, record)| {
+            let own = own.iter().enumerate().filter(|(index, _)| number == 0 || *index != answer);
+            let own = own.filter_map(|(index, cell)| Some((index, cell.clone()?)));
+            own.chain(record.cells(&self.properties).map(|(index, cell)| (width + index, cell))).collect()
+        })
     }
 
     /// What a result's lines have in common.
@@ -140,10 +132,11 @@ pub fn write_csv(
     let failed = |error| BatchError::written(path, error);
     let columns = columns.complete(journal, done)?;
     let mut table = CsvWriter::new(Unfinished(file));
-    table.row(columns.names().iter().map(|name| Some(name.as_str()))).map_err(failed)?;
+    let names = columns.names();
+    table.row(names.iter().map(|name| Some(name.as_str()))).map_err(failed)?;
     for row in rows(journal, done) {
         for cells in columns.lines(&row?) {
-            table.row(cells.iter().map(Option::as_deref)).map_err(failed)?;
+            table.line(cells, names.len()).map_err(failed)?;
         }
     }
     let Unfinished(file) = table.finish().map_err(failed)?;
@@ -263,6 +256,19 @@ mod tests {
         let expected = "custom_id,answer,finish_reason,error\r\na.png,A cat,stop,\r\n\
                         b.png,\"A \"\"dog\"\",\nbig\",stop,\r\n\"c, d.png\",,,it is damaged\r\n";
         assert_eq!(csv_of(&Columns::default(), &rows), expected);
+    }
+
+    #[test]
+    fn a_line_holds_the_cells_that_are_there_and_no_others() {
+        let text = r#"[{"prompt": "p", "schema": {"items": {"properties": {"x": {}, "y": {}, "z": {}}}}}]"#;
+        let mut columns = Columns::new(&super::super::questions::parse(text).unwrap());
+        columns.questions.clear();
+        let answer = r#"[{"z":1},{"x":null,"y":"b"}]"#;
+        let row = row("a.png", answer);
+        let lines: Vec<Vec<(usize, String)>> = columns.lines(&row).collect();
+        let cell = |index, text: &str| (index, text.to_owned());
+        let first = vec![cell(0, "a.png"), cell(1, answer), cell(2, "stop"), cell(6, "1")];
+        assert_eq!(lines, [first, vec![cell(0, "a.png"), cell(2, "stop"), cell(5, "b")]]);
     }
 
     #[test]

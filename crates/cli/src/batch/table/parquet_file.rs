@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Name of the schema of every file.
 const ROOT: &str = "answers";
 
-/// Rows of a group: what is held in memory before it is written.
+/// Rows of a group: their cells are held in memory before it is written.
 const GROUP_ROWS: usize = 1 << 16;
 
 /// See [`super::parquet_writer`].
@@ -39,15 +39,17 @@ pub(super) fn write_parquet(
     let schema = schema(&names).map_err(failed)?;
     let properties = Arc::new(WriterProperties::builder().build());
     let mut writer = SerializedFileWriter::new(&mut file, schema, properties).map_err(failed)?;
-    let mut group: Vec<Vec<super::Cell>> = Vec::new();
+    let mut group = Group::new(names.len());
     for row in rows(journal, done) {
-        group.extend(columns.lines(&row?));
-        if group.len() >= GROUP_ROWS {
-            write_group(&mut writer, &group, names.len()).map_err(failed)?;
-            group.clear();
+        for line in columns.lines(&row?) {
+            group.add(line);
+            if group.rows == GROUP_ROWS {
+                group.write_to(&mut writer).map_err(failed)?;
+                group = Group::new(names.len());
+            }
         }
     }
-    write_group(&mut writer, &group, names.len()).map_err(failed)?;
+    group.write_to(&mut writer).map_err(failed)?;
     writer.close().map_err(failed)?;
     file.0.finish().map_err(write_error)
 }
@@ -85,23 +87,38 @@ fn schema(names: &[String]) -> Result<Arc<Type>, ParquetError> {
     Type::group_type_builder(ROOT).with_fields(fields).build().map(Arc::new)
 }
 
-/// A group of rows, column by column.
-fn write_group(
-    writer: &mut SerializedFileWriter<impl Write + Send>,
-    rows: &[Vec<super::Cell>],
-    columns: usize,
-) -> Result<(), ParquetError> {
-    let mut group = writer.next_row_group()?;
-    for index in 0..columns {
-        let Some(mut column) = group.next_column()? else { break };
-        let cells = || rows.iter().map(|cells| cells[index].as_ref());
-        let values: Vec<ByteArray> =
-            cells().flatten().map(|text| ByteArray::from(text.as_bytes().to_vec())).collect();
-        let levels: Vec<i16> = cells().map(|cell| i16::from(cell.is_some())).collect();
-        column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)?;
-        column.close()?;
+/// A group of rows, column by column. Of columns that few rows have, as those of tables that were read, it holds little.
+struct Group {
+    rows: usize,
+    /// The cells of each column that are not empty, with the rows that they are of.
+    columns: Vec<Vec<(usize, ByteArray)>>,
+}
+
+impl Group {
+    fn new(columns: usize) -> Self {
+        Self { rows: 0, columns: vec![Vec::new(); columns] }
     }
-    group.close().map(|_| ())
+
+    /// Adds a row of these cells.
+    fn add(&mut self, cells: impl IntoIterator<Item = (usize, String)>) {
+        for (column, cell) in cells {
+            self.columns[column].push((self.rows, ByteArray::from(cell.into_bytes())));
+        }
+        self.rows += 1;
+    }
+
+    fn write_to(self, writer: &mut SerializedFileWriter<impl Write + Send>) -> Result<(), ParquetError> {
+        let mut group = writer.next_row_group()?;
+        for cells in self.columns {
+            let Some(mut column) = group.next_column()? else { break };
+            let mut levels: Vec<i16> = vec![0; self.rows];
+            cells.iter().for_each(|(row, _)| levels[*row] = 1);
+            let values: Vec<ByteArray> = cells.into_iter().map(|(_, value)| value).collect();
+            column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)?;
+            column.close()?;
+        }
+        group.close().map(|_| ())
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +132,9 @@ mod tests {
             let schema = schema(&["custom_id".to_owned()])?;
             let mut disk = Disk(room);
             let mut writer = SerializedFileWriter::new(&mut disk, schema, Arc::default())?;
-            write_group(&mut writer, &[vec![Some("x".repeat(letters))]], 1)?;
+            let mut group = Group::new(1);
+            group.add([(0, "x".repeat(letters))]);
+            group.write_to(&mut writer)?;
             writer.close().map(drop)
         };
         // all of it, and what comes last: where columns and groups stand
