@@ -61,17 +61,19 @@ impl Columns {
         }
     }
 
-    /// Their names. Properties that are called as a column of every table bear a mark.
+    /// Their names, no two alike. Properties that are called as a column of every table bear a mark.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            Self::own_names(!self.questions.is_empty()).iter().map(|&name| name.to_owned()).collect();
-        let own = names.len();
-        for property in self.properties.iter() {
-            let taken = names[..own].iter().any(|name| name == property);
-            names.push(if taken { format!("answer.{property}") } else { property.to_owned() });
-        }
-        names
+        let own = Self::own_names(!self.questions.is_empty());
+        let column = |property: &str| {
+            let mut name = property.to_owned();
+            let is_anothers = |name: &str| name != property && self.properties.index(name).is_some();
+            while own.contains(&name.as_str()) || is_anothers(&name) {
+                name.insert_str(0, "answer.");
+            }
+            name
+        };
+        own.iter().map(|&name| name.to_owned()).chain(self.properties.iter().map(column)).collect()
     }
 
     /// The lines of a result, at least one: of each the cells that are not empty, with the indices of their columns.
@@ -269,6 +271,15 @@ mod tests {
         let cell = |index, text: &str| (index, text.to_owned());
         let first = vec![cell(0, "a.png"), cell(1, answer), cell(2, "stop"), cell(6, "1")];
         assert_eq!(lines, [first, vec![cell(0, "a.png"), cell(2, "stop"), cell(5, "b")]]);
+    }
+
+    #[test]
+    fn no_two_columns_have_one_name() {
+        let text =
+            r#"[{"prompt": "p", "schema": {"properties": {"answer": {}, "answer.answer": {}, "x": {}}}}]"#;
+        let columns = Columns::new(&super::super::questions::parse(text).unwrap());
+        let names = columns.names();
+        assert_eq!(names[names.len() - 3..], ["answer.answer.answer", "answer.answer", "x"]);
     }
 
     #[test]
