@@ -1,17 +1,18 @@
-//! All rows as a table, in the order of their names: CSV, or Parquet where the program was built with it.
+//! All rows as a table, in the order of their names, and of numbers of pages and questions: CSV, or Parquet where the
+//! program was built with it.
 //!
 //! The columns are `custom_id`, `question` (where there are several), `answer`, `finish_reason`, `error`, and, where answers
 //! follow a schema, one for each property of its object. An answer that is an array of objects, or a table, has a row for each,
 //! of which the first has the answer itself; the columns of tables that were read are those of all answers.
 
 use super::error::BatchError;
-use super::journal::{DoneRows, Journal, write_error};
+use super::journal::{Done, DoneRows, Journal, write_error};
 use super::questions::Question;
 use super::row::Row;
 use crate::tables::{self, Cell, CsvWriter, Names, Record};
 use phi3v::files::{Existing, NewFile, WriteError};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -44,7 +45,7 @@ impl Columns {
     fn complete(&self, journal: &Journal, done: &DoneRows) -> Result<Self, BatchError> {
         let mut whole = self.clone();
         if self.open {
-            for row in rows(journal, done) {
+            for row in self.rows(journal, done) {
                 let found = records(&row?);
                 found.iter().for_each(|record| whole.properties.extend(record.names()));
             }
@@ -91,6 +92,28 @@ impl Columns {
         })
     }
 
+    /// The rows of a journal in the order of their names: pages by their numbers, and of each the questions as they were asked.
+    fn rows<'a, 'd>(
+        &self,
+        journal: &'a Journal,
+        done: &'d DoneRows,
+    ) -> impl Iterator<Item = Result<Row, BatchError>> + use<'a> {
+        let questions: HashMap<&str, usize> =
+            self.questions.iter().enumerate().map(|(index, (name, _))| (name.as_str(), index)).collect();
+        let place = |(id, row): (&'d String, &Done)| {
+            let (picture, question) = match id.rsplit_once('#').filter(|_| !questions.is_empty()) {
+                Some((picture, name)) => (picture, questions.get(name).copied()),
+                None => (id.as_str(), None),
+            };
+            let (file, page) = file_and_page(picture);
+            (file, page, question, id.as_str(), row.offset)
+        };
+        let mut places: Vec<_> = done.iter().map(place).collect();
+        places.sort_unstable();
+        let offsets: Vec<u64> = places.into_iter().map(|(.., offset)| offset).collect();
+        offsets.into_iter().map(|offset| journal.row_at(offset))
+    }
+
     /// What a result's lines have in common.
     fn cells(&self, row: &Row) -> Vec<Cell> {
         let mut cells = vec![Some(row.custom_id.clone())];
@@ -113,10 +136,13 @@ fn records(row: &Row) -> Vec<Record> {
     answer.as_ref().and_then(tables::records).unwrap_or_default()
 }
 
-/// The rows of a journal in the order of their names.
-fn rows<'a>(journal: &'a Journal, done: &DoneRows) -> impl Iterator<Item = Result<Row, BatchError>> + 'a {
-    let places: BTreeMap<String, u64> = done.iter().map(|(id, row)| (id.clone(), row.offset)).collect();
-    places.into_values().map(|offset| journal.row_at(offset))
+/// The file and the page that a result is called by; no page where it is about the whole file.
+fn file_and_page(picture: &str) -> (&str, Option<u64>) {
+    let page = || {
+        let (file, page) = picture.rsplit_once("#page=")?;
+        Some((file, page.parse().ok()?))
+    };
+    page().map_or((picture, None), |(file, page)| (file, Some(page)))
 }
 
 /// Writes a CSV file as RFC 4180 has it, in UTF-8.
@@ -136,7 +162,7 @@ pub fn write_csv(
     let mut table = CsvWriter::new(Unfinished(file));
     let names = columns.names();
     table.row(names.iter().map(|name| Some(name.as_str()))).map_err(failed)?;
-    for row in rows(journal, done) {
+    for row in columns.rows(journal, done) {
         for cells in columns.lines(&row?) {
             table.line(cells, names.len()).map_err(failed)?;
         }
@@ -258,6 +284,23 @@ mod tests {
         let expected = "custom_id,answer,finish_reason,error\r\na.png,A cat,stop,\r\n\
                         b.png,\"A \"\"dog\"\",\nbig\",stop,\r\n\"c, d.png\",,,it is damaged\r\n";
         assert_eq!(csv_of(&Columns::default(), &rows), expected);
+    }
+
+    #[test]
+    fn pages_and_questions_stand_in_the_order_of_their_numbers() {
+        let first = |columns: &Columns, ids: &[&str]| -> Vec<String> {
+            let rows: Vec<Row> = ids.iter().map(|id| row(id, "x")).collect();
+            let csv = csv_of(columns, &rows);
+            csv.lines().skip(1).filter_map(|line| line.split(',').next()).map(str::to_owned).collect()
+        };
+        let pages = ["b.png", "a.pdf#page=10", "a.pdf#page=2", "a.pdf", "a.pdf#page=x", "B.png"];
+        let expected = ["B.png", "a.pdf", "a.pdf#page=2", "a.pdf#page=10", "a.pdf#page=x", "b.png"];
+        assert_eq!(first(&Columns::default(), &pages), expected);
+        let text: String = (1..=10).map(|number| format!("Question {number}?\n")).collect();
+        let columns = Columns::new(&super::super::questions::parse(&text).unwrap());
+        let rows = ["b.png#1", "a.pdf#page=10#2", "a.pdf#page=2#10", "a.pdf#page=2#2", "a.pdf#page=10#1"];
+        let expected = ["a.pdf#page=2#2", "a.pdf#page=2#10", "a.pdf#page=10#1", "a.pdf#page=10#2", "b.png#1"];
+        assert_eq!(first(&columns, &rows), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The table as a Parquet file.
 
-use super::{Columns, Unfinished, rows};
+use super::{Columns, Unfinished};
 use crate::batch::error::BatchError;
 use crate::batch::journal::{DoneRows, Journal, write_error};
 use parquet::basic::{LogicalType, Repetition, Type as Physical};
@@ -40,7 +40,7 @@ pub(super) fn write_parquet(
     let properties = Arc::new(WriterProperties::builder().build());
     let mut writer = SerializedFileWriter::new(&mut file, schema, properties).map_err(failed)?;
     let mut group = Group::new(names.len());
-    for row in rows(journal, done) {
+    for row in columns.rows(journal, done) {
         for line in columns.lines(&row?) {
             group.add(line);
             if group.rows == GROUP_ROWS {
