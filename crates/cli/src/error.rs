@@ -352,6 +352,7 @@ fn batch_code(error: &BatchError) -> ExitCode {
         | BatchError::Flags { .. }
         | BatchError::OtherJob { .. }
         | BatchError::OtherContent { .. }
+        | BatchError::OtherVersion { .. }
         | BatchError::NotAJournal { .. }
         | BatchError::Exists { .. }
         | BatchError::NoParquet => ExitCode::Usage,

@@ -113,6 +113,16 @@ pub enum BatchError {
         /// What differs, and how.
         what: &'static str,
     },
+    /// The output was begun by a version of the program that writes another form.
+    #[error("{path} holds results of form {found}, and this phi3v goes on with form {expected}")]
+    OtherVersion {
+        /// The path of the journal.
+        path: String,
+        /// The form that it has.
+        found: u32,
+        /// The form that can be gone on with.
+        expected: u32,
+    },
     /// The output is a file that no batch has written.
     #[error("{path} exists already and was not begun by phi3v batch")]
     NotAJournal {
@@ -264,6 +274,9 @@ impl BatchError {
             Self::OtherJob { .. } => "give another file with --out, or the flags of the job that is to go on",
             Self::OtherContent { .. } => {
                 "give another file with --out, or what the job was begun with; requests that were added can have a job of their own"
+            }
+            Self::OtherVersion { .. } => {
+                "go on with the version of phi3v that began it, or give another file with --out"
             }
             Self::NotAJournal { .. } => "give another file with --out",
             Self::Damaged { .. } => {

@@ -40,6 +40,12 @@ pub struct Header {
     pub job: Job,
 }
 
+/// What every version's header has.
+#[derive(Deserialize)]
+struct Version {
+    phi3v_batch: u32,
+}
+
 impl Header {
     /// Of a job that begins.
     #[must_use]
@@ -114,6 +120,11 @@ impl Journal {
         }
         let mut lines = Lines { reader: BufReader::new(&*file), number: 0, end: 0 };
         let Some(first) = lines.next().map_err(read)? else { return Ok(None) };
+        let Version { phi3v_batch } = serde_json::from_slice(&first).map_err(|_| not_ours(path))?;
+        if phi3v_batch != VERSION {
+            let path = path.display().to_string();
+            return Err(BatchError::OtherVersion { path, found: phi3v_batch, expected: VERSION });
+        }
         let header: Header = serde_json::from_slice(&first).map_err(|_| not_ours(path))?;
         let mut done = DoneRows::new();
         // a line that is no row is damage, unless it is the last
@@ -480,6 +491,21 @@ mod tests {
         {
             let refused = Journal::begin(Path::new("/dev/null"), &header()).unwrap_err();
             assert!(refused.to_string().contains("it is a device and not a file"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_journal_of_another_version_is_refused_by_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let whole = String::from_utf8(journal(&path)).unwrap();
+        // whatever else has changed in its header
+        for text in [whole.replacen(":1,", ":2,", 1), "{\"phi3v_batch\":2}\n".to_owned()] {
+            std::fs::write(&path, &text).unwrap();
+            let refused = Journal::resume(&path).unwrap_err().to_string();
+            let expected = "out.jsonl holds results of form 2, and this phi3v goes on with form 1";
+            assert!(refused.ends_with(expected), "{refused}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
     }
 
