@@ -57,22 +57,31 @@ fn as_json(answer: &str) -> Value {
     object.unwrap_or_else(|| answer.into())
 }
 
-/// Where the sidecars of pictures go: beside each, its ending replaced. Where pictures have the same name but for that,
-/// the whole name is kept, as `a.jpg.txt` and `a.png.txt`.
+/// Where the sidecars of pictures go: beside each, its ending replaced. Where pictures have the same name but for that, or the
+/// name would be that of another picture's whole one, the whole name is kept, as `a.jpg.txt` and `a.png.txt`.
 #[must_use]
 pub fn places(pictures: &[PathBuf], form: Form) -> Vec<PathBuf> {
     let short = |path: &PathBuf| path.with_extension(form.ending());
+    let long = |path: &PathBuf| {
+        let mut name = OsString::from(path);
+        name.push(".");
+        name.push(form.ending());
+        PathBuf::from(name)
+    };
     let mut count: HashMap<PathBuf, usize> = HashMap::new();
-    pictures.iter().for_each(|path| *count.entry(folded(short(path))).or_default() += 1);
+    for path in pictures {
+        let (short, long) = (folded(short(path)), folded(long(path)));
+        if long != short {
+            *count.entry(long).or_default() += 1;
+        }
+        *count.entry(short).or_default() += 1;
+    }
     let place = |path: &PathBuf| {
         // a picture that has the sidecar's name would be written over
         if count[&folded(short(path))] == 1 && folded(short(path)) != folded(path) {
             return short(path);
         }
-        let mut name = OsString::from(path);
-        name.push(".");
-        name.push(form.ending());
-        name.into()
+        long(path)
     };
     pictures.iter().map(place).collect()
 }
@@ -141,6 +150,9 @@ mod tests {
         let expected =
             ["a.txt", "b.jpg.txt", "b.png.txt", "x/a.txt", "plain.txt", "c.txt.txt"].map(PathBuf::from);
         assert_eq!(places(&paths, Form::Txt), expected);
+        // a short name that is another's long one
+        let paths: Vec<PathBuf> = ["a.jpg", "a.png", "a.jpg.gif"].map(PathBuf::from).into();
+        assert_eq!(places(&paths, Form::Txt), ["a.jpg.txt", "a.png.txt", "a.jpg.gif.txt"].map(PathBuf::from));
         // which some systems take for the same name
         let paths: Vec<PathBuf> = ["D.jpg", "d.png"].map(PathBuf::from).into();
         let folds = cfg!(any(target_os = "macos", windows));
