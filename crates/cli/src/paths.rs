@@ -112,7 +112,7 @@ pub fn quoted(word: &str) -> String {
 /// Endings of the names of pictures and photographs, whether phi3v reads them or not: who has one of the others wants to hear of it.
 const PICTURE_ENDINGS: &[&str] = &[
     "arw", "avif", "bmp", "cr2", "cr3", "crw", "dng", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg",
-    "jpg", "jxl", "mrw", "nef", "orf", "png", "raf", "rw2", "tif", "tiff", "webp", "x3f",
+    "jpg", "jxl", "mrw", "nef", "orf", "pef", "png", "raf", "rw2", "tif", "tiff", "webp", "x3f",
 ];
 /// Endings of the names of documents and videos, which pictures are taken from, whether phi3v reads them or not.
 const ENDINGS_OF_SEVERAL: &[&str] =

@@ -281,6 +281,43 @@ fn what_is_not_read_is_named() {
     }
 }
 
+#[test]
+fn raw_photographs_are_told_by_name_and_not_taken_for_their_thumbnails() {
+    const DNG: (u16, &[u32]) = (50706, &[0x0401]);
+    const REDUCED: (u16, &[u32]) = (254, &[1]);
+    const PARTS: (u16, &[u32]) = (330, &[8]);
+    let of = |more: &[(u16, &[u32])]| page(1, 1, 8, 1, more, &[7]);
+    let by = |maker: &[u8]| {
+        let words: Vec<u32> = maker
+            .chunks(4)
+            .map(|word| word.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)))
+            .collect();
+        of(&[REDUCED, PARTS, (271, &words)])
+    };
+    for (file, name) in [
+        (of(&[DNG]), "DNG"),
+        (of(&[DNG, REDUCED, PARTS, (271, &[u32::from_le_bytes(*b"NIKO"), 0])]), "DNG"),
+        (by(b"NIKON CORPORATION\0"), "Nikon RAW"),
+        (by(b"Nikon\0"), "Nikon RAW"),
+        (by(b"SONY\0"), "Sony RAW"),
+        (by(b"PENTAX Corporation \0"), "Pentax RAW"),
+        (by(b"RICOH IMAGING COMPANY, LTD.  \0"), "Pentax RAW"),
+        (by(b"Hasselblad\0"), "camera RAW"),
+        (of(&[REDUCED, PARTS]), "camera RAW"),
+    ] {
+        let refused = read(&file, ImageMode::AsSeen).unwrap_err();
+        assert_eq!(refused, ImageError::UnsupportedFormat { format: name });
+        assert!(refused.hint().unwrap().contains("darktable-cli"), "{name}");
+        let chosen = decode_page(&file, 1, ImageMode::AsSeen, &ImageLimits::default());
+        assert_eq!(chosen.unwrap_err(), refused);
+        assert_eq!(gray(&file, ImageMode::Reference), [7], "{name}: as Pillow reads it");
+    }
+    // smaller pages of what is no photograph, and a preview by itself
+    for file in [of(&[(254, &[0]), PARTS]), of(&[REDUCED]), of(&[PARTS])] {
+        assert_eq!(gray(&file, ImageMode::AsSeen), [7]);
+    }
+}
+
 /// A TIFF of so many pages, each of one pixel, which is the same.
 fn many_pages(count: u32) -> Vec<u8> {
     const ENTRIES: u32 = 8;

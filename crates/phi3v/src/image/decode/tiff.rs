@@ -13,6 +13,7 @@ mod header;
 mod jpeg_stream;
 mod lzw;
 mod old_jpeg;
+mod raw;
 mod samples;
 mod ycbcr;
 
@@ -29,12 +30,14 @@ const FORMAT: &str = "TIFF";
 
 /// The tags that are read.
 mod tag {
+    pub(super) const NEW_SUBFILE_TYPE: u16 = 254;
     pub(super) const WIDTH: u16 = 256;
     pub(super) const HEIGHT: u16 = 257;
     pub(super) const BITS: u16 = 258;
     pub(super) const COMPRESSION: u16 = 259;
     pub(super) const PHOTOMETRIC: u16 = 262;
     pub(super) const FILL_ORDER: u16 = 266;
+    pub(super) const MAKE: u16 = 271;
     pub(super) const STRIP_OFFSETS: u16 = 273;
     pub(super) const ORIENTATION: u16 = 274;
     pub(super) const SAMPLES: u16 = 277;
@@ -48,6 +51,7 @@ mod tag {
     pub(super) const TILE_HEIGHT: u16 = 323;
     pub(super) const TILE_OFFSETS: u16 = 324;
     pub(super) const TILE_BYTES: u16 = 325;
+    pub(super) const SUB_IFDS: u16 = 330;
     pub(super) const EXTRA: u16 = 338;
     pub(super) const SAMPLE_FORMAT: u16 = 339;
     pub(super) const JPEG_TABLES: u16 = 347;
@@ -60,6 +64,7 @@ mod tag {
     pub(super) const YCBCR_COEFFICIENTS: u16 = 529;
     pub(super) const YCBCR_SUBSAMPLING: u16 = 530;
     pub(super) const REFERENCE_BLACK_WHITE: u16 = 532;
+    pub(super) const DNG_VERSION: u16 = 50706;
 }
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
@@ -78,6 +83,9 @@ pub(super) fn decode_page(
     mode: ImageMode,
     limits: &ImageLimits,
 ) -> Result<Raster, ImageError> {
+    if mode == ImageMode::AsSeen {
+        raw::check(bytes)?;
+    }
     let directory = Directory::of_page(bytes, page)?.ok_or(ImageError::Truncated { format: FORMAT })?;
     let header = Header::read(directory, mode, limits)?;
     let samples = header.read_samples(limits)?;

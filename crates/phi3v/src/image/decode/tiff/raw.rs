@@ -1,0 +1,29 @@
+//! Photographs as cameras' sensors saw them, in files that are TIFF as well: what these show first is a thumbnail.
+
+use super::directory::Directory;
+use super::{ImageError, tag};
+
+/// Refuses a file whose first directory is that of such a photograph, by its name.
+pub(super) fn check(bytes: &[u8]) -> Result<(), ImageError> {
+    let Some(first) = Directory::of_page(bytes, 0)? else { return Ok(()) };
+    name(&first).map_or(Ok(()), |format| Err(ImageError::UnsupportedFormat { format }))
+}
+
+/// What the photograph is called that has this as its first directory, if it is one.
+fn name(first: &Directory<'_>) -> Option<&'static str> {
+    if first.raw(tag::DNG_VERSION).is_some() {
+        return Some("DNG");
+    }
+    // a smaller picture of another, which stands in a directory below this one
+    let is_reduced = first.value(tag::NEW_SUBFILE_TYPE, 0).unwrap_or(0) & 1 == 1;
+    if !is_reduced || first.raw(tag::SUB_IFDS).is_none() {
+        return None;
+    }
+    let maker = first.raw(tag::MAKE).unwrap_or_default().to_ascii_uppercase();
+    Some(match maker.get(..5) {
+        Some(b"NIKON") => "Nikon RAW",
+        Some(b"PENTA" | b"RICOH") => "Pentax RAW",
+        Some([b'S', b'O', b'N', b'Y', _]) => "Sony RAW",
+        _ => "camera RAW",
+    })
+}
