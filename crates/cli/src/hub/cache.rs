@@ -4,7 +4,7 @@
 //! <cache>/models--owner--name/refs/<revision>                the commit a name stands for
 //! <cache>/models--owner--name/blobs/<etag>                   each content once
 //! <cache>/models--owner--name/blobs/<etag>.incomplete        the part that a download has so far
-//! <cache>/models--owner--name/snapshots/<commit>/<file>      links to ../../blobs/<etag>
+//! <cache>/models--owner--name/snapshots/<commit>/<file>      links to ../../blobs/<etag>, or the content itself
 //! <cache>/.locks/models--owner--name/<etag>.lock             held while a blob is written
 //! <cache>/.locks/models--owner--name/<etag>.checked          which file was read in full and found right; phi3v's own
 //! ```
@@ -80,9 +80,9 @@ impl RepoCache {
     }
 
     /// Bytes still to be downloaded of a file, or of what replaces one that is damaged.
-    pub(super) fn bytes_missing(&self, file: &RemoteFile, is_damaged: bool) -> u64 {
+    pub(super) fn bytes_missing(&self, commit: &str, file: &RemoteFile, is_damaged: bool) -> u64 {
         let len = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.len()).unwrap_or(0);
-        if !is_damaged && len(self.blob(&file.etag)) == file.size {
+        if !is_damaged && len(self.read_as(commit, file)) == file.size {
             return 0;
         }
         file.size.saturating_sub(len(self.incomplete(&file.etag)))
@@ -100,10 +100,16 @@ impl RepoCache {
         self.cache.join(".locks").join(&self.folder).join(format!("{etag}.{ending}"))
     }
 
-    /// The file that is read by its name in the commit's folder: what stands there in place of a link, or else the blob.
+    /// The file that is read by its name in the commit's folder: one of the hub's size that stands there in place of a link,
+    /// or else the blob. Where there are no links, it is the blob under another name, a copy of it, or, as the hub's own
+    /// tools have it, all that there is: they move a new blob. What a commit has never changes, and the file may be in use.
     pub(super) fn read_as(&self, commit: &str, file: &RemoteFile) -> PathBuf {
-        let (path, blob) = (self.snapshot_dir(commit).join(&file.name), self.blob(&file.etag));
-        if is_copy_of(&blob, &path) { path } else { blob }
+        let path = self.snapshot_dir(commit).join(&file.name);
+        let metadata = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file);
+        if metadata.is_some_and(|metadata| metadata.len() == file.size) {
+            return path;
+        }
+        self.blob(&file.etag)
     }
 
     /// Whether the file of that identity is known to have the contents that its checksum says.
@@ -136,7 +142,7 @@ impl RepoCache {
         let (path, blob) = (self.snapshot_dir(commit).join(&file.name), self.blob(&file.etag));
         // nothing is written to a cache that has everything: it may be read-only
         if fs::canonicalize(&path).is_ok_and(|there| fs::canonicalize(&blob).is_ok_and(|blob| there == blob))
-            || !new && is_copy_of(&blob, &path)
+            || !new && self.read_as(commit, file) == path
         {
             return Ok(path);
         }
@@ -154,13 +160,6 @@ fn noted(path: &Path) -> Option<String> {
     /// More than a commit and a line break.
     const BYTES_MAX: u64 = 100;
     Some(noted_text(path, BYTES_MAX)?.trim().to_owned())
-}
-
-/// Whether `path` is no link but a file of the blob's size: where there are no links, the blob under another name, or a copy
-/// of it. What a commit has never changes, and the file may be in use.
-fn is_copy_of(blob: &Path, path: &Path) -> bool {
-    let size = |path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|file| file.len());
-    size(path).is_some_and(|bytes| size(blob) == Some(bytes))
 }
 
 /// A part of a file name that no other thread of any process uses. Processes of containers that share the cache may

@@ -107,8 +107,9 @@ fn fetch(
     let weights: Vec<RemoteFile> =
         weights.iter().map(|name| client.head(&revision.commit, name)).collect::<Result<_, _>>()?;
     let damaged: Vec<_> = weights.iter().map(|file| download.damaged(file)).collect::<Result<_, _>>()?;
+    let missing = weights.iter().zip(&damaged);
     let missing =
-        weights.iter().zip(&damaged).map(|(file, damaged)| cache.bytes_missing(file, damaged.is_some()));
+        missing.map(|(file, damaged)| cache.bytes_missing(&revision.commit, file, damaged.is_some()));
     let missing = missing.fold(0, u64::saturating_add);
     if missing > 0 {
         check_disk(cache, missing)?;

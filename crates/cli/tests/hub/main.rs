@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "functions of tests are tests too")]
 
+mod damaged;
 mod fixture;
 mod server;
 mod tls;
@@ -74,106 +75,6 @@ fn what_is_in_the_cache_is_used() {
     fs::remove_file(hub.blob(WEIGHTS)).unwrap();
     hub.download();
     assert_eq!(hub.storage.requests().len(), 1);
-}
-
-/// Writes as many other bytes in the place of a file's.
-fn damage(path: &std::path::Path) {
-    let bytes = fs::read(path).unwrap();
-    fs::write(path, vec![0; bytes.len()]).unwrap();
-}
-
-#[test]
-fn what_is_damaged_in_the_cache_is_downloaded_again() {
-    let hub = Hub::start();
-    let dir = hub.download();
-    let options = HubOptions { refresh: true, ..hub.options() };
-    for name in ["config.json", "model.safetensors.index.json", WEIGHTS] {
-        damage(&hub.blob(name));
-        // as a program that was only looking has left it
-        let heard = Heard::default();
-        let source = resolve(MODEL, &options, &mut heard.clone()).unwrap();
-        assert_eq!(source, ModelSource::Folder(dir.clone()));
-        hub.check(&dir);
-        let told = format!("{name} in the cache is damaged and is downloaded again");
-        assert_eq!(heard.all().iter().filter(|heard| heard.contains("damaged")).collect::<Vec<_>>(), [&told]);
-        let total: usize =
-            [WEIGHTS, "model-00002-of-00002.safetensors"].map(|n| hub.contents[n].len()).iter().sum();
-        let started = heard.all().contains(&format!("start {MODEL} {total}"));
-        assert_eq!(started, name == WEIGHTS, "{:?}", heard.all());
-    }
-    hub.storage.forget();
-    let heard = Heard::default();
-    resolve(MODEL, &options, &mut heard.clone()).unwrap();
-    assert!(hub.storage.requests().is_empty(), "what is right is left alone");
-    assert!(!heard.all().iter().any(|heard| heard.contains("damaged")));
-}
-
-#[test]
-fn what_is_damaged_stays_until_there_is_something_in_its_place() {
-    let count = AtomicUsize::new(0);
-    let hub = Hub::bent(contents(), move |request, reply| match nth(request, &count) {
-        Some(1..) => Reply { cut: Some(0), ..reply },
-        _ => reply,
-    });
-    let dir = hub.download();
-    damage(&hub.blob(WEIGHTS));
-    let options = HubOptions { refresh: true, ..hub.options() };
-    let heard = Heard::default();
-    assert_eq!(resolve(MODEL, &options, &mut heard.clone()).unwrap(), ModelSource::Folder(dir.clone()));
-    assert!(
-        heard.all().iter().any(|heard| heard.contains("using the copy in the cache")),
-        "{:?}",
-        heard.all()
-    );
-    let bytes = fs::read(dir.join(WEIGHTS)).unwrap();
-    assert_eq!(bytes, vec![0; hub.contents[WEIGHTS].len()]);
-}
-
-/// Where there are no links, two files may be damaged each by itself, or both as one.
-#[test]
-fn a_damaged_copy_in_the_place_of_a_link_is_replaced() {
-    for (copied, damaged) in [("linked", "both"), ("copied", "copy"), ("copied", "both")] {
-        let hub = Hub::start();
-        let dir = hub.download();
-        let (blob, path) = (hub.blob(WEIGHTS), dir.join(WEIGHTS));
-        fs::remove_file(&path).unwrap();
-        if copied == "linked" {
-            fs::hard_link(&blob, &path).unwrap();
-        } else {
-            fs::copy(&blob, &path).unwrap();
-        }
-        damage(&path);
-        if damaged == "both" {
-            damage(&blob);
-        }
-        hub.storage.forget();
-        let options = HubOptions { refresh: true, ..hub.options() };
-        resolve(MODEL, &options, &mut Heard::default()).unwrap();
-        hub.check(&dir);
-        assert_eq!(hub.starts(WEIGHTS).len(), usize::from(damaged == "both"), "{copied} {damaged}");
-    }
-}
-
-#[test]
-fn a_file_that_was_found_right_is_not_read_again_until_it_changes() {
-    let hub = Hub::start();
-    let dir = hub.download();
-    let checked = hub.cache.path().join(".locks/models--org--tiny");
-    let checked = checked.join(etag(WEIGHTS, &hub.contents[WEIGHTS]) + ".checked");
-    let options = HubOptions { refresh: true, ..hub.options() };
-    let pull = || resolve(MODEL, &options, &mut Heard::default()).unwrap();
-    assert!(checked.is_file(), "what was downloaded was checked");
-    fs::remove_file(&checked).unwrap();
-    pull();
-    assert!(checked.is_file(), "as another program's download is, once");
-    // a note of the file as it is now is believed
-    damage(&hub.blob(WEIGHTS));
-    fs::write(&checked, phi3v_cli::identity::identity_of(&hub.blob(WEIGHTS)).unwrap()).unwrap();
-    pull();
-    assert_ne!(fs::read(dir.join(WEIGHTS)).unwrap(), hub.contents[WEIGHTS]);
-    fs::write(&checked, "of another time").unwrap();
-    pull();
-    hub.check(&dir);
 }
 
 #[cfg(unix)]
