@@ -363,6 +363,47 @@ fn files_that_say_the_same_otherwise_give_the_same_ids() {
     }
 }
 
+/// The package panics on these.
+#[test]
+fn templates_that_are_not_whole_are_refused() {
+    let json: Value = serde_json::from_slice(&fixture_json()).unwrap();
+    const BOS: &str = "<s>";
+    let whole = json["post_processor"].clone();
+    let template = |before: &[&str]| {
+        let mut single: Vec<_> =
+            before.iter().map(|token| json!({"SpecialToken": {"id": token, "type_id": 0}})).collect();
+        single.extend((!before.is_empty()).then(|| json!({"Sequence": {"id": "A", "type_id": 0}})));
+        let mut template = whole.clone();
+        template["single"] = Value::Array(single);
+        template
+    };
+    let mut pair = whole.clone();
+    pair["pair"] = json!([{"SpecialToken": {"id": "unexplained", "type_id": 0}}]);
+    // a sequence of one is what it has
+    let mut one = json.clone();
+    one["post_processor"] = json!({"type": "Sequence", "processors": [whole.clone()]});
+    assert_eq!(Tokenizer::from_json(one.to_string().as_bytes()).unwrap().encode_raw("a")[0], 1);
+    for (pointer, broken) in [
+        ("/post_processor/special_tokens", json!({})),
+        ("/post_processor/type", json!("Template")),
+        ("/post_processor/single/1/Sequence/id", json!("B")),
+        ("/post_processor/single/0/SpecialToken", json!(["<s>", 0])),
+        // or that get what another has made of the text: nothing, two pieces, or three
+        ("/post_processor", json!({"type": "Sequence", "processors": [template(&[]), template(&[])]})),
+        ("/post_processor", json!({"type": "Sequence", "processors": [template(&[BOS]), pair.clone()]})),
+        ("/post_processor", json!({"type": "Sequence", "processors": [template(&[BOS, BOS]), pair]})),
+        ("/post_processor", json!({"type": "Sequence", "processors": []})),
+    ] {
+        let mut json = json.clone();
+        *json.pointer_mut(pointer).unwrap() = broken;
+        let refused = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
+        assert!(
+            matches!(refused, TokenizerError::Unsupported { part: "post_processor", .. }),
+            "{pointer}: {refused}"
+        );
+    }
+}
+
 #[test]
 fn tokenizers_of_other_rules_are_refused() {
     let change = |from: &str, to: &str| {
@@ -380,28 +421,27 @@ fn tokenizers_of_other_rules_are_refused() {
         part(change("\"pre_tokenizer\": null", "\"pre_tokenizer\": {\"type\": \"Whitespace\"}")),
         "pre_tokenizer"
     );
-    // the package panics on templates that are not whole
+    // the package cuts a prefix into characters, and panics on merges that are longer than every token
     let json: Value = serde_json::from_slice(&fixture_json()).unwrap();
-    for (pointer, broken) in [
-        ("/post_processor/special_tokens", json!({})),
-        ("/post_processor/type", json!("Template")),
-        ("/post_processor/single/1/Sequence/id", json!("B")),
-        ("/post_processor/single/0/SpecialToken", json!(["<s>", 0])),
-    ] {
-        let mut json = json.clone();
-        *json.pointer_mut(pointer).unwrap() = broken;
-        let refused = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
-        assert_eq!(part(refused), "post_processor", "{pointer}");
-    }
-    // it cuts a prefix into characters, and panics on merges that are longer than every token
     for (pointer, broken) in [
         ("/model/continuing_subword_prefix", json!("#")),
         ("/model/merges/0", json!(format!("{} b", "a".repeat(300)))),
+        // text would become an added token
+        ("/model/merges/0", json!("< s>")),
+        ("/model/merges/0", json!(["<s", ">"])),
     ] {
         let mut json = json.clone();
         *json.pointer_mut(pointer).unwrap() = broken;
         let refused = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
         assert_eq!(part(refused), "model", "{pointer}");
+    }
+    for spelled in ["a", "\u{2581}", "<0x41>"] {
+        let mut json = json.clone();
+        let added = json!({"id": 511, "content": spelled, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true});
+        json["added_tokens"].as_array_mut().unwrap().push(added);
+        let refused = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
+        assert_eq!(part(refused), "added token", "{spelled}");
     }
     let large = vec![b' '; (16 << 20) + 1];
     assert!(matches!(Tokenizer::from_json(&large), Err(TokenizerError::TooLarge { .. })));

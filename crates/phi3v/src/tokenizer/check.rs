@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
+use super::pieces::byte_of;
 use super::{AddedToken, Inner, TemplateTokens, TokenizerError};
 
 /// The parts of the file whose rules are phi3v's own, as they stand there.
@@ -17,6 +19,14 @@ struct Parts {
     post_processor: Value,
     #[serde(default)]
     model: ModelPart,
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+}
+
+/// An added token, of which only the text matters here.
+#[derive(Deserialize)]
+struct Added {
+    content: String,
 }
 
 /// What of the model the tokenizers package takes without looking.
@@ -58,40 +68,64 @@ pub(super) fn parts(json: &[u8]) -> Result<(), TokenizerError> {
         "replace U+2581, byte fallback, fuse, strip one space",
     )?;
     expect_part("pre_tokenizer", &parts.pre_tokenizer, &Value::Null, "null")?;
-    if !templates_are_whole(&parts.post_processor) {
-        let expected = "a template of tokens that it explains";
+    if !template_is_whole(&parts.post_processor) {
+        let expected = "one template of tokens that it explains";
         return Err(unsupported_part("post_processor", &parts.post_processor, expected));
     }
-    merges_fit(&parts.model)
+    merges_fit(&parts.model, &parts.added_tokens)?;
+    added_tokens_stand_apart(&parts.model, &parts.added_tokens)
 }
 
 /// The tokenizers package cuts the prefix off without looking where characters end, and panics where a merge makes
-/// more than the longest token.
-fn merges_fit(model: &ModelPart) -> Result<(), TokenizerError> {
+/// more than the longest token. What is merged must be no added token: text of a user would become one.
+fn merges_fit(model: &ModelPart, added: &[Added]) -> Result<(), TokenizerError> {
     let prefix = &model.continuing_subword_prefix;
     if !prefix.is_null() && prefix != "" {
         return Err(unsupported_part("model", prefix, "no prefix or suffix of subwords"));
     }
     let longest = model.vocab.as_object().and_then(|vocab| vocab.keys().map(String::len).max()).unwrap_or(0);
-    let bytes = |merge: &Value| match merge {
-        // two tokens with a space between them
-        Value::String(pair) => pair.len().saturating_sub(1),
-        Value::Array(pair) => pair.iter().filter_map(Value::as_str).map(str::len).sum(),
-        _ => 0,
+    let added: HashSet<&str> = added.iter().map(|token| token.content.as_str()).collect();
+    for merge in model.merges.as_array().into_iter().flatten() {
+        let made = match merge {
+            // two tokens with a space between them
+            Value::String(pair) => pair.replacen(' ', "", 1),
+            Value::Array(pair) => pair.iter().filter_map(Value::as_str).collect(),
+            _ => continue,
+        };
+        if made.len() > longest {
+            return Err(unsupported_part("model", merge, "merges that make a token of the vocabulary"));
+        }
+        if added.contains(made.as_str()) {
+            return Err(unsupported_part("model", merge, "merges that make no added token"));
+        }
+    }
+    Ok(())
+}
+
+/// An added token must not be what text is spelled in before anything is merged: a character of the vocabulary, or a byte.
+fn added_tokens_stand_apart(model: &ModelPart, added: &[Added]) -> Result<(), TokenizerError> {
+    let is_spelled = |token: &&Added| {
+        let is_letter = token.content.chars().count() == 1;
+        is_letter && model.vocab.get(&token.content).is_some() || byte_of(&token.content).is_some()
     };
-    match model.merges.as_array().into_iter().flatten().find(|merge| bytes(merge) > longest) {
-        Some(merge) => Err(unsupported_part("model", merge, "merges that make a token of the vocabulary")),
+    match added.iter().find(is_spelled) {
+        Some(token) => {
+            let found = Value::String(token.content.clone());
+            Err(unsupported_part("added token", &found, "no character or byte of the vocabulary"))
+        }
         None => Ok(()),
     }
 }
 
-/// Whether all pieces of a text's templates are the text or tokens that are explained beside them. The tokenizers
-/// package panics on others, and takes a part for what its fields say, whatever its type is called.
-fn templates_are_whole(part: &Value) -> bool {
+/// Whether all pieces of a text's template are the text or tokens that are explained beside them. The tokenizers
+/// package panics on others, on what is not one or two pieces for a second template, and takes a part for what its fields
+/// say, whatever its type is called.
+fn template_is_whole(part: &Value) -> bool {
     match part["type"].as_str() {
         None => return part.is_null(),
         Some("Sequence") => {
-            return part["processors"].as_array().is_some_and(|parts| parts.iter().all(templates_are_whole));
+            let parts = part["processors"].as_array().map_or(&[][..], Vec::as_slice);
+            return matches!(parts, [part] if template_is_whole(part));
         }
         Some("TemplateProcessing") => {}
         Some(_) => return false,

@@ -50,21 +50,19 @@ impl Normalizer for Spaces {
     }
 }
 
-/// What is put around a text: templates, one after the other.
+/// What is put around a text: a template, perhaps as the one part of a sequence.
 #[derive(Deserialize)]
 #[serde(tag = "type")]
 pub(super) enum Templates {
     TemplateProcessing(TemplateProcessing),
-    Sequence { processors: Vec<Self> },
+    Sequence { processors: [Box<Self>; 1] },
 }
 
 impl PostProcessor for Templates {
     fn added_tokens(&self, is_pair: bool) -> usize {
         match self {
             Self::TemplateProcessing(template) => template.added_tokens(is_pair),
-            Self::Sequence { processors } => {
-                processors.iter().map(|templates| templates.added_tokens(is_pair)).sum()
-            }
+            Self::Sequence { processors: [template] } => template.added_tokens(is_pair),
         }
     }
 
@@ -75,9 +73,9 @@ impl PostProcessor for Templates {
     ) -> tokenizers::Result<Vec<Encoding>> {
         match self {
             Self::TemplateProcessing(template) => template.process_encodings(encodings, add_special_tokens),
-            Self::Sequence { processors } => processors
-                .iter()
-                .try_fold(encodings, |encodings, next| next.process_encodings(encodings, add_special_tokens)),
+            Self::Sequence { processors: [template] } => {
+                template.process_encodings(encodings, add_special_tokens)
+            }
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn pieces_of(inner: &Inner) -> Result<Vec<Option<Piece>>, TokenizerEr
 }
 
 /// The byte of a token spelled `<0xHH>`.
-fn byte_of(token: &str) -> Option<u8> {
+pub(super) fn byte_of(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() != 2 {
         return None;
