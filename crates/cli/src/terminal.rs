@@ -120,22 +120,19 @@ pub trait TextSink {
 /// right. A word is written when it is whole.
 pub struct ShadedOutput {
     out: AnswerOutput,
-    words: WordStream,
-    /// White space since the last word, which belongs to none if no other comes.
-    space: String,
+    shades: Shades,
 }
 
 impl ShadedOutput {
-    /// The process's stdout, where colours are: it is a terminal, and `NO_COLOR` is not set.
+    /// The process's stdout, where colours are ([`has_colours`]).
     #[must_use]
     pub fn new() -> Option<Self> {
         let out = AnswerOutput::new();
-        has_colours(&out.stdout).then(|| Self { out, words: WordStream::default(), space: String::new() })
+        has_colours(&out.stdout).then(|| Self { out, shades: Shades::default() })
     }
 
-    fn write(&mut self, words: &[Word]) -> std::io::Result<()> {
-        let text: String = words.iter().map(shaded).collect();
-        self.out.stdout.write_all(text.as_bytes())?;
+    fn write(&mut self, shaded: &str) -> std::io::Result<()> {
+        self.out.stdout.write_all(shaded.as_bytes())?;
         self.out.stdout.flush()
     }
 }
@@ -146,16 +143,49 @@ impl TextSink for ShadedOutput {
     }
 
     fn token(&mut self, token: &Token) -> std::io::Result<()> {
-        follow_space(&mut self.space, &token.text);
-        let words = self.words.push(token);
-        self.write(&words)
+        let shaded = self.shades.token(token);
+        self.write(&shaded)
     }
 
     fn end(&mut self, text: &str) -> std::io::Result<()> {
-        follow_space(&mut self.space, text);
+        let shaded = self.shades.end(text);
+        self.write(&shaded)
+    }
+}
+
+/// The text of an answer as a terminal shows it, in the colours of its words: all of it, whatever is known of them.
+#[derive(Default)]
+struct Shades {
+    words: WordStream,
+    /// Text that is not shown yet: of a word that goes on, or white space that belongs to none if no other comes.
+    waiting: String,
+}
+
+impl Shades {
+    fn token(&mut self, token: &Token) -> String {
+        self.waiting.push_str(&token.text);
+        let words = self.words.push(token);
+        self.shown(&words)
+    }
+
+    fn end(&mut self, text: &str) -> String {
+        self.waiting.push_str(text);
         let words = self.words.finish(text);
-        self.write(&words)?;
-        self.out.piece(&std::mem::take(&mut self.space))
+        let shown = self.shown(&words);
+        shown + &printable(&std::mem::take(&mut self.waiting))
+    }
+
+    fn shown(&mut self, words: &[Word]) -> String {
+        let mut shown = String::new();
+        for word in words {
+            let text = format!("{}{}", word.space, word.text);
+            // before it are words without probabilities, of which there are none
+            let Some(at) = self.waiting.find(&text) else { continue };
+            shown += &printable(&self.waiting[..at]);
+            shown += &shaded(word);
+            self.waiting.drain(..at + text.len());
+        }
+        shown
     }
 }
 
@@ -165,15 +195,6 @@ impl TextSink for ShadedOutput {
 pub fn has_colours(stream: &impl IsTerminal) -> bool {
     let obeys = || anstyle_query::windows::enable_ansi_colors().unwrap_or(true);
     stream.is_terminal() && variable("NO_COLOR").is_none() && obeys()
-}
-
-/// Keeps in `space` the white space at the end of all text so far, to which `text` comes.
-fn follow_space(space: &mut String, text: &str) {
-    let end = text.trim_end();
-    if !end.is_empty() {
-        space.clear();
-    }
-    space.push_str(&text[end.len()..]);
 }
 
 /// A word with the white space before it, in the colour of its probability.
@@ -226,17 +247,37 @@ mod tests {
         assert_eq!(shaded(&word), "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\n\t a");
     }
 
+    /// What is shown of tokens of these texts, each with its probability, and of the end.
+    fn shown(tokens: &[(&str, Option<f32>)], end: &str) -> String {
+        let mut shades = Shades::default();
+        let mut shown = String::new();
+        for &(text, p) in tokens {
+            let (text, logprob) = (text.to_owned(), p.map(f32::ln));
+            shown += &shades.token(&Token { id: 0, text, held: 0, logprob, top: Vec::new() });
+        }
+        shown + &shades.end(end)
+    }
+
     #[test]
     fn white_space_at_the_end_belongs_to_no_word_and_is_not_lost() {
         let after = |pieces: &[&str]| {
-            let mut space = String::new();
-            pieces.iter().for_each(|piece| follow_space(&mut space, piece));
-            space
+            let tokens: Vec<_> = pieces.iter().map(|piece| (*piece, Some(1.0))).collect();
+            shown(&tokens, "")
         };
-        assert_eq!(after(&["Bread", ".\n"]), "\n");
-        assert_eq!(after(&["Bread. ", "\n", "", "\n"]), " \n\n");
-        assert_eq!(after(&["Bread.\n", " Open"]), "");
+        assert_eq!(after(&["Bread", ".\n"]), "Bread.\n");
+        assert_eq!(after(&["Bread. ", "\n", "", "\n"]), "Bread. \n\n");
+        assert_eq!(after(&["Bread.\n", " Open"]), "Bread.\n Open");
         assert_eq!(after(&["\u{2003}"]), "\u{2003}");
+    }
+
+    #[test]
+    fn text_of_which_nothing_is_known_is_shown_all_the_same() {
+        assert_eq!(shown(&[("one", Some(0.9)), (" ", None)], "E"), "one E");
+        assert_eq!(
+            shown(&[("one ", None), ("two", Some(0.6))], " three\n"),
+            "one \u{1b}[33mtwo\u{1b}[0m three\n"
+        );
+        assert_eq!(shown(&[("a\u{1b} ", None)], "b"), "a\u{fffd} b");
     }
 
     #[test]

@@ -24,6 +24,7 @@
 
 use crate::constraint::Grammar;
 use crate::engine::Token;
+use crate::placing::{Placed, Placer};
 use serde_json::Value;
 use std::ops::Range;
 
@@ -47,10 +48,9 @@ pub struct Field {
 pub struct FieldReader {
     is_json: bool,
     text: String,
-    /// Pieces of the text in their order, each with the least probability of the tokens that it came with.
+    /// Pieces of the text in their order, each with the least probability of its tokens.
     pieces: Vec<Piece>,
-    /// The least probability of tokens whose text has not become certain.
-    unplaced: Option<f32>,
+    placer: Placer,
     /// Whether any token came with its probability.
     is_told: bool,
 }
@@ -66,41 +66,37 @@ impl FieldReader {
     /// A reader at the beginning of an answer that has this form.
     #[must_use]
     pub fn of(form: &Grammar) -> Self {
-        Self {
-            is_json: form.is_json(),
-            text: String::new(),
-            pieces: Vec::new(),
-            unplaced: None,
-            is_told: false,
-        }
+        Self::new(form.is_json())
+    }
+
+    fn new(is_json: bool) -> Self {
+        let (text, pieces, placer) = (String::new(), Vec::new(), Placer::default());
+        Self { is_json, text, pieces, placer, is_told: false }
     }
 
     /// Takes the next token.
     pub fn push(&mut self, token: &Token) {
-        if let Some(p) = token.logprob.map(f32::exp) {
-            self.unplaced = Some(self.unplaced.map_or(p, |least| least.min(p)));
-            self.is_told = true;
-        }
-        self.take(&token.text);
+        self.is_told |= token.logprob.is_some();
+        let placed = self.placer.push(token);
+        self.take(&token.text, placed);
     }
 
-    fn take(&mut self, text: &str) {
-        if text.is_empty() {
-            return;
-        }
+    fn take(&mut self, text: &str, placed: Vec<Placed>) {
+        let begin = self.text.len();
         self.text.push_str(text);
         // of what came with no token nothing is known
-        let p = self.unplaced.take().unwrap_or(1.0);
-        self.pieces.push(Piece { end: self.text.len(), p });
+        let least = |probabilities: Vec<f32>| probabilities.into_iter().fold(1.0, f32::min);
+        let piece = |placed: Placed| Piece { end: begin + placed.end, p: least(placed.probabilities) };
+        self.pieces.extend(placed.into_iter().map(piece));
     }
 
     /// Takes the text that was held back until the end of the answer, and gives the values of all of it: those of JSON where
     /// the form is a schema, otherwise the whole as one text. Of an answer that was cut they are those that came to their
     /// ends. Values more than 64 levels deep are left out. The reader is then at the beginning of another answer.
     pub fn finish(&mut self, rest: &str) -> Vec<Field> {
-        self.take(rest);
-        let empty = Self { text: String::new(), pieces: Vec::new(), unplaced: None, is_told: false, ..*self };
-        let reader = std::mem::replace(self, empty);
+        let placed = self.placer.finish(rest);
+        self.take(rest, placed);
+        let reader = std::mem::replace(self, Self::new(self.is_json));
         if reader.text.is_empty() || !reader.is_told {
             return Vec::new();
         }
@@ -242,7 +238,7 @@ mod tests {
     use serde_json::json;
 
     fn token(text: &str, p: f32) -> Token {
-        Token { id: 0, text: text.to_owned(), logprob: Some(p.ln()), top: Vec::new() }
+        Token { id: 0, text: text.to_owned(), held: 0, logprob: Some(p.ln()), top: Vec::new() }
     }
 
     fn told(tokens: &[Token], rest: &str) -> Vec<(String, Value, f32)> {
@@ -298,6 +294,17 @@ mod tests {
         assert_eq!(fields(&Grammar::JsonObject, &[], ""), []);
         let unsaid = Token { logprob: None, ..token("{\"a\":", 1.0) };
         assert_eq!(fields(&Grammar::JsonObject, &[unsaid], "1}"), []);
+    }
+
+    #[test]
+    fn a_value_that_was_held_back_has_the_probabilities_of_its_own_tokens() {
+        // what may be the beginning of the stop string `4,5` comes with the token after it
+        let tokens = [Token { held: 1, ..token("[3,", 0.3) }, token("4]", 0.9)];
+        assert_eq!(told(&tokens, ""), expected(&[("/0", json!(3), 0.3), ("/1", json!(4), 0.3)]));
+        let tokens = [token("[3,", 0.9), Token { held: 1, ..token("", 0.3) }, token("4]", 0.8)];
+        assert_eq!(told(&tokens, ""), expected(&[("/0", json!(3), 0.9), ("/1", json!(4), 0.3)]));
+        let tokens = [token("[3,", 0.9), Token { held: 2, ..token("", 0.3) }];
+        assert_eq!(told(&tokens, "4]"), expected(&[("/0", json!(3), 0.9), ("/1", json!(4), 0.3)]));
     }
 
     #[test]

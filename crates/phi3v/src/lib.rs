@@ -32,6 +32,7 @@ pub mod files;
 pub mod image;
 pub mod memory;
 pub mod model;
+mod placing;
 pub mod presets;
 pub mod processor;
 pub mod sampler;

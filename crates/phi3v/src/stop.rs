@@ -94,6 +94,12 @@ impl StopStrings {
         std::mem::take(&mut self.held)
     }
 
+    /// Bytes of text that are held back now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Advances every pattern by a byte; of those complete now, the longest and its length.
     fn longest_match(&mut self, byte: u8) -> Option<(usize, usize)> {
         let mut longest: Option<(usize, usize)> = None;

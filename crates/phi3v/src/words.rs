@@ -18,6 +18,7 @@
 //! ```
 
 use crate::engine::Token;
+use crate::placing::{Placed, Placer};
 
 /// A word less probable than this is called unsure: about one in twenty of the right words lie below that the demo model says about held-out
 /// pictures, 3 and 6 of a hundred of two kinds (`training/certainty.py`, docs/guide/demo.md); other models may need other figures.
@@ -43,24 +44,23 @@ pub struct Word {
 /// Joins the tokens of an answer that is being made to words, each given as soon as it is over.
 ///
 /// Probabilities are those of [`Token::logprob`], so the request has to ask for log probabilities; without them there are
-/// no words. Text that is held back as the possible beginning of a stop string comes in one piece with several tokens, and
-/// each of its words then has the probabilities of all of them.
+/// no words. Text that is held back as the possible beginning of a stop string has the probabilities of its own tokens,
+/// whenever it comes.
 #[derive(Clone, Debug, Default)]
 pub struct WordStream {
     space: String,
     text: String,
     /// Of the tokens of the word so far.
     probabilities: Vec<f32>,
-    /// Of tokens whose text has not become certain.
-    unplaced: Vec<f32>,
+    placer: Placer,
 }
 
 impl WordStream {
     /// Takes the next token and gives the words that have ended with it.
     pub fn push(&mut self, token: &Token) -> Vec<Word> {
-        self.unplaced.extend(token.logprob.map(f32::exp));
         let mut words = Vec::new();
-        self.take(&token.text, &mut words);
+        let placed = self.placer.push(token);
+        self.take(&token.text, &placed, &mut words);
         words
     }
 
@@ -68,30 +68,32 @@ impl WordStream {
     /// then at the beginning of another answer.
     pub fn finish(&mut self, text: &str) -> Vec<Word> {
         let mut words = Vec::new();
-        self.take(text, &mut words);
+        let placed = self.placer.finish(text);
+        self.take(text, &placed, &mut words);
         self.end(&mut words);
         *self = Self::default();
         words
     }
 
-    fn take(&mut self, text: &str, words: &mut Vec<Word>) {
-        if text.is_empty() {
-            return;
-        }
-        let probabilities = std::mem::take(&mut self.unplaced);
-        let mut counted = false;
-        for letter in text.chars() {
-            if letter.is_whitespace() {
-                self.end(words);
-                self.space.push(letter);
-                counted = false;
-            } else {
-                self.text.push(letter);
-                if !counted {
-                    self.probabilities.extend(&probabilities);
-                    counted = true;
+    fn take(&mut self, text: &str, placed: &[Placed], words: &mut Vec<Word>) {
+        let mut begin = 0;
+        for Placed { end, probabilities, goes_on } in placed {
+            // once for each word that the token has something of
+            let mut counted = *goes_on && !self.text.is_empty();
+            for letter in text[begin..*end].chars() {
+                if letter.is_whitespace() {
+                    self.end(words);
+                    self.space.push(letter);
+                    counted = false;
+                } else {
+                    self.text.push(letter);
+                    if !counted {
+                        self.probabilities.extend(probabilities);
+                        counted = true;
+                    }
                 }
             }
+            begin = *end;
         }
     }
 
@@ -121,9 +123,10 @@ pub fn words(tokens: &[Token], rest: &str) -> Vec<Word> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stop::StopStrings;
 
     fn token(text: &str, p: f32) -> Token {
-        Token { id: 0, text: text.to_owned(), logprob: Some(p.ln()), top: Vec::new() }
+        Token { id: 0, text: text.to_owned(), held: 0, logprob: Some(p.ln()), top: Vec::new() }
     }
 
     fn told(tokens: &[Token], rest: &str) -> Vec<(String, f32, f32)> {
@@ -151,6 +154,36 @@ mod tests {
         let tokens =
             [token("", 0.3), token("", 0.9), token("\u{20ac}", 0.9), token("5", 1.0), token("", 0.5)];
         assert_eq!(told(&tokens, " or"), expected(&[("\u{20ac}5", 0.3, 0.775), (" or", 0.5, 0.5)]));
+    }
+
+    /// The tokens as they come behind stop strings, and the rest.
+    fn watched(tokens: &[Token], stop: &[&str]) -> (Vec<Token>, String) {
+        let mut stop = StopStrings::new(stop).unwrap();
+        let told = |token: &Token| {
+            let text = stop.push(&token.text).text;
+            Token { text, held: stop.held(), ..token.clone() }
+        };
+        let tokens = tokens.iter().map(told).collect();
+        (tokens, stop.finish())
+    }
+
+    #[test]
+    fn words_beside_stop_strings_have_the_probabilities_of_their_own_tokens() {
+        let (tokens, rest) = watched(&[token("one", 0.9), token(" E", 0.4)], &["END"]);
+        assert_eq!((tokens[1].text.as_str(), rest.as_str()), (" ", "E"));
+        assert_eq!(told(&tokens, &rest), expected(&[("one", 0.9, 0.9), (" E", 0.4, 0.4)]));
+        let all = [token("the", 0.9), token(" User", 0.4), token("name", 0.8), token(" is", 0.7)];
+        let (tokens, rest) = watched(&all, &["User:"]);
+        let words = [("the", 0.9, 0.9), (" Username", 0.4, 0.6), (" is", 0.7, 0.7)];
+        assert_eq!(told(&tokens, &rest), expected(&words));
+        assert_eq!(told(&all, ""), expected(&words), "as without them");
+        // a token of which one letter comes after the other, and more than one token that is held
+        let all = [token("aa", 0.5), token("aa", 0.8), token("a", 0.7), token("a b", 0.8), token("c", 1.0)];
+        let (tokens, rest) = watched(&all, &["aaaac", "bcd"]);
+        assert_eq!((tokens[2].text.as_str(), tokens[3].text.as_str()), ("a", "aaaaa "));
+        assert_eq!(told(&tokens, &rest), told(&all, ""));
+        let (tokens, rest) = watched(&[token("one EN", 0.9), token("D two", 0.4)], &["END"]);
+        assert_eq!(told(&tokens, &rest), expected(&[("one", 0.9, 0.9)]));
     }
 
     #[test]

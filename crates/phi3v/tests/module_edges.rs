@@ -37,8 +37,9 @@ const EDGES: &[(&str, &[&str])] = &[
         &["chat_template", "decide", "engine", "image", "processor", "sampler", "stop", "tokenizer"],
     ),
     ("batch", &["engine"]),
-    ("words", &["engine"]),
-    ("fields", &["constraint", "engine"]),
+    ("placing", &["engine"]),
+    ("words", &["engine", "placing"]),
+    ("fields", &["constraint", "engine", "placing"]),
     (
         "session",
         &[

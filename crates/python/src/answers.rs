@@ -356,7 +356,7 @@ fn told(py: Python<'_>, next: Next) -> PyResult<Told> {
 fn ended(key: u64, open: Open, finished: &Finished) -> Ended {
     let Finished { reason, usage, timings, .. } = finished;
     let chosen =
-        |Token { id, text, logprob, top }| Chosen { id, text, logprob: logprob.unwrap_or(f32::NAN), top };
+        |Token { id, text, logprob, top, .. }| Chosen { id, text, logprob: logprob.unwrap_or(f32::NAN), top };
     let spoken = |words::Word { space, text, p, mean }| Spoken { space, text, p, mean };
     let words = words::words(&open.tokens, &finished.text);
     let valued = |fields::Field { path, value, p }| Valued { path, value: value.to_string(), p };

@@ -134,7 +134,8 @@ impl Sequence {
         self.usage.completion_tokens += 1;
         let text = self.stream.push(sampled.token);
         let StopOutput { text, stopped_by } = self.stop.push(&text);
-        told.push(Token { id: sampled.token, text, logprob: sampled.logprob, top: sampled.top });
+        let Sampled { token: id, logprob, top } = sampled;
+        told.push(Token { id, text, held: self.stop.held(), logprob, top });
         if stopped_by.is_some() { Ok(Some(FinishReason::Stop)) } else { self.known_end() }
     }
 

@@ -135,6 +135,9 @@ pub struct Token {
     pub id: u32,
     /// Text that has become certain with it; may be empty, and may hold text of earlier tokens.
     pub text: String,
+    /// Bytes of its text and that of tokens before it that may be the beginning of a stop string: they come with a later
+    /// token, with the end, or not at all.
+    pub held: usize,
     /// Natural logarithm of its probability before penalties, temperature and filters; `None` unless logprobs were
     /// asked for.
     pub logprob: Option<f32>,

@@ -158,7 +158,8 @@ mod tests {
         let mut told = Vec::new();
         for &id in ids {
             let output = stop.push(&stream.push(id));
-            let token = Token { id, text: output.text.clone(), logprob: Some(-1.0), top: vec![(id, -1.0)] };
+            let (text, top) = (output.text.clone(), vec![(id, -1.0)]);
+            let token = Token { id, text, held: stop.held(), logprob: Some(-1.0), top };
             told.push((output.text, bytes(answer.token(&token))));
             if output.stopped_by.is_some() {
                 break;
