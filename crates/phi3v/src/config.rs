@@ -152,8 +152,6 @@ pub struct ModelConfig {
     pub sliding_window: Option<usize>,
     /// Ids that end generation. config.json's own; generation_config.json and the tokenizer know more.
     pub eos_token_id: Vec<u32>,
-    /// Id every prompt begins with.
-    pub bos_token_id: u32,
     /// Shape of the vision tower.
     pub img_processor: VisionConfig,
 }
@@ -235,7 +233,6 @@ impl ModelConfig {
                 .then(|| keys.integer("sliding_window", Some(window), 2..=POSITIONS_MAX))
                 .transpose()?,
             eos_token_id: keys.token_ids("eos_token_id")?,
-            bos_token_id: keys.integer("bos_token_id", Some(1), 0..=VOCAB_SIZE_MAX)? as u32,
             img_processor: VisionConfig::read(&keys)?,
         };
         config.check_heads(&keys)?;
@@ -253,11 +250,7 @@ impl ModelConfig {
             let expected = format!("a divisor of the {} attention heads", self.num_attention_heads);
             return Err(keys.invalid("num_key_value_heads", expected));
         }
-        keys.must_be("head_dim", &json!(self.head_dim()), &json!(self.head_dim()))?;
-        if self.bos_token_id as usize >= self.vocab_size {
-            return Err(keys.invalid("bos_token_id", format!("an id below vocab_size {}", self.vocab_size)));
-        }
-        Ok(())
+        keys.must_be("head_dim", &json!(self.head_dim()), &json!(self.head_dim()))
     }
 
     /// Values per attention head: `hidden_size` over the number of heads.
@@ -307,6 +300,10 @@ fn check_architecture(keys: &Keys<'_>) -> Result<(), ConfigError> {
     keys.must_be("attention_bias", &json!(false), &json!(false))?;
     keys.must_be("mlp_bias", &json!(false), &json!(false))?;
     keys.must_be("partial_rotary_factor", &json!(1.0), &json!(1.0))?;
+    // where later releases of the reference's library write both
+    if keys.has("rope_parameters") {
+        return Err(keys.unsupported("rope_parameters", "rope_theta with rope_scaling"));
+    }
 
     // an absent key means another value in the reference for three of these, so none has a default
     let embd_layer = keys.object("embd_layer")?.ok_or_else(|| keys.missing("embd_layer"))?;

@@ -431,7 +431,6 @@ mod tests {
             rope_scaling: None,
             sliding_window: None,
             eos_token_id: vec![2],
-            bos_token_id: 1,
             img_processor: VisionConfig {
                 hidden_size: 1024,
                 num_hidden_layers: 24,

@@ -60,7 +60,7 @@ fn the_hubs_config() {
     let config = parse(&hub()).unwrap();
     assert_eq!((config.hidden_size, config.intermediate_size, config.num_hidden_layers), (3072, 8192, 32));
     assert_eq!((config.head_dim(), config.qkv_size(), config.vocab_size), (96, 9216, 32064));
-    assert_eq!((config.eos_token_id.as_slice(), config.bos_token_id), (&[2][..], 1));
+    assert_eq!(config.eos_token_id, [2]);
     assert_eq!(config.context_max(), 131072);
     assert_eq!(config.img_processor, VisionConfig::default());
     assert_eq!(config.img_processor.num_layers_used(), 23);
@@ -80,7 +80,6 @@ fn absent_keys_have_the_references_defaults() {
         "num_key_value_heads",
         "rms_norm_eps",
         "rope_theta",
-        "bos_token_id",
         "sliding_window",
         "tie_word_embeddings",
         "hidden_act",
@@ -90,7 +89,7 @@ fn absent_keys_have_the_references_defaults() {
     let config = parse(&config).unwrap();
     assert_eq!(config.original_max_position_embeddings, 4096);
     assert!((config.rope_attention_scale() - (17.0_f64 / 12.0).sqrt()).abs() < 1e-15);
-    assert_eq!((config.num_key_value_heads, config.bos_token_id, config.sliding_window), (32, 1, None));
+    assert_eq!((config.num_key_value_heads, config.sliding_window), (32, None));
     assert_eq!((config.rms_norm_eps, config.rope_theta), (1e-5, 10_000.0));
 }
 
@@ -116,6 +115,8 @@ fn values_that_are_accepted() {
     assert!(changed("/head_dim", json!(96)).is_ok());
     assert!(changed("/quantization_config", Value::Null).is_ok());
     assert!(changed("/resid_pdrop", json!(0.1)).is_ok());
+    // prompts begin with the tokenizer's
+    assert!(changed("/bos_token_id", json!(32064)).is_ok());
     assert_eq!(changed("/sliding_window", Value::Null).unwrap().context_max(), 131072);
     assert_eq!(changed("/sliding_window", json!(2047)).unwrap().context_max(), 2047);
     assert_eq!(changed("/num_key_value_heads", json!(8)).unwrap().qkv_size(), (32 + 16) * 96);
@@ -147,6 +148,8 @@ fn values_that_change_the_result_are_refused_by_name() {
         ("/img_processor/image_dim_out", json!(1152)),
         ("/rope_scaling/type", json!("yarn")),
         ("/rope_scaling/short_mscale", json!(1.1)),
+        ("/rope_parameters", json!({ "rope_type": "longrope" })),
+        ("/rope_parameters", json!({ "rope_theta": 10000.0 })),
     ];
     for (pointer, value) in refused {
         let error = changed(pointer, value.clone()).expect_err(pointer);
@@ -221,7 +224,6 @@ fn wrong_types_and_sizes_are_refused() {
         ("/eos_token_id", json!("</s>")),
         ("/eos_token_id", json!([2, -1])),
         ("/eos_token_id", json!(1_u64 << 40)),
-        ("/bos_token_id", json!(32064)),
         ("/rope_scaling", json!([1, 2])),
         ("/rope_scaling/short_factor", json!(vec![1.0; 47])),
         ("/rope_scaling/short_factor", json!([])),

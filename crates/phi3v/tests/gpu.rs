@@ -41,7 +41,6 @@ fn config() -> ModelConfig {
         rope_scaling: None,
         sliding_window: None,
         eos_token_id: vec![2],
-        bos_token_id: 1,
         img_processor: VisionConfig {
             hidden_size: 64,
             num_hidden_layers: 2,
