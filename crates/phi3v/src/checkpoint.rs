@@ -122,25 +122,22 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`], naming the file that is missing or wrong.
     pub fn from_files(files: &Files) -> Result<Self, CheckpointError> {
-        let mut settings = blake3::Hasher::new();
-        let mut noted = |bytes: Bytes| {
-            settings.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
-            bytes
-        };
-        let config = ModelConfig::from_json(&noted(required(files, "config.json")?))?;
-        let preprocessor = ImageParams::from_json(&noted(required(files, "preprocessor_config.json")?))?;
+        let mut settings = Settings::default();
+        let config = settings.read(&required(files, "config.json")?, ModelConfig::from_json)?;
+        let preprocessor = required(files, "preprocessor_config.json")?;
+        let preprocessor = settings.read(&preprocessor, ImageParams::from_json)?;
         let generation = match files.get("generation_config.json")? {
-            Some(bytes) => GenerationConfig::from_json(&noted(bytes))?,
+            Some(bytes) => settings.read(&bytes, GenerationConfig::from_json)?,
             None => GenerationConfig::default(),
         };
-        let tokenizer = Tokenizer::from_json(&noted(required(files, "tokenizer.json")?))?;
+        let tokenizer = settings.read(&required(files, "tokenizer.json")?, Tokenizer::from_json)?;
         if tokenizer.vocab_size() > config.vocab_size {
             let (last, vocab_size) = (tokenizer.vocab_size() - 1, config.vocab_size);
             return Err(CheckpointError::Vocabulary { last, vocab_size });
         }
         let weights = Weights::load(files, &config)?;
         let (name, tokenizer) = (files.model_name(), Arc::new(tokenizer));
-        let settings_digest = settings.finalize().into();
+        let settings_digest = settings.digest.finalize().into();
         Ok(Self { name, config, generation, preprocessor, tokenizer, weights, settings_digest })
     }
 
@@ -164,6 +161,26 @@ impl Checkpoint {
         ids.sort_unstable();
         ids.dedup();
         ids
+    }
+}
+
+/// The digest of the JSON files that were read.
+#[derive(Default)]
+struct Settings {
+    digest: blake3::Hasher,
+}
+
+impl Settings {
+    /// Reads a file, and then adds it to the digest: nothing of one that is too long is touched, for readers refuse it by its
+    /// length.
+    fn read<T, E: Into<CheckpointError>>(
+        &mut self,
+        bytes: &Bytes,
+        from_json: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, CheckpointError> {
+        let read = from_json(bytes).map_err(Into::into)?;
+        self.digest.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        Ok(read)
     }
 }
 

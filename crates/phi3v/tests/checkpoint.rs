@@ -73,6 +73,23 @@ fn missing_files_are_named() {
     assert!(matches!(error, CheckpointError::NoFolder { .. }), "{error}");
 }
 
+/// Its zeros take no room on the disk, and to read them would take minutes.
+#[cfg(unix)]
+#[test]
+fn files_beyond_their_limits_are_refused_unread() {
+    for file in ["config.json", "preprocessor_config.json", "generation_config.json", "tokenizer.json"] {
+        let dir = copy();
+        fs::File::create(dir.path().join(file)).unwrap().set_len(1 << 40).unwrap();
+        let error = Checkpoint::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(file) && error.contains("1099511627776"), "{error}");
+    }
+    let dir = copy();
+    let index = fs::File::create(dir.path().join("model.safetensors.index.json")).unwrap();
+    index.set_len(1 << 40).unwrap();
+    let error = Checkpoint::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("1099511627776"), "{error}");
+}
+
 #[test]
 fn files_of_different_models_are_refused() {
     let dir = copy();
