@@ -284,6 +284,24 @@ fn shards_are_read_and_checked_against_the_index() {
         open_sharded(|map, _| drop(map.insert("model.other".to_owned(), "model-2.safetensors".to_owned())));
     assert!(matches!(unknown, Err(WeightsError::NotInShard { name, .. }) if name == "model.other"));
 
+    // of several always the same
+    let unknown = |map: &mut BTreeMap<String, String>, _: &Path| {
+        map.extend((10..60).map(|i| (format!("model.other{i}"), "model-2.safetensors".to_owned())));
+    };
+    assert!(
+        matches!(open_sharded(unknown), Err(WeightsError::NotInShard { name, .. }) if name == "model.other10")
+    );
+
+    // told when its shard is read, so that headers of nothing but such are not held together
+    let extra = open_sharded(|map, dir| {
+        let mut file = File::default();
+        file.add("model.other", "BF16", &[1], &[0; 2]);
+        std::fs::write(dir.join("model-0.safetensors"), file.bytes()).unwrap();
+        map.insert("model.other".to_owned(), "model-0.safetensors".to_owned());
+        std::fs::write(dir.join("model-2.safetensors"), "cut").unwrap();
+    });
+    assert!(matches!(extra, Err(WeightsError::Extra { name, .. }) if name == "model.other"));
+
     let twice = open_sharded(|map, dir| {
         let mut file = File::of(&table::tensors(&config())[..1]);
         file.add("model.more.inv_freq", "BF16", &[1], &[0; 2]);
@@ -315,6 +333,8 @@ fn an_index_cannot_lead_out_of_the_folder() {
             "{name}: {result:?}"
         );
     }
+    let several = open_sharded(|map, _| map.extend((10..60).map(|i| (format!("a{i}"), format!("{i}.bin")))));
+    assert!(matches!(several, Err(WeightsError::ShardName { file }) if file == "10.bin"));
     let many =
         open_sharded(|map, _| map.extend((0..300).map(|i| (format!("t{i}"), format!("m{i}.safetensors")))));
     assert!(matches!(many, Err(WeightsError::ShardCount { count: 302, .. })));

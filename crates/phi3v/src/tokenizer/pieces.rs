@@ -25,7 +25,9 @@ pub(crate) struct Piece {
 /// The table over all ids; `None` where an id has no token.
 pub(super) fn pieces_of(inner: &Inner) -> Result<Vec<Option<Piece>>, TokenizerError> {
     let vocab = inner.get_vocab(true);
-    if let Some((token, &id)) = vocab.iter().find(|&(_, &id)| id > Tokenizer::MAX_ID) {
+    // the largest, so that the same file always gives the same error
+    let largest = vocab.iter().max_by_key(|&(token, id)| (id, token));
+    if let Some((token, &id)) = largest.filter(|&(_, &id)| id > Tokenizer::MAX_ID) {
         return Err(TokenizerError::IdTooLarge { token: token.clone(), id });
     }
     for byte in 0..=u8::MAX {
@@ -35,7 +37,7 @@ pub(super) fn pieces_of(inner: &Inner) -> Result<Vec<Option<Piece>>, TokenizerEr
             return Err(TokenizerError::MissingToken { token });
         }
     }
-    let size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+    let size = largest.map_or(0, |(_, &id)| id as usize + 1);
     let added = inner.get_added_tokens_decoder();
     let pieces = (0..size as u32).map(|id| {
         let token = inner.id_to_token(id)?;

@@ -26,7 +26,7 @@ use phi3v_kernels::{Bytes, Format, MatrixSource, Precision};
 use quantized::Quant;
 use safetensors::{Entry, SafetensorsFile};
 use shards::Shards;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use table::TensorSpec;
 
@@ -73,7 +73,7 @@ impl Weights {
     /// As for [`Self::open`].
     pub fn from_bytes(bytes: Bytes, config: &ModelConfig) -> Result<Self, WeightsError> {
         let file = shards::SINGLE_FILE.to_owned();
-        Self::from_shards(&[(file, bytes)], &HashMap::new(), config)
+        Self::from_shards(&[(file, bytes)], BTreeMap::new(), config)
     }
 
     /// The weights among `files`: in one file, or in the shards that an index names.
@@ -89,40 +89,50 @@ impl Weights {
             };
             shards.push((file, bytes));
         }
-        Self::from_shards(&shards, &index, config)
+        Self::from_shards(&shards, index, config)
     }
 
-    /// `index` names the file each tensor is expected in; it may be empty.
+    /// `index` names the file each tensor is expected in; it may be empty. Of each file only the tensors of the table are
+    /// kept, and nothing else is accepted: what the files' headers take is never held together.
     fn from_shards(
         files: &[(String, Bytes)],
-        index: &HashMap<String, String>,
+        index: BTreeMap<String, String>,
         config: &ModelConfig,
     ) -> Result<Self, WeightsError> {
+        let (specs, mut unseen) = (table::tensors(config), index);
+        let known: HashSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
         let mut found: HashMap<String, Found> = HashMap::new();
         for (file, bytes) in files {
             let SafetensorsFile { tensors, metadata } = safetensors::parse(file, bytes)?;
             let packed = quantized::is_packed(file, &metadata)?;
             for entry in tensors {
                 let name = entry.name.clone();
+                if unseen.get(&name) == Some(file) {
+                    unseen.remove(&name);
+                }
+                if !known.contains(name.as_str()) {
+                    if table::is_ignored(&name) {
+                        continue;
+                    }
+                    return Err(WeightsError::Extra { name, file: file.clone() });
+                }
                 let tensor = Found { file: file.clone(), entry, packed };
                 if let Some(first) = found.insert(name.clone(), tensor) {
                     return Err(WeightsError::Duplicate { name, first: first.file, second: file.clone() });
                 }
             }
         }
-        if let Some((name, file)) =
-            index.iter().find(|(name, file)| found.get(*name).is_none_or(|found| found.file != **file))
-        {
-            return Err(WeightsError::NotInShard { name: name.clone(), file: file.clone() });
+        if let Some((name, file)) = unseen.pop_first() {
+            return Err(WeightsError::NotInShard { name, file });
         }
-        Self::check(found, config)
+        Self::check(found, specs)
     }
 
-    /// Takes the tensors of the table out of `found`, and accepts nothing else in it.
-    fn check(mut found: HashMap<String, Found>, config: &ModelConfig) -> Result<Self, WeightsError> {
+    /// Takes the tensors of the table out of `found`.
+    fn check(mut found: HashMap<String, Found>, specs: Vec<TensorSpec>) -> Result<Self, WeightsError> {
         let mut tensors = HashMap::new();
         let mut bytes_of: HashMap<Format, u64> = HashMap::new();
-        for spec in table::tensors(config) {
+        for spec in specs {
             let Some(tensor) = found.remove(&spec.name) else {
                 if spec.used {
                     return Err(WeightsError::Missing { name: spec.name });
@@ -134,10 +144,6 @@ impl Weights {
                 *bytes_of.entry(view.format).or_default() += view.bytes.len() as u64;
                 tensors.insert(spec.name, view);
             }
-        }
-        // the least of the names, so that the same file always gives the same error
-        if let Some(name) = found.keys().filter(|name| !table::is_ignored(name)).min() {
-            return Err(WeightsError::Extra { name: name.clone(), file: found[name].file.clone() });
         }
         let bytes_total = bytes_of.values().sum();
         let commonest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes).map(|(format, _)| *format);

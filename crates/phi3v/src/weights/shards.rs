@@ -3,7 +3,7 @@
 use super::WeightsError;
 use crate::files::Files;
 use serde::Deserialize;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The file that holds all weights, where there is one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -20,18 +20,18 @@ pub(super) struct Shards {
     /// Plain file names, sorted.
     pub(super) names: Vec<String>,
     /// The file each tensor is in; empty for a single file.
-    pub(super) index: HashMap<String, String>,
+    pub(super) index: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: HashMap<String, String>,
+    weight_map: BTreeMap<String, String>,
 }
 
 /// The weight files among `files`. A single file goes before an index, as in the reference.
 pub(super) fn find(files: &Files) -> Result<Shards, WeightsError> {
     if files.get(SINGLE_FILE)?.is_some() {
-        return Ok(Shards { names: vec![SINGLE_FILE.to_owned()], index: HashMap::new() });
+        return Ok(Shards { names: vec![SINGLE_FILE.to_owned()], index: BTreeMap::new() });
     }
     let Some(bytes) = files.get(INDEX_FILE)? else {
         return Err(WeightsError::NoWeights { location: files.location() });
@@ -45,7 +45,7 @@ pub(super) fn find(files: &Files) -> Result<Shards, WeightsError> {
 ///
 /// # Errors
 /// [`WeightsError`] for what is not an index, and for a file name that leads out of the folder.
-pub fn parse_index(bytes: &[u8]) -> Result<HashMap<String, String>, WeightsError> {
+pub fn parse_index(bytes: &[u8]) -> Result<BTreeMap<String, String>, WeightsError> {
     if bytes.len() > INDEX_BYTES_MAX {
         return Err(WeightsError::IndexSize { bytes: bytes.len(), limit: INDEX_BYTES_MAX });
     }
