@@ -46,6 +46,33 @@ pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
+/// The path with the values of variables in the places of `$NAME` and `${NAME}`, where `get` has them: what the hub's tools
+/// make of the paths that they are given.
+#[must_use]
+pub fn with_variables(path: PathBuf, get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let Some(text) = path.to_str() else { return path };
+    let (mut made, mut rest) = (OsString::new(), text);
+    while let Some((before, after)) = rest.split_once('$') {
+        made.push(before);
+        let valued = named_variable(after).and_then(|(name, after)| Some((get(name)?, after)));
+        let (value, after) = valued.unwrap_or_else(|| ("$".into(), after));
+        made.push(value);
+        rest = after;
+    }
+    made.push(rest);
+    made.into()
+}
+
+/// The name of a variable that `text`, which stands behind a dollar sign, begins with, and what follows it.
+fn named_variable(text: &str) -> Option<(&str, &str)> {
+    if let Some(braced) = text.strip_prefix('{') {
+        return braced.split_once('}');
+    }
+    let is_end = |letter: char| !letter.is_ascii_alphanumeric() && letter != '_';
+    let named = text.split_at(text.find(is_end).unwrap_or(text.len()));
+    (!named.0.is_empty()).then_some(named)
+}
+
 /// The user's folder for what phi3v can make again, `get` giving the variables that are set: `XDG_CACHE_HOME`, on Windows
 /// `LOCALAPPDATA`, or else `~/.cache`.
 pub fn user_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
@@ -239,6 +266,26 @@ mod tests {
         assert_eq!(cache("~/there"), home.join("there"));
         assert_eq!(cache(""), home.join(".cache"));
         assert_eq!(cache(" "), home.join(".cache"));
+    }
+
+    #[test]
+    fn variables_within_a_path_have_their_values() {
+        let get = |name: &str| match name {
+            "A" => Some("/a".into()),
+            "B_1" => Some("$A".into()),
+            "EMPTY" => Some("".into()),
+            _ => None,
+        };
+        for (path, expected) in [
+            ("$A/x", "/a/x"),
+            ("${A}x/$B_1", "/ax/$A"),
+            ("x$EMPTY${EMPTY}y", "xy"),
+            ("$NONE/${NONE}/$/${/$$A", "$NONE/${NONE}/$/${/$/a"),
+            ("/no/variables", "/no/variables"),
+            ("$", "$"),
+        ] {
+            assert_eq!(with_variables(path.into(), get), Path::new(expected), "{path}");
+        }
     }
 
     #[test]

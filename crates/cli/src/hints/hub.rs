@@ -9,6 +9,10 @@ use std::path::Path;
 /// How a proxy's user and password are written in its address.
 const SIGNS: &str = " (of a user and a password with %40 for @, %3A for :, %2F for / and %25 for %)";
 
+fn not_cached(offline_by: &str) -> String {
+    format!("unset {offline_by}, or give a folder with the checkpoint")
+}
+
 impl HubError {
     /// What the user can do about it, one sentence with names, variables or commands to copy.
     #[must_use]
@@ -19,7 +23,7 @@ impl HubError {
                  by phi3v quantize"
             }
             Self::NotAModel { path, kind } => return Some(kind.hint(path)),
-            Self::NotCached { .. } => "unset HF_HUB_OFFLINE, or give a folder with the checkpoint",
+            Self::NotCached { offline_by, .. } => return Some(not_cached(offline_by)),
             Self::NotFound { .. } => "check the name; for a private model set HF_TOKEN to an access token",
             Self::Forbidden { gated: false, reason: Some(_), .. } => {
                 "the model's page may tell more; HF_TOKEN names the account that asks"

@@ -2,7 +2,7 @@
 
 use super::proxy::Proxies;
 use super::token::Token;
-use crate::paths::{from_home, shared_cache};
+use crate::paths::{from_home, shared_cache, with_variables};
 use crate::variables::is_blank;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ impl std::fmt::Debug for HubOptions {
 
 impl HubOptions {
     /// `HF_ENDPOINT`, `HF_TOKEN` (or the file that the hub's login command writes), `HF_HOME`, `HF_HUB_CACHE` and
-    /// `HF_HUB_OFFLINE` of the process, and the variables of proxies.
+    /// `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE` of the process, and the variables of proxies.
     #[must_use]
     pub fn from_env() -> Self {
         Self::from_variables(|name| std::env::var_os(name))
@@ -60,21 +60,24 @@ impl HubOptions {
 
     /// The same from variables given by `get`. Empty variables count as unset.
     pub fn from_variables<S: Into<OsString>>(get: impl Fn(&str) -> Option<S>) -> Self {
-        let get = |name: &str| {
-            let value: OsString = get(name)?.into();
-            (!is_blank(&value)).then_some(value)
-        };
+        let raw = |name: &str| get(name).map(Into::<OsString>::into);
+        let get = |name: &str| raw(name).filter(|value| !is_blank(value));
+        let place = |path: PathBuf| with_variables(from_home(path), raw);
         let text = |name: &str| get(name).map(|value| value.to_string_lossy().into_owned());
-        let home = hub_home(&get);
+        let home = get("HF_HOME").map_or_else(|| shared_cache(get).join("huggingface"), PathBuf::from);
+        let home = place(home);
         let cache = get("HF_HUB_CACHE").or_else(|| get("HUGGINGFACE_HUB_CACHE"));
+        let token_file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), |path| place(path.into()));
+        let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
+        let offline_by = offline.into_iter().find(|name| get(name).is_some()).unwrap_or(offline[0]);
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
         Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
-            token: token(&get, &home),
+            token: token(get, &token_file),
             proxies: Proxies::from_variables(text),
-            cache: cache.map_or_else(|| home.join("hub"), from_home),
-            offline: is_true(get("HF_HUB_OFFLINE")),
-            offline_by: "HF_HUB_OFFLINE",
+            cache: cache.map_or_else(|| home.join("hub"), |path| place(path.into())),
+            offline: is_true(get(offline_by)),
+            offline_by,
             revision: None,
             refresh: false,
             retry_pause: Duration::from_secs(1),
@@ -83,11 +86,7 @@ impl HubOptions {
     }
 }
 
-fn hub_home(get: &impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    get("HF_HOME").map_or_else(|| shared_cache(get).join("huggingface"), from_home)
-}
-
-fn token(get: &impl Fn(&str) -> Option<OsString>, home: &Path) -> Option<Token> {
+fn token(get: impl Fn(&str) -> Option<OsString>, file: &Path) -> Option<Token> {
     let given = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find_map(|name| Some((get(name)?, name)));
     if let Some((token, name)) = given {
         return Token::new(&token.to_string_lossy(), name);
@@ -95,8 +94,7 @@ fn token(get: &impl Fn(&str) -> Option<OsString>, home: &Path) -> Option<Token> 
     if is_true(get("HF_HUB_DISABLE_IMPLICIT_TOKEN")) {
         return None;
     }
-    let file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), from_home);
-    Token::from_file(&file)
+    Token::from_file(file)
 }
 
 fn is_true(value: Option<OsString>) -> bool {
@@ -145,5 +143,41 @@ mod tests {
         let empty = options(&[("HF_HOME", home_text), ("HF_TOKEN", ""), ("HF_HUB_OFFLINE", "0")]);
         assert_eq!((token(&empty), empty.offline), (Some("hf_file"), false));
         assert!(!format!("{given:?}").contains("hf_given"));
+    }
+
+    #[test]
+    fn places_are_where_the_hubs_tools_have_them() {
+        let home = tempfile::tempdir().unwrap();
+        let home_text = home.path().to_str().unwrap();
+        std::fs::write(home.path().join("token"), "hf_file\n").unwrap();
+        let scratch = ("SCRATCH", home_text);
+        for value in ["$SCRATCH", "${SCRATCH}"] {
+            let found = options(&[scratch, ("HF_HOME", value)]);
+            assert_eq!((&found.cache, token(&found)), (&home.path().join("hub"), Some("hf_file")));
+        }
+        let found =
+            options(&[scratch, ("HF_HUB_CACHE", "$SCRATCH/a"), ("HF_TOKEN_PATH", "${SCRATCH}/token")]);
+        assert_eq!((&found.cache, token(&found)), (&home.path().join("a"), Some("hf_file")));
+        let found = options(&[scratch, ("XDG_CACHE_HOME", "${SCRATCH}/cache")]);
+        assert_eq!(found.cache, home.path().join("cache/huggingface/hub"));
+    }
+
+    #[test]
+    fn offline_is_what_says_so() {
+        let offline = |variables: &[(&str, &str)]| {
+            let options = options(variables);
+            (options.offline, options.offline_by)
+        };
+        assert_eq!(offline(&[("TRANSFORMERS_OFFLINE", "1")]), (true, "TRANSFORMERS_OFFLINE"));
+        assert_eq!(
+            offline(&[("HF_HUB_OFFLINE", ""), ("TRANSFORMERS_OFFLINE", "on")]),
+            (true, "TRANSFORMERS_OFFLINE")
+        );
+        // the hub's own goes before
+        assert_eq!(
+            offline(&[("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "0")]),
+            (true, "HF_HUB_OFFLINE")
+        );
+        assert!(!offline(&[("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")]).0);
     }
 }

@@ -38,6 +38,7 @@ fn run(dir: &Path, url: &str, trusted: bool, words: &[&str]) -> Output {
         "ALL_PROXY",
         "all_proxy",
         "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
         "SSL_CERT_DIR",
         "SSL_CERT_FILE",
     ] {
