@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::variables::variable;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::files::{Existing, Files, NewFile, ReadError, WriteError, partial_path};
+use phi3v::kernels::quant::ENCODER_REVISION;
 use phi3v::memory::size;
 use phi3v::weights::convert::{self, ConvertError, Target, default_name};
 use phi3v::weights::digest;
@@ -205,11 +206,12 @@ fn hash_contents(hasher: &mut Sha256, files: &[(&str, &[u8])]) {
     }
 }
 
-/// A digest of the files that a model is made from, whatever else is in its folder: of names and times, or of contents where
-/// there are no times.
+/// A digest of what makes a quantized model and of the files that it is made from, whatever else is in their folder: of names and
+/// times, or of contents where there are no times.
 fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);
+    hasher.update(ENCODER_REVISION.to_le_bytes());
     let ModelSource::Folder(dir) = source else {
         hash_contents(&mut hasher, &phi3v::demo::contents());
         return hasher.finalize().into();

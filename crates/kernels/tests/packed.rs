@@ -3,9 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use phi3v_kernels::Cpu;
+use phi3v_kernels::quant::{ENCODER_REVISION, PackedShape, encode_panel};
 use phi3v_kernels::testing::conformance::{Subject, packed};
 use phi3v_kernels::testing::{Variant, variants};
+use phi3v_kernels::{Cpu, Format};
 
 /// Every variant this processor can run, the definition first, with the given number of threads.
 fn all(threads: usize) -> Vec<Subject<Cpu>> {
@@ -65,4 +66,45 @@ fn broken_activations_show_and_zeros_stay_zero() {
 #[test]
 fn sizes_are_checked() {
     packed::sizes(&all(1)[0]);
+}
+
+/// Two panels of rows of several sizes, with zeros and outliers, in a format.
+fn encoded(format: Format) -> Vec<u8> {
+    let (n, k) = (70, 200);
+    let shape = PackedShape::new(format, n, k).unwrap();
+    let mut state = 1u32;
+    let mut value = |i: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let signed = f32::from((state >> 16) as i16) / 32_768.0;
+        match i % 97 {
+            0 => 0.0,
+            1 => 40.0 * signed,
+            _ => signed * [1.0, 1e-3, 1e-6, 1e3][i / k % 4],
+        }
+    };
+    let values: Vec<f32> = (0..n * k).map(&mut value).collect();
+    let mut bytes = vec![0; shape.panels() * shape.panel_bytes()];
+    for (panel, out) in bytes.chunks_exact_mut(shape.panel_bytes()).enumerate() {
+        let rows = shape.panel_rows(panel);
+        encode_panel(shape, panel, &values[rows.start * k..rows.end * k], out);
+    }
+    bytes
+}
+
+/// Quantized copies of a model are told by this number: where a digest is another, the revision has to be one more, with the
+/// digests here.
+#[test]
+fn another_encoder_has_another_revision() {
+    let digest = |format| {
+        // FNV-1a
+        encoded(format).iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    };
+    let digests = [Format::Q8, Format::Q4].map(digest);
+    assert_eq!(
+        (ENCODER_REVISION, digests),
+        (1, [0x57ab_6b27_e741_2536, 0x0844_8405_a231_e527]),
+        "{digests:#x?}"
+    );
 }

@@ -11,6 +11,10 @@ use super::{
 use crate::PackedFormat;
 use half::bf16;
 
+/// Which rules [`encode_panel`] goes by: one more with every change of what it makes of any row, so that what was made by others
+/// is told from it.
+pub const ENCODER_REVISION: u32 = 1;
+
 /// Encodes the rows of panel `panel`, `[panel_rows, k]`, to `out`, `[panel_bytes]`.
 ///
 /// # Panics

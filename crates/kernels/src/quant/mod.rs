@@ -22,7 +22,7 @@
 mod encode;
 
 use crate::{Format, PackedFormat, Storage};
-pub use encode::encode_panel;
+pub use encode::{ENCODER_REVISION, encode_panel};
 use half::bf16;
 
 /// Output columns of a panel, which are rows of the matrix: 4 registers of 16 lanes.
