@@ -10,7 +10,7 @@ struct Candidate {
     token: u32,
     /// `(logit - highest) / temperature`, so the best has 0.
     scaled: f32,
-    /// `exp(scaled)`: its probability up to a common factor. Known once top-k has left what it leaves.
+    /// `exp(scaled)`, the same on every system: its probability up to a common factor. Known once top-k has left what it leaves.
     weight: f32,
 }
 
@@ -41,7 +41,7 @@ impl Candidates {
             self.keep_top_k(params.top_k);
         }
         for candidate in &mut self.candidates {
-            candidate.weight = candidate.scaled.exp();
+            candidate.weight = libm::expf(candidate.scaled);
         }
         if params.top_p < 1.0 {
             self.keep_top_p(params.top_p);
@@ -129,7 +129,7 @@ mod tests {
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let weigh = |(token, &logit): (usize, &f32)| {
             let scaled = (logit - highest) / params.temperature;
-            Candidate { token: token as u32, scaled, weight: scaled.exp() }
+            Candidate { token: token as u32, scaled, weight: libm::expf(scaled) }
         };
         let mut all: Vec<Candidate> = logits.iter().enumerate().map(weigh).collect();
         if params.top_k > 0 || params.top_p < 1.0 {

@@ -5,8 +5,9 @@
 //! `softmax(logits / temperature)` restricted by top-k, then top-p, then min-p, as transformers orders them.
 //!
 //! Invariants: equal logits go to the lowest id; a seed and the same logits give the same tokens on every machine and
-//! thread count (PCG 64, one number per drawn token, none for greedy ones); a step allocates nothing but the list of
-//! alternatives that was asked for; logits that are no numbers are an error and never a token.
+//! thread count (PCG 64, one number per drawn token, none for greedy ones); a step allocates the list of alternatives that
+//! was asked for, and else only what its buffers grow by: at the first drawn token, and with penalties as more tokens are
+//! seen; logits that are no numbers are an error and never a token.
 
 mod candidates;
 mod logprobs;
