@@ -7,18 +7,23 @@ struct Hierarchy {
     root: &'static str,
     /// Controllers of its line in `/proc/self/cgroup`, one of which is named so.
     controller: &'static str,
-    /// The file of a group's limit, in bytes.
-    limit: &'static str,
+    /// The files of a group's limits, in bytes: beyond the one it is killed, beyond the other held up until nothing is done.
+    limits: &'static [&'static str],
     /// In `memory.stat`, bytes of the group and of those in it that cannot be given back, of processes and shared. Page cache can.
     held: [&'static str; 2],
 }
 
 const VERSIONS: [Hierarchy; 2] = [
-    Hierarchy { root: "/sys/fs/cgroup", controller: "", limit: "memory.max", held: ["anon", "shmem"] },
+    Hierarchy {
+        root: "/sys/fs/cgroup",
+        controller: "",
+        limits: &["memory.max", "memory.high"],
+        held: ["anon", "shmem"],
+    },
     Hierarchy {
         root: "/sys/fs/cgroup/memory",
         controller: "memory",
-        limit: "memory.limit_in_bytes",
+        limits: &["memory.limit_in_bytes"],
         held: ["total_rss", "total_shmem"],
     },
 ];
@@ -43,9 +48,10 @@ impl Hierarchy {
     /// shares with this one. A container may have its own group for a root, under which its outer name leads nowhere.
     fn left(&self, root: &Path, group: &str) -> Option<u64> {
         let left = Path::new(group.trim_start_matches('/')).ancestors().filter_map(|group| {
-            let text = |name| std::fs::read_to_string(root.join(group).join(name)).ok();
+            let text = |name: &str| std::fs::read_to_string(root.join(group).join(name)).ok();
             // "max" limits nothing
-            let limit: u64 = text(self.limit)?.trim().parse().ok()?;
+            let limit = |name: &&str| text(name)?.trim().parse::<u64>().ok();
+            let limit = self.limits.iter().filter_map(limit).min()?;
             let held = text("memory.stat")?
                 .lines()
                 .filter_map(|line| line.split_once(' '))
@@ -86,11 +92,22 @@ mod tests {
         write("slice/two", "9000", 8_000);
         write("free", "max", 3);
         write("full", "5", 8);
+        for (group, max, high) in
+            [("high", "max", "5000"), ("low", "4000", "7000"), ("slice/high", "max", "2000")]
+        {
+            write(group, max, 1_000);
+            std::fs::write(root.join(group).join("memory.high"), format!("{high}\n")).unwrap();
+        }
         let left = |group| VERSIONS[0].left(&root, group);
         // the slice's 16,000, of which 10,000 are held by whomever
         assert_eq!(left("/slice/one"), Some(6_000));
         assert_eq!(left("/slice/two/of/a/container"), Some(1_000));
         assert_eq!([left("/free"), left("/"), left("/nowhere"), left("/full")], [None, None, None, Some(0)]);
+        // slowed down until nothing is done
+        assert_eq!(
+            [left("/high/in"), left("/low"), left("/slice/high")],
+            [Some(4_000), Some(3_000), Some(1_000)]
+        );
         // a container whose group is the root
         write("", "4000", 1_000);
         assert_eq!(left("/docker/0123"), Some(3_000));
