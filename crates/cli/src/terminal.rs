@@ -189,12 +189,13 @@ impl Shades {
     }
 }
 
-/// Whether colours are wanted and shown on `stream`: it is a terminal, on Windows one that was told to obey them now, and
-/// `NO_COLOR` is not set.
+/// Whether colours are wanted and shown on `stream`: it is a terminal that knows them by `TERM`, on Windows one that was told to
+/// obey them now, and `NO_COLOR` is not set.
 #[must_use]
 pub fn has_colours(stream: &impl IsTerminal) -> bool {
     let obeys = || anstyle_query::windows::enable_ansi_colors().unwrap_or(true);
-    stream.is_terminal() && variable("NO_COLOR").is_none() && obeys()
+    let knows = anstyle_query::term_supports_color;
+    stream.is_terminal() && variable("NO_COLOR").is_none() && knows() && obeys()
 }
 
 /// A word with the white space before it, in the colour of its probability.
