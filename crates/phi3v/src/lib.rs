@@ -13,6 +13,9 @@
 //! Below a [`Session`]: a [`checkpoint`] is opened, its weights are loaded by a [`model`] onto a device of [`kernels`], an
 //! [`engine`] runs requests on it. [`image`](mod@image) makes images tiles, [`processor`] makes messages ids. A stream, a
 //! conversation and many images at a time: `examples/`.
+//!
+//! A device, and so a session, an engine or a model, has threads, which a fork of the process does not copy: in a forked child
+//! it can be neither used nor dropped, for it would wait for them without end.
 
 pub mod batch;
 pub mod chat_template;
