@@ -256,6 +256,7 @@ pub fn memory_request(checkpoint: &Checkpoint, model: &ModelArgs, num_crops: usi
         num_crops,
         prefill_chunk: options.prefill_chunk_alone,
         image_cache_bytes: options.image_cache_bytes_max as u64,
+        kept_bytes: 0,
         context: None,
     }
 }

@@ -115,6 +115,9 @@ pub struct MemoryRequest {
     pub prefill_chunk: Option<usize>,
     /// Bytes of images' embeddings kept for later questions.
     pub image_cache_bytes: u64,
+    /// Bytes that the caller will take and keep beside the model, such as logits of many answers; counted as if they lay where it
+    /// does.
+    pub kept_bytes: u64,
     /// Tokens of the context; `None` chooses by what is available.
     pub context: Option<usize>,
 }
@@ -171,6 +174,8 @@ pub struct MemoryPlan {
     pub activation_bytes: u64,
     /// Embeddings of images, kept for later questions, at their most.
     pub image_cache_bytes: u64,
+    /// What the caller keeps beside the model, at its most.
+    pub kept_bytes: u64,
     /// What programs can have at this moment; `None` where the system does not tell.
     pub available_bytes: Option<u64>,
     /// Tokens whose keys and values a buffer of the device can hold, for one layer.
@@ -193,6 +198,7 @@ impl MemoryPlan {
     ///     num_crops: 4,
     ///     prefill_chunk: None,
     ///     image_cache_bytes: 0,
+    ///     kept_bytes: 0,
     ///     context: Some(4096),
     /// };
     /// let plan = MemoryPlan::new(&checkpoint.config, &request, Capacity::of(&device))?;
@@ -224,6 +230,7 @@ impl MemoryPlan {
             context_tokens: request.context.unwrap_or(CONTEXT_DEFAULT_MAX),
             activation_bytes: activation_bytes(config, request, capacity.sizes),
             image_cache_bytes: request.image_cache_bytes,
+            kept_bytes: request.kept_bytes,
             available_bytes: capacity.available_bytes,
             buffer_tokens_max: whole_blocks(capacity.buffer_bytes_max / layer_bytes),
         };
@@ -291,7 +298,7 @@ impl MemoryPlan {
         self.kv_bytes_per_token.saturating_mul(blocks).saturating_mul(KV_BLOCK_TOKENS as u64)
     }
 
-    /// All bytes of the plan: weights, KV cache, activations and kept image embeddings.
+    /// All bytes of the plan: weights, KV cache, activations, kept image embeddings and what the caller keeps.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.fixed_bytes().saturating_add(self.kv_bytes())
@@ -302,10 +309,10 @@ impl MemoryPlan {
         self.weights_bytes.saturating_add(self.buffer_bytes())
     }
 
-    /// Bytes of activations at their most and of image embeddings that are kept.
+    /// Bytes of activations at their most, of image embeddings that are kept, and of what the caller keeps.
     #[must_use]
     pub fn buffer_bytes(&self) -> u64 {
-        self.activation_bytes.saturating_add(self.image_cache_bytes)
+        self.activation_bytes.saturating_add(self.image_cache_bytes).saturating_add(self.kept_bytes)
     }
 
     /// Tokens that a KV cache for many sequences may hold: a context doubled as long as it fits with an eighth to spare,
@@ -449,6 +456,7 @@ mod tests {
         num_crops: 16,
         prefill_chunk: None,
         image_cache_bytes: 256 << 20,
+        kept_bytes: 0,
         context: None,
     };
 
@@ -561,6 +569,20 @@ mod tests {
         assert_eq!(plan(16, 4).activation_bytes - plan(15, 4).activation_bytes, pixels + kept);
         assert_eq!(plan(256, 4).activation_bytes - plan(255, 4).activation_bytes, pixels + kept + ordered);
         assert_eq!(plan(16, 4).buffer_bytes() - plan(16, 4).activation_bytes, 256 << 20);
+    }
+
+    #[test]
+    fn what_the_caller_keeps_is_part_of_the_plan() {
+        let plan = |kept_bytes, available| {
+            let request = MemoryRequest { kept_bytes, context: Some(1024), ..REQUEST };
+            MemoryPlan::new(&config(), &request, having(available))
+        };
+        let without = plan(0, None).unwrap().total_bytes();
+        assert_eq!(plan(1_000_000, None).unwrap().total_bytes(), without + 1_000_000);
+        assert!(plan(1_000_000, Some(without + 1_000_000)).is_ok());
+        let error = plan(1_000_001, Some(without + 1_000_000)).unwrap_err();
+        assert!(matches!(error, MemoryError::TooLittle { needed, .. } if needed == without + 1_000_001));
+        assert!(plan(u64::MAX, Some(u64::MAX - 1)).is_err());
     }
 
     #[test]

@@ -130,6 +130,7 @@ impl Session {
             num_crops: preprocessor.num_crops,
             prefill_chunk: engine_options.prefill_chunk_alone,
             image_cache_bytes: engine_options.image_cache_bytes_max as u64,
+            kept_bytes: 0,
             context: options.context_tokens,
         };
         let (device, plan) = MemoryPlan::on_fitting(device, &options.device, config, &request, &mut |_| {});

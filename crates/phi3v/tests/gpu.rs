@@ -145,6 +145,7 @@ fn no_context_is_promised_that_the_buffers_do_not_hold() {
         num_crops: 1,
         prefill_chunk: None,
         image_cache_bytes: 0,
+        kept_bytes: 0,
         context: None,
     };
     let plan = MemoryPlan::new(&config, &request, Capacity::of(&gpu)).unwrap();

@@ -170,6 +170,7 @@ fn measured(
         num_crops: NUM_CROPS_HIGH,
         prefill_chunk: None,
         image_cache_bytes: 0,
+        kept_bytes: 0,
         context: Some(plan.tokens_max()),
     };
     let (device, planned) = runtime::on_fitting(device, &args.device, &subject.config, &request);

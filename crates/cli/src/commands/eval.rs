@@ -110,12 +110,13 @@ fn sample(prompt: &str, picture: Option<&NamedImage>, checkpoint: &Checkpoint) -
     Ok(Sample { input_ids, images })
 }
 
-/// Loads a form of the model, where it fits with the longest question and its answer.
+/// Loads a form of the model, where it fits with the longest question, its answer, and the logits of so many answers.
 fn load(
     args: &EvalArgs,
     checkpoint: &Checkpoint,
     options: ModelOptions,
     questions: &Questions,
+    answers: usize,
 ) -> Result<Phi3V<Device>, CliError> {
     let request = MemoryRequest {
         weights_bytes: checkpoint.weights.bytes_total(),
@@ -123,7 +124,8 @@ fn load(
         num_crops: args.num_crops.unwrap_or(checkpoint.preprocessor.num_crops),
         prefill_chunk: None,
         // of a picture at a time
-        image_cache_bytes: (questions.prompt_max * checkpoint.config.hidden_size * size_of::<f32>()) as u64,
+        image_cache_bytes: f32_bytes([questions.prompt_max, checkpoint.config.hidden_size, 1]),
+        kept_bytes: f32_bytes([answers, args.max_new_tokens, checkpoint.config.vocab_size]),
         context: None,
     };
     let device = runtime::device(&args.device)?;
@@ -132,9 +134,14 @@ fn load(
     Ok(Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
 }
 
+/// Bytes of an array of that shape.
+fn f32_bytes(shape: [usize; 3]) -> u64 {
+    shape.into_iter().fold(size_of::<f32>() as u64, |bytes, side| bytes.saturating_mul(side as u64))
+}
+
 /// The reference's answers.
 fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> Result<Vec<Answer>, CliError> {
-    let model = load(args, checkpoint, args.reference.options(), questions)?;
+    let model = load(args, checkpoint, args.reference.options(), questions, questions.samples.len())?;
     let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;
     let stop_ids = checkpoint.stop_ids();
     let mut answers = Vec::new();
@@ -159,7 +166,8 @@ fn compare(
         checkpoint = quantized::open(source, checkpoint, quant)?;
     }
     let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
-    let model = load(args, &checkpoint, options, questions)?;
+    // of the reference's answers memory is taken already
+    let model = load(args, &checkpoint, options, questions, 1)?;
     // no overflow: the plan has compared the sum with the model's own limit
     let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;
     let mut comparison = Comparison::default();

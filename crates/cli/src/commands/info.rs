@@ -151,6 +151,7 @@ impl Info {
             num_crops: ImageParams::default().num_crops,
             prefill_chunk: options.prefill_chunk_alone,
             image_cache_bytes: options.image_cache_bytes_max as u64,
+            kept_bytes: 0,
             context: args.context.context,
         };
         let (device, plan) = runtime::on_fitting(device, &args.model.device, &config, &request);

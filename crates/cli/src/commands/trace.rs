@@ -8,8 +8,9 @@ use crate::progress::Progress;
 use crate::runtime::{self, Opened};
 use crate::sources::{self, ImageOptions};
 use phi3v::checkpoint::Checkpoint;
+use phi3v::config::VisionConfig;
 use phi3v::files::{NewFile, WriteError};
-use phi3v::image::{ImageInputs, ImageMode};
+use phi3v::image::{ImageInputs, ImageMode, TILE_VALUES};
 use phi3v::memory::MemoryRequest;
 use phi3v::model::Phi3V;
 use phi3v::processor;
@@ -74,13 +75,23 @@ fn memory_request(
     let rows: Vec<usize> = inputs.iter().map(|image| image.num_img_tokens()).collect();
     let ids = processor::raw_prompt(&checkpoint.tokenizer, prompt, &rows).map_err(phi3v::Error::from)?;
     let config = &checkpoint.config;
-    // rows of the prompt's length: of the pictures twice, in use and recorded, and what lies between the layers
-    let recorded = if args.hidden_states { config.num_hidden_layers + 2 } else { 0 };
-    let recorded = (2 + recorded) * ids.len() * config.hidden_size * size_of::<f32>();
+    let row_bytes = (ids.len() * config.hidden_size * size_of::<f32>()) as u64;
+    let rows = 1 + if args.hidden_states { config.num_hidden_layers as u64 + 2 } else { 0 };
+    let kept_bytes = inputs.iter().map(|image| recorded_bytes(image, &config.img_processor)).sum::<u64>();
     let num_crops = args.num_crops.unwrap_or(checkpoint.preprocessor.num_crops);
-    let request = runtime::memory_request(checkpoint, &as_stored(args), num_crops);
-    let request = MemoryRequest { image_cache_bytes: recorded as u64, ..request };
+    let request = MemoryRequest {
+        // the pictures' rows in use; recorded they are kept, with what lies between the layers
+        image_cache_bytes: row_bytes,
+        kept_bytes: kept_bytes.saturating_add(row_bytes.saturating_mul(rows)),
+        ..runtime::memory_request(checkpoint, &as_stored(args), num_crops)
+    };
     Ok(PromptMemory { request, prompt_tokens: ids.len() })
+}
+
+/// Bytes of what is recorded of a picture before it is rows of the prompt: all tiles' pixels, and their features.
+fn recorded_bytes(image: &ImageInputs, config: &VisionConfig) -> u64 {
+    let tile = TILE_VALUES + config.num_patches() * config.hidden_size;
+    (image.tile_of.len() * tile * size_of::<f32>()) as u64
 }
 
 /// A trace is compared with the reference, so nothing is quantized unasked.

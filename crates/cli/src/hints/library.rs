@@ -52,7 +52,7 @@ pub(super) fn hint_of_fixed(error: &Error) -> String {
     match error.root() {
         // whatever is asked
         Error::Memory(MemoryError::TooLittle { fits: 0, .. }) => {
-            "close other programs, or choose a smaller model or another device with --device"
+            "close other programs, choose a smaller model or another device with --device, or ask for less at once"
         }
         _ => "shorten the prompt, use fewer or smaller pictures (--num-crops), or lower --max-new-tokens",
     }
