@@ -533,6 +533,86 @@ def test_a_batch_yields_answers_as_they_end(demo):
     ]
 
 
+def on_paper(path):
+    """The pixels of a picture, with white around it to a size that the others have as well."""
+    np = needs("numpy")
+    paper = np.full((640, 720, 3), 255, np.uint8)
+    with needs("PIL.Image").open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    paper[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return paper
+
+
+def one_buffer(files):
+    buffer = on_paper(files[0])
+    for path in files:
+        buffer[:] = on_paper(path)
+        yield {"question": TITLE, "images": buffer}
+
+
+def files_that_are_closed(files):
+    for path in files:
+        with open(path, "rb") as file:
+            yield TITLE, file
+
+
+def images_that_are_closed(files):
+    for path in files:
+        with needs("PIL.Image").open(path) as image:
+            yield TITLE, [image]
+
+
+def one_image_of_many_frames(files):
+    pil = needs("PIL.Image")
+    first, *others = (pil.fromarray(on_paper(path)) for path in files)
+    frames = io.BytesIO()
+    first.save(frames, "TIFF", save_all=True, append_images=others)
+    with pil.open(frames) as image:
+        for frame in range(len(files)):
+            image.seek(frame)
+            yield TITLE, image
+
+
+def images_that_phi3v_does_not_decode(files):
+    pil = needs("PIL.Image")
+    for path in files:
+        bare = io.BytesIO()
+        pil.open(path).convert("RGB").save(bare, "DIB")
+        with pil.open(bare) as image:
+            yield TITLE, image
+        bare.seek(0)
+        bare.write(bytes(len(bare.getvalue())))
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        one_buffer,
+        files_that_are_closed,
+        images_that_are_closed,
+        one_image_of_many_frames,
+        images_that_phi3v_does_not_decode,
+    ],
+)
+def test_a_batch_sees_what_an_item_held_when_it_was_taken(demo, items):
+    files = [EXAMPLES / name for name in ("cover.png", "sign.png", "book.png", "text.png")] * 5
+    aside = items in (one_buffer, one_image_of_many_frames)
+    shown = [on_paper(path) if aside else path for path in files[:4]]
+    expected = [demo.ask(TITLE, picture) for picture in shown] * 5
+    assert len(set(expected)) > 2
+    found = {answer.item: answer for answer in demo.batch(items(files), progress=False)}
+    assert [found[place] for place in range(len(files))] == expected
+
+
+def test_items_of_a_batch_may_share_a_file_and_an_image(demo):
+    pil = needs("PIL.Image")
+    bare = io.BytesIO()
+    pil.open(COVER).convert("RGB").save(bare, "DIB")
+    with open(COVER, "rb") as file, pil.open(COVER) as image, pil.open(bare) as undecoded:
+        for one in (file, image, undecoded):
+            assert set(demo.batch([(TITLE, one)] * 40, progress=False)) == {COVER_ANSWER}
+
+
 def test_a_batch_says_which_item_failed(demo):
     items = [(TITLE, COVER), (TITLE, "no-such.png"), (TITLE, COVER)]
     with pytest.raises(phi3v.PictureError) as raised:

@@ -14,14 +14,16 @@ _IN_FLIGHT = 32
 # Pictures that are read at one time, beside the engine, which has the cores.
 _READERS = 2
 
-Submit = Callable[[Answers, CancelFlag, int, Any], None]
+Submit = Callable[[Answers, CancelFlag, int], None]
 """Reads an item's pictures, unless that is given up, and sends its question with the key."""
+Take = Callable[[Any], Submit]
+"""Takes an item as it is now: its iterable may change what the item holds once it is asked for the next."""
 Finish = Callable[[Ended], Answer]
 """Makes an answer of what came back."""
 
 
 def run(
-    answers: Answers, items: Iterable[Any], submit: Submit, finish: Finish, *, errors: str, progress: bool | None
+    answers: Answers, items: Iterable[Any], take: Take, finish: Finish, *, errors: str, progress: bool | None
 ) -> Iterator[Answer | Phi3VError]:
     """The answers to `items`, in the order in which they end."""
     total = len(items) if isinstance(items, Sized) else None
@@ -43,8 +45,13 @@ def run(
                     index, item = next(numbered, (None, None))
                     if index is None:
                         more = False
-                    else:
-                        reading[readers.submit(submit, answers, cancel, index, item)] = index
+                        continue
+                    try:
+                        started = readers.submit(take(item), answers, cancel, index)
+                    except Exception as error:
+                        started = Future()
+                        started.set_exception(error)
+                    reading[started] = index
                 for index, result in _ended(answers, reading, finish):
                     told = _failure(result, index) if isinstance(result, Exception) else result
                     if isinstance(result, Exception) and errors == "raise":

@@ -274,30 +274,35 @@ class Model:
 
         Args:
             items: Questions, pairs of question and pictures, or dicts with `question`, `images` and options. They are
-                taken as they are needed.
+                taken as they are needed, with what they hold at that moment: an array may be filled again for the next,
+                and a file be closed. What is named by a path is read later, and has to stay.
             schema: The form of all answers; `parsed` of each is what it means.
             errors: "return" yields the exception of an item that fails in its place, as the cause of a `Phi3VError` where it
                 is another; "raise" ends the batch with it.
             progress: Whether a bar is shown; None is where a terminal or a notebook shows one.
         """
-        from ._batch import item, run
+        from ._batch import Submit, item, run
 
         if errors not in ("raise", "return"):
             raise OptionError(f"errors is {errors}, it must be raise or return")
         want, common = form(schema), taken(options)
         split(common)
 
-        def submit(answers: Answers, cancel: CancelFlag, key: int, entry: Any) -> None:
+        def take(entry: Any) -> Submit:
             question, images, own = item(entry)
             parts = split(over(common, own))
             asked, sources = checked(question_of(question, want)), opened(images, parts.reading)
-            pictures = self._read(sources, parts.reading, cancel)
-            answers.submit(key, turns(asked, len(pictures), parts.system), pictures, _generation(parts, want))
+
+            def submit(answers: Answers, cancel: CancelFlag, key: int) -> None:
+                pictures = self._read(sources, parts.reading, cancel)
+                answers.submit(key, turns(asked, len(pictures), parts.system), pictures, _generation(parts, want))
+
+            return submit
 
         def finish(ended: Ended) -> Answer:
             return finished(ended, want)
 
-        return run(Answers(self._inner), items, submit, finish, errors=errors, progress=progress)
+        return run(Answers(self._inner), items, take, finish, errors=errors, progress=progress)
 
     def _read(self, opened: Opened, reading: Mapping[str, Any], cancel: CancelFlag | None = None) -> list[Picture]:
         return prepare_all(self._inner.processor.pictures, opened, reading, cancel, self.context_tokens)

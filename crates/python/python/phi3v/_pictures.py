@@ -239,17 +239,24 @@ def _of_pil(image: Any, reading: Mapping[str, Any]) -> Iterable[Source]:
     check_size(name, image.width, image.height, reading)
     data = _unchanged_file(image, reading)
     if data is not None:
-        return itertools.chain([Source.of_bytes(data, name)], _pixels_alone(image, reading["reference"]))
+        return itertools.chain([Source.of_bytes(data, name)], _pixels_alone(data, image.format, reading["reference"]))
     try:
         return [_of_pixels(image, reading["reference"])]
     except (OSError, ValueError, SyntaxError) as error:
         raise PictureError(f"cannot read the image: {_words(error)}") from error
 
 
-def _pixels_alone(image: Any, reference: bool) -> Iterator[Source]:
-    """The pixels that Pillow makes of a file, if it makes any: where they are wanted, the file's own error is told."""
-    with contextlib.suppress(OSError, ValueError, SyntaxError):
-        yield _of_pixels(image, reference)
+def _pixels_alone(data: bytes, format: str, reference: bool) -> Iterator[Source]:
+    """The pixels that Pillow makes of a file, if it makes any: where they are wanted, the file's own error is told. They are
+    asked for later and by another thread, when the image that was given may be closed or at another frame."""
+    import io
+
+    import PIL.Image
+
+    # whatever a plugin raises
+    with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=[format]) as image:
+        pixels = _of_pixels(image, reference)
+        yield pixels
 
 
 def _unchanged_file(image: Any, reading: Mapping[str, Any]) -> bytes | None:
