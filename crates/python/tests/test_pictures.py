@@ -132,7 +132,9 @@ def test_arrays(tmp_path):
     assert seen(np.asfortranarray(rgb)) == seen(rgb) == seen(rgb[::-1][::-1]), "whatever its strides"
     gray = rgb[:, :, 0]
     pil.fromarray(gray).save(tmp_path / "gray.png")
-    assert seen(gray) == seen(gray[:, :, None]) == seen(tmp_path / "gray.png")
+    with pytest.warns(PendingDeprecationWarning, match="matrix"):
+        matrix = np.asmatrix(gray)
+    assert seen(gray) == seen(gray[:, :, None]) == seen(matrix) == seen(tmp_path / "gray.png")
     rgba = random.integers(0, 256, (50, 70, 4), dtype=np.uint8)
     pil.fromarray(rgba).save(tmp_path / "rgba.png")
     for reference in (False, True):
@@ -218,8 +220,9 @@ def test_files_that_cannot_be_read():
     closed.close()
     with pytest.raises(phi3v.PictureError, match="closed file"):
         seen(closed)
-    with open(COVER, encoding="latin-1") as text, pytest.raises(TypeError, match="open it with 'rb'"):
-        seen(text)
+    for encoding in ("latin-1", "utf-8"):
+        with open(COVER, encoding=encoding) as text, pytest.raises(TypeError, match="bytes, not str: open it with 'rb'"):
+            seen(text)
 
     class Broken(io.RawIOBase):
         def read(self, size=-1):
@@ -227,11 +230,6 @@ def test_files_that_cannot_be_read():
 
     with pytest.raises(phi3v.PictureError, match="cannot read the file: the disk is on fire$"):
         seen(Broken())
-    pil = needs("PIL.Image")
-    image = pil.open(COVER)
-    image.close()
-    with pytest.raises(phi3v.PictureError):
-        seen(image)
     with pytest.raises(phi3v.PictureError, match="is a directory"):
         seen(EXAMPLES)
 
@@ -241,6 +239,46 @@ def test_files_that_cannot_be_read():
 
     with pytest.raises(phi3v.PictureError, match="the limit is 5000000"):
         seen(Endless(), max_image_bytes=5_000_000)
+
+
+def is_closed(ask):
+    with pytest.raises(phi3v.PictureError) as raised:
+        ask()
+    return str(raised.value) == "the image was closed" and raised.value.hint == "ask within its with block, or about a copy of it"
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "420.jpg", "rgb.bmp", "palette.gif", "animated.gif", "lossy.webp", "rgb.tif"])
+def test_an_image_that_was_closed_is_told_so(name):
+    pil = needs("PIL.Image")
+    path = REPOSITORY / "testdata" / "images" / name
+    for reference in (False, True):
+        with pil.open(path) as image:
+            expected = seen(image, reference=reference)
+        if name != "lossy.webp":  # which Pillow has read when it opens it
+            assert is_closed(lambda image=image, reference=reference: seen(image, reference=reference))
+        with pil.open(path) as image:
+            image.load()
+        assert seen(image, reference=reference)[:2] == expected[:2], "Pillow has its pixels"
+        image.close()
+        assert is_closed(lambda image=image, reference=reference: seen(image, reference=reference))
+
+
+@pytest.mark.parametrize("raised", [AssertionError(), KeyError("tile"), struct.error("unpack requires 4 bytes")])
+def test_whatever_pillow_raises_is_a_picture_that_cannot_be_read(raised, monkeypatch):
+    pil = needs("PIL.Image")
+
+    def load(self, *arguments, **named):
+        raise raised
+
+    with pil.open(io.BytesIO(COVER.read_bytes()[:5000])) as image:
+        monkeypatch.setattr(type(image), "load", load)
+        with pytest.raises(phi3v.PictureError, match="^the image: (?!cannot read)"):
+            seen(image)
+    image = pil.new("RGB", (5, 5))
+    monkeypatch.setattr(type(image), "convert", load)
+    with pytest.raises(phi3v.PictureError, match="^cannot read the image: .") as told:
+        seen(image)
+    assert told.value.__cause__ is raised
 
 
 def test_pictures_with_transparency_and_orientation_differ_between_the_modes():

@@ -188,8 +188,14 @@ def _of_file(file: Any, reading: Mapping[str, Any]) -> Source:
         if getattr(file, "seekable", bool)():
             file.seek(0)
         return Source.of_bytes(_read(file, reading), name)
+    except UnicodeDecodeError as error:
+        raise _is_text("str") from error
     except (OSError, ValueError) as error:
         raise PictureError(f"cannot read {name}: {_words(error)}") from error
+
+
+def _is_text(type_name: str) -> TypeError:
+    return TypeError(f"a picture's file must give bytes, not {type_name}: open it with 'rb'")
 
 
 def _read(file: Any, reading: Mapping[str, Any]) -> bytes:
@@ -202,7 +208,7 @@ def _read(file: Any, reading: Mapping[str, Any]) -> bytes:
         if not chunk:
             break
         if not isinstance(chunk, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a picture's file must give bytes, not {type(chunk).__name__}: open it with 'rb'")
+            raise _is_text(type(chunk).__name__)
         chunks.append(bytes(chunk))
         length += len(chunk)
     return b"".join(chunks)
@@ -214,6 +220,8 @@ def _words(error: Exception) -> str:
 
 
 def _of_array(array: Any, reading: Mapping[str, Any]) -> Source:
+    # a matrix has two dimensions, whatever is made of it
+    array = sys.modules["numpy"].asarray(array)
     if array.dtype.name != "uint8":
         raise TypeError(f"a picture's array must hold uint8, not {array.dtype}")
     if array.ndim == 2:
@@ -240,9 +248,12 @@ def _of_pil(image: Any, reading: Mapping[str, Any]) -> Iterable[Source]:
     data = _unchanged_file(image, reading)
     if data is not None:
         return itertools.chain([Source.of_bytes(data, name)], _pixels_alone(data, image.format, reading["reference"]))
+    is_closed = _is_closed(image)
     try:
         return [_of_pixels(image, reading["reference"])]
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # a plugin's may be of any class
+        if is_closed:
+            raise PictureError("the image was closed", "ask within its with block, or about a copy of it") from error
         raise PictureError(f"cannot read the image: {_words(error)}") from error
 
 
@@ -279,7 +290,7 @@ def _unchanged_file(image: Any, reading: Mapping[str, Any]) -> bytes | None:
                 return None
         with open(filename, "rb") as file:
             return _read(file, reading)
-    except (AttributeError, OSError, ValueError, SyntaxError):
+    except Exception:  # as it comes, its pixels may be had all the same
         return None
 
 
@@ -292,6 +303,14 @@ def _is_pending(image: Any) -> bool:
     """Whether Pillow has decoded no frame of an image."""
     known = vars(image)
     return known.get("_im", known.get("im")) is None
+
+
+def _is_closed(image: Any) -> bool:
+    """Whether an image was closed before Pillow decoded it, or given up with its pixels."""
+    known = vars(image)
+    is_left = "fp" in known and known["fp"] is None
+    pixels = known.get("_im", known.get("im"))
+    return type(pixels).__name__ == "DeferredError" or (is_left and (pixels is None or bool(getattr(image, "tile", None))))
 
 
 def _rewound(file: Any, reading: Mapping[str, Any]) -> bytes:
