@@ -92,7 +92,8 @@
             }
             finally { Remove-Item -Force -ErrorAction SilentlyContinue $new }
         }
-        finally { Remove-Item -Recurse -Force $work }
+        # a scanner may hold a file of it; what is installed is to go on the path all the same
+        finally { Remove-Item -Recurse -Force -ErrorAction SilentlyContinue $work }
         Add-ToPath $folder
         Write-Output "installed in $folder"
     }
