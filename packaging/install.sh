@@ -69,7 +69,7 @@ try() { # TARGET: puts its program at $new, and says whether it runs there
     sum=$(sum "$work/$archive") || exit 1
     [ "$sum" = "${line%% *}" ] || fail "$archive is damaged: its SHA-256 sum is not the release's"
     tar -xzf "$work/$archive" -C "$work" || fail "$archive cannot be unpacked"
-    cp "$work/${archive%.tar.gz}/phi3v" "$new" || fail "$new cannot be written"
+    cp -- "$work/${archive%.tar.gz}/phi3v" "$new" || fail "$new cannot be written"
     said=$("$new" --version 2>&1)
 }
 
@@ -78,18 +78,20 @@ main() {
     version=${PHI3V_VERSION:-}
     place=${PHI3V_DOWNLOAD:-$releases/${version:+download/v${version#v}}}
     [ -n "${PHI3V_DOWNLOAD:-}$version" ] || place=$releases/latest/download
+    [ -n "${PHI3V_INSTALL_DIR:-${HOME:-}}" ] || fail "HOME is not set; name a folder for the program in PHI3V_INSTALL_DIR"
     folder=${PHI3V_INSTALL_DIR:-$HOME/.local/bin}
-    new=$folder/.phi3v.new
+    new=
     target=$(target)
     work=$(mktemp -d)
-    trap 'rm -rf "$work" "$new"' EXIT
+    trap 'rm -rf -- "$work" ${new:+"$new"}' EXIT
     # dash does not run the trap of EXIT where a signal ends it
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
     fetch "$place/SHA256SUMS" "$work/SHA256SUMS"
-    mkdir -p "$folder"
+    mkdir -p -- "$folder" || fail "$folder cannot be made; name another place in PHI3V_INSTALL_DIR"
     # as it stands on a path: from the root on, and no slash at its end
     folder=$(CDPATH='' cd -- "$folder" && pwd) || exit 1
+    new=$folder/.phi3v.new
     # mv would move the program into it
     [ ! -d "$folder/phi3v" ] || fail "$folder/phi3v is a folder; name another place in PHI3V_INSTALL_DIR"
     if ! try "$target"; then
@@ -98,11 +100,14 @@ main() {
             fail "the program does not run on this machine ($said), and nothing was changed; build it from the source"
     fi
     # a new file under the name, so that one that runs is not written over
-    mv -f "$new" "$folder/phi3v"
+    mv -f -- "$new" "$folder/phi3v"
     echo "$said"
     echo "installed in $folder"
     case :$PATH: in
-    *:"$folder":*) ;;
+    *:"$folder":*)
+        first=$(command -v phi3v) || first=
+        [ "$first" = "$folder/phi3v" ] || echo "another program comes first on the path: $first"
+        ;;
     *) echo "put it on the path: export PATH=\"$folder:\$PATH\"" ;;
     esac
     echo "ask the demo model that is built in: phi3v ask PICTURE \"What is written here?\""
