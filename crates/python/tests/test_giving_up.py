@@ -1,8 +1,10 @@
-"""Waiting for a picture, given up: by an event loop, another thread, or Ctrl-C."""
+"""Waiting for a picture given up: by an event loop, another thread, or Ctrl-C."""
 
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -67,3 +69,29 @@ def test_a_batch_whose_pictures_are_waited_for_can_be_left(demo, silent):
     answers = demo.batch([TITLE, (TITLE, silent)], progress=False)
     assert next(answers).item == 0
     answers.close()
+
+
+def test_a_program_ends_in_spite_of_an_unfinished_batch():
+    if not os.path.exists("/dev/fd"):
+        pytest.skip("SKIPPED: needs /dev/fd")
+    code = f"""
+import os, phi3v
+reader, writer = os.pipe()
+answers = phi3v.load().batch([("Who?", f"/dev/fd/{{reader}}"), "Who?", ("Who?", {str(COVER)!r})], progress=False)
+print(next(answers).item)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "") and ended.stdout in ("1\n", "2\n")
+
+
+def test_a_batch_of_another_thread_outlives_the_first():
+    code = """
+import phi3v, threading
+model = phi3v.load()
+def ask():
+    threading.main_thread().join()
+    print(len(list(model.batch(["Who?"] * 100, progress=False, max_new_tokens=2))))
+threading.Thread(target=ask).start()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "100\n")

@@ -1,7 +1,9 @@
 """Many questions at once: pictures are read ahead, the engine runs 16 answers together, and each comes as it ends."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from queue import SimpleQueue
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
 from ._answer import Answer
@@ -13,6 +15,8 @@ from ._phi3v import Answers, CancelFlag, Ended
 _IN_FLIGHT = 32
 # Pictures that are read at one time, beside the engine, which has the cores.
 _READERS = 2
+# Seconds between two looks whether the program ends.
+_LOOK = 0.1
 
 Submit = Callable[[Answers, CancelFlag, int], None]
 """Reads an item's pictures, unless that is given up, and sends its question with the key."""
@@ -29,8 +33,8 @@ def run(
     total = len(items) if isinstance(items, Sized) else None
     numbered = enumerate(items)
     reading: dict[Future[None], int] = {}
-    readers, cancel = ThreadPoolExecutor(_READERS, "phi3v-pictures"), CancelFlag()
-    more = True
+    cancel = CancelFlag()
+    readers, more = _Readers(cancel), True
     try:
         with Bar(total, progress) as bar:
             while True:
@@ -47,7 +51,7 @@ def run(
                         more = False
                         continue
                     try:
-                        started = readers.submit(take(item), answers, cancel, index)
+                        started = readers.start(take(item), answers, index)
                     except Exception as error:
                         started = Future()
                         started.set_exception(error)
@@ -63,8 +67,53 @@ def run(
     finally:
         cancel.set()
         answers.cancel()
-        readers.shutdown(wait=True, cancel_futures=True)
+        readers.end()
         answers.cancel()
+
+
+class _Readers:
+    """Threads that read pictures. An executor's would be waited for at the program's end before anybody could give up what
+    they wait for; these give up where neither the first thread nor the one that began the batch is there any more."""
+
+    def __init__(self, cancel: CancelFlag) -> None:
+        self._cancel, self._over = cancel, Event()
+        self._given: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
+        self._threads = [Thread(target=self._read, name="phi3v-pictures") for _ in range(_READERS)]
+        self._threads.append(Thread(target=self._watch, name="phi3v-watch", args=[current_thread()]))
+        for thread in self._threads:
+            thread.start()
+
+    def start(self, submit: Submit, answers: Answers, key: int) -> Future[None]:
+        """Has a thread do it."""
+        started: Future[None] = Future()
+        self._given.put((started, lambda: submit(answers, self._cancel, key)))
+        return started
+
+    def end(self) -> None:
+        """Waits for what has begun, and drops what has not."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _read(self) -> None:
+        while (given := self._given.get()) is not None:
+            started, work = given
+            if self._over.is_set():
+                continue
+            try:
+                work()
+            except BaseException as error:
+                started.set_exception(error)
+            else:
+                started.set_result(None)
+
+    def _watch(self, beginner: Thread) -> None:
+        while not self._over.wait(_LOOK) and (main_thread().is_alive() or beginner.is_alive()):
+            pass
+        self._over.set()
+        self._cancel.set()
+        for _ in range(_READERS):
+            self._given.put(None)
 
 
 def _failure(error: Exception, index: int) -> Phi3VError:
