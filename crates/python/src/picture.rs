@@ -83,7 +83,7 @@ impl Reading {
             && !(1..=NUM_CROPS_MAX).contains(&num_crops)
         {
             let error = ImageError::NumCrops { num_crops, limit: NUM_CROPS_MAX };
-            return Err(errors::exception(py, &phi3v::Error::from(error).into()));
+            return Err(errors::raise(py, Class::Option, &error.to_string(), error.hint().as_deref()));
         }
         let mode = if self.reference { ImageMode::Reference } else { ImageMode::AsSeen };
         let params = own.with_num_crops(self.num_crops.unwrap_or(own.num_crops));

@@ -32,7 +32,7 @@ def test_hints_are_of_python_and_not_of_the_command_line(demo, tmp_path):
         (lambda: demo.ask(TITLE, COVER, max_new_tokens=10**9), phi3v.RoomError, ""),
         (lambda: demo.ask(TITLE, COVER, max_new_tokens=0), phi3v.OptionError, ""),
         (lambda: demo.ask(TITLE, COVER, max_pixels=5), phi3v.PictureError, "scale the picture down, or raise the limit"),
-        (lambda: demo.ask(TITLE, COVER, num_crops=0), phi3v.PictureError, ""),
+        (lambda: demo.ask(TITLE, COVER, num_crops=0), phi3v.OptionError, "Phi-3-vision was trained with 16"),
         (lambda: demo.decide(TITLE, choices=["only"]), phi3v.OptionError, ""),
         (
             lambda: demo.decide(TITLE, choices=["a", "b"], calibration="/nope"),
