@@ -284,6 +284,7 @@ impl CliError {
             }
             Self::Picture(_) | Self::LooseQuestion(_) => ExitCode::Picture,
             Self::Hub(HubError::Model(error)) => library_code(error),
+            Self::Hub(HubError::GivenUp) => ExitCode::Interrupted,
             Self::Hub(_) | Self::DemoIsBuiltIn => ExitCode::Model,
             Self::StdinTaken
             | Self::QuestionText

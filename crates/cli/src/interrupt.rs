@@ -59,15 +59,9 @@ impl Interrupt {
     }
 
     /// Leaves Ctrl-C to the program that this code is a part of, once for all: nothing here takes it over afterwards. Who
-    /// acts on it calls [`stop`](Self::stop).
-    #[must_use]
-    pub fn of_host() -> Self {
-        SHARED.get_or_init(Self::default).clone()
-    }
-
-    /// Stops what is being made, as Ctrl-C does; nothing where nothing is.
-    pub fn stop(&self) {
-        let _ = self.0.now.compare_exchange(ANSWERING, STOPPING, Ordering::SeqCst, Ordering::SeqCst);
+    /// acts on it tells what is being made that it was given up.
+    pub fn leave_to_host() {
+        SHARED.get_or_init(Self::default);
     }
 
     fn set_handler() -> Self {

@@ -25,6 +25,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Environment variable that names the folder of quantized models.
 pub const CACHE_VARIABLE: &str = "PHI3V_CACHE";
@@ -33,8 +34,13 @@ pub const CACHE_VARIABLE: &str = "PHI3V_CACHE";
 /// quantized already is left as it is.
 ///
 /// # Errors
-/// The disk is full or cannot be written to, or Ctrl-C.
-pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Result<Checkpoint, CliError> {
+/// The disk is full or cannot be written to, Ctrl-C, or `given_up` was set.
+pub fn open(
+    source: &ModelSource,
+    checkpoint: Checkpoint,
+    quant: Quant,
+    given_up: &AtomicBool,
+) -> Result<Checkpoint, CliError> {
     if checkpoint.weights.quant().is_some() {
         return Ok(checkpoint);
     }
@@ -51,7 +57,8 @@ pub fn open(source: &ModelSource, checkpoint: Checkpoint, quant: Quant) -> Resul
                 "note: the weights are quantized to {name} first, which is done once; {folder} keeps the result"
             );
         }
-        match write(source, &checkpoint, Target { quant, out: &path, existing: Existing::Replace }) {
+        let target = Target { quant, out: &path, existing: Existing::Replace };
+        match write(source, &checkpoint, target, given_up) {
             Err(CliError::Busy { .. }) => {
                 if !told {
                     note!("note: waiting for another process that does it already");
@@ -145,8 +152,13 @@ fn note_source(path: &Path, source: &ModelSource) {
 /// Quantizes the model at `source` to a file, with a bar.
 ///
 /// # Errors
-/// The disk is full or cannot be written to, or Ctrl-C.
-pub fn write(source: &ModelSource, checkpoint: &Checkpoint, target: Target<'_>) -> Result<(), CliError> {
+/// The disk is full or cannot be written to, Ctrl-C, or `given_up` was set.
+pub fn write(
+    source: &ModelSource,
+    checkpoint: &Checkpoint,
+    target: Target<'_>,
+    given_up: &AtomicBool,
+) -> Result<(), CliError> {
     let Target { quant, out, existing } = target;
     let folder = folder_of(out);
     let failed = |error| CliError::File { action: "write", path: folder.display().to_string(), error };
@@ -160,6 +172,7 @@ pub fn write(source: &ModelSource, checkpoint: &Checkpoint, target: Target<'_>) 
         return Err(CliError::Disk { path: folder.display().to_string(), needed, available });
     }
     let interrupt = Interrupt::install();
+    let is_stopped = || interrupt.requested() || given_up.load(Ordering::Relaxed);
     interrupt.begin_answer();
     let mut bar = Progress::new();
     let files = match source {
@@ -169,9 +182,9 @@ pub fn write(source: &ModelSource, checkpoint: &Checkpoint, target: Target<'_>) 
     let written =
         convert::quantize(&files, &checkpoint.weights, &checkpoint.config, target, &mut |progress| {
             bar.quantize(progress.done, progress.total);
-            if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-    let stopped = interrupt.requested();
+    let stopped = is_stopped();
     interrupt.end_answer();
     bar.clear();
     match written {
@@ -228,6 +241,18 @@ fn fingerprint(source: &ModelSource) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantizing_that_nobody_waits_for_any_more_ends() {
+        Interrupt::leave_to_host();
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny");
+        let (checkpoint, folder) = (Checkpoint::open(&tiny).unwrap(), tempfile::tempdir().unwrap());
+        let (out, given_up) = (folder.path().join("tiny.q8"), AtomicBool::new(true));
+        let target = Target { quant: Quant::Q8, out: &out, existing: Existing::Keep };
+        let written = write(&ModelSource::Folder(tiny), &checkpoint, target, &given_up);
+        assert!(matches!(written, Err(CliError::Interrupted)), "{written:?}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn other_contents_are_another_model() {

@@ -16,7 +16,9 @@ use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
 use phi3v_kernels::{Backend, Processor};
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ pub struct Opened {
     pub plan: Result<MemoryPlan, MemoryError>,
     /// Whether it is the built-in model, quantized or not.
     pub is_demo: bool,
+    /// Set by whoever waits for it, when it is not wanted any more.
+    pub given_up: Arc<AtomicBool>,
 }
 
 /// One line on what the demo model can do and how to get the real one.
@@ -90,7 +94,7 @@ pub fn open(
     open_from(&HubOptions::from_env(), model, context, num_crops)
 }
 
-/// The same, from the hub and the cache that `hub` names.
+/// The same, from the hub and the cache that `hub` names, until it is given up there.
 ///
 /// # Errors
 /// As for [`open`].
@@ -103,8 +107,9 @@ pub fn open_from(
     // before the download: a wrong flag or variable should not cost eight gigabytes first
     let device = device(&model.device)?;
     let source = hub::resolve(&model.model, hub, &mut *hub::for_stderr())?;
-    let opened = open_quantized(&source, device, model, context, &num_crops)?;
-    Ok(Opened { is_demo: source == ModelSource::Demo, ..opened })
+    let given_up = Arc::clone(&hub.given_up);
+    let opened = open_quantized(&source, device, model, context, &num_crops, &given_up)?;
+    Ok(Opened { is_demo: source == ModelSource::Demo, given_up, ..opened })
 }
 
 /// Opens the model at `source` in the form that the flags ask for, which is made if need be.
@@ -114,6 +119,7 @@ fn open_quantized(
     model: &ModelArgs,
     context: &ContextArgs,
     num_crops: &impl Fn(usize) -> usize,
+    given_up: &AtomicBool,
 ) -> Result<Opened, CliError> {
     let opened = plan(open_source(source)?, device, model, context, num_crops);
     let asked = model.quant.and_then(QuantChoice::quant);
@@ -126,7 +132,7 @@ fn open_quantized(
         // what will not fit is not worth minutes of quantizing
         Some(quant) if opened.plan.is_ok() => {
             let Opened { checkpoint, device, .. } = opened;
-            match quantized::open(source, checkpoint, quant) {
+            match quantized::open(source, checkpoint, quant, given_up) {
                 // nobody asked for it by name, and it can be done without
                 Err(error) if model.quant.is_none() && error.exit_code() != ExitCode::Interrupted => {
                     note!("note: the weights are used as they are, because {error}");
@@ -229,7 +235,7 @@ pub fn plan(
     let num_crops = own.with_num_crops(num_crops(own.num_crops)).num_crops;
     let request = MemoryRequest { context: context.context, ..memory_request(&checkpoint, model, num_crops) };
     let (device, plan) = on_fitting(device, &model.device, &checkpoint.config, &request);
-    Opened { checkpoint, device, plan, is_demo: false }
+    Opened { checkpoint, device, plan, is_demo: false, given_up: Arc::default() }
 }
 
 /// The plan on the device that the flags have opened, and that device; or on the processor, of which a line tells, where the flags
@@ -336,7 +342,7 @@ impl Opened {
     /// Loads the model.
     ///
     /// # Errors
-    /// It does not fit into memory, or its weights are wrong.
+    /// It does not fit into memory, its weights are wrong, or it was given up.
     pub fn load(self, model: &ModelArgs) -> Result<Runtime, CliError> {
         self.load_with(model, |_, options| options)
     }
@@ -382,10 +388,18 @@ impl Opened {
         let plan = self.plan.map_err(phi3v::Error::from)?;
         let Checkpoint { config, tokenizer, weights, name, .. } = &self.checkpoint;
         let mut progress = Progress::new();
-        let mut observe = |step| progress.load(step);
+        let mut observe = |step| {
+            progress.load(step);
+            if self.given_up.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
         let options = EngineOptions { context_tokens: plan.context_tokens, ..EngineOptions::default() };
         let options = adjust(&plan, options);
-        let loaded = Phi3V::load(self.device, config, weights, model.options(weights), &mut observe)?;
+        let loaded =
+            Phi3V::load_unless_stopped(self.device, config, weights, model.options(weights), &mut observe)?;
         let engine = Engine::new(loaded, Arc::clone(tokenizer), self.checkpoint.stop_ids(), options)?;
         Ok(Runtime { engine, tokenizer: Arc::clone(tokenizer), name: name.clone() })
     }

@@ -10,7 +10,7 @@ use phi3v::device::Device;
 use phi3v::image::{
     ImageInputs, ImageLimits, ImageMode, ImageParams, RgbImage, TILE_VALUES, decode, process,
 };
-use phi3v::model::{Chunk, ModelOptions, Phi3V, Segment};
+use phi3v::model::{Chunk, ModelOptions, Phi3V, Progress, Segment};
 use phi3v::trace::{Entry, Trace, TraceOptions, Values, trace};
 use phi3v::weights::Weights;
 use phi3v::weights::quantized::Quant;
@@ -171,6 +171,21 @@ fn the_rows_of_a_picture_do_not_depend_on_how_many_tiles_go_together() {
             );
         }
     }
+}
+
+#[test]
+fn loading_ends_where_nobody_wants_it_any_more() {
+    let checkpoint = Checkpoint::open(&repository().join("testdata/tiny")).unwrap();
+    let mut seen = Vec::new();
+    let mut observe = |progress| {
+        seen.push(progress);
+        if seen.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let (device, Checkpoint { config, weights, .. }) = (common::device(None, None), &checkpoint);
+    let loaded = Phi3V::load_unless_stopped(device, config, weights, ModelOptions::F32, &mut observe);
+    assert!(matches!(loaded.err(), Some(phi3v::Error::Stopped)));
+    let layers = config.num_hidden_layers;
+    assert_eq!(seen, [0, 1].map(|done| Progress::Load { done, layers }));
 }
 
 #[test]

@@ -21,7 +21,6 @@ use phi3v_cli::runtime::{self, Runtime, ScoringModel};
 use phi3v_kernels::Cpu;
 use pyo3::prelude::*;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 /// A loaded model, whose engine runs on a thread of its own.
@@ -138,9 +137,10 @@ fn choice<T: ValueEnum>(py: Python<'_>, name: &str, value: Option<&str>) -> PyRe
 pub(crate) fn load(py: Python<'_>, loading: Loading) -> PyResult<Model> {
     let (model, context) = work::held(py, || loading.args(py))??;
     let hub = work::held(py, || loading.hub.options())?;
-    let interrupt = Interrupt::of_host();
+    Interrupt::leave_to_host();
+    let given_up = Arc::clone(&hub.given_up);
     let start = move || started(&hub, &model, &context);
-    let loaded = work::beside(py, &AtomicBool::new(false), start, move || interrupt.stop())?;
+    let loaded = work::beside(py, &given_up, start)?;
     let Started { shared, processor, device, scoring } = loaded;
     Ok(Model { processor: Py::new(py, processor)?, device, shared: Arc::new(shared), scoring })
 }

@@ -114,11 +114,8 @@ pub(crate) fn read(
     };
     let told = Arc::clone(&cancelled);
     let work = move || prepared(origin, &options, pages_unasked_max, &told).map_err(CliError::from);
-    let (pictures, useless) = if may_wait {
-        work::beside(py, &cancelled, work, || cancelled.store(true, Ordering::Relaxed))?
-    } else {
-        work::outside(py, work)?
-    };
+    let (pictures, useless) =
+        if may_wait { work::beside(py, &cancelled, work)? } else { work::outside(py, work)? };
     let picture = |picture: NamedImage| {
         let notice = picture.is_incomplete.then(|| picture.incomplete_notice()).or_else(|| useless.clone());
         Picture { inputs: picture.inputs, name: picture.name, notice, params }

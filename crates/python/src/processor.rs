@@ -14,7 +14,6 @@ use phi3v_cli::runtime;
 use phi3v_cli::sources::PAGES_UNASKED_MAX;
 use pyo3::prelude::*;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// Texts and pictures to ids and tiles, and ids to text.
 #[pyclass(frozen, skip_from_py_object, module = "phi3v._phi3v")]
@@ -32,13 +31,14 @@ pub(crate) struct Processor {
 #[pyo3(signature = (model, hub=None))]
 pub(crate) fn open_processor(py: Python<'_>, model: String, hub: Option<Hub>) -> PyResult<Processor> {
     let hub = work::held(py, || hub.unwrap_or_default().options())?;
-    let interrupt = Interrupt::of_host();
+    Interrupt::leave_to_host();
+    let given_up = Arc::clone(&hub.given_up);
     let open = move || {
         let checkpoint = runtime::checkpoint(&model, &hub)?;
         let (name, tokenizer) = (checkpoint.name.clone(), Arc::clone(&checkpoint.tokenizer));
         Ok(Processor { name, tokenizer, params: checkpoint.preprocessor })
     };
-    work::beside(py, &AtomicBool::new(false), open, move || interrupt.stop())
+    work::beside(py, &given_up, open)
 }
 
 #[pymethods]

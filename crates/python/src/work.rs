@@ -58,8 +58,8 @@ impl CancelFlag {
     }
 }
 
-/// Runs `work` on a thread of its own, so that Ctrl-C ends the waiting for it, and whoever sets `cancelled`. It goes on then
-/// unless `stop` stops it.
+/// Runs `work` on a thread of its own, so that Ctrl-C ends the waiting for it, and whoever sets `cancelled`, which Ctrl-C sets
+/// as well. The work goes on then until it looks there.
 ///
 /// # Errors
 /// The work's own, as an exception; what a handler of a signal raised; it was given up; or the system has no thread.
@@ -67,7 +67,6 @@ pub(crate) fn beside<T: Send + 'static>(
     py: Python<'_>,
     cancelled: &AtomicBool,
     work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
-    stop: impl FnOnce(),
 ) -> PyResult<T> {
     let (sender, receiver) = channel();
     let spawned = std::thread::Builder::new().name("phi3v".to_owned()).spawn(move || {
@@ -86,7 +85,7 @@ pub(crate) fn beside<T: Send + 'static>(
             Err(RecvTimeoutError::Disconnected) => return Err(bug(py, "the work was dropped")),
             Err(RecvTimeoutError::Timeout) => {
                 if let Err(raised) = py.check_signals().and_then(|()| check_wanted(py, cancelled)) {
-                    stop();
+                    cancelled.store(true, Ordering::Relaxed);
                     return Err(raised);
                 }
             }

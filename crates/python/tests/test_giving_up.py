@@ -1,14 +1,19 @@
-"""Waiting for a picture given up: by an event loop, another thread, or Ctrl-C."""
+"""Waiting for a picture or a model, given up: by an event loop, another thread, or Ctrl-C."""
 
 import asyncio
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import phi3v
+import phi3v.transformers
 import pytest
-from conftest import COVER, TITLE
+from conftest import COVER, TINY, TITLE
 
 
 @pytest.fixture
@@ -95,3 +100,101 @@ threading.Thread(target=ask).start()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "100\n")
+
+
+class Hub:
+    """A hub on this machine with one repository, `org/tiny`, whose weights come drop by drop until they are let go."""
+
+    def __init__(self):
+        hub, self.asked, self.left, self.let_go = self, [], threading.Semaphore(0), threading.Event()
+        self.dripping = threading.Semaphore(0)
+        files, commit = {path.name: path.read_bytes() for path in TINY.iterdir()}, "0123456789" * 4
+        listed = {"sha": commit, "siblings": [{"rfilename": name} for name in files]}
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *arguments):
+                pass
+
+            def do_HEAD(self):
+                hub.asked.append(self.path)
+                content = files[self.path.rpartition("/")[2]]
+                etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+                self.answer(len(content), {"ETag": f'"{etag}"'})
+
+            def do_GET(self):
+                hub.asked.append(self.path)
+                name = self.path.rpartition("/")[2]
+                content = json.dumps(listed).encode() if self.path.startswith("/api/") else files[name]
+                self.answer(len(content), {})
+                sent = 0
+                try:
+                    if name.endswith(".safetensors") and not hub.let_go.is_set():
+                        hub.dripping.release()
+                        while not hub.let_go.wait(0.01) and sent < 50_000:
+                            self.wfile.write(content[sent : sent + 1])
+                            sent += 1
+                    self.wfile.write(content[sent:])
+                except OSError:
+                    hub.left.release()
+
+            def answer(self, length, headers):
+                self.send_response(200)
+                for name, value in {"Content-Length": length, "Connection": "close", **headers}.items():
+                    self.send_header(name, str(value))
+                self.end_headers()
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+
+    def interrupt(self, readers):
+        """Presses Ctrl-C once so many wait for drops."""
+        for _ in range(readers):
+            assert self.dripping.acquire(timeout=60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    hub = Hub()
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    serving = threading.Thread(target=hub.server.serve_forever)
+    serving.start()
+    yield hub
+    hub.let_go.set()
+    hub.server.shutdown()
+    serving.join()
+    hub.server.server_close()
+
+
+@pytest.mark.parametrize("load", [phi3v.load, phi3v.transformers.AutoProcessor.from_pretrained])
+def test_ctrl_c_ends_the_download_of_a_model(hub, load):
+    pressing = threading.Thread(target=hub.interrupt, args=[1])
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        load("org/tiny")
+    pressing.join()
+    assert hub.left.acquire(timeout=60), "what nobody waits for is still downloaded"
+    assert hub.asked[-1].endswith(".safetensors"), "something more was asked for"
+    hub.let_go.set()
+    assert load("org/tiny"), "it goes on where it stopped"
+
+
+def test_ctrl_c_ends_no_download_of_another_thread(hub, tmp_path):
+    loaded = []
+
+    def load():
+        loaded.append(phi3v.transformers.AutoProcessor.from_pretrained("org/tiny", cache_dir=tmp_path / "other"))
+
+    threads = [threading.Thread(target=load), threading.Thread(target=hub.interrupt, args=[2])]
+    for thread in threads:
+        thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        phi3v.load("org/tiny")
+    assert hub.left.acquire(timeout=60)
+    hub.let_go.set()
+    for thread in threads:
+        thread.join()
+    assert loaded and not hub.left.acquire(blocking=False)

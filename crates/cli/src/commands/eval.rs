@@ -17,6 +17,7 @@ use phi3v::model::{ModelOptions, Phi3V};
 use phi3v::processor::chat_prompt;
 use serde::Serialize;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 #[derive(Serialize)]
 struct Outcome {
@@ -163,7 +164,7 @@ fn compare(
 ) -> Result<Comparison, CliError> {
     let mut checkpoint = runtime::open_source(source)?;
     if let Some(quant) = quant.quant() {
-        checkpoint = quantized::open(source, checkpoint, quant)?;
+        checkpoint = quantized::open(source, checkpoint, quant, &AtomicBool::new(false))?;
     }
     let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
     // of the reference's answers memory is taken already

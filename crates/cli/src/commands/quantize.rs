@@ -10,6 +10,7 @@ use crate::{note, quantized, runtime};
 use phi3v::memory::size;
 use phi3v::weights::convert::{Target, default_name};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 /// Writes the file and prints its name.
 ///
@@ -28,7 +29,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     if out.symlink_metadata().is_ok() {
         check_out(&out, existing, &source)?;
     }
-    quantized::write(&source, &checkpoint, Target { quant, out: &out, existing })?;
+    quantized::write(&source, &checkpoint, Target { quant, out: &out, existing }, &AtomicBool::new(false))?;
     let bytes = std::fs::metadata(&out).map_or(0, |metadata| metadata.len());
     let before = checkpoint.weights.bytes_total();
     note!("{} of weights are now {}", size(before), size(bytes));

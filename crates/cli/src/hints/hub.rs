@@ -9,6 +9,9 @@ use std::path::Path;
 /// How a proxy's user and password are written in its address.
 const SIGNS: &str = " (of a user and a password with %40 for @, %3A for :, %2F for / and %25 for %)";
 
+/// Where nothing but time will help.
+const LATER: &str = "try again later; a further run continues where this one stopped";
+
 fn not_cached(offline_by: &str) -> String {
     format!("unset {offline_by}, or give a folder with the checkpoint")
 }
@@ -70,7 +73,7 @@ impl HubError {
                 "check this machine's clock and whether a firewall lets the host through, or try again later; a \
                  further run continues where this one stopped"
             }
-            Self::Status { .. } => "try again later; a further run continues where this one stopped",
+            Self::Status { .. } | Self::GivenUp => LATER,
             Self::Protocol { .. } => {
                 "check HF_ENDPOINT, which should be the address of a hub or of its mirror"
             }

@@ -6,7 +6,9 @@ use super::{HubError, HubOptions};
 use crate::trust::{is_certificate, tls_config};
 use serde::Deserialize;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Response, Uri};
 use ureq::{Agent, Body};
 
@@ -57,6 +59,7 @@ pub(super) struct Client {
     proxies: Proxies,
     repo: Repo,
     pub(super) retry_pause: Duration,
+    given_up: Arc<AtomicBool>,
 }
 
 impl Client {
@@ -86,6 +89,7 @@ impl Client {
             proxies: options.proxies.clone(),
             repo: repo.clone(),
             retry_pause: options.retry_pause,
+            given_up: Arc::clone(&options.given_up),
         })
     }
 
@@ -162,6 +166,7 @@ impl Client {
     }
 
     fn send(&self, method: Method, url: &str, start: u64) -> Result<Response<Body>, HubError> {
+        self.check_wanted()?;
         let mut request = match method {
             Method::Get => self.agent.get(url),
             Method::Head => self.agent.head(url),
@@ -228,12 +233,35 @@ impl Client {
         }
     }
 
+    /// # Errors
+    /// Nobody waits for the model any more.
+    pub(super) fn check_wanted(&self) -> Result<(), HubError> {
+        if self.given_up.load(Ordering::Relaxed) { Err(HubError::GivenUp) } else { Ok(()) }
+    }
+
+    /// Waits for a moment in which the hub may do better.
+    ///
+    /// # Errors
+    /// Nobody waits for the model any more.
+    pub(super) fn wait(&self, pause: Duration) -> Result<(), HubError> {
+        const SLICE: Duration = Duration::from_millis(20);
+        let begun = Instant::now();
+        loop {
+            self.check_wanted()?;
+            let left = pause.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(SLICE));
+        }
+    }
+
     fn with_retries<T>(&self, request: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
         let mut pause = self.retry_pause;
         for _ in 1..ATTEMPTS {
             match request() {
                 Err(error) if error.may_pass() => {
-                    std::thread::sleep(pause);
+                    self.wait(pause)?;
                     pause *= 2;
                 }
                 result => return result,

@@ -150,7 +150,7 @@ impl Download<'_> {
             }
             if failures > 0 {
                 self.progress.note(&format!("{error}; trying again"));
-                std::thread::sleep(self.client.retry_pause * (1 << (failures - 1)));
+                self.client.wait(self.client.retry_pause * (1 << (failures - 1)))?;
             }
         }
         Ok(partial.hasher.clone().finish())
@@ -186,6 +186,7 @@ impl Download<'_> {
                 Err(error) => return Err(unreachable_error(file, &error.to_string())),
             }
             self.progress.file_bytes(partial.len);
+            self.client.check_wanted()?;
         }
         Ok(())
     }

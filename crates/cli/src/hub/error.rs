@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
+    /// Whoever waited for the model does not any more.
+    #[error("the download was given up")]
+    GivenUp,
     /// A name that is neither a folder nor a repository.
     #[error("there is no model or folder {model:?}")]
     UnknownModel {

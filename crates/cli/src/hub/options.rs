@@ -6,6 +6,8 @@ use crate::paths::{from_home, shared_cache, with_variables};
 use crate::variables::is_blank;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The hub that is asked unless `HF_ENDPOINT` names another.
@@ -34,6 +36,8 @@ pub struct HubOptions {
     pub retry_pause: Duration,
     /// A connection that brings nothing for so long is replaced by a new one that continues.
     pub stall_time_max: Duration,
+    /// Set by whoever waits for the model, when it is not wanted any more. Clones share it.
+    pub given_up: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for HubOptions {
@@ -82,6 +86,7 @@ impl HubOptions {
             refresh: false,
             retry_pause: Duration::from_secs(1),
             stall_time_max: Duration::from_secs(60),
+            given_up: Arc::default(),
         }
     }
 }

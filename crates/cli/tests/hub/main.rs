@@ -9,13 +9,15 @@ mod tls;
 
 use fixture::{COMMIT, Heard, Hub, MODEL, TOKEN, WEIGHTS, contents, etag};
 use phi3v::checkpoint::Checkpoint;
-use phi3v_cli::hub::{HubError, HubOptions, ModelSource, Token, resolve};
+use phi3v_cli::error::{CliError, ExitCode};
+use phi3v_cli::hub::{HubError, HubOptions, ModelSource, Progress, Token, resolve};
 use server::{Reply, Request};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 #[cfg(unix)]
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[test]
@@ -229,6 +231,82 @@ fn a_slow_server_without_ranges_is_waited_for() {
     let options = phi3v_cli::hub::HubOptions { stall_time_max: Duration::from_secs(2), ..hub.options() };
     resolve(MODEL, &options, &mut Heard::default()).unwrap();
     assert_eq!(hub.starts(WEIGHTS), [0]);
+}
+
+/// Gives a download up when so many bytes of a file are there.
+struct Leaving {
+    heard: Heard,
+    after_bytes: usize,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Progress for Leaving {
+    fn start(&mut self, model: &str, total: u64) {
+        self.heard.start(model, total);
+    }
+
+    fn file_resumed(&mut self, bytes: u64) {
+        self.heard.file_resumed(bytes);
+    }
+
+    fn file_bytes(&mut self, bytes: u64) {
+        if bytes >= self.after_bytes as u64 {
+            self.given_up.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn file_done(&mut self, size: u64, was_there: bool) {
+        self.heard.file_done(size, was_there);
+    }
+
+    fn note(&mut self, text: &str) {
+        self.heard.note(text);
+    }
+
+    fn finish(&mut self) {
+        self.heard.finish();
+    }
+}
+
+#[test]
+fn a_download_that_nobody_waits_for_any_more_ends() {
+    let (count, after_bytes) = (AtomicUsize::new(0), 50_000);
+    let hub = Hub::bent(contents(), move |request, reply| match nth(request, &count) {
+        Some(0) => Reply { cut: Some(after_bytes), stall: Duration::from_secs(3600), ..reply },
+        _ => reply,
+    });
+    let options = hub.options();
+    let given_up = Arc::clone(&options.given_up);
+    let mut leaving = Leaving { heard: Heard::default(), after_bytes, given_up };
+    let error = resolve(MODEL, &options, &mut leaving).unwrap_err();
+    assert!(matches!(error, HubError::GivenUp), "{error}");
+    assert_eq!(CliError::from(error).exit_code(), ExitCode::Interrupted);
+    let asked = (hub.main.requests().len(), hub.storage.requests().len());
+    let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+    assert!(matches!(error, HubError::GivenUp), "{error}");
+    assert_eq!((hub.main.requests().len(), hub.storage.requests().len()), asked, "nothing more is asked for");
+    hub.download();
+    assert_eq!(hub.starts(WEIGHTS), [0, after_bytes], "what was received stays");
+}
+
+#[test]
+fn the_pause_before_another_attempt_ends_when_nobody_waits_any_more() {
+    for broken in ["/api/models/org/tiny/revision/main", "/files/tokenizer.json"] {
+        let given_up = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&given_up);
+        let hub = Hub::bent(contents(), move |request, reply| {
+            if request.method != "GET" || request.path != broken {
+                return reply;
+            }
+            told.store(true, Ordering::SeqCst);
+            Reply::new(503)
+        });
+        let options = HubOptions { retry_pause: Duration::from_secs(3600), given_up, ..hub.options() };
+        let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+        assert!(matches!(error, HubError::GivenUp), "{error}");
+        let requests = [hub.main.requests(), hub.storage.requests()].concat();
+        assert_eq!(requests.iter().filter(|request| request.path == broken).count(), 1);
+    }
 }
 
 #[test]

@@ -224,10 +224,10 @@ impl<B: Backend> Decoder<B> {
     pub(super) fn load(
         loader: &Loader<'_, B>,
         config: &ModelConfig,
-        loaded: &mut dyn FnMut(usize),
+        loaded: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Self> {
         let layer = |index| {
-            loaded(index);
+            check(loaded(index))?;
             DecoderLayer::load(loader, index)
         };
         Ok(Self {

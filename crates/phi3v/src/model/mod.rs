@@ -163,6 +163,23 @@ impl<B: Backend> Phi3V<B> {
         options: ModelOptions,
         observe: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
+        Self::load_unless_stopped(backend, config, weights, options, &mut |progress| {
+            observe(progress);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// The same, until `observe` breaks it off.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], what is wrong with the weights, or the device's refusal.
+    pub fn load_unless_stopped(
+        backend: B,
+        config: &ModelConfig,
+        weights: &Weights,
+        options: ModelOptions,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Self> {
         let loader = Loader { backend: &backend, weights, precision: options.precision };
         let vision_tower = VisionTower::load(&loader, &config.img_processor)?;
         let projector = Projector::load(&loader, config)?;
