@@ -266,8 +266,7 @@ def _pixels_alone(data: bytes, format: str, reference: bool) -> Iterator[Source]
 
     # whatever a plugin raises
     with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=[format]) as image:
-        pixels = _of_pixels(image, reference)
-        yield pixels
+        yield _of_pixels(image, reference)
 
 
 def _unchanged_file(image: Any, reading: Mapping[str, Any]) -> bytes | None:
