@@ -55,12 +55,16 @@ def crops_loss(model: Student, rng: random.Random, images: int, count: int) -> T
     return loss_of_crops(model, *fresh(rng, images, count))
 
 
-def loss_of_crops(model: Student, samples: list[Sample], views: Tensor) -> Tensor:
-    """The loss of samples whose pictures have the views [pictures, 5, 336, 336, 3]."""
+def seen_in_crops(model: Student, samples: list[Sample], views: Tensor) -> tuple[Batch, Tensor]:
+    """Samples whose pictures have the views [pictures, 5, 336, 336, 3], and the rows that these take in the prompt, [pictures, 757, hidden]."""
     with torch.no_grad():
         features = model.phi.tower(patches_of(views.flatten(0, 1))).view(len(views), 5, GRID * GRID, -1)
-    pictures = model.phi.model.vision_embed_tokens.grid(features, 2, 2)
-    batch: Batch = collate(samples, False, FOUR_CROPS)
+    return collate(samples, False, FOUR_CROPS), model.phi.model.vision_embed_tokens.grid(features, 2, 2)
+
+
+def loss_of_crops(model: Student, samples: list[Sample], views: Tensor) -> Tensor:
+    """The loss of samples whose pictures have the views [pictures, 5, 336, 336, 3]."""
+    batch, pictures = seen_in_crops(model, samples, views)
     hidden, seen = hidden_after(model, batch, pictures)
     return answer_loss(model, batch, hidden) + 0.2 * guide_loss(batch, seen)
 

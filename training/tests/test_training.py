@@ -20,9 +20,11 @@ from network.rounding import coarse, q4
 from optim.update import CLIP, Update, fill, flat, orthogonal
 from samples.dataset import collate, sample, vocab_size
 from stages.grow import grown
+from stages.rounded import Batches, curvatures, matrices, rounded
 from stages.start import from_folder
 
 HERE = Path(__file__).resolve().parents[1]
+DEMO = HERE.parent / "crates/phi3v/src/demo"
 
 
 def exported(checkpoint: safe_open, name: str) -> torch.Tensor:
@@ -47,7 +49,7 @@ class Drawing(unittest.TestCase):
 
 class Growing(unittest.TestCase):
     def test_a_grown_tower_tells_what_it_told(self) -> None:
-        tower = from_folder(HERE.parent / "crates/phi3v/src/demo").phi.tower
+        tower = from_folder(DEMO).phi.tower
         layers = tower.encoder.layers
         tower.encoder.layers = nn.ModuleList((*layers[:2], layers[-2], layers[-1]))
         side = GRID * PATCH
@@ -103,6 +105,29 @@ class Optimizing(unittest.TestCase):
         self.assertLess(float((once - weight).norm() / weight.norm()), 0.12)
         self.assertLess(float((q4(once) - once).norm() / once.norm()), 0.02)
 
+    def test_rounding_by_columns_keeps_products_better_than_to_the_nearest(self) -> None:
+        torch.manual_seed(1)
+        weight, mixed_by = torch.randn(24, 64), torch.randn(64, 64)
+        x = torch.randn(500, 64) @ mixed_by  # columns that go together
+        made = rounded(weight, x.T @ x)
+        self.assertTrue(torch.equal(coarse(made), made))
+        wanted, (by_columns, nearest) = x @ weight.T, (float((x @ (w - weight).T).norm()) for w in (made, coarse(weight)))
+        self.assertLess(by_columns, 0.7 * nearest)
+        self.assertLess(by_columns, 0.05 * float(wanted.norm()))
+        # where no column tells of another, there is nothing to make up for
+        self.assertTrue(torch.equal(rounded(weight, torch.eye(64)), coarse(weight)))
+
+    def test_what_is_rounded_is_the_decoder(self) -> None:
+        student = from_folder(DEMO)
+        names = [name for name, _ in matrices(student)]
+        self.assertEqual(len(names), 4 * student.phi.config.num_hidden_layers + 1)
+        found = curvatures(student, Batches(student, 3), 1)
+        self.assertEqual(list(found), names)
+        for (name, m), curvature in zip(matrices(student), found.values(), strict=True):
+            self.assertEqual(curvature.shape, (m.in_features, m.in_features))
+            self.assertGreater(float(curvature.diagonal().min()), 0, name)
+            self.assertLessEqual(float((curvature - curvature.T).abs().max()), 1e-4 * float(curvature.abs().max()), name)
+
 
 class Whole(unittest.TestCase):
     def test_train_writes_a_checkpoint_with_every_tensor(self) -> None:
@@ -120,14 +145,13 @@ class Whole(unittest.TestCase):
     def test_train_goes_on_from_a_checkpoint(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             work, out = Path(folder, "work"), Path(folder, "out")
-            demo = HERE.parent / "crates/phi3v/src/demo"
-            command = [sys.executable, HERE / "train.py", "--work", work, "--out", out, "--start", demo, "--workers", "1", "--tune-minutes"]
+            command = [sys.executable, HERE / "train.py", "--work", work, "--out", out, "--start", DEMO, "--workers", "1", "--tune-minutes"]
             for minutes in ("0.03", "0.12"):  # the second run goes on from the first
                 subprocess.run([*command, minutes], check=True)
             steps = [json.loads(line)["step"] for line in (work / "tune.jsonl").read_text().splitlines()]
             self.assertLess(0, steps[0])
             self.assertLess(steps[0], steps[-1])
-            with safe_open(out / "model.safetensors", "pt") as new, safe_open(demo / "model.safetensors", "pt") as old:
+            with safe_open(out / "model.safetensors", "pt") as new, safe_open(DEMO / "model.safetensors", "pt") as old:
                 tower = "model.vision_embed_tokens.img_processor.vision_model.encoder.layers.0.mlp.fc1.weight"
                 projector = "model.vision_embed_tokens.img_projection.0.weight"
                 for name in (tower, projector):
@@ -139,13 +163,12 @@ class Whole(unittest.TestCase):
     def test_a_checkpoint_learns_to_see_wide_pictures(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             work, out = Path(folder, "work"), Path(folder, "out")
-            demo = HERE.parent / "crates/phi3v/src/demo"
             minutes = ("--tower-minutes", "0.2", "--tune-minutes", "0.03", "--pages", "6")
-            command = [sys.executable, HERE / "train.py", "--wide", "--start", demo, "--work", work, "--out", out, "--workers", "1", "--share", "1"]
+            command = [sys.executable, HERE / "train.py", "--wide", "--start", DEMO, "--work", work, "--out", out, "--workers", "1", "--share", "1"]
             subprocess.run([*command, *minutes], check=True)
             seeing = work / "seeing"
             with (
-                safe_open(demo / "model.safetensors", "pt") as old,
+                safe_open(DEMO / "model.safetensors", "pt") as old,
                 safe_open(seeing / "model.safetensors", "pt") as seen,
                 safe_open(out / "model.safetensors", "pt") as new,
             ):
