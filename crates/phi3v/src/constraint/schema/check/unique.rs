@@ -507,7 +507,10 @@ mod tests {
         let schema =
             json!({"items": {"$ref": "#"}, "additionalProperties": {"$ref": "#"}, "uniqueItems": true});
         let references = References::of(&schema);
-        let ends = |text: String| OpenArrays::of(&schema, &references, text.as_bytes()).err();
+        let ends = |text: String| {
+            let of = || Ok(OpenArrays::of(&schema, &references, text.as_bytes()).err());
+            crate::constraint::on_large_stack(of).unwrap()
+        };
         for open in ["[1,", "{\"a\":"] {
             assert_eq!(ends(open.repeat(LEVELS_MAX)), None);
             let refused = ends(open.repeat(LEVELS_MAX + 1)).unwrap();
