@@ -78,10 +78,14 @@ class _Readers:
     def __init__(self, cancel: CancelFlag) -> None:
         self._cancel, self._over = cancel, Event()
         self._given: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
-        self._threads = [Thread(target=self._read, name="phi3v-pictures") for _ in range(_READERS)]
-        self._threads.append(Thread(target=self._watch, name="phi3v-watch", args=[current_thread()]))
-        for thread in self._threads:
-            thread.start()
+        self._threads = [Thread(target=self._watch, name="phi3v-watch", args=[current_thread()])]
+        self._threads += [Thread(target=self._read, name="phi3v-pictures") for _ in range(_READERS)]
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # the system has no more of them
+            self._over.set()
+            raise
 
     def start(self, submit: Submit, answers: Answers, key: int) -> Future[None]:
         """Has a thread do it."""
