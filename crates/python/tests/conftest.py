@@ -26,6 +26,11 @@ TITLE = "Help me get the title and author information of this book?"
 COVER_ANSWER = 'The title of the book is "Summer Garden" and the author is Anna Porter.'
 
 
+def cases() -> list[dict]:
+    """The questions about the examples, with their answers."""
+    return json.loads((EXAMPLES / "answers.json").read_text())
+
+
 def shared(path: str) -> Path:
     """Reference material that is not ours to publish; skips where it is absent, unless PHI3V_SHARED wants it."""
     given = os.environ.get("PHI3V_SHARED")
