@@ -1,6 +1,9 @@
 """Many questions at once: what items hold, when they are taken, and how answers come."""
 
 import io
+import subprocess
+import sys
+import threading
 
 import phi3v
 import pytest
@@ -160,3 +163,39 @@ def test_the_bar_of_a_batch(demo, capfd):
     assert "2/2" in told and "left" in told
     list(demo.batch([TITLE], progress=None))
     assert capfd.readouterr().err == "", "nothing where nobody looks"
+
+
+@pytest.mark.parametrize("pause", [0, 0.5])
+def test_answers_may_be_left_to_another_thread(pause):
+    code = f"""
+import phi3v, threading, time
+answers = phi3v.load().batch(["Who?"] * 100, progress=False, max_new_tokens=2)
+next(answers)
+def rest():
+    threading.main_thread().join()
+    time.sleep({pause})
+    print(len(list(answers)))
+threading.Thread(target=rest).start()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "99\n")
+
+
+@pytest.mark.parametrize("started", [0, 1, 2])
+def test_threads_that_cannot_all_be_started_leave_none_behind(demo, monkeypatch, started):
+    begun = []
+
+    def start(thread, start=threading.Thread.start):
+        if thread.name.startswith("phi3v-"):
+            if len(begun) == started:
+                raise RuntimeError("can't start new thread")
+            begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        next(demo.batch([TITLE], progress=False))
+    assert len(begun) == started
+    for thread in begun:
+        thread.join(timeout=60)
+        assert not thread.is_alive()

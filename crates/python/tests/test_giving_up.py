@@ -102,6 +102,41 @@ threading.Thread(target=ask).start()
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "100\n")
 
 
+def test_a_program_ends_in_spite_of_two_unfinished_batches():
+    if not os.path.exists("/dev/fd"):
+        pytest.skip("SKIPPED: needs /dev/fd")
+    code = """
+import os, phi3v
+reader, writer = os.pipe()
+model = phi3v.load()
+both = [model.batch([("Who?", f"/dev/fd/{reader}"), "Who?"], progress=False, max_new_tokens=2) for _ in range(2)]
+print([next(answers).item for answers in both])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "[1, 1]\n")
+
+
+def test_a_daemon_that_asks_on_is_told_that_the_program_ends():
+    code = """
+import atexit, itertools, phi3v, threading
+told = threading.Event()
+answers = phi3v.load().batch(itertools.repeat("Who?"), errors="return", progress=False, max_new_tokens=2)
+next(answers)
+def ask():
+    threading.main_thread().join()
+    try:
+        for _ in answers:
+            pass
+    except phi3v.Phi3VError as error:
+        print(type(error).__name__, flush=True)
+    told.set()
+threading.Thread(target=ask, daemon=True).start()
+atexit.register(told.wait, 60)  # then it is ended as well
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "GivenUp\n")
+
+
 class Hub:
     """A hub on this machine with one repository, `org/tiny`, whose weights come drop by drop until they are let go."""
 

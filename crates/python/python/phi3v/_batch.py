@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from queue import SimpleQueue
-from threading import Event, Thread, current_thread, main_thread
+from threading import Event, Lock, Thread, main_thread
+from threading import enumerate as threads
 from typing import Any
 
 from ._answer import Answer
 from ._bar import Bar
-from ._errors import Phi3VError
+from ._errors import GivenUp, Phi3VError
 from ._phi3v import Answers, CancelFlag, Ended
 
 # 16 answers run together, and the pictures of as many wait: each picture takes some megabytes until it is encoded.
@@ -58,7 +59,8 @@ def run(
                     reading[started] = index
                 for index, result in _ended(answers, reading, finish):
                     told = _failure(result, index) if isinstance(result, Exception) else result
-                    if isinstance(result, Exception) and errors == "raise":
+                    # what is given up with the program is no item's failure, and ends all
+                    if isinstance(result, Exception) and (errors == "raise" or isinstance(result, GivenUp)):
                         raise result
                     bar.step()
                     yield told
@@ -71,15 +73,21 @@ def run(
         answers.cancel()
 
 
+class _Own(Thread):
+    """A thread of a batch, which waits for others and is none that a program goes on for."""
+
+
 class _Readers:
     """Threads that read pictures. An executor's would be waited for at the program's end before anybody could give up what
-    they wait for; these give up where neither the first thread nor the one that began the batch is there any more."""
+    they wait for; these give up where the first thread has ended and no other is left that the program waits for."""
 
     def __init__(self, cancel: CancelFlag) -> None:
         self._cancel, self._over = cancel, Event()
+        # nothing is given to readers that have been told to end
+        self._giving = Lock()
         self._given: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
-        self._threads = [Thread(target=self._watch, name="phi3v-watch", args=[current_thread()])]
-        self._threads += [Thread(target=self._read, name="phi3v-pictures") for _ in range(_READERS)]
+        self._threads = [_Own(target=self._watch, name="phi3v-watch")]
+        self._threads += [_Own(target=self._read, name="phi3v-pictures") for _ in range(_READERS)]
         try:
             for thread in self._threads:
                 thread.start()
@@ -88,9 +96,13 @@ class _Readers:
             raise
 
     def start(self, submit: Submit, answers: Answers, key: int) -> Future[None]:
-        """Has a thread do it."""
+        """Has a thread do it. What comes of it is `GivenUp` once the program ends."""
         started: Future[None] = Future()
-        self._given.put((started, lambda: submit(answers, self._cancel, key)))
+        with self._giving:
+            if self._over.is_set():
+                started.set_exception(_given_up())
+            else:
+                self._given.put((started, lambda: submit(answers, self._cancel, key)))
         return started
 
     def end(self) -> None:
@@ -102,22 +114,34 @@ class _Readers:
     def _read(self) -> None:
         while (given := self._given.get()) is not None:
             started, work = given
-            if self._over.is_set():
-                continue
             try:
+                if self._over.is_set():
+                    raise _given_up()
                 work()
             except BaseException as error:
                 started.set_exception(error)
             else:
                 started.set_result(None)
 
-    def _watch(self, beginner: Thread) -> None:
-        while not self._over.wait(_LOOK) and (main_thread().is_alive() or beginner.is_alive()):
+    def _watch(self) -> None:
+        while not self._over.wait(_LOOK) and _goes_on():
             pass
-        self._over.set()
-        self._cancel.set()
-        for _ in range(_READERS):
-            self._given.put(None)
+        with self._giving:
+            self._over.set()
+            self._cancel.set()
+            for _ in range(_READERS):
+                self._given.put(None)
+
+
+def _goes_on() -> bool:
+    """Whether the program has a thread that may ask for more: whoever began a batch may leave its answers to another."""
+    return main_thread().is_alive() or any(
+        thread.is_alive() and not thread.daemon and not isinstance(thread, _Own) for thread in threads()
+    )
+
+
+def _given_up() -> GivenUp:
+    return GivenUp("the batch is given up: the program ends")
 
 
 def _failure(error: Exception, index: int) -> Phi3VError:
