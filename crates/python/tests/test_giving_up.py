@@ -190,6 +190,8 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
+    if sys.platform == "win32":
+        pytest.skip("SKIPPED: needs a system where a process can send itself Ctrl-C; Windows ends it")
     hub = Hub()
     for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
