@@ -209,6 +209,27 @@ def test_truncated_pictures_are_refused():
             seen(image)
 
 
+@pytest.mark.parametrize("format", ["JPEG", "MPO"])
+def test_what_pillow_fills_up_of_a_truncated_picture_is_taken(format, monkeypatch):
+    pil, files = needs("PIL.Image"), needs("PIL.ImageFile")
+    file = io.BytesIO()
+    with pil.open(COVER) as image:
+        shown = image.convert("RGB")
+    more = {"save_all": True, "append_images": [pil.new("RGB", shown.size, "blue")]} if format == "MPO" else {}
+    shown.save(file, format, **more)
+    truncated = file.getvalue()[: len(file.getvalue()) // 2]
+
+    def opened():
+        image = pil.open(io.BytesIO(truncated))
+        assert image.format == format
+        return image
+
+    with pytest.raises(phi3v.PictureError, match="truncated"):
+        seen(opened())
+    monkeypatch.setattr(files, "LOAD_TRUNCATED_IMAGES", True)
+    assert seen(opened()) == seen(opened().convert("RGB"))
+
+
 def test_what_is_no_picture_is_refused_by_its_type():
     for nothing in (None, 5, 5.0, object(), {"path": "a.png"}, {1, 2}, [COVER], True):
         with pytest.raises(TypeError, match="a picture must be a path, bytes"):

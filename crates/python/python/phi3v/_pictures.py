@@ -264,8 +264,9 @@ def _pixels_alone(data: bytes, format: str, reference: bool) -> Iterator[Source]
 
     import PIL.Image
 
-    # whatever a plugin raises
-    with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=[format]) as image:
+    # whatever a plugin raises; an MPO is opened as the JPEG that it begins with
+    formats = ["JPEG" if format == "MPO" else format]
+    with contextlib.suppress(Exception), PIL.Image.open(io.BytesIO(data), formats=formats) as image:
         yield _of_pixels(image, reference)
 
 
