@@ -61,6 +61,10 @@ sum() { # FILE
     echo "${told%% *}"
 }
 
+real() { # FOLDER: its one name, without links
+    (CDPATH='' cd -- "${1:-/}" 2>/dev/null && pwd -P)
+}
+
 try() { # TARGET: puts its program at $new, and says whether it runs there
     line=$(grep -- "-$1.tar.gz\$" "$work/SHA256SUMS") || fail "the release has no archive for $1"
     archive=${line#*  }
@@ -103,13 +107,14 @@ main() {
     mv -f -- "$new" "$folder/phi3v"
     echo "$said"
     echo "installed in $folder"
-    case :$PATH: in
-    *:"$folder":*)
-        first=$(command -v phi3v) || first=
-        [ "$first" = "$folder/phi3v" ] || echo "another program comes first on the path: $first"
-        ;;
-    *) echo "put it on the path: export PATH=\"$folder:\$PATH\"" ;;
-    esac
+    first=$(command -v phi3v) || first=
+    # a path may spell the folder otherwise, or name a link to it
+    if [ -z "$first" ] || [ "$(real "${first%/*}")" != "$(real "$folder")" ]; then
+        case :$PATH: in
+        *:"$folder":*) echo "another program comes first on the path: $first" ;;
+        *) echo "put it on the path: export PATH=\"$folder:\$PATH\"" ;;
+        esac
+    fi
     echo "ask the demo model that is built in: phi3v ask PICTURE \"What is written here?\""
 }
 
