@@ -22,13 +22,6 @@ macro_rules! codes {
                 }
             }
 
-            /// Whether the official clients may ask again by themselves, as they do after every status from 500 on.
-            #[must_use]
-            pub const fn may_be_retried(self) -> bool {
-                // the same would come of the same question, or, after a deadline, each time after as long
-                !matches!(self, Self::InternalError | Self::EngineStopped | Self::DeadlineExceeded)
-            }
-
             /// The HTTP status of an answer with this error.
             #[must_use]
             pub const fn status(self) -> StatusCode {

@@ -220,6 +220,17 @@ impl ApiError {
         Self { hint: hints::library(error).map(Box::new), ..Self::new(code, message) }
     }
 
+    /// Whether the official clients may ask again by themselves, as they do after every status from 500 on.
+    fn may_be_retried(&self) -> bool {
+        match self.code {
+            // there is nobody who answers, or it takes each time as long
+            Code::EngineStopped | Code::DeadlineExceeded => false,
+            // where people are not told to ask again, the same would come of it
+            Code::InternalError => self.hint.as_deref() == Some(&hints::fault::ONCE_MORE),
+            _ => true,
+        }
+    }
+
     /// OpenAI's class of the error.
     fn class(&self) -> &'static str {
         match self.status() {
@@ -277,7 +288,7 @@ impl IntoResponse for ApiError {
             let seconds = HeaderValue::from(after.as_secs().max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
-        if !self.code.may_be_retried() {
+        if !self.may_be_retried() {
             response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         // the log line of the request names the error; see `super::log`
@@ -322,13 +333,37 @@ mod tests {
         assert!(told.hint.is_some_and(|hint| hint.to_string().contains("maxItems")));
     }
 
+    /// What the header says to the official clients.
+    fn should_retry(error: ApiError) -> Option<String> {
+        let response = error.into_response();
+        response.headers().get(&X_SHOULD_RETRY).map(|told| told.to_str().unwrap().to_owned())
+    }
+
     #[test]
     fn clients_are_told_not_to_ask_again_where_the_same_would_come_of_it() {
         for code in Code::ALL {
-            let response = ApiError::new(*code, "").into_response();
-            let told = response.headers().get(&X_SHOULD_RETRY).map(|told| told.to_str().unwrap());
             let is_final = ["internal_error", "engine_stopped", "deadline_exceeded"].contains(&code.name());
-            assert_eq!(told, is_final.then_some("false"), "{}", code.name());
+            let told = should_retry(ApiError::new(*code, ""));
+            assert_eq!(told.as_deref(), is_final.then_some("false"), "{}", code.name());
+        }
+    }
+
+    #[test]
+    fn clients_ask_again_where_people_are_told_to() {
+        use phi3v::constraint::ConstraintError;
+        use phi3v::engine::EngineError;
+        use phi3v::sampler::SamplerError;
+        let reason = String::new();
+        for (error, again) in [
+            (ApiError::library(&ConstraintError::NotValid { reason }.into()), true),
+            (ApiError::library(&EngineError::DamagedCache.into()), true),
+            (ApiError::library(&SamplerError::BadLogit { token: 1, value: f32::NAN }.into()), false),
+            (ApiError::internal("the request could not be prepared"), false),
+        ] {
+            assert_eq!(error.code, Code::InternalError, "{error:?}");
+            let hint = error.hint.as_ref().unwrap().to_string();
+            assert_eq!(hint.starts_with("ask again"), again, "{hint}");
+            assert_eq!(should_retry(error).as_deref(), (!again).then_some("false"), "{hint}");
         }
     }
 
