@@ -31,7 +31,6 @@ pub mod router;
 pub mod state;
 mod stream;
 pub mod tls;
-pub mod turns;
 mod ui;
 
 use crate::documents::Drawer;

@@ -18,7 +18,6 @@ use phi3v::image::{ImageInputs, ImageMode, ImageParams, NUM_CROPS_HIGH};
 use phi3v::processor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -90,7 +89,7 @@ pub(super) async fn with_images<T: Send + 'static>(
 ) -> Result<(T, Budget), ApiError> {
     let (files, mut budget) = read_all(app, images, budget, times).await?;
     let turns = if files.is_empty() { &app.texts } else { &app.decoders };
-    let turn = turns.take(budget.client()).await?;
+    let turn = turns.take(budget.client()).await;
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
         let _turn = turn;
@@ -133,7 +132,7 @@ impl Prompt {
             return Ok(self.build(&ask, max_new_tokens, None));
         }
         // a large schema takes its time
-        let turn = app.forms.take(self.budget.client()).await?;
+        let turn = app.forms.take(self.budget.client()).await;
         let model = model.clone();
         blocking(move |abandoned| {
             let _turn = turn;
@@ -169,11 +168,6 @@ fn constraint(model: &ServedModel, form: &Grammar, param: &str) -> Result<Gramma
     model.constraints.constraint(form).map_err(|error| ApiError::library(&error.into()).param(param))
 }
 
-/// A permit to do one piece of work, to be moved into it.
-async fn take_permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
-    Arc::clone(permits).acquire_owned().await.map_err(|_| ApiError::engine_stopped())
-}
-
 /// Whether anybody still waits for a piece of work.
 #[derive(Clone, Default)]
 pub(super) struct Abandoned(Arc<AtomicBool>);
@@ -195,7 +189,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Runs `work` on a blocking thread, within the span of the request. What `work` owns, its permit and its budget, is kept
+/// Runs `work` on a blocking thread, within the span of the request. What `work` owns, its turn and its budget, is kept
 /// until it has really ended, also when this future is dropped before.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Abandoned) -> Result<T, ApiError> + Send + 'static,
@@ -231,7 +225,7 @@ struct Reading {
     index: usize,
     image: RequestImage,
     budget: Budget,
-    /// When fetching it must be done, the wait for a permit included.
+    /// When fetching it must be done, the wait for a turn included.
     deadline: Instant,
 }
 
@@ -286,23 +280,23 @@ async fn read_all(
     Ok((files, budget))
 }
 
-/// Reads an image that lies elsewhere than in the request, as soon as there is a permit.
+/// Reads an image that lies elsewhere than in the request, as soon as it is its client's turn.
 async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiError> {
     let RequestImage { url, param, .. } = &reading.image;
-    let permit = match app.sources.permits(url) {
-        Some(permits) => {
-            let permit = tokio::time::timeout_at(reading.deadline, take_permit(&permits)).await;
-            let late = || {
+    let turn = match app.sources.turns(url) {
+        Some(turns) => {
+            let turn = tokio::time::timeout_at(reading.deadline, turns.take(reading.budget.client())).await;
+            let late = |_| {
                 let limit = app.limits.remote_time_max;
                 ApiError::from(SourceError::from(FetchFault::Time { limit })).param(param)
             };
-            Some(permit.map_err(|_| late())??)
+            Some(turn.map_err(late)?)
         }
         None => None,
     };
     let app = Arc::clone(app);
     blocking(move |_| {
-        let _permit = permit;
+        let _turn = turn;
         read(&app, reading)
     })
     .await
@@ -459,8 +453,7 @@ mod tests {
     use super::*;
     use crate::server::engine_thread::EngineHandle;
     use crate::server::error::Code;
-    use crate::server::turns::Turns;
-    use crate::sources::Fetcher;
+    use crate::sources::{Fetcher, Turns};
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::sync::mpsc;
@@ -469,7 +462,7 @@ mod tests {
     #[tokio::test]
     async fn work_that_nobody_waits_for_keeps_its_turn_until_it_has_ended() {
         let turns = Turns::new(1);
-        let turn = turns.take(CacheSalt::default()).await.unwrap();
+        let turn = turns.take(CacheSalt::default()).await;
         let (go_on, wait) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let (begin, begun) = mpsc::channel();
@@ -488,7 +481,7 @@ mod tests {
         go_on.send(()).unwrap();
         assert!(told.recv().unwrap(), "the work learns that nobody waits");
         let again = turns.take(CacheSalt::default());
-        let turn = tokio::time::timeout(Duration::from_secs(10), again).await.unwrap();
+        let turn = tokio::time::timeout(Duration::from_secs(10), again).await;
         assert!(turn.is_ok(), "the turn is given back");
     }
 
@@ -553,13 +546,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn clients_take_turns_at_a_host() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (host, image) = image_of("one.example", &listener);
+        let sources = Sources::data_urls_only().with_remote(Fetcher::of_this_machine(&[host], 1));
+        let limits = limits::Limits::default();
+        let app = Arc::new(App::new(limits, EngineHandle::new(1).0, sources, Drawer::default()));
+        let mut fetched = Vec::new();
+        for (name, client) in [("a1", 1), ("a2", 1), ("a3", 1), ("b1", 2)] {
+            let url = image.url.replace("a.png", name);
+            let image = RequestImage { url, detail: Detail::Auto, pages: None, param: String::new() };
+            let (app, budget, times) =
+                (Arc::clone(&app), app.budget([client; 32]), Times::start(&app.limits));
+            fetched.push(tokio::spawn(async move { read_all(&app, vec![image], budget, times).await }));
+            // it comes as far as it can before the next one
+            tokio::task::yield_now().await;
+        }
+        let asked = std::thread::spawn(move || {
+            let answer = |mut stream: std::net::TcpStream| {
+                let mut head = [0; 4096];
+                let length = stream.read(&mut head).unwrap();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 7\r\n\r\npicture")
+                    .unwrap();
+                String::from_utf8_lossy(&head[.."GET /a1".len().min(length)]).into_owned()
+            };
+            (0..4).map(|_| answer(listener.accept().unwrap().0)).collect::<Vec<_>>()
+        });
+        for fetched in fetched {
+            assert!(fetched.await.unwrap().is_ok());
+        }
+        assert_eq!(asked.join().unwrap(), ["GET /a1", "GET /a2", "GET /b1", "GET /a3"]);
+    }
+
+    #[tokio::test]
     async fn a_slow_host_holds_up_its_own_pictures_only_and_waiting_counts() {
-        const PERMITS: usize = 2;
+        const TURNS: usize = 2;
         let (slow, fast) =
             (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let ((slow_host, of_slow), (fast_host, of_fast)) =
             (image_of("slow.example", &slow), image_of("fast.example", &fast));
-        let fetcher = Fetcher::of_this_machine(&[slow_host, fast_host], PERMITS);
+        let fetcher = Fetcher::of_this_machine(&[slow_host, fast_host], TURNS);
         let limits = limits::Limits { remote_time_max: Duration::from_secs(4), ..Default::default() };
         let sources = Sources::data_urls_only().with_remote(fetcher);
         let app = Arc::new(App::new(limits, EngineHandle::new(1).0, sources, Drawer::default()));
@@ -575,7 +602,7 @@ mod tests {
             tokio::spawn(async move { read_all(&app, vec![image], budget, times).await })
         };
         // it takes connections and says nothing
-        let waiting: Vec<_> = (0..3 * PERMITS).map(|_| read(&of_slow)).collect();
+        let waiting: Vec<_> = (0..3 * TURNS).map(|_| read(&of_slow)).collect();
         std::thread::spawn(move || {
             let (mut stream, _) = fast.accept().unwrap();
             let _ = stream.read(&mut [0; 4096]).unwrap();
@@ -589,8 +616,8 @@ mod tests {
             let error = waiting.await.unwrap().err().unwrap();
             assert_eq!(error.code, Code::ImageFetchFailed);
         }
-        // those that never got a permit had no more time than the others
+        // those that never got a turn had no more time than the others
         slow.set_nonblocking(true).unwrap();
-        assert_eq!(std::iter::from_fn(|| slow.accept().ok()).count(), PERMITS);
+        assert_eq!(std::iter::from_fn(|| slow.accept().ok()).count(), TURNS);
     }
 }

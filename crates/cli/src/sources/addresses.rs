@@ -5,10 +5,10 @@ use super::data_url;
 use super::error::{SourceError, Unallowed};
 use super::folder::Folder;
 use super::hosts::Fetcher;
+use super::turns::Turns;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::Semaphore;
 
 /// The addresses that pictures may be read from: data URLs always, hosts and a folder where allowed.
 #[derive(Clone)]
@@ -46,10 +46,10 @@ impl Sources {
 
     /// Turns at reading the picture at `url`, where it lies elsewhere: each host has its own, so that a slow one holds
     /// up its own pictures only. None where it is refused anyway.
-    pub fn permits(&self, url: &str) -> Option<Arc<Semaphore>> {
+    pub fn turns(&self, url: &str) -> Option<Turns> {
         match (scheme(url).as_deref(), &self.remote, &self.folder) {
-            (Some("http" | "https"), Some(fetcher), _) => fetcher.permits(url.trim_start()),
-            (Some("file"), _, Some(folder)) => Some(Arc::clone(&folder.permits)),
+            (Some("http" | "https"), Some(fetcher), _) => fetcher.turns(url.trim_start()),
+            (Some("file"), _, Some(folder)) => Some(folder.turns.clone()),
             _ => None,
         }
     }

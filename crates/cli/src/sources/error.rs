@@ -105,7 +105,7 @@ pub enum FetchFault {
         /// Redirects that are followed.
         limit: usize,
     },
-    /// The picture was not there in time, the wait for a permit included.
+    /// The picture was not there in time, the wait for a turn included.
     #[error("the picture was not fetched within {} s, the limit", .limit.as_secs())]
     Time {
         /// The time that it had.

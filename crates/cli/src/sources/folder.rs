@@ -3,12 +3,11 @@
 
 use super::budget::Budget;
 use super::error::SourceError;
+use super::turns::Turns;
 use crate::sys::{as_named, open_without_waiting};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use tokio::sync::Semaphore;
 use url::Url;
 
 /// The folder.
@@ -16,17 +15,17 @@ pub(super) struct Folder {
     dir: Dir,
     path: PathBuf,
     /// Turns at reading: a folder on a network may be slow.
-    pub(super) permits: Arc<Semaphore>,
+    pub(super) turns: Turns,
 }
 
 /// Files that are read at one time.
-const PERMITS: usize = 16;
+const READS: usize = 16;
 
 impl Folder {
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
         let path = path.canonicalize()?;
         let dir = Dir::open_ambient_dir(&path, ambient_authority())?;
-        Ok(Self { dir, path: as_named(path), permits: Arc::new(Semaphore::new(PERMITS)) })
+        Ok(Self { dir, path: as_named(path), turns: Turns::new(READS) })
     }
 
     /// The file's bytes. What is missing and what is forbidden give the same error: it tells nobody what exists.

@@ -9,13 +9,13 @@
 use super::budget::{Budget, SourceLimits};
 use super::error::{FetchFault, SourceError, Unallowed};
 use super::public::is_global;
+use super::turns::Turns;
 use crate::trust::{is_certificate, tls_config};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
@@ -81,7 +81,7 @@ type Lookup = fn(&str, u16) -> std::io::Result<Vec<SocketAddr>>;
 /// An allowed host and what is going on with it.
 struct Host {
     allowed: AllowedHost,
-    permits: Arc<Semaphore>,
+    turns: Turns,
     lookups: Arc<AtomicUsize>,
 }
 
@@ -100,9 +100,9 @@ impl Fetcher {
     }
 
     /// Turns at fetching from the host of `url`, if it is allowed.
-    pub(super) fn permits(&self, url: &str) -> Option<Arc<Semaphore>> {
+    pub(super) fn turns(&self, url: &str) -> Option<Turns> {
         let url = Url::parse(url).ok()?;
-        self.host(&url).map(|host| Arc::clone(&host.permits))
+        self.host(&url).map(|host| host.turns.clone())
     }
 
     /// The allowed host that `url` names.
@@ -171,21 +171,20 @@ impl Fetcher {
 
 #[cfg(test)]
 impl Fetcher {
-    /// For hosts that are really ports of this machine, as if it were of the public internet, with `permits` at each.
-    pub(crate) fn of_this_machine(hosts: &[String], permits: usize) -> Self {
+    /// For hosts that are really ports of this machine, as if it were of the public internet, with `turns` at each.
+    pub(crate) fn of_this_machine(hosts: &[String], turns: usize) -> Self {
         let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
         let mut hosts = with_turns(hosts);
-        hosts.iter_mut().for_each(|host| host.permits = Arc::new(Semaphore::new(permits)));
+        hosts.iter_mut().for_each(|host| host.turns = Turns::new(turns));
         let lookup: Lookup = |_, port| Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
         Self { hosts, lookup, permitted: |_| true }
     }
 }
 
-/// The hosts with their share of the permits.
+/// The hosts with their share of the turns.
 fn with_turns(hosts: Vec<AllowedHost>) -> Vec<Host> {
-    let permits = (FETCHES / hosts.len().max(1)).clamp(*FETCHES_OF_A_HOST.start(), *FETCHES_OF_A_HOST.end());
-    let host =
-        |allowed| Host { allowed, permits: Arc::new(Semaphore::new(permits)), lookups: Arc::default() };
+    let turns = (FETCHES / hosts.len().max(1)).clamp(*FETCHES_OF_A_HOST.start(), *FETCHES_OF_A_HOST.end());
+    let host = |allowed| Host { allowed, turns: Turns::new(turns), lookups: Arc::default() };
     hosts.into_iter().map(host).collect()
 }
 
@@ -437,17 +436,19 @@ mod tests {
     #[test]
     fn each_host_has_turns_of_its_own() {
         let fetcher = Fetcher::new(vec!["a.example".parse().unwrap(), "b.example:8080".parse().unwrap()]);
-        let permits = |url: &str| fetcher.permits(url);
-        let a = permits("http://a.example/x").unwrap();
-        assert_eq!(a.available_permits(), 64);
-        assert!(Arc::ptr_eq(&a, &permits("https://A.example:443/y").unwrap()));
-        assert!(!Arc::ptr_eq(&a, &permits("http://b.example:8080/").unwrap()));
+        let turns = |url: &str| fetcher.turns(url);
+        let a = turns("http://a.example/x").unwrap();
+        assert_eq!(a.free(), 64);
+        let turn = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(a.take([1; 32]));
+        assert_eq!(turns("https://A.example:443/y").unwrap().free(), 63);
+        assert_eq!(turns("http://b.example:8080/").unwrap().free(), 64);
+        drop(turn);
         for refused in ["http://c.example/", "http://b.example/", "ftp://a.example/", "a.example"] {
-            assert!(permits(refused).is_none(), "{refused}");
+            assert!(turns(refused).is_none(), "{refused}");
         }
         let many = (0..1000).map(|number| format!("h{number}.example").parse().unwrap()).collect();
-        let permits = Fetcher::new(many).permits("http://h7.example/").unwrap();
-        assert_eq!(permits.available_permits(), 4, "however many hosts there are");
+        let turns = Fetcher::new(many).turns("http://h7.example/").unwrap();
+        assert_eq!(turns.free(), 4, "however many hosts there are");
     }
 
     #[test]
@@ -517,7 +518,7 @@ mod tests {
             ("xn--bcher-kva.example", "https://b\u{fc}cher.example/a"),
         ] {
             let fetcher = Fetcher::new(vec![text.parse().unwrap()]);
-            assert!(fetcher.permits(url).is_some(), "{text} {url}");
+            assert!(fetcher.turns(url).is_some(), "{text} {url}");
         }
     }
 }

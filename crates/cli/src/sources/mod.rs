@@ -16,6 +16,7 @@ mod image;
 mod named;
 mod public;
 mod thumbnail;
+mod turns;
 
 pub use addresses::Sources;
 pub use budget::{Budget, Inputs, SourceLimits};
@@ -29,3 +30,4 @@ pub use named::{
     read_grabbed, read_image, read_images, read_named, read_page, read_pages, useless_flags,
 };
 pub use thumbnail::thumbnail;
+pub use turns::{Turn, Turns};

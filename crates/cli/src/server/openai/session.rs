@@ -118,7 +118,7 @@ mod tests {
         let app =
             App::new(Limits::default(), EngineHandle::new(1).0, Sources::data_urls_only(), Drawer::default());
         let app = Arc::new(app);
-        let held = [app.texts.take(ALICE).await.ok(), app.texts.take(ALICE).await.ok()];
+        let held = [app.texts.take(ALICE).await, app.texts.take(ALICE).await];
         let waits = start(&app, ALICE).await;
         // were it to wait for its turn, this would not end
         let refused = start(&app, ALICE).await.await.unwrap();
@@ -135,7 +135,7 @@ mod tests {
         let (engine, mut jobs) = EngineHandle::new(32);
         let app = App::new(Limits::default(), engine, Sources::data_urls_only(), Drawer::default());
         let app = Arc::new(app);
-        let held = [app.texts.take(ALICE).await.ok(), app.texts.take(ALICE).await.ok()];
+        let held = [app.texts.take(ALICE).await, app.texts.take(ALICE).await];
         let mut asked = Vec::new();
         for client in [ALICE; 16].into_iter().chain([BOB]) {
             asked.push(start(&app, client).await);

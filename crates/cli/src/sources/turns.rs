@@ -1,14 +1,12 @@
-//! Turns at work of which little is done at one time: pictures that are decoded, text that becomes ids, forms.
+//! Turns at work of which little is done at one time: pictures that are fetched and decoded, text that becomes ids, forms.
 //!
 //! Of one client's requests who came first is first; clients take turns, so that much of one keeps no other waiting for all of
-//! it. They are told apart as in [`super::places`].
+//! it. They are told apart by the salts of their caches.
 
 use phi3v::engine::CacheSalt;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
-
-use super::error::ApiError;
 
 /// Turns at one kind of work; clones are the same.
 #[derive(Clone)]
@@ -35,19 +33,16 @@ impl Turns {
     }
 
     /// A turn for a client's request, as soon as it is its own.
-    ///
-    /// # Errors
-    /// There are no turns any more.
-    pub async fn take(&self, client: CacheSalt) -> Result<Turn, ApiError> {
+    pub async fn take(&self, client: CacheSalt) -> Turn {
         let waiting = {
             let mut queue = self.lock();
             if queue.free > 0 {
                 queue.free -= 1;
-                return Ok(self.turn());
+                return self.turn();
             }
             queue.wait(client)
         };
-        waiting.await.map_err(|_| ApiError::engine_stopped())
+        waiting.await.expect("who waits stays in the queue until it has a turn")
     }
 
     fn turn(&self) -> Turn {
@@ -61,14 +56,11 @@ impl Turns {
     /// Hands a turn that has ended to who is next.
     fn pass_on(&self) {
         let mut queue = self.lock();
-        while let Some(next) = queue.next() {
-            match next.send(self.turn()) {
-                Ok(()) => return,
-                // it has gone meanwhile; this turn ends no further time
-                Err(mut turn) => turn.of = None,
-            }
+        if let Err(mut turn) = queue.hand_over(self.turn()) {
+            // it ends no further time
+            turn.of = None;
+            queue.free += 1;
         }
-        queue.free += 1;
     }
 }
 
@@ -85,13 +77,23 @@ impl Queue {
         receiver
     }
 
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let (client, mut waiting) = self.clients.pop_front()?;
-        let next = waiting.pop_front();
-        if !waiting.is_empty() {
-            self.clients.push_back((client, waiting));
+    /// Gives a turn to who is next. It comes back where nobody waits.
+    fn hand_over(&mut self, mut turn: Turn) -> Result<(), Turn> {
+        while let Some((client, mut waiting)) = self.clients.pop_front() {
+            while let Some(next) = waiting.pop_front() {
+                match next.send(turn) {
+                    Ok(()) => {
+                        if !waiting.is_empty() {
+                            self.clients.push_back((client, waiting));
+                        }
+                        return Ok(());
+                    }
+                    // it has gone meanwhile, which is not to cost its client the turn
+                    Err(back) => turn = back,
+                }
+            }
         }
-        next
+        Err(turn)
     }
 }
 
@@ -106,7 +108,7 @@ impl Drop for Turn {
 #[cfg(test)]
 impl Turns {
     /// Turns that nobody has.
-    pub(super) fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.lock().free
     }
 }
@@ -118,7 +120,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
 
-    type Waiting = Pin<Box<dyn Future<Output = Result<Turn, ApiError>>>>;
+    type Waiting = Pin<Box<dyn Future<Output = Turn>>>;
 
     /// A request of a client that has begun to wait.
     fn wait(turns: &Turns, client: u8) -> Waiting {
@@ -130,7 +132,7 @@ mod tests {
 
     fn has_turn(waiting: &mut Waiting) -> Option<Turn> {
         match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(turn) => Some(turn.unwrap()),
+            Poll::Ready(turn) => Some(turn),
             Poll::Pending => None,
         }
     }
@@ -138,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn clients_take_turns_and_each_is_served_in_order() {
         let turns = Turns::new(1);
-        let mut turn = turns.take([1; 32]).await.unwrap();
+        let mut turn = turns.take([1; 32]).await;
         let mut waiting: Vec<(&str, Waiting)> = Vec::new();
         for (name, client) in [("a1", 1), ("a2", 1), ("a3", 1), ("b1", 2), ("b2", 2), ("c1", 3)] {
             waiting.push((name, wait(&turns, client)));
@@ -161,9 +163,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_has_gone_costs_its_client_no_turn() {
+        let turns = Turns::new(1);
+        let turn = turns.take([1; 32]).await;
+        let gone = wait(&turns, 1);
+        let mut first = wait(&turns, 1);
+        let mut other = wait(&turns, 2);
+        drop(gone);
+        drop(turn);
+        let turn = has_turn(&mut first).expect("it is its client's turn");
+        assert!(has_turn(&mut other).is_none());
+        drop(turn);
+        assert!(has_turn(&mut other).is_some());
+    }
+
+    #[tokio::test]
     async fn who_has_gone_is_passed_over() {
         let turns = Turns::new(2);
-        let held = [turns.take([1; 32]).await.unwrap(), turns.take([1; 32]).await.unwrap()];
+        let held = [turns.take([1; 32]).await, turns.take([1; 32]).await];
         let gone: Vec<Waiting> = (0..1_000).map(|client| wait(&turns, client as u8)).collect();
         let mut last = wait(&turns, 7);
         drop(gone);
@@ -171,7 +188,7 @@ mod tests {
         let turn = has_turn(&mut last).unwrap();
         assert_eq!(turns.free(), 1, "the other has come back");
         // one that is handed over and not taken comes back too
-        let held = turns.take([1; 32]).await.unwrap();
+        let held = turns.take([1; 32]).await;
         let handed = wait(&turns, 2);
         drop(turn);
         assert_eq!(turns.free(), 0);
