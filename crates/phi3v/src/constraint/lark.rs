@@ -61,8 +61,8 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses attributes of rules: all of them (`lazy`, `stop`, `suffix`, `capture`, `max_tokens` and the like) are about tokens, or cut
-/// from the text what the grammar has matched, so that text and grammar would no longer go together.
+/// Refuses attributes of rules. Those about tokens (`max_tokens`, `temperature`), and those that cut from the text what the grammar has
+/// matched (`lazy`, `stop`, `suffix`), would part text and grammar; what others keep (`capture`, `stop_capture`) nobody could read.
 fn check_attributes(parts: &[String]) -> Result<(), String> {
     let Some(end) = parts.windows(2).position(|pair| pair == ["]", ":"]) else { return Ok(()) };
     let name = parts[..end].iter().rposition(|part| part == "[").and_then(|start| parts.get(start + 1));

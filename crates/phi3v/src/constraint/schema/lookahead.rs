@@ -1,4 +1,4 @@
-//! Patterns that begin with looking ahead, as those of pydantic's decimal numbers and of passwords do: `^(?!A)B` matches what
+//! Patterns that begin with looking ahead, as those of pydantic's decimal numbers (without `max_digits`) and of passwords do: `^(?!A)B` matches what
 //! `^B` matches and `^(?:A)` does not. The engine cannot look ahead, but it holds several patterns at once.
 
 use super::Refused;
