@@ -375,9 +375,16 @@ fn what_the_engine_would_take_as_something_else_is_refused() {
             ends
         );
     }
-    for attribute in
-        ["lazy", "capture", "capture=\"a\"", "stop=\"x\"", "suffix=/x/", "max_tokens=3", "temperature=0.5"]
-    {
+    for attribute in [
+        "lazy",
+        "capture",
+        "capture=\"a\"",
+        "stop_capture=\"a\"",
+        "stop=\"x\"",
+        "suffix=/x/",
+        "max_tokens=3",
+        "temperature=0.5",
+    ] {
         let name = attribute.split('=').next().unwrap();
         for grammar in
             [format!("start[{attribute}]: /a+/"), format!("start: a \"x\"\na.5 [ {attribute} ] : /a+/")]

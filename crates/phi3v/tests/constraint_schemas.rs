@@ -189,6 +189,20 @@ fn what_pydantic_writes() {
     ] {
         forms.check_between(&schema, right, wrong);
     }
+    // as of a decimal number with max_digits, and of longer rules for passwords
+    let digits = r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,3}|(?=[\d.]{1,6}0*$)\d{0,3}\.\d{0,2}0*$)";
+    let letters = |kinds: &[&str]| {
+        let rules: String = kinds.iter().map(|kind| format!("(?=.*[{kind}])")).collect();
+        format!("^{rules}[a-zA-Z0-9]{{8,}}$")
+    };
+    for (pattern, is_followed) in [
+        (digits.to_owned(), false),
+        (letters(&["a-z", "A-Z", "0-9"]), true),
+        (letters(&["a-z", "A-Z", "0-9", "0-5"]), false),
+    ] {
+        let form = Grammar::JsonSchema(json!({"type": "string", "pattern": pattern}));
+        assert_eq!(forms.factory.constraint(&form).is_ok(), is_followed, "{pattern}");
+    }
 }
 
 /// A form of which what it forces is taken without asking which tokens it allows.

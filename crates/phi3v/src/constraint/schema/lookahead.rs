@@ -2,7 +2,7 @@
 //! `^B` matches and `^(?:A)` does not. The engine cannot look ahead, but it holds several patterns at once.
 
 use super::Refused;
-use super::text::Pattern;
+use super::text::{Pattern, Use};
 
 /// A pattern of a schema: several that must match together, and some that must not.
 #[derive(Debug, Clone)]
@@ -12,13 +12,13 @@ pub(super) struct Expression {
 }
 
 impl Expression {
-    pub(super) fn new(pattern: &str) -> Result<Self, Refused> {
+    pub(super) fn new(pattern: &str, used: Use) -> Result<Self, Refused> {
         let Some(parts) = looking_ahead(pattern) else {
-            return Ok(Self { held: vec![Pattern::new(pattern)?], never: Vec::new() });
+            return Ok(Self { held: vec![Pattern::new(pattern, used)?], never: Vec::new() });
         };
         Ok(Self {
-            held: parts.held.iter().map(|part| Pattern::new(part)).collect::<Result<_, _>>()?,
-            never: parts.never.iter().map(|part| Pattern::never(part)).collect::<Result<_, _>>()?,
+            held: parts.held.iter().map(|part| Pattern::new(part, used)).collect::<Result<_, _>>()?,
+            never: parts.never.iter().map(|part| Pattern::never(part, used)).collect::<Result<_, _>>()?,
         })
     }
 

@@ -31,7 +31,7 @@ use number::{Bound, Multiple, NumberShape};
 use pointer::Pointer;
 use references::References;
 use shape::{ArrayShape, Definitions, ObjectShape, Shape, are_apart, both, contains, either};
-use text::{Pattern, TextShape};
+use text::{Pattern, TextShape, Use};
 
 pub(super) use check::{Check, Outlook};
 pub(super) use emit::{choices, grammar};
@@ -638,7 +638,7 @@ impl<'a> Reader<'a> {
         if let Some(known) = self.patterns.get(pattern) {
             return Ok(known.clone());
         }
-        let new = Expression::new(pattern)?;
+        let new = Expression::new(pattern, Use::Written)?;
         self.patterns.insert(pattern, new.clone());
         Ok(new)
     }

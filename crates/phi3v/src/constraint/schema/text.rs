@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use llguidance::derivre::{JsonQuoteOptions, Regex, RegexAst, RegexBuilder};
+use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::super::repetitions;
 use super::Refused;
@@ -56,6 +57,15 @@ enum Source {
     Literal(String),
 }
 
+/// What a pattern of the schema is read for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Use {
+    /// For answers that are written, and strings that are there already.
+    Written,
+    /// For strings that are there already, alone.
+    Judged,
+}
+
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.source == other.source
@@ -74,21 +84,25 @@ impl Pattern {
     }
 
     /// A pattern of the schema.
-    pub(super) fn new(pattern: &str) -> Result<Self, Refused> {
-        Self::read(pattern, false)
+    pub(super) fn new(pattern: &str, used: Use) -> Result<Self, Refused> {
+        Self::read(pattern, false, used)
     }
 
-    /// A pattern of the schema that must not match: where validators differ in what it matches it has all of it.
-    pub(super) fn never(pattern: &str) -> Result<Self, Refused> {
-        Self::read(pattern, true)
+    /// A pattern of the schema that must not match: of the white space that validators differ in (`\s`) it has all. The dot
+    /// and the end of the text (`$`) are JavaScript's here as elsewhere.
+    pub(super) fn never(pattern: &str, used: Use) -> Result<Self, Refused> {
+        Self::read(pattern, true, used)
     }
 
-    fn read(pattern: &str, wide: bool) -> Result<Self, Refused> {
+    fn read(pattern: &str, wide: bool, used: Use) -> Result<Self, Refused> {
         repetitions::check(pattern)
             .map_err(|reason| Refused::new(format!("a pattern cannot be used: {reason}")))?;
-        let written = translated(pattern, Reading { nul: Nul::LeftOut, wide })?;
+        let written = match used {
+            Use::Written => Some(translated(pattern, Reading { nul: Nul::LeftOut, wide })?),
+            Use::Judged => None,
+        };
         let pattern = translated(pattern, Reading { nul: Nul::Kept, wide })?;
-        let written = (written != pattern).then_some(written);
+        let written = written.filter(|written| *written != pattern);
         let pattern = Self::of(Source::Found { pattern, written });
         RegexBuilder::new().mk(&pattern.regex()).map_err(|error| {
             let error = super::super::grammar::one_line(&error);
@@ -342,10 +356,22 @@ impl Nul {
     /// A class as it is then.
     fn of_class(self, class: String) -> String {
         let is_short = || {
-            let class = regex::Regex::new(&class);
-            class.is_ok_and(|class| class.is_match("\0") && !(class.is_match("\"") && class.is_match("\\")))
+            // one that is no class is refused with the whole pattern
+            let class = regex_syntax::parse(&class);
+            class.is_ok_and(|class| has(&class, '\0') && !(has(&class, '"') && has(&class, '\\')))
         };
         if self == Self::LeftOut && is_short() { format!("[{class}--\\x00]") } else { class }
+    }
+}
+
+/// Whether a class has a letter of ASCII. One of a single letter is read as that letter.
+fn has(class: &Hir, letter: char) -> bool {
+    match class.kind() {
+        HirKind::Class(Class::Unicode(class)) => {
+            class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&letter))
+        }
+        HirKind::Literal(only) => *only.0 == [letter as u8],
+        _ => false,
     }
 }
 
@@ -518,7 +544,7 @@ mod tests {
         // each letter leads to another set of four hundred places
         let letters = |i: u64| if (i * i * 2_654_435_761) >> 13 & 1 == 0 { 'a' } else { 'b' };
         let text: String = (0..20_000).map(letters).collect();
-        let pattern = Pattern::new("^(a|b)*a(a|b){400}$").ok().unwrap();
+        let pattern = Pattern::new("^(a|b)*a(a|b){400}$", Use::Written).ok().unwrap();
         assert_eq!(pattern.matches(&text), Err(too_complex()));
         let mut work = 10_000_000;
         assert!(pattern.matches_within(&text, &mut work).is_ok());
@@ -527,5 +553,42 @@ mod tests {
         let left = work;
         assert!(pattern.matches_within(&text, &mut work).is_ok());
         assert_eq!(work, left);
+    }
+
+    #[test]
+    fn classes_without_a_quote_or_a_backslash_are_written_without_nul() {
+        for (class, is_short) in [
+            (r#"[^"]"#, true),
+            (r"[^\\]", true),
+            (r#"[^"a]"#, true),
+            (r"[\x00-\x1f]", true),
+            (r"[\x00]", true),
+            ("[\0]", true),
+            (r"[\p{Cc}]", true),
+            (r"[\x00-\[]", true),
+            (r"[\x00-~]", false),
+            (r"[^a]", false),
+            (r"[\PL]", false),
+            (r#"["\\]"#, false),
+            (r#"["]"#, false),
+            (r"[^\x00-\u{10ffff}]", false),
+            (r"[\p{No such}]", false),
+        ] {
+            let written = Nul::LeftOut.of_class(class.to_owned());
+            let expected = if is_short { format!(r"[{class}--\x00]") } else { class.to_owned() };
+            assert_eq!(written, expected, "{class}");
+            assert_eq!(Nul::Kept.of_class(class.to_owned()), class);
+        }
+    }
+
+    #[test]
+    fn what_only_judges_is_not_made_ready_to_be_written() {
+        let pattern = r#"^[^"]*$"#;
+        let read = |used| Pattern::new(pattern, used).ok().unwrap();
+        let (written, judged) = (read(Use::Written), read(Use::Judged));
+        assert!(written.leaves_nul_out() && !judged.leaves_nul_out());
+        for text in ["a", "\0", "\""] {
+            assert_eq!(written.matches(text), judged.matches(text), "{text:?}");
+        }
     }
 }

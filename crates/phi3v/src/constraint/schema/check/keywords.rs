@@ -11,7 +11,7 @@ use super::super::decimal::Decimal;
 use super::super::lookahead::Expression;
 use super::super::number::{self, Multiple};
 use super::super::references::References;
-use super::super::text::Pattern;
+use super::super::text::{Pattern, Use};
 use super::super::{Refused, asks_unique, count, pointer};
 use super::Unmet;
 use super::instance::{Instance, LEVELS_MAX};
@@ -223,7 +223,7 @@ impl<'a> Checker<'a> {
     fn matches(&mut self, pattern: &'a str, text: &str) -> Result<bool, Refused> {
         let pattern = match self.patterns.get(pattern) {
             Some(pattern) => pattern,
-            None => self.patterns.entry(pattern).or_insert(Expression::new(pattern)?),
+            None => self.patterns.entry(pattern).or_insert(Expression::new(pattern, Use::Judged)?),
         };
         pattern.matches_within(text, &mut self.pattern_work)
     }
