@@ -3,9 +3,10 @@
 use super::directory::Directory;
 use super::{ImageError, tag};
 
-/// Refuses a file whose first directory is that of such a photograph, by its name.
+/// Refuses a file whose first directory is that of such a photograph, by its name. One that cannot be read is none: what is wrong
+/// with it, who reads the page will tell.
 pub(super) fn check(bytes: &[u8]) -> Result<(), ImageError> {
-    let Some(first) = Directory::of_page(bytes, 0)? else { return Ok(()) };
+    let Ok(Some(first)) = Directory::of_page(bytes, 0) else { return Ok(()) };
     name(&first).map_or(Ok(()), |format| Err(ImageError::UnsupportedFormat { format }))
 }
 
@@ -26,4 +27,28 @@ fn name(first: &Directory<'_>) -> Option<&'static str> {
         Some([b'S', b'O', b'N', b'Y', _]) => "Sony RAW",
         _ => "camera RAW",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of one directory with one tag, a byte.
+    fn with(tag: u16, value: u8) -> Vec<u8> {
+        let mut bytes = b"II*\0\x08\0\0\0\x01\0".to_vec();
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend([1, 0, 1, 0, 0, 0, value, 0, 0, 0, 0, 0, 0, 0]);
+        bytes
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_no_photographs() {
+        let photograph = with(tag::DNG_VERSION, 1);
+        assert!(matches!(check(&photograph), Err(ImageError::UnsupportedFormat { format: "DNG" })));
+        assert!(check(&with(tag::WIDTH, 1)).is_ok());
+        for len in 0..22 {
+            assert!(Directory::of_page(&photograph[..len], 0).is_err(), "{len} bytes");
+            assert!(check(&photograph[..len]).is_ok(), "{len} bytes");
+        }
+    }
 }
