@@ -45,9 +45,10 @@ pub fn open(
         return Ok(checkpoint);
     }
     let path = cached_path(source, &checkpoint.name, quant);
+    let is_wanted = || !given_up.load(Ordering::Relaxed);
     let mut told = false;
     loop {
-        if let Some(kept) = kept(&path, &checkpoint, !told) {
+        if let Some(kept) = kept(&path, &checkpoint, !told, &is_wanted)? {
             return Ok(kept);
         }
         if !told && !std::io::stderr().is_terminal() {
@@ -64,7 +65,7 @@ pub fn open(
                     note!("note: waiting for another process that does it already");
                 }
                 told = true;
-                NewFile::wait_for_others(&path);
+                NewFile::wait_for_others(&path, is_wanted);
             }
             written => break written?,
         }
@@ -78,34 +79,42 @@ pub fn open(
     Ok(Checkpoint { name: checkpoint.name, ..quantized })
 }
 
-/// What an earlier run has kept. A file that was damaged since is made again, which `tell` says.
-fn kept(path: &Path, original: &Checkpoint, tell: bool) -> Option<Checkpoint> {
+/// What an earlier run has kept. A file that was damaged since is made again, which `tell` says. An error where `is_wanted` has said
+/// no before that was known.
+fn kept(
+    path: &Path,
+    original: &Checkpoint,
+    tell: bool,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<Option<Checkpoint>, CliError> {
     if !path.is_file() {
-        return None;
+        return Ok(None);
     }
-    let damage = match is_undamaged(path) {
-        Ok(true) => match Checkpoint::open(path) {
-            Ok(checkpoint) => return Some(Checkpoint { name: original.name.clone(), ..checkpoint }),
+    let damage = match is_undamaged(path, is_wanted) {
+        Ok(Some(true)) => match Checkpoint::open(path) {
+            Ok(checkpoint) => return Ok(Some(Checkpoint { name: original.name.clone(), ..checkpoint })),
             Err(error) => error.to_string(),
         },
-        Ok(false) => "its contents have changed".to_owned(),
+        Ok(Some(false)) => "its contents have changed".to_owned(),
+        Ok(None) => return Err(CliError::Interrupted),
         Err(error) => error.to_string(),
     };
     if tell {
         note!("note: {} is made again: {damage}", path.display());
     }
-    None
+    Ok(None)
 }
 
-/// Whether the kept file is what was written. It is read for that once; afterwards a look at its size and times will do.
-fn is_undamaged(path: &Path) -> Result<bool, ReadError> {
+/// Whether the kept file is what was written; None where `is_wanted` has said no meanwhile. It is read for that once; afterwards a
+/// look at its size and times will do.
+fn is_undamaged(path: &Path, is_wanted: &dyn Fn() -> bool) -> Result<Option<bool>, ReadError> {
     let (identity, note) = (identity_of(path), checked_path(path));
     if identity.as_ref().is_some_and(|identity| is_noted(&note, identity)) {
-        return Ok(true);
+        return Ok(Some(true));
     }
-    let undamaged = digest::is_undamaged(path)?;
+    let undamaged = digest::is_undamaged_while(path, is_wanted)?;
     // as it was before it was read: what was written meanwhile is another
-    if let Some(identity) = identity.filter(|_| undamaged) {
+    if let Some(identity) = identity.filter(|_| undamaged == Some(true)) {
         note_right(&note, &identity);
     }
     Ok(undamaged)
@@ -207,7 +216,8 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
 /// The folder where quantized models are kept: that of `PHI3V_CACHE`, or one in the user's cache.
 #[must_use]
 pub fn cache_folder() -> PathBuf {
-    variable(CACHE_VARIABLE).map_or_else(|| user_cache(|name| variable(name)).join("phi3v"), from_home)
+    variable(CACHE_VARIABLE)
+        .map_or_else(|| user_cache(|name| variable(name)).join("phi3v"), from_home)
 }
 
 /// Names and contents: the built-in model may change while the program's version does not.
@@ -253,6 +263,21 @@ mod tests {
         let written = write(&ModelSource::Folder(tiny), &checkpoint, target, &given_up);
         assert_eq!(written.err().map(|error| error.exit_code()), Some(ExitCode::Interrupted));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn checking_a_kept_file_ends_when_nobody_waits_any_more() {
+        Interrupt::leave_to_host();
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny");
+        let (checkpoint, folder) = (Checkpoint::open(&tiny).unwrap(), tempfile::tempdir().unwrap());
+        let out = folder.path().join("tiny.q8");
+        let target = Target { quant: Quant::Q8, out: &out, existing: Existing::Keep };
+        write(&ModelSource::Folder(tiny), &checkpoint, target, &AtomicBool::new(false)).unwrap();
+        let left = kept(&out, &checkpoint, true, &|| false).map(|kept| kept.is_some());
+        assert!(matches!(left, Err(CliError::Interrupted)), "{left:?}");
+        assert!(!checked_path(&out).exists(), "what was not read is not known to be right");
+        assert!(kept(&out, &checkpoint, true, &|| true).unwrap().is_some());
+        assert!(kept(&out, &checkpoint, true, &|| false).unwrap().is_some(), "nothing is read again");
     }
 
     #[test]

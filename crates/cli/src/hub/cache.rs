@@ -10,7 +10,7 @@
 //! ```
 
 use super::HubError;
-use super::client::{RemoteFile, is_commit};
+use super::client::{Client, RemoteFile, is_commit};
 use crate::disk;
 use crate::identity::{is_noted, note_right};
 use crate::paths::noted_text;
@@ -20,6 +20,7 @@ use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// One repository's part of the cache.
 pub(super) struct RepoCache {
@@ -125,16 +126,33 @@ impl RepoCache {
         }
     }
 
-    /// Waits until no other process writes the blob. The lock ends with the returned file.
-    pub(super) fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<LockedFile, HubError> {
+    /// Waits until no other process writes the blob, as long as somebody waits for the model; `waiting` is called before the wait, if
+    /// there is one. The lock ends with the returned file.
+    pub(super) fn lock(
+        &self,
+        etag: &str,
+        client: &Client,
+        waiting: impl FnOnce(),
+    ) -> Result<LockedFile, HubError> {
+        const PAUSE: Duration = Duration::from_millis(100);
         let path = self.beside(etag, "lock");
         create_parent(&path)?;
         let io = |source| HubError::io(&path, source);
         // Windows locks no file that is open for appending alone
         let mut options = OpenOptions::new();
-        let file = open_in_place(&path, options.write(true).create(true).truncate(false)).map_err(io)?;
-        // without locks, two downloads at once would damage each other, and the checksum tells
-        LockedFile::lock(file, waiting).map_err(io)
+        options.write(true).create(true).truncate(false);
+        let mut waiting = Some(waiting);
+        loop {
+            // without locks, two downloads at once would damage each other, and the checksum tells
+            let locked = open_in_place(&path, &mut options).and_then(LockedFile::try_lock).map_err(io)?;
+            if let Some(file) = locked {
+                return Ok(file);
+            }
+            if let Some(tell) = waiting.take() {
+                tell();
+            }
+            client.wait(PAUSE)?;
+        }
     }
 
     /// Makes a blob appear under its name in the commit's folder, also in place of a copy of what it was before, if it is `new`.

@@ -63,7 +63,11 @@ impl Download<'_> {
             self.progress.note(&format!("checking {} in the cache", file.name));
         }
         let mut hasher = Hasher::new(file);
-        match open_regular(path).and_then(|mut opened| hasher.read(&mut opened)) {
+        let read = match open_regular(path) {
+            Ok(mut opened) => hasher.read(&mut opened, self.client)?,
+            Err(source) => Err(source),
+        };
+        match read {
             Ok(_) if hasher.finish() == file.etag => {
                 self.cache.remember_right(&file.etag, &identity);
                 Ok(None)
@@ -91,7 +95,7 @@ impl Download<'_> {
         if !already_there {
             let progress = &mut *self.progress;
             let note = format!("waiting for another download of {}", file.name);
-            let _lock = self.cache.lock(&file.etag, || progress.note(&note))?;
+            let _lock = self.cache.lock(&file.etag, self.client, || progress.note(&note))?;
             if !is_there() {
                 // where only a copy of it is damaged the blob is made a copy of again
                 let other =
@@ -113,7 +117,7 @@ impl Download<'_> {
     /// Downloads and checks the file. A damaged beginning from an earlier run is replaced once.
     fn fetch(&mut self, file: &RemoteFile, blob: &Path) -> Result<(), HubError> {
         let path = self.cache.incomplete(&file.etag);
-        let mut partial = Partial::open(&path, file)?;
+        let mut partial = Partial::open(&path, file, self.client)?;
         let resumed = partial.len > 0;
         self.progress.file_resumed(partial.len);
         let mut checksum = self.complete(&mut partial, file)?;
@@ -226,7 +230,7 @@ struct Partial {
 
 impl Partial {
     /// Continues an `.incomplete` file, or begins one.
-    fn open(path: &Path, remote: &RemoteFile) -> Result<Self, HubError> {
+    fn open(path: &Path, remote: &RemoteFile, client: &Client) -> Result<Self, HubError> {
         let io = |source| HubError::io(path, source);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|source| HubError::io(parent, source))?;
@@ -239,7 +243,7 @@ impl Partial {
         if partial.file.metadata().map_err(io)?.len() > remote.size {
             partial.restart(remote)?;
         }
-        partial.len = partial.hasher.read(&mut partial.file).map_err(io)?;
+        partial.len = partial.hasher.read(&mut partial.file, client)?.map_err(io)?;
         Ok(partial)
     }
 
@@ -284,14 +288,17 @@ impl Hasher {
         }
     }
 
-    /// Takes all that is left of a file, and returns how many bytes that was.
-    fn read(&mut self, file: &mut File) -> io::Result<u64> {
+    /// Takes all that is left of a file, and returns how many bytes that was, or what the disk says. Ends with an error when nobody
+    /// waits for the model any more.
+    fn read(&mut self, file: &mut File, client: &Client) -> Result<io::Result<u64>, HubError> {
         let (mut chunk, mut total) = (vec![0; CHUNK_BYTES], 0);
         loop {
-            let bytes = file.read(&mut chunk)?;
-            if bytes == 0 {
-                return Ok(total);
-            }
+            client.check_wanted()?;
+            let bytes = match file.read(&mut chunk) {
+                Ok(0) => return Ok(Ok(total)),
+                Ok(bytes) => bytes,
+                Err(error) => return Ok(Err(error)),
+            };
             self.update(&chunk[..bytes]);
             total += bytes as u64;
         }

@@ -9,6 +9,7 @@ mod tls;
 
 use fixture::{COMMIT, Heard, Hub, MODEL, TOKEN, WEIGHTS, contents, etag};
 use phi3v::checkpoint::Checkpoint;
+use phi3v::files::LockedFile;
 use phi3v_cli::error::{CliError, ExitCode};
 use phi3v_cli::hub::{HubError, HubOptions, ModelSource, Progress, Token, resolve};
 use server::{Reply, Request};
@@ -287,6 +288,66 @@ fn a_download_that_nobody_waits_for_any_more_ends() {
     assert_eq!((hub.main.requests().len(), hub.storage.requests().len()), asked, "nothing more is asked for");
     hub.download();
     assert_eq!(hub.starts(WEIGHTS), [0, after_bytes], "what was received stays");
+}
+
+#[test]
+fn a_check_that_nobody_waits_for_any_more_ends() {
+    let given_up = Arc::new(AtomicBool::new(false));
+    let (told, leaves) = (Arc::clone(&given_up), Arc::new(AtomicBool::new(false)));
+    let leaves_now = Arc::clone(&leaves);
+    // the last request of all, where the cache has everything
+    let last = contents().into_keys().rfind(|name| name.ends_with("safetensors")).unwrap();
+    let hub = Hub::bent(contents(), move |request, reply| {
+        if request.path.ends_with(&last) && leaves_now.load(Ordering::SeqCst) {
+            told.store(true, Ordering::SeqCst);
+        }
+        reply
+    });
+    let dir = hub.download();
+    fs::remove_dir_all(hub.cache.path().join(".locks")).unwrap();
+    leaves.store(true, Ordering::SeqCst);
+    let options = HubOptions { refresh: true, given_up, ..hub.options() };
+    let error = resolve(MODEL, &options, &mut Heard::default()).unwrap_err();
+    assert!(matches!(error, HubError::GivenUp), "{error}");
+    options.given_up.store(false, Ordering::SeqCst);
+    leaves.store(false, Ordering::SeqCst);
+    assert_eq!(resolve(MODEL, &options, &mut Heard::default()).unwrap(), ModelSource::Folder(dir));
+}
+
+/// Gives up when another download has to be waited for.
+struct Impatient(Arc<AtomicBool>);
+
+impl Progress for Impatient {
+    fn start(&mut self, _: &str, _: u64) {}
+
+    fn file_resumed(&mut self, _: u64) {}
+
+    fn file_bytes(&mut self, _: u64) {}
+
+    fn file_done(&mut self, _: u64, _: bool) {}
+
+    fn note(&mut self, text: &str) {
+        assert_eq!(text, format!("waiting for another download of {WEIGHTS}"));
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn finish(&mut self) {}
+}
+
+#[test]
+fn waiting_for_another_download_ends_when_nobody_waits_any_more() {
+    let hub = Hub::start();
+    let locks = hub.cache.path().join(".locks/models--org--tiny");
+    fs::create_dir_all(&locks).unwrap();
+    let name = etag(WEIGHTS, &hub.contents[WEIGHTS]) + ".lock";
+    let other = LockedFile::try_lock(fs::File::create(locks.join(name)).unwrap()).unwrap().unwrap();
+    let options = hub.options();
+    let mut progress = Impatient(Arc::clone(&options.given_up));
+    let error = resolve(MODEL, &options, &mut progress).unwrap_err();
+    assert!(matches!(error, HubError::GivenUp), "{error}");
+    drop(other);
+    hub.download();
+    assert_eq!(hub.starts(WEIGHTS), [0]);
 }
 
 #[test]

@@ -39,25 +39,16 @@ impl LockedFile {
         Ok(lock_now(&file)?.then(|| Self(file)))
     }
 
-    /// Locks `file`, and waits for who has locked it; `waiting` is called before the wait, if there is one.
-    ///
-    /// # Errors
-    /// The system's refusal.
-    pub fn lock(file: File, waiting: impl FnOnce()) -> Result<Self> {
-        if !lock_now(&file)? {
-            waiting();
-            file.lock()?;
-        }
-        Ok(Self(file))
-    }
-
-    /// Locks `file` beside others who only wait, once nobody has it for himself.
+    /// Locks `file` beside others who only wait; None where somebody has it for himself.
     ///
     /// # Errors
     /// The system's refusal, and a file system without locks.
-    pub fn lock_shared(file: File) -> Result<Self> {
-        file.lock_shared()?;
-        Ok(Self(file))
+    pub fn try_lock_shared(file: File) -> Result<Option<Self>> {
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 }
 
@@ -136,14 +127,14 @@ mod tests {
         // as a process that is being started has one
         let copy = first.try_clone().unwrap();
         drop(first);
-        let second = LockedFile::lock(open(), || panic!("nobody has it")).unwrap();
+        let second = LockedFile::try_lock(open()).unwrap().unwrap();
         drop(copy);
         assert!(LockedFile::try_lock(open()).unwrap().is_none());
-        let waiter = std::thread::spawn({
-            let file = open();
-            move || LockedFile::lock(file, || drop(second)).unwrap()
-        });
-        drop(waiter.join().unwrap());
+        assert!(LockedFile::try_lock_shared(open()).unwrap().is_none());
+        drop(second);
+        let waiters = [(); 2].map(|()| LockedFile::try_lock_shared(open()).unwrap().unwrap());
+        assert!(LockedFile::try_lock(open()).unwrap().is_none());
+        drop(waiters);
         assert!(LockedFile::try_lock(open()).unwrap().is_some());
     }
 }

@@ -238,13 +238,20 @@ impl NewFile {
         std::fs::rename(&self.partial, &self.out).map_err(|source| self.failed(source))
     }
 
-    /// Waits until nobody writes `out` any more, this process or another.
-    pub fn wait_for_others(out: &Path) {
-        /// Where files cannot be locked, or the other has just finished.
+    /// Waits until nobody writes `out` any more, this process or another, or until `is_wanted` says no.
+    pub fn wait_for_others(out: &Path, is_wanted: impl Fn() -> bool) {
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
-        let opened = open_in_place(&partial_path(out), File::options().read(true));
-        if opened.and_then(LockedFile::lock_shared).is_err() {
+        while is_wanted() {
+            let opened = open_in_place(&partial_path(out), File::options().read(true));
+            let locked = opened.and_then(LockedFile::try_lock_shared);
+            if matches!(locked, Ok(Some(_))) {
+                return;
+            }
             std::thread::sleep(PAUSE);
+            // files cannot be locked, or the other has just finished
+            if locked.is_err() {
+                return;
+            }
         }
     }
 }

@@ -19,16 +19,49 @@ pub(super) const BLANK: &str = "000000000000000000000000000000000000000000000000
 /// # Errors
 /// [`ReadError`]: the file cannot be opened or mapped.
 pub fn is_undamaged(path: &Path) -> Result<bool, ReadError> {
+    Ok(is_undamaged_while(path, &|| true)?.unwrap_or(false))
+}
+
+/// The same, while `is_wanted` says so, which is asked many times a second; None where it has said no.
+///
+/// # Errors
+/// As for [`is_undamaged`].
+pub fn is_undamaged_while(path: &Path, is_wanted: &dyn Fn() -> bool) -> Result<Option<bool>, ReadError> {
+    /// Hashed in a few hundredths of a second, and read in a few tenths.
+    const PIECE_BYTES: usize = 64 << 20;
     let bytes = map_regular(path).map_err(|source| ReadError { path: path.to_owned(), source })?;
     let header = bytes.first_chunk().and_then(|len| {
         let end = usize::try_from(u64::from_le_bytes(*len)).ok()?.checked_add(len.len())?;
         bytes.get(..end)
     });
-    let Some(place) = header.and_then(place) else { return Ok(false) };
+    let Some(place) = header.and_then(place) else { return Ok(Some(false)) };
     let mut hasher = blake3::Hasher::new();
     hasher.update(&bytes[..place.start]).update(BLANK.as_bytes());
-    AllCores::new().update(&mut hasher, &bytes[place.end..]);
-    Ok(hasher.finalize().to_hex().as_bytes() == &bytes[place])
+    if !update_while(&mut hasher, &bytes[place.end..], PIECE_BYTES, is_wanted) {
+        return Ok(None);
+    }
+    Ok(Some(hasher.finalize().to_hex().as_bytes() == &bytes[place]))
+}
+
+/// Adds `bytes` to a digest in pieces, while `is_wanted` says so before each; whether it always has.
+fn update_while(
+    hasher: &mut blake3::Hasher,
+    mut bytes: &[u8],
+    piece_bytes: usize,
+    is_wanted: &dyn Fn() -> bool,
+) -> bool {
+    let cores = AllCores::new();
+    while !bytes.is_empty() {
+        if !is_wanted() {
+            return false;
+        }
+        // pieces that end where whole ones would are whole trees of the digest
+        let first = piece_bytes - (hasher.count() % piece_bytes as u64) as usize;
+        let (piece, rest) = bytes.split_at(first.min(bytes.len()));
+        cores.update(hasher, piece);
+        bytes = rest;
+    }
+    true
 }
 
 /// Threads that hash, and end with this. Those that rayon keeps for a whole process are missing in a fork of it, which would
@@ -63,9 +96,28 @@ pub(super) fn place(header: &[u8]) -> Option<Range<usize>> {
 mod tests {
     use super::*;
 
+    fn bytes() -> Vec<u8> {
+        (0..3_000_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect()
+    }
+
+    #[test]
+    fn pieces_change_no_digest_and_are_taken_while_somebody_waits() {
+        let bytes = bytes();
+        for piece_bytes in [1 << 16, 1 << 20, 64 << 20, 1_000_000] {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&bytes[..1001]);
+            assert!(update_while(&mut hasher, &bytes[1001..], piece_bytes, &|| true));
+            assert_eq!(hasher.finalize(), blake3::hash(&bytes), "{piece_bytes}");
+        }
+        let (asked, mut hasher) = (std::cell::Cell::new(0), blake3::Hasher::new());
+        let twice = || asked.replace(asked.get() + 1) < 2;
+        assert!(!update_while(&mut hasher, &bytes, 1 << 20, &twice));
+        assert_eq!((asked.get(), hasher.count()), (3, 2 << 20));
+    }
+
     #[test]
     fn threads_change_no_digest() {
-        let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+        let bytes = bytes();
         for cores in [AllCores::new(), AllCores(None)] {
             let mut hasher = blake3::Hasher::new();
             hasher.update(b"head");
