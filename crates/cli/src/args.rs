@@ -52,7 +52,7 @@ Environment:
   SSL_CERT_FILE    certificates (PEM) that downloads trust, instead of those that the system trusts
   RUST_LOG         level of the server's log: off, error, warn, info, debug or trace
   XDG_CACHE_HOME   instead of ~/.cache and %LOCALAPPDATA% in both
-  HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE  as the hub's own tools have them
+  HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE  as the hub's own tools have them
   NO_COLOR         no colours
   A variable that is empty, or of blanks, counts as unset";
 

@@ -12,6 +12,9 @@ import pytest
 # what a user has set would choose another model and device than a test means, and so would the best that there is
 os.environ.pop("PHI3V_MODEL", None)
 os.environ["PHI3V_DEVICE"] = os.environ.get("PHI3V_TEST_DEVICE", "cpu")
+# who is offline for other programs' sake is not for the tests' own hubs
+for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ.pop(name, None)
 # what a test asks of this machine it asks without a proxy
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"
 

@@ -193,8 +193,7 @@ def hub(tmp_path, monkeypatch):
     if sys.platform == "win32":
         pytest.skip("SKIPPED: needs a system where a process can send itself Ctrl-C; Windows ends it")
     hub = Hub()
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     serving = threading.Thread(target=hub.server.serve_forever)

@@ -252,7 +252,6 @@ def test_where_a_model_comes_from_is_followed(open_model, tmp_path, monkeypatch)
         monkeypatch.setenv("HF_TOKEN", "hf_environment")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "other"))
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         cache = tmp_path / "cache"
         cached(cache, v2="b")
         for here in (str(cache), cache):

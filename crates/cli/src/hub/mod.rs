@@ -23,7 +23,7 @@ mod token;
 pub use error::HubError;
 pub use file_kind::FileKind;
 pub use name::{ModelName, is_known};
-pub use options::HubOptions;
+pub use options::{HubOptions, OFFLINE_VARIABLES};
 pub use progress::{DownloadBar, DownloadLines, Progress, for_stderr};
 pub use proxy::{Proxies, Proxy};
 pub use token::Token;

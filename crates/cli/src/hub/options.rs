@@ -13,6 +13,9 @@ use std::time::Duration;
 /// The hub that is asked unless `HF_ENDPOINT` names another.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
+/// Variables that forbid to ask the hub; the first that is set decides.
+pub const OFFLINE_VARIABLES: [&str; 2] = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
+
 /// How the hub is used: its address, the cache, an access token, proxies, and whether at all.
 #[derive(Clone)]
 pub struct HubOptions {
@@ -72,8 +75,8 @@ impl HubOptions {
         let home = place(home);
         let cache = get("HF_HUB_CACHE").or_else(|| get("HUGGINGFACE_HUB_CACHE"));
         let token_file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), |path| place(path.into()));
-        let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
-        let offline_by = offline.into_iter().find(|name| get(name).is_some()).unwrap_or(offline[0]);
+        let offline_by = OFFLINE_VARIABLES.into_iter().find(|name| get(name).is_some());
+        let offline_by = offline_by.unwrap_or(OFFLINE_VARIABLES[0]);
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
         Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),

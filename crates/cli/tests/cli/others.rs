@@ -1,6 +1,7 @@
 //! `phi3v info`, `trace`, `completions`, `man`, and the page made from the help.
 
 use super::{Fixture, Run, absence, tiny};
+use phi3v_cli::hub::OFFLINE_VARIABLES;
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
 
@@ -98,10 +99,11 @@ fn nothing_is_printed_where_there_is_no_driver() {
 #[test]
 fn info_does_not_download() {
     let fixture = Fixture::new();
-    let text = Run::of(
-        fixture.command(&["info", "--model", "phi-3-vision"]).env_remove("HF_HUB_OFFLINE").output().unwrap(),
-    );
-    let text = text.answer();
+    let mut command = fixture.command(&["info", "--model", "phi-3-vision"]);
+    for name in OFFLINE_VARIABLES {
+        command.env_remove(name);
+    }
+    let text = Run::of(command.output().unwrap()).answer();
     assert!(text.contains("not downloaded yet: phi3v pull phi-3-vision"), "{text}");
     // what it will take is known before
     for line in [

@@ -1,5 +1,6 @@
 //! Whose certificates are trusted: as behind a firewall that looks into connections.
 
+use phi3v_cli::hub::OFFLINE_VARIABLES;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
@@ -32,16 +33,10 @@ fn encrypted(dir: &Path) -> String {
 fn run(dir: &Path, url: &str, trusted: bool, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phi3v"));
     command.args(words).env("HF_ENDPOINT", url).env("HF_HUB_CACHE", dir.join("hub"));
-    for name in [
-        "HTTPS_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-        "HF_HUB_OFFLINE",
-        "TRANSFORMERS_OFFLINE",
-        "SSL_CERT_DIR",
-        "SSL_CERT_FILE",
-    ] {
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_DIR", "SSL_CERT_FILE"]
+        .into_iter()
+        .chain(OFFLINE_VARIABLES)
+    {
         command.env_remove(name);
     }
     if trusted {
