@@ -46,25 +46,35 @@ pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
-/// The path with the values of variables in the places of `$NAME` and `${NAME}`, where `get` has them: what the hub's tools
-/// make of the paths that they are given.
+/// The path with the values of variables in the places of `$NAME` and `${NAME}`, on Windows of `%NAME%`, too, where `get` has them:
+/// what the hub's tools make of the paths that they are given.
 #[must_use]
 pub fn with_variables(path: PathBuf, get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    with_variables_behind(sys::SIGNS_OF_VARIABLES, path, get)
+}
+
+/// The same where `signs` begin variables.
+fn with_variables_behind(signs: &[char], path: PathBuf, get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let Some(text) = path.to_str() else { return path };
     let (mut made, mut rest) = (OsString::new(), text);
-    while let Some((before, after)) = rest.split_once('$') {
+    while let Some(at) = rest.find(signs) {
+        let (before, named) = rest.split_at(at);
         made.push(before);
-        let valued = named_variable(after).and_then(|(name, after)| Some((get(name)?, after)));
-        let (value, after) = valued.unwrap_or_else(|| ("$".into(), after));
-        made.push(value);
+        let (sign, after) = named.split_at(1);
+        let (name, after) = named_variable(sign, after).unwrap_or(("", after));
+        let as_it_stands = &named[..named.len() - after.len()];
+        made.push(Some(name).filter(|name| !name.is_empty()).and_then(&get).unwrap_or(as_it_stands.into()));
         rest = after;
     }
     made.push(rest);
     made.into()
 }
 
-/// The name of a variable that `text`, which stands behind a dollar sign, begins with, and what follows it.
-fn named_variable(text: &str) -> Option<(&str, &str)> {
+/// The name of a variable that `text`, which stands behind `sign`, begins with, and what follows it.
+fn named_variable<'a>(sign: &str, text: &'a str) -> Option<(&'a str, &'a str)> {
+    if sign == "%" {
+        return text.split_once('%');
+    }
     if let Some(braced) = text.strip_prefix('{') {
         return braced.split_once('}');
     }
@@ -73,8 +83,8 @@ fn named_variable(text: &str) -> Option<(&str, &str)> {
     (!named.0.is_empty()).then_some(named)
 }
 
-/// The user's folder for what phi3v can make again, `get` giving the variables that are set: `XDG_CACHE_HOME`, on Windows
-/// `LOCALAPPDATA`, or else `~/.cache`.
+/// The user's folder for what phi3v can make again, `get` giving the variables that are set: `XDG_CACHE_HOME`, in which other
+/// variables have their values, on Windows `LOCALAPPDATA`, or else `~/.cache`.
 pub fn user_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     cache_folder(get, sys::CACHE_VARIABLE)
 }
@@ -87,7 +97,8 @@ pub fn shared_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
 
 fn cache_folder(get: impl Fn(&str) -> Option<OsString>, of_system: Option<&str>) -> PathBuf {
     let given = |name: &str| get(name).filter(|value| !is_blank(value)).map(from_home);
-    let folder = given("XDG_CACHE_HOME").or_else(|| given(of_system?));
+    let folder = given("XDG_CACHE_HOME").map(|path| with_variables(path, &get));
+    let folder = folder.or_else(|| given(of_system?));
     folder.unwrap_or_else(|| home().unwrap_or_default().join(".cache"))
 }
 
@@ -283,9 +294,22 @@ mod tests {
             ("$NONE/${NONE}/$/${/$$A", "$NONE/${NONE}/$/${/$/a"),
             ("/no/variables", "/no/variables"),
             ("$", "$"),
+            ("${NONE$A}", "${NONE$A}"),
         ] {
-            assert_eq!(with_variables(path.into(), get), Path::new(expected), "{path}");
+            for signs in [&['$'][..], &['$', '%']] {
+                assert_eq!(with_variables_behind(signs, path.into(), get), Path::new(expected), "{path}");
+            }
         }
+        for (path, expected) in [
+            ("%A%/x", "/a/x"),
+            ("x%EMPTY%%B_1%y$A", "x$Ay/a"),
+            ("%NONE%/%/%%/%A", "%NONE%/%/%%/%A"),
+            ("%NONE%A%", "%NONE%A%"),
+        ] {
+            let made = with_variables_behind(&['$', '%'], path.into(), get);
+            assert_eq!(made, Path::new(expected), "{path}");
+        }
+        assert_eq!(with_variables_behind(&['$'], "%A%".into(), get), Path::new("%A%"));
     }
 
     #[test]
@@ -297,6 +321,14 @@ mod tests {
             "XDG_CACHE_HOME" => Some("/cache".into()),
             _ => None,
         };
+        let within: fn(&str) -> Option<OsString> = |name| match name {
+            "XDG_CACHE_HOME" => Some("$SCRATCH/cache".into()),
+            "SCRATCH" => Some("/scratch".into()),
+            _ => None,
+        };
+        for folder in [user_cache(within), shared_cache(within)] {
+            assert_eq!(folder, Path::new("/scratch/cache"), "one folder for downloads and copies");
+        }
         let own = Some("LOCALAPPDATA");
         assert_eq!(cache_folder(local, own), Path::new("/local"));
         assert_eq!(cache_folder(both, own), Path::new("/cache"), "who sets it means it");

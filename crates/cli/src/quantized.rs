@@ -217,7 +217,7 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
 #[must_use]
 pub fn cache_folder() -> PathBuf {
     variable(CACHE_VARIABLE)
-        .map_or_else(|| user_cache(|name| variable(name)).join("phi3v"), from_home)
+        .map_or_else(|| user_cache(|name| std::env::var_os(name)).join("phi3v"), from_home)
 }
 
 /// Names and contents: the built-in model may change while the program's version does not.

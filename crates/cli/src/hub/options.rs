@@ -71,8 +71,8 @@ impl HubOptions {
         let get = |name: &str| raw(name).filter(|value| !is_blank(value));
         let place = |path: PathBuf| with_variables(from_home(path), raw);
         let text = |name: &str| get(name).map(|value| value.to_string_lossy().into_owned());
-        let home = get("HF_HOME").map_or_else(|| shared_cache(get).join("huggingface"), PathBuf::from);
-        let home = place(home);
+        let home = get("HF_HOME").map(|path| place(path.into()));
+        let home = home.unwrap_or_else(|| shared_cache(raw).join("huggingface"));
         let cache = get("HF_HUB_CACHE").or_else(|| get("HUGGINGFACE_HUB_CACHE"));
         let token_file = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), |path| place(path.into()));
         let offline_by = OFFLINE_VARIABLES.into_iter().find(|name| get(name).is_some());

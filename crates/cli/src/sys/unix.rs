@@ -16,6 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The variable that names the user's folder for what can be made again, beside `XDG_CACHE_HOME`: none.
 pub(crate) const CACHE_VARIABLE: Option<&str> = None;
 
+/// What the names of variables within a path stand behind.
+pub(crate) const SIGNS_OF_VARIABLES: &[char] = &['$'];
+
 /// Whether a file that is open can be replaced by another: who has opened it goes on with the old one.
 pub(crate) const REPLACES_OPEN_FILES: bool = true;
 

@@ -8,6 +8,10 @@ use std::time::SystemTime;
 #[cfg(windows)]
 pub(crate) const CACHE_VARIABLE: Option<&str> = Some("LOCALAPPDATA");
 
+/// What the names of variables within a path stand behind.
+#[cfg(windows)]
+pub(crate) const SIGNS_OF_VARIABLES: &[char] = &['$', '%'];
+
 /// Whether a file that is open can be replaced by another: on some file systems, and only if who has opened it lets that be.
 #[cfg(windows)]
 pub(crate) const REPLACES_OPEN_FILES: bool = false;
