@@ -46,7 +46,7 @@ mod tests {
         let photograph = with(tag::DNG_VERSION, 1);
         assert!(matches!(check(&photograph), Err(ImageError::UnsupportedFormat { format: "DNG" })));
         assert!(check(&with(tag::WIDTH, 1)).is_ok());
-        for len in 0..22 {
+        for len in 0..18 {
             assert!(Directory::of_page(&photograph[..len], 0).is_err(), "{len} bytes");
             assert!(check(&photograph[..len]).is_ok(), "{len} bytes");
         }
