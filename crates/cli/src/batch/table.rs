@@ -9,6 +9,7 @@ use super::error::BatchError;
 use super::journal::{Done, DoneRows, Journal, write_error};
 use super::questions::Question;
 use super::row::Row;
+use crate::sources::file_and_page;
 use crate::tables::{self, Cell, CsvWriter, Names, Record};
 use phi3v::files::{Existing, NewFile, WriteError};
 use serde_json::Value;
@@ -134,15 +135,6 @@ impl Columns {
 fn records(row: &Row) -> Vec<Record> {
     let answer: Option<Value> = row.answer().and_then(|answer| serde_json::from_str(answer).ok());
     answer.as_ref().and_then(tables::records).unwrap_or_default()
-}
-
-/// The file and the page that a result is called by; no page where it is about the whole file.
-fn file_and_page(picture: &str) -> (&str, Option<u64>) {
-    let page = || {
-        let (file, page) = picture.rsplit_once("#page=")?;
-        Some((file, page.parse().ok()?))
-    };
-    page().map_or((picture, None), |(file, page)| (file, Some(page)))
 }
 
 /// Writes a CSV file as RFC 4180 has it, in UTF-8.

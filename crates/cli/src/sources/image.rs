@@ -100,10 +100,23 @@ fn seconds(time: Duration) -> String {
     format!("{hundredths}")
 }
 
+/// What stands between a file and its page.
+const PAGE: &str = "#page=";
+
 /// What page `page` of the file `name` is called, by the fragment that RFC 8118 has for it.
 #[must_use]
 pub fn page_name(name: &str, page: usize) -> String {
-    format!("{name}#page={page}")
+    format!("{name}{PAGE}{page}")
+}
+
+/// The file and the page that [`page_name`] has given a name; no page where it is that of a whole file.
+#[must_use]
+pub fn file_and_page(name: &str) -> (&str, Option<usize>) {
+    let page = || {
+        let (file, page) = name.rsplit_once(PAGE)?;
+        Some((file, page.parse().ok()?))
+    };
+    page().map_or((name, None), |(file, page)| (file, Some(page)))
 }
 
 impl std::fmt::Display for ImageReport {

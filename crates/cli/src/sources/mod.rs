@@ -24,7 +24,7 @@ pub use error::{BudgetError, DataUrlFault, FetchFault, NamedImageError, SourceEr
 pub use grab::{Grab, GrabError};
 pub use held::Held;
 pub use hosts::{AllowedHost, Fetcher};
-pub use image::{ImageReport, NamedImage, page_name, times_of};
+pub use image::{ImageReport, NamedImage, file_and_page, page_name, times_of};
 pub use named::{
     ImageOptions, PAGES_UNASKED_MAX, caught, check_addresses, check_names, http_url, pages_of, read_ahead,
     read_grabbed, read_image, read_images, read_named, read_page, read_pages, useless_flags,
