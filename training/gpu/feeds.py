@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from drawing.wider import small_source, wide_source
@@ -69,7 +68,7 @@ class Wide:
         shares = {name: share for name, share in SHARES[kind.pictures].items() if name != "talk"}
         if kind.views > 1:
             samples = self.small.batch(kind.pictures, kind.count, shares)
-            return samples, torch.stack([crops.views_of(large) for s in samples for large in s.large])
+            return samples, crops.all_views(samples)
         if progress < self.easy:
             return self.plain.block(kind, progress)
         return self.prompts.batch(kind.pictures, kind.count, shares), None

@@ -37,17 +37,20 @@ def views_of(side: np.ndarray) -> Tensor:
     return torch.cat((small[None], tiles))
 
 
+def all_views(samples: list[Sample]) -> Tensor:
+    """The views of all pictures, sample by sample, u8 [pictures, 5, 336, 336, 3]."""
+    return torch.stack([views_of(large) for s in samples for large in s.large])
+
+
 def fresh(rng: random.Random, images: int, count: int) -> tuple[list[Sample], Tensor]:
     """New samples of one or two pictures and their views [count * images, 5, 336, 336, 3]."""
     samples: list[Sample] = []
-    views = []
     while len(samples) < count:
         task = "pair" if images == 2 else rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         found = prepare(MAKERS[task](rng), False, fine=True)
         if len(found.tiles) == images and found.fits:
             samples.append(found)
-            views += [views_of(large) for large in found.large]
-    return samples, torch.stack(views)
+    return samples, all_views(samples)
 
 
 def crops_loss(model: Student, rng: random.Random, images: int, count: int) -> Tensor:

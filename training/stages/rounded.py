@@ -22,7 +22,7 @@ from drawing.wider import plain_source, small_source, wide_source
 from network.rounding import coarse
 from samples.dataset import Batch, collate
 from samples.feed import GROUPS, Prompts
-from stages.crops import seen_in_crops, views_of
+from stages.crops import all_views, seen_in_crops
 from stages.export import export
 from stages.stage2 import Feed, Student, hidden_after, kept_features
 from stages.start import from_folder
@@ -49,7 +49,7 @@ class Batches:
         """A fresh batch."""
         if self.rng.random() < CROPS:
             samples = self.small.batch(1, SAMPLES // 3)
-            return seen_in_crops(self.model, samples, torch.stack([views_of(large) for s in samples for large in s.large]))
+            return seen_in_crops(self.model, samples, all_views(samples))
         rehearsed, source = self.rng.random() < REHEARSED, self.wide if self.rng.random() < WIDE else self.plain
         images = self.feed.group() if rehearsed else self.rng.choices(list(GROUPS), list(GROUPS.values()))[0]
         count = max(2, SAMPLES // max(1, images))
@@ -81,12 +81,13 @@ def curvatures(model: Student, batches: Batches, count: int) -> dict[str, Tensor
         output.register_hook(weigh)
 
     hooks = [m.register_forward_hook(partial(watch, name)) for name, m in matrices(model)]
+    weights = [m.weight for _, m in matrices(model)]
     for _ in range(count):
         batch, pictures = batches.next()
         rows = hidden_after(model, batch, pictures)[0][batch.targets >= 0]
         told = model.phi.lm_head(rows).log_softmax(-1)
         said = torch.multinomial(told.detach().exp(), 1)
-        torch.autograd.grad(told.gather(1, said).sum(), [m.weight for _, m in matrices(model)])
+        torch.autograd.grad(told.gather(1, said).sum(), weights)
     for hook in hooks:
         hook.remove()
     return found
@@ -126,7 +127,8 @@ def round_checkpoint(start: Path, out: Path, count: int) -> None:
     model, nearest = from_folder(start), from_folder(start)
     torch.manual_seed(5)
     found = curvatures(model, Batches(model, 4242), count)
-    held = [batch for batches in [Batches(model, 777)] for batch in (batches.next() for _ in range(HELD))]
+    unseen = Batches(model, 777)
+    held = [unseen.next() for _ in range(HELD)]
     made = from_folder(start)
     for (name, m), (_, near) in zip(matrices(made), matrices(nearest), strict=True):
         m.weight.data, near.weight.data = rounded(m.weight, found[name]), coarse(near.weight.data)

@@ -26,7 +26,7 @@ from network.rounding import coarse, round_decoder
 from optim.shared import Clock, Shared, keep, mixed, run
 from samples.dataset import Batch, Sample, collate, tokenizer
 from samples.feed import GROUPS, Prompts
-from stages.crops import loss_of_crops, views_of
+from stages.crops import all_views, loss_of_crops
 from stages.stage2 import TASKS, Feed, Student, answer_loss, exact, guide_loss, hidden_after, kept_features, right_of
 from stages.start import from_folder, pieces_of
 
@@ -122,7 +122,7 @@ def step_loss(model: Student, teacher: Teacher, plan: Plan, sources: Sources) ->
     if rng.random() < (WIDE_CROPS if plan.wide else CROPS):
         images = rng.choice((1, 1, 2))
         samples = sources.small.batch(images, max(1, plan.count(images) // 3))
-        return loss_of_crops(model, samples, torch.stack([views_of(large) for s in samples for large in s.large]))
+        return loss_of_crops(model, samples, all_views(samples))
     rehearsed = rng.random() < (WIDE_REHEARSED if plan.wide else REHEARSED)
     if rehearsed:
         images = sources.old.group()
