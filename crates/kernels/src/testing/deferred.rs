@@ -1,7 +1,9 @@
-//! A backend that is asynchronous on purpose: operations are noted and run at the next download or finish, none before.
+//! A deliberately asynchronous backend: it queues operations and runs none of them before the next download or
+//! finish.
 //!
-//! What holds of it holds of a device with a queue: that nobody reads a result or a clock before one of them, keeps a
-//! borrowed value for later, or expects an error where it happens. Shapes are known at once, as on any device.
+//! Tests that pass on it also hold for a device with a queue. They show that no caller reads a result or the clock
+//! before a download or finish, keeps a borrowed value for later, or expects an error where it happens. Shapes are
+//! known at once, as on any device.
 
 use crate::{
     Backend, BackendError, DeviceMemory, Epilogue, FeedForward, FullAttention, HeadDims, Heads, KvLayout,
@@ -13,14 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 type Operation<B> = Box<dyn FnOnce(&B) -> Result<(), BackendError> + Send>;
 
-/// `B`, with operations run only where host and device meet.
+/// `B`, whose operations run only when the host waits for the device.
 pub struct Deferred<B> {
     backend: B,
     queue: Mutex<Vec<Operation<B>>>,
     lost: Arc<AtomicBool>,
 }
 
-/// What the queue and the host share.
+/// A value that the queue and the host share.
 pub struct Shared<T>(Arc<RwLock<T>>);
 
 impl<T> Shared<T> {
@@ -41,7 +43,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// A tensor, whose shape the host knows before its values are there.
+/// A tensor whose shape the host knows before its values are computed.
 pub struct DeferredTensor<T> {
     values: Shared<T>,
     rows: usize,
@@ -77,7 +79,8 @@ impl<B: Backend + 'static> Deferred<B> {
         Self { backend, queue: Mutex::default(), lost: Arc::default() }
     }
 
-    /// What makes the device fail from the next download on, as one does that was unplugged, once it is set.
+    /// Returns a flag that, once set, makes the device fail from the next download on, like a device that was
+    /// unplugged.
     #[must_use]
     pub fn lost(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.lost)
@@ -87,7 +90,7 @@ impl<B: Backend + 'static> Deferred<B> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Operations that wait for a download or a finish.
+    /// Returns the number of operations that wait for a download or a finish.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue().len()
@@ -97,7 +100,8 @@ impl<B: Backend + 'static> Deferred<B> {
         self.queue().push(Box::new(operation));
     }
 
-    /// Runs what waits, in order, up to the first error; what comes after one is lost, as on a device.
+    /// Runs the queued operations in order, up to the first error. The operations after an error are lost, as on a
+    /// device.
     fn run(&self) -> Result<(), BackendError> {
         let operations = std::mem::take(&mut *self.queue());
         if self.lost.load(Ordering::Acquire) {
@@ -194,7 +198,7 @@ impl<B: Backend + 'static> Backend for Deferred<B> {
     }
 
     fn set_batch(&self, spans: &[Span<'_>], batch: &mut Self::Batch) -> Result<(), BackendError> {
-        // the one before may still be waited for
+        // queued operations may still use the previous batch
         let mut next = self.backend.batch();
         self.backend.set_batch(spans, &mut next)?;
         *batch = Arc::new(next);

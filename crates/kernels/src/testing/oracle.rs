@@ -2,7 +2,7 @@
 
 use crate::{Epilogue, Heads};
 
-/// x `[m, k]` times w `[n, k]` transposed.
+/// Multiplies x, `[m, k]`, by the transpose of w, `[n, k]`.
 #[must_use]
 pub fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f64> {
     let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
@@ -19,7 +19,8 @@ pub fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))
 }
 
-/// What an epilogue makes of the product `y`; `before` is what the output held, `up` the product a gate goes with.
+/// Applies an epilogue to the product `y`. `before` is the earlier value of the output, `up` the product that belongs
+/// to a gate.
 #[must_use]
 pub fn epilogue(kind: Epilogue, y: f64, before: f64, up: impl Fn() -> f64) -> f64 {
     match kind {
@@ -45,7 +46,8 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f64) -> Vec<f64>
     normed.zip(weight.iter().zip(bias)).map(|(v, (&w, &b))| v * f64::from(w) + f64::from(b)).collect()
 }
 
-/// Row `row` and head `head` of q attends to the first `tokens` rows of k and v, all `[_, heads, dim]`.
+/// Computes the attention of row `row` and head `head` of q to the first `tokens` rows of k and v, all `[_, heads,
+/// dim]`.
 #[must_use]
 pub fn attention(
     [q, k, v]: [&[f32]; 3],

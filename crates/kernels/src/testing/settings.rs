@@ -1,20 +1,20 @@
-//! What whoever runs the tests says of the machine: which device they run on, and where the reference material is.
+//! Settings of the person who runs the tests: the device the tests run on, and where the reference material is.
 
 use super::skip;
 use std::path::{Path, PathBuf};
 
-/// The device that tests run on, by the name that people give it: what `PHI3V_TEST_DEVICE` names, which `scripts/test-gpu`
-/// sets, or the processor, whatever else the machine has and its user has chosen.
+/// Returns the name of the device that tests run on: the value of `PHI3V_TEST_DEVICE`, which `scripts/test-gpu` sets,
+/// or else the processor, whatever other devices the machine has and its user has chosen.
 #[must_use]
 pub fn test_device() -> String {
     std::env::var("PHI3V_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())
 }
 
-/// `path` within the folder of reference material that is not ours to publish: `$PHI3V_SHARED`, or `../shared`
-/// beside the repository. Says loudly that a test is skipped where it is absent.
+/// Returns `path` within the folder of reference material, which we may not publish: `$PHI3V_SHARED`, or `../shared`
+/// next to the repository. If it is absent, prints that a test is skipped.
 ///
 /// # Panics
-/// If `PHI3V_SHARED` is set and does not have it: whoever sets it wants these tests to run.
+/// If `PHI3V_SHARED` is set but does not contain `path`: a user who sets it wants these tests to run.
 #[must_use]
 pub fn shared(path: &str) -> Option<PathBuf> {
     let given = std::env::var_os("PHI3V_SHARED").map(PathBuf::from);

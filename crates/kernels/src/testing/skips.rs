@@ -1,4 +1,4 @@
-//! What tests skip is said aloud, once each, and counted for one line at the end.
+//! Skipped tests are printed once each, and counted for one line at the end.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,13 +7,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// Age of a record that is of an earlier run, whose process had the same number.
+/// Age from which a record belongs to an earlier run whose process had the same number.
 const RECORD_AGE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Says that a test is skipped, past libtest, which keeps what the print macros write while a test passes: the first of
-/// each `remedy` in a run at once, and all of them in the last line of `cargo test`, which the test `what_was_skipped`
-/// writes. `what` names what is missing, `remedy` what would let the test run.
-///
+/// Prints that a test is skipped. The message bypasses libtest, which captures the output of the print macros if a
+/// test passes. The first skip of each `remedy` in a run is printed at once; the test `what_was_skipped` prints all
+/// of them in the last line of `cargo test`. `what` names what is missing, `remedy` what would let the test run.
 /// # Panics
 /// If the record cannot be written: a silent skip looks like a passed test.
 pub fn skip(what: &str, remedy: &str) {
@@ -33,7 +32,8 @@ pub fn skip(what: &str, remedy: &str) {
     }
 }
 
-/// What [`skip`] was called for since the run began: each remedy with the number of skips, none where it is `None`.
+/// Returns the reasons of all [`skip`] calls since the run began, each remedy with its number of skips; `None` if
+/// there were none.
 #[must_use]
 pub fn take_skips() -> Option<String> {
     let path = skips_path();
@@ -48,7 +48,8 @@ pub fn take_skips() -> Option<String> {
     Some(format!("SKIPPED in all {skips} checks; to run them: {}", parts.join("; ")))
 }
 
-/// The record of one run of `cargo test`: beside the test's program, named by cargo's process.
+/// Returns the path of the record of one run of `cargo test`: next to the test's program, named after cargo's
+/// process.
 fn skips_path() -> PathBuf {
     #[cfg(unix)]
     let run = std::os::unix::process::parent_id();

@@ -1,8 +1,8 @@
-//! Rust's sources as text, for the tests of which part may name which.
+//! Rust sources as text, for the tests of which module may name which.
 
 use std::path::{Path, PathBuf};
 
-/// The files of Rust, as of [`files`].
+/// Returns the Rust files at or under `path`, like [`files`].
 ///
 /// # Panics
 /// If there are none.
@@ -11,10 +11,10 @@ pub fn rust_files(path: &Path) -> Vec<PathBuf> {
     files(path, "rs")
 }
 
-/// The files whose names end so, as in `rs`: the one at `path`, or all in that folder.
+/// Returns the files with the extension `ending`, such as `rs`: the one at `path`, or all in that folder.
 ///
 /// # Panics
-/// If there are none: a test that looks at nothing cannot fail.
+/// If there are none: a test that checks nothing cannot fail.
 #[must_use]
 pub fn files(path: &Path, ending: &str) -> Vec<PathBuf> {
     let (mut open, mut found) = (vec![path.to_owned()], Vec::new());
@@ -29,7 +29,7 @@ pub fn files(path: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The code of a file, without its comments and its module of tests: a test may need more than what it tests.
+/// Returns the code of a file, without its comments and its test module: a test may use more than the code it tests.
 ///
 /// # Panics
 /// If there is no such file.
@@ -44,7 +44,8 @@ fn without_tests(text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The paths that the code names from `root` on, as `crate::`, with slashes in them, each of a group by itself.
+/// Returns the paths that the code names from `root` on, such as `crate::`, with slashes as separators. Each path of
+/// a `use` group is separate.
 #[must_use]
 pub fn paths_from(code: &str, root: &str) -> Vec<String> {
     let mut paths = Vec::new();
@@ -64,7 +65,7 @@ pub fn paths_from(code: &str, root: &str) -> Vec<String> {
     paths
 }
 
-/// Adds every path that a `use` tree stands for, behind `prefix`.
+/// Adds every path that a `use` tree stands for, prefixed with `prefix`.
 fn expand(tree: &str, prefix: &str, paths: &mut Vec<String>) {
     let mut depth = 0;
     let parts = tree.split(|c: char| {

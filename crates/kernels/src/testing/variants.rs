@@ -8,18 +8,18 @@ use std::fmt;
 pub struct Variant {
     pub level: CpuLevel,
     pub features: Features,
-    /// Whether instructions of tiles are plain Rust, as they can be on any processor with AVX-512.
+    /// Whether plain Rust replaces the AMX instructions, which is possible on any processor with AVX-512.
     pub plain_tiles: bool,
 }
 
 impl Variant {
-    /// The definition.
+    /// The scalar level, which is the definition.
     pub const SCALAR: Self = Self { level: CpuLevel::Scalar, features: Features::NONE, plain_tiles: false };
 
-    /// The variant as a backend.
+    /// Starts a backend of the variant.
     ///
     /// # Errors
-    /// See [`Cpu::with_features`].
+    /// The errors of [`Cpu::with_features`].
     pub fn cpu(&self, threads: usize) -> Result<Cpu, CpuError> {
         let options = CpuOptions { threads: Some(threads), level: Some(self.level) };
         if self.plain_tiles {
@@ -29,7 +29,7 @@ impl Variant {
         }
     }
 
-    /// The level on a processor that has none of the features it can do without, and those with one of them each.
+    /// Returns the level without any of its optional features, and with each one of them alone.
     fn of(level: CpuLevel) -> impl Iterator<Item = Self> {
         let least = level.required().iter().fold(Features::NONE, |set, &feature| set.with(feature));
         let more = level.optional().iter().map(move |&feature| least.with(feature));
@@ -40,7 +40,7 @@ impl Variant {
         })
     }
 
-    /// Whether this processor can run it.
+    /// Returns whether this processor can run the variant.
     fn is_available(&self) -> bool {
         let found = if self.plain_tiles { Features::with_plain_tiles() } else { Features::detect() };
         self.features.and(found) == self.features
@@ -56,7 +56,8 @@ impl fmt::Display for Variant {
     }
 }
 
-/// Every variant of every level that this machine can run, the definition first, and those that it cannot.
+/// Returns every variant of every level that this machine can run, the definition first, and those that it cannot
+/// run.
 #[must_use]
 pub fn variants() -> (Vec<Variant>, Vec<Variant>) {
     CpuLevel::ALL.into_iter().flat_map(Variant::of).partition(Variant::is_available)

@@ -1,4 +1,4 @@
-//! Attention over the cache and within tiles.
+//! Attention over the cache and within image tiles.
 
 use super::dense::PRECISIONS;
 use super::{Subject, tensor, values};
@@ -13,7 +13,7 @@ fn attention_tolerance(format: KvFormat) -> f32 {
     }
 }
 
-/// Sequences of one model: for each the tokens already cached, and the new ones.
+/// Sequences of one model: for each, the number of tokens already cached and of new ones.
 #[derive(Clone)]
 struct Sequences {
     heads: Heads,
@@ -28,7 +28,7 @@ impl Sequences {
         let cols = (heads.query + 2 * heads.key_value) * heads.dim;
         let qkv = lengths.iter().map(|(past, new)| random.values((past + new) * cols)).collect();
         let qkv: Vec<Vec<f32>> = qkv;
-        // scores of some size, so that the softmax is not flat
+        // large enough scores, so that the softmax is not flat
         let larger = |v: Vec<f32>| v.iter().map(|v| v * 2.0).collect();
         Self { heads, lengths: lengths.to_vec(), qkv: qkv.into_iter().map(larger).collect() }
     }
@@ -42,14 +42,14 @@ impl Sequences {
         self.run_after(backend, format, None)
     }
 
-    /// The same in blocks that others have filled with a value, if one is given, and have left.
+    /// Runs the sequences in blocks that other sequences have used and, if `left` is given, filled with that value.
     fn run_after<B: Backend>(&self, backend: &B, format: KvFormat, left: Option<f32>) -> Vec<f32> {
         let blocks_of = |(past, new): &(usize, usize)| (past + new).div_ceil(KV_BLOCK_TOKENS);
         let total: usize = self.lengths.iter().map(blocks_of).sum();
         let layout = KvLayout { layers: 2, heads: self.heads, format };
         let mut pool = backend.kv_pool(layout, total).unwrap();
         backend.kv_grow(&mut pool, total).unwrap();
-        // blocks of a sequence are neither in order nor together
+        // blocks of a sequence are neither in order nor contiguous
         let mut free: Vec<u32> = (0..total as u32).rev().collect();
         let tables: Vec<Vec<u32>> = self
             .lengths
@@ -114,14 +114,16 @@ fn sequences() -> Vec<Sequences> {
         Sequences::random(heads(1, 1, 96), &[(0, 600)]),
         Sequences::random(heads(2, 2, 80), &[(5, 49)]),
         Sequences::random(heads(1, 1, 128), &[(10, 7)]),
-        // several chunks of keys, one that begins with a row's own key, and a sequence beside them that has one
+        // several chunks of keys, one that begins with a row's own key, and in the same batch a sequence with a
+        // single chunk
         Sequences::random(heads(2, 1, 32), &[(4600, 1), (2048, 1), (2047, 1), (4095, 3), (9, 1)]),
         // not a multiple of a register
         Sequences::random(heads(2, 2, 12), &[(0, 70), (63, 2)]),
     ]
 }
 
-/// Two sequences side by side, rotated and stored at a time or in steps: their rows, and the attention over them.
+/// Runs two sequences in one batch, rotated and stored in one call or in separate steps. Returns their rows, and the
+/// attention over them.
 fn stored<B: Backend>(backend: &B, layout: KvLayout, at_a_time: bool) -> [Vec<f32>; 2] {
     let heads = layout.heads;
     let (cols, rows, mut random) = ((heads.query + 2 * heads.key_value) * heads.dim, 73, Noise::new(12));
@@ -144,7 +146,7 @@ fn stored<B: Backend>(backend: &B, layout: KvLayout, at_a_time: bool) -> [Vec<f3
     [values(backend, &qkv), values(backend, &out)]
 }
 
-/// Rows that are rotated while their keys and values are stored are those of both steps.
+/// Rotating and storing rows in one call gives the results of the two steps.
 pub fn rotated_rows_are_stored<B: Backend>(subjects: &[Subject<B>]) {
     for Subject { name, backend } in subjects {
         for (query, key_value, dim) in [(2, 2, 96), (4, 2, 16), (2, 1, 12), (2, 1, 150)] {
@@ -157,7 +159,7 @@ pub fn rotated_rows_are_stored<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// Causal attention in f32 is its formula.
+/// Causal attention in f32 equals its formula.
 pub fn causal_is_the_formula<B: Backend>(subject: &Subject<B>) {
     for case in sequences() {
         let error = error(&case.run(&subject.backend, KvFormat::F32), &case.expected());
@@ -171,7 +173,7 @@ pub fn causal_is_the_formula<B: Backend>(subject: &Subject<B>) {
     }
 }
 
-/// Causal attention is that of `reference` in every format of keys and values.
+/// Causal attention agrees with that of `reference` in every format of keys and values.
 pub fn causal_agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>]) {
     for case in sequences() {
         for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
@@ -185,7 +187,7 @@ pub fn causal_agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<
     }
 }
 
-/// However a prompt is cut, its rows have the same bits.
+/// The rows of a prompt have the same bits however the prompt is cut.
 pub fn prompts_may_be_cut<B: Backend>(subjects: &[Subject<B>]) {
     let heads = Heads { query: 2, key_value: 2, dim: 96 };
     let whole = Sequences::random(heads, &[(0, 650)]);
@@ -198,7 +200,7 @@ pub fn prompts_may_be_cut<B: Backend>(subjects: &[Subject<B>]) {
                 let found = rest.run(backend, format);
                 assert_eq!(found[..], all[past * 192..], "{} {format:?} after {past} tokens", name);
             }
-            // rows that see several chunks of keys, together and alone
+            // rows that see several chunks of keys, in one batch and alone
             let mut rest = Sequences::random(heads, &[(0, 4099)]);
             rest.lengths = vec![(4000, 99)];
             let together = rest.run(backend, format);
@@ -215,7 +217,7 @@ pub fn prompts_may_be_cut<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// What a block held before, infinities among it, changes no bit of who has it now.
+/// What a block held before, including infinities, does not change any bit of its present owner's results.
 pub fn blocks_are_left_clean<B: Backend>(subjects: &[Subject<B>]) {
     for case in sequences() {
         for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
@@ -243,7 +245,7 @@ enum Part {
     Value,
 }
 
-/// One value of a token that is no finite number.
+/// One non-finite value of a token.
 #[derive(Clone, Copy, Debug)]
 struct Broken {
     part: Part,
@@ -253,7 +255,7 @@ struct Broken {
 }
 
 impl Broken {
-    /// The head it is in, the last one, and its place there.
+    /// Returns the head the value is in, which is the last one, and its position there.
     fn place(self, heads: Heads) -> (usize, usize) {
         let count = if self.part == Part::Query { heads.query } else { heads.key_value };
         (count - 1, heads.dim / 2 + 1)
@@ -271,7 +273,7 @@ impl Broken {
         case.qkv[self.sequence][self.token * cols + (before + head) * dim + at] = self.value;
     }
 
-    /// Whether it shows in a column of a row, counted through all heads.
+    /// Returns whether the value shows in a column of a row, counted through all heads.
     fn shows(self, heads: Heads, format: KvFormat, token: usize, column: usize) -> bool {
         let (head, at) = (column / heads.dim, column % heads.dim);
         let (broken_head, broken_at) = self.place(heads);
@@ -279,7 +281,7 @@ impl Broken {
         match self.part {
             Part::Query => token == self.token && head == broken_head,
             Part::Key => token >= self.token && kv_head == broken_head,
-            // 8-bit values share a scale
+            // 8-bit values of a row share a scale
             Part::Value => {
                 let shares = format == KvFormat::Q8 || at == broken_at;
                 token >= self.token && kv_head == broken_head && shares
@@ -288,10 +290,11 @@ impl Broken {
     }
 }
 
-/// What is no number in a query, a key or a value shows in the rows that see it, and changes no bit of the others.
+/// A non-finite value in a query, a key or a value shows in the rows that see it, and changes no bit of the others.
 pub fn broken_values<B: Backend>(subjects: &[Subject<B>]) {
     let heads = |query, key_value, dim| Heads { query, key_value, dim };
-    // sequences, and tokens of them: seen by many rows, by few, by the last alone; in a block that others fill up
+    // sequences, and their tokens with a non-finite value: seen by many rows, by few, by the last alone; and in a
+    // block that is already partly filled
     for (heads, lengths, tokens) in [
         (
             heads(4, 2, 16),
@@ -327,7 +330,7 @@ pub fn broken_values<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// Results are those of the case without what is broken, but where that shows.
+/// Asserts that results equal those of the clean case, except where the non-finite value shows.
 fn assert_shows(
     case: &Sequences,
     broken: Broken,
@@ -354,7 +357,7 @@ fn assert_shows(
     }
 }
 
-/// However many threads there are, and however the keys are cut among them, rows have the same bits.
+/// Rows have the same bits for any number of threads and any split of the keys among them.
 pub fn threads_do_not_show<B: Backend>(subjects: &[Subject<B>]) {
     let lengths: [&[(usize, usize)]; 3] =
         [&[(4300, 1)], &[(0, 200)], &[(2100, 1), (2040, 20), (4100, 1), (3, 1)]];
@@ -371,7 +374,7 @@ pub fn threads_do_not_show<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// Full attention of three tensors.
+/// Computes full attention of three tensors.
 fn full<B: Backend>(backend: &B, parts: &[Vec<f32>; 3], shape: FullAttention) -> Vec<f32> {
     let cols = shape.heads.query * shape.heads.dim;
     let [q, k, v] = parts.each_ref().map(|part| tensor(backend, part, cols));
@@ -380,9 +383,9 @@ fn full<B: Backend>(backend: &B, parts: &[Vec<f32>; 3], shape: FullAttention) ->
     values(backend, &out)
 }
 
-/// Full attention is that of `reference`, and in f32 its formula.
+/// Full attention agrees with that of `reference`, and in f32 with its formula.
 pub fn full_agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>]) {
-    // the last block of keys ends within each register of a panel, and within a register
+    // the last block of keys ends at each register of a panel, and within a register
     let last_blocks = [(513, 1, 1, 80), (66, 1, 2, 128), (47, 2, 1, 48), (32, 1, 1, 96), (63, 1, 1, 64)];
     for (group, groups, heads, dim) in
         [(577, 1, 2, 64), (5, 3, 2, 16), (64, 2, 1, 96), (193, 2, 3, 32), (9, 2, 1, 10)]
@@ -417,7 +420,7 @@ pub fn full_agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>
     }
 }
 
-/// Scores of tens of thousands, and of more than f32 has digits for, do not overflow the softmax.
+/// Scores of tens of thousands, and scores beyond the precision of f32, do not overflow the softmax.
 pub fn large_scores<B: Backend>(subjects: &[Subject<B>]) {
     let heads = Heads { query: 1, key_value: 1, dim: 32 };
     let mut case = Sequences::random(heads, &[(0, 200)]);
@@ -428,12 +431,12 @@ pub fn large_scores<B: Backend>(subjects: &[Subject<B>]) {
         let error = error(&case.run(backend, KvFormat::F32), &expected);
         assert!(error < 0.01, "{}: {error}", name);
     }
-    // 8-bit integers times a power of two, which every format has exactly, and f32 the scores
+    // 8-bit integers times a power of two, which every format stores exactly; their scores are exact in f32
     let mut integers = Sequences::random(heads, &[(0, 200), (130, 1), (700, 1)]);
     for (i, v) in integers.qkv.iter_mut().flat_map(|qkv| qkv.iter_mut().enumerate()) {
         *v = if i % heads.dim == 0 { 127.0 } else { (*v * 63.0).round() };
     }
-    // the largest are some 20,000 times the square of the factor
+    // the largest scores are some 20,000 times the square of the factor
     for factor in [1.0, 1024.0, 16_777_216.0] {
         let mut case = integers.clone();
         case.qkv.iter_mut().flatten().for_each(|v| *v *= factor);

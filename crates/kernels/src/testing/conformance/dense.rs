@@ -70,7 +70,7 @@ fn linear_tolerance(precision: Precision) -> f32 {
     sum + tolerances::ACTIVATION
 }
 
-/// A product with dense weights is its formula, in f64.
+/// A product with dense weights equals its formula, in f64.
 pub fn is_the_formula<B: Backend>(subject: &Subject<B>) {
     for (m, n, k) in [(1, 64, 96), (3, 100, 588), (17, 34, 31), (2, 6, 8192)] {
         let case = Linear::random(m, n, k);
@@ -90,8 +90,9 @@ pub fn is_the_formula<B: Backend>(subject: &Subject<B>) {
     }
 }
 
-/// Rows 1 to 17 cross from streamed to packed products; 588 is the patch embedding, 31 has half a pair, 3100 crosses
-/// the blocks of K, widths leave incomplete panels: 70 leaves 6 rows, one and a half of the blocks that are streamed.
+/// Rows 1 to 17 cover the change from streamed to packed products. 588 is the patch embedding, 31 has half a pair,
+/// 3100 crosses the blocks of K. The widths leave incomplete panels: 70 leaves 6 rows, one and a half of the blocks
+/// that are streamed.
 const LINEAR_SHAPES: [(usize, usize, usize); 15] = [
     (1, 64, 96),
     (1, 258, 3100),
@@ -110,7 +111,7 @@ const LINEAR_SHAPES: [(usize, usize, usize); 15] = [
     (301, 70, 40),
 ];
 
-/// A product with dense weights is that of `reference`, up to the order of its sums.
+/// A product with dense weights agrees with that of `reference`, up to the order of its sums.
 pub fn agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>]) {
     for (m, n, k) in LINEAR_SHAPES {
         let case = Linear::random(m, n, k);
@@ -130,8 +131,8 @@ pub fn agrees<R: Backend, B: Backend>(reference: &R, subjects: &[Subject<B>]) {
     }
 }
 
-/// Within few rows and within many, a row's bits depend neither on the other rows nor on what the two subjects differ
-/// in, such as their threads.
+/// Among few rows and among many, a row's bits do not depend on the other rows, nor on what differs between the two
+/// subjects, such as their threads.
 pub fn rows_know_no_company<B: Backend>(one: &Subject<B>, three: &Subject<B>) {
     for (few, many, k) in [(1, 16, 1600), (17, 61, 1600), (1, 16, 131), (17, 61, 131)] {
         let case = Linear::random(many, 192, k);

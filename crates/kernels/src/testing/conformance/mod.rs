@@ -1,7 +1,7 @@
-//! What every backend must do, as functions that a test of it calls: operations over awkward shapes, against the
-//! definition or their formulas, and the promises that the model and the engine rely on.
+//! What every backend must do, as functions that its tests call: operations over awkward shapes, compared with the
+//! definition or their formulas, and the guarantees that the model and the engine rely on.
 //!
-//! Each panics where a backend does not conform, and names it.
+//! Each function panics if a backend does not conform, and names the backend.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 pub mod attention;
@@ -11,20 +11,20 @@ pub mod rows;
 
 use crate::Backend;
 
-/// A backend under test, and what to call it.
+/// A backend under test, and its name.
 pub struct Subject<B> {
     pub name: String,
     pub backend: B,
 }
 
-/// `values` as a tensor of `cols` columns.
+/// Returns `values` as a tensor of `cols` columns.
 fn tensor<B: Backend>(backend: &B, values: &[f32], cols: usize) -> B::Tensor {
     let mut tensor = backend.tensor(values.len() / cols, cols).unwrap();
     backend.upload(values, 0, &mut tensor);
     tensor
 }
 
-/// All values of a tensor.
+/// Returns all values of a tensor.
 fn values<B: Backend>(backend: &B, tensor: &B::Tensor) -> Vec<f32> {
     let mut values = Vec::new();
     backend.download(tensor, 0..backend.shape(tensor).0, &mut values).unwrap();

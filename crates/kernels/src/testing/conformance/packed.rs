@@ -1,5 +1,5 @@
-//! Products with packed weights. Those of the CPU have the same bits at every level, which `bits` and `sweeps` ask for; a
-//! device that adds in another order conforms by `sums` and `errors`.
+//! Products with packed weights. Those of the CPU have the same bits at every level, which `bits` and `sweeps`
+//! require. A device that adds in another order conforms by `sums` and `errors`.
 
 use super::{Subject, tensor, values};
 use crate::quant::{PackedShape, encode_panel};
@@ -57,12 +57,13 @@ fn product<B: Backend>(
     values(backend, &output)
 }
 
-/// Rows of x: awkward sizes around the tile (6), the chunks (18 and 36) and beyond a sweep's first chunks.
+/// Numbers of rows of x: awkward sizes around the tile (6) and the chunks (18 and 36), and beyond a sweep's first
+/// chunks.
 const ROWS: [usize; 12] = [1, 2, 5, 6, 7, 12, 18, 19, 37, 40, 70, 130];
 /// Shapes `(n, k)` around the panel (64) and the group (128).
 const SHAPES: [(usize, usize); 5] = [(64, 128), (1, 1), (70, 130), (200, 588), (130, 1024)];
 
-/// The first subject's single rows have the bits that every subject gives them in any company.
+/// Every subject gives rows, alone or with others, the bits of the first subject's single rows.
 pub fn bits<B: Backend>(subjects: &[Subject<B>]) {
     let mut noise = Noise::new(1);
     for format in FORMATS {
@@ -83,7 +84,7 @@ pub fn bits<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// As many rows as several sweeps of packed activations take: 4 MB are some 410 rows of 8,192 values.
+/// Covers as many rows as several sweeps of packed activations take: 4 MB are some 410 rows of 8,192 values.
 pub fn sweeps<B: Backend>(subjects: &[Subject<B>]) {
     let (n, k, rows, mut noise) = (70, 8192, 450, Noise::new(6));
     let x = noise.with_outliers(rows, k);
@@ -99,8 +100,8 @@ pub fn sweeps<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// Rows so long that no workgroup holds the sums of their groups at once, whether it makes one row, two or four: 97 groups. Each
-/// has the bits that it has among many, and is near the definition's.
+/// Rows of 97 groups are so long that no workgroup holds the sums of their groups at once, whether it computes one
+/// row, two or four. A row has the same bits alone as among many, and is close to the definition's.
 pub fn long_rows<B: Backend, D: Backend>(definition: &D, subjects: &[Subject<B>]) {
     let (n, k, many, mut noise) = (18, 12_416, 20, Noise::new(11));
     let x = noise.with_outliers(many, k);
@@ -122,14 +123,14 @@ pub fn long_rows<B: Backend, D: Backend>(definition: &D, subjects: &[Subject<B>]
     }
 }
 
-/// A dense matrix of random values.
+/// Returns a dense matrix of random values.
 fn plain(n: usize, k: usize, noise: &mut Noise) -> MatrixSource {
     let values = bytemuck::cast_slice::<f32, u8>(&noise.normal(n * k)).to_vec();
     let (format, precision) = (Format::F32, Precision::F32);
     MatrixSource { bytes: Bytes::from(values), format, precision, n, k, bias: None }
 }
 
-/// Products of normed rows are those of rows that were normed before.
+/// Products of normed rows equal those of rows that were normed in a separate step.
 pub fn normed_products<B: Backend>(subjects: &[Subject<B>]) {
     const K: usize = 130;
     let mut noise = Noise::new(9);
@@ -159,8 +160,8 @@ pub fn normed_products<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// Rows are those of a decode step and of one, three and many tiles; columns between the products fill groups and
-/// panels or not.
+/// A feed-forward block equals its separate steps. The numbers of rows are those of a decode step and of one, three
+/// and many tiles; the columns between the products fill groups and panels, or do not.
 pub fn feed_forward<B: Backend>(subjects: &[Subject<B>]) {
     const K: usize = 96;
     let mut noise = Noise::new(10);
@@ -205,7 +206,7 @@ pub fn feed_forward<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// Sums are those of the decoded weights.
+/// Sums equal those of the decoded weights.
 pub fn sums<B: Backend>(subjects: &[Subject<B>]) {
     let mut noise = Noise::new(2);
     for format in FORMATS {
@@ -231,7 +232,7 @@ pub fn sums<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// `x Wᵀ` in f64 over the channels that `of` picks.
+/// Returns `x Wᵀ` in f64 over the channels that `of` selects.
 fn exact(x: &[f32], weights: &[f32], k: usize, of: impl Fn(usize) -> bool) -> Vec<f64> {
     let mut out = Vec::new();
     for row in x.chunks(k) {
@@ -242,7 +243,7 @@ fn exact(x: &[f32], weights: &[f32], k: usize, of: impl Fn(usize) -> bool) -> Ve
     out
 }
 
-/// The error against f32 stays within bounds stated beforehand, outlier channels included.
+/// The error compared with f32 stays within bounds stated beforehand, including outlier channels.
 pub fn errors<B: Backend>(subjects: &[Subject<B>]) {
     let (n, k, rows) = (192, 3072, 8);
     for (outliers, bounds) in [(false, tolerances::PACKED_PLAIN), (true, tolerances::PACKED_OUTLIERS)] {
@@ -305,7 +306,7 @@ pub fn epilogues<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// What is no number shows in its row alone, and zeros stay zero.
+/// A non-finite value shows only in its row, and zeros stay zero.
 pub fn broken_activations<B: Backend>(subjects: &[Subject<B>]) {
     let mut noise = Noise::new(5);
     for format in FORMATS {
@@ -325,7 +326,7 @@ pub fn broken_activations<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// Matrices of impossible sizes are refused, and tables in packed formats.
+/// Matrices of impossible sizes are refused, and so are tables in packed formats.
 pub fn sizes<B: Backend>(subject: &Subject<B>) {
     let backend = &subject.backend;
     for (format, n, k, bytes) in

@@ -5,7 +5,7 @@ use super::{Subject, tensor, values};
 use crate::testing::{Noise, error, kept, matrix, oracle, tolerances};
 use crate::{Backend, Heads, Norm, Precision};
 
-/// Norms are their formulas.
+/// Norms equal their formulas.
 pub fn norms<B: Backend>(subjects: &[Subject<B>]) {
     for (rows, cols) in [(1, 3072), (3, 96), (17, 7), (40, 588), (2, 1), (577, 64)] {
         let mut random = Noise::new(cols as u64);
@@ -30,7 +30,7 @@ pub fn norms<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// Residuals and rotations are their formulas.
+/// Residuals and rotations equal their formulas.
 pub fn sums_and_rotations<B: Backend>(subjects: &[Subject<B>]) {
     for (rows, dim) in [(1, 96), (5, 16), (3, 2), (70, 64), (2, 34)] {
         let heads = Heads { query: 4, key_value: 2, dim };
@@ -89,7 +89,7 @@ pub fn lookups<B: Backend>(subjects: &[Subject<B>]) {
     }
 }
 
-/// Values survive a change of shape that allocates nothing.
+/// Values survive a change of shape that does not allocate.
 pub fn shapes<B: Backend>(subjects: &[Subject<B>]) {
     let numbers: Vec<f32> = (0..12).map(|i| i as f32).collect();
     for Subject { name, backend } in subjects {
