@@ -1,8 +1,8 @@
-//! Encoding: from f32 rows to panels, one panel at a time, so that a checkpoint can be converted in a stream.
+//! Encodes f32 rows as panels, one panel at a time, so that a checkpoint can be converted as a stream.
 //!
-//! q8 rounds to the nearest step; the scale is rounded up, so that no value is clipped and the error of every value
-//! is at most half a step. q4 searches: for every 128 values of a row, the scale, its sign and the four sub-scales of
-//! least squared error.
+//! q8 rounds to the nearest step. Its scale is rounded up, so that no value is clipped and the error of every value
+//! is at most half a step. q4 searches: for every 128 values of a row, it looks for the scale, its sign and the four
+//! sub-scales with the least squared error.
 
 use super::{
     GROUP, PANEL, PackedShape, QUAD, SCALE_BYTES, SUB_SCALE_MAX, SUBGROUP, ZERO, ZERO_NIBBLE, q4_index,
@@ -11,14 +11,14 @@ use super::{
 use crate::PackedFormat;
 use half::bf16;
 
-/// Which rules [`encode_panel`] goes by: one more with every change of what it makes of any row, so that what was made by others
-/// is told from it.
+/// Revision of the rules of [`encode_panel`]. It increases by one with every change that alters the output for any
+/// row, so that files made by other revisions can be recognized.
 pub const ENCODER_REVISION: u32 = 1;
 
 /// Encodes the rows of panel `panel`, `[panel_rows, k]`, to `out`, `[panel_bytes]`.
 ///
 /// # Panics
-/// If a length is not that of the shape.
+/// If a length does not match the shape.
 pub fn encode_panel(shape: PackedShape, panel: usize, rows: &[f32], out: &mut [u8]) {
     assert_eq!(rows.len(), shape.panel_rows(panel).len() * shape.k, "values of a panel of {shape:?}");
     assert_eq!(out.len(), shape.panel_bytes(), "bytes of a panel of {shape:?}");
@@ -30,7 +30,7 @@ pub fn encode_panel(shape: PackedShape, panel: usize, rows: &[f32], out: &mut [u
     encode(shape, rows, out);
 }
 
-/// The same text, compiled for 8 lanes: the q4 search of a whole checkpoint is 10^11 operations.
+/// The same code, compiled for 8 lanes: the q4 search of a whole checkpoint is 10^11 operations.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn encode_panel_avx2(shape: PackedShape, rows: &[f32], out: &mut [u8]) {
@@ -50,7 +50,7 @@ fn encode(shape: PackedShape, rows: &[f32], out: &mut [u8]) {
         for (column, row) in rows.chunks_exact(shape.k).enumerate() {
             let x = padded(&row[g * GROUP..shape.k.min((g + 1) * GROUP)]);
             if !x.iter().all(|v| v.is_finite()) {
-                // what is no number must show in the output; rounding and search would lose it
+                // non-finite values must show in the output; rounding and search would lose them
                 put_scale(block, column, bf16::NAN);
                 continue;
             }
@@ -62,7 +62,7 @@ fn encode(shape: PackedShape, rows: &[f32], out: &mut [u8]) {
     }
 }
 
-/// The values of a group, zeros where the matrix has ended.
+/// Returns the values of a group, padded with zeros past the end of the matrix.
 #[inline(always)]
 fn padded(values: &[f32]) -> [f32; GROUP] {
     let mut out = [0.0; GROUP];
@@ -74,14 +74,14 @@ fn put_scale(block: &mut [u8], column: usize, scale: bf16) {
     block[2 * column..2 * column + 2].copy_from_slice(&scale.to_le_bytes());
 }
 
-/// The least bf16 not below `value >= 0`.
+/// Returns the smallest bf16 that is not below `value >= 0`.
 fn bf16_up(value: f32) -> bf16 {
     let nearest = bf16::from_f32(value);
     if nearest.to_f32() < value { bf16::from_bits(nearest.to_bits() + 1) } else { nearest }
 }
 
-/// Rounds to the nearest integer, ties to even, for |x| < 2^22. Adding 1.5 * 2^23 leaves no bits for a fraction;
-/// unlike `round_ties_even` it compiles to two additions on every x86-64.
+/// Rounds to the nearest integer, ties to even, for |x| < 2^22. Adding 1.5 * 2^23 leaves no bits for a fraction.
+/// Unlike `round_ties_even`, this compiles to two additions on every x86-64.
 #[inline(always)]
 fn round(x: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0;
@@ -104,7 +104,7 @@ fn encode_q8(x: &[f32; GROUP], column: usize, block: &mut [u8]) {
     }
 }
 
-/// The scale and sub-scales of a group of a column.
+/// The scale and sub-scales of a group of a column, with their squared error.
 #[derive(Clone, Copy)]
 struct Scales {
     scale: f32,
@@ -112,9 +112,9 @@ struct Scales {
     error: f32,
 }
 
-/// 2^60: squares of 128 values have a finite sum where none is larger.
+/// 2^60: the squares of 128 values have a finite sum if none of the values is larger.
 const LARGE: f32 = 1_152_921_504_606_846_976.0;
-/// 2^70, by which every f32 is brought below that.
+/// 2^70: dividing by it brings every f32 below [`LARGE`].
 const UNIT_OF_LARGE: f32 = 1024.0 * LARGE;
 
 #[inline(always)]
@@ -142,13 +142,13 @@ fn inverse(step: f32) -> f32 {
     if step == 0.0 { 0.0 } else { 1.0 / step }
 }
 
-/// The level, -8 to 7, nearest to `x`.
+/// Returns the level, -8 to 7, nearest to `x`.
 #[inline(always)]
 fn level(x: f32, inverse_step: f32) -> f32 {
     round((x * inverse_step).clamp(-8.0, 7.0))
 }
 
-/// The squared error of a subgroup at a step.
+/// Returns the squared error of a subgroup with a step.
 #[inline(always)]
 fn error(x: &[f32], step: f32) -> f32 {
     let inverse = inverse(step);
@@ -162,11 +162,11 @@ fn error(x: &[f32], step: f32) -> f32 {
     sums.iter().sum()
 }
 
-/// Fractions of the step that clips nothing which are tried: with 16 levels and bell-shaped values the best step
-/// clips one value or two of 32 and is a quarter smaller.
+/// The fractions that the search tries of the step that clips nothing. With 16 levels and bell-shaped values, the
+/// best step clips one or two of 32 values and is a quarter smaller.
 const SHRINK: [f32; 8] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.74, 0.68, 0.6];
 
-/// The step of least error of one subgroup for a sign.
+/// Returns the step of one sign with the least error for a subgroup.
 #[inline(always)]
 fn best_step(x: &[f32], sign: f32) -> f32 {
     // -8 has no counterpart: the sign decides which side gets the extra level
@@ -182,7 +182,8 @@ fn best_step(x: &[f32], sign: f32) -> f32 {
     best.0
 }
 
-/// Sub-scales for the given scale: the nearest to the wanted steps, or a neighbour where that is better.
+/// Returns the sub-scales for the given scale: those nearest to the wanted steps, or a neighbour if it has a smaller
+/// error.
 #[inline(always)]
 fn fit(x: &[f32; GROUP], steps: &[f32; GROUP / SUBGROUP], scale: f32) -> Scales {
     let mut found = Scales { scale, sub_scales: [0; GROUP / SUBGROUP], error: 0.0 };
@@ -206,7 +207,7 @@ fn fit(x: &[f32; GROUP], steps: &[f32; GROUP / SUBGROUP], scale: f32) -> Scales 
     found
 }
 
-/// The scales of least squared error that the search finds.
+/// Returns the scales with the least squared error that the search finds.
 #[inline(always)]
 fn search(x: &[f32; GROUP]) -> Scales {
     let mut best = Scales { scale: 0.0, sub_scales: [0; GROUP / SUBGROUP], error: f32::INFINITY };
@@ -217,7 +218,7 @@ fn search(x: &[f32; GROUP]) -> Scales {
             *step = best_step(&x[part], sign);
         }
         let largest = steps.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        // the largest step as 15, 14 or 13 sub-scales: which one suits the other three best is tried
+        // tries the largest step as 15, 14 and 13 sub-scales: which one suits the other three best depends on them
         for parts in [15.0, 14.0, 13.0] {
             let scale = bf16::from_f32(sign * largest / parts).to_f32();
             let found = fit(x, &steps, scale);
@@ -234,7 +235,7 @@ mod tests {
     use super::*;
     use crate::Format;
 
-    /// Bell-shaped values (a sum of uniform ones) of a fixed sequence, of standard deviation about 1.
+    /// Returns bell-shaped values (sums of uniform ones) of a fixed sequence, with a standard deviation of about 1.
     fn values(count: usize, mut seed: u64) -> Vec<f32> {
         let mut uniform = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
